@@ -1,0 +1,135 @@
+//! A connection as it is shown: a copy, taken at one moment.
+use crate::engine::Handle;
+use crate::{Instant, Status, Tuple, Zone};
+
+/// One connection, copied out of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Entry {
+    /// Where it is.
+    pub handle: Handle,
+    /// As `conntrack -o id` prints it: unpredictable, stable for the connection's life.
+    pub id: u32,
+    /// The first packet's tuple.
+    pub original: Tuple,
+    /// The answer's tuple (translated where NAT changed it).
+    pub reply: Tuple,
+    /// Its zone.
+    pub zone: Zone,
+    /// Status bits.
+    pub status: Status,
+    /// Whole seconds until it expires, rounded down as Linux prints them.
+    pub timeout: u32,
+    /// The mark.
+    pub mark: u32,
+    /// Labels, bit 0 first; `None` if none were ever set.
+    pub labels: Option<[u8; 16]>,
+    /// What its protocol knows.
+    pub protocol: ProtocolInfo,
+    /// Packets and bytes, original then reply, if it was created while `nf_conntrack_acct` was on.
+    pub accounting: Option<[Accounting; 2]>,
+    /// When it was confirmed, if it was created while `nf_conntrack_timestamp` was on.
+    pub start: Option<Instant>,
+    /// When it ended (in DESTROY events).
+    pub stop: Option<Instant>,
+    /// The helper attached to it.
+    pub helper: Option<&'static str>,
+    /// The original tuple of its master, if it was expected and the master still stands.
+    pub master: Option<Tuple>,
+    /// References as Linux would count them.
+    pub uses: u32,
+}
+
+/// Packets and bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounting {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+/// What the protocol tracker knows of a connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ProtocolInfo {
+    /// TCP: state, and per direction what a dump shows.
+    Tcp {
+        /// The state.
+        state: TcpState,
+        /// Original, then reply.
+        sides: [TcpSide; 2],
+    },
+    /// SCTP: state and verification tags (original, reply).
+    Sctp {
+        /// The state.
+        state: SctpState,
+        /// Verification tags, original then reply.
+        tags: [u32; 2],
+    },
+    /// Nothing beyond the tuple and the timeout.
+    Stateless,
+}
+
+/// One direction of a TCP connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpSide {
+    /// The flags a dump shows: 0x01 window scale, 0x02 SACK permitted, 0x04 close initiated, 0x08 liberal, 0x10 data unacknowledged, 0x20 highest ack known.
+    pub flags: u8,
+    /// Window scale.
+    pub scale: u8,
+    /// Highest sequence number sent, plus one.
+    pub end: u32,
+    /// Highest sequence number this side may send, plus one.
+    pub max_end: u32,
+    /// Largest window it advertised, scaled.
+    pub max_window: u32,
+    /// Highest acknowledgement it sent.
+    pub max_ack: u32,
+}
+
+macro_rules! states {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $number:literal $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $text] $variant = $number,)* }
+        impl $name {
+            /// Every state, by the kernel's number.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+            /// As the kernel and `conntrack` print it.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+states! {
+    /// The states of a TCP connection, by the kernel's numbers.
+    TcpState {
+        None = 0 "NONE",
+        SynSent = 1 "SYN_SENT",
+        SynRecv = 2 "SYN_RECV",
+        Established = 3 "ESTABLISHED",
+        FinWait = 4 "FIN_WAIT",
+        CloseWait = 5 "CLOSE_WAIT",
+        LastAck = 6 "LAST_ACK",
+        TimeWait = 7 "TIME_WAIT",
+        Close = 8 "CLOSE",
+        SynSent2 = 9 "SYN_SENT2",
+    }
+}
+
+states! {
+    /// The states of an SCTP association, by the kernel's numbers.
+    SctpState {
+        None = 0 "NONE",
+        Closed = 1 "CLOSED",
+        CookieWait = 2 "COOKIE_WAIT",
+        CookieEchoed = 3 "COOKIE_ECHOED",
+        Established = 4 "ESTABLISHED",
+        ShutdownSent = 5 "SHUTDOWN_SENT",
+        ShutdownRecd = 6 "SHUTDOWN_RECD",
+        ShutdownAckSent = 7 "SHUTDOWN_ACK_SENT",
+        HeartbeatSent = 8 "HEARTBEAT_SENT",
+    }
+}

@@ -1,0 +1,27 @@
+//! Connection tracking, faithful to Linux packet for packet; bytes and `now` in, outcome out.
+//!
+//! The story is in [`Engine`]: a packet is looked up by its tuple, judged by its protocol, and confirmed into the table, where the
+//! connection stands twice, by its original and by its reply tuple. There is no clock, no randomness and no IO in this crate.
+#![no_std]
+
+extern crate alloc;
+
+mod counters;
+mod engine;
+mod entry;
+mod event;
+mod knob;
+mod outcome;
+mod status;
+mod time;
+mod tuple;
+
+pub use counters::Counters;
+pub use engine::{Engine, Handle, Secret};
+pub use entry::{Accounting, Entry, ProtocolInfo, SctpState, TcpSide, TcpState};
+pub use event::{Event, EventKind, EventMask};
+pub use knob::{Knob, KnobError, Knobs, Generation};
+pub use outcome::{Direction, Edits, Info, Outcome, Verdict, Why};
+pub use status::Status;
+pub use time::Instant;
+pub use tuple::{Tuple, Zone, ZoneDirection};

@@ -1,0 +1,87 @@
+//! What tracking says of a packet.
+use crate::engine::Handle;
+use keepstate_wire::Refusal;
+
+/// The direction of a packet within its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// As the connection's first packet.
+    Original = 0,
+    /// The other way.
+    Reply = 1,
+}
+
+impl Direction {
+    /// The other one.
+    pub const fn opposite(self) -> Direction {
+        match self {
+            Direction::Original => Direction::Reply,
+            Direction::Reply => Direction::Original,
+        }
+    }
+}
+
+/// What `ct state` matches: the relation of a packet to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Info {
+    /// Of a connection that has not been answered.
+    New,
+    /// Of a connection seen both ways.
+    Established,
+    /// Of an expected connection not yet answered, or an ICMP error about a known one.
+    Related,
+    /// Of no connection, for the reason given.
+    Invalid,
+    /// Not tracked, on purpose.
+    Untracked,
+}
+
+/// What is to become of the packet so far as tracking has a say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It goes on.
+    Accept,
+    /// Linux drops it here, and so do we.
+    Drop,
+}
+
+/// Changes to be made to the packet. Empty until NAT comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// The generation of the rules these edits were decided under.
+    pub generation: u32,
+}
+
+/// All that tracking says of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its relation to the table.
+    pub info: Info,
+    /// Its direction; `None` when it belongs to no connection.
+    pub direction: Option<Direction>,
+    /// Its connection, while that lives: `None` for invalid packets and when this packet ended it.
+    pub connection: Option<Handle>,
+    /// Why it is invalid, ignored or dropped.
+    pub why: Option<Why>,
+    /// Whether it goes on.
+    pub verdict: Verdict,
+    /// What to change in it.
+    pub edits: Edits,
+}
+
+/// Why a packet is invalid, was ignored, or is dropped: one closed list, each with its own counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Why {
+    /// The packet views refused it.
+    Refused(Refusal),
+    /// The table is full and nothing could be dropped early.
+    TableFull,
+}
+
+impl Why {
+    /// A short stable name, in snake case.
+    pub fn name(self) -> &'static str {
+        "todo"
+    }
+}

@@ -1,0 +1,29 @@
+//! Time as the driver tells it.
+use core::time::Duration;
+
+/// A point in time: nanoseconds since an epoch of the driver's choice (the Unix epoch, where start and stop times are to be printed).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// From whole seconds.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Instant(seconds.saturating_mul(1_000_000_000))
+    }
+    /// From milliseconds.
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Instant(milliseconds.saturating_mul(1_000_000))
+    }
+    /// This much later; the end of time at most.
+    pub const fn after(self, wait: Duration) -> Self {
+        let nanos = wait.as_nanos();
+        Instant(if nanos > u64::MAX as u128 { u64::MAX } else { self.0.saturating_add(nanos as u64) })
+    }
+    /// Time passed since `earlier`; zero if that is later.
+    pub const fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The kernel's clock for timeouts ticks so often here too (CONFIG_HZ=250), so that remaining times round alike.
+pub(crate) const TICKS_PER_SECOND: u64 = 250;

@@ -1,0 +1,113 @@
+//! A tuple names one direction of a connection; inverted, it names the answer.
+use core::net::IpAddr;
+
+/// Addresses, protocol and the protocol's keys of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tuple {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address; of the source's family.
+    pub destination: IpAddr,
+    /// Transport protocol number.
+    pub protocol: u8,
+    /// Source port; the id of an ICMP query; the source key of GRE; 0 where the protocol has none.
+    pub source_key: u16,
+    /// Destination port; type and code (`type << 8 | code`) of an ICMP query; the call id of GRE; 0 where the protocol has none.
+    pub destination_key: u16,
+}
+
+/// Transport protocols by number.
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// GRE.
+    pub const GRE: u8 = 47;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDPLITE: u8 = 136;
+}
+
+impl Tuple {
+    /// The tuple that answers this one; `None` for an ICMP type that is no query and no answer to one.
+    pub fn invert(&self) -> Option<Tuple> {
+        let (source_key, destination_key) = match self.protocol {
+            protocol::ICMP => {
+                (self.source_key, icmp_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
+            }
+            protocol::ICMPV6 => {
+                (self.source_key, icmpv6_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
+            }
+            _ => (self.destination_key, self.source_key),
+        };
+        Some(Tuple { source: self.destination, destination: self.source, protocol: self.protocol, source_key, destination_key })
+    }
+
+    /// The ICMP type in the destination key.
+    pub fn icmp_type(&self) -> u8 {
+        self.destination_key.to_be_bytes()[0]
+    }
+
+    /// The ICMP code in the destination key.
+    pub fn icmp_code(&self) -> u8 {
+        self.destination_key.to_be_bytes()[1]
+    }
+
+    /// Is it an IPv6 tuple?
+    pub fn is_ipv6(&self) -> bool {
+        self.source.is_ipv6()
+    }
+}
+
+/// RFC 792, 950: echo 8/0, timestamp 13/14, information 15/16, address mask 17/18.
+fn icmp_answer(kind: u8) -> Option<u16> {
+    Some(match kind {
+        8 => 0,
+        0 => 8,
+        13 => 14,
+        14 => 13,
+        15 => 16,
+        16 => 15,
+        17 => 18,
+        18 => 17,
+        _ => return None,
+    })
+}
+
+/// RFC 4443, 4620: echo 128/129, node information 139/140.
+fn icmpv6_answer(kind: u8) -> Option<u16> {
+    Some(match kind {
+        128 => 129,
+        129 => 128,
+        139 => 140,
+        140 => 139,
+        _ => return None,
+    })
+}
+
+/// A zone keeps equal tuples of separate networks apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Zone {
+    /// 0 is the default zone.
+    pub id: u16,
+    /// Which tuples carry the id; in the other direction the zone is 0.
+    pub direction: ZoneDirection,
+}
+
+/// Where a zone applies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ZoneDirection {
+    /// To both tuples.
+    #[default]
+    Both,
+    /// To the original tuple only.
+    Original,
+    /// To the reply tuple only.
+    Reply,
+}

@@ -1,0 +1,1 @@
+//! Link layers: from a captured frame to the IP datagram in it.

@@ -1,0 +1,1 @@
+//! Fragments to datagrams, within limits of time and memory.
