@@ -92,7 +92,7 @@ impl Story {
             None => ("-", "-".to_string(), false),
         };
         let mut said = vec![state.to_string(), timeout];
-        said.extend(remarks(&outcome, before.map(|entry| entry.handle) != after.map(|entry| entry.handle), assured));
+        said.extend(remarks(&outcome, before.map(|entry| entry.id) != after.map(|entry| entry.id), assured));
         let expected: Vec<String> = words[6..].iter().map(|word| word.to_string()).collect();
         self.engine.check()?;
         if said == expected { Ok(()) } else { Err(format!("said {}", said.join(" "))) }
