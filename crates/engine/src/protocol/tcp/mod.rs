@@ -5,6 +5,8 @@
 //! Nothing here knows tables, tuples or clocks.
 mod layout;
 mod seq;
+#[cfg(test)]
+mod short_way;
 mod transitions;
 mod window;
 
