@@ -9,9 +9,11 @@
 extern crate alloc;
 
 pub mod checksum;
+pub mod edit;
 mod extension;
 pub mod gre;
 pub mod icmp;
+pub mod ipv4;
 pub mod link;
 mod packet;
 mod quote;
