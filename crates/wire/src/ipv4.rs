@@ -43,3 +43,21 @@ impl<'a> Iterator for Options<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn options_until_the_end_or_a_broken_one() {
+        let kinds =
+            |octets: &[u8]| Options::new(octets).map(|option| (option.kind, option.value.len())).collect::<Vec<_>>();
+        assert_eq!(kinds(&[148, 4, 0, 0]), [(148, 2)]);
+        assert_eq!(kinds(&[1, 7, 3, 4, 148, 4, 0, 0]), [(7, 1), (148, 2)]);
+        assert_eq!(kinds(&[0, 148, 4, 0]), []);
+        for broken in [[148, 1, 0, 0], [148, 5, 0, 0], [1, 1, 1, 148]] {
+            assert_eq!(kinds(&broken), []);
+        }
+    }
+}
