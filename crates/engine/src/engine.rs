@@ -15,9 +15,9 @@ use crate::log::Log;
 use crate::table::key::HashKeys;
 use crate::table::{Reference, Table};
 use crate::time::Clock;
-use crate::track::Identity;
+use crate::track::{Identity, is_own_icmp};
 use crate::{
-    Counters, Direction, Entry, Event, EventMask, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
+    Counters, Direction, Entry, Event, EventMask, Info, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
 };
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -89,8 +89,8 @@ impl Engine {
     /// ```
     #[inline]
     pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
-        let passage = self.track(packet, zone, now);
-        self.confirm(passage, now)
+        let identity = self.identify(packet, zone);
+        self.handle_identified(packet, &identity, zone, now)
     }
 
     /// As [`Engine::handle`] in the default zone for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
@@ -111,10 +111,21 @@ impl Engine {
                 }
             }
             for (packet, identity) in packets.iter().zip(&identities) {
-                let passage = self.pass(packet, identity, Zone::default(), now);
-                outcomes.push(self.confirm(passage, now));
+                outcomes.push(self.handle_identified(packet, identity, Zone::default(), now));
             }
         }
+    }
+
+    #[inline(always)]
+    fn handle_identified(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Outcome {
+        if let Identity::Tuple(probe) = identity
+            && let Some(reference) = self.table.find(probe)
+            && let Some(outcome) = self.follow_established(packet, reference, now.tick())
+        {
+            return outcome;
+        }
+        let passage = self.pass(packet, identity, zone, now);
+        self.confirm(passage, now)
     }
 
     /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the passage when a rule dropped the packet.
@@ -125,14 +136,15 @@ impl Engine {
     }
 
     /// Known connection, or a new one; again if an old one had to go first.
-    #[inline(always)]
+    #[inline(never)]
     fn pass(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Passage {
         let probe = match identity {
             Identity::Tuple(probe) => probe,
             Identity::About => {
                 let outcome = self.relate(packet, zone, now);
-                return self.settle(outcome);
+                return self.settle_icmp(outcome);
             }
+            Identity::None(outcome) if is_own_icmp(packet) => return self.settle_icmp(*outcome),
             Identity::None(outcome) => return self.settle(*outcome),
         };
         while let Some(reference) = self.table.find(probe) {
@@ -145,13 +157,21 @@ impl Engine {
 
     /// Counts a packet that has no connection.
     pub(crate) fn settle(&mut self, outcome: Outcome) -> Passage {
+        self.counters.invalid += u64::from(outcome.info == Info::Invalid);
+        self.settle_uncounted(outcome)
+    }
+
+    fn settle_uncounted(&mut self, outcome: Outcome) -> Passage {
         if let Some(why) = outcome.why {
             self.note(why);
         }
-        if outcome.info == crate::Info::Invalid {
-            self.counters.invalid += 1;
-        }
         Passage { outcome, fresh: None }
+    }
+
+    /// As [`Engine::settle`]; Linux counts bad ICMP messages as errors, not as invalid.
+    fn settle_icmp(&mut self, outcome: Outcome) -> Passage {
+        self.counters.error += u64::from(outcome.info == Info::Invalid);
+        self.settle_uncounted(outcome)
     }
 
     pub(crate) fn note(&mut self, why: Why) {
