@@ -112,9 +112,8 @@ impl<'a> Segment<'a> {
             self.options().find_map(|option| if let Choice::Sack(blocks) = option { Some(blocks) } else { None });
         let mut highest = ack;
         for (_, right) in blocks.into_iter().flatten() {
-            // After, modulo 2³²: less than half the circle ahead.
-            let ahead = right.wrapping_sub(highest);
-            if ahead != 0 && ahead < 1 << 31 {
+            // After, modulo 2³², as Linux has it: exactly half the circle ahead counts too.
+            if highest.wrapping_sub(right).cast_signed() < 0 {
                 highest = right;
             }
         }
