@@ -123,8 +123,11 @@ impl Tcp {
         Ok(tcp)
     }
 
-    /// Takes the options of a SYN; what was known of them is forgotten.
+    /// Takes the options of a SYN; what was known of them is forgotten, unless it has none at all.
     fn read_options(&mut self, segment: &Segment<'_>, direction: Direction) {
+        if segment.options.is_empty() {
+            return;
+        }
         let options = segment.handshake();
         self.clear(direction, side_flag::ALL & !side_flag::LIBERAL);
         self.set_scale(direction, options.scale.unwrap_or(0));
@@ -288,8 +291,11 @@ impl Tcp {
             step.new = step.old;
         }
         let seen_reply = context.status.has(Status::SEEN_REPLY);
-        let answers_ignored = seen_reply && self.last_class() == Class::Syn
-            || !context.status.has(Status::ASSURED) && self.last_class() == Class::Ack;
+        let answers_ignored = match self.last_class() {
+            Class::Syn => seen_reply && self.last_direction() != direction,
+            Class::Ack => !context.status.has(Status::ASSURED),
+            _ => false,
+        };
         if answers_ignored && Seq(segment.ack) == self.windows.last_end {
             return Ok(Step { unchecked: true, ..step });
         }
