@@ -40,6 +40,9 @@ pub enum Fate {
     Dropped,
     /// Tracking sees it and finds it invalid; it goes on, to rules that may match that.
     Invalid,
+    /// Reassembly will not have it and lets it go on as it is. Tracking sees what
+    /// [`Packet::parse_reassembled`](crate::Packet::parse_reassembled) makes of the fragment itself.
+    Passed,
 }
 
 refusals! {
@@ -112,7 +115,7 @@ refusals! {
     QuoteFragment = "quote_fragment", Invalid, "The packet quoted by an ICMP error is a fragment without a transport header.";
 
     /// Reassembly: a piece before the last whose length is not a multiple of eight.
-    FragmentLength = "fragment_length", Invalid, "A fragment before the last has a length that is not a multiple of eight.";
+    FragmentLength = "fragment_length", Passed, "A fragment before the last has a length that is not a multiple of eight.";
     /// Reassembly: a piece without any data.
     FragmentEmpty = "fragment_empty", Dropped, "A fragment carries no data.";
     /// Reassembly: the whole would be more than 65,535 octets.
@@ -124,7 +127,7 @@ refusals! {
     /// Reassembly: the copy of a piece already there.
     FragmentDuplicate = "fragment_duplicate", Dropped, "A fragment is the copy of one already there.";
     /// Reassembly: IPv6, the first piece does not hold all headers (RFC 8200, section 4.5).
-    FragmentHeaders = "fragment_headers", Invalid, "The first fragment does not hold all headers up to the transport's.";
+    FragmentHeaders = "fragment_headers", Passed, "The first fragment does not hold all headers up to the transport's.";
     /// Reassembly: pieces with and without congestion marking in one datagram (RFC 3168, section 5.3).
     FragmentEcn = "fragment_ecn", Dropped, "The fragments disagree on whether congestion is marked.";
     /// Reassembly: no memory left for more fragments.
