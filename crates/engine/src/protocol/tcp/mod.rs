@@ -5,6 +5,8 @@
 //! Nothing here knows tables, tuples or clocks.
 mod layout;
 mod seq;
+#[cfg(test)]
+mod short_way;
 mod transitions;
 mod window;
 
@@ -325,7 +327,8 @@ impl Tcp {
         self.set_scale(opener, noted.scale);
         self.set_scale(direction, 0);
         self.clear(opener, side_flag::ALL);
-        self.clear(direction, side_flag::ALL);
+        // The answering side stays liberal, if it was picked up so.
+        self.clear(direction, side_flag::ALL & !side_flag::LIBERAL);
         self.set(opener, noted.flags);
         self.mark(Mark::Challenge, false);
     }
