@@ -8,6 +8,7 @@ use super::story::Story;
 use keepstate_engine::Knob;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+mod fragment;
 mod gre;
 mod icmp;
 mod other;
@@ -73,11 +74,13 @@ pub fn story(grammar: Grammar, v6: bool, seed: u64, length: usize) -> Story {
             flows[chosen] = writer.flow();
         }
         let emission = writer.emission(&mut flows[chosen]);
-        let mut step = writer.step(emission);
+        let before = story.steps.len();
+        writer.steps(emission, &mut story.steps);
         if story.slow {
-            step.not_before = (at / BURST) as u64 * BEAT;
+            for step in &mut story.steps[before..] {
+                step.not_before = (at / BURST) as u64 * BEAT;
+            }
         }
-        story.steps.push(step);
     }
     story
 }
@@ -163,7 +166,7 @@ impl Writer {
     }
 
     /// Puts the IP header on, and sometimes cuts the datagram up.
-    fn step(&mut self, emission: Emission) -> Step {
+    fn steps(&mut self, emission: Emission, into: &mut Vec<Step>) {
         self.ident = self.ident % 0xffff + 1;
         let random = &mut self.random;
         let odd = if self.grammar == Grammar::Other { 30 } else { 2 };
@@ -172,23 +175,21 @@ impl Writer {
             other::dress(&mut envelope, self.v6, random);
         }
         let mut whole = craft::datagram(emission.ends, emission.protocol, &emission.transport, &envelope);
-        let mut pieces = Vec::new();
-        let pieced = if self.grammar == Grammar::Fragments { 60 } else { 1 };
-        let plain = envelope.options.is_empty() && envelope.extensions.is_empty();
-        if plain && random.percent(pieced) && emission.transport.len() > 16 {
-            let most = (emission.transport.len() - 1) / 8;
-            let mut cuts: Vec<usize> = (0..random.pick(&[1, 1, 2])).map(|_| 8 * (1 + random.below(most))).collect();
-            cuts.sort_unstable();
-            cuts.dedup();
-            pieces = craft::fragments(&whole, &cuts, self.ident);
-        } else if random.permille(2) {
-            other::spoil(&mut whole, random);
-        }
-        self.recent.push((emission.toward, whole.clone()));
+        let toward = emission.toward;
+        self.recent.push((toward, whole.clone()));
         if self.recent.len() > MEMORY {
             self.recent.swap_remove(random.below(MEMORY));
         }
-        Step { not_before: 0, toward: emission.toward, whole, pieces }
+        let pieced = if self.grammar == Grammar::Fragments { 60 } else { 1 };
+        let plain = envelope.options.is_empty() && envelope.extensions.is_empty();
+        if plain && random.percent(pieced) && emission.transport.len() > 8 {
+            fragment::steps(toward, &whole, self.ident, random, into);
+            return;
+        }
+        if random.permille(2) {
+            other::spoil(&mut whole, random);
+        }
+        into.push(Step::whole(toward, whole));
     }
 }
 

@@ -4,15 +4,16 @@
 //! flows go on.
 use super::coverage::Coverage;
 use super::dump::Dump;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Toward};
 use super::row::Row;
-use super::step::{Flow, Step};
+use super::step::Flow;
 use super::story::Story;
 use super::system;
 use super::verdict::Heard;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret, Tuple, Why, Zone};
-use keepstate_wire::Packet;
+use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
+use keepstate_wire::{Family, Packet, Refusal};
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -58,6 +59,9 @@ pub struct Judges {
     kernel: Kernel,
     dump: Dump,
     engine: Engine,
+    reassembler: Reassembler,
+    /// Where fragments are put together.
+    whole: Vec<u8>,
     /// Knobs as they stand in the kernel, so that only changes are written.
     written: HashMap<Knob, u64>,
     pub coverage: Coverage,
@@ -69,7 +73,7 @@ impl Judges {
     pub fn new(kernel: Kernel) -> Result<Judges> {
         let engine = Engine::new(Knobs::default(), Secret([0; 16]), Instant(0));
         let coverage = Coverage::default();
-        Ok(Judges { kernel, dump: Dump::open()?, engine, written: HashMap::new(), coverage, why: None })
+        Ok(Judges { kernel, dump: Dump::open()?, engine, reassembler: reassembler(), whole: Vec::new(), written: HashMap::new(), coverage, why: None })
     }
 
     /// Plays a story from its beginning.
@@ -84,9 +88,9 @@ impl Judges {
             if !story.slow && now - began > LONGEST.as_nanos() as u64 {
                 break;
             }
-            let heard = self.pass(step, Instant(now))?;
+            let heard = self.pass(step.toward, &step.bytes, Instant(now))?;
             findings.heard.push(heard);
-            let flow = Flow::of_packet(&step.whole);
+            let flow = step.flow;
             let [kernel, engine] = heard;
             if kernel != engine && flow.is_none_or(|flow| aside.insert(flow)) {
                 let kind = format!("packet: {kernel} / {engine}");
@@ -106,11 +110,14 @@ impl Judges {
                 self.compare(at, &mut aside, &mut findings.divergences)?;
             }
             if care == Care::EachStep && !findings.divergences.is_empty() {
-                return Ok(findings);
+                break;
             }
         }
         let last = findings.heard.len().saturating_sub(1);
-        self.compare(last, &mut aside, &mut findings.divergences)?;
+        if findings.divergences.is_empty() || care == Care::Sweep {
+            self.compare(last, &mut aside, &mut findings.divergences)?;
+        }
+        self.finish_fragments(story)?;
         Ok(findings)
     }
 
@@ -132,38 +139,74 @@ impl Judges {
                 self.written.insert(knob, value);
             }
         }
+        self.reassembler = reassembler();
         let knobs = story.engine_knobs()?;
         self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(system::monotonic()));
         Ok(())
     }
 
-    /// What the kernel and what the engine say of one step.
-    fn pass(&mut self, step: &Step, now: Instant) -> Result<[Heard; 2]> {
-        let mut kernel = Heard::Gone;
-        if step.pieces.is_empty() {
-            kernel = self.kernel.pass(step.toward, &step.whole)?;
-        }
-        for piece in &step.pieces {
-            kernel = self.kernel.pass(step.toward, piece)?;
-        }
-        let engine = match Packet::parse(&step.whole) {
-            Err(refusal) => {
-                self.engine.refuse(refusal);
-                self.why = Some(Why::Refused(refusal));
+    /// What the kernel and what the engine say of one packet.
+    fn pass(&mut self, toward: Toward, bytes: &[u8], now: Instant) -> Result<[Heard; 2]> {
+        let kernel = self.kernel.pass(toward, bytes)?;
+        self.coverage.heard(kernel);
+        let engine = match Packet::parse(bytes) {
+            Err(refusal) => self.refuse(refusal),
+            Ok(packet) if packet.fragment().is_some() => self.collect(&packet, now)?,
+            Ok(packet) => self.track(&packet, now)?,
+        };
+        Ok([kernel, engine])
+    }
+
+    /// The engine's way with a fragment: nothing is heard until its datagram is whole.
+    fn collect(&mut self, packet: &Packet<'_>, now: Instant) -> Result<Heard> {
+        let mut whole = std::mem::take(&mut self.whole);
+        let heard = match self.reassembler.push(packet, now.0, &mut whole) {
+            Ok(Reassembly::Waiting) => {
+                self.why = None;
                 Heard::Gone
             }
-            Ok(packet) => {
-                let engine = &mut self.engine;
-                let outcome = catch_unwind(AssertUnwindSafe(|| engine.handle(&packet, Zone::default(), now)));
-                let Ok(outcome) = outcome else { anyhow::bail!("the engine panicked at {:02x?}", step.whole) };
-                self.why = outcome.why;
-                let after = outcome.connection.and_then(|handle| self.engine.entry(handle, now));
-                self.coverage.count(&packet, &outcome, after.as_ref());
-                Heard::from(outcome)
-            }
+            Ok(Reassembly::Whole) => match Packet::parse_reassembled(&whole) {
+                Ok(packet) => self.track(&packet, now)?,
+                Err(refusal) => self.refuse(refusal),
+            },
+            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => self.track(packet, now)?,
+            Err(refusal) => self.refuse(refusal),
         };
-        self.coverage.heard(kernel);
-        Ok([kernel, engine])
+        self.whole = whole;
+        Ok(heard)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Heard {
+        self.engine.refuse(refusal);
+        self.why = Some(Why::Refused(refusal));
+        Heard::Gone
+    }
+
+    fn track(&mut self, packet: &Packet<'_>, now: Instant) -> Result<Heard> {
+        let engine = &mut self.engine;
+        let outcome = catch_unwind(AssertUnwindSafe(|| engine.handle(packet, Zone::default(), now)));
+        let Ok(outcome) = outcome else { bail!("the engine panicked at {:02x?}", packet.bytes()) };
+        self.why = outcome.why;
+        let after = outcome.connection.and_then(|handle| self.engine.entry(handle, now));
+        self.coverage.count(packet, &outcome, after.as_ref());
+        Ok(Heard::from(outcome))
+    }
+
+    /// Sends what is missing of datagrams that still wait for fragments, so that the next story finds no queues.
+    fn finish_fragments(&mut self, story: &Story) -> Result<()> {
+        for step in &story.steps {
+            if self.reassembler.waiting() == 0 {
+                break;
+            }
+            let before = self.reassembler.waiting();
+            for piece in step.siblings.iter() {
+                self.pass(step.toward, piece, Instant(system::monotonic()))?;
+                if self.reassembler.waiting() < before {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Compares the tables, connection by connection.
@@ -207,6 +250,10 @@ impl Judges {
         }
         Ok(())
     }
+}
+
+fn reassembler() -> Reassembler {
+    Reassembler::new((1, 2), Limits::default())
 }
 
 fn wait_until(time: u64) {

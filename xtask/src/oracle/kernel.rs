@@ -63,6 +63,7 @@ const NETWORK: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/ipfrag_max_dist", "0"),
     ("ipv4/conf/all/accept_source_route", "1"),
     ("ipv6/conf/all/forwarding", "1"),
 ];

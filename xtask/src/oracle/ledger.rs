@@ -23,14 +23,31 @@ const LETTERS: [(u8, char); 8] = [(2, 'S'), (16, 'A'), (1, 'F'), (4, 'R'), (8, '
 pub fn describe(step: &Step) -> String {
     let arrow = if step.toward == Toward::Server { '>' } else { '<' };
     let mut line = format!("{arrow}  ");
-    match View::read(&step.whole) {
+    if let Some(about) = describe_fragment(&step.bytes) {
+        line.push_str(&about);
+        return line;
+    }
+    match View::read(&step.bytes) {
         Some(view) => describe_transport(&mut line, &view),
         None => line.push_str("not an IP datagram"),
     }
-    if !step.pieces.is_empty() {
-        let _ = write!(line, " in {} pieces", step.pieces.len());
-    }
     line
+}
+
+/// What a fragment is, if it is one.
+fn describe_fragment(bytes: &[u8]) -> Option<String> {
+    let (id, field, unit, protocol) = match bytes.first()? >> 4 {
+        4 => (u32::from(word(bytes, 4)), word(bytes, 6) & 0x3fff, 8, *bytes.get(9)?),
+        6 if *bytes.get(6)? == craft::FRAGMENT => (long(bytes, 44), word(bytes, 42).rotate_right(3), 8, *bytes.get(40)?),
+        _ => return None,
+    };
+    // IPv4 has "more" above the offset, IPv6 below it; rotated, bit 13 says it in both.
+    let (offset, more) = (field & 0x1fff, field & 0x2000 != 0);
+    let header = if bytes[0] >> 4 == 4 { usize::from(bytes[0] & 15) * 4 } else { 48 };
+    let length = bytes.len().saturating_sub(header);
+    let whole = offset == 0 && !more && bytes[0] >> 4 == 4;
+    let more = if more { "more" } else { "last" };
+    (!whole).then(|| format!("fragment {id} of protocol {protocol} at {} length {length} {more}", offset * unit))
 }
 
 fn word(bytes: &[u8], at: usize) -> u16 {
@@ -138,9 +155,7 @@ pub fn write(story: &Story, title: &str, remarks: &[String]) -> String {
         let remark = remarks.get(at).map_or("", String::as_str);
         let _ = writeln!(text, "# {}   {remark}", describe(step));
         let arrow = if step.toward == Toward::Server { '>' } else { '<' };
-        let whole = hexadecimal(&step.whole);
-        let pieces: Vec<_> = step.pieces.iter().map(|piece| format!(" {}", hexadecimal(piece))).collect();
-        let _ = writeln!(text, "{arrow} {whole}{}", pieces.concat());
+        let _ = writeln!(text, "{arrow} {}", hexadecimal(&step.bytes));
     }
     text
 }
@@ -177,12 +192,8 @@ pub fn read(text: &str) -> Result<Story> {
 }
 
 fn read_packet(toward: Toward, words: &[&str], number: u32) -> Result<Step> {
-    let step = |whole, pieces| Step { not_before: 0, toward, whole, pieces };
     match words {
-        [hex, pieces @ ..] if hex.len() >= 40 => {
-            let pieces = pieces.iter().map(|piece| octets(piece)).collect::<Result<_>>()?;
-            Ok(step(octets(hex)?, pieces))
-        }
+        [hex] => Ok(Step::whole(toward, octets(hex)?)),
         [flags, data, seq, ack, window, options @ ..] => {
             let bits = |letter| LETTERS.iter().find(|(_, name)| *name == letter).map(|(bit, _)| bit);
             let number_of = |word: &str| if word == "-" { Ok(0) } else { word.parse::<u32>() };
@@ -205,7 +216,7 @@ fn read_packet(toward: Toward, words: &[&str], number: u32) -> Result<Step> {
             };
             let ends = facing(host_pair(false, 1, 1), toward);
             let envelope = Envelope { ident: number, ..Envelope::default() };
-            Ok(step(craft::datagram(ends, craft::TCP, &segment.bytes(ends), &envelope), Vec::new()))
+            Ok(Step::whole(toward, craft::datagram(ends, craft::TCP, &segment.bytes(ends), &envelope)))
         }
         _ => bail!("neither a datagram in hexadecimal nor flags, length, seq, ack, window"),
     }

@@ -3,7 +3,7 @@
 //! First only the flow's own packets, then only those between its hosts, then all; after that packets are left out, in ever smaller groups, as long
 //! as a divergence of the same kind remains.
 use super::judges::{Care, Divergence, Judges};
-use super::step::{Flow, Step, View};
+use super::step::{Step, View};
 use super::story::Story;
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60);
 pub fn shrink(judges: &mut Judges, story: &Story, found: &Divergence) -> Result<Option<(Story, Divergence)>> {
     let until = Instant::now() + if story.slow { LONG_PATIENCE } else { PATIENCE };
     let told = &story.steps[..=found.at];
-    let own = |step: &Step| Flow::of_packet(&step.whole) == found.flow;
+    let own = |step: &Step| step.flow == found.flow;
     let culprit = told.iter().rfind(|step| own(step)).and_then(|step| hosts(step));
     let candidates = [
         told.iter().filter(|step| own(step)).cloned().collect::<Vec<_>>(),
@@ -38,7 +38,7 @@ pub fn shrink(judges: &mut Judges, story: &Story, found: &Divergence) -> Result<
 
 /// The unordered pair of addresses.
 fn hosts(step: &Step) -> Option<[std::net::IpAddr; 2]> {
-    let view = View::read(&step.whole)?;
+    let view = View::read(&step.bytes)?;
     Some([view.source.min(view.destination), view.source.max(view.destination)])
 }
 

@@ -5,16 +5,27 @@ use keepstate_engine::Tuple;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 
-/// One packet, or a whole datagram sent in pieces.
+/// One packet; it may be a fragment.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Milliseconds since the story began before which it is not sent.
     pub not_before: u64,
     pub toward: Toward,
-    pub whole: Vec<u8>,
-    /// What is sent in place of `whole`, if it goes in pieces.
-    pub pieces: Vec<Vec<u8>>,
+    pub bytes: Vec<u8>,
+    /// What it is about, if that can be told.
+    pub flow: Option<Flow>,
+    /// All the fragments of its datagram, as they should be: whoever sends them leaves no queue behind.
+    pub siblings: Rc<[Vec<u8>]>,
+}
+
+impl Step {
+    /// A packet that is sent whole.
+    pub fn whole(toward: Toward, bytes: Vec<u8>) -> Step {
+        let flow = Flow::of_packet(&bytes);
+        Step { not_before: 0, toward, bytes, flow, siblings: Rc::default() }
+    }
 }
 
 /// Names a flow: the same in both directions, and for an ICMP error that quotes a packet of it.
