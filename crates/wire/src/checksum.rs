@@ -1,1 +1,172 @@
-//! The Internet checksum (RFC 1071), CRC32c for SCTP, and incremental updates (RFC 1624).
+//! The Internet checksum (RFC 1071), CRC32c for SCTP (RFC 9260, appendix A), and incremental updates (RFC 1624).
+//!
+//! The Internet checksum is a sum of 16-bit words in ones' complement. It does not care in which byte order the words are
+//! added, so the sums here are of the machine's own words and are turned round once, at the end.
+
+/// A running sum for the Internet checksum. Only the last piece added may have an odd number of octets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// A sum of nothing.
+    #[inline]
+    pub const fn new() -> Self {
+        Sum(0)
+    }
+
+    /// Adds octets; an odd last one counts as if a zero followed it.
+    #[inline]
+    #[must_use]
+    pub fn octets(self, octets: &[u8]) -> Self {
+        let (words, rest) = octets.as_chunks::<4>();
+        let (halves, last) = rest.as_chunks::<2>();
+        // Each word is under 2³², so that 2³² of them fit the sum: no datagram comes near.
+        let mut sum = self.0;
+        for word in words {
+            sum += u64::from(u32::from_ne_bytes(*word));
+        }
+        for half in halves {
+            sum += u64::from(u16::from_ne_bytes(*half));
+        }
+        if let [octet] = last {
+            sum += u64::from(u16::from_ne_bytes([*octet, 0]));
+        }
+        Sum(sum)
+    }
+
+    /// Adds a 16-bit number, as it would stand in network order.
+    #[inline]
+    #[must_use]
+    pub fn add_u16(self, value: u16) -> Self {
+        Sum(self.0 + u64::from(value.to_be()))
+    }
+
+    /// Adds a 32-bit number, as it would stand in network order.
+    #[inline]
+    #[must_use]
+    pub fn add_u32(self, value: u32) -> Self {
+        Sum(self.0 + u64::from(value.to_be()))
+    }
+
+    /// The checksum: the complement of the sum, as a number (write it in network order).
+    #[inline]
+    pub fn finish(self) -> u16 {
+        !u16::from_be(fold(self.0))
+    }
+
+    /// Whether the sum is that of octets which hold their own right checksum.
+    #[inline]
+    pub fn holds(self) -> bool {
+        fold(self.0) == 0xffff
+    }
+}
+
+/// The Internet checksum of `octets`, as a number.
+pub fn internet(octets: &[u8]) -> u16 {
+    Sum::new().octets(octets).finish()
+}
+
+/// The checksum `check` after one 16-bit word it covers went from `old` to `new` (RFC 1624, equation 3).
+#[inline]
+pub fn update_u16(check: u16, old: u16, new: u16) -> u16 {
+    let sum = u64::from(!check) + u64::from(!old) + u64::from(new);
+    !fold(sum)
+}
+
+/// The checksum `check` after one 32-bit word it covers went from `old` to `new`.
+#[inline]
+pub fn update_u32(check: u16, old: u32, new: u32) -> u16 {
+    let sum = u64::from(!check) + u64::from(!old) + u64::from(new);
+    !fold(sum)
+}
+
+/// The checksum `check` after octets it covers, from an even offset, went from `old` to `new`, of equal lengths.
+#[inline]
+pub fn update(check: u16, old: &[u8], new: &[u8]) -> u16 {
+    debug_assert_eq!(old.len(), new.len());
+    // Subtracting is adding the complement: fold the old octets to one word first.
+    let old = !Sum::new().octets(old).finish();
+    let new = !Sum::new().octets(new).finish();
+    update_u16(check, old, new)
+}
+
+/// CRC32c (Castagnoli) of `octets`. SCTP writes it least significant octet first.
+pub fn crc32c(octets: &[u8]) -> u32 {
+    !crc32c_more(!0, octets)
+}
+
+/// The CRC32c of an SCTP packet, its checksum field (octets 8 to 11) counted as zero; `None` under twelve octets.
+pub fn sctp(packet: &[u8]) -> Option<u32> {
+    let before = packet.get(..8)?;
+    let after = packet.get(12..)?;
+    Some(!crc32c_more(crc32c_more(crc32c_more(!0, before), &[0; 4]), after))
+}
+
+#[inline]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    // Three octets of carry at most are left by now, and the last addition brings them in.
+    let sum = (sum >> 16) + (sum & 0xffff);
+    (sum & 0xffff) as u16
+}
+
+fn crc32c_more(mut crc: u32, octets: &[u8]) -> u32 {
+    let (blocks, rest) = octets.as_chunks::<8>();
+    for block in blocks {
+        let [a, b, c, d, e, f, g, h] = *block;
+        let [p, q, r, s] = (crc ^ u32::from_le_bytes([a, b, c, d])).to_le_bytes();
+        crc = entry(7, p)
+            ^ entry(6, q)
+            ^ entry(5, r)
+            ^ entry(4, s)
+            ^ entry(3, e)
+            ^ entry(2, f)
+            ^ entry(1, g)
+            ^ entry(0, h);
+    }
+    for octet in rest {
+        let [low, ..] = crc.to_le_bytes();
+        crc = (crc >> 8) ^ entry(0, low ^ octet);
+    }
+    crc
+}
+
+#[inline]
+fn entry(slice: usize, octet: u8) -> u32 {
+    // Both indices are within the table by their types and by the constants above.
+    CRC[slice & 7][usize::from(octet)]
+}
+
+/// Eight tables, so that eight octets are taken at a time: table n gives what an octet does n octets later.
+static CRC: [[u32; 256]; 8] = crc_tables();
+
+const fn crc_tables() -> [[u32; 256]; 8] {
+    // The Castagnoli polynomial, bits reversed.
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let mut tables = [[0u32; 256]; 8];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 != 0 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 };
+            bit += 1;
+        }
+        tables[0][i] = crc;
+        i += 1;
+    }
+    let mut slice = 1;
+    while slice < 8 {
+        let mut i = 0;
+        while i < 256 {
+            let before = tables[slice - 1][i];
+            tables[slice][i] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
+            i += 1;
+        }
+        slice += 1;
+    }
+    tables
+}

@@ -14,5 +14,19 @@ pub struct Header {
 
 impl Header {
     /// Reads the header in `transport`.
-    pub fn parse(_transport: &[u8]) -> Result<Self, Refusal> { unimplemented!() }
+    pub fn parse(transport: &[u8]) -> Result<Self, Refusal> {
+        let Some(&[_, flags, a, b]) = transport.first_chunk::<4>() else {
+            return Err(Refusal::GreTruncated);
+        };
+        let version = flags & 7;
+        let protocol = u16::from_be_bytes([a, b]);
+        match version {
+            0 => Ok(Header { version, protocol, call_id: None }),
+            1 => match transport.first_chunk::<8>() {
+                Some(&[.., a, b]) => Ok(Header { version, protocol, call_id: Some(u16::from_be_bytes([a, b])) }),
+                None => Err(Refusal::GreTruncated),
+            },
+            _ => Err(Refusal::GreVersion),
+        }
+    }
 }

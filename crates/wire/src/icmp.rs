@@ -16,5 +16,11 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Reads the header in `transport`; eight octets must be there.
-    pub fn parse(_transport: &'a [u8]) -> Result<Self, Refusal> { unimplemented!() }
+    #[inline]
+    pub fn parse(transport: &'a [u8]) -> Result<Self, Refusal> {
+        let Some((&[kind, code, _, _, a, b, _, _], body)) = transport.split_first_chunk::<8>() else {
+            return Err(Refusal::IcmpTruncated);
+        };
+        Ok(Message { kind, code, id: u16::from_be_bytes([a, b]), body })
+    }
 }

@@ -6,18 +6,22 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-extern crate alloc as _;
+#[cfg(test)]
+extern crate alloc;
 
 pub mod checksum;
+mod extension;
 pub mod gre;
 pub mod icmp;
 pub mod link;
 mod packet;
+mod quote;
 pub mod reassembly;
 mod refusal;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
 
-pub use packet::{Addresses, Family, Fragment, Packet, Quote};
+pub use packet::{Addresses, Family, Fragment, Packet};
+pub use quote::Quote;
 pub use refusal::Refusal;

@@ -1,5 +1,11 @@
 //! One IP datagram, checked once.
+//!
+//! A [`Packet`] borrows the octets it was parsed from and holds a few positions in them. It is made by one check of the
+//! IP header (and of IPv6 extension headers) and then only read. It never judges the transport header: that is for the
+//! views in [`crate::tcp`] and its neighbours.
 use crate::Refusal;
+use crate::checksum::{self, Sum};
+use crate::extension::{self, Walk};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,13 +20,19 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
     /// Four octets each, network order.
-    V4 { /// Source.
-        source: [u8; 4], /// Destination.
-        destination: [u8; 4] },
+    V4 {
+        /// Source.
+        source: [u8; 4],
+        /// Destination.
+        destination: [u8; 4],
+    },
     /// Sixteen octets each, network order.
-    V6 { /// Source.
-        source: [u8; 16], /// Destination.
-        destination: [u8; 16] },
+    V6 {
+        /// Source.
+        source: [u8; 16],
+        /// Destination.
+        destination: [u8; 16],
+    },
 }
 
 /// What the fragment header (or the IPv4 fields) said of a datagram that is a fragment.
@@ -35,48 +47,302 @@ pub struct Fragment {
 }
 
 /// A whole IP datagram whose headers are checked down to the transport header.
+///
+/// Of the datagram only positions are kept; addresses are read from its octets when asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
+    /// The datagram without link padding; in a snapped capture, what there is of it.
     bytes: &'a [u8],
+    total_len: u32,
+    transport_at: u32,
+    /// Where the fragment fields stand: 6 in IPv4, the fragment header in IPv6. Zero: not a fragment.
+    fragment_at: u32,
+    protocol: u8,
+    family: Family,
 }
 
 impl<'a> Packet<'a> {
     /// Checks `bytes`, one datagram from its first IP octet. Link padding after the datagram is left out.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> { Ok(Packet { bytes }) }
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        Self::parse_snapped(bytes, bytes.len())
+    }
+
     /// As [`Packet::parse`], for a capture that kept only the first part of a datagram of `wire_len` octets.
-    pub fn parse_snapped(bytes: &'a [u8], _wire_len: usize) -> Result<Self, Refusal> { Ok(Packet { bytes }) }
+    #[inline]
+    pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
+        let wire_len = wire_len.max(bytes.len());
+        match bytes.first() {
+            Some(first) if first >> 4 == 4 => Self::parse_v4(bytes, wire_len),
+            Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len),
+            Some(_) => Err(Refusal::Version),
+            None => Err(Refusal::Empty),
+        }
+    }
+
+    #[inline]
+    fn parse_v4(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
+        let Some(h) = bytes.first_chunk::<V4_HEADER>() else {
+            return Err(short(wire_len, V4_HEADER, Refusal::HeaderTruncated));
+        };
+        let header_len = usize::from(h[0] & 15) * 4;
+        let sum = if header_len == V4_HEADER {
+            Sum::new().octets(h)
+        } else if header_len < V4_HEADER {
+            return Err(Refusal::HeaderLength);
+        } else {
+            let Some(header) = bytes.get(..header_len) else {
+                return Err(short(wire_len, header_len, Refusal::HeaderTruncated));
+            };
+            Sum::new().octets(header)
+        };
+        if !sum.holds() {
+            return Err(Refusal::HeaderChecksum);
+        }
+        let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+        if total_len < header_len {
+            return Err(Refusal::TotalLength);
+        }
+        if total_len > wire_len {
+            return Err(Refusal::Truncated);
+        }
+        // More fragments, or an offset: the reserved bit and "don't fragment" do not make a fragment.
+        let is_fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
+        Ok(Packet {
+            bytes: bytes.get(..total_len).unwrap_or(bytes),
+            total_len: narrow(total_len),
+            transport_at: narrow(header_len),
+            fragment_at: if is_fragment { V4_FRAGMENT } else { 0 },
+            protocol: h[9],
+            family: Family::V4,
+        })
+    }
+
+    #[inline]
+    fn parse_v6(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
+        let Some(h) = bytes.first_chunk::<V6_HEADER>() else {
+            return Err(short(wire_len, V6_HEADER, Refusal::HeaderTruncated));
+        };
+        let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
+        let next = h[6];
+        if payload_len == 0 && next == extension::HOP_BY_HOP {
+            return Err(Refusal::Jumbogram);
+        }
+        let total_len = V6_HEADER + payload_len;
+        if total_len > wire_len {
+            return Err(Refusal::Truncated);
+        }
+        let bytes = bytes.get(..total_len).unwrap_or(bytes);
+        let end = if extension::is_extension(next) {
+            extension::walk(bytes, V6_HEADER, next, Walk::Datagram)
+                .map_err(|refusal| if bytes.len() < total_len { Refusal::NotCaptured } else { refusal })?
+        } else {
+            extension::End { protocol: next, transport_at: V6_HEADER, fragment_at: None }
+        };
+        Ok(Packet {
+            bytes,
+            total_len: narrow(total_len),
+            transport_at: narrow(end.transport_at),
+            fragment_at: end.fragment_at.map_or(0, narrow),
+            protocol: end.protocol,
+            family: Family::V6,
+        })
+    }
+
     /// IPv4 or IPv6.
-    pub fn family(&self) -> Family { unimplemented!() }
+    #[inline]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// Source and destination.
-    pub fn addresses(&self) -> Addresses { unimplemented!() }
+    #[inline]
+    pub fn addresses(&self) -> Addresses {
+        addresses(self.bytes, self.family)
+    }
+
     /// The transport protocol's number (after IPv6 extension headers).
-    pub fn protocol(&self) -> u8 { unimplemented!() }
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
     /// Present when this datagram is a fragment: give it to [`crate::reassembly`] first.
-    pub fn fragment(&self) -> Option<Fragment> { unimplemented!() }
+    ///
+    /// A fragment's [`transport`](Packet::transport) is its piece of the whole; in IPv6, what follows the fragment header.
+    #[inline]
+    pub fn fragment(&self) -> Option<Fragment> {
+        if self.fragment_at == 0 { None } else { self.read_fragment() }
+    }
+
+    #[cold]
+    fn read_fragment(&self) -> Option<Fragment> {
+        match self.family {
+            Family::V4 => {
+                let &[a, b, c, d] = self.bytes.get(4..)?.first_chunk()?;
+                let word = u16::from_be_bytes([c, d]);
+                let id = u32::from(u16::from_be_bytes([a, b]));
+                Some(Fragment { id, offset: usize::from(word & 0x1fff) * 8, more: word & 0x2000 != 0 })
+            }
+            Family::V6 => {
+                let &[_, _, c, d, e, f, g, h] = self.bytes.get(self.fragment_header_at()?..)?.first_chunk()?;
+                let word = u16::from_be_bytes([c, d]);
+                let id = u32::from_be_bytes([e, f, g, h]);
+                Some(Fragment { id, offset: usize::from(word & 0xfff8), more: word & 1 != 0 })
+            }
+        }
+    }
+
+    /// Where the IPv6 fragment header begins, in a fragment.
+    pub(crate) fn fragment_header_at(&self) -> Option<usize> {
+        match (self.family, self.fragment_at) {
+            (Family::V4, _) | (Family::V6, 0) => None,
+            (Family::V6, at) => usize::try_from(at).ok(),
+        }
+    }
+
+    /// Where the transport header begins, counted from the first octet of the datagram.
+    #[inline]
+    pub fn transport_at(&self) -> usize {
+        self.transport_at as usize
+    }
+
     /// The octets present from the transport header on.
-    pub fn transport(&self) -> &'a [u8] { unimplemented!() }
+    #[inline]
+    pub fn transport(&self) -> &'a [u8] {
+        self.bytes.get(self.transport_at as usize..).unwrap_or(&[])
+    }
+
     /// The length of the transport part by the headers; more than `transport().len()` only in a snapped capture.
-    pub fn transport_len(&self) -> usize { unimplemented!() }
+    #[inline]
+    pub fn transport_len(&self) -> usize {
+        self.total_len.saturating_sub(self.transport_at) as usize
+    }
+
+    /// The first four octets of the transport header, as two ports: what Linux reads for a tuple before it looks at the
+    /// rest. `None` when they are not there, or when this is a fragment other than the first.
+    #[inline]
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        if self.fragment_at != 0 && self.read_fragment()?.offset != 0 {
+            return None;
+        }
+        let &[a, b, c, d] = self.transport().first_chunk()?;
+        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    }
+
     /// The datagram's length by its headers: what accounting counts.
-    pub fn total_len(&self) -> usize { unimplemented!() }
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        self.total_len as usize
+    }
+
     /// The datagram as it was given, without link padding.
-    pub fn bytes(&self) -> &'a [u8] { self.bytes }
-    /// Whether the transport checksum holds. True where it cannot be judged (snapped) and where the protocol has none.
-    pub fn transport_checksum_ok(&self) -> bool { unimplemented!() }
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether the capture lacks a part of the datagram.
+    #[inline]
+    pub fn is_snapped(&self) -> bool {
+        self.bytes.len() < self.total_len as usize
+    }
+
+    /// Whether the transport checksum holds. True where it cannot be judged (snapped, a fragment, a header that is not
+    /// all there) and where the protocol has none.
+    pub fn transport_checksum_ok(&self) -> bool {
+        if self.is_snapped() || self.fragment_at != 0 {
+            return true;
+        }
+        let transport = self.transport();
+        match self.protocol {
+            protocol::TCP => transport.len() < 20 || self.pseudo_header().octets(transport).holds(),
+            protocol::UDP => match transport.first_chunk::<8>() {
+                None | Some([.., 0, 0]) => true,
+                Some(_) => self.pseudo_header().octets(transport).holds(),
+            },
+            protocol::UDP_LITE => match transport.first_chunk::<8>() {
+                None | Some([.., 0, 0]) => true,
+                Some(&[.., a, b, _, _]) => {
+                    let coverage = usize::from(u16::from_be_bytes([a, b]));
+                    let covered = if coverage == 0 { Some(transport) } else { transport.get(..coverage) };
+                    covered.is_none_or(|covered| self.pseudo_header().octets(covered).holds())
+                }
+            },
+            protocol::ICMP if self.family == Family::V4 => transport.len() < 8 || Sum::new().octets(transport).holds(),
+            protocol::ICMPV6 if self.family == Family::V6 => {
+                transport.len() < 8 || self.pseudo_header().octets(transport).holds()
+            }
+            protocol::SCTP => match (transport.first_chunk::<12>(), checksum::sctp(transport)) {
+                (Some(&[.., a, b, c, d]), Some(crc)) => u32::from_le_bytes([a, b, c, d]) == crc,
+                _ => true,
+            },
+            _ => true,
+        }
+    }
+
+    /// The sum over the pseudo header of the transport part (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    #[inline]
+    fn pseudo_header(&self) -> Sum {
+        let addresses = match self.family {
+            Family::V4 => self.bytes.get(12..20),
+            Family::V6 => self.bytes.get(8..40),
+        };
+        Sum::new()
+            .octets(addresses.unwrap_or(&[]))
+            .add_u32(self.total_len.saturating_sub(self.transport_at))
+            .add_u16(u16::from(self.protocol))
+    }
 }
 
-/// The packet that an ICMP error quotes: an IP header and at least eight octets behind it, lengths not believed.
-#[derive(Clone, Copy, Debug)]
-pub struct Quote<'a> {
-    /// Of the quoted packet, as quoted.
-    pub addresses: Addresses,
-    /// Transport protocol.
-    pub protocol: u8,
-    /// What is there of the transport header and beyond.
-    pub transport: &'a [u8],
+/// The addresses of the IP header at the start of `bytes`, whose fixed part is there.
+#[inline]
+pub(crate) fn addresses(bytes: &[u8], family: Family) -> Addresses {
+    match family {
+        Family::V4 => {
+            let (source, destination) = pair::<4>(bytes, 12);
+            Addresses::V4 { source, destination }
+        }
+        Family::V6 => {
+            let (source, destination) = pair::<16>(bytes, 8);
+            Addresses::V6 { source, destination }
+        }
+    }
 }
 
-impl<'a> Quote<'a> {
-    /// Reads the quote that begins at `bytes`, of the family of the error that carries it.
-    pub fn parse(_bytes: &'a [u8], _family: Family) -> Result<Self, Refusal> { unimplemented!() }
+#[inline]
+fn pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
+    let rest = bytes.get(at..).unwrap_or(&[]);
+    let first = rest.first_chunk::<N>();
+    let second = rest.get(N..).and_then(<[u8]>::first_chunk::<N>);
+    (first.copied().unwrap_or([0; N]), second.copied().unwrap_or([0; N]))
 }
+
+/// The refusal for a header of `needed` octets that is not all there: the capture's fault if the datagram had them.
+#[cold]
+fn short(wire_len: usize, needed: usize, refusal: Refusal) -> Refusal {
+    if wire_len < needed { refusal } else { Refusal::NotCaptured }
+}
+
+/// A position in a datagram: at most 65,575, checked by the callers' length fields.
+#[inline]
+fn narrow(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+/// Numbers of the transport protocols whose checksums are known here.
+pub(crate) mod protocol {
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+    pub const SCTP: u8 = 132;
+    pub const UDP_LITE: u8 = 136;
+}
+
+const V4_HEADER: usize = 20;
+const V6_HEADER: usize = 40;
+const V4_FRAGMENT: u32 = 6;
+
+#[cfg(test)]
+mod tests;

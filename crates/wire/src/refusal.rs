@@ -1,9 +1,111 @@
 //! Why a packet was refused: one closed list.
+//!
+//! Each reason has a number (`as usize`, for an array of counters), a short name that does not change, and a sentence for
+//! people. The numbers are positions in [`Refusal::ALL`]; only the names may be stored or sent.
 
-/// The reason a packet, or a part of it, was refused before tracking could look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Placeholder until the list is written.
-    Truncated,
+macro_rules! refusals {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $text:literal;)+) => {
+        /// The reason a packet, or a part of it, was refused before tracking could look at it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Refusal { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Refusal {
+            /// Every reason, each at the index that `as usize` gives it.
+            pub const ALL: &'static [Refusal] = &[$(Refusal::$variant,)+];
+
+            /// The short name: lower case, words joined by underscores; kept stable from release to release.
+            pub const fn name(self) -> &'static str {
+                match self { $(Refusal::$variant => $name,)+ }
+            }
+
+            /// One sentence that says what was wrong with the packet.
+            pub const fn text(self) -> &'static str {
+                match self { $(Refusal::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// Link: fewer octets than the link header takes.
+    LinkTruncated = "link_truncated", "The frame ends inside its link header.";
+    /// Link: a capture whose link type is not read here.
+    LinkUnknown = "link_unknown", "The capture's link type is not one that can be read.";
+    /// Link: more VLAN tags in a row than are followed.
+    LinkTags = "link_tags", "The frame carries more VLAN tags than are followed.";
+    /// Link: the frame carries something else than IP (ARP, for one).
+    NotIp = "not_ip", "The frame does not carry IP.";
+    /// Link: the frame says IPv4 or IPv6 and the datagram says the other.
+    LinkFamily = "link_family", "The frame announces one version of IP and carries the other.";
+
+    /// No octets at all.
+    Empty = "empty", "There is no datagram: zero octets.";
+    /// IP: the version field is neither 4 nor 6.
+    Version = "version", "The IP version is neither 4 nor 6.";
+    /// IP: fewer octets than the fixed header.
+    HeaderTruncated = "header_truncated", "The datagram ends inside its IP header.";
+    /// IPv4: the header length field is under five words.
+    HeaderLength = "header_length", "The IPv4 header length is under five words.";
+    /// IPv4: the total length is less than the header's.
+    TotalLength = "total_length", "The IPv4 total length is less than the header length.";
+    /// IP: the length field goes past the octets there are.
+    Truncated = "truncated", "The datagram is shorter than its length field says.";
+    /// IPv4: the header checksum is wrong.
+    HeaderChecksum = "header_checksum", "The IPv4 header checksum is wrong.";
+    /// IPv6: payload length zero with a hop-by-hop header, the mark of a jumbogram (RFC 2675).
+    Jumbogram = "jumbogram", "The datagram is an IPv6 jumbogram.";
+    /// IPv6: an extension header reaches past the datagram.
+    ExtensionTruncated = "extension_truncated", "An IPv6 extension header ends past the datagram.";
+    /// A capture kept too little of the datagram to read its headers.
+    NotCaptured = "not_captured", "The capture kept too little of the packet to read its headers.";
+
+    /// TCP: fewer than the twenty octets of the fixed header.
+    TcpTruncated = "tcp_truncated", "The datagram ends inside its TCP header.";
+    /// TCP: the data offset is under five words.
+    TcpOffsetSmall = "tcp_offset_small", "The TCP data offset is under five words.";
+    /// TCP: the data offset goes past the segment.
+    TcpOffsetBeyond = "tcp_offset_beyond", "The TCP data offset goes past the end of the segment.";
+    /// UDP: fewer than eight octets.
+    UdpTruncated = "udp_truncated", "The datagram ends inside its UDP header.";
+    /// UDP: the length field is under eight or past the datagram.
+    UdpLength = "udp_length", "The UDP length is under eight octets or goes past the datagram.";
+    /// UDP-Lite: the coverage is from one to seven, or past the datagram.
+    UdpLiteCoverage = "udplite_coverage", "The UDP-Lite checksum coverage is under eight octets or goes past the datagram.";
+    /// UDP-Lite: a checksum of zero, which RFC 3828 forbids.
+    UdpLiteNoChecksum = "udplite_no_checksum", "The UDP-Lite checksum is absent, and it must not be.";
+    /// ICMP: fewer than eight octets.
+    IcmpTruncated = "icmp_truncated", "The datagram ends inside its ICMP header.";
+    /// GRE: fewer octets than its flags ask for.
+    GreTruncated = "gre_truncated", "The datagram ends inside its GRE header.";
+    /// GRE: a version above one.
+    GreVersion = "gre_version", "The GRE version is neither 0 nor 1.";
+    /// SCTP: fewer than the twelve octets of the common header.
+    SctpTruncated = "sctp_truncated", "The datagram ends inside its SCTP common header.";
+    /// SCTP: a chunk shorter than its own header, or reaching past the packet.
+    SctpChunk = "sctp_chunk", "An SCTP chunk is shorter than its header or goes past the packet.";
+
+    /// ICMP error: the quoted packet is too short to hold an IP header.
+    QuoteTruncated = "quote_truncated", "The packet quoted by an ICMP error ends inside its IP header.";
+    /// ICMP error: the quoted IP header cannot be one.
+    QuoteHeader = "quote_header", "The packet quoted by an ICMP error has an IP header that cannot be.";
+    /// ICMP error: the quoted packet is a fragment other than the first, so it has no transport header.
+    QuoteFragment = "quote_fragment", "The packet quoted by an ICMP error is a fragment without a transport header.";
+
+    /// Reassembly: a piece before the last whose length is not a multiple of eight.
+    FragmentLength = "fragment_length", "A fragment before the last has a length that is not a multiple of eight.";
+    /// Reassembly: a piece without any data.
+    FragmentEmpty = "fragment_empty", "A fragment carries no data.";
+    /// Reassembly: the whole would be more than 65,535 octets.
+    FragmentTooBig = "fragment_too_big", "The fragments would make a datagram of more than 65,535 octets.";
+    /// Reassembly: a piece overlaps another without being its copy; the whole queue goes.
+    FragmentOverlap = "fragment_overlap", "A fragment overlaps another of its datagram.";
+    /// Reassembly: two ends, or data after the end.
+    FragmentEnd = "fragment_end", "A fragment contradicts where its datagram ends.";
+    /// Reassembly: the copy of a piece already there.
+    FragmentDuplicate = "fragment_duplicate", "A fragment is the copy of one already there.";
+    /// Reassembly: no memory left for more fragments.
+    FragmentMemory = "fragment_memory", "The memory for fragments is used up.";
+    /// IPv6: a second fragment header in one datagram.
+    FragmentNested = "fragment_nested", "The datagram holds more than one IPv6 fragment header.";
 }

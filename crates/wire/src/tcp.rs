@@ -23,7 +23,9 @@ impl Flags {
     /// Congestion window reduced.
     pub const CWR: u8 = 0x80;
     /// Any of `bits` set?
-    pub const fn any(self, bits: u8) -> bool { self.0 & bits != 0 }
+    pub const fn any(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
 }
 
 /// A segment whose header fits the data present.
@@ -51,12 +53,171 @@ pub struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// Reads the segment in `transport`, whose length by the IP header is `transport_len`.
-    pub fn parse(_transport: &'a [u8], _transport_len: usize) -> Result<Self, Refusal> { unimplemented!() }
-    /// The options a handshake carries, read as Linux reads them.
-    pub fn handshake(&self) -> Handshake { unimplemented!() }
+    #[inline]
+    pub fn parse(transport: &'a [u8], transport_len: usize) -> Result<Self, Refusal> {
+        let Some((h, rest)) = transport.split_first_chunk::<HEADER>() else {
+            return Err(if transport_len < HEADER { Refusal::TcpTruncated } else { Refusal::NotCaptured });
+        };
+        let offset = usize::from(h[12] >> 4) * 4;
+        if offset < HEADER {
+            return Err(Refusal::TcpOffsetSmall);
+        }
+        let Some(data_len) = transport_len.checked_sub(offset) else {
+            return Err(Refusal::TcpOffsetBeyond);
+        };
+        // Only a snapped capture has fewer octets here than the options take.
+        let (options, data) = rest.split_at_checked(offset - HEADER).unwrap_or((rest, &[]));
+        Ok(Segment {
+            source: u16::from_be_bytes([h[0], h[1]]),
+            destination: u16::from_be_bytes([h[2], h[3]]),
+            seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+            ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+            flags: Flags(h[13]),
+            window: u16::from_be_bytes([h[14], h[15]]),
+            data_len,
+            options,
+            data,
+        })
+    }
+
+    /// The options one after the other, until the end-of-list option or one that is broken.
+    #[inline]
+    pub fn options(&self) -> Options<'a> {
+        Options { rest: self.options }
+    }
+
+    /// The options a handshake carries, read as Linux reads them: an option of a wrong size is passed over, and what
+    /// follows a broken one is not read.
+    pub fn handshake(&self) -> Handshake {
+        let mut handshake = Handshake::default();
+        for option in self.options() {
+            match option {
+                Choice::WindowScale(shift) => handshake.scale = Some(shift.min(MAX_SCALE)),
+                Choice::SackPermitted => handshake.sack_permitted = true,
+                Choice::Mss(mss) => handshake.mss = Some(mss),
+                _ => {}
+            }
+        }
+        handshake
+    }
+
     /// The highest right edge of the SACK blocks that lies after `ack` (modulo 2³²), else `ack` itself.
-    pub fn highest_sack(&self, _ack: u32) -> u32 { unimplemented!() }
+    #[inline]
+    pub fn highest_sack(&self, ack: u32) -> u32 {
+        if self.options.is_empty() || is_timestamp_alone(self.options) {
+            return ack;
+        }
+        let mut highest = ack;
+        for option in self.options() {
+            let Choice::Sack(blocks) = option else { continue };
+            for (_, right) in blocks {
+                // After, modulo 2³²: less than half the circle ahead.
+                let ahead = right.wrapping_sub(highest);
+                if ahead != 0 && ahead < 1 << 31 {
+                    highest = right;
+                }
+            }
+        }
+        highest
+    }
 }
+
+/// One option, or what is made of it when its size is not the one its kind has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// Maximum segment size (RFC 9293).
+    Mss(u16),
+    /// Window scale as sent (RFC 7323).
+    WindowScale(u8),
+    /// SACK permitted (RFC 2018).
+    SackPermitted,
+    /// SACK blocks (RFC 2018), at least one.
+    Sack(Blocks<'a>),
+    /// Timestamps: value and echo reply (RFC 7323).
+    Timestamps(u32, u32),
+    /// Anything else, and any of the above with another size than it should have: kind and value.
+    Other(u8, &'a [u8]),
+}
+
+/// Iterator over a segment's options. No-operations are passed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Options<'a> {
+    type Item = Choice<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Choice<'a>> {
+        loop {
+            let (&kind, after) = self.rest.split_first()?;
+            match kind {
+                0 => {
+                    self.rest = &[];
+                    return None;
+                }
+                1 => self.rest = after,
+                _ => {
+                    let value_len = after.first().and_then(|&length| usize::from(length).checked_sub(2));
+                    let split = value_len.and_then(|n| after.get(1..)?.split_at_checked(n));
+                    let Some((value, rest)) = split else {
+                        self.rest = &[];
+                        return None;
+                    };
+                    self.rest = rest;
+                    return Some(Choice::read(kind, value));
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Choice<'a> {
+    #[inline]
+    fn read(kind: u8, value: &'a [u8]) -> Self {
+        match (kind, value) {
+            (2, &[a, b]) => Choice::Mss(u16::from_be_bytes([a, b])),
+            (3, &[shift]) => Choice::WindowScale(shift),
+            (4, &[]) => Choice::SackPermitted,
+            (5, blocks) if !blocks.is_empty() && blocks.len().is_multiple_of(8) => {
+                Choice::Sack(Blocks { rest: blocks })
+            }
+            (8, &[a, b, c, d, e, f, g, h]) => {
+                Choice::Timestamps(u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+            }
+            _ => Choice::Other(kind, value),
+        }
+    }
+}
+
+/// Iterator over SACK blocks: left edge, right edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = (u32, u32);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, u32)> {
+        let (&[a, b, c, d, e, f, g, h], rest) = self.rest.split_first_chunk::<8>()?;
+        self.rest = rest;
+        Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])))
+    }
+}
+
+/// The layout nearly every segment of a running connection has: two no-operations and the timestamps.
+#[inline]
+fn is_timestamp_alone(options: &[u8]) -> bool {
+    matches!(options, [1, 1, 8, 10, _, _, _, _, _, _, _, _])
+}
+
+/// The fixed part of the header.
+const HEADER: usize = 20;
+/// RFC 7323, section 2.3.
+const MAX_SCALE: u8 = 14;
 
 /// What a SYN says of the connection to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
