@@ -1,6 +1,28 @@
-//! The engine: stubs until it is written.
-use crate::{Counters, Entry, Event, EventMask, Instant, Knob, KnobError, Knobs, Outcome, Zone};
-use keepstate_wire::Packet;
+//! The engine: one packet's way, from the table and back into it.
+//!
+//! ```text
+//! handle = track, then confirm
+//!   track     identify (a tuple, or why not) ▶ find ─ known ▶ its protocol rules ▶ apply
+//!                                                  └ none  ▶ begin: Unconfirmed, owned by the passage
+//!   confirm   Unconfirmed is moved into the table, both directions or neither
+//! poll      what has expired leaves the table; the index grows a step
+//! ```
+//! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet: it reports, except where Linux itself drops
+//! (the table is full; a clash).
+use crate::event::Queue;
+use crate::extras::Extras;
+use crate::log::Log;
+use crate::table::key::HashKeys;
+use crate::table::{Reference, Table};
+use crate::time::Clock;
+use crate::track::Identity;
+use crate::{
+    Counters, Direction, Entry, Event, EventMask, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
+};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use keepstate_wire::{Packet, Refusal};
 
 /// Names a connection while it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,72 +35,266 @@ pub struct Handle {
 #[derive(Clone, Copy)]
 pub struct Secret(pub [u8; 16]);
 
-/// Tracks connections.
-pub struct Engine {}
+/// Packets whose memory is fetched together.
+const BATCH: usize = 32;
+/// Blocks of sixteen records that one [`Engine::poll`] looks at.
+const LOOKS_A_POLL: usize = 4096;
+/// Splits that one [`Engine::poll`] does for a growing index.
+const SPLITS_A_POLL: usize = 256;
 
-#[allow(missing_docs, unused_variables, clippy::unimplemented)]
+/// Tracks connections. See the example at [`Engine::handle`].
+pub struct Engine {
+    pub(crate) knobs: Knobs,
+    pub(crate) table: Table,
+    pub(crate) extras: Extras,
+    pub(crate) counters: Counters,
+    reasons: Box<[u64; Why::COUNT]>,
+    pub(crate) events: Queue,
+    pub(crate) log: Log,
+    /// Folds what peers send: see `Tcp`.
+    pub(crate) secret: (u64, u64),
+    /// Makes ids unpredictable.
+    pub(crate) id_keys: HashKeys,
+}
+
 impl Engine {
-    pub fn new(knobs: Knobs, secret: Secret, now: Instant) -> Engine {
-        unimplemented!()
+    /// An engine without connections. `secret` must be unknown to whoever sends packets.
+    pub fn new(knobs: Knobs, secret: Secret, _now: Instant) -> Engine {
+        let connections = knobs[Knob::Buckets] as usize;
+        Engine {
+            table: Table::new(HashKeys::derive(&secret, 0), connections),
+            id_keys: HashKeys::derive(&secret, 1),
+            secret: HashKeys::derive(&secret, 2).words(),
+            knobs,
+            extras: Extras::new(),
+            counters: Counters::default(),
+            reasons: Box::new([0; Why::COUNT]),
+            events: Queue::default(),
+            log: Log::default(),
+        }
     }
+
     /// Tracks one packet and confirms its connection at once: for who has no rules.
+    ///
+    /// ```
+    /// use keepstate_engine::{Engine, Info, Instant, Knobs, Secret, Zone};
+    /// use keepstate_wire::Packet;
+    /// // An echo request from 10.1.0.2 to 10.2.0.9.
+    /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x65, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    /// let mut engine = Engine::new(Knobs::default(), Secret([7; 16]), Instant(0));
+    /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
+    /// assert_eq!(outcome.info, Info::New);
+    /// assert_eq!(engine.count(), 1);
+    /// ```
+    #[inline]
     pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
-        unimplemented!()
+        let passage = self.track(packet, zone, now);
+        self.confirm(passage, now)
     }
-    /// As `handle` for each of `packets`, in order, with their cache lines fetched ahead. `outcomes` is cleared first.
-    pub fn handle_batch(&mut self, packets: &[Packet<'_>], now: Instant, outcomes: &mut alloc::vec::Vec<Outcome>) {
-        unimplemented!()
+
+    /// As [`Engine::handle`] in the default zone for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
+    /// `outcomes` is cleared first.
+    pub fn handle_batch(&mut self, packets: &[Packet<'_>], now: Instant, outcomes: &mut Vec<Outcome>) {
+        outcomes.clear();
+        for packets in packets.chunks(BATCH) {
+            let mut identities = [Identity::About; BATCH];
+            for (packet, identity) in packets.iter().zip(&mut identities) {
+                *identity = self.identify(packet, Zone::default());
+                if let Identity::Tuple(probe) = identity {
+                    self.table.prefetch_bucket(probe);
+                }
+            }
+            for identity in &identities[..packets.len()] {
+                if let Identity::Tuple(probe) = identity {
+                    self.table.prefetch_records(probe);
+                }
+            }
+            for (packet, identity) in packets.iter().zip(&identities) {
+                let passage = self.pass(packet, identity, Zone::default(), now);
+                outcomes.push(self.confirm(passage, now));
+            }
+        }
     }
+
+    /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the passage when a rule dropped the packet.
+    #[inline]
+    pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Passage {
+        let identity = self.identify(packet, zone);
+        self.pass(packet, &identity, zone, now)
+    }
+
+    /// Known connection, or a new one; again if an old one had to go first.
+    #[inline(always)]
+    fn pass(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Passage {
+        let probe = match identity {
+            Identity::Tuple(probe) => probe,
+            Identity::About => {
+                let outcome = self.relate(packet, zone, now);
+                return self.settle(outcome);
+            }
+            Identity::None(outcome) => return self.settle(*outcome),
+        };
+        while let Some(reference) = self.table.find(probe) {
+            if let Some(outcome) = self.follow(packet, reference, now) {
+                return Passage { outcome, fresh: None };
+            }
+        }
+        self.begin(packet, probe, now)
+    }
+
+    /// Counts a packet that has no connection.
+    pub(crate) fn settle(&mut self, outcome: Outcome) -> Passage {
+        if let Some(why) = outcome.why {
+            self.note(why);
+        }
+        if outcome.info == crate::Info::Invalid {
+            self.counters.invalid += 1;
+        }
+        Passage { outcome, fresh: None }
+    }
+
+    pub(crate) fn note(&mut self, why: Why) {
+        if let Some(count) = self.reasons.get_mut(why.index()) {
+            *count += 1;
+        }
+    }
+
     /// Counts a packet that wire refused before it could be tracked (or that a driver could not make whole).
-    pub fn refuse(&mut self, refusal: keepstate_wire::Refusal) {
-        unimplemented!()
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.note(Why::Refused(refusal));
     }
-    /// Removes what has expired, and does one step of any resizing. Call at `next_wake`, or whenever convenient.
+
+    /// Removes what has expired, and does a few steps of any growing: a bounded piece of work. Call it at [`Engine::next_wake`]; again,
+    /// while that is not later than `now`.
     pub fn poll(&mut self, now: Instant) {
-        unimplemented!()
+        self.expire(now, LOOKS_A_POLL);
+        self.table.grow_index(SPLITS_A_POLL);
     }
-    /// When `poll` has something to do; `None` while the table is empty.
-    pub fn next_wake(&self) -> Option<Instant> {
-        unimplemented!()
+
+    /// When [`Engine::poll`] has something to do; `None` while the table is empty. Never later than a deadline; it may be earlier.
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+        if self.table.pressed() && self.table.count() > 0 {
+            return Some(now);
+        }
+        self.table.next_deadline().map(|deadline| now.after_ticks(deadline.wrapping_sub(now.tick())))
     }
+
     /// Which events to queue; at most `capacity` wait, later ones are lost and counted.
     pub fn listen(&mut self, mask: EventMask, capacity: usize) {
-        unimplemented!()
+        self.events.listen(mask, capacity);
     }
+
+    /// The oldest event that waits.
     pub fn poll_event(&mut self) -> Option<Event> {
-        unimplemented!()
+        self.events.poll()
     }
+
     /// Events lost because the queue was full, since the start.
     pub fn events_lost(&self) -> u64 {
-        unimplemented!()
+        self.events.lost()
     }
-    /// The next line the kernel would have logged ("nf_conntrack: table full, dropping packet"), rate-limited.
-    pub fn poll_log(&mut self) -> Option<alloc::string::String> {
-        unimplemented!()
+
+    /// The next line the kernel would have logged, rate-limited as the kernel does.
+    pub fn poll_log(&mut self) -> Option<String> {
+        self.log.poll()
     }
+
+    /// Connections in the table: `nf_conntrack_count`. Like Linux, it counts what has expired and was not yet removed.
     pub fn count(&self) -> usize {
-        unimplemented!()
+        self.table.count()
     }
+
     /// Every connection that has not expired at `now`.
     pub fn entries(&self, now: Instant) -> impl Iterator<Item = Entry> + '_ {
-        core::iter::empty()
+        self.table.slots().filter_map(move |slot| {
+            let expired = self.table.records.hot(slot)?.expired(now.tick());
+            if expired { None } else { self.show(slot, now) }
+        })
     }
+
     /// One connection, if it still lives.
     pub fn entry(&self, handle: Handle, now: Instant) -> Option<Entry> {
-        unimplemented!()
+        let same = self.table.records.cold(handle.slot)?.generation == handle.generation;
+        let living = self.table.records.hot(handle.slot)?.living();
+        if same && living { self.show(handle.slot, now) } else { None }
     }
+
+    /// The connection that a tuple belongs to, and which direction of it the tuple is.
+    pub fn find(&self, tuple: &crate::Tuple, zone: Zone, now: Instant) -> Option<(Handle, Direction)> {
+        let probe = self.table.probe(tuple.into(), zone);
+        let reference = self.table.find(&probe)?;
+        if self.table.records.hot(reference.slot())?.expired(now.tick()) {
+            return None;
+        }
+        Some((self.handle_of(reference.slot()), reference.direction()))
+    }
+
+    /// The counters of `conntrack -S`.
     pub fn counters(&self) -> &Counters {
-        unimplemented!()
+        &self.counters
     }
+
+    /// How many packets there were for each reason to refuse, ignore or drop one.
+    pub fn reasons(&self) -> impl Iterator<Item = (Why, u64)> + '_ {
+        Why::all().zip(self.reasons.iter().copied())
+    }
+
+    /// The knobs as they stand. `nf_conntrack_count` is [`Engine::count`].
     pub fn knobs(&self) -> &Knobs {
-        unimplemented!()
+        &self.knobs
     }
-    /// Changes a knob while the engine runs.
+
+    /// Changes a knob while the engine runs. A larger index is grown in steps; a smaller maximum removes nothing by itself.
     pub fn set(&mut self, knob: Knob, value: u64) -> Result<(), KnobError> {
-        unimplemented!()
+        self.knobs.set(knob, value)?;
+        if knob == Knob::Buckets {
+            self.table.want(self.knobs[Knob::Buckets] as usize);
+        }
+        Ok(())
     }
-    /// Bytes held: records, index, timers.
+
+    /// Removes every connection, as `conntrack -F`.
+    pub fn flush(&mut self, now: Instant) {
+        let slots: Vec<u32> = self.table.slots().collect();
+        for slot in slots {
+            self.destroy(slot, now);
+        }
+    }
+
+    /// Removes one connection, as `conntrack -D`. False if it no longer lives.
+    pub fn remove(&mut self, handle: Handle, now: Instant) -> bool {
+        let living = self.entry(handle, now).is_some();
+        if living {
+            self.destroy(handle.slot, now);
+        }
+        living
+    }
+
+    /// Bytes held for connections: records, index, timers. Chunks are counted whole, though memory is only touched when used.
     pub fn memory(&self) -> usize {
-        unimplemented!()
+        self.table.bytes()
+    }
+
+    /// Checks what must always hold: every connection stands in the index exactly twice, and can be found by both its tuples.
+    /// Costs a look at everything; for tests and fuzzing.
+    pub fn check(&self) -> Result<(), String> {
+        let connections = self.table.slots().count();
+        if connections != self.table.count() {
+            return Err(alloc::format!("{connections} records, {} counted", self.table.count()));
+        }
+        if self.table.index_entries() != connections * 2 {
+            return Err(alloc::format!("{} index entries of {connections} connections", self.table.index_entries()));
+        }
+        for slot in self.table.slots() {
+            for direction in [Direction::Original, Direction::Reply] {
+                let reference = Reference::new(slot, direction);
+                let zone = self.table.records.zone(slot);
+                let found = self.table.records.key(reference).and_then(|key| self.table.holder(&key, zone, direction));
+                if found.is_none() {
+                    return Err(alloc::format!("slot {slot} is not found by its {direction:?} tuple"));
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What changed in the table, for whoever listens.
 use crate::Entry;
+use alloc::collections::VecDeque;
 
 /// The kind of an event, as `conntrack -E` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,4 +38,46 @@ pub struct Event {
     pub entry: Entry,
     /// When.
     pub at: crate::Instant,
+}
+
+/// Events on their way to whoever listens: so many wait, later ones are lost and counted.
+#[derive(Default)]
+pub(crate) struct Queue {
+    events: VecDeque<Event>,
+    mask: EventMask,
+    capacity: usize,
+    lost: u64,
+}
+
+impl Queue {
+    pub(crate) fn listen(&mut self, mask: EventMask, capacity: usize) {
+        self.mask = mask;
+        self.capacity = capacity;
+    }
+
+    /// Does anybody want events of this kind?
+    #[inline(always)]
+    pub(crate) fn wants(&self, kind: EventKind) -> bool {
+        match kind {
+            EventKind::New => self.mask.new,
+            EventKind::Update => self.mask.update,
+            EventKind::Destroy => self.mask.destroy,
+        }
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.events.len() < self.capacity {
+            self.events.push_back(event);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
 }

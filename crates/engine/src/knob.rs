@@ -164,7 +164,8 @@ impl Knob {
     /// assert_eq!(Knob::named("net.ipv4.ip_forward"), None);
     /// ```
     pub fn named(key: &str) -> Option<Knob> {
-        let name = ["net.netfilter.", "net/netfilter/"].iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
+        let name =
+            ["net.netfilter.", "net/netfilter/"].iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
         if matches!(name, "net.nf_conntrack_max" | "net/nf_conntrack_max") {
             return Some(Knob::Max);
         }

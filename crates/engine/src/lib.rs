@@ -6,22 +6,36 @@
 
 extern crate alloc;
 
+mod confirm;
 mod counters;
 mod engine;
 mod entry;
 mod event;
+mod expire;
+mod extras;
+mod full;
 mod knob;
+mod log;
 mod outcome;
+mod passage;
+mod protocol;
+mod related;
+mod show;
 mod status;
+mod table;
 mod time;
+mod track;
 mod tuple;
+mod why;
 
 pub use counters::Counters;
 pub use engine::{Engine, Handle, Secret};
 pub use entry::{Accounting, Entry, ProtocolInfo, SctpState, TcpSide, TcpState};
 pub use event::{Event, EventKind, EventMask};
-pub use knob::{Knob, KnobError, Knobs, Generation};
-pub use outcome::{Direction, Edits, Info, Outcome, Verdict, Why};
+pub use knob::{Generation, Knob, KnobError, Knobs};
+pub use outcome::{Direction, Edits, Info, Outcome, Verdict};
+pub use passage::{Passage, Unconfirmed};
 pub use status::Status;
 pub use time::Instant;
 pub use tuple::{Tuple, Zone, ZoneDirection};
+pub use why::Why;

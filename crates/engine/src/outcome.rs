@@ -1,6 +1,5 @@
 //! What tracking says of a packet.
-use crate::engine::Handle;
-use keepstate_wire::Refusal;
+use crate::{Handle, Why};
 
 /// The direction of a packet within its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,19 +68,23 @@ pub struct Outcome {
     pub edits: Edits,
 }
 
-/// Why a packet is invalid, was ignored, or is dropped: one closed list, each with its own counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Why {
-    /// The packet views refused it.
-    Refused(Refusal),
-    /// The table is full and nothing could be dropped early.
-    TableFull,
-}
+impl Outcome {
+    /// A packet of no connection, for `why`. It goes on: the ruleset decides.
+    pub(crate) const fn invalid(why: Why) -> Outcome {
+        Outcome::without_connection(Info::Invalid, Some(why), Verdict::Accept)
+    }
 
-impl Why {
-    /// A short stable name, in snake case.
-    pub fn name(self) -> &'static str {
-        "todo"
+    /// A packet that Linux drops itself.
+    pub(crate) const fn dropped(why: Why) -> Outcome {
+        Outcome::without_connection(Info::Invalid, Some(why), Verdict::Drop)
+    }
+
+    /// A packet that is not tracked, on purpose.
+    pub(crate) const fn untracked(why: Why) -> Outcome {
+        Outcome::without_connection(Info::Untracked, Some(why), Verdict::Accept)
+    }
+
+    const fn without_connection(info: Info, why: Option<Why>, verdict: Verdict) -> Outcome {
+        Outcome { info, direction: None, connection: None, why, verdict, edits: Edits { generation: 0 } }
     }
 }

@@ -27,3 +27,28 @@ impl Instant {
 
 /// The kernel's clock for timeouts ticks so often here too (CONFIG_HZ=250), so that remaining times round alike.
 pub(crate) const TICKS_PER_SECOND: u64 = 250;
+
+/// Nanoseconds of one tick.
+const TICK: u64 = 1_000_000_000 / TICKS_PER_SECOND;
+
+/// An instant as the timers see it.
+pub(crate) trait Clock {
+    /// The tick it falls in, modulo 2³².
+    fn tick(self) -> u32;
+    /// The beginning of the tick so many on; itself for a tick that has passed.
+    fn after_ticks(self, ticks: u32) -> Self;
+}
+
+impl Clock for Instant {
+    #[inline(always)]
+    fn tick(self) -> u32 {
+        (self.0 / TICK) as u32
+    }
+
+    fn after_ticks(self, ticks: u32) -> Instant {
+        match i32::try_from(ticks) {
+            Ok(0) | Err(_) => self,
+            Ok(_) => Instant((self.0 / TICK).saturating_add(u64::from(ticks)).saturating_mul(TICK)),
+        }
+    }
+}

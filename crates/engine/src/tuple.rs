@@ -38,15 +38,17 @@ impl Tuple {
     /// The tuple that answers this one; `None` for an ICMP type that is no query and no answer to one.
     pub fn invert(&self) -> Option<Tuple> {
         let (source_key, destination_key) = match self.protocol {
-            protocol::ICMP => {
-                (self.source_key, icmp_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
-            }
-            protocol::ICMPV6 => {
-                (self.source_key, icmpv6_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
-            }
+            protocol::ICMP => (self.source_key, icmp_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code())),
+            protocol::ICMPV6 => (self.source_key, icmpv6_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code())),
             _ => (self.destination_key, self.source_key),
         };
-        Some(Tuple { source: self.destination, destination: self.source, protocol: self.protocol, source_key, destination_key })
+        Some(Tuple {
+            source: self.destination,
+            destination: self.source,
+            protocol: self.protocol,
+            source_key,
+            destination_key,
+        })
     }
 
     /// The ICMP type in the destination key.
@@ -110,4 +112,17 @@ pub enum ZoneDirection {
     Original,
     /// To the reply tuple only.
     Reply,
+}
+
+impl Zone {
+    /// The zone's id as the tuple of `direction` carries it.
+    #[inline(always)]
+    pub const fn of(self, direction: crate::Direction) -> u16 {
+        match (self.direction, direction) {
+            (ZoneDirection::Both, _)
+            | (ZoneDirection::Original, crate::Direction::Original)
+            | (ZoneDirection::Reply, crate::Direction::Reply) => self.id,
+            _ => 0,
+        }
+    }
 }

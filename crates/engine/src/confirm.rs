@@ -1,0 +1,92 @@
+//! The second half of a packet's way: what it began is moved into the table, both directions or neither.
+use crate::table::record::{Hot, Kind};
+use crate::table::{Record, Reference};
+use crate::time::Clock;
+use crate::tuple::protocol;
+use crate::{Direction, Engine, EventKind, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Why, ZoneDirection};
+
+impl Engine {
+    /// Confirms what a packet began, now that it has passed the last rule.
+    #[inline(always)]
+    pub fn confirm(&mut self, passage: Passage, now: Instant) -> Outcome {
+        match passage.fresh {
+            None => passage.outcome,
+            Some(fresh) => self.enter(fresh, passage.outcome, now),
+        }
+    }
+
+    fn enter(&mut self, fresh: Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
+        if let Some(taken) = self.taken(&fresh) {
+            return self.clash(&fresh, taken, outcome);
+        }
+        let limit = self.knobs[Knob::Max] as usize;
+        if limit != 0 && self.table.count() >= limit {
+            // Another passage took the last place since this one was tracked.
+            return self.settle_full(now).outcome;
+        }
+        let tick = now.tick();
+        let mut hot = Hot {
+            deadline: tick.wrapping_add(fresh.timeout),
+            status: (fresh.status | Status::CONFIRMED).0,
+            ..Hot::default()
+        };
+        fresh.tracker.store(&mut hot);
+        let bytes = fresh.counted.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
+        let record = Record {
+            original: fresh.original,
+            reply: fresh.reply,
+            zone: fresh.zone,
+            mark: fresh.mark,
+            hot,
+            kind: if fresh.labels.is_some() { Kind::EXTRAS } else { 0 },
+            counts: self.knobs.on(Knob::Acct).then_some(bytes),
+            start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
+        };
+        let Some(slot) = self.table.insert(&record, tick) else {
+            self.counters.insert_failed += 1;
+            self.counters.drop += 1;
+            self.note(Why::NoMemory);
+            return Outcome::dropped(Why::NoMemory);
+        };
+        if fresh.labels.is_some() {
+            self.extras.make(slot).labels = fresh.labels;
+        }
+        if self.reports(EventKind::New) {
+            self.report(EventKind::New, slot, now);
+        }
+        outcome.connection = Some(self.handle_of(slot));
+        outcome
+    }
+
+    /// Who has one of its tuples by now?
+    #[inline(always)]
+    fn taken(&self, fresh: &Unconfirmed) -> Option<Reference> {
+        // Nothing was entered since the lookup, and the answer's tuple is the lookup's inverse: both are free.
+        let plain = fresh.original.invert() == Some(fresh.reply) && fresh.zone.direction == ZoneDirection::Both;
+        if plain && fresh.epoch == self.table.epoch() {
+            return None;
+        }
+        let holder = |key, direction| self.table.holder(key, fresh.zone, direction);
+        holder(&fresh.original, Direction::Original).or_else(|| holder(&fresh.reply, Direction::Reply))
+    }
+
+    /// Two packets of one flow raced: the later adopts the earlier's connection, where the protocol can bear it.
+    #[cold]
+    fn clash(&mut self, fresh: &Unconfirmed, taken: Reference, mut outcome: Outcome) -> Outcome {
+        let records = &self.table.records;
+        let same = taken.direction() == Direction::Original
+            && records.key(taken) == Some(fresh.original)
+            && records.key(Reference::new(taken.slot(), Direction::Reply)) == Some(fresh.reply);
+        let bearable =
+            !matches!(fresh.original.protocol, protocol::TCP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6);
+        if same && bearable {
+            self.counters.clash_resolve += 1;
+            outcome.connection = Some(self.handle_of(taken.slot()));
+            return outcome;
+        }
+        self.counters.insert_failed += 1;
+        self.counters.drop += 1;
+        self.note(Why::Clash);
+        Outcome::dropped(Why::Clash)
+    }
+}

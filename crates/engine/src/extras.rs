@@ -1,0 +1,32 @@
+//! What only few connections have, outside their records: labels, a noted segment, a helper, a master.
+use crate::protocol::Noted;
+use hashbrown::HashMap;
+
+/// What one connection has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) labels: Option<[u8; 16]>,
+    pub(crate) noted: Option<Noted>,
+}
+
+/// By slot. A record's `EXTRAS` flag says whether to look here.
+pub(crate) struct Extras(HashMap<u32, Extra>);
+
+impl Extras {
+    pub(crate) fn new() -> Self {
+        Extras(HashMap::new())
+    }
+
+    pub(crate) fn of(&self, slot: u32) -> Option<&Extra> {
+        self.0.get(&slot)
+    }
+
+    /// What `slot` has, made empty if it had nothing. The caller sets the record's flag.
+    pub(crate) fn make(&mut self, slot: u32) -> &mut Extra {
+        self.0.entry(slot).or_default()
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.0.remove(&slot);
+    }
+}

@@ -1,0 +1,69 @@
+//! The lines the kernel would log, rate-limited as the kernel limits them.
+use crate::Instant;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use core::time::Duration;
+
+/// As `net_ratelimit`'s defaults: ten lines, then silence until five seconds have passed since the first.
+const BURST: u32 = 10;
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Lines that wait for a driver that never asks are dropped.
+const WAITING: usize = 64;
+
+/// See the module's words.
+#[derive(Default)]
+pub(crate) struct Log {
+    lines: VecDeque<String>,
+    begun: Option<Instant>,
+    in_burst: u32,
+    suppressed: u64,
+}
+
+impl Log {
+    /// Adds the line that `text` makes, unless there were too many.
+    pub(crate) fn line(&mut self, now: Instant, text: impl FnOnce() -> String) {
+        if self.begun.is_none_or(|begun| now.since(begun) >= INTERVAL) {
+            self.begun = Some(now);
+            self.in_burst = 0;
+            if self.suppressed > 0 {
+                let suppressed = core::mem::take(&mut self.suppressed);
+                self.push(alloc::format!("net_ratelimit: {suppressed} callbacks suppressed"));
+            }
+        }
+        if self.in_burst < BURST {
+            self.in_burst += 1;
+            self.push(text());
+        } else {
+            self.suppressed += 1;
+        }
+    }
+
+    fn push(&mut self, line: String) {
+        if self.lines.len() < WAITING {
+            self.lines.push_back(line);
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<String> {
+        self.lines.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_lines_then_silence_then_the_sum() {
+        let mut log = Log::default();
+        for _ in 0..25 {
+            log.line(Instant::from_secs(100), || String::from("full"));
+        }
+        log.line(Instant::from_secs(104), || String::from("full"));
+        assert_eq!(core::iter::from_fn(|| log.poll()).count(), 10);
+        log.line(Instant::from_secs(105), || String::from("again"));
+        assert_eq!(log.poll().unwrap(), "net_ratelimit: 16 callbacks suppressed");
+        assert_eq!(log.poll().unwrap(), "again");
+        assert_eq!(log.poll(), None);
+    }
+}

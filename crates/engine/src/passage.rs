@@ -1,0 +1,70 @@
+//! A packet on its way through the rules: tracked, not yet confirmed.
+use crate::protocol::Tracker;
+use crate::table::key::Key;
+use crate::{Direction, Handle, Info, Outcome, Status, Tuple, Why, Zone};
+
+/// What [`Engine::track`](crate::Engine::track) found. Give it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
+/// the last rule; drop it when a rule dropped the packet, and nothing is left of it.
+#[derive(Debug)]
+pub struct Passage {
+    pub(crate) outcome: Outcome,
+    pub(crate) fresh: Option<Unconfirmed>,
+}
+
+impl Passage {
+    /// Its relation to the table.
+    pub fn info(&self) -> Info {
+        self.outcome.info
+    }
+    /// Its direction, if it has a connection.
+    pub fn direction(&self) -> Option<Direction> {
+        self.outcome.direction
+    }
+    /// Its connection, if that is in the table.
+    pub fn connection(&self) -> Option<Handle> {
+        self.outcome.connection
+    }
+    /// Why it is invalid or was ignored.
+    pub fn why(&self) -> Option<Why> {
+        self.outcome.why
+    }
+    /// The connection it begins: rules may still change it.
+    pub fn unconfirmed(&mut self) -> Option<&mut Unconfirmed> {
+        self.fresh.as_mut()
+    }
+}
+
+/// A connection that exists only as long as its first packet is on its way: the only time its reply tuple may change.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    pub(crate) original: Key,
+    pub(crate) reply: Key,
+    pub(crate) zone: Zone,
+    pub(crate) status: Status,
+    pub(crate) tracker: Tracker,
+    /// Ticks from its confirmation on.
+    pub(crate) timeout: u32,
+    /// Octets of the first packet, once it was counted.
+    pub(crate) counted: Option<u64>,
+    /// The table's epoch when the tuples were found free.
+    pub(crate) epoch: u64,
+    /// The mark; kept with the connection.
+    pub mark: u32,
+    /// Labels; kept with the connection.
+    pub labels: Option<[u8; 16]>,
+}
+
+impl Unconfirmed {
+    /// The tuple of the first packet.
+    pub fn original(&self) -> Tuple {
+        self.original.tuple()
+    }
+    /// The tuple the answer will have.
+    pub fn reply(&self) -> Tuple {
+        self.reply.tuple()
+    }
+    /// Status bits so far.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+}

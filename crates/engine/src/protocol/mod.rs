@@ -1,0 +1,76 @@
+//! Protocol trackers: what one packet makes of its connection.
+//!
+//! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]); it is opened by a first packet and
+//! advanced by every packet, and knows nothing of tables. What it decides is a [`Ruling`].
+pub(crate) mod stateless;
+pub(crate) mod tcp;
+
+use crate::table::record::Hot;
+use crate::time::TICKS_PER_SECOND;
+use crate::{Knobs, Status, Why};
+pub(crate) use tcp::{Noted, Tcp};
+
+/// What a tracker makes of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ruling {
+    /// It passes, is counted, and the connection may now be silent so long.
+    Pass {
+        /// In ticks.
+        timeout: u32,
+        /// The protocol's state is another now.
+        changed: bool,
+        /// The connection is not to be dropped early from now on.
+        assured: bool,
+    },
+    /// It passes, but nothing is counted and no timeout moves.
+    Quiet(Option<Why>),
+    /// Not part of this connection; perhaps the connection is not to last much longer.
+    Invalid { why: Why, shorten_to: Option<u32> },
+    /// A new life on an old tuple: forget this entry, look up again.
+    Reopen,
+    /// It passes and ends the connection at once.
+    End,
+}
+
+impl Ruling {
+    pub(crate) const fn invalid(why: Why) -> Ruling {
+        Ruling::Invalid { why, shorten_to: None }
+    }
+}
+
+/// What a tracker may know beside the packet.
+pub(crate) struct Context<'a> {
+    pub(crate) knobs: &'a Knobs,
+    pub(crate) status: Status,
+    /// The current tick, modulo 2³².
+    pub(crate) now: u32,
+    /// Until the connection expires.
+    pub(crate) remaining_ticks: u32,
+    /// Unknown to the peers, for folds.
+    pub(crate) secret: (u64, u64),
+}
+
+/// Ticks of so many seconds; as in Linux not more than an `int` holds (less 64 million ticks, which bounds how late `poll` may be).
+#[inline(always)]
+pub(crate) const fn ticks(seconds: u32) -> u32 {
+    const LONGEST: u64 = (1 << 31) - (1 << 26);
+    let ticks = seconds as u64 * TICKS_PER_SECOND;
+    (if ticks > LONGEST { LONGEST } else { ticks }) as u32
+}
+
+/// The tracker of an unconfirmed connection: what becomes part of its record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tracker {
+    Tcp(Tcp),
+    Stateless(stateless::Stateless),
+}
+
+impl Tracker {
+    /// Writes it into a record.
+    pub(crate) fn store(&self, hot: &mut Hot) {
+        match self {
+            Tracker::Tcp(tcp) => tcp.store(hot),
+            Tracker::Stateless(stateless) => stateless.store(hot),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Protocols that have no states of their own, only timeouts: UDP, UDP-Lite, ICMP, ICMPv6, GRE, and all that are not known.
+use super::{Context, Ruling, ticks};
+use crate::table::record::Hot;
+use crate::tuple::{Tuple, protocol};
+use crate::{Knob, Status, Why};
+
+/// A connection of such a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stateless {
+    /// UDP: a stream once it is answered and older than the tick `stream_after`.
+    Udp { stream_after: u32 },
+    /// UDP-Lite: a stream once it is answered.
+    UdpLite,
+    /// A query of ICMP or ICMPv6 and its answers.
+    Icmp,
+    /// ICMPv6, likewise.
+    Icmpv6,
+    /// GRE, with the timeouts (ticks) in force when it began: unanswered, and seen both ways.
+    Gre { timeout: u32, stream: u32 },
+    /// Any other protocol, by its number.
+    Other(u8),
+}
+
+/// A UDP conversation that still goes on after so many seconds is a stream.
+const STREAM_AFTER_SECONDS: u32 = 2;
+
+impl Stateless {
+    /// A connection from its first packet.
+    pub(crate) fn open(tuple: &Tuple, context: &Context<'_>) -> Result<Stateless, Why> {
+        Ok(match tuple.protocol {
+            protocol::UDP => Stateless::Udp { stream_after: context.now.wrapping_add(ticks(STREAM_AFTER_SECONDS)) },
+            protocol::UDPLITE => Stateless::UdpLite,
+            protocol::ICMP if is_icmp_query(tuple.icmp_type()) => Stateless::Icmp,
+            protocol::ICMPV6 if is_icmpv6_query(tuple.icmp_type()) => Stateless::Icmpv6,
+            protocol::ICMP | protocol::ICMPV6 => return Err(Why::IcmpUnasked),
+            protocol::GRE => Stateless::Gre {
+                timeout: ticks(context.knobs[Knob::GreTimeout]),
+                stream: ticks(context.knobs[Knob::GreTimeoutStream]),
+            },
+            other => Stateless::Other(other),
+        })
+    }
+
+    /// What one packet makes of it.
+    pub(crate) fn advance(&self, context: &Context<'_>) -> Ruling {
+        let answered = context.status.has(Status::SEEN_REPLY);
+        let knob = |knob| ticks(context.knobs[knob]);
+        let (timeout, stream) = match *self {
+            Stateless::Udp { stream_after } => {
+                let old = (context.now.wrapping_sub(stream_after) as i32) > 0;
+                let stream = answered && old;
+                (knob(if stream { Knob::UdpTimeoutStream } else { Knob::UdpTimeout }), stream)
+            }
+            Stateless::UdpLite => (knob(if answered { Knob::UdpTimeoutStream } else { Knob::UdpTimeout }), answered),
+            Stateless::Icmp => (knob(Knob::IcmpTimeout), false),
+            Stateless::Icmpv6 => (knob(Knob::Icmpv6Timeout), false),
+            Stateless::Gre { timeout, stream } => (if answered { stream } else { timeout }, answered),
+            Stateless::Other(_) => (knob(Knob::GenericTimeout), false),
+        };
+        // One that lost a clash stands in one direction only and soon ends: it is never assured.
+        let assured = stream && !context.status.has(Status::ASSURED) && !context.status.has(Status::NAT_CLASH);
+        Ruling::Pass { timeout, changed: false, assured }
+    }
+
+    /// Reads it from a record.
+    pub(crate) fn load(hot: &Hot) -> Stateless {
+        match hot.protocol() {
+            protocol::UDP => Stateless::Udp { stream_after: hot.words[0] },
+            protocol::UDPLITE => Stateless::UdpLite,
+            protocol::ICMP => Stateless::Icmp,
+            protocol::ICMPV6 => Stateless::Icmpv6,
+            protocol::GRE => Stateless::Gre { timeout: hot.words[0], stream: hot.words[1] },
+            other => Stateless::Other(other),
+        }
+    }
+
+    /// Writes it into a record.
+    pub(crate) fn store(&self, hot: &mut Hot) {
+        match *self {
+            Stateless::Udp { stream_after } => hot.words[0] = stream_after,
+            Stateless::Gre { timeout, stream } => (hot.words[0], hot.words[1]) = (timeout, stream),
+            Stateless::Other(number) => hot.state = number,
+            Stateless::UdpLite | Stateless::Icmp | Stateless::Icmpv6 => (),
+        }
+    }
+}
+
+/// Echo, timestamp, information, address mask.
+const fn is_icmp_query(kind: u8) -> bool {
+    matches!(kind, 8 | 13 | 15 | 17)
+}
+
+/// Echo, node information.
+const fn is_icmpv6_query(kind: u8) -> bool {
+    matches!(kind, 128 | 139)
+}

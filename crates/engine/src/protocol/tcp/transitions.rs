@@ -1,0 +1,153 @@
+//! TCP as a table: direction, class of the segment, state before → what the table proposes.
+//!
+//! The table proposes; exceptions dispose (`advance`). The states are the connection's as seen from between the two ends.
+use crate::Direction;
+use crate::TcpState::{self, *};
+use keepstate_wire::tcp::Flags;
+
+/// A segment by its flags: the first that applies of RST, SYN, FIN, ACK, nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Class {
+    Syn = 0,
+    SynAck = 1,
+    Fin = 2,
+    Ack = 3,
+    Rst = 4,
+    Nothing = 5,
+}
+
+impl Class {
+    #[inline(always)]
+    pub(crate) const fn of(flags: Flags) -> Class {
+        if flags.any(Flags::RST) {
+            Class::Rst
+        } else if flags.any(Flags::SYN) {
+            if flags.any(Flags::ACK) { Class::SynAck } else { Class::Syn }
+        } else if flags.any(Flags::FIN) {
+            Class::Fin
+        } else if flags.any(Flags::ACK) {
+            Class::Ack
+        } else {
+            Class::Nothing
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Class {
+        match number {
+            0 => Class::Syn,
+            1 => Class::SynAck,
+            2 => Class::Fin,
+            3 => Class::Ack,
+            4 => Class::Rst,
+            _ => Class::Nothing,
+        }
+    }
+}
+
+/// What the table proposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proposal {
+    /// Move to this state (or stay there).
+    To(TcpState),
+    /// Let it pass and keep the state: we may be the one out of step.
+    Ignore,
+    /// It has no business here.
+    Invalid,
+}
+
+use Proposal::{Ignore as IG, Invalid as IV};
+const SS: Proposal = Proposal::To(SynSent);
+const SR: Proposal = Proposal::To(SynRecv);
+const ES: Proposal = Proposal::To(Established);
+const FW: Proposal = Proposal::To(FinWait);
+const CW: Proposal = Proposal::To(CloseWait);
+const LA: Proposal = Proposal::To(LastAck);
+const TW: Proposal = Proposal::To(TimeWait);
+const CL: Proposal = Proposal::To(Close);
+const S2: Proposal = Proposal::To(SynSent2);
+
+/// `[direction][class][state]`.
+#[rustfmt::skip]
+const TABLE: [[[Proposal; 10]; 6]; 2] = [
+    [ //  none  SS  SR  ES  FW  CW  LA  TW  CL  S2
+        [ SS, SS, IG, IG, IG, IG, IG, SS, SS, S2 ], // syn: opens, or reopens what has closed; else perhaps we missed the close
+        [ IV, IV, SR, IV, IV, IV, IV, IV, IV, SR ], // syn-ack from the opener: only in a simultaneous open
+        [ IV, IV, FW, FW, LA, LA, LA, TW, CL, IV ], // fin: the first close begins to wait, the second leaves the last ack open
+        [ ES, IV, ES, ES, CW, CW, TW, TW, CL, IV ], // ack: ends the handshake; picks up a connection whose beginning we missed
+        [ IV, CL, CL, CL, CL, CL, CL, CL, CL, CL ], // rst: closes whatever was open
+        [ IV, IV, IV, IV, IV, IV, IV, IV, IV, IV ], // no flag that means anything
+    ],
+    [ //  none  SS  SR  ES  FW  CW  LA  TW  CL  S2
+        [ IV, S2, IV, IV, IV, IV, IV, SS, IV, S2 ], // syn: a simultaneous open; or the other end reopens
+        [ IV, SR, IG, IG, IG, IG, IG, IG, IG, SR ], // syn-ack: the answer; later, perhaps to a syn we ignored
+        [ IV, IV, FW, FW, LA, LA, LA, TW, CL, IV ], // fin: as from the opener
+        [ IV, IG, SR, ES, CW, CW, TW, TW, CL, IG ], // ack: before the answer perhaps a challenge ack of a connection we missed
+        [ IV, CL, CL, CL, CL, CL, CL, CL, CL, CL ], // rst
+        [ IV, IV, IV, IV, IV, IV, IV, IV, IV, IV ], // nothing
+    ],
+];
+
+/// What the table proposes for `class` from `direction` in `state`.
+#[inline(always)]
+pub(crate) fn propose(direction: Direction, class: Class, state: TcpState) -> Proposal {
+    TABLE[direction as usize][class as usize][state as usize]
+}
+
+/// Flag sets that a segment may carry, PSH, ECE and CWR left out.
+#[inline(always)]
+pub(crate) const fn legal(flags: Flags) -> bool {
+    const S: u8 = Flags::SYN;
+    const A: u8 = Flags::ACK;
+    const F: u8 = Flags::FIN;
+    const R: u8 = Flags::RST;
+    const U: u8 = Flags::URG;
+    const LEGAL: u64 =
+        bit(S) | bit(S | U) | bit(S | A) | bit(R) | bit(R | A) | bit(F | A) | bit(F | A | U) | bit(A) | bit(A | U);
+    const fn bit(flags: u8) -> u64 {
+        1 << flags
+    }
+    LEGAL & bit(flags.0 & (S | A | F | R | U)) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::string::String;
+
+    /// A change of any cell is reviewed as a picture.
+    #[test]
+    fn the_whole_matrix() {
+        let mut text = String::from("                 NO SS SR ES FW CW LA TW CL S2\n");
+        for direction in [Direction::Original, Direction::Reply] {
+            for class in [Class::Syn, Class::SynAck, Class::Fin, Class::Ack, Class::Rst, Class::Nothing] {
+                text += &format!("{:8} {:8}", format!("{direction:?}"), format!("{class:?}"));
+                for state in TcpState::ALL {
+                    text += match propose(direction, class, *state) {
+                        IG => " ig",
+                        IV => " iv",
+                        SS => " SS",
+                        SR => " SR",
+                        ES => " ES",
+                        FW => " FW",
+                        CW => " CW",
+                        LA => " LA",
+                        TW => " TW",
+                        CL => " CL",
+                        S2 => " S2",
+                        Proposal::To(_) => " ??",
+                    };
+                }
+                text += "\n";
+            }
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn nine_flag_sets_are_legal() {
+        let legal_sets = (0..=255u8).filter(|set| set & 0xc8 == 0 && legal(Flags(*set))).count();
+        assert_eq!(legal_sets, 9);
+    }
+}

@@ -1,0 +1,47 @@
+//! A connection copied out of the table, for people and tools.
+use crate::protocol::Tcp;
+use crate::table::Reference;
+use crate::table::record::{Hot, Kind};
+use crate::time::{Clock, TICKS_PER_SECOND};
+use crate::tuple::protocol;
+use crate::{Accounting, Direction, Engine, Entry, Instant, ProtocolInfo};
+
+impl Engine {
+    /// The connection in `slot`.
+    pub(crate) fn show(&self, slot: u32, now: Instant) -> Option<Entry> {
+        let records = &self.table.records;
+        let (hot, cold) = (records.hot(slot)?, records.cold(slot)?);
+        let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
+        let start = records.start(slot);
+        let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.generation)]);
+        let counts = if hot.kind.is(Kind::COUNTED) { records.counts(slot) } else { None };
+        Some(Entry {
+            handle: self.handle_of(slot),
+            id: (id >> 32) as u32,
+            original: records.key(Reference::new(slot, Direction::Original))?.tuple(),
+            reply: records.key(Reference::new(slot, Direction::Reply))?.tuple(),
+            zone: cold.zone(),
+            status: hot.status(),
+            timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
+            mark: cold.mark,
+            labels: self.extras.of(slot).filter(|_| hot.kind.is(Kind::EXTRAS)).and_then(|extra| extra.labels),
+            protocol: protocol_info(hot),
+            accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
+            start: (start != 0).then_some(Instant(start)),
+            stop: None,
+            helper: None,
+            master: None,
+            uses: 1,
+        })
+    }
+}
+
+fn protocol_info(hot: &Hot) -> ProtocolInfo {
+    match hot.protocol() {
+        protocol::TCP => {
+            let tcp = Tcp::load(hot);
+            ProtocolInfo::Tcp { state: tcp.state, sides: [tcp.sides[0].shown(), tcp.sides[1].shown()] }
+        }
+        _ => ProtocolInfo::Stateless,
+    }
+}

@@ -1,0 +1,392 @@
+//! From a hash to the few entries that may carry it: linear hashing in buckets of one cache line.
+//!
+//! ```text
+//! Bucket: one cache line
+//!   0                    20                                      60       64
+//!   ├────────────────────┼───────────────────────────────────────┼────────┤
+//!   │ 10 fingerprints u16│ 10 references u32 (slot × 2 + direct.)│overflow│
+//!   └────────────────────┴───────────────────────────────────────┴────────┘
+//! ```
+//! A fingerprint of 0 is an empty place. A bucket that is full goes on in an overflow bucket from a pool. The index grows one bucket at
+//! a time (Litwin, "Linear hashing", 1980): bucket `split` gives up those of its entries whose next hash bit is set, so no packet ever
+//! waits for a whole table to be moved. The index never shrinks below what it was asked for, and never moves a bucket in memory.
+use super::chunked::Chunked;
+use super::prefetch;
+use crate::Direction;
+use alloc::vec::Vec;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+const PLACES: usize = 10;
+/// 2 MiB of buckets.
+const CHUNK: usize = 1 << 15;
+/// Grow past this many entries for every 20 buckets: 7 of 10 places. Fuller, more lookups need an overflow bucket; emptier, more memory.
+const ENTRIES_PER_20_BUCKETS: usize = 140;
+
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+struct Bucket {
+    fingerprints: [u16; PLACES],
+    references: [u32; PLACES],
+    /// Number of an overflow bucket plus one; 0 for none.
+    overflow: u32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// Names one direction of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reference(u32);
+
+impl Reference {
+    pub(crate) const fn new(slot: u32, direction: Direction) -> Self {
+        Reference(slot << 1 | direction as u32)
+    }
+    #[inline(always)]
+    pub(crate) const fn slot(self) -> u32 {
+        self.0 >> 1
+    }
+    #[inline(always)]
+    pub(crate) const fn direction(self) -> Direction {
+        if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
+    }
+}
+
+/// The index. See the module's words.
+pub(crate) struct Index {
+    buckets: Chunked<Bucket, CHUNK>,
+    /// Buckets in use.
+    length: usize,
+    /// The smallest power of two not below `length`, less one.
+    mask: usize,
+    /// It grows to this many without being pressed by entries.
+    wanted: usize,
+    entries: usize,
+    overflow: Vec<Bucket>,
+    /// Free overflow buckets, chained by their `overflow` field (number plus one).
+    free_overflow: u32,
+}
+
+/// Where a fingerprint comes from: bits of the hash that no bucket number uses.
+#[inline(always)]
+fn fingerprint(hash: u64) -> u16 {
+    let top = (hash >> 48) as u16;
+    if top == 0 { 1 } else { top }
+}
+
+impl Index {
+    /// An index of `buckets` buckets. Memory is touched only when used.
+    pub(crate) fn new(buckets: usize) -> Self {
+        let mut index = Index {
+            buckets: Chunked::new(),
+            length: 1,
+            mask: 0,
+            wanted: 1,
+            entries: 0,
+            overflow: Vec::new(),
+            free_overflow: 0,
+        };
+        index.buckets.make(0);
+        index.want(buckets);
+        // Empty, so that growing is only a matter of chunks: no entry has to move.
+        let mut made = CHUNK;
+        while made < index.wanted && index.buckets.make(made) {
+            made += CHUNK;
+        }
+        index.length = index.wanted.min(made);
+        index.mask = index.length.next_power_of_two() - 1;
+        index
+    }
+
+    /// Buckets needed to hold `connections` without growing.
+    pub(crate) fn buckets_for(connections: usize) -> usize {
+        (connections.saturating_mul(2 * 20) / ENTRIES_PER_20_BUCKETS).max(1)
+    }
+
+    /// Asks for at least `buckets`; the growing is done by [`Index::step`].
+    pub(crate) fn want(&mut self, buckets: usize) {
+        self.wanted = buckets.clamp(1, 1 << 31);
+    }
+
+    /// Is there growing to do?
+    #[inline(always)]
+    pub(crate) fn pressed(&self) -> bool {
+        self.length < self.wanted || self.entries * 20 > self.length * ENTRIES_PER_20_BUCKETS
+    }
+
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.buckets.bytes() + self.overflow.capacity() * size_of::<Bucket>()
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        let low = hash as usize & self.mask;
+        if low < self.length { low } else { low & (self.mask >> 1) }
+    }
+
+    /// Begins to fetch the bucket of `hash`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.buckets.find(self.home(hash)) {
+            prefetch::line(bucket);
+        }
+    }
+
+    /// Calls `try_reference` with each reference whose fingerprint fits, until it answers.
+    #[inline(always)]
+    pub(crate) fn search<T>(&self, hash: u64, mut try_reference: impl FnMut(Reference) -> Option<T>) -> Option<T> {
+        let wanted = fingerprint(hash);
+        let mut bucket = self.buckets.find(self.home(hash))?;
+        loop {
+            let mut fits = bucket.matches(wanted);
+            while fits != 0 {
+                let place = fits.trailing_zeros() as usize;
+                fits &= fits - 1;
+                if let Some(found) =
+                    bucket.references.get(place).and_then(|reference| try_reference(Reference(*reference)))
+                {
+                    return Some(found);
+                }
+            }
+            bucket = self.overflow.get((bucket.overflow as usize).checked_sub(1)?)?;
+        }
+    }
+
+    /// Calls `see` with every reference in the `count` buckets from that of `hash` on, until it answers.
+    pub(crate) fn neighbours<T>(
+        &self,
+        hash: u64,
+        count: usize,
+        mut see: impl FnMut(&[Reference]) -> Option<T>,
+    ) -> Option<T> {
+        let home = self.home(hash);
+        for step in 0..count.min(self.length) {
+            let mut found = [Reference(0); PLACES];
+            let mut length = 0;
+            let bucket = self.buckets.find((home + step) % self.length)?;
+            for (mark, reference) in bucket.fingerprints.iter().zip(bucket.references) {
+                if *mark != 0 {
+                    found[length] = Reference(reference);
+                    length += 1;
+                }
+            }
+            if let Some(answer) = see(&found[..length]) {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// Enters `reference` under `hash`. False if there is no memory for an overflow bucket.
+    pub(crate) fn insert(&mut self, hash: u64, reference: Reference) -> bool {
+        let done = self.put(self.home(hash), fingerprint(hash), reference);
+        self.entries += usize::from(done);
+        done
+    }
+
+    fn put(&mut self, home: usize, mark: u16, reference: Reference) -> bool {
+        let Some(bucket) = self.buckets.find_mut(home) else { return false };
+        if bucket.place(mark, reference) {
+            return true;
+        }
+        let first = bucket.overflow;
+        let mut next = first;
+        while let Some(at) = (next as usize).checked_sub(1) {
+            let Some(bucket) = self.overflow.get_mut(at) else { return false };
+            if bucket.place(mark, reference) {
+                return true;
+            }
+            next = bucket.overflow;
+        }
+        let mut fresh = Bucket { overflow: first, ..Bucket::default() };
+        fresh.place(mark, reference);
+        let Some(number) = self.take_overflow(fresh) else { return false };
+        if let Some(bucket) = self.buckets.find_mut(home) {
+            bucket.overflow = number;
+        }
+        true
+    }
+
+    fn take_overflow(&mut self, fresh: Bucket) -> Option<u32> {
+        if let Some(at) = (self.free_overflow as usize).checked_sub(1) {
+            let number = self.free_overflow;
+            let bucket = self.overflow.get_mut(at)?;
+            self.free_overflow = bucket.overflow;
+            *bucket = fresh;
+            return Some(number);
+        }
+        self.overflow.try_reserve(1).ok()?;
+        self.overflow.push(fresh);
+        u32::try_from(self.overflow.len()).ok()
+    }
+
+    /// Removes `reference`, entered under `hash`. False if it was not there.
+    pub(crate) fn remove(&mut self, hash: u64, reference: Reference) -> bool {
+        let home = self.home(hash);
+        let Some(bucket) = self.buckets.find_mut(home) else { return false };
+        let mut next = bucket.overflow;
+        let mut done = bucket.clear(reference);
+        let mut previous = 0;
+        while let (false, Some(at)) = (done, (next as usize).checked_sub(1)) {
+            let Some(bucket) = self.overflow.get_mut(at) else { return false };
+            done = bucket.clear(reference);
+            let (after, empty) = (bucket.overflow, bucket.is_empty());
+            if done && empty {
+                bucket.overflow = self.free_overflow;
+                self.free_overflow = next;
+                self.relink(home, previous, after);
+            }
+            previous = next;
+            next = after;
+        }
+        self.entries -= usize::from(done);
+        done
+    }
+
+    /// The overflow bucket after `previous` (0: the home bucket itself) is now `after`.
+    fn relink(&mut self, home: usize, previous: u32, after: u32) {
+        let link = match (previous as usize).checked_sub(1) {
+            None => self.buckets.find_mut(home),
+            Some(at) => self.overflow.get_mut(at),
+        };
+        if let Some(bucket) = link {
+            bucket.overflow = after;
+        }
+    }
+
+    /// Splits one bucket. `hash_of` finds an entry's hash again; `fetch` begins to fetch what it will need.
+    pub(crate) fn step(&mut self, fetch: impl Fn(Reference), hash_of: impl Fn(Reference) -> u64) {
+        if !self.buckets.make(self.length) {
+            return;
+        }
+        let half = if self.length.is_power_of_two() { self.length } else { (self.mask >> 1) + 1 };
+        let home = self.length - half;
+        let mut moved: Vec<(u16, Reference)> = Vec::new();
+        self.take_all(home, &mut moved);
+        self.length += 1;
+        self.mask = self.length.next_power_of_two() - 1;
+        moved.iter().for_each(|(_, reference)| fetch(*reference));
+        for (mark, reference) in moved {
+            let home = self.home(hash_of(reference));
+            // Fewer entries than before share each of the two buckets, so no new overflow bucket can be needed.
+            self.put(home, mark, reference);
+        }
+    }
+
+    /// Empties a bucket and frees its overflow buckets.
+    fn take_all(&mut self, home: usize, out: &mut Vec<(u16, Reference)>) {
+        let Some(bucket) = self.buckets.find_mut(home) else { return };
+        let taken = core::mem::take(bucket);
+        out.extend(taken.used());
+        let mut next = taken.overflow;
+        while let Some(bucket) = (next as usize).checked_sub(1).and_then(|at| self.overflow.get_mut(at)) {
+            let taken = core::mem::take(bucket);
+            out.extend(taken.used());
+            bucket.overflow = self.free_overflow;
+            self.free_overflow = next;
+            next = taken.overflow;
+        }
+    }
+}
+
+impl Bucket {
+    /// One bit for each place whose fingerprint is `wanted`.
+    #[inline(always)]
+    fn matches(&self, wanted: u16) -> u32 {
+        let mut fits = 0;
+        for (place, mark) in self.fingerprints.iter().enumerate() {
+            fits |= u32::from(*mark == wanted) << place;
+        }
+        fits
+    }
+
+    fn place(&mut self, mark: u16, reference: Reference) -> bool {
+        let free = self.matches(0).trailing_zeros() as usize;
+        match (self.fingerprints.get_mut(free), self.references.get_mut(free)) {
+            (Some(fingerprint), Some(place)) => {
+                *fingerprint = mark;
+                *place = reference.0;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn clear(&mut self, reference: Reference) -> bool {
+        for (mark, place) in self.fingerprints.iter_mut().zip(self.references) {
+            if *mark != 0 && place == reference.0 {
+                *mark = 0;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fingerprints == [0; PLACES]
+    }
+
+    fn used(&self) -> impl Iterator<Item = (u16, Reference)> + use<> {
+        let Bucket { fingerprints, references, .. } = *self;
+        fingerprints
+            .into_iter()
+            .zip(references)
+            .filter(|(mark, _)| *mark != 0)
+            .map(|(mark, reference)| (mark, Reference(reference)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hash(of: u32) -> u64 {
+        u64::from(of).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+
+    proptest! {
+        /// Through inserts, removals and splits, exactly what was entered and not removed is found.
+        #[test]
+        fn it_holds_what_it_was_given(steps in proptest::collection::vec((0u32..400, any::<bool>()), 1..1500)) {
+            let mut index = Index::new(1);
+            let mut model = alloc::collections::BTreeSet::new();
+            for (slot, insert) in steps {
+                let reference = Reference::new(slot, if slot % 2 == 0 { Direction::Reply } else { Direction::Original });
+                if insert && model.insert(slot) {
+                    prop_assert!(index.insert(hash(slot), reference));
+                } else if !insert {
+                    prop_assert_eq!(index.remove(hash(slot), reference), model.remove(&slot));
+                }
+                if index.pressed() {
+                    index.step(|_| (), |reference| hash(reference.slot()));
+                }
+                prop_assert_eq!(index.entries(), model.len());
+            }
+            for slot in 0..400 {
+                let found = index.search(hash(slot), |reference| (reference.slot() == slot).then_some(()));
+                prop_assert_eq!(found.is_some(), model.contains(&slot));
+            }
+        }
+    }
+
+    #[test]
+    fn it_grows_bucket_by_bucket() {
+        let mut index = Index::new(1);
+        for slot in 0..100_000 {
+            assert!(index.insert(hash(slot), Reference::new(slot, Direction::Original)));
+            if index.pressed() {
+                index.step(|_| (), |reference| hash(reference.slot()));
+            }
+        }
+        assert!(!index.pressed());
+        assert!(
+            (0..100_000).all(|slot| index.search(hash(slot), |found| (found.slot() == slot).then_some(())).is_some())
+        );
+        // One overflow bucket for every ten or so that are full is what Poisson promises; many more would be a bad hash.
+        assert!(index.overflow.len() < index.length / 5, "{} of {}", index.overflow.len(), index.length);
+    }
+}

@@ -1,0 +1,179 @@
+//! What the table keeps of a connection, byte by byte.
+//!
+//! ```text
+//! Hot: one cache line, all that a packet of a known IPv4 connection reads and writes
+//!   0        8      12       16       18     19      20      22       23        24                              64
+//!   ├────────┼──────┼────────┼────────┼──────┼───────┼───────┼────────┼─────────┼───────────────────────────────┤
+//!   │ source │ keys │deadline│ status │ kind │ state │ flags │ scales │ retrans │ ten words of the protocol     │
+//!   │ destin.│      │        │        │      │       │ 2×u8  │ 2×4bit │         │ TCP: end, max end, max window,│
+//!   │ (IPv4) │      │        │        │      │       │       │        │         │ max ack ×2, last end, last tag│
+//!   └────────┴──────┴────────┴────────┴──────┴───────┴───────┴────────┴─────────┴───────────────────────────────┘
+//! Cold: 24 bytes, read when NAT changed the reply tuple, on insert, removal and listing
+//!   reply addresses 8 │ reply keys 4 │ mark 4 │ generation 4 │ zone 2 │ zone direction 1 │ spare 1
+//! Wide: 64 bytes, IPv6 only: original source, destination; reply source, destination
+//! ```
+use super::key::{Addresses, Key};
+use crate::tuple::protocol;
+use crate::{Status, Zone, ZoneDirection};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// One cache line of a connection.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub(crate) struct Hot {
+    /// Original source (upper half) and destination of an IPv4 connection; unused by IPv6.
+    pub(crate) addresses: u64,
+    /// Original source key and destination key.
+    pub(crate) keys: u32,
+    /// The tick at which it expires, modulo 2³².
+    pub(crate) deadline: u32,
+    pub(crate) status: u16,
+    pub(crate) kind: Kind,
+    /// TCP: state (low half) and class of the last segment (high half). SCTP: state. Other protocols: their number.
+    pub(crate) state: u8,
+    pub(crate) flags: [u8; 2],
+    pub(crate) scales: u8,
+    pub(crate) retrans: u8,
+    pub(crate) words: [u32; 10],
+}
+
+const _: () = assert!(size_of::<Hot>() == 64);
+
+/// What seldom matters to a packet.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Cold {
+    /// Reply source (upper half) and destination of an IPv4 connection.
+    pub(crate) addresses: u64,
+    pub(crate) keys: u32,
+    pub(crate) mark: u32,
+    /// Counts the lives of this slot.
+    pub(crate) generation: u32,
+    pub(crate) zone: u16,
+    pub(crate) zone_direction: u8,
+    pub(crate) spare: u8,
+}
+
+const _: () = assert!(size_of::<Cold>() == 24);
+
+/// The addresses of an IPv6 connection.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub(crate) struct Wide {
+    /// Source, destination.
+    pub(crate) original: [[u64; 2]; 2],
+    /// Source, destination.
+    pub(crate) reply: [[u64; 2]; 2],
+}
+
+const _: () = assert!(size_of::<Wide>() == 64);
+
+/// Protocol class and flags of a record in one octet.
+#[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub(crate) struct Kind(u8);
+
+impl Kind {
+    const CLASS: u8 = 0b111;
+    /// An IPv6 connection: its addresses are in [`Wide`].
+    pub(crate) const WIDE: u8 = 1 << 3;
+    /// The reply tuple is the inverse of the original: NAT changed nothing.
+    pub(crate) const PLAIN: u8 = 1 << 4;
+    /// Its zone is not the default one.
+    pub(crate) const ZONED: u8 = 1 << 5;
+    /// Something is kept about it outside the table: labels, helper, master, a segment noted.
+    pub(crate) const EXTRAS: u8 = 1 << 6;
+    /// Its packets and bytes are counted.
+    pub(crate) const COUNTED: u8 = 1 << 7;
+    const PROTOCOLS: [u8; 7] = [
+        protocol::TCP,
+        protocol::UDP,
+        protocol::ICMP,
+        protocol::ICMPV6,
+        protocol::SCTP,
+        protocol::GRE,
+        protocol::UDPLITE,
+    ];
+    const OTHER: u8 = 7;
+
+    pub(crate) fn new(protocol: u8, flags: u8) -> Kind {
+        let class = Kind::PROTOCOLS.iter().position(|known| *known == protocol).map_or(Kind::OTHER, |at| at as u8);
+        Kind(class | flags)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: u8) {
+        self.0 |= flag;
+    }
+}
+
+impl Hot {
+    #[inline(always)]
+    pub(crate) fn status(&self) -> Status {
+        Status(self.status)
+    }
+
+    #[inline(always)]
+    pub(crate) fn living(&self) -> bool {
+        self.status & Status::CONFIRMED.0 != 0
+    }
+
+    /// The protocol's number.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u8 {
+        match Kind::PROTOCOLS.get(usize::from(self.kind.0 & Kind::CLASS)) {
+            Some(known) => *known,
+            None => self.state,
+        }
+    }
+
+    /// Has it expired at `now` (both modulo 2³²)?
+    #[inline(always)]
+    pub(crate) fn expired(&self, now: u32) -> bool {
+        (self.deadline.wrapping_sub(now) as i32) <= 0
+    }
+}
+
+impl Cold {
+    pub(crate) fn zone(&self) -> Zone {
+        let direction = match self.zone_direction {
+            1 => ZoneDirection::Original,
+            2 => ZoneDirection::Reply,
+            _ => ZoneDirection::Both,
+        };
+        Zone { id: self.zone, direction }
+    }
+
+    pub(crate) fn put_zone(&mut self, zone: Zone) {
+        self.zone = zone.id;
+        self.zone_direction = match zone.direction {
+            ZoneDirection::Both => 0,
+            ZoneDirection::Original => 1,
+            ZoneDirection::Reply => 2,
+        };
+    }
+}
+
+/// An IPv6 pair of addresses, as [`Wide`] keeps it.
+pub(crate) fn wide_pair(pair: [u128; 2]) -> [[u64; 2]; 2] {
+    pair.map(|address| [(address >> 64) as u64, address as u64])
+}
+
+/// Back from [`Wide`]'s form.
+pub(crate) fn pair_of(wide: [[u64; 2]; 2]) -> [u128; 2] {
+    wide.map(|[high, low]| u128::from(high) << 64 | u128::from(low))
+}
+
+impl Key {
+    /// The IPv4 addresses in one word; 0 for IPv6, whose addresses are elsewhere.
+    pub(crate) fn word(&self) -> u64 {
+        match self.addresses {
+            Addresses::V4(both) => both,
+            Addresses::V6(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The records of all connections, by slot: hot and cold parts apart, IPv6 addresses, counts and start times only where used.
+use super::chunked::Chunked;
+use super::index::Reference;
+use super::key::{Addresses, HashKeys, Key};
+use super::prefetch;
+use super::record::{Cold, Hot, Kind, Wide, pair_of, wide_pair};
+use super::{Counts, Record};
+use crate::{Direction, Zone};
+
+/// Slots of one family come in runs of this many: 2 MiB of hot records.
+pub(crate) const RUN: usize = 1 << 15;
+/// More than this a [`Reference`] cannot name.
+const MOST_SLOTS: usize = 1 << 31;
+
+/// See the module's words.
+pub(crate) struct Records {
+    hot: Chunked<Hot, RUN>,
+    /// 6 MiB a chunk.
+    cold: Chunked<Cold, { 1 << 18 }>,
+    wide: Chunked<Wide, RUN>,
+    counts: Chunked<Counts, { 1 << 16 }>,
+    /// When each was confirmed, in nanoseconds; 0 if that is not kept.
+    starts: Chunked<u64, { 1 << 18 }>,
+    /// IPv4, then IPv6.
+    free: [Free; 2],
+    slots: usize,
+}
+
+/// The slots of one family that are not in use.
+#[derive(Default)]
+struct Free {
+    /// Freed slots, chained through their first word (slot plus one); 0 ends it.
+    freed: u32,
+    /// Never used yet, of the last run.
+    fresh: core::ops::Range<u32>,
+}
+
+impl Records {
+    pub(crate) const fn new() -> Self {
+        const NONE: Free = Free { freed: 0, fresh: 0..0 };
+        Records {
+            hot: Chunked::new(),
+            cold: Chunked::new(),
+            wide: Chunked::new(),
+            counts: Chunked::new(),
+            starts: Chunked::new(),
+            free: [NONE; 2],
+            slots: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn hot(&self, slot: u32) -> Option<&Hot> {
+        self.hot.find(slot as usize)
+    }
+
+    #[inline(always)]
+    pub(crate) fn hot_mut(&mut self, slot: u32) -> Option<&mut Hot> {
+        self.hot.find_mut(slot as usize)
+    }
+
+    pub(crate) fn cold(&self, slot: u32) -> Option<&Cold> {
+        self.cold.find(slot as usize)
+    }
+
+    pub(crate) fn counts(&self, slot: u32) -> Option<&Counts> {
+        self.counts.find(slot as usize)
+    }
+
+    pub(crate) fn counts_mut(&mut self, slot: u32) -> Option<&mut Counts> {
+        self.counts.find_mut(slot as usize)
+    }
+
+    pub(crate) fn start(&self, slot: u32) -> u64 {
+        self.starts.find(slot as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn zone(&self, slot: u32) -> Zone {
+        self.cold(slot).map_or(Zone::default(), Cold::zone)
+    }
+
+    /// Slots there are, in use or not.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Begins to fetch what a packet with `key` will read of `reference`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, reference: Reference, key: &Key) {
+        let slot = reference.slot() as usize;
+        if let Some(hot) = self.hot.find(slot) {
+            prefetch::line(hot);
+        }
+        if let (Addresses::V6(_), Some(wide)) = (key.addresses, self.wide.find(slot)) {
+            prefetch::line(wide);
+        }
+    }
+
+    /// Begins to fetch what [`Records::hash`] will read of `reference`.
+    pub(crate) fn prefetch_for_hash(&self, reference: Reference) {
+        if let Some(hot) = self.hot(reference.slot()) {
+            prefetch::line(hot);
+        }
+        if let Some(cold) = self.cold(reference.slot()) {
+            prefetch::line(cold);
+        }
+    }
+
+    /// The hash under which `reference` stands in the index.
+    pub(crate) fn hash(&self, reference: Reference, keys: &HashKeys) -> Option<u64> {
+        let zone = self.zone(reference.slot()).of(reference.direction());
+        Some(self.key(reference)?.hash(zone, keys))
+    }
+
+    /// The key that `reference` names.
+    pub(crate) fn key(&self, reference: Reference) -> Option<Key> {
+        let slot = reference.slot();
+        let hot = self.hot(slot)?;
+        let (word, keys) = match reference.direction() {
+            Direction::Original => (hot.addresses, hot.keys),
+            Direction::Reply => self.cold(slot).map(|cold| (cold.addresses, cold.keys))?,
+        };
+        let addresses = if hot.kind.is(Kind::WIDE) {
+            let wide = self.wide.find(slot as usize)?;
+            Addresses::V6(pair_of(match reference.direction() {
+                Direction::Original => wide.original,
+                Direction::Reply => wide.reply,
+            }))
+        } else {
+            Addresses::V4(word)
+        };
+        Some(Key { addresses, keys, protocol: hot.protocol() })
+    }
+
+    /// Is `key` in `zone` the tuple that `reference` names?
+    #[inline(always)]
+    pub(crate) fn fits(&self, reference: Reference, key: &Key, zone: Zone) -> bool {
+        let Some(hot) = self.hot(reference.slot()) else { return false };
+        let direction = reference.direction();
+        let same = match (key.addresses, direction) {
+            (Addresses::V4(both), Direction::Original) if !hot.kind.is(Kind::WIDE) => {
+                hot.addresses == both && hot.keys == key.keys && hot.protocol() == key.protocol
+            }
+            // The common answer: compare with the original, turned round, and leave the cold part alone.
+            (Addresses::V4(both), Direction::Reply) if hot.kind.is(Kind::PLAIN) && !hot.kind.is(Kind::WIDE) => {
+                hot.addresses == both.rotate_left(32)
+                    && hot.protocol() == key.protocol
+                    && key.invert().is_some_and(|answer| answer.keys == hot.keys)
+            }
+            _ => self.key(reference) == Some(*key),
+        };
+        let own = if hot.kind.is(Kind::ZONED) { self.zone(reference.slot()).of(direction) } else { 0 };
+        same && own == zone.of(direction)
+    }
+
+    /// Puts `record` into a free slot. `None` if there is no memory.
+    pub(crate) fn put(&mut self, record: &Record) -> Option<u32> {
+        let wide = matches!(record.original.addresses, Addresses::V6(_));
+        let slot = self.take(wide)?;
+        let at = slot as usize;
+        if record.counts.is_some() && !self.counts.make(at) || record.start != 0 && !self.starts.make(at) {
+            self.free(slot);
+            return None;
+        }
+        let mut kind = record.kind;
+        kind |= if wide { Kind::WIDE } else { 0 };
+        kind |= if record.original.invert() == Some(record.reply) { Kind::PLAIN } else { 0 };
+        kind |= if record.zone.id != 0 { Kind::ZONED } else { 0 };
+        kind |= if record.counts.is_some() { Kind::COUNTED } else { 0 };
+        *self.hot.find_mut(at)? = Hot {
+            addresses: record.original.word(),
+            keys: record.original.keys,
+            kind: Kind::new(record.original.protocol, kind),
+            ..record.hot
+        };
+        let cold = self.cold.find_mut(at)?;
+        cold.addresses = record.reply.word();
+        cold.keys = record.reply.keys;
+        cold.mark = record.mark;
+        cold.put_zone(record.zone);
+        if let (Addresses::V6(original), Addresses::V6(reply)) = (record.original.addresses, record.reply.addresses) {
+            *self.wide.find_mut(at)? = Wide { original: wide_pair(original), reply: wide_pair(reply) };
+        }
+        if let (Some(counts), Some(place)) = (record.counts, self.counts.find_mut(at)) {
+            *place = counts;
+        }
+        if let Some(start) = self.starts.find_mut(at) {
+            *start = record.start;
+        }
+        Some(slot)
+    }
+
+    fn take(&mut self, wide: bool) -> Option<u32> {
+        let family = usize::from(wide);
+        if let Some(slot) = self.free[family].freed.checked_sub(1) {
+            self.free[family].freed = self.hot(slot)?.words[0];
+            return Some(slot);
+        }
+        if self.free[family].fresh.is_empty() {
+            let (begin, end) = (self.slots, self.slots + RUN);
+            if end > MOST_SLOTS || !self.hot.make(begin) || !self.cold.make(begin) || wide && !self.wide.make(begin) {
+                return None;
+            }
+            self.slots = end;
+            self.free[family].fresh = u32::try_from(begin).ok()?..u32::try_from(end).ok()?;
+        }
+        self.free[family].fresh.next()
+    }
+
+    /// Ends the record in `slot`; handles to it no longer fit.
+    pub(crate) fn free(&mut self, slot: u32) {
+        if let Some(hot) = self.hot.find_mut(slot as usize) {
+            let freed = &mut self.free[usize::from(hot.kind.is(Kind::WIDE))].freed;
+            *hot = Hot::default();
+            hot.words[0] = *freed;
+            *freed = slot + 1;
+        }
+        if let Some(cold) = self.cold.find_mut(slot as usize) {
+            cold.generation = cold.generation.wrapping_add(1);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.hot.bytes() + self.cold.bytes() + self.wide.bytes() + self.counts.bytes() + self.starts.bytes()
+    }
+}

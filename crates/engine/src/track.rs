@@ -1,0 +1,347 @@
+//! The first half of a packet's way: who is it, and what does its connection make of it.
+use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, stateless::Stateless, tcp};
+use crate::related::{self, Sort};
+use crate::table::Probe;
+use crate::table::key::{Addresses, Key};
+use crate::table::record::Kind;
+use crate::table::{Records, Reference};
+use crate::time::Clock;
+use crate::tuple::protocol;
+use crate::{
+    Direction, Engine, EventKind, Handle, Info, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Verdict, Why,
+    Zone,
+};
+use keepstate_wire::{Family, Packet, Refusal, gre, icmp, sctp, tcp::Segment, udp};
+
+/// Whose packet is it? Said without a look at the table.
+#[derive(Clone, Copy)]
+pub(crate) enum Identity {
+    /// Of the connection with this tuple, if there is one.
+    Tuple(Probe),
+    /// An ICMP error: of the connection that it is about.
+    About,
+    /// Of none, and this is all there is to say.
+    None(Outcome),
+}
+
+impl Engine {
+    /// The tuple of a packet, ready to be looked up.
+    #[inline(always)]
+    pub(crate) fn identify(&self, packet: &Packet<'_>, zone: Zone) -> Identity {
+        if packet.fragment().is_some() {
+            return Identity::None(Outcome::invalid(Why::Fragment));
+        }
+        let keys = match packet.protocol() {
+            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => ports(packet.transport()),
+            protocol::ICMP | protocol::ICMPV6 => match self.classify_icmp(packet) {
+                Ok(keys) => Ok(keys),
+                Err(identity) => return identity,
+            },
+            protocol::GRE => gre_key(packet.transport()),
+            _ => Ok(0),
+        };
+        match keys {
+            Ok(keys) => {
+                let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
+                Identity::Tuple(self.table.probe(key, zone))
+            }
+            Err(refusal) => Identity::None(Outcome::invalid(Why::Refused(refusal))),
+        }
+    }
+
+    /// Id, type and code of an ICMP query or answer; or what else the message is.
+    fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Identity> {
+        let invalid = |why| Identity::None(Outcome::invalid(why));
+        let message = icmp::Message::parse(packet.transport()).map_err(|refusal| invalid(Why::Refused(refusal)))?;
+        if (packet.protocol() == protocol::ICMP) == (packet.family() == Family::V4) {
+            if self.knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
+                return Err(invalid(Why::Checksum));
+            }
+            match related::sort(packet.family(), message.kind) {
+                Sort::Query => (),
+                Sort::Error => return Err(Identity::About),
+                Sort::Unknown => return Err(invalid(Why::IcmpType)),
+                Sort::Untracked => return Err(Identity::None(Outcome::untracked(Why::IcmpUntracked))),
+            }
+        }
+        let keys = icmp_keys(&message);
+        let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
+        if key.invert().is_some() { Ok(keys) } else { Err(invalid(Why::IcmpType)) }
+    }
+
+    /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
+    #[inline(always)]
+    pub(crate) fn follow(&mut self, packet: &Packet<'_>, reference: Reference, now: Instant) -> Option<Outcome> {
+        let (slot, direction) = (reference.slot(), reference.direction());
+        let tick = now.tick();
+        let hot = self.table.records.hot_mut(slot)?;
+        if hot.expired(tick) {
+            self.destroy(slot, now);
+            return None;
+        }
+        let status = hot.status();
+        let info = match direction {
+            Direction::Reply => Info::Established,
+            Direction::Original if status.has(Status::SEEN_REPLY) => Info::Established,
+            Direction::Original if status.has(Status::EXPECTED) => Info::Related,
+            Direction::Original => Info::New,
+        };
+        let context = Context {
+            knobs: &self.knobs,
+            status,
+            now: tick,
+            remaining_ticks: hot.deadline.wrapping_sub(tick),
+            secret: self.secret,
+        };
+        let ruling = if packet.protocol() == protocol::TCP {
+            match segment(packet, &self.knobs) {
+                Err(why) => Ruling::invalid(why),
+                Ok(segment) => {
+                    let mut noted = match hot.kind.is(Kind::EXTRAS) {
+                        true => self.extras.of(slot).and_then(|extra| extra.noted),
+                        false => None,
+                    };
+                    let before = noted;
+                    let mut tracker = Tcp::load(hot);
+                    let ruling = tracker.advance(&segment, direction, &context, &mut noted);
+                    tracker.store(hot);
+                    if noted != before {
+                        hot.kind.set(Kind::EXTRAS);
+                        self.extras.make(slot).noted = noted;
+                    }
+                    ruling
+                }
+            }
+        } else {
+            match check(packet, &self.knobs) {
+                Err(why) => Ruling::invalid(why),
+                Ok(()) => Stateless::load(hot).advance(&context),
+            }
+        };
+        let outcome = Outcome {
+            info,
+            direction: Some(direction),
+            connection: None,
+            why: None,
+            verdict: Verdict::Accept,
+            edits: Default::default(),
+        };
+        self.apply(packet, reference, ruling, outcome, now)
+    }
+
+    /// Does what the protocol ruled.
+    #[inline(always)]
+    fn apply(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: Reference,
+        ruling: Ruling,
+        mut outcome: Outcome,
+        now: Instant,
+    ) -> Option<Outcome> {
+        let (slot, direction) = (reference.slot(), reference.direction());
+        let hot = self.table.records.hot_mut(slot)?;
+        let mut update = false;
+        match ruling {
+            Ruling::Pass { timeout, changed, assured } => {
+                let deadline = now.tick().wrapping_add(timeout);
+                let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
+                let fixed = hot.status().has(Status::FIXED_TIMEOUT);
+                if !fixed {
+                    hot.deadline = deadline;
+                }
+                if assured {
+                    hot.status |= Status::ASSURED.0;
+                }
+                update |= changed || assured;
+                let counted = hot.kind.is(Kind::COUNTED);
+                if earlier && !fixed {
+                    self.table.lower_deadline(slot, deadline);
+                }
+                if counted {
+                    count(&mut self.table.records, slot, direction, packet);
+                }
+            }
+            Ruling::Quiet(why) => {
+                outcome.why = why;
+                if let Some(why) = why {
+                    self.note(why);
+                }
+            }
+            Ruling::Invalid { why, shorten_to } => return Some(self.reject(packet, slot, why, shorten_to, now)),
+            Ruling::Reopen => {
+                self.destroy(slot, now);
+                return None;
+            }
+            Ruling::End => {
+                count(&mut self.table.records, slot, direction, packet);
+                self.destroy(slot, now);
+                return Some(outcome);
+            }
+        }
+        let hot = self.table.records.hot_mut(slot)?;
+        if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
+            hot.status |= Status::SEEN_REPLY.0;
+            update = true;
+        }
+        if update && self.reports(EventKind::Update) {
+            self.report(EventKind::Update, slot, now);
+        }
+        outcome.connection = Some(self.handle_of(slot));
+        Some(outcome)
+    }
+
+    /// A packet that its connection disowns.
+    #[cold]
+    fn reject(&mut self, packet: &Packet<'_>, slot: u32, why: Why, shorten_to: Option<u32>, now: Instant) -> Outcome {
+        if let (Some(timeout), Some(hot)) = (shorten_to, self.table.records.hot_mut(slot)) {
+            hot.deadline = now.tick().wrapping_add(timeout);
+            let deadline = hot.deadline;
+            self.table.lower_deadline(slot, deadline);
+        }
+        self.log_invalid(packet.protocol(), why, now);
+        self.settle(Outcome::invalid(why)).outcome
+    }
+
+    /// A packet of no known connection: it may begin one.
+    pub(crate) fn begin(&mut self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Passage {
+        // Linux takes the place before it looks at the packet: even one that turns out invalid needs room.
+        if !self.make_room(probe, now) {
+            return self.settle_full(now);
+        }
+        match self.open(packet, probe, now) {
+            Ok(fresh) => {
+                let outcome = Outcome {
+                    info: Info::New,
+                    direction: Some(Direction::Original),
+                    connection: None,
+                    why: None,
+                    verdict: Verdict::Accept,
+                    edits: Default::default(),
+                };
+                Passage { outcome, fresh: Some(fresh) }
+            }
+            Err(why) => {
+                self.log_invalid(packet.protocol(), why, now);
+                self.settle(Outcome::invalid(why))
+            }
+        }
+    }
+
+    /// The connection that a first packet begins.
+    fn open(&self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Result<Unconfirmed, Why> {
+        let context = Context {
+            knobs: &self.knobs,
+            status: Status::default(),
+            now: now.tick(),
+            remaining_ticks: 0,
+            secret: self.secret,
+        };
+        let reply = probe.key.invert().ok_or(Why::IcmpType)?;
+        let (tracker, ruling) = if packet.protocol() == protocol::TCP {
+            let segment = segment(packet, &self.knobs)?;
+            let mut tcp = Tcp::open(&segment, &self.knobs)?;
+            let ruling = tcp.advance(&segment, Direction::Original, &context, &mut None::<Noted>);
+            (Tracker::Tcp(tcp), ruling)
+        } else {
+            check(packet, &self.knobs)?;
+            let stateless = Stateless::open(&probe.key.tuple(), &context)?;
+            let ruling = stateless.advance(&context);
+            (Tracker::Stateless(stateless), ruling)
+        };
+        let (timeout, counted) = match ruling {
+            Ruling::Pass { timeout, .. } => (timeout, true),
+            Ruling::Invalid { why, .. } => return Err(why),
+            Ruling::Quiet(_) | Ruling::Reopen | Ruling::End => (0, false),
+        };
+        Ok(Unconfirmed {
+            original: probe.key,
+            reply,
+            zone: probe.zone,
+            status: Status::default(),
+            tracker,
+            timeout,
+            counted: counted.then_some(packet.total_len() as u64),
+            epoch: self.table.epoch(),
+            mark: 0,
+            labels: None,
+        })
+    }
+
+    fn log_invalid(&mut self, number: u8, why: Why, now: Instant) {
+        let wanted = self.knobs[Knob::LogInvalid];
+        if wanted == 255 || wanted != 0 && wanted == u32::from(number) {
+            self.log.line(now, || alloc::format!("nf_ct_proto_{number}: {}", why.text()));
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn handle_of(&self, slot: u32) -> Handle {
+        Handle { slot, generation: self.table.records.cold(slot).map_or(0, |cold| cold.generation) }
+    }
+}
+
+/// Counts a packet, if its connection counts.
+fn count(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
+    let counted = records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::COUNTED));
+    if let (true, Some(counts)) = (counted, records.counts_mut(slot)) {
+        let at = direction as usize * 2;
+        counts[at] += 1;
+        counts[at + 1] += packet.total_len() as u64;
+    }
+}
+
+/// The segment in a packet, if Linux would call it well-formed.
+#[inline(always)]
+fn segment<'a>(packet: &Packet<'a>, knobs: &crate::Knobs) -> Result<Segment<'a>, Why> {
+    let segment = Segment::parse(packet.transport(), packet.transport_len()).map_err(Why::Refused)?;
+    if knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
+        return Err(Why::Checksum);
+    }
+    tcp::check_flags(&segment)?;
+    Ok(segment)
+}
+
+/// Is a packet of another protocol than TCP well-formed? ICMP was looked at before.
+fn check(packet: &Packet<'_>, knobs: &crate::Knobs) -> Result<(), Why> {
+    let (transport, length) = (packet.transport(), packet.transport_len());
+    match (packet.protocol(), packet.family()) {
+        (protocol::UDP, _) => udp::Header::parse(transport, length).map(drop).map_err(Why::Refused)?,
+        (protocol::UDPLITE, _) => udp::Header::parse_lite(transport, length).map(drop).map_err(Why::Refused)?,
+        (protocol::SCTP, _) => sctp::Header::parse(transport).map(drop).map_err(Why::Refused)?,
+        (protocol::ICMP, Family::V6) | (protocol::ICMPV6, Family::V4) => return Err(Why::WrongFamily),
+        (protocol::ICMP | protocol::ICMPV6, _) => return Ok(()),
+        _ => return Ok(()),
+    }
+    if knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() { Err(Why::Checksum) } else { Ok(()) }
+}
+
+/// The first four octets of the transport header.
+#[inline(always)]
+pub(crate) fn ports(transport: &[u8]) -> Result<u32, Refusal> {
+    transport.first_chunk::<4>().map(|ports| u32::from_be_bytes(*ports)).ok_or(Refusal::Truncated)
+}
+
+/// The call id of enhanced GRE (RFC 2637) is its key; other GRE has none.
+pub(crate) fn gre_key(transport: &[u8]) -> Result<u32, Refusal> {
+    Ok(u32::from(gre::Header::parse(transport)?.call_id.unwrap_or(0)))
+}
+
+/// The id is the source's key, type and code the destination's.
+pub(crate) fn icmp_keys(message: &icmp::Message<'_>) -> u32 {
+    u32::from(message.id) << 16 | u32::from(message.kind) << 8 | u32::from(message.code)
+}
+
+impl From<keepstate_wire::Addresses> for Addresses {
+    #[inline(always)]
+    fn from(addresses: keepstate_wire::Addresses) -> Addresses {
+        match addresses {
+            keepstate_wire::Addresses::V4 { source, destination } => {
+                Addresses::V4(u64::from(u32::from_be_bytes(source)) << 32 | u64::from(u32::from_be_bytes(destination)))
+            }
+            keepstate_wire::Addresses::V6 { source, destination } => {
+                Addresses::V6([u128::from_be_bytes(source), u128::from_be_bytes(destination)])
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Why a packet is invalid, was ignored, is not tracked, or is dropped: one closed list.
+use keepstate_wire::Refusal;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident $name:literal,)*) => {
+        /// Why a packet is invalid, was ignored, is not tracked, or is dropped. Each has one name and one counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Why {
+            /// The packet views refused it.
+            Refused(Refusal),
+            $($(#[doc = $doc])+ $variant,)*
+        }
+
+        impl Why {
+            /// Every reason that is tracking's own.
+            pub const OWN: &'static [Why] = &[$(Why::$variant,)*];
+
+            /// A short stable name in snake case.
+            pub fn name(self) -> &'static str {
+                match self {
+                    Why::Refused(refusal) => refusal.name(),
+                    $(Why::$variant => $name,)*
+                }
+            }
+
+            /// One sentence for people.
+            pub fn text(self) -> &'static str {
+                match self {
+                    Why::Refused(refusal) => refusal.text(),
+                    $(Why::$variant => concat!($($doc),+).trim_ascii(),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The table is full and no unassured connection could make room.
+    TableFull "table_full",
+    /// Another packet took the tuple first, and the two cannot be one connection.
+    Clash "clash",
+    /// There is no memory for another connection.
+    NoMemory "no_memory",
+    /// It is a fragment: only the reassembled datagram can be tracked.
+    Fragment "fragment",
+    /// Its transport checksum is wrong.
+    Checksum "checksum",
+    /// ICMP in IPv6, or ICMPv6 in IPv4.
+    WrongFamily "wrong_family",
+    /// A set of TCP flags that no segment carries.
+    TcpFlags "tcp_flags",
+    /// A TCP connection does not begin with such a segment.
+    TcpFirst "tcp_first",
+    /// No SYN, and nf_conntrack_tcp_loose is off.
+    TcpNotOpened "tcp_not_opened",
+    /// Such a segment has no place in this state of the connection.
+    TcpState "tcp_state",
+    /// Passed without a change of state: it may belong to a connection we do not know.
+    TcpIgnored "tcp_ignored",
+    /// A challenge to a SYN that we let pass, not the last ACK.
+    TcpChallengeAck "tcp_challenge_ack",
+    /// A RST older than what the other end has acknowledged.
+    TcpRst "tcp_rst",
+    /// Its sequence number is over the window of the receiver.
+    TcpSeqAbove "tcp_seq_above",
+    /// It acknowledges data that was not seen.
+    TcpAckAbove "tcp_ack_above",
+    /// It repeats data that was acknowledged long ago.
+    TcpSeqBelow "tcp_seq_below",
+    /// Its acknowledgement is too old.
+    TcpAckBelow "tcp_ack_below",
+    /// It carries a little more than the window of the receiver.
+    TcpOverWindow "tcp_over_window",
+    /// An ICMP type that tracking does not know.
+    IcmpType "icmp_type",
+    /// An ICMP answer that nobody asked for.
+    IcmpUnasked "icmp_unasked",
+    /// An ICMP error about a packet of no known connection.
+    IcmpNoConnection "icmp_no_connection",
+    /// An ICMP error sent to somebody else than the connection's end.
+    IcmpAddress "icmp_address",
+    /// Neighbour discovery and multicast listening are not tracked.
+    IcmpUntracked "icmp_untracked",
+}
+
+impl Why {
+    /// A place of its own in an array of [`Why::COUNT`] counters.
+    pub fn index(self) -> usize {
+        match self {
+            Why::Refused(refusal) => Why::OWN.len() + refusal as usize,
+            own => Why::OWN.iter().position(|reason| *reason == own).unwrap_or_default(),
+        }
+    }
+
+    /// How many reasons there are.
+    pub const COUNT: usize = Why::OWN.len() + Refusal::ALL.len();
+
+    /// Every reason, in the order of [`Why::index`].
+    pub fn all() -> impl Iterator<Item = Why> {
+        Why::OWN.iter().copied().chain(Refusal::ALL.iter().map(|refusal| Why::Refused(*refusal)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_a_place_and_a_name_of_its_own() {
+        let mut names = alloc::collections::BTreeSet::new();
+        for (at, why) in Why::all().enumerate() {
+            assert_eq!(why.index(), at);
+            assert!(names.insert(why.name()), "{} twice", why.name());
+        }
+        assert_eq!(names.len(), Why::COUNT);
+    }
+}
