@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod lint;
+mod soak;
 
 /// The project's own jobs.
 #[derive(Parser)]
@@ -15,10 +16,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Job {
     Lint(lint::Lint),
+    Soak(soak::Soak),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().job {
         Job::Lint(job) => job.run(),
+        Job::Soak(job) => job.run(),
     }
 }

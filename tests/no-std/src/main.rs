@@ -47,6 +47,10 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
 #[unsafe(no_mangle)]
 pub extern "C" fn rust_eh_personality() {}
 
+/// As above: where an unwinding would go on.
+#[unsafe(no_mangle)]
+pub extern "C" fn _Unwind_Resume() {}
+
 /// Where the C library's start-up code enters.
 #[unsafe(no_mangle)]
 pub extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {

@@ -1,0 +1,24 @@
+//! What each fuzz target does with its input.
+//!
+//! A body takes any octets and returns; it panics when something that must hold does not. The targets of cargo-fuzz in
+//! `fuzz/fuzz_targets` call these bodies, and so do the ordinary tests, with the corpus in `fuzz/corpus` and with random input of a
+//! printed seed: what fuzzing has found once is looked at for ever, on stable Rust.
+
+mod engine;
+mod forge;
+mod grammar;
+mod invariants;
+mod script;
+mod tcp_options;
+mod wire;
+
+pub use engine::{Told, engine, tell};
+pub use script::{Dice, Script};
+pub use tcp_options::tcp_options;
+pub use wire::wire;
+
+/// One fuzz target: its name, which is that of its corpus, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[("engine", engine), ("tcp_options", tcp_options), ("wire", wire)];
