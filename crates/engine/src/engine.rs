@@ -24,11 +24,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use keepstate_wire::{Packet, Refusal};
 
-/// Names a connection while it lives.
+/// Names a connection while it lives: by its place in the table and a fold of its original tuple. If it ends and the same tuple takes the
+/// same place again, that is taken for the same connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle {
     pub(crate) slot: u32,
-    pub(crate) generation: u32,
+    pub(crate) stamp: u32,
 }
 
 /// The secret that keys hashes and ids: sixteen random octets, fresh at every start.
@@ -80,7 +81,7 @@ impl Engine {
     /// use keepstate_engine::{Engine, Info, Instant, Knobs, Secret, Zone};
     /// use keepstate_wire::Packet;
     /// // An echo request from 10.1.0.2 to 10.2.0.9.
-    /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x65, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
     /// let mut engine = Engine::new(Knobs::default(), Secret([7; 16]), Instant(0));
     /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
     /// assert_eq!(outcome.info, Info::New);
@@ -104,9 +105,9 @@ impl Engine {
                     self.table.prefetch_bucket(probe);
                 }
             }
-            for identity in &identities[..packets.len()] {
+            for identity in &mut identities[..packets.len()] {
                 if let Identity::Tuple(probe) = identity {
-                    self.table.prefetch_records(probe);
+                    self.table.prefetch_record(probe);
                 }
             }
             for (packet, identity) in packets.iter().zip(&identities) {
@@ -214,9 +215,9 @@ impl Engine {
 
     /// One connection, if it still lives.
     pub fn entry(&self, handle: Handle, now: Instant) -> Option<Entry> {
-        let same = self.table.records.cold(handle.slot)?.generation == handle.generation;
-        let living = self.table.records.hot(handle.slot)?.living();
-        if same && living { self.show(handle.slot, now) } else { None }
+        let hot = self.table.records.hot(handle.slot)?;
+        let same = hot.living() && hot.stamp(self.secret.0) == handle.stamp;
+        if same { self.show(handle.slot, now) } else { None }
     }
 
     /// The connection that a tuple belongs to, and which direction of it the tuple is.

@@ -121,74 +121,75 @@ impl Engine {
         let outcome = Outcome {
             info,
             direction: Some(direction),
-            connection: None,
+            connection: Some(Handle { slot, stamp: hot.stamp(self.secret.0) }),
             why: None,
             verdict: Verdict::Accept,
             edits: Default::default(),
         };
-        self.apply(packet, reference, ruling, outcome, now)
-    }
-
-    /// Does what the protocol ruled.
-    #[inline(always)]
-    fn apply(
-        &mut self,
-        packet: &Packet<'_>,
-        reference: Reference,
-        ruling: Ruling,
-        mut outcome: Outcome,
-        now: Instant,
-    ) -> Option<Outcome> {
-        let (slot, direction) = (reference.slot(), reference.direction());
-        let hot = self.table.records.hot_mut(slot)?;
-        let mut update = false;
-        match ruling {
-            Ruling::Pass { timeout, changed, assured } => {
-                let deadline = now.tick().wrapping_add(timeout);
-                let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
-                let fixed = hot.status().has(Status::FIXED_TIMEOUT);
-                if !fixed {
-                    hot.deadline = deadline;
-                }
-                if assured {
-                    hot.status |= Status::ASSURED.0;
-                }
-                update |= changed || assured;
-                let counted = hot.kind.is(Kind::COUNTED);
-                if earlier && !fixed {
-                    self.table.lower_deadline(slot, deadline);
-                }
-                if counted {
-                    count(&mut self.table.records, slot, direction, packet);
-                }
-            }
-            Ruling::Quiet(why) => {
-                outcome.why = why;
-                if let Some(why) = why {
-                    self.note(why);
-                }
-            }
-            Ruling::Invalid { why, shorten_to } => return Some(self.reject(packet, slot, why, shorten_to, now)),
-            Ruling::Reopen => {
-                self.destroy(slot, now);
-                return None;
-            }
-            Ruling::End => {
-                count(&mut self.table.records, slot, direction, packet);
-                self.destroy(slot, now);
-                return Some(outcome);
-            }
+        let Ruling::Pass { timeout, changed, assured } = ruling else {
+            return self.depart(packet, reference, ruling, outcome, now);
+        };
+        let mut update = changed || assured;
+        if assured {
+            hot.status |= Status::ASSURED.0;
         }
-        let hot = self.table.records.hot_mut(slot)?;
         if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
             hot.status |= Status::SEEN_REPLY.0;
             update = true;
         }
+        let (counted, fixed) = (hot.kind.is(Kind::COUNTED), hot.status & Status::FIXED_TIMEOUT.0 != 0);
+        if !fixed {
+            let deadline = tick.wrapping_add(timeout);
+            let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
+            hot.deadline = deadline;
+            if earlier {
+                self.table.lower_deadline(slot, deadline);
+            }
+        }
+        if counted {
+            count(&mut self.table.records, slot, direction, packet);
+        }
         if update && self.reports(EventKind::Update) {
             self.report(EventKind::Update, slot, now);
         }
-        outcome.connection = Some(self.handle_of(slot));
         Some(outcome)
+    }
+
+    /// What a packet's connection ruled, other than to pass it and refresh the timeout.
+    #[cold]
+    fn depart(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: Reference,
+        ruling: Ruling,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<Outcome> {
+        let (slot, direction) = (reference.slot(), reference.direction());
+        match ruling {
+            Ruling::Pass { .. } => Some(outcome),
+            Ruling::Quiet(why) => {
+                why.into_iter().for_each(|why| self.note(why));
+                let hot = self.table.records.hot_mut(slot)?;
+                if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
+                    hot.status |= Status::SEEN_REPLY.0;
+                    if self.reports(EventKind::Update) {
+                        self.report(EventKind::Update, slot, now);
+                    }
+                }
+                Some(Outcome { why, ..outcome })
+            }
+            Ruling::Invalid { why, shorten_to } => Some(self.reject(packet, slot, why, shorten_to, now)),
+            Ruling::Reopen => {
+                self.destroy(slot, now);
+                None
+            }
+            Ruling::End => {
+                count(&mut self.table.records, slot, direction, packet);
+                self.destroy(slot, now);
+                Some(Outcome { connection: None, ..outcome })
+            }
+        }
     }
 
     /// A packet that its connection disowns.
@@ -277,7 +278,7 @@ impl Engine {
 
     #[inline(always)]
     pub(crate) fn handle_of(&self, slot: u32) -> Handle {
-        Handle { slot, generation: self.table.records.cold(slot).map_or(0, |cold| cold.generation) }
+        Handle { slot, stamp: self.table.records.hot(slot).map_or(0, |hot| hot.stamp(self.secret.0)) }
     }
 }
 

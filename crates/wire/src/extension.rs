@@ -1,16 +1,18 @@
 //! The walk over IPv6 extension headers (RFC 8200, section 4) to the transport header.
 //!
 //! Hop-by-hop options, routing, destination options, fragment and authentication headers are stepped over, in any order
-//! and number, as Linux's connection tracking does. ESP and "no next header" end the walk and become the protocol.
+//! and number, as Linux's connection tracking does. ESP ends the walk and is the protocol. "No next header" is a refusal:
+//! Linux finds such a datagram invalid.
 use crate::Refusal;
 
-/// Whose headers are walked.
+/// How far to walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walk {
-    /// A datagram to track: the walk stops behind the fragment header of a fragment, for reassembly to go on.
-    Datagram,
-    /// A quoted packet: the walk goes on behind a first fragment's header, and there is no reassembly.
-    Quote,
+    /// To the first fragment header, even one that says "all of it" (RFC 6946): Linux gives those to reassembly too, and
+    /// there they share identifications with true fragments.
+    ToFragment,
+    /// Through fragment headers, up to one that is not its datagram's first: in quotes, and in what reassembly has made.
+    Through,
 }
 
 /// Where the walk ended.
@@ -20,31 +22,25 @@ pub(crate) struct End {
     pub protocol: u8,
     /// Where it begins.
     pub transport_at: usize,
-    /// Where the fragment header begins, when this is a fragment. A fragment header that says "all of it" is no more
-    /// than a header to step over (RFC 6946).
+    /// Where the fragment header begins, when the walk ended at one.
     pub fragment_at: Option<usize>,
 }
 
 /// Walks from the header of kind `next` that begins at `at` in `bytes`.
-pub(crate) fn walk(bytes: &[u8], mut at: usize, mut next: u8, whose: Walk) -> Result<End, Refusal> {
+pub(crate) fn walk(bytes: &[u8], mut at: usize, mut next: u8, walk: Walk) -> Result<End, Refusal> {
     while is_extension(next) {
+        if next == NO_NEXT {
+            return Err(Refusal::NoNextHeader);
+        }
         let header = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>);
         let Some(&[following, length, c, d, ..]) = header else {
             return Err(Refusal::ExtensionTruncated);
         };
-        let length = match next {
-            FRAGMENT => {
-                let word = u16::from_be_bytes([c, d]);
-                let is_first = word & 0xfff8 == 0;
-                if word & 0xfff9 != 0 && (whose == Walk::Datagram || !is_first) {
-                    return Ok(End { protocol: following, transport_at: at + 8, fragment_at: Some(at) });
-                }
-                8
-            }
-            AUTHENTICATION => (usize::from(length) + 2) * 4,
-            _ => (usize::from(length) + 1) * 8,
-        };
-        at += length;
+        let is_first = u16::from_be_bytes([c, d]) & 0xfff8 == 0;
+        if next == FRAGMENT && (walk == Walk::ToFragment || !is_first) {
+            return Ok(End { protocol: following, transport_at: at + 8, fragment_at: Some(at) });
+        }
+        at += header_len(next, length);
         next = following;
     }
     if at > bytes.len() {
@@ -53,10 +49,31 @@ pub(crate) fn walk(bytes: &[u8], mut at: usize, mut next: u8, whose: Walk) -> Re
     Ok(End { protocol: next, transport_at: at, fragment_at: None })
 }
 
-/// Whether the walk steps over headers of this kind.
+/// Where the next-header octet stands that announces the header at `target`.
+pub(crate) fn link_to(bytes: &[u8], target: usize) -> Option<usize> {
+    let mut link = 6;
+    let mut at = 40;
+    while at < target {
+        let next = *bytes.get(link)?;
+        link = at;
+        at += header_len(next, *bytes.get(at + 1)?);
+    }
+    Some(link)
+}
+
+#[inline]
+fn header_len(kind: u8, length: u8) -> usize {
+    match kind {
+        FRAGMENT => 8,
+        AUTHENTICATION => (usize::from(length) + 2) * 4,
+        _ => (usize::from(length) + 1) * 8,
+    }
+}
+
+/// Whether headers of this kind are not the end of the chain, or end it with nothing.
 #[inline]
 pub(crate) const fn is_extension(next: u8) -> bool {
-    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | NO_NEXT)
 }
 
 pub(crate) const HOP_BY_HOP: u8 = 0;
@@ -64,3 +81,4 @@ pub(crate) const ROUTING: u8 = 43;
 pub(crate) const FRAGMENT: u8 = 44;
 pub(crate) const AUTHENTICATION: u8 = 51;
 pub(crate) const DESTINATION: u8 = 60;
+const NO_NEXT: u8 = 59;

@@ -1,4 +1,6 @@
 //! GRE (RFC 2784, 2890) and the enhanced GRE of PPTP (RFC 2637).
+//!
+//! [`Header`] reads what is on the wire. [`key`] is what Linux's tracking makes of it, which is more lenient.
 use crate::Refusal;
 
 /// A GRE header.
@@ -30,3 +32,17 @@ impl Header {
         }
     }
 }
+
+/// The call id by which Linux tells apart the connections of one pair of hosts: that of enhanced GRE. Plain GRE has
+/// none, nor has a header of another version or one that is cut short; enhanced GRE that does not carry PPP is refused.
+#[inline]
+pub fn key(transport: &[u8]) -> Result<Option<u16>, Refusal> {
+    match Header::parse(transport) {
+        Ok(Header { version: 1, protocol, .. }) if protocol != PPP => Err(Refusal::GreProtocol),
+        Ok(header) => Ok(header.call_id),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The EtherType that RFC 2637 gives to PPP.
+const PPP: u16 = 0x880b;

@@ -71,10 +71,20 @@ impl<'a> Packet<'a> {
     /// As [`Packet::parse`], for a capture that kept only the first part of a datagram of `wire_len` octets.
     #[inline]
     pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
-        let wire_len = wire_len.max(bytes.len());
+        Self::parse_either(bytes, wire_len.max(bytes.len()), Walk::ToFragment)
+    }
+
+    /// As [`Packet::parse`], for a datagram that [`crate::reassembly`] has made: never a fragment again. A fragment header
+    /// left inside an IPv6 datagram is stepped over as Linux does, or is a refusal when it is not its datagram's first.
+    pub fn parse_reassembled(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        Self::parse_either(bytes, bytes.len(), Walk::Through)
+    }
+
+    #[inline]
+    fn parse_either(bytes: &'a [u8], wire_len: usize, walk: Walk) -> Result<Self, Refusal> {
         match bytes.first() {
             Some(first) if first >> 4 == 4 => Self::parse_v4(bytes, wire_len),
-            Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len),
+            Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len, walk),
             Some(_) => Err(Refusal::Version),
             None => Err(Refusal::Empty),
         }
@@ -119,7 +129,7 @@ impl<'a> Packet<'a> {
     }
 
     #[inline]
-    fn parse_v6(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
+    fn parse_v6(bytes: &'a [u8], wire_len: usize, walk: Walk) -> Result<Self, Refusal> {
         let Some(h) = bytes.first_chunk::<V6_HEADER>() else {
             return Err(short(wire_len, V6_HEADER, Refusal::HeaderTruncated));
         };
@@ -134,8 +144,7 @@ impl<'a> Packet<'a> {
         }
         let bytes = bytes.get(..total_len).unwrap_or(bytes);
         let end = if extension::is_extension(next) {
-            extension::walk(bytes, V6_HEADER, next, Walk::Datagram)
-                .map_err(|refusal| if bytes.len() < total_len { Refusal::NotCaptured } else { refusal })?
+            Self::walk_v6(bytes, total_len, next, walk)?
         } else {
             extension::End { protocol: next, transport_at: V6_HEADER, fragment_at: None }
         };
@@ -147,6 +156,18 @@ impl<'a> Packet<'a> {
             protocol: end.protocol,
             family: Family::V6,
         })
+    }
+
+    #[cold]
+    fn walk_v6(bytes: &[u8], total_len: usize, next: u8, walk: Walk) -> Result<extension::End, Refusal> {
+        let end = extension::walk(bytes, V6_HEADER, next, walk).map_err(|refusal| match refusal {
+            Refusal::ExtensionTruncated if bytes.len() < total_len => Refusal::NotCaptured,
+            other => other,
+        })?;
+        if walk == Walk::Through && end.fragment_at.is_some() {
+            return Err(Refusal::FragmentNested);
+        }
+        Ok(end)
     }
 
     /// IPv4 or IPv6.

@@ -1,7 +1,7 @@
 //! The packet that an ICMP error quotes.
 //!
 //! It was cut short by whoever sent the error and may have been changed on its way, so that neither its length fields
-//! nor its checksums are believed. What tracking needs of it is a tuple: addresses, protocol, the first transport octets.
+//! nor its checksums nor its version are believed, as in Linux. What tracking needs of it is a tuple: addresses, protocol, the first transport octets.
 use crate::extension::{self, Walk};
 use crate::packet::addresses;
 use crate::{Addresses, Family, Refusal};
@@ -31,7 +31,7 @@ impl<'a> Quote<'a> {
             return Err(Refusal::QuoteTruncated);
         };
         let header_len = usize::from(h[0] & 15) * 4;
-        if h[0] >> 4 != 4 || header_len < 20 {
+        if header_len < 20 {
             return Err(Refusal::QuoteHeader);
         }
         if u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0 {
@@ -42,13 +42,10 @@ impl<'a> Quote<'a> {
     }
 
     fn parse_v6(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        let Some(h) = bytes.first_chunk::<40>() else {
+        let Some(header) = bytes.first_chunk::<40>() else {
             return Err(Refusal::QuoteTruncated);
         };
-        if h[0] >> 4 != 6 {
-            return Err(Refusal::QuoteHeader);
-        }
-        let end = extension::walk(bytes, 40, h[6], Walk::Quote).map_err(|_| Refusal::QuoteTruncated)?;
+        let end = extension::walk(bytes, 40, header[6], Walk::Through).map_err(|_| Refusal::QuoteTruncated)?;
         if end.fragment_at.is_some() {
             return Err(Refusal::QuoteFragment);
         }

@@ -57,6 +57,8 @@ refusals! {
     Jumbogram = "jumbogram", "The datagram is an IPv6 jumbogram.";
     /// IPv6: an extension header reaches past the datagram.
     ExtensionTruncated = "extension_truncated", "An IPv6 extension header ends past the datagram.";
+    /// IPv6: the chain of headers ends in "no next header": there is nothing to track.
+    NoNextHeader = "no_next_header", "The datagram says that nothing follows its IPv6 headers.";
     /// A capture kept too little of the datagram to read its headers.
     NotCaptured = "not_captured", "The capture kept too little of the packet to read its headers.";
 
@@ -80,6 +82,8 @@ refusals! {
     GreTruncated = "gre_truncated", "The datagram ends inside its GRE header.";
     /// GRE: a version above one.
     GreVersion = "gre_version", "The GRE version is neither 0 nor 1.";
+    /// GRE: version one with something else in it than PPP.
+    GreProtocol = "gre_protocol", "The datagram is enhanced GRE and does not carry PPP.";
     /// SCTP: fewer than the twelve octets of the common header.
     SctpTruncated = "sctp_truncated", "The datagram ends inside its SCTP common header.";
     /// SCTP: a chunk shorter than its own header, or reaching past the packet.
@@ -104,8 +108,12 @@ refusals! {
     FragmentEnd = "fragment_end", "A fragment contradicts where its datagram ends.";
     /// Reassembly: the copy of a piece already there.
     FragmentDuplicate = "fragment_duplicate", "A fragment is the copy of one already there.";
+    /// Reassembly: IPv6, the first piece does not hold all headers (RFC 8200, section 4.5).
+    FragmentHeaders = "fragment_headers", "The first fragment does not hold all headers up to the transport's.";
+    /// Reassembly: pieces with and without congestion marking in one datagram (RFC 3168, section 5.3).
+    FragmentEcn = "fragment_ecn", "The fragments disagree on whether congestion is marked.";
     /// Reassembly: no memory left for more fragments.
     FragmentMemory = "fragment_memory", "The memory for fragments is used up.";
-    /// IPv6: a second fragment header in one datagram.
-    FragmentNested = "fragment_nested", "The datagram holds more than one IPv6 fragment header.";
+    /// IPv6: a datagram that was put together is itself a fragment, and not the first.
+    FragmentNested = "fragment_nested", "The datagram put together from fragments is itself a fragment.";
 }

@@ -56,6 +56,8 @@ pub(crate) struct Probe {
     pub(crate) key: Key,
     pub(crate) zone: Zone,
     pub(crate) hash: u64,
+    /// The record that was fetched ahead for it; it may have ended since.
+    pub(crate) likely: Option<Reference>,
 }
 
 impl Table {
@@ -80,7 +82,7 @@ impl Table {
 
     #[inline(always)]
     pub(crate) fn probe(&self, key: Key, zone: Zone) -> Probe {
-        Probe { key, zone, hash: key.hash(zone.of(Direction::Original), &self.keys) }
+        Probe { key, zone, hash: key.hash(zone.of(Direction::Original), &self.keys), likely: None }
     }
 
     /// First stage of a batched lookup: fetch the bucket.
@@ -89,19 +91,22 @@ impl Table {
         self.index.prefetch(probe.hash);
     }
 
-    /// Second stage: fetch the records that the bucket names.
+    /// Second stage: fetch the record that the bucket's first fitting fingerprint names, and remember it as the likely one.
     #[inline(always)]
-    pub(crate) fn prefetch_records(&self, probe: &Probe) {
-        self.index.search(probe.hash, |reference| -> Option<()> {
+    pub(crate) fn prefetch_record(&self, probe: &mut Probe) {
+        probe.likely = self.index.search(probe.hash, Some);
+        if let Some(reference) = probe.likely {
             self.records.prefetch(reference, &probe.key);
-            None
-        });
+        }
     }
 
     /// Finds the connection whose tuple `probe` is, in either direction.
     #[inline(always)]
     pub(crate) fn find(&self, probe: &Probe) -> Option<Reference> {
         let fits = |reference| self.records.fits(reference, &probe.key, probe.zone).then_some(reference);
+        if let Some(found) = probe.likely.and_then(fits) {
+            return Some(found);
+        }
         let found = self.index.search(probe.hash, fits);
         if found.is_some() || probe.zone.direction == ZoneDirection::Both {
             return found;

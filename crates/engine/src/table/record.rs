@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct Hot {
-    /// Original source (upper half) and destination of an IPv4 connection; unused by IPv6.
+    /// Original source (upper half) and destination of an IPv4 connection; of IPv6, a fold of them.
     pub(crate) addresses: u64,
     /// Original source key and destination key.
     pub(crate) keys: u32,
@@ -131,6 +131,13 @@ impl Hot {
         }
     }
 
+    /// A fold of the original tuple. It is all here, so that to name a connection costs no other cache line.
+    #[inline(always)]
+    pub(crate) fn stamp(&self, secret: u64) -> u32 {
+        let mixed = (self.addresses ^ u64::from(self.keys).rotate_left(20)).wrapping_mul(secret | 1);
+        (mixed >> 32) as u32
+    }
+
     /// Has it expired at `now` (both modulo 2³²)?
     #[inline(always)]
     pub(crate) fn expired(&self, now: u32) -> bool {
@@ -169,11 +176,14 @@ pub(crate) fn pair_of(wide: [[u64; 2]; 2]) -> [u128; 2] {
 }
 
 impl Key {
-    /// The IPv4 addresses in one word; 0 for IPv6, whose addresses are elsewhere.
+    /// The IPv4 addresses in one word; of IPv6, whose addresses are elsewhere, a fold.
     pub(crate) fn word(&self) -> u64 {
         match self.addresses {
             Addresses::V4(both) => both,
-            Addresses::V6(_) => 0,
+            Addresses::V6([source, destination]) => {
+                let folded = source ^ destination.rotate_left(64 + 17);
+                (folded >> 64) as u64 ^ folded as u64
+            }
         }
     }
 }

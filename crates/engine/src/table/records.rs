@@ -132,7 +132,7 @@ impl Records {
         Some(Key { addresses, keys, protocol: hot.protocol() })
     }
 
-    /// Is `key` in `zone` the tuple that `reference` names?
+    /// Is `key` in `zone` the tuple that `reference` names, of a connection that stands?
     #[inline(always)]
     pub(crate) fn fits(&self, reference: Reference, key: &Key, zone: Zone) -> bool {
         let Some(hot) = self.hot(reference.slot()) else { return false };
@@ -149,6 +149,8 @@ impl Records {
             }
             _ => self.key(reference) == Some(*key),
         };
+        // A freed slot may still be remembered by a batch; its octets are zeros, which can be a tuple too.
+        let same = same && hot.living();
         let own = if hot.kind.is(Kind::ZONED) { self.zone(reference.slot()).of(direction) } else { 0 };
         same && own == zone.of(direction)
     }

@@ -153,6 +153,7 @@ impl Tcp {
     }
 
     /// What `segment` makes of this connection.
+    #[inline(always)]
     pub(crate) fn advance(
         &mut self,
         segment: &Segment<'_>,
@@ -414,7 +415,7 @@ impl Tcp {
     /// Seconds that the connection may now be silent.
     #[inline(always)]
     fn timeout(&self, class: Class, knobs: &Knobs) -> u32 {
-        let own = knobs[state_knob(self.state)];
+        let own = knobs[STATE_KNOBS[self.state as usize]];
         let capped = |knob: Knob| own > knobs[knob];
         let unacknowledged = (self.sides[0].flags | self.sides[1].flags) & side_flag::UNACKNOWLEDGED != 0;
         if u32::from(self.retrans) >= knobs[Knob::TcpMaxRetrans] && capped(Knob::TcpTimeoutMaxRetrans) {
@@ -440,17 +441,16 @@ struct Step {
     unchecked: bool,
 }
 
-/// The knob that holds a state's timeout.
-#[inline(always)]
-const fn state_knob(state: TcpState) -> Knob {
-    match state {
-        TcpState::None | TcpState::SynSent | TcpState::SynSent2 => Knob::TcpTimeoutSynSent,
-        TcpState::SynRecv => Knob::TcpTimeoutSynRecv,
-        TcpState::Established => Knob::TcpTimeoutEstablished,
-        TcpState::FinWait => Knob::TcpTimeoutFinWait,
-        TcpState::CloseWait => Knob::TcpTimeoutCloseWait,
-        TcpState::LastAck => Knob::TcpTimeoutLastAck,
-        TcpState::TimeWait => Knob::TcpTimeoutTimeWait,
-        TcpState::Close => Knob::TcpTimeoutClose,
-    }
-}
+/// The knob that holds each state's timeout.
+const STATE_KNOBS: [Knob; 10] = [
+    Knob::TcpTimeoutSynSent,
+    Knob::TcpTimeoutSynSent,
+    Knob::TcpTimeoutSynRecv,
+    Knob::TcpTimeoutEstablished,
+    Knob::TcpTimeoutFinWait,
+    Knob::TcpTimeoutCloseWait,
+    Knob::TcpTimeoutLastAck,
+    Knob::TcpTimeoutTimeWait,
+    Knob::TcpTimeoutClose,
+    Knob::TcpTimeoutSynSent,
+];

@@ -1,0 +1,74 @@
+//! Packets for tests, built octet by octet with right checksums.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+use keepstate_wire::checksum::Sum;
+
+pub const CLIENT: [u8; 4] = [10, 1, 0, 2];
+pub const SERVER: [u8; 4] = [10, 2, 0, 9];
+
+/// One TCP segment of a ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Segment {
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    pub window: u16,
+    pub data: usize,
+    pub options: Vec<u8>,
+}
+
+/// An IPv4 datagram.
+pub fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let mut packet = vec![0x45, 0, length[0], length[1], 0, 1, 0x40, 0, 64, protocol, 0, 0];
+    packet.extend(source.iter().chain(&destination));
+    let check = keepstate_wire::checksum::internet(&packet).to_be_bytes();
+    packet[10..12].copy_from_slice(&check);
+    packet.extend(payload);
+    packet
+}
+
+fn pseudo(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> u16 {
+    let length = u16::try_from(payload.len()).unwrap();
+    let header = Sum::new().octets(&source).octets(&destination).add_u16(protocol.into()).add_u16(length);
+    header.octets(payload).finish()
+}
+
+/// A TCP segment between two ports.
+pub fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), segment: &Segment) -> Vec<u8> {
+    let words = 5 + segment.options.len().div_ceil(4);
+    let mut payload = Vec::new();
+    payload.extend(from.1.to_be_bytes());
+    payload.extend(to.1.to_be_bytes());
+    payload.extend(segment.seq.to_be_bytes());
+    payload.extend(segment.ack.to_be_bytes());
+    payload.extend([(words as u8) << 4, segment.flags]);
+    payload.extend(segment.window.to_be_bytes());
+    payload.extend([0; 4]);
+    payload.extend(&segment.options);
+    payload.resize(words * 4 + segment.data, 0);
+    let check = pseudo(from.0, to.0, 6, &payload).to_be_bytes();
+    payload[16..18].copy_from_slice(&check);
+    ipv4(from.0, to.0, 6, &payload)
+}
+
+/// A UDP datagram.
+pub fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    payload.extend(from.1.to_be_bytes());
+    payload.extend(to.1.to_be_bytes());
+    payload.extend(u16::try_from(8 + data.len()).unwrap().to_be_bytes());
+    payload.extend([0; 2]);
+    payload.extend(data);
+    let check = pseudo(from.0, to.0, 17, &payload).to_be_bytes();
+    payload[6..8].copy_from_slice(&check);
+    ipv4(from.0, to.0, 17, &payload)
+}
+
+/// An ICMP message; `rest` begins at octet 4.
+pub fn icmp(source: [u8; 4], destination: [u8; 4], kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+    let mut payload = vec![kind, code, 0, 0];
+    payload.extend(rest);
+    let check = keepstate_wire::checksum::internet(&payload).to_be_bytes();
+    payload[2..4].copy_from_slice(&check);
+    ipv4(source, destination, 1, &payload)
+}

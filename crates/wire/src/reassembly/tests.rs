@@ -1,0 +1,319 @@
+//! Stories of fragments. The outcome of each story was seen on Linux 6.18 with the same octets, unless it says otherwise.
+use super::*;
+use crate::checksum;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// First octet, end, more fragments.
+type Spec = (usize, usize, bool);
+
+const M: bool = true;
+const L: bool = false;
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 % 251) as u8).collect()
+}
+
+fn v4(id: u16, (start, end, more): Spec, tos: u8, flags: u16, options: &[u8], data: &[u8]) -> Vec<u8> {
+    let words = u8::try_from(5 + options.len() / 4).unwrap();
+    let total = u16::try_from(20 + options.len() + data.len()).unwrap();
+    let word = u16::try_from(start / 8).unwrap() | flags | if more { 0x2000 } else { 0 };
+    assert_eq!(data.len(), end - start);
+    let mut bytes = vec![0x40 | words, tos];
+    bytes.extend(total.to_be_bytes());
+    bytes.extend(id.to_be_bytes());
+    bytes.extend(word.to_be_bytes());
+    bytes.extend([64, 17, 0, 0, 10, 9, 0, 2, 10, 9, 0, 1]);
+    bytes.extend(options);
+    let check = checksum::internet(&bytes);
+    bytes[10..12].copy_from_slice(&check.to_be_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn v6(id: u32, (start, end, more): Spec, before: &[u8], next: u8, data: &[u8]) -> Vec<u8> {
+    assert_eq!(data.len(), end - start);
+    let length = u16::try_from(before.len() + 8 + data.len()).unwrap();
+    let mut bytes = vec![0x60, 0, 0, 0];
+    bytes.extend(length.to_be_bytes());
+    bytes.extend([if before.is_empty() { 44 } else { 0 }, 64]);
+    bytes.extend([[0xfd; 16], [0xfe; 16]].concat());
+    bytes.extend(before);
+    bytes.extend([next, 0]);
+    bytes.extend((u16::try_from(start).unwrap() | u16::from(more)).to_be_bytes());
+    bytes.extend(id.to_be_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn fragment(family: Family, spec: Spec) -> Vec<u8> {
+    let whole = content(spec.1);
+    match family {
+        Family::V4 => v4(7, spec, 0, 0, &[], &whole[spec.0..]),
+        Family::V6 => v6(7, spec, &[], 17, &whole[spec.0..]),
+    }
+}
+
+fn reassembler() -> Reassembler {
+    Reassembler::new((1, 2), Limits::default())
+}
+
+fn push(to: &mut Reassembler, bytes: &[u8], out: &mut Vec<u8>) -> Result<Reassembly, Refusal> {
+    to.push(&Packet::parse(bytes).unwrap(), 0, out)
+}
+
+/// Plays a story and gives the lengths of the datagrams that came out; their octets are checked.
+fn play(family: Family, story: &[Spec]) -> (Vec<usize>, Vec<Refusal>) {
+    let mut reassembler = reassembler();
+    let mut out = Vec::new();
+    let (mut whole, mut refused) = (Vec::new(), Vec::new());
+    for spec in story {
+        match push(&mut reassembler, &fragment(family, *spec), &mut out) {
+            Ok(Reassembly::Whole) => {
+                let packet = Packet::parse_reassembled(&out).unwrap();
+                assert_eq!(packet.fragment(), None);
+                assert_eq!(packet.protocol(), 17);
+                assert_eq!(packet.transport(), content(packet.transport_len()));
+                whole.push(packet.transport_len());
+            }
+            Ok(Reassembly::Waiting) => {}
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    if reassembler.waiting() == 0 {
+        assert_eq!((reassembler.memory(Family::V4), reassembler.memory(Family::V6)), (0, 0));
+    }
+    (whole, refused)
+}
+
+fn both(story: &[Spec], whole: &[usize], refused: &[Refusal]) {
+    for family in [Family::V4, Family::V6] {
+        assert_eq!(play(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
+    }
+}
+
+fn only(family: Family, story: &[Spec], whole: &[usize], refused: &[Refusal]) {
+    assert_eq!(play(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
+}
+
+#[test]
+fn pieces_come_in_any_order() {
+    both(&[(0, 48, M), (48, 100, L)], &[100], &[]);
+    both(&[(48, 100, L), (0, 48, M)], &[100], &[]);
+    both(&[(48, 100, L), (0, 24, M), (24, 48, M)], &[100], &[]);
+    both(&[(0, 8, M), (8, 100, L)], &[100], &[]);
+    both(&[(0, 96, M), (96, 97, L)], &[97], &[]);
+}
+
+#[test]
+fn copies_are_ignored() {
+    let duplicate = &[Refusal::FragmentDuplicate];
+    both(&[(0, 48, M), (0, 48, M), (48, 100, L)], &[100], duplicate);
+    both(&[(48, 100, L), (48, 100, L), (0, 48, M)], &[100], duplicate);
+    both(&[(0, 48, M), (0, 40, M), (48, 100, L)], &[100], duplicate);
+    both(&[(0, 48, M), (8, 16, M), (48, 100, L)], &[100], duplicate);
+    both(&[(48, 100, L), (48, 96, M), (0, 48, M)], &[100], duplicate);
+    // A run that was made longer at its end counts as one; runs that came to touch otherwise do not.
+    both(&[(0, 24, M), (24, 48, M), (16, 32, M), (48, 100, L)], &[100], duplicate);
+    both(&[(16, 24, M), (0, 16, M), (24, 32, M), (16, 32, M), (32, 100, L)], &[100], duplicate);
+    both(&[(24, 48, M), (0, 24, M), (16, 32, M), (48, 100, L)], &[], &[Refusal::FragmentOverlap]);
+}
+
+#[test]
+fn an_overlap_loses_the_datagram() {
+    let overlap = &[Refusal::FragmentOverlap];
+    both(&[(8, 16, M), (0, 48, M), (48, 100, L)], &[], overlap);
+    both(&[(0, 48, M), (40, 64, M), (64, 100, L)], &[], overlap);
+    both(&[(0, 48, M), (40, 64, M), (0, 48, M), (48, 100, L)], &[100], overlap);
+    both(&[(48, 100, L), (40, 56, M), (0, 48, M)], &[], overlap);
+    both(&[(0, 48, M), (40, 100, L), (0, 48, M), (48, 100, L)], &[100], overlap);
+    both(&[(0, 24, M), (48, 100, L), (24, 40, M), (16, 32, M), (40, 48, M)], &[], overlap);
+}
+
+#[test]
+fn contradicting_ends_lose_the_datagram_in_ipv4_and_only_the_piece_in_ipv6() {
+    let end = &[Refusal::FragmentEnd];
+    let story = [(0, 48, M), (48, 64, M), (16, 40, L), (64, 100, L)];
+    only(Family::V4, &story, &[], end);
+    only(Family::V6, &story, &[100], end);
+    let story = [(48, 64, L), (64, 100, L), (0, 48, M), (48, 100, L)];
+    only(Family::V4, &story, &[100], end);
+    assert_eq!(play(Family::V6, &story).0, [64]);
+    for story in [[(48, 100, L), (96, 112, M), (0, 48, M)], [(48, 100, L), (120, 128, M), (0, 48, M)]] {
+        only(Family::V4, &story, &[], end);
+        only(Family::V6, &story, &[100], end);
+    }
+    only(Family::V4, &[(48, 100, L), (96, 112, M), (0, 48, M), (48, 100, L)], &[100], end);
+}
+
+#[test]
+fn a_ragged_piece_is_cut_in_ipv4_and_loses_the_datagram_in_ipv6() {
+    only(Family::V4, &[(0, 45, M), (40, 48, M), (48, 100, L)], &[100], &[]);
+    only(Family::V4, &[(0, 45, M), (0, 48, M), (48, 100, L)], &[], &[Refusal::FragmentOverlap]);
+    only(Family::V4, &[(0, 40, M), (40, 45, M), (0, 40, M), (40, 100, L)], &[100], &[Refusal::FragmentEmpty]);
+    let length = &[Refusal::FragmentLength];
+    only(Family::V6, &[(0, 45, M), (0, 48, M), (48, 100, L)], &[100], length);
+    only(Family::V6, &[(0, 40, M), (40, 45, M), (40, 100, L)], &[], length);
+    only(Family::V6, &[(0, 40, M), (40, 45, M), (0, 40, M), (40, 100, L)], &[100], length);
+}
+
+#[test]
+fn an_empty_piece_may_still_tell_the_end_in_ipv6() {
+    let empty = &[Refusal::FragmentEmpty];
+    only(Family::V4, &[(0, 48, M), (48, 48, M), (48, 100, L)], &[], empty);
+    only(Family::V4, &[(0, 48, M), (48, 48, M), (0, 48, M), (48, 100, L)], &[100], empty);
+    only(Family::V4, &[(104, 104, L), (0, 104, M)], &[], empty);
+    only(Family::V6, &[(0, 48, M), (48, 48, M), (48, 100, L)], &[100], empty);
+    only(Family::V6, &[(104, 104, L), (0, 104, M)], &[104], empty);
+    only(Family::V6, &[(0, 104, M), (104, 104, L)], &[], empty);
+    let both_refusals = &[Refusal::FragmentEmpty, Refusal::FragmentEnd];
+    only(Family::V6, &[(0, 48, M), (104, 104, M), (48, 96, L), (48, 104, L)], &[104], both_refusals);
+}
+
+#[test]
+fn an_atomic_fragment_is_whole_unless_others_with_its_identification_wait() {
+    only(Family::V6, &[(0, 100, L), (0, 100, L)], &[100, 100], &[]);
+    only(Family::V6, &[(0, 104, M), (0, 104, L)], &[], &[Refusal::FragmentDuplicate]);
+    let story = [(48, 56, M), (0, 100, L), (0, 48, M), (48, 100, L)];
+    only(Family::V6, &story, &[100], &[Refusal::FragmentOverlap]);
+}
+
+#[test]
+fn the_longest_datagrams() {
+    fn pieces(total: usize) -> Vec<Spec> {
+        (0..total).step_by(1400).map(|start| (start, total.min(start + 1400), start + 1400 < total)).collect()
+    }
+    only(Family::V4, &pieces(65_515), &[65_515], &[]);
+    only(Family::V4, &pieces(65_516), &[], &[Refusal::FragmentTooBig]);
+    only(Family::V6, &pieces(65_535), &[65_535], &[]);
+    let story = [(0, 40, M), (65_528, 65_544, M), (40, 100, L)];
+    only(Family::V6, &story, &[100], &[Refusal::FragmentTooBig]);
+}
+
+#[test]
+fn headers_come_from_the_first_piece() {
+    let data = content(100);
+    let mut out = Vec::new();
+    let mut to = reassembler();
+    let options = [1, 1, 1, 0];
+    push(&mut to, &v4(1, (48, 100, L), 0, 0x4000, &[], &data[48..]), &mut out).unwrap();
+    push(&mut to, &v4(1, (0, 48, M), 0, 0x4000, &options, &data[..48]), &mut out).unwrap();
+    let packet = Packet::parse(&out).unwrap();
+    assert_eq!((packet.total_len(), packet.transport()), (124, &data[..]));
+    assert_eq!(out[6..8], [0x40, 0], "both longest pieces forbid fragmenting");
+
+    let hop_by_hop = [44, 0, 1, 4, 0, 0, 0, 0];
+    push(&mut to, &v6(1, (48, 100, L), &[], 6, &data[48..]), &mut out).unwrap();
+    push(&mut to, &v6(1, (0, 48, M), &hop_by_hop, 17, &data[..48]), &mut out).unwrap();
+    let packet = Packet::parse(&out).unwrap();
+    assert_eq!((packet.total_len(), packet.protocol(), packet.transport()), (148, 17, &data[..]));
+}
+
+#[test]
+fn congestion_marks_are_joined() {
+    for (a, b, joined) in
+        [(0, 0, Some(0)), (1, 2, Some(1)), (1, 3, Some(3)), (3, 2, Some(3)), (0, 1, None), (3, 0, None)]
+    {
+        let data = content(100);
+        let mut out = Vec::new();
+        let mut to = reassembler();
+        push(&mut to, &v4(1, (0, 48, M), a, 0, &[], &data[..48]), &mut out).unwrap();
+        let result = push(&mut to, &v4(1, (48, 100, L), b, 0, &[], &data[48..]), &mut out);
+        match joined {
+            Some(codepoint) => assert_eq!((result, out[1]), (Ok(Reassembly::Whole), codepoint), "{a} {b}"),
+            None => assert_eq!(result, Err(Refusal::FragmentEcn), "{a} {b}"),
+        }
+        assert_eq!(to.waiting(), 0);
+    }
+}
+
+#[test]
+fn the_first_piece_of_ipv6_holds_all_headers() {
+    for (next, needed) in [(6, 24), (17, 8), (58, 8), (132, 8)] {
+        for len in [8, 16, 24] {
+            let mut to = reassembler();
+            let result = push(&mut to, &v6(1, (0, len, M), &[], next, &content(len)), &mut Vec::new());
+            let expected = if len < needed { Err(Refusal::FragmentHeaders) } else { Ok(Reassembly::Waiting) };
+            assert_eq!(result, expected, "protocol {next}, {len} octets");
+        }
+    }
+    let destination_options = [17, 0, 1, 4, 0, 0, 0, 0];
+    let result = push(&mut reassembler(), &v6(1, (0, 8, M), &[], 60, &destination_options), &mut Vec::new());
+    assert_eq!(result, Err(Refusal::FragmentHeaders));
+}
+
+#[test]
+fn a_fragment_inside_a_datagram_made_of_fragments() {
+    let mut out = Vec::new();
+    for (offset, expected) in [(0u16, Ok(17)), (1, Ok(17)), (32, Err(Refusal::FragmentNested))] {
+        let inner = [&[17, 0][..], &offset.to_be_bytes(), &[0, 0, 0, 9], &content(40)].concat();
+        push(&mut reassembler(), &v6(1, (0, 48, L), &[], 44, &inner), &mut out).unwrap();
+        assert_eq!(Packet::parse_reassembled(&out).map(|packet| packet.protocol()), expected);
+    }
+}
+
+#[test]
+fn other_identifications_and_protocols_are_other_datagrams() {
+    let data = content(100);
+    let mut to = reassembler();
+    let mut out = Vec::new();
+    push(&mut to, &v4(1, (0, 48, M), 0, 0, &[], &data[..48]), &mut out).unwrap();
+    assert_eq!(push(&mut to, &v4(2, (48, 100, L), 0, 0, &[], &data[48..]), &mut out), Ok(Reassembly::Waiting));
+    let mut other = v4(1, (48, 100, L), 0, 0, &[], &data[48..]);
+    other[9] = 6;
+    other[10..12].copy_from_slice(&[0, 0]);
+    let check = checksum::internet(&other[..20]);
+    other[10..12].copy_from_slice(&check.to_be_bytes());
+    assert_eq!(push(&mut to, &other, &mut out), Ok(Reassembly::Waiting));
+    assert_eq!(to.waiting(), 3);
+}
+
+#[test]
+fn queues_end_after_their_time() {
+    let mut to = reassembler();
+    let mut out = Vec::new();
+    let (first, second) = (fragment(Family::V4, (0, 48, M)), fragment(Family::V4, (48, 100, L)));
+    let six = fragment(Family::V6, (0, 48, M));
+    to.push(&Packet::parse(&first).unwrap(), 5, &mut out).unwrap();
+    to.push(&Packet::parse(&six).unwrap(), 6, &mut out).unwrap();
+    assert_eq!(to.next_wake(), Some(30_000_000_005));
+    assert_eq!(to.poll(30_000_000_004), 0);
+    assert_eq!(to.poll(30_000_000_005), 1);
+    assert_eq!((to.next_wake(), to.memory(Family::V4)), (Some(60_000_000_006), 0));
+    let result = to.push(&Packet::parse(&second).unwrap(), 30_000_000_005, &mut out);
+    assert_eq!(result, Ok(Reassembly::Waiting));
+    assert_eq!(to.poll(u64::MAX), 2);
+    assert_eq!((to.next_wake(), to.waiting(), to.memory(Family::V6)), (None, 0, 0));
+}
+
+#[test]
+fn full_memory_refuses_until_queues_end_and_each_family_has_its_own() {
+    let limits = Limits { memory: 10_000, ..Limits::default() };
+    let mut to = Reassembler::new((3, 4), limits);
+    let mut out = Vec::new();
+    let mut taken: u16 = 0;
+    while push(&mut to, &v4(taken, (0, 48, M), 0, 0, &[], &content(48)), &mut out).is_ok() {
+        taken += 1;
+    }
+    assert!((10..100).contains(&taken), "{taken} queues in 10,000 octets");
+    assert!(to.memory(Family::V4) > 10_000);
+    let again = push(&mut to, &v4(0, (48, 100, L), 0, 0, &[], &content(52)), &mut out);
+    assert_eq!(again, Err(Refusal::FragmentMemory), "also for datagrams already begun");
+    assert_eq!(push(&mut to, &fragment(Family::V6, (0, 48, M)), &mut out), Ok(Reassembly::Waiting));
+    to.poll(30_000_000_000);
+    assert_eq!(push(&mut to, &v4(0, (0, 48, M), 0, 0, &[], &content(48)), &mut out), Ok(Reassembly::Waiting));
+}
+
+#[test]
+fn deadlines_of_ended_queues_do_not_pile_up() {
+    let mut to = reassembler();
+    let mut out = Vec::new();
+    push(&mut to, &v4(0, (0, 48, M), 0, 0, &[], &content(48)), &mut out).unwrap();
+    for id in 1..5000 {
+        push(&mut to, &v4(id, (0, 48, M), 0, 0, &[], &content(48)), &mut out).unwrap();
+        push(&mut to, &v4(id, (48, 100, L), 0, 0, &[], &content(52)), &mut out).unwrap();
+    }
+    assert_eq!(to.waiting(), 1);
+    assert!(format!("{:?}", to.v4.deadlines).len() < 20_000);
+}

@@ -1,0 +1,223 @@
+//! What holds for any octets at all: nothing panics, and views stay within what they were given.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+use keepstate_wire::link::{self, LinkType};
+use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
+use keepstate_wire::{Family, Packet, Quote, Refusal, checksum, gre, icmp, sctp, tcp, udp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Looks at every view of a packet.
+fn look(packet: &Packet<'_>) {
+    let transport = packet.transport();
+    let len = packet.transport_len();
+    assert!(transport.len() <= len, "{packet:?}");
+    assert!(packet.bytes().len() <= packet.total_len());
+    let _ = (packet.addresses(), packet.protocol(), packet.fragment(), packet.ports(), packet.transport_checksum_ok());
+    look_at_transport(transport, len);
+}
+
+fn look_at_transport(transport: &[u8], len: usize) {
+    if let Ok(segment) = tcp::Segment::parse(transport, len) {
+        assert!(segment.data.len() <= segment.data_len);
+        assert!(segment.handshake().scale.is_none_or(|scale| scale <= 14));
+        segment.highest_sack(segment.ack);
+        assert!(segment.options().count() <= 40);
+    }
+    let _ = (udp::Header::parse(transport, len), udp::Header::parse_lite(transport, len));
+    let _ = (gre::Header::parse(transport), gre::key(transport));
+    if let Ok(header) = sctp::Header::parse(transport) {
+        let chunks: Vec<_> = header.chunks().collect();
+        let refused = chunks.iter().position(Result::is_err);
+        assert!(refused.is_none_or(|at| at + 1 == chunks.len()));
+    }
+    if let Ok(message) = icmp::Message::parse(transport) {
+        for family in [Family::V4, Family::V6] {
+            let _ = Quote::parse(message.body, family).map(|quote| quote.ports());
+        }
+    }
+}
+
+/// Gives an IPv4 header the checksum and length it needs to be looked into.
+fn mend(bytes: &mut [u8]) {
+    if bytes.len() < 20 || bytes[0] >> 4 != 4 {
+        return;
+    }
+    let header_len = usize::from(bytes[0] & 15) * 4;
+    if !(20..=bytes.len()).contains(&header_len) {
+        return;
+    }
+    let total = u16::try_from(bytes.len()).unwrap();
+    bytes[2..4].copy_from_slice(&total.to_be_bytes());
+    bytes[10..12].copy_from_slice(&[0, 0]);
+    let check = checksum::internet(&bytes[..header_len]);
+    bytes[10..12].copy_from_slice(&check.to_be_bytes());
+}
+
+/// Octets that look like IP at the start.
+fn datagrams() -> impl Strategy<Value = Vec<u8>> {
+    (
+        vec(any::<u8>(), 0..200),
+        prop_oneof![Just(0x45u8), 0x45..0x50u8, Just(0x60u8), any::<u8>()],
+        any::<u8>(),
+        any::<bool>(),
+    )
+        .prop_map(|(mut bytes, first, protocol, whole)| {
+            const PROTOCOLS: [u8; 16] = [1, 6, 17, 47, 58, 132, 136, 0, 43, 44, 51, 60, 59, 50, 6, 17];
+            let protocol = PROTOCOLS[usize::from(protocol) % PROTOCOLS.len()];
+            let len = bytes.len();
+            if let Some(octet) = bytes.first_mut() {
+                *octet = first;
+            }
+            if len >= 40 && first >> 4 == 6 {
+                bytes[4..6].copy_from_slice(&u16::try_from(len - 40).unwrap().to_be_bytes());
+                bytes[6] = protocol;
+            } else if len >= 20 && first >> 4 == 4 {
+                bytes[9] = protocol;
+                if whole {
+                    bytes[6..8].copy_from_slice(&[0, 0]);
+                }
+            }
+            mend(&mut bytes);
+            bytes
+        })
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics_on_any_octets(bytes in vec(any::<u8>(), 0..300), more in 0usize..100, link in 0u32..300) {
+        let _ = Packet::parse(&bytes).map(|packet| look(&packet));
+        let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| look(&packet));
+        look_at_transport(&bytes, bytes.len() + more);
+        if let Ok(network) = link::datagram(LinkType(link), &bytes) {
+            prop_assert_eq!(network.offset + network.datagram.len(), bytes.len());
+        }
+    }
+
+    #[test]
+    fn nothing_panics_on_octets_that_look_like_ip(bytes in datagrams(), more in 0usize..100) {
+        let _ = Packet::parse(&bytes).map(|packet| look(&packet));
+        let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| look(&packet));
+        let _ = Packet::parse_reassembled(&bytes).map(|packet| look(&packet));
+    }
+
+    #[test]
+    fn a_packet_cut_anywhere_is_refused_or_snapped(bytes in datagrams(), keep in 0usize..200) {
+        let Ok(whole) = Packet::parse(&bytes) else { return Ok(()) };
+        let kept = &whole.bytes()[..keep.min(whole.bytes().len())];
+        if kept.len() < whole.total_len() {
+            prop_assert!(Packet::parse(kept).is_err());
+        }
+        match Packet::parse_snapped(kept, whole.total_len()) {
+            Ok(cut) => {
+                prop_assert_eq!(cut.total_len(), whole.total_len());
+                prop_assert_eq!(cut.protocol(), whole.protocol());
+                prop_assert_eq!(cut.transport_len(), whole.transport_len());
+            }
+            Err(refusal) => prop_assert!(matches!(refusal, Refusal::NotCaptured | Refusal::Empty), "{:?}", refusal),
+        }
+    }
+
+    #[test]
+    fn reassembly_takes_any_fragments(stream in vec((datagrams(), 0u16..64, any::<bool>()), 1..40)) {
+        let mut reassembler = Reassembler::new((5, 6), Limits { memory: 8192, ..Limits::default() });
+        let mut out = Vec::new();
+        for (now, (mut bytes, offset, more)) in stream.into_iter().enumerate() {
+            if bytes.len() >= 20 && bytes[0] >> 4 == 4 {
+                bytes[4..6].copy_from_slice(&[0, 1]);
+                bytes[6..8].copy_from_slice(&(offset | if more { 0x2000 } else { 0 }).to_be_bytes());
+                bytes[12..20].copy_from_slice(&[1; 8]);
+                bytes[9] = 17;
+                mend(&mut bytes);
+            } else if bytes.len() >= 48 {
+                bytes[6] = 44;
+                bytes[8..40].copy_from_slice(&[1; 32]);
+                bytes[42..44].copy_from_slice(&((offset << 3) | u16::from(more)).to_be_bytes());
+                bytes[44..48].copy_from_slice(&[0; 4]);
+            }
+            let Ok(packet) = Packet::parse(&bytes) else { continue };
+            let result = reassembler.push(&packet, now as u64, &mut out);
+            if let (Ok(Reassembly::Whole), Err(refusal)) = (result, Packet::parse_reassembled(&out)) {
+                // What was inside the fragments may be broken; the header built here may not.
+                let inside =
+                    matches!(refusal, Refusal::ExtensionTruncated | Refusal::NoNextHeader | Refusal::FragmentNested);
+                prop_assert!(inside, "{refusal:?}");
+            }
+        }
+        reassembler.poll(u64::MAX);
+        prop_assert_eq!(reassembler.waiting(), 0);
+        prop_assert_eq!(reassembler.memory(Family::V4) + reassembler.memory(Family::V6), 0);
+        prop_assert_eq!(reassembler.next_wake(), None);
+    }
+
+    #[test]
+    fn fragments_of_a_datagram_give_it_back(len in 1usize..4000, cut in 1usize..60, seed in any::<u64>()) {
+        let data: Vec<u8> = (0..len).map(|i| (i as u64 ^ seed) as u8).collect();
+        let mut original = vec![0x45, 0, 0, 0, 0x12, 0x34, 0, 0, 9, 253, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        original.extend(&data);
+        mend(&mut original);
+        let mut pieces: Vec<Vec<u8>> = data
+            .chunks(cut * 8)
+            .enumerate()
+            .map(|(n, chunk)| {
+                let mut piece = original[..20].to_vec();
+                piece.extend(chunk);
+                let more = if (n + 1) * cut * 8 < len { 0x2000 } else { 0 };
+                piece[6..8].copy_from_slice(&(u16::try_from(n * cut).unwrap() | more).to_be_bytes());
+                mend(&mut piece);
+                piece
+            })
+            .collect();
+        // A shuffle that needs no more than the seed.
+        let mut state = seed | 1;
+        for i in (1..pieces.len()).rev() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            pieces.swap(i, (state >> 33) as usize % (i + 1));
+        }
+        let mut reassembler = Reassembler::new((7, 8), Limits::default());
+        let mut out = Vec::new();
+        for (n, piece) in pieces.iter().enumerate() {
+            let result = reassembler.push(&Packet::parse(piece).unwrap(), 0, &mut out);
+            let expected = if n + 1 == pieces.len() { Reassembly::Whole } else { Reassembly::Waiting };
+            prop_assert_eq!(result, Ok(expected));
+        }
+        prop_assert_eq!(out, original);
+    }
+
+    #[test]
+    fn an_incremental_checksum_is_the_full_one(mut bytes in vec(any::<u8>(), 2..100), at in any::<prop::sample::Index>(), new in any::<u32>()) {
+        let before = checksum::internet(&bytes);
+        let at = at.index(bytes.len() / 2) * 2;
+        let span = at..bytes.len().min(at + 4);
+        let old = bytes[span.clone()].to_vec();
+        bytes[span.clone()].copy_from_slice(&new.to_be_bytes()[..old.len()]);
+        let after = checksum::internet(&bytes);
+        let updated = checksum::update(before, &old, &bytes[span.clone()]);
+        // Ones' complement has two zeros; the sum of all zeros is the only one that the full checksum gives as 0xffff.
+        prop_assert!(updated == after || (bytes.iter().all(|&octet| octet == 0) && updated == 0), "{updated:x} {after:x}");
+        if let (Ok(old), Ok(new)) = (<[u8; 4]>::try_from(&old[..]), <[u8; 4]>::try_from(&bytes[span])) {
+            prop_assert_eq!(checksum::update_u32(before, u32::from_be_bytes(old), u32::from_be_bytes(new)), updated);
+        }
+    }
+
+    #[test]
+    fn a_sum_in_pieces_is_the_sum_of_all(bytes in vec(any::<u8>(), 0..2000), at in any::<prop::sample::Index>()) {
+        let (first, second) = bytes.split_at(at.index(bytes.len() / 2 + 1) * 2);
+        prop_assert_eq!(checksum::Sum::new().octets(first).octets(second).finish(), checksum::internet(&bytes));
+        let plain = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u64::from(low))).sum::<u64>();
+        let plain = (plain % 0xffff) as u16;
+        let expected = if plain == 0 && bytes.iter().any(|&octet| octet != 0) { 0 } else { !plain };
+        prop_assert_eq!(checksum::internet(&bytes), expected);
+    }
+
+    #[test]
+    fn crc32c_is_the_bitwise_one(bytes in vec(any::<u8>(), 0..100)) {
+        let mut crc = !0u32;
+        for octet in &bytes {
+            crc ^= u32::from(*octet);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            }
+        }
+        prop_assert_eq!(checksum::crc32c(&bytes), !crc);
+    }
+}
