@@ -1,6 +1,7 @@
 //! The project's own jobs, as `cargo xtask JOB`: one module a job.
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 mod lint;
 mod soak;
@@ -19,9 +20,9 @@ enum Job {
     Soak(soak::Soak),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().job {
-        Job::Lint(job) => job.run(),
-        Job::Soak(job) => job.run(),
+        Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
+        Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -189,8 +189,8 @@ impl World {
         let bytes = self.grammar.packet(script);
         if let Ok(packet) = Packet::parse(&bytes) {
             let before = self.single.count();
-            drop(self.single.track(&packet, Zone::default(), self.now));
-            drop(self.batched.track(&packet, Zone::default(), self.now));
+            let _dropped = self.single.track(&packet, Zone::default(), self.now);
+            let _dropped = self.batched.track(&packet, Zone::default(), self.now);
             assert!(self.single.count() <= before, "what was not confirmed is not in the table");
         }
     }

@@ -47,32 +47,43 @@ pub fn datagram(ipv6: bool, source: u8, destination: u8, protocol: u8, mut trans
     bytes
 }
 
-/// A TCP segment without its checksum.
-pub fn segment(
-    source: u16,
-    destination: u16,
-    seq: u32,
-    ack: u32,
-    flags: u8,
-    window: u16,
-    options: &[u8],
-    data: usize,
-) -> Vec<u8> {
-    let options = &options[..options.len().min(40) / 4 * 4];
-    let mut bytes = ports(source, destination);
-    bytes.extend(seq.to_be_bytes());
-    bytes.extend(ack.to_be_bytes());
-    bytes.extend([((20 + options.len()) / 4 * 16) as u8, flags]);
-    bytes.extend(window.to_be_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend(options);
-    bytes.resize(bytes.len() + data, 0x6b);
-    bytes
+/// A TCP segment to be.
+pub struct Segment<'a> {
+    /// Source and destination port.
+    pub ports: (u16, u16),
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The flag octet.
+    pub flags: u8,
+    /// The window field.
+    pub window: u16,
+    /// Options; what is over forty octets or no whole word is left out.
+    pub options: &'a [u8],
+    /// How many octets of data follow.
+    pub data: usize,
+}
+
+impl Segment<'_> {
+    /// The segment without its checksum.
+    pub fn octets(&self) -> Vec<u8> {
+        let options = &self.options[..self.options.len().min(40) / 4 * 4];
+        let mut bytes = ports(self.ports);
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(self.ack.to_be_bytes());
+        bytes.extend([((20 + options.len()) / 4 * 16) as u8, self.flags]);
+        bytes.extend(self.window.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(options);
+        bytes.resize(bytes.len() + self.data, 0x6b);
+        bytes
+    }
 }
 
 /// A UDP datagram without its checksum.
-pub fn udp(source: u16, destination: u16, data: usize) -> Vec<u8> {
-    let mut bytes = ports(source, destination);
+pub fn udp(between: (u16, u16), data: usize) -> Vec<u8> {
+    let mut bytes = ports(between);
     bytes.extend(((8 + data) as u16).to_be_bytes());
     bytes.extend([0; 2]);
     bytes.resize(8 + data, 0x6b);
@@ -80,8 +91,8 @@ pub fn udp(source: u16, destination: u16, data: usize) -> Vec<u8> {
 }
 
 /// An SCTP packet of one chunk without its checksum.
-pub fn sctp(source: u16, destination: u16, tag: u32, kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
-    let mut bytes = ports(source, destination);
+pub fn sctp(between: (u16, u16), tag: u32, kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
+    let mut bytes = ports(between);
     bytes.extend(tag.to_be_bytes());
     bytes.extend([0; 4]);
     bytes.extend([kind, flags]);
@@ -100,7 +111,7 @@ pub fn icmp(kind: u8, code: u8, id: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn ports(source: u16, destination: u16) -> Vec<u8> {
+fn ports((source, destination): (u16, u16)) -> Vec<u8> {
     [source.to_be_bytes(), destination.to_be_bytes()].concat()
 }
 
@@ -122,4 +133,23 @@ fn address(ipv6: bool, host: u8) -> Vec<u8> {
     } else {
         vec![192, 0, 2, host]
     }
+}
+
+/// A fragment of datagram `id` from host 2 to host 1: `octets` from `start` on, and whether more follow.
+pub fn fragment(ipv6: bool, id: u8, start: u16, more: bool, octets: Vec<u8>) -> Vec<u8> {
+    const EXPERIMENT: u8 = 253;
+    if ipv6 {
+        let mut transport = vec![EXPERIMENT, 0];
+        transport.extend((start | u16::from(more)).to_be_bytes());
+        transport.extend([0, 0, 0, id]);
+        transport.extend(octets);
+        return datagram(true, 2, 1, 44, transport);
+    }
+    let mut bytes = datagram(false, 2, 1, EXPERIMENT, octets);
+    bytes[4..6].copy_from_slice(&[0, id]);
+    let place = (start / 8) | u16::from(more) << 13;
+    bytes[6..8].copy_from_slice(&place.to_be_bytes());
+    bytes[10..12].fill(0);
+    seal(&mut bytes[..20], 10, Sum::new());
+    bytes
 }

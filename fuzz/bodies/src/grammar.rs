@@ -86,14 +86,14 @@ impl Grammar {
         };
         let length = data as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         self.next[number][own] = seq.wrapping_add(length);
-        let segment = forge::segment(from.port, to.port, seq, ack, flags, window, options, data);
-        forge::datagram(ipv6, from.host, to.host, 6, segment)
+        let segment = forge::Segment { ports: (from.port, to.port), seq, ack, flags, window, options, data };
+        forge::datagram(ipv6, from.host, to.host, 6, segment.octets())
     }
 
     fn udp(&mut self, script: &mut Script<'_>) -> Vec<u8> {
         let (ipv6, _, from, to, _) = self.flow(script);
         let (protocol, mut bytes) =
-            (script.pick(&[17, 17, 17, 136]), forge::udp(from.port, to.port, script.pick(&[0, 4, 512])));
+            (script.pick(&[17, 17, 17, 136]), forge::udp((from.port, to.port), script.pick(&[0, 4, 512])));
         if protocol == 136 {
             // Coverage of the whole; the checksum is left wrong, which `nf_conntrack_checksum` decides about.
             bytes[4..8].copy_from_slice(&[0, 0, 1, 1]);
@@ -146,7 +146,7 @@ impl Grammar {
             from.host,
             to.host,
             132,
-            forge::sctp(from.port, to.port, tag, kind, script.pick(&[0, 1]), &value),
+            forge::sctp((from.port, to.port), tag, kind, script.pick(&[0, 1]), &value),
         )
     }
 
