@@ -4,12 +4,6 @@ use crate::{Script, forge};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
 use keepstate_wire::{Family, Packet};
 
-/// Octets a queue may take beyond the limit: the piece that went over it, with its bookkeeping.
-const ONE_PIECE: usize = 70_000;
-/// Little, so that it is reached.
-const MEMORY: usize = 4096;
-const SECOND: u64 = 1_000_000_000;
-
 /// Sends the pieces that `data` tells of, and checks what comes out whole.
 pub fn reassembly(data: &[u8]) {
     let mut script = Script::new(data);
