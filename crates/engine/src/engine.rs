@@ -89,8 +89,8 @@ impl Engine {
     /// ```
     #[inline]
     pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
-        let passage = self.track(packet, zone, now);
-        self.confirm(passage, now)
+        let identity = self.identify(packet, zone);
+        self.handle_identified(packet, &identity, zone, now)
     }
 
     /// As [`Engine::handle`] in the default zone for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
@@ -111,10 +111,21 @@ impl Engine {
                 }
             }
             for (packet, identity) in packets.iter().zip(&identities) {
-                let passage = self.pass(packet, identity, Zone::default(), now);
-                outcomes.push(self.confirm(passage, now));
+                outcomes.push(self.handle_identified(packet, identity, Zone::default(), now));
             }
         }
+    }
+
+    #[inline(always)]
+    fn handle_identified(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Outcome {
+        if let Identity::Tuple(probe) = identity
+            && let Some(reference) = self.table.find(probe)
+            && let Some(outcome) = self.follow_established(packet, reference, now.tick())
+        {
+            return outcome;
+        }
+        let passage = self.pass(packet, identity, zone, now);
+        self.confirm(passage, now)
     }
 
     /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the passage when a rule dropped the packet.
@@ -125,7 +136,7 @@ impl Engine {
     }
 
     /// Known connection, or a new one; again if an old one had to go first.
-    #[inline(always)]
+    #[inline(never)]
     fn pass(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Passage {
         let probe = match identity {
             Identity::Tuple(probe) => probe,

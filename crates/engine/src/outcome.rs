@@ -69,6 +69,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// A packet of a connection.
+    #[inline(always)]
+    pub(crate) const fn of(info: Info, direction: Direction, connection: Handle) -> Outcome {
+        Outcome {
+            info,
+            direction: Some(direction),
+            connection: Some(connection),
+            why: None,
+            verdict: Verdict::Accept,
+            edits: Edits { generation: 0 },
+        }
+    }
+
     /// A packet of no connection, for `why`. It goes on: the ruleset decides.
     pub(crate) const fn invalid(why: Why) -> Outcome {
         Outcome::without_connection(Info::Invalid, Some(why), Verdict::Accept)

@@ -3,7 +3,7 @@ use crate::table::key::Key;
 use crate::time::Clock;
 use crate::track::{gre_key, icmp_keys, ports};
 use crate::tuple::protocol;
-use crate::{Engine, Info, Instant, Outcome, Verdict, Why, Zone};
+use crate::{Engine, Info, Instant, Outcome, Why, Zone};
 use keepstate_wire::{Family, Packet, Quote, Refusal, icmp::Message};
 
 /// What kind of ICMP message a type is.
@@ -55,14 +55,7 @@ impl Engine {
         if end != Some(outer.destination) {
             return Outcome::invalid(Why::IcmpAddress);
         }
-        Outcome {
-            info: Info::Related,
-            direction: Some(reference.direction()),
-            connection: Some(self.handle_of(reference.slot())),
-            why: None,
-            verdict: Verdict::Accept,
-            edits: Default::default(),
-        }
+        Outcome::of(Info::Related, reference.direction(), self.handle_of(reference.slot()))
     }
 }
 

@@ -40,7 +40,10 @@ fn protocol_info(hot: &Hot) -> ProtocolInfo {
     match hot.protocol() {
         protocol::TCP => {
             let tcp = Tcp::load(hot);
-            ProtocolInfo::Tcp { state: tcp.state, sides: [tcp.sides[0].shown(), tcp.sides[1].shown()] }
+            ProtocolInfo::Tcp {
+                state: tcp.state(),
+                sides: [Direction::Original, Direction::Reply].map(|side| tcp.shown(side)),
+            }
         }
         _ => ProtocolInfo::Stateless,
     }

@@ -69,8 +69,42 @@ impl Engine {
         if key.invert().is_some() { Ok(keys) } else { Err(invalid(Why::IcmpType)) }
     }
 
-    /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
+    /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
+    /// was changed, and [`Engine::follow`] says what becomes of it.
     #[inline(always)]
+    pub(crate) fn follow_established(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: Reference,
+        tick: u32,
+    ) -> Option<Outcome> {
+        const OPEN: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
+        let (slot, direction) = (reference.slot(), reference.direction());
+        let hot = self.table.records.hot_mut(slot)?;
+        let open = hot.status & (OPEN | Status::FIXED_TIMEOUT.0) == OPEN;
+        if packet.protocol() != protocol::TCP || !open || hot.expired(tick) {
+            return None;
+        }
+        let segment = segment(packet, &self.knobs).ok()?;
+        let mut tracker = Tcp::load(hot);
+        let timeout = tracker.advance_established(&segment, direction, &self.knobs, self.secret)?;
+        tracker.store(hot);
+        let deadline = tick.wrapping_add(timeout);
+        let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
+        hot.deadline = deadline;
+        let handle = Handle { slot, stamp: hot.stamp(self.secret.0) };
+        let counted = hot.kind.is(Kind::COUNTED);
+        if earlier {
+            self.table.lower_deadline(slot, deadline);
+        }
+        if counted {
+            count(&mut self.table.records, slot, direction, packet);
+        }
+        Some(Outcome::of(Info::Established, direction, handle))
+    }
+
+    /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
+    #[inline(never)]
     pub(crate) fn follow(&mut self, packet: &Packet<'_>, reference: Reference, now: Instant) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
         let tick = now.tick();
@@ -101,11 +135,11 @@ impl Engine {
                         true => self.extras.of(slot).and_then(|extra| extra.noted),
                         false => None,
                     };
-                    let before = noted;
                     let mut tracker = Tcp::load(hot);
                     let ruling = tracker.advance(&segment, direction, &context, &mut noted);
                     tracker.store(hot);
-                    if noted != before {
+                    // Only a segment that is let pass without a change is ever noted.
+                    if matches!(ruling, Ruling::Quiet(_)) && noted.is_some() {
                         hot.kind.set(Kind::EXTRAS);
                         self.extras.make(slot).noted = noted;
                     }
@@ -118,14 +152,7 @@ impl Engine {
                 Ok(()) => Stateless::load(hot).advance(&context),
             }
         };
-        let outcome = Outcome {
-            info,
-            direction: Some(direction),
-            connection: Some(Handle { slot, stamp: hot.stamp(self.secret.0) }),
-            why: None,
-            verdict: Verdict::Accept,
-            edits: Default::default(),
-        };
+        let outcome = Outcome::of(info, direction, Handle { slot, stamp: hot.stamp(self.secret.0) });
         let Ruling::Pass { timeout, changed, assured } = ruling else {
             return self.depart(packet, reference, ruling, outcome, now);
         };
@@ -205,6 +232,7 @@ impl Engine {
     }
 
     /// A packet of no known connection: it may begin one.
+    #[inline(never)]
     pub(crate) fn begin(&mut self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Passage {
         // Linux takes the place before it looks at the packet: even one that turns out invalid needs room.
         if !self.make_room(probe, now) {
@@ -341,7 +369,11 @@ impl From<keepstate_wire::Addresses> for Addresses {
                 Addresses::V4(u64::from(u32::from_be_bytes(source)) << 32 | u64::from(u32::from_be_bytes(destination)))
             }
             keepstate_wire::Addresses::V6 { source, destination } => {
-                Addresses::V6([u128::from_be_bytes(source), u128::from_be_bytes(destination)])
+                let halves = |address: [u8; 16]| {
+                    let bits = u128::from_be_bytes(address);
+                    [(bits >> 64) as u64, bits as u64]
+                };
+                Addresses::V6([halves(source), halves(destination)])
             }
         }
     }

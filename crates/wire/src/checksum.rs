@@ -18,10 +18,15 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn octets(self, octets: &[u8]) -> Self {
-        let (words, rest) = octets.as_chunks::<4>();
+        let (long, rest) = octets.as_chunks::<8>();
+        let (words, rest) = rest.as_chunks::<4>();
         let (halves, last) = rest.as_chunks::<2>();
-        // Each word is under 2³², so that 2³² of them fit the sum: no datagram comes near.
+        // Both halves of eight octets are under 2³², so that 2³² of them fit the sum: no datagram comes near.
         let mut sum = self.0;
+        for octets in long {
+            let octets = u64::from_ne_bytes(*octets);
+            sum += (octets & 0xffff_ffff) + (octets >> 32);
+        }
         for word in words {
             sum += u64::from(u32::from_ne_bytes(*word));
         }

@@ -11,7 +11,7 @@
 //! a time (Litwin, "Linear hashing", 1980): bucket `split` gives up those of its entries whose next hash bit is set, so no packet ever
 //! waits for a whole table to be moved. The index never shrinks below what it was asked for, and never moves a bucket in memory.
 use super::chunked::Chunked;
-use super::prefetch;
+use super::processor;
 use crate::Direction;
 use alloc::vec::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -131,7 +131,7 @@ impl Index {
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
         if let Some(bucket) = self.buckets.find(self.home(hash)) {
-            prefetch::line(bucket);
+            processor::prefetch(bucket);
         }
     }
 
@@ -296,9 +296,13 @@ impl Bucket {
     /// One bit for each place whose fingerprint is `wanted`.
     #[inline(always)]
     fn matches(&self, wanted: u16) -> u32 {
-        let mut fits = 0;
-        for (place, mark) in self.fingerprints.iter().enumerate() {
-            fits |= u32::from(*mark == wanted) << place;
+        let (first, rest) = self.fingerprints.split_at(8);
+        let mut fits = match first.first_chunk() {
+            Some(first) => processor::equal_marks(first, wanted),
+            None => 0,
+        };
+        for (place, mark) in rest.iter().enumerate() {
+            fits |= u32::from(*mark == wanted) << (place + 8);
         }
         fits
     }

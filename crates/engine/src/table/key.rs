@@ -21,8 +21,8 @@ pub(crate) struct Key {
 pub(crate) enum Addresses {
     /// Source in the upper half.
     V4(u64),
-    /// Source, destination.
-    V6([u128; 2]),
+    /// Source, destination; each with its upper half first.
+    V6([[u64; 2]; 2]),
 }
 
 /// The secret words that key the table's hash.
@@ -103,13 +103,7 @@ impl Key {
         let tail = u64::from(self.keys) << 32 | u64::from(zone) << 16 | u64::from(self.protocol);
         match self.addresses {
             Addresses::V4(both) => hash_keys.hash([both, tail]),
-            Addresses::V6([source, destination]) => hash_keys.hash([
-                (source >> 64) as u64,
-                source as u64,
-                (destination >> 64) as u64,
-                destination as u64,
-                tail,
-            ]),
+            Addresses::V6([[a, b], [c, d]]) => hash_keys.hash([a, b, c, d, tail]),
         }
     }
 
@@ -137,7 +131,8 @@ impl Key {
                 (IpAddr::V4(Ipv4Addr::from_bits((both >> 32) as u32)), IpAddr::V4(Ipv4Addr::from_bits(both as u32)))
             }
             Addresses::V6([source, destination]) => {
-                (IpAddr::V6(Ipv6Addr::from_bits(source)), IpAddr::V6(Ipv6Addr::from_bits(destination)))
+                let address = |[high, low]: [u64; 2]| Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
+                (IpAddr::V6(address(source)), IpAddr::V6(address(destination)))
             }
         };
         Tuple {
@@ -157,9 +152,12 @@ impl From<&Tuple> for Key {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 Addresses::V4(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()))
             }
-            (source, destination) => Addresses::V6([source, destination].map(|address| match address {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-                IpAddr::V6(v6) => v6.to_bits(),
+            (source, destination) => Addresses::V6([source, destination].map(|address| {
+                let bits = match address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+                    IpAddr::V6(v6) => v6.to_bits(),
+                };
+                [(bits >> 64) as u64, bits as u64]
             })),
         };
         let keys = u32::from(tuple.source_key) << 16 | u32::from(tuple.destination_key);

@@ -6,7 +6,7 @@ mod chunked;
 mod deadlines;
 mod index;
 pub(crate) mod key;
-mod prefetch;
+mod processor;
 pub(crate) mod record;
 mod records;
 

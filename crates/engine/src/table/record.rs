@@ -101,6 +101,17 @@ impl Kind {
         Kind(class | flags)
     }
 
+    /// IPv4 of this protocol with ports, neither translated nor zoned?
+    #[inline(always)]
+    pub(crate) fn is_plain_ports(self, protocol: u8) -> bool {
+        let class = match protocol {
+            protocol::TCP => 0,
+            protocol::UDP => 1,
+            _ => return false,
+        };
+        self.0 & (Kind::CLASS | Kind::WIDE | Kind::PLAIN | Kind::ZONED) == class | Kind::PLAIN
+    }
+
     #[inline(always)]
     pub(crate) const fn is(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -165,25 +176,12 @@ impl Cold {
     }
 }
 
-/// An IPv6 pair of addresses, as [`Wide`] keeps it.
-pub(crate) fn wide_pair(pair: [u128; 2]) -> [[u64; 2]; 2] {
-    pair.map(|address| [(address >> 64) as u64, address as u64])
-}
-
-/// Back from [`Wide`]'s form.
-pub(crate) fn pair_of(wide: [[u64; 2]; 2]) -> [u128; 2] {
-    wide.map(|[high, low]| u128::from(high) << 64 | u128::from(low))
-}
-
 impl Key {
     /// The IPv4 addresses in one word; of IPv6, whose addresses are elsewhere, a fold.
     pub(crate) fn word(&self) -> u64 {
         match self.addresses {
             Addresses::V4(both) => both,
-            Addresses::V6([source, destination]) => {
-                let folded = source ^ destination.rotate_left(64 + 17);
-                (folded >> 64) as u64 ^ folded as u64
-            }
+            Addresses::V6([[a, b], [c, d]]) => a ^ b.rotate_left(17) ^ c.rotate_left(31) ^ d.rotate_left(47),
         }
     }
 }

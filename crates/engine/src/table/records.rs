@@ -2,8 +2,8 @@
 use super::chunked::Chunked;
 use super::index::Reference;
 use super::key::{Addresses, HashKeys, Key};
-use super::prefetch;
-use super::record::{Cold, Hot, Kind, Wide, pair_of, wide_pair};
+use super::processor;
+use super::record::{Cold, Hot, Kind, Wide};
 use super::{Counts, Record};
 use crate::{Direction, Zone};
 
@@ -89,20 +89,20 @@ impl Records {
     pub(crate) fn prefetch(&self, reference: Reference, key: &Key) {
         let slot = reference.slot() as usize;
         if let Some(hot) = self.hot.find(slot) {
-            prefetch::line(hot);
+            processor::prefetch(hot);
         }
         if let (Addresses::V6(_), Some(wide)) = (key.addresses, self.wide.find(slot)) {
-            prefetch::line(wide);
+            processor::prefetch(wide);
         }
     }
 
     /// Begins to fetch what [`Records::hash`] will read of `reference`.
     pub(crate) fn prefetch_for_hash(&self, reference: Reference) {
         if let Some(hot) = self.hot(reference.slot()) {
-            prefetch::line(hot);
+            processor::prefetch(hot);
         }
         if let Some(cold) = self.cold(reference.slot()) {
-            prefetch::line(cold);
+            processor::prefetch(cold);
         }
     }
 
@@ -122,10 +122,10 @@ impl Records {
         };
         let addresses = if hot.kind.is(Kind::WIDE) {
             let wide = self.wide.find(slot as usize)?;
-            Addresses::V6(pair_of(match reference.direction() {
+            Addresses::V6(match reference.direction() {
                 Direction::Original => wide.original,
                 Direction::Reply => wide.reply,
-            }))
+            })
         } else {
             Addresses::V4(word)
         };
@@ -136,23 +136,26 @@ impl Records {
     #[inline(always)]
     pub(crate) fn fits(&self, reference: Reference, key: &Key, zone: Zone) -> bool {
         let Some(hot) = self.hot(reference.slot()) else { return false };
+        // The common case, from the hot part alone: IPv4, no NAT, no zone; an answer is compared turned round.
+        if let Addresses::V4(both) = key.addresses {
+            let (both, keys) = match reference.direction() {
+                Direction::Original => (both, key.keys),
+                Direction::Reply => (both.rotate_left(32), key.keys.rotate_left(16)),
+            };
+            if hot.addresses == both && hot.keys == keys && hot.kind.is_plain_ports(key.protocol) && zone.id == 0 {
+                // A freed slot may still be remembered by a batch; its octets are zeros, which can be a tuple too.
+                return hot.living();
+            }
+        }
+        self.fits_otherwise(reference, key, zone)
+    }
+
+    #[inline(never)]
+    fn fits_otherwise(&self, reference: Reference, key: &Key, zone: Zone) -> bool {
+        let Some(hot) = self.hot(reference.slot()) else { return false };
         let direction = reference.direction();
-        let same = match (key.addresses, direction) {
-            (Addresses::V4(both), Direction::Original) if !hot.kind.is(Kind::WIDE) => {
-                hot.addresses == both && hot.keys == key.keys && hot.protocol() == key.protocol
-            }
-            // The common answer: compare with the original, turned round, and leave the cold part alone.
-            (Addresses::V4(both), Direction::Reply) if hot.kind.is(Kind::PLAIN) && !hot.kind.is(Kind::WIDE) => {
-                hot.addresses == both.rotate_left(32)
-                    && hot.protocol() == key.protocol
-                    && key.invert().is_some_and(|answer| answer.keys == hot.keys)
-            }
-            _ => self.key(reference) == Some(*key),
-        };
-        // A freed slot may still be remembered by a batch; its octets are zeros, which can be a tuple too.
-        let same = same && hot.living();
         let own = if hot.kind.is(Kind::ZONED) { self.zone(reference.slot()).of(direction) } else { 0 };
-        same && own == zone.of(direction)
+        hot.living() && own == zone.of(direction) && self.key(reference) == Some(*key)
     }
 
     /// Puts `record` into a free slot. `None` if there is no memory.
@@ -181,7 +184,7 @@ impl Records {
         cold.mark = record.mark;
         cold.put_zone(record.zone);
         if let (Addresses::V6(original), Addresses::V6(reply)) = (record.original.addresses, record.reply.addresses) {
-            *self.wide.find_mut(at)? = Wide { original: wide_pair(original), reply: wide_pair(reply) };
+            *self.wide.find_mut(at)? = Wide { original, reply };
         }
         if let (Some(counts), Some(place)) = (record.counts, self.counts.find_mut(at)) {
             *place = counts;

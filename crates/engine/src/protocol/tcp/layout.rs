@@ -1,95 +1,143 @@
-//! A TCP connection in the 45 octets a record has for it.
+//! A TCP connection in the 45 octets a record has for it; the tracker works on them as they are, so that loading one is a copy.
 //!
 //! ```text
 //! state    low half: the state; high half: the class of the last segment
-//! flags    each side's six flags; side 0: 0x40 last direction was reply, 0x80 last window was zero
-//!                                 side 1: 0x40 a challenge may come,     0x80 simultaneous open
+//! flags    each side's six flags; original's: 0x40 the last segment was a reply, 0x80 it offered a window of zero
+//!                                 reply's:    0x40 a challenge may come,         0x80 both ends sent a SYN
 //! scales   low half: original's, high half: reply's
-//! retrans  as it is
+//! retrans  how often the last segment came again
 //! words    original end, max end, max window, max ack; the same of the reply; last end; last tag
 //! ```
-use super::seq::Seq;
 use super::transitions::Class;
-use super::{Last, Side, Tcp, side_flag};
+use super::{Tcp, Windows};
 use crate::table::record::Hot;
 use crate::{Direction, TcpState};
 
-const FIRST: u8 = 0x40;
-const SECOND: u8 = 0x80;
+/// A flag of the whole connection, in an unused bit of a side's flags.
+#[derive(Clone, Copy)]
+pub(super) enum Mark {
+    /// The last segment came from the reply side.
+    LastWasReply,
+    /// It offered a window of zero.
+    ZeroWindow,
+    /// A SYN passed in LAST_ACK: the next ACK may be a challenge (RFC 5961), not the last.
+    Challenge,
+    /// Both ends sent a SYN.
+    Simultaneous,
+}
+
+impl Mark {
+    const fn place(self) -> (usize, u8) {
+        match self {
+            Mark::LastWasReply => (0, 0x40),
+            Mark::ZeroWindow => (0, 0x80),
+            Mark::Challenge => (1, 0x40),
+            Mark::Simultaneous => (1, 0x80),
+        }
+    }
+}
 
 impl Tcp {
     /// Reads it from a record.
     #[inline(always)]
     pub(crate) fn load(hot: &Hot) -> Tcp {
-        let words = &hot.words;
-        let side = |at: usize, scale: u8| Side {
-            end: Seq(words[at * 4]),
-            max_end: Seq(words[at * 4 + 1]),
-            max_window: words[at * 4 + 2],
-            max_ack: Seq(words[at * 4 + 3]),
-            scale,
-            flags: hot.flags[at] & side_flag::ALL,
-        };
         Tcp {
-            state: state(hot.state & 0xf),
-            sides: [side(0, hot.scales & 0xf), side(1, hot.scales >> 4)],
-            last: Last {
-                class: Class::from_number(hot.state >> 4),
-                direction: if hot.flags[0] & FIRST == 0 { Direction::Original } else { Direction::Reply },
-                end: Seq(words[8]),
-                tag: words[9],
-                zero_window: hot.flags[0] & SECOND != 0,
-            },
+            windows: zerocopy::transmute!(hot.words),
+            state: hot.state,
+            flags: hot.flags,
+            scales: hot.scales,
             retrans: hot.retrans,
-            simultaneous: hot.flags[1] & SECOND != 0,
-            challenge: hot.flags[1] & FIRST != 0,
         }
     }
 
     /// Writes it into a record.
     #[inline(always)]
     pub(crate) fn store(&self, hot: &mut Hot) {
-        let Tcp { state, sides: [original, reply], last, retrans, simultaneous, challenge } = self;
-        hot.state = *state as u8 | (last.class as u8) << 4;
-        hot.flags = [
-            original.flags | flag(FIRST, last.direction == Direction::Reply) | flag(SECOND, last.zero_window),
-            reply.flags | flag(FIRST, *challenge) | flag(SECOND, *simultaneous),
-        ];
-        hot.scales = original.scale | reply.scale << 4;
-        hot.retrans = *retrans;
-        hot.words = [
-            original.end.0,
-            original.max_end.0,
-            original.max_window,
-            original.max_ack.0,
-            reply.end.0,
-            reply.max_end.0,
-            reply.max_window,
-            reply.max_ack.0,
-            last.end.0,
-            last.tag,
-        ];
+        hot.words = zerocopy::transmute!(self.windows);
+        hot.state = self.state;
+        hot.flags = self.flags;
+        hot.scales = self.scales;
+        hot.retrans = self.retrans;
+    }
+
+    /// The state.
+    #[inline(always)]
+    pub(crate) const fn state(&self) -> TcpState {
+        STATES[(self.state & 0xf) as usize]
+    }
+
+    #[inline(always)]
+    pub(super) const fn set_state(&mut self, state: TcpState) {
+        self.state = self.state & 0xf0 | state as u8;
+    }
+
+    /// The class of the last segment that mattered.
+    #[inline(always)]
+    pub(super) const fn last_class(&self) -> Class {
+        Class::from_number(self.state >> 4)
+    }
+
+    /// Which way it went.
+    #[inline(always)]
+    pub(super) const fn last_direction(&self) -> Direction {
+        if self.is(Mark::LastWasReply) { Direction::Reply } else { Direction::Original }
+    }
+
+    #[inline(always)]
+    pub(super) fn set_last(&mut self, class: Class, direction: Direction) {
+        self.state = self.state & 0x0f | (class as u8) << 4;
+        self.mark(Mark::LastWasReply, direction == Direction::Reply);
+    }
+
+    #[inline(always)]
+    pub(super) const fn is(&self, mark: Mark) -> bool {
+        let (side, bit) = mark.place();
+        self.flags[side] & bit != 0
+    }
+
+    #[inline(always)]
+    pub(super) const fn mark(&mut self, mark: Mark, on: bool) {
+        let (side, bit) = mark.place();
+        self.flags[side] = self.flags[side] & !bit | if on { bit } else { 0 };
+    }
+
+    /// A flag of one side: see [`super::side_flag`].
+    #[inline(always)]
+    pub(super) const fn has(&self, direction: Direction, flag: u8) -> bool {
+        self.flags[direction as usize] & flag != 0
+    }
+
+    #[inline(always)]
+    pub(super) const fn set(&mut self, direction: Direction, flag: u8) {
+        self.flags[direction as usize] |= flag;
+    }
+
+    #[inline(always)]
+    pub(super) const fn clear(&mut self, direction: Direction, flag: u8) {
+        self.flags[direction as usize] &= !flag;
+    }
+
+    /// The window scale of one side, at most 14.
+    #[inline(always)]
+    pub(super) const fn scale(&self, direction: Direction) -> u8 {
+        self.scales >> (direction as u8 * 4) & 0xf
+    }
+
+    pub(super) const fn set_scale(&mut self, direction: Direction, scale: u8) {
+        let shift = direction as u8 * 4;
+        self.scales = self.scales & !(0xf << shift) | (scale & 0xf) << shift;
     }
 }
 
-#[inline(always)]
-const fn flag(bit: u8, on: bool) -> u8 {
-    if on { bit } else { 0 }
-}
+const _: () = assert!(size_of::<Windows>() == 40);
 
-/// The state of a number; only numbers that [`Tcp::store`] wrote come here.
-#[inline(always)]
-const fn state(number: u8) -> TcpState {
-    match number {
-        1 => TcpState::SynSent,
-        2 => TcpState::SynRecv,
-        3 => TcpState::Established,
-        4 => TcpState::FinWait,
-        5 => TcpState::CloseWait,
-        6 => TcpState::LastAck,
-        7 => TcpState::TimeWait,
-        8 => TcpState::Close,
-        9 => TcpState::SynSent2,
-        _ => TcpState::None,
+/// States by number; only numbers of states are ever stored.
+const STATES: [TcpState; 16] = {
+    let mut states = [TcpState::None; 16];
+    let mut number = 0;
+    while number < TcpState::ALL.len() {
+        states[number] = TcpState::ALL[number];
+        number += 1;
     }
-}
+    states
+};

@@ -11,28 +11,37 @@ mod window;
 use super::{Context, Ruling};
 use crate::{Direction, Knob, Knobs, Status, TcpState, Why};
 use keepstate_wire::tcp::Segment;
+use layout::Mark;
 use seq::Seq;
 use transitions::{Class, Proposal, propose};
 use window::{Fit, segment_end};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A TCP connection.
+/// A TCP connection, as [`layout`] describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tcp {
-    pub(crate) state: TcpState,
-    /// Original, then reply.
-    pub(crate) sides: [Side; 2],
-    last: Last,
-    /// The last segment came so many times again.
+    windows: Windows,
+    state: u8,
+    flags: [u8; 2],
+    scales: u8,
     retrans: u8,
-    /// Both ends sent a SYN.
-    simultaneous: bool,
-    /// A SYN passed in LAST_ACK: the next ACK may be a challenge (RFC 5961), not the last.
-    challenge: bool,
+}
+
+/// The numbers of both ends, and of the last segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Windows {
+    /// Original, then reply.
+    sides: [Side; 2],
+    last_end: Seq,
+    /// Seq, window and ack of the last segment, keyed and folded: see [`fold`].
+    last_tag: u32,
 }
 
 /// What one end said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Side {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Side {
     /// Highest sequence number seen, plus one.
     end: Seq,
     /// Highest it may send, plus one.
@@ -41,12 +50,9 @@ pub(crate) struct Side {
     max_window: u32,
     /// Highest acknowledgement it sent, if `ACK_KNOWN`.
     max_ack: Seq,
-    /// At most 14.
-    scale: u8,
-    flags: u8,
 }
 
-/// Flags of a [`Side`], by the numbers that ctnetlink shows.
+/// Flags of a side, by the numbers that ctnetlink shows.
 pub(crate) mod side_flag {
     pub(crate) const SCALE: u8 = 0x01;
     pub(crate) const SACK_PERMITTED: u8 = 0x02;
@@ -59,18 +65,6 @@ pub(crate) mod side_flag {
     pub(crate) const ALL: u8 = 0x3f;
 }
 
-/// The last segment that mattered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Last {
-    class: Class,
-    direction: Direction,
-    end: Seq,
-    /// Its seq, window and ack, keyed and folded: see [`Last::fold`].
-    tag: u32,
-    /// It offered a window of zero.
-    zero_window: bool,
-}
-
 /// What must be remembered exactly of a segment we ignored. Kept outside the record: few connections need it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Noted {
@@ -80,46 +74,22 @@ pub(crate) struct Noted {
     ack: Seq,
 }
 
-impl Last {
-    /// Upper half: of seq and window; lower half: of ack. Equal folds mean equal segments, but for one chance in 65,536 a half: three
-    /// in a row are needed to have any effect, and the multipliers are secret. Ten octets less in a record of one cache line.
-    #[inline(always)]
-    fn fold(seq: u32, window: u16, ack: u32, secret: (u64, u64)) -> u32 {
-        Last::upper(seq, window, secret) | Last::lower(ack, secret)
-    }
-
-    #[inline(always)]
-    fn upper(seq: u32, window: u16, (first, _): (u64, u64)) -> u32 {
-        let folded = (u64::from(seq) << 16 | u64::from(window)).wrapping_mul(first | 1);
-        (folded >> 48 << 16) as u32
-    }
-
-    #[inline(always)]
-    fn lower(ack: u32, (_, second): (u64, u64)) -> u32 {
-        (u64::from(ack).wrapping_mul(second | 1) >> 48) as u32
-    }
+/// Upper half: of seq and window; lower half: of ack. Equal folds mean equal segments, but for one chance in 65,536 a half: three in a row
+/// are needed to have any effect, and the multipliers are secret. It saves ten octets in a record of one cache line.
+#[inline(always)]
+fn fold(segment: &Segment<'_>, secret: (u64, u64)) -> u32 {
+    upper_fold(segment, secret) | lower_fold(segment, secret)
 }
 
-impl Side {
-    /// Takes the options of a SYN; what was known of them is forgotten.
-    fn read_options(&mut self, segment: &Segment<'_>) {
-        let options = segment.handshake();
-        self.scale = options.scale.unwrap_or(0);
-        self.flags &= side_flag::LIBERAL;
-        self.flags |= if options.scale.is_some() { side_flag::SCALE } else { 0 };
-        self.flags |= if options.sack_permitted { side_flag::SACK_PERMITTED } else { 0 };
-    }
+#[inline(always)]
+fn upper_fold(segment: &Segment<'_>, (first, _): (u64, u64)) -> u32 {
+    let folded = (u64::from(segment.seq) << 16 | u64::from(segment.window)).wrapping_mul(first | 1);
+    (folded >> 32) as u32 & 0xffff_0000
+}
 
-    pub(crate) fn shown(&self) -> crate::TcpSide {
-        crate::TcpSide {
-            flags: self.flags,
-            scale: self.scale,
-            end: self.end.0,
-            max_end: self.max_end.0,
-            max_window: self.max_window,
-            max_ack: self.max_ack.0,
-        }
-    }
+#[inline(always)]
+fn lower_fold(segment: &Segment<'_>, (_, second): (u64, u64)) -> u32 {
+    (u64::from(segment.ack).wrapping_mul(second | 1) >> 48) as u32
 }
 
 /// Linux calls a segment malformed for its flags before it looks at the connection.
@@ -133,27 +103,69 @@ impl Tcp {
     pub(crate) fn open(segment: &Segment<'_>, knobs: &Knobs) -> Result<Tcp, Why> {
         let proposal = propose(Direction::Original, Class::of(segment.flags), TcpState::None);
         let (end, window) = (segment_end(segment), u32::from(segment.window).max(1));
+        let mut tcp = Tcp { windows: Windows::default(), state: 0, flags: [0; 2], scales: 0, retrans: 0 };
         let mut sender = Side { end, max_window: window, max_end: end, ..Side::default() };
-        let mut receiver = Side::default();
         match proposal {
-            Proposal::To(TcpState::SynSent) => sender.read_options(segment),
+            Proposal::To(TcpState::SynSent) => tcp.read_options(segment, Direction::Original),
             Proposal::To(_) if knobs.on(Knob::TcpLoose) => {
                 sender.max_end = end.plus(window);
-                // Its options were not seen: assume the best.
-                sender.flags = side_flag::SACK_PERMITTED | side_flag::LIBERAL;
-                receiver.flags = sender.flags;
+                // Their options were not seen: assume the best.
+                tcp.flags = [side_flag::SACK_PERMITTED | side_flag::LIBERAL; 2];
             }
             Proposal::To(_) => return Err(Why::TcpNotOpened),
             Proposal::Ignore | Proposal::Invalid => return Err(Why::TcpFirst),
         }
-        let last =
-            Last { class: Class::Nothing, direction: Direction::Original, end: Seq(0), tag: 0, zero_window: true };
-        let sides = [sender, receiver];
-        Ok(Tcp { state: TcpState::None, sides, last, retrans: 0, simultaneous: false, challenge: false })
+        tcp.windows.sides[0] = sender;
+        tcp.mark(Mark::ZeroWindow, true);
+        tcp.set_last(Class::Nothing, Direction::Original);
+        Ok(tcp)
+    }
+
+    /// Takes the options of a SYN; what was known of them is forgotten.
+    fn read_options(&mut self, segment: &Segment<'_>, direction: Direction) {
+        let options = segment.handshake();
+        self.clear(direction, side_flag::ALL & !side_flag::LIBERAL);
+        self.set_scale(direction, options.scale.unwrap_or(0));
+        if options.scale.is_some() {
+            self.set(direction, side_flag::SCALE);
+        }
+        if options.sack_permitted {
+            self.set(direction, side_flag::SACK_PERMITTED);
+        }
+    }
+
+    /// One side as a dump shows it.
+    pub(crate) fn shown(&self, direction: Direction) -> crate::TcpSide {
+        let side = &self.windows.sides[direction as usize];
+        crate::TcpSide {
+            flags: self.flags[direction as usize] & side_flag::ALL,
+            scale: self.scale(direction),
+            end: side.end.0,
+            max_end: side.max_end.0,
+            max_window: side.max_window,
+            max_ack: side.max_ack.0,
+        }
+    }
+
+    /// The short way of [`Tcp::advance`] for an ACK (and perhaps data) of an established, assured connection that has been seen both ways: the
+    /// timeout in ticks; or `None`, and nothing was changed.
+    #[inline(always)]
+    pub(crate) fn advance_established(
+        &mut self,
+        segment: &Segment<'_>,
+        direction: Direction,
+        knobs: &Knobs,
+        secret: (u64, u64),
+    ) -> Option<u32> {
+        if self.state() != TcpState::Established || Class::of(segment.flags) != Class::Ack {
+            return None;
+        }
+        self.fit_established(segment, direction, secret)?;
+        self.set_last(Class::Ack, direction);
+        Some(super::ticks(self.timeout(Class::Ack, knobs)))
     }
 
     /// What `segment` makes of this connection.
-    #[inline(always)]
     pub(crate) fn advance(
         &mut self,
         segment: &Segment<'_>,
@@ -162,7 +174,7 @@ impl Tcp {
         noted: &mut Option<Noted>,
     ) -> Ruling {
         let class = Class::of(segment.flags);
-        let old = self.state;
+        let old = self.state();
         let step = match propose(direction, class, old) {
             Proposal::Invalid => return Ruling::invalid(Why::TcpState),
             Proposal::Ignore if self.answers_ignored_syn(segment, direction, class) => {
@@ -196,7 +208,7 @@ impl Tcp {
         context: &Context<'_>,
         noted: &mut Option<Noted>,
     ) -> Result<Step, Ruling> {
-        let old = self.state;
+        let old = self.state();
         let step = Step { old, new, unchecked: false };
         match new {
             TcpState::SynSent if matches!(old, TcpState::TimeWait | TcpState::Close) => {
@@ -206,15 +218,17 @@ impl Tcp {
                 Err(self.ignore(segment, direction, class, context, noted))
             }
             TcpState::TimeWait if self.is_challenge_ack(direction, class) => {
-                self.challenge = false;
+                self.mark(Mark::Challenge, false);
                 Err(Ruling::Quiet(Some(Why::TcpChallengeAck)))
             }
             TcpState::SynSent2 => {
-                self.simultaneous = true;
+                self.mark(Mark::Simultaneous, true);
                 Ok(step)
             }
             // The table alone cannot tell the last ACK of a simultaneous open.
-            TcpState::SynRecv if direction == Direction::Reply && class == Class::Ack && self.simultaneous => {
+            TcpState::SynRecv
+                if direction == Direction::Reply && class == Class::Ack && self.is(Mark::Simultaneous) =>
+            {
                 Ok(Step { new: TcpState::Established, ..step })
             }
             TcpState::Close if class == Class::Rst => self.reset(segment, direction, context, noted),
@@ -224,18 +238,17 @@ impl Tcp {
 
     /// An old tuple may live again if one side closed it, or the opener itself reset it.
     fn close_was_seen(&self, direction: Direction) -> bool {
-        let [original, reply] = &self.sides;
-        (original.flags | reply.flags) & side_flag::CLOSED_FIRST != 0
-            || self.last.direction == direction && self.last.class == Class::Rst
+        (self.flags[0] | self.flags[1]) & side_flag::CLOSED_FIRST != 0
+            || self.last_direction() == direction && self.last_class() == Class::Rst
     }
 
     /// RFC 5961, 4.2: a SYN that we let pass in LAST_ACK is answered by an ACK of the old connection.
     fn is_challenge_ack(&self, direction: Direction, class: Class) -> bool {
-        self.state == TcpState::LastAck
+        self.state() == TcpState::LastAck
             && class == Class::Ack
-            && self.last.direction != direction
-            && self.last.class == Class::Syn
-            && self.challenge
+            && self.last_direction() != direction
+            && self.last_class() == Class::Syn
+            && self.is(Mark::Challenge)
     }
 
     /// A RST closes only if it can be honest (RFC 5961, 3.2).
@@ -246,39 +259,41 @@ impl Tcp {
         context: &Context<'_>,
         noted: &Option<Noted>,
     ) -> Result<Step, Ruling> {
-        let mut step = Step { old: self.state, new: TcpState::Close, unchecked: false };
+        let mut step = Step { old: self.state(), new: TcpState::Close, unchecked: false };
         let unchecked = Step { unchecked: true, ..step };
         if self.is_closing() {
             // The tuple may be in use again already: our numbers are worth nothing.
             return Ok(unchecked);
         }
-        let peer = &self.sides[direction.opposite() as usize];
-        let established = self.state == TcpState::Established && context.status.has(Status::ASSURED);
-        if peer.flags & side_flag::ACK_KNOWN != 0 && self.last.class != Class::Syn {
+        let peer = direction.opposite();
+        let peer_ack = self.windows.sides[peer as usize].max_ack;
+        let established = self.state() == TcpState::Established && context.status.has(Status::ASSURED);
+        if self.has(peer, side_flag::ACK_KNOWN) && self.last_class() != Class::Syn {
             let seq = Seq(segment.seq);
             if segment.seq == 0 && !established {
                 // Most likely the answer to a SYN that we let pass.
                 return Ok(step);
             }
-            if seq.before(peer.max_ack) && !context.knobs.on(Knob::TcpIgnoreInvalidRst) {
+            if seq.before(peer_ack) && !context.knobs.on(Knob::TcpIgnoreInvalidRst) {
                 return Err(Ruling::invalid(Why::TcpRst));
             }
-            let after_last = self.last.class == Class::Ack && self.last.direction == direction && seq == self.last.end;
-            if !established || seq == peer.max_ack || after_last {
+            let after_last =
+                self.last_class() == Class::Ack && self.last_direction() == direction && seq == self.windows.last_end;
+            if !established || seq == peer_ack || after_last {
                 return Ok(step);
             }
             // Not the exact number: the end may answer with a challenge, so the connection may go on.
             step.new = step.old;
         }
         let seen_reply = context.status.has(Status::SEEN_REPLY);
-        let answers_ignored = seen_reply && self.last.class == Class::Syn
-            || !context.status.has(Status::ASSURED) && self.last.class == Class::Ack;
-        if answers_ignored && Seq(segment.ack) == self.last.end {
+        let answers_ignored = seen_reply && self.last_class() == Class::Syn
+            || !context.status.has(Status::ASSURED) && self.last_class() == Class::Ack;
+        if answers_ignored && Seq(segment.ack) == self.windows.last_end {
             return Ok(Step { unchecked: true, ..step });
         }
-        let challenged = self.state == TcpState::SynSent
-            && self.last.class == Class::Ack
-            && self.last.direction == Direction::Reply
+        let challenged = self.state() == TcpState::SynSent
+            && self.last_class() == Class::Ack
+            && self.last_direction() == Direction::Reply
             && Seq(segment.seq) == noted.unwrap_or_default().ack;
         Ok(if challenged { Step { unchecked: true, ..step } } else { step })
     }
@@ -286,7 +301,7 @@ impl Tcp {
     /// Closing, so that it may also be dropped early.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(
-            self.state,
+            self.state(),
             TcpState::FinWait | TcpState::CloseWait | TcpState::LastAck | TcpState::TimeWait | TcpState::Close
         )
     }
@@ -294,22 +309,25 @@ impl Tcp {
     /// A SYN-ACK for a SYN we ignored: client and server agree, we are the one out of step.
     fn answers_ignored_syn(&self, segment: &Segment<'_>, direction: Direction, class: Class) -> bool {
         class == Class::SynAck
-            && self.last.class == Class::Syn
-            && self.last.direction != direction
-            && Seq(segment.ack) == self.last.end
+            && self.last_class() == Class::Syn
+            && self.last_direction() != direction
+            && Seq(segment.ack) == self.windows.last_end
     }
 
     /// Begins anew from what was noted of the ignored SYN.
     fn resynchronise(&mut self, direction: Direction, noted: &Option<Noted>) {
         let noted = noted.unwrap_or_default();
-        let opener = &mut self.sides[direction.opposite() as usize];
-        opener.end = self.last.end;
-        opener.max_end = self.last.end;
-        opener.max_window = u32::from(noted.window).max(1);
-        opener.scale = noted.scale;
-        opener.flags = noted.flags;
-        self.challenge = false;
-        self.sides[direction as usize] = Side::default();
+        let (opener, end) = (direction.opposite(), self.windows.last_end);
+        let side = &mut self.windows.sides[opener as usize];
+        (side.end, side.max_end) = (end, end);
+        side.max_window = u32::from(noted.window).max(1);
+        self.windows.sides[direction as usize] = Side::default();
+        self.set_scale(opener, noted.scale);
+        self.set_scale(direction, 0);
+        self.clear(opener, side_flag::ALL);
+        self.clear(direction, side_flag::ALL);
+        self.set(opener, noted.flags);
+        self.mark(Mark::Challenge, false);
     }
 
     /// Lets a segment pass that may tell of a connection we do not know, and notes what its answer will need.
@@ -324,24 +342,21 @@ impl Tcp {
     ) -> Ruling {
         let mut note = noted.unwrap_or_default();
         note.window = segment.window;
-        self.last = Last {
-            class,
-            direction,
-            end: segment_end(segment),
-            tag: Last::upper(segment.seq, segment.window, context.secret) | self.last.tag & 0xffff,
-            zero_window: segment.window == 0,
-        };
+        self.set_last(class, direction);
+        self.mark(Mark::ZeroWindow, segment.window == 0);
+        self.windows.last_end = segment_end(segment);
+        self.windows.last_tag = upper_fold(segment, context.secret) | self.windows.last_tag & 0xffff;
         if class == Class::Syn && direction == Direction::Original {
-            let mut options = Side::default();
-            options.read_options(segment);
-            note.flags = options.flags;
-            note.scale = options.scale;
-            self.simultaneous = false;
-            self.challenge = self.state == TcpState::LastAck;
+            let options = segment.handshake();
+            note.scale = options.scale.unwrap_or(0);
+            note.flags = if options.scale.is_some() { side_flag::SCALE } else { 0 };
+            note.flags |= if options.sack_permitted { side_flag::SACK_PERMITTED } else { 0 };
+            self.mark(Mark::Simultaneous, false);
+            self.mark(Mark::Challenge, self.state() == TcpState::LastAck);
         }
-        if self.state == TcpState::SynSent && class == Class::Ack && direction == Direction::Reply {
+        if self.state() == TcpState::SynSent && class == Class::Ack && direction == Direction::Reply {
             note.ack = Seq(segment.ack);
-            self.last.tag = self.last.tag & 0xffff_0000 | Last::lower(segment.ack, context.secret);
+            self.windows.last_tag = self.windows.last_tag & 0xffff_0000 | lower_fold(segment, context.secret);
         }
         *noted = Some(note);
         Ruling::Quiet(Some(Why::TcpIgnored))
@@ -356,9 +371,8 @@ impl Tcp {
         if !context.status.has(Status::ASSURED) || fixed || !ending(class) {
             return Ruling::invalid(why);
         }
-        if self.last.direction == direction || !ending(self.last.class) {
-            self.last.class = class;
-            self.last.direction = direction;
+        if self.last_direction() == direction || !ending(self.last_class()) {
+            self.set_last(class, direction);
             return Ruling::invalid(why);
         }
         let shorter = context.knobs[Knob::TcpTimeoutUnacknowledged];
@@ -372,11 +386,13 @@ impl Tcp {
     /// An ACK inside the window: the same one again, or another?
     #[inline(always)]
     fn note_ack(&mut self, segment: &Segment<'_>, direction: Direction, end: Seq, secret: (u64, u64)) {
-        let tag = Last::fold(segment.seq, segment.window, segment.ack, secret);
-        if self.last.direction == direction && self.last.end == end && self.last.tag == tag {
+        let tag = fold(segment, secret);
+        if self.last_direction() == direction && self.windows.last_end == end && self.windows.last_tag == tag {
             self.retrans = self.retrans.wrapping_add(1);
         } else {
-            self.last = Last { direction, end, tag, zero_window: segment.window == 0, ..self.last };
+            self.mark(Mark::LastWasReply, direction == Direction::Reply);
+            self.mark(Mark::ZeroWindow, segment.window == 0);
+            (self.windows.last_end, self.windows.last_tag) = (end, tag);
             self.retrans = 0;
         }
     }
@@ -385,11 +401,10 @@ impl Tcp {
     #[inline(always)]
     fn enter(&mut self, step: Step, direction: Direction, class: Class, context: &Context<'_>) -> Ruling {
         let Step { old, new, .. } = step;
-        self.last.class = class;
-        self.last.direction = direction;
-        self.state = new;
+        self.set_last(class, direction);
+        self.set_state(new);
         if old != new && new == TcpState::FinWait {
-            self.sides[direction as usize].flags |= side_flag::CLOSED_FIRST;
+            self.set(direction, side_flag::CLOSED_FIRST);
         }
         let mut timeout = self.timeout(class, context.knobs);
         let mut assured = false;
@@ -415,16 +430,16 @@ impl Tcp {
     /// Seconds that the connection may now be silent.
     #[inline(always)]
     fn timeout(&self, class: Class, knobs: &Knobs) -> u32 {
-        let own = knobs[STATE_KNOBS[self.state as usize]];
+        let own = knobs[STATE_KNOBS[self.state() as usize]];
         let capped = |knob: Knob| own > knobs[knob];
-        let unacknowledged = (self.sides[0].flags | self.sides[1].flags) & side_flag::UNACKNOWLEDGED != 0;
+        let unacknowledged = (self.flags[0] | self.flags[1]) & side_flag::UNACKNOWLEDGED != 0;
         if u32::from(self.retrans) >= knobs[Knob::TcpMaxRetrans] && capped(Knob::TcpTimeoutMaxRetrans) {
             knobs[Knob::TcpTimeoutMaxRetrans]
         } else if class == Class::Rst {
             knobs[Knob::TcpTimeoutClose]
         } else if unacknowledged && capped(Knob::TcpTimeoutUnacknowledged) {
             knobs[Knob::TcpTimeoutUnacknowledged]
-        } else if self.last.zero_window && capped(Knob::TcpTimeoutMaxRetrans) {
+        } else if self.is(Mark::ZeroWindow) && capped(Knob::TcpTimeoutMaxRetrans) {
             knobs[Knob::TcpTimeoutMaxRetrans]
         } else {
             own

@@ -1,7 +1,9 @@
 //! Sequence numbers compare modulo 2³² (RFC 9293, section 3.4).
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A sequence or acknowledgement number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
 pub(crate) struct Seq(pub(crate) u32);
 
 impl Seq {

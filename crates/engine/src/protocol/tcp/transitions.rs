@@ -33,15 +33,11 @@ impl Class {
         }
     }
 
+    /// Back from its number.
+    #[inline(always)]
     pub(crate) const fn from_number(number: u8) -> Class {
-        match number {
-            0 => Class::Syn,
-            1 => Class::SynAck,
-            2 => Class::Fin,
-            3 => Class::Ack,
-            4 => Class::Rst,
-            _ => Class::Nothing,
-        }
+        use Class::*;
+        [Syn, SynAck, Fin, Ack, Rst, Nothing, Nothing, Nothing][(number & 7) as usize]
     }
 }
 
