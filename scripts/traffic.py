@@ -3,8 +3,12 @@
     traffic.py NAME ADDRESS PORT [SIZE]
 """
 
+import fcntl
+import os
+import select
 import socket
 import struct
+import subprocess
 import sys
 import time
 
@@ -84,7 +88,38 @@ def stream(address, port):
         time.sleep(0.5)
 
 
-PROGRAMS = {"open": open_, "silent": silent, "abort": abort, "half-close": half_close, "echo": echo, "datagram": datagram, "stream": stream}
+def lull(address, port):
+    """Talks, is silent for longer than a short timeout allows, and talks again on the same connection."""
+    with connect(address, port) as peer:
+        for pause in (5, 0.5):
+            peer.sendall(b"GET /small HTTP/1.1\r\nHost: server\r\n\r\n")
+            peer.recv(4096)
+            time.sleep(pause)
+        time.sleep(FOREVER)
+
+
+def cable(namespace):
+    """A link without a link layer: two TUN devices, `eth0` here and `lan` in `namespace`, and what one sends the other receives."""
+    ends = []
+    for name in ("eth0", "lan"):
+        end = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+        ends.append(end)
+    subprocess.run(["ip", "link", "set", "lan", "netns", namespace], check=True)
+    while True:
+        for end in select.select(ends, [], [])[0]:
+            try:
+                os.write(ends[1 - ends.index(end)], os.read(end, 65535))
+            except OSError:
+                # The other end is not up yet: a cable does not care.
+                pass
+
+
+TUNSETIFF = 0x400454CA
+IFF_TUN = 0x0001
+IFF_NO_PI = 0x1000
+
+PROGRAMS = {"cable": cable, "lull": lull, "open": open_, "silent": silent, "abort": abort, "half-close": half_close, "echo": echo, "datagram": datagram, "stream": stream}
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]

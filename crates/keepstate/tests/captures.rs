@@ -3,6 +3,8 @@
 //! `captures/README.md` says how they were recorded. A remaining time may differ by two seconds, since the kernel's table was read a moment after
 //! the last packet; everything else must be the same to the letter.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,6 +111,7 @@ macro_rules! captures {
 }
 
 captures! {
+    expiry "expiry.pcap";
     fragments "fragments.pcap.gz";
     ftp "ftp.pcap";
     mqtt "mqtt.pcapng";

@@ -1,5 +1,7 @@
 //! Replays the corpus of every fuzz target, and some random input beside it, on stable Rust.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
+
 use keepstate_fuzz_bodies::{Dice, TARGETS, tell};
 use std::collections::BTreeSet;
 use std::fs;
