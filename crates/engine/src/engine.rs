@@ -15,9 +15,9 @@ use crate::log::Log;
 use crate::table::key::HashKeys;
 use crate::table::{Reference, Table};
 use crate::time::Clock;
-use crate::track::Identity;
+use crate::track::{Identity, is_own_icmp};
 use crate::{
-    Counters, Direction, Entry, Event, EventMask, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
+    Counters, Direction, Entry, Event, EventMask, Info, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
 };
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -142,8 +142,9 @@ impl Engine {
             Identity::Tuple(probe) => probe,
             Identity::About => {
                 let outcome = self.relate(packet, zone, now);
-                return self.settle(outcome);
+                return self.settle_icmp(outcome);
             }
+            Identity::None(outcome) if is_own_icmp(packet) => return self.settle_icmp(*outcome),
             Identity::None(outcome) => return self.settle(*outcome),
         };
         while let Some(reference) = self.table.find(probe) {
@@ -156,13 +157,21 @@ impl Engine {
 
     /// Counts a packet that has no connection.
     pub(crate) fn settle(&mut self, outcome: Outcome) -> Passage {
+        self.counters.invalid += u64::from(outcome.info == Info::Invalid);
+        self.settle_uncounted(outcome)
+    }
+
+    fn settle_uncounted(&mut self, outcome: Outcome) -> Passage {
         if let Some(why) = outcome.why {
             self.note(why);
         }
-        if outcome.info == crate::Info::Invalid {
-            self.counters.invalid += 1;
-        }
         Passage { outcome, fresh: None }
+    }
+
+    /// As [`Engine::settle`]; Linux counts bad ICMP messages as errors, not as invalid.
+    fn settle_icmp(&mut self, outcome: Outcome) -> Passage {
+        self.counters.error += u64::from(outcome.info == Info::Invalid);
+        self.settle_uncounted(outcome)
     }
 
     pub(crate) fn note(&mut self, why: Why) {

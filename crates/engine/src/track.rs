@@ -53,7 +53,7 @@ impl Engine {
     fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Identity> {
         let invalid = |why| Identity::None(Outcome::invalid(why));
         let message = icmp::Message::parse(packet.transport()).map_err(|refusal| invalid(Why::Refused(refusal)))?;
-        if (packet.protocol() == protocol::ICMP) == (packet.family() == Family::V4) {
+        if is_own_icmp(packet) {
             if self.knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
                 return Err(invalid(Why::Checksum));
             }
@@ -308,6 +308,11 @@ impl Engine {
     pub(crate) fn handle_of(&self, slot: u32) -> Handle {
         Handle { slot, stamp: self.table.records.hot(slot).map_or(0, |hot| hot.stamp(self.secret.0)) }
     }
+}
+
+/// ICMP in IPv4, or ICMPv6 in IPv6?
+pub(crate) fn is_own_icmp(packet: &Packet<'_>) -> bool {
+    matches!((packet.protocol(), packet.family()), (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6))
 }
 
 /// Counts a packet, if its connection counts.
