@@ -3,7 +3,10 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
+mod lint;
 mod oracle;
+mod soak;
 
 /// The project's own jobs.
 #[derive(Parser)]
@@ -15,11 +18,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Job {
+    Bench(bench::Bench),
+    Lint(lint::Lint),
     Oracle(oracle::Oracle),
+    Soak(soak::Soak),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().job {
+        Job::Bench(job) => job.run(),
+        Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
         Job::Oracle(job) => job.run(),
+        Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),
     }
 }
