@@ -3,6 +3,8 @@
 //! A story begins with both tables empty. After a divergence its flow is set aside, because all that follows in it would differ too; the other
 //! flows go on.
 use super::coverage::Coverage;
+use super::craft;
+use std::borrow::Cow;
 use super::dump::Dump;
 use super::kernel::{Kernel, Toward};
 use super::row::Row;
@@ -60,6 +62,8 @@ pub struct Judges {
     dump: Dump,
     engine: Engine,
     reassembler: Reassembler,
+    /// Counts playings.
+    playing: u16,
     /// Where fragments are put together.
     whole: Vec<u8>,
     /// Knobs as they stand in the kernel, so that only changes are written.
@@ -73,7 +77,7 @@ impl Judges {
     pub fn new(kernel: Kernel) -> Result<Judges> {
         let engine = Engine::new(Knobs::default(), Secret([0; 16]), Instant(0));
         let coverage = Coverage::default();
-        Ok(Judges { kernel, dump: Dump::open()?, engine, reassembler: reassembler(), whole: Vec::new(), written: HashMap::new(), coverage, why: None })
+        Ok(Judges { kernel, dump: Dump::open()?, engine, reassembler: reassembler(), whole: Vec::new(), playing: 0, written: HashMap::new(), coverage, why: None })
     }
 
     /// Plays a story from its beginning.
@@ -88,7 +92,8 @@ impl Judges {
             if !story.slow && now - began > LONGEST.as_nanos() as u64 {
                 break;
             }
-            let heard = self.pass(step.toward, &step.bytes, Instant(now))?;
+            let bytes = self.own_identification(&step.bytes);
+            let heard = self.pass(step.toward, &bytes, Instant(now))?;
             findings.heard.push(heard);
             let flow = step.flow;
             let [kernel, engine] = heard;
@@ -140,6 +145,7 @@ impl Judges {
             }
         }
         self.reassembler = reassembler();
+        self.playing = self.playing.wrapping_add(1);
         let knobs = story.engine_knobs()?;
         self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(system::monotonic()));
         Ok(())
@@ -155,6 +161,17 @@ impl Judges {
             Ok(packet) => self.track(&packet, now)?,
         };
         Ok([kernel, engine])
+    }
+
+    /// An IPv6 fragment with an identification that no earlier playing used.
+    fn own_identification<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let fragment = bytes.len() > 48 && bytes[0] >> 4 == 6 && bytes[6] == craft::FRAGMENT;
+        if !fragment {
+            return Cow::Borrowed(bytes);
+        }
+        let mut bytes = bytes.to_vec();
+        bytes[44..46].copy_from_slice(&self.playing.to_be_bytes());
+        Cow::Owned(bytes)
     }
 
     /// The engine's way with a fragment: nothing is heard until its datagram is whole.
@@ -192,11 +209,15 @@ impl Judges {
         Ok(Heard::from(outcome))
     }
 
-    /// Sends what is missing of datagrams that still wait for fragments, so that the next story finds no queues.
+    /// Sends what is missing of IPv4 datagrams that still wait for fragments, so that the next story finds no queues. (IPv6 has identifications
+    /// enough for each playing to have its own.)
     fn finish_fragments(&mut self, story: &Story) -> Result<()> {
         for step in &story.steps {
             if self.reassembler.waiting() == 0 {
                 break;
+            }
+            if step.bytes.first().is_none_or(|octet| octet >> 4 != 4) {
+                continue;
             }
             let before = self.reassembler.waiting();
             for piece in step.siblings.iter() {
@@ -209,9 +230,17 @@ impl Judges {
         Ok(())
     }
 
+    /// The kernel's table. A dump loses entries when somebody resizes the table meanwhile (it is one for the whole machine): if it is shorter than
+    /// ours, it is read again.
+    fn rows(&mut self) -> Result<Vec<Row>> {
+        let rows = self.dump.rows()?;
+        let ours = self.engine.entries(Instant(system::monotonic())).count();
+        if rows.len() < ours { self.dump.rows() } else { Ok(rows) }
+    }
+
     /// Compares the tables, connection by connection.
     fn compare(&mut self, at: usize, aside: &mut HashSet<Flow>, divergences: &mut Vec<Divergence>) -> Result<()> {
-        let rows = self.dump.rows()?;
+        let rows = self.rows()?;
         let now = Instant(system::monotonic());
         let mut ours: HashMap<Tuple, Row> =
             self.engine.entries(now).map(|entry| (entry.original, Row::from(&entry))).collect();
@@ -253,7 +282,7 @@ impl Judges {
 }
 
 fn reassembler() -> Reassembler {
-    Reassembler::new((1, 2), Limits::default())
+    Reassembler::new((1, 2), Limits { memory: 256 << 20, ..Limits::default() })
 }
 
 fn wait_until(time: u64) {
