@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod lint;
+mod oracle;
 mod soak;
 
 /// The project's own jobs.
@@ -17,12 +18,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Job {
     Lint(lint::Lint),
+    Oracle(oracle::Oracle),
     Soak(soak::Soak),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().job {
         Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
+        Job::Oracle(job) => job.run(),
         Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),
     }
 }
