@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod lint;
 mod oracle;
 mod soak;
@@ -17,6 +18,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Job {
+    Bench(bench::Bench),
     Lint(lint::Lint),
     Oracle(oracle::Oracle),
     Soak(soak::Soak),
@@ -24,6 +26,7 @@ enum Job {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().job {
+        Job::Bench(job) => job.run(),
         Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
         Job::Oracle(job) => job.run(),
         Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),
