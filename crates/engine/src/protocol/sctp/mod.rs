@@ -30,7 +30,7 @@ const _: () = assert!(size_of::<Sctp>() <= 16);
 const HEARTBEAT_FAILED: u8 = 1;
 /// It came from the reply direction.
 const FAILED_IN_REPLY: u8 = 2;
-/// An INIT came from the original direction, and no COOKIE ACK since; the next bit is for the reply direction.
+/// An INIT with a new tag came from the original direction, and no COOKIE ACK since; the next bit is for the reply direction.
 const INIT_SEEN: u8 = 4;
 
 /// Why a packet is no part of an association.
@@ -79,7 +79,10 @@ impl Sctp {
             next(Direction::Original, chunk.kind, SctpState::None).ok_or(Fault::First)?;
             match chunk.kind {
                 Kind::Init if header.tag != 0 => return Err(Fault::Tag),
-                Kind::Init => sctp.tags = [0, chunk.initiate_tag()?],
+                Kind::Init => {
+                    sctp.tags = [0, chunk.initiate_tag()?];
+                    sctp.flags = init_seen(Direction::Original);
+                }
                 Kind::Heartbeat => sctp.tags = [header.tag, sctp.tag(Direction::Reply)],
                 // An answer to somebody who has forgotten: it carries the tag of the direction that is still to speak.
                 Kind::ShutdownAck => sctp.tags = [sctp.tag(Direction::Original), header.tag],
@@ -170,8 +173,15 @@ impl Sctp {
         match chunk.kind {
             Kind::Init => {
                 let tag = chunk.initiate_tag()?;
-                self.know(other, tag);
-                self.flags |= init_seen(direction);
+                // Sent again with the tag it had, it asks for nothing new.
+                if tag != self.tag(other) {
+                    self.know(other, tag);
+                    // Of two that collided, the one sent again wins: the other end has given up its own.
+                    if self.flags & init_seen(direction) != 0 {
+                        self.flags &= !init_seen(other);
+                    }
+                    self.flags |= init_seen(direction);
+                }
             }
             Kind::InitAck => {
                 let tag = chunk.initiate_tag()?;
