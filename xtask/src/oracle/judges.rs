@@ -4,7 +4,6 @@
 //! flows go on.
 use super::coverage::Coverage;
 use super::craft;
-use std::borrow::Cow;
 use super::dump::Dump;
 use super::kernel::{Kernel, Toward};
 use super::row::Row;
@@ -16,6 +15,7 @@ use anyhow::{Result, bail};
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret, Tuple, Why, Zone};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
 use keepstate_wire::{Family, Packet, Refusal};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -77,7 +77,17 @@ impl Judges {
     pub fn new(kernel: Kernel) -> Result<Judges> {
         let engine = Engine::new(Knobs::default(), Secret([0; 16]), Instant(0));
         let coverage = Coverage::default();
-        Ok(Judges { kernel, dump: Dump::open()?, engine, reassembler: reassembler(), whole: Vec::new(), playing: 0, written: HashMap::new(), coverage, why: None })
+        Ok(Judges {
+            kernel,
+            dump: Dump::open()?,
+            engine,
+            reassembler: reassembler(),
+            whole: Vec::new(),
+            playing: 0,
+            written: HashMap::new(),
+            coverage,
+            why: None,
+        })
     }
 
     /// Plays a story from its beginning.
@@ -186,7 +196,9 @@ impl Judges {
                 Ok(packet) => self.track(&packet, now)?,
                 Err(refusal) => self.refuse(refusal),
             },
-            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => self.track(packet, now)?,
+            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => {
+                self.track(packet, now)?
+            }
             Err(refusal) => self.refuse(refusal),
         };
         self.whole = whole;
