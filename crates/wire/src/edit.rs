@@ -3,8 +3,9 @@
 //! A [`Rewrite`] borrows one datagram for as long as it is changed. Checksums are updated from what changed, not computed
 //! anew (RFC 1624): a checksum that was wrong before stays wrong by as much, and a NAT does not hide damage. The one
 //! exception is SCTP, whose CRC32c is computed over the packet. Lengths and positions never change.
+use crate::checksum::Sum;
 use crate::packet::protocol;
-use crate::{Addresses, Family, Packet, Refusal, checksum};
+use crate::{Addresses, Family, Packet, Quote, Refusal, checksum};
 
 /// A datagram that is being changed.
 #[derive(Debug)]
@@ -15,8 +16,8 @@ pub struct Rewrite<'a> {
     transport_at: usize,
     /// A transport header begins at `transport_at`: this is not a later fragment.
     has_transport: bool,
-    /// All of the transport part is here.
-    is_whole: bool,
+    /// What is known of the transport part.
+    extent: Extent,
 }
 
 impl<'a> Rewrite<'a> {
@@ -34,10 +35,16 @@ impl<'a> Rewrite<'a> {
         let transport_at = packet.transport_at();
         let has_transport = fragment.is_none_or(|fragment| fragment.offset == 0);
         let is_whole = !packet.is_snapped() && fragment.is_none_or(|fragment| fragment.offset == 0 && !fragment.more);
+        let extent = if is_whole { Extent::Whole } else { Extent::Part };
         let len = packet.bytes().len();
         // Padding behind the datagram is not part of it, and an SCTP checksum must not cover it.
         let bytes = bytes.get_mut(..len).unwrap_or_default();
-        Ok(Rewrite { bytes, family, protocol, transport_at, has_transport, is_whole })
+        Ok(Rewrite { bytes, family, protocol, transport_at, has_transport, extent })
+    }
+
+    /// The datagram as it is now.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
     }
 
     /// Changes both addresses. False, and nothing is changed, when the family is not the datagram's.
@@ -80,19 +87,40 @@ impl<'a> Rewrite<'a> {
     pub fn ports(&mut self, source: u16, destination: u16) -> bool {
         let is_sctp = self.protocol == protocol::SCTP;
         let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE);
-        if !self.has_transport || !(covers_all || is_sctp && self.is_whole) {
+        if !self.has_transport || !(covers_all || is_sctp && self.extent != Extent::Part) {
             return false;
         }
         let [a, b] = source.to_be_bytes();
         let [c, d] = destination.to_be_bytes();
-        self.replace_transport(0, &[a, b, c, d]) && (!is_sctp || self.sctp_checksum())
+        let is_summed = is_sctp && self.extent == Extent::Whole;
+        self.replace_transport(0, &[a, b, c, d]) && (!is_summed || self.sctp_checksum())
     }
 
     /// Changes the identifier of an ICMP or ICMPv6 query. False, and nothing is changed, when this is no ICMP.
     pub fn icmp_id(&mut self, id: u16) -> bool {
-        let is_icmp =
-            matches!((self.protocol, self.family), (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6));
-        is_icmp && self.has_transport && self.replace_transport(4, &id.to_be_bytes())
+        self.icmp_checksum().is_some() && self.replace_transport(4, &id.to_be_bytes())
+    }
+
+    /// Changes the packet that an ICMP error quotes: `change` is given the quote, whose own checksums follow as far as the
+    /// quote reaches, and the error's checksum follows the quote. False, and nothing is changed, when this is no ICMP or
+    /// the quote cannot be read. Only for errors: what else ICMP carries is not a quote.
+    pub fn quoted(&mut self, change: impl FnOnce(&mut Rewrite<'_>)) -> bool {
+        let (family, Some((check_at, zero))) = (self.family, self.icmp_checksum()) else { return false };
+        let Some(body) = self.bytes.get_mut(self.transport_at + 8..) else { return false };
+        let Ok(quote) = Quote::parse(body, family) else { return false };
+        let (protocol, transport_at) = (quote.protocol, body.len() - quote.transport.len());
+        let before = Sum::new().octets(body).finish();
+        let extent = Extent::Quote;
+        change(&mut Rewrite { bytes: body, family, protocol, transport_at, has_transport: true, extent });
+        let after = Sum::new().octets(body).finish();
+        // The two sums are complements: exchanged, they are what was there and what is there now.
+        self.mend(check_at, zero, &after.to_be_bytes(), &before.to_be_bytes());
+        true
+    }
+
+    fn icmp_checksum(&self) -> Option<(usize, ZeroIs)> {
+        let is_icmp = matches!(self.protocol, protocol::ICMP | protocol::ICMPV6);
+        if is_icmp { self.internet_checksum() } else { None }
     }
 
     fn replace_transport<const N: usize>(&mut self, at: usize, new: &[u8; N]) -> bool {
@@ -142,6 +170,17 @@ impl<'a> Rewrite<'a> {
         field.copy_from_slice(&crc.to_le_bytes());
         true
     }
+}
+
+/// How much of the transport part there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of it.
+    Whole,
+    /// A fragment, or what a capture kept: the rest exists elsewhere.
+    Part,
+    /// What an ICMP error quotes. Nobody can check it, so that an SCTP checksum is left alone.
+    Quote,
 }
 
 /// What a checksum field of zero says.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Inputs made from each file of the corpus, and from nothing, a target.
-const ROUNDS: usize = 1000;
+const ROUNDS: usize = 600;
 
 /// What random stories must lead to, to be worth telling.
 const REACHED: &[&str] = &[

@@ -73,7 +73,16 @@ impl Judges {
     pub fn new(kernel: Kernel) -> Result<Judges> {
         let engine = Engine::new(Knobs::default(), Secret([0; 16]), Instant(0));
         let coverage = Coverage::default();
-        Ok(Judges { kernel, dump: Dump::open()?, engine, reassembler: reassembler(), whole: Vec::new(), written: HashMap::new(), coverage, why: None })
+        Ok(Judges {
+            kernel,
+            dump: Dump::open()?,
+            engine,
+            reassembler: reassembler(),
+            whole: Vec::new(),
+            written: HashMap::new(),
+            coverage,
+            why: None,
+        })
     }
 
     /// Plays a story from its beginning.
@@ -169,7 +178,9 @@ impl Judges {
                 Ok(packet) => self.track(&packet, now)?,
                 Err(refusal) => self.refuse(refusal),
             },
-            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => self.track(packet, now)?,
+            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => {
+                self.track(packet, now)?
+            }
             Err(refusal) => self.refuse(refusal),
         };
         self.whole = whole;

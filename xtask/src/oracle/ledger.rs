@@ -38,7 +38,9 @@ pub fn describe(step: &Step) -> String {
 fn describe_fragment(bytes: &[u8]) -> Option<String> {
     let (id, field, unit, protocol) = match bytes.first()? >> 4 {
         4 => (u32::from(word(bytes, 4)), word(bytes, 6) & 0x3fff, 8, *bytes.get(9)?),
-        6 if *bytes.get(6)? == craft::FRAGMENT => (long(bytes, 44), word(bytes, 42).rotate_right(3), 8, *bytes.get(40)?),
+        6 if *bytes.get(6)? == craft::FRAGMENT => {
+            (long(bytes, 44), word(bytes, 42).rotate_right(3), 8, *bytes.get(40)?)
+        }
         _ => return None,
     };
     // IPv4 has "more" above the offset, IPv6 below it; rotated, bit 13 says it in both.
@@ -223,7 +225,9 @@ fn read_packet(toward: Toward, words: &[&str], number: u32) -> Result<Step> {
 }
 
 fn octets(hex: &str) -> Result<Vec<u8>> {
-    if let Some((start, (count, last))) = hex.split_once('+').and_then(|(start, rest)| Some((start, rest.split_once('*')?))) {
+    if let Some((start, (count, last))) =
+        hex.split_once('+').and_then(|(start, rest)| Some((start, rest.split_once('*')?)))
+    {
         let mut bytes = octets(start)?;
         let last = octets(last)?.first().copied().context("an octet to repeat")?;
         bytes.resize(bytes.len() + count.parse::<u16>()? as usize, last);

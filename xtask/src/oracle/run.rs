@@ -68,7 +68,13 @@ pub fn run(judges: &mut Judges, plan: &Plan) -> Result<u64> {
 }
 
 /// Makes a divergence short and prints it, unless one like it was printed.
-fn show(judges: &mut Judges, story: &Story, divergence: &Divergence, title: &str, shown: &mut HashSet<String>) -> Result<()> {
+fn show(
+    judges: &mut Judges,
+    story: &Story,
+    divergence: &Divergence,
+    title: &str,
+    shown: &mut HashSet<String>,
+) -> Result<()> {
     let Some((short, root)) = shrink(judges, story, divergence)? else {
         if shown.insert(divergence.kind.clone()) {
             println!("\n# NOT REPRODUCED: {title}\n#   kernel {}, engine {}", divergence.kernel, divergence.engine);

@@ -125,3 +125,51 @@ fn a_later_fragment_has_only_addresses_to_change() {
     assert_eq!(bytes[20..], behind);
     assert_eq!(Packet::parse(&bytes).unwrap().addresses(), NEW_V4);
 }
+
+/// An ICMP error that quotes `len` octets of `quoted`, with a right checksum.
+fn error_about(quoted: &[u8], len: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let quote = &quoted[..len.min(quoted.len())];
+    if quoted[0] >> 4 == 4 {
+        v4().icmpv4_raw(3, 1, [0; 4]).write(&mut bytes, quote).unwrap();
+    } else {
+        v6().icmpv6_raw(1, 0, [0; 4]).write(&mut bytes, quote).unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn a_quote_is_changed_with_all_checksums_that_cover_it() {
+    for inner in samples() {
+        let is_v4 = inner[0] >> 4 == 4;
+        let (new, header, outer) = if is_v4 { (NEW_V4, 20, 28) } else { (NEW_V6, 40, 48) };
+        for len in [header, header + 4, header + 7, header + 8, inner.len()] {
+            let mut bytes = error_about(&inner, len);
+            assert!(is_right(&bytes));
+            let before = Packet::parse(&inner).unwrap();
+            let is_icmp = matches!(before.protocol(), 1 | 58);
+            let changed = Rewrite::new(&mut bytes).unwrap().quoted(|quote| {
+                assert!(quote.addresses(new));
+                let has_room = len >= header + if is_icmp { 6 } else { 4 };
+                assert_eq!(if is_icmp { quote.icmp_id(99) } else { quote.ports(1024, 9) }, has_room);
+            });
+            assert!(changed && is_right(&bytes), "{len} octets of {inner:?}");
+            if len == inner.len() {
+                let after = Packet::parse(&bytes[outer..]).unwrap();
+                assert_eq!(after.addresses(), new);
+                assert!(after.transport_checksum_ok(), "{inner:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_error_or_quotes_nothing_is_left_alone() {
+    let mut plain = samples().swap_remove(0);
+    let before = plain.clone();
+    assert!(!Rewrite::new(&mut plain).unwrap().quoted(|_| unreachable!()));
+    assert_eq!(plain, before);
+    let mut short = error_about(&before, 19);
+    assert!(!Rewrite::new(&mut short).unwrap().quoted(|_| unreachable!()));
+    assert!(is_right(&short));
+}

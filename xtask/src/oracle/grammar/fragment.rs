@@ -31,7 +31,13 @@ pub fn steps(toward: Toward, whole: &[u8], ident: u32, random: &mut Random, into
         pieces.insert(random.below(pieces.len() + 1), odd);
     }
     let flow = Flow::of_packet(whole);
-    into.extend(pieces.into_iter().map(|bytes| Step { not_before: 0, toward, bytes, flow, siblings: siblings.clone() }));
+    into.extend(pieces.into_iter().map(|bytes| Step {
+        not_before: 0,
+        toward,
+        bytes,
+        flow,
+        siblings: siblings.clone(),
+    }));
 }
 
 /// Another length, another offset, or another end.
