@@ -2,3 +2,6 @@
 
 pub mod filter;
 pub mod format;
+
+#[cfg(test)]
+mod sample;
