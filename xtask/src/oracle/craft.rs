@@ -196,7 +196,7 @@ pub fn put_checksum(bytes: &mut [u8], at: usize, ends: Ends, protocol: u8, wrong
         return;
     }
     bytes[at..at + 2].fill(0);
-    let mut check = checksum(ends, protocol, bytes, usize::MAX);
+    let mut check = checksum(ends, protocol, bytes);
     if check == 0 && protocol == UDP {
         check = 0xffff;
     }

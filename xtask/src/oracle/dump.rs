@@ -48,7 +48,7 @@ impl Dump {
         self.ask(DELETE, REQUEST | ACKNOWLEDGE, |_, _| {})
     }
 
-    /// The counters of `conntrack -S`, summed over processors, by attribute number: see [`Statistic`].
+    /// The counters of `conntrack -S`, summed over processors, by attribute number: see [`statistic`].
     pub fn statistics(&mut self) -> Result<HashMap<u16, u64>> {
         let mut sums = HashMap::new();
         self.ask(STATISTICS, REQUEST | WHOLE, |_, body| {
@@ -95,10 +95,9 @@ impl Dump {
 
 /// Counters of `conntrack -S`, by the kernel's attribute numbers.
 pub mod statistic {
-    pub const INVALID: u16 = 4;
-    pub const INSERT_FAILED: u16 = 9;
-    pub const DROP: u16 = 10;
-    pub const EARLY_DROP: u16 = 11;
+    /// Those that traffic alone can move, with their names.
+    pub const COMPARED: [(u16, &str); 6] =
+        [(4, "invalid"), (12, "error"), (9, "insert_failed"), (10, "drop"), (11, "early_drop"), (14, "clash_resolve")];
 }
 
 fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {

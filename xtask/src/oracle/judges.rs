@@ -4,7 +4,7 @@
 //! flows go on.
 use super::coverage::Coverage;
 use super::craft;
-use super::dump::Dump;
+use super::dump::{Dump, statistic};
 use super::kernel::{Kernel, Toward};
 use super::row::Row;
 use super::step::Flow;
@@ -66,6 +66,8 @@ pub struct Judges {
     playing: u16,
     /// Where fragments are put together.
     whole: Vec<u8>,
+    /// The kernel's counters when the story began.
+    statistics: HashMap<u16, u64>,
     /// Knobs as they stand in the kernel, so that only changes are written.
     written: HashMap<Knob, u64>,
     pub coverage: Coverage,
@@ -84,6 +86,7 @@ impl Judges {
             reassembler: reassembler(),
             whole: Vec::new(),
             playing: 0,
+            statistics: HashMap::new(),
             written: HashMap::new(),
             coverage,
             why: None,
@@ -123,6 +126,7 @@ impl Judges {
             let due = care == Care::EachStep || at % CHECKPOINT == CHECKPOINT - 1;
             if due {
                 self.compare(at, &mut aside, &mut findings.divergences)?;
+                self.compare_statistics(at, &mut findings.divergences)?;
             }
             if care == Care::EachStep && !findings.divergences.is_empty() {
                 break;
@@ -131,6 +135,7 @@ impl Judges {
         let last = findings.heard.len().saturating_sub(1);
         if findings.divergences.is_empty() || care == Care::Sweep {
             self.compare(last, &mut aside, &mut findings.divergences)?;
+            self.compare_statistics(last, &mut findings.divergences)?;
         }
         self.finish_fragments(story)?;
         Ok(findings)
@@ -148,6 +153,7 @@ impl Judges {
     /// Empties both tables and sets the story's knobs on both sides.
     fn prepare(&mut self, story: &Story) -> Result<()> {
         self.dump.flush()?;
+        self.statistics = self.dump.statistics()?;
         for (knob, value) in story.values() {
             if self.written.get(&knob) != Some(&value) {
                 self.kernel.set(knob.name(), value)?;
@@ -237,6 +243,26 @@ impl Judges {
                 if self.reassembler.waiting() < before {
                     break;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the counters of `conntrack -S`, as long as nothing else differs.
+    fn compare_statistics(&mut self, at: usize, divergences: &mut Vec<Divergence>) -> Result<()> {
+        if !divergences.is_empty() {
+            return Ok(());
+        }
+        let now = self.dump.statistics()?;
+        let ours = self.engine.counters();
+        let ours = [ours.invalid, ours.error, ours.insert_failed, ours.drop, ours.early_drop, ours.clash_resolve];
+        for ((number, name), engine) in statistic::COMPARED.into_iter().zip(ours) {
+            let at_start = self.statistics.get(&number).copied().unwrap_or(0);
+            let kernel = now.get(&number).copied().unwrap_or(0) - at_start;
+            if kernel != engine {
+                let kind = format!("statistics: {name}");
+                divergences.push(Divergence { at, flow: None, kind, kernel: kernel.to_string(), engine: engine.to_string() });
+                return Ok(());
             }
         }
         Ok(())

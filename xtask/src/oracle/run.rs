@@ -77,7 +77,8 @@ fn show(
 ) -> Result<()> {
     let Some((short, root)) = shrink(judges, story, divergence)? else {
         if shown.insert(divergence.kind.clone()) {
-            println!("\n# NOT REPRODUCED: {title}\n#   kernel {}, engine {}", divergence.kernel, divergence.engine);
+            let step = story.steps.get(divergence.at).map(ledger::describe).unwrap_or_default();
+            println!("\n# NOT REPRODUCED: {title}\n# {step}\n#   kernel {}, engine {}", divergence.kernel, divergence.engine);
         }
         return Ok(());
     };
