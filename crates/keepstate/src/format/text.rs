@@ -160,7 +160,7 @@ mod tests {
         for seed in 0..1u128 << 16 {
             // Sixteen bits choose which of the eight words are zero and which are small.
             let words = (0..8).fold(0, |sum: u128, at| {
-                let word = if seed >> at & 1 == 0 { 0 } else { 0xf << (seed >> (8 + at) & 1) * 12 };
+                let word = if (seed >> at) & 1 == 0 { 0 } else { 0xf << (((seed >> (8 + at)) & 1) * 12) };
                 sum << 16 | word
             });
             let address = Ipv6Addr::from(words);
