@@ -186,7 +186,7 @@ fn sctp() {
         let (_, rest) = text.split_once("<state>").unwrap();
         rest.split_once('<').unwrap().0.to_owned()
     };
-    // Recorded of the first eight; conntrack has no word for the ninth.
+    // Recorded of the first eight; `conntrack -I` cannot make the ninth.
     let states: Vec<_> = SctpState::ALL.iter().take(8).map(|state| in_xml(*state)).collect();
     assert_eq!(
         states,

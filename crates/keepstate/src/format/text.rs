@@ -1,4 +1,5 @@
 //! A buffer of text: numbers and addresses are appended to it without further memory.
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Text on its way out. It is filled, written and cleared, over and over; it grows to its largest need once.
@@ -102,6 +103,14 @@ impl Text {
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// For what writes itself, such as a time; it cannot fail.
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text);
+        Ok(())
     }
 }
 
