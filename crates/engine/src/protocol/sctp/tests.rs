@@ -134,6 +134,7 @@ ledgers! {
     error "error",
     an_opener_without_answer "unanswered",
     partly_invalid "partial",
+    init_again "init-again",
     random_packets "random",
 }
 
