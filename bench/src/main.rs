@@ -1,2 +1,25 @@
-//! x
-fn main() {}
+//! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`.
+//!
+//! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
+mod linux;
+mod memory;
+mod ours;
+mod replay;
+mod segment;
+mod table;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+enum Bench {
+    Table(table::Table),
+    Replay(replay::Replay),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Bench::parse() {
+        Bench::Table(table) => table.run(),
+        Bench::Replay(replay) => replay.run(),
+    }
+}

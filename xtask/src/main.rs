@@ -1,2 +1,34 @@
-//! x
-fn main() {}
+//! The project's own jobs, as `cargo xtask JOB`: one module a job.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod bench;
+mod lint;
+mod oracle;
+mod soak;
+
+/// The project's own jobs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    Bench(bench::Bench),
+    Lint(lint::Lint),
+    Oracle(oracle::Oracle),
+    Soak(soak::Soak),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().job {
+        Job::Bench(job) => job.run(),
+        Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
+        Job::Oracle(job) => job.run(),
+        Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),
+    }
+}

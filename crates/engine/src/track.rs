@@ -358,7 +358,7 @@ pub(crate) fn ports(transport: &[u8]) -> Result<u32, Refusal> {
 
 /// The call id of enhanced GRE (RFC 2637) is its key; other GRE has none.
 pub(crate) fn gre_key(transport: &[u8]) -> Result<u32, Refusal> {
-    Ok(u32::from(gre::Header::parse(transport)?.call_id.unwrap_or(0)))
+    Ok(u32::from(gre::key(transport)?.unwrap_or(0)))
 }
 
 /// The id is the source's key, type and code the destination's.

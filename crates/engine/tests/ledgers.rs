@@ -11,6 +11,7 @@
 //! │  flags of SAFRPU, or - for none
 //! > from the client, < from the server
 //! ```
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 mod common;
 
 use common::{CLIENT, SERVER, Segment, tcp};

@@ -71,6 +71,20 @@ pub fn internet(octets: &[u8]) -> u16 {
     Sum::new().octets(octets).finish()
 }
 
+/// Whether twenty octets, a plain IPv4 header, hold their own right checksum.
+#[inline(always)]
+pub(crate) fn holds_20(header: &[u8; 20]) -> bool {
+    let &[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = header;
+    let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let second = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+    let third = u64::from(u32::from_ne_bytes([q, r, s, t]));
+    let (sum, carry) = first.overflowing_add(second);
+    let (sum, more) = sum.overflowing_add(third + u64::from(carry));
+    // After a second carry the sum is under 2³³, so that bringing it in cannot carry again.
+    let sum = sum.wrapping_add(u64::from(more));
+    fold(sum) == 0xffff
+}
+
 /// The checksum `check` after one 16-bit word it covers went from `old` to `new` (RFC 1624, equation 3).
 #[inline]
 pub fn update_u16(check: u16, old: u16, new: u16) -> u16 {
@@ -107,15 +121,14 @@ pub fn sctp(packet: &[u8]) -> Option<u32> {
     Some(!crc32c_more(crc32c_more(crc32c_more(!0, before), &[0; 4]), after))
 }
 
-#[inline]
+#[inline(always)]
 fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    // Three octets of carry at most are left by now, and the last addition brings them in.
-    let sum = (sum >> 16) + (sum & 0xffff);
-    (sum & 0xffff) as u16
+    // Halves are added with a carry that comes back in: first of 32 bits, then of 16.
+    let low = (sum & 0xffff_ffff) as u32;
+    let (sum, carry) = low.overflowing_add((sum >> 32) as u32);
+    let sum = sum.wrapping_add(u32::from(carry));
+    let (sum, carry) = ((sum & 0xffff) as u16).overflowing_add((sum >> 16) as u16);
+    sum.wrapping_add(u16::from(carry))
 }
 
 fn crc32c_more(mut crc: u32, octets: &[u8]) -> u32 {
@@ -174,4 +187,45 @@ const fn crc_tables() -> [[u32; 256]; 8] {
         slice += 1;
     }
     tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_sums() {
+        // RFC 1071, section 3, and the check value of CRC-32C.
+        assert_eq!(internet(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0x220d);
+        assert_eq!(internet(&[]), 0xffff);
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624() {
+        // Section 4: a field goes from 0x5555 to 0x3285 under the checksum 0xdd2f, and equation 3 gives zero.
+        assert_eq!(update_u16(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn a_plain_header_is_judged_as_any_octets_are() {
+        let mut header = [0xffu8; 20];
+        let mut state = 1u32;
+        for round in 0..10_000 {
+            for octet in &mut header {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // Many octets of ones, so that carries are met at every place.
+                *octet = if state >> 30 == 0 { (state >> 16 & 0xff) as u8 } else { 0xff };
+            }
+            if round % 2 == 0 {
+                header[10..12].copy_from_slice(&[0, 0]);
+                let check = internet(&header);
+                header[10..12].copy_from_slice(&check.to_be_bytes());
+            }
+            let holds = Sum::new().octets(&header).holds();
+            assert_eq!(holds_20(&header), holds, "{header:?}");
+            assert!(holds || round % 2 == 1, "{header:?}");
+        }
+    }
 }

@@ -46,3 +46,28 @@ pub fn key(transport: &[u8]) -> Result<Option<u16>, Refusal> {
 
 /// The EtherType that RFC 2637 gives to PPP.
 const PPP: u16 = 0x880b;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each line was seen on Linux 6.18.
+    #[test]
+    fn only_enhanced_gre_with_ppp_has_a_key() {
+        assert_eq!(key(&[0x20, 1, 0x88, 0x0b, 0, 4, 0x12, 0x34, 9]), Ok(Some(0x1234)));
+        assert_eq!(key(&[0x20, 1, 8, 0, 0, 4, 0, 9]), Err(Refusal::GreProtocol));
+        for keyless in [&[][..], &[0, 0, 8], &[0, 0, 8, 0, 1], &[0x20, 1, 0x88, 0x0b, 0, 4], &[0, 2, 8, 0, 1, 1, 1, 1]]
+        {
+            assert_eq!(key(keyless), Ok(None), "{keyless:?}");
+        }
+    }
+
+    #[test]
+    fn headers_as_they_are() {
+        let plain = Header { version: 0, protocol: 0x0800, call_id: None };
+        assert_eq!(Header::parse(&[0, 0, 8, 0]), Ok(plain));
+        assert_eq!(Header::parse(&[0, 0, 8]), Err(Refusal::GreTruncated));
+        assert_eq!(Header::parse(&[0x20, 1, 0x88, 0x0b, 0, 4, 0]), Err(Refusal::GreTruncated));
+        assert_eq!(Header::parse(&[0, 2, 8, 0]), Err(Refusal::GreVersion));
+    }
+}

@@ -3,9 +3,9 @@
 //! A [`Packet`] borrows the octets it was parsed from and holds a few positions in them. It is made by one check of the
 //! IP header (and of IPv6 extension headers) and then only read. It never judges the transport header: that is for the
 //! views in [`crate::tcp`] and its neighbours.
-use crate::Refusal;
 use crate::checksum::{self, Sum};
 use crate::extension::{self, Walk};
+use crate::{Refusal, ipv4};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,13 +63,13 @@ pub struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// Checks `bytes`, one datagram from its first IP octet. Link padding after the datagram is left out.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
         Self::parse_snapped(bytes, bytes.len())
     }
 
     /// As [`Packet::parse`], for a capture that kept only the first part of a datagram of `wire_len` octets.
-    #[inline]
+    #[inline(always)]
     pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
         Self::parse_either(bytes, wire_len.max(bytes.len()), Walk::ToFragment)
     }
@@ -80,7 +80,8 @@ impl<'a> Packet<'a> {
         Self::parse_either(bytes, bytes.len(), Walk::Through)
     }
 
-    #[inline]
+    // Inlined by order: a result of this size is otherwise returned through memory, which costs more than the parsing.
+    #[inline(always)]
     fn parse_either(bytes: &'a [u8], wire_len: usize, walk: Walk) -> Result<Self, Refusal> {
         match bytes.first() {
             Some(first) if first >> 4 == 4 => Self::parse_v4(bytes, wire_len),
@@ -90,23 +91,15 @@ impl<'a> Packet<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn parse_v4(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
         let Some(h) = bytes.first_chunk::<V4_HEADER>() else {
             return Err(short(wire_len, V4_HEADER, Refusal::HeaderTruncated));
         };
         let header_len = usize::from(h[0] & 15) * 4;
-        let sum = if header_len == V4_HEADER {
-            Sum::new().octets(h)
-        } else if header_len < V4_HEADER {
-            return Err(Refusal::HeaderLength);
-        } else {
-            let Some(header) = bytes.get(..header_len) else {
-                return Err(short(wire_len, header_len, Refusal::HeaderTruncated));
-            };
-            Sum::new().octets(header)
-        };
-        if !sum.holds() {
+        if header_len != V4_HEADER {
+            holds_v4_with_options(bytes, header_len, wire_len)?;
+        } else if !checksum::holds_20(h) {
             return Err(Refusal::HeaderChecksum);
         }
         let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
@@ -128,7 +121,7 @@ impl<'a> Packet<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn parse_v6(bytes: &'a [u8], wire_len: usize, walk: Walk) -> Result<Self, Refusal> {
         let Some(h) = bytes.first_chunk::<V6_HEADER>() else {
             return Err(short(wire_len, V6_HEADER, Refusal::HeaderTruncated));
@@ -143,19 +136,21 @@ impl<'a> Packet<'a> {
             return Err(Refusal::Truncated);
         }
         let bytes = bytes.get(..total_len).unwrap_or(bytes);
-        let end = if extension::is_extension(next) {
-            Self::walk_v6(bytes, total_len, next, walk)?
-        } else {
-            extension::End { protocol: next, transport_at: V6_HEADER, fragment_at: None }
-        };
-        Ok(Packet {
+        let mut packet = Packet {
             bytes,
             total_len: narrow(total_len),
-            transport_at: narrow(end.transport_at),
-            fragment_at: end.fragment_at.map_or(0, narrow),
-            protocol: end.protocol,
+            transport_at: narrow(V6_HEADER),
+            fragment_at: 0,
+            protocol: next,
             family: Family::V6,
-        })
+        };
+        if extension::is_extension(next) {
+            let end = Self::walk_v6(bytes, total_len, next, walk)?;
+            packet.transport_at = narrow(end.transport_at);
+            packet.fragment_at = end.fragment_at.map_or(0, narrow);
+            packet.protocol = end.protocol;
+        }
+        Ok(packet)
     }
 
     #[cold]
@@ -220,6 +215,12 @@ impl<'a> Packet<'a> {
             (Family::V4, _) | (Family::V6, 0) => None,
             (Family::V6, at) => usize::try_from(at).ok(),
         }
+    }
+
+    /// The options of the IPv4 header; none in IPv6.
+    pub fn options(&self) -> ipv4::Options<'a> {
+        let end = if self.family == Family::V4 { self.transport_at() } else { V4_HEADER };
+        ipv4::Options::new(self.bytes.get(V4_HEADER..end).unwrap_or(&[]))
     }
 
     /// Where the transport header begins, counted from the first octet of the datagram.
@@ -337,6 +338,18 @@ fn pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
     let first = rest.first_chunk::<N>();
     let second = rest.get(N..).and_then(<[u8]>::first_chunk::<N>);
     (first.copied().unwrap_or([0; N]), second.copied().unwrap_or([0; N]))
+}
+
+/// Checks an IPv4 header of another length than the plain one.
+#[cold]
+fn holds_v4_with_options(bytes: &[u8], header_len: usize, wire_len: usize) -> Result<(), Refusal> {
+    if header_len < V4_HEADER {
+        return Err(Refusal::HeaderLength);
+    }
+    let Some(header) = bytes.get(..header_len) else {
+        return Err(short(wire_len, header_len, Refusal::HeaderTruncated));
+    };
+    if Sum::new().octets(header).holds() { Ok(()) } else { Err(Refusal::HeaderChecksum) }
 }
 
 /// The refusal for a header of `needed` octets that is not all there: the capture's fault if the datagram had them.

@@ -60,3 +60,47 @@ impl<'a> Quote<'a> {
         Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn udp_v4() -> Vec<u8> {
+        let mut bytes = [0x45, 0, 0, 99, 0, 0, 0, 0, 1, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2].to_vec();
+        bytes.extend([0x27, 0x0f, 0x1e, 0x61, 0, 79, 0, 0]);
+        bytes
+    }
+
+    /// Each line was seen on Linux 6.18, by whether the error that carries the quote found its connection.
+    #[test]
+    fn four_octets_behind_an_ipv4_header_are_enough_whatever_the_header_says_else() {
+        for (at, octet) in [(0, 0x65), (0, 0x05), (3, 0), (3, 20), (10, 1), (6, 0x20)] {
+            let mut bytes = udp_v4();
+            bytes[at] = octet;
+            let quote = Quote::parse(&bytes[..24], Family::V4).unwrap();
+            assert_eq!((quote.protocol, quote.ports()), (17, Some((9999, 7777))), "octet {at} is {octet:#x}");
+        }
+        assert_eq!(Quote::parse(&udp_v4()[..23], Family::V4).unwrap().ports(), None);
+        assert_eq!(Quote::parse(&udp_v4()[..19], Family::V4).err(), Some(Refusal::QuoteTruncated));
+        let mut bytes = udp_v4();
+        bytes[7] = 1;
+        assert_eq!(Quote::parse(&bytes, Family::V4).err(), Some(Refusal::QuoteFragment));
+        bytes[0] = 0x44;
+        assert_eq!(Quote::parse(&bytes, Family::V4).err(), Some(Refusal::QuoteHeader));
+    }
+
+    #[test]
+    fn extension_headers_of_a_quote_are_stepped_over() {
+        let mut bytes = [0; 40].to_vec();
+        bytes[6] = 60;
+        bytes.extend([44, 0, 1, 4, 0, 0, 0, 0]);
+        bytes.extend([17, 0, 0, 1, 0, 0, 0, 9]);
+        bytes.extend([0x27, 0x0f, 0x1e, 0x61]);
+        let quote = Quote::parse(&bytes, Family::V6).unwrap();
+        assert_eq!((quote.protocol, quote.ports()), (17, Some((9999, 7777))));
+        assert_eq!(Quote::parse(&bytes[..55], Family::V6).err(), Some(Refusal::QuoteTruncated));
+        bytes[51] = 9;
+        assert_eq!(Quote::parse(&bytes, Family::V6).err(), Some(Refusal::QuoteFragment));
+    }
+}

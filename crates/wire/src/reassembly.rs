@@ -10,8 +10,8 @@
 //! way of counting memory (here each piece is counted by the memory it takes here). Zones and interfaces are not part of
 //! the key: keep one reassembler for each.
 //!
-//! Linux drops a refused fragment silently, with two exceptions in IPv6 that go on to tracking and are invalid there:
-//! [`Refusal::FragmentLength`] and [`Refusal::FragmentHeaders`].
+//! Linux drops a refused fragment silently, with two exceptions in IPv6 that go on as they are, [`Refusal::FragmentLength`]
+//! and [`Refusal::FragmentHeaders`]: see [`Fate::Passed`](crate::Fate::Passed).
 mod deadlines;
 mod queue;
 mod rebuild;

@@ -4,13 +4,18 @@
 //! people. The numbers are positions in [`Refusal::ALL`]; only the names may be stored or sent.
 
 macro_rules! refusals {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $text:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $fate:ident, $text:literal;)+) => {
         /// The reason a packet, or a part of it, was refused before tracking could look at it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Refusal { $($(#[doc = $doc])+ $variant,)+ }
 
         impl Refusal {
+            /// What Linux does with such a packet.
+            pub const fn fate(self) -> Fate {
+                match self { $(Refusal::$variant => Fate::$fate,)+ }
+            }
+
             /// Every reason, each at the index that `as usize` gives it.
             pub const ALL: &'static [Refusal] = &[$(Refusal::$variant,)+];
 
@@ -27,93 +32,135 @@ macro_rules! refusals {
     };
 }
 
+/// What Linux does with a packet that is refused here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is gone before tracking sees it: the IP layer or reassembly keeps it. Neither a rule nor a counter of tracking
+    /// ever knows of it. What cannot be known of a capture is counted here too.
+    Dropped,
+    /// Tracking sees it and finds it invalid; it goes on, to rules that may match that.
+    Invalid,
+    /// Reassembly will not have it and lets it go on as it is. Tracking sees what
+    /// [`Packet::parse_reassembled`](crate::Packet::parse_reassembled) makes of the fragment itself.
+    Passed,
+}
+
 refusals! {
     /// Link: fewer octets than the link header takes.
-    LinkTruncated = "link_truncated", "The frame ends inside its link header.";
+    LinkTruncated = "link_truncated", Dropped, "The frame ends inside its link header.";
     /// Link: a capture whose link type is not read here.
-    LinkUnknown = "link_unknown", "The capture's link type is not one that can be read.";
+    LinkUnknown = "link_unknown", Dropped, "The capture's link type is not one that can be read.";
     /// Link: more VLAN tags in a row than are followed.
-    LinkTags = "link_tags", "The frame carries more VLAN tags than are followed.";
+    LinkTags = "link_tags", Dropped, "The frame carries more VLAN tags than are followed.";
     /// Link: the frame carries something else than IP (ARP, for one).
-    NotIp = "not_ip", "The frame does not carry IP.";
+    NotIp = "not_ip", Dropped, "The frame does not carry IP.";
     /// Link: the frame says IPv4 or IPv6 and the datagram says the other.
-    LinkFamily = "link_family", "The frame announces one version of IP and carries the other.";
+    LinkFamily = "link_family", Dropped, "The frame announces one version of IP and carries the other.";
 
     /// No octets at all.
-    Empty = "empty", "There is no datagram: zero octets.";
+    Empty = "empty", Dropped, "There is no datagram: zero octets.";
     /// IP: the version field is neither 4 nor 6.
-    Version = "version", "The IP version is neither 4 nor 6.";
+    Version = "version", Dropped, "The IP version is neither 4 nor 6.";
     /// IP: fewer octets than the fixed header.
-    HeaderTruncated = "header_truncated", "The datagram ends inside its IP header.";
+    HeaderTruncated = "header_truncated", Dropped, "The datagram ends inside its IP header.";
     /// IPv4: the header length field is under five words.
-    HeaderLength = "header_length", "The IPv4 header length is under five words.";
+    HeaderLength = "header_length", Dropped, "The IPv4 header length is under five words.";
     /// IPv4: the total length is less than the header's.
-    TotalLength = "total_length", "The IPv4 total length is less than the header length.";
+    TotalLength = "total_length", Dropped, "The IPv4 total length is less than the header length.";
     /// IP: the length field goes past the octets there are.
-    Truncated = "truncated", "The datagram is shorter than its length field says.";
+    Truncated = "truncated", Dropped, "The datagram is shorter than its length field says.";
     /// IPv4: the header checksum is wrong.
-    HeaderChecksum = "header_checksum", "The IPv4 header checksum is wrong.";
+    HeaderChecksum = "header_checksum", Dropped, "The IPv4 header checksum is wrong.";
     /// IPv6: payload length zero with a hop-by-hop header, the mark of a jumbogram (RFC 2675).
-    Jumbogram = "jumbogram", "The datagram is an IPv6 jumbogram.";
+    Jumbogram = "jumbogram", Dropped, "The datagram is an IPv6 jumbogram.";
     /// IPv6: an extension header reaches past the datagram.
-    ExtensionTruncated = "extension_truncated", "An IPv6 extension header ends past the datagram.";
+    ExtensionTruncated = "extension_truncated", Invalid, "An IPv6 extension header ends past the datagram.";
     /// IPv6: the chain of headers ends in "no next header": there is nothing to track.
-    NoNextHeader = "no_next_header", "The datagram says that nothing follows its IPv6 headers.";
+    NoNextHeader = "no_next_header", Invalid, "The datagram says that nothing follows its IPv6 headers.";
     /// A capture kept too little of the datagram to read its headers.
-    NotCaptured = "not_captured", "The capture kept too little of the packet to read its headers.";
+    NotCaptured = "not_captured", Dropped, "The capture kept too little of the packet to read its headers.";
 
     /// TCP: fewer than the twenty octets of the fixed header.
-    TcpTruncated = "tcp_truncated", "The datagram ends inside its TCP header.";
+    TcpTruncated = "tcp_truncated", Invalid, "The datagram ends inside its TCP header.";
     /// TCP: the data offset is under five words.
-    TcpOffsetSmall = "tcp_offset_small", "The TCP data offset is under five words.";
+    TcpOffsetSmall = "tcp_offset_small", Invalid, "The TCP data offset is under five words.";
     /// TCP: the data offset goes past the segment.
-    TcpOffsetBeyond = "tcp_offset_beyond", "The TCP data offset goes past the end of the segment.";
+    TcpOffsetBeyond = "tcp_offset_beyond", Invalid, "The TCP data offset goes past the end of the segment.";
     /// UDP: fewer than eight octets.
-    UdpTruncated = "udp_truncated", "The datagram ends inside its UDP header.";
+    UdpTruncated = "udp_truncated", Invalid, "The datagram ends inside its UDP header.";
     /// UDP: the length field is under eight or past the datagram.
-    UdpLength = "udp_length", "The UDP length is under eight octets or goes past the datagram.";
+    UdpLength = "udp_length", Invalid, "The UDP length is under eight octets or goes past the datagram.";
     /// UDP-Lite: the coverage is from one to seven, or past the datagram.
-    UdpLiteCoverage = "udplite_coverage", "The UDP-Lite checksum coverage is under eight octets or goes past the datagram.";
+    UdpLiteCoverage = "udplite_coverage", Invalid, "The UDP-Lite checksum coverage is under eight octets or goes past the datagram.";
     /// UDP-Lite: a checksum of zero, which RFC 3828 forbids.
-    UdpLiteNoChecksum = "udplite_no_checksum", "The UDP-Lite checksum is absent, and it must not be.";
+    UdpLiteNoChecksum = "udplite_no_checksum", Invalid, "The UDP-Lite checksum is absent, and it must not be.";
     /// ICMP: fewer than eight octets.
-    IcmpTruncated = "icmp_truncated", "The datagram ends inside its ICMP header.";
+    IcmpTruncated = "icmp_truncated", Invalid, "The datagram ends inside its ICMP header.";
     /// GRE: fewer octets than its flags ask for.
-    GreTruncated = "gre_truncated", "The datagram ends inside its GRE header.";
+    GreTruncated = "gre_truncated", Invalid, "The datagram ends inside its GRE header.";
     /// GRE: a version above one.
-    GreVersion = "gre_version", "The GRE version is neither 0 nor 1.";
+    GreVersion = "gre_version", Invalid, "The GRE version is neither 0 nor 1.";
     /// GRE: version one with something else in it than PPP.
-    GreProtocol = "gre_protocol", "The datagram is enhanced GRE and does not carry PPP.";
+    GreProtocol = "gre_protocol", Invalid, "The datagram is enhanced GRE and does not carry PPP.";
     /// SCTP: fewer than the twelve octets of the common header.
-    SctpTruncated = "sctp_truncated", "The datagram ends inside its SCTP common header.";
+    SctpTruncated = "sctp_truncated", Invalid, "The datagram ends inside its SCTP common header.";
     /// SCTP: a chunk shorter than its own header, or reaching past the packet.
-    SctpChunk = "sctp_chunk", "An SCTP chunk is shorter than its header or goes past the packet.";
+    SctpChunk = "sctp_chunk", Invalid, "An SCTP chunk is shorter than its header or goes past the packet.";
 
     /// ICMP error: the quoted packet is too short to hold an IP header.
-    QuoteTruncated = "quote_truncated", "The packet quoted by an ICMP error ends inside its IP header.";
+    QuoteTruncated = "quote_truncated", Invalid, "The packet quoted by an ICMP error ends inside its IP header.";
     /// ICMP error: the quoted IP header cannot be one.
-    QuoteHeader = "quote_header", "The packet quoted by an ICMP error has an IP header that cannot be.";
+    QuoteHeader = "quote_header", Invalid, "The packet quoted by an ICMP error has an IP header that cannot be.";
     /// ICMP error: the quoted packet is a fragment other than the first, so it has no transport header.
-    QuoteFragment = "quote_fragment", "The packet quoted by an ICMP error is a fragment without a transport header.";
+    QuoteFragment = "quote_fragment", Invalid, "The packet quoted by an ICMP error is a fragment without a transport header.";
 
     /// Reassembly: a piece before the last whose length is not a multiple of eight.
-    FragmentLength = "fragment_length", "A fragment before the last has a length that is not a multiple of eight.";
+    FragmentLength = "fragment_length", Passed, "A fragment before the last has a length that is not a multiple of eight.";
     /// Reassembly: a piece without any data.
-    FragmentEmpty = "fragment_empty", "A fragment carries no data.";
+    FragmentEmpty = "fragment_empty", Dropped, "A fragment carries no data.";
     /// Reassembly: the whole would be more than 65,535 octets.
-    FragmentTooBig = "fragment_too_big", "The fragments would make a datagram of more than 65,535 octets.";
+    FragmentTooBig = "fragment_too_big", Dropped, "The fragments would make a datagram of more than 65,535 octets.";
     /// Reassembly: a piece overlaps another without being its copy; the whole queue goes.
-    FragmentOverlap = "fragment_overlap", "A fragment overlaps another of its datagram.";
+    FragmentOverlap = "fragment_overlap", Dropped, "A fragment overlaps another of its datagram.";
     /// Reassembly: two ends, or data after the end.
-    FragmentEnd = "fragment_end", "A fragment contradicts where its datagram ends.";
+    FragmentEnd = "fragment_end", Dropped, "A fragment contradicts where its datagram ends.";
     /// Reassembly: the copy of a piece already there.
-    FragmentDuplicate = "fragment_duplicate", "A fragment is the copy of one already there.";
+    FragmentDuplicate = "fragment_duplicate", Dropped, "A fragment is the copy of one already there.";
     /// Reassembly: IPv6, the first piece does not hold all headers (RFC 8200, section 4.5).
-    FragmentHeaders = "fragment_headers", "The first fragment does not hold all headers up to the transport's.";
+    FragmentHeaders = "fragment_headers", Passed, "The first fragment does not hold all headers up to the transport's.";
     /// Reassembly: pieces with and without congestion marking in one datagram (RFC 3168, section 5.3).
-    FragmentEcn = "fragment_ecn", "The fragments disagree on whether congestion is marked.";
+    FragmentEcn = "fragment_ecn", Dropped, "The fragments disagree on whether congestion is marked.";
     /// Reassembly: no memory left for more fragments.
-    FragmentMemory = "fragment_memory", "The memory for fragments is used up.";
+    FragmentMemory = "fragment_memory", Dropped, "The memory for fragments is used up.";
     /// IPv6: a datagram that was put together is itself a fragment, and not the first.
-    FragmentNested = "fragment_nested", "The datagram put together from fragments is itself a fragment.";
+    FragmentNested = "fragment_nested", Invalid, "The datagram put together from fragments is itself a fragment.";
+}
+
+impl core::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_its_place_in_the_list() {
+        let names: BTreeSet<_> = Refusal::ALL.iter().map(|refusal| refusal.name()).collect();
+        assert_eq!(names.len(), Refusal::ALL.len());
+        for (place, refusal) in Refusal::ALL.iter().enumerate() {
+            assert_eq!(*refusal as usize, place);
+            let name = refusal.name();
+            assert!(
+                name.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'_') && name.len() <= 24,
+                "{name}"
+            );
+            assert!(refusal.text().ends_with('.') && !refusal.text().contains('\n'), "{name}");
+        }
+    }
 }

@@ -85,3 +85,36 @@ impl<'a> Chunk<'a> {
         Some((Chunk { kind, flags, length, value }, rest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn packet(chunks: &[u8]) -> Vec<u8> {
+        [&[0, 1, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0], chunks].concat()
+    }
+
+    fn kinds(chunks: &[u8]) -> Vec<Result<(u8, u16, usize), Refusal>> {
+        let bytes = packet(chunks);
+        let header = Header::parse(&bytes).unwrap();
+        assert_eq!((header.source, header.destination, header.tag), (1, 2, 9));
+        header.chunks().map(|chunk| chunk.map(|chunk| (chunk.kind, chunk.length, chunk.value.len()))).collect()
+    }
+
+    #[test]
+    fn chunks_one_after_the_other_with_padding() {
+        let cookie_echo_and_data = [10, 0, 0, 5, 0xaa, 0, 0, 0, 0, 3, 0, 6, 1, 2, 0, 0];
+        assert_eq!(kinds(&cookie_echo_and_data), [Ok((10, 5, 1)), Ok((0, 6, 2))]);
+        assert_eq!(kinds(&[10, 0, 0, 5, 0xaa]), [Ok((10, 5, 1))], "the last padding may be missing");
+        assert_eq!(kinds(&[]), []);
+    }
+
+    #[test]
+    fn a_broken_chunk_ends_the_list() {
+        for broken in [&[6, 0, 0, 3, 9][..], &[6, 0, 0, 0], &[6, 0, 0, 9, 0, 0, 0, 0], &[6, 0, 0]] {
+            assert_eq!(kinds(&[&[1, 0, 0, 4][..], broken].concat()), [Ok((1, 4, 0)), Err(Refusal::SctpChunk)]);
+        }
+        assert_eq!(Header::parse(&[0; 11]).err(), Some(Refusal::SctpTruncated));
+    }
+}

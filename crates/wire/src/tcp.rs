@@ -53,7 +53,7 @@ pub struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// Reads the segment in `transport`, whose length by the IP header is `transport_len`.
-    #[inline]
+    #[inline(always)]
     pub fn parse(transport: &'a [u8], transport_len: usize) -> Result<Self, Refusal> {
         let Some((h, rest)) = transport.split_first_chunk::<HEADER>() else {
             return Err(if transport_len < HEADER { Refusal::TcpTruncated } else { Refusal::NotCaptured });
@@ -101,21 +101,20 @@ impl<'a> Segment<'a> {
         handshake
     }
 
-    /// The highest right edge of the SACK blocks that lies after `ack` (modulo 2³²), else `ack` itself.
+    /// The highest right edge of the SACK blocks that lies after `ack` (modulo 2³²), else `ack` itself. As in Linux, only
+    /// the first SACK option is read; no honest sender has two.
     #[inline]
     pub fn highest_sack(&self, ack: u32) -> u32 {
         if self.options.is_empty() || is_timestamp_alone(self.options) {
             return ack;
         }
+        let blocks =
+            self.options().find_map(|option| if let Choice::Sack(blocks) = option { Some(blocks) } else { None });
         let mut highest = ack;
-        for option in self.options() {
-            let Choice::Sack(blocks) = option else { continue };
-            for (_, right) in blocks {
-                // After, modulo 2³²: less than half the circle ahead.
-                let ahead = right.wrapping_sub(highest);
-                if ahead != 0 && ahead < 1 << 31 {
-                    highest = right;
-                }
+        for (_, right) in blocks.into_iter().flatten() {
+            // After, modulo 2³², as Linux has it: exactly half the circle ahead counts too.
+            if highest.wrapping_sub(right).cast_signed() < 0 {
+                highest = right;
             }
         }
         highest
@@ -229,3 +228,6 @@ pub struct Handshake {
     /// Maximum segment size.
     pub mss: Option<u16>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 use crate::Refusal;
 
 /// A datagram's header, its length held against the octets present.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Source port.
     pub source: u16,
@@ -56,3 +56,33 @@ impl Header {
 }
 
 const HEADER: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_length(length: u8) -> [u8; 12] {
+        [0, 1, 0, 2, 0, length, 7, 7, 0, 0, 0, 0]
+    }
+
+    #[test]
+    fn the_length_lies_between_header_and_datagram() {
+        for (length, refused) in [(7, true), (8, false), (12, false), (13, true), (0, true)] {
+            let header = Header::parse(&with_length(length), 12);
+            assert_eq!(header.err(), refused.then_some(Refusal::UdpLength), "{length}");
+        }
+        assert_eq!(Header::parse(&[0; 7], 7), Err(Refusal::UdpTruncated));
+        assert_eq!(Header::parse(&[0; 7], 8), Err(Refusal::NotCaptured));
+    }
+
+    #[test]
+    fn the_coverage_may_also_be_zero_for_all() {
+        for (coverage, refused) in [(7, true), (8, false), (12, false), (13, true), (0, false)] {
+            let header = Header::parse_lite(&with_length(coverage), 12);
+            assert_eq!(header.err(), refused.then_some(Refusal::UdpLiteCoverage), "{coverage}");
+        }
+        let mut unsummed = with_length(0);
+        unsummed[6..8].copy_from_slice(&[0, 0]);
+        assert_eq!(Header::parse_lite(&unsummed, 12), Err(Refusal::UdpLiteNoChecksum));
+    }
+}

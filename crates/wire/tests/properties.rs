@@ -1,8 +1,9 @@
 //! What holds for any octets at all: nothing panics, and views stay within what they were given.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+use keepstate_wire::edit::Rewrite;
 use keepstate_wire::link::{self, LinkType};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::{Family, Packet, Quote, Refusal, checksum, gre, icmp, sctp, tcp, udp};
+use keepstate_wire::{Addresses, Family, Packet, Quote, Refusal, checksum, gre, icmp, sctp, tcp, udp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -98,6 +99,35 @@ proptest! {
         let _ = Packet::parse(&bytes).map(|packet| look(&packet));
         let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| look(&packet));
         let _ = Packet::parse_reassembled(&bytes).map(|packet| look(&packet));
+    }
+
+    #[test]
+    fn a_rewrite_there_and_back_changes_nothing(bytes in datagrams(), more in 0usize..100, ports in any::<(u16, u16)>()) {
+        let mut changed = bytes.clone();
+        let Ok(packet) = Packet::parse_snapped(&bytes, bytes.len() + more) else { return Ok(()) };
+        let Ok(mut rewrite) = Rewrite::snapped(&mut changed, bytes.len() + more) else {
+            return Err(TestCaseError::fail("a packet that parses can be rewritten"));
+        };
+        let before = packet.addresses();
+        let other = match before {
+            Addresses::V4 { .. } => Addresses::V4 { source: [9; 4], destination: [8; 4] },
+            Addresses::V6 { .. } => Addresses::V6 { source: [9; 16], destination: [8; 16] },
+        };
+        prop_assert!(rewrite.addresses(other));
+        let has_ports = rewrite.ports(ports.0, ports.1);
+        rewrite.quoted(|quote| {
+            quote.addresses(other);
+            quote.ports(ports.0, ports.1);
+            quote.icmp_id(ports.0);
+        });
+        prop_assert_eq!(Packet::parse_snapped(rewrite.bytes(), bytes.len() + more).map(|packet| packet.addresses()), Ok(other));
+        if has_ports && packet.protocol() != 132 {
+            let (source, destination) = packet.ports().unwrap();
+            prop_assert!(rewrite.addresses(before) && rewrite.ports(source, destination));
+            // A checksum that could never be right, of all zeros or all ones, may come back as the other.
+            let differing = changed.iter().zip(&bytes).filter(|(after, before)| after != before);
+            prop_assert!(differing.clone().count() <= 2 && differing.into_iter().all(|(after, before)| after ^ before == 0xff));
+        }
     }
 
     #[test]

@@ -244,6 +244,16 @@ fn the_first_piece_of_ipv6_holds_all_headers() {
 }
 
 #[test]
+fn what_ipv6_lets_pass_is_tracked_by_its_own_header() {
+    let ragged = |start| v6(1, (start, start + 9, M), &[], 253, &content(9));
+    for (bytes, expected) in [(ragged(0), Ok(253)), (ragged(8), Err(Refusal::FragmentNested))] {
+        let refusal = push(&mut reassembler(), &bytes, &mut Vec::new()).unwrap_err();
+        assert_eq!((refusal, refusal.fate()), (Refusal::FragmentLength, crate::Fate::Passed));
+        assert_eq!(Packet::parse_reassembled(&bytes).map(|packet| packet.protocol()), expected);
+    }
+}
+
+#[test]
 fn a_fragment_inside_a_datagram_made_of_fragments() {
     let mut out = Vec::new();
     for (offset, expected) in [(0u16, Ok(17)), (1, Ok(17)), (32, Err(Refusal::FragmentNested))] {

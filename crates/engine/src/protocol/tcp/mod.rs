@@ -5,6 +5,8 @@
 //! Nothing here knows tables, tuples or clocks.
 mod layout;
 mod seq;
+#[cfg(test)]
+mod short_way;
 mod transitions;
 mod window;
 
@@ -121,8 +123,11 @@ impl Tcp {
         Ok(tcp)
     }
 
-    /// Takes the options of a SYN; what was known of them is forgotten.
+    /// Takes the options of a SYN; what was known of them is forgotten, unless it has none at all.
     fn read_options(&mut self, segment: &Segment<'_>, direction: Direction) {
+        if segment.options.is_empty() {
+            return;
+        }
         let options = segment.handshake();
         self.clear(direction, side_flag::ALL & !side_flag::LIBERAL);
         self.set_scale(direction, options.scale.unwrap_or(0));
@@ -286,8 +291,11 @@ impl Tcp {
             step.new = step.old;
         }
         let seen_reply = context.status.has(Status::SEEN_REPLY);
-        let answers_ignored = seen_reply && self.last_class() == Class::Syn
-            || !context.status.has(Status::ASSURED) && self.last_class() == Class::Ack;
+        let answers_ignored = match self.last_class() {
+            Class::Syn => seen_reply && self.last_direction() != direction,
+            Class::Ack => !context.status.has(Status::ASSURED),
+            _ => false,
+        };
         if answers_ignored && Seq(segment.ack) == self.windows.last_end {
             return Ok(Step { unchecked: true, ..step });
         }
@@ -325,7 +333,8 @@ impl Tcp {
         self.set_scale(opener, noted.scale);
         self.set_scale(direction, 0);
         self.clear(opener, side_flag::ALL);
-        self.clear(direction, side_flag::ALL);
+        // The answering side stays liberal, if it was picked up so.
+        self.clear(direction, side_flag::ALL & !side_flag::LIBERAL);
         self.set(opener, noted.flags);
         self.mark(Mark::Challenge, false);
     }

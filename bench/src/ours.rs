@@ -1,0 +1,206 @@
+//! The engine under the bench's traffic: handshakes, then rounds in which every connection speaks once, in an order that jumps about.
+//!
+//! Packets are built outside the measured time, a batch of 32 at a time; reading them from their octets is inside. Every outcome is looked at: a
+//! bench that tracks wrongly fails.
+use crate::memory;
+use crate::segment::{Say, Segment};
+use anyhow::{Result, ensure};
+use keepstate_engine::{Engine, Info, Instant, Knob, Knobs, Outcome, Secret, Zone};
+use keepstate_wire::Packet;
+use std::time::Instant as Clock;
+
+/// Packets whose memory is fetched together.
+const BATCH: u32 = 32;
+/// At least so many packets are measured for known connections.
+const PACKETS: u32 = 4_000_000;
+
+/// Nanoseconds a packet (or connection), allocations a packet, octets a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    pub known_batched: f64,
+    pub known_single: f64,
+    pub new_batched: f64,
+    pub new_single: f64,
+    pub expiry: f64,
+    pub known_allocations: f64,
+    pub new_allocations: f64,
+    pub bytes: f64,
+}
+
+/// What is to be measured.
+#[derive(Clone, Copy)]
+pub struct Workload {
+    pub connections: u32,
+    pub ipv6: bool,
+}
+
+struct Bench {
+    work: Workload,
+    engine: Engine,
+    segments: [Segment; BATCH as usize],
+    outcomes: Vec<Outcome>,
+    now: Instant,
+}
+
+/// Nanoseconds and packets.
+#[derive(Default, Clone, Copy)]
+struct Sum {
+    nanos: u128,
+    packets: u64,
+}
+
+impl Sum {
+    fn mean(&self) -> f64 {
+        self.nanos as f64 / self.packets.max(1) as f64
+    }
+}
+
+impl Workload {
+    /// Measures all of it once.
+    pub fn measure(self) -> Result<Figures> {
+        let (single, _) = self.filled(false)?;
+        let (batched, figures) = self.filled(true)?;
+        drop(single.1);
+        let mut bench = batched.1;
+        let mut figures = Figures { new_single: single.0, new_batched: batched.0, ..figures };
+        let before = memory::allocations();
+        let sum = bench.rounds(true)?;
+        figures.known_allocations = (memory::allocations() - before) as f64 / sum.packets as f64;
+        figures.known_batched = sum.mean();
+        figures.known_single = bench.rounds(false)?.mean();
+        figures.expiry = bench.expire()?;
+        Ok(figures)
+    }
+
+    /// An engine with every connection established; nanoseconds a new one took. The first of two is given up before the second is made, so that
+    /// both find the same memory.
+    fn filled(self, batched: bool) -> Result<((f64, Bench), Figures)> {
+        let resident = memory::resident();
+        let mut knobs = Knobs::default();
+        knobs.set(Knob::Max, u64::from(u32::MAX))?;
+        knobs.set(Knob::Buckets, u64::from(self.connections))?;
+        let now = Instant::from_secs(1_000_000);
+        let engine = Engine::new(knobs, Secret([5; 16]), now);
+        let mut bench =
+            Bench { work: self, engine, segments: [Segment::EMPTY; 32], outcomes: Vec::with_capacity(32), now };
+        let before = memory::allocations();
+        let new = bench.open(batched)?;
+        let mut figures = Figures {
+            new_allocations: (memory::allocations() - before) as f64 / f64::from(self.connections),
+            ..Figures::default()
+        };
+        figures.bytes = memory::resident().saturating_sub(resident) as f64 / f64::from(self.connections);
+        let mean = new.mean();
+        if !batched {
+            bench.engine = Engine::new(Knobs::default(), Secret([5; 16]), now);
+        }
+        Ok(((mean, bench), figures))
+    }
+}
+
+impl Bench {
+    /// SYN, SYN-ACK, ACK of every connection; the SYNs are measured.
+    fn open(&mut self, batched: bool) -> Result<Sum> {
+        let (mut new, mut rest) = (Sum::default(), Sum::default());
+        for first in (0..self.work.connections).step_by(BATCH as usize) {
+            let count = BATCH.min(self.work.connections - first);
+            let connections: Vec<u32> = (first..first + count).collect();
+            let say = |flags, reply, seq, ack| Say { reply, flags, seq, ack, data: false };
+            self.speak(&connections, |_| say(0x02, false, 99, 0), batched, Info::New, &mut new)?;
+            self.speak(&connections, |_| say(0x12, true, 499, 100), batched, Info::Established, &mut rest)?;
+            self.speak(&connections, |_| say(0x10, false, 100, 500), batched, Info::Established, &mut rest)?;
+        }
+        ensure!(self.engine.count() == self.work.connections as usize, "{} connections", self.engine.count());
+        Ok(new)
+    }
+
+    /// Rounds: the client says an octet, the server acknowledges it.
+    fn rounds(&mut self, batched: bool) -> Result<Sum> {
+        let mut sum = Sum::default();
+        let rounds = (PACKETS / self.work.connections).max(2).next_multiple_of(2);
+        let base = if batched { 0 } else { rounds / 2 };
+        for round in 0..rounds {
+            let said = base + round / 2;
+            let say = match round % 2 {
+                0 => Say { reply: false, flags: 0x18, seq: 100 + said, ack: 500, data: true },
+                _ => Say { reply: true, flags: 0x10, seq: 500, ack: 101 + said, data: false },
+            };
+            let mut connections = Vec::with_capacity(BATCH as usize);
+            for connection in shuffled(self.work.connections, round) {
+                connections.push(connection);
+                if connections.len() == BATCH as usize {
+                    self.speak(&connections, |_| say, batched, Info::Established, &mut sum)?;
+                    connections.clear();
+                }
+            }
+            self.speak(&connections, |_| say, batched, Info::Established, &mut sum)?;
+        }
+        Ok(sum)
+    }
+
+    /// One segment of each of `connections`, measured into `sum`.
+    fn speak(
+        &mut self,
+        connections: &[u32],
+        say: impl Fn(u32) -> Say,
+        batched: bool,
+        expected: Info,
+        sum: &mut Sum,
+    ) -> Result<()> {
+        for (segment, connection) in self.segments.iter_mut().zip(connections) {
+            segment.write(*connection, self.work.ipv6, say(*connection));
+        }
+        let segments = &self.segments[..connections.len()];
+        self.outcomes.clear();
+        let begun = Clock::now();
+        if batched {
+            let mut packets = [const { None }; BATCH as usize];
+            for (segment, packet) in segments.iter().zip(&mut packets) {
+                *packet = Packet::parse(segment.octets()).ok();
+            }
+            // All or none: what cannot be read here is a fault of the bench.
+            let packets: [Packet<'_>; BATCH as usize] = match packets[0] {
+                Some(first) => packets.map(|packet| packet.unwrap_or(first)),
+                None => return Ok(()),
+            };
+            self.engine.handle_batch(&packets[..segments.len()], self.now, &mut self.outcomes);
+        } else {
+            for segment in segments {
+                let packet = Packet::parse(segment.octets()).map_err(|refusal| anyhow::anyhow!(refusal.text()))?;
+                self.outcomes.push(self.engine.handle(&packet, Zone::default(), self.now));
+            }
+        }
+        sum.nanos += begun.elapsed().as_nanos();
+        sum.packets += connections.len() as u64;
+        let wrong = self.outcomes.iter().find(|outcome| outcome.info != expected);
+        ensure!(wrong.is_none() && self.outcomes.len() == connections.len(), "expected {expected:?}, got {wrong:?}");
+        Ok(())
+    }
+
+    /// Lets all expire; nanoseconds a connection.
+    fn expire(&mut self) -> Result<f64> {
+        let count = self.engine.count();
+        let later = Instant(self.now.0 + 1_000_000 * 1_000_000_000);
+        let begun = Clock::now();
+        while self.engine.next_wake(later).is_some_and(|wake| wake <= later) {
+            self.engine.poll(later);
+        }
+        let nanos = begun.elapsed().as_nanos();
+        ensure!(self.engine.count() == 0, "{} did not expire", self.engine.count());
+        Ok(nanos as f64 / count as f64)
+    }
+}
+
+/// All numbers below `count`, each once, in an order that jumps about: a bijection of the next power of two, what is too large left out.
+fn shuffled(count: u32, round: u32) -> impl Iterator<Item = u32> {
+    let bits = count.next_power_of_two().trailing_zeros().max(1);
+    let mask = u32::MAX >> (32 - bits);
+    (0..=mask).filter_map(move |at| {
+        let mut mixed = at.wrapping_add(round.wrapping_mul(0x9e37_79b9)) & mask;
+        for multiplier in [0x85eb_ca6b, 0xc2b2_ae35_u32] {
+            mixed = mixed.wrapping_mul(multiplier) & mask;
+            mixed ^= mixed >> bits.div_ceil(2);
+        }
+        (mixed < count).then_some(mixed)
+    })
+}

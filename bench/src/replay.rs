@@ -1,0 +1,107 @@
+//! `bench replay`: packets a second of `keepstate replay` over a large capture, end to end, the whole process timed from outside.
+use crate::segment::{Say, Segment};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant as Clock;
+
+/// Packets a second of `keepstate replay`, end to end.
+#[derive(Args)]
+pub struct Replay {
+    /// Connections in the capture; each has a handshake, data both ways, and an orderly close: 12 packets.
+    #[arg(long, default_value_t = 250_000)]
+    connections: u32,
+    /// Runs, for a median.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// Connections that live side by side in the capture.
+const ALIVE: u32 = 50_000;
+
+impl Replay {
+    /// Makes the capture, replays it, prints.
+    pub fn run(&self) -> Result<()> {
+        let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+            .args(["build", "--release", "--quiet", "--package", "keepstate"])
+            .status()?;
+        ensure!(built.success(), "keepstate could not be built");
+        let program = std::env::current_exe()?.with_file_name("keepstate");
+        let capture = std::env::temp_dir().join(format!("keepstate-bench-{}.pcap", std::process::id()));
+        let measured = self.write(&capture).and_then(|packets| self.measure(&program, &capture, packets));
+        std::fs::remove_file(&capture).ok();
+        measured
+    }
+
+    fn measure(&self, program: &Path, capture: &Path, packets: u64) -> Result<()> {
+        let mut rates = Vec::new();
+        for _ in 0..self.runs {
+            let begun = Clock::now();
+            let mut command = Command::new(program);
+            let status = command.arg("replay").arg(capture).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+            ensure!(status.success(), "keepstate replay ended with {status}");
+            rates.push(packets as f64 / begun.elapsed().as_secs_f64());
+        }
+        rates.sort_by(f64::total_cmp);
+        let size = std::fs::metadata(capture)?.len();
+        println!("{packets} packets, {} connections, {:.0} MB", self.connections, size as f64 / 1e6);
+        println!(
+            "{:.2} million packets a second (median of {} runs; {:.2} to {:.2})",
+            rates[rates.len() / 2] / 1e6,
+            rates.len(),
+            rates[0] / 1e6,
+            rates[rates.len() - 1] / 1e6
+        );
+        Ok(())
+    }
+
+    /// Groups of connections side by side, each step of all before the next step.
+    fn write(&self, path: &Path) -> Result<u64> {
+        let file = std::fs::File::create(path).with_context(|| format!("{} could not be made", path.display()))?;
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+        let mut header = Vec::new();
+        header.extend(0xa1b2_c3d4_u32.to_le_bytes());
+        header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        header.extend(65535_u32.to_le_bytes());
+        header.extend(101_u32.to_le_bytes());
+        out.write_all(&header)?;
+        let (mut packets, mut segment) = (0, Segment::EMPTY);
+        for first in (0..self.connections).step_by(ALIVE as usize) {
+            for say in conversation() {
+                for connection in first..(first + ALIVE).min(self.connections) {
+                    segment.write(connection, false, say);
+                    let micros = 1_700_000_000_000_000 + packets;
+                    let length = (segment.octets().len() as u32).to_le_bytes();
+                    out.write_all(&((micros / 1_000_000) as u32).to_le_bytes())?;
+                    out.write_all(&((micros % 1_000_000) as u32).to_le_bytes())?;
+                    out.write_all(&length)?;
+                    out.write_all(&length)?;
+                    out.write_all(segment.octets())?;
+                    packets += 1;
+                }
+            }
+        }
+        out.flush()?;
+        Ok(packets)
+    }
+}
+
+fn conversation() -> [Say; 12] {
+    let say = |reply, flags, seq, ack, data| Say { reply, flags, seq, ack, data };
+    [
+        say(false, 0x02, 99, 0, false),
+        say(true, 0x12, 499, 100, false),
+        say(false, 0x10, 100, 500, false),
+        say(false, 0x18, 100, 500, true),
+        say(true, 0x10, 500, 101, false),
+        say(true, 0x18, 500, 101, true),
+        say(false, 0x10, 101, 501, false),
+        say(false, 0x18, 101, 501, true),
+        say(true, 0x18, 501, 102, true),
+        say(false, 0x11, 102, 502, false),
+        say(true, 0x11, 502, 103, false),
+        say(false, 0x10, 103, 503, false),
+    ]
+}

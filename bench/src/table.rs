@@ -1,0 +1,106 @@
+//! `bench table`: the engine and Linux's table in turn, size by size; medians, and ratios within the same turn.
+use crate::linux;
+use crate::ours::{Figures, Workload};
+use anyhow::Result;
+use clap::Args;
+
+/// ns a packet, allocations a packet and bytes a connection, beside Linux's own table.
+#[derive(Args)]
+pub struct Table {
+    /// Connections in the table, sizes separated by commas.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 65_536, 1_000_000, 10_000_000])]
+    sizes: Vec<u32>,
+    /// Turns of both, for medians.
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Only the engine, not Linux.
+    #[arg(long)]
+    alone: bool,
+    /// IPv6 connections (Linux's side stays IPv4).
+    #[arg(long)]
+    ipv6: bool,
+}
+
+/// One turn: ours, and Linux's if it could be had.
+type Turn = (Figures, Option<linux::Figures>);
+
+impl Table {
+    /// Measures and prints.
+    pub fn run(&self) -> Result<()> {
+        println!(
+            "ns a packet (new, expiry: a connection); median of {} turns; lookup and insert are Linux's bare ones",
+            self.turns
+        );
+        println!(
+            "{:>11} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "connections",
+            "known",
+            "single",
+            "lookup",
+            "new",
+            "single",
+            "insert",
+            "expiry",
+            "alloc/",
+            "alloc/",
+            "known/",
+            "new/",
+            "bytes/"
+        );
+        println!(
+            "{:>11} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "", "x32", "", "Linux", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
+        );
+        for connections in &self.sizes {
+            let turns = self.turns(*connections)?;
+            print(*connections, &turns);
+        }
+        Ok(())
+    }
+
+    fn turns(&self, connections: u32) -> Result<Vec<Turn>> {
+        let mut turns = Vec::new();
+        let mut linux = !self.alone;
+        for _ in 0..self.turns {
+            let ours = Workload { connections, ipv6: self.ipv6 }.measure()?;
+            let theirs = if linux { linux::measure(connections)? } else { None };
+            linux &= theirs.is_some();
+            turns.push((ours, theirs));
+        }
+        Ok(turns)
+    }
+}
+
+fn print(connections: u32, turns: &[Turn]) {
+    let ours = |pick: fn(&Figures) -> f64| median(turns.iter().map(|turn| pick(&turn.0)).collect());
+    let theirs = |pick: fn(&linux::Figures) -> f64| {
+        median(turns.iter().filter_map(|turn| Some(pick(turn.1.as_ref()?))).collect())
+    };
+    let ratio = |pick: fn(&Figures, &linux::Figures) -> f64| {
+        median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect())
+    };
+    println!(
+        "{connections:>11} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
+        ours(|f| f.known_batched),
+        ours(|f| f.known_single),
+        theirs(|f| f.lookup),
+        ours(|f| f.new_batched),
+        ours(|f| f.new_single),
+        theirs(|f| f.insert),
+        ours(|f| f.expiry),
+        ours(|f| f.known_allocations),
+        ours(|f| f.new_allocations),
+        share(ratio(|our, linux| linux.lookup / our.known_batched)),
+        share(ratio(|our, linux| linux.insert / our.new_batched)),
+        ours(|f| f.bytes),
+    );
+}
+
+fn share(ratio: f64) -> String {
+    if ratio.is_nan() { "-".into() } else { format!("1/{ratio:.1}") }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

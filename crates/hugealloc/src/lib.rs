@@ -1,0 +1,140 @@
+//! A global allocator that puts large allocations on huge pages.
+//!
+//! A connection table is read at random: with pages of 4 KiB nearly every packet also misses the translation cache. [`HugePages`] gives every
+//! allocation of 2 MiB or more a mapping of its own, aligned to 2 MiB, and asks the kernel for huge pages there (`MADV_HUGEPAGE`); it is only a
+//! wish, and where it is not granted all works as before. Smaller allocations go to the system's allocator.
+//!
+//! ```
+//! use keepstate_hugealloc::HugePages;
+//! #[global_allocator]
+//! static ALLOCATOR: HugePages = HugePages;
+//! let table = vec![0u64; 1 << 20];
+//! assert_eq!(table.as_ptr() as usize % (2 << 20), 0);
+//! ```
+#![allow(unsafe_code, reason = "an allocator hands out memory: its trait is unsafe")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+/// From this size on an allocation has huge pages of its own.
+pub const HUGE: usize = 2 << 20;
+
+/// The allocator. See the crate's words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HugePages;
+
+fn is_huge(layout: &Layout) -> bool {
+    layout.size() >= HUGE && layout.align() <= HUGE
+}
+
+/// What a mapping for `size` octets takes; `None` if that is more than there are addresses.
+fn mapped(size: usize) -> Option<usize> {
+    size.checked_next_multiple_of(HUGE)
+}
+
+/// Zeroed memory of `size` octets, aligned to [`HUGE`], untouched; null if there is none.
+fn map(size: usize) -> *mut u8 {
+    let Some((size, whole)) = mapped(size).and_then(|size| Some((size, size.checked_add(HUGE)?))) else {
+        return std::ptr::null_mut();
+    };
+    let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new anonymous mapping, at an address of the kernel's choice.
+    let begin = unsafe { libc::mmap(std::ptr::null_mut(), whole, rights, kind, -1, 0) };
+    if begin == libc::MAP_FAILED {
+        return std::ptr::null_mut();
+    }
+    let begin = begin.cast::<u8>();
+    let before = begin.align_offset(HUGE);
+    let after = HUGE - before;
+    // SAFETY: `before` is under HUGE and the mapping HUGE longer than `size`: all three pieces lie within the mapping just made, and the two
+    // that are given back are not used by anybody.
+    unsafe {
+        let place = begin.add(before);
+        if before > 0 {
+            libc::munmap(begin.cast(), before);
+        }
+        if after > 0 {
+            libc::munmap(place.add(size).cast(), after);
+        }
+        libc::madvise(place.cast(), size, libc::MADV_HUGEPAGE);
+        place
+    }
+}
+
+// SAFETY: an allocation is huge or not by its layout alone, so it is given back the way it was made. `map` returns memory of at least the
+// size asked for, aligned to 2 MiB, which is as much as `is_huge` lets a layout ask; the rest is the system's allocator.
+unsafe impl GlobalAlloc for HugePages {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_huge(&layout) {
+            return map(layout.size());
+        }
+        // SAFETY: as the caller promised us.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_huge(&layout) {
+            return map(layout.size());
+        }
+        // SAFETY: as the caller promised us.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        if !is_huge(&layout) {
+            // SAFETY: it was made by the system's allocator with this layout.
+            return unsafe { System.dealloc(place, layout) };
+        }
+        if let Some(size) = mapped(layout.size()) {
+            // SAFETY: `map` made it for this size.
+            unsafe { libc::munmap(place.cast(), size) };
+        }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that `size`, rounded up to the alignment, does not overflow.
+        let fresh = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        match (is_huge(&layout), is_huge(&fresh)) {
+            // SAFETY: it was made by the system's allocator with this layout.
+            (false, false) => unsafe { System.realloc(place, layout, size) },
+            (true, true) if mapped(layout.size()) == mapped(size) => place,
+            // SAFETY: a new place of the new layout, the octets that both have copied, the old place given back as it was made.
+            _ => unsafe {
+                let new = self.alloc(fresh);
+                if !new.is_null() {
+                    std::ptr::copy_nonoverlapping(place, new, layout.size().min(size));
+                    self.dealloc(place, layout);
+                }
+                new
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[global_allocator]
+    static ALLOCATOR: HugePages = HugePages;
+
+    #[test]
+    fn large_allocations_are_aligned_zeroed_and_keep_their_content_when_they_grow() {
+        let mut numbers = vec![0u32; HUGE / 4 + 1];
+        assert_eq!(numbers.as_ptr() as usize % HUGE, 0);
+        assert!(numbers.iter().all(|number| *number == 0));
+        numbers.fill(7);
+        let before = numbers.len();
+        numbers.resize(before * 9, 8);
+        assert!(numbers[..before].iter().all(|number| *number == 7));
+        assert!(numbers[before..].iter().all(|number| *number == 8));
+        numbers.truncate(3);
+        numbers.shrink_to_fit();
+        assert_eq!(numbers, [7, 7, 7]);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let mut octets: Vec<u8> = Vec::new();
+        assert!(octets.try_reserve_exact(isize::MAX as usize - HUGE).is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! Changes in place: other addresses, ports or identifiers, with every checksum brought along.
+//!
+//! A [`Rewrite`] borrows one datagram for as long as it is changed. Checksums are updated from what changed, not computed
+//! anew (RFC 1624): a checksum that was wrong before stays wrong by as much, and a NAT does not hide damage. The one
+//! exception is SCTP, whose CRC32c is computed over the packet. Lengths and positions never change.
+use crate::checksum::Sum;
+use crate::packet::protocol;
+use crate::{Addresses, Family, Packet, Quote, Refusal, checksum};
+
+/// A datagram that is being changed.
+#[derive(Debug)]
+pub struct Rewrite<'a> {
+    bytes: &'a mut [u8],
+    family: Family,
+    protocol: u8,
+    transport_at: usize,
+    /// A transport header begins at `transport_at`: this is not a later fragment.
+    has_transport: bool,
+    /// What is known of the transport part.
+    extent: Extent,
+}
+
+impl<'a> Rewrite<'a> {
+    /// Checks the datagram as [`Packet::parse`] does and makes it ready for changes.
+    pub fn new(bytes: &'a mut [u8]) -> Result<Self, Refusal> {
+        let len = bytes.len();
+        Self::snapped(bytes, len)
+    }
+
+    /// As [`Rewrite::new`], for a capture that kept only the first part of a datagram of `wire_len` octets.
+    pub fn snapped(bytes: &'a mut [u8], wire_len: usize) -> Result<Self, Refusal> {
+        let packet = Packet::parse_snapped(bytes, wire_len)?;
+        let fragment = packet.fragment();
+        let (family, protocol) = (packet.family(), packet.protocol());
+        let transport_at = packet.transport_at();
+        let has_transport = fragment.is_none_or(|fragment| fragment.offset == 0);
+        let is_whole = !packet.is_snapped() && fragment.is_none_or(|fragment| fragment.offset == 0 && !fragment.more);
+        let extent = if is_whole { Extent::Whole } else { Extent::Part };
+        let len = packet.bytes().len();
+        // Padding behind the datagram is not part of it, and an SCTP checksum must not cover it.
+        let bytes = bytes.get_mut(..len).unwrap_or_default();
+        Ok(Rewrite { bytes, family, protocol, transport_at, has_transport, extent })
+    }
+
+    /// The datagram as it is now.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// Changes both addresses. False, and nothing is changed, when the family is not the datagram's.
+    pub fn addresses(&mut self, new: Addresses) -> bool {
+        match (self.family, new) {
+            (Family::V4, Addresses::V4 { source, destination }) => {
+                let mut both = [0; 8];
+                both[..4].copy_from_slice(&source);
+                both[4..].copy_from_slice(&destination);
+                self.replace_addresses(12, &both)
+            }
+            (Family::V6, Addresses::V6 { source, destination }) => {
+                let mut both = [0; 32];
+                both[..16].copy_from_slice(&source);
+                both[16..].copy_from_slice(&destination);
+                self.replace_addresses(8, &both)
+            }
+            _ => false,
+        }
+    }
+
+    fn replace_addresses<const N: usize>(&mut self, at: usize, new: &[u8; N]) -> bool {
+        let Some(field) = self.bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) else { return false };
+        let old = *field;
+        *field = *new;
+        if self.family == Family::V4 {
+            self.mend(10, ZeroIs::Plain, &old, new);
+        }
+        // ICMPv4 and SCTP do not cover the addresses.
+        if let Some((at, zero)) = self.internet_checksum()
+            && self.protocol != protocol::ICMP
+        {
+            self.mend(at, zero, &old, new);
+        }
+        true
+    }
+
+    /// Changes both ports of TCP, UDP, UDP-Lite or SCTP. False, and nothing is changed, when there are none to change:
+    /// another protocol, a later fragment, or an SCTP packet of which a part is missing.
+    pub fn ports(&mut self, source: u16, destination: u16) -> bool {
+        let is_sctp = self.protocol == protocol::SCTP;
+        let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE);
+        if !self.has_transport || !(covers_all || is_sctp && self.extent != Extent::Part) {
+            return false;
+        }
+        let [a, b] = source.to_be_bytes();
+        let [c, d] = destination.to_be_bytes();
+        let is_summed = is_sctp && self.extent == Extent::Whole;
+        self.replace_transport(0, &[a, b, c, d]) && (!is_summed || self.sctp_checksum())
+    }
+
+    /// Changes the identifier of an ICMP or ICMPv6 query. False, and nothing is changed, when this is no ICMP.
+    pub fn icmp_id(&mut self, id: u16) -> bool {
+        self.icmp_checksum().is_some() && self.replace_transport(4, &id.to_be_bytes())
+    }
+
+    /// Changes the packet that an ICMP error quotes: `change` is given the quote, whose own checksums follow as far as the
+    /// quote reaches, and the error's checksum follows the quote. False, and nothing is changed, when this is no ICMP or
+    /// the quote cannot be read. Only for errors: what else ICMP carries is not a quote.
+    pub fn quoted(&mut self, change: impl FnOnce(&mut Rewrite<'_>)) -> bool {
+        let (family, Some((check_at, zero))) = (self.family, self.icmp_checksum()) else { return false };
+        let Some(body) = self.bytes.get_mut(self.transport_at + 8..) else { return false };
+        let Ok(quote) = Quote::parse(body, family) else { return false };
+        let (protocol, transport_at) = (quote.protocol, body.len() - quote.transport.len());
+        let before = Sum::new().octets(body).finish();
+        let extent = Extent::Quote;
+        change(&mut Rewrite { bytes: body, family, protocol, transport_at, has_transport: true, extent });
+        let after = Sum::new().octets(body).finish();
+        // The two sums are complements: exchanged, they are what was there and what is there now.
+        self.mend(check_at, zero, &after.to_be_bytes(), &before.to_be_bytes());
+        true
+    }
+
+    fn icmp_checksum(&self) -> Option<(usize, ZeroIs)> {
+        let is_icmp = matches!(self.protocol, protocol::ICMP | protocol::ICMPV6);
+        if is_icmp { self.internet_checksum() } else { None }
+    }
+
+    fn replace_transport<const N: usize>(&mut self, at: usize, new: &[u8; N]) -> bool {
+        let field = self.bytes.get_mut(self.transport_at + at..).and_then(<[u8]>::first_chunk_mut::<N>);
+        let Some(field) = field else { return false };
+        let old = *field;
+        *field = *new;
+        if let Some((at, zero)) = self.internet_checksum() {
+            self.mend(at, zero, &old, new);
+        }
+        true
+    }
+
+    /// Where the transport's Internet checksum stands, if it has one.
+    fn internet_checksum(&self) -> Option<(usize, ZeroIs)> {
+        if !self.has_transport {
+            return None;
+        }
+        let (offset, zero) = match (self.protocol, self.family) {
+            (protocol::TCP, _) => (16, ZeroIs::Plain),
+            (protocol::UDP, _) => (6, ZeroIs::None),
+            (protocol::UDP_LITE, _) => (6, ZeroIs::None),
+            (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => (2, ZeroIs::Plain),
+            _ => return None,
+        };
+        Some((self.transport_at + offset, zero))
+    }
+
+    /// Updates the checksum at `at` for octets that went from `old` to `new`.
+    fn mend(&mut self, at: usize, zero: ZeroIs, old: &[u8], new: &[u8]) {
+        let Some(field) = self.bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) else { return };
+        let before = u16::from_be_bytes(*field);
+        if zero == ZeroIs::None && before == 0 {
+            return;
+        }
+        let after = match (checksum::update(before, old, new), zero) {
+            (0, ZeroIs::None) => 0xffff,
+            (after, _) => after,
+        };
+        *field = after.to_be_bytes();
+    }
+
+    fn sctp_checksum(&mut self) -> bool {
+        let Some(packet) = self.bytes.get_mut(self.transport_at..) else { return false };
+        let Some(crc) = checksum::sctp(packet) else { return false };
+        let Some(field) = packet.get_mut(8..12) else { return false };
+        field.copy_from_slice(&crc.to_le_bytes());
+        true
+    }
+}
+
+/// How much of the transport part there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of it.
+    Whole,
+    /// A fragment, or what a capture kept: the rest exists elsewhere.
+    Part,
+    /// What an ICMP error quotes. Nobody can check it, so that an SCTP checksum is left alone.
+    Quote,
+}
+
+/// What a checksum field of zero says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ZeroIs {
+    /// A checksum like any other.
+    Plain,
+    /// That there is none; a computed zero is written as all ones (RFC 768).
+    None,
+}
+
+#[cfg(test)]
+mod tests;

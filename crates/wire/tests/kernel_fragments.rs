@@ -1,0 +1,90 @@
+//! Reassembly held against the kernel: recorded streams of fragments, some orderly, most not.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
+use keepstate_wire::{Fate, Packet, checksum};
+
+/// What tracking saw: datagrams taken as new, their octets, and packets found invalid.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    new: usize,
+    octets: usize,
+    invalid: usize,
+}
+
+impl Seen {
+    fn look_at(&mut self, bytes: &[u8]) {
+        match Packet::parse_reassembled(bytes) {
+            Ok(packet) => {
+                self.new += 1;
+                self.octets += packet.total_len();
+            }
+            Err(refusal) => {
+                assert_eq!(refusal.fate(), Fate::Invalid);
+                self.invalid += 1;
+            }
+        }
+    }
+}
+
+fn fragment(family: &str, piece: &str) -> Vec<u8> {
+    let at = piece.find(['+', '.']).unwrap();
+    let (start, end) = piece[..at].split_once('-').unwrap();
+    let (start, end): (u16, u16) = (start.parse().unwrap(), end.parse().unwrap());
+    let more = u16::from(&piece[at..=at] == "+");
+    let codepoint: u8 = piece[at + 1..].strip_prefix('e').map_or(0, |number| number.parse().unwrap());
+    let mut bytes = Vec::new();
+    if family == "v4" {
+        bytes.extend([0x45, codepoint]);
+        bytes.extend((20 + end - start).to_be_bytes());
+        bytes.extend([0, 9]);
+        bytes.extend(((start / 8) | (more << 13)).to_be_bytes());
+        bytes.extend([64, 253, 0, 0, 10, 9, 0, 2, 10, 9, 0, 1]);
+        let check = checksum::internet(&bytes);
+        bytes[10..12].copy_from_slice(&check.to_be_bytes());
+    } else {
+        bytes.extend([0x60, codepoint << 4, 0, 0]);
+        bytes.extend((8 + end - start).to_be_bytes());
+        bytes.extend([44, 64]);
+        bytes.extend([0xfd; 32]);
+        bytes.extend([253, 0]);
+        bytes.extend((start | more).to_be_bytes());
+        bytes.extend([0, 0, 0, 9]);
+    }
+    bytes.extend((start..end).map(|at| (at * 7 % 251) as u8));
+    bytes
+}
+
+fn play(family: &str, pieces: &str) -> Seen {
+    let mut reassembler = Reassembler::new((1, 2), Limits::default());
+    let mut seen = Seen::default();
+    let mut out = Vec::new();
+    for piece in pieces.split(' ') {
+        let bytes = fragment(family, piece);
+        match reassembler.push(&Packet::parse(&bytes).unwrap(), 0, &mut out) {
+            Ok(Reassembly::Whole) => {
+                let data = Packet::parse_reassembled(&out).unwrap().transport().iter();
+                assert!(data.enumerate().all(|(at, &octet)| usize::from(octet) == at * 7 % 251), "{family} {pieces}");
+                seen.look_at(&out);
+            }
+            Ok(Reassembly::Waiting) => {}
+            Err(refusal) if refusal.fate() == Fate::Passed => seen.look_at(&bytes),
+            Err(refusal) => assert_eq!(refusal.fate(), Fate::Dropped),
+        }
+    }
+    seen
+}
+
+#[test]
+fn recorded_streams_come_out_as_in_the_kernel() {
+    let stories = include_str!("kernel_fragments.txt");
+    let mut played = 0;
+    for line in stories.lines().filter(|line| !line.starts_with('#')) {
+        let (stream, outcome) = line.split_once(": ").unwrap();
+        let (family, pieces) = stream.split_once(' ').unwrap();
+        let numbers: Vec<usize> = outcome.split(' ').map(|number| number.parse().unwrap()).collect();
+        let expected = Seen { new: numbers[0], octets: numbers[1], invalid: numbers[2] };
+        assert_eq!(play(family, pieces), expected, "{line}");
+        played += 1;
+    }
+    assert_eq!(played, 400);
+}

@@ -1,0 +1,29 @@
+//! What each fuzz target does with its input.
+//!
+//! A body takes any octets and returns; it panics when something that must hold does not. The targets of cargo-fuzz in
+//! `fuzz/fuzz_targets` call these bodies, and so do the ordinary tests, with the corpus in `fuzz/corpus` and with random input of a
+//! printed seed: what fuzzing has found once is looked at for ever, on stable Rust.
+
+#![allow(clippy::expect_used, reason = "a body panics when something does not hold that must: that is how it speaks")]
+
+mod engine;
+mod forge;
+mod grammar;
+mod invariants;
+mod reassembly;
+mod script;
+mod tcp_options;
+mod wire;
+
+pub use engine::{Told, engine, tell};
+pub use reassembly::reassembly;
+pub use script::{Dice, Script};
+pub use tcp_options::tcp_options;
+pub use wire::wire;
+
+/// One fuzz target: its name, which is that of its corpus, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] =
+    &[("engine", engine), ("reassembly", reassembly), ("tcp_options", tcp_options), ("wire", wire)];

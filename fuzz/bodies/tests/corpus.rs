@@ -1,0 +1,111 @@
+//! Replays the corpus of every fuzz target, and some random input beside it, on stable Rust.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
+
+use keepstate_fuzz_bodies::{Dice, TARGETS, tell};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Inputs made from each file of the corpus, and from nothing, a target.
+const ROUNDS: usize = 600;
+
+/// What random stories must lead to, to be worth telling.
+const REACHED: &[&str] = &[
+    "SYN_SENT",
+    "SYN_SENT2",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "assured",
+    "new",
+    "established",
+    "related",
+    "invalid",
+    "untracked",
+    "early_drop",
+    "table_full",
+    "checksum",
+    "tcp_seq_above",
+    "tcp_ignored",
+];
+
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(target);
+    let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut inputs: Vec<_> =
+        files.map(|file| file.unwrap().path()).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    inputs.sort();
+    assert!(!inputs.is_empty(), "{target} has no corpus");
+    inputs
+}
+
+#[test]
+fn what_fuzzing_found_stays_found() {
+    for (target, body) in TARGETS {
+        for (path, input) in corpus(target) {
+            println!("{target} {}", path.display());
+            body(&input);
+        }
+    }
+}
+
+#[test]
+fn what_is_near_the_corpus_holds_too() {
+    for (target, body) in TARGETS {
+        let inputs = corpus(target);
+        for seed in 0..ROUNDS as u64 {
+            // Shown when the test fails: the seed makes the input again.
+            println!("{target} seed {seed}");
+            let mut dice = Dice::new(seed);
+            let (_, input) = &inputs[dice.below(inputs.len())];
+            let mut input = input.clone();
+            for _ in 0..=dice.below(4) {
+                mutate(&mut input, &mut dice);
+            }
+            body(&input);
+        }
+    }
+}
+
+#[test]
+fn what_is_random_holds_too() {
+    for (target, body) in TARGETS {
+        for seed in 0..ROUNDS as u64 {
+            println!("{target} seed {seed}");
+            let mut dice = Dice::new(seed);
+            let len = dice.below(1024);
+            body(&dice.octets(len));
+        }
+    }
+}
+
+/// A grammar that leads nowhere would find nothing: these stories must see the world.
+#[test]
+fn the_stories_get_somewhere() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..ROUNDS as u64 {
+        seen.extend(tell(&Dice::new(seed).octets(2048)).seen);
+    }
+    for name in REACHED {
+        assert!(seen.contains(name), "no story reached {name}: {seen:?}");
+    }
+}
+
+/// One of the changes a fuzzer makes: an octet, a number at the edge, a cut, a repetition.
+fn mutate(input: &mut Vec<u8>, dice: &mut Dice) {
+    let at = dice.below(input.len() + 1);
+    match dice.below(5) {
+        0 => input.truncate(at),
+        1 => input.insert(at, dice.octets(1)[0]),
+        2 => input.extend_from_within(at..),
+        3 if at < input.len() => input[at] = [0, 1, 0x7f, 0x80, 0xff][dice.below(5)],
+        _ if at < input.len() => input[at] ^= 1 << dice.below(8),
+        _ => {}
+    }
+    input.truncate(8192);
+}

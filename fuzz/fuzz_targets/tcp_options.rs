@@ -1,0 +1,4 @@
+//! Target `tcp_options` of cargo-fuzz.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keepstate_fuzz_bodies::tcp_options(data));

@@ -1,0 +1,130 @@
+//! `cargo xtask oracle`: the same packets through the running kernel's conntrack and through the engine, and a comparison of all they say.
+//!
+//! Packet by packet: what `ct state` and `ct direction` match. Connection by connection: tuples, state, status bits, remaining time,
+//! counters. Where they differ, the shortest story that shows it is printed, and the exit code is 1.
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+mod coverage;
+mod craft;
+mod dump;
+mod grammar;
+mod judges;
+mod kernel;
+mod ledger;
+mod random;
+mod row;
+mod run;
+mod shrink;
+mod step;
+mod story;
+mod system;
+mod verdict;
+
+use grammar::Grammar;
+use judges::{Care, Judges};
+
+/// Hold the engine against the running kernel, packet by packet.
+#[derive(Args)]
+pub struct Oracle {
+    /// How many packets to send.
+    #[arg(long, default_value_t = 100_000)]
+    packets: u64,
+    /// The seed of the traffic; the same seed, the same packets.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// IPv4 only.
+    #[arg(long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// IPv6 only.
+    #[arg(long)]
+    ipv6: bool,
+    /// Which traffic; all kinds in turn if none is named.
+    #[arg(long)]
+    grammar: Vec<Grammar>,
+    /// How many different divergences to make short and print.
+    #[arg(long, default_value_t = 10)]
+    show: usize,
+    /// Play one written ledger instead.
+    #[arg(long)]
+    ledger: Option<PathBuf>,
+    /// Succeed where the kernel cannot be asked.
+    #[arg(long)]
+    skip_ok: bool,
+}
+
+impl Oracle {
+    /// Runs it, and says how it went.
+    pub fn run(self) -> Result<ExitCode> {
+        let missing = missing();
+        if !missing.is_empty() {
+            eprintln!("SKIPPED: oracle (needs root, /dev/net/tun, nft and ip): {}", missing.join("; "));
+            return Ok(if self.skip_ok { ExitCode::SUCCESS } else { ExitCode::from(2) });
+        }
+        let mut judges = Judges::new(kernel::Kernel::enter()?)?;
+        if let Some(path) = &self.ledger {
+            return play_ledger(&mut judges, path);
+        }
+        let families = match (self.ipv4, self.ipv6) {
+            (true, _) => vec![false],
+            (_, true) => vec![true],
+            _ => vec![false, true],
+        };
+        let grammars = if self.grammar.is_empty() {
+            vec![
+                Grammar::Mixed,
+                Grammar::Tcp,
+                Grammar::Mixed,
+                Grammar::Fragments,
+                Grammar::Mixed,
+                Grammar::Sctp,
+                Grammar::Tcp,
+                Grammar::Icmp,
+            ]
+        } else {
+            self.grammar
+        };
+        let plan = run::Plan { packets: self.packets, seed: self.seed, families, grammars, show: self.show };
+        let divergences = run::run(&mut judges, &plan)?;
+        Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// What keeps us from asking the kernel, and what to do about it.
+fn missing() -> Vec<&'static str> {
+    let runs = |program| Command::new(program).arg("-V").output().is_ok();
+    let mut missing = Vec::new();
+    for (there, what) in [
+        (system::is_root(), "not root"),
+        (Path::new("/dev/net/tun").exists(), "no /dev/net/tun (modprobe tun)"),
+        (runs("nft"), "no nft (apt-get install nftables)"),
+        (runs("ip"), "no ip (apt-get install iproute2)"),
+    ] {
+        if !there {
+            missing.push(what);
+        }
+    }
+    missing
+}
+
+/// Plays a ledger and prints what both say of each line.
+fn play_ledger(judges: &mut Judges, path: &Path) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let story = ledger::read(&text).with_context(|| path.display().to_string())?;
+    for (step, remark) in story.steps.iter().zip(run::remarks(judges, &story)?) {
+        println!("{}   {remark}", ledger::describe(step));
+    }
+    let divergences = judges.play(&story, Care::EachStep)?.divergences;
+    for divergence in &divergences {
+        println!(
+            "line {}: {}\n  kernel: {}\n  engine: {}",
+            divergence.at + 1,
+            divergence.kind,
+            divergence.kernel,
+            divergence.engine
+        );
+    }
+    Ok(if divergences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,98 @@
+//! What the traffic exercised: verdicts, protocols, and the cells of the TCP and SCTP transition tables.
+use super::verdict::Heard;
+use keepstate_engine::{Direction, Entry, Handle, Outcome, ProtocolInfo, TcpState};
+use keepstate_wire::Packet;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// Flag classes in the order the kernel ranks them, and two it has no class for.
+const CLASSES: [&str; 6] = ["syn", "syn-ack", "fin", "ack", "rst", "other"];
+
+/// Counts of what was seen.
+#[derive(Default)]
+pub struct Coverage {
+    pub packets: u64,
+    pub rows: u64,
+    verdicts: BTreeMap<Heard, u64>,
+    protocols: BTreeMap<u8, u64>,
+    /// By (state before, direction, flag class): how often, and how often the state changed.
+    cells: BTreeMap<(u8, u8, usize), u64>,
+    changes: BTreeMap<(u8, u8), u64>,
+    sctp: BTreeMap<(u8, u8), u64>,
+    states: HashMap<Handle, u8>,
+}
+
+impl Coverage {
+    pub fn heard(&mut self, kernel: Heard) {
+        self.packets += 1;
+        *self.verdicts.entry(kernel).or_default() += 1;
+    }
+
+    /// Counts a packet, and where it took its connection.
+    pub fn count(&mut self, packet: &Packet<'_>, outcome: &Outcome, after: Option<&Entry>) {
+        *self.protocols.entry(packet.protocol()).or_default() += 1;
+        let (Some(handle), Some(entry)) = (outcome.connection, after) else { return };
+        if packet.protocol() != entry.original.protocol {
+            return;
+        }
+        match entry.protocol {
+            ProtocolInfo::Tcp { state, .. } => {
+                let before = self.states.insert(handle, state as u8).unwrap_or(0);
+                let flags = packet.transport().get(13).copied().unwrap_or(0);
+                let direction = outcome.direction.unwrap_or(Direction::Original) as u8;
+                *self.cells.entry((before, direction, class(flags))).or_default() += 1;
+                *self.changes.entry((before, state as u8)).or_default() += 1;
+            }
+            ProtocolInfo::Sctp { state, .. } => {
+                let before = self.states.insert(handle, state as u8).unwrap_or(0);
+                *self.sctp.entry((before, state as u8)).or_default() += 1;
+            }
+            ProtocolInfo::Stateless => {}
+        }
+    }
+
+    /// A new engine gives out handles anew.
+    pub fn forget_states(&mut self) {
+        self.states.clear();
+    }
+}
+
+fn class(flags: u8) -> usize {
+    match flags {
+        _ if flags & 4 != 0 => 4,
+        _ if flags & 0x12 == 0x12 => 1,
+        _ if flags & 2 != 0 => 0,
+        _ if flags & 1 != 0 => 2,
+        _ if flags & 0x10 != 0 => 3,
+        _ => 5,
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdicts: Vec<_> = self.verdicts.iter().map(|(heard, count)| format!("{heard} {count}")).collect();
+        writeln!(f, "verdicts: {}", verdicts.join(", "))?;
+        let protocols: Vec<_> = self.protocols.iter().map(|(number, count)| format!("{number}: {count}")).collect();
+        writeln!(f, "protocols: {}", protocols.join(", "))?;
+        writeln!(f, "connections compared: {}", self.rows)?;
+        if !self.cells.is_empty() {
+            writeln!(f, "TCP, packets by state before, direction and flags (original / reply):")?;
+            write!(f, "{:12}", "")?;
+            CLASSES.iter().try_for_each(|class| write!(f, "{class:>16}"))?;
+            writeln!(f)?;
+            for state in TcpState::ALL {
+                write!(f, "{:12}", state.name())?;
+                for class in 0..CLASSES.len() {
+                    let cell = |direction| self.cells.get(&(*state as u8, direction, class)).copied().unwrap_or(0);
+                    write!(f, "{:>16}", format!("{}/{}", cell(0), cell(1)))?;
+                }
+                writeln!(f)?;
+            }
+            writeln!(f, "TCP, {} different changes of state", self.changes.len())?;
+        }
+        if !self.sctp.is_empty() {
+            writeln!(f, "SCTP, {} different changes of state", self.sctp.len())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! ICMP and ICMPv6: queries and answers, messages that begin nothing, and errors about packets that were sent, or nearly.
+use super::Emission;
+use crate::oracle::craft::{self, Ends};
+use crate::oracle::kernel::Toward;
+use crate::oracle::random::Random;
+use crate::oracle::step::View;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Queries with one identifier between two hosts.
+pub struct Flow {
+    ends: Ends,
+    id: u16,
+    kind: u8,
+}
+
+const QUERIES: [(u8, u8); 4] = [(8, 0), (13, 14), (15, 16), (17, 18)];
+const QUERIES_V6: [(u8, u8); 2] = [(128, 129), (139, 140)];
+
+impl Flow {
+    pub fn new(ends: Ends, random: &mut Random) -> Flow {
+        let kind = if ends.is_ipv6() { random.below(QUERIES_V6.len()) } else { random.below(QUERIES.len()) };
+        Flow { ends, id: random.below(12) as u16, kind: kind as u8 }
+    }
+
+    pub fn next(&mut self, random: &mut Random) -> Emission {
+        let v6 = self.ends.is_ipv6();
+        let (query, answer) = if v6 { QUERIES_V6[usize::from(self.kind)] } else { QUERIES[usize::from(self.kind)] };
+        let asks = random.percent(55);
+        let mut kind = if asks { query } else { answer };
+        let mut toward = if asks { Toward::Server } else { Toward::Client };
+        if random.percent(6) {
+            toward = random.pick(&[Toward::Server, Toward::Client]);
+        }
+        if random.percent(8) {
+            kind = if v6 {
+                random.pick(&[130, 131, 132, 133, 134, 135, 136, 137, 143, 144, 200, 255, 127, 100])
+            } else {
+                random.octet()
+            };
+        }
+        let code = if random.percent(5) { random.octet() } else { 0 };
+        let mut bytes = vec![kind, code, 0, 0];
+        bytes.extend(self.id.to_be_bytes());
+        bytes.extend([0, 1]);
+        bytes.resize(8 + random.pick(&[0, 4, 12, 56]), b'i');
+        if random.percent(2) {
+            bytes.truncate(random.below(9));
+        }
+        let ends = super::facing(self.ends, toward);
+        let mut protocol = if v6 { craft::ICMPV6 } else { craft::ICMP };
+        craft::put_checksum(&mut bytes, 2, ends, protocol, random.percent(2));
+        if random.permille(5) {
+            protocol = if v6 { craft::ICMP } else { craft::ICMPV6 };
+        }
+        Emission { toward, ends, protocol, transport: bytes }
+    }
+}
+
+/// An error about `packet`, which went `toward`: from its destination or a router on the way, to its source; or wrong in some way.
+pub fn error(packet: &[u8], toward: Toward, random: &mut Random) -> Option<Emission> {
+    let view = View::read(packet)?;
+    let v6 = view.source.is_ipv6();
+    let mut quote = packet.to_vec();
+    if random.percent(60) {
+        let header = packet.len() - view.transport.len();
+        quote.truncate(header + random.pick(&[8, 8, 8, 20, 28, 7, 4, 3, 2, 0, 64]));
+    } else if random.percent(5) {
+        quote.truncate(random.below(quote.len()));
+    }
+    if random.percent(8) && quote.len() > 24 {
+        let at = random.below(quote.len().min(64));
+        quote[at] ^= 1 << random.below(8);
+    }
+    let kinds: &[(u8, u8)] = if v6 {
+        &[(1, 0), (1, 4), (2, 0), (3, 0), (4, 1), (1, 9)]
+    } else {
+        &[(3, 1), (3, 3), (3, 4), (11, 0), (12, 0), (4, 0), (5, 0), (5, 1)]
+    };
+    let (kind, code) = random.pick(kinds);
+    let mut bytes = vec![kind, code, 0, 0, 0, 0, 5, 0];
+    bytes.extend(quote);
+    // An error travels against the packet it is about; one that does not is a forgery, or about a reply.
+    let against = random.percent(92);
+    let way = match (toward, against) {
+        (Toward::Server, true) | (Toward::Client, false) => Toward::Client,
+        _ => Toward::Server,
+    };
+    let mut ends = Ends { source: view.destination, destination: view.source };
+    if way == toward {
+        ends = ends.reverse();
+    }
+    if random.percent(40) {
+        ends.source = neighbour(ends.source, 9);
+    }
+    if random.percent(6) {
+        ends.destination = neighbour(ends.destination, 1 + random.below(4) as u8);
+    }
+    let protocol = if v6 { craft::ICMPV6 } else { craft::ICMP };
+    craft::put_checksum(&mut bytes, 2, ends, protocol, random.percent(3));
+    if random.permille(10) {
+        bytes.truncate(random.below(12));
+    }
+    Some(Emission { toward: way, ends, protocol, transport: bytes })
+}
+
+/// Another host of the same network.
+fn neighbour(address: IpAddr, host: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, third, _] = address.octets();
+            Ipv4Addr::new(first, second, third, host).into()
+        }
+        IpAddr::V6(address) => {
+            let mut octets = address.octets();
+            octets[15] = host;
+            Ipv6Addr::from(octets).into()
+        }
+    }
+}

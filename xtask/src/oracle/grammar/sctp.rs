@@ -1,0 +1,162 @@
+//! SCTP: associations that mostly follow RFC 9260, and stray in tags, order of chunks, and checksums.
+use super::Emission;
+use crate::oracle::craft::{self, Ends};
+use crate::oracle::kernel::Toward;
+use crate::oracle::random::Random;
+
+const DATA: u8 = 0;
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const SACK: u8 = 3;
+const HEARTBEAT: u8 = 4;
+const HEARTBEAT_ACK: u8 = 5;
+const ABORT: u8 = 6;
+const SHUTDOWN: u8 = 7;
+const SHUTDOWN_ACK: u8 = 8;
+const COOKIE_ECHO: u8 = 10;
+const COOKIE_ACK: u8 = 11;
+const SHUTDOWN_COMPLETE: u8 = 14;
+
+/// An association.
+pub struct Flow {
+    ends: Ends,
+    ports: (u16, u16),
+    /// The tags that the client and the server chose.
+    tags: [u32; 2],
+    stage: usize,
+    wildness: usize,
+}
+
+/// Who sends what in the life of an association: kind of chunk, and whether the client sends it.
+const LIFE: &[(u8, bool)] = &[
+    (INIT, true),
+    (INIT_ACK, false),
+    (COOKIE_ECHO, true),
+    (COOKIE_ACK, false),
+    (DATA, true),
+    (SACK, false),
+    (HEARTBEAT, true),
+    (HEARTBEAT_ACK, false),
+    (DATA, false),
+    (SACK, true),
+    (SHUTDOWN, true),
+    (SHUTDOWN_ACK, false),
+    (SHUTDOWN_COMPLETE, true),
+];
+
+impl Flow {
+    pub fn new(ends: Ends, random: &mut Random) -> Flow {
+        Flow {
+            ends,
+            ports: (40000 + random.below(8) as u16, random.pick(&[36412, 40001])),
+            tags: [random.word() | 1, random.word() | 1],
+            stage: random.weighted(&[(80, 0), (10, 4), (5, 6), (5, 10)]),
+            wildness: random.pick(&[0, 5, 15, 40]),
+        }
+    }
+
+    pub fn next(&mut self, random: &mut Random) -> Emission {
+        let (mut kind, mut client) = LIFE[self.stage];
+        let strays = random.percent(self.wildness);
+        if strays && random.percent(60) {
+            kind = random.pick(&[
+                DATA,
+                INIT,
+                INIT_ACK,
+                SACK,
+                HEARTBEAT,
+                HEARTBEAT_ACK,
+                ABORT,
+                SHUTDOWN,
+                SHUTDOWN_ACK,
+                9,
+                COOKIE_ECHO,
+                COOKIE_ACK,
+                12,
+                13,
+                SHUTDOWN_COMPLETE,
+                15,
+                64,
+                128,
+                130,
+                192,
+                255,
+            ]);
+        }
+        if strays && random.percent(30) {
+            client = !client;
+        }
+        if !strays || random.percent(30) {
+            self.advance(random);
+        }
+        let mine = usize::from(!client);
+        let mut tag = if kind == INIT { 0 } else { self.tags[1 - mine] };
+        if strays && random.percent(30) {
+            tag = random.pick(&[0, 1, self.tags[mine], self.tags[1 - mine], tag ^ 1]);
+        }
+        let (source, destination) = if client { self.ports } else { (self.ports.1, self.ports.0) };
+        let mut bytes = Vec::new();
+        bytes.extend(source.to_be_bytes());
+        bytes.extend(destination.to_be_bytes());
+        bytes.extend(tag.to_be_bytes());
+        bytes.extend([0; 4]);
+        chunk(&mut bytes, kind, self.tags[mine], random);
+        if random.percent(10) {
+            let second = random.pick(&[DATA, SACK, COOKIE_ECHO, COOKIE_ACK, HEARTBEAT, ABORT]);
+            chunk(&mut bytes, second, self.tags[mine], random);
+        }
+        if strays && random.percent(12) {
+            self.damage(&mut bytes, random);
+        }
+        if bytes.len() >= 12 {
+            let crc = craft::crc32c(&bytes) ^ u32::from(strays && random.percent(8));
+            bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        }
+        let toward = if client { Toward::Server } else { Toward::Client };
+        Emission { toward, ends: super::facing(self.ends, toward), protocol: craft::SCTP, transport: bytes }
+    }
+
+    fn advance(&mut self, random: &mut Random) {
+        self.stage = match self.stage {
+            9 if random.percent(75) => 4,
+            12 if random.percent(50) => {
+                self.tags = [random.word() | 1, random.word() | 1];
+                0
+            }
+            12 => 12,
+            stage => stage + 1,
+        };
+    }
+
+    fn damage(&self, bytes: &mut Vec<u8>, random: &mut Random) {
+        match random.below(4) {
+            0 => bytes.truncate(random.below(bytes.len())),
+            1 => bytes[14..16].copy_from_slice(&random.pick(&[0u16, 1, 3, 4, 5, 1000]).to_be_bytes()),
+            2 => bytes[4..8].fill(0),
+            _ => bytes[13] = random.octet(),
+        }
+    }
+}
+
+/// Appends a chunk with a body of the usual size.
+fn chunk(bytes: &mut Vec<u8>, kind: u8, tag: u32, random: &mut Random) {
+    let mut body = match kind {
+        INIT | INIT_ACK => {
+            let mut body = tag.to_be_bytes().to_vec();
+            body.extend([0, 0, 0xff, 0xff, 0, 10, 0, 10, 0, 0, 0, 1]);
+            body
+        }
+        DATA => vec![b's'; 12 + random.pick(&[1, 4, 100])],
+        SACK => vec![0; 12],
+        SHUTDOWN => vec![0; 4],
+        HEARTBEAT | HEARTBEAT_ACK => vec![0, 1, 0, 8, 1, 2, 3, 4],
+        COOKIE_ECHO => vec![b'c'; 16],
+        _ => Vec::new(),
+    };
+    let flags = if matches!(kind, ABORT | SHUTDOWN_COMPLETE) && random.percent(30) { 1 } else { 0 };
+    let flags = if kind == DATA { 3 } else { flags };
+    bytes.extend([kind, flags]);
+    bytes.extend((4 + body.len() as u16).to_be_bytes());
+    body.resize(body.len().next_multiple_of(4), 0);
+    bytes.extend(body);
+}

@@ -1,0 +1,350 @@
+//! TCP: two ends that mostly follow RFC 9293, and stray in sequence numbers, flags, windows and options.
+use super::Emission;
+use crate::oracle::craft::{self, Ends, Segment};
+use crate::oracle::kernel::Toward;
+use crate::oracle::random::Random;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const PSH: u8 = 8;
+const ACK: u8 = 16;
+
+/// One end, as far as the generator believes in it.
+#[derive(Clone, Debug, Default)]
+struct Side {
+    /// The next sequence number it will send.
+    next: u32,
+    /// What it has of the other: its acknowledgement.
+    heard: u32,
+    window: u16,
+    scale: Option<u8>,
+    sack: bool,
+    stamps: bool,
+    sent_syn: bool,
+    sent_fin: bool,
+    heard_syn: bool,
+    heard_fin: bool,
+    /// The greatest window it offered, scaled.
+    widest: u32,
+    /// The length of its last data, for retransmission.
+    last: u32,
+}
+
+/// One connection, or several in a row on the same ports.
+pub struct Flow {
+    ends: Ends,
+    ports: (u16, u16),
+    client: Side,
+    server: Side,
+    /// Out of a hundred packets, how many stray.
+    wildness: usize,
+    /// The sequence number of the last SYN out of season.
+    stray: u32,
+}
+
+impl Flow {
+    pub fn new(ends: Ends, random: &mut Random) -> Flow {
+        let ports = (40000 + random.below(12) as u16, random.pick(&[80, 443, 1883, 40001]));
+        let wildness = random.weighted(&[(30, 0), (30, 5), (25, 15), (15, 45)]);
+        let mut flow =
+            Flow { ends, ports, client: Side::new(random), server: Side::new(random), wildness, stray: random.word() };
+        if random.percent(12) {
+            flow.in_the_middle();
+        }
+        flow
+    }
+
+    /// As if the handshake had been before the capture.
+    fn in_the_middle(&mut self) {
+        (self.client.heard, self.server.heard) = (self.server.next, self.client.next);
+        for side in [&mut self.client, &mut self.server] {
+            (side.sent_syn, side.heard_syn) = (true, true);
+        }
+    }
+
+    pub fn next(&mut self, random: &mut Random) -> Emission {
+        let toward = self.turn(random);
+        let mut segment = self.natural(toward, random);
+        if random.percent(self.wildness) {
+            self.stray(toward, &mut segment, random);
+            if random.percent(30) {
+                self.stray(toward, &mut segment, random);
+            }
+            if random.percent(40) {
+                self.believe(toward, &segment);
+            }
+        } else {
+            self.believe(toward, &segment);
+        }
+        let ends = super::facing(self.ends, toward);
+        Emission { toward, ends, protocol: craft::TCP, transport: segment.bytes(ends) }
+    }
+
+    fn side(&self, toward: Toward) -> (&Side, &Side) {
+        match toward {
+            Toward::Server => (&self.client, &self.server),
+            Toward::Client => (&self.server, &self.client),
+        }
+    }
+
+    /// Whose turn it is: who has something outstanding, else anybody.
+    fn turn(&self, random: &mut Random) -> Toward {
+        let (client, server) = (&self.client, &self.server);
+        match () {
+            () if random.percent(6) => random.pick(&[Toward::Server, Toward::Client]),
+            () if !client.sent_syn => Toward::Server,
+            () if client.sent_syn && !server.sent_syn && server.heard_syn => {
+                random.weighted(&[(9, Toward::Client), (1, Toward::Server)])
+            }
+            () if server.sent_syn && !client.heard_syn => Toward::Client,
+            () => random.pick(&[Toward::Server, Toward::Client]),
+        }
+    }
+
+    /// What this end would send next by the book.
+    fn natural(&mut self, toward: Toward, random: &mut Random) -> Segment {
+        let over = self.client.sent_fin && self.server.sent_fin;
+        if (over && random.percent(25)) || random.permille(8) {
+            self.reopen(random);
+        }
+        let (me, peer) = self.side(toward);
+        let (source, destination) = if toward == Toward::Server { self.ports } else { (self.ports.1, self.ports.0) };
+        let window = if random.permille(30) { random.pick(&[0, 1, 512, 65535]) } else { me.window };
+        let mut segment = Segment { source, destination, seq: me.next, ack: me.heard, window, ..Segment::default() };
+        if !me.sent_syn || (!me.heard_syn && random.percent(60)) {
+            segment.flags = if me.heard_syn { SYN | ACK } else { SYN };
+            segment.seq = if me.sent_syn { me.next.wrapping_sub(1) } else { me.next };
+            segment.ack = if me.heard_syn { me.heard } else { 0 };
+            segment.options = me.handshake(random);
+            return segment;
+        }
+        segment.flags = ACK;
+        let fin = if me.heard_fin { 40 } else { 5 };
+        match random.below(100) {
+            _ if !me.sent_fin && random.percent(fin) => segment.flags |= FIN,
+            _ if me.sent_fin && random.percent(10) => {
+                segment.flags |= FIN;
+                segment.seq = me.next.wrapping_sub(1);
+            }
+            0..35 => {}
+            35..70 => {
+                segment.data = random.pick(&[1, 10, 100, 1000]);
+                segment.flags |= PSH;
+            }
+            70..78 => {
+                segment.seq = me.next.wrapping_sub(me.last);
+                segment.data = me.last as usize;
+            }
+            78..82 => segment.seq = me.next.wrapping_sub(1),
+            82..84 => segment.window = 0,
+            84..86 if peer.sent_fin || random.percent(20) => {
+                segment.flags = RST | (segment.flags & random.octet() & ACK)
+            }
+            _ => {}
+        }
+        if me.sack && random.percent(10) {
+            segment.options = sack_blocks(me.heard, random);
+        } else if me.stamps {
+            segment.options = vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        }
+        segment
+    }
+
+    /// A new life on the same ports.
+    fn reopen(&mut self, random: &mut Random) {
+        let (before_client, before_server) = (self.client.next, self.server.next);
+        self.client = Side::new(random);
+        self.server = Side::new(random);
+        if random.percent(50) {
+            let gap = random.pick(&[0, 1, 1000, 100_000]);
+            self.client.next = before_client.wrapping_add(gap);
+            self.server.next = before_server.wrapping_add(gap);
+        }
+        if random.percent(15) {
+            std::mem::swap(&mut self.client.sent_syn, &mut self.server.sent_syn);
+        }
+    }
+
+    /// One thing goes wrong.
+    fn stray(&mut self, toward: Toward, segment: &mut Segment, random: &mut Random) {
+        match random.below(100) {
+            0..24 => segment.seq = self.edge(toward, segment.data as u32, random),
+            24..44 => segment.ack = self.acknowledgement_edge(toward, random),
+            44..56 => {
+                segment.flags =
+                    random.pick(&[SYN, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN, ACK, 0, SYN | FIN, SYN | RST])
+            }
+            56..60 => segment.flags = random.octet(),
+            60..66 => {
+                segment.flags = RST | random.pick(&[0, ACK]);
+                segment.seq = match random.below(5) {
+                    0 => 0,
+                    1 => self.side(toward).1.heard,
+                    2 => self.side(toward).1.heard.wrapping_add(random.pick(&[1, 1000, u32::MAX, u32::MAX - 999])),
+                    _ => segment.seq,
+                };
+            }
+            66..74 => {
+                let any = random.word();
+                segment.flags = SYN;
+                segment.seq = random.pick(&[
+                    segment.seq,
+                    segment.seq.wrapping_add(1),
+                    segment.seq.wrapping_sub(1),
+                    self.stray,
+                    any,
+                ]);
+                segment.options = self.side(toward).0.handshake(random);
+                self.stray = segment.seq;
+            }
+            74..80 => {
+                let any = random.word();
+                segment.flags = SYN | ACK;
+                segment.ack = random.pick(&[self.stray.wrapping_add(1), self.stray, segment.ack, any]);
+                segment.options = self.side(toward).0.handshake(random);
+            }
+            80..84 => segment.window = random.pick(&[0, 1, 2, 65535]),
+            84..88 => segment.data = random.pick(&[0, 1, 1460, 20000, 60000]),
+            88..92 => segment.options = odd_options(random),
+            92..94 => segment.bad_checksum = true,
+            94..96 => segment.offset = Some(random.below(16) as u8),
+            96..97 => segment.cut = Some(random.below(24)),
+            _ => segment.options = sack_blocks(self.acknowledgement_edge(toward, random), random),
+        }
+    }
+
+    /// A sequence number near one of the places where the window test turns.
+    fn edge(&self, toward: Toward, data: u32, random: &mut Random) -> u32 {
+        let (me, peer) = self.side(toward);
+        let base = match random.below(7) {
+            0 => me.next,
+            1 => peer.heard,
+            2 => peer.heard.wrapping_add(peer.widest).wrapping_sub(data),
+            3 => peer.heard.wrapping_add(peer.widest),
+            4 => me.next.wrapping_sub(peer.widest),
+            5 => me.next.wrapping_sub(peer.widest).wrapping_sub(data),
+            _ => random.word(),
+        };
+        base.wrapping_add(nudge(random))
+    }
+
+    fn acknowledgement_edge(&self, toward: Toward, random: &mut Random) -> u32 {
+        let (me, peer) = self.side(toward);
+        let base = match random.below(6) {
+            0 => peer.next,
+            1 => me.heard,
+            2 => peer.next.wrapping_sub(66000),
+            3 => peer.next.wrapping_sub(me.widest.max(66000)),
+            4 => 0,
+            _ => random.word(),
+        };
+        base.wrapping_add(nudge(random))
+    }
+
+    /// Both ends take the segment for true.
+    fn believe(&mut self, toward: Toward, segment: &Segment) {
+        let (me, peer) = match toward {
+            Toward::Server => (&mut self.client, &mut self.server),
+            Toward::Client => (&mut self.server, &mut self.client),
+        };
+        let flags = segment.flags;
+        let length = segment.data as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let end = segment.seq.wrapping_add(length);
+        if flags & RST != 0 {
+            return;
+        }
+        if (end.wrapping_sub(me.next) as i32) > 0 || flags & SYN != 0 {
+            me.next = end;
+        }
+        if segment.data > 0 {
+            me.last = segment.data as u32;
+        }
+        me.sent_syn |= flags & SYN != 0;
+        me.sent_fin |= flags & FIN != 0;
+        let scale = if flags & SYN == 0 && me.scale.is_some() && peer.scale.is_some() {
+            me.scale.unwrap_or(0).min(14)
+        } else {
+            0
+        };
+        me.widest = me.widest.max(u32::from(segment.window) << scale);
+        peer.heard_syn |= flags & SYN != 0;
+        peer.heard_fin |= flags & FIN != 0;
+        peer.heard = me.next;
+    }
+}
+
+impl Side {
+    fn new(random: &mut Random) -> Side {
+        let any = random.word();
+        Side {
+            next: random.pick(&[1000, 50_000, u32::MAX - 500, 0x7fff_ff00, any]),
+            window: random.pick(&[64240, 65535, 29200, 1024, 100, 65160]),
+            scale: random.weighted(&[
+                (3, None),
+                (2, Some(0)),
+                (3, Some(2)),
+                (3, Some(7)),
+                (1, Some(14)),
+                (1, Some(15)),
+            ]),
+            sack: random.percent(60),
+            stamps: random.percent(20),
+            widest: 1,
+            ..Side::default()
+        }
+    }
+
+    /// The options of a SYN.
+    fn handshake(&self, random: &mut Random) -> Vec<u8> {
+        let mut options = vec![2, 4, 5, 180];
+        if self.sack {
+            options.extend([1, 1, 4, 2]);
+        }
+        if let Some(scale) = self.scale {
+            options.extend([1, 3, 3, scale]);
+        }
+        if self.stamps {
+            options.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0]);
+        }
+        if random.permille(10) {
+            options = odd_options(random);
+        }
+        options
+    }
+}
+
+fn nudge(random: &mut Random) -> u32 {
+    random.pick(&[0, 0, 1, 2, u32::MAX, u32::MAX - 1, 1000, 0u32.wrapping_sub(1000), 1 << 31])
+}
+
+/// One to three SACK blocks after `ack`, or not after it.
+fn sack_blocks(ack: u32, random: &mut Random) -> Vec<u8> {
+    let count = 1 + random.below(3) as u8;
+    let mut options = vec![1, 1, 5, 2 + 8 * count];
+    for _ in 0..count {
+        let left = ack.wrapping_add(random.pick(&[0, 1, 1000, 66000, 1 << 31, u32::MAX - 999]));
+        let right = left.wrapping_add(random.pick(&[0, 1, 1000, 100_000]));
+        options.extend(left.to_be_bytes());
+        options.extend(right.to_be_bytes());
+    }
+    if random.percent(10) {
+        options[3] = random.octet();
+    }
+    options
+}
+
+/// Options that break the rules, each in its own way.
+fn odd_options(random: &mut Random) -> Vec<u8> {
+    match random.below(9) {
+        0 => vec![3, 3, random.octet()],
+        1 => vec![3, 2, 7, 0],
+        2 => vec![3, 4, 7, 7],
+        3 => vec![0, 3, 3, 7],
+        4 => vec![5, 0, 0, 0],
+        5 => vec![3, 1, 3, 3],
+        6 => vec![1, 1, 3],
+        7 => vec![4, 3, 0, 3, 3, 9, 3, 3, 4],
+        _ => (0..random.below(41)).map(|_| random.pick(&[0, 1, 2, 3, 4, 5, 8, 10, 255])).collect(),
+    }
+}

@@ -1,0 +1,275 @@
+//! The kernel and the engine, side by side: each packet goes to both, and whatever they disagree about is a divergence.
+//!
+//! A story begins with both tables empty. After a divergence its flow is set aside, because all that follows in it would differ too; the other
+//! flows go on.
+use super::coverage::Coverage;
+use super::dump::Dump;
+use super::kernel::{Kernel, Toward};
+use super::row::Row;
+use super::step::Flow;
+use super::story::Story;
+use super::system;
+use super::verdict::Heard;
+use anyhow::{Result, bail};
+use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret, Tuple, Why, Zone};
+use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
+use keepstate_wire::{Family, Packet, Refusal};
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// One disagreement.
+#[derive(Clone, Debug)]
+pub struct Divergence {
+    /// The step at which, or after which, it was seen.
+    pub at: usize,
+    pub flow: Option<Flow>,
+    /// In what they disagree, without the numbers of this one case: equal for divergences of one kind.
+    pub kind: String,
+    pub kernel: String,
+    pub engine: String,
+}
+
+/// A story that may not wait must end before the shortest default timeout, the two seconds of a UDP stream, can matter.
+const LONGEST: Duration = Duration::from_millis(1700);
+/// Steps between two looks at whole tables.
+const CHECKPOINT: usize = 2000;
+/// How often the engine is asked to remove what has expired.
+const POLL: usize = 64;
+
+/// How a story is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// Tables are compared now and then, and all divergences are collected.
+    Sweep,
+    /// Tables are compared after every step, and the first divergence ends the story.
+    EachStep,
+}
+
+/// What one playing of a story gave.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub divergences: Vec<Divergence>,
+    /// What each said of each step played.
+    pub heard: Vec<[Heard; 2]>,
+}
+
+/// Both judges.
+pub struct Judges {
+    kernel: Kernel,
+    dump: Dump,
+    engine: Engine,
+    reassembler: Reassembler,
+    /// Where fragments are put together.
+    whole: Vec<u8>,
+    /// Knobs as they stand in the kernel, so that only changes are written.
+    written: HashMap<Knob, u64>,
+    pub coverage: Coverage,
+    /// The engine's reason for what it said last.
+    pub why: Option<Why>,
+}
+
+impl Judges {
+    pub fn new(kernel: Kernel) -> Result<Judges> {
+        let engine = Engine::new(Knobs::default(), Secret([0; 16]), Instant(0));
+        let coverage = Coverage::default();
+        Ok(Judges {
+            kernel,
+            dump: Dump::open()?,
+            engine,
+            reassembler: reassembler(),
+            whole: Vec::new(),
+            written: HashMap::new(),
+            coverage,
+            why: None,
+        })
+    }
+
+    /// Plays a story from its beginning.
+    pub fn play(&mut self, story: &Story, care: Care) -> Result<Findings> {
+        self.prepare(story)?;
+        let began = system::monotonic();
+        let mut findings = Findings::default();
+        let mut aside = HashSet::new();
+        for (at, step) in story.steps.iter().enumerate() {
+            wait_until(began + step.not_before * 1_000_000);
+            let now = system::monotonic();
+            if !story.slow && now - began > LONGEST.as_nanos() as u64 {
+                break;
+            }
+            let heard = self.pass(step.toward, &step.bytes, Instant(now))?;
+            findings.heard.push(heard);
+            let flow = step.flow;
+            let [kernel, engine] = heard;
+            if kernel != engine && flow.is_none_or(|flow| aside.insert(flow)) {
+                let kind = format!("packet: {kernel} / {engine}");
+                findings.divergences.push(Divergence {
+                    at,
+                    flow,
+                    kind,
+                    kernel: kernel.to_string(),
+                    engine: engine.to_string(),
+                });
+            }
+            if at % POLL == 0 {
+                self.engine.poll(Instant(now));
+            }
+            let due = care == Care::EachStep || at % CHECKPOINT == CHECKPOINT - 1;
+            if due {
+                self.compare(at, &mut aside, &mut findings.divergences)?;
+            }
+            if care == Care::EachStep && !findings.divergences.is_empty() {
+                break;
+            }
+        }
+        let last = findings.heard.len().saturating_sub(1);
+        if findings.divergences.is_empty() || care == Care::Sweep {
+            self.compare(last, &mut aside, &mut findings.divergences)?;
+        }
+        self.finish_fragments(story)?;
+        Ok(findings)
+    }
+
+    /// Both tables in words: once, where they agree.
+    pub fn table(&mut self) -> Result<String> {
+        let rows: Vec<String> = self.dump.rows()?.iter().map(Row::to_string).collect();
+        let now = Instant(system::monotonic());
+        let ours: Vec<String> = self.engine.entries(now).map(|entry| Row::from(&entry).to_string()).collect();
+        let (kernel, engine) = (rows.join(", "), ours.join(", "));
+        Ok(if kernel == engine { kernel } else { format!("kernel {kernel}; engine {engine}") })
+    }
+
+    /// Empties both tables and sets the story's knobs on both sides.
+    fn prepare(&mut self, story: &Story) -> Result<()> {
+        self.dump.flush()?;
+        for (knob, value) in story.values() {
+            if self.written.get(&knob) != Some(&value) {
+                self.kernel.set(knob.name(), value)?;
+                self.written.insert(knob, value);
+            }
+        }
+        self.reassembler = reassembler();
+        let knobs = story.engine_knobs()?;
+        self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(system::monotonic()));
+        Ok(())
+    }
+
+    /// What the kernel and what the engine say of one packet.
+    fn pass(&mut self, toward: Toward, bytes: &[u8], now: Instant) -> Result<[Heard; 2]> {
+        let kernel = self.kernel.pass(toward, bytes)?;
+        self.coverage.heard(kernel);
+        let engine = match Packet::parse(bytes) {
+            Err(refusal) => self.refuse(refusal),
+            Ok(packet) if packet.fragment().is_some() => self.collect(&packet, now)?,
+            Ok(packet) => self.track(&packet, now)?,
+        };
+        Ok([kernel, engine])
+    }
+
+    /// The engine's way with a fragment: nothing is heard until its datagram is whole.
+    fn collect(&mut self, packet: &Packet<'_>, now: Instant) -> Result<Heard> {
+        let mut whole = std::mem::take(&mut self.whole);
+        let heard = match self.reassembler.push(packet, now.0, &mut whole) {
+            Ok(Reassembly::Waiting) => {
+                self.why = None;
+                Heard::Gone
+            }
+            Ok(Reassembly::Whole) => match Packet::parse_reassembled(&whole) {
+                Ok(packet) => self.track(&packet, now)?,
+                Err(refusal) => self.refuse(refusal),
+            },
+            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => {
+                self.track(packet, now)?
+            }
+            Err(refusal) => self.refuse(refusal),
+        };
+        self.whole = whole;
+        Ok(heard)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Heard {
+        self.engine.refuse(refusal);
+        self.why = Some(Why::Refused(refusal));
+        Heard::Gone
+    }
+
+    fn track(&mut self, packet: &Packet<'_>, now: Instant) -> Result<Heard> {
+        let engine = &mut self.engine;
+        let outcome = catch_unwind(AssertUnwindSafe(|| engine.handle(packet, Zone::default(), now)));
+        let Ok(outcome) = outcome else { bail!("the engine panicked at {:02x?}", packet.bytes()) };
+        self.why = outcome.why;
+        let after = outcome.connection.and_then(|handle| self.engine.entry(handle, now));
+        self.coverage.count(packet, &outcome, after.as_ref());
+        Ok(Heard::from(outcome))
+    }
+
+    /// Sends what is missing of datagrams that still wait for fragments, so that the next story finds no queues.
+    fn finish_fragments(&mut self, story: &Story) -> Result<()> {
+        for step in &story.steps {
+            if self.reassembler.waiting() == 0 {
+                break;
+            }
+            let before = self.reassembler.waiting();
+            for piece in step.siblings.iter() {
+                self.pass(step.toward, piece, Instant(system::monotonic()))?;
+                if self.reassembler.waiting() < before {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the tables, connection by connection.
+    fn compare(&mut self, at: usize, aside: &mut HashSet<Flow>, divergences: &mut Vec<Divergence>) -> Result<()> {
+        let rows = self.dump.rows()?;
+        let now = Instant(system::monotonic());
+        let mut ours: HashMap<Tuple, Row> =
+            self.engine.entries(now).map(|entry| (entry.original, Row::from(&entry))).collect();
+        self.coverage.rows += rows.len() as u64;
+        let mut differ = |tuple: &Tuple, kind: String, kernel: String, engine: String| {
+            let flow = Flow::of_tuple(tuple);
+            if aside.insert(flow) {
+                divergences.push(Divergence { at, flow: Some(flow), kind, kernel, engine });
+            }
+        };
+        for kernel in rows {
+            let nothing = || "no such connection".to_string();
+            match ours.remove(&kernel.original) {
+                None => differ(
+                    &kernel.original,
+                    format!("table: only the kernel has it, {}", kernel.state()),
+                    kernel.to_string(),
+                    nothing(),
+                ),
+                Some(engine) => {
+                    if let Some(column) = kernel.difference(&engine) {
+                        let states = format!("{} / {}", kernel.state(), engine.state());
+                        differ(
+                            &kernel.original,
+                            format!("table: {column}, {states}"),
+                            kernel.to_string(),
+                            engine.to_string(),
+                        );
+                    }
+                }
+            }
+        }
+        for (tuple, engine) in ours {
+            let kind = format!("table: only the engine has it, {}", engine.state());
+            differ(&tuple, kind, "no such connection".to_string(), engine.to_string());
+        }
+        Ok(())
+    }
+}
+
+fn reassembler() -> Reassembler {
+    Reassembler::new((1, 2), Limits::default())
+}
+
+fn wait_until(time: u64) {
+    let now = system::monotonic();
+    if time > now {
+        std::thread::sleep(Duration::from_nanos(time - now));
+    }
+}

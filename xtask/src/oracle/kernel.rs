@@ -1,0 +1,191 @@
+//! The running kernel as a judge: a network namespace of its own, two TUN devices, and a packet that crosses from one to the other
+//! with what conntrack said of it written into its DSCP field.
+//!
+//! It lives as long as the process's stay in that namespace: when the process ends, devices, rules and table go with it. It must never
+//! touch a knob of the namespace it came from.
+use super::system;
+use super::verdict::{Heard, Mark};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::process::{Command, Stdio};
+
+/// Where a packet is going: the original direction side is `Server` in most traffic, but not in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Toward {
+    Server,
+    Client,
+}
+
+/// What stands between the two devices.
+const RULES: &str = "
+table inet oracle {
+  chain say {
+    type filter hook prerouting priority -100; policy accept;
+    ct state new ct direction original ip dscp set 1
+    ct state established ct direction original ip dscp set 2
+    ct state established ct direction reply ip dscp set 3
+    ct state related ct direction original ip dscp set 4
+    ct state related ct direction reply ip dscp set 5
+    ct state invalid ip dscp set 6
+    ct state untracked ip dscp set 7
+    ct state new ct direction original ip6 dscp set 1
+    ct state established ct direction original ip6 dscp set 2
+    ct state established ct direction reply ip6 dscp set 3
+    ct state related ct direction original ip6 dscp set 4
+    ct state related ct direction reply ip6 dscp set 5
+    ct state invalid ip6 dscp set 6
+    ct state untracked ip6 dscp set 7
+  }
+  chain hush {
+    type filter hook output priority -500; policy drop;
+  }
+}
+";
+
+/// Addresses and routes: clients behind t0, servers behind t1. The kernel itself has no address there that traffic uses.
+const LINKS: &str = "
+link set lo up
+link set t0 mtu 65535
+link set t1 mtu 65535
+link set t0 up
+link set t1 up
+addr add 10.9.0.1/32 dev t0
+addr add 10.8.0.1/32 dev t1
+route add 10.1.0.0/16 dev t0
+route add 10.2.0.0/16 dev t1
+route add fd01::/64 dev t0
+route add fd02::/64 dev t1
+";
+
+/// Knobs of the network that are not conntrack's.
+const NETWORK: &[(&str, &str)] = &[
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/ipfrag_max_dist", "0"),
+    ("ipv4/conf/all/accept_source_route", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+];
+
+/// Knobs that must stand before the devices come up.
+const BEFORE_LINKS: &[(&str, &str)] = &[
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/router_solicitations", "0"),
+    ("ipv6/conf/default/addr_gen_mode", "1"),
+    ("ipv6/conf/default/accept_dad", "0"),
+];
+
+/// The namespace and its two ends.
+pub struct Kernel {
+    clients: File,
+    servers: File,
+    buffer: Vec<u8>,
+}
+
+impl Kernel {
+    /// Leaves the namespace this process was in, and furnishes the new one.
+    pub fn enter() -> Result<Kernel> {
+        system::leave_network().context("a network namespace of our own (unshare)")?;
+        for (name, value) in BEFORE_LINKS {
+            sysctl(name, value)?;
+        }
+        feed("nft", &["-f", "-"], RULES)?;
+        let clients = system::tun("t0").context("TUN device t0")?;
+        let servers = system::tun("t1").context("TUN device t1")?;
+        feed("ip", &["-batch", "-"], LINKS)?;
+        for (name, value) in NETWORK {
+            sysctl(name, value)?;
+        }
+        let mut kernel = Kernel { clients, servers, buffer: vec![0; 65536] };
+        kernel.drain()?;
+        Ok(kernel)
+    }
+
+    /// Sets `net.netfilter.NAME` in this namespace.
+    pub fn set(&self, name: &str, value: u64) -> Result<()> {
+        sysctl(&format!("netfilter/{name}"), &value.to_string())
+    }
+
+    /// Throws away whatever waits in the devices.
+    fn drain(&mut self) -> Result<()> {
+        for device in [&mut self.clients, &mut self.servers] {
+            while read(device, &mut self.buffer)?.is_some() {}
+        }
+        Ok(())
+    }
+
+    /// Sends one packet, whose `ident` names it, and hears what became of it. The write runs the whole way through the kernel, so that what
+    /// comes out is there when it returns; of what comes out in pieces, the first says it for all.
+    pub fn pass(&mut self, toward: Toward, packet: &[u8]) -> Result<Heard> {
+        let (into, out) = match toward {
+            Toward::Server => (&mut self.clients, &mut self.servers),
+            Toward::Client => (&mut self.servers, &mut self.clients),
+        };
+        match into.write(packet) {
+            Ok(_) => {}
+            // The TUN driver itself refuses what is no IP datagram at all.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Heard::Gone),
+            Err(error) => return Err(error).context("writing to the TUN device"),
+        }
+        let Some(length) = read(out, &mut self.buffer)? else { return Ok(Heard::Gone) };
+        let seen = &self.buffer[..length];
+        ensure!(
+            ident(seen) == ident(packet),
+            "a packet came out that was not the one sent: {seen:02x?}, sent {packet:02x?}"
+        );
+        let mark = Mark::read(seen);
+        if is_piece(seen) {
+            while read(out, &mut self.buffer)?.is_some() {}
+        }
+        Ok(Heard::Passed(mark.with_context(|| "a packet came out without a mark")?))
+    }
+}
+
+/// One datagram, if one waits.
+fn read(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
+    match device.read(buffer) {
+        Ok(length) => Ok(Some(length)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error).context("reading from the TUN device"),
+    }
+}
+
+/// The number that names a packet: see `Envelope`.
+fn ident(packet: &[u8]) -> u32 {
+    match packet.first().map(|octet| octet >> 4) {
+        Some(4) => u32::from(packet[4]) << 8 | u32::from(packet[5]),
+        Some(6) => u32::from(packet[1] & 15) << 16 | u32::from(packet[2]) << 8 | u32::from(packet[3]),
+        _ => 0,
+    }
+}
+
+fn is_piece(packet: &[u8]) -> bool {
+    match packet[0] >> 4 {
+        4 => packet[6] & 0x3f != 0 || packet[7] != 0,
+        _ => packet[6] == super::craft::FRAGMENT,
+    }
+}
+
+/// Writes `/proc/sys/net/NAME`, which is this namespace's.
+fn sysctl(name: &str, value: &str) -> Result<()> {
+    fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| format!("setting net/{name} to {value}"))
+}
+
+/// Runs a program with `text` on its standard input; it shares our namespace.
+fn feed(program: &str, arguments: &[&str], text: &str) -> Result<()> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("running {program}"))?;
+    child.stdin.take().context("its standard input")?.write_all(text.trim_start().as_bytes())?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}

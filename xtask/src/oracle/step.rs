@@ -1,0 +1,112 @@
+//! One packet of a story: where it goes, its octets, and the flow it is about.
+use super::craft;
+use super::kernel::Toward;
+use keepstate_engine::Tuple;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+
+/// One packet; it may be a fragment.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Milliseconds since the story began before which it is not sent.
+    pub not_before: u64,
+    pub toward: Toward,
+    pub bytes: Vec<u8>,
+    /// What it is about, if that can be told.
+    pub flow: Option<Flow>,
+    /// All the fragments of its datagram, as they should be: whoever sends them leaves no queue behind.
+    pub siblings: Rc<[Vec<u8>]>,
+}
+
+impl Step {
+    /// A packet that is sent whole.
+    pub fn whole(toward: Toward, bytes: Vec<u8>) -> Step {
+        let flow = Flow::of_packet(&bytes);
+        Step { not_before: 0, toward, bytes, flow, siblings: Rc::default() }
+    }
+}
+
+/// Names a flow: the same in both directions, and for an ICMP error that quotes a packet of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow(u64);
+
+impl Flow {
+    fn new(one: (IpAddr, u16), other: (IpAddr, u16), protocol: u8) -> Flow {
+        let mut hasher = DefaultHasher::new();
+        (one.min(other), one.max(other), protocol).hash(&mut hasher);
+        Flow(hasher.finish())
+    }
+
+    /// The flow of a tuple.
+    pub fn of_tuple(tuple: &Tuple) -> Flow {
+        let (first, second) = match tuple.protocol {
+            craft::ICMP | craft::ICMPV6 => (tuple.source_key, tuple.source_key),
+            craft::GRE => (0, 0),
+            _ => (tuple.source_key, tuple.destination_key),
+        };
+        Flow::new((tuple.source, first), (tuple.destination, second), tuple.protocol)
+    }
+
+    /// The flow of a packet, so far as it can be read.
+    pub fn of_packet(packet: &[u8]) -> Option<Flow> {
+        let view = View::read(packet)?;
+        if let Some(quoted) = view.quoted() {
+            return Flow::of_packet(quoted).or(Some(Flow::new((view.source, 0), (view.destination, 0), view.protocol)));
+        }
+        let word =
+            |at: usize| view.transport.get(at..at + 2).map_or(0, |pair| u16::from(pair[0]) << 8 | u16::from(pair[1]));
+        let (source, destination) = match view.protocol {
+            craft::TCP | craft::UDP | craft::UDPLITE | craft::SCTP => (word(0), word(2)),
+            craft::ICMP | craft::ICMPV6 => (word(4), word(4)),
+            _ => (0, 0),
+        };
+        Some(Flow::new((view.source, source), (view.destination, destination), view.protocol))
+    }
+}
+
+/// A datagram as the oracle itself reads it, without help from the crates under test.
+pub struct View<'a> {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    pub transport: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// Reads the IP header, and follows IPv6 extension headers.
+    pub fn read(packet: &'a [u8]) -> Option<View<'a>> {
+        if packet.first()? >> 4 == 4 {
+            let address = |at: usize| {
+                packet.get(at..at + 4)?.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)))
+            };
+            let transport = packet.get(usize::from(packet[0] & 15) * 4..)?;
+            return Some(View {
+                source: address(12)?,
+                destination: address(16)?,
+                protocol: *packet.get(9)?,
+                transport,
+            });
+        }
+        let address =
+            |at: usize| packet.get(at..at + 16)?.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)));
+        let (mut protocol, mut at) = (*packet.get(6)?, 40);
+        while let 0 | 43 | 44 | 60 = protocol {
+            let length = if protocol == craft::FRAGMENT { 8 } else { usize::from(*packet.get(at + 1)?) * 8 + 8 };
+            (protocol, at) = (*packet.get(at)?, at + length);
+        }
+        Some(View { source: address(8)?, destination: address(24)?, protocol, transport: packet.get(at..)? })
+    }
+
+    /// What an ICMP error quotes.
+    pub fn quoted(&self) -> Option<&'a [u8]> {
+        let kind = *self.transport.first()?;
+        let error = match self.protocol {
+            craft::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            craft::ICMPV6 => kind < 128,
+            _ => false,
+        };
+        if error { self.transport.get(8..) } else { None }
+    }
+}
