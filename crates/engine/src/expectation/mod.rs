@@ -105,7 +105,8 @@ impl Expectations {
         self.count
     }
 
-    /// Adds one. What it replaces is returned: the same one announced before, or the oldest of its class.
+    /// Adds one. What it replaces is returned: the same one announced before, or the oldest of its class. One in its way whose time is over
+    /// is forgotten without a word: call [`Expectations::remove_expired`] before, if the end of each is to be reported.
     pub(crate) fn expect(
         &mut self,
         fresh: Expectation,
