@@ -10,6 +10,7 @@ pub(crate) mod tcp;
 use crate::table::record::Hot;
 use crate::time::TICKS_PER_SECOND;
 use crate::{Knobs, Status, Why};
+use sctp::Sctp;
 pub(crate) use tcp::{Noted, Tcp};
 
 /// What a tracker makes of one packet.
@@ -64,6 +65,7 @@ pub(crate) const fn ticks(seconds: u32) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tracker {
     Tcp(Tcp),
+    Sctp(Sctp),
     Stateless(stateless::Stateless),
 }
 
@@ -72,6 +74,7 @@ impl Tracker {
     pub(crate) fn store(&self, hot: &mut Hot) {
         match self {
             Tracker::Tcp(tcp) => tcp.store(hot),
+            Tracker::Sctp(sctp) => sctp.store(hot),
             Tracker::Stateless(stateless) => stateless.store(hot),
         }
     }

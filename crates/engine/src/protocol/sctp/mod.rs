@@ -4,6 +4,7 @@
 //! moves the state, and what earlier chunks did stands even if a later one makes the packet invalid: the value is to be stored whatever
 //! `advance` returns. It must never trust a chunk's length, and never read past the packet.
 mod chunks;
+mod layout;
 #[cfg(test)]
 mod tests;
 mod transitions;
