@@ -58,12 +58,15 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The Internet checksum over the pseudo-header and `transport`, of which the first `covered` octets count.
-pub fn checksum(ends: Ends, protocol: u8, transport: &[u8], covered: usize) -> u16 {
-    let covered = &transport[..covered.min(transport.len())];
-    let pseudo =
-        sum(&octets(ends.source)) + sum(&octets(ends.destination)) + u64::from(protocol) + transport.len() as u64;
-    fold(sum(covered) + if protocol == ICMP { 0 } else { pseudo })
+/// The Internet checksum over the pseudo-header and `transport`.
+pub fn checksum(ends: Ends, protocol: u8, transport: &[u8]) -> u16 {
+    if protocol == ICMP { fold(sum(transport)) } else { checksum_over(ends, protocol, transport.len(), transport) }
+}
+
+/// The Internet checksum over `covered` and a pseudo-header that says `protocol` and `length`.
+pub fn checksum_over(ends: Ends, protocol: u8, length: usize, covered: &[u8]) -> u16 {
+    let addresses = sum(&octets(ends.source)) + sum(&octets(ends.destination));
+    fold(sum(covered) + addresses + u64::from(protocol) + length as u64)
 }
 
 /// CRC32c, bit by bit: SCTP's checksum.
