@@ -261,7 +261,13 @@ impl Judges {
             let kernel = now.get(&number).copied().unwrap_or(0) - at_start;
             if kernel != engine {
                 let kind = format!("statistics: {name}");
-                divergences.push(Divergence { at, flow: None, kind, kernel: kernel.to_string(), engine: engine.to_string() });
+                divergences.push(Divergence {
+                    at,
+                    flow: None,
+                    kind,
+                    kernel: kernel.to_string(),
+                    engine: engine.to_string(),
+                });
                 return Ok(());
             }
         }
