@@ -14,6 +14,7 @@ mod event;
 mod expire;
 mod extras;
 mod full;
+mod helper;
 mod knob;
 mod log;
 mod outcome;

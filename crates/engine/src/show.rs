@@ -1,5 +1,6 @@
 //! A connection copied out of the table, for people and tools.
 use crate::protocol::Tcp;
+use crate::protocol::sctp::Sctp;
 use crate::table::Reference;
 use crate::table::record::{Hot, Kind};
 use crate::time::{Clock, TICKS_PER_SECOND};
@@ -44,6 +45,10 @@ fn protocol_info(hot: &Hot) -> ProtocolInfo {
                 state: tcp.state(),
                 sides: [Direction::Original, Direction::Reply].map(|side| tcp.shown(side)),
             }
+        }
+        protocol::SCTP => {
+            let sctp = Sctp::load(hot);
+            ProtocolInfo::Sctp { state: sctp.state, tags: sctp.tags }
         }
         _ => ProtocolInfo::Stateless,
     }

@@ -1,5 +1,5 @@
 //! The first half of a packet's way: who is it, and what does its connection make of it.
-use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, stateless::Stateless, tcp};
+use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::related::{self, Sort};
 use crate::table::Probe;
 use crate::table::key::{Addresses, Key};
@@ -146,11 +146,21 @@ impl Engine {
                     ruling
                 }
             }
-        } else {
-            match check(packet, &self.knobs) {
-                Err(why) => Ruling::invalid(why),
-                Ok(()) => Stateless::load(hot).advance(&context),
+        } else if let Err(why) = check(packet, &self.knobs) {
+            Ruling::invalid(why)
+        } else if packet.protocol() == protocol::SCTP {
+            match sctp::Header::parse(packet.transport()) {
+                Err(refusal) => Ruling::invalid(Why::Refused(refusal)),
+                Ok(header) => {
+                    let mut tracker = Sctp::load(hot);
+                    let step = tracker.advance(&header, direction);
+                    // What earlier chunks did stands, even if a later one is invalid.
+                    tracker.store(hot);
+                    tracker.rule(step, &context)
+                }
             }
+        } else {
+            Stateless::load(hot).advance(&context)
         };
         let outcome = Outcome::of(info, direction, Handle { slot, stamp: hot.stamp(self.secret.0) });
         let Ruling::Pass { timeout, changed, assured } = ruling else {
@@ -272,6 +282,12 @@ impl Engine {
             let mut tcp = Tcp::open(&segment, &self.knobs)?;
             let ruling = tcp.advance(&segment, Direction::Original, &context, &mut None::<Noted>);
             (Tracker::Tcp(tcp), ruling)
+        } else if packet.protocol() == protocol::SCTP {
+            check(packet, &self.knobs)?;
+            let header = sctp::Header::parse(packet.transport()).map_err(Why::Refused)?;
+            let mut sctp = Sctp::open(&header)?;
+            let step = sctp.advance(&header, Direction::Original);
+            (Tracker::Sctp(sctp), sctp.rule(step, &context))
         } else {
             check(packet, &self.knobs)?;
             let stateless = Stateless::open(&probe.key.tuple(), &context)?;
@@ -347,7 +363,12 @@ fn check(packet: &Packet<'_>, knobs: &crate::Knobs) -> Result<(), Why> {
         (protocol::ICMP | protocol::ICMPV6, _) => return Ok(()),
         _ => return Ok(()),
     }
-    if knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() { Err(Why::Checksum) } else { Ok(()) }
+    // Linux sums UDP's number into the pseudo header of UDP-Lite; see docs/differences.md for why so do we.
+    let holds = match packet.protocol() {
+        protocol::UDPLITE => packet.udp_lite_checksum_ok_as_udp(),
+        _ => packet.transport_checksum_ok(),
+    };
+    if knobs.on(Knob::Checksum) && !holds { Err(Why::Checksum) } else { Ok(()) }
 }
 
 /// The first four octets of the transport header.

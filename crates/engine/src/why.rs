@@ -71,6 +71,16 @@ reasons! {
     TcpAckBelow "tcp_ack_below",
     /// It carries a little more than the window of the receiver.
     TcpOverWindow "tcp_over_window",
+    /// SCTP chunks that may not stand together, none at all, or one cut short.
+    SctpChunks "sctp_chunks",
+    /// An SCTP association does not begin with such a chunk.
+    SctpFirst "sctp_first",
+    /// The verification tag is not the association's.
+    SctpTag "sctp_tag",
+    /// The SCTP chunk has no place in this state.
+    SctpState "sctp_state",
+    /// An INIT ACK with a tag that is neither known nor asked for.
+    SctpInitAck "sctp_init_ack",
     /// An ICMP type that tracking does not know.
     IcmpType "icmp_type",
     /// An ICMP answer that nobody asked for.

@@ -2,12 +2,15 @@
 //!
 //! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]); it is opened by a first packet and
 //! advanced by every packet, and knows nothing of tables. What it decides is a [`Ruling`].
+#[allow(dead_code, reason = "the engine does not call it yet")]
+pub(crate) mod sctp;
 pub(crate) mod stateless;
 pub(crate) mod tcp;
 
 use crate::table::record::Hot;
 use crate::time::TICKS_PER_SECOND;
 use crate::{Knobs, Status, Why};
+use sctp::Sctp;
 pub(crate) use tcp::{Noted, Tcp};
 
 /// What a tracker makes of one packet.
@@ -62,6 +65,7 @@ pub(crate) const fn ticks(seconds: u32) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tracker {
     Tcp(Tcp),
+    Sctp(Sctp),
     Stateless(stateless::Stateless),
 }
 
@@ -70,6 +74,7 @@ impl Tracker {
     pub(crate) fn store(&self, hot: &mut Hot) {
         match self {
             Tracker::Tcp(tcp) => tcp.store(hot),
+            Tracker::Sctp(sctp) => sctp.store(hot),
             Tracker::Stateless(stateless) => stateless.store(hot),
         }
     }

@@ -1,0 +1,195 @@
+//! The FTP helper: what a control channel (RFC 959, RFC 2428) says about data connections to come, heard as Linux 6.18 hears it.
+//!
+//! An [`Ftp`] belongs to one control connection. It remembers where lines begin, because a command counts only at the start of a segment
+//! that starts a line. It never reassembles: a command cut in two by a segment's end makes the segment [`Heard::Partial`], which Linux
+//! drops, so that the sender sends it again whole. It must never take the word of one side about the other's address.
+mod lines;
+mod number;
+#[cfg(test)]
+mod tests;
+
+use crate::Direction;
+use core::net::{IpAddr, Ipv6Addr};
+use core::ops::Range;
+use lines::Lines;
+use number::{delimited_port, numbers};
+
+/// What is kept for a control connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ftp {
+    /// By direction.
+    lines: [Lines; 2],
+}
+
+/// One segment of the control connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment<'a> {
+    pub(crate) direction: Direction,
+    /// The sequence number of the first octet.
+    pub(crate) seq: u32,
+    /// The sender's address, as the connection's tuple of this direction has it.
+    pub(crate) sender: IpAddr,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The commands and answers that announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `PORT h1,h2,h3,h4,p1,p2`, from the client.
+    Port,
+    /// `EPRT |1|address|port|`, from the client.
+    Eprt,
+    /// `227 … h1,h2,h3,h4,p1,p2`, from the server.
+    Pasv,
+    /// `229 … (|||port|)`, from the server.
+    Epsv,
+}
+
+/// Where a data connection is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Announcement {
+    pub(crate) kind: Kind,
+    pub(crate) address: IpAddr,
+    /// Zero is possible: `PORT` and `227` may say so.
+    pub(crate) port: u16,
+    /// The octets of the payload that NAT would write anew: the numbers; with EPRT and EPSV the delimiters around them too.
+    pub(crate) at: Range<usize>,
+}
+
+/// What a segment said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing of interest.
+    Nothing,
+    /// A data connection to the sender itself: to be expected.
+    Announced(Announcement),
+    /// A data connection to somebody else: not to be expected, though the segment passes.
+    Elsewhere(Announcement),
+    /// A command that is not whole or not understood: the segment is to be dropped.
+    Partial,
+}
+
+impl Ftp {
+    /// Listens to one segment of the established control connection.
+    pub(crate) fn handle(&mut self, segment: &Segment<'_>) -> Heard {
+        let lines = &mut self.lines[segment.direction as usize];
+        let heard = if lines.begins_at(segment.seq) { hear(segment) } else { Heard::Nothing };
+        // What is dropped will be sent again: the line has not ended yet.
+        if heard != Heard::Partial && segment.payload.last() == Some(&b'\n') {
+            // A payload has fewer than 2³² octets, and sequence numbers wrap.
+            lines.ended_at(segment.seq.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0)));
+        }
+        heard
+    }
+}
+
+/// A segment that starts a line.
+fn hear(segment: &Segment<'_>) -> Heard {
+    let kinds = match segment.direction {
+        Direction::Original => [(&b"PORT"[..], Kind::Port), (b"EPRT", Kind::Eprt)],
+        Direction::Reply => [(&b"227 "[..], Kind::Pasv), (b"229 ", Kind::Epsv)],
+    };
+    for (word, kind) in kinds {
+        match starts_with(segment.payload, word) {
+            Start::Not => {}
+            Start::Cut => return Heard::Partial,
+            Start::Whole => return announcement(kind, word.len(), segment),
+        }
+    }
+    Heard::Nothing
+}
+
+enum Start {
+    Not,
+    /// The payload ends before, or with, the word.
+    Cut,
+    Whole,
+}
+
+fn starts_with(payload: &[u8], word: &[u8]) -> Start {
+    let shared = payload.len().min(word.len());
+    match (payload.get(..shared), word.get(..shared)) {
+        (Some(said), Some(wanted)) if said.eq_ignore_ascii_case(wanted) => match shared {
+            0 => Start::Not,
+            _ if payload.len() <= word.len() => Start::Cut,
+            _ => Start::Whole,
+        },
+        _ => Start::Not,
+    }
+}
+
+fn announcement(kind: Kind, word: usize, segment: &Segment<'_>) -> Heard {
+    let read = match kind {
+        Kind::Port => past(segment.payload, word, b' ').and_then(|at| port(segment.payload, at)),
+        Kind::Pasv => pasv(segment.payload, word),
+        Kind::Eprt => past(segment.payload, word, b' ').and_then(|at| eprt(segment.payload, at, segment.sender)),
+        Kind::Epsv => past(segment.payload, word, b'(').and_then(|at| epsv(segment.payload, at, segment.sender)),
+    };
+    match read {
+        None => Heard::Partial,
+        Some((address, port, at)) => {
+            let announcement = Announcement { kind, address, port, at };
+            if address == segment.sender { Heard::Announced(announcement) } else { Heard::Elsewhere(announcement) }
+        }
+    }
+}
+
+type Read = Option<(IpAddr, u16, Range<usize>)>;
+
+/// The position behind the first `wanted` octet from `from` on, be it lines away: Linux looks no closer.
+fn past(payload: &[u8], from: usize, wanted: u8) -> Option<usize> {
+    payload.get(from..)?.iter().position(|octet| *octet == wanted).map(|at| from + at + 1)
+}
+
+/// `h1,h2,h3,h4,p1,p2` and a carriage return.
+fn port(payload: &[u8], from: usize) -> Read {
+    six(payload, from, |terminator| terminator == b'\r')
+}
+
+/// The same from the first digit on, with anything behind that is no digit and no comma: servers agree on no more (RFC 1123, 4.1.2.6).
+fn pasv(payload: &[u8], word: usize) -> Read {
+    let digit = payload.get(word..)?.iter().position(u8::is_ascii_digit)?;
+    six(payload, word + digit, |_| true)
+}
+
+fn six(payload: &[u8], from: usize, ends: impl Fn(u8) -> bool) -> Read {
+    let ([a, b, c, d, high, low], length) = numbers(payload.get(from..)?, b',', ends)?;
+    // The port is put together as Linux does it, so that numbers over 255 come to the same.
+    let port = (high << 8 | low) & 0xffff;
+    Some((number::address([a, b, c, d]), u16::try_from(port).ok()?, from..from + length))
+}
+
+/// `|1|h1.h2.h3.h4|port|` or `|2|address|port|`, with any delimiter that can be seen and is no digit.
+fn eprt(payload: &[u8], from: usize, sender: IpAddr) -> Read {
+    let text = payload.get(from..)?;
+    let (&[delimiter, family, again], address) = text.split_first_chunk::<3>()?;
+    if !is_delimiter(delimiter) || again != delimiter || family != if sender.is_ipv4() { b'1' } else { b'2' } {
+        return None;
+    }
+    let (address, length) = if sender.is_ipv4() {
+        let (parts, length) = numbers::<4>(address, b'.', |terminator| terminator == delimiter)?;
+        (number::address(parts), length)
+    } else {
+        let length = address.iter().position(|octet| *octet == delimiter)?;
+        let text = core::str::from_utf8(address.get(..length)?).ok()?;
+        (IpAddr::V6(text.parse::<Ipv6Addr>().ok()?), length)
+    };
+    let before_port = 3 + length + 1;
+    let (port, length) = delimited_port(text.get(before_port..)?, delimiter)?;
+    Some((address, port, from..from + before_port + length + 1))
+}
+
+/// `|||port|`: the address is the sender's.
+fn epsv(payload: &[u8], from: usize, sender: IpAddr) -> Read {
+    let (&[delimiter, second, third], port) = payload.get(from..)?.split_first_chunk::<3>()?;
+    if !is_delimiter(delimiter) || second != delimiter || third != delimiter {
+        return None;
+    }
+    let (port, length) = delimited_port(port, delimiter)?;
+    Some((sender, port, from..from + 3 + length + 1))
+}
+
+/// RFC 2428, section 2: from 33 to 126; a digit could not be told from the numbers.
+const fn is_delimiter(octet: u8) -> bool {
+    matches!(octet, 33..=126) && !octet.is_ascii_digit()
+}

@@ -1,0 +1,151 @@
+//! Ledgers of FTP: what Linux 6.18 made of each segment of a control connection, recorded, one story a file in `ledgers/`.
+//!
+//! ```text
+//! again
+//! >  8  PORT\s10,1,0,2,7,208\r\n  expect 2000
+//! │  │  │                         └ an expectation to this port, or `pass`, or `drop`
+//! │  │  the payload; \s is a space
+//! │  octets sent before in this direction
+//! > from the client 10.1.0.2, < from the server 10.2.0.9; `again` begins another connection
+//! ```
+use super::*;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use proptest::prelude::*;
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 9));
+
+/// The octets behind `\r`, `\n`, `\t`, `\s`, `\\` and `\x00`.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        octets.push(match octet {
+            b'\\' => match rest.next().unwrap() {
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b't' => b'\t',
+                b's' => b' ',
+                b'x' => {
+                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                    u8::from_str_radix(core::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                other => other,
+            },
+            other => other,
+        });
+    }
+    octets
+}
+
+fn segment(side: &str, sent: u32, payload: &[u8]) -> (Direction, IpAddr, u32, Vec<u8>) {
+    let (direction, sender) = if side == ">" { (Direction::Original, CLIENT) } else { (Direction::Reply, SERVER) };
+    // Sequence numbers wrap in the middle of the stories.
+    (direction, sender, sent.wrapping_sub(10), payload.to_vec())
+}
+
+fn line(ftp: &mut Ftp, line: &str) -> Result<(), String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words[0] == "again" {
+        *ftp = Ftp::default();
+        return Ok(());
+    }
+    let sent: i64 = words[1].parse().unwrap();
+    let sent = u32::try_from(sent.rem_euclid(1 << 32)).unwrap();
+    let (direction, sender, seq, payload) = segment(words[0], sent, &unescape(words[2]));
+    let told = match ftp.handle(&Segment { direction, seq, sender, payload: &payload }) {
+        Heard::Nothing | Heard::Elsewhere(_) => "pass".to_string(),
+        Heard::Partial => "drop".to_string(),
+        Heard::Announced(announcement) => format!("expect {}", announcement.port),
+    };
+    if told == words[3..].join(" ") { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
+}
+
+fn play(name: &str, text: &str) {
+    let mut ftp = Ftp::default();
+    let mut segments = 0;
+    for (number, text) in text.lines().enumerate().filter(|(_, text)| !text.starts_with('#')) {
+        line(&mut ftp, text).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
+        segments += 1;
+    }
+    assert!(segments > 1, "{name} tells nothing");
+}
+
+macro_rules! ledgers {
+    ($($test:ident $file:literal,)*) => {
+        $(#[test] fn $test() { play($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
+    };
+}
+
+ledgers! {
+    port "port",
+    eprt "eprt",
+    pasv "pasv",
+    epsv "epsv",
+    sides "sides",
+    lines_begin "lines",
+    two_lines "two-lines",
+    mutated "mutated",
+}
+
+fn announced(direction: Direction, sender: IpAddr, payload: &[u8]) -> Announcement {
+    match hear(&Segment { direction, seq: 0, sender, payload }) {
+        Heard::Announced(announcement) => announcement,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What NAT would write anew.
+#[test]
+fn the_range_of_the_numbers() {
+    for (direction, sender, payload, text) in [
+        (Direction::Original, CLIENT, "PORT 10,1,0,2,7,208\r\n", "10,1,0,2,7,208"),
+        (Direction::Original, CLIENT, "EPRT |1|10.1.0.2|2000|\r\n", "|1|10.1.0.2|2000|"),
+        (Direction::Reply, SERVER, "227 Entering Passive Mode (10,2,0,9,7,208).\r\n", "10,2,0,9,7,208"),
+        (Direction::Reply, SERVER, "229 Entering Extended Passive Mode (|||2000|)\r\n", "|||2000|"),
+    ] {
+        assert_eq!(&payload[announced(direction, sender, payload.as_bytes()).at], text);
+    }
+}
+
+/// EPRT of IPv6 (RFC 2428); not recorded, since the recording machine spoke IPv4.
+#[test]
+fn eprt_of_ipv6() {
+    let sender: IpAddr = "2001:db8::7".parse().unwrap();
+    let announcement = announced(Direction::Original, sender, b"EPRT |2|2001:db8:0::7|2000|\r\n");
+    assert_eq!((announcement.address, announcement.port), (sender, 2000));
+    let other = Segment { direction: Direction::Original, seq: 0, sender, payload: b"EPRT |1|10.1.0.2|2000|\r\n" };
+    assert_eq!(hear(&other), Heard::Partial);
+}
+
+/// Lengths over 255 do not shrink to fewer (CVE-2026-34956).
+#[test]
+fn long_lines() {
+    let mut payload = b"229 ".to_vec();
+    payload.extend([b'x'; 1000]);
+    payload.extend(b"(|||2000|)\r\n");
+    let announcement = announced(Direction::Reply, SERVER, &payload);
+    assert_eq!((announcement.port, announcement.at), (2000, 1005..1013));
+}
+
+proptest! {
+    /// No octets make the helper panic; what it announces is the sender's, and lies in the payload.
+    #[test]
+    fn any_octets(
+        reply in any::<bool>(),
+        word in prop::sample::select(&["PORT ", "EPRT |1|", "227 ", "229 (|||", ""][..]),
+        rest in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"0123456789,.|()\r\n "[..])], 0..80),
+    ) {
+        let (direction, sender) = if reply { (Direction::Reply, SERVER) } else { (Direction::Original, CLIENT) };
+        let payload: Vec<u8> = word.bytes().chain(rest).collect();
+        let segment = Segment { direction, seq: 7, sender, payload: &payload };
+        if let Heard::Announced(announcement) | Heard::Elsewhere(announcement) = hear(&segment) {
+            prop_assert!(payload.get(announcement.at.clone()).is_some_and(|text| !text.is_empty()));
+        }
+        // Without a line's end before it, nothing is heard.
+        prop_assert_eq!(Ftp::default().handle(&segment), Heard::Nothing);
+    }
+}

@@ -1,0 +1,182 @@
+//! Ledgers of SCTP: what Linux 6.18 made of each packet, recorded, one story a file in `ledgers/`.
+//!
+//! ```text
+//! # ledger: what the story is about
+//! >  22  SHUTDOWN+DATA   ok  SHUTDOWN_SENT  fresh  22/11  assured
+//! │  │   │               │   │              │      │      └ the ASSURED bit
+//! │  │   │               │   │              │      tags kept for the original and the reply direction, hexadecimal
+//! │  │   │               │   │              the timer: fresh, or kept as it was
+//! │  │   │               │   the state; - while there is no connection
+//! │  │   │               ok, or invalid
+//! │  │   chunks; `INIT:11` brings initiate tag 0x11, `.T` sets the T bit
+//! │  verification tag, hexadecimal
+//! > from the opener, < from the other end; `forget` begins anew
+//! ```
+use super::*;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use proptest::prelude::*;
+
+/// The octets of one chunk by its name.
+fn chunk(word: &str) -> Vec<u8> {
+    let (word, flags) = word.strip_suffix(".T").map_or((word, 0), |word| (word, 1));
+    let (name, tag) = word.split_once(':').unwrap_or((word, "0"));
+    let kind = match name {
+        "DATA" => 0,
+        "INIT" => 1,
+        "INIT_ACK" => 2,
+        "SACK" => 3,
+        "HEARTBEAT" => 4,
+        "HEARTBEAT_ACK" => 5,
+        "ABORT" => 6,
+        "SHUTDOWN" => 7,
+        "SHUTDOWN_ACK" => 8,
+        "ERROR" => 9,
+        "COOKIE_ECHO" => 10,
+        "COOKIE_ACK" => 11,
+        "SHUTDOWN_COMPLETE" => 14,
+        "X200" => 200,
+        other => panic!("chunk {other}"),
+    };
+    let mut octets = vec![kind, flags, 0, 4];
+    if matches!(kind, 1 | 2) {
+        octets[3] = 20;
+        octets.extend(u32::from_str_radix(tag, 16).unwrap().to_be_bytes());
+        octets.extend([0; 12]);
+    }
+    octets
+}
+
+fn header(tag: u32, chunks: &[u8]) -> Header<'_> {
+    Header { source: 1000, destination: 2000, tag, chunks }
+}
+
+/// The tracker as the engine would hold it, and what the engine would note beside it.
+#[derive(Default)]
+struct Story {
+    sctp: Option<Sctp>,
+    assured: bool,
+}
+
+impl Story {
+    /// Takes in a packet and tells what became of it in the ledger's words.
+    fn packet(&mut self, direction: Direction, tag: u32, octets: &[u8]) -> String {
+        let header = header(tag, octets);
+        let known = self.sctp;
+        let Ok(mut sctp) = known.map_or_else(|| Sctp::open(&header), Ok) else {
+            return "invalid -".to_string();
+        };
+        let step = sctp.advance(&header, direction);
+        if known.is_none() && step.is_err() {
+            return "invalid -".to_string();
+        }
+        self.sctp = Some(sctp);
+        self.assured |= step.is_ok_and(|step| step.assured);
+        let (verdict, timer) = match step {
+            Ok(Step { ignored: false, .. }) => ("ok", "fresh"),
+            Ok(_) => ("ok", "kept"),
+            Err(_) => ("invalid", "kept"),
+        };
+        // A chunk with a fault may have let an earlier one assure the connection; the engine does not hear of that.
+        let [original, reply] = sctp.tags;
+        let assured = if self.assured { " assured" } else { "" };
+        format!("{verdict} {} {timer} {original:x}/{reply:x}{assured}", sctp.state.name())
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        if line == "forget" {
+            *self = Story::default();
+            return Ok(());
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let direction = if words[0] == ">" { Direction::Original } else { Direction::Reply };
+        let tag = u32::from_str_radix(words[1], 16).unwrap();
+        let octets: Vec<u8> =
+            if words[2] == "nothing" { vec![] } else { words[2].split('+').flat_map(chunk).collect() };
+        let (told, expected) = (self.packet(direction, tag, &octets), words[3..].join(" "));
+        if told == expected { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
+    }
+}
+
+fn play(name: &str, text: &str) {
+    let mut story = Story::default();
+    let mut packets = 0;
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty()) {
+        story.line(line).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
+        packets += 1;
+    }
+    assert!(packets > 1, "{name} tells nothing");
+}
+
+macro_rules! ledgers {
+    ($($test:ident $file:literal,)*) => {
+        $(#[test] fn $test() { play($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
+    };
+}
+
+ledgers! {
+    an_association "association",
+    closed_by_the_server "closed-by-server",
+    every_step_twice "repeated",
+    abort "abort",
+    first_packets "first",
+    bundles "bundles",
+    picked_up_by_heartbeats "pick-up",
+    heartbeats_teach_tags "heartbeat-teaches",
+    heartbeats_end_doubt "heartbeat-forgotten",
+    heartbeats_in_bundles "heartbeat-bundled",
+    restart "restart",
+    restart_by_the_server "restart-by-server",
+    collision "collision",
+    init_ack "init-ack",
+    reuse_of_a_closed_association "reuse",
+    error "error",
+    an_opener_without_answer "unanswered",
+    partly_invalid "partial",
+    random_packets "random",
+}
+
+/// Chunk lengths, as Linux takes them: only zero is too short, and none is too long.
+#[test]
+fn lengths_of_chunks() {
+    let established = Sctp { tags: [0x22, 0x11], state: SctpState::Established, flags: 0 };
+    let after = |octets: &[u8]| {
+        let mut sctp = established;
+        sctp.advance(&header(0x22, octets), Direction::Original).map(|_| sctp.state)
+    };
+    assert_eq!(after(&[0, 0, 0, 0]), Err(Fault::Chunks), "a length of zero");
+    assert_eq!(after(&[0, 0]), Err(Fault::Chunks), "no whole chunk header");
+    assert_eq!(after(&[7, 0, 0, 3]), Ok(SctpState::ShutdownSent), "a length of three");
+    assert_eq!(after(&[7, 0, 0xff, 0xff, 0]), Ok(SctpState::ShutdownSent), "a length beyond the packet");
+    assert_eq!(after(&[7, 0, 0, 5, 9]), Ok(SctpState::ShutdownSent), "no padding at the end");
+    assert_eq!(after(&[7, 0, 0, 4, 1, 2, 3]), Ok(SctpState::ShutdownSent), "three octets behind");
+    assert_eq!(after(&[0, 0, 0, 4, 6, 0, 1, 144]), Ok(SctpState::Closed), "a second chunk beyond the packet");
+    assert_eq!(after(&[0, 0, 0, 4, 6, 0, 0, 0]), Err(Fault::Chunks), "a second chunk of length zero");
+}
+
+/// An INIT cut short is invalid and changes nothing; its length field alone does not matter.
+#[test]
+fn init_cut_short() {
+    let mut sctp = Sctp { tags: [0x22, 0x11], state: SctpState::ShutdownSent, flags: 0 };
+    let before = sctp;
+    let mut octets = [0; 20];
+    octets[..8].copy_from_slice(&[1, 0, 0, 200, 0, 0, 0, 0x55]);
+    assert_eq!(sctp.advance(&header(0, &octets[..19]), Direction::Original), Err(Fault::Chunks));
+    assert_eq!(sctp, before);
+    assert!(sctp.advance(&header(0, &octets), Direction::Original).is_ok());
+    assert_eq!((sctp.state, sctp.tags), (SctpState::Closed, [0x22, 0x55]));
+}
+
+proptest! {
+    /// No octets make the tracker panic, and an invalid first packet opens nothing.
+    #[test]
+    fn any_octets(packets in prop::collection::vec((any::<bool>(), 0u32..4, prop::collection::vec(0u8..24, 0..48)), 1..20)) {
+        let mut story = Story::default();
+        for (reply, tag, octets) in packets {
+            let direction = if reply && story.sctp.is_some() { Direction::Reply } else { Direction::Original };
+            let told = story.packet(direction, tag, &octets);
+            prop_assert_eq!(told == "invalid -", story.sctp.is_none());
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What `conntrack -E` printed.
+use super::*;
+
+/// The text of one event, without the head and tail of XML.
+fn shown(kind: EventKind, entry: Entry, at: u64, options: &str) -> String {
+    let mut text = Vec::new();
+    let mut writer = writer(&mut text, options);
+    writer.event(&Event { kind, entry, at: Instant(at) }).unwrap();
+    writer.finish().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    if !options.starts_with("xml") {
+        return text;
+    }
+    let text = text.strip_prefix("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n").unwrap();
+    text.strip_suffix("</conntrack>\n").unwrap().to_owned()
+}
+
+/// What the engine knows is more than the kernel tells in an event: counters, times, references.
+fn tcp(state: TcpState, timeout: u32) -> Entry {
+    let entry = connection(6, ("127.0.0.1", 39456), ("127.0.0.1", 9101)).tcp(state).timeout(timeout).id(794_309_015);
+    entry.mark(5).zone(7, ZoneDirection::Both).labels(&[3]).counted([1, 60, 0, 0]).start(1_795_443_987_000_000_000)
+}
+
+#[test]
+fn a_connection_lives() {
+    use EventKind::{New, Update};
+    let show = |kind, entry| shown(kind, entry, 0, "labels,id");
+    assert_eq!(
+        show(New, tcp(TcpState::SynSent, 120)),
+        "    [NEW] tcp      6 120 SYN_SENT src=127.0.0.1 dst=127.0.0.1 sport=39456 dport=9101 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=39456 mark=5 zone=7 id=794309015 labels=three\n"
+    );
+    assert_eq!(
+        show(Update, tcp(TcpState::SynRecv, 60).answered()),
+        " [UPDATE] tcp      6 60 SYN_RECV src=127.0.0.1 dst=127.0.0.1 sport=39456 dport=9101 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=39456 mark=5 zone=7 id=794309015\n"
+    );
+    assert_eq!(
+        show(Update, tcp(TcpState::Established, 432_000).answered().assured()),
+        " [UPDATE] tcp      6 432000 ESTABLISHED src=127.0.0.1 dst=127.0.0.1 sport=39456 dport=9101 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=39456 [ASSURED] mark=5 zone=7 id=794309015\n"
+    );
+    assert_eq!(
+        shown(New, tcp(TcpState::SynSent, 120), 0, "xml,labels"),
+        "<flow type=\"new\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>39456</sport><dport>9101</dport></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>9101</sport><dport>39456</dport></layer4></meta><meta direction=\"independent\"><state>SYN_SENT</state><timeout>120</timeout><mark>5</mark><labels><label>three</label></labels><zone>7</zone><id>794309015</id><unreplied/></meta></flow>\n"
+    );
+    assert_eq!(
+        shown(Update, tcp(TcpState::Established, 432_000).answered().assured(), 0, "xml,labels"),
+        "<flow type=\"update\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>39456</sport><dport>9101</dport></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>9101</sport><dport>39456</dport></layer4></meta><meta direction=\"independent\"><state>ESTABLISHED</state><timeout>432000</timeout><mark>5</mark><zone>7</zone><id>794309015</id><assured/></meta></flow>\n"
+    );
+}
+
+#[test]
+fn a_connection_is_updated_for_save() {
+    let entry = connection(6, ("127.0.0.1", 39082), ("127.0.0.1", 9001)).tcp(TcpState::SynRecv).answered().timeout(60);
+    assert_eq!(
+        shown(EventKind::Update, entry, 0, "save"),
+        "-U -t 60 -u SEEN_REPLY -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p tcp --sport 39082 --dport 9001 --reply-port-src 9001 --reply-port-dst 39082 --state SYN_RECV\n"
+    );
+}
+
+/// It ran out: no timeout. Of 1.997 seconds, a line makes 2 (from second to second), and XML 1.
+#[test]
+fn a_connection_expires() {
+    let entry = connection(17, ("127.0.0.1", 40448), ("127.0.0.1", 5353)).counted([1, 30, 0, 0]).timeout(0);
+    let entry = entry.start(1_795_443_817_118_259_180).stop(1_795_443_819_115_566_397).id(1_557_862_305).labels(&[3]);
+    let show = |options| shown(EventKind::Destroy, entry, 1_795_443_819_115_566_397, options);
+    assert_eq!(
+        show("labels"),
+        "[DESTROY] udp      17 src=127.0.0.1 dst=127.0.0.1 sport=40448 dport=5353 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5353 dport=40448 packets=0 bytes=0 delta-time=2\n"
+    );
+    assert_eq!(
+        show("save"),
+        "-D -u UNSET -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p udp --sport 40448 --dport 5353 --reply-port-src 5353 --reply-port-dst 40448\n"
+    );
+    assert_eq!(
+        show("xml,labels,ktimestamp"),
+        "<flow type=\"destroy\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"17\" protoname=\"udp\"><sport>40448</sport><dport>5353</dport></layer4><counters><packets>1</packets><bytes>30</bytes></counters></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"17\" protoname=\"udp\"><sport>5353</sport><dport>40448</dport></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"independent\"><id>1557862305</id><unreplied/><timestamp><start>1795443817118259180</start><stop>1795443819115566397</stop></timestamp><deltatime>1</deltatime></meta></flow>\n"
+    );
+}
+
+/// It was taken out while it had time left; the event carries the time of day.
+#[test]
+fn a_connection_is_flushed() {
+    let entry = connection(17, ("127.0.0.1", 49312), ("127.0.0.1", 5354)).counted([1, 30, 0, 0]).timeout(25);
+    let entry = entry.start(1_795_443_750_058_476_280).stop(1_795_443_754_654_046_973).id(1_107_650_014);
+    assert_eq!(
+        shown(EventKind::Destroy, entry, 1_795_443_754_658_289_000, "extended,id,timestamp,ktimestamp,labels"),
+        "[1795443754.658289]\t[DESTROY] ipv4     2 udp      17 25 src=127.0.0.1 dst=127.0.0.1 sport=49312 dport=5354 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5354 dport=49312 packets=0 bytes=0 delta-time=4 [start=Mon Nov 23 14:22:30 2026] [stop=Mon Nov 23 14:22:34 2026] id=1107650014\n"
+    );
+    assert_eq!(
+        shown(EventKind::Destroy, entry, 1_795_443_754_000_000_000, "xml,id,ktimestamp,labels,timestamp,extended"),
+        "<flow type=\"destroy\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"17\" protoname=\"udp\"><sport>49312</sport><dport>5354</dport></layer4><counters><packets>1</packets><bytes>30</bytes></counters></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"17\" protoname=\"udp\"><sport>5354</sport><dport>49312</dport></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"independent\"><timeout>25</timeout><id>1107650014</id><unreplied/><timestamp><start>1795443750058476280</start><stop>1795443754654046973</stop></timestamp><deltatime>4</deltatime></meta><when><hour>14</hour><min>22</min><sec>34</sec><wday>2</wday><day>23</day><month>11</month><year>2026</year></when></flow>\n"
+    );
+    assert!(
+        shown(EventKind::New, entry, 1_795_443_751_000_017_999, "timestamp")
+            .starts_with("[1795443751.000017]\t    [NEW] "),
+        "microseconds have six digits"
+    );
+}
+
+#[test]
+fn several_events_are_one_document() {
+    let mut text = Vec::new();
+    let mut writer = writer(&mut text, "xml");
+    let event = Event { kind: EventKind::New, entry: tcp(TcpState::SynSent, 120), at: Instant(0) };
+    writer.event(&event).unwrap();
+    writer.event(&event).unwrap();
+    writer.finish().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let counts =
+        ["<?xml", "<conntrack>", "<flow ", "</flow>\n", "</conntrack>\n"].map(|part| text.matches(part).count());
+    assert_eq!(counts, [1, 1, 2, 2, 1]);
+}

@@ -1,0 +1,63 @@
+//! How connections and events are written: the formats of `conntrack` 1.4.7, to the byte, and JSON.
+//!
+//! A [`Writer`] takes entries or events as they come, keeps one buffer for all of them, and writes whole lines. Nothing here reads a
+//! table, keeps an entry, or lets a control character through (a tab after an event's time and the newline apart).
+mod calendar;
+mod json;
+mod labels;
+mod line;
+mod output;
+mod save;
+mod stats;
+mod text;
+mod view;
+mod writer;
+mod xml;
+
+#[cfg(test)]
+mod golden;
+
+pub use labels::LabelNames;
+pub use output::{Kind, Output};
+pub use stats::stats;
+pub use writer::Writer;
+
+/// What all formats need to know besides the entry.
+struct Style {
+    output: Output,
+    calendar: calendar::Calendar,
+    labels: LabelNames,
+}
+
+/// What the two keys of a tuple mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// Source and destination port.
+    Ports,
+    /// ICMP's id, type and code.
+    Icmp,
+    /// GRE's keys.
+    Gre,
+    /// They have no meaning.
+    None,
+}
+
+/// The protocols `conntrack` knows; it calls all others `unknown`. (DCCP has left the kernel, so its ports are always 0 there.)
+const PROTOCOLS: &[(u8, &str, Keys)] = &[
+    (1, "icmp", Keys::Icmp),
+    (6, "tcp", Keys::Ports),
+    (17, "udp", Keys::Ports),
+    (33, "dccp", Keys::Ports),
+    (47, "gre", Keys::Gre),
+    (58, "icmpv6", Keys::Icmp),
+    (132, "sctp", Keys::Ports),
+    (136, "udplite", Keys::Ports),
+];
+
+/// The name `conntrack` has for a protocol, if any, and what its keys mean.
+pub(crate) fn protocol(number: u8) -> (Option<&'static str>, Keys) {
+    match PROTOCOLS.iter().find(|(known, ..)| *known == number) {
+        Some((_, name, keys)) => (Some(name), *keys),
+        None => (None, Keys::None),
+    }
+}
