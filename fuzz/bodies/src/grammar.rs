@@ -7,8 +7,8 @@ use crate::forge::{self, Peer};
 pub struct Grammar {
     /// What each side of each flow will send next: original, reply.
     next: [[u32; 2]; FLOWS],
-    /// How many words of an SCTP conversation each flow has said.
-    said: [usize; FLOWS],
+    /// How many words of its conversation the SCTP association of each family has said.
+    said: [usize; 2],
     /// The last packets, to be repeated or quoted.
     sent: Vec<Vec<u8>>,
     /// The first port of the flows; moved on to make many.
@@ -21,7 +21,7 @@ const FLOWS: usize = 8;
 impl Grammar {
     /// Nothing has been sent.
     pub fn new() -> Self {
-        Grammar { next: [[1_000, 9_000]; FLOWS], said: [0; FLOWS], sent: Vec::new(), base: 40_000 }
+        Grammar { next: [[1_000, 9_000]; FLOWS], said: [0; 2], sent: Vec::new(), base: 40_000 }
     }
 
     /// The next packet of the story.
@@ -32,8 +32,8 @@ impl Grammar {
             128..=159 => self.udp(script),
             160..=175 => self.query(script),
             176..=199 => self.error(script),
-            200..=215 => self.sctp(script),
-            216..=223 => self.other(script),
+            200..=219 => self.sctp(script),
+            220..=223 => self.other(script),
             224..=239 => self.again(script),
             _ => script.take(96).to_vec(),
         };
@@ -133,18 +133,18 @@ impl Grammar {
     }
 
     fn sctp(&mut self, script: &mut Script<'_>) -> Vec<u8> {
-        let (ipv6, number, mut from, mut to, mut answer) = self.flow(script);
+        let choice = script.octet().unwrap_or(0);
+        let (ipv6, mut answer) = (choice < 64, choice & 0x10 != 0);
+        // Two associations only: a conversation has to get on before its short timeouts end it.
+        let (client, server) = (Peer { host: 2, port: 36_412 }, Peer { host: 1, port: 38_412 });
         let mut kind = script.pick(&ASSOCIATION).0;
         if script.octet().unwrap_or(0) < 192 {
             // The next word of a conversation that gets on.
-            let said = &mut self.said[number];
-            let (next, answers) = ASSOCIATION[*said % WORDS];
+            let said = &mut self.said[usize::from(ipv6)];
+            (kind, answer) = ASSOCIATION[*said % WORDS];
             *said += 1;
-            if answers != answer {
-                (from, to, answer) = (to, from, answers);
-            }
-            kind = next;
         }
+        let (from, to) = if answer { (server, client) } else { (client, server) };
         let tag = match kind {
             INIT => 0,
             _ if script.octet().unwrap_or(0) > 240 => script.long(),
