@@ -22,7 +22,7 @@ use crate::{
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use keepstate_wire::{Packet, Refusal};
+use keepstate_wire::{Fate, Packet, Refusal};
 
 /// Names a connection while it lives: by its place in the table and a fold of its original tuple. If it ends and the same tuple takes the
 /// same place again, that is taken for the same connection.
@@ -180,8 +180,10 @@ impl Engine {
         }
     }
 
-    /// Counts a packet that wire refused before it could be tracked (or that a driver could not make whole).
+    /// Counts a packet that wire refused before it could be tracked (or that a driver could not make whole): as invalid, where Linux's tracking
+    /// would have seen it.
     pub fn refuse(&mut self, refusal: Refusal) {
+        self.counters.invalid += u64::from(refusal.fate() == Fate::Invalid);
         self.note(Why::Refused(refusal));
     }
 

@@ -1,7 +1,19 @@
 //! The program's parts, as modules: what `main` puts together.
 
+pub mod capture;
+pub mod cli;
+pub mod each;
 pub mod filter;
+pub mod follower;
 pub mod format;
+pub mod moment;
+pub mod notes;
+pub mod options;
+pub mod progress;
+pub mod replay;
+pub mod ring;
+pub mod sysctl;
+pub mod watch;
 
 #[cfg(test)]
 mod sample;

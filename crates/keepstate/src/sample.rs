@@ -42,10 +42,10 @@ pub(crate) trait Sample: Sized {
         self.change(|entry| entry.protocol = ProtocolInfo::Sctp { state, tags })
     }
     fn answered(self) -> Entry {
-        self.change(|entry| entry.status = entry.status | Status::SEEN_REPLY)
+        self.change(|entry| entry.status |= Status::SEEN_REPLY)
     }
     fn assured(self) -> Entry {
-        self.change(|entry| entry.status = entry.status | Status::ASSURED)
+        self.change(|entry| entry.status |= Status::ASSURED)
     }
     fn timeout(self, seconds: u32) -> Entry {
         self.change(|entry| entry.timeout = seconds)

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use keepstate_engine::Instant;
+use std::fmt::Write;
 
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -49,7 +50,8 @@ impl Calendar {
 
     /// RFC 3339, in UTC, to the nanosecond: `2026-11-23T14:00:00.000000001Z`.
     pub(super) fn utc(instant: Instant, text: &mut Text) {
-        text.push(&timestamp(instant).to_string());
+        // A Text takes everything.
+        let _ = write!(text, "{}", timestamp(instant));
     }
 }
 

@@ -39,6 +39,14 @@ fn flow(entry: Entry, options: &str, now: u64, expected: &str) {
     assert_eq!(listed(&entry, options, now), document, "-o {options}");
 }
 
+/// An entry made by `conntrack -I` with accounting and times on, and listed within the second.
+#[track_caller]
+fn inserted(entry: Entry, options: &str, expected: &str) {
+    let entry = entry.counted([0; 4]).start(1_795_443_359_569_041_262);
+    let show = if options.starts_with("xml") { flow } else { line };
+    show(entry, options, 1_795_443_359, expected);
+}
+
 /// TCP over IPv4 with a zone in the reply direction only, ASSURED and yet without answer: `conntrack -I` can.
 fn odd_tcp() -> Entry {
     let entry = connection(6, ("10.0.0.1", 1004), ("10.0.0.2", 80)).tcp(TcpState::TimeWait).assured().timeout(119);
@@ -163,16 +171,14 @@ fn labels_with_and_without_names() {
 #[test]
 fn sctp() {
     let entry = connection(132, ("10.0.0.1", 1001), ("10.0.0.2", 53)).sctp(SctpState::CookieWait, [1, 2]).timeout(29);
-    line(
+    inserted(
         entry,
         "",
-        0,
-        "sctp     132 29 COOKIE_WAIT src=10.0.0.1 dst=10.0.0.2 sport=1001 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1001 mark=0 use=1",
+        "sctp     132 29 COOKIE_WAIT src=10.0.0.1 dst=10.0.0.2 sport=1001 dport=53 packets=0 bytes=0 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1001 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(
+    inserted(
         entry,
         "save",
-        0,
         "-A -t 29 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p sctp --sport 1001 --dport 53 --reply-port-src 53 --reply-port-dst 1001 --state COOKIE_WAIT --orig-vtag 1 --reply-vtag 2",
     );
     let in_xml = |state| {
@@ -180,7 +186,7 @@ fn sctp() {
         let (_, rest) = text.split_once("<state>").unwrap();
         rest.split_once('<').unwrap().0.to_owned()
     };
-    // Recorded of the first eight; conntrack has no word for the ninth.
+    // Recorded of the first eight; `conntrack -I` cannot make the ninth.
     let states: Vec<_> = SctpState::ALL.iter().take(8).map(|state| in_xml(*state)).collect();
     assert_eq!(
         states,
@@ -191,48 +197,41 @@ fn sctp() {
 #[test]
 fn icmp_and_gre() {
     let icmp = connection(1, ("10.0.0.1", 1234), ("10.0.0.2", 13 << 8 | 1)).answered().timeout(29);
-    line(
+    inserted(
         icmp,
         "",
-        0,
-        "icmp     1 29 src=10.0.0.1 dst=10.0.0.2 type=13 code=1 id=1234 src=10.0.0.2 dst=10.0.0.1 type=14 code=1 id=1234 mark=0 use=1",
+        "icmp     1 29 src=10.0.0.1 dst=10.0.0.2 type=13 code=1 id=1234 packets=0 bytes=0 src=10.0.0.2 dst=10.0.0.1 type=14 code=1 id=1234 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(
+    inserted(
         icmp,
         "save",
-        0,
         "-A -t 29 -u SEEN_REPLY -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p icmp --icmp-type 13 --icmp-code 1 --icmp-id 1234",
     );
     let icmpv6 = connection(58, ("2001:db8::1", 1234), ("2001:db8::2", 128 << 8)).timeout(29).id(181_666_000);
-    line(
+    inserted(
         icmpv6,
         "",
-        0,
-        "icmpv6   58 29 src=2001:db8::1 dst=2001:db8::2 type=128 code=0 id=1234 [UNREPLIED] src=2001:db8::2 dst=2001:db8::1 type=129 code=0 id=1234 mark=0 use=1",
+        "icmpv6   58 29 src=2001:db8::1 dst=2001:db8::2 type=128 code=0 id=1234 packets=0 bytes=0 [UNREPLIED] src=2001:db8::2 dst=2001:db8::1 type=129 code=0 id=1234 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(
+    inserted(
         icmpv6,
         "save",
-        0,
         "-A -t 29 -u UNSET -s 2001:db8::1 -d 2001:db8::2 -r 2001:db8::2 -q 2001:db8::1 -p icmpv6 --icmpv6-type 128 --icmpv6-code 0 --icmpv6-id 1234",
     );
-    flow(
+    inserted(
         icmpv6,
-        "xml",
-        0,
-        "<flow><meta direction=\"original\"><layer3 protonum=\"10\" protoname=\"ipv6\"><src>2001:db8::1</src><dst>2001:db8::2</dst></layer3><layer4 protonum=\"58\" protoname=\"icmpv6\"></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"10\" protoname=\"ipv6\"><src>2001:db8::2</src><dst>2001:db8::1</dst></layer3><layer4 protonum=\"58\" protoname=\"icmpv6\"></layer4></meta><meta direction=\"independent\"><timeout>29</timeout><mark>0</mark><use>1</use><id>181666000</id><unreplied/></meta></flow>",
+        "xml,ktimestamp",
+        "<flow><meta direction=\"original\"><layer3 protonum=\"10\" protoname=\"ipv6\"><src>2001:db8::1</src><dst>2001:db8::2</dst></layer3><layer4 protonum=\"58\" protoname=\"icmpv6\"></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"reply\"><layer3 protonum=\"10\" protoname=\"ipv6\"><src>2001:db8::2</src><dst>2001:db8::1</dst></layer3><layer4 protonum=\"58\" protoname=\"icmpv6\"></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"independent\"><timeout>29</timeout><mark>0</mark><use>1</use><id>181666000</id><unreplied/><timestamp><start>1795443359569041262</start></timestamp><deltatime>0</deltatime></meta></flow>",
     );
     let gre = connection(47, ("2001:db8::1", 0xffff), ("2001:db8::2", 53)).timeout(29);
-    line(
+    inserted(
         gre,
         "",
-        0,
-        "gre      47 29 src=2001:db8::1 dst=2001:db8::2 srckey=0xffff dstkey=0x35 [UNREPLIED] src=2001:db8::2 dst=2001:db8::1 srckey=0x35 dstkey=0xffff mark=0 use=1",
+        "gre      47 29 src=2001:db8::1 dst=2001:db8::2 srckey=0xffff dstkey=0x35 packets=0 bytes=0 [UNREPLIED] src=2001:db8::2 dst=2001:db8::1 srckey=0x35 dstkey=0xffff packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(
+    inserted(
         gre,
         "save",
-        0,
         "-A -t 29 -u UNSET -s 2001:db8::1 -d 2001:db8::2 -r 2001:db8::2 -q 2001:db8::1 -p gre --srckey 65535 --dstkey 53 --reply-key-src 53 --reply-key-dst 65535",
     );
 }
@@ -240,40 +239,35 @@ fn icmp_and_gre() {
 #[test]
 fn other_protocols() {
     let other = connection(50, ("10.0.0.1", 0), ("10.0.0.2", 0)).answered().timeout(29).counted([0; 4]);
-    line(
+    inserted(
         other,
         "extended",
-        0,
-        "ipv4     2 unknown  50 29 src=10.0.0.1 dst=10.0.0.2 packets=0 bytes=0 src=10.0.0.2 dst=10.0.0.1 packets=0 bytes=0 mark=0 use=1",
+        "ipv4     2 unknown  50 29 src=10.0.0.1 dst=10.0.0.2 packets=0 bytes=0 src=10.0.0.2 dst=10.0.0.1 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(other, "save", 0, "-A -t 29 -u SEEN_REPLY -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p 50");
+    inserted(other, "save", "-A -t 29 -u SEEN_REPLY -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p 50");
     assert!(listed(&other, "xml", 0).contains("<layer4 protonum=\"50\" protoname=\"unknown\"></layer4><counters>"));
     let other = connection(255, ("10.0.0.1", 0), ("10.0.0.2", 0)).answered().timeout(29).counted([0; 4]);
-    line(
+    inserted(
         other,
         "",
-        0,
-        "unknown  255 29 src=10.0.0.1 dst=10.0.0.2 packets=0 bytes=0 src=10.0.0.2 dst=10.0.0.1 packets=0 bytes=0 mark=0 use=1",
+        "unknown  255 29 src=10.0.0.1 dst=10.0.0.2 packets=0 bytes=0 src=10.0.0.2 dst=10.0.0.1 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
     let dccp = connection(33, ("10.0.0.1", 0), ("10.0.0.2", 0)).timeout(29);
-    line(
+    inserted(
         dccp,
         "",
-        0,
-        "dccp     33 29 src=10.0.0.1 dst=10.0.0.2 sport=0 dport=0 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=0 dport=0 mark=0 use=1",
+        "dccp     33 29 src=10.0.0.1 dst=10.0.0.2 sport=0 dport=0 packets=0 bytes=0 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=0 dport=0 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(dccp, "save", 0, "-A -t 29 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p dccp");
+    inserted(dccp, "save", "-A -t 29 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p dccp");
     let udplite = connection(136, ("10.0.0.1", 1000), ("10.0.0.2", 53)).timeout(29);
-    line(
+    inserted(
         udplite,
         "",
-        0,
-        "udplite  136 29 src=10.0.0.1 dst=10.0.0.2 sport=1000 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1000 mark=0 use=1",
+        "udplite  136 29 src=10.0.0.1 dst=10.0.0.2 sport=1000 dport=53 packets=0 bytes=0 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1000 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(
+    inserted(
         udplite,
         "save",
-        0,
         "-A -t 29 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udplite --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000",
     );
 }
@@ -281,61 +275,58 @@ fn other_protocols() {
 #[test]
 fn zones_and_translation() {
     let udp = |port, port_of_server| connection(17, ("127.0.0.1", port), ("127.0.0.1", port_of_server)).timeout(1);
-    let both = udp(40614, 5355).zone(7, ZoneDirection::Both).timeout(0);
+    let seen = |entry: Entry| entry.timeout(0).counted([1, 30, 0, 0]).start(1_795_443_817_420_925_604);
+    let both = seen(udp(40614, 5355).zone(7, ZoneDirection::Both));
     line(
         both,
         "",
-        0,
-        "udp      17 0 src=127.0.0.1 dst=127.0.0.1 sport=40614 dport=5355 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5355 dport=40614 mark=0 zone=7 use=1",
+        1_795_443_818,
+        "udp      17 0 src=127.0.0.1 dst=127.0.0.1 sport=40614 dport=5355 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5355 dport=40614 packets=0 bytes=0 mark=0 zone=7 delta-time=1 use=1",
     );
     line(
         both,
         "save",
-        0,
+        1_795_443_818,
         "-A -t 0 -u UNSET -w 7 -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p udp --sport 40614 --dport 5355 --reply-port-src 5355 --reply-port-dst 40614",
     );
-    let original = udp(49866, 5356).zone(7, ZoneDirection::Original).counted([1, 30, 0, 0]).timeout(0);
+    let original = seen(udp(49866, 5356).zone(7, ZoneDirection::Original));
     line(
         original,
         "",
-        0,
-        "udp      17 0 src=127.0.0.1 dst=127.0.0.1 sport=49866 dport=5356 zone-orig=7 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5356 dport=49866 packets=0 bytes=0 mark=0 use=1",
+        1_795_443_818,
+        "udp      17 0 src=127.0.0.1 dst=127.0.0.1 sport=49866 dport=5356 zone-orig=7 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5356 dport=49866 packets=0 bytes=0 mark=0 delta-time=1 use=1",
     );
     line(
         original,
         "save",
-        0,
+        1_795_443_818,
         "-A -t 0 -u UNSET --orig-zone 7 -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p udp --sport 49866 --dport 5356 --reply-port-src 5356 --reply-port-dst 49866",
     );
     assert!(listed(&original, "xml", 0).contains("</layer4><zone>7</zone><counters><packets>1<"));
     assert!(listed(&both, "xml", 0).contains("<mark>0</mark><zone>7</zone><use>1</use>"));
     let source = udp(41679, 5359).reply("127.0.0.1", "127.0.0.9");
-    line(
+    inserted(
         source,
         "save",
-        0,
         "-A -t 1 -u UNSET -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -n 127.0.0.9 -p udp --sport 41679 --dport 5359 --reply-port-src 5359 --reply-port-dst 41679",
     );
     let twice = connection(17, ("10.0.0.1", 1003), ("10.0.0.2", 80)).reply("5.6.7.8", "1.2.3.4").timeout(19);
     let twice = twice.change(|entry| entry.reply.destination_key = 99);
-    line(
+    inserted(
         twice,
         "",
-        0,
-        "udp      17 19 src=10.0.0.1 dst=10.0.0.2 sport=1003 dport=80 [UNREPLIED] src=5.6.7.8 dst=1.2.3.4 sport=80 dport=99 mark=0 use=1",
+        "udp      17 19 src=10.0.0.1 dst=10.0.0.2 sport=1003 dport=80 packets=0 bytes=0 [UNREPLIED] src=5.6.7.8 dst=1.2.3.4 sport=80 dport=99 packets=0 bytes=0 mark=0 delta-time=0 use=1",
     );
-    line(
+    inserted(
         twice,
         "save",
-        0,
         "-A -t 19 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -g 5.6.7.8 -n 1.2.3.4 -p udp --sport 1003 --dport 80 --reply-port-src 80 --reply-port-dst 99",
     );
     let fixed = connection(6, ("10.0.0.1", 1004), ("10.0.0.2", 80)).tcp(TcpState::SynSent2).answered().assured();
-    let fixed = fixed.timeout(19).change(|entry| entry.status = entry.status | Status::FIXED_TIMEOUT);
-    line(
+    let fixed = fixed.timeout(19).change(|entry| entry.status |= Status::FIXED_TIMEOUT);
+    inserted(
         fixed,
         "save",
-        0,
         "-A -t 19 -u SEEN_REPLY,ASSURED,FIXED_TIMEOUT -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1004 --dport 80 --reply-port-src 80 --reply-port-dst 1004 --state SYN_SENT2",
     );
 }

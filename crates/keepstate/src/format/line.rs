@@ -115,7 +115,7 @@ fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
             text.push("] ");
         }
     }
-    if let Some(helper) = view.entry.helper {
+    if let Some(helper) = view.helper() {
         text.push("helper=").foreign(helper, plain).push(" ");
     }
     if let Some(uses) = view.uses() {

@@ -1,4 +1,5 @@
 //! A buffer of text: numbers and addresses are appended to it without further memory.
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Text on its way out. It is filled, written and cleared, over and over; it grows to its largest need once.
@@ -105,6 +106,14 @@ impl Text {
     }
 }
 
+/// For what writes itself, such as a time; it cannot fail.
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text);
+        Ok(())
+    }
+}
+
 /// No replacement: for lines.
 pub(super) fn plain(_: char) -> Option<&'static str> {
     None
@@ -160,7 +169,7 @@ mod tests {
         for seed in 0..1u128 << 16 {
             // Sixteen bits choose which of the eight words are zero and which are small.
             let words = (0..8).fold(0, |sum: u128, at| {
-                let word = if seed >> at & 1 == 0 { 0 } else { 0xf << (seed >> (8 + at) & 1) * 12 };
+                let word = if (seed >> at) & 1 == 0 { 0 } else { 0xf << (((seed >> (8 + at)) & 1) * 12) };
                 sum << 16 | word
             });
             let address = Ipv6Addr::from(words);

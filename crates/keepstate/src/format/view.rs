@@ -62,6 +62,11 @@ impl<'a> View<'a> {
         Some((end.0 / SECOND).saturating_sub(start.0 / SECOND))
     }
 
+    /// The helper; not when it ended.
+    pub(super) fn helper(&self) -> Option<&'static str> {
+        self.entry.helper.filter(|_| !self.is_destroy())
+    }
+
     /// References; unknown in events.
     pub(super) fn uses(&self) -> Option<u32> {
         self.event.is_none().then_some(self.entry.uses)

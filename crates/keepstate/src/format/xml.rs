@@ -31,7 +31,7 @@ pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
     if let Some((_, at)) = view.event.filter(|_| style.output.timestamp) {
         style.calendar.when(at, text);
     }
-    if let Some(helper) = entry.helper {
+    if let Some(helper) = view.helper() {
         text.push("<helper>").foreign(helper, escape).push("</helper>");
     }
     text.push("</flow>\n");

@@ -111,14 +111,39 @@ fn the_range_of_the_numbers() {
     }
 }
 
-/// EPRT of IPv6 (RFC 2428); not recorded, since the recording machine spoke IPv4.
+/// Over IPv6, as Linux 6.18 hears it; EPRT's address is then the protocol 2 of RFC 2428.
 #[test]
-fn eprt_of_ipv6() {
-    let sender: IpAddr = "2001:db8::7".parse().unwrap();
-    let announcement = announced(Direction::Original, sender, b"EPRT |2|2001:db8:0::7|2000|\r\n");
-    assert_eq!((announcement.address, announcement.port), (sender, 2000));
-    let other = Segment { direction: Direction::Original, seq: 0, sender, payload: b"EPRT |1|10.1.0.2|2000|\r\n" };
-    assert_eq!(hear(&other), Heard::Partial);
+fn over_ipv6() {
+    let client: IpAddr = "2001:db8:1::2".parse().unwrap();
+    let server: IpAddr = "2001:db8:2::9".parse().unwrap();
+    for (direction, payload, told) in [
+        (Direction::Original, "EPRT |2|2001:db8:1::2|2000|\r\n", "announced"),
+        (Direction::Original, "EPRT |2|2001:DB8:1:0:0:0:0:2|2000|\r\n", "announced"),
+        (Direction::Original, "EPRT a2a2001:db8:1::2a2000a\r\n", "announced"),
+        (Direction::Original, "EPRT |2|2001:db8:1::3|2000|\r\n", "elsewhere"),
+        (Direction::Original, "EPRT |2|::ffff:1.2.3.4|2000|\r\n", "elsewhere"),
+        (Direction::Original, "EPRT |1|10.1.0.2|2000|\r\n", "partial"),
+        (Direction::Original, "EPRT |2|2001:db8:1::2|2000\r\n", "partial"),
+        (Direction::Original, "EPRT |2|2001:db8:1::2x|2000|\r\n", "partial"),
+        (Direction::Original, "EPRT |2|2001:db8:1::2%1|2000|\r\n", "partial"),
+        (Direction::Original, "EPRT |2||2000|\r\n", "partial"),
+        (Direction::Original, "EPRT |2|2001:db8:1::2", "partial"),
+        (Direction::Original, "PORT 10,1,0,2,7,208\r\n", "elsewhere"),
+        (Direction::Reply, "227 (10,2,0,9,7,208)\r\n", "elsewhere"),
+        (Direction::Reply, "229 (|||2000|)\r\n", "announced"),
+    ] {
+        let sender = if direction == Direction::Original { client } else { server };
+        let heard = match hear(&Segment { direction, seq: 0, sender, payload: payload.as_bytes() }) {
+            Heard::Nothing => "nothing",
+            Heard::Announced(announcement) => {
+                assert_eq!((announcement.address, announcement.port), (sender, 2000));
+                "announced"
+            }
+            Heard::Elsewhere(_) => "elsewhere",
+            Heard::Partial => "partial",
+        };
+        assert_eq!(heard, told, "{payload}");
+    }
 }
 
 /// Lengths over 255 do not shrink to fewer (CVE-2026-34956).

@@ -16,6 +16,10 @@ impl Sctp {
         [hot.words[0], hot.words[1]] = self.tags;
         hot.state = self.state as u8;
         hot.flags[0] = self.flags;
+        // A ruling of invalid or ignored does not tell, and yet Linux has set the bit.
+        if self.was_up() {
+            hot.status |= Status::ASSURED.0;
+        }
     }
 
     /// What a step means for the connection.

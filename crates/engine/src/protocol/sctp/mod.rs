@@ -33,6 +33,8 @@ const HEARTBEAT_FAILED: u8 = 1;
 const FAILED_IN_REPLY: u8 = 2;
 /// An INIT with a new tag came from the original direction, and no COOKIE ACK since; the next bit is for the reply direction.
 const INIT_SEEN: u8 = 4;
+/// The association was up once: it stays assured, even if a later chunk of the packet that did it is invalid.
+const WAS_UP: u8 = 16;
 
 /// Why a packet is no part of an association.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +112,19 @@ impl Sctp {
             let state = next(direction, chunk.kind, self.state).ok_or(Fault::State)?;
             step.ignored |= self.state == SctpState::Closed && chunk.kind == Kind::Init;
             self.learn(&chunk, direction)?;
-            step.assured |= state == SctpState::Established && self.state != state;
+            if state == SctpState::Established && self.state != state {
+                step.assured = true;
+                self.flags |= WAS_UP;
+            }
             self.state = state;
         }
         step.changed = self.state != before;
         Ok(step)
+    }
+
+    /// Has it been up, and so is not to be dropped early?
+    pub(crate) const fn was_up(&self) -> bool {
+        self.flags & WAS_UP != 0
     }
 
     /// The knob that says how long the association may be silent in its state.

@@ -52,11 +52,10 @@ fn header(tag: u32, chunks: &[u8]) -> Header<'_> {
     Header { source: 1000, destination: 2000, tag, chunks }
 }
 
-/// The tracker as the engine would hold it, and what the engine would note beside it.
+/// The tracker as the engine would hold it.
 #[derive(Default)]
 struct Story {
     sctp: Option<Sctp>,
-    assured: bool,
 }
 
 impl Story {
@@ -72,15 +71,13 @@ impl Story {
             return "invalid -".to_string();
         }
         self.sctp = Some(sctp);
-        self.assured |= step.is_ok_and(|step| step.assured);
         let (verdict, timer) = match step {
             Ok(Step { ignored: false, .. }) => ("ok", "fresh"),
             Ok(_) => ("ok", "kept"),
             Err(_) => ("invalid", "kept"),
         };
-        // A chunk with a fault may have let an earlier one assure the connection; the engine does not hear of that.
         let [original, reply] = sctp.tags;
-        let assured = if self.assured { " assured" } else { "" };
+        let assured = if sctp.was_up() { " assured" } else { "" };
         format!("{verdict} {} {timer} {original:x}/{reply:x}{assured}", sctp.state.name())
     }
 
@@ -134,6 +131,7 @@ ledgers! {
     error "error",
     an_opener_without_answer "unanswered",
     partly_invalid "partial",
+    init_again "init-again",
     random_packets "random",
 }
 

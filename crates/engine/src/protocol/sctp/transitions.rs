@@ -141,7 +141,7 @@ mod tests {
                         SR => " SR",
                         SA => " SA",
                         HS => " HS",
-                        Some(SctpState::None) => " ??",
+                        Some(_) => " ??",
                     };
                 }
                 text += "\n";

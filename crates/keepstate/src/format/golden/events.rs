@@ -56,6 +56,16 @@ fn a_connection_is_updated_for_save() {
     );
 }
 
+#[test]
+fn an_expected_connection_is_new() {
+    let entry = connection(6, ("127.0.0.1", 58236), ("127.0.0.1", 60819)).tcp(TcpState::SynSent).timeout(120);
+    let entry = entry.change(|entry| entry.status |= Status::EXPECTED);
+    assert_eq!(
+        shown(EventKind::New, entry, 0, "save"),
+        "-A -t 120 -u EXPECTED -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p tcp --sport 58236 --dport 60819 --reply-port-src 60819 --reply-port-dst 58236 --state SYN_SENT\n"
+    );
+}
+
 /// It ran out: no timeout. Of 1.997 seconds, a line makes 2 (from second to second), and XML 1.
 #[test]
 fn a_connection_expires() {
@@ -93,6 +103,36 @@ fn a_connection_is_flushed() {
         shown(EventKind::New, entry, 1_795_443_751_000_017_999, "timestamp")
             .starts_with("[1795443751.000017]\t    [NEW] "),
         "microseconds have six digits"
+    );
+}
+
+#[test]
+fn a_helper_is_named_while_the_connection_lives() {
+    let entry = connection(6, ("127.0.0.1", 47632), ("127.0.0.1", 9101)).tcp(TcpState::SynSent).timeout(120);
+    let entry = entry.id(2_729_687_002).change(|entry| entry.helper = Some("ftp"));
+    let at = 1_795_445_162_573_693_000;
+    assert_eq!(
+        shown(EventKind::New, entry, at, "timestamp,ktimestamp,id"),
+        "[1795445162.573693]\t    [NEW] tcp      6 120 SYN_SENT src=127.0.0.1 dst=127.0.0.1 sport=47632 dport=9101 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=47632 helper=ftp id=2729687002\n"
+    );
+    assert_eq!(
+        shown(EventKind::New, entry, at, "xml,timestamp"),
+        "<flow type=\"new\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>47632</sport><dport>9101</dport></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>9101</sport><dport>47632</dport></layer4></meta><meta direction=\"independent\"><state>SYN_SENT</state><timeout>120</timeout><id>2729687002</id><unreplied/></meta><when><hour>14</hour><min>46</min><sec>02</sec><wday>2</wday><day>23</day><month>11</month><year>2026</year></when><helper>ftp</helper></flow>\n"
+    );
+    let closed = entry.tcp(TcpState::Close).answered().assured().timeout(9).counted([4, 240, 2, 112]);
+    let closed = closed.start(1_795_445_162_573_346_967);
+    assert_eq!(
+        shown(
+            EventKind::Destroy,
+            closed.stop(1_795_445_162_720_000_000),
+            1_795_445_162_721_400_000,
+            "timestamp,ktimestamp,id"
+        ),
+        "[1795445162.721400]\t[DESTROY] tcp      6 9 CLOSE src=127.0.0.1 dst=127.0.0.1 sport=47632 dport=9101 packets=4 bytes=240 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=47632 packets=2 bytes=112 [ASSURED] delta-time=0 [start=Mon Nov 23 14:46:02 2026] [stop=Mon Nov 23 14:46:02 2026] id=2729687002\n"
+    );
+    assert_eq!(
+        listed(&closed, "extended,id,ktimestamp", 1_795_445_162),
+        "ipv4     2 tcp      6 9 CLOSE src=127.0.0.1 dst=127.0.0.1 sport=47632 dport=9101 packets=4 bytes=240 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=47632 packets=2 bytes=112 [ASSURED] mark=0 delta-time=0 [start=Mon Nov 23 14:46:02 2026] helper=ftp use=1 id=2729687002\n"
     );
 }
 

@@ -1,0 +1,75 @@
+//! Where a capture's octets come from: a file or standard input, decompressed on the way.
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Octets of a capture. It remembers the error that reading ended with, which the parser does not pass on.
+pub(super) struct Source {
+    octets: Box<dyn Read + Send>,
+    failure: Failure,
+    compressed: bool,
+}
+
+/// The error that reading ended with.
+#[derive(Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+impl Source {
+    /// Opens `path`, `-` for standard input; what compresses it, its first octets say.
+    pub(super) fn open(path: &Path) -> Result<Source> {
+        let mut octets: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+            Box::new(io::stdin())
+        } else {
+            let file = File::open(path).with_context(|| match path.exists() {
+                false => format!("{}: there is no such file", path.display()),
+                true => format!("{} cannot be opened", path.display()),
+            })?;
+            anyhow::ensure!(!file.metadata()?.is_dir(), "{} is a folder: name a capture in it", path.display());
+            Box::new(file)
+        };
+        let mut first = Vec::new();
+        octets.by_ref().take(4).read_to_end(&mut first).with_context(|| format!("{} cannot be read", path.display()))?;
+        let (gzip, zstd) = (first.starts_with(&GZIP), first.starts_with(&ZSTD));
+        let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(octets));
+        let octets: Box<dyn Read + Send> = if gzip {
+            Box::new(flate2::bufread::MultiGzDecoder::new(whole))
+        } else if zstd {
+            Box::new(zstd::Decoder::with_buffer(whole)?)
+        } else {
+            Box::new(whole)
+        };
+        Ok(Source { octets, failure: Failure::default(), compressed: gzip || zstd })
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.clone()
+    }
+
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.octets.read(buffer) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                *self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                // Ends the input here; the failure is asked for where it matters.
+                Ok(0)
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The command line, as data: parser, help and completion come from here.
+use crate::replay::Replay;
+use crate::watch::Watch;
+use clap::{Parser, Subcommand};
+
+/// Connection tracking done right: what Linux's conntrack would have made of your traffic, and why.
+#[derive(Parser, Debug)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One module a command.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Replay(Replay),
+    Watch(Watch),
+}

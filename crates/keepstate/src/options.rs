@@ -1,0 +1,140 @@
+//! Options that commands share: which kernel's rules to follow, and what to show.
+use crate::filter::Filter;
+use crate::format::Output;
+use crate::sysctl::{self, Known};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use keepstate_engine::{Generation, Knobs};
+use std::path::PathBuf;
+
+/// Knobs: whose defaults, and what differs from them.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Knobs")]
+pub struct Tuning {
+    /// Set a knob: nf_conntrack_tcp_loose=0 (may be given several times, later wins)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Set the knobs of a file in sysctl's own syntax; other keys in it are passed over
+    #[arg(long = "sysctl", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The defaults of this kernel, max and buckets computed from the memory by its own rule
+    #[arg(long, value_name = "VERSION", default_value = "6.18")]
+    as_linux: Version,
+    /// The memory those defaults are computed from, like 4G or 512M [default: this machine's]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+    /// Use this number instead of random secrets, so that ids come out the same
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+/// Kernel versions whose defaults are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Version {
+    /// 4.0 to 5.14: four connections a bucket
+    #[value(name = "4.19")]
+    V4_19,
+    /// 5.15 to 6.17: one connection a bucket
+    #[value(name = "5.15")]
+    V5_15,
+    /// Today's
+    #[value(name = "6.18")]
+    V6_18,
+}
+
+impl Tuning {
+    /// The knobs asked for; notes for the user go to `note`.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown knob, a value out of range: where and what.
+    pub fn knobs(&self, mut note: impl FnMut(String)) -> Result<Knobs> {
+        let generation = match self.as_linux {
+            Version::V4_19 => Generation::V4_19,
+            Version::V5_15 => Generation::V5_15,
+            Version::V6_18 => Generation::V6_18,
+        };
+        let mut knobs = Knobs::as_linux(generation, self.memory.unwrap_or_else(machine_memory));
+        for path in &self.files {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let foreign = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
+            if foreign > 0 {
+                note(format!("{}: {foreign} keys that are not connection tracking's were passed over", path.display()));
+            }
+        }
+        for setting in &self.settings {
+            if sysctl::set(setting, &mut knobs).context("in --set")? == Known::Foreign {
+                bail!("--set {setting:?}: this is no knob of connection tracking; they begin with nf_conntrack_");
+            }
+        }
+        Ok(knobs)
+    }
+
+    /// Sixteen octets that key hashes and ids.
+    ///
+    /// # Errors
+    /// If the system has no random numbers to give.
+    pub fn secret(&self) -> Result<[u8; 16]> {
+        let mut secret = [0; 16];
+        match self.seed {
+            Some(seed) => secret[..8].copy_from_slice(&seed.to_le_bytes()),
+            None => getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?,
+        }
+        Ok(secret)
+    }
+}
+
+/// What to show and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct Show {
+    /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
+    #[arg(short, long, value_name = "LIST", value_parser = Output::parse, default_value = "", hide_default_value = true)]
+    pub output: Output,
+    /// Print each event, as conntrack -E does, instead of the table
+    #[arg(long)]
+    pub events: bool,
+    /// Print the counters of conntrack -S (instead of the table, unless --events or --each is given too)
+    #[arg(long)]
+    pub stats: bool,
+    /// Zero the counters after printing, as conntrack -z; nothing is left to be counted, so it changes nothing here
+    #[arg(short = 'z', long)]
+    pub zero: bool,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+/// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.
+fn machine_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10)
+}
+
+/// A size with K, M, G or T behind it, powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("write a size like 4G or 512M".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| String::from("write a size like 4G or 512M"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than there are addresses".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("4G"), Ok(4 << 30));
+        assert_eq!(size("512MiB"), Ok(512 << 20));
+        assert_eq!(size("1000"), Ok(1000));
+        assert!(size("many").is_err());
+        assert!(size("99999999999T").is_err());
+    }
+}

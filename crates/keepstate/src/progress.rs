@@ -1,0 +1,45 @@
+//! How far a long replay is, on standard error and only on a terminal.
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::Path;
+
+/// Nothing is shown for captures that end sooner than so many frames.
+const LONG: u64 = 500_000;
+
+/// See the module's words.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    size: u64,
+}
+
+impl Progress {
+    /// For a capture of the size that `path` has; unknown for standard input and compressed files.
+    pub fn new(path: &Path) -> Self {
+        let size = std::fs::metadata(path).map_or(0, |file| file.len());
+        let plain = path.extension().is_none_or(|end| end != "gz" && end != "zst");
+        Progress { bar: None, size: if plain { size } else { 0 } }
+    }
+
+    /// After `frames` frames and about `offset` octets.
+    pub fn at(&mut self, frames: u64, offset: u64) {
+        if frames < LONG || !frames.is_multiple_of(0x10000) {
+            return;
+        }
+        if self.bar.is_none() && std::io::stderr().is_terminal() {
+            let bar = if self.size > 0 { ProgressBar::new(self.size) } else { ProgressBar::no_length() };
+            let template = "{spinner} {msg} {bytes} of {total_bytes} {wide_bar} {eta}";
+            self.bar = Some(bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(offset);
+            bar.set_message(format!("{frames} frames"));
+        }
+    }
+
+    /// Leaves the terminal clean.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Knobs in sysctl's own syntax: `net.netfilter.nf_conntrack_max = 65536`, one a line, `#` and `;` for comments.
+use keepstate_engine::{Knob, Knobs};
+use std::fmt;
+
+/// What is wrong with a line, or with one `--set`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Line number from 1; `None` on the command line.
+    pub line: Option<usize>,
+    /// The piece of text at fault.
+    pub text: String,
+    /// What is wrong with it and what to do.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "`{}`: {}", self.text.escape_debug(), self.what)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Sets every knob that `text`, a sysctl file, names; counts the keys that are none of ours.
+///
+/// # Errors
+/// The first line that names a knob of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
+/// may fail.
+pub fn read(text: &str, knobs: &mut Knobs) -> Result<usize, Fault> {
+    let mut foreign = 0;
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        let (optional, setting) = line.strip_prefix('-').map_or((false, line), |rest| (true, rest));
+        match set(setting, knobs) {
+            Ok(Known::Ours) => (),
+            Ok(Known::Foreign) => foreign += 1,
+            Err(_) if optional => (),
+            Err(fault) => return Err(Fault { line: Some(at + 1), ..fault }),
+        }
+    }
+    Ok(foreign)
+}
+
+/// Is a key one of connection tracking's?
+#[derive(Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It was set.
+    Ours,
+    /// It belongs to somebody else.
+    Foreign,
+}
+
+/// Sets one knob: `KEY=VALUE`, `KEY = VALUE`, with dots or slashes in the key.
+///
+/// # Errors
+/// As [`read`].
+pub fn set(setting: &str, knobs: &mut Knobs) -> Result<Known, Fault> {
+    let fault = |what: String| Fault { line: None, text: setting.to_owned(), what };
+    let Some((key, value)) = setting.split_once('=') else {
+        return Err(fault("write it as KEY=VALUE, for example nf_conntrack_max=65536".into()));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let Some(knob) = Knob::named(key) else {
+        if key.contains("nf_conntrack") {
+            return Err(fault(format!("there is no knob {}{}", key.escape_debug(), suggestion(key))));
+        }
+        return Ok(Known::Foreign);
+    };
+    let number = number(value).ok_or_else(|| fault(format!("{} takes a whole number, not {value:?}", knob.name())))?;
+    knobs.set(knob, number).map_err(|error| fault(error.to_string()))?;
+    Ok(Known::Ours)
+}
+
+/// As the kernel reads numbers: 0x for sixteen, 0 for eight.
+fn number(text: &str) -> Option<u64> {
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return u64::from_str_radix(hex, 16).ok();
+    }
+    match text.strip_prefix('0') {
+        Some(octal) if !octal.is_empty() => u64::from_str_radix(octal, 8).ok(),
+        _ => text.parse().ok(),
+    }
+}
+
+/// The knob whose name is most like `key`.
+fn suggestion(key: &str) -> String {
+    let name = key.rsplit(['.', '/']).next().unwrap_or(key);
+    let likeness = |knob: &&Knob| {
+        let same = knob.name().bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+        let tail = knob.name().bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        same + tail
+    };
+    Knob::ALL.iter().max_by_key(likeness).map_or(String::new(), |knob| format!("; did you mean {}?", knob.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_as_people_write_it() {
+        let text = "# limits\n; and more\n\nnet.netfilter.nf_conntrack_max = 1000\nnet/netfilter/nf_conntrack_tcp_loose=0\n\
+                    net.ipv4.ip_forward = 1\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
+        let mut knobs = Knobs::default();
+        assert_eq!(read(text, &mut knobs), Ok(1));
+        assert_eq!(knobs[Knob::Max], 2048);
+        assert_eq!(knobs[Knob::TcpLoose], 0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let mut knobs = Knobs::default();
+        let fault = |text: &str, knobs: &mut Knobs| read(text, knobs).unwrap_err().to_string();
+        assert_eq!(
+            fault("\nnet.netfilter.nf_conntrack_tcp_looze=1", &mut knobs),
+            "line 2: `net.netfilter.nf_conntrack_tcp_looze=1`: there is no knob net.netfilter.nf_conntrack_tcp_looze; \
+             did you mean nf_conntrack_tcp_loose?"
+        );
+        assert!(fault("nf_conntrack_tcp_loose=2", &mut knobs).contains("takes 0 to 1, not 2"));
+        assert!(fault("nf_conntrack_max=many", &mut knobs).contains("whole number"));
+        assert!(fault("nf_conntrack_max", &mut knobs).contains("KEY=VALUE"));
+        assert!(fault("nf_conntrack_count=1", &mut knobs).contains("only be read"));
+    }
+}
