@@ -7,12 +7,14 @@ use clap::{Parser, Subcommand};
 #[derive(Parser, Debug)]
 #[command(version, about, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// One module a command.
+/// One module a command; each says what it does where its options are.
 #[derive(Subcommand, Debug)]
+#[allow(missing_docs, reason = "a doc comment here would replace the command's own help")]
 pub enum Command {
     Replay(Replay),
     Watch(Watch),

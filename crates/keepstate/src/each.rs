@@ -11,9 +11,19 @@ pub fn line(out: &mut impl Write, follower: &Follower, passed: &Passed) -> io::R
     let number = follower.frames;
     let outcome = match passed {
         Passed::Tracked(outcome) => outcome,
-        Passed::Waiting => return writeln!(out, "{number:>8}  FRAGMENT     -          -                      -  its datagram is not whole yet"),
+        Passed::Waiting => {
+            return writeln!(
+                out,
+                "{number:>8}  FRAGMENT     -          -                      -  its datagram is not whole yet"
+            );
+        }
         Passed::Refused(why) => {
-            return writeln!(out, "{number:>8}  REFUSED      -          -                      -  {}: {}", why.name(), why.text());
+            return writeln!(
+                out,
+                "{number:>8}  REFUSED      -          -                      -  {}: {}",
+                why.name(),
+                why.text()
+            );
         }
     };
     let info = match (outcome.info, outcome.verdict) {

@@ -100,9 +100,8 @@ impl Follower {
         if let Some(time) = frame.time {
             self.advance(Instant(time));
         }
-        let parsed = link::datagram(frame.link, frame.data).and_then(|network| {
-            Packet::parse_snapped(network.datagram, frame.wire_len.saturating_sub(network.offset))
-        });
+        let parsed = link::datagram(frame.link, frame.data)
+            .and_then(|network| Packet::parse_snapped(network.datagram, frame.wire_len.saturating_sub(network.offset)));
         match parsed {
             Ok(packet) => self.track(&packet),
             Err(refusal) => self.refuse(refusal),

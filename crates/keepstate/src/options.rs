@@ -88,8 +88,8 @@ impl Tuning {
 #[command(next_help_heading = "Output")]
 pub struct Show {
     /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
-    #[arg(short, long, value_name = "LIST", value_parser = Output::parse, default_value = "", hide_default_value = true)]
-    pub output: Output,
+    #[arg(short, long, value_name = "LIST", value_parser = Output::parse)]
+    pub output: Option<Output>,
     /// Print each event, as conntrack -E does, instead of the table
     #[arg(long)]
     pub events: bool,
@@ -99,6 +99,7 @@ pub struct Show {
     /// Zero the counters after printing, as conntrack -z; nothing is left to be counted, so it changes nothing here
     #[arg(short = 'z', long)]
     pub zero: bool,
+    /// Which entries and events.
     #[command(flatten)]
     pub filter: Filter,
 }
@@ -106,7 +107,8 @@ pub struct Show {
 /// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.
 fn machine_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    let kibibytes =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
     kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10)
 }
 

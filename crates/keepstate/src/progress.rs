@@ -28,7 +28,9 @@ impl Progress {
         if self.bar.is_none() && std::io::stderr().is_terminal() {
             let bar = if self.size > 0 { ProgressBar::new(self.size) } else { ProgressBar::no_length() };
             let template = "{spinner} {msg} {bytes} of {total_bytes} {wide_bar} {eta}";
-            self.bar = Some(bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())));
+            self.bar = Some(
+                bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())),
+            );
         }
         if let Some(bar) = &self.bar {
             bar.set_position(offset);

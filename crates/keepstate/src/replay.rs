@@ -79,7 +79,9 @@ impl Replay {
             }
             offset += frame.data.len() as u64 + 16;
             progress.at(follower.frames, offset);
-            if single { out.single(follower, &frame).map(|()| true) } else {
+            if single {
+                out.single(follower, &frame).map(|()| true)
+            } else {
                 follower.queue(&frame);
                 Ok(true)
             }
@@ -104,15 +106,26 @@ impl Replay {
 /// Standard output, and what is written to it.
 struct Out {
     lines: BufWriter<Stdout>,
-    events: Option<Writer<BufWriter<Stdout>>>,
+    events: Option<Writer<Box<dyn Write>>>,
     each: bool,
     show: Show,
 }
 
 impl Out {
     fn new(replay: &Replay) -> Self {
-        let events = replay.show.events.then(|| Writer::new(BufWriter::with_capacity(1 << 16, std::io::stdout()), replay.show.output.clone()).of_events());
-        Out { lines: BufWriter::with_capacity(1 << 16, std::io::stdout()), events, each: replay.each, show: replay.show.clone() }
+        let stdout = std::io::stdout();
+        // From a pipe, events are looked at as they come; from a file, all at once.
+        let live = replay.file.as_os_str() == "-";
+        let sink: Box<dyn Write> =
+            if live { Box::new(stdout) } else { Box::new(BufWriter::with_capacity(1 << 16, stdout)) };
+        let events =
+            replay.show.events.then(|| Writer::new(sink, replay.show.output.clone().unwrap_or_default()).of_events());
+        Out {
+            lines: BufWriter::with_capacity(1 << 16, std::io::stdout()),
+            events,
+            each: replay.each,
+            show: replay.show.clone(),
+        }
     }
 
     /// Takes one frame and prints its line and its events.
@@ -163,7 +176,7 @@ impl Out {
 
 /// Writes the table; says how many entries it showed.
 pub(crate) fn table(out: &mut impl Write, follower: &Follower, show: &Show) -> Result<usize> {
-    let mut writer = Writer::new(out, show.output.clone()).at(follower.now());
+    let mut writer = Writer::new(out, show.output.clone().unwrap_or_default()).at(follower.now());
     let mut shown = 0;
     for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
         writer.entry(&entry)?;

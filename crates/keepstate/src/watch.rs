@@ -5,5 +5,7 @@ use clap::Args;
 pub struct Watch {}
 impl Watch {
     /// r
-    pub fn run(&self) -> anyhow::Result<()> { Ok(()) }
+    pub fn run(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }

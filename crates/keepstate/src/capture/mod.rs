@@ -62,7 +62,9 @@ impl Capture {
         let reader = match (reader, failure.take()) {
             (Ok(reader), _) => reader,
             (Err(_), Some(error)) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
-            (Err(PcapError::Eof), None) => anyhow::bail!("{} is empty: a capture has at least a header", path.display()),
+            (Err(PcapError::Eof), None) => {
+                anyhow::bail!("{} is empty: a capture has at least a header", path.display())
+            }
             (Err(_), None) => anyhow::bail!(
                 "{} is no capture: it begins neither as pcap nor as pcapng (nor .gz or .zst of one). \
                  Record one with: tcpdump -i any -w FILE",
@@ -96,7 +98,9 @@ impl Capture {
             };
             match length {
                 Ok(length) => self.reader.consume(length),
-                Err(Trouble::End) => return self.failure.take().map_or(Ok(()), |error| Err(self.broken(error.to_string()))),
+                Err(Trouble::End) => {
+                    return self.failure.take().map_or(Ok(()), |error| Err(self.broken(error.to_string())));
+                }
                 Err(Trouble::More) => self.more()?,
                 Err(Trouble::Bad(what)) => return Err(self.broken(what)),
             }

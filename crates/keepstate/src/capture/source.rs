@@ -10,6 +10,7 @@ pub(super) struct Source {
     octets: Box<dyn Read + Send>,
     failure: Failure,
     compressed: bool,
+    begun: bool,
 }
 
 /// The error that reading ended with.
@@ -39,7 +40,11 @@ impl Source {
             Box::new(file)
         };
         let mut first = Vec::new();
-        octets.by_ref().take(4).read_to_end(&mut first).with_context(|| format!("{} cannot be read", path.display()))?;
+        octets
+            .by_ref()
+            .take(4)
+            .read_to_end(&mut first)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
         let (gzip, zstd) = (first.starts_with(&GZIP), first.starts_with(&ZSTD));
         let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(octets));
         let octets: Box<dyn Read + Send> = if gzip {
@@ -49,7 +54,7 @@ impl Source {
         } else {
             Box::new(whole)
         };
-        Ok(Source { octets, failure: Failure::default(), compressed: gzip || zstd })
+        Ok(Source { octets, failure: Failure::default(), compressed: gzip || zstd, begun: false })
     }
 
     pub(super) fn failure(&self) -> Failure {
@@ -61,15 +66,26 @@ impl Source {
     }
 }
 
+/// The parser looks at what the first read gives to tell pcap from pcapng: less than this may be no whole header yet.
+const HEADER: usize = 128;
+
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.octets.read(buffer) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                *self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                // Ends the input here; the failure is asked for where it matters.
-                Ok(0)
+        let wanted = if self.begun { 1 } else { HEADER.min(buffer.len()) };
+        self.begun = true;
+        let mut length = 0;
+        while length < wanted {
+            match self.octets.read(&mut buffer[length..]) {
+                Ok(0) => break,
+                Ok(more) => length += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => {
+                    // The input ends here; the failure is asked for where it matters.
+                    *self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    break;
+                }
             }
-            other => other,
         }
+        Ok(length)
     }
 }
