@@ -10,6 +10,7 @@ mod engine;
 mod forge;
 mod grammar;
 mod invariants;
+mod pcap_reader;
 mod reassembly;
 mod script;
 mod sysctl;
@@ -17,6 +18,7 @@ mod tcp_options;
 mod wire;
 
 pub use engine::{Told, engine, tell};
+pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use script::{Dice, Script};
 pub use sysctl::sysctl;
