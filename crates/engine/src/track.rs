@@ -186,7 +186,7 @@ impl Engine {
             count(&mut self.table.records, slot, direction, packet);
         }
         if update && self.reports(EventKind::Update) {
-            self.report(EventKind::Update, slot, now);
+            self.report_update(slot, changed, now);
         }
         Some(outcome)
     }
@@ -210,7 +210,7 @@ impl Engine {
                 if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
                     hot.status |= Status::SEEN_REPLY.0;
                     if self.reports(EventKind::Update) {
-                        self.report(EventKind::Update, slot, now);
+                        self.report_update(slot, false, now);
                     }
                 }
                 Some(Outcome { why, ..outcome })
