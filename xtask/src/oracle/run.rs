@@ -78,7 +78,10 @@ fn show(
     let Some((short, root)) = shrink(judges, story, divergence)? else {
         if shown.insert(divergence.kind.clone()) {
             let step = story.steps.get(divergence.at).map(ledger::describe).unwrap_or_default();
-            println!("\n# NOT REPRODUCED: {title}\n# {step}\n#   kernel {}, engine {}", divergence.kernel, divergence.engine);
+            println!(
+                "\n# NOT REPRODUCED: {title}\n# {step}\n#   kernel {}, engine {}",
+                divergence.kernel, divergence.engine
+            );
         }
         return Ok(());
     };
