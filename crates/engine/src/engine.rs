@@ -90,13 +90,17 @@ impl Engine {
     #[inline]
     pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
         let identity = self.identify(packet, zone);
-        self.handle_identified(packet, &identity, zone, now)
+        match self.handle_shortly(packet, &identity, now) {
+            Some(outcome) => outcome,
+            None => self.handle_at_length(packet, &identity, zone, now),
+        }
     }
 
     /// As [`Engine::handle`] in the default zone for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
     /// `outcomes` is cleared first.
     pub fn handle_batch(&mut self, packets: &[Packet<'_>], now: Instant, outcomes: &mut Vec<Outcome>) {
         outcomes.clear();
+        outcomes.reserve(packets.len());
         for packets in packets.chunks(BATCH) {
             let mut identities = [Identity::About; BATCH];
             for (packet, identity) in packets.iter().zip(&mut identities) {
@@ -111,19 +115,25 @@ impl Engine {
                 }
             }
             for (packet, identity) in packets.iter().zip(&identities) {
-                outcomes.push(self.handle_identified(packet, identity, Zone::default(), now));
+                // Two pushes: one place for both results would be memory that is written in parts and read whole.
+                match self.handle_shortly(packet, identity, now) {
+                    Some(outcome) => outcomes.push(outcome),
+                    None => outcomes.push(self.handle_at_length(packet, identity, Zone::default(), now)),
+                }
             }
         }
     }
 
+    /// The short way, if the packet's connection is known and it is an ordinary segment.
     #[inline(always)]
-    fn handle_identified(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Outcome {
-        if let Identity::Tuple(probe) = identity
-            && let Some(reference) = self.table.find(probe)
-            && let Some(outcome) = self.follow_established(packet, reference, now.tick())
-        {
-            return outcome;
-        }
+    fn handle_shortly(&mut self, packet: &Packet<'_>, identity: &Identity, now: Instant) -> Option<Outcome> {
+        let Identity::Tuple(probe) = identity else { return None };
+        let reference = self.table.find(probe)?;
+        self.follow_established(packet, reference, now.tick())
+    }
+
+    #[inline(never)]
+    fn handle_at_length(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Outcome {
         let passage = self.pass(packet, identity, zone, now);
         self.confirm(passage, now)
     }

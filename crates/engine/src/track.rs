@@ -86,9 +86,7 @@ impl Engine {
             return None;
         }
         let segment = segment(packet, &self.knobs).ok()?;
-        let mut tracker = Tcp::load(hot);
-        let timeout = tracker.advance_established(&segment, direction, &self.knobs, self.secret)?;
-        tracker.store(hot);
+        let timeout = Tcp::of(hot).advance_established(&segment, direction, &self.knobs, self.secret)?;
         let deadline = tick.wrapping_add(timeout);
         let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
         hot.deadline = deadline;
@@ -135,9 +133,7 @@ impl Engine {
                         true => self.extras.of(slot).and_then(|extra| extra.noted),
                         false => None,
                     };
-                    let mut tracker = Tcp::load(hot);
-                    let ruling = tracker.advance(&segment, direction, &context, &mut noted);
-                    tracker.store(hot);
+                    let ruling = Tcp::of(hot).advance(&segment, direction, &context, &mut noted);
                     // Only a segment that is let pass without a change is ever noted.
                     if matches!(ruling, Ruling::Quiet(_)) && noted.is_some() {
                         hot.kind.set(Kind::EXTRAS);

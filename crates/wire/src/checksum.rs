@@ -14,35 +14,46 @@ impl Sum {
         Sum(0)
     }
 
+    /// A sum of eight octets, as they are in memory.
+    #[inline(always)]
+    pub(crate) const fn of_word(word: u64) -> Self {
+        Sum(word)
+    }
+
     /// Adds octets; an odd last one counts as if a zero followed it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn octets(self, octets: &[u8]) -> Self {
-        let (blocks, rest) = octets.as_chunks::<64>();
-        let (long, rest) = rest.as_chunks::<8>();
-        let (halves, last) = rest.as_chunks::<2>();
-        let mut sum = self.0;
-        // Long data: independent sums, which the compiler makes a vector of. Both halves of eight octets are under 2³², so that 2³² of them
-        // fit the sum: no datagram comes near.
-        for block in blocks {
-            for octets in block.as_chunks::<8>().0 {
-                let octets = u64::from_ne_bytes(*octets);
-                sum += (octets & 0xffff_ffff) + (octets >> 32);
+        let (long, rest) = octets.as_chunks::<8>();
+        let mut sum = if long.len() < 16 { self } else { self.add_long(long) };
+        if long.len() < 16 {
+            // Short data, as headers are: adding with the carry brought round takes the fewest instructions.
+            for octets in long {
+                sum = sum.add_word(u64::from_ne_bytes(*octets));
             }
         }
-        // Short data, as headers are: adding with the carry brought round is the fewest instructions.
+        let (word, rest) = rest.split_at(rest.len() & 4);
+        if let Some(word) = word.first_chunk() {
+            sum = sum.add_word(u64::from(u32::from_ne_bytes(*word)));
+        }
+        match rest {
+            [a] => sum.add_word(u64::from(u16::from_ne_bytes([*a, 0]))),
+            [a, b] => sum.add_word(u64::from(u16::from_ne_bytes([*a, *b]))),
+            [a, b, c] => sum.add_word(u64::from(u32::from_ne_bytes([*a, *b, *c, 0]))),
+            _ => sum,
+        }
+    }
+
+    /// Long data: independent sums, which the compiler makes a vector of. Both halves of eight octets are under 2³², so that 2³² of them fit: no
+    /// datagram comes near.
+    #[inline(never)]
+    fn add_long(self, long: &[[u8; 8]]) -> Self {
+        let mut sum = 0;
         for octets in long {
-            let (added, carry) = sum.overflowing_add(u64::from_ne_bytes(*octets));
-            sum = added + u64::from(carry);
+            let octets = u64::from_ne_bytes(*octets);
+            sum += (octets & 0xffff_ffff) + (octets >> 32);
         }
-        let mut tail = 0;
-        for half in halves {
-            tail += u32::from(u16::from_ne_bytes(*half));
-        }
-        if let [octet] = last {
-            tail += u32::from(u16::from_ne_bytes([*octet, 0]));
-        }
-        Sum(sum).add_word(u64::from(tail))
+        self.add_word(sum)
     }
 
     #[inline(always)]

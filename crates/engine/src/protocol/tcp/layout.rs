@@ -1,4 +1,4 @@
-//! A TCP connection in the 45 octets a record has for it; the tracker works on them as they are, so that loading one is a copy.
+//! A TCP connection in the 45 octets a record has for it; the tracker works on them where they are.
 //!
 //! ```text
 //! state    low half: the state; high half: the class of the last segment
@@ -8,8 +8,8 @@
 //! retrans  how often the last segment came again
 //! words    original end, max end, max window, max ack; the same of the reply; last end; last tag
 //! ```
+use super::Tcp;
 use super::transitions::Class;
-use super::{Tcp, Windows};
 use crate::table::record::Hot;
 use crate::{Direction, TcpState};
 
@@ -38,26 +38,21 @@ impl Mark {
 }
 
 impl Tcp {
-    /// Reads it from a record.
+    /// The connection in a record, in place: nothing is copied.
     #[inline(always)]
-    pub(crate) fn load(hot: &Hot) -> Tcp {
-        Tcp {
-            windows: zerocopy::transmute!(hot.words),
-            state: hot.state,
-            flags: hot.flags,
-            scales: hot.scales,
-            retrans: hot.retrans,
-        }
+    pub(crate) fn of(hot: &mut Hot) -> &mut Tcp {
+        zerocopy::transmute_mut!(hot)
     }
 
-    /// Writes it into a record.
-    #[inline(always)]
+    /// A copy of it.
+    pub(crate) fn load(hot: &Hot) -> Tcp {
+        zerocopy::transmute!(*hot)
+    }
+
+    /// Writes it into a record, whose other fields stay as they are.
     pub(crate) fn store(&self, hot: &mut Hot) {
-        hot.words = zerocopy::transmute!(self.windows);
-        hot.state = self.state;
-        hot.flags = self.flags;
-        hot.scales = self.scales;
-        hot.retrans = self.retrans;
+        let place = Tcp::of(hot);
+        *place = Tcp { rest: place.rest, ..*self };
     }
 
     /// The state.
@@ -129,7 +124,7 @@ impl Tcp {
     }
 }
 
-const _: () = assert!(size_of::<Windows>() == 40);
+const _: () = assert!(size_of::<Tcp>() == size_of::<Hot>());
 
 /// States by number; only numbers of states are ever stored.
 const STATES: [TcpState; 16] = {

@@ -17,22 +17,29 @@ use layout::Mark;
 use seq::Seq;
 use transitions::{Class, Proposal, propose};
 use window::{Fit, segment_end};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A TCP connection, as [`layout`] describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A TCP connection: the octets of a record, as [`layout`] describes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub(crate) struct Tcp {
-    windows: Windows,
+    rest: Rest,
     state: u8,
     flags: [u8; 2],
     scales: u8,
     retrans: u8,
+    windows: Windows,
 }
 
-/// The numbers of both ends, and of the last segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+/// What else is in a record: tuple, deadline, status, kind. Not the tracker's to read or write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Windows {
+pub(crate) struct Rest([u8; 19]);
+
+/// The numbers of both ends, and of the last segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Windows {
     /// Original, then reply.
     sides: [Side; 2],
     last_end: Seq,
@@ -41,9 +48,9 @@ struct Windows {
 }
 
 /// What one end said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Side {
+pub(crate) struct Side {
     /// Highest sequence number seen, plus one.
     end: Seq,
     /// Highest it may send, plus one.
@@ -105,7 +112,8 @@ impl Tcp {
     pub(crate) fn open(segment: &Segment<'_>, knobs: &Knobs) -> Result<Tcp, Why> {
         let proposal = propose(Direction::Original, Class::of(segment.flags), TcpState::None);
         let (end, window) = (segment_end(segment), u32::from(segment.window).max(1));
-        let mut tcp = Tcp { windows: Windows::default(), state: 0, flags: [0; 2], scales: 0, retrans: 0 };
+        let mut tcp =
+            Tcp { rest: Rest::default(), windows: Windows::default(), state: 0, flags: [0; 2], scales: 0, retrans: 0 };
         let mut sender = Side { end, max_window: window, max_end: end, ..Side::default() };
         match proposal {
             Proposal::To(TcpState::SynSent) => tcp.read_options(segment, Direction::Original),

@@ -26,7 +26,7 @@ prop_compose! {
         flags in any::<[u8; 2]>(), scales in any::<u8>(), retrans in any::<u8>(),
     ) -> Tcp {
         let windows = Windows { sides, last_end: Seq(base.wrapping_add(last_end)), last_tag };
-        Tcp { windows, state: state | class << 4, flags, scales, retrans }
+        Tcp { rest: Rest::default(), windows, state: state | class << 4, flags, scales, retrans }
     }
 }
 
@@ -68,7 +68,14 @@ proptest! {
 fn an_ordinary_segment_takes_the_short_way() {
     let side = Side { end: Seq(100), max_end: Seq(5000), max_window: 4000, max_ack: Seq(100) };
     let windows = Windows { sides: [side; 2], last_end: Seq(0), last_tag: 0 };
-    let mut tcp = Tcp { windows, state: TcpState::Established as u8, flags: [0; 2], scales: 0, retrans: 0 };
+    let mut tcp = Tcp {
+        rest: Rest::default(),
+        windows,
+        state: TcpState::Established as u8,
+        flags: [0; 2],
+        scales: 0,
+        retrans: 0,
+    };
     let segment = Segment {
         source: 1,
         destination: 2,
