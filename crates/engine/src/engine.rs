@@ -13,9 +13,10 @@ use crate::event::Queue;
 use crate::extras::Extras;
 use crate::log::Log;
 use crate::table::key::HashKeys;
-use crate::table::{Reference, Table};
+use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
 use crate::track::{Identity, is_own_icmp};
+use crate::tuple::protocol;
 use crate::{
     Counters, Direction, Entry, Event, EventMask, Info, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
 };
@@ -89,10 +90,10 @@ impl Engine {
     /// ```
     #[inline]
     pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
-        let identity = self.identify(packet, zone);
-        match self.handle_shortly(packet, &identity, now) {
+        let (identity, probe) = self.identify(packet, zone);
+        match self.handle_shortly(packet, identity, &probe, now) {
             Some(outcome) => outcome,
-            None => self.handle_at_length(packet, &identity, zone, now),
+            None => self.handle_at_length(packet, identity, &probe, now),
         }
     }
 
@@ -103,22 +104,19 @@ impl Engine {
         outcomes.reserve(packets.len());
         for packets in packets.chunks(BATCH) {
             let mut identities = [Identity::About; BATCH];
-            for (packet, identity) in packets.iter().zip(&mut identities) {
-                *identity = self.identify(packet, Zone::default());
-                if let Identity::Tuple(probe) = identity {
-                    self.table.prefetch_bucket(probe);
-                }
+            let mut probes = [Probe::NONE; BATCH];
+            for (packet, (identity, probe)) in packets.iter().zip(identities.iter_mut().zip(&mut probes)) {
+                (*identity, *probe) = self.identify(packet, Zone::default());
+                self.table.prefetch_bucket(probe);
             }
-            for identity in &mut identities[..packets.len()] {
-                if let Identity::Tuple(probe) = identity {
-                    self.table.prefetch_record(probe);
-                }
+            for probe in &mut probes[..packets.len()] {
+                self.table.prefetch_record(probe);
             }
-            for (packet, identity) in packets.iter().zip(&identities) {
+            for (packet, (identity, probe)) in packets.iter().zip(identities.iter().zip(&probes)) {
                 // Two pushes: one place for both results would be memory that is written in parts and read whole.
-                match self.handle_shortly(packet, identity, now) {
+                match self.handle_shortly(packet, *identity, probe, now) {
                     Some(outcome) => outcomes.push(outcome),
-                    None => outcomes.push(self.handle_at_length(packet, identity, Zone::default(), now)),
+                    None => outcomes.push(self.handle_at_length(packet, *identity, probe, now)),
                 }
             }
         }
@@ -126,37 +124,47 @@ impl Engine {
 
     /// The short way, if the packet's connection is known and it is an ordinary segment.
     #[inline(always)]
-    fn handle_shortly(&mut self, packet: &Packet<'_>, identity: &Identity, now: Instant) -> Option<Outcome> {
-        let Identity::Tuple(probe) = identity else { return None };
+    fn handle_shortly(
+        &mut self,
+        packet: &Packet<'_>,
+        identity: Identity,
+        probe: &Probe,
+        now: Instant,
+    ) -> Option<Outcome> {
+        if identity != Identity::Tuple || packet.protocol() != protocol::TCP {
+            return None;
+        }
         let reference = self.table.find(probe)?;
         self.follow_established(packet, reference, now.tick())
     }
 
     #[inline(never)]
-    fn handle_at_length(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Outcome {
-        let passage = self.pass(packet, identity, zone, now);
+    fn handle_at_length(&mut self, packet: &Packet<'_>, identity: Identity, probe: &Probe, now: Instant) -> Outcome {
+        let passage = self.pass(packet, identity, probe, now);
         self.confirm(passage, now)
     }
 
     /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the passage when a rule dropped the packet.
     #[inline]
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Passage {
-        let identity = self.identify(packet, zone);
-        self.pass(packet, &identity, zone, now)
+        let (identity, probe) = self.identify(packet, zone);
+        // An ICMP error is looked up in the zone of its packet.
+        self.pass(packet, identity, &Probe { zone, ..probe }, now)
     }
 
     /// Known connection, or a new one; again if an old one had to go first.
     #[inline(never)]
-    fn pass(&mut self, packet: &Packet<'_>, identity: &Identity, zone: Zone, now: Instant) -> Passage {
-        let probe = match identity {
-            Identity::Tuple(probe) => probe,
+    fn pass(&mut self, packet: &Packet<'_>, identity: Identity, probe: &Probe, now: Instant) -> Passage {
+        match identity {
+            Identity::Tuple => (),
             Identity::About => {
-                let outcome = self.relate(packet, zone, now);
+                let outcome = self.relate(packet, probe.zone, now);
                 return self.settle_icmp(outcome);
             }
-            Identity::None(outcome) if is_own_icmp(packet) => return self.settle_icmp(*outcome),
-            Identity::None(outcome) => return self.settle(*outcome),
-        };
+            Identity::Invalid(why) if is_own_icmp(packet) => return self.settle_icmp(Outcome::invalid(why)),
+            Identity::Invalid(why) => return self.settle(Outcome::invalid(why)),
+            Identity::Untracked(why) => return self.settle(Outcome::untracked(why)),
+        }
         while let Some(reference) = self.table.find(probe) {
             if let Some(outcome) = self.follow(packet, reference, now) {
                 return Passage { outcome, fresh: None };

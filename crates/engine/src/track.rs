@@ -13,29 +13,32 @@ use crate::{
 };
 use keepstate_wire::{Family, Packet, Refusal, gre, icmp, sctp, tcp::Segment, udp};
 
-/// Whose packet is it? Said without a look at the table.
-#[derive(Clone, Copy)]
+/// Whose packet is it? Said without a look at the table. A few octets, kept apart from the [`Probe`] it goes with: an enum of both is written in
+/// pieces and read whole, which stalls the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// Of the connection with this tuple, if there is one.
-    Tuple(Probe),
+    /// Of the connection with the probe's tuple, if there is one.
+    Tuple,
     /// An ICMP error: of the connection that it is about.
     About,
-    /// Of none, and this is all there is to say.
-    None(Outcome),
+    /// Of none: it is invalid.
+    Invalid(Why),
+    /// Of none: it is not tracked.
+    Untracked(Why),
 }
 
 impl Engine {
     /// The tuple of a packet, ready to be looked up.
     #[inline(always)]
-    pub(crate) fn identify(&self, packet: &Packet<'_>, zone: Zone) -> Identity {
+    pub(crate) fn identify(&self, packet: &Packet<'_>, zone: Zone) -> (Identity, Probe) {
         if packet.fragment().is_some() {
-            return Identity::None(Outcome::invalid(Why::Fragment));
+            return (Identity::Invalid(Why::Fragment), Probe::NONE);
         }
         let keys = match packet.protocol() {
             protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => ports(packet.transport()),
             protocol::ICMP | protocol::ICMPV6 => match self.classify_icmp(packet) {
                 Ok(keys) => Ok(keys),
-                Err(identity) => return identity,
+                Err(identity) => return (identity, Probe { zone, ..Probe::NONE }),
             },
             protocol::GRE => gre_key(packet.transport()),
             _ => Ok(0),
@@ -43,30 +46,30 @@ impl Engine {
         match keys {
             Ok(keys) => {
                 let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-                Identity::Tuple(self.table.probe(key, zone))
+                (Identity::Tuple, self.table.probe(key, zone))
             }
-            Err(refusal) => Identity::None(Outcome::invalid(Why::Refused(refusal))),
+            Err(refusal) => (Identity::Invalid(Why::Refused(refusal)), Probe::NONE),
         }
     }
 
     /// Id, type and code of an ICMP query or answer; or what else the message is.
     fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Identity> {
-        let invalid = |why| Identity::None(Outcome::invalid(why));
-        let message = icmp::Message::parse(packet.transport()).map_err(|refusal| invalid(Why::Refused(refusal)))?;
+        let message =
+            icmp::Message::parse(packet.transport()).map_err(|refusal| Identity::Invalid(Why::Refused(refusal)))?;
         if is_own_icmp(packet) {
             if self.knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
-                return Err(invalid(Why::Checksum));
+                return Err(Identity::Invalid(Why::Checksum));
             }
             match related::sort(packet.family(), message.kind) {
                 Sort::Query => (),
                 Sort::Error => return Err(Identity::About),
-                Sort::Unknown => return Err(invalid(Why::IcmpType)),
-                Sort::Untracked => return Err(Identity::None(Outcome::untracked(Why::IcmpUntracked))),
+                Sort::Unknown => return Err(Identity::Invalid(Why::IcmpType)),
+                Sort::Untracked => return Err(Identity::Untracked(Why::IcmpUntracked)),
             }
         }
         let keys = icmp_keys(&message);
         let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-        if key.invert().is_some() { Ok(keys) } else { Err(invalid(Why::IcmpType)) }
+        if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpType)) }
     }
 
     /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
@@ -82,7 +85,7 @@ impl Engine {
         let (slot, direction) = (reference.slot(), reference.direction());
         let hot = self.table.records.hot_mut(slot)?;
         let open = hot.status & (OPEN | Status::FIXED_TIMEOUT.0) == OPEN;
-        if packet.protocol() != protocol::TCP || !open || hot.expired(tick) {
+        if !open || hot.expired(tick) {
             return None;
         }
         let segment = segment(packet, &self.knobs).ok()?;

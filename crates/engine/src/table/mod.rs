@@ -60,6 +60,16 @@ pub(crate) struct Probe {
     pub(crate) likely: Option<Reference>,
 }
 
+impl Probe {
+    /// Where there is nothing to look up.
+    pub(crate) const NONE: Probe = Probe {
+        key: Key { addresses: key::Addresses::V4(0), keys: 0, protocol: 0 },
+        zone: Zone { id: 0, direction: ZoneDirection::Both },
+        hash: 0,
+        likely: None,
+    };
+}
+
 impl Table {
     /// A table whose index is sized for `connections`.
     pub(crate) fn new(keys: HashKeys, connections: usize) -> Self {
