@@ -10,10 +10,12 @@ use std::process::{Command, ExitCode};
 mod coverage;
 mod craft;
 mod dump;
+mod full;
 mod grammar;
 mod judges;
 mod kernel;
 mod ledger;
+mod limit;
 mod random;
 mod row;
 mod run;
@@ -50,6 +52,9 @@ pub struct Oracle {
     /// Play one written ledger instead.
     #[arg(long)]
     ledger: Option<PathBuf>,
+    /// Also fill the table: lowers nf_conntrack_max of the whole machine for a moment.
+    #[arg(long)]
+    full: bool,
     /// Succeed where the kernel cannot be asked.
     #[arg(long)]
     skip_ok: bool,
@@ -63,7 +68,12 @@ impl Oracle {
             eprintln!("SKIPPED: oracle (needs root, /dev/net/tun, nft and ip): {}", missing.join("; "));
             return Ok(if self.skip_ok { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
-        let mut judges = Judges::new(kernel::Kernel::enter()?)?;
+        let limit = if self.full { Some(limit::Limit::open()?) } else { None };
+        let mut kernel = kernel::Kernel::enter()?;
+        if let Some(limit) = &limit {
+            full::run(&mut kernel, limit)?;
+        }
+        let mut judges = Judges::new(kernel)?;
         if let Some(path) = &self.ledger {
             return play_ledger(&mut judges, path);
         }

@@ -36,6 +36,8 @@ pub struct Divergence {
 const LONGEST: Duration = Duration::from_millis(1700);
 /// Steps between two looks at whole tables.
 const CHECKPOINT: usize = 2000;
+/// About so often tables are compared while a story is made short: after each step, once it is shorter than this.
+const OFTEN: usize = 100;
 /// How often the engine is asked to remove what has expired.
 const POLL: usize = 64;
 
@@ -44,7 +46,7 @@ const POLL: usize = 64;
 pub enum Care {
     /// Tables are compared now and then, and all divergences are collected.
     Sweep,
-    /// Tables are compared after every step, and the first divergence ends the story.
+    /// Tables are compared often (in a short story after every step), and the first divergence ends the story.
     EachStep,
 }
 
@@ -99,6 +101,10 @@ impl Judges {
         let began = system::monotonic();
         let mut findings = Findings::default();
         let mut aside = HashSet::new();
+        let stride = match care {
+            Care::Sweep => CHECKPOINT,
+            Care::EachStep => story.steps.len() / OFTEN + 1,
+        };
         for (at, step) in story.steps.iter().enumerate() {
             wait_until(began + step.not_before * 1_000_000);
             let now = system::monotonic();
@@ -123,7 +129,7 @@ impl Judges {
             if at % POLL == 0 {
                 self.engine.poll(Instant(now));
             }
-            let due = care == Care::EachStep || at % CHECKPOINT == CHECKPOINT - 1;
+            let due = at % stride == stride - 1;
             if due {
                 self.compare(at, &mut aside, &mut findings.divergences)?;
                 self.compare_statistics(at, &mut findings.divergences)?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::time::{Duration, Instant};
 
 /// How long one divergence may take.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// A slow story has to wait each time it is played.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 

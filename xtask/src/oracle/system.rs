@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "namespaces, TUN devices, clocks and signals are reached by system calls only")]
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::OnceLock;
 
 /// Moves this thread into a network namespace of its own; it goes when the last who is in it does.
 pub fn leave_network() -> io::Result<()> {
@@ -51,4 +52,39 @@ pub fn is_root() -> bool {
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// What the signal handler writes, and where: set before the handler is.
+static AT_SIGNAL: OnceLock<(RawFd, Vec<u8>)> = OnceLock::new();
+/// Signals that end a process politely.
+const ENDINGS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// Until [`forget_signals`], a signal that ends the process first writes `text` to `file`, which must stay open.
+pub fn write_at_signal(file: &File, text: &str) -> io::Result<()> {
+    let _ = AT_SIGNAL.set((file.as_raw_fd(), text.as_bytes().to_vec()));
+    for signal in ENDINGS {
+        let handler = restore as extern "C" fn(libc::c_int);
+        // SAFETY: the handler calls only what POSIX allows in one: pwrite and _exit.
+        if unsafe { libc::signal(signal, handler as libc::sighandler_t) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Signals do again what they always do.
+pub fn forget_signals() {
+    for signal in ENDINGS {
+        // SAFETY: SIG_DFL is no function of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+extern "C" fn restore(signal: libc::c_int) {
+    if let Some((fd, text)) = AT_SIGNAL.get() {
+        // SAFETY: the text outlives the process, and the descriptor stays open as promised.
+        unsafe { libc::pwrite(*fd, text.as_ptr().cast(), text.len(), 0) };
+    }
+    // SAFETY: _exit takes no pointer and does not return.
+    unsafe { libc::_exit(128 + signal) }
 }
