@@ -307,6 +307,7 @@ impl Engine {
             timeout,
             counted: counted.then_some(packet.total_len() as u64),
             epoch: self.table.epoch(),
+            hashes: [probe.hash, probe.answer_hash],
             mark: 0,
             labels: None,
         })
