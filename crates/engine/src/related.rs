@@ -15,6 +15,8 @@ pub(crate) enum Sort {
     Error,
     /// Not tracked, on purpose.
     Untracked,
+    /// An ICMPv6 redirect (RFC 4861, 4.5).
+    Redirect,
     /// Of no known type.
     Unknown,
 }
@@ -28,6 +30,7 @@ pub(crate) const fn sort(family: Family, kind: u8) -> Sort {
         (Family::V4, _) => Sort::Unknown,
         // RFC 4861, 2710, 3810: neighbour discovery and multicast listening have no connection.
         (Family::V6, 130..=136 | 143) => Sort::Untracked,
+        (Family::V6, 137) => Sort::Redirect,
         // RFC 4443, 2.1: types below 128 are errors.
         (Family::V6, 0..=127) => Sort::Error,
         (Family::V6, _) => Sort::Query,

@@ -85,6 +85,8 @@ reasons! {
     IcmpType "icmp_type",
     /// An ICMP type that is neither a query nor an answer.
     IcmpUnpaired "icmp_unpaired",
+    /// An ICMPv6 redirect: it would belong to the connection that it quotes, but that is not looked up yet.
+    Icmpv6Redirect "icmpv6_redirect",
     /// An ICMP answer that nobody asked for.
     IcmpUnasked "icmp_unasked",
     /// An ICMP error about a packet of no known connection.

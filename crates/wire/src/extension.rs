@@ -8,6 +8,8 @@ use crate::Refusal;
 /// How far to walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walk {
+    /// As `Through`, in a quoted packet: its end is not where the octets end.
+    Quoted,
     /// To the first fragment header, even one that says "all of it" (RFC 6946): Linux gives those to reassembly too, and
     /// there they share identifications with true fragments.
     ToFragment,
@@ -43,7 +45,7 @@ pub(crate) fn walk(bytes: &[u8], mut at: usize, mut next: u8, walk: Walk) -> Res
         at += header_len(next, length);
         next = following;
     }
-    if at > bytes.len() {
+    if at > bytes.len() && walk != Walk::Quoted {
         return Err(Refusal::ExtensionTruncated);
     }
     Ok(End { protocol: next, transport_at: at, fragment_at: None })

@@ -109,8 +109,6 @@ refusals! {
 
     /// ICMP error: the quoted packet is too short to hold an IP header.
     QuoteTruncated = "quote_truncated", Invalid, "The packet quoted by an ICMP error ends inside its IP header.";
-    /// ICMP error: the quoted IP header cannot be one.
-    QuoteHeader = "quote_header", Invalid, "The packet quoted by an ICMP error has an IP header that cannot be.";
     /// ICMP error: the quoted packet is a fragment other than the first, so it has no transport header.
     QuoteFragment = "quote_fragment", Invalid, "The packet quoted by an ICMP error is a fragment without a transport header.";
 
