@@ -69,7 +69,7 @@ impl Engine {
         }
         let keys = icmp_keys(&message);
         let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-        if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpType)) }
+        if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpUnpaired)) }
     }
 
     /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
@@ -275,7 +275,7 @@ impl Engine {
             remaining_ticks: 0,
             secret: self.secret,
         };
-        let reply = probe.key.invert().ok_or(Why::IcmpType)?;
+        let reply = probe.key.invert().ok_or(Why::IcmpUnpaired)?;
         let (tracker, ruling) = if packet.protocol() == protocol::TCP {
             let segment = segment(packet, &self.knobs)?;
             let mut tcp = Tcp::open(&segment, &self.knobs)?;
