@@ -15,6 +15,7 @@ pub struct Cli {
 /// One module a command; each says what it does where its options are.
 #[derive(Subcommand, Debug)]
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help")]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, made once")]
 pub enum Command {
     Replay(Replay),
     Watch(Watch),

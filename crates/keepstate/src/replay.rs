@@ -123,8 +123,7 @@ impl Out {
         let live = replay.file.as_os_str() == "-";
         let sink: Box<dyn Write> =
             if live { Box::new(stdout) } else { Box::new(BufWriter::with_capacity(1 << 16, stdout)) };
-        let events =
-            replay.show.events.then(|| Writer::new(sink, replay.show.output.clone().unwrap_or_default()).of_events());
+        let events = replay.show.events.then(|| Writer::new(sink, replay.show.output.unwrap_or_default()).of_events());
         Out {
             lines: BufWriter::with_capacity(1 << 16, std::io::stdout()),
             events,
@@ -181,7 +180,7 @@ impl Out {
 
 /// Writes the table; says how many entries it showed.
 pub(crate) fn table(out: &mut impl Write, follower: &Follower, show: &Show) -> Result<usize> {
-    let mut writer = Writer::new(out, show.output.clone().unwrap_or_default()).at(follower.now());
+    let mut writer = Writer::new(out, show.output.unwrap_or_default()).at(follower.now());
     let mut shown = 0;
     for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
         writer.entry(&entry)?;
