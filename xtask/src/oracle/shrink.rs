@@ -18,7 +18,7 @@ pub fn shrink(judges: &mut Judges, story: &Story, found: &Divergence) -> Result<
     let until = Instant::now() + if story.slow { LONG_PATIENCE } else { PATIENCE };
     let told = &story.steps[..=found.at];
     let own = |step: &Step| step.flow == found.flow;
-    let culprit = told.iter().rfind(|step| own(step)).and_then(|step| hosts(step));
+    let culprit = told.iter().rfind(|step| own(step)).and_then(hosts);
     let candidates = [
         told.iter().filter(|step| own(step)).cloned().collect::<Vec<_>>(),
         told.iter().filter(|step| culprit.is_some() && hosts(step) == culprit).cloned().collect(),
