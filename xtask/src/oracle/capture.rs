@@ -21,7 +21,8 @@ const WINDOW: usize = 1 << 20;
 /// Reads a pcap or pcapng file. Checksums are not judged: captures of virtual devices have them unfinished.
 pub fn read(path: &Path) -> Result<Story> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
-    let mut reader = create_reader(WINDOW, file).ok().context("neither pcap nor pcapng (a compressed one: unpack it first)")?;
+    let mut reader =
+        create_reader(WINDOW, file).ok().context("neither pcap nor pcapng (a compressed one: unpack it first)")?;
     let mut story = Story { knobs: vec![(Knob::Checksum, 0)], slow: true, ..Story::default() };
     let mut links = Vec::new();
     loop {
@@ -40,7 +41,9 @@ pub fn read(path: &Path) -> Result<Story> {
                 reader.consume(used);
             }
             Err(PcapError::Eof) => return Ok(story),
-            Err(PcapError::Incomplete(_)) => reader.refill().ok().context("the capture ends in the middle of a frame")?,
+            Err(PcapError::Incomplete(_)) => {
+                reader.refill().ok().context("the capture ends in the middle of a frame")?
+            }
             Err(error) => bail!("{}: {error:?}", path.display()),
         }
     }
@@ -49,7 +52,9 @@ pub fn read(path: &Path) -> Result<Story> {
 fn push(story: &mut Story, link: Option<&i32>, frame: &[u8]) {
     let link = link.and_then(|link| u32::try_from(*link).ok()).map(LinkType);
     let network = link.and_then(|link| link::datagram(link, frame).ok());
-    story.steps.extend(network.and_then(|network| forwardable(network.datagram)).map(|bytes| Step::whole(Toward::Server, bytes)));
+    story.steps.extend(
+        network.and_then(|network| forwardable(network.datagram)).map(|bytes| Step::whole(Toward::Server, bytes)),
+    );
 }
 
 /// The datagram without padding, ready to cross a router.
