@@ -40,6 +40,7 @@ impl Engine {
             hot,
             kind: if fresh.labels.is_some() { Kind::EXTRAS } else { 0 },
             counts: self.knobs.on(Knob::Acct).then_some(bytes),
+            hashes: fresh.hashes,
             start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
         };
         let Some(slot) = self.table.insert(&record, tick) else {

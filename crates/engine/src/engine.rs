@@ -161,7 +161,9 @@ impl Engine {
                 let outcome = self.relate(packet, probe.zone, now);
                 return self.settle_icmp(outcome);
             }
-            Identity::Invalid(why) if is_own_icmp(packet) => return self.settle_icmp(Outcome::invalid(why)),
+            Identity::Invalid(why) if is_own_icmp(packet) && why != Why::IcmpUnpaired => {
+                return self.settle_icmp(Outcome::invalid(why));
+            }
             Identity::Invalid(why) => return self.settle(Outcome::invalid(why)),
             Identity::Untracked(why) => return self.settle(Outcome::untracked(why)),
         }

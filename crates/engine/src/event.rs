@@ -34,7 +34,7 @@ impl EventMask {
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
-    /// To which connection.
+    /// To which connection. In an update that leaves the protocol's state as it was, `protocol` is [`crate::ProtocolInfo::Stateless`].
     pub entry: Entry,
     /// When.
     pub at: crate::Instant,

@@ -1,7 +1,7 @@
 //! The end of connections: they expire, or are removed for a reason, and leave nothing behind.
 use crate::table::Look;
 use crate::time::Clock;
-use crate::{Engine, Event, EventKind, Instant, Knob};
+use crate::{Engine, Event, EventKind, Instant, Knob, ProtocolInfo};
 
 impl Engine {
     /// Removes what has expired; looks at no more than `budget` blocks of records.
@@ -38,6 +38,17 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn reports(&self, kind: EventKind) -> bool {
         self.events.wants(kind) && self.knobs.on(Knob::Events)
+    }
+
+    /// An update says what the protocol knows only if the protocol's state has changed: a first answer alone does not, nor does being assured.
+    #[cold]
+    pub(crate) fn report_update(&mut self, slot: u32, state_changed: bool, now: Instant) {
+        if let Some(mut entry) = self.show(slot, now) {
+            if !state_changed {
+                entry.protocol = ProtocolInfo::Stateless;
+            }
+            self.events.push(Event { kind: EventKind::Update, entry, at: now });
+        }
     }
 
     #[cold]

@@ -48,6 +48,8 @@ pub struct Unconfirmed {
     pub(crate) counted: Option<u64>,
     /// The table's epoch when the tuples were found free.
     pub(crate) epoch: u64,
+    /// The hashes of both tuples, each 0 if not known.
+    pub(crate) hashes: [u64; 2],
     /// The mark; kept with the connection.
     pub mark: u32,
     /// Labels; kept with the connection.

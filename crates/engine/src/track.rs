@@ -69,7 +69,7 @@ impl Engine {
         }
         let keys = icmp_keys(&message);
         let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-        if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpType)) }
+        if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpUnpaired)) }
     }
 
     /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
@@ -186,7 +186,7 @@ impl Engine {
             count(&mut self.table.records, slot, direction, packet);
         }
         if update && self.reports(EventKind::Update) {
-            self.report(EventKind::Update, slot, now);
+            self.report_update(slot, changed, now);
         }
         Some(outcome)
     }
@@ -210,7 +210,7 @@ impl Engine {
                 if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
                     hot.status |= Status::SEEN_REPLY.0;
                     if self.reports(EventKind::Update) {
-                        self.report(EventKind::Update, slot, now);
+                        self.report_update(slot, false, now);
                     }
                 }
                 Some(Outcome { why, ..outcome })
@@ -275,7 +275,7 @@ impl Engine {
             remaining_ticks: 0,
             secret: self.secret,
         };
-        let reply = probe.key.invert().ok_or(Why::IcmpType)?;
+        let reply = probe.key.invert().ok_or(Why::IcmpUnpaired)?;
         let (tracker, ruling) = if packet.protocol() == protocol::TCP {
             let segment = segment(packet, &self.knobs)?;
             let mut tcp = Tcp::open(&segment, &self.knobs)?;
@@ -307,6 +307,7 @@ impl Engine {
             timeout,
             counted: counted.then_some(packet.total_len() as u64),
             epoch: self.table.epoch(),
+            hashes: [probe.hash, probe.answer_hash],
             mark: 0,
             labels: None,
         })

@@ -83,6 +83,8 @@ reasons! {
     SctpInitAck "sctp_init_ack",
     /// An ICMP type that tracking does not know.
     IcmpType "icmp_type",
+    /// An ICMP type that is neither a query nor an answer.
+    IcmpUnpaired "icmp_unpaired",
     /// An ICMP answer that nobody asked for.
     IcmpUnasked "icmp_unasked",
     /// An ICMP error about a packet of no known connection.

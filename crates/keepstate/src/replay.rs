@@ -87,6 +87,11 @@ impl Replay {
             }
         });
         progress.finish();
+        if let Some(end) = end.filter(|end| self.at.is_some() && result.is_ok() && *end > follower.now().0) {
+            // The capture ended before the moment asked for: time goes on without packets.
+            follower.flush();
+            follower.advance(Instant(end));
+        }
         result
     }
 

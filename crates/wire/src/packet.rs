@@ -297,7 +297,7 @@ impl<'a> Packet<'a> {
                 None | Some([.., 0, 0]) => true,
                 Some(_) => self.pseudo_header().octets(transport).holds(),
             },
-            protocol::UDP_LITE => self.udp_lite_checksum_ok(protocol::UDP_LITE),
+            protocol::UDP_LITE => self.udp_lite_checksum_ok(self.pseudo_header()),
             protocol::ICMP if self.family == Family::V4 => transport.len() < 8 || Sum::new().octets(transport).holds(),
             protocol::ICMPV6 if self.family == Family::V6 => {
                 transport.len() < 8 || self.pseudo_header().octets(transport).holds()
@@ -310,37 +310,41 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Whether a UDP-Lite checksum holds as Linux 6.18 verifies it: with UDP's protocol number in the pseudo header, so that a checksum made by
-    /// RFC 3828 does not. True where [`Packet::transport_checksum_ok`] is for want of anything to judge.
+    /// Whether a UDP-Lite checksum holds as Linux 6.18 verifies it: with UDP's protocol number in the pseudo header, and over IPv4 with only the low
+    /// octet of the length, so that a checksum made by RFC 3828 does not. True where [`Packet::transport_checksum_ok`] is for want of anything to judge.
     pub fn udp_lite_checksum_ok_as_udp(&self) -> bool {
-        self.is_snapped() || self.fragment_at != 0 || self.udp_lite_checksum_ok(protocol::UDP)
+        self.is_snapped() || self.fragment_at != 0 || self.udp_lite_checksum_ok(self.pseudo_header_as_linux())
     }
 
-    fn udp_lite_checksum_ok(&self, number: u8) -> bool {
+    fn udp_lite_checksum_ok(&self, sum: Sum) -> bool {
         let transport = self.transport();
         let Some(&[.., a, b, check_a, check_b]) = transport.first_chunk::<8>() else { return true };
         let coverage = usize::from(u16::from_be_bytes([a, b]));
         let covered = if coverage == 0 { Some(transport) } else { transport.get(..coverage) };
-        let sum = self.pseudo_header_of(number);
         [check_a, check_b] == [0, 0] || covered.is_none_or(|covered| sum.octets(covered).holds())
     }
 
     /// The sum over the pseudo header of the transport part (RFC 9293, section 3.1; RFC 8200, section 8.1).
     #[inline]
     fn pseudo_header(&self) -> Sum {
-        self.pseudo_header_of(self.protocol)
+        let length = self.total_len.saturating_sub(self.transport_at);
+        self.pseudo_header_of(length, self.protocol)
+    }
+
+    /// What Linux takes for the pseudo header of UDP-Lite.
+    fn pseudo_header_as_linux(&self) -> Sum {
+        let length = self.total_len.saturating_sub(self.transport_at);
+        let length = if self.family == Family::V4 { length & 0xff } else { length };
+        self.pseudo_header_of(length, protocol::UDP)
     }
 
     #[inline]
-    fn pseudo_header_of(&self, number: u8) -> Sum {
+    fn pseudo_header_of(&self, length: u32, number: u8) -> Sum {
         let addresses = match self.family {
             Family::V4 => self.bytes.get(12..20),
             Family::V6 => self.bytes.get(8..40),
         };
-        Sum::new()
-            .octets(addresses.unwrap_or(&[]))
-            .add_u32(self.total_len.saturating_sub(self.transport_at))
-            .add_u16(u16::from(number))
+        Sum::new().octets(addresses.unwrap_or(&[])).add_u32(length).add_u16(u16::from(number))
     }
 }
 

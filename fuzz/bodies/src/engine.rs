@@ -121,7 +121,7 @@ impl World {
         let entry = self.single.entry(handle, self.now).expect("an outcome names a living connection");
         self.told.seen.insert(match entry.protocol {
             ProtocolInfo::Tcp { state, .. } => state.name(),
-            ProtocolInfo::Sctp { .. } => "sctp",
+            ProtocolInfo::Sctp { state, .. } => state.name(),
             ProtocolInfo::Stateless => "stateless",
         });
         if entry.status.has(Status::ASSURED) {

@@ -7,6 +7,8 @@ use crate::forge::{self, Peer};
 pub struct Grammar {
     /// What each side of each flow will send next: original, reply.
     next: [[u32; 2]; FLOWS],
+    /// How many words of its conversation the SCTP association of each family has said.
+    said: [usize; 2],
     /// The last packets, to be repeated or quoted.
     sent: Vec<Vec<u8>>,
     /// The first port of the flows; moved on to make many.
@@ -19,7 +21,7 @@ const FLOWS: usize = 8;
 impl Grammar {
     /// Nothing has been sent.
     pub fn new() -> Self {
-        Grammar { next: [[1_000, 9_000]; FLOWS], sent: Vec::new(), base: 40_000 }
+        Grammar { next: [[1_000, 9_000]; FLOWS], said: [0; 2], sent: Vec::new(), base: 40_000 }
     }
 
     /// The next packet of the story.
@@ -30,8 +32,8 @@ impl Grammar {
             128..=159 => self.udp(script),
             160..=175 => self.query(script),
             176..=199 => self.error(script),
-            200..=215 => self.sctp(script),
-            216..=223 => self.other(script),
+            200..=219 => self.sctp(script),
+            220..=223 => self.other(script),
             224..=239 => self.again(script),
             _ => script.take(96).to_vec(),
         };
@@ -131,23 +133,27 @@ impl Grammar {
     }
 
     fn sctp(&mut self, script: &mut Script<'_>) -> Vec<u8> {
-        let (ipv6, _, from, to, answer) = self.flow(script);
-        // DATA, INIT, INIT ACK, SACK, HEARTBEAT and its ACK, ABORT, SHUTDOWN, SHUTDOWN ACK, ERROR, COOKIE ECHO, COOKIE ACK, SHUTDOWN COMPLETE.
-        let kind = script.pick(&[1, 2, 10, 11, 0, 3, 4, 5, 6, 7, 8, 14, 9, 192]);
+        let choice = script.octet().unwrap_or(0);
+        let (ipv6, mut answer) = (choice < 64, choice & 0x10 != 0);
+        // Two associations only: a conversation has to get on before its short timeouts end it.
+        let (client, server) = (Peer { host: 2, port: 36_412 }, Peer { host: 1, port: 38_412 });
+        let mut kind = script.pick(&ASSOCIATION).0;
+        if script.octet().unwrap_or(0) < 192 {
+            // The next word of a conversation that gets on.
+            let said = &mut self.said[usize::from(ipv6)];
+            (kind, answer) = ASSOCIATION[*said % WORDS];
+            *said += 1;
+        }
+        let (from, to) = if answer { (server, client) } else { (client, server) };
         let tag = match kind {
-            1 => 0,
+            INIT => 0,
             _ if script.octet().unwrap_or(0) > 240 => script.long(),
             _ => 77 + u32::from(answer),
         };
         let mut value = (77 + u32::from(!answer)).to_be_bytes().to_vec();
         value.extend([0, 0, 0x10, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-        forge::datagram(
-            ipv6,
-            from.host,
-            to.host,
-            132,
-            forge::sctp((from.port, to.port), tag, kind, script.pick(&[0, 1]), &value),
-        )
+        let packet = forge::sctp((from.port, to.port), tag, kind, u8::from(script.octet().unwrap_or(0) > 250), &value);
+        forge::datagram(ipv6, from.host, to.host, 132, packet)
     }
 
     /// GRE, plain or of PPTP, or a protocol nobody tracks closer.
@@ -191,6 +197,28 @@ fn astray(how: u8, script: &mut Script<'_>) -> u32 {
         _ => script.long(),
     }
 }
+
+const INIT: u8 = 1;
+/// How many of [`ASSOCIATION`] make a whole conversation.
+const WORDS: usize = 8;
+/// The chunks of an SCTP conversation in their order, and whether the server says them: INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN,
+/// SHUTDOWN ACK, SHUTDOWN COMPLETE; and those of no certain place: SACK, HEARTBEAT and its ACK, ABORT, ERROR, one that nobody knows.
+const ASSOCIATION: [(u8, bool); 14] = [
+    (INIT, false),
+    (2, true),
+    (10, false),
+    (11, true),
+    (0, false),
+    (7, false),
+    (8, true),
+    (14, false),
+    (3, true),
+    (4, false),
+    (5, true),
+    (6, true),
+    (9, false),
+    (192, true),
+];
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

@@ -10,14 +10,18 @@ mod engine;
 mod forge;
 mod grammar;
 mod invariants;
+mod pcap_reader;
 mod reassembly;
 mod script;
+mod sysctl;
 mod tcp_options;
 mod wire;
 
 pub use engine::{Told, engine, tell};
+pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use script::{Dice, Script};
+pub use sysctl::sysctl;
 pub use tcp_options::tcp_options;
 pub use wire::wire;
 
@@ -26,4 +30,4 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] =
-    &[("engine", engine), ("reassembly", reassembly), ("tcp_options", tcp_options), ("wire", wire)];
+    &[("engine", engine), ("reassembly", reassembly), ("sysctl", sysctl), ("tcp_options", tcp_options), ("wire", wire)];

@@ -48,6 +48,8 @@ pub(crate) struct Record {
     pub(crate) counts: Option<Counts>,
     /// Nanoseconds; 0 if not kept.
     pub(crate) start: u64,
+    /// The hashes of both keys, each 0 if not known.
+    pub(crate) hashes: [u64; 2],
 }
 
 /// A packet's key with its hash: what a lookup starts from.
@@ -58,6 +60,8 @@ pub(crate) struct Probe {
     pub(crate) hash: u64,
     /// The record that was fetched ahead for it; it may have ended since.
     pub(crate) likely: Option<Reference>,
+    /// The hash of the answer's key, if the packet looked like a new connection's when it was fetched ahead; 0 if not known.
+    pub(crate) answer_hash: u64,
 }
 
 impl Probe {
@@ -67,6 +71,7 @@ impl Probe {
         zone: Zone { id: 0, direction: ZoneDirection::Both },
         hash: 0,
         likely: None,
+        answer_hash: 0,
     };
 }
 
@@ -92,7 +97,7 @@ impl Table {
 
     #[inline(always)]
     pub(crate) fn probe(&self, key: Key, zone: Zone) -> Probe {
-        Probe { key, zone, hash: key.hash(zone.of(Direction::Original), &self.keys), likely: None }
+        Probe { key, zone, hash: key.hash(zone.of(Direction::Original), &self.keys), likely: None, answer_hash: 0 }
     }
 
     /// First stage of a batched lookup: fetch the bucket.
@@ -105,8 +110,18 @@ impl Table {
     #[inline(always)]
     pub(crate) fn prefetch_record(&self, probe: &mut Probe) {
         probe.likely = self.index.search(probe.hash, Some);
-        if let Some(reference) = probe.likely {
-            self.records.prefetch(reference, &probe.key);
+        match probe.likely {
+            Some(reference) => self.records.prefetch(reference, &probe.key),
+            None => self.prefetch_answer(probe),
+        }
+    }
+
+    /// The packet begins a connection, it seems: its answer will be entered too.
+    #[inline(never)]
+    fn prefetch_answer(&self, probe: &mut Probe) {
+        if let Some(answer) = probe.key.invert() {
+            probe.answer_hash = answer.hash(probe.zone.of(Direction::Reply), &self.keys);
+            self.index.prefetch(probe.answer_hash);
         }
     }
 
@@ -140,8 +155,12 @@ impl Table {
     pub(crate) fn insert(&mut self, record: &Record, now: u32) -> Option<u32> {
         let slot = self.records.put(record)?;
         self.deadlines.grow(self.records.slots(), now);
-        let original = record.original.hash(record.zone.of(Direction::Original), &self.keys);
-        let reply = record.reply.hash(record.zone.of(Direction::Reply), &self.keys);
+        let hash = |known: u64, key: &Key, direction| match known {
+            0 => key.hash(record.zone.of(direction), &self.keys),
+            known => known,
+        };
+        let original = hash(record.hashes[0], &record.original, Direction::Original);
+        let reply = hash(record.hashes[1], &record.reply, Direction::Reply);
         // Both entries, or neither.
         if !self.index.insert(original, Reference::new(slot, Direction::Original)) {
             self.records.free(slot);

@@ -11,6 +11,7 @@ use keepstate_wire::link::LinkType;
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError};
 use source::{Failure, Source};
+use std::io::Read;
 use std::path::Path;
 
 /// One captured frame.
@@ -56,7 +57,18 @@ impl Capture {
     /// # Errors
     /// If it cannot be read, is empty, or is no capture: what, and what to do.
     pub fn open(path: &Path) -> Result<Capture> {
-        let source = Source::open(path)?;
+        Capture::of(Source::open(path)?, path)
+    }
+
+    /// Reads a capture from anywhere; `name` is what it is called in errors.
+    ///
+    /// # Errors
+    /// As [`Capture::open`].
+    pub fn read(octets: impl Read + Send + 'static, name: &Path) -> Result<Capture> {
+        Capture::of(Source::read(Box::new(octets))?, name)
+    }
+
+    fn of(source: Source, path: &Path) -> Result<Capture> {
         let (failure, compressed) = (source.failure(), source.is_compressed());
         let reader = pcap_parser::create_reader(BUFFER, source);
         let reader = match (reader, failure.take()) {

@@ -27,9 +27,9 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 impl Source {
-    /// Opens `path`, `-` for standard input; what compresses it, its first octets say.
+    /// Opens `path`, `-` for standard input.
     pub(super) fn open(path: &Path) -> Result<Source> {
-        let mut octets: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+        let octets: Box<dyn Read + Send> = if path.as_os_str() == "-" {
             Box::new(io::stdin())
         } else {
             let file = File::open(path).with_context(|| match path.exists() {
@@ -39,12 +39,13 @@ impl Source {
             anyhow::ensure!(!file.metadata()?.is_dir(), "{} is a folder: name a capture in it", path.display());
             Box::new(file)
         };
+        Source::read(octets).with_context(|| format!("{} cannot be read", path.display()))
+    }
+
+    /// Octets from anywhere; what compresses them, the first ones say.
+    pub(super) fn read(mut octets: Box<dyn Read + Send>) -> io::Result<Source> {
         let mut first = Vec::new();
-        octets
-            .by_ref()
-            .take(4)
-            .read_to_end(&mut first)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
+        octets.by_ref().take(4).read_to_end(&mut first)?;
         let (gzip, zstd) = (first.starts_with(&GZIP), first.starts_with(&ZSTD));
         let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(octets));
         let octets: Box<dyn Read + Send> = if gzip {

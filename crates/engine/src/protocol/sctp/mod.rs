@@ -197,8 +197,12 @@ impl Sctp {
             Kind::InitAck => {
                 let tag = chunk.initiate_tag()?;
                 let known = self.tag(other);
-                let asked = self.flags & init_seen(other) != 0 && self.flags & init_seen(direction) == 0;
-                if known != 0 && known != tag && !asked {
+                let (other_asked, this_asked) =
+                    (self.flags & init_seen(other) != 0, self.flags & init_seen(direction) != 0);
+                let asked = other_asked && !this_asked;
+                // Of two that both asked, neither may bring a tag that was not noted.
+                let noted = known != 0 || other_asked && this_asked;
+                if noted && known != tag && !asked {
                     return Err(Fault::InitAck);
                 }
                 self.know(other, tag);

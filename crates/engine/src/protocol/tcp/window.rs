@@ -128,10 +128,7 @@ impl Tcp {
             self.begin_in_the_middle(segment, direction, numbers);
         } else if syn
             && numbers.end.after(self.side(direction).end)
-            && matches!(
-                (direction, self.state()),
-                (Direction::Original, TcpState::SynSent) | (Direction::Reply, TcpState::SynRecv)
-            )
+            && matches!(self.state(), TcpState::SynSent | TcpState::SynRecv)
         {
             // Begun again with a later number (RFC 9293, 3.4.3): options may differ too.
             self.begin_from_syn(segment, direction, numbers.end);

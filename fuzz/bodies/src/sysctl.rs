@@ -1,0 +1,25 @@
+//! Target `sysctl`: any text as a sysctl file.
+
+use keepstate::sysctl;
+use keepstate_engine::{Knob, Knobs};
+
+/// Reads `data` as a sysctl file; what it sets can be written down and read again.
+pub fn sysctl(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut knobs = Knobs::default();
+    if let Err(fault) = sysctl::read(&text, &mut knobs) {
+        let line = fault.line.expect("a fault in a file is in a line");
+        assert!(line >= 1 && line <= text.lines().count(), "line {line} is one of the file's");
+        assert!(!fault.to_string().contains('\n'), "a fault is told in one line");
+    }
+    let mut written = String::new();
+    for knob in Knob::ALL {
+        // Those that are only read, and those whose default is not what is computed, are as they were.
+        if knobs[*knob] != Knobs::default()[*knob] {
+            written += &format!("net.netfilter.{} = {}\n", knob.name(), knobs[*knob]);
+        }
+    }
+    let mut again = Knobs::default();
+    assert_eq!(sysctl::read(&written, &mut again), Ok(0), "what was read can be read again: {written}");
+    assert_eq!(again, knobs);
+}
