@@ -7,6 +7,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+mod capture;
 mod coverage;
 mod craft;
 mod dump;
@@ -27,6 +28,7 @@ mod verdict;
 
 use grammar::Grammar;
 use judges::{Care, Judges};
+use kernel::Routes;
 
 /// Hold the engine against the running kernel, packet by packet.
 #[derive(Args)]
@@ -52,6 +54,9 @@ pub struct Oracle {
     /// Play one written ledger instead.
     #[arg(long)]
     ledger: Option<PathBuf>,
+    /// Play one capture (pcap, pcapng) instead.
+    #[arg(long)]
+    capture: Option<PathBuf>,
     /// Also fill the table: lowers nf_conntrack_max of the whole machine for a moment.
     #[arg(long)]
     full: bool,
@@ -69,13 +74,18 @@ impl Oracle {
             return Ok(if self.skip_ok { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
         let limit = if self.full { Some(limit::Limit::open()?) } else { None };
-        let mut kernel = kernel::Kernel::enter()?;
+        let routes = if self.capture.is_some() { Routes::OneWay } else { Routes::TwoSides };
+        let mut kernel = kernel::Kernel::enter(routes)?;
         if let Some(limit) = &limit {
             full::run(&mut kernel, limit)?;
         }
         let mut judges = Judges::new(kernel)?;
         if let Some(path) = &self.ledger {
             return play_ledger(&mut judges, path);
+        }
+        if let Some(path) = &self.capture {
+            let divergences = run::play_capture(&mut judges, &capture::read(path)?)?;
+            return Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let families = match (self.ipv4, self.ipv6) {
             (true, _) => vec![false],

@@ -43,20 +43,36 @@ table inet oracle {
 }
 ";
 
-/// Addresses and routes: clients behind t0, servers behind t1. The kernel itself has no address there that traffic uses.
+/// The devices. The kernel itself has no address that traffic uses.
 const LINKS: &str = "
 link set lo up
 link set t0 mtu 65535
 link set t1 mtu 65535
 link set t0 up
 link set t1 up
-addr add 10.9.0.1/32 dev t0
-addr add 10.8.0.1/32 dev t1
-route add 10.1.0.0/16 dev t0
-route add 10.2.0.0/16 dev t1
-route add fd01::/64 dev t0
-route add fd02::/64 dev t1
+addr add 192.0.0.9/32 dev t0
+addr add 192.0.0.10/32 dev t1
 ";
+
+/// Where packets go that were written into one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// Clients (10.1.0.0/16, fd01::/64) behind t0, servers (10.2.0.0/16, fd02::/64) behind t1.
+    TwoSides,
+    /// Everything to t1, whatever its addresses: for captures, which are written into t0 in both directions.
+    OneWay,
+}
+
+impl Routes {
+    fn commands(self) -> &'static str {
+        match self {
+            Routes::TwoSides => {
+                "route add 10.1.0.0/16 dev t0\nroute add 10.2.0.0/16 dev t1\nroute add fd01::/64 dev t0\nroute add fd02::/64 dev t1\n"
+            }
+            Routes::OneWay => "route add 0.0.0.0/0 dev t1\nroute add ::/0 dev t1\n",
+        }
+    }
+}
 
 /// Knobs of the network that are not conntrack's.
 const NETWORK: &[(&str, &str)] = &[
@@ -89,7 +105,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// Leaves the namespace this process was in, and furnishes the new one.
-    pub fn enter() -> Result<Kernel> {
+    pub fn enter(routes: Routes) -> Result<Kernel> {
         system::leave_network().context("a network namespace of our own (unshare)")?;
         for (name, value) in BEFORE_LINKS {
             sysctl(name, value)?;
@@ -97,7 +113,7 @@ impl Kernel {
         feed("nft", &["-f", "-"], RULES)?;
         let clients = system::tun("t0").context("TUN device t0")?;
         let servers = system::tun("t1").context("TUN device t1")?;
-        feed("ip", &["-batch", "-"], LINKS)?;
+        feed("ip", &["-batch", "-"], &[LINKS, routes.commands()].concat())?;
         for (name, value) in NETWORK {
             sysctl(name, value)?;
         }

@@ -67,6 +67,17 @@ pub fn run(judges: &mut Judges, plan: &Plan) -> Result<u64> {
     Ok(total)
 }
 
+/// Plays a capture; the number of divergences.
+pub fn play_capture(judges: &mut Judges, story: &Story) -> Result<usize> {
+    let findings = judges.play(story, Care::Sweep)?;
+    let mut shown = HashSet::new();
+    for divergence in &findings.divergences {
+        show(judges, story, divergence, &divergence.kind, &mut shown)?;
+    }
+    println!("\n{}\n{} packets, {} divergences", judges.coverage, story.steps.len(), findings.divergences.len());
+    Ok(findings.divergences.len())
+}
+
 /// Makes a divergence short and prints it, unless one like it was printed.
 fn show(
     judges: &mut Judges,
