@@ -69,6 +69,16 @@ impl Tuning {
         Ok(knobs)
     }
 
+    /// As [`Tuning::knobs`], but checksums are not verified unless that is asked for.
+    ///
+    /// # Errors
+    /// As [`Tuning::knobs`].
+    pub fn unverified(&self, note: impl FnMut(String)) -> Result<Knobs> {
+        let mut tuning = self.clone();
+        tuning.settings.insert(0, "nf_conntrack_checksum=0".into());
+        tuning.knobs(note)
+    }
+
     /// Sixteen octets that key hashes and ids.
     ///
     /// # Errors
