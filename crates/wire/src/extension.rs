@@ -34,8 +34,7 @@ pub(crate) fn walk(bytes: &[u8], mut at: usize, mut next: u8, walk: Walk) -> Res
         if next == NO_NEXT {
             return Err(Refusal::NoNextHeader);
         }
-        let header = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>);
-        let Some(&[following, length, c, d, ..]) = header else {
+        let Some([following, length, c, d]) = read_header(bytes.get(at..).unwrap_or_default(), walk) else {
             return Err(Refusal::ExtensionTruncated);
         };
         let is_first = u16::from_be_bytes([c, d]) & 0xfff8 == 0;
@@ -49,6 +48,17 @@ pub(crate) fn walk(bytes: &[u8], mut at: usize, mut next: u8, walk: Walk) -> Res
         return Err(Refusal::ExtensionTruncated);
     }
     Ok(End { protocol: next, transport_at: at, fragment_at: None })
+}
+
+/// The first four octets of an extension header that is all there; in a quote the first two must do.
+#[inline]
+fn read_header(bytes: &[u8], walk: Walk) -> Option<[u8; 4]> {
+    if let Some(&[a, b, c, d, _, _, _, _]) = bytes.first_chunk::<8>() {
+        return Some([a, b, c, d]);
+    }
+    let octet = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    let quoted = walk == Walk::Quoted && bytes.len() >= 2;
+    quoted.then(|| [octet(0), octet(1), octet(2), octet(3)])
 }
 
 /// Where the next-header octet stands that announces the header at `target`.
