@@ -161,8 +161,6 @@ impl Engine {
                 let outcome = self.relate(packet, probe.zone, now);
                 return self.settle_icmp(outcome);
             }
-            // Linux looks into a redirect, finds no connection, and counts nothing.
-            Identity::Invalid(why @ Why::Icmpv6Redirect) => return self.settle_uncounted(Outcome::invalid(why)),
             Identity::Invalid(why) if is_own_icmp(packet) && why != Why::IcmpUnpaired => {
                 return self.settle_icmp(Outcome::invalid(why));
             }

@@ -6,7 +6,7 @@ use crate::capture::Frame;
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Outcome, Secret, Zone};
 use keepstate_wire::link;
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::{Fate, Packet, Refusal};
+use keepstate_wire::{Family, Fate, Packet, Refusal};
 
 /// What became of one frame.
 #[derive(Clone, Copy, Debug)]
@@ -177,8 +177,10 @@ impl Follower {
         let reassembled = match self.reassembler.push(packet, self.now.0, &mut whole) {
             Ok(Reassembly::Waiting) => Ok(None),
             Ok(Reassembly::Whole) => Packet::parse_reassembled(&whole).map(Some),
-            // Reassembly lets it go on as it is, and so tracking sees the fragment itself.
-            Err(refusal) if refusal.fate() == Fate::Passed => Packet::parse_reassembled(packet.bytes()).map(Some),
+            // IPv6 reassembly lets it go on as it is, and so tracking sees the fragment itself.
+            Err(refusal) if refusal.fate() == Fate::Passed && packet.family() == Family::V6 => {
+                Packet::parse_reassembled(packet.bytes()).map(Some)
+            }
             Err(refusal) => Err(refusal),
         };
         let passed = match reassembled {

@@ -40,7 +40,7 @@ pub enum Fate {
     Dropped,
     /// Tracking sees it and finds it invalid; it goes on, to rules that may match that.
     Invalid,
-    /// Reassembly will not have it and lets it go on as it is. Tracking sees what
+    /// Reassembly of IPv6 will not have it and lets it go on as it is (of IPv4, it is dropped). Tracking sees what
     /// [`Packet::parse_reassembled`](crate::Packet::parse_reassembled) makes of the fragment itself.
     Passed,
 }

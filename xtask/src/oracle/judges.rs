@@ -10,11 +10,11 @@ use super::row::Row;
 use super::step::Flow;
 use super::story::Story;
 use super::system;
-use super::verdict::Heard;
+use super::verdict::{Heard, Mark};
 use anyhow::{Result, bail};
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret, Tuple, Why, Zone};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::{Family, Packet, Refusal};
+use keepstate_wire::{Family, Fate, Packet, Refusal};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -216,8 +216,12 @@ impl Judges {
                 Ok(packet) => self.track(&packet, now)?,
                 Err(refusal) => self.refuse(refusal),
             },
-            Err(Refusal::FragmentLength | Refusal::FragmentHeaders) if packet.family() == Family::V6 => {
-                self.track(packet, now)?
+            // Reassembly lets it go on as it is, and so tracking sees the fragment itself.
+            Err(refusal) if refusal.fate() == Fate::Passed && packet.family() == Family::V6 => {
+                match Packet::parse_reassembled(packet.bytes()) {
+                    Ok(packet) => self.track(&packet, now)?,
+                    Err(refusal) => self.refuse(refusal),
+                }
             }
             Err(refusal) => self.refuse(refusal),
         };
@@ -228,7 +232,10 @@ impl Judges {
     fn refuse(&mut self, refusal: Refusal) -> Heard {
         self.engine.refuse(refusal);
         self.why = Some(Why::Refused(refusal));
-        Heard::Gone
+        match refusal.fate() {
+            Fate::Invalid => Heard::Passed(Mark::Invalid),
+            Fate::Dropped | Fate::Passed => Heard::Gone,
+        }
     }
 
     fn track(&mut self, packet: &Packet<'_>, now: Instant) -> Result<Heard> {
