@@ -1,10 +1,10 @@
 //! ICMP errors: they belong to the connection of the packet they quote.
 use crate::table::key::Key;
 use crate::time::Clock;
-use crate::track::{gre_key, icmp_keys, ports};
+use crate::track::{Identity, gre_key, icmp_keys, ports};
 use crate::tuple::protocol;
 use crate::{Engine, Info, Instant, Outcome, Why, Zone};
-use keepstate_wire::{Family, Packet, Quote, Refusal, icmp::Message};
+use keepstate_wire::{Addresses, Family, Packet, Quote, Refusal, icmp::Message};
 
 /// What kind of ICMP message a type is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,40 @@ pub(crate) const fn sort(family: Family, kind: u8) -> Sort {
     }
 }
 
+/// What an ICMPv6 redirect is. Only a router on the link may send one, and its first option must be the quoted packet (RFC 4861, 8.1).
+pub(crate) fn redirect(packet: &Packet<'_>, message: &Message<'_>) -> Identity {
+    let link_local = match packet.addresses() {
+        Addresses::V6 { source: [first, second, ..], .. } => first == 0xfe && second & 0xc0 == 0x80,
+        Addresses::V4 { .. } => false,
+    };
+    // Linux takes one of an unknown code for a query, and only then looks where it came from.
+    if message.code != 0 && message.body.len() >= 32 {
+        return Identity::Invalid(Why::IcmpUnpaired);
+    }
+    if !link_local || packet.hop_limit() != 255 {
+        return Identity::Invalid(Why::Icmpv6Redirect);
+    }
+    match message.redirected() {
+        Ok(Some(_)) => Identity::About,
+        Ok(None) => Identity::Invalid(Why::IcmpUnpaired),
+        Err(refusal) => Identity::Invalid(Why::Refused(refusal)),
+    }
+}
+
+/// The packet that a message quotes.
+fn quoted<'a>(message: &Message<'a>, family: Family) -> Result<&'a [u8], Refusal> {
+    match sort(family, message.kind) {
+        Sort::Redirect => message.redirected().map(Option::unwrap_or_default),
+        _ => Ok(message.body),
+    }
+}
+
 impl Engine {
     /// The connection that an error is about: found by the quoted packet turned round, and only if the error goes to one of its ends.
     pub(crate) fn relate(&self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
         let quoted = Message::parse(packet.transport())
-            .and_then(|message| Quote::parse(message.body, packet.family()))
+            .and_then(|message| quoted(&message, packet.family()))
+            .and_then(|quote| Quote::parse(quote, packet.family()))
             .and_then(|quote| quoted_key(&quote));
         let key = match quoted {
             Ok(key) => key,

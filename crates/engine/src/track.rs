@@ -63,7 +63,7 @@ impl Engine {
             match related::sort(packet.family(), message.kind) {
                 Sort::Query => (),
                 Sort::Error => return Err(Identity::About),
-                Sort::Redirect => return Err(Identity::Invalid(Why::Icmpv6Redirect)),
+                Sort::Redirect => return Err(related::redirect(packet, &message)),
                 Sort::Unknown => return Err(Identity::Invalid(Why::IcmpType)),
                 Sort::Untracked => return Err(Identity::Untracked(Why::IcmpUntracked)),
             }

@@ -85,7 +85,7 @@ reasons! {
     IcmpType "icmp_type",
     /// An ICMP type that is neither a query nor an answer.
     IcmpUnpaired "icmp_unpaired",
-    /// An ICMPv6 redirect: it would belong to the connection that it quotes, but that is not looked up yet.
+    /// An ICMPv6 redirect that no router on the link can have sent: its hop limit is below 255, or its source not link-local.
     Icmpv6Redirect "icmpv6_redirect",
     /// An ICMP answer that nobody asked for.
     IcmpUnasked "icmp_unasked",

@@ -1,6 +1,9 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): the fixed header.
 use crate::Refusal;
 
+/// Where in its body a redirect's options begin: behind two addresses.
+const REDIRECT_OPTIONS: usize = 32;
+
 /// The first eight octets of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -22,5 +25,38 @@ impl<'a> Message<'a> {
             return Err(Refusal::IcmpTruncated);
         };
         Ok(Message { kind, code, id: u16::from_be_bytes([a, b]), body })
+    }
+
+    /// The packet that an ICMPv6 redirect quotes (RFC 4861, 4.5 and 4.6.3). `None` if the first option is another: Linux looks at the first only,
+    /// and does not believe its length, but that it must not be zero.
+    pub fn redirected(&self) -> Result<Option<&'a [u8]>, Refusal> {
+        const REDIRECTED_HEADER: u8 = 4;
+        match self.body.get(REDIRECT_OPTIONS..REDIRECT_OPTIONS + 2) {
+            Some(&[_, 0]) | None => Err(Refusal::IcmpTruncated),
+            Some(&[REDIRECTED_HEADER, _]) => Ok(Some(self.body.get(REDIRECT_OPTIONS + 8..).unwrap_or_default())),
+            Some(_) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn only_the_first_option_of_a_redirect_is_looked_at() {
+        let redirect = |options: &[u8]| {
+            let mut octets = vec![0; 40];
+            octets.extend(options);
+            let message = Message::parse(&octets).unwrap();
+            message.redirected().map(|quote| quote.map(<[u8]>::len))
+        };
+        assert_eq!(redirect(&[]), Err(Refusal::IcmpTruncated));
+        assert_eq!(redirect(&[4]), Err(Refusal::IcmpTruncated));
+        assert_eq!(redirect(&[4, 0, 0, 0, 0, 0, 0, 0, 6]), Err(Refusal::IcmpTruncated));
+        assert_eq!(redirect(&[4, 99, 0, 0, 0, 0, 0, 0, 6, 6, 6]), Ok(Some(3)));
+        assert_eq!(redirect(&[4, 1]), Ok(Some(0)));
+        assert_eq!(redirect(&[2, 1, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 6]), Ok(None));
     }
 }

@@ -252,6 +252,15 @@ impl<'a> Packet<'a> {
         Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 
+    /// Routers that it may still pass: the hop limit, or the time to live (RFC 8200, 3; RFC 791, 3.1).
+    pub fn hop_limit(&self) -> u8 {
+        let at = match self.family {
+            Family::V4 => 8,
+            Family::V6 => 7,
+        };
+        self.bytes.get(at).copied().unwrap_or_default()
+    }
+
     /// The datagram's length by its headers: what accounting counts.
     #[inline]
     pub fn total_len(&self) -> usize {

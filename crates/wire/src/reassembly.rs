@@ -5,14 +5,14 @@
 //! it (an overlap, for one), its time is over, or the reassembler is dropped. The clock is the caller's; nothing here
 //! waits, and no more memory is held than [`Limits`] allow.
 //!
-//! What is accepted is what Linux 6.18 was seen to accept, which differs between IPv4 and IPv6 as noted in the code. Two
-//! things are not imitated: the `ipfrag_max_dist` guard against identifications that come round again, and the kernel's
-//! way of counting memory (here each piece is counted by the memory it takes here). Zones and interfaces are not part of
-//! the key: keep one reassembler for each.
+//! What is accepted is what Linux 6.18 was seen to accept, which differs between IPv4 and IPv6 as noted in the code. One
+//! thing is not imitated: the kernel's way of counting memory (here each piece is counted by the memory it takes here).
+//! Zones and interfaces are not part of the key: keep one reassembler for each.
 //!
 //! Linux drops a refused fragment silently, with two exceptions in IPv6 that go on as they are, [`Refusal::FragmentLength`]
 //! and [`Refusal::FragmentHeaders`]: see [`Fate::Passed`](crate::Fate::Passed).
 mod deadlines;
+mod distance;
 mod queue;
 mod rebuild;
 #[cfg(test)]
@@ -24,6 +24,7 @@ use crate::{Addresses, Family, Fragment, Packet, Refusal};
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use deadlines::Deadlines;
+use distance::Distances;
 use hashbrown::HashMap;
 use queue::{Fault, Piece, Queue};
 use siphasher::sip::SipHasher13;
@@ -47,11 +48,14 @@ pub struct Limits {
     pub timeout_v4: u64,
     /// The same for IPv6 (`net.netfilter.nf_conntrack_frag6_timeout`).
     pub timeout_v6: u64,
+    /// How many other fragments of the same IPv4 source may come between two pieces of a datagram. After more, its
+    /// identification is taken to have come round, and the earlier pieces are dropped. 0: any number (`net.ipv4.ipfrag_max_dist`).
+    pub max_distance: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memory: 4 << 20, timeout_v4: 30_000_000_000, timeout_v6: 60_000_000_000 }
+        Limits { memory: 4 << 20, timeout_v4: 30_000_000_000, timeout_v6: 60_000_000_000, max_distance: 64 }
     }
 }
 
@@ -61,6 +65,7 @@ pub struct Reassembler {
     queues: HashMap<Key, Queue, Secret>,
     v4: Share,
     v6: Share,
+    distances: Distances,
     limits: Limits,
     now: u64,
     serial: u64,
@@ -80,6 +85,7 @@ impl Reassembler {
             queues: HashMap::with_hasher(Secret(secret.0, secret.1)),
             v4: Share::default(),
             v6: Share::default(),
+            distances: Distances::new(secret),
             limits,
             now: 0,
             serial: 0,
@@ -108,6 +114,15 @@ impl Reassembler {
             return Err(Refusal::FragmentMemory);
         }
         let key = Key::of(packet, &fragment);
+        if let Key::V4 { addresses: [a, b, c, d, ..], .. } = key
+            && self.distances.pass(
+                [a, b, c, d],
+                self.queues.get_mut(&key).map(Queue::mark_mut),
+                self.limits.max_distance,
+            )
+        {
+            self.close_queue(&key);
+        }
         let piece = Piece { packet, offset: fragment.offset, more: fragment.more };
         self.queue_piece(key, &piece, out)
     }
@@ -154,7 +169,7 @@ impl Reassembler {
         Ok(Reassembly::Waiting)
     }
 
-    fn keep(&mut self, key: Key, queue: Queue, family: Family) {
+    fn keep(&mut self, key: Key, mut queue: Queue, family: Family) {
         let timeout = match family {
             Family::V4 => self.limits.timeout_v4,
             Family::V6 => self.limits.timeout_v6,
@@ -162,11 +177,17 @@ impl Reassembler {
         let share = share(&mut self.v4, &mut self.v6, family);
         share.memory += queue.memory();
         share.deadlines.add(self.now.saturating_add(timeout), queue.serial(), key);
+        if let Key::V4 { addresses: [a, b, c, d, ..], .. } = key {
+            *queue.mark_mut() = self.distances.enter([a, b, c, d]);
+        }
         self.queues.insert(key, queue);
     }
 
     fn close_queue(&mut self, key: &Key) -> Option<Queue> {
         let queue = self.queues.remove(key)?;
+        if let Key::V4 { addresses: [a, b, c, d, ..], .. } = *key {
+            self.distances.leave([a, b, c, d]);
+        }
         let share = share(&mut self.v4, &mut self.v6, key.family());
         share.memory = share.memory.saturating_sub(queue.memory());
         let queues = &self.queues;

@@ -143,7 +143,6 @@ impl Judges {
             self.compare(last, &mut aside, &mut findings.divergences)?;
             self.compare_statistics(last, &mut findings.divergences)?;
         }
-        self.finish_fragments(story)?;
         Ok(findings)
     }
 
@@ -166,7 +165,6 @@ impl Judges {
                 self.written.insert(knob, value);
             }
         }
-        self.reassembler = reassembler();
         self.playing = self.playing.wrapping_add(1);
         let knobs = story.engine_knobs()?;
         self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(system::monotonic()));
@@ -246,28 +244,6 @@ impl Judges {
         let after = outcome.connection.and_then(|handle| self.engine.entry(handle, now));
         self.coverage.count(packet, &outcome, after.as_ref());
         Ok(Heard::from(outcome))
-    }
-
-    /// Sends what is missing of IPv4 datagrams that still wait for fragments, so that the next story finds no queues. (IPv6 has identifications
-    /// enough for each playing to have its own.)
-    fn finish_fragments(&mut self, story: &Story) -> Result<()> {
-        for step in &story.steps {
-            if self.reassembler.waiting() == 0 {
-                break;
-            }
-            if step.bytes.first().is_none_or(|octet| octet >> 4 != 4) {
-                continue;
-            }
-            let before = self.reassembler.waiting();
-            for piece in step.siblings.iter() {
-                let piece = self.own_identification(piece);
-                self.pass(step.toward, &piece, Instant(system::monotonic()))?;
-                if self.reassembler.waiting() < before {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Compares the counters of `conntrack -S`, as long as nothing else differs.

@@ -79,7 +79,6 @@ const NETWORK: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
-    ("ipv4/ipfrag_max_dist", "0"),
     // The kernel counts the memory of fragments by its own buffers; the limit is not what is compared here.
     ("ipv4/ipfrag_high_thresh", "268435456"),
     ("netfilter/nf_conntrack_frag6_high_thresh", "268435456"),

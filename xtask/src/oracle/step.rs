@@ -5,7 +5,6 @@ use keepstate_engine::Tuple;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::rc::Rc;
 
 /// One packet; it may be a fragment.
 #[derive(Clone, Debug)]
@@ -16,15 +15,13 @@ pub struct Step {
     pub bytes: Vec<u8>,
     /// What it is about, if that can be told.
     pub flow: Option<Flow>,
-    /// All the fragments of its datagram, as they should be: whoever sends them leaves no queue behind.
-    pub siblings: Rc<[Vec<u8>]>,
 }
 
 impl Step {
     /// A packet that is sent whole.
     pub fn whole(toward: Toward, bytes: Vec<u8>) -> Step {
         let flow = Flow::of_packet(&bytes);
-        Step { not_before: 0, toward, bytes, flow, siblings: Rc::default() }
+        Step { not_before: 0, toward, bytes, flow }
     }
 }
 

@@ -36,6 +36,8 @@ impl Fault {
 #[derive(Debug)]
 pub(super) struct Queue {
     serial: u64,
+    /// Its source's count of fragments at the last piece (IPv4).
+    mark: u32,
     family: Family,
     /// Runs by their first octet.
     runs: BTreeMap<usize, Vec<u8>>,
@@ -53,6 +55,7 @@ impl Queue {
     pub fn new(family: Family, serial: u64) -> Self {
         Queue {
             serial,
+            mark: 0,
             family,
             runs: BTreeMap::new(),
             held: 0,
@@ -65,6 +68,10 @@ impl Queue {
 
     pub fn serial(&self) -> u64 {
         self.serial
+    }
+
+    pub fn mark_mut(&mut self) -> &mut u32 {
+        &mut self.mark
     }
 
     pub fn memory(&self) -> usize {

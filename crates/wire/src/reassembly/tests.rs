@@ -327,3 +327,19 @@ fn deadlines_of_ended_queues_do_not_pile_up() {
     assert_eq!(to.waiting(), 1);
     assert!(format!("{:?}", to.v4.deadlines).len() < 20_000);
 }
+
+#[test]
+fn a_piece_from_before_the_identification_came_round_is_dropped() {
+    let data = content(100);
+    // So many fragments of others between the two halves, and whether they still belong together.
+    for (between, limit, together) in [(63, 64, true), (64, 64, false), (3, 2, false), (1_000, 0, true)] {
+        let mut out = Vec::new();
+        let mut to = Reassembler::new((1, 2), Limits { max_distance: limit, ..Limits::default() });
+        push(&mut to, &v4(1, (0, 48, M), 0, 0, &[], &data[..48]), &mut out).unwrap();
+        for id in 0..between {
+            push(&mut to, &v4(2 + id, (0, 48, M), 0, 0, &[], &data[..48]), &mut out).unwrap();
+        }
+        let result = push(&mut to, &v4(1, (48, 100, L), 0, 0, &[], &data[48..]), &mut out).unwrap();
+        assert_eq!(result == Reassembly::Whole, together, "{between} between, {limit} allowed");
+    }
+}

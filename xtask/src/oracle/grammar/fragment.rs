@@ -3,7 +3,6 @@ use crate::oracle::craft;
 use crate::oracle::kernel::Toward;
 use crate::oracle::random::Random;
 use crate::oracle::step::{Flow, Step};
-use std::rc::Rc;
 
 /// Cuts `whole` up, and appends the packets that carry it.
 pub fn steps(toward: Toward, whole: &[u8], ident: u32, random: &mut Random, into: &mut Vec<Step>) {
@@ -12,8 +11,7 @@ pub fn steps(toward: Toward, whole: &[u8], ident: u32, random: &mut Random, into
     let mut cuts: Vec<usize> = (0..random.pick(&[1, 1, 2])).map(|_| 8 * (1 + random.below(most))).collect();
     cuts.sort_unstable();
     cuts.dedup();
-    let siblings: Rc<[Vec<u8>]> = craft::fragments(whole, &cuts, ident).into();
-    let mut pieces = siblings.to_vec();
+    let mut pieces = craft::fragments(whole, &cuts, ident);
     if random.percent(40) {
         let (one, other) = (random.below(pieces.len()), random.below(pieces.len()));
         pieces.swap(one, other);
@@ -31,13 +29,7 @@ pub fn steps(toward: Toward, whole: &[u8], ident: u32, random: &mut Random, into
         pieces.insert(random.below(pieces.len() + 1), odd);
     }
     let flow = Flow::of_packet(whole);
-    into.extend(pieces.into_iter().map(|bytes| Step {
-        not_before: 0,
-        toward,
-        bytes,
-        flow,
-        siblings: siblings.clone(),
-    }));
+    into.extend(pieces.into_iter().map(|bytes| Step { not_before: 0, toward, bytes, flow }));
 }
 
 /// Another length, another offset, or another end.
