@@ -12,6 +12,7 @@
 use crate::event::Queue;
 use crate::extras::Extras;
 use crate::log::Log;
+use crate::protocol::Pace;
 use crate::table::key::HashKeys;
 use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
@@ -47,6 +48,7 @@ const SPLITS_A_POLL: usize = 256;
 /// Tracks connections. See the example at [`Engine::handle`].
 pub struct Engine {
     pub(crate) knobs: Knobs,
+    pub(crate) pace: Pace,
     pub(crate) table: Table,
     pub(crate) extras: Extras,
     pub(crate) counters: Counters,
@@ -67,6 +69,7 @@ impl Engine {
             table: Table::new(HashKeys::derive(&secret, 0), connections),
             id_keys: HashKeys::derive(&secret, 1),
             secret: HashKeys::derive(&secret, 2).words(),
+            pace: Pace::from(&knobs),
             knobs,
             extras: Extras::new(),
             counters: Counters::default(),
@@ -103,16 +106,18 @@ impl Engine {
         outcomes.clear();
         outcomes.reserve(packets.len());
         for packets in packets.chunks(BATCH) {
-            let mut identities = [Identity::About; BATCH];
-            let mut probes = [Probe::NONE; BATCH];
-            for (packet, (identity, probe)) in packets.iter().zip(identities.iter_mut().zip(&mut probes)) {
-                (*identity, *probe) = self.identify(packet, Zone::default());
+            let mut known: [(Identity, Probe); BATCH] = core::array::from_fn(|at| match packets.get(at) {
+                Some(packet) => self.identify(packet, Zone::default()),
+                None => (Identity::About, Probe::NONE),
+            });
+            let known = &mut known[..packets.len()];
+            for (_, probe) in known.iter() {
                 self.table.prefetch_bucket(probe);
             }
-            for probe in &mut probes[..packets.len()] {
+            for (_, probe) in known.iter_mut() {
                 self.table.prefetch_record(probe);
             }
-            for (packet, (identity, probe)) in packets.iter().zip(identities.iter().zip(&probes)) {
+            for (packet, (identity, probe)) in packets.iter().zip(known.iter()) {
                 // Two pushes: one place for both results would be memory that is written in parts and read whole.
                 match self.handle_shortly(packet, *identity, probe, now) {
                     Some(outcome) => outcomes.push(outcome),
@@ -290,6 +295,7 @@ impl Engine {
     /// Changes a knob while the engine runs. A larger index is grown in steps; a smaller maximum removes nothing by itself.
     pub fn set(&mut self, knob: Knob, value: u64) -> Result<(), KnobError> {
         self.knobs.set(knob, value)?;
+        self.pace = Pace::from(&self.knobs);
         if knob == Knob::Buckets {
             self.table.want(self.knobs[Knob::Buckets] as usize);
         }

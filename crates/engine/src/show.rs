@@ -14,14 +14,14 @@ impl Engine {
         let (hot, cold) = (records.hot(slot)?, records.cold(slot)?);
         let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
         let start = records.start(slot);
-        let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.generation)]);
+        let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.life)]);
         let counts = if hot.kind.is(Kind::COUNTED) { records.counts(slot) } else { None };
         Some(Entry {
             handle: self.handle_of(slot),
             id: (id >> 32) as u32,
             original: records.key(Reference::new(slot, Direction::Original))?.tuple(),
             reply: records.key(Reference::new(slot, Direction::Reply))?.tuple(),
-            zone: cold.zone(),
+            zone: records.zone(slot),
             status: hot.status(),
             timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
             mark: cold.mark,

@@ -90,7 +90,8 @@ impl Engine {
             return None;
         }
         let segment = segment(packet, &self.knobs).ok()?;
-        let timeout = Tcp::of(hot).advance_established(&segment, direction, &self.knobs, self.secret)?;
+        let knobs = (&self.pace, &self.knobs);
+        let timeout = Tcp::of(hot).advance_established(&segment, direction, knobs, self.secret)?;
         let deadline = tick.wrapping_add(timeout);
         let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
         hot.deadline = deadline;

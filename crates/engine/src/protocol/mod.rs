@@ -2,7 +2,6 @@
 //!
 //! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]); it is opened by a first packet and
 //! advanced by every packet, and knows nothing of tables. What it decides is a [`Ruling`].
-#[allow(dead_code, reason = "the engine does not call it yet")]
 pub(crate) mod sctp;
 pub(crate) mod stateless;
 pub(crate) mod tcp;
@@ -11,6 +10,7 @@ use crate::table::record::Hot;
 use crate::time::TICKS_PER_SECOND;
 use crate::{Knobs, Status, Why};
 use sctp::Sctp;
+pub(crate) use tcp::short_way::Pace;
 pub(crate) use tcp::{Noted, Tcp};
 
 /// What a tracker makes of one packet.

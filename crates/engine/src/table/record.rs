@@ -8,9 +8,10 @@
 //!   │ destin.│      │        │        │      │       │ 2×u8  │ 2×4bit │         │ TCP: end, max end, max window,│
 //!   │ (IPv4) │      │        │        │      │       │       │        │         │ max ack ×2, last end, last tag│
 //!   └────────┴──────┴────────┴────────┴──────┴───────┴───────┴────────┴─────────┴───────────────────────────────┘
-//! Cold: 24 bytes, read when NAT changed the reply tuple, on insert, removal and listing
-//!   reply addresses 8 │ reply keys 4 │ mark 4 │ generation 4 │ zone 2 │ zone direction 1 │ spare 1
+//! Cold: 20 bytes, read when NAT changed the reply tuple, and on listing
+//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4 │ life 4
 //! Wide: 64 bytes, IPv6 only: original source, destination; reply source, destination
+//! Placed: 4 bytes, only where a zone other than the default is used
 //! ```
 use super::key::{Addresses, Key};
 use crate::tuple::protocol;
@@ -43,18 +44,23 @@ const _: () = assert!(size_of::<Hot>() == 64);
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Cold {
-    /// Reply source (upper half) and destination of an IPv4 connection.
-    pub(crate) addresses: u64,
+    /// Reply source and destination of an IPv4 connection.
+    addresses: [u32; 2],
     pub(crate) keys: u32,
     pub(crate) mark: u32,
-    /// Counts the lives of this slot.
-    pub(crate) generation: u32,
-    pub(crate) zone: u16,
-    pub(crate) zone_direction: u8,
-    pub(crate) spare: u8,
+    /// Counts the lives of this slot, so that each has an id of its own.
+    pub(crate) life: u32,
 }
 
-const _: () = assert!(size_of::<Cold>() == 24);
+const _: () = assert!(size_of::<Cold>() == 20);
+
+/// A zone as it is kept.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Placed {
+    zone: u16,
+    direction: u16,
+}
 
 /// The addresses of an IPv6 connection.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -157,22 +163,42 @@ impl Hot {
 }
 
 impl Cold {
-    pub(crate) fn zone(&self) -> Zone {
-        let direction = match self.zone_direction {
-            1 => ZoneDirection::Original,
-            2 => ZoneDirection::Reply,
-            _ => ZoneDirection::Both,
-        };
-        Zone { id: self.zone, direction }
+    /// The reply addresses in one word, source in the upper half.
+    pub(crate) fn word(&self) -> u64 {
+        u64::from(self.addresses[0]) << 32 | u64::from(self.addresses[1])
     }
 
-    pub(crate) fn put_zone(&mut self, zone: Zone) {
-        self.zone = zone.id;
-        self.zone_direction = match zone.direction {
+    /// A new life of the slot.
+    pub(crate) fn begin(&mut self, reply: &Key, mark: u32) {
+        let word = reply.word();
+        *self = Cold {
+            addresses: [(word >> 32) as u32, word as u32],
+            keys: reply.keys,
+            mark,
+            life: self.life.wrapping_add(1),
+        };
+    }
+}
+
+impl From<Zone> for Placed {
+    fn from(zone: Zone) -> Placed {
+        let direction = match zone.direction {
             ZoneDirection::Both => 0,
             ZoneDirection::Original => 1,
             ZoneDirection::Reply => 2,
         };
+        Placed { zone: zone.id, direction }
+    }
+}
+
+impl From<Placed> for Zone {
+    fn from(placed: Placed) -> Zone {
+        let direction = match placed.direction {
+            1 => ZoneDirection::Original,
+            2 => ZoneDirection::Reply,
+            _ => ZoneDirection::Both,
+        };
+        Zone { id: placed.zone, direction }
     }
 }
 

@@ -3,7 +3,7 @@ use super::chunked::Chunked;
 use super::index::Reference;
 use super::key::{Addresses, HashKeys, Key};
 use super::processor;
-use super::record::{Cold, Hot, Kind, Wide};
+use super::record::{Cold, Hot, Kind, Placed, Wide};
 use super::{Counts, Record};
 use crate::{Direction, Zone};
 
@@ -15,12 +15,13 @@ const MOST_SLOTS: usize = 1 << 31;
 /// See the module's words.
 pub(crate) struct Records {
     hot: Chunked<Hot, RUN>,
-    /// 6 MiB a chunk.
-    cold: Chunked<Cold, { 1 << 18 }>,
+    /// 10 MiB a chunk: the least that is whole huge pages.
+    cold: Chunked<Cold, { 1 << 19 }>,
     wide: Chunked<Wide, RUN>,
     counts: Chunked<Counts, { 1 << 16 }>,
     /// When each was confirmed, in nanoseconds; 0 if that is not kept.
     starts: Chunked<u64, { 1 << 18 }>,
+    zones: Chunked<Placed, { 1 << 18 }>,
     /// IPv4, then IPv6.
     free: [Free; 2],
     slots: usize,
@@ -44,6 +45,7 @@ impl Records {
             wide: Chunked::new(),
             counts: Chunked::new(),
             starts: Chunked::new(),
+            zones: Chunked::new(),
             free: [NONE; 2],
             slots: 0,
         }
@@ -76,7 +78,9 @@ impl Records {
     }
 
     pub(crate) fn zone(&self, slot: u32) -> Zone {
-        self.cold(slot).map_or(Zone::default(), Cold::zone)
+        let zoned = self.hot(slot).is_some_and(|hot| hot.kind.is(Kind::ZONED));
+        let placed = if zoned { self.zones.find(slot as usize) } else { None };
+        placed.copied().map_or(Zone::default(), Zone::from)
     }
 
     /// Slots there are, in use or not.
@@ -101,9 +105,6 @@ impl Records {
         if let Some(hot) = self.hot(reference.slot()) {
             processor::prefetch(hot);
         }
-        if let Some(cold) = self.cold(reference.slot()) {
-            processor::prefetch(cold);
-        }
     }
 
     /// The hash under which `reference` stands in the index.
@@ -118,7 +119,11 @@ impl Records {
         let hot = self.hot(slot)?;
         let (word, keys) = match reference.direction() {
             Direction::Original => (hot.addresses, hot.keys),
-            Direction::Reply => self.cold(slot).map(|cold| (cold.addresses, cold.keys))?,
+            // From the hot part alone, if it is all there: a line of cache less.
+            Direction::Reply if hot.kind.is_plain_ports(hot.protocol()) => {
+                (hot.addresses.rotate_left(32), hot.keys.rotate_left(16))
+            }
+            Direction::Reply => self.cold(slot).map(|cold| (cold.word(), cold.keys))?,
         };
         let addresses = if hot.kind.is(Kind::WIDE) {
             let wide = self.wide.find(slot as usize)?;
@@ -163,7 +168,10 @@ impl Records {
         let wide = matches!(record.original.addresses, Addresses::V6(_));
         let slot = self.take(wide)?;
         let at = slot as usize;
-        if record.counts.is_some() && !self.counts.make(at) || record.start != 0 && !self.starts.make(at) {
+        let made = (record.counts.is_none() || self.counts.make(at))
+            && (record.start == 0 || self.starts.make(at))
+            && (record.zone.id == 0 || self.zones.make(at));
+        if !made {
             self.free(slot);
             return None;
         }
@@ -178,11 +186,7 @@ impl Records {
             kind: Kind::new(record.original.protocol, kind),
             ..record.hot
         };
-        let cold = self.cold.find_mut(at)?;
-        cold.addresses = record.reply.word();
-        cold.keys = record.reply.keys;
-        cold.mark = record.mark;
-        cold.put_zone(record.zone);
+        self.cold.find_mut(at)?.begin(&record.reply, record.mark);
         if let (Addresses::V6(original), Addresses::V6(reply)) = (record.original.addresses, record.reply.addresses) {
             *self.wide.find_mut(at)? = Wide { original, reply };
         }
@@ -191,6 +195,9 @@ impl Records {
         }
         if let Some(start) = self.starts.find_mut(at) {
             *start = record.start;
+        }
+        if let Some(placed) = self.zones.find_mut(at) {
+            *placed = record.zone.into();
         }
         Some(slot)
     }
@@ -212,7 +219,7 @@ impl Records {
         self.free[family].fresh.next()
     }
 
-    /// Ends the record in `slot`; handles to it no longer fit.
+    /// Ends the record in `slot`; a handle to it no longer fits.
     pub(crate) fn free(&mut self, slot: u32) {
         if let Some(hot) = self.hot.find_mut(slot as usize) {
             let freed = &mut self.free[usize::from(hot.kind.is(Kind::WIDE))].freed;
@@ -220,12 +227,10 @@ impl Records {
             hot.words[0] = *freed;
             *freed = slot + 1;
         }
-        if let Some(cold) = self.cold.find_mut(slot as usize) {
-            cold.generation = cold.generation.wrapping_add(1);
-        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.hot.bytes() + self.cold.bytes() + self.wide.bytes() + self.counts.bytes() + self.starts.bytes()
+        let optional = self.counts.bytes() + self.starts.bytes() + self.zones.bytes();
+        self.hot.bytes() + self.cold.bytes() + self.wide.bytes() + optional
     }
 }

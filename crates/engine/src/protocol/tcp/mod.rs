@@ -5,8 +5,7 @@
 //! Nothing here knows tables, tuples or clocks.
 mod layout;
 mod seq;
-#[cfg(test)]
-mod short_way;
+pub(crate) mod short_way;
 mod transitions;
 mod window;
 
@@ -158,24 +157,6 @@ impl Tcp {
             max_window: side.max_window,
             max_ack: side.max_ack.0,
         }
-    }
-
-    /// The short way of [`Tcp::advance`] for an ACK (and perhaps data) of an established, assured connection that has been seen both ways: the
-    /// timeout in ticks; or `None`, and nothing was changed.
-    #[inline(always)]
-    pub(crate) fn advance_established(
-        &mut self,
-        segment: &Segment<'_>,
-        direction: Direction,
-        knobs: &Knobs,
-        secret: (u64, u64),
-    ) -> Option<u32> {
-        if self.state() != TcpState::Established || Class::of(segment.flags) != Class::Ack {
-            return None;
-        }
-        self.fit_established(segment, direction, secret)?;
-        self.set_last(Class::Ack, direction);
-        Some(super::ticks(self.timeout(Class::Ack, knobs)))
     }
 
     /// What `segment` makes of this connection.

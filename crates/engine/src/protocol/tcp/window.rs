@@ -79,26 +79,6 @@ impl Tcp {
         if liberal { Fit::Inside } else { fit }
     }
 
-    /// The short way for the segments that nearly all are: an ACK of an established connection, both sides known, no SACK blocks to read. `None`
-    /// if it is not such a segment or does not fit the window; then nothing was changed. A test holds it equal to the long way.
-    #[inline(always)]
-    pub(super) fn fit_established(
-        &mut self,
-        segment: &Segment<'_>,
-        direction: Direction,
-        secret: (u64, u64),
-    ) -> Option<()> {
-        let sacks = self.has(direction.opposite(), side_flag::SACK_PERMITTED) && !has_only_timestamps(segment.options);
-        let (seq, end, ack) = (Seq(segment.seq), segment_end(segment), Seq(segment.ack));
-        let numbers = Numbers { seq, end, ack, sack: ack };
-        if sacks || self.side(direction).max_window == 0 || !self.is_inside(direction, &numbers) {
-            return None;
-        }
-        self.learn(segment, direction, &numbers);
-        self.note_ack(segment, direction, end, secret);
-        Some(())
-    }
-
     #[inline(always)]
     fn side(&mut self, direction: Direction) -> &mut Side {
         &mut self.windows.sides[direction as usize]
@@ -240,14 +220,8 @@ impl Tcp {
 
 /// The oldest acknowledgement that may still be under way, less one.
 #[inline(always)]
-fn oldest_ack(sender: &Side, receiver: &Side) -> Seq {
+pub(super) fn oldest_ack(sender: &Side, receiver: &Side) -> Seq {
     receiver.end.minus(sender.max_window.max(OLD_ACK)).minus(1)
-}
-
-/// No options, or what nearly every segment carries: two of padding, then timestamps (RFC 7323, appendix A).
-#[inline(always)]
-fn has_only_timestamps(options: &[u8]) -> bool {
-    options.is_empty() || options.len() == 12 && options.starts_with(&[1, 1, 8, 10])
 }
 
 /// Sequence number after the segment: its data, and one each for SYN and FIN.
