@@ -4,6 +4,8 @@
 use keepstate_wire::checksum::Sum;
 use std::net::{IpAddr, SocketAddr};
 
+pub mod conversation;
+
 pub const CLIENT: [u8; 4] = [10, 1, 0, 2];
 pub const SERVER: [u8; 4] = [10, 2, 0, 9];
 
