@@ -1,4 +1,5 @@
 //! The second half of a packet's way: what it began is moved into the table, both directions or neither.
+use crate::passage::Pending;
 use crate::table::record::{Hot, Kind};
 use crate::table::{Record, Reference};
 use crate::time::Clock;
@@ -9,9 +10,10 @@ impl Engine {
     /// Confirms what a packet began, now that it has passed the last rule.
     #[inline(always)]
     pub fn confirm(&mut self, passage: Passage, now: Instant) -> Outcome {
-        match passage.fresh {
-            None => passage.outcome,
-            Some(fresh) => self.enter(fresh, passage.outcome, now),
+        match passage.pending {
+            Pending::Nothing => passage.outcome,
+            Pending::Begun(fresh) => self.enter(fresh, passage.outcome, now),
+            Pending::Said(saying) => self.hear(&saying, passage.outcome, now),
         }
     }
 
@@ -38,7 +40,7 @@ impl Engine {
             zone: fresh.zone,
             mark: fresh.mark,
             hot,
-            kind: if fresh.labels.is_some() { Kind::EXTRAS } else { 0 },
+            kind: if fresh.has_extras() { Kind::EXTRAS } else { 0 },
             counts: self.knobs.on(Knob::Acct).then_some(bytes),
             hashes: fresh.hashes,
             start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
@@ -49,14 +51,24 @@ impl Engine {
             self.note(Why::NoMemory);
             return Outcome::dropped(Why::NoMemory);
         };
-        if fresh.labels.is_some() {
-            self.extras.make(slot).labels = fresh.labels;
+        if fresh.has_extras() {
+            self.put_extras(slot, &fresh);
         }
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
         }
         outcome.connection = Some(self.handle_of(slot));
         outcome
+    }
+
+    /// What few connections have outside their record.
+    #[cold]
+    fn put_extras(&mut self, slot: u32, fresh: &Unconfirmed) {
+        let extra = self.extras.make(slot);
+        (extra.labels, extra.listener, extra.master) = (fresh.labels, fresh.listener, fresh.master);
+        if let Some(master) = &fresh.master {
+            self.add_child(master);
+        }
     }
 
     /// Who has one of its tuples by now?

@@ -1,6 +1,6 @@
-//! The counters of `conntrack -S`.
+//! The counters of `conntrack -S`, and what `/proc/net/stat/nf_conntrack` has beside them.
 
-/// What `conntrack -S` prints of one processor; here, of one engine.
+/// What Linux counts on one processor; here, in one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Lookups by NAT that found a tuple taken.
@@ -23,4 +23,10 @@ pub struct Counters {
     pub clash_resolve: u64,
     /// Inserts refused because a bucket was too long; always 0 here.
     pub chaintoolong: u64,
+    /// Connections that were expected; not in `conntrack -S`, like those that follow.
+    pub expect_new: u64,
+    /// Expectations made.
+    pub expect_create: u64,
+    /// Expectations gone: met, replaced, or over.
+    pub expect_delete: u64,
 }

@@ -10,16 +10,20 @@
 //! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet: it reports, except where Linux itself drops
 //! (the table is full; a clash).
 use crate::event::Queue;
+use crate::expectation::Expectations;
 use crate::extras::Extras;
 use crate::log::Log;
+use crate::passage::Pending;
 use crate::protocol::Pace;
+use crate::saying::Saying;
 use crate::table::key::HashKeys;
 use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
 use crate::track::{Identity, is_own_icmp};
 use crate::tuple::protocol;
 use crate::{
-    Counters, Direction, Entry, Event, EventMask, Info, Instant, Knob, KnobError, Knobs, Outcome, Passage, Why, Zone,
+    Counters, Direction, Entry, Event, EventMask, Expectation, Helper, Info, Instant, Knob, KnobError, Knobs, Outcome,
+    Passage, Why, Zone,
 };
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -44,6 +48,8 @@ const BATCH: usize = 32;
 const LOOKS_A_POLL: usize = 4096;
 /// Splits that one [`Engine::poll`] does for a growing index.
 const SPLITS_A_POLL: usize = 256;
+/// Expectations that one [`Engine::poll`] ends.
+const EXPECTATIONS_A_POLL: usize = 1024;
 
 /// Tracks connections. See the example at [`Engine::handle`].
 pub struct Engine {
@@ -51,6 +57,9 @@ pub struct Engine {
     pub(crate) pace: Pace,
     pub(crate) table: Table,
     pub(crate) extras: Extras,
+    pub(crate) expectations: Expectations,
+    /// Which new connections get a helper: protocol, destination port.
+    pub(crate) helped: Vec<(u8, u16, Helper)>,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
@@ -72,6 +81,8 @@ impl Engine {
             pace: Pace::from(&knobs),
             knobs,
             extras: Extras::new(),
+            expectations: Expectations::new(HashKeys::derive(&secret, 3).words()),
+            helped: Vec::new(),
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),
@@ -174,7 +185,8 @@ impl Engine {
         }
         while let Some(reference) = self.table.find(probe) {
             if let Some(outcome) = self.follow(packet, reference, now) {
-                return Passage { outcome, fresh: None };
+                let pending = Saying::of(self, packet, &outcome).map_or(Pending::Nothing, Pending::Said);
+                return Passage { outcome, pending };
             }
         }
         self.begin(packet, probe, now)
@@ -190,7 +202,7 @@ impl Engine {
         if let Some(why) = outcome.why {
             self.note(why);
         }
-        Passage { outcome, fresh: None }
+        Passage::settled(outcome)
     }
 
     /// As [`Engine::settle`]; Linux counts bad ICMP messages as errors, not as invalid.
@@ -212,10 +224,18 @@ impl Engine {
         self.note(Why::Refused(refusal));
     }
 
+    /// Attaches `helper` to every new connection of `protocol` to `port`, from now on: for who has no rules (else see
+    /// [`Unconfirmed::attach_helper`](crate::Unconfirmed::attach_helper)). No helper is ever attached otherwise.
+    pub fn help(&mut self, protocol: u8, port: u16, helper: Helper) {
+        self.helped.retain(|(known, at, _)| (*known, *at) != (protocol, port));
+        self.helped.push((protocol, port, helper));
+    }
+
     /// Removes what has expired, and does a few steps of any growing: a bounded piece of work. Call it at [`Engine::next_wake`]; again,
     /// while that is not later than `now`.
     pub fn poll(&mut self, now: Instant) {
         self.expire(now, LOOKS_A_POLL);
+        self.counters.expect_delete += self.expectations.remove_expired(now, EXPECTATIONS_A_POLL) as u64;
         self.table.grow_index(SPLITS_A_POLL);
     }
 
@@ -224,7 +244,9 @@ impl Engine {
         if self.table.pressed() && self.table.count() > 0 {
             return Some(now);
         }
-        self.table.next_deadline().map(|deadline| now.after_ticks(deadline.wrapping_sub(now.tick())))
+        let connection = self.table.next_deadline().map(|deadline| now.after_ticks(deadline.wrapping_sub(now.tick())));
+        // Without its master there is no expectation: an empty table has none.
+        self.expectations.next_deadline().map(|deadline| deadline.max(now)).into_iter().chain(connection).min()
     }
 
     /// Which events to queue; at most `capacity` wait, later ones are lost and counted.
@@ -267,6 +289,11 @@ impl Engine {
         if same { self.show(handle.slot, now) } else { None }
     }
 
+    /// Every expectation whose time is not over at `now`, as `/proc/net/nf_conntrack_expect` lists them.
+    pub fn expectations(&self, now: Instant) -> impl Iterator<Item = Expectation> + '_ {
+        self.expectations.iter().filter_map(move |expected| self.show_expected(expected, now))
+    }
+
     /// The connection that a tuple belongs to, and which direction of it the tuple is.
     pub fn find(&self, tuple: &crate::Tuple, zone: Zone, now: Instant) -> Option<(Handle, Direction)> {
         let probe = self.table.probe(tuple.into(), zone);
@@ -277,7 +304,7 @@ impl Engine {
         Some((self.handle_of(reference.slot()), reference.direction()))
     }
 
-    /// The counters of `conntrack -S`.
+    /// The counters of `conntrack -S`, and those of expectations.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -324,7 +351,8 @@ impl Engine {
         self.table.bytes()
     }
 
-    /// Checks what must always hold: every connection stands in the index exactly twice, and can be found by both its tuples.
+    /// Checks what must always hold: every connection stands in the index exactly twice, and can be found by both its tuples; every
+    /// expectation has a living master with a helper, and every master as many uses as it has living children.
     /// Costs a look at everything; for tests and fuzzing.
     pub fn check(&self) -> Result<(), String> {
         let connections = self.table.slots().count();
@@ -344,6 +372,6 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        self.check_masters()
     }
 }

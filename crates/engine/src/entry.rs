@@ -33,9 +33,9 @@ pub struct Entry {
     pub stop: Option<Instant>,
     /// The helper attached to it.
     pub helper: Option<&'static str>,
-    /// The original tuple of its master, if it was expected and the master still stands.
+    /// The original tuple of its master, if it was expected; the master may have ended since.
     pub master: Option<Tuple>,
-    /// References as Linux would count them.
+    /// References as Linux would count them: its own, and one for each living connection that it announced.
     pub uses: u32,
 }
 

@@ -1,5 +1,6 @@
 //! The end of connections: they expire, or are removed for a reason, and leave nothing behind.
 use crate::table::Look;
+use crate::table::record::Kind;
 use crate::time::Clock;
 use crate::{Engine, Event, EventKind, Instant, Knob, ProtocolInfo};
 
@@ -30,7 +31,9 @@ impl Engine {
         if self.reports(EventKind::Destroy) {
             self.report(EventKind::Destroy, slot, now);
         }
-        self.extras.remove(slot);
+        if self.table.records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::EXTRAS)) {
+            self.part(slot);
+        }
         self.table.remove(slot);
     }
 

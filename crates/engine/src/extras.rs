@@ -1,4 +1,6 @@
 //! What only few connections have, outside their records: labels, a noted segment, a helper, a master.
+use crate::helper::Listener;
+use crate::master::Master;
 use crate::protocol::Noted;
 use hashbrown::HashMap;
 
@@ -7,6 +9,12 @@ use hashbrown::HashMap;
 pub(crate) struct Extra {
     pub(crate) labels: Option<[u8; 16]>,
     pub(crate) noted: Option<Noted>,
+    /// What its helper keeps, if it has one.
+    pub(crate) listener: Option<Listener>,
+    /// Who announced it, if it was expected.
+    pub(crate) master: Option<Master>,
+    /// Living connections that it announced.
+    pub(crate) children: u32,
 }
 
 /// By slot. A record's `EXTRAS` flag says whether to look here.
@@ -26,7 +34,17 @@ impl Extras {
         self.0.entry(slot).or_default()
     }
 
-    pub(crate) fn remove(&mut self, slot: u32) {
-        self.0.remove(&slot);
+    /// What the helper of `slot` keeps, if it has one.
+    pub(crate) fn listener(&mut self, slot: u32) -> Option<&mut Listener> {
+        self.0.get_mut(&slot)?.listener.as_mut()
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<Extra> {
+        self.0.remove(&slot)
+    }
+
+    /// All, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Extra)> {
+        self.0.iter().map(|(slot, extra)| (*slot, extra))
     }
 }

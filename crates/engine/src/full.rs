@@ -45,6 +45,6 @@ impl Engine {
         self.counters.drop += 1;
         self.note(Why::TableFull);
         self.log.line(now, || String::from("nf_conntrack: table full, dropping packet"));
-        Passage { outcome: Outcome::dropped(Why::TableFull), fresh: None }
+        Passage::settled(Outcome::dropped(Why::TableFull))
     }
 }

@@ -1,17 +1,35 @@
 //! A packet on its way through the rules: tracked, not yet confirmed.
+use crate::helper::Listener;
+use crate::master::Master;
 use crate::protocol::Tracker;
+use crate::saying::Saying;
 use crate::table::key::Key;
-use crate::{Direction, Handle, Info, Outcome, Status, Tuple, Why, Zone};
+use crate::{Direction, Handle, Helper, Info, Outcome, Status, Tuple, Why, Zone};
 
 /// What [`Engine::track`](crate::Engine::track) found. Give it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
 /// the last rule; drop it when a rule dropped the packet, and nothing is left of it.
 #[derive(Debug)]
 pub struct Passage {
     pub(crate) outcome: Outcome,
-    pub(crate) fresh: Option<Unconfirmed>,
+    pub(crate) pending: Pending,
+}
+
+/// What waits for the packet to pass the last rule.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation a connection")]
+pub(crate) enum Pending {
+    Nothing,
+    /// A connection to be entered.
+    Begun(Unconfirmed),
+    /// Words for a helper.
+    Said(Saying),
 }
 
 impl Passage {
+    /// Nothing waits.
+    pub(crate) const fn settled(outcome: Outcome) -> Passage {
+        Passage { outcome, pending: Pending::Nothing }
+    }
     /// Its relation to the table.
     pub fn info(&self) -> Info {
         self.outcome.info
@@ -30,7 +48,10 @@ impl Passage {
     }
     /// The connection it begins: rules may still change it.
     pub fn unconfirmed(&mut self) -> Option<&mut Unconfirmed> {
-        self.fresh.as_mut()
+        match &mut self.pending {
+            Pending::Begun(fresh) => Some(fresh),
+            Pending::Nothing | Pending::Said(_) => None,
+        }
     }
 }
 
@@ -50,6 +71,10 @@ pub struct Unconfirmed {
     pub(crate) epoch: u64,
     /// The hashes of both tuples, each 0 if not known.
     pub(crate) hashes: [u64; 2],
+    /// Of its helper, if it has one.
+    pub(crate) listener: Option<Listener>,
+    /// Who announced it, if it was expected.
+    pub(crate) master: Option<Master>,
     /// The mark; kept with the connection.
     pub mark: u32,
     /// Labels; kept with the connection.
@@ -68,5 +93,15 @@ impl Unconfirmed {
     /// Status bits so far.
     pub fn status(&self) -> Status {
         self.status
+    }
+    pub(crate) const fn has_extras(&self) -> bool {
+        self.labels.is_some() || self.listener.is_some() || self.master.is_some()
+    }
+    /// Attaches a helper, as nftables' `ct helper set` does. A connection of a protocol that the helper does not hear stays as it is.
+    pub fn attach_helper(&mut self, helper: Helper) {
+        if self.original.protocol == helper.protocol() {
+            self.listener = Some(Listener::new(helper));
+            self.status |= Status::HELPER;
+        }
     }
 }

@@ -15,6 +15,7 @@ impl Engine {
         let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
         let start = records.start(slot);
         let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.life)]);
+        let extra = if hot.kind.is(Kind::EXTRAS) { self.extras.of(slot) } else { None };
         let counts = if hot.kind.is(Kind::COUNTED) { records.counts(slot) } else { None };
         Some(Entry {
             handle: self.handle_of(slot),
@@ -25,14 +26,14 @@ impl Engine {
             status: hot.status(),
             timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
             mark: cold.mark,
-            labels: self.extras.of(slot).filter(|_| hot.kind.is(Kind::EXTRAS)).and_then(|extra| extra.labels),
+            labels: extra.and_then(|extra| extra.labels),
             protocol: protocol_info(hot),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(Instant(start)),
             stop: None,
-            helper: None,
-            master: None,
-            uses: 1,
+            helper: extra.and_then(|extra| extra.listener).map(|listener| listener.helper().name()),
+            master: extra.and_then(|extra| extra.master).map(|master| master.tuple),
+            uses: 1 + extra.map_or(0, |extra| extra.children),
         })
     }
 }

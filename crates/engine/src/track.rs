@@ -1,4 +1,5 @@
 //! The first half of a packet's way: who is it, and what does its connection make of it.
+use crate::passage::Pending;
 use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::related::{self, Sort};
 use crate::table::Probe;
@@ -85,7 +86,7 @@ impl Engine {
         const OPEN: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
         let (slot, direction) = (reference.slot(), reference.direction());
         let hot = self.table.records.hot_mut(slot)?;
-        let open = hot.status & (OPEN | Status::FIXED_TIMEOUT.0) == OPEN;
+        let open = hot.status & (OPEN | Status::FIXED_TIMEOUT.0 | Status::HELPER.0) == OPEN;
         if !open || hot.expired(tick) {
             return None;
         }
@@ -249,17 +250,23 @@ impl Engine {
         if !self.make_room(probe, now) {
             return self.settle_full(now);
         }
+        // Linux asks who expects it before it looks at the packet, too: an invalid one uses the expectation up.
+        let master = self.expecting(probe, now);
         match self.open(packet, probe, now) {
-            Ok(fresh) => {
+            Ok(mut fresh) => {
+                if let Some(master) = master {
+                    fresh.adopt(master);
+                }
+                self.give_helper(&mut fresh);
                 let outcome = Outcome {
-                    info: Info::New,
+                    info: if fresh.status.has(Status::EXPECTED) { Info::Related } else { Info::New },
                     direction: Some(Direction::Original),
                     connection: None,
                     why: None,
                     verdict: Verdict::Accept,
                     edits: Default::default(),
                 };
-                Passage { outcome, fresh: Some(fresh) }
+                Passage { outcome, pending: Pending::Begun(fresh) }
             }
             Err(why) => {
                 self.log_invalid(packet.protocol(), why, now);
@@ -310,6 +317,8 @@ impl Engine {
             counted: counted.then_some(packet.total_len() as u64),
             epoch: self.table.epoch(),
             hashes: [probe.hash, probe.answer_hash],
+            listener: None,
+            master: None,
             mark: 0,
             labels: None,
         })

@@ -95,6 +95,12 @@ reasons! {
     IcmpAddress "icmp_address",
     /// Neighbour discovery and multicast listening are not tracked.
     IcmpUntracked "icmp_untracked",
+    /// A command for the helper that is not whole or not understood: the sender has to send it again.
+    HelperPartial "helper_partial",
+    /// It announces a connection that another master expects already.
+    ExpectClash "expect_clash",
+    /// It announces a connection, and nf_conntrack_expect_max are expected already.
+    ExpectFull "expect_full",
 }
 
 impl Why {

@@ -4,7 +4,7 @@ use crate::format::Output;
 use crate::sysctl::{self, Known};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use keepstate_engine::{Generation, Knobs};
+use keepstate_engine::{Engine, Generation, Helper, Knobs};
 use std::path::PathBuf;
 
 /// Knobs: whose defaults, and what differs from them.
@@ -23,6 +23,9 @@ pub struct Tuning {
     /// The memory those defaults are computed from, like 4G or 512M [default: this machine's]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
+    /// Attach a helper to new connections to its port, or to PORT: ftp, ftp:2121 (may be given several times); without this, none is ever attached
+    #[arg(long = "helper", value_name = "NAME[:PORT]", value_parser = attachment)]
+    helpers: Vec<Attachment>,
     /// Use this number instead of random secrets, so that ids come out the same
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -40,6 +43,13 @@ enum Version {
     /// Today's
     #[value(name = "6.18")]
     V6_18,
+}
+
+/// A helper, and the port where its protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attachment {
+    helper: Helper,
+    port: u16,
 }
 
 impl Tuning {
@@ -77,6 +87,13 @@ impl Tuning {
         let mut tuning = self.clone();
         tuning.settings.insert(0, "nf_conntrack_checksum=0".into());
         tuning.knobs(note)
+    }
+
+    /// Attaches the helpers asked for to connections that begin from now on.
+    pub fn help(&self, engine: &mut Engine) {
+        for Attachment { helper, port } in &self.helpers {
+            engine.help(helper.protocol(), *port, *helper);
+        }
     }
 
     /// Sixteen octets that key hashes and ids.
@@ -122,6 +139,21 @@ fn machine_memory() -> u64 {
     kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10)
 }
 
+/// A helper's name, and a port behind a colon if it is not the usual one.
+fn attachment(text: &str) -> Result<Attachment, String> {
+    let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+    let Some(helper) = Helper::named(name) else {
+        let known: Vec<&str> = Helper::ALL.iter().map(|helper| helper.name()).collect();
+        return Err(format!("there is no helper {name:?}; known: {}", known.join(", ")));
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => helper.port(),
+        Some(Ok(port)) if port != 0 => port,
+        Some(_) => return Err(format!("write the port as a number from 1 to 65535, like {name}:{}", helper.port())),
+    };
+    Ok(Attachment { helper, port })
+}
+
 /// A size with K, M, G or T behind it, powers of 1024.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -148,5 +180,16 @@ mod tests {
         assert_eq!(size("1000"), Ok(1000));
         assert!(size("many").is_err());
         assert!(size("99999999999T").is_err());
+    }
+
+    #[test]
+    fn helpers_with_their_ports() {
+        assert_eq!(attachment("ftp"), Ok(Attachment { helper: Helper::Ftp, port: 21 }));
+        assert_eq!(attachment("ftp:2121"), Ok(Attachment { helper: Helper::Ftp, port: 2121 }));
+        assert_eq!(attachment("irc:6667").unwrap_err(), "there is no helper \"irc\"; known: ftp");
+        for port in ["", "0", "65536", "x", "21:22", "-1"] {
+            let error = attachment(&format!("ftp:{port}")).unwrap_err();
+            assert_eq!(error, "write the port as a number from 1 to 65535, like ftp:21", "{port}");
+        }
     }
 }

@@ -39,6 +39,7 @@ Examples:
   keepstate replay trace.pcap --each | grep INVALID  which packets were invalid, and why
   keepstate replay trace.pcap --at 12.5 -p tcp --state ESTABLISHED
   keepstate replay trace.pcap --set nf_conntrack_tcp_loose=0 --stats
+  keepstate replay trace.pcap --helper ftp           as if a rule had attached the helper to port 21
   keepstate replay trace.pcap --as-linux 5.15 --memory 4G --stats
   tcpdump -i eth0 -w - | keepstate replay - --events";
 
@@ -53,6 +54,7 @@ impl Replay {
     pub fn run(&self) -> Result<()> {
         self.show.filter.check().map_err(anyhow::Error::msg)?;
         let mut follower = Follower::new(self.tuning.knobs(notes::note)?, self.tuning.secret()?);
+        self.tuning.help(follower.engine_mut());
         if self.show.events {
             follower.engine_mut().listen(EventMask::ALL, EVENTS);
         }

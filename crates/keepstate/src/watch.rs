@@ -53,6 +53,7 @@ impl Watch {
     pub fn run(&self) -> Result<()> {
         self.show.filter.check().map_err(anyhow::Error::msg)?;
         let mut follower = Follower::new(self.tuning.unverified(notes::note)?, self.tuning.secret()?);
+        self.tuning.help(follower.engine_mut());
         let mut ring = Ring::open(&self.device, self.promiscuous)?;
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);

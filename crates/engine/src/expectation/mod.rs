@@ -1,13 +1,18 @@
 //! Expectations: connections that a helper heard announced, until they come, or their time or their master is over.
 //!
-//! An [`Expectation`] belongs to the connection that announced it, its master. It is found by the first packet of a new connection: the
+//! An [`Expected`] is one of them; it belongs to the connection that announced it, its master. It is found by the first packet of a new connection: the
 //! destination must be the announced one; what the mask leaves open of the source may be anything. Finding uses it up, unless it is
 //! permanent, even if that packet is dropped later. A master has few at a time: a new one of the same class pushes out the oldest.
 //! Nobody else can: an announcement that another master's expectation overlaps is refused. There are never more than the limit.
+mod shown;
 #[cfg(test)]
 mod tests;
 
-use crate::{Handle, Instant, Tuple};
+pub use shown::Expectation;
+
+use crate::{Handle, Helper, Instant, Tuple};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::net::IpAddr;
@@ -33,6 +38,7 @@ impl Flags {
     /// It is not found.
     pub(crate) const INACTIVE: u8 = 2;
     /// A person or a program made it, not a helper.
+    #[allow(dead_code, reason = "helpers alone expect, as long as there is no ctnetlink")]
     pub(crate) const USERSPACE: u8 = 4;
 
     const fn has(self, flag: u8) -> bool {
@@ -42,7 +48,7 @@ impl Flags {
 
 /// One connection that is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Expectation {
+pub(crate) struct Expected {
     /// Who announced it.
     pub(crate) master: Handle,
     /// Its original tuple, so far as the mask counts.
@@ -54,7 +60,7 @@ pub(crate) struct Expectation {
     /// Which of the helper's kinds of expectations it is; each has a limit of its own.
     pub(crate) class: u8,
     /// The helper that heard it.
-    pub(crate) helper: &'static str,
+    pub(crate) helper: Helper,
     pub(crate) flags: Flags,
     /// When it is over.
     pub(crate) deadline: Instant,
@@ -80,9 +86,11 @@ pub(crate) enum Refused {
 
 /// All expectations.
 pub(crate) struct Expectations {
-    by_destination: HashMap<Destination, Vec<Expectation>, Keys>,
+    by_destination: HashMap<Destination, Vec<Expected>, Keys>,
     /// The same once more, by master, oldest first.
-    by_master: HashMap<Handle, Vec<Expectation>, Keys>,
+    by_master: HashMap<Handle, Vec<Expected>, Keys>,
+    /// Where to look for what expires, and how many are to be found there.
+    by_deadline: BTreeMap<(Instant, Destination), usize>,
     count: usize,
 }
 
@@ -97,7 +105,12 @@ impl Expectations {
     /// None yet. `keys` must be unknown to whoever sends packets.
     pub(crate) fn new(keys: (u64, u64)) -> Self {
         let keys = Keys(keys.0, keys.1);
-        Expectations { by_destination: HashMap::with_hasher(keys), by_master: HashMap::with_hasher(keys), count: 0 }
+        Expectations {
+            by_destination: HashMap::with_hasher(keys),
+            by_master: HashMap::with_hasher(keys),
+            by_deadline: BTreeMap::new(),
+            count: 0,
+        }
     }
 
     /// How many there are, those included whose time is over and that nobody has met since.
@@ -105,14 +118,19 @@ impl Expectations {
         self.count
     }
 
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Adds one. What it replaces is returned: the same one announced before, or the oldest of its class. One in its way whose time is over
     /// is forgotten without a word: call [`Expectations::remove_expired`] before, if the end of each is to be reported.
     pub(crate) fn expect(
         &mut self,
-        fresh: Expectation,
+        fresh: Expected,
         limits: Limits,
         now: Instant,
-    ) -> Result<Option<Expectation>, Refused> {
+    ) -> Result<Option<Expected>, Refused> {
         let at = destination(&fresh.tuple);
         self.forget_expired(at, now);
         let rivals = self.by_destination.get(&at).map_or(&[][..], Vec::as_slice);
@@ -131,16 +149,13 @@ impl Expectations {
         }
         self.by_destination.entry(at).or_default().push(fresh);
         self.by_master.entry(fresh.master).or_default().push(fresh);
+        *self.by_deadline.entry((fresh.deadline, at)).or_default() += 1;
         self.count += 1;
         Ok(replaced)
     }
 
     /// The one that a new connection with `tuple` fulfils. It is used up, unless it is permanent.
-    pub(crate) fn find(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> Option<Expectation> {
-        // Most engines expect nothing most of the time.
-        if self.count == 0 {
-            return None;
-        }
+    pub(crate) fn find(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> Option<Expected> {
         let at = destination(tuple);
         let found = *self.by_destination.get(&at)?.iter().find(|known| known.matches(tuple, zone, now))?;
         if !found.flags.has(Flags::PERMANENT) {
@@ -150,32 +165,58 @@ impl Expectations {
     }
 
     /// Removes those of a master that is over, and returns them.
-    pub(crate) fn remove_master(&mut self, master: Handle) -> Vec<Expectation> {
+    pub(crate) fn remove_master(&mut self, master: Handle) -> Vec<Expected> {
         let all = self.by_master.get(&master).cloned().unwrap_or_default();
         all.into_iter().filter_map(|one| self.take(destination(&one.tuple), |known| *known == one)).collect()
     }
 
-    /// Removes those whose time is over, and returns them.
-    pub(crate) fn remove_expired(&mut self, now: Instant) -> Vec<Expectation> {
-        let expired: Vec<Expectation> = self.iter().filter(|known| known.deadline <= now).copied().collect();
-        for one in &expired {
-            self.take(destination(&one.tuple), |known| known == one);
+    /// Removes those whose time is over, `most` at most; says how many.
+    pub(crate) fn remove_expired(&mut self, now: Instant, most: usize) -> usize {
+        let before = self.count;
+        while let Some((deadline, at)) = self.by_deadline.keys().next().copied() {
+            let over = deadline <= now && before - self.count < most;
+            if !over || self.take(at, |known| known.deadline == deadline).is_none() {
+                break;
+            }
         }
-        expired
+        before - self.count
+    }
+
+    /// When the first of them is over.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.by_deadline.keys().next().map(|(deadline, _)| *deadline)
     }
 
     /// All, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Expectation> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Expected> {
         self.by_destination.values().flatten()
     }
 
-    fn of_class(&self, fresh: &Expectation) -> impl Iterator<Item = &Expectation> {
+    /// Checks what must always hold: all three maps know the same.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (masters, deadlines) =
+            (self.by_master.values().map(Vec::len).sum::<usize>(), self.by_deadline.values().sum::<usize>());
+        if self.iter().count() != self.count || masters != self.count || deadlines != self.count {
+            return Err(alloc::format!(
+                "{} expectations counted: {} by destination, {masters} by master, {deadlines} by deadline",
+                self.count,
+                self.iter().count()
+            ));
+        }
+        let lost = self.iter().find(|known| {
+            let own = self.by_master.get(&known.master).is_some_and(|own| own.contains(known));
+            !own || !self.by_deadline.contains_key(&(known.deadline, destination(&known.tuple)))
+        });
+        lost.map_or(Ok(()), |lost| Err(alloc::format!("not everywhere: {lost:?}")))
+    }
+
+    fn of_class(&self, fresh: &Expected) -> impl Iterator<Item = &Expected> {
         let class = fresh.class;
         let all = self.by_master.get(&fresh.master).map_or(&[][..], Vec::as_slice);
         all.iter().filter(move |known| known.class == class)
     }
 
-    fn take_oldest(&mut self, fresh: &Expectation) -> Option<Expectation> {
+    fn take_oldest(&mut self, fresh: &Expected) -> Option<Expected> {
         let oldest = *self.of_class(fresh).next()?;
         self.take(destination(&oldest.tuple), |known| *known == oldest)
     }
@@ -185,7 +226,7 @@ impl Expectations {
     }
 
     /// Removes the first at `at` that is `wanted`, from both maps.
-    fn take(&mut self, at: Destination, wanted: impl Fn(&Expectation) -> bool) -> Option<Expectation> {
+    fn take(&mut self, at: Destination, wanted: impl Fn(&Expected) -> bool) -> Option<Expected> {
         let here = self.by_destination.get_mut(&at)?;
         let taken = here.remove(here.iter().position(wanted)?);
         if here.is_empty() {
@@ -199,12 +240,18 @@ impl Expectations {
                 self.by_master.remove(&taken.master);
             }
         }
+        if let Some(there) = self.by_deadline.get_mut(&(taken.deadline, at)) {
+            *there -= 1;
+            if *there == 0 {
+                self.by_deadline.remove(&(taken.deadline, at));
+            }
+        }
         self.count -= 1;
         Some(taken)
     }
 }
 
-impl Expectation {
+impl Expected {
     fn matches(&self, tuple: &Tuple, zone: u16, now: Instant) -> bool {
         let source = masked(tuple.source, self.mask.source) == masked(self.tuple.source, self.mask.source);
         let source_key = (tuple.source_key ^ self.tuple.source_key) & self.mask.source_key == 0;
@@ -212,13 +259,13 @@ impl Expectation {
     }
 
     /// Announced twice: by the same master, for the same packets.
-    fn is_same(&self, other: &Expectation) -> bool {
+    fn is_same(&self, other: &Expected) -> bool {
         let same = self.master == other.master && self.class == other.class && self.zone == other.zone;
         same && self.mask == other.mask && self.tuple == other.tuple
     }
 
     /// Is there a packet that both match? Their destinations are the same.
-    fn overlaps(&self, other: &Expectation) -> bool {
+    fn overlaps(&self, other: &Expected) -> bool {
         let mask = match (self.mask.source, other.mask.source) {
             (IpAddr::V4(a), IpAddr::V4(b)) => IpAddr::V4(a & b),
             (IpAddr::V6(a), IpAddr::V6(b)) => IpAddr::V6(a & b),

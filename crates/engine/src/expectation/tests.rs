@@ -19,14 +19,14 @@ fn tuple(source: u8, source_key: u16, destination_key: u16) -> Tuple {
 }
 
 /// As FTP expects: any source port of one address.
-fn announced(slot: u32, port: u16) -> Expectation {
-    Expectation {
+fn announced(slot: u32, port: u16) -> Expected {
+    Expected {
         master: master(slot),
         tuple: tuple(1, 0, port),
         mask: Mask { source: EXACT, source_key: 0 },
         zone: 0,
         class: 0,
-        helper: "ftp",
+        helper: Helper::Ftp,
         flags: Flags::default(),
         deadline: Instant::from_secs(300),
     }
@@ -53,8 +53,8 @@ fn found_once_by_any_source_port() {
 #[test]
 fn permanent_stays_and_inactive_is_not_found() {
     let mut all = none();
-    let permanent = Expectation { flags: Flags(Flags::PERMANENT), ..announced(1, 2000) };
-    let inactive = Expectation { flags: Flags(Flags::INACTIVE | Flags::USERSPACE), ..announced(2, 2001) };
+    let permanent = Expected { flags: Flags(Flags::PERMANENT), ..announced(1, 2000) };
+    let inactive = Expected { flags: Flags(Flags::INACTIVE | Flags::USERSPACE), ..announced(2, 2001) };
     assert!(all.expect(permanent, FTP, NOW).is_ok() && all.expect(inactive, FTP, NOW).is_ok());
     assert!(all.find(&tuple(1, 20, 2000), 0, NOW).is_some() && all.find(&tuple(1, 21, 2000), 0, NOW).is_some());
     assert_eq!(all.find(&tuple(1, 20, 2001), 0, NOW), None);
@@ -72,7 +72,7 @@ fn a_second_of_the_class_pushes_out_the_first() {
 #[test]
 fn announced_again_it_begins_anew() {
     let mut all = none();
-    let later = Expectation { deadline: Instant::from_secs(302), ..announced(1, 2000) };
+    let later = Expected { deadline: Instant::from_secs(302), ..announced(1, 2000) };
     assert!(all.expect(announced(1, 2000), FTP, NOW).is_ok());
     assert_eq!(all.expect(later, FTP, NOW), Ok(Some(announced(1, 2000))));
     assert!(all.find(&tuple(1, 20, 2000), 0, Instant::from_secs(301)).is_some());
@@ -83,10 +83,10 @@ fn another_master_may_not_expect_the_same() {
     let mut all = none();
     assert!(all.expect(announced(1, 2000), FTP, NOW).is_ok());
     assert_eq!(all.expect(announced(2, 2000), FTP, NOW), Err(Refused::Clash));
-    let other_zone = Expectation { zone: 3, ..announced(2, 2000) };
+    let other_zone = Expected { zone: 3, ..announced(2, 2000) };
     assert_eq!(all.expect(other_zone, FTP, NOW), Ok(None));
     let after = Instant::from_secs(300);
-    let free_again = Expectation { deadline: Instant::from_secs(600), ..announced(4, 2000) };
+    let free_again = Expected { deadline: Instant::from_secs(600), ..announced(4, 2000) };
     assert_eq!(all.expect(free_again, FTP, after), Ok(None), "its time is over");
 }
 
@@ -107,26 +107,40 @@ fn over_with_its_master_and_with_its_time() {
     assert_eq!(all.remove_master(master(1)), [announced(1, 2001)]);
     assert_eq!(all.remove_master(master(1)), []);
     assert_eq!(all.find(&tuple(1, 20, 2002), 0, Instant::from_secs(300)), None);
-    assert_eq!(all.remove_expired(Instant::from_secs(300)), [announced(2, 2002)]);
+    assert_eq!(all.next_deadline(), Some(Instant::from_secs(300)));
+    assert_eq!(all.remove_expired(Instant::from_secs(299), 10), 0);
+    assert_eq!(all.remove_expired(Instant::from_secs(300), 10), 1);
+    assert_eq!(all.next_deadline(), None);
     assert_eq!(all.len(), 0);
 }
 
+#[test]
+fn no_more_expire_at_a_time_than_asked() {
+    let mut all = none();
+    for slot in 0..5 {
+        assert!(all.expect(announced(slot, 2000 + slot as u16), FTP, NOW).is_ok());
+    }
+    assert_eq!(all.remove_expired(Instant::from_secs(300), 3), 3);
+    assert_eq!(all.remove_expired(Instant::from_secs(300), 3), 2);
+    assert!(all.check().is_ok());
+}
+
 proptest! {
-    /// In step with a plain list: the same is found, and both maps agree on what there is.
+    /// In step with a plain list: the same is found, and all maps agree on what there is.
     #[test]
-    fn as_a_plain_list(steps in prop::collection::vec((0u8..4, 0u32..4, 0u16..4, 0u8..2, 0u64..6), 1..60)) {
+    fn as_a_plain_list(steps in prop::collection::vec((0u8..5, 0u32..4, 0u16..4, 0u8..2, 0u64..6), 1..60)) {
         let limits = Limits { of_class: 2, in_all: 5 };
-        let (mut all, mut list) = (none(), Vec::<Expectation>::new());
+        let (mut all, mut list) = (none(), Vec::<Expected>::new());
         let mut now = 0;
         for (what, slot, port, class, wait) in steps {
             now += wait;
             let at = Instant::from_secs(now);
             match what {
                 0 | 1 => {
-                    let fresh = Expectation { class, deadline: Instant::from_secs(now + 10), ..announced(slot, port) };
+                    let fresh = Expected { class, deadline: Instant::from_secs(now + 10), ..announced(slot, port) };
                     list.retain(|known| known.tuple != fresh.tuple || known.deadline > at);
                     let clash = list.iter().any(|known| known.tuple == fresh.tuple && !known.is_same(&fresh));
-                    let mine = |known: &Expectation| known.master == fresh.master && known.class == class;
+                    let mine = |known: &Expected| known.master == fresh.master && known.class == class;
                     if !clash {
                         if list.iter().any(|known| known.is_same(&fresh)) {
                             list.retain(|known| !known.is_same(&fresh));
@@ -147,6 +161,11 @@ proptest! {
                     let index = list.iter().position(|known| known.matches(&wanted, 0, at) && known.tuple.destination_key == port);
                     prop_assert_eq!(all.find(&wanted, 0, at), index.map(|index| list.remove(index)));
                 }
+                3 => {
+                    let expired = list.iter().filter(|known| known.deadline <= at).count();
+                    prop_assert_eq!(all.remove_expired(at, usize::MAX), expired);
+                    list.retain(|known| known.deadline > at);
+                }
                 _ => {
                     let removed = all.remove_master(master(slot)).len();
                     prop_assert_eq!(removed, list.iter().filter(|known| known.master == master(slot)).count());
@@ -155,7 +174,8 @@ proptest! {
             }
             prop_assert_eq!(all.len(), list.len());
             prop_assert_eq!(all.iter().count(), list.len());
-            prop_assert_eq!(all.by_master.values().map(Vec::len).sum::<usize>(), list.len());
+            prop_assert_eq!(all.next_deadline(), list.iter().map(|known| known.deadline).min());
+            prop_assert_eq!(all.check(), Ok(()));
         }
     }
 }

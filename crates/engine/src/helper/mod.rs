@@ -1,6 +1,90 @@
 //! Helpers: readers of control channels that announce connections to come.
 //!
 //! A helper is attached to a connection by rule, never by itself. It is a pure function of the octets it is shown and of what little it
-//! keeps for its connection; what it hears becomes an expectation elsewhere.
-#[allow(dead_code, reason = "the engine does not call it yet")]
+//! keeps for its connection, a [`Listener`]; what it hears becomes an expectation elsewhere.
 pub(crate) mod ftp;
+
+use crate::expectation::Limits;
+use crate::tuple::protocol;
+use crate::{Knob, Knobs};
+use ftp::Ftp;
+
+/// A helper, as nftables' `ct helper` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Helper {
+    /// FTP's control channel (RFC 959, RFC 2428): PORT, EPRT and the answers 227 and 229.
+    Ftp,
+}
+
+impl Helper {
+    /// Every helper.
+    pub const ALL: &'static [Helper] = &[Helper::Ftp];
+
+    /// As nftables and `conntrack` call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Helper::Ftp => "ftp",
+        }
+    }
+
+    /// The helper of this name.
+    ///
+    /// ```
+    /// use keepstate_engine::Helper;
+    /// assert_eq!(Helper::named("ftp"), Some(Helper::Ftp));
+    /// assert_eq!(Helper::named("irc"), None);
+    /// ```
+    pub fn named(name: &str) -> Option<Helper> {
+        Helper::ALL.iter().copied().find(|helper| helper.name() == name)
+    }
+
+    /// The number of the protocol it hears; it is attached to no other.
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Helper::Ftp => protocol::TCP,
+        }
+    }
+
+    /// The port where what it hears is usually spoken.
+    pub const fn port(self) -> u16 {
+        match self {
+            Helper::Ftp => 21,
+        }
+    }
+
+    /// How many connections may be expected for it.
+    pub(crate) fn limits(self, knobs: &Knobs) -> Limits {
+        let of_class = match self {
+            Helper::Ftp => 1,
+        };
+        Limits { of_class, in_all: knobs[Knob::ExpectMax] as usize }
+    }
+
+    /// How long what it hears is expected.
+    pub(crate) const fn patience_seconds(self) -> u32 {
+        match self {
+            Helper::Ftp => 300,
+        }
+    }
+}
+
+/// What a helper keeps for the connection that it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Ftp(Ftp),
+}
+
+impl Listener {
+    pub(crate) fn new(helper: Helper) -> Listener {
+        match helper {
+            Helper::Ftp => Listener::Ftp(Ftp::default()),
+        }
+    }
+
+    pub(crate) const fn helper(&self) -> Helper {
+        match self {
+            Listener::Ftp(_) => Helper::Ftp,
+        }
+    }
+}

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its packet must fail")]
 use keepstate_wire::checksum::Sum;
+use std::net::{IpAddr, SocketAddr};
+
+pub mod conversation;
 
 pub const CLIENT: [u8; 4] = [10, 1, 0, 2];
 pub const SERVER: [u8; 4] = [10, 2, 0, 9];
@@ -50,6 +53,41 @@ pub fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), segment: &Segment) -> Vec<u
     let check = pseudo(from.0, to.0, 6, &payload).to_be_bytes();
     payload[16..18].copy_from_slice(&check);
     ipv4(from.0, to.0, 6, &payload)
+}
+
+/// An IPv6 datagram.
+pub fn ipv6(source: [u8; 16], destination: [u8; 16], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], protocol, 64];
+    packet.extend(source.iter().chain(&destination));
+    packet.extend(payload);
+    packet
+}
+
+/// A TCP segment without options that carries `data`, over either family.
+pub fn tcp_with(from: SocketAddr, to: SocketAddr, segment: &Segment, data: &[u8]) -> Vec<u8> {
+    let mut payload = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    payload.extend(segment.seq.to_be_bytes());
+    payload.extend(segment.ack.to_be_bytes());
+    payload.extend([5 << 4, segment.flags]);
+    payload.extend(segment.window.to_be_bytes());
+    payload.extend([0; 4]);
+    payload.extend(data);
+    let length = u16::try_from(payload.len()).unwrap();
+    let sum = Sum::new().add_u16(6).add_u16(length);
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let check = sum.octets(&from.octets()).octets(&to.octets()).octets(&payload).finish();
+            payload[16..18].copy_from_slice(&check.to_be_bytes());
+            ipv4(from.octets(), to.octets(), 6, &payload)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let check = sum.octets(&from.octets()).octets(&to.octets()).octets(&payload).finish();
+            payload[16..18].copy_from_slice(&check.to_be_bytes());
+            ipv6(from.octets(), to.octets(), 6, &payload)
+        }
+        mixed => unreachable!("{mixed:?}"),
+    }
 }
 
 /// A UDP datagram.

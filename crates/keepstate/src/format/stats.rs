@@ -14,6 +14,10 @@ pub fn stats(counters: &Counters) -> String {
         search_restart,
         clash_resolve,
         chaintoolong,
+        // conntrack -S does not show those of expectations.
+        expect_new: _,
+        expect_create: _,
+        expect_delete: _,
     } = counters;
     format!(
         "cpu=0   \tfound={found} invalid={invalid} insert={insert} insert_failed={insert_failed} drop={drop} early_drop={early_drop} \

@@ -1,0 +1,123 @@
+//! Masters and their children: a connection that announced another, and the one that came.
+//!
+//! A first packet that an expectation matches begins a child: it is RELATED until answered, takes its master's mark, and counts as a use of its
+//! master as long as it lives. A master takes its expectations with it when it ends; its children live on and keep its name.
+use crate::expectation::Expected;
+use crate::extras::Extra;
+use crate::table::record::{Hot, Kind};
+use crate::table::{Probe, Reference};
+use crate::time::Clock;
+use crate::{Direction, Engine, Helper, Instant, Status, Tuple, Unconfirmed};
+use alloc::string::String;
+use hashbrown::HashMap;
+
+/// A child's master, as the child remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Master {
+    slot: u32,
+    /// Which life of the slot: a later connection in the same place is nobody's master.
+    life: u32,
+    /// Its original tuple, which outlives it.
+    pub(crate) tuple: Tuple,
+    mark: u32,
+}
+
+impl Engine {
+    /// The master that expects a connection which begins with `probe`'s tuple. The expectation is used up.
+    #[inline]
+    pub(crate) fn expecting(&mut self, probe: &Probe, now: Instant) -> Option<Master> {
+        // Most engines expect nothing most of the time.
+        if self.expectations.is_empty() { None } else { self.fulfil(probe, now) }
+    }
+
+    #[cold]
+    fn fulfil(&mut self, probe: &Probe, now: Instant) -> Option<Master> {
+        let before = self.expectations.len();
+        let Expected { master, .. } = self.expectations.find(&probe.key.tuple(), probe.zone.id, now)?;
+        self.counters.expect_new += 1;
+        self.counters.expect_delete += (before - self.expectations.len()) as u64;
+        let hot = self.table.records.hot(master.slot)?;
+        if hot.expired(now.tick()) {
+            // It was over before this packet, though nobody has noticed yet.
+            self.destroy(master.slot, now);
+            return None;
+        }
+        let cold = self.table.records.cold(master.slot)?;
+        let tuple = self.table.records.key(Reference::new(master.slot, Direction::Original))?.tuple();
+        Some(Master { slot: master.slot, life: cold.life, tuple, mark: cold.mark })
+    }
+
+    /// A child was entered: a master that still stands has one use more.
+    pub(crate) fn add_child(&mut self, master: &Master) {
+        if self.stands(master) {
+            self.extras.make(master.slot).children += 1;
+        }
+    }
+
+    /// What a connection leaves behind outside the table when it ends.
+    #[cold]
+    pub(crate) fn part(&mut self, slot: u32) {
+        let Some(extra) = self.extras.remove(slot) else { return };
+        if extra.listener.is_some() {
+            let over = self.expectations.remove_master(self.handle_of(slot));
+            self.counters.expect_delete += over.len() as u64;
+        }
+        if let Some(master) = extra.master.filter(|master| self.stands(master)) {
+            let children = &mut self.extras.make(master.slot).children;
+            *children = children.saturating_sub(1);
+        }
+    }
+
+    /// Part of [`Engine::check`].
+    pub(crate) fn check_masters(&self) -> Result<(), String> {
+        self.expectations.check()?;
+        for expected in self.expectations.iter() {
+            let slot = expected.master.slot;
+            let same = self.table.records.hot(slot).is_some_and(Hot::living) && self.handle_of(slot) == expected.master;
+            if !same || self.extras.of(slot).is_none_or(|extra| extra.listener.is_none()) {
+                return Err(alloc::format!("expected by nobody: {expected:?}"));
+            }
+        }
+        let mut children = HashMap::<u32, u32>::new();
+        for (slot, extra) in self.extras.iter() {
+            if !self.table.records.hot(slot).is_some_and(|hot| hot.living() && hot.kind.is(Kind::EXTRAS)) {
+                return Err(alloc::format!("slot {slot} is gone, or does not know of {extra:?}"));
+            }
+            if let Some(master) = extra.master.filter(|master| self.stands(master)) {
+                *children.entry(master.slot).or_default() += 1;
+            }
+        }
+        let wrong = |(slot, extra): &(u32, &Extra)| extra.children != children.get(slot).copied().unwrap_or(0);
+        let wrong = self.extras.iter().find(wrong);
+        wrong.map_or(Ok(()), |(slot, extra)| Err(alloc::format!("not the children of slot {slot}: {extra:?}")))
+    }
+
+    /// Does a child's master still live?
+    pub(crate) fn stands(&self, master: &Master) -> bool {
+        let records = &self.table.records;
+        let same = records.cold(master.slot).is_some_and(|cold| cold.life == master.life);
+        same && records.hot(master.slot).is_some_and(|hot| hot.living() && hot.kind.is(Kind::EXTRAS))
+    }
+}
+
+impl Engine {
+    /// The helper that [`Engine::help`] promised to such connections.
+    #[inline]
+    pub(crate) fn give_helper(&self, fresh: &mut Unconfirmed) {
+        let to = |(protocol, port, _): &&(u8, u16, Helper)| {
+            (*protocol, *port) == (fresh.original.protocol, fresh.original.keys as u16)
+        };
+        if let Some((_, _, helper)) = self.helped.iter().find(to) {
+            fresh.attach_helper(*helper);
+        }
+    }
+}
+
+impl Unconfirmed {
+    /// Makes it the child of `master`.
+    pub(crate) fn adopt(&mut self, master: Master) {
+        self.status |= Status::EXPECTED;
+        self.mark = master.mark;
+        self.master = Some(master);
+    }
+}
