@@ -20,7 +20,6 @@ use crate::table::key::HashKeys;
 use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
 use crate::track::{Identity, is_own_icmp};
-use crate::tuple::protocol;
 use crate::{
     Counters, Direction, Entry, Event, EventMask, Expectation, Helper, Info, Instant, Knob, KnobError, Knobs, Outcome,
     Passage, Why, Zone,
@@ -42,8 +41,6 @@ pub struct Handle {
 #[derive(Clone, Copy)]
 pub struct Secret(pub [u8; 16]);
 
-/// Packets whose memory is fetched together.
-const BATCH: usize = 32;
 /// Blocks of sixteen records that one [`Engine::poll`] looks at.
 const LOOKS_A_POLL: usize = 4096;
 /// Splits that one [`Engine::poll`] does for a growing index.
@@ -90,87 +87,17 @@ impl Engine {
         }
     }
 
-    /// Tracks one packet and confirms its connection at once: for who has no rules.
-    ///
-    /// ```
-    /// use keepstate_engine::{Engine, Info, Instant, Knobs, Secret, Zone};
-    /// use keepstate_wire::Packet;
-    /// // An echo request from 10.1.0.2 to 10.2.0.9.
-    /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
-    /// let mut engine = Engine::new(Knobs::default(), Secret([7; 16]), Instant(0));
-    /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
-    /// assert_eq!(outcome.info, Info::New);
-    /// assert_eq!(engine.count(), 1);
-    /// ```
-    #[inline]
-    pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
-        let (identity, probe) = self.identify(packet, zone);
-        match self.handle_shortly(packet, identity, &probe, now) {
-            Some(outcome) => outcome,
-            None => self.handle_at_length(packet, identity, &probe, now),
-        }
-    }
-
-    /// As [`Engine::handle`] in the default zone for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
-    /// `outcomes` is cleared first.
-    pub fn handle_batch(&mut self, packets: &[Packet<'_>], now: Instant, outcomes: &mut Vec<Outcome>) {
-        outcomes.clear();
-        outcomes.reserve(packets.len());
-        for packets in packets.chunks(BATCH) {
-            let mut known: [(Identity, Probe); BATCH] = core::array::from_fn(|at| match packets.get(at) {
-                Some(packet) => self.identify(packet, Zone::default()),
-                None => (Identity::About, Probe::NONE),
-            });
-            let known = &mut known[..packets.len()];
-            for (_, probe) in known.iter() {
-                self.table.prefetch_bucket(probe);
-            }
-            for (_, probe) in known.iter_mut() {
-                self.table.prefetch_record(probe);
-            }
-            for (packet, (identity, probe)) in packets.iter().zip(known.iter()) {
-                // Two pushes: one place for both results would be memory that is written in parts and read whole.
-                match self.handle_shortly(packet, *identity, probe, now) {
-                    Some(outcome) => outcomes.push(outcome),
-                    None => outcomes.push(self.handle_at_length(packet, *identity, probe, now)),
-                }
-            }
-        }
-    }
-
-    /// The short way, if the packet's connection is known and it is an ordinary segment.
-    #[inline(always)]
-    fn handle_shortly(
-        &mut self,
-        packet: &Packet<'_>,
-        identity: Identity,
-        probe: &Probe,
-        now: Instant,
-    ) -> Option<Outcome> {
-        if identity != Identity::Tuple || packet.protocol() != protocol::TCP {
-            return None;
-        }
-        let reference = self.table.find(probe)?;
-        self.follow_established(packet, reference, now.tick())
-    }
-
-    #[inline(never)]
-    fn handle_at_length(&mut self, packet: &Packet<'_>, identity: Identity, probe: &Probe, now: Instant) -> Outcome {
-        let passage = self.pass(packet, identity, probe, now);
-        self.confirm(passage, now)
-    }
-
     /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the passage when a rule dropped the packet.
     #[inline]
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Passage {
-        let (identity, probe) = self.identify(packet, zone);
-        // An ICMP error is looked up in the zone of its packet.
-        self.pass(packet, identity, &Probe { zone, ..probe }, now)
+        let (identity, key) = self.identify(packet);
+        let probe = self.table.probe(key, zone);
+        self.pass(packet, identity, &probe, now)
     }
 
     /// Known connection, or a new one; again if an old one had to go first.
     #[inline(never)]
-    fn pass(&mut self, packet: &Packet<'_>, identity: Identity, probe: &Probe, now: Instant) -> Passage {
+    pub(crate) fn pass(&mut self, packet: &Packet<'_>, identity: Identity, probe: &Probe, now: Instant) -> Passage {
         match identity {
             Identity::Tuple => (),
             Identity::About => {

@@ -15,6 +15,7 @@ mod expectation;
 mod expire;
 mod extras;
 mod full;
+mod handle;
 mod helper;
 mod knob;
 mod log;

@@ -10,11 +10,10 @@ use crate::time::Clock;
 use crate::tuple::protocol;
 use crate::{
     Direction, Engine, EventKind, Handle, Info, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Verdict, Why,
-    Zone,
 };
 use keepstate_wire::{Family, Packet, Refusal, gre, icmp, sctp, tcp::Segment, udp};
 
-/// Whose packet is it? Said without a look at the table. A few octets, kept apart from the [`Probe`] it goes with: an enum of both is written in
+/// Whose packet is it? Said without a look at the table. A few octets, kept apart from the [`Key`] it goes with: an enum of both is written in
 /// pieces and read whole, which stalls the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
@@ -28,28 +27,29 @@ pub(crate) enum Identity {
     Untracked(Why),
 }
 
+impl Identity {
+    const fn refused(refusal: Refusal) -> Identity {
+        Identity::Invalid(Why::Refused(refusal))
+    }
+}
+
 impl Engine {
-    /// The tuple of a packet, ready to be looked up.
+    /// The tuple of a packet, packed for the lookup; it means nothing but with [`Identity::Tuple`].
     #[inline(always)]
-    pub(crate) fn identify(&self, packet: &Packet<'_>, zone: Zone) -> (Identity, Probe) {
-        if packet.fragment().is_some() {
-            return (Identity::Invalid(Why::Fragment), Probe::NONE);
-        }
+    pub(crate) fn identify(&self, packet: &Packet<'_>) -> (Identity, Key) {
         let keys = match packet.protocol() {
-            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => ports(packet.transport()),
-            protocol::ICMP | protocol::ICMPV6 => match self.classify_icmp(packet) {
-                Ok(keys) => Ok(keys),
-                Err(identity) => return (identity, Probe { zone, ..Probe::NONE }),
-            },
-            protocol::GRE => gre_key(packet.transport()),
+            _ if packet.fragment().is_some() => Err(Identity::Invalid(Why::Fragment)),
+            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => {
+                ports(packet.transport()).map_err(Identity::refused)
+            }
+            protocol::ICMP | protocol::ICMPV6 => self.classify_icmp(packet),
+            protocol::GRE => gre_key(packet.transport()).map_err(Identity::refused),
             _ => Ok(0),
         };
+        let key = |keys| Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
         match keys {
-            Ok(keys) => {
-                let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-                (Identity::Tuple, self.table.probe(key, zone))
-            }
-            Err(refusal) => (Identity::Invalid(Why::Refused(refusal)), Probe::NONE),
+            Ok(keys) => (Identity::Tuple, key(keys)),
+            Err(identity) => (identity, key(0)),
         }
     }
 
@@ -72,39 +72,6 @@ impl Engine {
         let keys = icmp_keys(&message);
         let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
         if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpUnpaired)) }
-    }
-
-    /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
-    /// was changed, and [`Engine::follow`] says what becomes of it.
-    #[inline(always)]
-    pub(crate) fn follow_established(
-        &mut self,
-        packet: &Packet<'_>,
-        reference: Reference,
-        tick: u32,
-    ) -> Option<Outcome> {
-        const OPEN: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
-        let (slot, direction) = (reference.slot(), reference.direction());
-        let hot = self.table.records.hot_mut(slot)?;
-        let open = hot.status & (OPEN | Status::FIXED_TIMEOUT.0 | Status::HELPER.0) == OPEN;
-        if !open || hot.expired(tick) {
-            return None;
-        }
-        let segment = segment(packet, &self.knobs).ok()?;
-        let knobs = (&self.pace, &self.knobs);
-        let timeout = Tcp::of(hot).advance_established(&segment, direction, knobs, self.secret)?;
-        let deadline = tick.wrapping_add(timeout);
-        let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
-        hot.deadline = deadline;
-        let handle = Handle { slot, stamp: hot.stamp(self.secret.0) };
-        let counted = hot.kind.is(Kind::COUNTED);
-        if earlier {
-            self.table.lower_deadline(slot, deadline);
-        }
-        if counted {
-            count(&mut self.table.records, slot, direction, packet);
-        }
-        Some(Outcome::of(Info::Established, direction, handle))
     }
 
     /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
@@ -343,7 +310,7 @@ pub(crate) fn is_own_icmp(packet: &Packet<'_>) -> bool {
 }
 
 /// Counts a packet, if its connection counts.
-fn count(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
+pub(crate) fn count(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
     let counted = records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::COUNTED));
     if let (true, Some(counts)) = (counted, records.counts_mut(slot)) {
         let at = direction as usize * 2;
@@ -354,7 +321,7 @@ fn count(records: &mut Records, slot: u32, direction: Direction, packet: &Packet
 
 /// The segment in a packet, if Linux would call it well-formed.
 #[inline(always)]
-fn segment<'a>(packet: &Packet<'a>, knobs: &crate::Knobs) -> Result<Segment<'a>, Why> {
+pub(crate) fn segment<'a>(packet: &Packet<'a>, knobs: &crate::Knobs) -> Result<Segment<'a>, Why> {
     let segment = Segment::parse(packet.transport(), packet.transport_len()).map_err(Why::Refused)?;
     if knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
         return Err(Why::Checksum);

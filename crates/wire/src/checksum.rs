@@ -20,6 +20,14 @@ impl Sum {
         Sum(word)
     }
 
+    /// Adds twenty octets: a plain header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn octets_20(self, octets: &[u8; 20]) -> Self {
+        let (words, _) = octets.as_chunks::<4>();
+        self.add_word(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
+    }
+
     /// Adds octets; an odd last one counts as if a zero followed it.
     #[inline(always)]
     #[must_use]

@@ -289,7 +289,9 @@ impl<'a> Packet<'a> {
             let Some(addresses) = self.bytes.get(12..20).and_then(<[u8]>::first_chunk) else { return true };
             let length = self.total_len.saturating_sub(self.transport_at);
             let sum = Sum::of_word(u64::from_ne_bytes(*addresses)).add_u32(length + u32::from(protocol::TCP));
-            return transport.len() < 20 || sum.octets(transport).holds();
+            let Some((header, rest)) = transport.split_first_chunk::<20>() else { return true };
+            let sum = sum.octets_20(header);
+            return if rest.is_empty() { sum } else { sum.octets(rest) }.holds();
         }
         self.other_transport_checksum_ok()
     }

@@ -135,6 +135,14 @@ impl Index {
         }
     }
 
+    /// The first reference whose fingerprint fits, of the bucket itself: an overflow bucket is not looked at.
+    #[inline(always)]
+    pub(crate) fn first(&self, hash: u64) -> Option<Reference> {
+        let bucket = self.buckets.find(self.home(hash))?;
+        let fits = bucket.matches(fingerprint(hash));
+        bucket.references.get(fits.trailing_zeros() as usize).copied().map(Reference)
+    }
+
     /// Calls `try_reference` with each reference whose fingerprint fits, until it answers.
     #[inline(always)]
     pub(crate) fn search<T>(&self, hash: u64, mut try_reference: impl FnMut(Reference) -> Option<T>) -> Option<T> {

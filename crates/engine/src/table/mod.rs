@@ -64,17 +64,6 @@ pub(crate) struct Probe {
     pub(crate) answer_hash: u64,
 }
 
-impl Probe {
-    /// Where there is nothing to look up.
-    pub(crate) const NONE: Probe = Probe {
-        key: Key { addresses: key::Addresses::V4(0), keys: 0, protocol: 0 },
-        zone: Zone { id: 0, direction: ZoneDirection::Both },
-        hash: 0,
-        likely: None,
-        answer_hash: 0,
-    };
-}
-
 impl Table {
     /// A table whose index is sized for `connections`.
     pub(crate) fn new(keys: HashKeys, connections: usize) -> Self {
@@ -95,34 +84,35 @@ impl Table {
         self.index.want(Index::buckets_for(connections));
     }
 
+    /// The hash of a packet's key.
+    #[inline(always)]
+    pub(crate) fn hash(&self, key: &Key, zone: Zone) -> u64 {
+        key.hash(zone.of(Direction::Original), &self.keys)
+    }
+
     #[inline(always)]
     pub(crate) fn probe(&self, key: Key, zone: Zone) -> Probe {
-        Probe { key, zone, hash: key.hash(zone.of(Direction::Original), &self.keys), likely: None, answer_hash: 0 }
+        Probe { key, zone, hash: self.hash(&key, zone), likely: None, answer_hash: 0 }
     }
 
     /// First stage of a batched lookup: fetch the bucket.
     #[inline(always)]
-    pub(crate) fn prefetch_bucket(&self, probe: &Probe) {
-        self.index.prefetch(probe.hash);
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
-    /// Second stage: fetch the record that the bucket's first fitting fingerprint names, and remember it as the likely one.
+    /// Second stage: what the bucket's first fitting fingerprint names. Most likely it is the one.
     #[inline(always)]
-    pub(crate) fn prefetch_record(&self, probe: &mut Probe) {
-        probe.likely = self.index.search(probe.hash, Some);
-        match probe.likely {
-            Some(reference) => self.records.prefetch(reference, &probe.key),
-            None => self.prefetch_answer(probe),
-        }
+    pub(crate) fn likely(&self, hash: u64) -> Option<Reference> {
+        self.index.first(hash)
     }
 
-    /// The packet begins a connection, it seems: its answer will be entered too.
-    #[inline(never)]
-    fn prefetch_answer(&self, probe: &mut Probe) {
-        if let Some(answer) = probe.key.invert() {
-            probe.answer_hash = answer.hash(probe.zone.of(Direction::Reply), &self.keys);
-            self.index.prefetch(probe.answer_hash);
-        }
+    /// Second stage for what is not in the table: fetch the bucket where the answer will be entered. Its hash, or 0 if there is none.
+    pub(crate) fn prefetch_answer(&self, key: &Key, zone: Zone) -> u64 {
+        let Some(answer) = key.invert() else { return 0 };
+        let hash = answer.hash(zone.of(Direction::Reply), &self.keys);
+        self.index.prefetch(hash);
+        hash
     }
 
     /// Finds the connection whose tuple `probe` is, in either direction.

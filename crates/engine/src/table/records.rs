@@ -6,6 +6,7 @@ use super::processor;
 use super::record::{Cold, Hot, Kind, Placed, Wide};
 use super::{Counts, Record};
 use crate::{Direction, Zone};
+use keepstate_wire::Family;
 
 /// Slots of one family come in runs of this many: 2 MiB of hot records.
 pub(crate) const RUN: usize = 1 << 15;
@@ -88,14 +89,14 @@ impl Records {
         self.slots
     }
 
-    /// Begins to fetch what a packet with `key` will read of `reference`.
+    /// Begins to fetch what a packet will read of `reference`.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, reference: Reference, key: &Key) {
+    pub(crate) fn prefetch(&self, reference: Reference, family: Family) {
         let slot = reference.slot() as usize;
         if let Some(hot) = self.hot.find(slot) {
             processor::prefetch(hot);
         }
-        if let (Addresses::V6(_), Some(wide)) = (key.addresses, self.wide.find(slot)) {
+        if let (Family::V6, Some(wide)) = (family, self.wide.find(slot)) {
             processor::prefetch(wide);
         }
     }

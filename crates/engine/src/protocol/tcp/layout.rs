@@ -27,7 +27,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    const fn place(self) -> (usize, u8) {
+    pub(super) const fn place(self) -> (usize, u8) {
         match self {
             Mark::LastWasReply => (0, 0x40),
             Mark::ZeroWindow => (0, 0x80),

@@ -1,7 +1,7 @@
 //! The short way for the segments that nearly all are: an ACK, perhaps with data, of an established and assured connection, inside the window,
 //! both sides known, no SACK blocks to read.
 //!
-//! It does what [`Tcp::advance`] would do, without a branch where a value will do; a property test holds the two equal. It takes a segment whole or
+//! It does what [`Tcp::advance`] would do, with as few instructions as we could; a property test holds the two equal. It takes a segment whole or
 //! not at all: where it will not, nothing was changed.
 #[cfg(test)]
 mod tests;
@@ -43,60 +43,74 @@ impl Tcp {
         secret: (u64, u64),
     ) -> Option<u32> {
         const CLASS: u8 = Flags::SYN | Flags::FIN | Flags::RST | Flags::ACK;
-        const ESTABLISHED: u8 = TcpState::Established as u8;
         let (own, peer) = (direction as usize, direction.opposite() as usize);
         let (sender, receiver) = (self.windows.sides[own], self.windows.sides[peer]);
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
         // An IP datagram has at most 65,535 octets: wire refuses jumbograms.
         let end = seq.plus(segment.data_len as u32);
-        let belongs = (self.state & 0xf == ESTABLISHED)
-            & (segment.flags.0 & CLASS == Flags::ACK)
-            & (sender.max_window != 0)
-            & (receiver.max_window != 0)
-            & seq.before(sender.max_end.plus(1))
-            & ack.before(receiver.end.plus(1))
-            & end.after(sender.end.minus(receiver.max_window).minus(1))
-            & ack.after(oldest_ack(&sender, &receiver));
-        let sacks = self.has(direction.opposite(), side_flag::SACK_PERMITTED) && !has_only_timestamps(segment.options);
-        if !belongs || sacks {
+        let belongs = self.state & 0xf == ESTABLISHED
+            && segment.flags.0 & CLASS == Flags::ACK
+            && sender.max_window != 0
+            && receiver.max_window != 0
+            && seq.before(sender.max_end.plus(1))
+            && ack.before(receiver.end.plus(1))
+            && end.after(sender.end.minus(receiver.max_window).minus(1))
+            && ack.after(oldest_ack(&sender, &receiver));
+        if !belongs || self.flags[peer] & side_flag::SACK_PERMITTED != 0 && !has_only_timestamps(segment.options) {
             return None;
         }
 
         let window = u32::from(segment.window) << self.scale(direction);
         let fresh = end.after(sender.end);
-        let newer = (self.flags[own] & side_flag::ACK_KNOWN == 0) | ack.after(sender.max_ack);
-        let beyond = if end.after(sender.max_end) { end.since(sender.max_end) } else { 0 };
+        let newer = self.flags[own] & side_flag::ACK_KNOWN == 0 || ack.after(sender.max_ack);
         let permitted = ack.plus(window);
-        // A window of zero may be probed by one octet.
-        let probed = permitted.plus(u32::from(window == 0));
         let sides = &mut self.windows.sides;
         sides[own].end = if fresh { end } else { sender.end };
         sides[own].max_window = sender.max_window.max(window);
         sides[own].max_ack = if newer { ack } else { sender.max_ack };
-        sides[peer].max_window = receiver.max_window.wrapping_add(beyond);
-        sides[peer].max_end = if permitted.after(receiver.max_end.minus(1)) { probed } else { receiver.max_end };
+        if end.after(sender.max_end) {
+            sides[peer].max_window = receiver.max_window.wrapping_add(end.since(sender.max_end));
+        }
+        if permitted.after(receiver.max_end.minus(1)) {
+            // A window of zero may be probed by one octet.
+            sides[peer].max_end = permitted.plus(u32::from(window == 0));
+        }
 
         let tag = fold(segment, secret);
-        let again =
-            (self.last_direction() == direction) & (self.windows.last_end == end) & (self.windows.last_tag == tag);
-        self.retrans = if again { self.retrans.wrapping_add(1) } else { 0 };
-        (self.windows.last_end, self.windows.last_tag) = (end, tag);
-        let zero_window = if again { self.is(Mark::ZeroWindow) } else { segment.window == 0 };
-
-        let all_acknowledged = ack == receiver.end;
-        self.flags[own] |= side_flag::ACK_KNOWN | if fresh { side_flag::UNACKNOWLEDGED } else { 0 };
-        self.flags[peer] &= if all_acknowledged { !side_flag::UNACKNOWLEDGED } else { !0 };
-        self.mark(Mark::LastWasReply, direction == Direction::Reply);
-        self.mark(Mark::ZeroWindow, zero_window);
+        let mut zero_window = segment.window == 0;
+        if self.windows.last_end == end && self.windows.last_tag == tag && self.last_direction() == direction {
+            self.retrans = self.retrans.wrapping_add(1);
+            zero_window = self.is(Mark::ZeroWindow);
+        } else {
+            self.retrans = 0;
+            (self.windows.last_end, self.windows.last_tag) = (end, tag);
+        }
         self.state = ESTABLISHED | (Class::Ack as u8) << 4;
+        let unacknowledged = self.turn(direction, fresh, ack == receiver.end, zero_window);
 
-        if (u32::from(self.retrans) >= pace.max_retrans) | zero_window {
+        if u32::from(self.retrans) >= pace.max_retrans || zero_window {
             return Some(super::super::ticks(self.timeout(Class::Ack, knobs)));
         }
-        let unacknowledged = (self.flags[0] | self.flags[1]) & side_flag::UNACKNOWLEDGED != 0;
         Some(if unacknowledged { pace.unacknowledged } else { pace.established })
     }
+
+    /// Both octets of flags at once: what the segment changes, and whether data of either side is now unacknowledged.
+    #[inline(always)]
+    fn turn(&mut self, direction: Direction, fresh: bool, all_acknowledged: bool, zero_window: bool) -> bool {
+        const UNACKNOWLEDGED: u16 = side_flag::UNACKNOWLEDGED as u16;
+        let marks = u16::from(Mark::LastWasReply.place().1) | u16::from(Mark::ZeroWindow.place().1);
+        let own = direction as u32 * 8;
+        let mut flags = u16::from_le_bytes(self.flags) & !marks;
+        flags |= (u16::from(side_flag::ACK_KNOWN) | u16::from(fresh) * UNACKNOWLEDGED) << own;
+        flags &= !(u16::from(all_acknowledged) * UNACKNOWLEDGED << (8 - own));
+        flags |= u16::from(direction == Direction::Reply) * u16::from(Mark::LastWasReply.place().1);
+        flags |= u16::from(zero_window) * u16::from(Mark::ZeroWindow.place().1);
+        self.flags = flags.to_le_bytes();
+        flags & (UNACKNOWLEDGED | UNACKNOWLEDGED << 8) != 0
+    }
 }
+
+const ESTABLISHED: u8 = TcpState::Established as u8;
 
 /// No options, or what nearly every segment carries: two of padding, then timestamps (RFC 7323, appendix A).
 #[inline(always)]
