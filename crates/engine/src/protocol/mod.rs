@@ -2,7 +2,6 @@
 //!
 //! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]); it is opened by a first packet and
 //! advanced by every packet, and knows nothing of tables. What it decides is a [`Ruling`].
-#[allow(dead_code, reason = "the engine does not call it yet")]
 pub(crate) mod sctp;
 pub(crate) mod stateless;
 pub(crate) mod tcp;
