@@ -3,12 +3,12 @@
 //! ```text
 //! handle = track, then confirm
 //!   track     identify (a tuple, or why not) ▶ find ─ known ▶ its protocol rules ▶ apply
-//!                                                  └ none  ▶ begin: Unconfirmed, owned by the passage
-//!   confirm   Unconfirmed is moved into the table, both directions or neither
+//!                                                  └ none  ▶ expected? ▶ begin: Unconfirmed, owned by the passage
+//!   confirm   Unconfirmed is moved into the table, both directions or neither; a helper hears what its connection says
 //! poll      what has expired leaves the table; the index grows a step
 //! ```
 //! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet: it reports, except where Linux itself drops
-//! (the table is full; a clash).
+//! (the table is full; a clash; an announcement that a helper cannot read or keep).
 use crate::event::Queue;
 use crate::expectation::Expectations;
 use crate::extras::Extras;

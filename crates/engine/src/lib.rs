@@ -1,7 +1,8 @@
 //! Connection tracking, faithful to Linux packet for packet; bytes and `now` in, outcome out.
 //!
 //! The story is in [`Engine`]: a packet is looked up by its tuple, judged by its protocol, and confirmed into the table, where the
-//! connection stands twice, by its original and by its reply tuple. There is no clock, no randomness and no IO in this crate.
+//! connection stands twice, by its original and by its reply tuple. A [`Helper`] hears what a control channel announces; what is announced is
+//! an [`Expectation`], and what then comes is RELATED. There is no clock, no randomness and no IO in this crate.
 #![no_std]
 
 extern crate alloc;

@@ -108,7 +108,7 @@ impl Engine {
                     };
                     let ruling = Tcp::of(hot).advance(&segment, direction, &context, &mut noted);
                     // Only a segment that is let pass without a change is ever noted.
-                    if matches!(ruling, Ruling::Quiet(_)) && noted.is_some() {
+                    if matches!(ruling, Ruling::Quiet { .. }) && noted.is_some() {
                         hot.kind.set(Kind::EXTRAS);
                         self.extras.make(slot).noted = noted;
                     }
@@ -174,14 +174,15 @@ impl Engine {
         let (slot, direction) = (reference.slot(), reference.direction());
         match ruling {
             Ruling::Pass { .. } => Some(outcome),
-            Ruling::Quiet(why) => {
+            Ruling::Quiet { why, changed } => {
                 why.into_iter().for_each(|why| self.note(why));
                 let hot = self.table.records.hot_mut(slot)?;
-                if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
+                let answered = direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0;
+                if answered {
                     hot.status |= Status::SEEN_REPLY.0;
-                    if self.reports(EventKind::Update) {
-                        self.report_update(slot, false, now);
-                    }
+                }
+                if (answered || changed) && self.reports(EventKind::Update) {
+                    self.report_update(slot, changed, now);
                 }
                 Some(Outcome { why, ..outcome })
             }
@@ -272,7 +273,7 @@ impl Engine {
         let (timeout, counted) = match ruling {
             Ruling::Pass { timeout, .. } => (timeout, true),
             Ruling::Invalid { why, .. } => return Err(why),
-            Ruling::Quiet(_) | Ruling::Reopen | Ruling::End => (0, false),
+            Ruling::Quiet { .. } | Ruling::Reopen | Ruling::End => (0, false),
         };
         Ok(Unconfirmed {
             original: probe.key,

@@ -8,6 +8,7 @@
 
 mod engine;
 mod forge;
+mod ftp;
 mod grammar;
 mod invariants;
 mod pcap_reader;
@@ -18,6 +19,7 @@ mod tcp_options;
 mod wire;
 
 pub use engine::{Told, engine, tell};
+pub use ftp::{converse, ftp};
 pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use script::{Dice, Script};
@@ -29,5 +31,11 @@ pub use wire::wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] =
-    &[("engine", engine), ("reassembly", reassembly), ("sysctl", sysctl), ("tcp_options", tcp_options), ("wire", wire)];
+pub const TARGETS: &[Target] = &[
+    ("engine", engine),
+    ("ftp", ftp),
+    ("reassembly", reassembly),
+    ("sysctl", sysctl),
+    ("tcp_options", tcp_options),
+    ("wire", wire),
+];

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
 
-use keepstate_fuzz_bodies::{Dice, TARGETS, tell};
+use keepstate_fuzz_bodies::{Dice, TARGETS, converse, tell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,20 @@ fn the_stories_get_somewhere() {
     }
     for name in REACHED {
         assert!(seen.contains(name), "no story reached {name}: {seen:?}");
+    }
+}
+
+/// The same of control conversations, which start from the corpus: octets alone seldom make a command.
+#[test]
+fn the_conversations_get_somewhere() {
+    let mut seen = BTreeSet::new();
+    for (_, input) in corpus("ftp") {
+        let engine = converse(&input);
+        seen.extend(engine.reasons().filter(|(_, count)| *count > 0).map(|(why, _)| why.name()));
+        seen.extend((engine.counters().expect_new > 0).then_some("met"));
+    }
+    for name in ["met", "helper_partial", "expect_clash", "expect_full", "tcp_first"] {
+        assert!(seen.contains(name), "no conversation reached {name}: {seen:?}");
     }
 }
 

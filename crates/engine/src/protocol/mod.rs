@@ -26,7 +26,11 @@ pub(crate) enum Ruling {
         assured: bool,
     },
     /// It passes, but nothing is counted and no timeout moves.
-    Quiet(Option<Why>),
+    Quiet {
+        why: Option<Why>,
+        /// The protocol's state is another now, by an earlier chunk of the same packet.
+        changed: bool,
+    },
     /// Not part of this connection; perhaps the connection is not to last much longer.
     Invalid { why: Why, shorten_to: Option<u32> },
     /// A new life on an old tuple: forget this entry, look up again.
@@ -36,6 +40,10 @@ pub(crate) enum Ruling {
 }
 
 impl Ruling {
+    pub(crate) const fn quiet(why: Option<Why>) -> Ruling {
+        Ruling::Quiet { why, changed: false }
+    }
+
     pub(crate) const fn invalid(why: Why) -> Ruling {
         Ruling::Invalid { why, shorten_to: None }
     }

@@ -26,7 +26,7 @@ impl Sctp {
     pub(crate) fn rule(&self, step: Result<Step, Fault>, context: &Context<'_>) -> Ruling {
         match step {
             Err(fault) => Ruling::invalid(fault.into()),
-            Ok(Step { ignored: true, .. }) => Ruling::Quiet(None),
+            Ok(Step { ignored: true, changed, .. }) => Ruling::Quiet { why: None, changed },
             Ok(Step { changed, assured, .. }) => Ruling::Pass {
                 timeout: ticks(context.knobs[self.timeout()]),
                 changed,

@@ -184,7 +184,7 @@ impl Tcp {
         if !step.unchecked {
             match self.fit(segment, direction, class, context) {
                 Fit::Inside => (),
-                Fit::Ignore(why) => return Ruling::Quiet(Some(why)),
+                Fit::Ignore(why) => return Ruling::quiet(Some(why)),
                 Fit::Outside(why) => return self.outside(direction, class, why, context),
             }
         }
@@ -213,7 +213,7 @@ impl Tcp {
             }
             TcpState::TimeWait if self.is_challenge_ack(direction, class) => {
                 self.mark(Mark::Challenge, false);
-                Err(Ruling::Quiet(Some(Why::TcpChallengeAck)))
+                Err(Ruling::quiet(Some(Why::TcpChallengeAck)))
             }
             TcpState::SynSent2 => {
                 self.mark(Mark::Simultaneous, true);
@@ -357,7 +357,7 @@ impl Tcp {
             self.windows.last_tag = self.windows.last_tag & 0xffff_0000 | lower_fold(segment, context.secret);
         }
         *noted = Some(note);
-        Ruling::Quiet(Some(Why::TcpIgnored))
+        Ruling::quiet(Some(Why::TcpIgnored))
     }
 
     /// A FIN or RST outside the window, then the same from the other end: both are done, whatever we think.
@@ -413,7 +413,7 @@ impl Tcp {
             }
             if class == Class::Syn && old == TcpState::SynSent {
                 // Else who reuses a port could keep an unanswered entry for ever.
-                return Ruling::Quiet(None);
+                return Ruling::quiet(None);
             }
             if new == TcpState::Established {
                 // Picked up in the middle, seen one way only.
