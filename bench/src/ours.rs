@@ -20,6 +20,9 @@ pub struct Figures {
     pub parse: f64,
     pub known_batched: f64,
     pub known_single: f64,
+    /// A new connection while the table's memory is touched for the first time, and zeroed by the kernel.
+    pub new_first: f64,
+    /// A new connection in memory that others had before.
     pub new_batched: f64,
     pub new_single: f64,
     pub expiry: f64,
@@ -64,11 +67,10 @@ impl Sum {
 impl Workload {
     /// Measures all of it once.
     pub fn measure(self) -> Result<Figures> {
-        let (single, _) = self.filled(false)?;
-        let (batched, figures) = self.filled(true)?;
-        drop(single.1);
-        let mut bench = batched.1;
-        let mut figures = Figures { new_single: single.0, new_batched: batched.0, ..figures };
+        let resident = memory::resident();
+        let mut bench = self.empty()?;
+        let mut figures = Figures { new_first: bench.open(true)?.mean(), ..Figures::default() };
+        figures.bytes = memory::resident().saturating_sub(resident) as f64 / f64::from(self.connections);
         let before = memory::allocations();
         let sum = bench.rounds(true)?;
         figures.known_allocations = (memory::allocations() - before) as f64 / sum.packets as f64;
@@ -76,32 +78,22 @@ impl Workload {
         figures.parse = sum.mean_parsing();
         figures.known_single = bench.rounds(false)?.mean();
         figures.expiry = bench.expire()?;
+        let before = memory::allocations();
+        figures.new_batched = bench.open(true)?.mean();
+        figures.new_allocations = (memory::allocations() - before) as f64 / f64::from(self.connections);
+        bench.expire()?;
+        figures.new_single = bench.open(false)?.mean();
         Ok(figures)
     }
 
-    /// An engine with every connection established; nanoseconds a new one took. The first of two is given up before the second is made, so that
-    /// both find the same memory.
-    fn filled(self, batched: bool) -> Result<((f64, Bench), Figures)> {
-        let resident = memory::resident();
+    fn empty(self) -> Result<Bench> {
         let mut knobs = Knobs::default();
         knobs.set(Knob::Max, u64::from(u32::MAX))?;
         knobs.set(Knob::Buckets, u64::from(self.connections))?;
         let now = Instant::from_secs(1_000_000);
         let engine = Engine::new(knobs, Secret([5; 16]), now);
-        let mut bench =
-            Bench { work: self, engine, segments: [Segment::EMPTY; 32], outcomes: Vec::with_capacity(32), now };
-        let before = memory::allocations();
-        let new = bench.open(batched)?;
-        let mut figures = Figures {
-            new_allocations: (memory::allocations() - before) as f64 / f64::from(self.connections),
-            ..Figures::default()
-        };
-        figures.bytes = memory::resident().saturating_sub(resident) as f64 / f64::from(self.connections);
-        let mean = new.mean();
-        if !batched {
-            bench.engine = Engine::new(Knobs::default(), Secret([5; 16]), now);
-        }
-        Ok(((mean, bench), figures))
+        let segments = [Segment::EMPTY; BATCH as usize];
+        Ok(Bench { work: self, engine, segments, outcomes: Vec::with_capacity(BATCH as usize), now })
     }
 }
 
@@ -182,7 +174,8 @@ impl Bench {
     /// Lets all expire; nanoseconds a connection.
     fn expire(&mut self) -> Result<f64> {
         let count = self.engine.count();
-        let later = Instant(self.now.0 + 1_000_000 * 1_000_000_000);
+        self.now = Instant(self.now.0 + 1_000_000 * 1_000_000_000);
+        let later = self.now;
         let begun = Clock::now();
         while self.engine.next_wake(later).is_some_and(|wake| wake <= later) {
             self.engine.poll(later);

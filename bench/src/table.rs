@@ -32,13 +32,14 @@ impl Table {
             self.turns
         );
         println!(
-            "{:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "{:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
             "connections",
             "parse",
             "known",
             "single",
             "lookup",
             "new",
+            "first",
             "single",
             "insert",
             "expiry",
@@ -49,8 +50,8 @@ impl Table {
             "bytes/"
         );
         println!(
-            "{:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
-            "", "", "x32", "", "Linux", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
+            "{:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "", "", "x32", "", "Linux", "x32", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
         );
         for connections in &self.sizes {
             let turns = self.turns(*connections)?;
@@ -81,12 +82,13 @@ fn print(connections: u32, turns: &[Turn]) {
         median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect())
     };
     println!(
-        "{connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
+        "{connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
         ours(|f| f.parse),
         ours(|f| f.known_batched),
         ours(|f| f.known_single),
         theirs(|f| f.lookup),
         ours(|f| f.new_batched),
+        ours(|f| f.new_first),
         ours(|f| f.new_single),
         theirs(|f| f.insert),
         ours(|f| f.expiry),

@@ -1,4 +1,5 @@
 //! The second half of a packet's way: what it began is moved into the table, both directions or neither.
+use crate::extras::Extra;
 use crate::passage::Pending;
 use crate::table::record::{Hot, Kind};
 use crate::table::{Record, Reference};
@@ -12,14 +13,14 @@ impl Engine {
     pub fn confirm(&mut self, passage: Passage, now: Instant) -> Outcome {
         match passage.pending {
             Pending::Nothing => passage.outcome,
-            Pending::Begun(fresh) => self.enter(fresh, passage.outcome, now),
+            Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
             Pending::Said(saying) => self.hear(&saying, passage.outcome, now),
         }
     }
 
-    fn enter(&mut self, fresh: Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
-        if let Some(taken) = self.taken(&fresh) {
-            return self.clash(&fresh, taken, outcome);
+    fn enter(&mut self, fresh: &Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
+        if let Some(taken) = self.taken(fresh) {
+            return self.clash(fresh, taken, outcome);
         }
         let limit = self.knobs[Knob::Max] as usize;
         if limit != 0 && self.table.count() >= limit {
@@ -35,8 +36,8 @@ impl Engine {
         fresh.tracker.store(&mut hot);
         let bytes = fresh.counted.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
         let record = Record {
-            original: fresh.original,
-            reply: fresh.reply,
+            original: &fresh.original,
+            reply: &fresh.reply,
             zone: fresh.zone,
             mark: fresh.mark,
             hot,
@@ -52,7 +53,7 @@ impl Engine {
             return Outcome::dropped(Why::NoMemory);
         };
         if fresh.has_extras() {
-            self.put_extras(slot, &fresh);
+            self.put_extras(slot, fresh);
         }
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
@@ -64,9 +65,9 @@ impl Engine {
     /// What few connections have outside their record.
     #[cold]
     fn put_extras(&mut self, slot: u32, fresh: &Unconfirmed) {
-        let extra = self.extras.make(slot);
-        (extra.labels, extra.listener, extra.master) = (fresh.labels, fresh.listener, fresh.master);
-        if let Some(master) = &fresh.master {
+        let extra = fresh.extra.as_deref().copied().unwrap_or_default();
+        *self.extras.make(slot) = Extra { labels: fresh.labels, ..extra };
+        if let Some(master) = &extra.master {
             self.add_child(master);
         }
     }

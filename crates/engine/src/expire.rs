@@ -1,6 +1,6 @@
 //! The end of connections: they expire, or are removed for a reason, and leave nothing behind.
-use crate::table::Look;
 use crate::table::record::Kind;
+use crate::table::{BLOCK, Look};
 use crate::time::Clock;
 use crate::{Engine, Event, EventKind, Instant, Knob, ProtocolInfo};
 
@@ -11,15 +11,24 @@ impl Engine {
         let mut deadlines = self.table.lend_deadlines();
         deadlines.visit(tick, &mut budget, &mut |slots| {
             let mut earliest: Option<i32> = None;
+            // The buckets of all that go are fetched together.
+            let mut due = [(0, [0; 2]); BLOCK];
+            let mut length = 0;
             for slot in slots {
                 let slot = slot as u32;
                 let Some(hot) = self.table.records.hot(slot).filter(|hot| hot.living()) else { continue };
                 if hot.expired(tick) {
-                    self.destroy(slot, now);
+                    let hashes = self.table.hashes(slot);
+                    hashes.iter().for_each(|hash| self.table.prefetch_bucket(*hash));
+                    due[length] = (slot, hashes);
+                    length += 1;
                     continue;
                 }
                 let remaining = hot.deadline.wrapping_sub(tick) as i32;
                 earliest = Some(earliest.map_or(remaining, |least| least.min(remaining)));
+            }
+            for (slot, hashes) in &due[..length] {
+                self.destroy_hashed(*slot, *hashes, now);
             }
             Look { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)) }
         });
@@ -28,13 +37,17 @@ impl Engine {
 
     /// Takes a connection out of the table and says so.
     pub(crate) fn destroy(&mut self, slot: u32, now: Instant) {
+        self.destroy_hashed(slot, self.table.hashes(slot), now);
+    }
+
+    fn destroy_hashed(&mut self, slot: u32, hashes: [u64; 2], now: Instant) {
         if self.reports(EventKind::Destroy) {
             self.report(EventKind::Destroy, slot, now);
         }
         if self.table.records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::EXTRAS)) {
             self.part(slot);
         }
-        self.table.remove(slot);
+        self.table.remove(slot, hashes);
     }
 
     /// Does anybody want such events? The knob `nf_conntrack_events` can forbid them.

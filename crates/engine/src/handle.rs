@@ -1,7 +1,7 @@
 //! Tracking and confirming in one, for who has no rules: a packet at a time, or a batch whose memory is fetched ahead.
 //!
-//! A packet is read once for its [`Glimpse`]: the hash, and what of its key the hot part of a record holds. In a batch the glimpses of all come first,
-//! then the likely records of all are fetched, and only then is each packet tracked. A glimpse promises nothing: the record it names may have ended,
+//! A packet is read once for its [`Glimpse`]: the hash, and what of its key the hot part of a record holds. A batch is a pipeline of three
+//! stages, a few packets apart: bucket, record, tracking, so that memory is waited for while other packets are computed. A glimpse promises nothing: the record it names may have ended,
 //! or be another's, and is looked at again.
 use crate::protocol::Tcp;
 use crate::table::record::{Hot, Kind};
@@ -13,8 +13,10 @@ use crate::{Direction, Engine, Handle, Info, Instant, Outcome, Status, Zone};
 use alloc::vec::Vec;
 use keepstate_wire::{Family, Packet};
 
-/// Packets whose memory is fetched together.
-const BATCH: usize = 32;
+/// So many packets ahead of its turn a packet's record is fetched, and twice as many ahead the bucket that names it.
+const AHEAD: usize = 8;
+/// Glimpses kept: more than the packets under way, and a power of two.
+const RING: usize = 4 * AHEAD;
 
 /// What is known of a packet ahead of its turn.
 #[derive(Clone, Copy)]
@@ -63,24 +65,32 @@ impl Engine {
         outcomes.clear();
         outcomes.reserve(packets.len());
         let zone = Zone::default();
-        for packets in packets.chunks(BATCH) {
-            let mut glimpses = [Glimpse::NONE; BATCH];
-            for (packet, glimpse) in packets.iter().zip(&mut glimpses) {
+        let mut glimpses = [Glimpse::NONE; RING];
+        for turn in 0..packets.len() + 2 * AHEAD {
+            if let Some(packet) = packets.get(turn) {
+                let glimpse = &mut glimpses[turn % RING];
                 *glimpse = self.glimpse(packet, zone);
                 self.table.prefetch_bucket(glimpse.hash);
             }
-            for (packet, glimpse) in packets.iter().zip(&mut glimpses) {
+            let second = turn.wrapping_sub(AHEAD);
+            if let Some(packet) = packets.get(second) {
+                let glimpse = &mut glimpses[second % RING];
                 glimpse.likely = self.table.likely(glimpse.hash);
                 match glimpse.likely {
                     Some(reference) => self.table.records.prefetch(reference, packet.family()),
                     None => self.prefetch_answer(packet, zone, glimpse),
                 }
             }
-            for (packet, glimpse) in packets.iter().zip(&glimpses) {
+            let third = turn.wrapping_sub(2 * AHEAD);
+            if let Some(packet) = packets.get(third) {
+                let glimpse = &glimpses[third % RING];
                 // Two pushes: one place for both results would be memory that is written in parts and read whole.
                 match self.handle_shortly(packet, zone, glimpse, now) {
                     Some(outcome) => outcomes.push(outcome),
-                    None => outcomes.push(self.handle_at_length(packet, zone, glimpse, now)),
+                    None => {
+                        let glimpse = *glimpse;
+                        outcomes.push(self.handle_at_length(packet, zone, &glimpse, now));
+                    }
                 }
             }
         }

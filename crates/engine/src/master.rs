@@ -118,6 +118,6 @@ impl Unconfirmed {
     pub(crate) fn adopt(&mut self, master: Master) {
         self.status |= Status::EXPECTED;
         self.mark = master.mark;
-        self.master = Some(master);
+        self.extra.get_or_insert_default().master = Some(master);
     }
 }

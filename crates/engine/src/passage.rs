@@ -1,10 +1,11 @@
 //! A packet on its way through the rules: tracked, not yet confirmed.
+use crate::extras::Extra;
 use crate::helper::Listener;
-use crate::master::Master;
 use crate::protocol::Tracker;
 use crate::saying::Saying;
 use crate::table::key::Key;
 use crate::{Direction, Handle, Helper, Info, Outcome, Status, Tuple, Why, Zone};
+use alloc::boxed::Box;
 
 /// What [`Engine::track`](crate::Engine::track) found. Give it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
 /// the last rule; drop it when a rule dropped the packet, and nothing is left of it.
@@ -71,10 +72,8 @@ pub struct Unconfirmed {
     pub(crate) epoch: u64,
     /// The hashes of both tuples, each 0 if not known.
     pub(crate) hashes: [u64; 2],
-    /// Of its helper, if it has one.
-    pub(crate) listener: Option<Listener>,
-    /// Who announced it, if it was expected.
-    pub(crate) master: Option<Master>,
+    /// A helper, a master: for the few that have one.
+    pub(crate) extra: Option<Box<Extra>>,
     /// The mark; kept with the connection.
     pub mark: u32,
     /// Labels; kept with the connection.
@@ -95,12 +94,12 @@ impl Unconfirmed {
         self.status
     }
     pub(crate) const fn has_extras(&self) -> bool {
-        self.labels.is_some() || self.listener.is_some() || self.master.is_some()
+        self.labels.is_some() || self.extra.is_some()
     }
     /// Attaches a helper, as nftables' `ct helper set` does. A connection of a protocol that the helper does not hear stays as it is.
     pub fn attach_helper(&mut self, helper: Helper) {
         if self.original.protocol == helper.protocol() {
-            self.listener = Some(Listener::new(helper));
+            self.extra.get_or_insert_default().listener = Some(Listener::new(helper));
             self.status |= Status::HELPER;
         }
     }

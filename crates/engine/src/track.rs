@@ -285,8 +285,7 @@ impl Engine {
             counted: counted.then_some(packet.total_len() as u64),
             epoch: self.table.epoch(),
             hashes: [probe.hash, probe.answer_hash],
-            listener: None,
-            master: None,
+            extra: None,
             mark: 0,
             labels: None,
         })

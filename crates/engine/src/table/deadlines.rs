@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 /// A block is this many slots (level 0) or this many blocks of the level below.
-const FAN: usize = 16;
+pub(crate) const FAN: usize = 16;
 const SHIFT: u32 = FAN.trailing_zeros();
 /// The bound of a block without deadlines: look again after half the clock's range.
 const IDLE_TICKS: u32 = 1 << 30;

@@ -10,7 +10,7 @@ mod processor;
 pub(crate) mod record;
 mod records;
 
-pub(crate) use deadlines::Look;
+pub(crate) use deadlines::{FAN as BLOCK, Look};
 pub(crate) use index::Reference;
 pub(crate) use records::Records;
 
@@ -36,9 +36,9 @@ pub(crate) struct Table {
 }
 
 /// A connection to be entered.
-pub(crate) struct Record {
-    pub(crate) original: Key,
-    pub(crate) reply: Key,
+pub(crate) struct Record<'a> {
+    pub(crate) original: &'a Key,
+    pub(crate) reply: &'a Key,
     pub(crate) zone: Zone,
     pub(crate) mark: u32,
     /// All but the keys and the kind.
@@ -142,15 +142,15 @@ impl Table {
     }
 
     /// Enters a connection under both keys. Neither may be in the table. `None` if there is no memory.
-    pub(crate) fn insert(&mut self, record: &Record, now: u32) -> Option<u32> {
+    pub(crate) fn insert(&mut self, record: &Record<'_>, now: u32) -> Option<u32> {
         let slot = self.records.put(record)?;
         self.deadlines.grow(self.records.slots(), now);
         let hash = |known: u64, key: &Key, direction| match known {
             0 => key.hash(record.zone.of(direction), &self.keys),
             known => known,
         };
-        let original = hash(record.hashes[0], &record.original, Direction::Original);
-        let reply = hash(record.hashes[1], &record.reply, Direction::Reply);
+        let original = hash(record.hashes[0], record.original, Direction::Original);
+        let reply = hash(record.hashes[1], record.reply, Direction::Reply);
         // Both entries, or neither.
         if !self.index.insert(original, Reference::new(slot, Direction::Original)) {
             self.records.free(slot);
@@ -169,14 +169,16 @@ impl Table {
         Some(slot)
     }
 
+    /// Both hashes of a connection: what [`Table::remove`] needs.
+    pub(crate) fn hashes(&self, slot: u32) -> [u64; 2] {
+        [Direction::Original, Direction::Reply]
+            .map(|direction| self.records.hash(Reference::new(slot, direction), &self.keys).unwrap_or_default())
+    }
+
     /// Takes a connection out: both index entries and the record.
-    pub(crate) fn remove(&mut self, slot: u32) {
-        for direction in [Direction::Original, Direction::Reply] {
-            let reference = Reference::new(slot, direction);
-            if let Some(hash) = self.records.hash(reference, &self.keys) {
-                self.index.remove(hash, reference);
-            }
-        }
+    pub(crate) fn remove(&mut self, slot: u32, [original, reply]: [u64; 2]) {
+        self.index.remove(original, Reference::new(slot, Direction::Original));
+        self.index.remove(reply, Reference::new(slot, Direction::Reply));
         self.records.free(slot);
         self.count -= 1;
     }

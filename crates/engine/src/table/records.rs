@@ -165,7 +165,7 @@ impl Records {
     }
 
     /// Puts `record` into a free slot. `None` if there is no memory.
-    pub(crate) fn put(&mut self, record: &Record) -> Option<u32> {
+    pub(crate) fn put(&mut self, record: &Record<'_>) -> Option<u32> {
         let wide = matches!(record.original.addresses, Addresses::V6(_));
         let slot = self.take(wide)?;
         let at = slot as usize;
@@ -178,7 +178,7 @@ impl Records {
         }
         let mut kind = record.kind;
         kind |= if wide { Kind::WIDE } else { 0 };
-        kind |= if record.original.invert() == Some(record.reply) { Kind::PLAIN } else { 0 };
+        kind |= if record.original.invert() == Some(*record.reply) { Kind::PLAIN } else { 0 };
         kind |= if record.zone.id != 0 { Kind::ZONED } else { 0 };
         kind |= if record.counts.is_some() { Kind::COUNTED } else { 0 };
         *self.hot.find_mut(at)? = Hot {
@@ -187,7 +187,7 @@ impl Records {
             kind: Kind::new(record.original.protocol, kind),
             ..record.hot
         };
-        self.cold.find_mut(at)?.begin(&record.reply, record.mark);
+        self.cold.find_mut(at)?.begin(record.reply, record.mark);
         if let (Addresses::V6(original), Addresses::V6(reply)) = (record.original.addresses, record.reply.addresses) {
             *self.wide.find_mut(at)? = Wide { original, reply };
         }
@@ -206,7 +206,12 @@ impl Records {
     fn take(&mut self, wide: bool) -> Option<u32> {
         let family = usize::from(wide);
         if let Some(slot) = self.free[family].freed.checked_sub(1) {
-            self.free[family].freed = self.hot(slot)?.words[0];
+            let next = self.hot(slot)?.words[0];
+            self.free[family].freed = next;
+            // The next connection will be written there.
+            if let Some(hot) = next.checked_sub(1).and_then(|next| self.hot(next)) {
+                processor::prefetch(hot);
+            }
             return Some(slot);
         }
         if self.free[family].fresh.is_empty() {
