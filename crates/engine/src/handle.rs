@@ -13,10 +13,8 @@ use crate::{Direction, Engine, Handle, Info, Instant, Outcome, Status, Zone};
 use alloc::vec::Vec;
 use keepstate_wire::{Family, Packet};
 
-/// So many packets ahead of its turn a packet's record is fetched, and twice as many ahead the bucket that names it.
-const AHEAD: usize = 8;
-/// Glimpses kept: more than the packets under way, and a power of two.
-const RING: usize = 4 * AHEAD;
+/// Packets whose memory is fetched together.
+const GROUP: usize = 32;
 
 /// What is known of a packet ahead of its turn.
 #[derive(Clone, Copy)]
@@ -65,33 +63,45 @@ impl Engine {
         outcomes.clear();
         outcomes.reserve(packets.len());
         let zone = Zone::default();
-        let mut glimpses = [Glimpse::NONE; RING];
-        for turn in 0..packets.len() + 2 * AHEAD {
-            if let Some(packet) = packets.get(turn) {
-                let glimpse = &mut glimpses[turn % RING];
-                *glimpse = self.glimpse(packet, zone);
-                self.table.prefetch_bucket(glimpse.hash);
-            }
-            let second = turn.wrapping_sub(AHEAD);
-            if let Some(packet) = packets.get(second) {
-                let glimpse = &mut glimpses[second % RING];
-                glimpse.likely = self.table.likely(glimpse.hash);
-                match glimpse.likely {
-                    Some(reference) => self.table.records.prefetch(reference, packet.family()),
-                    None => self.prefetch_answer(packet, zone, glimpse),
-                }
-            }
-            let third = turn.wrapping_sub(2 * AHEAD);
-            if let Some(packet) = packets.get(third) {
-                let glimpse = &glimpses[third % RING];
+        let mut ahead = [Glimpse::NONE; GROUP];
+        let mut near = [Glimpse::NONE; GROUP];
+        // The first group has nobody to hide behind.
+        self.glance(packets.get(..GROUP).unwrap_or(packets), zone, &mut ahead);
+        for begin in (0..packets.len()).step_by(GROUP) {
+            let group = &packets[begin..packets.len().min(begin + GROUP)];
+            let next = packets.get(begin + GROUP..).unwrap_or_default();
+            core::mem::swap(&mut ahead, &mut near);
+            self.fetch_records(group, zone, &mut near);
+            self.glance(next.get(..GROUP).unwrap_or(next), zone, &mut ahead);
+            for (packet, glimpse) in group.iter().zip(&near) {
                 // Two pushes: one place for both results would be memory that is written in parts and read whole.
                 match self.handle_shortly(packet, zone, glimpse, now) {
                     Some(outcome) => outcomes.push(outcome),
-                    None => {
-                        let glimpse = *glimpse;
-                        outcomes.push(self.handle_at_length(packet, zone, &glimpse, now));
-                    }
+                    None => outcomes.push(self.handle_at_length(packet, zone, glimpse, now)),
                 }
+            }
+        }
+    }
+
+    /// First stage: who is it? The buckets that will tell are fetched together, so that the processor translates their addresses together too.
+    #[inline(always)]
+    fn glance(&self, packets: &[Packet<'_>], zone: Zone, glimpses: &mut [Glimpse; GROUP]) {
+        for (packet, glimpse) in packets.iter().zip(glimpses.iter_mut()) {
+            *glimpse = self.glimpse(packet, zone);
+        }
+        for glimpse in &glimpses[..packets.len()] {
+            self.table.prefetch_bucket(glimpse.hash);
+        }
+    }
+
+    /// Second stage: the records that the buckets name.
+    #[inline(always)]
+    fn fetch_records(&self, packets: &[Packet<'_>], zone: Zone, glimpses: &mut [Glimpse; GROUP]) {
+        for (packet, glimpse) in packets.iter().zip(glimpses) {
+            glimpse.likely = self.table.likely(glimpse.hash);
+            match glimpse.likely {
+                Some(reference) => self.table.records.prefetch(reference, packet.family()),
+                None => self.prefetch_answer(packet, zone, glimpse),
             }
         }
     }
