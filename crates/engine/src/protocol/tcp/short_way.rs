@@ -101,8 +101,8 @@ impl Tcp {
         let marks = u16::from(Mark::LastWasReply.place().1) | u16::from(Mark::ZeroWindow.place().1);
         let own = direction as u32 * 8;
         let mut flags = u16::from_le_bytes(self.flags) & !marks;
-        flags |= (u16::from(side_flag::ACK_KNOWN) | u16::from(fresh) * UNACKNOWLEDGED) << own;
-        flags &= !(u16::from(all_acknowledged) * UNACKNOWLEDGED << (8 - own));
+        flags |= (u16::from(side_flag::ACK_KNOWN) | (u16::from(fresh) * UNACKNOWLEDGED)) << own;
+        flags &= !((u16::from(all_acknowledged) * UNACKNOWLEDGED) << (8 - own));
         flags |= u16::from(direction == Direction::Reply) * u16::from(Mark::LastWasReply.place().1);
         flags |= u16::from(zero_window) * u16::from(Mark::ZeroWindow.place().1);
         self.flags = flags.to_le_bytes();
