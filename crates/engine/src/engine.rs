@@ -43,6 +43,8 @@ pub struct Secret(pub [u8; 16]);
 
 /// Blocks of sixteen records that one [`Engine::poll`] looks at.
 const LOOKS_A_POLL: usize = 4096;
+/// Slots where one [`Engine::poll`] of a table that was full looks for connections that are closing anyway.
+const SLOTS_A_POLL: usize = 65_536;
 /// Splits that one [`Engine::poll`] does for a growing index.
 const SPLITS_A_POLL: usize = 256;
 /// Expectations that one [`Engine::poll`] ends.
@@ -57,6 +59,8 @@ pub struct Engine {
     pub(crate) expectations: Expectations,
     /// Which new connections get a helper: protocol, destination port.
     pub(crate) helped: Vec<(u8, u16, Helper)>,
+    /// A packet found no room: the slot from where on weak connections are still to be ended.
+    pub(crate) crowded: Option<u32>,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
@@ -80,6 +84,7 @@ impl Engine {
             extras: Extras::new(),
             expectations: Expectations::new(HashKeys::derive(&secret, 3).words()),
             helped: Vec::new(),
+            crowded: None,
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),
@@ -162,13 +167,14 @@ impl Engine {
     /// while that is not later than `now`.
     pub fn poll(&mut self, now: Instant) {
         self.expire(now, LOOKS_A_POLL);
+        self.relieve(now, SLOTS_A_POLL);
         self.counters.expect_delete += self.expectations.remove_expired(now, EXPECTATIONS_A_POLL) as u64;
         self.table.grow_index(SPLITS_A_POLL);
     }
 
     /// When [`Engine::poll`] has something to do; `None` while the table is empty. Never later than a deadline; it may be earlier.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        if self.table.pressed() && self.table.count() > 0 {
+        if self.crowded.is_some() || self.table.pressed() && self.table.count() > 0 {
             return Some(now);
         }
         let connection = self.table.next_deadline().map(|deadline| now.after_ticks(deadline.wrapping_sub(now.tick())));

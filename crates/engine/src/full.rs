@@ -1,6 +1,12 @@
 //! A full table: unassured connections make room, with bounded work; else the packet is dropped, counted and logged.
+//!
+//! A packet dropped so is a call for help: [`Engine::relieve`] then ends connections that are unassured or closing anyway, until the table is 95 % full,
+//! as Linux does in its next round of collecting (which may be a minute later; here it is the next [`Engine::poll`]).
+use crate::protocol::{Tcp, sctp::Sctp};
+use crate::table::record::Hot;
 use crate::table::{Probe, Reference};
 use crate::time::Clock;
+use crate::tuple::protocol;
 use crate::{Engine, Instant, Knob, Outcome, Passage, Status, Why};
 use alloc::string::String;
 
@@ -42,9 +48,38 @@ impl Engine {
     /// There was no room.
     #[cold]
     pub(crate) fn settle_full(&mut self, now: Instant) -> Passage {
+        self.crowded.get_or_insert(0);
         self.counters.drop += 1;
         self.note(Why::TableFull);
         self.log.line(now, || String::from("nf_conntrack: table full, dropping packet"));
         Passage::settled(Outcome::dropped(Why::TableFull))
     }
+
+    /// Ends weak connections of at most `budget` slots, from where it stopped before.
+    #[cold]
+    pub(crate) fn relieve(&mut self, now: Instant, budget: usize) {
+        let enough = self.knobs[Knob::Max] as usize / 100 * 95;
+        // As in Linux, a limit under a hundred is too small for this.
+        let Some(begin) = self.crowded.take().filter(|_| enough > 0) else { return };
+        let end = (begin as usize + budget).min(self.table.records.slots()) as u32;
+        for slot in begin..end {
+            if self.table.count() < enough {
+                return;
+            }
+            if self.table.records.hot(slot).is_some_and(is_weak) {
+                self.destroy(slot, now);
+            }
+        }
+        self.crowded = ((end as usize) < self.table.records.slots()).then_some(end);
+    }
+}
+
+/// Not assured, or soon over anyway.
+fn is_weak(hot: &Hot) -> bool {
+    let closing = match hot.protocol() {
+        protocol::TCP => Tcp::load(hot).is_closing(),
+        protocol::SCTP => Sctp::load(hot).is_closing(),
+        _ => false,
+    };
+    hot.living() && !hot.status().has(Status::OFFLOAD) && (closing || !hot.status().has(Status::ASSURED))
 }

@@ -74,6 +74,11 @@ const OWN_TAG_RULE: [Kind; 7] = [
 ];
 
 impl Sctp {
+    /// Shutting down, so that it may also be dropped early.
+    pub(crate) const fn is_closing(&self) -> bool {
+        matches!(self.state, SctpState::ShutdownSent | SctpState::ShutdownRecd | SctpState::ShutdownAckSent)
+    }
+
     /// What a first packet opens: an association that [`Sctp::advance`] is then to be asked about, for the same packet.
     pub(crate) fn open(header: &Header<'_>) -> Result<Sctp, Fault> {
         let bundle = Bundle::check(header.chunks)?;
