@@ -1,0 +1,58 @@
+//! The knobs are those of the running kernel: no more, no fewer, and by their own defaults.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot ask the kernel must say so or fail")]
+use keepstate_engine::{Knob, Knobs};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// What a new network namespace of the running kernel has; `None`, loudly, where it cannot be asked or is another kernel.
+fn kernel() -> Option<BTreeMap<String, u32>> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let asked = Command::new("unshare")
+        .args(["--net", "sh", "-c", "cd /proc/sys/net/netfilter && grep -H . nf_conntrack_*"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success() && release.starts_with("6.18."));
+    let Some(output) = asked else {
+        eprintln!("######## SKIPPED: the knobs of Linux 6.18 (needs root, unshare and that kernel; this is {release})");
+        return None;
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    Some(
+        text.lines()
+            .map(|line| line.split_once(':').unwrap())
+            .map(|(name, value)| (name.into(), value.parse().unwrap()))
+            .collect(),
+    )
+}
+
+#[test]
+fn every_knob_of_the_kernel_is_there_with_its_default() {
+    let Some(kernel) = kernel() else { return };
+    let ours: BTreeMap<String, u32> =
+        Knob::ALL.iter().map(|knob| (knob.name().to_string(), Knobs::default()[*knob])).collect();
+    assert_eq!(kernel.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
+    // These three follow the machine's memory, or were set by somebody: `Knobs::as_linux`.
+    let sized = ["nf_conntrack_buckets", "nf_conntrack_expect_max", "nf_conntrack_max"];
+    for (name, value) in kernel {
+        assert!(
+            sized.contains(&name.as_str()) || ours[&name] == value,
+            "{name}: {value} in the kernel, {} here",
+            ours[&name]
+        );
+    }
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_the_range() {
+    let mut knobs = Knobs::default();
+    let refused = |knobs: &mut Knobs, knob, value| knobs.set(knob, value).unwrap_err().to_string();
+    assert_eq!(refused(&mut knobs, Knob::TcpLoose, 2), "nf_conntrack_tcp_loose takes 0 to 1, not 2");
+    assert_eq!(
+        refused(&mut knobs, Knob::UdpTimeout, 8_589_935),
+        "nf_conntrack_udp_timeout takes 0 to 8589934, not 8589935"
+    );
+    assert_eq!(refused(&mut knobs, Knob::Count, 1), "nf_conntrack_count can only be read");
+    assert_eq!(knobs, Knobs::default(), "what was refused changed nothing");
+    knobs.set(Knob::UdpTimeout, 8_589_934).unwrap();
+    assert_eq!(knobs[Knob::UdpTimeout], 8_589_934);
+}
