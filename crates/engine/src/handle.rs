@@ -52,7 +52,7 @@ impl Engine {
         let mut glimpse = self.glimpse(packet, zone);
         glimpse.likely = self.table.likely(glimpse.hash);
         match self.handle_shortly(packet, zone, &glimpse, now) {
-            Some(outcome) => outcome,
+            Some((handle, direction)) => Outcome::of(Info::Established, direction, handle),
             None => self.handle_at_length(packet, zone, &glimpse, now),
         }
     }
@@ -63,21 +63,15 @@ impl Engine {
         outcomes.clear();
         outcomes.reserve(packets.len());
         let zone = Zone::default();
-        let mut ahead = [Glimpse::NONE; GROUP];
-        let mut near = [Glimpse::NONE; GROUP];
-        // The first group has nobody to hide behind.
-        self.glance(packets.get(..GROUP).unwrap_or(packets), zone, &mut ahead);
-        for begin in (0..packets.len()).step_by(GROUP) {
-            let group = &packets[begin..packets.len().min(begin + GROUP)];
-            let next = packets.get(begin + GROUP..).unwrap_or_default();
-            core::mem::swap(&mut ahead, &mut near);
-            self.fetch_records(group, zone, &mut near);
-            self.glance(next.get(..GROUP).unwrap_or(next), zone, &mut ahead);
-            for (packet, glimpse) in group.iter().zip(&near) {
-                // Two pushes: one place for both results would be memory that is written in parts and read whole.
+        let mut glimpses = [Glimpse::NONE; GROUP];
+        for group in packets.chunks(GROUP) {
+            self.glance(group, zone, &mut glimpses);
+            self.fetch_records(group, zone, &mut glimpses);
+            for (packet, glimpse) in group.iter().zip(&glimpses) {
+                // Made where it is to stay: put together elsewhere and moved, its parts would have to be waited for.
                 match self.handle_shortly(packet, zone, glimpse, now) {
-                    Some(outcome) => outcomes.push(outcome),
-                    None => outcomes.push(self.handle_at_length(packet, zone, glimpse, now)),
+                    Some((handle, direction)) => outcomes.push(Outcome::of(Info::Established, direction, handle)),
+                    None => self.push_at_length(packet, zone, glimpse, now, outcomes),
                 }
             }
         }
@@ -125,9 +119,15 @@ impl Engine {
     }
 
     /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
-    /// was changed, and [`Engine::handle_at_length`] says what becomes of it.
+    /// was changed, and [`Engine::handle_at_length`] says what becomes of it. What it passes is ESTABLISHED.
     #[inline(always)]
-    fn handle_shortly(&mut self, packet: &Packet<'_>, zone: Zone, glimpse: &Glimpse, now: Instant) -> Option<Outcome> {
+    fn handle_shortly(
+        &mut self,
+        packet: &Packet<'_>,
+        zone: Zone,
+        glimpse: &Glimpse,
+        now: Instant,
+    ) -> Option<(Handle, Direction)> {
         const OPEN: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0 | Status::CONFIRMED.0;
         const CLOSED: u16 = Status::FIXED_TIMEOUT.0 | Status::HELPER.0;
         let reference = glimpse.likely?;
@@ -158,7 +158,20 @@ impl Engine {
         if counted {
             count(&mut self.table.records, slot, direction, packet);
         }
-        Some(Outcome::of(Info::Established, direction, handle))
+        Some((handle, direction))
+    }
+
+    /// Apart, so that the compiler does not make one push of two, through memory.
+    #[inline(never)]
+    fn push_at_length(
+        &mut self,
+        packet: &Packet<'_>,
+        zone: Zone,
+        glimpse: &Glimpse,
+        now: Instant,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        outcomes.push(self.handle_at_length(packet, zone, glimpse, now));
     }
 
     /// Is `reference` the packet's connection? Asked where the hot part of the record does not tell.

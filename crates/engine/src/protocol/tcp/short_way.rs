@@ -77,16 +77,13 @@ impl Tcp {
         }
 
         let tag = fold(segment, secret);
-        let mut zero_window = segment.window == 0;
-        if self.windows.last_end == end && self.windows.last_tag == tag && self.last_direction() == direction {
-            self.retrans = self.retrans.wrapping_add(1);
-            zero_window = self.is(Mark::ZeroWindow);
-        } else {
-            self.retrans = 0;
-            (self.windows.last_end, self.windows.last_tag) = (end, tag);
-        }
-        self.state = ESTABLISHED | (Class::Ack as u8) << 4;
+        let again = self.windows.last_end == end && self.windows.last_tag == tag && self.last_direction() == direction;
+        let zero_window = if again { self.is(Mark::ZeroWindow) } else { segment.window == 0 };
+        // The flags first: read after a neighbouring octet was written, they would have to wait for that.
         let unacknowledged = self.turn(direction, fresh, ack == receiver.end, zero_window);
+        self.retrans = if again { self.retrans.wrapping_add(1) } else { 0 };
+        (self.windows.last_end, self.windows.last_tag) = (end, tag);
+        self.state = ESTABLISHED | (Class::Ack as u8) << 4;
 
         if u32::from(self.retrans) >= pace.max_retrans || zero_window {
             return Some(super::super::ticks(self.timeout(Class::Ack, knobs)));
