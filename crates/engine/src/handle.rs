@@ -4,8 +4,9 @@
 //! stages, a few packets apart: bucket, record, tracking, so that memory is waited for while other packets are computed. A glimpse promises nothing: the record it names may have ended,
 //! or be another's, and is looked at again.
 use crate::protocol::Tcp;
+use crate::table::key::{Addresses, Key};
 use crate::table::record::{Hot, Kind};
-use crate::table::{Probe, Reference, key::Key};
+use crate::table::{Probe, Reference};
 use crate::time::Clock;
 use crate::track::{Identity, count, segment};
 use crate::tuple::protocol;
@@ -102,6 +103,17 @@ impl Engine {
 
     #[inline(always)]
     fn glimpse(&self, packet: &Packet<'_>, zone: Zone) -> Glimpse {
+        match packet.flow_v4() {
+            Some((word, keys)) => {
+                let key = Key { addresses: Addresses::V4(word), keys, protocol: packet.protocol() };
+                Glimpse { hash: self.table.hash(&key, zone), word, keys, ..Glimpse::NONE }
+            }
+            None => self.glimpse_at_length(packet, zone),
+        }
+    }
+
+    #[inline(never)]
+    fn glimpse_at_length(&self, packet: &Packet<'_>, zone: Zone) -> Glimpse {
         match self.identify(packet) {
             (Identity::Tuple, key) => {
                 Glimpse { hash: self.table.hash(&key, zone), word: key.word(), keys: key.keys, ..Glimpse::NONE }

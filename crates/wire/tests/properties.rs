@@ -102,6 +102,19 @@ proptest! {
     }
 
     #[test]
+    fn the_flow_at_one_go_is_the_flow_piece_by_piece(bytes in datagrams(), more in 0usize..100) {
+        let Ok(packet) = Packet::parse_snapped(&bytes, bytes.len() + more) else { return Ok(()) };
+        let pieces = match (packet.addresses(), packet.ports(), packet.fragment(), packet.protocol()) {
+            (Addresses::V4 { source, destination }, Some((from, to)), None, 6 | 17 | 132 | 136) => {
+                let word = u64::from(u32::from_be_bytes(source)) << 32 | u64::from(u32::from_be_bytes(destination));
+                Some((word, u32::from(from) << 16 | u32::from(to)))
+            }
+            _ => None,
+        };
+        prop_assert_eq!(packet.flow_v4(), pieces);
+    }
+
+    #[test]
     fn a_rewrite_there_and_back_changes_nothing(bytes in datagrams(), more in 0usize..100, ports in any::<(u16, u16)>()) {
         let mut changed = bytes.clone();
         let Ok(packet) = Packet::parse_snapped(&bytes, bytes.len() + more) else { return Ok(()) };
