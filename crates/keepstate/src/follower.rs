@@ -32,6 +32,9 @@ pub struct Follower {
     now: Instant,
     queue: Queue,
     outcomes: Vec<Outcome>,
+    /// The latest time of a frame, and how many frames were older.
+    latest: u64,
+    stale: u64,
     /// Frames seen.
     pub frames: u64,
 }
@@ -59,6 +62,8 @@ impl Follower {
             reassembler: Reassembler::new((!half(first), !half(second)), limits),
             whole: Vec::new(),
             now: Instant(0),
+            latest: 0,
+            stale: 0,
             queue: Queue::default(),
             outcomes: Vec::with_capacity(BATCH),
             frames: 0,
@@ -93,10 +98,22 @@ impl Follower {
         self.now = self.now.max(to);
     }
 
+    /// A frame's time: the clock moves to it, but never back.
+    fn stamp(&mut self, time: u64) {
+        self.stale += u64::from(time < self.latest);
+        self.latest = self.latest.max(time);
+    }
+
+    /// Frames that were older than one before them; they were tracked as if they had come at its time.
+    pub fn stale(&self) -> u64 {
+        self.stale
+    }
+
     /// Takes one frame at once.
     pub fn take(&mut self, frame: &Frame<'_>) -> Passed {
         self.flush();
         self.frames += 1;
+        frame.time.into_iter().for_each(|time| self.stamp(time));
         if let Some(time) = frame.time {
             self.advance(Instant(time));
         }
@@ -111,6 +128,7 @@ impl Follower {
     /// Queues one frame; it is handled with its batch, or by [`Follower::flush`].
     pub fn queue(&mut self, frame: &Frame<'_>) {
         self.frames += 1;
+        frame.time.into_iter().for_each(|time| self.stamp(time));
         if let Some(time) = frame.time.filter(|time| *time / TICK_NANOS != self.now.0 / TICK_NANOS) {
             self.flush();
             self.advance(Instant(time));

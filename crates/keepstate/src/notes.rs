@@ -25,6 +25,12 @@ pub fn summary(follower: &mut Follower) {
     if !reasons.is_empty() {
         note(format!("of {} frames: {}", follower.frames, reasons.join(", ")));
     }
+    let stale = follower.stale();
+    if stale > 0 {
+        note(format!(
+            "{stale} frames were older than one before them: time does not go back, so they count as of its time. Sort them with: reordercap"
+        ));
+    }
     let lost = follower.engine().events_lost();
     if lost > 0 {
         note(format!("{lost} events were lost: they came faster than they could be printed"));

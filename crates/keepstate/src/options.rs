@@ -68,7 +68,8 @@ impl Tuning {
             let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
             let foreign = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
             if foreign > 0 {
-                note(format!("{}: {foreign} keys that are not connection tracking's were passed over", path.display()));
+                let which = if foreign == 1 { "key was" } else { "keys were" };
+                note(format!("{}: {foreign} {which} passed over: not a knob of connection tracking", path.display()));
             }
         }
         for setting in &self.settings {

@@ -24,7 +24,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Sets every knob that `text`, a sysctl file, names; counts the keys that are none of ours.
+/// Sets every knob that `text`, a sysctl file, names; counts the keys that are none of ours, or can only be read.
 ///
 /// # Errors
 /// The first line that names a knob of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
@@ -41,6 +41,8 @@ pub fn read(text: &str, knobs: &mut Knobs) -> Result<usize, Fault> {
             Ok(Known::Ours) => (),
             Ok(Known::Foreign) => foreign += 1,
             Err(_) if optional => (),
+            // What `sysctl -a` prints holds what can only be read, too.
+            Err(_) if is_read_only(setting) => foreign += 1,
             Err(fault) => return Err(Fault { line: Some(at + 1), ..fault }),
         }
     }
@@ -77,6 +79,11 @@ pub fn set(setting: &str, knobs: &mut Knobs) -> Result<Known, Fault> {
     Ok(Known::Ours)
 }
 
+fn is_read_only(setting: &str) -> bool {
+    let key = setting.split_once('=').map_or(setting, |(key, _)| key).trim();
+    Knob::named(key).is_some_and(|knob| knob.range().is_none())
+}
+
 /// As the kernel reads numbers: 0x for sixteen, 0 for eight.
 fn number(text: &str) -> Option<u64> {
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -106,9 +113,9 @@ mod tests {
     #[test]
     fn a_file_as_people_write_it() {
         let text = "# limits\n; and more\n\nnet.netfilter.nf_conntrack_max = 1000\nnet/netfilter/nf_conntrack_tcp_loose=0\n\
-                    net.ipv4.ip_forward = 1\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
+                    net.ipv4.ip_forward = 1\nnet.netfilter.nf_conntrack_count = 7\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
         let mut knobs = Knobs::default();
-        assert_eq!(read(text, &mut knobs), Ok(1));
+        assert_eq!(read(text, &mut knobs), Ok(2));
         assert_eq!(knobs[Knob::Max], 2048);
         assert_eq!(knobs[Knob::TcpLoose], 0);
     }
