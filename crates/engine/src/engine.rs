@@ -12,6 +12,7 @@
 use crate::event::Queue;
 use crate::expectation::Expectations;
 use crate::extras::Extras;
+use crate::identity::{Identity, is_own_icmp};
 use crate::log::Log;
 use crate::passage::Pending;
 use crate::protocol::Pace;
@@ -19,7 +20,6 @@ use crate::saying::Saying;
 use crate::table::key::HashKeys;
 use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
-use crate::track::{Identity, is_own_icmp};
 use crate::{
     Counters, Direction, Entry, Event, EventMask, Expectation, Helper, Info, Instant, Knob, KnobError, Knobs, Outcome,
     Passage, Why, Zone,

@@ -3,12 +3,13 @@
 //! A packet is read once for its [`Glimpse`]: the hash, and what of its key the hot part of a record holds. A batch is a pipeline of three
 //! stages, a few packets apart: bucket, record, tracking, so that memory is waited for while other packets are computed. A glimpse promises nothing: the record it names may have ended,
 //! or be another's, and is looked at again.
+use crate::identity::Identity;
 use crate::protocol::Tcp;
 use crate::table::key::{Addresses, Key};
 use crate::table::record::{Hot, Kind};
 use crate::table::{Probe, Reference};
 use crate::time::Clock;
-use crate::track::{Identity, count, segment};
+use crate::track::{count, segment};
 use crate::tuple::protocol;
 use crate::{Direction, Engine, Handle, Info, Instant, Outcome, Status, Zone};
 use alloc::vec::Vec;

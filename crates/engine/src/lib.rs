@@ -18,6 +18,7 @@ mod extras;
 mod full;
 mod handle;
 mod helper;
+mod identity;
 mod knob;
 mod log;
 mod master;

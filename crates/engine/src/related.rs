@@ -1,61 +1,10 @@
 //! ICMP errors: they belong to the connection of the packet they quote.
+use crate::identity::{Sort, gre_key, icmp_keys, ports, sort};
 use crate::table::key::Key;
 use crate::time::Clock;
-use crate::track::{Identity, gre_key, icmp_keys, ports};
 use crate::tuple::protocol;
 use crate::{Engine, Info, Instant, Outcome, Why, Zone};
-use keepstate_wire::{Addresses, Family, Packet, Quote, Refusal, icmp::Message};
-
-/// What kind of ICMP message a type is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sort {
-    /// A query or an answer, perhaps of a kind not tracked.
-    Query,
-    /// About another packet.
-    Error,
-    /// Not tracked, on purpose.
-    Untracked,
-    /// An ICMPv6 redirect (RFC 4861, 4.5).
-    Redirect,
-    /// Of no known type.
-    Unknown,
-}
-
-/// The sort of a type, in its own family.
-pub(crate) const fn sort(family: Family, kind: u8) -> Sort {
-    match (family, kind) {
-        // RFC 792: unreachable, source quench, redirect, time exceeded, parameter problem.
-        (Family::V4, 3 | 4 | 5 | 11 | 12) => Sort::Error,
-        (Family::V4, 0..=18) => Sort::Query,
-        (Family::V4, _) => Sort::Unknown,
-        // RFC 4861, 2710, 3810: neighbour discovery and multicast listening have no connection.
-        (Family::V6, 130..=136 | 143) => Sort::Untracked,
-        (Family::V6, 137) => Sort::Redirect,
-        // RFC 4443, 2.1: types below 128 are errors.
-        (Family::V6, 0..=127) => Sort::Error,
-        (Family::V6, _) => Sort::Query,
-    }
-}
-
-/// What an ICMPv6 redirect is. Only a router on the link may send one, and its first option must be the quoted packet (RFC 4861, 8.1).
-pub(crate) fn redirect(packet: &Packet<'_>, message: &Message<'_>) -> Identity {
-    let link_local = match packet.addresses() {
-        Addresses::V6 { source: [first, second, ..], .. } => first == 0xfe && second & 0xc0 == 0x80,
-        Addresses::V4 { .. } => false,
-    };
-    // Linux takes one of an unknown code for a query, and only then looks where it came from.
-    if message.code != 0 && message.body.len() >= 32 {
-        return Identity::Invalid(Why::IcmpUnpaired);
-    }
-    if !link_local || packet.hop_limit() != 255 {
-        return Identity::Invalid(Why::Icmpv6Redirect);
-    }
-    match message.redirected() {
-        Ok(Some(_)) => Identity::About,
-        Ok(None) => Identity::Invalid(Why::IcmpUnpaired),
-        Err(refusal) => Identity::Invalid(Why::Refused(refusal)),
-    }
-}
+use keepstate_wire::{Family, Packet, Quote, Refusal, icmp::Message};
 
 /// The packet that a message quotes.
 fn quoted<'a>(message: &Message<'a>, family: Family) -> Result<&'a [u8], Refusal> {

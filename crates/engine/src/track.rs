@@ -1,9 +1,7 @@
-//! The first half of a packet's way: who is it, and what does its connection make of it.
+//! The first half of a packet's way: what does its connection make of it, or which one does it begin?
 use crate::passage::Pending;
 use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, sctp::Sctp, stateless::Stateless, tcp};
-use crate::related::{self, Sort};
 use crate::table::Probe;
-use crate::table::key::{Addresses, Key};
 use crate::table::record::Kind;
 use crate::table::{Records, Reference};
 use crate::time::Clock;
@@ -11,69 +9,9 @@ use crate::tuple::protocol;
 use crate::{
     Direction, Engine, EventKind, Handle, Info, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Verdict, Why,
 };
-use keepstate_wire::{Family, Packet, Refusal, gre, icmp, sctp, tcp::Segment, udp};
-
-/// Whose packet is it? Said without a look at the table. A few octets, kept apart from the [`Key`] it goes with: an enum of both is written in
-/// pieces and read whole, which stalls the processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
-    /// Of the connection with the probe's tuple, if there is one.
-    Tuple,
-    /// An ICMP error: of the connection that it is about.
-    About,
-    /// Of none: it is invalid.
-    Invalid(Why),
-    /// Of none: it is not tracked.
-    Untracked(Why),
-}
-
-impl Identity {
-    const fn refused(refusal: Refusal) -> Identity {
-        Identity::Invalid(Why::Refused(refusal))
-    }
-}
+use keepstate_wire::{Family, Packet, sctp, tcp::Segment, udp};
 
 impl Engine {
-    /// The tuple of a packet, packed for the lookup; it means nothing but with [`Identity::Tuple`].
-    #[inline(always)]
-    pub(crate) fn identify(&self, packet: &Packet<'_>) -> (Identity, Key) {
-        let keys = match packet.protocol() {
-            _ if packet.fragment().is_some() => Err(Identity::Invalid(Why::Fragment)),
-            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => {
-                ports(packet.transport()).map_err(Identity::refused)
-            }
-            protocol::ICMP | protocol::ICMPV6 => self.classify_icmp(packet),
-            protocol::GRE => gre_key(packet.transport()).map_err(Identity::refused),
-            _ => Ok(0),
-        };
-        let key = |keys| Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-        match keys {
-            Ok(keys) => (Identity::Tuple, key(keys)),
-            Err(identity) => (identity, key(0)),
-        }
-    }
-
-    /// Id, type and code of an ICMP query or answer; or what else the message is.
-    fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Identity> {
-        let message =
-            icmp::Message::parse(packet.transport()).map_err(|refusal| Identity::Invalid(Why::Refused(refusal)))?;
-        if is_own_icmp(packet) {
-            if self.knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
-                return Err(Identity::Invalid(Why::Checksum));
-            }
-            match related::sort(packet.family(), message.kind) {
-                Sort::Query => (),
-                Sort::Error => return Err(Identity::About),
-                Sort::Redirect => return Err(related::redirect(packet, &message)),
-                Sort::Unknown => return Err(Identity::Invalid(Why::IcmpType)),
-                Sort::Untracked => return Err(Identity::Untracked(Why::IcmpUntracked)),
-            }
-        }
-        let keys = icmp_keys(&message);
-        let key = Key { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
-        if key.invert().is_some() { Ok(keys) } else { Err(Identity::Invalid(Why::IcmpUnpaired)) }
-    }
-
     /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
     #[inline(never)]
     pub(crate) fn follow(&mut self, packet: &Packet<'_>, reference: Reference, now: Instant) -> Option<Outcome> {
@@ -304,11 +242,6 @@ impl Engine {
     }
 }
 
-/// ICMP in IPv4, or ICMPv6 in IPv6?
-pub(crate) fn is_own_icmp(packet: &Packet<'_>) -> bool {
-    matches!((packet.protocol(), packet.family()), (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6))
-}
-
 /// Counts a packet, if its connection counts.
 pub(crate) fn count(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
     let counted = records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::COUNTED));
@@ -347,38 +280,4 @@ fn check(packet: &Packet<'_>, knobs: &crate::Knobs) -> Result<(), Why> {
         _ => packet.transport_checksum_ok(),
     };
     if knobs.on(Knob::Checksum) && !holds { Err(Why::Checksum) } else { Ok(()) }
-}
-
-/// The first four octets of the transport header.
-#[inline(always)]
-pub(crate) fn ports(transport: &[u8]) -> Result<u32, Refusal> {
-    transport.first_chunk::<4>().map(|ports| u32::from_be_bytes(*ports)).ok_or(Refusal::Truncated)
-}
-
-/// The call id of enhanced GRE (RFC 2637) is its key; other GRE has none.
-pub(crate) fn gre_key(transport: &[u8]) -> Result<u32, Refusal> {
-    Ok(u32::from(gre::key(transport)?.unwrap_or(0)))
-}
-
-/// The id is the source's key, type and code the destination's.
-pub(crate) fn icmp_keys(message: &icmp::Message<'_>) -> u32 {
-    u32::from(message.id) << 16 | u32::from(message.kind) << 8 | u32::from(message.code)
-}
-
-impl From<keepstate_wire::Addresses> for Addresses {
-    #[inline(always)]
-    fn from(addresses: keepstate_wire::Addresses) -> Addresses {
-        match addresses {
-            keepstate_wire::Addresses::V4 { source, destination } => {
-                Addresses::V4(u64::from(u32::from_be_bytes(source)) << 32 | u64::from(u32::from_be_bytes(destination)))
-            }
-            keepstate_wire::Addresses::V6 { source, destination } => {
-                let halves = |address: [u8; 16]| {
-                    let bits = u128::from_be_bytes(address);
-                    [(bits >> 64) as u64, bits as u64]
-                };
-                Addresses::V6([halves(source), halves(destination)])
-            }
-        }
-    }
 }
