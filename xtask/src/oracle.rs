@@ -11,6 +11,7 @@ mod capture;
 mod coverage;
 mod craft;
 mod dump;
+mod expected;
 mod full;
 mod grammar;
 mod judges;
@@ -102,6 +103,7 @@ impl Oracle {
                 Grammar::Sctp,
                 Grammar::Tcp,
                 Grammar::Icmp,
+                Grammar::Ftp,
             ]
         } else {
             self.grammar

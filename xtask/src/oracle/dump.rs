@@ -1,4 +1,5 @@
 //! The kernel's own table, read and flushed by ctnetlink: just enough of that protocol to compare.
+use super::expected::Expected;
 use super::row::{Detail, Row};
 use super::system;
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,9 @@ const NEW: u16 = 0x100;
 const READ: u16 = 0x101;
 const DELETE: u16 = 0x102;
 const STATISTICS: u16 = 0x104;
+const EXPECT_NEW: u16 = 0x200;
+const EXPECT_READ: u16 = 0x201;
+const EXPECT_STATISTICS: u16 = 0x203;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 const REQUEST: u16 = 1;
@@ -43,17 +47,33 @@ impl Dump {
         Ok(rows)
     }
 
-    /// Removes every connection.
+    /// Every expectation.
+    pub fn expected(&mut self) -> Result<Vec<Expected>> {
+        let mut all = Vec::new();
+        self.ask(EXPECT_READ, REQUEST | WHOLE, |kind, body| {
+            if kind == EXPECT_NEW {
+                all.extend(expected(body));
+            }
+        })?;
+        Ok(all)
+    }
+
+    /// Removes every connection, and with each what it expects.
     pub fn flush(&mut self) -> Result<()> {
         self.ask(DELETE, REQUEST | ACKNOWLEDGE, |_, _| {})
     }
 
-    /// The counters of `conntrack -S`, summed over processors, by attribute number: see [`statistic`].
+    /// The counters of `conntrack -S` and those of expectations, summed over processors, by attribute number: see [`statistic`].
     pub fn statistics(&mut self) -> Result<HashMap<u16, u64>> {
         let mut sums = HashMap::new();
         self.ask(STATISTICS, REQUEST | WHOLE, |_, body| {
             for (kind, value) in attributes(body) {
                 *sums.entry(kind).or_default() += number(value);
+            }
+        })?;
+        self.ask(EXPECT_STATISTICS, REQUEST | WHOLE, |_, body| {
+            for (kind, value) in attributes(body) {
+                *sums.entry(kind | statistic::OF_EXPECTATIONS).or_default() += number(value);
             }
         })?;
         Ok(sums)
@@ -96,8 +116,19 @@ impl Dump {
 /// Counters of `conntrack -S`, by the kernel's attribute numbers.
 pub mod statistic {
     /// Those that traffic alone can move, with their names.
-    pub const COMPARED: [(u16, &str); 6] =
-        [(4, "invalid"), (12, "error"), (9, "insert_failed"), (10, "drop"), (11, "early_drop"), (14, "clash_resolve")];
+    pub const COMPARED: [(u16, &str); 9] = [
+        (4, "invalid"),
+        (12, "error"),
+        (9, "insert_failed"),
+        (10, "drop"),
+        (11, "early_drop"),
+        (14, "clash_resolve"),
+        (OF_EXPECTATIONS | 1, "expect_new"),
+        (OF_EXPECTATIONS | 2, "expect_create"),
+        (OF_EXPECTATIONS | 3, "expect_delete"),
+    ];
+    /// Those of expectations have numbers of their own, from 1 on again.
+    pub const OF_EXPECTATIONS: u16 = 0x100;
 }
 
 fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -149,7 +180,27 @@ fn row(body: &[u8]) -> Option<Row> {
         timeout: field(body, 7) as u32,
         detail,
         counters: counters(9).zip(counters(10)).map(|(original, reply)| [original, reply]),
+        helper: text(inside(inside(body, 5), 1)),
+        master: tuple(inside(body, 14)),
+        uses: field(body, 11) as u32,
     })
+}
+
+fn expected(body: &[u8]) -> Option<Expected> {
+    let mask = tuple(inside(body, 3))?;
+    Some(Expected {
+        tuple: tuple(inside(body, 2))?,
+        mask: (mask.source, mask.source_key),
+        master: tuple(inside(body, 1))?,
+        helper: text(inside(body, 6)),
+        class: field(body, 9) as u8,
+        timeout: field(body, 4) as u32,
+    })
+}
+
+/// A string that ends with a zero.
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }
 
 fn tuple(body: &[u8]) -> Option<Tuple> {

@@ -9,6 +9,7 @@ use keepstate_engine::Knob;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 mod fragment;
+mod ftp;
 mod gre;
 mod icmp;
 mod other;
@@ -26,6 +27,8 @@ pub enum Grammar {
     Icmp,
     Sctp,
     Gre,
+    /// FTP's control conversations, heard by the helper, and the connections they announce.
+    Ftp,
     /// Protocols without a tracker, IPv4 options, IPv6 extension headers.
     Other,
     /// Any of the above, cut into pieces.
@@ -49,6 +52,7 @@ enum Flow {
     Icmp(icmp::Flow),
     Sctp(Box<sctp::Flow>),
     Gre(gre::Flow),
+    Ftp(Box<ftp::Flow>),
     Other(other::Flow),
 }
 
@@ -141,6 +145,7 @@ impl Writer {
             Grammar::Icmp => Flow::Icmp(icmp::Flow::new(ends, random)),
             Grammar::Sctp => Flow::Sctp(Box::new(sctp::Flow::new(ends, random))),
             Grammar::Gre => Flow::Gre(gre::Flow::new(ends, random)),
+            Grammar::Ftp => Flow::Ftp(Box::new(ftp::Flow::new(ends, random))),
             Grammar::Other => Flow::Other(other::Flow::new(ends, random)),
             _ => Flow::Tcp(Box::new(tcp::Flow::new(ends, random))),
         }
@@ -161,6 +166,7 @@ impl Writer {
             Flow::Icmp(flow) => flow.next(random),
             Flow::Sctp(flow) => flow.next(random),
             Flow::Gre(flow) => flow.next(random),
+            Flow::Ftp(flow) => flow.next(random),
             Flow::Other(flow) => flow.next(random),
         }
     }

@@ -5,14 +5,15 @@
 use super::coverage::Coverage;
 use super::craft;
 use super::dump::{Dump, statistic};
-use super::kernel::{Kernel, Toward};
+use super::expected::{self, Expected};
+use super::kernel::{HELPED, Kernel, Toward};
 use super::row::Row;
 use super::step::Flow;
 use super::story::Story;
 use super::system;
 use super::verdict::{Heard, Mark};
 use anyhow::{Result, bail};
-use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret, Tuple, Why, Zone};
+use keepstate_engine::{Engine, Helper, Instant, Knob, Knobs, Secret, Tuple, Why, Zone};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
 use keepstate_wire::{Family, Fate, Packet, Refusal};
 use std::borrow::Cow;
@@ -132,6 +133,7 @@ impl Judges {
             let due = at % stride == stride - 1;
             if due {
                 self.compare(at, &mut aside, &mut findings.divergences)?;
+                self.compare_expected(at, &mut findings.divergences)?;
                 self.compare_statistics(at, &mut findings.divergences)?;
             }
             if care == Care::EachStep && !findings.divergences.is_empty() {
@@ -141,6 +143,7 @@ impl Judges {
         let last = findings.heard.len().saturating_sub(1);
         if findings.divergences.is_empty() || care == Care::Sweep {
             self.compare(last, &mut aside, &mut findings.divergences)?;
+            self.compare_expected(last, &mut findings.divergences)?;
             self.compare_statistics(last, &mut findings.divergences)?;
         }
         Ok(findings)
@@ -168,6 +171,7 @@ impl Judges {
         self.playing = self.playing.wrapping_add(1);
         let knobs = story.engine_knobs()?;
         self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(system::monotonic()));
+        self.engine.help(craft::TCP, HELPED, Helper::Ftp);
         Ok(())
     }
 
@@ -253,7 +257,17 @@ impl Judges {
         }
         let now = self.dump.statistics()?;
         let ours = self.engine.counters();
-        let ours = [ours.invalid, ours.error, ours.insert_failed, ours.drop, ours.early_drop, ours.clash_resolve];
+        let ours = [
+            ours.invalid,
+            ours.error,
+            ours.insert_failed,
+            ours.drop,
+            ours.early_drop,
+            ours.clash_resolve,
+            ours.expect_new,
+            ours.expect_create,
+            ours.expect_delete,
+        ];
         for ((number, name), engine) in statistic::COMPARED.into_iter().zip(ours) {
             let at_start = self.statistics.get(&number).copied().unwrap_or(0);
             let kernel = now.get(&number).copied().unwrap_or(0) - at_start;
@@ -268,6 +282,17 @@ impl Judges {
                 });
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Compares what is expected, as long as nothing else differs.
+    fn compare_expected(&mut self, at: usize, divergences: &mut Vec<Divergence>) -> Result<()> {
+        if divergences.is_empty() {
+            let kernel = self.dump.expected()?;
+            let engine =
+                self.engine.expectations(Instant(system::monotonic())).map(|one| Expected::from(&one)).collect();
+            divergences.extend(expected::difference(kernel, engine, at));
         }
         Ok(())
     }

@@ -43,6 +43,22 @@ table inet oracle {
 }
 ";
 
+/// The helper that stories may rely on: see [`HELPED`].
+const HELPERS: &str = "
+table inet oracle {
+  ct helper ftp4 { type \"ftp\" protocol tcp; l3proto ip; }
+  ct helper ftp6 { type \"ftp\" protocol tcp; l3proto ip6; }
+  chain help {
+    type filter hook prerouting priority -90; policy accept;
+    meta nfproto ipv4 tcp dport 21 ct helper set \"ftp4\"
+    meta nfproto ipv6 tcp dport 21 ct helper set \"ftp6\"
+  }
+}
+";
+
+/// The port to which connections get the FTP helper, in the kernel and in the engine.
+pub const HELPED: u16 = 21;
+
 /// The devices. The kernel itself has no address that traffic uses.
 const LINKS: &str = "
 link set lo up
@@ -110,6 +126,7 @@ impl Kernel {
             sysctl(name, value)?;
         }
         feed("nft", &["-f", "-"], RULES)?;
+        feed("nft", &["-f", "-"], HELPERS).context("the kernel's FTP helper (modprobe nf_conntrack_ftp)")?;
         let clients = system::tun("t0").context("TUN device t0")?;
         let servers = system::tun("t1").context("TUN device t1")?;
         feed("ip", &["-batch", "-"], &[LINKS, routes.commands()].concat())?;

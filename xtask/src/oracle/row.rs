@@ -12,6 +12,11 @@ pub struct Row {
     pub detail: Detail,
     /// Packets and octets, original then reply.
     pub counters: Option<[(u64, u64); 2]>,
+    /// Empty if it has none.
+    pub helper: String,
+    /// The original tuple of its master, if it was expected.
+    pub master: Option<Tuple>,
+    pub uses: u32,
 }
 
 /// What the protocol adds.
@@ -40,6 +45,9 @@ impl From<&Entry> for Row {
             timeout: entry.timeout,
             detail,
             counters: entry.accounting.map(|sides| sides.map(|side| (side.packets, side.bytes))),
+            helper: entry.helper.unwrap_or_default().to_owned(),
+            master: entry.master,
+            uses: entry.uses,
         }
     }
 }
@@ -73,6 +81,10 @@ impl Row {
             () if self.timeout.abs_diff(other.timeout) > SLACK => Some("timeout"),
             () if self.detail != other.detail => Some("detail"),
             () if self.counters != other.counters => Some("counters"),
+            () if self.helper != other.helper => Some("helper"),
+            () if self.master != other.master => Some("master"),
+            // The entry that a dump has just come to, it uses itself.
+            () if self.uses != other.uses && self.uses != other.uses + 1 => Some("uses"),
             () => None,
         }
     }
@@ -90,6 +102,12 @@ impl fmt::Display for Row {
         }
         if let Some([original, reply]) = self.counters {
             write!(f, " packets {}/{} bytes {}/{}", original.0, reply.0, original.1, reply.1)?;
+        }
+        if !self.helper.is_empty() {
+            write!(f, " helper {} uses {}", self.helper, self.uses)?;
+        }
+        if let Some(master) = &self.master {
+            write!(f, " master {}:{} → {}", master.source, master.source_key, master.destination)?;
         }
         Ok(())
     }
