@@ -134,10 +134,9 @@ impl<'a> Screen<'a> {
         let shown = replay::table(&mut rows, follower, &self.watch.show)?;
         let mut out = std::io::stdout().lock();
         let head = format!(
-            "{}: {} connections, {shown} shown; {rate:.0} frames/s, {} in all, {lost} lost by the ring    (Ctrl-C ends)",
+            "{}: {} connections, {shown} match; {rate:.0} frames/s, {lost} lost; Ctrl-C ends",
             self.watch.device.escape_debug(),
-            follower.engine().count(),
-            follower.frames
+            follower.engine().count()
         );
         write!(out, "\x1b[H\x1b[2J{}\r\n\r\n", cut(&head, width))?;
         for row in String::from_utf8_lossy(&rows).lines().take(height.saturating_sub(3)) {
