@@ -179,7 +179,13 @@ impl Engine {
         }
         let connection = self.table.next_deadline().map(|deadline| now.after_ticks(deadline.wrapping_sub(now.tick())));
         // Without its master there is no expectation: an empty table has none.
-        self.expectations.next_deadline().map(|deadline| deadline.max(now)).into_iter().chain(connection).chain(self.next_relief(now)).min()
+        self.expectations
+            .next_deadline()
+            .map(|deadline| deadline.max(now))
+            .into_iter()
+            .chain(connection)
+            .chain(self.next_relief(now))
+            .min()
     }
 
     /// Which events to queue; at most `capacity` wait, later ones are lost and counted.
