@@ -9,6 +9,8 @@ mod number;
 mod tests;
 
 use crate::Direction;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 use core::ops::Range;
 use lines::Lines;
@@ -174,11 +176,22 @@ fn eprt(payload: &[u8], from: usize, sender: IpAddr) -> Read {
     } else {
         let length = address.iter().position(|octet| *octet == delimiter)?;
         let text = core::str::from_utf8(address.get(..length)?).ok()?;
-        (IpAddr::V6(text.parse::<Ipv6Addr>().ok()?), length)
+        (IpAddr::V6(ipv6(text)?), length)
     };
     let before_port = 3 + length + 1;
     let (port, length) = delimited_port(text.get(before_port..)?, delimiter)?;
     Some((address, port, from..from + before_port + length + 1))
+}
+
+/// An IPv6 address; Linux takes any number of zeros before a group's digits.
+fn ipv6(text: &str) -> Option<Ipv6Addr> {
+    let group = |group: &str| match group.trim_start_matches('0') {
+        "" if !group.is_empty() => String::from("0"),
+        digits if digits.contains('.') => String::from(group),
+        digits => String::from(digits),
+    };
+    let groups: Vec<String> = text.split(':').map(group).collect();
+    groups.join(":").parse().ok()
 }
 
 /// `|||port|`: the address is the sender's.
