@@ -1,8 +1,9 @@
 //! Options that commands share: which kernel's rules to follow, and what to show.
 use crate::filter::Filter;
-use crate::format::Output;
-use crate::sysctl::{self, Known};
-use anyhow::{Context, Result, bail};
+use crate::format::{Kind, Output};
+use crate::notes::were;
+use crate::sysctl;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use keepstate_engine::{Engine, Generation, Helper, Knobs};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Knobs")]
 pub struct Tuning {
     /// Set a knob: nf_conntrack_tcp_loose=0 (may be given several times, later wins)
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::setting)]
     settings: Vec<String>,
     /// Set the knobs of a file in sysctl's own syntax; other keys in it are passed over
     #[arg(long = "sysctl", value_name = "FILE")]
@@ -66,16 +67,19 @@ impl Tuning {
         let mut knobs = Knobs::as_linux(generation, self.memory.unwrap_or_else(machine_memory));
         for path in &self.files {
             let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            let foreign = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
-            if foreign > 0 {
-                let which = if foreign == 1 { "key was" } else { "keys were" };
-                note(format!("{}: {foreign} {which} passed over: not a knob of connection tracking", path.display()));
+            let skipped = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
+            for (count, why) in [
+                (skipped.foreign, "not of connection tracking"),
+                (skipped.read_only, "it can only be read"),
+                (skipped.gone, "Linux 6.18 has it no more"),
+            ] {
+                if count > 0 {
+                    note(format!("{}: {} passed over: {why}", path.display(), were(count as u64, "key")));
+                }
             }
         }
         for setting in &self.settings {
-            if sysctl::set(setting, &mut knobs).context("in --set")? == Known::Foreign {
-                bail!("--set {setting:?}: this is no knob of connection tracking; they begin with nf_conntrack_");
-            }
+            sysctl::set(setting, &mut knobs).context("in --set")?;
         }
         Ok(knobs)
     }
@@ -130,6 +134,27 @@ pub struct Show {
     /// Which entries and events.
     #[command(flatten)]
     pub filter: Filter,
+}
+
+impl Show {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        if self.stats && self.events && self.is_document() {
+            return Err(
+                "counters are no part of a document of events: ask for --stats, or for --events with -o xml or json"
+                    .into(),
+            );
+        }
+        self.filter.check()
+    }
+
+    /// Is the output a document, between whose lines nothing else may stand?
+    pub fn is_document(&self) -> bool {
+        self.output.is_some_and(|output| matches!(output.kind, Kind::Xml | Kind::Json))
+    }
 }
 
 /// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.

@@ -39,19 +39,28 @@ Examples:
   sudo keepstate watch eth0                 the table, refreshed every second; Ctrl-C ends
   sudo keepstate watch eth0 --events        what conntrack -E would print on a router that sees this traffic
   sudo keepstate watch eth0 --for 10s -p tcp --state SYN_SENT
-  sudo setcap cap_net_raw+ep $(which keepstate)   then it runs without root";
+  sudo setcap cap_net_raw+ep $(which keepstate)   then it runs without root
+
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
 const WAIT: Duration = Duration::from_millis(100);
 const REFRESH: Duration = Duration::from_secs(1);
 const EVENTS: usize = 1 << 16;
 
 impl Watch {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        self.show.check()
+    }
+
     /// Watches until the time is over or a signal comes.
     ///
     /// # Errors
     /// A device that cannot be listened to, and why; output that cannot be written.
     pub fn run(&self) -> Result<()> {
-        self.show.filter.check().map_err(anyhow::Error::msg)?;
         let mut follower = Follower::new(self.tuning.unverified(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
         let mut ring = Ring::open(&self.device, self.promiscuous)?;
@@ -93,7 +102,7 @@ impl Watch {
         }
         let mut out = std::io::stdout().lock();
         if self.show.stats {
-            writeln!(out, "{}", format::stats(follower.engine().counters()).trim_end_matches('\n'))?;
+            format::stats(&mut out, follower.engine().counters(), &self.show.output.unwrap_or_default())?;
         }
         if !self.show.stats && !self.show.events {
             let shown = replay::table(&mut out, follower, &self.show)?;

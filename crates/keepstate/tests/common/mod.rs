@@ -175,3 +175,19 @@ pub fn pcapng(order: Order, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
 pub fn framed(link: u16) -> Vec<(u64, Vec<u8>)> {
     conversation().into_iter().map(|(time, datagram)| (time, frame(link, &datagram))).collect()
 }
+
+/// The tags of an XML text that are not closed at its end; it panics where one is closed that was not open.
+pub fn open_tags(xml: &str) -> Vec<String> {
+    let mut open = Vec::new();
+    for piece in xml.split('<').skip(1) {
+        let (tag, text) = piece.split_once('>').unwrap();
+        assert!(!text.contains(['>', '"']), "{text}");
+        let name = tag.split(' ').next().unwrap();
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop().as_deref(), Some(name), "{xml}"),
+            None if name.starts_with('?') || tag.ends_with('/') => (),
+            None => open.push(name.to_owned()),
+        }
+    }
+    open
+}
