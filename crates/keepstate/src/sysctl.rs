@@ -167,6 +167,8 @@ mod tests {
         assert!(fault("nf_conntrack_tcp_loose=2", &mut knobs).contains("takes 0 to 1, not 2"));
         assert!(fault("nf_conntrack_max=many", &mut knobs).contains("whole number"));
         assert!(fault("nf_conntrack_max", &mut knobs).contains("KEY=VALUE"));
-        assert!(fault("nf_conntrack_count=1", &mut knobs).contains("only be read"));
+        assert!(setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
+        assert!(setting("net.ipv4.ip_forward=1").unwrap_err().contains("no knob of connection tracking"));
+        assert_eq!(setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));
     }
 }

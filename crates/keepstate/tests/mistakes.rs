@@ -1,12 +1,8 @@
 //! The mistakes people make on the command line of `keepstate replay`: each is told with what, where, why and what to do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test speaks by panicking, or says loudly why it does not run"
-)]
+#![allow(clippy::unwrap_used, reason = "a test speaks by panicking, its helpers too")]
 mod common;
 
-use common::{Order, Ran, Scratch, conversation, datagram, keepstate, link, pcap};
+use common::{Order, Ran, Scratch, conversation, datagram, keepstate, link, pcap, skipped};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
@@ -60,9 +56,9 @@ fn a_file_one_may_not_read() {
             let err = String::from_utf8(output.stderr).unwrap();
             assert!(err.contains("cannot be opened: Permission denied"), "{err}");
         }
-        other => eprintln!(
-            "######## SKIPPED: a file one may not read (needs setpriv, and a program that all may run): {other:?}"
-        ),
+        other => {
+            skipped(&format!("a file one may not read (needs setpriv, and a program that all may run): {other:?}"))
+        }
     }
 }
 
@@ -180,7 +176,7 @@ fn a_reader_who_has_enough_is_no_failure() {
 #[test]
 fn a_full_disk_is_a_failure() {
     let Ok(full) = File::options().write(true).open("/dev/full") else {
-        return eprintln!("######## SKIPPED: a full disk (needs /dev/full)");
+        return skipped("a full disk (needs /dev/full)");
     };
     let (mut command, _file) = many(&["-p", "udp"], full.into(), Stdio::piped());
     let output = command.output().unwrap();
