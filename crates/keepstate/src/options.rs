@@ -1,11 +1,11 @@
 //! Options that commands share: which kernel's rules to follow, and what to show.
 use crate::filter::Filter;
 use crate::format::{Kind, Output};
-use crate::notes::were;
+use crate::notes::{note, were};
 use crate::sysctl;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use keepstate_engine::{Engine, Generation, Helper, Knobs};
+use keepstate_engine::{Engine, Generation, Helper, Knob, Knobs};
 use std::path::PathBuf;
 
 /// Knobs: whose defaults, and what differs from them.
@@ -120,8 +120,8 @@ impl Tuning {
 #[command(next_help_heading = "Output")]
 pub struct Show {
     /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
-    #[arg(short, long, value_name = "LIST", value_parser = Output::parse)]
-    pub output: Option<Output>,
+    #[arg(short, long = "output", value_name = "LIST", value_parser = Output::parse)]
+    outputs: Vec<Output>,
     /// Print each event, as conntrack -E does, instead of the table
     #[arg(long)]
     pub events: bool,
@@ -142,6 +142,7 @@ impl Show {
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
+        self.outputs.iter().try_fold(Output::default(), |sum, more| sum.and(*more))?;
         if self.stats && self.events && self.is_document() {
             return Err(
                 "counters are no part of a document of events: ask for --stats, or for --events with -o xml or json"
@@ -151,9 +152,28 @@ impl Show {
         self.filter.check()
     }
 
+    /// All that was asked for with `-o`.
+    pub fn output(&self) -> Output {
+        self.outputs.iter().fold(Output::default(), |sum, more| sum.and(*more).unwrap_or(sum))
+    }
+
+    /// Was no format asked for?
+    pub fn is_plain(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
     /// Is the output a document, between whose lines nothing else may stand?
     pub fn is_document(&self) -> bool {
-        self.output.is_some_and(|output| matches!(output.kind, Kind::Xml | Kind::Json))
+        matches!(self.output().kind, Kind::Xml | Kind::Json)
+    }
+
+    /// Tells what the knobs keep from being shown.
+    pub fn note_missing(&self, knobs: &Knobs) {
+        if self.output().ktimestamp && knobs[Knob::Timestamp] == 0 {
+            note(
+                "-o ktimestamp has no times to show, as in Linux, unless they are kept: --set nf_conntrack_timestamp=1",
+            );
+        }
     }
 }
 

@@ -33,19 +33,24 @@ pub struct Replay {
 
 const EXAMPLES: &str = "\
 Examples:
-  keepstate replay trace.pcapng                    the table after the last packet
-  keepstate replay trace.pcap -o extended,id       as conntrack -L -o extended,id
-  keepstate replay trace.pcap.gz --events          what conntrack -E would have printed
+  # the table after the last packet, in the lines of conntrack -L
+  keepstate replay trace.pcapng
+  # what conntrack -E -o timestamp would have printed
+  keepstate replay trace.pcap.gz --events -o timestamp
+  # which packets were invalid, and why
   keepstate replay trace.pcap --each | grep INVALID
-                                                   which packets were invalid, and why
+  # some connections, as they were twelve and a half seconds after the first packet
   keepstate replay trace.pcap --at 12.5 -p tcp --state ESTABLISHED
+  # what another knob, another kernel or a helper would have changed
   keepstate replay trace.pcap --set nf_conntrack_tcp_loose=0 --stats
-  keepstate replay trace.pcap --helper ftp         as if a rule had attached the helper
   keepstate replay trace.pcap --as-linux 5.15 --memory 4G --stats
+  keepstate replay trace.pcap --helper ftp
+  # while it is being captured
   tcpdump -i eth0 -U -w - | keepstate replay - --events
 
-Timeouts are in seconds, as conntrack's; times of events are the capture's own.
-A broken capture is told up to where it breaks. A line of --each is shown if its connection passes the filters.
+Timeouts are in seconds, as conntrack's; times are the capture's own.
+A broken capture is told up to where it breaks. A line of --each is shown if its
+connection passes the filters.
 Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
 /// Events that may wait between two frames.
@@ -70,6 +75,7 @@ impl Replay {
     pub fn run(&self) -> Result<()> {
         let mut follower = Follower::new(self.tuning.knobs(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
+        self.show.note_missing(follower.engine().knobs());
         if self.show.events {
             follower.engine_mut().listen(EventMask::ALL, EVENTS);
         }
@@ -120,7 +126,7 @@ impl Replay {
         out.events(follower)?;
         out.writer.finish()?;
         if self.show.stats {
-            format::stats(out.writer.beneath(), follower.engine().counters(), &self.show.output.unwrap_or_default())?;
+            format::stats(out.writer.beneath(), follower.engine().counters(), &self.show.output())?;
         }
         if !self.show.stats && !self.show.events && !self.each {
             let shown = table(out.writer.beneath(), follower, &self.show)?;
@@ -143,7 +149,7 @@ impl<'a> Out<'a> {
         let path = if replay.file.as_os_str() == "-" { Path::new("/dev/stdin") } else { &replay.file };
         let live = !path.metadata().is_ok_and(|file| file.is_file());
         let lines = BufWriter::with_capacity(1 << 16, std::io::stdout());
-        Out { replay, writer: Writer::new(lines, replay.show.output.unwrap_or_default()).of_events(), live }
+        Out { replay, writer: Writer::new(lines, replay.show.output()).of_events(), live }
     }
 
     /// Takes one frame and prints its line and its events.
@@ -183,7 +189,7 @@ impl<'a> Out<'a> {
 
 /// Writes the table; says how many entries it showed.
 pub(crate) fn table(out: &mut impl Write, follower: &Follower, show: &Show) -> Result<usize> {
-    let mut writer = Writer::new(out, show.output.unwrap_or_default()).at(follower.now());
+    let mut writer = Writer::new(out, show.output()).at(follower.now());
     let mut shown = 0;
     for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
         writer.entry(&entry)?;

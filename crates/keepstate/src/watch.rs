@@ -37,12 +37,16 @@ pub struct Watch {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo keepstate watch eth0             the table, drawn anew each second; q or Ctrl-C ends
-  sudo keepstate watch eth0 --events    what conntrack -E would print on a router there
+  # the table, drawn anew each second; q or Ctrl-C ends
+  sudo keepstate watch eth0
+  # what conntrack -E would print on a router that sees this traffic
+  sudo keepstate watch eth0 --events
+  # ten seconds, then the connections that nobody answered yet
   sudo keepstate watch eth0 --for 10s -p tcp --state SYN_SENT
+  # from then on it runs without root
   sudo setcap cap_net_raw+ep $(which keepstate)
-                                        then it runs without root
 
+Timeouts are in seconds, as conntrack's.
 Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
 const WAIT: Duration = Duration::from_millis(100);
@@ -67,6 +71,7 @@ impl Watch {
     pub fn run(&self) -> Result<()> {
         let mut follower = Follower::new(self.tuning.unverified(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
+        self.show.note_missing(follower.engine().knobs());
         let mut ring = Ring::open(&self.device, self.promiscuous)?;
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
@@ -77,7 +82,7 @@ impl Watch {
         let interactive = !self.show.events && !self.show.stats && self.length.is_none();
         let mut screen = interactive.then(Screen::open).flatten();
         let begun = Clock::now();
-        let mut writer = Writer::new(std::io::stdout(), self.show.output.unwrap_or_default()).of_events();
+        let mut writer = Writer::new(std::io::stdout(), self.show.output()).of_events();
         let mut picture = Picture { watch: self, drawn: None, frames: 0 };
         let mut gone = Ok(());
         while !ended.load(Ordering::Relaxed) && self.length.is_none_or(|length| begun.elapsed() < length) {
@@ -122,7 +127,7 @@ impl Watch {
         }
         let mut out = std::io::stdout().lock();
         if self.show.stats {
-            format::stats(&mut out, follower.engine().counters(), &self.show.output.unwrap_or_default())?;
+            format::stats(&mut out, follower.engine().counters(), &self.show.output())?;
         }
         if !self.show.stats && !self.show.events && !seen {
             let shown = replay::table(&mut out, follower, &self.show)?;
@@ -183,7 +188,7 @@ impl Picture<'_> {
     /// A row a connection: conntrack's line where it has room or a format was asked for, else what matters most of it.
     fn table(&self, follower: &Follower, width: usize) -> Result<Vec<String>> {
         let show = &self.watch.show;
-        if show.output.is_some() || width >= ROOM_FOR_LINES {
+        if !show.is_plain() || width >= ROOM_FOR_LINES {
             let mut text = Vec::new();
             replay::table(&mut text, follower, show)?;
             return Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect());

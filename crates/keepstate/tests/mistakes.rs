@@ -112,6 +112,8 @@ fn filters_and_formats() {
         (&["-w", "70000"], &["70000"]),
         (&["-o", "yaml"], &["unknown output option", "ktimestamp"]),
         (&["-o", "xml,json"], &["choose one"]),
+        (&["-o", "xml", "-o", "json"], &["choose one"]),
+        (&["-o", "id", "-o", "save"], &["-o save alone"]),
         (&["--each", "--events", "-o", "xml"], &["no part of a document"]),
         (&["--stats", "--events", "-o", "json"], &["no part of a document"]),
     ] {

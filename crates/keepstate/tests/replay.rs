@@ -92,6 +92,7 @@ fn the_outputs_are_conntracks() {
     assert_eq!(out(&["-o", "extended"]), format!("ipv4     2 {LINE}"));
     assert!(out(&["-o", "id"]).trim_end().rsplit_once(" id=").unwrap().1.parse::<u32>().is_ok());
     assert_eq!(out(&["-o", "id", "--seed", "7"]), out(&["-o", "id", "--seed", "7"]), "a seed makes ids the same");
+    assert_eq!(out(&["-o", "id", "-o", "extended", "--seed", "7"]), out(&["-o", "extended,id", "--seed", "7"]));
     assert!(out(&["-o", "save"]).starts_with("-A -t 30 "), "{}", out(&["-o", "save"]));
     let times = ["-o", "ktimestamp", "--set", "nf_conntrack_timestamp=1"];
     assert!(out(&times).contains(" delta-time=0 [start="), "{}", out(&times));

@@ -2,7 +2,7 @@
 use super::layout::Layout;
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, IsTerminal, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +32,10 @@ impl Source {
     /// Opens `path`, `-` for standard input.
     pub(super) fn open(path: &Path) -> Result<Source> {
         let octets: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+            anyhow::ensure!(
+                !io::stdin().is_terminal(),
+                "standard input is a terminal: pipe a capture into it, as with tcpdump -U -w - | keepstate replay -"
+            );
             Box::new(io::stdin())
         } else {
             let file = File::open(path).map_err(|error| match error.kind() {
