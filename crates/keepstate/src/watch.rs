@@ -52,6 +52,8 @@ Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 const WAIT: Duration = Duration::from_millis(100);
 /// Most of conntrack's lines on IPv4 fit into so many columns.
 const ROOM_FOR_LINES: usize = 160;
+/// Rows above the table.
+const HEAD_ROWS: usize = 3;
 const REFRESH: Duration = Duration::from_secs(1);
 const EVENTS: usize = 1 << 16;
 
@@ -161,40 +163,50 @@ impl Picture<'_> {
         let rate = (follower.frames - self.frames) as f64 / seconds;
         (self.drawn, self.frames) = (Some(Clock::now()), follower.frames);
         let (width, height) = screen.size();
-        let table = self.table(follower, width)?;
+        let room = height.saturating_sub(HEAD_ROWS);
+        let (table, shown) = self.table(follower, width, room)?;
         let mut rows = vec![
             format!(
-                "{}{}: {} connections, {} shown; {rate:.0} frames/s, {} in all, {} lost",
+                "{}{}: {} connections, {shown} shown; {rate:.0} frames/s, {} in all, {} lost",
                 self.watch.device.escape_debug(),
                 if ring.is_down() { " (down)" } else { "" },
                 follower.engine().count(),
-                table.len(),
                 follower.frames,
                 ring.lost()
             ),
             "q or Ctrl-C ends; -p, -s, -d, --state and others choose what is shown".into(),
             String::new(),
         ];
-        let room = height.saturating_sub(rows.len());
-        let hidden = table.len().saturating_sub(room);
-        let kept = if hidden > 0 { room.saturating_sub(1) } else { room };
-        rows.extend(table.iter().take(kept).cloned());
-        if hidden > 0 {
-            rows.push(format!("... and {} more", table.len() - kept));
+        let kept = if shown > room { room.saturating_sub(1) } else { room };
+        rows.extend(table.into_iter().take(kept));
+        if shown > room {
+            rows.push(format!("... and {} more", shown - kept));
         }
         Ok(screen.draw(&rows)?)
     }
 
-    /// A row a connection: conntrack's line where it has room or a format was asked for, else what matters most of it.
-    fn table(&self, follower: &Follower, width: usize) -> Result<Vec<String>> {
+    /// A row a connection for so many as there is room for, and how many there are: conntrack's line where it has room or a format was asked for, else
+    /// what matters most of it.
+    fn table(&self, follower: &Follower, width: usize, room: usize) -> Result<(Vec<String>, usize)> {
         let show = &self.watch.show;
-        if !show.is_plain() || width >= ROOM_FOR_LINES {
-            let mut text = Vec::new();
-            replay::table(&mut text, follower, show)?;
-            return Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect());
+        let brief = show.is_plain() && width < ROOM_FOR_LINES;
+        let (mut rows, mut shown) = (Vec::new(), 0);
+        let mut writer = Writer::new(Vec::new(), show.output()).at(follower.now());
+        for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
+            shown += 1;
+            if shown > room {
+                continue;
+            } else if brief {
+                rows.push(format::brief(&entry));
+            } else {
+                writer.entry(&entry)?;
+            }
         }
-        let entries = follower.engine().entries(follower.now());
-        Ok(entries.filter(|entry| show.filter.matches(entry)).map(|entry| format::brief(&entry)).collect())
+        if !brief {
+            writer.finish()?;
+            rows = String::from_utf8_lossy(writer.beneath()).lines().map(str::to_owned).collect();
+        }
+        Ok((rows, shown))
     }
 }
 
