@@ -52,11 +52,16 @@ struct Sum {
     parsing: u128,
     tracking: u128,
     packets: u64,
+    allocations: u64,
 }
 
 impl Sum {
     fn mean(&self) -> f64 {
         self.tracking as f64 / self.packets.max(1) as f64
+    }
+
+    fn mean_allocations(&self) -> f64 {
+        self.allocations as f64 / self.packets.max(1) as f64
     }
 
     fn mean_parsing(&self) -> f64 {
@@ -71,16 +76,14 @@ impl Workload {
         let mut bench = self.empty()?;
         let mut figures = Figures { new_first: bench.open(true)?.mean(), ..Figures::default() };
         figures.bytes = memory::resident().saturating_sub(resident) as f64 / f64::from(self.connections);
-        let before = memory::allocations();
         let sum = bench.rounds(true)?;
-        figures.known_allocations = (memory::allocations() - before) as f64 / sum.packets as f64;
+        figures.known_allocations = sum.mean_allocations();
         figures.known_batched = sum.mean();
         figures.parse = sum.mean_parsing();
         figures.known_single = bench.rounds(false)?.mean();
         figures.expiry = bench.expire()?;
-        let before = memory::allocations();
-        figures.new_batched = bench.open(true)?.mean();
-        figures.new_allocations = (memory::allocations() - before) as f64 / f64::from(self.connections);
+        let sum = bench.open(true)?;
+        (figures.new_batched, figures.new_allocations) = (sum.mean(), sum.mean_allocations());
         bench.expire()?;
         figures.new_single = bench.open(false)?.mean();
         Ok(figures)
@@ -157,6 +160,7 @@ impl Bench {
         let first = packets[0].map_err(|refusal| anyhow::anyhow!(refusal.text()))?;
         let packets = packets.map(|packet| packet.unwrap_or(first));
         let packets = &packets[..connections.len()];
+        let before = memory::allocations();
         let ready = Clock::now();
         if batched {
             self.engine.handle_batch(packets, self.now, &mut self.outcomes);
@@ -165,6 +169,7 @@ impl Bench {
         }
         sum.tracking += ready.elapsed().as_nanos();
         sum.parsing += (parsed - begun).as_nanos();
+        sum.allocations += memory::allocations() - before;
         sum.packets += connections.len() as u64;
         let wrong = self.outcomes.iter().find(|outcome| outcome.info != expected);
         ensure!(wrong.is_none() && self.outcomes.len() == connections.len(), "expected {expected:?}, got {wrong:?}");

@@ -41,7 +41,7 @@ impl Engine {
             zone: fresh.zone,
             mark: fresh.mark,
             hot,
-            kind: if fresh.has_extras() { Kind::EXTRAS } else { 0 },
+            kind: if fresh.has_extras() { Kind::EXTRAS } else { 0 } | if fresh.plain { Kind::PLAIN } else { 0 },
             counts: self.knobs.on(Knob::Acct).then_some(bytes),
             hashes: fresh.hashes,
             start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
@@ -76,7 +76,7 @@ impl Engine {
     #[inline(always)]
     fn taken(&self, fresh: &Unconfirmed) -> Option<Reference> {
         // Nothing was entered since the lookup, and the answer's tuple is the lookup's inverse: both are free.
-        let plain = fresh.original.invert() == Some(fresh.reply) && fresh.zone.direction == ZoneDirection::Both;
+        let plain = fresh.plain && fresh.zone.direction == ZoneDirection::Both;
         if plain && fresh.epoch == self.table.epoch() {
             return None;
         }

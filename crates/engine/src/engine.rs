@@ -12,6 +12,7 @@
 use crate::event::Queue;
 use crate::expectation::Expectations;
 use crate::extras::Extras;
+use crate::full::Crowded;
 use crate::identity::{Identity, is_own_icmp};
 use crate::log::Log;
 use crate::passage::Pending;
@@ -59,8 +60,7 @@ pub struct Engine {
     pub(crate) expectations: Expectations,
     /// Which new connections get a helper: protocol, destination port.
     pub(crate) helped: Vec<(u8, u16, Helper)>,
-    /// A packet found no room: the slot from where on weak connections are still to be ended.
-    pub(crate) crowded: Option<u32>,
+    pub(crate) crowded: Crowded,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
@@ -84,7 +84,7 @@ impl Engine {
             extras: Extras::new(),
             expectations: Expectations::new(HashKeys::derive(&secret, 3).words()),
             helped: Vec::new(),
-            crowded: None,
+            crowded: Crowded::default(),
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),
@@ -174,12 +174,18 @@ impl Engine {
 
     /// When [`Engine::poll`] has something to do; `None` while the table is empty. Never later than a deadline; it may be earlier.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        if self.crowded.is_some() || self.table.pressed() && self.table.count() > 0 {
+        if self.table.pressed() && self.table.count() > 0 {
             return Some(now);
         }
         let connection = self.table.next_deadline().map(|deadline| now.after_ticks(deadline.wrapping_sub(now.tick())));
         // Without its master there is no expectation: an empty table has none.
-        self.expectations.next_deadline().map(|deadline| deadline.max(now)).into_iter().chain(connection).min()
+        self.expectations
+            .next_deadline()
+            .map(|deadline| deadline.max(now))
+            .into_iter()
+            .chain(connection)
+            .chain(self.next_relief(now))
+            .min()
     }
 
     /// Which events to queue; at most `capacity` wait, later ones are lost and counted.

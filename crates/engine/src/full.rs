@@ -1,7 +1,7 @@
 //! A full table: unassured connections make room, with bounded work; else the packet is dropped, counted and logged.
 //!
 //! A packet dropped so is a call for help: [`Engine::relieve`] then ends connections that are unassured or closing anyway, until the table is 95 % full,
-//! as Linux does in its next round of collecting (which may be a minute later; here it is the next [`Engine::poll`]).
+//! as Linux does in its next round of collecting (which may be a minute later; here it is the next [`Engine::poll`], but once in ten seconds).
 use crate::protocol::{Tcp, sctp::Sctp};
 use crate::table::record::Hot;
 use crate::table::{Probe, Reference};
@@ -48,7 +48,7 @@ impl Engine {
     /// There was no room.
     #[cold]
     pub(crate) fn settle_full(&mut self, now: Instant) -> Passage {
-        self.crowded.get_or_insert(0);
+        self.crowded.cursor.get_or_insert(0);
         self.counters.drop += 1;
         self.note(Why::TableFull);
         self.log.line(now, || String::from("nf_conntrack: table full, dropping packet"));
@@ -58,21 +58,42 @@ impl Engine {
     /// Ends weak connections of at most `budget` slots, from where it stopped before.
     #[cold]
     pub(crate) fn relieve(&mut self, now: Instant, budget: usize) {
+        let due = self.next_relief(now).is_some_and(|due| due <= now);
+        let Some(begin) = self.crowded.cursor.take_if(|_| due) else { return };
+        if begin == 0 {
+            self.crowded.not_before = Instant(now.0 + RELIEF_NANOS);
+        }
         let enough = self.knobs[Knob::Max] as usize / 100 * 95;
-        // As in Linux, a limit under a hundred is too small for this.
-        let Some(begin) = self.crowded.take().filter(|_| enough > 0) else { return };
         let end = (begin as usize + budget).min(self.table.records.slots()) as u32;
         for slot in begin..end {
-            if self.table.count() < enough {
+            // As in Linux, a limit under a hundred is too small for this.
+            if enough == 0 || self.table.count() < enough {
                 return;
             }
             if self.table.records.hot(slot).is_some_and(is_weak) {
                 self.destroy(slot, now);
             }
         }
-        self.crowded = ((end as usize) < self.table.records.slots()).then_some(end);
+        self.crowded.cursor = ((end as usize) < self.table.records.slots()).then_some(end);
+    }
+
+    /// When [`Engine::relieve`] has something to do.
+    pub(crate) fn next_relief(&self, now: Instant) -> Option<Instant> {
+        self.crowded.cursor.map(|begun| if begun == 0 { self.crowded.not_before.max(now) } else { now })
     }
 }
+
+/// A packet found no room.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Crowded {
+    /// The slot from where on weak connections are still to be ended.
+    cursor: Option<u32>,
+    /// The next round does not begin before: whoever sends packets that find no room shall not make us look through the whole table for each.
+    not_before: Instant,
+}
+
+/// From the beginning of one round to that of the next, at least.
+const RELIEF_NANOS: u64 = 10_000_000_000;
 
 /// Not assured, or soon over anyway.
 fn is_weak(hot: &Hot) -> bool {

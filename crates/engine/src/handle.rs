@@ -96,7 +96,7 @@ impl Engine {
         for (packet, glimpse) in packets.iter().zip(glimpses) {
             glimpse.likely = self.table.likely(glimpse.hash);
             match glimpse.likely {
-                Some(reference) => self.table.records.prefetch(reference, packet.family()),
+                Some(reference) => self.table.prefetch_record(reference, packet.family()),
                 None => self.prefetch_answer(packet, zone, glimpse),
             }
         }

@@ -61,6 +61,8 @@ impl Passage {
 pub struct Unconfirmed {
     pub(crate) original: Key,
     pub(crate) reply: Key,
+    /// The reply is the original turned round: nothing was translated.
+    pub(crate) plain: bool,
     pub(crate) zone: Zone,
     pub(crate) status: Status,
     pub(crate) tracker: Tracker,

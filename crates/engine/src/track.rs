@@ -158,31 +158,55 @@ impl Engine {
         }
         // Linux asks who expects it before it looks at the packet, too: an invalid one uses the expectation up.
         let master = self.expecting(probe, now);
-        match self.open(packet, probe, now) {
-            Ok(mut fresh) => {
-                if let Some(master) = master {
-                    fresh.adopt(master);
-                }
-                self.give_helper(&mut fresh);
-                let outcome = Outcome {
-                    info: if fresh.status.has(Status::EXPECTED) { Info::Related } else { Info::New },
-                    direction: Some(Direction::Original),
-                    connection: None,
-                    why: None,
-                    verdict: Verdict::Accept,
-                    edits: Default::default(),
-                };
-                Passage { outcome, pending: Pending::Begun(fresh) }
-            }
-            Err(why) => {
-                self.log_invalid(packet.protocol(), why, now);
-                self.settle(Outcome::invalid(why))
+        let opened = self.open(packet, probe, now);
+        let (Some(reply), Ok(opened)) = (probe.key.invert(), &opened) else {
+            return self.refuse_beginning(packet, opened.err().unwrap_or(Why::IcmpUnpaired), now);
+        };
+        // Built where it goes to the caller from: it is large, and to move it costs.
+        let mut passage = Passage {
+            outcome: Outcome {
+                info: Info::New,
+                direction: Some(Direction::Original),
+                connection: None,
+                why: None,
+                verdict: Verdict::Accept,
+                edits: Default::default(),
+            },
+            pending: Pending::Begun(Unconfirmed {
+                original: probe.key,
+                reply,
+                plain: true,
+                zone: probe.zone,
+                status: Status::default(),
+                tracker: opened.tracker,
+                timeout: opened.timeout,
+                counted: opened.counted.then_some(packet.total_len() as u64),
+                epoch: self.table.epoch(),
+                hashes: [probe.hash, probe.answer_hash],
+                extra: None,
+                mark: 0,
+                labels: None,
+            }),
+        };
+        if let (true, Some(fresh)) = (master.is_some() || !self.helped.is_empty(), passage.unconfirmed()) {
+            master.into_iter().for_each(|master| fresh.adopt(master));
+            self.give_helper(fresh);
+            if fresh.status.has(Status::EXPECTED) {
+                passage.outcome.info = Info::Related;
             }
         }
+        passage
     }
 
-    /// The connection that a first packet begins.
-    fn open(&self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Result<Unconfirmed, Why> {
+    /// A first packet that begins nothing.
+    #[cold]
+    fn refuse_beginning(&mut self, packet: &Packet<'_>, why: Why, now: Instant) -> Passage {
+        self.log_invalid(packet.protocol(), why, now);
+        self.settle(Outcome::invalid(why))
+    }
+
+    /// What the protocol makes of a first packet.
+    fn open(&self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Result<Opened, Why> {
         let context = Context {
             knobs: &self.knobs,
             status: Status::default(),
@@ -190,7 +214,6 @@ impl Engine {
             remaining_ticks: 0,
             secret: self.secret,
         };
-        let reply = probe.key.invert().ok_or(Why::IcmpUnpaired)?;
         let (tracker, ruling) = if packet.protocol() == protocol::TCP {
             let segment = segment(packet, &self.knobs)?;
             let mut tcp = Tcp::open(&segment, &self.knobs)?;
@@ -213,20 +236,7 @@ impl Engine {
             Ruling::Invalid { why, .. } => return Err(why),
             Ruling::Quiet { .. } | Ruling::Reopen | Ruling::End => (0, false),
         };
-        Ok(Unconfirmed {
-            original: probe.key,
-            reply,
-            zone: probe.zone,
-            status: Status::default(),
-            tracker,
-            timeout,
-            counted: counted.then_some(packet.total_len() as u64),
-            epoch: self.table.epoch(),
-            hashes: [probe.hash, probe.answer_hash],
-            extra: None,
-            mark: 0,
-            labels: None,
-        })
+        Ok(Opened { tracker, timeout, counted })
     }
 
     fn log_invalid(&mut self, number: u8, why: Why, now: Instant) {
@@ -240,6 +250,15 @@ impl Engine {
     pub(crate) fn handle_of(&self, slot: u32) -> Handle {
         Handle { slot, stamp: self.table.records.hot(slot).map_or(0, |hot| hot.stamp(self.secret.0)) }
     }
+}
+
+/// A connection as its protocol begins it.
+struct Opened {
+    tracker: Tracker,
+    /// In ticks.
+    timeout: u32,
+    /// Is the first packet counted?
+    counted: bool,
 }
 
 /// Counts a packet, if its connection counts.

@@ -85,3 +85,15 @@ fn after_a_refusal_closing_connections_make_room() {
     assert_ne!(engine.next_wake(Instant(0)), Some(Instant(0)));
     engine.check().unwrap();
 }
+
+#[test]
+fn refusals_do_not_make_us_search_the_table_for_each() {
+    let mut engine = engine();
+    (0..MAX).for_each(|port| establish(&mut engine, port));
+    assert_eq!(say(&mut engine, MAX, false, SYN, (99, 0)), REFUSED);
+    engine.poll(Instant(0));
+    assert_eq!(say(&mut engine, MAX, false, SYN, (99, 0)), REFUSED);
+    assert_eq!(engine.next_wake(Instant(0)), Some(Instant::from_secs(10)));
+    engine.poll(Instant::from_secs(10));
+    assert_eq!(engine.count(), usize::from(MAX));
+}

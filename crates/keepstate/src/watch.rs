@@ -167,11 +167,10 @@ impl Picture<'_> {
         let (table, shown) = self.table(follower, width, room)?;
         let mut rows = vec![
             format!(
-                "{}{}: {} connections, {shown} shown; {rate:.0} frames/s, {} in all, {} lost",
+                "{}{}: {} connections, {shown} match; {rate:.0} frames/s, {} lost",
                 self.watch.device.escape_debug(),
                 if ring.is_down() { " (down)" } else { "" },
                 follower.engine().count(),
-                follower.frames,
                 ring.lost()
             ),
             "q or Ctrl-C ends; -p, -s, -d, --state and others choose what is shown".into(),

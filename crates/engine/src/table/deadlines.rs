@@ -4,6 +4,7 @@
 //! earlier than before lowers it. So a packet of a known connection costs nothing here, a timer costs about a quarter of a byte,
 //! and expiry is exact: a block is looked at when its bound has passed, and its bound is then made true again.
 //! All ticks are modulo 2³²; a bound must never be later than the earliest deadline under it.
+use super::processor;
 use alloc::vec::Vec;
 
 /// A block is this many slots (level 0) or this many blocks of the level below.
@@ -57,6 +58,14 @@ impl Deadlines {
             if blocks == 1 && level >= self.levels.len() {
                 break;
             }
+        }
+    }
+
+    /// Begins to fetch what [`Deadlines::lower`] will read for `slot`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, slot: usize) {
+        if let Some(bound) = self.levels.first().and_then(|level| level.get(slot >> SHIFT)) {
+            processor::prefetch(bound);
         }
     }
 

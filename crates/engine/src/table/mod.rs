@@ -17,6 +17,7 @@ pub(crate) use records::Records;
 use crate::{Direction, Zone, ZoneDirection};
 use deadlines::Deadlines;
 use index::Index;
+use keepstate_wire::Family;
 use key::{HashKeys, Key};
 use record::Hot;
 
@@ -107,7 +108,14 @@ impl Table {
         self.index.first(hash)
     }
 
-    /// Second stage for what is not in the table: fetch the bucket where the answer will be entered. Its hash, or 0 if there is none.
+    /// Third stage: fetch what a packet reads and writes of its connection.
+    #[inline(always)]
+    pub(crate) fn prefetch_record(&self, reference: Reference, family: Family) {
+        self.records.prefetch(reference, family);
+        self.deadlines.prefetch(reference.slot() as usize);
+    }
+
+    /// Third stage for what is not in the table: fetch the bucket where the answer will be entered. Its hash, or 0 if there is none.
     pub(crate) fn prefetch_answer(&self, key: &Key, zone: Zone) -> u64 {
         let Some(answer) = key.invert() else { return 0 };
         let hash = answer.hash(zone.of(Direction::Reply), &self.keys);

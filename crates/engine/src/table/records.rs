@@ -178,7 +178,6 @@ impl Records {
         }
         let mut kind = record.kind;
         kind |= if wide { Kind::WIDE } else { 0 };
-        kind |= if record.original.invert() == Some(*record.reply) { Kind::PLAIN } else { 0 };
         kind |= if record.zone.id != 0 { Kind::ZONED } else { 0 };
         kind |= if record.counts.is_some() { Kind::COUNTED } else { 0 };
         *self.hot.find_mut(at)? = Hot {
