@@ -7,9 +7,11 @@ use common::{
     section, skipped,
 };
 use keepstate::capture::Capture;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 fn replay(capture: &[u8], options: &[&str]) -> Ran {
     keepstate(&[&["replay", "-"], options].concat(), capture)
@@ -231,4 +233,29 @@ fn a_named_pipe_is_a_file() {
     let ran = keepstate(&["replay", fifo.path()], &[]);
     writer.join().unwrap();
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), LINE), "{}", ran.err);
+}
+
+#[test]
+fn from_a_pipe_events_and_lines_are_shown_as_they_come() {
+    for (option, first) in [("--events", "    [NEW] udp "), ("--each", "# number ")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_keepstate"))
+            .args(["replay", "-", option])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut pipe, out) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        pipe.write_all(&pcap(Order::Little, false, link::RAW, &conversation())).unwrap();
+        let (told, hears) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            BufReader::new(out).read_line(&mut line).unwrap();
+            told.send(line).unwrap();
+        });
+        // The pipe stays open: whoever waited for its end would never answer.
+        let line = hears.recv_timeout(Duration::from_secs(20));
+        drop(pipe);
+        child.wait().unwrap();
+        assert!(line.as_ref().is_ok_and(|line| line.starts_with(first)), "{option}: {line:?}");
+    }
 }
