@@ -1,15 +1,43 @@
 //! The command line, as data: parser, help and completion come from here.
 use crate::replay::Replay;
 use crate::watch::Watch;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Connection tracking done right: what Linux's conntrack would have made of your traffic, and why.
 #[derive(Parser, Debug)]
-#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true, after_help = AFTER)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+const AFTER: &str = "\
+Examples:
+  keepstate replay trace.pcapng    the connections a capture leaves
+  sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  keepstate help replay            all that replay can do
+
+What was asked for is on standard output; notes and errors are on standard error.
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
+
+impl Cli {
+    /// The command line of this process. A wrong one ends it here, with an error that says what to do, and exit code 2.
+    pub fn read() -> Cli {
+        let cli = Cli::parse();
+        let (name, checked) = match &cli.command {
+            Command::Replay(replay) => ("replay", replay.check()),
+            Command::Watch(watch) => ("watch", watch.check()),
+        };
+        if let Err(what) = checked {
+            let mut command = Cli::command();
+            command.build();
+            let asked = command.find_subcommand(name).cloned();
+            asked.unwrap_or(command).error(ErrorKind::ArgumentConflict, what).exit();
+        }
+        cli
+    }
 }
 
 /// One module a command; each says what it does where its options are.

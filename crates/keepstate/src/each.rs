@@ -1,14 +1,19 @@
 //! One line a packet: number, relation, direction, state, remaining timeout, and the reason where there is one.
 use crate::follower::{Follower, Passed};
-use keepstate_engine::{Direction, Info, ProtocolInfo, Verdict, Why};
+use keepstate_engine::{Direction, Entry, Info, ProtocolInfo, Verdict, Why};
 use std::io::{self, Write};
 
 /// The words above the lines.
 pub const HEADER: &str = "# number  ctinfo       direction  state            timeout  reason";
 
-/// Writes the line of the frame that `follower` has just taken.
-pub fn line(out: &mut impl Write, follower: &Follower, passed: &Passed) -> io::Result<()> {
-    let number = follower.frames;
+/// The connection of the frame that `follower` has just taken.
+pub fn entry(follower: &Follower, passed: &Passed) -> Option<Entry> {
+    let Passed::Tracked(outcome) = passed else { return None };
+    outcome.connection.and_then(|handle| follower.engine().entry(handle, follower.now()))
+}
+
+/// Writes the line of frame `number`: what became of it, and its connection as it is now.
+pub fn line(out: &mut impl Write, number: u64, passed: &Passed, entry: Option<&Entry>) -> io::Result<()> {
     let outcome = match passed {
         Passed::Tracked(outcome) => outcome,
         Passed::Waiting => {
@@ -39,8 +44,7 @@ pub fn line(out: &mut impl Write, follower: &Follower, passed: &Passed) -> io::R
         Some(Direction::Reply) => "reply",
         None => "-",
     };
-    let entry = outcome.connection.and_then(|handle| follower.engine().entry(handle, follower.now()));
-    let state = match entry.as_ref().map(|entry| entry.protocol) {
+    let state = match entry.map(|entry| entry.protocol) {
         Some(ProtocolInfo::Tcp { state, .. }) => state.name(),
         Some(ProtocolInfo::Sctp { state, .. }) => state.name(),
         Some(ProtocolInfo::Stateless) => "-",
@@ -48,7 +52,7 @@ pub fn line(out: &mut impl Write, follower: &Follower, passed: &Passed) -> io::R
         None => "-",
     };
     write!(out, "{number:>8}  {info:<11}  {direction:<9}  {state:<15}  ")?;
-    match &entry {
+    match entry {
         Some(entry) => write!(out, "{:>7}", entry.timeout)?,
         None => write!(out, "{:>7}", "-")?,
     }

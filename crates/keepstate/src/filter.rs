@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use value::{Family, Mark, StateName};
 
 /// The filter options; no option lets everything pass.
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "Filters")]
 pub struct Filter {
     /// Only this transport protocol: a name or a number
@@ -82,6 +82,11 @@ impl Filter {
         self.check_families()?;
         self.check_ports()?;
         self.check_state()
+    }
+
+    /// Does it let everything pass?
+    pub fn is_empty(&self) -> bool {
+        *self == Filter::default()
     }
 
     /// Would this entry be shown? Call [`check`](Self::check) before; an entry that lacks what is asked for does not match.

@@ -4,7 +4,7 @@
 //! its own time. Frames may be given one by one, each with its result, or queued and handled by batches.
 use crate::capture::Frame;
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Outcome, Secret, Zone};
-use keepstate_wire::link;
+use keepstate_wire::link::{self, LinkType};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
 use keepstate_wire::{Family, Fate, Packet, Refusal};
 
@@ -24,6 +24,9 @@ const BATCH: usize = 32;
 /// Times closer than this fall into one tick of the engine's timers.
 const TICK_NANOS: u64 = 4_000_000;
 
+/// The year 2262. A capture may claim later times, but the engine's timers need some future to expire in.
+const LATEST: Instant = Instant(i64::MAX.cast_unsigned());
+
 /// See the module's words.
 pub struct Follower {
     engine: Engine,
@@ -35,6 +38,7 @@ pub struct Follower {
     /// The latest time of a frame, and how many frames were older.
     latest: u64,
     stale: u64,
+    unknown_link: Option<LinkType>,
     /// Frames seen.
     pub frames: u64,
 }
@@ -64,6 +68,7 @@ impl Follower {
             now: Instant(0),
             latest: 0,
             stale: 0,
+            unknown_link: None,
             queue: Queue::default(),
             outcomes: Vec::with_capacity(BATCH),
             frames: 0,
@@ -87,6 +92,7 @@ impl Follower {
 
     /// Moves the clock; what expires on the way expires at its own time.
     pub fn advance(&mut self, to: Instant) {
+        let to = to.min(LATEST);
         if self.now == Instant(0) {
             // The first frame's time is the beginning of time.
             self.now = to;
@@ -109,6 +115,11 @@ impl Follower {
         self.stale
     }
 
+    /// The link type of the last frame whose link type is not known.
+    pub fn unknown_link(&self) -> Option<LinkType> {
+        self.unknown_link
+    }
+
     /// Takes one frame at once.
     pub fn take(&mut self, frame: &Frame<'_>) -> Passed {
         self.flush();
@@ -121,7 +132,7 @@ impl Follower {
             .and_then(|network| Packet::parse_snapped(network.datagram, frame.wire_len.saturating_sub(network.offset)));
         match parsed {
             Ok(packet) => self.track(&packet),
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => self.refuse_frame(frame, refusal),
         }
     }
 
@@ -140,7 +151,7 @@ impl Follower {
                 let wire_len = frame.wire_len.saturating_sub(network.offset);
                 self.queue.places.push((begin, self.queue.octets.len(), wire_len));
             }
-            Err(refusal) => drop(self.refuse(refusal)),
+            Err(refusal) => drop(self.refuse_frame(frame, refusal)),
         }
         if self.queue.places.len() == BATCH {
             self.flush();
@@ -208,6 +219,13 @@ impl Follower {
         };
         self.whole = whole;
         passed
+    }
+
+    fn refuse_frame(&mut self, frame: &Frame<'_>, refusal: Refusal) -> Passed {
+        if refusal == Refusal::LinkUnknown {
+            self.unknown_link = Some(frame.link);
+        }
+        self.refuse(refusal)
     }
 
     fn refuse(&mut self, refusal: Refusal) -> Passed {

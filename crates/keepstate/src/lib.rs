@@ -12,6 +12,7 @@ pub mod options;
 pub mod progress;
 pub mod replay;
 pub mod ring;
+pub mod screen;
 pub mod sysctl;
 pub mod watch;
 

@@ -1,6 +1,6 @@
 //! The program: reads the command line, runs one command, and turns its end into an exit code: 0 done, 1 failed, 2 wrongly asked.
-use clap::Parser;
 use keepstate::cli::{Cli, Command};
+use keepstate::notes;
 use keepstate_hugealloc::HugePages;
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let done = match Cli::read().command {
         Command::Replay(replay) => replay.run(),
         Command::Watch(watch) => watch.run(),
     };
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("keepstate: {error:#}");
+            notes::note(format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,11 @@
 //! Options that commands share: which kernel's rules to follow, and what to show.
 use crate::filter::Filter;
-use crate::format::Output;
-use crate::sysctl::{self, Known};
-use anyhow::{Context, Result, bail};
+use crate::format::{Kind, Output};
+use crate::notes::{note, were};
+use crate::sysctl;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use keepstate_engine::{Engine, Generation, Helper, Knobs};
+use keepstate_engine::{Engine, Generation, Helper, Knob, Knobs};
 use std::path::PathBuf;
 
 /// Knobs: whose defaults, and what differs from them.
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Knobs")]
 pub struct Tuning {
     /// Set a knob: nf_conntrack_tcp_loose=0 (may be given several times, later wins)
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::setting)]
     settings: Vec<String>,
     /// Set the knobs of a file in sysctl's own syntax; other keys in it are passed over
     #[arg(long = "sysctl", value_name = "FILE")]
@@ -66,16 +67,19 @@ impl Tuning {
         let mut knobs = Knobs::as_linux(generation, self.memory.unwrap_or_else(machine_memory));
         for path in &self.files {
             let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            let foreign = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
-            if foreign > 0 {
-                let which = if foreign == 1 { "key was" } else { "keys were" };
-                note(format!("{}: {foreign} {which} passed over: not a knob of connection tracking", path.display()));
+            let skipped = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
+            for (count, why) in [
+                (skipped.foreign, "not of connection tracking"),
+                (skipped.read_only, "it can only be read"),
+                (skipped.gone, "Linux 6.18 has it no more"),
+            ] {
+                if count > 0 {
+                    note(format!("{}: {} passed over: {why}", path.display(), were(count as u64, "key")));
+                }
             }
         }
         for setting in &self.settings {
-            if sysctl::set(setting, &mut knobs).context("in --set")? == Known::Foreign {
-                bail!("--set {setting:?}: this is no knob of connection tracking; they begin with nf_conntrack_");
-            }
+            sysctl::set(setting, &mut knobs).context("in --set")?;
         }
         Ok(knobs)
     }
@@ -116,8 +120,8 @@ impl Tuning {
 #[command(next_help_heading = "Output")]
 pub struct Show {
     /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
-    #[arg(short, long, value_name = "LIST", value_parser = Output::parse)]
-    pub output: Option<Output>,
+    #[arg(short, long = "output", value_name = "LIST", value_parser = Output::parse)]
+    outputs: Vec<Output>,
     /// Print each event, as conntrack -E does, instead of the table
     #[arg(long)]
     pub events: bool,
@@ -130,6 +134,47 @@ pub struct Show {
     /// Which entries and events.
     #[command(flatten)]
     pub filter: Filter,
+}
+
+impl Show {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        self.outputs.iter().try_fold(Output::default(), |sum, more| sum.and(*more))?;
+        if self.stats && self.events && self.is_document() {
+            return Err(
+                "counters are no part of a document of events: ask for --stats, or for --events with -o xml or json"
+                    .into(),
+            );
+        }
+        self.filter.check()
+    }
+
+    /// All that was asked for with `-o`.
+    pub fn output(&self) -> Output {
+        self.outputs.iter().fold(Output::default(), |sum, more| sum.and(*more).unwrap_or(sum))
+    }
+
+    /// Was no format asked for?
+    pub fn is_plain(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
+    /// Is the output a document, between whose lines nothing else may stand?
+    pub fn is_document(&self) -> bool {
+        matches!(self.output().kind, Kind::Xml | Kind::Json)
+    }
+
+    /// Tells what the knobs keep from being shown.
+    pub fn note_missing(&self, knobs: &Knobs) {
+        if self.output().ktimestamp && knobs[Knob::Timestamp] == 0 {
+            note(
+                "-o ktimestamp has no times to show, as in Linux, unless they are kept: --set nf_conntrack_timestamp=1",
+            );
+        }
+    }
 }
 
 /// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.

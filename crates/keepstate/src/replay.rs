@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::Args;
 use keepstate_engine::{EventMask, Instant};
 use std::io::{BufWriter, Stdout, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Replay a capture: the table, the events, the counters, as Linux would have had them.
 #[derive(Args, Debug)]
@@ -22,7 +22,7 @@ pub struct Replay {
     /// Print one line a packet: number, ctinfo, direction, state, timeout, reason
     #[arg(long)]
     each: bool,
-    /// Stop at this time: seconds from the first packet, or a date as 2026-11-23T14:00:00Z
+    /// Stop at this time: seconds from the first packet, or a date, as 12.5 or 2026-11-23T14:00:00Z; later than the last packet, time goes on
     #[arg(long, value_name = "TIME")]
     at: Option<Moment>,
     #[command(flatten)]
@@ -33,28 +33,49 @@ pub struct Replay {
 
 const EXAMPLES: &str = "\
 Examples:
-  keepstate replay trace.pcapng                      the table when the last packet had passed
-  keepstate replay trace.pcap -o extended,id         as conntrack -L -o extended,id
-  keepstate replay trace.pcap.gz --events            what conntrack -E would have printed
-  keepstate replay trace.pcap --each | grep INVALID  which packets were invalid, and why
+  # the table after the last packet, in the lines of conntrack -L
+  keepstate replay trace.pcapng
+  # what conntrack -E -o timestamp would have printed
+  keepstate replay trace.pcap.gz --events -o timestamp
+  # which packets were invalid, and why
+  keepstate replay trace.pcap --each | grep INVALID
+  # some connections, as they were twelve and a half seconds after the first packet
   keepstate replay trace.pcap --at 12.5 -p tcp --state ESTABLISHED
+  # what another knob, another kernel or a helper would have changed
   keepstate replay trace.pcap --set nf_conntrack_tcp_loose=0 --stats
-  keepstate replay trace.pcap --helper ftp           as if a rule had attached the helper to port 21
   keepstate replay trace.pcap --as-linux 5.15 --memory 4G --stats
-  tcpdump -i eth0 -w - | keepstate replay - --events";
+  keepstate replay trace.pcap --helper ftp
+  # while it is being captured
+  tcpdump -i eth0 -U -w - | keepstate replay - --events
+
+Timeouts are in seconds, as conntrack's; times are the capture's own.
+A broken capture is told up to where it breaks. A line of --each is shown if its
+connection passes the filters.
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
 /// Events that may wait between two frames.
 const EVENTS: usize = 1 << 20;
 
 impl Replay {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        if self.each && self.show.events && self.show.is_document() {
+            return Err("lines of --each are no part of a document of events: ask for one of them".into());
+        }
+        self.show.check()
+    }
+
     /// Replays, prints the table, events or counters on standard output and notes on standard error.
     ///
     /// # Errors
     /// What could not be read or written; a broken capture after everything up to the break was printed.
     pub fn run(&self) -> Result<()> {
-        self.show.filter.check().map_err(anyhow::Error::msg)?;
         let mut follower = Follower::new(self.tuning.knobs(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
+        self.show.note_missing(follower.engine().knobs());
         if self.show.events {
             follower.engine_mut().listen(EventMask::ALL, EVENTS);
         }
@@ -64,19 +85,20 @@ impl Replay {
         follower.flush();
         self.finish(&mut follower, &mut out)?;
         notes::summary(&mut follower);
+        notes::capture(&follower);
         read
     }
 
-    fn read(&self, capture: &mut Capture, follower: &mut Follower, out: &mut Out) -> Result<()> {
+    fn read(&self, capture: &mut Capture, follower: &mut Follower, out: &mut Out<'_>) -> Result<()> {
         let mut progress = Progress::new(&self.file);
         let mut end = None;
         let mut offset = 0;
         let single = self.each || self.show.events;
         let result = capture.frames(|frame| {
-            let end = *end.get_or_insert_with(|| self.at.map_or(u64::MAX, |at| at.after(frame.time.unwrap_or(0))));
-            if frame.time.is_some_and(|time| time > end) {
-                follower.flush();
-                follower.advance(Instant(end));
+            if let (Some(at), None, Some(first)) = (self.at, end, frame.time) {
+                end = Some(at.after(first));
+            }
+            if end.zip(frame.time).is_some_and(|(end, time)| time > end) {
                 return Ok(false);
             }
             offset += frame.data.len() as u64 + 16;
@@ -89,49 +111,45 @@ impl Replay {
             }
         });
         progress.finish();
-        if let Some(end) = end.filter(|end| self.at.is_some() && result.is_ok() && *end > follower.now().0) {
-            // The capture ended before the moment asked for: time goes on without packets.
+        if let Some(end) = end.filter(|_| result.is_ok()) {
+            // Up to the moment asked for, time goes on without packets.
             follower.flush();
             follower.advance(Instant(end));
+            if follower.frames == 0 {
+                notes::note("--at is before the first packet: nothing was there yet");
+            }
         }
         result
     }
 
-    fn finish(&self, follower: &mut Follower, out: &mut Out) -> Result<()> {
+    fn finish(&self, follower: &mut Follower, out: &mut Out<'_>) -> Result<()> {
         out.events(follower)?;
+        out.writer.finish()?;
         if self.show.stats {
-            writeln!(out.plain(), "{}", format::stats(follower.engine().counters()).trim_end_matches('\n'))?;
+            format::stats(out.writer.beneath(), follower.engine().counters(), &self.show.output())?;
         }
         if !self.show.stats && !self.show.events && !self.each {
-            let shown = out.table(follower, &self.show)?;
+            let shown = table(out.writer.beneath(), follower, &self.show)?;
             notes::shown(shown);
         }
-        out.close()
+        Ok(out.writer.beneath().flush()?)
     }
 }
 
-/// Standard output, and what is written to it.
-struct Out {
-    lines: BufWriter<Stdout>,
-    events: Option<Writer<Box<dyn Write>>>,
-    each: bool,
-    show: Show,
+/// Standard output, and what is written to it as frames pass.
+struct Out<'a> {
+    replay: &'a Replay,
+    writer: Writer<BufWriter<Stdout>>,
+    /// The capture is being made while we read: what is known is shown at once.
+    live: bool,
 }
 
-impl Out {
-    fn new(replay: &Replay) -> Self {
-        let stdout = std::io::stdout();
-        // From a pipe, events are looked at as they come; from a file, all at once.
-        let live = replay.file.as_os_str() == "-";
-        let sink: Box<dyn Write> =
-            if live { Box::new(stdout) } else { Box::new(BufWriter::with_capacity(1 << 16, stdout)) };
-        let events = replay.show.events.then(|| Writer::new(sink, replay.show.output.unwrap_or_default()).of_events());
-        Out {
-            lines: BufWriter::with_capacity(1 << 16, std::io::stdout()),
-            events,
-            each: replay.each,
-            show: replay.show.clone(),
-        }
+impl<'a> Out<'a> {
+    fn new(replay: &'a Replay) -> Self {
+        let path = if replay.file.as_os_str() == "-" { Path::new("/dev/stdin") } else { &replay.file };
+        let live = !path.metadata().is_ok_and(|file| file.is_file());
+        let lines = BufWriter::with_capacity(1 << 16, std::io::stdout());
+        Out { replay, writer: Writer::new(lines, replay.show.output()).of_events(), live }
     }
 
     /// Takes one frame and prints its line and its events.
@@ -142,47 +160,36 @@ impl Out {
             self.events(follower)?;
         }
         let passed = follower.take(frame);
-        if self.each {
+        if self.replay.each {
             if follower.frames == 1 {
-                writeln!(self.lines, "{}", each::HEADER)?;
+                writeln!(self.writer.beneath(), "{}", each::HEADER)?;
             }
-            each::line(&mut self.lines, follower, &passed)?;
+            let entry = each::entry(follower, &passed);
+            let filter = &self.replay.show.filter;
+            if entry.as_ref().map_or(filter.is_empty(), |entry| filter.matches(entry)) {
+                each::line(self.writer.beneath(), follower.frames, &passed, entry.as_ref())?;
+            }
         }
-        self.events(follower)
-    }
-
-    fn events(&mut self, follower: &mut Follower) -> Result<()> {
-        let Some(writer) = &mut self.events else { return Ok(()) };
-        while let Some(event) = follower.engine_mut().poll_event() {
-            if self.show.filter.matches(&event.entry) {
-                if self.each {
-                    self.lines.flush()?;
-                }
-                writer.event(&event)?;
-            }
+        self.events(follower)?;
+        if self.live {
+            self.writer.beneath().flush()?;
         }
         Ok(())
     }
 
-    fn plain(&mut self) -> &mut impl Write {
-        &mut self.lines
-    }
-
-    fn table(&mut self, follower: &Follower, show: &Show) -> Result<usize> {
-        table(&mut self.lines, follower, show)
-    }
-
-    fn close(&mut self) -> Result<()> {
-        if let Some(writer) = &mut self.events {
-            writer.finish()?;
+    fn events(&mut self, follower: &mut Follower) -> Result<()> {
+        while let Some(event) = follower.engine_mut().poll_event() {
+            if self.replay.show.filter.matches(&event.entry) {
+                self.writer.event(&event)?;
+            }
         }
-        Ok(self.lines.flush()?)
+        Ok(())
     }
 }
 
 /// Writes the table; says how many entries it showed.
 pub(crate) fn table(out: &mut impl Write, follower: &Follower, show: &Show) -> Result<usize> {
-    let mut writer = Writer::new(out, show.output.unwrap_or_default()).at(follower.now());
+    let mut writer = Writer::new(out, show.output()).at(follower.now());
     let mut shown = 0;
     for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
         writer.entry(&entry)?;

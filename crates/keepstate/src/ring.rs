@@ -7,7 +7,7 @@
 use crate::capture::Frame;
 use anyhow::{Context, Result, bail};
 use keepstate_wire::link::LinkType;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{offset_of, size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -22,10 +22,11 @@ const BLOCKS: usize = 16;
 const HAND_OVER_MILLIS: u32 = 50;
 /// Frames that leave the machine, in `sll_pkttype`.
 const OUTGOING: u8 = 4;
-/// `ARPHRD_LOOPBACK`, and devices without link layer as TUN.
-const TYPE_LOOPBACK: u32 = 772;
-const TYPE_NONE: u32 = 65534;
-const TYPE_ETHERNET: u32 = 1;
+/// Kinds of devices by their ARPHRD numbers: Ethernet, loopback, and those whose frames begin with IP: raw, IPIP, SIT, and TUN and WireGuard, which
+/// have no kind.
+const TYPE_ETHERNET: u16 = 1;
+const TYPE_LOOPBACK: u16 = 772;
+const TYPES_RAW: [u16; 4] = [519, 768, 776, 65534];
 
 /// See the module's words.
 pub struct Ring {
@@ -35,6 +36,18 @@ pub struct Ring {
     link: LinkType,
     loopback: bool,
     lost: u64,
+    device: CString,
+    index: i32,
+    down: bool,
+}
+
+/// What became of the device while it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Nothing that we heard of.
+    Same,
+    /// It went down, or was so from the beginning.
+    WentDown,
 }
 
 impl Ring {
@@ -43,13 +56,14 @@ impl Ring {
     /// # Errors
     /// No such device (with a list of those there are), a capability missing (which, and how to grant it), a link type that is not read here.
     pub fn open(device: &str, promiscuous: bool) -> Result<Ring> {
-        let kind = device_type(device)?;
+        let name = CString::new(device).context("a device's name has no zero in it")?;
+        let kind = device_type(device, &name)?;
         let link = match kind {
             TYPE_ETHERNET | TYPE_LOOPBACK => LinkType::ETHERNET,
-            TYPE_NONE => LinkType::RAW,
+            raw if TYPES_RAW.contains(&raw) => LinkType::RAW,
             other => bail!("{device} has a link layer that is not read here (ARPHRD type {other})"),
         };
-        let index = index(device)?;
+        let index = index(&name).with_context(|| format!("{device} has gone"))?;
         // SAFETY: a plain system call; what it returns is checked.
         let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if socket < 0 {
@@ -67,7 +81,8 @@ impl Ring {
         // SAFETY: the socket was just opened and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         let memory = map(&socket)?;
-        let ring = Ring { socket, memory, next: 0, link, loopback: kind == TYPE_LOOPBACK, lost: 0 };
+        let loopback = kind == TYPE_LOOPBACK;
+        let ring = Ring { socket, memory, next: 0, link, loopback, lost: 0, device: name, index, down: false };
         ring.bind(index, promiscuous).with_context(|| format!("{device} cannot be listened to"))?;
         Ok(ring)
     }
@@ -92,11 +107,40 @@ impl Ring {
     }
 
     /// Waits until there may be frames, so long at most.
-    pub fn wait(&self, most: Duration) {
+    ///
+    /// # Errors
+    /// If the device has gone.
+    pub fn wait(&mut self, most: Duration) -> Result<Link> {
         let mut wish = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let millis = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one live pollfd. An interrupted wait is as good as a short one.
         unsafe { libc::poll(&raw mut wish, 1, millis) };
+        let fell = wish.revents & libc::POLLERR != 0 && self.error() != 0;
+        self.down |= fell;
+        // Of a device that goes while it is down, nothing is heard any more.
+        anyhow::ensure!(
+            !self.down || index(&self.device) == Some(self.index),
+            "{} has gone: there is no such device any more",
+            self.device.to_string_lossy().escape_debug()
+        );
+        Ok(if fell { Link::WentDown } else { Link::Same })
+    }
+
+    /// Was the device down when we last heard of it?
+    pub fn is_down(&self) -> bool {
+        self.down
+    }
+
+    /// The error that waits at the socket, which then waits no more.
+    fn error(&self) -> i32 {
+        let mut error = 0i32;
+        let mut length = size_of::<i32>() as u32;
+        // SAFETY: room for an error of the length given.
+        let done = unsafe {
+            let place = (&raw mut error).cast();
+            libc::getsockopt(self.socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, place, &raw mut length)
+        };
+        if done == 0 { error } else { 0 }
     }
 
     /// Gives every frame that is there to `see`.
@@ -112,6 +156,7 @@ impl Ring {
             // SAFETY: the kernel has handed the block over: it is ours, unchanged, until the status is written below.
             let octets = unsafe { std::slice::from_raw_parts(block.as_ptr().cast_const(), BLOCK) };
             self.block(octets, &mut see);
+            self.down = false;
             status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
             self.next = (self.next + 1) % BLOCKS;
         }
@@ -211,23 +256,56 @@ fn option<T>(socket: &OwnedFd, name: i32, value: &T) -> Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("a packet socket option was refused") }
 }
 
-fn index(device: &str) -> Result<i32> {
-    let name = CString::new(device).context("a device's name has no zero in it")?;
+/// The number of a device, if there is one of that name.
+fn index(name: &CString) -> Option<i32> {
     // SAFETY: a C string that lives through the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    i32::try_from(index).ok().filter(|index| *index > 0).with_context(|| format!("{device} has gone"))
+    i32::try_from(index).ok().filter(|index| *index > 0)
 }
 
-/// The ARPHRD number of a device.
-fn device_type(device: &str) -> Result<u32> {
-    let plain = !device.is_empty() && !device.contains('/') && device != "." && device != "..";
-    let text = if plain { std::fs::read_to_string(format!("/sys/class/net/{device}/type")).ok() } else { None };
-    if let Some(kind) = text.and_then(|text| text.trim().parse().ok()) {
-        return Ok(kind);
+/// The ARPHRD number of a device, which its address begins with.
+fn device_type(device: &str, name: &CString) -> Result<u16> {
+    // SAFETY: zeros are a valid ifreq.
+    let mut wish: libc::ifreq = unsafe { zeroed() };
+    let octets = name.as_bytes();
+    if octets.is_empty() || octets.len() >= wish.ifr_name.len() || index(name).is_none() {
+        bail!("there is no device {device:?} here; there are: {}", devices().join(", "));
     }
-    let mut devices: Vec<String> = std::fs::read_dir("/sys/class/net")
-        .map(|folder| folder.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
-        .unwrap_or_default();
-    devices.sort();
-    bail!("there is no device {:?} here; there are: {}", device, devices.join(", "))
+    for (place, octet) in wish.ifr_name.iter_mut().zip(octets) {
+        *place = octet.cast_signed();
+    }
+    // SAFETY: a plain system call; what it returns is checked, and belongs to nobody else.
+    let socket = unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error()).context("no socket could be opened");
+        }
+        OwnedFd::from_raw_fd(socket)
+    };
+    // SAFETY: a live ifreq with a name that ends in a zero; the kernel fills in the address.
+    unsafe {
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut wish) != 0 {
+            return Err(io::Error::last_os_error()).with_context(|| format!("{device} cannot be asked for its kind"));
+        }
+        Ok(wish.ifr_ifru.ifru_hwaddr.sa_family)
+    }
+}
+
+/// The names of all devices of this network namespace. (What `/sys` lists may be another's.)
+fn devices() -> Vec<String> {
+    let mut names = Vec::new();
+    // SAFETY: the list ends with an index of 0, its names are C strings, and it is given back once nothing of it is used any more.
+    unsafe {
+        let list = libc::if_nameindex();
+        let mut next = list;
+        while !next.is_null() && (*next).if_index != 0 {
+            names.push(CStr::from_ptr((*next).if_name).to_string_lossy().into_owned());
+            next = next.add(1);
+        }
+        if !list.is_null() {
+            libc::if_freenameindex(list);
+        }
+    }
+    names.sort();
+    names
 }

@@ -24,13 +24,27 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Sets every knob that `text`, a sysctl file, names; counts the keys that are none of ours, or can only be read.
+/// Lines of a file that set nothing here, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Keys that are not of connection tracking.
+    pub foreign: usize,
+    /// Knobs that can only be read, which `sysctl -a` prints too.
+    pub read_only: usize,
+    /// Knobs of older kernels, which have gone since.
+    pub gone: usize,
+}
+
+/// Knobs that older kernels had: DCCP's, and automatic helpers.
+const GONE: [&str; 2] = ["nf_conntrack_dccp_", "nf_conntrack_helper"];
+
+/// Sets every knob that `text`, a sysctl file, names; counts the lines that set none.
 ///
 /// # Errors
 /// The first line that names a knob of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
 /// may fail.
-pub fn read(text: &str, knobs: &mut Knobs) -> Result<usize, Fault> {
-    let mut foreign = 0;
+pub fn read(text: &str, knobs: &mut Knobs) -> Result<Skipped, Fault> {
+    let mut skipped = Skipped::default();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
@@ -39,14 +53,14 @@ pub fn read(text: &str, knobs: &mut Knobs) -> Result<usize, Fault> {
         let (optional, setting) = line.strip_prefix('-').map_or((false, line), |rest| (true, rest));
         match set(setting, knobs) {
             Ok(Known::Ours) => (),
-            Ok(Known::Foreign) => foreign += 1,
+            Ok(Known::Foreign) => skipped.foreign += 1,
             Err(_) if optional => (),
-            // What `sysctl -a` prints holds what can only be read, too.
-            Err(_) if is_read_only(setting) => foreign += 1,
+            Err(_) if is_read_only(setting) => skipped.read_only += 1,
+            Err(_) if is_gone(setting) => skipped.gone += 1,
             Err(fault) => return Err(Fault { line: Some(at + 1), ..fault }),
         }
     }
-    Ok(foreign)
+    Ok(skipped)
 }
 
 /// Is a key one of connection tracking's?
@@ -79,9 +93,29 @@ pub fn set(setting: &str, knobs: &mut Knobs) -> Result<Known, Fault> {
     Ok(Known::Ours)
 }
 
+/// One setting of a command line, checked.
+///
+/// # Errors
+/// As [`read`], and a key that is none of ours.
+pub fn setting(text: &str) -> Result<String, String> {
+    match set(text, &mut Knobs::default()) {
+        Ok(Known::Ours) => Ok(text.to_owned()),
+        Ok(Known::Foreign) => Err("this is no knob of connection tracking; they begin with nf_conntrack_".into()),
+        Err(fault) => Err(fault.what),
+    }
+}
+
 fn is_read_only(setting: &str) -> bool {
-    let key = setting.split_once('=').map_or(setting, |(key, _)| key).trim();
-    Knob::named(key).is_some_and(|knob| knob.range().is_none())
+    Knob::named(key(setting)).is_some_and(|knob| knob.range().is_none())
+}
+
+fn is_gone(setting: &str) -> bool {
+    let name = key(setting).rsplit(['.', '/']).next().unwrap_or_default();
+    GONE.iter().any(|gone| name.starts_with(gone))
+}
+
+fn key(setting: &str) -> &str {
+    setting.split_once('=').map_or(setting, |(key, _)| key).trim()
 }
 
 /// As the kernel reads numbers: 0x for sixteen, 0 for eight.
@@ -113,9 +147,10 @@ mod tests {
     #[test]
     fn a_file_as_people_write_it() {
         let text = "# limits\n; and more\n\nnet.netfilter.nf_conntrack_max = 1000\nnet/netfilter/nf_conntrack_tcp_loose=0\n\
-                    net.ipv4.ip_forward = 1\nnet.netfilter.nf_conntrack_count = 7\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
+                    net.ipv4.ip_forward = 1\nnet.netfilter.nf_conntrack_count = 7\n\
+                    net.netfilter.nf_conntrack_dccp_loose = 1\nnet.netfilter.nf_conntrack_helper = 0\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
         let mut knobs = Knobs::default();
-        assert_eq!(read(text, &mut knobs), Ok(2));
+        assert_eq!(read(text, &mut knobs), Ok(Skipped { foreign: 1, read_only: 1, gone: 2 }));
         assert_eq!(knobs[Knob::Max], 2048);
         assert_eq!(knobs[Knob::TcpLoose], 0);
     }
@@ -132,6 +167,8 @@ mod tests {
         assert!(fault("nf_conntrack_tcp_loose=2", &mut knobs).contains("takes 0 to 1, not 2"));
         assert!(fault("nf_conntrack_max=many", &mut knobs).contains("whole number"));
         assert!(fault("nf_conntrack_max", &mut knobs).contains("KEY=VALUE"));
-        assert!(fault("nf_conntrack_count=1", &mut knobs).contains("only be read"));
+        assert!(setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
+        assert!(setting("net.ipv4.ip_forward=1").unwrap_err().contains("no knob of connection tracking"));
+        assert_eq!(setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));
     }
 }

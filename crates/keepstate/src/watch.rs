@@ -4,11 +4,12 @@ use crate::format::{self, Writer};
 use crate::notes;
 use crate::options::{Show, Tuning};
 use crate::replay;
-use crate::ring::Ring;
+use crate::ring::{Link, Ring};
+use crate::screen::Screen;
 use anyhow::{Context, Result};
 use clap::Args;
 use keepstate_engine::{EventMask, Instant};
-use std::io::{IsTerminal, Stdout, Write};
+use std::io::Stdout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
@@ -36,24 +37,43 @@ pub struct Watch {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo keepstate watch eth0                 the table, refreshed every second; Ctrl-C ends
-  sudo keepstate watch eth0 --events        what conntrack -E would print on a router that sees this traffic
+  # the table, drawn anew each second; q or Ctrl-C ends
+  sudo keepstate watch eth0
+  # what conntrack -E would print on a router that sees this traffic
+  sudo keepstate watch eth0 --events
+  # ten seconds, then the connections that nobody answered yet
   sudo keepstate watch eth0 --for 10s -p tcp --state SYN_SENT
-  sudo setcap cap_net_raw+ep $(which keepstate)   then it runs without root";
+  # from then on it runs without root
+  sudo setcap cap_net_raw+ep $(which keepstate)
+
+Timeouts are in seconds, as conntrack's.
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
 const WAIT: Duration = Duration::from_millis(100);
+/// Most of conntrack's lines on IPv4 fit into so many columns.
+const ROOM_FOR_LINES: usize = 160;
+/// Rows above the table.
+const HEAD_ROWS: usize = 3;
 const REFRESH: Duration = Duration::from_secs(1);
 const EVENTS: usize = 1 << 16;
 
 impl Watch {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        self.show.check()
+    }
+
     /// Watches until the time is over or a signal comes.
     ///
     /// # Errors
     /// A device that cannot be listened to, and why; output that cannot be written.
     pub fn run(&self) -> Result<()> {
-        self.show.filter.check().map_err(anyhow::Error::msg)?;
         let mut follower = Follower::new(self.tuning.unverified(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
+        self.show.note_missing(follower.engine().knobs());
         let mut ring = Ring::open(&self.device, self.promiscuous)?;
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
@@ -61,21 +81,37 @@ impl Watch {
         if self.show.events {
             follower.engine_mut().listen(EventMask::ALL, EVENTS);
         }
-        let screen = std::io::stdout().is_terminal() && !self.show.events && self.length.is_none();
+        let interactive = !self.show.events && !self.show.stats && self.length.is_none();
+        let mut screen = interactive.then(Screen::open).flatten();
         let begun = Clock::now();
-        let mut writer = Writer::new(std::io::stdout(), self.show.output.unwrap_or_default()).of_events();
-        let mut view = Screen::new(self);
+        let mut writer = Writer::new(std::io::stdout(), self.show.output()).of_events();
+        let mut picture = Picture { watch: self, drawn: None, frames: 0 };
+        let mut gone = Ok(());
         while !ended.load(Ordering::Relaxed) && self.length.is_none_or(|length| begun.elapsed() < length) {
-            ring.wait(WAIT);
+            let link = ring.wait(WAIT).unwrap_or_else(|error| {
+                gone = Err(error);
+                ended.store(true, Ordering::Relaxed);
+                Link::Same
+            });
+            if link == Link::WentDown && screen.is_none() {
+                let device = self.device.escape_debug();
+                notes::note(format!("{device} is down: nothing passes until it is up again (ip link set {device} up)"));
+            }
             ring.frames(|frame| follower.queue(frame));
             follower.flush();
             follower.advance(wall_clock());
             self.events(&mut follower, &mut writer)?;
-            if screen {
-                view.refresh(&follower, ring.lost())?;
+            if let Some(screen) = &mut screen {
+                if screen.is_left() {
+                    break;
+                }
+                picture.refresh(screen, &follower, &mut ring)?;
             }
         }
-        self.finish(&mut follower, &mut writer, ring.lost())
+        // The table was on the screen all the time; what is left of it is what was there before.
+        let seen = screen.take().is_some();
+        self.finish(&mut follower, &mut writer, ring.lost(), seen)?;
+        gone
     }
 
     fn events(&self, follower: &mut Follower, writer: &mut Writer<Stdout>) -> Result<()> {
@@ -87,68 +123,90 @@ impl Watch {
         Ok(())
     }
 
-    fn finish(&self, follower: &mut Follower, writer: &mut Writer<Stdout>, lost: u64) -> Result<()> {
+    fn finish(&self, follower: &mut Follower, writer: &mut Writer<Stdout>, lost: u64, seen: bool) -> Result<()> {
         if self.show.events {
             writer.finish()?;
         }
         let mut out = std::io::stdout().lock();
         if self.show.stats {
-            writeln!(out, "{}", format::stats(follower.engine().counters()).trim_end_matches('\n'))?;
+            format::stats(&mut out, follower.engine().counters(), &self.show.output())?;
         }
-        if !self.show.stats && !self.show.events {
+        if !self.show.stats && !self.show.events && !seen {
             let shown = replay::table(&mut out, follower, &self.show)?;
             notes::shown(shown);
         }
         notes::summary(follower);
         notes::note(format!(
-            "{} frames seen on {}, {lost} lost by the ring",
-            follower.frames,
+            "{} seen on {}, {lost} lost by the ring",
+            notes::were(follower.frames, "frame"),
             self.device.escape_debug()
         ));
         Ok(())
     }
 }
 
-/// The table on a terminal, drawn anew each second.
-struct Screen<'a> {
+/// What the screen shows: a line about the device, and as much of the table as there is room for.
+struct Picture<'a> {
     watch: &'a Watch,
-    drawn: Clock,
+    drawn: Option<Clock>,
     frames: u64,
 }
 
-impl<'a> Screen<'a> {
-    fn new(watch: &'a Watch) -> Self {
-        Screen { watch, drawn: Clock::now(), frames: 0 }
-    }
-
-    fn refresh(&mut self, follower: &Follower, lost: u64) -> Result<()> {
-        let passed = self.drawn.elapsed();
-        if passed < REFRESH {
+impl Picture<'_> {
+    /// Draws it anew each second, and at once when the screen has another size.
+    fn refresh(&mut self, screen: &mut Screen, follower: &Follower, ring: &mut Ring) -> Result<()> {
+        let passed = self.drawn.map(|drawn| drawn.elapsed());
+        if passed.is_some_and(|passed| passed < REFRESH) && !screen.is_resized() {
             return Ok(());
         }
-        let rate = (follower.frames - self.frames) as f64 / passed.as_secs_f64();
-        (self.drawn, self.frames) = (Clock::now(), follower.frames);
-        let (width, height) = terminal_size::terminal_size()
-            .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)));
-        let mut rows = Vec::new();
-        let shown = replay::table(&mut rows, follower, &self.watch.show)?;
-        let mut out = std::io::stdout().lock();
-        let head = format!(
-            "{}: {} connections, {shown} match; {rate:.0} frames/s, {lost} lost; Ctrl-C ends",
-            self.watch.device.escape_debug(),
-            follower.engine().count()
-        );
-        write!(out, "\x1b[H\x1b[2J{}\r\n\r\n", cut(&head, width))?;
-        for row in String::from_utf8_lossy(&rows).lines().take(height.saturating_sub(3)) {
-            write!(out, "{}\r\n", cut(row, width))?;
+        let seconds = passed.unwrap_or(REFRESH).as_secs_f64().max(0.001);
+        let rate = (follower.frames - self.frames) as f64 / seconds;
+        (self.drawn, self.frames) = (Some(Clock::now()), follower.frames);
+        let (width, height) = screen.size();
+        let room = height.saturating_sub(HEAD_ROWS);
+        let (table, shown) = self.table(follower, width, room)?;
+        let mut rows = vec![
+            format!(
+                "{}{}: {} connections, {shown} match; {rate:.0} frames/s, {} lost",
+                self.watch.device.escape_debug(),
+                if ring.is_down() { " (down)" } else { "" },
+                follower.engine().count(),
+                ring.lost()
+            ),
+            "q or Ctrl-C ends; -p, -s, -d, --state and others choose what is shown".into(),
+            String::new(),
+        ];
+        let kept = if shown > room { room.saturating_sub(1) } else { room };
+        rows.extend(table.into_iter().take(kept));
+        if shown > room {
+            rows.push(format!("... and {} more", shown - kept));
         }
-        Ok(out.flush()?)
+        Ok(screen.draw(&rows)?)
     }
-}
 
-/// As much of a line as the terminal is wide.
-fn cut(line: &str, width: usize) -> &str {
-    line.char_indices().nth(width).map_or(line, |(end, _)| &line[..end])
+    /// A row a connection for so many as there is room for, and how many there are: conntrack's line where it has room or a format was asked for, else
+    /// what matters most of it.
+    fn table(&self, follower: &Follower, width: usize, room: usize) -> Result<(Vec<String>, usize)> {
+        let show = &self.watch.show;
+        let brief = show.is_plain() && width < ROOM_FOR_LINES;
+        let (mut rows, mut shown) = (Vec::new(), 0);
+        let mut writer = Writer::new(Vec::new(), show.output()).at(follower.now());
+        for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
+            shown += 1;
+            if shown > room {
+                continue;
+            } else if brief {
+                rows.push(format::brief(&entry));
+            } else {
+                writer.entry(&entry)?;
+            }
+        }
+        if !brief {
+            writer.finish()?;
+            rows = String::from_utf8_lossy(writer.beneath()).lines().map(str::to_owned).collect();
+        }
+        Ok((rows, shown))
+    }
 }
 
 fn wall_clock() -> Instant {
@@ -181,12 +239,5 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("soon").is_err());
         assert!(duration("-1s").is_err());
-    }
-
-    #[test]
-    fn lines_are_cut_at_characters() {
-        assert_eq!(cut("abc", 2), "ab");
-        assert_eq!(cut("äöü", 2), "äö");
-        assert_eq!(cut("a", 5), "a");
     }
 }

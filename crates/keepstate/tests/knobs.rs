@@ -1,5 +1,8 @@
 //! The knobs are those of the running kernel: no more, no fewer, and by their own defaults.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot ask the kernel must say so or fail")]
+#![allow(clippy::unwrap_used, reason = "a test speaks by panicking, its helpers too")]
+mod common;
+
+use common::skipped;
 use keepstate_engine::{Knob, Knobs};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,7 +16,7 @@ fn kernel() -> Option<BTreeMap<String, u32>> {
         .ok()
         .filter(|output| output.status.success() && release.starts_with("6.18."));
     let Some(output) = asked else {
-        eprintln!("######## SKIPPED: the knobs of Linux 6.18 (needs root, unshare and that kernel; this is {release})");
+        skipped(&format!("the knobs of Linux 6.18 (needs root, unshare and that kernel; this is {release})"));
         return None;
     };
     let text = String::from_utf8(output.stdout).unwrap();

@@ -1,31 +1,30 @@
-//! `keepstate watch` on the loopback device of a network namespace that is made for the test and goes with it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test speaks by panicking, or says loudly why it does not run"
-)]
+//! `keepstate watch` on devices of a network namespace that is made for the test and goes with it.
+#![allow(clippy::unwrap_used, reason = "a test speaks by panicking, its helpers too")]
 mod common;
 
-use common::keepstate;
+use common::{Scratch, keepstate, skipped};
 use std::process::{Command, Output};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepstate");
 
+/// What the scripts begin with. `ready` waits until keepstate listens, by the packet sockets that take every protocol; `say` sends a datagram to a port where nobody
+/// is; `K` runs the program but not for ever.
+const BEGINNING: &str = "
+    ip link set lo up || exit 99
+    say() { echo ping > /dev/udp/127.0.0.1/$1; }
+    ready() { for try in $(seq 200); do grep -q ' 0003 ' /proc/net/packet && break; sleep 0.02; done; }
+    K() { timeout -s KILL 20 \"$PROGRAM\" watch \"$@\"; }";
+
 /// Runs a script in a network namespace with loopback up. `None`, loudly, where that is not to be had.
 fn in_namespace(script: &str) -> Option<Output> {
-    let made = Command::new("unshare").args(["--net", "true"]).output().is_ok_and(|output| output.status.success());
+    let made =
+        Command::new("unshare").args(["--net", "ip", "link"]).output().is_ok_and(|output| output.status.success());
     if !made {
-        eprintln!("######## SKIPPED: watching a device (needs root and unshare)");
+        skipped("watching a device (needs root, unshare and ip)");
         return None;
     }
-    // A datagram to a port that listens and one back, by the shell's own means.
-    let script = format!(
-        "ip link set lo up 2>/dev/null || ifconfig lo up
-         say() {{ echo ping > /dev/udp/127.0.0.1/4000; }}
-         K={PROGRAM}
-         {script}"
-    );
-    Some(Command::new("unshare").args(["--net", "bash", "-c", &script]).output().unwrap())
+    let script = format!("{BEGINNING}\n{script}");
+    Some(Command::new("unshare").args(["--net", "bash", "-c", &script]).env("PROGRAM", PROGRAM).output().unwrap())
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -34,37 +33,107 @@ fn texts(output: &Output) -> (String, String) {
 }
 
 #[test]
-fn a_datagram_is_in_the_table_at_the_end() {
-    let Some(output) = in_namespace("(sleep 0.5; say; sleep 0.2; say) & $K watch lo --for 2s; wait") else { return };
+fn the_table_is_printed_when_the_time_is_over() {
+    let Some(output) =
+        in_namespace("(ready; say 4000; say 4001) & K lo --for 2s -p udp --dport 4000; echo code $?; wait")
+    else {
+        return;
+    };
     let (out, err) = texts(&output);
-    assert!(output.status.success(), "{err}");
-    let lines: Vec<&str> = out.lines().filter(|line| line.contains("dport=4000 ")).collect();
-    assert!(!lines.is_empty() && lines.iter().all(|line| line.starts_with("udp      17 ")), "{out}{err}");
-    assert!(err.contains("flow entries have been shown"), "{err}");
-    assert!(!out.contains('\x1b'), "no escapes where nobody watches a terminal: {out:?}");
+    let lines: Vec<&str> = out.lines().collect();
+    let [line, "code 0"] = lines[..] else { unreachable!("{out}{err}") };
+    assert!(line.starts_with("udp      17 ") && line.contains(" dport=4000 [UNREPLIED] "), "{out}{err}");
+    assert!(err.contains("1 flow entries have been shown"), "{err}");
+    assert!(err.contains(" seen on lo, 0 lost by the ring"), "{err}");
+    assert!(!out.contains('\x1b') && !err.contains('\x1b'), "no escapes where nobody watches a terminal: {out:?}");
 }
 
 #[test]
-fn events_come_as_they_happen_and_an_interrupt_ends_it() {
-    let script = "$K watch lo --events > events & pid=$!
-        for try in $(seq 100); do sleep 0.1; say; [ -s events ] && break; done
-        kill -INT $pid; wait $pid; echo ended $?; cat events; rm events";
-    let directory = std::env::temp_dir().join(format!("keepstate-watch-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let Some(output) = in_namespace(&format!("cd {}\n{script}", directory.display())) else { return };
-    std::fs::remove_dir_all(&directory).unwrap();
+fn a_connection_of_tcp_is_followed_both_ways() {
+    // A listener and its client, by the shell's own means and python where it is.
+    let talk = "python3 -c 'import socket as s; l = s.create_server((\"127.0.0.1\", 4000)); c = s.create_connection((\"127.0.0.1\", 4000)); \
+                a, _ = l.accept(); c.sendall(b\"hi\"); a.recv(2); c.close(); a.close()'";
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skipped("watching TCP (needs python3)");
+    }
+    let events = Scratch::new("events-tcp", b"");
+    let script = format!(
+        "\"$PROGRAM\" watch lo --events -p tcp > {0} & pid=$!; ready; {talk}
+         for try in $(seq 200); do grep -q TIME_WAIT {0} && break; sleep 0.05; done; kill -INT $pid; wait $pid; cat {0}",
+        events.path()
+    );
+    let Some(output) = in_namespace(&script) else { return };
     let (out, err) = texts(&output);
-    assert!(out.starts_with("ended 0\n"), "{out}{err}");
-    let first = out.lines().nth(1).unwrap_or_default();
-    assert!(first.trim_start().starts_with("[NEW] udp") && first.contains("dport=4000"), "{out}{err}");
+    let states: Vec<&str> = out.lines().filter_map(|line| line.split(" 6 ").nth(1)?.split(' ').nth(1)).collect();
+    assert_eq!(states[..3], ["SYN_SENT", "SYN_RECV", "ESTABLISHED"], "{out}{err}");
+    assert!(states.contains(&"FIN_WAIT") && states.last() == Some(&"TIME_WAIT"), "{out}{err}");
+}
+
+#[test]
+fn events_come_as_they_happen_and_a_signal_ends_it() {
+    for signal in ["INT", "TERM"] {
+        let events = Scratch::new(&format!("events-{signal}"), b"");
+        // The event must be there while keepstate runs, not only at its end.
+        let script = format!(
+            "\"$PROGRAM\" watch lo --events > {0} & pid=$!; ready; say 4000
+             for try in $(seq 200); do [ -s {0} ] && break; sleep 0.05; done
+             [ -s {0} ] && echo at once; kill -{signal} $pid; wait $pid; echo ended $?; cat {0}",
+            events.path()
+        );
+        let Some(output) = in_namespace(&script) else { return };
+        let (out, err) = texts(&output);
+        assert!(out.starts_with("at once\nended 0\n    [NEW] udp"), "{out}{err}");
+        assert!(err.contains(" seen on lo, 0 lost by the ring"), "{err}");
+    }
+}
+
+#[test]
+fn a_device_may_go_down_and_away() {
+    let script = "ip tuntap add d0 mode tun && ip link set d0 up || { echo no tun; exit; }
+        (ready; ip link set d0 down; sleep 0.5; ip link del d0) & K d0 --events; echo code $?";
+    let Some(output) = in_namespace(script) else { return };
+    let (out, err) = texts(&output);
+    if out.contains("no tun") {
+        return skipped(&format!("a device that goes (needs /dev/net/tun): {err}"));
+    }
+    assert_eq!(out, "code 1\n", "{err}");
+    assert_eq!(err.matches("d0 is down: nothing passes").count(), 1, "{err}");
+    assert!(err.contains(" seen on d0, ") && err.contains("d0 has gone"), "{err}");
+}
+
+#[test]
+fn a_terminal_is_left_as_it_was() {
+    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skipped("watching on a terminal (needs script)");
+    }
+    // `script` gives a terminal; what is typed there comes from its standard input.
+    for (key, name) in [("q", "q"), ("\\003", "Ctrl-C")] {
+        let inner = "stty rows 24 cols 80; stty -a; \\\"$PROGRAM\\\" watch lo; echo code $?; stty -a";
+        let script = format!(
+            "(ready; say 4000; sleep 1.5; printf '{key}'; sleep 1) | timeout -s KILL 20 script -qec \"bash -c '{}'\" /dev/null",
+            inner.replace('$', "\\$")
+        );
+        let Some(output) = in_namespace(&script) else { return };
+        let (out, err) = texts(&output);
+        let out = out.replace('\r', "");
+        let (before, rest) =
+            out.split_once("\x1b[?1049h\x1b[?25l").unwrap_or_else(|| unreachable!("{name}: {out}{err}"));
+        let (pictures, after) =
+            rest.split_once("\x1b[?25h\x1b[?1049l").unwrap_or_else(|| unreachable!("{name}: {out}{err}"));
+        assert!(
+            pictures.contains("unreplied 127.0.0.1:") && pictures.contains(" > 127.0.0.1:4000\x1b[K"),
+            "{name}: {pictures:?}"
+        );
+        let (notes, modes) = after.split_once("code 0\n").unwrap_or_else(|| unreachable!("{name}: {after}"));
+        assert!(notes.contains(" seen on lo, 0 lost by the ring"), "{name}: {notes}");
+        assert_eq!(modes.trim(), before.trim().trim_start_matches("^C").trim(), "{name}: the terminal's modes");
+    }
 }
 
 #[test]
 fn what_is_missing_is_said() {
     let none = keepstate(&["watch", "no-such-device"], &[]);
-    // Whoever may not listen at all is told that first.
-    let told = none.err.contains("there is no device \"no-such-device\" here; there are: ")
-        || none.err.contains("CAP_NET_RAW");
+    let told = none.err.contains("there is no device \"no-such-device\" here; there are: ") && none.err.contains("lo");
     assert!(none.code == Some(1) && told, "{}", none.err);
     let lowered = Command::new("setpriv").args(["--reuid", "65534", "--clear-groups", PROGRAM, "watch", "lo"]).output();
     match lowered {
@@ -73,6 +142,21 @@ fn what_is_missing_is_said() {
             assert_eq!(output.status.code(), Some(1), "{err}");
             assert!(err.contains("CAP_NET_RAW is missing") && err.contains("sudo setcap cap_net_raw+ep"), "{err}");
         }
-        _ => eprintln!("######## SKIPPED: watching without CAP_NET_RAW (needs root and setpriv)"),
+        _ => skipped("watching without CAP_NET_RAW (needs root and setpriv)"),
+    }
+}
+
+#[test]
+fn what_cannot_be_asked() {
+    for (options, piece) in [
+        (&["watch"][..], "<DEVICE>"),
+        (&["watch", "lo", "--for", "soon"], "10s, 5m or 1h"),
+        (&["watch", "lo", "--for=-1s"], "--for"),
+        (&["watch", "lo", "--sport", "53"], "add -p tcp"),
+        (&["watch", "lo", "--each"], "unexpected argument '--each'"),
+        (&["watch", "lo", "--set", "nf_conntrack_maxx=1"], "did you mean nf_conntrack_max?"),
+    ] {
+        let ran = keepstate(options, &[]);
+        assert!(ran.code == Some(2) && ran.err.contains(piece), "{options:?}: {:?} {}", ran.code, ran.err);
     }
 }

@@ -1,6 +1,7 @@
 //! What a capture says of one interface: its link type, and how its times are counted.
+use super::layout::Order;
 use keepstate_wire::link::LinkType;
-use pcap_parser::{InterfaceDescriptionBlock, PcapHeader};
+use pcap_parser::{InterfaceDescriptionBlock, OptionCode, PcapHeader};
 
 /// One interface of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -24,14 +25,26 @@ impl Interface {
         Interface { link, per_second, offset: 0, snap: header.snaplen as usize }
     }
 
-    /// As a pcapng block describes it.
-    pub(super) fn of_pcapng(description: &InterfaceDescriptionBlock<'_>) -> Interface {
-        Interface {
-            link: LinkType(description.linktype.0.cast_unsigned() & 0xffff),
-            per_second: description.ts_resolution().filter(|parts| *parts > 0).unwrap_or(1_000_000),
-            offset: description.ts_offset(),
-            snap: description.snaplen as usize,
+    /// As a pcapng block describes it. Options that make no sense are as if they were not there, but not a clock's unit: times would be wrong.
+    ///
+    /// # Errors
+    /// If its clock counts what no 64 bits hold.
+    pub(super) fn of_pcapng(description: &InterfaceDescriptionBlock<'_>, order: Order) -> Result<Interface, String> {
+        let link = LinkType(description.linktype.0.cast_unsigned() & 0xffff);
+        let mut interface = Interface { link, per_second: 1_000_000, offset: 0, snap: description.snaplen as usize };
+        for option in description.options.iter().take_while(|option| option.code != OptionCode::EndOfOpt) {
+            match (option.code, option.len, option.value.first()) {
+                (OptionCode::IfTsresol, 1, Some(unit)) => {
+                    interface.per_second = per_second(*unit)
+                        .ok_or_else(|| format!("an interface's clock has the unit {unit:#04x}, too small for any"))?;
+                }
+                (OptionCode::IfTsoffset, 8, _) => {
+                    interface.offset = order.eight(&option.value).map_or(0, u64::cast_signed);
+                }
+                _ => (),
+            }
         }
+        Ok(interface)
     }
 
     /// Nanoseconds of a time in seconds and parts of a second.
@@ -49,5 +62,23 @@ impl Interface {
     /// Octets kept of a frame of `wire_len`.
     pub(super) fn kept(&self, wire_len: usize) -> usize {
         if self.snap == 0 { wire_len } else { wire_len.min(self.snap) }
+    }
+}
+
+/// Parts of a second, from the option `if_tsresol`: a negative power of 10, or of 2 if the highest bit is set.
+fn per_second(unit: u8) -> Option<u64> {
+    let base = if unit & 0x80 == 0 { 10u64 } else { 2 };
+    base.checked_pow(u32::from(unit & 0x7f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_of_clocks() {
+        assert_eq!([0, 3, 6, 9, 19].map(per_second), [1, 1000, 1_000_000, 1_000_000_000, 10u64.pow(19)].map(Some));
+        assert_eq!([0x80, 0x8a, 0xbf].map(per_second), [1, 1024, 1 << 63].map(Some));
+        assert_eq!([20, 0x7f, 0xc0, 0xff].map(per_second), [None; 4]);
     }
 }

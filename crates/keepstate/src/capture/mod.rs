@@ -3,16 +3,18 @@
 //! A [`Capture`] is opened, read frame by frame to its end or to where it breaks, and dropped. What a file is, its first octets say, never its name. A
 //! broken file gives all frames up to the break, then a [`Break`] that says where.
 mod interface;
+mod layout;
 mod source;
 
 use anyhow::{Context, Result};
 use interface::Interface;
 use keepstate_wire::link::LinkType;
+use layout::{Coming, Layout, Order};
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError};
 use source::{Failure, Source};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One captured frame.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +44,16 @@ pub struct Break {
 /// A capture being read.
 pub struct Capture {
     reader: Box<dyn PcapReaderIterator>,
+    layout: Layout,
     interfaces: Vec<Interface>,
     failure: Failure,
     compressed: bool,
+    name: PathBuf,
 }
 
-/// The reader's buffer to begin with, and what a single block may need at most.
+/// The reader's buffer to begin with; it grows to the size of the largest block there is. What a block may claim, its [`Layout`] decides.
 const BUFFER: usize = 1 << 20;
-const LARGEST_BLOCK: usize = 256 << 20;
+const LARGEST_BUFFER: usize = 512 << 20;
 
 impl Capture {
     /// Opens `path`; `-` is standard input.
@@ -70,20 +74,29 @@ impl Capture {
 
     fn of(source: Source, path: &Path) -> Result<Capture> {
         let (failure, compressed) = (source.failure(), source.is_compressed());
-        let reader = pcap_parser::create_reader(BUFFER, source);
-        let reader = match (reader, failure.take()) {
-            (Ok(reader), _) => reader,
-            (Err(_), Some(error)) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
-            (Err(PcapError::Eof), None) => {
+        let (head, layout) = (source.head().len(), Layout::of(source.head()));
+        let broken = |what: String| broken(Break { offset: 0, compressed, what }, path);
+        let trouble = failure.take();
+        match (layout, trouble) {
+            (_, Some(error)) if head == 0 => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+            (Some(_), Some(error)) => Err(broken(error.to_string())),
+            (None, None) if head == 0 => {
                 anyhow::bail!("{} is empty: a capture has at least a header", path.display())
             }
-            (Err(_), None) => anyhow::bail!(
+            (None, _) => anyhow::bail!(
                 "{} is no capture: it begins neither as pcap nor as pcapng (nor .gz or .zst of one). \
                  Record one with: tcpdump -i any -w FILE",
                 path.display()
             ),
-        };
-        Ok(Capture { reader, interfaces: Vec::new(), failure, compressed })
+            (Some(layout), None) => {
+                let whole = head >= Layout::header(source.head());
+                let reader = pcap_parser::create_reader(BUFFER, source).map_err(|_| match whole {
+                    true => broken("the header of the file contradicts itself".into()),
+                    false => broken(format!("it ends at byte {head}, in the middle of the header of the file")),
+                })?;
+                Ok(Capture { reader, layout, interfaces: Vec::new(), failure, compressed, name: path.to_owned() })
+            }
+        }
     }
 
     /// Octets read so far (uncompressed).
@@ -97,33 +110,56 @@ impl Capture {
     /// [`Break`] where the capture cannot be read on; or what `see` failed with.
     pub fn frames(&mut self, mut see: impl FnMut(Frame<'_>) -> Result<bool>) -> Result<()> {
         loop {
-            let length = match self.reader.next() {
-                Ok((length, block)) => {
-                    if let Some(frame) = frame(&block, &mut self.interfaces)
-                        && !see(frame)?
-                    {
+            // What the parser says first is the header of a pcap file, which is no record.
+            let header = matches!(self.layout, Layout::Pcap(_)) && self.offset() == 0;
+            let coming = if header { Ok(Coming::Whole) } else { self.layout.next(self.reader.data()) };
+            let length = match coming.map_err(|what| self.broken(what))? {
+                Coming::Foreign(length) => length,
+                Coming::Obsolete(length) => {
+                    let body = self.reader.data().get(8..length - 4).unwrap_or_default();
+                    let frame = obsolete(body, self.layout.order(), &self.interfaces);
+                    let Ok(frame) = frame else { return Err(self.broken(frame.err().unwrap_or_default())) };
+                    if !see(frame)? {
                         return Ok(());
                     }
-                    Ok(length)
+                    length
                 }
-                Err(error) => Err(Trouble::from(error)),
+                coming => match self.parsed(&mut see) {
+                    Ok(Some(length)) => length,
+                    Ok(None) => return Ok(()),
+                    Err(Trouble::Other(error)) => return Err(error),
+                    Err(Trouble::End) => {
+                        return self.failure.take().map_or(Ok(()), |error| Err(self.broken(error.to_string())));
+                    }
+                    Err(Trouble::Bad(what)) => return Err(self.broken(what)),
+                    Err(Trouble::More) if coming == Coming::Part => {
+                        self.more()?;
+                        continue;
+                    }
+                    Err(Trouble::More) => {
+                        return Err(self.broken("what a block holds is longer than the block".into()));
+                    }
+                },
             };
-            match length {
-                Ok(length) => self.reader.consume(length),
-                Err(Trouble::End) => {
-                    return self.failure.take().map_or(Ok(()), |error| Err(self.broken(error.to_string())));
-                }
-                Err(Trouble::More) => self.more()?,
-                Err(Trouble::Bad(what)) => return Err(self.broken(what)),
-            }
+            self.reader.consume(length);
         }
+    }
+
+    /// Parses what comes next and gives a frame in it to `see`; its length, or `None` when `see` had enough.
+    fn parsed(&mut self, see: &mut impl FnMut(Frame<'_>) -> Result<bool>) -> Result<Option<usize>, Trouble> {
+        let order = self.layout.order();
+        let (length, block) = self.reader.next()?;
+        let frame = frame(&block, order, &mut self.interfaces).map_err(Trouble::Bad)?;
+        let more = frame.map_or(Ok(true), see).map_err(Trouble::Other)?;
+        Ok(more.then_some(length))
     }
 
     /// Reads on, making the buffer larger if a block does not fit.
     fn more(&mut self) -> Result<()> {
         let before = self.reader.data().len();
         if self.reader.reader_exhausted() {
-            return Err(self.broken("it ends in the middle of a packet".into()));
+            let end = self.offset().saturating_add(before as u64);
+            return Err(self.broken(format!("it ends at byte {end}, in the middle of a packet")));
         }
         if self.reader.refill().is_err() {
             let error = self.failure.take().map_or_else(|| "it cannot be read".into(), |error| error.to_string());
@@ -134,48 +170,58 @@ impl Capture {
         }
         let full = self.reader.data().len() == before && !self.reader.reader_exhausted();
         let larger = (before * 2).max(BUFFER);
-        if full && (larger > LARGEST_BLOCK || !self.reader.grow(larger)) {
-            return Err(self.broken(format!("a block claims more than {} MiB", LARGEST_BLOCK >> 20)));
+        if full && (larger > LARGEST_BUFFER || !self.reader.grow(larger)) {
+            return Err(self.broken("a block is larger than any can be".into()));
         }
         Ok(())
     }
 
     fn broken(&self, what: String) -> anyhow::Error {
-        Break { offset: self.offset(), compressed: self.compressed, what }.into()
+        broken(Break { offset: self.offset(), compressed: self.compressed, what }, &self.name)
     }
 }
 
-/// What the reader complains of.
+/// A break, with the name of what is broken before it.
+fn broken(at: Break, path: &Path) -> anyhow::Error {
+    anyhow::Error::new(at).context(path.display().to_string())
+}
+
+/// Why the next block or record is not had.
 enum Trouble {
     End,
     More,
     Bad(String),
+    /// Whoever sees the frames failed.
+    Other(anyhow::Error),
 }
 
 impl<I> From<PcapError<I>> for Trouble {
     fn from(error: PcapError<I>) -> Trouble {
         match error {
             PcapError::Eof => Trouble::End,
-            PcapError::Incomplete(_) | PcapError::BufferTooSmall => Trouble::More,
-            PcapError::UnexpectedEof => Trouble::Bad("it ends in the middle of a packet".into()),
+            PcapError::Incomplete(_) | PcapError::BufferTooSmall | PcapError::UnexpectedEof => Trouble::More,
             PcapError::ReadError => Trouble::Bad("it cannot be read".into()),
             PcapError::HeaderNotRecognized => Trouble::Bad("what follows is no block of a capture".into()),
             PcapError::NomError(..) | PcapError::OwnedNomError(..) => {
-                Trouble::Bad("the lengths of a block or packet record contradict each other".into())
+                Trouble::Bad("the lengths in a block or packet record contradict each other".into())
             }
         }
     }
 }
 
 /// The frame in a block; notes interfaces as they are described.
-fn frame<'a>(block: &'a PcapBlockOwned<'a>, interfaces: &mut Vec<Interface>) -> Option<Frame<'a>> {
-    match block {
+fn frame<'a>(
+    block: &'a PcapBlockOwned<'a>,
+    order: Order,
+    interfaces: &mut Vec<Interface>,
+) -> Result<Option<Frame<'a>>, String> {
+    Ok(match block {
         PcapBlockOwned::LegacyHeader(header) => {
             *interfaces = vec![Interface::of_pcap(header)];
             None
         }
         PcapBlockOwned::Legacy(record) => {
-            let interface = interfaces.first()?;
+            let interface = described(interfaces, 0)?;
             let time = interface.time(u64::from(record.ts_sec), u64::from(record.ts_usec));
             let data = record.data.get(..record.caplen as usize).unwrap_or(record.data);
             Some(Frame { time: Some(time), link: interface.link, data, wire_len: record.origlen as usize })
@@ -186,22 +232,39 @@ fn frame<'a>(block: &'a PcapBlockOwned<'a>, interfaces: &mut Vec<Interface>) -> 
                 None
             }
             Block::InterfaceDescription(description) => {
-                interfaces.push(Interface::of_pcapng(description));
+                interfaces.push(Interface::of_pcapng(description, order)?);
                 None
             }
             Block::EnhancedPacket(packet) => {
-                let interface = interfaces.get(packet.if_id as usize)?;
+                let interface = described(interfaces, packet.if_id)?;
                 let time = interface.ticks(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
                 let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
                 Some(Frame { time: Some(time), link: interface.link, data, wire_len: packet.origlen as usize })
             }
             Block::SimplePacket(packet) => {
-                let interface = interfaces.first()?;
+                let interface = described(interfaces, 0)?;
                 let kept = interface.kept(packet.origlen as usize);
                 let data = packet.data.get(..kept).unwrap_or(packet.data);
                 Some(Frame { time: None, link: interface.link, data, wire_len: packet.origlen as usize })
             }
             _ => None,
         },
-    }
+    })
+}
+
+/// The frame in the body of a Packet Block, which the parser does not know: interface and drops in two octets each, time, octets kept, octets there
+/// were, the octets.
+fn obsolete<'a>(body: &'a [u8], order: Order, interfaces: &[Interface]) -> Result<Frame<'a>, String> {
+    let four = |at: usize| body.get(at..).and_then(|octets| order.four(octets)).unwrap_or(0);
+    let interface = described(interfaces, order.two(body).unwrap_or(0).into())?;
+    let time = interface.ticks(u64::from(four(4)) << 32 | u64::from(four(8)));
+    let data = usize::try_from(four(12)).ok().and_then(|kept| body.get(20..)?.get(..kept));
+    let data = data.ok_or("what a block holds is longer than the block")?;
+    Ok(Frame { time: Some(time), link: interface.link, data, wire_len: four(16) as usize })
+}
+
+/// The interface of a packet.
+fn described(interfaces: &[Interface], number: u32) -> Result<&Interface, String> {
+    let interface = usize::try_from(number).ok().and_then(|number| interfaces.get(number));
+    interface.ok_or_else(|| format!("a packet comes from interface {number}, which no block before it describes"))
 }

@@ -1,7 +1,8 @@
 //! Where a capture's octets come from: a file or standard input, decompressed on the way.
+use super::layout::Layout;
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, IsTerminal, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,8 @@ pub(super) struct Source {
     octets: Box<dyn Read + Send>,
     failure: Failure,
     compressed: bool,
-    begun: bool,
+    /// The file's header, or as much of it as there is, until it is read.
+    head: Vec<u8>,
 }
 
 /// The error that reading ended with.
@@ -30,11 +32,15 @@ impl Source {
     /// Opens `path`, `-` for standard input.
     pub(super) fn open(path: &Path) -> Result<Source> {
         let octets: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+            anyhow::ensure!(
+                !io::stdin().is_terminal(),
+                "standard input is a terminal: pipe a capture into it, as with tcpdump -U -w - | keepstate replay -"
+            );
             Box::new(io::stdin())
         } else {
-            let file = File::open(path).with_context(|| match path.exists() {
-                false => format!("{}: there is no such file", path.display()),
-                true => format!("{} cannot be opened", path.display()),
+            let file = File::open(path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => anyhow::anyhow!("{}: there is no such file", path.display()),
+                _ => anyhow::Error::new(error).context(format!("{} cannot be opened", path.display())),
             })?;
             anyhow::ensure!(!file.metadata()?.is_dir(), "{} is a folder: name a capture in it", path.display());
             Box::new(file)
@@ -55,7 +61,27 @@ impl Source {
         } else {
             Box::new(whole)
         };
-        Ok(Source { octets, failure: Failure::default(), compressed: gzip || zstd, begun: false })
+        let mut source = Source { octets, failure: Failure::default(), compressed: gzip || zstd, head: Vec::new() };
+        source.head = source.header();
+        Ok(source)
+    }
+
+    /// The file's header, which the parser wants to see whole at its first look. A pipe may hand it over in pieces.
+    fn header(&mut self) -> Vec<u8> {
+        let mut head = Vec::new();
+        while let Some(missing) = Layout::header(&head).min(LONGEST_HEADER).checked_sub(head.len()).filter(|n| *n > 0) {
+            let mut piece = vec![0; missing];
+            match self.read(&mut piece) {
+                Ok(length) if length > 0 => head.extend_from_slice(piece.get(..length).unwrap_or_default()),
+                _ => break,
+            }
+        }
+        head
+    }
+
+    /// What the file begins with: all of its header, if it has one and is not cut short.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
     }
 
     pub(super) fn failure(&self) -> Failure {
@@ -67,26 +93,26 @@ impl Source {
     }
 }
 
-/// The parser looks at what the first read gives to tell pcap from pcapng: less than this may be no whole header yet.
-const HEADER: usize = 128;
+/// No header of a file is longer.
+const LONGEST_HEADER: usize = 1 << 20;
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = if self.begun { 1 } else { HEADER.min(buffer.len()) };
-        self.begun = true;
-        let mut length = 0;
-        while length < wanted {
-            match self.octets.read(&mut buffer[length..]) {
-                Ok(0) => break,
-                Ok(more) => length += more,
+        if !self.head.is_empty() {
+            let length = self.head.as_slice().read(buffer)?;
+            self.head.drain(..length);
+            return Ok(length);
+        }
+        loop {
+            match self.octets.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => {
                     // The input ends here; the failure is asked for where it matters.
                     *self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    break;
+                    return Ok(0);
                 }
+                read => return read,
             }
         }
-        Ok(length)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A [`Writer`] takes entries or events as they come, keeps one buffer for all of them, and writes whole lines. Nothing here reads a
 //! table, keeps an entry, or lets a control character through (a tab after an event's time and the newline apart).
+mod brief;
 mod calendar;
 mod json;
 mod labels;
@@ -17,6 +18,7 @@ mod xml;
 #[cfg(test)]
 mod golden;
 
+pub use brief::brief;
 pub use labels::LabelNames;
 pub use output::{Kind, Output};
 pub use stats::stats;

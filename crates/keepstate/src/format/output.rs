@@ -34,6 +34,9 @@ pub enum Kind {
 /// Every name that `-o` knows. `userspace` is taken and has no effect: nobody but us is the cause of an event.
 const NAMES: &str = "extended, id, timestamp, ktimestamp, labels, userspace, xml, save, json";
 
+const SAVE_ALONE: &str = "save cannot be combined with another output option: use -o save alone";
+const ONE_KIND: &str = "xml, save and json exclude each other: choose one";
+
 impl Output {
     /// Reads a list as in `-o extended,id`; names in any case, as conntrack takes them.
     ///
@@ -79,13 +82,31 @@ impl Output {
         kinds.dedup();
         match kinds.as_slice() {
             [] => {}
-            [Kind::Save] if others > 0 => {
-                return Err("save cannot be combined with another output option: use -o save alone".to_owned());
-            }
+            [Kind::Save] if others > 0 => return Err(SAVE_ALONE.to_owned()),
             [kind] => output.kind = *kind,
-            _ => return Err("xml, save and json exclude each other: choose one".to_owned()),
+            _ => return Err(ONE_KIND.to_owned()),
         }
         Ok(output)
+    }
+
+    /// Both together, as when `-o` is given twice.
+    ///
+    /// # Errors
+    /// As [`Output::parse`].
+    pub fn and(self, other: Output) -> Result<Output, String> {
+        let sum = Output {
+            extended: self.extended || other.extended,
+            id: self.id || other.id,
+            timestamp: self.timestamp || other.timestamp,
+            ktimestamp: self.ktimestamp || other.ktimestamp,
+            labels: self.labels || other.labels,
+            kind: if self.kind == Kind::Line { other.kind } else { self.kind },
+        };
+        if self.kind != Kind::Line && other.kind != Kind::Line && self.kind != other.kind {
+            return Err(ONE_KIND.to_owned());
+        }
+        let alone = Output { kind: Kind::Save, ..Output::default() };
+        if sum.kind == Kind::Save && sum != alone { Err(SAVE_ALONE.to_owned()) } else { Ok(sum) }
     }
 }
 
@@ -103,6 +124,18 @@ mod tests {
         assert_eq!(Output::parse("XML,Id").unwrap(), Output { id: true, kind: Kind::Xml, ..Output::default() });
         assert_eq!(Output::parse("userspace").unwrap(), Output::default());
         assert_eq!(Output::parse("json,json").unwrap().kind, Kind::Json);
+    }
+
+    #[test]
+    fn given_twice_they_add_up_too() {
+        let both = |first: &str, second: &str| Output::parse(first).unwrap().and(Output::parse(second).unwrap());
+        for (first, second) in [("id", "extended"), ("xml", "id,labels"), ("json", "json"), ("save", "save")] {
+            let list = if first == second { first.to_owned() } else { format!("{first},{second}") };
+            assert_eq!(both(first, second), Output::parse(&list));
+            assert_eq!(both(second, first), Output::parse(&list));
+        }
+        assert!(both("xml", "json").unwrap_err().contains("choose one"));
+        assert!(both("save", "id").unwrap_err().contains("alone") && both("id", "save").unwrap_err().contains("alone"));
     }
 
     #[test]

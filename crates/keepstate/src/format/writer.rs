@@ -124,6 +124,11 @@ impl<W: Write> Writer<W> {
         self.write()
     }
 
+    /// The writer beneath, for lines of one's own. Events never wait above it; entries do.
+    pub fn beneath(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Closes the document, writes all that waits, and flushes the writer beneath.
     ///
     /// # Errors

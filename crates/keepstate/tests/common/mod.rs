@@ -5,6 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Says that a test does not run, and what it needs: past the harness, which keeps what passing tests print for itself.
+pub fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: {what}");
+}
+
 /// What one run of the program left.
 pub struct Ran {
     pub code: Option<i32>,
@@ -174,4 +179,20 @@ pub fn pcapng(order: Order, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
 /// The conversation in frames of a link type.
 pub fn framed(link: u16) -> Vec<(u64, Vec<u8>)> {
     conversation().into_iter().map(|(time, datagram)| (time, frame(link, &datagram))).collect()
+}
+
+/// The tags of an XML text that are not closed at its end; it panics where one is closed that was not open.
+pub fn open_tags(xml: &str) -> Vec<String> {
+    let mut open = Vec::new();
+    for piece in xml.split('<').skip(1) {
+        let (tag, text) = piece.split_once('>').unwrap();
+        assert!(!text.contains(['>', '"']), "{text}");
+        let name = tag.split(' ').next().unwrap();
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop().as_deref(), Some(name), "{xml}"),
+            None if name.starts_with('?') || tag.ends_with('/') => (),
+            None => open.push(name.to_owned()),
+        }
+    }
+    open
 }
