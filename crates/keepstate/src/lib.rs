@@ -14,6 +14,7 @@ pub mod replay;
 pub mod ring;
 pub mod screen;
 pub mod sysctl;
+pub mod verbosity;
 pub mod watch;
 
 #[cfg(test)]

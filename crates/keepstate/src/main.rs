@@ -1,6 +1,6 @@
 //! The program: reads the command line, runs one command, and turns its end into an exit code: 0 done, 1 failed, 2 wrongly asked.
 use keepstate::cli::{Cli, Command};
-use keepstate::notes;
+use keepstate::{notes, verbosity};
 use keepstate_hugealloc::HugePages;
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -9,12 +9,14 @@ use std::process::ExitCode;
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
-    let done = match Cli::read().command {
-        Command::Replay(replay) => replay.run(),
-        Command::Watch(watch) => watch.run(),
+    let cli = Cli::read();
+    verbosity::listen(cli.verbose);
+    let done = match cli.command {
+        Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
+        Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             notes::note(format!("{error:#}"));

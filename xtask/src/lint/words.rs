@@ -21,14 +21,35 @@ const IMPURE: &[(&str, &str)] = &[
     ("dbg!", "no printing here: report it in the outcome, an event or a log line"),
 ];
 
+/// What may not be written in advisor, and why.
+const READING: &[(&str, &str)] = &[
+    ("std::fs", "advisor reads no files: observations are arguments"),
+    ("std::io", "advisor reads and writes nothing: observations are arguments"),
+    ("std::env", "advisor asks no environment: observations are arguments"),
+    ("std::net::Tcp", "advisor has no sockets: observations are arguments"),
+    ("std::net::Udp", "advisor has no sockets: observations are arguments"),
+    ("std::process", "advisor runs no programs: observations are arguments"),
+    ("std::time", "no clock here: `now` is an argument"),
+];
+
 /// Directories directly under the root of a file system that belong to one machine or one person.
 const MACHINE_DIRECTORIES: &[&str] = &["home", "root", "Users", "work", "mnt"];
 
 /// Words in `text` that a pure crate may not use.
 pub fn impurities(file: &Path, text: &str) -> Vec<Offence> {
+    forbidden(IMPURE.iter(), file, text)
+}
+
+/// Words in `text` that a crate may not use which judges what others have read.
+pub fn readings(file: &Path, text: &str) -> Vec<Offence> {
+    let without_std = IMPURE.iter().filter(|(word, _)| !word.contains("std"));
+    forbidden(READING.iter().chain(without_std), file, text)
+}
+
+fn forbidden<'a>(words: impl Iterator<Item = &'a (&'a str, &'a str)> + Clone, file: &Path, text: &str) -> Vec<Offence> {
     let mut offences = Vec::new();
     for (at, line) in code_lines(text) {
-        for (word, what) in IMPURE {
+        for (word, what) in words.clone() {
             if holds_word(line, word) {
                 offences.push(Offence { file: file.into(), line: at, what: format!("`{word}`: {what}") });
             }

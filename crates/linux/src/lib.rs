@@ -1,0 +1,9 @@
+//! Linux's own connection table and knobs, as an operator meets them.
+//!
+//! What is read from files comes through a [`Root`], so that another machine's files (an image, a support bundle) are read as this
+//! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
+
+mod root;
+pub mod sysctl;
+
+pub use root::{Root, Unreadable};

@@ -1,0 +1,77 @@
+//! The kernel's knobs, as files below `/proc/sys`.
+use crate::root::{Root, Unreadable};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Where a key's value stands: `net.netfilter.nf_conntrack_max` or, with slashes, `net/netfilter/nf_conntrack_max`.
+///
+/// ```
+/// let path = keepstate_linux::sysctl::path("net.netfilter.nf_conntrack_max");
+/// assert_eq!(path, std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_max"));
+/// ```
+pub fn path(key: &str) -> PathBuf {
+    // As sysctl(8): the first separator met tells which one it is; in the other writing a dot belongs to a name.
+    let slashes = match key.find(['.', '/']) {
+        Some(at) if key.as_bytes().get(at) == Some(&b'/') => key.to_owned(),
+        _ => key
+            .chars()
+            .map(|letter| match letter {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+    };
+    PathBuf::from("/proc/sys").join(slashes.trim_start_matches('/'))
+}
+
+/// The value of a key, without the line's end.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read(root: &Root, key: &str) -> Result<String, Unreadable> {
+    root.read(path(key)).map(|text| text.trim_end().to_owned())
+}
+
+/// The value of a key that is a number; `None` where it is none.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn number(root: &Root, key: &str) -> Result<Option<u64>, Unreadable> {
+    read(root, key).map(|text| text.trim().parse().ok())
+}
+
+/// Writes a key. The value takes effect at once, and is gone at the next boot.
+///
+/// # Errors
+/// Why it cannot be written: absent, not permitted, read-only, or a value the kernel refuses (`InvalidInput`).
+pub fn write(root: &Root, key: &str, value: &str) -> Result<(), Unreadable> {
+    let path = root.path(path(key));
+    let written = OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|source| Unreadable { path, doing: "written", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_with_dots_and_with_slashes() {
+        let slashes = path("net/ipv4/conf/eth0.1/rp_filter");
+        assert_eq!(slashes, PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/rp_filter"));
+        assert_eq!(path("net.ipv4.conf.eth0/1.rp_filter"), slashes);
+    }
+
+    #[test]
+    fn a_value_is_read_and_written() {
+        let there = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(there.path().join("proc/sys/net")).unwrap();
+        std::fs::write(there.path().join("proc/sys/net/a"), "17\n").unwrap();
+        let root = Root::at(there.path());
+        assert_eq!(number(&root, "net.a").unwrap(), Some(17));
+        write(&root, "net.a", "x18").unwrap();
+        assert_eq!((read(&root, "net.a").unwrap().as_str(), number(&root, "net.a").unwrap()), ("x18", None));
+        assert!(write(&root, "net.b", "1").unwrap_err().is_absent());
+    }
+}
