@@ -1,10 +1,11 @@
 //! Where entries and events become text on its way out.
 use super::calendar::Calendar;
 use super::text::Text;
-use super::view::View;
-use super::{Kind, LabelNames, Output, Style, json, line, save, xml};
+use super::view::{Occasion, View};
+use super::{Kind, LabelNames, Output, Style, json, line, save, tracked, xml};
 use jiff::tz::TimeZone;
-use keepstate_engine::{Entry, Event, Instant};
+use keepstate_engine::{Entry, Event, Instant, ProtocolInfo, TcpSide};
+use keepstate_linux::ctnetlink::Flow;
 use std::io::{self, Write};
 
 /// Writes entries or events in one format.
@@ -73,55 +74,107 @@ impl<W: Write> Writer<W> {
         self
     }
 
-    /// Writes an entry.
+    /// Writes a connection of our engine.
     ///
     /// # Errors
     /// Those of the writer beneath.
     pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        let view = View::of_entry(entry, self.now);
-        match self.style.output.kind {
-            Kind::Line => line::push(&mut self.text, &view, &self.style),
-            Kind::Save => save::push(&mut self.text, &view),
-            Kind::Xml => {
-                if self.stage == Stage::Nothing {
-                    self.text.push(xml::HEAD);
-                }
-                xml::push(&mut self.text, &view, &self.style);
-            }
-            Kind::Json => {
-                self.text.push(if self.stage == Stage::Entries { ",\n" } else { "[\n" });
-                json::push(&mut self.text, &view, &self.style);
-            }
-        }
-        self.stage = Stage::Entries;
-        if self.text.as_bytes().len() >= PIECE { self.write() } else { Ok(()) }
+        let windows = windows(entry);
+        self.listed(&View { flow: &tracked::flow(entry), occasion: None, now: self.now, windows })
     }
 
-    /// Writes an event.
+    /// Writes an event of our engine.
     ///
     /// # Errors
     /// Those of the writer beneath.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
-        let view = View::of_event(event);
+        // JSON leaves nothing out that is known.
+        let everything = self.style.output.kind == Kind::Json;
+        let mut flow = if everything { tracked::flow(&event.entry) } else { tracked::told(event) };
+        let windows = windows(&event.entry);
+        flow.uses = None;
+        if everything {
+            let told = tracked::told(event);
+            (flow.timeout, flow.counts) = (told.timeout, told.counts);
+        }
+        let occasion = Occasion { happening: tracked::happening(event.kind), at: event.at, cause: None };
+        self.happened(&View { flow: &flow, occasion: Some(occasion), now: None, windows })
+    }
+
+    /// Writes a connection that Linux told of.
+    ///
+    /// # Errors
+    /// Those of the writer beneath.
+    pub fn flow(&mut self, flow: &Flow) -> io::Result<()> {
+        self.listed(&View { flow, occasion: None, now: self.now, windows: None })
+    }
+
+    /// Writes a connection that Linux told of as what happened to it. It is written with others, when there is enough; see [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// Those of the writer beneath.
+    pub fn flow_event(&mut self, flow: &Flow, occasion: Occasion<'_>) -> io::Result<()> {
+        self.happening(&View { flow, occasion: Some(occasion), now: None, windows: None })?;
+        self.gather()
+    }
+
+    fn listed(&mut self, view: &View<'_>) -> io::Result<()> {
         match self.style.output.kind {
-            Kind::Line => line::push(&mut self.text, &view, &self.style),
-            Kind::Save => save::push(&mut self.text, &view),
+            Kind::Line => line::push(&mut self.text, view, &self.style),
+            Kind::Save => save::push(&mut self.text, view),
             Kind::Xml => {
                 if self.stage == Stage::Nothing {
                     self.text.push(xml::HEAD);
                 }
-                xml::push(&mut self.text, &view, &self.style);
+                xml::push(&mut self.text, view, &self.style);
+            }
+            Kind::Json => {
+                self.text.push(if self.stage == Stage::Entries { ",\n" } else { "[\n" });
+                json::push(&mut self.text, view, &self.style);
+            }
+        }
+        self.stage = Stage::Entries;
+        self.gather()
+    }
+
+    fn happened(&mut self, view: &View<'_>) -> io::Result<()> {
+        self.happening(view)?;
+        self.write()
+    }
+
+    fn happening(&mut self, view: &View<'_>) -> io::Result<()> {
+        match self.style.output.kind {
+            Kind::Line => line::push(&mut self.text, view, &self.style),
+            Kind::Save => save::push(&mut self.text, view),
+            Kind::Xml => {
+                if self.stage == Stage::Nothing {
+                    self.text.push(xml::HEAD);
+                }
+                xml::push(&mut self.text, view, &self.style);
             }
             Kind::Json => {
                 if self.stage == Stage::Entries {
                     self.text.push("\n]\n");
                 }
-                json::push(&mut self.text, &view, &self.style);
+                json::push(&mut self.text, view, &self.style);
                 self.text.push("\n");
             }
         }
         self.stage = Stage::Events;
-        self.write()
+        Ok(())
+    }
+
+    /// Writes all that waits.
+    ///
+    /// # Errors
+    /// Those of the writer beneath.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.write()?;
+        self.out.flush()
+    }
+
+    fn gather(&mut self) -> io::Result<()> {
+        if self.text.as_bytes().len() >= PIECE { self.write() } else { Ok(()) }
     }
 
     /// The writer beneath, for lines of one's own. Events never wait above it; entries do.
@@ -150,5 +203,13 @@ impl<W: Write> Writer<W> {
         let written = self.out.write_all(self.text.as_bytes());
         self.text.clear();
         written
+    }
+}
+
+/// What our engine knows of TCP beyond what Linux tells.
+fn windows(entry: &Entry) -> Option<[TcpSide; 2]> {
+    match entry.protocol {
+        ProtocolInfo::Tcp { sides, .. } => Some(sides),
+        _ => None,
     }
 }
