@@ -134,7 +134,7 @@ fn status(text: &mut Text, bits: u32) {
     text.push("]");
 }
 
-fn time(text: &mut Text, name: &str, at: Instant) {
+pub(super) fn time(text: &mut Text, name: &str, at: Instant) {
     text.push("\"").push(name).push("\":\"");
     Calendar::utc(at, text);
     text.push("\"");

@@ -4,6 +4,7 @@
 //! table, keeps an entry, or lets a control character through (a tab after an event's time and the newline apart).
 mod brief;
 mod calendar;
+mod expectation;
 mod json;
 mod labels;
 mod line;
@@ -20,6 +21,7 @@ mod xml;
 mod golden;
 
 pub use brief::brief;
+pub use expectation::ExpectationWriter;
 pub use labels::LabelNames;
 pub use output::{Kind, Output};
 pub use stats::stats;

@@ -26,6 +26,7 @@ pub struct Writer<W: Write> {
     now: Option<Instant>,
     stage: Stage,
     only_events: bool,
+    bare: bool,
 }
 
 /// How far the document is.
@@ -43,7 +44,7 @@ impl<W: Write> Writer<W> {
     /// A writer to `out`, with times in the system's time zone.
     pub fn new(out: W, output: Output) -> Self {
         let style = Style { output, calendar: Calendar(TimeZone::system()), labels: LabelNames::default() };
-        Writer { out, style, text: Text::default(), now: None, stage: Stage::Nothing, only_events: false }
+        Writer { out, style, text: Text::default(), now: None, stage: Stage::Nothing, only_events: false, bare: false }
     }
 
     /// When the entries are looked at, from which their age is told; the clock of the system, if this is not called.
@@ -71,6 +72,13 @@ impl<W: Write> Writer<W> {
     #[must_use]
     pub fn of_events(mut self) -> Self {
         self.only_events = true;
+        self
+    }
+
+    /// Without a document around it: in XML, one element after the other.
+    #[must_use]
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
         self
     }
 
@@ -114,7 +122,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn flow_event(&mut self, flow: &Flow, occasion: Occasion<'_>) -> io::Result<()> {
-        self.happening(&View { flow, occasion: Some(occasion), now: None, windows: None })?;
+        self.happening(&View { flow, occasion: Some(occasion), now: None, windows: None });
         self.gather()
     }
 
@@ -123,7 +131,7 @@ impl<W: Write> Writer<W> {
             Kind::Line => line::push(&mut self.text, view, &self.style),
             Kind::Save => save::push(&mut self.text, view),
             Kind::Xml => {
-                if self.stage == Stage::Nothing {
+                if self.stage == Stage::Nothing && !self.bare {
                     self.text.push(xml::HEAD);
                 }
                 xml::push(&mut self.text, view, &self.style);
@@ -138,16 +146,16 @@ impl<W: Write> Writer<W> {
     }
 
     fn happened(&mut self, view: &View<'_>) -> io::Result<()> {
-        self.happening(view)?;
+        self.happening(view);
         self.write()
     }
 
-    fn happening(&mut self, view: &View<'_>) -> io::Result<()> {
+    fn happening(&mut self, view: &View<'_>) {
         match self.style.output.kind {
             Kind::Line => line::push(&mut self.text, view, &self.style),
             Kind::Save => save::push(&mut self.text, view),
             Kind::Xml => {
-                if self.stage == Stage::Nothing {
+                if self.stage == Stage::Nothing && !self.bare {
                     self.text.push(xml::HEAD);
                 }
                 xml::push(&mut self.text, view, &self.style);
@@ -161,7 +169,6 @@ impl<W: Write> Writer<W> {
             }
         }
         self.stage = Stage::Events;
-        Ok(())
     }
 
     /// Writes all that waits.
@@ -188,7 +195,7 @@ impl<W: Write> Writer<W> {
     /// Those of the writer beneath.
     pub fn finish(&mut self) -> io::Result<()> {
         match (self.style.output.kind, self.stage) {
-            (Kind::Xml, Stage::Entries | Stage::Events) => self.text.push(xml::TAIL),
+            (Kind::Xml, Stage::Entries | Stage::Events) if !self.bare => self.text.push(xml::TAIL),
             (Kind::Json, Stage::Entries) => self.text.push("\n]\n"),
             (Kind::Json, Stage::Nothing) if !self.only_events => self.text.push("[]\n"),
             _ => &mut self.text,
