@@ -13,7 +13,7 @@ use std::process::ExitCode;
 pub(super) fn run(option: &str, rest: &[String]) -> Result<ExitCode, Fault> {
     let attached = option.split_once('=').map(|(_, file)| file);
     let Some(file) = attached.or_else(|| rest.first().map(String::as_str)) else {
-        return Err(Fault::usage(format!("option `{option}' requires an argument: the file, or - for standard input")));
+        return Err(Fault::usage(format!("unknown option `{option}': the file is missing, or - for standard input")));
     };
     let requests = read(&text(file)?)?;
     let mut table = open()?;

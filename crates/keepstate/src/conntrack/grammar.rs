@@ -39,7 +39,7 @@ impl Table {
 
     /// The table with this name, or the first one whose name begins so.
     pub(super) fn named(name: &str) -> Option<Table> {
-        Table::NAMED.iter().find(|(known, _)| known.starts_with(name)).map(|(_, table)| *table)
+        Table::NAMED.iter().find(|(known, _)| !name.is_empty() && known.starts_with(name)).map(|(_, table)| *table)
     }
 }
 
@@ -136,8 +136,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     spec(M::Do(Command::Get), Some('G'), &["get"], Ignored),
     spec(M::Do(Command::Flush), Some('F'), &["flush"], Ignored),
     spec(M::Do(Command::Event), Some('E'), &["event"], Ignored),
-    spec(M::Do(Command::Version), Some('V'), &["version"], Ignored),
-    spec(M::Do(Command::Help), Some('h'), &["help"], Ignored),
+    spec(M::Do(Command::Version), Some('V'), &["version"], Nothing),
+    spec(M::Do(Command::Help), Some('h'), &["help"], Nothing),
     spec(M::Do(Command::Count), Some('C'), &["count"], Ignored),
     spec(M::Do(Command::Statistics), Some('S'), &["stats"], Ignored),
 ];
@@ -285,7 +285,7 @@ pub(super) fn fit(command: Command, table: Table, meaning: Meaning, protocol: Op
         M::State => "oroo.o.......",
         M::OrigTag | M::ReplyTag if protocol == Some(132) => "oroo.o.......",
         M::Role => "oroo.o.......",
-        M::IcmpType | M::IcmpCode => "oroo.o.......",
+        M::IcmpType | M::IcmpCode => "orooro.......",
         M::IcmpId => "oooooo.......",
         M::OrigTag | M::ReplyTag | M::Deprecated | M::Do(_) => "ooooooooooooo",
     };

@@ -1,6 +1,6 @@
 //! From words to a [`Request`]: what conntrack would understand, or would refuse, in conntrack's order.
 use super::fault::Fault;
-use super::grammar::{Command, Fit, Meaning, OPTIONS, Spec, Table, fit, of_protocol};
+use super::grammar::{COMMANDS, Command, Fit, Meaning, OPTIONS, Spec, Table, fit, of_protocol};
 use super::pick::{Network, Pick};
 use super::request::{Change, Request};
 use super::told::Told;
@@ -45,14 +45,22 @@ pub(super) fn parse(words: &[String]) -> Result<Request, Fault> {
 /// Does everything fit together?
 fn check(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
     check_table(command, table)?;
-    for spec in OPTIONS.iter().chain(told.protocol.into_iter().flat_map(of_protocol)) {
+    for spec in OPTIONS {
         check_option(command, table, told, spec)?;
+    }
+    let names = table == Table::Connections && matches!(command, Command::Create | Command::Add | Command::Get);
+    if names {
+        check_addresses(told)?;
+    }
+    check_protocol(command, table, told)?;
+    if names {
+        check_ports(told)?;
+    }
+    if told.has(Meaning::LabelAdd) && told.has(Meaning::LabelDel) {
+        return Err(Fault::usage("cannot use --label-add and --label-del at the same time"));
     }
     if told.any_nat.is_some() && (told.source_nat.is_some() || told.destination_nat.is_some()) {
         return Err(Fault::usage("cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"));
-    }
-    if table == Table::Connections && matches!(command, Command::Create | Command::Add | Command::Get) {
-        check_pairs(told)?;
     }
     if table == Table::Connections {
         for (mask, of, name) in
@@ -96,29 +104,49 @@ fn check_option(command: Command, table: Table, told: &Told, spec: &Spec) -> Res
     }
 }
 
-/// What names a connection: both addresses and both ports of one direction.
-fn check_pairs(told: &Told) -> Result<(), Fault> {
-    let pair = |one: bool, other: bool, names: [&str; 2]| match one == other {
-        true => Ok(()),
-        false => Err(Fault::usage(format!("you have to specify `--{}' and `--{}'", names[0], names[1]))),
-    };
-    let (original, reply) = (&told.original, &told.reply);
-    pair(reply.source.is_some(), reply.destination.is_some(), ["reply-src", "reply-dst"])?;
-    let replied = reply.source.is_some();
-    pair(told.source.is_some() || replied, told.destination.is_some() || replied, ["src", "dst"])?;
-    if told.source.is_none() && !replied {
-        return pair(true, false, ["src", "dst"]);
+/// The options of the protocol, and none of another.
+fn check_protocol(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
+    let of_this: Vec<&Spec> = told.protocol.into_iter().flat_map(of_protocol).collect();
+    for spec in &of_this {
+        check_option(command, table, told, spec)?;
     }
+    let known = |meaning: Meaning| {
+        let options = COMMANDS.iter().chain(OPTIONS).chain(of_this.iter().copied());
+        options.into_iter().any(|spec| spec.meaning == meaning)
+    };
+    match told.given.iter().find(|(meaning, _)| !known(*meaning)) {
+        // It was given behind the -p of a protocol that a later -p replaced.
+        Some((_, name)) => Err(Fault::usage(format!("Illegal option `--{name}' with this command"))),
+        None => Ok(()),
+    }
+}
+
+/// What names a connection: both addresses of one direction.
+fn check_addresses(told: &Told) -> Result<(), Fault> {
+    let reply = [told.reply.source, told.reply.destination].map(|address| address.is_some());
+    let original = [told.source, told.destination].map(|network| network.is_some());
+    check_pair(original, reply, [["src", "dst"], ["reply-src", "reply-dst"]])
+}
+
+/// And both ports.
+fn check_ports(told: &Told) -> Result<(), Fault> {
     let names = match told.protocol {
-        Some(6 | 17 | 33 | 132 | 136) => ["sport", "dport", "reply-port-src", "reply-port-dst"],
-        Some(47) => ["srckey", "dstkey", "reply-key-src", "reply-key-dst"],
+        Some(6 | 17 | 33 | 132 | 136) => [["sport", "dport"], ["reply-port-src", "reply-port-dst"]],
+        Some(47) => [["srckey", "dstkey"], ["reply-key-src", "reply-key-dst"]],
         _ => return Ok(()),
     };
-    pair(reply.source_port.is_some(), reply.destination_port.is_some(), [names[2], names[3]])?;
-    let both = original.source_port.is_some() && original.destination_port.is_some();
-    let ports =
-        both || (original.source_port.is_none() && original.destination_port.is_none() && reply.source_port.is_some());
-    pair(ports, true, [names[0], names[1]])
+    let ports = |tuple: &Tuple| [tuple.source_port, tuple.destination_port].map(|port| port.is_some());
+    check_pair(ports(&told.original), ports(&told.reply), names)
+}
+
+/// One of two pairs must be whole; which one is missed depends on what was begun.
+fn check_pair(original: [bool; 2], reply: [bool; 2], names: [[&str; 2]; 2]) -> Result<(), Fault> {
+    if original == [true; 2] || reply == [true; 2] {
+        return Ok(());
+    }
+    let begun = original == [false; 2] && reply != [false; 2];
+    let [one, other] = names[usize::from(begun)];
+    Err(Fault::usage(format!("you have to specify `--{one}' and `--{other}'")))
 }
 
 fn request(command: Command, table: Table, told: Told) -> Request {
@@ -180,7 +208,9 @@ fn masked(network: Network, mask: Option<IpAddr>) -> Network {
 
 /// The connection as it is to be made or looked for.
 fn flow(told: &Told) -> Flow {
+    let icmp = matches!(told.protocol, Some(1 | 58));
     let original = Tuple {
+        icmp_id: told.original.icmp_id.or(icmp.then_some(0)),
         source: told.source.map(|network| network.address),
         destination: told.destination.map(|network| network.address),
         protocol: told.protocol,

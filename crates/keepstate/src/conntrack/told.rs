@@ -132,8 +132,9 @@ impl Told {
             Meaning::IcmpType => self.original.icmp_type = octet(value)?,
             Meaning::IcmpCode => self.original.icmp_code = octet(value)?,
             Meaning::IcmpId => self.original.icmp_id = short(value)?,
-            // SELinux's marks are not looked at by conntrack either; DCCP is not tracked any more.
-            Meaning::SecurityMark | Meaning::Role | Meaning::State => (),
+            Meaning::State => value::dccp(value, "state", value::DCCP_STATES)?,
+            Meaning::Role => value::dccp(value, "role", &["client", "server"])?,
+            // SELinux's marks are not looked at by conntrack either.
             _ => (),
         }
         Ok(())

@@ -184,18 +184,25 @@ pub(super) fn events(list: &str) -> Result<Vec<Happening>, Fault> {
 
 /// A TCP state's number. conntrack's word LISTEN is the number of SYN_SENT2.
 pub(super) fn tcp_state(text: &str) -> Result<u8, Fault> {
-    let upper = text.to_ascii_uppercase();
-    let known = TcpState::ALL.iter().find(|state| state.name() == upper).map(|state| state.number());
-    let listen = (upper == "LISTEN").then_some(TcpState::SynSent2.number());
+    let known = TcpState::ALL.iter().find(|state| state.name() == text).map(|state| state.number());
+    let listen = (text == "LISTEN").then_some(TcpState::SynSent2.number());
     known.or(listen).ok_or_else(|| Fault::usage(format!("unknown TCP state `{}'", text.escape_debug())))
 }
 
 /// An SCTP state.
 pub(super) fn sctp_state(text: &str) -> Result<SctpState, Fault> {
-    let upper = text.to_ascii_uppercase();
-    let known = SctpState::ALL.iter().find(|state| state.name() == upper).copied();
+    let known = SctpState::ALL.iter().find(|state| state.name() == text).copied();
     known.ok_or_else(|| Fault::usage(format!("unknown SCTP state `{}'", text.escape_debug())))
 }
+
+/// A word of DCCP's, whose connections recent kernels do not track any more: it is read, and means nothing.
+pub(super) fn dccp(text: &str, kind: &str, known: &[&str]) -> Result<(), Fault> {
+    if known.contains(&text) { Ok(()) } else { Err(Fault::usage(format!("Unknown DCCP {kind} `{}'", text.escape_debug()))) }
+}
+
+/// DCCP's states.
+pub(super) const DCCP_STATES: &[&str] =
+    &["NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT"];
 
 /// A value that there is not.
 pub(super) fn bad(name: &str) -> Fault {
