@@ -1,5 +1,6 @@
 //! The command line, as data: parser, help and completion come from here.
 use crate::replay::Replay;
+use crate::size::SizeOf;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -20,6 +21,7 @@ const AFTER: &str = "\
 Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  keepstate size                   how large this machine's table should be, and why
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -32,6 +34,7 @@ impl Cli {
         let (name, checked) = match &cli.command {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
+            Command::Size(size) => ("size", size.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -50,4 +53,5 @@ impl Cli {
 pub enum Command {
     Replay(Replay),
     Watch(Watch),
+    Size(SizeOf),
 }

@@ -5,8 +5,10 @@
 
 pub mod counters;
 pub mod memory;
+pub mod processors;
 mod root;
 pub mod slab;
+pub mod sockets;
 pub mod sysctl;
 
 pub use root::{Root, Unreadable};
