@@ -1,4 +1,5 @@
 //! `keepstate size`: pages, documents, other machines' files, and the mistakes people make.
+#![allow(clippy::unwrap_used, reason = "a test that cannot read what the program printed must fail")]
 mod common;
 use common::{Ran, keepstate, skipped};
 use serde_json::Value;
