@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
         Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
+        Command::Size(size) => size.run(),
     };
     match done {
         Ok(code) => code,

@@ -5,7 +5,12 @@
 
 pub mod ctnetlink;
 pub mod netlink;
+pub mod counters;
+pub mod memory;
+pub mod processors;
 mod root;
+pub mod slab;
+pub mod sockets;
 pub mod sysctl;
 
 pub use root::{Root, Unreadable};
