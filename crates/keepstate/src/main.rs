@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
+        Command::Disable(disable) => disable.run(),
     };
     match done {
         Ok(code) => code,

@@ -1,6 +1,6 @@
 //! A look into the network namespace of the calling thread: its rules, its virtual servers, its traffic control.
 use super::program::{self, Failed};
-use super::rules::{Language, Table};
+use super::rules::{Chain, Language, Table};
 use super::{Dependent, Inspection, Kind, Sure, Unseen, iptables, ipvs, nftables, of_table, openvswitch, service, tc};
 use crate::root::Root;
 use crate::sysctl;
@@ -63,10 +63,21 @@ fn nft_rules(root: &Root, seen: &mut Inspection) {
             translated.extend(iptables::parse(&saved, Language::IptablesNft, family).unwrap_or_default());
         }
     }
-    let is_translated =
-        |table: &Table| translated.iter().any(|other| other.family == table.family && other.name == table.name);
-    seen.tables.extend(tables.into_iter().filter(|table| !is_translated(table)));
-    seen.tables.extend(translated);
+    for table in tables {
+        let whole = translated.iter().position(|other| tells_all(other, &table));
+        seen.tables.push(whole.map_or(table, |at| translated.swap_remove(at)));
+    }
+}
+
+/// Does iptables' listing of a table tell all that nft's does? It leaves out chains that are not its own.
+fn tells_all(listing: &Table, table: &Table) -> bool {
+    let has = |chain: &Chain| {
+        listing.chains.iter().any(|other| other.name == chain.name && other.rules.len() == chain.rules.len())
+    };
+    listing.family == table.family
+        && listing.name == table.name
+        && table.objects.is_empty()
+        && table.chains.iter().all(has)
 }
 
 /// The tables that iptables knows.

@@ -143,6 +143,8 @@ pub enum Test {
         /// The opposite is asked for.
         not: bool,
     },
+    /// A segment of TCP that does not open a connection: anything but a SYN alone.
+    NotOpening,
     /// Something else of the connection; an untracked packet has none, so this never holds for it.
     Connection,
     /// Something that is not understood here, and may hold or not.

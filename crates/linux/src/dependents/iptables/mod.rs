@@ -118,6 +118,8 @@ fn option(rule: &mut Rule, option: &str, value: &str, not: bool) {
         | "--ctorigdstport" | "--ctreplsrcport" | "--ctrepldstport" | "--ctstatus" | "--ctexpire" | "--ctdir" => {
             Test::Connection
         }
+        // `! --syn` is saved as the flags it stands for.
+        "--tcp-flags" if not && value == "FIN,SYN,RST,ACK" => Test::NotOpening,
         "-j" | "--jump" => return target(rule, value),
         "-g" | "--goto" => return rule.branches.push(Branch { test: None, verdict: Verdict::Goto(value.to_owned()) }),
         "--comment" | "--set-counters" | "-c" => return,

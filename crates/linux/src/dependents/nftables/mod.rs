@@ -136,6 +136,10 @@ impl Reader<'_> {
         if let Some(protocol) = transport(left) {
             rule.tests.push(Test::Protocol { names: vec![protocol], not: false });
         }
+        if not && is_flags(left) && right.as_str() == Some("syn") {
+            rule.tests.push(Test::Protocol { names: vec!["tcp".into()], not: false });
+            return rule.tests.push(Test::NotOpening);
+        }
         rule.tests.push(self.test(left, right).negated(not));
     }
 
@@ -258,6 +262,15 @@ fn field(left: &Value) -> Field {
 
 fn is_connection(left: &Value) -> bool {
     matches!(field(left), Field::State | Field::Connection)
+}
+
+/// Is it TCP's flags, masked so that a SYN alone is told from all else: `tcp flags & (fin|syn|rst|ack)`?
+fn is_flags(left: &Value) -> bool {
+    let Some([flags, mask]) = left.get("&").and_then(Value::as_array).map(Vec::as_slice) else { return false };
+    let flags = flags.get("payload").is_some_and(|payload| text(payload, "field") == "flags");
+    // Releases print the mask as a list or as nested sums.
+    let mask = mask.to_string();
+    flags && mask.contains("syn") && mask.contains("ack")
 }
 
 /// The protocol that looking at one of its fields asks for.
