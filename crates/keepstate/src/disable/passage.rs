@@ -178,16 +178,13 @@ impl<'a> Walk<'a> {
                 Truth::from(listed != *not)
             }
             Test::Port { end, ports, not } => {
-                let known = match (end, way) {
-                    (End::Any, _) => None,
-                    (End::Destination, Way::To) | (End::Source, Way::From) => Some(contain(ports, service.port)),
-                    // The other end may be anywhere.
-                    _ => return Truth::Maybe,
-                };
-                match known {
-                    Some(listed) => Truth::from(listed != *not),
-                    None if contain(ports, service.port) => Truth::from(!not),
-                    None => Truth::Maybe,
+                let listed = contain(ports, service.port);
+                let is_ours = matches!((end, way), (End::Destination, Way::To) | (End::Source, Way::From));
+                match (is_ours || *end == End::Any && listed, is_narrow(ports) && !listed) {
+                    (true, _) => Truth::from(listed != *not),
+                    // The other end's port is one that a system picks, not one of a few that a rule names.
+                    (false, true) => Truth::from(*not),
+                    (false, false) => Truth::Maybe,
                 }
             }
             Test::State { states, not } => {
@@ -204,6 +201,12 @@ impl<'a> Walk<'a> {
             Test::NotOpening | Test::Connection | Test::Other => Truth::Maybe,
         }
     }
+}
+
+/// Are these so few ports that a system hardly picks one of them for the other end of a connection?
+fn is_narrow(ports: &[RangeInclusive<u16>]) -> bool {
+    ports.iter().map(|range| usize::from(*range.end()).saturating_sub(usize::from(*range.start())) + 1).sum::<usize>()
+        < 1024
 }
 
 /// Is the port in one of the ranges?
@@ -251,7 +254,13 @@ mod tests {
         assert_eq!(fates("", Way::To), "d d d");
         assert_eq!(fates("-A INPUT -m state --state ESTABLISHED -j ACCEPT", Way::To), "d d a");
         assert_eq!(fates("-A INPUT -p tcp --dport 1883 -j ACCEPT", Way::To), "a a a");
-        assert_eq!(fates("-A INPUT -p tcp --dport 1883 -j ACCEPT", Way::From), "ad ad ad");
+        assert_eq!(
+            fates("-A INPUT -p tcp --dport 1883 -j ACCEPT", Way::From),
+            "ad ad ad",
+            "brokers talk among themselves"
+        );
+        assert_eq!(fates("-A INPUT -p tcp --dport 22 -j ACCEPT", Way::From), "d d d");
+        assert_eq!(fates("-A INPUT -p tcp --dport 1024:65535 -j ACCEPT", Way::From), "ad ad ad");
         assert_eq!(fates("-A INPUT -p udp --dport 1883 -j ACCEPT", Way::To), "d d d");
         assert_eq!(fates("-A INPUT -m state ! --state INVALID -j ACCEPT", Way::To), "a a a");
         assert_eq!(fates("-A INPUT -m connmark --mark 1 -j ACCEPT", Way::To), "d ad ad");
@@ -273,6 +282,6 @@ mod tests {
         let nested = "-A INPUT -j A\n-A A -g B\n-A A -j ACCEPT\n-A B -m state --state NEW -j ACCEPT\n-A INPUT -m state --state ESTABLISHED -j ACCEPT";
         assert_eq!(fates(nested, Way::To), "d a a");
         assert_eq!(fates("-A INPUT -j NFQUEUE --queue-num 1", Way::To), "e e e");
-        assert_eq!(fates("-A INPUT -j A\n-A A -j B\n-A B -j A", Way::To), "", "a loop decides nothing");
+        assert_eq!(fates("-A INPUT -j A\n-A A -j B\n-A B -j A", Way::To), "  ", "a loop decides nothing");
     }
 }
