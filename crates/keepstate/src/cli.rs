@@ -1,4 +1,5 @@
 //! The command line, as data: parser, help and completion come from here.
+use crate::conntrack::Conntrack;
 use crate::disable::Disable;
 use crate::replay::Replay;
 use crate::watch::Watch;
@@ -22,6 +23,7 @@ Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
   sudo keepstate disable           who depends on connection tracking here
+  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -35,6 +37,7 @@ impl Cli {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
             Command::Disable(disable) => ("disable", disable.check()),
+            Command::Conntrack(_) => ("conntrack", Ok(())),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -54,4 +57,5 @@ pub enum Command {
     Replay(Replay),
     Watch(Watch),
     Disable(Disable),
+    Conntrack(Conntrack),
 }
