@@ -4,6 +4,7 @@ pub mod amount;
 pub mod capture;
 pub mod cli;
 pub mod conntrack;
+pub mod disable;
 pub mod each;
 pub mod filter;
 pub mod follower;

@@ -4,6 +4,8 @@
 //! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
 
 pub mod ctnetlink;
+pub mod dependents;
+pub mod namespace;
 pub mod netlink;
 pub mod counters;
 pub mod memory;
