@@ -2,7 +2,7 @@
 use super::fault::{Doing, Fault, say};
 use super::request::{Change, Request};
 use super::{list, open, writer};
-use keepstate_linux::ctnetlink::{Flow, Labels, Protocol, Restriction, Table, TcpInfo, Tuple, status};
+use keepstate_linux::ctnetlink::{Family, Flow, Labels, Protocol, Restriction, Table, TcpInfo, Tuple, status};
 use keepstate_linux::netlink::Failure;
 
 /// So many deletions go to the kernel at once.
@@ -10,16 +10,28 @@ const BATCH: usize = 128;
 
 /// Puts a connection into the table; says how many were put there.
 pub(super) fn create(table: &mut Table, request: &Request) -> Result<usize, Fault> {
+    check_icmp(Doing::Create, request)?;
     table.create(&whole(&request.flow)).map_err(|failure| Fault::kernel(Doing::Create, &failure))?;
     Ok(1)
 }
 
 /// Puts a connection into the table unless it is there already; says how many were put there.
 pub(super) fn add(table: &mut Table, request: &Request) -> Result<usize, Fault> {
+    check_icmp(Doing::Add, request)?;
     match table.create(&whole(&request.flow)) {
         Ok(()) => Ok(1),
         Err(failure) if failure.errno() == Some(libc::EEXIST) => Ok(0),
         Err(failure) => Err(Fault::kernel(Doing::Add, &failure)),
+    }
+}
+
+/// ICMP goes over IPv4 and ICMPv6 over IPv6; the kernel would make an entry that no packet fits.
+fn check_icmp(doing: Doing, request: &Request) -> Result<(), Fault> {
+    match (request.protocol, request.family) {
+        (Some(1), Some(Family::V6)) | (Some(58), Some(Family::V4)) => {
+            Err(Fault::kernel(doing, &Failure::Refused(libc::EINVAL)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -70,7 +82,7 @@ pub(super) fn find(request: &Request) -> Result<(), Fault> {
 /// Takes the connections that are meant out of the table and shows each; says how many.
 pub(super) fn delete(request: &Request) -> Result<usize, Fault> {
     let mut table = open()?;
-    let mut out = writer(request)?.bare();
+    let mut out = writer(request)?.bare().of_deleted();
     let mut batch = Vec::with_capacity(BATCH);
     let mut deleted = 0;
     list::each(request, |flow| {

@@ -226,7 +226,9 @@ fn flow(told: &Told) -> Flow {
     };
     let translation = |endpoint: Option<super::pick::Endpoint>| {
         let endpoint = endpoint?;
-        Some(Translation { address: endpoint.address?, ports: endpoint.port.map(|port| [port, port]) })
+        // The id of ICMP is no port.
+        let port = endpoint.port.filter(|_| !icmp);
+        Some(Translation { address: endpoint.address?, ports: port.map(|port| [port, port]) })
     };
     Flow {
         family: told.family,
@@ -245,18 +247,14 @@ fn flow(told: &Told) -> Flow {
     }
 }
 
-/// The reply direction as it was told; where nothing was, the original one turned round.
+/// The reply direction: what was not told of it is the original direction turned round.
 fn reply(told: &Told, original: &Tuple) -> Tuple {
-    let given = Tuple { zone: None, ..told.reply };
-    if !given.is_empty() {
-        return Tuple { protocol: told.protocol, ..told.reply };
-    }
     Tuple {
-        source: original.destination,
-        destination: original.source,
+        source: told.reply.source.or(original.destination),
+        destination: told.reply.destination.or(original.source),
         protocol: original.protocol,
-        source_port: original.destination_port,
-        destination_port: original.source_port,
+        source_port: told.reply.source_port.or(original.destination_port),
+        destination_port: told.reply.destination_port.or(original.source_port),
         icmp_type: original.icmp_type.map(|kind| icmp_answer(told.family, kind)),
         zone: told.reply.zone,
         ..*original

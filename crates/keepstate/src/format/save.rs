@@ -19,6 +19,7 @@ const SETTABLE: &[(u32, &str)] = &[
 pub(super) fn push(text: &mut Text, view: &View<'_>) {
     let flow = view.flow;
     text.push(match view.happening() {
+        None if view.deleted => "-D ",
         None | Some(Happening::New) => "-A ",
         Some(Happening::Update) => "-U ",
         Some(Happening::Destroy) => "-D ",
