@@ -1,6 +1,8 @@
 //! The command line, as data: parser, help and completion come from here.
 use crate::conntrack::Conntrack;
+use crate::disable::Disable;
 use crate::replay::Replay;
+use crate::size::SizeOf;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -21,7 +23,9 @@ const AFTER: &str = "\
 Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  sudo keepstate disable           who depends on connection tracking here
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
+  keepstate size                   how large this machine's table should be, and why
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -34,7 +38,9 @@ impl Cli {
         let (name, checked) = match &cli.command {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
+            Command::Disable(disable) => ("disable", disable.check()),
             Command::Conntrack(_) => ("conntrack", Ok(())),
+            Command::Size(size) => ("size", size.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -53,5 +59,7 @@ impl Cli {
 pub enum Command {
     Replay(Replay),
     Watch(Watch),
+    Disable(Disable),
     Conntrack(Conntrack),
+    Size(SizeOf),
 }

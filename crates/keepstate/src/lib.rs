@@ -1,8 +1,10 @@
 //! The program's parts, as modules: what `main` puts together.
 
+pub mod amount;
 pub mod capture;
 pub mod cli;
 pub mod conntrack;
+pub mod disable;
 pub mod each;
 pub mod filter;
 pub mod follower;
@@ -14,6 +16,7 @@ pub mod progress;
 pub mod replay;
 pub mod ring;
 pub mod screen;
+pub mod size;
 pub mod sysctl;
 pub mod verbosity;
 pub mod watch;

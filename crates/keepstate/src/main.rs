@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
+        Command::Disable(disable) => disable.run(),
         Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
+        Command::Size(size) => size.run(),
     };
     match done {
         Ok(code) => code,

@@ -77,6 +77,9 @@ fn check(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
     {
         return Err(Fault::Failed("cannot combine save output with any other output type, use -o save only".into()));
     }
+    if told.kinds.len() > 1 {
+        return Err(Fault::usage("`xml' and `json' exclude each other: choose one"));
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use super::fault::{self, Fault};
 use super::grammar::{Meaning, Spec};
 use super::pick::{Endpoint, Network};
 use super::value;
-use crate::format::{Kind, LabelNames, Output};
+use crate::format::{Kind, LabelNames, Output, as_conntrack_reads};
 use keepstate_linux::ctnetlink::{Family, Happening, Labels, SctpState, Tuple};
 use std::net::IpAddr;
 
@@ -35,6 +35,8 @@ pub(super) struct Told {
     pub(super) destination_nat: Option<Endpoint>,
     pub(super) any_nat: Option<Endpoint>,
     pub(super) output: Output,
+    /// Formats that were named.
+    pub(super) kinds: Vec<Kind>,
     pub(super) names: Option<LabelNames>,
     pub(super) labels: Option<Labels>,
     pub(super) add: Labels,
@@ -127,8 +129,8 @@ impl Told {
             Meaning::TupleDestinationPort => self.tuple.destination_port = short(value)?,
             Meaning::State if self.protocol == Some(132) => self.sctp_state = Some(value::sctp_state(value)?),
             Meaning::State if self.protocol == Some(6) => self.tcp_state = Some(value::tcp_state(value)?),
-            Meaning::OrigTag => self.tags[0] = word(value)?,
-            Meaning::ReplyTag => self.tags[1] = word(value)?,
+            Meaning::OrigTag => self.tags[0] = word(value)?.map(as_conntrack_reads),
+            Meaning::ReplyTag => self.tags[1] = word(value)?.map(as_conntrack_reads),
             Meaning::IcmpType => self.original.icmp_type = octet(value)?,
             Meaning::IcmpCode => self.original.icmp_code = octet(value)?,
             Meaning::IcmpId => self.original.icmp_id = short(value)?,
@@ -187,9 +189,9 @@ impl Told {
             let lower = name.to_ascii_lowercase();
             let meant = NAMES.into_iter().find(|known| !lower.is_empty() && known.starts_with(&lower));
             match meant {
-                Some("xml") => self.output.kind = Kind::Xml,
-                Some("save") => self.output.kind = Kind::Save,
-                Some("json") => self.output.kind = Kind::Json,
+                Some("xml") => self.kinds.push(Kind::Xml),
+                Some("save") => self.kinds.push(Kind::Save),
+                Some("json") => self.kinds.push(Kind::Json),
                 Some("extended") => self.output.extended = true,
                 Some("timestamp") => self.output.timestamp = true,
                 Some("id") => self.output.id = true,
@@ -207,6 +209,8 @@ impl Told {
                 None => return Err(value::bad(name)),
             }
         }
+        self.kinds.dedup();
+        self.output.kind = self.kinds.last().copied().unwrap_or_default();
         Ok(())
     }
 
