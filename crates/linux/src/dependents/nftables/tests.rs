@@ -58,7 +58,7 @@ fn conditions_on_ports_protocols_and_states() {
     assert_eq!(rule(21).tests, [state(&["established"], true)]);
     assert_eq!(rule(34).tests, [tcp.clone(), Test::Connection]);
     assert_eq!(rule(42).tests, [Test::Other]);
-    assert_eq!(rule(43).tests, [tcp.clone()]);
+    assert_eq!(rule(43).tests, std::slice::from_ref(&tcp));
     let no_ssh = Test::Port { end: End::Source, ports: vec![22..=22], not: true };
     assert_eq!(rule(29).tests, [Test::Other, tcp, no_ssh, Test::Connection]);
 }
