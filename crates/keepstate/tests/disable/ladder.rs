@@ -25,6 +25,9 @@ fn the_ports_leave_no_entries_and_others_do() {
     }
     let entries = [22, 1883, 8883, 80].map(|port| place.entries(port));
     assert_eq!(entries, [0, 0, 0, 1], "the ports and the lifeline are not tracked, others are");
+    let version_6 = "fd77::1".parse().unwrap();
+    assert!([22, 1883, 81].into_iter().all(|port| place.talks_at(version_6, port)));
+    assert_eq!([22, 1883, 81].map(|port| place.entries(port)), [0, 0, 1], "and so it is with IPv6");
     // Again: the same table, once. Away, and away again.
     let before = place.run(&["nft", "list", "ruleset"]);
     assert_eq!(place.disable(&["--ports", "tcp/1883,tcp/8883", "--lifeline", "tcp/22", "--apply"]).code, Some(0));
