@@ -4,3 +4,4 @@
 //! and asks no clock; `keepstate-linux` observes, the program shows and does.
 
 pub mod quantity;
+pub mod size;

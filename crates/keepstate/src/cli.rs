@@ -4,6 +4,7 @@ use crate::conntrack::Conntrack;
 use crate::disable::Disable;
 use crate::man::Man;
 use crate::replay::Replay;
+use crate::size::SizeOf;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -26,6 +27,7 @@ Examples:
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
   sudo keepstate disable           who depends on connection tracking here
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
+  keepstate size                   how large this machine's table should be, and why
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -42,6 +44,7 @@ impl Cli {
             Command::Conntrack(_) => ("conntrack", Ok(())),
             Command::Completions(completions) => ("completions", completions.check()),
             Command::Man(man) => ("man", man.check()),
+            Command::Size(size) => ("size", size.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -64,4 +67,5 @@ pub enum Command {
     Conntrack(Conntrack),
     Completions(Completions),
     Man(Man),
+    Size(SizeOf),
 }

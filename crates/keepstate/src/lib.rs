@@ -1,5 +1,6 @@
 //! The program's parts, as modules: what `main` puts together.
 
+pub mod amount;
 pub mod capture;
 pub mod cli;
 pub mod completions;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod replay;
 pub mod ring;
 pub mod screen;
+pub mod size;
 pub mod sysctl;
 pub mod verbosity;
 pub mod watch;

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+        Command::Size(size) => size.run(),
     };
     match done {
         Ok(code) => code,

@@ -3,11 +3,16 @@
 //! What is read from files comes through a [`Root`], so that another machine's files (an image, a support bundle) are read as this
 //! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
 
+pub mod counters;
 pub mod ctnetlink;
 pub mod dependents;
+pub mod memory;
 pub mod namespace;
 pub mod netlink;
+pub mod processors;
 mod root;
+pub mod slab;
+pub mod sockets;
 pub mod sysctl;
 
 pub use root::{Root, Unreadable};

@@ -57,7 +57,7 @@ fn check(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
         check_ports(told)?;
     }
     if told.has(Meaning::LabelAdd) && told.has(Meaning::LabelDel) {
-        return Err(Fault::usage("cannot use --label-add and --label-del at the same time"));
+        return Err(Fault::Failed("cannot use --label-add and --label-del at the same time".into()));
     }
     if told.any_nat.is_some() && (told.source_nat.is_some() || told.destination_nat.is_some()) {
         return Err(Fault::usage("cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"));

@@ -91,7 +91,13 @@ fn line(text: &str) -> Line {
             .map(|part| part.trim_start_matches(|letter: char| letter.is_ascii_digit()))
             .collect();
     }
-    for (before, after) in [(" id=", ""), ("<id>", "</id>"), ("portid=", ""), ("<portid>", "</portid>")] {
+    // ICMP has an id too: that of the entry comes after the count of uses.
+    if let Some(uses) = shape.find(" use=") {
+        let mut end = shape.split_off(uses);
+        number(&mut end, " id=", "");
+        shape.push_str(&end);
+    }
+    for (before, after) in [("<id>", "</id>"), ("portid=", ""), ("<portid>", "</portid>")] {
         number(&mut shape, before, after);
     }
     clock(&mut shape);
