@@ -69,7 +69,7 @@ fn every_command_has_a_page() {
         }
         let printed = keepstate(&["man", &command], b"");
         assert_eq!((printed.code, printed.out.as_str()), (Some(0), page.as_str()));
-        if let Some((well, said)) = hand("groff", &["-ww", "-man", "-Tutf8", "-z"], &page) {
+        if let Some((well, said)) = hand("groff", &["-Kutf8", "-ww", "-man", "-Tutf8", "-z"], &page) {
             assert!(well && said.is_empty(), "{command}: {said}");
         }
     }
