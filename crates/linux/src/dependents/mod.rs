@@ -28,6 +28,8 @@ pub struct Audit {
     pub tracking: Tracking,
     /// The loaded modules; none where the kernel has no list of them.
     pub modules: Vec<Module>,
+    /// The files that have its module loaded at boot.
+    pub loaded_by: Vec<String>,
     /// The namespaces that were looked into.
     pub namespaces: Vec<Inspection>,
     /// What depends on tracking on the whole machine, in no namespace of its own.
@@ -210,7 +212,8 @@ impl Audit {
         inspect::open_vswitch(&root, &mut machine, &mut unseen);
         bpf::programs(&mut machine, &mut unseen);
         let modules = root.read("/proc/modules").map(|text| module::loaded(&text)).unwrap_or_default();
-        Ok(Audit { tracking: module::tracking(&root), modules, namespaces, machine, unseen })
+        let (tracking, loaded_by) = (module::tracking(&root), module::loaded_at_boot_by(&root, "nf_conntrack"));
+        Ok(Audit { tracking, modules, loaded_by, namespaces, machine, unseen })
     }
 
     /// Every dependent with the name of its namespace, where it has one.
