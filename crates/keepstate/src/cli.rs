@@ -1,6 +1,8 @@
 //! The command line, as data: parser, help and completion come from here.
+use crate::completions::Completions;
 use crate::conntrack::Conntrack;
 use crate::disable::Disable;
+use crate::man::Man;
 use crate::replay::Replay;
 use crate::size::SizeOf;
 use crate::watch::Watch;
@@ -40,6 +42,8 @@ impl Cli {
             Command::Watch(watch) => ("watch", watch.check()),
             Command::Disable(disable) => ("disable", disable.check()),
             Command::Conntrack(_) => ("conntrack", Ok(())),
+            Command::Completions(completions) => ("completions", completions.check()),
+            Command::Man(man) => ("man", man.check()),
             Command::Size(size) => ("size", size.check()),
         };
         if let Err(what) = checked {
@@ -61,5 +65,7 @@ pub enum Command {
     Watch(Watch),
     Disable(Disable),
     Conntrack(Conntrack),
+    Completions(Completions),
+    Man(Man),
     Size(SizeOf),
 }

@@ -3,12 +3,14 @@
 pub mod amount;
 pub mod capture;
 pub mod cli;
+pub mod completions;
 pub mod conntrack;
 pub mod disable;
 pub mod each;
 pub mod filter;
 pub mod follower;
 pub mod format;
+pub mod man;
 pub mod moment;
 pub mod notes;
 pub mod options;

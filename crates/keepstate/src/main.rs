@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
         Command::Disable(disable) => disable.run(),
         Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
+        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         Command::Size(size) => size.run(),
     };
     match done {

@@ -23,6 +23,7 @@ mod words;
 use crate::format::{Output, Writer};
 use fault::{Doing, Fault, say};
 use grammar::{Command, Table as Of};
+pub use help::TEXT as HELP;
 use keepstate_linux::ctnetlink::Table;
 use request::Request;
 use std::fs::File;

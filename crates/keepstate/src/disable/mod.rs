@@ -156,8 +156,7 @@ impl Disable {
         match unload {
             Unload::Absent => output::text("nf_conntrack is not loaded: there is nothing to unload.\n")?,
             Unload::Commands(commands) => {
-                let head =
-                    "# Nothing depends on connection tracking. The first line unloads it, the second keeps it away.\n";
+                let head = "# Nothing depends on connection tracking. The first line unloads it, what follows keeps it away.\n";
                 output::text(&format!("{head}{}\n", commands.join("\n")))?;
             }
             Unload::Refused { why, .. } => {

@@ -209,7 +209,7 @@ fn same(a: &Met<'_>, b: &Met<'_>) -> bool {
     std::ptr::eq(a.rule, b.rule)
 }
 
-/// The command that puts a rule for untracked packets in front of the one that misses them.
+/// The command, as a shell takes it, that puts a rule for untracked packets in front of the one that misses them.
 fn command(table: &Table, chain: &Chain, rule: &Rule, packet: Packet) -> String {
     let Packet { service, way } = packet;
     let (protocol, port, tcp) = (service.protocol.name(), service.port, service.protocol.name() == "tcp");
@@ -218,7 +218,7 @@ fn command(table: &Table, chain: &Chain, rule: &Rule, packet: Packet) -> String 
         // What claims to come from the service must not open connections.
         let answer = if tcp && way == Way::From { " tcp flags & (fin|syn|rst|ack) != syn" } else { "" };
         return format!(
-            "nft insert rule {} {} {} handle {} {protocol} {end} {port}{answer} ct state untracked accept",
+            "nft insert rule {} {} {} handle {} '{protocol} {end} {port}{answer} ct state untracked accept'",
             table.family, table.name, chain.name, rule.number
         );
     }

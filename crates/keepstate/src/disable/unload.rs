@@ -44,6 +44,10 @@ pub fn unload(audit: &Audit, verdict: Verdict) -> Unload {
     let mut commands = vec![format!("modprobe -r {}", order.join(" "))];
     // A blacklist alone does not keep a module from being loaded for another's sake.
     commands.push(format!("printf 'install nf_conntrack /bin/false\\n' > {KEEPS_AWAY}"));
+    // Where a file still has it loaded at boot, that would fail there, and be logged as a failure.
+    commands.extend(
+        audit.loaded_by.iter().map(|file| format!("sed -i '/^[[:space:]]*nf_conntrack[[:space:]]*$/d' {file}")),
+    );
     Unload::Commands(commands)
 }
 
@@ -58,7 +62,14 @@ mod tests {
 
     fn audit(tracking: Tracking) -> Audit {
         let modules = loaded("nf_nat 1 0 - Live\nnf_conntrack 1 1 nf_nat, Live\n");
-        Audit { tracking, modules, namespaces: Vec::new(), machine: Vec::new(), unseen: Vec::new() }
+        Audit {
+            tracking,
+            modules,
+            loaded_by: vec!["/etc/modules".into()],
+            namespaces: Vec::new(),
+            machine: Vec::new(),
+            unseen: Vec::new(),
+        }
     }
 
     fn module() -> Tracking {
@@ -71,6 +82,7 @@ mod tests {
         let Unload::Commands(commands) = unload(&audit, Verdict::May) else { panic!("refused") };
         assert_eq!(commands[0], "modprobe -r nf_nat nf_conntrack");
         assert!(commands[1].contains("install nf_conntrack /bin/false"), "{commands:?}");
+        assert!(commands[2].starts_with("sed ") && commands[2].ends_with(" /etc/modules"), "{commands:?}");
         audit.machine.push(Dependent {
             need: Kind::IdleNat,
             by: "iptables-legacy",

@@ -87,7 +87,14 @@ mod tests {
         };
         let unseen = vec![Unseen { what: "x".into(), why: "y".into() }; unseen];
         let machine = dependents.iter().map(dependent).collect();
-        Audit { tracking: Tracking::BuiltIn, modules: Vec::new(), namespaces: Vec::new(), machine, unseen }
+        Audit {
+            tracking: Tracking::BuiltIn,
+            modules: Vec::new(),
+            loaded_by: Vec::new(),
+            namespaces: Vec::new(),
+            machine,
+            unseen,
+        }
     }
 
     #[test]

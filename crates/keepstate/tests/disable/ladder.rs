@@ -25,6 +25,9 @@ fn the_ports_leave_no_entries_and_others_do() {
     }
     let entries = [22, 1883, 8883, 80].map(|port| place.entries(port));
     assert_eq!(entries, [0, 0, 0, 1], "the ports and the lifeline are not tracked, others are");
+    let version_6 = "fd77::1".parse().unwrap();
+    assert!([22, 1883, 81].into_iter().all(|port| place.talks_at(version_6, port)));
+    assert_eq!([22, 1883, 81].map(|port| place.entries(port)), [0, 0, 1], "and so it is with IPv6");
     // Again: the same table, once. Away, and away again.
     let before = place.run(&["nft", "list", "ruleset"]);
     assert_eq!(place.disable(&["--ports", "tcp/1883,tcp/8883", "--lifeline", "tcp/22", "--apply"]).code, Some(0));
@@ -120,12 +123,19 @@ fn rules_by_state_are_named_and_mended() {
     assert_eq!(mends.len(), 2, "{document}");
     for mend in mends {
         assert_eq!(mend["certain"], true);
-        place.run(&mend["command"].as_str().unwrap().split(' ').collect::<Vec<_>>());
+        place.run(&["sh", "-c", mend["command"].as_str().unwrap()]);
     }
     assert!(place.talks(1883) && place.talks(22));
     let ran = place.disable(&[&ports[..], &["--apply"]].concat());
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(place.entries(1883), 0);
+    // Clients here, and what they are answered, are the other half.
+    let (document, code) = place.answer(&["--ports", "tcp/1883", "--lifeline", "none"]);
+    let packets: Vec<&str> =
+        document["mends"].as_array().unwrap().iter().filter_map(|mend| mend["packets"].as_str()).collect();
+    assert_eq!((code, packets), (Some(1), vec!["packets from tcp/1883"]), "{document}");
+    place.run(&["sh", "-c", document["mends"][0]["command"].as_str().unwrap()]);
+    assert_eq!(place.answer(&["--ports", "tcp/1883", "--lifeline", "none"]).1, Some(0));
 }
 
 /// Both ways, and with iptables: its commands are mends as well.
@@ -144,7 +154,7 @@ fn rules_of_iptables_are_mended() {
     let mends = document["mends"].as_array().unwrap();
     assert_eq!((code, mends.len()), (Some(1), 2), "{document}");
     for mend in mends {
-        place.run(&mend["command"].as_str().unwrap().split(' ').collect::<Vec<_>>());
+        place.run(&["sh", "-c", mend["command"].as_str().unwrap()]);
     }
     let ran = place.disable(&[&ports[..], &["--apply"]].concat());
     assert_eq!(ran.code, Some(0), "{}", ran.err);

@@ -3,7 +3,7 @@ use keepstate_linux::Root;
 use keepstate_linux::namespace::{self, Namespace};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +47,10 @@ impl Place {
             run(&["ip", "-n", side, "link", "set", "lo", "up"]);
             run(&["ip", "-n", side, "link", "set", "cable", "up"]);
             run(&["ip", "-n", side, "address", "add", address, "dev", "cable"]);
+        }
+        for (side, address) in [(server, "fd77::1/64"), (client, "fd77::2/64")] {
+            // Duplicates are not looked for: that takes seconds.
+            run(&["ip", "-n", side, "address", "add", address, "dev", "cable", "nodad"]);
         }
         Some(place)
     }
@@ -99,7 +103,13 @@ impl Place {
 
     /// A connection from the client to a port of the server: does a word go there and an echo come back?
     pub fn talks(&self, port: u16) -> bool {
-        let listener = self.inside(&self.server).enter(|| TcpListener::bind((SERVER, port)).unwrap()).unwrap();
+        self.talks_at(SERVER.parse().unwrap(), port)
+    }
+
+    /// The same, to an address of the server.
+    pub fn talks_at(&self, address: IpAddr, port: u16) -> bool {
+        let address = SocketAddr::new(address, port);
+        let listener = self.inside(&self.server).enter(|| TcpListener::bind(address).unwrap()).unwrap();
         listener.set_nonblocking(true).unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let told = over.clone();
@@ -115,7 +125,6 @@ impl Place {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        let address: SocketAddr = format!("{SERVER}:{port}").parse().unwrap();
         let talked = self.inside(&self.client).enter(|| {
             let mut connection = TcpStream::connect_timeout(&address, Duration::from_millis(1500)).ok()?;
             connection.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();

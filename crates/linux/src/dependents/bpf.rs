@@ -205,6 +205,56 @@ mod tests {
         assert_eq!(table_functions(listing), ["bpf_ct_release", "bpf_skb_ct_lookup"]);
     }
 
+    /// Loads a program that returns 0: two instructions. `None` without the right to.
+    fn load() -> Option<OwnedFd> {
+        #[repr(C)]
+        #[derive(Default)]
+        struct Attributes {
+            kind: u32,
+            count: u32,
+            instructions: u64,
+            license: u64,
+            log_level: u32,
+            log_size: u32,
+            log: u64,
+            version: u32,
+            flags: u32,
+            name: [u8; 16],
+        }
+        let code: [u64; 2] = [0xb7, 0x95];
+        let license = c"GPL";
+        let mut attributes = Attributes {
+            kind: MAY_LOOK[0],
+            count: 2,
+            instructions: code.as_ptr() as u64,
+            license: license.as_ptr() as u64,
+            name: *b"keepstate_test\0\0",
+            ..Attributes::default()
+        };
+        // SAFETY: `attributes` tells where the two instructions and the license are; all of them outlive the call. The descriptor
+        // is new and nobody else's.
+        unsafe {
+            let file = libc::syscall(libc::SYS_bpf, 5, &raw mut attributes, size_of::<Attributes>());
+            i32::try_from(file).ok().filter(|file| *file >= 0).map(|file| OwnedFd::from_raw_fd(file))
+        }
+    }
+
+    #[test]
+    fn a_loaded_program_is_described() {
+        let Some(file) = load() else {
+            use std::io::Write;
+            let _ = writeln!(io::stderr(), "\n######## SKIPPED: loading a BPF program needs root");
+            return;
+        };
+        let id = info(&file, &mut []).unwrap().id;
+        let Program { kind, name, instructions, .. } = describe(id).unwrap();
+        assert_eq!((kind, name.as_str()), (MAY_LOOK[0], "keepstate_test"));
+        let code = instructions.unwrap();
+        assert!(code.ends_with(&[0x95, 0, 0, 0, 0, 0, 0, 0]) && !calls_kernel_functions(&code), "{code:x?}");
+        assert_eq!(next(id - 1).unwrap(), Some(id));
+        drop(file);
+    }
+
     #[test]
     fn the_kernel_answers() {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());

@@ -28,6 +28,8 @@ pub struct Audit {
     pub tracking: Tracking,
     /// The loaded modules; none where the kernel has no list of them.
     pub modules: Vec<Module>,
+    /// The files that have its module loaded at boot.
+    pub loaded_by: Vec<String>,
     /// The namespaces that were looked into.
     pub namespaces: Vec<Inspection>,
     /// What depends on tracking on the whole machine, in no namespace of its own.
@@ -200,13 +202,18 @@ impl Audit {
                 found.namespaces
             }
         };
-        let namespaces = namespaces.iter().map(entered).collect();
+        // One that ended meanwhile with its last process holds nothing any more.
+        let is_gone = |namespace: &Namespace| only.is_none() && !namespace.handle.exists();
+        let looked = namespaces.iter().map(|namespace| (namespace, entered(namespace)));
+        let namespaces =
+            looked.filter(|(namespace, _)| !is_gone(namespace)).map(|(_, inspection)| inspection).collect();
         let mut machine = Vec::new();
         services(&root, &mut machine);
         inspect::open_vswitch(&root, &mut machine, &mut unseen);
         bpf::programs(&mut machine, &mut unseen);
         let modules = root.read("/proc/modules").map(|text| module::loaded(&text)).unwrap_or_default();
-        Ok(Audit { tracking: module::tracking(&root), modules, namespaces, machine, unseen })
+        let (tracking, loaded_by) = (module::tracking(&root), module::loaded_at_boot_by(&root, "nf_conntrack"));
+        Ok(Audit { tracking, modules, loaded_by, namespaces, machine, unseen })
     }
 
     /// Every dependent with the name of its namespace, where it has one.
@@ -336,4 +343,59 @@ fn of_rule(rule: &Rule) -> Option<Kind> {
         return Some(Kind::Harmless);
     }
     rule.needs.iter().max().map(|need| Kind::Rule(*need))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rules::Language;
+
+    /// Words of the programs that are read here, in any order, and any text between them.
+    fn texts() -> impl Strategy<Value = String> {
+        let words = [
+            "*nat\n",
+            ":INPUT ACCEPT [0:0]\n",
+            "-A INPUT ",
+            "-m ",
+            "--dport ",
+            "80:",
+            ",",
+            "-j DNAT ",
+            "--to-destination ",
+            "[::1]:9-",
+            "! ",
+            "\"",
+            "\\",
+            "{\"nftables\":[",
+            "{\"rule\":{\"expr\":[",
+            "{\"match\":{\"left\":",
+            "]}",
+            "}",
+            "\"set\":[",
+            "actions=ct(",
+            "TCP ",
+            "-> ",
+            "\n",
+            " ",
+        ];
+        let piece = prop_oneof![4 => proptest::sample::select(words.to_vec()).prop_map(str::to_owned), 1 => ".{0,8}"];
+        proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        /// Whatever a program prints, reading it ends, and in no panic.
+        #[test]
+        fn any_text_is_read_or_refused(text in texts(), listing in texts()) {
+            if let Ok(tables) = iptables::parse(&format!("*t\n:INPUT DROP [0:0]\n-A INPUT {text}"), Language::IptablesLegacy, "ip") {
+                prop_assert!(tables[0].chains.len() == 1 || text.contains('\n'));
+                tables.iter().for_each(|table| drop(of_table(table)));
+            }
+            let _ = iptables::parse(&text, Language::IptablesNft, "ip6");
+            let _ = nftables::parse(&text, &listing);
+            let _ = (tc::disciplines(&text), tc::actions(&text));
+            let (servers, flows) = (ipvs::parse(&text), openvswitch::flows(&text));
+            prop_assert!(servers.len() <= text.lines().count() && flows.len() <= text.lines().count());
+        }
+    }
 }

@@ -60,6 +60,20 @@ pub fn loaded(text: &str) -> Vec<Module> {
     text.lines().filter_map(line).collect()
 }
 
+/// The files that have a module loaded at boot.
+pub fn loaded_at_boot_by(root: &Root, module: &str) -> Vec<String> {
+    let mut files = vec!["/etc/modules".to_owned()];
+    for directory in
+        ["/etc/modules-load.d", "/run/modules-load.d", "/usr/local/lib/modules-load.d", "/usr/lib/modules-load.d"]
+    {
+        let names = root.names(directory).unwrap_or_default().into_iter().filter(|name| name.ends_with(".conf"));
+        files.extend(names.map(|name| format!("{directory}/{name}")));
+    }
+    let lists = |file: &String| root.read(file).is_ok_and(|text| text.lines().any(|line| line.trim() == module));
+    files.retain(lists);
+    files
+}
+
 /// In which order modules may be removed so that `last` can be: those that use it, users first, and itself at the end.
 pub fn removal_order(modules: &[Module], last: &str) -> Vec<String> {
     fn visit(modules: &[Module], name: &str, order: &mut Vec<String>, path: &mut Vec<String>) {
@@ -101,6 +115,19 @@ nf_defrag_ipv4 12288 1 nf_conntrack, Live 0x0000000000000000
         assert_eq!(removal_order(&[], "nf_conntrack"), ["nf_conntrack"]);
         let loop_of_two = loaded("a 1 1 b, Live\nb 1 1 a, Live\n");
         assert_eq!(removal_order(&loop_of_two, "a"), ["b", "a"]);
+    }
+
+    #[test]
+    fn files_that_load_it_at_boot() {
+        let there = tempfile::tempdir().unwrap();
+        let directory = there.path().join("etc/modules-load.d");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("a.conf"), "# nf_conntrack\nnf_conntrack_ftp\n").unwrap();
+        fs::write(directory.join("b.conf"), "x\n nf_conntrack\n").unwrap();
+        fs::write(directory.join("c.off"), "nf_conntrack\n").unwrap();
+        fs::write(there.path().join("etc/modules"), "nf_conntrack").unwrap();
+        let files = loaded_at_boot_by(&Root::at(there.path()), "nf_conntrack");
+        assert_eq!(files, ["/etc/modules", "/etc/modules-load.d/b.conf"]);
     }
 
     #[test]

@@ -42,6 +42,15 @@ pub fn parse(json: &str, listing: &str) -> Result<Vec<Table>, String> {
                     chain.rules.push(rule);
                 }
             }
+            "set" | "map" => {
+                // What is done for each element: `ct count` of a dynamic set.
+                let mut found = Vec::new();
+                ["stmt", "elem"].iter().filter_map(|part| body.get(part)).for_each(|part| needs(part, &mut found));
+                found.sort_unstable();
+                found.dedup();
+                let text = format!("{kind} {}", text(body, "name"));
+                table.objects.extend(found.into_iter().map(|needs| Object { needs, text: text.clone() }));
+            }
             other => {
                 if let Some(needs) = declared(other) {
                     let text = format!("{other} {}", text(body, "name"));

@@ -98,6 +98,22 @@ fn rules_of_iptables_of_which_nft_shows_the_name() {
     assert_eq!(tables[0].chains[0].rules[0].tests, [Test::Other]);
 }
 
+/// As libnftables-json(5) writes them; this kernel has no flowtables, and this nft no statements of sets.
+#[test]
+fn flowtables_and_statements_of_sets() {
+    let json = r#"{"nftables":[{"table":{"family":"inet","name":"t"}},
+        {"flowtable":{"family":"inet","name":"fast","table":"t","hook":"ingress","prio":0,"dev":"eth0"}},
+        {"set":{"family":"inet","name":"many","table":"t","type":"ipv4_addr","stmt":[{"ct count":{"val":20,"inv":true}}]}},
+        {"set":{"family":"inet","name":"plain","table":"t","type":"ipv4_addr","elem":["10.0.0.1"]}},
+        {"chain":{"family":"inet","table":"t","name":"c","type":"filter","hook":"forward","prio":0,"policy":"accept"}},
+        {"rule":{"family":"inet","table":"t","chain":"c","handle":1,"expr":[{"flow":{"op":"add","flowtable":"@fast"}}]}}]}"#;
+    let tables = parse(json, "").unwrap();
+    let found: Vec<(&str, String)> =
+        of_table(&tables[0]).iter().map(|dependent| (dependent.need.name(), dependent.place.clone())).collect();
+    let place = |place: &str| place.to_owned();
+    assert_eq!(found, [("flowtable", place("inet t")), ("limit", place("inet t")), ("flowtable", place("inet t c"))]);
+}
+
 #[test]
 fn what_is_no_ruleset_is_refused() {
     assert!(parse("", "").is_err() && parse("{}", "").is_err() && parse("[1]", "").is_err());
