@@ -11,6 +11,10 @@ mod root;
 pub mod rules;
 pub mod sample;
 pub mod sockets;
+pub mod counters;
+pub mod memory;
+mod root;
+pub mod slab;
 pub mod sysctl;
 
 pub use root::{Root, Unreadable};
