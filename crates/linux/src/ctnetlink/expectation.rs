@@ -1,0 +1,146 @@
+//! An announced connection.
+use super::encode::text;
+use super::flow::Family;
+use super::number::expect;
+use super::{Flow, Tuple};
+use crate::netlink::message::Body;
+use crate::netlink::{Attribute, Malformed, Message, Request};
+
+/// An announced connection, as far as it is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expectation {
+    /// Of the addresses.
+    pub family: Option<Family>,
+    /// The original direction of the connection that announced it.
+    pub master: Tuple,
+    /// What is announced.
+    pub expected: Tuple,
+    /// Which bits of it must fit.
+    pub mask: Tuple,
+    /// Seconds until it expires.
+    pub timeout: Option<u32>,
+    /// Stable for its life.
+    pub id: Option<u32>,
+    /// The helper that announced it.
+    pub helper: Option<Box<str>>,
+    /// The zone.
+    pub zone: Option<u16>,
+    /// See [`flags`].
+    pub flags: Option<u32>,
+    /// The helper's class of it.
+    pub class: Option<u32>,
+    /// The direction, and what the expected connection is translated to.
+    pub nat: Option<(u32, Tuple)>,
+    /// The function that is called when it comes.
+    pub function: Option<Box<str>>,
+}
+
+/// Flags of an expectation, by the kernel's names.
+pub mod flags {
+    /// It stays after a connection came.
+    pub const PERMANENT: u32 = 1;
+    /// It takes no effect.
+    pub const INACTIVE: u32 = 2;
+    /// A program made it.
+    pub const USERSPACE: u32 = 4;
+}
+
+impl Expectation {
+    /// The expectation that a message tells of; `None` where it is a message of another kind.
+    ///
+    /// # Errors
+    /// Where a part is shorter than it must be.
+    pub fn decode(message: &Message<'_>) -> Result<Option<Expectation>, Malformed> {
+        let Body::Data { family, .. } = message.body else { return Ok(None) };
+        let Some(family) = Family::numbered(family) else { return Ok(None) };
+        let mut told = Expectation { family: Some(family), ..Expectation::default() };
+        for attribute in message.attributes() {
+            told.one(&attribute?)?;
+        }
+        Ok(Some(told))
+    }
+
+    fn one(&mut self, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+        match attribute.kind {
+            expect::MASTER => self.master = Tuple::decode(attribute)?,
+            expect::TUPLE => self.expected = Tuple::decode(attribute)?,
+            expect::MASK => self.mask = Tuple::decode(attribute)?,
+            expect::TIMEOUT => self.timeout = Some(attribute.be32("CTA_EXPECT_TIMEOUT")?),
+            expect::ID => self.id = Some(attribute.be32("CTA_EXPECT_ID")?),
+            expect::HELP_NAME => self.helper = Some(attribute.text()),
+            expect::ZONE => self.zone = Some(attribute.be16("CTA_EXPECT_ZONE")?),
+            expect::FLAGS => self.flags = Some(attribute.be32("CTA_EXPECT_FLAGS")?),
+            expect::CLASS => self.class = Some(attribute.be32("CTA_EXPECT_CLASS")?),
+            expect::NAT => self.nat = Some(nat(attribute)?),
+            expect::FN => self.function = Some(attribute.text()),
+            _ => (),
+        }
+        Ok(())
+    }
+
+    /// Adds what is told to a request.
+    pub fn encode(&self, request: &mut Request) {
+        for (kind, tuple) in
+            [(expect::MASTER, &self.master), (expect::TUPLE, &self.expected), (expect::MASK, &self.mask)]
+        {
+            if !tuple.is_empty() {
+                request.nest(kind, |octets| tuple.encode(octets));
+            }
+        }
+        let words = [
+            (expect::TIMEOUT, self.timeout),
+            (expect::ID, self.id),
+            (expect::FLAGS, self.flags),
+            (expect::CLASS, self.class),
+        ];
+        for (kind, value) in words {
+            if let Some(value) = value {
+                request.push(kind, &value.to_be_bytes());
+            }
+        }
+        if let Some(zone) = self.zone {
+            request.push(expect::ZONE, &zone.to_be_bytes());
+        }
+        for (kind, name) in [(expect::HELP_NAME, &self.helper), (expect::FN, &self.function)] {
+            if let Some(name) = name {
+                request.text(kind, name);
+            }
+        }
+        if let Some((direction, tuple)) = &self.nat {
+            request.nest(expect::NAT, |octets| {
+                use super::number::expect_nat;
+                use crate::netlink::attribute::{NESTED, nest, push};
+                push(octets, expect_nat::DIR, &direction.to_be_bytes());
+                nest(octets, expect_nat::TUPLE | NESTED, |octets| tuple.encode(octets));
+            });
+        }
+    }
+
+    /// The connection that announced it, as far as it is told here.
+    pub fn announcer(&self) -> Flow {
+        Flow { family: self.family, original: self.master, zone: self.zone, ..Flow::default() }
+    }
+}
+
+fn nat(attribute: &Attribute<'_>) -> Result<(u32, Tuple), Malformed> {
+    use super::number::expect_nat;
+    let mut told = (0, Tuple::default());
+    for part in attribute.nested() {
+        let part = part?;
+        match part.kind {
+            expect_nat::DIR => told.0 = part.be32("CTA_EXPECT_NAT_DIR")?,
+            expect_nat::TUPLE => told.1 = Tuple::decode(&part)?,
+            _ => (),
+        }
+    }
+    Ok(told)
+}
+
+impl Request {
+    /// Adds a text with the zero behind it.
+    pub fn text(&mut self, kind: u16, content: &str) -> &mut Self {
+        let mut octets = Vec::new();
+        text(&mut octets, kind, content);
+        self.append(&octets)
+    }
+}

@@ -1,0 +1,201 @@
+//! A connection as the kernel tells of it, or as it is told to the kernel.
+use super::{SctpState, Tuple};
+use std::net::IpAddr;
+
+/// A connection, as far as it is told. It is decoded from one message, shown or compared, and gone; or filled in by a command and encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Of the addresses.
+    pub family: Option<Family>,
+    /// The first packet's direction.
+    pub original: Tuple,
+    /// The answer's.
+    pub reply: Tuple,
+    /// The original direction of the connection that announced this one.
+    pub master: Option<Tuple>,
+    /// See [`status`].
+    pub status: Option<u32>,
+    /// Seconds until it expires.
+    pub timeout: Option<u32>,
+    /// The mark.
+    pub mark: Option<u32>,
+    /// References.
+    pub uses: Option<u32>,
+    /// Stable for the connection's life.
+    pub id: Option<u32>,
+    /// The zone of both directions.
+    pub zone: Option<u16>,
+    /// What its protocol knows.
+    pub protocol: Protocol,
+    /// Packets and bytes, original then reply.
+    pub counts: [Option<Counts>; 2],
+    /// When it was confirmed, in nanoseconds since 1970.
+    pub start: Option<u64>,
+    /// When it ended, likewise.
+    pub stop: Option<u64>,
+    /// When the event happened, likewise (Linux 6.14 and later, with timestamps on).
+    pub happened: Option<u64>,
+    /// Labels.
+    pub labels: Option<Labels>,
+    /// Which of [`labels`](Self::labels) are to be set; only to the kernel.
+    pub labels_mask: Option<Labels>,
+    /// The helper's name.
+    pub helper: Option<Box<str>>,
+    /// The security context.
+    pub context: Option<Box<str>>,
+    /// How a helper moved sequence numbers, original then reply.
+    pub corrections: [Option<Correction>; 2],
+    /// What SYNPROXY holds of it.
+    pub synproxy: Option<Synproxy>,
+    /// How the source is to be translated; only to the kernel.
+    pub source_nat: Option<Translation>,
+    /// How the destination is to be translated; only to the kernel.
+    pub destination_nat: Option<Translation>,
+}
+
+/// Address families that connections are tracked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// As of sockets.
+    pub const fn number(self) -> u8 {
+        match self {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
+    }
+
+    /// The family with this number, if connections of it are tracked.
+    pub const fn numbered(number: u8) -> Option<Family> {
+        match number {
+            2 => Some(Family::V4),
+            10 => Some(Family::V6),
+            _ => None,
+        }
+    }
+
+    /// Of an address.
+    pub const fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+}
+
+/// Status bits, by the kernel's names.
+pub mod status {
+    /// It was announced.
+    pub const EXPECTED: u32 = 1;
+    /// There was an answer.
+    pub const SEEN_REPLY: u32 = 1 << 1;
+    /// It is not removed early.
+    pub const ASSURED: u32 = 1 << 2;
+    /// It is in the table.
+    pub const CONFIRMED: u32 = 1 << 3;
+    /// Its source is translated.
+    pub const SRC_NAT: u32 = 1 << 4;
+    /// Its destination is translated.
+    pub const DST_NAT: u32 = 1 << 5;
+    /// Its sequence numbers are moved.
+    pub const SEQ_ADJUST: u32 = 1 << 6;
+    /// Source NAT was asked.
+    pub const SRC_NAT_DONE: u32 = 1 << 7;
+    /// Destination NAT was asked.
+    pub const DST_NAT_DONE: u32 = 1 << 8;
+    /// It is being removed.
+    pub const DYING: u32 = 1 << 9;
+    /// Its timeout stays as it is.
+    pub const FIXED_TIMEOUT: u32 = 1 << 10;
+    /// It is a template.
+    pub const TEMPLATE: u32 = 1 << 11;
+    /// It clashed with another.
+    pub const NAT_CLASH: u32 = 1 << 12;
+    /// A helper was given to it by a rule.
+    pub const HELPER: u32 = 1 << 13;
+    /// A flow table forwards it.
+    pub const OFFLOAD: u32 = 1 << 14;
+    /// A device forwards it.
+    pub const HW_OFFLOAD: u32 = 1 << 15;
+}
+
+/// What a protocol's tracker knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Nothing that is told.
+    #[default]
+    Nothing,
+    /// TCP's.
+    Tcp(TcpInfo),
+    /// SCTP's.
+    Sctp(SctpInfo),
+}
+
+/// What TCP's tracker knows. A number that is no state is kept: newer kernels may have more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// The state's number.
+    pub state: Option<u8>,
+    /// Window scale, original then reply.
+    pub scales: [Option<u8>; 2],
+    /// Flags and which of them are meant, original then reply.
+    pub flags: [Option<[u8; 2]>; 2],
+}
+
+/// What SCTP's tracker knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SctpInfo {
+    /// The state.
+    pub state: Option<SctpState>,
+    /// Verification tags, original then reply.
+    pub tags: [Option<u32>; 2],
+}
+
+/// Packets and bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+/// Labels, bit 0 first.
+pub type Labels = [u8; 16];
+
+/// How a helper moved the sequence numbers of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Correction {
+    /// Where.
+    pub position: u32,
+    /// By how much before that.
+    pub before: u32,
+    /// By how much after it.
+    pub after: u32,
+}
+
+/// What SYNPROXY holds of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Synproxy {
+    /// Its own initial sequence number.
+    pub isn: u32,
+    /// Its initial timestamp.
+    pub its: u32,
+    /// The offset of timestamps.
+    pub tsoff: u32,
+}
+
+/// An address, and ports, that something is translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The address.
+    pub address: IpAddr,
+    /// The lowest and highest port.
+    pub ports: Option<[u16; 2]>,
+}

@@ -1,0 +1,83 @@
+//! What of the table is wanted, as far as the kernel itself can tell.
+//!
+//! Kernels before 5.8 know nothing of tuples here and tell of more than is wanted: who asks looks at each answer again.
+use super::Tuple;
+use super::flow::Family;
+use super::number::{cta, filter};
+use crate::netlink::Request;
+
+/// What is wanted; what is `None` may be anything. The default is everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restriction {
+    /// Of this family.
+    pub family: Option<Family>,
+    /// These parts of the original direction.
+    pub original: Tuple,
+    /// These parts of the reply direction.
+    pub reply: Tuple,
+    /// Mark and mask.
+    pub mark: Option<[u32; 2]>,
+    /// Status bits and mask.
+    pub status: Option<[u32; 2]>,
+    /// The zone of both directions.
+    pub zone: Option<u16>,
+}
+
+impl Restriction {
+    /// Is everything wanted?
+    pub fn is_empty(&self) -> bool {
+        *self == Restriction::default()
+    }
+
+    /// The family to put into a request; 0 is any.
+    pub fn family_number(&self) -> u8 {
+        self.family.map_or(0, Family::number)
+    }
+
+    /// Adds it to a request.
+    pub fn encode(&self, request: &mut Request) {
+        let (original, reply) = (flags(&self.original), flags(&self.reply));
+        // The kernel compares tuples of one family only, and must be told which.
+        if self.family.is_some() && (original != 0 || reply != 0) {
+            for (kind, tuple, flags) in
+                [(cta::TUPLE_ORIG, &self.original, original), (cta::TUPLE_REPLY, &self.reply, reply)]
+            {
+                if flags != 0 {
+                    request.nest(kind, |octets| tuple.encode(octets));
+                }
+            }
+            request.nest(cta::FILTER, |octets| {
+                use crate::netlink::attribute::push;
+                push(octets, filter::ORIG_FLAGS, &original.to_ne_bytes());
+                push(octets, filter::REPLY_FLAGS, &reply.to_ne_bytes());
+            });
+        }
+        let pairs = [(cta::MARK, cta::MARK_MASK, self.mark), (cta::STATUS, cta::STATUS_MASK, self.status)];
+        for (value_kind, mask_kind, pair) in pairs {
+            if let Some([value, mask]) = pair {
+                request.push(value_kind, &value.to_be_bytes()).push(mask_kind, &mask.to_be_bytes());
+            }
+        }
+        if let Some(zone) = self.zone {
+            request.push(cta::ZONE, &zone.to_be_bytes());
+        }
+    }
+}
+
+/// Which parts of a tuple are to be compared, in the kernel's bits.
+fn flags(tuple: &Tuple) -> u32 {
+    let v6 = tuple.protocol == Some(super::protocol::ICMPV6);
+    let icmp = if v6 { 9 } else { 6 };
+    let parts = [
+        (0, tuple.source.is_some()),
+        (1, tuple.destination.is_some()),
+        (2, tuple.zone.is_some()),
+        (3, tuple.protocol.is_some()),
+        (4, tuple.source_port.is_some()),
+        (5, tuple.destination_port.is_some()),
+        (icmp, tuple.icmp_type.is_some()),
+        (icmp + 1, tuple.icmp_code.is_some()),
+        (icmp + 2, tuple.icmp_id.is_some()),
+    ];
+    parts.into_iter().filter(|(_, wanted)| *wanted).fold(0, |flags, (bit, _)| flags | 1 << bit)
+}

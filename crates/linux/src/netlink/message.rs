@@ -1,0 +1,189 @@
+//! Messages: a header of sixteen octets, four more that every netfilter message has (family, version, resource), attributes.
+use super::attribute::{self, Attributes};
+use super::{Attribute, Malformed};
+
+/// The header of netlink.
+const HEADER: usize = 16;
+/// With netfilter's own.
+const FULL_HEADER: usize = 20;
+
+/// Flags of a message, by the kernel's names.
+pub mod flag {
+    /// It asks for something.
+    pub const REQUEST: u16 = 0x1;
+    /// More parts follow.
+    pub const MULTI: u16 = 0x2;
+    /// It wants an answer even if nothing goes wrong.
+    pub const ACK: u16 = 0x4;
+    /// The table changed while it was dumped.
+    pub const DUMP_INTERRUPTED: u16 = 0x10;
+    /// All of them.
+    pub const DUMP: u16 = 0x300;
+    /// It may not exist yet.
+    pub const EXCLUSIVE: u16 = 0x200;
+    /// Make it if it does not exist.
+    pub const CREATE: u16 = 0x400;
+}
+
+/// Kinds of message that netlink itself has.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// Events were lost: the kernel's buffer ran over.
+const OVERRUN: u16 = 4;
+
+/// One message of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Subsystem (high octet) and message of it (low octet).
+    pub kind: u16,
+    /// See [`flag`].
+    pub flags: u16,
+    /// That of the request it answers; 0 in events.
+    pub sequence: u32,
+    /// The port of the socket that caused it: in events, of the program that did.
+    pub port: u32,
+    /// What it says.
+    pub body: Body<'a>,
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// An answer, an entry, an event.
+    Data {
+        /// The address family, as of sockets.
+        family: u8,
+        /// In network order; for statistics the processor's number.
+        resource: u16,
+        /// Its attributes, unread.
+        attributes: &'a [u8],
+    },
+    /// The request failed with this error number, or (0) it did not.
+    Error(i32),
+    /// A dump is complete; negative: it failed with this error number.
+    Done(i32),
+    /// Something was lost.
+    Overrun,
+    /// Nothing.
+    Noop,
+}
+
+impl<'a> Message<'a> {
+    /// Its attributes; none where it has none.
+    pub fn attributes(&self) -> Attributes<'a> {
+        match self.body {
+            Body::Data { attributes, .. } => Attributes::new(attributes),
+            _ => Attributes::new(&[]),
+        }
+    }
+}
+
+/// The messages in what one read from a socket gave. After a malformed one there are no more.
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    /// The messages in `octets`.
+    pub fn new(octets: &'a [u8]) -> Self {
+        Messages { rest: octets }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let octets = std::mem::take(&mut self.rest);
+        if octets.is_empty() {
+            return None;
+        }
+        let malformed = |length| Some(Err(Malformed { what: "a message", length }));
+        let Some((header, _)) = octets.split_first_chunk::<HEADER>() else { return malformed(octets.len()) };
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(payload) = octets.get(HEADER..length) else { return malformed(length) };
+        self.rest = octets.get(attribute::padded(length)..).unwrap_or_default();
+        let kind = u16::from_ne_bytes([k0, k1]);
+        let Some(body) = body(kind, payload) else { return malformed(length) };
+        Some(Ok(Message {
+            kind,
+            flags: u16::from_ne_bytes([f0, f1]),
+            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
+            body,
+        }))
+    }
+}
+
+/// What a message of this kind says; `None` where it is too short.
+fn body(kind: u16, payload: &[u8]) -> Option<Body<'_>> {
+    let number = |payload: &[u8]| payload.first_chunk().map(|octets| i32::from_ne_bytes(*octets));
+    match kind {
+        ERROR => number(payload).map(|number| Body::Error(number.wrapping_neg())),
+        DONE => Some(Body::Done(number(payload).unwrap_or(0).wrapping_neg())),
+        OVERRUN => Some(Body::Overrun),
+        0..16 => Some(Body::Noop),
+        _ => {
+            let (&[family, _version, high, low], attributes) = payload.split_first_chunk::<4>()?;
+            Some(Body::Data { family, resource: u16::from_be_bytes([high, low]), attributes })
+        }
+    }
+}
+
+/// A message of ours on its way to the kernel; several may stand in one buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    octets: Vec<u8>,
+}
+
+impl Request {
+    /// A request of `kind`, about `family` (0: of any). [`flag::REQUEST`] is added.
+    pub fn new(kind: u16, flags: u16, family: u8) -> Request {
+        let mut octets = Vec::with_capacity(256);
+        octets.extend_from_slice(&[0; 4]);
+        octets.extend_from_slice(&kind.to_ne_bytes());
+        octets.extend_from_slice(&(flags | flag::REQUEST).to_ne_bytes());
+        octets.extend_from_slice(&[0; 8]);
+        octets.extend_from_slice(&[family, 0, 0, 0]);
+        Request { octets }
+    }
+
+    /// Adds an attribute.
+    pub fn push(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
+        attribute::push(&mut self.octets, kind, payload);
+        self
+    }
+
+    /// Adds an attribute that holds what `fill` appends.
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        attribute::nest(&mut self.octets, kind | attribute::NESTED, fill);
+        self
+    }
+
+    /// Adds attributes that are encoded already.
+    pub fn append(&mut self, attributes: &[u8]) -> &mut Self {
+        self.octets.extend_from_slice(attributes);
+        self
+    }
+
+    /// The octets to send, numbered.
+    pub fn octets(&mut self, sequence: u32) -> &[u8] {
+        let length = u32::try_from(self.octets.len()).unwrap_or(u32::MAX);
+        if let Some((length_field, rest)) = self.octets.split_first_chunk_mut::<4>() {
+            *length_field = length.to_ne_bytes();
+            if let Some(sequence_field) = rest.get_mut(4..8) {
+                sequence_field.copy_from_slice(&sequence.to_ne_bytes());
+            }
+        }
+        &self.octets
+    }
+
+    /// Its attributes, as the kernel would read them.
+    pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'_>, Malformed>> {
+        Attributes::new(self.octets.get(FULL_HEADER..).unwrap_or_default())
+    }
+}

@@ -1,0 +1,22 @@
+//! Netlink: messages of attributes, and the socket that carries them to the kernel and back.
+//!
+//! [`attribute`] and [`message`] are a codec without IO: octets in, values out, and the other way round. [`socket`] does the IO and
+//! knows nothing of what it carries.
+
+pub mod attribute;
+pub mod message;
+pub mod socket;
+
+pub use attribute::{Attribute, Attributes};
+pub use message::{Message, Messages, Request};
+pub use socket::{Failure, Socket};
+
+/// Octets that are no netlink message, or no message of the kind they say they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message of the kernel cannot be read: {what} has {length} octets")]
+pub struct Malformed {
+    /// The part that is wrong, by the kernel's name for it.
+    pub what: &'static str,
+    /// Its length in octets.
+    pub length: usize,
+}

@@ -1,0 +1,252 @@
+//! The socket to the kernel's netfilter.
+//!
+//! Its life: opened in the network namespace of the thread that opens it, and of that one for ever; requests and dumps one after
+//! another; or, once it has joined groups, events until it is dropped. A dump that is left early leaves answers behind, so the socket is then thrown away by its owner.
+#![allow(unsafe_code, reason = "setsockopt(SO_RCVBUFFORCE) and poll(2), which netlink-sys does not have")]
+
+use super::Malformed;
+use super::message::{Body, Message, Messages, Request, flag};
+use netlink_sys::constants::NETLINK_NETFILTER;
+use netlink_sys::{Socket as Raw, SocketAddr};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// What one read takes at most: the kernel packs dumps into pieces of what the reader asks for, up to 32 KiB.
+const PIECE: usize = 128 * 1024;
+
+/// Why something asked of the kernel did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The kernel said no; the number is that of errno(3).
+    #[error("the kernel refused: {}", io::Error::from_raw_os_error(*.0))]
+    Refused(i32),
+    /// The socket failed.
+    #[error("the netlink socket failed: {0}")]
+    Io(#[from] io::Error),
+    /// The kernel said what cannot be understood.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl Failure {
+    /// The number of errno(3), where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Failure::Refused(number) => Some(*number),
+            Failure::Io(error) => error.raw_os_error(),
+            Failure::Malformed(_) => None,
+        }
+    }
+}
+
+/// A netlink socket.
+#[derive(Debug)]
+pub struct Socket {
+    raw: Raw,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens one in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open() -> io::Result<Socket> {
+        let mut raw = Raw::new(NETLINK_NETFILTER)?;
+        raw.bind_auto()?;
+        raw.connect(&SocketAddr::new(0, 0))?;
+        Ok(Socket { raw, sequence: 0, buffer: Vec::with_capacity(PIECE) })
+    }
+
+    /// Sends a request and waits until the kernel says that it is done.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn request(&mut self, request: &mut Request) -> Result<(), Failure> {
+        self.dump(request, |_| ControlFlow::Continue(()))
+    }
+
+    /// Sends a request and hands over every message that answers it, until the kernel says that it is done or the caller that it has enough (after
+    /// which this socket is good for nothing else).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn dump(
+        &mut self,
+        request: &mut Request,
+        mut each: impl FnMut(Message<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        self.dump_pieces(request, |piece| {
+            for message in Messages::new(piece) {
+                if each(message?).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// As [`dump`](Self::dump), but hands over what each read gave, whole: for who reads messages elsewhere.
+    ///
+    /// # Errors
+    /// What the kernel says; what `each` says.
+    pub fn dump_pieces(
+        &mut self,
+        request: &mut Request,
+        mut each: impl FnMut(&[u8]) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<(), Failure> {
+        let sequence = self.send(request)?;
+        loop {
+            let end = end_of(self.receive()?, sequence);
+            if each(&self.buffer)?.is_break() {
+                return Ok(());
+            }
+            match end? {
+                End::Done => return Ok(()),
+                End::More => (),
+            }
+        }
+    }
+
+    /// Sends many requests at once, each of which must ask for an answer ([`flag::ACK`]); says of each, in their order, how it went (0, or errno(3)).
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn requests(&mut self, requests: &mut [Request], mut each: impl FnMut(usize, i32)) -> Result<(), Failure> {
+        let mut octets = Vec::new();
+        let first = self.sequence.wrapping_add(1);
+        for request in requests.iter_mut() {
+            self.sequence = self.sequence.wrapping_add(1);
+            octets.extend_from_slice(request.octets(self.sequence));
+        }
+        self.raw.send(&octets, 0)?;
+        let mut open = requests.len();
+        while open > 0 {
+            for message in Messages::new(self.receive()?) {
+                let message = message?;
+                if let Body::Error(number) = message.body {
+                    let at = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                    if at < requests.len() {
+                        each(at, number);
+                        open -= 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one request; gives its number.
+    fn send(&mut self, request: &mut Request) -> io::Result<u32> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        self.raw.send(request.octets(self.sequence), 0)?;
+        Ok(self.sequence)
+    }
+
+    /// Waits for what comes next: one or more messages. An event socket whose buffer ran over says so by `ENOBUFS`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn receive(&mut self) -> io::Result<&[u8]> {
+        self.buffer.clear();
+        loop {
+            match self.raw.recv(&mut self.buffer, 0) {
+                Ok(_) => return Ok(&self.buffer),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Is there something to receive, now or within `patience`? A signal ends the wait as if there were nothing.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait(&self, patience: Duration) -> io::Result<bool> {
+        let mut wanted = libc::pollfd { fd: self.raw.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let milliseconds = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: one pollfd, which lives until poll has returned.
+        let ready = unsafe { libc::poll(&raw mut wanted, 1, milliseconds) };
+        match ready {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+                error => Err(error),
+            },
+            ready => Ok(ready > 0),
+        }
+    }
+
+    /// Joins a multicast group, whose events are received from now on.
+    ///
+    /// # Errors
+    /// What the system says: without CAP_NET_ADMIN there are none.
+    pub fn join(&mut self, group: u32) -> io::Result<()> {
+        self.raw.add_membership(group)
+    }
+
+    /// The kernel's buffer for what was not received yet, in octets as it counts them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn buffer_size(&self) -> io::Result<usize> {
+        self.raw.get_rx_buf_sz()
+    }
+
+    /// Asks for a larger buffer: beyond the system's limit with CAP_NET_ADMIN, up to it without. Gives the size it has then, which is twice
+    /// what was asked for, because the kernel counts its own overhead.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_buffer_size(&mut self, octets: usize) -> io::Result<usize> {
+        let size = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
+        let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
+        // SAFETY: the value is a c_int that lives through the call, and its length is told.
+        let forced = unsafe {
+            libc::setsockopt(
+                self.raw.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const size).cast(),
+                length,
+            )
+        };
+        if forced != 0 {
+            self.raw.set_rx_buf_sz(size)?;
+        }
+        self.buffer_size()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the socket lives, which the borrow holds.
+        unsafe { BorrowedFd::borrow_raw(self.raw.as_raw_fd()) }
+    }
+}
+
+/// Does an answer end here?
+enum End {
+    Done,
+    More,
+}
+
+/// Looks for the end of the answer to request `sequence` in what one read gave.
+fn end_of(piece: &[u8], sequence: u32) -> Result<End, Failure> {
+    for message in Messages::new(piece) {
+        let message = message?;
+        if message.sequence != sequence {
+            continue;
+        }
+        match message.body {
+            Body::Error(0) | Body::Done(0) => return Ok(End::Done),
+            Body::Error(number) | Body::Done(number) => return Err(Failure::Refused(number)),
+            // An answer in one part that wants no acknowledgement does not occur: every request of ours is a dump or asks for one.
+            Body::Data { .. } | Body::Overrun | Body::Noop => (),
+        }
+        debug_assert!(message.flags & flag::MULTI == 0 || sequence != 0, "a dump answers a request");
+    }
+    Ok(End::More)
+}
