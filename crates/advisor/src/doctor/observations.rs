@@ -81,6 +81,8 @@ pub struct Namespace {
     pub name: String,
     /// Its inode, as the kernel's log prints it.
     pub inode: Option<u64>,
+    /// Is it the one the doctor runs in?
+    pub is_ours: bool,
     /// Is it the one that owns the machine-wide knobs?
     pub is_initial: Option<bool>,
     /// The knobs of tracking, by the last part of their key.
@@ -89,6 +91,8 @@ pub struct Namespace {
     pub count: Option<Seen<u64>>,
     /// Counters since the namespace was made.
     pub counters: Option<Seen<Counters>>,
+    /// Is it known that the kernel shows no counters?
+    pub lacks_statistics: bool,
     /// What they grew by while we looked.
     pub growth: Option<Growth>,
     /// Sockets.
@@ -99,7 +103,7 @@ pub struct Namespace {
     pub rules: Option<Seen<Rules>>,
     /// Addresses that are this namespace's own.
     pub addresses: Vec<IpAddr>,
-    /// Programs that listen on UDP or TCP ports here, as far as seen: port and program.
+    /// A port that a login service listens on.
     pub management_port: Option<Seen<u16>>,
 }
 
