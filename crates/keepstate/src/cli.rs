@@ -1,4 +1,5 @@
 //! The command line, as data: parser, help and completion come from here.
+use crate::conntrack::Conntrack;
 use crate::replay::Replay;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
@@ -20,6 +21,7 @@ const AFTER: &str = "\
 Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -32,6 +34,7 @@ impl Cli {
         let (name, checked) = match &cli.command {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
+            Command::Conntrack(_) => ("conntrack", Ok(())),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -50,4 +53,5 @@ impl Cli {
 pub enum Command {
     Replay(Replay),
     Watch(Watch),
+    Conntrack(Conntrack),
 }

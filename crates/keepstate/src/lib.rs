@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod cli;
+pub mod conntrack;
 pub mod each;
 pub mod filter;
 pub mod follower;

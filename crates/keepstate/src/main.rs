@@ -1,19 +1,25 @@
 //! The program: reads the command line, runs one command, and turns its end into an exit code: 0 done, 1 failed, 2 wrongly asked.
 use keepstate::cli::{Cli, Command};
-use keepstate::{notes, verbosity};
+use keepstate::{conntrack, notes, verbosity};
 use keepstate_hugealloc::HugePages;
+use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
+    if let Some(words) = conntrack_words(std::env::args_os()) {
+        return conntrack::run(&words);
+    }
     let cli = Cli::read();
     verbosity::listen(cli.verbose);
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
+        Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
     };
     match done {
         Ok(code) => code,
@@ -29,4 +35,15 @@ fn main() -> ExitCode {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
     error.chain().filter_map(|cause| cause.downcast_ref()).any(broken)
+}
+
+/// The words of a command line of conntrack: behind `keepstate conntrack`, or all of them where the program is called `conntrack`.
+fn conntrack_words(words: impl Iterator<Item = OsString>) -> Option<Vec<String>> {
+    let mut words = words.map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    if name == "conntrack" {
+        return Some(words.collect());
+    }
+    (words.next()? == "conntrack").then(|| words.collect())
 }

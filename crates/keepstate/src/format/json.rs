@@ -5,124 +5,136 @@ use super::calendar::Calendar;
 use super::labels::Label;
 use super::text::Text;
 use super::view::View;
-use super::{Keys, Style, protocol};
-use keepstate_engine::{Accounting, EventKind, Instant, ProtocolInfo, Status, TcpSide, Tuple, ZoneDirection};
+use super::{Keys, Style, protocol, state};
+use keepstate_engine::{Instant, TcpSide};
+use keepstate_linux::ctnetlink::{Family, Flow, Happening, Protocol, Tuple, status};
 
-/// Appends an entry's or event's object, without anything around it.
+/// Appends a connection's or event's object, without anything around it.
 pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
-    let entry = view.entry;
+    let flow = view.flow;
     text.push("{");
-    if let Some((kind, at)) = view.event {
-        text.push("\"event\":\"").push(match kind {
-            EventKind::New => "new",
-            EventKind::Update => "update",
-            EventKind::Destroy => "destroy",
-        });
-        text.push("\",");
-        time(text, "at", at);
+    if let Some(occasion) = view.occasion {
+        text.push("\"event\":\"").push(word(occasion.happening)).push("\",");
+        time(text, "at", occasion.at);
         text.push(",");
+        if let Some(cause) = occasion.cause {
+            text.push("\"portid\":").number(cause.port).push(",");
+            if let Some(name) = cause.name {
+                text.push("\"program\":\"").foreign(name, escape).push("\",");
+            }
+        }
     }
-    text.push("\"id\":").number(entry.id);
-    text.push(",\"family\":\"").push(if entry.original.is_ipv6() { "ipv6" } else { "ipv4" });
-    text.push("\",\"protocol\":\"").push(protocol(entry.original.protocol).0.unwrap_or("unknown"));
-    text.push("\",\"protocol_number\":").number(entry.original.protocol);
-    match entry.protocol {
-        ProtocolInfo::Tcp { state, .. } => text.push(",\"state\":\"").push(state.name()).push("\""),
-        ProtocolInfo::Sctp { state, .. } => text.push(",\"state\":\"").push(state.name()).push("\""),
-        ProtocolInfo::Stateless => text,
-    };
-    if let Some(timeout) = view.timeout() {
-        text.push(",\"timeout\":").number(timeout);
+    if let Some(id) = flow.id {
+        text.push("\"id\":").number(id).push(",");
     }
+    text.push("\"family\":\"").push(if flow.family == Some(Family::V6) { "ipv6" } else { "ipv4" });
+    text.push("\",\"protocol\":\"").push(protocol(view.protocol()).0.unwrap_or("unknown"));
+    text.push("\",\"protocol_number\":").number(view.protocol());
+    if let Some(state) = state(&flow.protocol) {
+        text.push(",\"state\":\"").push(state).push("\"");
+    }
+    number(text, "timeout", flow.timeout);
     directions(text, view);
-    status(text, entry.status);
-    text.push(",\"mark\":").number(entry.mark).push(",\"zone\":").number(entry.zone.id);
-    if entry.zone.id != 0 {
-        text.push(",\"zone_direction\":\"").push(match entry.zone.direction {
-            ZoneDirection::Both => "both\"",
-            ZoneDirection::Original => "original\"",
-            ZoneDirection::Reply => "reply\"",
-        });
+    if let Some(bits) = flow.status {
+        status(text, bits);
     }
+    number(text, "mark", flow.mark);
+    zone(text, flow);
     extras(text, view, style);
     text.push("}");
 }
 
-fn directions(text: &mut Text, view: &View<'_>) {
-    let entry = view.entry;
-    let counts = view.accounting();
-    let [original, reply] = match entry.protocol {
-        ProtocolInfo::Tcp { sides, .. } => sides.map(Peer::Tcp),
-        ProtocolInfo::Sctp { tags, .. } => tags.map(Peer::Sctp),
-        ProtocolInfo::Stateless => [Peer::Unknown, Peer::Unknown],
+/// The name of what happened.
+pub(super) fn word(happening: Happening) -> &'static str {
+    match happening {
+        Happening::New => "new",
+        Happening::Update => "update",
+        Happening::Destroy => "destroy",
+    }
+}
+
+/// `,"name":1`, if it was told.
+pub(super) fn number(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {
+    if let Some(value) = value {
+        text.push(",\"").push(name).push("\":").number(value);
+    }
+}
+
+fn zone(text: &mut Text, flow: &Flow) {
+    let (zone, direction) = match (flow.zone, flow.original.zone, flow.reply.zone) {
+        (Some(zone), ..) => (zone, "both"),
+        (None, Some(zone), _) => (zone, "original"),
+        (None, None, Some(zone)) => (zone, "reply"),
+        (None, None, None) => (0, ""),
     };
-    text.push(",\"original\":{");
-    tuple(text, &entry.original);
-    direction(text, counts.map(|[original, _]| original), original);
-    text.push("},\"reply\":{");
-    tuple(text, &entry.reply);
-    direction(text, counts.map(|[_, reply]| reply), reply);
-    text.push("}");
+    text.push(",\"zone\":").number(zone);
+    if zone != 0 {
+        text.push(",\"zone_direction\":\"").push(direction).push("\"");
+    }
 }
 
-/// What the protocol knows of one side.
-enum Peer {
-    Tcp(TcpSide),
-    Sctp(u32),
-    Unknown,
+fn directions(text: &mut Text, view: &View<'_>) {
+    for (at, name, told) in [(0, "original", &view.flow.original), (1, "reply", &view.flow.reply)] {
+        text.push(",\"").push(name).push("\":{");
+        tuple(text, told);
+        if let Some(counts) = view.counts(at) {
+            text.push(",\"packets\":").number(counts.packets).push(",\"bytes\":").number(counts.bytes);
+        }
+        peer(text, view, at);
+        text.push("}");
+    }
 }
 
-fn tuple(text: &mut Text, tuple: &Tuple) {
-    text.push("\"source\":\"")
-        .address(tuple.source)
-        .push("\",\"destination\":\"")
-        .address(tuple.destination)
-        .push("\"");
-    match protocol(tuple.protocol).1 {
+pub(super) fn tuple(text: &mut Text, tuple: &Tuple) {
+    text.push("\"source\":\"").told(tuple.source).push("\",\"destination\":\"").told(tuple.destination).push("\"");
+    match protocol(tuple.protocol.unwrap_or(0)).1 {
         Keys::Ports => {
-            text.push(",\"source_port\":").number(tuple.source_key);
-            text.push(",\"destination_port\":").number(tuple.destination_key);
+            number(text, "source_port", tuple.source_port);
+            number(text, "destination_port", tuple.destination_port);
         }
         Keys::Icmp => {
-            text.push(",\"icmp_type\":").number(tuple.icmp_type()).push(",\"icmp_code\":").number(tuple.icmp_code());
-            text.push(",\"icmp_id\":").number(tuple.source_key);
+            number(text, "icmp_type", tuple.icmp_type);
+            number(text, "icmp_code", tuple.icmp_code);
+            number(text, "icmp_id", tuple.icmp_id);
         }
         Keys::Gre => {
-            text.push(",\"source_key\":").number(tuple.source_key);
-            text.push(",\"destination_key\":").number(tuple.destination_key);
+            number(text, "source_key", tuple.source_port);
+            number(text, "destination_key", tuple.destination_port);
         }
         Keys::None => {}
     }
 }
 
-fn direction(text: &mut Text, counts: Option<Accounting>, peer: Peer) {
-    if let Some(Accounting { packets, bytes }) = counts {
-        text.push(",\"packets\":").number(packets).push(",\"bytes\":").number(bytes);
-    }
-    match peer {
-        Peer::Tcp(TcpSide { flags, scale, end, max_end, max_window, max_ack }) => {
-            text.push(",\"tcp\":{\"flags\":").number(flags).push(",\"window_scale\":").number(scale);
-            text.push(",\"end\":").number(end).push(",\"max_end\":").number(max_end);
-            text.push(",\"max_window\":").number(max_window).push(",\"max_ack\":").number(max_ack).push("}");
+/// What the protocol knows of one side.
+fn peer(text: &mut Text, view: &View<'_>, at: usize) {
+    match &view.flow.protocol {
+        Protocol::Tcp(info) => {
+            let (Some(Some([flags, _])), Some(scale)) = (info.flags.get(at), info.scales.get(at)) else { return };
+            text.push(",\"tcp\":{\"flags\":").number(*flags);
+            number(text, "window_scale", *scale);
+            let windows = view.windows.as_ref().and_then(|sides| sides.get(at));
+            if let Some(TcpSide { end, max_end, max_window, max_ack, .. }) = windows {
+                text.push(",\"end\":").number(*end).push(",\"max_end\":").number(*max_end);
+                text.push(",\"max_window\":").number(*max_window).push(",\"max_ack\":").number(*max_ack);
+            }
+            text.push("}");
         }
-        Peer::Sctp(tag) => {
-            text.push(",\"verification_tag\":").number(tag);
-        }
-        Peer::Unknown => {}
+        Protocol::Sctp(info) => number(text, "verification_tag", info.tags.get(at).copied().flatten()),
+        Protocol::Nothing => {}
     }
 }
 
-fn status(text: &mut Text, status: Status) {
+fn status(text: &mut Text, bits: u32) {
     text.push(",\"status\":[");
     let mut lead = "\"";
-    for (_, name) in Status::NAMES.iter().filter(|(bit, _)| status.has(*bit)) {
+    for (_, name) in status::NAMES.iter().filter(|(bit, _)| bits & bit != 0) {
         text.push(lead).push(name).push("\"");
         lead = ",\"";
     }
     text.push("]");
 }
 
-fn time(text: &mut Text, name: &str, at: Instant) {
+pub(super) fn time(text: &mut Text, name: &str, at: Instant) {
     text.push("\"").push(name).push("\":\"");
     Calendar::utc(at, text);
     text.push("\"");
@@ -130,8 +142,8 @@ fn time(text: &mut Text, name: &str, at: Instant) {
 
 /// Labels, times, helper, master, references.
 fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
-    let entry = view.entry;
-    if let Some(labels) = entry.labels {
+    let flow = view.flow;
+    if let Some(labels) = flow.labels {
         text.push(",\"labels\":[");
         let mut lead = "";
         for label in style.labels.shown(labels) {
@@ -144,26 +156,26 @@ fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
         }
         text.push("]");
     }
-    for (name, at) in [("start", entry.start), ("stop", entry.stop)] {
+    for (name, at) in [("start", flow.start), ("stop", flow.stop)] {
         if let Some(at) = at {
             text.push(",");
-            time(text, name, at);
+            time(text, name, Instant(at));
         }
     }
-    if let Some(helper) = entry.helper {
-        text.push(",\"helper\":\"").foreign(helper, escape).push("\"");
+    for (name, value) in [("helper", &flow.helper), ("security_context", &flow.context)] {
+        if let Some(value) = value {
+            text.push(",\"").push(name).push("\":\"").foreign(value, escape).push("\"");
+        }
     }
-    if let Some(master) = entry.master {
+    if let Some(master) = &flow.master {
         text.push(",\"master\":{");
-        tuple(text, &master);
+        tuple(text, master);
         text.push("}");
     }
-    if let Some(uses) = view.uses() {
-        text.push(",\"uses\":").number(uses);
-    }
+    number(text, "uses", flow.uses);
 }
 
-fn escape(character: char) -> Option<&'static str> {
+pub(super) fn escape(character: char) -> Option<&'static str> {
     Some(match character {
         '"' => "\\\"",
         '\\' => "\\\\",

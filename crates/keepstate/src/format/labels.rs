@@ -27,6 +27,11 @@ impl LabelNames {
         LabelNames(Some(names))
     }
 
+    /// The bit with this name.
+    pub fn bit(&self, name: &str) -> Option<u8> {
+        self.0.as_ref()?.iter().find(|(_, known)| known == name).map(|(bit, _)| *bit)
+    }
+
     /// What to show of labels: each name or number, lowest bit first.
     pub(super) fn shown(&self, labels: [u8; 16]) -> impl Iterator<Item = Label<'_>> {
         (0..128u8).filter(move |bit| u128::from_le_bytes(labels) >> bit & 1 == 1).filter_map(|bit| match &self.0 {

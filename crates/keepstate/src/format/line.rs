@@ -1,128 +1,141 @@
 //! Lines, as `conntrack -L` and `conntrack -E` print them.
 use super::labels::Label;
 use super::text::{Text, plain};
-use super::view::View;
-use super::{Keys, Style, protocol};
-use keepstate_engine::{Accounting, Direction, EventKind, Instant, ProtocolInfo, Status, Tuple};
+use super::view::{Cause, View};
+use super::{Keys, Style, protocol, state};
+use keepstate_engine::Instant;
+use keepstate_linux::ctnetlink::{Counts, Family, Happening, Tuple, status};
 
-/// Appends the line of an entry or event.
+/// Appends the line of a connection or event.
 pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
-    if let Some((kind, at)) = view.event {
+    if let Some(occasion) = view.occasion {
         if style.output.timestamp {
-            event_time(text, at);
+            event_time(text, occasion.at);
         }
-        text.push(match kind {
-            EventKind::New => "    [NEW] ",
-            EventKind::Update => " [UPDATE] ",
-            EventKind::Destroy => "[DESTROY] ",
-        });
+        text.push(mark(occasion.happening));
     }
-    protocols(text, view, style);
-    let entry = view.entry;
-    let accounting = view.accounting();
-    tuple(text, &entry.original);
-    zone(text, view, "zone-orig", keepstate_engine::ZoneDirection::Original);
-    counts(text, accounting, Direction::Original);
-    if !view.has(Status::SEEN_REPLY) {
+    let flow = view.flow;
+    if style.output.extended {
+        text.push(family(flow.family));
+    }
+    transport(text, view.protocol());
+    if let Some(timeout) = flow.timeout {
+        text.number(timeout).push(" ");
+    }
+    if let Some(state) = state(&flow.protocol) {
+        text.push(state).push(" ");
+    }
+    tuple(text, &flow.original);
+    field(text, "zone-orig", flow.original.zone);
+    counts(text, view.counts(0));
+    if view.is_unreplied() {
         text.push("[UNREPLIED] ");
     }
-    tuple(text, &entry.reply);
-    zone(text, view, "zone-reply", keepstate_engine::ZoneDirection::Reply);
-    counts(text, accounting, Direction::Reply);
-    text.push(if view.has(Status::HW_OFFLOAD) {
+    tuple(text, &flow.reply);
+    field(text, "zone-reply", flow.reply.zone);
+    counts(text, view.counts(1));
+    text.push(if view.has(status::HW_OFFLOAD) {
         "[HW_OFFLOAD] "
-    } else if view.has(Status::OFFLOAD) {
+    } else if view.has(status::OFFLOAD) {
         "[OFFLOAD] "
-    } else if view.has(Status::ASSURED) {
+    } else if view.has(status::ASSURED) {
         "[ASSURED] "
     } else {
         ""
     });
     extras(text, view, style);
+    cause(text, view);
     text.end_line();
 }
 
 /// `[1795443749.838765]` and a tab.
-fn event_time(text: &mut Text, at: Instant) {
+pub(super) fn event_time(text: &mut Text, at: Instant) {
     text.push("[").padded(at.0 / 1_000_000_000, 8).push(".").padded(at.0 % 1_000_000_000 / 1000, 6).push("]\t");
 }
 
-/// Network layer, transport protocol, timeout, state.
-fn protocols(text: &mut Text, view: &View<'_>, style: &Style) {
-    let entry = view.entry;
-    if style.output.extended {
-        text.push(if entry.original.is_ipv6() { "ipv6     10 " } else { "ipv4     2 " });
+/// What happened, in a column of ten.
+pub(super) fn mark(happening: Happening) -> &'static str {
+    match happening {
+        Happening::New => "    [NEW] ",
+        Happening::Update => " [UPDATE] ",
+        Happening::Destroy => "[DESTROY] ",
     }
-    let number = entry.original.protocol;
+}
+
+/// The network layer's name and number.
+fn family(family: Option<Family>) -> &'static str {
+    match family {
+        Some(Family::V4) => "ipv4     2 ",
+        Some(Family::V6) => "ipv6     10 ",
+        None => "unknown  0 ",
+    }
+}
+
+/// The transport's name and number.
+fn transport(text: &mut Text, number: u8) {
     let name = protocol(number).0.unwrap_or("unknown");
     // Names stand in a column of eight; none is longer.
     text.push(name).push("        ".get(name.len()..).unwrap_or("")).push(" ").number(number).push(" ");
-    if let Some(timeout) = view.timeout() {
-        text.number(timeout).push(" ");
-    }
-    match entry.protocol {
-        ProtocolInfo::Tcp { state, .. } => text.push(state.name()).push(" "),
-        ProtocolInfo::Sctp { state, .. } => text.push(state.name()).push(" "),
-        ProtocolInfo::Stateless => text,
-    };
 }
 
-fn tuple(text: &mut Text, tuple: &Tuple) {
-    text.push("src=").address(tuple.source).push(" dst=").address(tuple.destination).push(" ");
-    match protocol(tuple.protocol).1 {
-        Keys::Ports => text.field("sport", tuple.source_key).field("dport", tuple.destination_key),
-        Keys::Icmp => {
-            text.field("type", tuple.icmp_type()).field("code", tuple.icmp_code()).field("id", tuple.source_key)
+pub(super) fn tuple(text: &mut Text, tuple: &Tuple) {
+    text.push("src=").told(tuple.source).push(" dst=").told(tuple.destination).push(" ");
+    match protocol(tuple.protocol.unwrap_or(0)).1 {
+        Keys::Ports => {
+            text.field("sport", tuple.source_port.unwrap_or(0)).field("dport", tuple.destination_port.unwrap_or(0))
         }
-        Keys::Gre => {
-            text.push("srckey=0x").hex(tuple.source_key).push(" dstkey=0x").hex(tuple.destination_key).push(" ")
-        }
+        Keys::Icmp => text
+            .field("type", tuple.icmp_type.unwrap_or(0))
+            .field("code", tuple.icmp_code.unwrap_or(0))
+            .field("id", tuple.icmp_id.unwrap_or(0)),
+        Keys::Gre => text
+            .push("srckey=0x")
+            .hex(tuple.source_port.unwrap_or(0))
+            .push(" dstkey=0x")
+            .hex(tuple.destination_port.unwrap_or(0))
+            .push(" "),
         Keys::None => text,
     };
 }
 
-/// The zone, where it is one of `direction`.
-fn zone(text: &mut Text, view: &View<'_>, name: &str, direction: keepstate_engine::ZoneDirection) {
-    let zone = view.entry.zone;
-    if zone.id != 0 && zone.direction == direction {
-        text.field(name, zone.id);
+/// A number, if it was told.
+fn field(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {
+    if let Some(value) = value {
+        text.field(name, value);
     }
 }
 
-fn counts(text: &mut Text, accounting: Option<[Accounting; 2]>, direction: Direction) {
-    if let Some([original, reply]) = accounting {
-        let counts = if direction == Direction::Original { original } else { reply };
-        text.field("packets", counts.packets).field("bytes", counts.bytes);
+fn counts(text: &mut Text, counts: Option<Counts>) {
+    if let Some(Counts { packets, bytes }) = counts {
+        text.field("packets", packets).field("bytes", bytes);
     }
 }
 
 /// What belongs to neither direction.
 fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
-    if let Some(mark) = view.mark() {
-        text.field("mark", mark);
+    let flow = view.flow;
+    field(text, "mark", flow.mark);
+    if let Some(context) = &flow.context {
+        text.push("secctx=").foreign(context, plain).push(" ");
     }
-    zone(text, view, "zone", keepstate_engine::ZoneDirection::Both);
-    if let Some(age) = view.age() {
-        text.field("delta-time", age);
-    }
+    field(text, "zone", flow.zone);
+    field(text, "delta-time", view.age());
     if let Some((start, stop)) = view.times().filter(|_| style.output.ktimestamp) {
         text.push("[start=");
-        style.calendar.date(start, text);
+        style.calendar.date(Instant(start), text);
         text.push("] ");
         if let Some(stop) = stop {
             text.push("[stop=");
-            style.calendar.date(stop, text);
+            style.calendar.date(Instant(stop), text);
             text.push("] ");
         }
     }
-    if let Some(helper) = view.helper() {
+    if let Some(helper) = &flow.helper {
         text.push("helper=").foreign(helper, plain).push(" ");
     }
-    if let Some(uses) = view.uses() {
-        text.field("use", uses);
-    }
+    field(text, "use", flow.uses);
     if style.output.id {
-        text.field("id", view.entry.id);
+        field(text, "id", flow.id);
     }
     if let Some(labels) = view.labels().filter(|_| style.output.labels) {
         // Labels without a name leave the bare word, as they do in conntrack.
@@ -133,6 +146,17 @@ fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
                 Label::Name(name) => text.foreign(name, plain),
                 Label::Number(bit) => text.number(bit),
             };
+        }
+        text.push(" ");
+    }
+}
+
+/// The program that caused an event, in whichever format.
+pub(super) fn cause(text: &mut Text, view: &View<'_>) {
+    if let Some(Cause { port, name }) = view.occasion.and_then(|occasion| occasion.cause) {
+        text.end_field().push("[USERSPACE] portid=").number(port);
+        if let Some(name) = name {
+            text.push(" progname=").foreign(name, plain);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! table, keeps an entry, or lets a control character through (a tab after an event's time and the newline apart).
 mod brief;
 mod calendar;
+mod expectation;
 mod json;
 mod labels;
 mod line;
@@ -11,6 +12,7 @@ mod output;
 mod save;
 mod stats;
 mod text;
+mod tracked;
 mod view;
 mod writer;
 mod xml;
@@ -19,10 +21,14 @@ mod xml;
 mod golden;
 
 pub use brief::brief;
+pub use expectation::ExpectationWriter;
 pub use labels::LabelNames;
 pub use output::{Kind, Output};
 pub use stats::stats;
+pub use view::{Cause, Occasion};
 pub use writer::Writer;
+
+use keepstate_linux::ctnetlink::{Protocol, SctpState, TcpState};
 
 /// What all formats need to know besides the entry.
 struct Style {
@@ -55,6 +61,15 @@ const PROTOCOLS: &[(u8, &str, Keys)] = &[
     (132, "sctp", Keys::Ports),
     (136, "udplite", Keys::Ports),
 ];
+
+/// The name of a protocol's state, where it has states.
+pub(crate) fn state(protocol: &Protocol) -> Option<&'static str> {
+    match protocol {
+        Protocol::Tcp(info) => info.state.map(|number| TcpState::numbered(number).map_or("UNKNOWN", TcpState::name)),
+        Protocol::Sctp(info) => info.state.map(SctpState::name),
+        Protocol::Nothing => None,
+    }
+}
 
 /// The name `conntrack` has for a protocol, if any, and what its keys mean.
 pub(crate) fn protocol(number: u8) -> (Option<&'static str>, Keys) {

@@ -1,62 +1,63 @@
 //! The arguments of `conntrack` that would make an entry again, as `conntrack -o save` prints them.
 use super::text::Text;
 use super::view::View;
-use super::{Keys, protocol};
-use keepstate_engine::{EventKind, ProtocolInfo, Status, Tuple, ZoneDirection};
+use super::{Keys, line, protocol};
+use keepstate_linux::ctnetlink::{Happening, Protocol, SctpState, TcpState, Tuple, status};
+use std::net::IpAddr;
 
 /// The states one can give an entry, in the order they are printed.
-const SETTABLE: &[(Status, &str)] = &[
-    (Status::EXPECTED, "EXPECTED"),
-    (Status::SEEN_REPLY, "SEEN_REPLY"),
-    (Status::ASSURED, "ASSURED"),
-    (Status::FIXED_TIMEOUT, "FIXED_TIMEOUT"),
-    (Status::OFFLOAD, "OFFLOAD"),
-    (Status::HW_OFFLOAD, "HW_OFFLOAD"),
+const SETTABLE: &[(u32, &str)] = &[
+    (status::EXPECTED, "EXPECTED"),
+    (status::SEEN_REPLY, "SEEN_REPLY"),
+    (status::ASSURED, "ASSURED"),
+    (status::FIXED_TIMEOUT, "FIXED_TIMEOUT"),
+    (status::OFFLOAD, "OFFLOAD"),
+    (status::HW_OFFLOAD, "HW_OFFLOAD"),
 ];
 
-/// Appends the line of an entry or event. The mark is not in it: conntrack leaves it out.
+/// Appends the line of a connection or event. The mark is not in it: conntrack leaves it out.
 pub(super) fn push(text: &mut Text, view: &View<'_>) {
-    let entry = view.entry;
-    text.push(match view.kind() {
-        None | Some(EventKind::New) => "-A ",
-        Some(EventKind::Update) => "-U ",
-        Some(EventKind::Destroy) => "-D ",
+    let flow = view.flow;
+    text.push(match view.happening() {
+        None | Some(Happening::New) => "-A ",
+        Some(Happening::Update) => "-U ",
+        Some(Happening::Destroy) => "-D ",
     });
-    if let Some(timeout) = view.timeout() {
-        option(text, "-t", timeout);
-    }
+    option(text, "-t", flow.timeout);
     status(text, view);
-    if entry.zone.id != 0 {
-        let name = match entry.zone.direction {
-            ZoneDirection::Both => "-w",
-            ZoneDirection::Original => "--orig-zone",
-            ZoneDirection::Reply => "--reply-zone",
-        };
-        option(text, name, entry.zone.id);
+    for (name, zone) in [("-w", flow.zone), ("--orig-zone", flow.original.zone), ("--reply-zone", flow.reply.zone)] {
+        option(text, name, zone);
     }
-    addresses(text, &entry.original, &entry.reply);
-    let number = entry.original.protocol;
+    addresses(text, &flow.original, &flow.reply);
+    let number = view.protocol();
     match protocol(number).0 {
         Some(name) => text.push("-p ").push(name).push(" "),
         None => text.push("-p ").number(number).push(" "),
     };
-    keys(text, &entry.original, &entry.reply);
-    match entry.protocol {
-        ProtocolInfo::Tcp { state, .. } => {
-            text.push("--state ").push(state.name()).push(" ");
+    keys(text, &flow.original, &flow.reply);
+    match &flow.protocol {
+        Protocol::Tcp(info) => {
+            if let Some(state) = info.state.and_then(TcpState::numbered) {
+                text.push("--state ").push(state.name()).push(" ");
+            }
         }
-        ProtocolInfo::Sctp { state, tags: [original, reply] } => {
-            text.push("--state ").push(state.name()).push(" ");
-            option(text, "--orig-vtag", original);
-            option(text, "--reply-vtag", reply);
+        Protocol::Sctp(info) => {
+            if let Some(state) = info.state {
+                text.push("--state ").push(SctpState::name(state)).push(" ");
+            }
+            option(text, "--orig-vtag", info.tags[0]);
+            option(text, "--reply-vtag", info.tags[1]);
         }
-        ProtocolInfo::Stateless => {}
+        Protocol::Nothing => {}
     }
+    line::cause(text, view);
     text.end_line();
 }
 
-fn option(text: &mut Text, name: &str, value: impl itoa::Integer) {
-    text.push(name).push(" ").number(value).push(" ");
+fn option(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {
+    if let Some(value) = value {
+        text.push(name).push(" ").number(value).push(" ");
+    }
 }
 
 fn status(text: &mut Text, view: &View<'_>) {
@@ -70,37 +71,40 @@ fn status(text: &mut Text, view: &View<'_>) {
 
 /// Where the answer's addresses are not the original's, the connection is translated, and the option says which way.
 fn addresses(text: &mut Text, original: &Tuple, reply: &Tuple) {
-    text.push("-s ").address(original.source).push(" -d ").address(original.destination);
-    text.push(if reply.source == original.destination { " -r " } else { " -g " }).address(reply.source);
-    text.push(if reply.destination == original.source { " -q " } else { " -n " }).address(reply.destination).push(" ");
+    let mut address = |name: &str, address: Option<IpAddr>| {
+        if let Some(address) = address {
+            text.push(name).address(address).push(" ");
+        }
+    };
+    address("-s ", original.source);
+    address("-d ", original.destination);
+    address(if reply.source == original.destination { "-r " } else { "-g " }, reply.source);
+    address(if reply.destination == original.source { "-q " } else { "-n " }, reply.destination);
 }
 
 fn keys(text: &mut Text, original: &Tuple, reply: &Tuple) {
-    const DCCP: u8 = 33;
-    match protocol(original.protocol).1 {
-        // The kernel knows no ports of DCCP any more.
-        _ if original.protocol == DCCP => {}
+    match protocol(original.protocol.unwrap_or(0)).1 {
         Keys::Ports => {
-            option(text, "--sport", original.source_key);
-            option(text, "--dport", original.destination_key);
-            option(text, "--reply-port-src", reply.source_key);
-            option(text, "--reply-port-dst", reply.destination_key);
+            option(text, "--sport", original.source_port);
+            option(text, "--dport", original.destination_port);
+            option(text, "--reply-port-src", reply.source_port);
+            option(text, "--reply-port-dst", reply.destination_port);
         }
         Keys::Gre => {
-            option(text, "--srckey", original.source_key);
-            option(text, "--dstkey", original.destination_key);
-            option(text, "--reply-key-src", reply.source_key);
-            option(text, "--reply-key-dst", reply.destination_key);
+            option(text, "--srckey", original.source_port);
+            option(text, "--dstkey", original.destination_port);
+            option(text, "--reply-key-src", reply.source_port);
+            option(text, "--reply-key-dst", reply.destination_port);
         }
         Keys::Icmp => {
-            let [kind, code, id] = if original.protocol == 1 {
+            let [kind, code, id] = if original.protocol == Some(1) {
                 ["--icmp-type", "--icmp-code", "--icmp-id"]
             } else {
                 ["--icmpv6-type", "--icmpv6-code", "--icmpv6-id"]
             };
-            option(text, kind, original.icmp_type());
-            option(text, code, original.icmp_code());
-            option(text, id, original.source_key);
+            option(text, kind, original.icmp_type);
+            option(text, code, original.icmp_code);
+            option(text, id, original.icmp_id);
         }
         Keys::None => {}
     }

@@ -48,6 +48,14 @@ impl Text {
         }
     }
 
+    /// An address, if it was told.
+    pub(super) fn told(&mut self, address: Option<IpAddr>) -> &mut Self {
+        match address {
+            Some(address) => self.address(address),
+            None => self,
+        }
+    }
+
     fn ipv4(&mut self, address: Ipv4Addr) -> &mut Self {
         let [a, b, c, d] = address.octets();
         self.number(a).push(".").number(b).push(".").number(c).push(".").number(d)
@@ -87,6 +95,11 @@ impl Text {
             };
         }
         self
+    }
+
+    /// Sees to it that one space stands behind what was written last.
+    pub(super) fn end_field(&mut self) -> &mut Self {
+        if self.0.last() == Some(&b' ') { self } else { self.push(" ") }
     }
 
     /// Ends a line; the space that stands after every field is taken from its last one.

@@ -1,84 +1,83 @@
-//! What is shown of an entry: all of it in a listing, less in events, as the kernel sends less of it there.
-use keepstate_engine::{Accounting, Entry, Event, EventKind, Instant, Status};
+//! What is shown: a connection as far as it is told, and what happened to it if it is an event.
+use keepstate_engine::{Instant, TcpSide};
+use keepstate_linux::ctnetlink::{Counts, Flow, Happening, status};
 use std::time::SystemTime;
 
-/// One entry on its way to a format; it lives for one line.
+/// One connection on its way to a format; it lives for one line.
 pub(super) struct View<'a> {
-    pub(super) entry: &'a Entry,
-    /// The kind and time of the event, if it is one.
-    pub(super) event: Option<(EventKind, Instant)>,
+    pub(super) flow: &'a Flow,
+    pub(super) occasion: Option<Occasion<'a>>,
     /// When the listing is made; the clock is asked if nobody said.
     pub(super) now: Option<Instant>,
+    /// What our own engine knows of TCP beyond what Linux tells.
+    pub(super) windows: Option<[TcpSide; 2]>,
 }
 
-impl<'a> View<'a> {
-    pub(super) fn of_entry(entry: &'a Entry, now: Option<Instant>) -> Self {
-        View { entry, event: None, now }
+/// What an event adds to a connection.
+#[derive(Clone, Copy)]
+pub struct Occasion<'a> {
+    /// What happened.
+    pub happening: Happening,
+    /// When; the epoch is that of Unix.
+    pub at: Instant,
+    /// The program that caused it, if one did.
+    pub cause: Option<Cause<'a>>,
+}
+
+/// A program that caused an event.
+#[derive(Clone, Copy)]
+pub struct Cause<'a> {
+    /// Its netlink port: the process id of its first socket.
+    pub port: u32,
+    /// Its name, if it still runs.
+    pub name: Option<&'a str>,
+}
+
+impl View<'_> {
+    pub(super) fn happening(&self) -> Option<Happening> {
+        self.occasion.map(|occasion| occasion.happening)
     }
 
-    pub(super) fn of_event(event: &'a Event) -> Self {
-        View { entry: &event.entry, event: Some((event.kind, event.at)), now: None }
-    }
-
-    pub(super) fn kind(&self) -> Option<EventKind> {
-        self.event.map(|(kind, _)| kind)
-    }
-
-    fn is_destroy(&self) -> bool {
-        self.kind() == Some(EventKind::Destroy)
-    }
-
-    /// Seconds until it expires; an entry that ended because they ran out has none.
-    pub(super) fn timeout(&self) -> Option<u32> {
-        (!self.is_destroy() || self.entry.timeout != 0).then_some(self.entry.timeout)
-    }
-
-    /// Packets and bytes: not while it lives, in events.
-    pub(super) fn accounting(&self) -> Option<[Accounting; 2]> {
-        self.entry.accounting.filter(|_| self.event.is_none() || self.is_destroy())
-    }
-
-    /// The mark; events have it only if it is not zero.
-    pub(super) fn mark(&self) -> Option<u32> {
-        (self.event.is_none() || self.entry.mark != 0).then_some(self.entry.mark)
+    /// The transport protocol's number.
+    pub(super) fn protocol(&self) -> u8 {
+        self.flow.original.protocol.unwrap_or(0)
     }
 
     /// Labels, if there are any: in listings and when it is new.
     pub(super) fn labels(&self) -> Option<[u8; 16]> {
-        self.entry.labels.filter(|labels| *labels != [0; 16] && matches!(self.kind(), None | Some(EventKind::New)))
+        self.flow.labels.filter(|labels| *labels != [0; 16])
     }
 
-    /// When it began and, if so, ended: not while it lives, in events.
-    pub(super) fn times(&self) -> Option<(Instant, Option<Instant>)> {
-        let start = self.entry.start.filter(|_| self.event.is_none() || self.is_destroy())?;
-        Some((start, self.entry.stop))
+    /// When it began and, if so, ended.
+    pub(super) fn times(&self) -> Option<(u64, Option<u64>)> {
+        Some((self.flow.start?, self.flow.stop))
     }
 
     /// Whole seconds on the clock between beginning and end (or now, while it lives), as conntrack's lines count them.
     pub(super) fn age(&self) -> Option<u64> {
         const SECOND: u64 = 1_000_000_000;
         let (start, stop) = self.times()?;
-        let end = stop.unwrap_or_else(|| self.now.unwrap_or_else(clock));
-        Some((end.0 / SECOND).saturating_sub(start.0 / SECOND))
+        let end = stop.unwrap_or_else(|| self.now.unwrap_or_else(clock).0);
+        Some((end / SECOND).saturating_sub(start / SECOND))
     }
 
-    /// The helper; not when it ended.
-    pub(super) fn helper(&self) -> Option<&'static str> {
-        self.entry.helper.filter(|_| !self.is_destroy())
+    pub(super) fn has(&self, bits: u32) -> bool {
+        self.flow.status.unwrap_or(0) & bits == bits
     }
 
-    /// References; unknown in events.
-    pub(super) fn uses(&self) -> Option<u32> {
-        self.event.is_none().then_some(self.entry.uses)
+    /// Is it to be marked as not answered? Not where nobody told of its status.
+    pub(super) fn is_unreplied(&self) -> bool {
+        self.flow.status.is_some_and(|told| told & status::SEEN_REPLY == 0)
     }
 
-    pub(super) fn has(&self, status: Status) -> bool {
-        self.entry.status.has(status)
+    /// Packets and bytes of one direction.
+    pub(super) fn counts(&self, direction: usize) -> Option<Counts> {
+        self.flow.counts.get(direction).copied().flatten()
     }
 }
 
 /// The time of day.
-fn clock() -> Instant {
+pub(super) fn clock() -> Instant {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Instant(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -2,39 +2,39 @@
 use super::labels::Label;
 use super::text::Text;
 use super::view::View;
-use super::{Keys, Style, protocol};
-use keepstate_engine::{Accounting, EventKind, ProtocolInfo, Status, TcpState, Tuple, ZoneDirection};
+use super::{Keys, Style, line, protocol};
+use keepstate_linux::ctnetlink::{Counts, Happening, Protocol, SctpState, TcpState, Tuple, status};
 
 /// What stands before the first flow.
 pub(super) const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n";
 /// What stands after the last.
 pub(super) const TAIL: &str = "</conntrack>\n";
 
-/// Appends the element of an entry or event.
+/// Appends the element of a connection or event.
 pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
-    let entry = view.entry;
-    text.push(match view.kind() {
+    let flow = view.flow;
+    text.push(match view.happening() {
         None => "<flow>",
-        Some(EventKind::New) => "<flow type=\"new\">",
-        Some(EventKind::Update) => "<flow type=\"update\">",
-        Some(EventKind::Destroy) => "<flow type=\"destroy\">",
+        Some(Happening::New) => "<flow type=\"new\">",
+        Some(Happening::Update) => "<flow type=\"update\">",
+        Some(Happening::Destroy) => "<flow type=\"destroy\">",
     });
-    let counts = view.accounting();
-    let zone_of = |direction| (entry.zone.direction == direction).then_some(entry.zone.id).filter(|id| *id != 0);
     text.push("<meta direction=\"original\">");
-    direction(text, &entry.original, zone_of(ZoneDirection::Original), counts.map(|[original, _]| original));
+    direction(text, &flow.original, view.counts(0));
     text.push("<meta direction=\"reply\">");
-    direction(text, &entry.reply, zone_of(ZoneDirection::Reply), counts.map(|[_, reply]| reply));
+    direction(text, &flow.reply, view.counts(1));
     text.push("<meta direction=\"independent\">");
-    independent(text, view, style, zone_of(ZoneDirection::Both));
+    independent(text, view, style);
     text.push("</meta>");
-    if let Some((_, at)) = view.event.filter(|_| style.output.timestamp) {
-        style.calendar.when(at, text);
+    if let Some(occasion) = view.occasion.filter(|_| style.output.timestamp) {
+        style.calendar.when(occasion.at, text);
     }
-    if let Some(helper) = view.helper() {
+    if let Some(helper) = &flow.helper {
         text.push("<helper>").foreign(helper, escape).push("</helper>");
     }
-    text.push("</flow>\n");
+    text.push("</flow>");
+    line::cause(text, view);
+    text.end_line();
 }
 
 fn element(text: &mut Text, name: &str, value: impl itoa::Integer) {
@@ -42,30 +42,31 @@ fn element(text: &mut Text, name: &str, value: impl itoa::Integer) {
 }
 
 /// One direction: tuple, zone, counters.
-fn direction(text: &mut Text, tuple: &Tuple, zone: Option<u16>, counts: Option<Accounting>) {
-    text.push(if tuple.is_ipv6() {
+pub(super) fn direction(text: &mut Text, tuple: &Tuple, counts: Option<Counts>) {
+    text.push(if tuple.source.or(tuple.destination).is_some_and(|address| address.is_ipv6()) {
         "<layer3 protonum=\"10\" protoname=\"ipv6\"><src>"
     } else {
         "<layer3 protonum=\"2\" protoname=\"ipv4\"><src>"
     });
-    text.address(tuple.source).push("</src><dst>").address(tuple.destination).push("</dst></layer3>");
-    let (name, keys) = protocol(tuple.protocol);
-    text.push("<layer4 protonum=\"").number(tuple.protocol);
+    text.told(tuple.source).push("</src><dst>").told(tuple.destination).push("</dst></layer3>");
+    let number = tuple.protocol.unwrap_or(0);
+    let (name, keys) = protocol(number);
+    text.push("<layer4 protonum=\"").number(number);
     text.push("\" protoname=\"").push(name.unwrap_or("unknown")).push("\">");
     match keys {
         Keys::Ports => {
-            element(text, "sport", tuple.source_key);
-            element(text, "dport", tuple.destination_key);
+            element(text, "sport", tuple.source_port.unwrap_or(0));
+            element(text, "dport", tuple.destination_port.unwrap_or(0));
         }
         Keys::Gre => {
-            text.push("<srckey>0x").hex(tuple.source_key).push("</srckey><dstkey>0x");
-            text.hex(tuple.destination_key).push("</dstkey>");
+            text.push("<srckey>0x").hex(tuple.source_port.unwrap_or(0)).push("</srckey><dstkey>0x");
+            text.hex(tuple.destination_port.unwrap_or(0)).push("</dstkey>");
         }
         // conntrack leaves ICMP's type, code and id out of XML.
         Keys::Icmp | Keys::None => {}
     }
     text.push("</layer4>");
-    if let Some(zone) = zone {
+    if let Some(zone) = tuple.zone {
         element(text, "zone", zone);
     }
     if let Some(counts) = counts {
@@ -78,22 +79,22 @@ fn direction(text: &mut Text, tuple: &Tuple, zone: Option<u16>, counts: Option<A
 }
 
 /// What belongs to neither direction.
-fn independent(text: &mut Text, view: &View<'_>, style: &Style, zone: Option<u16>) {
-    let state = match view.entry.protocol {
-        ProtocolInfo::Tcp { state, .. } => Some(state.name()),
+fn independent(text: &mut Text, view: &View<'_>, style: &Style) {
+    let flow = view.flow;
+    let state = match flow.protocol {
+        Protocol::Tcp(info) => info.state,
         // conntrack reads SCTP's number in TCP's table here: COOKIE_WAIT, 2, becomes SYN_RECV.
-        ProtocolInfo::Sctp { state, .. } => {
-            TcpState::ALL.iter().find(|tcp| **tcp as u8 == state as u8).map(|tcp| tcp.name())
-        }
-        ProtocolInfo::Stateless => None,
+        Protocol::Sctp(info) => info.state.map(SctpState::number),
+        Protocol::Nothing => None,
     };
+    let state = state.and_then(TcpState::numbered).map(TcpState::name);
     if let Some(state) = state {
         text.push("<state>").push(state).push("</state>");
     }
-    if let Some(timeout) = view.timeout() {
+    if let Some(timeout) = flow.timeout {
         element(text, "timeout", timeout);
     }
-    if let Some(mark) = view.mark() {
+    if let Some(mark) = flow.mark {
         element(text, "mark", mark);
     }
     if let Some(labels) = view.labels().filter(|_| style.output.labels) {
@@ -106,17 +107,19 @@ fn independent(text: &mut Text, view: &View<'_>, style: &Style, zone: Option<u16
         }
         text.push("</labels>");
     }
-    if let Some(zone) = zone {
+    if let Some(zone) = flow.zone {
         element(text, "zone", zone);
     }
-    if let Some(uses) = view.uses() {
+    if let Some(uses) = flow.uses {
         element(text, "use", uses);
     }
-    element(text, "id", view.entry.id);
-    if view.has(Status::ASSURED) {
+    if let Some(id) = flow.id {
+        element(text, "id", id);
+    }
+    if view.has(status::ASSURED) {
         text.push("<assured/>");
     }
-    if !view.has(Status::SEEN_REPLY) {
+    if view.is_unreplied() {
         text.push("<unreplied/>");
     }
     times(text, view, style);
@@ -126,14 +129,14 @@ fn times(text: &mut Text, view: &View<'_>, style: &Style) {
     let Some((start, stop)) = view.times() else { return };
     if style.output.ktimestamp {
         text.push("<timestamp>");
-        element(text, "start", start.0);
+        element(text, "start", start);
         if let Some(stop) = stop {
-            element(text, "stop", stop.0);
+            element(text, "stop", stop);
         }
         text.push("</timestamp>");
     }
     // Unlike a line, XML takes the whole seconds of the difference, not the difference of the whole seconds.
-    let age = stop.map(|stop| stop.since(start).as_secs()).or_else(|| view.age());
+    let age = stop.map(|stop| stop.saturating_sub(start) / 1_000_000_000).or_else(|| view.age());
     element(text, "deltatime", age.unwrap_or(0));
 }
 

@@ -5,7 +5,7 @@
 use super::number::{group, message};
 use super::{Expectation, Flow, decode};
 use crate::netlink::message::flag;
-use crate::netlink::{Failure, Malformed, Message, Messages, Socket};
+use crate::netlink::{Failure, Malformed, Message, Socket};
 use std::io;
 use std::time::Duration;
 
@@ -102,22 +102,15 @@ impl Events {
         Ok(Events { socket })
     }
 
-    /// Hands over what came within `patience`, in order; says how many.
+    /// What came within `patience`, if something did: one or more messages, for [`Messages`](crate::netlink::Messages) and [`Event::decode`].
     ///
     /// # Errors
     /// `ENOBUFS` where events were lost; otherwise what the system says.
-    pub fn receive(&mut self, patience: Duration, mut each: impl FnMut(Event)) -> Result<usize, Failure> {
+    pub fn read(&mut self, patience: Duration) -> Result<Option<&[u8]>, Failure> {
         if !self.socket.wait(patience)? {
-            return Ok(0);
+            return Ok(None);
         }
-        let mut count = 0;
-        for message in Messages::new(self.socket.receive()?) {
-            if let Some(event) = Event::decode(&message?)? {
-                each(event);
-                count += 1;
-            }
-        }
-        Ok(count)
+        Ok(Some(self.socket.receive()?))
     }
 
     /// The socket beneath, for its buffer's size.

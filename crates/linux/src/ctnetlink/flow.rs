@@ -89,40 +89,50 @@ impl Family {
     }
 }
 
-/// Status bits, by the kernel's names.
-pub mod status {
+macro_rules! bits {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
+        /// Status bits, by the kernel's names.
+        pub mod status {
+            $($(#[$doc])* pub const $name: u32 = 1 << $bit;)*
+            /// Every bit with its name, lowest first.
+            pub const NAMES: &[(u32, &str)] = &[$(($name, stringify!($name)),)*];
+        }
+    };
+}
+
+bits! {
     /// It was announced.
-    pub const EXPECTED: u32 = 1;
+    EXPECTED = 0;
     /// There was an answer.
-    pub const SEEN_REPLY: u32 = 1 << 1;
+    SEEN_REPLY = 1;
     /// It is not removed early.
-    pub const ASSURED: u32 = 1 << 2;
+    ASSURED = 2;
     /// It is in the table.
-    pub const CONFIRMED: u32 = 1 << 3;
+    CONFIRMED = 3;
     /// Its source is translated.
-    pub const SRC_NAT: u32 = 1 << 4;
+    SRC_NAT = 4;
     /// Its destination is translated.
-    pub const DST_NAT: u32 = 1 << 5;
+    DST_NAT = 5;
     /// Its sequence numbers are moved.
-    pub const SEQ_ADJUST: u32 = 1 << 6;
+    SEQ_ADJUST = 6;
     /// Source NAT was asked.
-    pub const SRC_NAT_DONE: u32 = 1 << 7;
+    SRC_NAT_DONE = 7;
     /// Destination NAT was asked.
-    pub const DST_NAT_DONE: u32 = 1 << 8;
+    DST_NAT_DONE = 8;
     /// It is being removed.
-    pub const DYING: u32 = 1 << 9;
+    DYING = 9;
     /// Its timeout stays as it is.
-    pub const FIXED_TIMEOUT: u32 = 1 << 10;
+    FIXED_TIMEOUT = 10;
     /// It is a template.
-    pub const TEMPLATE: u32 = 1 << 11;
+    TEMPLATE = 11;
     /// It clashed with another.
-    pub const NAT_CLASH: u32 = 1 << 12;
+    NAT_CLASH = 12;
     /// A helper was given to it by a rule.
-    pub const HELPER: u32 = 1 << 13;
+    HELPER = 13;
     /// A flow table forwards it.
-    pub const OFFLOAD: u32 = 1 << 14;
+    OFFLOAD = 14;
     /// A device forwards it.
-    pub const HW_OFFLOAD: u32 = 1 << 15;
+    HW_OFFLOAD = 15;
 }
 
 /// What a protocol's tracker knows.

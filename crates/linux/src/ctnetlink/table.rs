@@ -144,7 +144,7 @@ impl Table {
     /// # Errors
     /// What the kernel says.
     pub fn flush(&mut self, restriction: &Restriction) -> Result<(), Failure> {
-        let mut request = Request::new(message::CT_DELETE, flag::ACK, restriction.family_number());
+        let mut request = Request::new(message::CT_DELETE, flag::ACK, restriction.family_number()).version(1);
         restriction.encode(&mut request);
         self.socket.request(&mut request)
     }

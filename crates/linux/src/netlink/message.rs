@@ -152,6 +152,15 @@ impl Request {
         Request { octets }
     }
 
+    /// In this version of the messages; 0 if this is not called. (The kernel looks at the family of a flush in version 1 only.)
+    #[must_use]
+    pub fn version(mut self, version: u8) -> Request {
+        if let Some(octet) = self.octets.get_mut(HEADER + 1) {
+            *octet = version;
+        }
+        self
+    }
+
     /// Adds an attribute.
     pub fn push(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
         attribute::push(&mut self.octets, kind, payload);

@@ -116,6 +116,9 @@ impl Socket {
     /// # Errors
     /// If the socket fails.
     pub fn requests(&mut self, requests: &mut [Request], mut each: impl FnMut(usize, i32)) -> Result<(), Failure> {
+        if requests.is_empty() {
+            return Ok(());
+        }
         let mut octets = Vec::new();
         let first = self.sequence.wrapping_add(1);
         for request in requests.iter_mut() {

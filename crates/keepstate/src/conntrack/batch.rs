@@ -1,0 +1,76 @@
+//! `-R`: commands from a file, one a line, as `-o save` writes them. All of them are read before the first is carried out, so that a bad line
+//! changes nothing.
+use super::change;
+use super::fault::Fault;
+use super::grammar::{Command, Table};
+use super::open;
+use super::parse::parse;
+use super::request::Request;
+use std::io::Read;
+use std::process::ExitCode;
+
+/// Reads the file that `option` names, or standard input, and carries out its lines.
+pub(super) fn run(option: &str, rest: &[String]) -> Result<ExitCode, Fault> {
+    let attached = option.split_once('=').map(|(_, file)| file);
+    let Some(file) = attached.or_else(|| rest.first().map(String::as_str)) else {
+        return Err(Fault::usage(format!("unknown option `{option}': the file is missing, or - for standard input")));
+    };
+    let requests = read(&text(file)?)?;
+    let mut table = open()?;
+    for (line, request) in &requests {
+        let done = match request.command {
+            Command::Create => change::create(&mut table, request).map(drop),
+            Command::Add => change::add(&mut table, request).map(drop),
+            Command::Update => change::update(request).map(drop),
+            Command::Delete => change::delete(request).map(drop),
+            _ => change::flush(request),
+        };
+        done.map_err(|fault| at(*line, fault))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(file: &str) -> Result<String, Fault> {
+    let mut octets = Vec::new();
+    let done = match file {
+        "-" => std::io::stdin().read_to_end(&mut octets).map(drop),
+        file => std::fs::read(file).map(|read| octets = read),
+    };
+    done.map_err(|error| Fault::usage(format!("Failed to open file {file} for reading: {error}")))?;
+    String::from_utf8(octets).map_err(|_| Fault::usage(format!("{file} is no text")))
+}
+
+/// The commands of a file, each with the number of its line. Blank lines and those that begin with `#` are none.
+fn read(text: &str) -> Result<Vec<(usize, Request)>, Fault> {
+    let mut requests = Vec::new();
+    for (at_line, line) in text.lines().enumerate() {
+        let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        if words.first().is_some_and(|word| word == "conntrack") {
+            words.remove(0);
+        }
+        if words.is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        let number = at_line + 1;
+        let request = parse(&words).map_err(|fault| at(number, fault))?;
+        let fits = matches!(
+            request.command,
+            Command::Create | Command::Add | Command::Update | Command::Delete | Command::Flush
+        );
+        if !fits || request.table != Table::Connections {
+            let first = words.iter().find(|word| word.starts_with('-')).map_or("unknown", String::as_str);
+            return Err(at(number, Fault::usage(format!("Cannot use command `{first}' with --load-file"))));
+        }
+        requests.push((number, request));
+    }
+    Ok(requests)
+}
+
+/// A fault, and in which line it is.
+fn at(line: usize, fault: Fault) -> Fault {
+    match fault {
+        Fault::Usage(text) => Fault::Usage(format!("line {line}: {text}")),
+        Fault::Failed(text) => Fault::Failed(format!("line {line}: {text}")),
+        Fault::Closed => Fault::Closed,
+    }
+}

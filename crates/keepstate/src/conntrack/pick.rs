@@ -1,0 +1,168 @@
+//! Which connections are meant: all that fit every option given.
+//!
+//! As much of it as the kernel understands is asked of the kernel ([`Pick::restriction`]); every answer is looked at again, because older
+//! kernels understand less, and none understands masks, states, labels or translations.
+use keepstate_linux::ctnetlink::{Family, Flow, Labels, Protocol, Restriction, SctpState, Tuple, status};
+use std::net::IpAddr;
+
+/// A choice among connections; the default is all of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pick {
+    pub(super) family: Option<Family>,
+    /// Parts of the original direction that must be equal, addresses apart.
+    pub(super) original: Tuple,
+    /// Parts of the reply direction that must be equal.
+    pub(super) reply: Tuple,
+    pub(super) source: Option<Network>,
+    pub(super) destination: Option<Network>,
+    pub(super) mark: Option<[u32; 2]>,
+    /// Bits that must be set, bits that may not.
+    pub(super) status: Option<[u32; 2]>,
+    pub(super) tcp_state: Option<u8>,
+    pub(super) sctp_state: Option<SctpState>,
+    pub(super) tags: [Option<u32>; 2],
+    pub(super) zone: Option<u16>,
+    pub(super) labels: Option<Labels>,
+    pub(super) id: Option<u32>,
+    pub(super) source_nat: Option<Endpoint>,
+    pub(super) destination_nat: Option<Endpoint>,
+    pub(super) any_nat: Option<Endpoint>,
+}
+
+/// An address under a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) address: IpAddr,
+    pub(super) mask: Option<IpAddr>,
+}
+
+/// What a connection is translated to, as far as it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+}
+
+impl Network {
+    fn contains(&self, address: Option<IpAddr>) -> bool {
+        match (address, self.address, self.mask) {
+            (Some(there), wanted, None) => there == wanted,
+            (Some(IpAddr::V4(there)), IpAddr::V4(wanted), Some(IpAddr::V4(mask))) => {
+                (there.to_bits() ^ wanted.to_bits()) & mask.to_bits() == 0
+            }
+            (Some(IpAddr::V6(there)), IpAddr::V6(wanted), Some(IpAddr::V6(mask))) => {
+                (there.to_bits() ^ wanted.to_bits()) & mask.to_bits() == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// The address, if it alone is meant.
+    fn single(&self) -> Option<IpAddr> {
+        match self.mask {
+            None => Some(self.address),
+            Some(IpAddr::V4(mask)) => (mask.to_bits() == u32::MAX).then_some(self.address),
+            Some(IpAddr::V6(mask)) => (mask.to_bits() == u128::MAX).then_some(self.address),
+        }
+    }
+}
+
+impl Pick {
+    /// As much of it as the kernel understands.
+    pub(super) fn restriction(&self) -> Restriction {
+        let mut original = Tuple { zone: None, ..self.original };
+        original.source = self.source.and_then(|network| network.single());
+        original.destination = self.destination.and_then(|network| network.single());
+        let mut reply = Tuple { zone: None, ..self.reply };
+        if reply.source_port.is_some() || reply.destination_port.is_some() {
+            // The kernel looks at ports only where it is told of which protocol.
+            reply.protocol = original.protocol;
+        }
+        let status = self.status.map(|[set, unset]| [set, set | unset]);
+        Restriction { family: self.family, original, reply, mark: self.mark, status, zone: self.zone }
+    }
+
+    /// Is this connection meant?
+    pub(super) fn fits(&self, flow: &Flow) -> bool {
+        let bits = flow.status.unwrap_or(0);
+        self.family.is_none_or(|family| flow.family == Some(family))
+            && parts(&self.original, &flow.original)
+            && parts(&self.reply, &flow.reply)
+            && self.source.is_none_or(|network| network.contains(flow.original.source))
+            && self.destination.is_none_or(|network| network.contains(flow.original.destination))
+            && self.mark.is_none_or(|[value, mask]| flow.mark.unwrap_or(0) & mask == value)
+            && self.status.is_none_or(|[set, unset]| bits & set == set && bits & unset == 0)
+            && wanted(self.zone, flow.zone.or(Some(0)))
+            && wanted(self.id, flow.id)
+            && self.labels.is_none_or(|labels| has_labels(flow.labels, labels))
+            && self.fits_protocol(&flow.protocol)
+            && self.fits_translation(flow)
+    }
+
+    fn fits_protocol(&self, protocol: &Protocol) -> bool {
+        match protocol {
+            Protocol::Tcp(info) => self.sctp_state.is_none() && wanted(self.tcp_state, info.state),
+            Protocol::Sctp(info) => {
+                self.tcp_state.is_none()
+                    && wanted(self.sctp_state, info.state)
+                    && self.tags.iter().zip(info.tags).all(|(tag, there)| wanted(*tag, there))
+            }
+            Protocol::Nothing => self.tcp_state.is_none() && self.sctp_state.is_none(),
+        }
+    }
+
+    fn fits_translation(&self, flow: &Flow) -> bool {
+        let source = |wanted: Endpoint| {
+            is_source_translated(flow) && wanted.fits(flow.reply.destination, flow.reply.destination_port)
+        };
+        let destination = |wanted: Endpoint| {
+            is_destination_translated(flow) && wanted.fits(flow.reply.source, flow.reply.source_port)
+        };
+        self.source_nat.is_none_or(source)
+            && self.destination_nat.is_none_or(destination)
+            && self.any_nat.is_none_or(|wanted| source(wanted) || destination(wanted))
+    }
+}
+
+impl Endpoint {
+    fn fits(&self, address: Option<IpAddr>, port: Option<u16>) -> bool {
+        wanted(self.address, address) && wanted(self.port, port)
+    }
+}
+
+/// Nothing wanted is always there.
+fn wanted<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
+    wanted.is_none() || wanted == there
+}
+
+/// Is every part of `wanted` that is told the same in `there`?
+fn parts(of: &Tuple, there: &Tuple) -> bool {
+    wanted(of.source, there.source)
+        && wanted(of.destination, there.destination)
+        && wanted(of.protocol, there.protocol)
+        && wanted(of.source_port, there.source_port)
+        && wanted(of.destination_port, there.destination_port)
+        && wanted(of.icmp_id, there.icmp_id)
+        && wanted(of.icmp_type, there.icmp_type)
+        && wanted(of.icmp_code, there.icmp_code)
+        && wanted(of.zone, there.zone.or(Some(0)))
+}
+
+fn has_labels(there: Option<Labels>, labels: Labels) -> bool {
+    let wanted = u128::from_le_bytes(labels);
+    u128::from_le_bytes(there.unwrap_or_default()) & wanted == wanted
+}
+
+/// Was source NAT done, and did it change anything?
+fn is_source_translated(flow: &Flow) -> bool {
+    let moved =
+        flow.reply.destination != flow.original.source || flow.reply.destination_port != flow.original.source_port;
+    flow.status.unwrap_or(0) & (status::SRC_NAT | status::SRC_NAT_DONE) != 0 && moved
+}
+
+/// Was destination NAT done, and did it change anything?
+fn is_destination_translated(flow: &Flow) -> bool {
+    let moved =
+        flow.reply.source != flow.original.destination || flow.reply.source_port != flow.original.destination_port;
+    flow.status.unwrap_or(0) & (status::DST_NAT | status::DST_NAT_DONE) != 0 && moved
+}

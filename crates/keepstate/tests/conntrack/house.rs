@@ -1,0 +1,198 @@
+//! A house: a network namespace, where one program is run on tables made for it.
+//!
+//! It lives as long as its holder, a process that waits for the end of what it reads; when the test ends, in whatever way, the pipe is closed, the holder goes, and
+//! with it the namespace. It has a mount namespace too, so that `/etc/xtables` can be its own. It never touches the namespaces that the test itself runs in.
+use crate::outcome::Outcome;
+use crate::story::Case;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// Debian's program.
+pub const DEBIAN: &str = "/usr/sbin/conntrack";
+
+pub struct House {
+    holder: Child,
+    room: TempDir,
+}
+
+impl House {
+    /// Makes the namespaces, and puts `program` where the shell finds it as `conntrack`.
+    ///
+    /// # Errors
+    /// What was missing.
+    pub fn new(program: &Path) -> Result<House, String> {
+        let room = TempDir::new().map_err(|error| error.to_string())?;
+        fs::set_permissions(room.path(), fs::Permissions::from_mode(0o755)).map_err(|error| error.to_string())?;
+        // By another process: a file that this one has open for writing cannot be executed.
+        let installed = Command::new("install")
+            .args(["-D", "-m", "755"])
+            .arg(program)
+            .arg(room.path().join("judged/conntrack"))
+            .status();
+        if !installed.is_ok_and(|status| status.success()) {
+            return Err(format!("{} cannot be copied", program.display()));
+        }
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "sh", "-c", HOLDER])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("unshare: {error}"))?;
+        let mut line = String::new();
+        if let Some(stdout) = holder.stdout.take() {
+            let _ = BufReader::new(stdout).read_line(&mut line);
+        }
+        let house = House { holder, room };
+        if line == "ready\n" { Ok(house) } else { Err("no namespaces of its own".into()) }
+    }
+
+    /// Empties the tables, sets up the case, runs it.
+    ///
+    /// # Errors
+    /// If what goes before the command did not succeed: which line, and what it said.
+    pub fn run(&mut self, case: &Case) -> Result<Outcome, String> {
+        let room = self.room.path();
+        fs::write(room.join("script"), script(case)).map_err(|error| error.to_string())?;
+        let target = self.holder.id().to_string();
+        let status = Command::new("nsenter")
+            .args(["--target", &target, "--net", "--mount", "timeout", "-s", "KILL", "30", "sh"])
+            .arg(room.join("script"))
+            .env("ROOM", room)
+            .env("LINE", &case.line)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(|error| format!("nsenter: {error}"))?;
+        let text = |name: &str| {
+            String::from_utf8_lossy(&fs::read(room.join("left").join(name)).unwrap_or_default()).into_owned()
+        };
+        let fault = text("fault");
+        if !fault.is_empty() || !status.success() {
+            return Err(format!(
+                "{} {}",
+                if fault.is_empty() { "it did not end" } else { fault.trim() },
+                text("log").trim()
+            ));
+        }
+        Ok(Outcome {
+            out: text("out"),
+            err: text("err"),
+            code: text("code").trim().to_owned(),
+            table: text("table"),
+            expected: text("expect"),
+            ordered: case.stir.is_some(),
+        })
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+/// What the shell does for a case.
+fn script(case: &Case) -> String {
+    let mut script = BEGINNING.to_owned();
+    for line in &case.set_up {
+        let _ = writeln!(
+            script,
+            "{{ {line}\n}} >> $LEFT/log 2>&1 < /dev/null || fault 'set-up {}'",
+            line.replace('\'', "'\\''")
+        );
+    }
+    match &case.stir {
+        None => script.push_str(ONCE),
+        Some(stir) => {
+            script.push_str(BEGIN_TO_WATCH);
+            for line in stir {
+                let _ = writeln!(
+                    script,
+                    "{{ {line}\n}} >> $LEFT/log 2>&1 < /dev/null || fault 'stir {}'",
+                    line.replace('\'', "'\\''")
+                );
+            }
+            script.push_str(END_OF_WATCH);
+        }
+    }
+    script.push_str(ENDING);
+    script
+}
+
+const HOLDER: &str = "
+    ip link set lo up && nft list ruleset && mkdir -p /etc/xtables && mount -t tmpfs tmpfs /etc/xtables || exit 1
+    echo ready
+    exec cat > /dev/null";
+
+/// The state that every case begins with.
+const BEGINNING: &str = r#"
+LEFT=$ROOM/left
+fault() { echo "$*" > $LEFT/fault; exit 0; }
+labels() { printf '# a comment\n0 zero\n1 one\n2 two\n\n31 last-of-word\n127 top\n' > /etc/xtables/connlabel.conf; }
+# The sockets that listen to a group of netfilter's, and what waits to be read by them.
+listeners() {
+    while read -r socket protocol port groups waiting rest; do
+        [ "$protocol" = 12 ] && [ "$groups" != 00000000 ] && echo "$waiting"
+    done < /proc/net/netlink
+}
+# Whether the command under test is waiting (S), has ended (Z or nothing), or is busy.
+state() { read -r number name state rest < /proc/$pid/stat 2> /dev/null || state=Z; }
+rm -rf $LEFT $ROOM/work; mkdir $LEFT $ROOM/work; cd $ROOM/work
+[ -e $ROOM/rules ] && { nft flush ruleset || fault 'rules stay'; rm $ROOM/rules; }
+cd /proc/sys/net/netfilter
+echo 0 > nf_conntrack_acct; echo 0 > nf_conntrack_timestamp; echo 1 > nf_conntrack_events
+# Expectations go with their connections.
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    read -r count < nf_conntrack_count
+    [ $count = 0 ] && break
+    conntrack -F 2> /dev/null; [ $try = 1 ] || sleep 0.02
+done
+[ $count = 0 ] || fault "the table is not empty: $count"
+cd $ROOM/work
+labels
+nft() { : > $ROOM/rules; command nft "$@"; }
+"#;
+const ONCE: &str = r#"
+PATH=$ROOM/judged:$PATH timeout -s KILL 10 sh -c "$LINE" > $LEFT/out 2> $LEFT/err < /dev/null
+echo $? > $LEFT/code
+"#;
+const BEGIN_TO_WATCH: &str = r#"
+PATH=$ROOM/judged:$PATH sh -c "exec $LINE" > $LEFT/out 2> $LEFT/err < /dev/null &
+pid=$!
+for try in $(seq 300); do
+    [ -n "$(listeners)" ] && break
+    state; [ $state = Z ] && break
+    sleep 0.01
+done
+"#;
+const END_OF_WATCH: &str = r#"
+calm=0
+for try in $(seq 300); do
+    state; [ $state = Z ] && break
+    if [ $state = S ] && [ "$(listeners)" = 0 ]; then calm=$((calm + 1)); else calm=0; fi
+    [ $calm = 3 ] && break
+    sleep 0.01
+done
+kill -TERM $pid 2> /dev/null
+wait $pid
+echo $? > $LEFT/code
+"#;
+/// What is in the table afterwards, by Debian's program.
+const ENDING: &str = r#"
+labels
+read -r count < /proc/sys/net/netfilter/nf_conntrack_count
+[ $count = 0 ] && exit 0
+conntrack -L -o extended,labels > $LEFT/table 2>> $LEFT/log || fault 'the table cannot be read'
+conntrack -L expect > $LEFT/expect 2>> $LEFT/log || fault 'the expectations cannot be read'
+"#;

@@ -1,0 +1,182 @@
+//! What a command line did, and how it is compared: what really differs from run to run is passed over, and nothing else.
+use std::fmt::Write as _;
+
+/// What is left of one run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub out: String,
+    pub err: String,
+    pub code: String,
+    /// What was in the table afterwards.
+    pub table: String,
+    pub expected: String,
+    /// Events come in their order; a listing's order is the hash's.
+    pub ordered: bool,
+}
+
+impl Outcome {
+    /// What differs from `ours`, as lines that only one of them has.
+    pub fn differs(&self, ours: &Outcome) -> Option<String> {
+        let mut report = String::new();
+        if self.code != ours.code {
+            let _ = writeln!(report, "exit code\n  - {}\n  + {}", self.code, ours.code);
+        }
+        let parts = [
+            ("standard output", &self.out, &ours.out, self.ordered),
+            ("standard error", &self.err, &ours.err, true),
+            ("the table afterwards", &self.table, &ours.table, false),
+            ("expectations afterwards", &self.expected, &ours.expected, false),
+        ];
+        for (name, debian, ours, ordered) in parts {
+            part(&mut report, name, &lines(debian, ordered), &lines(ours, ordered));
+        }
+        (!report.is_empty()).then_some(report)
+    }
+}
+
+/// Seconds that may lie between two runs of one set-up.
+const SLACK: u64 = 2;
+
+/// A line without what is never the same twice, and the seconds that it told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    shape: String,
+    seconds: Vec<u64>,
+}
+
+impl Line {
+    fn is(&self, other: &Line) -> bool {
+        let near = |(one, other): (&u64, &u64)| one.abs_diff(*other) <= SLACK;
+        self.says(other) && self.seconds.iter().zip(&other.seconds).all(near)
+    }
+
+    /// Is it the same? Ours may go on where Debian's ends, behind a colon: with why, or with what to do.
+    fn says(&self, ours: &Line) -> bool {
+        let goes_on = |more: &str| self.shape.starts_with("conntrack v") && more.starts_with(':');
+        self.shape == ours.shape || ours.shape.strip_prefix(&self.shape).is_some_and(goes_on)
+    }
+
+    fn shown(&self) -> String {
+        let seconds: Vec<String> = self.seconds.iter().map(u64::to_string).collect();
+        if seconds.is_empty() { self.shape.clone() } else { format!("{} ({})", self.shape, seconds.join(" ")) }
+    }
+}
+
+/// Lines ready to be compared. Entries of a listing are put in order, what frames them stays where it is.
+fn lines(text: &str, ordered: bool) -> Vec<Line> {
+    let mut lines: Vec<Line> = text.split('\n').map(line).collect();
+    if !ordered {
+        lines.chunk_by_mut(|one, other| entry(one) && entry(other)).for_each(<[Line]>::sort);
+    }
+    lines
+}
+
+fn entry(line: &Line) -> bool {
+    !["<?xml", "<conntrack", "<expect>", "</"].iter().any(|frame| line.shape.starts_with(frame))
+        && !line.shape.is_empty()
+}
+
+fn line(text: &str) -> Line {
+    let mut seconds = Vec::new();
+    let mut shape = text.to_owned();
+    for program in [concat!("conntrack v1.4.7 (keepstate ", env!("CARGO_PKG_VERSION"), ")")] {
+        if let Some(rest) = shape.strip_prefix(program) {
+            shape = format!("conntrack v1.4.7 (conntrack-tools){rest}");
+        }
+    }
+    if shape.starts_with("cpu=") {
+        // What a processor counted since the namespace began; its format is what is compared.
+        shape = shape
+            .split_inclusive('=')
+            .map(|part| part.trim_start_matches(|letter: char| letter.is_ascii_digit()))
+            .collect();
+    }
+    for (before, after) in [(" id=", ""), ("<id>", "</id>"), ("portid=", ""), ("<portid>", "</portid>")] {
+        number(&mut shape, before, after);
+    }
+    clock(&mut shape);
+    for (before, after) in
+        [("<timeout>", "</timeout>"), ("-t ", " "), ("delta-time=", ""), ("<deltatime>", "</deltatime>")]
+    {
+        seconds.extend(number(&mut shape, before, after));
+    }
+    seconds.extend(timeout(&mut shape));
+    Line { shape, seconds }
+}
+
+/// Takes the number between two texts out of a line.
+fn number(shape: &mut String, before: &str, after: &str) -> Option<u64> {
+    let start = shape.find(before)? + before.len();
+    let rest = &shape[start..];
+    let digits = rest.len() - rest.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
+    if digits == 0 || !rest[digits..].starts_with(after) {
+        return None;
+    }
+    let value = rest[..digits].parse().ok();
+    shape.replace_range(start..start + digits, "N");
+    value
+}
+
+/// Moments: `[1700000000.123456]` at the beginning, `[start=…]`, `[stop=…]`, and their elements.
+fn clock(shape: &mut String) {
+    let moment = |text: &str| {
+        text.contains('.') && text.chars().all(|letter| letter.is_ascii_digit() || letter == '.' || letter == ' ')
+    };
+    if let Some((inside, rest)) =
+        shape.strip_prefix('[').and_then(|rest| rest.split_once(']')).filter(|(inside, _)| moment(inside))
+    {
+        *shape = format!("[{}]{rest}", if inside.contains(' ') { "N.N " } else { "N.N" });
+    }
+    for (before, after) in [("[start=", "]"), ("[stop=", "]"), ("<start>", "</start>"), ("<stop>", "</stop>")] {
+        if let Some(start) = shape.find(before).map(|at| at + before.len())
+            && let Some(length) = shape[start..].find(after)
+        {
+            shape.replace_range(start..start + length, "T");
+        }
+    }
+    for element in ["hour", "min", "sec", "wday", "day", "month", "year"] {
+        number(shape, &format!("<{element}>"), &format!("</{element}>"));
+    }
+}
+
+/// The third word of a line like `tcp 6 119 …` (after the event's name and the family, if they are there), or the first of an expectation's.
+fn timeout(shape: &mut String) -> Option<u64> {
+    let words: Vec<(usize, &str)> =
+        shape.split_ascii_whitespace().map(|word| (word.as_ptr() as usize - shape.as_ptr() as usize, word)).collect();
+    let number = |at: usize| words.get(at).is_some_and(|(_, word)| word.bytes().all(|octet| octet.is_ascii_digit()));
+    let first = words.iter().position(|(_, word)| !word.starts_with('['))?;
+    let first = if words[first].1.starts_with("ipv") && number(first + 1) { first + 2 } else { first };
+    let at = if number(first) && words.get(first + 1).is_some_and(|(_, word)| word.starts_with("proto=")) {
+        first
+    } else if !number(first) && number(first + 1) && number(first + 2) {
+        first + 2
+    } else {
+        return None;
+    };
+    let (start, word) = words[at];
+    let (length, value) = (word.len(), word.parse().ok());
+    shape.replace_range(start..start + length, "T");
+    value
+}
+
+/// Lines that one has and the other has not, in order.
+fn part(report: &mut String, name: &str, debian: &[Line], ours: &[Line]) {
+    if debian.len() == ours.len() && debian.iter().zip(ours).all(|(one, other)| one.is(other)) {
+        return;
+    }
+    let _ = writeln!(report, "{name}");
+    let same = debian.iter().zip(ours).take_while(|(one, other)| one.is(other)).count();
+    let (debian, ours) = (&debian[same..], &ours[same..]);
+    let end = debian.iter().rev().zip(ours.iter().rev()).take_while(|(one, other)| one.is(other)).count();
+    for (mark, lines) in [('-', &debian[..debian.len() - end]), ('+', &ours[..ours.len() - end])] {
+        for line in lines.iter().take(SHOWN) {
+            let _ = writeln!(report, "  {mark} {}", line.shown());
+        }
+        if lines.len() > SHOWN {
+            let _ = writeln!(report, "  {mark} … and {} more", lines.len() - SHOWN);
+        }
+    }
+}
+
+/// Lines of one side shown at most.
+const SHOWN: usize = 12;
