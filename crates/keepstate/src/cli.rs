@@ -1,5 +1,7 @@
 //! The command line, as data: parser, help and completion come from here.
+use crate::collect::Collect;
 use crate::conntrack::Conntrack;
+use crate::doctor::Doctor;
 use crate::replay::Replay;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
@@ -22,6 +24,8 @@ Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
+  sudo keepstate doctor            what is wrong with the table, and what to do
+  sudo keepstate collect           a bundle of this machine, for doctor --from elsewhere
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -34,6 +38,8 @@ impl Cli {
         let (name, checked) = match &cli.command {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
+            Command::Doctor(doctor) => ("doctor", doctor.check()),
+            Command::Collect(collect) => ("collect", collect.check()),
             Command::Conntrack(_) => ("conntrack", Ok(())),
         };
         if let Err(what) = checked {
@@ -53,5 +59,7 @@ impl Cli {
 pub enum Command {
     Replay(Replay),
     Watch(Watch),
+    Doctor(Doctor),
+    Collect(Collect),
     Conntrack(Conntrack),
 }

@@ -2,7 +2,9 @@
 
 pub mod capture;
 pub mod cli;
+pub mod collect;
 pub mod conntrack;
+pub mod doctor;
 pub mod each;
 pub mod filter;
 pub mod follower;

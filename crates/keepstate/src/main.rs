@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Collect(collect) => collect.run(),
         Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
     };
     match done {

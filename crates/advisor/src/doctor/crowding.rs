@@ -186,7 +186,7 @@ fn udp(rule: &Rule, seen: &Observations) -> Vec<Finding> {
             sockets(finding, space)
                 .means("Each question from a new port is an entry for 30 s, for 120 s where answers go on; QUIC and DNS make many.")
                 .now(remedy::set(remedy::inside(space), "nf_conntrack_udp_timeout_stream", 60, "answered flows go sooner"))
-                .for_good(Step::run(remedy::inside(space), remedy::untrack(&port.to_string()), "what is not translated need not be tracked"))
+                .for_good(Step::run(remedy::inside(space), remedy::untrack("udp", &port.to_string()), "what is not translated need not be tracked"))
                 .for_good(Step::run(
                     remedy::inside(space),
                     format!("nft 'add ct timeout inet filter short {{ protocol udp; policy = {{ unreplied : 5, replied : 10 }}; }}' and rules `udp dport {port} ct timeout set \"short\"`"),

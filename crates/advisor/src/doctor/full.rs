@@ -254,7 +254,7 @@ fn half_open(rule: &Rule, seen: &Observations) -> Vec<Finding> {
                 .now(remedy::set(remedy::inside(space), "nf_conntrack_tcp_timeout_syn_recv", 20, "half-open entries go sooner"))
                 .for_good(Step::run(
                     remedy::inside(space),
-                    remedy::untrack(&port),
+                    remedy::untrack("tcp", &port),
                     "a public port that needs no tracking is best not tracked at all",
                 ))
                 .for_good(Step::todo(remedy::inside(space), "or put synproxy in front of it: nft's `synproxy`, with tcp_loose=0")),
@@ -395,7 +395,7 @@ fn no_lifeline(rule: &Rule, seen: &Observations) -> Vec<Finding> {
                     format!("nft add table inet lifeline '{{ chain pre {{ type filter hook prerouting priority -300; tcp dport {0} notrack; }}; chain out {{ type filter hook output priority -300; tcp sport {0} notrack; }}; }}'", port.value),
                     "rules that accept only what is established must accept this port by its number then",
                 ))
-                .for_good(Step::run(remedy::inside(space), remedy::untrack(&port.value.to_string()), "the same, as a file that stays")),
+                .for_good(Step::run(remedy::inside(space), remedy::untrack("tcp", &port.value.to_string()), "the same, as a file that stays")),
         )
     };
     seen.namespaces.iter().filter_map(judge).collect()

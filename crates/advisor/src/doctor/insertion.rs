@@ -187,7 +187,7 @@ fn race(rule: &Rule, seen: &Observations) -> Vec<Finding> {
                 .for_good(Step::todo(Place::Host, "a resolver on each node that clients reach without NAT (NodeLocal DNSCache)"))
                 .for_good(Step::run(
                     remedy::inside(space),
-                    remedy::untrack("53"),
+                    remedy::untrack("udp", "53"),
                     "where DNS is not translated it needs no tracking",
                 )),
         )

@@ -114,6 +114,8 @@ pub struct Knob {
     pub value: u64,
     /// Its value when it was read again, if that is another one.
     pub later: Option<u64>,
+    /// The mode bits of its file.
+    pub mode: Option<u32>,
     /// Can it be written here at all, by anyone?
     pub is_writable: Option<bool>,
     /// The file.

@@ -63,7 +63,7 @@ pub fn tune(what: &str) -> String {
     format!("keepstate tune apply --persist {what}")
 }
 
-/// The command that keeps ports untracked.
-pub fn untrack(port: &str) -> String {
-    format!("keepstate disable --port {port}")
+/// The command that keeps a port untracked, in both directions.
+pub fn untrack(protocol: &str, port: &str) -> String {
+    format!("keepstate disable --ports {protocol}/{port} --apply")
 }

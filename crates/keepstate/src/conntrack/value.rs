@@ -197,7 +197,11 @@ pub(super) fn sctp_state(text: &str) -> Result<SctpState, Fault> {
 
 /// A word of DCCP's, whose connections recent kernels do not track any more: it is read, and means nothing.
 pub(super) fn dccp(text: &str, kind: &str, known: &[&str]) -> Result<(), Fault> {
-    if known.contains(&text) { Ok(()) } else { Err(Fault::usage(format!("Unknown DCCP {kind} `{}'", text.escape_debug()))) }
+    if known.contains(&text) {
+        Ok(())
+    } else {
+        Err(Fault::usage(format!("Unknown DCCP {kind} `{}'", text.escape_debug())))
+    }
 }
 
 /// DCCP's states.
