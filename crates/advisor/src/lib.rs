@@ -3,5 +3,6 @@
 //! Everything here is a function of what it is given: observations in, findings, sizes, plans out. It reads nothing, writes nothing
 //! and asks no clock; `keepstate-linux` observes, the program shows and does.
 
+pub mod doctor;
 pub mod quantity;
 pub mod size;

@@ -1,7 +1,10 @@
 //! The command line, as data: parser, help and completion come from here.
+use crate::collect::Collect;
 use crate::completions::Completions;
 use crate::conntrack::Conntrack;
+use crate::conntrack::Conntrack;
 use crate::disable::Disable;
+use crate::doctor::Doctor;
 use crate::man::Man;
 use crate::replay::Replay;
 use crate::size::SizeOf;
@@ -28,6 +31,8 @@ Examples:
   sudo keepstate disable           who depends on connection tracking here
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate size                   how large this machine's table should be, and why
+  sudo keepstate doctor            what is wrong with the table, and what to do
+  sudo keepstate collect           a bundle of this machine, for doctor --from elsewhere
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -41,6 +46,8 @@ impl Cli {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
             Command::Disable(disable) => ("disable", disable.check()),
+            Command::Doctor(doctor) => ("doctor", doctor.check()),
+            Command::Collect(collect) => ("collect", collect.check()),
             Command::Conntrack(_) => ("conntrack", Ok(())),
             Command::Completions(completions) => ("completions", completions.check()),
             Command::Man(man) => ("man", man.check()),
@@ -64,6 +71,8 @@ pub enum Command {
     Replay(Replay),
     Watch(Watch),
     Disable(Disable),
+    Doctor(Doctor),
+    Collect(Collect),
     Conntrack(Conntrack),
     Completions(Completions),
     Man(Man),

@@ -3,9 +3,11 @@
 pub mod amount;
 pub mod capture;
 pub mod cli;
+pub mod collect;
 pub mod completions;
 pub mod conntrack;
 pub mod disable;
+pub mod doctor;
 pub mod each;
 pub mod filter;
 pub mod follower;

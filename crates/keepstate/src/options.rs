@@ -221,7 +221,7 @@ fn attachment(text: &str) -> Result<Attachment, String> {
 }
 
 /// A size with K, M, G or T behind it, powers of 1024.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
         "" => 0,

@@ -53,8 +53,13 @@ impl Root {
     /// use keepstate_linux::Root;
     /// assert_eq!(Root::at("/bundle").path("/proc/meminfo"), std::path::Path::new("/bundle/proc/meminfo"));
     /// ```
+    ///
+    /// On this machine `/proc/net` is that of the thread that asks, not of the process: a thread may have entered another namespace.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
+        if let (true, Ok(below)) = (self.is_live(), path.strip_prefix("/proc/net")) {
+            return Path::new("/proc/thread-self/net").join(below);
+        }
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 

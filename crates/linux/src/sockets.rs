@@ -1,43 +1,46 @@
-//! What this namespace's own sockets do, as `/proc/net/snmp` counts it.
+//! How many sockets a namespace has: `/proc/net/sockstat` and `sockstat6`, the numbers of `ss -s`.
 use crate::root::{Root, Unreadable};
 
-/// Where the file stands.
-pub const PATH: &str = "/proc/net/snmp";
+/// Sockets of one namespace, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// TCP sockets that are connected or listen, of both families.
+    pub tcp: u64,
+    /// TCP sockets without an owner, on their way out.
+    pub orphans: u64,
+    /// Those in TIME_WAIT.
+    pub time_wait: u64,
+    /// UDP sockets of both families.
+    pub udp: u64,
+}
 
-/// TCP connections that sockets of this namespace have opened or accepted since it began; `None` if the file does not tell.
-///
-/// What is only forwarded is not among them, and a connection of the machine with itself counts twice.
+/// The sockets of this thread's namespace, or of the files below `root`.
 ///
 /// # Errors
-/// Why the file cannot be read.
-pub fn opens(root: &Root) -> Result<Option<u64>, Unreadable> {
-    root.read(PATH).map(|text| opens_in(&text))
+/// If `sockstat` cannot be read; without IPv6 there is no `sockstat6`, and that is none.
+pub fn read(root: &Root) -> Result<Sockets, Unreadable> {
+    let four = root.read("/proc/net/sockstat")?;
+    let six = root.read("/proc/net/sockstat6").unwrap_or_default();
+    Ok(parse(&four, &six))
 }
 
-/// The file has two lines a protocol: names, then numbers.
-fn opens_in(text: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
-    let (names, numbers) = (lines.next()?, lines.next()?);
-    let cells: Vec<(&str, &str)> = names.split_whitespace().zip(numbers.split_whitespace()).collect();
-    let named = |name: &str| cells.iter().find(|cell| cell.0 == name)?.1.parse::<u64>().ok();
-    named("ActiveOpens")?.checked_add(named("PassiveOpens")?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn opened_and_accepted() {
-        let text = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm MaxConn ActiveOpens PassiveOpens\nTcp: 1 -1 86 6\nUdp: InDatagrams\nUdp: 3\n";
-        assert_eq!(opens_in(text), Some(92));
-        for other in [
-            "",
-            "Tcp: ActiveOpens\n",
-            "Tcp: ActiveOpens PassiveOpens\nTcp: 1\n",
-            "Tcp: ActiveOpens PassiveOpens\nTcp: x 1\n",
-        ] {
-            assert_eq!(opens_in(other), None, "{other}");
-        }
+/// The texts of both files.
+///
+/// ```
+/// let sockets = keepstate_linux::sockets::parse("TCP: inuse 3 orphan 0 tw 7 alloc 4 mem 1\nUDP: inuse 2 mem 0\n", "TCP6: inuse 1\n");
+/// assert_eq!((sockets.tcp, sockets.time_wait, sockets.udp), (4, 7, 2));
+/// ```
+pub fn parse(four: &str, six: &str) -> Sockets {
+    let number = |text: &str, head: &str, key: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(head)).unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        words.find(|word| *word == key);
+        words.next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    Sockets {
+        tcp: number(four, "TCP:", "inuse").saturating_add(number(six, "TCP6:", "inuse")),
+        orphans: number(four, "TCP:", "orphan"),
+        time_wait: number(four, "TCP:", "tw"),
+        udp: number(four, "UDP:", "inuse").saturating_add(number(six, "UDP6:", "inuse")),
     }
 }

@@ -5,7 +5,7 @@ use keepstate_advisor::size::{Machine, Observed, Source, generations};
 use keepstate_engine::{Knob, Knobs};
 use keepstate_linux::counters::{self, Counters};
 use keepstate_linux::memory::{self, Memory};
-use keepstate_linux::{Root, processors, slab, sockets, sysctl};
+use keepstate_linux::{Root, processors, slab, snmp, sysctl};
 use std::time::{Duration, Instant};
 
 /// The machine's memory; nothing where it cannot be read.
@@ -113,5 +113,5 @@ fn look(root: &Root) -> Result<Look> {
     } else {
         count
     };
-    Ok(Look { count, connections, counters, opens: sockets::opens(root).ok().flatten() })
+    Ok(Look { count, connections, counters, opens: snmp::opens(root).ok().flatten() })
 }

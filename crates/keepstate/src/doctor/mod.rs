@@ -1,0 +1,170 @@
+//! `keepstate doctor`: one verdict on a connection table, with its causes, what shows them and what to do.
+//!
+//! The life of an examination: look at the machine or at its files, hand what was seen to the judge, show what it says, end with its
+//! exit code. Nothing is changed, and the table is never dumped whole unless that is asked for.
+mod changes;
+mod interval;
+mod machine;
+pub mod observe;
+mod page;
+mod report;
+mod space;
+
+use crate::collect::Bundle;
+use crate::notes;
+use anyhow::Result;
+use clap::Args;
+use observe::Wanted;
+use report::Report;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub use interval::parse as interval;
+
+/// Examine a connection table: what is wrong, how sure, and what to do now and for good.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Doctor {
+    /// Examine the files of another machine: a bundle of `keepstate collect`, a directory like its /, a report of sos
+    #[arg(long, value_name = "DIR or FILE", conflicts_with_all = ["netns", "watch"])]
+    from: Option<PathBuf>,
+    /// Look into this network namespace alone: a name of `ip netns`, or a process
+    #[arg(long, value_name = "NAME or PID")]
+    netns: Option<String>,
+    /// Read the counters twice, this long apart; 0 reads them once
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval::parse)]
+    interval: Duration,
+    /// Examine again and again, this often, and mark what has changed; Ctrl-C ends
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10s", value_parser = interval::parse)]
+    watch: Option<Duration>,
+    /// With --watch: end after so many examinations
+    #[arg(long, value_name = "NUMBER", requires = "watch")]
+    times: Option<u64>,
+    /// One document for machines, schema keepstate.doctor/1; with --watch one a line
+    #[arg(long)]
+    json: bool,
+    /// Look at this many entries of each table at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
+    sample: usize,
+    /// Look at every entry: a large table takes seconds, and the kernel's processor time
+    #[arg(long, conflicts_with = "sample")]
+    whole_table: bool,
+    /// Look into this many network namespaces at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 256)]
+    namespaces: usize,
+    /// Read the kernel's log from this file, as of dmesg or journalctl -k
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # what is wrong with this machine's table?
+  sudo keepstate doctor
+  # for monitoring: the exit code alone, or the names of what was found
+  keepstate doctor --json | jq -r '.findings[].name'
+  # one container's or pod's namespace, by its name or a process in it
+  sudo keepstate doctor --netns blue
+  sudo keepstate doctor --netns $(pidof nginx)
+  # keep an eye on it
+  sudo keepstate doctor --watch=30s
+  # another machine's: collect there, examine here
+  sudo keepstate collect -o host.tar.gz
+  keepstate doctor --from host.tar.gz
+
+Without root it says what it could not see, and how it could.
+Exit codes: 0 ok, 1 warning, 2 critical (also: wrongly asked), 3 unknown: not enough
+could be seen";
+
+impl Doctor {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn check(&self) -> Result<(), String> {
+        if self.sample == 0 {
+            return Err("a sample of no entries says nothing: give --sample a number from 1".into());
+        }
+        Ok(())
+    }
+
+    /// Examines, and shows the verdict on standard output.
+    ///
+    /// # Errors
+    /// If standard output cannot be written. What cannot be looked at is said and gives the exit code 3.
+    pub fn run(&self) -> Result<ExitCode> {
+        let bundle = match self.from.as_deref().map(Bundle::open).transpose() {
+            Ok(bundle) => bundle,
+            Err(error) => return Ok(unknown(&error)),
+        };
+        let Some(every) = self.watch else {
+            let report = match self.examine(bundle.as_ref()) {
+                Ok(report) => report,
+                Err(error) => return Ok(unknown(&error)),
+            };
+            self.show(&report, None)?;
+            return Ok(ExitCode::from(report.examination.verdict.exit_code()));
+        };
+        self.watch(every)
+    }
+
+    /// Examines again and again; the exit code is the last one's.
+    fn watch(&self, every: Duration) -> Result<ExitCode> {
+        let mut last: Option<Report> = None;
+        let mut times = 0;
+        loop {
+            let begun = std::time::Instant::now();
+            let report = match self.examine(None) {
+                Ok(report) => report,
+                Err(error) => return Ok(unknown(&error)),
+            };
+            self.show(&report, last.as_ref())?;
+            times += 1;
+            let code = report.examination.verdict.exit_code();
+            last = Some(report);
+            if self.times.is_some_and(|most| times >= most) {
+                return Ok(ExitCode::from(code));
+            }
+            std::thread::sleep(every.saturating_sub(begun.elapsed()));
+        }
+    }
+
+    fn examine(&self, bundle: Option<&Bundle>) -> Result<Report> {
+        let wanted = Wanted {
+            netns: self.netns.clone(),
+            interval: self.interval,
+            sample: if self.whole_table { usize::MAX } else { self.sample },
+            namespaces: self.namespaces,
+            log: self.log.clone(),
+        };
+        let seen = match bundle {
+            Some(bundle) => observe::files(bundle, &wanted)?,
+            None => observe::live(&wanted)?,
+        };
+        let from = self.from.as_ref().map(|path| path.display().to_string());
+        Ok(Report { examination: keepstate_advisor::doctor::examine(&seen), seen, from })
+    }
+
+    fn show(&self, report: &Report, last: Option<&Report>) -> Result<()> {
+        if self.json {
+            let mut out = std::io::stdout().lock();
+            let document = report.json(last);
+            if self.watch.is_some() {
+                writeln!(out, "{document}")?;
+            } else {
+                writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;
+            }
+        } else {
+            page::write(&mut anstream::stdout().lock(), report, last)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nothing could be looked at: said, and the exit code is that of not knowing, which monitoring tells from a failure found.
+fn unknown(error: &anyhow::Error) -> ExitCode {
+    notes::note(format!("{error:#}"));
+    ExitCode::from(keepstate_advisor::doctor::Verdict::Unknown.exit_code())
+}

@@ -1,0 +1,237 @@
+//! A report for people: the verdict first, then each finding with what shows it and what to do, then what could not be seen.
+use super::changes::{self, Change};
+use super::report::Report;
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table};
+use keepstate_advisor::doctor::{Finding, Namespace, Place, Severity, Step, Verdict};
+use keepstate_advisor::quantity::Count;
+use std::io::{self, Write};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// Namespaces shown in the table; the fullest, when there are more.
+const SHOWN: usize = 12;
+
+/// Writes the page.
+///
+/// # Errors
+/// Of the output.
+pub fn write(out: &mut impl Write, report: &Report, last: Option<&Report>) -> io::Result<()> {
+    let findings = &report.examination.findings;
+    headline(out, report)?;
+    let before = last.map(|last| last.examination.findings.as_slice());
+    for (at, finding) in findings.iter().enumerate() {
+        writeln!(out)?;
+        one(out, at + 1, finding, before.map(|before| changes::change(finding, before)))?;
+    }
+    for gone in before.into_iter().flat_map(|before| changes::gone(findings, before)) {
+        writeln!(out, "\n{BOLD}gone{BOLD:#} {}{}", gone.name, inside(gone))?;
+    }
+    if report.seen.namespaces.iter().any(|space| space.count.is_some()) {
+        writeln!(out)?;
+        namespaces(out, &report.seen.namespaces)?;
+    }
+    unseen(out, report)?;
+    if last.is_some() || !findings.is_empty() {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn headline(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let verdict = report.examination.verdict;
+    let (word, style) = match verdict {
+        Verdict::Ok => ("OK", Style::new().bold().fg_color(Some(AnsiColor::Green.into()))),
+        Verdict::Warning => ("WARNING", style(Severity::Warning)),
+        Verdict::Critical => ("CRITICAL", style(Severity::Critical)),
+        Verdict::Unknown => ("UNKNOWN", Style::new().bold().fg_color(Some(AnsiColor::Magenta.into()))),
+    };
+    let said = match (report.examination.findings.first(), verdict) {
+        (Some(first), _) => format!("{}{}", first.title, inside(first)),
+        (None, Verdict::Unknown) => "not enough could be seen to say".into(),
+        (None, _) if report.seen.namespaces.iter().all(|space| space.count.is_none()) => {
+            "connection tracking is not in use".into()
+        }
+        (None, _) => "nothing is wrong with what was seen".into(),
+    };
+    writeln!(out, "{style}{word}{style:#} {said}")
+}
+
+fn style(severity: Severity) -> Style {
+    let color = match severity {
+        Severity::Warning => AnsiColor::Yellow,
+        Severity::Critical => AnsiColor::Red,
+    };
+    Style::new().bold().fg_color(Some(color.into()))
+}
+
+fn inside(finding: &Finding) -> String {
+    match finding.namespace.as_deref() {
+        None | Some("this namespace") => String::new(),
+        Some(name) => format!(" (in {name})"),
+    }
+}
+
+fn one(out: &mut impl Write, number: usize, finding: &Finding, change: Option<Change>) -> io::Result<()> {
+    let style = style(finding.severity);
+    let word = match finding.severity {
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    };
+    let sure = format!("{:?}", finding.certainty).to_lowercase();
+    let change = change.map_or(String::new(), |change| format!(", {change}"));
+    writeln!(
+        out,
+        "{BOLD}{number}. {}{BOLD:#}{}: {style}{word}{style:#}, {sure}{change}",
+        finding.name,
+        inside(finding)
+    )?;
+    wrapped(out, "   ", &format!("{}.", capital(finding.title)))?;
+    let mut table = Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width());
+    for seen in &finding.evidence {
+        table.add_row([format!("    {}", seen.what), seen.value.clone(), seen.source.clone()]);
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
+    writeln!(out, "   {BOLD}seen{BOLD:#}")?;
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out, "   {BOLD}which means{BOLD:#}")?;
+    wrapped(out, "     ", &finding.meaning)?;
+    steps(out, "now", &finding.now)?;
+    steps(out, "for good", &finding.for_good)?;
+    if !finding.explains.is_empty() {
+        wrapped(out, "   ", &format!("It explains, and so hides: {}.", finding.explains.join(", ")))?;
+    }
+    Ok(())
+}
+
+fn steps(out: &mut impl Write, when: &str, steps: &[Step]) -> io::Result<()> {
+    let mut last: Option<&Place> = None;
+    for step in steps {
+        if last != Some(&step.at) {
+            writeln!(out, "   {BOLD}{when}{BOLD:#}, {}", place(&step.at))?;
+            last = Some(&step.at);
+        }
+        match &step.command {
+            // A command is never wrapped: it is there to be copied.
+            Some(command) => {
+                writeln!(out, "     {command}")?;
+                dimmed(out, "       # ", &step.why)?;
+            }
+            None => wrapped(out, "     - ", &step.why)?,
+        }
+    }
+    Ok(())
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Here => "here".into(),
+        Place::Host => "on the host, in its initial network namespace".into(),
+        Place::Inside(name) if name.starts_with("process ") => {
+            let process = name.split(' ').nth(1).unwrap_or_default();
+            format!("inside its namespace (nsenter -n -t {process} …)")
+        }
+        Place::Inside(name) => format!("inside {name} (ip netns exec {name} …)"),
+        Place::Elsewhere(what) => format!("in {what}"),
+    }
+}
+
+fn namespaces(out: &mut impl Write, all: &[Namespace]) -> io::Result<()> {
+    let mut spaces: Vec<&Namespace> = all.iter().filter(|space| space.count.is_some()).collect();
+    spaces.sort_by_key(|space| std::cmp::Reverse(space.fullness()));
+    let mut table = Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width());
+    table.set_header(["namespace", "entries", "limit", "full", "dropped", "evicted", "invalid", "insert failed"]);
+    for column in 1..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    let number = |number: Option<u64>| number.map_or("?".to_owned(), |number| Count(number).to_string());
+    for space in spaces.iter().take(SHOWN) {
+        let counters = space.counters.as_ref().map(|counters| counters.value);
+        table.add_row([
+            space.name.clone(),
+            number(space.count.as_ref().map(|count| count.value)),
+            number(space.max()),
+            space.fullness().map_or("?".into(), |share| format!("{share} %")),
+            number(counters.map(|counters| counters.drop)),
+            number(counters.map(|counters| counters.early_drop)),
+            number(counters.map(|counters| counters.invalid)),
+            number(counters.map(|counters| counters.insert_failed)),
+        ]);
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    if spaces.len() > SHOWN {
+        writeln!(out, "  and {} more, less full", spaces.len() - SHOWN)?;
+    }
+    Ok(())
+}
+
+fn unseen(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let mut told: Vec<(&str, &str, &str)> = Vec::new();
+    for unseen in &report.seen.unseen {
+        let one = (unseen.what.as_str(), unseen.why.as_str(), unseen.how.as_str());
+        if !told.contains(&one) {
+            told.push(one);
+        }
+    }
+    if told.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{BOLD}not seen{BOLD:#}")?;
+    for (what, why, how) in told {
+        wrapped(out, "  - ", &format!("{what}: {why}. To see it: {how}"))?;
+    }
+    Ok(())
+}
+
+/// Columns of the terminal, or eighty.
+fn width() -> u16 {
+    terminal_size::terminal_size().map_or(80, |(width, _)| width.0.clamp(60, 120))
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
+}
+
+fn dimmed(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()> {
+    write!(out, "{DIM}")?;
+    wrapped(out, indent, text)?;
+    write!(out, "{DIM:#}")
+}
+
+/// Words on lines that fit; the lines behind the first are indented by as much.
+fn wrapped(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()> {
+    let room = usize::from(width()).saturating_sub(indent.len()).max(20);
+    let hanging = if indent.contains('#') { indent.to_owned() } else { " ".repeat(indent.len()) };
+    let mut line = String::new();
+    let mut lead = indent;
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+            writeln!(out, "{lead}{line}")?;
+            lead = &hanging;
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    writeln!(out, "{lead}{line}")
+}
