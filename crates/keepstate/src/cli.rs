@@ -2,7 +2,6 @@
 use crate::collect::Collect;
 use crate::completions::Completions;
 use crate::conntrack::Conntrack;
-use crate::conntrack::Conntrack;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
 use crate::man::Man;
@@ -12,7 +11,7 @@ use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Connection tracking done right: what Linux's conntrack would have made of your traffic, and why.
+/// Connection tracking done right: see, explain, size, tune and mend Linux's table, and replay what it would have made of your traffic.
 #[derive(Parser, Debug)]
 #[command(version, about, propagate_version = true, arg_required_else_help = true, after_help = AFTER)]
 pub struct Cli {
@@ -26,17 +25,16 @@ pub struct Cli {
 
 const AFTER: &str = "\
 Examples:
+  sudo keepstate doctor            what is wrong with the table, and what to do
+  keepstate size --connections 1M  how large the table should be, and why
+  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
-  sudo keepstate disable           who depends on connection tracking here
-  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
-  keepstate size                   how large this machine's table should be, and why
-  sudo keepstate doctor            what is wrong with the table, and what to do
-  sudo keepstate collect           a bundle of this machine, for doctor --from elsewhere
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked; those of doctor and disable
+are told by their own --help";
 
 impl Cli {
     /// The command line of this process. A wrong one ends it here, with an error that says what to do, and exit code 2.
@@ -68,13 +66,13 @@ impl Cli {
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help")]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, made once")]
 pub enum Command {
-    Replay(Replay),
-    Watch(Watch),
-    Disable(Disable),
     Doctor(Doctor),
     Collect(Collect),
+    Size(SizeOf),
+    Disable(Disable),
     Conntrack(Conntrack),
+    Replay(Replay),
+    Watch(Watch),
     Completions(Completions),
     Man(Man),
-    Size(SizeOf),
 }
