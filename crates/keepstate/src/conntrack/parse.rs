@@ -59,6 +59,12 @@ fn check(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
     if told.has(Meaning::LabelAdd) && told.has(Meaning::LabelDel) {
         return Err(Fault::Failed("cannot use --label-add and --label-del at the same time".into()));
     }
+    let picks = |(meaning, _): &(Meaning, &str)| {
+        !matches!(meaning, Meaning::Do(_) | Meaning::Zero | Meaning::Output | Meaning::Family)
+    };
+    if told.zero && told.given.iter().any(picks) {
+        return Err(Fault::usage("Can't use -z with filtering parameters"));
+    }
     if told.any_nat.is_some() && (told.source_nat.is_some() || told.destination_nat.is_some()) {
         return Err(Fault::usage("cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"));
     }
@@ -72,9 +78,8 @@ fn check(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
         }
     }
     let output = told.output;
-    if output.kind == Kind::Save
-        && (output.extended || output.id || output.timestamp || output.ktimestamp || output.labels)
-    {
+    let more = output.extended || output.id || output.timestamp || output.ktimestamp || output.labels;
+    if told.kinds.contains(&Kind::Save) && (told.kinds.len() > 1 || more) {
         return Err(Fault::Failed("cannot combine save output with any other output type, use -o save only".into()));
     }
     if told.kinds.len() > 1 {
@@ -161,7 +166,8 @@ fn request(command: Command, table: Table, told: Told) -> Request {
         source: told.source.map(|network| masked(network, told.mask.source)),
         destination: told.destination.map(|network| masked(network, told.mask.destination)),
         mark: told.mark.filter(|_| !updates),
-        status: told.status.filter(|_| !updates),
+        // Of no bit at all the kernel is asked in a listing only, which it refuses.
+        status: told.status.filter(|bits| !updates && (*bits != [0, 0] || command == Command::List)),
         tcp_state: told.tcp_state.filter(|_| !updates),
         sctp_state: told.sctp_state.filter(|_| !updates),
         tags: told.tags,
@@ -177,12 +183,14 @@ fn request(command: Command, table: Table, told: Told) -> Request {
         mark: told.mark,
         status: told.status.map(|[set, _]| set),
         state: told.tcp_state,
+        sctp_state: told.sctp_state,
         add: told.add,
         remove: told.remove,
     };
     let mut output = told.output;
     // Who asks for labels sees them.
-    output.labels |= told.labels.is_some() && matches!(command, Command::List | Command::Update | Command::Event);
+    let labelled = told.labels.is_some() || told.has(Meaning::LabelAdd) || told.has(Meaning::LabelDel);
+    output.labels |= labelled && command != Command::Delete;
     Request {
         command,
         table,

@@ -99,7 +99,10 @@ impl Told {
                 self.labels = Some(both(self.labels.unwrap_or_default(), labels));
             }
             Meaning::LabelAdd => self.add = both(self.add, self.labels(value)?),
-            Meaning::LabelDel => self.remove = text.map_or(Ok([0xff; 16]), |list| self.labels(list))?,
+            Meaning::LabelDel => {
+                let labels = text.map_or(Ok([0xff; 16]), |list| self.labels(list))?;
+                self.remove = both(self.remove, labels);
+            }
             Meaning::Output => self.output(value)?,
             Meaning::Deprecated => fault::line("WARNING: ignoring -a, deprecated option."),
             _ => self.take_number(spec.meaning, value, name)?,

@@ -186,17 +186,23 @@ pub(super) fn status_bits(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], F
     Ok(bits)
 }
 
+/// Names of events.
+const EVENTS: &[(&str, &[Happening])] = &[
+    ("ALL", &[Happening::New, Happening::Update, Happening::Destroy]),
+    ("NEW", &[Happening::New]),
+    ("UPDATES", &[Happening::Update]),
+    ("DESTROY", &[Happening::Destroy]),
+];
+
 /// Events that are wanted, as a list.
 pub(super) fn events(list: &str) -> Result<Vec<Happening>, Fault> {
     let mut wanted = Vec::new();
     for name in list.split(',') {
-        wanted.extend_from_slice(match name.to_ascii_uppercase().as_str() {
-            "ALL" => &[Happening::New, Happening::Update, Happening::Destroy],
-            "NEW" => &[Happening::New],
-            "UPDATES" => &[Happening::Update],
-            "DESTROY" => &[Happening::Destroy],
-            _ => return Err(bad(name)),
-        });
+        let upper = name.to_ascii_uppercase();
+        // Names may be shortened.
+        let meant = EVENTS.iter().find(|(known, _)| !upper.is_empty() && known.starts_with(&upper));
+        let (_, events) = meant.ok_or_else(|| bad(name))?;
+        wanted.extend_from_slice(events);
     }
     Ok(wanted)
 }

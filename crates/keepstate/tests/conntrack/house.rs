@@ -142,7 +142,7 @@ impl Drop for House {
 /// What the shell does for a case.
 fn script(case: &Case, prepared: bool) -> String {
     let mut script = WORDS.to_owned();
-    let mut steps = |script: &mut String, lines: &[String]| {
+    let steps = |script: &mut String, lines: &[String]| {
         for line in lines {
             let quoted = line.replace('\'', "'\\''");
             let _ = writeln!(script, "{{ {line}\n}} >> $LEFT/log 2>&1 < /dev/null || fault '{quoted}'");
