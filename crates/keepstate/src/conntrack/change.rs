@@ -166,7 +166,7 @@ fn changed(flow: &Flow, change: &Change) -> Option<Flow> {
         }
         _ => Protocol::Nothing,
     };
-    let (labels, mask) = labels(change);
+    let (labels, mask) = labels(flow.labels, change);
     let to = Flow {
         timeout: change.timeout.filter(|timeout| flow.timeout != Some(*timeout)),
         mark: mark.filter(|mark| *mark != flow.mark.unwrap_or(0)),
@@ -183,9 +183,10 @@ fn changed(flow: &Flow, change: &Change) -> Option<Flow> {
 }
 
 /// The labels to set, and which are meant at all; none where none are meant. (conntrack counts those that were so already.)
-fn labels(change: &Change) -> (Option<Labels>, Option<Labels>) {
+fn labels(now: Option<Labels>, change: &Change) -> (Option<Labels>, Option<Labels>) {
     let [add, remove] = [change.add, change.remove].map(u128::from_le_bytes);
-    if add | remove == 0 {
+    // Where there never were any, none can be taken away.
+    if add | remove == 0 || (add == 0 && now.is_none()) {
         return (None, None);
     }
     (Some(add.to_le_bytes()), Some((add | remove).to_le_bytes()))

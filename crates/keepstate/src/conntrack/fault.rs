@@ -36,6 +36,9 @@ impl Fault {
             (Some(libc::EINVAL), Doing::List | Doing::Create | Doing::Find | Doing::Delete | Doing::Update) => {
                 "invalid parameters".into()
             }
+            (Some(libc::ENOSPC), Doing::Update) => {
+                "No space left on device: the kernel keeps labels only while a rule uses them (nft: ct label)".into()
+            }
             (Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT), Doing::Open) => {
                 "this kernel has no ctnetlink: load the module with `modprobe nf_conntrack_netlink`".into()
             }

@@ -152,10 +152,11 @@ fn clock(shape: &mut String) {
     let moment = |text: &str| {
         text.contains('.') && text.chars().all(|letter| letter.is_ascii_digit() || letter == '.' || letter == ' ')
     };
-    if let Some((inside, rest)) =
+    if let Some((_, rest)) =
         shape.strip_prefix('[').and_then(|rest| rest.split_once(']')).filter(|(inside, _)| moment(inside))
     {
-        *shape = format!("[{}]{rest}", if inside.contains(' ') { "N.N " } else { "N.N" });
+        // Debian's puts the blanks of a short number of microseconds behind it instead of zeros before it.
+        *shape = format!("[N.N]{rest}");
     }
     for (before, after) in [("[start=", "]"), ("[stop=", "]"), ("<start>", "</start>"), ("<stop>", "</stop>")] {
         if let Some(start) = shape.find(before).map(|at| at + before.len())
