@@ -3,6 +3,7 @@
 //! What is read from files comes through a [`Root`], so that another machine's files (an image, a support bundle) are read as this
 //! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
 
+pub mod boot;
 pub mod ctnetlink;
 pub mod netlink;
 mod root;
