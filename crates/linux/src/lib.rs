@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod counters;
+pub mod boot;
 pub mod ctnetlink;
 pub mod dependents;
 pub mod devices;
