@@ -4,8 +4,8 @@
 //! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
 
 pub mod addresses;
-pub mod counters;
 pub mod boot;
+pub mod counters;
 pub mod ctnetlink;
 pub mod dependents;
 pub mod devices;

@@ -304,3 +304,63 @@ fn expectation(command: Command, told: &Told) -> Expectation {
         ..Expectation::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use crate::conntrack::grammar::{COMMANDS, OPTIONS, of_protocol};
+    use proptest::prelude::*;
+
+    /// Words as people type them, and nonsense.
+    fn word() -> impl Strategy<Value = String> {
+        let protocols = [1_u8, 6, 17, 33, 47, 58, 132, 136];
+        let options: Vec<String> = COMMANDS
+            .iter()
+            .chain(OPTIONS)
+            .chain(protocols.into_iter().flat_map(of_protocol))
+            .flat_map(|spec| {
+                let short = spec.short.map(|letter| format!("-{letter}"));
+                short.into_iter().chain(spec.long.iter().map(|name| format!("--{name}")))
+            })
+            .collect();
+        let values = [
+            "10.0.0.1",
+            "10.0.0.0/8",
+            "::1",
+            "::/0",
+            "tcp",
+            "sctp",
+            "gre",
+            "icmpv6",
+            "expect",
+            "dying",
+            "5",
+            "0x5/0xff",
+            "ESTABLISHED",
+            "ASSURED",
+            "xml",
+            "save",
+            "json",
+            "ipv6",
+            "NEW",
+            "1.2.3.4:5",
+            "[::1]:7",
+            "-",
+            "--",
+            "",
+        ];
+        prop_oneof![
+            4 => prop::sample::select(options),
+            3 => prop::sample::select(values.map(str::to_owned).to_vec()),
+            1 => "\\PC{0,8}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_understood_or_refused(words in prop::collection::vec(word(), 0..10)) {
+            // A label option may read a file; nothing else is touched, and nothing panics.
+            let _ = parse(&words);
+        }
+    }
+}
