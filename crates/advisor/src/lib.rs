@@ -6,3 +6,4 @@
 pub mod doctor;
 pub mod quantity;
 pub mod size;
+pub mod tune;
