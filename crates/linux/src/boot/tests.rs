@@ -197,7 +197,11 @@ fn values_the_kernel_refuses() {
     machine.file("etc/modules", "nf_conntrack").file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = many\n");
     assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("many")));
     machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 0x10\n");
-    assert_eq!(machine.max().2, Effect::Always);
+    assert_eq!((machine.max().2, machine.boot().standing(MAX).unwrap().number()), (Effect::Always, Some(16)));
+    machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 17 # words after the first are not read\n");
+    assert_eq!((machine.max().2, machine.boot().standing(MAX).unwrap().number()), (Effect::Always, Some(17)));
+    machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max =\n");
+    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("empty")));
 }
 
 fn rule(command: &str) -> String {
@@ -217,6 +221,9 @@ fn a_rule_writes_when_the_module_comes() {
     assert!(matches!(machine.max().2, Effect::Never(_)), "a prefix beside it");
     machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=net.nf"));
     assert!(matches!(machine.max().2, Effect::Never(_)), "a prefix ends where a name ends");
+    machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=/proc/sys/net/netfilter"));
+    assert!(matches!(machine.max().2, Effect::Never(_)), "systemd-sysctl 252 takes no such prefix");
+    assert!(machine.boot().notes.iter().any(|note| note.contains("matches no key")));
     machine.file(path, &rule("/bin/sh -c 'sysctl -w net.netfilter.nf_conntrack_max=8'"));
     let (value, winner, _) = machine.max();
     assert_eq!((value.as_str(), winner.as_str()), ("8", "/etc/udev/rules.d/91-conntrack.rules:1"));
