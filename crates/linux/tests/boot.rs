@@ -1,4 +1,5 @@
 //! What we say of a file of sysctl.d, beside what `systemd-sysctl` and `sysctl -p` make of it in a network namespace of its own.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 use keepstate_linux::{Root, boot::Boot};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
