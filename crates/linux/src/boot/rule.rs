@@ -148,6 +148,13 @@ fn of_line(tree: &Tree<'_>, line: &str, place: &Place) -> Vec<Rule> {
     // Without the program at its place the rule is void; a bundle holds no programs at all, and says nothing about it.
     let programs = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(|path| tree.exists(path));
     let ruled = commands.into_iter().map(|(command, program, rerun)| {
+        if let Rerun::Directories { prefixes, .. } = &rerun
+            && prefixes.iter().any(|prefix| prefix.starts_with("proc/sys"))
+        {
+            tree.note(format!(
+                "{place}: a --prefix that begins with /proc/sys matches no key; write --prefix=/net/netfilter"
+            ));
+        }
         let void = programs && program.starts_with('/') && !tree.exists(&program);
         let writes = if void { Rerun::Nothing(format!("there is no {program}")) } else { rerun };
         Rule { place: place.clone(), command, writes }

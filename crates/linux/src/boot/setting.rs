@@ -71,9 +71,9 @@ pub(super) fn writes(settings: &[Setting], keys: &[String], collects: bool) -> V
     writes
 }
 
-/// The key with slashes, however it is written.
+/// The key with slashes, however it is written. A path from `/proc` is no key: neither sysctl takes it for one.
 pub(super) fn slashed(key: &str) -> String {
-    let path = sysctl::path(key.strip_prefix("/proc/sys/").unwrap_or(key));
+    let path = sysctl::path(key);
     let below = path.strip_prefix("/proc/sys").unwrap_or(&path);
     below.to_string_lossy().into_owned()
 }
@@ -109,7 +109,7 @@ mod tests {
         let seen = read.iter().map(|one| (one.key.as_str(), one.value.as_deref(), one.place.line)).collect::<Vec<_>>();
         assert_eq!(seen, [("net/a/b.c", Some("1 2"), 4), ("net/a/d.e", Some("3"), 5), ("net/x", None, 7)]);
         assert_eq!(canonical("net.nf_conntrack_max").as_deref(), Some(MAX));
-        assert_eq!(canonical("/proc/sys/net/netfilter/nf_conntrack_max").as_deref(), Some(MAX));
+        assert_eq!(canonical("/proc/sys/net/netfilter/nf_conntrack_max"), None);
         assert_eq!(canonical("net.ipv4.ip_forward"), None);
     }
 

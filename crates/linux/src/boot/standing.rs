@@ -20,6 +20,13 @@ pub struct Standing {
     pub effect: Effect,
 }
 
+impl Standing {
+    /// The value as the kernel reads it: the first word, decimal, hexadecimal after `0x`, octal after `0`.
+    pub fn number(&self) -> Option<u64> {
+        number(self.value.split_whitespace().next()?)
+    }
+}
+
 /// A value somebody says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -121,12 +128,15 @@ fn decided<'a>(
     Some((boot?, effect))
 }
 
-/// Why the kernel would not take the value.
+/// Why the kernel would not take the value. It reads the first word alone.
 fn refused(key: &str, value: &str) -> Option<String> {
     if key.ends_with(".nf_conntrack_count") {
         return Some("the key can only be read".to_owned());
     }
-    let digits = value.strip_prefix('-').unwrap_or(value);
+    let Some(word) = value.split_whitespace().next() else {
+        return Some("the value is empty, which changes nothing".to_owned());
+    };
+    let digits = word.strip_prefix('-').unwrap_or(word);
     number(digits).is_none().then(|| format!("the kernel refuses {value:?}: it is no number"))
 }
 
@@ -165,12 +175,11 @@ fn note_old_kernel(tree: &Tree<'_>) {
 }
 
 /// The conntrack knobs of a recent Linux, for a tree without `/proc/sys`.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 41] = [
     "nf_conntrack_acct",
     "nf_conntrack_buckets",
     "nf_conntrack_checksum",
     "nf_conntrack_count",
-    "nf_conntrack_dccp_loose",
     "nf_conntrack_events",
     "nf_conntrack_expect_max",
     "nf_conntrack_frag6_high_thresh",
@@ -183,7 +192,14 @@ const KEYS: [&str; 36] = [
     "nf_conntrack_icmpv6_timeout",
     "nf_conntrack_log_invalid",
     "nf_conntrack_max",
+    "nf_conntrack_sctp_timeout_closed",
+    "nf_conntrack_sctp_timeout_cookie_echoed",
+    "nf_conntrack_sctp_timeout_cookie_wait",
     "nf_conntrack_sctp_timeout_established",
+    "nf_conntrack_sctp_timeout_heartbeat_sent",
+    "nf_conntrack_sctp_timeout_shutdown_ack_sent",
+    "nf_conntrack_sctp_timeout_shutdown_recd",
+    "nf_conntrack_sctp_timeout_shutdown_sent",
     "nf_conntrack_tcp_be_liberal",
     "nf_conntrack_tcp_ignore_invalid_rst",
     "nf_conntrack_tcp_loose",
@@ -201,5 +217,4 @@ const KEYS: [&str; 36] = [
     "nf_conntrack_timestamp",
     "nf_conntrack_udp_timeout",
     "nf_conntrack_udp_timeout_stream",
-    "nf_conntrack_helper",
 ];

@@ -10,6 +10,8 @@ struct Settings {
     min: Option<String>,
     established: Option<String>,
     close_wait: Option<String>,
+    /// k3s can be told to run none.
+    disabled: bool,
     /// Where one of them stands, the last seen.
     place: Option<Place>,
 }
@@ -20,34 +22,42 @@ pub(super) fn find(tree: &Tree<'_>) -> Vec<Writer> {
         let named = tree.names(directory).into_iter().filter(|name| name.starts_with("kube-proxy"));
         files.extend(named.map(|name| format!("{directory}/{name}")).filter(|file| !tree.is_directory(file)));
     }
+    let mut texts = files.into_iter().filter_map(|file| tree.read(&file).map(|text| (file, text))).collect::<Vec<_>>();
     let running = process(tree);
-    let mut settings = Settings::default();
     let mut place = None;
     if let Some((process, arguments)) = &running {
-        place = Some(Place::new(process, 0));
+        place = Some(Place::new(format!("{process}/cmdline"), 0));
         let config = arguments.iter().find_map(|argument| argument.strip_prefix("--config="));
-        files.extend(config.map(str::to_owned));
+        // In a container the path is the container's, and its files are seen through the process.
+        let config = config.map(|config| format!("{process}/root{config}"));
+        texts.extend(config.and_then(|config| tree.fleeting(&config).map(|text| (config, text))));
     }
-    for file in files {
-        let Some(text) = tree.read(&file) else { continue };
-        place.get_or_insert_with(|| Place::new(&file, 0));
-        for (number, line) in lines(&text) {
-            settings.take(line, &Place::new(&file, number));
+    let mut settings = Settings::default();
+    for (file, text) in &texts {
+        place.get_or_insert_with(|| Place::new(file, 0));
+        for (number, line) in lines(text) {
+            settings.take(line, &Place::new(file, number));
         }
     }
     // A configuration file, where there is one, replaces the arguments.
-    if let Some((process, arguments)) = &running
-        && settings.place.is_none()
-    {
-        arguments.iter().for_each(|argument| settings.take(argument, &Place::new(process, 0)));
+    if let (Some((process, arguments)), None) = (&running, &settings.place) {
+        let place = Place::new(format!("{process}/cmdline"), 0);
+        arguments.iter().for_each(|argument| settings.take(argument, &place));
     }
-    place.map(|place| writers(tree, settings, place)).unwrap_or_default()
+    match place {
+        Some(place) if !settings.disabled => writers(tree, settings, place),
+        _ => Vec::new(),
+    }
 }
 
 impl Settings {
     /// A line of YAML (`maxPerCore: 0`) or an argument (`--conntrack-max-per-core=0`).
     fn take(&mut self, line: &str, place: &Place) {
         let line = line.trim_start_matches(['-', ' ', '"', '\'', ',', '[']);
+        let line = line.strip_prefix("kube-proxy-arg=").unwrap_or(line);
+        if line == "disable-kube-proxy" {
+            self.disabled = true;
+        }
         let Some((key, value)) = line.split_once(['=', ':']) else { return };
         let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'', ',', ']']);
         let field = match key.trim() {
@@ -55,6 +65,10 @@ impl Settings {
             "min" | "conntrack-min" => &mut self.min,
             "tcpEstablishedTimeout" | "conntrack-tcp-timeout-established" => &mut self.established,
             "tcpCloseWaitTimeout" | "conntrack-tcp-timeout-close-wait" => &mut self.close_wait,
+            "disable-kube-proxy" => {
+                self.disabled = value == "true";
+                return;
+            }
             _ => return,
         };
         if !value.is_empty() && value != "null" {
@@ -64,7 +78,7 @@ impl Settings {
     }
 }
 
-/// The running kube-proxy, by its directory in `/proc`, and its arguments.
+/// The process that runs kube-proxy, by its directory in `/proc`, and its arguments. k3s has it within its own.
 fn process(tree: &Tree<'_>) -> Option<(String, Vec<String>)> {
     let ids = tree.names("/proc").into_iter().filter(|name| name.bytes().all(|letter| letter.is_ascii_digit()));
     ids.map(|id| format!("/proc/{id}")).find_map(|process| {
@@ -72,7 +86,8 @@ fn process(tree: &Tree<'_>) -> Option<(String, Vec<String>)> {
         let arguments = line.split('\0').map(str::to_owned).collect::<Vec<_>>();
         let program = arguments.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         let name = tree.fleeting(&format!("{process}/comm")).unwrap_or_default();
-        (program == "kube-proxy" || name.trim() == "kube-proxy").then(|| (format!("{process}/cmdline"), arguments))
+        let ours = program == "kube-proxy" || matches!(name.trim(), "kube-proxy" | "k3s-server" | "k3s-agent");
+        ours.then_some((process, arguments))
     })
 }
 
@@ -142,7 +157,7 @@ fn seconds(span: &str) -> Option<u64> {
 }
 
 const FILES: [&str; 3] =
-    ["/var/lib/kube-proxy/config.conf", "/var/lib/kube-proxy/config.yaml", "/var/lib/kube-proxy/kubeconfig.conf"];
+    ["/var/lib/kube-proxy/config.conf", "/var/lib/kube-proxy/kubeconfig", "/etc/rancher/k3s/config.yaml"];
 /// kube-proxy's defaults.
 const PER_CORE: u64 = 32_768;
 const MIN: u64 = 131_072;

@@ -41,7 +41,8 @@ fn assignment(line: &str) -> Option<(Option<String>, Option<String>)> {
     let (name, after) = after.split_at_checked(name)?;
     let prefix = before.rsplit(|letter: char| !letter.is_ascii_alphanumeric() && !"._/-".contains(letter)).next();
     // A leading sign is sysctl.d's (failure is no error), which is no part of the key.
-    let key = canonical(&format!("{}{name}", prefix.unwrap_or_default().trim_start_matches('-')));
+    let prefix = prefix.unwrap_or_default().trim_start_matches('-');
+    let key = canonical(&format!("{}{name}", prefix.strip_prefix("/proc/sys").unwrap_or(prefix)));
     let echoed =
         before.rsplit_once('>').and_then(|(command, _)| command.trim_end_matches(['>', ' ']).rsplit(' ').next());
     let assigned = after.trim_start_matches(['"', '\'', ' ']).strip_prefix(['=', ':']).map(str::trim_start);

@@ -1,4 +1,6 @@
 //! Whole machines, small: trees of files, and what stands after their next boot.
+mod writers;
+
 use super::*;
 use proptest::prelude::*;
 use std::os::unix::fs::symlink;
@@ -75,6 +77,43 @@ fn debian_reads_sysctl_conf_through_its_link_and_modules_too() {
     assert_eq!(machine.max(), stands("5", "/etc/sysctl.d/99-sysctl.conf:3"));
     assert_eq!(machine.boot().module, Module::AtBoot(Place::new("/etc/modules-load.d/modules.conf", 2)));
     assert_eq!((machine.boot().reader, machine.boot().notes), (Reader::Systemd, vec![]));
+}
+
+#[test]
+fn ubuntu_has_both_readers_and_systemd_is_the_one() {
+    let machine = Machine::debian_12();
+    machine
+        .file("etc/init.d/procps", "")
+        .file("etc/sysctl.d/10-network-security.conf", "net.ipv4.conf.all.rp_filter=2\n");
+    machine
+        .file("etc/ufw/sysctl.conf", "net/netfilter/nf_conntrack_tcp_loose=0\n")
+        .file("etc/modules", "nf_conntrack\n");
+    machine.file("etc/sysctl.d/99-zz.conf", &max(3)).file("etc/sysctl.conf", &max(2));
+    assert_eq!(machine.max(), stands("3", "/etc/sysctl.d/99-zz.conf:1"), "sysctl.conf is not the last here");
+    let writers = machine.boot().writers;
+    assert_eq!(writers.iter().map(|writer| writer.name.as_str()).collect::<Vec<_>>(), ["ufw"]);
+}
+
+#[test]
+fn red_hat_has_the_link_and_compressed_modules() {
+    let machine = Machine::bare();
+    machine
+        .file("usr/lib/systemd/systemd", "")
+        .link("lib", "usr/lib")
+        .link("etc/sysctl.d/99-sysctl.conf", "../sysctl.conf");
+    machine.file("usr/lib/sysctl.d/50-redhat.conf", "net.ipv4.conf.*.rp_filter = 1\n").file("etc/sysctl.conf", &max(6));
+    let version = "5.14.0-570.el9.x86_64";
+    machine
+        .kernel(version, "kernel/net/core/failover.ko.xz\n")
+        .file("proc/sys/kernel/osrelease", &format!("{version}\n"));
+    machine.file("etc/modules", "nf_conntrack\n");
+    assert_eq!(machine.boot().module, Module::OnFirstUse, "nobody reads /etc/modules here");
+    let needs = "kernel/net/netfilter/xt_conntrack.ko.xz: kernel/net/netfilter/nf_conntrack.ko.xz\n";
+    machine.file(&format!("usr/lib/modules/{version}/modules.dep"), needs);
+    machine.file("etc/modules-load.d/firewall.conf", "; early\nxt_conntrack\n");
+    assert_eq!(machine.max(), stands("6", "/etc/sysctl.d/99-sysctl.conf:1"));
+    machine.kernel(version, "kernel/net/netfilter/nf_conntrack.ko.xz\n");
+    assert_eq!(machine.boot().module, Module::BuiltIn);
 }
 
 #[test]
@@ -197,7 +236,11 @@ fn values_the_kernel_refuses() {
     machine.file("etc/modules", "nf_conntrack").file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = many\n");
     assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("many")));
     machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 0x10\n");
-    assert_eq!(machine.max().2, Effect::Always);
+    assert_eq!((machine.max().2, machine.boot().standing(MAX).unwrap().number()), (Effect::Always, Some(16)));
+    machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 17 # words after the first are not read\n");
+    assert_eq!((machine.max().2, machine.boot().standing(MAX).unwrap().number()), (Effect::Always, Some(17)));
+    machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max =\n");
+    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("empty")));
 }
 
 fn rule(command: &str) -> String {
@@ -217,6 +260,9 @@ fn a_rule_writes_when_the_module_comes() {
     assert!(matches!(machine.max().2, Effect::Never(_)), "a prefix beside it");
     machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=net.nf"));
     assert!(matches!(machine.max().2, Effect::Never(_)), "a prefix ends where a name ends");
+    machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=/proc/sys/net/netfilter"));
+    assert!(matches!(machine.max().2, Effect::Never(_)), "systemd-sysctl 252 takes no such prefix");
+    assert!(machine.boot().notes.iter().any(|note| note.contains("matches no key")));
     machine.file(path, &rule("/bin/sh -c 'sysctl -w net.netfilter.nf_conntrack_max=8'"));
     let (value, winner, _) = machine.max();
     assert_eq!((value.as_str(), winner.as_str()), ("8", "/etc/udev/rules.d/91-conntrack.rules:1"));
@@ -260,56 +306,6 @@ fn a_container_without_systemd_reads_nothing() {
 }
 
 #[test]
-fn kube_proxy_counts_processors() {
-    let machine = Machine::debian_12();
-    machine.file("proc/cpuinfo", "processor : 0\n\nprocessor : 1\n").file("proc/77/comm", "kube-proxy\n");
-    machine.file("proc/77/cmdline", "/usr/local/bin/kube-proxy\0--conntrack-max-per-core=100000\0");
-    let found = |machine: &Machine| {
-        let writers = machine.boot().writers.into_iter().filter(|writer| writer.key.as_deref() == Some(MAX));
-        writers.map(|writer| (writer.name, writer.place.to_string(), writer.value)).collect::<Vec<_>>()
-    };
-    let expected = |place: &str, value: &str| vec![("kube-proxy".to_owned(), place.to_owned(), Some(value.to_owned()))];
-    assert_eq!(found(&machine), expected("/proc/77/cmdline", "200000"));
-    machine.file("var/lib/kube-proxy/config.conf", "conntrack:\n  maxPerCore: null\n  min: 400000\n");
-    assert_eq!(found(&machine), expected("/var/lib/kube-proxy/config.conf:3", "400000"));
-    machine.file("var/lib/kube-proxy/config.conf", "conntrack:\n  maxPerCore: 0\n");
-    assert!(found(&machine).is_empty(), "it is told to leave the limit alone");
-    let timeouts = machine.boot().writers.into_iter().filter_map(|writer| writer.value).collect::<Vec<_>>();
-    assert_eq!(timeouts, ["86400", "3600"]);
-}
-
-#[test]
-fn tuned_includes_profiles() {
-    let machine = Machine::bare();
-    machine.file("usr/lib/systemd/systemd", "").file("etc/tuned/active_profile", "ours\n");
-    machine.file("etc/tuned/ours/tuned.conf", "[main]\ninclude=theirs\n[sysctl]\nnet.netfilter.nf_conntrack_max=2\n");
-    let theirs =
-        "[main]\ninclude=ours\n[sysctl]\nnet.nf_conntrack_max=1\nnet.netfilter.nf_conntrack_acct=1\n[vm]\nx=1\n";
-    machine.file("usr/lib/tuned/theirs/tuned.conf", theirs);
-    let writers = machine.boot().writers;
-    let seen = writers.iter().map(|writer| (writer.place.to_string(), writer.value.as_deref())).collect::<Vec<_>>();
-    let (theirs, ours) = ("/usr/lib/tuned/theirs/tuned.conf:5".to_owned(), "/etc/tuned/ours/tuned.conf:4".to_owned());
-    assert_eq!(seen, [(theirs, Some("1")), (ours, Some("2"))]);
-    assert!(writers.iter().all(|writer| writer.what.contains("which win")));
-    machine.file("etc/tuned/tuned-main.conf", "reapply_sysctl = 0\n");
-    assert!(machine.boot().writers.iter().all(|writer| writer.what.contains("wins over")));
-}
-
-#[test]
-fn cloud_init_and_scripts() {
-    let machine = Machine::debian_12();
-    let cloud = "#cloud-config\nruncmd:\n  - true\nbootcmd:\n  - [ sysctl, -w, net.netfilter.nf_conntrack_max=3 ]\n";
-    machine.file("etc/cloud/cloud.cfg.d/90.cfg", cloud).file("etc/rc.local", "#!/bin/sh\nmodprobe nf_conntrack\n");
-    machine.file("etc/cron.d/ours", "* * * * * root echo 4 > /proc/sys/net/netfilter/nf_conntrack_max\n");
-    machine.file("etc/crontab", "# nf_conntrack_max\n").file("etc/cron.d/deep/x", "");
-    let boot = machine.boot();
-    let seen = boot.writers.iter().map(|writer| (writer.name.as_str(), writer.place.line, writer.value.as_deref()));
-    assert_eq!(seen.collect::<Vec<_>>(), [("cloud-init", 5, Some("3")), ("cron", 1, Some("4"))]);
-    assert!(boot.writers.iter().any(|writer| writer.what.starts_with("bootcmd: runs at every boot")));
-    assert_eq!(boot.notes, Vec::<String>::new());
-}
-
-#[test]
 fn a_plan_is_simulated_before_it_is_written() {
     let machine = Machine::debian_12();
     machine.file("etc/sysctl.conf", &max(1));
@@ -329,6 +325,26 @@ fn a_plan_is_simulated_before_it_is_written() {
     let boot = Boot::with(&machine.root(), &through).unwrap();
     assert_eq!(boot.standing(MAX).map(|one| one.value.as_str()), Some("8"), "the link leads to the new file");
     assert_eq!(machine.boot().standing(MAX).map(|one| one.value.as_str()), Some("1"), "nothing was written");
+}
+
+#[test]
+fn one_file_that_cannot_be_read_is_a_note() {
+    let machine = Machine::debian_12();
+    // A directory cannot be read as a file, not even by root.
+    machine
+        .file("etc/modules", "nf_conntrack")
+        .file("etc/sysctl.d/50.conf/deep", "")
+        .file("etc/sysctl.d/40.conf", &max(1));
+    assert_eq!(machine.max(), stands("1", "/etc/sysctl.d/40.conf:1"));
+    let notes = machine.boot().notes;
+    assert!(notes.iter().any(|note| note.starts_with("/etc/sysctl.d/50.conf cannot be read")), "{notes:?}");
+}
+
+#[test]
+fn this_machine_is_read() {
+    let boot = Boot::read(&Root::live()).unwrap();
+    assert!(boot.standings.keys().all(|key| key.starts_with("net.netfilter.nf_conntrack_")), "{boot:?}");
+    println!("{boot:#?}");
 }
 
 #[test]
