@@ -7,6 +7,7 @@ use crate::doctor::Doctor;
 use crate::man::Man;
 use crate::replay::Replay;
 use crate::size::SizeOf;
+use crate::tune::Tune;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -27,6 +28,7 @@ const AFTER: &str = "\
 Examples:
   sudo keepstate doctor            what is wrong with the table, and what to do
   keepstate size --connections 1M  how large the table should be, and why
+  sudo keepstate tune --max 1M     what that would change; tune apply does it
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
@@ -50,6 +52,7 @@ impl Cli {
             Command::Completions(completions) => ("completions", completions.check()),
             Command::Man(man) => ("man", man.check()),
             Command::Size(size) => ("size", size.check()),
+            Command::Tune(tune) => ("tune", tune.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -69,6 +72,7 @@ pub enum Command {
     Doctor(Doctor),
     Collect(Collect),
     Size(SizeOf),
+    Tune(Tune),
     Disable(Disable),
     Conntrack(Conntrack),
     Replay(Replay),

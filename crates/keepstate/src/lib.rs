@@ -22,6 +22,7 @@ pub mod ring;
 pub mod screen;
 pub mod size;
 pub mod sysctl;
+pub mod tune;
 pub mod verbosity;
 pub mod watch;
 

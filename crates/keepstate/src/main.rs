@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         Command::Size(size) => size.run(),
+        Command::Tune(tune) => tune.run(),
     };
     match done {
         Ok(code) => code,

@@ -71,6 +71,11 @@ impl Named {
 const TOLERANCE: f64 = 0.1;
 
 impl Described {
+    /// The longest silence that was told.
+    pub fn keepalive(&self) -> Option<u64> {
+        self.keepalive.filter(|seconds| *seconds > 0)
+    }
+
     /// Was any demand given?
     pub fn is_given(&self) -> bool {
         self.profile.is_some() || self.connections.is_some() || self.has_rates() || self.has_details()

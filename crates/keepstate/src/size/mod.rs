@@ -1,6 +1,6 @@
 //! `keepstate size`: how large the table should be, and why: for a demand that is described, or for what the live table carries.
-mod demand;
-mod observe;
+pub(crate) mod demand;
+pub(crate) mod observe;
 mod page;
 
 use crate::amount;
