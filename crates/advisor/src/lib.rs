@@ -4,4 +4,5 @@
 //! and asks no clock; `keepstate-linux` observes, the program shows and does.
 
 pub mod quantity;
+pub mod simulate;
 pub mod size;

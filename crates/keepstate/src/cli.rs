@@ -1,5 +1,6 @@
 //! The command line, as data: parser, help and completion come from here.
 use crate::replay::Replay;
+use crate::simulate::Simulate;
 use crate::size::SizeOf;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
@@ -22,6 +23,7 @@ Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
   keepstate size                   how large this machine's table should be, and why
+  keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how it fills, in virtual time
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -35,6 +37,7 @@ impl Cli {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
             Command::Size(size) => ("size", size.check()),
+            Command::Simulate(simulate) => ("simulate", simulate.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -54,4 +57,5 @@ pub enum Command {
     Replay(Replay),
     Watch(Watch),
     Size(SizeOf),
+    Simulate(Simulate),
 }

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
         Command::Size(size) => size.run(),
+        Command::Simulate(simulate) => simulate.run(),
     };
     match done {
         Ok(code) => code,
