@@ -6,6 +6,7 @@ use crate::disable::Disable;
 use crate::doctor::Doctor;
 use crate::man::Man;
 use crate::replay::Replay;
+use crate::simulate::Simulate;
 use crate::size::SizeOf;
 use crate::tune::Tune;
 use crate::watch::Watch;
@@ -32,6 +33,8 @@ Examples:
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  keepstate size                   how large this machine's table should be, and why
+  keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how it fills, in virtual time
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
@@ -53,6 +56,7 @@ impl Cli {
             Command::Man(man) => ("man", man.check()),
             Command::Size(size) => ("size", size.check()),
             Command::Tune(tune) => ("tune", tune.check()),
+            Command::Simulate(simulate) => ("simulate", simulate.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -79,4 +83,6 @@ pub enum Command {
     Watch(Watch),
     Completions(Completions),
     Man(Man),
+    Size(SizeOf),
+    Simulate(Simulate),
 }

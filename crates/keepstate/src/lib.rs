@@ -20,6 +20,7 @@ pub mod progress;
 pub mod replay;
 pub mod ring;
 pub mod screen;
+pub mod simulate;
 pub mod size;
 pub mod sysctl;
 pub mod tune;

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         Command::Size(size) => size.run(),
         Command::Tune(tune) => tune.run(),
+        Command::Simulate(simulate) => simulate.run(),
     };
     match done {
         Ok(code) => code,

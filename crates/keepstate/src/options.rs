@@ -121,6 +121,11 @@ impl Tuning {
         }
     }
 
+    /// Was a helper asked for?
+    pub fn has_helpers(&self) -> bool {
+        !self.helpers.is_empty()
+    }
+
     /// Sixteen octets that key hashes and ids.
     ///
     /// # Errors

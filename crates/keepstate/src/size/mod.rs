@@ -9,6 +9,7 @@ use crate::sysctl;
 use anyhow::{Context, Result};
 use clap::Args;
 use demand::Described;
+pub use demand::Named;
 use keepstate_advisor::size::{self, Machine, Need, Size, generations};
 use keepstate_linux::Root;
 use std::io::Write;
