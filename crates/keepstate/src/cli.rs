@@ -83,6 +83,5 @@ pub enum Command {
     Watch(Watch),
     Completions(Completions),
     Man(Man),
-    Size(SizeOf),
     Simulate(Simulate),
 }

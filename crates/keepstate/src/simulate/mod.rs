@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use keepstate_advisor::simulate::{Model, Record, Simulation, Tally, story};
 use keepstate_engine::{Instant, Knob, Knobs};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use traffic::Traffic;
 
@@ -127,7 +127,7 @@ impl Simulate {
         })
     }
 
-    fn follow(&self, path: &PathBuf) -> Result<()> {
+    fn follow(&self, path: &Path) -> Result<()> {
         let mut follower = Follower::new(self.tuning.knobs(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
         let mut capture = Capture::open(path)?;
