@@ -18,5 +18,6 @@ pub mod sample;
 pub mod slab;
 pub mod sockets;
 pub mod sysctl;
+pub mod wishes;
 
 pub use root::{Root, Unreadable};
