@@ -22,5 +22,6 @@ pub mod slab;
 pub mod snmp;
 pub mod sockets;
 pub mod sysctl;
+pub mod wishes;
 
 pub use root::{Root, Unreadable};

@@ -22,11 +22,14 @@ pub fn cost(limit: u64) -> String {
     format!("{} entries cost up to {} of memory", Count(limit), Bytes(octets))
 }
 
-/// Where machine-wide knobs are set: here, unless something shows that this is not the initial namespace.
+/// Where machine-wide knobs are set: here, if they can be written here or nothing shows that they cannot; else on the host.
 pub fn owner(seen: &Observations) -> Place {
-    let sees = seen.namespaces.iter().any(|space| space.is_initial == Some(true));
-    let unknown = seen.namespaces.iter().all(|space| space.is_initial.is_none());
-    if (sees || unknown) && seen.machine.container.is_none() { Place::Here } else { Place::Host }
+    let max = |space: &Namespace| space.knobs.get("nf_conntrack_max").and_then(|knob| knob.is_writable);
+    if seen.namespaces.iter().any(|space| space.is_initial == Some(true) && max(space) != Some(false)) {
+        return Place::Here;
+    }
+    let is_elsewhere = seen.namespaces.iter().any(|space| space.is_initial == Some(false));
+    if is_elsewhere || seen.machine.container.is_some() { Place::Host } else { Place::Here }
 }
 
 /// Where something about one namespace is done.

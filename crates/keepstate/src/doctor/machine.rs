@@ -1,8 +1,8 @@
 //! What is seen of the machine as a whole: kernel, memory, log, modules, devices.
 use super::observe::unseen;
-use keepstate_advisor::doctor::{Device, Full, Log, Memory, Module, Observations, Seen, Slab};
+use keepstate_advisor::doctor::{Device, Full, Log, Memory, Module, Observations, Seen, Slab, Wish, Writer};
 use keepstate_linux::kernel_log::{self, KernelLog};
-use keepstate_linux::{Root, devices, memory, program, slab};
+use keepstate_linux::{Root, devices, memory, program, slab, wishes};
 use std::path::Path;
 
 /// Adds what is seen of the machine.
@@ -19,6 +19,7 @@ pub fn look(root: &Root, log: Option<&Path>, seen: &mut Observations) {
     });
     seen.machine.container = container(root);
     seen.machine.module = module(root);
+    configuration(root, seen);
     match slab::read(root) {
         Ok(slabs) => {
             let objects = slabs.connections().map(|slab| slab.objects).sum();
@@ -64,7 +65,20 @@ fn module(root: &Root) -> Option<Seen<Module>> {
     if list.is_err() && !root.is_live() && !root.exists(directory) {
         return None;
     }
-    Some(Seen::at(directory, Module { is_builtin, is_loaded, ..Module::default() }))
+    let (loaded_early_by, reapplied_by) = (wishes::early_loader(root), wishes::reapplier(root));
+    Some(Seen::at("modules-load.d, udev/rules.d", Module { is_builtin, is_loaded, loaded_early_by, reapplied_by }))
+}
+
+/// What configuration asks for, and who sets knobs on its own.
+fn configuration(root: &Root, seen: &mut Observations) {
+    let wish = |wish: wishes::Wish| Wish { knob: wish.knob, value: wish.value, source: wish.source };
+    let writer = |writer: wishes::Writer| Writer {
+        name: writer.name.to_owned(),
+        source: writer.source,
+        configured_in: writer.configured_in.to_owned(),
+    };
+    seen.wishes = wishes::all(root).into_iter().map(wish).collect();
+    seen.writers = wishes::writers(root).into_iter().map(writer).collect();
 }
 
 /// Files that hold a kernel's log, the most telling first: ours, sos's, the system's own.

@@ -153,7 +153,7 @@ fn namespaces(out: &mut impl Write, all: &[Namespace]) -> io::Result<()> {
         .load_style(comfy_table::presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width());
-    table.set_header(["namespace", "entries", "limit", "full", "dropped", "evicted", "invalid", "insert failed"]);
+    table.set_header(["namespace", "entries", "limit", "full", "dropped", "evicted", "invalid", "failed"]);
     for column in 1..8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);

@@ -1,0 +1,214 @@
+//! A namespace for one test, its traffic, and the doctor asked about it.
+use crate::common::{Ran, keepstate, skipped};
+use keepstate_linux::namespace;
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The lock of the machine-wide knobs.
+const LOCK: &str = "/tmp/keepstate-global-knobs.lock";
+
+/// Addresses that nobody answers for: below the namespace's dummy device.
+pub const NOBODY: [u8; 4] = [10, 9, 1, 1];
+
+/// A network namespace of its own, with loopback and a device that swallows everything. It goes with its test.
+pub struct Bed {
+    pub name: String,
+    _lock: Lock,
+}
+
+/// The lock, shared or alone, as long as it is held.
+pub struct Lock(#[allow(dead_code, reason = "it is held, not read")] File);
+
+impl Lock {
+    pub fn shared() -> Lock {
+        Lock::take(libc::LOCK_SH)
+    }
+
+    pub fn alone() -> Lock {
+        Lock::take(libc::LOCK_EX)
+    }
+
+    #[allow(unsafe_code, reason = "flock(2) of a file that others lock too")]
+    fn take(how: i32) -> Lock {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(LOCK).unwrap();
+        // SAFETY: the descriptor is open; the call changes no memory.
+        assert_eq!(unsafe { libc::flock(file.as_raw_fd(), how) }, 0);
+        Lock(file)
+    }
+}
+
+impl Bed {
+    /// A namespace; none, and loudly, where this machine makes none for us.
+    pub fn make(lock: Lock) -> Option<Bed> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ks-doc-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        if !run(&["ip", "netns", "add", &name]) {
+            skipped("the doctor's test bed: it needs root, ip(8) and network namespaces");
+            return None;
+        }
+        let bed = Bed { name, _lock: lock };
+        for words in [
+            "link set lo up",
+            "link add d0 type dummy",
+            "addr add 10.9.0.1/16 dev d0",
+            "link set d0 up",
+            // More than 28,000 connections from one address, and none that waits for its end.
+        ] {
+            let words: Vec<&str> = ["ip", "-n", &bed.name].into_iter().chain(words.split(' ')).collect();
+            assert!(run(&words), "{words:?}");
+        }
+        // A rule that asks for a state makes the namespace track.
+        bed.nft("table inet bed { chain out { type filter hook output priority 0; ct state established accept; } }");
+        Some(bed)
+    }
+
+    /// A namespace whose limits nobody changes meanwhile.
+    pub fn shared() -> Option<Bed> {
+        Bed::make(Lock::shared())
+    }
+
+    /// Does something inside.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        namespace::named(&self.name).unwrap().enter(work).unwrap()
+    }
+
+    /// Loads rules.
+    pub fn nft(&self, rules: &str) {
+        let file = crate::common::Scratch::new(&format!("{}.nft", self.name), rules.as_bytes());
+        assert!(run(&["ip", "netns", "exec", &self.name, "nft", "-f", file.path()]), "{rules}");
+    }
+
+    /// Sets a knob inside.
+    pub fn set(&self, knob: &str, value: u64) {
+        self.inside(|| fs::write(format!("/proc/sys/net/netfilter/{knob}"), value.to_string()).unwrap());
+    }
+
+    /// Entries inside.
+    pub fn count(&self) -> u64 {
+        self.inside(|| {
+            let text = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap();
+            text.trim().parse().unwrap()
+        })
+    }
+
+    /// Forgets every entry.
+    pub fn flush(&self) {
+        assert!(run(&["ip", "netns", "exec", &self.name, "conntrack", "-F"]));
+    }
+
+    /// What the doctor says of this namespace.
+    pub fn doctor(&self) -> Said {
+        Said::of(&["doctor", "--netns", &self.name, "--interval", "400ms", "--json"])
+    }
+
+    /// The same, while something goes on inside.
+    pub fn doctor_while(&self, work: impl Fn() + Send + Sync) -> Said {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                self.inside(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        work();
+                    }
+                });
+            });
+            let said = self.doctor();
+            over.store(true, Ordering::Relaxed);
+            said
+        })
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        run(&["ip", "netns", "del", &self.name]);
+    }
+}
+
+/// What the doctor said.
+pub struct Said {
+    pub code: Option<i32>,
+    pub document: Value,
+}
+
+impl Said {
+    pub fn of(arguments: &[&str]) -> Said {
+        let Ran { code, out, err } = keepstate(arguments, b"");
+        let document = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{err}"));
+        Said { code, document }
+    }
+
+    /// The names of the findings, of one namespace or the machine.
+    pub fn names(&self) -> Vec<&str> {
+        let findings = self.document["findings"].as_array().unwrap();
+        findings.iter().map(|finding| finding["name"].as_str().unwrap()).collect()
+    }
+
+    /// The finding of this name is the first, and the exit code is as bad as it is.
+    #[track_caller]
+    pub fn first(&self, name: &str) {
+        assert_eq!(self.names().first(), Some(&name), "{:#}", self.document);
+        let bad = match self.document["findings"][0]["severity"].as_str().unwrap() {
+            "critical" => 2,
+            _ => 1,
+        };
+        assert!(self.code.is_some_and(|code| code >= bad && code < 3), "{:?}", self.code);
+        for (at, finding) in self.document["findings"].as_array().unwrap().iter().enumerate() {
+            assert!(!finding["evidence"].as_array().unwrap().is_empty(), "{at}");
+            assert!(!finding["now"].as_array().unwrap().is_empty(), "{at}");
+            assert!(!finding["for_good"].as_array().unwrap().is_empty(), "{at}");
+        }
+    }
+
+    /// The name of the first finding about a namespace.
+    pub fn first_in(&self, namespace: &str) -> Option<&str> {
+        let findings = self.document["findings"].as_array().unwrap();
+        findings
+            .iter()
+            .find(|finding| finding["namespace"] == namespace)
+            .map(|finding| finding["name"].as_str().unwrap())
+    }
+}
+
+/// Runs a program; did it succeed?
+pub fn run(words: &[&str]) -> bool {
+    let output = Command::new(words[0]).args(&words[1..]).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Real TCP connections over loopback, both ends held.
+pub struct Connections {
+    pub clients: Vec<TcpStream>,
+    pub servers: Vec<TcpStream>,
+    pub listener: TcpListener,
+}
+
+impl Connections {
+    /// `number` connections to a port of loopback; made inside.
+    pub fn open(port: u16, number: usize) -> Connections {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let mut held = Connections { clients: Vec::new(), servers: Vec::new(), listener };
+        for _ in 0..number {
+            held.clients.push(TcpStream::connect(("127.0.0.1", port)).unwrap());
+            held.servers.push(held.listener.accept().unwrap().0);
+        }
+        held
+    }
+}
+
+/// Datagrams to an address, each from a socket of its own.
+pub fn datagrams(to: SocketAddr, number: usize) {
+    for _ in 0..number {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let _ = socket.send_to(b"keepstate", to);
+    }
+}
+
+/// Nobody, at a port.
+pub fn nobody(port: u16) -> SocketAddr {
+    SocketAddr::from((NOBODY, port))
+}

@@ -1,0 +1,137 @@
+//! `keepstate collect`, and what `doctor --from` makes of it on another machine.
+use crate::bed::{Bed, Connections, Said, datagrams, nobody};
+use crate::common::keepstate;
+use std::fs;
+use std::path::Path;
+
+/// Every file below a directory, as text.
+fn texts(directory: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            texts(&path, found);
+        } else {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn collect(arguments: &[&str]) {
+    let ran = keepstate(&[&["collect", "--interval", "50ms"], arguments].concat(), b"");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}
+
+#[test]
+fn both_forms_say_what_the_machine_said() {
+    let Some(bed) = Bed::shared() else { return };
+    bed.nft(
+        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; } }",
+    );
+    let held = bed.inside(|| {
+        datagrams(nobody(53), 40);
+        Connections::open(21, 3)
+    });
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    collect(&["-o", &path("directory")]);
+    collect(&["-o", &path("packed.tar.gz"), "--redact"]);
+    let live = Said::of(&["doctor", "--interval", "0", "--json"]);
+    assert_eq!(live.first_in(&bed.name), Some("helper-not-assigned"));
+    for name in ["directory", "packed.tar.gz"] {
+        let said = Said::of(&["doctor", "--json", "--from", &path(name)]);
+        assert_eq!(said.first_in(&bed.name), Some("helper-not-assigned"), "{name}");
+        let spaces = said.document["namespaces"].as_array().unwrap();
+        let ours = spaces.iter().find(|space| space["name"] == *bed.name).unwrap();
+        assert_eq!((ours["sampled"].as_u64(), ours["initial"].as_bool()), (Some(43), Some(false)), "{name}");
+        assert!(ours["growth"]["over_ms"].as_u64().unwrap() >= 50, "{name}");
+    }
+    // Nothing is left beside them.
+    let mut names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["directory", "packed.tar.gz"]);
+    drop(held);
+}
+
+#[test]
+fn pseudonyms_are_the_same_everywhere_and_tell_nothing() {
+    let Some(bed) = Bed::shared() else { return };
+    bed.nft(
+        "table ip nat { chain out { type nat hook output priority -100; udp dport 5399 dnat to 10.9.1.77:5399; } }",
+    );
+    bed.inside(|| datagrams(nobody(53), 25));
+    let place = tempfile::tempdir().unwrap();
+    let plain = place.path().join("plain");
+    let redacted = place.path().join("redacted");
+    collect(&["-o", plain.to_str().unwrap()]);
+    collect(&["-o", redacted.to_str().unwrap(), "--redact"]);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    texts(&plain, &mut before);
+    texts(&redacted, &mut after);
+    for secret in ["10.9.0.1", "10.9.1.1", "10.9.1.77"] {
+        let tells = |(_, text): &&(String, String)| {
+            text.split(|letter: char| !letter.is_ascii_digit() && letter != '.').any(|word| word == secret)
+        };
+        assert!(before.iter().any(|file| tells(&file)), "{secret} is to be seen in the plain bundle");
+        assert_eq!(after.iter().find(tells), None, "{secret}");
+    }
+    let manifest: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(redacted.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!((manifest["schema"].as_str(), manifest["redacted"].as_bool()), (Some("keepstate.bundle/1"), Some(true)));
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_and_said() {
+    let Some(bed) = Bed::shared() else { return };
+    bed.inside(|| datagrams(nobody(53), 1000));
+    let place = tempfile::tempdir().unwrap();
+    let small = place.path().join("small");
+    collect(&["-o", small.to_str().unwrap(), "--max-size", "64K"]);
+    let mut files = Vec::new();
+    texts(&small, &mut files);
+    let octets: usize =
+        files.iter().filter(|(path, _)| !path.ends_with("manifest.json")).map(|(_, text)| text.len()).sum();
+    assert!(octets <= 64 << 10, "{octets}");
+    let manifest = fs::read_to_string(small.join("manifest.json")).unwrap();
+    assert!(manifest.contains("--max-size"), "{manifest}");
+}
+
+#[test]
+fn never_over_something_and_never_half() {
+    let place = tempfile::tempdir().unwrap();
+    let taken = place.path().join("taken.tar.gz");
+    fs::write(&taken, "precious").unwrap();
+    let ran = keepstate(&["collect", "-o", taken.to_str().unwrap()], b"");
+    assert_eq!((ran.code, fs::read_to_string(&taken).unwrap().as_str()), (Some(1), "precious"));
+    assert!(ran.err.contains("is there already"), "{}", ran.err);
+    let nowhere = place.path().join("no/such/place");
+    let ran = keepstate(&["collect", "-o", nowhere.to_str().unwrap()], b"");
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing was left behind");
+}
+
+#[test]
+fn what_is_no_bundle() {
+    let place = tempfile::tempdir().unwrap();
+    let unknown = |path: &Path, what: &str| {
+        let ran = keepstate(&["doctor", "--from", path.to_str().unwrap()], b"");
+        assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{}", ran.err);
+        assert!(ran.err.contains(what), "{}", ran.err);
+    };
+    unknown(&place.path().join("nothing"), "cannot be read");
+    unknown(place.path(), "holds no machine's files");
+    let text = place.path().join("text");
+    fs::write(&text, "no archive").unwrap();
+    unknown(&text, "neither a directory nor a .tar.gz");
+    fs::write(&text, [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3]).unwrap();
+    unknown(&text, "cannot be unpacked");
+    let manifest = |directory: &str| {
+        let place = serde_json::json!({"directory": directory, "name": "x", "inode": 1, "is_ours": true});
+        serde_json::json!({"schema": "keepstate.bundle/1", "made_by": "", "made_at": "", "redacted": false, "interval_ms": 0,
+            "namespaces": [place], "files": [], "left_out": []})
+    };
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("manifest.json"), manifest("../../etc").to_string()).unwrap();
+    unknown(other.path(), "leads out of the bundle");
+    fs::write(other.path().join("manifest.json"), r#"{"schema": "keepstate.bundle/2"}"#).unwrap();
+    unknown(other.path(), "keepstate.bundle/2");
+}
