@@ -1,4 +1,5 @@
 //! `keepstate simulate` as a process: the case that began it all, every format, and the obvious mistakes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
