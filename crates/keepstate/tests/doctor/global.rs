@@ -4,6 +4,7 @@ use crate::forged::{Forger, SYN};
 use std::fs;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -26,11 +27,17 @@ impl Knobs {
     }
 }
 
-impl Drop for Knobs {
-    fn drop(&mut self) {
+impl Knobs {
+    fn put_back(&self) {
         for (path, value) in &self.0 {
             let _ = fs::write(path, value);
         }
+    }
+}
+
+impl Drop for Knobs {
+    fn drop(&mut self) {
+        self.put_back();
     }
 }
 
@@ -45,12 +52,11 @@ fn try_to_connect(port: u16) {
 
 #[test]
 fn with_the_machines_own_knobs() {
-    let lock = Lock::alone();
+    let lock = Arc::new(Lock::alone());
     let Some(knobs) = Knobs::hold() else {
         crate::common::skipped("failures of the whole machine: nf_conntrack_max and _buckets cannot be written here");
         return;
     };
-    let Some(bed) = Bed::make(lock) else { return };
     type Scene = fn(&Bed);
     let scenes: [(&str, Scene); 12] = [
         ("1, 10 and 25: full of ASSURED", full_of_assured),
@@ -68,12 +74,13 @@ fn with_the_machines_own_knobs() {
     ];
     for (name, scene) in scenes {
         let _ = writeln!(std::io::stderr(), "scene {name}");
+        // Each has a namespace of its own, whose counters remember nothing.
+        let Some(bed) = Bed::make(Arc::clone(&lock)) else { return };
         scene(&bed);
-        for (path, value) in &knobs.0 {
-            fs::write(path, value).unwrap();
-        }
-        bed.flush();
+        drop(bed);
+        knobs.put_back();
     }
+    let Some(bed) = Bed::make(Arc::clone(&lock)) else { return };
     assert_eq!(bed.doctor().names(), Vec::<&str>::new(), "put back, all is well");
 }
 
@@ -180,7 +187,7 @@ fn lowered(bed: &Bed) {
     limit(100);
     let said = bed.doctor();
     said.first("count-above-max");
-    assert_eq!(said.names(), ["count-above-max", "udp-dominates"]);
+    assert_eq!(said.names(), ["count-above-max"]);
 }
 
 fn crowded_by_udp(bed: &Bed) {
