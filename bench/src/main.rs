@@ -1,6 +1,8 @@
-//! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`.
+//! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`; of the tools beside Debian's: `cargo xtask bench cli`.
 //!
 //! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
+mod child;
+mod cli;
 mod linux;
 mod memory;
 mod ours;
@@ -15,11 +17,13 @@ use clap::Parser;
 enum Bench {
     Table(table::Table),
     Replay(replay::Replay),
+    Cli(cli::Cli),
 }
 
 fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::Table(table) => table.run(),
         Bench::Replay(replay) => replay.run(),
+        Bench::Cli(cli) => cli.run(),
     }
 }

@@ -5,3 +5,6 @@
 
 pub mod doctor;
 pub mod quantity;
+pub mod simulate;
+pub mod size;
+pub mod tune;

@@ -225,7 +225,7 @@ impl Knobs {
         knobs.put(Knob::Buckets, buckets);
         knobs.put(Knob::Max, max);
         knobs.put(Knob::ExpectMax, (buckets / 256).max(1) * 4);
-        if generation == Generation::V4_19 {
+        if matches!(generation, Generation::V3_10 | Generation::V4_19) {
             knobs.put(Knob::Events, 1);
             knobs.put(Knob::UdpTimeoutStream, 180);
         }
@@ -257,6 +257,8 @@ impl Knobs {
 /// A generation of kernels, by how it computes its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Generation {
+    /// Up to 3.19: as 4.19, but never more than 16,384 buckets.
+    V3_10,
     /// 4.0 to 5.14: four entries a bucket.
     V4_19,
     /// 5.15 to 6.17: one entry a bucket.
@@ -274,14 +276,14 @@ impl Generation {
         let share = memory / 16384 / 8;
         let buckets = match self {
             Generation::V4_19 if memory > 4 * GIB => 65536,
-            Generation::V4_19 if memory > GIB => 16384,
-            Generation::V4_19 => share.max(32),
+            Generation::V3_10 | Generation::V4_19 if memory > GIB => 16384,
+            Generation::V3_10 | Generation::V4_19 => share.max(32),
             Generation::V5_15 | Generation::V6_18 if memory > 4 * GIB => 262_144,
             Generation::V5_15 | Generation::V6_18 if memory > GIB => 65536,
             Generation::V5_15 | Generation::V6_18 => share.max(1024),
         };
         let buckets = u32::try_from(buckets.next_multiple_of(BUCKETS_A_PAGE)).unwrap_or(u32::MAX);
-        let entries_a_bucket = if self == Generation::V4_19 { 4 } else { 1 };
+        let entries_a_bucket = if matches!(self, Generation::V3_10 | Generation::V4_19) { 4 } else { 1 };
         (buckets, buckets.saturating_mul(entries_a_bucket))
     }
 }

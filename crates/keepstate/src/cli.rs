@@ -1,13 +1,19 @@
 //! The command line, as data: parser, help and completion come from here.
 use crate::collect::Collect;
+use crate::completions::Completions;
 use crate::conntrack::Conntrack;
+use crate::disable::Disable;
 use crate::doctor::Doctor;
+use crate::man::Man;
 use crate::replay::Replay;
+use crate::simulate::Simulate;
+use crate::size::SizeOf;
+use crate::tune::Tune;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Connection tracking done right: what Linux's conntrack would have made of your traffic, and why.
+/// Connection tracking done right: see, explain, size, tune and mend Linux's table, and replay what it would have made of your traffic.
 #[derive(Parser, Debug)]
 #[command(version, about, propagate_version = true, arg_required_else_help = true, after_help = AFTER)]
 pub struct Cli {
@@ -21,15 +27,19 @@ pub struct Cli {
 
 const AFTER: &str = "\
 Examples:
+  sudo keepstate doctor            what is wrong with the table, and what to do
+  keepstate size --connections 1M  how large the table should be, and why
+  sudo keepstate tune --max 1M     what that would change; tune apply does it
+  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
-  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
-  sudo keepstate doctor            what is wrong with the table, and what to do
-  sudo keepstate collect           a bundle of this machine, for doctor --from elsewhere
+  keepstate size                   how large this machine's table should be, and why
+  keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how it fills, in virtual time
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked; those of doctor and disable
+are told by their own --help";
 
 impl Cli {
     /// The command line of this process. A wrong one ends it here, with an error that says what to do, and exit code 2.
@@ -38,9 +48,15 @@ impl Cli {
         let (name, checked) = match &cli.command {
             Command::Replay(replay) => ("replay", replay.check()),
             Command::Watch(watch) => ("watch", watch.check()),
+            Command::Disable(disable) => ("disable", disable.check()),
             Command::Doctor(doctor) => ("doctor", doctor.check()),
             Command::Collect(collect) => ("collect", collect.check()),
             Command::Conntrack(_) => ("conntrack", Ok(())),
+            Command::Completions(completions) => ("completions", completions.check()),
+            Command::Man(man) => ("man", man.check()),
+            Command::Size(size) => ("size", size.check()),
+            Command::Tune(tune) => ("tune", tune.check()),
+            Command::Simulate(simulate) => ("simulate", simulate.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -57,9 +73,15 @@ impl Cli {
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help")]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, made once")]
 pub enum Command {
-    Replay(Replay),
-    Watch(Watch),
     Doctor(Doctor),
     Collect(Collect),
+    Size(SizeOf),
+    Tune(Tune),
+    Disable(Disable),
     Conntrack(Conntrack),
+    Replay(Replay),
+    Watch(Watch),
+    Completions(Completions),
+    Man(Man),
+    Simulate(Simulate),
 }

@@ -1,14 +1,18 @@
 //! The program's parts, as modules: what `main` puts together.
 
+pub mod amount;
 pub mod capture;
 pub mod cli;
 pub mod collect;
+pub mod completions;
 pub mod conntrack;
+pub mod disable;
 pub mod doctor;
 pub mod each;
 pub mod filter;
 pub mod follower;
 pub mod format;
+pub mod man;
 pub mod moment;
 pub mod notes;
 pub mod options;
@@ -16,7 +20,10 @@ pub mod progress;
 pub mod replay;
 pub mod ring;
 pub mod screen;
+pub mod simulate;
+pub mod size;
 pub mod sysctl;
+pub mod tune;
 pub mod verbosity;
 pub mod watch;
 

@@ -19,9 +19,15 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
+        Command::Disable(disable) => disable.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Collect(collect) => collect.run(),
         Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
+        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+        Command::Size(size) => size.run(),
+        Command::Tune(tune) => tune.run(),
+        Command::Simulate(simulate) => simulate.run(),
     };
     match done {
         Ok(code) => code,

@@ -34,7 +34,10 @@ pub struct Tuning {
 
 /// Kernel versions whose defaults are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Version {
+pub enum Version {
+    /// Up to 3.19: as 4.19, but never more than 16,384 buckets
+    #[value(name = "3.10")]
+    V3_10,
     /// 4.0 to 5.14: four connections a bucket
     #[value(name = "4.19")]
     V4_19,
@@ -53,18 +56,35 @@ struct Attachment {
     port: u16,
 }
 
+impl Version {
+    /// The engine's name for it.
+    pub fn generation(self) -> Generation {
+        match self {
+            Version::V3_10 => Generation::V3_10,
+            Version::V4_19 => Generation::V4_19,
+            Version::V5_15 => Generation::V5_15,
+            Version::V6_18 => Generation::V6_18,
+        }
+    }
+}
+
 impl Tuning {
+    /// Whose defaults were asked for.
+    pub fn generation(&self) -> Generation {
+        self.as_linux.generation()
+    }
+
+    /// The memory that defaults are computed from.
+    pub fn memory(&self) -> u64 {
+        self.memory.unwrap_or_else(machine_memory)
+    }
+
     /// The knobs asked for; notes for the user go to `note`.
     ///
     /// # Errors
     /// An unreadable file, an unknown knob, a value out of range: where and what.
     pub fn knobs(&self, mut note: impl FnMut(String)) -> Result<Knobs> {
-        let generation = match self.as_linux {
-            Version::V4_19 => Generation::V4_19,
-            Version::V5_15 => Generation::V5_15,
-            Version::V6_18 => Generation::V6_18,
-        };
-        let mut knobs = Knobs::as_linux(generation, self.memory.unwrap_or_else(machine_memory));
+        let mut knobs = Knobs::as_linux(self.as_linux.generation(), self.memory());
         for path in &self.files {
             let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
             let skipped = sysctl::read(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
@@ -99,6 +119,11 @@ impl Tuning {
         for Attachment { helper, port } in &self.helpers {
             engine.help(helper.protocol(), *port, *helper);
         }
+    }
+
+    /// Was a helper asked for?
+    pub fn has_helpers(&self) -> bool {
+        !self.helpers.is_empty()
     }
 
     /// Sixteen octets that key hashes and ids.

@@ -4,18 +4,22 @@
 //! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
 
 pub mod addresses;
+pub mod boot;
 pub mod counters;
 pub mod ctnetlink;
+pub mod dependents;
 pub mod devices;
 pub mod kernel_log;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
+pub mod processors;
 pub mod program;
 mod root;
 pub mod rules;
 pub mod sample;
 pub mod slab;
+pub mod snmp;
 pub mod sockets;
 pub mod sysctl;
 pub mod wishes;

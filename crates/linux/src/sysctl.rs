@@ -48,7 +48,11 @@ pub fn number(root: &Root, key: &str) -> Result<Option<u64>, Unreadable> {
 /// Why it cannot be written: absent, not permitted, read-only, or a value the kernel refuses (`InvalidInput`).
 pub fn write(root: &Root, key: &str, value: &str) -> Result<(), Unreadable> {
     let path = root.path(path(key));
-    let written = OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    let written = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(format!("{value}\n").as_bytes()));
     written.map_err(|source| Unreadable { path, doing: "written", source })
 }
 

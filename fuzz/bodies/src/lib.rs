@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, reason = "a body panics when something does not hold that must: that is how it speaks")]
 
+mod ctnetlink;
 mod engine;
 mod forge;
 mod ftp;
@@ -18,6 +19,7 @@ mod sysctl;
 mod tcp_options;
 mod wire;
 
+pub use ctnetlink::ctnetlink;
 pub use engine::{Told, engine, tell};
 pub use ftp::{converse, ftp};
 pub use pcap_reader::pcap_reader;
@@ -32,6 +34,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("ctnetlink", ctnetlink),
     ("engine", engine),
     ("ftp", ftp),
     ("reassembly", reassembly),

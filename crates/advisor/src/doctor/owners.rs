@@ -23,7 +23,7 @@ pub const RULES: &[Rule] = &[
 
 /// The namespace whose knobs the files of this machine are for.
 pub fn own(seen: &Observations) -> Option<&Namespace> {
-    seen.namespaces.iter().find(|space| space.is_ours).or_else(|| match seen.namespaces.as_slice() {
+    seen.namespaces.iter().find(|space| space.is_ours).or(match seen.namespaces.as_slice() {
         [only] => Some(only),
         _ => None,
     })

@@ -44,7 +44,7 @@ fn text(file: &str) -> Result<String, Fault> {
 fn read(text: &str) -> Result<Vec<(usize, Request)>, Fault> {
     let mut requests = Vec::new();
     for (at_line, line) in text.lines().enumerate() {
-        let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let mut words: Vec<String> = words_of(line);
         if words.first().is_some_and(|word| word == "conntrack") {
             words.remove(0);
         }
@@ -66,11 +66,30 @@ fn read(text: &str) -> Result<Vec<(usize, Request)>, Fault> {
     Ok(requests)
 }
 
+/// The words of a line; what stands in double quotes is one, without them.
+fn words_of(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    for letter in line.chars() {
+        match letter {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            letter if letter.is_whitespace() && !quoted => words.extend(word.take()),
+            letter => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
+
 /// A fault, and in which line it is.
 fn at(line: usize, fault: Fault) -> Fault {
     match fault {
-        Fault::Usage(text) => Fault::Usage(format!("line {line}: {text}")),
-        Fault::Failed(text) => Fault::Failed(format!("line {line}: {text}")),
+        Fault::Usage(text) => Fault::Usage(format!("{text}: in line {line}")),
+        Fault::Failed(text) => Fault::Failed(format!("{text}: in line {line}")),
         Fault::Closed => Fault::Closed,
     }
 }

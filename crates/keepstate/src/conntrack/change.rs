@@ -2,7 +2,9 @@
 use super::fault::{Doing, Fault, say};
 use super::request::{Change, Request};
 use super::{list, open, writer};
-use keepstate_linux::ctnetlink::{Flow, Labels, Protocol, Restriction, Table, TcpInfo, Tuple, status};
+use keepstate_linux::ctnetlink::{
+    Family, Flow, Labels, Protocol, Restriction, SctpInfo, Table, TcpInfo, Tuple, status,
+};
 use keepstate_linux::netlink::Failure;
 
 /// So many deletions go to the kernel at once.
@@ -10,16 +12,28 @@ const BATCH: usize = 128;
 
 /// Puts a connection into the table; says how many were put there.
 pub(super) fn create(table: &mut Table, request: &Request) -> Result<usize, Fault> {
+    check_icmp(Doing::Create, request)?;
     table.create(&whole(&request.flow)).map_err(|failure| Fault::kernel(Doing::Create, &failure))?;
     Ok(1)
 }
 
 /// Puts a connection into the table unless it is there already; says how many were put there.
 pub(super) fn add(table: &mut Table, request: &Request) -> Result<usize, Fault> {
+    check_icmp(Doing::Add, request)?;
     match table.create(&whole(&request.flow)) {
         Ok(()) => Ok(1),
         Err(failure) if failure.errno() == Some(libc::EEXIST) => Ok(0),
         Err(failure) => Err(Fault::kernel(Doing::Add, &failure)),
+    }
+}
+
+/// ICMP goes over IPv4 and ICMPv6 over IPv6; the kernel would make an entry that no packet fits.
+fn check_icmp(doing: Doing, request: &Request) -> Result<(), Fault> {
+    match (request.protocol, request.family) {
+        (Some(1), Some(Family::V6)) | (Some(58), Some(Family::V4)) => {
+            Err(Fault::kernel(doing, &Failure::Refused(libc::EINVAL)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -46,8 +60,8 @@ fn whole(flow: &Flow) -> Flow {
     flow
 }
 
-/// Shows the connection that was named.
-pub(super) fn find(request: &Request) -> Result<(), Fault> {
+/// Shows the connection that was named; says how many that were.
+pub(super) fn find(request: &Request) -> Result<usize, Fault> {
     let mut wanted = Flow { family: request.family, zone: request.flow.zone, ..Flow::default() };
     // By one direction: the original one, if it was told.
     if request.flow.original.source.is_some() {
@@ -58,19 +72,19 @@ pub(super) fn find(request: &Request) -> Result<(), Fault> {
     let found = open()?.find(&wanted).map_err(|failure| Fault::kernel(Doing::Find, &failure))?;
     let mut out = writer(request)?;
     let mut shown = 0;
-    for flow in found.iter().filter(|flow| request.pick.labels.is_none() || request.pick.fits(flow)) {
+    // The kernel looks at both directions of each; only the one that was named is meant.
+    for flow in found.iter().filter(|flow| request.pick.fits(flow)) {
         out.flow(flow)?;
         shown += 1;
     }
     out.finish()?;
-    say(format!("{shown} flow entries have been shown."));
-    Ok(())
+    Ok(shown)
 }
 
 /// Takes the connections that are meant out of the table and shows each; says how many.
 pub(super) fn delete(request: &Request) -> Result<usize, Fault> {
     let mut table = open()?;
-    let mut out = writer(request)?.bare();
+    let mut out = writer(request)?.bare().of_deleted();
     let mut batch = Vec::with_capacity(BATCH);
     let mut deleted = 0;
     list::each(request, |flow| {
@@ -146,9 +160,13 @@ fn changed(flow: &Flow, change: &Change) -> Option<Flow> {
         (Protocol::Tcp(info), Some(state)) if info.state != Some(state) => {
             Protocol::Tcp(TcpInfo { state: Some(state), ..TcpInfo::default() })
         }
+        // The kernel wants SCTP's tags together with its state.
+        (Protocol::Sctp(info), None) if change.sctp_state.is_some_and(|state| info.state != Some(state)) => {
+            Protocol::Sctp(SctpInfo { state: change.sctp_state, ..*info })
+        }
         _ => Protocol::Nothing,
     };
-    let (labels, mask) = labels(flow.labels.unwrap_or_default(), change);
+    let (labels, mask) = labels(flow.labels, change);
     let to = Flow {
         timeout: change.timeout.filter(|timeout| flow.timeout != Some(*timeout)),
         mark: mark.filter(|mark| *mark != flow.mark.unwrap_or(0)),
@@ -164,10 +182,11 @@ fn changed(flow: &Flow, change: &Change) -> Option<Flow> {
     Some(Flow { family: flow.family, original: flow.original, reply: flow.reply, zone: flow.zone, ..to })
 }
 
-/// The labels to set, and which are meant at all; none where they are so already.
-fn labels(now: Labels, change: &Change) -> (Option<Labels>, Option<Labels>) {
-    let [now, add, remove] = [now, change.add, change.remove].map(u128::from_le_bytes);
-    if (now & !remove) | add == now {
+/// The labels to set, and which are meant at all; none where none are meant. (conntrack counts those that were so already.)
+fn labels(now: Option<Labels>, change: &Change) -> (Option<Labels>, Option<Labels>) {
+    let [add, remove] = [change.add, change.remove].map(u128::from_le_bytes);
+    // Where there never were any, none can be taken away.
+    if add | remove == 0 || (add == 0 && now.is_none()) {
         return (None, None);
     }
     (Some(add.to_le_bytes()), Some((add | remove).to_le_bytes()))

@@ -11,14 +11,15 @@ use keepstate_linux::netlink::Messages;
 pub(super) fn list(request: &Request) -> Result<(), Fault> {
     let family = request.family.map_or(0, Family::number);
     let told = open()?.expectations(family).map_err(|failure| Fault::kernel(Doing::List, &failure))?;
-    show(request, &told)
+    show(request, &told)?;
+    say(format!("{} expectations have been shown.", told.len()));
+    Ok(())
 }
 
 /// Shows the one that was named.
 pub(super) fn find(request: &Request) -> Result<(), Fault> {
     let found = open()?.find_expectation(&request.expectation);
-    let found = found.map_err(|failure| Fault::kernel(Doing::FindExpectation, &failure))?;
-    show(request, &found)
+    show(request, &found.map_err(|failure| Fault::kernel(Doing::FindExpectation, &failure))?)
 }
 
 fn show(request: &Request, told: &[Expectation]) -> Result<(), Fault> {
@@ -26,9 +27,7 @@ fn show(request: &Request, told: &[Expectation]) -> Result<(), Fault> {
     for expectation in told {
         out.listed(expectation)?;
     }
-    out.finish()?;
-    say(format!("{} expectations have been shown.", told.len()));
-    Ok(())
+    Ok(out.finish()?)
 }
 
 /// Announces one.

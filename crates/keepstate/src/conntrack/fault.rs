@@ -28,13 +28,16 @@ impl Fault {
     pub(super) fn kernel(doing: Doing, failure: &Failure) -> Fault {
         let reason = match (failure.errno(), doing) {
             (Some(libc::EPERM | libc::EACCES), _) => {
-                "CAP_NET_ADMIN is needed in this network namespace: run it as root (sudo), or in a container with --cap-add NET_ADMIN".into()
+                "sorry, you must be root or get CAP_NET_ADMIN capability to do this: sudo, or --cap-add NET_ADMIN for a container".into()
             }
             (Some(libc::EEXIST), Doing::Create) => "Such conntrack exists, try -U to update".into(),
             (Some(libc::ENOENT), Doing::Find | Doing::Delete | Doing::Update) => "such conntrack doesn't exist".into(),
             (Some(libc::ENOENT), Doing::CreateExpectation) => "master conntrack not found".into(),
             (Some(libc::EINVAL), Doing::List | Doing::Create | Doing::Find | Doing::Delete | Doing::Update) => {
                 "invalid parameters".into()
+            }
+            (Some(libc::ENOSPC), Doing::Update) => {
+                "No space left on device: the kernel keeps labels only while a rule uses them (nft: ct label)".into()
             }
             (Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT), Doing::Open) => {
                 "this kernel has no ctnetlink: load the module with `modprobe nf_conntrack_netlink`".into()

@@ -17,7 +17,8 @@ pub(super) fn print(protocol: Option<u8>) -> Result<(), Fault> {
     Ok(output()?.write_all(text.as_bytes())?)
 }
 
-const TEXT: &str = "\
+/// What `-h` prints, without the options of a protocol.
+pub const TEXT: &str = "\
 Linux's connection table: list, count, watch, add, change, delete. The command line is conntrack's.
 Usage: conntrack COMMAND [TABLE] [OPTIONS]
 
@@ -38,14 +39,16 @@ Commands:
 Tables: conntrack (the default), expect, dying, unconfirmed
 
 Which connections:
-  -s, --src, --orig-src IP[/LEN]    from this source          -r, --reply-src IP   answered from there
-  -d, --dst, --orig-dst IP[/LEN]    to this destination       -q, --reply-dst IP   answered to there
+  -s, --src, --orig-src IP[/LEN]    from this source        -r, --reply-src IP   answered from there
+  -d, --dst, --orig-dst IP[/LEN]    to this destination     -q, --reply-dst IP   answered to there
       --mask-src IP, --mask-dst IP  masks of those addresses
-  -p, --protonum PROTO              tcp, udp, udplite, sctp, icmp, icmpv6, gre, or a number; then also
-      --sport, --dport PORT, --reply-port-src, --reply-port-dst PORT, --state STATE, --icmp-type N, ...
+  -p, --protonum PROTO              tcp, udp, udplite, sctp, icmp, icmpv6, gre, a number; then also
+      --sport, --dport PORT, --reply-port-src, --reply-port-dst PORT, --state STATE,
+      --icmp-type N, ...
       (conntrack -h -p PROTO lists them)
   -f, --family ipv4|ipv6            of this family
-  -u, --status LIST                 ASSURED, SEEN_REPLY, FIXED_TIMEOUT, EXPECTED, OFFLOAD, UNSET; UNREPLIED to filter
+  -u, --status LIST                 ASSURED, SEEN_REPLY, FIXED_TIMEOUT, EXPECTED, OFFLOAD, UNSET;
+                                    UNREPLIED to filter
   -m, --mark MARK[/MASK]            with this mark
   -l, --label LABEL[,...]           with these labels, as /etc/xtables/connlabel.conf names them
   -w, --zone N, --orig-zone N, --reply-zone N
@@ -63,8 +66,8 @@ Output:
   -z, --zero              zero the counters of what is listed
   -b, --buffer-size N     of the event socket, in octets; otherwise it grows by itself
 
-Expectations (-I expect): --tuple-src IP --tuple-dst IP --mask-src IP --mask-dst IP, with --tuple-port-src,
-  --tuple-port-dst, --mask-port-src, --mask-port-dst
+Expectations (-I expect): --tuple-src IP --tuple-dst IP --mask-src IP --mask-dst IP, with
+  --tuple-port-src, --tuple-port-dst, --mask-port-src, --mask-port-dst
 
 Examples:
   conntrack -L -p tcp --dport 1883 --state ESTABLISHED

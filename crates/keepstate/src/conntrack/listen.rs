@@ -14,14 +14,18 @@ pub(super) fn run(request: &Request) -> Result<(), Fault> {
     let mut shown = 0_usize;
     let ear = Ear::open(Events::of_connections(request.events.iter().copied()), request.buffer)?;
     while let Some(piece) = ear.next(|| out.flush())? {
+        // One program often causes many: its name is looked up once a read.
+        let mut known = (0, None);
         for message in Messages::new(&piece.octets) {
             let event = message.and_then(|message| Event::decode(&message)).map_err(malformed)?;
             let Some(Event { happening, subject: Subject::Connection(flow), port }) = event else { continue };
             if !request.pick.fits(&flow) {
                 continue;
             }
-            let name = program(port);
-            let cause = (port != 0).then_some(Cause { port, name: name.as_deref() });
+            if port != known.0 {
+                known = (port, program(port));
+            }
+            let cause = (port != 0).then_some(Cause { port, name: known.1.as_deref() });
             let at = flow.happened.map_or(piece.at, Instant);
             out.flow_event(&flow, Occasion { happening, at, cause })?;
             shown += 1;

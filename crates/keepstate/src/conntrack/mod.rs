@@ -23,6 +23,7 @@ mod words;
 use crate::format::{Output, Writer};
 use fault::{Doing, Fault, say};
 use grammar::{Command, Table as Of};
+pub use help::TEXT as HELP;
 use keepstate_linux::ctnetlink::Table;
 use request::Request;
 use std::fs::File;
@@ -61,7 +62,7 @@ fn carry_out(request: &Request) -> Result<ExitCode, Fault> {
         (Command::List, Of::Expectations) => expect::list(request)?,
         (Command::List, _) => list::run(request)?,
         (Command::Get, Of::Expectations) => expect::find(request)?,
-        (Command::Get, _) => change::find(request)?,
+        (Command::Get, _) => return noted(change::find(request)?, "shown"),
         (Command::Create, Of::Expectations) => expect::create(request)?,
         (Command::Create, _) => change::created(change::create(&mut open()?, request)?),
         (Command::Add, _) => change::added(change::add(&mut open()?, request)?),

@@ -78,8 +78,16 @@ impl Pick {
             // The kernel looks at ports only where it is told of which protocol.
             reply.protocol = original.protocol;
         }
+        // Zone 0 is every connection without a zone of both directions, which the kernel sees otherwise.
         let status = self.status.map(|[set, unset]| [set, set | unset]);
-        Restriction { family: self.family, original, reply, mark: self.mark, status, zone: self.zone }
+        Restriction {
+            family: self.family,
+            original,
+            reply,
+            mark: self.mark,
+            status,
+            zone: self.zone.filter(|zone| *zone != 0),
+        }
     }
 
     /// Is this connection meant?

@@ -2,7 +2,7 @@
 use super::grammar::{Command, Table};
 use super::pick::Pick;
 use crate::format::{LabelNames, Output};
-use keepstate_linux::ctnetlink::{Expectation, Family, Flow, Happening, Labels};
+use keepstate_linux::ctnetlink::{Expectation, Family, Flow, Happening, Labels, SctpState};
 
 /// One command, read and checked. It is carried out once.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub(super) struct Change {
     pub(super) status: Option<u32>,
     /// TCP's state.
     pub(super) state: Option<u8>,
+    /// SCTP's.
+    pub(super) sctp_state: Option<SctpState>,
     pub(super) add: Labels,
     pub(super) remove: Labels,
 }

@@ -3,7 +3,7 @@ use super::fault::{self, Fault};
 use super::grammar::{Meaning, Spec};
 use super::pick::{Endpoint, Network};
 use super::value;
-use crate::format::{Kind, LabelNames, Output};
+use crate::format::{Kind, LabelNames, Output, as_conntrack_reads};
 use keepstate_linux::ctnetlink::{Family, Happening, Labels, SctpState, Tuple};
 use std::net::IpAddr;
 
@@ -35,6 +35,8 @@ pub(super) struct Told {
     pub(super) destination_nat: Option<Endpoint>,
     pub(super) any_nat: Option<Endpoint>,
     pub(super) output: Output,
+    /// Formats that were named.
+    pub(super) kinds: Vec<Kind>,
     pub(super) names: Option<LabelNames>,
     pub(super) labels: Option<Labels>,
     pub(super) add: Labels,
@@ -63,18 +65,27 @@ impl Told {
         let value = text.unwrap_or_default();
         match spec.meaning {
             Meaning::Do(_) => (),
-            Meaning::Source => self.source = Some(self.network(value)?),
-            Meaning::Destination => self.destination = Some(self.network(value)?),
+            Meaning::Source => {
+                let network = self.network(value)?;
+                self.source = Some(Network { mask: None, ..network });
+                self.mask_source(network.mask);
+            }
+            Meaning::Destination => {
+                let network = self.network(value)?;
+                self.destination = Some(Network { mask: None, ..network });
+                self.mask_destination(network.mask);
+            }
             Meaning::ReplySource => self.reply.source = Some(self.single(value, name)?),
             Meaning::ReplyDestination => self.reply.destination = Some(self.single(value, name)?),
             Meaning::TupleSource => {
                 let network = self.network(value)?;
-                (self.tuple.source, self.mask.source) = (Some(network.address), network.mask.or(self.mask.source));
+                self.tuple.source = Some(network.address);
+                self.mask_source(network.mask);
             }
             Meaning::TupleDestination => {
                 let network = self.network(value)?;
                 self.tuple.destination = Some(network.address);
-                self.mask.destination = network.mask.or(self.mask.destination);
+                self.mask_destination(network.mask);
             }
             Meaning::MaskSource => self.mask.source = Some(self.single(value, name)?),
             Meaning::MaskDestination => self.mask.destination = Some(self.single(value, name)?),
@@ -88,9 +99,12 @@ impl Told {
                 self.labels = Some(both(self.labels.unwrap_or_default(), labels));
             }
             Meaning::LabelAdd => self.add = both(self.add, self.labels(value)?),
-            Meaning::LabelDel => self.remove = text.map_or(Ok([0xff; 16]), |list| self.labels(list))?,
+            Meaning::LabelDel => {
+                let labels = text.map_or(Ok([0xff; 16]), |list| self.labels(list))?;
+                self.remove = both(self.remove, labels);
+            }
             Meaning::Output => self.output(value)?,
-            Meaning::Deprecated => fault::say("WARNING: ignoring -a, deprecated option."),
+            Meaning::Deprecated => fault::line("WARNING: ignoring -a, deprecated option."),
             _ => self.take_number(spec.meaning, value, name)?,
         }
         Ok(())
@@ -101,9 +115,12 @@ impl Told {
         let option = format!("--{name}");
         let word = |value| value::number(value, u32::MAX, &option).map(Some);
         let short = |value| value::number16(value, &option).map(Some);
+        // GRE's keys may be in hexadecimal, ports may not.
+        let keys = self.protocol == Some(47);
+        let port = |value| if keys { short(value) } else { value::port(value, &option).map(Some) };
         let octet = |value| value::number8(value, &option).map(Some);
         match meaning {
-            Meaning::Timeout => self.timeout = word(value)?,
+            Meaning::Timeout => self.timeout = Some(value::decimal(value, u32::MAX, &option)?),
             Meaning::Status => {
                 let [set, unset] = value::status_bits(value, fault::line)?;
                 let [known_set, known_unset] = self.status.unwrap_or_default();
@@ -117,18 +134,18 @@ impl Told {
             Meaning::Zone => self.zone = short(value)?,
             Meaning::OrigZone => self.original.zone = short(value)?,
             Meaning::ReplyZone => self.reply.zone = short(value)?,
-            Meaning::SourcePort => self.original.source_port = short(value)?,
-            Meaning::DestinationPort => self.original.destination_port = short(value)?,
-            Meaning::ReplySourcePort => self.reply.source_port = short(value)?,
-            Meaning::ReplyDestinationPort => self.reply.destination_port = short(value)?,
-            Meaning::MaskSourcePort => self.mask.source_port = short(value)?,
-            Meaning::MaskDestinationPort => self.mask.destination_port = short(value)?,
-            Meaning::TupleSourcePort => self.tuple.source_port = short(value)?,
-            Meaning::TupleDestinationPort => self.tuple.destination_port = short(value)?,
+            Meaning::SourcePort => self.original.source_port = port(value)?,
+            Meaning::DestinationPort => self.original.destination_port = port(value)?,
+            Meaning::ReplySourcePort => self.reply.source_port = port(value)?,
+            Meaning::ReplyDestinationPort => self.reply.destination_port = port(value)?,
+            Meaning::MaskSourcePort => self.mask.source_port = port(value)?,
+            Meaning::MaskDestinationPort => self.mask.destination_port = port(value)?,
+            Meaning::TupleSourcePort => self.tuple.source_port = port(value)?,
+            Meaning::TupleDestinationPort => self.tuple.destination_port = port(value)?,
             Meaning::State if self.protocol == Some(132) => self.sctp_state = Some(value::sctp_state(value)?),
             Meaning::State if self.protocol == Some(6) => self.tcp_state = Some(value::tcp_state(value)?),
-            Meaning::OrigTag => self.tags[0] = word(value)?,
-            Meaning::ReplyTag => self.tags[1] = word(value)?,
+            Meaning::OrigTag => self.tags[0] = word(value)?.map(as_conntrack_reads),
+            Meaning::ReplyTag => self.tags[1] = word(value)?.map(as_conntrack_reads),
             Meaning::IcmpType => self.original.icmp_type = octet(value)?,
             Meaning::IcmpCode => self.original.icmp_code = octet(value)?,
             Meaning::IcmpId => self.original.icmp_id = short(value)?,
@@ -138,6 +155,22 @@ impl Told {
             _ => (),
         }
         Ok(())
+    }
+
+    /// A length behind an address is a mask given: the one given last counts.
+    fn mask_source(&mut self, mask: Option<IpAddr>) {
+        if mask.is_some() {
+            self.mask.source = mask;
+            self.given.push((Meaning::MaskSource, "mask-src"));
+        }
+    }
+
+    /// As [`mask_source`](Self::mask_source).
+    fn mask_destination(&mut self, mask: Option<IpAddr>) {
+        if mask.is_some() {
+            self.mask.destination = mask;
+            self.given.push((Meaning::MaskDestination, "mask-dst"));
+        }
     }
 
     /// Options whose address must fit the family of those before.
@@ -187,9 +220,9 @@ impl Told {
             let lower = name.to_ascii_lowercase();
             let meant = NAMES.into_iter().find(|known| !lower.is_empty() && known.starts_with(&lower));
             match meant {
-                Some("xml") => self.output.kind = Kind::Xml,
-                Some("save") => self.output.kind = Kind::Save,
-                Some("json") => self.output.kind = Kind::Json,
+                Some("xml") => self.kinds.push(Kind::Xml),
+                Some("save") => self.kinds.push(Kind::Save),
+                Some("json") => self.kinds.push(Kind::Json),
                 Some("extended") => self.output.extended = true,
                 Some("timestamp") => self.output.timestamp = true,
                 Some("id") => self.output.id = true,
@@ -207,6 +240,8 @@ impl Told {
                 None => return Err(value::bad(name)),
             }
         }
+        self.kinds.dedup();
+        self.output.kind = self.kinds.last().copied().unwrap_or_default();
         Ok(())
     }
 

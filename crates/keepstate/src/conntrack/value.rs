@@ -19,6 +19,22 @@ pub(super) fn number(text: &str, highest: u32, option: &str) -> Result<u32, Faul
     })
 }
 
+/// A number in decimal, within a range.
+pub(super) fn decimal(text: &str, highest: u32, option: &str) -> Result<u32, Fault> {
+    let digits = text.bytes().all(|octet| octet.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number <= highest).ok_or_else(|| {
+        Fault::usage(format!(
+            "Invalid value `{}' for `{option}': a number from 0 to {highest} is expected",
+            text.escape_debug()
+        ))
+    })
+}
+
+/// A port.
+pub(super) fn port(text: &str, option: &str) -> Result<u16, Fault> {
+    decimal(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
+}
+
 /// A number of two octets.
 pub(super) fn number16(text: &str, option: &str) -> Result<u16, Fault> {
     number(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
@@ -98,6 +114,9 @@ pub(super) fn endpoint(text: &str, option: &str) -> Result<(IpAddr, Option<u16>)
         },
     };
     let invalid = |port: &str| Fault::usage(format!("Invalid port `{}'", port.escape_debug()));
+    if port == Some("") {
+        return Err(Fault::usage("No port specified after `:'"));
+    }
     let port = port.map(|port| port.parse::<u16>().map_err(|_| invalid(port))).transpose()?;
     Ok((single(host, option)?, port))
 }
@@ -167,17 +186,23 @@ pub(super) fn status_bits(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], F
     Ok(bits)
 }
 
+/// Names of events.
+const EVENTS: &[(&str, &[Happening])] = &[
+    ("ALL", &[Happening::New, Happening::Update, Happening::Destroy]),
+    ("NEW", &[Happening::New]),
+    ("UPDATES", &[Happening::Update]),
+    ("DESTROY", &[Happening::Destroy]),
+];
+
 /// Events that are wanted, as a list.
 pub(super) fn events(list: &str) -> Result<Vec<Happening>, Fault> {
     let mut wanted = Vec::new();
     for name in list.split(',') {
-        wanted.extend_from_slice(match name.to_ascii_uppercase().as_str() {
-            "ALL" => &[Happening::New, Happening::Update, Happening::Destroy],
-            "NEW" => &[Happening::New],
-            "UPDATES" => &[Happening::Update],
-            "DESTROY" => &[Happening::Destroy],
-            _ => return Err(bad(name)),
-        });
+        let upper = name.to_ascii_uppercase();
+        // Names may be shortened.
+        let meant = EVENTS.iter().find(|(known, _)| !upper.is_empty() && known.starts_with(&upper));
+        let (_, events) = meant.ok_or_else(|| bad(name))?;
+        wanted.extend_from_slice(events);
     }
     Ok(wanted)
 }

@@ -71,7 +71,11 @@ pub fn live(wanted: &Wanted) -> Result<Observations> {
         if !wanted.interval.is_zero() {
             let mut look = || space::look_again(&Root::live(), &mut space, begun);
             // A namespace that is gone meanwhile has no growth, which is what it then has.
-            let _ = if one.is_ours { Ok(look()) } else { one.enter(look) };
+            if one.is_ours {
+                look();
+            } else {
+                let _ = one.enter(look);
+            }
         }
         seen.namespaces.push(space);
     }

@@ -3,7 +3,7 @@
 //!
 //! (Where a program of ours, `conntrack -I` or `-F`, was the cause of an event, the line went on with `[USERSPACE] portid=`. That is
 //! left off: no program is ever the cause of ours.)
-use super::{LabelNames, Output, Writer};
+use super::{LabelNames, Output, Writer, as_conntrack_reads};
 use crate::sample::{Sample, connection};
 use jiff::tz::TimeZone;
 use keepstate_engine::{Entry, Event, EventKind, Instant, SctpState, Status, TcpState, ZoneDirection};
@@ -170,7 +170,9 @@ fn labels_with_and_without_names() {
 
 #[test]
 fn sctp() {
-    let entry = connection(132, ("10.0.0.1", 1001), ("10.0.0.2", 53)).sctp(SctpState::CookieWait, [1, 2]).timeout(29);
+    let entry = connection(132, ("10.0.0.1", 1001), ("10.0.0.2", 53))
+        .sctp(SctpState::CookieWait, [1, 2].map(as_conntrack_reads))
+        .timeout(29);
     inserted(
         entry,
         "",

@@ -24,6 +24,7 @@ pub use brief::brief;
 pub use expectation::ExpectationWriter;
 pub use labels::LabelNames;
 pub use output::{Kind, Output};
+pub(crate) use save::as_conntrack_reads;
 pub use stats::stats;
 pub use view::{Cause, Occasion};
 pub use writer::Writer;

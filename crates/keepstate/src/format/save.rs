@@ -19,6 +19,7 @@ const SETTABLE: &[(u32, &str)] = &[
 pub(super) fn push(text: &mut Text, view: &View<'_>) {
     let flow = view.flow;
     text.push(match view.happening() {
+        None if view.deleted => "-D ",
         None | Some(Happening::New) => "-A ",
         Some(Happening::Update) => "-U ",
         Some(Happening::Destroy) => "-D ",
@@ -45,13 +46,18 @@ pub(super) fn push(text: &mut Text, view: &View<'_>) {
             if let Some(state) = info.state {
                 text.push("--state ").push(SctpState::name(state)).push(" ");
             }
-            option(text, "--orig-vtag", info.tags[0]);
-            option(text, "--reply-vtag", info.tags[1]);
+            option(text, "--orig-vtag", info.tags[0].map(as_conntrack_reads));
+            option(text, "--reply-vtag", info.tags[1].map(as_conntrack_reads));
         }
         Protocol::Nothing => {}
     }
     line::cause(text, view);
     text.end_line();
+}
+
+/// conntrack reads and writes a verification tag, four octets in network order, as a number in this machine's order.
+pub(crate) fn as_conntrack_reads(tag: u32) -> u32 {
+    u32::from_ne_bytes(tag.to_be_bytes())
 }
 
 fn option(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {

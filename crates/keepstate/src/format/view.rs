@@ -11,6 +11,8 @@ pub(super) struct View<'a> {
     pub(super) now: Option<Instant>,
     /// What our own engine knows of TCP beyond what Linux tells.
     pub(super) windows: Option<[TcpSide; 2]>,
+    /// Was it just deleted by the command that shows it?
+    pub(super) deleted: bool,
 }
 
 /// What an event adds to a connection.

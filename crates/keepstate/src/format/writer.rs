@@ -27,6 +27,7 @@ pub struct Writer<W: Write> {
     stage: Stage,
     only_events: bool,
     bare: bool,
+    deleted: bool,
 }
 
 /// How far the document is.
@@ -44,7 +45,16 @@ impl<W: Write> Writer<W> {
     /// A writer to `out`, with times in the system's time zone.
     pub fn new(out: W, output: Output) -> Self {
         let style = Style { output, calendar: Calendar(TimeZone::system()), labels: LabelNames::default() };
-        Writer { out, style, text: Text::default(), now: None, stage: Stage::Nothing, only_events: false, bare: false }
+        Writer {
+            out,
+            style,
+            text: Text::default(),
+            now: None,
+            stage: Stage::Nothing,
+            only_events: false,
+            bare: false,
+            deleted: false,
+        }
     }
 
     /// When the entries are looked at, from which their age is told; the clock of the system, if this is not called.
@@ -82,13 +92,20 @@ impl<W: Write> Writer<W> {
         self
     }
 
+    /// What comes was just deleted: the arguments that save writes would delete it again.
+    #[must_use]
+    pub fn of_deleted(mut self) -> Self {
+        self.deleted = true;
+        self
+    }
+
     /// Writes a connection of our engine.
     ///
     /// # Errors
     /// Those of the writer beneath.
     pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         let windows = windows(entry);
-        self.listed(&View { flow: &tracked::flow(entry), occasion: None, now: self.now, windows })
+        self.listed(&View { flow: &tracked::flow(entry), occasion: None, now: self.now, windows, deleted: false })
     }
 
     /// Writes an event of our engine.
@@ -106,7 +123,7 @@ impl<W: Write> Writer<W> {
             (flow.timeout, flow.counts) = (told.timeout, told.counts);
         }
         let occasion = Occasion { happening: tracked::happening(event.kind), at: event.at, cause: None };
-        self.happened(&View { flow: &flow, occasion: Some(occasion), now: None, windows })
+        self.happened(&View { flow: &flow, occasion: Some(occasion), now: None, windows, deleted: false })
     }
 
     /// Writes a connection that Linux told of.
@@ -114,7 +131,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn flow(&mut self, flow: &Flow) -> io::Result<()> {
-        self.listed(&View { flow, occasion: None, now: self.now, windows: None })
+        self.listed(&View { flow, occasion: None, now: self.now, windows: None, deleted: self.deleted })
     }
 
     /// Writes a connection that Linux told of as what happened to it. It is written with others, when there is enough; see [`flush`](Self::flush).
@@ -122,7 +139,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn flow_event(&mut self, flow: &Flow, occasion: Occasion<'_>) -> io::Result<()> {
-        self.happening(&View { flow, occasion: Some(occasion), now: None, windows: None });
+        self.happening(&View { flow, occasion: Some(occasion), now: None, windows: None, deleted: false });
         self.gather()
     }
 

@@ -1,10 +1,12 @@
 //! What of the table is wanted, as far as the kernel itself can tell.
 //!
-//! Kernels before 5.8 know nothing of tuples here and tell of more than is wanted: who asks looks at each answer again.
+//! Kernels before 5.8 know nothing of tuples here and tell of more than is wanted: who asks looks at each answer again. IPv6 addresses
+//! are never sent: the kernel (6.18) takes that comparison the wrong way round, and tells of everything but what is wanted.
 use super::Tuple;
 use super::flow::Family;
 use super::number::{cta, filter};
 use crate::netlink::Request;
+use std::net::IpAddr;
 
 /// What is wanted; what is `None` may be anything. The default is everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,11 +38,12 @@ impl Restriction {
 
     /// Adds it to a request.
     pub fn encode(&self, request: &mut Request) {
-        let (original, reply) = (flags(&self.original), flags(&self.reply));
+        let (told_original, told_reply) = (comparable(&self.original), comparable(&self.reply));
+        let (original, reply) = (flags(&told_original), flags(&told_reply));
         // The kernel compares tuples of one family only, and must be told which.
         if self.family.is_some() && (original != 0 || reply != 0) {
             for (kind, tuple, flags) in
-                [(cta::TUPLE_ORIG, &self.original, original), (cta::TUPLE_REPLY, &self.reply, reply)]
+                [(cta::TUPLE_ORIG, &told_original, original), (cta::TUPLE_REPLY, &told_reply, reply)]
             {
                 if flags != 0 {
                     request.nest(kind, |octets| tuple.encode(octets));
@@ -61,6 +64,15 @@ impl Restriction {
         if let Some(zone) = self.zone {
             request.push(cta::ZONE, &zone.to_be_bytes());
         }
+    }
+}
+
+/// What of a tuple the kernel compares as it should.
+fn comparable(tuple: &Tuple) -> Tuple {
+    Tuple {
+        source: tuple.source.filter(IpAddr::is_ipv4),
+        destination: tuple.destination.filter(IpAddr::is_ipv4),
+        ..*tuple
     }
 }
 

@@ -1,0 +1,160 @@
+//! `keepstate man`: the manual, a page a command, made from the same definition as the parser and the help.
+//!
+//! Name, synopsis and options are written by clap_mangen; the examples and exit codes at the end of a command's help are set here,
+//! line by line as they stand, because a manual's filled text would run them together.
+use crate::cli::Cli;
+use crate::conntrack;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Command, CommandFactory};
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Print the manual page of keepstate or of one of its commands; or write them all.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Man {
+    /// The command whose page it is; without one, keepstate's own
+    #[arg(value_name = "COMMAND")]
+    of: Option<String>,
+    /// Write the pages of all commands into this directory: keepstate.1, keepstate-replay.1, ...
+    #[arg(long, value_name = "DIR", conflicts_with = "of")]
+    dir: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # read one
+  keepstate man replay | man -l -
+  # all of them, where man finds them
+  sudo keepstate man --dir /usr/local/share/man/man1";
+
+impl Man {
+    /// Do the options fit together? They always do.
+    ///
+    /// # Errors
+    /// None.
+    pub fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Prints one page, or writes all.
+    ///
+    /// # Errors
+    /// An unknown command; a directory that cannot be written.
+    pub fn run(&self) -> Result<()> {
+        let pages = pages()?;
+        if let Some(directory) = &self.dir {
+            fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+            for (name, page) in pages {
+                let file = directory.join(format!("{name}.1"));
+                fs::write(&file, page).with_context(|| format!("{} cannot be written", file.display()))?;
+            }
+            return Ok(());
+        }
+        let wanted = self.of.as_ref().map_or_else(|| "keepstate".to_owned(), |of| format!("keepstate-{of}"));
+        let Some((_, page)) = pages.iter().find(|(name, _)| *name == wanted) else {
+            let known: Vec<&str> = pages.iter().filter_map(|(name, _)| name.strip_prefix("keepstate-")).collect();
+            bail!("there is no command {:?}; there are: {}", self.of.as_deref().unwrap_or_default(), known.join(", "));
+        };
+        let mut out = io::stdout().lock();
+        out.write_all(page)?;
+        Ok(out.flush()?)
+    }
+}
+
+/// Every page with its name, the program's own first.
+///
+/// # Errors
+/// None that a correct definition of the command line has.
+pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    let mut pages = vec![("keepstate".to_owned(), page(&program)?)];
+    for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
+        pages.push((format!("keepstate-{}", command.get_name()), page(command)?));
+    }
+    Ok(pages)
+}
+
+fn page(command: &Command) -> io::Result<Vec<u8>> {
+    let title = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let man = clap_mangen::Man::new(command.clone()).title(title).manual("keepstate");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    if command.get_name() == "conntrack" {
+        // Its words are not clap's.
+        let (words, ending) = conntrack::HELP.split_once("\nExamples:\n").unwrap_or((conntrack::HELP, ""));
+        as_it_stands(&mut page, "DESCRIPTION", words)?;
+        ended(&mut page, &format!("Examples:\n{ending}"))?;
+        return Ok(page);
+    }
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let ending = command.get_after_long_help().or(command.get_after_help());
+    ended(&mut page, &ending.map(ToString::to_string).unwrap_or_default())?;
+    Ok(page)
+}
+
+/// The end of a help text: examples, sentences, exit codes.
+fn ended(page: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    let (text, codes) = text.split_once("Exit codes:").map_or((text, None), |(text, codes)| (text, Some(codes)));
+    let (examples, notes) = match text.strip_prefix("Examples:\n") {
+        Some(rest) => rest.split_once("\n\n").unwrap_or((rest, "")),
+        None => ("", text),
+    };
+    if !examples.trim().is_empty() {
+        as_it_stands(page, "EXAMPLES", examples)?;
+    }
+    for (heading, text) in [("NOTES", notes), ("EXIT STATUS", codes.unwrap_or_default())] {
+        if !text.trim().is_empty() {
+            writeln!(page, ".SH \"{heading}\"")?;
+            for line in text.trim().lines() {
+                writeln!(page, "{}", escaped(line.trim()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A section whose lines are not filled.
+fn as_it_stands(page: &mut Vec<u8>, heading: &str, text: &str) -> io::Result<()> {
+    writeln!(page, ".SH {heading}\n.nf")?;
+    for line in text.trim_end().lines() {
+        writeln!(page, "{}", escaped(line))?;
+    }
+    writeln!(page, ".fi")
+}
+
+/// A line as roff takes it: a backslash is its own sign, so are a point or an apostrophe in front; a bare minus would become a hyphen.
+fn escaped(line: &str) -> String {
+    let text = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
+    if text.starts_with('.') { format!("\\&{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_roff_are_escaped() {
+        assert_eq!(escaped(".x"), "\\&.x");
+        assert_eq!(escaped("a -b 'c' \\"), "a \\-b \\(aqc\\(aq \\e");
+    }
+
+    #[test]
+    fn the_end_of_a_help_is_parted() {
+        let mut page = Vec::new();
+        ended(&mut page, "Examples:\n  # one\n  a\n\nA note.\nMore of it.\nExit codes: 0 done").unwrap();
+        let page = String::from_utf8(page).unwrap();
+        assert_eq!(
+            page,
+            ".SH EXAMPLES\n.nf\n  # one\n  a\n.fi\n.SH \"NOTES\"\nA note.\nMore of it.\n.SH \"EXIT STATUS\"\n0 done\n"
+        );
+    }
+}

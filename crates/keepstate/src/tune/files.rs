@@ -1,0 +1,126 @@
+//! Which files make a plan last, and what is in them: our own only, and only those that this machine needs.
+use anyhow::{Result, bail};
+use keepstate_advisor::tune::BUCKETS;
+use keepstate_linux::Root;
+use keepstate_linux::boot::{Boot, Effect, Module, Reader};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Files, and why each.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Path on a running machine, content, reason.
+    pub(super) files: Vec<(PathBuf, String, String)>,
+    /// What to know: other writers, lines that win or lose.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Names under which our sysctl file may stand; the first that wins against what is there is taken.
+const NAMES: [&str; 4] = ["99-keepstate.conf", "99-zz-keepstate.conf", "zz-keepstate.conf", "zzzz-keepstate.conf"];
+const MODULES: &str = "/etc/modules-load.d/keepstate.conf";
+const HEAD: &str = "# Written by keepstate tune; `keepstate tune rollback` takes it away again.\n";
+
+/// The files that make `knobs` (key and value) stand after the next boot.
+///
+/// # Errors
+/// The files of the machine cannot be read, or nothing that we may write would last.
+pub(super) fn lasting(root: &Root, knobs: &BTreeMap<String, u64>) -> Result<Files> {
+    let now = Boot::read(root)?;
+    let mut files = Files::default();
+    if let Reader::Nobody(why) = &now.reader {
+        bail!("nobody reads sysctl.d at boot here ({why}): in a container, --persist belongs on the host");
+    }
+    if now.module == Module::OnFirstUse {
+        let text = format!("{HEAD}nf_conntrack\n");
+        let why =
+            "the module would come by its first use, after sysctl.d was read, and its knobs would keep their defaults";
+        files.files.push((MODULES.into(), text, why.into()));
+    }
+    // What an apply before this one made last goes on.
+    let mut knobs = knobs.clone();
+    for (key, value) in earlier(root) {
+        knobs.entry(key).or_insert(value);
+    }
+    let knobs = &knobs;
+    let mut text = HEAD.to_owned();
+    for (key, value) in knobs {
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    let name = NAMES.into_iter().find(|name| wins(root, &files, name, &text, knobs).unwrap_or(false));
+    let Some(name) = name else {
+        bail!("no file of ours would win at boot: {}", losing(root, &files, &text, knobs)?);
+    };
+    files.files.push((
+        PathBuf::from("/etc/sysctl.d").join(name),
+        text,
+        "read at each boot after the files before it in the alphabet".to_owned(),
+    ));
+    warn(&mut files, &now, knobs);
+    Ok(files)
+}
+
+/// Knobs that a file of ours sets already.
+fn earlier(root: &Root) -> BTreeMap<String, u64> {
+    let texts = NAMES.iter().filter_map(|name| root.read(PathBuf::from("/etc/sysctl.d").join(name)).ok());
+    let ours = texts.filter(|text| text.starts_with(HEAD));
+    let pairs = ours.flat_map(|text| {
+        let lines = text.lines().filter_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            Some((key.trim().to_owned(), value.trim().parse().ok()?))
+        });
+        lines.collect::<Vec<_>>()
+    });
+    pairs.collect()
+}
+
+/// Would this text, under this name, make every knob stand?
+fn wins(root: &Root, files: &Files, name: &str, text: &str, knobs: &BTreeMap<String, u64>) -> Result<bool> {
+    let boot = Boot::with(root, &overlay(files, name, text))?;
+    Ok(knobs.iter().all(|(key, value)| {
+        boot.standing(key)
+            .is_some_and(|standing| standing.effect == Effect::Always && standing.value.trim() == value.to_string())
+    }))
+}
+
+fn overlay(files: &Files, name: &str, text: &str) -> BTreeMap<PathBuf, String> {
+    let ours = files.files.iter().map(|(path, text, _)| (path.clone(), text.clone()));
+    ours.chain([(PathBuf::from("/etc/sysctl.d").join(name), text.to_owned())]).collect()
+}
+
+/// Who wins instead.
+fn losing(root: &Root, files: &Files, text: &str, knobs: &BTreeMap<String, u64>) -> Result<String> {
+    let boot = Boot::with(root, &overlay(files, NAMES[3], text))?;
+    let winners = knobs.keys().filter_map(|key| {
+        let standing = boot.standing(key)?;
+        let why = match &standing.effect {
+            Effect::Always if standing.winner.file.contains("keepstate") => return None,
+            Effect::Never(why) => why.clone(),
+            _ => format!("{} sets it to {}", standing.winner, standing.value),
+        };
+        Some(format!("{key}: {why}"))
+    });
+    Ok(winners.collect::<Vec<_>>().join("; "))
+}
+
+/// What others say about the same knobs.
+fn warn(files: &mut Files, now: &Boot, knobs: &BTreeMap<String, u64>) {
+    for key in knobs.keys() {
+        if let Some(standing) = now.standing(key).filter(|standing| !standing.winner.file.contains("keepstate")) {
+            files.warnings.push(format!("{} sets {key} to {} and loses to our file", standing.winner, standing.value));
+        }
+    }
+    let others = now.writers.iter().filter(|writer| writer.key.as_ref().is_none_or(|key| knobs.contains_key(key)));
+    for writer in others {
+        files.warnings.push(format!(
+            "{} writes after all this: {} ({}). Change it there, or it wins",
+            writer.name, writer.what, writer.place
+        ));
+    }
+    if let Some(hashsize) = now.hashsize.as_ref().filter(|_| knobs.contains_key(BUCKETS)) {
+        files.warnings.push(format!(
+            "{} gives the module {} buckets at its start; our file sets them again",
+            hashsize.place, hashsize.buckets
+        ));
+    }
+    files.warnings.extend(now.notes.iter().cloned());
+}

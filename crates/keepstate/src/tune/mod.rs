@@ -1,0 +1,184 @@
+//! `keepstate tune`: changes the knobs of a connection table, now and for good, so that it can be taken back.
+//!
+//! What is to be done is first a plan that a person can read; nothing else is ever done. Before the first change everything that was there
+//! stands in a [journal](journal); each file is old or new at any moment, never half; what was changed is read back; and `rollback` restores it byte for byte.
+//! It never flushes, and writes no file of anybody else.
+mod act;
+mod files;
+mod goal;
+mod journal;
+mod look;
+mod page;
+mod place;
+mod watcher;
+mod write;
+
+use crate::amount;
+use crate::options;
+use crate::size::demand::Described;
+use crate::sysctl;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use keepstate_linux::Root;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Change the table's knobs, now and for good: plan, apply, verify, roll back.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Tune {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    plan: Wanted,
+}
+
+/// What to do; without a word, `plan`.
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Show what would be changed, with reason, cost and risk; nothing is written
+    Plan(Wanted),
+    /// Carry the plan out: knobs at once; with --persist also files that make it last
+    Apply {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Roll back by itself after this time unless `keepstate tune confirm` comes
+        #[arg(long, value_name = "TIME", value_parser = amount::seconds)]
+        confirm_within: Option<u64>,
+    },
+    /// Is everything as it was applied: knobs, files, and what the next boot would make of them?
+    Verify(Here),
+    /// Put everything back as it was before the first apply
+    Rollback {
+        #[command(flatten)]
+        here: Here,
+        /// Also what somebody else has changed since, and a limit under the present count
+        #[arg(long)]
+        force: bool,
+    },
+    /// What was applied, when, and whether it waits to be confirmed
+    Status(Here),
+    /// Keep what was applied with --confirm-within
+    Confirm(Here),
+    /// Waits until the time to confirm is over
+    #[command(hide = true)]
+    Watch {
+        #[command(flatten)]
+        here: Here,
+        /// Which apply it waits for
+        #[arg(long)]
+        id: String,
+        /// Seconds to wait
+        #[arg(long)]
+        seconds: u64,
+    },
+}
+
+/// Where: this machine, or the files of another.
+#[derive(Args, Clone, Debug, Default)]
+struct Here {
+    /// Work on the files below this directory instead (an image)
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is wanted, and where.
+#[derive(Args, Clone, Debug)]
+struct Wanted {
+    #[command(flatten)]
+    demand: Described,
+    /// The limit, nf_conntrack_max
+    #[arg(long, value_name = "NUMBER", value_parser = amount::count, help_heading = "Knobs")]
+    max: Option<u64>,
+    /// The buckets [default: as many as the limit, where that is changed]
+    #[arg(long, value_name = "NUMBER", value_parser = amount::count, help_heading = "Knobs")]
+    buckets: Option<u64>,
+    /// Any other knob: nf_conntrack_tcp_timeout_established=21600 (may be given several times)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::setting, help_heading = "Knobs")]
+    settings: Vec<String>,
+    /// Make it last over a reboot: write files of our own below /etc
+    #[arg(long)]
+    persist: bool,
+    /// Also lower the limit under the present count
+    #[arg(long)]
+    force: bool,
+    /// Size for this much memory instead of this machine's
+    #[arg(long, value_name = "SIZE", value_parser = options::size, hide = true)]
+    memory: Option<u64>,
+    #[command(flatten)]
+    here: Here,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # what a broker with 300,000 clients needs here; nothing is written
+  keepstate tune --profile mqtt-broker --connections 300k --keepalive 60s
+  # a limit, and buckets to it, until the next boot
+  sudo keepstate tune apply --max 1M
+  # the same for good; it rolls back by itself unless confirmed
+  sudo keepstate tune apply --max 1M --persist --confirm-within 60s
+  sudo keepstate tune confirm
+  # afterwards, and after a reboot
+  keepstate tune verify
+  sudo keepstate tune rollback
+  # the files of an image
+  keepstate tune apply --root ./image --persist --max 1M
+
+What was there before stands in /var/lib/keepstate/tune until rollback.
+Exit codes: 0 done, 1 refused, failed, or not as it was applied, 2 wrongly asked";
+
+impl Tune {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.action {
+            None => self.plan.check(),
+            Some(Action::Plan(wanted)) => wanted.check(),
+            Some(Action::Apply { wanted, confirm_within }) => {
+                if confirm_within.is_some() && wanted.here.root.is_some() {
+                    return Err("--confirm-within is for a running machine; the files of --root can wait".into());
+                }
+                wanted.check()
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What could not be read or written.
+    pub fn run(&self) -> Result<ExitCode> {
+        match &self.action {
+            None => act::plan(&self.plan),
+            Some(Action::Plan(wanted)) => act::plan(wanted),
+            Some(Action::Apply { wanted, confirm_within }) => act::apply(wanted, *confirm_within),
+            Some(Action::Verify(here)) => act::verify(here),
+            Some(Action::Rollback { here, force }) => act::rollback(here, *force),
+            Some(Action::Status(here)) => act::status(here),
+            Some(Action::Confirm(here)) => watcher::confirm(here),
+            Some(Action::Watch { here, id, seconds }) => watcher::watch(here, id, *seconds),
+        }
+    }
+}
+
+impl Wanted {
+    fn check(&self) -> Result<(), String> {
+        if self.demand.is_given() { self.demand.check() } else { Ok(()) }
+    }
+}
+
+impl Here {
+    fn root(&self) -> Result<Root> {
+        match &self.root {
+            None => Ok(Root::live()),
+            Some(directory) if directory.is_dir() => Ok(Root::at(directory)),
+            Some(directory) => bail!("--root {}: there is no such directory", directory.display()),
+        }
+    }
+}
