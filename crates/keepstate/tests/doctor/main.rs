@@ -32,13 +32,15 @@
 //!
 //! And a healthy namespace has none. What needs the machine-wide knobs is one test (`global.rs`), alone under a lock and with a guard
 //! that puts them back; the others hold the same lock shared, so that no limit changes under them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod bed;
 mod bundles;
 mod forged;
 mod global;
 mod own;
 mod recorded;
+mod story;
 mod unprivileged;
 
 #[path = "../common/mod.rs"]

@@ -1,0 +1,69 @@
+//! `keepstate simulate` as a process: the case that began it all, every format, and the obvious mistakes.
+
+mod common;
+
+use common::keepstate;
+use serde_json::Value;
+
+/// A broker with 8 cores and 4 GB, by the defaults of Linux 5.15.
+const BROKER: &[&str] = &[
+    "simulate",
+    "--profile",
+    "mqtt-broker",
+    "--clients",
+    "100k",
+    "--as-linux",
+    "5.15",
+    "--memory",
+    "4G",
+    "--cpus",
+    "8",
+    "--duration",
+    "4min",
+];
+
+#[test]
+fn no_new_connections_after_65536() {
+    let told = keepstate(BROKER, b"");
+    assert_eq!(told.code, Some(0), "{}", told.err);
+    assert!(told.out.contains("no new connections after 65,536"), "{}", told.out);
+    assert!(told.out.contains("nf_conntrack: table full, dropping packet"), "{}", told.out);
+    // With room for all there is none of it.
+    let roomy = keepstate(&[BROKER, &["--set", "nf_conntrack_max=200000"]].concat(), b"");
+    assert!(roomy.code == Some(0) && !roomy.out.contains("no new connections"), "{}", roomy.out);
+}
+
+#[test]
+fn documents_for_programs() {
+    let small = ["simulate", "--clients", "200", "--duration", "2min", "--seed", "1"];
+    let json = keepstate(&[&small[..], &["--json"]].concat(), b"");
+    let document: Value = serde_json::from_str(&json.out).expect("a document");
+    assert!(
+        document["schema"].as_str().is_some_and(|schema| schema.starts_with("keepstate.simulate/")),
+        "{}",
+        json.out
+    );
+    let csv = keepstate(&[&small[..], &["--csv"]].concat(), b"");
+    let mut lines = csv.out.lines();
+    let columns = lines.next().expect("a head").split(',').count();
+    assert!(columns > 3 && lines.clone().count() > 5, "{}", csv.out);
+    assert!(lines.all(|line| line.split(',').count() == columns), "{}", csv.out);
+    assert_eq!(keepstate(&[&small[..], &["--json"]].concat(), b"").out, json.out, "the same seed tells the same story");
+}
+
+#[test]
+fn mistakes_are_told() {
+    for (words, why) in [
+        (&["--clients", "0"][..], "0"),
+        (&["--clients", "many"], "many"),
+        (&["--clients", "5", "--json", "--csv"], "csv"),
+        (&["--set", "nf_conntrack_nonsense=1"], "there is no knob"),
+        (&["--duration", "-1"], "-1"),
+    ] {
+        let told = keepstate(&[&["simulate"][..], words].concat(), b"");
+        assert_eq!(told.code, Some(2), "{words:?}: {}", told.err);
+        assert!(told.err.contains(why), "{words:?}: {}", told.err);
+    }
+    let lost = keepstate(&["simulate", "--capture", "/nonexistent.pcap"], b"");
+    assert!(lost.code == Some(1) && lost.err.contains("nonexistent.pcap"), "{}", lost.err);
+}
