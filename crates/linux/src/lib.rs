@@ -22,6 +22,5 @@ pub mod slab;
 pub mod snmp;
 pub mod sockets;
 pub mod sysctl;
-pub mod wishes;
 
 pub use root::{Root, Unreadable};

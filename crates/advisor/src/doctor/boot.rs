@@ -1,7 +1,7 @@
 //! What a boot leaves of the values that files ask for.
 use super::finding::{Certainty, Finding, Severity, Step};
-use super::observations::Observations;
-use super::owners::unfulfilled;
+use super::observations::{Knob, Observations, Wish};
+use super::owners::{of, unfulfilled};
 use super::{Rule, remedy};
 
 /// What this family knows.
@@ -23,45 +23,40 @@ pub const RULES: &[Rule] = &[
 ];
 
 fn lost(rule: &Rule, seen: &Observations) -> Vec<Finding> {
-    let Some(module) = &seen.machine.module else { return Vec::new() };
-    let state = &module.value;
-    if state.is_builtin || state.loaded_early_by.is_some() || state.reapplied_by.is_some() {
-        return Vec::new();
-    }
-    let Some(wish) = seen.wishes.first() else { return Vec::new() };
-    let now = unfulfilled(seen).next();
+    let lost: Vec<&Wish> = seen.wishes.iter().filter(|wish| wish.lost.is_some()).collect();
+    // What is not in force today shows it best.
+    let now = unfulfilled(seen).find(|(wish, _)| wish.lost.is_some());
+    let Some(wish) = now.map(|(wish, _)| wish).or_else(|| lost.first().copied()) else { return Vec::new() };
+    let why = wish.lost.as_deref().unwrap_or_default();
     // Today's value may be right because somebody set it by hand; the next boot's will not be.
     let certainty = if now.is_some() { Certainty::Certain } else { Certainty::Likely };
     let mut finding = Finding::new(rule, Severity::Warning, certainty)
         .seen("asked for", format!("{} = {}", wish.knob, wish.value), &wish.source)
-        .seen("what loads nf_conntrack before that file is read", "nothing", &module.source);
-    if let Some((wish, knob)) = now {
-        finding = finding.seen("in force", format!("{} = {}", wish.knob, knob.value), &knob.source);
+        .seen("at boot", why, "the files of sysctl.d, modules-load.d and udev");
+    if let Some((_, knob)) = now {
+        finding = finding.seen("in force", knob.value, &knob.source);
+    }
+    if lost.len() > 1 {
+        finding = finding.seen("other values lost so", lost.len() - 1, "the same files");
     }
     vec![
         finding
-            .means("sysctl.d is read early at boot. The module comes later, with the first rule that needs it, and brings its defaults: the key is not there when its line is read.")
-            .now(Step::run(remedy::owner(seen), "sysctl --system", "sets it for this time, now that the module is there"))
+            .means("The key is there only once connection tracking is. A line that is read before is passed over, and the module brings its defaults.")
+            .now(remedy::set(remedy::owner(seen), &wish.knob, wish.value, "for this time; `sysctl --system` sets all of them"))
             .for_good(Step::run(
                 remedy::owner(seen),
                 "echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf",
                 "loads it before the files are read",
             ))
-            .for_good(remedy::set_for_good(remedy::owner(seen), &wish.knob, wish.value, "writes both, and says who would win at boot")),
+            .for_good(remedy::set_for_good(remedy::owner(seen), &wish.knob, wish.value, "or this: writes both, and says who would win at boot")),
     ]
 }
 
 fn other(rule: &Rule, seen: &Observations) -> Vec<Finding> {
-    let late = seen.machine.module.as_ref().is_some_and(|module| {
-        let state = &module.value;
-        !state.is_builtin && state.loaded_early_by.is_none() && state.reapplied_by.is_none()
-    });
-    if late || !seen.writers.is_empty() {
-        return Vec::new();
-    }
-    let Some((wish, knob)) = unfulfilled(seen).find(|(_, knob)| knob.is_writable != Some(false)) else {
-        return Vec::new();
+    let open = |(wish, knob): &(&Wish, &Knob)| {
+        wish.lost.is_none() && knob.is_writable != Some(false) && of(&seen.writers, &wish.knob).is_empty()
     };
+    let Some((wish, knob)) = unfulfilled(seen).find(open) else { return Vec::new() };
     vec![
         Finding::new(rule, Severity::Warning, Certainty::Possible)
             .seen(&wish.knob, knob.value, &knob.source)

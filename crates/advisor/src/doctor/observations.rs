@@ -46,7 +46,7 @@ pub struct Machine {
     pub memory: Option<Seen<Memory>>,
     /// Is this the inside of a container, and how is that known?
     pub container: Option<Seen<String>>,
-    /// Is connection tracking a module here, and loaded only later than the knobs are set?
+    /// Is connection tracking in the kernel?
     pub module: Option<Seen<Module>>,
     /// Are the files of another machine judged?
     pub is_elsewhere: bool,
@@ -61,17 +61,13 @@ pub struct Memory {
     pub available: u64,
 }
 
-/// How tracking comes into the kernel, and when.
+/// How tracking is in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// Is it built into the kernel?
     pub is_builtin: bool,
     /// Is it loaded now?
     pub is_loaded: bool,
-    /// The file that has it loaded before the knobs are set, if any.
-    pub loaded_early_by: Option<String>,
-    /// The rule that sets the knobs again when it comes, if any.
-    pub reapplied_by: Option<String>,
 }
 
 /// One network namespace.
@@ -286,7 +282,7 @@ pub struct Device {
     pub packets: u64,
 }
 
-/// A value that a file asks for.
+/// A value that a file asks for: of several files the one that wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// The last part of the knob's key.
@@ -295,6 +291,8 @@ pub struct Wish {
     pub value: u64,
     /// File and line.
     pub source: String,
+    /// Why no boot brings it into force, if none does.
+    pub lost: Option<String>,
 }
 
 /// A program that writes knobs on its own.
@@ -302,10 +300,14 @@ pub struct Wish {
 pub struct Writer {
     /// `kube-proxy`, `tuned`, …
     pub name: String,
-    /// How it was found.
+    /// What it does and when.
+    pub what: String,
+    /// Where that stands, or how it was found.
     pub source: String,
-    /// Where its configuration is.
-    pub configured_in: String,
+    /// The knob it writes, where that is known.
+    pub knob: Option<String>,
+    /// The value it writes, where that is known.
+    pub value: Option<u64>,
 }
 
 /// What could not be seen.

@@ -56,40 +56,66 @@ fn reverts(rule: &Rule, seen: &Observations) -> Vec<Finding> {
                 &format!("{}, read twice", knob.source),
             );
             found.push(
-                writers(finding, &seen.writers, name)
+                writers(finding, &of(&seen.writers, name), name)
                     .means("Its value changed while we looked: whatever you set, another one sets again."),
             );
         }
     }
     // Without a writer in sight a value other than a file's may be anybody's deed: boot.rs asks whether the order of boot explains it.
-    let writable = |knob: &Knob| knob.is_writable != Some(false);
-    if let (true, Some((wish, knob))) = (!seen.writers.is_empty(), unfulfilled(seen).find(|(_, knob)| writable(knob))) {
-        let finding = Finding::new(rule, Severity::Warning, Certainty::Likely)
-            .seen(&wish.knob, knob.value, &knob.source)
-            .seen("asked for", wish.value, &wish.source);
-        found.push(
-            writers(finding, &seen.writers, &wish.knob)
-                .means("The file's value was set, or never was; a program that sets this knob on its own runs here, and the last to write wins."),
+    let open = unfulfilled(seen).filter(|(_, knob)| knob.is_writable != Some(false));
+    let ours = open
+        .map(|(wish, knob)| (wish, knob, of(&seen.writers, &wish.knob)))
+        .find(|(_, _, writers)| !writers.is_empty());
+    if let Some((wish, knob, found_writers)) = ours {
+        let is_theirs = found_writers.iter().any(|writer| writer.value == Some(knob.value));
+        let certainty = if is_theirs { Certainty::Certain } else { Certainty::Likely };
+        let finding = Finding::new(rule, Severity::Warning, certainty).seen(&wish.knob, knob.value, &knob.source).seen(
+            "asked for",
+            wish.value,
+            &wish.source,
         );
+        found.push(writers(finding, &found_writers, &wish.knob).means(
+            "The file's value was set, or never was; what sets this knob on its own came later, and the last to write wins.",
+        ));
     }
     found
 }
 
+/// Those who write this knob, or may.
+pub fn of<'a>(writers: &'a [Writer], knob: &str) -> Vec<&'a Writer> {
+    writers.iter().filter(|writer| writer.knob.as_deref().is_none_or(|other| other == knob)).collect()
+}
+
 /// Adds the writers, and what to do about each.
-fn writers(mut finding: Finding, writers: &[Writer], knob: &str) -> Finding {
+fn writers(mut finding: Finding, writers: &[&Writer], knob: &str) -> Finding {
     for writer in writers {
-        finding = finding.seen("a program that writes it", &writer.name, &writer.source).for_good(Step::todo(
-            Place::Elsewhere(writer.configured_in.clone()),
-            format!("set {knob} there, and nowhere else; {} owns it", writer.name),
-        ));
+        finding = finding
+            .seen("who writes it too", format!("{} {}", writer.name, writer.what), &writer.source)
+            .for_good(Step::todo(
+                Place::Elsewhere(configuration(writer)),
+                format!("set {knob} there, and nowhere else: {} has the last word", writer.name),
+            ));
     }
     if writers.is_empty() {
         finding = finding.for_good(Step::todo(
             Place::Host,
-            "find who writes it: kube-proxy (conntrack.maxPerCore), tuned (its profile), cloud-init, a script; and set the value there",
+            "find who writes it (kube-proxy, tuned, cloud-init, a script) and set the value there: keepstate tune status names those it knows",
         ));
     }
-    finding.now(Step::run(Place::Host, format!("bpftrace -e 'tracepoint:syscalls:sys_enter_openat /strcontains(str(args.filename), \"{knob}\")/ {{ printf(\"%s %d\\n\", comm, pid); }}'"), "names who opens it; or: auditctl -w on the file"))
+    finding.now(Step::run(
+        Place::Host,
+        format!("auditctl -w /proc/sys/net/netfilter/{knob} -p w; sleep 60; ausearch -f {knob} -i"),
+        "names who writes it, where the kernel audits",
+    ))
+}
+
+/// Where a writer is told what to write.
+fn configuration(writer: &Writer) -> String {
+    match writer.name.as_str() {
+        "kube-proxy" => format!("kube-proxy's configuration (conntrack.maxPerCore, conntrack.min; {})", writer.source),
+        "tuned" => format!("tuned's profile ({})", writer.source),
+        _ => writer.source.clone(),
+    }
 }
 
 fn read_only(rule: &Rule, seen: &Observations) -> Vec<Finding> {

@@ -94,19 +94,24 @@ fn limits_that_are_none_or_too_low() {
 #[test]
 fn what_a_boot_loses() {
     let mut seen = machine(vec![space(10, 262_144)]);
-    seen.machine.module = Some(Seen::at("modules", Module { is_loaded: true, ..Module::default() }));
-    seen.wishes =
-        vec![Wish { knob: "nf_conntrack_max".into(), value: 1_048_576, source: "/etc/sysctl.d/90.conf:1".into() }];
+    let lost = Some("read too early".to_owned());
+    seen.wishes = vec![Wish {
+        knob: "nf_conntrack_max".into(),
+        value: 1_048_576,
+        source: "/etc/sysctl.d/90.conf:1".into(),
+        lost,
+    }];
     assert_eq!(names(&seen), ["lost-at-boot"]);
-    seen.writers =
-        vec![Writer { name: "kube-proxy".into(), source: "process 7".into(), configured_in: "its ConfigMap".into() }];
-    assert_eq!(
-        names(&seen),
-        ["lost-at-boot", "value-reverts"].into_iter().filter(|name| *name == "value-reverts").collect::<Vec<_>>()
-    );
+    let writer = |knob: &str| Writer { name: "kube-proxy".into(), knob: Some(knob.into()), ..Writer::default() };
+    seen.writers = vec![writer("nf_conntrack_tcp_timeout_established")];
+    assert_eq!(names(&seen), ["lost-at-boot"], "it writes something else");
+    seen.writers = vec![writer("nf_conntrack_max")];
+    assert_eq!(names(&seen), ["value-reverts"]);
     seen.writers.clear();
     seen.namespaces[0].knobs.get_mut("nf_conntrack_max").unwrap().is_writable = Some(false);
     assert_eq!(names(&seen), ["knob-read-only-here"]);
     seen.namespaces[0].knobs.get_mut("nf_conntrack_max").unwrap().value = 1_048_576;
     assert_eq!(names(&seen), ["lost-at-boot"]);
+    seen.wishes[0].lost = None;
+    assert_eq!(names(&seen), Vec::<&str>::new());
 }

@@ -37,7 +37,9 @@ const FILES: [&str; 5] = [
 ];
 
 /// What is read of the machine.
-const MACHINE: [&str; 9] = [
+const MACHINE: [&str; 11] = [
+    "/proc/1/comm",
+    "/etc/tuned/active_profile",
     "/proc/sys/kernel/osrelease",
     "/proc/uptime",
     "/proc/meminfo",
@@ -50,25 +52,61 @@ const MACHINE: [&str; 9] = [
 ];
 
 /// Configuration that may set knobs or load the module: its lines about tracking.
-const CONFIGURATION: [&str; 14] = [
+const CONFIGURATION: [&str; 24] = [
     "/etc/sysctl.d",
     "/run/sysctl.d",
     "/usr/local/lib/sysctl.d",
     "/usr/lib/sysctl.d",
+    "/lib/sysctl.d",
     "/etc/modules-load.d",
     "/run/modules-load.d",
     "/usr/local/lib/modules-load.d",
     "/usr/lib/modules-load.d",
+    "/lib/modules-load.d",
     "/etc/modprobe.d",
     "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
     "/etc/udev/rules.d",
     "/usr/lib/udev/rules.d",
-    "/etc/tuned",
+    "/lib/udev/rules.d",
     "/etc/cloud/cloud.cfg.d",
+    "/etc/cron.d",
+    "/etc/rc.d",
+    "/etc/local.d",
+    "/etc/network/if-up.d",
+    "/etc/NetworkManager/dispatcher.d",
+    "/etc/systemd/system",
+    "/var/spool/cron/crontabs",
 ];
 
-/// Programs that are known to write knobs of tracking: that they run is told, nothing else of them.
-const WRITERS: [&str; 4] = ["kube-proxy", "tuned", "k3s", "cilium-agent"];
+/// Single files of that kind.
+const SINGLE: [&str; 8] = [
+    "/etc/sysctl.conf",
+    "/etc/modules",
+    "/etc/rc.local",
+    "/etc/crontab",
+    "/etc/ufw/sysctl.conf",
+    "/etc/network/interfaces",
+    "/etc/cloud/cloud.cfg",
+    "/etc/tuned/tuned-main.conf",
+];
+
+/// Profiles of tuned: a directory each.
+const PROFILES: [&str; 4] = ["/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned"];
+
+/// What is there tells who sets the knobs at boot; what is in it does not matter.
+const MARKS: [&str; 7] = [
+    "/sbin/sysctl",
+    "/usr/sbin/sysctl",
+    "/usr/lib/systemd/systemd",
+    "/lib/systemd/systemd",
+    "/usr/lib/systemd/systemd-sysctl",
+    "/lib/systemd/systemd-sysctl",
+    "/etc/init.d/procps",
+];
+
+/// Programs that are known to write knobs of tracking, by the name of their process: how they were started is told.
+const WRITERS: [&str; 5] = ["kube-proxy", "k3s-server", "k3s-agent", "tuned", "cilium-agent"];
 
 /// A bundle while it is made.
 #[derive(Debug)]
@@ -229,8 +267,18 @@ impl Gatherer {
                 self.configuration(&live, &format!("{directory}/{name}"))?;
             }
         }
-        for path in ["/etc/sysctl.conf", "/etc/modules"] {
+        for path in SINGLE {
             self.configuration(&live, path)?;
+        }
+        for directory in PROFILES {
+            for name in live.names(directory).unwrap_or_default() {
+                self.configuration(&live, &format!("{directory}/{name}/tuned.conf"))?;
+            }
+        }
+        for path in MARKS {
+            if live.exists(path) {
+                self.keep("", path, "", 0o644)?;
+            }
         }
         self.writers(&live)?;
         self.devices(&live)
@@ -239,7 +287,7 @@ impl Gatherer {
     fn configuration(&mut self, live: &Root, path: &str) -> Result<()> {
         // A directory, or no text.
         let Ok(text) = live.read(path) else { return Ok(()) };
-        let speaks = |line: &str| ["conntrack", "sysctl"].iter().any(|word| line.contains(word));
+        let speaks = |line: &str| ["conntrack", "sysctl", "include="].iter().any(|word| line.contains(word));
         if !text.lines().any(|line| line.contains("conntrack")) && !path.contains("sysctl.d") {
             return Ok(());
         }
@@ -256,6 +304,7 @@ impl Gatherer {
             let Ok(comm) = live.read(&path) else { continue };
             if WRITERS.contains(&comm.trim()) {
                 self.keep("", &path, &comm, 0o644)?;
+                self.copy(live, "", &format!("/proc/{name}/cmdline"), str::to_owned)?;
             }
         }
         Ok(())

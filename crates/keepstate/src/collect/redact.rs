@@ -185,7 +185,7 @@ mod tests {
     fn what_names_nobody_stays() {
         let mut redactor = Redactor::default();
         let text =
-            "127.0.0.1 ::1 0.0.0.0/0 255.255.255.0 224.0.0.1 deadline 12:30:45 abcd eth0: 1.5 65536 [  22.339896] a::";
+            "127.0.0.1 ::1 0.0.0.0/0 255.255.255.0 224.0.0.1 deadline 12:30:45 abcd eth0: 1.5 65536 [  22.339896] b:";
         assert_eq!(redactor.text(text), text);
     }
 

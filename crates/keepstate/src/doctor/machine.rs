@@ -1,8 +1,9 @@
 //! What is seen of the machine as a whole: kernel, memory, log, modules, devices.
 use super::observe::unseen;
 use keepstate_advisor::doctor::{Device, Full, Log, Memory, Module, Observations, Seen, Slab, Wish, Writer};
+use keepstate_linux::boot::{self, Boot, Effect, Standing};
 use keepstate_linux::kernel_log::{self, KernelLog};
-use keepstate_linux::{Root, devices, memory, program, slab, wishes};
+use keepstate_linux::{Root, devices, memory, program, slab};
 use std::path::Path;
 
 /// Adds what is seen of the machine.
@@ -65,20 +66,40 @@ fn module(root: &Root) -> Option<Seen<Module>> {
     if list.is_err() && !root.is_live() && !root.exists(directory) {
         return None;
     }
-    let (loaded_early_by, reapplied_by) = (wishes::early_loader(root), wishes::reapplier(root));
-    Some(Seen::at("modules-load.d, udev/rules.d", Module { is_builtin, is_loaded, loaded_early_by, reapplied_by }))
+    Some(Seen::at(directory, Module { is_builtin, is_loaded }))
 }
 
-/// What configuration asks for, and who sets knobs on its own.
+/// Where systemd is, on a machine that has it.
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// What configuration asks for, whether a boot brings it into force, and who sets knobs on its own.
 fn configuration(root: &Root, seen: &mut Observations) {
-    let wish = |wish: wishes::Wish| Wish { knob: wish.knob, value: wish.value, source: wish.source };
-    let writer = |writer: wishes::Writer| Writer {
-        name: writer.name.to_owned(),
-        source: writer.source,
-        configured_in: writer.configured_in.to_owned(),
+    // Files that somebody collected rarely tell who reads them at boot; most machines have systemd.
+    let is_untold =
+        !root.is_live() && !["/proc/1/comm", SYSTEMD, "/etc/init.d/procps"].iter().any(|path| root.exists(path));
+    let programs: &[&str] = if is_untold { &[SYSTEMD, "/usr/lib/systemd/systemd-sysctl"] } else { &[] };
+    let assumed = programs.iter().map(|path| (path.into(), String::new())).collect();
+    let boot = match Boot::with(root, &assumed) {
+        Ok(boot) => boot,
+        Err(error) => return seen.unseen.push(unseen("what configuration asks for", &error, "run it as root")),
     };
-    seen.wishes = wishes::all(root).into_iter().map(wish).collect();
-    seen.writers = wishes::writers(root).into_iter().map(writer).collect();
+    let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
+    let wish = |(key, standing): (&String, &Standing)| {
+        let lost = match &standing.effect {
+            Effect::Never(why) => Some(why.clone()),
+            Effect::Always | Effect::OnlyIfModuleLoaded => None,
+        };
+        Some(Wish { knob: last(key), value: standing.number()?, source: standing.winner.to_string(), lost })
+    };
+    let writer = |writer: boot::Writer| Writer {
+        name: writer.name,
+        what: writer.what,
+        source: writer.place.to_string(),
+        knob: writer.key.as_deref().map(last),
+        value: writer.value.and_then(|value| value.parse().ok()),
+    };
+    seen.wishes = boot.standings.iter().filter_map(wish).collect();
+    seen.writers = boot.writers.into_iter().map(writer).collect();
 }
 
 /// Files that hold a kernel's log, the most telling first: ours, sos's, the system's own.

@@ -20,10 +20,11 @@ const SHOWN: usize = 12;
 pub fn write(out: &mut impl Write, report: &Report, last: Option<&Report>) -> io::Result<()> {
     let findings = &report.examination.findings;
     headline(out, report)?;
+    let here = if report.from.is_some() { "on that machine" } else { "here" };
     let before = last.map(|last| last.examination.findings.as_slice());
     for (at, finding) in findings.iter().enumerate() {
         writeln!(out)?;
-        one(out, at + 1, finding, before.map(|before| changes::change(finding, before)))?;
+        one(out, at + 1, finding, before.map(|before| changes::change(finding, before)), here)?;
     }
     for gone in before.into_iter().flat_map(|before| changes::gone(findings, before)) {
         writeln!(out, "\n{BOLD}gone{BOLD:#} {}{}", gone.name, inside(gone))?;
@@ -68,12 +69,12 @@ fn style(severity: Severity) -> Style {
 
 fn inside(finding: &Finding) -> String {
     match finding.namespace.as_deref() {
-        None | Some("this namespace") => String::new(),
+        None | Some("this namespace" | "that machine") => String::new(),
         Some(name) => format!(" (in {name})"),
     }
 }
 
-fn one(out: &mut impl Write, number: usize, finding: &Finding, change: Option<Change>) -> io::Result<()> {
+fn one(out: &mut impl Write, number: usize, finding: &Finding, change: Option<Change>, here: &str) -> io::Result<()> {
     let style = style(finding.severity);
     let word = match finding.severity {
         Severity::Warning => "warning",
@@ -88,36 +89,25 @@ fn one(out: &mut impl Write, number: usize, finding: &Finding, change: Option<Ch
         inside(finding)
     )?;
     wrapped(out, "   ", &format!("{}.", capital(finding.title)))?;
-    let mut table = Table::new();
-    table
-        .load_style(comfy_table::presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width());
-    for seen in &finding.evidence {
-        table.add_row([format!("    {}", seen.what), seen.value.clone(), seen.source.clone()]);
-    }
-    if let Some(column) = table.column_mut(0) {
-        column.set_padding((0, 1));
-    }
     writeln!(out, "   {BOLD}seen{BOLD:#}")?;
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
+    for seen in &finding.evidence {
+        wrapped(out, "     ", &format!("{}: {} [{}]", seen.what, seen.value, seen.source))?;
     }
     writeln!(out, "   {BOLD}which means{BOLD:#}")?;
     wrapped(out, "     ", &finding.meaning)?;
-    steps(out, "now", &finding.now)?;
-    steps(out, "for good", &finding.for_good)?;
+    steps(out, "now", &finding.now, here)?;
+    steps(out, "for good", &finding.for_good, here)?;
     if !finding.explains.is_empty() {
         wrapped(out, "   ", &format!("It explains, and so hides: {}.", finding.explains.join(", ")))?;
     }
     Ok(())
 }
 
-fn steps(out: &mut impl Write, when: &str, steps: &[Step]) -> io::Result<()> {
+fn steps(out: &mut impl Write, when: &str, steps: &[Step], here: &str) -> io::Result<()> {
     let mut last: Option<&Place> = None;
     for step in steps {
         if last != Some(&step.at) {
-            writeln!(out, "   {BOLD}{when}{BOLD:#}, {}", place(&step.at))?;
+            writeln!(out, "   {BOLD}{when}{BOLD:#}, {}", place(&step.at, here))?;
             last = Some(&step.at);
         }
         match &step.command {
@@ -132,9 +122,9 @@ fn steps(out: &mut impl Write, when: &str, steps: &[Step]) -> io::Result<()> {
     Ok(())
 }
 
-fn place(place: &Place) -> String {
+fn place(place: &Place, here: &str) -> String {
     match place {
-        Place::Here => "here".into(),
+        Place::Here => here.to_owned(),
         Place::Host => "on the host, in its initial network namespace".into(),
         Place::Inside(name) if name.starts_with("process ") => {
             let process = name.split(' ').nth(1).unwrap_or_default();

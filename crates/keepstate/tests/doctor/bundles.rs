@@ -25,7 +25,7 @@ fn collect(arguments: &[&str]) {
 fn both_forms_say_what_the_machine_said() {
     let Some(bed) = Bed::shared() else { return };
     bed.nft(
-        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; } }",
+        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; }; }",
     );
     let held = bed.inside(|| {
         datagrams(nobody(53), 40);
@@ -56,7 +56,7 @@ fn both_forms_say_what_the_machine_said() {
 fn pseudonyms_are_the_same_everywhere_and_tell_nothing() {
     let Some(bed) = Bed::shared() else { return };
     bed.nft(
-        "table ip nat { chain out { type nat hook output priority -100; udp dport 5399 dnat to 10.9.1.77:5399; } }",
+        "table ip nat { chain out { type nat hook output priority -100; udp dport 5399 dnat to 10.9.1.77:5399; }; }",
     );
     bed.inside(|| datagrams(nobody(53), 25));
     let place = tempfile::tempdir().unwrap();

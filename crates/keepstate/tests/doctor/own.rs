@@ -27,7 +27,7 @@ fn a_healthy_namespace_has_none() {
 #[test]
 fn n07_source_ports_run_out() {
     let Some(bed) = Bed::shared() else { return };
-    bed.nft("table ip nat { chain post { type nat hook postrouting priority srcnat; udp dport 9000 masquerade to :1024-1040; } }");
+    bed.nft("table ip nat { chain post { type nat hook postrouting priority srcnat; udp dport 9000 masquerade to :1024-1040; }; }");
     bed.inside(|| datagrams(nobody(9000), 60));
     let said = bed.doctor_while(|| {
         datagrams(nobody(9000), 5);
@@ -42,7 +42,7 @@ fn n07_source_ports_run_out() {
 #[test]
 fn n12_invalid_is_dropped() {
     let Some(bed) = Bed::shared() else { return };
-    bed.nft("table inet drops { chain in { type filter hook input priority 0; ct state invalid drop; } }");
+    bed.nft("table inet drops { chain in { type filter hook input priority 0; ct state invalid drop; }; }");
     let held = bed.inside(|| Connections::open(8081, 1));
     let port = held.clients[0].local_addr().unwrap().port();
     let seq = AtomicU32::new(0);
@@ -72,13 +72,13 @@ fn n13_one_way() {
 #[test]
 fn n15_a_flow_older_than_its_rule() {
     let Some(bed) = Bed::shared() else { return };
-    bed.nft("table ip nat { chain out { type nat hook output priority -100; } }");
+    bed.nft("table ip nat { chain out { type nat hook output priority -100; }; }");
     let socket = bed.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     let send = || {
         let _ = socket.send_to(b"keepstate", nobody(5300));
     };
     send();
-    bed.nft("table ip nat { chain out { udp dport 5300 dnat to 10.9.1.2:5300; } }");
+    bed.nft("table ip nat { chain out { udp dport 5300 dnat to 10.9.1.2:5300; }; }");
     send();
     let said = bed.doctor();
     said.first("udp-stale-translation");
@@ -92,7 +92,7 @@ fn n15_a_flow_older_than_its_rule() {
 #[test]
 fn n27_a_proxy_took_the_flow() {
     let Some(bed) = Bed::shared() else { return };
-    bed.nft("table ip nat { chain out { type nat hook output priority -100; } }");
+    bed.nft("table ip nat { chain out { type nat hook output priority -100; }; }");
     let (server, client) =
         bed.inside(|| (UdpSocket::bind("10.9.0.1:5301").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap()));
     // From loopback to one's own address: as docker-proxy has it, the answer comes from this machine.
@@ -101,7 +101,7 @@ fn n27_a_proxy_took_the_flow() {
     let mut room = [0; 16];
     server.recv_from(&mut room).unwrap();
     server.send_to(b"answer", client_address).unwrap();
-    bed.nft("table ip nat { chain out { udp dport 5301 dnat to 10.9.1.3:5301; } }");
+    bed.nft("table ip nat { chain out { udp dport 5301 dnat to 10.9.1.3:5301; }; }");
     bed.doctor().first("udp-source-not-translated");
 }
 
@@ -145,7 +145,7 @@ fn n17_read_only_outside_the_initial_namespace() {
 fn n19_ftp_without_a_helper() {
     let Some(bed) = Bed::shared() else { return };
     bed.nft(
-        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; } }",
+        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; }; }",
     );
     let held = bed.inside(|| Connections::open(21, 1));
     bed.doctor().first("helper-not-assigned");
@@ -156,7 +156,7 @@ fn n19_ftp_without_a_helper() {
 fn watching_marks_what_changed() {
     let Some(bed) = Bed::shared() else { return };
     bed.nft(
-        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; } }",
+        "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; }; }",
     );
     let held: TcpStream = bed.inside(|| {
         let listener = std::net::TcpListener::bind("127.0.0.1:21").unwrap();
