@@ -76,6 +76,7 @@ pub enum Command {
     Doctor(Doctor),
     Collect(Collect),
     Size(SizeOf),
+    Simulate(Simulate),
     Tune(Tune),
     Disable(Disable),
     Conntrack(Conntrack),
@@ -83,5 +84,4 @@ pub enum Command {
     Watch(Watch),
     Completions(Completions),
     Man(Man),
-    Simulate(Simulate),
 }

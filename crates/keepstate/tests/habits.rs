@@ -75,7 +75,7 @@ fn every_command_has_a_page() {
     }
     let wrong = keepstate(&["man", "nonsense"], b"");
     assert_eq!(wrong.code, Some(1));
-    assert!(wrong.err.contains("there are: replay"), "{}", wrong.err);
+    assert!(wrong.err.contains("there are: doctor"), "{}", wrong.err);
 }
 
 #[test]

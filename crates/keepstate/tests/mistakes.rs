@@ -132,7 +132,7 @@ fn times_and_words() {
     fails(&replay(&capture(), &["another"]), 2, &["unexpected argument 'another'"]);
     fails(&keepstate(&["reply"], &[]), 2, &["replay"]);
     fails(&keepstate(&["replay"], &[]), 2, &["<FILE>", "Usage: keepstate replay"]);
-    fails(&keepstate(&[], &[]), 2, &["Usage: keepstate <COMMAND>"]);
+    fails(&keepstate(&[], &[]), 2, &["Usage: keepstate [OPTIONS] <COMMAND>"]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use story::Case;
 /// Where stories and the list of differences are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conntrack");
 /// The version whose behaviour the stories were written for.
+const KNOBS: &str = "/tmp/keepstate-global-knobs.lock";
 const VERSION: &str = "conntrack v1.4.7 (conntrack-tools)";
 
 #[test]
@@ -32,6 +33,9 @@ fn ours_does_what_debian_s_does() {
     if !possible() {
         return;
     }
+    // Other tests lower the limit of all namespaces, alone under this lock.
+    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(KNOBS).unwrap();
+    lock.lock_shared().unwrap();
     let judged =
         env::var_os("KEEPSTATE_CONNTRACK").map_or_else(|| env!("CARGO_BIN_EXE_keepstate").into(), PathBuf::from);
     let chosen = env::var("KEEPSTATE_CONNTRACK_CASE").ok();
