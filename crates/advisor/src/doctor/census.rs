@@ -23,7 +23,7 @@ pub struct Census {
     pub half_open: u64,
     /// TCP that was picked up in the middle and saw one direction only.
     pub one_way: u64,
-    /// TCP, ESTABLISHED, and idle for longer than [`IDLE`].
+    /// TCP, ESTABLISHED, and idle for more than a day (no broker's keepalive is that long).
     pub idle: u64,
     /// The destination ports of most entries: protocol, port and entries, the most first.
     pub ports: Vec<(u8, u16, u64)>,
