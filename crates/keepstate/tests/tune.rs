@@ -303,6 +303,60 @@ fn another_file_that_would_win_is_outdone() {
 }
 
 #[test]
+fn where_nothing_loads_the_module_early_udev_writes_when_it_comes() {
+    let image = Image::debian();
+    for tool in ["systemd-sysctl", "systemd-udevd"] {
+        image.write(&format!("usr/lib/systemd/{tool}"), "");
+    }
+    let units = image.0.path().join("etc/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    std::os::unix::fs::symlink("/dev/null", units.join("systemd-modules-load.service")).unwrap();
+    let before = image.everything();
+    let said = text(&image.tune(LARGE));
+    assert!(said.contains("nothing loads modules by name"), "{said}");
+    assert!(!image.0.path().join("etc/modules-load.d/keepstate.conf").exists());
+    let rule = image.read("etc/udev/rules.d/99-keepstate.rules");
+    assert!(rule.contains("RUN+=\"/usr/lib/systemd/systemd-sysctl --prefix=/net/netfilter\""), "{rule}");
+    let verified = image.tune(&["verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+    assert!(text(&verified).contains("1000000 as soon as the module is loaded"), "{}", text(&verified));
+    udev_would_run(&rule);
+    assert_eq!(image.tune(&["rollback"]).status.code(), Some(0));
+    assert_eq!(image.everything(), before);
+}
+
+/// udev itself reads the rule, in a mount namespace of its own, and says what it would run when the module comes.
+fn udev_would_run(rule: &str) {
+    let script = "mkdir -p /etc/udev/rules.d && mount -t tmpfs keepstate-test /etc/udev/rules.d && printf %s \"$RULE\" >/etc/udev/rules.d/99-keepstate.rules \
+        && udevadm test --action=add /sys/module/nf_conntrack 2>&1";
+    let tested = Command::new("unshare").args(["--mount", "sh", "-c", script]).env("RULE", rule).output().unwrap();
+    if !tested.status.success() {
+        return skipped("udevadm on the written rule: it needs root and udev (apt-get install udev)");
+    }
+    let said = text(&tested);
+    assert!(said.contains("run: '/usr/lib/systemd/systemd-sysctl --prefix=/net/netfilter'"), "{said}");
+    assert!(!said.contains("99-keepstate.rules:2 Invalid"), "{said}");
+}
+
+#[test]
+fn an_old_kernel_takes_its_buckets_as_the_module_s_parameter() {
+    let image = Image::debian();
+    let hashsize = "sys/module/nf_conntrack/parameters/hashsize";
+    image.write(hashsize, "65536\n");
+    image.write("sys/module/nf_conntrack/initstate", "live\n");
+    fs::set_permissions(image.0.path().join(BUCKETS), fs::Permissions::from_mode(0o444)).unwrap();
+    let before = image.everything();
+    assert_eq!(image.tune(LARGE).status.code(), Some(0));
+    assert_eq!((image.read(hashsize).as_str(), image.read(BUCKETS).as_str()), ("1000448\n", "65536\n"));
+    assert!(image.read("etc/modprobe.d/keepstate.conf").ends_with("options nf_conntrack hashsize=1000448\n"));
+    assert!(!image.read("etc/sysctl.d/99-keepstate.conf").contains("buckets"), "which would be refused at each boot");
+    let verified = image.tune(&["verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+    assert_eq!(image.tune(&["rollback"]).status.code(), Some(0));
+    assert_eq!(image.everything(), before);
+}
+
+#[test]
 fn a_demand_is_enough() {
     let image = Image::debian();
     let said = text(&image.tune(&["plan", "--profile", "mqtt-broker", "--connections", "300k", "--keepalive", "60s"]));

@@ -1,6 +1,6 @@
 //! The deeds: plan, apply, verify, roll back, tell.
 use super::journal::{Content, Journal, Stage};
-use super::{Here, Wanted, files, goal, look, page, place, watcher, write};
+use super::{Here, Wanted, files, goal, knob, look, page, place, watcher, write};
 use anyhow::{Context, Result, bail};
 use keepstate_advisor::tune::{self, COUNT, MAX, Plan};
 use keepstate_linux::boot::{Boot, Effect};
@@ -66,26 +66,33 @@ pub(super) fn apply(wanted: &Wanted, confirm_within: Option<u64>) -> Result<Exit
         journal.file(path, before.clone(), after.clone());
     }
     for change in &planned.plan.changes {
-        let value = sysctl::read(&root, &change.key)?;
+        let value = knob::read(&root, &change.key)?;
         journal.knob(&change.key, &value, &change.after.to_string());
     }
-    journal.write(&root)?;
-    for (path, _, after) in &files {
-        write::file(&root.path(path), &after.octets, after.mode)?;
-    }
-    for change in &planned.plan.changes {
-        set(&root, &change.key, &change.after.to_string())?;
-    }
-    journal.stage = Stage::Applied;
     journal.confirm_until = confirm_within.map(|seconds| now().saturating_add(seconds));
     journal.write(&root)?;
+    // Before the first deed: whatever happens to this process or to who has begun it, somebody waits.
     if let Some(seconds) = confirm_within {
         watcher::begin(&journal.id, seconds)?;
     }
+    carry_out(&root, &planned.plan, &files).context("cut short: keepstate tune rollback puts back what was changed")?;
+    journal.stage = Stage::Applied;
+    journal.write(&root)?;
     if !wanted.here.json {
         page::applied(&journal, confirm_within)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the files, then sets the knobs.
+fn carry_out(root: &Root, plan: &Plan, files: &ToWrite) -> Result<()> {
+    for (path, _, after) in files {
+        write::file(&root.path(path), &after.octets, after.mode)?;
+    }
+    for change in &plan.changes {
+        set(root, &change.key, &change.after.to_string())?;
+    }
+    Ok(())
 }
 
 /// Files whose content is not there yet: path on a running machine, what is there, what will be.
@@ -108,9 +115,9 @@ fn set(root: &Root, key: &str, value: &str) -> Result<()> {
     write::step();
     let hint =
         "writing it needs root in the initial network namespace (CAP_NET_ADMIN); in a container, set it on the host";
-    sysctl::write(root, key, value).with_context(|| format!("{key}={value}: {hint}"))?;
+    knob::write(root, key, value).with_context(|| format!("{key}={value}: {hint}"))?;
     write::step();
-    let there = sysctl::read(root, key)?;
+    let there = knob::read(root, key)?;
     if there != value {
         bail!(
             "{key} was set to {value}, and is {there}: somebody else writes it too, or the kernel took another value"
@@ -134,7 +141,7 @@ pub(super) fn verify(here: &Here) -> Result<ExitCode> {
         ));
     }
     for knob in &journal.knobs {
-        let there = sysctl::read(&root, &knob.key).unwrap_or_else(|error| error.to_string());
+        let there = knob::read(&root, &knob.key).unwrap_or_else(|error| error.to_string());
         let good = there == knob.after;
         checks.push((
             knob.key.clone(),
@@ -153,6 +160,9 @@ pub(super) fn verify(here: &Here) -> Result<ExitCode> {
             let (good, what) = match boot.standing(&key) {
                 Some(standing) if standing.value.trim() == value && standing.effect == Effect::Always => {
                     (true, format!("{value} after the next boot, by {}", standing.winner))
+                }
+                Some(standing) if standing.value.trim() == value && standing.effect == Effect::OnlyIfModuleLoaded => {
+                    (true, format!("{value} as soon as the module is loaded, by {}", standing.winner))
                 }
                 Some(standing) => (
                     false,
@@ -207,7 +217,7 @@ pub(super) fn troubles(root: &Root, journal: &Journal) -> Result<Vec<String>> {
         }
     }
     for knob in &journal.knobs {
-        let there = sysctl::read(root, &knob.key)?;
+        let there = knob::read(root, &knob.key)?;
         if there != knob.before && there != knob.after {
             troubles.push(format!(
                 "{} is {there}: somebody else has set it since (it was {}, then {})",
@@ -243,7 +253,7 @@ pub(super) fn put_back(root: &Root, journal: &Journal) -> Result<()> {
     }
     // The other way round than they were set: a limit shrinks before its buckets do.
     for knob in journal.knobs.iter().rev() {
-        if sysctl::read(root, &knob.key)? != knob.before {
+        if knob::read(root, &knob.key)? != knob.before {
             set(root, &knob.key, &knob.before)?;
         }
     }

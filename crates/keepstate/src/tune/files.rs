@@ -1,4 +1,5 @@
 //! Which files make a plan last, and what is in them: our own only, and only those that this machine needs.
+use super::knob;
 use anyhow::{Result, bail};
 use keepstate_advisor::tune::BUCKETS;
 use keepstate_linux::Root;
@@ -18,6 +19,10 @@ pub(super) struct Files {
 /// Names under which our sysctl file may stand; the first that wins against what is there is taken.
 const NAMES: [&str; 4] = ["99-keepstate.conf", "99-zz-keepstate.conf", "zz-keepstate.conf", "zzzz-keepstate.conf"];
 const MODULES: &str = "/etc/modules-load.d/keepstate.conf";
+const MODPROBE: &str = "/etc/modprobe.d/keepstate.conf";
+const RULE: &str = "/etc/udev/rules.d/99-keepstate.rules";
+const SYSCTLS: [&str; 2] = ["/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl"];
+const UDEV: [&str; 3] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/usr/bin/udevadm"];
 const HEAD: &str = "# Written by keepstate tune; `keepstate tune rollback` takes it away again.\n";
 
 /// The files that make `knobs` (key and value) stand after the next boot.
@@ -27,19 +32,16 @@ const HEAD: &str = "# Written by keepstate tune; `keepstate tune rollback` takes
 pub(super) fn lasting(root: &Root, knobs: &BTreeMap<String, u64>) -> Result<Files> {
     let now = Boot::read(root)?;
     let mut files = Files::default();
-    if let Reader::Nobody(why) = &now.reader {
-        bail!("nobody reads sysctl.d at boot here ({why}): in a container, --persist belongs on the host");
-    }
-    if now.module == Module::OnFirstUse {
-        let text = format!("{HEAD}nf_conntrack\n");
-        let why =
-            "the module would come by its first use, after sysctl.d was read, and its knobs would keep their defaults";
-        files.files.push((MODULES.into(), text, why.into()));
-    }
     // What an apply before this one made last goes on.
     let mut knobs = knobs.clone();
     for (key, value) in earlier(root) {
         knobs.entry(key).or_insert(value);
+    }
+    bring_the_module(root, &now, &mut files)?;
+    if knob::is_parameter(root, BUCKETS)
+        && let Some(buckets) = knobs.remove(BUCKETS)
+    {
+        give_buckets(&now, &mut files, buckets);
     }
     let knobs = &knobs;
     let mut text = HEAD.to_owned();
@@ -57,6 +59,57 @@ pub(super) fn lasting(root: &Root, knobs: &BTreeMap<String, u64>) -> Result<File
     ));
     warn(&mut files, &now, knobs);
     Ok(files)
+}
+
+/// The knobs exist only when the module is there: it is loaded early, or a rule writes them when it comes.
+fn bring_the_module(root: &Root, now: &Boot, files: &mut Files) -> Result<()> {
+    let mut why_a_rule = None;
+    if let Reader::Nobody(why) = &now.reader {
+        why_a_rule = Some(format!("nobody reads sysctl.d at boot here ({why})"));
+    } else if now.module == Module::OnFirstUse {
+        let text = format!("{HEAD}nf_conntrack\n");
+        let early = Boot::with(root, &[(MODULES.into(), text.clone())].into())?;
+        if early.module == Module::OnFirstUse {
+            why_a_rule = Some("nothing loads modules by name before sysctl.d is read here".to_owned());
+        } else {
+            let why = "the module would come by its first use, after sysctl.d was read, and its knobs would keep their defaults";
+            files.files.push((MODULES.into(), text, why.to_owned()));
+        }
+    }
+    let Some(why) = why_a_rule else { return Ok(()) };
+    let program = SYSCTLS.iter().find(|path| root.exists(path));
+    let (Some(program), true, false) =
+        (program, UDEV.iter().any(|path| root.exists(path)), now.module == Module::BuiltIn)
+    else {
+        bail!(
+            "{why}, and no udev could write the knobs when the module comes: in a container, --persist belongs on the host"
+        );
+    };
+    // One `--prefix` is written with slashes, and the alias net.nf_conntrack_max lies outside it: our file has the other key.
+    let text = format!(
+        "{HEAD}ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\", RUN+=\"{program} --prefix=/net/netfilter\"\n"
+    );
+    files.files.push((RULE.into(), text, format!("{why}: udev writes the knobs as soon as the module is loaded")));
+    Ok(())
+}
+
+/// Old kernels take the buckets as the module's option.
+fn give_buckets(now: &Boot, files: &mut Files, buckets: u64) {
+    if now.module == Module::BuiltIn {
+        files.warnings.push(format!(
+            "{BUCKETS} can only be read on this kernel and tracking is built in: for good, put nf_conntrack.hashsize={buckets} on the kernel's command line"
+        ));
+        return;
+    }
+    let text = format!("{HEAD}options nf_conntrack hashsize={buckets}\n");
+    let why = format!("{BUCKETS} can only be read on this kernel: the module is given its buckets when it is loaded");
+    files.files.push((MODPROBE.into(), text, why));
+    if let Some(hashsize) = now.hashsize.as_ref().filter(|hashsize| !hashsize.place.file.contains("keepstate")) {
+        files.warnings.push(format!(
+            "{} says hashsize={} too, and of two options the later is taken: take that line out",
+            hashsize.place, hashsize.buckets
+        ));
+    }
 }
 
 /// Knobs that a file of ours sets already.
@@ -77,9 +130,13 @@ fn earlier(root: &Root) -> BTreeMap<String, u64> {
 fn wins(root: &Root, files: &Files, name: &str, text: &str, knobs: &BTreeMap<String, u64>) -> Result<bool> {
     let boot = Boot::with(root, &overlay(files, name, text))?;
     Ok(knobs.iter().all(|(key, value)| {
-        boot.standing(key)
-            .is_some_and(|standing| standing.effect == Effect::Always && standing.value.trim() == value.to_string())
+        boot.standing(key).is_some_and(|standing| lasts(&standing.effect) && standing.value.trim() == value.to_string())
     }))
+}
+
+/// A rule of udev writes when the module comes, which is early enough: without it nothing is tracked.
+pub(super) fn lasts(effect: &Effect) -> bool {
+    matches!(effect, Effect::Always | Effect::OnlyIfModuleLoaded)
 }
 
 fn overlay(files: &Files, name: &str, text: &str) -> BTreeMap<PathBuf, String> {
@@ -93,7 +150,7 @@ fn losing(root: &Root, files: &Files, text: &str, knobs: &BTreeMap<String, u64>)
     let winners = knobs.keys().filter_map(|key| {
         let standing = boot.standing(key)?;
         let why = match &standing.effect {
-            Effect::Always if standing.winner.file.contains("keepstate") => return None,
+            effect if lasts(effect) && standing.winner.file.contains("keepstate") => return None,
             Effect::Never(why) => why.clone(),
             _ => format!("{} sets it to {}", standing.winner, standing.value),
         };

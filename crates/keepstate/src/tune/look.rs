@@ -1,9 +1,9 @@
 //! What is there: every knob of connection tracking, whether it may be written, and how full the table is.
+use super::knob;
 use crate::size::observe;
 use anyhow::{Context, Result};
 use keepstate_advisor::tune::{COUNT, Present, Situation};
 use keepstate_linux::{Root, sysctl};
-use std::os::unix::fs::PermissionsExt;
 
 /// Looks at the knobs below `root`.
 ///
@@ -17,17 +17,11 @@ pub(super) fn situation(root: &Root) -> Result<Situation> {
         }
         let key = format!("net.netfilter.{name}");
         let Ok(value) = sysctl::number(root, &key) else { continue };
-        situation.knobs.insert(key.clone(), Present { value, writable: is_writable(root, &key) });
+        situation.knobs.insert(key.clone(), Present { value, writable: knob::is_writable(root, &key) });
     }
     situation.count = situation.knobs.get(COUNT).and_then(|present| present.value);
     if let Ok(machine) = observe::machine(root) {
         situation.object = machine.object.0;
     }
     Ok(situation)
-}
-
-/// By its mode: outside the initial namespace the global knobs are read-only, whoever asks.
-fn is_writable(root: &Root, key: &str) -> bool {
-    let mode = std::fs::metadata(root.path(sysctl::path(key))).map(|metadata| metadata.permissions().mode());
-    mode.is_ok_and(|mode| mode & 0o222 != 0)
 }

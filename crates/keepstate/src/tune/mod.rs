@@ -7,6 +7,7 @@ mod act;
 mod files;
 mod goal;
 mod journal;
+mod knob;
 mod look;
 mod page;
 mod place;

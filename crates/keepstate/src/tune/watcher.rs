@@ -13,7 +13,13 @@ pub(super) fn begin(id: &str, seconds: u64) -> Result<()> {
     let program = std::env::current_exe().context("this program's own file")?;
     let mut command = Command::new(program);
     command.args(["tune", "watch", "--id", id, "--seconds", &seconds.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).current_dir("/");
+    command
+        .env_remove(write::FATAL_STEP)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .current_dir("/");
     command.spawn().context("nobody could be set to wait for the confirmation: roll back by hand, or confirm")?;
     Ok(())
 }

@@ -66,12 +66,15 @@ fn sync(directory: &Path) -> Result<()> {
     synced.with_context(|| format!("{} cannot be synced", directory.display()))
 }
 
+/// In which moment a test ends this process; see the module.
+pub(super) const FATAL_STEP: &str = "KEEPSTATE_TUNE_KILL";
+
 /// One moment; see the module.
 #[cfg(debug_assertions)]
 pub(super) fn step() {
     use std::sync::atomic::{AtomicU64, Ordering};
     static STEPS: AtomicU64 = AtomicU64::new(0);
-    let Some(fatal) = std::env::var("KEEPSTATE_TUNE_KILL").ok().and_then(|number| number.parse::<u64>().ok()) else {
+    let Some(fatal) = std::env::var(FATAL_STEP).ok().and_then(|number| number.parse::<u64>().ok()) else {
         return;
     };
     if STEPS.fetch_add(1, Ordering::Relaxed) + 1 == fatal {

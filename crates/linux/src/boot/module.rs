@@ -31,14 +31,18 @@ impl Module {
             return Module::BuiltIn;
         }
         let mut named = Vec::new();
-        for file in tree.drop_ins("modules-load.d", ".conf") {
+        let masked = systemd && tree.is_masked(LOADER);
+        if masked {
+            tree.note(format!("{LOADER} is a link to /dev/null: nobody reads modules-load.d at boot"));
+        }
+        for file in if masked { Vec::new() } else { tree.drop_ins("modules-load.d", ".conf") } {
             named.extend(lines(&file.text).map(|(line, name)| (name.to_owned(), Place::new(&file.path, line))));
         }
         // systemd reads this file only through the link that Debian puts into modules-load.d.
         if !systemd && let Some(text) = tree.read("/etc/modules") {
             named.extend(lines(&text).map(|(line, name)| (name.to_owned(), Place::new("/etc/modules", line))));
         }
-        for list in options(tree, |key| key == "modules_load") {
+        for list in if masked { Vec::new() } else { options(tree, |key| key == "modules_load") } {
             named.extend(list.split(',').map(|name| (name.to_owned(), Place::new("/proc/cmdline", 1))));
         }
         let brings = named.into_iter().find(|(name, _)| kernel.brings_tracking(tree, name));
@@ -170,6 +174,9 @@ pub(super) fn number(text: &str) -> Option<u64> {
         None => text.parse().ok(),
     }
 }
+
+/// Who reads `modules-load.d`; masked where it is a link to `/dev/null`.
+const LOADER: &str = "/etc/systemd/system/systemd-modules-load.service";
 
 /// Modules that load tracking, for a tree without the list of dependencies.
 const NEED_TRACKING: [&str; 12] = [
