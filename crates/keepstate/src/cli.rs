@@ -38,8 +38,8 @@ Examples:
   keepstate help replay            all that replay can do
 
 What was asked for is on standard output; notes and errors are on standard error.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked; those of doctor and disable
-are told by their own --help";
+Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked;
+doctor and disable have their own, told by their --help";
 
 impl Cli {
     /// The command line of this process. A wrong one ends it here, with an error that says what to do, and exit code 2.

@@ -33,9 +33,44 @@ pub struct Found {
     /// Ours first, then by name.
     pub namespaces: Vec<Namespace>,
     /// Processes whose namespace may not be asked for.
-    pub denied: usize,
+    pub denied: Vec<u32>,
     /// Namespaces beyond the bound, which are not listed.
     pub beyond: usize,
+}
+
+impl Found {
+    /// Which processes hide theirs, and how to see them; none where nobody does.
+    pub fn hidden(&self) -> Option<Hidden> {
+        let first = *self.denied.first()?;
+        let root = Root::live();
+        let name = root.read(format!("/proc/{first}/comm")).map(|name| name.trim().to_owned()).unwrap_or_default();
+        let why = match self.denied.len() {
+            1 => format!("process {first} ({name}) does not show its own"),
+            many => format!("{many} processes do not show theirs, the first is {first} ({name})"),
+        };
+        // Root of a container, or beside a process of another user namespace, may not look either.
+        let may_not_even_as_root = root.read("/proc/self/status").is_ok_and(|text| is_root(&text));
+        let how = match may_not_even_as_root {
+            true => "from outside this container or user namespace: root in here may not look at it",
+            false => "as root (CAP_SYS_PTRACE)",
+        };
+        Some(Hidden { why, how })
+    }
+}
+
+/// Why a namespace was not seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// Who hides it.
+    pub why: String,
+    /// From where it can be seen.
+    pub how: &'static str,
+}
+
+/// Does `/proc/PID/status` show the effective user 0?
+fn is_root(status: &str) -> bool {
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    users.is_some_and(|users| users.split_whitespace().nth(1) == Some("0"))
 }
 
 /// Directories that hold a file for each namespace with a name.
@@ -48,7 +83,7 @@ const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 pub fn all(bound: usize) -> Result<Found, Unreadable> {
     let own = ours()?;
     let mut found: BTreeMap<u64, Namespace> = BTreeMap::new();
-    let mut denied = 0;
+    let mut denied = Vec::new();
     let root = Root::live();
     for directory in NAMED {
         for name in root.names(directory).unwrap_or_default() {
@@ -76,7 +111,7 @@ pub fn all(bound: usize) -> Result<Found, Unreadable> {
                 });
                 known.process.get_or_insert(process);
             }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied += 1,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied.push(process),
             // It ended meanwhile.
             Err(_) => (),
         }

@@ -136,9 +136,8 @@ impl Gatherer {
     /// If the bundle cannot be written. What cannot be read is left out, and said.
     pub fn gather(mut self, limits: &Limits) -> Result<Manifest> {
         let found = namespace::all(limits.namespaces)?;
-        if found.denied > 0 {
-            let why = format!("{} processes do not show theirs", found.denied);
-            self.leave("namespaces of other users' processes", &why, "collect as root");
+        if let Some(hidden) = found.hidden() {
+            self.leave("some processes' network namespaces", &hidden.why, &format!("collect {}", hidden.how));
         }
         if found.beyond > 0 {
             self.leave(

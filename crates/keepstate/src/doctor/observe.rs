@@ -37,7 +37,7 @@ pub fn live(wanted: &Wanted) -> Result<Observations> {
             let only = namespace::named(name).with_context(|| {
                 format!("there is no network namespace {name}: `ip netns` lists those with a name; or give a process")
             })?;
-            namespace::Found { namespaces: vec![only], denied: 0, beyond: 0 }
+            namespace::Found { namespaces: vec![only], denied: Vec::new(), beyond: 0 }
         }
         None => namespace::all(wanted.namespaces)?,
     };
@@ -86,11 +86,11 @@ pub fn live(wanted: &Wanted) -> Result<Observations> {
 
 /// Namespaces that were not found at all.
 fn hidden(found: &namespace::Found, seen: &mut Observations) {
-    if found.denied > 0 {
+    if let Some(hidden) = found.hidden() {
         seen.unseen.push(Unseen {
-            what: "namespaces of other users' processes".into(),
-            why: format!("{} processes do not show theirs", found.denied),
-            how: "run it as root (CAP_SYS_PTRACE)".into(),
+            what: "some processes' network namespaces".into(),
+            why: hidden.why,
+            how: format!("run it {}", hidden.how),
         });
     }
     if found.beyond > 0 {

@@ -262,9 +262,9 @@ impl Inspection {
 /// The namespaces that could not be found.
 fn not_found(root: &Root, found: &namespace::Found, bound: usize) -> Vec<Unseen> {
     let mut unseen = Vec::new();
-    if found.denied > 0 {
-        let what = format!("the network namespaces of {} processes of other users", found.denied);
-        unseen.push(Unseen { what, why: "not permitted; run as root (CAP_SYS_PTRACE)".into() });
+    if let Some(hidden) = found.hidden() {
+        let why = format!("{}; run {}", hidden.why, hidden.how);
+        unseen.push(Unseen { what: "some processes' network namespaces".into(), why });
     }
     if found.beyond > 0 {
         let what = format!("{} more network namespaces", found.beyond);
