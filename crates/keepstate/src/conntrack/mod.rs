@@ -1,7 +1,7 @@
 //! `keepstate conntrack`, and the program itself where it is called `conntrack`: Linux's connection table at work, with the command
 //! line, the output and the exit codes of conntrack 1.4.7.
 //!
-//! A command line is read into a [`Request`](request::Request), checked whole, and carried out once. Nothing is changed before all of it is understood.
+//! A command line is read into a `Request`, checked whole, and carried out once. Nothing is changed before all of it is understood.
 //! What differs from conntrack, and why, is in docs/differences.md.
 mod batch;
 mod change;

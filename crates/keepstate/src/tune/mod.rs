@@ -1,7 +1,7 @@
 //! `keepstate tune`: changes the knobs of a connection table, now and for good, so that it can be taken back.
 //!
 //! What is to be done is first a plan that a person can read; nothing else is ever done. Before the first change everything that was there
-//! stands in a [journal](journal); each file is old or new at any moment, never half; what was changed is read back; and `rollback` restores it byte for byte.
+//! stands in a journal; each file is old or new at any moment, never half; what was changed is read back; and `rollback` restores it byte for byte.
 //! It never flushes, and writes no file of anybody else.
 mod act;
 mod files;
