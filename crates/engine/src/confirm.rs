@@ -55,6 +55,7 @@ impl Engine {
         if fresh.has_extras() {
             self.put_extras(slot, fresh);
         }
+        self.enter_source(fresh, slot);
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
         }
@@ -100,7 +101,8 @@ impl Engine {
         }
         self.counters.insert_failed += 1;
         self.counters.drop += 1;
-        self.note(Why::Clash);
-        Outcome::dropped(Why::Clash)
+        let why = if fresh.exhausted { Why::NatExhausted } else { Why::Clash };
+        self.note(why);
+        Outcome::dropped(why)
     }
 }

@@ -15,6 +15,7 @@ use crate::extras::Extras;
 use crate::full::Crowded;
 use crate::identity::{Identity, is_own_icmp};
 use crate::log::Log;
+use crate::nat::Nat;
 use crate::passage::Pending;
 use crate::protocol::Pace;
 use crate::saying::Saying;
@@ -61,6 +62,7 @@ pub struct Engine {
     /// Which new connections get a helper: protocol, destination port.
     pub(crate) helped: Vec<(u8, u16, Helper)>,
     pub(crate) crowded: Crowded,
+    pub(crate) nat: Nat,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
@@ -85,6 +87,7 @@ impl Engine {
             expectations: Expectations::new(HashKeys::derive(&secret, 3).words()),
             helped: Vec::new(),
             crowded: Crowded::default(),
+            nat: Nat::new(&secret),
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),
@@ -107,7 +110,7 @@ impl Engine {
             Identity::Tuple => (),
             Identity::About => {
                 let outcome = self.relate(packet, probe.zone, now);
-                return self.settle_icmp(outcome);
+                return Passage { about: true, ..self.settle_icmp(outcome) };
             }
             Identity::Invalid(why) if is_own_icmp(packet) && why != Why::IcmpUnpaired => {
                 return self.settle_icmp(Outcome::invalid(why));
@@ -118,7 +121,7 @@ impl Engine {
         while let Some(reference) = self.table.find(probe) {
             if let Some(outcome) = self.follow(packet, reference, now) {
                 let pending = Saying::of(self, packet, &outcome).map_or(Pending::Nothing, Pending::Said);
-                return Passage { outcome, pending };
+                return Passage { outcome, pending, about: false };
             }
         }
         self.begin(packet, probe, now)

@@ -2,7 +2,7 @@
 use crate::table::record::Kind;
 use crate::table::{BLOCK, Look};
 use crate::time::Clock;
-use crate::{Engine, Event, EventKind, Instant, Knob, ProtocolInfo};
+use crate::{Engine, Event, EventKind, Instant, Knob, ProtocolInfo, Status};
 
 impl Engine {
     /// Removes what has expired; looks at no more than `budget` blocks of records.
@@ -44,8 +44,12 @@ impl Engine {
         if self.reports(EventKind::Destroy) {
             self.report(EventKind::Destroy, slot, now);
         }
-        if self.table.records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::EXTRAS)) {
+        let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status));
+        if kind.is(Kind::EXTRAS) {
             self.part(slot);
+        }
+        if status & Status::SRC_NAT_DONE.0 != 0 {
+            self.leave_source(slot);
         }
         self.table.remove(slot, hashes);
     }

@@ -44,13 +44,6 @@ pub enum Verdict {
     Drop,
 }
 
-/// Changes to be made to the packet. Empty until NAT comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Edits {
-    /// The generation of the rules these edits were decided under.
-    pub generation: u32,
-}
-
 /// All that tracking says of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -64,22 +57,13 @@ pub struct Outcome {
     pub why: Option<Why>,
     /// Whether it goes on.
     pub verdict: Verdict,
-    /// What to change in it.
-    pub edits: Edits,
 }
 
 impl Outcome {
     /// A packet of a connection.
     #[inline(always)]
     pub(crate) const fn of(info: Info, direction: Direction, connection: Handle) -> Outcome {
-        Outcome {
-            info,
-            direction: Some(direction),
-            connection: Some(connection),
-            why: None,
-            verdict: Verdict::Accept,
-            edits: Edits { generation: 0 },
-        }
+        Outcome { info, direction: Some(direction), connection: Some(connection), why: None, verdict: Verdict::Accept }
     }
 
     /// A packet of no connection, for `why`. It goes on: the ruleset decides.
@@ -98,6 +82,6 @@ impl Outcome {
     }
 
     const fn without_connection(info: Info, why: Option<Why>, verdict: Verdict) -> Outcome {
-        Outcome { info, direction: None, connection: None, why, verdict, edits: Edits { generation: 0 } }
+        Outcome { info, direction: None, connection: None, why, verdict }
     }
 }

@@ -13,6 +13,8 @@ use alloc::boxed::Box;
 pub struct Passage {
     pub(crate) outcome: Outcome,
     pub(crate) pending: Pending,
+    /// The packet is an ICMP error about its connection, not of it.
+    pub(crate) about: bool,
 }
 
 /// What waits for the packet to pass the last rule.
@@ -29,7 +31,7 @@ pub(crate) enum Pending {
 impl Passage {
     /// Nothing waits.
     pub(crate) const fn settled(outcome: Outcome) -> Passage {
-        Passage { outcome, pending: Pending::Nothing }
+        Passage { outcome, pending: Pending::Nothing, about: false }
     }
     /// Its relation to the table.
     pub fn info(&self) -> Info {
@@ -70,6 +72,8 @@ pub struct Unconfirmed {
     pub(crate) timeout: u32,
     /// Octets of the first packet, once it was counted.
     pub(crate) counted: Option<u64>,
+    /// A translation found no free tuple: it cannot be entered.
+    pub(crate) exhausted: bool,
     /// The table's epoch when the tuples were found free.
     pub(crate) epoch: u64,
     /// The hashes of both tuples, each 0 if not known.

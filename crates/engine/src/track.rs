@@ -170,9 +170,10 @@ impl Engine {
                 connection: None,
                 why: None,
                 verdict: Verdict::Accept,
-                edits: Default::default(),
             },
+            about: false,
             pending: Pending::Begun(Unconfirmed {
+                exhausted: false,
                 original: probe.key,
                 reply,
                 plain: true,

@@ -39,6 +39,8 @@ reasons! {
     TableFull "table_full",
     /// Another packet took the tuple first, and the two cannot be one connection.
     Clash "clash",
+    /// No address and port of the rule's range is free for its translation.
+    NatExhausted "nat_exhausted",
     /// There is no memory for another connection.
     NoMemory "no_memory",
     /// It is a fragment: only the reassembled datagram can be tracked.

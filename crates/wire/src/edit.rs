@@ -6,6 +6,7 @@
 use crate::checksum::Sum;
 use crate::packet::protocol;
 use crate::{Addresses, Family, Packet, Quote, Refusal, checksum};
+use core::net::IpAddr;
 
 /// A datagram that is being changed.
 #[derive(Debug)]
@@ -66,6 +67,24 @@ impl<'a> Rewrite<'a> {
         }
     }
 
+    /// Changes the source address. False, and nothing is changed, when the family is not the datagram's.
+    pub fn source(&mut self, new: IpAddr) -> bool {
+        match (self.family, new) {
+            (Family::V4, IpAddr::V4(new)) => self.replace_addresses(12, &new.octets()),
+            (Family::V6, IpAddr::V6(new)) => self.replace_addresses(8, &new.octets()),
+            _ => false,
+        }
+    }
+
+    /// Changes the destination address. False, and nothing is changed, when the family is not the datagram's.
+    pub fn destination(&mut self, new: IpAddr) -> bool {
+        match (self.family, new) {
+            (Family::V4, IpAddr::V4(new)) => self.replace_addresses(16, &new.octets()),
+            (Family::V6, IpAddr::V6(new)) => self.replace_addresses(24, &new.octets()),
+            _ => false,
+        }
+    }
+
     fn replace_addresses<const N: usize>(&mut self, at: usize, new: &[u8; N]) -> bool {
         let Some(field) = self.bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) else { return false };
         let old = *field;
@@ -94,6 +113,35 @@ impl<'a> Rewrite<'a> {
         let [c, d] = destination.to_be_bytes();
         let is_summed = is_sctp && self.extent == Extent::Whole;
         self.replace_transport(0, &[a, b, c, d]) && (!is_summed || self.sctp_checksum())
+    }
+
+    /// As [`Rewrite::ports`], for the source alone.
+    pub fn source_port(&mut self, port: u16) -> bool {
+        self.port(0, port)
+    }
+
+    /// As [`Rewrite::ports`], for the destination alone.
+    pub fn destination_port(&mut self, port: u16) -> bool {
+        self.port(2, port)
+    }
+
+    fn port(&mut self, at: usize, port: u16) -> bool {
+        let is_sctp = self.protocol == protocol::SCTP;
+        let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE);
+        if !self.has_transport || !(covers_all || is_sctp && self.extent != Extent::Part) {
+            return false;
+        }
+        let is_summed = is_sctp && self.extent == Extent::Whole;
+        self.replace_transport(at, &port.to_be_bytes()) && (!is_summed || self.sctp_checksum())
+    }
+
+    /// Changes the call id of PPTP's GRE (RFC 2637). False, and nothing is changed, when this is no such packet.
+    pub fn gre_call_id(&mut self, id: u16) -> bool {
+        let is_enhanced = self.bytes.get(self.transport_at + 1).is_some_and(|version| version & 7 == 1);
+        self.protocol == protocol::GRE
+            && self.has_transport
+            && is_enhanced
+            && self.replace_transport(6, &id.to_be_bytes())
     }
 
     /// Changes the identifier of an ICMP or ICMPv6 query. False, and nothing is changed, when this is no ICMP.

@@ -10,6 +10,7 @@ mod processor;
 pub(crate) mod record;
 mod records;
 
+pub(crate) use chunked::Chunked;
 pub(crate) use deadlines::{FAN as BLOCK, Look};
 pub(crate) use index::Reference;
 pub(crate) use records::Records;
