@@ -192,11 +192,8 @@ fn ids_of_pings_are_translated_like_ports() {
 #[test]
 fn a_prefix_is_exchanged_and_the_rest_kept() {
     let mut engine = engine();
-    let prefix = Range {
-        addresses: Some([192, 0, 2, 0].into()..=[192, 0, 2, 255].into()),
-        prefix: true,
-        ..Range::default()
-    };
+    let prefix =
+        Range { addresses: Some([192, 0, 2, 0].into()..=[192, 0, 2, 255].into()), prefix: true, ..Range::default() };
     let (_, out) = route(&mut engine, udp([10, 0, 0, 77], 4000, SERVER, 53), None, Some(&prefix));
     assert_eq!(ends(&out), ([192, 0, 2, 77], 4000, SERVER, 53));
 }

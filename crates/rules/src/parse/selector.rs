@@ -1,0 +1,275 @@
+//! What a rule looks at, by the words of the language.
+use super::{Parsed, Parser};
+use crate::fault::Fault;
+use crate::source::Span;
+use crate::token::Word;
+use crate::tree::{Counted, Ct, End, Fib, FibTell, IcmpField, IpField, Meta, Selector, TcpField, TupleField};
+use keepstate_engine::Direction;
+
+/// Words that begin a selector, though no other word has to follow.
+const BARE: [(&str, Meta); 5] = [
+    ("iif", Meta::Iif),
+    ("oif", Meta::Oif),
+    ("iifname", Meta::IifName),
+    ("oifname", Meta::OifName),
+    ("mark", Meta::Mark),
+];
+
+/// What is not supported, and what to write instead.
+const REFUSED: [(&str, &str); 14] = [
+    ("ether", "addresses of links are not seen by a router: match the interface, or the IP address"),
+    ("vlan", "match the VLAN's interface: iifname \"eth0.10\""),
+    ("arp", "ARP is the kernel's"),
+    ("socket", "sockets are the kernel's: match addresses and ports"),
+    ("osf", "match what you mean by addresses, ports or TCP options"),
+    ("ipsec", "match esp, or the interface of the tunnel"),
+    ("rt", "for MSS clamping: tcp option maxseg size set rt mtu"),
+    ("tunnel", "match the tunnel's interface"),
+    ("exthdr", "match meta l4proto; extension headers are walked by themselves"),
+    ("frag", "datagrams are put together before rules see them"),
+    ("hbh", "extension headers are walked by themselves"),
+    ("dst", "extension headers are walked by themselves"),
+    ("mh", "match meta l4proto"),
+    ("dccp", "match meta l4proto dccp: its ports are not looked at"),
+];
+
+impl Parser<'_> {
+    /// A selector, if one is next.
+    pub(super) fn selector(&mut self) -> Parsed<Option<Selector>> {
+        let Word::Name(word) = self.peek() else { return Ok(None) };
+        let word = word.clone();
+        let span = self.span();
+        if let Some((_, meta)) = BARE.iter().find(|(name, _)| *name == word) {
+            self.next();
+            return Ok(Some(Selector::Meta(*meta)));
+        }
+        if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == word) {
+            return Err(Fault::new(span, format!("{word} is not supported")).instead(*instead));
+        }
+        let known = matches!(
+            word.as_str(),
+            "ip" | "ip6"
+                | "tcp"
+                | "udp"
+                | "udplite"
+                | "sctp"
+                | "th"
+                | "icmp"
+                | "icmpv6"
+                | "ah"
+                | "esp"
+                | "meta"
+                | "ct"
+                | "fib"
+        );
+        if !known {
+            return Ok(None);
+        }
+        self.next();
+        match word.as_str() {
+            "ip" => self.ip_field(true).map(|field| Some(Selector::Ip(field))),
+            "ip6" => self.ip_field(false).map(|field| Some(Selector::Ip6(field))),
+            "tcp" => self.tcp().map(Some),
+            "udp" => self.ported(Some(17)).map(Some),
+            "udplite" => self.ported(Some(136)).map(Some),
+            "sctp" => self.ported(Some(132)).map(Some),
+            "th" => self.ported(None).map(Some),
+            "icmp" => self.icmp(1).map(Some),
+            "icmpv6" => self.icmp(58).map(Some),
+            "ah" | "esp" => {
+                self.keyword("spi")?;
+                Ok(Some(Selector::Spi(if word == "ah" { 51 } else { 50 })))
+            }
+            "meta" => self.meta().map(|meta| Some(Selector::Meta(meta))),
+            "ct" => self.ct(span).map(Some),
+            _ => self.fib().map(|fib| Some(Selector::Fib(fib))),
+        }
+    }
+
+    fn ip_field(&mut self, v4: bool) -> Parsed<IpField> {
+        let (word, span) = self.name("a field of the header")?;
+        Ok(match (word.as_str(), v4) {
+            ("saddr", _) => IpField::Source,
+            ("daddr", _) => IpField::Destination,
+            ("protocol", true) | ("nexthdr", false) => IpField::Protocol,
+            ("dscp", _) => IpField::Dscp,
+            ("ecn", _) => IpField::Ecn,
+            ("length", _) => IpField::Length,
+            ("ttl", true) | ("hoplimit", false) => IpField::Ttl,
+            ("version", _) => IpField::Version,
+            ("id", true) => IpField::Id,
+            ("frag-off", true) => IpField::Fragment,
+            ("hdrlength", true) => IpField::HeaderLength,
+            ("flowlabel", false) => IpField::FlowLabel,
+            _ => {
+                let list = match v4 {
+                    true => "saddr, daddr, protocol, dscp, ecn, length, ttl, id, frag-off, version, hdrlength",
+                    false => "saddr, daddr, nexthdr, dscp, ecn, length, hoplimit, flowlabel, version",
+                };
+                return Err(Fault::new(span, format!("{word}: no such field")).instead(list));
+            }
+        })
+    }
+
+    fn tcp(&mut self) -> Parsed<Selector> {
+        let (word, span) = self.name("a field of TCP")?;
+        Ok(match word.as_str() {
+            "sport" => Selector::Port(Some(6), End::Source),
+            "dport" => Selector::Port(Some(6), End::Destination),
+            "flags" => Selector::Tcp(TcpField::Flags),
+            "sequence" => Selector::Tcp(TcpField::Sequence),
+            "ackseq" => Selector::Tcp(TcpField::Acknowledgement),
+            "window" => Selector::Tcp(TcpField::Window),
+            "urgptr" => Selector::Tcp(TcpField::Urgent),
+            "option" => {
+                let (option, option_span) = self.name("maxseg")?;
+                if option != "maxseg" {
+                    return Err(Fault::new(option_span, format!("tcp option {option} is not supported"))
+                        .instead("tcp option maxseg size"));
+                }
+                self.keyword("size")?;
+                Selector::Tcp(TcpField::MaxSegment)
+            }
+            _ => {
+                return Err(Fault::new(span, format!("{word}: no such field"))
+                    .instead("sport, dport, flags, sequence, ackseq, window, urgptr, option maxseg size"));
+            }
+        })
+    }
+
+    fn ported(&mut self, protocol: Option<u8>) -> Parsed<Selector> {
+        let (word, span) = self.name("sport or dport")?;
+        match (word.as_str(), protocol) {
+            ("sport", _) => Ok(Selector::Port(protocol, End::Source)),
+            ("dport", _) => Ok(Selector::Port(protocol, End::Destination)),
+            ("length", Some(17)) => Ok(Selector::UdpLength),
+            _ => Err(Fault::new(span, format!("{word}: no such field")).instead("sport or dport")),
+        }
+    }
+
+    fn icmp(&mut self, protocol: u8) -> Parsed<Selector> {
+        let (word, span) = self.name("type or code")?;
+        let field = match word.as_str() {
+            "type" => IcmpField::Type,
+            "code" => IcmpField::Code,
+            "id" => IcmpField::Id,
+            "sequence" => IcmpField::Sequence,
+            "mtu" => IcmpField::Mtu,
+            _ => {
+                return Err(Fault::new(span, format!("{word}: no such field")).instead("type, code, id, sequence, mtu"));
+            }
+        };
+        Ok(Selector::Icmp(protocol, field))
+    }
+
+    fn meta(&mut self) -> Parsed<Meta> {
+        let (word, span) = self.name("what of the packet")?;
+        Ok(match word.as_str() {
+            "iif" => Meta::Iif,
+            "oif" => Meta::Oif,
+            "iifname" => Meta::IifName,
+            "oifname" => Meta::OifName,
+            "mark" => Meta::Mark,
+            "l4proto" => Meta::L4Proto,
+            "nfproto" => Meta::NfProto,
+            "protocol" => Meta::Protocol,
+            "length" => Meta::Length,
+            "priority" => Meta::Priority,
+            "pkttype" => Meta::PacketType,
+            "random" => Meta::Random,
+            "cpu" => Meta::Cpu,
+            "skuid" | "skgid" | "cgroup" => {
+                return Err(Fault::new(span, format!("meta {word} asks for a socket, and the gateway has none"))
+                    .instead("match addresses, ports or marks"));
+            }
+            "time" | "day" | "hour" => {
+                return Err(Fault::new(span, format!("meta {word} is not supported")).instead(
+                    "load another ruleset at that hour: keepstate gateway reloads without losing connections",
+                ));
+            }
+            _ => {
+                return Err(Fault::new(span, format!("meta {word} is not supported")).instead(
+                    "iif, oif, iifname, oifname, mark, l4proto, nfproto, protocol, length, priority, pkttype, random",
+                ));
+            }
+        })
+    }
+
+    fn ct(&mut self, start: Span) -> Parsed<Selector> {
+        let direction = if self.takes("original") {
+            Some(Direction::Original)
+        } else if self.takes("reply") {
+            Some(Direction::Reply)
+        } else {
+            None
+        };
+        let v6 = if self.takes("ip6") { true } else { self.takes("ip") && false };
+        let (word, span) = self.name("what of the connection")?;
+        let tuple = |field| Selector::Tuple(direction, field);
+        let selector = match (word.as_str(), direction) {
+            ("saddr", Some(_)) => tuple(if v6 { TupleField::Source6 } else { TupleField::Source4 }),
+            ("daddr", Some(_)) => tuple(if v6 { TupleField::Destination6 } else { TupleField::Destination4 }),
+            ("proto-src", Some(_)) => tuple(TupleField::SourcePort),
+            ("proto-dst", Some(_)) => tuple(TupleField::DestinationPort),
+            ("protocol", _) => tuple(TupleField::Protocol),
+            ("l3proto", _) => tuple(TupleField::L3Proto),
+            ("packets", _) => Selector::Count(direction, Counted::Packets),
+            ("bytes", _) => Selector::Count(direction, Counted::Octets),
+            ("avgpkt", _) => Selector::Count(direction, Counted::Average),
+            ("zone", _) => Selector::Ct(Ct::Zone),
+            ("saddr" | "daddr" | "proto-src" | "proto-dst", None) => {
+                return Err(Fault::new(start.to(span), format!("ct {word} of which direction?"))
+                    .instead(format!("ct original {word}, or ct reply {word}")));
+            }
+            ("state", None) => Selector::Ct(Ct::State),
+            ("direction", None) => Selector::Ct(Ct::Direction),
+            ("status", None) => Selector::Ct(Ct::Status),
+            ("mark", None) => Selector::Ct(Ct::Mark),
+            ("expiration", None) => Selector::Ct(Ct::Expiration),
+            ("helper", None) => Selector::Ct(Ct::Helper),
+            ("label", None) => Selector::Ct(Ct::Label),
+            ("id", None) => Selector::Ct(Ct::Id),
+            _ => {
+                return Err(Fault::new(span, format!("ct {word} is not supported")).instead(
+                    "state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",
+                ));
+            }
+        };
+        Ok(selector)
+    }
+
+    /// `saddr . iif oif`, `daddr type`.
+    fn fib(&mut self) -> Parsed<Fib> {
+        let (word, span) = self.name("saddr or daddr")?;
+        let end = match word.as_str() {
+            "saddr" => End::Source,
+            "daddr" => End::Destination,
+            _ => return Err(Fault::new(span, format!("fib {word}: whose route?")).instead("fib saddr or fib daddr")),
+        };
+        let mut fib = Fib { end, iif: false, oif: false, tell: FibTell::Type };
+        while self.takes_sign(".") {
+            let (word, span) = self.name("iif, oif or mark")?;
+            match word.as_str() {
+                "iif" => fib.iif = true,
+                "oif" => fib.oif = true,
+                // There is one table of routes here, whatever the mark.
+                "mark" => (),
+                _ => {
+                    return Err(Fault::new(span, format!("{word} does not choose a route")).instead("iif, oif or mark"));
+                }
+            }
+        }
+        let (tell, span) = self.name("type, oif or oifname")?;
+        fib.tell = match tell.as_str() {
+            "type" => FibTell::Type,
+            "oif" => FibTell::Oif,
+            "oifname" => FibTell::OifName,
+            _ => {
+                return Err(
+                    Fault::new(span, format!("{tell}: a route has no such thing")).instead("type, oif or oifname")
+                );
+            }
+        };
+        Ok(fib)
+    }
+}

@@ -1,0 +1,402 @@
+//! Statements: what a rule asks, does and decides.
+use super::value::octet_unit;
+use super::{Parsed, Parser};
+use crate::fault::Fault;
+use crate::kind::Kind;
+use crate::source::Span;
+use crate::token::{Token, Word};
+use crate::tree::{
+    Ct, Dynamic, Expression, Icmpx, IpField, Limit, Log, Meta, ObjectKind, Operation, Reject, Selector, Statement,
+    Target, TcpField, Verdict,
+};
+
+/// Statements that are not supported, and what to write instead.
+const REFUSED: [(&str, &str); 10] = [
+    ("queue", "nothing: the gateway is itself where packets would be handed to"),
+    ("tproxy", "redirect, where the proxy asks for the original destination"),
+    ("dup", "capture with keepstate watch"),
+    ("fwd", "a route"),
+    ("flow", "leave it away: established connections take the short way by themselves"),
+    ("synproxy", "limit the rate of SYNs: tcp flags syn limit rate 100/second burst 200 packets accept"),
+    ("meter", "a set with flags dynamic, and add @set { ip saddr limit rate 10/second }"),
+    ("tc", "leave it to the kernel"),
+    ("secmark", "leave it away"),
+    ("xt", "write what the extension did in nftables' own words: iptables-translate helps"),
+];
+
+/// Levels of the log, by syslog's numbers.
+const LEVELS: [(&str, u8); 9] = [
+    ("emerg", 0),
+    ("alert", 1),
+    ("crit", 2),
+    ("err", 3),
+    ("warn", 4),
+    ("warning", 4),
+    ("notice", 5),
+    ("info", 6),
+    ("debug", 7),
+];
+
+impl Parser<'_> {
+    /// One statement.
+    pub(super) fn statement(&mut self) -> Parsed<Statement> {
+        if let Some(verdict) = self.verdict()? {
+            return Ok(Statement::Verdict(verdict));
+        }
+        let span = self.span();
+        let Word::Name(word) = self.peek() else { return Err(self.unexpected("a statement")) };
+        let word = word.clone();
+        if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == word) {
+            return Err(Fault::new(span, format!("{word} is not supported")).instead(*instead));
+        }
+        match word.as_str() {
+            "counter" => {
+                self.next();
+                self.counter()
+            }
+            "limit" => {
+                self.next();
+                if let Some(named) = self.named_object(ObjectKind::Limit)? {
+                    Ok(named)
+                } else {
+                    self.limit().map(Statement::Limit)
+                }
+            }
+            "quota" => {
+                self.next();
+                if let Some(named) = self.named_object(ObjectKind::Quota)? {
+                    return Ok(named);
+                }
+                let (over, octets) = self.quota()?;
+                if self.takes("used") {
+                    self.octets()?;
+                }
+                Ok(Statement::Quota { over, octets })
+            }
+            "log" => {
+                self.next();
+                self.log().map(Statement::Log)
+            }
+            "reject" => {
+                self.next();
+                self.reject().map(Statement::Reject)
+            }
+            "notrack" => {
+                self.next();
+                Ok(Statement::Notrack)
+            }
+            "snat" | "dnat" | "masquerade" | "redirect" => {
+                self.next();
+                self.nat(&word, span).map(Statement::Nat)
+            }
+            "add" | "update" | "delete" if matches!(self.second(), Word::Set(_)) => {
+                self.next();
+                self.dynamic(&word).map(Statement::Dynamic)
+            }
+            "ct" => self.ct_statement(span),
+            "meta" if matches!(self.second(), Word::Name(name) if name == "nftrace") => {
+                self.next();
+                self.next();
+                self.keyword("set")?;
+                let value = self.value(Kind::Number(8))?;
+                Ok(Statement::Set(Target::NfTrace, Expression::Constant(value, Kind::Number(8))))
+            }
+            _ => self.look(span),
+        }
+    }
+
+    /// A match, a verdict map, or something set.
+    fn look(&mut self, span: Span) -> Parsed<Statement> {
+        let left = self.key()?;
+        if left.is_empty() {
+            return Err(self.no_statement());
+        }
+        if let ([Expression::Select(selector)], Word::Name(word)) = (left.as_slice(), self.peek())
+            && word == "set"
+        {
+            let selector = *selector;
+            self.next();
+            return self.set_target(selector, span);
+        }
+        if self.takes("vmap") {
+            let kinds: Vec<Kind> = left.iter().map(Expression::kind).collect();
+            let map = self.map_ref(&kinds, &[])?;
+            return Ok(Statement::Vmap(left, map));
+        }
+        self.against(left, span).map(Statement::Match)
+    }
+
+    fn no_statement(&mut self) -> Fault {
+        let fault = self.unexpected("a match, a statement or a verdict");
+        match self.peek() {
+            Word::Name(word) if word.contains("cept") => fault.instead("accept"),
+            Word::Name(_) => fault.instead(
+                "a line begins with what is matched (ip saddr, tcp dport, iifname, ct state), or what is done",
+            ),
+            _ => fault,
+        }
+    }
+
+    /// `ct count`, `ct helper set`, or any look at a connection.
+    fn ct_statement(&mut self, span: Span) -> Parsed<Statement> {
+        let second = match self.second() {
+            Word::Name(word) => word.clone(),
+            _ => String::new(),
+        };
+        match second.as_str() {
+            "count" => {
+                self.next();
+                self.next();
+                let over = self.takes("over");
+                Ok(Statement::Connections { over, count: self.number32("a number of connections")? })
+            }
+            "timeout" | "event" | "expectation" => Err(Fault::new(span, format!("ct {second} is not supported"))
+                .instead(match second.as_str() {
+                    "timeout" => "timeouts are knobs here: net.netfilter.nf_conntrack_*_timeout_*",
+                    "event" => "choose events where they are followed: keepstate conntrack -E -e NEW,DESTROY",
+                    _ => "a helper: ct helper set",
+                })),
+            _ => self.look(span),
+        }
+    }
+
+    fn set_target(&mut self, selector: Selector, span: Span) -> Parsed<Statement> {
+        let target = match selector {
+            Selector::Meta(Meta::Mark) => Target::MetaMark,
+            Selector::Meta(Meta::Priority) => Target::MetaPriority,
+            Selector::Ct(Ct::Mark) => Target::CtMark,
+            Selector::Ct(Ct::Zone) => Target::CtZone,
+            Selector::Ct(Ct::Label) => Target::CtLabel,
+            Selector::Ct(Ct::Helper) => {
+                let (name, span) = self.name("the name of a ct helper")?;
+                return Ok(Statement::Helper(name, span));
+            }
+            Selector::Ip(IpField::Dscp) | Selector::Ip6(IpField::Dscp) => Target::Dscp,
+            Selector::Ip(IpField::Ttl) | Selector::Ip6(IpField::Ttl) => Target::Ttl,
+            Selector::Tcp(TcpField::MaxSegment) => Target::MaxSegment,
+            _ => {
+                return Err(Fault::new(span, "this cannot be set").instead(
+                    "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ttl, tcp option maxseg size; addresses and ports are set by snat and dnat",
+                ));
+            }
+        };
+        if target == Target::MaxSegment && self.takes("rt") {
+            self.keyword("mtu")?;
+            return Ok(Statement::Set(target, Expression::Constant(0, Kind::Number(16))));
+        }
+        let kind = selector.kind();
+        let value = match self.expression(&[kind])? {
+            Some(value) => value,
+            None => Expression::Constant(self.bits(kind)?, kind),
+        };
+        Ok(Statement::Set(target, value))
+    }
+
+    /// A verdict, if one is next.
+    pub(super) fn verdict(&mut self) -> Parsed<Option<Verdict>> {
+        let Word::Name(word) = self.peek() else { return Ok(None) };
+        let verdict = match word.as_str() {
+            "accept" => Verdict::Accept,
+            "drop" => Verdict::Drop,
+            "continue" => Verdict::Continue,
+            "return" => Verdict::Return,
+            "jump" | "goto" => {
+                let comes_back = word == "jump";
+                self.next();
+                let (name, span) = self.name("a chain's name")?;
+                return Ok(Some(if comes_back { Verdict::Jump(name, span) } else { Verdict::Goto(name, span) }));
+            }
+            _ => return Ok(None),
+        };
+        self.next();
+        Ok(Some(verdict))
+    }
+
+    fn counter(&mut self) -> Parsed<Statement> {
+        if let Some(named) = self.named_object(ObjectKind::Counter)? {
+            return Ok(named);
+        }
+        let (packets, octets) = self.counted()?;
+        Ok(Statement::Counter(packets, octets))
+    }
+
+    /// `name "x"`, if it is next.
+    fn named_object(&mut self, kind: ObjectKind) -> Parsed<Option<Statement>> {
+        if !self.takes("name") {
+            return Ok(None);
+        }
+        let (name, span) = self.name("its name")?;
+        Ok(Some(Statement::Object(kind, name, span)))
+    }
+
+    /// `[over|until] N unit`.
+    pub(super) fn quota(&mut self) -> Parsed<(bool, u64)> {
+        let over = self.takes("over");
+        if !over {
+            self.takes("until");
+        }
+        Ok((over, self.octets()?))
+    }
+
+    /// `rate [over] N/unit [burst N packets|bytes]`.
+    pub(super) fn limit(&mut self) -> Parsed<Limit> {
+        self.keyword("rate")?;
+        let over = self.takes("over");
+        let (rate, span) = self.number("a rate, like 10/second")?;
+        let mut scale = 1;
+        let mut octets = false;
+        let per = if self.takes_sign("/") {
+            self.name("second, minute, hour, day or week")?
+        } else {
+            // `10 mbytes/second` is one word behind the number.
+            let (word, span) = self.name("`/`")?;
+            let parts = word.split_once('/').and_then(|(unit, per)| Some((octet_unit(unit)?, per.to_owned())));
+            let Some((unit, per)) = parts else {
+                return Err(Fault::new(span, format!("{word} is no rate")).instead("10/second, or 10 mbytes/second"));
+            };
+            (scale, octets) = (unit, true);
+            (per, span)
+        };
+        let seconds = match per.0.as_str() {
+            "second" => 1,
+            "minute" => 60,
+            "hour" => 3600,
+            "day" => 86_400,
+            "week" => 604_800,
+            other => {
+                return Err(
+                    Fault::new(per.1, format!("{other} is no time")).instead("second, minute, hour, day or week")
+                );
+            }
+        };
+        let too_much = || Fault::new(span, "this rate is beyond all measure");
+        let rate = rate.checked_mul(scale).ok_or_else(too_much)?;
+        if rate == 0 {
+            return Err(Fault::new(span, "a rate of nothing lets nothing pass").instead("drop"));
+        }
+        let mut burst = if octets { 0 } else { 5 };
+        if self.takes("burst") {
+            burst = if octets { self.octets()? } else { self.number("a number of packets")?.0 };
+            self.takes("packets");
+        }
+        Ok(Limit { over, rate, seconds, burst, octets })
+    }
+
+    fn log(&mut self) -> Parsed<Log> {
+        let mut log = Log::default();
+        loop {
+            let span = self.span();
+            if self.takes("prefix") {
+                log.prefix = self.name("a prefix in quotation marks")?.0;
+                if log.prefix.len() > 127 {
+                    return Err(Fault::new(span, "a prefix has at most 127 letters"));
+                }
+            } else if self.takes("level") {
+                let (level, span) = self.name("a level")?;
+                let found = LEVELS.iter().find(|(name, _)| *name == level);
+                let Some((_, number)) = found else {
+                    return Err(Fault::new(span, format!("{level} is no level"))
+                        .instead("emerg, alert, crit, err, warn, notice, info, debug"));
+                };
+                log.level = Some(*number);
+            } else if self.takes("flags") {
+                // What the flags add is in the line anyway.
+                self.name("flags")?;
+                while self.takes_sign(",")
+                    || matches!(self.peek(), Word::Name(name) if matches!(name.as_str(), "sequence" | "options" | "all"))
+                {
+                    self.next();
+                }
+            } else if let Word::Name(word) = self.peek()
+                && matches!(word.as_str(), "group" | "snaplen" | "queue-threshold")
+            {
+                let what = format!("log {word}: nobody listens to nfnetlink_log here");
+                return Err(Fault::new(span, what).instead("log prefix \"…\" level info: a line in the gateway's log"));
+            } else {
+                return Ok(log);
+            }
+        }
+    }
+
+    fn reject(&mut self) -> Parsed<Reject> {
+        if !self.takes("with") {
+            return Ok(Reject::Default);
+        }
+        let (family, span) = self.name("icmp, icmpv6, icmpx or tcp reset")?;
+        if family == "tcp" {
+            self.keyword("reset")?;
+            return Ok(Reject::Reset);
+        }
+        self.takes("type");
+        let kind = match family.as_str() {
+            "icmp" => Kind::IcmpCode,
+            "icmpv6" => Kind::Icmp6Code,
+            "icmpx" => return self.icmpx().map(Reject::Icmpx),
+            _ => {
+                return Err(Fault::new(span, format!("reject with {family}: there is no such answer"))
+                    .instead("icmp, icmpv6, icmpx with a reason, or tcp reset"));
+            }
+        };
+        // The kinds have 8 bits.
+        let code = self.value(kind)? as u8;
+        Ok(if kind == Kind::IcmpCode { Reject::Icmp(code) } else { Reject::Icmp6(code) })
+    }
+
+    fn icmpx(&mut self) -> Parsed<Icmpx> {
+        let Token { kind, span } = self.next();
+        Ok(match &kind {
+            Word::Name(name) if name == "no-route" => Icmpx::NoRoute,
+            Word::Name(name) if name == "port-unreachable" => Icmpx::Port,
+            Word::Name(name) if name == "host-unreachable" => Icmpx::Host,
+            Word::Name(name) if name == "admin-prohibited" => Icmpx::Admin,
+            other => {
+                return Err(Fault::new(span, format!("{}: no such reason", other.shown()))
+                    .instead("no-route, port-unreachable, host-unreachable, admin-prohibited"));
+            }
+        })
+    }
+
+    /// Behind `add`, `update` or `delete`: `@set { key … }`.
+    fn dynamic(&mut self, word: &str) -> Parsed<Dynamic> {
+        let operation = match word {
+            "add" => Operation::Add,
+            "update" => Operation::Update,
+            _ => Operation::Delete,
+        };
+        let Token { kind: Word::Set(set), span } = self.next() else { return Err(self.unexpected("a set")) };
+        self.sign("{")?;
+        let key = self.key()?;
+        if key.is_empty() {
+            return Err(self.unexpected("what of the packet becomes the element, like `ip saddr`"));
+        }
+        let mut timeout = None;
+        let mut each = Vec::new();
+        loop {
+            if self.takes("timeout") {
+                timeout = Some(self.time()?);
+            } else if self.takes_sign("}") {
+                return Ok(Dynamic { operation, set, span, key, timeout, each });
+            } else if let Word::Sign(":") = self.peek() {
+                return Err(self
+                    .unexpected("the end of the element")
+                    .instead("a set: packets do not write into maps here"));
+            } else {
+                let start = self.span();
+                let statement = self.statement()?;
+                let fits = matches!(
+                    statement,
+                    Statement::Limit(_)
+                        | Statement::Counter(..)
+                        | Statement::Quota { .. }
+                        | Statement::Connections { .. }
+                );
+                if !fits {
+                    return Err(
+                        Fault::new(start, "an element cannot have this").instead("limit, quota, counter or ct count")
+                    );
+                }
+                each.push(statement);
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Tables, and commands about them.
+use super::{Parsed, Parser};
+use crate::fault::Fault;
+use crate::source::Span;
+use crate::token::Word;
+use crate::tree::{Chain, Family, Object, ObjectBody, Set, Table};
+
+impl Parser<'_> {
+    /// Behind the word `table`.
+    pub(super) fn table(&mut self) -> Parsed<()> {
+        let family = self.family()?;
+        let (name, _) = self.name("the table's name")?;
+        let at = self.table_at(family, &name);
+        if !self.takes_sign("{") {
+            return self.ends();
+        }
+        loop {
+            self.skip_separators();
+            if self.takes_sign("}") {
+                return Ok(());
+            }
+            self.item(at)?;
+        }
+    }
+
+    /// The table of that name, made if there is none.
+    pub(super) fn table_at(&mut self, family: Family, name: &str) -> usize {
+        let known = self.ruleset.tables.iter().position(|table| table.family == family && table.name == name);
+        known.unwrap_or_else(|| {
+            let table =
+                Table { family, name: name.to_owned(), chains: Vec::new(), sets: Vec::new(), objects: Vec::new() };
+            self.ruleset.tables.push(table);
+            self.ruleset.tables.len() - 1
+        })
+    }
+
+    /// One thing in a table's block.
+    fn item(&mut self, table: usize) -> Parsed<()> {
+        if self.definition()? {
+            return Ok(());
+        }
+        let (word, span) = self.name("chain, set, map or a named object")?;
+        match word.as_str() {
+            "include" => self.include(span),
+            "chain" => self.chain(table),
+            "set" | "map" => self.named_set(table, word == "map"),
+            "counter" | "quota" | "limit" => self.object(table, &word),
+            "ct" => self.ct_object(table, span),
+            "comment" => self.name("a comment").map(|_| ()),
+            "flags" => {
+                let (flag, span) = self.name("a flag")?;
+                Err(Fault::new(span, format!("flags {flag}: a table that can be put to sleep or owned"))
+                    .instead("leave it away: the gateway owns all its tables"))
+            }
+            "flowtable" => Err(Fault::new(span, "flowtable: nothing has to be handed over here")
+                .instead("leave it and `flow add` away: established connections take the short way by themselves")),
+            "synproxy" | "secmark" => {
+                Err(Fault::new(span, format!("{word} is not supported")).instead("leave it away"))
+            }
+            _ => Err(Fault::new(span, format!("{word}: no such thing in a table"))
+                .instead("chain, set, map, counter, quota, limit or ct helper")),
+        }
+    }
+
+    fn object(&mut self, table: usize, what: &str) -> Parsed<()> {
+        let (name, span) = self.name("its name")?;
+        let body = if self.takes_sign("{") {
+            self.skip_separators();
+            let body = self.object_body(what)?;
+            self.skip_separators();
+            if self.takes("comment") {
+                self.name("a comment")?;
+                self.skip_separators();
+            }
+            self.sign("}")?;
+            body
+        } else {
+            self.object_body(what)?
+        };
+        self.add_object(table, Object { name, span, what: body })
+    }
+
+    fn object_body(&mut self, what: &str) -> Parsed<ObjectBody> {
+        Ok(match what {
+            "counter" => {
+                let (packets, octets) = self.counted()?;
+                ObjectBody::Counter(packets, octets)
+            }
+            "quota" => {
+                let (over, octets) = self.quota()?;
+                if self.takes("used") {
+                    self.octets()?;
+                }
+                ObjectBody::Quota { over, octets }
+            }
+            _ => ObjectBody::Limit(self.limit()?),
+        })
+    }
+
+    /// Behind the word `ct`: `helper NAME { type "ftp" protocol tcp; }`.
+    fn ct_object(&mut self, table: usize, start: Span) -> Parsed<()> {
+        let (what, span) = self.name("helper")?;
+        if what != "helper" {
+            return Err(Fault::new(start.to(span), format!("ct {what} objects are not supported"))
+                .instead("timeouts are knobs here: net.netfilter.nf_conntrack_*_timeout_*"));
+        }
+        let (name, span) = self.name("its name")?;
+        self.sign("{")?;
+        self.skip_separators();
+        self.keyword("type")?;
+        let (kind, kind_span) = self.name("the helper's name, in quotation marks")?;
+        if kind != "ftp" {
+            return Err(
+                Fault::new(kind_span, format!("{kind}: there is no such helper")).instead("the one there is: \"ftp\"")
+            );
+        }
+        self.keyword("protocol")?;
+        let (protocol, protocol_span) = self.name("tcp")?;
+        if protocol != "tcp" {
+            return Err(Fault::new(protocol_span, "ftp is spoken over tcp"));
+        }
+        loop {
+            self.skip_separators();
+            if self.takes_sign("}") {
+                break;
+            }
+            if self.takes("l3proto") || self.takes("comment") {
+                self.name("its value")?;
+            } else {
+                return Err(self.unexpected("l3proto or the end of the helper"));
+            }
+        }
+        self.add_object(table, Object { name, span, what: ObjectBody::Helper(kind, 6) })
+    }
+
+    fn add_object(&mut self, table: usize, object: Object) -> Parsed<()> {
+        let objects = self.ruleset.tables.get_mut(table).map(|table| &mut table.objects);
+        let Some(objects) = objects else { return Ok(()) };
+        let same = |known: &Object| {
+            known.name == object.name && std::mem::discriminant(&known.what) == std::mem::discriminant(&object.what)
+        };
+        if objects.iter().any(same) {
+            return Err(Fault::new(object.span, format!("{} is there already", object.name)));
+        }
+        objects.push(object);
+        Ok(())
+    }
+
+    /// Behind `flush`.
+    pub(super) fn flush(&mut self) -> Parsed<()> {
+        let (what, span) = self.name("ruleset")?;
+        match what.as_str() {
+            "ruleset" => {
+                let family = matches!(self.peek(), Word::Name(_)).then(|| self.family()).transpose()?;
+                self.ruleset.tables.retain(|table| family.is_some_and(|family| table.family != family));
+                self.ends()
+            }
+            "table" => {
+                let family = self.family()?;
+                let (name, _) = self.name("the table's name")?;
+                let emptied = self.ruleset.tables.iter_mut().find(|table| table.family == family && table.name == name);
+                if let Some(table) = emptied {
+                    table.chains.iter_mut().for_each(|chain| chain.rules.clear());
+                }
+                self.ends()
+            }
+            "chain" => {
+                let (table, name, span) = self.named_in_table("the chain's name")?;
+                let chain = table.and_then(|table| self.chain_of(table, &name));
+                match chain {
+                    Some(chain) => chain.rules.clear(),
+                    None => return Err(Fault::new(span, format!("{name}: there is no such chain"))),
+                }
+                self.ends()
+            }
+            "set" | "map" => {
+                let (table, name, span) = self.named_in_table("the set's name")?;
+                match table.and_then(|table| self.set_of(table, &name)) {
+                    Some(set) => set.elements.clear(),
+                    None => return Err(Fault::new(span, format!("{name}: there is no such set"))),
+                }
+                self.ends()
+            }
+            _ => {
+                Err(Fault::new(span, format!("{what} cannot be flushed")).instead("ruleset, table, chain, set or map"))
+            }
+        }
+    }
+
+    /// Behind `delete`: what a file deletes before it makes it anew.
+    pub(super) fn delete(&mut self) -> Parsed<()> {
+        let (what, span) = self.name("table")?;
+        if what != "table" {
+            return Err(Fault::new(span, format!("delete {what}: a ruleset is loaded whole here"))
+                .instead("leave it away, and what it deletes"));
+        }
+        let family = self.family()?;
+        let (name, _) = self.name("the table's name")?;
+        self.ruleset.tables.retain(|table| table.family != family || table.name != name);
+        self.ends()
+    }
+
+    /// Behind `add`.
+    pub(super) fn add(&mut self) -> Parsed<()> {
+        let (what, span) = self.name("table, chain, rule, set, map or element")?;
+        match what.as_str() {
+            "table" => self.table(),
+            "chain" => {
+                let family = self.family()?;
+                let (name, _) = self.name("the table's name")?;
+                let table = self.table_at(family, &name);
+                self.chain(table)
+            }
+            "rule" => {
+                let (table, name, span) = self.named_in_table("the chain's name")?;
+                let rule = self.rule()?;
+                match table.and_then(|table| self.chain_of(table, &name)) {
+                    Some(chain) => chain.rules.push(rule),
+                    None => return Err(Fault::new(span, format!("{name}: there is no such chain"))),
+                }
+                self.ends()
+            }
+            "set" | "map" => {
+                let family = self.family()?;
+                let (name, _) = self.name("the table's name")?;
+                let table = self.table_at(family, &name);
+                self.named_set(table, what == "map")
+            }
+            "element" => {
+                let (table, name, span) = self.named_in_table("the set's name")?;
+                let Some(table) = table else {
+                    return Err(Fault::new(span, format!("{name}: there is no such table")));
+                };
+                self.more_elements(table, &name, span)?;
+                self.ends()
+            }
+            "counter" | "quota" | "limit" => {
+                let family = self.family()?;
+                let (name, _) = self.name("the table's name")?;
+                let table = self.table_at(family, &name);
+                self.object(table, &what)
+            }
+            _ => Err(Fault::new(span, format!("{what} cannot be added"))
+                .instead("table, chain, rule, set, map, element, counter, quota or limit")),
+        }
+    }
+
+    /// `[FAMILY] TABLE NAME`: the table, if there is one, and the name.
+    fn named_in_table(&mut self, wanted: &str) -> Parsed<(Option<usize>, String, Span)> {
+        let family = self.family()?;
+        let (table, _) = self.name("the table's name")?;
+        let (name, span) = self.name(wanted)?;
+        let at = self.ruleset.tables.iter().position(|known| known.family == family && known.name == table);
+        Ok((at, name, span))
+    }
+
+    pub(super) fn chain_of(&mut self, table: usize, name: &str) -> Option<&mut Chain> {
+        self.ruleset.tables.get_mut(table)?.chains.iter_mut().find(|chain| chain.name == name)
+    }
+
+    pub(super) fn set_of(&mut self, table: usize, name: &str) -> Option<&mut Set> {
+        self.ruleset.tables.get_mut(table)?.sets.iter_mut().find(|set| set.name == name)
+    }
+}
