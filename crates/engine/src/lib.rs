@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod confirm;
+mod connection;
 mod counters;
 mod engine;
 mod entry;
@@ -36,6 +37,7 @@ mod track;
 mod tuple;
 mod why;
 
+pub use connection::Connection;
 pub use counters::Counters;
 pub use engine::{Engine, Handle, Secret};
 pub use entry::{Accounting, Entry, ProtocolInfo, SctpState, TcpSide, TcpState};

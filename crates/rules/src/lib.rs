@@ -5,10 +5,12 @@
 mod fault;
 pub mod kind;
 mod parse;
+mod program;
 mod source;
 mod token;
 pub mod tree;
 
 pub use fault::{Fault, Refused};
 pub use parse::{parse, parse_with};
+pub use program::{AddressType, Change, Device, Fate, Ground, Program, Scene, Way, compile};
 pub use source::{Library, NoLibrary, Position, Sources, Span};

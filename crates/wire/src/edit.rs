@@ -166,6 +166,69 @@ impl<'a> Rewrite<'a> {
         true
     }
 
+    /// Sets the six bits of the class of service (DSCP).
+    pub fn dscp(&mut self, class: u8) {
+        match self.family {
+            Family::V4 => {
+                let old = self.octets::<2>(0);
+                let new = [old[0], class << 2 | old[1] & 3];
+                self.replace_header(0, &old, &new);
+            }
+            Family::V6 => {
+                let old = self.octets::<2>(0);
+                let new = [old[0] & 0xf0 | class >> 2 & 0x0f, class << 6 | old[1] & 0x3f];
+                self.replace_header(0, &old, &new);
+            }
+        }
+    }
+
+    /// Sets how many routers it may still pass.
+    pub fn hop_limit(&mut self, hops: u8) {
+        match self.family {
+            Family::V4 => {
+                let old = self.octets::<2>(8);
+                self.replace_header(8, &old, &[hops, old[1]]);
+            }
+            Family::V6 => {
+                let old = self.octets::<2>(6);
+                self.replace_header(6, &old, &[old[0], hops]);
+            }
+        }
+    }
+
+    /// Lowers the greatest segment that a SYN announces to `most`. False where it announces none, or one that is no greater.
+    pub fn max_segment(&mut self, most: u16) -> bool {
+        if self.protocol != protocol::TCP || !self.has_transport {
+            return false;
+        }
+        let segment = self.bytes.get(self.transport_at..).unwrap_or_default();
+        match max_segment(segment) {
+            // The checksum sums words that begin at even places: an odd one takes its neighbour along.
+            Some((at, size)) if size > most => match at % 2 {
+                0 => self.replace_transport(at, &most.to_be_bytes()),
+                _ => {
+                    let old = self.octets::<4>(self.transport_at + at - 1);
+                    let [high, low] = most.to_be_bytes();
+                    self.replace_transport(at - 1, &[old[0], high, low, old[3]])
+                }
+            },
+            _ => false,
+        }
+    }
+
+    fn octets<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
+    }
+
+    fn replace_header(&mut self, at: usize, old: &[u8; 2], new: &[u8; 2]) {
+        if let Some(field) = self.bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) {
+            *field = *new;
+            if self.family == Family::V4 {
+                self.mend(10, ZeroIs::Plain, old, new);
+            }
+        }
+    }
+
     fn icmp_checksum(&self) -> Option<(usize, ZeroIs)> {
         let is_icmp = matches!(self.protocol, protocol::ICMP | protocol::ICMPV6);
         if is_icmp { self.internet_checksum() } else { None }
@@ -217,6 +280,23 @@ impl<'a> Rewrite<'a> {
         let Some(field) = packet.get_mut(8..12) else { return false };
         field.copy_from_slice(&crc.to_le_bytes());
         true
+    }
+}
+
+/// Where in a segment the option stands that announces the greatest one, and what it says (RFC 9293, 3.2).
+pub fn max_segment(segment: &[u8]) -> Option<(usize, u16)> {
+    const FIXED: usize = 20;
+    let length = usize::from(segment.get(12)? >> 4) * 4;
+    let options = segment.get(FIXED..length)?;
+    let mut at = 0;
+    loop {
+        match options.get(at..)? {
+            [2, 4, high, low, ..] => return Some((FIXED + at + 2, u16::from_be_bytes([*high, *low]))),
+            [0, ..] | [] => return None,
+            [1, ..] => at += 1,
+            [_, length, ..] if *length >= 2 => at += usize::from(*length),
+            _ => return None,
+        }
     }
 }
 

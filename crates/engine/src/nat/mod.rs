@@ -186,6 +186,11 @@ impl Engine {
 }
 
 impl Unconfirmed {
+    /// Was it decided how this end is translated, or that it is not?
+    pub fn is_decided(&self, manip: Manip) -> bool {
+        self.status.has(bits(manip).1)
+    }
+
     /// The first packet will look like `chosen`: its answer, the other way round.
     fn turn(&mut self, chosen: &Tuple) {
         if let Some(reply) = chosen.invert() {

@@ -66,6 +66,10 @@ impl Records {
         self.cold.find(slot as usize)
     }
 
+    pub(crate) fn cold_mut(&mut self, slot: u32) -> Option<&mut Cold> {
+        self.cold.find_mut(slot as usize)
+    }
+
     pub(crate) fn counts(&self, slot: u32) -> Option<&Counts> {
         self.counts.find(slot as usize)
     }

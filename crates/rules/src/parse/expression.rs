@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::kind::Kind;
 use crate::source::Span;
 use crate::token::Word;
-use crate::tree::{Expression, Fib, Match, Right, Selector, SetRef};
+use crate::tree::{Expression, Fib, FibTell, Match, Right, Selector, SetRef};
 
 impl Parser<'_> {
     /// A value that is looked up, if one is next: `ip saddr`, `tcp flags & syn`, `numgen inc mod 2`, with a map behind it or not. `data` is what a map in
@@ -166,6 +166,14 @@ impl Parser<'_> {
             }
             let set = self.set_ref(&kinds)?;
             return Ok(Match { left, not, right: Right::Set(set) });
+        }
+        if let [Expression::Select(Selector::Fib(Fib { tell: FibTell::Oif | FibTell::OifName, .. }))] = left.as_slice()
+        {
+            let missing = self.takes("missing");
+            if missing || self.takes("exists") {
+                // No device has the name of nothing.
+                return Ok(Match { left, not: not == missing, right: Right::Ranges(vec![(0, 0)]) });
+            }
         }
         if let [kind] = kinds.as_slice() {
             let kind = *kind;

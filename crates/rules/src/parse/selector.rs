@@ -203,7 +203,10 @@ impl Parser<'_> {
         } else {
             None
         };
-        let v6 = if self.takes("ip6") { true } else { self.takes("ip") && false };
+        let v6 = self.takes("ip6");
+        if !v6 {
+            self.takes("ip");
+        }
         let (word, span) = self.name("what of the connection")?;
         let tuple = |field| Selector::Tuple(direction, field);
         let selector = match (word.as_str(), direction) {

@@ -1,0 +1,111 @@
+//! A packet's connection as rules see it, whether it is in the table or only begun; and what rules may set of it.
+use crate::passage::Pending;
+use crate::table::record::Kind;
+use crate::{Accounting, Engine, Instant, Passage, Status, Tuple, Zone};
+
+/// What rules may ask of a packet's connection, copied at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Connection {
+    /// The first packet's tuple.
+    pub original: Tuple,
+    /// The answer's tuple, as translations decided so far have made it.
+    pub reply: Tuple,
+    /// Status bits.
+    pub status: Status,
+    /// The mark.
+    pub mark: u32,
+    /// Its zone.
+    pub zone: Zone,
+    /// Labels, bit 0 first; `None` if none were ever set.
+    pub labels: Option<[u8; 16]>,
+    /// Packets and bytes, original then reply, if they are counted.
+    pub accounting: Option<[Accounting; 2]>,
+    /// Whole seconds until it expires.
+    pub timeout: u32,
+    /// Its id; 0 while it is only begun.
+    pub id: u32,
+    /// The helper attached to it.
+    pub helper: Option<&'static str>,
+}
+
+impl Engine {
+    /// The connection of a packet on its way.
+    pub fn connection(&self, passage: &Passage, now: Instant) -> Option<Connection> {
+        if let Pending::Begun(fresh) = &passage.pending {
+            let listener = fresh.extra.as_ref().and_then(|extra| extra.listener);
+            return Some(Connection {
+                original: fresh.original(),
+                reply: fresh.reply(),
+                status: fresh.status,
+                mark: fresh.mark,
+                zone: fresh.zone,
+                labels: fresh.labels,
+                accounting: fresh
+                    .counted
+                    .map(|bytes| [Accounting { packets: 1, bytes }, Accounting::default()])
+                    .filter(|_| self.knobs.on(crate::Knob::Acct)),
+                timeout: 0,
+                id: 0,
+                helper: listener.map(|listener| listener.helper().name()),
+            });
+        }
+        let entry = self.show(passage.outcome.connection?.slot, now)?;
+        Some(Connection {
+            original: entry.original,
+            reply: entry.reply,
+            status: entry.status,
+            mark: entry.mark,
+            zone: entry.zone,
+            labels: entry.labels,
+            accounting: entry.accounting,
+            timeout: entry.timeout,
+            id: entry.id,
+            helper: entry.helper,
+        })
+    }
+
+    /// The mark of a packet's connection; `None` where it has none.
+    pub fn mark(&self, passage: &Passage) -> Option<u32> {
+        match (&passage.pending, passage.outcome.connection) {
+            (Pending::Begun(fresh), _) => Some(fresh.mark),
+            (_, Some(handle)) => self.table.records.cold(handle.slot).map(|cold| cold.mark),
+            _ => None,
+        }
+    }
+
+    /// Sets the mark of a packet's connection. False where it has none.
+    pub fn set_mark(&mut self, passage: &mut Passage, mark: u32) -> bool {
+        match (&mut passage.pending, passage.outcome.connection) {
+            (Pending::Begun(fresh), _) => {
+                fresh.mark = mark;
+                true
+            }
+            (_, Some(handle)) => match self.table.records.cold_mut(handle.slot) {
+                Some(cold) => {
+                    cold.mark = mark;
+                    true
+                }
+                None => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Adds labels to a packet's connection, bit 0 first. False where it has none.
+    pub fn add_labels(&mut self, passage: &mut Passage, labels: [u8; 16]) -> bool {
+        let join = |known: &mut Option<[u8; 16]>| {
+            let known = known.get_or_insert_default();
+            known.iter_mut().zip(labels).for_each(|(octet, more)| *octet |= more);
+        };
+        match (&mut passage.pending, passage.outcome.connection) {
+            (Pending::Begun(fresh), _) => join(&mut fresh.labels),
+            (_, Some(handle)) => {
+                let Some(hot) = self.table.records.hot_mut(handle.slot) else { return false };
+                hot.kind.set(Kind::EXTRAS);
+                join(&mut self.extras.make(handle.slot).labels);
+            }
+            _ => return false,
+        }
+        true
+    }
+}

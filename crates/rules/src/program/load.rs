@@ -1,0 +1,255 @@
+//! What a selector finds in a packet, its connection and its way.
+use super::scene::Scene;
+use super::state::State;
+use crate::kind;
+use crate::tree::{Counted, Ct, End, FibTell, IcmpField, IpField, Meta, Selector, TcpField, TupleField};
+use keepstate_engine::{Accounting, Connection, Direction, Info, Tuple};
+use keepstate_wire::{Addresses, Family, Packet};
+use std::net::IpAddr;
+
+impl State {
+    /// A number that looks random; who needs an unguessable one asks the engine.
+    pub(super) fn draw(&mut self, salt: u64) -> u32 {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(salt);
+        let mut word = self.draws;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ word >> 31) as u32
+    }
+}
+
+/// What is there; `None` where the packet has no such thing.
+pub(super) fn load(selector: Selector, scene: &Scene<'_, '_>, state: &mut State) -> Option<u128> {
+    let packet = scene.packet;
+    match selector {
+        Selector::Ip(field) if packet.family() == Family::V4 => ip4(packet, field),
+        Selector::Ip6(field) if packet.family() == Family::V6 => ip6(packet, field),
+        Selector::Ip(_) | Selector::Ip6(_) => None,
+        Selector::Port(protocol, end) => {
+            let number = packet.protocol();
+            let has_ports = matches!(number, 6 | 17 | 33 | 132 | 136);
+            if !protocol.map_or(has_ports, |protocol| protocol == number) {
+                return None;
+            }
+            let (source, destination) = packet.ports()?;
+            Some(u128::from(if end == End::Source { source } else { destination }))
+        }
+        Selector::Tcp(field) => tcp(packet, field),
+        Selector::UdpLength => (packet.protocol() == 17).then(|| be16(packet.transport(), 4))?,
+        Selector::Icmp(protocol, field) => (packet.protocol() == protocol).then(|| icmp(packet, field))?,
+        Selector::Spi(protocol) => {
+            let at = if protocol == 51 { 4 } else { 0 };
+            (packet.protocol() == protocol).then(|| be32(packet.transport(), at))?
+        }
+        Selector::Meta(meta) => load_meta(meta, scene, state),
+        Selector::Ct(ct) => load_ct(ct, scene),
+        Selector::Tuple(direction, field) => load_tuple(direction, field, scene),
+        Selector::Count(direction, counted) => load_count(direction, counted, &connection(scene)?),
+        Selector::Fib(fib) => {
+            let address = end_of(packet, fib.end);
+            let through = match (fib.iif, fib.oif) {
+                (true, _) => Some(scene.way.iif?.index),
+                (_, true) => Some(scene.way.oif?.index),
+                _ => None,
+            };
+            Some(match fib.tell {
+                FibTell::Type => scene.ground.address_type(address, through) as u128,
+                // 0 is no device: `fib saddr . iif oif missing` compares with it.
+                FibTell::Oif | FibTell::OifName => scene.ground.route(address, through).map_or(0, |device| device.name),
+            })
+        }
+    }
+}
+
+fn be16(octets: &[u8], at: usize) -> Option<u128> {
+    octets.get(at..)?.first_chunk().map(|octets| u128::from(u16::from_be_bytes(*octets)))
+}
+
+fn be32(octets: &[u8], at: usize) -> Option<u128> {
+    octets.get(at..)?.first_chunk().map(|octets| u128::from(u32::from_be_bytes(*octets)))
+}
+
+/// Source or destination of a packet.
+pub(super) fn end_of(packet: &Packet<'_>, end: End) -> IpAddr {
+    match (packet.addresses(), end) {
+        (Addresses::V4 { source, .. }, End::Source) => IpAddr::from(source),
+        (Addresses::V4 { destination, .. }, End::Destination) => IpAddr::from(destination),
+        (Addresses::V6 { source, .. }, End::Source) => IpAddr::from(source),
+        (Addresses::V6 { destination, .. }, End::Destination) => IpAddr::from(destination),
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
+    let bytes = packet.bytes();
+    let octet = |at: usize| bytes.get(at).map(|octet| u128::from(*octet));
+    match field {
+        IpField::Source => be32(bytes, 12),
+        IpField::Destination => be32(bytes, 16),
+        IpField::Protocol => octet(9),
+        IpField::Dscp => octet(1).map(|class| class >> 2),
+        IpField::Ecn => octet(1).map(|class| class & 3),
+        IpField::Length => be16(bytes, 2),
+        IpField::Ttl => octet(8),
+        IpField::Id => be16(bytes, 4),
+        IpField::Fragment => be16(bytes, 6),
+        IpField::Version => Some(4),
+        IpField::HeaderLength => octet(0).map(|first| first & 15),
+        IpField::FlowLabel => None,
+    }
+}
+
+fn ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
+    let bytes = packet.bytes();
+    let address = |at: usize| bytes.get(at..)?.first_chunk().map(|octets| u128::from_be_bytes(*octets));
+    let octet = |at: usize| bytes.get(at).map(|octet| u128::from(*octet));
+    match field {
+        IpField::Source => address(8),
+        IpField::Destination => address(24),
+        IpField::Protocol => octet(6),
+        IpField::Dscp => be16(bytes, 0).map(|word| word >> 6 & 0x3f),
+        IpField::Ecn => be16(bytes, 0).map(|word| word >> 4 & 3),
+        IpField::Length => be16(bytes, 4),
+        IpField::Ttl => octet(7),
+        IpField::FlowLabel => be32(bytes, 0).map(|word| word & 0xf_ffff),
+        IpField::Version => Some(6),
+        IpField::Id | IpField::Fragment | IpField::HeaderLength => None,
+    }
+}
+
+fn tcp(packet: &Packet<'_>, field: TcpField) -> Option<u128> {
+    if packet.protocol() != 6 {
+        return None;
+    }
+    let segment = packet.transport();
+    match field {
+        TcpField::Flags => segment.get(13).map(|flags| u128::from(*flags)),
+        TcpField::Sequence => be32(segment, 4),
+        TcpField::Acknowledgement => be32(segment, 8),
+        TcpField::Window => be16(segment, 14),
+        TcpField::Urgent => be16(segment, 18),
+        TcpField::MaxSegment => keepstate_wire::edit::max_segment(segment).map(|(_, size)| u128::from(size)),
+    }
+}
+
+fn icmp(packet: &Packet<'_>, field: IcmpField) -> Option<u128> {
+    let message = packet.transport();
+    match field {
+        IcmpField::Type => message.first().map(|octet| u128::from(*octet)),
+        IcmpField::Code => message.get(1).map(|octet| u128::from(*octet)),
+        IcmpField::Id => be16(message, 4),
+        IcmpField::Sequence => be16(message, 6),
+        IcmpField::Mtu if packet.family() == Family::V4 => be16(message, 6),
+        IcmpField::Mtu => be32(message, 4),
+    }
+}
+
+fn load_meta(meta: Meta, scene: &Scene<'_, '_>, state: &mut State) -> Option<u128> {
+    let way = &scene.way;
+    let v6 = scene.packet.family() == Family::V6;
+    Some(match meta {
+        // Indexes are known by their names here: a ruleset outlives the devices it names.
+        Meta::Iif | Meta::IifName => way.iif?.name,
+        Meta::Oif | Meta::OifName => way.oif?.name,
+        Meta::Mark => way.mark.into(),
+        Meta::L4Proto => scene.packet.protocol().into(),
+        Meta::NfProto => {
+            if v6 {
+                10
+            } else {
+                2
+            }
+        }
+        Meta::Protocol => {
+            if v6 {
+                0x86dd
+            } else {
+                0x0800
+            }
+        }
+        Meta::Length => scene.packet.total_len() as u128,
+        Meta::Priority => way.priority.into(),
+        Meta::PacketType => match end_of(scene.packet, End::Destination) {
+            IpAddr::V4(address) if address.is_broadcast() => 1,
+            address if address.is_multicast() => 2,
+            _ => 0,
+        },
+        Meta::Random => state.draw(scene.now.0).into(),
+        Meta::Cpu => 0,
+    })
+}
+
+/// The packet's connection.
+pub(super) fn connection(scene: &Scene<'_, '_>) -> Option<Connection> {
+    scene.engine.connection(scene.passage.as_deref()?, scene.now)
+}
+
+fn load_ct(ct: Ct, scene: &Scene<'_, '_>) -> Option<u128> {
+    let passage = scene.passage.as_deref();
+    match ct {
+        Ct::State => Some(match passage.map(|passage| passage.info()) {
+            Some(Info::New) => kind::STATE_NEW,
+            Some(Info::Established) => kind::STATE_ESTABLISHED,
+            Some(Info::Related) => kind::STATE_RELATED,
+            Some(Info::Untracked) => kind::STATE_UNTRACKED,
+            Some(Info::Invalid) => kind::STATE_INVALID,
+            None if scene.way.untracked => kind::STATE_UNTRACKED,
+            None => kind::STATE_INVALID,
+        }),
+        Ct::Direction => passage?.direction().map(|direction| direction as u128),
+        Ct::Mark => scene.engine.mark(passage?).map(u128::from),
+        Ct::Status => connection(scene).map(|known| known.status.0.into()),
+        Ct::Zone => connection(scene).map(|known| known.zone.id.into()),
+        Ct::Expiration => connection(scene).map(|known| known.timeout.into()),
+        Ct::Helper => connection(scene).and_then(|known| kind::letters(known.helper?)),
+        Ct::Label => connection(scene).map(|known| u128::from_le_bytes(known.labels.unwrap_or_default())),
+        Ct::Id => connection(scene).map(|known| known.id.into()),
+    }
+}
+
+fn load_tuple(direction: Option<Direction>, field: TupleField, scene: &Scene<'_, '_>) -> Option<u128> {
+    let known = connection(scene)?;
+    let tuple: &Tuple = match direction {
+        Some(Direction::Reply) => &known.reply,
+        _ => &known.original,
+    };
+    let wanted6 = matches!(field, TupleField::Source6 | TupleField::Destination6);
+    let v6 = tuple.is_ipv6();
+    Some(match field {
+        TupleField::Source4 | TupleField::Source6 if wanted6 == v6 => number(tuple.source),
+        TupleField::Destination4 | TupleField::Destination6 if wanted6 == v6 => number(tuple.destination),
+        TupleField::Source4 | TupleField::Source6 | TupleField::Destination4 | TupleField::Destination6 => return None,
+        TupleField::SourcePort => tuple.source_key.into(),
+        TupleField::DestinationPort => tuple.destination_key.into(),
+        TupleField::Protocol => tuple.protocol.into(),
+        TupleField::L3Proto => {
+            if v6 {
+                10
+            } else {
+                2
+            }
+        }
+    })
+}
+
+fn load_count(direction: Option<Direction>, counted: Counted, known: &Connection) -> Option<u128> {
+    let [original, reply] = known.accounting.unwrap_or_default();
+    let sum = Accounting { packets: original.packets + reply.packets, bytes: original.bytes + reply.bytes };
+    let of = match direction {
+        Some(Direction::Original) => original,
+        Some(Direction::Reply) => reply,
+        None => sum,
+    };
+    match counted {
+        Counted::Packets => Some(of.packets.into()),
+        Counted::Octets => Some(of.bytes.into()),
+        Counted::Average => of.bytes.checked_div(of.packets).map(u128::from),
+    }
+}

@@ -1,0 +1,100 @@
+//! What a program is shown of one packet, and what it leaves behind.
+use crate::tree::Reject;
+use keepstate_engine::{Engine, Instant, Passage, Zone};
+use keepstate_wire::Packet;
+use std::net::IpAddr;
+
+/// One packet at one place of its way.
+pub struct Scene<'a, 'p> {
+    /// The table that tracks it.
+    pub engine: &'a mut Engine,
+    /// What tracking made of it; `None` before it was tracked.
+    pub passage: Option<&'a mut Passage>,
+    /// The packet as it is now.
+    pub packet: &'a Packet<'p>,
+    /// What goes with it.
+    pub way: &'a mut Way,
+    /// Devices, addresses and routes.
+    pub ground: &'a dyn Ground,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What goes with a packet from one place to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    /// Where it came in.
+    pub iif: Option<Device>,
+    /// Where it is to go out.
+    pub oif: Option<Device>,
+    /// Its mark.
+    pub mark: u32,
+    /// Its priority.
+    pub priority: u32,
+    /// The zone it is to be tracked in.
+    pub zone: Zone,
+    /// It is not to be tracked.
+    pub untracked: bool,
+    /// What is to be changed in it when it leaves this place.
+    pub changes: Vec<Change>,
+    /// Lines for the log: level and text.
+    pub lines: Vec<(u8, String)>,
+}
+
+/// A change of a packet's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The six bits of its class.
+    Dscp(u8),
+    /// How many routers it may still pass.
+    Ttl(u8),
+    /// The greatest segment a SYN announces: never raised. 0 is what fits the way out.
+    MaxSegment(u16),
+}
+
+/// A device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its name, as [`letters`](crate::kind::letters) has it.
+    pub name: u128,
+}
+
+/// What an address is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the kernel's (rtnetlink)")]
+pub enum AddressType {
+    Unspecified = 0,
+    Unicast = 1,
+    Local = 2,
+    Broadcast = 3,
+    Anycast = 4,
+    Multicast = 5,
+    Blackhole = 6,
+    Unreachable = 7,
+    Prohibit = 8,
+}
+
+/// The machine a packet passes: what rules may ask of it.
+pub trait Ground {
+    /// What an address is, by the routes; of those through `device` only, if one is given.
+    fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType;
+    /// The device a packet to this address would leave by; among routes through `device` only, if one is given.
+    fn route(&self, address: IpAddr, device: Option<u32>) -> Option<Device>;
+    /// The address that a device would send from (of the family, to this destination).
+    fn address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
+    /// The largest datagram a device takes.
+    fn mtu(&self, device: u32) -> u32;
+}
+
+/// What becomes of a packet at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Accept,
+    /// It is gone.
+    Drop,
+    /// It is gone, and its sender is told so.
+    Reject(Reject),
+}
