@@ -33,6 +33,10 @@ impl Passage {
     pub(crate) const fn settled(outcome: Outcome) -> Passage {
         Passage { outcome, pending: Pending::Nothing, about: false }
     }
+    /// All that tracking says of the packet so far.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
     /// Its relation to the table.
     pub fn info(&self) -> Info {
         self.outcome.info

@@ -1,0 +1,114 @@
+//! What a router says of a packet that goes no further: ICMP errors (RFC 1812, 4.3; RFC 4443, 2.4) and TCP resets (RFC 9293, 3.5.2).
+use keepstate_wire::checksum::{Sum, internet};
+use keepstate_wire::{Addresses, Family, Packet, tcp::Flags, tcp::Segment};
+use std::net::IpAddr;
+
+/// The longest IPv4 answer that quotes (RFC 1812, 4.3.2.3).
+const MOST_V4: usize = 576;
+/// The longest IPv6 answer that quotes: what every link takes.
+const MOST_V6: usize = 1280;
+/// Routers that our own packets may pass.
+const HOPS: u8 = 64;
+
+/// An ICMP error about `packet`, from `us`. `word` is what stands behind the checksum: a path's MTU, or nothing. `None` where there may be no answer: it was an error itself, or not the first
+/// fragment, or it came from nobody or went to many.
+pub(crate) fn icmp(packet: &Packet<'_>, us: IpAddr, kind: u8, code: u8, word: u32) -> Option<Vec<u8>> {
+    let (to, at) = match packet.addresses() {
+        Addresses::V4 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),
+        Addresses::V6 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),
+    };
+    let too_big = packet.family() == Family::V6 && kind == 2;
+    let nobody = to.is_unspecified() || to.is_multicast() || matches!(to, IpAddr::V4(to) if to.is_broadcast());
+    let many = (at.is_multicast() || matches!(at, IpAddr::V4(at) if at.is_broadcast())) && !too_big;
+    if nobody || many || packet.fragment().is_some_and(|fragment| fragment.offset != 0) || is_error(packet) {
+        return None;
+    }
+    let (header, most) = if packet.family() == Family::V4 { (20, MOST_V4) } else { (40, MOST_V6) };
+    let quote = packet.bytes();
+    let quote = quote.get(..quote.len().min(most - header - 8))?;
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(word.to_be_bytes());
+    message.extend(quote);
+    let protocol = if packet.family() == Family::V4 { 1 } else { 58 };
+    finish(us, to, protocol, message, 2, precedence(packet))
+}
+
+/// The answer's class: ICMP errors of IPv4 go out with the precedence of network control.
+fn precedence(packet: &Packet<'_>) -> u8 {
+    match packet.family() {
+        Family::V4 => packet.bytes().get(1).map_or(0, |class| class & 0x1e) | 0xc0,
+        Family::V6 => 0,
+    }
+}
+
+fn is_error(packet: &Packet<'_>) -> bool {
+    let kind = packet.transport().first().copied();
+    match (packet.protocol(), kind) {
+        // What asks and what answers; all else tells of errors, or may.
+        (1, Some(kind)) => !matches!(kind, 0 | 8 | 9 | 10 | 13..=18),
+        (58, Some(kind)) => kind < 128,
+        (1 | 58, None) => true,
+        _ => false,
+    }
+}
+
+/// A reset that ends the connection `packet` belongs to, as the other end would send it. `None` where nothing may be answered.
+pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
+    let segment = Segment::parse(packet.transport(), packet.transport_len()).ok()?;
+    if segment.flags.any(Flags::RST) || !packet.transport_checksum_ok() {
+        return None;
+    }
+    let (us, to) = match packet.addresses() {
+        Addresses::V4 { source, destination } => (IpAddr::from(destination), IpAddr::from(source)),
+        Addresses::V6 { source, destination } => (IpAddr::from(destination), IpAddr::from(source)),
+    };
+    let (seq, ack, flags) = if segment.flags.any(Flags::ACK) {
+        (segment.ack, 0, Flags::RST)
+    } else {
+        let length = segment.data_len + usize::from(segment.flags.any(Flags::SYN)) + usize::from(segment.flags.any(Flags::FIN));
+        // Sequence numbers are counted modulo 2^32.
+        (0, segment.seq.wrapping_add(length as u32), Flags::RST | Flags::ACK)
+    };
+    let mut message = Vec::with_capacity(20);
+    message.extend(segment.destination.to_be_bytes());
+    message.extend(segment.source.to_be_bytes());
+    message.extend(seq.to_be_bytes());
+    message.extend(ack.to_be_bytes());
+    message.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+    finish(us, to, 6, message, 16, 0)
+}
+
+/// Header and checksums around a message whose checksum stands at `check_at`.
+fn finish(us: IpAddr, to: IpAddr, protocol: u8, mut message: Vec<u8>, check_at: usize, class: u8) -> Option<Vec<u8>> {
+    let length = u16::try_from(message.len()).ok()?;
+    let mut datagram = match (us, to) {
+        (IpAddr::V4(us), IpAddr::V4(to)) => {
+            let mut header = vec![0x45, class];
+            header.extend((length + 20).to_be_bytes());
+            header.extend([0, 0, 0, 0, HOPS, protocol, 0, 0]);
+            header.extend(us.octets());
+            header.extend(to.octets());
+            let sum = internet(&header);
+            header.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+            header
+        }
+        (IpAddr::V6(us), IpAddr::V6(to)) => {
+            let mut header = vec![0x60, 0, 0, 0];
+            header.extend(length.to_be_bytes());
+            header.extend([protocol, HOPS]);
+            header.extend(us.octets());
+            header.extend(to.octets());
+            header
+        }
+        _ => return None,
+    };
+    let mut sum = Sum::new();
+    if protocol != 1 {
+        let addresses = if datagram.len() == 20 { 12..20 } else { 8..40 };
+        sum = sum.octets(datagram.get(addresses)?).octets(&[0, protocol]).octets(&length.to_be_bytes());
+    }
+    let check = sum.octets(&message).finish();
+    message.get_mut(check_at..check_at + 2)?.copy_from_slice(&check.to_be_bytes());
+    datagram.extend(message);
+    Some(datagram)
+}

@@ -1,0 +1,149 @@
+//! The machine as the router sees it: devices, their addresses, routes.
+use keepstate_rules::kind::letters;
+use keepstate_rules::{AddressType, Device, Ground};
+use std::net::IpAddr;
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index: 1 or more, and its own.
+    pub index: u32,
+    /// Its name, of at most 15 letters.
+    pub name: String,
+    /// The largest datagram it takes.
+    pub mtu: u32,
+    /// Its addresses, each with the length of its prefix. The first of a family is the one packets are sent from.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// To whom …
+    pub prefix: IpAddr,
+    /// … and how many bits of it count.
+    pub length: u8,
+    /// The index of the device it leaves by.
+    pub device: u32,
+    /// The router it is handed to, if the device's peers are not the destination themselves.
+    pub gateway: Option<IpAddr>,
+}
+
+/// Devices and routes.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    interfaces: Vec<Interface>,
+    /// The longest prefixes first.
+    routes: Vec<Route>,
+}
+
+impl Map {
+    /// A map of these devices and routes; every prefix that a device has an address in is a route too.
+    ///
+    /// ```
+    /// use keepstate_gateway::{Interface, Map, Route};
+    /// use keepstate_rules::{AddressType, Ground};
+    /// let lan = Interface { index: 1, name: "lan0".into(), mtu: 1500, addresses: vec![([10, 1, 0, 1].into(), 24)] };
+    /// let wan = Interface { index: 2, name: "wan0".into(), mtu: 1500, addresses: vec![([192, 0, 2, 1].into(), 24)] };
+    /// let default = Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: Some([192, 0, 2, 254].into()) };
+    /// let map = Map::new(vec![lan, wan], vec![default]);
+    /// assert_eq!(map.route([10, 1, 0, 7].into(), None).unwrap().index, 1);
+    /// assert_eq!(map.route([198, 51, 100, 9].into(), None).unwrap().index, 2);
+    /// assert_eq!(map.address_type([192, 0, 2, 1].into(), None), AddressType::Local);
+    /// ```
+    pub fn new(interfaces: Vec<Interface>, mut routes: Vec<Route>) -> Map {
+        for interface in &interfaces {
+            for (address, length) in &interface.addresses {
+                routes.push(Route { prefix: *address, length: *length, device: interface.index, gateway: None });
+            }
+        }
+        routes.sort_by_key(|route| std::cmp::Reverse(route.length));
+        Map { interfaces, routes }
+    }
+
+    /// A device by its index.
+    pub fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    /// A device as rules know it.
+    pub fn device(&self, index: u32) -> Option<Device> {
+        let interface = self.interface(index)?;
+        Some(Device { index, name: letters(&interface.name)? })
+    }
+
+    /// Is it one of our own?
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        let ours = self.interfaces.iter().flat_map(|interface| &interface.addresses);
+        address.is_loopback() || ours.map(|(ours, _)| *ours).any(|ours| ours == address)
+    }
+
+    fn find(&self, address: IpAddr, device: Option<u32>) -> Option<&Route> {
+        let through = |route: &&Route| device.is_none_or(|device| route.device == device);
+        self.routes.iter().filter(through).find(|route| is_in(address, route.prefix, route.length))
+    }
+
+    /// Is it the address to everybody of one of our prefixes?
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(address) = address else { return false };
+        let mut ours = self.interfaces.iter().flat_map(|interface| &interface.addresses);
+        address.is_broadcast()
+            || ours.any(|(ours, length)| match ours {
+                IpAddr::V4(ours) if *length < 31 => {
+                    let mask = u32::MAX.checked_shr(u32::from(*length)).unwrap_or(0);
+                    ours.to_bits() | mask == address.to_bits()
+                }
+                _ => false,
+            })
+    }
+}
+
+/// Do the first `length` bits agree?
+fn is_in(address: IpAddr, prefix: IpAddr, length: u8) -> bool {
+    let (difference, bits) = match (address, prefix) {
+        (IpAddr::V4(address), IpAddr::V4(prefix)) => (u128::from(address.to_bits() ^ prefix.to_bits()), 32),
+        (IpAddr::V6(address), IpAddr::V6(prefix)) => (address.to_bits() ^ prefix.to_bits(), 128),
+        _ => return false,
+    };
+    let free = 128 - u32::from(length.min(bits)) - (128 - u32::from(bits));
+    difference.checked_shr(free).unwrap_or(0) == 0
+}
+
+impl Ground for Map {
+    fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType {
+        let local = match device {
+            None => self.is_local(address),
+            Some(device) => {
+                let own = self.interface(device).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
+                own.iter().any(|(own, _)| *own == address)
+            }
+        };
+        if local {
+            AddressType::Local
+        } else if address.is_multicast() {
+            AddressType::Multicast
+        } else if self.is_broadcast(address) {
+            AddressType::Broadcast
+        } else if self.find(address, device).is_some() {
+            AddressType::Unicast
+        } else {
+            AddressType::Unreachable
+        }
+    }
+
+    fn route(&self, address: IpAddr, device: Option<u32>) -> Option<Device> {
+        self.find(address, device).and_then(|route| self.device(route.device))
+    }
+
+    fn address(&self, device: u32, to: IpAddr) -> Option<IpAddr> {
+        let own = &self.interface(device)?.addresses;
+        let family = own.iter().filter(|(own, _)| own.is_ipv4() == to.is_ipv4());
+        // An address in the destination's own prefix, else the first.
+        let near = family.clone().find(|(own, length)| is_in(to, *own, *length));
+        near.or_else(|| family.clone().next()).map(|(own, _)| *own)
+    }
+
+    fn mtu(&self, device: u32) -> u32 {
+        self.interface(device).map_or(u32::MAX, |interface| interface.mtu)
+    }
+}

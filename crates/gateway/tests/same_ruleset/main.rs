@@ -1,0 +1,164 @@
+//! The same ruleset on both: Linux with nft, and our router; the same packets into both; what comes out and what stands in the tables is compared.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
+mod kernel;
+mod traffic;
+
+use keepstate_engine::{Engine, Instant, Knobs, Secret};
+use keepstate_gateway::{Interface, Map, Out, Route, Router};
+use keepstate_rules::{NoLibrary, compile, parse_with};
+use kernel::Kernel;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use traffic::Dice;
+
+/// What the kernel's side has, in our words.
+fn map() -> Map {
+    let interface = |index, name: &str, addresses: &[(&str, u8)]| Interface {
+        index,
+        name: name.to_owned(),
+        mtu: 1500,
+        addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
+    };
+    let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);
+    let wan = interface(2, "wan0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]);
+    let default = |prefix: &str| Route { prefix: prefix.parse().unwrap(), length: 0, device: 2, gateway: None };
+    let carrier = Route { prefix: "100.64.0.0".parse().unwrap(), length: 10, device: 1, gateway: None };
+    Map::new(vec![lan, wan], vec![default("0.0.0.0"), default("::"), carrier])
+}
+
+fn router(ruleset: &Path) -> Router {
+    let text = fs::read_to_string(ruleset).unwrap();
+    let (tree, sources) = parse_with(&ruleset.to_string_lossy(), &text, &NoLibrary, &[]).unwrap_or_else(|refused| panic!("{refused}"));
+    let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
+    let engine = Engine::new(Knobs::default(), Secret([9; 16]), now());
+    Router::new(engine, program, map(), (1, 2))
+}
+
+fn now() -> Instant {
+    Instant(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64)
+}
+
+fn table(router: &mut Router) -> Vec<String> {
+    let tuple = |tuple: &keepstate_engine::Tuple| {
+        let keys = match tuple.protocol {
+            1 | 58 => format!(" type={} code={} id={}", tuple.icmp_type(), tuple.icmp_code(), tuple.source_key),
+            6 | 17 | 132 | 136 => format!(" sport={} dport={}", tuple.source_key, tuple.destination_key),
+            47 => format!(" srckey={:#x} dstkey={:#x}", tuple.source_key, tuple.destination_key),
+            _ => String::new(),
+        };
+        format!("src={} dst={}{keys}", tuple.source, tuple.destination)
+    };
+    let entries = router.engine().entries(now());
+    let mut lines: Vec<String> = entries
+        .map(|entry| format!("{} {} {}", entry.original.protocol, tuple(&entry.original), tuple(&entry.reply)))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Without what is drawn by lot or counted up: the identification of answers of the router's own.
+fn plain(mut bytes: Vec<u8>) -> Vec<u8> {
+    let own = bytes[0] >> 4 == 4 && (bytes[9] == 1 && !matches!(bytes[20], 0 | 8) || bytes[9] == 6 && bytes[33] & 4 != 0);
+    if own {
+        bytes[4..8].fill(0);
+        bytes[10..12].fill(0);
+    }
+    bytes
+}
+
+fn shown(out: &[(usize, Vec<u8>)]) -> String {
+    out.iter().map(|(device, bytes)| format!("\n    {} {}", ["lan0", "wan0"][*device], hex(bytes))).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(80).map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Sends the same packets through both; panics at the first difference. True if it could be done at all.
+fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
+    let Some(mut kernel) = Kernel::new(ruleset) else { return false };
+    let mut router = router(ruleset);
+    let mut dice = Dice(seed);
+    let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
+    let mut came_out = 0;
+    for number in 0..packets {
+        let (device, packet) = match waiting.is_empty() || dice.roll(4) == 0 {
+            true => traffic::fresh(&mut dice),
+            false => {
+                let at = dice.roll(waiting.len());
+                waiting.swap_remove(at)
+            }
+        };
+        let mut out = Vec::new();
+        let said = router.handle(&packet, device as u32 + 1, now(), &mut out);
+        let leaves = |out: Out| match out {
+            Out::Device(index, _, bytes) => Some((index as usize - 1, bytes)),
+            Out::Host(_) => None,
+        };
+        let mut ours: Vec<(usize, Vec<u8>)> = out.iter().cloned().filter_map(leaves).collect();
+        let delivered = out.iter().any(|out| matches!(out, Out::Host(_)));
+        let mut theirs = kernel.handle(&packet, device, ours.len());
+        if delivered {
+            // Its own stack answers what it is told; ours has none.
+            theirs.clear();
+            ours.clear();
+        }
+        for (device, bytes) in &theirs {
+            came_out += 1;
+            if let Some(answer) = traffic::answer(bytes, &mut dice) {
+                waiting.push((*device, answer));
+            }
+        }
+        if waiting.len() > 40 {
+            waiting.clear();
+        }
+        let normal = |out: Vec<(usize, Vec<u8>)>| {
+            let mut out: Vec<_> = out.into_iter().map(|(device, bytes)| (device, plain(bytes))).collect();
+            out.sort();
+            out
+        };
+        let (ours, theirs) = (normal(ours), normal(theirs));
+        assert!(
+            ours == theirs,
+            "{}: seed {seed}, packet {number} into {}:\n    {}\n  Linux:{}\n  ours ({said:?}):{}",
+            ruleset.file_name().unwrap().to_string_lossy(),
+            ["lan0", "wan0"][device],
+            hex(&packet),
+            shown(&theirs),
+            shown(&ours)
+        );
+    }
+    let (ours, theirs) = (table(&mut router), kernel.table());
+    let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
+    let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "{}: seed {seed}: only Linux has {missing:#?}, only we have {extra:#?}", ruleset.display());
+    assert!(came_out > packets / 20, "{}: only {came_out} packets came out", ruleset.display());
+    true
+}
+
+#[test]
+fn linux_and_we_make_the_same_of_every_ruleset() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/tests/rulesets");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let wanted = std::env::var("KEEPSTATE_RULESET").unwrap_or_default();
+    let seed = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(2000);
+    let mut failed = Vec::new();
+    for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
+        // A thread of its own: its namespace ends with it.
+        let one = std::thread::spawn(move || same(&file, seed, packets)).join();
+        match one {
+            Ok(true) => (),
+            Ok(false) => {
+                let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: the same ruleset on both: it needs root and network namespaces");
+                return;
+            }
+            Err(panic) => failed.push(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}

@@ -1,0 +1,221 @@
+//! Traffic that the usual rulesets decide about: clients within and without, answers made from what came out.
+//!
+//! It is drawn from a seed. A packet that comes out of a device may be answered, as the program at the other end would; so both routers are asked about the
+//! same packets as long as they give the same.
+
+/// A generator of numbers (SplitMix64).
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((word ^ word >> 31) % below as u64) as usize
+    }
+
+    pub fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.roll(list.len())]
+    }
+}
+
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const PSH: u8 = 8;
+pub const ACK: u8 = 16;
+
+type Address = [u8; 16];
+
+/// A packet that begins something, and the device it comes in by.
+pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
+    let v6 = dice.roll(5) == 0;
+    let inside = dice.roll(3) > 0;
+    let (near, far) = if v6 {
+        (v6_of(&["fd00:1::2", "fd00:1::3", "fd00:1::9"], dice), v6_of(&["2001:db8:f::9", "2001:db8::7", "fc00::5"], dice))
+    } else {
+        (
+            v4_of(&["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.77", "100.64.0.5"], dice),
+            v4_of(&["198.51.100.9", "192.0.2.7", "203.0.113.5", "169.254.3.4", "10.96.0.1", "10.96.0.10", "10.96.0.99"], dice),
+        )
+    };
+    let us = if v6 { v6_of(&["2001:db8::1", "fd00:1::1"], dice) } else { v4_of(&["192.0.2.1", "192.0.2.1", "10.1.0.1", "192.0.2.5"], dice) };
+    let (device, source, destination) = match (inside, dice.roll(6)) {
+        (true, 0) => (0, near, us),
+        (true, _) => (0, near, far),
+        (false, 0) => (1, far, near),
+        (false, _) => (1, far, us),
+    };
+    let port = dice.of(&[7, 9, 22, 22, 53, 53, 72, 80, 80, 81, 82, 83, 84, 443, 443, 2222, 5005, 5353, 8050, 8080, 8443, 30443, 546]);
+    let from = dice.of(&[1000, 4000, 4001, 4002, 4003, 4004, 40_000, 500, 700]);
+    let hops = if dice.roll(30) == 0 { 1 } else { 64 };
+    let length = dice.of(&[0, 0, 10, 100, 1300, 1480]);
+    let message = match dice.roll(10) {
+        0..=4 => {
+            let flags = dice.of(&[SYN, SYN, SYN, SYN, SYN, SYN, SYN, ACK, RST, FIN | ACK, SYN | FIN]);
+            tcp(from, port, 1000, 0, flags, if flags & SYN == 0 { length } else { 0 })
+        }
+        5..=7 => udp(from, port, length),
+        8 => echo(v6, true, dice.roll(4) as u16),
+        _ => Message { protocol: dice.of(&[47, 50, 132, 89]), bytes: vec![0x20; 24], check_at: None },
+    };
+    (device, datagram(v6, source, destination, hops, &message))
+}
+
+/// What the other end says to `packet`, if it says anything.
+pub fn answer(packet: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
+    let v6 = packet[0] >> 4 == 6;
+    let (protocol, at) = if v6 { (packet[6], 40) } else { (packet[9], usize::from(packet[0] & 15) * 4) };
+    let (source, destination) = ends(packet);
+    let body = packet.get(at..)?;
+    let word = |at: usize| Some(u16::from_be_bytes(*body.get(at..)?.first_chunk()?));
+    let long = |at: usize| Some(u32::from_be_bytes(*body.get(at..)?.first_chunk()?));
+    if dice.roll(8) == 0 {
+        return None;
+    }
+    if dice.roll(12) == 0 && !matches!(protocol, 1 | 58) {
+        return Some(datagram(v6, destination, source, 64, &error(v6, packet, dice)));
+    }
+    let message = match protocol {
+        6 => {
+            let flags = *body.get(13)?;
+            let offset = usize::from(*body.get(12)? >> 4) * 4;
+            let data = body.len().checked_sub(offset)? as u32;
+            let (seq, ack) = (long(4)?, long(8)?);
+            let next = seq.wrapping_add(data).wrapping_add(u32::from(flags & SYN != 0)).wrapping_add(u32::from(flags & FIN != 0));
+            let (flags, seq, length) = match flags & (SYN | ACK | FIN | RST) {
+                SYN if dice.roll(6) == 0 => (RST | ACK, 0, 0),
+                SYN => (SYN | ACK, 5000, 0),
+                flags if flags & RST != 0 => return None,
+                flags if flags & FIN != 0 => (dice.of(&[FIN | ACK, ACK]), ack, 0),
+                _ if dice.roll(4) == 0 => (FIN | ACK, ack, 0),
+                _ => (ACK | PSH, ack, dice.of(&[0, 5, 200, 1200])),
+            };
+            tcp(word(2)?, word(0)?, seq, next, flags, length)
+        }
+        17 => udp(word(2)?, word(0)?, dice.of(&[4, 40, 400])),
+        1 if body.first() == Some(&8) => echo(v6, false, word(4)?),
+        58 if body.first() == Some(&128) => echo(v6, false, word(4)?),
+        _ => return None,
+    };
+    Some(datagram(v6, destination, source, 64, &message))
+}
+
+/// Octets behind the IP header, and where their checksum stands.
+pub struct Message {
+    protocol: u8,
+    bytes: Vec<u8>,
+    check_at: Option<usize>,
+}
+
+fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Message {
+    let mut bytes = Vec::new();
+    bytes.extend(from.to_be_bytes());
+    bytes.extend(to.to_be_bytes());
+    bytes.extend(seq.to_be_bytes());
+    bytes.extend(ack.to_be_bytes());
+    let options: &[u8] = if flags & SYN != 0 { &[2, 4, 5, 180, 1, 3, 3, 7] } else { &[] };
+    bytes.extend([((20 + options.len()) as u8 / 4) << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes.extend(options);
+    bytes.extend(std::iter::repeat_n(b'x', length));
+    Message { protocol: 6, bytes, check_at: Some(16) }
+}
+
+fn udp(from: u16, to: u16, length: usize) -> Message {
+    let mut bytes = Vec::new();
+    for word in [from, to, 8 + length as u16, 0] {
+        bytes.extend(word.to_be_bytes());
+    }
+    bytes.extend(std::iter::repeat_n(b'u', length));
+    Message { protocol: 17, bytes, check_at: Some(6) }
+}
+
+fn echo(v6: bool, request: bool, id: u16) -> Message {
+    let kind = match (v6, request) {
+        (false, true) => 8,
+        (false, false) => 0,
+        (true, true) => 128,
+        (true, false) => 129,
+    };
+    let mut bytes = vec![kind, 0, 0, 0];
+    bytes.extend(id.to_be_bytes());
+    bytes.extend([0, 1, 1, 2, 3, 4]);
+    Message { protocol: if v6 { 58 } else { 1 }, bytes, check_at: Some(2) }
+}
+
+fn error(v6: bool, about: &[u8], dice: &mut Dice) -> Message {
+    let (kind, code) = if v6 { dice.of(&[(1, 4), (2, 0), (3, 0)]) } else { dice.of(&[(3, 3), (3, 1), (11, 0), (3, 4)]) };
+    let mut bytes = vec![kind, code, 0, 0, 0, 0, 5, 0];
+    bytes.extend(&about[..about.len().min(if dice.roll(2) == 0 { 60 } else { 500 })]);
+    Message { protocol: if v6 { 58 } else { 1 }, bytes, check_at: Some(2) }
+}
+
+fn datagram(v6: bool, source: Address, destination: Address, hops: u8, message: &Message) -> Vec<u8> {
+    let mut body = message.bytes.clone();
+    let width = if v6 { 16 } else { 4 };
+    let (source, destination) = (&source[..width], &destination[..width]);
+    if let Some(at) = message.check_at {
+        let mut covered = Vec::new();
+        if v6 || message.protocol != 1 {
+            covered.extend(source);
+            covered.extend(destination);
+            covered.extend([0, message.protocol]);
+            covered.extend((body.len() as u16).to_be_bytes());
+        }
+        covered.extend(&body);
+        let sum = checksum(&covered);
+        let sum = if sum == 0 && message.protocol == 17 { 0xffff } else { sum };
+        body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+    let mut packet = if v6 {
+        let mut header = vec![0x60, 0, 0, 0];
+        header.extend((body.len() as u16).to_be_bytes());
+        header.extend([message.protocol, hops]);
+        header
+    } else {
+        let mut header = vec![0x45, 0];
+        header.extend((20 + body.len() as u16).to_be_bytes());
+        header.extend([0, 1, 0x40, 0, hops, message.protocol, 0, 0]);
+        header
+    };
+    packet.extend(source);
+    packet.extend(destination);
+    if !v6 {
+        let sum = checksum(&packet);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    packet.extend(body);
+    packet
+}
+
+fn checksum(octets: &[u8]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in octets.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    }
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn ends(packet: &[u8]) -> (Address, Address) {
+    let (at, width) = if packet[0] >> 4 == 6 { (8, 16) } else { (12, 4) };
+    let mut both = [[0; 16]; 2];
+    for (end, address) in both.iter_mut().enumerate() {
+        address[..width].copy_from_slice(&packet[at + end * width..at + (end + 1) * width]);
+    }
+    (both[0], both[1])
+}
+
+fn v4_of(list: &[&str], dice: &mut Dice) -> Address {
+    let address: std::net::Ipv4Addr = dice.of(list).parse().unwrap();
+    let mut wide = [0; 16];
+    wide[..4].copy_from_slice(&address.octets());
+    wide
+}
+
+fn v6_of(list: &[&str], dice: &mut Dice) -> Address {
+    dice.of(list).parse::<std::net::Ipv6Addr>().unwrap().octets()
+}
