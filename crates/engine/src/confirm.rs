@@ -76,8 +76,9 @@ impl Engine {
     /// Who has one of its tuples by now?
     #[inline(always)]
     fn taken(&self, fresh: &Unconfirmed) -> Option<Reference> {
-        // Nothing was entered since the lookup, and the answer's tuple is the lookup's inverse: both are free.
-        let plain = fresh.plain && fresh.zone.direction == ZoneDirection::Both;
+        // Nothing was entered since the lookup, and the answer's tuple is the lookup's inverse: both are free, as long as no translated connection
+        // has a tuple whose inverse is not its own.
+        let plain = fresh.plain && fresh.zone.direction == ZoneDirection::Both && !self.nat.in_use;
         if plain && fresh.epoch == self.table.epoch() {
             return None;
         }

@@ -121,7 +121,7 @@ impl Engine {
         while let Some(reference) = self.table.find(probe) {
             if let Some(outcome) = self.follow(packet, reference, now) {
                 let pending = Saying::of(self, packet, &outcome).map_or(Pending::Nothing, Pending::Said);
-                return Passage { outcome, pending, about: false };
+                return Passage { outcome, pending, about: false, ended: self.nat.ended.take() };
             }
         }
         self.begin(packet, probe, now)

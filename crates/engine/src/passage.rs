@@ -15,6 +15,16 @@ pub struct Passage {
     pub(crate) pending: Pending,
     /// The packet is an ICMP error about its connection, not of it.
     pub(crate) about: bool,
+    /// The packet has ended a translated connection, and is still to be translated.
+    pub(crate) ended: Option<Box<Ended>>,
+}
+
+/// What a packet needs of the connection that it has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: Status,
+    /// The tuple of the other direction.
+    pub(crate) opposite: Key,
 }
 
 /// What waits for the packet to pass the last rule.
@@ -31,7 +41,7 @@ pub(crate) enum Pending {
 impl Passage {
     /// Nothing waits.
     pub(crate) const fn settled(outcome: Outcome) -> Passage {
-        Passage { outcome, pending: Pending::Nothing, about: false }
+        Passage { outcome, pending: Pending::Nothing, about: false, ended: None }
     }
     /// All that tracking says of the packet so far.
     pub fn outcome(&self) -> Outcome {

@@ -131,6 +131,7 @@ impl Engine {
             }
             Ruling::End => {
                 count(&mut self.table.records, slot, direction, packet);
+                self.remember_end(reference);
                 self.destroy(slot, now);
                 Some(Outcome { connection: None, ..outcome })
             }
@@ -172,6 +173,7 @@ impl Engine {
                 verdict: Verdict::Accept,
             },
             about: false,
+            ended: None,
             pending: Pending::Begun(Unconfirmed {
                 exhausted: false,
                 original: probe.key,

@@ -52,6 +52,27 @@ fn is_error(packet: &Packet<'_>) -> bool {
     }
 }
 
+/// Is the packet's checksum right, so that its addresses and ports may be believed? Linux sums the payload of protocols it does not know as if they had such
+/// a checksum too, and refuses without an answer what does not sum up.
+pub(crate) fn is_sound(packet: &Packet<'_>) -> bool {
+    match packet.protocol() {
+        // Optional, partial, or another kind of checksum.
+        33 | 47 | 50 | 51 | 132 | 136 => true,
+        6 | 17 | 1 | 58 => packet.transport_checksum_ok(),
+        protocol => {
+            let mut sum = Sum::new();
+            if packet.family() == Family::V6 {
+                let length = u16::try_from(packet.transport_len()).unwrap_or(u16::MAX);
+                sum = sum
+                    .octets(packet.bytes().get(8..40).unwrap_or_default())
+                    .octets(&length.to_be_bytes())
+                    .octets(&[0, protocol]);
+            }
+            sum.octets(packet.transport()).finish() == 0
+        }
+    }
+}
+
 /// A reset that ends the connection `packet` belongs to, as the other end would send it. `None` where nothing may be answered.
 pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let segment = Segment::parse(packet.transport(), packet.transport_len()).ok()?;
@@ -65,7 +86,8 @@ pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let (seq, ack, flags) = if segment.flags.any(Flags::ACK) {
         (segment.ack, 0, Flags::RST)
     } else {
-        let length = segment.data_len + usize::from(segment.flags.any(Flags::SYN)) + usize::from(segment.flags.any(Flags::FIN));
+        let length =
+            segment.data_len + usize::from(segment.flags.any(Flags::SYN)) + usize::from(segment.flags.any(Flags::FIN));
         // Sequence numbers are counted modulo 2^32.
         (0, segment.seq.wrapping_add(length as u32), Flags::RST | Flags::ACK)
     };

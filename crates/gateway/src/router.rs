@@ -264,8 +264,14 @@ impl Router {
     fn filter(&mut self, hook: Hook, priorities: Range<i32>, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
         let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
         let Trip { way, passage, now, .. } = trip;
-        let mut scene =
-            Scene { engine: &mut self.engine, passage: passage.as_mut(), packet: &packet, way, ground: &self.map, now: *now };
+        let mut scene = Scene {
+            engine: &mut self.engine,
+            passage: passage.as_mut(),
+            packet: &packet,
+            way,
+            ground: &self.map,
+            now: *now,
+        };
         let fate = self.program.filter(hook, priorities, &mut scene);
         self.obey(fate, trip, out)?;
         self.change(trip)
@@ -276,8 +282,14 @@ impl Router {
         let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
         let Trip { way, passage, now, .. } = trip;
         let Some(passage) = passage.as_mut() else { return Ok(()) };
-        let mut scene =
-            Scene { engine: &mut self.engine, passage: Some(passage), packet: &packet, way, ground: &self.map, now: *now };
+        let mut scene = Scene {
+            engine: &mut self.engine,
+            passage: Some(passage),
+            packet: &packet,
+            way,
+            ground: &self.map,
+            now: *now,
+        };
         let fate = self.program.translate(hook, &mut scene);
         self.obey(fate, trip, out)?;
         let edits = trip.passage.as_ref().map_or(Edits::NONE, |passage| self.engine.edits(passage, manip));
@@ -297,6 +309,9 @@ impl Router {
 
     fn reject(&mut self, reject: Reject, trip: &Trip, out: &mut Vec<Out>) {
         let Ok(to) = destination(&trip.bytes) else { return };
+        if !Packet::parse(&trip.bytes).is_ok_and(|packet| answer::is_sound(&packet)) {
+            return;
+        }
         match reject.icmp(to.is_ipv6()) {
             Some((kind, code)) => self.tell(trip, kind, code, 0, out),
             None => {
@@ -315,7 +330,10 @@ impl Router {
             Addresses::V4 { source, .. } => IpAddr::from(source),
             Addresses::V6 { source, .. } => IpAddr::from(source),
         };
-        let us = self.map.route(to, None).and_then(|device| self.map.address(device.index, to));
+        // About a translated destination we speak as that destination: nobody is to learn what stands behind it.
+        let asked = destination(sent).ok().filter(|asked| destination(&trip.bytes).is_ok_and(|now| now != *asked));
+        let asked = asked.or_else(|| destination(sent).ok().filter(|asked| self.map.is_local(*asked)));
+        let us = asked.or_else(|| self.map.route(to, None).and_then(|device| self.map.address(device.index, to)));
         let answer = us.and_then(|us| answer::icmp(&packet, us, kind, code, word));
         answer.into_iter().for_each(|answer| self.send(answer, out));
     }

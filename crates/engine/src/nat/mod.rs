@@ -14,10 +14,11 @@ pub use edits::Edits;
 pub use exhaustion::{Shortage, Shortfall};
 pub use range::{Choice, Manip, Range};
 
-use crate::passage::Pending;
+use crate::passage::{Ended, Pending};
 use crate::table::Reference;
 use crate::table::key::{HashKeys, Key};
 use crate::{Direction, Engine, Instant, Passage, Secret, Status, Tuple, Unconfirmed};
+use alloc::boxed::Box;
 use choose::Wanted;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use exhaustion::Exhaustion;
@@ -42,6 +43,10 @@ pub(crate) struct Nat {
     draws: u64,
     pub(crate) sources: Sources,
     pub(crate) exhaustion: Exhaustion,
+    /// Some connection was translated, ever.
+    pub(crate) in_use: bool,
+    /// Of the translated connection that the packet at hand has ended.
+    pub(crate) ended: Option<Box<Ended>>,
 }
 
 impl Nat {
@@ -51,6 +56,8 @@ impl Nat {
             draws: 0,
             sources: Sources::default(),
             exhaustion: Exhaustion::default(),
+            in_use: false,
+            ended: None,
         }
     }
 
@@ -117,6 +124,7 @@ impl Engine {
         fresh.status |= done;
         if chosen != present {
             fresh.turn(&chosen);
+            self.nat.in_use = true;
             fresh.status |= changed;
         }
         match (free, chosen == present) {
@@ -152,7 +160,10 @@ impl Engine {
                 let Some(opposite) = opposite else { return Edits::NONE };
                 (hot.status(), opposite)
             }
-            _ => return Edits::NONE,
+            _ => match &passage.ended {
+                Some(ended) => (ended.status, ended.opposite),
+                None => return Edits::NONE,
+            },
         };
         edits::edits(status, &opposite.tuple(), direction, manip, passage.about)
     }
@@ -165,6 +176,17 @@ impl Engine {
     /// A shortage that was not told yet.
     pub fn poll_shortage(&mut self) -> Option<Shortage> {
         self.nat.exhaustion.take_fresh()
+    }
+
+    /// The packet at hand ends this connection: what it is still to be changed by is kept for it.
+    pub(crate) fn remember_end(&mut self, reference: Reference) {
+        let Some(hot) = self.table.records.hot(reference.slot()) else { return };
+        let status = hot.status();
+        if status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) == 0 {
+            return;
+        }
+        let opposite = self.table.records.key(Reference::new(reference.slot(), reference.direction().opposite()));
+        self.nat.ended = opposite.map(|opposite| Box::new(Ended { status, opposite }));
     }
 
     /// A connection with a decided source is entered under it.

@@ -42,7 +42,7 @@ const KNOBS: [(&str, &str); 8] = [
 
 impl Kernel {
     /// Moves this thread into a new namespace and loads `ruleset`. `None` where that may not be done.
-    pub fn new(ruleset: &Path) -> Option<Kernel> {
+    pub fn new(ruleset: &str) -> Option<Kernel> {
         // SAFETY: no pointers are passed; only this thread changes its namespace.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             return None;
@@ -50,13 +50,17 @@ impl Kernel {
         for (knob, value) in KNOBS {
             fs::write(Path::new("/proc/sys").join(knob), value).unwrap_or_else(|error| panic!("{knob}: {error}"));
         }
+        for knob in ["net/ipv4/icmp_msgs_per_sec", "net/ipv4/icmp_msgs_burst"] {
+            // Of the namespace since Linux 6.13; before, of the machine, and not ours to change.
+            let _ = fs::write(Path::new("/proc/sys").join(knob), "1000000");
+        }
         let devices = ["lan0", "wan0"].map(|name| tun(name).unwrap());
         for knob in ["net/ipv4/conf/lan0/send_redirects", "net/ipv4/conf/wan0/send_redirects"] {
             fs::write(Path::new("/proc/sys").join(knob), "0").unwrap();
         }
         run("ip", &["-force", "-batch", "-"], LINKS);
         run("ip", &["-6", "route", "add", "default", "dev", "wan0"], "");
-        run("nft", &["--file", ruleset.to_str().unwrap()], "");
+        run("nft", &["--file", "-"], ruleset);
         Some(Kernel { devices })
     }
 

@@ -8,6 +8,7 @@ use keepstate_engine::{Engine, Instant, Knobs, Secret};
 use keepstate_gateway::{Interface, Map, Out, Route, Router};
 use keepstate_rules::{NoLibrary, compile, parse_with};
 use kernel::Kernel;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,9 +30,20 @@ fn map() -> Map {
     Map::new(vec![lan, wan], vec![default("0.0.0.0"), default("::"), carrier])
 }
 
-fn router(ruleset: &Path) -> Router {
+/// A ruleset without lots: what is drawn is counted round, since two draws are never alike.
+fn without_lots(ruleset: &Path) -> String {
     let text = fs::read_to_string(ruleset).unwrap();
-    let (tree, sources) = parse_with(&ruleset.to_string_lossy(), &text, &NoLibrary, &[]).unwrap_or_else(|refused| panic!("{refused}"));
+    // A rate goes by the moment, too: so these let everything pass.
+    let text = ["10/second", "5/second burst 10 packets"]
+        .iter()
+        .fold(text, |text, rate| text.replace(rate, "1000000/second burst 100000 packets"));
+    text.replace("numgen random", "numgen inc").replace(" fully-random", "").replace("symhash mod", "numgen inc mod")
+}
+
+fn router(ruleset: &Path) -> Router {
+    let text = without_lots(ruleset);
+    let (tree, sources) =
+        parse_with(&ruleset.to_string_lossy(), &text, &NoLibrary, &[]).unwrap_or_else(|refused| panic!("{refused}"));
     let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
     let engine = Engine::new(Knobs::default(), Secret([9; 16]), now());
     Router::new(engine, program, map(), (1, 2))
@@ -61,12 +73,40 @@ fn table(router: &mut Router) -> Vec<String> {
 
 /// Without what is drawn by lot or counted up: the identification of answers of the router's own.
 fn plain(mut bytes: Vec<u8>) -> Vec<u8> {
-    let own = bytes[0] >> 4 == 4 && (bytes[9] == 1 && !matches!(bytes[20], 0 | 8) || bytes[9] == 6 && bytes[33] & 4 != 0);
+    let own =
+        bytes[0] >> 4 == 4 && (bytes[9] == 1 && !matches!(bytes[20], 0 | 8) || bytes[9] == 6 && bytes[33] & 4 != 0);
     if own {
         bytes[4..8].fill(0);
         bytes[10..12].fill(0);
     }
+    // Linux gives what it says itself a flow label of its own choice.
+    if bytes[0] >> 4 == 6 && (bytes[6] == 58 && bytes[40] < 128 || bytes[6] == 6 && bytes[53] & 4 != 0) {
+        bytes[1..4].fill(0);
+    }
     bytes
+}
+
+/// Where both have settled a clash of ports, each by its own lot: the ports drawn. The rest of the packet must be the same.
+fn by_lot(ours: &[(usize, Vec<u8>)], theirs: &[(usize, Vec<u8>)]) -> Option<[u16; 2]> {
+    let ([(our_device, ours)], [(their_device, theirs)]) = (ours, theirs) else { return None };
+    let v6 = ours[0] >> 4 == 6;
+    let (protocol, at) = if v6 { (ours[6], 40) } else { (ours[9], 20) };
+    let check_at = match protocol {
+        6 => at + 16,
+        17 => at + 6,
+        _ => return None,
+    };
+    let port = |bytes: &[u8]| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let rest = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + 2].fill(0);
+        bytes[check_at..check_at + 2].fill(0);
+        bytes
+    };
+    let drawn = [port(ours), port(theirs)];
+    let same = our_device == their_device && ours.len() == theirs.len() && rest(ours) == rest(theirs);
+    let class = |port: u16| (port >= 512, port >= 1024);
+    (same && drawn[0] != drawn[1] && class(drawn[0]) == class(drawn[1])).then_some(drawn)
 }
 
 fn shown(out: &[(usize, Vec<u8>)]) -> String {
@@ -79,11 +119,14 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Sends the same packets through both; panics at the first difference. True if it could be done at all.
 fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
-    let Some(mut kernel) = Kernel::new(ruleset) else { return false };
+    // Linux tracks only the families that some rule asks about; we always track both.
+    let asks = "table inet asks { chain about { ct state new; }; }";
+    let Some(mut kernel) = Kernel::new(&format!("{}\n{asks}\n", without_lots(ruleset))) else { return false };
     let mut router = router(ruleset);
     let mut dice = Dice(seed);
     let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
     let mut came_out = 0;
+    let mut lots = BTreeSet::new();
     for number in 0..packets {
         let (device, packet) = match waiting.is_empty() || dice.roll(4) == 0 {
             true => traffic::fresh(&mut dice),
@@ -101,8 +144,10 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         let mut ours: Vec<(usize, Vec<u8>)> = out.iter().cloned().filter_map(leaves).collect();
         let delivered = out.iter().any(|out| matches!(out, Out::Host(_)));
         let mut theirs = kernel.handle(&packet, device, ours.len());
-        if delivered {
-            // Its own stack answers what it is told; ours has none.
+        let reset = |bytes: &[u8]| bytes[0] >> 4 == 4 && bytes[9] == 6 && bytes[33] & 4 != 0 && bytes[4..6] == [0, 0];
+        let own_stack = ours.is_empty() && theirs.len() == 1 && reset(&theirs[0].1);
+        if delivered || own_stack {
+            // Its own stack answers what it is told, which its table sees; ours has none.
             theirs.clear();
             ours.clear();
         }
@@ -121,6 +166,11 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
             out
         };
         let (ours, theirs) = (normal(ours), normal(theirs));
+        if let Some(drawn) = by_lot(&ours, &theirs) {
+            lots.extend(drawn);
+            waiting.clear();
+            continue;
+        }
         assert!(
             ours == theirs,
             "{}: seed {seed}, packet {number} into {}:\n    {}\n  Linux:{}\n  ours ({said:?}):{}",
@@ -131,10 +181,30 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
             shown(&ours)
         );
     }
-    let (ours, theirs) = (table(&mut router), kernel.table());
+    // What the machine itself was told, its own stack has answered; ours has none.
+    let elsewhere = |lines: Vec<String>| -> Vec<String> {
+        let local = ["10.1.0.1", "192.0.2.1", "fd00:1::1", "2001:db8::1"].map(|address| format!(" src={address} "));
+        let told = |line: &String| {
+            line.match_indices(" src=")
+                .nth(1)
+                .is_some_and(|(at, _)| local.iter().any(|local| line[at..].starts_with(local)))
+        };
+        let drawn = |line: &String| {
+            line.split(' ').any(|word| {
+                let port = word.strip_prefix("sport=").or_else(|| word.strip_prefix("dport="));
+                port.is_some_and(|port| lots.contains(&port.parse::<u16>().unwrap()))
+            })
+        };
+        lines.into_iter().filter(|line| !told(line) && !drawn(line)).collect()
+    };
+    let (ours, theirs) = (elsewhere(table(&mut router)), elsewhere(kernel.table()));
     let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
     let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "{}: seed {seed}: only Linux has {missing:#?}, only we have {extra:#?}", ruleset.display());
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{}: seed {seed}: only Linux has {missing:#?}, only we have {extra:#?}",
+        ruleset.display()
+    );
     assert!(came_out > packets / 20, "{}: only {came_out} packets came out", ruleset.display());
     true
 }
@@ -148,13 +218,18 @@ fn linux_and_we_make_the_same_of_every_ruleset() {
     let seed = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(2000);
     let mut failed = Vec::new();
+    // Rates and numbers of connections go by the moment: see the tests of programs.
+    files.retain(|file| !file.ends_with("limits.nft"));
     for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
         // A thread of its own: its namespace ends with it.
         let one = std::thread::spawn(move || same(&file, seed, packets)).join();
         match one {
             Ok(true) => (),
             Ok(false) => {
-                let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: the same ruleset on both: it needs root and network namespaces");
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\n######## SKIPPED: the same ruleset on both: it needs root and network namespaces"
+                );
                 return;
             }
             Err(panic) => failed.push(panic.downcast_ref::<String>().cloned().unwrap_or_default()),

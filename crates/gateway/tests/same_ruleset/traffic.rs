@@ -33,22 +33,38 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
     let v6 = dice.roll(5) == 0;
     let inside = dice.roll(3) > 0;
     let (near, far) = if v6 {
-        (v6_of(&["fd00:1::2", "fd00:1::3", "fd00:1::9"], dice), v6_of(&["2001:db8:f::9", "2001:db8::7", "fc00::5"], dice))
+        (
+            v6_of(&["fd00:1::2", "fd00:1::3", "fd00:1::9"], dice),
+            v6_of(&["2001:db8:f::9", "2001:db8::7", "fc00::5"], dice),
+        )
     } else {
         (
             v4_of(&["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.77", "100.64.0.5"], dice),
-            v4_of(&["198.51.100.9", "192.0.2.7", "203.0.113.5", "169.254.3.4", "10.96.0.1", "10.96.0.10", "10.96.0.99"], dice),
+            v4_of(
+                &["198.51.100.9", "192.0.2.7", "203.0.113.5", "169.254.3.4", "10.96.0.1", "10.96.0.10", "10.96.0.99"],
+                dice,
+            ),
         )
     };
-    let us = if v6 { v6_of(&["2001:db8::1", "fd00:1::1"], dice) } else { v4_of(&["192.0.2.1", "192.0.2.1", "10.1.0.1", "192.0.2.5"], dice) };
+    let us = if v6 {
+        v6_of(&["2001:db8::1", "fd00:1::1"], dice)
+    } else {
+        v4_of(&["192.0.2.1", "192.0.2.1", "10.1.0.1", "192.0.2.5"], dice)
+    };
     let (device, source, destination) = match (inside, dice.roll(6)) {
         (true, 0) => (0, near, us),
         (true, _) => (0, near, far),
         (false, 0) => (1, far, near),
         (false, _) => (1, far, us),
     };
-    let port = dice.of(&[7, 9, 22, 22, 53, 53, 72, 80, 80, 81, 82, 83, 84, 443, 443, 2222, 5005, 5353, 8050, 8080, 8443, 30443, 546]);
-    let from = dice.of(&[1000, 4000, 4001, 4002, 4003, 4004, 40_000, 500, 700]);
+    let port = dice.of(&[
+        7, 9, 22, 22, 53, 53, 72, 80, 80, 81, 82, 83, 84, 443, 443, 2222, 5005, 5353, 8050, 8080, 8443, 30443, 546,
+    ]);
+    // Each host has ports of its own: which one a clash is settled with is drawn by lot.
+    let host = u16::from(source[if v6 { 15 } else { 3 }]) << 4 | u16::from(source[if v6 { 1 } else { 2 }]) & 15;
+    // So have those who come past a translation: they would meet those who come through it.
+    let past = u16::from(!inside && destination == near) * 2048;
+    let from = past + dice.of(&[1024, 40_000]) + host + u16::from(dice.of(&[0_u8, 1, 2])) * 4096;
     let hops = if dice.roll(30) == 0 { 1 } else { 64 };
     let length = dice.of(&[0, 0, 10, 100, 1300, 1480]);
     let message = match dice.roll(10) {
@@ -57,7 +73,7 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
             tcp(from, port, 1000, 0, flags, if flags & SYN == 0 { length } else { 0 })
         }
         5..=7 => udp(from, port, length),
-        8 => echo(v6, true, dice.roll(4) as u16),
+        8 => echo(v6, true, host << 2 | dice.roll(4) as u16),
         _ => Message { protocol: dice.of(&[47, 50, 132, 89]), bytes: vec![0x20; 24], check_at: None },
     };
     (device, datagram(v6, source, destination, hops, &message))
@@ -83,7 +99,10 @@ pub fn answer(packet: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
             let offset = usize::from(*body.get(12)? >> 4) * 4;
             let data = body.len().checked_sub(offset)? as u32;
             let (seq, ack) = (long(4)?, long(8)?);
-            let next = seq.wrapping_add(data).wrapping_add(u32::from(flags & SYN != 0)).wrapping_add(u32::from(flags & FIN != 0));
+            let next = seq
+                .wrapping_add(data)
+                .wrapping_add(u32::from(flags & SYN != 0))
+                .wrapping_add(u32::from(flags & FIN != 0));
             let (flags, seq, length) = match flags & (SYN | ACK | FIN | RST) {
                 SYN if dice.roll(6) == 0 => (RST | ACK, 0, 0),
                 SYN => (SYN | ACK, 5000, 0),
@@ -145,7 +164,8 @@ fn echo(v6: bool, request: bool, id: u16) -> Message {
 }
 
 fn error(v6: bool, about: &[u8], dice: &mut Dice) -> Message {
-    let (kind, code) = if v6 { dice.of(&[(1, 4), (2, 0), (3, 0)]) } else { dice.of(&[(3, 3), (3, 1), (11, 0), (3, 4)]) };
+    let (kind, code) =
+        if v6 { dice.of(&[(1, 4), (2, 0), (3, 0)]) } else { dice.of(&[(3, 3), (3, 1), (11, 0), (3, 4)]) };
     let mut bytes = vec![kind, code, 0, 0, 0, 0, 5, 0];
     bytes.extend(&about[..about.len().min(if dice.roll(2) == 0 { 60 } else { 500 })]);
     Message { protocol: if v6 { 58 } else { 1 }, bytes, check_at: Some(2) }

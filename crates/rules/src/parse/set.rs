@@ -182,8 +182,11 @@ impl Parser<'_> {
             } else {
                 elements.push(self.element(key, data)?);
             }
+            if depth == 0 {
+                break;
+            }
             self.skip_separators();
-            if depth > 0 && !self.takes_sign(",") && !matches!(self.peek(), Word::Sign("}")) {
+            if !self.takes_sign(",") && !matches!(self.peek(), Word::Sign("}")) {
                 return Err(self.unexpected("`,` or `}`"));
             }
         }

@@ -171,8 +171,10 @@ impl Parser<'_> {
                 let (name, span) = self.name("the name of a ct helper")?;
                 return Ok(Statement::Helper(name, span));
             }
-            Selector::Ip(IpField::Dscp) | Selector::Ip6(IpField::Dscp) => Target::Dscp,
-            Selector::Ip(IpField::Ttl) | Selector::Ip6(IpField::Ttl) => Target::Ttl,
+            Selector::Ip(IpField::Dscp) => Target::Dscp { v6: false },
+            Selector::Ip6(IpField::Dscp) => Target::Dscp { v6: true },
+            Selector::Ip(IpField::Ttl) => Target::Ttl { v6: false },
+            Selector::Ip6(IpField::Ttl) => Target::Ttl { v6: true },
             Selector::Tcp(TcpField::MaxSegment) => Target::MaxSegment,
             _ => {
                 return Err(Fault::new(span, "this cannot be set").instead(

@@ -254,9 +254,12 @@ impl Compiler<'_> {
                 });
                 Value::Number { slot, modulus: *modulus, offset: *offset }
             }
-            Expression::Hash { of, modulus, seed, offset } => {
-                Value::Hash { of: self.values(of)?, modulus: *modulus, seed: *seed, offset: *offset }
-            }
+            Expression::Hash { of, modulus, seed, offset } => Value::Hash {
+                of: self.values(of)?.into_iter().zip(of.iter().map(Expression::kind)).collect(),
+                modulus: *modulus,
+                seed: *seed,
+                offset: *offset,
+            },
         })
     }
 

@@ -1,4 +1,5 @@
 //! What the rules of one hook make of a packet.
+use super::jhash::{jhash, register};
 use super::load::load;
 use super::lookup::{Found, Living, Lookup};
 use super::scene::{Change, Fate, Scene};
@@ -259,8 +260,14 @@ impl Parts<'_> {
                 u128::from(offset.wrapping_add(draw % modulus))
             }
             Value::Hash { of, modulus, seed, offset } => {
-                let parts = if of.is_empty() { symmetric(scene)? } else { self.key(of, scene)? };
-                u128::from(offset.wrapping_add(hash(&parts, *seed) % modulus))
+                let mut octets = Vec::with_capacity(40);
+                if of.is_empty() {
+                    symmetric(scene).iter().for_each(|part| octets.extend(part.to_be_bytes()));
+                }
+                for (part, kind) in of {
+                    register(self.value(part, scene)?, *kind, &mut octets);
+                }
+                u128::from(offset.wrapping_add(jhash(&octets, *seed, *modulus)))
             }
         })
     }
@@ -280,8 +287,9 @@ impl Parts<'_> {
             Target::CtLabel => {
                 scene.engine.add_labels(scene.passage.as_deref_mut()?, value.to_le_bytes());
             }
-            Target::Dscp => scene.way.changes.push(Change::Dscp(low as u8)),
-            Target::Ttl => scene.way.changes.push(Change::Ttl(low as u8)),
+            Target::Dscp { v6 } | Target::Ttl { v6 } if v6 != (scene.packet.family() == Family::V6) => return None,
+            Target::Dscp { .. } => scene.way.changes.push(Change::Dscp(low as u8)),
+            Target::Ttl { .. } => scene.way.changes.push(Change::Ttl(low as u8)),
             Target::MaxSegment => scene.way.changes.push(Change::MaxSegment(low as u16)),
         }
         Some(())
@@ -293,7 +301,7 @@ fn goes_on(on: bool) -> Next {
 }
 
 /// Both ends of a packet's connection, the smaller first: the same for both directions.
-fn symmetric(scene: &Scene<'_, '_>) -> Option<Vec<u128>> {
+fn symmetric(scene: &Scene<'_, '_>) -> [u128; 5] {
     let number = |address: std::net::IpAddr| match address {
         std::net::IpAddr::V4(address) => u128::from(address.to_bits()),
         std::net::IpAddr::V6(address) => address.to_bits(),
@@ -302,17 +310,5 @@ fn symmetric(scene: &Scene<'_, '_>) -> Option<Vec<u128>> {
     let one = (number(super::load::end_of(scene.packet, End::Source)), source);
     let other = (number(super::load::end_of(scene.packet, End::Destination)), destination);
     let (first, second) = (one.min(other), one.max(other));
-    Some(vec![first.0, first.1.into(), second.0, second.1.into(), scene.packet.protocol().into()])
-}
-
-/// Spreads keys evenly; the kernel's own hash has other values, and promises none.
-fn hash(parts: &[u128], seed: u32) -> u32 {
-    let mut word = u64::from(seed) ^ 0x9e37_79b9_7f4a_7c15;
-    for part in parts {
-        for half in [*part as u64, (part >> 64) as u64] {
-            word = (word ^ half).wrapping_mul(0xff51_afd7_ed55_8ccd);
-            word ^= word >> 32;
-        }
-    }
-    (word ^ word >> 29) as u32
+    [first.0, first.1.into(), second.0, second.1.into(), scene.packet.protocol().into()]
 }

@@ -4,6 +4,7 @@
 //! sets do, with each packet ([`State`]). It asks nobody but the [`Scene`] it is given, and touches neither clock nor devices.
 mod compile;
 mod evaluate;
+mod jhash;
 mod load;
 mod log;
 mod lookup;
@@ -86,7 +87,7 @@ enum Value {
     Shift(Box<Value>, i8, u128),
     Map(Vec<Value>, usize),
     Number { slot: Option<usize>, modulus: u32, offset: u32 },
-    Hash { of: Vec<Value>, modulus: u32, seed: u32, offset: u32 },
+    Hash { of: Vec<(Value, Kind)>, modulus: u32, seed: u32, offset: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

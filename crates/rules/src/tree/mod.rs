@@ -224,8 +224,13 @@ pub enum Target {
     CtMark,
     CtZone,
     CtLabel,
-    Dscp,
-    Ttl,
+    /// Of IPv6, or of IPv4.
+    Dscp {
+        v6: bool,
+    },
+    Ttl {
+        v6: bool,
+    },
     /// The greatest segment that SYNs announce; never raised.
     MaxSegment,
 }

@@ -1,0 +1,79 @@
+//! Bob Jenkins' lookup3 (public domain, 2006), with the seed and the scaling that `jhash` of nftables has: so that a balanced client meets the same server here
+//! as with Linux.
+use crate::kind::Kind;
+
+/// A value below `modulus`, of these octets.
+pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
+    let hash = lookup3(octets, seed);
+    // The upper half of a product of two 32-bit numbers has 32 bits.
+    (u64::from(hash) * u64::from(modulus) >> 32) as u32
+}
+
+/// The octets of a value as they lie in a register: those of the wire as sent, marks and numbers of the machine in its order; filled up to whole words.
+pub(super) fn register(value: u128, kind: Kind, into: &mut Vec<u8>) {
+    let length = usize::from(kind.bits()).div_ceil(8);
+    let sent = value.to_be_bytes();
+    let own = value.to_ne_bytes();
+    match kind {
+        Kind::Mark | Kind::Interface | Kind::CtState | Kind::CtStatus => {
+            into.extend(own.get(..length).unwrap_or_default())
+        }
+        _ => into.extend(sent.get(16 - length..).unwrap_or_default()),
+    }
+    into.resize(into.len().next_multiple_of(4), 0);
+}
+
+fn lookup3(octets: &[u8], seed: u32) -> u32 {
+    let length = u32::try_from(octets.len()).unwrap_or(u32::MAX);
+    let start = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
+    let (mut a, mut b, mut c) = (start, start, start);
+    let word = |octets: &[u8], at: usize| {
+        let byte = |more: usize| u32::from(octets.get(at + more).copied().unwrap_or(0));
+        byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24
+    };
+    let mut rest = octets;
+    while rest.len() > 12 {
+        a = a.wrapping_add(word(rest, 0));
+        b = b.wrapping_add(word(rest, 4));
+        c = c.wrapping_add(word(rest, 8));
+        a = a.wrapping_sub(c) ^ c.rotate_left(4);
+        c = c.wrapping_add(b);
+        b = b.wrapping_sub(a) ^ a.rotate_left(6);
+        a = a.wrapping_add(c);
+        c = c.wrapping_sub(b) ^ b.rotate_left(8);
+        b = b.wrapping_add(a);
+        a = a.wrapping_sub(c) ^ c.rotate_left(16);
+        c = c.wrapping_add(b);
+        b = b.wrapping_sub(a) ^ a.rotate_left(19);
+        a = a.wrapping_add(c);
+        c = c.wrapping_sub(b) ^ b.rotate_left(4);
+        b = b.wrapping_add(a);
+        rest = rest.get(12..).unwrap_or_default();
+    }
+    if rest.is_empty() {
+        return c;
+    }
+    a = a.wrapping_add(word(rest, 0));
+    b = b.wrapping_add(word(rest, 4));
+    c = c.wrapping_add(word(rest, 8));
+    c = (c ^ b).wrapping_sub(b.rotate_left(14));
+    a = (a ^ c).wrapping_sub(c.rotate_left(11));
+    b = (b ^ a).wrapping_sub(a.rotate_left(25));
+    c = (c ^ b).wrapping_sub(b.rotate_left(16));
+    a = (a ^ c).wrapping_sub(c.rotate_left(4));
+    b = (b ^ a).wrapping_sub(a.rotate_left(14));
+    (c ^ b).wrapping_sub(b.rotate_left(24))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values that the algorithm's author gives.
+    #[test]
+    fn it_is_lookup3() {
+        assert_eq!(lookup3(b"", 0), 0xdead_beef);
+        assert_eq!(lookup3(b"Four score and seven years ago", 0), 0x1777_0551);
+        assert_eq!(lookup3(b"Four score and seven years ago", 1), 0xcd62_8161);
+    }
+}
