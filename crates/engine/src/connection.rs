@@ -1,7 +1,7 @@
 //! A packet's connection as rules see it, whether it is in the table or only begun; and what rules may set of it.
 use crate::passage::Pending;
 use crate::table::record::Kind;
-use crate::{Accounting, Engine, Instant, Passage, Status, Tuple, Zone};
+use crate::{Accounting, Engine, Entry, Instant, Passage, Status, Tuple, Zone};
 
 /// What rules may ask of a packet's connection, copied at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +28,23 @@ pub struct Connection {
     pub helper: Option<&'static str>,
 }
 
+impl From<&Entry> for Connection {
+    fn from(entry: &Entry) -> Connection {
+        Connection {
+            original: entry.original,
+            reply: entry.reply,
+            status: entry.status,
+            mark: entry.mark,
+            zone: entry.zone,
+            labels: entry.labels,
+            accounting: entry.accounting,
+            timeout: entry.timeout,
+            id: entry.id,
+            helper: entry.helper,
+        }
+    }
+}
+
 impl Engine {
     /// The connection of a packet on its way.
     pub fn connection(&self, passage: &Passage, now: Instant) -> Option<Connection> {
@@ -49,19 +66,10 @@ impl Engine {
                 helper: listener.map(|listener| listener.helper().name()),
             });
         }
-        let entry = self.show(passage.outcome.connection?.slot, now)?;
-        Some(Connection {
-            original: entry.original,
-            reply: entry.reply,
-            status: entry.status,
-            mark: entry.mark,
-            zone: entry.zone,
-            labels: entry.labels,
-            accounting: entry.accounting,
-            timeout: entry.timeout,
-            id: entry.id,
-            helper: entry.helper,
-        })
+        match (passage.outcome.connection, &passage.ended) {
+            (Some(handle), _) => self.show(handle.slot, now).map(|entry| Connection::from(&entry)),
+            (None, ended) => ended.as_deref().copied(),
+        }
     }
 
     /// The mark of a packet's connection; `None` where it has none.
@@ -69,7 +77,7 @@ impl Engine {
         match (&passage.pending, passage.outcome.connection) {
             (Pending::Begun(fresh), _) => Some(fresh.mark),
             (_, Some(handle)) => self.table.records.cold(handle.slot).map(|cold| cold.mark),
-            _ => None,
+            _ => passage.ended.as_ref().map(|ended| ended.mark),
         }
     }
 

@@ -100,7 +100,11 @@ impl Engine {
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Passage {
         let (identity, key) = self.identify(packet);
         let probe = self.table.probe(key, zone);
-        self.pass(packet, identity, &probe, now)
+        // Who tracks without confirming at once has rules, which may ask about what this packet ends.
+        self.nat.remembers = true;
+        let passage = self.pass(packet, identity, &probe, now);
+        self.nat.remembers = false;
+        passage
     }
 
     /// Known connection, or a new one; again if an old one had to go first.

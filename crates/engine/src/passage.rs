@@ -4,7 +4,7 @@ use crate::helper::Listener;
 use crate::protocol::Tracker;
 use crate::saying::Saying;
 use crate::table::key::Key;
-use crate::{Direction, Handle, Helper, Info, Outcome, Status, Tuple, Why, Zone};
+use crate::{Connection, Direction, Handle, Helper, Info, Outcome, Status, Tuple, Why, Zone};
 use alloc::boxed::Box;
 
 /// What [`Engine::track`](crate::Engine::track) found. Give it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
@@ -15,16 +15,8 @@ pub struct Passage {
     pub(crate) pending: Pending,
     /// The packet is an ICMP error about its connection, not of it.
     pub(crate) about: bool,
-    /// The packet has ended a translated connection, and is still to be translated.
-    pub(crate) ended: Option<Box<Ended>>,
-}
-
-/// What a packet needs of the connection that it has ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
-    pub(crate) status: Status,
-    /// The tuple of the other direction.
-    pub(crate) opposite: Key,
+    /// The connection that the packet has ended: rules may still ask about it, and the packet is translated as ever.
+    pub(crate) ended: Option<Box<Connection>>,
 }
 
 /// What waits for the packet to pass the last rule.
@@ -46,6 +38,12 @@ impl Passage {
     /// All that tracking says of the packet so far.
     pub fn outcome(&self) -> Outcome {
         self.outcome
+    }
+    /// The passage of an answer of our own to this packet (an ICMP error, a reset): of the same connection, the other way, and RELATED.
+    pub fn answer(&self) -> Passage {
+        let outcome =
+            Outcome { info: Info::Related, direction: self.outcome.direction.map(Direction::opposite), ..self.outcome };
+        Passage { outcome, pending: Pending::Nothing, about: false, ended: self.ended.clone() }
     }
     /// Its relation to the table.
     pub fn info(&self) -> Info {

@@ -131,7 +131,7 @@ impl Engine {
             }
             Ruling::End => {
                 count(&mut self.table.records, slot, direction, packet);
-                self.remember_end(reference);
+                self.remember_end(slot, now);
                 self.destroy(slot, now);
                 Some(Outcome { connection: None, ..outcome })
             }

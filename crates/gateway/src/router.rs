@@ -317,7 +317,7 @@ impl Router {
             None => {
                 let sent = if trip.sent.is_empty() { &trip.bytes } else { &trip.sent };
                 let answer = Packet::parse(sent).ok().and_then(|packet| answer::reset(&packet));
-                answer.into_iter().for_each(|answer| self.send(answer, out));
+                answer.into_iter().for_each(|answer| self.send(answer, trip, out));
             }
         }
     }
@@ -335,15 +335,52 @@ impl Router {
         let asked = asked.or_else(|| destination(sent).ok().filter(|asked| self.map.is_local(*asked)));
         let us = asked.or_else(|| self.map.route(to, None).and_then(|device| self.map.address(device.index, to)));
         let answer = us.and_then(|us| answer::icmp(&packet, us, kind, code, word));
-        answer.into_iter().for_each(|answer| self.send(answer, out));
+        answer.into_iter().for_each(|answer| self.send(answer, trip, out));
     }
 
-    fn send(&mut self, answer: Vec<u8>, out: &mut Vec<Out>) {
-        let Ok(to) = destination(&answer) else { return };
-        if let Some(device) = self.map.route(to, None) {
+    /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.
+    fn send(&mut self, answer: Vec<u8>, about: &Trip, out: &mut Vec<Out>) {
+        let passage = about.passage.as_ref().filter(|passage| passage.direction().is_some()).map(Passage::answer);
+        let attached = passage.is_some();
+        let way = Way::default();
+        let mut trip = Trip { sent: answer.clone(), bytes: answer, way, passage, now: about.now };
+        // What an answer to an answer would be, nobody is told.
+        let mut nobody = Vec::new();
+        if self.output(&mut trip, attached, &mut nobody).is_ok()
+            && let (Some(device), Ok(to)) = (trip.way.oif, destination(&trip.bytes))
+        {
             self.counters.answered += 1;
-            out.push(Out::Device(device.index, to, answer));
+            out.push(Out::Device(device.index, to, trip.bytes));
         }
+        self.lines.append(&mut trip.way.lines);
+    }
+
+    /// The way of our own packets. `attached` ones were made from what their connection's packet was before it was translated, so that nothing is to be
+    /// changed in them.
+    fn output(&mut self, trip: &mut Trip, attached: bool, out: &mut Vec<Out>) -> Result<(), Loss> {
+        trip.way.oif = self.map.route(destination(&trip.bytes)?, None);
+        self.filter(Hook::Output, RAW, trip, out)?;
+        if !attached && !trip.way.untracked {
+            let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
+            let passage = self.engine.track(&packet, trip.way.zone, trip.now);
+            let outcome = passage.outcome();
+            trip.passage = Some(passage);
+            if outcome.verdict == Verdict::Drop {
+                return Err(lost(&outcome));
+            }
+        }
+        self.filter(Hook::Output, MANGLE, trip, out)?;
+        if !attached {
+            self.translate(Hook::Output, Manip::Destination, trip, out)?;
+        }
+        self.filter(Hook::Output, BEHIND, trip, out)?;
+        trip.way.oif = Some(self.map.route(destination(&trip.bytes)?, None).ok_or(Loss::NoRoute)?);
+        self.filter(Hook::Postrouting, BEFORE, trip, out)?;
+        if !attached {
+            self.translate(Hook::Postrouting, Manip::Source, trip, out)?;
+        }
+        self.filter(Hook::Postrouting, AFTER, trip, out)?;
+        self.confirm(trip)
     }
 
     fn confirm(&mut self, trip: &mut Trip) -> Result<(), Loss> {

@@ -14,10 +14,10 @@ pub use edits::Edits;
 pub use exhaustion::{Shortage, Shortfall};
 pub use range::{Choice, Manip, Range};
 
-use crate::passage::{Ended, Pending};
+use crate::passage::Pending;
 use crate::table::Reference;
 use crate::table::key::{HashKeys, Key};
-use crate::{Direction, Engine, Instant, Passage, Secret, Status, Tuple, Unconfirmed};
+use crate::{Connection, Direction, Engine, Instant, Passage, Secret, Status, Tuple, Unconfirmed};
 use alloc::boxed::Box;
 use choose::Wanted;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -45,8 +45,10 @@ pub(crate) struct Nat {
     pub(crate) exhaustion: Exhaustion,
     /// Some connection was translated, ever.
     pub(crate) in_use: bool,
-    /// Of the translated connection that the packet at hand has ended.
-    pub(crate) ended: Option<Box<Ended>>,
+    /// Is what a packet ends to be kept for its rules?
+    pub(crate) remembers: bool,
+    /// The connection that the packet at hand has ended.
+    pub(crate) ended: Option<Box<Connection>>,
 }
 
 impl Nat {
@@ -57,6 +59,7 @@ impl Nat {
             sources: Sources::default(),
             exhaustion: Exhaustion::default(),
             in_use: false,
+            remembers: false,
             ended: None,
         }
     }
@@ -161,7 +164,10 @@ impl Engine {
                 (hot.status(), opposite)
             }
             _ => match &passage.ended {
-                Some(ended) => (ended.status, ended.opposite),
+                Some(ended) => {
+                    let opposite = if direction == Direction::Original { &ended.reply } else { &ended.original };
+                    (ended.status, Key::from(opposite))
+                }
                 None => return Edits::NONE,
             },
         };
@@ -178,15 +184,12 @@ impl Engine {
         self.nat.exhaustion.take_fresh()
     }
 
-    /// The packet at hand ends this connection: what it is still to be changed by is kept for it.
-    pub(crate) fn remember_end(&mut self, reference: Reference) {
-        let Some(hot) = self.table.records.hot(reference.slot()) else { return };
-        let status = hot.status();
-        if status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) == 0 {
-            return;
+    /// The packet at hand ends this connection: what rules may ask of it is kept.
+    #[cold]
+    pub(crate) fn remember_end(&mut self, slot: u32, now: Instant) {
+        if self.nat.remembers {
+            self.nat.ended = self.show(slot, now).map(|entry| Box::new(Connection::from(&entry)));
         }
-        let opposite = self.table.records.key(Reference::new(reference.slot(), reference.direction().opposite()));
-        self.nat.ended = opposite.map(|opposite| Box::new(Ended { status, opposite }));
     }
 
     /// A connection with a decided source is entered under it.

@@ -6,7 +6,7 @@ use crate::kind::Kind;
 pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
     let hash = lookup3(octets, seed);
     // The upper half of a product of two 32-bit numbers has 32 bits.
-    (u64::from(hash) * u64::from(modulus) >> 32) as u32
+    ((u64::from(hash) * u64::from(modulus)) >> 32) as u32
 }
 
 /// The octets of a value as they lie in a register: those of the wire as sent, marks and numbers of the machine in its order; filled up to whole words.
