@@ -20,12 +20,22 @@ pub struct Lint {}
 const ARROWS: &[(&str, &[&str])] = &[
     ("keepstate-wire", &[]),
     ("keepstate-engine", &["keepstate-wire"]),
+    ("keepstate-rules", &["keepstate-wire", "keepstate-engine"]),
+    ("keepstate-gateway", &["keepstate-wire", "keepstate-engine", "keepstate-rules"]),
     ("keepstate-hugealloc", &[]),
     ("keepstate-linux", &[]),
     ("keepstate-advisor", &["keepstate-wire", "keepstate-engine"]),
     (
         "keepstate",
-        &["keepstate-wire", "keepstate-engine", "keepstate-hugealloc", "keepstate-linux", "keepstate-advisor"],
+        &[
+            "keepstate-wire",
+            "keepstate-engine",
+            "keepstate-rules",
+            "keepstate-gateway",
+            "keepstate-hugealloc",
+            "keepstate-linux",
+            "keepstate-advisor",
+        ],
     ),
     // What stands outside the house may look at all of it.
     ("keepstate-bench", OUTSIDE),
@@ -36,6 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OUTSIDE: &[&str] = &[
     "keepstate-wire",
     "keepstate-engine",
+    "keepstate-rules",
+    "keepstate-gateway",
     "keepstate-hugealloc",
     "keepstate-linux",
     "keepstate-advisor",

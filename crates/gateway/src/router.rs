@@ -73,6 +73,22 @@ pub enum Loss {
     Untranslatable,
 }
 
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Loss::Malformed => "malformed",
+            Loss::Fragment => "waits for its other fragments",
+            Loss::Dropped => "dropped by the rules",
+            Loss::Rejected => "rejected by the rules",
+            Loss::Tracking(why) => return write!(f, "dropped by tracking: {}", why.name()),
+            Loss::HopLimit => "its hops are used up",
+            Loss::NoRoute => "no route",
+            Loss::TooBig => "too big for its way out",
+            Loss::Untranslatable => "cannot be translated",
+        })
+    }
+}
+
 /// What went through, and what did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -124,6 +140,11 @@ impl Router {
     /// Exchanges the ruleset; connections live on.
     pub fn reload(&mut self, program: Program) {
         self.program = program;
+    }
+
+    /// Devices and routes.
+    pub fn map(&self) -> &Map {
+        &self.map
     }
 
     /// Exchanges devices and routes.

@@ -1,9 +1,11 @@
 //! The command line, as data: parser, help and completion come from here.
+use crate::check::Check;
 use crate::collect::Collect;
 use crate::completions::Completions;
 use crate::conntrack::Conntrack;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
+use crate::gateway::Gateway;
 use crate::man::Man;
 use crate::replay::Replay;
 use crate::simulate::Simulate;
@@ -33,9 +35,9 @@ Examples:
   sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
-  keepstate size                   how large this machine's table should be, and why
   keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how it fills, in virtual time
-  keepstate help replay            all that replay can do
+  keepstate check /etc/nftables.conf    would the gateway take this ruleset?
+  keepstate help gateway           route packets by it, in user space
 
 What was asked for is on standard output; notes and errors are on standard error.
 Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked;
@@ -57,6 +59,8 @@ impl Cli {
             Command::Size(size) => ("size", size.check()),
             Command::Tune(tune) => ("tune", tune.check()),
             Command::Simulate(simulate) => ("simulate", simulate.check()),
+            Command::Check(check) => ("check", check.check()),
+            Command::Gateway(gateway) => ("gateway", gateway.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -82,6 +86,8 @@ pub enum Command {
     Conntrack(Conntrack),
     Replay(Replay),
     Watch(Watch),
+    Check(Check),
+    Gateway(Gateway),
     Completions(Completions),
     Man(Man),
 }

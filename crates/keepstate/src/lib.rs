@@ -2,6 +2,7 @@
 
 pub mod amount;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod completions;
@@ -12,6 +13,7 @@ pub mod each;
 pub mod filter;
 pub mod follower;
 pub mod format;
+pub mod gateway;
 pub mod man;
 pub mod moment;
 pub mod notes;
@@ -19,6 +21,7 @@ pub mod options;
 pub mod progress;
 pub mod replay;
 pub mod ring;
+pub mod ruleset;
 pub mod screen;
 pub mod simulate;
 pub mod size;

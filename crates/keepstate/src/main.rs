@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Command::Size(size) => size.run(),
         Command::Tune(tune) => tune.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::Check(check) => check.run(),
+        Command::Gateway(gateway) => gateway.run(),
     };
     match done {
         Ok(code) => code,

@@ -18,9 +18,11 @@ pub mod program;
 mod root;
 pub mod rules;
 pub mod sample;
+pub mod signal;
 pub mod slab;
 pub mod snmp;
 pub mod sockets;
 pub mod sysctl;
+pub mod tun;
 
 pub use root::{Root, Unreadable};

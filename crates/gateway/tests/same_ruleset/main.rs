@@ -144,7 +144,10 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         let mut ours: Vec<(usize, Vec<u8>)> = out.iter().cloned().filter_map(leaves).collect();
         let delivered = out.iter().any(|out| matches!(out, Out::Host(_)));
         let mut theirs = kernel.handle(&packet, device, ours.len());
-        let reset = |bytes: &[u8]| bytes[0] >> 4 == 4 && bytes[9] == 6 && bytes[33] & 4 != 0 && bytes[4..6] == [0, 0];
+        let reset = |bytes: &[u8]| match bytes[0] >> 4 {
+            4 => bytes[9] == 6 && bytes[33] & 4 != 0 && bytes[4..6] == [0, 0],
+            _ => bytes[6] == 6 && bytes[53] & 4 != 0,
+        };
         let own_stack = ours.is_empty() && theirs.len() == 1 && reset(&theirs[0].1);
         if delivered || own_stack {
             // Its own stack answers what it is told, which its table sees; ours has none.
@@ -216,7 +219,7 @@ fn linux_and_we_make_the_same_of_every_ruleset() {
     files.sort();
     let wanted = std::env::var("KEEPSTATE_RULESET").unwrap_or_default();
     let seed = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(2000);
+    let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(5000);
     let mut failed = Vec::new();
     // Rates and numbers of connections go by the moment: see the tests of programs.
     files.retain(|file| !file.ends_with("limits.nft"));

@@ -20,6 +20,7 @@ impl Parser<'_> {
         // Filled apart: rules do not look at the chains before them.
         let mut base = None;
         let mut rules = Vec::new();
+        let depth = self.depth;
         loop {
             self.skip_separators();
             if self.takes_sign("}") {
@@ -30,7 +31,7 @@ impl Parser<'_> {
             }
             let line = self.line(&mut base, &mut rules);
             if let Err(fault) = line {
-                self.recover(fault)?;
+                self.recover(fault, depth)?;
             }
         }
         if let Some(chain) = self.chain_of(table, &name) {

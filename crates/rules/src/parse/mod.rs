@@ -60,6 +60,7 @@ pub fn parse_with(
         library,
         tokens: Vec::new(),
         read: 0,
+        depth: 0,
         variables: HashMap::new(),
         ruleset: Ruleset::default(),
         faults: Vec::new(),
@@ -80,6 +81,8 @@ pub(crate) struct Parser<'a> {
     /// What is left, the next word last.
     tokens: Vec<Token>,
     read: usize,
+    /// Braces that are open.
+    depth: usize,
     variables: HashMap<String, Vec<Token>>,
     ruleset: Ruleset,
     faults: Vec<Fault>,
@@ -232,7 +235,14 @@ impl Parser<'_> {
             Some(Token { kind: Word::End, .. }) | None => {
                 self.tokens.last().cloned().unwrap_or(Token { kind: Word::End, span: Span::default() })
             }
-            Some(_) => self.tokens.pop().unwrap_or(Token { kind: Word::End, span: Span::default() }),
+            Some(Token { kind, .. }) => {
+                match kind {
+                    Word::Sign("{") => self.depth += 1,
+                    Word::Sign("}") => self.depth = self.depth.saturating_sub(1),
+                    _ => (),
+                }
+                self.tokens.pop().unwrap_or(Token { kind: Word::End, span: Span::default() })
+            }
         }
     }
 
@@ -332,20 +342,17 @@ impl Parser<'_> {
         }
     }
 
-    /// Keeps a fault and goes on behind its line.
-    fn recover(&mut self, fault: Fault) -> Parsed<()> {
+    /// Keeps a fault and goes on behind its line, in the block that is `depth` braces deep.
+    fn recover(&mut self, fault: Fault, depth: usize) -> Parsed<()> {
         if self.faults.len() + 1 >= MOST_FAULTS {
             return Err(fault);
         }
         self.faults.push(fault);
-        let mut depth = 0_usize;
         loop {
+            let here = self.depth <= depth;
             match self.peek() {
                 Word::End => return Ok(()),
-                Word::Separator if depth == 0 => return Ok(()),
-                Word::Sign("}") if depth == 0 => return Ok(()),
-                Word::Sign("}") => depth -= 1,
-                Word::Sign("{") => depth += 1,
+                Word::Separator | Word::Sign("}") if here => return Ok(()),
                 _ => (),
             }
             self.next();

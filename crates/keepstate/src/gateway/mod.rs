@@ -1,0 +1,92 @@
+//! `keepstate gateway`: a router ruled by an nftables ruleset, between TUN devices, or over a capture.
+//!
+//! The devices, their addresses and the routes are told on the command line. Datagrams come from a driver (a capture, TUN devices), go through the
+//! [`Router`](keepstate_gateway::Router), and leave by the driver; nothing here decides anything about them.
+mod devices;
+mod offline;
+mod tun;
+
+use crate::notes;
+use crate::options::Tuning;
+use crate::ruleset::Reading;
+use anyhow::Result;
+use clap::Args;
+use devices::{Named, Towards};
+use keepstate_engine::{Engine, Instant, Secret};
+use keepstate_gateway::Router;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Route packets by an nftables ruleset: NAT, firewall, balancing, in user space.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Gateway {
+    /// The ruleset; - for standard input
+    #[arg(long, value_name = "FILE")]
+    ruleset: PathBuf,
+    #[command(flatten)]
+    reading: Reading,
+    /// A device with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (several times); without --in a TUN device of that name is made
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required = true, help_heading = "Devices")]
+    devices: Vec<Named>,
+    /// A route: 0.0.0.0/0=wan0 (several times); the devices' own prefixes are routes anyway
+    #[arg(long = "route", value_name = "PREFIX=DEVICE", value_parser = devices::towards, help_heading = "Devices")]
+    routes: Vec<Towards>,
+    /// The largest datagram of each device
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Devices")]
+    mtu: u32,
+    /// Route the packets of a capture instead, by its own clock; a packet comes in by the device that leads back to its source
+    #[arg(long = "in", value_name = "CAPTURE", requires = "output", help_heading = "Capture")]
+    input: Option<PathBuf>,
+    /// Where to write what leaves: a pcap file of raw IP, made anew
+    #[arg(long = "out", value_name = "CAPTURE", requires = "input", help_heading = "Capture")]
+    output: Option<PathBuf>,
+    /// Print a line for each packet: by which device it came, what became of it
+    #[arg(long, requires = "input", help_heading = "Capture")]
+    each: bool,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # what would this ruleset make of that capture?
+  keepstate gateway --ruleset router.nft --in a.pcap --out b.pcap --each \\
+      --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
+  # route for real between two TUN devices, which it makes
+  sudo keepstate gateway --ruleset router.nft \\
+      --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
+
+SIGHUP loads the ruleset again; connections live on. A ruleset that is refused changes nothing.
+Exit codes: 0 done, 1 something could not be read or written, or the ruleset is refused, 2 wrongly asked";
+
+impl Gateway {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        devices::map(&self.devices, &self.routes, self.mtu).map(drop)
+    }
+
+    /// Routes until the capture's end, or until it is told to end.
+    ///
+    /// # Errors
+    /// What could not be read or written; a ruleset that is refused.
+    pub fn run(&self) -> Result<ExitCode> {
+        let program = self.reading.program(&self.ruleset)?;
+        let map = devices::map(&self.devices, &self.routes, self.mtu).map_err(anyhow::Error::msg)?;
+        let secret = self.tuning.secret()?;
+        let mut engine = Engine::new(self.tuning.knobs(notes::note)?, Secret(secret), Instant(0));
+        self.tuning.help(&mut engine);
+        let words = [0, 8].map(|at| {
+            secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
+        });
+        let router = Router::new(engine, program, map, (words[0], words[1]));
+        match (&self.input, &self.output) {
+            (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
+            _ => tun::run(router, &self.devices, || self.reading.program(&self.ruleset))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,88 @@
+//! TUN devices: what the machine routes into one is read here, and what is written here comes out of it.
+#![allow(unsafe_code, reason = "TUNSETIFF and poll(2) have no safe wrapper in std")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// One device; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct Tun(File);
+
+/// The longest name of a device.
+const LONGEST: usize = 15;
+
+impl Tun {
+    /// Makes a device of that name.
+    ///
+    /// # Errors
+    /// It may not be made (CAP_NET_ADMIN), the name is taken, or there is no `/dev/net/tun`.
+    pub fn create(name: &str) -> io::Result<Tun> {
+        if name.is_empty() || name.len() > LONGEST {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "a device's name has 1 to 15 letters"));
+        }
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+        // SAFETY: an ifreq of zeros is a valid one: it holds only numbers.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+        // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is, and it outlives the call.
+        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Tun(file))
+    }
+
+    /// The next datagram; `None` if none waits.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.0.read(buffer) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a datagram out. False if the machine has no room for it now, or does not take such a one: it is lost, as on any link.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub fn write(&mut self, datagram: &[u8]) -> io::Result<bool> {
+        match self.0.write(datagram) {
+            Ok(_) => Ok(true),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::InvalidInput) =>
+            {
+                Ok(false)
+            }
+            // A device that is down loses what is sent to it.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Waits until something can be read from one of them, for so many milliseconds at most, or until a signal comes.
+///
+/// # Errors
+/// The kernel refuses to wait.
+pub fn wait(devices: &[Tun], milliseconds: i32) -> io::Result<()> {
+    let mut wanted: Vec<libc::pollfd> = devices
+        .iter()
+        .map(|device| libc::pollfd { fd: device.0.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    // SAFETY: the pointer and the length are those of one vector, which outlives the call.
+    let ready = unsafe { libc::poll(wanted.as_mut_ptr(), wanted.len() as libc::nfds_t, milliseconds) };
+    match ready {
+        0.. => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.kind() == ErrorKind::Interrupted => Ok(()),
+            error => Err(error),
+        },
+    }
+}
