@@ -1,0 +1,297 @@
+//! `keepstate gateway` with real peers: two namespaces with the kernel's own TCP, and the gateway's TUN devices between them; and over a capture.
+//!
+//! Namespaces have names of this process's own and go at the end, even of a failed test.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(unsafe_code, reason = "setns(2) has no safe wrapper in std")]
+
+mod common;
+
+use common::{Scratch, keepstate, skipped};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const RULES: &str = "
+table inet filter {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname lan0 oifname wan0 accept
+		iifname wan0 ct status dnat accept
+	}
+}
+table ip nat {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		iifname wan0 tcp dport 8080 dnat to 10.1.0.2:80
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname wan0 masquerade
+	}
+}
+";
+
+/// Client and server in namespaces of their own, the gateway between them.
+struct Lab {
+    tag: String,
+    gateway: Child,
+    ruleset: Scratch,
+}
+
+impl Lab {
+    /// `None` where namespaces may not be made.
+    fn new(name: &str) -> Option<Lab> {
+        let tag = format!("ksgw{}{name}", std::process::id());
+        for side in ["c", "g", "s"] {
+            if !ip(&["netns", "add", &format!("{tag}{side}")]) {
+                skipped("the gateway between real peers: it needs root, network namespaces and iproute2");
+                return None;
+            }
+        }
+        let ruleset = Scratch::new(&format!("{name}.nft"), RULES.as_bytes());
+        let gateway = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &format!("{tag}g"),
+                env!("CARGO_BIN_EXE_keepstate"),
+                "gateway",
+                "--ruleset",
+                ruleset.path(),
+            ])
+            .args(["--device", "lan0=10.1.0.1/24,fd00:1::1/64", "--device", "wan0=192.0.2.1/24,2001:db8::1/64"])
+            .args(["--route", "0.0.0.0/0=wan0", "--route", "::/0=wan0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lab = Lab { tag, gateway, ruleset };
+        lab.wire("lan0", "c", &["10.1.0.2/24", "fd00:1::2/64"]);
+        lab.wire("wan0", "s", &["192.0.2.9/24", "2001:db8::9/64"]);
+        Some(lab)
+    }
+
+    /// Gives a device to a namespace, with its addresses and the way to everybody.
+    fn wire(&self, device: &str, side: &str, addresses: &[&str]) {
+        let (from, to) = (format!("{}g", self.tag), format!("{}{side}", self.tag));
+        let until = Instant::now() + Duration::from_secs(20);
+        while !ip(&["-n", &from, "link", "set", device, "netns", &to]) {
+            assert!(Instant::now() < until, "{device} was never made");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for address in addresses {
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            let words = [&["-n", &to, "addr", "add", address, "dev", device][..], nodad].concat();
+            assert!(ip(&words));
+        }
+        for words in [
+            &["link", "set", "lo", "up"][..],
+            &["link", "set", device, "up"],
+            &["route", "add", "default", "dev", device],
+            &["-6", "route", "add", "default", "dev", device],
+        ] {
+            assert!(ip(&[&["-n", to.as_str()][..], words].concat()), "{words:?}");
+        }
+    }
+
+    /// Runs something in a namespace, on a thread of its own.
+    fn within<T: Send + 'static>(
+        &self,
+        side: &str,
+        what: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
+        let path = format!("/run/netns/{}{side}", self.tag);
+        std::thread::spawn(move || {
+            let door = File::open(path).unwrap();
+            // SAFETY: the descriptor is open; only this thread changes its namespace.
+            assert_eq!(unsafe { libc::setns(door.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+            what()
+        })
+    }
+
+    /// Asks a program to end, or to read its ruleset again, and gives what it said meanwhile once it has ended.
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.gateway.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.gateway.kill();
+        let _ = self.gateway.wait();
+        for side in ["c", "g", "s"] {
+            ip(&["netns", "del", &format!("{}{side}", self.tag)]);
+        }
+    }
+}
+
+fn ip(words: &[&str]) -> bool {
+    Command::new("ip")
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// So many octets that nobody mixes up.
+fn octets(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+/// Serves one client: says who it is, and sends it `length` octets.
+fn serve(at: &str, length: usize) -> (SocketAddr, impl FnOnce() -> IpAddr + Send + 'static) {
+    let listener = TcpListener::bind(at).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move || {
+        let (mut peer, from) = listener.accept().unwrap();
+        peer.write_all(&octets(length)).unwrap();
+        from.ip()
+    };
+    (address, serve)
+}
+
+/// Connects, as often as it takes within a generous time, and reads everything.
+fn fetch(at: SocketAddr) -> Vec<u8> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match TcpStream::connect_timeout(&at, Duration::from_secs(5)) {
+            Ok(mut stream) => {
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                return all;
+            }
+            Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
+        }
+    }
+}
+
+/// From a client in `from` to a server in `to` that listens at `at` and is called `called`: whom the server saw.
+fn transfer(lab: &Lab, from: &str, to: &str, at: &'static str, called: &str, length: usize) -> IpAddr {
+    let (ready, waits) = std::sync::mpsc::channel();
+    let server = lab.within(to, move || {
+        let (_, serve) = serve(at, length);
+        ready.send(()).unwrap();
+        serve()
+    });
+    waits.recv().unwrap();
+    let called: SocketAddr = called.parse().unwrap();
+    let client = lab.within(from, move || fetch(called));
+    let got = client.join().unwrap();
+    assert!(got == octets(length), "{} of {length} octets, or other ones", got.len());
+    server.join().unwrap()
+}
+
+#[test]
+fn real_connections_go_out_translated_and_come_in_where_they_are_published() {
+    let Some(lab) = Lab::new("a") else { return };
+    const LENGTH: usize = 20_000_000;
+    let seen = transfer(&lab, "c", "s", "192.0.2.9:7000", "192.0.2.9:7000", LENGTH);
+    assert_eq!(seen, IpAddr::from([192, 0, 2, 1]), "masqueraded");
+    let seen = transfer(&lab, "c", "s", "[2001:db8::9]:7000", "[2001:db8::9]:7000", LENGTH / 10);
+    assert_eq!(seen, "fd00:1::2".parse::<IpAddr>().unwrap(), "IPv6 is not translated");
+    let seen = transfer(&lab, "s", "c", "10.1.0.2:80", "192.0.2.1:8080", LENGTH / 10);
+    assert_eq!(seen, IpAddr::from([192, 0, 2, 9]));
+}
+
+#[test]
+fn a_new_ruleset_is_taken_while_connections_live_on() {
+    let Some(mut lab) = Lab::new("b") else { return };
+    let (ready, waits) = std::sync::mpsc::channel();
+    let server = lab.within("s", move || {
+        let listener = TcpListener::bind("192.0.2.9:7000").unwrap();
+        ready.send(()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut word = [0; 5];
+        for _ in 0..2 {
+            peer.read_exact(&mut word).unwrap();
+            peer.write_all(&word).unwrap();
+        }
+    });
+    waits.recv().unwrap();
+    let (go, told) = std::sync::mpsc::channel();
+    let (done, heard) = std::sync::mpsc::channel();
+    let client = lab.within("c", move || {
+        let mut stream = TcpStream::connect("192.0.2.9:7000").unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut word = [0; 5];
+        for _ in 0..2 {
+            stream.write_all(b"hello").unwrap();
+            stream.read_exact(&mut word).unwrap();
+            done.send(()).unwrap();
+            told.recv().unwrap();
+        }
+        // New ones are not let through any more.
+        TcpStream::connect_timeout(&"192.0.2.9:7000".parse().unwrap(), Duration::from_secs(2)).is_err()
+    });
+    heard.recv_timeout(Duration::from_secs(30)).unwrap();
+    let mut notes = std::io::BufReader::new(lab.gateway.stderr.take().unwrap());
+    // First a ruleset that is refused, which changes nothing; then one that lets nobody new through.
+    std::fs::write(lab.ruleset.path(), "table ip filter { chain forward { this is none; }; }").unwrap();
+    lab.signal("-HUP");
+    read_until(&mut notes, "the ruleset stays as it was");
+    std::fs::write(lab.ruleset.path(), RULES.replace("iifname lan0 oifname wan0 accept", "")).unwrap();
+    lab.signal("-HUP");
+    read_until(&mut notes, "connections live on");
+    go.send(()).unwrap();
+    heard.recv_timeout(Duration::from_secs(30)).unwrap();
+    go.send(()).unwrap();
+    assert!(client.join().unwrap());
+    server.join().unwrap();
+    lab.signal("-TERM");
+    read_until(&mut notes, "were sent on");
+    assert!(lab.gateway.wait().unwrap().success());
+}
+
+fn read_until(notes: &mut impl std::io::BufRead, wanted: &str) {
+    let mut all = String::new();
+    while !all.contains(wanted) {
+        assert!(notes.read_line(&mut all).unwrap() > 0, "{wanted:?} was never said:\n{all}");
+    }
+}
+
+#[test]
+fn a_capture_goes_through_and_what_leaves_can_be_read_again() {
+    let ruleset = Scratch::new("offline.nft", RULES.as_bytes());
+    let packets = [(1_000_000_000, common::datagram(4000, false)), (2_000_000_000, common::datagram(4000, true))];
+    let input = common::pcap(common::Order::Little, true, 101, &packets);
+    let input = Scratch::new("in.pcap", &input);
+    let output = Scratch::new("out.pcap", b"");
+    let devices = [
+        "--device",
+        "lan0=10.0.0.254/31",
+        "--device",
+        "wan0=10.0.0.3/31",
+        "--route",
+        "10.0.0.1/32=lan0",
+        "--route",
+        "0.0.0.0/0=wan0",
+    ];
+    let words = [
+        &["gateway", "--ruleset", ruleset.path(), "--in", input.path(), "--out", output.path(), "--each"][..],
+        &devices,
+    ]
+    .concat();
+    let ran = keepstate(&words, b"");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(
+        ran.out, "1 from lan0 to wan0\n2 from wan0 dropped by the rules\n",
+        "the answer went to an address that nobody asked from"
+    );
+    let again = keepstate(&["replay", output.path()], b"");
+    assert!(again.out.contains("src=10.0.0.3 dst=10.0.0.2 sport=4000 dport=53"), "{}{}", again.out, again.err);
+    let wrong = keepstate(&["gateway", "--ruleset", "/nonexistent", "--device", "lan0=10.0.0.1/24"], b"");
+    assert!(wrong.code == Some(1) && wrong.err.contains("/nonexistent cannot be read"), "{}", wrong.err);
+    let wrong = keepstate(&["gateway", "--ruleset", ruleset.path(), "--device", "lan0=10.0.0.1/33"], b"");
+    assert!(wrong.code == Some(2) && wrong.err.contains("0 to 32"), "{}", wrong.err);
+    let wrong = keepstate(
+        &["gateway", "--ruleset", ruleset.path(), "--device", "lan0=10.0.0.1/24", "--route", "0.0.0.0/0=eth7"],
+        b"",
+    );
+    assert!(wrong.code == Some(2) && wrong.err.contains("no --device of that name"), "{}", wrong.err);
+}
