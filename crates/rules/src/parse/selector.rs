@@ -7,7 +7,9 @@ use crate::tree::{Counted, Ct, End, Fib, FibTell, IcmpField, IpField, Meta, Sele
 use keepstate_engine::Direction;
 
 /// Words that begin a selector, though no other word has to follow.
-const BARE: [(&str, Meta); 5] = [
+const BARE: [(&str, Meta); 7] = [
+    ("pkttype", Meta::PacketType),
+    ("cpu", Meta::Cpu),
     ("iif", Meta::Iif),
     ("oif", Meta::Oif),
     ("iifname", Meta::IifName),

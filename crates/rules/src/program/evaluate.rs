@@ -157,7 +157,8 @@ impl Parts<'_> {
                 Next::On
             }
             Step::Notrack => {
-                scene.way.untracked = true;
+                // As in Linux, what was given a zone is tracked in it, whichever comes first.
+                scene.way.untracked = scene.way.zone.id == 0;
                 Next::On
             }
             Step::Set(target, value, kind) => goes_on(self.set(*target, value, *kind, scene).is_some()),
@@ -283,7 +284,10 @@ impl Parts<'_> {
             Target::CtMark => {
                 scene.engine.set_mark(scene.passage.as_deref_mut()?, low);
             }
-            Target::CtZone => scene.way.zone = Zone { id: low as u16, ..Zone::default() },
+            Target::CtZone => {
+                scene.way.zone = Zone { id: low as u16, ..Zone::default() };
+                scene.way.untracked = false;
+            }
             Target::CtLabel => {
                 scene.engine.add_labels(scene.passage.as_deref_mut()?, value.to_le_bytes());
             }
