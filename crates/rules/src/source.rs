@@ -46,6 +46,8 @@ struct Source {
     name: String,
     text: String,
     included: Option<Span>,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 /// A text's name, and line and column in it, from 1 on.
@@ -67,7 +69,8 @@ impl fmt::Display for Position {
 
 impl Sources {
     pub(crate) fn add(&mut self, name: &str, text: String, included: Option<Span>) -> u32 {
-        self.texts.push(Source { name: name.to_owned(), text, included });
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        self.texts.push(Source { name: name.to_owned(), text, included, lines });
         // A ruleset of four thousand million files does not fit any memory.
         u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
     }
@@ -87,12 +90,11 @@ impl Sources {
     /// Where a piece begins.
     pub fn position(&self, span: Span) -> Position {
         let text = self.text(span.file);
-        let before = text.get(..span.start as usize).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Position {
-            file: self.name(span.file).to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        let lines = self.texts.get(span.file as usize).map(|source| source.lines.as_slice()).unwrap_or_default();
+        let start = span.start as usize;
+        let line = lines.partition_point(|begins| *begins <= start);
+        let begins = line.checked_sub(1).and_then(|line| lines.get(line)).copied().unwrap_or(0);
+        let column = text.get(begins..start).map_or(0, |before| before.chars().count()) + 1;
+        Position { file: self.name(span.file).to_owned(), line, column }
     }
 }

@@ -14,6 +14,7 @@ mod grammar;
 mod invariants;
 mod pcap_reader;
 mod reassembly;
+mod ruleset;
 mod script;
 mod sysctl;
 mod tcp_options;
@@ -24,6 +25,7 @@ pub use engine::{Told, engine, tell};
 pub use ftp::{converse, ftp};
 pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
+pub use ruleset::ruleset;
 pub use script::{Dice, Script};
 pub use sysctl::sysctl;
 pub use tcp_options::tcp_options;
@@ -38,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("engine", engine),
     ("ftp", ftp),
     ("reassembly", reassembly),
+    ("ruleset", ruleset),
     ("sysctl", sysctl),
     ("tcp_options", tcp_options),
     ("wire", wire),

@@ -1,7 +1,7 @@
 //! `keepstate gateway`: a router ruled by an nftables ruleset, between TUN devices, or over a capture.
 //!
 //! The devices, their addresses and the routes are told on the command line. Datagrams come from a driver (a capture, TUN devices), go through the
-//! [`Router`](keepstate_gateway::Router), and leave by the driver; nothing here decides anything about them.
+//! [`Router`], and leave by the driver; nothing here decides anything about them.
 mod devices;
 mod offline;
 mod tun;

@@ -6,12 +6,13 @@ use crate::tree::{Base, Chain, Hook, Rule};
 
 impl Parser<'_> {
     /// Behind the word `chain`.
-    pub(super) fn chain(&mut self, table: usize) -> Parsed<()> {
+    pub(super) fn chain(&mut self, at: usize) -> Parsed<()> {
         let (name, span) = self.name("the chain's name")?;
-        if self.chain_of(table, &name).is_none() {
+        if self.chain_of(at, &name).is_none() {
             let chain = Chain { name: name.clone(), span, base: None, rules: Vec::new() };
-            if let Some(table) = self.ruleset.tables.get_mut(table) {
+            if let Some(table) = self.ruleset.tables.get_mut(at) {
                 table.chains.push(chain);
+                self.chains.insert((at, name.clone()), table.chains.len() - 1);
             }
         }
         if !self.takes_sign("{") {
@@ -34,7 +35,7 @@ impl Parser<'_> {
                 self.recover(fault, depth)?;
             }
         }
-        if let Some(chain) = self.chain_of(table, &name) {
+        if let Some(chain) = self.chain_of(at, &name) {
             chain.base = base.or(chain.base);
             chain.rules.extend(rules);
         }

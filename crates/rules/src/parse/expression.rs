@@ -95,6 +95,9 @@ impl Parser<'_> {
             }
             "jhash" => {
                 self.next();
+                if matches!(self.peek(), Word::Name(word) if matches!(word.as_str(), "jhash" | "symhash" | "numgen")) {
+                    return Err(self.unexpected("a field of the packet to hash"));
+                }
                 let of = self.key()?;
                 if of.is_empty() {
                     return Err(self.unexpected("what to hash"));

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 /// Includes within includes, blocks within blocks: no ruleset that people write comes near.
 const DEEPEST: usize = 16;
 /// Words of a ruleset with everything put in: variables of variables could else make any number.
-const MOST_WORDS: usize = 50_000_000;
+const MOST_WORDS: usize = 5_000_000;
 /// Faults that are told at once.
 const MOST_FAULTS: usize = 20;
 
@@ -63,6 +63,7 @@ pub fn parse_with(
         depth: 0,
         variables: HashMap::new(),
         ruleset: Ruleset::default(),
+        chains: HashMap::new(),
         faults: Vec::new(),
     };
     if let Err(fault) = parser.begin(name, text, variables).and_then(|()| parser.everything()) {
@@ -85,6 +86,8 @@ pub(crate) struct Parser<'a> {
     depth: usize,
     variables: HashMap<String, Vec<Token>>,
     ruleset: Ruleset,
+    /// Where each chain of each table stands.
+    chains: HashMap<(usize, String), usize>,
     faults: Vec<Fault>,
 }
 
@@ -220,7 +223,8 @@ impl Parser<'_> {
             let Some(value) = self.variables.get(name) else { break };
             let (value, span) = (value.clone(), *span);
             self.tokens.pop();
-            if self.put(value, span).is_err() {
+            if let Err(fault) = self.put(value, span) {
+                self.faults.push(fault);
                 self.tokens.clear();
             }
         }

@@ -382,6 +382,9 @@ impl Parser<'_> {
                 return Err(self
                     .unexpected("the end of the element")
                     .instead("a set: packets do not write into maps here"));
+            } else if !matches!(self.peek(), Word::Name(word) if matches!(word.as_str(), "limit" | "quota" | "counter" | "ct"))
+            {
+                return Err(self.unexpected("limit, quota, counter, ct count, timeout or `}`"));
             } else {
                 let start = self.span();
                 let statement = self.statement()?;

@@ -153,6 +153,7 @@ impl Parser<'_> {
             "ruleset" => {
                 let family = matches!(self.peek(), Word::Name(_)).then(|| self.family()).transpose()?;
                 self.ruleset.tables.retain(|table| family.is_some_and(|family| table.family != family));
+                self.find_chains();
                 self.ends()
             }
             "table" => {
@@ -197,7 +198,18 @@ impl Parser<'_> {
         let family = self.family()?;
         let (name, _) = self.name("the table's name")?;
         self.ruleset.tables.retain(|table| table.family != family || table.name != name);
+        self.find_chains();
         self.ends()
+    }
+
+    /// Tables have gone: those behind them have moved.
+    fn find_chains(&mut self) {
+        let tables = self.ruleset.tables.iter().enumerate();
+        let chains = tables.flat_map(|(table, content)| {
+            let names = content.chains.iter().enumerate();
+            names.map(move |(at, chain)| ((table, chain.name.clone()), at))
+        });
+        self.chains = chains.collect();
     }
 
     /// Behind `add`.
@@ -255,7 +267,8 @@ impl Parser<'_> {
     }
 
     pub(super) fn chain_of(&mut self, table: usize, name: &str) -> Option<&mut Chain> {
-        self.ruleset.tables.get_mut(table)?.chains.iter_mut().find(|chain| chain.name == name)
+        let at = *self.chains.get(&(table, name.to_owned()))?;
+        self.ruleset.tables.get_mut(table)?.chains.get_mut(at)
     }
 
     pub(super) fn set_of(&mut self, table: usize, name: &str) -> Option<&mut Set> {

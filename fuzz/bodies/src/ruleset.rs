@@ -1,0 +1,21 @@
+//! The ruleset language: any text is read or refused, what is refused has a place, and what is read compiles or is refused too.
+use keepstate_rules::{NoLibrary, compile, parse_with};
+
+/// Reads `data` as a ruleset.
+pub fn ruleset(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match parse_with("fuzz", &text, &NoLibrary, &[]) {
+        Err(refused) => {
+            assert!(!refused.faults.is_empty(), "a refusal says why");
+            assert!(refused.to_string().starts_with("fuzz:"), "and where");
+        }
+        Ok((tree, sources)) => match compile(&tree, &sources) {
+            Ok(program) => {
+                let rules: usize =
+                    tree.tables.iter().flat_map(|table| &table.chains).map(|chain| chain.rules.len()).sum();
+                assert_eq!(program.size().1, rules, "no rule is lost");
+            }
+            Err(refused) => assert!(!refused.to_string().is_empty(), "a refusal says why"),
+        },
+    }
+}
