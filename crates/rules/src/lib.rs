@@ -1,6 +1,6 @@
 //! The nftables language: text in, a checked ruleset out, and what it says of a packet.
 //!
-//! [`parse`] reads what people have in `/etc/nftables.conf` into a [tree](tree). What is not supported is refused with file, line and column,
+//! [`parse`] reads what people have in `/etc/nftables.conf` into a [`tree`]. What is not supported is refused with file, line and column,
 //! and with what to write instead; nothing is ever silently left out. There is no IO, no clock and no randomness in this crate.
 mod fault;
 pub mod kind;

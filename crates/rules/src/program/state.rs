@@ -72,8 +72,10 @@ impl Meter {
                 enough.is_some() != limit.over
             }
             Meter::Quota { over, octets: quota, used } => {
-                *used = used.saturating_add(octets);
-                (*used >= *quota) == *over
+                // As Linux 6.18 has it: what goes beyond it is not counted, and what just fills it is within.
+                let beyond = used.saturating_add(octets) > *quota;
+                *used += if beyond { 0 } else { octets };
+                beyond == *over
             }
             Meter::Connections { over, count, known } => {
                 let Some(connection) = passage.and_then(|passage| engine.connection(passage, now)) else {
