@@ -3,6 +3,7 @@ use crate::check::Check;
 use crate::collect::Collect;
 use crate::completions::Completions;
 use crate::conntrack::Conntrack;
+use crate::control::Control;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
 use crate::gateway::Gateway;
@@ -61,6 +62,7 @@ impl Cli {
             Command::Simulate(simulate) => ("simulate", simulate.check()),
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
+            Command::Control(control) => ("control", control.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -88,6 +90,7 @@ pub enum Command {
     Watch(Watch),
     Check(Check),
     Gateway(Gateway),
+    Control(Control),
     Completions(Completions),
     Man(Man),
 }

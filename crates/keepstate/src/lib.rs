@@ -7,6 +7,7 @@ pub mod cli;
 pub mod collect;
 pub mod completions;
 pub mod conntrack;
+pub mod control;
 pub mod disable;
 pub mod doctor;
 pub mod each;

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Simulate(simulate) => simulate.run(),
         Command::Check(check) => check.run(),
         Command::Gateway(gateway) => gateway.run(),
+        Command::Control(control) => control.run(),
     };
     match done {
         Ok(code) => code,

@@ -65,6 +65,7 @@ impl Lab {
             ])
             .args(["--device", "lan0=10.1.0.1/24,fd00:1::1/64", "--device", "wan0=192.0.2.1/24,2001:db8::1/64"])
             .args(["--route", "0.0.0.0/0=wan0", "--route", "::/0=wan0"])
+            .args(["--control", &socket(&tag)])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -112,6 +113,12 @@ impl Lab {
         })
     }
 
+    /// What the gateway answers, and the exit code.
+    fn control(&self, words: &[&str]) -> (Option<i32>, String) {
+        let ran = keepstate(&[&["control", "--socket", &socket(&self.tag)][..], words].concat(), b"");
+        (ran.code, ran.out + &ran.err)
+    }
+
     /// Asks a program to end, or to read its ruleset again, and gives what it said meanwhile once it has ended.
     fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.gateway.id().to_string()]).status().unwrap();
@@ -127,6 +134,10 @@ impl Drop for Lab {
             ip(&["netns", "del", &format!("{}{side}", self.tag)]);
         }
     }
+}
+
+fn socket(tag: &str) -> String {
+    std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned()
 }
 
 fn ip(words: &[&str]) -> bool {
@@ -253,6 +264,57 @@ fn read_until(notes: &mut impl std::io::BufRead, wanted: &str) {
     while !all.contains(wanted) {
         assert!(notes.read_line(&mut all).unwrap() > 0, "{wanted:?} was never said:\n{all}");
     }
+}
+
+#[test]
+fn a_running_gateway_can_be_asked_and_told() {
+    let Some(lab) = Lab::new("c") else { return };
+    let seen = transfer(&lab, "c", "s", "192.0.2.9:7000", "192.0.2.9:7000", 100_000);
+    assert_eq!(seen, IpAddr::from([192, 0, 2, 1]));
+    let (code, list) = lab.control(&["list", "-p", "tcp"]);
+    assert_eq!(code, Some(0), "{list}");
+    assert!(list.contains("src=10.1.0.2 dst=192.0.2.9") && list.contains("src=192.0.2.9 dst=192.0.2.1"), "{list}");
+    assert_eq!(lab.control(&["count"]), (Some(0), "1\n".to_owned()));
+    assert!(lab.control(&["list", "-p", "udp"]).1.is_empty());
+    assert!(lab.control(&["list", "-o", "json"]).1.contains("\"protocol\""));
+    assert!(lab.control(&["stats"]).1.contains("forwarded="));
+    assert_eq!(lab.control(&["set", "nf_conntrack_max=5000"]), (Some(0), "nf_conntrack_max = 5000\n".to_owned()));
+    assert_eq!(lab.control(&["get", "net.netfilter.nf_conntrack_max"]), (Some(0), "5000\n".to_owned()));
+    for (wrong, code, words) in [
+        (&["get", "nonsense"][..], 1, "there is no knob nonsense"),
+        (&["set", "nf_conntrack_max=many"], 1, "whole number"),
+        (&["dance"], 2, "unrecognized subcommand"),
+        (&["list", "--stats"], 2, "no part of it"),
+    ] {
+        let (left, said) = lab.control(wrong);
+        assert!(left == Some(code) && said.contains(words), "{wrong:?}: {left:?} {said}");
+    }
+    std::fs::write(lab.ruleset.path(), "table ip t { chain c { acept; }; }").unwrap();
+    let (code, said) = lab.control(&["reload"]);
+    assert!(code == Some(1) && said.contains("stays as it was") && said.contains(":1:24: acept"), "{said}");
+    std::fs::write(lab.ruleset.path(), RULES).unwrap();
+    assert!(lab.control(&["reload"]).1.contains("connections live on"));
+    assert_eq!(lab.control(&["flush"]), (Some(0), "1 connections were removed\n".to_owned()));
+    // Who speaks another version, or no protocol at all, is told so, and nothing breaks.
+    for (said, wanted) in
+        [("{\"v\":9,\"words\":[]}\n", "version 1"), ("GET / HTTP/1.1\n", "no request"), ("\n", "no request")]
+    {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket(&lab.tag)).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(wanted), "{said:?}: {answer}");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(socket(&lab.tag)).unwrap().permissions().mode() & 0o777, 0o660);
+    lab.signal("-TERM");
+    let until = Instant::now() + Duration::from_secs(20);
+    while std::path::Path::new(&socket(&lab.tag)).exists() {
+        assert!(Instant::now() < until, "the socket goes with the gateway");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (code, said) = lab.control(&["count"]);
+    assert!(code == Some(1) && said.contains("no gateway listens there"), "{said}");
 }
 
 #[test]

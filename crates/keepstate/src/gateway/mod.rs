@@ -2,7 +2,9 @@
 //!
 //! The devices, their addresses and the routes are told on the command line. Datagrams come from a driver (a capture, TUN devices), go through the
 //! [`Router`], and leave by the driver; nothing here decides anything about them.
+pub mod control;
 mod devices;
+pub mod door;
 mod offline;
 mod tun;
 
@@ -41,6 +43,9 @@ pub struct Gateway {
     /// Where to write what leaves: a pcap file of raw IP, made anew
     #[arg(long = "out", value_name = "CAPTURE", requires = "input", help_heading = "Capture")]
     output: Option<PathBuf>,
+    /// Make a control socket there, for keepstate control
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = door::USUAL, conflicts_with = "input", help_heading = "Control")]
+    control: Option<PathBuf>,
     /// Print a line for each packet: by which device it came, what became of it
     #[arg(long, requires = "input", help_heading = "Capture")]
     each: bool,
@@ -57,6 +62,7 @@ Examples:
   sudo keepstate gateway --ruleset router.nft \\
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
 
+With --control, keepstate control lists its connections, shows its rules, changes its knobs.
 SIGHUP loads the ruleset again; connections live on. A ruleset that is refused changes nothing.
 Exit codes: 0 done, 1 something could not be read or written, or the ruleset is refused, 2 wrongly asked";
 
@@ -85,7 +91,10 @@ impl Gateway {
         let router = Router::new(engine, program, map, (words[0], words[1]));
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
-            _ => tun::run(router, &self.devices, || self.reading.program(&self.ruleset))?,
+            _ => {
+                let door = self.control.as_deref().map(door::Door::open).transpose()?;
+                tun::run(router, &self.devices, door.as_ref(), || self.reading.program(&self.ruleset))?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

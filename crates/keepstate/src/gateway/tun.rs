@@ -1,5 +1,7 @@
 //! The router between TUN devices: read what waits, route it, write what leaves; expire what is old in between.
+use super::control;
 use super::devices::Named;
+use super::door::Door;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -13,10 +15,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Datagrams taken from one device before the next has its turn.
 const TURN: usize = 64;
 /// Milliseconds to wait for a datagram, so that expiry goes on and signals are heard.
-const WAIT: i32 = 100;
+const WAIT: i32 = 20;
 
 /// Makes the devices and routes until SIGINT or SIGTERM; `load` reads the ruleset again at SIGHUP.
-pub(super) fn run(mut router: Router, devices: &[Named], load: impl Fn() -> Result<Program>) -> Result<()> {
+pub(super) fn run(
+    mut router: Router,
+    devices: &[Named],
+    door: Option<&Door>,
+    load: impl Fn() -> Result<Program>,
+) -> Result<()> {
     let mut tuns = Vec::new();
     for device in devices {
         let made = Tun::create(&device.name).with_context(|| {
@@ -47,6 +54,10 @@ pub(super) fn run(mut router: Router, devices: &[Named], load: impl Fn() -> Resu
         tun::wait(&tuns, WAIT).context("waiting for datagrams")?;
         let now = now();
         router.engine().poll(now);
+        while let Some(visitor) = door.and_then(Door::next) {
+            let answer = control::answer(&visitor.words, &mut router, &load, now);
+            visitor.answer(answer);
+        }
         for at in 0..tuns.len() {
             turn(&mut router, &mut tuns, at, now, &mut buffer, &mut out)?;
         }
