@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
 use crate::gateway::Gateway;
+use crate::lab::Lab;
 use crate::man::Man;
 use crate::replay::Replay;
 use crate::simulate::Simulate;
@@ -37,6 +38,7 @@ Examples:
   keepstate replay trace.pcapng    the connections a capture leaves
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
   keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how it fills, in virtual time
+  sudo keepstate lab               all of it on this machine, in namespaces
   keepstate check /etc/nftables.conf    would the gateway take this ruleset?
   keepstate help gateway           route packets by it, in user space
 
@@ -63,6 +65,7 @@ impl Cli {
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
             Command::Control(control) => ("control", control.check()),
+            Command::Lab(lab) => ("lab", lab.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -91,6 +94,7 @@ pub enum Command {
     Check(Check),
     Gateway(Gateway),
     Control(Control),
+    Lab(Lab),
     Completions(Completions),
     Man(Man),
 }

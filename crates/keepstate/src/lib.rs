@@ -15,6 +15,7 @@ pub mod filter;
 pub mod follower;
 pub mod format;
 pub mod gateway;
+pub mod lab;
 pub mod man;
 pub mod moment;
 pub mod notes;

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Gateway(gateway) => gateway.run(),
         Command::Control(control) => control.run(),
+        Command::Lab(lab) => lab.run(),
     };
     match done {
         Ok(code) => code,
