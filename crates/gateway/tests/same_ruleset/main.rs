@@ -15,6 +15,19 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use traffic::Dice;
 
+/// Rulesets that two routers need not agree about, and why.
+const BY_MOMENT_OR_LOT: [(&str, &str); 3] = [
+    (
+        "limits.nft",
+        "numbers of connections: Linux counts those that were refused for some milliseconds more; see the tests of programs",
+    ),
+    ("carrier-nat.nft", "one address of several, by a hash with a secret"),
+    ("nptv6.nft", "one address of several, by a hash with a secret"),
+];
+
+/// Rulesets that let next to nothing through.
+const SILENT: [&str; 1] = ["spoofing.nft"];
+
 /// What the kernel's side has, in our words.
 fn map() -> Map {
     let interface = |index, name: &str, addresses: &[(&str, u8)]| Interface {
@@ -30,14 +43,38 @@ fn map() -> Map {
     Map::new(vec![lan, wan], vec![default("0.0.0.0"), default("::"), carrier])
 }
 
-/// A ruleset without lots: what is drawn is counted round, since two draws are never alike.
+/// A ruleset without lots, at our devices: what is drawn is counted round, since two draws are never alike, and rates let everything pass, since they go by the
+/// moment.
 fn without_lots(ruleset: &Path) -> String {
-    let text = fs::read_to_string(ruleset).unwrap();
-    // A rate goes by the moment, too: so these let everything pass.
-    let text = ["10/second", "5/second burst 10 packets"]
-        .iter()
-        .fold(text, |text, rate| text.replace(rate, "1000000/second burst 100000 packets"));
-    text.replace("numgen random", "numgen inc").replace(" fully-random", "").replace("symhash mod", "numgen inc mod")
+    let mut text = fs::read_to_string(ruleset).unwrap();
+    for (from, to) in [
+        ("numgen random", "numgen inc"),
+        ("symhash mod", "numgen inc mod"),
+        (" fully-random", ""),
+        ("\"eth0\"", "\"wan0\""),
+        ("\"wan\"", "\"wan0\""),
+        ("\"lan\"", "\"lan0\""),
+        ("\"br-lan\"", "\"lan0\""),
+    ] {
+        text = text.replace(from, to);
+    }
+    text.lines().map(|line| unlimited(line) + "\n").collect()
+}
+
+/// Each rate of packets so large that nothing reaches it; those of octets stay, which nothing here reaches.
+fn unlimited(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("limit rate ") else { return line.to_owned() };
+    let (over, rest) = rest.strip_prefix("over ").map_or(("", rest), |rest| ("over ", rest));
+    let Some((rate, mut behind)) = rest.split_once(' ').or(Some((rest, ""))).filter(|(rate, _)| rate.contains('/'))
+    else {
+        return line.to_owned();
+    };
+    let Some((_, per)) = rate.split_once('/') else { return line.to_owned() };
+    if let Some(burst) = behind.strip_prefix("burst ") {
+        behind = burst.split_once("packets").map_or("", |(_, behind)| behind.trim_start());
+    }
+    let per = per.trim_end_matches('}');
+    format!("{before}limit rate {over}1000000/{per} burst 100000 packets {}", unlimited(behind))
 }
 
 fn router(ruleset: &Path) -> Router {
@@ -86,6 +123,13 @@ fn plain(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Whose packet it is: protocol, addresses, ports.
+fn flow(packet: &[u8]) -> Vec<u8> {
+    let (protocol, addresses, at) = if packet[0] >> 4 == 6 { (packet[6], 8..40, 40) } else { (packet[9], 12..20, 20) };
+    let ports = packet.get(at..at + 4).unwrap_or_default();
+    [&[protocol], &packet[addresses], ports].concat()
+}
+
 /// Where both have settled a clash of ports, each by its own lot: the ports drawn. The rest of the packet must be the same.
 fn by_lot(ours: &[(usize, Vec<u8>)], theirs: &[(usize, Vec<u8>)]) -> Option<[u16; 2]> {
     let ([(our_device, ours)], [(their_device, theirs)]) = (ours, theirs) else { return None };
@@ -123,10 +167,11 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
     let asks = "table inet asks { chain about { ct state new; }; }";
     let Some(mut kernel) = Kernel::new(&format!("{}\n{asks}\n", without_lots(ruleset))) else { return false };
     let mut router = router(ruleset);
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
     let mut came_out = 0;
     let mut lots = BTreeSet::new();
+    let mut told = BTreeSet::new();
     for number in 0..packets {
         let (device, packet) = match waiting.is_empty() || dice.roll(4) == 0 {
             true => traffic::fresh(&mut dice),
@@ -135,6 +180,9 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
                 waiting.swap_remove(at)
             }
         };
+        if told.contains(&flow(&packet)) {
+            continue;
+        }
         let mut out = Vec::new();
         let said = router.handle(&packet, device as u32 + 1, now(), &mut out);
         let leaves = |out: Out| match out {
@@ -150,7 +198,8 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         };
         let own_stack = ours.is_empty() && theirs.len() == 1 && reset(&theirs[0].1);
         if delivered || own_stack {
-            // Its own stack answers what it is told, which its table sees; ours has none.
+            // Its own stack answers what it is told, which its table sees; ours has none. So it is told no more of that.
+            told.insert(flow(&packet));
             theirs.clear();
             ours.clear();
         }
@@ -208,7 +257,11 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         "{}: seed {seed}: only Linux has {missing:#?}, only we have {extra:#?}",
         ruleset.display()
     );
-    assert!(came_out > packets / 20, "{}: only {came_out} packets came out", ruleset.display());
+    assert!(
+        came_out > packets / 20 || SILENT.iter().any(|name| ruleset.ends_with(name)),
+        "{}: only {came_out} packets came out",
+        ruleset.display()
+    );
     true
 }
 
@@ -221,8 +274,8 @@ fn linux_and_we_make_the_same_of_every_ruleset() {
     let seed = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(5000);
     let mut failed = Vec::new();
-    // Rates and numbers of connections go by the moment: see the tests of programs.
-    files.retain(|file| !file.ends_with("limits.nft"));
+    files.retain(|file| BY_MOMENT_OR_LOT.iter().all(|(name, _)| !file.ends_with(name)));
+    assert!(files.len() >= 40, "{} rulesets", files.len());
     for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
         // A thread of its own: its namespace ends with it.
         let one = std::thread::spawn(move || same(&file, seed, packets)).join();

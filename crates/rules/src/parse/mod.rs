@@ -127,9 +127,10 @@ impl Parser<'_> {
             "include" => self.include(span),
             "table" => self.table(),
             "flush" => self.flush(),
-            "add" | "create" => self.add(),
+            "add" | "create" => self.add(false),
+            "insert" => self.add(true),
             "delete" | "destroy" => self.delete(),
-            "insert" | "replace" | "reset" | "list" | "rename" | "monitor" => {
+            "replace" | "reset" | "list" | "rename" | "monitor" => {
                 Err(Fault::new(span, format!("{word}: a ruleset is written from nothing here, and is loaded whole"))
                     .instead("write the rules in their order, in `table … { chain … { … } }`"))
             }

@@ -18,7 +18,7 @@ const BARE: [(&str, Meta); 7] = [
 ];
 
 /// What is not supported, and what to write instead.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 13] = [
     ("ether", "addresses of links are not seen by a router: match the interface, or the IP address"),
     ("vlan", "match the VLAN's interface: iifname \"eth0.10\""),
     ("arp", "ARP is the kernel's"),
@@ -32,7 +32,6 @@ const REFUSED: [(&str, &str); 14] = [
     ("hbh", "extension headers are walked by themselves"),
     ("dst", "extension headers are walked by themselves"),
     ("mh", "match meta l4proto"),
-    ("dccp", "match meta l4proto dccp: its ports are not looked at"),
 ];
 
 impl Parser<'_> {
@@ -55,6 +54,7 @@ impl Parser<'_> {
                 | "udp"
                 | "udplite"
                 | "sctp"
+                | "dccp"
                 | "th"
                 | "icmp"
                 | "icmpv6"
@@ -75,6 +75,7 @@ impl Parser<'_> {
             "udp" => self.ported(Some(17)).map(Some),
             "udplite" => self.ported(Some(136)).map(Some),
             "sctp" => self.ported(Some(132)).map(Some),
+            "dccp" => self.ported(Some(33)).map(Some),
             "th" => self.ported(None).map(Some),
             "icmp" => self.icmp(1).map(Some),
             "icmpv6" => self.icmp(58).map(Some),

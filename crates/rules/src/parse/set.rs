@@ -179,6 +179,7 @@ impl Parser<'_> {
                 depth -= 1;
             } else if self.takes_sign("{") {
                 depth += 1;
+                continue;
             } else {
                 elements.push(self.element(key, data)?);
             }

@@ -212,8 +212,8 @@ impl Parser<'_> {
         self.chains = chains.collect();
     }
 
-    /// Behind `add`.
-    pub(super) fn add(&mut self) -> Parsed<()> {
+    /// Behind `add`; or `insert`, which puts a rule before those that are there.
+    pub(super) fn add(&mut self, first: bool) -> Parsed<()> {
         let (what, span) = self.name("table, chain, rule, set, map or element")?;
         match what.as_str() {
             "table" => self.table(),
@@ -227,6 +227,7 @@ impl Parser<'_> {
                 let (table, name, span) = self.named_in_table("the chain's name")?;
                 let rule = self.rule()?;
                 match table.and_then(|table| self.chain_of(table, &name)) {
+                    Some(chain) if first => chain.rules.insert(0, rule),
                     Some(chain) => chain.rules.push(rule),
                     None => return Err(Fault::new(span, format!("{name}: there is no such chain"))),
                 }

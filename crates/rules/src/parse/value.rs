@@ -14,6 +14,10 @@ impl Parser<'_> {
         {
             return Ok(range);
         }
+        if kind.is_bits() {
+            let bits = self.bits(kind)?;
+            return Ok((bits, bits));
+        }
         let first = self.value(kind)?;
         if matches!(kind, Kind::Address4 | Kind::Address6) && self.takes_sign("/") {
             let (length, span) = self.number("the length of a prefix")?;
