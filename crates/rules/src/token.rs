@@ -172,13 +172,18 @@ impl<'a> Lexer<'a> {
         let written = rest.get(..word).unwrap_or_default();
         let number = match written.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16).ok(),
+            // As nft reads it: 010 is eight.
+            None if written.len() > 1 && written.starts_with('0') => u64::from_str_radix(written, 8).ok(),
             None => written.parse().ok(),
         };
         match number {
             Some(number) => self.take(word, Word::Number(number)),
             None if written.bytes().all(|octet| octet.is_ascii_digit()) => {
                 let span = self.span(self.at, self.at + word);
-                return Err(Fault::new(span, format!("{written} is larger than any number here")));
+                return Err(Fault::new(
+                    span,
+                    format!("{written} is no number here: too large, or octal (a zero in front) with an 8 or 9"),
+                ));
             }
             None => self.take(word, Word::Name(written.to_owned())),
         }

@@ -146,6 +146,20 @@ fn nothing_is_too_deep_or_too_long() {
     for nested in ["jhash ", "numgen inc mod 2 map { 0 : ", "add @s { ip saddr "] {
         assert!(rule(&nested.repeat(100_000)).contains("r.nft:3:"), "{nested}");
     }
+    // The kernel lets packets go fifteen chains deep below a base chain, and no further.
+    for (depth, taken) in [(15, true), (16, false)] {
+        let chains: String = (1..=depth)
+            .map(|at| {
+                format!(
+                    "chain c{at} {{ {} ; }}\n",
+                    if at == depth { "accept".to_owned() } else { format!("jump c{}", at + 1) }
+                )
+            })
+            .collect();
+        let text = format!("table ip t {{\nchain b {{ type filter hook input priority 0; jump c1; }}\n{chains}}}\n");
+        let (tree, sources) = parse_with("deep", &text, &NoLibrary, &[]).unwrap();
+        assert_eq!(compile(&tree, &sources).is_ok(), taken, "{depth}");
+    }
     let many: String = (0..100_000).map(|at| format!("define a{at} = 1\n")).collect();
     assert!(parse_with("many", &many, &NoLibrary, &[]).is_ok());
     // Each is ten of the one before it.

@@ -1,6 +1,6 @@
 //! `keepstate lab`: the whole story on one machine: clients, a gateway, servers, in namespaces of their own.
 //!
-//! The [`Stage`](stage::Stage) is made, the [story](story) is told on it, each step with what was seen, and everything is taken away again, whatever happened.
+//! A stage is made, the story is told on it, each step with what was seen, and everything is taken away again, whatever happened.
 //! It touches nothing outside of what it made.
 mod stage;
 mod story;

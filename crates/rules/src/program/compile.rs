@@ -9,8 +9,8 @@ use crate::tree::{self, Data, Expression, ObjectBody, ObjectKind, Right, Ruleset
 use keepstate_engine::Helper;
 use std::collections::HashMap;
 
-/// Chains that packets can be sent through, one in another: the kernel's bound.
-const DEEPEST: usize = 16;
+/// Chains that packets can be sent through below a base chain, one in another: the kernel's bound.
+const DEEPEST: usize = 15;
 /// Elements that packets may add where a set names no size.
 const MOST: usize = 65_535;
 
