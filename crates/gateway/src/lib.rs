@@ -3,6 +3,7 @@
 //! A [`Router`] takes datagrams and the time, and gives datagrams back with the device each leaves by. It knows the machine by its [`Map`] of devices,
 //! addresses and routes, and touches none of it: whoever drives it reads and writes.
 mod answer;
+mod fragment;
 mod map;
 mod router;
 

@@ -8,6 +8,7 @@
 //! What is dropped on the way leaves nothing behind; what is refused is answered, and the answer takes the way of our own packets. The router has no
 //! clock and no devices; it lives as long as its driver, and its ruleset can be exchanged between two packets.
 use crate::answer;
+use crate::fragment;
 use crate::map::Map;
 use keepstate_engine::{Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
 use keepstate_rules::tree::{Hook, Reject};
@@ -264,8 +265,14 @@ impl Router {
         self.filter(Hook::Postrouting, AFTER, trip, out)?;
         self.confirm(trip)?;
         self.counters.forwarded += 1;
-        out.push(Out::Device(device.index, to, std::mem::take(&mut trip.bytes)));
+        let pieces = fragment::cut(std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
+        out.extend(pieces.into_iter().map(|piece| Out::Device(device.index, to, piece)));
         Ok(())
+    }
+
+    /// Where a datagram is cut; IPv6's are not, they were told.
+    fn cut_at(&self, device: u32, v6: bool) -> usize {
+        if v6 { usize::MAX } else { self.map.mtu(device) as usize }
     }
 
     /// What is too large for its way out is not cut but told, where that may be.

@@ -80,7 +80,7 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
         past + dice.of(&[1024, 40_000]) + host + u16::from(dice.of(&[0_u8, 1, 2])) * 4096
     };
     let hops = if dice.roll(30) == 0 { 1 } else { 64 };
-    let length = dice.of(&[0, 0, 10, 100, 1300, 1480]);
+    let length = dice.of(&[0, 0, 10, 100, 1300, 1480, 3000]);
     let message = match dice.roll(10) {
         0..=4 => {
             let flags = dice.of(&[SYN, SYN, SYN, SYN, SYN, SYN, SYN, ACK, RST, FIN | ACK, SYN | FIN]);
@@ -90,13 +90,25 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
         8 => echo(v6, true, host << 2 | dice.roll(4) as u16),
         _ => Message { protocol: dice.of(&[47, 50, 132, 89]), bytes: vec![0x20; 24], check_at: None },
     };
-    (device, datagram(v6, source, destination, hops, &message))
+    let mut packet = datagram(v6, source, destination, hops, &message);
+    if !v6 && dice.roll(3) == 0 {
+        // It may be cut.
+        packet[6] = 0;
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    (device, packet)
 }
 
 /// What the other end says to `packet`, if it says anything.
 pub fn answer(packet: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
     let v6 = packet[0] >> 4 == 6;
     let (protocol, at) = if v6 { (packet[6], 40) } else { (packet[9], usize::from(packet[0] & 15) * 4) };
+    if !v6 && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
+        // A piece of something: the other end waits for the rest.
+        return None;
+    }
     let (source, destination) = ends(packet);
     let body = packet.get(at..)?;
     let word = |at: usize| Some(u16::from_be_bytes(*body.get(at..)?.first_chunk()?));

@@ -24,8 +24,9 @@ use story::Case;
 
 /// Where stories and the list of differences are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conntrack");
-/// The version whose behaviour the stories were written for.
+/// Who changes the machine's own knobs of connection tracking holds this file locked.
 const KNOBS: &str = "/tmp/keepstate-global-knobs.lock";
+/// The version whose behaviour the stories were written for.
 const VERSION: &str = "conntrack v1.4.7 (conntrack-tools)";
 
 #[test]
