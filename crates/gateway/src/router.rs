@@ -40,7 +40,12 @@ pub struct Router {
     fragments: Reassembler,
     counters: Counters,
     lines: Vec<(u8, String)>,
+    /// Buffers that are not in use.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Buffers that are kept for later, at most.
+const SPARE: usize = 512;
 
 /// A datagram that leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +130,22 @@ impl Router {
             fragments: Reassembler::new(secret, Limits::default()),
             counters: Counters::default(),
             lines: Vec::new(),
+            spare: Vec::new(),
         }
+    }
+
+    /// Takes a buffer back that [`Router::handle`] has given out, so that no packet needs a new one.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(buffer);
+        }
+    }
+
+    fn copied(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        buffer
     }
 
     /// The table.
@@ -170,9 +190,14 @@ impl Router {
     pub fn handle(&mut self, bytes: &[u8], iif: u32, now: Instant, out: &mut Vec<Out>) -> Result<(), Loss> {
         self.counters.received += 1;
         let way = Way { iif: self.map.device(iif), ..Way::default() };
-        let mut trip = Trip { bytes: bytes.to_vec(), sent: Vec::new(), way, passage: None, now };
+        let sent = self.copied(&[]);
+        let mut trip = Trip { bytes: self.copied(bytes), sent, way, passage: None, now };
         let result = self.pass(&mut trip, out);
         self.lines.append(&mut trip.way.lines);
+        self.recycle(trip.sent);
+        if result.is_err() {
+            self.recycle(trip.bytes);
+        }
         self.counters.lost += u64::from(result.is_err());
         result
     }
@@ -265,8 +290,12 @@ impl Router {
         self.filter(Hook::Postrouting, AFTER, trip, out)?;
         self.confirm(trip)?;
         self.counters.forwarded += 1;
-        let pieces = fragment::cut(std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
-        out.extend(pieces.into_iter().map(|piece| Out::Device(device.index, to, piece)));
+        let (whole, most) = (std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
+        if whole.len() <= most {
+            out.push(Out::Device(device.index, to, whole));
+        } else {
+            out.extend(fragment::cut(whole, most).into_iter().map(|piece| Out::Device(device.index, to, piece)));
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ pub mod control;
 mod devices;
 pub mod door;
 mod offline;
+mod run;
 mod tun;
 
 use crate::notes;
@@ -93,7 +94,9 @@ impl Gateway {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
-                tun::run(router, &self.devices, door.as_ref(), || self.reading.program(&self.ruleset))?;
+                let mut devices = tun::Tuns::new(&self.devices)?;
+                notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
+                run::run(router, &mut devices, door.as_ref(), || self.reading.program(&self.ruleset))?;
             }
         }
         Ok(ExitCode::SUCCESS)
