@@ -40,6 +40,8 @@ pub struct Router {
     fragments: Reassembler,
     counters: Counters,
     lines: Vec<(u8, String)>,
+    /// The machine's own packets are its own affair.
+    host_apart: bool,
     /// Buffers that are not in use.
     spare: Vec<Vec<u8>>,
 }
@@ -130,8 +132,17 @@ impl Router {
             fragments: Reassembler::new(secret, Limits::default()),
             counters: Counters::default(),
             lines: Vec::new(),
+            host_apart: false,
             spare: Vec::new(),
         }
+    }
+
+    /// Leaves what is for the machine itself, and translated to nobody else, to the machine: neither tracked nor filtered here. For a driver that sees what comes to the machine and not
+    /// what the machine sends, so that its connections could only be half known.
+    #[must_use]
+    pub fn with_host_apart(mut self) -> Router {
+        self.host_apart = true;
+        self
     }
 
     /// Takes a buffer back that [`Router::handle`] has given out, so that no packet needs a new one.
@@ -244,18 +255,36 @@ impl Router {
         if !trip.way.untracked {
             let passage = self.engine.track(&packet, trip.way.zone, trip.now);
             let outcome = passage.outcome();
-            trip.passage = Some(passage);
             if outcome.verdict == Verdict::Drop {
-                return Err(lost(&outcome));
+                // A full table is no reason to cut the machine's own connections, which do not stand in it.
+                let is_hosts = self.host_apart && !begins(&packet) && self.map.is_local(destination(&trip.bytes)?);
+                return if is_hosts { Ok(()) } else { Err(lost(&outcome)) };
             }
+            trip.passage = Some(passage);
         }
-        self.filter(Hook::Prerouting, MANGLE, trip, out)?;
-        trip.sent.clone_from(&trip.bytes);
-        self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
+        if self.host_apart && self.map.is_local(destination(&trip.bytes)?) && !is_known(trip) {
+            // Whether it is for the machine is decided before any rule may drop it for being unknown: the machine's connections are not known here.
+            trip.sent.clone_from(&trip.bytes);
+            self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
+            if self.map.is_local(destination(&trip.bytes)?) {
+                trip.passage = None;
+                return Ok(());
+            }
+            self.filter(Hook::Prerouting, MANGLE, trip, out)?;
+        } else {
+            self.filter(Hook::Prerouting, MANGLE, trip, out)?;
+            trip.sent.clone_from(&trip.bytes);
+            self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
+        }
         self.filter(Hook::Prerouting, BEHIND, trip, out)
     }
 
     fn input(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
+        if self.host_apart && !is_known(trip) {
+            self.counters.delivered += 1;
+            out.push(Out::Host(std::mem::take(&mut trip.bytes)));
+            return Ok(());
+        }
         self.filter(Hook::Input, BEFORE, trip, out)?;
         self.translate(Hook::Input, Manip::Source, trip, out)?;
         self.filter(Hook::Input, AFTER, trip, out)?;
@@ -273,7 +302,7 @@ impl Router {
             self.tell(trip, kind, code, 0, out);
             return Err(Loss::HopLimit);
         }
-        let Some(device) = self.map.route(to, None) else {
+        let Some((device, neighbour)) = self.map.way(to) else {
             let (kind, code) = if v6 { (1, 0) } else { (3, 0) };
             self.tell(trip, kind, code, 0, out);
             return Err(Loss::NoRoute);
@@ -292,9 +321,10 @@ impl Router {
         self.counters.forwarded += 1;
         let (whole, most) = (std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
         if whole.len() <= most {
-            out.push(Out::Device(device.index, to, whole));
+            out.push(Out::Device(device.index, neighbour, whole));
         } else {
-            out.extend(fragment::cut(whole, most).into_iter().map(|piece| Out::Device(device.index, to, piece)));
+            let pieces = fragment::cut(whole, most).into_iter();
+            out.extend(pieces.map(|piece| Out::Device(device.index, neighbour, piece)));
         }
         Ok(())
     }
@@ -404,10 +434,11 @@ impl Router {
         // What an answer to an answer would be, nobody is told.
         let mut nobody = Vec::new();
         if self.output(&mut trip, attached, &mut nobody).is_ok()
-            && let (Some(device), Ok(to)) = (trip.way.oif, destination(&trip.bytes))
+            && let Ok(to) = destination(&trip.bytes)
+            && let Some((device, neighbour)) = self.map.way(to)
         {
             self.counters.answered += 1;
-            out.push(Out::Device(device.index, to, trip.bytes));
+            out.push(Out::Device(device.index, neighbour, trip.bytes));
         }
         self.lines.append(&mut trip.way.lines);
     }
@@ -468,6 +499,16 @@ impl Router {
         }
         Ok(())
     }
+}
+
+/// Is it the first segment of a TCP connection?
+fn begins(packet: &Packet<'_>) -> bool {
+    packet.protocol() == 6 && packet.transport().get(13).is_some_and(|flags| flags & 0x12 == 0x02)
+}
+
+/// Does it belong to a connection that stands in the table?
+fn is_known(trip: &Trip) -> bool {
+    trip.passage.as_ref().is_some_and(|passage| passage.direction().is_some() && passage.outcome().connection.is_some())
 }
 
 fn lost(outcome: &Outcome) -> Loss {

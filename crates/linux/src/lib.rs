@@ -17,6 +17,7 @@ pub mod peer;
 pub mod processors;
 pub mod program;
 mod root;
+pub mod route;
 pub mod rules;
 pub mod sample;
 pub mod signal;
@@ -25,5 +26,6 @@ pub mod snmp;
 pub mod sockets;
 pub mod sysctl;
 pub mod tun;
+pub mod xdp;
 
 pub use root::{Root, Unreadable};

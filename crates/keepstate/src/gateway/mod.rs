@@ -8,6 +8,7 @@ pub mod door;
 mod offline;
 mod run;
 mod tun;
+mod xdp;
 
 use crate::notes;
 use crate::options::Tuning;
@@ -17,6 +18,7 @@ use clap::Args;
 use devices::{Named, Towards};
 use keepstate_engine::{Engine, Instant, Secret};
 use keepstate_gateway::Router;
+use keepstate_linux::xdp::Mode;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,7 +32,7 @@ pub struct Gateway {
     #[command(flatten)]
     reading: Reading,
     /// A device with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (several times); without --in a TUN device of that name is made
-    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required = true, help_heading = "Devices")]
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required_unless_present = "xdp", help_heading = "Devices")]
     devices: Vec<Named>,
     /// A route: 0.0.0.0/0=wan0 (several times); the devices' own prefixes are routes anyway
     #[arg(long = "route", value_name = "PREFIX=DEVICE", value_parser = devices::towards, help_heading = "Devices")]
@@ -38,6 +40,12 @@ pub struct Gateway {
     /// The largest datagram of each device
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Devices")]
     mtu: u32,
+    /// Take these devices over by AF_XDP: eth0,eth1. Their addresses, the routes and the neighbours are the kernel's, and are followed
+    #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["devices", "routes", "mtu", "input"], help_heading = "Devices")]
+    xdp: Vec<String>,
+    /// Who copies frames: auto takes zero-copy where the device's driver has it
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Copying::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_mode: Copying,
     /// Route the packets of a capture instead, by its own clock; a packet comes in by the device that leads back to its source
     #[arg(long = "in", value_name = "CAPTURE", requires = "output", help_heading = "Capture")]
     input: Option<PathBuf>,
@@ -54,6 +62,27 @@ pub struct Gateway {
     tuning: Tuning,
 }
 
+/// Who copies frames.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Copying {
+    /// Zero-copy where the driver has it
+    Auto,
+    /// The kernel copies: works everywhere
+    Copy,
+    /// The driver writes into our memory; refused where it cannot
+    ZeroCopy,
+}
+
+impl From<Copying> for Mode {
+    fn from(copying: Copying) -> Mode {
+        match copying {
+            Copying::Auto => Mode::Auto,
+            Copying::Copy => Mode::Copy,
+            Copying::ZeroCopy => Mode::ZeroCopy,
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   # what would this ruleset make of that capture?
@@ -62,6 +91,8 @@ Examples:
   # route for real between two TUN devices, which it makes
   sudo keepstate gateway --ruleset router.nft \\
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
+  # route between two real devices
+  sudo keepstate gateway --ruleset /etc/nftables.conf --xdp eth0,eth1 --control
 
 With --control, keepstate control lists its connections, shows its rules, changes its knobs.
 SIGHUP loads the ruleset again; connections live on. A ruleset that is refused changes nothing.
@@ -92,6 +123,13 @@ impl Gateway {
         let router = Router::new(engine, program, map, (words[0], words[1]));
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
+            _ if !self.xdp.is_empty() => {
+                let door = self.control.as_deref().map(door::Door::open).transpose()?;
+                let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into())?;
+                notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
+                let load = || self.reading.program(&self.ruleset);
+                run::run(router.with_host_apart(), &mut devices, door.as_ref(), load)?;
+            }
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let mut devices = tun::Tuns::new(&self.devices)?;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_gateway::{Out, Router};
 use keepstate_linux::tun::{self, Tun};
+use std::os::fd::AsFd;
 
 /// Datagrams taken from one device before the next has its turn.
 const TURN: usize = 64;
@@ -58,7 +59,7 @@ impl Tuns {
 
 impl Driver for Tuns {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        tun::wait(&self.devices, milliseconds).context("waiting for datagrams")
+        tun::wait(self.devices.iter().map(AsFd::as_fd), milliseconds).context("waiting for datagrams")
     }
 
     fn turn(&mut self, router: &mut Router, now: Instant) -> Result<usize> {
