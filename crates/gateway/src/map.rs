@@ -1,7 +1,8 @@
 //! The machine as the router sees it: devices, their addresses, routes.
 use keepstate_rules::kind::letters;
 use keepstate_rules::{AddressType, Device, Ground};
-use std::collections::{HashMap, HashSet};
+// Keys come from the machine's own configuration, never from a packet: a hash without a secret does.
+use hashbrown::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// A device.
@@ -141,7 +142,7 @@ impl Map {
     }
 
     /// Is it the address to everybody of one of our prefixes?
-    fn is_broadcast(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
         matches!(address, IpAddr::V4(four) if four.is_broadcast()) || self.broadcasts.contains(&address)
     }
 }

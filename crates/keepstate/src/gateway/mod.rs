@@ -46,6 +46,9 @@ pub struct Gateway {
     /// Who copies frames: auto takes zero-copy where the device's driver has it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Copying::Auto, requires = "xdp", help_heading = "Devices")]
     xdp_mode: Copying,
+    /// How frames are sent where the kernel copies them: in bursts where the device takes them, or by the sockets alone
+    #[arg(long, value_name = "WAY", value_enum, default_value_t = xdp::Sending::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_send: xdp::Sending,
     /// Route the packets of a capture instead, by its own clock; a packet comes in by the device that leads back to its source
     #[arg(long = "in", value_name = "CAPTURE", requires = "output", help_heading = "Capture")]
     input: Option<PathBuf>,
@@ -125,7 +128,7 @@ impl Gateway {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
             _ if !self.xdp.is_empty() => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
-                let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into())?;
+                let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into(), self.xdp_send)?;
                 notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
                 let load = || self.reading.program(&self.ruleset);
                 run::run(router.with_host_apart(), &mut devices, door.as_ref(), load)?;

@@ -1,4 +1,4 @@
-//! The program on a device that diverts its datagrams (`bpf/gateway/divert.bpf.c`).
+//! The program on a device that diverts its datagrams (`bpf/gateway/gateway.bpf.c`).
 //!
 //! Its life: loaded and attached by [`Diversion::attach`]; diverts nothing until a socket is [entered](Diversion::enter); taken off when dropped, or with the process.
 use super::Socket;
@@ -8,7 +8,10 @@ use aya::programs::{Xdp, XdpMode};
 use std::os::fd::AsFd;
 
 /// The program, as the compiler made it from the source beside it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/gateway/divert.bpf.o");
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/gateway/gateway.bpf.o");
+
+/// Its name there.
+pub(super) const NAME: &str = "gateway";
 
 /// Why a device's datagrams cannot be diverted.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +21,9 @@ pub struct Refused {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-fn refused<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> Refused {
+pub(super) fn refused<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: &'static str,
+) -> impl FnOnce(E) -> Refused {
     move |error| Refused { what, source: error.into() }
 }
 
@@ -36,7 +41,7 @@ impl Diversion {
     /// It may not be loaded (CAP_BPF, CAP_NET_ADMIN), or another program is on the device.
     pub fn attach(device: u32) -> Result<Diversion, Refused> {
         let mut program = Ebpf::load(OBJECT).map_err(refused("the program cannot be loaded"))?;
-        let xdp = program.program_mut("divert").ok_or("it is not in its object file");
+        let xdp = program.program_mut(NAME).ok_or("it is not in its object file");
         let xdp: &mut Xdp = xdp
             .map_err(refused("the program cannot be found"))?
             .try_into()
@@ -52,6 +57,14 @@ impl Diversion {
     /// Does it run in the device's driver, before the kernel has made anything of a frame?
     pub fn is_by_driver(&self) -> bool {
         self.by_driver
+    }
+
+    pub(super) fn program(&self) -> &Ebpf {
+        &self.program
+    }
+
+    pub(super) fn program_mut(&mut self) -> &mut Ebpf {
+        &mut self.program
     }
 
     /// From now on what arrives on queue `queue` goes to this socket.

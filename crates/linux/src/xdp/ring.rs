@@ -25,6 +25,11 @@ impl Mapping {
         Mapping::map(-1, length, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE)
     }
 
+    /// The memory of a map, from its beginning.
+    pub(super) fn shared(map: RawFd, length: usize) -> io::Result<Mapping> {
+        Mapping::map(map, length, 0, libc::MAP_SHARED)
+    }
+
     /// A ring of a socket.
     fn ring(socket: RawFd, length: usize, place: libc::off_t) -> io::Result<Mapping> {
         Mapping::map(socket, length, place, libc::MAP_SHARED | libc::MAP_POPULATE)

@@ -133,6 +133,11 @@ impl Program {
         self.bases.iter().any(|base| base.nat && base.family.has(v6))
     }
 
+    /// Does any chain filter at this hook, at these priorities?
+    pub fn filters(&self, hook: Hook, priorities: &std::ops::Range<i32>) -> bool {
+        self.bases.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
+    }
+
     /// Every rule that counts, with its place and what it has counted: packets and octets.
     pub fn counters(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         let counted = |rule: &Rule| {

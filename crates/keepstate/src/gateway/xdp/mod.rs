@@ -12,13 +12,15 @@ use keepstate_engine::Instant;
 use keepstate_gateway::{Map, Out, Router};
 use keepstate_linux::route::{Link, Watcher};
 use keepstate_linux::tun::{self, Tun};
-use keepstate_linux::xdp::{Diversion, Mode, Socket};
+use keepstate_linux::xdp::{Burst, Diversion, Mode, Socket};
 use neighbours::{Found, Neighbours};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 /// Frames taken from one queue before the next has its turn.
 const TURN: u32 = 64;
+/// Fewer frames than this are not worth the price of a burst.
+const FEW: usize = 8;
 /// Octets of an Ethernet header.
 const HEADER: usize = 14;
 /// The device by which the kernel gets what is its own.
@@ -29,10 +31,21 @@ pub(super) struct Xdp {
     ports: Vec<Port>,
     watcher: Watcher,
     neighbours: Neighbours,
+    /// Sends many frames with one call, for ports whose sockets copy.
+    burst: Option<Burst>,
     host: Tun,
     map: Option<Map>,
     out: Vec<Out>,
     losses: Losses,
+}
+
+/// How frames are sent where sockets copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Sending {
+    /// Many with one call, where the device takes them so
+    Auto,
+    /// By the sockets
+    Sockets,
 }
 
 /// One device.
@@ -40,8 +53,10 @@ struct Port {
     index: u32,
     mac: [u8; 6],
     sockets: Vec<Socket>,
+    /// Frames leave by the burst, not by a socket.
+    by_burst: bool,
     /// Kept so that it stays on the device.
-    _diversion: Diversion,
+    diversion: Diversion,
 }
 
 /// What the driver lost.
@@ -58,7 +73,7 @@ impl Xdp {
     ///
     /// # Errors
     /// A device is not there, is no Ethernet or is in use; it may not be done.
-    pub(super) fn new(names: &[String], mode: Mode) -> Result<Xdp> {
+    pub(super) fn new(names: &[String], mode: Mode, sending: Sending) -> Result<Xdp> {
         let mut watcher = Watcher::open().context("a socket to the kernel's routes")?;
         let known = watcher.everything().context("reading the kernel's devices and routes")?;
         let host = Tun::create(HOST).with_context(|| {
@@ -75,10 +90,24 @@ impl Xdp {
             };
             ports.push(Port::open(link, mode).with_context(|| format!("--xdp {name}"))?);
         }
+        let first = ports.first_mut().context("--xdp names no device")?;
+        let mut burst = match sending {
+            Sending::Auto => Burst::of(&mut first.diversion)
+                .inspect_err(|error| tracing::debug!("frames are sent one by one: {error}"))
+                .ok(),
+            Sending::Sockets => None,
+        };
+        probe(&mut ports, &mut burst);
+        for (port, name) in ports.iter().zip(names) {
+            let copies = if port.is_zero_copy() { "zero-copy" } else { "copied" };
+            let sends = if port.by_burst { "sent in bursts" } else { "sent by its sockets" };
+            let way = if port.diversion.is_by_driver() { "in its driver" } else { "behind its driver (slower)" };
+            notes::note(format!("{name}: {} queues, diverted {way}, {copies}, {sends}", port.sockets.len()));
+        }
         let mut neighbours = Neighbours::default();
         neighbours.learn_all(&known);
         let map = Some(ground::map(&known));
-        Ok(Xdp { ports, watcher, neighbours, host, map, out: Vec::new(), losses: Losses::default() })
+        Ok(Xdp { ports, watcher, neighbours, burst, host, map, out: Vec::new(), losses: Losses::default() })
     }
 
     /// Sends what the router has given out.
@@ -90,8 +119,12 @@ impl Xdp {
                 Out::Device(device, to, bytes) => match self.ports.iter().position(|port| port.index == device) {
                     Some(at) => match self.neighbours.find(device, to, now, &mut self.watcher) {
                         Found::At(mac) => {
-                            self.losses.room +=
-                                u64::from(!self.ports.get_mut(at).is_some_and(|port| port.send(mac, &bytes)));
+                            if self.burst.as_ref().is_some_and(Burst::is_full) {
+                                self.flush()?;
+                            }
+                            self.losses.room += u64::from(
+                                !self.ports.get_mut(at).is_some_and(|port| port.send(mac, &bytes, &mut self.burst)),
+                            );
                             bytes
                         }
                         Found::NotYet => {
@@ -118,16 +151,48 @@ impl Xdp {
     fn release(&mut self) {
         for (device, mac, bytes) in self.neighbours.released() {
             if let Some(port) = self.ports.iter_mut().find(|port| port.index == device) {
-                self.losses.room += u64::from(!port.send(mac, &bytes));
+                self.losses.room += u64::from(!port.send(mac, &bytes, &mut self.burst));
             }
         }
     }
 
     fn flush(&mut self) -> Result<()> {
+        if let (Some(burst), Some(first)) = (&mut self.burst, self.ports.first()) {
+            if burst.waiting() >= FEW {
+                let lost = burst.go(&first.diversion).context("a burst cannot be sent any more")?;
+                self.losses.room += lost;
+                // Perhaps a device has changed its mind: then its sockets send from now on.
+                if lost > 0 {
+                    probe(&mut self.ports, &mut self.burst);
+                }
+            } else {
+                for (device, frame) in burst.frames() {
+                    let port = self.ports.iter_mut().find(|port| port.index == device);
+                    self.losses.room += u64::from(!port.is_some_and(|port| port.send_frame(frame)));
+                }
+            }
+        }
         for socket in self.ports.iter_mut().flat_map(|port| &mut port.sockets) {
             socket.flush().context("a device is gone")?;
         }
         Ok(())
+    }
+}
+
+/// Which devices take frames of a burst? A frame to itself, of a kind for experiments, says so, and nobody else minds it.
+fn probe(ports: &mut [Port], burst: &mut Option<Burst>) {
+    for at in 0..ports.len() {
+        let (Some(burst), Some(first), Some(port)) = (burst.as_mut(), ports.first(), ports.get(at)) else { return };
+        let mut header = [0; HEADER];
+        for (to, from) in header.iter_mut().zip(port.mac.into_iter().chain(port.mac).chain([0x88, 0xb5])) {
+            *to = from;
+        }
+        let takes = !port.is_zero_copy()
+            && burst.put(port.index, &header, &[0; 46])
+            && burst.go(&first.diversion).is_ok_and(|lost| lost == 0);
+        if let Some(port) = ports.get_mut(at) {
+            port.by_burst = takes;
+        }
     }
 }
 
@@ -139,27 +204,37 @@ impl Port {
         }
         let diversion = Diversion::attach(link.index)
             .context("is another program on it? ip link set dev … xdp off; CAP_NET_ADMIN and CAP_BPF are needed")?;
-        let mut port = Port { index: link.index, mac, sockets: Vec::new(), _diversion: diversion };
+        let mut port = Port { index: link.index, mac, sockets: Vec::new(), by_burst: false, diversion };
         for queue in 0..ground::queues(&link.name) {
             let socket = Socket::open(link.index, queue, mode).with_context(|| match mode {
                 Mode::ZeroCopy => format!("queue {queue} has no zero-copy socket; --xdp-mode copy works everywhere"),
                 Mode::Auto | Mode::Copy => format!("queue {queue} has no socket; CAP_NET_RAW is needed"),
             })?;
-            port._diversion.enter(queue, &socket)?;
+            port.diversion.enter(queue, &socket)?;
             port.sockets.push(socket);
         }
-        let way = if port._diversion.is_by_driver() { "in its driver" } else { "behind its driver (slower)" };
-        let copies = if port.sockets.iter().all(Socket::is_zero_copy) { "zero-copy" } else { "copied" };
-        notes::note(format!("{}: {} queues, diverted {way}, {copies}", link.name, port.sockets.len()));
         Ok(port)
     }
 
+    /// Does the driver write into our frames?
+    fn is_zero_copy(&self) -> bool {
+        self.sockets.iter().all(Socket::is_zero_copy)
+    }
+
+    /// By a socket. False if there is no room.
+    fn send_frame(&mut self, frame: &[u8]) -> bool {
+        self.sockets.first_mut().is_some_and(|socket| socket.send(frame, &[]))
+    }
+
     /// False if there is no room.
-    fn send(&mut self, to: [u8; 6], bytes: &[u8]) -> bool {
+    fn send(&mut self, to: [u8; 6], bytes: &[u8], burst: &mut Option<Burst>) -> bool {
         let kind: [u8; 2] = if bytes.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [0x08, 0] };
         let mut header = [0; HEADER];
         for (to, from) in header.iter_mut().zip(to.into_iter().chain(self.mac).chain(kind)) {
             *to = from;
+        }
+        if self.by_burst && burst.as_mut().is_some_and(|burst| burst.put(self.index, &header, bytes)) {
+            return true;
         }
         self.sockets.first_mut().is_some_and(|socket| socket.send(&header, bytes))
     }
