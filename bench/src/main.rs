@@ -4,6 +4,7 @@
 //! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
 mod child;
 mod cli;
+mod gateway;
 mod linux;
 mod memory;
 mod ours;
@@ -21,6 +22,7 @@ enum Bench {
     Replay(replay::Replay),
     Cli(cli::Cli),
     Router(router::RouterAlone),
+    Gateway(gateway::Gateway),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -29,5 +31,6 @@ fn main() -> anyhow::Result<()> {
         Bench::Replay(replay) => replay.run(),
         Bench::Cli(cli) => cli.run(),
         Bench::Router(router) => router.run(),
+        Bench::Gateway(gateway) => gateway.run(),
     }
 }
