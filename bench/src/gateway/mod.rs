@@ -28,6 +28,9 @@ pub struct Gateway {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// Microseconds that the gateway looks for packets before it sleeps.
+    #[arg(long, default_value_t = 50)]
+    spin: u64,
 }
 
 /// Who routes.
@@ -68,7 +71,8 @@ impl Gateway {
         let stage = Stage::new().context("namespaces, veth pairs: the bench needs root")?;
         let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
         std::fs::write(rules.path(), RULES)?;
-        let bench = Bench { stage, rules: rules.path().to_owned(), time: Duration::from_secs(self.seconds) };
+        let bench =
+            Bench { stage, rules: rules.path().to_owned(), spin: self.spin, time: Duration::from_secs(self.seconds) };
         bench.stage.offloads(false)?;
         println!("UDP, 46 octets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
         for flows in &self.flows {
@@ -95,6 +99,7 @@ impl Gateway {
 struct Bench {
     stage: Stage,
     rules: PathBuf,
+    spin: u64,
     time: Duration,
 }
 
@@ -106,7 +111,7 @@ struct Running<'a> {
 
 impl Bench {
     fn packets(&self, way: Way, flows: u32) -> Result<Found> {
-        let running = self.start(way)?;
+        let running = self.start(way, true)?;
         let id = running.gateway.as_ref().map(Child::id);
         let mut ticks = Vec::new();
         let rates = flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, spent)))?;
@@ -117,11 +122,11 @@ impl Bench {
     }
 
     fn streams(&self, way: Way) -> Result<Streams> {
-        let _running = self.start(way)?;
+        let _running = self.start(way, false)?;
         streams::measure(&self.stage, self.time)
     }
 
-    fn start(&self, way: Way) -> Result<Running<'_>> {
+    fn start(&self, way: Way, pinned: bool) -> Result<Running<'_>> {
         let router = self.stage.name(Side::Router);
         let ours = matches!(way, Way::Sockets | Way::Bursts);
         let mut running = Running { bench: self, gateway: None };
@@ -130,9 +135,18 @@ impl Bench {
             let program = std::env::current_exe()?.with_file_name("keepstate");
             let sending = if way == Way::Bursts { "auto" } else { "sockets" };
             let child = Command::new("ip")
-                .args(["netns", "exec", &router, "taskset", "-c", "1"])
+                .args(["netns", "exec", &router, "taskset", "-c", if pinned { "1" } else { "0,1" }])
                 .arg(program)
-                .args(["gateway", "--xdp", "r0,r1", "--xdp-send", sending, "--ruleset"])
+                .args([
+                    "gateway",
+                    "--xdp",
+                    "r0,r1",
+                    "--xdp-send",
+                    sending,
+                    "--spin",
+                    &self.spin.to_string(),
+                    "--ruleset",
+                ])
                 .arg(&self.rules)
                 .stderr(std::process::Stdio::null())
                 .spawn()?;

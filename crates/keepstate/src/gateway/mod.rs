@@ -21,6 +21,7 @@ use keepstate_gateway::Router;
 use keepstate_linux::xdp::Mode;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Route packets by an nftables ruleset: NAT, firewall, balancing, in user space.
 #[derive(Args, Debug)]
@@ -49,6 +50,9 @@ pub struct Gateway {
     /// How frames are sent where the kernel copies them: in bursts where the device takes them, or by the sockets alone
     #[arg(long, value_name = "WAY", value_enum, default_value_t = xdp::Sending::Auto, requires = "xdp", help_heading = "Devices")]
     xdp_send: xdp::Sending,
+    /// Microseconds to look for packets before sleeping: round trips are shorter, and a processor is busier
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Devices")]
+    spin: u64,
     /// Route the packets of a capture instead, by its own clock; a packet comes in by the device that leads back to its source
     #[arg(long = "in", value_name = "CAPTURE", requires = "output", help_heading = "Capture")]
     input: Option<PathBuf>,
@@ -110,6 +114,10 @@ impl Gateway {
         devices::map(&self.devices, &self.routes, self.mtu).map(drop)
     }
 
+    fn spin(&self) -> Duration {
+        Duration::from_micros(self.spin)
+    }
+
     /// Routes until the capture's end, or until it is told to end.
     ///
     /// # Errors
@@ -131,13 +139,13 @@ impl Gateway {
                 let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into(), self.xdp_send)?;
                 notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
                 let load = || self.reading.program(&self.ruleset);
-                run::run(router.with_host_apart(), &mut devices, door.as_ref(), load)?;
+                run::run(router.with_host_apart(), &mut devices, door.as_ref(), self.spin(), load)?;
             }
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let mut devices = tun::Tuns::new(&self.devices)?;
                 notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
-                run::run(router, &mut devices, door.as_ref(), || self.reading.program(&self.ruleset))?;
+                run::run(router, &mut devices, door.as_ref(), self.spin(), || self.reading.program(&self.ruleset))?;
             }
         }
         Ok(ExitCode::SUCCESS)

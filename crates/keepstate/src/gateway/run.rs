@@ -11,7 +11,7 @@ use keepstate_gateway::{Map, Router};
 use keepstate_rules::Program;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds to wait for a datagram, so that expiry goes on and signals are heard.
 const WAIT: i32 = 20;
@@ -54,6 +54,7 @@ pub(super) fn run(
     mut router: Router,
     driver: &mut dyn Driver,
     door: Option<&Door>,
+    spin: Duration,
     load: impl Fn() -> Result<Program>,
 ) -> Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
@@ -79,7 +80,7 @@ pub(super) fn run(
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
         }
-        packets(&mut router, driver)?;
+        packets(&mut router, driver, spin)?;
         log(&mut router);
     }
     let counters = router.counters();
@@ -93,11 +94,20 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none.
-fn packets(router: &mut Router, driver: &mut dyn Driver) -> Result<()> {
-    for turn in 0..BUSY {
-        if driver.turn(router, now())? == 0 {
-            return if turn == 0 { driver.wait(WAIT) } else { Ok(()) };
+/// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
+/// woken late.
+fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Result<()> {
+    let mut quiet: Option<std::time::Instant> = None;
+    let mut turns = 0;
+    while turns < BUSY {
+        if driver.turn(router, now())? > 0 {
+            (quiet, turns) = (None, turns + 1);
+            continue;
+        }
+        match quiet {
+            None => quiet = Some(std::time::Instant::now()),
+            Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
+            Some(_) => return driver.wait(WAIT),
         }
     }
     Ok(())
