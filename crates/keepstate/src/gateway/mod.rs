@@ -5,7 +5,9 @@
 pub mod control;
 mod devices;
 pub mod door;
+mod ground;
 mod offline;
+mod queue;
 mod run;
 mod tun;
 mod xdp;
@@ -33,7 +35,7 @@ pub struct Gateway {
     #[command(flatten)]
     reading: Reading,
     /// A device with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (several times); without --in a TUN device of that name is made
-    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required_unless_present = "xdp", help_heading = "Devices")]
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required_unless_present_any = ["xdp", "queue"], help_heading = "Devices")]
     devices: Vec<Named>,
     /// A route: 0.0.0.0/0=wan0 (several times); the devices' own prefixes are routes anyway
     #[arg(long = "route", value_name = "PREFIX=DEVICE", value_parser = devices::towards, help_heading = "Devices")]
@@ -44,6 +46,9 @@ pub struct Gateway {
     /// Take these devices over by AF_XDP: eth0,eth1. Their addresses, the routes and the neighbours are the kernel's, and are followed
     #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["devices", "routes", "mtu", "input"], help_heading = "Devices")]
     xdp: Vec<String>,
+    /// Take what the kernel's rules hand to this queue of netfilter's (-j NFQUEUE, queue); addresses and routes are the kernel's, and are followed
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["devices", "routes", "mtu", "input", "xdp"], help_heading = "Devices")]
+    queue: Option<u16>,
     /// Who copies frames: auto takes zero-copy where the device's driver has it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Copying::Auto, requires = "xdp", help_heading = "Devices")]
     xdp_mode: Copying,
@@ -100,6 +105,9 @@ Examples:
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
   # route between two real devices
   sudo keepstate gateway --ruleset /etc/nftables.conf --xdp eth0,eth1 --control
+  # route what the kernel hands over: on any machine, beside its own rules
+  sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
+  sudo keepstate gateway --ruleset router.nft --queue 0
 
 With --control, keepstate control lists its connections, shows its rules, changes its knobs.
 SIGHUP loads the ruleset again; connections live on. A ruleset that is refused changes nothing.
@@ -140,6 +148,14 @@ impl Gateway {
                 notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
                 let load = || self.reading.program(&self.ruleset);
                 run::run(router.with_host_apart(), &mut devices, door.as_ref(), self.spin(), load)?;
+            }
+            _ if self.queue.is_some() => {
+                let door = self.control.as_deref().map(door::Door::open).transpose()?;
+                let number = self.queue.unwrap_or_default();
+                let mut queued = queue::Queued::new(number)?;
+                notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
+                let load = || self.reading.program(&self.ruleset);
+                run::run(router.with_host_apart(), &mut queued, door.as_ref(), self.spin(), load)?;
             }
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;

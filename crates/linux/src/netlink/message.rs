@@ -163,6 +163,15 @@ impl Request {
         self
     }
 
+    /// About this resource of the subsystem; 0 if this is not called.
+    #[must_use]
+    pub fn resource(mut self, resource: u16) -> Request {
+        if let Some(octets) = self.octets.get_mut(HEADER + 2..FULL_HEADER) {
+            octets.copy_from_slice(&resource.to_be_bytes());
+        }
+        self
+    }
+
     /// Adds an attribute.
     pub fn push(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
         attribute::push(&mut self.octets, kind, payload);

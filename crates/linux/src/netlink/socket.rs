@@ -154,6 +154,14 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends a request that wants no answer.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tell(&mut self, request: &mut Request) -> io::Result<()> {
+        self.send(request).map(drop)
+    }
+
     /// Sends one request; gives its number.
     fn send(&mut self, request: &mut Request) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1).max(1);

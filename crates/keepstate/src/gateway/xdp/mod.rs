@@ -2,9 +2,9 @@
 //!
 //! Every device named gets the program that diverts its datagrams, and a socket on each of its queues. What the router hands to the machine itself, or to a device
 //! that was not named, goes to the kernel through a TUN device (`keepstate0`). Dropped, or killed, it leaves the devices as they were.
-mod ground;
 mod neighbours;
 
+use super::ground;
 use super::run::Driver;
 use crate::notes;
 use anyhow::{Context, Result, bail};

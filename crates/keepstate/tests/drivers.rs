@@ -1,4 +1,4 @@
-//! `keepstate gateway --xdp` on real devices: client, router and server in namespaces of their own, veth pairs between them, the kernel's own TCP at both ends.
+//! `keepstate gateway --xdp` and `--queue` on real devices: client, router and server in namespaces of their own, veth pairs between them, the kernel's own TCP at both ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -38,6 +38,11 @@ table ip nat {
 }
 ";
 
+/// The ways in and out.
+const SOCKETS: &[&str] = &["--xdp", "r0,r1", "--xdp-send", "sockets"];
+const BURSTS: &[&str] = &["--xdp", "r0,r1"];
+const QUEUE: &[&str] = &["--queue", "7"];
+
 /// The namespaces, and the gateway in the middle one.
 struct Lab {
     tag: String,
@@ -47,8 +52,8 @@ struct Lab {
 
 impl Lab {
     /// `None` where it cannot be made.
-    fn new(name: &str, sending: &str) -> Option<Lab> {
-        let tag = format!("ksxdp{}{name}", std::process::id());
+    fn new(name: &str, how: &[&str]) -> Option<Lab> {
+        let tag = format!("ksdrv{}{name}", std::process::id());
         let made = ["c", "r", "s"].iter().all(|side| ip(&["netns", "add", &format!("{tag}{side}")]));
         let tool = Command::new("ethtool").arg("--version").stdout(Stdio::null()).status().is_ok();
         if !made || !tool {
@@ -59,8 +64,8 @@ impl Lab {
             return None;
         }
         wire(&tag);
-        let ruleset = Scratch::new(&format!("xdp{name}.nft"), RULES.as_bytes());
-        let gateway = begin(&tag, ruleset.path(), sending);
+        let ruleset = Scratch::new(&format!("drv{name}.nft"), RULES.as_bytes());
+        let gateway = begin(&tag, ruleset.path(), how);
         Some(Lab { tag, gateway, ruleset })
     }
 
@@ -91,10 +96,11 @@ impl Lab {
 }
 
 /// Starts the gateway in the middle, and waits until it routes.
-fn begin(tag: &str, ruleset: &str, sending: &str) -> Child {
+fn begin(tag: &str, ruleset: &str, how: &[&str]) -> Child {
     let mut gateway = Command::new("ip")
         .args(["netns", "exec", &format!("{tag}r"), env!("CARGO_BIN_EXE_keepstate"), "gateway"])
-        .args(["--ruleset", ruleset, "--xdp", "r0,r1", "--xdp-send", sending, "--control", &socket(tag)])
+        .args(["--ruleset", ruleset, "--control", &socket(tag)])
+        .args(how)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -103,7 +109,7 @@ fn begin(tag: &str, ruleset: &str, sending: &str) -> Child {
     while !said.contains("Ctrl-C ends") {
         assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
     }
-    assert_eq!(said.contains("sent in bursts"), sending == "auto", "{said}");
+    assert_eq!(said.contains("sent in bursts"), how == BURSTS, "{said}");
     // What it says later is of no interest, but must not fill the pipe.
     std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
     gateway
@@ -164,13 +170,13 @@ fn transfers(lab: &Lab) {
 
 #[test]
 fn frames_leave_by_sockets() {
-    let Some(lab) = Lab::new("a", "sockets") else { return };
+    let Some(lab) = Lab::new("a", SOCKETS) else { return };
     transfers(&lab);
 }
 
 #[test]
 fn frames_leave_in_bursts_and_routes_are_followed() {
-    let Some(lab) = Lab::new("b", "auto") else { return };
+    let Some(lab) = Lab::new("b", BURSTS) else { return };
     transfers(&lab);
     // A network that nobody knew at the beginning.
     assert!(ip(&["-n", &lab.name("s"), "addr", "add", "203.0.113.9/32", "dev", "lo"]));
@@ -180,10 +186,32 @@ fn frames_leave_in_bursts_and_routes_are_followed() {
     assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
 }
 
+#[test]
+fn what_the_kernel_queues_is_routed() {
+    let Some(lab) = Lab::new("q", QUEUE) else { return };
+    for device in ["r0", "r1"] {
+        for tool in ["iptables-legacy", "ip6tables-legacy"] {
+            let words = ["-t", "raw", "-I", "PREROUTING", "-i", device, "-j", "NFQUEUE", "--queue-num", "7"];
+            let done = ip(&[&["netns", "exec", &lab.name("r"), tool][..], &words].concat());
+            if !done {
+                skipped(
+                    "packets of a queue: iptables-legacy, or NFQUEUE in the kernel, is missing. Type: apt-get install iptables",
+                );
+                return;
+            }
+        }
+    }
+    transfers(&lab);
+    // What is the machine's own goes on to it.
+    let seen = lab.transfer("c", "r", "10.0.1.1:2222", "10.0.1.1:2222", 100_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 1, 2]));
+    assert!(lab.control(&["stats"]).contains("delivered="));
+}
+
 /// Somebody's ssh to the router itself is the kernel's affair, and no full table and no rule about what is invalid cuts it.
 #[test]
 fn the_machine_itself_is_left_to_the_kernel() {
-    let Some(lab) = Lab::new("h", "auto") else { return };
+    let Some(lab) = Lab::new("h", BURSTS) else { return };
     let (ready, waits) = channel();
     let server = within(&lab.name("r"), move || {
         let listener = TcpListener::bind("10.0.1.1:2222").unwrap();
@@ -224,7 +252,7 @@ fn the_machine_itself_is_left_to_the_kernel() {
 /// One gateway at a time has the devices; whoever comes after one that was killed finds them as they were.
 #[test]
 fn a_killed_gateway_lets_the_devices_go() {
-    let Some(mut lab) = Lab::new("k", "auto") else { return };
+    let Some(mut lab) = Lab::new("k", BURSTS) else { return };
     let second = Command::new("ip")
         .args(["netns", "exec", &lab.name("r"), env!("CARGO_BIN_EXE_keepstate"), "gateway"])
         .args(["--ruleset", lab.ruleset.path(), "--xdp", "r0"])
@@ -234,7 +262,7 @@ fn a_killed_gateway_lets_the_devices_go() {
     assert!(second.status.code() == Some(1) && said.contains("one gateway a namespace"), "{said}");
     lab.gateway.kill().unwrap();
     lab.gateway.wait().unwrap();
-    lab.gateway = begin(&lab.tag, lab.ruleset.path(), "auto");
+    lab.gateway = begin(&lab.tag, lab.ruleset.path(), BURSTS);
     lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
 }
 
