@@ -16,6 +16,7 @@ use crate::full::Crowded;
 use crate::identity::{Identity, is_own_icmp};
 use crate::log::Log;
 use crate::nat::Nat;
+use crate::offload::Offload;
 use crate::passage::Pending;
 use crate::protocol::Pace;
 use crate::saying::Saying;
@@ -63,6 +64,7 @@ pub struct Engine {
     pub(crate) helped: Vec<(u8, u16, Helper)>,
     pub(crate) crowded: Crowded,
     pub(crate) nat: Nat,
+    pub(crate) offload: Offload,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
@@ -88,6 +90,7 @@ impl Engine {
             helped: Vec::new(),
             crowded: Crowded::default(),
             nat: Nat::new(&secret),
+            offload: Offload::default(),
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),

@@ -23,6 +23,11 @@ impl Engine {
             return None;
         }
         let status = hot.status();
+        if status.has(Status::OFFLOAD) {
+            // It comes by here again: it is forwarded here again.
+            self.come_back(slot);
+            return self.follow(packet, reference, now);
+        }
         let info = match direction {
             Direction::Reply => Info::Established,
             Direction::Original if status.has(Status::SEEN_REPLY) => Info::Established,

@@ -197,6 +197,8 @@ impl Router {
 
     /// Exchanges the ruleset; connections live on.
     pub fn reload(&mut self, program: Program) {
+        // What was handed out was so by the old rules.
+        self.engine.revoke_all();
         self.program = program;
     }
 
