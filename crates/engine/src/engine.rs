@@ -23,6 +23,7 @@ use crate::saying::Saying;
 use crate::table::key::HashKeys;
 use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
+use crate::timeouts::Policy;
 use crate::{
     Counters, Direction, Entry, Event, EventMask, Expectation, Helper, Info, Instant, Knob, KnobError, Knobs, Outcome,
     Passage, Why, Zone,
@@ -64,6 +65,7 @@ pub struct Engine {
     pub(crate) helped: Vec<(u8, u16, Helper)>,
     pub(crate) crowded: Crowded,
     pub(crate) nat: Nat,
+    pub(crate) policies: Vec<Policy>,
     pub(crate) offload: Offload,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
@@ -90,6 +92,7 @@ impl Engine {
             helped: Vec::new(),
             crowded: Crowded::default(),
             nat: Nat::new(&secret),
+            policies: Vec::new(),
             offload: Offload::default(),
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
@@ -272,6 +275,7 @@ impl Engine {
     pub fn set(&mut self, knob: Knob, value: u64) -> Result<(), KnobError> {
         self.knobs.set(knob, value)?;
         self.pace = Pace::from(&self.knobs);
+        self.renew_policies();
         if knob == Knob::Buckets {
             self.table.want(self.knobs[Knob::Buckets] as usize);
         }

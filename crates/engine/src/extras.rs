@@ -1,4 +1,5 @@
-//! What only few connections have, outside their records: labels, a noted segment, a helper, a master.
+//! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts.
+use crate::Timeouts;
 use crate::helper::Listener;
 use crate::master::Master;
 use crate::protocol::Noted;
@@ -15,6 +16,8 @@ pub(crate) struct Extra {
     pub(crate) master: Option<Master>,
     /// Living connections that it announced.
     pub(crate) children: u32,
+    /// Timeouts of its own.
+    pub(crate) timeouts: Option<Timeouts>,
 }
 
 /// By slot. A record's `EXTRAS` flag says whether to look here.

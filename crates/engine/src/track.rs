@@ -34,8 +34,12 @@ impl Engine {
             Direction::Original if status.has(Status::EXPECTED) => Info::Related,
             Direction::Original => Info::New,
         };
+        let policy = match hot.kind.is(Kind::EXTRAS) {
+            true => self.extras.of(slot).and_then(|extra| self.policies.get(usize::from(extra.timeouts?.0))),
+            false => None,
+        };
         let context = Context {
-            knobs: &self.knobs,
+            knobs: policy.map_or(&self.knobs, |policy| &policy.knobs),
             status,
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),

@@ -11,7 +11,7 @@ use crate::answer;
 use crate::fragment;
 use crate::map::Map;
 use keepstate_engine::{Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
-use keepstate_rules::tree::{Hook, Reject};
+use keepstate_rules::tree::{End, Hook, Reject};
 use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
 use keepstate_wire::edit::Rewrite;
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
@@ -543,6 +543,18 @@ impl Router {
                 Change::MaxSegment(0) => {
                     let headers = if rewrite.bytes().first().is_some_and(|first| first >> 4 == 6) { 60 } else { 40 };
                     rewrite.max_segment(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX));
+                }
+                Change::Address(End::Source, address) => {
+                    rewrite.source(address);
+                }
+                Change::Address(End::Destination, address) => {
+                    rewrite.destination(address);
+                }
+                Change::Port(End::Source, port) => {
+                    rewrite.source_port(port);
+                }
+                Change::Port(End::Destination, port) => {
+                    rewrite.destination_port(port);
                 }
                 Change::MaxSegment(most) => {
                     rewrite.max_segment(most);

@@ -16,7 +16,7 @@ pub use compile::compile;
 pub use scene::{AddressType, Change, Device, Fate, Ground, Scene, Way};
 
 use crate::kind::Kind;
-use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Target};
+use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Target, Timeout};
 use keepstate_engine::{Choice, Helper, Manip};
 use lookup::Lookup;
 use state::{Measure, State};
@@ -65,6 +65,7 @@ enum Step {
     Notrack,
     Set(Target, Value, Kind),
     Helper(Helper),
+    Timeout(Timeout),
     Nat(Box<Nat>),
     Reject(Reject),
     Vmap(Vec<Value>, usize),
