@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod lab;
 pub mod man;
 pub mod moment;
+pub mod mqtt;
 pub mod notes;
 pub mod options;
 pub mod progress;
