@@ -9,8 +9,10 @@ use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
 
-/// Connections that one sweep looks at.
-const LOOKS: usize = 4096;
+/// Connections that one sweep looks at, at least; with many, a thousandth of them.
+const LOOKS: usize = 256;
+/// Connections that the sweep of who wants to know looks at, at most: packets wait meanwhile.
+const MOST_LOOKS: usize = 65_536;
 
 /// Handles are the engine's own numbers: nobody from outside chooses what collides here.
 type Hashed = BuildHasherDefault<DefaultHasher>;
@@ -37,10 +39,10 @@ impl Live {
         self.entries.contains_key(&handle)
     }
 
-    /// Looks at some connections (at all, if `all`), and tells whose is over.
-    pub(super) fn sweep(&mut self, engine: &Engine, all: bool, now: Instant, mut over: impl FnMut(BackendId)) {
-        let mut looks = if all { usize::MAX } else { LOOKS };
-        if all || self.next >= self.entries.len() {
+    /// Looks at the connections that are next (`thorough`: at all, unless they are very many), and tells whose is over.
+    pub(super) fn sweep(&mut self, engine: &Engine, thorough: bool, now: Instant, mut over: impl FnMut(BackendId)) {
+        let mut looks = if thorough { MOST_LOOKS } else { LOOKS.max(self.entries.len() / 1024) };
+        if self.next >= self.entries.len() || thorough && self.entries.len() <= MOST_LOOKS {
             self.next = 0;
         }
         while let Some((handle, backend)) =

@@ -15,7 +15,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Backend, Hashed, Masquerade, Misfit, Scheduler, Service, Transport, WhenDown, misfits};
+pub use plan::{Backend, Check, Hashed, Masquerade, Misfit, Probe, Scheduler, Service, Transport, WhenDown, misfits};
 pub use running::{Member, Running, State};
 
 use crate::map::Map;
@@ -117,7 +117,7 @@ impl Services {
     fn load(&mut self, services: Vec<Service>, map: &Map, engine: &mut Engine, now: Instant) {
         self.loads += 1;
         self.running.iter_mut().for_each(|running| running.is_gone = true);
-        let mut fresh = Vec::new();
+        let mut is_new = false;
         for service in services {
             let keys = &mut self.keys;
             let mut key = || {
@@ -130,8 +130,8 @@ impl Services {
                 None => {
                     let mut running = Running::new(key(), service.clone());
                     running.become_as(service, key);
-                    fresh.push(running.key);
                     self.running.push(running);
+                    is_new = true;
                 }
             }
         }
@@ -139,8 +139,8 @@ impl Services {
             running.members.iter_mut().for_each(|member| member.is_gone = true);
         }
         self.offer();
-        if !fresh.is_empty() {
-            self.adopt(&fresh, map, engine, now);
+        if is_new {
+            self.adopt(map, engine, now);
         }
         self.shed();
     }
@@ -169,16 +169,14 @@ impl Services {
         self.running.binary_search_by_key(&key, |running| running.key).ok()
     }
 
-    /// Connections that stood before these services were known: those that go to one of their backends are theirs from now on, and datagrams that go elsewhere are to
+    /// Connections that stood before their service was known: those that go to one of its backends are its own from now on, and datagrams that go elsewhere are to
     /// ask again, as kube-proxy has it.
-    fn adopt(&mut self, fresh: &[u32], map: &Map, engine: &mut Engine, now: Instant) {
+    fn adopt(&mut self, map: &Map, engine: &mut Engine, now: Instant) {
         let entries: Vec<Entry> = engine.entries(now).collect();
         for entry in entries {
             let Tuple { destination, protocol, destination_key, .. } = entry.original;
             let Some(running) = self.offering(map, destination, protocol, destination_key) else { continue };
-            let Some(running) = self.running.get_mut(running).filter(|running| fresh.contains(&running.key)) else {
-                continue;
-            };
+            let Some(running) = self.running.get_mut(running) else { continue };
             if !entry.status.has(Status::DST_NAT) {
                 if protocol == Transport::Udp.number() {
                     engine.remove(entry.handle, now);
@@ -264,11 +262,11 @@ impl Services {
         }
     }
 
-    /// A bounded piece of looking which connections are over; of all of them, if `all`.
-    fn tend(&mut self, engine: &Engine, all: bool, now: Instant) {
+    /// A bounded piece of looking which connections are over; a larger one, if `thorough`.
+    fn tend(&mut self, engine: &Engine, thorough: bool, now: Instant) {
         let Services { running, live, .. } = self;
         let mut ended = false;
-        live.sweep(engine, all, now, |BackendId { service, member }| {
+        live.sweep(engine, thorough, now, |BackendId { service, member }| {
             let place = running.binary_search_by_key(&service, |running| running.key).ok();
             if let Some(member) =
                 place.and_then(|place| running.get_mut(place)).and_then(|running| running.member(member))

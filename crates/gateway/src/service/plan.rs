@@ -1,6 +1,7 @@
 //! Services as they are asked for: plain data, and what must hold of it before it is put to work.
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// One service: who asks for its address and ports is sent to one of its backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub struct Service {
     pub masquerade: Masquerade,
     /// What becomes of TCP connections whose backend is down.
     pub when_down: WhenDown,
-    /// Somebody will say which of the backends are up; else all of them are.
-    pub is_checked: bool,
+    /// How somebody is to find out which of the backends are up; without it all of them are.
+    pub check: Option<Check>,
     /// The backends.
     pub backends: Vec<Backend>,
 }
@@ -101,6 +102,35 @@ pub enum WhenDown {
     Reset,
 }
 
+/// How a backend is asked whether it is up. Nobody is asked here: this is for who can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is tried.
+    pub probe: Probe,
+    /// From one try to the next.
+    pub interval: Duration,
+    /// A try that takes longer has failed.
+    pub timeout: Duration,
+    /// So many successes in a row, and one that was down is up.
+    pub rise: u32,
+    /// So many failures in a row, and one that was up is down.
+    pub fall: u32,
+}
+
+/// What is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A TCP connection.
+    Connect {
+        /// To this port, or the backend's.
+        port: Option<u16>,
+        /// From this address of the machine.
+        source: Option<IpAddr>,
+    },
+    /// A program and its arguments: it is well if that ends with 0.
+    Command(Vec<String>),
+}
+
 /// Something that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
@@ -172,7 +202,7 @@ impl Service {
             affinity: None,
             masquerade: Masquerade::default(),
             when_down: WhenDown::default(),
-            is_checked: false,
+            check: None,
             backends: Vec::new(),
         }
     }
@@ -209,7 +239,8 @@ impl std::fmt::Display for Service {
 impl std::fmt::Display for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.address, self.port) {
-            (address, None) => write!(f, "{address}"),
+            (IpAddr::V4(address), None) => write!(f, "{address}"),
+            (IpAddr::V6(address), None) => write!(f, "[{address}]"),
             (IpAddr::V4(address), Some(port)) => write!(f, "{address}:{port}"),
             (IpAddr::V6(address), Some(port)) => write!(f, "[{address}]:{port}"),
         }
@@ -241,6 +272,9 @@ pub fn misfits(services: &[Service]) -> Vec<Misfit> {
         if service.address.is_multicast() {
             say(None, format!("{} is an address of many: a service has one of its own", service.address));
         }
+        if let Some(what) = service.check.as_ref().and_then(|check| check.misfit(service)) {
+            say(None, what);
+        }
         if service.backends.len() > MOST_BACKENDS {
             say(None, format!("{} backends: a service has {MOST_BACKENDS} at most", service.backends.len()));
         }
@@ -249,6 +283,31 @@ pub fn misfits(services: &[Service]) -> Vec<Misfit> {
         }
     }
     found
+}
+
+impl Check {
+    fn misfit(&self, service: &Service) -> Option<String> {
+        if self.rise == 0 || self.fall == 0 || self.interval.is_zero() || self.timeout.is_zero() {
+            return Some("a check's interval, timeout, rise and fall are at least 1".into());
+        }
+        match &self.probe {
+            Probe::Command(words) if words.is_empty() => {
+                Some("a check's command is a program and its arguments".into())
+            }
+            Probe::Command(_) => None,
+            Probe::Connect { port: None, .. } if service.transport != Transport::Tcp => {
+                let name = service.transport.name();
+                Some(format!("a {name} port takes no TCP connection: give the check a port that does, or a command"))
+            }
+            Probe::Connect { port: None, .. } if service.backends.iter().any(|backend| backend.port.is_none()) => {
+                Some("backends without a port: give the check one".into())
+            }
+            Probe::Connect { source: Some(source), .. } if source.is_ipv4() != service.address.is_ipv4() => {
+                Some(format!("a check cannot go from {source} to the other family's addresses"))
+            }
+            Probe::Connect { .. } => None,
+        }
+    }
 }
 
 fn misfits_of(service: &Service, at: usize, backend: &Backend) -> Option<String> {

@@ -34,7 +34,13 @@ impl Router {
         self.serving().0
     }
 
-    /// The services, with counts of connections as they are now and not as they were a pass ago.
+    /// Counts the connections that somebody has put into the table by other means, as from a table that was kept, to the services they belong to.
+    pub fn adopt(&mut self, now: Instant) {
+        let (services, engine, map) = self.serving();
+        services.adopt(map, engine, now);
+    }
+
+    /// The services, with counts of connections as they are now and not as they were a pass ago, unless these are very many.
     pub fn services_counted(&mut self, now: Instant) -> &Services {
         let (services, engine, _) = self.serving();
         services.tend(engine, true, now);

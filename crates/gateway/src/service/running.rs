@@ -154,7 +154,7 @@ impl Running {
                 None => self.members.push(Member::new(fresh_key(), backend.clone())),
             }
         }
-        if !service.is_checked {
+        if service.check.is_none() {
             self.members.iter_mut().for_each(|member| member.is_up = None);
         }
         if service.affinity.is_none() {

@@ -69,7 +69,7 @@ fn read(bytes: &[u8]) -> (Ends, u8) {
     let transport = packet.transport();
     let port = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
     let flags = if packet.protocol() == 6 { transport[13] } else { 0 };
-    ((((from, port(0))), (to, port(2))), flags)
+    (((from, port(0)), (to, port(2))), flags)
 }
 
 fn tcp(ends: Ends, flags: u8, seq: u32, ack: u32) -> Vec<u8> {

@@ -179,3 +179,22 @@ fn connections_kept_from_before_are_adopted() {
     router.serve(vec![service(Transport::Tcp, 2)], at(2));
     assert_eq!(figures(&mut router, at(2)), [(0, 0), (1, 0)]);
 }
+
+#[test]
+fn sweeps_are_bounded_and_still_find_everybody_who_has_gone() {
+    let mut router = router("", vec![service(Transport::Udp, 1)]);
+    for port in 1..=1000 {
+        let asked = ends(("192.0.2.7", port), ("203.0.113.80", 53));
+        assert_eq!(pass(&mut router, 1, &udp(asked), at(1)).0, Ok(()));
+    }
+    let live = |router: &mut Router| router.services().iter().flat_map(Running::members).map(Member::live).sum::<u64>();
+    assert_eq!(live(&mut router), 1000);
+    router.engine().flush(at(2));
+    let left: Vec<_> = (0..5)
+        .map(|_| {
+            router.tend_services(at(2));
+            live(&mut router)
+        })
+        .collect();
+    assert_eq!(left, [744, 488, 232, 0, 0]);
+}
