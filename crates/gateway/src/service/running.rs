@@ -164,7 +164,7 @@ impl Running {
         self.arrange();
     }
 
-    /// Makes its schedule anew: somebody may get connections now who might not before, or the other way round.
+    /// Makes its schedule anew, if need be: somebody may get connections now who might not before, or the other way round.
     pub(super) fn arrange(&mut self) {
         let seed = if self.service.scheduler == Scheduler::Maglev { Some(self.service.seed) } else { None };
         let is_open = |member: &&Member| member.state() == State::Up && member.backend.weight > 0;
@@ -179,7 +179,11 @@ impl Running {
             let hashes = seed.map(|seed| hash_backend(seed, address, port)).unwrap_or_default();
             Candidate { member: place, weight, hashes }
         });
-        self.schedule = Schedule::new(self.service.scheduler, candidates.collect());
+        let candidates: Vec<Candidate> = candidates.collect();
+        // Whose turn it is, is not forgotten for nothing; and a table of Maglev takes milliseconds to make.
+        if !self.schedule.is_of(self.service.scheduler, &candidates) {
+            self.schedule = Schedule::new(self.service.scheduler, candidates);
+        }
     }
 
     /// The place of the member who gets the connection that `tuple` begins.

@@ -34,6 +34,7 @@ enum Method {
 /// A scheduler at work.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
+    scheduler: Scheduler,
     method: Method,
     candidates: Vec<Candidate>,
     /// The weights summed up, up to and with each candidate.
@@ -54,7 +55,12 @@ impl Schedule {
             *sum += u64::from(candidate.weight);
             Some(*sum)
         });
-        Schedule { method, sums: sums.collect(), candidates }
+        Schedule { scheduler, method, sums: sums.collect(), candidates }
+    }
+
+    /// Is it what would be made of these?
+    pub(super) fn is_of(&self, scheduler: Scheduler, candidates: &[Candidate]) -> bool {
+        self.scheduler == scheduler && self.candidates == candidates
     }
 
     /// The member who gets a connection: by the hash of its client, by a lot, and by how many connections each member has.

@@ -198,3 +198,15 @@ fn sweeps_are_bounded_and_still_find_everybody_who_has_gone() {
         .collect();
     assert_eq!(left, [744, 488, 232, 0, 0]);
 }
+
+#[test]
+fn loading_the_same_again_does_not_begin_the_round_anew() {
+    let mut router = router("", vec![service(Transport::Tcp, 3)]);
+    let mut order = Vec::new();
+    for client in 1..=6 {
+        order.push(open(&mut router, client, 4000, at(1)).unwrap());
+        router.serve(vec![service(Transport::Tcp, 3)], at(1));
+    }
+    let [a, b, c] = [11, 12, 13].map(|last| ip(&format!("10.0.0.{last}")));
+    assert_eq!(order, [a, b, c, a, b, c]);
+}
