@@ -405,7 +405,10 @@ fn services_are_loaded_again_with_the_ruleset_or_not_at_all() {
     ask.send(()).unwrap();
     assert!(said.recv_timeout(PATIENCE).unwrap(), "cut off");
     drop(ask);
-    wait("it is forgotten with its last connection", || !lab.control(&["services"]).contains(&gone));
+    lab.until(&gone, " connections=0 ");
+    // It is forgotten with the last trace of its connections.
+    assert!(lab.control(&["flush"]).contains("were removed"));
+    wait("it is forgotten", || !lab.control(&["services"]).contains(&gone));
     assert!(lab.control(&["drain", &gone]).contains("no service has a backend"));
     assert!(lab.control(&["drain", "fd00::1:80"]).contains("[fd00::11]:8080"));
 }

@@ -21,7 +21,7 @@ pub use running::{Member, Running, State};
 use crate::map::Map;
 use keepstate_engine::{Direction, Engine, Entry, Handle, Instant, Manip, Passage, Range, Status, Tuple};
 use keepstate_rules::{Ground, Way};
-use live::Live;
+use live::{Found, Live};
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -190,8 +190,9 @@ impl Services {
             };
             let member = running.members.iter_mut().find(|member| is_its(&member.backend));
             if let Some(member) = member.filter(|_| !self.live.has(entry.handle)) {
-                member.live += 1;
-                self.live.enter(entry.handle, BackendId { service: running.key, member: member.key });
+                member.enter();
+                let backend = BackendId { service: running.key, member: member.key };
+                self.live.enter(entry.handle, backend, |_, _| ());
             }
         }
     }
@@ -247,33 +248,20 @@ impl Services {
             running.affinity.note(pick.source, key, seconds, now);
         }
         if let Some(member) = running.member(key) {
-            member.live += 1;
             member.picked += 1;
+            member.enter();
         }
-        if let Some(before) = self.live.enter(handle, pick.backend) {
-            self.end(before, 1);
-        }
-    }
-
-    /// Connections of a backend are over.
-    fn end(&mut self, BackendId { service, member }: BackendId, count: u64) {
-        if let Some(member) = self.find(service).and_then(|running| running.member(member)) {
-            member.live = member.live.saturating_sub(count);
-        }
+        let Services { running, live, .. } = self;
+        live.enter(handle, pick.backend, |backend, found| note(running, backend, found));
     }
 
     /// A bounded piece of looking which connections are over; a larger one, if `thorough`.
     fn tend(&mut self, engine: &Engine, thorough: bool, now: Instant) {
         let Services { running, live, .. } = self;
         let mut ended = false;
-        live.sweep(engine, thorough, now, |BackendId { service, member }| {
-            let place = running.binary_search_by_key(&service, |running| running.key).ok();
-            if let Some(member) =
-                place.and_then(|place| running.get_mut(place)).and_then(|running| running.member(member))
-            {
-                member.live = member.live.saturating_sub(1);
-                ended |= member.is_gone && member.live == 0;
-            }
+        live.sweep(engine, thorough, now, |backend, found| {
+            note(running, backend, found);
+            ended |= found == Found::Gone;
         });
         if ended {
             self.shed();
@@ -298,8 +286,8 @@ impl Services {
         if is_up {
             self.live.spare(backend);
         } else {
-            let ended = self.live.end(engine, backend, reset, now);
-            self.end(backend, ended);
+            let Services { running, live, .. } = self;
+            live.end(engine, backend, reset, now, |backend, found| note(running, backend, found));
         }
         before.is_some() || !is_up
     }
@@ -335,5 +323,14 @@ impl Services {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         hasher.write_u64(self.lots);
         hasher.finish()
+    }
+}
+
+/// Something was found of a backend's connection.
+fn note(running: &mut [Running], BackendId { service, member }: BackendId, found: Found) {
+    let place = running.binary_search_by_key(&service, |running| running.key).ok();
+    let running = place.and_then(|place| running.get_mut(place));
+    if let Some(member) = running.and_then(|running| running.member(member)) {
+        member.note_found(found);
     }
 }

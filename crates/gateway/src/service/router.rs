@@ -5,7 +5,7 @@ use keepstate_engine::Instant;
 
 impl Router {
     /// Exchanges the services; connections live on. Services of a name that is known go on with their counts and their drained backends; backends that are named no more get no new
-    /// connections, and are forgotten when their last one is over. What [`misfits`](super::misfits) finds is to be mended before.
+    /// connections, and are forgotten when the last of theirs has left the table. What [`misfits`](super::misfits) finds is to be mended before.
     ///
     /// ```
     /// use keepstate_engine::{Engine, Instant, Knobs, Secret};

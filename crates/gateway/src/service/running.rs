@@ -1,7 +1,8 @@
 //! One service at work: its members, who of them may get connections, and to whom the next goes.
 //!
-//! A member lives from the load that names it until it is named no more and its last connection is over. Its key never changes and is never given again.
+//! A member lives from the load that names it until it is named no more and its last connection has left the table. Its key never changes and is never given again.
 use super::affinity::Affinity;
+use super::live::Found;
 use super::plan::{Backend, Scheduler, Service};
 use super::schedule::{Candidate, Schedule, hash_backend, hash_client};
 use keepstate_engine::{Instant, Range, Tuple};
@@ -19,6 +20,8 @@ pub struct Member {
     pub(super) is_gone: bool,
     /// Connections in the table that are not over.
     pub(super) live: u64,
+    /// Connections in the table.
+    held: u64,
     /// Connections it ever got.
     pub(super) picked: u64,
 }
@@ -47,7 +50,22 @@ impl State {
 
 impl Member {
     pub(super) fn new(key: u32, backend: Backend) -> Member {
-        Member { key, backend, is_up: None, is_drained: false, is_gone: false, live: 0, picked: 0 }
+        Member { key, backend, is_up: None, is_drained: false, is_gone: false, live: 0, held: 0, picked: 0 }
+    }
+
+    /// It has one more connection.
+    pub(super) fn enter(&mut self) {
+        self.live += 1;
+        self.held += 1;
+    }
+
+    /// Something was found of one of its connections.
+    pub(super) fn note_found(&mut self, found: Found) {
+        match found {
+            Found::Over => self.live = self.live.saturating_sub(1),
+            Found::Revived => self.live += 1,
+            Found::Gone => self.held = self.held.saturating_sub(1),
+        }
     }
 
     /// The backend as it was asked for.
@@ -222,7 +240,7 @@ impl Running {
     /// Lets go of members that are named no more and have no connections.
     pub(super) fn shed(&mut self) {
         let before = self.members.len();
-        self.members.retain(|member| !member.is_gone || member.live > 0);
+        self.members.retain(|member| !member.is_gone || member.held > 0);
         if self.members.len() < before {
             // Places have changed.
             self.arrange();

@@ -7,6 +7,7 @@ use keepstate_wire::Packet;
 use keepstate_wire::checksum::Sum;
 
 mod balance;
+mod books;
 mod lifetimes;
 
 const SYN: u8 = 0x02;

@@ -41,16 +41,18 @@ fn a_backend_that_leaves_the_file_drains_and_is_forgotten_with_its_last_connecti
     assert_eq!(go_on(&mut router, 1, 4000, at(3)).1.1.0, a);
     // A reset ends its last connection.
     end(&mut router, 1, 4000, at(4));
-    router.tend_services(at(4));
-    assert_eq!(states(&mut router, at(4)), [(State::Up, 1)]);
+    assert_eq!(states(&mut router, at(4)), [(State::Draining, 0), (State::Up, 1)]);
+    // … which is forgotten some seconds later.
+    router.engine().poll(at(20));
+    assert_eq!(states(&mut router, at(20)), [(State::Up, 1)]);
     // The whole service leaves; what it has begun lives on, and new packets are nobody's.
-    router.serve(Vec::new(), at(5));
-    assert_eq!(go_on(&mut router, 2, 4000, at(5)).1.1.0, ip("10.0.0.12"));
-    let (_, left) = pass(&mut router, 1, &tcp(ends(("192.0.2.3", 1), ("203.0.113.80", 80)), SYN, 1, 0), at(5));
+    router.serve(Vec::new(), at(20));
+    assert_eq!(go_on(&mut router, 2, 4000, at(21)).1.1.0, ip("10.0.0.12"));
+    let (_, left) = pass(&mut router, 1, &tcp(ends(("192.0.2.3", 1), ("203.0.113.80", 80)), SYN, 1, 0), at(21));
     assert_eq!(read(&left[0]).0.1, (ip("203.0.113.80"), 80));
     // It comes back: the same members, with what they have.
-    router.serve(vec![less], at(6));
-    assert_eq!(states(&mut router, at(6)), [(State::Up, 1)]);
+    router.serve(vec![less], at(22));
+    assert_eq!(states(&mut router, at(22)), [(State::Up, 1)]);
 }
 
 #[test]
