@@ -26,6 +26,7 @@ pub mod replay;
 pub mod ring;
 pub mod ruleset;
 pub mod screen;
+pub mod services;
 pub mod simulate;
 pub mod size;
 pub mod sysctl;

@@ -4,11 +4,12 @@
 //! do not wait for it.
 use super::control;
 use super::door::Door;
+use super::health::Health;
+use super::load::Load;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_gateway::{Map, Router};
-use keepstate_rules::Program;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,17 +56,18 @@ pub(super) fn run(
     driver: &mut dyn Driver,
     door: Option<&Door>,
     spin: Duration,
-    load: impl Fn() -> Result<Program>,
+    load: impl Fn() -> Result<Load>,
 ) -> Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     let told = ended.clone();
     ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
     let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
+    let mut health = Health::default();
     while !ended.load(Ordering::Relaxed) {
         if again.swap(false, Ordering::Relaxed) {
             match load() {
-                Ok(program) => {
-                    router.reload(program);
+                Ok(loaded) => {
+                    loaded.put_to_work(&mut router, now());
                     notes::note("the ruleset was loaded again; connections live on");
                 }
                 Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
@@ -76,6 +78,7 @@ pub(super) fn run(
         }
         let now = now();
         router.engine().poll(now);
+        health.turn(&mut router, now);
         while let Some(visitor) = door.and_then(Door::next) {
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
