@@ -59,6 +59,10 @@ impl Engine {
                         hot.kind.set(Kind::EXTRAS);
                         self.extras.make(slot).noted = noted;
                     }
+                    let passed = matches!(ruling, Ruling::Pass { .. });
+                    if passed && hot.kind.is(Kind::EXTRAS) && self.extras.regain(slot, direction) {
+                        Tcp::of(hot).regain();
+                    }
                     ruling
                 }
             }
@@ -102,8 +106,11 @@ impl Engine {
         if counted {
             count(&mut self.table.records, slot, direction, packet);
         }
-        if update && self.reports(EventKind::Update) {
-            self.report_update(slot, changed, now);
+        if update {
+            self.changes.note(slot);
+            if self.reports(EventKind::Update) {
+                self.report_update(slot, changed, now);
+            }
         }
         Some(outcome)
     }
@@ -128,8 +135,11 @@ impl Engine {
                 if answered {
                     hot.status |= Status::SEEN_REPLY.0;
                 }
-                if (answered || changed) && self.reports(EventKind::Update) {
-                    self.report_update(slot, changed, now);
+                if answered || changed {
+                    self.changes.note(slot);
+                    if self.reports(EventKind::Update) {
+                        self.report_update(slot, changed, now);
+                    }
                 }
                 Some(Outcome { why, ..outcome })
             }
