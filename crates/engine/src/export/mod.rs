@@ -14,8 +14,8 @@ pub use import::{Refused, Trust};
 
 use crate::helper::Listener;
 use crate::protocol::{Noted, Tcp, sctp::Sctp, stateless::Stateless};
+use crate::table::Reference;
 use crate::table::record::{Hot, Kind};
-use crate::table::{BLOCK, Reference};
 use crate::time::{Clock, milliseconds};
 use crate::tuple::protocol;
 use crate::{Accounting, Direction, Engine, Handle, Helper, Instant, Status, Tuple, Zone};
@@ -126,15 +126,6 @@ impl Engine {
     /// How many places there are, in use or not: as many as there ever were connections at a time, and some more.
     pub fn places(&self) -> u32 {
         u32::try_from(self.table.records.slots()).unwrap_or(u32::MAX)
-    }
-
-    /// Is there anything in the places from this one on, as far as they are looked after together? To pass over what is empty quickly.
-    pub fn skip_places(&self, place: u32) -> u32 {
-        let block = BLOCK as u32;
-        let next = (place / block).saturating_add(1).saturating_mul(block);
-        let used =
-            (place..next.min(self.places())).find(|place| self.table.records.hot(*place).is_some_and(Hot::living));
-        used.unwrap_or(next)
     }
 
     /// Every connection that has not expired at `now`, described.

@@ -4,6 +4,7 @@
 //! do not wait for it.
 use super::control;
 use super::door::Door;
+use super::keep::Keep;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -54,6 +55,7 @@ pub(super) fn run(
     mut router: Router,
     driver: &mut dyn Driver,
     door: Option<&Door>,
+    mut keep: Option<Keep>,
     spin: Duration,
     load: impl Fn() -> Result<Program>,
 ) -> Result<()> {
@@ -80,8 +82,14 @@ pub(super) fn run(
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
         }
+        if let Some(keep) = &mut keep {
+            keep.turn(router.engine(), self::now());
+        }
         packets(&mut router, driver, spin)?;
         log(&mut router);
+    }
+    if let Some(keep) = keep {
+        keep.end(router.engine(), now());
     }
     let counters = router.counters();
     notes::note(format!(
