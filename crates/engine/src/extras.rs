@@ -53,6 +53,11 @@ impl Extras {
         self.0.get_mut(&slot)?.listener.as_mut()
     }
 
+    /// How many segments each way a connection that was kept over a gap is not yet strict.
+    pub(crate) fn regaining(&mut self, slot: u32) -> Option<&mut [u8; 2]> {
+        self.0.get_mut(&slot)?.regains.as_mut()
+    }
+
     /// A segment of a connection that was kept over a gap has passed. True once it is the last for which the window is not strict.
     #[cold]
     pub(crate) fn regain(&mut self, slot: u32, direction: Direction) -> bool {

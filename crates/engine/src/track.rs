@@ -53,6 +53,11 @@ impl Engine {
                         true => self.extras.of(slot).and_then(|extra| extra.noted),
                         false => None,
                     };
+                    if hot.kind.is(Kind::EXTRAS)
+                        && let Some(left) = self.extras.regaining(slot)
+                    {
+                        Tcp::of(hot).relearn(&segment, direction, left);
+                    }
                     let ruling = Tcp::of(hot).advance(&segment, direction, &context, &mut noted);
                     // Only a segment that is let pass without a change is ever noted.
                     if matches!(ruling, Ruling::Quiet { .. }) && noted.is_some() {

@@ -113,6 +113,38 @@ fn a_second_gap_before_the_windows_hold_again_makes_nobody_liberal_for_ever() {
 }
 
 #[test]
+fn a_transfer_that_has_lost_segments_meanwhile_recovers() {
+    let (_, described) = established();
+    let mut second = engine();
+    let handle = second.import(&described, Duration::from_secs(1), Trust::Lenient, NOW).unwrap();
+    // The server sends again what was lost; the client has got all behind it, and says so first by SACK, then at once.
+    let sack = |ack: u32, from: u32, to: u32| {
+        let options = [&[1, 1, 5, 10][..], &from.to_be_bytes(), &to.to_be_bytes()].concat();
+        tcp(
+            (CLIENT, 4000),
+            (SERVER, 80),
+            &Segment { flags: ACK, seq: 1001, ack, window: 1000, options, ..Segment::default() },
+        )
+    };
+    for round in 0..40 {
+        let lost = 20_000 + round * 500;
+        assert_eq!(pass(&mut second, &back(ACK, lost, 1001, 500), NOW).info, Info::Established, "{round}");
+        assert_eq!(pass(&mut second, &sack(lost + 500, 60_000, 400_000), NOW).info, Info::Established, "{round}");
+    }
+    assert!(liberal(&second, handle, NOW), "nothing was as expected yet");
+    let (mut server, mut rounds) = (400_000u32, 0);
+    assert_eq!(pass(&mut second, &out(ACK, 1001, server, 0), NOW).info, Info::Established);
+    while liberal(&second, handle, NOW) {
+        assert_eq!(pass(&mut second, &back(ACK, server, 1001, 500), NOW).info, Info::Established);
+        server += 500;
+        assert_eq!(pass(&mut second, &out(ACK, 1001, server, 0), NOW).info, Info::Established);
+        rounds += 1;
+        assert!(rounds < 30, "it never holds again");
+    }
+    assert_eq!(pass(&mut second, &back(ACK, server + 900_000, 1001, 500), NOW).info, Info::Invalid);
+}
+
+#[test]
 fn a_handshake_goes_on_where_it_was() {
     let mut first = engine();
     pass(&mut first, &out(SYN, 1000, 0, 0), NOW);

@@ -82,10 +82,11 @@ pub(super) fn run(
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
         }
+        // Before the next wait: what packets and visitors have done is on file by then.
         if let Some(keep) = &mut keep {
-            keep.turn(router.engine(), self::now());
+            keep.turn(router.engine(), now);
         }
-        packets(&mut router, driver, spin)?;
+        packets(&mut router, driver, spin, keep.is_some())?;
         log(&mut router);
     }
     if let Some(keep) = keep {
@@ -103,8 +104,8 @@ pub(super) fn run(
 }
 
 /// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
-/// woken late.
-fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Result<()> {
+/// woken late. Where the table is `kept`, there is no wait before what the packets have done is on file.
+fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, kept: bool) -> Result<()> {
     let mut quiet: Option<std::time::Instant> = None;
     let mut turns = 0;
     while turns < BUSY {
@@ -115,6 +116,7 @@ fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Resu
         match quiet {
             None => quiet = Some(std::time::Instant::now()),
             Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
+            Some(_) if kept && turns > 0 => return Ok(()),
             Some(_) => return driver.wait(WAIT),
         }
     }

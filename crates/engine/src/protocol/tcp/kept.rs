@@ -2,11 +2,12 @@
 use super::transitions::Class;
 use super::{Noted, Rest, Seq, Side, Tcp, Windows, side_flag};
 use crate::{Direction, TcpState};
+use keepstate_wire::tcp::Segment;
 
 /// Octets of a kept connection: state, flags of both sides, scales, retransmissions; ten words, little end first, in the record's own order.
 pub(crate) const LENGTH: usize = 45;
 
-/// Segments each way after which the windows of a connection that was resumed are strict again: by then each end has acknowledged what was sent since.
+/// Segments each way, all of them where they were to be expected, after which the windows of a connection that was resumed are strict again.
 const REGAINED_AFTER: u8 = 16;
 /// RFC 7323, 2.3: no window is scaled by more.
 const LARGEST_SCALE: u8 = 14;
@@ -59,14 +60,30 @@ impl Tcp {
         let strict = regaining || (self.flags[0] | self.flags[1]) & side_flag::LIBERAL == 0;
         // The numbers of a handshake do not move, and it is only begun: they are still true.
         let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
-        for direction in [Direction::Original, Direction::Reply] {
-            if !opening {
-                self.windows.sides[direction as usize] = Side::default();
-                self.clear(direction, side_flag::ACK_KNOWN | side_flag::UNACKNOWLEDGED);
-            }
-            self.set(direction, side_flag::LIBERAL);
+        if !opening {
+            self.forget_both_ends();
         }
+        self.set(Direction::Original, side_flag::LIBERAL);
+        self.set(Direction::Reply, side_flag::LIBERAL);
         strict.then_some([REGAINED_AFTER; 2])
+    }
+
+    /// Nothing is known of either end, as if neither had sent anything yet.
+    fn forget_both_ends(&mut self) {
+        for direction in [Direction::Original, Direction::Reply] {
+            self.windows.sides[direction as usize] = Side::default();
+            self.clear(direction, side_flag::ACK_KNOWN | side_flag::UNACKNOWLEDGED);
+        }
+    }
+
+    /// While windows are regained: a segment that does not fit what was learned so far shows that it was too little (after a loss, an end may acknowledge what
+    /// nobody here has seen, and go on far ahead). It is learned from afresh, and the segments are counted from the beginning.
+    pub(crate) fn relearn(&mut self, segment: &Segment<'_>, direction: Direction, left: &mut [u8; 2]) {
+        let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
+        if !opening && !self.would_fit(segment, direction) {
+            self.forget_both_ends();
+            *left = [REGAINED_AFTER; 2];
+        }
     }
 
     /// Its windows hold again.

@@ -300,6 +300,15 @@ impl Keep {
     }
 }
 
+impl Drop for Keep {
+    /// A file on its way to its place arrives before the lock is given up: it must not take the place of somebody else's later.
+    fn drop(&mut self) {
+        if let Some(Next { stage: Stage::Placing(placing), .. }) = self.next.take() {
+            let _ = placing.wait();
+        }
+    }
+}
+
 /// The file that is meant: in a folder it has a name of its own.
 fn place(path: &Path) -> Result<PathBuf> {
     let folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
