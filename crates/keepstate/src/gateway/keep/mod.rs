@@ -13,6 +13,8 @@ pub mod file;
 mod journal;
 mod restore;
 
+pub use restore::import;
+
 use crate::notes;
 use anyhow::{Context, Result, bail};
 use file::{Moment, Writing};
