@@ -50,7 +50,7 @@ fn datagram() -> Description {
 }
 
 fn with(described: &Description, change: impl FnOnce(&mut Description)) -> Description {
-    let mut changed = *described;
+    let mut changed = described.clone();
     change(&mut changed);
     changed
 }
@@ -206,11 +206,28 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn timeouts_of_its_own_come_along() {
+    let own = vec![(Knob::UdpTimeout, 5), (Knob::UdpTimeoutStream, 7)];
+    let described = with(&datagram(), |one| one.timeouts = own.clone());
+    let mut octets = Vec::new();
+    described.encode(&mut octets);
+    let mut second = engine();
+    let described = Description::decode(&octets).unwrap();
+    let handle = second.import(&described, Duration::ZERO, Trust::Lenient, NOW).unwrap();
+    pass(&mut second, &udp((SERVER, 53), (CLIENT, 4000), b"!"), NOW);
+    assert_eq!(second.entry(handle, NOW).unwrap().timeout, 5);
+    assert_eq!(second.export(handle, NOW).unwrap().timeouts, own);
+    let name = b"nf_conntrack_max";
+    let field = [&[18, name.len() as u8 + 4, 0, 0, 0, 9][..], name].concat();
+    assert_eq!(Description::decode(&[octets, field].concat()), Err(Undecodable::Value(18)), "no timeout");
+}
+
+#[test]
 fn octets_that_are_no_description_are_told_apart() {
     let (_, described) = established();
     let mut octets = Vec::new();
     described.encode(&mut octets);
-    assert_eq!(Description::decode(&octets), Ok(described));
+    assert_eq!(Description::decode(&octets), Ok(described.clone()));
     assert!(octets.len() < 100, "{} octets", octets.len());
     assert_eq!(Description::decode(&[]), Err(Undecodable::Short));
     assert_eq!(Description::decode(&octets[..octets.len() - 1]), Err(Undecodable::Short));
@@ -218,7 +235,7 @@ fn octets_that_are_no_description_are_told_apart() {
     assert_eq!(Description::decode(&octets[..16]), Err(Undecodable::Missing(4)));
     // A field of later times: one that matters, and one that does not.
     assert_eq!(Description::decode(&[&octets[..], &[99, 1, 0]].concat()), Err(Undecodable::Unknown(99)));
-    assert_eq!(Description::decode(&[&octets[..], &[200, 1, 0]].concat()), Ok(described));
+    assert_eq!(Description::decode(&[&octets[..], &[200, 1, 0]].concat()), Ok(described.clone()));
     assert_eq!(Description::decode(&[&octets[..], &[6, 1, 0]].concat()), Err(Undecodable::Value(6)));
 }
 
@@ -235,7 +252,7 @@ fn a_child_finds_its_master_and_a_helper_goes_on_listening() {
     let mut heir = World::new();
     heir.now = world.now;
     let [master, child] =
-        described.map(|one| heir.engine.import(&one, Duration::ZERO, Trust::Lenient, heir.now).unwrap());
+        described.clone().map(|one| heir.engine.import(&one, Duration::ZERO, Trust::Lenient, heir.now).unwrap());
     heir.engine.check().unwrap();
     assert_eq!((heir.entry(master).uses, heir.entry(child).master), (2, Some(heir.entry(master).original)));
     // Each side has begun a line before: the very next command is heard.

@@ -29,7 +29,7 @@ pub fn keep(data: &[u8]) {
     if let Ok(described) = Description::decode(data) {
         let mut octets = Vec::new();
         described.encode(&mut octets);
-        assert_eq!(Description::decode(&octets), Ok(described), "what was read is written and read again");
+        assert_eq!(Description::decode(&octets), Ok(described.clone()), "what was read is written and read again");
         let _ = engine.import(&described, Duration::ZERO, Trust::Lenient, now);
     }
     assert!(engine.count() <= 64, "the limit holds");

@@ -8,7 +8,7 @@ use crate::helper::ftp::Ftp;
 use crate::protocol::sctp::Sctp;
 use crate::protocol::tcp::kept;
 use crate::protocol::{Noted, Tcp};
-use crate::{Accounting, Instant, SctpState, Status, Tuple, Zone, ZoneDirection};
+use crate::{Accounting, Instant, Knob, SctpState, Status, Tuple, Zone, ZoneDirection};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -54,6 +54,8 @@ mod field {
     pub(super) const FTP: u8 = 15;
     pub(super) const NOTED: u8 = 16;
     pub(super) const REGAINS: u8 = 17;
+    /// One of its own timeouts: seconds, then the knob's name.
+    pub(super) const TIMEOUT: u8 = 18;
     /// From here on, who does not know a field may pass over it.
     pub(super) const OPTIONAL: u8 = 128;
 }
@@ -105,6 +107,11 @@ impl Description {
         }
         self.noted.iter().for_each(|noted| put(out, field::NOTED, &noted.octets()));
         self.regains.iter().for_each(|regains| put(out, field::REGAINS, regains));
+        for (knob, seconds) in &self.timeouts {
+            let mut value = seconds.to_be_bytes().to_vec();
+            value.extend_from_slice(knob.name().as_bytes());
+            put(out, field::TIMEOUT, &value);
+        }
     }
 
     /// Reads what [`Description::encode`] has written. That it can be read does not mean that there can be such a connection: see [`crate::Engine::import`].
@@ -144,6 +151,7 @@ struct Found {
     listener: Option<Listener>,
     noted: Option<Noted>,
     regains: Option<[u8; 2]>,
+    timeouts: Vec<(Knob, u32)>,
 }
 
 impl Found {
@@ -186,6 +194,7 @@ impl Found {
             }
             field::NOTED => self.noted = Some(Noted::from_octets(&exact(value).ok_or(wrong)?)),
             field::REGAINS => self.regains = Some(exact(value).ok_or(wrong)?),
+            field::TIMEOUT => self.timeouts.push(read_timeout(value).ok_or(wrong)?),
             field::OPTIONAL.. => (),
             _ => return Err(Undecodable::Unknown(number)),
         }
@@ -210,6 +219,7 @@ impl Found {
             listener: self.listener,
             noted: self.noted,
             regains: self.regains,
+            timeouts: self.timeouts,
         })
     }
 }
@@ -268,6 +278,12 @@ fn read_sctp(value: &[u8]) -> Option<Sctp> {
     let [a, b, c, d, e, f, g, h, state, flags] = exact(value)?;
     let state = SctpState::ALL.get(usize::from(state)).copied().filter(|state| *state != SctpState::None)?;
     Some(Sctp { tags: [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])], state, flags })
+}
+
+fn read_timeout(value: &[u8]) -> Option<(Knob, u32)> {
+    let (seconds, name) = value.split_first_chunk::<4>()?;
+    let name = core::str::from_utf8(name).ok().filter(|name| name.contains("_timeout"))?;
+    Some((Knob::named(name)?, u32::from_be_bytes(*seconds)))
 }
 
 const fn zone_direction(number: u8) -> Option<ZoneDirection> {

@@ -71,6 +71,9 @@ impl Engine {
         if holder(&original, Direction::Original).is_some() || holder(&reply, Direction::Reply).is_some() {
             return Err(Refused::Clash);
         }
+        let timeouts = if described.timeouts.is_empty() { None } else { Some(self.timeouts(&described.timeouts)) };
+        let timeouts =
+            timeouts.transpose().map_err(|_| Refused::Impossible("a timeout of its own that cannot be set"))?;
         let (tracker, regains) = described.tracker(gap, trust, now);
         let extra = Extra {
             labels: described.labels,
@@ -78,6 +81,7 @@ impl Engine {
             listener: described.listener,
             master: described.master.map(|tuple| self.master_named(&tuple, described.zone)),
             regains,
+            timeouts,
             ..Extra::default()
         };
         let kept = Status(described.status.0 & !(Status::OFFLOAD.0 | Status::HW_OFFLOAD.0));

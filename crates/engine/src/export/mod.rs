@@ -18,10 +18,11 @@ use crate::table::Reference;
 use crate::table::record::{Hot, Kind};
 use crate::time::{Clock, milliseconds};
 use crate::tuple::protocol;
-use crate::{Accounting, Direction, Engine, Handle, Helper, Instant, Status, Tuple, Zone};
+use crate::{Accounting, Direction, Engine, Handle, Helper, Instant, Knob, Status, Tuple, Zone};
+use alloc::vec::Vec;
 
 /// One connection, apart from any engine. Times are relative to the moment of its export.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The first packet's tuple.
     pub original: Tuple,
@@ -43,6 +44,8 @@ pub struct Description {
     pub start: Option<Instant>,
     /// The original tuple of its master, if it was expected.
     pub master: Option<Tuple>,
+    /// Timeouts of its own, in seconds: `ct timeout`.
+    pub timeouts: Vec<(Knob, u32)>,
     pub(crate) protocol: Progress,
     pub(crate) listener: Option<Listener>,
     pub(crate) noted: Option<Noted>,
@@ -116,6 +119,7 @@ impl Engine {
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(Instant(start)),
             master: extra.and_then(|extra| extra.master).map(|master| master.tuple),
+            timeouts: self.settings_of(extra.and_then(|extra| extra.timeouts)),
             protocol: Progress::of(hot, now.tick()),
             listener: extra.and_then(|extra| extra.listener),
             noted: extra.and_then(|extra| extra.noted),
