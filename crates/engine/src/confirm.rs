@@ -56,6 +56,7 @@ impl Engine {
             self.put_extras(slot, fresh);
         }
         self.enter_source(fresh, slot);
+        self.changes.note(slot);
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
         }

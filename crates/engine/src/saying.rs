@@ -78,6 +78,7 @@ impl Engine {
             }
         };
         let helper = listener.helper();
+        self.changes.note(connection.slot);
         match heard {
             Heard::Nothing | Heard::Elsewhere(_) => Ok(()),
             Heard::Partial => Err(Why::HelperPartial),

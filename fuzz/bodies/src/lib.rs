@@ -12,6 +12,7 @@ mod forge;
 mod ftp;
 mod grammar;
 mod invariants;
+mod keep;
 mod pcap_reader;
 mod reassembly;
 mod ruleset;
@@ -23,6 +24,7 @@ mod wire;
 pub use ctnetlink::ctnetlink;
 pub use engine::{Told, engine, tell};
 pub use ftp::{converse, ftp};
+pub use keep::keep;
 pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use ruleset::ruleset;
@@ -39,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     ("ctnetlink", ctnetlink),
     ("engine", engine),
     ("ftp", ftp),
+    ("keep", keep),
     ("reassembly", reassembly),
     ("ruleset", ruleset),
     ("sysctl", sysctl),

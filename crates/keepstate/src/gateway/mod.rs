@@ -7,6 +7,7 @@ mod devices;
 pub mod door;
 mod ground;
 mod health;
+pub mod keep;
 mod load;
 mod offline;
 mod queue;
@@ -75,6 +76,9 @@ pub struct Gateway {
     /// Make a control socket there, for keepstate control
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = door::USUAL, conflicts_with = "input", help_heading = "Control")]
     control: Option<PathBuf>,
+    /// Keep the table in this file, or in this folder: after a restart, even after kill -9, connections go on
+    #[arg(long, value_name = "PATH", conflicts_with = "input", help_heading = "Control")]
+    state: Option<PathBuf>,
     /// Print a line for each packet: by which device it came, what became of it
     #[arg(long, requires = "input", help_heading = "Capture")]
     each: bool,
@@ -117,6 +121,7 @@ Examples:
   sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
   sudo keepstate gateway --ruleset router.nft --queue 0
 
+With --state, the table outlives the gateway: started again with the same file, however it ended, it goes on with the connections it had.
 With --control, keepstate control lists its connections, shows its rules, changes its knobs.
 With --services, virtual addresses are balanced over backends; keepstate control services shows them, drain takes one out.
 SIGHUP loads ruleset and services again; connections live on. If one of them is refused, nothing changes.
@@ -148,28 +153,38 @@ impl Gateway {
         let words = [0, 8].map(|at| {
             secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
         });
+        let mut keep = None;
+        if let Some(path) = &self.state {
+            let (kept, restored) = keep::Keep::open(path, &mut engine, run::now())?;
+            restored.lines(path).into_iter().for_each(notes::note);
+            keep = Some(kept);
+        }
         let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]));
         loaded.put_to_work(&mut router, Instant(0));
+        // What was kept has backends that count it.
+        router.adopt(run::now());
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
             _ if !self.xdp.is_empty() => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into(), self.xdp_send)?;
                 notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
-                run::run(router.with_host_apart(), &mut devices, door.as_ref(), self.spin(), || self.load())?;
+                let load = || self.load();
+                run::run(router.with_host_apart(), &mut devices, door.as_ref(), keep, self.spin(), load)?;
             }
             _ if self.queue.is_some() => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let number = self.queue.unwrap_or_default();
                 let mut queued = queue::Queued::new(number)?;
                 notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
-                run::run(router.with_host_apart(), &mut queued, door.as_ref(), self.spin(), || self.load())?;
+                let load = || self.load();
+                run::run(router.with_host_apart(), &mut queued, door.as_ref(), keep, self.spin(), load)?;
             }
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let mut devices = tun::Tuns::new(&self.devices)?;
                 notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
-                run::run(router, &mut devices, door.as_ref(), self.spin(), || self.load())?;
+                run::run(router, &mut devices, door.as_ref(), keep, self.spin(), || self.load())?;
             }
         }
         Ok(ExitCode::SUCCESS)

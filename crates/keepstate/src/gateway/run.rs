@@ -5,6 +5,7 @@
 use super::control;
 use super::door::Door;
 use super::health::Health;
+use super::keep::Keep;
 use super::load::Load;
 use crate::notes;
 use anyhow::{Context, Result};
@@ -55,6 +56,7 @@ pub(super) fn run(
     mut router: Router,
     driver: &mut dyn Driver,
     door: Option<&Door>,
+    mut keep: Option<Keep>,
     spin: Duration,
     load: impl Fn() -> Result<Load>,
 ) -> Result<()> {
@@ -83,8 +85,15 @@ pub(super) fn run(
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
         }
-        packets(&mut router, driver, spin)?;
+        // Before the next wait: what packets and visitors have done is on file by then.
+        if let Some(keep) = &mut keep {
+            keep.turn(router.engine(), now);
+        }
+        packets(&mut router, driver, spin, keep.is_some())?;
         log(&mut router);
+    }
+    if let Some(keep) = keep {
+        keep.end(router.engine(), now());
     }
     let counters = router.counters();
     notes::note(format!(
@@ -98,8 +107,8 @@ pub(super) fn run(
 }
 
 /// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
-/// woken late.
-fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Result<()> {
+/// woken late. Where the table is `kept`, there is no wait before what the packets have done is on file.
+fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, kept: bool) -> Result<()> {
     let mut quiet: Option<std::time::Instant> = None;
     let mut turns = 0;
     while turns < BUSY {
@@ -110,6 +119,7 @@ fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Resu
         match quiet {
             None => quiet = Some(std::time::Instant::now()),
             Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
+            Some(_) if kept && turns > 0 => return Ok(()),
             Some(_) => return driver.wait(WAIT),
         }
     }
