@@ -13,6 +13,7 @@ mod ftp;
 mod grammar;
 mod invariants;
 mod keep;
+mod mqtt;
 mod pcap_reader;
 mod reassembly;
 mod ruleset;
@@ -25,6 +26,7 @@ pub use ctnetlink::ctnetlink;
 pub use engine::{Told, engine, tell};
 pub use ftp::{converse, ftp};
 pub use keep::keep;
+pub use mqtt::mqtt;
 pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use ruleset::ruleset;
@@ -42,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("engine", engine),
     ("ftp", ftp),
     ("keep", keep),
+    ("mqtt", mqtt),
     ("reassembly", reassembly),
     ("ruleset", ruleset),
     ("sysctl", sysctl),
