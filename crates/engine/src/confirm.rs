@@ -6,6 +6,7 @@ use crate::table::{Record, Reference};
 use crate::time::Clock;
 use crate::tuple::protocol;
 use crate::{Direction, Engine, EventKind, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Why, ZoneDirection};
+use alloc::vec::Vec;
 
 impl Engine {
     /// Confirms what a packet began, now that it has passed the last rule.
@@ -14,7 +15,18 @@ impl Engine {
         match passage.pending {
             Pending::Nothing => passage.outcome,
             Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
-            Pending::Said(saying) => self.hear(&saying, passage.outcome, now),
+            Pending::Said(saying) => self.hear(&saying, passage.outcome, None, now),
+        }
+    }
+
+    /// As [`Engine::confirm`], for who translates: what a helper has to write anew in `datagram`, which is the packet as it is about to leave, is written, and
+    /// the numbers of later segments follow (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`). The datagram may become longer or shorter.
+    #[inline(always)]
+    pub fn confirm_datagram(&mut self, passage: Passage, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
+        match passage.pending {
+            Pending::Nothing => passage.outcome,
+            Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
+            Pending::Said(saying) => self.hear(&saying, passage.outcome, Some(datagram), now),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What only few connections have, outside their records: labels, a noted segment, a helper, a master.
 use crate::helper::Listener;
 use crate::master::Master;
+use crate::nat::Shifts;
 use crate::protocol::Noted;
 use hashbrown::HashMap;
 
@@ -13,6 +14,8 @@ pub(crate) struct Extra {
     pub(crate) listener: Option<Listener>,
     /// Who announced it, if it was expected.
     pub(crate) master: Option<Master>,
+    /// How much longer its streams have become, if a helper wrote into them.
+    pub(crate) shifts: Option<Shifts>,
     /// Living connections that it announced.
     pub(crate) children: u32,
 }

@@ -7,12 +7,16 @@
 mod choose;
 mod edits;
 mod exhaustion;
+mod follow;
 mod range;
+mod sequence;
 mod sources;
 
 pub use edits::Edits;
 pub use exhaustion::{Shortage, Shortfall};
+pub(crate) use follow::Follow;
 pub use range::{Choice, Manip, Range};
+pub(crate) use sequence::{Shifts, ahead};
 
 use crate::passage::Pending;
 use crate::table::Reference;
@@ -65,7 +69,7 @@ impl Nat {
     }
 
     /// A number that nobody can guess who does not know the secret.
-    fn draw(&mut self) -> u16 {
+    pub(crate) fn draw(&mut self) -> u16 {
         self.draws += 1;
         self.keys.hash([self.draws]) as u16
     }
