@@ -1,12 +1,15 @@
-//! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`; of the tools beside Debian's: `cargo xtask bench cli`.
+//! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`; of the tools beside Debian's: `cargo xtask bench cli`;
+//! of the gateway beside Linux's masquerade: `cargo xtask bench gateway`, and of its router alone: `cargo xtask bench router`.
 //!
 //! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
 mod child;
 mod cli;
+mod gateway;
 mod linux;
 mod memory;
 mod ours;
 mod replay;
+mod router;
 mod segment;
 mod table;
 
@@ -18,6 +21,8 @@ enum Bench {
     Table(table::Table),
     Replay(replay::Replay),
     Cli(cli::Cli),
+    Router(router::RouterAlone),
+    Gateway(gateway::Gateway),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -25,5 +30,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Table(table) => table.run(),
         Bench::Replay(replay) => replay.run(),
         Bench::Cli(cli) => cli.run(),
+        Bench::Router(router) => router.run(),
+        Bench::Gateway(gateway) => gateway.run(),
     }
 }

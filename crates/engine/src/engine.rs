@@ -16,12 +16,14 @@ use crate::full::Crowded;
 use crate::identity::{Identity, is_own_icmp};
 use crate::log::Log;
 use crate::nat::Nat;
+use crate::offload::Offload;
 use crate::passage::Pending;
 use crate::protocol::Pace;
 use crate::saying::Saying;
 use crate::table::key::HashKeys;
 use crate::table::{Probe, Reference, Table};
 use crate::time::Clock;
+use crate::timeouts::Policy;
 use crate::{
     Counters, Direction, Entry, Event, EventMask, Expectation, Helper, Info, Instant, Knob, KnobError, Knobs, Outcome,
     Passage, Why, Zone,
@@ -63,6 +65,8 @@ pub struct Engine {
     pub(crate) helped: Vec<(u8, u16, Helper)>,
     pub(crate) crowded: Crowded,
     pub(crate) nat: Nat,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) offload: Offload,
     pub(crate) counters: Counters,
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
@@ -88,6 +92,8 @@ impl Engine {
             helped: Vec::new(),
             crowded: Crowded::default(),
             nat: Nat::new(&secret),
+            policies: Vec::new(),
+            offload: Offload::default(),
             counters: Counters::default(),
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),
@@ -269,6 +275,7 @@ impl Engine {
     pub fn set(&mut self, knob: Knob, value: u64) -> Result<(), KnobError> {
         self.knobs.set(knob, value)?;
         self.pace = Pace::from(&self.knobs);
+        self.renew_policies();
         if knob == Knob::Buckets {
             self.table.want(self.knobs[Knob::Buckets] as usize);
         }

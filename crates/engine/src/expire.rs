@@ -48,6 +48,9 @@ impl Engine {
         if kind.is(Kind::EXTRAS) {
             self.part(slot);
         }
+        if status & Status::OFFLOAD.0 != 0 {
+            self.come_back(slot);
+        }
         if status & Status::SRC_NAT_DONE.0 != 0 {
             self.leave_source(slot);
         }

@@ -1,4 +1,5 @@
-//! What only few connections have, outside their records: labels, a noted segment, a helper, a master.
+//! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts.
+use crate::Timeouts;
 use crate::helper::Listener;
 use crate::master::Master;
 use crate::nat::Shifts;
@@ -18,6 +19,8 @@ pub(crate) struct Extra {
     pub(crate) shifts: Option<Shifts>,
     /// Living connections that it announced.
     pub(crate) children: u32,
+    /// Timeouts of its own.
+    pub(crate) timeouts: Option<Timeouts>,
 }
 
 /// By slot. A record's `EXTRAS` flag says whether to look here.

@@ -157,6 +157,10 @@ impl Engine {
         if hot.status & (OPEN | CLOSED) != OPEN || hot.expired(tick) {
             return None;
         }
+        // It may have timeouts of its own.
+        if !self.policies.is_empty() && hot.kind.is(Kind::EXTRAS) {
+            return None;
+        }
         let segment = segment(packet, &self.knobs).ok()?;
         let knobs = (&self.pace, &self.knobs);
         let timeout = Tcp::of(hot).advance_established(&segment, direction, knobs, self.secret)?;

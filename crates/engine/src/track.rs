@@ -24,14 +24,23 @@ impl Engine {
             return None;
         }
         let status = hot.status();
+        if status.has(Status::OFFLOAD) {
+            // It comes by here again: it is forwarded here again.
+            self.come_back(slot);
+            return self.follow(packet, reference, now);
+        }
         let info = match direction {
             Direction::Reply => Info::Established,
             Direction::Original if status.has(Status::SEEN_REPLY) => Info::Established,
             Direction::Original if status.has(Status::EXPECTED) => Info::Related,
             Direction::Original => Info::New,
         };
+        let policy = match hot.kind.is(Kind::EXTRAS) {
+            true => self.extras.of(slot).and_then(|extra| self.policies.get(usize::from(extra.timeouts?.0))),
+            false => None,
+        };
         let mut context = Context {
-            knobs: &self.knobs,
+            knobs: policy.map_or(&self.knobs, |policy| &policy.knobs),
             status,
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),

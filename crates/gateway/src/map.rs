@@ -1,6 +1,8 @@
 //! The machine as the router sees it: devices, their addresses, routes.
 use keepstate_rules::kind::letters;
 use keepstate_rules::{AddressType, Device, Ground};
+// Keys come from the machine's own configuration, never from a packet: a hash without a secret does.
+use hashbrown::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// A device.
@@ -23,7 +25,7 @@ pub struct Route {
     pub prefix: IpAddr,
     /// … and how many bits of it count.
     pub length: u8,
-    /// The index of the device it leaves by.
+    /// The index of the device it leaves by; 0: it leads nowhere, and whoever is sent there is told so.
     pub device: u32,
     /// The router it is handed to, if the device's peers are not the destination themselves.
     pub gateway: Option<IpAddr>,
@@ -33,8 +35,47 @@ pub struct Route {
 #[derive(Clone, Debug, Default)]
 pub struct Map {
     interfaces: Vec<Interface>,
-    /// The longest prefixes first.
-    routes: Vec<Route>,
+    /// By index; the names as rules have them.
+    devices: HashMap<u32, Device>,
+    local: HashSet<IpAddr>,
+    broadcasts: HashSet<IpAddr>,
+    four: Table,
+    six: Table,
+}
+
+/// The routes of one family, for each length of prefix one table: a lookup costs as many steps as there are lengths, however many routes there are.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    /// The longest prefixes first; of routes to one prefix the first given is the one taken.
+    lengths: Vec<(u8, HashMap<u128, Vec<Route>>)>,
+}
+
+impl Table {
+    fn add(&mut self, route: Route) {
+        let place = self.lengths.partition_point(|(length, _)| *length > route.length);
+        if self.lengths.get(place).is_none_or(|(length, _)| *length != route.length) {
+            self.lengths.insert(place, (route.length, HashMap::new()));
+        }
+        if let Some((_, routes)) = self.lengths.get_mut(place) {
+            routes.entry(first_bits(route.prefix, route.length)).or_default().push(route);
+        }
+    }
+
+    fn find(&self, address: IpAddr, through: impl Fn(&Route) -> bool) -> Option<&Route> {
+        self.lengths
+            .iter()
+            .find_map(|(length, routes)| routes.get(&first_bits(address, *length))?.iter().find(|route| through(route)))
+    }
+}
+
+/// An address with all but its first `length` bits zero.
+fn first_bits(address: IpAddr, length: u8) -> u128 {
+    let (bits, width) = match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    };
+    let free = u32::from(width - length.min(width));
+    bits.checked_shr(free).and_then(|bits| bits.checked_shl(free)).unwrap_or(0)
 }
 
 impl Map {
@@ -51,14 +92,27 @@ impl Map {
     /// assert_eq!(map.route([198, 51, 100, 9].into(), None).unwrap().index, 2);
     /// assert_eq!(map.address_type([192, 0, 2, 1].into(), None), AddressType::Local);
     /// ```
-    pub fn new(interfaces: Vec<Interface>, mut routes: Vec<Route>) -> Map {
+    pub fn new(interfaces: Vec<Interface>, routes: Vec<Route>) -> Map {
+        let mut map = Map::default();
+        routes.into_iter().for_each(|route| map.table(route.prefix).add(route));
         for interface in &interfaces {
+            let index = interface.index;
+            if let Some(name) = letters(&interface.name) {
+                map.devices.insert(index, Device { index, name });
+            }
             for (address, length) in &interface.addresses {
-                routes.push(Route { prefix: *address, length: *length, device: interface.index, gateway: None });
+                map.local.insert(*address);
+                map.broadcasts.extend(broadcast(*address, *length));
+                let own = Route { prefix: *address, length: *length, device: index, gateway: None };
+                map.table(*address).add(own);
             }
         }
-        routes.sort_by_key(|route| std::cmp::Reverse(route.length));
-        Map { interfaces, routes }
+        map.interfaces = interfaces;
+        map
+    }
+
+    fn table(&mut self, family: IpAddr) -> &mut Table {
+        if family.is_ipv4() { &mut self.four } else { &mut self.six }
     }
 
     /// A device by its index.
@@ -68,34 +122,36 @@ impl Map {
 
     /// A device as rules know it.
     pub fn device(&self, index: u32) -> Option<Device> {
-        let interface = self.interface(index)?;
-        Some(Device { index, name: letters(&interface.name)? })
+        self.devices.get(&index).copied()
     }
 
     /// Is it one of our own?
     pub fn is_local(&self, address: IpAddr) -> bool {
-        let ours = self.interfaces.iter().flat_map(|interface| &interface.addresses);
-        address.is_loopback() || ours.map(|(ours, _)| *ours).any(|ours| ours == address)
+        address.is_loopback() || self.local.contains(&address)
+    }
+
+    /// The device a packet to this address leaves by, and the neighbour it is handed to.
+    pub fn way(&self, to: IpAddr) -> Option<(Device, IpAddr)> {
+        let route = self.find(to, None)?;
+        Some((self.device(route.device)?, route.gateway.unwrap_or(to)))
     }
 
     fn find(&self, address: IpAddr, device: Option<u32>) -> Option<&Route> {
-        let through = |route: &&Route| device.is_none_or(|device| route.device == device);
-        self.routes.iter().filter(through).find(|route| is_in(address, route.prefix, route.length))
+        let table = if address.is_ipv4() { &self.four } else { &self.six };
+        table.find(address, |route| device.is_none_or(|device| route.device == device))
     }
 
     /// Is it the address to everybody of one of our prefixes?
-    fn is_broadcast(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(address) = address else { return false };
-        let mut ours = self.interfaces.iter().flat_map(|interface| &interface.addresses);
-        address.is_broadcast()
-            || ours.any(|(ours, length)| match ours {
-                IpAddr::V4(ours) if *length < 31 => {
-                    let mask = u32::MAX.checked_shr(u32::from(*length)).unwrap_or(0);
-                    ours.to_bits() | mask == address.to_bits()
-                }
-                _ => false,
-            })
+    pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(four) if four.is_broadcast()) || self.broadcasts.contains(&address)
     }
+}
+
+/// The address to everybody of a prefix, if it has one.
+fn broadcast(address: IpAddr, length: u8) -> Option<IpAddr> {
+    let IpAddr::V4(address) = address else { return None };
+    let mask = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
+    (length < 31).then(|| std::net::Ipv4Addr::from_bits(address.to_bits() | mask).into())
 }
 
 /// Do the first `length` bits agree?

@@ -11,11 +11,11 @@ use crate::answer;
 use crate::fragment;
 use crate::map::Map;
 use keepstate_engine::{Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
-use keepstate_rules::tree::{Hook, Reject};
+use keepstate_rules::tree::{End, Hook, Reject};
 use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
 use keepstate_wire::edit::Rewrite;
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::{Addresses, Packet};
+use keepstate_wire::{Addresses, Layout, Packet};
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -40,7 +40,14 @@ pub struct Router {
     fragments: Reassembler,
     counters: Counters,
     lines: Vec<(u8, String)>,
+    /// The machine's own packets are its own affair.
+    host_apart: bool,
+    /// Buffers that are not in use.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Buffers that are kept for later, at most.
+const SPARE: usize = 512;
 
 /// A datagram that leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +115,37 @@ pub struct Counters {
 /// One datagram on its way.
 struct Trip {
     bytes: Vec<u8>,
-    /// As it was before it was translated: what its sender must be told about.
+    /// Where its parts stand, while that is known.
+    layout: Option<Layout>,
+    /// As it was before it was translated, if it was: what its sender must be told about.
     sent: Vec<u8>,
     way: Way,
     passage: Option<Passage>,
     now: Instant,
+}
+
+impl Trip {
+    /// The datagram as it is now.
+    #[inline]
+    fn packet(&self) -> Result<Packet<'_>, Loss> {
+        view(&self.bytes, self.layout)
+    }
+
+    /// The datagram, to be changed.
+    #[inline]
+    fn rewrite(&mut self) -> Result<Rewrite<'_>, Loss> {
+        match self.layout {
+            Some(layout) if layout.of(&self.bytes).is_some() => {
+                Rewrite::with(&mut self.bytes, layout).ok_or(Loss::Malformed)
+            }
+            _ => Rewrite::new(&mut self.bytes).map_err(|_| Loss::Malformed),
+        }
+    }
+
+    #[inline]
+    fn destination(&self) -> Result<IpAddr, Loss> {
+        Ok(end(&self.packet()?))
+    }
 }
 
 impl Router {
@@ -125,7 +158,31 @@ impl Router {
             fragments: Reassembler::new(secret, Limits::default()),
             counters: Counters::default(),
             lines: Vec::new(),
+            host_apart: false,
+            spare: Vec::new(),
         }
+    }
+
+    /// Leaves what is for the machine itself, and translated to nobody else, to the machine: neither tracked nor filtered here. For a driver that sees what comes to the machine and not
+    /// what the machine sends, so that its connections could only be half known.
+    #[must_use]
+    pub fn with_host_apart(mut self) -> Router {
+        self.host_apart = true;
+        self
+    }
+
+    /// Takes a buffer back that [`Router::handle`] has given out, so that no packet needs a new one.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(buffer);
+        }
+    }
+
+    fn copied(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        buffer
     }
 
     /// The table.
@@ -140,6 +197,8 @@ impl Router {
 
     /// Exchanges the ruleset; connections live on.
     pub fn reload(&mut self, program: Program) {
+        // What was handed out was so by the old rules.
+        self.engine.revoke_all();
         self.program = program;
     }
 
@@ -170,9 +229,14 @@ impl Router {
     pub fn handle(&mut self, bytes: &[u8], iif: u32, now: Instant, out: &mut Vec<Out>) -> Result<(), Loss> {
         self.counters.received += 1;
         let way = Way { iif: self.map.device(iif), ..Way::default() };
-        let mut trip = Trip { bytes: bytes.to_vec(), sent: Vec::new(), way, passage: None, now };
+        let sent = self.copied(&[]);
+        let mut trip = Trip { bytes: self.copied(bytes), layout: None, sent, way, passage: None, now };
         let result = self.pass(&mut trip, out);
         self.lines.append(&mut trip.way.lines);
+        self.recycle(trip.sent);
+        if result.is_err() {
+            self.recycle(trip.bytes);
+        }
         self.counters.lost += u64::from(result.is_err());
         result
     }
@@ -180,11 +244,12 @@ impl Router {
     fn pass(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
         self.make_whole(trip)?;
         self.prerouting(trip, out)?;
-        let to = destination(&trip.bytes)?;
-        match self.map.address_type(to, None) {
-            keepstate_rules::AddressType::Local => self.input(trip, out),
-            keepstate_rules::AddressType::Multicast | keepstate_rules::AddressType::Broadcast => self.input(trip, out),
-            _ => self.forward(trip, to, out),
+        let to = trip.destination()?;
+        // To us, or to several hosts: those are not forwarded.
+        if self.map.is_local(to) || to.is_multicast() || self.map.is_broadcast(to) {
+            self.input(trip, out)
+        } else {
+            self.forward(trip, to, out)
         }
     }
 
@@ -199,6 +264,7 @@ impl Router {
         };
         if packet.fragment().is_none() {
             let length = packet.bytes().len();
+            trip.layout = packet.layout();
             // Padding of the link is not part of it.
             trip.bytes.truncate(length);
             return Ok(());
@@ -206,7 +272,9 @@ impl Router {
         let mut whole = Vec::new();
         match self.fragments.push(&packet, trip.now.0, &mut whole) {
             Ok(Reassembly::Whole) => {
-                trip.bytes = whole;
+                let piece = std::mem::replace(&mut trip.bytes, whole);
+                self.recycle(piece);
+                trip.layout = Packet::parse(&trip.bytes).ok().and_then(|packet| packet.layout());
                 Ok(())
             }
             _ => Err(Loss::Fragment),
@@ -215,22 +283,38 @@ impl Router {
 
     fn prerouting(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
         self.filter(Hook::Prerouting, RAW, trip, out)?;
-        let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
         if !trip.way.untracked {
+            let packet = trip.packet()?;
             let passage = self.engine.track(&packet, trip.way.zone, trip.now);
             let outcome = passage.outcome();
-            trip.passage = Some(passage);
             if outcome.verdict == Verdict::Drop {
-                return Err(lost(&outcome));
+                // A full table is no reason to cut the machine's own connections, which do not stand in it.
+                let is_hosts = self.host_apart && !begins(&packet) && self.map.is_local(trip.destination()?);
+                return if is_hosts { Ok(()) } else { Err(lost(&outcome)) };
             }
+            trip.passage = Some(passage);
         }
-        self.filter(Hook::Prerouting, MANGLE, trip, out)?;
-        trip.sent.clone_from(&trip.bytes);
-        self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
+        if self.host_apart && self.map.is_local(trip.destination()?) && !is_known(trip) {
+            // Whether it is for the machine is decided before any rule may drop it for being unknown: the machine's connections are not known here.
+            self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
+            if self.map.is_local(trip.destination()?) {
+                trip.passage = None;
+                return Ok(());
+            }
+            self.filter(Hook::Prerouting, MANGLE, trip, out)?;
+        } else {
+            self.filter(Hook::Prerouting, MANGLE, trip, out)?;
+            self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
+        }
         self.filter(Hook::Prerouting, BEHIND, trip, out)
     }
 
     fn input(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
+        if self.host_apart && !is_known(trip) {
+            self.counters.delivered += 1;
+            out.push(Out::Host(std::mem::take(&mut trip.bytes)));
+            return Ok(());
+        }
         self.filter(Hook::Input, BEFORE, trip, out)?;
         self.translate(Hook::Input, Manip::Source, trip, out)?;
         self.filter(Hook::Input, AFTER, trip, out)?;
@@ -242,22 +326,22 @@ impl Router {
 
     fn forward(&mut self, trip: &mut Trip, to: IpAddr, out: &mut Vec<Out>) -> Result<(), Loss> {
         let v6 = to.is_ipv6();
-        let hops = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?.hop_limit();
+        let hops = trip.packet()?.hop_limit();
         if hops <= 1 {
             let (kind, code) = if v6 { (3, 0) } else { (11, 0) };
             self.tell(trip, kind, code, 0, out);
             return Err(Loss::HopLimit);
         }
-        let Some(device) = self.map.route(to, None) else {
+        let Some((device, neighbour)) = self.map.way(to) else {
             let (kind, code) = if v6 { (1, 0) } else { (3, 0) };
             self.tell(trip, kind, code, 0, out);
             return Err(Loss::NoRoute);
         };
         trip.way.oif = Some(device);
         self.fits(trip, v6, out)?;
-        for bytes in [&mut trip.bytes, &mut trip.sent] {
-            let mut rewrite = Rewrite::new(bytes).map_err(|_| Loss::Malformed)?;
-            rewrite.hop_limit(hops - 1);
+        trip.rewrite()?.hop_limit(hops - 1);
+        if !trip.sent.is_empty() {
+            Rewrite::new(&mut trip.sent).map_err(|_| Loss::Malformed)?.hop_limit(hops - 1);
         }
         self.filter(Hook::Forward, ALL, trip, out)?;
         self.filter(Hook::Postrouting, BEFORE, trip, out)?;
@@ -265,8 +349,13 @@ impl Router {
         self.filter(Hook::Postrouting, AFTER, trip, out)?;
         self.confirm(trip)?;
         self.counters.forwarded += 1;
-        let pieces = fragment::cut(std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
-        out.extend(pieces.into_iter().map(|piece| Out::Device(device.index, to, piece)));
+        let (whole, most) = (std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
+        if whole.len() <= most {
+            out.push(Out::Device(device.index, neighbour, whole));
+        } else {
+            let pieces = fragment::cut(whole, most).into_iter();
+            out.extend(pieces.map(|piece| Out::Device(device.index, neighbour, piece)));
+        }
         Ok(())
     }
 
@@ -290,8 +379,11 @@ impl Router {
 
     /// The filtering chains of a hook, and what they want changed.
     fn filter(&mut self, hook: Hook, priorities: Range<i32>, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
-        let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
-        let Trip { way, passage, now, .. } = trip;
+        if !self.program.filters(hook, &priorities) {
+            return Ok(());
+        }
+        let Trip { bytes, layout, way, passage, now, .. } = trip;
+        let packet = view(bytes, *layout)?;
         let mut scene = Scene {
             engine: &mut self.engine,
             passage: passage.as_mut(),
@@ -307,9 +399,12 @@ impl Router {
 
     /// The translating chains of a hook, and the change of the packet that follows from its connection.
     fn translate(&mut self, hook: Hook, manip: Manip, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
-        let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
-        let Trip { way, passage, now, .. } = trip;
+        let Trip { bytes, layout, way, passage, now, .. } = trip;
         let Some(passage) = passage.as_mut() else { return Ok(()) };
+        if passage.unconfirmed().is_none() {
+            return self.edit(manip, trip);
+        }
+        let packet = view(bytes, *layout)?;
         let mut scene = Scene {
             engine: &mut self.engine,
             passage: Some(passage),
@@ -320,8 +415,22 @@ impl Router {
         };
         let fate = self.program.translate(hook, &mut scene);
         self.obey(fate, trip, out)?;
+        self.edit(manip, trip)
+    }
+
+    /// The change of the packet that follows from its connection.
+    fn edit(&mut self, manip: Manip, trip: &mut Trip) -> Result<(), Loss> {
         let edits = trip.passage.as_ref().map_or(Edits::NONE, |passage| self.engine.edits(passage, manip));
-        if edits.apply(&mut trip.bytes) { Ok(()) } else { Err(Loss::Untranslatable) }
+        if edits.is_none() {
+            return Ok(());
+        }
+        // Behind a translated source there are seldom rules that could refuse a packet, and nobody else tells its sender anything.
+        let may_tell = manip == Manip::Destination || self.program.filters(Hook::Postrouting, &AFTER);
+        if may_tell && trip.sent.is_empty() {
+            trip.sent.clone_from(&trip.bytes);
+        }
+        let changed = trip.rewrite().is_ok_and(|mut rewrite| edits.change(&mut rewrite));
+        if changed { Ok(()) } else { Err(Loss::Untranslatable) }
     }
 
     fn obey(&mut self, fate: Fate, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
@@ -336,8 +445,9 @@ impl Router {
     }
 
     fn reject(&mut self, reject: Reject, trip: &Trip, out: &mut Vec<Out>) {
-        let Ok(to) = destination(&trip.bytes) else { return };
-        if !Packet::parse(&trip.bytes).is_ok_and(|packet| answer::is_sound(&packet)) {
+        let Ok(packet) = trip.packet() else { return };
+        let to = end(&packet);
+        if !answer::is_sound(&packet) {
             return;
         }
         match reject.icmp(to.is_ipv6()) {
@@ -371,14 +481,15 @@ impl Router {
         let passage = about.passage.as_ref().filter(|passage| passage.direction().is_some()).map(Passage::answer);
         let attached = passage.is_some();
         let way = Way::default();
-        let mut trip = Trip { sent: answer.clone(), bytes: answer, way, passage, now: about.now };
+        let mut trip = Trip { sent: Vec::new(), bytes: answer, layout: None, way, passage, now: about.now };
         // What an answer to an answer would be, nobody is told.
         let mut nobody = Vec::new();
         if self.output(&mut trip, attached, &mut nobody).is_ok()
-            && let (Some(device), Ok(to)) = (trip.way.oif, destination(&trip.bytes))
+            && let Ok(to) = destination(&trip.bytes)
+            && let Some((device, neighbour)) = self.map.way(to)
         {
             self.counters.answered += 1;
-            out.push(Out::Device(device.index, to, trip.bytes));
+            out.push(Out::Device(device.index, neighbour, trip.bytes));
         }
         self.lines.append(&mut trip.way.lines);
     }
@@ -389,7 +500,7 @@ impl Router {
         trip.way.oif = self.map.route(destination(&trip.bytes)?, None);
         self.filter(Hook::Output, RAW, trip, out)?;
         if !attached && !trip.way.untracked {
-            let packet = Packet::parse(&trip.bytes).map_err(|_| Loss::Malformed)?;
+            let packet = trip.packet()?;
             let passage = self.engine.track(&packet, trip.way.zone, trip.now);
             let outcome = passage.outcome();
             trip.passage = Some(passage);
@@ -423,14 +534,27 @@ impl Router {
             return Ok(());
         }
         let mtu = trip.way.oif.map_or(u32::MAX, |device| self.map.mtu(device.index));
-        let mut rewrite = Rewrite::new(&mut trip.bytes).map_err(|_| Loss::Malformed)?;
-        for change in trip.way.changes.drain(..) {
+        let changes = std::mem::take(&mut trip.way.changes);
+        let mut rewrite = trip.rewrite()?;
+        for change in changes {
             match change {
                 Change::Dscp(class) => rewrite.dscp(class),
                 Change::Ttl(hops) => rewrite.hop_limit(hops),
                 Change::MaxSegment(0) => {
                     let headers = if rewrite.bytes().first().is_some_and(|first| first >> 4 == 6) { 60 } else { 40 };
                     rewrite.max_segment(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX));
+                }
+                Change::Address(End::Source, address) => {
+                    rewrite.source(address);
+                }
+                Change::Address(End::Destination, address) => {
+                    rewrite.destination(address);
+                }
+                Change::Port(End::Source, port) => {
+                    rewrite.source_port(port);
+                }
+                Change::Port(End::Destination, port) => {
+                    rewrite.destination_port(port);
                 }
                 Change::MaxSegment(most) => {
                     rewrite.max_segment(most);
@@ -441,14 +565,35 @@ impl Router {
     }
 }
 
+/// Is it the first segment of a TCP connection?
+fn begins(packet: &Packet<'_>) -> bool {
+    packet.protocol() == 6 && packet.transport().get(13).is_some_and(|flags| flags & 0x12 == 0x02)
+}
+
+/// Does it belong to a connection that stands in the table?
+fn is_known(trip: &Trip) -> bool {
+    trip.passage.as_ref().is_some_and(|passage| passage.direction().is_some() && passage.outcome().connection.is_some())
+}
+
 fn lost(outcome: &Outcome) -> Loss {
     outcome.why.map_or(Loss::Dropped, Loss::Tracking)
 }
 
 fn destination(bytes: &[u8]) -> Result<IpAddr, Loss> {
-    let packet = Packet::parse(bytes).map_err(|_| Loss::Malformed)?;
-    Ok(match packet.addresses() {
+    Packet::parse(bytes).map(|packet| end(&packet)).map_err(|_| Loss::Malformed)
+}
+
+/// Where a packet goes.
+fn end(packet: &Packet<'_>) -> IpAddr {
+    match packet.addresses() {
         Addresses::V4 { destination, .. } => IpAddr::from(destination),
         Addresses::V6 { destination, .. } => IpAddr::from(destination),
-    })
+    }
+}
+
+fn view(bytes: &[u8], layout: Option<Layout>) -> Result<Packet<'_>, Loss> {
+    match layout.and_then(|layout| layout.of(bytes)) {
+        Some(packet) => Ok(packet),
+        None => Packet::parse(bytes).map_err(|_| Loss::Malformed),
+    }
 }

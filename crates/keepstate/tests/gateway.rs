@@ -2,15 +2,15 @@
 //!
 //! Namespaces have names of this process's own and go at the end, even of a failed test.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-#![allow(unsafe_code, reason = "setns(2) has no safe wrapper in std")]
 
 mod common;
+#[path = "common/peers.rs"]
+mod peers;
 
 use common::{Scratch, keepstate, skipped};
-use std::fs::File;
+use peers::{fetch, ip, octets, serve, within};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -104,13 +104,7 @@ impl Lab {
         side: &str,
         what: impl FnOnce() -> T + Send + 'static,
     ) -> std::thread::JoinHandle<T> {
-        let path = format!("/run/netns/{}{side}", self.tag);
-        std::thread::spawn(move || {
-            let door = File::open(path).unwrap();
-            // SAFETY: the descriptor is open; only this thread changes its namespace.
-            assert_eq!(unsafe { libc::setns(door.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
-            what()
-        })
+        within(&format!("{}{side}", self.tag), what)
     }
 
     /// What the gateway answers, and the exit code.
@@ -138,48 +132,6 @@ impl Drop for Lab {
 
 fn socket(tag: &str) -> String {
     std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned()
-}
-
-fn ip(words: &[&str]) -> bool {
-    Command::new("ip")
-        .args(words)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
-/// So many octets that nobody mixes up.
-fn octets(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
-}
-
-/// Serves one client: says who it is, and sends it `length` octets.
-fn serve(at: &str, length: usize) -> (SocketAddr, impl FnOnce() -> IpAddr + Send + 'static) {
-    let listener = TcpListener::bind(at).unwrap();
-    let address = listener.local_addr().unwrap();
-    let serve = move || {
-        let (mut peer, from) = listener.accept().unwrap();
-        peer.write_all(&octets(length)).unwrap();
-        from.ip()
-    };
-    (address, serve)
-}
-
-/// Connects, as often as it takes within a generous time, and reads everything.
-fn fetch(at: SocketAddr) -> Vec<u8> {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        match TcpStream::connect_timeout(&at, Duration::from_secs(5)) {
-            Ok(mut stream) => {
-                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-                let mut all = Vec::new();
-                stream.read_to_end(&mut all).unwrap();
-                return all;
-            }
-            Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
-        }
-    }
 }
 
 /// From a client in `from` to a server in `to` that listens at `at` and is called `called`: whom the server saw.

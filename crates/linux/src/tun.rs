@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// One device; it is gone when this is dropped.
@@ -23,17 +23,34 @@ impl Tun {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a device's name has 1 to 15 letters"));
         }
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-        // SAFETY: an ifreq of zeros is a valid one: it holds only numbers.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from as libc::c_char;
-        }
+        let mut request = request(name);
         request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is, and it outlives the call.
         if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(Tun(file))
+    }
+
+    /// Takes it up: until then nothing goes in or comes out.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn up(&self, name: &str) -> io::Result<()> {
+        // SAFETY: three numbers in, a descriptor or -1 out.
+        let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was made just now and belongs to nobody else.
+        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+        let mut request = request(name);
+        request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+        // SAFETY: SIOCSIFFLAGS reads one ifreq, which `request` is, and it outlives the call.
+        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// The next datagram; `None` if none waits.
@@ -67,14 +84,30 @@ impl Tun {
     }
 }
 
+/// What is asked about the device of this name.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: an ifreq of zeros is a valid one: it holds only numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().take(LONGEST).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Waits until something can be read from one of them, for so many milliseconds at most, or until a signal comes.
 ///
 /// # Errors
 /// The kernel refuses to wait.
-pub fn wait(devices: &[Tun], milliseconds: i32) -> io::Result<()> {
+pub fn wait<'a>(devices: impl IntoIterator<Item = BorrowedFd<'a>>, milliseconds: i32) -> io::Result<()> {
     let mut wanted: Vec<libc::pollfd> = devices
-        .iter()
-        .map(|device| libc::pollfd { fd: device.0.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .into_iter()
+        .map(|device| libc::pollfd { fd: device.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
     // SAFETY: the pointer and the length are those of one vector, which outlives the call.
     let ready = unsafe { libc::poll(wanted.as_mut_ptr(), wanted.len() as libc::nfds_t, milliseconds) };

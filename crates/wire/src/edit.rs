@@ -9,7 +9,7 @@ pub use stream::exchange;
 
 use crate::checksum::Sum;
 use crate::packet::protocol;
-use crate::{Addresses, Family, Packet, Quote, Refusal, checksum};
+use crate::{Addresses, Family, Layout, Packet, Quote, Refusal, checksum};
 use core::net::IpAddr;
 
 /// A datagram that is being changed.
@@ -35,6 +35,22 @@ impl<'a> Rewrite<'a> {
     /// As [`Rewrite::new`], for a capture that kept only the first part of a datagram of `wire_len` octets.
     pub fn snapped(bytes: &'a mut [u8], wire_len: usize) -> Result<Self, Refusal> {
         let packet = Packet::parse_snapped(bytes, wire_len)?;
+        let (len, ready) = Self::ready(&packet);
+        // Padding behind the datagram is not part of it, and an SCTP checksum must not cover it.
+        let bytes = bytes.get_mut(..len).unwrap_or_default();
+        Ok(Rewrite { bytes, ..ready })
+    }
+
+    /// As [`Rewrite::new`], for a datagram that was checked before; `None` if these octets are not as many.
+    #[inline]
+    pub fn with(bytes: &'a mut [u8], layout: Layout) -> Option<Self> {
+        let (_, ready) = Self::ready(&layout.of(bytes)?);
+        Some(Rewrite { bytes, ..ready })
+    }
+
+    /// All but the octets, and how many they are.
+    #[inline(always)]
+    fn ready(packet: &Packet<'_>) -> (usize, Rewrite<'a>) {
         let fragment = packet.fragment();
         let (family, protocol) = (packet.family(), packet.protocol());
         let transport_at = packet.transport_at();
@@ -42,9 +58,7 @@ impl<'a> Rewrite<'a> {
         let is_whole = !packet.is_snapped() && fragment.is_none_or(|fragment| fragment.offset == 0 && !fragment.more);
         let extent = if is_whole { Extent::Whole } else { Extent::Part };
         let len = packet.bytes().len();
-        // Padding behind the datagram is not part of it, and an SCTP checksum must not cover it.
-        let bytes = bytes.get_mut(..len).unwrap_or_default();
-        Ok(Rewrite { bytes, family, protocol, transport_at, has_transport, extent })
+        (len, Rewrite { bytes: &mut [], family, protocol, transport_at, has_transport, extent })
     }
 
     /// The datagram as it is now.

@@ -40,6 +40,6 @@ pub mod sctp;
 pub mod tcp;
 pub mod udp;
 
-pub use packet::{Addresses, Family, Fragment, Packet};
+pub use packet::{Addresses, Family, Fragment, Layout, Packet};
 pub use quote::Quote;
 pub use refusal::{Fate, Refusal};

@@ -61,7 +61,44 @@ pub struct Packet<'a> {
     family: Family,
 }
 
+/// Where the parts of a whole datagram stand: what [`Packet::parse`] has found, without the octets. Good for as long as only values change in
+/// them, and no length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    total_len: u32,
+    transport_at: u32,
+    fragment_at: u32,
+    protocol: u8,
+    family: Family,
+}
+
+impl Layout {
+    /// The datagram again, after values in it have changed; `None` if these octets are another number. Its IP header's checksum is not looked at again.
+    ///
+    /// ```
+    /// use keepstate_wire::Packet;
+    /// let mut ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xdd, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    /// let layout = Packet::parse(&ping).unwrap().layout().unwrap();
+    /// ping[19] = 3;
+    /// assert_eq!(layout.of(&ping).unwrap().transport_at(), 20);
+    /// assert!(layout.of(&ping[1..]).is_none());
+    /// ```
+    #[inline(always)]
+    pub fn of(self, bytes: &[u8]) -> Option<Packet<'_>> {
+        let Layout { total_len, transport_at, fragment_at, protocol, family } = self;
+        let whole = bytes.len() == total_len as usize;
+        whole.then_some(Packet { bytes, total_len, transport_at, fragment_at, protocol, family })
+    }
+}
+
 impl<'a> Packet<'a> {
+    /// Where its parts stand; `None` of a datagram that is not all there.
+    #[inline(always)]
+    pub fn layout(&self) -> Option<Layout> {
+        let Packet { total_len, transport_at, fragment_at, protocol, family, .. } = *self;
+        (!self.is_snapped()).then_some(Layout { total_len, transport_at, fragment_at, protocol, family })
+    }
+
     /// Checks `bytes`, one datagram from its first IP octet. Link padding after the datagram is left out.
     #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {

@@ -52,14 +52,18 @@ impl Edits {
     /// Changes the datagram, and every checksum that covers what is changed. False, and nothing is changed, where the datagram cannot be read
     /// (or is not of the connection's family): such a packet must not be sent on.
     pub fn apply(&self, datagram: &mut [u8]) -> bool {
+        self.0.is_none() || Rewrite::new(datagram).is_ok_and(|mut rewrite| self.change(&mut rewrite))
+    }
+
+    /// As [`Edits::apply`], for a datagram that is being changed already.
+    pub fn change(&self, rewrite: &mut Rewrite<'_>) -> bool {
         let Some(edit) = &self.0 else { return true };
-        let Ok(mut rewrite) = Rewrite::new(datagram) else { return false };
         if edit.about {
             let mut inside = false;
             let outside = rewrite.quoted(|quote| inside = edit.change(quote, edit.manip.opposite()));
-            return outside && inside && edit.change_address(&mut rewrite, edit.manip);
+            return outside && inside && edit.change_address(rewrite, edit.manip);
         }
-        edit.change(&mut rewrite, edit.manip)
+        edit.change(rewrite, edit.manip)
     }
 }
 

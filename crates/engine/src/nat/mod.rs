@@ -230,6 +230,11 @@ impl Unconfirmed {
     }
 }
 
+/// What is changed at one end of a connection's packets, as [`Engine::edits`] says for one of them.
+pub(crate) fn edits_of(status: Status, opposite: &Tuple, direction: Direction, manip: Manip) -> Edits {
+    edits::edits(status, opposite, direction, manip, false)
+}
+
 /// Translated; decided.
 fn bits(manip: Manip) -> (Status, Status) {
     match manip {

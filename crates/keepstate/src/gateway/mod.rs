@@ -5,8 +5,12 @@
 pub mod control;
 mod devices;
 pub mod door;
+mod ground;
 mod offline;
+mod queue;
+mod run;
 mod tun;
+mod xdp;
 
 use crate::notes;
 use crate::options::Tuning;
@@ -16,8 +20,10 @@ use clap::Args;
 use devices::{Named, Towards};
 use keepstate_engine::{Engine, Instant, Secret};
 use keepstate_gateway::Router;
+use keepstate_linux::xdp::Mode;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Route packets by an nftables ruleset: NAT, firewall, balancing, in user space.
 #[derive(Args, Debug)]
@@ -29,7 +35,7 @@ pub struct Gateway {
     #[command(flatten)]
     reading: Reading,
     /// A device with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (several times); without --in a TUN device of that name is made
-    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required = true, help_heading = "Devices")]
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required_unless_present_any = ["xdp", "queue"], help_heading = "Devices")]
     devices: Vec<Named>,
     /// A route: 0.0.0.0/0=wan0 (several times); the devices' own prefixes are routes anyway
     #[arg(long = "route", value_name = "PREFIX=DEVICE", value_parser = devices::towards, help_heading = "Devices")]
@@ -37,6 +43,21 @@ pub struct Gateway {
     /// The largest datagram of each device
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Devices")]
     mtu: u32,
+    /// Take these devices over by AF_XDP: eth0,eth1. Their addresses, the routes and the neighbours are the kernel's, and are followed
+    #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["devices", "routes", "mtu", "input"], help_heading = "Devices")]
+    xdp: Vec<String>,
+    /// Take what the kernel's rules hand to this queue of netfilter's (-j NFQUEUE, queue); addresses and routes are the kernel's, and are followed
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["devices", "routes", "mtu", "input", "xdp"], help_heading = "Devices")]
+    queue: Option<u16>,
+    /// Who copies frames: auto takes zero-copy where the device's driver has it
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Copying::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_mode: Copying,
+    /// How frames are sent where the kernel copies them: in bursts where the device takes them, or by the sockets alone
+    #[arg(long, value_name = "WAY", value_enum, default_value_t = xdp::Sending::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_send: xdp::Sending,
+    /// Microseconds to look for packets before sleeping: round trips are shorter, and a processor is busier
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Devices")]
+    spin: u64,
     /// Route the packets of a capture instead, by its own clock; a packet comes in by the device that leads back to its source
     #[arg(long = "in", value_name = "CAPTURE", requires = "output", help_heading = "Capture")]
     input: Option<PathBuf>,
@@ -53,6 +74,27 @@ pub struct Gateway {
     tuning: Tuning,
 }
 
+/// Who copies frames.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Copying {
+    /// Zero-copy where the driver has it
+    Auto,
+    /// The kernel copies: works everywhere
+    Copy,
+    /// The driver writes into our memory; refused where it cannot
+    ZeroCopy,
+}
+
+impl From<Copying> for Mode {
+    fn from(copying: Copying) -> Mode {
+        match copying {
+            Copying::Auto => Mode::Auto,
+            Copying::Copy => Mode::Copy,
+            Copying::ZeroCopy => Mode::ZeroCopy,
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   # what would this ruleset make of that capture?
@@ -61,6 +103,11 @@ Examples:
   # route for real between two TUN devices, which it makes
   sudo keepstate gateway --ruleset router.nft \\
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
+  # route between two real devices
+  sudo keepstate gateway --ruleset /etc/nftables.conf --xdp eth0,eth1 --control
+  # route what the kernel hands over: on any machine, beside its own rules
+  sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
+  sudo keepstate gateway --ruleset router.nft --queue 0
 
 With --control, keepstate control lists its connections, shows its rules, changes its knobs.
 SIGHUP loads the ruleset again; connections live on. A ruleset that is refused changes nothing.
@@ -73,6 +120,10 @@ impl Gateway {
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
         devices::map(&self.devices, &self.routes, self.mtu).map(drop)
+    }
+
+    fn spin(&self) -> Duration {
+        Duration::from_micros(self.spin)
     }
 
     /// Routes until the capture's end, or until it is told to end.
@@ -91,9 +142,26 @@ impl Gateway {
         let router = Router::new(engine, program, map, (words[0], words[1]));
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
+            _ if !self.xdp.is_empty() => {
+                let door = self.control.as_deref().map(door::Door::open).transpose()?;
+                let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into(), self.xdp_send)?;
+                notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
+                let load = || self.reading.program(&self.ruleset);
+                run::run(router.with_host_apart(), &mut devices, door.as_ref(), self.spin(), load)?;
+            }
+            _ if self.queue.is_some() => {
+                let door = self.control.as_deref().map(door::Door::open).transpose()?;
+                let number = self.queue.unwrap_or_default();
+                let mut queued = queue::Queued::new(number)?;
+                notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
+                let load = || self.reading.program(&self.ruleset);
+                run::run(router.with_host_apart(), &mut queued, door.as_ref(), self.spin(), load)?;
+            }
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
-                tun::run(router, &self.devices, door.as_ref(), || self.reading.program(&self.ruleset))?;
+                let mut devices = tun::Tuns::new(&self.devices)?;
+                notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
+                run::run(router, &mut devices, door.as_ref(), self.spin(), || self.reading.program(&self.ruleset))?;
             }
         }
         Ok(ExitCode::SUCCESS)

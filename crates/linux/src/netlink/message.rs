@@ -53,6 +53,8 @@ pub enum Body<'a> {
     Data {
         /// The address family, as of sockets.
         family: u8,
+        /// Of netfilter's messages their version; of rtnetlink's the length of a prefix.
+        version: u8,
         /// In network order; for statistics the processor's number.
         resource: u16,
         /// Its attributes, unread.
@@ -128,8 +130,8 @@ fn body(kind: u16, payload: &[u8]) -> Option<Body<'_>> {
         OVERRUN => Some(Body::Overrun),
         0..16 => Some(Body::Noop),
         _ => {
-            let (&[family, _version, high, low], attributes) = payload.split_first_chunk::<4>()?;
-            Some(Body::Data { family, resource: u16::from_be_bytes([high, low]), attributes })
+            let (&[family, version, high, low], attributes) = payload.split_first_chunk::<4>()?;
+            Some(Body::Data { family, version, resource: u16::from_be_bytes([high, low]), attributes })
         }
     }
 }
@@ -157,6 +159,15 @@ impl Request {
     pub fn version(mut self, version: u8) -> Request {
         if let Some(octet) = self.octets.get_mut(HEADER + 1) {
             *octet = version;
+        }
+        self
+    }
+
+    /// About this resource of the subsystem; 0 if this is not called.
+    #[must_use]
+    pub fn resource(mut self, resource: u16) -> Request {
+        if let Some(octets) = self.octets.get_mut(HEADER + 2..FULL_HEADER) {
+            octets.copy_from_slice(&resource.to_be_bytes());
         }
         self
     }

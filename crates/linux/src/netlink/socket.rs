@@ -1,4 +1,4 @@
-//! The socket to the kernel's netfilter.
+//! The socket to the kernel: to its netfilter, or to its routes.
 //!
 //! Its life: opened in the network namespace of the thread that opens it, and of that one for ever; requests and dumps one after
 //! another; or, once it has joined groups, events until it is dropped. A dump that is left early leaves answers behind, so the socket is then thrown away by its owner.
@@ -6,7 +6,7 @@
 
 use super::Malformed;
 use super::message::{Body, Message, Messages, Request, flag};
-use netlink_sys::constants::NETLINK_NETFILTER;
+use netlink_sys::constants::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket as Raw, SocketAddr};
 use std::io;
 use std::ops::ControlFlow;
@@ -55,7 +55,19 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn open() -> io::Result<Socket> {
-        let mut raw = Raw::new(NETLINK_NETFILTER)?;
+        Socket::speaking(NETLINK_NETFILTER)
+    }
+
+    /// Opens one to the kernel's routes in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_routes() -> io::Result<Socket> {
+        Socket::speaking(NETLINK_ROUTE)
+    }
+
+    fn speaking(protocol: isize) -> io::Result<Socket> {
+        let mut raw = Raw::new(protocol)?;
         raw.bind_auto()?;
         raw.connect(&SocketAddr::new(0, 0))?;
         Ok(Socket { raw, sequence: 0, buffer: Vec::with_capacity(PIECE) })
@@ -140,6 +152,14 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Sends a request that wants no answer.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tell(&mut self, request: &mut Request) -> io::Result<()> {
+        self.send(request).map(drop)
     }
 
     /// Sends one request; gives its number.

@@ -9,6 +9,7 @@ mod selector;
 mod set;
 mod statement;
 mod table;
+mod timeout;
 mod value;
 
 use crate::fault::{Fault, Refused};

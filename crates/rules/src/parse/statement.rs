@@ -6,7 +6,7 @@ use crate::kind::Kind;
 use crate::source::Span;
 use crate::token::{Token, Word};
 use crate::tree::{
-    Ct, Dynamic, Expression, Icmpx, IpField, Limit, Log, Meta, ObjectKind, Operation, Reject, Selector, Statement,
+    Ct, Dynamic, End, Expression, Icmpx, IpField, Limit, Log, Meta, ObjectKind, Operation, Reject, Selector, Statement,
     Target, TcpField, Verdict,
 };
 
@@ -150,12 +150,19 @@ impl Parser<'_> {
                 let over = self.takes("over");
                 Ok(Statement::Connections { over, count: self.number32("a number of connections")? })
             }
-            "timeout" | "event" | "expectation" => Err(Fault::new(span, format!("ct {second} is not supported"))
-                .instead(match second.as_str() {
-                    "timeout" => "timeouts are knobs here: net.netfilter.nf_conntrack_*_timeout_*",
+            "timeout" => {
+                self.next();
+                self.next();
+                self.keyword("set")?;
+                let (name, span) = self.name("the name of a ct timeout")?;
+                Ok(Statement::Timeout(name, span))
+            }
+            "event" | "expectation" => {
+                Err(Fault::new(span, format!("ct {second} is not supported")).instead(match second.as_str() {
                     "event" => "choose events where they are followed: keepstate conntrack -E -e NEW,DESTROY",
                     _ => "a helper: ct helper set",
-                })),
+                }))
+            }
             _ => self.look(span),
         }
     }
@@ -176,9 +183,14 @@ impl Parser<'_> {
             Selector::Ip(IpField::Ttl) => Target::Ttl { v6: false },
             Selector::Ip6(IpField::Ttl) => Target::Ttl { v6: true },
             Selector::Tcp(TcpField::MaxSegment) => Target::MaxSegment,
+            Selector::Port(protocol, end) => Target::Port { protocol, end },
+            Selector::Ip(IpField::Source) => Target::Address { v6: false, end: End::Source },
+            Selector::Ip(IpField::Destination) => Target::Address { v6: false, end: End::Destination },
+            Selector::Ip6(IpField::Source) => Target::Address { v6: true, end: End::Source },
+            Selector::Ip6(IpField::Destination) => Target::Address { v6: true, end: End::Destination },
             _ => {
                 return Err(Fault::new(span, "this cannot be set").instead(
-                    "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ttl, tcp option maxseg size; addresses and ports are set by snat and dnat",
+                    "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ttl, ip saddr, ip daddr, ports, tcp option maxseg size",
                 ));
             }
         };

@@ -58,7 +58,7 @@ impl Parser<'_> {
                 Err(Fault::new(span, format!("{word} is not supported")).instead("leave it away"))
             }
             _ => Err(Fault::new(span, format!("{word}: no such thing in a table"))
-                .instead("chain, set, map, counter, quota, limit or ct helper")),
+                .instead("chain, set, map, counter, quota, limit, ct helper or ct timeout")),
         }
     }
 
@@ -99,11 +99,19 @@ impl Parser<'_> {
 
     /// Behind the word `ct`: `helper NAME { type "ftp" protocol tcp; }`.
     fn ct_object(&mut self, table: usize, start: Span) -> Parsed<()> {
-        let (what, span) = self.name("helper")?;
-        if what != "helper" {
-            return Err(Fault::new(start.to(span), format!("ct {what} objects are not supported"))
-                .instead("timeouts are knobs here: net.netfilter.nf_conntrack_*_timeout_*"));
+        let (what, span) = self.name("helper or timeout")?;
+        match what.as_str() {
+            "helper" => (),
+            "timeout" => return self.timeout(table),
+            _ => {
+                return Err(Fault::new(start.to(span), format!("ct {what} objects are not supported"))
+                    .instead("ct helper, or ct timeout"));
+            }
         }
+        self.helper(table)
+    }
+
+    fn helper(&mut self, table: usize) -> Parsed<()> {
         let (name, span) = self.name("its name")?;
         self.sign("{")?;
         self.skip_separators();
@@ -133,7 +141,7 @@ impl Parser<'_> {
         self.add_object(table, Object { name, span, what: ObjectBody::Helper(kind, 6) })
     }
 
-    fn add_object(&mut self, table: usize, object: Object) -> Parsed<()> {
+    pub(super) fn add_object(&mut self, table: usize, object: Object) -> Parsed<()> {
         let objects = self.ruleset.tables.get_mut(table).map(|table| &mut table.objects);
         let Some(objects) = objects else { return Ok(()) };
         let same = |known: &Object| {
@@ -247,11 +255,19 @@ impl Parser<'_> {
                 self.more_elements(table, &name, span)?;
                 self.ends()
             }
-            "counter" | "quota" | "limit" => {
+            "counter" | "quota" | "limit" | "ct" => {
+                // `add ct helper ip filter name { … }`: the kind stands before the table.
+                let kind = if what == "ct" { Some(self.name("helper or timeout")?) } else { None };
                 let family = self.family()?;
                 let (name, _) = self.name("the table's name")?;
                 let table = self.table_at(family, &name);
-                self.object(table, &what)
+                match kind {
+                    None => self.object(table, &what),
+                    Some((kind, _)) if kind == "timeout" => self.timeout(table),
+                    Some((kind, _)) if kind == "helper" => self.helper(table),
+                    Some((kind, at)) => Err(Fault::new(at, format!("ct {kind} objects are not supported"))
+                        .instead("ct helper, or ct timeout")),
+                }
             }
             _ => Err(Fault::new(span, format!("{what} cannot be added"))
                 .instead("table, chain, rule, set, map, element, counter, quota or limit")),

@@ -46,6 +46,7 @@ struct Here {
     counters: HashMap<String, usize>,
     meters: HashMap<(String, bool), usize>,
     helpers: HashMap<String, Helper>,
+    timeouts: HashMap<String, tree::Timeout>,
     /// Does the chain that is compiled translate?
     nat: bool,
 }
@@ -120,6 +121,9 @@ impl Compiler<'_> {
                     self.here.helpers.insert(name, helper);
                 }
             }
+            ObjectBody::Timeout(timeout) => {
+                self.here.timeouts.insert(name, timeout.clone());
+            }
         }
     }
 
@@ -192,6 +196,15 @@ impl Compiler<'_> {
                         .instead(format!("ct helper {name} {{ type \"ftp\" protocol tcp; }} above the chain")));
                 }
             },
+            Statement::Timeout(name, span) => {
+                match self.here.timeouts.get(name) {
+                    Some(timeout) => Step::Timeout(timeout.clone()),
+                    None => {
+                        return Err(Fault::new(*span, format!("{name}: there is no such timeout in this table"))
+                        .instead(format!("ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }} above the chain")));
+                    }
+                }
+            }
             Statement::Nat(nat) => {
                 if !self.here.nat {
                     return Err(Fault::new(span, "only chains of type nat translate")

@@ -9,6 +9,7 @@ use crate::kind::Kind;
 use crate::tree::{End, Hook, Operation, Target};
 use keepstate_engine::{Manip, Zone};
 use keepstate_wire::Family;
+use std::net::IpAddr;
 use std::ops::Range;
 
 /// What a rule, or a chain, came to.
@@ -168,6 +169,18 @@ impl Parts<'_> {
                 }
                 Next::On
             }
+            Step::Timeout(timeout) => {
+                let v6 = scene.packet.family() == Family::V6;
+                let fits = scene.packet.protocol() == timeout.protocol && timeout.v6.is_none_or(|six| six == v6);
+                // A value that no knob takes was refused when the ruleset was read.
+                if fits
+                    && let Some(fresh) = scene.passage.as_deref_mut().and_then(|passage| passage.unconfirmed())
+                    && let Ok(timeouts) = scene.engine.timeouts(&timeout.seconds)
+                {
+                    fresh.set_timeouts(timeouts);
+                }
+                Next::On
+            }
             Step::Nat(nat) => self.translate(nat, scene),
             // A reset answers segments of TCP only.
             Step::Reject(crate::tree::Reject::Reset) if scene.packet.protocol() != 6 => Next::Break,
@@ -294,6 +307,13 @@ impl Parts<'_> {
             Target::Dscp { v6 } | Target::Ttl { v6 } if v6 != (scene.packet.family() == Family::V6) => return None,
             Target::Dscp { .. } => scene.way.changes.push(Change::Dscp(low as u8)),
             Target::Ttl { .. } => scene.way.changes.push(Change::Ttl(low as u8)),
+            Target::Address { v6, .. } if v6 != (scene.packet.family() == Family::V6) => return None,
+            Target::Address { v6, end } => {
+                let address = if v6 { IpAddr::from(value.to_be_bytes()) } else { IpAddr::from(low.to_be_bytes()) };
+                scene.way.changes.push(Change::Address(end, address));
+            }
+            Target::Port { protocol, .. } if protocol.is_some_and(|one| one != scene.packet.protocol()) => return None,
+            Target::Port { end, .. } => scene.way.changes.push(Change::Port(end, low as u16)),
             Target::MaxSegment => scene.way.changes.push(Change::MaxSegment(low as u16)),
         }
         Some(())
@@ -306,9 +326,9 @@ fn goes_on(on: bool) -> Next {
 
 /// Both ends of a packet's connection, the smaller first: the same for both directions.
 fn symmetric(scene: &Scene<'_, '_>) -> [u128; 5] {
-    let number = |address: std::net::IpAddr| match address {
-        std::net::IpAddr::V4(address) => u128::from(address.to_bits()),
-        std::net::IpAddr::V6(address) => address.to_bits(),
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
     };
     let (source, destination) = scene.packet.ports().unwrap_or_default();
     let one = (number(super::load::end_of(scene.packet, End::Source)), source);

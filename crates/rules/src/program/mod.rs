@@ -16,7 +16,7 @@ pub use compile::compile;
 pub use scene::{AddressType, Change, Device, Fate, Ground, Scene, Way};
 
 use crate::kind::Kind;
-use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Target};
+use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Target, Timeout};
 use keepstate_engine::{Choice, Helper, Manip};
 use lookup::Lookup;
 use state::{Measure, State};
@@ -65,6 +65,7 @@ enum Step {
     Notrack,
     Set(Target, Value, Kind),
     Helper(Helper),
+    Timeout(Timeout),
     Nat(Box<Nat>),
     Reject(Reject),
     Vmap(Vec<Value>, usize),
@@ -131,6 +132,11 @@ impl Program {
     /// Does any chain translate packets of this family?
     pub fn translates(&self, v6: bool) -> bool {
         self.bases.iter().any(|base| base.nat && base.family.has(v6))
+    }
+
+    /// Does any chain filter at this hook, at these priorities?
+    pub fn filters(&self, hook: Hook, priorities: &std::ops::Range<i32>) -> bool {
+        self.bases.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
     }
 
     /// Every rule that counts, with its place and what it has counted: packets and octets.

@@ -1,5 +1,5 @@
 //! What a program is shown of one packet, and what it leaves behind.
-use crate::tree::Reject;
+use crate::tree::{End, Reject};
 use keepstate_engine::{Engine, Instant, Passage, Zone};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
@@ -50,6 +50,10 @@ pub enum Change {
     Ttl(u8),
     /// The greatest segment a SYN announces: never raised. 0 is what fits the way out.
     MaxSegment(u16),
+    /// An address, though its connection keeps it.
+    Address(End, IpAddr),
+    /// A port, likewise.
+    Port(End, u16),
 }
 
 /// A device.

@@ -4,7 +4,7 @@ pub use select::*;
 
 use crate::kind::Kind;
 use crate::source::Span;
-use keepstate_engine::{Choice, Manip};
+use keepstate_engine::{Choice, Knob, Manip};
 use std::net::IpAddr;
 
 /// Whose packets a table sees.
@@ -36,7 +36,7 @@ pub struct Table {
     pub chains: Vec<Chain>,
     /// Its named sets and maps.
     pub sets: Vec<Set>,
-    /// Its named counters, quotas, limits and helpers.
+    /// Its named counters, quotas, limits, helpers and timeouts.
     pub objects: Vec<Object>,
 }
 
@@ -121,6 +121,8 @@ pub enum Statement {
     Set(Target, Expression),
     /// Attaches the helper of this named object.
     Helper(String, Span),
+    /// Gives the connection the timeouts of this named object.
+    Timeout(String, Span),
     /// Translates.
     Nat(Nat),
     /// Refuses with an answer.
@@ -230,6 +232,16 @@ pub enum Target {
     },
     Ttl {
         v6: bool,
+    },
+    /// An address, without any translation of a connection.
+    Address {
+        v6: bool,
+        end: End,
+    },
+    /// A port of this protocol (of any that has ports), likewise.
+    Port {
+        protocol: Option<u8>,
+        end: End,
     },
     /// The greatest segment that SYNs announce; never raised.
     MaxSegment,
@@ -438,6 +450,19 @@ pub enum ObjectBody {
     Limit(Limit),
     /// A helper by the kernel's name, and its protocol.
     Helper(String, u8),
+    /// Timeouts of connections of one protocol.
+    Timeout(Timeout),
+}
+
+/// See [`ObjectBody::Timeout`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// The transport protocol's number: TCP or UDP.
+    pub protocol: u8,
+    /// Of IPv6 (or, with `false`, IPv4) only.
+    pub v6: Option<bool>,
+    /// By state: the engine's knob for it, and seconds.
+    pub seconds: Vec<(Knob, u32)>,
 }
 
 /// Which kind of object a rule names.

@@ -107,6 +107,11 @@ pub(crate) fn check_flags(segment: &Segment<'_>) -> Result<(), Why> {
 }
 
 impl Tcp {
+    /// Both sides are to be taken up in the middle by their next segments.
+    pub(crate) fn forget_windows(&mut self) {
+        self.windows.sides.iter_mut().for_each(|side| side.max_window = 0);
+    }
+
     /// A connection from its first segment: a SYN, or with `loose` an ACK from the middle.
     pub(crate) fn open(segment: &Segment<'_>, knobs: &Knobs) -> Result<Tcp, Why> {
         let proposal = propose(Direction::Original, Class::of(segment.flags), TcpState::None);

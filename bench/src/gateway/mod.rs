@@ -1,0 +1,239 @@
+//! `bench gateway`: `keepstate gateway` between real devices beside Linux's own masquerade, by the same ruleset, in turns in one run.
+//!
+//! The generator has processor 0 and so have Linux's soft interrupts, which it sets off; our process has processor 1. "Linux, two processors" moves the router's receiving to
+//! processor 1 by a thread of its own (threaded NAPI). What is compared is what arrives, with a generator that never waits.
+mod flood;
+mod stage;
+mod streams;
+
+use crate::router::RULES;
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use flood::Rates;
+use stage::{Side, Stage, run};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
+use streams::Streams;
+
+/// The gateway beside Linux's masquerade.
+#[derive(Args)]
+pub struct Gateway {
+    /// Connections.
+    #[arg(long, value_delimiter = ',', default_value = "1000,200000")]
+    flows: Vec<u32>,
+    /// Rounds, for medians.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// Microseconds that the gateway looks for packets before it sleeps.
+    #[arg(long, default_value_t = 50)]
+    spin: u64,
+}
+
+/// Who routes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Linux,
+    LinuxTwo,
+    Sockets,
+    Bursts,
+}
+
+const WAYS: [(Way, &str); 4] = [
+    (Way::Linux, "Linux, as it falls"),
+    (Way::LinuxTwo, "Linux, two processors"),
+    (Way::Sockets, "keepstate, sockets"),
+    (Way::Bursts, "keepstate, bursts"),
+];
+
+/// What one round found of one way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    rates: Rates,
+    /// Nanoseconds of our process a packet; 0 of Linux.
+    process: f64,
+}
+
+impl Gateway {
+    /// Measures and prints.
+    pub fn run(&self) -> Result<()> {
+        let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+            .args(["build", "--release", "--quiet", "--package", "keepstate"])
+            .status()?;
+        ensure!(built.success(), "keepstate could not be built");
+        for tool in ["ip", "ethtool", "nft", "taskset", "sysctl"] {
+            let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output()?.status.success();
+            ensure!(there, "{tool} is missing. Type: apt-get install iproute2 ethtool nftables util-linux procps");
+        }
+        let stage = Stage::new().context("namespaces, veth pairs: the bench needs root")?;
+        let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
+        std::fs::write(rules.path(), RULES)?;
+        let bench =
+            Bench { stage, rules: rules.path().to_owned(), spin: self.spin, time: Duration::from_secs(self.seconds) };
+        bench.stage.offloads(false)?;
+        println!("UDP, 46 octets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
+        for flows in &self.flows {
+            let rounds = self.rounds(|way| bench.packets(way, *flows))?;
+            print_packets(*flows, &rounds);
+        }
+        println!("TCP and round trips, with segments of 1,500 octets\n");
+        print_streams(&self.rounds(|way| bench.streams(way))?);
+        Ok(())
+    }
+
+    /// For each way what each round found; the ways take turns.
+    fn rounds<T>(&self, mut measure: impl FnMut(Way) -> Result<T>) -> Result<Vec<Vec<T>>> {
+        let mut found: Vec<Vec<T>> = WAYS.iter().map(|_| Vec::new()).collect();
+        for _ in 0..self.rounds {
+            for ((way, name), found) in WAYS.iter().zip(&mut found) {
+                found.push(measure(*way).with_context(|| (*name).to_owned())?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+struct Bench {
+    stage: Stage,
+    rules: PathBuf,
+    spin: u64,
+    time: Duration,
+}
+
+/// A router at work, until it is dropped.
+struct Running<'a> {
+    bench: &'a Bench,
+    gateway: Option<Child>,
+}
+
+impl Bench {
+    fn packets(&self, way: Way, flows: u32) -> Result<Found> {
+        let running = self.start(way, true)?;
+        let id = running.gateway.as_ref().map(Child::id);
+        let mut ticks = Vec::new();
+        let rates = flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, spent)))?;
+        let spent = ticks.last().zip(ticks.first()).map_or(0, |(last, first)| last - first);
+        let packets = rates.received * self.time.as_secs_f64();
+        // A tick is ten milliseconds.
+        Ok(Found { rates, process: spent as f64 * 1e7 / packets.max(1.0) })
+    }
+
+    fn streams(&self, way: Way) -> Result<Streams> {
+        let _running = self.start(way, false)?;
+        streams::measure(&self.stage, self.time)
+    }
+
+    fn start(&self, way: Way, pinned: bool) -> Result<Running<'_>> {
+        let router = self.stage.name(Side::Router);
+        let ours = matches!(way, Way::Sockets | Way::Bursts);
+        let mut running = Running { bench: self, gateway: None };
+        run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(!ours)))?;
+        if ours {
+            let program = std::env::current_exe()?.with_file_name("keepstate");
+            let sending = if way == Way::Bursts { "auto" } else { "sockets" };
+            let child = Command::new("ip")
+                .args(["netns", "exec", &router, "taskset", "-c", if pinned { "1" } else { "0,1" }])
+                .arg(program)
+                .args([
+                    "gateway",
+                    "--xdp",
+                    "r0,r1",
+                    "--xdp-send",
+                    sending,
+                    "--spin",
+                    &self.spin.to_string(),
+                    "--ruleset",
+                ])
+                .arg(&self.rules)
+                .stderr(std::process::Stdio::null())
+                .spawn()?;
+            running.gateway = Some(child);
+            std::thread::sleep(Duration::from_millis(1000));
+        } else {
+            run(&format!("ip netns exec {router} nft -f {}", self.rules.display()))?;
+            threaded(&router, way == Way::LinuxTwo)?;
+        }
+        Ok(running)
+    }
+}
+
+/// Receiving in a thread of its own, on processor 1, or as usual.
+fn threaded(router: &str, on: bool) -> Result<()> {
+    let script = format!("echo {} > /sys/class/net/r0/threaded", u8::from(on));
+    let done = Command::new("ip").args(["netns", "exec", router, "sh", "-c", &script]).status()?;
+    ensure!(done.success(), "threaded NAPI cannot be switched");
+    let threads = Command::new("pgrep").arg("napi/r0").output()?;
+    for id in String::from_utf8_lossy(&threads.stdout).split_whitespace() {
+        run(&format!("taskset -pc 1 {id}"))?;
+    }
+    Ok(())
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let router = self.bench.stage.name(Side::Router);
+        if let Some(gateway) = &mut self.gateway {
+            crate::child::interrupt(gateway);
+            // It has ended, or will with its namespace.
+            let _ = gateway.wait();
+        } else {
+            let _ = run(&format!("ip netns exec {router} nft flush ruleset"));
+            let _ = threaded(&router, false);
+        }
+    }
+}
+
+/// Ticks of a processor that a process and its threads have had.
+fn spent(id: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let behind = text.rsplit(')').next().unwrap_or_default();
+    behind.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn print_packets(flows: u32, rounds: &[Vec<Found>]) {
+    println!(
+        "{:<24} {:>9} {:>10} {:>12} {:>14} {:>7}",
+        format!("{flows} flows"),
+        "offered",
+        "received",
+        "ns a packet",
+        "of our process",
+        "ratio"
+    );
+    let of = |found: &[Found], part: fn(&Found) -> f64| median(found.iter().map(part).collect());
+    let linux = rounds.first().map_or(0.0, |found| of(found, |found| found.rates.received));
+    for ((_, name), found) in WAYS.iter().zip(rounds) {
+        let received = of(found, |found| found.rates.received);
+        println!(
+            "{name:<24} {:>7.3} M {:>8.3} M {:>12.0} {:>14.0} {:>7.2}",
+            of(found, |found| found.rates.offered) / 1e6,
+            received / 1e6,
+            1e9 / received,
+            of(found, |found| found.process),
+            received / linux
+        );
+    }
+    println!();
+}
+
+fn print_streams(rounds: &[Vec<Streams>]) {
+    println!("{:<24} {:>12} {:>15} {:>24}", "", "TCP, Gbit/s", "connections/s", "round trip p50/99/99.9 µs");
+    let of = |found: &[Streams], part: &dyn Fn(&Streams) -> f64| median(found.iter().map(part).collect());
+    for ((_, name), found) in WAYS.iter().zip(rounds) {
+        let [half, hundred, thousand] =
+            [0, 1, 2].map(|at| of(found, &|found| found.latency.get(at).copied().unwrap_or(0.0)));
+        println!(
+            "{name:<24} {:>12.2} {:>15.0} {half:>10.0} {hundred:>6.0} {thousand:>6.0}",
+            of(found, &|found| found.throughput),
+            of(found, &|found| found.connections)
+        );
+    }
+}

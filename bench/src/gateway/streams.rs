@@ -1,0 +1,149 @@
+//! Real TCP and UDP between client and server: throughput, connections a second, the time of a round trip.
+use super::stage::{Side, Stage};
+use anyhow::{Context, Result, anyhow};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Streams {
+    /// Gigabits of one stream a second.
+    pub throughput: f64,
+    /// Connections a second, each with a question and an answer, one after another.
+    pub connections: f64,
+    /// Microseconds of a round trip of UDP: median, of hundred the slowest, of a thousand the slowest.
+    pub latency: [f64; 3],
+}
+
+/// Listening ports: a client has so many addresses towards each.
+const PORTS: std::ops::Range<u16> = 5001..5009;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Round trips.
+const TRIPS: usize = 20_000;
+
+/// Measures all three, each for so long.
+pub fn measure(stage: &Stage, time: Duration) -> Result<Streams> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let taken = Arc::new(AtomicU64::new(0));
+    let (over, octets) = (ended.clone(), taken.clone());
+    let server = stage.within(Side::Server, None, move || serve(&over, &octets));
+    std::thread::sleep(Duration::from_millis(300));
+    let count = taken.clone();
+    let client = stage.within(Side::Client, None, move || {
+        let latency = round_trips()?;
+        let throughput = stream(time, &count)?;
+        let connections = connect(time)?;
+        Ok(Streams { throughput, connections, latency })
+    });
+    let found = client.join().map_err(|_| anyhow!("the client has failed"))?;
+    ended.store(true, Ordering::Relaxed);
+    server.join().map_err(|_| anyhow!("the server has failed"))??;
+    found
+}
+
+/// Port 5000 takes a stream, the others answer one octet, port 9 of UDP sends back what came.
+fn serve(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
+    let mut threads = Vec::new();
+    for port in std::iter::once(5000).chain(PORTS) {
+        let listener = TcpListener::bind(("0.0.0.0", port))?;
+        listener.set_nonblocking(true)?;
+        let (ended, octets) = (ended.clone(), octets.clone());
+        threads.push(std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((peer, _)) if port == 5000 => drain(peer, &octets),
+                    Ok((peer, _)) => answer(peer),
+                    Err(_) => std::thread::sleep(Duration::from_micros(if port == 5000 { 10_000 } else { 50 })),
+                }
+            }
+        }));
+    }
+    let echo = UdpSocket::bind(("0.0.0.0", 9))?;
+    echo.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut buffer = [0; 64];
+    while !ended.load(Ordering::Relaxed) {
+        if let Ok((length, peer)) = echo.recv_from(&mut buffer) {
+            echo.send_to(buffer.get(..length).unwrap_or_default(), peer)?;
+        }
+    }
+    for thread in threads {
+        thread.join().map_err(|_| anyhow!("a listener has failed"))?;
+    }
+    Ok(())
+}
+
+fn drain(mut peer: TcpStream, octets: &AtomicU64) {
+    let _ = peer.set_nonblocking(false);
+    let mut buffer = vec![0; 1 << 18];
+    while let Ok(length) = peer.read(&mut buffer) {
+        if length == 0 {
+            break;
+        }
+        octets.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+fn answer(mut peer: TcpStream) {
+    let _ = peer.set_nonblocking(false);
+    let _ = peer.set_read_timeout(Some(PATIENCE));
+    let mut octet = [0];
+    if peer.read_exact(&mut octet).is_ok() {
+        // The client may have gone.
+        let _ = peer.write_all(&octet);
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    ([10, 0, 2, 2], port).into()
+}
+
+fn stream(time: Duration, octets: &AtomicU64) -> Result<f64> {
+    let mut peer = TcpStream::connect_timeout(&address(5000), PATIENCE).context("a stream to the server")?;
+    peer.set_write_timeout(Some(PATIENCE))?;
+    let (buffer, clock) = (vec![7; 1 << 17], Instant::now());
+    // The first fifth is not counted: the stream finds its speed.
+    while clock.elapsed() < time / 5 {
+        peer.write_all(&buffer)?;
+    }
+    let (before, clock) = (octets.load(Ordering::Relaxed), Instant::now());
+    while clock.elapsed() < time {
+        peer.write_all(&buffer)?;
+    }
+    Ok((octets.load(Ordering::Relaxed) - before) as f64 * 8.0 / clock.elapsed().as_nanos() as f64)
+}
+
+fn connect(time: Duration) -> Result<f64> {
+    let (clock, mut count) = (Instant::now(), 0u32);
+    while clock.elapsed() < time {
+        let port = PORTS.start + (count % u32::from(PORTS.end - PORTS.start)) as u16;
+        let mut peer = TcpStream::connect_timeout(&address(port), PATIENCE).context("a connection to the server")?;
+        peer.set_read_timeout(Some(PATIENCE))?;
+        peer.write_all(&[1])?;
+        peer.read_exact(&mut [0])?;
+        count += 1;
+    }
+    Ok(f64::from(count) / clock.elapsed().as_secs_f64())
+}
+
+fn round_trips() -> Result<[f64; 3]> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    socket.connect(address(9))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut times = Vec::with_capacity(TRIPS);
+    let mut buffer = [0; 64];
+    for _ in 0..TRIPS {
+        let clock = Instant::now();
+        socket.send(&[1; 16])?;
+        match socket.recv(&mut buffer) {
+            Ok(_) => times.push(clock.elapsed().as_nanos() as f64 / 1000.0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => anyhow::bail!("a round trip was lost"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+    Ok([at(0.5), at(0.99), at(0.999)])
+}

@@ -1,0 +1,134 @@
+//! The router alone: a datagram of a known, masqueraded connection goes through every hook of a small ruleset. No driver, no kernel: what is left is what we cost.
+use crate::memory;
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret};
+use keepstate_gateway::{Interface, Map, Out, Route, Router};
+use keepstate_rules::{NoLibrary, Program, compile, parse_with};
+use std::time::Instant as Clock;
+
+/// The ruleset that the gateway's bench gives to Linux too.
+pub const RULES: &str = "
+table ip nat {
+	chain post { type nat hook postrouting priority srcnat; policy accept; oifname \"r1\" masquerade; }
+}
+table ip filter {
+	chain forward {
+		type filter hook forward priority filter; policy drop
+		ct state established,related accept
+		iifname \"r0\" ct state new accept
+	}
+}
+";
+
+/// Measure the router alone.
+#[derive(Args)]
+pub struct RouterAlone {
+    /// Connections.
+    #[arg(long, value_delimiter = ',', default_value = "1000,200000")]
+    flows: Vec<u32>,
+    /// Packets to measure.
+    #[arg(long, default_value_t = 3_000_000)]
+    packets: u32,
+    /// Octets of a datagram.
+    #[arg(long, default_value_t = 46)]
+    length: u16,
+}
+
+/// Packets that are made ready outside of the measured time.
+const BATCH: u32 = 64;
+
+impl RouterAlone {
+    pub fn run(self) -> Result<()> {
+        println!("{:>10} {:>14} {:>14} {:>20}", "flows", "ns a packet", "ns a new flow", "allocations a packet");
+        for flows in &self.flows {
+            let (known, new, allocations) = self.measure(*flows)?;
+            println!("{flows:>10} {known:>14.0} {new:>14.0} {allocations:>20.3}");
+        }
+        Ok(())
+    }
+
+    fn measure(&self, flows: u32) -> Result<(f64, f64, f64)> {
+        let mut router = router(flows)?;
+        let (new, _) = self.round(&mut router, flows, flows)?;
+        let (known, allocations) = self.round(&mut router, flows, self.packets.max(flows))?;
+        ensure!(router.engine().count() == flows as usize, "{} connections, not {flows}", router.engine().count());
+        Ok((known, new, allocations))
+    }
+
+    /// Nanoseconds and allocations a packet.
+    fn round(&self, router: &mut Router, flows: u32, packets: u32) -> Result<(f64, f64)> {
+        let mut batch: Vec<Vec<u8>> = (0..BATCH).map(|_| datagram(0, self.length)).collect();
+        let (mut out, mut nanoseconds, mut allocations) = (Vec::new(), 0, 0);
+        let mut sent = 0;
+        while sent < packets {
+            for (number, bytes) in (sent..).zip(&mut batch) {
+                // A prime step visits every flow, none near the one before.
+                set_flow(bytes, (u64::from(number) * 7919 % u64::from(flows)) as u32);
+            }
+            let (before, begin) = (memory::allocations(), Clock::now());
+            for bytes in &batch {
+                router.handle(bytes, 1, Instant(1_000_000_000), &mut out).map_err(|loss| anyhow::anyhow!("{loss}"))?;
+                for left in out.drain(..) {
+                    if let Out::Device(2, _, bytes) = left {
+                        router.recycle(bytes);
+                    }
+                }
+            }
+            nanoseconds += begin.elapsed().as_nanos();
+            allocations += memory::allocations() - before;
+            sent += BATCH;
+        }
+        Ok((nanoseconds as f64 / f64::from(sent), allocations as f64 / f64::from(sent)))
+    }
+}
+
+fn router(flows: u32) -> Result<Router> {
+    let mut knobs = Knobs::default();
+    knobs.set(Knob::Max, u64::from(flows) * 2).ok().context("the limit")?;
+    let device = |index, name: &str, address: [u8; 4]| Interface {
+        index,
+        name: name.into(),
+        mtu: 1500,
+        addresses: vec![(address.into(), 24)],
+    };
+    let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
+    let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
+    let engine = Engine::new(knobs, Secret([7; 16]), Instant(0));
+    Ok(Router::new(engine, program()?, Map::new(interfaces, routes), (1, 2)))
+}
+
+fn program() -> Result<Program> {
+    let (tree, sources) =
+        parse_with("bench", RULES, &NoLibrary, &[]).map_err(|refused| anyhow::anyhow!("{refused}"))?;
+    compile(&tree, &sources).map_err(|refused| anyhow::anyhow!("{refused}"))
+}
+
+/// A datagram of UDP from 10.0.1.2 to 10.0.2.2.
+fn datagram(flow: u32, length: u16) -> Vec<u8> {
+    let length = length.max(28);
+    let mut bytes = vec![0; usize::from(length)];
+    let [high, low] = length.to_be_bytes();
+    let [over, under] = (length - 20).to_be_bytes();
+    let head =
+        [0x45, 0, high, low, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 1, 2, 10, 0, 2, 2, 0, 0, 0, 0, over, under, 0, 0];
+    for (to, from) in bytes.iter_mut().zip(head) {
+        *to = from;
+    }
+    let words = head.as_chunks::<2>().0.iter().take(10);
+    let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    if let Some(field) = bytes.get_mut(10..12) {
+        field.copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    }
+    set_flow(&mut bytes, flow);
+    bytes
+}
+
+fn set_flow(bytes: &mut [u8], flow: u32) {
+    let (source, destination) = ((1024 + flow % 60_000) as u16, (7000 + flow / 60_000) as u16);
+    if let Some(ports) = bytes.get_mut(20..24) {
+        ports[..2].copy_from_slice(&source.to_be_bytes());
+        ports[2..].copy_from_slice(&destination.to_be_bytes());
+    }
+}

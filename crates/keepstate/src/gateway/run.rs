@@ -1,0 +1,129 @@
+//! The loop of a running gateway: packets first, then in between, a little of everything else: signals, visitors, expiry, lines for the log.
+//!
+//! A driver carries datagrams between the router and the world; the loop knows nothing of how. Whatever else is done in a turn is bounded, so that packets
+//! do not wait for it.
+use super::control;
+use super::door::Door;
+use crate::notes;
+use anyhow::{Context, Result};
+use keepstate_engine::Instant;
+use keepstate_gateway::{Map, Router};
+use keepstate_rules::Program;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds to wait for a datagram, so that expiry goes on and signals are heard.
+const WAIT: i32 = 20;
+/// Turns without anything but packets.
+const BUSY: u32 = 16;
+
+/// What carries datagrams in and out.
+pub(super) trait Driver {
+    /// Waits until a datagram has come, for so many milliseconds at most, or until a signal comes.
+    ///
+    /// # Errors
+    /// The world is gone.
+    fn wait(&mut self, milliseconds: i32) -> Result<()>;
+
+    /// Takes what has come, a batch at most, lets the router make of it what it makes, and sends that. Gives how many came.
+    ///
+    /// # Errors
+    /// The world is gone.
+    fn turn(&mut self, router: &mut Router, now: Instant) -> Result<usize>;
+
+    /// Devices and routes, if they have changed since this was last asked.
+    ///
+    /// # Errors
+    /// They cannot be read any more.
+    fn map(&mut self) -> Result<Option<Map>> {
+        Ok(None)
+    }
+
+    /// What it has lost or met, for the closing note; empty if nothing.
+    fn account(&self) -> String {
+        String::new()
+    }
+}
+
+/// Routes until SIGINT or SIGTERM; `load` reads the ruleset again at SIGHUP.
+///
+/// # Errors
+/// Signals cannot be waited for; the driver's world is gone.
+pub(super) fn run(
+    mut router: Router,
+    driver: &mut dyn Driver,
+    door: Option<&Door>,
+    spin: Duration,
+    load: impl Fn() -> Result<Program>,
+) -> Result<()> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = ended.clone();
+    ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
+    let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
+    while !ended.load(Ordering::Relaxed) {
+        if again.swap(false, Ordering::Relaxed) {
+            match load() {
+                Ok(program) => {
+                    router.reload(program);
+                    notes::note("the ruleset was loaded again; connections live on");
+                }
+                Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
+            }
+        }
+        if let Some(map) = driver.map()? {
+            router.remap(map);
+        }
+        let now = now();
+        router.engine().poll(now);
+        while let Some(visitor) = door.and_then(Door::next) {
+            let answer = control::answer(&visitor.words, &mut router, &load, now);
+            visitor.answer(answer);
+        }
+        packets(&mut router, driver, spin)?;
+        log(&mut router);
+    }
+    let counters = router.counters();
+    notes::note(format!(
+        "{} packets came in, {} were sent on, {} went no further{}",
+        counters.received,
+        counters.forwarded,
+        counters.lost,
+        driver.account()
+    ));
+    Ok(())
+}
+
+/// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
+/// woken late.
+fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Result<()> {
+    let mut quiet: Option<std::time::Instant> = None;
+    let mut turns = 0;
+    while turns < BUSY {
+        if driver.turn(router, now())? > 0 {
+            (quiet, turns) = (None, turns + 1);
+            continue;
+        }
+        match quiet {
+            None => quiet = Some(std::time::Instant::now()),
+            Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
+            Some(_) => return driver.wait(WAIT),
+        }
+    }
+    Ok(())
+}
+
+fn log(router: &mut Router) {
+    while let Some((level, line)) = router.poll_log() {
+        // As systemd reads it: the level in front.
+        notes::note(format!("<{level}>{line}"));
+    }
+    while let Some(line) = router.engine().poll_log() {
+        notes::note(line);
+    }
+}
+
+pub(super) fn now() -> Instant {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,64 @@
+//! Peers with the kernel's own TCP, in namespaces.
+#![allow(unsafe_code, reason = "setns(2) has no safe wrapper in std")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Runs something in a namespace, on a thread of its own.
+pub fn within<T: Send + 'static>(namespace: &str, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let path = format!("/run/netns/{namespace}");
+    std::thread::spawn(move || {
+        let door = File::open(path).unwrap();
+        // SAFETY: the descriptor is open; only this thread changes its namespace.
+        assert_eq!(unsafe { libc::setns(door.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+        what()
+    })
+}
+
+/// Runs ip(8); did it do it?
+pub fn ip(words: &[&str]) -> bool {
+    Command::new("ip")
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// So many octets that nobody mixes up.
+pub fn octets(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+/// Serves one client: says who it is, and sends it `length` octets.
+pub fn serve(at: &str, length: usize) -> (SocketAddr, impl FnOnce() -> IpAddr + Send + 'static) {
+    let listener = TcpListener::bind(at).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move || {
+        let (mut peer, from) = listener.accept().unwrap();
+        peer.write_all(&octets(length)).unwrap();
+        from.ip()
+    };
+    (address, serve)
+}
+
+/// Connects, as often as it takes within a generous time, and reads everything.
+pub fn fetch(at: SocketAddr) -> Vec<u8> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match TcpStream::connect_timeout(&at, Duration::from_secs(5)) {
+            Ok(mut stream) => {
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                return all;
+            }
+            Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
+        }
+    }
+}
