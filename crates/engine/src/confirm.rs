@@ -31,6 +31,9 @@ impl Engine {
     }
 
     fn enter(&mut self, fresh: &Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
+        if fresh.refused {
+            return self.not_entered(Why::NatExhausted);
+        }
         if let Some(taken) = self.taken(fresh) {
             return self.clash(fresh, taken, outcome);
         }
@@ -59,15 +62,12 @@ impl Engine {
             start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
         };
         let Some(slot) = self.table.insert(&record, tick) else {
-            self.counters.insert_failed += 1;
-            self.counters.drop += 1;
-            self.note(Why::NoMemory);
-            return Outcome::dropped(Why::NoMemory);
+            return self.not_entered(Why::NoMemory);
         };
         if fresh.has_extras() {
             self.put_extras(slot, fresh);
         }
-        self.enter_source(fresh, slot);
+        self.enter_source(fresh, slot, now);
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
         }
@@ -112,9 +112,13 @@ impl Engine {
             outcome.connection = Some(self.handle_of(taken.slot()));
             return outcome;
         }
+        self.not_entered(if fresh.exhausted { Why::NatExhausted } else { Why::Clash })
+    }
+
+    #[cold]
+    fn not_entered(&mut self, why: Why) -> Outcome {
         self.counters.insert_failed += 1;
         self.counters.drop += 1;
-        let why = if fresh.exhausted { Why::NatExhausted } else { Why::Clash };
         self.note(why);
         Outcome::dropped(why)
     }

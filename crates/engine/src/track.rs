@@ -190,6 +190,7 @@ impl Engine {
             ended: None,
             pending: Pending::Begun(Unconfirmed {
                 exhausted: false,
+                refused: false,
                 original: probe.key,
                 reply,
                 plain: true,

@@ -4,6 +4,7 @@
 //! do not wait for it.
 use super::control;
 use super::door::Door;
+use super::mapping;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -121,6 +122,7 @@ fn log(router: &mut Router) {
     while let Some(line) = router.engine().poll_log() {
         notes::note(line);
     }
+    mapping::lines(router.engine()).for_each(|line| notes::note(format!("<6>{line}")));
 }
 
 pub(super) fn now() -> Instant {
