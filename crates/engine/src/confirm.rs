@@ -6,6 +6,7 @@ use crate::table::{Record, Reference};
 use crate::time::Clock;
 use crate::tuple::protocol;
 use crate::{Direction, Engine, EventKind, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Why, ZoneDirection};
+use alloc::vec::Vec;
 
 impl Engine {
     /// Confirms what a packet began, now that it has passed the last rule.
@@ -14,11 +15,25 @@ impl Engine {
         match passage.pending {
             Pending::Nothing => passage.outcome,
             Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
-            Pending::Said(saying) => self.hear(&saying, passage.outcome, now),
+            Pending::Said(saying) => self.hear(&saying, passage.outcome, None, now),
+        }
+    }
+
+    /// As [`Engine::confirm`], for who translates: what a helper has to write anew in `datagram`, which is the packet as it is about to leave, is written, and
+    /// the numbers of later segments follow (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`). The datagram may become longer or shorter.
+    #[inline(always)]
+    pub fn confirm_datagram(&mut self, passage: Passage, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
+        match passage.pending {
+            Pending::Nothing => passage.outcome,
+            Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
+            Pending::Said(saying) => self.hear(&saying, passage.outcome, Some(datagram), now),
         }
     }
 
     fn enter(&mut self, fresh: &Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
+        if fresh.refused {
+            return self.not_entered(Why::NatExhausted);
+        }
         if let Some(taken) = self.taken(fresh) {
             return self.clash(fresh, taken, outcome);
         }
@@ -47,15 +62,12 @@ impl Engine {
             start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
         };
         let Some(slot) = self.table.insert(&record, tick) else {
-            self.counters.insert_failed += 1;
-            self.counters.drop += 1;
-            self.note(Why::NoMemory);
-            return Outcome::dropped(Why::NoMemory);
+            return self.not_entered(Why::NoMemory);
         };
         if fresh.has_extras() {
             self.put_extras(slot, fresh);
         }
-        self.enter_source(fresh, slot);
+        self.enter_source(fresh, slot, now);
         self.changes.note(slot);
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
@@ -101,9 +113,13 @@ impl Engine {
             outcome.connection = Some(self.handle_of(taken.slot()));
             return outcome;
         }
+        self.not_entered(if fresh.exhausted { Why::NatExhausted } else { Why::Clash })
+    }
+
+    #[cold]
+    fn not_entered(&mut self, why: Why) -> Outcome {
         self.counters.insert_failed += 1;
         self.counters.drop += 1;
-        let why = if fresh.exhausted { Why::NatExhausted } else { Why::Clash };
         self.note(why);
         Outcome::dropped(why)
     }

@@ -53,7 +53,7 @@ impl Engine {
             self.come_back(slot);
         }
         if status & Status::SRC_NAT_DONE.0 != 0 {
-            self.leave_source(slot);
+            self.leave_source(slot, now);
         }
         self.table.remove(slot, hashes);
     }

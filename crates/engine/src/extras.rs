@@ -3,6 +3,7 @@ use crate::Direction;
 use crate::Timeouts;
 use crate::helper::Listener;
 use crate::master::Master;
+use crate::nat::Shifts;
 use crate::protocol::Noted;
 use hashbrown::HashMap;
 
@@ -17,6 +18,8 @@ pub(crate) struct Extra {
     pub(crate) master: Option<Master>,
     /// Segments each way until the window of a TCP connection that was kept over a gap is strict again.
     pub(crate) regains: Option<[u8; 2]>,
+    /// How much longer its streams have become, if a helper wrote into them.
+    pub(crate) shifts: Option<Shifts>,
     /// Living connections that it announced.
     pub(crate) children: u32,
     /// Timeouts of its own.
@@ -26,7 +29,7 @@ pub(crate) struct Extra {
 impl Extra {
     /// Is there nothing to keep?
     pub(crate) const fn is_empty(&self) -> bool {
-        let quiet = self.labels.is_none() && self.noted.is_none() && self.listener.is_none();
+        let quiet = self.labels.is_none() && self.noted.is_none() && self.listener.is_none() && self.shifts.is_none();
         quiet && self.master.is_none() && self.regains.is_none() && self.timeouts.is_none() && self.children == 0
     }
 }

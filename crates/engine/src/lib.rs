@@ -49,7 +49,10 @@ pub use expectation::Expectation;
 pub use export::{Description, Refused, Trust, Undecodable};
 pub use helper::Helper;
 pub use knob::{Generation, Knob, KnobError, Knobs};
-pub use nat::{Choice, Edits, Manip, Range, Shortage, Shortfall, Translated};
+pub use nat::{
+    Behaviour, BlockChange, Choice, Deterministic, Edits, Filtering, Manip, Mapping, Range, Shortage, Shortfall,
+    Translated,
+};
 pub use offload::{Flow, Held, Seen};
 pub use outcome::{Direction, Info, Outcome, Verdict};
 pub use passage::{Passage, Unconfirmed};

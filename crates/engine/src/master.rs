@@ -4,6 +4,7 @@
 //! master as long as it lives. A master takes its expectations with it when it ends; its children live on and keep its name.
 use crate::expectation::Expected;
 use crate::extras::Extra;
+use crate::nat::Follow;
 use crate::table::record::{Hot, Kind};
 use crate::table::{Probe, Reference};
 use crate::time::Clock;
@@ -23,17 +24,17 @@ pub(crate) struct Master {
 }
 
 impl Engine {
-    /// The master that expects a connection which begins with `probe`'s tuple. The expectation is used up.
+    /// The master that expects a connection which begins with `probe`'s tuple, and how that is to be translated. The expectation is used up.
     #[inline]
-    pub(crate) fn expecting(&mut self, probe: &Probe, now: Instant) -> Option<Master> {
+    pub(crate) fn expecting(&mut self, probe: &Probe, now: Instant) -> Option<(Master, Option<Follow>)> {
         // Most engines expect nothing most of the time.
         if self.expectations.is_empty() { None } else { self.fulfil(probe, now) }
     }
 
     #[cold]
-    fn fulfil(&mut self, probe: &Probe, now: Instant) -> Option<Master> {
+    fn fulfil(&mut self, probe: &Probe, now: Instant) -> Option<(Master, Option<Follow>)> {
         let before = self.expectations.len();
-        let Expected { master, .. } = self.expectations.find(&probe.key.tuple(), probe.zone.id, now)?;
+        let Expected { master, follow, .. } = self.expectations.find(&probe.key.tuple(), probe.zone.id, now)?;
         self.counters.expect_new += 1;
         self.counters.expect_delete += (before - self.expectations.len()) as u64;
         let hot = self.table.records.hot(master.slot)?;
@@ -44,7 +45,7 @@ impl Engine {
         }
         let cold = self.table.records.cold(master.slot)?;
         let tuple = self.table.records.key(Reference::new(master.slot, Direction::Original))?.tuple();
-        Some(Master { slot: master.slot, life: cold.life, tuple, mark: cold.mark })
+        Some((Master { slot: master.slot, life: cold.life, tuple, mark: cold.mark }, follow))
     }
 
     /// The master that a child names which was kept elsewhere. It may have ended: then the name is all that is left of it.

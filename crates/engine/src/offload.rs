@@ -128,6 +128,7 @@ impl Engine {
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),
             secret: self.secret,
+            ahead: 0,
         };
         let timeout = match hot.protocol() {
             protocol::TCP => ticks(self.knobs[Knob::TcpTimeoutEstablished]),

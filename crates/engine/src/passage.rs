@@ -86,6 +86,8 @@ pub struct Unconfirmed {
     pub(crate) counted: Option<u64>,
     /// A translation found no free tuple: it cannot be entered.
     pub(crate) exhausted: bool,
+    /// What it was to have is not to be had, though its tuple may be free: it is not entered.
+    pub(crate) refused: bool,
     /// The table's epoch when the tuples were found free.
     pub(crate) epoch: u64,
     /// The hashes of both tuples, each 0 if not known.

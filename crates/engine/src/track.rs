@@ -1,4 +1,5 @@
 //! The first half of a packet's way: what does its connection make of it, or which one does it begin?
+use crate::nat::ahead;
 use crate::passage::Pending;
 use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::table::Probe;
@@ -38,17 +39,21 @@ impl Engine {
             true => self.extras.of(slot).and_then(|extra| self.policies.get(usize::from(extra.timeouts?.0))),
             false => None,
         };
-        let context = Context {
+        let mut context = Context {
             knobs: policy.map_or(&self.knobs, |policy| &policy.knobs),
             status,
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),
             secret: self.secret,
+            ahead: 0,
         };
         let ruling = if packet.protocol() == protocol::TCP {
             match segment(packet, &self.knobs) {
                 Err(why) => Ruling::invalid(why),
                 Ok(segment) => {
+                    if status.has(Status::SEQ_ADJUST) {
+                        context.ahead = ahead(self.extras.of(slot), direction, segment.ack);
+                    }
                     let mut noted = match hot.kind.is(Kind::EXTRAS) {
                         true => self.extras.of(slot).and_then(|extra| extra.noted),
                         false => None,
@@ -200,6 +205,7 @@ impl Engine {
             ended: None,
             pending: Pending::Begun(Unconfirmed {
                 exhausted: false,
+                refused: false,
                 original: probe.key,
                 reply,
                 plain: true,
@@ -216,10 +222,14 @@ impl Engine {
             }),
         };
         if let (true, Some(fresh)) = (master.is_some() || !self.helped.is_empty(), passage.unconfirmed()) {
-            master.into_iter().for_each(|master| fresh.adopt(master));
+            let follow = master.and_then(|(_, follow)| follow);
+            master.into_iter().for_each(|(master, _)| fresh.adopt(master));
             self.give_helper(fresh);
             if fresh.status.has(Status::EXPECTED) {
                 passage.outcome.info = Info::Related;
+            }
+            if let Some(follow) = follow {
+                self.follow_master(&mut passage, &follow, now);
             }
         }
         passage
@@ -240,6 +250,7 @@ impl Engine {
             now: now.tick(),
             remaining_ticks: 0,
             secret: self.secret,
+            ahead: 0,
         };
         let (tracker, ruling) = if packet.protocol() == protocol::TCP {
             let segment = segment(packet, &self.knobs)?;

@@ -99,6 +99,8 @@ reasons! {
     IcmpUntracked "icmp_untracked",
     /// A command for the helper that is not whole or not understood: the sender has to send it again.
     HelperPartial "helper_partial",
+    /// What a helper or a translation has to write into it does not fit, or its options cannot be read.
+    HelperUnwritable "helper_unwritable",
     /// It announces a connection that another master expects already.
     ExpectClash "expect_clash",
     /// It announces a connection, and nf_conntrack_expect_max are expected already.

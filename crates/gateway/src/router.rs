@@ -581,7 +581,7 @@ impl Router {
 
     fn confirm(&mut self, trip: &mut Trip) -> Result<(), Loss> {
         let Some(passage) = trip.passage.take() else { return Ok(()) };
-        let outcome = self.engine.confirm(passage, trip.now);
+        let outcome = self.engine.confirm_datagram(passage, &mut trip.bytes, trip.now);
         if let (Some(pick), Some(handle)) = (trip.pick.take(), outcome.connection) {
             self.services.enter(&pick, handle, trip.now);
         }

@@ -10,6 +10,7 @@ mod tests;
 
 pub use shown::Expectation;
 
+use crate::nat::Follow;
 use crate::{Handle, Helper, Instant, Tuple};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -62,6 +63,8 @@ pub(crate) struct Expected {
     /// The helper that heard it.
     pub(crate) helper: Helper,
     pub(crate) flags: Flags,
+    /// How it is translated, if its master is.
+    pub(crate) follow: Option<Follow>,
     /// When it is over.
     pub(crate) deadline: Instant,
 }

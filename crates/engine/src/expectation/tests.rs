@@ -28,6 +28,7 @@ fn announced(slot: u32, port: u16) -> Expected {
         class: 0,
         helper: Helper::Ftp,
         flags: Flags::default(),
+        follow: None,
         deadline: Instant::from_secs(300),
     }
 }

@@ -5,6 +5,7 @@
 use super::{Description, Progress};
 use crate::helper::Listener;
 use crate::helper::ftp::Ftp;
+use crate::nat::Shifts;
 use crate::protocol::sctp::Sctp;
 use crate::protocol::tcp::kept;
 use crate::protocol::{Noted, Tcp};
@@ -54,6 +55,7 @@ mod field {
     pub(super) const FTP: u8 = 15;
     pub(super) const NOTED: u8 = 16;
     pub(super) const REGAINS: u8 = 17;
+    pub(super) const SHIFTS: u8 = 19;
     /// One of its own timeouts: seconds, then the knob's name.
     pub(super) const TIMEOUT: u8 = 18;
     /// From here on, who does not know a field may pass over it.
@@ -107,6 +109,7 @@ impl Description {
         }
         self.noted.iter().for_each(|noted| put(out, field::NOTED, &noted.octets()));
         self.regains.iter().for_each(|regains| put(out, field::REGAINS, regains));
+        self.shifts.iter().for_each(|shifts| put(out, field::SHIFTS, &shifts.octets()));
         for (knob, seconds) in &self.timeouts {
             let mut value = seconds.to_be_bytes().to_vec();
             value.extend_from_slice(knob.name().as_bytes());
@@ -151,6 +154,7 @@ struct Found {
     listener: Option<Listener>,
     noted: Option<Noted>,
     regains: Option<[u8; 2]>,
+    shifts: Option<Shifts>,
     timeouts: Vec<(Knob, u32)>,
 }
 
@@ -194,6 +198,7 @@ impl Found {
             }
             field::NOTED => self.noted = Some(Noted::from_octets(&exact(value).ok_or(wrong)?)),
             field::REGAINS => self.regains = Some(exact(value).ok_or(wrong)?),
+            field::SHIFTS => self.shifts = Some(Shifts::from_octets(&exact(value).ok_or(wrong)?)),
             field::TIMEOUT => self.timeouts.push(read_timeout(value).ok_or(wrong)?),
             field::OPTIONAL.. => (),
             _ => return Err(Undecodable::Unknown(number)),
@@ -219,6 +224,7 @@ impl Found {
             listener: self.listener,
             noted: self.noted,
             regains: self.regains,
+            shifts: self.shifts,
             timeouts: self.timeouts,
         })
     }

@@ -81,6 +81,7 @@ impl Engine {
             listener: described.listener,
             master: described.master.map(|tuple| self.master_named(&tuple, described.zone)),
             regains,
+            shifts: described.shifts,
             timeouts,
             ..Extra::default()
         };
@@ -181,6 +182,10 @@ fn possible(described: &Description) -> Result<(), Refused> {
         (
             described.master.is_some() == status.has(Status::EXPECTED),
             "expected by nobody, or a master's that was not expected",
+        ),
+        (
+            described.shifts.is_some() == described.status.has(Status::SEQ_ADJUST),
+            "numbers that are adjusted by nothing, or by what nobody does",
         ),
         (described.regains.is_none() || original.protocol == protocol::TCP, "a window of a protocol that has none"),
     ];

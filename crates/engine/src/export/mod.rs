@@ -13,6 +13,7 @@ pub use codec::Undecodable;
 pub use import::{Refused, Trust};
 
 use crate::helper::Listener;
+use crate::nat::Shifts;
 use crate::protocol::{Noted, Tcp, sctp::Sctp, stateless::Stateless};
 use crate::table::Reference;
 use crate::table::record::{Hot, Kind};
@@ -51,6 +52,8 @@ pub struct Description {
     pub(crate) noted: Option<Noted>,
     /// Segments each way until its TCP window is strict again.
     pub(crate) regains: Option<[u8; 2]>,
+    /// How much longer its streams have become.
+    pub(crate) shifts: Option<Shifts>,
 }
 
 /// How far its protocol has come.
@@ -124,6 +127,7 @@ impl Engine {
             listener: extra.and_then(|extra| extra.listener),
             noted: extra.and_then(|extra| extra.noted),
             regains: extra.and_then(|extra| extra.regains),
+            shifts: extra.and_then(|extra| extra.shifts),
         })
     }
 

@@ -15,8 +15,18 @@ pub(super) struct Wanted<'a> {
     pub(super) present: Tuple,
     pub(super) manip: Manip,
     pub(super) range: &'a Range,
+    pub(super) cause: Cause,
     pub(super) zone: Zone,
     pub(super) now: Instant,
+}
+
+/// Why a tuple is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A rule wants it translated.
+    Rule,
+    /// None does.
+    NoRule,
 }
 
 /// Tuples of others that are looked at for one that suits.
@@ -31,6 +41,12 @@ const LEAST_TRIES: u32 = 16;
 impl Engine {
     /// The translated tuple, and whether it is free.
     pub(super) fn choose(&mut self, wanted: &Wanted<'_>) -> (Tuple, bool) {
+        let mapped = if self.nat.mappings.in_use() { self.choose_mapped(wanted) } else { None };
+        mapped.unwrap_or_else(|| self.choose_plainly(wanted))
+    }
+
+    /// As Linux chooses.
+    pub(super) fn choose_plainly(&mut self, wanted: &Wanted<'_>) -> (Tuple, bool) {
         let Wanted { present, manip, range, .. } = wanted;
         let random = range.choice == Choice::Random;
         if *manip == Manip::Source && !random {
@@ -74,7 +90,7 @@ impl Engine {
     }
 
     /// One of the range's addresses, by the client (and, unless it is to be persistent, its peer).
-    fn choose_address(&self, tuple: &mut Tuple, wanted: &Wanted<'_>) {
+    pub(super) fn choose_address(&self, tuple: &mut Tuple, wanted: &Wanted<'_>) {
         let Some(addresses) = &wanted.range.addresses else { return };
         let (first, last) = (*addresses.start(), *addresses.end());
         let present = end(tuple, wanted.manip);
@@ -147,7 +163,7 @@ impl Engine {
     }
 
     /// Has somebody the tuple that this connection's answers would have?
-    fn used(&mut self, tuple: &Tuple, wanted: &Wanted<'_>) -> bool {
+    pub(super) fn used(&mut self, tuple: &Tuple, wanted: &Wanted<'_>) -> bool {
         self.holder_of_answer(tuple, wanted).is_some()
     }
 

@@ -4,24 +4,37 @@
 //! then on nothing is decided any more: what to change in a packet ([`Engine::edits`]) is read off the connection's tuples, for both directions and
 //! for ICMP errors. Where rules of NAT exist and none matches, [`Engine::keep`] settles that the end stays as it is, so that a clash of ports is still
 //! resolved, as Linux does it. Nothing here looks at rules, addresses of devices, or the clock.
+mod blocks;
 mod choose;
+mod deterministic;
 mod edits;
 mod exhaustion;
+mod filtering;
+mod follow;
+mod mapping;
+mod ports;
 mod range;
+mod sequence;
 mod sources;
 
+pub use blocks::BlockChange;
+pub use deterministic::Deterministic;
 pub use edits::Edits;
 pub use exhaustion::{Shortage, Shortfall};
+pub(crate) use follow::Follow;
+pub use mapping::{Behaviour, Filtering, Mapping};
 pub use range::{Choice, Manip, Range};
+pub(crate) use sequence::{Shifts, ahead};
 
 use crate::passage::Pending;
 use crate::table::Reference;
 use crate::table::key::{HashKeys, Key};
 use crate::{Connection, Direction, Engine, Instant, Passage, Secret, Status, Tuple, Unconfirmed};
 use alloc::boxed::Box;
-use choose::Wanted;
+use choose::{Cause, Wanted};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use exhaustion::Exhaustion;
+use mapping::Mappings;
 use sources::{Source, Sources};
 
 /// What a translation came to.
@@ -43,6 +56,7 @@ pub(crate) struct Nat {
     draws: u64,
     pub(crate) sources: Sources,
     pub(crate) exhaustion: Exhaustion,
+    pub(crate) mappings: Mappings,
     /// Some connection was translated, ever.
     pub(crate) in_use: bool,
     /// Is what a packet ends to be kept for its rules?
@@ -58,6 +72,7 @@ impl Nat {
             draws: 0,
             sources: Sources::default(),
             exhaustion: Exhaustion::default(),
+            mappings: Mappings::default(),
             in_use: false,
             remembers: false,
             ended: None,
@@ -65,7 +80,7 @@ impl Nat {
     }
 
     /// A number that nobody can guess who does not know the secret.
-    fn draw(&mut self) -> u16 {
+    pub(crate) fn draw(&mut self) -> u16 {
         self.draws += 1;
         self.keys.hash([self.draws]) as u16
     }
@@ -116,13 +131,23 @@ impl Engine {
     /// assert_eq!(entry.reply.destination, std::net::IpAddr::from([192, 0, 2, 1]));
     /// ```
     pub fn translate(&mut self, passage: &mut Passage, manip: Manip, range: &Range, now: Instant) -> Translated {
+        self.decide(passage, (manip, Cause::Rule), range, now)
+    }
+
+    fn decide(
+        &mut self,
+        passage: &mut Passage,
+        (manip, cause): (Manip, Cause),
+        range: &Range,
+        now: Instant,
+    ) -> Translated {
         let Pending::Begun(fresh) = &mut passage.pending else { return Translated::Before };
         let (changed, done) = bits(manip);
         if fresh.status.has(done) {
             return Translated::Before;
         }
         let Some(present) = fresh.reply.tuple().invert() else { return Translated::Kept };
-        let wanted = Wanted { present, manip, range, zone: fresh.zone, now };
+        let wanted = Wanted { present, manip, range, cause, zone: fresh.zone, now };
         let (chosen, free) = self.choose(&wanted);
         fresh.status |= done;
         if chosen != present {
@@ -133,6 +158,7 @@ impl Engine {
         match (free, chosen == present) {
             (false, _) => {
                 fresh.exhausted = true;
+                fresh.refused |= self.nat.mappings.in_use() && (manip, cause) == (Manip::Source, Cause::Rule);
                 self.nat.exhaustion.note(&chosen, manip, now);
                 Translated::Exhausted
             }
@@ -145,7 +171,12 @@ impl Engine {
     pub fn keep(&mut self, passage: &mut Passage, manip: Manip, now: Instant) -> Translated {
         let Pending::Begun(fresh) = &passage.pending else { return Translated::Before };
         let Some(present) = fresh.reply.tuple().invert() else { return Translated::Kept };
-        self.translate(passage, manip, &Range::to(range::end(&present, manip)), now)
+        if self.nat.mappings.in_use()
+            && let Some(translated) = self.by_mapping(passage, &present, manip, now)
+        {
+            return translated;
+        }
+        self.decide(passage, (manip, Cause::NoRule), &Range::to(range::end(&present, manip)), now)
     }
 
     /// What is to be changed in the packet of `passage`, at the end `manip`: of the destination where it comes in, of the source where it leaves.
@@ -193,16 +224,24 @@ impl Engine {
     }
 
     /// A connection with a decided source is entered under it.
-    pub(crate) fn enter_source(&mut self, fresh: &Unconfirmed, slot: u32) {
+    pub(crate) fn enter_source(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
         if fresh.status.has(Status::SRC_NAT_DONE) {
             let source = Source::of(&fresh.original.tuple(), fresh.zone.of(Direction::Original));
             self.nat.sources.insert(source, slot);
+            if self.nat.mappings.in_use() && fresh.status.has(Status::SRC_NAT) {
+                self.enter_mapping(&fresh.original(), &fresh.reply(), fresh.zone, now);
+            }
         }
     }
 
     /// A connection ends.
     #[cold]
-    pub(crate) fn leave_source(&mut self, slot: u32) {
+    pub(crate) fn leave_source(&mut self, slot: u32, now: Instant) {
+        if self.nat.mappings.in_use()
+            && let Some((original, reply, zone)) = self.mapped(slot)
+        {
+            self.leave_mapping(&original, &reply, zone, now);
+        }
         let zone = self.table.records.zone(slot).of(Direction::Original);
         if let Some(original) = self.table.records.key(Reference::new(slot, Direction::Original)) {
             self.nat.sources.remove(&Source::of(&original.tuple(), zone), slot);

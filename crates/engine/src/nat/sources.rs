@@ -10,10 +10,10 @@ use hashbrown::HashMap;
 /// Whose connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Source {
-    address: IpAddr,
-    key: u16,
-    protocol: u8,
-    zone: u16,
+    pub(super) address: IpAddr,
+    pub(super) key: u16,
+    pub(super) protocol: u8,
+    pub(super) zone: u16,
 }
 
 impl Source {

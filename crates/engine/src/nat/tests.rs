@@ -4,9 +4,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use keepstate_wire::{Packet, checksum};
 
-const CLIENT: [u8; 4] = [10, 0, 0, 2];
-const SERVER: [u8; 4] = [198, 51, 100, 9];
-const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
+pub(super) const CLIENT: [u8; 4] = [10, 0, 0, 2];
+pub(super) const SERVER: [u8; 4] = [198, 51, 100, 9];
+pub(super) const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
 
 /// An IPv4 datagram with right checksums.
 fn datagram(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
@@ -21,7 +21,7 @@ fn datagram(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8
     bytes
 }
 
-fn udp(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
+pub(super) fn udp(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
     let mut transport = Vec::new();
     for word in [from, to, 12, 0] {
         transport.extend(word.to_be_bytes());
@@ -31,7 +31,7 @@ fn udp(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
 }
 
 /// A SYN whose checksum is not looked at.
-fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
+pub(super) fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
     let mut transport = Vec::new();
     transport.extend(from.to_be_bytes());
     transport.extend(to.to_be_bytes());
@@ -39,14 +39,19 @@ fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
     datagram(source, destination, 6, &transport)
 }
 
-fn engine() -> Engine {
+pub(super) fn engine() -> Engine {
     let mut knobs = Knobs::default();
     knobs.set(Knob::Checksum, 0).unwrap();
     Engine::new(knobs, Secret([3; 16]), Instant(0))
 }
 
 /// One packet through a router with one rule for each end.
-fn route(engine: &mut Engine, mut bytes: Vec<u8>, dnat: Option<&Range>, snat: Option<&Range>) -> (Outcome, Vec<u8>) {
+pub(super) fn route(
+    engine: &mut Engine,
+    mut bytes: Vec<u8>,
+    dnat: Option<&Range>,
+    snat: Option<&Range>,
+) -> (Outcome, Vec<u8>) {
     let now = Instant(1_000_000_000);
     let packet = Packet::parse(&bytes).unwrap();
     let mut passage = engine.track(&packet, Zone::default(), now);
@@ -62,7 +67,7 @@ fn route(engine: &mut Engine, mut bytes: Vec<u8>, dnat: Option<&Range>, snat: Op
     (outcome, bytes)
 }
 
-fn ends(bytes: &[u8]) -> ([u8; 4], u16, [u8; 4], u16) {
+pub(super) fn ends(bytes: &[u8]) -> ([u8; 4], u16, [u8; 4], u16) {
     let address = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
     let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     (address(12), port(20), address(16), port(22))

@@ -59,6 +59,8 @@ pub(crate) struct Context<'a> {
     pub(crate) remaining_ticks: u32,
     /// Unknown to the peers, for folds.
     pub(crate) secret: (u64, u64),
+    /// By how much the segment's acknowledgements are ahead of the numbers they are about, where a helper wrote into that stream.
+    pub(crate) ahead: u32,
 }
 
 /// Ticks of so many seconds; as in Linux not more than an `int` holds (less 64 million ticks, which bounds how late `poll` may be).

@@ -9,6 +9,7 @@ mod ground;
 mod health;
 pub mod keep;
 mod load;
+mod mapping;
 mod offline;
 mod queue;
 mod run;
@@ -83,6 +84,8 @@ pub struct Gateway {
     #[arg(long, requires = "input", help_heading = "Capture")]
     each: bool,
     #[command(flatten)]
+    beyond: mapping::Beyond,
+    #[command(flatten)]
     tuning: Tuning,
 }
 
@@ -133,6 +136,7 @@ impl Gateway {
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
+        self.beyond.check()?;
         devices::map(&self.devices, &self.routes, self.mtu).map(drop)
     }
 
@@ -150,6 +154,7 @@ impl Gateway {
         let secret = self.tuning.secret()?;
         let mut engine = Engine::new(self.tuning.knobs(notes::note)?, Secret(secret), Instant(0));
         self.tuning.help(&mut engine);
+        self.beyond.set(&mut engine, Instant(0));
         let words = [0, 8].map(|at| {
             secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
         });

@@ -1,5 +1,6 @@
 //! A capture through the router, on the clock of its own timestamps: the proof of a ruleset without a network.
 use super::devices::Named;
+use super::mapping;
 use crate::capture::{Capture, Frame};
 use crate::notes;
 use anyhow::{Context, Result};
@@ -48,6 +49,9 @@ pub(super) fn run(mut router: Router, devices: &[Named], input: &Path, output: &
             }
         }
         while let Some((_, line)) = router.poll_log() {
+            writeln!(lines, "{line}")?;
+        }
+        for line in mapping::lines(router.engine()) {
             writeln!(lines, "{line}")?;
         }
         Ok(true)

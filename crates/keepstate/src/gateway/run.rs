@@ -7,6 +7,7 @@ use super::door::Door;
 use super::health::Health;
 use super::keep::Keep;
 use super::load::Load;
+use super::mapping;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -134,6 +135,7 @@ fn log(router: &mut Router) {
     while let Some(line) = router.engine().poll_log() {
         notes::note(line);
     }
+    mapping::lines(router.engine()).for_each(|line| notes::note(format!("<6>{line}")));
 }
 
 pub(super) fn now() -> Instant {

@@ -173,3 +173,56 @@ fn what_is_no_error_or_quotes_nothing_is_left_alone() {
     assert!(!Rewrite::new(&mut short).unwrap().quoted(|_| unreachable!()));
     assert!(is_right(&short));
 }
+
+#[test]
+fn a_stream_is_changed_and_its_numbers_follow() {
+    let builders = [v4().tcp(21, 4000, 7, 9).ack(9), v6().tcp(21, 4000, 7, 9).ack(9)];
+    for builder in builders {
+        let mut sent = Vec::new();
+        builder.ack(9).write(&mut sent, b"PORT 1,2 now").unwrap();
+        for with in [&b"longer than before"[..], b"1", b"", b"odd"] {
+            let mut segment = sent.clone();
+            segment.extend([0; 3]);
+            assert!(exchange(&mut segment, 5..8, with));
+            let packet = Packet::parse(&segment).unwrap();
+            assert_eq!(packet.total_len(), sent.len() - 3 + with.len());
+            assert!(is_right(&segment) && (packet.family() == Family::V6 || checksum::internet(&segment[..20]) == 0));
+            assert_eq!(&segment[segment.len() - with.len() - 4..], [with, &b" now"[..]].concat());
+        }
+        let (mut segment, before) = (sent.clone(), sent.clone());
+        assert!(!exchange(&mut segment, 5..13, b"beyond") && segment == before);
+        assert!(!exchange(&mut segment, 5..8, &[0; 65_535]) && segment == before);
+        let mut rewrite = Rewrite::new(&mut segment).unwrap();
+        assert!(rewrite.renumber(|seq| seq + 0x1_0000, |ack| ack.wrapping_sub(10)));
+        assert!(is_right(&segment));
+        let packet = Packet::parse(&segment).unwrap();
+        let view = crate::tcp::Segment::parse(packet.transport(), packet.transport_len()).unwrap();
+        assert_eq!((view.seq, view.ack), (0x1_0007, u32::MAX));
+    }
+}
+
+#[test]
+fn blocks_of_selective_acknowledgements_are_renumbered_wherever_they_stand() {
+    use etherparse::TcpOptionElement::{Noop, SelectiveAcknowledgement, Timestamp};
+    let blocks = SelectiveAcknowledgement((100, 200), [Some((300, 400)), None, None]);
+    for options in [&[Noop, Noop, blocks.clone()][..], &[Noop, blocks.clone()], &[Timestamp(1, 2), blocks.clone()]] {
+        let mut segment = Vec::new();
+        v4().tcp(21, 4000, 7, 50).ack(50).options(options).unwrap().write(&mut segment, b"").unwrap();
+        assert!(Rewrite::new(&mut segment).unwrap().renumber(|seq| seq, |ack| ack + 5));
+        assert!(is_right(&segment));
+        let packet = Packet::parse(&segment).unwrap();
+        let view = crate::tcp::Segment::parse(packet.transport(), packet.transport_len()).unwrap();
+        let read: Vec<_> = view
+            .options()
+            .filter_map(|option| match option {
+                crate::tcp::Choice::Sack(blocks) => Some(blocks.collect::<Vec<_>>()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!((view.ack, read), (55, alloc::vec![alloc::vec![(105, 205), (305, 405)]]));
+    }
+    // An option that ends nowhere.
+    let mut segment = Vec::new();
+    v4().tcp(21, 4000, 7, 50).ack(50).options_raw(&[1, 1, 5, 30]).unwrap().write(&mut segment, b"").unwrap();
+    assert!(!Rewrite::new(&mut segment).unwrap().renumber(|seq| seq, |ack| ack + 5));
+}

@@ -7,6 +7,9 @@ mod lines;
 mod number;
 #[cfg(test)]
 mod tests;
+mod write;
+
+pub(crate) use write::written;
 
 use crate::Direction;
 use alloc::string::String;
@@ -50,12 +53,10 @@ pub(crate) enum Kind {
 /// Where a data connection is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Announcement {
-    #[allow(dead_code, reason = "there is no NAT yet")]
     pub(crate) kind: Kind,
     pub(crate) address: IpAddr,
     /// Zero is possible: `PORT` and `227` may say so.
     pub(crate) port: u16,
-    #[allow(dead_code, reason = "there is no NAT yet")]
     /// The octets of the payload that NAT would write anew: the numbers; with EPRT and EPSV the delimiters around them too.
     pub(crate) at: Range<usize>,
 }

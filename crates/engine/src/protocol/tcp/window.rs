@@ -48,15 +48,16 @@ impl Tcp {
         context: &Context<'_>,
     ) -> Fit {
         let (seq, end) = (Seq(segment.seq), segment_end(segment));
-        let mut numbers = Numbers { seq, end, ack: Seq(segment.ack), sack: Seq(segment.ack) };
+        let ack = Seq(segment.ack).minus(context.ahead);
+        let mut numbers = Numbers { seq, end, ack, sack: ack };
         if !segment.options.is_empty() && self.has(direction.opposite(), side_flag::SACK_PERMITTED) {
-            numbers.sack = Seq(segment.highest_sack(segment.ack));
+            numbers.sack = Seq(segment.highest_sack(segment.ack)).minus(context.ahead);
         }
         if self.begin_side(segment, direction, &numbers) {
             return Fit::Inside;
         }
         let reset = segment.flags.any(Flags::RST);
-        if !segment.flags.any(Flags::ACK) || reset && segment.ack == 0 {
+        if !segment.flags.any(Flags::ACK) || reset && ack == Seq(0) {
             // Without an ACK (or with the zero that broken stacks put into a RST), pretend it acknowledges everything.
             let receiver = self.side(direction.opposite());
             (numbers.ack, numbers.sack) = (receiver.end, receiver.end);

@@ -50,7 +50,7 @@ proptest! {
             data_len, options: OPTIONS[options], data: &[],
         };
         let context = Context {
-            knobs: &knobs, status: Status::SEEN_REPLY | Status::ASSURED | Status::CONFIRMED, now: 0, remaining_ticks: 1_000_000, secret: (3, 5),
+            knobs: &knobs, status: Status::SEEN_REPLY | Status::ASSURED | Status::CONFIRMED, now: 0, remaining_ticks: 1_000_000, secret: (3, 5), ahead: 0,
         };
         let mut short = before;
         let taken = short.advance_established(&segment, direction, (&Pace::from(&knobs), &knobs), (3, 5));
