@@ -10,7 +10,7 @@
 use crate::answer;
 use crate::fragment;
 use crate::map::Map;
-use keepstate_engine::{Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
+use keepstate_engine::{Edits, Engine, Info, Instant, Manip, Outcome, Passage, Verdict, Why};
 use keepstate_rules::tree::{Hook, Reject};
 use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
 use keepstate_wire::edit::Rewrite;
@@ -44,6 +44,8 @@ pub struct Router {
     host_apart: bool,
     /// Buffers that are not in use.
     spare: Vec<Vec<u8>>,
+    /// No new connections are taken.
+    closed: bool,
 }
 
 /// Buffers that are kept for later, at most.
@@ -79,6 +81,8 @@ pub enum Loss {
     TooBig,
     /// It cannot be translated.
     Untranslatable,
+    /// It would begin a connection, and none are taken.
+    Closed,
 }
 
 impl std::fmt::Display for Loss {
@@ -93,6 +97,7 @@ impl std::fmt::Display for Loss {
             Loss::NoRoute => "no route",
             Loss::TooBig => "too big for its way out",
             Loss::Untranslatable => "cannot be translated",
+            Loss::Closed => "no new connections are taken",
         })
     }
 }
@@ -160,6 +165,7 @@ impl Router {
             lines: Vec::new(),
             host_apart: false,
             spare: Vec::new(),
+            closed: false,
         }
     }
 
@@ -208,6 +214,16 @@ impl Router {
     /// Exchanges devices and routes.
     pub fn remap(&mut self, map: Map) {
         self.map = map;
+    }
+
+    /// Takes no new connections from now on, or takes them again; those that are there live on, and what they announced may come.
+    pub fn close(&mut self, closed: bool) {
+        self.closed = closed;
+    }
+
+    /// Are no new connections taken?
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// What went through so far.
@@ -304,7 +320,9 @@ impl Router {
             self.filter(Hook::Prerouting, MANGLE, trip, out)?;
             self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
         }
-        self.filter(Hook::Prerouting, BEHIND, trip, out)
+        self.filter(Hook::Prerouting, BEHIND, trip, out)?;
+        let begins = |passage: &mut Passage| passage.info() == Info::New && passage.unconfirmed().is_some();
+        if self.closed && trip.passage.as_mut().is_some_and(begins) { Err(Loss::Closed) } else { Ok(()) }
     }
 
     fn input(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {

@@ -1,10 +1,8 @@
 //! `keepstate control`: asks a running gateway, or tells it something.
 use crate::gateway::control::Asked;
-use crate::gateway::door::{self, Reply, Request, VERSION};
-use anyhow::{Context, Result, bail};
+use crate::gateway::{caller, door};
+use anyhow::Result;
 use clap::Args;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +41,8 @@ impl Control {
             Asked::List(show) if show.events || show.stats => {
                 Err("list shows the table: --events and --stats are no part of it".into())
             }
-            Asked::List(show) => show.check(),
+            Asked::Events(show) if show.stats => Err("events shows what happens: --stats is no part of it".into()),
+            Asked::List(show) | Asked::Events(show) => show.check(),
             _ => Ok(()),
         }
     }
@@ -53,19 +52,7 @@ impl Control {
     /// # Errors
     /// Nobody listens, or what was asked is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let path = self.socket.display();
-        let mut stream = UnixStream::connect(&self.socket)
-            .with_context(|| format!("{path}: no gateway listens there. keepstate gateway --control {path} does"))?;
-        let mut request = serde_json::to_vec(&Request { v: VERSION, words: self.words() })?;
-        request.push(b'\n');
-        stream.write_all(&request).context("the gateway hung up")?;
-        let mut answer = BufReader::new(stream);
-        let mut head = String::new();
-        answer.read_line(&mut head).context("the gateway said nothing")?;
-        let head: Reply = serde_json::from_str(&head).context("this is no gateway's answer")?;
-        if let Some(error) = head.error {
-            bail!("{}", error.trim_end());
-        }
+        let mut answer = caller::ask(&self.socket, self.words())?;
         std::io::copy(&mut answer, &mut std::io::stdout().lock())?;
         Ok(ExitCode::SUCCESS)
     }

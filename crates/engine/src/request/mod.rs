@@ -192,6 +192,19 @@ impl Engine {
         next
     }
 
+    /// Takes an announced connection back: the one that a first packet of this tuple would fulfil. False if nobody expects it.
+    pub fn forget_expected(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> bool {
+        let before = self.expectations.len();
+        let found = self.expectations.find(tuple, zone, now).is_some();
+        self.counters.expect_delete += (before - self.expectations.len()) as u64;
+        found
+    }
+
+    /// Takes every announced connection back.
+    pub fn forget_all_expected(&mut self) {
+        self.counters.expect_delete += self.expectations.remove_expired(Instant(u64::MAX), usize::MAX) as u64;
+    }
+
     fn bounds(&self, from: u32, looks: u32) -> (core::ops::Range<u32>, Option<u32>) {
         let places = u32::try_from(self.table.records.slots()).unwrap_or(u32::MAX);
         let end = from.saturating_add(looks.max(1)).min(places);

@@ -1,10 +1,9 @@
 //! What a running gateway can be asked and told.
-use crate::format::{self, Writer};
 use crate::options::Show;
 use crate::sysctl;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use keepstate_engine::{Instant, Knob, Knobs};
+use keepstate_engine::{Knob, Knobs};
 use keepstate_gateway::Router;
 use keepstate_rules::Program;
 use std::io::Write;
@@ -24,10 +23,27 @@ pub enum Asked {
     List(Box<Show>),
     /// How many connections there are
     Count,
-    /// Packets in, out and lost; the counters of conntrack -S
-    Stats,
+    /// Packets in, out and lost; the counters of conntrack -S; what stands; each reason for which packets were refused
+    Stats {
+        /// As one object of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Connections as they begin, change and end, until you hang up (Ctrl-C)
+    Events(Box<Show>),
+    /// The connections in the format of /proc/net/nf_conntrack
+    Proc,
     /// Every rule that counts: its place, packets, octets
     Rules,
+    /// Take no new connections; those that are there live on
+    DrainAll {
+        /// Take new connections again
+        #[arg(long)]
+        off: bool,
+        /// Come back only when no connection is left
+        #[arg(long, conflicts_with = "off")]
+        wait: bool,
+    },
     /// Where ports ran out: translated address, peer, how often
     Shortages,
     /// A knob, by its own name: nf_conntrack_max
@@ -46,40 +62,40 @@ pub enum Asked {
     Reload,
 }
 
+impl Asked {
+    /// What these words ask for.
+    ///
+    /// # Errors
+    /// Why they ask for nothing, in words for whoever said them.
+    pub fn read(words: &[String]) -> Result<Asked, String> {
+        match Words::try_parse_from(words) {
+            Ok(words) => Ok(words.asked),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// Answers a request.
 pub(super) fn answer(
     words: &[String],
     router: &mut Router,
     load: impl Fn() -> Result<Program>,
-    now: Instant,
 ) -> Result<Vec<u8>, String> {
-    let asked = Words::try_parse_from(words).map_err(|error| error.to_string())?.asked;
-    done(&asked, router, load, now).map_err(|error| format!("{error:#}"))
+    let asked = Asked::read(words)?;
+    done(&asked, router, load).map_err(|error| format!("{error:#}"))
 }
 
-fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Program>, now: Instant) -> Result<Vec<u8>> {
+fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Program>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match asked {
-        Asked::List(show) => {
-            let mut writer = Writer::new(&mut out, show.output()).at(now);
-            for entry in router.engine().entries(now).filter(|entry| show.filter.matches(entry)) {
-                writer.entry(&entry)?;
-            }
-            writer.finish()?;
-        }
+        // What may be longer than a turn is told by the visitor's own thread.
+        Asked::List(_)
+        | Asked::Events(_)
+        | Asked::Proc
+        | Asked::Stats { .. }
+        | Asked::Flush
+        | Asked::DrainAll { .. } => (),
         Asked::Count => writeln!(out, "{}", router.engine().count())?,
-        Asked::Stats => {
-            let counters = *router.counters();
-            writeln!(
-                out,
-                "received={} forwarded={} delivered={} answered={} lost={}",
-                counters.received, counters.forwarded, counters.delivered, counters.answered, counters.lost
-            )?;
-            format::stats(&mut out, router.engine().counters(), &Default::default())?;
-            for (why, count) in router.engine().reasons().filter(|(_, count)| *count > 0) {
-                writeln!(out, "{}={count}", why.name())?;
-            }
-        }
         Asked::Rules => {
             for (place, packets, octets) in router.program().counters() {
                 writeln!(out, "{place} packets {packets} bytes {octets}")?;
@@ -113,11 +129,6 @@ fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Program>, 
             let knob = Knob::named(&name).with_context(|| format!("there is no knob {name}"))?;
             router.engine().set(knob, u64::from(probe[knob]))?;
             writeln!(out, "{} = {}", knob.name(), router.engine().knobs()[knob])?;
-        }
-        Asked::Flush => {
-            let count = router.engine().count();
-            router.engine().flush(now);
-            writeln!(out, "{count} connections were removed")?;
         }
         Asked::Reload => {
             router.reload(load().context("the ruleset stays as it was")?);

@@ -2,12 +2,19 @@
 //!
 //! The devices, their addresses and the routes are told on the command line. Datagrams come from a driver (a capture, TUN devices), go through the
 //! [`Router`], and leave by the driver; nothing here decides anything about them.
+pub mod caller;
 pub mod control;
+mod desk;
 mod devices;
 pub mod door;
+mod flowing;
 mod offline;
+mod procfs;
 mod run;
+mod session;
+mod tally;
 mod tun;
+mod wish;
 mod xdp;
 
 use crate::notes;

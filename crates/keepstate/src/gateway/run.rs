@@ -76,10 +76,11 @@ pub(super) fn run(
         let now = now();
         router.engine().poll(now);
         while let Some(visitor) = door.and_then(Door::next) {
-            let answer = control::answer(&visitor.words, &mut router, &load, now);
+            let answer = control::answer(&visitor.words, &mut router, &load);
             visitor.answer(answer);
         }
-        packets(&mut router, driver)?;
+        door.inspect(|door| door.turn(&mut router, now));
+        packets(&mut router, driver, door.map_or(WAIT, |door| door.patience(WAIT)))?;
         log(&mut router);
     }
     let counters = router.counters();
@@ -94,10 +95,10 @@ pub(super) fn run(
 }
 
 /// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none.
-fn packets(router: &mut Router, driver: &mut dyn Driver) -> Result<()> {
+fn packets(router: &mut Router, driver: &mut dyn Driver, patience: i32) -> Result<()> {
     for turn in 0..BUSY {
         if driver.turn(router, now())? == 0 {
-            return if turn == 0 { driver.wait(WAIT) } else { Ok(()) };
+            return if turn == 0 { driver.wait(patience) } else { Ok(()) };
         }
     }
     Ok(())
