@@ -25,7 +25,7 @@ const CHUNKS: usize = 1024;
 /// Places of the table that one errand looks at.
 pub(super) const PLACES: u32 = 2048;
 /// So long after an errand the router looks often whether there is another.
-const AWAKE: Duration = Duration::from_millis(50);
+const AWAKE: Duration = Duration::from_secs(2);
 
 /// What an errand may touch.
 pub(super) struct At<'a> {
@@ -228,6 +228,11 @@ impl Service {
             errand(&mut at);
         }
         self.last.replace(Some(begun));
+    }
+
+    /// Somebody has asked, and may ask again.
+    pub(super) fn stay_awake(&self) {
+        self.last.replace(Some(Clock::now()));
     }
 
     /// How long the router may wait for packets: not long while somebody is being served, or listens.

@@ -145,7 +145,7 @@ impl Door {
 
     /// The next visitor, if one waits.
     pub(super) fn next(&self) -> Option<Visitor> {
-        self.visitors.try_recv().ok()
+        self.visitors.try_recv().ok().inspect(|_| self.service.stay_awake())
     }
 
     /// A bounded piece of what else visitors want: the table read and changed, events handed on.

@@ -125,6 +125,7 @@ impl Session<'_> {
             message::EXP_GET_STATS_CPU => self.statistics(sequence, message::EXP_GET_STATS_CPU, expectation_counters),
             message::EXP_GET => self.expectations(message, dump),
             message::EXP_DELETE => self.forget(message),
+            message::EXP_NEW => self.announce(message),
             JOIN => self.join(message),
             _ => self.end(sequence, libc::EOPNOTSUPP),
         }
@@ -236,6 +237,21 @@ impl Session<'_> {
         self.send(&octets)
     }
 
+    /// Nobody but a helper announces connections here: what would be announced is refused, as where there is no such helper.
+    fn announce(&self, message: &Message<'_>) -> Result<()> {
+        let Ok(Some(expectation)) = Expectation::decode(message) else {
+            return self.end(message.sequence, libc::EINVAL);
+        };
+        let number = self.access.ask(move |at: &mut At<'_>| {
+            match wish::find(at.router.engine(), &expectation.announcer(), at.now) {
+                Ok(Some(_)) => libc::EOPNOTSUPP,
+                Ok(None) => libc::ENOENT,
+                Err(number) => number,
+            }
+        })?;
+        self.end(message.sequence, number)
+    }
+
     /// Takes announcements back: the one that is named, or all.
     fn forget(&self, message: &Message<'_>) -> Result<()> {
         let named = Expectation::decode(message).ok().flatten().map(|named| (named.expected, named.zone.unwrap_or(0)));
@@ -263,21 +279,19 @@ impl Session<'_> {
             Some(group::EXP_NEW | group::EXP_UPDATE | group::EXP_DESTROY) => None,
             _ => return self.end(message.sequence, libc::EINVAL),
         };
-        if let Some(kind) = kind {
-            match &self.ear {
-                Some(ear) => {
-                    ear.want(kind);
-                    self.access.ask(|at: &mut At<'_>| at.desk.tune(at.router.engine()))?;
-                }
-                None => self.listen(kind)?,
+        match &self.ear {
+            Some(ear) => {
+                kind.into_iter().for_each(|kind| ear.want(kind));
+                self.access.ask(|at: &mut At<'_>| at.desk.tune(at.router.engine()))?;
             }
+            None => self.listen(kind)?,
         }
         self.end(message.sequence, 0)
     }
 
-    fn listen(&mut self, kind: EventKind) -> Result<()> {
+    fn listen(&mut self, kind: Option<EventKind>) -> Result<()> {
         let ear = Arc::new(Ear::default());
-        ear.want(kind);
+        kind.into_iter().for_each(|kind| ear.want(kind));
         let admitted = Arc::clone(&ear);
         let chunks = self.access.ask(move |at: &mut At<'_>| at.desk.admit(admitted, at.router.engine()))?;
         self.ear = Some(Arc::clone(&ear));
@@ -334,8 +348,9 @@ fn hand_on(ear: &Ear, chunks: &Receiver<Arc<Chunk>>, out: &Out) -> Result<()> {
         for event in chunk.events.iter().filter(|event| ear.wants(event.kind)) {
             let mut flow = tracked::told(event);
             flow.happened = Some(event.at.0);
-            if chunk.port != 0 && event.kind == EventKind::Update {
-                // Of what a program changes, labels are told too.
+            if chunk.port != 0 && event.kind != EventKind::Destroy {
+                // Of what a program makes or changes, mark and labels are told whatever they are.
+                flow.mark = Some(event.entry.mark);
                 flow.labels = event.entry.labels;
             }
             let (kind, flags) = match event.kind {

@@ -55,7 +55,7 @@ impl Edit {
         let draft = Draft {
             original: tuple(&flow.original).ok_or(libc::EINVAL)?,
             reply: tuple(&flow.reply).ok_or(libc::EINVAL)?,
-            zone: zone(flow),
+            zone: zone(flow)?,
             wish: wish(flow)?,
             destination: flow.destination_nat.map(range),
             source: flow.source_nat.map(range),
@@ -68,7 +68,7 @@ impl Edit {
 pub(super) fn find(engine: &Engine, flow: &Flow, now: Instant) -> Result<Option<Handle>, i32> {
     let named = if flow.original.is_empty() { &flow.reply } else { &flow.original };
     let named = tuple(named).ok_or(libc::EINVAL)?;
-    Ok(engine.find(&named, zone(flow), now).map(|(handle, _)| handle))
+    Ok(engine.find(&named, zone(flow)?, now).map(|(handle, _)| handle))
 }
 
 /// A direction, if everything about it is told.
@@ -87,14 +87,22 @@ pub(super) fn tuple(told: &Tuple) -> Option<EngineTuple> {
     alike.then_some(EngineTuple { source, destination, protocol: number, source_key, destination_key })
 }
 
-fn zone(flow: &Flow) -> Zone {
+/// At most one may be told that is not the default: the kernel refuses a second.
+fn zone(flow: &Flow) -> Result<Zone, i32> {
     let placed = [
         (flow.zone, ZoneDirection::Both),
         (flow.original.zone, ZoneDirection::Original),
         (flow.reply.zone, ZoneDirection::Reply),
     ];
-    let told = placed.into_iter().find_map(|(id, direction)| Some(Zone { id: id.filter(|id| *id != 0)?, direction }));
-    told.unwrap_or_default()
+    let mut zone = Zone::default();
+    for (id, direction) in placed.into_iter().filter_map(|(id, direction)| Some((id?, direction))) {
+        match (zone.id, id) {
+            (0, 0) => (),
+            (0, id) => zone = Zone { id, direction },
+            _ => return Err(libc::EINVAL),
+        }
+    }
+    Ok(zone)
 }
 
 fn wish(flow: &Flow) -> Result<Wish, i32> {

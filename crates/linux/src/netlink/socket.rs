@@ -271,11 +271,19 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn buffer_size(&self) -> io::Result<usize> {
-        match &self.peer {
-            Peer::Kernel(raw) => raw.get_rx_buf_sz(),
-            // What waits, waits at the gateway, and so much is all that may.
-            Peer::Gateway(_) => Ok(0),
-        }
+        let mut size: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
+        // SAFETY: the kernel writes at most `length` octets into `size`, and both live through the call.
+        let asked = unsafe {
+            libc::getsockopt(
+                self.peer.descriptor(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUF,
+                (&raw mut size).cast(),
+                &raw mut length,
+            )
+        };
+        if asked == 0 { Ok(usize::try_from(size).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Asks for a larger buffer: beyond the system's limit with CAP_NET_ADMIN, up to it without. Gives the size it has then, which is twice
@@ -284,16 +292,16 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn set_buffer_size(&mut self, octets: usize) -> io::Result<usize> {
-        let Peer::Kernel(raw) = &mut self.peer else { return Ok(0) };
         let size = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
         let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
-        // SAFETY: the value is a c_int that lives through the call, and its length is told.
-        let forced = unsafe {
-            libc::setsockopt(raw.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), length)
+        let set = |option| {
+            // SAFETY: the value is a c_int that lives through the call, and its length is told.
+            let done = unsafe {
+                libc::setsockopt(self.peer.descriptor(), libc::SOL_SOCKET, option, (&raw const size).cast(), length)
+            };
+            if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         };
-        if forced != 0 {
-            raw.set_rx_buf_sz(size)?;
-        }
+        set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF))?;
         self.buffer_size()
     }
 }
