@@ -1,8 +1,9 @@
 //! `keepstate control`: asks a running gateway, or tells it something.
 use crate::gateway::control::Asked;
 use crate::gateway::{caller, door};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +32,22 @@ Examples:
 The socket is made by keepstate gateway --control.
 Exit codes: 0 done, 1 refused, or nobody listens, 2 wrongly asked";
 
+/// Prints what comes as it comes. (`std::io::copy` would let the kernel splice from socket to pipe, which keeps the pipe locked while it waits
+/// for more: whoever reads our output would not see the last line before the next one has come.)
+fn print(answer: &mut impl Read) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = match answer.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.context("the gateway has ended in the middle of its answer")?,
+        };
+        out.write_all(buffer.get(..length).unwrap_or_default())?;
+        out.flush()?;
+    }
+}
+
 impl Control {
     /// Do the options fit together?
     ///
@@ -53,7 +70,7 @@ impl Control {
     /// Nobody listens, or what was asked is refused.
     pub fn run(&self) -> Result<ExitCode> {
         let mut answer = caller::ask(&self.socket, self.words())?;
-        std::io::copy(&mut answer, &mut std::io::stdout().lock())?;
+        print(&mut answer)?;
         Ok(ExitCode::SUCCESS)
     }
 

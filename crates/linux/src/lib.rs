@@ -13,6 +13,7 @@ pub mod kernel_log;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
+pub mod notify;
 pub mod peer;
 pub mod processors;
 pub mod program;

@@ -24,6 +24,8 @@ const WAITING: usize = 1 << 16;
 const CHUNKS: usize = 1024;
 /// Places of the table that one errand looks at.
 pub(super) const PLACES: u32 = 2048;
+/// So long after an errand the router does not wait for packets.
+const SERVING: Duration = Duration::from_millis(2);
 /// So long after an errand the router looks often whether there is another.
 const AWAKE: Duration = Duration::from_secs(2);
 
@@ -212,22 +214,22 @@ impl Service {
         (Service { errands, desk: RefCell::default(), last: RefCell::default() }, Access { errands: sender })
     }
 
-    /// One turn: what happened is handed to listeners, and some errands are run.
-    pub(super) fn turn(&self, router: &mut Router, now: Instant) {
-        let Ok(mut desk) = self.desk.try_borrow_mut() else { return };
+    /// One turn: what happened is handed to listeners, and some errands are run; gives how many.
+    pub(super) fn turn(&self, router: &mut Router, now: Instant) -> usize {
+        let Ok(mut desk) = self.desk.try_borrow_mut() else { return 0 };
         desk.spread(router.engine(), 0);
-        let Ok(first) = self.errands.try_recv() else { return };
+        let Ok(first) = self.errands.try_recv() else { return 0 };
         let begun = Clock::now();
         let mut at = At { router, desk: &mut desk, now };
         first(&mut at);
-        for _ in 1..ERRANDS {
-            if begun.elapsed() > TURN {
-                break;
-            }
+        let mut count = 1;
+        while count < ERRANDS && begun.elapsed() < TURN {
             let Ok(errand) = self.errands.try_recv() else { break };
             errand(&mut at);
+            count += 1;
         }
-        self.last.replace(Some(begun));
+        self.stay_awake();
+        count
     }
 
     /// Somebody has asked, and may ask again.
@@ -235,9 +237,12 @@ impl Service {
         self.last.replace(Some(Clock::now()));
     }
 
-    /// How long the router may wait for packets: not long while somebody is being served, or listens.
+    /// How long the router may wait for packets, in milliseconds: not at all while somebody is being served, and not long while he may ask again.
     pub(super) fn patience(&self, usual: i32) -> i32 {
-        let asked = self.last.borrow().is_some_and(|last| last.elapsed() < AWAKE);
-        if asked { 1 } else { usual }
+        match self.last.borrow().map(|last| last.elapsed()) {
+            Some(ago) if ago < SERVING => 0,
+            Some(ago) if ago < AWAKE => 1,
+            _ => usual,
+        }
     }
 }

@@ -150,7 +150,7 @@ impl Door {
 
     /// A bounded piece of what else visitors want: the table read and changed, events handed on.
     pub(super) fn turn(&self, router: &mut Router, now: Instant) {
-        self.service.turn(router, now);
+        let _ = self.service.turn(router, now);
     }
 
     /// How long the router may wait for packets, if it usually waits `usual` milliseconds.
@@ -161,9 +161,9 @@ impl Door {
 
 /// Where a visitor's wishes go.
 #[derive(Clone)]
-struct House {
-    words: Sender<Visitor>,
-    access: Access,
+pub(super) struct House {
+    pub(super) words: Sender<Visitor>,
+    pub(super) access: Access,
 }
 
 impl Drop for Door {
@@ -199,7 +199,7 @@ fn welcome(listener: &UnixListener, house: &House) {
 }
 
 /// One visitor, from his first words to his last answer.
-fn attend(stream: &UnixStream, house: &House) -> Result<()> {
+pub(super) fn attend(stream: &UnixStream, house: &House) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(READING))?;
     let (peer, own) = (Peer::of(stream)?, Peer::own());

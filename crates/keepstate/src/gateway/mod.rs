@@ -8,14 +8,18 @@ mod desk;
 mod devices;
 pub mod door;
 mod flowing;
+mod herald;
 mod offline;
 mod procfs;
 mod run;
 mod session;
 mod tally;
 mod tun;
+mod visit;
 mod wish;
 mod xdp;
+
+pub use visit::visit;
 
 use crate::notes;
 use crate::options::Tuning;

@@ -4,6 +4,7 @@
 //! do not wait for it.
 use super::control;
 use super::door::Door;
+use super::herald::Herald;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -60,15 +61,16 @@ pub(super) fn run(
     let told = ended.clone();
     ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
     let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
+    let mut herald = Herald::ready();
     while !ended.load(Ordering::Relaxed) {
         if again.swap(false, Ordering::Relaxed) {
-            match load() {
+            herald.reloading(|| match load() {
                 Ok(program) => {
                     router.reload(program);
                     notes::note("the ruleset was loaded again; connections live on");
                 }
                 Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
-            }
+            });
         }
         if let Some(map) = driver.map()? {
             router.remap(map);
@@ -82,7 +84,9 @@ pub(super) fn run(
         door.inspect(|door| door.turn(&mut router, now));
         packets(&mut router, driver, door.map_or(WAIT, |door| door.patience(WAIT)))?;
         log(&mut router);
+        herald.turn(&mut router);
     }
+    drop(herald);
     let counters = router.counters();
     notes::note(format!(
         "{} packets came in, {} were sent on, {} went no further{}",

@@ -62,7 +62,7 @@ pub(super) fn attend(stream: &UnixStream, access: &Access, peer: Peer) -> Result
 
 /// What a message asks for.
 enum Asked {
-    Edit(Edit),
+    Edit(Box<Edit>),
     Other,
 }
 
@@ -76,7 +76,7 @@ impl Session<'_> {
                 continue;
             }
             match asked(&message) {
-                Ok(Asked::Edit(edit)) => edits.push((message.sequence, edit)),
+                Ok(Asked::Edit(edit)) => edits.push((message.sequence, *edit)),
                 Ok(Asked::Other) => {
                     self.edit(&mut edits)?;
                     self.other(&message)?;
@@ -419,7 +419,7 @@ fn asked(message: &Message<'_>) -> Result<Asked, i32> {
     let flow = decode::flow(message).map_err(|_| libc::EINVAL)?;
     let named = flow.as_ref().is_some_and(|flow| !flow.original.is_empty() || !flow.reply.is_empty());
     match flow {
-        Some(flow) if named => Ok(Asked::Edit(Edit { kind: message.kind, flags: message.flags, flow })),
+        Some(flow) if named => Ok(Asked::Edit(Box::new(Edit { kind: message.kind, flags: message.flags, flow }))),
         _ if message.kind == message::CT_DELETE => Ok(Asked::Other),
         _ => Err(libc::EINVAL),
     }
