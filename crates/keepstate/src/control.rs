@@ -28,6 +28,10 @@ Examples:
   # which rules were met, and where ports ran out
   keepstate control rules
   keepstate control shortages
+  # before it is stopped: no new connections, and wait until the last has ended
+  keepstate control drain-all --wait
+  # all of conntrack on the gateway's table: change, delete, watch
+  keepstate conntrack --gateway -E -p tcp
 
 The socket is made by keepstate gateway --control.
 Exit codes: 0 done, 1 refused, or nobody listens, 2 wrongly asked";
