@@ -30,6 +30,7 @@ mod outcome;
 mod passage;
 mod protocol;
 mod related;
+mod request;
 mod saying;
 mod show;
 mod status;
@@ -56,6 +57,7 @@ pub use nat::{
 pub use offload::{Flow, Held, Seen};
 pub use outcome::{Direction, Info, Outcome, Verdict};
 pub use passage::{Passage, Unconfirmed};
+pub use request::{Draft, Family, Knowledge, Refusal, Wish};
 pub use status::Status;
 pub use time::Instant;
 pub use timeouts::Timeouts;

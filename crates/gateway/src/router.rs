@@ -11,7 +11,7 @@ use crate::answer;
 use crate::fragment;
 use crate::map::Map;
 use crate::service::{Asked, Pick, Said, Services};
-use keepstate_engine::{Direction, Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
+use keepstate_engine::{Direction, Edits, Engine, Info, Instant, Manip, Outcome, Passage, Verdict, Why};
 use keepstate_rules::tree::{End, Hook, Reject};
 use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
 use keepstate_wire::edit::Rewrite;
@@ -46,6 +46,8 @@ pub struct Router {
     host_apart: bool,
     /// Buffers that are not in use.
     spare: Vec<Vec<u8>>,
+    /// No new connections are taken.
+    closed: bool,
 }
 
 /// Buffers that are kept for later, at most.
@@ -83,6 +85,8 @@ pub enum Loss {
     Untranslatable,
     /// Its service has no backend for it, or has reset its connection.
     NoBackend,
+    /// It would begin a connection, and none are taken.
+    Closed,
 }
 
 impl std::fmt::Display for Loss {
@@ -98,6 +102,7 @@ impl std::fmt::Display for Loss {
             Loss::TooBig => "too big for its way out",
             Loss::Untranslatable => "cannot be translated",
             Loss::NoBackend => "its service has no backend for it",
+            Loss::Closed => "no new connections are taken",
         })
     }
 }
@@ -168,6 +173,7 @@ impl Router {
             services: Services::new(secret),
             host_apart: false,
             spare: Vec::new(),
+            closed: false,
         }
     }
 
@@ -223,6 +229,16 @@ impl Router {
     /// Exchanges devices and routes.
     pub fn remap(&mut self, map: Map) {
         self.map = map;
+    }
+
+    /// Takes no new connections from now on, or takes them again; those that are there live on, and what they announced may come.
+    pub fn close(&mut self, closed: bool) {
+        self.closed = closed;
+    }
+
+    /// Are no new connections taken?
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// What went through so far.
@@ -319,7 +335,9 @@ impl Router {
             self.filter(Hook::Prerouting, MANGLE, trip, out)?;
             self.translate(Hook::Prerouting, Manip::Destination, trip, out)?;
         }
-        self.filter(Hook::Prerouting, BEHIND, trip, out)
+        self.filter(Hook::Prerouting, BEHIND, trip, out)?;
+        let begins = |passage: &mut Passage| passage.info() == Info::New && passage.unconfirmed().is_some();
+        if self.closed && trip.passage.as_mut().is_some_and(begins) { Err(Loss::Closed) } else { Ok(()) }
     }
 
     fn input(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {

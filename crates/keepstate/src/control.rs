@@ -1,10 +1,9 @@
 //! `keepstate control`: asks a running gateway, or tells it something.
 use crate::gateway::control::Asked;
-use crate::gateway::door::{self, Reply, Request, VERSION};
-use anyhow::{Context, Result, bail};
+use crate::gateway::{caller, door};
+use anyhow::{Context, Result};
 use clap::Args;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,9 +28,29 @@ Examples:
   # which rules were met, and where ports ran out
   keepstate control rules
   keepstate control shortages
+  # before it is stopped: no new connections, and wait until the last has ended
+  keepstate control drain-all --wait
+  # all of conntrack on the gateway's table: change, delete, watch
+  keepstate conntrack --gateway -E -p tcp
 
 The socket is made by keepstate gateway --control.
 Exit codes: 0 done, 1 refused, or nobody listens, 2 wrongly asked";
+
+/// Prints what comes as it comes. (`std::io::copy` would let the kernel splice from socket to pipe, which keeps the pipe locked while it waits
+/// for more: whoever reads our output would not see the last line before the next one has come.)
+fn print(answer: &mut impl Read) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = match answer.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.context("the gateway has ended in the middle of its answer")?,
+        };
+        out.write_all(buffer.get(..length).unwrap_or_default())?;
+        out.flush()?;
+    }
+}
 
 impl Control {
     /// Do the options fit together?
@@ -43,7 +62,8 @@ impl Control {
             Asked::List(show) if show.events || show.stats => {
                 Err("list shows the table: --events and --stats are no part of it".into())
             }
-            Asked::List(show) => show.check(),
+            Asked::Events(show) if show.stats => Err("events shows what happens: --stats is no part of it".into()),
+            Asked::List(show) | Asked::Events(show) => show.check(),
             _ => Ok(()),
         }
     }
@@ -53,20 +73,8 @@ impl Control {
     /// # Errors
     /// Nobody listens, or what was asked is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let path = self.socket.display();
-        let mut stream = UnixStream::connect(&self.socket)
-            .with_context(|| format!("{path}: no gateway listens there. keepstate gateway --control {path} does"))?;
-        let mut request = serde_json::to_vec(&Request { v: VERSION, words: self.words() })?;
-        request.push(b'\n');
-        stream.write_all(&request).context("the gateway hung up")?;
-        let mut answer = BufReader::new(stream);
-        let mut head = String::new();
-        answer.read_line(&mut head).context("the gateway said nothing")?;
-        let head: Reply = serde_json::from_str(&head).context("this is no gateway's answer")?;
-        if let Some(error) = head.error {
-            bail!("{}", error.trim_end());
-        }
-        std::io::copy(&mut answer, &mut std::io::stdout().lock())?;
+        let mut answer = caller::ask(&self.socket, self.words())?;
+        print(&mut answer)?;
         Ok(ExitCode::SUCCESS)
     }
 

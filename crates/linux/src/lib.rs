@@ -14,6 +14,7 @@ pub mod memory;
 pub mod namespace;
 pub mod netlink;
 pub mod nfqueue;
+pub mod notify;
 pub mod peer;
 pub mod processors;
 pub mod program;

@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, reason = "a body panics when something does not hold that must: that is how it speaks")]
 
+mod control;
 mod ctnetlink;
 mod engine;
 mod forge;
@@ -22,6 +23,7 @@ mod sysctl;
 mod tcp_options;
 mod wire;
 
+pub use control::control;
 pub use ctnetlink::ctnetlink;
 pub use engine::{Told, engine, tell};
 pub use ftp::{converse, ftp};
@@ -40,6 +42,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("control", control),
     ("ctnetlink", ctnetlink),
     ("engine", engine),
     ("ftp", ftp),

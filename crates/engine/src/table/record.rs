@@ -129,6 +129,11 @@ impl Kind {
 }
 
 impl Hot {
+    /// An empty record of a protocol, for what is told of it.
+    pub(crate) fn of_protocol(protocol: u8) -> Hot {
+        Hot { kind: Kind::new(protocol, 0), ..Hot::default() }
+    }
+
     #[inline(always)]
     pub(crate) fn status(&self) -> Status {
         Status(self.status)

@@ -3,20 +3,21 @@
 use super::change;
 use super::fault::Fault;
 use super::grammar::{Command, Table};
-use super::open;
 use super::parse::parse;
+use super::place::Place;
 use super::request::Request;
 use std::io::Read;
 use std::process::ExitCode;
 
 /// Reads the file that `option` names, or standard input, and carries out its lines.
-pub(super) fn run(option: &str, rest: &[String]) -> Result<ExitCode, Fault> {
+pub(super) fn run(place: &Place, option: &str, rest: &[String]) -> Result<ExitCode, Fault> {
     let attached = option.split_once('=').map(|(_, file)| file);
     let Some(file) = attached.or_else(|| rest.first().map(String::as_str)) else {
         return Err(Fault::usage(format!("unknown option `{option}': the file is missing, or - for standard input")));
     };
-    let requests = read(&text(file)?)?;
-    let mut table = open()?;
+    let mut requests = read(&text(file)?)?;
+    requests.iter_mut().for_each(|(_, request)| request.place = place.clone());
+    let mut table = place.table()?;
     for (line, request) in &requests {
         let done = match request.command {
             Command::Create => change::create(&mut table, request).map(drop),

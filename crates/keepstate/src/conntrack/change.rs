@@ -1,7 +1,7 @@
 //! What changes connections, and looks for one: `-I`, `-A`, `-U`, `-D`, `-G`, `-F`.
 use super::fault::{Doing, Fault, say};
 use super::request::{Change, Request};
-use super::{list, open, writer};
+use super::{list, writer};
 use keepstate_linux::ctnetlink::{
     Family, Flow, Labels, Protocol, Restriction, SctpInfo, Table, TcpInfo, Tuple, status,
 };
@@ -69,7 +69,7 @@ pub(super) fn find(request: &Request) -> Result<usize, Fault> {
     } else {
         wanted.reply = request.flow.reply;
     }
-    let found = open()?.find(&wanted).map_err(|failure| Fault::kernel(Doing::Find, &failure))?;
+    let found = request.place.table()?.find(&wanted).map_err(|failure| Fault::kernel(Doing::Find, &failure))?;
     let mut out = writer(request)?;
     let mut shown = 0;
     // The kernel looks at both directions of each; only the one that was named is meant.
@@ -83,7 +83,7 @@ pub(super) fn find(request: &Request) -> Result<usize, Fault> {
 
 /// Takes the connections that are meant out of the table and shows each; says how many.
 pub(super) fn delete(request: &Request) -> Result<usize, Fault> {
-    let mut table = open()?;
+    let mut table = request.place.table()?;
     let mut out = writer(request)?.bare().of_deleted();
     let mut batch = Vec::with_capacity(BATCH);
     let mut deleted = 0;
@@ -129,7 +129,7 @@ fn delete_batch(
 
 /// Changes the connections that are meant and shows each as it is then; says how many.
 pub(super) fn update(request: &Request) -> Result<usize, Fault> {
-    let mut table = open()?;
+    let mut table = request.place.table()?;
     let mut out = writer(request)?.bare();
     let mut updated = 0;
     list::each(request, |flow| {
@@ -195,7 +195,7 @@ fn labels(now: Option<Labels>, change: &Change) -> (Option<Labels>, Option<Label
 /// Empties the table, of one family if that is asked for.
 pub(super) fn flush(request: &Request) -> Result<(), Fault> {
     let restriction = Restriction { family: request.family, ..Restriction::default() };
-    open()?.flush(&restriction).map_err(|failure| Fault::kernel(Doing::Flush, &failure))?;
+    request.place.table()?.flush(&restriction).map_err(|failure| Fault::kernel(Doing::Flush, &failure))?;
     say("connection tracking table has been emptied.");
     Ok(())
 }

@@ -3,8 +3,9 @@
 use super::fault::{Doing, Fault, say};
 use super::grammar::Table as Of;
 use super::pick::Pick;
+use super::place::Place;
 use super::request::Request;
-use super::{open, writer};
+use super::writer;
 use keepstate_linux::ctnetlink::{Family, Flow, Listing, Restriction, flows_in};
 use keepstate_linux::netlink::Failure;
 use std::ops::ControlFlow;
@@ -42,7 +43,7 @@ pub(super) fn each(request: &Request, mut then: impl FnMut(&Flow) -> Result<(), 
     let (full, pieces) = sync_channel(WAITING);
     let (empty, used) = sync_channel(WAITING);
     thread::scope(|scope| {
-        let telling = scope.spawn(move || tell(listing, &restrictions, &full, &used));
+        let telling = scope.spawn(move || tell(&request.place, listing, &restrictions, &full, &used));
         let mut flow = Flow::default();
         let mut failed = Ok(());
         // Its own end drops `pieces`, which ends the telling.
@@ -69,13 +70,14 @@ pub(super) fn each(request: &Request, mut then: impl FnMut(&Flow) -> Result<(), 
 
 /// Asks the kernel, and hands on what it tells, piece by piece.
 fn tell(
+    place: &Place,
     listing: Listing,
     restrictions: &[Restriction],
     full: &SyncSender<Vec<u8>>,
     used: &Receiver<Vec<u8>>,
 ) -> Result<(), Fault> {
     for restriction in restrictions {
-        let listed = open()?.list_pieces(listing, restriction, |told| {
+        let listed = place.table()?.list_pieces(listing, restriction, |told| {
             let mut piece = used.try_recv().unwrap_or_default();
             piece.clear();
             piece.extend_from_slice(told);

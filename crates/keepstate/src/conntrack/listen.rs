@@ -12,7 +12,8 @@ use keepstate_linux::netlink::Messages;
 pub(super) fn run(request: &Request) -> Result<(), Fault> {
     let mut out = writer(request)?.of_events();
     let mut shown = 0_usize;
-    let ear = Ear::open(Events::of_connections(request.events.iter().copied()), request.buffer)?;
+    let ear =
+        Ear::open(Events::of_connections(request.place.socket()?, request.events.iter().copied()), request.buffer)?;
     while let Some(piece) = ear.next(|| out.flush())? {
         // One program often causes many: its name is looked up once a read.
         let mut known = (0, None);

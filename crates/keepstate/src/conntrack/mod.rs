@@ -2,7 +2,7 @@
 //! line, the output and the exit codes of conntrack 1.4.7.
 //!
 //! A command line is read into a `Request`, checked whole, and carried out once. Nothing is changed before all of it is understood.
-//! What differs from conntrack, and why, is in docs/differences.md.
+//! The table is the kernel's, or a gateway's (`place`). What differs from conntrack, and why, is in docs/differences.md.
 mod batch;
 mod change;
 mod ear;
@@ -14,6 +14,7 @@ mod list;
 mod listen;
 mod parse;
 mod pick;
+mod place;
 mod request;
 mod told;
 mod totals;
@@ -21,10 +22,10 @@ mod value;
 mod words;
 
 use crate::format::{Output, Writer};
-use fault::{Doing, Fault, say};
+use fault::{Fault, say};
 use grammar::{Command, Table as Of};
 pub use help::TEXT as HELP;
-use keepstate_linux::ctnetlink::Table;
+use place::Place;
 use request::Request;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -47,10 +48,10 @@ pub struct Conntrack {
 ///
 /// Exit codes are conntrack's: 0 done, 1 failed (or nothing to delete or update), 2 wrongly asked.
 pub fn run(words: &[String]) -> ExitCode {
-    let done = match words.split_first() {
-        Some((first, rest)) if first == "-R" || first.starts_with("--load") => batch::run(first, rest),
-        _ => parse::parse(words).and_then(|request| carry_out(&request)),
-    };
+    let done = Place::take(words, Place::variable()).and_then(|(place, words)| match words.split_first() {
+        Some((first, rest)) if first == "-R" || first.starts_with("--load") => batch::run(&place, first, rest),
+        _ => carry_out(&Request { place, ..parse::parse(&words)? }),
+    });
     done.unwrap_or_else(|fault| fault.report())
 }
 
@@ -64,12 +65,12 @@ fn carry_out(request: &Request) -> Result<ExitCode, Fault> {
         (Command::Get, Of::Expectations) => expect::find(request)?,
         (Command::Get, _) => return noted(change::find(request)?, "shown"),
         (Command::Create, Of::Expectations) => expect::create(request)?,
-        (Command::Create, _) => change::created(change::create(&mut open()?, request)?),
-        (Command::Add, _) => change::added(change::add(&mut open()?, request)?),
+        (Command::Create, _) => change::created(change::create(&mut request.place.table()?, request)?),
+        (Command::Add, _) => change::added(change::add(&mut request.place.table()?, request)?),
         (Command::Delete, Of::Expectations) => expect::delete(request)?,
         (Command::Delete, _) => return noted(change::delete(request)?, "deleted"),
         (Command::Update, _) => return noted(change::update(request)?, "updated"),
-        (Command::Flush, Of::Expectations) => expect::flush()?,
+        (Command::Flush, Of::Expectations) => expect::flush(request)?,
         (Command::Flush, _) => change::flush(request)?,
         (Command::Event, Of::Expectations) => expect::listen(request)?,
         (Command::Event, _) => listen::run(request)?,
@@ -83,11 +84,6 @@ fn carry_out(request: &Request) -> Result<ExitCode, Fault> {
 fn noted(count: usize, done: &str) -> Result<ExitCode, Fault> {
     say(format!("{count} flow entries have been {done}."));
     Ok(if count == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The table of this network namespace.
-fn open() -> Result<Table, Fault> {
-    Table::open().map_err(|error| Fault::kernel(Doing::Open, &error.into()))
 }
 
 /// Standard output without a buffer of its own: what is written in pieces is written once.

@@ -2,6 +2,7 @@
 use super::fault::Fault;
 use super::grammar::{COMMANDS, Command, Fit, Meaning, OPTIONS, Spec, Table, fit, of_protocol};
 use super::pick::{Network, Pick};
+use super::place::Place;
 use super::request::{Change, Request};
 use super::told::Told;
 use super::words::Words;
@@ -192,6 +193,7 @@ fn request(command: Command, table: Table, told: Told) -> Request {
     let labelled = told.labels.is_some() || told.has(Meaning::LabelAdd) || told.has(Meaning::LabelDel);
     output.labels |= labelled && command != Command::Delete;
     Request {
+        place: Place::Kernel,
         command,
         table,
         family: told.family,

@@ -1,12 +1,15 @@
 //! What a command line asks for.
 use super::grammar::{Command, Table};
 use super::pick::Pick;
+use super::place::Place;
 use crate::format::{LabelNames, Output};
 use keepstate_linux::ctnetlink::{Expectation, Family, Flow, Happening, Labels, SctpState};
 
 /// One command, read and checked. It is carried out once.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
+    /// Whose table.
+    pub(super) place: Place,
     pub(super) command: Command,
     pub(super) table: Table,
     /// Given with `-f`, or that of the addresses.

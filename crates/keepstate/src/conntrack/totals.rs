@@ -1,14 +1,15 @@
 //! How many there are, and what was counted: `-C`, `-S`.
 use super::fault::{Doing, Fault};
 use super::grammar::Table as Of;
+use super::place::Place;
 use super::request::Request;
-use super::{is_document, open, output};
+use super::{is_document, output};
 use keepstate_linux::{Root, sysctl};
 use std::io::Write;
 
 /// Prints how many connections or expectations there are.
 pub(super) fn count(request: &Request) -> Result<(), Fault> {
-    let mut table = open()?;
+    let mut table = request.place.table()?;
     let told = |failure| Fault::kernel(Doing::Count, &failure);
     let (count, limit) = match request.table {
         Of::Expectations => (table.expectations(0).map_err(told)?.len() as u64, None),
@@ -17,7 +18,9 @@ pub(super) fn count(request: &Request) -> Result<(), Fault> {
                 Ok((count, limit)) => (count.into(), limit),
                 Err(failure) => {
                     // Everybody may read the file.
-                    if let Ok(Some(count)) = sysctl::number(&Root::live(), "net.netfilter.nf_conntrack_count") {
+                    if request.place == Place::Kernel
+                        && let Ok(Some(count)) = sysctl::number(&Root::live(), "net.netfilter.nf_conntrack_count")
+                    {
                         writeln!(output()?, "{count}")?;
                     }
                     return Err(told(failure));
@@ -36,7 +39,7 @@ pub(super) fn count(request: &Request) -> Result<(), Fault> {
 
 /// Prints the counters of each processor.
 pub(super) fn statistics(request: &Request) -> Result<(), Fault> {
-    let mut table = open()?;
+    let mut table = request.place.table()?;
     let told = |failure| Fault::kernel(Doing::Count, &failure);
     let rows: Vec<(u16, Vec<(&str, u32)>)> = match request.table {
         Of::Expectations => {

@@ -12,7 +12,7 @@ mod output;
 mod save;
 mod stats;
 mod text;
-mod tracked;
+pub(crate) mod tracked;
 mod view;
 mod writer;
 mod xml;
@@ -25,6 +25,7 @@ pub use expectation::ExpectationWriter;
 pub use labels::LabelNames;
 pub use output::{Kind, Output};
 pub(crate) use save::as_conntrack_reads;
+pub(crate) use stats::named as counters;
 pub use stats::stats;
 pub use view::{Cause, Occasion};
 pub use writer::Writer;
@@ -70,6 +71,11 @@ pub(crate) fn state(protocol: &Protocol) -> Option<&'static str> {
         Protocol::Sctp(info) => info.state.map(SctpState::name),
         Protocol::Nothing => None,
     }
+}
+
+/// The name `conntrack` has for a protocol, if any.
+pub(crate) fn protocol_name(number: u8) -> Option<&'static str> {
+    protocol(number).0
 }
 
 /// The name `conntrack` has for a protocol, if any, and what its keys mean.

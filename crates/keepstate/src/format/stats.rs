@@ -22,7 +22,7 @@ pub fn stats(out: &mut impl Write, counters: &Counters, output: &Output) -> io::
 }
 
 /// The counters by name, in conntrack's order.
-fn named(counters: &Counters) -> [(&'static str, u64); 10] {
+pub(crate) fn named(counters: &Counters) -> [(&'static str, u64); 10] {
     let Counters {
         found,
         invalid,

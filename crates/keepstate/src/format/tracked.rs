@@ -7,7 +7,7 @@ use keepstate_linux::ctnetlink::{
 };
 
 /// All that the engine knows of a connection.
-pub(super) fn flow(entry: &Entry) -> Flow {
+pub(crate) fn flow(entry: &Entry) -> Flow {
     let zone = |direction| (entry.zone.id != 0 && entry.zone.direction == direction).then_some(entry.zone.id);
     let counts = |at: usize| {
         let counts = entry.accounting?.get(at).copied()?;
@@ -35,7 +35,7 @@ pub(super) fn flow(entry: &Entry) -> Flow {
 }
 
 /// As much of an event as Linux would tell.
-pub(super) fn told(event: &Event) -> Flow {
+pub(crate) fn told(event: &Event) -> Flow {
     let mut flow = flow(&event.entry);
     let destroy = event.kind == EventKind::Destroy;
     // What ended because its time ran out has none left.
@@ -56,7 +56,7 @@ pub(super) fn told(event: &Event) -> Flow {
 }
 
 /// What happened, in Linux's terms.
-pub(super) fn happening(kind: EventKind) -> Happening {
+pub(crate) fn happening(kind: EventKind) -> Happening {
     match kind {
         EventKind::New => Happening::New,
         EventKind::Update => Happening::Update,
@@ -64,7 +64,8 @@ pub(super) fn happening(kind: EventKind) -> Happening {
     }
 }
 
-fn tuple(tuple: &EngineTuple) -> Tuple {
+/// One direction.
+pub(crate) fn tuple(tuple: &EngineTuple) -> Tuple {
     let mut told = Tuple {
         source: Some(tuple.source),
         destination: Some(tuple.destination),

@@ -1,7 +1,6 @@
 //! What a running gateway can be asked and told.
 use super::load::Load;
 use super::services;
-use crate::format::{self, Writer};
 use crate::options::Show;
 use crate::sysctl;
 use anyhow::{Context, Result};
@@ -25,10 +24,27 @@ pub enum Asked {
     List(Box<Show>),
     /// How many connections there are
     Count,
-    /// Packets in, out and lost; the counters of conntrack -S
-    Stats,
+    /// Packets in, out and lost; the counters of conntrack -S; what stands; each reason for which packets were refused
+    Stats {
+        /// As one object of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Connections as they begin, change and end, until you hang up (Ctrl-C)
+    Events(Box<Show>),
+    /// The connections in the format of /proc/net/nf_conntrack
+    Proc,
     /// Every rule that counts: its place, packets, octets
     Rules,
+    /// Take no new connections; those that are there live on
+    DrainAll {
+        /// Take new connections again
+        #[arg(long)]
+        off: bool,
+        /// Come back only when no connection is left
+        #[arg(long, conflicts_with = "off")]
+        wait: bool,
+    },
     /// Where ports ran out: translated address, peer, how often
     Shortages,
     /// A knob, by its own name: nf_conntrack_max
@@ -50,6 +66,19 @@ pub enum Asked {
     Services(services::Words),
 }
 
+impl Asked {
+    /// What these words ask for.
+    ///
+    /// # Errors
+    /// Why they ask for nothing, in words for whoever said them.
+    pub fn read(words: &[String]) -> Result<Asked, String> {
+        match Words::try_parse_from(words) {
+            Ok(words) => Ok(words.asked),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// Answers a request.
 pub(super) fn answer(
     words: &[String],
@@ -57,33 +86,21 @@ pub(super) fn answer(
     load: impl Fn() -> Result<Load>,
     now: Instant,
 ) -> Result<Vec<u8>, String> {
-    let asked = Words::try_parse_from(words).map_err(|error| error.to_string())?.asked;
+    let asked = Asked::read(words)?;
     done(&asked, router, load, now).map_err(|error| format!("{error:#}"))
 }
 
 fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Load>, now: Instant) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match asked {
-        Asked::List(show) => {
-            let mut writer = Writer::new(&mut out, show.output()).at(now);
-            for entry in router.engine().entries(now).filter(|entry| show.filter.matches(entry)) {
-                writer.entry(&entry)?;
-            }
-            writer.finish()?;
-        }
+        // What may be longer than a turn is told by the visitor's own thread.
+        Asked::List(_)
+        | Asked::Events(_)
+        | Asked::Proc
+        | Asked::Stats { .. }
+        | Asked::Flush
+        | Asked::DrainAll { .. } => (),
         Asked::Count => writeln!(out, "{}", router.engine().count())?,
-        Asked::Stats => {
-            let counters = *router.counters();
-            writeln!(
-                out,
-                "received={} forwarded={} delivered={} answered={} lost={}",
-                counters.received, counters.forwarded, counters.delivered, counters.answered, counters.lost
-            )?;
-            format::stats(&mut out, router.engine().counters(), &Default::default())?;
-            for (why, count) in router.engine().reasons().filter(|(_, count)| *count > 0) {
-                writeln!(out, "{}={count}", why.name())?;
-            }
-        }
         Asked::Rules => {
             for (place, packets, octets) in router.program().counters() {
                 writeln!(out, "{place} packets {packets} bytes {octets}")?;
@@ -117,11 +134,6 @@ fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Load>, now
             let knob = Knob::named(&name).with_context(|| format!("there is no knob {name}"))?;
             router.engine().set(knob, u64::from(probe[knob]))?;
             writeln!(out, "{} = {}", knob.name(), router.engine().knobs()[knob])?;
-        }
-        Asked::Flush => {
-            let count = router.engine().count();
-            router.engine().flush(now);
-            writeln!(out, "{count} connections were removed")?;
         }
         Asked::Services(words) => words.answer(router, now, &mut out)?,
         Asked::Reload => {

@@ -1,12 +1,17 @@
 //! The control socket: who may come in, what he asks, and what he is told.
 //!
-//! One connection is one request: a line of JSON with a version and words, answered by a line of JSON and then text to the end. The socket has the mode 0660, the
-//! kernel says who has connected, requests are bounded in length, time and number, and the router is only asked between two turns of its own: whoever is slow holds up nobody but himself.
+//! A visitor's first line is JSON: a version, and words, which are answered by a line of JSON and then text to the end; or that he speaks the kernel's messages from
+//! then on (`session`). The socket has the mode 0660, the kernel says who has connected, requests are bounded in length, time and number, and the router is only asked
+//! between two turns of its own: whoever is slow holds up nobody but himself. The protocol is told in docs/control.md.
+use super::desk::{Access, Service};
+use super::{flowing, session};
 use anyhow::{Context, Result, bail};
+use keepstate_engine::Instant;
+use keepstate_gateway::Router;
 use keepstate_linux::peer::Peer;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -21,10 +26,14 @@ pub const VERSION: u32 = 1;
 pub const USUAL: &str = "/run/keepstate/gateway.sock";
 /// The longest request.
 const LONGEST: u64 = 65_536;
-/// How long a visitor may take for his words, or for one piece of the answer.
+/// How long a visitor may take for his words.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long he may leave one piece of an answer unread: he may be somebody with a pager.
+const READING: Duration = Duration::from_secs(600);
 /// Visitors at a time.
-const MOST: usize = 16;
+const MOST: usize = 64;
+/// What a visitor says who speaks the kernel's messages.
+pub const CTNETLINK: &str = "ctnetlink";
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +41,43 @@ pub struct Request {
     /// The protocol's version.
     pub v: u32,
     /// As on the command line, behind `keepstate control`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<String>,
+    /// Instead of words: the messages that are spoken from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speak: Option<String>,
+}
+
+/// The part that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
+}
+
+/// The request in a first line.
+///
+/// # Errors
+/// A sentence for the visitor: why it is none, and what to do.
+pub fn request(line: &[u8]) -> Result<Request, String> {
+    let Versioned { v } = serde_json::from_slice(line).map_err(|error| {
+        format!(
+            "this is no request: {error}. The first line is JSON, such as {{\"v\":{VERSION},\"words\":[\"count\"]}}"
+        )
+    })?;
+    if v != VERSION {
+        return Err(format!(
+            "this gateway speaks version {VERSION} of the control protocol, not {v}: use the keepstate that it was started with"
+        ));
+    }
+    let request: Request =
+        serde_json::from_slice(line).map_err(|error| format!("this is no request of version {VERSION}: {error}"))?;
+    match &request.speak {
+        Some(speak) if speak != CTNETLINK => Err(format!(
+            "this gateway does not speak {}: it speaks {CTNETLINK}, or understands words",
+            speak.escape_debug()
+        )),
+        _ => Ok(request),
+    }
 }
 
 /// What is told before the text.
@@ -62,6 +107,7 @@ impl Visitor {
 pub(super) struct Door {
     path: PathBuf,
     visitors: Receiver<Visitor>,
+    service: Service,
 }
 
 impl Door {
@@ -88,17 +134,36 @@ impl Door {
         fs::set_permissions(path, fs::Permissions::from_mode(0o660))
             .with_context(|| format!("{} cannot be closed to others", path.display()))?;
         let (sender, visitors) = channel();
+        let (service, access) = Service::new();
+        let house = House { words: sender, access };
         std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || welcome(&listener, &sender))
+            .spawn(move || welcome(&listener, &house))
             .context("a thread for the control socket")?;
-        Ok(Door { path: path.to_owned(), visitors })
+        Ok(Door { path: path.to_owned(), visitors, service })
     }
 
     /// The next visitor, if one waits.
     pub(super) fn next(&self) -> Option<Visitor> {
-        self.visitors.try_recv().ok()
+        self.visitors.try_recv().ok().inspect(|_| self.service.stay_awake())
     }
+
+    /// A bounded piece of what else visitors want: the table read and changed, events handed on.
+    pub(super) fn turn(&self, router: &mut Router, now: Instant) {
+        let _ = self.service.turn(router, now);
+    }
+
+    /// How long the router may wait for packets, if it usually waits `usual` milliseconds.
+    pub(super) fn patience(&self, usual: i32) -> i32 {
+        self.service.patience(usual)
+    }
+}
+
+/// Where a visitor's wishes go.
+#[derive(Clone)]
+pub(super) struct House {
+    pub(super) words: Sender<Visitor>,
+    pub(super) access: Access,
 }
 
 impl Drop for Door {
@@ -109,17 +174,20 @@ impl Drop for Door {
 }
 
 /// Lets visitors in, each in a thread of his own.
-fn welcome(listener: &UnixListener, sender: &Sender<Visitor>) {
+fn welcome(listener: &UnixListener, house: &House) {
     let inside = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         if inside.fetch_add(1, Ordering::Relaxed) >= MOST {
             inside.fetch_sub(1, Ordering::Relaxed);
+            // A few octets fit into the socket's buffer whoever reads them.
+            let _ = stream.set_nonblocking(true);
+            let _ = tell(&stream, Err(format!("{MOST} visitors are here already: try again when one has left")));
             continue;
         }
-        let (sender, leaves) = (sender.clone(), inside.clone());
+        let (house, leaves) = (house.clone(), inside.clone());
         let begun = std::thread::Builder::new().name("visitor".into()).spawn(move || {
-            if let Err(error) = attend(&stream, &sender) {
+            if let Err(error) = attend(&stream, &house) {
                 tracing::debug!("control: {error:#}");
             }
             leaves.fetch_sub(1, Ordering::Relaxed);
@@ -130,10 +198,10 @@ fn welcome(listener: &UnixListener, sender: &Sender<Visitor>) {
     }
 }
 
-/// One visitor, from his words to his answer.
-fn attend(stream: &UnixStream, sender: &Sender<Visitor>) -> Result<()> {
+/// One visitor, from his first words to his last answer.
+pub(super) fn attend(stream: &UnixStream, house: &House) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(READING))?;
     let (peer, own) = (Peer::of(stream)?, Peer::own());
     if peer.user != 0 && peer.user != own.user && peer.group != own.group {
         return tell(
@@ -141,21 +209,45 @@ fn attend(stream: &UnixStream, sender: &Sender<Visitor>) -> Result<()> {
             Err(format!("user {} may not: only root, user {} and group {} may", peer.user, own.user, own.group)),
         );
     }
-    let mut line = String::new();
-    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
-    let request: Request = match serde_json::from_str(&line) {
+    let request = match request(&first_line(stream)?) {
         Ok(request) => request,
-        Err(error) => return tell(stream, Err(format!("this is no request: {error}"))),
+        Err(why) => return tell(stream, Err(why)),
     };
-    if request.v != VERSION {
-        return tell(
-            stream,
-            Err(format!("this gateway speaks version {VERSION} of the control protocol, not {}", request.v)),
-        );
+    if request.speak.is_some() {
+        tell(stream, Ok(Vec::new()))?;
+        // From here on he may take his time.
+        stream.set_read_timeout(None)?;
+        return session::attend(stream, &house.access, peer);
+    }
+    if let Some(done) = flowing::attend(&request.words, stream, &house.access, peer) {
+        return done;
     }
     let (answer, waits) = sync_channel(1);
-    sender.send(Visitor { words: request.words, answer }).context("the router has ended")?;
+    house.words.send(Visitor { words: request.words, answer }).ok().context("the router has ended")?;
     tell(stream, waits.recv().context("the router has ended")?)
+}
+
+/// The first line, and not an octet more: what follows is another's to read. One that is too long or never ends is none.
+fn first_line(mut stream: &UnixStream) -> Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut octet = [0];
+    while (line.len() as u64) < LONGEST {
+        match stream.read(&mut octet) {
+            Ok(0) => break,
+            Ok(_) if octet == *b"\n" => break,
+            Ok(_) => line.extend(octet),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(line)
+}
+
+/// The line that an answer begins with.
+pub(super) fn tell_head(mut stream: &UnixStream, error: Option<String>) -> Result<()> {
+    let mut head = serde_json::to_vec(&Reply { v: VERSION, error })?;
+    head.push(b'\n');
+    Ok(stream.write_all(&head)?)
 }
 
 fn tell(mut stream: &UnixStream, answer: Result<Vec<u8>, String>) -> Result<()> {
@@ -163,8 +255,6 @@ fn tell(mut stream: &UnixStream, answer: Result<Vec<u8>, String>) -> Result<()> 
         Ok(text) => (text, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let mut head = serde_json::to_vec(&Reply { v: VERSION, error })?;
-    head.push(b'\n');
-    stream.write_all(&head)?;
+    tell_head(stream, error)?;
     Ok(stream.write_all(&text)?)
 }

@@ -2,20 +2,31 @@
 //!
 //! The devices, their addresses and the routes are told on the command line. Datagrams come from a driver (a capture, TUN devices), go through the
 //! [`Router`], and leave by the driver; nothing here decides anything about them.
+pub mod caller;
 pub mod control;
+mod desk;
 mod devices;
 pub mod door;
+mod flowing;
 mod ground;
 mod health;
+mod herald;
 pub mod keep;
 mod load;
 mod mapping;
 mod offline;
+mod procfs;
 mod queue;
 mod run;
 pub mod services;
+mod session;
+mod tally;
 mod tun;
+mod visit;
+mod wish;
 mod xdp;
+
+pub use visit::visit;
 
 use crate::notes;
 use crate::options::Tuning;

@@ -5,6 +5,7 @@
 use super::control;
 use super::door::Door;
 use super::health::Health;
+use super::herald::Herald;
 use super::keep::Keep;
 use super::load::Load;
 use super::mapping;
@@ -66,15 +67,16 @@ pub(super) fn run(
     ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
     let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
     let mut health = Health::default();
+    let mut herald = Herald::ready();
     while !ended.load(Ordering::Relaxed) {
         if again.swap(false, Ordering::Relaxed) {
-            match load() {
+            herald.reloading(|| match load() {
                 Ok(loaded) => {
                     loaded.put_to_work(&mut router, now());
                     notes::note("the ruleset was loaded again; connections live on");
                 }
                 Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
-            }
+            });
         }
         if let Some(map) = driver.map()? {
             router.remap(map);
@@ -86,13 +88,17 @@ pub(super) fn run(
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
         }
+        door.inspect(|door| door.turn(&mut router, now));
         // Before the next wait: what packets and visitors have done is on file by then.
         if let Some(keep) = &mut keep {
             keep.turn(router.engine(), now);
         }
-        packets(&mut router, driver, spin, keep.is_some())?;
+        let patience = door.map_or(WAIT, |door| door.patience(WAIT));
+        packets(&mut router, driver, spin, patience, keep.is_some())?;
         log(&mut router);
+        herald.turn(&mut router);
     }
+    drop(herald);
     if let Some(keep) = keep {
         keep.end(router.engine(), now());
     }
@@ -109,7 +115,7 @@ pub(super) fn run(
 
 /// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
 /// woken late. Where the table is `kept`, there is no wait before what the packets have done is on file.
-fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, kept: bool) -> Result<()> {
+fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, patience: i32, kept: bool) -> Result<()> {
     let mut quiet: Option<std::time::Instant> = None;
     let mut turns = 0;
     while turns < BUSY {
@@ -121,7 +127,7 @@ fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, kept: b
             None => quiet = Some(std::time::Instant::now()),
             Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
             Some(_) if kept && turns > 0 => return Ok(()),
-            Some(_) => return driver.wait(WAIT),
+            Some(_) => return driver.wait(patience),
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ pub struct House {
     holder: Child,
     room: TempDir,
     prepared: Option<Prepared>,
+    /// The gateway whose table is used instead of the kernel's.
+    gateway: Option<Child>,
 }
 
 /// A set-up that reigns, and what it left in the tables.
@@ -68,8 +70,49 @@ impl House {
         if let Some(stdout) = holder.stdout.take() {
             let _ = BufReader::new(stdout).read_line(&mut line);
         }
-        let house = House { holder, room, prepared: None };
+        let house = House { holder, room, prepared: None, gateway: None };
         if line == "ready\n" { Ok(house) } else { Err("no namespaces of its own".into()) }
+    }
+
+    /// Makes the namespaces, and a gateway there, whose table `conntrack` means from then on.
+    ///
+    /// # Errors
+    /// What was missing.
+    pub fn of_gateway(keepstate: &Path) -> Result<House, String> {
+        let mut house = House::new(keepstate)?;
+        let room = house.room.path();
+        let put = |name: &str, text: &str, mode: u32| {
+            let path = room.join(name);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        };
+        let written = fs::rename(room.join("judged/conntrack"), room.join("keepstate"))
+            .and_then(|()| put("judged/conntrack", CLIENT, 0o755))
+            .and_then(|()| put("ruleset", "", 0o644));
+        written.map_err(|error| error.to_string())?;
+        let socket = room.join("socket");
+        // It ends with this process, however that ends.
+        let gateway = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "nsenter", "--target", &house.holder.id().to_string(), "--net", "--mount"])
+            .arg(room.join("keepstate"))
+            .args(["gateway", "--device", "judged0=10.255.0.1/24", "--ruleset"])
+            .arg(room.join("ruleset"))
+            .arg("--control")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("setpriv: {error}"))?;
+        house.gateway = Some(gateway);
+        let until = Instant::now() + Duration::from_secs(10);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            let ended = house.gateway.as_mut().is_none_or(|gateway| !matches!(gateway.try_wait(), Ok(None)));
+            if ended || Instant::now() > until {
+                return Err("the gateway does not run".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(house)
     }
 
     /// Empties the tables, sets up the case, runs it. Where the case before left everything as the same set-up had made it, that is used again.
@@ -83,7 +126,8 @@ impl House {
             let _ = fs::remove_dir_all(&folder);
             fs::create_dir(&folder).map_err(|error| error.to_string())?;
         }
-        fs::write(room.join("script"), script(case, prepared.is_some())).map_err(|error| error.to_string())?;
+        fs::write(room.join("script"), script(case, prepared.is_some(), self.gateway.is_some()))
+            .map_err(|error| error.to_string())?;
         let since = Instant::now();
         let target = self.holder.id().to_string();
         let status = Command::new("nsenter")
@@ -134,22 +178,34 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            let _ = gateway.kill();
+            let _ = gateway.wait();
+        }
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
     }
 }
 
 /// What the shell does for a case.
-fn script(case: &Case, prepared: bool) -> String {
+fn script(case: &Case, prepared: bool, gateway: bool) -> String {
     let mut script = WORDS.to_owned();
+    if gateway {
+        script.push_str(GATEWAY_S_WORDS);
+    }
     let steps = |script: &mut String, lines: &[String]| {
         for line in lines {
             let quoted = line.replace('\'', "'\\''");
+            let line = match line.strip_prefix("echo ").and_then(|rest| rest.split_once(" > /proc/sys/net/netfilter/"))
+            {
+                Some((value, knob)) if gateway => &format!("knob {knob}={value}"),
+                _ => line,
+            };
             let _ = writeln!(script, "{{ {line}\n}} >> $LEFT/log 2>&1 < /dev/null || fault '{quoted}'");
         }
     };
     if !prepared {
-        script.push_str(BEGINNING);
+        script.push_str(if gateway { GATEWAY_S_BEGINNING } else { BEGINNING });
         steps(&mut script, &case.set_up);
         script.push_str(if case.stir.is_none() { "show -before\n" } else { "" });
     }
@@ -198,6 +254,27 @@ show() {
     conntrack -L expect > $LEFT/expect$1 2>> $LEFT/log || fault 'the expectations cannot be read'
 }
 cd $ROOM/work
+"#;
+/// What a gateway's house calls `conntrack`.
+const CLIENT: &str = "#!/bin/sh\nKEEPSTATE_GATEWAY=$ROOM/socket exec $ROOM/keepstate conntrack \"$@\"\n";
+/// The same words where the table is a gateway's. It has labels without a rule that uses them.
+const GATEWAY_S_WORDS: &str = r#"
+PATH=$ROOM/judged:$PATH
+control() { $ROOM/keepstate control --socket $ROOM/socket "$@"; }
+knob() { control set "$1" > /dev/null; }
+nft() { :; }
+listeners() { control stats --json | grep -q '"listeners":0' || echo 0; }
+show() {
+    [ "$(conntrack -C)" = 0 ] && return
+    conntrack -L -o extended,labels > $LEFT/table$1 2>> $LEFT/log || fault 'the table cannot be read'
+    conntrack -L expect > $LEFT/expect$1 2>> $LEFT/log || fault 'the expectations cannot be read'
+}
+"#;
+const GATEWAY_S_BEGINNING: &str = r#"
+conntrack -F 2> /dev/null
+[ "$(conntrack -C)" = 0 ] || fault "the table is not empty"
+knob nf_conntrack_acct=0; knob nf_conntrack_timestamp=0
+labels
 "#;
 /// The state that every case begins with.
 const BEGINNING: &str = r#"

@@ -8,6 +8,7 @@
 mod common;
 mod difference;
 mod doubles;
+mod gateway;
 mod house;
 mod outcome;
 mod story;
@@ -86,15 +87,14 @@ fn found((debian, ours): Pair<'_>) -> Option<Found> {
 /// Runs cases by Debian's program and by `judged`, at the same time.
 fn compare(cases: &[Case], judged: &Path) -> Vec<Option<Found>> {
     let (debian, ours) = thread::scope(|scope| {
-        let debian = scope.spawn(|| outcomes(cases, Path::new(DEBIAN)));
-        let ours = scope.spawn(|| outcomes(cases, judged));
+        let debian = scope.spawn(|| outcomes(cases, House::new(Path::new(DEBIAN)).unwrap()));
+        let ours = scope.spawn(|| outcomes(cases, House::new(judged).unwrap()));
         (debian.join().unwrap(), ours.join().unwrap())
     });
     debian.iter().zip(&ours).map(found).collect()
 }
 
-fn outcomes(cases: &[Case], program: &Path) -> Vec<Result<Outcome, String>> {
-    let mut house = House::new(program).unwrap();
+fn outcomes(cases: &[Case], mut house: House) -> Vec<Result<Outcome, String>> {
     cases.iter().map(|case| house.run(case)).collect()
 }
 

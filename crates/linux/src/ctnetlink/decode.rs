@@ -1,6 +1,6 @@
 //! From the kernel's octets to a [`Flow`].
-use super::flow::{Correction, Counts, Family, Flow, Labels, Protocol, SctpInfo, Synproxy, TcpInfo};
-use super::number::{counters, cta, help, protoinfo, sctp, secctx, seqadj, synproxy, tcp, timestamp};
+use super::flow::{Correction, Counts, Family, Flow, Labels, Protocol, SctpInfo, Synproxy, TcpInfo, Translation};
+use super::number::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx, seqadj, synproxy, tcp, timestamp};
 use super::{SctpState, Tuple};
 use crate::netlink::message::Body;
 use crate::netlink::{Attribute, Malformed, Message};
@@ -52,6 +52,9 @@ fn one(flow: &mut Flow, attribute: &Attribute<'_>) -> Result<(), Malformed> {
         cta::SEQ_ADJ_ORIG => flow.corrections[0] = Some(correction(attribute)?),
         cta::SEQ_ADJ_REPLY => flow.corrections[1] = Some(correction(attribute)?),
         cta::SYNPROXY => flow.synproxy = Some(proxied(attribute)?),
+        // These two are only ever told to a table, never by one.
+        cta::NAT_SRC => flow.source_nat = translation(attribute)?,
+        cta::NAT_DST => flow.destination_nat = translation(attribute)?,
         _ => (),
     }
     Ok(())
@@ -159,6 +162,32 @@ fn proxied(attribute: &Attribute<'_>) -> Result<Synproxy, Malformed> {
         }
     }
     Ok(proxied)
+}
+
+/// One address, of which the kernel takes a range; none where no address is told.
+fn translation(attribute: &Attribute<'_>) -> Result<Option<Translation>, Malformed> {
+    let (mut address, mut ports) = (None, None);
+    for part in attribute.nested() {
+        let part = part?;
+        match part.kind {
+            nat::V4_MINIP => address = Some(part.octets::<4>("CTA_NAT_V4_MINIP")?.into()),
+            nat::V6_MINIP => address = Some(part.octets::<16>("CTA_NAT_V6_MINIP")?.into()),
+            nat::PROTO => {
+                let (mut low, mut high) = (None, None);
+                for port in part.nested() {
+                    let port = port?;
+                    match port.kind {
+                        protonat::PORT_MIN => low = Some(port.be16("CTA_PROTONAT_PORT_MIN")?),
+                        protonat::PORT_MAX => high = Some(port.be16("CTA_PROTONAT_PORT_MAX")?),
+                        _ => (),
+                    }
+                }
+                ports = low.map(|low| [low, high.unwrap_or(low)]);
+            }
+            _ => (),
+        }
+    }
+    Ok(address.map(|address| Translation { address, ports }))
 }
 
 /// The text of the nested attribute of this kind.

@@ -74,28 +74,33 @@ impl Events {
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_connections(wanted: impl IntoIterator<Item = Happening>) -> io::Result<Events> {
-        Self::of_groups(wanted.into_iter().map(|happening| match happening {
-            Happening::New => group::CT_NEW,
-            Happening::Update => group::CT_UPDATE,
-            Happening::Destroy => group::CT_DESTROY,
-        }))
+    pub fn of_connections(socket: Socket, wanted: impl IntoIterator<Item = Happening>) -> io::Result<Events> {
+        Self::of_groups(
+            socket,
+            wanted.into_iter().map(|happening| match happening {
+                Happening::New => group::CT_NEW,
+                Happening::Update => group::CT_UPDATE,
+                Happening::Destroy => group::CT_DESTROY,
+            }),
+        )
     }
 
     /// Listens to what happens to expectations, as far as it is wanted.
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_expectations(wanted: impl IntoIterator<Item = Happening>) -> io::Result<Events> {
-        Self::of_groups(wanted.into_iter().map(|happening| match happening {
-            Happening::New => group::EXP_NEW,
-            Happening::Update => group::EXP_UPDATE,
-            Happening::Destroy => group::EXP_DESTROY,
-        }))
+    pub fn of_expectations(socket: Socket, wanted: impl IntoIterator<Item = Happening>) -> io::Result<Events> {
+        Self::of_groups(
+            socket,
+            wanted.into_iter().map(|happening| match happening {
+                Happening::New => group::EXP_NEW,
+                Happening::Update => group::EXP_UPDATE,
+                Happening::Destroy => group::EXP_DESTROY,
+            }),
+        )
     }
 
-    fn of_groups(groups: impl Iterator<Item = u32>) -> io::Result<Events> {
-        let mut socket = Socket::open()?;
+    fn of_groups(mut socket: Socket, groups: impl Iterator<Item = u32>) -> io::Result<Events> {
         for group in groups {
             socket.join(group)?;
         }

@@ -48,6 +48,11 @@ impl Table {
         Ok(Table { socket: Socket::open()? })
     }
 
+    /// The table that a socket leads to: a gateway's.
+    pub fn of(socket: Socket) -> Table {
+        Table { socket }
+    }
+
     /// Tells of every connection that fits, until `each` has enough; then the table must be opened anew.
     ///
     /// # Errors

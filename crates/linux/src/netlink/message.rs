@@ -136,6 +136,33 @@ fn body(kind: u16, payload: &[u8]) -> Option<Body<'_>> {
     }
 }
 
+/// Appends how a request ended: 0, or a number of errno(3).
+pub fn end(octets: &mut Vec<u8>, sequence: u32, number: i32) {
+    // Behind the number stands the header of the request, as far as it matters.
+    bare(octets, ERROR, 0, sequence, &[number.wrapping_neg().to_ne_bytes(), [0; 4], [0; 4], [0; 4], [0; 4]].concat());
+}
+
+/// Appends the end of a dump.
+pub fn done(octets: &mut Vec<u8>, sequence: u32) {
+    bare(octets, DONE, flag::MULTI, sequence, &[0; 4]);
+}
+
+/// Appends that something was lost.
+pub fn overrun(octets: &mut Vec<u8>) {
+    bare(octets, OVERRUN, 0, 0, &[]);
+}
+
+/// Appends a message of netlink's own, with `payload` of a length that needs no padding.
+fn bare(octets: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u8]) {
+    let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+    octets.extend_from_slice(&length.to_ne_bytes());
+    octets.extend_from_slice(&kind.to_ne_bytes());
+    octets.extend_from_slice(&flags.to_ne_bytes());
+    octets.extend_from_slice(&sequence.to_ne_bytes());
+    octets.extend_from_slice(&[0; 4]);
+    octets.extend_from_slice(payload);
+}
+
 /// A message of ours on its way to the kernel; several may stand in one buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -154,20 +181,33 @@ impl Request {
         Request { octets }
     }
 
+    /// What is told, not asked: an answer, an entry, an event, as the kernel sends them. `port` is that of the program that caused it, or 0.
+    pub fn told(kind: u16, flags: u16, family: u8, port: u32) -> Request {
+        let mut told = Request::new(kind, flags, family);
+        if let Some(header) = told.octets.first_chunk_mut::<HEADER>() {
+            let [low, high] = flags.to_ne_bytes();
+            (header[6], header[7]) = (low, high);
+            for (to, from) in header.iter_mut().skip(12).zip(port.to_ne_bytes()) {
+                *to = from;
+            }
+        }
+        told
+    }
+
+    /// About this resource, in network order; 0 if this is not called. In statistics it is the processor's number.
+    #[must_use]
+    pub fn resource(mut self, resource: u16) -> Request {
+        for (to, from) in self.octets.iter_mut().skip(HEADER + 2).zip(resource.to_be_bytes()) {
+            *to = from;
+        }
+        self
+    }
+
     /// In this version of the messages; 0 if this is not called. (The kernel looks at the family of a flush in version 1 only.)
     #[must_use]
     pub fn version(mut self, version: u8) -> Request {
         if let Some(octet) = self.octets.get_mut(HEADER + 1) {
             *octet = version;
-        }
-        self
-    }
-
-    /// About this resource of the subsystem; 0 if this is not called.
-    #[must_use]
-    pub fn resource(mut self, resource: u16) -> Request {
-        if let Some(octets) = self.octets.get_mut(HEADER + 2..FULL_HEADER) {
-            octets.copy_from_slice(&resource.to_be_bytes());
         }
         self
     }

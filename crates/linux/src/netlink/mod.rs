@@ -1,9 +1,10 @@
 //! Netlink: messages of attributes, and the socket that carries them to the kernel and back.
 //!
 //! [`attribute`] and [`message`] are a codec without IO: octets in, values out, and the other way round. [`socket`] does the IO and
-//! knows nothing of what it carries.
+//! knows nothing of what it carries. A gateway that speaks the same is at the other end of a Unix socket, where pieces have a [`frame`].
 
 pub mod attribute;
+pub mod frame;
 pub mod message;
 pub mod socket;
 

@@ -4,13 +4,14 @@
 //! another; or, once it has joined groups, events until it is dropped. A dump that is left early leaves answers behind, so the socket is then thrown away by its owner.
 #![allow(unsafe_code, reason = "setsockopt(SO_RCVBUFFORCE) and poll(2), which netlink-sys does not have")]
 
-use super::Malformed;
 use super::message::{Body, Message, Messages, Request, flag};
+use super::{Malformed, frame};
 use netlink_sys::constants::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket as Raw, SocketAddr};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// What one read takes at most: the kernel packs dumps into pieces of what the reader asks for, up to 32 KiB.
@@ -41,10 +42,58 @@ impl Failure {
     }
 }
 
+/// Asks a gateway for the events of a group: no message of the kernel's, where a group is joined by setsockopt(2).
+pub const JOIN: u16 = 0xff00;
+/// The attribute of [`JOIN`]: the group's number, in network order.
+pub const JOIN_GROUP: u16 = 1;
+
+/// Who is at the other end.
+#[derive(Debug)]
+enum Peer {
+    Kernel(Raw),
+    /// One that answers as the kernel does, in pieces of [`frame`].
+    Gateway(UnixStream),
+}
+
+impl Peer {
+    fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+        match self {
+            Peer::Kernel(raw) => raw.send(octets, 0).map(drop),
+            Peer::Gateway(stream) => frame::write(stream, octets),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        match self {
+            Peer::Kernel(raw) => raw.recv(buffer, 0).map(drop),
+            Peer::Gateway(stream) => match frame::read(stream, buffer)? {
+                true if lost(buffer) => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
+                true => Ok(()),
+                false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gateway has ended")),
+            },
+        }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Peer::Kernel(raw) => raw.as_raw_fd(),
+            Peer::Gateway(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+/// Does a gateway say that events were lost? The kernel says it by an error of recv(2).
+fn lost(piece: &[u8]) -> bool {
+    Messages::new(piece)
+        .next()
+        .is_some_and(|message| message.is_ok_and(|message| matches!(message.body, Body::Overrun)))
+}
+
 /// A netlink socket.
 #[derive(Debug)]
 pub struct Socket {
-    raw: Raw,
+    peer: Peer,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -70,7 +119,12 @@ impl Socket {
         let mut raw = Raw::new(protocol)?;
         raw.bind_auto()?;
         raw.connect(&SocketAddr::new(0, 0))?;
-        Ok(Socket { raw, sequence: 0, buffer: Vec::with_capacity(PIECE) })
+        Ok(Socket { peer: Peer::Kernel(raw), sequence: 0, buffer: Vec::with_capacity(PIECE) })
+    }
+
+    /// One whose other end is no kernel, but answers as it does, in pieces of [`frame`].
+    pub fn over(stream: UnixStream) -> Socket {
+        Socket { peer: Peer::Gateway(stream), sequence: 0, buffer: Vec::with_capacity(PIECE) }
     }
 
     /// Sends a request and waits until the kernel says that it is done.
@@ -137,7 +191,7 @@ impl Socket {
             self.sequence = self.sequence.wrapping_add(1);
             octets.extend_from_slice(request.octets(self.sequence));
         }
-        self.raw.send(&octets, 0)?;
+        self.peer.send(&octets)?;
         let mut open = requests.len();
         while open > 0 {
             for message in Messages::new(self.receive()?) {
@@ -165,7 +219,7 @@ impl Socket {
     /// Sends one request; gives its number.
     fn send(&mut self, request: &mut Request) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
-        self.raw.send(request.octets(self.sequence), 0)?;
+        self.peer.send(request.octets(self.sequence))?;
         Ok(self.sequence)
     }
 
@@ -174,10 +228,9 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn receive(&mut self) -> io::Result<&[u8]> {
-        self.buffer.clear();
         loop {
-            match self.raw.recv(&mut self.buffer, 0) {
-                Ok(_) => return Ok(&self.buffer),
+            match self.peer.receive(&mut self.buffer) {
+                Ok(()) => return Ok(&self.buffer),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => return Err(error),
             }
@@ -189,7 +242,7 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn wait(&self, patience: Duration) -> io::Result<bool> {
-        let mut wanted = libc::pollfd { fd: self.raw.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut wanted = libc::pollfd { fd: self.peer.descriptor(), events: libc::POLLIN, revents: 0 };
         let milliseconds = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
         // SAFETY: one pollfd, which lives until poll has returned.
         let ready = unsafe { libc::poll(&raw mut wanted, 1, milliseconds) };
@@ -207,7 +260,18 @@ impl Socket {
     /// # Errors
     /// What the system says: without CAP_NET_ADMIN there are none.
     pub fn join(&mut self, group: u32) -> io::Result<()> {
-        self.raw.add_membership(group)
+        match &mut self.peer {
+            Peer::Kernel(raw) => raw.add_membership(group),
+            Peer::Gateway(_) => {
+                let mut request = Request::new(JOIN, flag::ACK, 0);
+                request.push(JOIN_GROUP, &group.to_be_bytes());
+                self.request(&mut request).map_err(|failure| match failure {
+                    Failure::Refused(number) => io::Error::from_raw_os_error(number),
+                    Failure::Io(error) => error,
+                    Failure::Malformed(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+                })
+            }
+        }
     }
 
     /// The kernel's buffer for what was not received yet, in octets as it counts them.
@@ -215,7 +279,19 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn buffer_size(&self) -> io::Result<usize> {
-        self.raw.get_rx_buf_sz()
+        let mut size: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
+        // SAFETY: the kernel writes at most `length` octets into `size`, and both live through the call.
+        let asked = unsafe {
+            libc::getsockopt(
+                self.peer.descriptor(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUF,
+                (&raw mut size).cast(),
+                &raw mut length,
+            )
+        };
+        if asked == 0 { Ok(usize::try_from(size).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Asks for a larger buffer: beyond the system's limit with CAP_NET_ADMIN, up to it without. Gives the size it has then, which is twice
@@ -226,19 +302,14 @@ impl Socket {
     pub fn set_buffer_size(&mut self, octets: usize) -> io::Result<usize> {
         let size = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
         let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
-        // SAFETY: the value is a c_int that lives through the call, and its length is told.
-        let forced = unsafe {
-            libc::setsockopt(
-                self.raw.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUFFORCE,
-                (&raw const size).cast(),
-                length,
-            )
+        let set = |option| {
+            // SAFETY: the value is a c_int that lives through the call, and its length is told.
+            let done = unsafe {
+                libc::setsockopt(self.peer.descriptor(), libc::SOL_SOCKET, option, (&raw const size).cast(), length)
+            };
+            if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         };
-        if forced != 0 {
-            self.raw.set_rx_buf_sz(size)?;
-        }
+        set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF))?;
         self.buffer_size()
     }
 }
@@ -246,7 +317,7 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open as long as the socket lives, which the borrow holds.
-        unsafe { BorrowedFd::borrow_raw(self.raw.as_raw_fd()) }
+        unsafe { BorrowedFd::borrow_raw(self.peer.descriptor()) }
     }
 }
 

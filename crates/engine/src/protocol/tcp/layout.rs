@@ -8,8 +8,8 @@
 //! retrans  how often the last segment came again
 //! words    original end, max end, max window, max ack; the same of the reply; last end; last tag
 //! ```
-use super::Tcp;
 use super::transitions::Class;
+use super::{Tcp, side_flag};
 use crate::table::record::Hot;
 use crate::{Direction, TcpState};
 
@@ -53,6 +53,21 @@ impl Tcp {
     pub(crate) fn store(&self, hot: &mut Hot) {
         let place = Tcp::of(hot);
         *place = Tcp { rest: place.rest, ..*self };
+    }
+
+    /// Takes what a person or a program says of it. Scales count only where both ends have the flag for them.
+    pub(crate) fn be_told(&mut self, state: Option<TcpState>, scales: Option<[u8; 2]>, flags: [Option<[u8; 2]>; 2]) {
+        state.into_iter().for_each(|state| self.set_state(state));
+        for (known, told) in self.flags.iter_mut().zip(flags) {
+            if let Some([told, mask]) = told {
+                let mask = mask & side_flag::ALL;
+                *known = *known & !mask | told & mask;
+            }
+        }
+        let both = [Direction::Original, Direction::Reply];
+        if let (Some(scales), true) = (scales, both.iter().all(|side| self.has(*side, side_flag::SCALE))) {
+            both.into_iter().zip(scales).for_each(|(side, scale)| self.set_scale(side, scale));
+        }
     }
 
     /// The state.

@@ -1,0 +1,202 @@
+//! Visits: what is asked is answered, and whoever is slow, or many, holds up nobody.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+use super::*;
+use keepstate_engine::{Draft, Tuple, Wish, Zone};
+use keepstate_linux::ctnetlink::number::{group, message};
+use keepstate_linux::ctnetlink::{Events, Flow, Happening, Listing, Restriction, Table};
+use keepstate_linux::netlink::Socket;
+use keepstate_linux::netlink::message::flag;
+use keepstate_linux::netlink::{Messages, Request, frame};
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant as Clock;
+
+const SPEAK: &[u8] = b"{\"v\":1,\"speak\":\"ctnetlink\"}\n";
+
+/// So many connections of TCP, each of another address and port.
+fn fill(router: &mut Router, count: u32) {
+    router.engine().set(keepstate_engine::Knob::Max, 0).unwrap();
+    for number in 0..count {
+        let original = Tuple {
+            source: std::net::Ipv4Addr::from_bits(0x0a00_0000 | number >> 8).into(),
+            destination: [192, 0, 2, 1].into(),
+            protocol: 6,
+            source_key: (number & 0xff) as u16 + 1024,
+            destination_key: 443,
+        };
+        let wish = Wish { timeout: Some(1000), ..Wish::default() };
+        let reply = original.invert().unwrap();
+        let draft = Draft { original, reply, zone: Zone::default(), wish, destination: None, source: None };
+        router.engine().create(&draft, NOW).unwrap();
+    }
+}
+
+/// Speaks, and reads the first line of the answer.
+fn begin(outside: &mut UnixStream) {
+    outside.write_all(SPEAK).unwrap();
+    let mut head = Vec::new();
+    let mut octet = [0];
+    while head.last() != Some(&b'\n') {
+        outside.read_exact(&mut octet).unwrap();
+        head.extend(octet);
+    }
+    assert_eq!(head, b"{\"v\":1}\n");
+}
+
+#[test]
+fn a_large_table_is_listed_whole_in_turns_that_stay_short_whoever_reads() {
+    const COUNT: u32 = 200_000;
+    let mut rehearsal = Rehearsal::new();
+    fill(&mut rehearsal.router, COUNT);
+    let (mut outside, attending) = rehearsal.enter().unwrap();
+    begin(&mut outside);
+    let mut dump = Request::new(message::CT_GET, flag::DUMP, 0);
+    frame::write(&mut outside, dump.octets(1)).unwrap();
+    // He does not read: after what fits on the way, nothing more is taken from the table for him.
+    let until = Clock::now() + Duration::from_millis(300);
+    let mut errands = 0;
+    while Clock::now() < until {
+        errands += rehearsal.turn();
+        thread::sleep(Duration::from_micros(100));
+    }
+    assert!((1..=4).contains(&errands), "{errands} pieces for who does not read");
+    // Now he reads; the turns go on.
+    let reading = thread::spawn(move || {
+        let (mut ports, mut piece) = (std::collections::HashSet::new(), Vec::new());
+        loop {
+            assert!(frame::read(&mut outside, &mut piece).unwrap());
+            for message in Messages::new(&piece) {
+                let message = message.unwrap();
+                match keepstate_linux::ctnetlink::decode::flow(&message).unwrap() {
+                    Some(Flow { original, .. }) => assert!(ports.insert(original), "told twice: {original:?}"),
+                    None => return ports.len(),
+                }
+            }
+        }
+    });
+    let mut most = 0;
+    while !reading.is_finished() {
+        most = most.max(rehearsal.turn());
+        thread::sleep(Duration::from_micros(50));
+    }
+    assert_eq!(reading.join().unwrap(), COUNT as usize);
+    assert!(most as u32 * super::super::desk::PLACES < COUNT / 2, "{most} pieces in one turn");
+    assert!(attending.join().is_ok());
+}
+
+#[test]
+fn a_listener_who_does_not_keep_up_is_told_so_and_the_others_lose_nothing() {
+    let mut rehearsal = Rehearsal::new();
+    let (mut slow, _attending) = rehearsal.enter().unwrap();
+    let (mut quick, _attending_too) = rehearsal.enter().unwrap();
+    begin(&mut slow);
+    begin(&mut quick);
+    let over = std::sync::Arc::new(AtomicBool::new(false));
+    let joining = {
+        let over = std::sync::Arc::clone(&over);
+        thread::spawn(move || {
+            let wanted = [Happening::New, Happening::Destroy];
+            let slow = Events::of_connections(Socket::over(slow), wanted).unwrap();
+            let quick = Events::of_connections(Socket::over(quick), wanted).unwrap();
+            over.store(true, Ordering::Relaxed);
+            (slow, quick)
+        })
+    };
+    while !over.load(Ordering::Relaxed) {
+        rehearsal.turn();
+        thread::sleep(Duration::from_micros(50));
+    }
+    let (mut slow, mut quick) = joining.join().unwrap();
+    let count = |events: &mut Events| {
+        let (mut heard, mut lost) = (0_usize, 0_usize);
+        loop {
+            match events.read(Duration::from_millis(1500)) {
+                Ok(Some(piece)) => heard += Messages::new(piece).count(),
+                Ok(None) => return (heard, lost),
+                Err(failure) if failure.errno() == Some(libc::ENOBUFS) => lost += 1,
+                Err(failure) => panic!("{failure}"),
+            }
+        }
+    };
+    let listening = thread::spawn(move || count(&mut quick));
+    const COUNT: u32 = 150_000;
+    for _ in 0..COUNT / 1000 {
+        fill(&mut rehearsal.router, 1000);
+        rehearsal.turn();
+        let _ = rehearsal.router.engine().flush_piece(0, u32::MAX, None, NOW);
+        let begun = Clock::now();
+        rehearsal.turn();
+        assert!(begun.elapsed() < Duration::from_secs(1), "a slow listener holds up the router");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let (heard, lost) = listening.join().unwrap();
+    assert_eq!((heard, lost), (COUNT as usize * 2, 0));
+    let (heard, lost) = count(&mut slow);
+    assert!(heard < COUNT as usize * 2 && lost >= 1, "{heard} heard, told {lost} times of losses");
+}
+
+#[test]
+fn a_table_over_the_socket_is_a_table() {
+    let mut rehearsal = Rehearsal::new();
+    fill(&mut rehearsal.router, 3);
+    let (mut outside, attending) = rehearsal.enter().unwrap();
+    begin(&mut outside);
+    let asking = thread::spawn(move || {
+        let mut table = Table::of(Socket::over(outside));
+        assert_eq!(table.count().unwrap().0, 3);
+        let mut all = Vec::new();
+        let restriction = Restriction::default();
+        table
+            .list(Listing::Confirmed, &restriction, |flow| {
+                all.push(flow.clone());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(all.len(), 3);
+        let found = table.find(&all[0]).unwrap().unwrap();
+        assert_eq!((found.id, found.original), (all[0].id, all[0].original));
+        table.delete(&found).unwrap();
+        assert_eq!(table.delete(&found).unwrap_err().errno(), Some(libc::ENOENT));
+        let mut ended = Vec::new();
+        table.delete_all(&all, |_, number| ended.push(number)).unwrap();
+        assert_eq!(ended, [libc::ENOENT, 0, 0]);
+        table.create(&all[0]).unwrap();
+        assert_eq!(table.create(&all[0]).unwrap_err().errno(), Some(libc::EEXIST));
+        table.flush(&restriction).unwrap();
+        assert_eq!(table.count().unwrap().0, 0);
+        assert_eq!(table.statistics().unwrap().len(), 1);
+        assert!(table.expectations(0).unwrap().is_empty());
+        assert_eq!(table.socket().join(99).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        table.socket().join(group::EXP_NEW).unwrap();
+    });
+    while !asking.is_finished() {
+        rehearsal.turn();
+        thread::sleep(Duration::from_micros(50));
+    }
+    asking.join().unwrap();
+    while !attending.is_finished() {
+        rehearsal.turn();
+    }
+}
+
+#[test]
+fn a_first_line_that_is_none_is_told_what_to_do() {
+    let cases: [(&[u8], &str); 5] = [
+        (b"GET / HTTP/1.1\r\n", "this is no request"),
+        (b"{\"v\":2,\"words\":[\"count\"]}\n", "use the keepstate that it was started with"),
+        (b"{\"v\":1,\"speak\":\"grpc\"}\n", "it speaks ctnetlink"),
+        (b"{\"v\":1,\"words\":[\"cuont\"]}\n", "count"),
+        (b"{\"v\":1,\"words\":[\"get\",\"nf_conntrack_mox\"]}\n", "nf_conntrack_mox"),
+    ];
+    for (said, expected) in cases {
+        let (heard, _) = visit(said).unwrap();
+        let mut lines = BufReader::new(&heard[..]).lines();
+        let head = lines.next().unwrap().unwrap();
+        assert!(head.starts_with("{\"v\":1,\"error\":") && head.contains(expected), "{head}");
+    }
+    // What is no message of the kernel's ends the visit, and nothing else.
+    let (heard, mut router) = visit(&[SPEAK, &[0, 0, 0, 4, 1, 2, 3, 4]].concat()).unwrap();
+    assert_eq!(heard, b"{\"v\":1}\n");
+    router.engine().check().unwrap();
+}

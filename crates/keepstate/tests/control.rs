@@ -1,0 +1,258 @@
+//! A running gateway's control socket, from outside: what it prints, what it tells systemd, and how it ends. In a namespace of its own, because it makes a device.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{Scratch, keepstate, skipped};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A gateway, while it runs.
+struct Running {
+    child: Child,
+    socket: PathBuf,
+    _ruleset: Scratch,
+}
+
+impl Running {
+    /// `None` where there may be none; with these variables of the environment.
+    fn start(name: &str, environment: &[(&str, String)]) -> Option<Running> {
+        let ruleset = Scratch::new(&format!("control-{name}.nft"), b"");
+        let socket = std::env::temp_dir().join(format!("ksctl{}{name}.sock", std::process::id()));
+        let child = Command::new("unshare")
+            .args(["--net", env!("CARGO_BIN_EXE_keepstate"), "gateway", "--device", "ctl0=10.1.0.1/24"])
+            .args(["--ruleset", ruleset.path(), "--control"])
+            .arg(&socket)
+            .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut running = Running { child, socket, _ruleset: ruleset };
+        let until = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&running.socket).is_err() {
+            if !matches!(running.child.try_wait(), Ok(None)) || Instant::now() > until {
+                skipped("a gateway's control socket: it needs root, unshare and /dev/net/tun");
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(running)
+    }
+
+    fn socket(&self) -> &str {
+        self.socket.to_str().unwrap()
+    }
+
+    /// What `keepstate control` prints, and its exit code.
+    fn control(&self, words: &[&str]) -> (Option<i32>, String) {
+        let ran = keepstate(&[&["control", "--socket", self.socket()][..], words].concat(), b"");
+        (ran.code, ran.out + &ran.err)
+    }
+
+    fn conntrack(&self, line: &str) -> (Option<i32>, String) {
+        let gateway = format!("--gateway={}", self.socket());
+        let words: Vec<&str> = ["conntrack", &gateway].into_iter().chain(line.split(' ')).collect();
+        let ran = keepstate(&words, b"");
+        (ran.code, ran.out + &ran.err)
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Entries of every kind; GRE's by request has timeouts of zero in the kernel, which no packet would give it.
+const MADE: &[&str] = &[
+    "-I -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 -t 100 --state ESTABLISHED -u ASSURED,SEEN_REPLY",
+    "-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 100",
+    "-I -p icmp -s 10.0.0.1 -d 10.0.0.2 --icmp-type 8 --icmp-code 0 --icmp-id 3 -t 100",
+    "-I -p sctp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 100 --state ESTABLISHED --orig-vtag 1 --reply-vtag 2",
+    "-I -p 99 -s 10.0.0.1 -d 10.0.0.2 -t 100 -w 5",
+    "-I -p udp -s 10.0.0.5 -d 10.0.0.2 --sport 1 --dport 53 -t 100 --orig-zone 4",
+    "-I -p udplite -s 10.0.0.5 -d 10.0.0.2 --sport 1 --dport 53 -t 100 --reply-zone 4",
+    "-I -p icmpv6 -s fd00::1 -d fd00::2 --icmpv6-type 128 --icmpv6-code 0 --icmpv6-id 3 -t 100",
+    "-I -p tcp -s fd00:1:2:3:4:5:6:7 -d fd00::2 --sport 1 --dport 2 -t 100 --state NONE",
+    "-I -p udp -s 10.0.1.6 -d 10.0.0.2 --sport 1 --dport 53 -t 100 -n 9.9.9.9",
+];
+
+#[test]
+fn proc_is_the_kernel_s_own_file() {
+    let Some(gateway) = Running::start("proc", &[]) else { return };
+    let script: Vec<String> = MADE.iter().map(|line| format!("conntrack {line}")).collect();
+    let script = format!(
+        "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct && {} && cat /proc/net/nf_conntrack",
+        script.join(" && ")
+    );
+    let kernel = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
+    if !kernel.status.success() {
+        return skipped("the gateway's proc beside the kernel's: conntrack and /proc/net/nf_conntrack");
+    }
+    assert_eq!(gateway.control(&["set", "nf_conntrack_acct=1"]).0, Some(0));
+    for line in MADE {
+        let (code, said) = gateway.conntrack(line);
+        assert_eq!(code, Some(0), "{line}: {said}");
+    }
+    let (code, ours) = gateway.control(&["proc"]);
+    assert_eq!(code, Some(0), "{ours}");
+    // What remains of the timeout is the only thing that differs.
+    let lines = |text: &str| {
+        let mut lines: Vec<String> =
+            text.lines().map(|line| line.replace(" 99 ", " 100 ").replace(" 98 ", " 100 ")).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(lines(&ours), lines(&String::from_utf8(kernel.stdout).unwrap()));
+}
+
+#[test]
+fn events_stream_until_who_listens_has_enough() {
+    let Some(gateway) = Running::start("events", &[]) else { return };
+    let mut listening = Command::new(env!("CARGO_BIN_EXE_keepstate"))
+        .args(["control", "--socket", gateway.socket(), "events", "-p", "udp", "-o", "extended"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut heard = BufReader::new(listening.stdout.take().unwrap()).lines();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !gateway.control(&["stats"]).1.contains("listeners=1") {
+        assert!(Instant::now() < until, "nobody listens");
+    }
+    for line in &MADE[..3] {
+        assert_eq!(gateway.conntrack(line).0, Some(0));
+    }
+    let (code, said) = gateway.control(&["flush"]);
+    assert_eq!((code, said.as_str()), (Some(0), "3 connections were removed\n"));
+    let [new, destroy] = [(); 2].map(|()| heard.next().unwrap().unwrap());
+    assert!(new.starts_with("    [NEW] ipv4     2 udp      17 "), "{new}");
+    assert!(destroy.starts_with("[DESTROY] ipv4     2 udp      17 "), "{destroy}");
+    listening.kill().unwrap();
+    listening.wait().unwrap();
+    while !gateway.control(&["stats", "--json"]).1.contains("\"listeners\":0") {
+        assert!(Instant::now() < until, "who has left is still listened for");
+    }
+}
+
+#[test]
+fn drained_it_waits_until_nothing_is_left() {
+    let Some(gateway) = Running::start("drain", &[]) else { return };
+    assert_eq!(gateway.conntrack("-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 2").0, Some(0));
+    let (code, said) = gateway.control(&["drain-all"]);
+    assert!(code == Some(0) && said.contains("1 live on"), "{said}");
+    assert!(gateway.control(&["stats"]).1.contains("draining=1"));
+    let begun = Instant::now();
+    let (code, said) = gateway.control(&["drain-all", "--wait"]);
+    assert!(code == Some(0) && said.ends_with("0 live on\n") && begun.elapsed() < Duration::from_secs(15), "{said}");
+    assert_eq!(gateway.control(&["drain-all", "--off"]), (Some(0), "new connections are taken again\n".into()));
+    assert!(gateway.control(&["stats"]).1.contains("draining=0"));
+}
+
+#[test]
+fn whoever_asks_wrongly_or_nobody_is_told_what_to_do() {
+    let ran = keepstate(&["conntrack", "--gateway=/nonexistent/gateway.sock", "-L"], b"");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("keepstate gateway --control /nonexistent/gateway.sock does"), "{}", ran.err);
+    let Some(gateway) = Running::start("wrong", &[]) else { return };
+    let mode = std::fs::metadata(&gateway.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    // As conntrack does: 2 for a wrong command line, whatever the table.
+    assert_eq!(gateway.conntrack("-L -p nosuch").0, Some(2));
+    // Others may not, even where they get at the socket.
+    std::fs::set_permissions(&gateway.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let nobody = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_keepstate")])
+        .args(["control", "--socket", gateway.socket(), "count"])
+        .output();
+    match nobody {
+        Ok(output) if output.status.code() == Some(1) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(said.contains("user 65534 may not: only root, user 0 and group 0 may"), "{said}");
+        }
+        _ => skipped("another user at the control socket: setpriv, and a program that he may run"),
+    }
+}
+
+#[test]
+fn systemd_is_told_how_it_goes() {
+    let path = std::env::temp_dir().join(format!("ksctl{}notify", std::process::id()));
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "300000".to_owned())];
+    let gateway = Running::start("notify", &environment);
+    let heard = || {
+        let mut buffer = [0; 512];
+        let length = systemd.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    // Signs of life come in between.
+    let next = |wanted: &str| {
+        let told = std::iter::repeat_with(heard).take(50).find(|told| told.starts_with(wanted));
+        assert!(told.is_some(), "{wanted} was never told");
+    };
+    if let Some(mut gateway) = gateway {
+        next("READY=1");
+        next("STATUS=0 connections, 0 packets sent on");
+        next("WATCHDOG=1");
+        gateway.signal("-HUP");
+        next("RELOADING=1\nMONOTONIC_USEC=");
+        next("READY=1");
+        gateway.signal("-TERM");
+        next("STOPPING=1");
+        assert!(gateway.child.wait().unwrap().success());
+        assert!(!gateway.socket.exists(), "the socket is left behind");
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn systemd_takes_the_unit_and_finds_little_to_complain_of() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/keepstate-gateway.service");
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        return skipped("systemd-analyze on the unit: apt-get install systemd");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let copy = folder.path().join("keepstate-gateway.service");
+    let text = std::fs::read_to_string(unit).unwrap();
+    assert!(text.contains("ExecStart=/usr/bin/keepstate "));
+    std::fs::write(&copy, text.replace("/usr/bin/keepstate", env!("CARGO_BIN_EXE_keepstate"))).unwrap();
+    let analyze = |words: &[&str]| {
+        let output = Command::new("systemd-analyze").args(words).arg(&copy).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (fine, said) = analyze(&["verify", "--man=no"]);
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("keepstate-gateway")).collect();
+    assert!(fine && ours.is_empty(), "{said}");
+    // Of a hundred points at most; 0 is nothing to complain of. A service without any protection has 96.
+    let (fine, said) = analyze(&["security", "--offline=true", "--threshold=35", "--no-pager"]);
+    assert!(fine, "{said}");
+}
+
+#[test]
+fn a_hundred_visitors_at_once_are_served_or_told_to_come_again() {
+    let Some(gateway) = Running::start("many", &[]) else { return };
+    let mut idle: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&gateway.socket).unwrap()).collect();
+    // Those who say nothing are sent away after five seconds at the latest; the others were refused at once.
+    let mut refused = 0;
+    for stream in &mut idle {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        refused += usize::from(said.contains("try again when one has left"));
+    }
+    // Whoever looked whether the gateway runs may not have left yet.
+    assert!((36..=40).contains(&refused), "{refused}");
+    assert_eq!(gateway.control(&["count"]), (Some(0), "0\n".into()));
+}
