@@ -229,3 +229,17 @@ proptest! {
         prop_assert!(open.is_empty());
     }
 }
+
+#[test]
+fn who_calls_himself_is_connected_to_himself() {
+    let mut engine = with(independent());
+    let port = out(&mut engine, (CLIENT, 4000), SERVER);
+    // Both tuples of this connection are the same one.
+    for _ in 0..3 {
+        let (outcome, sent) = route(&mut engine, udp(CLIENT, 4000, OUTSIDE, port), None, None);
+        assert_eq!((outcome.verdict, ends(&sent)), (crate::Verdict::Accept, (OUTSIDE, port, CLIENT, 4000)));
+    }
+    engine.flush(NOW);
+    engine.check().unwrap();
+    assert!(engine.nat.mappings.is_empty());
+}
