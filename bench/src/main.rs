@@ -1,10 +1,12 @@
 //! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`; of the tools beside Debian's: `cargo xtask bench cli`;
-//! of the gateway beside Linux's masquerade: `cargo xtask bench gateway`, and of its router alone: `cargo xtask bench router`.
+//! of the gateway beside Linux's masquerade: `cargo xtask bench gateway`, and of its router alone: `cargo xtask bench router`;
+//! of a table that is kept over a restart: `cargo xtask bench keep`.
 //!
 //! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
 mod child;
 mod cli;
 mod gateway;
+mod keep;
 mod linux;
 mod memory;
 mod ours;
@@ -23,6 +25,7 @@ enum Bench {
     Cli(cli::Cli),
     Router(router::RouterAlone),
     Gateway(gateway::Gateway),
+    Keep(keep::Kept),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,5 +35,6 @@ fn main() -> anyhow::Result<()> {
         Bench::Cli(cli) => cli.run(),
         Bench::Router(router) => router.run(),
         Bench::Gateway(gateway) => gateway.run(),
+        Bench::Keep(keep) => keep.run(),
     }
 }

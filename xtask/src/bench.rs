@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 /// Measure the engine beside Linux's own table, in the same run.
 #[derive(Args)]
 pub struct Bench {
-    /// What the bench takes: `table`, `replay`, and their options (`table --help`).
+    /// What the bench takes: `table`, `replay`, `keep`, and their options (`table --help`).
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }

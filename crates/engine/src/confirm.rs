@@ -68,6 +68,7 @@ impl Engine {
             self.put_extras(slot, fresh);
         }
         self.enter_source(fresh, slot, now);
+        self.changes.note(slot);
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
         }

@@ -91,6 +91,7 @@ impl Engine {
             (_, Some(handle)) => match self.table.records.cold_mut(handle.slot) {
                 Some(cold) => {
                     cold.mark = mark;
+                    self.changes.note(handle.slot);
                     true
                 }
                 None => false,
@@ -111,6 +112,7 @@ impl Engine {
                 let Some(hot) = self.table.records.hot_mut(handle.slot) else { return false };
                 hot.kind.set(Kind::EXTRAS);
                 join(&mut self.extras.make(handle.slot).labels);
+                self.changes.note(handle.slot);
             }
             _ => return false,
         }

@@ -11,6 +11,7 @@
 //! (the table is full; a clash; an announcement that a helper cannot read or keep).
 use crate::event::Queue;
 use crate::expectation::Expectations;
+use crate::export::Changes;
 use crate::extras::Extras;
 use crate::full::Crowded;
 use crate::identity::{Identity, is_own_icmp};
@@ -71,6 +72,7 @@ pub struct Engine {
     reasons: Box<[u64; Why::COUNT]>,
     pub(crate) events: Queue,
     pub(crate) log: Log,
+    pub(crate) changes: Changes,
     /// Folds what peers send: see `Tcp`.
     pub(crate) secret: (u64, u64),
     /// Makes ids unpredictable.
@@ -98,6 +100,7 @@ impl Engine {
             reasons: Box::new([0; Why::COUNT]),
             events: Queue::default(),
             log: Log::default(),
+            changes: Changes::default(),
         }
     }
 

@@ -44,6 +44,7 @@ impl Engine {
         if self.reports(EventKind::Destroy) {
             self.report(EventKind::Destroy, slot, now);
         }
+        self.changes.note(slot);
         let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status));
         if kind.is(Kind::EXTRAS) {
             self.part(slot);

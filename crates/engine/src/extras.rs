@@ -1,4 +1,5 @@
 //! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts.
+use crate::Direction;
 use crate::Timeouts;
 use crate::helper::Listener;
 use crate::master::Master;
@@ -17,10 +18,21 @@ pub(crate) struct Extra {
     pub(crate) master: Option<Master>,
     /// How much longer its streams have become, if a helper wrote into them.
     pub(crate) shifts: Option<Shifts>,
+    /// Segments each way until the window of a TCP connection that was kept over a gap is strict again.
+    pub(crate) regains: Option<[u8; 2]>,
     /// Living connections that it announced.
     pub(crate) children: u32,
     /// Timeouts of its own.
     pub(crate) timeouts: Option<Timeouts>,
+}
+
+impl Extra {
+    /// Is there nothing to keep?
+    pub(crate) const fn is_empty(&self) -> bool {
+        let quiet = self.labels.is_none() && self.noted.is_none() && self.listener.is_none();
+        let young = self.shifts.is_none() && self.master.is_none() && self.children == 0;
+        quiet && young && self.regains.is_none() && self.timeouts.is_none()
+    }
 }
 
 /// By slot. A record's `EXTRAS` flag says whether to look here.
@@ -43,6 +55,22 @@ impl Extras {
     /// What the helper of `slot` keeps, if it has one.
     pub(crate) fn listener(&mut self, slot: u32) -> Option<&mut Listener> {
         self.0.get_mut(&slot)?.listener.as_mut()
+    }
+
+    /// How many segments each way a connection that was kept over a gap is not yet strict.
+    pub(crate) fn regaining(&mut self, slot: u32) -> Option<&mut [u8; 2]> {
+        self.0.get_mut(&slot)?.regains.as_mut()
+    }
+
+    /// A segment of a connection that was kept over a gap has passed. True once it is the last for which the window is not strict.
+    #[cold]
+    pub(crate) fn regain(&mut self, slot: u32, direction: Direction) -> bool {
+        let Some(extra) = self.0.get_mut(&slot) else { return false };
+        let Some(left) = &mut extra.regains else { return false };
+        left[direction as usize] = left[direction as usize].saturating_sub(1);
+        let regained = *left == [0; 2];
+        extra.regains = extra.regains.filter(|_| !regained);
+        regained
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Extra> {

@@ -15,6 +15,7 @@ mod entry;
 mod event;
 mod expectation;
 mod expire;
+mod export;
 mod extras;
 mod full;
 mod handle;
@@ -45,6 +46,7 @@ pub use engine::{Engine, Handle, Secret};
 pub use entry::{Accounting, Entry, ProtocolInfo, SctpState, TcpSide, TcpState};
 pub use event::{Event, EventKind, EventMask};
 pub use expectation::Expectation;
+pub use export::{Description, Refused, Trust, Undecodable};
 pub use helper::Helper;
 pub use knob::{Generation, Knob, KnobError, Knobs};
 pub use nat::{

@@ -8,7 +8,7 @@ use crate::nat::Follow;
 use crate::table::record::{Hot, Kind};
 use crate::table::{Probe, Reference};
 use crate::time::Clock;
-use crate::{Direction, Engine, Helper, Instant, Status, Tuple, Unconfirmed};
+use crate::{Direction, Engine, Helper, Instant, Status, Tuple, Unconfirmed, Zone};
 use alloc::string::String;
 use hashbrown::HashMap;
 
@@ -46,6 +46,17 @@ impl Engine {
         let cold = self.table.records.cold(master.slot)?;
         let tuple = self.table.records.key(Reference::new(master.slot, Direction::Original))?.tuple();
         Some((Master { slot: master.slot, life: cold.life, tuple, mark: cold.mark }, follow))
+    }
+
+    /// The master that a child names which was kept elsewhere. It may have ended: then the name is all that is left of it.
+    pub(crate) fn master_named(&self, tuple: &Tuple, zone: Zone) -> Master {
+        let found = self.original_of(tuple, zone);
+        let cold = found.and_then(|slot| self.table.records.cold(slot));
+        let (slot, life, mark) = match (found, cold) {
+            (Some(slot), Some(cold)) => (slot, cold.life, cold.mark),
+            _ => (u32::MAX, 0, 0),
+        };
+        Master { slot, life, tuple: *tuple, mark }
     }
 
     /// A child was entered: a master that still stands has one use more.

@@ -107,6 +107,7 @@ impl Engine {
                 ftp.handle(&Segment { direction, seq, sender: ends.own.source, payload: &saying.data })
             }
         };
+        self.changes.note(connection.slot);
         match heard {
             Heard::Nothing | Heard::Elsewhere(_) => Ok(None),
             Heard::Partial => Err(Why::HelperPartial),

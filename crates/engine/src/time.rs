@@ -39,6 +39,17 @@ pub(crate) trait Clock {
     fn after_ticks(self, ticks: u32) -> Self;
 }
 
+/// Ticks in milliseconds.
+pub(crate) const fn milliseconds(ticks: u32) -> u64 {
+    ticks as u64 * (1000 / TICKS_PER_SECOND)
+}
+
+/// Whole ticks of so many milliseconds, as many as a timeout may have.
+pub(crate) fn from_milliseconds(milliseconds: u64) -> u32 {
+    let ticks = milliseconds / (1000 / TICKS_PER_SECOND);
+    u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
+}
+
 impl Clock for Instant {
     #[inline(always)]
     fn tick(self) -> u32 {

@@ -41,6 +41,12 @@ impl Engine {
         Ok(Timeouts(at as u16))
     }
 
+    /// What a connection's policy changes; nothing without one.
+    pub(crate) fn settings_of(&self, timeouts: Option<Timeouts>) -> Vec<(Knob, u32)> {
+        let policy = timeouts.and_then(|timeouts| self.policies.get(usize::from(timeouts.0)));
+        policy.map_or_else(Vec::new, |policy| policy.settings.clone())
+    }
+
     fn with(&self, settings: &[(Knob, u32)]) -> Result<Knobs, KnobError> {
         let mut knobs = self.knobs.clone();
         settings.iter().try_for_each(|(knob, value)| knobs.set(*knob, u64::from(*value)))?;

@@ -58,11 +58,20 @@ impl Engine {
                         true => self.extras.of(slot).and_then(|extra| extra.noted),
                         false => None,
                     };
+                    if hot.kind.is(Kind::EXTRAS)
+                        && let Some(left) = self.extras.regaining(slot)
+                    {
+                        Tcp::of(hot).relearn(&segment, direction, left);
+                    }
                     let ruling = Tcp::of(hot).advance(&segment, direction, &context, &mut noted);
                     // Only a segment that is let pass without a change is ever noted.
                     if matches!(ruling, Ruling::Quiet { .. }) && noted.is_some() {
                         hot.kind.set(Kind::EXTRAS);
                         self.extras.make(slot).noted = noted;
+                    }
+                    let passed = matches!(ruling, Ruling::Pass { .. });
+                    if passed && hot.kind.is(Kind::EXTRAS) && self.extras.regain(slot, direction) {
+                        Tcp::of(hot).regain();
                     }
                     ruling
                 }
@@ -107,8 +116,11 @@ impl Engine {
         if counted {
             count(&mut self.table.records, slot, direction, packet);
         }
-        if update && self.reports(EventKind::Update) {
-            self.report_update(slot, changed, now);
+        if update {
+            self.changes.note(slot);
+            if self.reports(EventKind::Update) {
+                self.report_update(slot, changed, now);
+            }
         }
         Some(outcome)
     }
@@ -133,8 +145,11 @@ impl Engine {
                 if answered {
                     hot.status |= Status::SEEN_REPLY.0;
                 }
-                if (answered || changed) && self.reports(EventKind::Update) {
-                    self.report_update(slot, changed, now);
+                if answered || changed {
+                    self.changes.note(slot);
+                    if self.reports(EventKind::Update) {
+                        self.report_update(slot, changed, now);
+                    }
                 }
                 Some(Outcome { why, ..outcome })
             }

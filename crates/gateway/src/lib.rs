@@ -6,6 +6,7 @@ mod answer;
 mod fragment;
 mod map;
 mod router;
+pub mod service;
 
 pub use map::{Interface, Map, Route};
 pub use router::{Counters, Loss, Out, Router};

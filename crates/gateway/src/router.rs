@@ -10,7 +10,8 @@
 use crate::answer;
 use crate::fragment;
 use crate::map::Map;
-use keepstate_engine::{Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
+use crate::service::{Asked, Pick, Said, Services};
+use keepstate_engine::{Direction, Edits, Engine, Instant, Manip, Outcome, Passage, Verdict, Why};
 use keepstate_rules::tree::{End, Hook, Reject};
 use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
 use keepstate_wire::edit::Rewrite;
@@ -40,6 +41,7 @@ pub struct Router {
     fragments: Reassembler,
     counters: Counters,
     lines: Vec<(u8, String)>,
+    services: Services,
     /// The machine's own packets are its own affair.
     host_apart: bool,
     /// Buffers that are not in use.
@@ -79,6 +81,8 @@ pub enum Loss {
     TooBig,
     /// It cannot be translated.
     Untranslatable,
+    /// Its service has no backend for it, or has reset its connection.
+    NoBackend,
 }
 
 impl std::fmt::Display for Loss {
@@ -93,6 +97,7 @@ impl std::fmt::Display for Loss {
             Loss::NoRoute => "no route",
             Loss::TooBig => "too big for its way out",
             Loss::Untranslatable => "cannot be translated",
+            Loss::NoBackend => "its service has no backend for it",
         })
     }
 }
@@ -121,6 +126,8 @@ struct Trip {
     sent: Vec<u8>,
     way: Way,
     passage: Option<Passage>,
+    /// The backend its connection was sent to, while that is not confirmed.
+    pick: Option<Pick>,
     now: Instant,
 }
 
@@ -158,6 +165,7 @@ impl Router {
             fragments: Reassembler::new(secret, Limits::default()),
             counters: Counters::default(),
             lines: Vec::new(),
+            services: Services::new(secret),
             host_apart: false,
             spare: Vec::new(),
         }
@@ -188,6 +196,11 @@ impl Router {
     /// The table.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
+    }
+
+    /// For what services do: they, the table they translate in, and the machine.
+    pub(crate) fn serving(&mut self) -> (&mut Services, &mut Engine, &Map) {
+        (&mut self.services, &mut self.engine, &self.map)
     }
 
     /// The ruleset at work.
@@ -230,7 +243,7 @@ impl Router {
         self.counters.received += 1;
         let way = Way { iif: self.map.device(iif), ..Way::default() };
         let sent = self.copied(&[]);
-        let mut trip = Trip { bytes: self.copied(bytes), layout: None, sent, way, passage: None, now };
+        let mut trip = Trip { bytes: self.copied(bytes), layout: None, sent, way, passage: None, pick: None, now };
         let result = self.pass(&mut trip, out);
         self.lines.append(&mut trip.way.lines);
         self.recycle(trip.sent);
@@ -399,6 +412,9 @@ impl Router {
 
     /// The translating chains of a hook, and the change of the packet that follows from its connection.
     fn translate(&mut self, hook: Hook, manip: Manip, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
+        if !self.services.is_empty() {
+            self.serve_one(manip, trip, out)?;
+        }
         let Trip { bytes, layout, way, passage, now, .. } = trip;
         let Some(passage) = passage.as_mut() else { return Ok(()) };
         if passage.unconfirmed().is_none() {
@@ -414,6 +430,12 @@ impl Router {
             now: *now,
         };
         let fate = self.program.translate(hook, &mut scene);
+        if trip.pick.is_some()
+            && let Some(passage) = &mut trip.passage
+        {
+            // Also where the ruleset translates nothing: who asks a backend directly as well must be told apart.
+            self.engine.keep(passage, manip, trip.now);
+        }
         self.obey(fate, trip, out)?;
         self.edit(manip, trip)
     }
@@ -431,6 +453,41 @@ impl Router {
         }
         let changed = trip.rewrite().is_ok_and(|mut rewrite| edits.change(&mut rewrite));
         if changed { Ok(()) } else { Err(Loss::Untranslatable) }
+    }
+
+    /// Services come before the ruleset's own translations, as the chains of Docker and kube-proxy stand before others: what they decide is decided.
+    fn serve_one(&mut self, manip: Manip, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
+        let Trip { way, passage: Some(passage), pick, now, .. } = trip else { return Ok(()) };
+        let asked = Asked { engine: &mut self.engine, passage, map: &self.map, way, now: *now };
+        match (manip, &pick) {
+            (Manip::Source, None) => Ok(()),
+            (Manip::Source, Some(pick)) => {
+                let to = destination(&trip.bytes)?;
+                self.services.masquerade(pick, to, asked);
+                Ok(())
+            }
+            (Manip::Destination, _) => match self.services.send(asked) {
+                Said::Nothing => Ok(()),
+                Said::Sent(sent) => {
+                    *pick = Some(sent);
+                    Ok(())
+                }
+                Said::Refused => {
+                    let tcp = Packet::parse(&trip.bytes).is_ok_and(|packet| packet.protocol() == 6);
+                    self.reject(if tcp { Reject::Reset } else { Reject::Default }, trip, out);
+                    self.end_refused(trip);
+                    Err(Loss::NoBackend)
+                }
+            },
+        }
+    }
+
+    /// A refused packet's connection is over once its client has been told.
+    fn end_refused(&mut self, trip: &Trip) {
+        let passage = trip.passage.as_ref().filter(|passage| passage.direction() == Some(Direction::Original));
+        if let Some(handle) = passage.and_then(Passage::connection) {
+            self.engine.remove(handle, trip.now);
+        }
     }
 
     fn obey(&mut self, fate: Fate, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
@@ -481,7 +538,7 @@ impl Router {
         let passage = about.passage.as_ref().filter(|passage| passage.direction().is_some()).map(Passage::answer);
         let attached = passage.is_some();
         let way = Way::default();
-        let mut trip = Trip { sent: Vec::new(), bytes: answer, layout: None, way, passage, now: about.now };
+        let mut trip = Trip { sent: Vec::new(), bytes: answer, layout: None, way, passage, pick: None, now: about.now };
         // What an answer to an answer would be, nobody is told.
         let mut nobody = Vec::new();
         if self.output(&mut trip, attached, &mut nobody).is_ok()
@@ -525,6 +582,9 @@ impl Router {
     fn confirm(&mut self, trip: &mut Trip) -> Result<(), Loss> {
         let Some(passage) = trip.passage.take() else { return Ok(()) };
         let outcome = self.engine.confirm_datagram(passage, &mut trip.bytes, trip.now);
+        if let (Some(pick), Some(handle)) = (trip.pick.take(), outcome.connection) {
+            self.services.enter(&pick, handle, trip.now);
+        }
         if outcome.verdict == Verdict::Drop { Err(lost(&outcome)) } else { Ok(()) }
     }
 

@@ -1,18 +1,23 @@
-//! `keepstate check`: would the gateway take this ruleset, and if not, what is wrong where?
+//! `keepstate check`: would the gateway take this ruleset and these services, and if not, what is wrong where?
 use crate::ruleset::Reading;
+use crate::services;
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Check an nftables ruleset: what is wrong, where, and what to write instead.
+/// Check an nftables ruleset, or the gateway's services: what is wrong, where, and what to write instead.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Check {
     /// The ruleset; - for standard input
-    file: PathBuf,
+    #[arg(required_unless_present = "services")]
+    file: Option<PathBuf>,
+    /// Check a file of services too
+    #[arg(long, value_name = "FILE")]
+    services: Option<PathBuf>,
     #[command(flatten)]
     reading: Reading,
     /// Print one JSON document
@@ -27,6 +32,8 @@ Examples:
   sudo nft list ruleset | keepstate check -
   # with a variable from outside, and includes of another folder
   keepstate check router.nft -D wan=eth0 -I /etc/nftables.d
+  # and the services behind it
+  keepstate check router.nft --services services.toml
 
 Exit codes: 0 it would, 1 it would not or cannot be read, 2 wrongly asked";
 
@@ -45,47 +52,76 @@ impl Check {
     /// Checks, and says how large it is, or what is wrong.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// A file cannot be read.
     pub fn run(&self) -> Result<ExitCode> {
+        let ruleset = self.file.as_deref().map(|file| self.ruleset(file)).transpose()?;
+        let services = self.services.as_deref().map(judge_services).transpose()?;
+        let parts: Vec<Judged> = ruleset.into_iter().chain(services).collect();
+        let good = parts.iter().all(|part| part.faults.is_empty());
         let mut out = anstream::stdout().lock();
-        match self.reading.load(&self.file)? {
+        if self.json {
+            let mut document = json!({"schema": SCHEMA, "ok": good});
+            for (name, count) in parts.iter().flat_map(|part| &part.counts).filter(|_| good) {
+                document[format!("{name}s")] = json!(count);
+            }
+            let faults: Vec<_> = parts.iter().flat_map(|part| part.faults.clone()).collect();
+            if !good {
+                document["faults"] = json!(faults);
+            }
+            writeln!(out, "{document:#}")?;
+        } else {
+            parts.iter().try_for_each(|part| write!(out, "{}", part.text))?;
+        }
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn ruleset(&self, file: &Path) -> Result<Judged> {
+        Ok(match self.reading.load(file)? {
             Ok(loaded) => {
                 let (chains, rules, elements) = loaded.program.size();
                 let tables = loaded.tree.tables.len();
-                if self.json {
-                    let document = json!({
-                        "schema": SCHEMA, "ok": true, "tables": tables, "chains": chains, "rules": rules, "elements": elements,
-                    });
-                    writeln!(out, "{document:#}")?;
-                } else {
-                    let count =
-                        |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
-                    let parts = [
-                        count(tables, "table"),
-                        count(chains, "chain"),
-                        count(rules, "rule"),
-                        count(elements, "element"),
-                    ];
-                    writeln!(out, "{}: good: {}", self.file.display(), parts.join(", "))?;
-                }
-                Ok(ExitCode::SUCCESS)
+                Judged::good(file, vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)])
             }
             Err(refused) => {
-                if self.json {
-                    let faults: Vec<_> = refused
-                        .faults
-                        .iter()
-                        .map(|fault| {
-                            let at = refused.sources.position(fault.span);
-                            json!({"file": at.file, "line": at.line, "column": at.column, "what": fault.what, "instead": fault.instead})
-                        })
-                        .collect();
-                    writeln!(out, "{:#}", json!({"schema": SCHEMA, "ok": false, "faults": faults}))?;
-                } else {
-                    write!(out, "{refused}")?;
-                }
-                Ok(ExitCode::FAILURE)
+                let faults = refused.faults.iter().map(|fault| {
+                    let at = refused.sources.position(fault.span);
+                    json!({"file": at.file, "line": at.line, "column": at.column, "what": fault.what, "instead": fault.instead})
+                });
+                Judged { text: refused.to_string(), faults: faults.collect(), counts: Vec::new() }
             }
+        })
+    }
+}
+
+fn judge_services(file: &Path) -> Result<Judged> {
+    Ok(match services::load(file)? {
+        Ok(services) => {
+            let backends = services.iter().map(|service| service.backends.len()).sum();
+            Judged::good(file, vec![("service", services.len()), ("backend", backends)])
         }
+        Err(refused) => {
+            let faults = refused.faults.iter().map(|fault| {
+                let (line, column) = refused.position(fault);
+                json!({"file": refused.name(), "line": line, "column": column, "what": fault.what, "instead": null})
+            });
+            Judged { text: refused.to_string(), faults: faults.collect(), counts: Vec::new() }
+        }
+    })
+}
+
+/// What a file came to.
+struct Judged {
+    /// For people.
+    text: String,
+    /// How many there are of what.
+    counts: Vec<(&'static str, usize)>,
+    faults: Vec<Value>,
+}
+
+impl Judged {
+    fn good(file: &Path, counts: Vec<(&'static str, usize)>) -> Judged {
+        let count = |(noun, number): &(&str, usize)| format!("{number} {noun}{}", if *number == 1 { "" } else { "s" });
+        let parts: Vec<String> = counts.iter().map(count).collect();
+        Judged { text: format!("{}: good: {}\n", file.display(), parts.join(", ")), counts, faults: Vec::new() }
     }
 }

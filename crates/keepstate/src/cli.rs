@@ -9,6 +9,7 @@ use crate::doctor::Doctor;
 use crate::gateway::Gateway;
 use crate::lab::Lab;
 use crate::man::Man;
+use crate::mqtt::Mqtt;
 use crate::replay::Replay;
 use crate::simulate::Simulate;
 use crate::size::SizeOf;
@@ -66,6 +67,7 @@ impl Cli {
             Command::Gateway(gateway) => ("gateway", gateway.check()),
             Command::Control(control) => ("control", control.check()),
             Command::Lab(lab) => ("lab", lab.check()),
+            Command::Mqtt(mqtt) => ("mqtt", mqtt.check()),
         };
         if let Err(what) = checked {
             let mut command = Cli::command();
@@ -95,6 +97,7 @@ pub enum Command {
     Gateway(Gateway),
     Control(Control),
     Lab(Lab),
+    Mqtt(Mqtt),
     Completions(Completions),
     Man(Man),
 }

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Gateway(gateway) => gateway.run(),
         Command::Control(control) => control.run(),
         Command::Lab(lab) => lab.run(),
+        Command::Mqtt(mqtt) => mqtt.run(),
     };
     match done {
         Ok(code) => code,

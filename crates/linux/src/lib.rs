@@ -27,6 +27,7 @@ pub mod snmp;
 pub mod sockets;
 pub mod sysctl;
 pub mod tun;
+pub mod uptime;
 pub mod xdp;
 
 pub use root::{Root, Unreadable};

@@ -1,5 +1,5 @@
-//! SIGHUP, as a flag: the ordinary way to ask a program that runs to read its files again.
-#![allow(unsafe_code, reason = "signal(2) has no safe wrapper in std")]
+//! SIGHUP, as a flag: the ordinary way to ask a program that runs to read its files again; and the end of a child with all it has started.
+#![allow(unsafe_code, reason = "signal(2) and kill(2) have no safe wrapper in std")]
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,4 +22,13 @@ pub fn hangup() -> io::Result<&'static AtomicBool> {
         return Err(io::Error::last_os_error());
     }
     Ok(&HANGUP)
+}
+
+/// Kills a process that leads a group of its own, and whoever else is in that group.
+pub fn kill_group(leader: u32) {
+    // 0 and 1 would mean other groups than a child's own.
+    if let Ok(leader @ 2..) = i32::try_from(leader) {
+        // SAFETY: kill takes two numbers and touches no memory of ours.
+        unsafe { libc::kill(-leader, libc::SIGKILL) };
+    }
 }

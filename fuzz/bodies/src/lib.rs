@@ -12,6 +12,8 @@ mod forge;
 mod ftp;
 mod grammar;
 mod invariants;
+mod keep;
+mod mqtt;
 mod pcap_reader;
 mod reassembly;
 mod ruleset;
@@ -23,6 +25,8 @@ mod wire;
 pub use ctnetlink::ctnetlink;
 pub use engine::{Told, engine, tell};
 pub use ftp::{converse, ftp};
+pub use keep::keep;
+pub use mqtt::mqtt;
 pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use ruleset::ruleset;
@@ -39,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     ("ctnetlink", ctnetlink),
     ("engine", engine),
     ("ftp", ftp),
+    ("keep", keep),
+    ("mqtt", mqtt),
     ("reassembly", reassembly),
     ("ruleset", ruleset),
     ("sysctl", sysctl),

@@ -127,3 +127,21 @@ fn mutate(input: &mut Vec<u8>, dice: &mut Dice) {
     }
     input.truncate(8192);
 }
+
+/// The corpus of kept tables holds what it is to hold: connections of every kind that come in.
+#[test]
+fn the_kept_tables_are_read() {
+    for (path, input) in corpus("keep") {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let held = keepstate::gateway::keep::file::Image::read(&input).map(|image| image.descriptions().count());
+        let wanted = match name.as_str() {
+            "snapshot" | "torn" => Some(7),
+            "journal" => Some(8),
+            "empty" => Some(0),
+            _ => None,
+        };
+        assert_eq!(held.ok(), wanted, "{name}");
+        let alone = keepstate_engine::Description::decode(&input).is_ok();
+        assert_eq!(alone, ["udp", "tcp", "ftp", "child", "gre", "sctp", "icmp"].contains(&name.as_str()), "{name}");
+    }
+}

@@ -45,6 +45,20 @@ impl Shifts {
         }
     }
 
+    /// For a description: position, before, after; original, then reply.
+    pub(crate) fn octets(&self) -> [u8; 24] {
+        let mut octets = [0; 24];
+        let words = self.0.iter().flat_map(|shift| [shift.position, shift.before, shift.after]);
+        octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_be_bytes());
+        octets
+    }
+
+    /// The same, read.
+    pub(crate) fn from_octets(octets: &[u8; 24]) -> Shifts {
+        let word = |at: usize| octets.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
+        Shifts([0, 3].map(|at| Shift { position: word(at), before: word(at + 1), after: word(at + 2) }))
+    }
+
     fn of(&self, direction: Direction) -> &Shift {
         let [original, reply] = &self.0;
         if direction == Direction::Original { original } else { reply }
@@ -108,6 +122,7 @@ mod tests {
             assert_eq!(shift.back(seq + shift.of(seq)), seq);
         }
         assert_eq!(shifts.of(Direction::Reply), &Shift::default());
+        assert_eq!(Shifts::from_octets(&shifts.octets()), shifts);
     }
 
     #[test]

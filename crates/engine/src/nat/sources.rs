@@ -2,8 +2,8 @@
 //!
 //! A connection comes in when its source's translation was decided (even to nothing), and goes when it ends. Those of one source hang in a
 //! chain, the youngest first. Nothing here is made before the first translation.
-use crate::Tuple;
-use crate::table::Chunked;
+use crate::table::{Chunked, Reference};
+use crate::{Direction, Engine, Status, Tuple};
 use core::net::IpAddr;
 use hashbrown::HashMap;
 
@@ -19,6 +19,17 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn of(original: &Tuple, zone: u16) -> Source {
         Source { address: original.source, key: original.source_key, protocol: original.protocol, zone }
+    }
+}
+
+impl Engine {
+    /// A connection that was decided elsewhere is entered under its source.
+    pub(crate) fn remember_source(&mut self, slot: u32) {
+        let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().has(Status::SRC_NAT_DONE));
+        let zone = self.table.records.zone(slot).of(Direction::Original);
+        if let (true, Some(original)) = (decided, self.table.records.key(Reference::new(slot, Direction::Original))) {
+            self.nat.sources.insert(Source::of(&original.tuple(), zone), slot);
+        }
     }
 }
 

@@ -1,4 +1,6 @@
 //! What a running gateway can be asked and told.
+use super::load::Load;
+use super::services;
 use crate::format::{self, Writer};
 use crate::options::Show;
 use crate::sysctl;
@@ -6,7 +8,6 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use keepstate_engine::{Instant, Knob, Knobs};
 use keepstate_gateway::Router;
-use keepstate_rules::Program;
 use std::io::Write;
 
 /// One request, by the words of the command line.
@@ -42,22 +43,25 @@ pub enum Asked {
     },
     /// Remove every connection
     Flush,
-    /// Load the ruleset again; connections live on. One that is refused changes nothing
+    /// Load the ruleset and the services again; connections live on. If one is refused, nothing changes
     Reload,
+    /// Of the services
+    #[command(flatten)]
+    Services(services::Words),
 }
 
 /// Answers a request.
 pub(super) fn answer(
     words: &[String],
     router: &mut Router,
-    load: impl Fn() -> Result<Program>,
+    load: impl Fn() -> Result<Load>,
     now: Instant,
 ) -> Result<Vec<u8>, String> {
     let asked = Words::try_parse_from(words).map_err(|error| error.to_string())?.asked;
     done(&asked, router, load, now).map_err(|error| format!("{error:#}"))
 }
 
-fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Program>, now: Instant) -> Result<Vec<u8>> {
+fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Load>, now: Instant) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match asked {
         Asked::List(show) => {
@@ -119,8 +123,9 @@ fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Program>, 
             router.engine().flush(now);
             writeln!(out, "{count} connections were removed")?;
         }
+        Asked::Services(words) => words.answer(router, now, &mut out)?,
         Asked::Reload => {
-            router.reload(load().context("the ruleset stays as it was")?);
+            load().context("the ruleset stays as it was")?.put_to_work(router, now);
             let (chains, rules, elements) = router.program().size();
             writeln!(out, "loaded: {chains} chains, {rules} rules, {elements} elements; connections live on")?;
         }

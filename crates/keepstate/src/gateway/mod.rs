@@ -6,10 +6,14 @@ pub mod control;
 mod devices;
 pub mod door;
 mod ground;
+mod health;
+pub mod keep;
+mod load;
 mod mapping;
 mod offline;
 mod queue;
 mod run;
+pub mod services;
 mod tun;
 mod xdp;
 
@@ -22,6 +26,8 @@ use devices::{Named, Towards};
 use keepstate_engine::{Engine, Instant, Secret};
 use keepstate_gateway::Router;
 use keepstate_linux::xdp::Mode;
+use keepstate_rules::Program;
+use load::Load;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +41,9 @@ pub struct Gateway {
     ruleset: PathBuf,
     #[command(flatten)]
     reading: Reading,
+    /// Services: virtual addresses and the backends that share their connections, in TOML
+    #[arg(long, value_name = "FILE")]
+    services: Option<PathBuf>,
     /// A device with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (several times); without --in a TUN device of that name is made
     #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required_unless_present_any = ["xdp", "queue"], help_heading = "Devices")]
     devices: Vec<Named>,
@@ -68,6 +77,9 @@ pub struct Gateway {
     /// Make a control socket there, for keepstate control
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = door::USUAL, conflicts_with = "input", help_heading = "Control")]
     control: Option<PathBuf>,
+    /// Keep the table in this file, or in this folder: after a restart, even after kill -9, connections go on
+    #[arg(long, value_name = "PATH", conflicts_with = "input", help_heading = "Control")]
+    state: Option<PathBuf>,
     /// Print a line for each packet: by which device it came, what became of it
     #[arg(long, requires = "input", help_heading = "Capture")]
     each: bool,
@@ -112,8 +124,10 @@ Examples:
   sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
   sudo keepstate gateway --ruleset router.nft --queue 0
 
+With --state, the table outlives the gateway: started again with the same file, however it ended, it goes on with the connections it had.
 With --control, keepstate control lists its connections, shows its rules, changes its knobs.
-SIGHUP loads the ruleset again; connections live on. A ruleset that is refused changes nothing.
+With --services, virtual addresses are balanced over backends; keepstate control services shows them, drain takes one out.
+SIGHUP loads ruleset and services again; connections live on. If one of them is refused, nothing changes.
 Exit codes: 0 done, 1 something could not be read or written, or the ruleset is refused, 2 wrongly asked";
 
 impl Gateway {
@@ -135,7 +149,7 @@ impl Gateway {
     /// # Errors
     /// What could not be read or written; a ruleset that is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let program = self.reading.program(&self.ruleset)?;
+        let loaded = self.load()?;
         let map = devices::map(&self.devices, &self.routes, self.mtu).map_err(anyhow::Error::msg)?;
         let secret = self.tuning.secret()?;
         let mut engine = Engine::new(self.tuning.knobs(notes::note)?, Secret(secret), Instant(0));
@@ -144,31 +158,45 @@ impl Gateway {
         let words = [0, 8].map(|at| {
             secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
         });
-        let router = Router::new(engine, program, map, (words[0], words[1]));
+        let mut keep = None;
+        if let Some(path) = &self.state {
+            let (kept, restored) = keep::Keep::open(path, &mut engine, run::now())?;
+            restored.lines(path).into_iter().for_each(notes::note);
+            keep = Some(kept);
+        }
+        let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]));
+        loaded.put_to_work(&mut router, Instant(0));
+        // What was kept has backends that count it.
+        router.adopt(run::now());
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
             _ if !self.xdp.is_empty() => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into(), self.xdp_send)?;
                 notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
-                let load = || self.reading.program(&self.ruleset);
-                run::run(router.with_host_apart(), &mut devices, door.as_ref(), self.spin(), load)?;
+                let load = || self.load();
+                run::run(router.with_host_apart(), &mut devices, door.as_ref(), keep, self.spin(), load)?;
             }
             _ if self.queue.is_some() => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let number = self.queue.unwrap_or_default();
                 let mut queued = queue::Queued::new(number)?;
                 notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
-                let load = || self.reading.program(&self.ruleset);
-                run::run(router.with_host_apart(), &mut queued, door.as_ref(), self.spin(), load)?;
+                let load = || self.load();
+                run::run(router.with_host_apart(), &mut queued, door.as_ref(), keep, self.spin(), load)?;
             }
             _ => {
                 let door = self.control.as_deref().map(door::Door::open).transpose()?;
                 let mut devices = tun::Tuns::new(&self.devices)?;
                 notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
-                run::run(router, &mut devices, door.as_ref(), self.spin(), || self.reading.program(&self.ruleset))?;
+                run::run(router, &mut devices, door.as_ref(), keep, self.spin(), || self.load())?;
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Reads ruleset and services, for the first time or again.
+    fn load(&self) -> Result<Load> {
+        Load::read(&self.reading, &self.ruleset, self.services.as_deref())
     }
 }

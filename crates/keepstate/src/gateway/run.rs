@@ -4,12 +4,14 @@
 //! do not wait for it.
 use super::control;
 use super::door::Door;
+use super::health::Health;
+use super::keep::Keep;
+use super::load::Load;
 use super::mapping;
 use crate::notes;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_gateway::{Map, Router};
-use keepstate_rules::Program;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,18 +57,20 @@ pub(super) fn run(
     mut router: Router,
     driver: &mut dyn Driver,
     door: Option<&Door>,
+    mut keep: Option<Keep>,
     spin: Duration,
-    load: impl Fn() -> Result<Program>,
+    load: impl Fn() -> Result<Load>,
 ) -> Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     let told = ended.clone();
     ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
     let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
+    let mut health = Health::default();
     while !ended.load(Ordering::Relaxed) {
         if again.swap(false, Ordering::Relaxed) {
             match load() {
-                Ok(program) => {
-                    router.reload(program);
+                Ok(loaded) => {
+                    loaded.put_to_work(&mut router, now());
                     notes::note("the ruleset was loaded again; connections live on");
                 }
                 Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
@@ -77,12 +81,20 @@ pub(super) fn run(
         }
         let now = now();
         router.engine().poll(now);
+        health.turn(&mut router, now);
         while let Some(visitor) = door.and_then(Door::next) {
             let answer = control::answer(&visitor.words, &mut router, &load, now);
             visitor.answer(answer);
         }
-        packets(&mut router, driver, spin)?;
+        // Before the next wait: what packets and visitors have done is on file by then.
+        if let Some(keep) = &mut keep {
+            keep.turn(router.engine(), now);
+        }
+        packets(&mut router, driver, spin, keep.is_some())?;
         log(&mut router);
+    }
+    if let Some(keep) = keep {
+        keep.end(router.engine(), now());
     }
     let counters = router.counters();
     notes::note(format!(
@@ -96,8 +108,8 @@ pub(super) fn run(
 }
 
 /// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
-/// woken late.
-fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Result<()> {
+/// woken late. Where the table is `kept`, there is no wait before what the packets have done is on file.
+fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, kept: bool) -> Result<()> {
     let mut quiet: Option<std::time::Instant> = None;
     let mut turns = 0;
     while turns < BUSY {
@@ -108,6 +120,7 @@ fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration) -> Resu
         match quiet {
             None => quiet = Some(std::time::Instant::now()),
             Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
+            Some(_) if kept && turns > 0 => return Ok(()),
             Some(_) => return driver.wait(WAIT),
         }
     }

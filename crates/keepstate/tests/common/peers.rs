@@ -1,4 +1,5 @@
 //! Peers with the kernel's own TCP, in namespaces.
+#![allow(dead_code, reason = "each test uses what it needs")]
 #![allow(unsafe_code, reason = "setns(2) has no safe wrapper in std")]
 
 use std::fs::File;

@@ -38,3 +38,17 @@ const fn after(a: u32, b: u32) -> bool {
     let ahead = a.wrapping_sub(b);
     ahead != 0 && ahead < 1 << 31
 }
+
+impl Lines {
+    /// As it is kept outside a table.
+    pub(super) fn octets(&self) -> [u8; 9] {
+        let [[a, b, c, d], [e, f, g, h]] = self.begins.map(u32::to_be_bytes);
+        [self.known, a, b, c, d, e, f, g, h]
+    }
+
+    /// `None` if it knows of more than there can be.
+    pub(super) fn from_octets(&[known, a, b, c, d, e, f, g, h]: &[u8; 9]) -> Option<Lines> {
+        let begins = [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])];
+        (usize::from(known) <= begins.len()).then_some(Lines { begins, known })
+    }
+}

@@ -75,6 +75,19 @@ pub(crate) enum Heard {
 }
 
 impl Ftp {
+    /// As it is kept outside a table.
+    pub(crate) fn octets(&self) -> [u8; 18] {
+        let mut octets = [0; 18];
+        octets.as_chunks_mut::<9>().0.iter_mut().zip(&self.lines).for_each(|(to, lines)| *to = lines.octets());
+        octets
+    }
+
+    /// `None` if they are none of its.
+    pub(crate) fn from_octets(octets: &[u8; 18]) -> Option<Ftp> {
+        let [original, reply] = *octets.as_chunks::<9>().0 else { return None };
+        Some(Ftp { lines: [Lines::from_octets(&original)?, Lines::from_octets(&reply)?] })
+    }
+
     /// Listens to one segment of the established control connection.
     pub(crate) fn handle(&mut self, segment: &Segment<'_>) -> Heard {
         let lines = &mut self.lines[segment.direction as usize];

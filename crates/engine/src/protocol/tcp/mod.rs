@@ -3,6 +3,7 @@
 //! A connection is [opened](Tcp::open) by its first segment and [advanced](Tcp::advance) by every one, the first too. The
 //! [transition table](transitions) proposes a state, exceptions dispose, the [window](window) decides whether the segment belongs.
 //! Nothing here knows tables, tuples or clocks.
+pub(crate) mod kept;
 mod layout;
 mod seq;
 pub(crate) mod short_way;

@@ -80,6 +80,19 @@ impl Tcp {
         if liberal { Fit::Inside } else { fit }
     }
 
+    /// Is it inside, as far as both ends are known? Nothing is learned from it.
+    #[cold]
+    pub(super) fn would_fit(&self, segment: &Segment<'_>, direction: Direction) -> bool {
+        let [sender, receiver] = [direction, direction.opposite()].map(|side| &self.windows.sides[side as usize]);
+        let (seq, end) = (Seq(segment.seq), segment_end(segment));
+        let (ack, sack) = match segment.flags.any(Flags::ACK) {
+            true => (Seq(segment.ack), Seq(segment.highest_sack(segment.ack))),
+            false => (receiver.end, receiver.end),
+        };
+        let known = sender.max_window != 0 && receiver.max_window != 0;
+        !known || self.is_inside(direction, &Numbers { seq, end, ack, sack })
+    }
+
     #[inline(always)]
     fn side(&mut self, direction: Direction) -> &mut Side {
         &mut self.windows.sides[direction as usize]

@@ -1,0 +1,265 @@
+//! A table that moves from one engine to another in the middle of traffic: what comes after is judged, translated and kept as if nothing had happened.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+mod common;
+
+use common::{Segment, icmp, ipv4, tcp, udp};
+use keepstate_engine::{
+    Description, Direction, Engine, Entry, Instant, Knob, Knobs, Manip, ProtocolInfo, Range, Secret, Trust, Zone,
+    ZoneDirection,
+};
+use keepstate_wire::Packet;
+use proptest::prelude::*;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+const SECRET: Secret = Secret([4; 16]);
+
+/// xorshift64*: small, seeded, and all a test needs.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % u64::from(sides)) as u32
+    }
+
+    /// A packet of nobody in particular: it begins something, or it is odd.
+    fn stranger(&mut self) -> Vec<u8> {
+        let client = self.roll(6);
+        // No two clients have a port in common, so that no choice of another port is ever left to chance.
+        let from = ([10, 0, 0, client as u8], (1024 + client * 16 + self.roll(4)) as u16);
+        let to = ([198, 51, 100, self.roll(5) as u8], 80 + self.roll(2) as u16);
+        match self.roll(8) {
+            0..3 => {
+                let flags = [2, 2, 2, 16, 18, 4, self.roll(256) as u8][self.roll(7) as usize];
+                let options = if self.roll(2) == 0 { vec![] } else { vec![3, 3, 7, 4, 2, 0, 0, 0] };
+                tcp(from, to, &Segment { flags, seq: self.roll(9000), window: 8000, options, ..Segment::default() })
+            }
+            3..6 => udp(from, to, b"keepstate"),
+            6 => icmp(from.0, to.0, 8, 0, &[0, client as u8, 0, 1]),
+            _ => {
+                ipv4(from.0, to.0, [47, 50, 136][self.roll(3) as usize], &[0x30, 1, 0x88, 0x0b, 0, 8, 0, 1, 0, 0, 0, 0])
+            }
+        }
+    }
+
+    /// A packet of a connection that stands, either way, as its end of the world would send it; of TCP mostly near where it is.
+    fn acquaintance(&mut self, entry: &Entry) -> Option<Vec<u8>> {
+        let direction = [Direction::Original, Direction::Reply][self.roll(2) as usize];
+        let tuple = if direction == Direction::Original { entry.original } else { entry.reply };
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (tuple.source, tuple.destination) else { return None };
+        let (from, to) = ((source.octets(), tuple.source_key), (destination.octets(), tuple.destination_key));
+        Some(match entry.protocol {
+            ProtocolInfo::Tcp { sides, .. } => {
+                let (own, peer) = (sides[direction as usize], sides[direction.opposite() as usize]);
+                let near = |dice: &mut Dice, number: u32| {
+                    number.wrapping_add(dice.roll(4) * dice.roll(30)).wrapping_sub(dice.roll(20))
+                };
+                let flags = [16, 16, 16, 16, 24, 18, 17, 4, 2, 20][self.roll(10) as usize];
+                let segment = Segment {
+                    flags,
+                    seq: if self.roll(8) == 0 { near(self, own.end) } else { own.end },
+                    ack: if flags & 16 == 0 {
+                        0
+                    } else if self.roll(8) == 0 {
+                        near(self, peer.end)
+                    } else {
+                        peer.end
+                    },
+                    window: self.roll(9000) as u16,
+                    data: self.roll(40) as usize,
+                    options: vec![],
+                };
+                tcp(from, to, &segment)
+            }
+            _ if tuple.protocol == 17 => udp(from, to, b"answered"),
+            _ if tuple.protocol == 1 => {
+                let [kind, code] = tuple.destination_key.to_be_bytes();
+                let [high, low] = tuple.source_key.to_be_bytes();
+                icmp(from.0, to.0, kind, code, &[high, low, 0, 1])
+            }
+            _ => return None,
+        })
+    }
+
+    fn packet(&mut self, engine: &Engine, now: Instant) -> Vec<u8> {
+        let entries: Vec<Entry> = engine.entries(now).collect();
+        let known =
+            (!entries.is_empty() && self.roll(4) > 0).then(|| entries[self.roll(entries.len() as u32) as usize]);
+        known.and_then(|entry| self.acquaintance(&entry)).unwrap_or_else(|| self.stranger())
+    }
+}
+
+fn engine(acct: bool) -> Engine {
+    let mut knobs = Knobs::default();
+    knobs.set(Knob::Acct, acct.into()).unwrap();
+    knobs.set(Knob::Timestamp, acct.into()).unwrap();
+    Engine::new(knobs, SECRET, Instant(0))
+}
+
+/// A packet through a small router: what is said of it, and how it leaves. Sources are translated to one of four addresses, which one depends on the
+/// peer unless the source has a connection already; marks, labels and zones are set here and there.
+fn route(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) -> (String, Vec<u8>) {
+    let copy = bytes.clone();
+    let packet = Packet::parse(&copy).unwrap();
+    let zone = if bytes[15] == 5 { Zone { id: 7, direction: ZoneDirection::Original } } else { Zone::default() };
+    let mut passage = engine.track(&packet, zone, now);
+    let outside: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 4].into()];
+    let all = Range { addresses: Some(outside[0]..=outside[1]), ..Range::default() };
+    let to = Range::to([10, 9, 9, 9].into());
+    if bytes[16..20] == [198, 51, 100, 4] && bytes[9] == 6 {
+        engine.translate(&mut passage, Manip::Destination, &to, now);
+    } else {
+        engine.keep(&mut passage, Manip::Destination, now);
+    }
+    let mut changed = engine.edits(&passage, Manip::Destination).apply(&mut bytes);
+    // Of those without ports of their own, clients would be in each other's way, and what is left to chance differs.
+    if bytes[12] == 10 && bytes[15] != 0 && matches!(bytes[9], 1 | 6 | 17) {
+        engine.translate(&mut passage, Manip::Source, &all, now);
+    }
+    changed &= engine.edits(&passage, Manip::Source).apply(&mut bytes);
+    if bytes[15] == 3 {
+        engine.set_mark(&mut passage, u32::from(bytes[19]) + 1);
+        engine.add_labels(&mut passage, [bytes[19]; 16]);
+    }
+    let outcome = engine.confirm(passage, now);
+    let said = (outcome.info, outcome.direction, outcome.why, outcome.verdict, outcome.connection.is_some(), changed);
+    (format!("{said:?}"), bytes)
+}
+
+/// Every connection, whole.
+fn table(engine: &Engine, now: Instant) -> BTreeSet<Vec<u8>> {
+    engine
+        .exports(now)
+        .map(|described| {
+            let mut octets = Vec::new();
+            described.encode(&mut octets);
+            octets
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #[test]
+    fn traffic_goes_on_in_another_engine(seed in any::<u64>(), before in 1u32..300, acct in any::<bool>()) {
+        let mut dice = Dice(seed | 1);
+        let mut first = engine(acct);
+        let mut now = Instant::from_secs(1_000);
+        let step = |dice: &mut Dice, now: Instant| {
+            let pause = if dice.roll(40) == 0 { u64::from(dice.roll(60_000)) } else { u64::from(dice.roll(200)) };
+            now.after(Duration::from_millis(pause))
+        };
+        for _ in 0..before {
+            now = step(&mut dice, now);
+            let packet = dice.packet(&first, now);
+            route(&mut first, packet, now);
+            first.poll(now);
+        }
+        let mut second = engine(acct);
+        let moved = table(&first, now);
+        for octets in &moved {
+            let described = Description::decode(octets).unwrap();
+            second.import(&described, Duration::ZERO, Trust::Exact, now).unwrap();
+        }
+        prop_assert_eq!(&table(&second, now), &moved);
+        second.check().unwrap();
+        for _ in 0..150 {
+            now = step(&mut dice, now);
+            let packet = dice.packet(&first, now);
+            let (one, other) = (route(&mut first, packet.clone(), now), route(&mut second, packet.clone(), now));
+            prop_assert_eq!(one, other, "{:02x?}", packet);
+            first.poll(now);
+            second.poll(now);
+        }
+        prop_assert_eq!(table(&first, now), table(&second, now));
+        second.check().unwrap();
+    }
+
+    /// Who only follows the changes knows the same connections as who looks at all of them.
+    #[test]
+    fn changes_tell_all_that_matters(seed in any::<u64>()) {
+        let mut dice = Dice(seed | 1);
+        let mut first = engine(false);
+        first.note_changes(true);
+        let mut now = Instant::from_secs(1_000);
+        let mut told: HashMap<u32, Description> = HashMap::new();
+        for _ in 0..300 {
+            now = now.after(Duration::from_millis(u64::from(dice.roll(3000))));
+            let packet = dice.packet(&first, now);
+            route(&mut first, packet, now);
+            first.poll(now);
+            while let Some(place) = first.poll_change() {
+                match first.export_place(place, now) {
+                    Some(described) => told.insert(place, described),
+                    None => told.remove(&place),
+                };
+            }
+        }
+        let matters = |described: &Description| {
+            (described.original, described.reply, described.zone.id, described.status, described.mark, described.labels)
+        };
+        let mut told: Vec<_> = told.values().map(matters).map(|all| format!("{all:?}")).collect();
+        let mut seen: Vec<_> = first.exports(now).map(|one| format!("{:?}", matters(&one))).collect();
+        told.sort();
+        seen.sort();
+        prop_assert_eq!(told, seen);
+    }
+
+    /// Octets near a description: they are read or not, the connection is entered or not, and the table is whole.
+    #[test]
+    fn no_octets_break_a_table(seed in any::<u64>(), changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4)) {
+        let mut dice = Dice(seed | 1);
+        let now = Instant::from_secs(1_000);
+        let mut first = engine(true);
+        for _ in 0..20 {
+            let packet = dice.packet(&first, now);
+            route(&mut first, packet, now);
+        }
+        let mut second = engine(true);
+        for mut octets in table(&first, now) {
+            for (at, value) in &changes {
+                let at = usize::from(*at) % octets.len();
+                octets[at] = *value;
+            }
+            if let Ok(described) = Description::decode(&octets) {
+                let _ = second.import(&described, Duration::ZERO, Trust::Lenient, now);
+            }
+        }
+        second.check().unwrap();
+        for _ in 0..40 {
+            let packet = dice.packet(&second, now);
+            route(&mut second, packet, now);
+        }
+        second.check().unwrap();
+    }
+}
+
+/// What the traffic above leads to, or it would prove little.
+#[test]
+fn the_traffic_gets_somewhere() {
+    let (mut states, mut translated, mut zoned) = (BTreeSet::new(), 0, 0);
+    for seed in 1..60 {
+        let mut dice = Dice(seed);
+        let mut engine = engine(false);
+        let mut now = Instant::from_secs(1_000);
+        for _ in 0..200 {
+            now = now.after(Duration::from_millis(u64::from(dice.roll(200))));
+            let packet = dice.packet(&engine, now);
+            route(&mut engine, packet, now);
+        }
+        for entry in engine.entries(now) {
+            if let ProtocolInfo::Tcp { state, .. } = entry.protocol {
+                states.insert(state.name());
+            }
+            translated += u32::from(entry.original.invert() != Some(entry.reply));
+            zoned += u32::from(entry.zone.id != 0);
+        }
+    }
+    let wanted = ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"];
+    assert!(wanted.iter().all(|state| states.contains(state)), "{states:?}");
+    assert!(translated > 100 && zoned > 10, "{translated} translated, {zoned} in a zone");
+}

@@ -1,0 +1,37 @@
+//! What a gateway reads at its start and again at SIGHUP: a ruleset, and services. Both are read and judged before either is put to work.
+use crate::ruleset::Reading;
+use crate::services;
+use anyhow::{Result, bail};
+use keepstate_engine::Instant;
+use keepstate_gateway::Router;
+use keepstate_gateway::service::Service;
+use keepstate_rules::Program;
+use std::path::Path;
+
+/// A ruleset and services, good to be put to work together.
+pub(super) struct Load {
+    program: Program,
+    services: Vec<Service>,
+}
+
+impl Load {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or is refused.
+    pub(super) fn read(reading: &Reading, ruleset: &Path, services: Option<&Path>) -> Result<Load> {
+        let program = reading.program(ruleset)?;
+        let services = match services.map(services::load).transpose()? {
+            None => Vec::new(),
+            Some(Ok(services)) => services,
+            Some(Err(refused)) => bail!("the services are refused\n{refused}"),
+        };
+        Ok(Load { program, services })
+    }
+
+    /// Exchanges both between two packets; connections live on.
+    pub(super) fn put_to_work(self, router: &mut Router, now: Instant) {
+        router.reload(self.program);
+        router.serve(self.services, now);
+    }
+}

@@ -1,0 +1,237 @@
+//! Clients by the thousands in one thread: they connect, hold their sessions, and ping when they are told to.
+use super::session::{Client, Version};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Octets read at a time.
+const PIECE: usize = 4096;
+/// Sessions that are being opened at a time: a crowd, but not all at once.
+const CROWD: usize = 512;
+/// Patience is looked after this often.
+const LOOK: Duration = Duration::from_millis(100);
+const EVENTS: usize = 4096;
+/// Seconds until a silent session is one no more; pings come by order.
+const KEEP_ALIVE: u16 = 3600;
+
+/// How a fleet stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Sessions open.
+    pub open: usize,
+    /// Sessions that were refused, or never answered.
+    pub refused: usize,
+    /// Sessions that were open and are no more.
+    pub lost: usize,
+}
+
+enum State {
+    /// The stream comes up.
+    Calling(Instant),
+    /// CONNECT was said.
+    Greeting(Instant),
+    Open,
+    Gone,
+}
+
+struct Session {
+    stream: TcpStream,
+    client: Client,
+    state: State,
+    pinged: bool,
+}
+
+/// See the module's words.
+pub struct Fleet {
+    poll: Poll,
+    sessions: Vec<Session>,
+    tally: Tally,
+}
+
+impl Fleet {
+    /// A fleet of none, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new() -> io::Result<Fleet> {
+        Ok(Fleet { poll: Poll::new()?, sessions: Vec::new(), tally: Tally::default() })
+    }
+
+    /// How it stands.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Opens `wanted` more sessions, from these addresses in turns to those in turns, every second one of version 5. Returns when each is open, refused or out of patience; or, if `refused` of
+    /// them were, at once.
+    ///
+    /// # Errors
+    /// The system fails: no more descriptors, no such address.
+    pub fn open(
+        &mut self,
+        wanted: usize,
+        from: &[IpAddr],
+        to: &[SocketAddr],
+        patience: Duration,
+        refused: usize,
+    ) -> io::Result<Tally> {
+        let (before, first) = (self.tally, self.sessions.len());
+        let (mut begun, mut looked) = (0, Instant::now());
+        loop {
+            let settled = (self.tally.open + self.tally.refused + self.tally.lost)
+                .saturating_sub(before.open + before.refused + before.lost);
+            if settled >= wanted || self.tally.refused - before.refused >= refused {
+                return Ok(self.tally);
+            }
+            while begun < wanted && begun - settled < CROWD {
+                self.call(begun, from, to)?;
+                begun += 1;
+                if begun % 64 == 0 {
+                    break;
+                }
+            }
+            self.listen(Duration::from_millis(if begun < wanted { 0 } else { 20 }))?;
+            if looked.elapsed() > LOOK {
+                looked = Instant::now();
+                self.give_up(first, patience);
+            }
+        }
+    }
+
+    fn call(&mut self, number: usize, from: &[IpAddr], to: &[SocketAddr]) -> io::Result<()> {
+        let of = |length: usize| if length == 0 { None } else { Some(number % length) };
+        let missing = || io::Error::new(ErrorKind::InvalidInput, "no address to call");
+        let target = *of(to.len()).and_then(|at| to.get(at)).ok_or_else(missing)?;
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(source) = of(from.len()).and_then(|at| from.get(at)) {
+            socket.bind(&SocketAddr::new(*source, 0).into())?;
+        }
+        match socket.connect(&target.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) || error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                self.tally.refused += 1;
+                return Ok(());
+            }
+            other => other?,
+        }
+        let mut stream = TcpStream::from_std(socket.into());
+        let token = Token(self.sessions.len());
+        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let version = if number.is_multiple_of(2) { Version::V4 } else { Version::V5 };
+        let state = State::Calling(Instant::now());
+        self.sessions.push(Session { stream, client: Client::new(version), state, pinged: false });
+        Ok(())
+    }
+
+    /// What is said to anybody of the fleet within that time.
+    fn listen(&mut self, patience: Duration) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        match self.poll.poll(&mut events, Some(patience)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        for event in &events {
+            let Token(number) = event.token();
+            let Some(session) = self.sessions.get_mut(number) else { continue };
+            let was = matches!(session.state, State::Open);
+            let good = session.advance(number);
+            let is = matches!(session.state, State::Open);
+            if !good && !matches!(session.state, State::Gone) {
+                session.state = State::Gone;
+                if was {
+                    self.tally.open -= 1;
+                    self.tally.lost += 1;
+                } else {
+                    self.tally.refused += 1;
+                }
+            } else if good && is && !was {
+                self.tally.open += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who has waited too long does not wait any more.
+    fn give_up(&mut self, first: usize, patience: Duration) {
+        for session in self.sessions.iter_mut().skip(first) {
+            let (State::Calling(since) | State::Greeting(since)) = session.state else { continue };
+            if since.elapsed() > patience {
+                session.state = State::Gone;
+                self.tally.refused += 1;
+                // What it would still say is of no interest.
+                let _ = self.poll.registry().deregister(&mut session.stream);
+            }
+        }
+    }
+
+    /// Pings every open session; gives how many answer within that time.
+    ///
+    /// # Errors
+    /// The system fails.
+    pub fn ping(&mut self, patience: Duration) -> io::Result<usize> {
+        let until = Instant::now() + patience;
+        let mut waiting = 0;
+        for at in 0..self.sessions.len() {
+            let Some(session) = self.sessions.get_mut(at) else { break };
+            if matches!(session.state, State::Open) {
+                let ping = session.client.ping();
+                session.pinged = session.stream.write_all(&ping).is_ok();
+                waiting += usize::from(session.pinged);
+            }
+            if at % 1024 == 0 {
+                self.listen(Duration::ZERO)?;
+            }
+        }
+        let unanswered = |fleet: &Fleet| {
+            let waits = |session: &&Session| session.pinged && matches!(session.state, State::Open);
+            fleet.sessions.iter().filter(waits).count()
+        };
+        while Instant::now() < until && unanswered(self) > 0 {
+            self.listen(Duration::from_millis(20))?;
+        }
+        let left = self.sessions.iter().filter(|session| session.pinged).count();
+        Ok(waiting.saturating_sub(left))
+    }
+}
+
+impl Session {
+    /// What has come for it. False if it has ended.
+    fn advance(&mut self, number: usize) -> bool {
+        if let State::Calling(since) = self.state {
+            if self.stream.take_error().is_ok_and(|error| error.is_some()) {
+                return false;
+            }
+            if self.stream.peer_addr().is_err() {
+                return true;
+            }
+            let greeting = self.client.greet(&format!("keepstate-{number}"), KEEP_ALIVE).unwrap_or_default();
+            if self.stream.write_all(&greeting).is_err() {
+                return false;
+            }
+            self.state = State::Greeting(since);
+        }
+        let mut piece = [0; PIECE];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return false,
+                Ok(length) => match self.client.hear(piece.get(..length).unwrap_or_default()) {
+                    Ok(heard) => {
+                        if heard.accepted {
+                            self.state = State::Open;
+                        }
+                        self.pinged &= heard.pongs == 0;
+                    }
+                    Err(_) => return false,
+                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Err(_) => return false,
+            }
+        }
+    }
+}
