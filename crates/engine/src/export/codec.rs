@@ -108,8 +108,8 @@ impl Description {
             None => (),
         }
         self.noted.iter().for_each(|noted| put(out, field::NOTED, &noted.octets()));
-        self.regains.iter().for_each(|regains| put(out, field::REGAINS, regains));
         self.shifts.iter().for_each(|shifts| put(out, field::SHIFTS, &shifts.octets()));
+        self.regains.iter().for_each(|regains| put(out, field::REGAINS, regains));
         for (knob, seconds) in &self.timeouts {
             let mut value = seconds.to_be_bytes().to_vec();
             value.extend_from_slice(knob.name().as_bytes());
@@ -153,8 +153,8 @@ struct Found {
     protocol: Option<Progress>,
     listener: Option<Listener>,
     noted: Option<Noted>,
-    regains: Option<[u8; 2]>,
     shifts: Option<Shifts>,
+    regains: Option<[u8; 2]>,
     timeouts: Vec<(Knob, u32)>,
 }
 
@@ -197,8 +197,8 @@ impl Found {
                 self.listener = Some(Listener::Ftp(Ftp::from_octets(&exact(value).ok_or(wrong)?).ok_or(wrong)?))
             }
             field::NOTED => self.noted = Some(Noted::from_octets(&exact(value).ok_or(wrong)?)),
-            field::REGAINS => self.regains = Some(exact(value).ok_or(wrong)?),
             field::SHIFTS => self.shifts = Some(Shifts::from_octets(&exact(value).ok_or(wrong)?)),
+            field::REGAINS => self.regains = Some(exact(value).ok_or(wrong)?),
             field::TIMEOUT => self.timeouts.push(read_timeout(value).ok_or(wrong)?),
             field::OPTIONAL.. => (),
             _ => return Err(Undecodable::Unknown(number)),
@@ -223,8 +223,8 @@ impl Found {
             protocol: self.protocol.unwrap_or(Progress::Stateless),
             listener: self.listener,
             noted: self.noted,
-            regains: self.regains,
             shifts: self.shifts,
+            regains: self.regains,
             timeouts: self.timeouts,
         })
     }

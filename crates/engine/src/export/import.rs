@@ -80,8 +80,8 @@ impl Engine {
             noted: described.noted,
             listener: described.listener,
             master: described.master.map(|tuple| self.master_named(&tuple, described.zone)),
-            regains,
             shifts: described.shifts,
+            regains,
             timeouts,
             ..Extra::default()
         };
@@ -111,6 +111,7 @@ impl Engine {
         }
         self.nat.in_use |= !plain;
         self.remember_source(slot);
+        self.remember_mapping(slot, now);
         self.changes.note(slot);
         if self.reports(EventKind::New) {
             self.report(EventKind::New, slot, now);
@@ -179,13 +180,10 @@ fn possible(described: &Description) -> Result<(), Refused> {
             described.helper().is_some() == status.has(Status::HELPER),
             "a helper without its mark, or a mark without its helper",
         ),
+        (described.master.is_none() || status.has(Status::EXPECTED), "a master's that was not expected"),
         (
-            described.master.is_some() == status.has(Status::EXPECTED),
-            "expected by nobody, or a master's that was not expected",
-        ),
-        (
-            described.shifts.is_some() == described.status.has(Status::SEQ_ADJUST),
-            "numbers that are adjusted by nothing, or by what nobody does",
+            described.shifts.is_some() == status.has(Status::SEQ_ADJUST),
+            "shifted numbers without their mark, or a mark without them",
         ),
         (described.regains.is_none() || original.protocol == protocol::TCP, "a window of a protocol that has none"),
     ];

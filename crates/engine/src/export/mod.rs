@@ -50,10 +50,10 @@ pub struct Description {
     pub(crate) protocol: Progress,
     pub(crate) listener: Option<Listener>,
     pub(crate) noted: Option<Noted>,
-    /// Segments each way until its TCP window is strict again.
-    pub(crate) regains: Option<[u8; 2]>,
     /// How much longer its streams have become.
     pub(crate) shifts: Option<Shifts>,
+    /// Segments each way until its TCP window is strict again.
+    pub(crate) regains: Option<[u8; 2]>,
 }
 
 /// How far its protocol has come.
@@ -126,8 +126,8 @@ impl Engine {
             protocol: Progress::of(hot, now.tick()),
             listener: extra.and_then(|extra| extra.listener),
             noted: extra.and_then(|extra| extra.noted),
-            regains: extra.and_then(|extra| extra.regains),
             shifts: extra.and_then(|extra| extra.shifts),
+            regains: extra.and_then(|extra| extra.regains),
         })
     }
 

@@ -172,9 +172,16 @@ impl Engine {
         self.nat.mappings = Mappings::new(mapping);
         let slots: Vec<u32> = self.table.slots().collect();
         for slot in slots {
-            if let Some((original, reply, zone)) = self.mapped(slot) {
-                self.enter_mapping(&original, &reply, zone, now);
-            }
+            self.remember_mapping(slot, now);
+        }
+    }
+
+    /// A connection is here that did not begin here, or not under this mapping.
+    pub(crate) fn remember_mapping(&mut self, slot: u32, now: Instant) {
+        if self.nat.mappings.in_use
+            && let Some((original, reply, zone)) = self.mapped(slot)
+        {
+            self.enter_mapping(&original, &reply, zone, now);
         }
     }
 

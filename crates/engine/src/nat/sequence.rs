@@ -22,27 +22,6 @@ struct Shift {
     after: u32,
 }
 
-impl Shifts {
-    /// To be kept: position, before, after, of both directions.
-    pub(crate) fn octets(&self) -> [u8; 24] {
-        let mut octets = [0; 24];
-        let numbers = self.0.iter().flat_map(|shift| [shift.position, shift.before, shift.after]);
-        octets.as_chunks_mut::<4>().0.iter_mut().zip(numbers).for_each(|(to, number)| *to = number.to_be_bytes());
-        octets
-    }
-
-    /// What was kept.
-    pub(crate) fn from_octets(octets: &[u8; 24]) -> Shifts {
-        let mut shifts = Shifts::default();
-        for (shift, numbers) in shifts.0.iter_mut().zip(octets.as_chunks::<12>().0) {
-            let [position, before, after] = [0, 4, 8]
-                .map(|at| u32::from_be_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]));
-            *shift = Shift { position, before, after };
-        }
-        shifts
-    }
-}
-
 impl Shift {
     /// The difference of a sender's own number.
     fn of(&self, seq: u32) -> u32 {
@@ -64,6 +43,20 @@ impl Shifts {
         if shift.before == shift.after || is_after(seq, shift.position) {
             *shift = Shift { position: seq, before: shift.after, after: shift.after.wrapping_add(by) };
         }
+    }
+
+    /// For a description: position, before, after; original, then reply.
+    pub(crate) fn octets(&self) -> [u8; 24] {
+        let mut octets = [0; 24];
+        let words = self.0.iter().flat_map(|shift| [shift.position, shift.before, shift.after]);
+        octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_be_bytes());
+        octets
+    }
+
+    /// The same, read.
+    pub(crate) fn from_octets(octets: &[u8; 24]) -> Shifts {
+        let word = |at: usize| octets.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
+        Shifts([0, 3].map(|at| Shift { position: word(at), before: word(at + 1), after: word(at + 2) }))
     }
 
     fn of(&self, direction: Direction) -> &Shift {
@@ -129,6 +122,7 @@ mod tests {
             assert_eq!(shift.back(seq + shift.of(seq)), seq);
         }
         assert_eq!(shifts.of(Direction::Reply), &Shift::default());
+        assert_eq!(Shifts::from_octets(&shifts.octets()), shifts);
     }
 
     #[test]

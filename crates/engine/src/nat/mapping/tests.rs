@@ -229,3 +229,34 @@ proptest! {
         prop_assert!(open.is_empty());
     }
 }
+
+#[test]
+fn who_calls_himself_is_connected_to_himself() {
+    let mut engine = with(independent());
+    let port = out(&mut engine, (CLIENT, 4000), SERVER);
+    // Both tuples of this connection are the same one.
+    for _ in 0..3 {
+        let (outcome, sent) = route(&mut engine, udp(CLIENT, 4000, OUTSIDE, port), None, None);
+        assert_eq!((outcome.verdict, ends(&sent)), (crate::Verdict::Accept, (OUTSIDE, port, CLIENT, 4000)));
+    }
+    engine.flush(NOW);
+    engine.check().unwrap();
+    assert!(engine.nat.mappings.is_empty());
+}
+
+#[test]
+fn a_mapping_and_who_was_let_in_outlive_the_engine() {
+    let asked = Mapping { filtering: Filtering::EndpointIndependent, block: Some(64), ..independent() };
+    let mut engine = with(asked.clone());
+    let port = out(&mut engine, (CLIENT, 4000), SERVER);
+    let (outcome, _) = route(&mut engine, udp([203, 0, 113, 9], 53, OUTSIDE, port), None, None);
+    assert_eq!(outcome.info, Info::Related);
+    let mut heir = with(asked);
+    for described in engine.exports(NOW) {
+        heir.import(&described, core::time::Duration::ZERO, crate::Trust::Exact, NOW).unwrap();
+    }
+    assert_eq!((heir.count(), heir.poll_block().map(|change| change.taken)), (2, Some(true)));
+    assert_eq!(out(&mut heir, (CLIENT, 4000), [203, 0, 113, 77]), port);
+    heir.flush(NOW);
+    assert!(heir.nat.mappings.is_empty());
+}
