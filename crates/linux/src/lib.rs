@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod nfqueue;
 pub mod peer;
+pub mod private;
 pub mod processors;
 pub mod program;
 mod root;
