@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod nfqueue;
 pub mod notify;
 pub mod peer;
+pub mod private;
 pub mod processors;
 pub mod program;
 mod root;

@@ -3,6 +3,7 @@
 //! The life of an examination: look at the machine or at its files, hand what was seen to the judge, show what it says, end with its
 //! exit code. Nothing is changed, and the table is never dumped whole unless that is asked for.
 mod changes;
+pub mod gateway;
 mod interval;
 mod machine;
 pub mod observe;
@@ -33,6 +34,9 @@ pub struct Doctor {
     /// Look into this network namespace alone: a name of `ip netns`, or a process
     #[arg(long, value_name = "NAME or PID")]
     netns: Option<String>,
+    /// Examine a running gateway instead, at its control socket
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = gateway::usual(), conflicts_with_all = ["from", "netns", "log"])]
+    gateway: Option<PathBuf>,
     /// Read the counters twice, this long apart; 0 reads them once
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval::parse)]
     interval: Duration,
@@ -68,6 +72,8 @@ Examples:
   # one container's or pod's namespace, by its name or a process in it
   sudo keepstate doctor --netns blue
   sudo keepstate doctor --netns $(pidof nginx)
+  # a running keepstate gateway, by its own numbers
+  sudo keepstate doctor --gateway
   # keep an eye on it
   sudo keepstate doctor --watch=30s
   # another machine's: collect there, examine here
@@ -132,6 +138,13 @@ impl Doctor {
     }
 
     fn examine(&self, bundle: Option<&Bundle>) -> Result<Report> {
+        if let Some(socket) = &self.gateway {
+            let sample = if self.whole_table { usize::MAX - 1 } else { self.sample };
+            let seen = gateway::look(socket, sample, self.interval)?;
+            let mut examination = keepstate_advisor::doctor::examine(&seen);
+            gateway::translate(&mut examination, socket);
+            return Ok(Report { examination, seen, from: None });
+        }
         let wanted = Wanted {
             netns: self.netns.clone(),
             interval: self.interval,

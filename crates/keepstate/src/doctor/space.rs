@@ -71,7 +71,7 @@ pub fn forget_modes(space: &mut Namespace) {
 
 /// What each counter grew by. The kernel's are 32 bits wide on each processor; a sum that went back has wrapped, or the namespace is
 /// another one, and counts as not grown.
-fn rise(before: &seen::Counters, after: &seen::Counters) -> seen::Counters {
+pub(super) fn rise(before: &seen::Counters, after: &seen::Counters) -> seen::Counters {
     let both = |before: Option<u64>, after: Option<u64>| Some(after?.saturating_sub(before?));
     seen::Counters {
         found: after.found.saturating_sub(before.found),
@@ -236,7 +236,7 @@ fn told_flow(told: &Flow) -> Option<sample::Flow> {
     })
 }
 
-fn flow(flow: sample::Flow) -> seen::Flow {
+pub(super) fn flow(flow: sample::Flow) -> seen::Flow {
     let tuple = |tuple: sample::Tuple| seen::Tuple {
         source: tuple.source,
         destination: tuple.destination,

@@ -1,30 +1,45 @@
-//! Three namespaces and a gateway between them, for as long as this value lives.
+//! Three network namespaces: clients, a router between its two devices, servers; for as long as this value lives.
+//!
+//! They have no names and their programs end with this process, so that nothing is left behind however it ends.
+use super::folder::Folder;
+use super::router::{Kind, Router};
 use anyhow::{Context, Result, bail, ensure};
-use keepstate_linux::namespace;
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
-use std::path::PathBuf;
+use keepstate_linux::private::{self, Private};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
-/// The ruleset of the laboratory's gateway.
-pub(super) const RULESET: &str = include_str!("router.nft");
-/// How long anything may take to come up.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take to come up, or a program that is run to end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Crowds of first segments: a device drops what finds no room in its queue.
+const QUEUE: &str = "10000";
 
-/// See the module's words.
-pub(super) struct Stage {
-    tag: String,
-    gateway: Option<Child>,
-    folder: TempDir,
-    /// What the gateway has said.
-    said: Arc<Mutex<Vec<String>>>,
+/// The router's outer address.
+pub(super) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// Where the outer servers are: web, broker, names.
+pub(super) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+/// The first two inner machines; the published port is theirs.
+pub(super) const INSIDE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2)), IpAddr::V4(Ipv4Addr::new(10, 1, 0, 3))];
+
+/// The address of a fleet of sessions, and of the server that it calls.
+pub(super) fn ends(fleet: u8) -> (IpAddr, IpAddr) {
+    (IpAddr::from([10, 1, 0, fleet.saturating_add(11)]), IpAddr::from([192, 0, 2, fleet.saturating_add(11)]))
 }
 
-/// A side of the gateway.
+/// See the module's words.
+#[derive(Debug)]
+pub(super) struct Stage {
+    // What runs ends before where it runs.
+    kept: Vec<Child>,
+    pub(super) router: Router,
+    client: Private,
+    server: Private,
+    pub(super) folder: Folder,
+}
+
+/// A side of the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// Inside: 10.1.0.0/24 behind lan0.
@@ -33,158 +48,151 @@ pub(super) enum Side {
     Server,
 }
 
-impl Side {
-    fn name(self) -> &'static str {
-        match self {
-            Side::Client => "client",
-            Side::Server => "server",
-        }
+/// What a program left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ran {
+    pub(super) good: bool,
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+/// Lets this process make namespaces: as root, or as the root of a user namespace of its own. It must have no threads yet.
+pub(super) fn permit() -> Result<()> {
+    match Private::make() {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (),
+        Err(error) => return Err(error).context("network namespaces cannot be made on this machine"),
     }
+    private::become_root_within().and_then(|()| Private::make()).context(
+        "network namespaces need root (sudo keepstate lab), or a machine that lets users make them: \
+         sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns",
+    )?;
+    Ok(())
 }
 
 impl Stage {
-    /// Makes everything.
-    pub(super) fn build() -> Result<Stage> {
-        let tag = format!("keepstate-lab-{}", std::process::id());
-        let folder = TempDir::with_prefix("keepstate-lab-").context("a folder for the gateway's files")?;
-        let mut stage = Stage { tag, gateway: None, folder, said: Arc::default() };
-        for side in ["client", "gateway", "server"] {
-            let name = stage.space(side);
-            ip(&["netns", "add", &name]).context("making network namespaces needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) and iproute2 (apt-get install iproute2)")?;
+    /// Makes everything; the sides have addresses for so many fleets.
+    pub(super) fn build(kind: Kind, fleets: u8) -> Result<Stage> {
+        let tun = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+        if kind == Kind::Ours {
+            tun.context("/dev/net/tun cannot be opened: type modprobe tun; in a container, give it that device")?;
         }
-        stage.start_gateway()?;
-        stage.wire("lan0", Side::Client, &["10.1.0.2/24", "10.1.0.3/24"])?;
-        stage.wire("wan0", Side::Server, &["192.0.2.9/24"])?;
+        let folder = Folder::make()?;
+        let (client, server) = (Private::make()?, Private::make()?);
+        let router = Router::begin(kind, &folder, &client, &server)?;
+        let mut stage = Stage { kept: Vec::new(), router, client, server, folder };
+        let inside: Vec<IpAddr> = INSIDE.into_iter().chain((0..fleets).map(|fleet| ends(fleet).0)).collect();
+        let outside: Vec<IpAddr> = [SERVER].into_iter().chain((0..fleets).map(|fleet| ends(fleet).1)).collect();
+        stage.wire("lan0", Side::Client, &inside, "10.1.0.1")?;
+        stage.wire("wan0", Side::Server, &outside, "192.0.2.1")?;
         Ok(stage)
     }
 
-    fn space(&self, side: &str) -> String {
-        format!("{}-{side}", self.tag)
-    }
-
-    fn ruleset(&self) -> PathBuf {
-        self.folder.path().join("router.nft")
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("control.sock")
-    }
-
-    fn start_gateway(&mut self) -> Result<()> {
-        fs::write(self.ruleset(), RULESET).context("the ruleset cannot be written")?;
-        let program = std::env::current_exe().context("this program's own file")?;
-        let mut gateway = Command::new("ip")
-            .args(["netns", "exec", &self.space("gateway")])
-            .arg(program)
-            .args(["gateway", "--ruleset"])
-            .arg(self.ruleset())
-            .args([
-                "--device",
-                "lan0=10.1.0.1/24",
-                "--device",
-                "wan0=192.0.2.1/24",
-                "--route",
-                "0.0.0.0/0=wan0",
-                "--control",
-            ])
-            .arg(self.socket())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("the gateway cannot be started")?;
-        let notes = gateway.stderr.take();
-        self.gateway = Some(gateway);
-        let said = self.said.clone();
-        std::thread::spawn(move || {
-            for line in notes.into_iter().flat_map(|notes| BufReader::new(notes).lines().map_while(Result::ok)) {
-                if let Ok(mut said) = said.lock() {
-                    said.push(line);
-                }
-            }
-        });
-        Ok(())
-    }
-
-    /// Gives one of the gateway's devices to a side, with addresses and the way to everybody.
-    fn wire(&mut self, device: &str, side: Side, addresses: &[&str]) -> Result<()> {
-        let (from, to) = (self.space("gateway"), self.space(side.name()));
-        let until = Instant::now() + PATIENCE;
-        while ip(&["-n", &from, "link", "set", device, "netns", &to]).is_err() {
-            let ended =
-                self.gateway.as_mut().is_none_or(|gateway| gateway.try_wait().is_ok_and(|ended| ended.is_some()));
-            if ended || Instant::now() > until {
-                bail!("the gateway does not come up:\n  {}", self.said().join("\n  "));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    /// Gives a device addresses and the way to everybody, as soon as it is there.
+    fn wire(&mut self, device: &str, side: Side, addresses: &[IpAddr], way: &str) -> Result<()> {
+        let space = match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        };
+        self.router.hand_over(device, space)?;
         for address in addresses {
-            ip(&["-n", &to, "addr", "add", address, "dev", device])?;
+            ip(space, &["addr", "add", &format!("{address}/24"), "dev", device])?;
         }
-        for words in [
-            &["link", "set", "lo", "up"][..],
-            &["link", "set", device, "up"],
-            &["route", "add", "default", "dev", device],
-        ] {
-            ip(&[&["-n", to.as_str()], words].concat())?;
+        ip(space, &["link", "set", device, "txqueuelen", QUEUE])?;
+        ip(space, &["link", "set", "lo", "up"])?;
+        ip(space, &["link", "set", device, "up"])?;
+        ip(space, &["route", "add", "default", "via", way, "dev", device])
+    }
+
+    /// A side's namespace.
+    pub(super) fn side(&self, side: Side) -> &Private {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
         }
+    }
+
+    /// Runs a program on a side to its end.
+    pub(super) fn run(&self, side: Side, program: &Path, words: &[&str]) -> Result<Ran> {
+        finish(self.side(side).command(program).args(words), PATIENCE)
+    }
+
+    /// Starts a program on a side, which goes on as long as the stage stands.
+    pub(super) fn keep(&mut self, side: Side, program: &Path, words: &[&str]) -> Result<()> {
+        let mut command = self.side(side).command(program);
+        let silent = command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.kept.push(silent.spawn().with_context(|| format!("{} cannot be started", program.display()))?);
         Ok(())
-    }
-
-    /// What the gateway has said so far.
-    pub(super) fn said(&self) -> Vec<String> {
-        self.said.lock().map(|said| said.clone()).unwrap_or_default()
-    }
-
-    /// Runs something on a side, on a thread of its own.
-    pub(super) fn within<T: Send + 'static>(&self, side: Side, what: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let space = namespace::named(&self.space(side.name()))?;
-        Ok(space.enter(what)?)
-    }
-
-    /// Asks the gateway, with the words of `keepstate control`.
-    pub(super) fn control(&self, words: &[&str]) -> Result<String> {
-        let program = std::env::current_exe().context("this program's own file")?;
-        let asked = Command::new(program).args(["control", "--socket"]).arg(self.socket()).args(words).output()?;
-        ensure!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr).trim_end());
-        Ok(String::from_utf8_lossy(&asked.stdout).into_owned())
-    }
-
-    /// What to type while it is held.
-    pub(super) fn describe(&self) {
-        let (socket, rules) = (self.socket(), self.ruleset());
-        anstream::println!("\nIt stays up. In another terminal:");
-        anstream::println!("  ip netns exec {} bash         # inside: 10.1.0.2 and 10.1.0.3", self.space("client"));
-        anstream::println!(
-            "  ip netns exec {} bash         # outside: 192.0.2.9; the gateway is 192.0.2.1",
-            self.space("server")
-        );
-        anstream::println!("  keepstate control --socket {} list", socket.display());
-        anstream::println!("  keepstate control --socket {} rules", socket.display());
-        anstream::println!("  $EDITOR {0} && keepstate control --socket {1} reload", rules.display(), socket.display());
-        anstream::println!("Ctrl-C takes it all away.");
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if let Some(gateway) = &mut self.gateway {
+        for child in &mut self.kept {
             // It may have ended by itself.
-            let _ = gateway.kill();
-            let _ = gateway.wait();
-        }
-        for side in ["client", "gateway", "server"] {
-            let _ = ip(&["netns", "del", &self.space(side)]);
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
 
-/// Runs `ip`.
-fn ip(words: &[&str]) -> Result<()> {
-    let ran = Command::new("ip").args(words).stdin(Stdio::null()).output().context("ip cannot be run")?;
-    ensure!(ran.status.success(), "ip {}: {}", words.join(" "), String::from_utf8_lossy(&ran.stderr).trim_end());
+/// Runs to its end, or to that of our patience; its output is short.
+pub(super) fn finish(command: &mut Command, patience: Duration) -> Result<Ran> {
+    let named = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{named} cannot be run"))?;
+    let (out, err) = (gather(child.stdout.take()), gather(child.stderr.take()));
+    let until = Instant::now() + patience;
+    let good = loop {
+        if let Some(ended) = child.try_wait()? {
+            break ended.success();
+        }
+        if Instant::now() > until {
+            child.kill()?;
+            child.wait()?;
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    Ok(Ran { good, out: out.join().unwrap_or_default(), err: err.join().unwrap_or_default() })
+}
+
+fn gather(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        // What came before a broken pipe is what it said.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut all));
+        String::from_utf8_lossy(&all).into_owned()
+    })
+}
+
+/// Runs ip(8) inside.
+pub(super) fn ip(space: &Private, words: &[&str]) -> Result<()> {
+    let program = found("ip").context("ip is missing. Type: apt-get install iproute2")?;
+    let ran = finish(space.command(program).args(words), PATIENCE)?;
+    ensure!(ran.good, "ip {}: {}", words.join(" "), ran.err.trim_end());
     Ok(())
 }
 
-/// Addresses of the stage.
-pub(super) const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+/// Where a program is, also where only root looks.
+pub(super) fn found(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// Waits until something is so.
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while !is_so()? {
+        if Instant::now() > end {
+            bail!("{what} takes longer than {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

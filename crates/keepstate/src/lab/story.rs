@@ -1,230 +1,230 @@
-//! The story: connections come up, the table fills, it is enlarged while it runs; NAT, firewall and balancing at work.
-use super::stage::{GATEWAY, RULESET, Side, Stage};
-use anstyle::{AnsiColor, Style};
-use anyhow::Result;
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+//! The story: out through the gateway, the firewall, a published port, sessions by the thousands; then the [crisis](super::crisis).
+use super::account::Account;
+use super::crisis;
+use super::crowd::{Acceptors, Crowd, Tally};
+use super::peers::{NAME, PUBLISHED, Peers};
+use super::router::{Kind, RULESET};
+use super::stage::{GATEWAY, INSIDE, SERVER, Side, Stage};
+use super::teller::Teller;
+use anyhow::{Result, bail};
+use keepstate_advisor::quantity::Count;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
+/// Between two looks at a crowd.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two lines about the table.
+const LINE: Duration = Duration::from_secs(1);
+/// How long a session may take to come up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Seconds of the transfer.
+const TRANSFER: u32 = 2;
+/// Calls of the published port.
+const CALLS: u32 = 10;
 
-/// How long a client waits: three of the kernel's first SYNs.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// Where the server listens: MQTT's port, though these sessions say no more than who they are.
-const PORT: u16 = 1883;
-/// Clients that are refused before the story goes on.
-const REFUSED: usize = 5;
-/// Places left when the table is made small.
-const LEFT: u32 = 10;
-
-/// Tells it; true if everything was as it should be.
-pub(super) fn tell(stage: &mut Stage, clients: u32, ended: &Arc<AtomicBool>) -> Result<bool> {
-    let mut teller = Teller { good: true };
-    anstream::println!(
-        "{BOLD}A gateway between two namespaces{BOLD:#}: clients 10.1.0.2 and 10.1.0.3 inside, a server 192.0.2.9 outside, and these rules:"
-    );
-    for line in RULESET.lines().filter(|line| !line.is_empty()) {
-        anstream::println!("  {DIM}{line}{DIM:#}");
-    }
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let server = serve(stage, seen.clone(), ended.clone())?;
-    let mut held = Vec::new();
-
-    teller.chapter("Connections come up");
-    let begun = Instant::now();
-    let opened = open(stage, clients as usize, usize::MAX)?;
-    teller.check(
-        opened.len() == clients as usize,
-        &format!("{} of {clients} clients got in, in {} ms", opened.len(), begun.elapsed().as_millis()),
-    );
-    held.extend(opened);
-    let count: u32 = stage.control(&["count"])?.trim().parse()?;
-    teller.check(count >= clients, &format!("the table holds {count} connections; two of them:"));
-    show(&stage.control(&["list", "-p", "tcp"])?, 2);
-    let from: Vec<IpAddr> = seen.lock().map(|seen| seen.clone()).unwrap_or_default();
-    teller.check(
-        !from.is_empty() && from.iter().all(|from| *from == GATEWAY),
-        &format!("the server has seen nobody but {GATEWAY}: their sources are translated"),
-    );
-
-    teller.chapter("The table is small, and fills");
-    let limit = count + LEFT;
-    anstream::println!("  $ keepstate control set nf_conntrack_max={limit}");
-    stage.control(&["set", &format!("nf_conntrack_max={limit}")])?;
-    let opened = open(stage, clients as usize, REFUSED)?;
-    teller.check(
-        opened.len() <= LEFT as usize,
-        &format!("{} more got in, then {REFUSED} in a row waited in vain", opened.len()),
-    );
-    held.extend(opened);
-    let line = stage.said().into_iter().rev().find(|line| line.contains("table full"));
-    teller.check(line.is_some(), "the gateway says why:");
-    show(&line.unwrap_or_default(), 1);
-    let stats = stage.control(&["stats"])?;
-    show(&stats.lines().filter(|line| line.contains("table_full")).collect::<Vec<_>>().join("\n"), 1);
-
-    teller.chapter("It is enlarged while it runs, and the clients get in");
-    anstream::println!("  $ keepstate control set nf_conntrack_max=100000");
-    stage.control(&["set", "nf_conntrack_max=100000"])?;
-    let opened = open(stage, REFUSED * 4, usize::MAX)?;
-    teller.check(opened.len() == REFUSED * 4, &format!("{} of {} got in", opened.len(), REFUSED * 4));
-    held.extend(opened);
-    let alive = held.iter_mut().map(says_hello).filter(|alive| *alive).count();
-    teller.check(alive == held.len(), &format!("{alive} of {} sessions answer: none was lost meanwhile", held.len()));
-
-    firewall(stage, &mut teller)?;
-    anstream::println!();
-    if teller.good {
-        anstream::println!("{GOOD}Everything was as it should be.{GOOD:#}");
-    } else {
-        anstream::println!("{BAD}Something was not as it should be: see above.{BAD:#}");
-    }
-    drop(held);
-    ended_server(server, ended);
-    Ok(teller.good)
+/// A stage with everybody on it.
+pub(super) struct Play<'a> {
+    pub(super) stage: Stage,
+    pub(super) peers: Peers,
+    pub(super) acceptors: Acceptors,
+    /// Sessions that are held.
+    pub(super) crowds: Vec<Crowd>,
+    pub(super) teller: Teller,
+    pub(super) account: Account,
+    ended: &'a AtomicBool,
 }
 
-/// What goes in only where it is published, and to whom.
-fn firewall(stage: &Stage, teller: &mut Teller) -> Result<()> {
-    teller.chapter("The firewall, and a published port balanced over two servers");
-    let refused =
-        stage.within(Side::Server, || TcpStream::connect_timeout(&(GATEWAY_INSIDE, 22).into(), PATIENCE).is_err())?;
-    teller.check(refused, "from outside nobody gets in to 10.1.0.2 port 22");
-    let listeners =
-        stage.within(Side::Client, || [INSIDE[0], INSIDE[1]].map(|address| TcpListener::bind((address, 8080))))?;
-    let servers: Vec<JoinHandle<()>> = listeners
-        .into_iter()
-        .zip(["10.1.0.2", "10.1.0.3"])
-        .filter_map(|(listener, name)| {
-            let listener = listener.ok()?;
-            Some(std::thread::spawn(move || {
-                for stream in listener.incoming().take(2).flatten() {
-                    // Who asked may have gone.
-                    let _ = (&stream).write_all(name.as_bytes());
-                }
-            }))
-        })
-        .collect();
-    let answers = stage.within(Side::Server, || {
-        (0..4)
-            .map(|_| {
-                let mut answer = String::new();
-                let stream = TcpStream::connect_timeout(&(GATEWAY, 8080).into(), PATIENCE);
-                let read = stream.and_then(|mut stream| {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.read_to_string(&mut answer)
-                });
-                read.map_or_else(|error| error.to_string(), |_| answer)
-            })
-            .collect::<Vec<String>>()
-    })?;
-    let both = answers == ["10.1.0.2", "10.1.0.3", "10.1.0.2", "10.1.0.3"];
-    teller.check(both, &format!("{GATEWAY} port 8080 was answered by {}", answers.join(", ")));
-    if both {
-        for server in servers {
-            let _ = server.join();
-        }
-    }
-    Ok(())
-}
-
-const INSIDE: [IpAddr; 2] =
-    [IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 2)), IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 3))];
-const GATEWAY_INSIDE: IpAddr = INSIDE[0];
-
-/// Prints, and remembers whether all was good.
-struct Teller {
-    good: bool,
-}
-
-impl Teller {
-    fn chapter(&self, title: &str) {
-        anstream::println!("\n{BOLD}{title}{BOLD:#}");
+impl<'a> Play<'a> {
+    /// Sets it up, with room for so many sessions.
+    pub(super) fn set_up(kind: Kind, fleets: u8, ended: &'a AtomicBool) -> Result<Play<'a>> {
+        let mut stage = Stage::build(kind, fleets)?;
+        let peers = Peers::begin(&mut stage)?;
+        let acceptors = Acceptors::begin(&stage, fleets)?;
+        let (teller, account) = (Teller::new(), Account::of(kind));
+        Ok(Play { stage, peers, acceptors, crowds: Vec::new(), teller, account, ended })
     }
 
-    fn check(&mut self, holds: bool, what: &str) {
-        self.good &= holds;
-        if holds {
-            anstream::println!("  {GOOD}✓{GOOD:#} {what}");
-        } else {
-            anstream::println!("  {BAD}✗ not so: {what}{BAD:#}");
-        }
-    }
-}
-
-/// Some lines of what somebody said.
-fn show(text: &str, lines: usize) {
-    for line in text.lines().take(lines) {
-        anstream::println!("    {DIM}{line}{DIM:#}");
-    }
-}
-
-/// Opens sessions from inside until there are `wanted`, or so many in a row were refused.
-fn open(stage: &Stage, wanted: usize, refused_in_a_row: usize) -> Result<Vec<TcpStream>> {
-    stage.within(Side::Client, move || {
-        let mut open = Vec::new();
-        let mut refused = 0;
-        while open.len() < wanted && refused < refused_in_a_row.min(50) {
-            match TcpStream::connect_timeout(&(IpAddr::from([192, 0, 2, 9]), PORT).into(), PATIENCE) {
-                Ok(stream) => {
-                    refused = 0;
-                    open.push(stream);
-                }
-                Err(_) => refused += 1,
+    /// Tells it.
+    pub(super) fn tell(&mut self, clients: u32) -> Result<()> {
+        self.out()?;
+        self.firewall()?;
+        self.balance()?;
+        self.sessions(clients)?;
+        match self.account.kind {
+            Kind::Ours => crisis::tell(self, clients)?,
+            Kind::Linux => {
+                self.teller.chapter("A table that is made small: not here");
+                self.teller
+                    .say("nf_conntrack_max is one number for all of Linux's namespaces, set in the initial one alone;");
+                self.teller.say("the laboratory changes nothing of the machine. A gateway has its own.");
+                self.everybody_answers()?;
             }
         }
-        open
-    })
-}
+        self.account.is_good = self.teller.is_good();
+        self.teller.end();
+        Ok(())
+    }
 
-/// Is the session still one?
-fn says_hello(stream: &mut TcpStream) -> bool {
-    let mut answer = [0; 5];
-    let asked = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.write_all(b"hello"));
-    asked.and_then(|()| stream.read_exact(&mut answer)).is_ok() && &answer == b"hello"
-}
-
-/// A server that holds every session and says back what it is told.
-fn serve(stage: &Stage, seen: Arc<Mutex<Vec<IpAddr>>>, ended: Arc<AtomicBool>) -> Result<JoinHandle<()>> {
-    let listener = stage.within(Side::Server, || TcpListener::bind(("192.0.2.9", PORT)))??;
-    listener.set_nonblocking(true)?;
-    Ok(std::thread::spawn(move || {
-        let mut sessions: Vec<TcpStream> = Vec::new();
-        let mut buffer = [0; 512];
-        while !ended.load(Ordering::Relaxed) {
-            let mut idle = true;
-            while let Ok((stream, from)) = listener.accept() {
-                idle = false;
-                if let Ok(mut seen) = seen.lock() {
-                    seen.push(from.ip());
-                }
-                if stream.set_nonblocking(true).is_ok() {
-                    sessions.push(stream);
-                }
-            }
-            for stream in &mut sessions {
-                if let Ok(length @ 1..) = stream.read(&mut buffer) {
-                    idle = false;
-                    // A session that is gone says nothing any more.
-                    let _ = stream.write_all(buffer.get(..length).unwrap_or_default());
-                }
-            }
-            if idle {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+    /// Who is here, and the rules.
+    pub(super) fn introduce(&self) {
+        let teller = &self.teller;
+        let (name, (left, right)) = (self.account.kind.name(), ("10.1.0.1", "192.0.2.1"));
+        teller.title("Clients, a gateway and servers, each in a network namespace of its own");
+        teller.say("");
+        teller.say(&format!("clients 10.1.0.0/24 ── lan0 [ {name} ] wan0 ── servers 192.0.2.0/24"));
+        teller.say(&format!("                    {left:>8}   {:^width$}   {right}", "", width = name.len() - 3));
+        teller.say("");
+        teller.say(&format!("peers: {}", self.peers.real.join(", ")));
+        for (what, why) in &self.peers.ours {
+            teller.say(&format!("       {what}: built in ({why})"));
         }
-    }))
-}
+        teller.say("the gateway's rules:");
+        teller.show(RULESET, usize::MAX);
+    }
 
-/// The server's thread goes on while the stage is held; else it ends with the story.
-fn ended_server(server: JoinHandle<()>, ended: &AtomicBool) {
-    if ended.load(Ordering::Relaxed) {
-        let _ = server.join();
+    /// Has somebody pressed Ctrl-C?
+    pub(super) fn go_on(&self) -> Result<()> {
+        if self.ended.load(Ordering::Relaxed) {
+            bail!("interrupted; everything was taken away");
+        }
+        Ok(())
+    }
+
+    fn out(&mut self) -> Result<()> {
+        self.go_on()?;
+        self.teller.chapter("Out through the gateway: sources are translated");
+        let (typed, ran) = self.peers.fetch(&self.stage, Side::Client, SERVER, 80)?;
+        self.teller.typed("clients", &typed);
+        self.teller.show(&(ran.out.clone() + &ran.err), 2);
+        let seen = ran.out.contains(&format!("you are {GATEWAY}"));
+        self.teller.check(seen, &format!("the web server saw {GATEWAY}, not {}", INSIDE[0]));
+        if let Some((ran, log)) = self.peers.message(&self.stage)? {
+            self.teller.typed("clients", &format!("mosquitto_pub -h {SERVER} -t lab -m hello; mosquitto_sub …"));
+            self.teller.show(&log, 1);
+            let good = ran.out.trim() == "hello" && log.contains(&format!("from {GATEWAY}"));
+            self.teller.check(good, &format!("the broker delivered {:?}, and saw {GATEWAY} too", ran.out.trim()));
+        }
+        if let Some(ran) = self.peers.name(&self.stage)? {
+            self.teller.typed("clients", &format!("dig +short {NAME} @{SERVER}"));
+            self.teller.show(&ran.out, 1);
+            self.teller.check(ran.out.trim() == SERVER.to_string(), "the name server answered");
+        }
+        let (typed, speed) = self.peers.speed(&self.stage, TRANSFER)?;
+        self.teller.typed("clients", &typed);
+        let told = speed.map_or_else(|| "nothing came through".to_owned(), |bits| format!("{:.2} Gbit/s", bits / 1e9));
+        self.teller.check(speed.is_some_and(|bits| bits > 0.0), &told);
+        self.account.speed = speed;
+        self.teller.say("two of its connections: from whom they come, and what the answers are sent to");
+        self.teller.show(&self.stage.router.connections()?, 2);
+        Ok(())
+    }
+
+    fn firewall(&mut self) -> Result<()> {
+        self.go_on()?;
+        self.teller.chapter("The firewall: nobody comes in uninvited");
+        let (typed, ran) = self.peers.fetch(&self.stage, Side::Server, INSIDE[0], PUBLISHED)?;
+        self.teller.typed("servers", &typed);
+        self.teller.show(&ran.err, 1);
+        let refused = self.stage.router.refused()?;
+        let packets = if refused == 1 { "packet" } else { "packets" };
+        self.teller.check(
+            !ran.good && refused > 0,
+            &format!("refused at once: the last rule has counted {refused} {packets}"),
+        );
+        Ok(())
+    }
+
+    fn balance(&mut self) -> Result<()> {
+        self.go_on()?;
+        self.teller.chapter("A published port, balanced over two servers inside");
+        let (typed, counts, others) = self.peers.balance(&self.stage, CALLS)?;
+        self.teller.typed("servers", &format!("{typed}      # {CALLS} times"));
+        let told = INSIDE.iter().zip(counts).map(|(inside, count)| format!("{inside} answered {count}"));
+        let told: Vec<String> = told.collect();
+        self.teller.check(counts == [CALLS / 2; 2] && others == 0, &told.join(", "));
+        self.account.balance = Some(counts);
+        Ok(())
+    }
+
+    fn sessions(&mut self, clients: u32) -> Result<()> {
+        self.go_on()?;
+        self.teller.chapter(&format!("{} clients hold MQTT sessions", Count(clients.into())));
+        let (tally, took) = self.come(clients, PATIENCE, None)?;
+        let rate = f64::from(tally.open) / took.as_secs_f64();
+        self.teller.check(
+            tally.open == clients,
+            &format!(
+                "{} of {} are open, {} a second",
+                Count(tally.open.into()),
+                Count(clients.into()),
+                Count(rate as u64)
+            ),
+        );
+        let count = self.stage.router.count()?;
+        self.teller.check(count >= u64::from(tally.open), &format!("the table holds {} connections", Count(count)));
+        let saw = self.acceptors.saw();
+        self.teller.check(saw == [GATEWAY.to_string()], &format!("the servers saw nobody but {}", saw.join(", ")));
+        (self.account.sessions, self.account.rate) = (tally.open, Some(rate));
+        Ok(())
+    }
+
+    /// More clients come; the table is shown until all have settled. `meanwhile` is done once, when the time has come.
+    pub(super) fn come(
+        &mut self,
+        clients: u32,
+        patience: Duration,
+        mut meanwhile: Option<Meanwhile<'_, 'a>>,
+    ) -> Result<(Tally, Duration)> {
+        let mut crowd = Crowd::begin(&self.stage, clients, patience)?;
+        let begun = Instant::now();
+        let (mut next, mut last) = (Duration::ZERO, None);
+        let tally = loop {
+            self.go_on()?;
+            if let Some(tally) = crowd.settled()? {
+                break tally;
+            }
+            if begun.elapsed() >= next {
+                last = Some(self.show_table(begun.elapsed())?);
+                next += LINE;
+            }
+            if let Some((_, what)) = meanwhile.take_if(|(at, _)| begun.elapsed() >= *at) {
+                what(self)?;
+            }
+            std::thread::sleep(LOOK);
+        };
+        let took = begun.elapsed();
+        if last != Some(self.stage.router.count()?) {
+            self.show_table(took)?;
+        }
+        self.crowds.push(crowd);
+        Ok((tally, took))
+    }
+
+    /// Gives how many connections it shows.
+    fn show_table(&self, at: Duration) -> Result<u64> {
+        let count = self.stage.router.count()?;
+        self.teller.table(at, count, self.stage.router.limit()?);
+        Ok(count)
+    }
+
+    /// Every session that is open is asked.
+    pub(super) fn everybody_answers(&mut self) -> Result<()> {
+        self.go_on()?;
+        let mut all = Tally::default();
+        for crowd in &mut self.crowds {
+            let tally = crowd.ping()?;
+            (all.open, all.lost, all.answered) =
+                (all.open + tally.open, all.lost + tally.lost, all.answered + tally.answered);
+        }
+        let (answered, open) = (Count(all.answered.into()), Count((all.open + all.lost).into()));
+        self.teller.check(
+            all.lost == 0 && all.answered == all.open,
+            &format!("{answered} of {open} sessions answer their ping: none was lost meanwhile"),
+        );
+        self.account.lost = Some(all.lost + all.open - all.answered);
+        Ok(())
     }
 }
+
+/// What is done while clients come, and when.
+pub(super) type Meanwhile<'b, 'a> = (Duration, &'b mut dyn FnMut(&mut Play<'a>) -> Result<()>);

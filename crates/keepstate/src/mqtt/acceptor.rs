@@ -2,9 +2,9 @@
 use super::session::Server;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use std::time::Duration;
 const PIECE: usize = 4096;
 /// How long it waits before it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
+/// Addresses of clients that are remembered.
+const MET: usize = 64;
 /// Events taken at a time.
 const EVENTS: usize = 4096;
 
@@ -35,6 +37,8 @@ pub struct Acceptor {
     sessions: HashMap<usize, (TcpStream, Server)>,
     next: usize,
     account: Account,
+    /// The addresses that sessions came from.
+    met: BTreeSet<IpAddr>,
 }
 
 impl Acceptor {
@@ -57,14 +61,21 @@ impl Acceptor {
             listeners.push(listener);
         }
         let next = listeners.len();
-        Ok(Acceptor { poll, listeners, sessions: HashMap::new(), next, account: Account::default() })
+        Ok(Acceptor {
+            poll,
+            listeners,
+            sessions: HashMap::new(),
+            next,
+            account: Account::default(),
+            met: BTreeSet::new(),
+        })
     }
 
-    /// Serves until told to end.
+    /// Serves until told to end; `meet` is told the first few addresses that sessions come from, each once.
     ///
     /// # Errors
     /// The system fails; a session that fails ends, no more.
-    pub fn serve(mut self, ended: &AtomicBool) -> io::Result<Account> {
+    pub fn serve(mut self, ended: &AtomicBool, mut meet: impl FnMut(IpAddr)) -> io::Result<Account> {
         let mut events = Events::with_capacity(EVENTS);
         while !ended.load(Ordering::Relaxed) {
             match self.poll.poll(&mut events, Some(LOOK)) {
@@ -74,7 +85,7 @@ impl Acceptor {
             for event in &events {
                 let Token(number) = event.token();
                 if number < self.listeners.len() {
-                    self.welcome(number)?;
+                    self.welcome(number, &mut meet)?;
                 } else if !self.attend(number) {
                     self.sessions.remove(&number);
                 }
@@ -83,11 +94,14 @@ impl Acceptor {
         Ok(self.account)
     }
 
-    fn welcome(&mut self, number: usize) -> io::Result<()> {
+    fn welcome(&mut self, number: usize, meet: &mut impl FnMut(IpAddr)) -> io::Result<()> {
         let Some(listener) = self.listeners.get(number) else { return Ok(()) };
         loop {
             match listener.accept() {
-                Ok((mut stream, _)) => {
+                Ok((mut stream, from)) => {
+                    if self.met.len() < MET && self.met.insert(from.ip()) {
+                        meet(from.ip());
+                    }
                     self.poll.registry().register(&mut stream, Token(self.next), Interest::READABLE)?;
                     self.sessions.insert(self.next, (stream, Server::default()));
                     self.next += 1;

@@ -105,7 +105,13 @@ fn accept(at: &[SocketAddr]) -> Result<ExitCode> {
     let files = raise_file_limit(1 << 20)?;
     let acceptor = Acceptor::listen(at).context("listening: is the address this machine's, and free?")?;
     notes::note(format!("accepting at most {files} sessions; Ctrl-C ends"));
-    let account = acceptor.serve(&ended)?;
+    // Whoever has started it need not guess when it is ready. That nobody reads it is no failure.
+    let say = |line: String| {
+        let mut out = anstream::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    };
+    say("listening".into());
+    let account = acceptor.serve(&ended, |from| say(format!("from={from}")))?;
     let mut out = anstream::stdout().lock();
     writeln!(
         out,

@@ -163,6 +163,8 @@ impl Fleet {
             if since.elapsed() > patience {
                 session.state = State::Gone;
                 self.tally.refused += 1;
+                // It would go on calling, and get in when nobody counts it any more.
+                let _ = session.stream.shutdown(std::net::Shutdown::Both);
                 // What it would still say is of no interest.
                 let _ = self.poll.registry().deregister(&mut session.stream);
             }

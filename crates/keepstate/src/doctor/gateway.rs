@@ -1,0 +1,183 @@
+//! Looking at a running gateway: its knobs, counters and entries, asked for at its control socket.
+//!
+//! It is judged by the same rules as a namespace of the kernel's, because it behaves as one; only what is to be typed is another thing.
+use crate::gateway::door::{USUAL, VERSION};
+use anyhow::{Context, Result, bail};
+use keepstate_advisor::doctor::{
+    Counters, Examination, Growth, Knob, Namespace, Observations, Place, Sample, Seen, Step,
+};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The knobs that findings speak of.
+const KNOBS: [&str; 8] = [
+    "nf_conntrack_max",
+    "nf_conntrack_buckets",
+    "nf_conntrack_tcp_loose",
+    "nf_conntrack_tcp_be_liberal",
+    "nf_conntrack_tcp_timeout_established",
+    "nf_conntrack_tcp_timeout_syn_recv",
+    "nf_conntrack_udp_timeout",
+    "nf_conntrack_udp_timeout_stream",
+];
+
+/// What the namespace is called, so that findings name no place: it is the only one.
+const NAME: &str = "this namespace";
+
+/// A gateway, by its control socket: `sample` of its entries, its counters twice.
+///
+/// # Errors
+/// Nobody listens there, or it speaks otherwise.
+pub fn look(socket: &Path, sample: usize, interval: Duration) -> Result<Observations> {
+    let begun = Instant::now();
+    let source = |what: &str| format!("keepstate control {what}");
+    let mut space = Namespace { name: NAME.into(), is_ours: true, ..Namespace::default() };
+    let count = text(socket, &["count"])?;
+    let count = count.trim().parse().with_context(|| format!("{count:?} is no count"))?;
+    space.count = Some(Seen::at(source("count"), count));
+    for name in KNOBS {
+        // One that this gateway does not have is not judged.
+        let Ok(value) = text(socket, &["get", name]) else { continue };
+        let Ok(value) = value.trim().parse() else { continue };
+        let knob =
+            Knob { value, later: None, mode: None, is_writable: Some(true), source: source(&format!("get {name}")) };
+        space.knobs.insert(name.to_owned(), knob);
+    }
+    let lines = ask(socket, &["list"])?.lines().take(sample + 1);
+    let mut flows: Vec<_> =
+        lines.map_while(Result::ok).filter_map(|line| keepstate_linux::sample::flow(&line)).collect();
+    let is_whole = flows.len() <= sample;
+    flows.truncate(sample);
+    let flows = flows.into_iter().map(super::space::flow).collect();
+    space.sample = Some(Seen::at(source("list"), Sample { flows, is_whole }));
+    let first = counters(&text(socket, &["stats"])?);
+    let mut last = first;
+    if !interval.is_zero() {
+        std::thread::sleep(interval.saturating_sub(begun.elapsed()));
+        last = counters(&text(socket, &["stats"])?);
+        let over_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        space.growth = Some(Growth { over_ms, by: super::space::rise(&first, &last) });
+    }
+    space.counters = Some(Seen::at(source("stats"), last));
+    Ok(Observations { namespaces: vec![space], ..Observations::default() })
+}
+
+/// The socket that is meant where none is named.
+pub fn usual() -> &'static str {
+    USUAL
+}
+
+/// What is to be typed at a gateway instead of at the kernel.
+pub fn translate(examination: &mut Examination, socket: &Path) {
+    for finding in &mut examination.findings {
+        finding.now = finding.now.drain(..).flat_map(|step| typed(step, socket)).collect();
+        finding.for_good = finding.for_good.drain(..).flat_map(|step| typed(step, socket)).collect();
+    }
+}
+
+fn typed(step: Step, socket: &Path) -> Vec<Step> {
+    let Some(command) = &step.command else { return vec![step] };
+    let at = if socket == Path::new(USUAL) { String::new() } else { format!("--socket {} ", socket.display()) };
+    let Step { why, .. } = &step;
+    if let Some(settings) = command.strip_prefix("sysctl -w ") {
+        let set = |setting: &str| {
+            let setting = setting.trim_start_matches("net.netfilter.");
+            Step::run(Place::Here, format!("keepstate control {at}set {setting}"), why)
+        };
+        return settings.split(' ').map(set).collect();
+    }
+    let words: Vec<&str> = command.split(' ').collect();
+    match words.as_slice() {
+        ["keepstate", "tune", .., option, value] => {
+            let setting = if *option == "--max" { format!("nf_conntrack_max={value}") } else { (*value).to_owned() };
+            let why = "where the gateway is started: so it is set at every start";
+            vec![Step::run(Place::Elsewhere("its command line, or its unit".into()), format!("--set {setting}"), why)]
+        }
+        ["keepstate", "doctor", ..] => {
+            vec![Step::run(Place::Here, format!("keepstate doctor --gateway={} --watch", socket.display()), why)]
+        }
+        // Not tracking is what a gateway's own ruleset says; so are other tables of rules.
+        ["keepstate", "disable", ..] => Vec::new(),
+        ["nft", "add", ..] => {
+            vec![Step::run(Place::Elsewhere("its ruleset, then keepstate control reload".into()), command, why)]
+        }
+        _ => vec![step],
+    }
+}
+
+/// The line of `conntrack -S`.
+fn counters(text: &str) -> Counters {
+    let number = |name: &str| {
+        let mut words = text.split_whitespace().filter_map(|word| word.split_once('='));
+        words.find_map(|(key, value)| (key == name).then(|| value.parse().ok()).flatten())
+    };
+    Counters {
+        found: number("found").unwrap_or(0),
+        invalid: number("invalid").unwrap_or(0),
+        insert_failed: number("insert_failed").unwrap_or(0),
+        drop: number("drop").unwrap_or(0),
+        early_drop: number("early_drop").unwrap_or(0),
+        search_restart: number("search_restart").unwrap_or(0),
+        clash_resolve: number("clash_resolve"),
+        chaintoolong: number("chaintoolong"),
+    }
+}
+
+/// What it answers to these words of `keepstate control`.
+///
+/// # Errors
+/// Nobody listens there, or it refuses.
+pub(crate) fn text(socket: &Path, words: &[&str]) -> Result<String> {
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut ask(socket, words)?, &mut answer).context("the gateway hung up")?;
+    Ok(answer)
+}
+
+fn ask(socket: &Path, words: &[&str]) -> Result<BufReader<UnixStream>> {
+    let shown = socket.display();
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("{shown}: no gateway listens there. keepstate gateway --control {shown} does"))?;
+    let request = format!("{}\n", json!({ "v": VERSION, "words": words }));
+    stream.write_all(request.as_bytes()).context("the gateway hung up")?;
+    let mut answer = BufReader::new(stream);
+    let mut head = String::new();
+    answer.read_line(&mut head).context("the gateway said nothing")?;
+    let head: Value = serde_json::from_str(&head).with_context(|| format!("{shown}: this is no gateway's answer"))?;
+    if let Some(error) = head.get("error").and_then(Value::as_str) {
+        bail!("{}", error.trim_end());
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+
+    #[test]
+    fn what_is_typed_at_the_kernel_is_typed_at_the_gateway() {
+        let of = |command: &str, socket: &str| -> Vec<String> {
+            let steps = typed(Step::run(Place::Here, command, "why"), Path::new(socket));
+            steps.into_iter().filter_map(|step| step.command).collect()
+        };
+        let raise = "sysctl -w net.netfilter.nf_conntrack_buckets=8 net.netfilter.nf_conntrack_max=9";
+        let both = ["keepstate control set nf_conntrack_buckets=8", "keepstate control set nf_conntrack_max=9"];
+        assert_eq!(of(raise, USUAL), both);
+        assert_eq!(of("sysctl -w net.netfilter.a=1", "/s"), ["keepstate control --socket /s set a=1"]);
+        assert_eq!(of("keepstate tune apply --persist --max 9", USUAL), ["--set nf_conntrack_max=9"]);
+        assert_eq!(of("keepstate tune apply --persist --set a=1", USUAL), ["--set a=1"]);
+        assert_eq!(of("keepstate disable", USUAL), [""; 0]);
+        assert_eq!(of("keepstate doctor --watch", "/s"), ["keepstate doctor --gateway=/s --watch"]);
+    }
+
+    #[test]
+    fn counters_are_found_by_their_names() {
+        let read =
+            counters("received=9 lost=1\ncpu=0   \tfound=1 invalid=2 drop=30 early_drop=4 clash_resolve=5 \nfull=3\n");
+        assert_eq!((read.found, read.invalid, read.drop, read.early_drop), (1, 2, 30, 4));
+        assert_eq!((read.clash_resolve, read.chaintoolong, read.insert_failed), (Some(5), None, 0));
+    }
+}
