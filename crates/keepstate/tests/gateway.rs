@@ -124,6 +124,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = self.gateway.kill();
         let _ = self.gateway.wait();
+        let _ = std::fs::remove_file(socket(&self.tag));
         for side in ["c", "g", "s"] {
             ip(&["netns", "del", &format!("{}{side}", self.tag)]);
         }

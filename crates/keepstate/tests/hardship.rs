@@ -136,6 +136,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = self.gateway.kill();
         let _ = self.gateway.wait();
+        let _ = std::fs::remove_file(socket(&self.tag));
         for side in ["c", "m", "g", "s"] {
             ip(&["netns", "del", &self.name(side)]);
         }
@@ -262,9 +263,9 @@ fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
     bytes
 }
 
-/// Sends first segments from everybody, some 50,000 a second: more would only find the device's queue full, and the sessions' segments too. Gives how many.
-fn flood(ended: &AtomicBool) -> u64 {
-    let (sender, mut sent, mut state) = (Sender::open().unwrap(), 0, 1_u32);
+/// Sends first segments from everybody, some 50,000 a second: more would only find the device's queue full, and the sessions' segments too. Counts them.
+fn flood(ended: &AtomicBool, count: &AtomicU64) {
+    let (sender, mut sent, mut state) = (Sender::open().unwrap(), 0_u64, 1_u32);
     let to = IpAddr::from([192, 0, 2, 9]);
     while !ended.load(Ordering::Relaxed) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -275,8 +276,8 @@ fn flood(ended: &AtomicBool) -> u64 {
             std::thread::sleep(Duration::from_micros(500));
         }
         sent += u64::from(sender.send(to, &syn([10, 1, 0, host], u16::from_be_bytes([high, low]).max(1024))));
+        count.store(sent, Ordering::Relaxed);
     }
-    sent
 }
 
 #[test]
@@ -327,30 +328,41 @@ fn a_flood_of_first_segments_cuts_nobody_and_costs_no_memory() {
         skipped("a flood: iptables-legacy is missing. Type: apt-get install iptables");
         return;
     }
-    let over = ended.clone();
-    let attacker = within(&lab.name("c"), move || flood(&over));
+    let sent = Arc::new(AtomicU64::new(0));
+    let (over, count) = (ended.clone(), sent.clone());
+    let attacker = within(&lab.name("c"), move || flood(&over, &count));
+    // On a busy machine it takes a little longer.
+    let sends = |more: u64| {
+        let (goal, until) = (sent.load(Ordering::Relaxed) + more, Instant::now() + Duration::from_secs(60));
+        while sent.load(Ordering::Relaxed) < goal {
+            assert!(Instant::now() < until, "that is no flood");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
     // Full, and warm: from now on nothing may grow.
     let until = Instant::now() + Duration::from_secs(20);
     while lab.control(&["count"]).trim().parse::<usize>().unwrap() < LIMIT {
         assert!(Instant::now() < until, "the table never filled");
         std::thread::sleep(Duration::from_millis(50));
     }
-    std::thread::sleep(Duration::from_secs(1));
+    sends(30_000);
     let (memory, before) = (lab.memory(), answered.load(Ordering::Relaxed));
-    std::thread::sleep(Duration::from_secs(4));
+    sends(100_000);
     let grown = lab.memory().saturating_sub(memory);
     assert!(grown < 4096, "{grown} KiB more than before");
     let words = answered.load(Ordering::Relaxed) - before;
     assert!(
         words > 10 * SESSIONS as u64,
-        "the sessions stood still: {words} answers in four seconds; {}",
+        "the sessions stood still: {words} answers to 100,000 first segments; {}",
         lab.control(&["stats"])
     );
-    assert_eq!(lab.control(&["count"]).trim(), LIMIT.to_string());
+    // One may have been let go, and the next not have come, at this very moment.
+    let count: usize = lab.control(&["count"]).trim().parse().unwrap();
+    assert!((LIMIT - 100..=LIMIT).contains(&count), "{count} connections, by a limit of {LIMIT}");
     let limited = lab.control(&["list", "-s", "10.1.0.66"]).lines().count();
     assert!((1..=50).contains(&limited), "{limited} connections of an address that may have 50");
     ended.store(true, Ordering::Relaxed);
     assert_eq!(client.join().unwrap(), SESSIONS);
-    assert!(attacker.join().unwrap() > 50_000, "that was no flood");
+    attacker.join().unwrap();
     server.join().unwrap();
 }

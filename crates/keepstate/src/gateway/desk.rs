@@ -110,7 +110,7 @@ impl Ear {
         self.gone.store(true, Ordering::Relaxed);
     }
 
-    /// A chunk was taken.
+    /// A chunk was written to him.
     pub(super) fn took(&self, chunk: &Chunk) {
         self.waiting.fetch_sub(chunk.events.len(), Ordering::Relaxed);
     }
@@ -154,6 +154,11 @@ impl Desk {
     /// How many listen.
     pub(super) fn listeners(&self) -> usize {
         self.listeners.len()
+    }
+
+    /// Events that have happened, and were not yet written to who listens: all listeners' together.
+    pub(super) fn waiting(&self) -> usize {
+        self.listeners.iter().map(|(ear, _)| ear.waiting.load(Ordering::Relaxed)).sum()
     }
 
     /// Hands what happened to those who listen.

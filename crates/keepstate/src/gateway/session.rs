@@ -268,30 +268,32 @@ impl Session<'_> {
         self.end(message.sequence, number)
     }
 
-    /// Joins one more group of events.
+    /// Joins groups of events.
     fn join(&mut self, message: &Message<'_>) -> Result<()> {
-        let number = message.attributes().filter_map(Result::ok).find(|attribute| attribute.kind == JOIN_GROUP);
-        let kind = match number.and_then(|attribute| attribute.be32("JOIN_GROUP").ok()) {
-            Some(group::CT_NEW) => Some(EventKind::New),
-            Some(group::CT_UPDATE) => Some(EventKind::Update),
-            Some(group::CT_DESTROY) => Some(EventKind::Destroy),
-            // The engine tells nothing of expectations as they come and go: who listens to them hears nothing.
-            Some(group::EXP_NEW | group::EXP_UPDATE | group::EXP_DESTROY) => None,
-            _ => return self.end(message.sequence, libc::EINVAL),
-        };
+        let mut kinds = Vec::new();
+        for attribute in message.attributes().filter_map(Result::ok).filter(|attribute| attribute.kind == JOIN_GROUP) {
+            match attribute.be32("JOIN_GROUP").ok() {
+                Some(group::CT_NEW) => kinds.push(EventKind::New),
+                Some(group::CT_UPDATE) => kinds.push(EventKind::Update),
+                Some(group::CT_DESTROY) => kinds.push(EventKind::Destroy),
+                // The engine tells nothing of expectations as they come and go: who listens to them hears nothing.
+                Some(group::EXP_NEW | group::EXP_UPDATE | group::EXP_DESTROY) => {}
+                _ => return self.end(message.sequence, libc::EINVAL),
+            }
+        }
         match &self.ear {
             Some(ear) => {
-                kind.into_iter().for_each(|kind| ear.want(kind));
+                kinds.into_iter().for_each(|kind| ear.want(kind));
                 self.access.ask(|at: &mut At<'_>| at.desk.tune(at.router.engine()))?;
             }
-            None => self.listen(kind)?,
+            None => self.listen(&kinds)?,
         }
         self.end(message.sequence, 0)
     }
 
-    fn listen(&mut self, kind: Option<EventKind>) -> Result<()> {
+    fn listen(&mut self, kinds: &[EventKind]) -> Result<()> {
         let ear = Arc::new(Ear::default());
-        kind.into_iter().for_each(|kind| ear.want(kind));
+        kinds.iter().for_each(|&kind| ear.want(kind));
         let admitted = Arc::clone(&ear);
         let chunks = self.access.ask(move |at: &mut At<'_>| at.desk.admit(admitted, at.router.engine()))?;
         self.ear = Some(Arc::clone(&ear));
@@ -343,7 +345,6 @@ fn hand_on(ear: &Ear, chunks: &Receiver<Arc<Chunk>>, out: &Out) -> Result<()> {
             send(out, &octets)?;
         }
         let Some(chunk) = chunk else { continue };
-        ear.took(&chunk);
         octets.clear();
         for event in chunk.events.iter().filter(|event| ear.wants(event.kind)) {
             let mut flow = tracked::told(event);
@@ -367,6 +368,7 @@ fn hand_on(ear: &Ear, chunks: &Receiver<Arc<Chunk>>, out: &Out) -> Result<()> {
         if !octets.is_empty() {
             send(out, &octets)?;
         }
+        ear.took(&chunk);
     }
 }
 

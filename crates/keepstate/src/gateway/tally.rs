@@ -39,6 +39,7 @@ pub(super) fn count(at: &mut At<'_>) -> Tally {
             ("events_lost", engine.events_lost()),
             ("memory", engine.memory() as u64),
             ("listeners", at.desk.listeners() as u64),
+            ("events_waiting", at.desk.waiting() as u64),
             ("draining", closed.into()),
         ],
         reasons: engine.reasons().map(|(why, count)| (why.name(), count)).filter(|(_, count)| *count > 0).collect(),

@@ -263,7 +263,8 @@ PATH=$ROOM/judged:$PATH
 control() { $ROOM/keepstate control --socket $ROOM/socket "$@"; }
 knob() { control set "$1" > /dev/null; }
 nft() { :; }
-listeners() { control stats --json | grep -q '"listeners":0' || echo 0; }
+# One line of what waits if somebody listens.
+listeners() { control stats --json | sed -n 's/.*"listeners":[1-9][0-9]*,"events_waiting":\([0-9]*\).*/\1/p'; }
 show() {
     [ "$(conntrack -C)" = 0 ] && return
     conntrack -L -o extended,labels > $LEFT/table$1 2>> $LEFT/log || fault 'the table cannot be read'
@@ -274,6 +275,11 @@ const GATEWAY_S_BEGINNING: &str = r#"
 conntrack -F 2> /dev/null
 [ "$(conntrack -C)" = 0 ] || fault "the table is not empty"
 knob nf_conntrack_acct=0; knob nf_conntrack_timestamp=0
+# Who listened to the case before may not have left yet.
+for try in $(seq 300); do
+    control stats --json | grep -q '"listeners":0' && break
+    sleep 0.01
+done
 labels
 "#;
 /// The state that every case begins with.

@@ -101,9 +101,7 @@ impl Events {
     }
 
     fn of_groups(mut socket: Socket, groups: impl Iterator<Item = u32>) -> io::Result<Events> {
-        for group in groups {
-            socket.join(group)?;
-        }
+        socket.join(&groups.collect::<Vec<_>>())?;
         Ok(Events { socket })
     }
 

@@ -44,7 +44,7 @@ impl Failure {
 
 /// Asks a gateway for the events of a group: no message of the kernel's, where a group is joined by setsockopt(2).
 pub const JOIN: u16 = 0xff00;
-/// The attribute of [`JOIN`]: the group's number, in network order.
+/// The attribute of [`JOIN`], as often as there are groups: a group's number, in network order.
 pub const JOIN_GROUP: u16 = 1;
 
 /// Who is at the other end.
@@ -255,16 +255,18 @@ impl Socket {
         }
     }
 
-    /// Joins a multicast group, whose events are received from now on.
+    /// Joins multicast groups, whose events are received from now on.
     ///
     /// # Errors
     /// What the system says: without CAP_NET_ADMIN there are none.
-    pub fn join(&mut self, group: u32) -> io::Result<()> {
+    pub fn join(&mut self, groups: &[u32]) -> io::Result<()> {
         match &mut self.peer {
-            Peer::Kernel(raw) => raw.add_membership(group),
+            Peer::Kernel(raw) => groups.iter().try_for_each(|&group| raw.add_membership(group)),
             Peer::Gateway(_) => {
                 let mut request = Request::new(JOIN, flag::ACK, 0);
-                request.push(JOIN_GROUP, &group.to_be_bytes());
+                for group in groups {
+                    request.push(JOIN_GROUP, &group.to_be_bytes());
+                }
                 self.request(&mut request).map_err(|failure| match failure {
                     Failure::Refused(number) => io::Error::from_raw_os_error(number),
                     Failure::Io(error) => error,

@@ -40,9 +40,7 @@ impl Watcher {
     pub fn open() -> io::Result<Watcher> {
         let mut listens = Socket::open_routes()?;
         listens.set_buffer_size(BUFFER)?;
-        for group in GROUPS {
-            listens.join(group)?;
-        }
+        listens.join(&GROUPS)?;
         Ok(Watcher { asks: Socket::open_routes()?, listens })
     }
 
