@@ -67,7 +67,7 @@ Output:
   -b, --buffer-size N     of the event socket, in octets; otherwise it grows by itself
 
 Whose table:
-  --gateway[=PATH]        a keepstate gateway's, by its control socket; so does KEEPSTATE_GATEWAY=PATH
+  --gateway[=PATH]        a keepstate gateway's, by its socket; or KEEPSTATE_GATEWAY=PATH
 
 Expectations (-I expect): --tuple-src IP --tuple-dst IP --mask-src IP --mask-dst IP, with
   --tuple-port-src, --tuple-port-dst, --mask-port-src, --mask-port-dst
