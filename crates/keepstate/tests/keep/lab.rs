@@ -180,7 +180,7 @@ pub fn ip(words: &[&str]) -> bool {
 
 /// Waits for something that must come.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < end, "{what}: never");
         std::thread::sleep(Duration::from_millis(10));

@@ -18,12 +18,14 @@ fn octets(length: usize) -> Vec<u8> {
 /// A connection that carries `length` octets each way, at once.
 struct Transfer {
     got: Arc<AtomicUsize>,
+    /// The client reads no further, so that there is always something left to come.
+    allowed: Arc<AtomicUsize>,
     client: JoinHandle<(Vec<u8>, SocketAddr)>,
     server: JoinHandle<(Vec<u8>, SocketAddr)>,
 }
 
 /// Both ways at once over one stream; counts what came.
-fn exchange(stream: &TcpStream, length: usize, got: &AtomicUsize) -> Vec<u8> {
+fn exchange(stream: &TcpStream, length: usize, got: &AtomicUsize, allowed: &AtomicUsize) -> Vec<u8> {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || writer.write_all(&octets(length)).unwrap());
@@ -34,8 +36,9 @@ fn exchange(stream: &TcpStream, length: usize, got: &AtomicUsize) -> Vec<u8> {
         assert!(read > 0, "it ended after {} octets", all.len());
         all.extend_from_slice(&piece[..read]);
         got.fetch_add(read, Ordering::Relaxed);
-        // Not faster than the test can look.
-        std::thread::sleep(Duration::from_micros(500));
+        while all.len() < length && all.len() >= allowed.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     sending.join().unwrap();
     all
@@ -48,27 +51,30 @@ impl Transfer {
             let listener = TcpListener::bind(at).unwrap();
             ready.send(()).unwrap();
             let (stream, from) = listener.accept().unwrap();
-            (exchange(&stream, length, &AtomicUsize::new(0)), from)
+            (exchange(&stream, length, &AtomicUsize::new(0), &AtomicUsize::new(usize::MAX)), from)
         });
         waits.recv().unwrap();
         let got = Arc::new(AtomicUsize::new(0));
-        let counted = got.clone();
+        let allowed = Arc::new(AtomicUsize::new(0));
+        let (counted, limit) = (got.clone(), allowed.clone());
         let client = lab.within("c", move || {
             let stream = TcpStream::connect(at).unwrap();
             let own = stream.local_addr().unwrap();
-            (exchange(&stream, length, &counted), own)
+            (exchange(&stream, length, &counted, &limit), own)
         });
-        Transfer { got, client, server }
+        Transfer { got, allowed, client, server }
     }
 
     /// Waits until so much has come since now.
     fn wait_for(&self, more: usize) {
         let goal = self.got.load(Ordering::Relaxed) + more;
+        self.allowed.store(goal, Ordering::Relaxed);
         super::lab::until("octets", || self.got.load(Ordering::Relaxed) >= goal);
     }
 
     /// Both got all of it; gives the client's own address, and as whom the server saw it.
     fn finish(self, length: usize) -> (SocketAddr, SocketAddr) {
+        self.allowed.store(usize::MAX, Ordering::Relaxed);
         let ((got, own), (sent, seen)) = (self.client.join().unwrap(), self.server.join().unwrap());
         assert!(
             got == octets(length) && sent == octets(length),
