@@ -77,7 +77,7 @@ impl Layout {
     ///
     /// ```
     /// use keepstate_wire::Packet;
-    /// let mut ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xdd, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    /// let mut ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xde, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
     /// let layout = Packet::parse(&ping).unwrap().layout().unwrap();
     /// ping[19] = 3;
     /// assert_eq!(layout.of(&ping).unwrap().transport_at(), 20);

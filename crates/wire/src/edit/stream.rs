@@ -13,7 +13,7 @@ use core::ops::Range;
 /// ```
 /// use keepstate_wire::{Packet, edit::exchange};
 /// let mut segment = vec![
-///     0x45, 0, 0, 43, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
+///     0x45, 0, 0, 43, 0, 0, 0, 0, 64, 6, 0x66, 0xcb, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
 ///     0, 21, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0, 9, 0, 0, 0, 0, b'o', b'n', b'e', // TCP
 /// ];
 /// assert!(exchange(&mut segment, 0..3, b"three"));
