@@ -1,7 +1,7 @@
 //! A packet's connection as rules see it, whether it is in the table or only begun; and what rules may set of it.
 use crate::passage::Pending;
 use crate::table::record::Kind;
-use crate::{Accounting, Engine, Entry, Instant, Passage, Status, Tuple, Zone};
+use crate::{Accounting, Engine, Entry, Instant, Passage, Promise, Status, Tuple, Zone};
 
 /// What rules may ask of a packet's connection, copied at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Connection {
     pub id: u32,
     /// The helper attached to it.
     pub helper: Option<&'static str>,
+    /// What its client was promised, if the packet has ended it.
+    pub(crate) promise: Option<Promise>,
 }
 
 impl From<&Entry> for Connection {
@@ -41,6 +43,7 @@ impl From<&Entry> for Connection {
             timeout: entry.timeout,
             id: entry.id,
             helper: entry.helper,
+            promise: None,
         }
     }
 }
@@ -64,6 +67,7 @@ impl Engine {
                 timeout: 0,
                 id: 0,
                 helper: listener.map(|listener| listener.helper().name()),
+                promise: None,
             });
         }
         match (passage.outcome.connection, &passage.ended) {

@@ -73,6 +73,8 @@ pub struct Engine {
     pub(crate) events: Queue,
     pub(crate) log: Log,
     pub(crate) changes: Changes,
+    /// Some connection was begun in its client's name.
+    pub(crate) promises: bool,
     /// Folds what peers send: see `Tcp`.
     pub(crate) secret: (u64, u64),
     /// Makes ids unpredictable.
@@ -101,6 +103,7 @@ impl Engine {
             events: Queue::default(),
             log: Log::default(),
             changes: Changes::default(),
+            promises: false,
         }
     }
 

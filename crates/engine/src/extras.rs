@@ -1,10 +1,9 @@
-//! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts.
-use crate::Direction;
-use crate::Timeouts;
+//! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts, a promise.
 use crate::helper::Listener;
 use crate::master::Master;
 use crate::nat::Shifts;
 use crate::protocol::Noted;
+use crate::{Direction, Promise, Timeouts};
 use hashbrown::HashMap;
 
 /// What one connection has.
@@ -24,13 +23,16 @@ pub(crate) struct Extra {
     pub(crate) children: u32,
     /// Timeouts of its own.
     pub(crate) timeouts: Option<Timeouts>,
+    /// What its client was promised, if its handshake was answered for its server.
+    pub(crate) promise: Option<Promise>,
 }
 
 impl Extra {
     /// Is there nothing to keep?
     pub(crate) const fn is_empty(&self) -> bool {
         let quiet = self.labels.is_none() && self.noted.is_none() && self.listener.is_none() && self.shifts.is_none();
-        quiet && self.master.is_none() && self.regains.is_none() && self.timeouts.is_none() && self.children == 0
+        let alone = self.master.is_none() && self.children == 0 && self.promise.is_none();
+        quiet && alone && self.regains.is_none() && self.timeouts.is_none()
     }
 }
 

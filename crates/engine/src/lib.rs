@@ -28,6 +28,7 @@ mod nat;
 mod offload;
 mod outcome;
 mod passage;
+mod promise;
 mod protocol;
 mod related;
 mod request;
@@ -57,6 +58,7 @@ pub use nat::{
 pub use offload::{Flow, Held, Seen};
 pub use outcome::{Direction, Info, Outcome, Verdict};
 pub use passage::{Passage, Unconfirmed};
+pub use promise::Promise;
 pub use request::{Draft, Family, Knowledge, Refusal, Wish};
 pub use status::Status;
 pub use time::Instant;

@@ -45,6 +45,10 @@ impl Passage {
             Outcome { info: Info::Related, direction: self.outcome.direction.map(Direction::opposite), ..self.outcome };
         Passage { outcome, pending: Pending::Nothing, about: false, ended: self.ended.clone() }
     }
+    /// The passage of a packet of our own that goes the same way: of the same connection, as much answered as this one.
+    pub fn again(&self) -> Passage {
+        Passage { ended: self.ended.clone(), ..Passage::settled(self.outcome) }
+    }
     /// Its relation to the table.
     pub fn info(&self) -> Info {
         self.outcome.info

@@ -37,7 +37,7 @@ impl Saying {
     pub(crate) fn of(engine: &Engine, packet: &Packet<'_>, outcome: &Outcome) -> Option<Saying> {
         let connection = outcome.connection?;
         let status = engine.table.records.hot(connection.slot)?.status();
-        if status.has(Status::HELPER) && outcome.info == Info::Established {
+        if status.0 & (Status::HELPER.0 | Status::SEQ_ADJUST.0) != 0 && outcome.info == Info::Established {
             Saying::copy(packet, connection, outcome.direction?, status)
         } else {
             None
@@ -51,6 +51,7 @@ impl Saying {
         }
         let segment = tcp::Segment::parse(packet.transport(), packet.transport_len()).ok()?;
         let whole = segment.data.len() == segment.data_len;
+        let whole = whole && status.has(Status::HELPER);
         let wanted = whole && !segment.data.is_empty() || status.has(Status::SEQ_ADJUST);
         let data = if whole { segment.data } else { &[] };
         wanted.then(|| Saying { connection, direction, seq: segment.seq, data: data.into() })
@@ -78,8 +79,14 @@ impl Engine {
     }
 
     fn listen_to(&mut self, saying: &Saying, mut datagram: Option<&mut Vec<u8>>, now: Instant) -> Result<(), Why> {
-        let Some(ends) = self.ends(saying) else { return Ok(()) };
-        if let Some(announcement) = self.heard(saying, &ends)? {
+        if self.table.records.hot(saying.connection.slot).is_none_or(|hot| !hot.living())
+            || self.handle_of(saying.connection.slot) != saying.connection
+        {
+            return Ok(());
+        }
+        if let Some(ends) = self.ends(saying)
+            && let Some(announcement) = self.heard(saying, &ends)?
+        {
             self.announce(saying, &announcement, &ends, datagram.as_deref_mut(), now)?;
         }
         let renumbered =
@@ -87,15 +94,14 @@ impl Engine {
         if renumbered { Ok(()) } else { Err(Why::HelperUnwritable) }
     }
 
-    /// The tuples of the segment's own direction and the other, unless the connection has ended since it was tracked.
+    /// The tuples of the segment's own direction and the other, and the helper that listens, if one does.
     fn ends(&self, saying: &Saying) -> Option<Ends> {
         let Saying { connection, direction, .. } = *saying;
-        let hot = self.table.records.hot(connection.slot).filter(|hot| hot.living())?;
+        let hot = self.table.records.hot(connection.slot)?;
         let key = |direction| self.table.records.key(Reference::new(connection.slot, direction)).map(|key| key.tuple());
         let helper = self.extras.of(connection.slot)?.listener?.helper();
         let translated = is_translated(hot.status());
-        let ends = Ends { own: key(direction)?, other: key(direction.opposite())?, translated, helper };
-        (self.handle_of(connection.slot) == connection).then_some(ends)
+        Some(Ends { own: key(direction)?, other: key(direction.opposite())?, translated, helper })
     }
 
     fn heard(&mut self, saying: &Saying, ends: &Ends) -> Result<Option<Announcement>, Why> {

@@ -1,5 +1,5 @@
 //! What a router says of a packet that goes no further: ICMP errors (RFC 1812, 4.3; RFC 4443, 2.4) and TCP resets (RFC 9293, 3.5.2).
-use keepstate_wire::checksum::{Sum, internet};
+use keepstate_wire::checksum::{Sum, internet, update_u16};
 use keepstate_wire::{Addresses, Family, Packet, tcp::Flags, tcp::Segment};
 use std::net::IpAddr;
 
@@ -98,6 +98,18 @@ pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     message.extend(ack.to_be_bytes());
     message.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
     finish(us, to, 6, message, 16, 0)
+}
+
+/// A segment of our own, whose checksum is still open. It is not to be cut on its way.
+pub(crate) fn segment(from: IpAddr, to: IpAddr, segment: Vec<u8>) -> Option<Vec<u8>> {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    let mut datagram = finish(from, to, 6, segment, 16, 0)?;
+    if from.is_ipv4() {
+        datagram.get_mut(6..8)?.copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+        let check = u16::from_be_bytes([*datagram.get(10)?, *datagram.get(11)?]);
+        datagram.get_mut(10..12)?.copy_from_slice(&update_u16(check, 0, DONT_FRAGMENT).to_be_bytes());
+    }
+    Some(datagram)
 }
 
 /// Header and checksums around a message whose checksum stands at `check_at`.

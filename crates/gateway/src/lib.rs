@@ -7,6 +7,8 @@ mod fragment;
 mod map;
 mod router;
 pub mod service;
+mod synproxy;
 
 pub use map::{Interface, Map, Route};
 pub use router::{Counters, Loss, Out, Router};
+pub use synproxy::Handshakes;

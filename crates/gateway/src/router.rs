@@ -11,7 +11,8 @@ use crate::answer;
 use crate::fragment;
 use crate::map::Map;
 use crate::service::{Asked, Pick, Said, Services};
-use keepstate_engine::{Direction, Edits, Engine, Info, Instant, Manip, Outcome, Passage, Verdict, Why};
+use crate::synproxy::{Handshakes, Promiser};
+use keepstate_engine::{Direction, Edits, Engine, Info, Instant, Manip, Outcome, Passage, Promise, Verdict, Why};
 use keepstate_rules::tree::{End, Hook, Reject};
 use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
 use keepstate_wire::edit::Rewrite;
@@ -42,6 +43,7 @@ pub struct Router {
     counters: Counters,
     lines: Vec<(u8, String)>,
     services: Services,
+    pub(crate) promiser: Promiser,
     /// The machine's own packets are its own affair.
     host_apart: bool,
     /// Buffers that are not in use.
@@ -87,6 +89,10 @@ pub enum Loss {
     NoBackend,
     /// It would begin a connection, and none are taken.
     Closed,
+    /// It was answered in its server's name.
+    Proxied,
+    /// It acknowledges what nobody has promised.
+    Unpromised,
 }
 
 impl std::fmt::Display for Loss {
@@ -103,6 +109,8 @@ impl std::fmt::Display for Loss {
             Loss::Untranslatable => "cannot be translated",
             Loss::NoBackend => "its service has no backend for it",
             Loss::Closed => "no new connections are taken",
+            Loss::Proxied => "answered by synproxy",
+            Loss::Unpromised => "acknowledges what synproxy has not promised",
         })
     }
 }
@@ -123,23 +131,25 @@ pub struct Counters {
 }
 
 /// One datagram on its way.
-struct Trip {
-    bytes: Vec<u8>,
+pub(crate) struct Trip {
+    pub(crate) bytes: Vec<u8>,
     /// Where its parts stand, while that is known.
     layout: Option<Layout>,
     /// As it was before it was translated, if it was: what its sender must be told about.
     sent: Vec<u8>,
     way: Way,
-    passage: Option<Passage>,
+    pub(crate) passage: Option<Passage>,
+    /// What was promised to the client in whose name it is.
+    promise: Option<Promise>,
     /// The backend its connection was sent to, while that is not confirmed.
     pick: Option<Pick>,
-    now: Instant,
+    pub(crate) now: Instant,
 }
 
 impl Trip {
     /// The datagram as it is now.
     #[inline]
-    fn packet(&self) -> Result<Packet<'_>, Loss> {
+    pub(crate) fn packet(&self) -> Result<Packet<'_>, Loss> {
         view(&self.bytes, self.layout)
     }
 
@@ -171,6 +181,7 @@ impl Router {
             counters: Counters::default(),
             lines: Vec::new(),
             services: Services::new(secret),
+            promiser: Promiser::new(secret),
             host_apart: false,
             spare: Vec::new(),
             closed: false,
@@ -246,6 +257,11 @@ impl Router {
         &self.counters
     }
 
+    /// Handshakes answered in servers' names so far.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.promiser.counts
+    }
+
     /// A line for the log: its level by syslog's number, and its text.
     pub fn poll_log(&mut self) -> Option<(u8, String)> {
         if self.lines.is_empty() { None } else { Some(self.lines.remove(0)) }
@@ -259,7 +275,8 @@ impl Router {
         self.counters.received += 1;
         let way = Way { iif: self.map.device(iif), ..Way::default() };
         let sent = self.copied(&[]);
-        let mut trip = Trip { bytes: self.copied(bytes), layout: None, sent, way, passage: None, pick: None, now };
+        let bytes = self.copied(bytes);
+        let mut trip = Trip { bytes, layout: None, sent, way, passage: None, promise: None, pick: None, now };
         let result = self.pass(&mut trip, out);
         self.lines.append(&mut trip.way.lines);
         self.recycle(trip.sent);
@@ -349,6 +366,7 @@ impl Router {
         self.filter(Hook::Input, BEFORE, trip, out)?;
         self.translate(Hook::Input, Manip::Source, trip, out)?;
         self.filter(Hook::Input, AFTER, trip, out)?;
+        self.splice(trip, out)?;
         self.confirm(trip)?;
         self.counters.delivered += 1;
         out.push(Out::Host(std::mem::take(&mut trip.bytes)));
@@ -378,6 +396,7 @@ impl Router {
         self.filter(Hook::Postrouting, BEFORE, trip, out)?;
         self.translate(Hook::Postrouting, Manip::Source, trip, out)?;
         self.filter(Hook::Postrouting, AFTER, trip, out)?;
+        self.splice(trip, out)?;
         self.confirm(trip)?;
         self.counters.forwarded += 1;
         let (whole, most) = (std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
@@ -516,6 +535,7 @@ impl Router {
                 self.reject(reject, trip, out);
                 Err(Loss::Rejected)
             }
+            Fate::Synproxy(rule) => Err(self.answer_handshake(&rule, trip, out)),
         }
     }
 
@@ -552,11 +572,24 @@ impl Router {
     }
 
     /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.
-    fn send(&mut self, answer: Vec<u8>, about: &Trip, out: &mut Vec<Out>) {
+    pub(crate) fn send(&mut self, answer: Vec<u8>, about: &Trip, out: &mut Vec<Out>) {
         let passage = about.passage.as_ref().filter(|passage| passage.direction().is_some()).map(Passage::answer);
+        self.emit(answer, passage, None, about.now, out);
+    }
+
+    /// Sends a packet of our own. With a passage it belongs to that connection, and is as its other end is to see it; else it is tracked like anything that leaves, and a connection that it
+    /// begins keeps the promise.
+    pub(crate) fn emit(
+        &mut self,
+        bytes: Vec<u8>,
+        passage: Option<Passage>,
+        promise: Option<Promise>,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
         let attached = passage.is_some();
         let way = Way::default();
-        let mut trip = Trip { sent: Vec::new(), bytes: answer, layout: None, way, passage, pick: None, now: about.now };
+        let mut trip = Trip { sent: Vec::new(), bytes, layout: None, way, passage, promise, pick: None, now };
         // What an answer to an answer would be, nobody is told.
         let mut nobody = Vec::new();
         if self.output(&mut trip, attached, &mut nobody).is_ok()
@@ -576,8 +609,9 @@ impl Router {
         self.filter(Hook::Output, RAW, trip, out)?;
         if !attached && !trip.way.untracked {
             let packet = trip.packet()?;
-            let passage = self.engine.track(&packet, trip.way.zone, trip.now);
+            let mut passage = self.engine.track(&packet, trip.way.zone, trip.now);
             let outcome = passage.outcome();
+            trip.promise.into_iter().for_each(|promise| self.engine.promise(&mut passage, promise));
             trip.passage = Some(passage);
             if outcome.verdict == Verdict::Drop {
                 return Err(lost(&outcome));

@@ -47,7 +47,7 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(name: &str) -> Option<Lab> {
+    fn new(name: &str, rules: &str) -> Option<Lab> {
         let tag = format!("kshard{}{name}", std::process::id());
         for side in ["c", "m", "g", "s"] {
             if !ip(&["netns", "add", &format!("{tag}{side}")]) {
@@ -55,7 +55,7 @@ impl Lab {
                 return None;
             }
         }
-        let ruleset = Scratch::new(&format!("hard{name}.nft"), RULES.as_bytes());
+        let ruleset = Scratch::new(&format!("hard{name}.nft"), rules.as_bytes());
         let gateway = Command::new("ip")
             .args(["netns", "exec", &format!("{tag}g"), env!("CARGO_BIN_EXE_keepstate"), "gateway"])
             .args(["--ruleset", ruleset.path(), "--control", &socket(&tag)])
@@ -195,7 +195,7 @@ fn shake(ended: &AtomicBool, ready: &std::sync::mpsc::Sender<()>) -> (u64, u64) 
 #[test]
 fn nothing_is_corrupted_and_nobody_lost_on_a_bad_line() {
     const LENGTH: usize = 1_500_000;
-    let Some(lab) = Lab::new("l") else { return };
+    let Some(lab) = Lab::new("l", RULES) else { return };
     for tool in ["iptables-legacy", "ip6tables-legacy"] {
         let words = "-t raw -I PREROUTING -p tcp -j NFQUEUE --queue-num 3";
         let all = format!("netns exec {} {tool} {words}", lab.name("m"));
@@ -284,7 +284,7 @@ fn flood(ended: &AtomicBool, count: &AtomicU64) {
 fn a_flood_of_first_segments_cuts_nobody_and_costs_no_memory() {
     const LIMIT: usize = 3000;
     const SESSIONS: usize = 20;
-    let Some(lab) = Lab::new("f") else { return };
+    let Some(lab) = Lab::new("f", RULES) else { return };
     let (ready, waits) = channel();
     let server = within(&lab.name("s"), move || {
         let listener = TcpListener::bind("192.0.2.9:6999").unwrap();
@@ -365,4 +365,67 @@ fn a_flood_of_first_segments_cuts_nobody_and_costs_no_memory() {
     assert_eq!(client.join().unwrap(), SESSIONS);
     attacker.join().unwrap();
     server.join().unwrap();
+}
+
+const PROXIED: &str = "
+table inet filter {
+	chain early {
+		type filter hook prerouting priority raw
+		iifname lan0 tcp flags & (fin | syn | rst | ack) == syn notrack
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop
+		ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
+		ct state established,related,new accept
+	}
+}
+table inet nat {
+	chain post {
+		type nat hook postrouting priority srcnat
+		meta nfproto ipv4 oifname wan0 masquerade
+	}
+}
+";
+
+/// A flood against handshakes that the gateway answers itself: nobody who does not exist gets a place in the table or reaches the server, and whoever exists gets in.
+#[test]
+fn a_flood_that_nobody_stands_behind_costs_nothing_where_handshakes_are_answered() {
+    const LENGTH: usize = 200_000;
+    const CLIENTS: usize = 40;
+    let Some(lab) = Lab::new("p", PROXIED) else { return };
+    lab.control(&["set", "nf_conntrack_tcp_loose=0"]);
+    let (ready, waits) = channel();
+    let server = within(&lab.name("s"), move || {
+        let listener = TcpListener::bind(("::", 7000)).unwrap();
+        ready.send(()).unwrap();
+        for _ in 0..2 * CLIENTS {
+            let mut peer = listener.accept().unwrap().0;
+            std::thread::spawn(move || peer.write_all(&octets(LENGTH)).unwrap());
+        }
+    });
+    waits.recv().unwrap();
+    let (ended, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (over, count) = (ended.clone(), sent.clone());
+    let attacker = within(&lab.name("c"), move || flood(&over, &count));
+    let clients = within(&lab.name("c"), move || {
+        for number in 0..2 * CLIENTS {
+            let to: SocketAddr = if number % 2 == 0 { "192.0.2.9:7000" } else { "[fd00:2::9]:7000" }.parse().unwrap();
+            let got = fetch(to);
+            assert!(got == octets(LENGTH), "client {number}: {} of {LENGTH} octets, or other ones", got.len());
+        }
+    });
+    clients.join().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while sent.load(Ordering::Relaxed) < 50_000 {
+        assert!(Instant::now() < until, "that is no flood");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let count: usize = lab.control(&["count"]).trim().parse().unwrap();
+    assert!(count <= 2 * CLIENTS, "{count} connections of {} clients", 2 * CLIENTS);
+    ended.store(true, Ordering::Relaxed);
+    attacker.join().unwrap();
+    server.join().unwrap();
+    let stats = lab.control(&["stats"]);
+    let answered = stats.split_whitespace().find_map(|word| word.strip_prefix("syn_received=")).unwrap();
+    assert!(answered.parse::<u64>().unwrap() > 30_000, "{stats}");
 }

@@ -9,7 +9,7 @@ use crate::nat::Shifts;
 use crate::protocol::sctp::Sctp;
 use crate::protocol::tcp::kept;
 use crate::protocol::{Noted, Tcp};
-use crate::{Accounting, Instant, Knob, SctpState, Status, Tuple, Zone, ZoneDirection};
+use crate::{Accounting, Instant, Knob, Promise, SctpState, Status, Tuple, Zone, ZoneDirection};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -56,6 +56,7 @@ mod field {
     pub(super) const NOTED: u8 = 16;
     pub(super) const REGAINS: u8 = 17;
     pub(super) const SHIFTS: u8 = 19;
+    pub(super) const PROMISE: u8 = 20;
     /// One of its own timeouts: seconds, then the knob's name.
     pub(super) const TIMEOUT: u8 = 18;
     /// From here on, who does not know a field may pass over it.
@@ -109,6 +110,7 @@ impl Description {
         }
         self.noted.iter().for_each(|noted| put(out, field::NOTED, &noted.octets()));
         self.shifts.iter().for_each(|shifts| put(out, field::SHIFTS, &shifts.octets()));
+        self.promise.iter().for_each(|promise| put(out, field::PROMISE, &promise.octets()));
         self.regains.iter().for_each(|regains| put(out, field::REGAINS, regains));
         for (knob, seconds) in &self.timeouts {
             let mut value = seconds.to_be_bytes().to_vec();
@@ -154,6 +156,7 @@ struct Found {
     listener: Option<Listener>,
     noted: Option<Noted>,
     shifts: Option<Shifts>,
+    promise: Option<Promise>,
     regains: Option<[u8; 2]>,
     timeouts: Vec<(Knob, u32)>,
 }
@@ -198,6 +201,7 @@ impl Found {
             }
             field::NOTED => self.noted = Some(Noted::from_octets(&exact(value).ok_or(wrong)?)),
             field::SHIFTS => self.shifts = Some(Shifts::from_octets(&exact(value).ok_or(wrong)?)),
+            field::PROMISE => self.promise = Some(Promise::from_octets(&exact(value).ok_or(wrong)?)),
             field::REGAINS => self.regains = Some(exact(value).ok_or(wrong)?),
             field::TIMEOUT => self.timeouts.push(read_timeout(value).ok_or(wrong)?),
             field::OPTIONAL.. => (),
@@ -224,6 +228,7 @@ impl Found {
             listener: self.listener,
             noted: self.noted,
             shifts: self.shifts,
+            promise: self.promise,
             regains: self.regains,
             timeouts: self.timeouts,
         })

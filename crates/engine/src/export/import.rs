@@ -81,6 +81,7 @@ impl Engine {
             listener: described.listener,
             master: described.master.map(|tuple| self.master_named(&tuple, described.zone)),
             shifts: described.shifts,
+            promise: described.promise,
             regains,
             timeouts,
             ..Extra::default()
@@ -105,6 +106,7 @@ impl Engine {
             hashes: [0; 2],
         };
         let slot = self.table.insert(&record, now.tick()).ok_or(Refused::NoMemory)?;
+        self.promises |= extra.promise.is_some();
         if !extra.is_empty() {
             *self.extras.make(slot) = extra;
             extra.master.iter().for_each(|master| self.add_child(master));
@@ -185,6 +187,7 @@ fn possible(described: &Description) -> Result<(), Refused> {
             described.shifts.is_some() == status.has(Status::SEQ_ADJUST),
             "shifted numbers without their mark, or a mark without them",
         ),
+        (described.promise.is_none() || original.protocol == protocol::TCP, "a handshake of a protocol that has none"),
         (described.regains.is_none() || original.protocol == protocol::TCP, "a window of a protocol that has none"),
     ];
     checks.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(Refused::Impossible(what)))

@@ -19,7 +19,7 @@ use crate::table::Reference;
 use crate::table::record::{Hot, Kind};
 use crate::time::{Clock, milliseconds};
 use crate::tuple::protocol;
-use crate::{Accounting, Direction, Engine, Handle, Helper, Instant, Knob, Status, Tuple, Zone};
+use crate::{Accounting, Direction, Engine, Handle, Helper, Instant, Knob, Promise, Status, Tuple, Zone};
 use alloc::vec::Vec;
 
 /// One connection, apart from any engine. Times are relative to the moment of its export.
@@ -52,6 +52,8 @@ pub struct Description {
     pub(crate) noted: Option<Noted>,
     /// How much longer its streams have become.
     pub(crate) shifts: Option<Shifts>,
+    /// What its client was promised in its server's name.
+    pub(crate) promise: Option<Promise>,
     /// Segments each way until its TCP window is strict again.
     pub(crate) regains: Option<[u8; 2]>,
 }
@@ -127,6 +129,7 @@ impl Engine {
             listener: extra.and_then(|extra| extra.listener),
             noted: extra.and_then(|extra| extra.noted),
             shifts: extra.and_then(|extra| extra.shifts),
+            promise: extra.and_then(|extra| extra.promise),
             regains: extra.and_then(|extra| extra.regains),
         })
     }

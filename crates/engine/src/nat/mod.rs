@@ -219,7 +219,9 @@ impl Engine {
     #[cold]
     pub(crate) fn remember_end(&mut self, slot: u32, now: Instant) {
         if self.nat.remembers {
-            self.nat.ended = self.show(slot, now).map(|entry| Box::new(Connection::from(&entry)));
+            let promise = self.extras.of(slot).and_then(|extra| extra.promise);
+            let remembered = |entry| Box::new(Connection { promise, ..Connection::from(&entry) });
+            self.nat.ended = self.show(slot, now).map(remembered);
         }
     }
 

@@ -45,6 +45,13 @@ impl Shifts {
         }
     }
 
+    /// Everything of `direction` counts by this difference, modulo 2³².
+    pub(crate) fn begin(&mut self, direction: Direction, by: u32) {
+        let [original, reply] = &mut self.0;
+        let shift = if direction == Direction::Original { original } else { reply };
+        *shift = Shift { before: by, after: by, ..*shift };
+    }
+
     /// For a description: position, before, after; original, then reply.
     pub(crate) fn octets(&self) -> [u8; 24] {
         let mut octets = [0; 24];
@@ -80,10 +87,14 @@ pub(crate) fn ahead(extra: Option<&Extra>, direction: Direction, ack: u32) -> u3
 impl Engine {
     /// Brings the numbers of a segment that leaves up to what was written into its connection's streams. False where it cannot be read: it must not be sent on.
     pub(crate) fn renumber(&self, slot: u32, direction: Direction, datagram: &mut [u8]) -> bool {
-        let Some(shifts) = self.extras.of(slot).and_then(|extra| extra.shifts) else { return true };
+        let Some((shifts, promise)) = self.extras.of(slot).and_then(|extra| Some((extra.shifts?, extra.promise)))
+        else {
+            return true;
+        };
         let (own, other) = (*shifts.of(direction), *shifts.of(direction.opposite()));
         let Ok(mut rewrite) = Rewrite::new(datagram) else { return false };
-        rewrite.renumber(|seq| seq.wrapping_add(own.of(seq)), |ack| other.back(ack))
+        promise.is_none_or(|promise| promise.keep(direction, &mut rewrite))
+            && rewrite.renumber(|seq| seq.wrapping_add(own.of(seq)), |ack| other.back(ack))
     }
 
     /// A segment of `direction` was made longer by `by`, modulo 2³².

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 pub struct Kernel {
     devices: [File; 2],
+    /// Does a header of virtio's stand before each datagram?
+    headed: bool,
 }
 
 /// Addresses and routes: what the map of ours has too.
@@ -42,7 +44,18 @@ const KNOBS: [(&str, &str); 8] = [
 
 impl Kernel {
     /// Moves this thread into a new namespace and loads `ruleset`. `None` where that may not be done.
+    #[allow(dead_code, reason = "not every test wants it")]
     pub fn new(ruleset: &str) -> Option<Kernel> {
+        Kernel::behind(false, ruleset)
+    }
+
+    /// The same behind cards that vouch for the checksums of TCP segments, which is all that may come in.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn checked(ruleset: &str) -> Option<Kernel> {
+        Kernel::behind(true, ruleset)
+    }
+
+    fn behind(headed: bool, ruleset: &str) -> Option<Kernel> {
         // SAFETY: no pointers are passed; only this thread changes its namespace.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             return None;
@@ -54,19 +67,19 @@ impl Kernel {
             // Of the namespace since Linux 6.13; before, of the machine, and not ours to change.
             let _ = fs::write(Path::new("/proc/sys").join(knob), "1000000");
         }
-        let devices = ["lan0", "wan0"].map(|name| tun(name).unwrap());
+        let devices = ["lan0", "wan0"].map(|name| tun(name, headed).unwrap());
         for knob in ["net/ipv4/conf/lan0/send_redirects", "net/ipv4/conf/wan0/send_redirects"] {
             fs::write(Path::new("/proc/sys").join(knob), "0").unwrap();
         }
         run("ip", &["-force", "-batch", "-"], LINKS);
         run("ip", &["-6", "route", "add", "default", "dev", "wan0"], "");
         run("nft", &["--file", "-"], ruleset);
-        Some(Kernel { devices })
+        Some(Kernel { devices, headed })
     }
 
     /// Sends a datagram in by a device (0 is lan0, 1 is wan0); what comes out, by device. Waits only if `expected` says that something should.
     pub fn handle(&mut self, bytes: &[u8], device: usize, expected: usize) -> Vec<(usize, Vec<u8>)> {
-        match self.devices[device].write(bytes) {
+        match self.devices[device].write(&if self.headed { headed(bytes) } else { bytes.to_vec() }) {
             // What the stack refuses at the door is refused.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Vec::new(),
             other => drop(other.unwrap()),
@@ -76,7 +89,7 @@ impl Kernel {
             for (at, device) in self.devices.iter_mut().enumerate() {
                 let mut buffer = [0; 65_536];
                 while let Ok(length) = device.read(&mut buffer) {
-                    let datagram = &buffer[..length];
+                    let datagram = &buffer[if self.headed { HEADER } else { 0 }..length];
                     // The stack's own talk with neighbours and groups.
                     let own = datagram[0] >> 4 == 6 && (datagram[8] == 0xfe || datagram[24] == 0xff);
                     if !own {
@@ -124,15 +137,36 @@ fn run(program: &str, arguments: &[&str], input: &str) {
     assert!(output.status.success() || said.contains("File exists"), "{program} {arguments:?}: {said}");
 }
 
+/// Octets of virtio's header.
+const HEADER: usize = 10;
+
+/// A segment whose checksum is left to the card that will send it on: the flag `VIRTIO_NET_HDR_F_NEEDS_CSUM`, where the segment and its checksum stand, and the sum of the
+/// pseudo-header.
+fn headed(bytes: &[u8]) -> Vec<u8> {
+    let (at, addresses) = if bytes[0] >> 4 == 6 { (40, 8..40) } else { (20, 12..20) };
+    let mut sum = (bytes.len() - at) as u32 + 6;
+    for pair in bytes[addresses].chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair[1]);
+    }
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let mut headed = vec![1, 0, 0, 0, 0, 0, at as u8, 0, 16, 0];
+    headed.extend(bytes);
+    headed[HEADER + at + 16..HEADER + at + 18].copy_from_slice(&(sum as u16).to_be_bytes());
+    headed
+}
+
 /// A TUN device of that name, which gives no answer rather than wait.
-fn tun(name: &str) -> io::Result<File> {
+fn tun(name: &str, header: bool) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     // SAFETY: an ifreq of zeros is one.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | if header { libc::IFF_VNET_HDR } else { 0 };
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the request lives over the call, and is what TUNSETIFF wants.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } != 0 {
         return Err(io::Error::last_os_error());

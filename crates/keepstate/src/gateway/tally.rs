@@ -11,6 +11,8 @@ pub(super) struct Tally {
     engine: Counters,
     /// Expectations, and what stands.
     rest: Vec<(&'static str, u64)>,
+    /// Handshakes answered in servers' names, if there are rules for that, by Linux's names.
+    handshakes: Vec<(&'static str, u64)>,
     /// Packets by the reason for which they were refused, ignored or dropped.
     reasons: Vec<(&'static str, u64)>,
 }
@@ -19,6 +21,8 @@ pub(super) struct Tally {
 pub(super) fn count(at: &mut At<'_>) -> Tally {
     let counters = *at.router.counters();
     let closed = at.router.is_closed();
+    let handshakes = *at.router.handshakes();
+    let proxies = at.router.program().proxies() || handshakes.syn_received > 0;
     let engine = at.router.engine();
     let linux = *engine.counters();
     Tally {
@@ -42,6 +46,15 @@ pub(super) fn count(at: &mut At<'_>) -> Tally {
             ("events_waiting", at.desk.waiting() as u64),
             ("draining", closed.into()),
         ],
+        handshakes: [
+            ("syn_received", handshakes.syn_received),
+            ("cookie_invalid", handshakes.cookie_invalid),
+            ("cookie_valid", handshakes.cookie_valid),
+            ("cookie_retrans", handshakes.cookie_retrans),
+        ]
+        .into_iter()
+        .filter(|_| proxies)
+        .collect(),
         reasons: engine.reasons().map(|(why, count)| (why.name(), count)).filter(|(_, count)| *count > 0).collect(),
     }
 }
@@ -55,6 +68,9 @@ impl Tally {
         row(out, &self.router)?;
         crate::format::stats(out, &self.engine, &Default::default())?;
         row(out, &self.rest)?;
+        if !self.handshakes.is_empty() {
+            row(out, &self.handshakes)?;
+        }
         self.reasons.iter().try_for_each(|(name, count)| writeln!(out, "{name}={count}"))
     }
 
@@ -68,7 +84,8 @@ impl Tally {
         };
         let linux = crate::format::counters(&self.engine);
         let flat = [object(&self.router), object(&linux), object(&self.rest)].join(",");
-        writeln!(out, "{{{flat},\"reasons\":{{{}}}}}", object(&self.reasons))
+        let (handshakes, reasons) = (object(&self.handshakes), object(&self.reasons));
+        writeln!(out, "{{{flat},\"synproxy\":{{{handshakes}}},\"reasons\":{{{reasons}}}}}")
     }
 }
 

@@ -8,6 +8,7 @@ mod nat;
 mod selector;
 mod set;
 mod statement;
+mod synproxy;
 mod table;
 mod timeout;
 mod value;

@@ -11,13 +11,12 @@ use crate::tree::{
 };
 
 /// Statements that are not supported, and what to write instead.
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 9] = [
     ("queue", "nothing: the gateway is itself where packets would be handed to"),
     ("tproxy", "redirect, where the proxy asks for the original destination"),
     ("dup", "capture with keepstate watch"),
     ("fwd", "a route"),
     ("flow", "leave it away: established connections take the short way by themselves"),
-    ("synproxy", "limit the rate of SYNs: tcp flags syn limit rate 100/second burst 200 packets accept"),
     ("meter", "a set with flags dynamic, and add @set { ip saddr limit rate 10/second }"),
     ("tc", "leave it to the kernel"),
     ("secmark", "leave it away"),
@@ -80,6 +79,10 @@ impl Parser<'_> {
             "reject" => {
                 self.next();
                 self.reject().map(Statement::Reject)
+            }
+            "synproxy" => {
+                self.next();
+                self.synproxy()
             }
             "notrack" => {
                 self.next();
@@ -235,7 +238,7 @@ impl Parser<'_> {
     }
 
     /// `name "x"`, if it is next.
-    fn named_object(&mut self, kind: ObjectKind) -> Parsed<Option<Statement>> {
+    pub(super) fn named_object(&mut self, kind: ObjectKind) -> Parsed<Option<Statement>> {
         if !self.takes("name") {
             return Ok(None);
         }

@@ -54,11 +54,10 @@ impl Parser<'_> {
             }
             "flowtable" => Err(Fault::new(span, "flowtable: nothing has to be handed over here")
                 .instead("leave it and `flow add` away: established connections take the short way by themselves")),
-            "synproxy" | "secmark" => {
-                Err(Fault::new(span, format!("{word} is not supported")).instead("leave it away"))
-            }
+            "synproxy" => self.synproxy_object(table),
+            "secmark" => Err(Fault::new(span, "secmark is not supported").instead("leave it away")),
             _ => Err(Fault::new(span, format!("{word}: no such thing in a table"))
-                .instead("chain, set, map, counter, quota, limit, ct helper or ct timeout")),
+                .instead("chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
         }
     }
 

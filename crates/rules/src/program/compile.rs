@@ -5,9 +5,9 @@ use super::{Address, Chain, Entrance, Held, Nat, PortsOf, Program, Rule, Step, V
 use crate::fault::{Fault, Refused};
 use crate::kind::Kind;
 use crate::source::{Sources, Span};
-use crate::tree::{self, Data, Expression, ObjectBody, ObjectKind, Right, Ruleset, Set, SetRef, Statement, To};
+use crate::tree::{self, Data, Expression, Hook, ObjectBody, ObjectKind, Right, Ruleset, Set, SetRef, Statement, To};
 use keepstate_engine::Helper;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Chains that packets can be sent through below a base chain, one in another: the kernel's bound.
 const DEEPEST: usize = 15;
@@ -47,8 +47,11 @@ struct Here {
     meters: HashMap<(String, bool), usize>,
     helpers: HashMap<String, Helper>,
     timeouts: HashMap<String, tree::Timeout>,
+    synproxies: HashMap<String, tree::Synproxy>,
     /// Does the chain that is compiled translate?
     nat: bool,
+    /// May it answer handshakes?
+    answers: bool,
 }
 
 /// A named set: where it is, what its keys are made of, and what its values (of a map) are.
@@ -84,9 +87,10 @@ impl Compiler<'_> {
                 Err(fault) => self.faults.push(fault),
             }
         }
-        let translating = translating(table);
+        let (translating, answering) = (translating(table), answering(table));
         for chain in &table.chains {
-            self.here.nat = translating.contains(&chain.name.as_str());
+            self.here.nat = translating.contains(chain.name.as_str());
+            self.here.answers = answering.contains(chain.name.as_str());
             let mut rules = Vec::with_capacity(chain.rules.len());
             for rule in &chain.rules {
                 match self.rule(rule) {
@@ -124,6 +128,9 @@ impl Compiler<'_> {
             ObjectBody::Timeout(timeout) => {
                 self.here.timeouts.insert(name, timeout.clone());
             }
+            ObjectBody::Synproxy(proxy) => {
+                self.here.synproxies.insert(name, *proxy);
+            }
         }
     }
 
@@ -158,9 +165,17 @@ impl Compiler<'_> {
     fn rule(&mut self, rule: &tree::Rule) -> Compiled<Rule> {
         let mut steps = Vec::with_capacity(rule.statements.len());
         for statement in &rule.statements {
-            steps.push(self.step(statement, rule.span)?);
+            let step = self.step(statement, rule.span)?;
+            if matches!(step, Step::Synproxy(_)) && !self.here.answers {
+                return Err(Fault::new(
+                    rule.span,
+                    "handshakes are answered where packets are tracked and go to somebody",
+                )
+                .instead("synproxy in chains of type filter at the hooks input and forward"));
+            }
+            steps.push(step);
         }
-        let ends = |step: &Step| matches!(step, Step::Verdict(_) | Step::Nat(_) | Step::Reject(_));
+        let ends = |step: &Step| matches!(step, Step::Verdict(_) | Step::Nat(_) | Step::Reject(_) | Step::Synproxy(_));
         if let Some(at) = steps.iter().position(ends)
             && at + 1 < steps.len()
         {
@@ -213,6 +228,7 @@ impl Compiler<'_> {
                 Step::Nat(Box::new(self.nat(nat)?))
             }
             Statement::Reject(reject) => Step::Reject(*reject),
+            Statement::Synproxy(proxy) => Step::Synproxy(*proxy),
             Statement::Vmap(key, map) => Step::Vmap(self.values(key)?, self.set(map, key, Some(&[]))?),
             Statement::Dynamic(dynamic) => {
                 let name = SetRef::Named(dynamic.set.clone(), dynamic.span);
@@ -230,6 +246,7 @@ impl Compiler<'_> {
             ObjectKind::Counter => self.here.counters.get(name).map(|at| Step::Counter(*at)),
             ObjectKind::Quota => self.here.meters.get(&(name.to_owned(), true)).map(|at| Step::Measure(*at)),
             ObjectKind::Limit => self.here.meters.get(&(name.to_owned(), false)).map(|at| Step::Measure(*at)),
+            ObjectKind::Synproxy => self.here.synproxies.get(name).map(|proxy| Step::Synproxy(*proxy)),
         };
         step.ok_or_else(|| Fault::new(span, format!("{name}: there is no such object in this table")))
     }
@@ -383,27 +400,32 @@ fn targets<'a>(table: &'a tree::Table, chain: &'a tree::Chain) -> Vec<(&'a str, 
     found
 }
 
-/// Chains that packets reach from a nat hook, and from no other.
-fn translating(table: &tree::Table) -> Vec<&str> {
-    let by_name: HashMap<&str, &tree::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
-    let reached = |nat: bool| {
-        let bases = table.chains.iter().filter(|chain| chain.base.is_some_and(|base| base.nat == nat));
-        let mut open: Vec<&str> = bases.map(|chain| chain.name.as_str()).collect();
-        let mut reached: Vec<&str> = Vec::new();
-        let mut known = std::collections::HashSet::new();
-        while let Some(name) = open.pop() {
-            if known.insert(name)
-                && let Some(chain) = by_name.get(name)
-            {
-                reached.push(name);
-                open.extend(targets(table, chain).into_iter().map(|(name, _)| name));
-            }
-        }
-        reached
-    };
-    let filtering: std::collections::HashSet<&str> = reached(false).into_iter().collect();
-    // A chain that nobody enters may translate: it may be meant for later.
+/// Chains that packets reach from a nat hook, and from no other. A chain that nobody enters may translate: it may be meant for later.
+fn translating(table: &tree::Table) -> HashSet<&str> {
+    let filtering = reached(table, |base| !base.nat);
     table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !filtering.contains(name)).collect()
+}
+
+/// Chains that packets reach only where handshakes may be answered: behind tracking, on the way to somebody.
+fn answering(table: &tree::Table) -> HashSet<&str> {
+    let elsewhere = reached(table, |base| base.nat || !matches!(base.hook, Hook::Input | Hook::Forward));
+    table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !elsewhere.contains(name)).collect()
+}
+
+/// Chains that packets reach from some base chains.
+fn reached(table: &tree::Table, bases: impl Fn(&tree::Base) -> bool) -> HashSet<&str> {
+    let by_name: HashMap<&str, &tree::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
+    let from = table.chains.iter().filter(|chain| chain.base.as_ref().is_some_and(&bases));
+    let mut open: Vec<&str> = from.map(|chain| chain.name.as_str()).collect();
+    let mut reached = HashSet::new();
+    while let Some(name) = open.pop() {
+        if let Some(chain) = by_name.get(name)
+            && reached.insert(name)
+        {
+            open.extend(targets(table, chain).into_iter().map(|(name, _)| name));
+        }
+    }
+    reached
 }
 
 /// No jumps in a circle, and not more than [`DEEPEST`] in one another.

@@ -185,6 +185,15 @@ impl Parts<'_> {
             // A reset answers segments of TCP only.
             Step::Reject(crate::tree::Reject::Reset) if scene.packet.protocol() != 6 => Next::Break,
             Step::Reject(reject) => Next::Fate(Fate::Reject(*reject)),
+            Step::Synproxy(proxy) => {
+                const SYN_OR_ACK: u8 = 0x12;
+                match (scene.packet.protocol(), scene.packet.transport().get(13)) {
+                    (6, Some(_)) if !scene.packet.transport_checksum_ok() => Next::Fate(Fate::Drop),
+                    (6, Some(flags)) if flags & SYN_OR_ACK != 0 => Next::Fate(Fate::Synproxy(*proxy)),
+                    (6, Some(_)) => Next::On,
+                    _ => Next::Break,
+                }
+            }
             Step::Vmap(key, map) => {
                 let Some(key) = self.key(key, scene) else { return Next::Break };
                 match self.lookups.get(*map).and_then(|map| map.find(&key, scene.now)) {

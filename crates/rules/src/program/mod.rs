@@ -16,7 +16,7 @@ pub use compile::compile;
 pub use scene::{AddressType, Change, Device, Fate, Ground, Scene, Way};
 
 use crate::kind::Kind;
-use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Target, Timeout};
+use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Synproxy, Target, Timeout};
 use keepstate_engine::{Choice, Helper, Manip};
 use lookup::Lookup;
 use state::{Measure, State};
@@ -68,6 +68,7 @@ enum Step {
     Timeout(Timeout),
     Nat(Box<Nat>),
     Reject(Reject),
+    Synproxy(Synproxy),
     Vmap(Vec<Value>, usize),
     Dynamic { operation: Operation, set: usize, key: Vec<Value>, timeout: Option<u64>, each: Vec<Measure> },
     Verdict(Verdict),
@@ -135,6 +136,12 @@ impl Program {
     }
 
     /// Does any chain filter at this hook, at these priorities?
+    /// Does any rule answer handshakes in a server's name?
+    pub fn proxies(&self) -> bool {
+        let mut steps = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps);
+        steps.any(|step| matches!(step, Step::Synproxy(_)))
+    }
+    /// Has a hook chains that filter, at priorities in this range?
     pub fn filters(&self, hook: Hook, priorities: &std::ops::Range<i32>) -> bool {
         self.bases.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
     }

@@ -1,5 +1,5 @@
 //! What a program is shown of one packet, and what it leaves behind.
-use crate::tree::{End, Reject};
+use crate::tree::{End, Reject, Synproxy};
 use keepstate_engine::{Engine, Instant, Passage, Zone};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
@@ -101,4 +101,6 @@ pub enum Fate {
     Drop,
     /// It is gone, and its sender is told so.
     Reject(Reject),
+    /// A SYN, or an ACK, of a client whose handshake is answered in his server's name.
+    Synproxy(Synproxy),
 }

@@ -36,7 +36,7 @@ pub struct Table {
     pub chains: Vec<Chain>,
     /// Its named sets and maps.
     pub sets: Vec<Set>,
-    /// Its named counters, quotas, limits, helpers and timeouts.
+    /// Its named counters, quotas, limits, helpers, timeouts and synproxies.
     pub objects: Vec<Object>,
 }
 
@@ -127,6 +127,8 @@ pub enum Statement {
     Nat(Nat),
     /// Refuses with an answer.
     Reject(Reject),
+    /// Answers handshakes in the server's name.
+    Synproxy(Synproxy),
     /// Asks a verdict map.
     Vmap(Vec<Expression>, SetRef),
     /// Adds to, refreshes in, or deletes from a named set.
@@ -452,6 +454,21 @@ pub enum ObjectBody {
     Helper(String, u8),
     /// Timeouts of connections of one protocol.
     Timeout(Timeout),
+    /// What clients are promised.
+    Synproxy(Synproxy),
+}
+
+/// What clients are promised while their handshakes are answered in their server's name: at most what they have asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Synproxy {
+    /// The largest segment.
+    pub mss: Option<u16>,
+    /// The window's scale; it must be the server's own.
+    pub wscale: Option<u8>,
+    /// Timestamps.
+    pub timestamp: bool,
+    /// Selective acknowledgements.
+    pub sack: bool,
 }
 
 /// See [`ObjectBody::Timeout`].
@@ -472,4 +489,5 @@ pub enum ObjectKind {
     Counter,
     Quota,
     Limit,
+    Synproxy,
 }

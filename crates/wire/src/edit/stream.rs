@@ -77,6 +77,21 @@ impl Rewrite<'_> {
         !is_ack || self.number(8, &ack) && self.edges(usize::from(flags[0] >> 4) * 4, &ack)
     }
 
+    /// Changes the clock in a segment's timestamps (RFC 7323), and the clock that they echo. A segment without them stays as it is. False where there is no segment, or
+    /// its options cannot be read.
+    pub fn timestamps(&mut self, value: impl Fn(u32) -> u32, echo: impl Fn(u32) -> u32) -> bool {
+        if self.protocol != protocol::TCP || !self.has_transport {
+            return false;
+        }
+        let header = usize::from(self.octets::<1>(self.transport_at + 12)[0] >> 4) * 4;
+        self.each_option(header, |segment, kind, at, length| {
+            if kind == 8 && length == 10 {
+                segment.edge(at + 2, &value);
+                segment.edge(at + 6, &echo);
+            }
+        })
+    }
+
     /// A number at an even place of the segment.
     fn number(&mut self, at: usize, change: &impl Fn(u32) -> u32) -> bool {
         let old = u32::from_be_bytes(self.octets(self.transport_at + at));
@@ -86,6 +101,15 @@ impl Rewrite<'_> {
 
     /// Every edge of every SACK block, in a header of so many octets.
     fn edges(&mut self, header: usize, change: &impl Fn(u32) -> u32) -> bool {
+        self.each_option(header, |segment, kind, at, length| {
+            if kind == 5 && length >= 10 && (length - 2).is_multiple_of(8) {
+                (at + 2..at + length).step_by(4).for_each(|edge| segment.edge(edge, change));
+            }
+        })
+    }
+
+    /// Every option of a header of so many octets: its kind, its place, its length. False where they cannot be read.
+    fn each_option(&mut self, header: usize, mut each: impl FnMut(&mut Self, u8, usize, usize)) -> bool {
         const FIXED: usize = 20;
         let mut at = FIXED;
         while at < header {
@@ -98,9 +122,7 @@ impl Rewrite<'_> {
                     if length < 2 || next > header {
                         return false;
                     }
-                    if kind == 5 && length >= 10 && (length - 2).is_multiple_of(8) {
-                        (at + 2..next).step_by(4).for_each(|edge| self.edge(edge, change));
-                    }
+                    each(self, kind, at, usize::from(length));
                     at = next;
                 }
             }
