@@ -1,8 +1,9 @@
 //! What a gateway reads at its start and again at SIGHUP: a ruleset, and services. Both are read and judged before either is put to work.
+use crate::notes;
 use crate::ruleset::Reading;
 use crate::services;
 use anyhow::{Result, bail};
-use keepstate_engine::Instant;
+use keepstate_engine::{Instant, Knob};
 use keepstate_gateway::Router;
 use keepstate_gateway::service::Service;
 use keepstate_rules::Program;
@@ -33,5 +34,11 @@ impl Load {
     pub(super) fn put_to_work(self, router: &mut Router, now: Instant) {
         router.reload(self.program);
         router.serve(self.services, now);
+        if router.program().proxies() && router.engine().knobs()[Knob::TcpLoose] != 0 {
+            notes::note(
+                "synproxy answers nobody while nf_conntrack_tcp_loose is 1: acknowledgements then begin connections by themselves. \
+                 Say --set nf_conntrack_tcp_loose=0, or keepstate control set nf_conntrack_tcp_loose=0",
+            );
+        }
     }
 }
