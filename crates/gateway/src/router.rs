@@ -141,6 +141,8 @@ pub(crate) struct Trip {
     pub(crate) passage: Option<Passage>,
     /// What was promised to the client in whose name it is.
     promise: Option<Promise>,
+    /// The longest datagram of those it stands for, if it stands for several.
+    longest: Option<usize>,
     /// The backend its connection was sent to, while that is not confirmed.
     pick: Option<Pick>,
     pub(crate) now: Instant,
@@ -162,6 +164,13 @@ impl Trip {
             }
             _ => Rewrite::new(&mut self.bytes).map_err(|_| Loss::Malformed),
         }
+    }
+
+    /// The datagram as it was sent.
+    fn sent(&self) -> Option<Packet<'_>> {
+        let sent = if self.sent.is_empty() { &self.bytes } else { &self.sent };
+        let packet = Packet::parse(sent).ok()?;
+        Some(if self.longest.is_some() { packet.vouched() } else { packet })
     }
 
     #[inline]
@@ -272,19 +281,51 @@ impl Router {
     /// # Errors
     /// Why it went no further. What is to be answered is in `out` then.
     pub fn handle(&mut self, bytes: &[u8], iif: u32, now: Instant, out: &mut Vec<Out>) -> Result<(), Loss> {
+        let bytes = self.copied(bytes);
+        self.take(bytes, None, iif, now, out).map_err(|(loss, bytes)| {
+            self.recycle(bytes);
+            loss
+        })
+    }
+
+    /// As [`Router::handle`], of many segments of one TCP stream as one datagram (what Linux calls GSO), the longest of which would be `longest` octets long, and whose checksum is
+    /// vouched for and [open](keepstate_wire::edit::open). What leaves is as open, and to be cut into such segments again. If even they do not fit their way out and may be cut further, it is
+    /// [too big](Loss::TooBig) and nobody is told: cut it and hand over the pieces. The datagram is taken out of `bytes`, unless it goes no further.
+    ///
+    /// # Errors
+    /// Why it went no further. What is to be answered is in `out` then.
+    pub fn handle_train(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        longest: usize,
+        iif: u32,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Loss> {
+        let taken = std::mem::take(bytes);
+        self.take(taken, Some(longest), iif, now, out).map_err(|(loss, taken)| {
+            *bytes = taken;
+            loss
+        })
+    }
+
+    fn take(
+        &mut self,
+        bytes: Vec<u8>,
+        longest: Option<usize>,
+        iif: u32,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) -> Result<(), (Loss, Vec<u8>)> {
         self.counters.received += 1;
         let way = Way { iif: self.map.device(iif), ..Way::default() };
         let sent = self.copied(&[]);
-        let bytes = self.copied(bytes);
-        let mut trip = Trip { bytes, layout: None, sent, way, passage: None, promise: None, pick: None, now };
+        let mut trip = Trip { bytes, layout: None, sent, way, passage: None, promise: None, longest, pick: None, now };
         let result = self.pass(&mut trip, out);
         self.lines.append(&mut trip.way.lines);
         self.recycle(trip.sent);
-        if result.is_err() {
-            self.recycle(trip.bytes);
-        }
         self.counters.lost += u64::from(result.is_err());
-        result
+        result.map_err(|loss| (loss, trip.bytes))
     }
 
     fn pass(&mut self, trip: &mut Trip, out: &mut Vec<Out>) -> Result<(), Loss> {
@@ -310,7 +351,7 @@ impl Router {
         };
         if packet.fragment().is_none() {
             let length = packet.bytes().len();
-            trip.layout = packet.layout();
+            trip.layout = if trip.longest.is_some() { packet.vouched().layout() } else { packet.layout() };
             // Padding of the link is not part of it.
             trip.bytes.truncate(length);
             return Ok(());
@@ -400,7 +441,7 @@ impl Router {
         self.confirm(trip)?;
         self.counters.forwarded += 1;
         let (whole, most) = (std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
-        if whole.len() <= most {
+        if trip.longest.unwrap_or(whole.len()) <= most {
             out.push(Out::Device(device.index, neighbour, whole));
         } else {
             let pieces = fragment::cut(whole, most).into_iter();
@@ -419,8 +460,11 @@ impl Router {
         let Some(device) = trip.way.oif else { return Ok(()) };
         let mtu = self.map.mtu(device.index);
         let dont_cut = v6 || trip.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
-        if trip.bytes.len() <= mtu as usize || !dont_cut {
+        if trip.longest.unwrap_or(trip.bytes.len()) <= mtu as usize {
             return Ok(());
+        }
+        if !dont_cut {
+            return if trip.longest.is_none() { Ok(()) } else { Err(Loss::TooBig) };
         }
         let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
         self.tell(trip, kind, code, mtu, out);
@@ -548,8 +592,7 @@ impl Router {
         match reject.icmp(to.is_ipv6()) {
             Some((kind, code)) => self.tell(trip, kind, code, 0, out),
             None => {
-                let sent = if trip.sent.is_empty() { &trip.bytes } else { &trip.sent };
-                let answer = Packet::parse(sent).ok().and_then(|packet| answer::reset(&packet));
+                let answer = trip.sent().and_then(|packet| answer::reset(&packet));
                 answer.into_iter().for_each(|answer| self.send(answer, trip, out));
             }
         }
@@ -557,8 +600,8 @@ impl Router {
 
     /// Tells the sender what became of its packet: about the packet as it was sent, not as we have translated it.
     fn tell(&mut self, trip: &Trip, kind: u8, code: u8, word: u32, out: &mut Vec<Out>) {
-        let sent = if trip.sent.is_empty() { &trip.bytes } else { &trip.sent };
-        let Ok(packet) = Packet::parse(sent) else { return };
+        let Some(packet) = trip.sent() else { return };
+        let sent = packet.bytes();
         let to = match packet.addresses() {
             Addresses::V4 { source, .. } => IpAddr::from(source),
             Addresses::V6 { source, .. } => IpAddr::from(source),
@@ -589,7 +632,8 @@ impl Router {
     ) {
         let attached = passage.is_some();
         let way = Way::default();
-        let mut trip = Trip { sent: Vec::new(), bytes, layout: None, way, passage, promise, pick: None, now };
+        let mut trip =
+            Trip { sent: Vec::new(), bytes, layout: None, way, passage, promise, longest: None, pick: None, now };
         // What an answer to an answer would be, nobody is told.
         let mut nobody = Vec::new();
         if self.output(&mut trip, attached, &mut nobody).is_ok()

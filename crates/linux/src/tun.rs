@@ -2,13 +2,67 @@
 #![allow(unsafe_code, reason = "TUNSETIFF and poll(2) have no safe wrapper in std")]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// One device; it is gone when this is dropped.
 #[derive(Debug)]
-pub struct Tun(File);
+pub struct Tun {
+    file: File,
+    /// Do datagrams go in and out with an [`Offload`]?
+    offloads: bool,
+}
+
+/// What is left to be done to a datagram by whoever sends it on (`virtio`'s header, which stands before it).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Its checksum is open: where what it covers begins, and where it stands from there.
+    pub checksum: Option<(u16, u16)>,
+    /// It stands for many segments of TCP, each with so many octets of data.
+    pub segment: Option<u16>,
+}
+
+/// Octets of that header.
+const HEADER: usize = 10;
+/// Its flag for an open checksum.
+const OPEN: u8 = 1;
+/// Its numbers for many segments of TCP, over IPv4 and IPv6.
+const SEGMENTS: [u8; 2] = [1, 4];
+
+impl Offload {
+    fn header(&self, datagram: &[u8]) -> [u8; HEADER] {
+        let Some((from, at)) = self.checksum else { return [0; HEADER] };
+        let (from, at) = (from.to_ne_bytes(), at.to_ne_bytes());
+        let [kind, length, size] = match self.segment {
+            None => [[0; 2]; 3],
+            Some(size) => {
+                let v6 = datagram.first().is_some_and(|first| first >> 4 == 6);
+                [[SEGMENTS[usize::from(v6)], 0], headers(datagram, self.checksum), size.to_ne_bytes()]
+            }
+        };
+        [OPEN, kind[0], length[0], length[1], size[0], size[1], from[0], from[1], at[0], at[1]]
+    }
+
+    /// `None` if something is wanted that was never offered.
+    fn read(header: [u8; HEADER]) -> Option<Offload> {
+        let [flags, kind, _, _, size @ .., from, from_too, at, at_too] = header;
+        let checksum =
+            (flags & OPEN != 0).then(|| (u16::from_ne_bytes([from, from_too]), u16::from_ne_bytes([at, at_too])));
+        match kind {
+            0 => Some(Offload { checksum, segment: None }),
+            kind if SEGMENTS.contains(&kind) => Some(Offload { checksum, segment: Some(u16::from_ne_bytes(size)) }),
+            _ => None,
+        }
+    }
+}
+
+/// The length of all headers up to the data of a TCP segment.
+fn headers(datagram: &[u8], checksum: Option<(u16, u16)>) -> [u8; 2] {
+    let from = checksum.map_or(0, |(from, _)| from);
+    let tcp = datagram.get(usize::from(from) + 12).map_or(0, |offset| u16::from(offset >> 4) * 4);
+    (from + tcp).to_ne_bytes()
+}
 
 /// The longest name of a device.
 const LONGEST: usize = 15;
@@ -19,17 +73,36 @@ impl Tun {
     /// # Errors
     /// It may not be made (CAP_NET_ADMIN), the name is taken, or there is no `/dev/net/tun`.
     pub fn create(name: &str) -> io::Result<Tun> {
+        Tun::made(name, false)
+    }
+
+    /// Makes a device of that name that gives and takes many segments of TCP as one datagram, and leaves their checksums open.
+    ///
+    /// # Errors
+    /// As [`Tun::create`].
+    pub fn with_offloads(name: &str) -> io::Result<Tun> {
+        let tun = Tun::made(name, true)?;
+        const OFFERED: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+        // SAFETY: TUNSETOFFLOAD takes a number.
+        if unsafe { libc::ioctl(tun.file.as_raw_fd(), libc::TUNSETOFFLOAD as _, libc::c_ulong::from(OFFERED)) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(tun)
+    }
+
+    fn made(name: &str, offloads: bool) -> io::Result<Tun> {
         if name.is_empty() || name.len() > LONGEST {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a device's name has 1 to 15 letters"));
         }
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
         let mut request = request(name);
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+        let flags = libc::IFF_TUN | libc::IFF_NO_PI | if offloads { libc::IFF_VNET_HDR } else { 0 };
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is, and it outlives the call.
         if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Tun(file))
+        Ok(Tun { file, offloads })
     }
 
     /// Takes it up: until then nothing goes in or comes out.
@@ -53,15 +126,28 @@ impl Tun {
         Ok(())
     }
 
-    /// The next datagram; `None` if none waits.
+    /// The next datagram, and what is left to be done to it; `None` if none waits.
     ///
     /// # Errors
     /// The device is gone.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.0.read(buffer) {
-            Ok(length) => Ok(Some(length)),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
-            Err(error) => Err(error),
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, Offload)>> {
+        loop {
+            let mut header = [0; HEADER];
+            let read = match self.offloads {
+                false => self.file.read(buffer),
+                true => self.file.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)]),
+            };
+            match (read, Offload::read(header)) {
+                (Ok(length), Some(offload)) => {
+                    return Ok(Some((length.saturating_sub(if self.offloads { HEADER } else { 0 }), offload)));
+                }
+                // What nobody asked for does not come.
+                (Ok(_), None) => (),
+                (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    return Ok(None);
+                }
+                (Err(error), _) => return Err(error),
+            }
         }
     }
 
@@ -69,8 +155,13 @@ impl Tun {
     ///
     /// # Errors
     /// The device is gone.
-    pub fn write(&mut self, datagram: &[u8]) -> io::Result<bool> {
-        match self.0.write(datagram) {
+    pub fn write(&mut self, datagram: &[u8], offload: Offload) -> io::Result<bool> {
+        let header = offload.header(datagram);
+        let written = match self.offloads {
+            false => self.file.write(datagram),
+            true => self.file.write_vectored(&[IoSlice::new(&header), IoSlice::new(datagram)]),
+        };
+        match written {
             Ok(_) => Ok(true),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::InvalidInput) =>
@@ -96,7 +187,7 @@ fn request(name: &str) -> libc::ifreq {
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -117,5 +208,28 @@ pub fn wait<'a>(devices: impl IntoIterator<Item = BorrowedFd<'a>>, milliseconds:
             error if error.kind() == ErrorKind::Interrupted => Ok(()),
             error => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_as_they_are_written() {
+        let mut datagram = vec![0; 60];
+        (datagram[0], datagram[32]) = (0x45, 0x80);
+        for offload in [
+            Offload::default(),
+            Offload { checksum: Some((20, 16)), segment: None },
+            Offload { checksum: Some((20, 16)), segment: Some(1448) },
+        ] {
+            let header = offload.header(&datagram);
+            assert_eq!(Offload::read(header), Some(offload));
+            if offload.segment.is_some() {
+                assert_eq!((header[1], u16::from_ne_bytes([header[2], header[3]])), (1, 52));
+            }
+        }
+        assert_eq!(Offload::read([0, 5, 0, 0, 0, 0, 0, 0, 0, 0]), None, "datagrams of UDP were not offered");
     }
 }

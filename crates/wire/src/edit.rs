@@ -3,8 +3,10 @@
 //! A [`Rewrite`] borrows one datagram for as long as it is changed. Checksums are updated from what changed, not computed
 //! anew (RFC 1624): a checksum that was wrong before stays wrong by as much, and a NAT does not hide damage. The one
 //! exception is SCTP, whose CRC32c is computed over the packet. Lengths and positions never change, but by [`exchange`].
+mod open;
 mod stream;
 
+pub use open::{close, open};
 pub use stream::exchange;
 
 use crate::checksum::Sum;

@@ -37,6 +37,7 @@ mod quote;
 pub mod reassembly;
 mod refusal;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 pub mod udp;
 

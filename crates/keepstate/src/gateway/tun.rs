@@ -3,17 +3,24 @@ use super::devices::Named;
 use super::run::Driver;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_gateway::{Out, Router};
-use keepstate_linux::tun::{self, Tun};
+use keepstate_gateway::{Loss, Out, Router};
+use keepstate_linux::tun::{self, Offload, Tun};
+use keepstate_wire::edit;
+use keepstate_wire::segment::Train;
 use std::os::fd::AsFd;
 
 /// Datagrams taken from one device before the next has its turn.
 const TURN: usize = 64;
+/// Octets of the longest datagram.
+const LONGEST: usize = 65_536;
 
 /// The devices, numbered from 1 on as the map has them; they are gone when this is dropped.
 pub(super) struct Tuns {
     devices: Vec<Tun>,
+    /// Room for the longest datagram.
     buffer: Vec<u8>,
+    /// Others as large, not in use.
+    rooms: Vec<Vec<u8>>,
     out: Vec<Out>,
 }
 
@@ -25,7 +32,7 @@ impl Tuns {
     pub(super) fn new(names: &[Named]) -> Result<Tuns> {
         let mut devices = Vec::new();
         for device in names {
-            let made = Tun::create(&device.name).with_context(|| {
+            let made = Tun::with_offloads(&device.name).with_context(|| {
                 format!(
                     "TUN device {}: making it needs /dev/net/tun and root (CAP_NET_ADMIN), and a name that is not taken",
                     device.name
@@ -33,28 +40,75 @@ impl Tuns {
             })?;
             devices.push(made);
         }
-        Ok(Tuns { devices, buffer: vec![0; 65_536], out: Vec::new() })
+        Ok(Tuns { devices, buffer: vec![0; LONGEST], rooms: Vec::new(), out: Vec::new() })
     }
 
     /// What waits in one device, as far as its turn goes.
     fn device(&mut self, at: usize, router: &mut Router, now: Instant) -> Result<usize> {
         for count in 0..TURN {
             let Some(tun) = self.devices.get_mut(at) else { return Ok(count) };
-            let Some(length) = tun.read(&mut self.buffer).context("a device is gone")? else { return Ok(count) };
+            let read = tun.read(&mut self.buffer).context("a device is gone")?;
+            let Some((length, offload)) = read else { return Ok(count) };
             let index = u32::try_from(at + 1).unwrap_or(u32::MAX);
+            let Some(datagram) = self.buffer.get_mut(..length) else { continue };
+            let train = offload.segment.and_then(|size| Train::of(datagram, size));
             // A loss is counted, and told to whom it must be.
-            let _ = router.handle(self.buffer.get(..length).unwrap_or_default(), index, now, &mut self.out);
-            for left in self.out.drain(..) {
-                if let Out::Device(index, _, bytes) = left {
-                    if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.devices.get_mut(at)) {
-                        tun.write(&bytes).context("a device is gone")?;
+            match (&train, offload.checksum) {
+                (Some(train), Some(_)) => {
+                    self.buffer.truncate(length);
+                    let taken = router.handle_train(&mut self.buffer, train.longest(), index, now, &mut self.out);
+                    if taken == Err(Loss::TooBig) && self.out.is_empty() {
+                        for segment in train.segments(&self.buffer) {
+                            let _ = router.handle(&segment, index, now, &mut self.out);
+                        }
                     }
-                    router.recycle(bytes);
+                    self.make_room();
+                }
+                (_, open) => {
+                    if let Some((from, at)) = open {
+                        edit::close(datagram, from.into(), at.into());
+                    }
+                    let _ = router.handle(datagram, index, now, &mut self.out);
                 }
             }
+            self.send(train.as_ref(), router)?;
         }
         Ok(TURN)
     }
+
+    /// There is room for the longest datagram again.
+    fn make_room(&mut self) {
+        if self.buffer.capacity() < LONGEST {
+            self.buffer = self.rooms.pop().unwrap_or_default();
+        }
+        self.buffer.resize(LONGEST, 0);
+    }
+
+    /// Sends what has left, cut again as it came.
+    fn send(&mut self, train: Option<&Train>, router: &mut Router) -> Result<()> {
+        for left in self.out.drain(..) {
+            let Out::Device(index, _, mut bytes) = left else { continue };
+            if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.devices.get_mut(at)) {
+                let offload = match train.filter(|train| bytes.len() > train.longest()) {
+                    None => Offload::default(),
+                    Some(train) => offload(train, &mut bytes),
+                };
+                tun.write(&bytes, offload).context("a device is gone")?;
+            }
+            if bytes.capacity() < LONGEST {
+                router.recycle(bytes);
+            } else if self.rooms.len() < TURN {
+                self.rooms.push(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of many segments, as they leave.
+fn offload(train: &Train, bytes: &mut [u8]) -> Offload {
+    let open = edit::open(bytes).and_then(|(from, at)| Some((u16::try_from(from).ok()?, u16::try_from(at).ok()?)));
+    Offload { checksum: open, segment: open.map(|_| train.size()) }
 }
 
 impl Driver for Tuns {

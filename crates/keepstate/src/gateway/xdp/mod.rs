@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_gateway::{Map, Out, Router};
 use keepstate_linux::route::{Link, Watcher};
-use keepstate_linux::tun::{self, Tun};
+use keepstate_linux::tun::{self, Offload, Tun};
 use keepstate_linux::xdp::{Burst, Diversion, Mode, Socket};
 use neighbours::{Found, Neighbours};
 use std::net::IpAddr;
@@ -143,7 +143,8 @@ impl Xdp {
     }
 
     fn hand_over(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        self.losses.room += u64::from(!self.host.write(&bytes).with_context(|| format!("{HOST} is gone"))?);
+        self.losses.room +=
+            u64::from(!self.host.write(&bytes, Offload::default()).with_context(|| format!("{HOST} is gone"))?);
         Ok(bytes)
     }
 
