@@ -40,7 +40,11 @@ enum Way {
     LinuxTwo,
     Sockets,
     Bursts,
+    Tun,
 }
+
+/// With datagrams that wait for nothing to be cut or summed: what a machine's own programs send through a gateway of the same machine.
+const LARGE: [(Way, &str); 2] = [(Way::Linux, "Linux, veth"), (Way::Tun, "keepstate, TUN")];
 
 const WAYS: [(Way, &str); 4] = [
     (Way::Linux, "Linux, as it falls"),
@@ -71,24 +75,34 @@ impl Gateway {
         let stage = Stage::new().context("namespaces, veth pairs: the bench needs root")?;
         let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
         std::fs::write(rules.path(), RULES)?;
-        let bench =
-            Bench { stage, rules: rules.path().to_owned(), spin: self.spin, time: Duration::from_secs(self.seconds) };
+        let tun_rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
+        std::fs::write(tun_rules.path(), RULES.replace("r1", "r3").replace("r0", "r2"))?;
+        let bench = Bench {
+            stage,
+            rules: rules.path().to_owned(),
+            tun_rules: tun_rules.path().to_owned(),
+            spin: self.spin,
+            time: Duration::from_secs(self.seconds),
+        };
         bench.stage.offloads(false)?;
         println!("UDP, 46 octets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
         for flows in &self.flows {
-            let rounds = self.rounds(|way| bench.packets(way, *flows))?;
+            let rounds = self.rounds(&WAYS, |way| bench.packets(way, *flows))?;
             print_packets(*flows, &rounds);
         }
         println!("TCP and round trips, with segments of 1,500 octets\n");
-        print_streams(&self.rounds(|way| bench.streams(way))?);
+        print_streams(&WAYS, &self.rounds(&WAYS, |way| bench.streams(way))?);
+        println!("\nThe same with large segments and open checksums (GSO)\n");
+        bench.stage.offloads(true)?;
+        print_streams(&LARGE, &self.rounds(&LARGE, |way| bench.streams(way))?);
         Ok(())
     }
 
     /// For each way what each round found; the ways take turns.
-    fn rounds<T>(&self, mut measure: impl FnMut(Way) -> Result<T>) -> Result<Vec<Vec<T>>> {
-        let mut found: Vec<Vec<T>> = WAYS.iter().map(|_| Vec::new()).collect();
+    fn rounds<T>(&self, ways: &[(Way, &str)], mut measure: impl FnMut(Way) -> Result<T>) -> Result<Vec<Vec<T>>> {
+        let mut found: Vec<Vec<T>> = ways.iter().map(|_| Vec::new()).collect();
         for _ in 0..self.rounds {
-            for ((way, name), found) in WAYS.iter().zip(&mut found) {
+            for ((way, name), found) in ways.iter().zip(&mut found) {
                 found.push(measure(*way).with_context(|| (*name).to_owned())?);
             }
         }
@@ -99,6 +113,8 @@ impl Gateway {
 struct Bench {
     stage: Stage,
     rules: PathBuf,
+    /// The same between other devices.
+    tun_rules: PathBuf,
     spin: u64,
     time: Duration,
 }
@@ -107,6 +123,7 @@ struct Bench {
 struct Running<'a> {
     bench: &'a Bench,
     gateway: Option<Child>,
+    through_tun: bool,
 }
 
 impl Bench {
@@ -128,30 +145,31 @@ impl Bench {
 
     fn start(&self, way: Way, pinned: bool) -> Result<Running<'_>> {
         let router = self.stage.name(Side::Router);
-        let ours = matches!(way, Way::Sockets | Way::Bursts);
-        let mut running = Running { bench: self, gateway: None };
+        let ours = matches!(way, Way::Sockets | Way::Bursts | Way::Tun);
+        let mut running = Running { bench: self, gateway: None, through_tun: way == Way::Tun };
         run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(!ours)))?;
         if ours {
+            let spin = self.spin.to_string();
+            let devices: &[&str] = match way {
+                Way::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
+                Way::Bursts => &["--xdp", "r0,r1", "--spin", &spin],
+                _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
+            };
             let program = std::env::current_exe()?.with_file_name("keepstate");
-            let sending = if way == Way::Bursts { "auto" } else { "sockets" };
             let child = Command::new("ip")
                 .args(["netns", "exec", &router, "taskset", "-c", if pinned { "1" } else { "0,1" }])
                 .arg(program)
-                .args([
-                    "gateway",
-                    "--xdp",
-                    "r0,r1",
-                    "--xdp-send",
-                    sending,
-                    "--spin",
-                    &self.spin.to_string(),
-                    "--ruleset",
-                ])
-                .arg(&self.rules)
+                .arg("gateway")
+                .args(devices)
+                .arg("--ruleset")
+                .arg(if way == Way::Tun { &self.tun_rules } else { &self.rules })
                 .stderr(std::process::Stdio::null())
                 .spawn()?;
             running.gateway = Some(child);
             std::thread::sleep(Duration::from_millis(1000));
+            if way == Way::Tun {
+                self.stage.through_tun(true)?;
+            }
         } else {
             run(&format!("ip netns exec {router} nft -f {}", self.rules.display()))?;
             threaded(&router, way == Way::LinuxTwo)?;
@@ -179,6 +197,9 @@ impl Drop for Running<'_> {
             crate::child::interrupt(gateway);
             // It has ended, or will with its namespace.
             let _ = gateway.wait();
+            if self.through_tun {
+                let _ = self.bench.stage.through_tun(false);
+            }
         } else {
             let _ = run(&format!("ip netns exec {router} nft flush ruleset"));
             let _ = threaded(&router, false);
@@ -224,10 +245,10 @@ fn print_packets(flows: u32, rounds: &[Vec<Found>]) {
     println!();
 }
 
-fn print_streams(rounds: &[Vec<Streams>]) {
+fn print_streams(ways: &[(Way, &str)], rounds: &[Vec<Streams>]) {
     println!("{:<24} {:>12} {:>15} {:>24}", "", "TCP, Gbit/s", "connections/s", "round trip p50/99/99.9 µs");
     let of = |found: &[Streams], part: &dyn Fn(&Streams) -> f64| median(found.iter().map(part).collect());
-    for ((_, name), found) in WAYS.iter().zip(rounds) {
+    for ((_, name), found) in ways.iter().zip(rounds) {
         let [half, hundred, thousand] =
             [0, 1, 2].map(|at| of(found, &|found| found.latency.get(at).copied().unwrap_or(0.0)));
         println!(

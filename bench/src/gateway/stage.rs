@@ -69,6 +69,23 @@ impl Stage {
         Ok(())
     }
 
+    /// Takes the gateway's TUN devices r2 and r3 over, in place of the pairs; or, when they are gone, the pairs again.
+    pub fn through_tun(&self, on: bool) -> Result<()> {
+        let [c, r, s] = [Side::Client, Side::Router, Side::Server].map(|side| self.name(side));
+        let state = if on { "down" } else { "up" };
+        ip(&format!("-n {c} link set c0 {state}"))?;
+        ip(&format!("-n {s} link set s0 {state}"))?;
+        if !on {
+            return ip(&format!("-n {c} route add default via 10.0.1.1"));
+        }
+        for (device, name, address) in [("r2", &c, "10.0.1.2"), ("r3", &s, "10.0.2.2")] {
+            ip(&format!("-n {r} link set {device} netns {name}"))?;
+            ip(&format!("-n {name} addr add {address}/24 dev {device}"))?;
+            ip(&format!("-n {name} link set {device} up"))?;
+        }
+        ip(&format!("-n {c} route add default dev r2"))
+    }
+
     /// Runs something in a namespace, on a thread of its own, on one processor if one is told.
     pub fn within<T: Send + 'static>(
         &self,
