@@ -125,7 +125,8 @@ fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, patienc
         }
         match quiet {
             None => quiet = Some(std::time::Instant::now()),
-            Some(since) if since.elapsed() < spin => std::hint::spin_loop(),
+            // Whoever else wants this processor has it at once: mostly those whom the next packet is for, or from.
+            Some(since) if since.elapsed() < spin => std::thread::yield_now(),
             Some(_) if kept && turns > 0 => return Ok(()),
             Some(_) => return driver.wait(patience),
         }
