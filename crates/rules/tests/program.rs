@@ -152,8 +152,7 @@ fn counters_count_and_are_told_with_their_places() {
     );
     bench.passes(1, 1, 100, 0);
     bench.passes(1, 2, 200, 0);
-    let counted: Vec<(String, u64, u64)> =
-        bench.program.counters().map(|(place, packets, octets)| (place.to_owned(), packets, octets)).collect();
+    let counted: Vec<(String, u64, u64)> = bench.program.counters().collect();
     assert_eq!(counted, [("t:5:1".to_owned(), 7, 800), ("t:6:1".to_owned(), 3, 110)]);
 }
 

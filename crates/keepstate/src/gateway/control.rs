@@ -34,7 +34,7 @@ pub enum Asked {
     Events(Box<Show>),
     /// The connections in the format of /proc/net/nf_conntrack
     Proc,
-    /// Every rule that counts: its place, packets, octets
+    /// The ruleset: its rules as they were written, with what they have counted
     Rules,
     /// Take no new connections; those that are there live on
     DrainAll {
@@ -102,9 +102,7 @@ fn done(asked: &Asked, router: &mut Router, load: impl Fn() -> Result<Load>, now
         | Asked::DrainAll { .. } => (),
         Asked::Count => writeln!(out, "{}", router.engine().count())?,
         Asked::Rules => {
-            for (place, packets, octets) in router.program().counters() {
-                writeln!(out, "{place} packets {packets} bytes {octets}")?;
-            }
+            write!(out, "{}", router.program().list())?;
         }
         Asked::Shortages => {
             for (shortage, shortfall) in router.engine().shortages() {

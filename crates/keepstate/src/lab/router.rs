@@ -164,16 +164,14 @@ impl Router {
 
     /// Packets that the last rule of the forward chain has refused.
     pub(super) fn refused(&self) -> Result<u64> {
-        // Ours says `PLACE packets N bytes N` a line; nft says the same words within the rule.
         let text = match self.kind {
             Kind::Ours => self.ask(&["rules"])?,
             Kind::Linux => {
                 let nft = found("nft").context("nft is missing. Type: apt-get install nftables")?;
-                let ran =
-                    finish(self.space.command(nft).args(["list", "chain", "inet", "filter", "forward"]), PATIENCE)?;
-                ran.out.lines().filter(|line| line.contains("reject")).collect()
+                finish(self.space.command(nft).args(["list", "chain", "inet", "filter", "forward"]), PATIENCE)?.out
             }
         };
+        let text: String = text.lines().filter(|line| line.contains("reject")).collect();
         Ok(text.lines().last().and_then(packets).unwrap_or(0))
     }
 

@@ -1,4 +1,5 @@
 //! From the tree to a program: names become places, sets are made ready, and what cannot be is refused.
+use super::listing;
 use super::lookup::{Conflict, Found, Lookup};
 use super::state::{Measure, Meter};
 use super::{Address, Chain, Entrance, Held, Nat, PortsOf, Program, Rule, Step, Value, Verdict};
@@ -19,11 +20,12 @@ const MOST: usize = 65_535;
 /// # Errors
 /// Chains, sets and objects that do not exist, jumps in a circle, elements that exclude one another, statements in the wrong chain.
 pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, Refused> {
-    let mut compiler = Compiler { program: Program::default(), sources, faults: Vec::new(), here: Here::default() };
+    let mut compiler = Compiler { program: Program::default(), faults: Vec::new(), here: Here::default() };
     for table in &ruleset.tables {
         compiler.table(table);
     }
     compiler.program.bases.sort_by_key(|base| base.priority);
+    compiler.program.listing.sources = sources.clone();
     if compiler.faults.is_empty() {
         Ok(compiler.program)
     } else {
@@ -31,9 +33,8 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, Refused>
     }
 }
 
-struct Compiler<'a> {
+struct Compiler {
     program: Program,
-    sources: &'a Sources,
     faults: Vec<Fault>,
     here: Here,
 }
@@ -63,7 +64,7 @@ struct Named {
 
 type Compiled<T> = Result<T, Fault>;
 
-impl Compiler<'_> {
+impl Compiler {
     fn table(&mut self, table: &tree::Table) {
         self.here = Here::default();
         for object in &table.objects {
@@ -100,9 +101,27 @@ impl Compiler<'_> {
             }
             self.program.chains.push(Chain { rules });
         }
+        self.listed(table, first);
         if let Err(fault) = depth(table) {
             self.faults.push(fault);
         }
+    }
+
+    /// The table for people, whose chains begin at a place.
+    fn listed(&mut self, table: &tree::Table, first: usize) {
+        let counters = table.objects.iter().filter(|object| matches!(object.what, ObjectBody::Counter(..)));
+        let counters =
+            counters.filter_map(|object| Some((object.name.clone(), *self.here.counters.get(&object.name)?)));
+        let sets = table.sets.iter().filter_map(|set| Some((set.name.clone(), self.here.sets.get(&set.name)?.at)));
+        let listed = listing::Table {
+            family: table.family,
+            name: table.name.clone(),
+            counters: counters.collect(),
+            sets: sets.collect(),
+            chains: table.chains.iter().map(|chain| (chain.name.clone(), chain.base)).collect(),
+            places: first..first + table.chains.len(),
+        };
+        self.program.listing.tables.push(listed);
     }
 
     fn object(&mut self, object: &tree::Object) {
@@ -181,7 +200,7 @@ impl Compiler<'_> {
         {
             return Err(Fault::new(rule.span, "nothing behind a verdict is ever done").instead("the verdict last"));
         }
-        Ok(Rule { place: self.sources.position(rule.span).to_string(), steps })
+        Ok(Rule { span: rule.span, steps })
     }
 
     fn step(&mut self, statement: &Statement, span: Span) -> Compiled<Step> {

@@ -5,6 +5,7 @@
 mod compile;
 mod evaluate;
 mod jhash;
+mod listing;
 mod load;
 mod log;
 mod lookup;
@@ -16,6 +17,7 @@ pub use compile::compile;
 pub use scene::{AddressType, Change, Device, Fate, Ground, Scene, Way};
 
 use crate::kind::Kind;
+use crate::source::Span;
 use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Synproxy, Target, Timeout};
 use keepstate_engine::{Choice, Helper, Manip};
 use lookup::Lookup;
@@ -30,6 +32,7 @@ pub struct Program {
     bases: Vec<Entrance>,
     lookups: Vec<Lookup>,
     state: State,
+    listing: listing::Listing,
 }
 
 #[derive(Debug)]
@@ -39,8 +42,8 @@ struct Chain {
 
 #[derive(Debug)]
 struct Rule {
-    /// Where it stands, for people.
-    place: String,
+    /// Where it stands.
+    span: Span,
     steps: Vec<Step>,
 }
 
@@ -147,7 +150,7 @@ impl Program {
     }
 
     /// Every rule that counts, with its place and what it has counted: packets and octets.
-    pub fn counters(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+    pub fn counters(&self) -> impl Iterator<Item = (String, u64, u64)> {
         let counted = |rule: &Rule| {
             rule.steps.iter().find_map(|step| match step {
                 Step::Counter(at) => self.state.counters.get(*at).copied(),
@@ -155,7 +158,10 @@ impl Program {
             })
         };
         let rules = self.chains.iter().flat_map(|chain| &chain.rules);
-        rules.filter_map(move |rule| counted(rule).map(|(packets, octets)| (rule.place.as_str(), packets, octets)))
+        rules.filter_map(move |rule| {
+            counted(rule)
+                .map(|(packets, octets)| (self.listing.sources.position(rule.span).to_string(), packets, octets))
+        })
     }
 
     /// Chains, rules and elements of sets: how large it is.

@@ -1,0 +1,169 @@
+//! A ruleset at work, written for people: every rule as its author wrote it, with what its counters have counted since.
+//!
+//! A [`Listing`] is made with its program, out of the same texts, and holds where things stand; numbers are read when it is written.
+use super::{Program, Step};
+use crate::source::{Sources, Span};
+use crate::tree::{Base, Family, Hook};
+use std::fmt::{self, Display, Write};
+use std::ops::Range;
+
+/// What a program looks like.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) sources: Sources,
+    pub(super) tables: Vec<Table>,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) family: Family,
+    pub(super) name: String,
+    /// Name and place of each named counter.
+    pub(super) counters: Vec<(String, usize)>,
+    /// Name and place of each named set or map.
+    pub(super) sets: Vec<(String, usize)>,
+    /// The names of its chains, and where packets enter them by themselves.
+    pub(super) chains: Vec<(String, Option<Base>)>,
+    /// Their places.
+    pub(super) places: Range<usize>,
+}
+
+impl Program {
+    /// The ruleset as nft lists one: tables, named counters, sets with the number of their elements, chains; every rule as it was written, with its counters.
+    pub fn list(&self) -> impl Display + '_ {
+        Shown(self)
+    }
+}
+
+struct Shown<'a>(&'a Program);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.listing.tables.iter().try_for_each(|table| self.table(table, f))
+    }
+}
+
+impl Shown<'_> {
+    fn table(&self, table: &Table, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match table.family {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+            Family::Inet => "inet",
+        };
+        writeln!(f, "table {family} {} {{", table.name)?;
+        for (name, at) in &table.counters {
+            let (packets, octets) = self.0.state.counters.get(*at).copied().unwrap_or_default();
+            writeln!(f, "\tcounter {name} {{\n\t\tpackets {packets} bytes {octets}\n\t}}")?;
+        }
+        for (name, at) in &table.sets {
+            let count = self.0.lookups.get(*at).map_or(0, super::Lookup::len);
+            writeln!(f, "\tset {name} {{ # elements: {count}\n\t}}")?;
+        }
+        for ((name, base), at) in table.chains.iter().zip(table.places.clone()) {
+            writeln!(f, "\tchain {name} {{")?;
+            base.iter().try_for_each(|base| entrance(base, f))?;
+            for rule in self.0.chains.get(at).into_iter().flat_map(|chain| &chain.rules) {
+                let named: Vec<usize> = table.counters.iter().map(|(_, at)| *at).collect();
+                let counted = rule.steps.iter().filter_map(|step| match step {
+                    Step::Counter(at) if !named.contains(at) => self.0.state.counters.get(*at).copied(),
+                    _ => None,
+                });
+                writeln!(f, "\t\t{}", with_counts(&rule_text(&self.0.listing.sources, rule.span), counted))?;
+            }
+            writeln!(f, "\t}}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+fn entrance(base: &Base, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = if base.nat { "nat" } else { "filter" };
+    let hook = match base.hook {
+        Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
+        Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
+    };
+    let policy = if base.drops { "drop" } else { "accept" };
+    writeln!(f, "\t\ttype {kind} hook {hook} priority {}; policy {policy};", base.priority)
+}
+
+/// A rule's text on one line: up to the end of its line, its semicolon or its block, without remarks; what stands in braces or quotation marks ends nothing.
+fn rule_text(sources: &Sources, span: Span) -> String {
+    let rest = sources.text(span.file).get(span.start as usize..).unwrap_or_default();
+    let (mut text, mut depth, mut quoted, mut remark) = (String::new(), 0_usize, false, false);
+    for letter in rest.chars() {
+        match letter {
+            '"' if !remark => quoted = !quoted,
+            '#' if !quoted => remark = true,
+            '\n' if quoted => break,
+            '\n' if depth > 0 || text.ends_with('\\') => {
+                remark = false;
+                text.truncate(text.trim_end_matches('\\').len());
+            }
+            '\n' => break,
+            ';' if depth == 0 && !quoted && !remark => break,
+            '{' if !quoted && !remark => depth += 1,
+            '}' if !quoted && !remark => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => break,
+            },
+            _ => (),
+        }
+        match letter {
+            _ if remark => (),
+            letter if letter.is_whitespace() && !quoted => {
+                if !text.ends_with(' ') {
+                    text.push(' ');
+                }
+            }
+            letter => text.push(letter),
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// The text with what each of its own counters has counted.
+fn with_counts(text: &str, mut counted: impl Iterator<Item = (u64, u64)>) -> String {
+    let (mut out, mut depth, mut words) = (String::with_capacity(text.len() + 32), 0_usize, text.split(' ').peekable());
+    while let Some(word) = words.next() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+        depth = (depth + word.matches('{').count()).saturating_sub(word.matches('}').count());
+        if word != "counter" || depth > 0 || words.peek() == Some(&"name") {
+            continue;
+        }
+        let Some((packets, octets)) = counted.next() else { continue };
+        // From where it began is told no more.
+        if words.next_if_eq(&"packets").is_some() {
+            let _ = (words.next(), words.next_if_eq(&"bytes"), words.next());
+        }
+        // Writing to a string does not fail.
+        let _ = write!(out, " packets {packets} bytes {octets}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{NoLibrary, compile, parse_with};
+
+    #[test]
+    fn rules_are_listed_as_they_were_written() {
+        let text = "define lan = 10.0.0.0/8\ntable inet t {\n\tcounter web { }\n\tset bad {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1, 10.0.0.2 }\n\t}\n\
+            \tchain c { type filter hook forward priority filter; policy drop; tcp dport 80 counter name web; counter packets 7 bytes 8 accept }\n\
+            \tchain d {\n\t\tip saddr $lan tcp dport {\n\t\t\t22, # ssh\n\t\t\t23 } \\\n\t\t\tlog prefix \"a # b; }  c\" counter drop # a remark\n\t\tip saddr @bad drop\n\t}\n}\n";
+        let (tree, sources) = parse_with("r.nft", text, &NoLibrary, &[]).unwrap_or_else(|refused| panic!("{refused}"));
+        let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
+        assert_eq!(
+            program.list().to_string(),
+            "table inet t {\n\tcounter web {\n\t\tpackets 0 bytes 0\n\t}\n\tset bad { # elements: 2\n\t}\n\
+             \tchain c {\n\t\ttype filter hook forward priority 0; policy drop;\n\t\ttcp dport 80 counter name web\n\t\tcounter packets 7 bytes 8 accept\n\t}\n\
+             \tchain d {\n\t\tip saddr $lan tcp dport { 22, 23 } log prefix \"a # b; }  c\" counter packets 0 bytes 0 drop\n\t\tip saddr @bad drop\n\t}\n}\n"
+        );
+    }
+}
