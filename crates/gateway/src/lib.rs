@@ -5,6 +5,7 @@
 mod answer;
 mod fragment;
 mod map;
+mod pace;
 mod router;
 pub mod service;
 mod synproxy;

@@ -10,6 +10,7 @@
 use crate::answer;
 use crate::fragment;
 use crate::map::Map;
+use crate::pace::Pace;
 use crate::service::{Asked, Pick, Said, Services};
 use crate::synproxy::{Handshakes, Promiser};
 use keepstate_engine::{Direction, Edits, Engine, Info, Instant, Manip, Outcome, Passage, Promise, Verdict, Why};
@@ -44,6 +45,8 @@ pub struct Router {
     lines: Vec<(u8, String)>,
     services: Services,
     pub(crate) promiser: Promiser,
+    /// How many ICMP errors are sent, if that is limited.
+    pace: Option<Pace>,
     /// The machine's own packets are its own affair.
     host_apart: bool,
     /// Buffers that are not in use.
@@ -191,6 +194,7 @@ impl Router {
             lines: Vec::new(),
             services: Services::new(secret),
             promiser: Promiser::new(secret),
+            pace: None,
             host_apart: false,
             spare: Vec::new(),
             closed: false,
@@ -202,6 +206,14 @@ impl Router {
     #[must_use]
     pub fn with_host_apart(mut self) -> Router {
         self.host_apart = true;
+        self
+    }
+
+    /// Sends at most as many ICMP errors as Linux does by default: to one peer six at once and then one a second, to all of them fifty and then a thousand a second. What tells of a path's MTU
+    /// is always sent.
+    #[must_use]
+    pub fn with_paced_answers(mut self, secret: (u64, u64)) -> Router {
+        self.pace = Some(Pace::new(secret));
         self
     }
 
@@ -610,8 +622,12 @@ impl Router {
         let asked = destination(sent).ok().filter(|asked| destination(&trip.bytes).is_ok_and(|now| now != *asked));
         let asked = asked.or_else(|| destination(sent).ok().filter(|asked| self.map.is_local(*asked)));
         let us = asked.or_else(|| self.map.route(to, None).and_then(|device| self.map.address(device.index, to)));
-        let answer = us.and_then(|us| answer::icmp(&packet, us, kind, code, word));
-        answer.into_iter().for_each(|answer| self.send(answer, trip, out));
+        let Some(answer) = us.and_then(|us| answer::icmp(&packet, us, kind, code, word)) else { return };
+        // Who is not told of a path's MTU never gets through.
+        let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
+        if always || self.pace.as_mut().is_none_or(|pace| pace.allows(to, trip.now)) {
+            self.send(answer, trip, out);
+        }
     }
 
     /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.

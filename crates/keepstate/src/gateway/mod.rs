@@ -176,6 +176,9 @@ impl Gateway {
             keep = Some(kept);
         }
         let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]));
+        if self.input.is_none() {
+            router = router.with_paced_answers((words[1], words[0]));
+        }
         loaded.put_to_work(&mut router, Instant(0));
         // What was kept has backends that count it.
         router.adopt(run::now());
