@@ -85,6 +85,9 @@ fn typed(step: Step, socket: &Path) -> Vec<Step> {
     if let Some(settings) = command.strip_prefix("sysctl -w ") {
         let set = |setting: &str| {
             let setting = setting.trim_start_matches("net.netfilter.");
+            // What an entry costs the kernel, it does not cost a gateway.
+            let sizes = ["nf_conntrack_max=", "nf_conntrack_buckets="].iter().any(|knob| setting.starts_with(knob));
+            let why = if sizes { "limit and buckets together; new connections come in at once" } else { why.as_str() };
             Step::run(Place::Here, format!("keepstate control {at}set {setting}"), why)
         };
         return settings.split(' ').map(set).collect();
