@@ -166,3 +166,28 @@ fn large_sets_are_looked_up_as_fast_as_small_ones_and_find_the_same() {
     // 10.0.0.x lies in the first range, which has one address.
     assert!(!bench.passes(1, 1, 100, 0) && bench.passes(0, 1, 100, 0));
 }
+
+#[test]
+fn bits_of_headers_are_counted_from_their_beginning() {
+    // From 10.0.0.5, port 1000, 60 octets of UDP, whose data are the letter x.
+    for (rule, holds) in [
+        ("@th,0,16 1000 accept", true),
+        ("@th,0,16 1001 accept", false),
+        ("@nh,96,32 0x0a000005 accept", true),
+        ("@nh,120,8 5 accept", true),
+        ("@nh,0,4 4 accept", true),
+        ("@nh,4,4 5 accept", true),
+        ("@nh,4,12 0x500 accept", true),
+        ("@nh,96,64 0x0a000005c6336409 accept", true),
+        ("@nh,102,3 0x4 accept", true),
+        ("@ih,0,32 0x78787878 accept", true),
+        ("@ih,4,12 0x878 accept", true),
+        ("@ih,9999,8 0 accept", false),
+        ("ip checksum != 0 accept", true),
+        ("tcp doff 5 accept", false),
+        ("tcp option timestamp missing accept", false),
+        ("udp checksum 0 accept", true),
+    ] {
+        assert_eq!(Bench::new("", rule).passes(5, 1000, 60, 0), holds, "{rule}");
+    }
+}

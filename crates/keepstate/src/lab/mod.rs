@@ -48,8 +48,8 @@ Examples:
   # as root or not: where users may make namespaces, anybody may
   keepstate lab --clients 70000
 
-Real programs are its clients and servers where the machine has them: curl, nginx, mosquitto, dig, dnsmasq, iperf3; small ones
-of its own stand in. It makes three network namespaces and takes them away again; nothing else on the machine is touched.
+Real programs are its clients and servers where the machine has them: curl, nginx, mosquitto, dig, dnsmasq, iperf3; small ones of its own stand in.
+It makes three network namespaces and takes them away again; nothing else on the machine is touched.
 Exit codes: 0 everything was as it should be, 1 something was not, or namespaces may not be made, 2 wrongly asked";
 
 impl Lab {

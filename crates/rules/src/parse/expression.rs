@@ -87,6 +87,9 @@ impl Parser<'_> {
 
     fn primary(&mut self) -> Parsed<Option<Expression>> {
         let span = self.span();
+        if matches!(self.peek(), Word::Set(_)) && matches!(self.second(), Word::Sign(",")) {
+            return Ok(self.selector()?.map(Expression::Select));
+        }
         let Word::Name(word) = self.peek() else { return Ok(None) };
         match word.as_str() {
             "numgen" => {

@@ -2,8 +2,10 @@
 use super::{Parsed, Parser};
 use crate::fault::Fault;
 use crate::source::Span;
-use crate::token::Word;
-use crate::tree::{Counted, Ct, End, Fib, FibTell, IcmpField, IpField, Meta, Selector, TcpField, TupleField};
+use crate::token::{Token, Word};
+use crate::tree::{
+    BitRange, Counted, Ct, End, Fib, FibTell, IcmpField, IpField, Layer, Meta, Selector, TcpField, TupleField,
+};
 use keepstate_engine::Direction;
 
 /// Words that begin a selector, though no other word has to follow.
@@ -34,9 +36,26 @@ const REFUSED: [(&str, &str); 13] = [
     ("mh", "match meta l4proto"),
 ];
 
+/// Options of TCP by nft's names.
+const OPTIONS: [(&str, u8); 10] = [
+    ("maxseg", 2),
+    ("window", 3),
+    ("sack-perm", 4),
+    ("sack-permitted", 4),
+    ("sack", 5),
+    ("timestamp", 8),
+    ("md5sig", 19),
+    ("mptcp", 30),
+    ("fastopen", 34),
+    ("echo", 6),
+];
+
 impl Parser<'_> {
     /// A selector, if one is next.
     pub(super) fn selector(&mut self) -> Parsed<Option<Selector>> {
+        if matches!(self.peek(), Word::Set(_)) && matches!(self.second(), Word::Sign(",")) {
+            return self.bits_of_header().map(Some);
+        }
         let Word::Name(word) = self.peek() else { return Ok(None) };
         let word = word.clone();
         let span = self.span();
@@ -79,6 +98,12 @@ impl Parser<'_> {
             "th" => self.ported(None).map(Some),
             "icmp" => self.icmp(1).map(Some),
             "icmpv6" => self.icmp(58).map(Some),
+            "esp" if self.takes("sequence") => {
+                Ok(Some(Selector::Bits(Layer::Transport, BitRange::new(32, 32), Some(50))))
+            }
+            "ah" if self.takes("sequence") => {
+                Ok(Some(Selector::Bits(Layer::Transport, BitRange::new(64, 32), Some(51))))
+            }
             "ah" | "esp" => {
                 self.keyword("spi")?;
                 Ok(Some(Selector::Spi(if word == "ah" { 51 } else { 50 })))
@@ -87,6 +112,31 @@ impl Parser<'_> {
             "ct" => self.ct(span).map(Some),
             _ => self.fib().map(|fib| Some(Selector::Fib(fib))),
         }
+    }
+
+    /// `@th,0,16`: a header, the first bit in it, how many bits.
+    fn bits_of_header(&mut self) -> Parsed<Selector> {
+        let Token { kind: Word::Set(layer), span } = self.next() else { return Err(self.unexpected("a header")) };
+        let layer = match layer.as_str() {
+            "nh" => Layer::Network,
+            "th" => Layer::Transport,
+            "ih" => Layer::Inner,
+            "ll" => {
+                return Err(Fault::new(span, "@ll: headers of links are not seen by a router")
+                    .instead("match the interface, or the IP address"));
+            }
+            _ => return Err(Fault::new(span, format!("@{layer}: no such header")).instead("@nh, @th or @ih")),
+        };
+        self.sign(",")?;
+        let at = self.span();
+        let from = self.number32("the first bit")?;
+        let from = u16::try_from(from).map_err(|_| Fault::new(at, "no header is that long"))?;
+        self.sign(",")?;
+        let at = self.span();
+        let count = self.number32("a number of bits")?;
+        let count = u8::try_from(count).ok().filter(|count| (1..=128).contains(count));
+        let count = count.ok_or_else(|| Fault::new(at, "from 1 to 128 bits can be looked at"))?;
+        Ok(Selector::Bits(layer, BitRange::new(from, count), None))
     }
 
     fn ip_field(&mut self, v4: bool) -> Parsed<IpField> {
@@ -100,13 +150,16 @@ impl Parser<'_> {
             ("length", _) => IpField::Length,
             ("ttl", true) | ("hoplimit", false) => IpField::Ttl,
             ("version", _) => IpField::Version,
+            ("checksum", true) => IpField::Checksum,
             ("id", true) => IpField::Id,
             ("frag-off", true) => IpField::Fragment,
             ("hdrlength", true) => IpField::HeaderLength,
             ("flowlabel", false) => IpField::FlowLabel,
             _ => {
                 let list = match v4 {
-                    true => "saddr, daddr, protocol, dscp, ecn, length, ttl, id, frag-off, version, hdrlength",
+                    true => {
+                        "saddr, daddr, protocol, dscp, ecn, length, ttl, id, frag-off, checksum, version, hdrlength"
+                    }
                     false => "saddr, daddr, nexthdr, dscp, ecn, length, hoplimit, flowlabel, version",
                 };
                 return Err(Fault::new(span, format!("{word}: no such field")).instead(list));
@@ -126,16 +179,25 @@ impl Parser<'_> {
             "urgptr" => Selector::Tcp(TcpField::Urgent),
             "option" => {
                 let (option, option_span) = self.name("maxseg")?;
-                if option != "maxseg" {
-                    return Err(Fault::new(option_span, format!("tcp option {option} is not supported"))
-                        .instead("tcp option maxseg size"));
+                if option == "maxseg" && self.takes("size") {
+                    return Ok(Selector::Tcp(TcpField::MaxSegment));
                 }
-                self.keyword("size")?;
-                Selector::Tcp(TcpField::MaxSegment)
+                let known = OPTIONS.iter().find(|(name, _)| *name == option).map(|(_, number)| *number);
+                let number = known.or_else(|| option.parse().ok()).ok_or_else(|| {
+                    let names: Vec<&str> = OPTIONS.iter().map(|(name, _)| *name).collect();
+                    Fault::new(option_span, format!("{option}: no such option of TCP")).instead(names.join(", "))
+                })?;
+                if !matches!(self.peek(), Word::Name(word) if word == "exists" || word == "missing") {
+                    return Err(Fault::new(option_span, format!("tcp option {option}: its fields are not supported"))
+                        .instead(format!("tcp option maxseg size, or tcp option {option} exists")));
+                }
+                Selector::TcpOption(number)
             }
+            "doff" => Selector::Bits(Layer::Transport, BitRange::new(96, 4), Some(6)),
+            "checksum" => Selector::Bits(Layer::Transport, BitRange::new(128, 16), Some(6)),
             _ => {
                 return Err(Fault::new(span, format!("{word}: no such field"))
-                    .instead("sport, dport, flags, sequence, ackseq, window, urgptr, option maxseg size"));
+                    .instead("sport, dport, flags, sequence, ackseq, doff, window, checksum, urgptr, option"));
             }
         })
     }
@@ -146,6 +208,9 @@ impl Parser<'_> {
             ("sport", _) => Ok(Selector::Port(protocol, End::Source)),
             ("dport", _) => Ok(Selector::Port(protocol, End::Destination)),
             ("length", Some(17)) => Ok(Selector::UdpLength),
+            ("checksum", Some(17 | 136)) => Ok(Selector::Bits(Layer::Transport, BitRange::new(48, 16), protocol)),
+            ("vtag", Some(132)) => Ok(Selector::Bits(Layer::Transport, BitRange::new(32, 32), protocol)),
+            ("checksum", Some(132)) => Ok(Selector::Bits(Layer::Transport, BitRange::new(64, 32), protocol)),
             _ => Err(Fault::new(span, format!("{word}: no such field")).instead("sport or dport")),
         }
     }

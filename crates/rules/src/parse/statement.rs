@@ -43,6 +43,9 @@ impl Parser<'_> {
             return Ok(Statement::Verdict(verdict));
         }
         let span = self.span();
+        if matches!(self.peek(), Word::Set(_)) && matches!(self.second(), Word::Sign(",")) {
+            return self.look(span);
+        }
         let Word::Name(word) = self.peek() else { return Err(self.unexpected("a statement")) };
         let word = word.clone();
         if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == word) {

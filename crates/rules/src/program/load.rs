@@ -2,8 +2,11 @@
 use super::scene::Scene;
 use super::state::State;
 use crate::kind;
-use crate::tree::{Counted, Ct, End, FibTell, IcmpField, IpField, Meta, Selector, TcpField, TupleField};
+use crate::tree::{
+    BitRange, Counted, Ct, End, FibTell, IcmpField, IpField, Layer, Meta, Selector, TcpField, TupleField,
+};
 use keepstate_engine::{Accounting, Connection, Direction, Info, Tuple};
+use keepstate_wire::tcp::{Choice, Segment};
 use keepstate_wire::{Addresses, Family, Packet};
 use std::net::IpAddr;
 
@@ -38,6 +41,17 @@ pub(super) fn load(selector: Selector, scene: &Scene<'_, '_>, state: &mut State)
         Selector::Tcp(field) => tcp(packet, field),
         Selector::UdpLength => (packet.protocol() == 17).then(|| be16(packet.transport(), 4))?,
         Selector::Icmp(protocol, field) => (packet.protocol() == protocol).then(|| icmp(packet, field))?,
+        Selector::Bits(layer, bits, protocol) => {
+            if protocol.is_some_and(|protocol| protocol != packet.protocol()) {
+                return None;
+            }
+            bits_of(header(packet, layer)?, bits)
+        }
+        Selector::TcpOption(kind) => {
+            let segment = Segment::parse(packet.transport(), packet.transport_len());
+            let segment = segment.ok().filter(|_| packet.protocol() == 6)?;
+            Some(segment.options().any(|option| number_of(&option) == kind).into())
+        }
         Selector::Spi(protocol) => {
             let at = if protocol == 51 { 4 } else { 0 };
             (packet.protocol() == protocol).then(|| be32(packet.transport(), at))?
@@ -59,6 +73,52 @@ pub(super) fn load(selector: Selector, scene: &Scene<'_, '_>, state: &mut State)
                 FibTell::Oif | FibTell::OifName => scene.ground.route(address, through).map_or(0, |device| device.name),
             })
         }
+    }
+}
+
+/// The octets from the beginning of a header on.
+fn header<'a>(packet: &Packet<'a>, layer: Layer) -> Option<&'a [u8]> {
+    let transport = packet.transport();
+    match layer {
+        Layer::Network => Some(packet.bytes()),
+        Layer::Transport => Some(transport),
+        Layer::Inner => {
+            let at = match packet.protocol() {
+                6 => usize::from(transport.get(12)? >> 4) * 4,
+                17 | 136 => 8,
+                _ => return None,
+            };
+            transport.get(at..)
+        }
+    }
+}
+
+fn bits_of(octets: &[u8], bits: BitRange) -> Option<u128> {
+    let (from, count) = (usize::from(bits.from), usize::from(bits.count));
+    let end = from + count;
+    let covered = octets.get(from / 8..end.div_ceil(8))?;
+    let (first, rest) = covered.split_first()?;
+    // Whatever stands before them in their first octet is none of them.
+    let first = u128::from(*first) & 0xff >> (from % 8);
+    let (last, middle) = match rest.split_last() {
+        None => return Some(first >> (end.div_ceil(8) * 8 - end)),
+        Some((last, middle)) => (u128::from(*last), middle),
+    };
+    let whole = middle.iter().try_fold(first, |sum, octet| sum.checked_mul(256).map(|sum| sum | u128::from(*octet)))?;
+    let behind = end.div_ceil(8) * 8 - end;
+    // Of the last octet only the higher bits may be meant.
+    whole.checked_mul(1 << (8 - behind)).map(|sum| sum | last >> behind)
+}
+
+/// An option's number.
+fn number_of(option: &Choice<'_>) -> u8 {
+    match option {
+        Choice::Mss(_) => 2,
+        Choice::WindowScale(_) => 3,
+        Choice::SackPermitted => 4,
+        Choice::Sack(_) => 5,
+        Choice::Timestamps(..) => 8,
+        Choice::Other(number, _) => *number,
     }
 }
 
@@ -99,6 +159,7 @@ fn ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
         IpField::Length => be16(bytes, 2),
         IpField::Ttl => octet(8),
         IpField::Id => be16(bytes, 4),
+        IpField::Checksum => be16(bytes, 10),
         IpField::Fragment => be16(bytes, 6),
         IpField::Version => Some(4),
         IpField::HeaderLength => octet(0).map(|first| first & 15),
@@ -120,7 +181,7 @@ fn ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
         IpField::Ttl => octet(7),
         IpField::FlowLabel => be32(bytes, 0).map(|word| word & 0xf_ffff),
         IpField::Version => Some(6),
-        IpField::Id | IpField::Fragment | IpField::HeaderLength => None,
+        IpField::Id | IpField::Fragment | IpField::HeaderLength | IpField::Checksum => None,
     }
 }
 

@@ -17,6 +17,10 @@ pub enum Selector {
     UdpLength,
     /// A field of an ICMP message (1) or an ICMPv6 message (58).
     Icmp(u8, IcmpField),
+    /// Bits of a header, counted from its beginning; in packets of this transport protocol only, if one is given.
+    Bits(Layer, BitRange, Option<u8>),
+    /// Is there an option of this number in TCP's header?
+    TcpOption(u8),
     /// The security parameter index of AH or ESP.
     Spi(u8),
     /// What goes with the packet.
@@ -29,6 +33,32 @@ pub enum Selector {
     Count(Option<Direction>, Counted),
     /// A look into the table of routes.
     Fib(Fib),
+}
+
+/// Where bits are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the field's own")]
+pub enum Layer {
+    Network,
+    Transport,
+    /// What TCP or UDP carry.
+    Inner,
+}
+
+/// Bits in a row, at most 128 of them, the first one the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BitRange {
+    /// The first.
+    pub from: u16,
+    /// How many.
+    pub count: u8,
+}
+
+impl BitRange {
+    /// These.
+    pub const fn new(from: u16, count: u8) -> BitRange {
+        BitRange { from, count }
+    }
 }
 
 /// Source or destination.
@@ -50,6 +80,7 @@ pub enum IpField {
     Ecn,
     Length,
     Ttl,
+    Checksum,
     Id,
     /// Flags and offset, as in the header.
     Fragment,
@@ -184,6 +215,8 @@ impl Selector {
                 (_, IcmpField::Mtu) => Kind::Number(32),
                 _ => Kind::Number(16),
             },
+            Selector::Bits(_, bits, _) => Kind::Number(bits.count),
+            Selector::TcpOption(_) => Kind::Presence,
             Selector::Spi(_) => Kind::Number(32),
             Selector::Meta(meta) => match meta {
                 Meta::Iif | Meta::Oif => Kind::Interface,
@@ -229,7 +262,7 @@ const fn ip_kind(field: IpField, address: Kind) -> Kind {
         IpField::Protocol => Kind::Protocol,
         IpField::Dscp => Kind::Dscp,
         IpField::Ecn => Kind::Ecn,
-        IpField::Length | IpField::Id | IpField::Fragment => Kind::Number(16),
+        IpField::Length | IpField::Id | IpField::Fragment | IpField::Checksum => Kind::Number(16),
         IpField::Ttl => Kind::Number(8),
         IpField::Version | IpField::HeaderLength => Kind::Number(4),
         IpField::FlowLabel => Kind::Number(20),
