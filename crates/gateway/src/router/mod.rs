@@ -7,20 +7,28 @@
 //! ```
 //! What is dropped on the way leaves nothing behind; what is refused is answered, and the answer takes the way of our own packets. The router has no
 //! clock and no devices; it lives as long as its driver, and its ruleset can be exchanged between two packets.
-use crate::answer;
+mod change;
+mod loss;
+mod own;
+mod trip;
+
+pub use loss::Loss;
+pub(crate) use trip::Trip;
+
 use crate::fragment;
 use crate::map::Map;
 use crate::pace::Pace;
-use crate::service::{Asked, Pick, Said, Services};
+use crate::service::{Asked, Said, Services};
 use crate::synproxy::{Handshakes, Promiser};
-use keepstate_engine::{Direction, Edits, Engine, Info, Instant, Manip, Outcome, Passage, Promise, Verdict, Why};
-use keepstate_rules::tree::{End, Hook, Reject};
-use keepstate_rules::{Change, Fate, Ground, Program, Scene, Way};
+use keepstate_engine::{Direction, Edits, Engine, Info, Instant, Manip, Outcome, Passage, Verdict};
+use keepstate_rules::tree::{Hook, Reject};
+use keepstate_rules::{Fate, Ground, Program, Scene, Way};
+use keepstate_wire::Packet;
 use keepstate_wire::edit::Rewrite;
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::{Addresses, Layout, Packet};
 use std::net::IpAddr;
 use std::ops::Range;
+use trip::{end, view};
 
 /// Before it is tracked.
 const RAW: Range<i32> = i32::MIN..-200;
@@ -67,57 +75,6 @@ pub enum Out {
     Host(Vec<u8>),
 }
 
-/// Why a datagram went no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Loss {
-    /// It is no datagram that can be read.
-    Malformed,
-    /// A fragment of something that is not whole yet, or never will be.
-    Fragment,
-    /// The rules dropped it.
-    Dropped,
-    /// The rules refused it.
-    Rejected,
-    /// Tracking dropped it: the table is full, or its tuple is taken.
-    Tracking(Why),
-    /// Its hops were used up.
-    HopLimit,
-    /// There is no route.
-    NoRoute,
-    /// It does not fit its way out, and may not be cut.
-    TooBig,
-    /// It cannot be translated.
-    Untranslatable,
-    /// Its service has no backend for it, or has reset its connection.
-    NoBackend,
-    /// It would begin a connection, and none are taken.
-    Closed,
-    /// It was answered in its server's name.
-    Proxied,
-    /// It acknowledges what nobody has promised.
-    Unpromised,
-}
-
-impl std::fmt::Display for Loss {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Loss::Malformed => "malformed",
-            Loss::Fragment => "waits for its other fragments",
-            Loss::Dropped => "dropped by the rules",
-            Loss::Rejected => "rejected by the rules",
-            Loss::Tracking(why) => return write!(f, "dropped by tracking: {}", why.name()),
-            Loss::HopLimit => "its hops are used up",
-            Loss::NoRoute => "no route",
-            Loss::TooBig => "too big for its way out",
-            Loss::Untranslatable => "cannot be translated",
-            Loss::NoBackend => "its service has no backend for it",
-            Loss::Closed => "no new connections are taken",
-            Loss::Proxied => "answered by synproxy",
-            Loss::Unpromised => "acknowledges what synproxy has not promised",
-        })
-    }
-}
-
 /// What went through, and what did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -131,55 +88,6 @@ pub struct Counters {
     pub answered: u64,
     /// Datagrams that went no further.
     pub lost: u64,
-}
-
-/// One datagram on its way.
-pub(crate) struct Trip {
-    pub(crate) bytes: Vec<u8>,
-    /// Where its parts stand, while that is known.
-    layout: Option<Layout>,
-    /// As it was before it was translated, if it was: what its sender must be told about.
-    sent: Vec<u8>,
-    way: Way,
-    pub(crate) passage: Option<Passage>,
-    /// What was promised to the client in whose name it is.
-    promise: Option<Promise>,
-    /// The longest datagram of those it stands for, if it stands for several.
-    longest: Option<usize>,
-    /// The backend its connection was sent to, while that is not confirmed.
-    pick: Option<Pick>,
-    pub(crate) now: Instant,
-}
-
-impl Trip {
-    /// The datagram as it is now.
-    #[inline]
-    pub(crate) fn packet(&self) -> Result<Packet<'_>, Loss> {
-        view(&self.bytes, self.layout)
-    }
-
-    /// The datagram, to be changed.
-    #[inline]
-    fn rewrite(&mut self) -> Result<Rewrite<'_>, Loss> {
-        match self.layout {
-            Some(layout) if layout.of(&self.bytes).is_some() => {
-                Rewrite::with(&mut self.bytes, layout).ok_or(Loss::Malformed)
-            }
-            _ => Rewrite::new(&mut self.bytes).map_err(|_| Loss::Malformed),
-        }
-    }
-
-    /// The datagram as it was sent.
-    fn sent(&self) -> Option<Packet<'_>> {
-        let sent = if self.sent.is_empty() { &self.bytes } else { &self.sent };
-        let packet = Packet::parse(sent).ok()?;
-        Some(if self.longest.is_some() { packet.vouched() } else { packet })
-    }
-
-    #[inline]
-    fn destination(&self) -> Result<IpAddr, Loss> {
-        Ok(end(&self.packet()?))
-    }
 }
 
 impl Router {
@@ -595,102 +503,6 @@ impl Router {
         }
     }
 
-    fn reject(&mut self, reject: Reject, trip: &Trip, out: &mut Vec<Out>) {
-        let Ok(packet) = trip.packet() else { return };
-        let to = end(&packet);
-        if !answer::is_sound(&packet) {
-            return;
-        }
-        match reject.icmp(to.is_ipv6()) {
-            Some((kind, code)) => self.tell(trip, kind, code, 0, out),
-            None => {
-                let answer = trip.sent().and_then(|packet| answer::reset(&packet));
-                answer.into_iter().for_each(|answer| self.send(answer, trip, out));
-            }
-        }
-    }
-
-    /// Tells the sender what became of its packet: about the packet as it was sent, not as we have translated it.
-    fn tell(&mut self, trip: &Trip, kind: u8, code: u8, word: u32, out: &mut Vec<Out>) {
-        let Some(packet) = trip.sent() else { return };
-        let sent = packet.bytes();
-        let to = match packet.addresses() {
-            Addresses::V4 { source, .. } => IpAddr::from(source),
-            Addresses::V6 { source, .. } => IpAddr::from(source),
-        };
-        // About a translated destination we speak as that destination: nobody is to learn what stands behind it.
-        let asked = destination(sent).ok().filter(|asked| destination(&trip.bytes).is_ok_and(|now| now != *asked));
-        let asked = asked.or_else(|| destination(sent).ok().filter(|asked| self.map.is_local(*asked)));
-        let us = asked.or_else(|| self.map.route(to, None).and_then(|device| self.map.address(device.index, to)));
-        let Some(answer) = us.and_then(|us| answer::icmp(&packet, us, kind, code, word)) else { return };
-        // Who is not told of a path's MTU never gets through.
-        let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
-        if always || self.pace.as_mut().is_none_or(|pace| pace.allows(to, trip.now)) {
-            self.send(answer, trip, out);
-        }
-    }
-
-    /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.
-    pub(crate) fn send(&mut self, answer: Vec<u8>, about: &Trip, out: &mut Vec<Out>) {
-        let passage = about.passage.as_ref().filter(|passage| passage.direction().is_some()).map(Passage::answer);
-        self.emit(answer, passage, None, about.now, out);
-    }
-
-    /// Sends a packet of our own. With a passage it belongs to that connection, and is as its other end is to see it; else it is tracked like anything that leaves, and a connection that it
-    /// begins keeps the promise.
-    pub(crate) fn emit(
-        &mut self,
-        bytes: Vec<u8>,
-        passage: Option<Passage>,
-        promise: Option<Promise>,
-        now: Instant,
-        out: &mut Vec<Out>,
-    ) {
-        let attached = passage.is_some();
-        let way = Way::default();
-        let mut trip =
-            Trip { sent: Vec::new(), bytes, layout: None, way, passage, promise, longest: None, pick: None, now };
-        // What an answer to an answer would be, nobody is told.
-        let mut nobody = Vec::new();
-        if self.output(&mut trip, attached, &mut nobody).is_ok()
-            && let Ok(to) = destination(&trip.bytes)
-            && let Some((device, neighbour)) = self.map.way(to)
-        {
-            self.counters.answered += 1;
-            out.push(Out::Device(device.index, neighbour, trip.bytes));
-        }
-        self.lines.append(&mut trip.way.lines);
-    }
-
-    /// The way of our own packets. `attached` ones were made from what their connection's packet was before it was translated, so that nothing is to be
-    /// changed in them.
-    fn output(&mut self, trip: &mut Trip, attached: bool, out: &mut Vec<Out>) -> Result<(), Loss> {
-        trip.way.oif = self.map.route(destination(&trip.bytes)?, None);
-        self.filter(Hook::Output, RAW, trip, out)?;
-        if !attached && !trip.way.untracked {
-            let packet = trip.packet()?;
-            let mut passage = self.engine.track(&packet, trip.way.zone, trip.now);
-            let outcome = passage.outcome();
-            trip.promise.into_iter().for_each(|promise| self.engine.promise(&mut passage, promise));
-            trip.passage = Some(passage);
-            if outcome.verdict == Verdict::Drop {
-                return Err(lost(&outcome));
-            }
-        }
-        self.filter(Hook::Output, MANGLE, trip, out)?;
-        if !attached {
-            self.translate(Hook::Output, Manip::Destination, trip, out)?;
-        }
-        self.filter(Hook::Output, BEHIND, trip, out)?;
-        trip.way.oif = Some(self.map.route(destination(&trip.bytes)?, None).ok_or(Loss::NoRoute)?);
-        self.filter(Hook::Postrouting, BEFORE, trip, out)?;
-        if !attached {
-            self.translate(Hook::Postrouting, Manip::Source, trip, out)?;
-        }
-        self.filter(Hook::Postrouting, AFTER, trip, out)?;
-        self.confirm(trip)
-    }
-
     fn confirm(&mut self, trip: &mut Trip) -> Result<(), Loss> {
         let Some(passage) = trip.passage.take() else { return Ok(()) };
         let outcome = self.engine.confirm_datagram(passage, &mut trip.bytes, trip.now);
@@ -698,42 +510,6 @@ impl Router {
             self.services.enter(&pick, handle, trip.now);
         }
         if outcome.verdict == Verdict::Drop { Err(lost(&outcome)) } else { Ok(()) }
-    }
-
-    /// Changes of the header that rules have asked for.
-    fn change(&self, trip: &mut Trip) -> Result<(), Loss> {
-        if trip.way.changes.is_empty() {
-            return Ok(());
-        }
-        let mtu = trip.way.oif.map_or(u32::MAX, |device| self.map.mtu(device.index));
-        let changes = std::mem::take(&mut trip.way.changes);
-        let mut rewrite = trip.rewrite()?;
-        for change in changes {
-            match change {
-                Change::Dscp(class) => rewrite.dscp(class),
-                Change::Ttl(hops) => rewrite.hop_limit(hops),
-                Change::MaxSegment(0) => {
-                    let headers = if rewrite.bytes().first().is_some_and(|first| first >> 4 == 6) { 60 } else { 40 };
-                    rewrite.max_segment(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX));
-                }
-                Change::Address(End::Source, address) => {
-                    rewrite.source(address);
-                }
-                Change::Address(End::Destination, address) => {
-                    rewrite.destination(address);
-                }
-                Change::Port(End::Source, port) => {
-                    rewrite.source_port(port);
-                }
-                Change::Port(End::Destination, port) => {
-                    rewrite.destination_port(port);
-                }
-                Change::MaxSegment(most) => {
-                    rewrite.max_segment(most);
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -753,19 +529,4 @@ fn lost(outcome: &Outcome) -> Loss {
 
 fn destination(bytes: &[u8]) -> Result<IpAddr, Loss> {
     Packet::parse(bytes).map(|packet| end(&packet)).map_err(|_| Loss::Malformed)
-}
-
-/// Where a packet goes.
-fn end(packet: &Packet<'_>) -> IpAddr {
-    match packet.addresses() {
-        Addresses::V4 { destination, .. } => IpAddr::from(destination),
-        Addresses::V6 { destination, .. } => IpAddr::from(destination),
-    }
-}
-
-fn view(bytes: &[u8], layout: Option<Layout>) -> Result<Packet<'_>, Loss> {
-    match layout.and_then(|layout| layout.of(bytes)) {
-        Some(packet) => Ok(packet),
-        None => Packet::parse(bytes).map_err(|_| Loss::Malformed),
-    }
 }
