@@ -1,5 +1,6 @@
-//! Sets and maps for looking up: exact keys by hash, ranges of one part by halving, and what is left in turn.
+//! Sets and maps for looking up: exact keys by hash, ranges of one part by halving, ranges in keys of several parts by cutting (`boxes`).
 use super::Verdict;
+use super::boxes::{Boxes, Ranges};
 use keepstate_engine::Instant;
 use std::collections::HashMap;
 
@@ -10,7 +11,7 @@ pub(super) struct Lookup {
     /// Ranges of a key of one part, by their beginnings; none overlap.
     ranges: Vec<(u128, u128, Found)>,
     /// Keys of several parts with ranges among them.
-    wide: Vec<(Ranges, Found)>,
+    wide: Boxes,
     /// What every other key has.
     otherwise: Option<Found>,
     /// What packets have added.
@@ -18,9 +19,6 @@ pub(super) struct Lookup {
     pub(super) timeout: Option<u64>,
     pub(super) most: usize,
 }
-
-/// A range for each part of a key.
-type Ranges = Box<[(u128, u128)]>;
 
 /// What an element maps to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,13 +66,14 @@ impl Lookup {
         }
         match key {
             [(first, last)] => self.ranges.push((*first, *last, found)),
-            _ => self.wide.push((key.into(), found)),
+            _ => self.wide.push(key.into(), found),
         }
         Ok(())
     }
 
     /// When the last element was put in.
     pub(super) fn finish(&mut self, merges: bool) -> Result<(), Conflict> {
+        self.wide.finish();
         self.ranges.sort_by_key(|(first, last, _)| (*first, *last));
         let mut joined: Vec<(u128, u128, Found)> = Vec::with_capacity(self.ranges.len());
         for (first, last, found) in self.ranges.drain(..) {
@@ -112,10 +111,7 @@ impl Lookup {
         {
             return Some(found);
         }
-        let fits = |ranges: &[(u128, u128)]| {
-            ranges.iter().zip(key).all(|((first, last), part)| (*first..=*last).contains(part))
-        };
-        if let Some((_, found)) = self.wide.iter().find(|(ranges, _)| fits(ranges)) {
+        if let Some(found) = self.wide.find(key) {
             return Some(found);
         }
         if !self.living.is_empty()

@@ -2,6 +2,7 @@
 //!
 //! A [`Program`] is compiled from a checked tree and lives until the next ruleset takes its place. Its rules never change; its counters, limits and dynamic
 //! sets do, with each packet ([`State`]). It asks nobody but the [`Scene`] it is given, and touches neither clock nor devices.
+mod boxes;
 mod compile;
 mod evaluate;
 mod jhash;
