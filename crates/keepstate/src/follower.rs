@@ -205,7 +205,7 @@ impl Follower {
         let mut whole = core::mem::take(&mut self.whole);
         let reassembled = match self.reassembler.push(packet, self.now.0, &mut whole) {
             Ok(Reassembly::Waiting) => Ok(None),
-            Ok(Reassembly::Whole) => Packet::parse_reassembled(&whole).map(Some),
+            Ok(Reassembly::Whole(_)) => Packet::parse_reassembled(&whole).map(Some),
             // IPv6 reassembly lets it go on as it is, and so tracking sees the fragment itself.
             Err(refusal) if refusal.fate() == Fate::Passed && packet.family() == Family::V6 => {
                 Packet::parse_reassembled(packet.bytes()).map(Some)

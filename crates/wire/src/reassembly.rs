@@ -33,9 +33,18 @@ use siphasher::sip::SipHasher13;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reassembly {
     /// The datagram is whole: the buffer holds it. Read it with [`Packet::parse_reassembled`].
-    Whole,
+    Whole(Pieces),
     /// More fragments are needed.
     Waiting,
+}
+
+/// What a datagram came in as. Whoever cuts it again makes no piece longer than those that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// Octets of the longest piece, with its headers.
+    pub longest: usize,
+    /// Octets of the headers that every piece has: IPv4's header with its options, or IPv6's with the extensions before the fragment header.
+    pub headers: usize,
 }
 
 /// How much may wait, and how long.
@@ -100,7 +109,7 @@ impl Reassembler {
         let Some(fragment) = packet.fragment() else {
             out.clear();
             out.extend_from_slice(packet.bytes());
-            return Ok(Reassembly::Whole);
+            return Ok(Reassembly::Whole(Pieces { longest: packet.bytes().len(), headers: packet.transport_at() }));
         };
         if packet.is_snapped() {
             return Err(Refusal::NotCaptured);
@@ -129,7 +138,7 @@ impl Reassembler {
 
     fn queue_piece(&mut self, key: Key, piece: &Piece<'_, '_>, out: &mut Vec<u8>) -> Result<Reassembly, Refusal> {
         let family = piece.packet.family();
-        let mut added = match self.queues.get_mut(&key) {
+        let added = match self.queues.get_mut(&key) {
             Some(queue) => {
                 let before = queue.memory();
                 let result = queue.add(piece);
@@ -140,13 +149,13 @@ impl Reassembler {
             }
             None => return self.open_queue(key, piece, out),
         };
-        if matches!(added, Ok(Reassembly::Whole) | Err(Fault::Queue(_)))
+        if matches!(added, Ok(true) | Err(Fault::Queue(_)))
             && let Some(queue) = self.close_queue(&key)
             && added.is_ok()
         {
-            added = queue.rebuild(out).map(|()| Reassembly::Whole).map_err(Fault::Queue);
+            return queue.rebuild(out).map(Reassembly::Whole);
         }
-        added.map_err(Fault::refusal)
+        added.map(|_| Reassembly::Waiting).map_err(Fault::refusal)
     }
 
     /// The first piece of a datagram. Nothing is kept when it is the only one or when it is refused.
@@ -155,8 +164,8 @@ impl Reassembler {
         self.serial = self.serial.wrapping_add(1);
         let mut queue = Queue::new(family, self.serial);
         match queue.add(piece) {
-            Ok(Reassembly::Whole) => return queue.rebuild(out).map(|()| Reassembly::Whole),
-            Ok(Reassembly::Waiting) => {}
+            Ok(true) => return queue.rebuild(out).map(Reassembly::Whole),
+            Ok(false) => {}
             Err(Fault::Queue(refusal)) => return Err(refusal),
             // A piece without data may have told where the end is, and that is remembered.
             Err(Fault::Piece(refusal)) if queue.is_blank() => return Err(refusal),

@@ -61,7 +61,7 @@ fn play(family: &str, pieces: &str) -> Seen {
     for piece in pieces.split(' ') {
         let bytes = fragment(family, piece);
         match reassembler.push(&Packet::parse(&bytes).unwrap(), 0, &mut out) {
-            Ok(Reassembly::Whole) => {
+            Ok(Reassembly::Whole(_)) => {
                 let data = Packet::parse_reassembled(&out).unwrap().transport().iter();
                 assert!(data.enumerate().all(|(at, &octet)| usize::from(octet) == at * 7 % 251), "{family} {pieces}");
                 seen.look_at(&out);

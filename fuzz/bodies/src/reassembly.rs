@@ -48,7 +48,7 @@ impl Story {
         let octets = honest(which, usize::from(start), len).map(|octet| octet ^ u8::from(lie)).collect();
         let bytes = forge::fragment(ipv6, which as u8, start, more, octets);
         let packet = Packet::parse(&bytes).expect("a sound fragment");
-        if self.reassembler.push(&packet, self.now, &mut self.out) == Ok(Reassembly::Whole) {
+        if let Ok(Reassembly::Whole(_)) = self.reassembler.push(&packet, self.now, &mut self.out) {
             let whole = Packet::parse_reassembled(&self.out).expect("a whole datagram is a sound one");
             assert!(whole.fragment().is_none(), "a whole datagram is no fragment");
             assert_eq!(whole.addresses(), packet.addresses());

@@ -214,7 +214,7 @@ impl Judges {
                 self.why = None;
                 Heard::Gone
             }
-            Ok(Reassembly::Whole) => match Packet::parse_reassembled(&whole) {
+            Ok(Reassembly::Whole(_)) => match Packet::parse_reassembled(&whole) {
                 Ok(packet) => self.track(&packet, now)?,
                 Err(refusal) => self.refuse(refusal),
             },

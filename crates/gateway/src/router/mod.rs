@@ -15,7 +15,7 @@ mod trip;
 pub use loss::Loss;
 pub(crate) use trip::Trip;
 
-use crate::fragment;
+use crate::fragment::{self, Numbers};
 use crate::map::Map;
 use crate::pace::Pace;
 use crate::service::{Asked, Said, Services};
@@ -49,6 +49,7 @@ pub struct Router {
     program: Program,
     map: Map,
     fragments: Reassembler,
+    numbers: Numbers,
     counters: Counters,
     lines: Vec<(u8, String)>,
     services: Services,
@@ -98,6 +99,7 @@ impl Router {
             program,
             map,
             fragments: Reassembler::new(secret, Limits::default()),
+            numbers: Numbers::new(secret),
             counters: Counters::default(),
             lines: Vec::new(),
             services: Services::new(secret),
@@ -240,7 +242,7 @@ impl Router {
         self.counters.received += 1;
         let way = Way { iif: self.map.device(iif), ..Way::default() };
         let sent = self.copied(&[]);
-        let mut trip = Trip { bytes, layout: None, sent, way, passage: None, promise: None, longest, pick: None, now };
+        let mut trip = Trip { bytes, sent, way, longest, now, ..Trip::default() };
         let result = self.pass(&mut trip, out);
         self.lines.append(&mut trip.way.lines);
         self.recycle(trip.sent);
@@ -278,10 +280,11 @@ impl Router {
         }
         let mut whole = Vec::new();
         match self.fragments.push(&packet, trip.now.0, &mut whole) {
-            Ok(Reassembly::Whole) => {
+            Ok(Reassembly::Whole(pieces)) => {
                 let piece = std::mem::replace(&mut trip.bytes, whole);
                 self.recycle(piece);
-                trip.layout = Packet::parse(&trip.bytes).ok().and_then(|packet| packet.layout());
+                trip.layout = Packet::parse_reassembled(&trip.bytes).ok().and_then(|packet| packet.layout());
+                trip.pieces = Some(pieces);
                 Ok(())
             }
             _ => Err(Loss::Fragment),
@@ -360,19 +363,21 @@ impl Router {
         self.splice(trip, out)?;
         self.confirm(trip)?;
         self.counters.forwarded += 1;
-        let (whole, most) = (std::mem::take(&mut trip.bytes), self.cut_at(device.index, v6));
-        if trip.longest.unwrap_or(whole.len()) <= most {
-            out.push(Out::Device(device.index, neighbour, whole));
-        } else {
-            let pieces = fragment::cut(whole, most).into_iter();
-            out.extend(pieces.map(|piece| Out::Device(device.index, neighbour, piece)));
-        }
+        let (whole, mtu) = (std::mem::take(&mut trip.bytes), self.map.mtu(device.index) as usize);
+        let pieces = match trip.pieces {
+            // No piece leaves longer than it came, so that nobody on the way has to cut it once more.
+            Some(came) if v6 && whole.len() > mtu.min(came.longest) => {
+                fragment::cut_v6(whole, came.headers, mtu.min(came.longest), self.numbers.next())
+            }
+            Some(came) if !v6 => fragment::cut(whole, mtu.min(came.longest)),
+            None if !v6 && trip.longest.unwrap_or(whole.len()) > mtu => fragment::cut(whole, mtu),
+            _ => {
+                out.push(Out::Device(device.index, neighbour, whole));
+                return Ok(());
+            }
+        };
+        out.extend(pieces.into_iter().map(|piece| Out::Device(device.index, neighbour, piece)));
         Ok(())
-    }
-
-    /// Where a datagram is cut; IPv6's are not, they were told.
-    fn cut_at(&self, device: u32, v6: bool) -> usize {
-        if v6 { usize::MAX } else { self.map.mtu(device) as usize }
     }
 
     /// What is too large for its way out is not cut but told, where that may be.
@@ -380,7 +385,7 @@ impl Router {
         let Some(device) = trip.way.oif else { return Ok(()) };
         let mtu = self.map.mtu(device.index);
         let dont_cut = v6 || trip.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
-        if trip.longest.unwrap_or(trip.bytes.len()) <= mtu as usize {
+        if trip.longest() <= mtu as usize {
             return Ok(());
         }
         if !dont_cut {

@@ -64,8 +64,7 @@ impl Router {
     ) {
         let attached = passage.is_some();
         let way = Way::default();
-        let mut trip =
-            Trip { sent: Vec::new(), bytes, layout: None, way, passage, promise, longest: None, pick: None, now };
+        let mut trip = Trip { bytes, way, passage, promise, now, ..Trip::default() };
         // What an answer to an answer would be, nobody is told.
         let mut nobody = Vec::new();
         if self.output(&mut trip, attached, &mut nobody).is_ok()

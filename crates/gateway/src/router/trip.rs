@@ -4,10 +4,12 @@ use crate::service::Pick;
 use keepstate_engine::{Instant, Passage, Promise};
 use keepstate_rules::Way;
 use keepstate_wire::edit::Rewrite;
+use keepstate_wire::reassembly::Pieces;
 use keepstate_wire::{Addresses, Layout, Packet};
 use std::net::IpAddr;
 
 /// One datagram on its way.
+#[derive(Default)]
 pub(crate) struct Trip {
     pub(crate) bytes: Vec<u8>,
     /// Where its parts stand, while that is known.
@@ -20,12 +22,19 @@ pub(crate) struct Trip {
     pub(super) promise: Option<Promise>,
     /// The longest datagram of those it stands for, if it stands for several.
     pub(super) longest: Option<usize>,
+    /// What it came in as, if it came in pieces.
+    pub(super) pieces: Option<Pieces>,
     /// The backend its connection was sent to, while that is not confirmed.
     pub(super) pick: Option<Pick>,
     pub(crate) now: Instant,
 }
 
 impl Trip {
+    /// The longest datagram by which it came: what is told of a path's MTU is told of that.
+    pub(super) fn longest(&self) -> usize {
+        self.pieces.map(|pieces| pieces.longest).or(self.longest).unwrap_or(self.bytes.len())
+    }
+
     /// The datagram as it is now.
     #[inline]
     pub(crate) fn packet(&self) -> Result<Packet<'_>, Loss> {

@@ -114,11 +114,22 @@ fn table(router: &mut Router) -> Vec<String> {
 
 /// Without what is drawn by lot or counted up: the identification of answers of the router's own.
 fn plain(mut bytes: Vec<u8>) -> Vec<u8> {
-    let own =
-        bytes[0] >> 4 == 4 && (bytes[9] == 1 && !matches!(bytes[20], 0 | 8) || bytes[9] == 6 && bytes[33] & 4 != 0);
+    let whole = bytes[6] & 0x3f == 0 && bytes[7] == 0;
+    let own = bytes[0] >> 4 == 4
+        && whole
+        && (bytes[9] == 1 && !matches!(bytes[20], 0 | 8) || bytes[9] == 6 && bytes[33] & 4 != 0);
     if own {
         bytes[4..8].fill(0);
         bytes[10..12].fill(0);
+    }
+    // Linux forgets in some pieces that they must not be cut further, depending on how its memory lies.
+    if bytes[0] >> 4 == 4 && !whole {
+        bytes[6] &= !0x40;
+        bytes[10..12].fill(0);
+    }
+    // And of an IPv6 datagram that was cut.
+    if bytes[0] >> 4 == 6 && bytes[6] == 44 {
+        bytes[44..48].fill(0);
     }
     // Linux gives what it says itself a flow label of its own choice.
     if bytes[0] >> 4 == 6 && (bytes[6] == 58 && bytes[40] < 128 || bytes[6] == 6 && bytes[53] & 4 != 0) {
@@ -138,7 +149,11 @@ fn flow(packet: &[u8]) -> Vec<u8> {
 fn by_lot(ours: &[(usize, Vec<u8>)], theirs: &[(usize, Vec<u8>)]) -> Option<[u16; 2]> {
     let ([(our_device, ours)], [(their_device, theirs)]) = (ours, theirs) else { return None };
     let v6 = ours[0] >> 4 == 6;
-    let (protocol, at) = if v6 { (ours[6], 40) } else { (ours[9], 20) };
+    let (protocol, at) = match (v6, ours[6]) {
+        (false, _) => (ours[9], 20),
+        (true, 44) => (ours[40], 48),
+        (true, next) => (next, 40),
+    };
     let check_at = match protocol {
         6 => at + 16,
         17 => at + 6,
@@ -187,17 +202,23 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         if told.contains(&flow(&packet)) {
             continue;
         }
-        let mut out = Vec::new();
-        let said = router.handle(&packet, device as u32 + 1, now(), &mut out);
-        let leaves = |out: Out| match out {
-            Out::Device(index, _, bytes) => Some((index as usize - 1, bytes)),
+        let leaves = |out: &Out| match out {
+            Out::Device(index, _, bytes) => Some((*index as usize - 1, bytes.clone())),
             Out::Host(_) => None,
         };
-        let mut ours: Vec<(usize, Vec<u8>)> = out.iter().cloned().filter_map(leaves).collect();
-        let delivered = out.iter().any(|out| matches!(out, Out::Host(_)));
-        let mut theirs = kernel.handle(&packet, device, ours.len());
+        // One in eight comes in pieces.
+        let pieces = if dice.roll(8) == 0 { traffic::cut(&packet, &mut dice) } else { vec![packet.clone()] };
+        let (mut ours, mut theirs, mut delivered, mut said) = (Vec::new(), Vec::new(), false, Ok(()));
+        for piece in &pieces {
+            let mut out = Vec::new();
+            said = router.handle(piece, device as u32 + 1, now(), &mut out);
+            let before = ours.len();
+            ours.extend(out.iter().filter_map(leaves));
+            delivered |= out.iter().any(|out| matches!(out, Out::Host(_)));
+            theirs.extend(kernel.handle(piece, device, ours.len() - before));
+        }
         let reset = |bytes: &[u8]| match bytes[0] >> 4 {
-            4 => bytes[9] == 6 && bytes[33] & 4 != 0 && bytes[4..6] == [0, 0],
+            4 => bytes[9] == 6 && bytes.get(33).is_some_and(|flags| flags & 4 != 0) && bytes[4..6] == [0, 0],
             _ => bytes[6] == 6 && bytes[53] & 4 != 0,
         };
         let own_stack = ours.is_empty() && theirs.len() == 1 && reset(&theirs[0].1);
@@ -224,7 +245,10 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         let (ours, theirs) = (normal(ours), normal(theirs));
         // Later pieces have no ports, and must be the same in any case.
         let later = |out: &[(usize, Vec<u8>)]| -> (Vec<_>, Vec<_>) {
-            let is_later = |bytes: &[u8]| bytes[0] >> 4 == 4 && u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff != 0;
+            let is_later = |bytes: &[u8]| match bytes[0] >> 4 {
+                4 => u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff != 0,
+                _ => bytes[6] == 44 && u16::from_be_bytes([bytes[42], bytes[43]]) & !7 != 0,
+            };
             out.iter().cloned().partition(|(_, bytes)| is_later(bytes))
         };
         let ((our_pieces, ours_whole), (their_pieces, theirs_whole)) = (later(&ours), later(&theirs));
@@ -237,8 +261,9 @@ fn same(ruleset: &Path, seed: u64, packets: usize) -> bool {
         }
         assert!(
             ours == theirs,
-            "{}: seed {seed}, packet {number} into {}:\n    {}\n  Linux:{}\n  ours ({said:?}):{}",
+            "{}: seed {seed}, packet {number}, in {} pieces, into {}:\n    {}\n  Linux:{}\n  ours ({said:?}):{}",
             ruleset.file_name().unwrap().to_string_lossy(),
+            pieces.len(),
             ["lan0", "wan0"][device],
             hex(&packet),
             shown(&theirs),

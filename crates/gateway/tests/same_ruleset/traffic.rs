@@ -147,6 +147,43 @@ pub fn answer(packet: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
     Some(datagram(v6, destination, source, 64, &message))
 }
 
+/// A packet in pieces of one length but the last, in any order.
+pub fn cut(packet: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
+    let v6 = packet[0] >> 4 == 6;
+    let (head, body) = packet.split_at(if v6 { 40 } else { 20 });
+    // Nobody cuts IPv6 to less than 1280 octets; where somebody does, Linux joins some of the pieces.
+    let size =
+        if v6 { dice.of(&[1232, 1400, 1448, 1456]) } else { dice.of(&[24, 40, 200, 552, 1232, 1440, 1480, 1600]) };
+    if body.len() > 40 * size {
+        return vec![packet.to_vec()];
+    }
+    let number = dice.roll(1 << 16) as u16;
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    for (at, data) in body.chunks(size).enumerate() {
+        let (offset, more) = (at * size, (at + 1) * size < body.len());
+        let mut piece = head.to_vec();
+        if v6 {
+            piece[6] = 44;
+            piece[4..6].copy_from_slice(&(8 + data.len() as u16).to_be_bytes());
+            piece.extend([head[6], 0]);
+            piece.extend((offset as u16 | u16::from(more)).to_be_bytes());
+            piece.extend([0, 0]);
+            piece.extend(number.to_be_bytes());
+        } else {
+            let word = u16::from(head[6]) << 8 & 0x4000 | (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+            piece[2..4].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+            piece[4..6].copy_from_slice(&number.to_be_bytes());
+            piece[6..8].copy_from_slice(&word.to_be_bytes());
+            piece[10..12].fill(0);
+            let sum = checksum(&piece);
+            piece[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        piece.extend(data);
+        pieces.insert(dice.roll(pieces.len() + 1), piece);
+    }
+    pieces
+}
+
 /// Octets behind the IP header, and where their checksum stands.
 pub struct Message {
     protocol: u8,

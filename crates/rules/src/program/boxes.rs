@@ -81,10 +81,12 @@ impl Boxes {
         if places.len() <= FEW {
             return None;
         }
-        let parts = places.first().and_then(|place| self.all.get(*place as usize)).map_or(0, |(ranges, _)| ranges.len());
+        let parts =
+            places.first().and_then(|place| self.all.get(*place as usize)).map_or(0, |(ranges, _)| ranges.len());
         let mut best: Option<(usize, usize, usize, u128)> = None;
         for part in 0..parts {
-            let ranges: Vec<(u128, u128)> = places.iter().filter_map(|place| self.range(*place, part).copied()).collect();
+            let ranges: Vec<(u128, u128)> =
+                places.iter().filter_map(|place| self.range(*place, part).copied()).collect();
             let mut ends: Vec<u128> =
                 ranges.iter().flat_map(|(first, last)| [Some(*first), last.checked_add(1)]).flatten().collect();
             let middle = ends.len() / 2;
@@ -176,7 +178,8 @@ mod tests {
             boxes.push(Box::new([(number << 8, (number << 8) + 255), ports]), found(number));
         }
         boxes.finish();
-        let longest = boxes.nodes.iter().map(|node| if let Node::Leaf { from, to } = node { to - from } else { 0 }).max();
+        let longest =
+            boxes.nodes.iter().map(|node| if let Node::Leaf { from, to } = node { to - from } else { 0 }).max();
         assert!(longest <= Some(FEW), "{longest:?}");
         assert_eq!(boxes.find(&[(777 << 8) + 3, 800]), Some(&found(777)));
         assert_eq!(boxes.find(&[(777 << 8) + 3, 900]), None);

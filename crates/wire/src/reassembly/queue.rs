@@ -3,7 +3,7 @@
 //! Pieces are kept as runs. A piece that begins where the last run ends makes that run longer; any other begins a run of
 //! its own, and runs that come to touch are not joined. A piece that lies within one run is a copy and is ignored; one that
 //! shares octets with runs in any other way is an overlap, and the datagram is lost (RFC 5722; Linux does so for IPv4 too).
-use super::Reassembly;
+use super::Pieces;
 use super::rebuild::{self, Sketch};
 use crate::{Family, Packet, Refusal};
 use alloc::collections::BTreeMap;
@@ -83,13 +83,13 @@ impl Queue {
         self.runs.is_empty() && self.end == 0 && !self.ended
     }
 
-    /// Takes a piece, or says why not.
-    pub fn add(&mut self, piece: &Piece<'_, '_>) -> Result<Reassembly, Fault> {
+    /// Takes a piece, or says why not. True if that was the last.
+    pub fn add(&mut self, piece: &Piece<'_, '_>) -> Result<bool, Fault> {
         let data = self.fit(piece)?;
         self.place(piece.offset, data)?;
         self.held += data.len();
         self.memory += self.sketch.note(piece, data.len());
-        Ok(if self.ended && self.held == self.end { Reassembly::Whole } else { Reassembly::Waiting })
+        Ok(self.ended && self.held == self.end)
     }
 
     /// Holds the piece's end against what is known of the datagram's, and gives the octets to keep.
@@ -159,7 +159,7 @@ impl Queue {
     }
 
     /// Writes the whole datagram to `out`.
-    pub fn rebuild(self, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub fn rebuild(self, out: &mut Vec<u8>) -> Result<Pieces, Refusal> {
         rebuild::whole(self.family, &self.sketch, self.runs.values().map(Vec::as_slice), self.held, out)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It is the header of the piece at offset zero, with the length of the whole and without the marks of a fragment. The
 //! congestion marks of all pieces are joined (RFC 3168, section 5.3).
+use super::Pieces;
 use super::queue::Piece;
 use crate::checksum;
 use crate::extension;
@@ -15,7 +16,7 @@ pub(super) struct Sketch {
     header: Vec<u8>,
     /// One bit for each congestion codepoint seen.
     codepoints: u8,
-    /// Length of the longest piece, with its header, and of the longest that forbids fragmenting (IPv4).
+    /// Length of the longest piece, with its headers, and of the longest that forbids fragmenting (IPv4).
     longest: usize,
     longest_df: usize,
 }
@@ -25,11 +26,11 @@ impl Sketch {
     pub fn note(&mut self, piece: &Piece<'_, '_>, data_len: usize) -> usize {
         let bytes = piece.packet.bytes();
         let Some(&[first, second, _, _, _, _, flags, _]) = bytes.first_chunk::<8>() else { return 0 };
+        let len = piece.packet.transport_at() + data_len;
+        self.longest = self.longest.max(len);
         match piece.packet.family() {
             Family::V4 => {
                 self.codepoints |= 1 << (second & 3);
-                let len = piece.packet.transport_at() + data_len;
-                self.longest = self.longest.max(len);
                 if flags & 0x40 != 0 {
                     self.longest_df = self.longest_df.max(len);
                 }
@@ -66,7 +67,7 @@ pub(super) fn whole<'r>(
     runs: impl Iterator<Item = &'r [u8]>,
     len: usize,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+) -> Result<Pieces, Refusal> {
     let congestion = joined(sketch.codepoints).ok_or(Refusal::FragmentEcn)?;
     let counted = match family {
         Family::V4 => sketch.header.len() + len,
@@ -83,7 +84,7 @@ pub(super) fn whole<'r>(
     for run in runs {
         out.extend_from_slice(run);
     }
-    Ok(())
+    Ok(Pieces { longest: sketch.longest, headers: sketch.header.len() })
 }
 
 fn finish_v4(header: &mut [u8], length: u16, congestion: u8, dont_fragment: bool) {
