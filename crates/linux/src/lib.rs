@@ -15,6 +15,8 @@ pub mod namespace;
 pub mod netlink;
 pub mod nfqueue;
 pub mod notify;
+pub mod offload;
+pub mod packet;
 pub mod peer;
 pub mod private;
 pub mod processors;

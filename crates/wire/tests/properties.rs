@@ -1,8 +1,9 @@
 //! What holds for any octets at all: nothing panics, and views stay within what they were given.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
-use keepstate_wire::edit::Rewrite;
+use keepstate_wire::edit::{self, Rewrite};
 use keepstate_wire::link::{self, LinkType};
 use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
+use keepstate_wire::segment::Coupling;
 use keepstate_wire::{Addresses, Family, Packet, Quote, Refusal, checksum, gre, icmp, sctp, tcp, udp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -161,6 +162,42 @@ proptest! {
     }
 
     #[test]
+    fn a_train_is_cut_into_what_was_coupled(
+        v6 in any::<bool>(),
+        size in 256_usize..400,
+        count in 1_u16..9,
+        harm in vec((0_u16..9, any::<prop::sample::Index>(), 1_u8.., any::<bool>()), 0..3),
+    ) {
+        let mut segments: Vec<Vec<u8>> = (0..count).map(|at| segment(v6, size - usize::from(at + 1 == count) * 9, at, size)).collect();
+        for (which, at, bits, mended) in harm {
+            let Some(segment) = segments.get_mut(usize::from(which)) else { continue };
+            let at = at.index(segment.len());
+            segment[at] ^= bits;
+            if mended {
+                mend(segment);
+                if let Some((from, at)) = edit::open(segment) {
+                    edit::close(segment, from, at);
+                }
+            }
+        }
+        let Ok(mut coupling) = Coupling::begin(&segments[0], Vec::new()) else { return Ok(()) };
+        // Without padding.
+        let trimmed = |segment: &[u8]| Packet::parse(segment).map_or(segment.to_vec(), |packet| packet.bytes().to_vec());
+        let mut taken = vec![trimmed(&segments[0])];
+        for segment in &segments[1..] {
+            if coupling.couple(segment) {
+                prop_assert!(coupling.is_of_same_stream(segment));
+                taken.push(trimmed(segment));
+            }
+        }
+        let (bytes, train) = coupling.finish();
+        match train {
+            None => prop_assert!(taken.len() == 1 && taken[0].starts_with(&bytes)),
+            Some(train) => prop_assert_eq!(train.segments(&bytes).collect::<Vec<_>>(), taken),
+        }
+    }
+
+    #[test]
     fn reassembly_takes_any_fragments(stream in vec((datagrams(), 0u16..64, any::<bool>()), 1..40)) {
         let mut reassembler = Reassembler::new((5, 6), Limits { memory: 8192, ..Limits::default() });
         let mut out = Vec::new();
@@ -264,4 +301,30 @@ proptest! {
         }
         prop_assert_eq!(checksum::crc32c(&bytes), !crc);
     }
+}
+
+/// The segment of a stream with this number, with so many octets of data.
+fn segment(v6: bool, data: usize, number: u16, size: usize) -> Vec<u8> {
+    let length = (20 + data) as u16;
+    let mut bytes = if v6 {
+        let mut header = vec![0x60, 0, 0, 0];
+        header.extend(length.to_be_bytes());
+        header.extend([6, 64]);
+        header.extend([7; 32]);
+        header
+    } else {
+        let mut header = vec![0x45, 0];
+        header.extend((20 + length).to_be_bytes());
+        header.extend(number.wrapping_sub(2).to_be_bytes());
+        header.extend([0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        header
+    };
+    bytes.extend([0, 7, 0, 9]);
+    bytes.extend(u32::MAX.wrapping_sub(700).wrapping_add(u32::from(number) * size as u32).to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0]);
+    bytes.extend((0..data).map(|at| (at as u8) ^ number as u8));
+    mend(&mut bytes);
+    let (from, at) = edit::open(&mut bytes).unwrap();
+    edit::close(&mut bytes, from, at);
+    bytes
 }

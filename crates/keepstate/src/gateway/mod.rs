@@ -21,6 +21,7 @@ mod run;
 pub mod services;
 mod session;
 mod tally;
+mod train;
 mod tun;
 mod visit;
 mod wish;

@@ -1,18 +1,17 @@
 //! The driver between TUN devices, which it makes: what the machine routes into one is read here, what leaves is written to another.
 use super::devices::Named;
 use super::run::Driver;
+use super::train::{self, LONGEST};
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_gateway::{Loss, Out, Router};
-use keepstate_linux::tun::{self, Offload, Tun};
+use keepstate_gateway::{Out, Router};
+use keepstate_linux::tun::{self, Tun};
 use keepstate_wire::edit;
 use keepstate_wire::segment::Train;
 use std::os::fd::AsFd;
 
 /// Datagrams taken from one device before the next has its turn.
 const TURN: usize = 64;
-/// Octets of the longest datagram.
-const LONGEST: usize = 65_536;
 
 /// The devices, numbered from 1 on as the map has them; they are gone when this is dropped.
 pub(super) struct Tuns {
@@ -56,12 +55,7 @@ impl Tuns {
             match (&train, offload.checksum) {
                 (Some(train), Some(_)) => {
                     self.buffer.truncate(length);
-                    let taken = router.handle_train(&mut self.buffer, train.longest(), index, now, &mut self.out);
-                    if taken == Err(Loss::TooBig) && self.out.is_empty() {
-                        for segment in train.segments(&self.buffer) {
-                            let _ = router.handle(&segment, index, now, &mut self.out);
-                        }
-                    }
+                    train::route(router, train, &mut self.buffer, index, now, &mut self.out);
                     self.make_room();
                 }
                 (_, open) => {
@@ -89,10 +83,7 @@ impl Tuns {
         for left in self.out.drain(..) {
             let Out::Device(index, _, mut bytes) = left else { continue };
             if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.devices.get_mut(at)) {
-                let offload = match train.filter(|train| bytes.len() > train.longest()) {
-                    None => Offload::default(),
-                    Some(train) => offload(train, &mut bytes),
-                };
+                let offload = train::offload(train, &mut bytes);
                 tun.write(&bytes, offload).context("a device is gone")?;
             }
             if bytes.capacity() < LONGEST {
@@ -103,12 +94,6 @@ impl Tuns {
         }
         Ok(())
     }
-}
-
-/// Of many segments, as they leave.
-fn offload(train: &Train, bytes: &mut [u8]) -> Offload {
-    let open = edit::open(bytes).and_then(|(from, at)| Some((u16::try_from(from).ok()?, u16::try_from(at).ok()?)));
-    Offload { checksum: open, segment: open.map(|_| train.size()) }
 }
 
 impl Driver for Tuns {

@@ -2,17 +2,23 @@
 //!
 //! Every device named gets the program that diverts its datagrams, and a socket on each of its queues. What the router hands to the machine itself, or to a device
 //! that was not named, goes to the kernel through a TUN device (`keepstate0`). Dropped, or killed, it leaves the devices as they were.
+mod intake;
 mod neighbours;
 
 use super::ground;
 use super::run::Driver;
+use super::train;
 use crate::notes;
 use anyhow::{Context, Result, bail};
+use intake::{Intake, Trains};
 use keepstate_engine::Instant;
 use keepstate_gateway::{Map, Out, Router};
+use keepstate_linux::offload::Offload;
+use keepstate_linux::packet::Sender;
 use keepstate_linux::route::{Link, Watcher};
-use keepstate_linux::tun::{self, Offload, Tun};
+use keepstate_linux::tun::{self, Tun};
 use keepstate_linux::xdp::{Burst, Diversion, Mode, Socket};
+use keepstate_wire::segment::Train;
 use neighbours::{Found, Neighbours};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -35,8 +41,16 @@ pub(super) struct Xdp {
     burst: Option<Burst>,
     host: Tun,
     map: Option<Map>,
-    out: Vec<Out>,
+    trains: Trains,
+    out: Vec<Leaving>,
     losses: Losses,
+}
+
+/// What the router has given out.
+struct Leaving {
+    out: Out,
+    /// What it came as, if it stands for many.
+    train: Option<Train>,
 }
 
 /// How frames are sent where sockets copy.
@@ -55,6 +69,10 @@ struct Port {
     sockets: Vec<Socket>,
     /// Frames leave by the burst, not by a socket.
     by_burst: bool,
+    /// What stands for many segments leaves by this.
+    sender: Sender,
+    /// Frames wait for the next flush.
+    waits: bool,
     /// Kept so that it stays on the device.
     diversion: Diversion,
 }
@@ -76,7 +94,7 @@ impl Xdp {
     pub(super) fn new(names: &[String], mode: Mode, sending: Sending) -> Result<Xdp> {
         let mut watcher = Watcher::open().context("a socket to the kernel's routes")?;
         let known = watcher.everything().context("reading the kernel's devices and routes")?;
-        let host = Tun::create(HOST).with_context(|| {
+        let host = Tun::with_offloads(HOST).with_context(|| {
             format!("TUN device {HOST}: it needs /dev/net/tun and CAP_NET_ADMIN, and one gateway a namespace")
         })?;
         host.up(HOST).with_context(|| format!("{HOST} cannot be taken up"))?;
@@ -107,44 +125,79 @@ impl Xdp {
         let mut neighbours = Neighbours::default();
         neighbours.learn_all(&known);
         let map = Some(ground::map(&known));
-        Ok(Xdp { ports, watcher, neighbours, burst, host, map, out: Vec::new(), losses: Losses::default() })
+        Ok(Xdp {
+            ports,
+            watcher,
+            neighbours,
+            burst,
+            host,
+            map,
+            trains: Trains::default(),
+            out: Vec::new(),
+            losses: Losses::default(),
+        })
     }
 
     /// Sends what the router has given out.
     fn send(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         let mut out = std::mem::take(&mut self.out);
-        for left in out.drain(..) {
-            let bytes = match left {
-                Out::Host(bytes) => self.hand_over(bytes)?,
-                Out::Device(device, to, bytes) => match self.ports.iter().position(|port| port.index == device) {
+        for Leaving { out, train } in out.drain(..) {
+            let bytes = match out {
+                Out::Host(bytes) => self.hand_over(bytes, train)?,
+                Out::Device(device, to, mut bytes) => match self.ports.iter().position(|port| port.index == device) {
                     Some(at) => match self.neighbours.find(device, to, now, &mut self.watcher) {
                         Found::At(mac) => {
-                            if self.burst.as_ref().is_some_and(Burst::is_full) {
-                                self.flush()?;
-                            }
-                            self.losses.room += u64::from(
-                                !self.ports.get_mut(at).is_some_and(|port| port.send(mac, &bytes, &mut self.burst)),
-                            );
+                            let left = train::offload(train.as_ref(), &mut bytes);
+                            self.leave(at, mac, &bytes, left)?;
                             bytes
                         }
                         Found::NotYet => {
-                            self.losses.neighbour += u64::from(!self.neighbours.wait(device, to, bytes));
+                            self.hold(device, to, bytes, train);
                             continue;
                         }
                     },
                     // By a device that is the kernel's: it goes on there, if the kernel forwards.
-                    None => self.hand_over(bytes)?,
+                    None => self.hand_over(bytes, train)?,
                 },
             };
-            router.recycle(bytes);
+            if let Err(bytes) = self.trains.recycle(bytes) {
+                router.recycle(bytes);
+            }
         }
         self.out = out;
         Ok(())
     }
 
-    fn hand_over(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        self.losses.room +=
-            u64::from(!self.host.write(&bytes, Offload::default()).with_context(|| format!("{HOST} is gone"))?);
+    /// Sends a datagram by one of the ports.
+    fn leave(&mut self, at: usize, mac: [u8; 6], bytes: &[u8], left: Offload) -> Result<()> {
+        // What stands for many segments must not overtake what was to leave before.
+        if match left.segment {
+            Some(_) => self.ports.get(at).is_some_and(|port| port.waits),
+            None => self.burst.as_ref().is_some_and(Burst::is_full),
+        } {
+            self.flush()?;
+        }
+        let Some(port) = self.ports.get_mut(at) else { return Ok(()) };
+        let sent = match left.segment {
+            Some(_) => port.sender.send(&port.header(mac, bytes), bytes, left).context("a device is gone")?,
+            None => port.send(mac, bytes, &mut self.burst),
+        };
+        self.losses.room += u64::from(!sent);
+        Ok(())
+    }
+
+    /// Keeps a datagram until its neighbour is known: in single segments, as there will be few.
+    fn hold(&mut self, device: u32, to: IpAddr, bytes: Vec<u8>, train: Option<Train>) {
+        let mut hold = |bytes| self.losses.neighbour += u64::from(!self.neighbours.wait(device, to, bytes));
+        match train.filter(|train| bytes.len() > train.longest()) {
+            None => hold(bytes),
+            Some(train) => train.segments(&bytes).for_each(hold),
+        }
+    }
+
+    fn hand_over(&mut self, mut bytes: Vec<u8>, train: Option<Train>) -> Result<Vec<u8>> {
+        let left = train::offload(train.as_ref(), &mut bytes);
+        self.losses.room += u64::from(!self.host.write(&bytes, left).with_context(|| format!("{HOST} is gone"))?);
         Ok(bytes)
     }
 
@@ -158,6 +211,7 @@ impl Xdp {
     }
 
     fn flush(&mut self) -> Result<()> {
+        self.ports.iter_mut().for_each(|port| port.waits = false);
         if let (Some(burst), Some(first)) = (&mut self.burst, self.ports.first()) {
             if burst.waiting() >= FEW {
                 let lost = burst.go(&first.diversion).context("a burst cannot be sent any more")?;
@@ -205,7 +259,9 @@ impl Port {
         }
         let diversion = Diversion::attach(link.index)
             .context("is another program on it? ip link set dev … xdp off; CAP_NET_ADMIN and CAP_BPF are needed")?;
-        let mut port = Port { index: link.index, mac, sockets: Vec::new(), by_burst: false, diversion };
+        let sender = Sender::open(link.index).context("CAP_NET_RAW is needed")?;
+        let mut port =
+            Port { index: link.index, mac, sockets: Vec::new(), by_burst: false, sender, waits: false, diversion };
         for queue in 0..ground::queues(&link.name) {
             let socket = Socket::open(link.index, queue, mode).with_context(|| match mode {
                 Mode::ZeroCopy => format!("queue {queue} has no zero-copy socket; --xdp-mode copy works everywhere"),
@@ -227,13 +283,20 @@ impl Port {
         self.sockets.first_mut().is_some_and(|socket| socket.send(frame, &[]))
     }
 
-    /// False if there is no room.
-    fn send(&mut self, to: [u8; 6], bytes: &[u8], burst: &mut Option<Burst>) -> bool {
+    /// The Ethernet header of a datagram to this neighbour.
+    fn header(&self, to: [u8; 6], bytes: &[u8]) -> [u8; HEADER] {
         let kind: [u8; 2] = if bytes.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [0x08, 0] };
         let mut header = [0; HEADER];
         for (to, from) in header.iter_mut().zip(to.into_iter().chain(self.mac).chain(kind)) {
             *to = from;
         }
+        header
+    }
+
+    /// False if there is no room.
+    fn send(&mut self, to: [u8; 6], bytes: &[u8], burst: &mut Option<Burst>) -> bool {
+        let header = self.header(to, bytes);
+        self.waits = true;
         if self.by_burst && burst.as_mut().is_some_and(|burst| burst.put(self.index, &header, bytes)) {
             return true;
         }
@@ -251,10 +314,10 @@ impl Driver for Xdp {
         let mut count = 0;
         for port in &mut self.ports {
             for socket in &mut port.sockets {
-                count += socket.receive(TURN, |frame| {
-                    // A loss is counted, and told to whom it must be.
-                    let _ = router.handle(frame.get(HEADER..).unwrap_or_default(), port.index, now, &mut self.out);
-                });
+                let mut intake =
+                    Intake { trains: &mut self.trains, router, device: port.index, now, out: &mut self.out };
+                count += socket.receive(TURN, |frame| intake.take(frame.get(HEADER..).unwrap_or_default()));
+                intake.end();
             }
         }
         self.send(router, now)?;

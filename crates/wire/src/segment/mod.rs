@@ -1,4 +1,8 @@
 //! Many segments of one TCP stream as one datagram, which Linux carries about to be cut where it leaves (GSO): how long they will be, and the cutting itself.
+mod couple;
+
+pub use couple::Coupling;
+
 use crate::packet::protocol;
 use crate::tcp::Flags;
 use crate::{Family, Packet, edit, tcp};
