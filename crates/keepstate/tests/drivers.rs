@@ -7,8 +7,8 @@ mod peers;
 
 use common::{Scratch, keepstate, skipped};
 use peers::{fetch, ip, octets, serve, within};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -53,6 +53,11 @@ struct Lab {
 impl Lab {
     /// `None` where it cannot be made.
     fn new(name: &str, how: &[&str]) -> Option<Lab> {
+        Lab::with_queues(name, how, 1)
+    }
+
+    /// The same, its devices with so many queues.
+    fn with_queues(name: &str, how: &[&str], queues: u32) -> Option<Lab> {
         let tag = format!("ksdrv{}{name}", std::process::id());
         let made = ["c", "r", "s"].iter().all(|side| ip(&["netns", "add", &format!("{tag}{side}")]));
         let tool = Command::new("ethtool").arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -63,7 +68,7 @@ impl Lab {
             skipped("the gateway on real devices: it needs root, network namespaces, iproute2 and ethtool");
             return None;
         }
-        wire(&tag);
+        wire(&tag, queues);
         let ruleset = Scratch::new(&format!("drv{name}.nft"), RULES.as_bytes());
         let gateway = begin(&tag, ruleset.path(), how);
         Some(Lab { tag, gateway, ruleset })
@@ -116,10 +121,15 @@ fn begin(tag: &str, ruleset: &str, how: &[&str]) -> Child {
 }
 
 /// The devices: c0 – r0, r1 – s0.
-fn wire(tag: &str) {
+fn wire(tag: &str, queues: u32) {
     let [c, r, s] = ["c", "r", "s"].map(|side| format!("{tag}{side}"));
-    assert!(ip(&["link", "add", "c0", "netns", &c, "type", "veth", "peer", "name", "r0", "netns", &r]));
-    assert!(ip(&["link", "add", "s0", "netns", &s, "type", "veth", "peer", "name", "r1", "netns", &r]));
+    let queues = queues.to_string();
+    for (outside, there, inside) in [("c0", &c, "r0"), ("s0", &s, "r1")] {
+        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
+        let one = [&["link", "add", outside, "netns", there][..], &queues, &["type", "veth"]].concat();
+        let other = [&["peer", "name", inside, "netns", &r][..], &queues].concat();
+        assert!(ip(&[one, other].concat()));
+    }
     for (name, device, addresses) in [
         (&c, "c0", ["10.0.1.2/24", "fd00:1::2/64"]),
         (&r, "r0", ["10.0.1.1/24", "fd00:1::1/64"]),
@@ -185,6 +195,52 @@ fn frames_leave_in_bursts_and_routes_are_followed() {
     std::thread::sleep(Duration::from_millis(300));
     let seen = lab.transfer("c", "s", "203.0.113.9:7001", "203.0.113.9:7001", 100_000);
     assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
+}
+
+#[test]
+fn each_queue_has_a_worker() {
+    for (name, how) in [("w", SOCKETS), ("x", BURSTS)] {
+        let Some(lab) = Lab::with_queues(name, how, 2) else { return };
+        std::thread::scope(|scope| {
+            for at in ["10.0.2.2:7000", "10.0.2.2:7001", "10.0.2.2:7002", "10.0.2.2:7003", "10.0.2.2:7004"] {
+                let lab = &lab;
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        assert_eq!(lab.transfer("c", "s", at, at, 2_000_000), IpAddr::from([10, 0, 2, 1]));
+                    }
+                });
+            }
+        });
+        // Both queues had their part: the kernel chooses one for each stream.
+        let queues = (0..2).map(|queue| counted(&lab, "r0", &format!("rx_queue_{queue}_xdp_redirect")));
+        let queues: Vec<u64> = queues.collect();
+        assert!(queues.iter().all(|&frames| frames > 100), "{queues:?}");
+        assert_eq!(lab.control(&["count"]), "20\n");
+    }
+}
+
+/// What a device counts.
+fn counted(lab: &Lab, device: &str, what: &str) -> u64 {
+    let out = Command::new("ip").args(["netns", "exec", &lab.name("r"), "ethtool", "-S", device]).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with(what));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{what}: {text}"))
+}
+
+/// Whoever asks for somebody who is not there is told so, though he is translated: as by Linux, when nobody has answered three times.
+#[test]
+fn a_neighbour_that_does_not_answer_is_told_of() {
+    let Some(lab) = Lab::new("n", BURSTS) else { return };
+    for (to, from) in [("10.0.2.77:9", "0.0.0.0:0"), ("[fd00:2::77]:9", "[::]:0")] {
+        let asked = within(&lab.name("c"), move || {
+            let socket = UdpSocket::bind(from).unwrap();
+            socket.connect(to).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            socket.send(b"hello").unwrap();
+            socket.recv(&mut [0; 9]).unwrap_err().kind()
+        });
+        assert_eq!(asked.join().unwrap(), ErrorKind::HostUnreachable, "{to}");
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Sender {
         // SAFETY: the descriptor was made just now and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
         set(raw, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
-        set(raw, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+        // Not PACKET_QDISC_BYPASS: there the kernel drops what it would have to cut itself.
         // More than net.core.wmem_max allows, for who may; else as much as it does.
         if set(raw, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, ROOM).is_err() {
             set(raw, libc::SOL_SOCKET, libc::SO_SNDBUF, ROOM)?;

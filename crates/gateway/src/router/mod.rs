@@ -210,6 +210,24 @@ impl Router {
         })
     }
 
+    /// As [`Router::handle`], of a datagram that is taken out of `bytes`, unless it goes no further.
+    ///
+    /// # Errors
+    /// Why it went no further. What is to be answered is in `out` then.
+    pub fn handle_owned(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        iif: u32,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Loss> {
+        let taken = std::mem::take(bytes);
+        self.take(taken, None, iif, now, out).map_err(|(loss, taken)| {
+            *bytes = taken;
+            loss
+        })
+    }
+
     /// As [`Router::handle`], of many segments of one TCP stream as one datagram (what Linux calls GSO), the longest of which would be `longest` octets long, and whose checksum is
     /// vouched for and [open](keepstate_wire::edit::open). What leaves is as open, and to be cut into such segments again. If even they do not fit their way out and may be cut further, it is
     /// [too big](Loss::TooBig) and nobody is told: cut it and hand over the pieces. The datagram is taken out of `bytes`, unless it goes no further.

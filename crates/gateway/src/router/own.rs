@@ -7,7 +7,7 @@ use crate::answer;
 use keepstate_engine::{Instant, Manip, Passage, Promise, Verdict};
 use keepstate_rules::tree::{Hook, Reject};
 use keepstate_rules::{Ground, Way};
-use keepstate_wire::Addresses;
+use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
 
 impl Router {
@@ -43,6 +43,24 @@ impl Router {
         let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
         if always || self.pace.as_mut().is_none_or(|pace| pace.allows(to, trip.now)) {
             self.send(answer, trip, out);
+        }
+    }
+
+    /// Tells the sender of a datagram that had left here that its next neighbour does not answer.
+    pub fn unreachable(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Out>) {
+        let Ok(packet) = Packet::parse(bytes) else { return };
+        let (from, kind, code) = match packet.addresses() {
+            Addresses::V4 { source, .. } => (IpAddr::from(source), 3, 1),
+            Addresses::V6 { source, .. } => (IpAddr::from(source), 1, 3),
+        };
+        // To its sender as the world sees him, who may be ourselves; the answer is translated as any other.
+        let us = match self.map.is_local(from) {
+            true => Some(from),
+            false => self.map.route(from, None).and_then(|device| self.map.address(device.index, from)),
+        };
+        let Some(answer) = us.and_then(|us| answer::icmp(&packet, us, kind, code, 0)) else { return };
+        if self.pace.as_mut().is_none_or(|pace| pace.allows(from, now)) {
+            self.emit(answer, None, None, now, out);
         }
     }
 

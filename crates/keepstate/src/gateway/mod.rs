@@ -4,6 +4,7 @@
 //! [`Router`], and leave by the driver; nothing here decides anything about them.
 pub mod caller;
 pub mod control;
+mod core;
 mod desk;
 mod devices;
 pub mod door;

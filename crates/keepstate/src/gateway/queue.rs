@@ -2,11 +2,12 @@
 //!
 //! A rule of the kernel's hands over what comes in (before it is tracked there, if it is wise: `iptables -t raw -I PREROUTING -i eth0 -j NFQUEUE --queue-num 0`). What the router leaves to the machine
 //! goes on where it stood; what it sends on leaves by the machine's routes, and the packet that was handed over goes no further.
+use super::core::Shared;
 use super::ground;
 use super::run::Driver;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_gateway::{Map, Out, Router};
+use keepstate_gateway::{Map, Out};
 use keepstate_linux::nfqueue::{Queue, Sender, Verdict};
 use keepstate_linux::route::Watcher;
 use keepstate_linux::tun;
@@ -50,7 +51,8 @@ impl Driver for Queued {
         tun::wait([self.queue.as_fd()], milliseconds).context("waiting for datagrams")
     }
 
-    fn turn(&mut self, router: &mut Router, now: Instant) -> Result<usize> {
+    fn turn(&mut self, core: &Shared, now: Instant) -> Result<usize> {
+        let router = &mut core.lock().router;
         let mut count = 0;
         for _ in 0..TURN {
             let Queued { queue, sender, out, verdicts, lost, .. } = self;

@@ -1,8 +1,9 @@
 //! The loop of a running gateway: packets first, then in between, a little of everything else: signals, visitors, expiry, lines for the log.
 //!
 //! A driver carries datagrams between the router and the world; the loop knows nothing of how. Whatever else is done in a turn is bounded, so that packets
-//! do not wait for it.
+//! do not wait for it. Where a driver has several hands (AF_XDP: one for each queue), each has a thread; they share the router, a batch at a time.
 use super::control;
+use super::core::{Core, Shared};
 use super::door::Door;
 use super::health::Health;
 use super::herald::Herald;
@@ -10,7 +11,7 @@ use super::keep::Keep;
 use super::load::Load;
 use super::mapping;
 use crate::notes;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_gateway::{Map, Router};
 use std::sync::Arc;
@@ -34,7 +35,12 @@ pub(super) trait Driver {
     ///
     /// # Errors
     /// The world is gone.
-    fn turn(&mut self, router: &mut Router, now: Instant) -> Result<usize>;
+    fn turn(&mut self, core: &Shared, now: Instant) -> Result<usize>;
+
+    /// Others beside it that carry packets, each on a thread of its own; asked once.
+    fn hands(&mut self) -> Vec<Box<dyn Driver + Send>> {
+        Vec::new()
+    }
 
     /// Devices and routes, if they have changed since this was last asked.
     ///
@@ -55,50 +61,31 @@ pub(super) trait Driver {
 /// # Errors
 /// Signals cannot be waited for; the driver's world is gone.
 pub(super) fn run(
-    mut router: Router,
+    router: Router,
     driver: &mut dyn Driver,
     door: Option<&Door>,
-    mut keep: Option<Keep>,
+    keep: Option<Keep>,
     spin: Duration,
     load: impl Fn() -> Result<Load>,
 ) -> Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     let told = ended.clone();
     ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
-    let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
-    let mut health = Health::default();
-    let mut herald = Herald::ready();
-    while !ended.load(Ordering::Relaxed) {
-        if again.swap(false, Ordering::Relaxed) {
-            herald.reloading(|| match load() {
-                Ok(loaded) => {
-                    loaded.put_to_work(&mut router, now());
-                    notes::note("the ruleset was loaded again; connections live on");
-                }
-                Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
-            });
+    let core = Shared::new(router, keep);
+    let hands = driver.hands();
+    std::thread::scope(|scope| -> Result<()> {
+        let mut threads = Vec::new();
+        for (number, hand) in hands.into_iter().enumerate() {
+            let (core, ended) = (&core, &*ended);
+            let thread = std::thread::Builder::new().name(format!("worker{}", number + 1));
+            threads.push(thread.spawn_scoped(scope, move || work(core, hand, spin, ended)).context("a thread")?);
         }
-        if let Some(map) = driver.map()? {
-            router.remap(map);
-        }
-        let now = now();
-        router.engine().poll(now);
-        health.turn(&mut router, now);
-        while let Some(visitor) = door.and_then(Door::next) {
-            let answer = control::answer(&visitor.words, &mut router, &load, now);
-            visitor.answer(answer);
-        }
-        door.inspect(|door| door.turn(&mut router, now));
-        // Before the next wait: what packets and visitors have done is on file by then.
-        if let Some(keep) = &mut keep {
-            keep.turn(router.engine(), now);
-        }
-        let patience = door.map_or(WAIT, |door| door.patience(WAIT));
-        packets(&mut router, driver, spin, patience, keep.is_some())?;
-        log(&mut router);
-        herald.turn(&mut router);
-    }
-    drop(herald);
+        let done = oversee(&core, driver, door, spin, &ended, load);
+        ended.store(true, Ordering::Relaxed);
+        let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker has failed")));
+        others.fold(done, Result::and)
+    })?;
+    let Core { mut router, keep } = core.into_inner();
     if let Some(keep) = keep {
         keep.end(router.engine(), now());
     }
@@ -113,13 +100,76 @@ pub(super) fn run(
     Ok(())
 }
 
+/// What one thread does beside the packets of its driver: everything else of the house.
+fn oversee(
+    core: &Shared,
+    driver: &mut dyn Driver,
+    door: Option<&Door>,
+    spin: Duration,
+    ended: &AtomicBool,
+    load: impl Fn() -> Result<Load>,
+) -> Result<()> {
+    let again = keepstate_linux::signal::hangup().context("SIGHUP cannot be waited for")?;
+    let mut health = Health::default();
+    let mut herald = Herald::ready();
+    while !ended.load(Ordering::Relaxed) {
+        if again.swap(false, Ordering::Relaxed) {
+            herald.reloading(|| match load() {
+                Ok(loaded) => {
+                    loaded.put_to_work(&mut core.lock().router, now());
+                    notes::note("the ruleset was loaded again; connections live on");
+                }
+                Err(error) => notes::note(format!("{error:#}\nthe ruleset stays as it was")),
+            });
+        }
+        let map = driver.map()?;
+        let mut held = core.lock();
+        let router = &mut held.router;
+        if let Some(map) = map {
+            router.remap(map);
+        }
+        let now = now();
+        router.engine().poll(now);
+        health.turn(router, now);
+        while let Some(visitor) = door.and_then(Door::next) {
+            let answer = control::answer(&visitor.words, router, &load, now);
+            visitor.answer(answer);
+        }
+        door.inspect(|door| door.turn(router, now));
+        // Before the next wait: what packets and visitors have done is on file by then.
+        held.put_on_file(now);
+        drop(held);
+        let patience = door.map_or(WAIT, |door| door.patience(WAIT));
+        packets(core, driver, spin, patience)?;
+        let router = &mut core.lock().router;
+        log(router);
+        herald.turn(router);
+    }
+    Ok(())
+}
+
+/// What every other thread does: packets, and nothing else.
+fn work(core: &Shared, mut driver: Box<dyn Driver + Send>, spin: Duration, ended: &AtomicBool) -> Result<()> {
+    while !ended.load(Ordering::Relaxed) {
+        let done = packets(core, driver.as_mut(), spin, WAIT);
+        if done.is_err() {
+            // The others end with it.
+            ended.store(true, Ordering::Relaxed);
+        }
+        done?;
+        core.lock().put_on_file(now());
+    }
+    Ok(())
+}
+
 /// Packets, as long as they come and the rest of the house need not be seen to; a wait if there were none, for `spin` with open eyes: a process that sleeps is
-/// woken late. Where the table is `kept`, there is no wait before what the packets have done is on file.
-fn packets(router: &mut Router, driver: &mut dyn Driver, spin: Duration, patience: i32, kept: bool) -> Result<()> {
+/// woken late. Where the table is kept, there is no wait before what the packets have done is on file.
+fn packets(core: &Shared, driver: &mut dyn Driver, spin: Duration, patience: i32) -> Result<()> {
+    let kept = core.lock().keep.is_some();
     let mut quiet: Option<std::time::Instant> = None;
     let mut turns = 0;
     while turns < BUSY {
-        if driver.turn(router, now())? > 0 {
+        if driver.turn(core, now())? > 0 {
             (quiet, turns) = (None, turns + 1);
             continue;
         }

@@ -1,4 +1,5 @@
 //! The driver between TUN devices, which it makes: what the machine routes into one is read here, what leaves is written to another.
+use super::core::Shared;
 use super::devices::Named;
 use super::run::Driver;
 use super::train::{self, LONGEST};
@@ -101,7 +102,8 @@ impl Driver for Tuns {
         tun::wait(self.devices.iter().map(AsFd::as_fd), milliseconds).context("waiting for datagrams")
     }
 
-    fn turn(&mut self, router: &mut Router, now: Instant) -> Result<usize> {
+    fn turn(&mut self, core: &Shared, now: Instant) -> Result<usize> {
+        let router = &mut core.lock().router;
         let mut count = 0;
         for at in 0..self.devices.len() {
             count += self.device(at, router, now)?;

@@ -1,97 +1,80 @@
-//! From a queue to the router: segments of one stream that came together go through it as one.
-use super::super::train::{self, LONGEST};
-use super::Leaving;
-use keepstate_engine::Instant;
-use keepstate_gateway::{Out, Router};
+//! What came from the queues in one turn, before the router sees it: segments of one stream that came together go through it as one.
+use super::super::train::LONGEST;
 use keepstate_wire::segment::{Coupling, Train};
 
 /// Streams whose segments are being put together at a time.
 const STREAMS: usize = 8;
-/// Buffers for trains that are kept.
+/// Buffers that are kept, for trains and for others.
 const ROOMS: usize = 64;
+const SPARE: usize = 512;
 
-/// Where trains are put together. Nothing waits here longer than a turn.
-#[derive(Default)]
-pub(super) struct Trains {
-    open: Vec<Coupling>,
-    rooms: Vec<Vec<u8>>,
-    out: Vec<Out>,
-}
-
-/// What comes from one device in one turn.
-pub(super) struct Intake<'a> {
-    pub(super) trains: &'a mut Trains,
-    pub(super) router: &'a mut Router,
+/// One datagram that has come.
+pub(super) struct Arrival {
+    pub(super) bytes: Vec<u8>,
+    /// If it stands for many segments: their checksums were right, and it is left open.
+    pub(super) train: Option<Train>,
     pub(super) device: u32,
-    pub(super) now: Instant,
-    pub(super) out: &'a mut Vec<Leaving>,
 }
 
-impl Trains {
-    /// Takes a buffer back; false and nothing if it is not one of these.
-    pub(super) fn recycle(&mut self, buffer: Vec<u8>) -> Result<(), Vec<u8>> {
-        if buffer.capacity() < LONGEST {
-            return Err(buffer);
-        }
-        if self.rooms.len() < ROOMS {
-            self.rooms.push(buffer);
-        }
-        Ok(())
-    }
+/// Where arrivals are gathered. Nothing waits here longer than a turn.
+#[derive(Default)]
+pub(super) struct Intake {
+    open: Vec<Coupling>,
+    arrived: Vec<Arrival>,
+    rooms: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
 }
 
-impl Intake<'_> {
-    /// Routes a datagram, at the latest when the turn ends; those of one stream in their order.
-    pub(super) fn take(&mut self, datagram: &[u8]) {
-        let same = self.trains.open.iter().position(|train| train.is_of_same_stream(datagram));
-        if let Some(at) = same {
-            if self.trains.open.get_mut(at).is_some_and(|train| train.couple(datagram)) {
+impl Intake {
+    /// Takes a datagram that came in by a device; those of one stream keep their order.
+    pub(super) fn take(&mut self, datagram: &[u8], device: u32) {
+        if let Some(at) = self.open.iter().position(|train| train.is_of_same_stream(datagram)) {
+            if self.open.get_mut(at).is_some_and(|train| train.couple(datagram)) {
                 return;
             }
-            self.depart(at);
+            self.close(at, device);
         }
-        let room = self.trains.rooms.pop().unwrap_or_else(|| Vec::with_capacity(LONGEST));
+        let room = self.rooms.pop().unwrap_or_else(|| Vec::with_capacity(LONGEST));
         match Coupling::begin(datagram, room) {
             Ok(train) => {
-                if self.trains.open.len() == STREAMS {
-                    self.depart(0);
+                if self.open.len() == STREAMS {
+                    self.close(0, device);
                 }
-                self.trains.open.push(train);
+                self.open.push(train);
             }
             Err(room) => {
-                self.trains.rooms.push(room);
-                self.route(datagram);
+                self.rooms.push(room);
+                let mut bytes = self.spare.pop().unwrap_or_default();
+                bytes.clear();
+                bytes.extend_from_slice(datagram);
+                self.arrived.push(Arrival { bytes, train: None, device });
             }
         }
     }
 
-    /// When the turn ends.
-    pub(super) fn end(&mut self) {
-        while !self.trains.open.is_empty() {
-            self.depart(0);
+    /// That was all from this device.
+    pub(super) fn end(&mut self, device: u32) {
+        while !self.open.is_empty() {
+            self.close(0, device);
         }
     }
 
-    fn depart(&mut self, at: usize) {
-        let (mut bytes, train) = self.trains.open.remove(at).finish();
-        match train {
-            None => self.route(&bytes),
-            Some(train) => {
-                train::route(self.router, &train, &mut bytes, self.device, self.now, &mut self.trains.out);
-                self.leave(Some(train));
-            }
+    fn close(&mut self, at: usize, device: u32) {
+        let (bytes, train) = self.open.remove(at).finish();
+        self.arrived.push(Arrival { bytes, train, device });
+    }
+
+    /// All that has come, in its order.
+    pub(super) fn arrived(&mut self) -> &mut Vec<Arrival> {
+        &mut self.arrived
+    }
+
+    /// Takes a buffer back that is not in use any more.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        let (kept, most) =
+            if buffer.capacity() < LONGEST { (&mut self.spare, SPARE) } else { (&mut self.rooms, ROOMS) };
+        if kept.len() < most && buffer.capacity() > 0 {
+            kept.push(buffer);
         }
-        // Empty and without room, if it has left.
-        let _ = self.trains.recycle(bytes);
-    }
-
-    fn route(&mut self, datagram: &[u8]) {
-        // A loss is counted, and told to whom it must be.
-        let _ = self.router.handle(datagram, self.device, self.now, &mut self.trains.out);
-        self.leave(None);
-    }
-
-    fn leave(&mut self, train: Option<Train>) {
-        self.out.extend(self.trains.out.drain(..).map(|out| Leaving { out, train }));
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Neighbours {
     known: HashMap<Key, Known>,
     waiting: usize,
     ready: Vec<(u32, [u8; 6], Vec<u8>)>,
-    lost: u64,
+    failed: Vec<Vec<u8>>,
 }
 
 /// More than this are not remembered: an attacker may name as many as a prefix has addresses.
@@ -71,7 +71,7 @@ impl Neighbours {
         match neighbour.mac {
             Some(mac) => self.ready.extend(waiting.into_iter().map(|bytes| (neighbour.device, mac, bytes))),
             None => {
-                self.lost += waiting.len() as u64;
+                self.failed.extend(waiting);
                 self.known.remove(&key);
             }
         }
@@ -109,7 +109,7 @@ impl Neighbours {
     }
 
     /// Datagrams whose neighbour did not answer.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost
+    pub(super) fn failed(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.failed)
     }
 }
