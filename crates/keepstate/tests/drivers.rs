@@ -6,7 +6,7 @@ mod common;
 mod peers;
 
 use common::{Scratch, keepstate, skipped};
-use peers::{fetch, ip, octets, serve, within};
+use peers::{fetch, hear_errors, ip, octets, serve, within};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -234,6 +234,7 @@ fn a_neighbour_that_does_not_answer_is_told_of() {
     for (to, from) in [("10.0.2.77:9", "0.0.0.0:0"), ("[fd00:2::77]:9", "[::]:0")] {
         let asked = within(&lab.name("c"), move || {
             let socket = UdpSocket::bind(from).unwrap();
+            hear_errors(&socket);
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             socket.send(b"hello").unwrap();

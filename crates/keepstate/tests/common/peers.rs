@@ -1,6 +1,6 @@
 //! Peers with the kernel's own TCP, in namespaces.
 #![allow(dead_code, reason = "each test uses what it needs")]
-#![allow(unsafe_code, reason = "setns(2) has no safe wrapper in std")]
+#![allow(unsafe_code, reason = "setns(2) and setsockopt(2) have no safe wrapper in std")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -62,4 +62,16 @@ pub fn fetch(at: SocketAddr) -> Vec<u8> {
             Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
         }
     }
+}
+
+/// From now on a socket reports ICMP errors that may pass, too (IP_RECVERR, IPV6_RECVERR).
+pub fn hear_errors(socket: &std::net::UdpSocket) {
+    let on: libc::c_int = 1;
+    let (level, option) = match socket.local_addr().unwrap().is_ipv6() {
+        false => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of one value, which outlives the call.
+    assert_eq!(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length) }, 0);
 }
