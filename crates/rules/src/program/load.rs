@@ -1,5 +1,5 @@
 //! What a selector finds in a packet, its connection and its way.
-use super::scene::Scene;
+use super::scene::{Change, Scene};
 use super::state::State;
 use crate::kind;
 use crate::tree::{
@@ -22,8 +22,37 @@ impl State {
     }
 }
 
-/// What is there; `None` where the packet has no such thing.
+/// What is there, as rules before have changed it; `None` where the packet has no such thing.
 pub(super) fn load(selector: Selector, scene: &Scene<'_, '_>, state: &mut State) -> Option<u128> {
+    let there = find(selector, scene, state)?;
+    let changes = scene.way.changes.iter();
+    Some(changes.fold(there, |there, change| changed(selector, change, scene.packet).map_or(there, |now| now(there))))
+}
+
+/// What a change that is yet to be made makes of what a selector finds; `None` if it leaves that alone.
+fn changed(selector: Selector, change: &Change, packet: &Packet<'_>) -> Option<impl FnOnce(u128) -> u128> {
+    let (now, only_less) = match (selector, *change) {
+        (Selector::Ip(IpField::Dscp) | Selector::Ip6(IpField::Dscp), Change::Dscp(class)) => (class.into(), false),
+        (Selector::Ip(IpField::Ttl) | Selector::Ip6(IpField::Ttl), Change::Ttl(hops)) => (hops.into(), false),
+        (Selector::Tcp(TcpField::MaxSegment), Change::MaxSegment(most)) if most > 0 => (most.into(), true),
+        (Selector::Port(_, end), Change::Port(which, port)) if end == which && packet.ports().is_some() => {
+            (port.into(), false)
+        }
+        (Selector::Ip(field) | Selector::Ip6(field), Change::Address(end, address)) => {
+            let which = if end == End::Source { IpField::Source } else { IpField::Destination };
+            let now = match address {
+                IpAddr::V4(address) => u128::from(address.to_bits()),
+                IpAddr::V6(address) => address.to_bits(),
+            };
+            (field == which).then_some((now, false))?
+        }
+        _ => return None,
+    };
+    Some(move |there: u128| if only_less { there.min(now) } else { now })
+}
+
+/// What stands in the packet, its connection and its way.
+fn find(selector: Selector, scene: &Scene<'_, '_>, state: &mut State) -> Option<u128> {
     let packet = scene.packet;
     match selector {
         Selector::Ip(field) if packet.family() == Family::V4 => ip4(packet, field),
