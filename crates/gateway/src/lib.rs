@@ -5,6 +5,7 @@
 mod answer;
 mod fragment;
 mod map;
+mod options;
 mod pace;
 mod router;
 pub mod service;

@@ -14,6 +14,8 @@ pub struct Interface {
     pub name: String,
     /// The largest datagram it takes.
     pub mtu: u32,
+    /// The group it belongs to (`ip link set … group`); 0 is the default.
+    pub group: u32,
     /// Its addresses, each with the length of its prefix. The first of a family is the one packets are sent from.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -84,8 +86,8 @@ impl Map {
     /// ```
     /// use keepstate_gateway::{Interface, Map, Route};
     /// use keepstate_rules::{AddressType, Ground};
-    /// let lan = Interface { index: 1, name: "lan0".into(), mtu: 1500, addresses: vec![([10, 1, 0, 1].into(), 24)] };
-    /// let wan = Interface { index: 2, name: "wan0".into(), mtu: 1500, addresses: vec![([192, 0, 2, 1].into(), 24)] };
+    /// let lan = Interface { index: 1, name: "lan0".into(), mtu: 1500, group: 0, addresses: vec![([10, 1, 0, 1].into(), 24)] };
+    /// let wan = Interface { index: 2, name: "wan0".into(), mtu: 1500, group: 0, addresses: vec![([192, 0, 2, 1].into(), 24)] };
     /// let default = Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: Some([192, 0, 2, 254].into()) };
     /// let map = Map::new(vec![lan, wan], vec![default]);
     /// assert_eq!(map.route([10, 1, 0, 7].into(), None).unwrap().index, 1);
@@ -98,7 +100,7 @@ impl Map {
         for interface in &interfaces {
             let index = interface.index;
             if let Some(name) = letters(&interface.name) {
-                map.devices.insert(index, Device { index, name });
+                map.devices.insert(index, Device { index, name, group: interface.group });
             }
             for (address, length) in &interface.addresses {
                 map.local.insert(*address);
@@ -132,7 +134,12 @@ impl Map {
 
     /// The device a packet to this address leaves by, and the neighbour it is handed to.
     pub fn way(&self, to: IpAddr) -> Option<(Device, IpAddr)> {
-        let route = self.find(to, None)?;
+        self.way_by(to, None)
+    }
+
+    /// As [`Map::way`], among routes through this device only.
+    pub(crate) fn way_by(&self, to: IpAddr, device: Option<u32>) -> Option<(Device, IpAddr)> {
+        let route = self.find(to, device)?;
         Some((self.device(route.device)?, route.gateway.unwrap_or(to)))
     }
 

@@ -167,6 +167,11 @@ impl<'a> Lexer<'a> {
                 }
             };
         }
+        if let Some(length) = pair(rest) {
+            let written = rest.get(..length).unwrap_or_default().to_owned();
+            self.take(length, Word::Name(written));
+            return Ok(());
+        }
         let word =
             rest.len() - rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric() || letter == '_').len();
         let written = rest.get(..word).unwrap_or_default();
@@ -201,6 +206,16 @@ fn name_of(text: &str) -> &str {
         Some(rest) if rest.starts_with('*') && !trimmed.is_empty() => text.get(..trimmed.len() + 1).unwrap_or(trimmed),
         _ => trimmed,
     }
+}
+
+/// How long `1:10` or `08:00` is, where it stands for itself: as nft has it, at most four hexadecimal digits on each side.
+fn pair(text: &str) -> Option<usize> {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_hexdigit).count();
+    let first = digits(text);
+    let second = digits(text.get(first..)?.strip_prefix(':')?);
+    let length = first + 1 + second;
+    let ends = text.get(length..)?.starts_with([' ', '\t', '\n', ':', '-', '}', ',', ';']);
+    ((1..=4).contains(&first) && (1..=4).contains(&second) && ends).then_some(length)
 }
 
 /// The longest way to write an IPv6 address.

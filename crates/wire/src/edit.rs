@@ -13,6 +13,7 @@ use crate::checksum::Sum;
 use crate::packet::protocol;
 use crate::{Addresses, Family, Layout, Packet, Quote, Refusal, checksum};
 use core::net::IpAddr;
+use core::ops::Range;
 
 /// A datagram that is being changed.
 #[derive(Debug)]
@@ -236,6 +237,69 @@ impl<'a> Rewrite<'a> {
         }
     }
 
+    /// Sets bits of the IP header or, with `transport`, of what it carries: `count` of them (at most 128) from bit `from` on. With `summed`, checksums that cover
+    /// them are brought along. False, and nothing is changed, where they are not there.
+    pub fn bits(&mut self, transport: bool, from: usize, count: usize, value: u128, summed: bool) -> bool {
+        // What 128 bits cover at most, with a neighbour on each side so that checksums see whole words.
+        const MOST: usize = 20;
+        if transport && !self.has_transport || !(1..=128).contains(&count) {
+            return false;
+        }
+        let base = if transport { self.transport_at } else { 0 };
+        let (first, end) = (from / 16 * 2, (from + count).div_ceil(8));
+        let there = self.bytes.len().saturating_sub(base);
+        let covered = first..end.next_multiple_of(2).min(there);
+        if end > there {
+            return false;
+        }
+        let (mut old, mut new) = ([0; MOST], [0; MOST]);
+        let Some(field) = self.bytes.get_mut(base + covered.start..base + covered.end) else { return false };
+        let (Some(before), Some(after)) = (old.get_mut(..field.len()), new.get_mut(..field.len())) else {
+            return false;
+        };
+        before.copy_from_slice(field);
+        after.copy_from_slice(field);
+        for bit in 0..count {
+            let at = from + bit - first * 8;
+            let Some(octet) = after.get_mut(at / 8) else { return false };
+            let mask = 0x80 >> (at % 8);
+            *octet = if value >> (count - 1 - bit) & 1 == 1 { *octet | mask } else { *octet & !mask };
+        }
+        field.copy_from_slice(after);
+        if !summed {
+            return true;
+        }
+        match self.internet_checksum() {
+            Some((at, zero)) if transport => self.mend(at, zero, before, after),
+            None if transport && self.protocol == protocol::SCTP && self.extent == Extent::Whole => {
+                return self.sctp_checksum();
+            }
+            _ if !transport && self.family == Family::V4 => self.mend(10, ZeroIs::Plain, before, after),
+            _ => (),
+        }
+        true
+    }
+
+    /// Makes no-operations of each TCP option of this kind. False where there is none.
+    pub fn strip_option(&mut self, kind: u8) -> bool {
+        if self.protocol != protocol::TCP || !self.has_transport {
+            return false;
+        }
+        let mut found = false;
+        let mut from = 0;
+        loop {
+            let segment = self.bytes.get(self.transport_at..).unwrap_or_default();
+            let Some(option) = tcp_option(segment, kind, from).filter(|option| option.end <= segment.len()) else {
+                return found;
+            };
+            from = option.end;
+            found = true;
+            for octet in option {
+                self.bits(true, octet * 8, 8, 1, true);
+            }
+        }
+    }
+
     fn octets<const N: usize>(&self, at: usize) -> [u8; N] {
         self.bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
@@ -303,20 +367,31 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-/// Where in a segment the option stands that announces the greatest one, and what it says (RFC 9293, 3.2).
-pub fn max_segment(segment: &[u8]) -> Option<(usize, u16)> {
+/// Where in a segment the first option of this kind lies that begins at `from` or behind. As Linux's rules look for it: what ends the list (0) ends nothing,
+/// and an option without a length is one octet long. It may reach beyond the header.
+pub fn tcp_option(segment: &[u8], kind: u8, from: usize) -> Option<Range<usize>> {
     const FIXED: usize = 20;
     let length = usize::from(segment.get(12)? >> 4) * 4;
-    let options = segment.get(FIXED..length)?;
-    let mut at = 0;
+    let header = segment.get(..length)?;
+    let mut at = FIXED;
     loop {
-        match options.get(at..)? {
-            [2, 4, high, low, ..] => return Some((FIXED + at + 2, u16::from_be_bytes([*high, *low]))),
-            [0, ..] | [] => return None,
-            [1, ..] => at += 1,
-            [_, length, ..] if *length >= 2 => at += usize::from(*length),
-            _ => return None,
+        // The last octet alone is no option.
+        let &[here, behind, ..] = header.get(at..)? else { return None };
+        let end = at + if here <= 1 || behind == 0 { 1 } else { usize::from(behind) };
+        if here == kind && at >= from {
+            return Some(at..end);
         }
+        at = end;
+    }
+}
+
+/// Where in a segment the size of the greatest one stands that it announces, and what it says (RFC 9293, 3.2).
+pub fn max_segment(segment: &[u8]) -> Option<(usize, u16)> {
+    let option = tcp_option(segment, 2, 0)?;
+    let length = usize::from(segment.get(12)? >> 4) * 4;
+    match segment.get(option.start..option.end.min(length))? {
+        [_, _, high, low, ..] if option.end <= length => Some((option.start + 2, u16::from_be_bytes([*high, *low]))),
+        _ => None,
     }
 }
 

@@ -73,6 +73,22 @@ pub(crate) fn link_to(bytes: &[u8], target: usize) -> Option<usize> {
     Some(link)
 }
 
+/// Where the first header of kind `target` begins, extension or not.
+pub(crate) fn find(bytes: &[u8], target: u8) -> Option<usize> {
+    let mut next = *bytes.get(6)?;
+    let mut at = 40;
+    while next != target {
+        if !is_extension(next) || next == NO_NEXT {
+            return None;
+        }
+        let length = *bytes.get(at + 1)?;
+        let following = *bytes.get(at)?;
+        at += header_len(next, length);
+        next = following;
+    }
+    Some(at)
+}
+
 #[inline]
 fn header_len(kind: u8, length: u8) -> usize {
     match kind {

@@ -266,6 +266,15 @@ impl<'a> Packet<'a> {
         }
     }
 
+    /// The octets from the first IPv6 header of this kind on: hop-by-hop options (0), routing (43), fragment (44), destination options (60), or the transport's own.
+    /// `None` for IPv4, and where there is none.
+    pub fn extension(&self, kind: u8) -> Option<&'a [u8]> {
+        match self.family() {
+            Family::V4 => None,
+            Family::V6 => self.bytes.get(extension::find(self.bytes, kind)?..),
+        }
+    }
+
     /// The options of the IPv4 header; none in IPv6.
     pub fn options(&self) -> ipv4::Options<'a> {
         let end = if self.family == Family::V4 { self.transport_at() } else { V4_HEADER };

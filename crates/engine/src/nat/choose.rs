@@ -17,6 +17,8 @@ pub(super) struct Wanted<'a> {
     pub(super) range: &'a Range,
     pub(super) cause: Cause,
     pub(super) zone: Zone,
+    /// Behind the first segment's sequence number, if it is a SYN.
+    pub(super) opening: Option<u32>,
     pub(super) now: Instant,
 }
 
@@ -167,14 +169,20 @@ impl Engine {
         self.holder_of_answer(tuple, wanted).is_some()
     }
 
-    /// As [`Engine::used`]; with few tries left, a TCP connection that is over makes way.
+    /// As [`Engine::used`]; with few tries left, a TCP connection that is over makes way for a SYN whose numbers lie behind it.
     fn used_even_so(&mut self, tuple: &Tuple, wanted: &Wanted<'_>, tries_left: u32) -> bool {
         let Some(holder) = self.holder_of_answer(tuple, wanted) else { return false };
         if tries_left > LAST_TRIES || tuple.protocol != protocol::TCP {
             return true;
         }
         let Some(entry) = self.show(holder.slot(), wanted.now) else { return true };
-        let over = matches!(entry.protocol, ProtocolInfo::Tcp { state: TcpState::TimeWait | TcpState::Close, .. });
+        let over = match entry.protocol {
+            ProtocolInfo::Tcp { state: TcpState::TimeWait | TcpState::Close, sides: [client, _] } => {
+                // Later by the numbers' own circle.
+                wanted.opening.is_some_and(|opening| (opening.wrapping_sub(client.end) as i32) > 0)
+            }
+            _ => false,
+        };
         let bound = Status::FIXED_TIMEOUT.0 | Status::OFFLOAD.0 | Status::HELPER.0 | Status::EXPECTED.0;
         if !over || entry.status.0 & bound != 0 {
             return true;

@@ -27,6 +27,7 @@ pub use range::{Choice, Manip, Range};
 pub(crate) use sequence::{Shifts, ahead};
 
 use crate::passage::Pending;
+use crate::protocol::Tracker;
 use crate::table::Reference;
 use crate::table::key::{HashKeys, Key};
 use crate::{Connection, Direction, Engine, Instant, Passage, Secret, Status, Tuple, Unconfirmed};
@@ -147,7 +148,11 @@ impl Engine {
             return Translated::Before;
         }
         let Some(present) = fresh.reply.tuple().invert() else { return Translated::Kept };
-        let wanted = Wanted { present, manip, range, cause, zone: fresh.zone, now };
+        let opening = match &fresh.tracker {
+            Tracker::Tcp(tcp) => tcp.opening(),
+            _ => None,
+        };
+        let wanted = Wanted { present, manip, range, cause, zone: fresh.zone, opening, now };
         let (chosen, free) = self.choose(&wanted);
         fresh.status |= done;
         if chosen != present {

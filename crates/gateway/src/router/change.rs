@@ -2,7 +2,7 @@
 use super::{Loss, Router, Trip};
 use keepstate_rules::Change;
 use keepstate_rules::Ground;
-use keepstate_rules::tree::End;
+use keepstate_rules::tree::{BitRange, End, Layer};
 
 impl Router {
     /// Changes of the header that rules have asked for.
@@ -32,6 +32,16 @@ impl Router {
                 }
                 Change::Port(End::Destination, port) => {
                     rewrite.destination_port(port);
+                }
+                Change::Bits(field, value) => {
+                    let BitRange { from, count } = field.bits;
+                    // What a rule names by its place alone is changed alone, as Linux does.
+                    let summed = field.protocol.is_some() || field.v6.is_some();
+                    let transport = field.layer == Layer::Transport;
+                    rewrite.bits(transport, from.into(), count.into(), value, summed);
+                }
+                Change::Strip(kind) => {
+                    rewrite.strip_option(kind);
                 }
                 Change::MaxSegment(most) => {
                     rewrite.max_segment(most);

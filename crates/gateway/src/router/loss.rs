@@ -16,6 +16,10 @@ pub enum Loss {
     Tracking(Why),
     /// Its hops were used up.
     HopLimit,
+    /// It comes from, or goes to, an address that it cannot: one of our own, of nobody, of a link it leaves.
+    Martian,
+    /// Its options are broken, or say by which routers it is to go.
+    Options,
     /// There is no route.
     NoRoute,
     /// It does not fit its way out, and may not be cut.
@@ -37,6 +41,8 @@ impl std::fmt::Display for Loss {
         f.write_str(match self {
             Loss::Malformed => "malformed",
             Loss::Fragment => "waits for its other fragments",
+            Loss::Martian => "an address that it cannot have",
+            Loss::Options => "its options are broken, or choose its way",
             Loss::Dropped => "dropped by the rules",
             Loss::Rejected => "rejected by the rules",
             Loss::Tracking(why) => return write!(f, "dropped by tracking: {}", why.name()),

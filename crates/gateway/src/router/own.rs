@@ -66,6 +66,11 @@ impl Router {
 
     /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.
     pub(crate) fn send(&mut self, answer: Vec<u8>, about: &Trip, out: &mut Vec<Out>) {
+        // Nothing is said to ourselves, nor to who has no address beyond his link: which link that was, an address does not say.
+        let speaks = |to: IpAddr| !self.map.is_local(to) && !is_of_link(to);
+        if !destination(&answer).is_ok_and(speaks) {
+            return;
+        }
         let passage = about.passage.as_ref().filter(|passage| passage.direction().is_some()).map(Passage::answer);
         self.emit(answer, passage, None, about.now, out);
     }
@@ -123,4 +128,9 @@ impl Router {
         self.filter(Hook::Postrouting, AFTER, trip, out)?;
         self.confirm(trip)
     }
+}
+
+/// Does it mean something on its link alone?
+pub(super) fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -7,6 +7,7 @@ use keepstate_wire::edit::Rewrite;
 use keepstate_wire::reassembly::Pieces;
 use keepstate_wire::{Addresses, Layout, Packet};
 use std::net::IpAddr;
+use std::ops::Range;
 
 /// One datagram on its way.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Trip {
     pub(super) longest: Option<usize>,
     /// What it came in as, if it came in pieces.
     pub(super) pieces: Option<Pieces>,
+    /// Where its sender asks for our address, among IPv4's options.
+    pub(super) asked: Vec<Range<usize>>,
     /// The backend its connection was sent to, while that is not confirmed.
     pub(super) pick: Option<Pick>,
     pub(crate) now: Instant,

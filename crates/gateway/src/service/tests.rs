@@ -22,9 +22,10 @@ fn router(rules: &str, services: Vec<Service>) -> Router {
         index,
         name: name.into(),
         mtu: 1500,
+        group: 0,
         addresses: addresses.map(|(address, length)| (ip(address), length)).to_vec(),
     };
-    let wan = device(1, "wan0", [("192.0.2.1", 24), ("2001:db8::1", 64)]);
+    let wan = device(1, "wan0", [("192.0.2.254", 24), ("2001:db8::fffe", 64)]);
     let lan = device(2, "lan0", [("10.0.0.1", 24), ("fd00::1", 64)]);
     let default = Route { prefix: ip("0.0.0.0"), length: 0, device: 1, gateway: None };
     let engine = Engine::new(Knobs::default(), Secret([7; 16]), Instant(0));

@@ -65,6 +65,7 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
         (false, 0) => (1, far, near),
         (false, _) => (1, far, us),
     };
+    let (source, destination) = strange(v6, source, destination, dice);
     let port = dice.of(&[
         7, 9, 22, 22, 53, 53, 72, 80, 80, 81, 82, 83, 84, 443, 443, 2222, 5005, 5353, 8050, 8080, 8443, 30443, 546,
     ]);
@@ -84,11 +85,12 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
     let message = match dice.roll(10) {
         0..=4 => {
             let flags = dice.of(&[SYN, SYN, SYN, SYN, SYN, SYN, SYN, ACK, RST, FIN | ACK, SYN | FIN]);
-            tcp(from, port, 1000, 0, flags, if flags & SYN == 0 { length } else { 0 })
+            let first = dice.of(&[1000, 1000, 900_000_000]);
+            tcp(from, port, first, 0, flags, if flags & SYN == 0 { length } else { 0 })
         }
         5..=7 => udp(from, port, length),
         8 => echo(v6, true, host << 2 | dice.roll(4) as u16),
-        _ => Message { protocol: dice.of(&[47, 50, 132, 89]), bytes: vec![0x20; 24], check_at: None },
+        _ => other(dice),
     };
     let mut packet = datagram(v6, source, destination, hops, &message);
     if !v6 && dice.roll(3) == 0 {
@@ -98,11 +100,106 @@ pub fn fresh(dice: &mut Dice) -> (usize, Vec<u8>) {
         let sum = checksum(&packet[..20]);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
+    if dice.roll(8) == 0 {
+        packet = with_more_headers(v6, packet, dice);
+    }
     (device, packet)
+}
+
+/// Now and then an address that nobody has, or that nobody else has.
+fn strange(v6: bool, source: Address, destination: Address, dice: &mut Dice) -> (Address, Address) {
+    const SOURCES: [&str; 8] =
+        ["127.0.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.9", "255.255.255.255", "240.0.0.9", "10.1.0.1", "10.1.0.255"];
+    const SOURCES6: [&str; 4] = ["::1", "::", "ff02::9", "fd00:1::1"];
+    const DESTINATIONS: [&str; 4] = ["127.0.0.1", "0.0.0.5", "240.0.0.9", "0.0.0.0"];
+    const DESTINATIONS6: [&str; 2] = ["::1", "::"];
+    match (dice.roll(40), v6) {
+        (0, false) => (v4_of(&SOURCES, dice), destination),
+        (0, true) => (v6_of(&SOURCES6, dice), destination),
+        (1, false) => (source, v4_of(&DESTINATIONS, dice)),
+        (1, true) => (source, v6_of(&DESTINATIONS6, dice)),
+        _ => (source, destination),
+    }
+}
+
+/// The datagram with an option of IPv4, or with one or two extension headers of IPv6.
+fn with_more_headers(v6: bool, mut packet: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
+    const PADDING: [u8; 6] = [1, 4, 0, 0, 0, 0];
+    /// Router alert; nothing; a record of the route, empty, full, broken; a source's route; timestamps; one whose length is none.
+    const OPTIONS: [&[u8]; 15] = [
+        &[148, 4, 0, 0],
+        &[148, 4, 0, 0],
+        &[1, 1, 1, 0],
+        &[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 7, 7, 8, 9, 9, 9, 9],
+        &[7, 7, 3, 0, 0, 0, 0, 0],
+        &[131, 7, 4, 10, 1, 0, 9, 0],
+        &[137, 7, 8, 10, 1, 0, 9, 0],
+        &[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[68, 12, 13, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[68, 12, 5, 3, 198, 51, 100, 9, 0, 0, 0, 0],
+        &[68, 12, 5, 3, 10, 1, 0, 1, 0, 0, 0, 0],
+        &[68, 12, 5, 2, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 7, 1, 1],
+        &[148, 9, 0, 0],
+    ];
+    if !v6 {
+        let short = packet.len() < 200;
+        // An error about a long one quotes less of it, by as much as its own options take.
+        let option = if short { dice.of(&OPTIONS) } else { OPTIONS[0] };
+        packet.splice(20..20, option.iter().copied());
+        packet[0] = 0x45 + (option.len() / 4) as u8;
+        let length = packet.len() as u16;
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..20 + option.len()]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        return packet;
+    }
+    // Nobody is left to be visited, so that the destination stays what it is.
+    let visited = [dice.of(&[2_u8, 3, 4]), 0, 0, 0, 0, 0];
+    let wanted = [(0_u8, PADDING), (60, PADDING), (43, visited)].into_iter().filter(|_| dice.roll(2) == 0);
+    let headers: Vec<(u8, [u8; 6])> = wanted.collect();
+    for (kind, rest) in headers.into_iter().rev() {
+        let mut header = vec![packet[6], 0];
+        header.extend(rest);
+        packet[6] = kind;
+        packet.splice(40..40, header);
+    }
+    let length = (packet.len() - 40) as u16;
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+/// What a datagram carries, and where that begins; behind the header of a fragment too.
+pub fn transport(packet: &[u8]) -> (u8, usize) {
+    if packet[0] >> 4 == 4 {
+        return (packet[9], usize::from(packet[0] & 15) * 4);
+    }
+    let (mut next, mut at) = (packet[6], 40);
+    while matches!(next, 0 | 43 | 44 | 60) {
+        let length = if next == 44 { 8 } else { 8 + usize::from(packet[at + 1]) * 8 };
+        next = packet[at];
+        at += length;
+    }
+    (next, at)
+}
+
+/// Does it ask routers for their addresses, or for the time, or for order behind the end of its options?
+pub fn records(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 4 && packet[0] > 0x45 && (matches!(packet[20], 7 | 68) || matches!(packet[20..22], [0 | 1, 7]))
+}
+
+/// Is there more between the IP header and what it carries?
+fn has_more_headers(packet: &[u8]) -> bool {
+    if packet[0] >> 4 == 6 { matches!(packet[6], 0 | 43 | 60) } else { packet[0] != 0x45 }
 }
 
 /// What the other end says to `packet`, if it says anything.
 pub fn answer(packet: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
+    if has_more_headers(packet) {
+        return None;
+    }
     let v6 = packet[0] >> 4 == 6;
     let (protocol, at) = if v6 { (packet[6], 40) } else { (packet[9], usize::from(packet[0] & 15) * 4) };
     if !v6 && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
@@ -149,6 +246,9 @@ pub fn answer(packet: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
 
 /// A packet in pieces of one length but the last, in any order.
 pub fn cut(packet: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
+    if has_more_headers(packet) {
+        return vec![packet.to_vec()];
+    }
     let v6 = packet[0] >> 4 == 6;
     let (head, body) = packet.split_at(if v6 { 40 } else { 20 });
     // Nobody cuts IPv6 to less than 1280 octets; where somebody does, Linux joins some of the pieces.
@@ -197,11 +297,32 @@ fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Mess
     bytes.extend(to.to_be_bytes());
     bytes.extend(seq.to_be_bytes());
     bytes.extend(ack.to_be_bytes());
-    let options: &[u8] = if flags & SYN != 0 { &[2, 4, 5, 180, 1, 3, 3, 7] } else { &[] };
+    // Which ones is told by the ports, so that both directions and every run have them all.
+    let options: &[u8] = match (flags & SYN != 0, (from ^ to) % 4) {
+        (false, 0) => &[1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6],
+        (false, _) => &[],
+        (true, 0 | 1) => &[2, 4, 5, 180, 1, 3, 3, 7],
+        (true, 2) => &[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 5, 0, 0, 0, 0, 1, 3, 3, 9],
+        // One that is longer than what is left.
+        (true, _) => &[2, 4, 2, 0, 34, 2, 3, 9],
+    };
     bytes.extend([((20 + options.len()) as u8 / 4) << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
     bytes.extend(options);
     bytes.extend(std::iter::repeat_n(b'x', length));
     Message { protocol: 6, bytes, check_at: Some(16) }
+}
+
+/// Something that is neither TCP nor UDP nor an echo; what of it is SCTP has two chunks behind a header that is not in order.
+fn other(dice: &mut Dice) -> Message {
+    let protocol = dice.of(&[47, 50, 132, 132, 89]);
+    let mut bytes = vec![0x20; 24];
+    if protocol == 132 {
+        bytes.truncate(12);
+        bytes.extend([dice.of(&[4, 10, 3]), 1, 0, 7, 1, 2, 3, 0]);
+        bytes.extend([dice.of(&[0, 0, 9]), 3, 0, dice.of(&[20, 20, 40])]);
+        bytes.extend([0, 0, 0, 77, 0, 5, 0, 6, 0, 0, 0, 9, 1, 2, 3, 4]);
+    }
+    Message { protocol, bytes, check_at: None }
 }
 
 fn udp(from: u16, to: u16, length: usize) -> Message {

@@ -78,6 +78,7 @@ fn ours() -> Ours {
         index,
         name: name.to_owned(),
         mtu: 1500,
+        group: 0,
         addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
     };
     let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);

@@ -51,7 +51,7 @@ pub(super) fn map(devices: &[Named], routes: &[Towards], mtu: u32) -> Result<Map
             return Err(format!("--device {} is there twice", device.name));
         }
         let (name, addresses) = (device.name.clone(), device.addresses.clone());
-        interfaces.push(Interface { index: number, name, mtu, addresses });
+        interfaces.push(Interface { index: number, name, mtu, group: 0, addresses });
     }
     let mut found = Vec::new();
     for route in routes {

@@ -20,7 +20,13 @@ pub(super) fn map(known: &[Told]) -> Map {
     let mut interfaces: Vec<Interface> = links(known)
         .into_iter()
         .filter(|link| link.up)
-        .map(|link| Interface { index: link.index, name: link.name.clone(), mtu: link.mtu, addresses: Vec::new() })
+        .map(|link| Interface {
+            index: link.index,
+            name: link.name.clone(),
+            mtu: link.mtu,
+            group: link.group,
+            addresses: Vec::new(),
+        })
         .collect();
     let mut routes = Vec::new();
     for told in known {

@@ -15,6 +15,7 @@ mod herald;
 pub mod keep;
 mod load;
 mod mapping;
+mod meaning;
 mod offline;
 mod procfs;
 mod queue;
@@ -25,6 +26,7 @@ mod tally;
 mod train;
 mod tun;
 mod visit;
+mod wall;
 mod wish;
 mod xdp;
 

@@ -1,6 +1,7 @@
 //! A capture through the router, on the clock of its own timestamps: the proof of a ruleset without a network.
 use super::devices::Named;
 use super::mapping;
+use super::wall;
 use crate::capture::{Capture, Frame};
 use crate::notes;
 use anyhow::{Context, Result};
@@ -32,6 +33,7 @@ pub(super) fn run(mut router: Router, devices: &[Named], input: &Path, output: &
         last = frame.time.unwrap_or(last).max(last);
         let now = Instant(last);
         let device = back_to_source(&router, network.datagram);
+        wall::tell(&mut router, now);
         router.engine().poll(now);
         let said = router.handle(network.datagram, device, now, &mut out);
         if each {

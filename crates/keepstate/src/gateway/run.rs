@@ -10,6 +10,7 @@ use super::herald::Herald;
 use super::keep::Keep;
 use super::load::Load;
 use super::mapping;
+use super::wall;
 use crate::notes;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
@@ -129,6 +130,7 @@ fn oversee(
             router.remap(map);
         }
         let now = now();
+        wall::tell(router, now);
         router.engine().poll(now);
         health.turn(router, now);
         while let Some(visitor) = door.and_then(Door::next) {

@@ -4,12 +4,13 @@
 //! asked for what only it knows, a bounded piece at a time. Once a group of events is joined, a second thread hands on what
 //! happens, so that a request is answered meanwhile.
 use super::desk::{Access, At, Chunk, Ear, PLACES};
+use super::meaning::{counters, expectation_counters, expectation_of, fits, parts, tell};
 use super::wish::{self, Edit};
 use crate::format::tracked;
 use anyhow::{Result, bail};
 use keepstate_engine::{Counters, Entry, EventKind, Family, Knob};
-use keepstate_linux::ctnetlink::number::{group, message, stats, stats_exp, stats_global};
-use keepstate_linux::ctnetlink::{Expectation, Flow, Tuple, decode, encode};
+use keepstate_linux::ctnetlink::number::{group, message, stats_global};
+use keepstate_linux::ctnetlink::{Expectation, Flow, decode};
 use keepstate_linux::netlink::message::{Body, done, end, flag, overrun};
 use keepstate_linux::netlink::socket::{JOIN, JOIN_GROUP};
 use keepstate_linux::netlink::{Message, Messages, Request, frame};
@@ -441,82 +442,4 @@ fn of(address: IpAddr) -> Family {
 
 fn is_of(entry: &Entry, family: Family) -> bool {
     of(entry.original.source) == family
-}
-
-/// As much of what is wanted as was told; who asks looks again.
-fn fits(wanted: &Flow, flow: &Flow) -> bool {
-    parts(&wanted.original, &flow.original) && parts(&wanted.reply, &flow.reply)
-}
-
-fn parts(wanted: &Tuple, there: &Tuple) -> bool {
-    fn same<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
-        wanted.is_none() || wanted == there
-    }
-    same(wanted.source, there.source)
-        && same(wanted.destination, there.destination)
-        && same(wanted.protocol, there.protocol)
-        && same(wanted.source_port, there.source_port)
-        && same(wanted.destination_port, there.destination_port)
-        && same(wanted.icmp_id, there.icmp_id)
-        && same(wanted.icmp_type, there.icmp_type)
-        && same(wanted.icmp_code, there.icmp_code)
-}
-
-/// Appends a connection as a message.
-fn tell(octets: &mut Vec<u8>, flow: &Flow, kind: u16, flags: u16, port: u32, sequence: u32) {
-    let number = flow.family.map_or(0, keepstate_linux::ctnetlink::Family::number);
-    let mut told = Request::told(kind, flags, number, port);
-    encode::flow(&mut told, flow);
-    octets.extend_from_slice(told.octets(sequence));
-}
-
-fn counters(counters: &Counters) -> Vec<(u16, u64)> {
-    vec![
-        (stats::FOUND, counters.found),
-        (stats::INVALID, counters.invalid),
-        (stats::INSERT, counters.insert),
-        (stats::INSERT_FAILED, counters.insert_failed),
-        (stats::DROP, counters.drop),
-        (stats::EARLY_DROP, counters.early_drop),
-        (stats::ERROR, counters.error),
-        (stats::SEARCH_RESTART, counters.search_restart),
-        (stats::CLASH_RESOLVE, counters.clash_resolve),
-        (stats::CHAIN_TOOLONG, counters.chaintoolong),
-    ]
-}
-
-fn expectation_counters(counters: &Counters) -> Vec<(u16, u64)> {
-    vec![
-        (stats_exp::NEW, counters.expect_new),
-        (stats_exp::CREATE, counters.expect_create),
-        (stats_exp::DELETE, counters.expect_delete),
-    ]
-}
-
-/// An expectation of the engine's as the kernel would tell it.
-fn expectation_of(expected: &keepstate_engine::Expectation) -> Expectation {
-    let all = |address: IpAddr| -> IpAddr {
-        if address.is_ipv6() { IpAddr::from([0xff_u8; 16]) } else { IpAddr::from([0xff_u8; 4]) }
-    };
-    let told = tracked::tuple(&expected.tuple);
-    let mask = Tuple {
-        source: Some(expected.source_mask),
-        destination: Some(all(expected.tuple.destination)),
-        source_port: Some(expected.source_key_mask),
-        destination_port: Some(u16::MAX),
-        protocol: Some(expected.tuple.protocol),
-        ..Tuple::default()
-    };
-    Expectation {
-        family: told.source.map(keepstate_linux::ctnetlink::Family::of),
-        master: tracked::tuple(&expected.master),
-        expected: told,
-        mask,
-        timeout: Some(expected.timeout),
-        helper: Some(expected.helper.name().into()),
-        zone: (expected.zone != 0).then_some(expected.zone),
-        flags: Some(0),
-        class: Some(expected.class.into()),
-        ..Expectation::default()
-    }
 }

@@ -35,6 +35,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// It is up.
     pub up: bool,
+    /// The group it belongs to; 0 is the default.
+    pub group: u32,
 }
 
 /// An address of this machine.
@@ -131,13 +133,20 @@ pub fn read(message: &Message<'_>) -> Result<Told, Malformed> {
 
 fn link(octets: &[u8]) -> Result<Told, Malformed> {
     let (header, attributes) = split::<LINK_REST>(octets, "a link")?;
-    let mut link =
-        Link { index: word(header, 0), name: String::new(), mtu: 0, mac: None, up: word(header, 4) & UP != 0 };
+    let mut link = Link {
+        index: word(header, 0),
+        name: String::new(),
+        mtu: 0,
+        mac: None,
+        up: word(header, 4) & UP != 0,
+        group: 0,
+    };
     for attribute in Attributes::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
             1 => link.mac = attribute.payload.try_into().ok(),
             3 => link.name = attribute.text().into(),
+            27 => link.group = attribute.octets("a group").map(u32::from_ne_bytes)?,
             4 => link.mtu = attribute.octets("an MTU").map(u32::from_ne_bytes)?,
             _ => (),
         }

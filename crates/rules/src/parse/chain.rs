@@ -91,16 +91,16 @@ impl Parser<'_> {
     fn base(&mut self) -> Parsed<Base> {
         let (kind, span) = self.name("filter or nat")?;
         let nat = match kind.as_str() {
-            "filter" => false,
+            // There is one table of routes, whatever the mark: what is routed again goes the same way.
+            "filter" | "route" => false,
             "nat" => true,
-            "route" => {
-                return Err(Fault::new(span, "type route: this gateway does not route again what it has marked")
-                    .instead("type filter, and leave routes by mark to the kernel"));
-            }
             _ => return Err(Fault::new(span, format!("{kind}: no such type of chain")).instead("filter or nat")),
         };
         self.keyword("hook")?;
         let (hook, hook_span) = self.name("a hook")?;
+        if kind == "route" && hook != "output" {
+            return Err(Fault::new(hook_span, "chains of type route stand at the hook output").instead("output"));
+        }
         let hook = match hook.as_str() {
             "prerouting" => Hook::Prerouting,
             "input" => Hook::Input,

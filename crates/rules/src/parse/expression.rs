@@ -201,6 +201,9 @@ impl Parser<'_> {
         if !matches!(relation, "" | "=" | "!=") {
             return Err(Fault::new(start, format!("{relation} does not compare these")));
         }
+        if let [kind @ (Kind::Hour | Kind::Day)] = kinds.as_slice() {
+            return self.against_clock(left, *kind, not);
+        }
         let mut ranges = Vec::new();
         for (at, kind) in kinds.iter().enumerate() {
             if at > 0 {
@@ -236,6 +239,21 @@ impl Parser<'_> {
             _ => return Err(self.unexpected("`==` or `!=`")),
         };
         Ok(Match { left, not: matches!(relation, "!" | "!="), right })
+    }
+
+    /// Hours and days go round: from Friday to Monday, from 22:00 to 06:00.
+    fn against_clock(&mut self, left: Vec<Expression>, kind: Kind, not: bool) -> Parsed<Match> {
+        let first = self.value(kind)?;
+        let last = if self.takes_sign("-") { self.value(kind)? } else { first };
+        if first <= last {
+            return Ok(Match { left, not, right: Right::Ranges(vec![(first, last)]) });
+        }
+        // What lies between its end and its beginning is not in it.
+        let between = (last + 1, first - 1);
+        if between.0 > between.1 {
+            return Ok(Match { left, not, right: Right::Ranges(vec![(0, kind.greatest())]) });
+        }
+        Ok(Match { left, not: !not, right: Right::Ranges(vec![between]) })
     }
 
     /// A named set, or one in place.

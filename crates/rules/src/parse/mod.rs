@@ -3,8 +3,11 @@
 //! The parser owns the words that are left. `include` and variables put other words in their place, so that nothing behind needs to know of either. What
 //! a rule has wrong is kept, and the next rule is read; what a block has wrong ends the reading.
 mod chain;
+mod dynamic;
 mod expression;
+mod field;
 mod nat;
+mod piece;
 mod selector;
 mod set;
 mod statement;

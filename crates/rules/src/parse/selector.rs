@@ -1,15 +1,15 @@
 //! What a rule looks at, by the words of the language.
+use super::piece::is_extension;
 use super::{Parsed, Parser};
 use crate::fault::Fault;
+use crate::kind::Kind;
 use crate::source::Span;
 use crate::token::{Token, Word};
-use crate::tree::{
-    BitRange, Counted, Ct, End, Fib, FibTell, IcmpField, IpField, Layer, Meta, Selector, TcpField, TupleField,
-};
+use crate::tree::{BitRange, Counted, Ct, End, Fib, FibTell, Field, IpField, Layer, Meta, Selector, TupleField};
 use keepstate_engine::Direction;
 
 /// Words that begin a selector, though no other word has to follow.
-const BARE: [(&str, Meta); 7] = [
+const BARE: [(&str, Meta); 9] = [
     ("pkttype", Meta::PacketType),
     ("cpu", Meta::Cpu),
     ("iif", Meta::Iif),
@@ -17,38 +17,35 @@ const BARE: [(&str, Meta); 7] = [
     ("iifname", Meta::IifName),
     ("oifname", Meta::OifName),
     ("mark", Meta::Mark),
+    ("iifgroup", Meta::Group(End::Source)),
+    ("oifgroup", Meta::Group(End::Destination)),
 ];
 
 /// What is not supported, and what to write instead.
-const REFUSED: [(&str, &str); 13] = [
+const REFUSED: [(&str, &str); 11] = [
     ("ether", "addresses of links are not seen by a router: match the interface, or the IP address"),
     ("vlan", "match the VLAN's interface: iifname \"eth0.10\""),
     ("arp", "ARP is the kernel's"),
     ("socket", "sockets are the kernel's: match addresses and ports"),
     ("osf", "match what you mean by addresses, ports or TCP options"),
     ("ipsec", "match esp, or the interface of the tunnel"),
-    ("rt", "for MSS clamping: tcp option maxseg size set rt mtu"),
     ("tunnel", "match the tunnel's interface"),
-    ("exthdr", "match meta l4proto; extension headers are walked by themselves"),
-    ("frag", "datagrams are put together before rules see them"),
-    ("hbh", "extension headers are walked by themselves"),
-    ("dst", "extension headers are walked by themselves"),
-    ("mh", "match meta l4proto"),
+    ("rt0", "match rt type 0: routers drop such datagrams whole"),
+    ("rt2", "match rt type 2"),
+    ("rt4", "match rt type 4"),
+    ("srh", "match rt type 4"),
 ];
 
-/// Options of TCP by nft's names.
-const OPTIONS: [(&str, u8); 10] = [
-    ("maxseg", 2),
-    ("window", 3),
-    ("sack-perm", 4),
-    ("sack-permitted", 4),
-    ("sack", 5),
-    ("timestamp", 8),
-    ("md5sig", 19),
-    ("mptcp", 30),
-    ("fastopen", 34),
-    ("echo", 6),
+/// Words that begin a selector and are followed by another.
+const HEADERS: [&str; 18] = [
+    "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
+    "exthdr", "meta", "ct", "fib",
 ];
+
+/// Is it one of the words that a selector begins with?
+pub(super) fn begins_selector(word: &str) -> bool {
+    HEADERS.contains(&word) || is_extension(word) || BARE.iter().any(|(bare, _)| *bare == word)
+}
 
 impl Parser<'_> {
     /// A selector, if one is next.
@@ -66,52 +63,46 @@ impl Parser<'_> {
         if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == word) {
             return Err(Fault::new(span, format!("{word} is not supported")).instead(*instead));
         }
-        let known = matches!(
-            word.as_str(),
-            "ip" | "ip6"
-                | "tcp"
-                | "udp"
-                | "udplite"
-                | "sctp"
-                | "dccp"
-                | "th"
-                | "icmp"
-                | "icmpv6"
-                | "ah"
-                | "esp"
-                | "meta"
-                | "ct"
-                | "fib"
-        );
-        if !known {
+        if is_extension(&word) {
+            self.routes_are_not_asked(&word)?;
+            return self.extension_field().map(|piece| Some(Selector::Piece(piece)));
+        }
+        if !HEADERS.contains(&word.as_str()) {
             return Ok(None);
         }
         self.next();
         match word.as_str() {
+            "ip" if self.takes("option") => self.ip_option().map(|piece| Some(Selector::Piece(piece))),
+            "tcp" if self.takes("option") => self.tcp_option().map(|piece| Some(Selector::Piece(piece))),
+            "sctp" if self.takes("chunk") => self.chunk().map(|piece| Some(Selector::Piece(piece))),
+            "exthdr" => self.extension().map(|piece| Some(Selector::Piece(piece))),
             "ip" => self.ip_field(true).map(|field| Some(Selector::Ip(field))),
             "ip6" => self.ip_field(false).map(|field| Some(Selector::Ip6(field))),
-            "tcp" => self.tcp().map(Some),
-            "udp" => self.ported(Some(17)).map(Some),
-            "udplite" => self.ported(Some(136)).map(Some),
-            "sctp" => self.ported(Some(132)).map(Some),
-            "dccp" => self.ported(Some(33)).map(Some),
-            "th" => self.ported(None).map(Some),
-            "icmp" => self.icmp(1).map(Some),
-            "icmpv6" => self.icmp(58).map(Some),
-            "esp" if self.takes("sequence") => {
-                Ok(Some(Selector::Bits(Layer::Transport, BitRange::new(32, 32), Some(50))))
-            }
-            "ah" if self.takes("sequence") => {
-                Ok(Some(Selector::Bits(Layer::Transport, BitRange::new(64, 32), Some(51))))
-            }
-            "ah" | "esp" => {
-                self.keyword("spi")?;
-                Ok(Some(Selector::Spi(if word == "ah" { 51 } else { 50 })))
-            }
+            "tcp" => self.ported(&word, Some(6)).map(Some),
+            "udp" => self.ported(&word, Some(17)).map(Some),
+            "udplite" => self.ported(&word, Some(136)).map(Some),
+            "sctp" => self.ported(&word, Some(132)).map(Some),
+            "dccp" => self.ported(&word, Some(33)).map(Some),
+            "th" => self.ported(&word, None).map(Some),
             "meta" => self.meta().map(|meta| Some(Selector::Meta(meta))),
             "ct" => self.ct(span).map(Some),
-            _ => self.fib().map(|fib| Some(Selector::Fib(fib))),
+            "fib" => self.fib().map(|fib| Some(Selector::Fib(fib))),
+            _ => self.field(&word).map(|field| Some(Selector::Field(field))),
         }
+    }
+
+    /// `rt` is an extension header of IPv6, and in the kernel's nftables also the packet's route.
+    fn routes_are_not_asked(&mut self, word: &str) -> Parsed<()> {
+        let of_route = match self.second() {
+            Word::Name(second) => matches!(second.as_str(), "classid" | "nexthop" | "mtu" | "ip" | "ip6" | "ipsec"),
+            _ => false,
+        };
+        if word == "rt" && of_route {
+            let span = self.span();
+            return Err(Fault::new(span, "rt: a packet's route is not asked for by rules")
+                .instead("oifname, fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu"));
+        }
+        Ok(())
     }
 
     /// `@th,0,16`: a header, the first bit in it, how many bits.
@@ -127,6 +118,12 @@ impl Parser<'_> {
             }
             _ => return Err(Fault::new(span, format!("@{layer}: no such header")).instead("@nh, @th or @ih")),
         };
+        let (bits, kind) = self.bit_range()?;
+        Ok(Selector::Field(Field { layer, bits, kind, protocol: None, v6: None, types: &[] }))
+    }
+
+    /// `,0,16`: the first bit, and how many.
+    pub(super) fn bit_range(&mut self) -> Parsed<(BitRange, Kind)> {
         self.sign(",")?;
         let at = self.span();
         let from = self.number32("the first bit")?;
@@ -136,7 +133,7 @@ impl Parser<'_> {
         let count = self.number32("a number of bits")?;
         let count = u8::try_from(count).ok().filter(|count| (1..=128).contains(count));
         let count = count.ok_or_else(|| Fault::new(at, "from 1 to 128 bits can be looked at"))?;
-        Ok(Selector::Bits(layer, BitRange::new(from, count), None))
+        Ok((BitRange::new(from, count), Kind::Number(count)))
     }
 
     fn ip_field(&mut self, v4: bool) -> Parsed<IpField> {
@@ -167,67 +164,14 @@ impl Parser<'_> {
         })
     }
 
-    fn tcp(&mut self) -> Parsed<Selector> {
-        let (word, span) = self.name("a field of TCP")?;
-        Ok(match word.as_str() {
-            "sport" => Selector::Port(Some(6), End::Source),
-            "dport" => Selector::Port(Some(6), End::Destination),
-            "flags" => Selector::Tcp(TcpField::Flags),
-            "sequence" => Selector::Tcp(TcpField::Sequence),
-            "ackseq" => Selector::Tcp(TcpField::Acknowledgement),
-            "window" => Selector::Tcp(TcpField::Window),
-            "urgptr" => Selector::Tcp(TcpField::Urgent),
-            "option" => {
-                let (option, option_span) = self.name("maxseg")?;
-                if option == "maxseg" && self.takes("size") {
-                    return Ok(Selector::Tcp(TcpField::MaxSegment));
-                }
-                let known = OPTIONS.iter().find(|(name, _)| *name == option).map(|(_, number)| *number);
-                let number = known.or_else(|| option.parse().ok()).ok_or_else(|| {
-                    let names: Vec<&str> = OPTIONS.iter().map(|(name, _)| *name).collect();
-                    Fault::new(option_span, format!("{option}: no such option of TCP")).instead(names.join(", "))
-                })?;
-                if !matches!(self.peek(), Word::Name(word) if word == "exists" || word == "missing") {
-                    return Err(Fault::new(option_span, format!("tcp option {option}: its fields are not supported"))
-                        .instead(format!("tcp option maxseg size, or tcp option {option} exists")));
-                }
-                Selector::TcpOption(number)
-            }
-            "doff" => Selector::Bits(Layer::Transport, BitRange::new(96, 4), Some(6)),
-            "checksum" => Selector::Bits(Layer::Transport, BitRange::new(128, 16), Some(6)),
-            _ => {
-                return Err(Fault::new(span, format!("{word}: no such field"))
-                    .instead("sport, dport, flags, sequence, ackseq, doff, window, checksum, urgptr, option"));
-            }
-        })
-    }
-
-    fn ported(&mut self, protocol: Option<u8>) -> Parsed<Selector> {
-        let (word, span) = self.name("sport or dport")?;
-        match (word.as_str(), protocol) {
-            ("sport", _) => Ok(Selector::Port(protocol, End::Source)),
-            ("dport", _) => Ok(Selector::Port(protocol, End::Destination)),
-            ("length", Some(17)) => Ok(Selector::UdpLength),
-            ("checksum", Some(17 | 136)) => Ok(Selector::Bits(Layer::Transport, BitRange::new(48, 16), protocol)),
-            ("vtag", Some(132)) => Ok(Selector::Bits(Layer::Transport, BitRange::new(32, 32), protocol)),
-            ("checksum", Some(132)) => Ok(Selector::Bits(Layer::Transport, BitRange::new(64, 32), protocol)),
-            _ => Err(Fault::new(span, format!("{word}: no such field")).instead("sport or dport")),
+    fn ported(&mut self, header: &str, protocol: Option<u8>) -> Parsed<Selector> {
+        if self.takes("sport") {
+            return Ok(Selector::Port(protocol, End::Source));
         }
-    }
-
-    fn icmp(&mut self, protocol: u8) -> Parsed<Selector> {
-        let (word, span) = self.name("type or code")?;
-        let field = match word.as_str() {
-            "type" => IcmpField::Type,
-            "code" => IcmpField::Code,
-            "id" => IcmpField::Id,
-            "sequence" => IcmpField::Sequence,
-            "mtu" => IcmpField::Mtu,
-            _ => {
-                return Err(Fault::new(span, format!("{word}: no such field")).instead("type, code, id, sequence, mtu"));
-            }
-        };
-        Ok(Selector::Icmp(protocol, field))
+        if self.takes("dport") {
+            return Ok(Selector::Port(protocol, End::Destination));
+        }
+        self.field(header).map(Selector::Field)
     }
 
     fn meta(&mut self) -> Parsed<Meta> {
@@ -250,14 +194,15 @@ impl Parser<'_> {
                 return Err(Fault::new(span, format!("meta {word} asks for a socket, and the gateway has none"))
                     .instead("match addresses, ports or marks"));
             }
-            "time" | "day" | "hour" => {
-                return Err(Fault::new(span, format!("meta {word} is not supported")).instead(
-                    "load another ruleset at that hour: keepstate gateway reloads without losing connections",
-                ));
-            }
+            "hour" => Meta::Hour,
+            "day" => Meta::Day,
+            "time" => Meta::Time,
+            "iifgroup" => Meta::Group(End::Source),
+            "oifgroup" => Meta::Group(End::Destination),
+            "ipsec" | "secpath" => Meta::Ipsec,
             _ => {
                 return Err(Fault::new(span, format!("meta {word} is not supported")).instead(
-                    "iif, oif, iifname, oifname, mark, l4proto, nfproto, protocol, length, priority, pkttype, random",
+                    "iif, oif, iifname, oifname, iifgroup, oifgroup, mark, l4proto, nfproto, protocol, length, priority, pkttype, random, hour, day, time",
                 ));
             }
         })

@@ -4,10 +4,10 @@ use crate::fault::Fault;
 use crate::kind::Kind;
 use crate::source::Span;
 use crate::token::Word;
-use crate::tree::{Data, Element, Expression, Set};
+use crate::tree::{Data, Element, Expression, ObjectKind, Set};
 
 /// The words of `type`.
-const TYPES: [(&str, Kind); 20] = [
+const TYPES: [(&str, Kind); 25] = [
     ("ipv4_addr", Kind::Address4),
     ("ipv6_addr", Kind::Address6),
     ("inet_proto", Kind::Protocol),
@@ -28,6 +28,11 @@ const TYPES: [(&str, Kind); 20] = [
     ("nf_proto", Kind::Family),
     ("ether_type", Kind::EtherType),
     ("pkt_type", Kind::PacketType),
+    ("igmp_type", Kind::IgmpType),
+    ("dccp_pkttype", Kind::DccpType),
+    ("mh_type", Kind::MobilityType),
+    ("devgroup", Kind::DeviceGroup),
+    ("classid", Kind::Priority),
 ];
 
 impl Parser<'_> {
@@ -71,15 +76,21 @@ impl Parser<'_> {
                 if map {
                     self.sign(":")?;
                     self.takes("interval");
-                    let is_verdict = self.takes("verdict");
-                    set.data = Some(if is_verdict { Vec::new() } else { self.kinds(by_name)? });
+                    let objects =
+                        [("counter", ObjectKind::Counter), ("quota", ObjectKind::Quota), ("limit", ObjectKind::Limit)];
+                    let object = objects.into_iter().find(|(word, _)| self.takes(word));
+                    set.data = Some(match object {
+                        Some((_, kind)) => vec![Kind::Object(kind)],
+                        None if self.takes("verdict") => Vec::new(),
+                        None => self.kinds(by_name)?,
+                    });
                 }
             }
             "flags" => loop {
                 let (flag, span) = self.name("a flag")?;
                 match flag.as_str() {
-                    "dynamic" => set.dynamic = true,
-                    "constant" | "interval" | "timeout" => (),
+                    "dynamic" | "timeout" => set.dynamic = true,
+                    "constant" | "interval" => (),
                     _ => {
                         return Err(Fault::new(span, format!("{flag}: no such flag"))
                             .instead("constant, interval, timeout, dynamic"));
@@ -99,6 +110,10 @@ impl Parser<'_> {
             }
             "auto-merge" => set.merges = true,
             "counter" => (),
+            "limit" | "quota" | "ct" => {
+                let hint = format!("add @{} {{ ip saddr {word} … }} in a rule, for each element it adds", set.name);
+                return Err(Fault::new(span, format!("{word}: not for all elements of a set at once")).instead(hint));
+            }
             "elements" => {
                 self.sign("=")?;
                 if set.key.is_empty() {
@@ -197,20 +212,23 @@ impl Parser<'_> {
     fn element(&mut self, kinds: &[Kind], data: Option<&[Kind]>) -> Parsed<Element> {
         let start = self.span();
         let key = if self.takes_sign("*") { None } else { Some(self.ranges(kinds)?) };
-        let mut timeout = None;
+        let (mut timeout, mut left) = (None, None);
+        let mut each = Vec::new();
         loop {
             if self.takes("timeout") {
                 timeout = Some(self.time()?);
             } else if self.takes("expires") {
-                self.time()?;
+                left = Some(self.time()?);
             } else if self.takes("comment") {
                 self.name("a comment")?;
-            } else if self.takes("counter") {
-                self.counted()?;
+            } else if matches!(self.peek(), Word::Name(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
+            {
+                each.push(self.statement()?);
             } else {
                 break;
             }
         }
+        let timeout = left.or(timeout);
         let data = match data {
             None => None,
             Some(kinds) => {
@@ -222,7 +240,7 @@ impl Parser<'_> {
         let end = self.span();
         let span =
             if matches!(self.peek(), Word::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
-        Ok(Element { span, key, data, timeout })
+        Ok(Element { span, key, data, timeout, each })
     }
 
     fn ranges(&mut self, kinds: &[Kind]) -> Parsed<Vec<(u128, u128)>> {
@@ -239,6 +257,10 @@ impl Parser<'_> {
     }
 
     fn data(&mut self, kinds: &[Kind]) -> Parsed<Data> {
+        if let [Kind::Object(_)] = kinds {
+            let (name, span) = self.name("the name of an object, in quotation marks")?;
+            return Ok(Data::Object(name, span));
+        }
         if kinds.is_empty() {
             return match self.verdict()? {
                 Some(verdict) => Ok(Data::Verdict(verdict)),

@@ -1,4 +1,5 @@
 //! Statements: what a rule asks, does and decides.
+use super::selector::begins_selector;
 use super::value::octet_unit;
 use super::{Parsed, Parser};
 use crate::fault::Fault;
@@ -6,18 +7,17 @@ use crate::kind::Kind;
 use crate::source::Span;
 use crate::token::{Token, Word};
 use crate::tree::{
-    Ct, Dynamic, End, Expression, Icmpx, IpField, Limit, Log, Meta, ObjectKind, Operation, Reject, Selector, Statement,
-    Target, TcpField, Verdict,
+    BitRange, Ct, End, Expression, Field, Icmpx, IpField, Layer, Limit, Log, Meta, ObjectKind, Piece, Reject, Selector,
+    Statement, Target, Verdict,
 };
 
 /// Statements that are not supported, and what to write instead.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 8] = [
     ("queue", "nothing: the gateway is itself where packets would be handed to"),
     ("tproxy", "redirect, where the proxy asks for the original destination"),
     ("dup", "capture with keepstate watch"),
     ("fwd", "a route"),
     ("flow", "leave it away: established connections take the short way by themselves"),
-    ("meter", "a set with flags dynamic, and add @set { ip saddr limit rate 10/second }"),
     ("tc", "leave it to the kernel"),
     ("secmark", "leave it away"),
     ("xt", "write what the extension did in nftables' own words: iptables-translate helps"),
@@ -35,6 +35,30 @@ const LEVELS: [(&str, u8); 9] = [
     ("info", 6),
     ("debug", 7),
 ];
+
+/// The bits that a rule may set in place; not those that say how long something is, or how it sums up.
+fn changeable(selector: Selector) -> Option<Field> {
+    let network = |field: IpField, v6| {
+        let bits = field.changeable(v6)?;
+        Some(Field { layer: Layer::Network, bits, kind: selector.kind(), protocol: None, v6: Some(v6), types: &[] })
+    };
+    match selector {
+        Selector::Ip(field) => network(field, false),
+        Selector::Ip6(field) => network(field, true),
+        Selector::Field(field) if field.protocol.is_none() => (field.layer != Layer::Inner).then_some(field),
+        Selector::Field(field) => {
+            let kept: &[BitRange] = match field.protocol {
+                Some(6) => &[BitRange::new(96, 4), BitRange::new(128, 16)],
+                Some(17 | 136) => &[BitRange::new(32, 16), BitRange::new(48, 16)],
+                Some(132) => &[BitRange::new(64, 32)],
+                Some(1 | 2 | 58) => &[BitRange::new(16, 16)],
+                _ => return None,
+            };
+            (!kept.contains(&field.bits)).then_some(field)
+        }
+        _ => None,
+    }
+}
 
 impl Parser<'_> {
     /// One statement.
@@ -98,6 +122,16 @@ impl Parser<'_> {
             "add" | "update" | "delete" if matches!(self.second(), Word::Set(_)) => {
                 self.next();
                 self.dynamic(&word).map(Statement::Dynamic)
+            }
+            "meter" => {
+                self.next();
+                self.meter().map(Statement::Dynamic)
+            }
+            "reset" => {
+                self.next();
+                self.keyword("tcp")?;
+                self.keyword("option")?;
+                self.tcp_option_number().map(Statement::Strip)
             }
             "ct" => self.ct_statement(span),
             "meta" if matches!(self.second(), Word::Name(name) if name == "nftrace") => {
@@ -188,17 +222,20 @@ impl Parser<'_> {
             Selector::Ip6(IpField::Dscp) => Target::Dscp { v6: true },
             Selector::Ip(IpField::Ttl) => Target::Ttl { v6: false },
             Selector::Ip6(IpField::Ttl) => Target::Ttl { v6: true },
-            Selector::Tcp(TcpField::MaxSegment) => Target::MaxSegment,
+            Selector::Piece(Piece::MAX_SEGMENT) => Target::MaxSegment,
             Selector::Port(protocol, end) => Target::Port { protocol, end },
             Selector::Ip(IpField::Source) => Target::Address { v6: false, end: End::Source },
             Selector::Ip(IpField::Destination) => Target::Address { v6: false, end: End::Destination },
             Selector::Ip6(IpField::Source) => Target::Address { v6: true, end: End::Source },
             Selector::Ip6(IpField::Destination) => Target::Address { v6: true, end: End::Destination },
-            _ => {
-                return Err(Fault::new(span, "this cannot be set").instead(
-                    "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ttl, ip saddr, ip daddr, ports, tcp option maxseg size",
-                ));
-            }
+            other => match changeable(other) {
+                Some(field) => Target::Field(field),
+                None => {
+                    return Err(Fault::new(span, "this cannot be set").instead(
+                        "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, fields of TCP and ICMP, tcp option maxseg size",
+                    ));
+                }
+            },
         };
         if target == Target::MaxSegment && self.takes("rt") {
             self.keyword("mtu")?;
@@ -244,6 +281,13 @@ impl Parser<'_> {
     pub(super) fn named_object(&mut self, kind: ObjectKind) -> Parsed<Option<Statement>> {
         if !self.takes("name") {
             return Ok(None);
+        }
+        if matches!(self.peek(), Word::Name(word) if begins_selector(word)) {
+            let key = self.key()?;
+            self.keyword("map")?;
+            let kinds: Vec<Kind> = key.iter().map(Expression::kind).collect();
+            let map = self.map_ref(&kinds, &[Kind::Object(kind)])?;
+            return Ok(Some(Statement::ObjectBy(kind, key, map)));
         }
         let (name, span) = self.name("its name")?;
         Ok(Some(Statement::Object(kind, name, span)))
@@ -327,11 +371,14 @@ impl Parser<'_> {
                 {
                     self.next();
                 }
-            } else if let Word::Name(word) = self.peek()
-                && matches!(word.as_str(), "group" | "snaplen" | "queue-threshold")
-            {
-                let what = format!("log {word}: nobody listens to nfnetlink_log here");
-                return Err(Fault::new(span, what).instead("log prefix \"…\" level info: a line in the gateway's log"));
+            } else if self.takes("group") {
+                let group = self.number32("the group's number")?;
+                log.group = Some(u16::try_from(group).map_err(|_| Fault::new(span, "a group is at most 65535"))?);
+            } else if self.takes("snaplen") || self.takes("queue-threshold") {
+                // Lines are written at once, and hold no packet.
+                self.number32("a number")?;
+            } else if let (Some(_), Some(_)) = (log.group, log.level) {
+                return Err(Fault::new(span, "a line with a group has no level").instead("one of the two"));
             } else {
                 return Ok(log);
             }
@@ -374,52 +421,5 @@ impl Parser<'_> {
                     .instead("no-route, port-unreachable, host-unreachable, admin-prohibited"));
             }
         })
-    }
-
-    /// Behind `add`, `update` or `delete`: `@set { key … }`.
-    fn dynamic(&mut self, word: &str) -> Parsed<Dynamic> {
-        let operation = match word {
-            "add" => Operation::Add,
-            "update" => Operation::Update,
-            _ => Operation::Delete,
-        };
-        let Token { kind: Word::Set(set), span } = self.next() else { return Err(self.unexpected("a set")) };
-        self.sign("{")?;
-        let key = self.key()?;
-        if key.is_empty() {
-            return Err(self.unexpected("what of the packet becomes the element, like `ip saddr`"));
-        }
-        let mut timeout = None;
-        let mut each = Vec::new();
-        loop {
-            if self.takes("timeout") {
-                timeout = Some(self.time()?);
-            } else if self.takes_sign("}") {
-                return Ok(Dynamic { operation, set, span, key, timeout, each });
-            } else if let Word::Sign(":") = self.peek() {
-                return Err(self
-                    .unexpected("the end of the element")
-                    .instead("a set: packets do not write into maps here"));
-            } else if !matches!(self.peek(), Word::Name(word) if matches!(word.as_str(), "limit" | "quota" | "counter" | "ct"))
-            {
-                return Err(self.unexpected("limit, quota, counter, ct count, timeout or `}`"));
-            } else {
-                let start = self.span();
-                let statement = self.statement()?;
-                let fits = matches!(
-                    statement,
-                    Statement::Limit(_)
-                        | Statement::Counter(..)
-                        | Statement::Quota { .. }
-                        | Statement::Connections { .. }
-                );
-                if !fits {
-                    return Err(
-                        Fault::new(start, "an element cannot have this").instead("limit, quota, counter or ct count")
-                    );
-                }
-                each.push(statement);
-            }
-        }
     }
 }

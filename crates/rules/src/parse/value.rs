@@ -34,6 +34,11 @@ impl Parser<'_> {
         }
         if self.takes_sign("-") {
             let last = self.value(kind)?;
+            if last < first && matches!(kind, Kind::Hour | Kind::Day) {
+                let span = start.to(self.span());
+                return Err(Fault::new(span, "in a set, this range ends before it begins")
+                    .instead("two elements: one to the end, one from the beginning"));
+            }
             if last < first {
                 let end = self.span();
                 return Err(
@@ -94,6 +99,13 @@ impl Parser<'_> {
     }
 
     fn fits(&self, number: u128, kind: Kind, span: Span) -> Parsed<u128> {
+        if kind == Kind::Date {
+            return Err(Fault::new(span, format!("{number} is not {}", kind.name()))
+                .instead("a date in quotation marks: \"2026-12-24 18:00:00\""));
+        }
+        if kind == Kind::Day && number > 6 || kind == Kind::Hour && number >= 86_400 {
+            return Err(Fault::new(span, format!("{number} is too large for {}", kind.name())));
+        }
         let by_name =
             matches!(kind, Kind::Address4 | Kind::Address6 | Kind::InterfaceName | Kind::Helper | Kind::CtDirection);
         if by_name && !(kind == Kind::CtDirection && number < 2) {
@@ -116,6 +128,15 @@ impl Parser<'_> {
         if let Some(value) = kind.named(name) {
             return Ok(value);
         }
+        let written = match kind {
+            Kind::Hour => hour(name),
+            Kind::Date => date(name),
+            Kind::Priority => class(name),
+            _ => None,
+        };
+        if let Some(value) = written {
+            return Ok(value);
+        }
         // An index is found when the ruleset is put to work: until then the name stands for it.
         if kind == Kind::Interface
             && let Some(value) = letters(name)
@@ -131,6 +152,12 @@ impl Parser<'_> {
             Kind::Port => fault.instead("the port's number: only common services are known by name"),
             Kind::InterfaceName | Kind::Interface => fault.instead("a name of at most 15 letters"),
             Kind::Time => fault.instead("seconds, or 1d2h3m4s"),
+            Kind::Hour => {
+                fault.instead("hours and minutes, from \"00:00\" to \"23:59\", or with seconds, \"23:59:59\"")
+            }
+            Kind::Date => {
+                fault.instead("\"2026-12-24\", or \"2026-12-24 18:00\", or with seconds, \"2026-12-24 18:00:00\"")
+            }
             _ if !known.is_empty() => fault.instead(known.join(", ")),
             _ => fault.instead("a number"),
         })
@@ -177,6 +204,45 @@ pub(super) fn octet_unit(unit: &str) -> Option<u64> {
         "gbytes" => 1 << 30,
         _ => return None,
     })
+}
+
+/// `23:59` or `23:59:59`, in seconds since midnight.
+fn hour(text: &str) -> Option<u128> {
+    let mut parts = text.split(':');
+    let mut next = |most: u128| {
+        let part = parts.next()?;
+        let number: u128 = part.parse().ok()?;
+        (number <= most && part.len() <= 2).then_some(number)
+    };
+    let (hours, minutes) = (next(23)?, next(59)?);
+    let seconds = if text.matches(':').count() == 2 { next(59)? } else { 0 };
+    (parts.next().is_none()).then_some(hours * 3600 + minutes * 60 + seconds)
+}
+
+/// `2026-12-24`, perhaps with an hour behind it, in nanoseconds since 1970.
+fn date(text: &str) -> Option<u128> {
+    let (day, rest) = text.split_once(' ').unwrap_or((text, "00:00"));
+    let mut parts = day.splitn(3, '-');
+    let year: u32 = parts.next().filter(|year| year.len() == 4)?.parse().ok()?;
+    let (month, day): (u32, u32) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let february = if leap(year) { 29 } else { 28 };
+    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    // Before 1970 nothing has been sent; after 2500 the nanoseconds do not fit.
+    if !(1970..2500).contains(&year) || !(1..=length).contains(&day) {
+        return None;
+    }
+    let years: u32 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
+    let months: u32 = lengths.iter().take(usize::try_from(month).ok()? - 1).sum();
+    Some((u128::from(years + months + day - 1) * 86_400 + hour(rest)?) * 1_000_000_000)
+}
+
+/// `1:10`, both in hexadecimal digits.
+fn class(text: &str) -> Option<u128> {
+    let (major, minor) = text.split_once(':')?;
+    let number = |digits: &str| u16::from_str_radix(digits, 16).ok();
+    Some(u128::from(number(major)?) << 16 | u128::from(number(minor)?))
 }
 
 /// `1d2h3m4s500ms` in seconds, rounded up.

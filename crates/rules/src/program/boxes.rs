@@ -38,6 +38,10 @@ impl Boxes {
         self.all.push((ranges, found));
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Found> {
+        self.all.iter_mut().map(|(_, found)| found)
+    }
+
     /// When the last was put in: makes the cuts.
     pub(super) fn finish(&mut self) {
         self.nodes.clear();

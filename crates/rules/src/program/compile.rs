@@ -1,17 +1,16 @@
 //! From the tree to a program: names become places, sets are made ready, and what cannot be is refused.
 use super::listing;
-use super::lookup::{Conflict, Found, Lookup};
+use super::lookup::{Conflict, Found, Living, Lookup};
+use super::reach::{answering, depth, translating};
 use super::state::{Measure, Meter};
 use super::{Address, Chain, Entrance, Held, Nat, PortsOf, Program, Rule, Step, Value, Verdict};
 use crate::fault::{Fault, Refused};
 use crate::kind::Kind;
 use crate::source::{Sources, Span};
-use crate::tree::{self, Data, Expression, Hook, ObjectBody, ObjectKind, Right, Ruleset, Set, SetRef, Statement, To};
+use crate::tree::{self, Data, Expression, ObjectBody, ObjectKind, Right, Ruleset, Set, SetRef, Statement, To};
 use keepstate_engine::Helper;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-/// Chains that packets can be sent through below a base chain, one in another: the kernel's bound.
-const DEEPEST: usize = 15;
 /// Elements that packets may add where a set names no size.
 const MOST: usize = 65_535;
 
@@ -171,8 +170,34 @@ impl Compiler {
             last = element.span;
             let found = match &element.data {
                 None => Found::Here,
+                Some(Data::Object(name, span)) => {
+                    let at = self.place(set.data.as_deref().unwrap_or_default(), name, *span)? as u128;
+                    Found::Values([(at, at)].into())
+                }
                 Some(Data::Values(values)) => Found::Values(values.clone().into()),
                 Some(Data::Verdict(verdict)) => Found::Verdict(self.verdict(verdict)?),
+            };
+            let lasts = element.timeout.or(set.timeout);
+            let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
+            // What packets may take away, what is over some time, what measures, lives as the elements do that packets add.
+            if let Some(key) = exact
+                && (set.dynamic || lasts.is_some() || !element.each.is_empty())
+                && !matches!(found, Found::Verdict(_))
+            {
+                let each = element.each.iter().filter_map(measure).map(|measure| Meter::new(&measure)).collect();
+                let key = key.iter().map(|(first, _)| *first).collect();
+                lookup.living.insert(key, Living { until: None, lasts, each, found });
+                continue;
+            }
+            if element.each.iter().any(|statement| !matches!(statement, Statement::Counter(..))) {
+                return Err(Fault::new(
+                    element.span,
+                    "a range has no limit, quota or number of connections of its own",
+                ));
+            }
+            let found = match lasts {
+                Some(seconds) => Found::Timed(Box::new(found), seconds, None),
+                None => found,
             };
             lookup.put(element.key.as_deref(), found).map_err(|conflict| refused(&conflict, element.span))?;
         }
@@ -216,6 +241,14 @@ impl Compiler {
             }
             Statement::Counter(packets, octets) => Step::Counter(self.counter(*packets, *octets)),
             Statement::Object(kind, name, span) => self.named(*kind, name, *span)?,
+            Statement::ObjectBy(ObjectKind::Synproxy, ..) => {
+                return Err(Fault::new(span, "a synproxy is named, not found in a map").instead("synproxy name \"…\""));
+            }
+            Statement::ObjectBy(kind, key, map) => {
+                let place = self.set(map, key, Some(&[Kind::Object(*kind)]))?;
+                let key = self.values(key)?;
+                if *kind == ObjectKind::Counter { Step::CounterBy(key, place) } else { Step::MeasureBy(key, place) }
+            }
             Statement::Limit(_) | Statement::Quota { .. } | Statement::Connections { .. } => match measure(statement) {
                 Some(measure) => Step::Measure(self.meter(&measure)),
                 None => return Err(Fault::new(span, "this measures nothing")),
@@ -250,14 +283,42 @@ impl Compiler {
             Statement::Synproxy(proxy) => Step::Synproxy(*proxy),
             Statement::Vmap(key, map) => Step::Vmap(self.values(key)?, self.set(map, key, Some(&[]))?),
             Statement::Dynamic(dynamic) => {
+                if let Some(size) = dynamic.meter {
+                    self.metered(dynamic, size);
+                }
                 let name = SetRef::Named(dynamic.set.clone(), dynamic.span);
-                let set = self.set(&name, &dynamic.key, None)?;
+                let kinds: Vec<Kind> = dynamic.data.iter().map(Expression::kind).collect();
+                let set = self.set(&name, &dynamic.key, (!kinds.is_empty()).then_some(&kinds))?;
                 let key = self.values(&dynamic.key)?;
                 let each = dynamic.each.iter().filter_map(measure).collect();
-                Step::Dynamic { operation: dynamic.operation, set, key, timeout: dynamic.timeout, each }
+                let data = self.values(&dynamic.data)?;
+                Step::Dynamic { operation: dynamic.operation, set, key, timeout: dynamic.timeout, each, data }
             }
+            Statement::Strip(number) => Step::Strip(*number),
             Statement::Verdict(verdict) => Step::Verdict(self.verdict(verdict)?),
         })
+    }
+
+    /// The set of a meter, if no meter of its name has made it yet.
+    fn metered(&mut self, meter: &tree::Dynamic, size: u32) {
+        if self.here.sets.contains_key(&meter.set) {
+            return;
+        }
+        self.program.lookups.push(Lookup::new(None, size as usize));
+        let key = meter.key.iter().map(Expression::kind).collect();
+        let named = Named { at: self.program.lookups.len() - 1, key, data: None };
+        self.here.sets.insert(meter.set.clone(), named);
+    }
+
+    /// The place of the object that an element of a map names.
+    fn place(&self, kinds: &[Kind], name: &str, span: Span) -> Compiled<usize> {
+        let place = match kinds {
+            [Kind::Object(ObjectKind::Counter)] => self.here.counters.get(name),
+            [Kind::Object(ObjectKind::Quota)] => self.here.meters.get(&(name.to_owned(), true)),
+            [Kind::Object(ObjectKind::Limit)] => self.here.meters.get(&(name.to_owned(), false)),
+            _ => None,
+        };
+        place.copied().ok_or_else(|| Fault::new(span, format!("{name}: there is no such object in this table")))
     }
 
     fn named(&self, kind: ObjectKind, name: &str, span: Span) -> Compiled<Step> {
@@ -328,6 +389,17 @@ impl Compiler {
             let what = format!("{name} holds {}, and is asked for {}", names(kinds), names(&wanted));
             return Err(Fault::new(span, what));
         }
+        let object = |kinds: Option<&[Kind]>| match kinds {
+            Some([kind @ Kind::Object(_)]) => Some(*kind),
+            _ => None,
+        };
+        if let (wanted, Some(there)) = (object(data), values)
+            && wanted != object(Some(there))
+        {
+            let names = |kind: Option<Kind>| kind.map_or("a value", Kind::name);
+            let what = format!("{name} maps to {}, and {} is wanted", names(object(Some(there))), names(wanted));
+            return Err(Fault::new(span, what));
+        }
         match (data, values) {
             (None, Some(_)) => {
                 Err(Fault::new(span, format!("{name} is a map, and a set is wanted")).instead("map or vmap before it"))
@@ -389,96 +461,4 @@ fn measure(statement: &Statement) -> Option<Measure> {
         Statement::Counter(..) => Measure::Counter,
         _ => return None,
     })
-}
-
-/// Where a chain sends packets.
-fn targets<'a>(table: &'a tree::Table, chain: &'a tree::Chain) -> Vec<(&'a str, Span)> {
-    let mut found = Vec::new();
-    let mut of = |verdict: &'a tree::Verdict| {
-        if let tree::Verdict::Jump(name, span) | tree::Verdict::Goto(name, span) = verdict {
-            found.push((name.as_str(), *span));
-        }
-    };
-    for statement in chain.rules.iter().flat_map(|rule| &rule.statements) {
-        match statement {
-            Statement::Verdict(verdict) => of(verdict),
-            Statement::Vmap(_, map) => {
-                let set = match map {
-                    SetRef::Here(set) => Some(set.as_ref()),
-                    SetRef::Named(name, _) => table.sets.iter().find(|set| set.name == *name),
-                };
-                for element in set.into_iter().flat_map(|set| &set.elements) {
-                    if let Some(Data::Verdict(verdict)) = &element.data {
-                        of(verdict);
-                    }
-                }
-            }
-            _ => (),
-        }
-    }
-    found
-}
-
-/// Chains that packets reach from a nat hook, and from no other. A chain that nobody enters may translate: it may be meant for later.
-fn translating(table: &tree::Table) -> HashSet<&str> {
-    let filtering = reached(table, |base| !base.nat);
-    table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !filtering.contains(name)).collect()
-}
-
-/// Chains that packets reach only where handshakes may be answered: behind tracking, on the way to somebody.
-fn answering(table: &tree::Table) -> HashSet<&str> {
-    let elsewhere = reached(table, |base| base.nat || !matches!(base.hook, Hook::Input | Hook::Forward));
-    table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !elsewhere.contains(name)).collect()
-}
-
-/// Chains that packets reach from some base chains.
-fn reached(table: &tree::Table, bases: impl Fn(&tree::Base) -> bool) -> HashSet<&str> {
-    let by_name: HashMap<&str, &tree::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
-    let from = table.chains.iter().filter(|chain| chain.base.as_ref().is_some_and(&bases));
-    let mut open: Vec<&str> = from.map(|chain| chain.name.as_str()).collect();
-    let mut reached = HashSet::new();
-    while let Some(name) = open.pop() {
-        if let Some(chain) = by_name.get(name)
-            && reached.insert(name)
-        {
-            open.extend(targets(table, chain).into_iter().map(|(name, _)| name));
-        }
-    }
-    reached
-}
-
-/// No jumps in a circle, and not more than [`DEEPEST`] in one another.
-fn depth(table: &tree::Table) -> Compiled<()> {
-    let by_name: HashMap<&str, &tree::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
-    // How deep it is below each chain, once that is known.
-    let mut known: HashMap<&str, usize> = HashMap::new();
-    fn below<'a>(
-        table: &'a tree::Table,
-        by_name: &HashMap<&str, &'a tree::Chain>,
-        known: &mut HashMap<&'a str, usize>,
-        chain: &'a tree::Chain,
-        way: usize,
-    ) -> Compiled<usize> {
-        if let Some(depth) = known.get(chain.name.as_str()) {
-            return Ok(*depth);
-        }
-        let mut deepest = 0;
-        for (name, span) in targets(table, chain) {
-            if way >= DEEPEST {
-                let what = format!("jumps go in a circle, or more than {DEEPEST} deep");
-                return Err(Fault::new(span, what));
-            }
-            if let Some(target) = by_name.get(name) {
-                deepest = deepest.max(1 + below(table, by_name, known, target, way + 1)?);
-            }
-        }
-        known.insert(chain.name.as_str(), deepest);
-        Ok(deepest)
-    }
-    for chain in &table.chains {
-        if below(table, &by_name, &mut known, chain, 0)? > DEEPEST {
-            return Err(Fault::new(chain.span, format!("jumps from here go more than {DEEPEST} deep")));
-        }
-    }
-    Ok(())
 }

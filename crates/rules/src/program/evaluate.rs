@@ -2,6 +2,7 @@
 use super::jhash::{jhash, register};
 use super::load::load;
 use super::lookup::{Found, Living, Lookup};
+use super::piece::can_be_stripped;
 use super::scene::{Change, Fate, Scene};
 use super::state::{Meter, State};
 use super::{Chain, Entrance, Held, Program, Rule, Step, Value, Verdict};
@@ -83,6 +84,10 @@ impl Program {
 
     fn enter(&mut self, base: Entrance, scene: &mut Scene<'_, '_>) -> Fate {
         let Program { chains, lookups, state, .. } = self;
+        if !state.begun {
+            state.begun = true;
+            lookups.iter_mut().for_each(|lookup| lookup.begin(scene.now));
+        }
         let mut parts = Parts { chains, lookups, state };
         match parts.walk(base.chain, scene, 0) {
             Walk::Fate(fate) => fate,
@@ -147,11 +152,19 @@ impl Parts<'_> {
                 }
                 Next::On
             }
+            Step::CounterBy(key, map) => match self.place(key, *map, scene) {
+                Some(at) => self.step(&Step::Counter(at), scene),
+                None => Next::Break,
+            },
             Step::Measure(at) => {
                 let meter = self.state.meters.get_mut(*at);
                 let passage = scene.passage.as_deref();
                 goes_on(meter.is_some_and(|meter| meter.goes_on(octets, scene.engine, passage, scene.now)))
             }
+            Step::MeasureBy(key, map) => match self.place(key, *map, scene) {
+                Some(at) => self.step(&Step::Measure(at), scene),
+                None => Next::Break,
+            },
             Step::Log(log) => {
                 let line = log.line(scene);
                 scene.way.lines.push((log.level.unwrap_or(4), line));
@@ -201,8 +214,20 @@ impl Parts<'_> {
                     _ => Next::Break,
                 }
             }
-            Step::Dynamic { operation, set, key, timeout, each } => {
+            Step::Strip(number) => {
+                if scene.packet.protocol() != 6 {
+                    return Next::Break;
+                }
+                // As Linux has it: what cannot be taken out whole does not pass.
+                if !can_be_stripped(scene.packet.transport(), *number) {
+                    return Next::Fate(Fate::Drop);
+                }
+                scene.way.changes.push(Change::Strip(*number));
+                Next::On
+            }
+            Step::Dynamic { operation, set, key, timeout, each, data } => {
                 let Some(key) = self.key(key, scene) else { return Next::Break };
+                let Some(data) = self.key(data, scene) else { return Next::Break };
                 let Some(lookup) = self.lookups.get_mut(*set) else { return Next::Break };
                 if *operation == Operation::Delete {
                     lookup.living.remove(key.as_slice());
@@ -218,7 +243,11 @@ impl Parts<'_> {
                         return Next::Break;
                     }
                     let each = each.iter().map(Meter::new).collect();
-                    lookup.living.insert(key.clone().into(), Living { until, each });
+                    let found = match data.as_slice() {
+                        [] => Found::Here,
+                        data => Found::Values(data.iter().map(|value| (*value, *value)).collect::<Vec<_>>().into()),
+                    };
+                    lookup.living.insert(key.clone().into(), Living { until, each, found, lasts: None });
                 }
                 let Some(living) = lookup.living.get_mut(key.as_slice()) else { return Next::Break };
                 if *operation == Operation::Update {
@@ -245,9 +274,29 @@ impl Parts<'_> {
             Held::AnyBit(bits) => self.value(left.first()?, scene)? & bits != 0,
             Held::Set(set) => {
                 let key = self.key(left, scene)?;
-                self.lookups.get(*set)?.find(&key, scene.now).is_some()
+                let lookup = self.lookups.get_mut(*set)?;
+                let found = lookup.find(&key, scene.now).is_some();
+                if found && let Some(living) = lookup.living.get_mut(key.as_slice()) {
+                    // What an element has of its own measures whoever is found by it; beyond it, the rule does not apply at all.
+                    let octets = scene.packet.total_len() as u64;
+                    let passage = scene.passage.as_deref();
+                    let mut each = living.each.iter_mut();
+                    if !each.all(|meter| meter.goes_on(octets, scene.engine, passage, scene.now)) {
+                        return None;
+                    }
+                }
+                found
             }
         })
+    }
+
+    /// The place of the object that a map has for a key.
+    fn place(&mut self, key: &[Value], map: usize, scene: &Scene<'_, '_>) -> Option<usize> {
+        let key = self.key(key, scene)?;
+        match self.lookups.get(map)?.find(&key, scene.now)? {
+            Found::Values(values) => usize::try_from(values.first()?.0).ok(),
+            _ => None,
+        }
     }
 
     pub(super) fn key(&mut self, parts: &[Value], scene: &Scene<'_, '_>) -> Option<Vec<u128>> {
@@ -269,7 +318,7 @@ impl Parts<'_> {
                 let key = self.key(key, scene)?;
                 match self.lookups.get(*map)?.find(&key, scene.now)? {
                     Found::Values(values) => values.first()?.0,
-                    Found::Here | Found::Verdict(_) => return None,
+                    Found::Here | Found::Verdict(_) | Found::Timed(..) => return None,
                 }
             }
             Value::Number { slot: Some(slot), modulus, offset } => {
@@ -323,6 +372,14 @@ impl Parts<'_> {
             }
             Target::Port { protocol, .. } if protocol.is_some_and(|one| one != scene.packet.protocol()) => return None,
             Target::Port { end, .. } => scene.way.changes.push(Change::Port(end, low as u16)),
+            Target::Field(field) => {
+                let v6 = scene.packet.family() == Family::V6;
+                let fits = field.protocol.is_none_or(|one| one == scene.packet.protocol());
+                if !fits || field.v6.is_some_and(|six| six != v6) {
+                    return None;
+                }
+                scene.way.changes.push(Change::Bits(field, value & kind.greatest()));
+            }
             Target::MaxSegment => scene.way.changes.push(Change::MaxSegment(low as u16)),
         }
         Some(())

@@ -1,16 +1,24 @@
 //! What a selector finds in a packet, its connection and its way.
-use super::scene::{Change, Scene};
+use super::piece;
+use super::scene::{AddressType, Change, Scene};
 use super::state::State;
 use crate::kind;
 use crate::tree::{
-    BitRange, Counted, Ct, End, FibTell, IcmpField, IpField, Layer, Meta, Selector, TcpField, TupleField,
+    Among, BitRange, Counted, Ct, End, FibTell, Field, IpField, Layer, Meta, Piece, Selector, TupleField,
 };
-use keepstate_engine::{Accounting, Connection, Direction, Info, Tuple};
-use keepstate_wire::tcp::{Choice, Segment};
+use keepstate_engine::{Accounting, Connection, Direction, Info, Instant, Tuple};
 use keepstate_wire::{Addresses, Family, Packet};
 use std::net::IpAddr;
 
+const SECOND: u64 = 1_000_000_000;
+const DAY: u64 = 86_400;
+
 impl State {
+    /// Nanoseconds since 1970 by the clock on the wall.
+    fn on_the_wall(&self, now: Instant) -> u64 {
+        now.0.saturating_add_signed(self.wall)
+    }
+
     /// A number that looks random; who needs an unguessable one asks the engine.
     pub(super) fn draw(&mut self, salt: u64) -> u32 {
         // SplitMix64 (Steele, Lea and Flood, 2014).
@@ -24,6 +32,11 @@ impl State {
 
 /// What is there, as rules before have changed it; `None` where the packet has no such thing.
 pub(super) fn load(selector: Selector, scene: &Scene<'_, '_>, state: &mut State) -> Option<u128> {
+    if let Selector::Piece(Piece { among: Among::TcpOptions, number, bits, .. }) = selector
+        && scene.way.changes.contains(&Change::Strip(number))
+    {
+        return bits.is_none().then_some(0);
+    }
     let there = find(selector, scene, state)?;
     let changes = scene.way.changes.iter();
     Some(changes.fold(there, |there, change| changed(selector, change, scene.packet).map_or(there, |now| now(there))))
@@ -34,9 +47,18 @@ fn changed(selector: Selector, change: &Change, packet: &Packet<'_>) -> Option<i
     let (now, only_less) = match (selector, *change) {
         (Selector::Ip(IpField::Dscp) | Selector::Ip6(IpField::Dscp), Change::Dscp(class)) => (class.into(), false),
         (Selector::Ip(IpField::Ttl) | Selector::Ip6(IpField::Ttl), Change::Ttl(hops)) => (hops.into(), false),
-        (Selector::Tcp(TcpField::MaxSegment), Change::MaxSegment(most)) if most > 0 => (most.into(), true),
+        (Selector::Piece(Piece::MAX_SEGMENT), Change::MaxSegment(most)) if most > 0 => (most.into(), true),
         (Selector::Port(_, end), Change::Port(which, port)) if end == which && packet.ports().is_some() => {
             (port.into(), false)
+        }
+        (Selector::Field(field), Change::Bits(same, value)) if (field.layer, field.bits) == (same.layer, same.bits) => {
+            (value, false)
+        }
+        (Selector::Ip(field), Change::Bits(same, value)) if field.changeable(false) == Some(same.bits) => {
+            (value, false)
+        }
+        (Selector::Ip6(field), Change::Bits(same, value)) if field.changeable(true) == Some(same.bits) => {
+            (value, false)
         }
         (Selector::Ip(field) | Selector::Ip6(field), Change::Address(end, address)) => {
             let which = if end == End::Source { IpField::Source } else { IpField::Destination };
@@ -67,24 +89,8 @@ fn find(selector: Selector, scene: &Scene<'_, '_>, state: &mut State) -> Option<
             let (source, destination) = packet.ports()?;
             Some(u128::from(if end == End::Source { source } else { destination }))
         }
-        Selector::Tcp(field) => tcp(packet, field),
-        Selector::UdpLength => (packet.protocol() == 17).then(|| be16(packet.transport(), 4))?,
-        Selector::Icmp(protocol, field) => (packet.protocol() == protocol).then(|| icmp(packet, field))?,
-        Selector::Bits(layer, bits, protocol) => {
-            if protocol.is_some_and(|protocol| protocol != packet.protocol()) {
-                return None;
-            }
-            bits_of(header(packet, layer)?, bits)
-        }
-        Selector::TcpOption(kind) => {
-            let segment = Segment::parse(packet.transport(), packet.transport_len());
-            let segment = segment.ok().filter(|_| packet.protocol() == 6)?;
-            Some(segment.options().any(|option| number_of(&option) == kind).into())
-        }
-        Selector::Spi(protocol) => {
-            let at = if protocol == 51 { 4 } else { 0 };
-            (packet.protocol() == protocol).then(|| be32(packet.transport(), at))?
-        }
+        Selector::Field(field) => load_field(&field, packet),
+        Selector::Piece(piece) => piece::find(piece, packet),
         Selector::Meta(meta) => load_meta(meta, scene, state),
         Selector::Ct(ct) => load_ct(ct, scene),
         Selector::Tuple(direction, field) => load_tuple(direction, field, scene),
@@ -99,6 +105,8 @@ fn find(selector: Selector, scene: &Scene<'_, '_>, state: &mut State) -> Option<
             Some(match fib.tell {
                 FibTell::Type => scene.ground.address_type(address, through) as u128,
                 // 0 is no device: `fib saddr . iif oif missing` compares with it.
+                // The way to ourselves leaves by no device: who claims to be us came from nowhere.
+                FibTell::Oif | FibTell::OifName if scene.ground.address_type(address, None) == AddressType::Local => 0,
                 FibTell::Oif | FibTell::OifName => scene.ground.route(address, through).map_or(0, |device| device.name),
             })
         }
@@ -122,7 +130,7 @@ fn header<'a>(packet: &Packet<'a>, layer: Layer) -> Option<&'a [u8]> {
     }
 }
 
-fn bits_of(octets: &[u8], bits: BitRange) -> Option<u128> {
+pub(super) fn bits_of(octets: &[u8], bits: BitRange) -> Option<u128> {
     let (from, count) = (usize::from(bits.from), usize::from(bits.count));
     let end = from + count;
     let covered = octets.get(from / 8..end.div_ceil(8))?;
@@ -139,16 +147,17 @@ fn bits_of(octets: &[u8], bits: BitRange) -> Option<u128> {
     whole.checked_mul(1 << (8 - behind)).map(|sum| sum | last >> behind)
 }
 
-/// An option's number.
-fn number_of(option: &Choice<'_>) -> u8 {
-    match option {
-        Choice::Mss(_) => 2,
-        Choice::WindowScale(_) => 3,
-        Choice::SackPermitted => 4,
-        Choice::Sack(_) => 5,
-        Choice::Timestamps(..) => 8,
-        Choice::Other(number, _) => *number,
+/// A field of a header, if the packet is one of those that have it.
+fn load_field(field: &Field, packet: &Packet<'_>) -> Option<u128> {
+    let v6 = packet.family() == Family::V6;
+    if field.protocol.is_some_and(|one| one != packet.protocol()) || field.v6.is_some_and(|six| six != v6) {
+        return None;
     }
+    let header = header(packet, field.layer)?;
+    if !field.types.is_empty() && !field.types.contains(header.first()?) {
+        return None;
+    }
+    bits_of(header, field.bits)
 }
 
 fn be16(octets: &[u8], at: usize) -> Option<u128> {
@@ -214,33 +223,6 @@ fn ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
     }
 }
 
-fn tcp(packet: &Packet<'_>, field: TcpField) -> Option<u128> {
-    if packet.protocol() != 6 {
-        return None;
-    }
-    let segment = packet.transport();
-    match field {
-        TcpField::Flags => segment.get(13).map(|flags| u128::from(*flags)),
-        TcpField::Sequence => be32(segment, 4),
-        TcpField::Acknowledgement => be32(segment, 8),
-        TcpField::Window => be16(segment, 14),
-        TcpField::Urgent => be16(segment, 18),
-        TcpField::MaxSegment => keepstate_wire::edit::max_segment(segment).map(|(_, size)| u128::from(size)),
-    }
-}
-
-fn icmp(packet: &Packet<'_>, field: IcmpField) -> Option<u128> {
-    let message = packet.transport();
-    match field {
-        IcmpField::Type => message.first().map(|octet| u128::from(*octet)),
-        IcmpField::Code => message.get(1).map(|octet| u128::from(*octet)),
-        IcmpField::Id => be16(message, 4),
-        IcmpField::Sequence => be16(message, 6),
-        IcmpField::Mtu if packet.family() == Family::V4 => be16(message, 6),
-        IcmpField::Mtu => be32(message, 4),
-    }
-}
-
 fn load_meta(meta: Meta, scene: &Scene<'_, '_>, state: &mut State) -> Option<u128> {
     let way = &scene.way;
     let v6 = scene.packet.family() == Family::V6;
@@ -273,6 +255,14 @@ fn load_meta(meta: Meta, scene: &Scene<'_, '_>, state: &mut State) -> Option<u12
         },
         Meta::Random => state.draw(scene.now.0).into(),
         Meta::Cpu => 0,
+        Meta::Group(End::Source) => way.iif?.group.into(),
+        Meta::Group(End::Destination) => way.oif?.group.into(),
+        // IPsec is the kernel's: what it has opened comes in as any other packet.
+        Meta::Ipsec => 0,
+        Meta::Time => state.on_the_wall(scene.now).into(),
+        Meta::Hour => (state.on_the_wall(scene.now) / SECOND % DAY).into(),
+        // The first day of 1970 was a Thursday.
+        Meta::Day => ((state.on_the_wall(scene.now) / SECOND / DAY + 4) % 7).into(),
     })
 }
 

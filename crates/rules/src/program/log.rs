@@ -24,6 +24,9 @@ impl Log {
             // A String takes everything.
             let _ = write!(line, " SPT={source} DPT={destination}");
         }
+        if let Some(group) = self.group {
+            let _ = write!(line, " GROUP={group}");
+        }
         if scene.way.mark != 0 {
             let _ = write!(line, " MARK={:#x}", scene.way.mark);
         }

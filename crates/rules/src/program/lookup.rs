@@ -3,6 +3,7 @@ use super::Verdict;
 use super::boxes::{Boxes, Ranges};
 use keepstate_engine::Instant;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// A set or a map. Its elements never change but those that packets add.
 #[derive(Debug, Default)]
@@ -21,19 +22,41 @@ pub(super) struct Lookup {
 }
 
 /// What an element maps to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Found {
     /// Nothing: it is an element of a set.
+    #[default]
     Here,
     Values(Ranges),
     Verdict(Verdict),
+    /// Something that is over after so many seconds; when that is, is known once packets come.
+    Timed(Box<Found>, u64, Option<Instant>),
 }
 
-/// An element that a packet has added.
+impl Found {
+    /// What it is now, if it is not over.
+    fn at(&self, now: Instant) -> Option<&Found> {
+        match self {
+            Found::Timed(found, _, end) => end.is_none_or(|end| end > now).then_some(found),
+            found => Some(found),
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        if let Found::Timed(_, seconds, end @ None) = self {
+            *end = Some(now.after(Duration::from_secs(*seconds)));
+        }
+    }
+}
+
+/// An element that a packet has added, or can take away.
 #[derive(Debug, Default)]
 pub(super) struct Living {
+    /// Of an element that the ruleset has: for how many seconds from its first packet on.
+    pub(super) lasts: Option<u64>,
     pub(super) until: Option<Instant>,
     pub(super) each: Vec<super::state::Meter>,
+    pub(super) found: Found,
 }
 
 /// Why an element cannot be in its set.
@@ -95,6 +118,18 @@ impl Lookup {
         if self.exact.keys().any(|key| inside(key)) { Err(Conflict::Overlap) } else { Ok(()) }
     }
 
+    /// From now on the time of its elements runs.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.exact.values_mut().for_each(|found| found.begin(now));
+        self.ranges.iter_mut().for_each(|(.., found)| found.begin(now));
+        self.wide.values_mut().for_each(|found| found.begin(now));
+        for living in self.living.values_mut() {
+            if let Some(seconds) = living.lasts.take() {
+                living.until = Some(now.after(Duration::from_secs(seconds)));
+            }
+        }
+    }
+
     fn range(&self, value: u128) -> Option<&Found> {
         let behind = self.ranges.partition_point(|(first, ..)| *first <= value);
         let (_, last, found) = self.ranges.get(behind.checked_sub(1)?)?;
@@ -103,21 +138,22 @@ impl Lookup {
 
     /// What the set has for a key.
     pub(super) fn find(&self, key: &[u128], now: Instant) -> Option<&Found> {
-        if let Some(found) = self.exact.get(key) {
+        if let Some(found) = self.exact.get(key).and_then(|found| found.at(now)) {
             return Some(found);
         }
         if let [only] = key
-            && let Some(found) = self.range(*only)
+            && let Some(found) = self.range(*only).and_then(|found| found.at(now))
         {
             return Some(found);
         }
-        if let Some(found) = self.wide.find(key) {
+        if let Some(found) = self.wide.find(key).and_then(|found| found.at(now)) {
             return Some(found);
         }
         if !self.living.is_empty()
-            && self.living.get(key).is_some_and(|living| living.until.is_none_or(|until| until > now))
+            && let Some(living) = self.living.get(key)
+            && living.until.is_none_or(|until| until > now)
         {
-            return Some(&Found::Here);
+            return Some(&living.found);
         }
         self.otherwise.as_ref()
     }

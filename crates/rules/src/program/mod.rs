@@ -10,6 +10,8 @@ mod listing;
 mod load;
 mod log;
 mod lookup;
+mod piece;
+mod reach;
 mod scene;
 mod state;
 mod translate;
@@ -62,9 +64,16 @@ struct Entrance {
 /// One thing that a rule does; numbers are places in the program's arrays.
 #[derive(Debug)]
 enum Step {
-    Match { left: Vec<Value>, not: bool, right: Held },
+    Match {
+        left: Vec<Value>,
+        not: bool,
+        right: Held,
+    },
     Counter(usize),
+    /// The counter, or what measures, that a map names.
+    CounterBy(Vec<Value>, usize),
     Measure(usize),
+    MeasureBy(Vec<Value>, usize),
     Log(Log),
     Notrack,
     Set(Target, Value, Kind),
@@ -74,7 +83,15 @@ enum Step {
     Reject(Reject),
     Synproxy(Synproxy),
     Vmap(Vec<Value>, usize),
-    Dynamic { operation: Operation, set: usize, key: Vec<Value>, timeout: Option<u64>, each: Vec<Measure> },
+    Dynamic {
+        operation: Operation,
+        set: usize,
+        key: Vec<Value>,
+        timeout: Option<u64>,
+        each: Vec<Measure>,
+        data: Vec<Value>,
+    },
+    Strip(u8),
     Verdict(Verdict),
 }
 
@@ -134,12 +151,17 @@ enum PortsOf {
 }
 
 impl Program {
+    /// Tells it the clock on the wall, for rules that ask for hours, days or dates: `wall` is what has to be added to the engine's time to give nanoseconds
+    /// since 1970 of the machine's own zone. Who does not tell it lives in 1970.
+    pub fn set_wall(&mut self, wall: i64) {
+        self.state.wall = wall;
+    }
+
     /// Does any chain translate packets of this family?
     pub fn translates(&self, v6: bool) -> bool {
         self.bases.iter().any(|base| base.nat && base.family.has(v6))
     }
 
-    /// Does any chain filter at this hook, at these priorities?
     /// Does any rule answer handshakes in a server's name?
     pub fn proxies(&self) -> bool {
         let mut steps = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps);

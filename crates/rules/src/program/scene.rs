@@ -1,5 +1,5 @@
 //! What a program is shown of one packet, and what it leaves behind.
-use crate::tree::{End, Reject, Synproxy};
+use crate::tree::{End, Field, Reject, Synproxy};
 use keepstate_engine::{Engine, Instant, Passage, Zone};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
@@ -54,6 +54,10 @@ pub enum Change {
     Address(End, IpAddr),
     /// A port, likewise.
     Port(End, u16),
+    /// Bits of a header.
+    Bits(Field, u128),
+    /// The option of TCP of this number becomes no-operations.
+    Strip(u8),
 }
 
 /// A device.
@@ -63,6 +67,8 @@ pub struct Device {
     pub index: u32,
     /// Its name, as [`letters`](crate::kind::letters) has it.
     pub name: u128,
+    /// The group it belongs to; 0 is the default.
+    pub group: u32,
 }
 
 /// What an address is here.

@@ -1,6 +1,7 @@
 //! What packets change of a program: counters, limits, quotas, numbers of connections.
 use crate::tree::Limit;
-use keepstate_engine::{Engine, Instant, Passage, Tuple, Zone};
+use keepstate_engine::{Engine, Instant, Passage, ProtocolInfo, TcpState, Tuple, Zone};
+use std::collections::HashSet;
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -12,6 +13,10 @@ pub(super) struct State {
     pub(super) numbers: Vec<u32>,
     /// For `numgen random` and `meta random`.
     pub(super) draws: u64,
+    /// Added to the engine's time, it gives nanoseconds since 1970 by the clock on the wall.
+    pub(super) wall: i64,
+    /// The first packet has come.
+    pub(super) begun: bool,
 }
 
 /// Something that is measured, before it has measured anything.
@@ -36,11 +41,14 @@ pub(super) enum Meter {
     Connections {
         over: bool,
         count: u32,
-        known: Vec<(Tuple, Zone)>,
+        known: HashSet<(Tuple, Zone)>,
+        /// When those that are over were last thrown out.
+        swept: Option<Instant>,
     },
     Counter(u64, u64),
 }
 
+const MILLISECOND: u64 = 1_000_000;
 const SECOND: u128 = 1_000_000_000;
 
 impl Meter {
@@ -48,7 +56,9 @@ impl Meter {
         match *measure {
             Measure::Limit(limit) => Meter::Limit(limit, most_tokens(&limit), None),
             Measure::Quota { over, octets } => Meter::Quota { over, octets, used: 0 },
-            Measure::Connections { over, count } => Meter::Connections { over, count, known: Vec::new() },
+            Measure::Connections { over, count } => {
+                Meter::Connections { over, count, known: HashSet::new(), swept: None }
+            }
             Measure::Counter => Meter::Counter(0, 0),
         }
     }
@@ -77,19 +87,31 @@ impl Meter {
                 *used += if beyond { 0 } else { octets };
                 beyond == *over
             }
-            Meter::Connections { over, count, known } => {
+            Meter::Connections { over, count, known, swept } => {
                 let Some(connection) = passage.and_then(|passage| engine.connection(passage, now)) else {
                     return false;
                 };
                 let here = (connection.original, connection.zone);
-                known.retain(|(tuple, zone)| *tuple == here.0 || engine.find(tuple, *zone, now).is_some());
-                if !known.contains(&here) {
-                    known.push(here);
+                known.insert(here);
+                // Those that are over matter only once there seem to be too many. They are looked for once in a millisecond, so that a flood cannot make
+                // each of its packets a walk over all of them.
+                let stale = swept.is_none_or(|last| now.0 >= last.0 + MILLISECOND);
+                if known.len() > *count as usize && stale {
+                    *swept = Some(now);
+                    known.retain(|one| *one == here || is_open(engine, one, now));
                 }
                 (known.len() > *count as usize) == *over
             }
         }
     }
+}
+
+/// Is it a connection that somebody still uses? One of TCP that both ends have closed is not, though it stands in the table.
+fn is_open(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bool {
+    let found = engine.find(tuple, *zone, now).and_then(|(handle, _)| engine.entry(handle, now));
+    found.is_some_and(|entry| {
+        !matches!(entry.protocol, ProtocolInfo::Tcp { state: TcpState::TimeWait | TcpState::Close, .. })
+    })
 }
 
 /// As many tokens as can be saved up.

@@ -1,10 +1,14 @@
 //! A ruleset as it was read: typed and checked, names still names.
+mod object;
 mod select;
+mod set;
+pub use object::*;
 pub use select::*;
+pub use set::*;
 
 use crate::kind::Kind;
 use crate::source::Span;
-use keepstate_engine::{Choice, Knob, Manip};
+use keepstate_engine::{Choice, Manip};
 use std::net::IpAddr;
 
 /// Whose packets a table sees.
@@ -97,6 +101,8 @@ pub enum Statement {
     Counter(u64, u64),
     /// Counts in a named counter, takes from a named quota or limit.
     Object(ObjectKind, String, Span),
+    /// The same, the object found in a map.
+    ObjectBy(ObjectKind, Vec<Expression>, SetRef),
     /// Goes on only within a rate (or, with `over`, only beyond it).
     Limit(Limit),
     /// Goes on only until (or, with `over`, only after) so many octets.
@@ -119,6 +125,8 @@ pub enum Statement {
     Notrack,
     /// Sets something.
     Set(Target, Expression),
+    /// Blanks the option of TCP of this number.
+    Strip(u8),
     /// Attaches the helper of this named object.
     Helper(String, Span),
     /// Gives the connection the timeouts of this named object.
@@ -247,6 +255,8 @@ pub enum Target {
     },
     /// The greatest segment that SYNs announce; never raised.
     MaxSegment,
+    /// Bits of a header.
+    Field(Field),
 }
 
 /// A translation.
@@ -312,6 +322,8 @@ pub struct Log {
     pub prefix: String,
     /// Its level, by syslog's number; 4 is a warning.
     pub level: Option<u8>,
+    /// The group that would get it from a kernel (nfnetlink_log).
+    pub group: Option<u16>,
 }
 
 /// An answer that refuses.
@@ -354,140 +366,4 @@ pub enum Verdict {
     Jump(String, Span),
     /// Through that chain, and not back.
     Goto(String, Span),
-}
-
-/// A change of a named set by a packet.
-#[derive(Clone, Debug)]
-pub struct Dynamic {
-    /// What is done.
-    pub operation: Operation,
-    /// The set.
-    pub set: String,
-    /// Where it is named.
-    pub span: Span,
-    /// The element.
-    pub key: Vec<Expression>,
-    /// How long it stays, in seconds.
-    pub timeout: Option<u64>,
-    /// What each element has of its own: a limit, a counter, a number of connections.
-    pub each: Vec<Statement>,
-}
-
-/// See [`Dynamic`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the words of the language")]
-pub enum Operation {
-    Add,
-    Update,
-    Delete,
-}
-
-/// A set or a map.
-#[derive(Clone, Debug, Default)]
-pub struct Set {
-    /// Its name; empty in place.
-    pub name: String,
-    /// What its keys are made of.
-    pub key: Vec<Kind>,
-    /// What its values are made of; `None` for a set, empty for verdicts.
-    pub data: Option<Vec<Kind>>,
-    /// May packets change it?
-    pub dynamic: bool,
-    /// How long elements stay, in seconds.
-    pub timeout: Option<u64>,
-    /// At most so many elements.
-    pub size: Option<u32>,
-    /// Are overlapping ranges put together?
-    pub merges: bool,
-    /// Its elements.
-    pub elements: Vec<Element>,
-}
-
-/// An element.
-#[derive(Clone, Debug)]
-pub struct Element {
-    /// Where.
-    pub span: Span,
-    /// A range for each part; `None` for what no other element has.
-    pub key: Option<Vec<(u128, u128)>>,
-    /// What it maps to.
-    pub data: Option<Data>,
-    /// How long it stays, in seconds.
-    pub timeout: Option<u64>,
-}
-
-/// What an element maps to.
-#[derive(Clone, Debug)]
-pub enum Data {
-    /// A range for each part.
-    Values(Vec<(u128, u128)>),
-    /// A verdict.
-    Verdict(Verdict),
-}
-
-/// A named object.
-#[derive(Clone, Debug)]
-pub struct Object {
-    /// Its name.
-    pub name: String,
-    /// Where.
-    pub span: Span,
-    /// What it is.
-    pub what: ObjectBody,
-}
-
-/// What a named object is.
-#[derive(Clone, Debug)]
-pub enum ObjectBody {
-    /// Packets and octets.
-    Counter(u64, u64),
-    /// Octets.
-    Quota {
-        /// Only beyond it.
-        over: bool,
-        /// Octets.
-        octets: u64,
-    },
-    /// A rate.
-    Limit(Limit),
-    /// A helper by the kernel's name, and its protocol.
-    Helper(String, u8),
-    /// Timeouts of connections of one protocol.
-    Timeout(Timeout),
-    /// What clients are promised.
-    Synproxy(Synproxy),
-}
-
-/// What clients are promised while their handshakes are answered in their server's name: at most what they have asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Synproxy {
-    /// The largest segment.
-    pub mss: Option<u16>,
-    /// The window's scale; it must be the server's own.
-    pub wscale: Option<u8>,
-    /// Timestamps.
-    pub timestamp: bool,
-    /// Selective acknowledgements.
-    pub sack: bool,
-}
-
-/// See [`ObjectBody::Timeout`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeout {
-    /// The transport protocol's number: TCP or UDP.
-    pub protocol: u8,
-    /// Of IPv6 (or, with `false`, IPv4) only.
-    pub v6: Option<bool>,
-    /// By state: the engine's knob for it, and seconds.
-    pub seconds: Vec<(Knob, u32)>,
-}
-
-/// Which kind of object a rule names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the words of the language")]
-pub enum ObjectKind {
-    Counter,
-    Quota,
-    Limit,
-    Synproxy,
 }

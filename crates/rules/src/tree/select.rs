@@ -11,18 +11,10 @@ pub enum Selector {
     Ip6(IpField),
     /// A port of this protocol; of any that has ports without one.
     Port(Option<u8>, End),
-    /// A field of the TCP header.
-    Tcp(TcpField),
-    /// The length field of UDP.
-    UdpLength,
-    /// A field of an ICMP message (1) or an ICMPv6 message (58).
-    Icmp(u8, IcmpField),
-    /// Bits of a header, counted from its beginning; in packets of this transport protocol only, if one is given.
-    Bits(Layer, BitRange, Option<u8>),
-    /// Is there an option of this number in TCP's header?
-    TcpOption(u8),
-    /// The security parameter index of AH or ESP.
-    Spi(u8),
+    /// Bits at a fixed place of a header.
+    Field(Field),
+    /// A piece of a header that has to be looked for: an option, a chunk, an extension header.
+    Piece(Piece),
     /// What goes with the packet.
     Meta(Meta),
     /// Its connection.
@@ -61,6 +53,55 @@ impl BitRange {
     }
 }
 
+/// Bits at a fixed place of a header, and whose packets have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Field {
+    /// The header.
+    pub layer: Layer,
+    /// Where in it.
+    pub bits: BitRange,
+    /// What they mean.
+    pub kind: Kind,
+    /// Packets of this transport protocol only.
+    pub protocol: Option<u8>,
+    /// Packets of IPv6 only, or of IPv4.
+    pub v6: Option<bool>,
+    /// Messages of these types only (ICMP's first octet); of any, if there is none.
+    pub types: &'static [u8],
+}
+
+/// A piece of a header that has to be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Piece {
+    /// Among what.
+    pub among: Among,
+    /// Its number there.
+    pub number: u8,
+    /// Bits counted from its beginning; without them: is it there?
+    pub bits: Option<BitRange>,
+    /// What they mean.
+    pub kind: Kind,
+}
+
+impl Piece {
+    /// The greatest segment that a SYN announces.
+    pub const MAX_SEGMENT: Piece =
+        Piece { among: Among::TcpOptions, number: 2, bits: Some(BitRange::new(16, 16)), kind: Kind::Number(16) };
+}
+
+/// Where pieces are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Among {
+    /// Options of TCP.
+    TcpOptions,
+    /// Options of IPv4.
+    Ip4Options,
+    /// Extension headers of IPv6.
+    Extensions,
+    /// Chunks of SCTP.
+    Chunks,
+}
+
 /// Source or destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
@@ -89,30 +130,6 @@ pub enum IpField {
     FlowLabel,
 }
 
-/// Fields of TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are the words of the language")]
-pub enum TcpField {
-    Flags,
-    Sequence,
-    Acknowledgement,
-    Window,
-    Urgent,
-    /// The option that announces the greatest segment.
-    MaxSegment,
-}
-
-/// Fields of ICMP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are the words of the language")]
-pub enum IcmpField {
-    Type,
-    Code,
-    Id,
-    Sequence,
-    Mtu,
-}
-
 /// What goes with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
@@ -130,6 +147,16 @@ pub enum Meta {
     PacketType,
     Random,
     Cpu,
+    /// Seconds since midnight, by the machine's clock on the wall.
+    Hour,
+    /// The day of the week, 0 is Sunday.
+    Day,
+    /// The time, in nanoseconds since 1970 by the clock on the wall.
+    Time,
+    /// The group of the device it came in by, or leaves by.
+    Group(End),
+    /// Did a tunnel of IPsec bring it?
+    Ipsec,
 }
 
 /// What is known of a packet's connection.
@@ -200,24 +227,8 @@ impl Selector {
             Selector::Ip(field) => ip_kind(field, Kind::Address4),
             Selector::Ip6(field) => ip_kind(field, Kind::Address6),
             Selector::Port(..) => Kind::Port,
-            Selector::Tcp(field) => match field {
-                TcpField::Flags => Kind::TcpFlags,
-                TcpField::Sequence | TcpField::Acknowledgement => Kind::Number(32),
-                TcpField::Window | TcpField::Urgent | TcpField::MaxSegment => Kind::Number(16),
-            },
-            Selector::UdpLength => Kind::Number(16),
-            Selector::Icmp(protocol, field) => match (protocol, field) {
-                (1, IcmpField::Type) => Kind::IcmpType,
-                (_, IcmpField::Type) => Kind::Icmp6Type,
-                (1, IcmpField::Code) => Kind::IcmpCode,
-                (_, IcmpField::Code) => Kind::Icmp6Code,
-                (1, _) => Kind::Number(16),
-                (_, IcmpField::Mtu) => Kind::Number(32),
-                _ => Kind::Number(16),
-            },
-            Selector::Bits(_, bits, _) => Kind::Number(bits.count),
-            Selector::TcpOption(_) => Kind::Presence,
-            Selector::Spi(_) => Kind::Number(32),
+            Selector::Field(field) => field.kind,
+            Selector::Piece(piece) => piece.kind,
             Selector::Meta(meta) => match meta {
                 Meta::Iif | Meta::Oif => Kind::Interface,
                 Meta::IifName | Meta::OifName => Kind::InterfaceName,
@@ -225,7 +236,13 @@ impl Selector {
                 Meta::L4Proto => Kind::Protocol,
                 Meta::NfProto => Kind::Family,
                 Meta::Protocol => Kind::EtherType,
-                Meta::Length | Meta::Priority | Meta::Random | Meta::Cpu => Kind::Number(32),
+                Meta::Length | Meta::Random | Meta::Cpu => Kind::Number(32),
+                Meta::Priority => Kind::Priority,
+                Meta::Hour => Kind::Hour,
+                Meta::Day => Kind::Day,
+                Meta::Time => Kind::Date,
+                Meta::Group(_) => Kind::DeviceGroup,
+                Meta::Ipsec => Kind::Presence,
                 Meta::PacketType => Kind::PacketType,
             },
             Selector::Ct(ct) => match ct {
@@ -252,6 +269,19 @@ impl Selector {
                 FibTell::Oif => Kind::Interface,
                 FibTell::OifName => Kind::InterfaceName,
             },
+        }
+    }
+}
+
+impl IpField {
+    /// Where it stands in its header, if rules may change it by its bits alone.
+    pub const fn changeable(self, v6: bool) -> Option<BitRange> {
+        match (self, v6) {
+            (IpField::Ecn, false) => Some(BitRange::new(14, 2)),
+            (IpField::Ecn, true) => Some(BitRange::new(10, 2)),
+            (IpField::Id, false) => Some(BitRange::new(32, 16)),
+            (IpField::FlowLabel, true) => Some(BitRange::new(12, 20)),
+            _ => None,
         }
     }
 }

@@ -152,6 +152,11 @@ impl Tcp {
         }
     }
 
+    /// Behind the number of the first segment, if it was a SYN.
+    pub(crate) fn opening(&self) -> Option<u32> {
+        (self.state == TcpState::SynSent as u8).then(|| self.shown(Direction::Original).end)
+    }
+
     /// One side as a dump shows it.
     pub(crate) fn shown(&self, direction: Direction) -> crate::TcpSide {
         let side = &self.windows.sides[direction as usize];

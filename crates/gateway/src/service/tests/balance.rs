@@ -51,11 +51,11 @@ fn published_ports_are_those_of_every_address_of_ours_and_of_nobody_else() {
     };
     let mut router = router("", vec![everywhere("0.0.0.0", "10.0.0.11"), everywhere("::", "fd00::11")]);
     for (asked, port, sent) in [
-        ("192.0.2.1", 8000, Some(("10.0.0.11", 9000))),
+        ("192.0.2.254", 8000, Some(("10.0.0.11", 9000))),
         ("10.0.0.1", 8009, Some(("10.0.0.11", 9009))),
-        ("2001:db8::1", 8003, Some(("fd00::11", 9003))),
-        ("192.0.2.1", 8010, None),
-        ("192.0.2.1", 7999, None),
+        ("2001:db8::fffe", 8003, Some(("fd00::11", 9003))),
+        ("192.0.2.254", 8010, None),
+        ("192.0.2.254", 7999, None),
         ("203.0.113.5", 8000, None),
     ] {
         let client = if ip(asked).is_ipv4() { "192.0.2.7" } else { "2001:db8::7" };

@@ -1,175 +1,8 @@
-//! Kinds of values: how wide each is, and what its constants are called.
-//!
-//! Every value is a number of at most 128 bits: an address by its bits, an interface by the letters of its name (the first letter highest), a time in seconds.
+//! The names of constants, as nft has them.
+use super::{STATE_ESTABLISHED, STATE_INVALID, STATE_NEW, STATE_RELATED, STATE_UNTRACKED};
 use keepstate_engine::Status;
 
-/// What a number means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// An IPv4 address.
-    Address4,
-    /// An IPv6 address.
-    Address6,
-    /// A transport protocol.
-    Protocol,
-    /// A port.
-    Port,
-    /// A mark of a packet or a connection.
-    Mark,
-    /// An interface's name.
-    InterfaceName,
-    /// An interface's index; written as a name, found when the ruleset is loaded.
-    Interface,
-    /// A plain number of so many bits.
-    Number(u8),
-    /// An ICMP type.
-    IcmpType,
-    /// An ICMPv6 type.
-    Icmp6Type,
-    /// An ICMP code.
-    IcmpCode,
-    /// An ICMPv6 code.
-    Icmp6Code,
-    /// A relation to the connection table; a set of bits.
-    CtState,
-    /// Status bits of a connection.
-    CtStatus,
-    /// A direction.
-    CtDirection,
-    /// Flags of TCP; a set of bits.
-    TcpFlags,
-    /// A differentiated services code point.
-    Dscp,
-    /// Explicit congestion notification.
-    Ecn,
-    /// A family: of addresses.
-    Family,
-    /// A link protocol.
-    EtherType,
-    /// Seconds.
-    Time,
-    /// A label of a connection, by its bit.
-    Label,
-    /// A helper's name.
-    Helper,
-    /// Unicast, broadcast, multicast, or our own.
-    PacketType,
-    /// What an address is here: local, unicast, ….
-    AddressType,
-    /// Is it there?
-    Presence,
-}
-
-impl Kind {
-    /// How many bits its values have.
-    pub const fn bits(self) -> u8 {
-        match self {
-            Kind::Address6 | Kind::InterfaceName | Kind::Label | Kind::Helper => 128,
-            Kind::Address4 | Kind::Mark | Kind::Interface | Kind::CtState | Kind::CtStatus | Kind::Time => 32,
-            Kind::AddressType => 32,
-            Kind::Port | Kind::EtherType => 16,
-            Kind::Protocol | Kind::IcmpType | Kind::Icmp6Type | Kind::IcmpCode | Kind::Icmp6Code => 8,
-            Kind::CtDirection | Kind::TcpFlags | Kind::Family | Kind::PacketType => 8,
-            Kind::Dscp => 6,
-            Kind::Ecn => 2,
-            Kind::Presence => 1,
-            Kind::Number(bits) => bits,
-        }
-    }
-
-    /// The greatest value.
-    pub const fn greatest(self) -> u128 {
-        u128::MAX >> (128 - self.bits())
-    }
-
-    /// Are its values sets of bits, so that a list without braces means any of them?
-    pub const fn is_bits(self) -> bool {
-        matches!(self, Kind::CtState | Kind::CtStatus | Kind::TcpFlags)
-    }
-
-    /// In words, for messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Address4 => "an IPv4 address",
-            Kind::Address6 => "an IPv6 address",
-            Kind::Protocol => "a transport protocol",
-            Kind::Port => "a port",
-            Kind::Mark => "a mark",
-            Kind::InterfaceName | Kind::Interface => "an interface's name",
-            Kind::Number(_) => "a number",
-            Kind::IcmpType => "an ICMP type",
-            Kind::Icmp6Type => "an ICMPv6 type",
-            Kind::IcmpCode => "an ICMP code",
-            Kind::Icmp6Code => "an ICMPv6 code",
-            Kind::CtState => "a state of connection tracking",
-            Kind::CtStatus => "a status of connection tracking",
-            Kind::CtDirection => "original or reply",
-            Kind::TcpFlags => "a flag of TCP",
-            Kind::Dscp => "a DSCP class",
-            Kind::Ecn => "an ECN value",
-            Kind::Family => "ipv4 or ipv6",
-            Kind::EtherType => "a link protocol",
-            Kind::Time => "a time",
-            Kind::Label => "a label",
-            Kind::Helper => "a helper",
-            Kind::PacketType => "a packet type",
-            Kind::AddressType => "an address type",
-            Kind::Presence => "exists or missing",
-        }
-    }
-
-    /// The constants that have names.
-    pub fn names(self) -> &'static [(&'static str, u128)] {
-        match self {
-            Kind::Protocol => PROTOCOLS,
-            Kind::Port => SERVICES,
-            Kind::IcmpType => ICMP_TYPES,
-            Kind::Icmp6Type => ICMP6_TYPES,
-            Kind::IcmpCode => ICMP_CODES,
-            Kind::Icmp6Code => ICMP6_CODES,
-            Kind::CtState => CT_STATES,
-            Kind::CtStatus => CT_STATUS,
-            Kind::CtDirection => &[("original", 0), ("reply", 1)],
-            Kind::TcpFlags => TCP_FLAGS,
-            Kind::Dscp => DSCP,
-            Kind::Ecn => &[("not-ect", 0), ("ect1", 1), ("ect0", 2), ("ce", 3)],
-            Kind::Family => &[("ipv4", 2), ("ipv6", 10)],
-            Kind::EtherType => &[("ip", 0x0800), ("ip6", 0x86dd), ("arp", 0x0806), ("vlan", 0x8100)],
-            Kind::PacketType => &[("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)],
-            Kind::AddressType => ADDRESS_TYPES,
-            Kind::Presence => &[("missing", 0), ("exists", 1)],
-            _ => &[],
-        }
-    }
-
-    /// The value of a constant's name.
-    pub fn named(self, name: &str) -> Option<u128> {
-        if matches!(self, Kind::InterfaceName | Kind::Helper) {
-            return letters(name);
-        }
-        self.names().iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    }
-}
-
-/// A name of at most 15 letters as a number: the first letter highest.
-pub fn letters(name: &str) -> Option<u128> {
-    let mut octets = [0; 16];
-    octets.get_mut(..name.len()).filter(|_| name.len() < 16)?.copy_from_slice(name.as_bytes());
-    Some(u128::from_be_bytes(octets))
-}
-
-/// `ct state`, as bits.
-pub const STATE_INVALID: u128 = 1;
-/// See [`STATE_INVALID`].
-pub const STATE_ESTABLISHED: u128 = 2;
-/// See [`STATE_INVALID`].
-pub const STATE_RELATED: u128 = 4;
-/// See [`STATE_INVALID`].
-pub const STATE_NEW: u128 = 8;
-/// See [`STATE_INVALID`].
-pub const STATE_UNTRACKED: u128 = 64;
-
-const CT_STATES: &[(&str, u128)] = &[
+pub(super) const CT_STATES: &[(&str, u128)] = &[
     ("invalid", STATE_INVALID),
     ("established", STATE_ESTABLISHED),
     ("related", STATE_RELATED),
@@ -177,7 +10,7 @@ const CT_STATES: &[(&str, u128)] = &[
     ("untracked", STATE_UNTRACKED),
 ];
 
-const CT_STATUS: &[(&str, u128)] = &[
+pub(super) const CT_STATUS: &[(&str, u128)] = &[
     ("expected", Status::EXPECTED.0 as u128),
     ("seen-reply", Status::SEEN_REPLY.0 as u128),
     ("assured", Status::ASSURED.0 as u128),
@@ -187,30 +20,71 @@ const CT_STATUS: &[(&str, u128)] = &[
     ("dying", Status::DYING.0 as u128),
 ];
 
-const TCP_FLAGS: &[(&str, u128)] =
+pub(super) const TCP_FLAGS: &[(&str, u128)] =
     &[("fin", 1), ("syn", 2), ("rst", 4), ("psh", 8), ("ack", 16), ("urg", 32), ("ecn", 64), ("cwr", 128)];
 
-const PROTOCOLS: &[(&str, u128)] = &[
+pub(super) const PROTOCOLS: &[(&str, u128)] = &[
+    ("ip", 0),
+    ("hopopt", 0),
     ("icmp", 1),
     ("igmp", 2),
+    ("ggp", 3),
+    ("ipencap", 4),
+    ("st", 5),
     ("tcp", 6),
+    ("egp", 8),
+    ("igp", 9),
+    ("pup", 12),
     ("udp", 17),
+    ("hmp", 20),
+    ("xns-idp", 22),
+    ("rdp", 27),
+    ("iso-tp4", 29),
     ("dccp", 33),
+    ("xtp", 36),
+    ("ddp", 37),
+    ("idpr-cmtp", 38),
     ("ipv6", 41),
+    ("ipv6-route", 43),
+    ("ipv6-frag", 44),
+    ("idrp", 45),
+    ("rsvp", 46),
     ("gre", 47),
     ("esp", 50),
     ("ah", 51),
+    ("skip", 57),
     ("icmpv6", 58),
     ("ipv6-icmp", 58),
+    ("ipv6-nonxt", 59),
+    ("ipv6-opts", 60),
+    ("rspf", 73),
+    ("vmtp", 81),
+    ("eigrp", 88),
     ("ospf", 89),
+    ("ax.25", 93),
+    ("ipip", 94),
+    ("etherip", 97),
+    ("encap", 98),
     ("pim", 103),
     ("comp", 108),
+    ("ipcomp", 108),
     ("vrrp", 112),
+    ("l2tp", 115),
+    ("isis", 124),
     ("sctp", 132),
+    ("fc", 133),
+    ("mobility-header", 135),
     ("udplite", 136),
+    ("mpls-in-ip", 137),
+    ("manet", 138),
+    ("hip", 139),
+    ("shim6", 140),
+    ("wesp", 141),
+    ("rohc", 142),
+    ("ethernet", 143),
 ];
 
-const SERVICES: &[(&str, u128)] = &[
+pub(super) const SERVICES: &[(&str, u128)] = &[
     ("tcpmux", 1),
     ("echo", 7),
     ("discard", 9),
@@ -367,7 +241,7 @@ const SERVICES: &[(&str, u128)] = &[
     ("nbd", 10809),
 ];
 
-const ICMP_TYPES: &[(&str, u128)] = &[
+pub(super) const ICMP_TYPES: &[(&str, u128)] = &[
     ("echo-reply", 0),
     ("destination-unreachable", 3),
     ("source-quench", 4),
@@ -385,7 +259,7 @@ const ICMP_TYPES: &[(&str, u128)] = &[
     ("address-mask-reply", 18),
 ];
 
-const ICMP6_TYPES: &[(&str, u128)] = &[
+pub(super) const ICMP6_TYPES: &[(&str, u128)] = &[
     ("destination-unreachable", 1),
     ("packet-too-big", 2),
     ("time-exceeded", 3),
@@ -408,7 +282,7 @@ const ICMP6_TYPES: &[(&str, u128)] = &[
 ];
 
 /// Codes of ICMP's destination unreachable, by the names that `reject with` has.
-const ICMP_CODES: &[(&str, u128)] = &[
+pub(super) const ICMP_CODES: &[(&str, u128)] = &[
     ("net-unreachable", 0),
     ("host-unreachable", 1),
     ("prot-unreachable", 2),
@@ -420,7 +294,7 @@ const ICMP_CODES: &[(&str, u128)] = &[
 ];
 
 /// Codes of ICMPv6's destination unreachable, by the names that `reject with` has.
-const ICMP6_CODES: &[(&str, u128)] = &[
+pub(super) const ICMP6_CODES: &[(&str, u128)] = &[
     ("no-route", 0),
     ("admin-prohibited", 1),
     ("addr-unreachable", 3),
@@ -429,7 +303,47 @@ const ICMP6_CODES: &[(&str, u128)] = &[
     ("reject-route", 6),
 ];
 
-const DSCP: &[(&str, u128)] = &[
+pub(super) const IGMP_TYPES: &[(&str, u128)] = &[
+    ("membership-query", 0x11),
+    ("membership-report-v1", 0x12),
+    ("membership-report-v2", 0x16),
+    ("leave-group", 0x17),
+    ("membership-report-v3", 0x22),
+];
+
+pub(super) const DCCP_TYPES: &[(&str, u128)] = &[
+    ("request", 0),
+    ("response", 1),
+    ("data", 2),
+    ("ack", 3),
+    ("dataack", 4),
+    ("closereq", 5),
+    ("close", 6),
+    ("reset", 7),
+    ("sync", 8),
+    ("syncack", 9),
+];
+
+pub(super) const MOBILITY_TYPES: &[(&str, u128)] = &[
+    ("binding-refresh-request", 0),
+    ("home-test-init", 1),
+    ("careof-test-init", 2),
+    ("home-test", 3),
+    ("careof-test", 4),
+    ("binding-update", 5),
+    ("binding-acknowledgement", 6),
+    ("binding-error", 7),
+    ("fast-binding-update", 8),
+    ("fast-binding-acknowledgement", 9),
+    ("fast-binding-advertisement", 10),
+    ("experimental-mobility-header", 11),
+    ("home-agent-switch-message", 12),
+];
+
+pub(super) const DAYS: &[(&str, u128)] =
+    &[("Sunday", 0), ("Monday", 1), ("Tuesday", 2), ("Wednesday", 3), ("Thursday", 4), ("Friday", 5), ("Saturday", 6)];
+
+pub(super) const DSCP: &[(&str, u128)] = &[
     ("cs0", 0),
     ("cs1", 8),
     ("cs2", 16),
@@ -457,7 +371,7 @@ const DSCP: &[(&str, u128)] = &[
     ("ef", 46),
 ];
 
-const ADDRESS_TYPES: &[(&str, u128)] = &[
+pub(super) const ADDRESS_TYPES: &[(&str, u128)] = &[
     ("unspec", 0),
     ("unicast", 1),
     ("local", 2),
