@@ -3,8 +3,8 @@
 //! Everything is done by the gateway's own hands, on a file in a folder of your choice; the same traffic without them is measured in the same run.
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use keepstate::gateway::keep::Keep;
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Manip, Range, Secret, Zone};
+use keepstate_gateway::keep::Keep;
 use keepstate_wire::{Packet, checksum};
 use std::path::PathBuf;
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};

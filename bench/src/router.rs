@@ -3,7 +3,7 @@ use crate::memory;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret};
-use keepstate_gateway::{Interface, Map, Out, Route, Router};
+use keepstate_router::{Interface, Map, Out, Route, Router};
 use keepstate_rules::{NoLibrary, Program, compile, parse_with};
 use std::time::Instant as Clock;
 

@@ -35,6 +35,7 @@ mod request;
 mod saying;
 mod show;
 mod status;
+pub mod sysctl_conf;
 mod table;
 mod time;
 mod timeouts;

@@ -1,16 +1,35 @@
-//! A router between devices: tracked by the engine, ruled by a ruleset, answering as a router must.
-//!
-//! A [`Router`] takes datagrams and the time, and gives datagrams back with the device each leaves by. It knows the machine by its [`Map`] of devices,
-//! addresses and routes, and touches none of it: whoever drives it reads and writes.
-mod answer;
-mod fragment;
-mod map;
-mod options;
-mod pace;
-mod router;
-pub mod service;
-mod synproxy;
+//! The running router: drivers, control server, state store, services file, health checks, main loop.
+pub mod amount;
+pub mod caller;
+pub mod config;
+pub mod control;
+pub mod control_services;
+mod core;
+mod desk;
+pub mod devices;
+pub mod door;
+mod flowing;
+mod ground;
+mod health;
+mod herald;
+pub mod keep;
+mod load;
+pub mod mapping;
+mod meaning;
+mod notes;
+mod procfs;
+mod queue;
+pub mod ruleset;
+mod run;
+pub mod services_file;
+mod session;
+mod tally;
+mod train;
+mod tun;
+mod visit;
+pub mod wall;
+mod wish;
+pub mod xdp;
 
-pub use map::{Interface, Map, Route};
-pub use router::{Counters, Loss, Out, Router};
-pub use synproxy::Handshakes;
+pub use config::GatewayConfig;
+pub use visit::visit;

@@ -1,8 +1,8 @@
 //! `keepstate check`: would the gateway take this ruleset and these services, and if not, what is wrong where?
-use crate::ruleset::Reading;
-use crate::services;
 use anyhow::Result;
 use clap::Args;
+use keepstate_gateway::ruleset::Reading;
+use keepstate_gateway::services_file;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ impl Check {
 }
 
 fn judge_services(file: &Path) -> Result<Judged> {
-    Ok(match services::load(file)? {
+    Ok(match services_file::load(file)? {
         Ok(services) => {
             let backends = services.iter().map(|service| service.backends.len()).sum();
             Judged::good(file, vec![("service", services.len()), ("backend", backends)])

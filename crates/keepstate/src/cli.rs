@@ -7,9 +7,7 @@ use crate::control::Control;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
 use crate::gateway::Gateway;
-use crate::lab::Lab;
 use crate::man::Man;
-use crate::mqtt::Mqtt;
 use crate::replay::Replay;
 use crate::simulate::Simulate;
 use crate::size::SizeOf;
@@ -17,6 +15,8 @@ use crate::tune::Tune;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use keepstate_lab::Lab;
+use keepstate_lab::mqtt::Mqtt;
 
 /// Connection tracking done right: see, explain, size, tune and mend Linux's table, and replay what it would have made of your traffic.
 #[derive(Parser, Debug)]

@@ -1,8 +1,8 @@
 //! `keepstate control`: asks a running gateway, or tells it something.
-use crate::gateway::control::Asked;
-use crate::gateway::{caller, door};
 use anyhow::{Context, Result};
 use clap::Args;
+use keepstate_gateway::control::Asked;
+use keepstate_gateway::{caller, door};
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
 //! One line a packet: number, relation, direction, state, remaining timeout, and the reason where there is one.
-use crate::follower::{Follower, Passed};
+use keepstate_capture::follower::{Follower, Passed};
 use keepstate_engine::{Direction, Entry, Info, ProtocolInfo, Verdict, Why};
 use std::io::{self, Write};
 

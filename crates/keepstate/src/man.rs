@@ -3,9 +3,9 @@
 //! Name, synopsis and options are written by clap_mangen; the examples and exit codes at the end of a command's help are set here,
 //! line by line as they stand, because a manual's filled text would run them together.
 use crate::cli::Cli;
-use crate::conntrack;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Command, CommandFactory};
+use keepstate_conntrack::command as conntrack;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Notes for people, on standard error: standard output stays clean for scripts.
 //!
 //! A note that nobody can read any more is no failure: `2>&1 | head` may have closed the pipe.
-use crate::follower::Follower;
+use keepstate_capture::follower::Follower;
 use std::io::Write;
 
 /// One note.

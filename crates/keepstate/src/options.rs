@@ -1,11 +1,8 @@
 //! Options that commands share: which kernel's rules to follow, and what to show.
-use crate::filter::Filter;
-use crate::format::{Kind, Output};
-use crate::notes::{note, were};
-use crate::sysctl;
+use crate::notes::were;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use keepstate_engine::{Engine, Generation, Helper, Knob, Knobs};
+use keepstate_engine::{Engine, Generation, Helper, Knobs, sysctl_conf as sysctl};
 use std::path::PathBuf;
 
 /// Knobs: whose defaults, and what differs from them.
@@ -116,9 +113,14 @@ impl Tuning {
 
     /// Attaches the helpers asked for to connections that begin from now on.
     pub fn help(&self, engine: &mut Engine) {
-        for Attachment { helper, port } in &self.helpers {
-            engine.help(helper.protocol(), *port, *helper);
+        for (helper, port) in self.helpers() {
+            engine.help(helper.protocol(), port, helper);
         }
+    }
+
+    /// The helpers asked for, and their ports.
+    pub fn helpers(&self) -> Vec<(Helper, u16)> {
+        self.helpers.iter().map(|attachment| (attachment.helper, attachment.port)).collect()
     }
 
     /// Was a helper asked for?
@@ -137,68 +139,6 @@ impl Tuning {
             None => getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?,
         }
         Ok(secret)
-    }
-}
-
-/// What to show and how.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Output")]
-pub struct Show {
-    /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
-    #[arg(short, long = "output", value_name = "LIST", value_parser = Output::parse)]
-    outputs: Vec<Output>,
-    /// Print each event, as conntrack -E does, instead of the table
-    #[arg(long)]
-    pub events: bool,
-    /// Print the counters of conntrack -S (instead of the table, unless --events or --each is given too)
-    #[arg(long)]
-    pub stats: bool,
-    /// Zero the counters after printing, as conntrack -z; nothing is left to be counted, so it changes nothing here
-    #[arg(short = 'z', long)]
-    pub zero: bool,
-    /// Which entries and events.
-    #[command(flatten)]
-    pub filter: Filter,
-}
-
-impl Show {
-    /// Do the options fit together?
-    ///
-    /// # Errors
-    /// A sentence for the user: what does not fit, and what to do.
-    pub fn check(&self) -> Result<(), String> {
-        self.outputs.iter().try_fold(Output::default(), |sum, more| sum.and(*more))?;
-        if self.stats && self.events && self.is_document() {
-            return Err(
-                "counters are no part of a document of events: ask for --stats, or for --events with -o xml or json"
-                    .into(),
-            );
-        }
-        self.filter.check()
-    }
-
-    /// All that was asked for with `-o`.
-    pub fn output(&self) -> Output {
-        self.outputs.iter().fold(Output::default(), |sum, more| sum.and(*more).unwrap_or(sum))
-    }
-
-    /// Was no format asked for?
-    pub fn is_plain(&self) -> bool {
-        self.outputs.is_empty()
-    }
-
-    /// Is the output a document, between whose lines nothing else may stand?
-    pub fn is_document(&self) -> bool {
-        matches!(self.output().kind, Kind::Xml | Kind::Json)
-    }
-
-    /// Tells what the knobs keep from being shown.
-    pub fn note_missing(&self, knobs: &Knobs) {
-        if self.output().ktimestamp && knobs[Knob::Timestamp] == 0 {
-            note(
-                "-o ktimestamp has no times to show, as in Linux, unless they are kept: --set nf_conntrack_timestamp=1",
-            );
-        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! `keepstate replay`: a capture through the engine, on the clock of its own timestamps.
-use crate::capture::{Capture, Frame};
 use crate::each;
-use crate::follower::Follower;
-use crate::format::{self, Writer};
 use crate::moment::Moment;
 use crate::notes;
-use crate::options::{Show, Tuning};
+use crate::options::Tuning;
 use crate::progress::Progress;
 use anyhow::Result;
 use clap::Args;
+use keepstate_capture::follower::Follower;
+use keepstate_capture::{Capture, Frame};
+use keepstate_conntrack::format::{self, Writer};
+use keepstate_conntrack::show::Show;
 use keepstate_engine::{EventMask, Instant};
 use std::io::{BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ impl Replay {
     pub fn run(&self) -> Result<()> {
         let mut follower = Follower::new(self.tuning.knobs(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
-        self.show.note_missing(follower.engine().knobs());
+        self.show.missing(follower.engine().knobs()).into_iter().for_each(notes::note);
         if self.show.events {
             follower.engine_mut().listen(EventMask::ALL, EVENTS);
         }

@@ -6,12 +6,12 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Listens from now on, for the life of the process: to warnings, with `-v` to what is done, with `-vv` to every step.
+/// Listens from now on, for the life of the process: to notes and warnings, with `-v` to what is done, with `-vv` to every step.
 pub fn listen(verbose: u8) {
     let level = match verbose {
-        0 => Level::WARN,
-        1 => Level::INFO,
-        _ => Level::DEBUG,
+        0 => Level::INFO,
+        1 => Level::DEBUG,
+        _ => Level::TRACE,
     };
     let lines = Lines { journal: std::env::var_os("JOURNAL_STREAM").is_some() };
     // Somebody listens already only where this is called twice, and then that one goes on.

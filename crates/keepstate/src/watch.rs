@@ -1,13 +1,14 @@
 //! `keepstate watch`: the traffic of a device through the engine, live and passive.
-use crate::follower::Follower;
-use crate::format::{self, Writer};
 use crate::notes;
-use crate::options::{Show, Tuning};
+use crate::options::Tuning;
 use crate::replay;
-use crate::ring::{Link, Ring};
 use crate::screen::Screen;
 use anyhow::{Context, Result};
 use clap::Args;
+use keepstate_capture::follower::Follower;
+use keepstate_capture::ring::{Link, Ring};
+use keepstate_conntrack::format::{self, Writer};
+use keepstate_conntrack::show::Show;
 use keepstate_engine::{EventMask, Instant};
 use std::io::Stdout;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Watch {
     pub fn run(&self) -> Result<()> {
         let mut follower = Follower::new(self.tuning.unverified(notes::note)?, self.tuning.secret()?);
         self.tuning.help(follower.engine_mut());
-        self.show.note_missing(follower.engine().knobs());
+        self.show.missing(follower.engine().knobs()).into_iter().for_each(notes::note);
         let mut ring = Ring::open(&self.device, self.promiscuous)?;
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);

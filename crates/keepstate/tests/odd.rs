@@ -6,7 +6,7 @@ use common::{
     LINE, Order, Ran, Scratch, block, conversation, datagram, interface, keepstate, link, packet, pcap, pcapng,
     section, skipped,
 };
-use keepstate::capture::Capture;
+use keepstate_capture::Capture;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

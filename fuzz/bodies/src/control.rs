@@ -1,6 +1,6 @@
 //! Target `control`: any octets as what somebody says at a gateway's control socket: a first line, then pieces of the kernel's messages.
 
-use keepstate::gateway::{door, visit};
+use keepstate_gateway::{door, visit};
 
 /// Lets `data` be said to a gateway. Whatever it is, the gateway answers a line of JSON, and its table stays sound.
 pub fn control(data: &[u8]) {

@@ -1,8 +1,8 @@
 //! Target `keep`: any octets as the file that a gateway's table is kept in, and as one connection's description.
 
-use keepstate::gateway::keep::file::{Image, Moment};
-use keepstate::gateway::keep::import;
 use keepstate_engine::{Description, Engine, Instant, Knob, Knobs, Secret, Trust};
+use keepstate_gateway::keep::file::{Image, Moment};
+use keepstate_gateway::keep::import;
 use std::time::Duration;
 
 /// Reads `data` whole or not at all; what it holds enters a table that stays sound, or does not.

@@ -1,5 +1,5 @@
 //! A session of MQTT heard from both ends: any octets, in any pieces, end it or say something; nothing panics, and no piece makes a difference to the whole.
-use keepstate::mqtt::session::{Client, Server, Version};
+use keepstate_lab::mqtt::session::{Client, Server, Version};
 
 /// The first octet says who hears and in what pieces, the rest is heard.
 pub fn mqtt(data: &[u8]) {

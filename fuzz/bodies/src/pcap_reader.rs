@@ -1,7 +1,7 @@
 //! Target `pcap_reader`: any octets as a capture, as `keepstate replay` reads it.
 
-use keepstate::capture::{Break, Capture};
-use keepstate::follower::{Follower, Passed};
+use keepstate_capture::follower::{Follower, Passed};
+use keepstate_capture::{Break, Capture};
 use keepstate_engine::Knobs;
 use std::io::Cursor;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Target `sysctl`: any text as a sysctl file.
 
-use keepstate::sysctl::{self, Skipped};
+use keepstate_engine::sysctl_conf::{self as sysctl, Skipped};
 use keepstate_engine::{Knob, Knobs};
 
 /// Reads `data` as a sysctl file; what it sets can be written down and read again.

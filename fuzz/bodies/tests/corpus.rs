@@ -133,7 +133,7 @@ fn mutate(input: &mut Vec<u8>, dice: &mut Dice) {
 fn the_kept_tables_are_read() {
     for (path, input) in corpus("keep") {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let held = keepstate::gateway::keep::file::Image::read(&input).map(|image| image.descriptions().count());
+        let held = keepstate_gateway::keep::file::Image::read(&input).map(|image| image.descriptions().count());
         let wanted = match name.as_str() {
             "snapshot" | "torn" => Some(7),
             "journal" => Some(8),

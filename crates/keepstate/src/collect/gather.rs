@@ -367,7 +367,7 @@ impl Gatherer {
     }
 
     fn leave(&mut self, what: &str, why: &dyn std::fmt::Display, how: &str) {
-        tracing::info!("{what} is left out: {why}");
+        tracing::debug!("{what} is left out: {why}");
         self.manifest.left_out.push(Unseen { what: what.to_owned(), why: why.to_string(), how: how.to_owned() });
     }
 }

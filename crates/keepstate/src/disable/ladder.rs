@@ -13,7 +13,7 @@ use keepstate_linux::namespace::{self, Namespace};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
-use tracing::info;
+use tracing::debug;
 
 /// What was found out before anything is written.
 struct Plan {
@@ -26,7 +26,7 @@ struct Plan {
 /// `--ports`: the file, or the reasons against it.
 pub fn notrack(asked: &Disable) -> Result<ExitCode> {
     let namespace = namespace(asked)?;
-    info!("looking at the rules of {}", namespace.name);
+    debug!("looking at the rules of {}", namespace.name);
     let inspection = dependents::entered(&namespace);
     let plan = plan(asked, &inspection);
     let refusals = plan.refusals(asked.force);

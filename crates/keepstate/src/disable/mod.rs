@@ -23,7 +23,7 @@ use serde_json::json;
 use service::Service;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing::info;
+use tracing::debug;
 use unload::{Unload, unload};
 use verdict::Verdict;
 
@@ -122,10 +122,10 @@ impl Disable {
             }
             None => None,
         };
-        info!("looking for who depends on connection tracking");
+        debug!("looking for who depends on connection tracking");
         let audit = Audit::take(only.as_ref(), self.namespaces)?;
         let verdict = Verdict::of(&audit);
-        info!("{} namespaces, {} things found", audit.namespaces.len(), audit.dependents().count());
+        debug!("{} namespaces, {} things found", audit.namespaces.len(), audit.dependents().count());
         if self.unload {
             return self.unload(&audit, verdict);
         }

@@ -1,13 +1,13 @@
 //! Looking at a running gateway: its knobs, counters and entries, asked for at its control socket.
 //!
 //! It is judged by the same rules as a namespace of the kernel's, because it behaves as one; only what is to be typed is another thing.
-use crate::gateway::door::{USUAL, VERSION};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{
     Counters, Examination, Growth, Knob, Namespace, Observations, Place, Sample, Seen, Step,
 };
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use keepstate_gateway::caller;
+use keepstate_gateway::door::USUAL;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -129,30 +129,12 @@ fn counters(text: &str) -> Counters {
     }
 }
 
-/// What it answers to these words of `keepstate control`.
-///
-/// # Errors
-/// Nobody listens there, or it refuses.
-pub(crate) fn text(socket: &Path, words: &[&str]) -> Result<String> {
-    let mut answer = String::new();
-    std::io::Read::read_to_string(&mut ask(socket, words)?, &mut answer).context("the gateway hung up")?;
-    Ok(answer)
+fn text(socket: &Path, words: &[&str]) -> Result<String> {
+    caller::text(socket, words)
 }
 
 fn ask(socket: &Path, words: &[&str]) -> Result<BufReader<UnixStream>> {
-    let shown = socket.display();
-    let mut stream = UnixStream::connect(socket)
-        .with_context(|| format!("{shown}: no gateway listens there. keepstate gateway --control {shown} does"))?;
-    let request = format!("{}\n", json!({ "v": VERSION, "words": words }));
-    stream.write_all(request.as_bytes()).context("the gateway hung up")?;
-    let mut answer = BufReader::new(stream);
-    let mut head = String::new();
-    answer.read_line(&mut head).context("the gateway said nothing")?;
-    let head: Value = serde_json::from_str(&head).with_context(|| format!("{shown}: this is no gateway's answer"))?;
-    if let Some(error) = head.get("error").and_then(Value::as_str) {
-        bail!("{}", error.trim_end());
-    }
-    Ok(answer)
+    caller::ask(socket, words.iter().map(|word| (*word).to_owned()).collect()).map(BufReader::new)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub fn live(wanted: &Wanted) -> Result<Observations> {
     };
     let mut looked = Vec::new();
     for one in &found.namespaces {
-        tracing::info!("looking into {}", one.name);
+        tracing::debug!("looking into {}", one.name);
         let begun = Instant::now();
         let look = || space::look(&Root::live(), wanted.sample);
         // One's own needs no entering, and so no right to.
@@ -63,7 +63,7 @@ pub fn live(wanted: &Wanted) -> Result<Observations> {
         }
     }
     if !wanted.interval.is_zero() {
-        tracing::info!("waiting for {:?} to read the counters again", wanted.interval);
+        tracing::debug!("waiting for {:?} to read the counters again", wanted.interval);
         let first = looked.first().map_or_else(Instant::now, |(_, begun, _)| *begun);
         std::thread::sleep(wanted.interval.saturating_sub(first.elapsed()));
     }

@@ -1,48 +1,18 @@
-//! `keepstate gateway`: a router ruled by an nftables ruleset, between TUN devices, or over a capture.
+//! `keepstate gateway`: a router ruled by an nftables ruleset, between TUN devices, on real interfaces, or over a capture.
 //!
-//! The devices, their addresses and the routes are told on the command line. Datagrams come from a driver (a capture, TUN devices), go through the
-//! [`Router`], and leave by the driver; nothing here decides anything about them.
-pub mod caller;
-pub mod control;
-mod core;
-mod desk;
-mod devices;
-pub mod door;
-mod flowing;
-mod ground;
-mod health;
-mod herald;
-pub mod keep;
-mod load;
-mod mapping;
-mod meaning;
+//! Reads the options into a [`GatewayConfig`]; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
 mod offline;
-mod procfs;
-mod queue;
-mod run;
-pub mod services;
-mod session;
-mod tally;
-mod train;
-mod tun;
-mod visit;
-mod wall;
-mod wish;
-mod xdp;
-
-pub use visit::visit;
 
 use crate::notes;
 use crate::options::Tuning;
-use crate::ruleset::Reading;
 use anyhow::Result;
 use clap::Args;
-use devices::{Named, Towards};
-use keepstate_engine::{Engine, Instant, Secret};
-use keepstate_gateway::Router;
+use keepstate_gateway::config::{GatewayConfig, Source};
+use keepstate_gateway::devices::{self, Named, Towards};
+use keepstate_gateway::ruleset::Reading;
+use keepstate_gateway::xdp::Sending;
+use keepstate_gateway::{door, mapping};
 use keepstate_linux::xdp::Mode;
-use keepstate_rules::Program;
-use load::Load;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -78,8 +48,8 @@ pub struct Gateway {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Copying::Auto, requires = "xdp", help_heading = "Devices")]
     xdp_mode: Copying,
     /// How frames are sent where the kernel copies them: in bursts where the device takes them, or by the sockets alone
-    #[arg(long, value_name = "WAY", value_enum, default_value_t = xdp::Sending::Auto, requires = "xdp", help_heading = "Devices")]
-    xdp_send: xdp::Sending,
+    #[arg(long, value_name = "WAY", value_enum, default_value_t = Sending::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_send: Sending,
     /// Microseconds to look for packets before sleeping: round trips are shorter, and a processor is busier
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Devices")]
     spin: u64,
@@ -155,66 +125,47 @@ impl Gateway {
         devices::map(&self.devices, &self.routes, self.mtu).map(drop)
     }
 
-    fn spin(&self) -> Duration {
-        Duration::from_micros(self.spin)
-    }
-
-    /// Routes until the capture's end, or until it is told to end.
+    /// Routes until the capture's end, or until SIGINT or SIGTERM.
     ///
     /// # Errors
     /// What could not be read or written; a ruleset that is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let loaded = self.load()?;
-        let map = devices::map(&self.devices, &self.routes, self.mtu).map_err(anyhow::Error::msg)?;
-        let secret = self.tuning.secret()?;
-        let mut engine = Engine::new(self.tuning.knobs(notes::note)?, Secret(secret), Instant(0));
-        self.tuning.help(&mut engine);
-        self.beyond.set(&mut engine, Instant(0));
-        let words = [0, 8].map(|at| {
-            secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
-        });
-        let mut keep = None;
-        if let Some(path) = &self.state {
-            let (kept, restored) = keep::Keep::open(path, &mut engine, run::now())?;
-            restored.lines(path).into_iter().for_each(notes::note);
-            keep = Some(kept);
-        }
-        let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]));
-        if self.input.is_none() {
-            router = router.with_paced_answers((words[1], words[0]));
-        }
-        loaded.put_to_work(&mut router, Instant(0));
-        // What was kept has backends that count it.
-        router.adopt(run::now());
+        let config = self.config()?;
         match (&self.input, &self.output) {
-            (Some(input), Some(output)) => offline::run(router, &self.devices, input, output, self.each)?,
-            _ if !self.xdp.is_empty() => {
-                let door = self.control.as_deref().map(door::Door::open).transpose()?;
-                let mut devices = xdp::Xdp::new(&self.xdp, self.xdp_mode.into(), self.xdp_send)?;
-                notes::note(format!("routing between {}; Ctrl-C ends", self.xdp.join(", ")));
-                let load = || self.load();
-                run::run(router.with_host_apart(), &mut devices, door.as_ref(), keep, self.spin(), load)?;
+            (Some(input), Some(output)) => {
+                let (router, _) = config.router()?;
+                offline::run(router, &self.devices, input, output, self.each)?;
             }
-            _ if self.queue.is_some() => {
-                let door = self.control.as_deref().map(door::Door::open).transpose()?;
-                let number = self.queue.unwrap_or_default();
-                let mut queued = queue::Queued::new(number)?;
-                notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
-                let load = || self.load();
-                run::run(router.with_host_apart(), &mut queued, door.as_ref(), keep, self.spin(), load)?;
-            }
-            _ => {
-                let door = self.control.as_deref().map(door::Door::open).transpose()?;
-                let mut devices = tun::Tuns::new(&self.devices)?;
-                notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
-                run::run(router, &mut devices, door.as_ref(), keep, self.spin(), || self.load())?;
-            }
+            _ => config.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Reads ruleset and services, for the first time or again.
-    fn load(&self) -> Result<Load> {
-        Load::read(&self.reading, &self.ruleset, self.services.as_deref())
+    fn config(&self) -> Result<GatewayConfig> {
+        let source = if self.input.is_some() {
+            Source::Capture
+        } else if !self.xdp.is_empty() {
+            Source::Xdp { devices: self.xdp.clone(), mode: self.xdp_mode.into(), sending: self.xdp_send }
+        } else if let Some(number) = self.queue {
+            Source::Queue(number)
+        } else {
+            Source::Tun
+        };
+        Ok(GatewayConfig {
+            ruleset: self.ruleset.clone(),
+            reading: self.reading.clone(),
+            services: self.services.clone(),
+            source,
+            devices: self.devices.clone(),
+            routes: self.routes.clone(),
+            mtu: self.mtu,
+            spin: Duration::from_micros(self.spin),
+            control: self.control.clone(),
+            state: self.state.clone(),
+            mapping: self.beyond.clone(),
+            knobs: self.tuning.knobs(notes::note)?,
+            helpers: self.tuning.helpers(),
+            secret: self.tuning.secret()?,
+        })
     }
 }

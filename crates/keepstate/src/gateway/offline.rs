@@ -1,12 +1,11 @@
 //! A capture through the router, on the clock of its own timestamps: the proof of a ruleset without a network.
-use super::devices::Named;
-use super::mapping;
-use super::wall;
-use crate::capture::{Capture, Frame};
 use crate::notes;
 use anyhow::{Context, Result};
+use keepstate_capture::{Capture, Frame};
 use keepstate_engine::Instant;
-use keepstate_gateway::{Out, Router};
+use keepstate_gateway::devices::Named;
+use keepstate_gateway::{mapping, wall};
+use keepstate_router::{Out, Router};
 use keepstate_rules::Ground;
 use keepstate_wire::{Addresses, Packet, link};
 use std::fs::File;

@@ -3,14 +3,14 @@ mod page;
 mod plot;
 mod traffic;
 
-use crate::capture::Capture;
-use crate::follower::{Follower, Passed};
 use crate::notes;
 use crate::options::Tuning;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use keepstate_advisor::simulate::{Model, Record, Simulation, Tally, story};
+use keepstate_capture::Capture;
+use keepstate_capture::follower::{Follower, Passed};
 use keepstate_engine::{Instant, Knob, Knobs};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Simulate {
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// Processors of the machine, for the record: a kernel computes its defaults from memory alone
-    #[arg(long, value_name = "NUMBER", value_parser = crate::amount::count)]
+    #[arg(long, value_name = "NUMBER", value_parser = keepstate_gateway::amount::count)]
     cpus: Option<u64>,
     /// Print the samples as CSV: seconds, connections, by state, dropped
     #[arg(long, conflicts_with = "json")]
@@ -111,7 +111,7 @@ impl Simulate {
         for step in 1..=STEPS {
             simulation.advance(u64::try_from(u128::from(duration) * u128::from(step) / u128::from(STEPS))?);
             bar.set_position(step);
-            tracing::debug!(step, connections = simulation.engine().count(), "simulated");
+            tracing::trace!(step, connections = simulation.engine().count(), "simulated");
         }
         bar.finish_and_clear();
         let (record, tally) = (simulation.record(), simulation.tally());

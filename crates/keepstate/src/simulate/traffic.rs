@@ -1,9 +1,9 @@
 //! The traffic model as it is described on the command line: a profile's typical figures, and what differs from them.
-use crate::amount;
 use crate::size::Named;
 use clap::Args;
 use keepstate_advisor::simulate::{Cause, Model, Storm};
 use keepstate_advisor::size::Profile;
+use keepstate_gateway::amount;
 
 /// Who comes, how often they speak, how they go.
 #[derive(Args, Clone, Debug)]

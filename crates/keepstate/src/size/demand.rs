@@ -1,7 +1,7 @@
 //! A demand as it is described on the command line: a profile's typical figures, and what differs from them.
-use crate::amount;
 use clap::{Args, ValueEnum};
 use keepstate_advisor::size::{Demand, Profile};
+use keepstate_gateway::amount;
 
 /// What is to be carried.
 #[derive(Args, Clone, Debug)]

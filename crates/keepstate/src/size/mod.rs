@@ -3,14 +3,14 @@ pub(crate) mod demand;
 pub(crate) mod observe;
 mod page;
 
-use crate::amount;
 use crate::options::{self, Version};
-use crate::sysctl;
 use anyhow::{Context, Result};
 use clap::Args;
 use demand::Described;
 pub use demand::Named;
 use keepstate_advisor::size::{self, Machine, Need, Size, generations};
+use keepstate_engine::sysctl_conf as sysctl;
+use keepstate_gateway::amount;
 use keepstate_linux::Root;
 use std::io::Write;
 use std::path::PathBuf;

@@ -31,7 +31,7 @@ pub fn machine(root: &Root) -> Result<Machine> {
         Ok(slabs) => {
             machine.object = slabs.connection_size().map_or(machine.object, |size| (size, Source::Measured));
         }
-        Err(error) => tracing::info!("{error}: the object size of this generation of kernels is taken"),
+        Err(error) => tracing::debug!("{error}: the object size of this generation of kernels is taken"),
     }
     machine.available = memory.available;
     machine.cpus = processors::online(root);
@@ -55,7 +55,7 @@ fn settings(root: &Root, knobs: &mut Knobs) {
 
 fn number(root: &Root, knob: Knob) -> Option<u64> {
     let value = sysctl::number(root, &format!("net.netfilter.{}", knob.name()));
-    value.inspect_err(|error| tracing::debug!("{error}")).ok().flatten()
+    value.inspect_err(|error| tracing::trace!("{error}")).ok().flatten()
 }
 
 /// What the table carries now; looked at twice, so many milliseconds apart, where the files are live.
@@ -64,7 +64,7 @@ pub fn table(root: &Root, interval: u64) -> Result<Observed> {
     if !root.is_live() || interval == 0 {
         return Ok(Observed { connections: first.connections, max: number(root, Knob::Max), ..Observed::default() });
     }
-    tracing::info!(interval, "watching the live counters (milliseconds)");
+    tracing::debug!(interval, "watching the live counters (milliseconds)");
     let begun = Instant::now();
     std::thread::sleep(Duration::from_millis(interval));
     let second = look(root)?;
@@ -95,7 +95,7 @@ struct Look {
 }
 
 fn look(root: &Root) -> Result<Look> {
-    let counters = counters::read(root).inspect_err(|error| tracing::info!("{error}")).ok();
+    let counters = counters::read(root).inspect_err(|error| tracing::debug!("{error}")).ok();
     let count = number(root, Knob::Count).or_else(|| counters.as_ref().map(Counters::entries));
     let Some(count) = count else {
         bail!(

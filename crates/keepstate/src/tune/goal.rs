@@ -1,11 +1,11 @@
 //! From options to a goal: what was asked for, and what follows from a demand.
 use super::Wanted;
 use crate::size::observe;
-use crate::sysctl;
 use anyhow::Result;
 use keepstate_advisor::quantity::Count;
 use keepstate_advisor::size::{self, Need};
 use keepstate_advisor::tune::{BUCKETS, Goal, MAX, Situation, Wish};
+use keepstate_engine::sysctl_conf as sysctl;
 use keepstate_engine::{Knob, Knobs};
 use keepstate_linux::Root;
 

@@ -14,12 +14,12 @@ mod place;
 mod watcher;
 mod write;
 
-use crate::amount;
 use crate::options;
 use crate::size::demand::Described;
-use crate::sysctl;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use keepstate_engine::sysctl_conf as sysctl;
+use keepstate_gateway::amount;
 use keepstate_linux::Root;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! Files that are torn, foreign, somebody else's, or cannot be written; and what a turn may cost.
 use super::common::{Scratch, datagram, keepstate, skipped};
 use super::lab::{Folder, until};
-use keepstate::gateway::keep::Keep;
 use keepstate_engine::{Engine, Instant, Knobs, Secret, Zone};
+use keepstate_gateway::keep::Keep;
 use keepstate_wire::Packet;
 use std::fs;
 use std::io::BufRead;

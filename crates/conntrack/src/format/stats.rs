@@ -1,0 +1,84 @@
+//! The counters of `conntrack -S`.
+use super::{Kind, Output};
+use keepstate_engine::Counters;
+use std::io::{self, Write};
+
+/// Writes the line of `conntrack -S` for the first processor (the blanks at its end are conntrack's), or one object of JSON. Other formats have no
+/// counters and get the line.
+///
+/// # Errors
+/// Those of the writer beneath.
+pub fn stats(out: &mut impl Write, counters: &Counters, output: &Output) -> io::Result<()> {
+    let named = named(counters);
+    if output.kind == Kind::Json {
+        let fields: Vec<String> = named.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        return writeln!(out, "{{{}}}", fields.join(","));
+    }
+    write!(out, "cpu=0   \t")?;
+    for (name, value) in named {
+        write!(out, "{name}={value} ")?;
+    }
+    writeln!(out)
+}
+
+/// The counters by name, in conntrack's order.
+pub fn named(counters: &Counters) -> [(&'static str, u64); 10] {
+    let Counters {
+        found,
+        invalid,
+        insert,
+        insert_failed,
+        drop,
+        early_drop,
+        error,
+        search_restart,
+        clash_resolve,
+        chaintoolong,
+        // conntrack -S does not show those of expectations.
+        expect_new: _,
+        expect_create: _,
+        expect_delete: _,
+    } = counters;
+    [
+        ("found", *found),
+        ("invalid", *invalid),
+        ("insert", *insert),
+        ("insert_failed", *insert_failed),
+        ("drop", *drop),
+        ("early_drop", *early_drop),
+        ("error", *error),
+        ("search_restart", *search_restart),
+        ("clash_resolve", *clash_resolve),
+        ("chaintoolong", *chaintoolong),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(output: &str) -> String {
+        let mut text = Vec::new();
+        let counters = Counters { insert: 24, ..Counters::default() };
+        stats(&mut text, &counters, &Output::parse(output).unwrap()).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn the_line_is_conntracks() {
+        assert_eq!(
+            written("extended"),
+            "cpu=0   \tfound=0 invalid=0 insert=24 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 \
+             chaintoolong=0 \n"
+        );
+    }
+
+    #[test]
+    fn json_has_the_same_names() {
+        let text = written("json");
+        assert!(
+            text.starts_with("{\"found\":0,") && text.contains(",\"insert\":24,") && text.ends_with(":0}\n"),
+            "{text}"
+        );
+    }
+}

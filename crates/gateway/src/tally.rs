@@ -1,0 +1,95 @@
+//! Everything that a running gateway counts, by name: Linux's counters under Linux's names, and its own.
+use super::desk::At;
+use keepstate_engine::{Counters, Knob};
+use std::io::{self, Write};
+
+/// Names and numbers, in the order in which they are shown.
+pub(super) struct Tally {
+    /// What went through the router.
+    router: Vec<(&'static str, u64)>,
+    /// The counters of `conntrack -S`.
+    engine: Counters,
+    /// Expectations, and what stands.
+    rest: Vec<(&'static str, u64)>,
+    /// Handshakes answered in servers' names, if there are rules for that, by Linux's names.
+    handshakes: Vec<(&'static str, u64)>,
+    /// Packets by the reason for which they were refused, ignored or dropped.
+    reasons: Vec<(&'static str, u64)>,
+}
+
+/// Counts, on the router's thread.
+pub(super) fn count(at: &mut At<'_>) -> Tally {
+    let counters = *at.router.counters();
+    let closed = at.router.is_closed();
+    let handshakes = *at.router.handshakes();
+    let proxies = at.router.program().proxies() || handshakes.syn_received > 0;
+    let engine = at.router.engine();
+    let linux = *engine.counters();
+    Tally {
+        router: vec![
+            ("received", counters.received),
+            ("forwarded", counters.forwarded),
+            ("delivered", counters.delivered),
+            ("answered", counters.answered),
+            ("lost", counters.lost),
+        ],
+        engine: linux,
+        rest: vec![
+            ("entries", engine.count() as u64),
+            ("nf_conntrack_max", engine.knobs()[Knob::Max].into()),
+            ("expect_new", linux.expect_new),
+            ("expect_create", linux.expect_create),
+            ("expect_delete", linux.expect_delete),
+            ("events_lost", engine.events_lost()),
+            ("memory", engine.memory() as u64),
+            ("listeners", at.desk.listeners() as u64),
+            ("events_waiting", at.desk.waiting() as u64),
+            ("draining", closed.into()),
+        ],
+        handshakes: [
+            ("syn_received", handshakes.syn_received),
+            ("cookie_invalid", handshakes.cookie_invalid),
+            ("cookie_valid", handshakes.cookie_valid),
+            ("cookie_retrans", handshakes.cookie_retrans),
+        ]
+        .into_iter()
+        .filter(|_| proxies)
+        .collect(),
+        reasons: engine.reasons().map(|(why, count)| (why.name(), count)).filter(|(_, count)| *count > 0).collect(),
+    }
+}
+
+impl Tally {
+    /// Lines for people: the router's, `conntrack -S`'s, what stands, and each reason that there was.
+    ///
+    /// # Errors
+    /// Those of the writer beneath.
+    pub(super) fn text(&self, out: &mut impl Write) -> io::Result<()> {
+        row(out, &self.router)?;
+        keepstate_conntrack::format::stats(out, &self.engine, &Default::default())?;
+        row(out, &self.rest)?;
+        if !self.handshakes.is_empty() {
+            row(out, &self.handshakes)?;
+        }
+        self.reasons.iter().try_for_each(|(name, count)| writeln!(out, "{name}={count}"))
+    }
+
+    /// One object of JSON.
+    ///
+    /// # Errors
+    /// Those of the writer beneath.
+    pub(super) fn json(&self, out: &mut impl Write) -> io::Result<()> {
+        let object = |numbers: &[(&str, u64)]| -> String {
+            numbers.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",")
+        };
+        let linux = keepstate_conntrack::format::counters(&self.engine);
+        let flat = [object(&self.router), object(&linux), object(&self.rest)].join(",");
+        let (handshakes, reasons) = (object(&self.handshakes), object(&self.reasons));
+        writeln!(out, "{{{flat},\"synproxy\":{{{handshakes}}},\"reasons\":{{{reasons}}}}}")
+    }
+}
+
+fn row(out: &mut impl Write, numbers: &[(&str, u64)]) -> io::Result<()> {
+    let words: Vec<String> = numbers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    writeln!(out, "{}", words.join(" "))
+}
