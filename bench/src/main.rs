@@ -3,38 +3,38 @@
 //! of a table that is kept over a restart: `cargo xtask bench keep`.
 //!
 //! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
-mod child;
-mod cli;
+mod conntrack_cli;
+mod counting_alloc;
+mod engine_bench;
 mod gateway;
-mod keep;
-mod linux;
-mod memory;
-mod ours;
+mod kernel_table;
+mod process;
 mod replay;
 mod router;
-mod segment;
+mod state_store;
 mod table;
+mod tcp_segment;
 
 use clap::Parser;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
-enum Bench {
-    Table(table::Table),
-    Replay(replay::Replay),
-    Cli(cli::Cli),
-    Router(router::RouterAlone),
-    Gateway(gateway::Gateway),
-    Keep(keep::Kept),
+enum BenchCommand {
+    Table(table::TableBench),
+    Replay(replay::ReplayBench),
+    Cli(conntrack_cli::CliBench),
+    Router(router::RouterBench),
+    Gateway(gateway::GatewayBench),
+    Keep(state_store::StateStoreBench),
 }
 
 fn main() -> anyhow::Result<()> {
-    match Bench::parse() {
-        Bench::Table(table) => table.run(),
-        Bench::Replay(replay) => replay.run(),
-        Bench::Cli(cli) => cli.run(),
-        Bench::Router(router) => router.run(),
-        Bench::Gateway(gateway) => gateway.run(),
-        Bench::Keep(keep) => keep.run(),
+    match BenchCommand::parse() {
+        BenchCommand::Table(table) => table.run(),
+        BenchCommand::Replay(replay) => replay.run(),
+        BenchCommand::Cli(cli) => cli.run(),
+        BenchCommand::Router(router) => router.run(),
+        BenchCommand::Gateway(gateway) => gateway.run(),
+        BenchCommand::Keep(keep) => keep.run(),
     }
 }

@@ -1,5 +1,5 @@
 //! `bench replay`: packets a second of `keepstate replay` over a large capture, end to end, the whole process timed from outside.
-use crate::segment::{Say, Segment};
+use crate::tcp_segment::{SegmentBuf, SegmentSpec};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::time::Instant as Clock;
 
 /// Packets a second of `keepstate replay`, end to end.
 #[derive(Args)]
-pub struct Replay {
+pub struct ReplayBench {
     /// Connections in the capture; each has a handshake, data both ways, and an orderly close: 12 packets.
     #[arg(long, default_value_t = 250_000)]
     connections: u32,
@@ -19,9 +19,9 @@ pub struct Replay {
 }
 
 /// Connections that live side by side in the capture.
-const ALIVE: u32 = 50_000;
+const CONCURRENT: u32 = 50_000;
 
-impl Replay {
+impl ReplayBench {
     /// Makes the capture, replays it, prints.
     pub fn run(&self) -> Result<()> {
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
@@ -30,7 +30,7 @@ impl Replay {
         ensure!(built.success(), "keepstate could not be built");
         let program = std::env::current_exe()?.with_file_name("keepstate");
         let capture = std::env::temp_dir().join(format!("keepstate-bench-{}.pcap", std::process::id()));
-        let measured = self.write(&capture).and_then(|packets| self.measure(&program, &capture, packets));
+        let measured = self.write_capture(&capture).and_then(|packets| self.measure(&program, &capture, packets));
         std::fs::remove_file(&capture).ok();
         measured
     }
@@ -58,7 +58,7 @@ impl Replay {
     }
 
     /// Groups of connections side by side, each step of all before the next step.
-    fn write(&self, path: &Path) -> Result<u64> {
+    fn write_capture(&self, path: &Path) -> Result<u64> {
         let file = std::fs::File::create(path).with_context(|| format!("{} could not be made", path.display()))?;
         let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
         let mut header = Vec::new();
@@ -67,18 +67,18 @@ impl Replay {
         header.extend(65535_u32.to_le_bytes());
         header.extend(101_u32.to_le_bytes());
         out.write_all(&header)?;
-        let (mut packets, mut segment) = (0, Segment::EMPTY);
-        for first in (0..self.connections).step_by(ALIVE as usize) {
-            for say in conversation() {
-                for connection in first..(first + ALIVE).min(self.connections) {
+        let (mut packets, mut segment) = (0, SegmentBuf::EMPTY);
+        for first in (0..self.connections).step_by(CONCURRENT as usize) {
+            for say in tcp_conversation() {
+                for connection in first..(first + CONCURRENT).min(self.connections) {
                     segment.write(connection, false, say);
                     let micros = 1_700_000_000_000_000 + packets;
-                    let length = (segment.octets().len() as u32).to_le_bytes();
+                    let length = (segment.bytes().len() as u32).to_le_bytes();
                     out.write_all(&((micros / 1_000_000) as u32).to_le_bytes())?;
                     out.write_all(&((micros % 1_000_000) as u32).to_le_bytes())?;
                     out.write_all(&length)?;
                     out.write_all(&length)?;
-                    out.write_all(segment.octets())?;
+                    out.write_all(segment.bytes())?;
                     packets += 1;
                 }
             }
@@ -88,8 +88,8 @@ impl Replay {
     }
 }
 
-fn conversation() -> [Say; 12] {
-    let say = |reply, flags, seq, ack, data| Say { reply, flags, seq, ack, data };
+fn tcp_conversation() -> [SegmentSpec; 12] {
+    let say = |reply, flags, seq, ack, data| SegmentSpec { reply, flags, seq, ack, data };
     [
         say(false, 0x02, 99, 0, false),
         say(true, 0x12, 499, 100, false),

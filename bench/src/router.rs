@@ -1,14 +1,14 @@
 //! The router alone: a datagram of a known, masqueraded connection goes through every hook of a small ruleset. No driver, no kernel: what is left is what we cost.
-use crate::memory;
+use crate::counting_alloc;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret};
-use keepstate_router::{Interface, Map, Out, Route, Router};
-use keepstate_rules::{NoLibrary, Program, compile, parse_with};
+use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls};
+use keepstate_router::{Egress, FibTable, Interface, Route, Router};
+use keepstate_rules::{NoIncludes, Program, compile, parse_with};
 use std::time::Instant as Clock;
 
 /// The ruleset that the gateway's bench gives to Linux too.
-pub const RULES: &str = "
+pub const RULESET: &str = "
 table ip nat {
 	chain post { type nat hook postrouting priority srcnat; policy accept; oifname \"r1\" masquerade; }
 }
@@ -23,7 +23,7 @@ table ip filter {
 
 /// Measure the router alone.
 #[derive(Args)]
-pub struct RouterAlone {
+pub struct RouterBench {
     /// Connections.
     #[arg(long, value_delimiter = ',', default_value = "1000,200000")]
     flows: Vec<u32>,
@@ -38,7 +38,7 @@ pub struct RouterAlone {
 /// Packets that are made ready outside of the measured time.
 const BATCH: u32 = 64;
 
-impl RouterAlone {
+impl RouterBench {
     pub fn run(self) -> Result<()> {
         println!("{:>10} {:>14} {:>14} {:>20}", "flows", "ns a packet", "ns a new flow", "allocations a packet");
         for flows in &self.flows {
@@ -50,15 +50,15 @@ impl RouterAlone {
 
     fn measure(&self, flows: u32) -> Result<(f64, f64, f64)> {
         let mut router = router(flows)?;
-        let (new, _) = self.round(&mut router, flows, flows)?;
-        let (known, allocations) = self.round(&mut router, flows, self.packets.max(flows))?;
+        let (new, _) = self.send_packets(&mut router, flows, flows)?;
+        let (known, allocations) = self.send_packets(&mut router, flows, self.packets.max(flows))?;
         ensure!(router.engine().count() == flows as usize, "{} connections, not {flows}", router.engine().count());
         Ok((known, new, allocations))
     }
 
     /// Nanoseconds and allocations a packet.
-    fn round(&self, router: &mut Router, flows: u32, packets: u32) -> Result<(f64, f64)> {
-        let mut batch: Vec<Vec<u8>> = (0..BATCH).map(|_| datagram(0, self.length)).collect();
+    fn send_packets(&self, router: &mut Router, flows: u32, packets: u32) -> Result<(f64, f64)> {
+        let mut batch: Vec<Vec<u8>> = (0..BATCH).map(|_| udp_packet(0, self.length)).collect();
         let (mut out, mut nanoseconds, mut allocations) = (Vec::new(), 0, 0);
         let mut sent = 0;
         while sent < packets {
@@ -66,17 +66,17 @@ impl RouterAlone {
                 // A prime step visits every flow, none near the one before.
                 set_flow(bytes, (u64::from(number) * 7919 % u64::from(flows)) as u32);
             }
-            let (before, begin) = (memory::allocations(), Clock::now());
+            let (before, begin) = (counting_alloc::allocations(), Clock::now());
             for bytes in &batch {
                 router.handle(bytes, 1, Instant(1_000_000_000), &mut out).map_err(|loss| anyhow::anyhow!("{loss}"))?;
                 for left in out.drain(..) {
-                    if let Out::Device(2, _, bytes) = left {
-                        router.recycle(bytes);
+                    if let Egress::Forward(2, _, bytes) = left {
+                        router.recycle_buffer(bytes);
                     }
                 }
             }
             nanoseconds += begin.elapsed().as_nanos();
-            allocations += memory::allocations() - before;
+            allocations += counting_alloc::allocations() - before;
             sent += BATCH;
         }
         Ok((nanoseconds as f64 / f64::from(sent), allocations as f64 / f64::from(sent)))
@@ -84,8 +84,8 @@ impl RouterAlone {
 }
 
 fn router(flows: u32) -> Result<Router> {
-    let mut knobs = Knobs::default();
-    knobs.set(Knob::Max, u64::from(flows) * 2).ok().context("the limit")?;
+    let mut knobs = Sysctls::default();
+    knobs.set(Sysctl::Max, u64::from(flows) * 2).ok().context("the limit")?;
     let device = |index, name: &str, address: [u8; 4]| Interface {
         index,
         name: name.into(),
@@ -96,17 +96,17 @@ fn router(flows: u32) -> Result<Router> {
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
     let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
     let engine = Engine::new(knobs, Secret([7; 16]), Instant(0));
-    Ok(Router::new(engine, program()?, Map::new(interfaces, routes), (1, 2)))
+    Ok(Router::new(engine, program()?, FibTable::new(interfaces, routes), (1, 2)))
 }
 
 fn program() -> Result<Program> {
     let (tree, sources) =
-        parse_with("bench", RULES, &NoLibrary, &[]).map_err(|refused| anyhow::anyhow!("{refused}"))?;
+        parse_with("bench", RULESET, &NoIncludes, &[]).map_err(|refused| anyhow::anyhow!("{refused}"))?;
     compile(&tree, &sources).map_err(|refused| anyhow::anyhow!("{refused}"))
 }
 
 /// A datagram of UDP from 10.0.1.2 to 10.0.2.2.
-fn datagram(flow: u32, length: u16) -> Vec<u8> {
+fn udp_packet(flow: u32, length: u16) -> Vec<u8> {
     let length = length.max(28);
     let mut bytes = vec![0; usize::from(length)];
     let [high, low] = length.to_be_bytes();

@@ -1,12 +1,12 @@
 //! `bench table`: the engine and Linux's table in turn, size by size; medians, and ratios within the same turn.
-use crate::linux;
-use crate::ours::{Figures, Workload};
+use crate::engine_bench::{EngineFigures, EngineWorkload};
+use crate::kernel_table;
 use anyhow::Result;
 use clap::Args;
 
 /// ns a packet, allocations a packet and bytes a connection, beside Linux's own table.
 #[derive(Args)]
-pub struct Table {
+pub struct TableBench {
     /// Connections in the table, sizes separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 65_536, 1_000_000, 10_000_000])]
     sizes: Vec<u32>,
@@ -22,9 +22,9 @@ pub struct Table {
 }
 
 /// One turn: ours, and Linux's if it could be had.
-type Turn = (Figures, Option<linux::Figures>);
+type RoundFigures = (EngineFigures, Option<kernel_table::KernelFigures>);
 
-impl Table {
+impl TableBench {
     /// Measures and prints.
     pub fn run(&self) -> Result<()> {
         println!(
@@ -54,18 +54,18 @@ impl Table {
             "", "", "x32", "", "Linux", "x32", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
         );
         for connections in &self.sizes {
-            let turns = self.turns(*connections)?;
+            let turns = self.measure_rounds(*connections)?;
             print(*connections, &turns);
         }
         Ok(())
     }
 
-    fn turns(&self, connections: u32) -> Result<Vec<Turn>> {
+    fn measure_rounds(&self, connections: u32) -> Result<Vec<RoundFigures>> {
         let mut turns = Vec::new();
         let mut linux = !self.alone;
         for _ in 0..self.turns {
-            let ours = Workload { connections, ipv6: self.ipv6 }.measure()?;
-            let theirs = if linux { linux::measure(connections)? } else { None };
+            let ours = EngineWorkload { connections, ipv6: self.ipv6 }.measure()?;
+            let theirs = if linux { kernel_table::measure(connections)? } else { None };
             linux &= theirs.is_some();
             turns.push((ours, theirs));
         }
@@ -73,12 +73,12 @@ impl Table {
     }
 }
 
-fn print(connections: u32, turns: &[Turn]) {
-    let ours = |pick: fn(&Figures) -> f64| median(turns.iter().map(|turn| pick(&turn.0)).collect());
-    let theirs = |pick: fn(&linux::Figures) -> f64| {
+fn print(connections: u32, turns: &[RoundFigures]) {
+    let ours = |pick: fn(&EngineFigures) -> f64| median(turns.iter().map(|turn| pick(&turn.0)).collect());
+    let theirs = |pick: fn(&kernel_table::KernelFigures) -> f64| {
         median(turns.iter().filter_map(|turn| Some(pick(turn.1.as_ref()?))).collect())
     };
-    let ratio = |pick: fn(&Figures, &linux::Figures) -> f64| {
+    let ratio = |pick: fn(&EngineFigures, &kernel_table::KernelFigures) -> f64| {
         median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect())
     };
     println!(
@@ -94,13 +94,13 @@ fn print(connections: u32, turns: &[Turn]) {
         ours(|f| f.expiry),
         ours(|f| f.known_allocations),
         ours(|f| f.new_allocations),
-        share(ratio(|our, linux| linux.lookup / our.known_batched)),
-        share(ratio(|our, linux| linux.insert / our.new_batched)),
+        format_ratio(ratio(|our, linux| linux.lookup / our.known_batched)),
+        format_ratio(ratio(|our, linux| linux.insert / our.new_batched)),
         ours(|f| f.bytes),
     );
 }
 
-fn share(ratio: f64) -> String {
+fn format_ratio(ratio: f64) -> String {
     if ratio.is_nan() { "-".into() } else { format!("1/{ratio:.1}") }
 }
 

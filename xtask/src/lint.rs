@@ -10,14 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-mod words;
+mod text_rules;
 
 /// Checks the arrows between crates, that wire and engine touch no clock, no randomness and no IO, and that no file names a machine.
 #[derive(clap::Args)]
 pub struct Lint {}
 
 /// Which crates of the workspace a crate may depend on. A crate that is not here may not exist.
-const ARROWS: &[(&str, &[&str])] = &[
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keepstate-wire", &[]),
     ("keepstate-engine", &["keepstate-wire"]),
     ("keepstate-rules", &["keepstate-wire", "keepstate-engine"]),
@@ -38,12 +38,12 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // What stands outside the house may look at all of it.
-    ("keepstate-bench", OUTSIDE),
-    ("keepstate-fuzz-bodies", OUTSIDE),
-    ("xtask", OUTSIDE),
+    ("keepstate-bench", TOOL_DEPENDENCIES),
+    ("keepstate-fuzz-bodies", TOOL_DEPENDENCIES),
+    ("xtask", TOOL_DEPENDENCIES),
 ];
 
-const OUTSIDE: &[&str] = &[
+const TOOL_DEPENDENCIES: &[&str] = &[
     "keepstate-wire",
     "keepstate-engine",
     "keepstate-rules",
@@ -57,29 +57,29 @@ const OUTSIDE: &[&str] = &[
 ];
 
 /// The crates that take bytes and `now` and give an outcome, and do nothing else.
-const PURE: &[&str] = &["crates/wire", "crates/engine"];
+const NO_STD_CRATES: &[&str] = &["crates/wire", "crates/engine"];
 
 /// The crate that judges: it has std, and reads nothing by it.
-const JUDGING: &str = "crates/advisor/src";
+const ADVISOR_SRC: &str = "crates/advisor/src";
 
 /// A file longer than this wants to be two.
-const LONG_FILE: usize = 500;
+const LONG_FILE_LINES: usize = 500;
 
 /// One broken rule.
-pub struct Offence {
+pub struct LintError {
     /// The file, from the root of the repository.
     pub file: PathBuf,
     /// The line, from 1; 0 for the whole file.
     pub line: usize,
     /// What is wrong.
-    pub what: String,
+    pub message: String,
 }
 
-impl fmt::Display for Offence {
+impl fmt::Display for LintError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => write!(f, "{}: {}", self.file.display(), self.what),
-            line => write!(f, "{}:{line}: {}", self.file.display(), self.what),
+            0 => write!(f, "{}: {}", self.file.display(), self.message),
+            line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
         }
     }
 }
@@ -89,32 +89,32 @@ impl Lint {
     pub fn run(self) -> anyhow::Result<()> {
         let metadata = metadata()?;
         let root = PathBuf::from(metadata["workspace_root"].as_str().context("cargo names no workspace root")?);
-        let mut offences = arrows(&metadata, &root)?;
+        let mut offences = check_dependencies(&metadata, &root)?;
         let mut pure = 0;
         let files = tracked_files(&root)?;
         for file in &files {
             // What is not UTF-8 is a capture or a corpus, not a text.
             let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
-            offences.extend(words::machine_paths(file, &text));
+            offences.extend(text_rules::local_paths(file, &text));
             if file.extension().is_some_and(|extension| extension == "rs") {
-                if file.starts_with(JUDGING) {
-                    offences.extend(words::readings(file, &text));
+                if file.starts_with(ADVISOR_SRC) {
+                    offences.extend(text_rules::forbidden_in_advisor(file, &text));
                 }
-                if is_pure(file) {
+                if is_no_std_source(file) {
                     pure += 1;
-                    offences.extend(words::impurities(file, &text));
+                    offences.extend(text_rules::forbidden_in_no_std(file, &text));
                 }
                 let lines = text.lines().count();
-                if lines > LONG_FILE {
+                if lines > LONG_FILE_LINES {
                     eprintln!(
-                        "note: {}: {lines} lines; a file of more than {LONG_FILE} wants to be two",
+                        "note: {}: {lines} lines; a file of more than {LONG_FILE_LINES} wants to be two",
                         file.display()
                     );
                 }
             }
         }
-        offences.extend(std_at_the_top(&root)?);
-        ensure!(pure > 0, "no source of {PURE:?} was found: run this inside the repository");
+        offences.extend(check_no_std(&root)?);
+        ensure!(pure > 0, "no source of {NO_STD_CRATES:?} was found: run this inside the repository");
         for offence in &offences {
             eprintln!("error: {offence}");
         }
@@ -130,23 +130,23 @@ impl Lint {
 }
 
 /// Sources whose words are judged: not tests, which may read files and print.
-fn is_pure(file: &Path) -> bool {
-    let within = PURE.iter().any(|root| file.starts_with(Path::new(root).join("src")));
+fn is_no_std_source(file: &Path) -> bool {
+    let within = NO_STD_CRATES.iter().any(|root| file.starts_with(Path::new(root).join("src")));
     let of_tests = file.file_stem().is_some_and(|stem| stem == "tests")
         || file.parent().is_some_and(|parent| parent.iter().any(|part| part == "tests"));
     within && !of_tests
 }
 
 /// The arrows of [`ARROWS`] against what the manifests say, development dependencies included: a test may not turn one round either.
-fn arrows(metadata: &Value, root: &Path) -> anyhow::Result<Vec<Offence>> {
+fn check_dependencies(metadata: &Value, root: &Path) -> anyhow::Result<Vec<LintError>> {
     let packages = metadata["packages"].as_array().context("cargo lists no packages")?;
     let mut offences = Vec::new();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
         let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
         let manifest = manifest.strip_prefix(root).unwrap_or(manifest).to_path_buf();
-        let mut offend = |what: String| offences.push(Offence { file: manifest.clone(), line: 0, what });
-        let Some((_, allowed)) = ARROWS.iter().find(|(known, _)| *known == name) else {
+        let mut offend = |what: String| offences.push(LintError { file: manifest.clone(), line: 0, message: what });
+        let Some((_, allowed)) = ALLOWED_DEPENDENCIES.iter().find(|(known, _)| *known == name) else {
             offend(format!(
                 "crate {name} has no place among the arrows; give it one in xtask/src/lint.rs and ARCHITECTURE.md"
             ));
@@ -154,7 +154,7 @@ fn arrows(metadata: &Value, root: &Path) -> anyhow::Result<Vec<Offence>> {
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let target = dependency["name"].as_str().unwrap_or_default();
-            let own = ARROWS.iter().any(|(known, _)| *known == target);
+            let own = ALLOWED_DEPENDENCIES.iter().any(|(known, _)| *known == target);
             if own && !allowed.contains(&target) {
                 offend(format!("{name} may not depend on {target}: arrows point one way"));
             }
@@ -164,13 +164,13 @@ fn arrows(metadata: &Value, root: &Path) -> anyhow::Result<Vec<Offence>> {
 }
 
 /// wire and engine say `no_std` themselves, so that no feature can bring it back.
-fn std_at_the_top(root: &Path) -> anyhow::Result<Vec<Offence>> {
+fn check_no_std(root: &Path) -> anyhow::Result<Vec<LintError>> {
     let mut offences = Vec::new();
-    for krate in PURE {
+    for krate in NO_STD_CRATES {
         let file = Path::new(krate).join("src/lib.rs");
         let text = fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;
         if !text.lines().any(|line| line.trim() == "#![no_std]") {
-            offences.push(Offence { file, line: 0, what: "must say #![no_std], without a condition".into() });
+            offences.push(LintError { file, line: 0, message: "must say #![no_std], without a condition".into() });
         }
     }
     Ok(offences)

@@ -8,27 +8,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 mod capture;
+mod comparator;
+mod conntrack_max;
 mod coverage;
-mod craft;
-mod dump;
-mod expected;
-mod full;
+mod ctnetlink_dump;
+mod expectation_row;
 mod grammar;
-mod judges;
 mod kernel;
-mod ledger;
-mod limit;
-mod random;
+mod packet_builder;
+mod rng;
 mod row;
 mod run;
+mod scenario;
+mod scenario_file;
 mod shrink;
 mod step;
-mod story;
-mod system;
+mod syscalls;
+mod table_full;
 mod verdict;
 
+use comparator::{Comparator, CompareMode};
 use grammar::Grammar;
-use judges::{Care, Judges};
 use kernel::Routes;
 
 /// Hold the engine against the running kernel, packet by packet.
@@ -54,7 +54,7 @@ pub struct Oracle {
     show: usize,
     /// Play one written ledger instead.
     #[arg(long)]
-    ledger: Option<PathBuf>,
+    scenario: Option<PathBuf>,
     /// Play one capture (pcap, pcapng) instead.
     #[arg(long)]
     capture: Option<PathBuf>,
@@ -69,23 +69,23 @@ pub struct Oracle {
 impl Oracle {
     /// Runs it, and says how it went.
     pub fn run(self) -> Result<ExitCode> {
-        let missing = missing();
+        let missing = missing_requirements();
         if !missing.is_empty() {
             eprintln!("SKIPPED: oracle (needs root, /dev/net/tun, nft and ip): {}", missing.join("; "));
             return Ok(if self.skip_ok { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
-        let limit = if self.full { Some(limit::Limit::open()?) } else { None };
-        let routes = if self.capture.is_some() { Routes::OneWay } else { Routes::TwoSides };
-        let mut kernel = kernel::Kernel::enter(routes)?;
+        let limit = if self.full { Some(conntrack_max::ConntrackMax::open()?) } else { None };
+        let routes = if self.capture.is_some() { Routes::OneWay } else { Routes::TwoNetworks };
+        let mut kernel = kernel::KernelNetns::create(routes)?;
         if let Some(limit) = &limit {
-            full::run(&mut kernel, limit)?;
+            table_full::run(&mut kernel, limit)?;
         }
-        let mut judges = Judges::new(kernel)?;
-        if let Some(path) = &self.ledger {
-            return play_ledger(&mut judges, path);
+        let mut judges = Comparator::new(kernel)?;
+        if let Some(path) = &self.scenario {
+            return run_scenario_file(&mut judges, path);
         }
         if let Some(path) = &self.capture {
-            let divergences = run::play_capture(&mut judges, &capture::read(path)?)?;
+            let divergences = run::run_capture(&mut judges, &capture::read_capture(path)?)?;
             return Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let families = match (self.ipv4, self.ipv6) {
@@ -108,18 +108,18 @@ impl Oracle {
         } else {
             self.grammar
         };
-        let plan = run::Plan { packets: self.packets, seed: self.seed, families, grammars, show: self.show };
+        let plan = run::OracleConfig { packets: self.packets, seed: self.seed, families, grammars, show: self.show };
         let divergences = run::run(&mut judges, &plan)?;
         Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
 /// What keeps us from asking the kernel, and what to do about it.
-fn missing() -> Vec<&'static str> {
+fn missing_requirements() -> Vec<&'static str> {
     let runs = |program| Command::new(program).arg("-V").output().is_ok();
     let mut missing = Vec::new();
     for (there, what) in [
-        (system::is_root(), "not root"),
+        (syscalls::is_root(), "not root"),
         (Path::new("/dev/net/tun").exists(), "no /dev/net/tun (modprobe tun)"),
         (runs("nft"), "no nft (apt-get install nftables)"),
         (runs("ip"), "no ip (apt-get install iproute2)"),
@@ -132,17 +132,17 @@ fn missing() -> Vec<&'static str> {
 }
 
 /// Plays a ledger and prints what both say of each line.
-fn play_ledger(judges: &mut Judges, path: &Path) -> Result<ExitCode> {
+fn run_scenario_file(judges: &mut Comparator, path: &Path) -> Result<ExitCode> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let story = ledger::read(&text).with_context(|| path.display().to_string())?;
-    for (step, remark) in story.steps.iter().zip(run::remarks(judges, &story)?) {
-        println!("{}   {remark}", ledger::describe(step));
+    let story = scenario_file::read_scenario(&text).with_context(|| path.display().to_string())?;
+    for (step, remark) in story.steps.iter().zip(run::annotate(judges, &story)?) {
+        println!("{}   {remark}", scenario_file::describe(step));
     }
-    let divergences = judges.play(&story, Care::EachStep)?.divergences;
+    let divergences = judges.run_scenario(&story, CompareMode::EveryStep)?.divergences;
     for divergence in &divergences {
         println!(
             "line {}: {}\n  kernel: {}\n  engine: {}",
-            divergence.at + 1,
+            divergence.step_index + 1,
             divergence.kind,
             divergence.kernel,
             divergence.engine

@@ -3,7 +3,7 @@
 //! Each story is told to fresh engines, with the books kept after every step: inserted = living + removed, both directions or neither,
 //! never above max, batches as one by one. A story that breaks any of it panics, and its seed has been printed.
 
-use keepstate_fuzz_bodies::{Dice, tell};
+use keepstate_fuzz_bodies::{Rng, run_engine};
 use std::collections::BTreeSet;
 use std::panic;
 use std::time::Instant;
@@ -26,11 +26,11 @@ impl Soak {
         let (mut packets, mut seed, mut most, mut seen) = (0, self.seed, 0, BTreeSet::new());
         let mut next_note = self.packets / 10;
         while packets < self.packets {
-            let Ok(told) = panic::catch_unwind(|| tell(&story(seed))) else {
+            let Ok(told) = panic::catch_unwind(|| run_engine(&random_input(seed))) else {
                 anyhow::bail!("the story of seed {seed} broke: cargo xtask soak --packets 1 --seed {seed}");
             };
             packets += told.packets;
-            most = most.max(told.most);
+            most = most.max(told.max_connections);
             seen.extend(told.seen);
             seed = seed.wrapping_add(1);
             if packets >= next_note {
@@ -52,8 +52,8 @@ impl Soak {
 }
 
 /// Mostly short stories, that begin anew with other knobs; sometimes a long one, whose table grows.
-fn story(seed: u64) -> Vec<u8> {
-    let mut dice = Dice::new(seed);
+fn random_input(seed: u64) -> Vec<u8> {
+    let mut dice = Rng::new(seed);
     let len = if dice.below(16) == 0 { 262_144 } else { 4096 };
-    dice.octets(len)
+    dice.bytes(len)
 }

@@ -2,23 +2,23 @@
 //!
 //! The generator has processor 0 and so have Linux's soft interrupts, which it sets off; our process has processor 1. "Linux, two processors" moves the router's receiving to
 //! processor 1 by a thread of its own (threaded NAPI). What is compared is what arrives, with a generator that never waits.
-mod flood;
-mod stage;
 mod streams;
+mod topology;
+mod udp_flood;
 
-use crate::router::RULES;
+use crate::router::RULESET;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use flood::Rates;
-use stage::{Side, Stage, run};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
-use streams::Streams;
+use streams::StreamResults;
+use topology::{BenchHost, BenchTopology, run};
+use udp_flood::FloodRates;
 
 /// The gateway beside Linux's masquerade.
 #[derive(Args)]
-pub struct Gateway {
+pub struct GatewayBench {
     /// Connections.
     #[arg(long, value_delimiter = ',', default_value = "1000,200000")]
     flows: Vec<u32>,
@@ -35,33 +35,33 @@ pub struct Gateway {
 
 /// Who routes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
+enum Forwarder {
     Linux,
-    LinuxTwo,
-    Sockets,
-    Bursts,
+    LinuxThreadedNapi,
+    XdpSockets,
+    XdpBatched,
     Tun,
 }
 
 /// With datagrams that wait for nothing to be cut or summed: what a machine's own programs send through a gateway of the same machine.
-const LARGE: [(Way, &str); 2] = [(Way::Linux, "Linux, veth"), (Way::Tun, "keepstate, TUN")];
+const GSO_FORWARDERS: [(Forwarder, &str); 2] = [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tun, "keepstate, TUN")];
 
-const WAYS: [(Way, &str); 4] = [
-    (Way::Linux, "Linux, as it falls"),
-    (Way::LinuxTwo, "Linux, two processors"),
-    (Way::Sockets, "keepstate, sockets"),
-    (Way::Bursts, "keepstate, bursts"),
+const FORWARDERS: [(Forwarder, &str); 4] = [
+    (Forwarder::Linux, "Linux, as it falls"),
+    (Forwarder::LinuxThreadedNapi, "Linux, two processors"),
+    (Forwarder::XdpSockets, "keepstate, sockets"),
+    (Forwarder::XdpBatched, "keepstate, bursts"),
 ];
 
 /// What one round found of one way.
 #[derive(Clone, Copy, Debug, Default)]
-struct Found {
-    rates: Rates,
+struct FloodResult {
+    rates: FloodRates,
     /// Nanoseconds of our process a packet; 0 of Linux.
-    process: f64,
+    cpu_ns: f64,
 }
 
-impl Gateway {
+impl GatewayBench {
     /// Measures and prints.
     pub fn run(&self) -> Result<()> {
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
@@ -72,34 +72,38 @@ impl Gateway {
             let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output()?.status.success();
             ensure!(there, "{tool} is missing. Type: apt-get install iproute2 ethtool nftables util-linux procps");
         }
-        let stage = Stage::new().context("namespaces, veth pairs: the bench needs root")?;
+        let stage = BenchTopology::new().context("namespaces, veth pairs: the bench needs root")?;
         let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
-        std::fs::write(rules.path(), RULES)?;
+        std::fs::write(rules.path(), RULESET)?;
         let tun_rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
-        std::fs::write(tun_rules.path(), RULES.replace("r1", "r3").replace("r0", "r2"))?;
-        let bench = Bench {
+        std::fs::write(tun_rules.path(), RULESET.replace("r1", "r3").replace("r0", "r2"))?;
+        let bench = GatewayRuns {
             stage,
             rules: rules.path().to_owned(),
             tun_rules: tun_rules.path().to_owned(),
             spin: self.spin,
             time: Duration::from_secs(self.seconds),
         };
-        bench.stage.offloads(false)?;
+        bench.stage.set_offloads(false)?;
         println!("UDP, 46 octets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
         for flows in &self.flows {
-            let rounds = self.rounds(&WAYS, |way| bench.packets(way, *flows))?;
-            print_packets(*flows, &rounds);
+            let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
+            print_flood(*flows, &rounds);
         }
         println!("TCP and round trips, with segments of 1,500 octets\n");
-        print_streams(&WAYS, &self.rounds(&WAYS, |way| bench.streams(way))?);
+        print_streams(&FORWARDERS, &self.measure_rounds(&FORWARDERS, |way| bench.measure_streams(way))?);
         println!("\nThe same with large segments and open checksums (GSO)\n");
-        bench.stage.offloads(true)?;
-        print_streams(&LARGE, &self.rounds(&LARGE, |way| bench.streams(way))?);
+        bench.stage.set_offloads(true)?;
+        print_streams(&GSO_FORWARDERS, &self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way))?);
         Ok(())
     }
 
     /// For each way what each round found; the ways take turns.
-    fn rounds<T>(&self, ways: &[(Way, &str)], mut measure: impl FnMut(Way) -> Result<T>) -> Result<Vec<Vec<T>>> {
+    fn measure_rounds<T>(
+        &self,
+        ways: &[(Forwarder, &str)],
+        mut measure: impl FnMut(Forwarder) -> Result<T>,
+    ) -> Result<Vec<Vec<T>>> {
         let mut found: Vec<Vec<T>> = ways.iter().map(|_| Vec::new()).collect();
         for _ in 0..self.rounds {
             for ((way, name), found) in ways.iter().zip(&mut found) {
@@ -110,8 +114,8 @@ impl Gateway {
     }
 }
 
-struct Bench {
-    stage: Stage,
+struct GatewayRuns {
+    stage: BenchTopology,
     rules: PathBuf,
     /// The same between other devices.
     tun_rules: PathBuf,
@@ -120,39 +124,39 @@ struct Bench {
 }
 
 /// A router at work, until it is dropped.
-struct Running<'a> {
-    bench: &'a Bench,
+struct RunningForwarder<'a> {
+    bench: &'a GatewayRuns,
     gateway: Option<Child>,
     through_tun: bool,
 }
 
-impl Bench {
-    fn packets(&self, way: Way, flows: u32) -> Result<Found> {
+impl GatewayRuns {
+    fn measure_flood(&self, way: Forwarder, flows: u32) -> Result<FloodResult> {
         let running = self.start(way, true)?;
         let id = running.gateway.as_ref().map(Child::id);
         let mut ticks = Vec::new();
-        let rates = flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, spent)))?;
+        let rates = udp_flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, cpu_ticks)))?;
         let spent = ticks.last().zip(ticks.first()).map_or(0, |(last, first)| last - first);
         let packets = rates.received * self.time.as_secs_f64();
         // A tick is ten milliseconds.
-        Ok(Found { rates, process: spent as f64 * 1e7 / packets.max(1.0) })
+        Ok(FloodResult { rates, cpu_ns: spent as f64 * 1e7 / packets.max(1.0) })
     }
 
-    fn streams(&self, way: Way) -> Result<Streams> {
+    fn measure_streams(&self, way: Forwarder) -> Result<StreamResults> {
         let _running = self.start(way, false)?;
         streams::measure(&self.stage, self.time)
     }
 
-    fn start(&self, way: Way, pinned: bool) -> Result<Running<'_>> {
-        let router = self.stage.name(Side::Router);
-        let ours = matches!(way, Way::Sockets | Way::Bursts | Way::Tun);
-        let mut running = Running { bench: self, gateway: None, through_tun: way == Way::Tun };
+    fn start(&self, way: Forwarder, pinned: bool) -> Result<RunningForwarder<'_>> {
+        let router = self.stage.netns(BenchHost::Router);
+        let ours = matches!(way, Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun);
+        let mut running = RunningForwarder { bench: self, gateway: None, through_tun: way == Forwarder::Tun };
         run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(!ours)))?;
         if ours {
             let spin = self.spin.to_string();
             let devices: &[&str] = match way {
-                Way::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
-                Way::Bursts => &["--xdp", "r0,r1", "--spin", &spin],
+                Forwarder::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
+                Forwarder::XdpBatched => &["--xdp", "r0,r1", "--spin", &spin],
                 _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
             };
             let program = std::env::current_exe()?.with_file_name("keepstate");
@@ -162,24 +166,24 @@ impl Bench {
                 .arg("gateway")
                 .args(devices)
                 .arg("--ruleset")
-                .arg(if way == Way::Tun { &self.tun_rules } else { &self.rules })
+                .arg(if way == Forwarder::Tun { &self.tun_rules } else { &self.rules })
                 .stderr(std::process::Stdio::null())
                 .spawn()?;
             running.gateway = Some(child);
             std::thread::sleep(Duration::from_millis(1000));
-            if way == Way::Tun {
-                self.stage.through_tun(true)?;
+            if way == Forwarder::Tun {
+                self.stage.switch_to_tun(true)?;
             }
         } else {
             run(&format!("ip netns exec {router} nft -f {}", self.rules.display()))?;
-            threaded(&router, way == Way::LinuxTwo)?;
+            set_threaded_napi(&router, way == Forwarder::LinuxThreadedNapi)?;
         }
         Ok(running)
     }
 }
 
 /// Receiving in a thread of its own, on processor 1, or as usual.
-fn threaded(router: &str, on: bool) -> Result<()> {
+fn set_threaded_napi(router: &str, on: bool) -> Result<()> {
     let script = format!("echo {} > /sys/class/net/r0/threaded", u8::from(on));
     let done = Command::new("ip").args(["netns", "exec", router, "sh", "-c", &script]).status()?;
     ensure!(done.success(), "threaded NAPI cannot be switched");
@@ -190,25 +194,25 @@ fn threaded(router: &str, on: bool) -> Result<()> {
     Ok(())
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningForwarder<'_> {
     fn drop(&mut self) {
-        let router = self.bench.stage.name(Side::Router);
+        let router = self.bench.stage.netns(BenchHost::Router);
         if let Some(gateway) = &mut self.gateway {
-            crate::child::interrupt(gateway);
+            crate::process::interrupt(gateway);
             // It has ended, or will with its namespace.
             let _ = gateway.wait();
             if self.through_tun {
-                let _ = self.bench.stage.through_tun(false);
+                let _ = self.bench.stage.switch_to_tun(false);
             }
         } else {
             let _ = run(&format!("ip netns exec {router} nft flush ruleset"));
-            let _ = threaded(&router, false);
+            let _ = set_threaded_napi(&router, false);
         }
     }
 }
 
 /// Ticks of a processor that a process and its threads have had.
-fn spent(id: u32) -> u64 {
+fn cpu_ticks(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let behind = text.rsplit(')').next().unwrap_or_default();
     behind.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
@@ -219,7 +223,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-fn print_packets(flows: u32, rounds: &[Vec<Found>]) {
+fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
     println!(
         "{:<24} {:>9} {:>10} {:>12} {:>14} {:>7}",
         format!("{flows} flows"),
@@ -229,32 +233,32 @@ fn print_packets(flows: u32, rounds: &[Vec<Found>]) {
         "of our process",
         "ratio"
     );
-    let of = |found: &[Found], part: fn(&Found) -> f64| median(found.iter().map(part).collect());
+    let of = |found: &[FloodResult], part: fn(&FloodResult) -> f64| median(found.iter().map(part).collect());
     let linux = rounds.first().map_or(0.0, |found| of(found, |found| found.rates.received));
-    for ((_, name), found) in WAYS.iter().zip(rounds) {
+    for ((_, name), found) in FORWARDERS.iter().zip(rounds) {
         let received = of(found, |found| found.rates.received);
         println!(
             "{name:<24} {:>7.3} M {:>8.3} M {:>12.0} {:>14.0} {:>7.2}",
             of(found, |found| found.rates.offered) / 1e6,
             received / 1e6,
             1e9 / received,
-            of(found, |found| found.process),
+            of(found, |found| found.cpu_ns),
             received / linux
         );
     }
     println!();
 }
 
-fn print_streams(ways: &[(Way, &str)], rounds: &[Vec<Streams>]) {
+fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {
     println!("{:<24} {:>12} {:>15} {:>24}", "", "TCP, Gbit/s", "connections/s", "round trip p50/99/99.9 µs");
-    let of = |found: &[Streams], part: &dyn Fn(&Streams) -> f64| median(found.iter().map(part).collect());
+    let of = |found: &[StreamResults], part: &dyn Fn(&StreamResults) -> f64| median(found.iter().map(part).collect());
     for ((_, name), found) in ways.iter().zip(rounds) {
         let [half, hundred, thousand] =
             [0, 1, 2].map(|at| of(found, &|found| found.latency.get(at).copied().unwrap_or(0.0)));
         println!(
             "{name:<24} {:>12.2} {:>15.0} {half:>10.0} {hundred:>6.0} {thousand:>6.0}",
             of(found, &|found| found.throughput),
-            of(found, &|found| found.connections)
+            of(found, &|found| found.connections_per_second)
         );
     }
 }

@@ -1,5 +1,5 @@
 //! Real TCP and UDP between client and server: throughput, connections a second, the time of a round trip.
-use super::stage::{Side, Stage};
+use super::topology::{BenchHost, BenchTopology};
 use anyhow::{Context, Result, anyhow};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,34 +9,34 @@ use std::time::{Duration, Instant};
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Streams {
+pub struct StreamResults {
     /// Gigabits of one stream a second.
     pub throughput: f64,
     /// Connections a second, each with a question and an answer, one after another.
-    pub connections: f64,
+    pub connections_per_second: f64,
     /// Microseconds of a round trip of UDP: median, of hundred the slowest, of a thousand the slowest.
     pub latency: [f64; 3],
 }
 
 /// Listening ports: a client has so many addresses towards each.
 const PORTS: std::ops::Range<u16> = 5001..5009;
-const PATIENCE: Duration = Duration::from_secs(5);
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Round trips.
-const TRIPS: usize = 20_000;
+const ROUND_TRIPS: usize = 20_000;
 
 /// Measures all three, each for so long.
-pub fn measure(stage: &Stage, time: Duration) -> Result<Streams> {
+pub fn measure(stage: &BenchTopology, time: Duration) -> Result<StreamResults> {
     let ended = Arc::new(AtomicBool::new(false));
     let taken = Arc::new(AtomicU64::new(0));
     let (over, octets) = (ended.clone(), taken.clone());
-    let server = stage.within(Side::Server, None, move || serve(&over, &octets));
+    let server = stage.spawn_in_netns(BenchHost::Server, None, move || run_server(&over, &octets));
     std::thread::sleep(Duration::from_millis(300));
     let count = taken.clone();
-    let client = stage.within(Side::Client, None, move || {
-        let latency = round_trips()?;
-        let throughput = stream(time, &count)?;
-        let connections = connect(time)?;
-        Ok(Streams { throughput, connections, latency })
+    let client = stage.spawn_in_netns(BenchHost::Client, None, move || {
+        let latency = measure_round_trips()?;
+        let throughput = measure_throughput(time, &count)?;
+        let connections = measure_connection_rate(time)?;
+        Ok(StreamResults { throughput, connections_per_second: connections, latency })
     });
     let found = client.join().map_err(|_| anyhow!("the client has failed"))?;
     ended.store(true, Ordering::Relaxed);
@@ -45,7 +45,7 @@ pub fn measure(stage: &Stage, time: Duration) -> Result<Streams> {
 }
 
 /// Port 5000 takes a stream, the others answer one octet, port 9 of UDP sends back what came.
-fn serve(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
+fn run_server(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
     let mut threads = Vec::new();
     for port in std::iter::once(5000).chain(PORTS) {
         let listener = TcpListener::bind(("0.0.0.0", port))?;
@@ -54,8 +54,8 @@ fn serve(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
         threads.push(std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((peer, _)) if port == 5000 => drain(peer, &octets),
-                    Ok((peer, _)) => answer(peer),
+                    Ok((peer, _)) if port == 5000 => count_bytes(peer, &octets),
+                    Ok((peer, _)) => echo_byte(peer),
                     Err(_) => std::thread::sleep(Duration::from_micros(if port == 5000 { 10_000 } else { 50 })),
                 }
             }
@@ -75,7 +75,7 @@ fn serve(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
     Ok(())
 }
 
-fn drain(mut peer: TcpStream, octets: &AtomicU64) {
+fn count_bytes(mut peer: TcpStream, octets: &AtomicU64) {
     let _ = peer.set_nonblocking(false);
     let mut buffer = vec![0; 1 << 18];
     while let Ok(length) = peer.read(&mut buffer) {
@@ -86,9 +86,9 @@ fn drain(mut peer: TcpStream, octets: &AtomicU64) {
     }
 }
 
-fn answer(mut peer: TcpStream) {
+fn echo_byte(mut peer: TcpStream) {
     let _ = peer.set_nonblocking(false);
-    let _ = peer.set_read_timeout(Some(PATIENCE));
+    let _ = peer.set_read_timeout(Some(IO_TIMEOUT));
     let mut octet = [0];
     if peer.read_exact(&mut octet).is_ok() {
         // The client may have gone.
@@ -100,9 +100,9 @@ fn address(port: u16) -> SocketAddr {
     ([10, 0, 2, 2], port).into()
 }
 
-fn stream(time: Duration, octets: &AtomicU64) -> Result<f64> {
-    let mut peer = TcpStream::connect_timeout(&address(5000), PATIENCE).context("a stream to the server")?;
-    peer.set_write_timeout(Some(PATIENCE))?;
+fn measure_throughput(time: Duration, octets: &AtomicU64) -> Result<f64> {
+    let mut peer = TcpStream::connect_timeout(&address(5000), IO_TIMEOUT).context("a stream to the server")?;
+    peer.set_write_timeout(Some(IO_TIMEOUT))?;
     let (buffer, clock) = (vec![7; 1 << 17], Instant::now());
     // The first fifth is not counted: the stream finds its speed.
     while clock.elapsed() < time / 5 {
@@ -115,12 +115,12 @@ fn stream(time: Duration, octets: &AtomicU64) -> Result<f64> {
     Ok((octets.load(Ordering::Relaxed) - before) as f64 * 8.0 / clock.elapsed().as_nanos() as f64)
 }
 
-fn connect(time: Duration) -> Result<f64> {
+fn measure_connection_rate(time: Duration) -> Result<f64> {
     let (clock, mut count) = (Instant::now(), 0u32);
     while clock.elapsed() < time {
         let port = PORTS.start + (count % u32::from(PORTS.end - PORTS.start)) as u16;
-        let mut peer = TcpStream::connect_timeout(&address(port), PATIENCE).context("a connection to the server")?;
-        peer.set_read_timeout(Some(PATIENCE))?;
+        let mut peer = TcpStream::connect_timeout(&address(port), IO_TIMEOUT).context("a connection to the server")?;
+        peer.set_read_timeout(Some(IO_TIMEOUT))?;
         peer.write_all(&[1])?;
         peer.read_exact(&mut [0])?;
         count += 1;
@@ -128,13 +128,13 @@ fn connect(time: Duration) -> Result<f64> {
     Ok(f64::from(count) / clock.elapsed().as_secs_f64())
 }
 
-fn round_trips() -> Result<[f64; 3]> {
+fn measure_round_trips() -> Result<[f64; 3]> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     socket.connect(address(9))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let mut times = Vec::with_capacity(TRIPS);
+    socket.set_read_timeout(Some(IO_TIMEOUT))?;
+    let mut times = Vec::with_capacity(ROUND_TRIPS);
     let mut buffer = [0; 64];
-    for _ in 0..TRIPS {
+    for _ in 0..ROUND_TRIPS {
         let clock = Instant::now();
         socket.send(&[1; 16])?;
         match socket.recv(&mut buffer) {

@@ -4,7 +4,7 @@
 //! and asks no clock; `keepstate-linux` observes, the program shows and does.
 
 pub mod doctor;
-pub mod quantity;
 pub mod simulate;
 pub mod size;
 pub mod tune;
+pub mod units;

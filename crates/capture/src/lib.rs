@@ -2,19 +2,19 @@
 //!
 //! A [`Capture`] is opened, read frame by frame to its end or to where it breaks, and dropped. What a file is, its first octets say, never its name. A
 //! broken file gives all frames up to the break, then a [`Break`] that says where.
-pub mod follower;
+pub mod capture_tracker;
+mod framing;
 mod interface;
-mod layout;
-pub mod ring;
+pub mod packet_mmap;
 mod source;
 
 use anyhow::{Context, Result};
-use interface::Interface;
+use framing::{ByteOrder, FileFormat, NextBlock};
+use interface::CaptureInterface;
 use keepstate_wire::link::LinkType;
-use layout::{Coming, Layout, Order};
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError};
-use source::{Failure, Source};
+use source::{CaptureSource, ReadErrorSlot};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub struct Frame<'a> {
 /// Where and why a capture ends before its end.
 #[derive(Debug, thiserror::Error)]
 #[error("the capture breaks at byte {offset}{}: {what}. Everything before that was read; try a fresh copy of the file", if *.compressed { " of its uncompressed content" } else { "" })]
-pub struct Break {
+pub struct CorruptCapture {
     /// Octets read before the block or record that cannot be read.
     pub offset: u64,
     /// The offset counts uncompressed octets.
@@ -46,16 +46,16 @@ pub struct Break {
 /// A capture being read.
 pub struct Capture {
     reader: Box<dyn PcapReaderIterator>,
-    layout: Layout,
-    interfaces: Vec<Interface>,
-    failure: Failure,
+    format: FileFormat,
+    interfaces: Vec<CaptureInterface>,
+    read_error: ReadErrorSlot,
     compressed: bool,
     name: PathBuf,
 }
 
 /// The reader's buffer to begin with; it grows to the size of the largest block there is. What a block may claim, its [`Layout`] decides.
-const BUFFER: usize = 1 << 20;
-const LARGEST_BUFFER: usize = 512 << 20;
+const INITIAL_BUFFER: usize = 1 << 20;
+const MAX_BUFFER: usize = 512 << 20;
 
 impl Capture {
     /// Opens `path`; `-` is standard input.
@@ -63,21 +63,21 @@ impl Capture {
     /// # Errors
     /// If it cannot be read, is empty, or is no capture: what, and what to do.
     pub fn open(path: &Path) -> Result<Capture> {
-        Capture::of(Source::open(path)?, path)
+        Capture::from_source(CaptureSource::open(path)?, path)
     }
 
     /// Reads a capture from anywhere; `name` is what it is called in errors.
     ///
     /// # Errors
     /// As [`Capture::open`].
-    pub fn read(octets: impl Read + Send + 'static, name: &Path) -> Result<Capture> {
-        Capture::of(Source::read(Box::new(octets))?, name)
+    pub fn from_reader(octets: impl Read + Send + 'static, name: &Path) -> Result<Capture> {
+        Capture::from_source(CaptureSource::from_reader(Box::new(octets))?, name)
     }
 
-    fn of(source: Source, path: &Path) -> Result<Capture> {
-        let (failure, compressed) = (source.failure(), source.is_compressed());
-        let (head, layout) = (source.head().len(), Layout::of(source.head()));
-        let broken = |what: String| broken(Break { offset: 0, compressed, what }, path);
+    fn from_source(source: CaptureSource, path: &Path) -> Result<Capture> {
+        let (failure, compressed) = (source.read_error(), source.is_compressed());
+        let (head, layout) = (source.head().len(), FileFormat::detect(source.head()));
+        let broken = |what: String| corrupt_capture(CorruptCapture { offset: 0, compressed, what }, path);
         let trouble = failure.take();
         match (layout, trouble) {
             (_, Some(error)) if head == 0 => Err(error).with_context(|| format!("{} cannot be read", path.display())),
@@ -91,12 +91,19 @@ impl Capture {
                 path.display()
             ),
             (Some(layout), None) => {
-                let whole = head >= Layout::header(source.head());
-                let reader = pcap_parser::create_reader(BUFFER, source).map_err(|_| match whole {
+                let whole = head >= FileFormat::header_len(source.head());
+                let reader = pcap_parser::create_reader(INITIAL_BUFFER, source).map_err(|_| match whole {
                     true => broken("the header of the file contradicts itself".into()),
                     false => broken(format!("it ends at byte {head}, in the middle of the header of the file")),
                 })?;
-                Ok(Capture { reader, layout, interfaces: Vec::new(), failure, compressed, name: path.to_owned() })
+                Ok(Capture {
+                    reader,
+                    format: layout,
+                    interfaces: Vec::new(),
+                    read_error: failure,
+                    compressed,
+                    name: path.to_owned(),
+                })
             }
         }
     }
@@ -110,36 +117,36 @@ impl Capture {
     ///
     /// # Errors
     /// [`Break`] where the capture cannot be read on; or what `see` failed with.
-    pub fn frames(&mut self, mut see: impl FnMut(Frame<'_>) -> Result<bool>) -> Result<()> {
+    pub fn for_each_frame(&mut self, mut see: impl FnMut(Frame<'_>) -> Result<bool>) -> Result<()> {
         loop {
             // What the parser says first is the header of a pcap file, which is no record.
-            let header = matches!(self.layout, Layout::Pcap(_)) && self.offset() == 0;
-            let coming = if header { Ok(Coming::Whole) } else { self.layout.next(self.reader.data()) };
-            let length = match coming.map_err(|what| self.broken(what))? {
-                Coming::Foreign(length) => length,
-                Coming::Obsolete(length) => {
+            let header = matches!(self.format, FileFormat::Pcap(_)) && self.offset() == 0;
+            let coming = if header { Ok(NextBlock::Complete) } else { self.format.check_next(self.reader.data()) };
+            let length = match coming.map_err(|what| self.corrupt(what))? {
+                NextBlock::Skipped(length) => length,
+                NextBlock::ObsoletePacket(length) => {
                     let body = self.reader.data().get(8..length - 4).unwrap_or_default();
-                    let frame = obsolete(body, self.layout.order(), &self.interfaces);
-                    let Ok(frame) = frame else { return Err(self.broken(frame.err().unwrap_or_default())) };
+                    let frame = parse_obsolete_packet(body, self.format.byte_order(), &self.interfaces);
+                    let Ok(frame) = frame else { return Err(self.corrupt(frame.err().unwrap_or_default())) };
                     if !see(frame)? {
                         return Ok(());
                     }
                     length
                 }
-                coming => match self.parsed(&mut see) {
+                coming => match self.parse_next(&mut see) {
                     Ok(Some(length)) => length,
                     Ok(None) => return Ok(()),
-                    Err(Trouble::Other(error)) => return Err(error),
-                    Err(Trouble::End) => {
-                        return self.failure.take().map_or(Ok(()), |error| Err(self.broken(error.to_string())));
+                    Err(ParseStop::Callback(error)) => return Err(error),
+                    Err(ParseStop::Eof) => {
+                        return self.read_error.take().map_or(Ok(()), |error| Err(self.corrupt(error.to_string())));
                     }
-                    Err(Trouble::Bad(what)) => return Err(self.broken(what)),
-                    Err(Trouble::More) if coming == Coming::Part => {
-                        self.more()?;
+                    Err(ParseStop::Corrupt(what)) => return Err(self.corrupt(what)),
+                    Err(ParseStop::Incomplete) if coming == NextBlock::Incomplete => {
+                        self.refill()?;
                         continue;
                     }
-                    Err(Trouble::More) => {
-                        return Err(self.broken("what a block holds is longer than the block".into()));
+                    Err(ParseStop::Incomplete) => {
+                        return Err(self.corrupt("what a block holds is longer than the block".into()));
                     }
                 },
             };
@@ -148,85 +155,85 @@ impl Capture {
     }
 
     /// Parses what comes next and gives a frame in it to `see`; its length, or `None` when `see` had enough.
-    fn parsed(&mut self, see: &mut impl FnMut(Frame<'_>) -> Result<bool>) -> Result<Option<usize>, Trouble> {
-        let order = self.layout.order();
+    fn parse_next(&mut self, see: &mut impl FnMut(Frame<'_>) -> Result<bool>) -> Result<Option<usize>, ParseStop> {
+        let order = self.format.byte_order();
         let (length, block) = self.reader.next()?;
-        let frame = frame(&block, order, &mut self.interfaces).map_err(Trouble::Bad)?;
-        let more = frame.map_or(Ok(true), see).map_err(Trouble::Other)?;
+        let frame = frame_in_block(&block, order, &mut self.interfaces).map_err(ParseStop::Corrupt)?;
+        let more = frame.map_or(Ok(true), see).map_err(ParseStop::Callback)?;
         Ok(more.then_some(length))
     }
 
     /// Reads on, making the buffer larger if a block does not fit.
-    fn more(&mut self) -> Result<()> {
+    fn refill(&mut self) -> Result<()> {
         let before = self.reader.data().len();
         if self.reader.reader_exhausted() {
             let end = self.offset().saturating_add(before as u64);
-            return Err(self.broken(format!("it ends at byte {end}, in the middle of a packet")));
+            return Err(self.corrupt(format!("it ends at byte {end}, in the middle of a packet")));
         }
         if self.reader.refill().is_err() {
-            let error = self.failure.take().map_or_else(|| "it cannot be read".into(), |error| error.to_string());
-            return Err(self.broken(error));
+            let error = self.read_error.take().map_or_else(|| "it cannot be read".into(), |error| error.to_string());
+            return Err(self.corrupt(error));
         }
-        if let Some(error) = self.failure.take() {
-            return Err(self.broken(error.to_string()));
+        if let Some(error) = self.read_error.take() {
+            return Err(self.corrupt(error.to_string()));
         }
         let full = self.reader.data().len() == before && !self.reader.reader_exhausted();
-        let larger = (before * 2).max(BUFFER);
-        if full && (larger > LARGEST_BUFFER || !self.reader.grow(larger)) {
-            return Err(self.broken("a block is larger than any can be".into()));
+        let larger = (before * 2).max(INITIAL_BUFFER);
+        if full && (larger > MAX_BUFFER || !self.reader.grow(larger)) {
+            return Err(self.corrupt("a block is larger than any can be".into()));
         }
         Ok(())
     }
 
-    fn broken(&self, what: String) -> anyhow::Error {
-        broken(Break { offset: self.offset(), compressed: self.compressed, what }, &self.name)
+    fn corrupt(&self, what: String) -> anyhow::Error {
+        corrupt_capture(CorruptCapture { offset: self.offset(), compressed: self.compressed, what }, &self.name)
     }
 }
 
 /// A break, with the name of what is broken before it.
-fn broken(at: Break, path: &Path) -> anyhow::Error {
+fn corrupt_capture(at: CorruptCapture, path: &Path) -> anyhow::Error {
     anyhow::Error::new(at).context(path.display().to_string())
 }
 
 /// Why the next block or record is not had.
-enum Trouble {
-    End,
-    More,
-    Bad(String),
+enum ParseStop {
+    Eof,
+    Incomplete,
+    Corrupt(String),
     /// Whoever sees the frames failed.
-    Other(anyhow::Error),
+    Callback(anyhow::Error),
 }
 
-impl<I> From<PcapError<I>> for Trouble {
-    fn from(error: PcapError<I>) -> Trouble {
+impl<I> From<PcapError<I>> for ParseStop {
+    fn from(error: PcapError<I>) -> ParseStop {
         match error {
-            PcapError::Eof => Trouble::End,
-            PcapError::Incomplete(_) | PcapError::BufferTooSmall | PcapError::UnexpectedEof => Trouble::More,
-            PcapError::ReadError => Trouble::Bad("it cannot be read".into()),
-            PcapError::HeaderNotRecognized => Trouble::Bad("what follows is no block of a capture".into()),
+            PcapError::Eof => ParseStop::Eof,
+            PcapError::Incomplete(_) | PcapError::BufferTooSmall | PcapError::UnexpectedEof => ParseStop::Incomplete,
+            PcapError::ReadError => ParseStop::Corrupt("it cannot be read".into()),
+            PcapError::HeaderNotRecognized => ParseStop::Corrupt("what follows is no block of a capture".into()),
             PcapError::NomError(..) | PcapError::OwnedNomError(..) => {
-                Trouble::Bad("the lengths in a block or packet record contradict each other".into())
+                ParseStop::Corrupt("the lengths in a block or packet record contradict each other".into())
             }
         }
     }
 }
 
 /// The frame in a block; notes interfaces as they are described.
-fn frame<'a>(
+fn frame_in_block<'a>(
     block: &'a PcapBlockOwned<'a>,
-    order: Order,
-    interfaces: &mut Vec<Interface>,
+    order: ByteOrder,
+    interfaces: &mut Vec<CaptureInterface>,
 ) -> Result<Option<Frame<'a>>, String> {
     Ok(match block {
         PcapBlockOwned::LegacyHeader(header) => {
-            *interfaces = vec![Interface::of_pcap(header)];
+            *interfaces = vec![CaptureInterface::from_pcap(header)];
             None
         }
         PcapBlockOwned::Legacy(record) => {
-            let interface = described(interfaces, 0)?;
-            let time = interface.time(u64::from(record.ts_sec), u64::from(record.ts_usec));
+            let interface = interface_of(interfaces, 0)?;
+            let time = interface.to_nanos(u64::from(record.ts_sec), u64::from(record.ts_usec));
             let data = record.data.get(..record.caplen as usize).unwrap_or(record.data);
-            Some(Frame { time: Some(time), link: interface.link, data, wire_len: record.origlen as usize })
+            Some(Frame { time: Some(time), link: interface.link_type, data, wire_len: record.origlen as usize })
         }
         PcapBlockOwned::NG(block) => match block {
             Block::SectionHeader(_) => {
@@ -234,20 +241,20 @@ fn frame<'a>(
                 None
             }
             Block::InterfaceDescription(description) => {
-                interfaces.push(Interface::of_pcapng(description, order)?);
+                interfaces.push(CaptureInterface::from_pcapng(description, order)?);
                 None
             }
             Block::EnhancedPacket(packet) => {
-                let interface = described(interfaces, packet.if_id)?;
-                let time = interface.ticks(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
+                let interface = interface_of(interfaces, packet.if_id)?;
+                let time = interface.ticks_to_nanos(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
                 let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-                Some(Frame { time: Some(time), link: interface.link, data, wire_len: packet.origlen as usize })
+                Some(Frame { time: Some(time), link: interface.link_type, data, wire_len: packet.origlen as usize })
             }
             Block::SimplePacket(packet) => {
-                let interface = described(interfaces, 0)?;
-                let kept = interface.kept(packet.origlen as usize);
+                let interface = interface_of(interfaces, 0)?;
+                let kept = interface.captured_len(packet.origlen as usize);
                 let data = packet.data.get(..kept).unwrap_or(packet.data);
-                Some(Frame { time: None, link: interface.link, data, wire_len: packet.origlen as usize })
+                Some(Frame { time: None, link: interface.link_type, data, wire_len: packet.origlen as usize })
             }
             _ => None,
         },
@@ -256,17 +263,21 @@ fn frame<'a>(
 
 /// The frame in the body of a Packet Block, which the parser does not know: interface and drops in two octets each, time, octets kept, octets there
 /// were, the octets.
-fn obsolete<'a>(body: &'a [u8], order: Order, interfaces: &[Interface]) -> Result<Frame<'a>, String> {
-    let four = |at: usize| body.get(at..).and_then(|octets| order.four(octets)).unwrap_or(0);
-    let interface = described(interfaces, order.two(body).unwrap_or(0).into())?;
-    let time = interface.ticks(u64::from(four(4)) << 32 | u64::from(four(8)));
+fn parse_obsolete_packet<'a>(
+    body: &'a [u8],
+    order: ByteOrder,
+    interfaces: &[CaptureInterface],
+) -> Result<Frame<'a>, String> {
+    let four = |at: usize| body.get(at..).and_then(|octets| order.read_u32(octets)).unwrap_or(0);
+    let interface = interface_of(interfaces, order.read_u16(body).unwrap_or(0).into())?;
+    let time = interface.ticks_to_nanos(u64::from(four(4)) << 32 | u64::from(four(8)));
     let data = usize::try_from(four(12)).ok().and_then(|kept| body.get(20..)?.get(..kept));
     let data = data.ok_or("what a block holds is longer than the block")?;
-    Ok(Frame { time: Some(time), link: interface.link, data, wire_len: four(16) as usize })
+    Ok(Frame { time: Some(time), link: interface.link_type, data, wire_len: four(16) as usize })
 }
 
 /// The interface of a packet.
-fn described(interfaces: &[Interface], number: u32) -> Result<&Interface, String> {
+fn interface_of(interfaces: &[CaptureInterface], number: u32) -> Result<&CaptureInterface, String> {
     let interface = usize::try_from(number).ok().and_then(|number| interfaces.get(number));
     interface.ok_or_else(|| format!("a packet comes from interface {number}, which no block before it describes"))
 }

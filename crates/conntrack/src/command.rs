@@ -3,94 +3,94 @@
 //!
 //! A command line is read into a `Request`, checked whole, and carried out once. Nothing is changed before all of it is understood.
 //! The table is the kernel's, or a gateway's (`place`). What differs from conntrack, and why, is in docs/differences.md.
-mod batch;
-mod change;
-mod ear;
+mod error;
+mod event_reader;
 mod expect;
-mod fault;
+mod flow_filter;
 mod gateway_socket;
+mod getopt;
 mod grammar;
 mod help;
 mod list;
-mod listen;
+mod load_file;
+mod modify;
+mod monitor;
 mod parse;
-mod pick;
-mod place;
+mod parsed_opts;
 mod request;
-mod told;
-mod totals;
+mod stats;
+mod target;
 mod value;
-mod words;
 
-use crate::format::{Output, Writer};
-use fault::{Fault, say};
+use crate::format::{FlowWriter, OutputOptions};
+use error::{ConntrackError, print_message};
 pub use gateway_socket::GatewaySocket;
 use grammar::{Command, Table as Of};
-pub use help::TEXT as HELP;
-use place::Place;
-use request::Request;
+pub use help::HELP_TEXT as HELP;
+use request::ConntrackRequest;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use target::Target;
 
 /// Carries out the command line `words` (without the program's name).
 ///
 /// Exit codes are conntrack's: 0 done, 1 failed (or nothing to delete or update), 2 wrongly asked.
 pub fn run(words: &[String], gateway: &GatewaySocket) -> ExitCode {
-    let done = Place::take(words, Place::variable(), gateway).and_then(|(place, words)| match words.split_first() {
-        Some((first, rest)) if first == "-R" || first.starts_with("--load") => batch::run(&place, first, rest),
-        _ => carry_out(&Request { place, ..parse::parse(&words)? }),
+    let done = Target::take(words, Target::from_env(), gateway).and_then(|(place, words)| match words.split_first() {
+        Some((first, rest)) if first == "-R" || first.starts_with("--load") => load_file::run(&place, first, rest),
+        _ => execute(&ConntrackRequest { target: place, ..parse::parse(&words)? }),
     });
     done.unwrap_or_else(|fault| fault.report())
 }
 
 /// Carries out one command.
-fn carry_out(request: &Request) -> Result<ExitCode, Fault> {
+fn execute(request: &ConntrackRequest) -> Result<ExitCode, ConntrackError> {
     match (request.command, request.table) {
-        (Command::Help, _) => help::print(request.protocol)?,
-        (Command::Version, _) => println(fault::NAME)?,
+        (Command::Help, _) => help::print_help(request.protocol)?,
+        (Command::Version, _) => println(error::VERSION_TEXT)?,
         (Command::List, Of::Expectations) => expect::list(request)?,
         (Command::List, _) => list::run(request)?,
-        (Command::Get, Of::Expectations) => expect::find(request)?,
-        (Command::Get, _) => return noted(change::find(request)?, "shown"),
+        (Command::Get, Of::Expectations) => expect::get(request)?,
+        (Command::Get, _) => return report_count(modify::get(request)?, "shown"),
         (Command::Create, Of::Expectations) => expect::create(request)?,
-        (Command::Create, _) => change::created(change::create(&mut request.place.table()?, request)?),
-        (Command::Add, _) => change::added(change::add(&mut request.place.table()?, request)?),
+        (Command::Create, _) => modify::report_created(modify::create(&mut request.target.open_table()?, request)?),
+        (Command::Add, _) => modify::report_added(modify::add(&mut request.target.open_table()?, request)?),
         (Command::Delete, Of::Expectations) => expect::delete(request)?,
-        (Command::Delete, _) => return noted(change::delete(request)?, "deleted"),
-        (Command::Update, _) => return noted(change::update(request)?, "updated"),
+        (Command::Delete, _) => return report_count(modify::delete(request)?, "deleted"),
+        (Command::Update, _) => return report_count(modify::update(request)?, "updated"),
         (Command::Flush, Of::Expectations) => expect::flush(request)?,
-        (Command::Flush, _) => change::flush(request)?,
-        (Command::Event, Of::Expectations) => expect::listen(request)?,
-        (Command::Event, _) => listen::run(request)?,
-        (Command::Count, _) => totals::count(request)?,
-        (Command::Statistics, _) => totals::statistics(request)?,
+        (Command::Flush, _) => modify::flush(request)?,
+        (Command::Event, Of::Expectations) => expect::monitor(request)?,
+        (Command::Event, _) => monitor::run(request)?,
+        (Command::Count, _) => stats::print_count(request)?,
+        (Command::Statistics, _) => stats::print_stats(request)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// How many entries something was done to; none is a failure.
-fn noted(count: usize, done: &str) -> Result<ExitCode, Fault> {
-    say(format!("{count} flow entries have been {done}."));
+fn report_count(count: usize, done: &str) -> Result<ExitCode, ConntrackError> {
+    print_message(format!("{count} flow entries have been {done}."));
     Ok(if count == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Standard output without a buffer of its own: what is written in pieces is written once.
-fn output() -> Result<File, Fault> {
+fn stdout_file() -> Result<File, ConntrackError> {
     Ok(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// A writer of connections to standard output.
-fn writer(request: &Request) -> Result<Writer<File>, Fault> {
-    Ok(Writer::new(output()?, request.output).with_labels(request.labels.clone()))
+fn flow_writer(request: &ConntrackRequest) -> Result<FlowWriter<File>, ConntrackError> {
+    Ok(FlowWriter::new(stdout_file()?, request.output).with_labels(request.label_names.clone()))
 }
 
-fn println(text: &str) -> Result<(), Fault> {
+fn println(text: &str) -> Result<(), ConntrackError> {
     use std::io::Write;
-    Ok(writeln!(output()?, "{text}")?)
+    Ok(writeln!(stdout_file()?, "{text}")?)
 }
 
 /// Is this output a document, which begins and ends?
-fn is_document(output: Output) -> bool {
-    matches!(output.kind, crate::format::Kind::Xml | crate::format::Kind::Json)
+fn is_document(output: OutputOptions) -> bool {
+    matches!(output.format, crate::format::OutputFormat::Xml | crate::format::OutputFormat::Json)
 }

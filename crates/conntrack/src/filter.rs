@@ -8,15 +8,15 @@ mod value;
 use keepstate_engine::{Entry, ProtocolInfo, Status, ZoneDirection};
 use network::Network;
 use std::net::IpAddr;
-use value::{Family, Mark, StateName};
+use value::{FamilyArg, MarkMask, StateArg};
 
 /// The filter options; no option lets everything pass.
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", command(next_help_heading = "Filters"))]
-pub struct Filter {
+pub struct EntryFilter {
     /// Only this transport protocol: a name or a number
-    #[cfg_attr(feature = "clap", arg(short = 'p', long = "proto", value_name = "PROTOCOL", value_parser = value::protocol))]
+    #[cfg_attr(feature = "clap", arg(short = 'p', long = "proto", value_name = "PROTOCOL", value_parser = value::parse_protocol))]
     protocol: Option<u8>,
     /// Only from this source (of the original direction): an address, or a network as ADDRESS/LENGTH
     #[cfg_attr(feature = "clap", arg(short = 's', long = "src", visible_alias = "orig-src", value_name = "ADDRESS"))]
@@ -50,13 +50,13 @@ pub struct Filter {
     reply_destination_port: Option<u16>,
     /// Only in this state (needs -p tcp or -p sctp)
     #[cfg_attr(feature = "clap", arg(long, value_name = "STATE"))]
-    state: Option<StateName>,
+    state: Option<StateArg>,
     /// Only with all of these status bits: ASSURED, SEEN_REPLY, ... (separated by commas)
-    #[cfg_attr(feature = "clap", arg(short = 'u', long, value_name = "STATUS", value_parser = value::status))]
+    #[cfg_attr(feature = "clap", arg(short = 'u', long, value_name = "STATUS", value_parser = value::parse_status))]
     status: Option<Status>,
     /// Only with this mark, compared under the mask
     #[cfg_attr(feature = "clap", arg(short = 'm', long, value_name = "MARK[/MASK]"))]
-    mark: Option<Mark>,
+    mark: Option<MarkMask>,
     /// Only with this label, by its number; may be given several times
     #[cfg_attr(feature = "clap", arg(short = 'l', long = "label", value_name = "LABEL", value_parser = clap::value_parser!(u8).range(0..128)))]
     labels: Vec<u8>,
@@ -71,10 +71,10 @@ pub struct Filter {
     reply_zone: Option<u16>,
     /// Only this family: ipv4 or ipv6
     #[cfg_attr(feature = "clap", arg(short = 'f', long, value_name = "FAMILY"))]
-    family: Option<Family>,
+    family: Option<FamilyArg>,
 }
 
-impl Filter {
+impl EntryFilter {
     /// Do the options fit together?
     ///
     /// # Errors
@@ -87,37 +87,37 @@ impl Filter {
 
     /// Does it let everything pass?
     pub fn is_empty(&self) -> bool {
-        *self == Filter::default()
+        *self == EntryFilter::default()
     }
 
     /// Would this entry be shown? Call [`check`](Self::check) before; an entry that lacks what is asked for does not match.
     pub fn matches(&self, entry: &Entry) -> bool {
         let (original, reply) = (&entry.original, &entry.reply);
-        wanted(self.protocol, original.protocol)
-            && self.family.is_none_or(|family| family == Family::of(original.source))
+        eq_if_set(self.protocol, original.protocol)
+            && self.family.is_none_or(|family| family == FamilyArg::of(original.source))
             && self.source.is_none_or(|network| network.masked(self.mask_source).contains(original.source))
             && self
                 .destination
                 .is_none_or(|network| network.masked(self.mask_destination).contains(original.destination))
-            && wanted(self.reply_source, reply.source)
-            && wanted(self.reply_destination, reply.destination)
-            && wanted(self.source_port, original.source_key)
-            && wanted(self.destination_port, original.destination_key)
-            && wanted(self.reply_source_port, reply.source_key)
-            && wanted(self.reply_destination_port, reply.destination_key)
-            && self.state.is_none_or(|state| state.is_of(&entry.protocol))
+            && eq_if_set(self.reply_source, reply.source)
+            && eq_if_set(self.reply_destination, reply.destination)
+            && eq_if_set(self.source_port, original.source_key)
+            && eq_if_set(self.destination_port, original.destination_key)
+            && eq_if_set(self.reply_source_port, reply.source_key)
+            && eq_if_set(self.reply_destination_port, reply.destination_key)
+            && self.state.is_none_or(|state| state.matches_protocol(&entry.protocol))
             && self.status.is_none_or(|status| entry.status.has(status))
             && self.mark.is_none_or(|mark| entry.mark & mark.mask == mark.value)
             && self.labels.iter().all(|label| has_label(entry, *label))
-            && self.matches_zone(entry)
+            && self.matches_zones(entry)
     }
 
     /// Zones of one direction are not seen by `-w`, and the other way round, as in conntrack.
-    fn matches_zone(&self, entry: &Entry) -> bool {
+    fn matches_zones(&self, entry: &Entry) -> bool {
         let of = |direction| if entry.zone.direction == direction { entry.zone.id } else { 0 };
-        wanted(self.zone, of(ZoneDirection::Both))
-            && wanted(self.orig_zone, of(ZoneDirection::Original))
-            && wanted(self.reply_zone, of(ZoneDirection::Reply))
+        eq_if_set(self.zone, of(ZoneDirection::Both))
+            && eq_if_set(self.orig_zone, of(ZoneDirection::Original))
+            && eq_if_set(self.reply_zone, of(ZoneDirection::Reply))
     }
 
     fn check_families(&self) -> Result<(), String> {
@@ -125,7 +125,7 @@ impl Filter {
         let destination = self.destination.map(|network| network.address());
         let addresses =
             [source, self.mask_source, destination, self.mask_destination, self.reply_source, self.reply_destination];
-        let mut families = self.family.into_iter().chain(addresses.into_iter().flatten().map(Family::of));
+        let mut families = self.family.into_iter().chain(addresses.into_iter().flatten().map(FamilyArg::of));
         match families.next() {
             Some(first) if families.any(|family| family != first) => {
                 Err("mismatched address family: addresses and -f must all be of IPv4, or all of IPv6".to_owned())
@@ -162,7 +162,7 @@ impl Filter {
 }
 
 /// Nothing wanted is always fulfilled.
-fn wanted<T: PartialEq>(wanted: Option<T>, there: T) -> bool {
+fn eq_if_set<T: PartialEq>(wanted: Option<T>, there: T) -> bool {
     wanted.is_none_or(|wanted| wanted == there)
 }
 
@@ -170,8 +170,8 @@ fn has_label(entry: &Entry, label: u8) -> bool {
     entry.labels.is_some_and(|labels| u128::from_le_bytes(labels) >> (label % 128) & 1 == 1)
 }
 
-impl StateName {
-    fn is_of(self, protocol: &ProtocolInfo) -> bool {
+impl StateArg {
+    fn matches_protocol(self, protocol: &ProtocolInfo) -> bool {
         match protocol {
             ProtocolInfo::Tcp { state, .. } => self.tcp == Some(*state),
             ProtocolInfo::Sctp { state, .. } => self.sctp == Some(*state),

@@ -5,4 +5,4 @@ pub mod format;
 pub mod show;
 
 #[cfg(test)]
-mod sample;
+mod test_entries;

@@ -1,16 +1,16 @@
 //! What to show and how: output formats, events, counters, filters.
-use crate::filter::Filter;
-use crate::format::{Kind, Output};
-use keepstate_engine::{Knob, Knobs};
+use crate::filter::EntryFilter;
+use crate::format::{OutputFormat, OutputOptions};
+use keepstate_engine::{Sysctl, Sysctls};
 
 /// What to show and how.
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "clap", command(next_help_heading = "Output"))]
-pub struct Show {
+pub struct OutputArgs {
     /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
-    #[cfg_attr(feature = "clap", arg(short, long = "output", value_name = "LIST", value_parser = Output::parse))]
-    outputs: Vec<Output>,
+    #[cfg_attr(feature = "clap", arg(short, long = "output", value_name = "LIST", value_parser = OutputOptions::parse))]
+    outputs: Vec<OutputOptions>,
     /// Print each event, as conntrack -E does, instead of the table
     #[cfg_attr(feature = "clap", arg(long))]
     pub events: bool,
@@ -22,16 +22,16 @@ pub struct Show {
     pub zero: bool,
     /// Which entries and events.
     #[cfg_attr(feature = "clap", command(flatten))]
-    pub filter: Filter,
+    pub filter: EntryFilter,
 }
 
-impl Show {
+impl OutputArgs {
     /// Do the options fit together?
     ///
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        self.outputs.iter().try_fold(Output::default(), |sum, more| sum.and(*more))?;
+        self.outputs.iter().try_fold(OutputOptions::default(), |sum, more| sum.merge(*more))?;
         if self.stats && self.events && self.is_document() {
             return Err(
                 "counters are no part of a document of events: ask for --stats, or for --events with -o xml or json"
@@ -42,23 +42,23 @@ impl Show {
     }
 
     /// All that was asked for with `-o`.
-    pub fn output(&self) -> Output {
-        self.outputs.iter().fold(Output::default(), |sum, more| sum.and(*more).unwrap_or(sum))
+    pub fn output(&self) -> OutputOptions {
+        self.outputs.iter().fold(OutputOptions::default(), |sum, more| sum.merge(*more).unwrap_or(sum))
     }
 
     /// Was no format asked for?
-    pub fn is_plain(&self) -> bool {
+    pub fn is_default_format(&self) -> bool {
         self.outputs.is_empty()
     }
 
     /// Is the output a document, between whose lines nothing else may stand?
     pub fn is_document(&self) -> bool {
-        matches!(self.output().kind, Kind::Xml | Kind::Json)
+        matches!(self.output().format, OutputFormat::Xml | OutputFormat::Json)
     }
 
     /// What the sysctls keep from being shown, if anything: a note for the user.
-    pub fn missing(&self, knobs: &Knobs) -> Option<&'static str> {
-        (self.output().ktimestamp && knobs[Knob::Timestamp] == 0).then_some(
+    pub fn missing(&self, knobs: &Sysctls) -> Option<&'static str> {
+        (self.output().ktimestamp && knobs[Sysctl::Timestamp] == 0).then_some(
             "-o ktimestamp has no times to show, as in Linux, unless they are kept: --set nf_conntrack_timestamp=1",
         )
     }

@@ -1,86 +1,89 @@
 //! The second half of a packet's way: what it began is moved into the table, both directions or neither.
-use crate::extras::Extra;
-use crate::passage::Pending;
-use crate::table::record::{Hot, Kind};
-use crate::table::{Record, Reference};
-use crate::time::Clock;
+use crate::extension::Extension;
+use crate::packet_ctx::Pending;
+use crate::table::record::{HotRecord, RecordKind};
+use crate::table::{NewRecord, TupleRef};
+use crate::time::Ticks;
 use crate::tuple::protocol;
-use crate::{Direction, Engine, EventKind, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Why, ZoneDirection};
+use crate::{
+    Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, Unconfirmed, ZoneDirection,
+};
 use alloc::vec::Vec;
 
 impl Engine {
     /// Confirms what a packet began, now that it has passed the last rule.
     #[inline(always)]
-    pub fn confirm(&mut self, passage: Passage, now: Instant) -> Outcome {
+    pub fn confirm(&mut self, passage: PacketCtx, now: Instant) -> Outcome {
         match passage.pending {
             Pending::Nothing => passage.outcome,
-            Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
-            Pending::Said(saying) => self.hear(&saying, passage.outcome, None, now),
+            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, passage.outcome, now),
+            Pending::HelperPacket(saying) => self.run_helper(&saying, passage.outcome, None, now),
         }
     }
 
     /// As [`Engine::confirm`], for who translates: what a helper has to write anew in `datagram`, which is the packet as it is about to leave, is written, and
     /// the numbers of later segments follow (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`). The datagram may become longer or shorter.
     #[inline(always)]
-    pub fn confirm_datagram(&mut self, passage: Passage, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
+    pub fn confirm_and_rewrite(&mut self, passage: PacketCtx, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
         match passage.pending {
             Pending::Nothing => passage.outcome,
-            Pending::Begun(fresh) => self.enter(&fresh, passage.outcome, now),
-            Pending::Said(saying) => self.hear(&saying, passage.outcome, Some(datagram), now),
+            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, passage.outcome, now),
+            Pending::HelperPacket(saying) => self.run_helper(&saying, passage.outcome, Some(datagram), now),
         }
     }
 
-    fn enter(&mut self, fresh: &Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
-        if fresh.refused {
-            return self.not_entered(Why::NatExhausted);
+    fn insert_unconfirmed(&mut self, fresh: &Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {
+        if fresh.nat_refused {
+            return self.drop_insert_failed(Reason::NatExhausted);
         }
-        if let Some(taken) = self.taken(fresh) {
-            return self.clash(fresh, taken, outcome);
+        if let Some(taken) = self.tuple_taken(fresh) {
+            return self.resolve_clash(fresh, taken, outcome);
         }
-        let limit = self.knobs[Knob::Max] as usize;
+        let limit = self.sysctls[Sysctl::Max] as usize;
         if limit != 0 && self.table.count() >= limit {
             // Another passage took the last place since this one was tracked.
-            return self.settle_full(now).outcome;
+            return self.drop_table_full(now).outcome;
         }
         let tick = now.tick();
-        let mut hot = Hot {
+        let mut hot = HotRecord {
             deadline: tick.wrapping_add(fresh.timeout),
             status: (fresh.status | Status::CONFIRMED).0,
-            ..Hot::default()
+            ..HotRecord::default()
         };
         fresh.tracker.store(&mut hot);
-        let bytes = fresh.counted.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
-        let record = Record {
+        let bytes = fresh.counted_bytes.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
+        let record = NewRecord {
             original: &fresh.original,
             reply: &fresh.reply,
             zone: fresh.zone,
             mark: fresh.mark,
             hot,
-            kind: if fresh.has_extras() { Kind::EXTRAS } else { 0 } | if fresh.plain { Kind::PLAIN } else { 0 },
-            counts: self.knobs.on(Knob::Acct).then_some(bytes),
+            kind: if fresh.has_extension() { RecordKind::HAS_EXTENSION } else { 0 }
+                | if fresh.untranslated { RecordKind::UNTRANSLATED } else { 0 },
+            counts: self.sysctls.is_enabled(Sysctl::Acct).then_some(bytes),
             hashes: fresh.hashes,
-            start: if self.knobs.on(Knob::Timestamp) { now.0 } else { 0 },
+            start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.0 } else { 0 },
         };
         let Some(slot) = self.table.insert(&record, tick) else {
-            return self.not_entered(Why::NoMemory);
+            return self.drop_insert_failed(Reason::NoMemory);
         };
-        if fresh.has_extras() {
-            self.put_extras(slot, fresh);
+        if fresh.has_extension() {
+            self.insert_extension(slot, fresh);
         }
-        self.enter_source(fresh, slot, now);
-        self.changes.note(slot);
-        if self.reports(EventKind::New) {
-            self.report(EventKind::New, slot, now);
+        self.insert_bysource(fresh, slot, now);
+        self.dirty.mark_dirty(slot);
+        if self.wants_event(EventKind::New) {
+            self.emit_event(EventKind::New, slot, now);
         }
-        outcome.connection = Some(self.handle_of(slot));
+        outcome.connection = Some(self.conn_id(slot));
         outcome
     }
 
     /// What few connections have outside their record.
     #[cold]
-    fn put_extras(&mut self, slot: u32, fresh: &Unconfirmed) {
-        let extra = fresh.extra.as_deref().copied().unwrap_or_default();
-        *self.extras.make(slot) = Extra { labels: fresh.labels, ..extra };
+    fn insert_extension(&mut self, slot: u32, fresh: &Unconfirmed) {
+        let extra = fresh.extension.as_deref().copied().unwrap_or_default();
+        *self.extensions.find_or_insert(slot) = Extension { labels: fresh.labels, ..extra };
         if let Some(master) = &extra.master {
             self.add_child(master);
         }
@@ -88,39 +91,39 @@ impl Engine {
 
     /// Who has one of its tuples by now?
     #[inline(always)]
-    fn taken(&self, fresh: &Unconfirmed) -> Option<Reference> {
+    fn tuple_taken(&self, fresh: &Unconfirmed) -> Option<TupleRef> {
         // Nothing was entered since the lookup, and the answer's tuple is the lookup's inverse: both are free, as long as no translated connection
         // has a tuple whose inverse is not its own.
-        let plain = fresh.plain && fresh.zone.direction == ZoneDirection::Both && !self.nat.in_use;
-        if plain && fresh.epoch == self.table.epoch() {
+        let plain = fresh.untranslated && fresh.zone.direction == ZoneDirection::Both && !self.nat.in_use;
+        if plain && fresh.table_epoch == self.table.epoch() {
             return None;
         }
-        let holder = |key, direction| self.table.holder(key, fresh.zone, direction);
+        let holder = |key, direction| self.table.tuple_owner(key, fresh.zone, direction);
         holder(&fresh.original, Direction::Original).or_else(|| holder(&fresh.reply, Direction::Reply))
     }
 
     /// Two packets of one flow raced: the later adopts the earlier's connection, where the protocol can bear it.
     #[cold]
-    fn clash(&mut self, fresh: &Unconfirmed, taken: Reference, mut outcome: Outcome) -> Outcome {
+    fn resolve_clash(&mut self, fresh: &Unconfirmed, taken: TupleRef, mut outcome: Outcome) -> Outcome {
         let records = &self.table.records;
         let same = taken.direction() == Direction::Original
             && records.key(taken) == Some(fresh.original)
-            && records.key(Reference::new(taken.slot(), Direction::Reply)) == Some(fresh.reply);
+            && records.key(TupleRef::new(taken.slot(), Direction::Reply)) == Some(fresh.reply);
         let bearable =
             !matches!(fresh.original.protocol, protocol::TCP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6);
         if same && bearable {
             self.counters.clash_resolve += 1;
-            outcome.connection = Some(self.handle_of(taken.slot()));
+            outcome.connection = Some(self.conn_id(taken.slot()));
             return outcome;
         }
-        self.not_entered(if fresh.exhausted { Why::NatExhausted } else { Why::Clash })
+        self.drop_insert_failed(if fresh.nat_exhausted { Reason::NatExhausted } else { Reason::Clash })
     }
 
     #[cold]
-    fn not_entered(&mut self, why: Why) -> Outcome {
+    fn drop_insert_failed(&mut self, why: Reason) -> Outcome {
         self.counters.insert_failed += 1;
         self.counters.drop += 1;
-        self.note(why);
+        self.count_reason(why);
         Outcome::dropped(why)
     }
 }

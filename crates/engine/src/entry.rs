@@ -1,12 +1,12 @@
 //! A connection as it is shown: a copy, taken at one moment.
-use crate::engine::Handle;
+use crate::engine::ConnId;
 use crate::{Instant, Status, Tuple, Zone};
 
 /// One connection, copied out of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Entry {
     /// Where it is.
-    pub handle: Handle,
+    pub conn_id: ConnId,
     /// As `conntrack -o id` prints it: unpredictable, stable for the connection's life.
     pub id: u32,
     /// The first packet's tuple.

@@ -42,22 +42,22 @@ pub struct Event {
 
 /// Events on their way to whoever listens: so many wait, later ones are lost and counted.
 #[derive(Default)]
-pub(crate) struct Queue {
+pub(crate) struct EventQueue {
     events: VecDeque<Event>,
     mask: EventMask,
     capacity: usize,
     lost: u64,
 }
 
-impl Queue {
-    pub(crate) fn listen(&mut self, mask: EventMask, capacity: usize) {
+impl EventQueue {
+    pub(crate) fn subscribe(&mut self, mask: EventMask, capacity: usize) {
         self.mask = mask;
         self.capacity = capacity;
     }
 
     /// Does anybody want events of this kind?
     #[inline(always)]
-    pub(crate) fn wants(&self, kind: EventKind) -> bool {
+    pub(crate) fn is_subscribed(&self, kind: EventKind) -> bool {
         match kind {
             EventKind::New => self.mask.new,
             EventKind::Update => self.mask.update,

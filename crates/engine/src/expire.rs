@@ -1,23 +1,23 @@
 //! The end of connections: they expire, or are removed for a reason, and leave nothing behind.
-use crate::table::record::Kind;
-use crate::table::{BLOCK, Look};
-use crate::time::Clock;
-use crate::{Engine, Event, EventKind, Instant, Knob, ProtocolInfo, Status};
+use crate::table::record::RecordKind;
+use crate::table::{BLOCK, BlockScan};
+use crate::time::Ticks;
+use crate::{Engine, Event, EventKind, Instant, ProtocolInfo, Status, Sysctl};
 
 impl Engine {
     /// Removes what has expired; looks at no more than `budget` blocks of records.
-    pub(crate) fn expire(&mut self, now: Instant, mut budget: usize) {
+    pub(crate) fn remove_expired(&mut self, now: Instant, mut budget: usize) {
         let tick = now.tick();
-        let mut deadlines = self.table.lend_deadlines();
-        deadlines.visit(tick, &mut budget, &mut |slots| {
+        let mut deadlines = self.table.take_timer_bounds();
+        deadlines.scan_due(tick, &mut budget, &mut |slots| {
             let mut earliest: Option<i32> = None;
             // The buckets of all that go are fetched together.
             let mut due = [(0, [0; 2]); BLOCK];
             let mut length = 0;
             for slot in slots {
                 let slot = slot as u32;
-                let Some(hot) = self.table.records.hot(slot).filter(|hot| hot.living()) else { continue };
-                if hot.expired(tick) {
+                let Some(hot) = self.table.records.hot(slot).filter(|hot| hot.is_confirmed()) else { continue };
+                if hot.is_expired(tick) {
                     let hashes = self.table.hashes(slot);
                     hashes.iter().for_each(|hash| self.table.prefetch_bucket(*hash));
                     due[length] = (slot, hashes);
@@ -28,46 +28,46 @@ impl Engine {
                 earliest = Some(earliest.map_or(remaining, |least| least.min(remaining)));
             }
             for (slot, hashes) in &due[..length] {
-                self.destroy_hashed(*slot, *hashes, now);
+                self.destroy_with_hashes(*slot, *hashes, now);
             }
-            Look { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)) }
+            BlockScan { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)) }
         });
-        self.table.return_deadlines(deadlines);
+        self.table.restore_timer_bounds(deadlines);
     }
 
     /// Takes a connection out of the table and says so.
     pub(crate) fn destroy(&mut self, slot: u32, now: Instant) {
-        self.destroy_hashed(slot, self.table.hashes(slot), now);
+        self.destroy_with_hashes(slot, self.table.hashes(slot), now);
     }
 
-    fn destroy_hashed(&mut self, slot: u32, hashes: [u64; 2], now: Instant) {
-        if self.reports(EventKind::Destroy) {
-            self.report(EventKind::Destroy, slot, now);
+    fn destroy_with_hashes(&mut self, slot: u32, hashes: [u64; 2], now: Instant) {
+        if self.wants_event(EventKind::Destroy) {
+            self.emit_event(EventKind::Destroy, slot, now);
         }
-        self.changes.note(slot);
+        self.dirty.mark_dirty(slot);
         let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status));
-        if kind.is(Kind::EXTRAS) {
-            self.part(slot);
+        if kind.has(RecordKind::HAS_EXTENSION) {
+            self.release_extension(slot);
         }
         if status & Status::OFFLOAD.0 != 0 {
-            self.come_back(slot);
+            self.unoffload(slot);
         }
         if status & Status::SRC_NAT_DONE.0 != 0 {
-            self.leave_source(slot, now);
+            self.remove_bysource(slot, now);
         }
         self.table.remove(slot, hashes);
     }
 
     /// Does anybody want such events? The knob `nf_conntrack_events` can forbid them.
     #[inline(always)]
-    pub(crate) fn reports(&self, kind: EventKind) -> bool {
-        self.events.wants(kind) && self.knobs.on(Knob::Events)
+    pub(crate) fn wants_event(&self, kind: EventKind) -> bool {
+        self.events.is_subscribed(kind) && self.sysctls.is_enabled(Sysctl::Events)
     }
 
     /// An update says what the protocol knows only if the protocol's state has changed: a first answer alone does not, nor does being assured.
     #[cold]
-    pub(crate) fn report_update(&mut self, slot: u32, state_changed: bool, now: Instant) {
-        if let Some(mut entry) = self.show(slot, now) {
+    pub(crate) fn emit_update(&mut self, slot: u32, state_changed: bool, now: Instant) {
+        if let Some(mut entry) = self.dump_entry(slot, now) {
             if !state_changed {
                 entry.protocol = ProtocolInfo::Stateless;
             }
@@ -76,8 +76,8 @@ impl Engine {
     }
 
     #[cold]
-    pub(crate) fn report(&mut self, kind: EventKind, slot: u32, now: Instant) {
-        if let Some(mut entry) = self.show(slot, now) {
+    pub(crate) fn emit_event(&mut self, kind: EventKind, slot: u32, now: Instant) {
+        if let Some(mut entry) = self.dump_entry(slot, now) {
             if kind == EventKind::Destroy {
                 entry.stop = entry.start.map(|_| now);
             }

@@ -7,62 +7,62 @@
 
 extern crate alloc;
 
+mod classify;
 mod confirm;
 mod connection;
 mod counters;
+mod ct_timeout;
+mod dump;
+mod early_drop;
 mod engine;
 mod entry;
 mod event;
 mod expectation;
 mod expire;
 mod export;
-mod extras;
-mod full;
-mod handle;
+mod extension;
+mod fast_path;
 mod helper;
-mod identity;
-mod knob;
+mod helper_packet;
+mod icmp_error;
 mod log;
 mod master;
 mod nat;
 mod offload;
 mod outcome;
-mod passage;
-mod promise;
+mod packet_ctx;
 mod protocol;
-mod related;
-mod request;
-mod saying;
-mod show;
+mod reason;
 mod status;
+mod synproxy;
+mod sysctl;
 pub mod sysctl_conf;
 mod table;
 mod time;
-mod timeouts;
 mod track;
 mod tuple;
-mod why;
+mod update;
 
 pub use connection::Connection;
 pub use counters::Counters;
-pub use engine::{Engine, Handle, Secret};
+pub use ct_timeout::TimeoutPolicyId;
+pub use engine::{ConnId, Engine, Secret};
 pub use entry::{Accounting, Entry, ProtocolInfo, SctpState, TcpSide, TcpState};
 pub use event::{Event, EventKind, EventMask};
-pub use expectation::Expectation;
-pub use export::{Description, Refused, Trust, Undecodable};
+pub use expectation::ExpectationEntry;
+pub use export::{ConnSnapshot, ImportError, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
-pub use knob::{Generation, Knob, KnobError, Knobs};
 pub use nat::{
-    Behaviour, BlockChange, Choice, Deterministic, Edits, Filtering, Manip, Mapping, Range, Shortage, Shortfall,
-    Translated,
+    DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,
+    NatResult, NatRewrite, PortBlockEvent, PortSelection,
 };
-pub use offload::{Flow, Held, Seen};
-pub use outcome::{Direction, Info, Outcome, Verdict};
-pub use passage::{Passage, Unconfirmed};
-pub use promise::Promise;
-pub use request::{Draft, Family, Knowledge, Refusal, Wish};
+pub use offload::{FlowStats, OffloadError, OffloadedFlow};
+pub use outcome::{CtInfo, CtVerdict, Direction, Outcome};
+pub use packet_ctx::{PacketCtx, Unconfirmed};
+pub use reason::Reason;
 pub use status::Status;
+pub use synproxy::SynproxyState;
+pub use sysctl::{KernelVersion, Sysctl, SysctlError, Sysctls};
 pub use time::Instant;
-pub use timeouts::Timeouts;
 pub use tuple::{Tuple, Zone, ZoneDirection};
-pub use why::Why;
+pub use update::{ConnUpdate, Family, NewConnection, ProtocolUpdate, UpdateError};

@@ -5,32 +5,32 @@ use alloc::string::String;
 use core::time::Duration;
 
 /// As `net_ratelimit`'s defaults: ten lines, then silence until five seconds have passed since the first.
-const BURST: u32 = 10;
-const INTERVAL: Duration = Duration::from_secs(5);
+const RATELIMIT_BURST: u32 = 10;
+const RATELIMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Lines that wait for a driver that never asks are dropped.
-const WAITING: usize = 64;
+const MAX_PENDING_LINES: usize = 64;
 
 /// See the module's words.
 #[derive(Default)]
-pub(crate) struct Log {
+pub(crate) struct KernelLog {
     lines: VecDeque<String>,
-    begun: Option<Instant>,
+    window_start: Option<Instant>,
     in_burst: u32,
     suppressed: u64,
 }
 
-impl Log {
+impl KernelLog {
     /// Adds the line that `text` makes, unless there were too many.
-    pub(crate) fn line(&mut self, now: Instant, text: impl FnOnce() -> String) {
-        if self.begun.is_none_or(|begun| now.since(begun) >= INTERVAL) {
-            self.begun = Some(now);
+    pub(crate) fn push_ratelimited(&mut self, now: Instant, text: impl FnOnce() -> String) {
+        if self.window_start.is_none_or(|begun| now.since(begun) >= RATELIMIT_INTERVAL) {
+            self.window_start = Some(now);
             self.in_burst = 0;
             if self.suppressed > 0 {
                 let suppressed = core::mem::take(&mut self.suppressed);
                 self.push(alloc::format!("net_ratelimit: {suppressed} callbacks suppressed"));
             }
         }
-        if self.in_burst < BURST {
+        if self.in_burst < RATELIMIT_BURST {
             self.in_burst += 1;
             self.push(text());
         } else {
@@ -39,7 +39,7 @@ impl Log {
     }
 
     fn push(&mut self, line: String) {
-        if self.lines.len() < WAITING {
+        if self.lines.len() < MAX_PENDING_LINES {
             self.lines.push_back(line);
         }
     }
@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_lines_then_silence_then_the_sum() {
-        let mut log = Log::default();
+    fn ratelimit_logs_ten_lines_then_the_suppressed_count() {
+        let mut log = KernelLog::default();
         for _ in 0..25 {
-            log.line(Instant::from_secs(100), || String::from("full"));
+            log.push_ratelimited(Instant::from_secs(100), || String::from("full"));
         }
-        log.line(Instant::from_secs(104), || String::from("full"));
+        log.push_ratelimited(Instant::from_secs(104), || String::from("full"));
         assert_eq!(core::iter::from_fn(|| log.poll()).count(), 10);
-        log.line(Instant::from_secs(105), || String::from("again"));
+        log.push_ratelimited(Instant::from_secs(105), || String::from("again"));
         assert_eq!(log.poll().unwrap(), "net_ratelimit: 16 callbacks suppressed");
         assert_eq!(log.poll().unwrap(), "again");
         assert_eq!(log.poll(), None);

@@ -2,12 +2,12 @@
 //!
 //! A first packet that an expectation matches begins a child: it is RELATED until answered, takes its master's mark, and counts as a use of its
 //! master as long as it lives. A master takes its expectations with it when it ends; its children live on and keep its name.
-use crate::expectation::Expected;
-use crate::extras::Extra;
-use crate::nat::Follow;
-use crate::table::record::{Hot, Kind};
-use crate::table::{Probe, Reference};
-use crate::time::Clock;
+use crate::expectation::Expectation;
+use crate::extension::Extension;
+use crate::nat::ExpectNat;
+use crate::table::record::{HotRecord, RecordKind};
+use crate::table::{LookupKey, TupleRef};
+use crate::time::Ticks;
 use crate::{Direction, Engine, Helper, Instant, Status, Tuple, Unconfirmed, Zone};
 use alloc::string::String;
 use hashbrown::HashMap;
@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 pub(crate) struct Master {
     slot: u32,
     /// Which life of the slot: a later connection in the same place is nobody's master.
-    life: u32,
+    generation: u32,
     /// Its original tuple, which outlives it.
     pub(crate) tuple: Tuple,
     mark: u32,
@@ -26,56 +26,57 @@ pub(crate) struct Master {
 impl Engine {
     /// The master that expects a connection which begins with `probe`'s tuple, and how that is to be translated. The expectation is used up.
     #[inline]
-    pub(crate) fn expecting(&mut self, probe: &Probe, now: Instant) -> Option<(Master, Option<Follow>)> {
+    pub(crate) fn take_expectation(&mut self, probe: &LookupKey, now: Instant) -> Option<(Master, Option<ExpectNat>)> {
         // Most engines expect nothing most of the time.
-        if self.expectations.is_empty() { None } else { self.fulfil(probe, now) }
+        if self.expectations.is_empty() { None } else { self.match_expectation(probe, now) }
     }
 
     #[cold]
-    fn fulfil(&mut self, probe: &Probe, now: Instant) -> Option<(Master, Option<Follow>)> {
+    fn match_expectation(&mut self, probe: &LookupKey, now: Instant) -> Option<(Master, Option<ExpectNat>)> {
         let before = self.expectations.len();
-        let Expected { master, follow, .. } = self.expectations.find(&probe.key.tuple(), probe.zone.id, now)?;
+        let Expectation { master, nat: follow, .. } =
+            self.expectations.find_expectation(&probe.key.tuple(), probe.zone.id, now)?;
         self.counters.expect_new += 1;
         self.counters.expect_delete += (before - self.expectations.len()) as u64;
         let hot = self.table.records.hot(master.slot)?;
-        if hot.expired(now.tick()) {
+        if hot.is_expired(now.tick()) {
             // It was over before this packet, though nobody has noticed yet.
             self.destroy(master.slot, now);
             return None;
         }
         let cold = self.table.records.cold(master.slot)?;
-        let tuple = self.table.records.key(Reference::new(master.slot, Direction::Original))?.tuple();
-        Some((Master { slot: master.slot, life: cold.life, tuple, mark: cold.mark }, follow))
+        let tuple = self.table.records.key(TupleRef::new(master.slot, Direction::Original))?.tuple();
+        Some((Master { slot: master.slot, generation: cold.generation, tuple, mark: cold.mark }, follow))
     }
 
     /// The master that a child names which was kept elsewhere. It may have ended: then the name is all that is left of it.
-    pub(crate) fn master_named(&self, tuple: &Tuple, zone: Zone) -> Master {
-        let found = self.original_of(tuple, zone);
+    pub(crate) fn master_by_tuple(&self, tuple: &Tuple, zone: Zone) -> Master {
+        let found = self.find_by_original(tuple, zone);
         let cold = found.and_then(|slot| self.table.records.cold(slot));
         let (slot, life, mark) = match (found, cold) {
-            (Some(slot), Some(cold)) => (slot, cold.life, cold.mark),
+            (Some(slot), Some(cold)) => (slot, cold.generation, cold.mark),
             _ => (u32::MAX, 0, 0),
         };
-        Master { slot, life, tuple: *tuple, mark }
+        Master { slot, generation: life, tuple: *tuple, mark }
     }
 
     /// A child was entered: a master that still stands has one use more.
     pub(crate) fn add_child(&mut self, master: &Master) {
-        if self.stands(master) {
-            self.extras.make(master.slot).children += 1;
+        if self.is_master_alive(master) {
+            self.extensions.find_or_insert(master.slot).children += 1;
         }
     }
 
     /// What a connection leaves behind outside the table when it ends.
     #[cold]
-    pub(crate) fn part(&mut self, slot: u32) {
-        let Some(extra) = self.extras.remove(slot) else { return };
-        if extra.listener.is_some() {
-            let over = self.expectations.remove_master(self.handle_of(slot));
+    pub(crate) fn release_extension(&mut self, slot: u32) {
+        let Some(extra) = self.extensions.remove(slot) else { return };
+        if extra.helper_state.is_some() {
+            let over = self.expectations.remove_master(self.conn_id(slot));
             self.counters.expect_delete += over.len() as u64;
         }
-        if let Some(master) = extra.master.filter(|master| self.stands(master)) {
-            let children = &mut self.extras.make(master.slot).children;
+        if let Some(master) = extra.master.filter(|master| self.is_master_alive(master)) {
+            let children = &mut self.extensions.find_or_insert(master.slot).children;
             *children = children.saturating_sub(1);
         }
     }
@@ -85,41 +86,49 @@ impl Engine {
         self.expectations.check()?;
         for expected in self.expectations.iter() {
             let slot = expected.master.slot;
-            let same = self.table.records.hot(slot).is_some_and(Hot::living) && self.handle_of(slot) == expected.master;
-            if !same || self.extras.of(slot).is_none_or(|extra| extra.listener.is_none()) {
+            let same = self.table.records.hot(slot).is_some_and(HotRecord::is_confirmed)
+                && self.conn_id(slot) == expected.master;
+            if !same || self.extensions.find(slot).is_none_or(|extra| extra.helper_state.is_none()) {
                 return Err(alloc::format!("expected by nobody: {expected:?}"));
             }
         }
         let mut children = HashMap::<u32, u32>::new();
-        for (slot, extra) in self.extras.iter() {
-            if !self.table.records.hot(slot).is_some_and(|hot| hot.living() && hot.kind.is(Kind::EXTRAS)) {
+        for (slot, extra) in self.extensions.iter() {
+            if !self
+                .table
+                .records
+                .hot(slot)
+                .is_some_and(|hot| hot.is_confirmed() && hot.kind.has(RecordKind::HAS_EXTENSION))
+            {
                 return Err(alloc::format!("slot {slot} is gone, or does not know of {extra:?}"));
             }
-            if let Some(master) = extra.master.filter(|master| self.stands(master)) {
+            if let Some(master) = extra.master.filter(|master| self.is_master_alive(master)) {
                 *children.entry(master.slot).or_default() += 1;
             }
         }
-        let wrong = |(slot, extra): &(u32, &Extra)| extra.children != children.get(slot).copied().unwrap_or(0);
-        let wrong = self.extras.iter().find(wrong);
+        let wrong = |(slot, extra): &(u32, &Extension)| extra.children != children.get(slot).copied().unwrap_or(0);
+        let wrong = self.extensions.iter().find(wrong);
         wrong.map_or(Ok(()), |(slot, extra)| Err(alloc::format!("not the children of slot {slot}: {extra:?}")))
     }
 
     /// Does a child's master still live?
-    pub(crate) fn stands(&self, master: &Master) -> bool {
+    pub(crate) fn is_master_alive(&self, master: &Master) -> bool {
         let records = &self.table.records;
-        let same = records.cold(master.slot).is_some_and(|cold| cold.life == master.life);
-        same && records.hot(master.slot).is_some_and(|hot| hot.living() && hot.kind.is(Kind::EXTRAS))
+        let same = records.cold(master.slot).is_some_and(|cold| cold.generation == master.generation);
+        same && records
+            .hot(master.slot)
+            .is_some_and(|hot| hot.is_confirmed() && hot.kind.has(RecordKind::HAS_EXTENSION))
     }
 }
 
 impl Engine {
     /// The helper that [`Engine::help`] promised to such connections.
     #[inline]
-    pub(crate) fn give_helper(&self, fresh: &mut Unconfirmed) {
+    pub(crate) fn try_assign_helper(&self, fresh: &mut Unconfirmed) {
         let to = |(protocol, port, _): &&(u8, u16, Helper)| {
             (*protocol, *port) == (fresh.original.protocol, fresh.original.keys as u16)
         };
-        if let Some((_, _, helper)) = self.helped.iter().find(to) {
+        if let Some((_, _, helper)) = self.auto_helpers.iter().find(to) {
             fresh.attach_helper(*helper);
         }
     }
@@ -127,9 +136,9 @@ impl Engine {
 
 impl Unconfirmed {
     /// Makes it the child of `master`.
-    pub(crate) fn adopt(&mut self, master: Master) {
+    pub(crate) fn set_master(&mut self, master: Master) {
         self.status |= Status::EXPECTED;
         self.mark = master.mark;
-        self.extra.get_or_insert_default().master = Some(master);
+        self.extension.get_or_insert_default().master = Some(master);
     }
 }

@@ -7,49 +7,49 @@
 //! ```
 //! The way translates by [`Edits`](crate::Edits) alone and decides nothing. What a connection needs a second look at (a helper, adjusted sequence numbers, a state other than open) is not handed out.
 //! Windows are forgotten at the handing out: who comes back is taken up in the middle, as Linux does.
-use crate::nat::edits_of;
+use crate::nat::nat_rewrite_for;
 use crate::protocol::stateless::Stateless;
-use crate::protocol::{Context, Ruling, Tcp, ticks};
-use crate::table::Reference;
-use crate::table::record::Kind;
-use crate::time::Clock;
+use crate::protocol::{Tcp, TrackCtx, TrackResult, seconds_to_ticks};
+use crate::table::TupleRef;
+use crate::table::record::RecordKind;
+use crate::time::Ticks;
 use crate::tuple::protocol;
-use crate::{Direction, Edits, Engine, Handle, Instant, Knob, Manip, Status, TcpState, Tuple, Zone};
+use crate::{ConnId, Direction, Engine, Instant, Manip, NatRewrite, Status, Sysctl, TcpState, Tuple, Zone};
 use alloc::vec::Vec;
 
 /// A flow as a faster way needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub struct OffloadedFlow {
     /// Names its connection.
-    pub handle: Handle,
+    pub conn_id: ConnId,
     /// What its packets look like as they come in, each direction by its own.
     pub tuples: [Tuple; 2],
     /// What is changed in them, original direction first: the destination, then the source.
-    pub edits: [[Edits; 2]; 2],
+    pub rewrites: [[NatRewrite; 2]; 2],
     /// Where its tuples hold.
     pub zone: Zone,
 }
 
 /// Why a flow is not handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum OffloadError {
     /// It is not in the table any more.
-    Gone,
+    NotFound,
     /// It is handed out already.
-    Out,
+    AlreadyOffloaded,
     /// It is not yet assured, or it is closing.
-    Unsettled,
+    NotEstablished,
     /// Its packets need a second look: a helper listens, sequence numbers are adjusted, its timeout is fixed.
-    Watched,
+    NeedsSlowPath,
     /// Its protocol has no ports that a table of flows could go by, or too many states.
-    Protocol,
+    UnsupportedProtocol,
 }
 
 /// What a faster way has seen of one direction of a flow since it last told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct FlowStats {
     /// Which flow.
-    pub handle: Handle,
+    pub conn_id: ConnId,
     /// Which direction.
     pub direction: Direction,
     /// Packets …
@@ -57,14 +57,14 @@ pub struct Seen {
     /// … and their octets, from the IP header on.
     pub bytes: u64,
     /// When the last of them came.
-    pub last: Instant,
+    pub last_seen: Instant,
 }
 
 /// Flows that are out.
 #[derive(Debug, Default)]
-pub(crate) struct Offload {
-    out: usize,
-    revoked: Vec<Handle>,
+pub(crate) struct OffloadState {
+    count: usize,
+    revoked: Vec<ConnId>,
 }
 
 impl Engine {
@@ -72,77 +72,82 @@ impl Engine {
     ///
     /// # Errors
     /// Why it has to stay.
-    pub fn hand_out(&mut self, handle: Handle, now: Instant) -> Result<Flow, Held> {
+    pub fn offload(&mut self, handle: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
         let secret = self.secret.0;
-        let hot = self.table.records.hot_mut(handle.slot).ok_or(Held::Gone)?;
-        if !hot.living() || hot.stamp(secret) != handle.stamp || hot.expired(now.tick()) {
-            return Err(Held::Gone);
+        let hot = self.table.records.hot_mut(handle.slot).ok_or(OffloadError::NotFound)?;
+        if !hot.is_confirmed() || hot.tuple_hash(secret) != handle.tuple_hash || hot.is_expired(now.tick()) {
+            return Err(OffloadError::NotFound);
         }
         let status = hot.status();
         if status.has(Status::OFFLOAD) {
-            return Err(Held::Out);
+            return Err(OffloadError::AlreadyOffloaded);
         }
         let watched = Status::SEQ_ADJUST.0 | Status::FIXED_TIMEOUT.0 | Status::HELPER.0;
-        let listened =
-            hot.kind.is(Kind::EXTRAS) && self.extras.of(handle.slot).is_some_and(|extra| extra.listener.is_some());
+        let listened = hot.kind.has(RecordKind::HAS_EXTENSION)
+            && self.extensions.find(handle.slot).is_some_and(|extra| extra.helper_state.is_some());
         if status.0 & watched != 0 || listened {
-            return Err(Held::Watched);
+            return Err(OffloadError::NeedsSlowPath);
         }
         if !status.has(Status::ASSURED) {
-            return Err(Held::Unsettled);
+            return Err(OffloadError::NotEstablished);
         }
         match hot.protocol() {
             protocol::UDP | protocol::UDPLITE => (),
-            protocol::TCP if Tcp::of(hot).state() == TcpState::Established => Tcp::of(hot).forget_windows(),
-            protocol::TCP => return Err(Held::Unsettled),
-            _ => return Err(Held::Protocol),
+            protocol::TCP if Tcp::from_record_mut(hot).state() == TcpState::Established => {
+                Tcp::from_record_mut(hot).reset_max_windows()
+            }
+            protocol::TCP => return Err(OffloadError::NotEstablished),
+            _ => return Err(OffloadError::UnsupportedProtocol),
         }
         hot.status |= Status::OFFLOAD.0;
         let keys = [Direction::Original, Direction::Reply]
-            .map(|direction| self.table.records.key(Reference::new(handle.slot, direction)));
-        let [Some(original), Some(reply)] = keys else { return Err(Held::Gone) };
-        self.offload.out += 1;
+            .map(|direction| self.table.records.key(TupleRef::new(handle.slot, direction)));
+        let [Some(original), Some(reply)] = keys else { return Err(OffloadError::NotFound) };
+        self.offload.count += 1;
         let tuples = [original.tuple(), reply.tuple()];
         let of = |direction: Direction, opposite| {
-            [Manip::Destination, Manip::Source].map(|manip| edits_of(status, opposite, direction, manip))
+            [Manip::Destination, Manip::Source].map(|manip| nat_rewrite_for(status, opposite, direction, manip))
         };
         let edits = [of(Direction::Original, &tuples[1]), of(Direction::Reply, &tuples[0])];
-        Ok(Flow { handle, tuples, edits, zone: self.table.records.zone(handle.slot) })
+        Ok(OffloadedFlow { conn_id: handle, tuples, rewrites: edits, zone: self.table.records.zone(handle.slot) })
     }
 
     /// Takes in what a faster way has seen; gives how many of these flows are not out (any more).
-    pub fn take_in(&mut self, seen: impl IntoIterator<Item = Seen>, now: Instant) -> usize {
-        seen.into_iter().filter(|seen| !self.take_in_one(seen, now)).count()
+    pub fn update_stats(&mut self, seen: impl IntoIterator<Item = FlowStats>, now: Instant) -> usize {
+        seen.into_iter().filter(|seen| !self.update_flow_stats(seen, now)).count()
     }
 
-    fn take_in_one(&mut self, seen: &Seen, now: Instant) -> bool {
-        let (slot, secret) = (seen.handle.slot, self.secret.0);
+    fn update_flow_stats(&mut self, seen: &FlowStats, now: Instant) -> bool {
+        let (slot, secret) = (seen.conn_id.slot, self.secret.0);
         let Some(hot) = self.table.records.hot_mut(slot) else { return false };
-        if !hot.living() || hot.stamp(secret) != seen.handle.stamp || !hot.status().has(Status::OFFLOAD) {
+        if !hot.is_confirmed()
+            || hot.tuple_hash(secret) != seen.conn_id.tuple_hash
+            || !hot.status().has(Status::OFFLOAD)
+        {
             return false;
         }
         let tick = now.tick();
-        let context = Context {
-            knobs: &self.knobs,
+        let context = TrackCtx {
+            sysctls: &self.sysctls,
             status: hot.status(),
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),
             secret: self.secret,
-            ahead: 0,
+            ack_offset: 0,
         };
         let timeout = match hot.protocol() {
-            protocol::TCP => ticks(self.knobs[Knob::TcpTimeoutEstablished]),
-            _ => match Stateless::load(hot).advance(&context) {
-                Ruling::Pass { timeout, .. } => timeout,
+            protocol::TCP => seconds_to_ticks(self.sysctls[Sysctl::TcpTimeoutEstablished]),
+            _ => match Stateless::load(hot).track_packet(&context) {
+                TrackResult::Pass { timeout, .. } => timeout,
                 _ => 0,
             },
         };
         // Told late, a packet counts from when it came; a deadline never moves back by it.
-        let deadline = seen.last.tick().wrapping_add(timeout);
+        let deadline = seen.last_seen.tick().wrapping_add(timeout);
         if deadline.wrapping_sub(hot.deadline) as i32 > 0 {
             hot.deadline = deadline;
         }
-        let counted = hot.kind.is(Kind::COUNTED);
+        let counted = hot.kind.has(RecordKind::COUNTED);
         if let (true, Some(counts)) = (counted, self.table.records.counts_mut(slot)) {
             let at = seen.direction as usize * 2;
             counts[at] += seen.packets;
@@ -152,47 +157,48 @@ impl Engine {
     }
 
     /// Takes a flow back. False if it was not out.
-    pub fn revoke(&mut self, handle: Handle) -> bool {
+    pub fn revoke(&mut self, handle: ConnId) -> bool {
         let secret = self.secret.0;
         let Some(hot) = self.table.records.hot(handle.slot) else { return false };
-        let is_out = hot.living() && hot.stamp(secret) == handle.stamp && hot.status().has(Status::OFFLOAD);
+        let is_out =
+            hot.is_confirmed() && hot.tuple_hash(secret) == handle.tuple_hash && hot.status().has(Status::OFFLOAD);
         if is_out {
-            self.come_back(handle.slot);
+            self.unoffload(handle.slot);
         }
         is_out
     }
 
     /// Takes every flow back: its edits may be cached, and the rules have changed.
     pub fn revoke_all(&mut self) {
-        if self.offload.out == 0 {
+        if self.offload.count == 0 {
             return;
         }
-        let slots: Vec<u32> = self.table.slots().collect();
+        let slots: Vec<u32> = self.table.used_slots().collect();
         for slot in slots {
             if self.table.records.hot(slot).is_some_and(|hot| hot.status().has(Status::OFFLOAD)) {
-                self.come_back(slot);
+                self.unoffload(slot);
             }
         }
     }
 
     /// A flow that is not out any more, though nobody has revoked it by its name: forget it.
-    pub fn poll_revoked(&mut self) -> Option<Handle> {
+    pub fn poll_revoked(&mut self) -> Option<ConnId> {
         self.offload.revoked.pop()
     }
 
     /// Flows that are out.
-    pub fn handed_out(&self) -> usize {
-        self.offload.out
+    pub fn offloaded_count(&self) -> usize {
+        self.offload.count
     }
 
     /// A flow is the table's own again.
     #[cold]
-    pub(crate) fn come_back(&mut self, slot: u32) {
-        let handle = self.handle_of(slot);
+    pub(crate) fn unoffload(&mut self, slot: u32) {
+        let handle = self.conn_id(slot);
         if let Some(hot) = self.table.records.hot_mut(slot) {
             hot.status &= !Status::OFFLOAD.0;
         }
-        self.offload.out = self.offload.out.saturating_sub(1);
+        self.offload.count = self.offload.count.saturating_sub(1);
         self.offload.revoked.push(handle);
     }
 }

@@ -1,5 +1,5 @@
 //! What tracking says of a packet.
-use crate::{Handle, Why};
+use crate::{ConnId, Reason};
 
 /// The direction of a packet within its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ impl Direction {
 
 /// What `ct state` matches: the relation of a packet to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Info {
+pub enum CtInfo {
     /// Of a connection that has not been answered.
     New,
     /// Of a connection seen both ways.
@@ -37,7 +37,7 @@ pub enum Info {
 
 /// What is to become of the packet so far as tracking has a say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum CtVerdict {
     /// It goes on.
     Accept,
     /// Linux drops it here, and so do we.
@@ -48,40 +48,46 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Its relation to the table.
-    pub info: Info,
+    pub info: CtInfo,
     /// Its direction; `None` when it belongs to no connection.
     pub direction: Option<Direction>,
     /// Its connection, while that lives: `None` for invalid packets and when this packet ended it.
-    pub connection: Option<Handle>,
+    pub connection: Option<ConnId>,
     /// Why it is invalid, ignored or dropped.
-    pub why: Option<Why>,
+    pub reason: Option<Reason>,
     /// Whether it goes on.
-    pub verdict: Verdict,
+    pub verdict: CtVerdict,
 }
 
 impl Outcome {
     /// A packet of a connection.
     #[inline(always)]
-    pub(crate) const fn of(info: Info, direction: Direction, connection: Handle) -> Outcome {
-        Outcome { info, direction: Some(direction), connection: Some(connection), why: None, verdict: Verdict::Accept }
+    pub(crate) const fn tracked(info: CtInfo, direction: Direction, connection: ConnId) -> Outcome {
+        Outcome {
+            info,
+            direction: Some(direction),
+            connection: Some(connection),
+            reason: None,
+            verdict: CtVerdict::Accept,
+        }
     }
 
     /// A packet of no connection, for `why`. It goes on: the ruleset decides.
-    pub(crate) const fn invalid(why: Why) -> Outcome {
-        Outcome::without_connection(Info::Invalid, Some(why), Verdict::Accept)
+    pub(crate) const fn invalid(why: Reason) -> Outcome {
+        Outcome::without_connection(CtInfo::Invalid, Some(why), CtVerdict::Accept)
     }
 
     /// A packet that Linux drops itself.
-    pub(crate) const fn dropped(why: Why) -> Outcome {
-        Outcome::without_connection(Info::Invalid, Some(why), Verdict::Drop)
+    pub(crate) const fn dropped(why: Reason) -> Outcome {
+        Outcome::without_connection(CtInfo::Invalid, Some(why), CtVerdict::Drop)
     }
 
     /// A packet that is not tracked, on purpose.
-    pub(crate) const fn untracked(why: Why) -> Outcome {
-        Outcome::without_connection(Info::Untracked, Some(why), Verdict::Accept)
+    pub(crate) const fn untracked(why: Reason) -> Outcome {
+        Outcome::without_connection(CtInfo::Untracked, Some(why), CtVerdict::Accept)
     }
 
-    const fn without_connection(info: Info, why: Option<Why>, verdict: Verdict) -> Outcome {
-        Outcome { info, direction: None, connection: None, why, verdict }
+    const fn without_connection(info: CtInfo, reason: Option<Reason>, verdict: CtVerdict) -> Outcome {
+        Outcome { info, direction: None, connection: None, reason, verdict }
     }
 }

@@ -1,5 +1,5 @@
-//! Knobs in sysctl's own syntax: `net.netfilter.nf_conntrack_max = 65536`, one a line, `#` and `;` for comments.
-use crate::{Knob, Knobs};
+//! Sysctls in sysctl's own syntax: `net.netfilter.nf_conntrack_max = 65536`, one a line, `#` and `;` for comments.
+use crate::{Sysctl, Sysctls};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -7,60 +7,60 @@ use core::fmt;
 
 /// What is wrong with a line, or with one `--set`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct SysctlFileError {
     /// Line number from 1; `None` on the command line.
     pub line: Option<usize>,
     /// The piece of text at fault.
     pub text: String,
     /// What is wrong with it and what to do.
-    pub what: String,
+    pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SysctlFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
         }
-        write!(f, "`{}`: {}", self.text.escape_debug(), self.what)
+        write!(f, "`{}`: {}", self.text.escape_debug(), self.message)
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for SysctlFileError {}
 
 /// Lines of a file that set nothing here, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedLines {
     /// Keys that are not of connection tracking.
-    pub foreign: usize,
-    /// Knobs that can only be read, which `sysctl -a` prints too.
+    pub not_conntrack: usize,
+    /// Sysctls that can only be read, which `sysctl -a` prints too.
     pub read_only: usize,
     /// Knobs of older kernels, which have gone since.
-    pub gone: usize,
+    pub removed: usize,
 }
 
 /// Knobs that older kernels had: DCCP's, and automatic helpers.
-const GONE: [&str; 2] = ["nf_conntrack_dccp_", "nf_conntrack_helper"];
+const REMOVED_SYSCTLS: [&str; 2] = ["nf_conntrack_dccp_", "nf_conntrack_helper"];
 
 /// Sets every knob that `text`, a sysctl file, names; counts the lines that set none.
 ///
 /// # Errors
 /// The first line that names a knob of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
 /// may fail.
-pub fn read(text: &str, knobs: &mut Knobs) -> Result<Skipped, Fault> {
-    let mut skipped = Skipped::default();
+pub fn apply_file(text: &str, knobs: &mut Sysctls) -> Result<SkippedLines, SysctlFileError> {
+    let mut skipped = SkippedLines::default();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
         let (optional, setting) = line.strip_prefix('-').map_or((false, line), |rest| (true, rest));
-        match set(setting, knobs) {
-            Ok(Known::Ours) => (),
-            Ok(Known::Foreign) => skipped.foreign += 1,
+        match apply_setting(setting, knobs) {
+            Ok(SetOutcome::Applied) => (),
+            Ok(SetOutcome::NotConntrack) => skipped.not_conntrack += 1,
             Err(_) if optional => (),
             Err(_) if is_read_only(setting) => skipped.read_only += 1,
-            Err(_) if is_gone(setting) => skipped.gone += 1,
-            Err(fault) => return Err(Fault { line: Some(at + 1), ..fault }),
+            Err(_) if is_removed(setting) => skipped.removed += 1,
+            Err(fault) => return Err(SysctlFileError { line: Some(at + 1), ..fault }),
         }
     }
     Ok(skipped)
@@ -68,53 +68,56 @@ pub fn read(text: &str, knobs: &mut Knobs) -> Result<Skipped, Fault> {
 
 /// Is a key one of connection tracking's?
 #[derive(Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum SetOutcome {
     /// It was set.
-    Ours,
+    Applied,
     /// It belongs to somebody else.
-    Foreign,
+    NotConntrack,
 }
 
 /// Sets one knob: `KEY=VALUE`, `KEY = VALUE`, with dots or slashes in the key.
 ///
 /// # Errors
 /// As [`read`].
-pub fn set(setting: &str, knobs: &mut Knobs) -> Result<Known, Fault> {
-    let fault = |what: String| Fault { line: None, text: setting.to_owned(), what };
+pub fn apply_setting(setting: &str, knobs: &mut Sysctls) -> Result<SetOutcome, SysctlFileError> {
+    let fault = |what: String| SysctlFileError { line: None, text: setting.to_owned(), message: what };
     let Some((key, value)) = setting.split_once('=') else {
         return Err(fault("write it as KEY=VALUE, for example nf_conntrack_max=65536".into()));
     };
     let (key, value) = (key.trim(), value.trim());
-    let Some(knob) = Knob::named(key) else {
+    let Some(knob) = Sysctl::from_name(key) else {
         if key.contains("nf_conntrack") {
-            return Err(fault(format!("there is no knob {}{}", key.escape_debug(), suggestion(key))));
+            return Err(fault(format!("there is no knob {}{}", key.escape_debug(), suggest_name(key))));
         }
-        return Ok(Known::Foreign);
+        return Ok(SetOutcome::NotConntrack);
     };
-    let number = number(value).ok_or_else(|| fault(format!("{} takes a whole number, not {value:?}", knob.name())))?;
+    let number =
+        parse_number(value).ok_or_else(|| fault(format!("{} takes a whole number, not {value:?}", knob.name())))?;
     knobs.set(knob, number).map_err(|error| fault(error.to_string()))?;
-    Ok(Known::Ours)
+    Ok(SetOutcome::Applied)
 }
 
 /// One setting of a command line, checked.
 ///
 /// # Errors
 /// As [`read`], and a key that is none of ours.
-pub fn setting(text: &str) -> Result<String, String> {
-    match set(text, &mut Knobs::default()) {
-        Ok(Known::Ours) => Ok(text.to_owned()),
-        Ok(Known::Foreign) => Err("this is no knob of connection tracking; they begin with nf_conntrack_".into()),
-        Err(fault) => Err(fault.what),
+pub fn parse_setting(text: &str) -> Result<String, String> {
+    match apply_setting(text, &mut Sysctls::default()) {
+        Ok(SetOutcome::Applied) => Ok(text.to_owned()),
+        Ok(SetOutcome::NotConntrack) => {
+            Err("this is no knob of connection tracking; they begin with nf_conntrack_".into())
+        }
+        Err(fault) => Err(fault.message),
     }
 }
 
 fn is_read_only(setting: &str) -> bool {
-    Knob::named(key(setting)).is_some_and(|knob| knob.range().is_none())
+    Sysctl::from_name(key(setting)).is_some_and(|knob| knob.range().is_none())
 }
 
-fn is_gone(setting: &str) -> bool {
+fn is_removed(setting: &str) -> bool {
     let name = key(setting).rsplit(['.', '/']).next().unwrap_or_default();
-    GONE.iter().any(|gone| name.starts_with(gone))
+    REMOVED_SYSCTLS.iter().any(|gone| name.starts_with(gone))
 }
 
 fn key(setting: &str) -> &str {
@@ -122,7 +125,7 @@ fn key(setting: &str) -> &str {
 }
 
 /// As the kernel reads numbers: 0x for sixteen, 0 for eight.
-fn number(text: &str) -> Option<u64> {
+fn parse_number(text: &str) -> Option<u64> {
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return u64::from_str_radix(hex, 16).ok();
     }
@@ -133,14 +136,14 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// The knob whose name is most like `key`.
-fn suggestion(key: &str) -> String {
+fn suggest_name(key: &str) -> String {
     let name = key.rsplit(['.', '/']).next().unwrap_or(key);
-    let likeness = |knob: &&Knob| {
+    let likeness = |knob: &&Sysctl| {
         let same = knob.name().bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
         let tail = knob.name().bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
         same + tail
     };
-    Knob::ALL.iter().max_by_key(likeness).map_or(String::new(), |knob| format!("; did you mean {}?", knob.name()))
+    Sysctl::ALL.iter().max_by_key(likeness).map_or(String::new(), |knob| format!("; did you mean {}?", knob.name()))
 }
 
 #[cfg(test)]
@@ -148,20 +151,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_as_people_write_it() {
+    fn sysctl_file_with_comments_and_foreign_keys() {
         let text = "# limits\n; and more\n\nnet.netfilter.nf_conntrack_max = 1000\nnet/netfilter/nf_conntrack_tcp_loose=0\n\
                     net.ipv4.ip_forward = 1\nnet.netfilter.nf_conntrack_count = 7\n\
                     net.netfilter.nf_conntrack_dccp_loose = 1\nnet.netfilter.nf_conntrack_helper = 0\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
-        let mut knobs = Knobs::default();
-        assert_eq!(read(text, &mut knobs), Ok(Skipped { foreign: 1, read_only: 1, gone: 2 }));
-        assert_eq!(knobs[Knob::Max], 2048);
-        assert_eq!(knobs[Knob::TcpLoose], 0);
+        let mut knobs = Sysctls::default();
+        assert_eq!(apply_file(text, &mut knobs), Ok(SkippedLines { not_conntrack: 1, read_only: 1, removed: 2 }));
+        assert_eq!(knobs[Sysctl::Max], 2048);
+        assert_eq!(knobs[Sysctl::TcpLoose], 0);
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
-        let mut knobs = Knobs::default();
-        let fault = |text: &str, knobs: &mut Knobs| read(text, knobs).unwrap_err().to_string();
+    fn errors_name_the_line() {
+        let mut knobs = Sysctls::default();
+        let fault = |text: &str, knobs: &mut Sysctls| apply_file(text, knobs).unwrap_err().to_string();
         assert_eq!(
             fault("\nnet.netfilter.nf_conntrack_tcp_looze=1", &mut knobs),
             "line 2: `net.netfilter.nf_conntrack_tcp_looze=1`: there is no knob net.netfilter.nf_conntrack_tcp_looze; \
@@ -170,8 +173,8 @@ mod tests {
         assert!(fault("nf_conntrack_tcp_loose=2", &mut knobs).contains("takes 0 to 1, not 2"));
         assert!(fault("nf_conntrack_max=many", &mut knobs).contains("whole number"));
         assert!(fault("nf_conntrack_max", &mut knobs).contains("KEY=VALUE"));
-        assert!(setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
-        assert!(setting("net.ipv4.ip_forward=1").unwrap_err().contains("no knob of connection tracking"));
-        assert_eq!(setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));
+        assert!(parse_setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
+        assert!(parse_setting("net.ipv4.ip_forward=1").unwrap_err().contains("no knob of connection tracking"));
+        assert_eq!(parse_setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));
     }
 }

@@ -29,10 +29,10 @@ impl Instant {
 pub(crate) const TICKS_PER_SECOND: u64 = 250;
 
 /// Nanoseconds of one tick.
-const TICK: u64 = 1_000_000_000 / TICKS_PER_SECOND;
+const TICK_NANOS: u64 = 1_000_000_000 / TICKS_PER_SECOND;
 
 /// An instant as the timers see it.
-pub(crate) trait Clock {
+pub(crate) trait Ticks {
     /// The tick it falls in, modulo 2³².
     fn tick(self) -> u32;
     /// The beginning of the tick so many on; itself for a tick that has passed.
@@ -40,26 +40,26 @@ pub(crate) trait Clock {
 }
 
 /// Ticks in milliseconds.
-pub(crate) const fn milliseconds(ticks: u32) -> u64 {
+pub(crate) const fn ticks_to_millis(ticks: u32) -> u64 {
     ticks as u64 * (1000 / TICKS_PER_SECOND)
 }
 
 /// Whole ticks of so many milliseconds, as many as a timeout may have.
-pub(crate) fn from_milliseconds(milliseconds: u64) -> u32 {
+pub(crate) fn millis_to_ticks(milliseconds: u64) -> u32 {
     let ticks = milliseconds / (1000 / TICKS_PER_SECOND);
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }
 
-impl Clock for Instant {
+impl Ticks for Instant {
     #[inline(always)]
     fn tick(self) -> u32 {
-        (self.0 / TICK) as u32
+        (self.0 / TICK_NANOS) as u32
     }
 
     fn after_ticks(self, ticks: u32) -> Instant {
         match i32::try_from(ticks) {
             Ok(0) | Err(_) => self,
-            Ok(_) => Instant((self.0 / TICK).saturating_add(u64::from(ticks)).saturating_mul(TICK)),
+            Ok(_) => Instant((self.0 / TICK_NANOS).saturating_add(u64::from(ticks)).saturating_mul(TICK_NANOS)),
         }
     }
 }

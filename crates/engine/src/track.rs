@@ -1,100 +1,107 @@
 //! The first half of a packet's way: what does its connection make of it, or which one does it begin?
-use crate::nat::ahead;
-use crate::passage::Pending;
-use crate::protocol::{Context, Noted, Ruling, Tcp, Tracker, sctp::Sctp, stateless::Stateless, tcp};
-use crate::table::Probe;
-use crate::table::record::Kind;
-use crate::table::{Records, Reference};
-use crate::time::Clock;
+use crate::nat::ack_offset;
+use crate::packet_ctx::Pending;
+use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
+use crate::table::LookupKey;
+use crate::table::record::RecordKind;
+use crate::table::{Records, TupleRef};
+use crate::time::Ticks;
 use crate::tuple::protocol;
 use crate::{
-    Direction, Engine, EventKind, Handle, Info, Instant, Knob, Outcome, Passage, Status, Unconfirmed, Verdict, Why,
+    ConnId, CtInfo, CtVerdict, Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl,
+    Unconfirmed,
 };
-use keepstate_wire::{Family, Packet, sctp, tcp::Segment, udp};
+use keepstate_wire::{Family, Packet, sctp, tcp::TcpSegment, udp};
 
 impl Engine {
     /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
     #[inline(never)]
-    pub(crate) fn follow(&mut self, packet: &Packet<'_>, reference: Reference, now: Instant) -> Option<Outcome> {
+    pub(crate) fn handle_known(&mut self, packet: &Packet<'_>, reference: TupleRef, now: Instant) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
         let tick = now.tick();
         let hot = self.table.records.hot_mut(slot)?;
-        if hot.expired(tick) {
+        if hot.is_expired(tick) {
             self.destroy(slot, now);
             return None;
         }
         let status = hot.status();
         if status.has(Status::OFFLOAD) {
             // It comes by here again: it is forwarded here again.
-            self.come_back(slot);
-            return self.follow(packet, reference, now);
+            self.unoffload(slot);
+            return self.handle_known(packet, reference, now);
         }
         let info = match direction {
-            Direction::Reply => Info::Established,
-            Direction::Original if status.has(Status::SEEN_REPLY) => Info::Established,
-            Direction::Original if status.has(Status::EXPECTED) => Info::Related,
-            Direction::Original => Info::New,
+            Direction::Reply => CtInfo::Established,
+            Direction::Original if status.has(Status::SEEN_REPLY) => CtInfo::Established,
+            Direction::Original if status.has(Status::EXPECTED) => CtInfo::Related,
+            Direction::Original => CtInfo::New,
         };
-        let policy = match hot.kind.is(Kind::EXTRAS) {
-            true => self.extras.of(slot).and_then(|extra| self.policies.get(usize::from(extra.timeouts?.0))),
+        let policy = match hot.kind.has(RecordKind::HAS_EXTENSION) {
+            true => self
+                .extensions
+                .find(slot)
+                .and_then(|extra| self.timeout_policies.get(usize::from(extra.timeout_policy?.0))),
             false => None,
         };
-        let mut context = Context {
-            knobs: policy.map_or(&self.knobs, |policy| &policy.knobs),
+        let mut context = TrackCtx {
+            sysctls: policy.map_or(&self.sysctls, |policy| &policy.sysctls),
             status,
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),
             secret: self.secret,
-            ahead: 0,
+            ack_offset: 0,
         };
         let ruling = if packet.protocol() == protocol::TCP {
-            match segment(packet, &self.knobs) {
-                Err(why) => Ruling::invalid(why),
+            match parse_tcp_segment(packet, &self.sysctls) {
+                Err(why) => TrackResult::invalid(why),
                 Ok(segment) => {
                     if status.has(Status::SEQ_ADJUST) {
-                        context.ahead = ahead(self.extras.of(slot), direction, segment.ack);
+                        context.ack_offset = ack_offset(self.extensions.find(slot), direction, segment.ack);
                     }
-                    let mut noted = match hot.kind.is(Kind::EXTRAS) {
-                        true => self.extras.of(slot).and_then(|extra| extra.noted),
+                    let mut noted = match hot.kind.has(RecordKind::HAS_EXTENSION) {
+                        true => self.extensions.find(slot).and_then(|extra| extra.ignored_syn),
                         false => None,
                     };
-                    if hot.kind.is(Kind::EXTRAS)
-                        && let Some(left) = self.extras.regaining(slot)
+                    if hot.kind.has(RecordKind::HAS_EXTENSION)
+                        && let Some(left) = self.extensions.lenient_segments_left_mut(slot)
                     {
-                        Tcp::of(hot).relearn(&segment, direction, left);
+                        Tcp::from_record_mut(hot).relearn_windows(&segment, direction, left);
                     }
-                    let ruling = Tcp::of(hot).advance(&segment, direction, &context, &mut noted);
+                    let ruling = Tcp::from_record_mut(hot).track_packet(&segment, direction, &context, &mut noted);
                     // Only a segment that is let pass without a change is ever noted.
-                    if matches!(ruling, Ruling::Quiet { .. }) && noted.is_some() {
-                        hot.kind.set(Kind::EXTRAS);
-                        self.extras.make(slot).noted = noted;
+                    if matches!(ruling, TrackResult::NoRefresh { .. }) && noted.is_some() {
+                        hot.kind.set(RecordKind::HAS_EXTENSION);
+                        self.extensions.find_or_insert(slot).ignored_syn = noted;
                     }
-                    let passed = matches!(ruling, Ruling::Pass { .. });
-                    if passed && hot.kind.is(Kind::EXTRAS) && self.extras.regain(slot, direction) {
-                        Tcp::of(hot).regain();
+                    let passed = matches!(ruling, TrackResult::Pass { .. });
+                    if passed
+                        && hot.kind.has(RecordKind::HAS_EXTENSION)
+                        && self.extensions.count_lenient_segment(slot, direction)
+                    {
+                        Tcp::from_record_mut(hot).clear_liberal();
                     }
                     ruling
                 }
             }
-        } else if let Err(why) = check(packet, &self.knobs) {
-            Ruling::invalid(why)
+        } else if let Err(why) = check_l4_header(packet, &self.sysctls) {
+            TrackResult::invalid(why)
         } else if packet.protocol() == protocol::SCTP {
-            match sctp::Header::parse(packet.transport()) {
-                Err(refusal) => Ruling::invalid(Why::Refused(refusal)),
+            match sctp::SctpHeader::parse(packet.transport()) {
+                Err(refusal) => TrackResult::invalid(Reason::ParseError(refusal)),
                 Ok(header) => {
                     let mut tracker = Sctp::load(hot);
-                    let step = tracker.advance(&header, direction);
+                    let step = tracker.track_packet(&header, direction);
                     // What earlier chunks did stands, even if a later one is invalid.
                     tracker.store(hot);
-                    tracker.rule(step, &context)
+                    tracker.track_result(step, &context)
                 }
             }
         } else {
-            Stateless::load(hot).advance(&context)
+            Stateless::load(hot).track_packet(&context)
         };
-        let outcome = Outcome::of(info, direction, Handle { slot, stamp: hot.stamp(self.secret.0) });
-        let Ruling::Pass { timeout, changed, assured } = ruling else {
-            return self.depart(packet, reference, ruling, outcome, now);
+        let outcome = Outcome::tracked(info, direction, ConnId { slot, tuple_hash: hot.tuple_hash(self.secret.0) });
+        let TrackResult::Pass { timeout, changed, assured } = ruling else {
+            return self.apply_track_result(packet, reference, ruling, outcome, now);
         };
         let mut update = changed || assured;
         if assured {
@@ -104,22 +111,22 @@ impl Engine {
             hot.status |= Status::SEEN_REPLY.0;
             update = true;
         }
-        let (counted, fixed) = (hot.kind.is(Kind::COUNTED), hot.status & Status::FIXED_TIMEOUT.0 != 0);
+        let (counted, fixed) = (hot.kind.has(RecordKind::COUNTED), hot.status & Status::FIXED_TIMEOUT.0 != 0);
         if !fixed {
             let deadline = tick.wrapping_add(timeout);
             let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
             hot.deadline = deadline;
             if earlier {
-                self.table.lower_deadline(slot, deadline);
+                self.table.lower_timer_bound(slot, deadline);
             }
         }
         if counted {
-            count(&mut self.table.records, slot, direction, packet);
+            account_packet(&mut self.table.records, slot, direction, packet);
         }
         if update {
-            self.changes.note(slot);
-            if self.reports(EventKind::Update) {
-                self.report_update(slot, changed, now);
+            self.dirty.mark_dirty(slot);
+            if self.wants_event(EventKind::Update) {
+                self.emit_update(slot, changed, now);
             }
         }
         Some(outcome)
@@ -127,40 +134,42 @@ impl Engine {
 
     /// What a packet's connection ruled, other than to pass it and refresh the timeout.
     #[cold]
-    fn depart(
+    fn apply_track_result(
         &mut self,
         packet: &Packet<'_>,
-        reference: Reference,
-        ruling: Ruling,
+        reference: TupleRef,
+        ruling: TrackResult,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
         match ruling {
-            Ruling::Pass { .. } => Some(outcome),
-            Ruling::Quiet { why, changed } => {
-                why.into_iter().for_each(|why| self.note(why));
+            TrackResult::Pass { .. } => Some(outcome),
+            TrackResult::NoRefresh { reason: why, changed } => {
+                why.into_iter().for_each(|why| self.count_reason(why));
                 let hot = self.table.records.hot_mut(slot)?;
                 let answered = direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0;
                 if answered {
                     hot.status |= Status::SEEN_REPLY.0;
                 }
                 if answered || changed {
-                    self.changes.note(slot);
-                    if self.reports(EventKind::Update) {
-                        self.report_update(slot, changed, now);
+                    self.dirty.mark_dirty(slot);
+                    if self.wants_event(EventKind::Update) {
+                        self.emit_update(slot, changed, now);
                     }
                 }
-                Some(Outcome { why, ..outcome })
+                Some(Outcome { reason: why, ..outcome })
             }
-            Ruling::Invalid { why, shorten_to } => Some(self.reject(packet, slot, why, shorten_to, now)),
-            Ruling::Reopen => {
+            TrackResult::Invalid { reason: why, shorten_to } => {
+                Some(self.reject_invalid(packet, slot, why, shorten_to, now))
+            }
+            TrackResult::Restart => {
                 self.destroy(slot, now);
                 None
             }
-            Ruling::End => {
-                count(&mut self.table.records, slot, direction, packet);
-                self.remember_end(slot, now);
+            TrackResult::Delete => {
+                account_packet(&mut self.table.records, slot, direction, packet);
+                self.save_ended_connection(slot, now);
                 self.destroy(slot, now);
                 Some(Outcome { connection: None, ..outcome })
             }
@@ -169,64 +178,71 @@ impl Engine {
 
     /// A packet that its connection disowns.
     #[cold]
-    fn reject(&mut self, packet: &Packet<'_>, slot: u32, why: Why, shorten_to: Option<u32>, now: Instant) -> Outcome {
+    fn reject_invalid(
+        &mut self,
+        packet: &Packet<'_>,
+        slot: u32,
+        why: Reason,
+        shorten_to: Option<u32>,
+        now: Instant,
+    ) -> Outcome {
         if let (Some(timeout), Some(hot)) = (shorten_to, self.table.records.hot_mut(slot)) {
             hot.deadline = now.tick().wrapping_add(timeout);
             let deadline = hot.deadline;
-            self.table.lower_deadline(slot, deadline);
+            self.table.lower_timer_bound(slot, deadline);
         }
         self.log_invalid(packet.protocol(), why, now);
-        self.settle(Outcome::invalid(why)).outcome
+        self.finish_untracked(Outcome::invalid(why)).outcome
     }
 
     /// A packet of no known connection: it may begin one.
     #[inline(never)]
-    pub(crate) fn begin(&mut self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Passage {
+    pub(crate) fn init_conntrack(&mut self, packet: &Packet<'_>, probe: &LookupKey, now: Instant) -> PacketCtx {
         // Linux takes the place before it looks at the packet: even one that turns out invalid needs room.
         if !self.make_room(probe, now) {
-            return self.settle_full(now);
+            return self.drop_table_full(now);
         }
         // Linux asks who expects it before it looks at the packet, too: an invalid one uses the expectation up.
-        let master = self.expecting(probe, now);
-        let opened = self.open(packet, probe, now);
+        let master = self.take_expectation(probe, now);
+        let opened = self.init_tracker(packet, probe, now);
         let (Some(reply), Ok(opened)) = (probe.key.invert(), &opened) else {
-            return self.refuse_beginning(packet, opened.err().unwrap_or(Why::IcmpUnpaired), now);
+            return self.reject_new(packet, opened.err().unwrap_or(Reason::IcmpUnpaired), now);
         };
         // Built where it goes to the caller from: it is large, and to move it costs.
-        let mut passage = Passage {
+        let mut passage = PacketCtx {
             outcome: Outcome {
-                info: Info::New,
+                info: CtInfo::New,
                 direction: Some(Direction::Original),
                 connection: None,
-                why: None,
-                verdict: Verdict::Accept,
+                reason: None,
+                verdict: CtVerdict::Accept,
             },
-            about: false,
+            is_icmp_error: false,
             ended: None,
-            pending: Pending::Begun(Unconfirmed {
-                exhausted: false,
-                refused: false,
+            pending: Pending::Unconfirmed(Unconfirmed {
+                nat_exhausted: false,
+                nat_refused: false,
                 original: probe.key,
                 reply,
-                plain: true,
+                untranslated: true,
                 zone: probe.zone,
                 status: Status::default(),
                 tracker: opened.tracker,
                 timeout: opened.timeout,
-                counted: opened.counted.then_some(packet.total_len() as u64),
-                epoch: self.table.epoch(),
-                hashes: [probe.hash, probe.answer_hash],
-                extra: None,
+                counted_bytes: opened.counted.then_some(packet.total_len() as u64),
+                table_epoch: self.table.epoch(),
+                hashes: [probe.hash, probe.reply_hash],
+                extension: None,
                 mark: 0,
                 labels: None,
             }),
         };
-        if let (true, Some(fresh)) = (master.is_some() || !self.helped.is_empty(), passage.unconfirmed()) {
+        if let (true, Some(fresh)) = (master.is_some() || !self.auto_helpers.is_empty(), passage.unconfirmed()) {
             let follow = master.and_then(|(_, follow)| follow);
-            master.into_iter().for_each(|(master, _)| fresh.adopt(master));
-            self.give_helper(fresh);
+            master.into_iter().for_each(|(master, _)| fresh.set_master(master));
+            self.try_assign_helper(fresh);
             if fresh.status.has(Status::EXPECTED) {
-                passage.outcome.info = Info::Related;
+                passage.outcome.info = CtInfo::Related;
             }
             if let Some(follow) = follow {
                 self.follow_master(&mut passage, &follow, now);
@@ -237,61 +253,61 @@ impl Engine {
 
     /// A first packet that begins nothing.
     #[cold]
-    fn refuse_beginning(&mut self, packet: &Packet<'_>, why: Why, now: Instant) -> Passage {
+    fn reject_new(&mut self, packet: &Packet<'_>, why: Reason, now: Instant) -> PacketCtx {
         self.log_invalid(packet.protocol(), why, now);
-        self.settle(Outcome::invalid(why))
+        self.finish_untracked(Outcome::invalid(why))
     }
 
     /// What the protocol makes of a first packet.
-    fn open(&self, packet: &Packet<'_>, probe: &Probe, now: Instant) -> Result<Opened, Why> {
-        let context = Context {
-            knobs: &self.knobs,
+    fn init_tracker(&self, packet: &Packet<'_>, probe: &LookupKey, now: Instant) -> Result<InitialTracker, Reason> {
+        let context = TrackCtx {
+            sysctls: &self.sysctls,
             status: Status::default(),
             now: now.tick(),
             remaining_ticks: 0,
             secret: self.secret,
-            ahead: 0,
+            ack_offset: 0,
         };
         let (tracker, ruling) = if packet.protocol() == protocol::TCP {
-            let segment = segment(packet, &self.knobs)?;
-            let mut tcp = Tcp::open(&segment, &self.knobs)?;
-            let ruling = tcp.advance(&segment, Direction::Original, &context, &mut None::<Noted>);
+            let segment = parse_tcp_segment(packet, &self.sysctls)?;
+            let mut tcp = Tcp::from_first_packet(&segment, &self.sysctls)?;
+            let ruling = tcp.track_packet(&segment, Direction::Original, &context, &mut None::<IgnoredSyn>);
             (Tracker::Tcp(tcp), ruling)
         } else if packet.protocol() == protocol::SCTP {
-            check(packet, &self.knobs)?;
-            let header = sctp::Header::parse(packet.transport()).map_err(Why::Refused)?;
-            let mut sctp = Sctp::open(&header)?;
-            let step = sctp.advance(&header, Direction::Original);
-            (Tracker::Sctp(sctp), sctp.rule(step, &context))
+            check_l4_header(packet, &self.sysctls)?;
+            let header = sctp::SctpHeader::parse(packet.transport()).map_err(Reason::ParseError)?;
+            let mut sctp = Sctp::from_first_packet(&header)?;
+            let step = sctp.track_packet(&header, Direction::Original);
+            (Tracker::Sctp(sctp), sctp.track_result(step, &context))
         } else {
-            check(packet, &self.knobs)?;
-            let stateless = Stateless::open(&probe.key.tuple(), &context)?;
-            let ruling = stateless.advance(&context);
+            check_l4_header(packet, &self.sysctls)?;
+            let stateless = Stateless::from_first_packet(&probe.key.tuple(), &context)?;
+            let ruling = stateless.track_packet(&context);
             (Tracker::Stateless(stateless), ruling)
         };
         let (timeout, counted) = match ruling {
-            Ruling::Pass { timeout, .. } => (timeout, true),
-            Ruling::Invalid { why, .. } => return Err(why),
-            Ruling::Quiet { .. } | Ruling::Reopen | Ruling::End => (0, false),
+            TrackResult::Pass { timeout, .. } => (timeout, true),
+            TrackResult::Invalid { reason: why, .. } => return Err(why),
+            TrackResult::NoRefresh { .. } | TrackResult::Restart | TrackResult::Delete => (0, false),
         };
-        Ok(Opened { tracker, timeout, counted })
+        Ok(InitialTracker { tracker, timeout, counted })
     }
 
-    fn log_invalid(&mut self, number: u8, why: Why, now: Instant) {
-        let wanted = self.knobs[Knob::LogInvalid];
+    fn log_invalid(&mut self, number: u8, why: Reason, now: Instant) {
+        let wanted = self.sysctls[Sysctl::LogInvalid];
         if wanted == 255 || wanted != 0 && wanted == u32::from(number) {
-            self.log.line(now, || alloc::format!("nf_ct_proto_{number}: {}", why.text()));
+            self.log.push_ratelimited(now, || alloc::format!("nf_ct_proto_{number}: {}", why.text()));
         }
     }
 
     #[inline(always)]
-    pub(crate) fn handle_of(&self, slot: u32) -> Handle {
-        Handle { slot, stamp: self.table.records.hot(slot).map_or(0, |hot| hot.stamp(self.secret.0)) }
+    pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
+        ConnId { slot, tuple_hash: self.table.records.hot(slot).map_or(0, |hot| hot.tuple_hash(self.secret.0)) }
     }
 }
 
 /// A connection as its protocol begins it.
-struct Opened {
+struct InitialTracker {
     tracker: Tracker,
     /// In ticks.
     timeout: u32,
@@ -300,8 +316,8 @@ struct Opened {
 }
 
 /// Counts a packet, if its connection counts.
-pub(crate) fn count(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
-    let counted = records.hot(slot).is_some_and(|hot| hot.kind.is(Kind::COUNTED));
+pub(crate) fn account_packet(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
+    let counted = records.hot(slot).is_some_and(|hot| hot.kind.has(RecordKind::COUNTED));
     if let (true, Some(counts)) = (counted, records.counts_mut(slot)) {
         let at = direction as usize * 2;
         counts[at] += 1;
@@ -311,23 +327,25 @@ pub(crate) fn count(records: &mut Records, slot: u32, direction: Direction, pack
 
 /// The segment in a packet, if Linux would call it well-formed.
 #[inline(always)]
-pub(crate) fn segment<'a>(packet: &Packet<'a>, knobs: &crate::Knobs) -> Result<Segment<'a>, Why> {
-    let segment = Segment::parse(packet.transport(), packet.transport_len()).map_err(Why::Refused)?;
-    if knobs.on(Knob::Checksum) && !packet.transport_checksum_ok() {
-        return Err(Why::Checksum);
+pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, knobs: &crate::Sysctls) -> Result<TcpSegment<'a>, Reason> {
+    let segment = TcpSegment::parse(packet.transport(), packet.transport_len()).map_err(Reason::ParseError)?;
+    if knobs.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
+        return Err(Reason::Checksum);
     }
     tcp::check_flags(&segment)?;
     Ok(segment)
 }
 
 /// Is a packet of another protocol than TCP well-formed? ICMP was looked at before.
-fn check(packet: &Packet<'_>, knobs: &crate::Knobs) -> Result<(), Why> {
+fn check_l4_header(packet: &Packet<'_>, knobs: &crate::Sysctls) -> Result<(), Reason> {
     let (transport, length) = (packet.transport(), packet.transport_len());
     match (packet.protocol(), packet.family()) {
-        (protocol::UDP, _) => udp::Header::parse(transport, length).map(drop).map_err(Why::Refused)?,
-        (protocol::UDPLITE, _) => udp::Header::parse_lite(transport, length).map(drop).map_err(Why::Refused)?,
-        (protocol::SCTP, _) => sctp::Header::parse(transport).map(drop).map_err(Why::Refused)?,
-        (protocol::ICMP, Family::V6) | (protocol::ICMPV6, Family::V4) => return Err(Why::WrongFamily),
+        (protocol::UDP, _) => udp::UdpHeader::parse(transport, length).map(drop).map_err(Reason::ParseError)?,
+        (protocol::UDPLITE, _) => {
+            udp::UdpHeader::parse_lite(transport, length).map(drop).map_err(Reason::ParseError)?
+        }
+        (protocol::SCTP, _) => sctp::SctpHeader::parse(transport).map(drop).map_err(Reason::ParseError)?,
+        (protocol::ICMP, Family::V6) | (protocol::ICMPV6, Family::V4) => return Err(Reason::WrongFamily),
         (protocol::ICMP | protocol::ICMPV6, _) => return Ok(()),
         _ => return Ok(()),
     }
@@ -336,5 +354,5 @@ fn check(packet: &Packet<'_>, knobs: &crate::Knobs) -> Result<(), Why> {
         protocol::UDPLITE => packet.udp_lite_checksum_ok_as_udp(),
         _ => packet.transport_checksum_ok(),
     };
-    if knobs.on(Knob::Checksum) && !holds { Err(Why::Checksum) } else { Ok(()) }
+    if knobs.is_enabled(Sysctl::Checksum) && !holds { Err(Reason::Checksum) } else { Ok(()) }
 }

@@ -38,8 +38,12 @@ impl Tuple {
     /// The tuple that answers this one; `None` for an ICMP type that is no query and no answer to one.
     pub fn invert(&self) -> Option<Tuple> {
         let (source_key, destination_key) = match self.protocol {
-            protocol::ICMP => (self.source_key, icmp_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code())),
-            protocol::ICMPV6 => (self.source_key, icmpv6_answer(self.icmp_type())? << 8 | u16::from(self.icmp_code())),
+            protocol::ICMP => {
+                (self.source_key, inverse_icmp_type(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
+            }
+            protocol::ICMPV6 => {
+                (self.source_key, inverse_icmpv6_type(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
+            }
             _ => (self.destination_key, self.source_key),
         };
         Some(Tuple {
@@ -68,7 +72,7 @@ impl Tuple {
 }
 
 /// RFC 792, 950: echo 8/0, timestamp 13/14, information 15/16, address mask 17/18.
-fn icmp_answer(kind: u8) -> Option<u16> {
+fn inverse_icmp_type(kind: u8) -> Option<u16> {
     Some(match kind {
         8 => 0,
         0 => 8,
@@ -83,7 +87,7 @@ fn icmp_answer(kind: u8) -> Option<u16> {
 }
 
 /// RFC 4443, 4620: echo 128/129, node information 139/140.
-fn icmpv6_answer(kind: u8) -> Option<u16> {
+fn inverse_icmpv6_type(kind: u8) -> Option<u16> {
     Some(match kind {
         128 => 129,
         129 => 128,
@@ -117,7 +121,7 @@ pub enum ZoneDirection {
 impl Zone {
     /// The zone's id as the tuple of `direction` carries it.
     #[inline(always)]
-    pub const fn of(self, direction: crate::Direction) -> u16 {
+    pub const fn id_for(self, direction: crate::Direction) -> u16 {
         match (self.direction, direction) {
             (ZoneDirection::Both, _)
             | (ZoneDirection::Original, crate::Direction::Original)

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Segment, icmp, ipv4, tcp, udp};
 use keepstate_engine::{
-    Description, Direction, Engine, Entry, Instant, Knob, Knobs, Manip, ProtocolInfo, Range, Secret, Trust, Zone,
-    ZoneDirection,
+    ConnSnapshot, Direction, Engine, Entry, Instant, Manip, NatRange, ProtocolInfo, Secret, Sysctl, Sysctls,
+    WindowTrust, Zone, ZoneDirection,
 };
 use keepstate_wire::Packet;
 use proptest::prelude::*;
@@ -16,10 +16,10 @@ use std::time::Duration;
 const SECRET: Secret = Secret([4; 16]);
 
 /// xorshift64*: small, seeded, and all a test needs.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u32) -> u32 {
+impl Rng {
+    fn below(&mut self, sides: u32) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -27,50 +27,53 @@ impl Dice {
     }
 
     /// A packet of nobody in particular: it begins something, or it is odd.
-    fn stranger(&mut self) -> Vec<u8> {
-        let client = self.roll(6);
+    fn random_new_packet(&mut self) -> Vec<u8> {
+        let client = self.below(6);
         // No two clients have a port in common, so that no choice of another port is ever left to chance.
-        let from = ([10, 0, 0, client as u8], (1024 + client * 16 + self.roll(4)) as u16);
-        let to = ([198, 51, 100, self.roll(5) as u8], 80 + self.roll(2) as u16);
-        match self.roll(8) {
+        let from = ([10, 0, 0, client as u8], (1024 + client * 16 + self.below(4)) as u16);
+        let to = ([198, 51, 100, self.below(5) as u8], 80 + self.below(2) as u16);
+        match self.below(8) {
             0..3 => {
-                let flags = [2, 2, 2, 16, 18, 4, self.roll(256) as u8][self.roll(7) as usize];
-                let options = if self.roll(2) == 0 { vec![] } else { vec![3, 3, 7, 4, 2, 0, 0, 0] };
-                tcp(from, to, &Segment { flags, seq: self.roll(9000), window: 8000, options, ..Segment::default() })
+                let flags = [2, 2, 2, 16, 18, 4, self.below(256) as u8][self.below(7) as usize];
+                let options = if self.below(2) == 0 { vec![] } else { vec![3, 3, 7, 4, 2, 0, 0, 0] };
+                tcp(from, to, &Segment { flags, seq: self.below(9000), window: 8000, options, ..Segment::default() })
             }
             3..6 => udp(from, to, b"keepstate"),
             6 => icmp(from.0, to.0, 8, 0, &[0, client as u8, 0, 1]),
-            _ => {
-                ipv4(from.0, to.0, [47, 50, 136][self.roll(3) as usize], &[0x30, 1, 0x88, 0x0b, 0, 8, 0, 1, 0, 0, 0, 0])
-            }
+            _ => ipv4(
+                from.0,
+                to.0,
+                [47, 50, 136][self.below(3) as usize],
+                &[0x30, 1, 0x88, 0x0b, 0, 8, 0, 1, 0, 0, 0, 0],
+            ),
         }
     }
 
     /// A packet of a connection that stands, either way, as its end of the world would send it; of TCP mostly near where it is.
-    fn acquaintance(&mut self, entry: &Entry) -> Option<Vec<u8>> {
-        let direction = [Direction::Original, Direction::Reply][self.roll(2) as usize];
+    fn random_packet_of(&mut self, entry: &Entry) -> Option<Vec<u8>> {
+        let direction = [Direction::Original, Direction::Reply][self.below(2) as usize];
         let tuple = if direction == Direction::Original { entry.original } else { entry.reply };
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (tuple.source, tuple.destination) else { return None };
         let (from, to) = ((source.octets(), tuple.source_key), (destination.octets(), tuple.destination_key));
         Some(match entry.protocol {
             ProtocolInfo::Tcp { sides, .. } => {
                 let (own, peer) = (sides[direction as usize], sides[direction.opposite() as usize]);
-                let near = |dice: &mut Dice, number: u32| {
-                    number.wrapping_add(dice.roll(4) * dice.roll(30)).wrapping_sub(dice.roll(20))
+                let near = |dice: &mut Rng, number: u32| {
+                    number.wrapping_add(dice.below(4) * dice.below(30)).wrapping_sub(dice.below(20))
                 };
-                let flags = [16, 16, 16, 16, 24, 18, 17, 4, 2, 20][self.roll(10) as usize];
+                let flags = [16, 16, 16, 16, 24, 18, 17, 4, 2, 20][self.below(10) as usize];
                 let segment = Segment {
                     flags,
-                    seq: if self.roll(8) == 0 { near(self, own.end) } else { own.end },
+                    seq: if self.below(8) == 0 { near(self, own.end) } else { own.end },
                     ack: if flags & 16 == 0 {
                         0
-                    } else if self.roll(8) == 0 {
+                    } else if self.below(8) == 0 {
                         near(self, peer.end)
                     } else {
                         peer.end
                     },
-                    window: self.roll(9000) as u16,
-                    data: self.roll(40) as usize,
+                    window: self.below(9000) as u16,
+                    data: self.below(40) as usize,
                     options: vec![],
                 };
                 tcp(from, to, &segment)
@@ -85,55 +88,56 @@ impl Dice {
         })
     }
 
-    fn packet(&mut self, engine: &Engine, now: Instant) -> Vec<u8> {
+    fn random_packet(&mut self, engine: &Engine, now: Instant) -> Vec<u8> {
         let entries: Vec<Entry> = engine.entries(now).collect();
         let known =
-            (!entries.is_empty() && self.roll(4) > 0).then(|| entries[self.roll(entries.len() as u32) as usize]);
-        known.and_then(|entry| self.acquaintance(&entry)).unwrap_or_else(|| self.stranger())
+            (!entries.is_empty() && self.below(4) > 0).then(|| entries[self.below(entries.len() as u32) as usize]);
+        known.and_then(|entry| self.random_packet_of(&entry)).unwrap_or_else(|| self.random_new_packet())
     }
 }
 
 fn engine(acct: bool) -> Engine {
-    let mut knobs = Knobs::default();
-    knobs.set(Knob::Acct, acct.into()).unwrap();
-    knobs.set(Knob::Timestamp, acct.into()).unwrap();
+    let mut knobs = Sysctls::default();
+    knobs.set(Sysctl::Acct, acct.into()).unwrap();
+    knobs.set(Sysctl::Timestamp, acct.into()).unwrap();
     Engine::new(knobs, SECRET, Instant(0))
 }
 
 /// A packet through a small router: what is said of it, and how it leaves. Sources are translated to one of four addresses, which one depends on the
 /// peer unless the source has a connection already; marks, labels and zones are set here and there.
-fn route(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) -> (String, Vec<u8>) {
+fn translate_and_forward(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) -> (String, Vec<u8>) {
     let copy = bytes.clone();
     let packet = Packet::parse(&copy).unwrap();
     let zone = if bytes[15] == 5 { Zone { id: 7, direction: ZoneDirection::Original } } else { Zone::default() };
     let mut passage = engine.track(&packet, zone, now);
     let outside: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 4].into()];
-    let all = Range { addresses: Some(outside[0]..=outside[1]), ..Range::default() };
-    let to = Range::to([10, 9, 9, 9].into());
+    let all = NatRange { addresses: Some(outside[0]..=outside[1]), ..NatRange::default() };
+    let to = NatRange::to([10, 9, 9, 9].into());
     if bytes[16..20] == [198, 51, 100, 4] && bytes[9] == 6 {
         engine.translate(&mut passage, Manip::Destination, &to, now);
     } else {
-        engine.keep(&mut passage, Manip::Destination, now);
+        engine.nat_null_binding(&mut passage, Manip::Destination, now);
     }
-    let mut changed = engine.edits(&passage, Manip::Destination).apply(&mut bytes);
+    let mut changed = engine.nat_rewrite(&passage, Manip::Destination).apply(&mut bytes);
     // Of those without ports of their own, clients would be in each other's way, and what is left to chance differs.
     if bytes[12] == 10 && bytes[15] != 0 && matches!(bytes[9], 1 | 6 | 17) {
         engine.translate(&mut passage, Manip::Source, &all, now);
     }
-    changed &= engine.edits(&passage, Manip::Source).apply(&mut bytes);
+    changed &= engine.nat_rewrite(&passage, Manip::Source).apply(&mut bytes);
     if bytes[15] == 3 {
         engine.set_mark(&mut passage, u32::from(bytes[19]) + 1);
         engine.add_labels(&mut passage, [bytes[19]; 16]);
     }
     let outcome = engine.confirm(passage, now);
-    let said = (outcome.info, outcome.direction, outcome.why, outcome.verdict, outcome.connection.is_some(), changed);
+    let said =
+        (outcome.info, outcome.direction, outcome.reason, outcome.verdict, outcome.connection.is_some(), changed);
     (format!("{said:?}"), bytes)
 }
 
 /// Every connection, whole.
-fn table(engine: &Engine, now: Instant) -> BTreeSet<Vec<u8>> {
+fn export_table(engine: &Engine, now: Instant) -> BTreeSet<Vec<u8>> {
     engine
-        .exports(now)
+        .export_all(now)
         .map(|described| {
             let mut octets = Vec::new();
             described.encode(&mut octets);
@@ -145,65 +149,65 @@ fn table(engine: &Engine, now: Instant) -> BTreeSet<Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
     #[test]
-    fn traffic_goes_on_in_another_engine(seed in any::<u64>(), before in 1u32..300, acct in any::<bool>()) {
-        let mut dice = Dice(seed | 1);
+    fn export_import_mid_traffic_is_transparent(seed in any::<u64>(), before in 1u32..300, acct in any::<bool>()) {
+        let mut dice = Rng(seed | 1);
         let mut first = engine(acct);
         let mut now = Instant::from_secs(1_000);
-        let step = |dice: &mut Dice, now: Instant| {
-            let pause = if dice.roll(40) == 0 { u64::from(dice.roll(60_000)) } else { u64::from(dice.roll(200)) };
+        let step = |dice: &mut Rng, now: Instant| {
+            let pause = if dice.below(40) == 0 { u64::from(dice.below(60_000)) } else { u64::from(dice.below(200)) };
             now.after(Duration::from_millis(pause))
         };
         for _ in 0..before {
             now = step(&mut dice, now);
-            let packet = dice.packet(&first, now);
-            route(&mut first, packet, now);
+            let packet = dice.random_packet(&first, now);
+            translate_and_forward(&mut first, packet, now);
             first.poll(now);
         }
         let mut second = engine(acct);
-        let moved = table(&first, now);
+        let moved = export_table(&first, now);
         for octets in &moved {
-            let described = Description::decode(octets).unwrap();
-            second.import(&described, Duration::ZERO, Trust::Exact, now).unwrap();
+            let described = ConnSnapshot::decode(octets).unwrap();
+            second.import(&described, Duration::ZERO, WindowTrust::Exact, now).unwrap();
         }
-        prop_assert_eq!(&table(&second, now), &moved);
-        second.check().unwrap();
+        prop_assert_eq!(&export_table(&second, now), &moved);
+        second.check_invariants().unwrap();
         for _ in 0..150 {
             now = step(&mut dice, now);
-            let packet = dice.packet(&first, now);
-            let (one, other) = (route(&mut first, packet.clone(), now), route(&mut second, packet.clone(), now));
+            let packet = dice.random_packet(&first, now);
+            let (one, other) = (translate_and_forward(&mut first, packet.clone(), now), translate_and_forward(&mut second, packet.clone(), now));
             prop_assert_eq!(one, other, "{:02x?}", packet);
             first.poll(now);
             second.poll(now);
         }
-        prop_assert_eq!(table(&first, now), table(&second, now));
-        second.check().unwrap();
+        prop_assert_eq!(export_table(&first, now), export_table(&second, now));
+        second.check_invariants().unwrap();
     }
 
     /// Who only follows the changes knows the same connections as who looks at all of them.
     #[test]
-    fn changes_tell_all_that_matters(seed in any::<u64>()) {
-        let mut dice = Dice(seed | 1);
+    fn dirty_slots_reproduce_a_full_export(seed in any::<u64>()) {
+        let mut dice = Rng(seed | 1);
         let mut first = engine(false);
-        first.note_changes(true);
+        first.track_dirty(true);
         let mut now = Instant::from_secs(1_000);
-        let mut told: HashMap<u32, Description> = HashMap::new();
+        let mut told: HashMap<u32, ConnSnapshot> = HashMap::new();
         for _ in 0..300 {
-            now = now.after(Duration::from_millis(u64::from(dice.roll(3000))));
-            let packet = dice.packet(&first, now);
-            route(&mut first, packet, now);
+            now = now.after(Duration::from_millis(u64::from(dice.below(3000))));
+            let packet = dice.random_packet(&first, now);
+            translate_and_forward(&mut first, packet, now);
             first.poll(now);
-            while let Some(place) = first.poll_change() {
-                match first.export_place(place, now) {
+            while let Some(place) = first.poll_dirty_slot() {
+                match first.export_slot(place, now) {
                     Some(described) => told.insert(place, described),
                     None => told.remove(&place),
                 };
             }
         }
-        let matters = |described: &Description| {
+        let matters = |described: &ConnSnapshot| {
             (described.original, described.reply, described.zone.id, described.status, described.mark, described.labels)
         };
         let mut told: Vec<_> = told.values().map(matters).map(|all| format!("{all:?}")).collect();
-        let mut seen: Vec<_> = first.exports(now).map(|one| format!("{:?}", matters(&one))).collect();
+        let mut seen: Vec<_> = first.export_all(now).map(|one| format!("{:?}", matters(&one))).collect();
         told.sort();
         seen.sort();
         prop_assert_eq!(told, seen);
@@ -211,45 +215,45 @@ proptest! {
 
     /// Octets near a description: they are read or not, the connection is entered or not, and the table is whole.
     #[test]
-    fn no_octets_break_a_table(seed in any::<u64>(), changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4)) {
-        let mut dice = Dice(seed | 1);
+    fn mutated_snapshots_never_break_the_table(seed in any::<u64>(), changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4)) {
+        let mut dice = Rng(seed | 1);
         let now = Instant::from_secs(1_000);
         let mut first = engine(true);
         for _ in 0..20 {
-            let packet = dice.packet(&first, now);
-            route(&mut first, packet, now);
+            let packet = dice.random_packet(&first, now);
+            translate_and_forward(&mut first, packet, now);
         }
         let mut second = engine(true);
-        for mut octets in table(&first, now) {
+        for mut octets in export_table(&first, now) {
             for (at, value) in &changes {
                 let at = usize::from(*at) % octets.len();
                 octets[at] = *value;
             }
-            if let Ok(described) = Description::decode(&octets) {
-                let _ = second.import(&described, Duration::ZERO, Trust::Lenient, now);
+            if let Ok(described) = ConnSnapshot::decode(&octets) {
+                let _ = second.import(&described, Duration::ZERO, WindowTrust::Lenient, now);
             }
         }
-        second.check().unwrap();
+        second.check_invariants().unwrap();
         for _ in 0..40 {
-            let packet = dice.packet(&second, now);
-            route(&mut second, packet, now);
+            let packet = dice.random_packet(&second, now);
+            translate_and_forward(&mut second, packet, now);
         }
-        second.check().unwrap();
+        second.check_invariants().unwrap();
     }
 }
 
 /// What the traffic above leads to, or it would prove little.
 #[test]
-fn the_traffic_gets_somewhere() {
+fn random_traffic_reaches_established_states() {
     let (mut states, mut translated, mut zoned) = (BTreeSet::new(), 0, 0);
     for seed in 1..60 {
-        let mut dice = Dice(seed);
+        let mut dice = Rng(seed);
         let mut engine = engine(false);
         let mut now = Instant::from_secs(1_000);
         for _ in 0..200 {
-            now = now.after(Duration::from_millis(u64::from(dice.roll(200))));
-            let packet = dice.packet(&engine, now);
-            route(&mut engine, packet, now);
+            now = now.after(Duration::from_millis(u64::from(dice.below(200))));
+            let packet = dice.random_packet(&engine, now);
+            translate_and_forward(&mut engine, packet, now);
         }
         for entry in engine.entries(now) {
             if let ProtocolInfo::Tcp { state, .. } = entry.protocol {

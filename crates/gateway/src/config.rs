@@ -1,14 +1,14 @@
 //! What a gateway is started with, as plain values: from the command line, or from whoever embeds it.
-use crate::devices::{self, Named, Towards};
-use crate::keep::Keep;
-use crate::load::Load;
-use crate::mapping::Beyond;
-use crate::ruleset::Reading;
-use crate::xdp::{Sending, Xdp};
-use crate::{door, notes, queue, run, tun};
+use crate::interface_args::{self, InterfaceArg, RouteArg};
+use crate::load::LoadedConfig;
+use crate::nat_args::NatArgs;
+use crate::ruleset::RulesetArgs;
+use crate::state_store::StateStore;
+use crate::xdp::{XdpDriver, XdpTxMode};
+use crate::{control_server, main_loop, nfqueue_driver, notes, tun_driver};
 use anyhow::Result;
-use keepstate_engine::{Engine, Helper, Instant, Knobs, Secret};
-use keepstate_linux::xdp::Mode;
+use keepstate_engine::{Engine, Helper, Instant, Secret, Sysctls};
+use keepstate_linux::xdp::XskMode;
 use keepstate_router::Router;
 use keepstate_rules::Program;
 use std::path::PathBuf;
@@ -24,9 +24,9 @@ pub enum Source {
         /// Their names.
         devices: Vec<String>,
         /// Who copies frames.
-        mode: Mode,
+        mode: XskMode,
         /// How frames are sent.
-        sending: Sending,
+        sending: XdpTxMode,
     },
     /// The NFQUEUE of this number.
     Queue(u16),
@@ -40,15 +40,15 @@ pub struct GatewayConfig {
     /// The ruleset; `-` for standard input.
     pub ruleset: PathBuf,
     /// How it is read.
-    pub reading: Reading,
+    pub reading: RulesetArgs,
     /// The services file.
     pub services: Option<PathBuf>,
     /// Where packets come from and go to.
     pub source: Source,
     /// Devices with their addresses; [`Source::Tun`] and [`Source::Capture`] only.
-    pub devices: Vec<Named>,
+    pub devices: Vec<InterfaceArg>,
     /// Routes beside those of the devices' own prefixes.
-    pub routes: Vec<Towards>,
+    pub routes: Vec<RouteArg>,
     /// The MTU of each device, in bytes.
     pub mtu: u32,
     /// How long to busy-poll before sleeping.
@@ -58,9 +58,9 @@ pub struct GatewayConfig {
     /// The file, or the directory, in which the table is kept over a restart.
     pub state: Option<PathBuf>,
     /// NAT behaviour beyond Linux's.
-    pub mapping: Beyond,
+    pub mapping: NatArgs,
     /// The engine's sysctls.
-    pub knobs: Knobs,
+    pub knobs: Sysctls,
     /// Connection tracking helpers and their ports.
     pub helpers: Vec<(Helper, u16)>,
     /// Keys of hashes and ids.
@@ -69,38 +69,38 @@ pub struct GatewayConfig {
 
 impl GatewayConfig {
     /// Reads ruleset and services, for the first time or again.
-    pub(crate) fn load(&self) -> Result<Load> {
-        Load::read(&self.reading, &self.ruleset, self.services.as_deref())
+    pub(crate) fn load_config(&self) -> Result<LoadedConfig> {
+        LoadedConfig::read(&self.reading, &self.ruleset, self.services.as_deref())
     }
 
     /// The router, with its ruleset, services and, where it is kept, its table.
     ///
     /// # Errors
     /// A file cannot be read, or is refused.
-    pub fn router(&self) -> Result<(Router, Option<Keep>)> {
-        let loaded = self.load()?;
-        let map = devices::map(&self.devices, &self.routes, self.mtu).map_err(anyhow::Error::msg)?;
+    pub fn router(&self) -> Result<(Router, Option<StateStore>)> {
+        let loaded = self.load_config()?;
+        let map = interface_args::build_fib(&self.devices, &self.routes, self.mtu).map_err(anyhow::Error::msg)?;
         let mut engine = Engine::new(self.knobs.clone(), Secret(self.secret), Instant(0));
         for (helper, port) in &self.helpers {
-            engine.help(helper.protocol(), *port, *helper);
+            engine.set_auto_helper(helper.protocol(), *port, *helper);
         }
-        self.mapping.set(&mut engine, Instant(0));
+        self.mapping.apply(&mut engine, Instant(0));
         let words = [0, 8].map(|at| {
             self.secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
         });
         let mut keep = None;
         if let Some(path) = &self.state {
-            let (kept, restored) = Keep::open(path, &mut engine, run::now())?;
+            let (kept, restored) = StateStore::open(path, &mut engine, main_loop::now())?;
             restored.lines(path).into_iter().for_each(notes::note);
             keep = Some(kept);
         }
         let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]));
         if !matches!(self.source, Source::Capture) {
-            router = router.with_paced_answers((words[1], words[0]));
+            router = router.with_icmp_ratelimit((words[1], words[0]));
         }
-        loaded.put_to_work(&mut router, Instant(0));
+        loaded.apply(&mut router, Instant(0));
         // What was kept has backends that count it.
-        router.adopt(run::now());
+        router.adopt_connections(main_loop::now());
         Ok((router, keep))
     }
 
@@ -110,23 +110,23 @@ impl GatewayConfig {
     /// A file cannot be read or is refused; the devices cannot be used; the source is a capture, which the caller has to drive.
     pub fn run(&self) -> Result<()> {
         let (router, keep) = self.router()?;
-        let door = self.control.as_deref().map(door::Door::open).transpose()?;
-        let load = || self.load();
+        let door = self.control.as_deref().map(control_server::ControlServer::open).transpose()?;
+        let load = || self.load_config();
         match &self.source {
             Source::Xdp { devices, mode, sending } => {
-                let mut driver = Xdp::new(devices, *mode, *sending)?;
+                let mut driver = XdpDriver::new(devices, *mode, *sending)?;
                 notes::note(format!("routing between {}; Ctrl-C ends", devices.join(", ")));
-                run::run(router.with_host_apart(), &mut driver, door.as_ref(), keep, self.spin, load)
+                main_loop::run(router.with_local_bypass(), &mut driver, door.as_ref(), keep, self.spin, load)
             }
             Source::Queue(number) => {
-                let mut driver = queue::Queued::new(*number)?;
+                let mut driver = nfqueue_driver::NfqueueDriver::new(*number)?;
                 notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
-                run::run(router.with_host_apart(), &mut driver, door.as_ref(), keep, self.spin, load)
+                main_loop::run(router.with_local_bypass(), &mut driver, door.as_ref(), keep, self.spin, load)
             }
             Source::Tun => {
-                let mut driver = tun::Tuns::new(&self.devices)?;
+                let mut driver = tun_driver::TunDriver::new(&self.devices)?;
                 notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
-                run::run(router, &mut driver, door.as_ref(), keep, self.spin, load)
+                main_loop::run(router, &mut driver, door.as_ref(), keep, self.spin, load)
             }
             Source::Capture => anyhow::bail!("a capture has no interfaces to route between"),
         }

@@ -6,7 +6,7 @@ use crate::notes;
 use keepstate_engine::Instant;
 use keepstate_linux::signal;
 use keepstate_router::Router;
-use keepstate_router::service::{BackendId, Check, Probe};
+use keepstate_router::service::{BackendId, HealthCheckConfig, Probe};
 use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
@@ -16,81 +16,83 @@ use std::thread;
 use std::time::{Duration, Instant as Moment};
 
 /// Octets of stack: a check needs little, and there may be thousands.
-const STACK: usize = 128 * 1024;
+const STACK_SIZE: usize = 128 * 1024;
 /// How often a command is looked at whether it has ended.
-const LOOK: Duration = Duration::from_millis(10);
+const COMMAND_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// All checks of a gateway.
 #[derive(Default)]
-pub(super) struct Health {
+pub(super) struct HealthMonitor {
     /// The load of services that the threads were made for.
-    loads: u64,
-    heard: Option<Receiver<Heard>>,
+    generation: u64,
+    changes: Option<Receiver<HealthChange>>,
     /// Its end is the end of the threads.
-    stops: Vec<Sender<()>>,
+    stop_senders: Vec<Sender<()>>,
 }
 
 /// Something changed.
-struct Heard {
+struct HealthChange {
     backend: BackendId,
     /// Or why not.
-    well: Result<(), String>,
+    result: Result<(), String>,
 }
 
 /// One backend to ask.
-struct Patient {
+struct HealthCheck {
     backend: BackendId,
     service: String,
     address: IpAddr,
     /// The backend's, or the service's first.
     port: u16,
-    check: Check,
-    pulse: Pulse,
+    config: HealthCheckConfig,
+    rise_fall: RiseFall,
 }
 
 /// What the answers so far come to.
-struct Pulse {
+struct RiseFall {
     is_up: Option<bool>,
     /// Answers in a row that say the contrary.
-    against: u32,
+    streak: u32,
     rise: u32,
     fall: u32,
 }
 
-impl Health {
+impl HealthMonitor {
     /// Tells the router what has been heard; makes the checks anew if the services were loaded again. Never waits.
-    pub(super) fn turn(&mut self, router: &mut Router, now: Instant) {
-        router.tend_services(now);
-        let loads = router.services().loads();
-        if loads != self.loads {
-            self.loads = loads;
-            self.begin(router);
+    pub(super) fn poll(&mut self, router: &mut Router, now: Instant) {
+        router.expire_service_connections(now);
+        let loads = router.services().generation();
+        if loads != self.generation {
+            self.generation = loads;
+            self.spawn_checks(router);
         }
-        while let Some(Heard { backend, well }) = self.heard.as_ref().and_then(|heard| heard.try_recv().ok()) {
-            if router.judge(backend, well.is_ok(), now) {
-                tell(router, backend, well);
+        while let Some(HealthChange { backend, result: well }) =
+            self.changes.as_ref().and_then(|heard| heard.try_recv().ok())
+        {
+            if router.set_health(backend, well.is_ok(), now) {
+                log_change(router, backend, well);
             }
         }
     }
 
-    fn begin(&mut self, router: &mut Router) {
-        self.stops.clear();
+    fn spawn_checks(&mut self, router: &mut Router) {
+        self.stop_senders.clear();
         let (say, heard) = channel();
-        self.heard = Some(heard);
+        self.changes = Some(heard);
         let patients = router.services().backends().filter_map(|(backend, running, member)| {
-            let service = running.service();
+            let service = running.config();
             let check = service.check.clone()?;
-            let pulse = Pulse { is_up: member.is_up(), against: 0, rise: check.rise, fall: check.fall };
-            let port = member.backend().port.unwrap_or(*service.ports.start());
-            let (service, address) = (service.name.clone(), member.backend().address);
-            Some(Patient { backend, service, address, port, check, pulse })
+            let pulse = RiseFall { is_up: member.is_up(), streak: 0, rise: check.rise, fall: check.fall };
+            let port = member.config().port.unwrap_or(*service.ports.start());
+            let (service, address) = (service.name.clone(), member.config().address);
+            Some(HealthCheck { backend, service, address, port, config: check, rise_fall: pulse })
         });
         for patient in patients.collect::<Vec<_>>() {
             let (stop, stopped) = channel();
             let say = say.clone();
-            let thread = thread::Builder::new().name("health".into()).stack_size(STACK);
-            match thread.spawn(move || patient.watch(&say, &stopped)) {
-                Ok(_) => self.stops.push(stop),
+            let thread = thread::Builder::new().name("health".into()).stack_size(STACK_SIZE);
+            match thread.spawn(move || patient.run(&say, &stopped)) {
+                Ok(_) => self.stop_senders.push(stop),
                 Err(error) => {
                     notes::note(format!("a backend cannot be checked, and counts as it did: no thread: {error}"))
                 }
@@ -99,10 +101,10 @@ impl Health {
     }
 }
 
-fn tell(router: &mut Router, backend: BackendId, well: Result<(), String>) {
+fn log_change(router: &mut Router, backend: BackendId, well: Result<(), String>) {
     let named = router.services().backends().find(|(id, ..)| *id == backend);
     if let Some((_, running, member)) = named {
-        let (name, backend) = (&running.service().name, member.backend());
+        let (name, backend) = (&running.config().name, member.config());
         match well {
             Ok(()) => notes::note(format!("{name}: {backend} is up")),
             Err(why) => notes::note(format!("{name}: {backend} is down: {why}")),
@@ -110,32 +112,34 @@ fn tell(router: &mut Router, backend: BackendId, well: Result<(), String>) {
     }
 }
 
-impl Patient {
+impl HealthCheck {
     /// Asks until nobody wants to know any more.
-    fn watch(mut self, say: &Sender<Heard>, stopped: &Receiver<()>) {
+    fn run(mut self, say: &Sender<HealthChange>, stopped: &Receiver<()>) {
         // Checks of one load do not begin all at once …
-        let mut wait = share(self.check.interval.min(Duration::from_secs(1)) / 2);
+        let mut wait = random_fraction(self.config.interval.min(Duration::from_secs(1)) / 2);
         while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-            let well = self.ask();
-            if self.pulse.changes(well.is_ok()) && say.send(Heard { backend: self.backend, well }).is_err() {
+            let well = self.probe();
+            if self.rise_fall.record(well.is_ok())
+                && say.send(HealthChange { backend: self.backend, result: well }).is_err()
+            {
                 return;
             }
             // … and do not find to the same step later.
-            wait = share(self.check.interval / 5) + self.check.interval * 9 / 10;
+            wait = random_fraction(self.config.interval / 5) + self.config.interval * 9 / 10;
         }
     }
 
-    fn ask(&self) -> Result<(), String> {
-        match &self.check.probe {
+    fn probe(&self) -> Result<(), String> {
+        match &self.config.probe {
             Probe::Connect { port, source } => {
                 let to = SocketAddr::new(self.address, port.unwrap_or(self.port));
-                connect(to, *source, self.check.timeout).map_err(|error| format!("{to}: {error}"))
+                probe_tcp(to, *source, self.config.timeout).map_err(|error| format!("{to}: {error}"))
             }
-            Probe::Command(words) => self.run(words),
+            Probe::Command(words) => self.run_command(words),
         }
     }
 
-    fn run(&self, words: &[String]) -> Result<(), String> {
+    fn run_command(&self, words: &[String]) -> Result<(), String> {
         let Some((program, arguments)) = words.split_first() else { return Err("no command".into()) };
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -147,14 +151,14 @@ impl Patient {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => return Err(format!("{program}: {status}")),
-                Ok(None) if begun.elapsed() < self.check.timeout => thread::sleep(LOOK),
+                Ok(None) if begun.elapsed() < self.config.timeout => thread::sleep(COMMAND_POLL_INTERVAL),
                 slow => {
                     // With whatever it has started.
-                    signal::kill_group(child.id());
+                    signal::kill_process_group(child.id());
                     let _ = child.wait();
                     return Err(match slow {
                         Err(error) => format!("{program}: {error}"),
-                        Ok(_) => format!("{program}: no answer within {:?}", self.check.timeout),
+                        Ok(_) => format!("{program}: no answer within {:?}", self.config.timeout),
                     });
                 }
             }
@@ -162,7 +166,7 @@ impl Patient {
     }
 }
 
-fn connect(to: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> std::io::Result<()> {
+fn probe_tcp(to: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> std::io::Result<()> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -172,29 +176,29 @@ fn connect(to: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> std::io
     socket.connect_timeout(&to.into(), timeout)
 }
 
-impl Pulse {
+impl RiseFall {
     /// Takes an answer. True if it changes what they come to.
-    fn changes(&mut self, well: bool) -> bool {
+    fn record(&mut self, well: bool) -> bool {
         let enough = match self.is_up {
             Some(is_up) if is_up == well => {
-                self.against = 0;
+                self.streak = 0;
                 return false;
             }
             Some(_) if well => self.rise,
             Some(_) => self.fall,
             None => 1,
         };
-        self.against += 1;
-        let changes = self.against >= enough;
+        self.streak += 1;
+        let changes = self.streak >= enough;
         if changes {
-            (self.is_up, self.against) = (Some(well), 0);
+            (self.is_up, self.streak) = (Some(well), 0);
         }
         changes
     }
 }
 
 /// A random share of a time; none of it where the system has no random numbers.
-fn share(time: Duration) -> Duration {
+fn random_fraction(time: Duration) -> Duration {
     let drawn = getrandom::u32().map_or(0.0, |drawn| f64::from(drawn) / f64::from(u32::MAX));
     time.mul_f64(drawn)
 }
@@ -204,51 +208,58 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn pulse(rise: u32, fall: u32) -> Pulse {
-        Pulse { is_up: None, against: 0, rise, fall }
+    fn rise_fall(rise: u32, fall: u32) -> RiseFall {
+        RiseFall { is_up: None, streak: 0, rise, fall }
     }
 
     #[test]
-    fn the_first_answer_decides_and_then_only_several_in_a_row() {
-        let mut pulse = pulse(2, 3);
+    fn first_result_decides_then_rise_and_fall_apply() {
+        let mut pulse = rise_fall(2, 3);
         let answers = "+ -- +--- -+- ++ -";
         let changes: String = answers
             .chars()
             .map(|answer| match answer {
                 ' ' => ' ',
-                answer if pulse.changes(answer == '+') => answer,
+                answer if pulse.record(answer == '+') => answer,
                 _ => '.',
             })
             .collect();
         assert_eq!(changes, "+ .. ...- ... .+ .");
     }
 
-    fn patient(probe: Probe, timeout: Duration) -> Patient {
-        let check = Check { probe, interval: Duration::from_secs(1), timeout, rise: 1, fall: 1 };
+    fn health_check(probe: Probe, timeout: Duration) -> HealthCheck {
+        let check = HealthCheckConfig { probe, interval: Duration::from_secs(1), timeout, rise: 1, fall: 1 };
         let backend = backend();
-        Patient { backend, service: "web".into(), address: [127, 0, 0, 1].into(), port: 1, check, pulse: pulse(1, 1) }
+        HealthCheck {
+            backend,
+            service: "web".into(),
+            address: [127, 0, 0, 1].into(),
+            port: 1,
+            config: check,
+            rise_fall: rise_fall(1, 1),
+        }
     }
 
     fn backend() -> BackendId {
-        use keepstate_engine::{Engine, Knobs, Secret};
-        use keepstate_router::service::{Backend, Service, Transport};
-        let engine = Engine::new(Knobs::default(), Secret([1; 16]), Instant(0));
+        use keepstate_engine::{Engine, Secret, Sysctls};
+        use keepstate_router::service::{BackendConfig, ServiceConfig, Transport};
+        let engine = Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0));
         let mut router = Router::new(engine, Default::default(), Default::default(), (1, 2));
-        let service = Service::new("web", ([127, 0, 0, 2].into(), 80..=80), Transport::Tcp);
-        router.serve(
-            vec![service.with(Backend { address: [127, 0, 0, 1].into(), port: Some(1), weight: 1 })],
+        let service = ServiceConfig::new("web", ([127, 0, 0, 2].into(), 80..=80), Transport::Tcp);
+        router.replace_services(
+            vec![service.with_backend(BackendConfig { address: [127, 0, 0, 1].into(), port: Some(1), weight: 1 })],
             Instant(0),
         );
         router.services().backends().next().unwrap().0
     }
 
     #[test]
-    fn a_port_that_listens_is_well_and_one_that_does_not_is_not() {
+    fn tcp_probe_checks_that_the_port_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = Some(listener.local_addr().unwrap().port());
         let ask = |port, source: Option<&str>| {
             let source = source.map(|source| source.parse().unwrap());
-            patient(Probe::Connect { port, source }, Duration::from_secs(5)).ask()
+            health_check(Probe::Connect { port, source }, Duration::from_secs(5)).probe()
         };
         assert_eq!(ask(port, None), Ok(()));
         assert_eq!(ask(port, Some("127.0.0.9")), Ok(()));
@@ -260,10 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_well_if_it_ends_with_0_in_time() {
+    fn command_probe_checks_exit_code_and_timeout() {
         let ask = |words: &[&str], timeout| {
             let words = words.iter().map(|word| (*word).to_owned()).collect();
-            patient(Probe::Command(words), Duration::from_millis(timeout)).ask()
+            health_check(Probe::Command(words), Duration::from_millis(timeout)).probe()
         };
         assert_eq!(
             ask(&["sh", "-c", "test $KEEPSTATE_SERVICE/$KEEPSTATE_ADDRESS/$KEEPSTATE_PORT = web/127.0.0.1/1"], 9000),

@@ -1,40 +1,40 @@
 //! What a gateway reads at its start and again at SIGHUP: a ruleset, and services. Both are read and judged before either is put to work.
 use crate::notes;
-use crate::ruleset::Reading;
+use crate::ruleset::RulesetArgs;
 use crate::services_file;
 use anyhow::{Result, bail};
-use keepstate_engine::{Instant, Knob};
+use keepstate_engine::{Instant, Sysctl};
 use keepstate_router::Router;
-use keepstate_router::service::Service;
+use keepstate_router::service::ServiceConfig;
 use keepstate_rules::Program;
 use std::path::Path;
 
 /// A ruleset and services, good to be put to work together.
-pub struct Load {
+pub struct LoadedConfig {
     program: Program,
-    services: Vec<Service>,
+    services: Vec<ServiceConfig>,
 }
 
-impl Load {
+impl LoadedConfig {
     /// Reads the files.
     ///
     /// # Errors
     /// One of them cannot be read, or is refused.
-    pub fn read(reading: &Reading, ruleset: &Path, services: Option<&Path>) -> Result<Load> {
-        let program = reading.program(ruleset)?;
+    pub fn read(reading: &RulesetArgs, ruleset: &Path, services: Option<&Path>) -> Result<LoadedConfig> {
+        let program = reading.load_program(ruleset)?;
         let services = match services.map(services_file::load).transpose()? {
             None => Vec::new(),
             Some(Ok(services)) => services,
             Some(Err(refused)) => bail!("the services are refused\n{refused}"),
         };
-        Ok(Load { program, services })
+        Ok(LoadedConfig { program, services })
     }
 
     /// Exchanges both between two packets; connections live on.
-    pub fn put_to_work(self, router: &mut Router, now: Instant) {
-        router.reload(self.program);
-        router.serve(self.services, now);
-        if router.program().proxies() && router.engine().knobs()[Knob::TcpLoose] != 0 {
+    pub fn apply(self, router: &mut Router, now: Instant) {
+        router.replace_program(self.program);
+        router.replace_services(self.services, now);
+        if router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0 {
             notes::note(
                 "synproxy answers nobody while nf_conntrack_tcp_loose is 1: acknowledgements then begin connections by themselves. \
                  Say --set nf_conntrack_tcp_loose=0, or keepstate control set nf_conntrack_tcp_loose=0",

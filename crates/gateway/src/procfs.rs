@@ -2,10 +2,10 @@
 //!
 //! Learned from Linux 6.18's own lines: IPv6 addresses are written out, the zone is always told, GRE tells its timeouts, helpers and ids are not told,
 //! and whoever reads it counts as a use. A connection that a flow table forwards shows neither timeout nor state.
-use keepstate_conntrack::format::tracked;
-use keepstate_conntrack::format::{protocol_name, state};
+use keepstate_conntrack::format::engine_flow;
+use keepstate_conntrack::format::{protocol_name, state_name};
 use keepstate_engine::{Entry, Instant};
-use keepstate_linux::ctnetlink::{Flow, Tuple, protocol, status};
+use keepstate_linux::ctnetlink::{CtFlow, CtTuple, protocol, status};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -13,30 +13,30 @@ use std::net::IpAddr;
 ///
 /// # Errors
 /// Those of the writer beneath.
-pub(super) fn line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now: Instant) -> io::Result<()> {
-    let flow = tracked::flow(entry);
+pub(super) fn write_line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now: Instant) -> io::Result<()> {
+    let flow = engine_flow::from_entry(entry);
     let number = entry.original.protocol;
     let (name, family) = if entry.original.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) };
-    write!(out, "{name:<8} {family} {:<8} {number} ", known(number))?;
+    write!(out, "{name:<8} {family} {:<8} {number} ", proc_protocol_name(number))?;
     let has = |bit: u32| flow.status.unwrap_or(0) & bit != 0;
     if !has(status::OFFLOAD) {
         write!(out, "{} ", entry.timeout)?;
-        if let Some(state) = state(&flow.protocol) {
+        if let Some(state) = state_name(&flow.protoinfo) {
             write!(out, "{state} ")?;
         }
     }
     if number == protocol::GRE {
         write!(out, "timeout={}, stream_timeout={} ", gre[0], gre[1])?;
     }
-    tuple(out, &flow.original)?;
-    placed(out, "zone-orig", flow.original.zone)?;
-    counts(out, &flow, 0)?;
+    write_tuple(out, &flow.original)?;
+    write_zone(out, "zone-orig", flow.original.zone)?;
+    write_counters(out, &flow, 0)?;
     if !has(status::SEEN_REPLY) {
         out.write_all(b"[UNREPLIED] ")?;
     }
-    tuple(out, &flow.reply)?;
-    placed(out, "zone-reply", flow.reply.zone)?;
-    counts(out, &flow, 1)?;
+    write_tuple(out, &flow.reply)?;
+    write_zone(out, "zone-reply", flow.reply.zone)?;
+    write_counters(out, &flow, 1)?;
     if has(status::HW_OFFLOAD) {
         out.write_all(b"[HW_OFFLOAD] ")?;
     } else if has(status::OFFLOAD) {
@@ -55,14 +55,14 @@ pub(super) fn line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now: Inst
 }
 
 /// The kernel knows fewer names than conntrack.
-fn known(number: u8) -> &'static str {
+fn proc_protocol_name(number: u8) -> &'static str {
     match number {
         protocol::DCCP => "unknown",
         number => protocol_name(number).unwrap_or("unknown"),
     }
 }
 
-fn tuple(out: &mut impl Write, tuple: &Tuple) -> io::Result<()> {
+fn write_tuple(out: &mut impl Write, tuple: &CtTuple) -> io::Result<()> {
     for (name, address) in [("src", tuple.source), ("dst", tuple.destination)] {
         match address {
             Some(IpAddr::V4(address)) => write!(out, "{name}={address} ")?,
@@ -89,11 +89,11 @@ fn tuple(out: &mut impl Write, tuple: &Tuple) -> io::Result<()> {
     }
 }
 
-fn placed(out: &mut impl Write, name: &str, zone: Option<u16>) -> io::Result<()> {
+fn write_zone(out: &mut impl Write, name: &str, zone: Option<u16>) -> io::Result<()> {
     zone.map_or(Ok(()), |zone| write!(out, "{name}={zone} "))
 }
 
-fn counts(out: &mut impl Write, flow: &Flow, direction: usize) -> io::Result<()> {
-    let counts = flow.counts.get(direction).copied().flatten();
+fn write_counters(out: &mut impl Write, flow: &CtFlow, direction: usize) -> io::Result<()> {
+    let counts = flow.counters.get(direction).copied().flatten();
     counts.map_or(Ok(()), |counts| write!(out, "packets={} bytes={} ", counts.packets, counts.bytes))
 }

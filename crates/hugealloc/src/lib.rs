@@ -16,24 +16,24 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// From this size on an allocation has huge pages of its own.
-pub const HUGE: usize = 2 << 20;
+pub const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// The allocator. See the crate's words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HugePages;
 
 fn is_huge(layout: &Layout) -> bool {
-    layout.size() >= HUGE && layout.align() <= HUGE
+    layout.size() >= HUGE_PAGE_SIZE && layout.align() <= HUGE_PAGE_SIZE
 }
 
 /// What a mapping for `size` octets takes; `None` if that is more than there are addresses.
-fn mapped(size: usize) -> Option<usize> {
-    size.checked_next_multiple_of(HUGE)
+fn mapped_len(size: usize) -> Option<usize> {
+    size.checked_next_multiple_of(HUGE_PAGE_SIZE)
 }
 
 /// Zeroed memory of `size` octets, aligned to [`HUGE`], untouched; null if there is none.
-fn map(size: usize) -> *mut u8 {
-    let Some((size, whole)) = mapped(size).and_then(|size| Some((size, size.checked_add(HUGE)?))) else {
+fn mmap_huge(size: usize) -> *mut u8 {
+    let Some((size, whole)) = mapped_len(size).and_then(|size| Some((size, size.checked_add(HUGE_PAGE_SIZE)?))) else {
         return std::ptr::null_mut();
     };
     let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -43,8 +43,8 @@ fn map(size: usize) -> *mut u8 {
         return std::ptr::null_mut();
     }
     let begin = begin.cast::<u8>();
-    let before = begin.align_offset(HUGE);
-    let after = HUGE - before;
+    let before = begin.align_offset(HUGE_PAGE_SIZE);
+    let after = HUGE_PAGE_SIZE - before;
     // SAFETY: `before` is under HUGE and the mapping HUGE longer than `size`: all three pieces lie within the mapping just made, and the two
     // that are given back are not used by anybody.
     unsafe {
@@ -65,7 +65,7 @@ fn map(size: usize) -> *mut u8 {
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_huge(&layout) {
-            return map(layout.size());
+            return mmap_huge(layout.size());
         }
         // SAFETY: as the caller promised us.
         unsafe { System.alloc(layout) }
@@ -73,7 +73,7 @@ unsafe impl GlobalAlloc for HugePages {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_huge(&layout) {
-            return map(layout.size());
+            return mmap_huge(layout.size());
         }
         // SAFETY: as the caller promised us.
         unsafe { System.alloc_zeroed(layout) }
@@ -84,7 +84,7 @@ unsafe impl GlobalAlloc for HugePages {
             // SAFETY: it was made by the system's allocator with this layout.
             return unsafe { System.dealloc(place, layout) };
         }
-        if let Some(size) = mapped(layout.size()) {
+        if let Some(size) = mapped_len(layout.size()) {
             // SAFETY: `map` made it for this size.
             unsafe { libc::munmap(place.cast(), size) };
         }
@@ -96,7 +96,7 @@ unsafe impl GlobalAlloc for HugePages {
         match (is_huge(&layout), is_huge(&fresh)) {
             // SAFETY: it was made by the system's allocator with this layout.
             (false, false) => unsafe { System.realloc(place, layout, size) },
-            (true, true) if mapped(layout.size()) == mapped(size) => place,
+            (true, true) if mapped_len(layout.size()) == mapped_len(size) => place,
             // SAFETY: a new place of the new layout, the octets that both have copied, the old place given back as it was made.
             _ => unsafe {
                 let new = self.alloc(fresh);
@@ -118,9 +118,9 @@ mod tests {
     static ALLOCATOR: HugePages = HugePages;
 
     #[test]
-    fn large_allocations_are_aligned_zeroed_and_keep_their_content_when_they_grow() {
-        let mut numbers = vec![0u32; HUGE / 4 + 1];
-        assert_eq!(numbers.as_ptr() as usize % HUGE, 0);
+    fn large_allocations_are_aligned_zeroed_and_survive_realloc() {
+        let mut numbers = vec![0u32; HUGE_PAGE_SIZE / 4 + 1];
+        assert_eq!(numbers.as_ptr() as usize % HUGE_PAGE_SIZE, 0);
         assert!(numbers.iter().all(|number| *number == 0));
         numbers.fill(7);
         let before = numbers.len();
@@ -133,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused() {
+    fn impossible_allocation_fails() {
         let mut octets: Vec<u8> = Vec::new();
-        assert!(octets.try_reserve_exact(isize::MAX as usize - HUGE).is_err());
+        assert!(octets.try_reserve_exact(isize::MAX as usize - HUGE_PAGE_SIZE).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! `keepstate check`: would the gateway take this ruleset and these services, and if not, what is wrong where?
 use anyhow::Result;
 use clap::Args;
-use keepstate_gateway::ruleset::Reading;
+use keepstate_gateway::ruleset::RulesetArgs;
 use keepstate_gateway::services_file;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// Check an nftables ruleset, or the gateway's services: what is wrong, where, and what to write instead.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Check {
+pub struct CheckCommand {
     /// The ruleset; - for standard input
     #[arg(required_unless_present = "services")]
     file: Option<PathBuf>,
@@ -19,7 +19,7 @@ pub struct Check {
     #[arg(long, value_name = "FILE")]
     services: Option<PathBuf>,
     #[command(flatten)]
-    reading: Reading,
+    ruleset_args: RulesetArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -40,7 +40,7 @@ Exit codes: 0 it would, 1 it would not or cannot be read, 2 wrongly asked";
 /// The schema of its document.
 const SCHEMA: &str = "keepstate.check/1";
 
-impl Check {
+impl CheckCommand {
     /// Do the options fit together?
     ///
     /// # Errors
@@ -54,17 +54,17 @@ impl Check {
     /// # Errors
     /// A file cannot be read.
     pub fn run(&self) -> Result<ExitCode> {
-        let ruleset = self.file.as_deref().map(|file| self.ruleset(file)).transpose()?;
-        let services = self.services.as_deref().map(judge_services).transpose()?;
-        let parts: Vec<Judged> = ruleset.into_iter().chain(services).collect();
-        let good = parts.iter().all(|part| part.faults.is_empty());
+        let ruleset = self.file.as_deref().map(|file| self.check_ruleset(file)).transpose()?;
+        let services = self.services.as_deref().map(check_services).transpose()?;
+        let parts: Vec<FileReport> = ruleset.into_iter().chain(services).collect();
+        let good = parts.iter().all(|part| part.errors.is_empty());
         let mut out = anstream::stdout().lock();
         if self.json {
             let mut document = json!({"schema": SCHEMA, "ok": good});
             for (name, count) in parts.iter().flat_map(|part| &part.counts).filter(|_| good) {
                 document[format!("{name}s")] = json!(count);
             }
-            let faults: Vec<_> = parts.iter().flat_map(|part| part.faults.clone()).collect();
+            let faults: Vec<_> = parts.iter().flat_map(|part| part.errors.clone()).collect();
             if !good {
                 document["faults"] = json!(faults);
             }
@@ -75,53 +75,56 @@ impl Check {
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn ruleset(&self, file: &Path) -> Result<Judged> {
-        Ok(match self.reading.load(file)? {
+    fn check_ruleset(&self, file: &Path) -> Result<FileReport> {
+        Ok(match self.ruleset_args.load(file)? {
             Ok(loaded) => {
                 let (chains, rules, elements) = loaded.program.size();
                 let tables = loaded.tree.tables.len();
-                Judged::good(file, vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)])
+                FileReport::ok_report(
+                    file,
+                    vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)],
+                )
             }
             Err(refused) => {
-                let faults = refused.faults.iter().map(|fault| {
+                let faults = refused.diagnostics.iter().map(|fault| {
                     let at = refused.sources.position(fault.span);
-                    json!({"file": at.file, "line": at.line, "column": at.column, "what": fault.what, "instead": fault.instead})
+                    json!({"file": at.file, "line": at.line, "column": at.column, "what": fault.message, "instead": fault.help})
                 });
-                Judged { text: refused.to_string(), faults: faults.collect(), counts: Vec::new() }
+                FileReport { text: refused.to_string(), errors: faults.collect(), counts: Vec::new() }
             }
         })
     }
 }
 
-fn judge_services(file: &Path) -> Result<Judged> {
+fn check_services(file: &Path) -> Result<FileReport> {
     Ok(match services_file::load(file)? {
         Ok(services) => {
             let backends = services.iter().map(|service| service.backends.len()).sum();
-            Judged::good(file, vec![("service", services.len()), ("backend", backends)])
+            FileReport::ok_report(file, vec![("service", services.len()), ("backend", backends)])
         }
         Err(refused) => {
-            let faults = refused.faults.iter().map(|fault| {
+            let faults = refused.diagnostics.iter().map(|fault| {
                 let (line, column) = refused.position(fault);
-                json!({"file": refused.name(), "line": line, "column": column, "what": fault.what, "instead": null})
+                json!({"file": refused.name(), "line": line, "column": column, "what": fault.message, "instead": null})
             });
-            Judged { text: refused.to_string(), faults: faults.collect(), counts: Vec::new() }
+            FileReport { text: refused.to_string(), errors: faults.collect(), counts: Vec::new() }
         }
     })
 }
 
 /// What a file came to.
-struct Judged {
+struct FileReport {
     /// For people.
     text: String,
     /// How many there are of what.
     counts: Vec<(&'static str, usize)>,
-    faults: Vec<Value>,
+    errors: Vec<Value>,
 }
 
-impl Judged {
-    fn good(file: &Path, counts: Vec<(&'static str, usize)>) -> Judged {
+impl FileReport {
+    fn ok_report(file: &Path, counts: Vec<(&'static str, usize)>) -> FileReport {
         let count = |(noun, number): &(&str, usize)| format!("{number} {noun}{}", if *number == 1 { "" } else { "s" });
         let parts: Vec<String> = counts.iter().map(count).collect();
-        Judged { text: format!("{}: good: {}\n", file.display(), parts.join(", ")), counts, faults: Vec::new() }
+        FileReport { text: format!("{}: good: {}\n", file.display(), parts.join(", ")), counts, errors: Vec::new() }
     }
 }

@@ -1,16 +1,16 @@
 //! The command line, as data: parser, help and completion come from here.
-use crate::check::Check;
+use crate::check::CheckCommand;
 use crate::collect::Collect;
 use crate::completions::Completions;
 use crate::conntrack::Conntrack;
 use crate::control::Control;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
-use crate::gateway::Gateway;
+use crate::gateway::GatewayArgs;
 use crate::man::Man;
 use crate::replay::Replay;
 use crate::simulate::Simulate;
-use crate::size::SizeOf;
+use crate::size::SizeCommand;
 use crate::tune::Tune;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
@@ -20,7 +20,7 @@ use keepstate_lab::mqtt::Mqtt;
 
 /// Connection tracking done right: see, explain, size, tune and mend Linux's table, and replay what it would have made of your traffic.
 #[derive(Parser, Debug)]
-#[command(version, about, propagate_version = true, arg_required_else_help = true, after_help = AFTER)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -30,7 +30,7 @@ pub struct Cli {
     pub verbose: u8,
 }
 
-const AFTER: &str = "\
+const AFTER_HELP: &str = "\
 Examples:
   sudo keepstate doctor            what is wrong with the table, and what to do
   keepstate size --connections 1M  how large the table should be, and why
@@ -49,7 +49,7 @@ doctor and disable have their own, told by their --help";
 
 impl Cli {
     /// The command line of this process. A wrong one ends it here, with an error that says what to do, and exit code 2.
-    pub fn read() -> Cli {
+    pub fn parse_and_check() -> Cli {
         let cli = Cli::parse();
         let (name, checked) = match &cli.command {
             Command::Replay(replay) => ("replay", replay.check()),
@@ -86,15 +86,15 @@ impl Cli {
 pub enum Command {
     Doctor(Doctor),
     Collect(Collect),
-    Size(SizeOf),
+    Size(SizeCommand),
     Simulate(Simulate),
     Tune(Tune),
     Disable(Disable),
     Conntrack(Conntrack),
     Replay(Replay),
     Watch(Watch),
-    Check(Check),
-    Gateway(Gateway),
+    Check(CheckCommand),
+    Gateway(GatewayArgs),
     Control(Control),
     Lab(Lab),
     Mqtt(Mqtt),

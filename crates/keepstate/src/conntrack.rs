@@ -1,6 +1,6 @@
 //! `keepstate conntrack`, and the program itself where it is called `conntrack`.
 use keepstate_conntrack::command::{self, GatewaySocket};
-use keepstate_gateway::{caller, door};
+use keepstate_gateway::{control_client, control_server};
 use std::process::ExitCode;
 
 /// The command as `keepstate --help` knows it; its own words are read by [`run`], never by clap.
@@ -13,10 +13,10 @@ use std::process::ExitCode;
 pub struct Conntrack {
     /// As to conntrack: -L, -D -s 10.0.0.1, -E -p tcp, ...; -h tells all of them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
-    pub words: Vec<String>,
+    pub args: Vec<String>,
 }
 
 /// Carries out the command line `words` (without the program's name).
 pub fn run(words: &[String]) -> ExitCode {
-    command::run(words, &GatewaySocket::new(door::USUAL.into(), caller::speak))
+    command::run(words, &GatewaySocket::new(control_server::DEFAULT_SOCKET.into(), control_client::open_ctnetlink))
 }

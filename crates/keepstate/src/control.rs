@@ -1,8 +1,8 @@
 //! `keepstate control`: asks a running gateway, or tells it something.
 use anyhow::{Context, Result};
 use clap::Args;
-use keepstate_gateway::control::Asked;
-use keepstate_gateway::{caller, door};
+use keepstate_gateway::control_command::ControlCommand;
+use keepstate_gateway::{control_client, control_server};
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use std::process::ExitCode;
 #[command(after_help = EXAMPLES)]
 pub struct Control {
     /// The gateway's control socket
-    #[arg(long, value_name = "PATH", default_value = door::USUAL)]
+    #[arg(long, value_name = "PATH", default_value = control_server::DEFAULT_SOCKET)]
     socket: PathBuf,
     #[command(subcommand)]
-    asked: Asked,
+    command: ControlCommand,
 }
 
 const EXAMPLES: &str = "\
@@ -38,7 +38,7 @@ Exit codes: 0 done, 1 refused, or nobody listens, 2 wrongly asked";
 
 /// Prints what comes as it comes. (`std::io::copy` would let the kernel splice from socket to pipe, which keeps the pipe locked while it waits
 /// for more: whoever reads our output would not see the last line before the next one has come.)
-fn print(answer: &mut impl Read) -> Result<()> {
+fn copy_to_stdout(answer: &mut impl Read) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -58,12 +58,14 @@ impl Control {
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        match &self.asked {
-            Asked::List(show) if show.events || show.stats => {
+        match &self.command {
+            ControlCommand::List(show) if show.events || show.stats => {
                 Err("list shows the table: --events and --stats are no part of it".into())
             }
-            Asked::Events(show) if show.stats => Err("events shows what happens: --stats is no part of it".into()),
-            Asked::List(show) | Asked::Events(show) => show.check(),
+            ControlCommand::Events(show) if show.stats => {
+                Err("events shows what happens: --stats is no part of it".into())
+            }
+            ControlCommand::List(show) | ControlCommand::Events(show) => show.check(),
             _ => Ok(()),
         }
     }
@@ -73,13 +75,13 @@ impl Control {
     /// # Errors
     /// Nobody listens, or what was asked is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let mut answer = caller::ask(&self.socket, self.words())?;
-        print(&mut answer)?;
+        let mut answer = control_client::send_command(&self.socket, self.command_args())?;
+        copy_to_stdout(&mut answer)?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// The words behind `control`, as they were typed, without the socket's.
-    fn words(&self) -> Vec<String> {
+    fn command_args(&self) -> Vec<String> {
         let mut words = std::env::args().skip_while(|word| word != "control").skip(1).peekable();
         let mut left = Vec::new();
         while let Some(word) = words.next() {

@@ -1,6 +1,6 @@
 //! The program: reads the command line, runs one command, and turns its end into an exit code: 0 done, 1 failed, 2 wrongly asked.
 use keepstate::cli::{Cli, Command};
-use keepstate::{conntrack, notes, verbosity};
+use keepstate::{conntrack, logging, stderr};
 use keepstate_hugealloc::HugePages;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -11,18 +11,18 @@ use std::process::ExitCode;
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
-    if let Some(words) = conntrack_words(std::env::args_os()) {
+    if let Some(words) = conntrack_args(std::env::args_os()) {
         return conntrack::run(&words);
     }
-    let cli = Cli::read();
-    verbosity::listen(cli.verbose);
+    let cli = Cli::parse_and_check();
+    logging::init(cli.verbose);
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
         Command::Disable(disable) => disable.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Collect(collect) => collect.run(),
-        Command::Conntrack(command) => Ok(conntrack::run(&command.words)),
+        Command::Conntrack(command) => Ok(conntrack::run(&command.args)),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         Command::Size(size) => size.run(),
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            notes::note(format!("{error:#}"));
+            stderr::note(format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -51,7 +51,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// The words of a command line of conntrack: behind `keepstate conntrack`, or all of them where the program is called `conntrack`.
-fn conntrack_words(words: impl Iterator<Item = OsString>) -> Option<Vec<String>> {
+fn conntrack_args(words: impl Iterator<Item = OsString>) -> Option<Vec<String>> {
     let mut words = words.map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_default();
     let name = Path::new(&program).file_name().unwrap_or_default();

@@ -43,7 +43,7 @@ impl Man {
     /// # Errors
     /// An unknown command; a directory that cannot be written.
     pub fn run(&self) -> Result<()> {
-        let pages = pages()?;
+        let pages = render_all()?;
         if let Some(directory) = &self.dir {
             fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
             for (name, page) in pages {
@@ -67,17 +67,17 @@ impl Man {
 ///
 /// # Errors
 /// None that a correct definition of the command line has.
-pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+pub fn render_all() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    let mut pages = vec![("keepstate".to_owned(), page(&program)?)];
+    let mut pages = vec![("keepstate".to_owned(), render_page(&program)?)];
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
-        pages.push((format!("keepstate-{}", command.get_name()), page(command)?));
+        pages.push((format!("keepstate-{}", command.get_name()), render_page(command)?));
     }
     Ok(pages)
 }
 
-fn page(command: &Command) -> io::Result<Vec<u8>> {
+fn render_page(command: &Command) -> io::Result<Vec<u8>> {
     let title = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let man = clap_mangen::Man::new(command.clone()).title(title).manual("keepstate");
     let mut page = Vec::new();
@@ -86,8 +86,8 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     if command.get_name() == "conntrack" {
         // Its words are not clap's.
         let (words, ending) = conntrack::HELP.split_once("\nExamples:\n").unwrap_or((conntrack::HELP, ""));
-        as_it_stands(&mut page, "DESCRIPTION", words)?;
-        ended(&mut page, &format!("Examples:\n{ending}"))?;
+        write_verbatim(&mut page, "DESCRIPTION", words)?;
+        write_after_help(&mut page, &format!("Examples:\n{ending}"))?;
         return Ok(page);
     }
     man.render_synopsis_section(&mut page)?;
@@ -97,25 +97,25 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
         man.render_subcommands_section(&mut page)?;
     }
     let ending = command.get_after_long_help().or(command.get_after_help());
-    ended(&mut page, &ending.map(ToString::to_string).unwrap_or_default())?;
+    write_after_help(&mut page, &ending.map(ToString::to_string).unwrap_or_default())?;
     Ok(page)
 }
 
 /// The end of a help text: examples, sentences, exit codes.
-fn ended(page: &mut Vec<u8>, text: &str) -> io::Result<()> {
+fn write_after_help(page: &mut Vec<u8>, text: &str) -> io::Result<()> {
     let (text, codes) = text.split_once("Exit codes:").map_or((text, None), |(text, codes)| (text, Some(codes)));
     let (examples, notes) = match text.strip_prefix("Examples:\n") {
         Some(rest) => rest.split_once("\n\n").unwrap_or((rest, "")),
         None => ("", text),
     };
     if !examples.trim().is_empty() {
-        as_it_stands(page, "EXAMPLES", examples)?;
+        write_verbatim(page, "EXAMPLES", examples)?;
     }
     for (heading, text) in [("NOTES", notes), ("EXIT STATUS", codes.unwrap_or_default())] {
         if !text.trim().is_empty() {
             writeln!(page, ".SH \"{heading}\"")?;
             for line in text.trim().lines() {
-                writeln!(page, "{}", escaped(line.trim()))?;
+                writeln!(page, "{}", escape_roff(line.trim()))?;
             }
         }
     }
@@ -123,16 +123,16 @@ fn ended(page: &mut Vec<u8>, text: &str) -> io::Result<()> {
 }
 
 /// A section whose lines are not filled.
-fn as_it_stands(page: &mut Vec<u8>, heading: &str, text: &str) -> io::Result<()> {
+fn write_verbatim(page: &mut Vec<u8>, heading: &str, text: &str) -> io::Result<()> {
     writeln!(page, ".SH {heading}\n.nf")?;
     for line in text.trim_end().lines() {
-        writeln!(page, "{}", escaped(line))?;
+        writeln!(page, "{}", escape_roff(line))?;
     }
     writeln!(page, ".fi")
 }
 
 /// A line as roff takes it: a backslash is its own sign, so are a point or an apostrophe in front; a bare minus would become a hyphen.
-fn escaped(line: &str) -> String {
+fn escape_roff(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     if text.starts_with('.') { format!("\\&{text}") } else { text }
 }
@@ -142,15 +142,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signs_of_roff_are_escaped() {
-        assert_eq!(escaped(".x"), "\\&.x");
-        assert_eq!(escaped("a -b 'c' \\"), "a \\-b \\(aqc\\(aq \\e");
+    fn roff_special_characters_are_escaped() {
+        assert_eq!(escape_roff(".x"), "\\&.x");
+        assert_eq!(escape_roff("a -b 'c' \\"), "a \\-b \\(aqc\\(aq \\e");
     }
 
     #[test]
-    fn the_end_of_a_help_is_parted() {
+    fn after_help_is_split_into_sections() {
         let mut page = Vec::new();
-        ended(&mut page, "Examples:\n  # one\n  a\n\nA note.\nMore of it.\nExit codes: 0 done").unwrap();
+        write_after_help(&mut page, "Examples:\n  # one\n  a\n\nA note.\nMore of it.\nExit codes: 0 done").unwrap();
         let page = String::from_utf8(page).unwrap();
         assert_eq!(
             page,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 /// Nothing is shown for captures that end sooner than so many frames.
-const LONG: u64 = 500_000;
+const MIN_FRAMES: u64 = 500_000;
 
 /// See the module's words.
 pub struct Progress {
@@ -21,8 +21,8 @@ impl Progress {
     }
 
     /// After `frames` frames and about `offset` octets.
-    pub fn at(&mut self, frames: u64, offset: u64) {
-        if frames < LONG || !frames.is_multiple_of(0x10000) {
+    pub fn update(&mut self, frames: u64, offset: u64) {
+        if frames < MIN_FRAMES || !frames.is_multiple_of(0x10000) {
             return;
         }
         if self.bar.is_none() && std::io::stderr().is_terminal() {

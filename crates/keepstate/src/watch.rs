@@ -1,14 +1,14 @@
 //! `keepstate watch`: the traffic of a device through the engine, live and passive.
-use crate::notes;
-use crate::options::Tuning;
 use crate::replay;
-use crate::screen::Screen;
+use crate::shared_args::EngineArgs;
+use crate::stderr;
+use crate::tui::TerminalScreen;
 use anyhow::{Context, Result};
 use clap::Args;
-use keepstate_capture::follower::Follower;
-use keepstate_capture::ring::{Link, Ring};
-use keepstate_conntrack::format::{self, Writer};
-use keepstate_conntrack::show::Show;
+use keepstate_capture::capture_tracker::CaptureTracker;
+use keepstate_capture::packet_mmap::{LinkChange, PacketRing};
+use keepstate_conntrack::format::{self, FlowWriter};
+use keepstate_conntrack::show::OutputArgs;
 use keepstate_engine::{EventMask, Instant};
 use std::io::Stdout;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ pub struct Watch {
     /// The device, as ip link shows it
     device: String,
     /// End after this time (10s, 5m, 1h) and print the table
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-    length: Option<Duration>,
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    duration: Option<Duration>,
     /// Take frames for other machines too
     #[arg(long)]
     promiscuous: bool,
     #[command(flatten)]
-    show: Show,
+    output: OutputArgs,
     #[command(flatten)]
-    tuning: Tuning,
+    engine: EngineArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -50,13 +50,13 @@ Examples:
 Timeouts are in seconds, as conntrack's.
 Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
-const WAIT: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Most of conntrack's lines on IPv4 fit into so many columns.
-const ROOM_FOR_LINES: usize = 160;
+const WIDE_COLUMNS: usize = 160;
 /// Rows above the table.
-const HEAD_ROWS: usize = 3;
-const REFRESH: Duration = Duration::from_secs(1);
-const EVENTS: usize = 1 << 16;
+const HEADER_ROWS: usize = 3;
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+const EVENT_QUEUE: usize = 1 << 16;
 
 impl Watch {
     /// Do the options fit together?
@@ -64,7 +64,7 @@ impl Watch {
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        self.show.check()
+        self.output.check()
     }
 
     /// Watches until the time is over or a signal comes.
@@ -72,38 +72,41 @@ impl Watch {
     /// # Errors
     /// A device that cannot be listened to, and why; output that cannot be written.
     pub fn run(&self) -> Result<()> {
-        let mut follower = Follower::new(self.tuning.unverified(notes::note)?, self.tuning.secret()?);
-        self.tuning.help(follower.engine_mut());
-        self.show.missing(follower.engine().knobs()).into_iter().for_each(notes::note);
-        let mut ring = Ring::open(&self.device, self.promiscuous)?;
+        let mut follower =
+            CaptureTracker::new(self.engine.sysctls_without_checksum(stderr::note)?, self.engine.hash_secret()?);
+        self.engine.attach_helpers(follower.engine_mut());
+        self.output.missing(follower.engine().sysctls()).into_iter().for_each(stderr::note);
+        let mut ring = PacketRing::open(&self.device, self.promiscuous)?;
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
         ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).context("signals cannot be waited for")?;
-        if self.show.events {
-            follower.engine_mut().listen(EventMask::ALL, EVENTS);
+        if self.output.events {
+            follower.engine_mut().subscribe(EventMask::ALL, EVENT_QUEUE);
         }
-        let interactive = !self.show.events && !self.show.stats && self.length.is_none();
-        let mut screen = interactive.then(Screen::open).flatten();
+        let interactive = !self.output.events && !self.output.stats && self.duration.is_none();
+        let mut screen = interactive.then(TerminalScreen::open).flatten();
         let begun = Clock::now();
-        let mut writer = Writer::new(std::io::stdout(), self.show.output()).of_events();
-        let mut picture = Picture { watch: self, drawn: None, frames: 0 };
+        let mut writer = FlowWriter::new(std::io::stdout(), self.output.output()).for_events();
+        let mut picture = WatchView { watch: self, drawn_at: None, frames: 0 };
         let mut gone = Ok(());
-        while !ended.load(Ordering::Relaxed) && self.length.is_none_or(|length| begun.elapsed() < length) {
-            let link = ring.wait(WAIT).unwrap_or_else(|error| {
+        while !ended.load(Ordering::Relaxed) && self.duration.is_none_or(|length| begun.elapsed() < length) {
+            let link = ring.wait(POLL_INTERVAL).unwrap_or_else(|error| {
                 gone = Err(error);
                 ended.store(true, Ordering::Relaxed);
-                Link::Same
+                LinkChange::Unchanged
             });
-            if link == Link::WentDown && screen.is_none() {
+            if link == LinkChange::WentDown && screen.is_none() {
                 let device = self.device.escape_debug();
-                notes::note(format!("{device} is down: nothing passes until it is up again (ip link set {device} up)"));
+                stderr::note(format!(
+                    "{device} is down: nothing passes until it is up again (ip link set {device} up)"
+                ));
             }
-            ring.frames(|frame| follower.queue(frame));
+            ring.for_each_frame(|frame| follower.queue_frame(frame));
             follower.flush();
             follower.advance(wall_clock());
-            self.events(&mut follower, &mut writer)?;
+            self.write_events(&mut follower, &mut writer)?;
             if let Some(screen) = &mut screen {
-                if screen.is_left() {
+                if screen.quit_pressed() {
                     break;
                 }
                 picture.refresh(screen, &follower, &mut ring)?;
@@ -111,35 +114,41 @@ impl Watch {
         }
         // The table was on the screen all the time; what is left of it is what was there before.
         let seen = screen.take().is_some();
-        self.finish(&mut follower, &mut writer, ring.lost(), seen)?;
+        self.write_results(&mut follower, &mut writer, ring.dropped(), seen)?;
         gone
     }
 
-    fn events(&self, follower: &mut Follower, writer: &mut Writer<Stdout>) -> Result<()> {
+    fn write_events(&self, follower: &mut CaptureTracker, writer: &mut FlowWriter<Stdout>) -> Result<()> {
         while let Some(event) = follower.engine_mut().poll_event() {
-            if self.show.filter.matches(&event.entry) {
-                writer.event(&event)?;
+            if self.output.filter.matches(&event.entry) {
+                writer.write_event(&event)?;
             }
         }
         Ok(())
     }
 
-    fn finish(&self, follower: &mut Follower, writer: &mut Writer<Stdout>, lost: u64, seen: bool) -> Result<()> {
-        if self.show.events {
+    fn write_results(
+        &self,
+        follower: &mut CaptureTracker,
+        writer: &mut FlowWriter<Stdout>,
+        lost: u64,
+        seen: bool,
+    ) -> Result<()> {
+        if self.output.events {
             writer.finish()?;
         }
         let mut out = std::io::stdout().lock();
-        if self.show.stats {
-            format::stats(&mut out, follower.engine().counters(), &self.show.output())?;
+        if self.output.stats {
+            format::write_stats(&mut out, follower.engine().counters(), &self.output.output())?;
         }
-        if !self.show.stats && !self.show.events && !seen {
-            let shown = replay::table(&mut out, follower, &self.show)?;
-            notes::shown(shown);
+        if !self.output.stats && !self.output.events && !seen {
+            let shown = replay::write_table(&mut out, follower, &self.output)?;
+            stderr::print_entries_shown(shown);
         }
-        notes::summary(follower);
-        notes::note(format!(
+        stderr::print_summary(follower);
+        stderr::note(format!(
             "{} seen on {}, {lost} lost by the ring",
-            notes::were(follower.frames, "frame"),
+            stderr::was_or_were(follower.frame_count, "frame"),
             self.device.escape_debug()
         ));
         Ok(())
@@ -147,32 +156,32 @@ impl Watch {
 }
 
 /// What the screen shows: a line about the device, and as much of the table as there is room for.
-struct Picture<'a> {
+struct WatchView<'a> {
     watch: &'a Watch,
-    drawn: Option<Clock>,
+    drawn_at: Option<Clock>,
     frames: u64,
 }
 
-impl Picture<'_> {
+impl WatchView<'_> {
     /// Draws it anew each second, and at once when the screen has another size.
-    fn refresh(&mut self, screen: &mut Screen, follower: &Follower, ring: &mut Ring) -> Result<()> {
-        let passed = self.drawn.map(|drawn| drawn.elapsed());
-        if passed.is_some_and(|passed| passed < REFRESH) && !screen.is_resized() {
+    fn refresh(&mut self, screen: &mut TerminalScreen, follower: &CaptureTracker, ring: &mut PacketRing) -> Result<()> {
+        let passed = self.drawn_at.map(|drawn| drawn.elapsed());
+        if passed.is_some_and(|passed| passed < REFRESH_INTERVAL) && !screen.is_resized() {
             return Ok(());
         }
-        let seconds = passed.unwrap_or(REFRESH).as_secs_f64().max(0.001);
-        let rate = (follower.frames - self.frames) as f64 / seconds;
-        (self.drawn, self.frames) = (Some(Clock::now()), follower.frames);
+        let seconds = passed.unwrap_or(REFRESH_INTERVAL).as_secs_f64().max(0.001);
+        let rate = (follower.frame_count - self.frames) as f64 / seconds;
+        (self.drawn_at, self.frames) = (Some(Clock::now()), follower.frame_count);
         let (width, height) = screen.size();
-        let room = height.saturating_sub(HEAD_ROWS);
-        let (table, shown) = self.table(follower, width, room)?;
+        let room = height.saturating_sub(HEADER_ROWS);
+        let (table, shown) = self.table_rows(follower, width, room)?;
         let mut rows = vec![
             format!(
                 "{}{}: {} connections, {shown} match; {rate:.0} frames/s, {} lost",
                 self.watch.device.escape_debug(),
                 if ring.is_down() { " (down)" } else { "" },
                 follower.engine().count(),
-                ring.lost()
+                ring.dropped()
             ),
             "q or Ctrl-C ends; -p, -s, -d, --state and others choose what is shown".into(),
             String::new(),
@@ -187,19 +196,19 @@ impl Picture<'_> {
 
     /// A row a connection for so many as there is room for, and how many there are: conntrack's line where it has room or a format was asked for, else
     /// what matters most of it.
-    fn table(&self, follower: &Follower, width: usize, room: usize) -> Result<(Vec<String>, usize)> {
-        let show = &self.watch.show;
-        let brief = show.is_plain() && width < ROOM_FOR_LINES;
+    fn table_rows(&self, follower: &CaptureTracker, width: usize, room: usize) -> Result<(Vec<String>, usize)> {
+        let show = &self.watch.output;
+        let brief = show.is_default_format() && width < WIDE_COLUMNS;
         let (mut rows, mut shown) = (Vec::new(), 0);
-        let mut writer = Writer::new(Vec::new(), show.output()).at(follower.now());
+        let mut writer = FlowWriter::new(Vec::new(), show.output()).at_time(follower.now());
         for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
             shown += 1;
             if shown > room {
                 continue;
             } else if brief {
-                rows.push(format::brief(&entry));
+                rows.push(format::brief_line(&entry));
             } else {
-                writer.entry(&entry)?;
+                writer.write_entry(&entry)?;
             }
         }
         if !brief {
@@ -216,7 +225,7 @@ fn wall_clock() -> Instant {
 }
 
 /// `10s`, `5m`, `1h`; without a letter, seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+fn parse_duration(text: &str) -> Result<Duration, String> {
     let (digits, unit) = text.split_at(text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).len());
     let scale = match unit {
         "" | "s" => 1.0,
@@ -234,11 +243,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
-        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert!(duration("soon").is_err());
-        assert!(duration("-1s").is_err());
+    fn parses_durations() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_duration("soon").is_err());
+        assert!(parse_duration("-1s").is_err());
     }
 }

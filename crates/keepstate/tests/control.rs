@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Scratch, keepstate, skipped};
+use common::{TempFile, keepstate, report_skipped};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -12,16 +12,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A gateway, while it runs.
-struct Running {
+struct RunningGateway {
     child: Child,
     socket: PathBuf,
-    _ruleset: Scratch,
+    _ruleset: TempFile,
 }
 
-impl Running {
+impl RunningGateway {
     /// `None` where there may be none; with these variables of the environment.
-    fn start(name: &str, environment: &[(&str, String)]) -> Option<Running> {
-        let ruleset = Scratch::new(&format!("control-{name}.nft"), b"");
+    fn start(name: &str, environment: &[(&str, String)]) -> Option<RunningGateway> {
+        let ruleset = TempFile::new(&format!("control-{name}.nft"), b"");
         let socket = std::env::temp_dir().join(format!("ksctl{}{name}.sock", std::process::id()));
         let child = Command::new("unshare")
             .args(["--net", env!("CARGO_BIN_EXE_keepstate"), "gateway", "--device", "ctl0=10.1.0.1/24"])
@@ -33,11 +33,11 @@ impl Running {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        let mut running = Running { child, socket, _ruleset: ruleset };
+        let mut running = RunningGateway { child, socket, _ruleset: ruleset };
         let until = Instant::now() + Duration::from_secs(20);
         while UnixStream::connect(&running.socket).is_err() {
             if !matches!(running.child.try_wait(), Ok(None)) || Instant::now() > until {
-                skipped("a gateway's control socket: it needs root, unshare and /dev/net/tun");
+                report_skipped("a gateway's control socket: it needs root, unshare and /dev/net/tun");
                 return None;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -67,7 +67,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningGateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -76,7 +76,7 @@ impl Drop for Running {
 }
 
 /// Entries of every kind; GRE's by request has timeouts of zero in the kernel, which no packet would give it.
-const MADE: &[&str] = &[
+const CREATE_COMMANDS: &[&str] = &[
     "-I -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 -t 100 --state ESTABLISHED -u ASSURED,SEEN_REPLY",
     "-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 100",
     "-I -p icmp -s 10.0.0.1 -d 10.0.0.2 --icmp-type 8 --icmp-code 0 --icmp-id 3 -t 100",
@@ -90,19 +90,19 @@ const MADE: &[&str] = &[
 ];
 
 #[test]
-fn proc_is_the_kernel_s_own_file() {
-    let Some(gateway) = Running::start("proc", &[]) else { return };
-    let script: Vec<String> = MADE.iter().map(|line| format!("conntrack {line}")).collect();
+fn proc_output_matches_proc_net_nf_conntrack() {
+    let Some(gateway) = RunningGateway::start("proc", &[]) else { return };
+    let script: Vec<String> = CREATE_COMMANDS.iter().map(|line| format!("conntrack {line}")).collect();
     let script = format!(
         "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct && {} && cat /proc/net/nf_conntrack",
         script.join(" && ")
     );
     let kernel = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
     if !kernel.status.success() {
-        return skipped("the gateway's proc beside the kernel's: conntrack and /proc/net/nf_conntrack");
+        return report_skipped("the gateway's proc beside the kernel's: conntrack and /proc/net/nf_conntrack");
     }
     assert_eq!(gateway.control(&["set", "nf_conntrack_acct=1"]).0, Some(0));
-    for line in MADE {
+    for line in CREATE_COMMANDS {
         let (code, said) = gateway.conntrack(line);
         assert_eq!(code, Some(0), "{line}: {said}");
     }
@@ -119,8 +119,8 @@ fn proc_is_the_kernel_s_own_file() {
 }
 
 #[test]
-fn events_stream_until_who_listens_has_enough() {
-    let Some(gateway) = Running::start("events", &[]) else { return };
+fn events_stream_until_the_client_disconnects() {
+    let Some(gateway) = RunningGateway::start("events", &[]) else { return };
     let mut listening = Command::new(env!("CARGO_BIN_EXE_keepstate"))
         .args(["control", "--socket", gateway.socket(), "events", "-p", "udp", "-o", "extended"])
         .stdout(Stdio::piped())
@@ -131,7 +131,7 @@ fn events_stream_until_who_listens_has_enough() {
     while !gateway.control(&["stats"]).1.contains("listeners=1") {
         assert!(Instant::now() < until, "nobody listens");
     }
-    for line in &MADE[..3] {
+    for line in &CREATE_COMMANDS[..3] {
         assert_eq!(gateway.conntrack(line).0, Some(0));
     }
     let (code, said) = gateway.control(&["flush"]);
@@ -147,8 +147,8 @@ fn events_stream_until_who_listens_has_enough() {
 }
 
 #[test]
-fn drained_it_waits_until_nothing_is_left() {
-    let Some(gateway) = Running::start("drain", &[]) else { return };
+fn drain_waits_until_the_table_is_empty() {
+    let Some(gateway) = RunningGateway::start("drain", &[]) else { return };
     assert_eq!(gateway.conntrack("-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 2").0, Some(0));
     let (code, said) = gateway.control(&["drain-all"]);
     assert!(code == Some(0) && said.contains("1 live on"), "{said}");
@@ -161,11 +161,11 @@ fn drained_it_waits_until_nothing_is_left() {
 }
 
 #[test]
-fn whoever_asks_wrongly_or_nobody_is_told_what_to_do() {
+fn usage_errors_and_missing_gateway_are_explained() {
     let ran = keepstate(&["conntrack", "--gateway=/nonexistent/gateway.sock", "-L"], b"");
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("keepstate gateway --control /nonexistent/gateway.sock does"), "{}", ran.err);
-    let Some(gateway) = Running::start("wrong", &[]) else { return };
+    let Some(gateway) = RunningGateway::start("wrong", &[]) else { return };
     let mode = std::fs::metadata(&gateway.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     // As conntrack does: 2 for a wrong command line, whatever the table.
@@ -181,17 +181,17 @@ fn whoever_asks_wrongly_or_nobody_is_told_what_to_do() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(said.contains("user 65534 may not: only root, user 0 and group 0 may"), "{said}");
         }
-        _ => skipped("another user at the control socket: setpriv, and a program that he may run"),
+        _ => report_skipped("another user at the control socket: setpriv, and a program that he may run"),
     }
 }
 
 #[test]
-fn systemd_is_told_how_it_goes() {
+fn sd_notify_reports_state() {
     let path = std::env::temp_dir().join(format!("ksctl{}notify", std::process::id()));
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let environment = [("NOTIFY_SOCKET", path.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "300000".to_owned())];
-    let gateway = Running::start("notify", &environment);
+    let gateway = RunningGateway::start("notify", &environment);
     let heard = || {
         let mut buffer = [0; 512];
         let length = systemd.recv(&mut buffer).unwrap();
@@ -218,10 +218,10 @@ fn systemd_is_told_how_it_goes() {
 }
 
 #[test]
-fn systemd_takes_the_unit_and_finds_little_to_complain_of() {
+fn systemd_analyze_accepts_the_unit() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/keepstate-router.service");
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        return skipped("systemd-analyze on the unit: apt-get install systemd");
+        return report_skipped("systemd-analyze on the unit: apt-get install systemd");
     }
     let folder = tempfile::TempDir::new().unwrap();
     let copy = folder.path().join("keepstate-router.service");
@@ -241,8 +241,8 @@ fn systemd_takes_the_unit_and_finds_little_to_complain_of() {
 }
 
 #[test]
-fn a_hundred_visitors_at_once_are_served_or_told_to_come_again() {
-    let Some(gateway) = Running::start("many", &[]) else { return };
+fn hundred_connections_are_served_or_get_a_retry_error() {
+    let Some(gateway) = RunningGateway::start("many", &[]) else { return };
     let mut idle: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&gateway.socket).unwrap()).collect();
     // Those who say nothing are sent away after five seconds at the latest; the others were refused at once.
     let mut refused = 0;

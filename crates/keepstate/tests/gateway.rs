@@ -7,8 +7,8 @@ mod common;
 #[path = "common/peers.rs"]
 mod peers;
 
-use common::{Scratch, keepstate, skipped};
-use peers::{fetch, ip, octets, serve, within};
+use common::{TempFile, keepstate, report_skipped};
+use peers::{download, run_ip, serve_once, spawn_in_netns, test_bytes};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -36,23 +36,23 @@ table ip nat {
 ";
 
 /// Client and server in namespaces of their own, the gateway between them.
-struct Lab {
+struct TunTestbed {
     tag: String,
     gateway: Child,
-    ruleset: Scratch,
+    ruleset: TempFile,
 }
 
-impl Lab {
+impl TunTestbed {
     /// `None` where namespaces may not be made.
-    fn new(name: &str) -> Option<Lab> {
+    fn new(name: &str) -> Option<TunTestbed> {
         let tag = format!("ksgw{}{name}", std::process::id());
         for side in ["c", "g", "s"] {
-            if !ip(&["netns", "add", &format!("{tag}{side}")]) {
-                skipped("the gateway between real peers: it needs root, network namespaces and iproute2");
+            if !run_ip(&["netns", "add", &format!("{tag}{side}")]) {
+                report_skipped("the gateway between real peers: it needs root, network namespaces and iproute2");
                 return None;
             }
         }
-        let ruleset = Scratch::new(&format!("{name}.nft"), RULES.as_bytes());
+        let ruleset = TempFile::new(&format!("{name}.nft"), RULES.as_bytes());
         let gateway = Command::new("ip")
             .args([
                 "netns",
@@ -69,24 +69,24 @@ impl Lab {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lab = Lab { tag, gateway, ruleset };
-        lab.wire("lan0", "c", &["10.1.0.2/24", "fd00:1::2/64"]);
-        lab.wire("wan0", "s", &["192.0.2.9/24", "2001:db8::9/64"]);
+        let lab = TunTestbed { tag, gateway, ruleset };
+        lab.configure_side("lan0", "c", &["10.1.0.2/24", "fd00:1::2/64"]);
+        lab.configure_side("wan0", "s", &["192.0.2.9/24", "2001:db8::9/64"]);
         Some(lab)
     }
 
     /// Gives a device to a namespace, with its addresses and the way to everybody.
-    fn wire(&self, device: &str, side: &str, addresses: &[&str]) {
+    fn configure_side(&self, device: &str, side: &str, addresses: &[&str]) {
         let (from, to) = (format!("{}g", self.tag), format!("{}{side}", self.tag));
         let until = Instant::now() + Duration::from_secs(20);
-        while !ip(&["-n", &from, "link", "set", device, "netns", &to]) {
+        while !run_ip(&["-n", &from, "link", "set", device, "netns", &to]) {
             assert!(Instant::now() < until, "{device} was never made");
             std::thread::sleep(Duration::from_millis(20));
         }
         for address in addresses {
             let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
             let words = [&["-n", &to, "addr", "add", address, "dev", device][..], nodad].concat();
-            assert!(ip(&words));
+            assert!(run_ip(&words));
         }
         for words in [
             &["link", "set", "lo", "up"][..],
@@ -94,17 +94,17 @@ impl Lab {
             &["route", "add", "default", "dev", device],
             &["-6", "route", "add", "default", "dev", device],
         ] {
-            assert!(ip(&[&["-n", to.as_str()][..], words].concat()), "{words:?}");
+            assert!(run_ip(&[&["-n", to.as_str()][..], words].concat()), "{words:?}");
         }
     }
 
     /// Runs something in a namespace, on a thread of its own.
-    fn within<T: Send + 'static>(
+    fn spawn_in_netns<T: Send + 'static>(
         &self,
         side: &str,
         what: impl FnOnce() -> T + Send + 'static,
     ) -> std::thread::JoinHandle<T> {
-        within(&format!("{}{side}", self.tag), what)
+        spawn_in_netns(&format!("{}{side}", self.tag), what)
     }
 
     /// What the gateway answers, and the exit code.
@@ -120,13 +120,13 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for TunTestbed {
     fn drop(&mut self) {
         let _ = self.gateway.kill();
         let _ = self.gateway.wait();
         let _ = std::fs::remove_file(socket(&self.tag));
         for side in ["c", "g", "s"] {
-            ip(&["netns", "del", &format!("{}{side}", self.tag)]);
+            run_ip(&["netns", "del", &format!("{}{side}", self.tag)]);
         }
     }
 }
@@ -136,24 +136,24 @@ fn socket(tag: &str) -> String {
 }
 
 /// From a client in `from` to a server in `to` that listens at `at` and is called `called`: whom the server saw.
-fn transfer(lab: &Lab, from: &str, to: &str, at: &'static str, called: &str, length: usize) -> IpAddr {
+fn transfer(lab: &TunTestbed, from: &str, to: &str, at: &'static str, called: &str, length: usize) -> IpAddr {
     let (ready, waits) = std::sync::mpsc::channel();
-    let server = lab.within(to, move || {
-        let (_, serve) = serve(at, length);
+    let server = lab.spawn_in_netns(to, move || {
+        let (_, serve) = serve_once(at, length);
         ready.send(()).unwrap();
         serve()
     });
     waits.recv().unwrap();
     let called: SocketAddr = called.parse().unwrap();
-    let client = lab.within(from, move || fetch(called));
+    let client = lab.spawn_in_netns(from, move || download(called));
     let got = client.join().unwrap();
-    assert!(got == octets(length), "{} of {length} octets, or other ones", got.len());
+    assert!(got == test_bytes(length), "{} of {length} octets, or other ones", got.len());
     server.join().unwrap()
 }
 
 #[test]
-fn real_connections_go_out_translated_and_come_in_where_they_are_published() {
-    let Some(lab) = Lab::new("a") else { return };
+fn snat_out_and_dnat_in_with_real_tcp() {
+    let Some(lab) = TunTestbed::new("a") else { return };
     const LENGTH: usize = 20_000_000;
     let seen = transfer(&lab, "c", "s", "192.0.2.9:7000", "192.0.2.9:7000", LENGTH);
     assert_eq!(seen, IpAddr::from([192, 0, 2, 1]), "masqueraded");
@@ -164,10 +164,10 @@ fn real_connections_go_out_translated_and_come_in_where_they_are_published() {
 }
 
 #[test]
-fn a_new_ruleset_is_taken_while_connections_live_on() {
-    let Some(mut lab) = Lab::new("b") else { return };
+fn ruleset_reload_keeps_connections() {
+    let Some(mut lab) = TunTestbed::new("b") else { return };
     let (ready, waits) = std::sync::mpsc::channel();
-    let server = lab.within("s", move || {
+    let server = lab.spawn_in_netns("s", move || {
         let listener = TcpListener::bind("192.0.2.9:7000").unwrap();
         ready.send(()).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
@@ -180,7 +180,7 @@ fn a_new_ruleset_is_taken_while_connections_live_on() {
     waits.recv().unwrap();
     let (go, told) = std::sync::mpsc::channel();
     let (done, heard) = std::sync::mpsc::channel();
-    let client = lab.within("c", move || {
+    let client = lab.spawn_in_netns("c", move || {
         let mut stream = TcpStream::connect("192.0.2.9:7000").unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut word = [0; 5];
@@ -220,8 +220,8 @@ fn read_until(notes: &mut impl std::io::BufRead, wanted: &str) {
 }
 
 #[test]
-fn a_running_gateway_can_be_asked_and_told() {
-    let Some(lab) = Lab::new("c") else { return };
+fn control_commands_on_a_running_gateway() {
+    let Some(lab) = TunTestbed::new("c") else { return };
     let seen = transfer(&lab, "c", "s", "192.0.2.9:7000", "192.0.2.9:7000", 100_000);
     assert_eq!(seen, IpAddr::from([192, 0, 2, 1]));
     let (code, list) = lab.control(&["list", "-p", "tcp"]);
@@ -271,12 +271,12 @@ fn a_running_gateway_can_be_asked_and_told() {
 }
 
 #[test]
-fn a_capture_goes_through_and_what_leaves_can_be_read_again() {
-    let ruleset = Scratch::new("offline.nft", RULES.as_bytes());
-    let packets = [(1_000_000_000, common::datagram(4000, false)), (2_000_000_000, common::datagram(4000, true))];
-    let input = common::pcap(common::Order::Little, true, 101, &packets);
-    let input = Scratch::new("in.pcap", &input);
-    let output = Scratch::new("out.pcap", b"");
+fn offline_run_writes_a_readable_capture() {
+    let ruleset = TempFile::new("offline.nft", RULES.as_bytes());
+    let packets = [(1_000_000_000, common::udp_packet(4000, false)), (2_000_000_000, common::udp_packet(4000, true))];
+    let input = common::pcap(common::ByteOrder::Little, true, 101, &packets);
+    let input = TempFile::new("in.pcap", &input);
+    let output = TempFile::new("out.pcap", b"");
     let devices = [
         "--device",
         "lan0=10.0.0.254/31",

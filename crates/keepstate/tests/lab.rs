@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::{Ran, keepstate, skipped};
+use common::{ProgramOutput, keepstate, report_skipped};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What every story tells.
-const TOLD: [&str; 6] = [
+const EXPECTED_LINES: [&str; 6] = [
     "✓ the web server saw 192.0.2.1, not 10.1.0.2",
     "✓ refused at once",
     "✓ 10.1.0.2 answered 5, 10.1.0.3 answered 5",
@@ -20,28 +20,28 @@ const TOLD: [&str; 6] = [
 ];
 
 /// True where the machine lets nobody make the laboratory; that is said then.
-fn cannot(ran: &Ran) -> bool {
+fn cannot_make_netns(ran: &ProgramOutput) -> bool {
     let cannot =
         ran.code == Some(1) && (ran.err.contains("network namespaces need root") || ran.err.contains("/dev/net/tun"));
     if cannot {
-        skipped(&format!("the laboratory: {}", ran.err.trim()));
+        report_skipped(&format!("the laboratory: {}", ran.err.trim()));
     }
     cannot
 }
 
 /// The folder of a laboratory that ran in this process.
-fn folder(process: u32) -> std::path::PathBuf {
+fn work_dir(process: u32) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("keepstate-lab-{process}"))
 }
 
 #[test]
-fn the_story_comes_out() {
+fn scenario_passes() {
     let ran = keepstate(&["lab", "--clients", "200"], b"");
-    if cannot(&ran) {
+    if cannot_make_netns(&ran) {
         return;
     }
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    for told in TOLD.iter().chain(&[
+    for told in EXPECTED_LINES.iter().chain(&[
         "nf_conntrack: table full, dropping packet",
         "CRITICAL the table is full, and new connections are dropped",
         "were refused",
@@ -55,16 +55,16 @@ fn the_story_comes_out() {
 }
 
 #[test]
-fn the_same_story_with_linux_as_the_gateway() {
+fn scenario_passes_with_linux_as_router() {
     if !Path::new("/usr/sbin/nft").exists() {
-        return skipped("the laboratory beside Linux: it needs nft (apt-get install nftables)");
+        return report_skipped("the laboratory beside Linux: it needs nft (apt-get install nftables)");
     }
     let ran = keepstate(&["lab", "--kernel", "--clients", "200"], b"");
-    if cannot(&ran) {
+    if cannot_make_netns(&ran) {
         return;
     }
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    for told in TOLD {
+    for told in EXPECTED_LINES {
         assert_eq!(ran.out.matches(told).count(), 2, "{told:?} twice in\n{}", ran.out);
     }
     let held = ran.out.lines().find(|line| line.contains("MQTT sessions held")).unwrap();
@@ -72,31 +72,31 @@ fn the_same_story_with_linux_as_the_gateway() {
 }
 
 #[test]
-fn nobody_needs_to_be_root() {
+fn scenario_runs_without_root() {
     let program = env!("CARGO_BIN_EXE_keepstate");
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program, "lab", "--clients", "200"]);
     let Ok(output) = command.env("HOME", "/").output() else {
-        return skipped("the laboratory without root: it needs setpriv (util-linux)");
+        return report_skipped("the laboratory without root: it needs setpriv (util-linux)");
     };
     let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
-    let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    let ran = ProgramOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     if ran.err.contains("setpriv:") {
-        return skipped(
+        return report_skipped(
             "the laboratory without root: this user may not become another, or the other may not run the program",
         );
     }
-    if cannot(&ran) {
+    if cannot_make_netns(&ran) {
         return;
     }
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    for told in TOLD {
+    for told in EXPECTED_LINES {
         assert!(ran.out.contains(told), "{told:?} in\n{}", ran.out);
     }
 }
 
 /// A laboratory that is held, and what it has said until it was.
-fn held() -> Option<(Child, String)> {
+fn start_held_lab() -> Option<(Child, String)> {
     let program = env!("CARGO_BIN_EXE_keepstate");
     let mut command = Command::new(program);
     let mut child = command
@@ -111,8 +111,8 @@ fn held() -> Option<(Child, String)> {
         if out.read_line(&mut told).unwrap() == 0 {
             let (mut err, code) = (String::new(), child.wait().unwrap().code());
             child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-            let ran = Ran { code, out: told, err };
-            assert!(cannot(&ran), "{}{}", ran.out, ran.err);
+            let ran = ProgramOutput { code, out: told, err };
+            assert!(cannot_make_netns(&ran), "{}{}", ran.out, ran.err);
             return None;
         }
     }
@@ -120,7 +120,7 @@ fn held() -> Option<(Child, String)> {
 }
 
 /// Programs of this laboratory that still run: each has its folder's name on its command line.
-fn left(process: u32) -> Vec<String> {
+fn processes_left(process: u32) -> Vec<String> {
     let name = format!("keepstate-lab-{process}/");
     let of = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
     let lines = std::fs::read_dir("/proc").unwrap().flatten().filter_map(of);
@@ -129,9 +129,9 @@ fn left(process: u32) -> Vec<String> {
 }
 
 #[test]
-fn what_it_prints_to_type_works_and_ctrl_c_takes_it_away() {
-    let Some((mut child, told)) = held() else { return };
-    let folder = folder(child.id());
+fn hold_commands_work_and_ctrl_c_cleans_up() {
+    let Some((mut child, told)) = start_held_lab() else { return };
+    let folder = work_dir(child.id());
     assert!(told.contains(&format!("cd {}", folder.display())), "{told}");
     let run = |line: &str| {
         let output = Command::new("sh").args(["-c", line]).current_dir(&folder).output().unwrap();
@@ -157,19 +157,19 @@ fn what_it_prints_to_type_works_and_ctrl_c_takes_it_away() {
     assert!(list.contains("ESTABLISHED") && list.contains("dst=192.0.2.1"), "{list}");
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(!folder.exists() && left(child.id()).is_empty(), "{:?}", left(child.id()));
+    assert!(!folder.exists() && processes_left(child.id()).is_empty(), "{:?}", processes_left(child.id()));
 }
 
 #[test]
-fn a_kill_leaves_no_program_and_the_next_one_sweeps() {
-    let Some((mut child, _)) = held() else { return };
-    let folder = folder(child.id());
-    assert!(!left(child.id()).is_empty(), "the gateway runs");
+fn killed_lab_leaves_no_process_and_next_run_removes_its_dir() {
+    let Some((mut child, _)) = start_held_lab() else { return };
+    let folder = work_dir(child.id());
+    assert!(!processes_left(child.id()).is_empty(), "the gateway runs");
     child.kill().unwrap();
     child.wait().unwrap();
     let until = Instant::now() + Duration::from_secs(20);
-    while !left(child.id()).is_empty() {
-        assert!(Instant::now() < until, "{:?}", left(child.id()));
+    while !processes_left(child.id()).is_empty() {
+        assert!(Instant::now() < until, "{:?}", processes_left(child.id()));
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(folder.exists(), "nobody could take it away");

@@ -7,20 +7,20 @@ mod common;
 #[path = "common/peers.rs"]
 mod peers;
 
-use common::{Scratch, keepstate, skipped};
-use peers::ip;
+use common::{TempFile, keepstate, report_skipped};
+use peers::run_ip;
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SESSIONS: usize = 70_000;
+const DEFAULT_SESSIONS: usize = 70_000;
 /// A process has 20,000 open files on many machines, a client address 28,000 ports towards one server, the gateway's one address 64,512: so four of each.
-const ENDS: usize = 4;
-const CLIENTS: [[u8; 4]; ENDS] = [[10, 1, 0, 2], [10, 1, 0, 3], [10, 1, 0, 4], [10, 1, 0, 5]];
-const SERVERS: [[u8; 4]; ENDS] = [[192, 0, 2, 9], [192, 0, 2, 10], [192, 0, 2, 11], [192, 0, 2, 12]];
+const ADDRESS_PAIRS: usize = 4;
+const CLIENTS: [[u8; 4]; ADDRESS_PAIRS] = [[10, 1, 0, 2], [10, 1, 0, 3], [10, 1, 0, 4], [10, 1, 0, 5]];
+const SERVERS: [[u8; 4]; ADDRESS_PAIRS] = [[192, 0, 2, 9], [192, 0, 2, 10], [192, 0, 2, 11], [192, 0, 2, 12]];
 /// Seconds.
-const PATIENCE: u32 = 90;
+const TIMEOUT_SECS: u32 = 90;
 
 const RULES: &str = "
 table ip t {
@@ -36,28 +36,28 @@ table ip t {
 }
 ";
 
-struct Lab {
+struct MqttTestbed {
     tag: String,
     gateway: Child,
 }
 
-impl Drop for Lab {
+impl Drop for MqttTestbed {
     fn drop(&mut self) {
         let _ = self.gateway.kill();
         let _ = self.gateway.wait();
         let _ = std::fs::remove_file(socket(&self.tag));
         for side in ["c", "g", "s"] {
-            ip(&["netns", "del", &format!("{}{side}", self.tag)]);
+            run_ip(&["netns", "del", &format!("{}{side}", self.tag)]);
         }
     }
 }
 
-impl Lab {
-    fn new(ruleset: &Scratch) -> Option<Lab> {
+impl MqttTestbed {
+    fn new(ruleset: &TempFile) -> Option<MqttTestbed> {
         let tag = format!("ksmq{}", std::process::id());
         for side in ["c", "g", "s"] {
-            if !ip(&["netns", "add", &format!("{tag}{side}")]) {
-                skipped("thousands of MQTT sessions: they need root, network namespaces and iproute2");
+            if !run_ip(&["netns", "add", &format!("{tag}{side}")]) {
+                report_skipped("thousands of MQTT sessions: they need root, network namespaces and iproute2");
                 return None;
             }
         }
@@ -68,30 +68,30 @@ impl Lab {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lab = Lab { tag, gateway };
-        lab.wire("lan0", "c", &CLIENTS);
-        lab.wire("wan0", "s", &SERVERS);
+        let lab = MqttTestbed { tag, gateway };
+        lab.configure_side("lan0", "c", &CLIENTS);
+        lab.configure_side("wan0", "s", &SERVERS);
         Some(lab)
     }
 
-    fn wire(&self, device: &str, side: &str, addresses: &[[u8; 4]]) {
+    fn configure_side(&self, device: &str, side: &str, addresses: &[[u8; 4]]) {
         let (from, to) = (format!("{}g", self.tag), format!("{}{side}", self.tag));
         let until = Instant::now() + Duration::from_secs(20);
-        while !ip(&["-n", &from, "link", "set", device, "netns", &to]) {
+        while !run_ip(&["-n", &from, "link", "set", device, "netns", &to]) {
             assert!(Instant::now() < until, "{device} was never made");
             std::thread::sleep(Duration::from_millis(20));
         }
         for address in addresses {
-            assert!(ip(&["-n", &to, "addr", "add", &format!("{}/24", IpAddr::from(*address)), "dev", device]));
+            assert!(run_ip(&["-n", &to, "addr", "add", &format!("{}/24", IpAddr::from(*address)), "dev", device]));
         }
         // Crowds of first segments: a device drops what finds no room in its queue.
-        assert!(ip(&["-n", &to, "link", "set", device, "txqueuelen", "10000"]));
+        assert!(run_ip(&["-n", &to, "link", "set", device, "txqueuelen", "10000"]));
         for words in [
             &["link", "set", "lo", "up"][..],
             &["link", "set", device, "up"],
             &["route", "add", "default", "dev", device],
         ] {
-            assert!(ip(&[&["-n", to.as_str()][..], words].concat()));
+            assert!(run_ip(&[&["-n", to.as_str()][..], words].concat()));
         }
     }
 
@@ -107,13 +107,13 @@ fn socket(tag: &str) -> String {
 }
 
 /// A process of one end: a few thousand open files are what a process may have.
-struct End {
+struct MqttProcess {
     child: Child,
     told: BufReader<ChildStdout>,
 }
 
-impl End {
-    fn begin(namespace: &str, words: &[String]) -> End {
+impl MqttProcess {
+    fn start(namespace: &str, words: &[String]) -> MqttProcess {
         let mut child = Command::new("ip")
             .args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_keepstate"), "mqtt"])
             .args(words)
@@ -123,17 +123,17 @@ impl End {
             .spawn()
             .unwrap();
         let told = BufReader::new(child.stdout.take().unwrap());
-        End { child, told }
+        MqttProcess { child, told }
     }
 
-    fn line(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
         assert!(self.told.read_line(&mut line).unwrap() > 0, "an end has ended");
         line.trim().to_owned()
     }
 }
 
-impl Drop for End {
+impl Drop for MqttProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -141,38 +141,39 @@ impl Drop for End {
 }
 
 #[test]
-fn every_session_is_held() {
-    let sessions: usize = std::env::var("KEEPSTATE_SESSIONS").ok().map_or(SESSIONS, |text| text.parse().unwrap());
-    let each = sessions / ENDS;
-    let ruleset = Scratch::new("mqtt.nft", RULES.as_bytes());
-    let Some(lab) = Lab::new(&ruleset) else { return };
+fn all_mqtt_sessions_stay_open_through_the_gateway() {
+    let sessions: usize =
+        std::env::var("KEEPSTATE_SESSIONS").ok().map_or(DEFAULT_SESSIONS, |text| text.parse().unwrap());
+    let each = sessions / ADDRESS_PAIRS;
+    let ruleset = TempFile::new("mqtt.nft", RULES.as_bytes());
+    let Some(lab) = MqttTestbed::new(&ruleset) else { return };
     let (inside, outside) = (format!("{}c", lab.tag), format!("{}s", lab.tag));
-    let _servers: Vec<End> = SERVERS
+    let _servers: Vec<MqttProcess> = SERVERS
         .iter()
-        .map(|address| End::begin(&outside, &["accept".into(), format!("{}:1883", IpAddr::from(*address))]))
+        .map(|address| MqttProcess::start(&outside, &["accept".into(), format!("{}:1883", IpAddr::from(*address))]))
         .collect();
     std::thread::sleep(Duration::from_millis(500));
-    let mut fleets: Vec<End> = CLIENTS
+    let mut fleets: Vec<MqttProcess> = CLIENTS
         .iter()
         .zip(SERVERS)
         .map(|(from, to)| {
             let words = format!(
-                "fleet --from {} --to {}:1883 --sessions {each} --patience {PATIENCE}",
+                "fleet --from {} --to {}:1883 --sessions {each} --patience {TIMEOUT_SECS}",
                 IpAddr::from(*from),
                 IpAddr::from(to)
             );
-            End::begin(&inside, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            MqttProcess::start(&inside, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
         })
         .collect();
     for fleet in &mut fleets {
-        assert_eq!(fleet.line(), format!("open={each} refused=0 lost=0"));
+        assert_eq!(fleet.read_line(), format!("open={each} refused=0 lost=0"));
     }
-    assert_eq!(lab.control(&["count"]).trim(), (each * ENDS).to_string());
+    assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
     // The rules are loaded anew, and then everybody is asked.
     lab.control(&["reload"]);
     for fleet in &mut fleets {
         fleet.child.stdin.as_mut().unwrap().write_all(b"ping\n").unwrap();
-        assert_eq!(fleet.line(), format!("open={each} refused=0 lost=0 answered={each}"));
+        assert_eq!(fleet.read_line(), format!("open={each} refused=0 lost=0 answered={each}"));
     }
-    assert_eq!(lab.control(&["count"]).trim(), (each * ENDS).to_string());
+    assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
 }

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Scratch, keepstate, skipped};
+use common::{TempFile, keepstate, report_skipped};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -35,61 +35,65 @@ check = { command = ["test", "-e", "FLAG"], interval = "200ms", timeout = "1s", 
 "#;
 
 /// Long enough for a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client, two servers, and the gateway between them; servers are checked over a link of their own.
-struct Lab {
+struct ServiceTestbed {
     tag: String,
     _namespaces: Namespaces,
     gateway: Child,
     /// It is read again with the services.
-    _ruleset: Scratch,
-    services: Scratch,
-    flag: Scratch,
+    _ruleset: TempFile,
+    services: TempFile,
+    flag: TempFile,
 }
 
-impl Lab {
+impl ServiceTestbed {
     /// `None` where namespaces may not be made.
-    fn new(name: &str) -> Option<Lab> {
+    fn new(name: &str) -> Option<ServiceTestbed> {
         let tag = format!("kssv{}{name}", std::process::id());
         let Some(namespaces) = Namespaces::new(&tag) else {
-            skipped("services between real peers: it needs root, network namespaces and iproute2");
+            report_skipped("services between real peers: it needs root, network namespaces and iproute2");
             return None;
         };
-        let ruleset = Scratch::new(&format!("{name}.nft"), b"");
-        let flag = Scratch::new(&format!("{name}.flag"), b"");
-        let services = Scratch::new(&format!("{name}.toml"), SERVICES.replace("FLAG", flag.path()).as_bytes());
+        let ruleset = TempFile::new(&format!("{name}.nft"), b"");
+        let flag = TempFile::new(&format!("{name}.flag"), b"");
+        let services = TempFile::new(&format!("{name}.toml"), SERVICES.replace("FLAG", flag.path()).as_bytes());
         for (side, network) in [("1", "10.1.0"), ("2", "10.2.0")] {
-            check_link(&tag, side, network);
+            add_check_link(&tag, side, network);
         }
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("{tag}g"), env!("CARGO_BIN_EXE_keepstate"), "gateway"]);
         command.args(["--ruleset", ruleset.path(), "--services", services.path(), "--control", &socket(&tag)]);
         command.args(["--device", "c0=192.0.2.1/24", "--device", "s1=10.1.0.1/24", "--device", "s2=10.2.0.1/24"]);
         let gateway = command.stderr(Stdio::piped()).spawn().unwrap();
-        let lab = Lab { tag, _namespaces: namespaces, gateway, _ruleset: ruleset, services, flag };
-        lab.wire("c0", "c", "192.0.2.9/24");
-        lab.wire("s1", "1", "10.1.0.2/24");
-        lab.wire("s2", "2", "10.2.0.2/24");
+        let lab = ServiceTestbed { tag, _namespaces: namespaces, gateway, _ruleset: ruleset, services, flag };
+        lab.configure_side("c0", "c", "192.0.2.9/24");
+        lab.configure_side("s1", "1", "10.1.0.2/24");
+        lab.configure_side("s2", "2", "10.2.0.2/24");
         Some(lab)
     }
 
     /// Gives a device to a namespace, with its address and the way to everybody.
-    fn wire(&self, device: &str, side: &str, address: &str) {
+    fn configure_side(&self, device: &str, side: &str, address: &str) {
         let (from, to) = (format!("{}g", self.tag), format!("{}{side}", self.tag));
-        wait(&format!("{device} is made"), || ip(&["-n", &from, "link", "set", device, "netns", &to]));
+        wait_until(&format!("{device} is made"), || run_ip(&["-n", &from, "link", "set", device, "netns", &to]));
         for words in [
             &["addr", "add", address, "dev", device][..],
             &["link", "set", "lo", "up"],
             &["link", "set", device, "up"],
             &["route", "replace", "default", "dev", device],
         ] {
-            assert!(ip(&[&["-n", to.as_str()][..], words].concat()), "{words:?}");
+            assert!(run_ip(&[&["-n", to.as_str()][..], words].concat()), "{words:?}");
         }
     }
 
     /// Runs something in a namespace, on a thread of its own.
-    fn within<T: Send + 'static>(&self, side: &str, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    fn spawn_in_netns<T: Send + 'static>(
+        &self,
+        side: &str,
+        what: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
         let path = format!("/run/netns/{}{side}", self.tag);
         spawn(move || {
             let door = File::open(path).unwrap();
@@ -106,43 +110,43 @@ impl Lab {
     }
 
     /// The line of a backend.
-    fn backend(&self, backend: &str) -> String {
+    fn backend_status(&self, backend: &str) -> String {
         let shown = self.control(&["services"]);
         let line = shown.lines().find(|line| line.trim_start().starts_with(backend));
         line.unwrap_or_else(|| panic!("no {backend} in:\n{shown}")).to_owned()
     }
 
     /// Waits until a backend's line says this.
-    fn until(&self, backend: &str, said: &str) {
-        wait(&format!("{backend} {said}"), || self.backend(backend).contains(said));
+    fn wait_backend_status(&self, backend: &str, said: &str) {
+        wait_until(&format!("{backend} {said}"), || self.backend_status(backend).contains(said));
     }
 
     /// Waits until every check has found its backend well: one that came before its server has found it down.
-    fn until_all_are_well(&self) {
-        wait("all are known to be up", || {
+    fn wait_all_healthy(&self) {
+        wait_until("all are known to be up", || {
             let shown = self.control(&["services"]);
             shown.contains(" up ") && !shown.contains("not checked yet") && !shown.contains(" down ")
         });
     }
 
     /// Who answers a new connection of the client's, or why nobody does.
-    fn ask(&self) -> Result<String, std::io::ErrorKind> {
-        self.within("c", || Held::open().map(|held| held.name)).join().unwrap()
+    fn connect_and_read_name(&self) -> Result<String, std::io::ErrorKind> {
+        self.spawn_in_netns("c", || HeldConnection::open().map(|held| held.name)).join().unwrap()
     }
 
     /// Who answers a datagram of this socket's.
-    fn ask_datagram(&self, socket: &Arc<UdpSocket>) -> Option<u8> {
+    fn ask_udp(&self, socket: &Arc<UdpSocket>) -> Option<u8> {
         let socket = socket.clone();
         let ask = move || {
             socket.send(b"who?").ok()?;
             let mut name = [0];
             socket.recv(&mut name).ok().map(|_| name[0])
         };
-        self.within("c", ask).join().unwrap()
+        self.spawn_in_netns("c", ask).join().unwrap()
     }
 }
 
-impl Drop for Lab {
+impl Drop for ServiceTestbed {
     fn drop(&mut self) {
         let _ = self.gateway.kill();
         let _ = self.gateway.wait();
@@ -158,7 +162,7 @@ impl Namespaces {
         let mut made = Namespaces(Vec::new());
         for side in ["c", "g", "1", "2"] {
             let name = format!("{tag}{side}");
-            if !ip(&["netns", "add", &name]) {
+            if !run_ip(&["netns", "add", &name]) {
                 return None;
             }
             made.0.push(name);
@@ -170,13 +174,13 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.0 {
-            ip(&["netns", "del", name]);
+            run_ip(&["netns", "del", name]);
         }
     }
 }
 
 /// A link from the gateway's host to a server, for checks; the services' own packets go through the gateway.
-fn check_link(tag: &str, side: &str, network: &str) {
+fn add_check_link(tag: &str, side: &str, network: &str) {
     let (gateway, server) = (format!("{tag}g"), format!("{tag}{side}"));
     let (near, far) = (format!("n{side}"), format!("f{side}"));
     for words in [
@@ -188,27 +192,27 @@ fn check_link(tag: &str, side: &str, network: &str) {
         &["-n", &server, "link", "set", &far, "up"],
         &["-n", &server, "route", "add", "172.31.255.1/32", "dev", &far],
     ] {
-        assert!(ip(words), "{words:?}");
+        assert!(run_ip(words), "{words:?}");
     }
 }
 
 /// A connection that stands: says its server's name, and can be asked again.
-struct Held {
+struct HeldConnection {
     name: String,
     stream: TcpStream,
 }
 
-impl Held {
-    fn open() -> Result<Held, std::io::ErrorKind> {
+impl HeldConnection {
+    fn open() -> Result<HeldConnection, std::io::ErrorKind> {
         let at: SocketAddr = "198.51.100.80:80".parse().unwrap();
-        let mut stream = TcpStream::connect_timeout(&at, PATIENCE).map_err(|error| error.kind())?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = TcpStream::connect_timeout(&at, TIMEOUT).map_err(|error| error.kind())?;
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut name = [0];
         stream.read_exact(&mut name).map_err(|error| error.kind())?;
-        Ok(Held { name: char::from(name[0]).to_string(), stream })
+        Ok(HeldConnection { name: char::from(name[0]).to_string(), stream })
     }
 
-    fn is_well(&mut self) -> bool {
+    fn still_works(&mut self) -> bool {
         let mut word = [0; 5];
         let asked = self.stream.write_all(b"hello").and_then(|()| self.stream.read_exact(&mut word));
         asked.is_ok() && word == *b"hello"
@@ -223,13 +227,13 @@ struct Server {
 }
 
 impl Server {
-    fn new(lab: &Lab, side: &'static str) -> Server {
+    fn new(lab: &ServiceTestbed, side: &'static str) -> Server {
         let ended = Arc::new(AtomicBool::new(false));
         let told = ended.clone();
         let (ready, waits) = channel();
         let address = IpAddr::from([10, side.parse().unwrap(), 0, 2]);
-        let thread = lab.within(side, move || serve(address, side.as_bytes()[0], &told, &ready));
-        waits.recv_timeout(PATIENCE).unwrap();
+        let thread = lab.spawn_in_netns(side, move || serve_name(address, side.as_bytes()[0], &told, &ready));
+        waits.recv_timeout(TIMEOUT).unwrap();
         Server { ended, thread: Some(thread) }
     }
 }
@@ -242,7 +246,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(address: IpAddr, name: u8, ended: &AtomicBool, ready: &Sender<()>) {
+fn serve_name(address: IpAddr, name: u8, ended: &AtomicBool, ready: &Sender<()>) {
     let listener = TcpListener::bind((address, 8080)).unwrap();
     listener.set_nonblocking(true).unwrap();
     let datagrams = UdpSocket::bind((address, 5353)).unwrap();
@@ -264,10 +268,10 @@ fn serve(address: IpAddr, name: u8, ended: &AtomicBool, ready: &Sender<()>) {
     }
 }
 
-fn wait(what: &str, mut happened: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
+fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let until = Instant::now() + TIMEOUT;
     while !happened() {
-        assert!(Instant::now() < until, "not in {PATIENCE:?}: {what}");
+        assert!(Instant::now() < until, "not in {TIMEOUT:?}: {what}");
         sleep(Duration::from_millis(50));
     }
 }
@@ -276,65 +280,65 @@ fn socket(tag: &str) -> String {
     std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned()
 }
 
-fn ip(words: &[&str]) -> bool {
+fn run_ip(words: &[&str]) -> bool {
     let mut command = Command::new("ip");
     command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 /// A held connection on a thread of the client's namespace: asked by a word, it says whether it is well.
-fn hold(lab: &Lab) -> (String, Sender<()>, Receiver<bool>) {
+fn hold_connection(lab: &ServiceTestbed) -> (String, Sender<()>, Receiver<bool>) {
     let ((ask, asked), (say, said), (name, named)) = (channel(), channel(), channel());
-    lab.within("c", move || {
-        let mut held = Held::open().unwrap();
+    lab.spawn_in_netns("c", move || {
+        let mut held = HeldConnection::open().unwrap();
         name.send(held.name.clone()).unwrap();
         while asked.recv().is_ok() {
-            let _ = say.send(held.is_well());
+            let _ = say.send(held.still_works());
         }
     });
-    (named.recv_timeout(PATIENCE).unwrap(), ask, said)
+    (named.recv_timeout(TIMEOUT).unwrap(), ask, said)
 }
 
 #[test]
-fn a_server_that_dies_is_left_and_one_that_is_drained_is_not_cut_off() {
-    let Some(mut lab) = Lab::new("a") else { return };
+fn failed_backend_is_removed_and_drained_backend_keeps_connections() {
+    let Some(mut lab) = ServiceTestbed::new("a") else { return };
     let (first, second) = (Server::new(&lab, "1"), Server::new(&lab, "2"));
     let [one, two] = ["10.1.0.2:8080", "10.2.0.2:8080"];
-    lab.until_all_are_well();
-    let mut names: Vec<_> = (0..4).map(|_| lab.ask().unwrap()).collect();
+    lab.wait_all_healthy();
+    let mut names: Vec<_> = (0..4).map(|_| lab.connect_and_read_name().unwrap()).collect();
     names.sort();
     assert_eq!(names, ["1", "1", "2", "2"], "in turn");
 
     // Drained: who is there stays, nobody new comes.
-    let held = [hold(&lab), hold(&lab)];
+    let held = [hold_connection(&lab), hold_connection(&lab)];
     let of_one = held.iter().find(|(name, ..)| name == "1").unwrap();
     assert!(lab.control(&["drain", one]).contains("1 drained"));
-    assert!(lab.backend(one).contains("draining"), "{}", lab.backend(one));
-    assert!((0..4).all(|_| lab.ask().unwrap() == "2"));
+    assert!(lab.backend_status(one).contains("draining"), "{}", lab.backend_status(one));
+    assert!((0..4).all(|_| lab.connect_and_read_name().unwrap() == "2"));
     of_one.1.send(()).unwrap();
-    assert!(of_one.2.recv_timeout(PATIENCE).unwrap(), "cut off");
-    wait("only the held connection is left", || lab.backend(one).contains("connections=1 "));
+    assert!(of_one.2.recv_timeout(TIMEOUT).unwrap(), "cut off");
+    wait_until("only the held connection is left", || lab.backend_status(one).contains("connections=1 "));
     assert!(lab.control(&["undrain", one]).contains("1 drained no longer"));
-    assert!((0..2).any(|_| lab.ask().unwrap() == "1"));
+    assert!((0..2).any(|_| lab.connect_and_read_name().unwrap() == "1"));
 
     // One dies: its check says so, and nobody is sent there any more; what stands is kept, as its owner wants it.
     drop(second);
-    lab.until(two, " down ");
-    assert!((0..4).all(|_| lab.ask().unwrap() == "1"));
+    lab.wait_backend_status(two, " down ");
+    assert!((0..4).all(|_| lab.connect_and_read_name().unwrap() == "1"));
     // None is left: refused at once, and not left waiting.
     drop(first);
-    lab.until(one, " down ");
-    assert_eq!(lab.ask(), Err(std::io::ErrorKind::ConnectionRefused));
+    lab.wait_backend_status(one, " down ");
+    assert_eq!(lab.connect_and_read_name(), Err(std::io::ErrorKind::ConnectionRefused));
     let again = Server::new(&lab, "2");
-    lab.until(two, " up ");
-    assert_eq!(lab.ask().unwrap(), "2");
+    lab.wait_backend_status(two, " up ");
+    assert_eq!(lab.connect_and_read_name().unwrap(), "2");
     drop(again);
-    let notes = end(&mut lab);
+    let notes = terminate_gateway(&mut lab);
     assert!(notes.contains("web: 10.2.0.2:8080 is down: 10.2.0.2:8080: ") && notes.contains("is up"), "{notes}");
 }
 
 /// Ends the gateway: what it has said.
-fn end(lab: &mut Lab) -> String {
+fn terminate_gateway(lab: &mut ServiceTestbed) -> String {
     assert!(Command::new("kill").arg(lab.gateway.id().to_string()).status().unwrap().success());
     let mut notes = String::new();
     lab.gateway.stderr.take().unwrap().read_to_string(&mut notes).unwrap();
@@ -343,13 +347,13 @@ fn end(lab: &mut Lab) -> String {
 }
 
 #[test]
-fn datagrams_of_one_client_move_when_their_server_is_down() {
-    let Some(lab) = Lab::new("b") else { return };
+fn udp_client_moves_to_another_backend_on_failure() {
+    let Some(lab) = ServiceTestbed::new("b") else { return };
     let _servers = [Server::new(&lab, "1"), Server::new(&lab, "2")];
     let socket = Arc::new(
-        lab.within("c", || {
+        lab.spawn_in_netns("c", || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
             // Only a connected socket hears of a refusal.
             socket.connect("198.51.100.80:53").unwrap();
             socket
@@ -357,30 +361,30 @@ fn datagrams_of_one_client_move_when_their_server_is_down() {
         .join()
         .unwrap(),
     );
-    lab.until_all_are_well();
-    let first = lab.ask_datagram(&socket).unwrap();
-    assert!((0..5).all(|_| lab.ask_datagram(&socket) == Some(first)), "one connection, one server");
+    lab.wait_all_healthy();
+    let first = lab.ask_udp(&socket).unwrap();
+    assert!((0..5).all(|_| lab.ask_udp(&socket) == Some(first)), "one connection, one server");
     assert!(lab.control(&["drain", &format!("10.{}.0.2:5353", char::from(first))]).contains("1 drained"));
-    assert_eq!(lab.ask_datagram(&socket), Some(first), "drained, not cut off");
+    assert_eq!(lab.ask_udp(&socket), Some(first), "drained, not cut off");
     // Its check is a command that looks for a file; that fails for both, and then for nobody.
     std::fs::remove_file(lab.flag.path()).unwrap();
-    lab.until("10.1.0.2:5353", " down ");
-    lab.until("10.2.0.2:5353", " down ");
+    lab.wait_backend_status("10.1.0.2:5353", " down ");
+    lab.wait_backend_status("10.2.0.2:5353", " down ");
     // Refused, which its client hears of as an error.
-    assert_eq!(lab.ask_datagram(&socket), None);
+    assert_eq!(lab.ask_udp(&socket), None);
     std::fs::write(lab.flag.path(), b"").unwrap();
-    lab.until("10.1.0.2:5353", if first == b'1' { " draining " } else { " up " });
-    lab.until("10.2.0.2:5353", if first == b'2' { " draining " } else { " up " });
+    lab.wait_backend_status("10.1.0.2:5353", if first == b'1' { " draining " } else { " up " });
+    lab.wait_backend_status("10.2.0.2:5353", if first == b'2' { " draining " } else { " up " });
     let other = if first == b'1' { b'2' } else { b'1' };
-    wait("the same socket has moved", || lab.ask_datagram(&socket) == Some(other));
+    wait_until("the same socket has moved", || lab.ask_udp(&socket) == Some(other));
 }
 
 #[test]
-fn services_are_loaded_again_with_the_ruleset_or_not_at_all() {
-    let Some(mut lab) = Lab::new("c") else { return };
+fn services_reload_atomically_with_the_ruleset() {
+    let Some(mut lab) = ServiceTestbed::new("c") else { return };
     let _servers = [Server::new(&lab, "1"), Server::new(&lab, "2")];
-    lab.until_all_are_well();
-    let (name, ask, said) = hold(&lab);
+    lab.wait_all_healthy();
+    let (name, ask, said) = hold_connection(&lab);
     let whole = std::fs::read_to_string(lab.services.path()).unwrap();
     // First a file that is refused, with its place; then one without the server that the client has.
     std::fs::write(lab.services.path(), whole.replace("10.1.0.2:8080", "10.1.0.2:80800")).unwrap();
@@ -401,28 +405,28 @@ fn services_are_loaded_again_with_the_ruleset_or_not_at_all() {
         line.clear();
         assert!(notes.read_line(&mut line).unwrap() > 0, "the gateway ended");
     }
-    assert!(lab.backend(&gone).contains("no longer in the file"), "{}", lab.backend(&gone));
-    assert!((0..4).all(|_| lab.ask().unwrap() != name));
+    assert!(lab.backend_status(&gone).contains("no longer in the file"), "{}", lab.backend_status(&gone));
+    assert!((0..4).all(|_| lab.connect_and_read_name().unwrap() != name));
     ask.send(()).unwrap();
-    assert!(said.recv_timeout(PATIENCE).unwrap(), "cut off");
+    assert!(said.recv_timeout(TIMEOUT).unwrap(), "cut off");
     drop(ask);
-    lab.until(&gone, " connections=0 ");
+    lab.wait_backend_status(&gone, " connections=0 ");
     // It is forgotten with the last trace of its connections.
     assert!(lab.control(&["flush"]).contains("were removed"));
-    wait("it is forgotten", || !lab.control(&["services"]).contains(&gone));
+    wait_until("it is forgotten", || !lab.control(&["services"]).contains(&gone));
     assert!(lab.control(&["drain", &gone]).contains("no service has a backend"));
     assert!(lab.control(&["drain", "fd00::1:80"]).contains("[fd00::11]:8080"));
 }
 
 #[test]
-fn a_capture_is_balanced_too() {
-    let ruleset = Scratch::new("offline.nft", b"");
+fn offline_capture_is_balanced() {
+    let ruleset = TempFile::new("offline.nft", b"");
     let services = "[[service]]\nname = \"dns\"\nlisten = \"10.0.0.2:53\"\nprotocol = \"udp\"\n\
         backends = [\"10.9.0.1:5353\", \"10.9.0.2:5353\"]\n";
-    let services = Scratch::new("offline.toml", services.as_bytes());
-    let questions = [4000, 4001, 4000].map(|port| (1_000_000_000, common::datagram(port, false)));
-    let input = Scratch::new("services-in.pcap", &common::pcap(common::Order::Little, true, 101, &questions));
-    let output = Scratch::new("services-out.pcap", b"");
+    let services = TempFile::new("offline.toml", services.as_bytes());
+    let questions = [4000, 4001, 4000].map(|port| (1_000_000_000, common::udp_packet(port, false)));
+    let input = TempFile::new("services-in.pcap", &common::pcap(common::ByteOrder::Little, true, 101, &questions));
+    let output = TempFile::new("services-out.pcap", b"");
     let ran = keepstate(
         &[
             &["gateway", "--ruleset", ruleset.path(), "--services", services.path()][..],
@@ -440,10 +444,10 @@ fn a_capture_is_balanced_too() {
 
 /// The page's example is what the program takes, and what it says of a wrong one is what the page says.
 #[test]
-fn the_documented_example_is_good() {
+fn documented_example_is_valid() {
     let page = include_str!("../../../docs/services.md");
     let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let file = Scratch::new("services.toml", example.as_bytes());
+    let file = TempFile::new("services.toml", example.as_bytes());
     let ran = keepstate(&["check", "--services", file.path()], b"");
     assert_eq!(
         (ran.code, ran.out.ends_with("good: 3 services, 7 backends\n")),
@@ -452,7 +456,7 @@ fn the_documented_example_is_good() {
         ran.out,
         ran.err
     );
-    let wrong = Scratch::new("wrong.toml", example.replace("maglev", "magleve").as_bytes());
+    let wrong = TempFile::new("wrong.toml", example.replace("maglev", "magleve").as_bytes());
     let ran = keepstate(&["check", "--services", wrong.path(), "--json"], b"");
     assert!(ran.code == Some(1) && ran.out.contains("\"line\"") && ran.out.contains("expected one of"), "{}", ran.out);
     let ran = keepstate(&["check"], b"");

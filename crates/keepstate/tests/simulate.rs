@@ -24,7 +24,7 @@ const BROKER: &[&str] = &[
 ];
 
 #[test]
-fn no_new_connections_after_65536() {
+fn broker_stops_accepting_at_65536_connections() {
     let told = keepstate(BROKER, b"");
     assert_eq!(told.code, Some(0), "{}", told.err);
     assert!(told.out.contains("no new connections after 65,536"), "{}", told.out);
@@ -35,7 +35,7 @@ fn no_new_connections_after_65536() {
 }
 
 #[test]
-fn documents_for_programs() {
+fn json_and_csv_output_is_valid() {
     let small = ["simulate", "--clients", "200", "--duration", "2min", "--seed", "1"];
     let json = keepstate(&[&small[..], &["--json"]].concat(), b"");
     let document: Value = serde_json::from_str(&json.out).expect("a document");
@@ -53,7 +53,7 @@ fn documents_for_programs() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn usage_errors_are_explained() {
     for (words, why) in [
         (&["--clients", "0"][..], "0"),
         (&["--clients", "many"], "many"),

@@ -1,28 +1,28 @@
 //! `keepstate size`: pages, documents, other machines' files, and the mistakes people make.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read what the program printed must fail")]
 mod common;
-use common::{Ran, keepstate, skipped};
+use common::{ProgramOutput, keepstate, report_skipped};
 use serde_json::Value;
 use std::path::Path;
 
-fn size(options: &[&str]) -> Ran {
+fn size(options: &[&str]) -> ProgramOutput {
     keepstate(&[&["size"], options].concat(), b"")
 }
 
 #[track_caller]
-fn page(options: &[&str]) -> String {
+fn size_text(options: &[&str]) -> String {
     let ran = size(options);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     ran.out
 }
 
 #[track_caller]
-fn document(options: &[&str]) -> Value {
-    serde_json::from_str(&page(&[options, &["--json"]].concat())).unwrap()
+fn size_json(options: &[&str]) -> Value {
+    serde_json::from_str(&size_text(&[options, &["--json"]].concat())).unwrap()
 }
 
 #[track_caller]
-fn refused(options: &[&str], pieces: &[&str]) {
+fn assert_rejected(options: &[&str], pieces: &[&str]) {
     let ran = size(options);
     assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{options:?}: {}", ran.err);
     for piece in pieces {
@@ -32,7 +32,7 @@ fn refused(options: &[&str], pieces: &[&str]) {
 }
 
 /// A machine's files: 4 GB, 5.15, eight processors, a full table.
-fn bundle(directory: &Path) {
+fn write_bundle(directory: &Path) {
     let files = [
         ("proc/meminfo", "MemTotal:        3953636 kB\nMemAvailable:    2953636 kB\n"),
         ("proc/sys/kernel/osrelease", "5.15.0-91-generic\n"),
@@ -50,11 +50,11 @@ fn bundle(directory: &Path) {
     }
 }
 
-const ARTICLE: [&str; 8] = ["--profile", "mqtt-broker", "--memory", "4G", "--as-linux", "5.15", "--cpus", "8"];
+const ARTICLE_ARGS: [&str; 8] = ["--profile", "mqtt-broker", "--memory", "4G", "--as-linux", "5.15", "--cpus", "8"];
 
 #[test]
-fn the_articles_broker_as_a_page() {
-    let page = page(&[&ARTICLE[..], &["--connections", "100k", "--keepalive", "60"]].concat());
+fn mqtt_broker_example_as_text() {
+    let page = size_text(&[&ARTICLE_ARGS[..], &["--connections", "100k", "--keepalive", "60"]].concat());
     for piece in [
         "mqtt-broker: 100,000 connections at a time; defaults of Linux 5.15 to 6.17, 4 GiB, 8 processors",
         "158208  the surge of 150,1",
@@ -74,8 +74,8 @@ fn the_articles_broker_as_a_page() {
 }
 
 #[test]
-fn the_same_for_scripts() {
-    let document = document(&[&ARTICLE[..], &["-c", "100000"]].concat());
+fn mqtt_broker_example_as_json() {
+    let document = size_json(&[&ARTICLE_ARGS[..], &["-c", "100000"]].concat());
     assert_eq!(document["schema"], "keepstate.size/1");
     assert_eq!(document["nf_conntrack_max"]["value"], 158_208);
     assert_eq!(document["hashsize"], 158_208);
@@ -90,20 +90,20 @@ fn the_same_for_scripts() {
 }
 
 #[test]
-fn every_profile_has_an_answer() {
+fn every_profile_gives_a_result() {
     for profile in ["mqtt-broker", "nat-gateway", "kubernetes-node", "web-server"] {
-        let own = document(&["--profile", profile, "--memory", "16G"]);
+        let own = size_json(&["--profile", profile, "--memory", "16G"]);
         let max = own["nf_conntrack_max"]["value"].as_u64().unwrap();
         assert!((10_000..1_000_000).contains(&max), "{profile}: {max}");
-        let ten = document(&["--profile", profile, "--memory", "16G", "-c", "1M"]);
+        let ten = size_json(&["--profile", profile, "--memory", "16G", "-c", "1M"]);
         assert!(ten["nf_conntrack_max"]["value"].as_u64().unwrap() > 1_333_000, "{profile}");
     }
 }
 
 #[test]
-fn each_figure_of_a_profile_can_be_replaced() {
+fn each_profile_value_can_be_overridden() {
     let base = ["--profile", "nat-gateway", "--memory", "16G"];
-    let max = |more: &[&str]| document(&[&base, more].concat())["load"]["peak"].as_u64().unwrap();
+    let max = |more: &[&str]| size_json(&[&base, more].concat())["load"]["peak"].as_u64().unwrap();
     let own = max(&[]);
     assert!(max(&["--rate", "2000/s"]) > own);
     assert!(max(&["--lifetime", "2min"]) > own);
@@ -115,18 +115,18 @@ fn each_figure_of_a_profile_can_be_replaced() {
     assert!(max(&["--keepalive", "12h"]) > own, "connections silent for 12 h forbid a timeout of 3 h");
     assert!(max(&["--set", "nf_conntrack_tcp_timeout_time_wait=60"]) < own);
     let extension = |more: &[&str]| {
-        document(&[&["-c", "1000", "--memory", "1G", "--as-linux", "6.18"], more].concat())["memory"]["extension"]
+        size_json(&[&["-c", "1000", "--memory", "1G", "--as-linux", "6.18"], more].concat())["memory"]["extension"]
             .clone()
     };
     assert_eq!((extension(&[]), extension(&["--nat"])), (0.into(), 128.into()));
 }
 
 #[test]
-fn another_machines_files() {
+fn reads_files_of_another_machine() {
     let there = tempfile::tempdir().unwrap();
-    bundle(there.path());
+    write_bundle(there.path());
     let from = ["--from", there.path().to_str().unwrap()];
-    let full = document(&from);
+    let full = size_json(&from);
     assert_eq!(full["observed"]["connections"], 65_536);
     assert_eq!(full["machine"]["kernel"], "5.15.0-91-generic");
     assert_eq!((&full["machine"]["cpus"], &full["machine"]["memory"]), (&8.into(), &(3_953_636_u64 << 10).into()));
@@ -136,14 +136,14 @@ fn another_machines_files() {
     let warnings = full["warnings"].to_string();
     assert!(warnings.contains("the table is full (65,536 of 65,536)"), "{warnings}");
     // The same machine, for a demand.
-    let described = document(&[&from[..], &["-c", "1000"]].concat());
+    let described = size_json(&[&from[..], &["-c", "1000"]].concat());
     assert!(described["warnings"].to_string().contains("nf_conntrack_max is 65,536 now, which is more: leave it"));
-    let page = page(&[&from[..], &["-c", "1000"]].concat());
+    let page = size_text(&[&from[..], &["-c", "1000"]].concat());
     assert!(page.contains("nothing needs to be changed") && !page.contains("sysctl -w"), "{page}");
 }
 
 #[test]
-fn what_cannot_be_read_is_said() {
+fn unreadable_inputs_are_reported() {
     let there = tempfile::tempdir().unwrap();
     let from = ["--from", there.path().to_str().unwrap()];
     let ran = size(&from);
@@ -162,51 +162,54 @@ fn what_cannot_be_read_is_said() {
 }
 
 #[test]
-fn this_machines_own_table() {
+fn observes_the_live_table() {
     if !Path::new("/proc/sys/net/netfilter/nf_conntrack_count").exists() {
-        return skipped("this machine's own table (needs nf_conntrack loaded)");
+        return report_skipped("this machine's own table (needs nf_conntrack loaded)");
     }
-    let live = document(&["--interval", "50ms"]);
+    let live = size_json(&["--interval", "50ms"]);
     assert!(live["observed"]["connections"].is_u64() && live["observed"]["interval"].as_f64().unwrap() >= 0.05);
     assert_eq!(live["machine"]["nf_conntrack_max"], live["observed"]["max"]);
 }
 
 #[test]
-fn mistakes() {
-    refused(&["-c", "0"], &["0 need no table"]);
-    refused(&["-c", "-5"], &["-5"]);
-    refused(&["-c", "many"], &["whole number from 1 on"]);
-    refused(&["-c", "1e6"], &["65536, 250k or 1.5M"]);
-    refused(&["-c", "99999999999999999999"], &["whole number"]);
-    refused(&["--rate", "1/week"], &["/s, /min, /h or /d"]);
-    refused(&["--rate", "inf"], &["how many a second"]);
-    refused(&["--rate", "10"], &["how long do they live?"]);
-    refused(&["--lifetime", "1h"], &["how many?"]);
-    refused(&["--nat"], &["how many?"]);
-    refused(&["--lifetime", "0", "-c", "1"], &["no time at all"]);
-    refused(&["--lifetime", "1 year", "-c", "1"], &["20min, 6h, 5d"]);
-    refused(&["--silent", "101%", "-c", "1"], &["from 0 to 100"]);
-    refused(&["-c", "1000", "--rate", "5", "--lifetime", "10"], &["are 50 at one time, not 1000", "give two of"]);
-    refused(&["-c", "1000", "--keepalive", "60", "--notice", "30"], &["would close connections that live"]);
-    refused(&["-c", "1000", "--interval", "1s"], &["--interval watches the live table"]);
-    refused(&["--from", "/", "--interval", "1s"], &["do not change"]);
-    refused(&["--memory", "4X", "-c", "1"], &["4G or 512M"]);
-    refused(&["--profile", "mail-server"], &["mqtt-broker, nat-gateway, kubernetes-node, web-server"]);
-    refused(&["-c", "1", "--set", "nf_conntrack_tcp_timeout_establised=1"], &["did you mean"]);
-    refused(&["--as-linux", "2.6", "-c", "1"], &["3.10, 4.19, 5.15, 6.18"]);
+fn usage_errors() {
+    assert_rejected(&["-c", "0"], &["0 need no table"]);
+    assert_rejected(&["-c", "-5"], &["-5"]);
+    assert_rejected(&["-c", "many"], &["whole number from 1 on"]);
+    assert_rejected(&["-c", "1e6"], &["65536, 250k or 1.5M"]);
+    assert_rejected(&["-c", "99999999999999999999"], &["whole number"]);
+    assert_rejected(&["--rate", "1/week"], &["/s, /min, /h or /d"]);
+    assert_rejected(&["--rate", "inf"], &["how many a second"]);
+    assert_rejected(&["--rate", "10"], &["how long do they live?"]);
+    assert_rejected(&["--lifetime", "1h"], &["how many?"]);
+    assert_rejected(&["--nat"], &["how many?"]);
+    assert_rejected(&["--lifetime", "0", "-c", "1"], &["no time at all"]);
+    assert_rejected(&["--lifetime", "1 year", "-c", "1"], &["20min, 6h, 5d"]);
+    assert_rejected(&["--silent", "101%", "-c", "1"], &["from 0 to 100"]);
+    assert_rejected(
+        &["-c", "1000", "--rate", "5", "--lifetime", "10"],
+        &["are 50 at one time, not 1000", "give two of"],
+    );
+    assert_rejected(&["-c", "1000", "--keepalive", "60", "--notice", "30"], &["would close connections that live"]);
+    assert_rejected(&["-c", "1000", "--interval", "1s"], &["--interval watches the live table"]);
+    assert_rejected(&["--from", "/", "--interval", "1s"], &["do not change"]);
+    assert_rejected(&["--memory", "4X", "-c", "1"], &["4G or 512M"]);
+    assert_rejected(&["--profile", "mail-server"], &["mqtt-broker, nat-gateway, kubernetes-node, web-server"]);
+    assert_rejected(&["-c", "1", "--set", "nf_conntrack_tcp_timeout_establised=1"], &["did you mean"]);
+    assert_rejected(&["--as-linux", "2.6", "-c", "1"], &["3.10, 4.19, 5.15, 6.18"]);
 }
 
 #[test]
-fn the_most_that_can_be_asked_for() {
-    let largest = document(&["-c", "18446744073709551615", "--lifetime", "1s", "--memory", "1G"]);
+fn largest_accepted_values() {
+    let largest = size_json(&["-c", "18446744073709551615", "--lifetime", "1s", "--memory", "1G"]);
     assert!(largest["warnings"].to_string().contains("more than a table may hold"));
-    let fastest = document(&["--rate", "1000000000", "--lifetime", "36500d", "--memory", "1G"]);
+    let fastest = size_json(&["--rate", "1000000000", "--lifetime", "36500d", "--memory", "1G"]);
     assert!(fastest["warnings"].to_string().contains("more than a table may hold"));
 }
 
 #[test]
 fn help_ends_with_examples() {
-    let help = page(&["--help"]);
+    let help = size_text(&["--help"]);
     for piece in ["Examples:", "keepstate size --profile mqtt-broker", "Exit codes"] {
         assert!(help.contains(piece), "no {piece:?} in:\n{help}");
     }

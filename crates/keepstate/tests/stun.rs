@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Scratch, skipped};
+use common::{TempFile, report_skipped};
 use std::fs::File;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
@@ -35,80 +35,82 @@ table ip nat {
 const SERVERS: [&str; 4] = ["192.0.2.9:3500", "192.0.2.9:3501", "192.0.2.10:3500", "192.0.2.10:3501"];
 
 /// Client, NAT and server.
-struct Lab {
+struct StunTestbed {
     tag: String,
     /// The gateway, if it is ours; the server.
     children: Vec<Child>,
-    ruleset: Scratch,
+    ruleset: TempFile,
 }
 
-impl Lab {
+impl StunTestbed {
     /// `None` where it cannot be made, which was said. Without words the NAT is Linux's.
-    fn new(name: &str, words: Option<&[&str]>) -> Option<Lab> {
+    fn new(name: &str, words: Option<&[&str]>) -> Option<StunTestbed> {
         let found = |program: &str| {
             let at = Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]).output();
             at.is_ok_and(|at| at.status.success())
         };
         if !["stun", "stund", "nft"].into_iter().all(found) {
-            skipped(
+            report_skipped(
                 "what a STUN client finds out: it needs stun, stund and nft (Debian: stun-client, stun-server, nftables)",
             );
             return None;
         }
-        let ruleset = Scratch::new(&format!("stun-{name}.nft"), RULES.as_bytes());
-        let mut lab = Lab { tag: format!("ksst{}{name}", std::process::id()), children: Vec::new(), ruleset };
+        let ruleset = TempFile::new(&format!("stun-{name}.nft"), RULES.as_bytes());
+        let mut lab = StunTestbed { tag: format!("ksst{}{name}", std::process::id()), children: Vec::new(), ruleset };
         for side in ["c", "g", "s"] {
-            if !ip(&["netns", "add", &lab.space(side)]) {
-                skipped("what a STUN client finds out: it needs root, network namespaces and iproute2");
+            if !run_ip(&["netns", "add", &lab.netns(side)]) {
+                report_skipped("what a STUN client finds out: it needs root, network namespaces and iproute2");
                 return None;
             }
         }
         match words {
-            None => lab.linux(),
-            Some(words) => lab.ours(words),
+            None => lab.set_up_linux_nat(),
+            Some(words) => lab.start_gateway(words),
         }
-        lab.set("c", "lan0", &["10.1.0.2/24", "10.1.0.3/24"]);
-        lab.set("s", "wan0", &["192.0.2.9/24", "192.0.2.10/24"]);
+        lab.configure_interface("c", "lan0", &["10.1.0.2/24", "10.1.0.3/24"]);
+        lab.configure_interface("s", "wan0", &["192.0.2.9/24", "192.0.2.10/24"]);
         let server =
             lab.command("s", "stund").args(["-h", "192.0.2.9", "-a", "192.0.2.10", "-p", "3500", "-o", "3501"]).spawn();
         lab.children.push(server.unwrap());
         Some(lab)
     }
 
-    fn space(&self, side: &str) -> String {
+    fn netns(&self, side: &str) -> String {
         format!("{}{side}", self.tag)
     }
 
     fn command(&self, side: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space(side), program]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["netns", "exec", &self.netns(side), program]).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 
     /// Linux forwards and masquerades between two pairs of devices.
-    fn linux(&self) {
-        let router = self.space("g");
+    fn set_up_linux_nat(&self) {
+        let router = self.netns("g");
         for (side, device, far, address) in
             [("c", "lan0", "lan0", "10.1.0.1/24"), ("s", "wan0", "wan0", "192.0.2.1/24")]
         {
-            let there = self.space(side);
-            assert!(ip(&["-n", &there, "link", "add", device, "type", "veth", "peer", "name", far, "netns", &router]));
-            assert!(ip(&["-n", &router, "addr", "add", address, "dev", far]));
-            assert!(ip(&["-n", &router, "link", "set", far, "up"]));
+            let there = self.netns(side);
+            assert!(run_ip(&[
+                "-n", &there, "link", "add", device, "type", "veth", "peer", "name", far, "netns", &router
+            ]));
+            assert!(run_ip(&["-n", &router, "addr", "add", address, "dev", far]));
+            assert!(run_ip(&["-n", &router, "link", "set", far, "up"]));
         }
         let forwards = "echo 1 > /proc/sys/net/ipv4/ip_forward";
         assert!(self.command("g", "sh").args(["-c", forwards]).status().unwrap().success());
         assert!(self.command("g", "nft").args(["-f", self.ruleset.path()]).status().unwrap().success());
     }
 
-    fn ours(&mut self, words: &[&str]) {
+    fn start_gateway(&mut self, words: &[&str]) {
         let mut command = self.command("g", env!("CARGO_BIN_EXE_keepstate"));
         command.args(["gateway", "--ruleset", self.ruleset.path(), "--route", "0.0.0.0/0=wan0"]);
         command.args(["--device", "lan0=10.1.0.1/24", "--device", "wan0=192.0.2.1/24"]).args(words);
         self.children.push(command.spawn().unwrap());
         for (side, device) in [("c", "lan0"), ("s", "wan0")] {
             let until = Instant::now() + Duration::from_secs(20);
-            while !ip(&["-n", &self.space("g"), "link", "set", device, "netns", &self.space(side)]) {
+            while !run_ip(&["-n", &self.netns("g"), "link", "set", device, "netns", &self.netns(side)]) {
                 assert!(Instant::now() < until, "{device} was never made");
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -116,21 +118,21 @@ impl Lab {
     }
 
     /// Gives a device its addresses, and the way to everybody.
-    fn set(&self, side: &str, device: &str, addresses: &[&str]) {
-        let space = self.space(side);
+    fn configure_interface(&self, side: &str, device: &str, addresses: &[&str]) {
+        let space = self.netns(side);
         for address in addresses {
-            assert!(ip(&["-n", &space, "addr", "add", address, "dev", device]));
+            assert!(run_ip(&["-n", &space, "addr", "add", address, "dev", device]));
         }
         for words in [&["link", "set", "lo", "up"][..], &["link", "set", device, "up"]] {
-            assert!(ip(&[&["-n", space.as_str()][..], words].concat()));
+            assert!(run_ip(&[&["-n", space.as_str()][..], words].concat()));
         }
         let through: &[&str] = if side == "c" && self.children.is_empty() { &["via", "10.1.0.1"] } else { &[] };
-        assert!(ip(&[&["-n", space.as_str(), "route", "add", "default"][..], through, &["dev", device]].concat()));
+        assert!(run_ip(&[&["-n", space.as_str(), "route", "add", "default"][..], through, &["dev", device]].concat()));
     }
 
     /// A neighbour has `port` towards all the server's ends but the first: there, the client cannot have it too unless ports are shared.
     fn occupy(&self, port: u16) {
-        let path = format!("/run/netns/{}", self.space("c"));
+        let path = format!("/run/netns/{}", self.netns("c"));
         let neighbour = std::thread::spawn(move || {
             let door = File::open(path).unwrap();
             // SAFETY: the descriptor is open; only this thread changes its namespace.
@@ -144,7 +146,7 @@ impl Lab {
     }
 
     /// What the client says in the end.
-    fn verdict(&self, port: u16) -> String {
+    fn stun_nat_type(&self, port: u16) -> String {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             let mut client = self.command("c", "stun");
@@ -159,32 +161,32 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for StunTestbed {
     fn drop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }
         for side in ["c", "g", "s"] {
-            ip(&["netns", "del", &self.space(side)]);
+            run_ip(&["netns", "del", &self.netns(side)]);
         }
     }
 }
 
-fn ip(words: &[&str]) -> bool {
+fn run_ip(words: &[&str]) -> bool {
     let mut command = Command::new("ip");
     command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 #[test]
-fn by_default_it_finds_linux() {
-    let Some(linux) = Lab::new("l", None) else { return };
-    let Some(ours) = Lab::new("o", Some(&[])) else { return };
+fn default_nat_type_equals_linux_masquerade() {
+    let Some(linux) = StunTestbed::new("l", None) else { return };
+    let Some(ours) = StunTestbed::new("o", Some(&[])) else { return };
     for lab in [&linux, &ours] {
         lab.occupy(4100);
     }
-    let verdicts = [&linux, &ours].map(|lab| [lab.verdict(4000), lab.verdict(4100)]);
+    let verdicts = [&linux, &ours].map(|lab| [lab.stun_nat_type(4000), lab.stun_nat_type(4100)]);
     assert_eq!(verdicts[0], verdicts[1]);
     let [alone, with_neighbour] = &verdicts[0];
     assert_eq!(alone, "Independent Mapping, Port Dependent Filter, preserves ports, no hairpin");
@@ -192,16 +194,16 @@ fn by_default_it_finds_linux() {
 }
 
 #[test]
-fn asked_for_it_finds_what_rfc_4787_wants() {
+fn eim_nat_type_follows_rfc_4787() {
     for (filtering, wanted) in [
         ("per-connection", "Independent Mapping, Port Dependent Filter, "),
         ("address-dependent", "Independent Mapping, Address Dependent Filter, "),
         ("endpoint-independent", "Independent Mapping, Independent Filter, "),
     ] {
         let words = ["--nat-mapping", "endpoint-independent", "--nat-filtering", filtering];
-        let Some(lab) = Lab::new(&filtering[..1], Some(&words)) else { return };
+        let Some(lab) = StunTestbed::new(&filtering[..1], Some(&words)) else { return };
         lab.occupy(4100);
-        assert_eq!(lab.verdict(4000), format!("{wanted}preserves ports, will hairpin"));
-        assert_eq!(lab.verdict(4100), format!("{wanted}random port, will hairpin"));
+        assert_eq!(lab.stun_nat_type(4000), format!("{wanted}preserves ports, will hairpin"));
+        assert_eq!(lab.stun_nat_type(4100), format!("{wanted}random port, will hairpin"));
     }
 }

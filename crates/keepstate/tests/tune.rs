@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::skipped;
+use common::report_skipped;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,12 +20,12 @@ const COUNT: &str = "proc/sys/net/netfilter/nf_conntrack_count";
 const ESTABLISHED: &str = "proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
 
 /// A machine's files.
-struct Image(TempDir);
+struct MachineImage(TempDir);
 
-impl Image {
+impl MachineImage {
     /// Debian 12, whose tracking is a module.
-    fn debian() -> Image {
-        let image = Image(tempfile::tempdir().unwrap());
+    fn debian() -> MachineImage {
+        let image = MachineImage(tempfile::tempdir().unwrap());
         for (path, text) in [
             (MAX, "65536\n"),
             (BUCKETS, "65536\n"),
@@ -55,7 +55,7 @@ impl Image {
     }
 
     /// Every file with its octets and mode, and every directory.
-    fn everything(&self) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
+    fn all_files(&self) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
         fn walk(directory: &Path, found: &mut BTreeMap<PathBuf, (Vec<u8>, u32)>) {
             for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
@@ -91,15 +91,16 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-const LARGE: &[&str] = &["apply", "--persist", "--max", "1M", "--set", "nf_conntrack_tcp_timeout_established=21600"];
+const APPLY_LARGE: &[&str] =
+    &["apply", "--persist", "--max", "1M", "--set", "nf_conntrack_tcp_timeout_established=21600"];
 
 #[test]
-fn a_plan_writes_nothing_and_says_why() {
-    let image = Image::debian();
-    let before = image.everything();
+fn plan_writes_nothing_and_explains() {
+    let image = MachineImage::debian();
+    let before = image.all_files();
     let planned = image.tune(&["plan", "--persist", "--max", "1M"]);
     assert_eq!(planned.status.code(), Some(0), "{}", text(&planned));
-    assert_eq!(image.everything(), before);
+    assert_eq!(image.all_files(), before);
     let said = text(&planned);
     for part in [
         "+net.netfilter.nf_conntrack_max = 1000000",
@@ -121,10 +122,10 @@ fn a_plan_writes_nothing_and_says_why() {
 }
 
 #[test]
-fn what_is_applied_is_verified_and_rolled_back_byte_for_byte() {
-    let image = Image::debian();
-    let before = image.everything();
-    assert_eq!(image.tune(LARGE).status.code(), Some(0));
+fn apply_verify_rollback_restores_every_byte() {
+    let image = MachineImage::debian();
+    let before = image.all_files();
+    assert_eq!(image.tune(APPLY_LARGE).status.code(), Some(0));
     assert_eq!((image.read(MAX).as_str(), image.read(BUCKETS).as_str()), ("1000000\n", "1000448\n"));
     assert_eq!(image.read("etc/modules-load.d/keepstate.conf").lines().last(), Some("nf_conntrack"));
     let verified = image.tune(&["verify"]);
@@ -133,28 +134,28 @@ fn what_is_applied_is_verified_and_rolled_back_byte_for_byte() {
     assert!(text(&image.tune(&["status"])).contains("nf_conntrack_max = 1000000 (before: 65536)"));
 
     // Once more changes nothing, and what was there first is still known.
-    let applied = image.everything();
-    assert!(text(&image.tune(LARGE)).contains("nothing to change"));
-    assert_eq!(image.everything(), applied);
+    let applied = image.all_files();
+    assert!(text(&image.tune(APPLY_LARGE)).contains("nothing to change"));
+    assert_eq!(image.all_files(), applied);
     assert_eq!(image.tune(&["apply", "--persist", "--max", "2M"]).status.code(), Some(0));
     assert!(image.read("etc/sysctl.d/99-keepstate.conf").contains("established = 21600"), "what lasted goes on");
 
     let back = image.tune(&["rollback"]);
     assert_eq!(back.status.code(), Some(0), "{}", text(&back));
-    assert_eq!(image.everything(), before);
+    assert_eq!(image.all_files(), before);
     assert!(text(&image.tune(&["rollback"])).contains("nothing to roll back"));
     assert!(text(&image.tune(&["verify"])).contains("nothing was applied"));
 }
 
 #[test]
-fn killed_at_any_moment_every_file_is_old_or_new_and_rollback_restores_all() {
-    let reference = Image::debian();
+fn apply_killed_at_every_step_is_atomic_and_can_roll_back() {
+    let reference = MachineImage::debian();
     reference.write("etc/sysctl.d/99-keepstate.conf", "# an older one\n");
-    let old = reference.everything();
-    let relative = |image: &Image| -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
+    let old = reference.all_files();
+    let relative = |image: &MachineImage| -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
         let root = image.0.path().to_owned();
         image
-            .everything()
+            .all_files()
             .into_iter()
             .map(|(path, content)| (path.strip_prefix(&root).unwrap().to_owned(), content))
             .collect()
@@ -163,13 +164,13 @@ fn killed_at_any_moment_every_file_is_old_or_new_and_rollback_restores_all() {
         .into_iter()
         .map(|(path, content)| (path.strip_prefix(reference.0.path()).unwrap().to_owned(), content))
         .collect();
-    assert_eq!(reference.tune(LARGE).status.code(), Some(0));
+    assert_eq!(reference.tune(APPLY_LARGE).status.code(), Some(0));
     let new = relative(&reference);
     let mut killed = 0;
     for step in 1.. {
-        let image = Image::debian();
+        let image = MachineImage::debian();
         image.write("etc/sysctl.d/99-keepstate.conf", "# an older one\n");
-        let applied = image.tune_killed(LARGE, Some(step));
+        let applied = image.tune_killed(APPLY_LARGE, Some(step));
         if applied.status.code() == Some(0) {
             break;
         }
@@ -207,11 +208,11 @@ fn killed_at_any_moment_every_file_is_old_or_new_and_rollback_restores_all() {
 }
 
 #[test]
-fn killed_on_the_way_back_it_is_finished_later() {
+fn killed_rollback_can_be_completed() {
     for step in 1.. {
-        let image = Image::debian();
-        let before = image.everything();
-        assert_eq!(image.tune(LARGE).status.code(), Some(0));
+        let image = MachineImage::debian();
+        let before = image.all_files();
+        assert_eq!(image.tune(APPLY_LARGE).status.code(), Some(0));
         if image.tune_killed(&["rollback"], Some(step)).status.code() == Some(0) {
             assert!(step > 8, "{step} moments");
             break;
@@ -219,7 +220,7 @@ fn killed_on_the_way_back_it_is_finished_later() {
         let again = image.tune(&["rollback"]);
         let done = text(&again).contains("nothing to roll back");
         assert!(again.status.code() == Some(0) || done, "step {step}: {}", text(&again));
-        let mut after = image.everything();
+        let mut after = image.all_files();
         // A kill behind the last deed leaves our empty directories.
         after.retain(|path, _| !path.starts_with(image.0.path().join("var")));
         let mut before = before;
@@ -229,14 +230,14 @@ fn killed_on_the_way_back_it_is_finished_later() {
 }
 
 #[test]
-fn what_may_not_be_is_refused_with_the_reason() {
-    let image = Image::debian();
-    let before = image.everything();
+fn invalid_changes_are_refused_with_reason() {
+    let image = MachineImage::debian();
+    let before = image.all_files();
     let refused = |words: &[&str], why: &str| {
         let output = image.tune(words);
         assert_eq!(output.status.code(), Some(1), "{words:?}: {}", text(&output));
         assert!(text(&output).contains(why), "{words:?}: {why:?} in {}", text(&output));
-        assert_eq!(image.everything(), before, "{words:?} changed something");
+        assert_eq!(image.all_files(), before, "{words:?} changed something");
     };
     refused(&["apply", "--max", "500"], "1,000 connections are in the table");
     refused(&["apply", "--set", "nf_conntrack_acct=1"], "does not exist here");
@@ -258,21 +259,21 @@ fn what_may_not_be_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_knob_that_can_only_be_read_belongs_to_the_host() {
-    let image = Image::debian();
+fn read_only_sysctl_is_reported_as_the_hosts() {
+    let image = MachineImage::debian();
     fs::set_permissions(image.0.path().join(MAX), fs::Permissions::from_mode(0o444)).unwrap();
     let output = image.tune(&["apply", "--max", "1M"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("initial network namespace"), "{}", text(&output));
-    let container = Image::debian();
+    let container = MachineImage::debian();
     container.write("proc/1/comm", "sleep\n");
     assert!(text(&container.tune(&["apply", "--persist", "--max", "1M"])).contains("belongs on the host"));
 }
 
 #[test]
-fn what_others_have_changed_since_is_not_overwritten() {
-    let image = Image::debian();
-    assert_eq!(image.tune(LARGE).status.code(), Some(0));
+fn rollback_does_not_overwrite_later_changes() {
+    let image = MachineImage::debian();
+    assert_eq!(image.tune(APPLY_LARGE).status.code(), Some(0));
     image.write(MAX, "777777\n");
     image.write("etc/sysctl.d/99-keepstate.conf", "net.netfilter.nf_conntrack_max = 5\n");
     let verified = image.tune(&["verify"]);
@@ -290,29 +291,29 @@ fn what_others_have_changed_since_is_not_overwritten() {
 }
 
 #[test]
-fn another_file_that_would_win_is_outdone() {
-    let image = Image::debian();
+fn overrides_a_later_sysctl_d_file() {
+    let image = MachineImage::debian();
     image.write("etc/sysctl.d/99-sysctl.conf", "net.nf_conntrack_max = 4096\n");
-    let said = text(&image.tune(LARGE));
+    let said = text(&image.tune(APPLY_LARGE));
     assert!(said.contains("99-zz-keepstate.conf") && said.contains("99-sysctl.conf:1"), "{said}");
     assert_eq!(image.tune(&["verify"]).status.code(), Some(0));
-    let tuned = Image::debian();
+    let tuned = MachineImage::debian();
     tuned.write("etc/tuned/active_profile", "mine\n");
     tuned.write("etc/tuned/mine/tuned.conf", "[sysctl]\nnet.netfilter.nf_conntrack_max=99999\n");
     assert!(text(&tuned.tune(&["plan", "--persist", "--max", "1M"])).contains("tuned writes after all this"));
 }
 
 #[test]
-fn where_nothing_loads_the_module_early_udev_writes_when_it_comes() {
-    let image = Image::debian();
+fn udev_rule_is_written_when_module_is_not_loaded_at_boot() {
+    let image = MachineImage::debian();
     for tool in ["systemd-sysctl", "systemd-udevd"] {
         image.write(&format!("usr/lib/systemd/{tool}"), "");
     }
     let units = image.0.path().join("etc/systemd/system");
     fs::create_dir_all(&units).unwrap();
     std::os::unix::fs::symlink("/dev/null", units.join("systemd-modules-load.service")).unwrap();
-    let before = image.everything();
-    let said = text(&image.tune(LARGE));
+    let before = image.all_files();
+    let said = text(&image.tune(APPLY_LARGE));
     assert!(said.contains("nothing loads modules by name"), "{said}");
     assert!(!image.0.path().join("etc/modules-load.d/keepstate.conf").exists());
     let rule = image.read("etc/udev/rules.d/99-keepstate.rules");
@@ -320,18 +321,18 @@ fn where_nothing_loads_the_module_early_udev_writes_when_it_comes() {
     let verified = image.tune(&["verify"]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
     assert!(text(&verified).contains("1000000 as soon as the module is loaded"), "{}", text(&verified));
-    udev_would_run(&rule);
+    assert_udev_runs(&rule);
     assert_eq!(image.tune(&["rollback"]).status.code(), Some(0));
-    assert_eq!(image.everything(), before);
+    assert_eq!(image.all_files(), before);
 }
 
 /// udev itself reads the rule, in a mount namespace of its own, and says what it would run when the module comes.
-fn udev_would_run(rule: &str) {
+fn assert_udev_runs(rule: &str) {
     let script = "mkdir -p /etc/udev/rules.d && mount -t tmpfs keepstate-test /etc/udev/rules.d && printf %s \"$RULE\" >/etc/udev/rules.d/99-keepstate.rules \
         && udevadm test --action=add /sys/module/nf_conntrack 2>&1";
     let tested = Command::new("unshare").args(["--mount", "sh", "-c", script]).env("RULE", rule).output().unwrap();
     if !tested.status.success() {
-        return skipped("udevadm on the written rule: it needs root and udev (apt-get install udev)");
+        return report_skipped("udevadm on the written rule: it needs root and udev (apt-get install udev)");
     }
     let said = text(&tested);
     assert!(said.contains("run: '/usr/lib/systemd/systemd-sysctl --prefix=/net/netfilter'"), "{said}");
@@ -339,26 +340,26 @@ fn udev_would_run(rule: &str) {
 }
 
 #[test]
-fn an_old_kernel_takes_its_buckets_as_the_module_s_parameter() {
-    let image = Image::debian();
+fn old_kernel_buckets_use_the_module_parameter() {
+    let image = MachineImage::debian();
     let hashsize = "sys/module/nf_conntrack/parameters/hashsize";
     image.write(hashsize, "65536\n");
     image.write("sys/module/nf_conntrack/initstate", "live\n");
     fs::set_permissions(image.0.path().join(BUCKETS), fs::Permissions::from_mode(0o444)).unwrap();
-    let before = image.everything();
-    assert_eq!(image.tune(LARGE).status.code(), Some(0));
+    let before = image.all_files();
+    assert_eq!(image.tune(APPLY_LARGE).status.code(), Some(0));
     assert_eq!((image.read(hashsize).as_str(), image.read(BUCKETS).as_str()), ("1000448\n", "65536\n"));
     assert!(image.read("etc/modprobe.d/keepstate.conf").ends_with("options nf_conntrack hashsize=1000448\n"));
     assert!(!image.read("etc/sysctl.d/99-keepstate.conf").contains("buckets"), "which would be refused at each boot");
     let verified = image.tune(&["verify"]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
     assert_eq!(image.tune(&["rollback"]).status.code(), Some(0));
-    assert_eq!(image.everything(), before);
+    assert_eq!(image.all_files(), before);
 }
 
 #[test]
-fn a_demand_is_enough() {
-    let image = Image::debian();
+fn plans_from_a_connection_count() {
+    let image = MachineImage::debian();
     let said = text(&image.tune(&["plan", "--profile", "mqtt-broker", "--connections", "300k", "--keepalive", "60s"]));
     assert!(
         said.contains("+net.netfilter.nf_conntrack_max = ") && said.contains("+net.netfilter.nf_conntrack_buckets = "),
@@ -367,13 +368,13 @@ fn a_demand_is_enough() {
 }
 
 #[test]
-fn systemd_s_own_tools_accept_the_files() {
-    let image = Image::debian();
-    assert_eq!(image.tune(LARGE).status.code(), Some(0));
+fn systemd_tools_accept_the_files() {
+    let image = MachineImage::debian();
+    assert_eq!(image.tune(APPLY_LARGE).status.code(), Some(0));
     let file = image.0.path().join("etc/sysctl.d/99-keepstate.conf");
     let sysctl = Path::new("/usr/lib/systemd/systemd-sysctl");
     if !sysctl.exists() {
-        return skipped("systemd-sysctl on the written files: apt-get install systemd");
+        return report_skipped("systemd-sysctl on the written files: apt-get install systemd");
     }
     // In a namespace of its own it may set what it likes: the timeout is of the namespace.
     let script = format!(
@@ -383,7 +384,7 @@ fn systemd_s_own_tools_accept_the_files() {
     );
     let set = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
     if !set.status.success() {
-        return skipped("systemd-sysctl on the written files: it needs root and network namespaces");
+        return report_skipped("systemd-sysctl on the written files: it needs root and network namespaces");
     }
     let said = text(&set);
     assert!(said.ends_with("21600\n"), "{said}");

@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test speaks by panicking, its helpers too")]
 mod common;
 
-use common::{Scratch, keepstate, skipped};
+use common::{TempFile, keepstate, report_skipped};
 use std::process::{Command, Output};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepstate");
 
 /// What the scripts begin with. `ready` waits until keepstate listens, by the packet sockets that take every protocol; `say` sends a datagram to a port where nobody
 /// is; `K` runs the program but not for ever.
-const BEGINNING: &str = "
+const SHELL_FUNCTIONS: &str = "
     ip link set lo up || exit 99
     say() { echo ping > /dev/udp/127.0.0.1/$1; }
     ready() { for try in $(seq 200); do grep -q ' 0003 ' /proc/net/packet && break; sleep 0.02; done; }
@@ -20,26 +20,26 @@ fn in_namespace(script: &str) -> Option<Output> {
     let made =
         Command::new("unshare").args(["--net", "ip", "link"]).output().is_ok_and(|output| output.status.success());
     if !made {
-        skipped("watching a device (needs root, unshare and ip)");
+        report_skipped("watching a device (needs root, unshare and ip)");
         return None;
     }
-    let script = format!("{BEGINNING}\n{script}");
+    let script = format!("{SHELL_FUNCTIONS}\n{script}");
     Some(Command::new("unshare").args(["--net", "bash", "-c", &script]).env("PROGRAM", PROGRAM).output().unwrap())
 }
 
-fn texts(output: &Output) -> (String, String) {
+fn stdout_and_stderr(output: &Output) -> (String, String) {
     let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
     (text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
-fn the_table_is_printed_when_the_time_is_over() {
+fn prints_the_table_when_the_duration_ends() {
     let Some(output) =
         in_namespace("(ready; say 4000; say 4001) & K lo --for 2s -p udp --dport 4000; echo code $?; wait")
     else {
         return;
     };
-    let (out, err) = texts(&output);
+    let (out, err) = stdout_and_stderr(&output);
     let lines: Vec<&str> = out.lines().collect();
     let [line, "code 0"] = lines[..] else { unreachable!("{out}{err}") };
     assert!(line.starts_with("udp      17 ") && line.contains(" dport=4000 [UNREPLIED] "), "{out}{err}");
@@ -49,30 +49,30 @@ fn the_table_is_printed_when_the_time_is_over() {
 }
 
 #[test]
-fn a_connection_of_tcp_is_followed_both_ways() {
+fn tracks_tcp_in_both_directions() {
     // A listener and its client, by the shell's own means and python where it is.
     let talk = "python3 -c 'import socket as s; l = s.create_server((\"127.0.0.1\", 4000)); c = s.create_connection((\"127.0.0.1\", 4000)); \
                 a, _ = l.accept(); c.sendall(b\"hi\"); a.recv(2); c.close(); a.close()'";
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return skipped("watching TCP (needs python3)");
+        return report_skipped("watching TCP (needs python3)");
     }
-    let events = Scratch::new("events-tcp", b"");
+    let events = TempFile::new("events-tcp", b"");
     let script = format!(
         "\"$PROGRAM\" watch lo --events -p tcp > {0} & pid=$!; ready; {talk}
          for try in $(seq 200); do grep -q TIME_WAIT {0} && break; sleep 0.05; done; kill -INT $pid; wait $pid; cat {0}",
         events.path()
     );
     let Some(output) = in_namespace(&script) else { return };
-    let (out, err) = texts(&output);
+    let (out, err) = stdout_and_stderr(&output);
     let states: Vec<&str> = out.lines().filter_map(|line| line.split(" 6 ").nth(1)?.split(' ').nth(1)).collect();
     assert_eq!(states[..3], ["SYN_SENT", "SYN_RECV", "ESTABLISHED"], "{out}{err}");
     assert!(states.contains(&"FIN_WAIT") && states.last() == Some(&"TIME_WAIT"), "{out}{err}");
 }
 
 #[test]
-fn events_come_as_they_happen_and_a_signal_ends_it() {
+fn streams_events_until_a_signal() {
     for signal in ["INT", "TERM"] {
-        let events = Scratch::new(&format!("events-{signal}"), b"");
+        let events = TempFile::new(&format!("events-{signal}"), b"");
         // The event must be there while keepstate runs, not only at its end.
         let script = format!(
             "\"$PROGRAM\" watch lo --events > {0} & pid=$!; ready; say 4000
@@ -81,20 +81,20 @@ fn events_come_as_they_happen_and_a_signal_ends_it() {
             events.path()
         );
         let Some(output) = in_namespace(&script) else { return };
-        let (out, err) = texts(&output);
+        let (out, err) = stdout_and_stderr(&output);
         assert!(out.starts_with("at once\nended 0\n    [NEW] udp"), "{out}{err}");
         assert!(err.contains(" seen on lo, 0 lost by the ring"), "{err}");
     }
 }
 
 #[test]
-fn a_device_may_go_down_and_away() {
+fn interface_goes_down_and_is_deleted() {
     let script = "ip tuntap add d0 mode tun && ip link set d0 up || { echo no tun; exit; }
         (ready; ip link set d0 down; sleep 0.5; ip link del d0) & K d0 --events; echo code $?";
     let Some(output) = in_namespace(script) else { return };
-    let (out, err) = texts(&output);
+    let (out, err) = stdout_and_stderr(&output);
     if out.contains("no tun") {
-        return skipped(&format!("a device that goes (needs /dev/net/tun): {err}"));
+        return report_skipped(&format!("a device that goes (needs /dev/net/tun): {err}"));
     }
     assert_eq!(out, "code 1\n", "{err}");
     assert_eq!(err.matches("d0 is down: nothing passes").count(), 1, "{err}");
@@ -102,9 +102,9 @@ fn a_device_may_go_down_and_away() {
 }
 
 #[test]
-fn a_terminal_is_left_as_it_was() {
+fn restores_the_terminal() {
     if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return skipped("watching on a terminal (needs script)");
+        return report_skipped("watching on a terminal (needs script)");
     }
     // `script` gives a terminal; what is typed there comes from its standard input.
     for (key, name) in [("q", "q"), ("\\003", "Ctrl-C")] {
@@ -114,7 +114,7 @@ fn a_terminal_is_left_as_it_was() {
             inner.replace('$', "\\$")
         );
         let Some(output) = in_namespace(&script) else { return };
-        let (out, err) = texts(&output);
+        let (out, err) = stdout_and_stderr(&output);
         let out = out.replace('\r', "");
         let (before, rest) =
             out.split_once("\x1b[?1049h\x1b[?25l").unwrap_or_else(|| unreachable!("{name}: {out}{err}"));
@@ -131,23 +131,23 @@ fn a_terminal_is_left_as_it_was() {
 }
 
 #[test]
-fn what_is_missing_is_said() {
+fn missing_capability_or_interface_is_reported() {
     let none = keepstate(&["watch", "no-such-device"], &[]);
     let told = none.err.contains("there is no device \"no-such-device\" here; there are: ") && none.err.contains("lo");
     assert!(none.code == Some(1) && told, "{}", none.err);
     let lowered = Command::new("setpriv").args(["--reuid", "65534", "--clear-groups", PROGRAM, "watch", "lo"]).output();
     match lowered {
-        Ok(output) if !texts(&output).1.contains("setpriv") => {
-            let (_, err) = texts(&output);
+        Ok(output) if !stdout_and_stderr(&output).1.contains("setpriv") => {
+            let (_, err) = stdout_and_stderr(&output);
             assert_eq!(output.status.code(), Some(1), "{err}");
             assert!(err.contains("CAP_NET_RAW is missing") && err.contains("sudo setcap cap_net_raw+ep"), "{err}");
         }
-        _ => skipped("watching without CAP_NET_RAW (needs root and setpriv)"),
+        _ => report_skipped("watching without CAP_NET_RAW (needs root and setpriv)"),
     }
 }
 
 #[test]
-fn what_cannot_be_asked() {
+fn usage_errors() {
     for (options, piece) in [
         (&["watch"][..], "<DEVICE>"),
         (&["watch", "lo", "--for", "soon"], "10s, 5m or 1h"),

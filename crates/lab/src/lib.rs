@@ -2,26 +2,26 @@
 //!
 //! A stage is made, the story is told on it, each step with what was seen, and everything is taken away again, whatever happened.
 //! It touches nothing outside of what it made.
-mod account;
-mod crisis;
-mod crowd;
-mod folder;
+mod builtin_servers;
 mod hold;
 pub mod mqtt;
+mod mqtt_load;
 mod peers;
+mod reporter;
+mod results;
 mod router;
-mod stage;
-mod story;
-mod teller;
-mod web;
+mod scenario;
+mod table_full;
+mod topology;
+mod work_dir;
 
 use anyhow::Result;
 use clap::Args;
-use router::Kind;
+use router::RouterKind;
+use scenario::Scenario;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use story::Play;
 
 /// Show it all on this machine: clients, a gateway, servers; NAT, firewall, balancing; a table that fills and is enlarged.
 #[derive(Args, Debug)]
@@ -68,31 +68,32 @@ impl Lab {
     /// The namespaces cannot be made, or the gateway does not come up.
     pub fn run(&self) -> Result<ExitCode> {
         // Before there is a second thread.
-        stage::permit()?;
+        topology::ensure_netns_allowed()?;
         let ended = Arc::new(AtomicBool::new(false));
         let told = ended.clone();
         // Even then everything is taken away: the stage is a value of this function's.
         ctrlc::set_handler(move || told.store(true, Ordering::Relaxed))?;
-        let fleets = crowd::fleets(self.clients).max(crowd::fleets(crisis::wave(self.clients)));
+        let fleets = mqtt_load::process_count(self.clients)
+            .max(mqtt_load::process_count(table_full::extra_clients(self.clients)));
         let mut accounts = Vec::new();
-        let mut play = Play::set_up(Kind::Ours, fleets, &ended)?;
-        play.introduce();
-        play.tell(self.clients)?;
-        accounts.push(play.account.clone());
+        let mut play = Scenario::set_up(RouterKind::Keepstate, fleets, &ended)?;
+        play.print_intro();
+        play.run(self.clients)?;
+        accounts.push(play.results.clone());
         if self.kernel {
             // Not both at a time: they would measure each other.
             drop(play);
-            play = Play::set_up(Kind::Linux, fleets, &ended)?;
+            play = Scenario::set_up(RouterKind::Linux, fleets, &ended)?;
             anstream::println!();
-            play.teller.title("The same, with Linux's own conntrack and nftables as the gateway");
-            play.tell(self.clients)?;
-            accounts.push(play.account.clone());
+            play.reporter.title("The same, with Linux's own conntrack and nftables as the gateway");
+            play.run(self.clients)?;
+            accounts.push(play.results.clone());
         }
-        anstream::println!("\n{}", account::table(&accounts).trim_end());
+        anstream::println!("\n{}", results::render_table(&accounts).trim_end());
         if self.hold {
-            hold::hold(&play.stage, &ended)?;
+            hold::hold_until_interrupted(&play.topology, &ended)?;
         }
-        let good = accounts.iter().all(|account| account.is_good);
+        let good = accounts.iter().all(|account| account.passed);
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -1,24 +1,24 @@
 //! A namespace's own addresses, and the ports it listens on, as `/proc/net` lists them.
-use crate::root::{Root, Unreadable};
+use crate::sysroot::{FileError, SysRoot};
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Octets of a list of sockets that are read. Those that listen come first; a million connections may come behind them.
-const LISTENING: u64 = 1 << 18;
+const MAX_SOCKET_LIST_BYTES: u64 = 1 << 18;
 
 /// More addresses than this are not listed.
-const MOST: usize = 4096;
+const MAX_ADDRESSES: usize = 4096;
 
 /// The addresses that this thread's namespace, or the one whose files are below `root`, answers to.
 ///
 /// # Errors
 /// If the routing table cannot be read.
-pub fn own(root: &Root) -> Result<Vec<IpAddr>, Unreadable> {
-    let mut found = four(&root.read("/proc/net/fib_trie")?);
+pub fn local_addresses(root: &SysRoot) -> Result<Vec<IpAddr>, FileError> {
+    let mut found = parse_fib_trie(&root.read("/proc/net/fib_trie")?);
     // Without IPv6 there is no such file.
-    found.extend(six(&root.read("/proc/net/if_inet6").unwrap_or_default()));
-    found.truncate(MOST);
+    found.extend(parse_if_inet6(&root.read("/proc/net/if_inet6").unwrap_or_default()));
+    found.truncate(MAX_ADDRESSES);
     Ok(found)
 }
 
@@ -26,22 +26,22 @@ pub fn own(root: &Root) -> Result<Vec<IpAddr>, Unreadable> {
 ///
 /// # Errors
 /// If neither family's list can be read.
-pub fn listens(root: &Root, port: u16) -> Result<Option<&'static str>, Unreadable> {
+pub fn find_tcp_listener(root: &SysRoot, port: u16) -> Result<Option<&'static str>, FileError> {
     let mut unreadable = None;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let mut octets = Vec::new();
         let full = root.path(path);
-        match File::open(&full).and_then(|file| file.take(LISTENING).read_to_end(&mut octets)) {
+        match File::open(&full).and_then(|file| file.take(MAX_SOCKET_LIST_BYTES).read_to_end(&mut octets)) {
             Ok(_) if is_listening(&String::from_utf8_lossy(&octets), port) => return Ok(Some(path)),
             Ok(_) => unreadable = None,
-            Err(source) => unreadable = Some(Unreadable { path: full, doing: "read", source }),
+            Err(source) => unreadable = Some(FileError { path: full, operation: "read", source }),
         }
     }
     unreadable.map_or(Ok(None), Err)
 }
 
 /// `  |-- 10.0.0.1` above `/32 host LOCAL`.
-fn four(trie: &str) -> Vec<IpAddr> {
+fn parse_fib_trie(trie: &str) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = Vec::new();
     let mut last: Option<Ipv4Addr> = None;
     for line in trie.lines() {
@@ -52,7 +52,7 @@ fn four(trie: &str) -> Vec<IpAddr> {
             // The trie is printed once for each table that shares it.
             found.extend(last.map(IpAddr::V4).filter(|address| !found.contains(address)));
         }
-        if found.len() >= MOST {
+        if found.len() >= MAX_ADDRESSES {
             break;
         }
     }
@@ -60,7 +60,7 @@ fn four(trie: &str) -> Vec<IpAddr> {
 }
 
 /// Thirty-two hexadecimal digits begin each line.
-fn six(list: &str) -> Vec<IpAddr> {
+fn parse_if_inet6(list: &str) -> Vec<IpAddr> {
     let address = |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok();
     list.lines().filter_map(address).map(|address| IpAddr::V6(Ipv6Addr::from(address))).collect()
 }
@@ -80,11 +80,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_proc_lists() {
+    fn parses_fib_trie_if_inet6_and_tcp_listeners() {
         let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 10.0.0.5\n        /32 host LOCAL\n";
-        assert_eq!(four(&trie.repeat(2)), ["10.0.0.5".parse::<IpAddr>().unwrap()]);
+        assert_eq!(parse_fib_trie(&trie.repeat(2)), ["10.0.0.5".parse::<IpAddr>().unwrap()]);
         assert_eq!(
-            six("fe800000000000000000000000000001 02 40 20 80 eth0\nx\n"),
+            parse_if_inet6("fe800000000000000000000000000001 02 40 20 80 eth0\nx\n"),
             ["fe80::1".parse::<IpAddr>().unwrap()]
         );
         let tcp = "  sl  local_address rem_address   st\n   0: 00000000:0016 00000000:0000 0A 0\n   1: 0100007F:0050 0100007F:0016 01 0\n";

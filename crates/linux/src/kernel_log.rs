@@ -1,7 +1,7 @@
 //! What the kernel has said about connection tracking: its ring buffer, or a log kept in a file.
 //!
 //! Only lines that speak of connection tracking are kept, a bounded number of them. Nothing here waits for a line to come.
-use crate::root::{Root, Unreadable};
+use crate::sysroot::{FileError, SysRoot};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,41 +11,41 @@ use std::path::Path;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelLog {
     /// In the log's order.
-    pub lines: Vec<Line>,
+    pub lines: Vec<KernelLogLine>,
     /// Lines that were looked at.
-    pub looked_at: usize,
+    pub lines_read: usize,
 }
 
 /// One line of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct KernelLogLine {
     /// Seconds since boot, where the log counts them.
     pub uptime: Option<u64>,
     /// What is said, without time and host.
     pub text: String,
     /// `table full`: of which namespace? The initial one has no number.
-    pub full: Option<Full>,
+    pub table_full: Option<TableFullNetns>,
 }
 
 /// Whose packets found no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum TableFullNetns {
     /// The initial namespace's.
     Initial,
     /// Those of the namespace with this inode.
-    Inside(u64),
+    Netns(u64),
 }
 
 /// More lines than this say nothing new; the latest are kept.
-const KEPT: usize = 2000;
+const MAX_LINES: usize = 2000;
 
 /// The ring buffer of the running kernel: what is there now.
 ///
 /// # Errors
 /// If it may not be read (`kernel.dmesg_restrict` asks for CAP_SYSLOG).
-pub fn ring() -> Result<KernelLog, Unreadable> {
+pub fn read_kmsg() -> Result<KernelLog, FileError> {
     let path = Path::new("/dev/kmsg");
-    let failed = |source| Unreadable { path: path.to_owned(), doing: "read", source };
+    let failed = |source| FileError { path: path.to_owned(), operation: "read", source };
     let mut device = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let mut log = KernelLog::default();
     // One read gives one record; a longer one than this there is not.
@@ -53,7 +53,7 @@ pub fn ring() -> Result<KernelLog, Unreadable> {
     loop {
         match device.read(&mut record) {
             Ok(0) => break,
-            Ok(length) => log.record(&String::from_utf8_lossy(record.get(..length).unwrap_or(&record))),
+            Ok(length) => log.push_record(&String::from_utf8_lossy(record.get(..length).unwrap_or(&record))),
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             // EPIPE: the record was overwritten before it was read; the next read goes on behind it.
             Err(error) if error.kind() == ErrorKind::BrokenPipe || error.kind() == ErrorKind::Interrupted => (),
@@ -67,52 +67,52 @@ pub fn ring() -> Result<KernelLog, Unreadable> {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn file(root: &Root, path: impl AsRef<Path>) -> Result<KernelLog, Unreadable> {
-    Ok(text(&root.read(path)?))
+pub fn read_file(root: &SysRoot, path: impl AsRef<Path>) -> Result<KernelLog, FileError> {
+    Ok(parse(&root.read(path)?))
 }
 
 /// A log as text.
-pub fn text(text: &str) -> KernelLog {
+pub fn parse(text: &str) -> KernelLog {
     let mut log = KernelLog::default();
     for line in text.lines() {
-        log.take(line, uptime(line));
+        log.push_line(line, parse_uptime(line));
     }
     log
 }
 
 impl KernelLog {
     /// A record of `/dev/kmsg`: `priority,sequence,microseconds,flags;text`, and lines of facts about it.
-    fn record(&mut self, record: &str) {
+    fn push_record(&mut self, record: &str) {
         let Some((head, said)) = record.split_once(';') else { return };
         let micros: Option<u64> = head.split(',').nth(2).and_then(|time| time.parse().ok());
-        self.take(said.lines().next().unwrap_or_default(), micros.map(|micros| micros / 1_000_000));
+        self.push_line(said.lines().next().unwrap_or_default(), micros.map(|micros| micros / 1_000_000));
     }
 
-    fn take(&mut self, line: &str, uptime: Option<u64>) {
-        self.looked_at += 1;
+    fn push_line(&mut self, line: &str, uptime: Option<u64>) {
+        self.lines_read += 1;
         // A line begins where its subsystem does; before it stand times, hosts and levels.
         let start = ["nf_conntrack", "nf_ct_", "conntrack", "nf_nat"].iter().filter_map(|word| line.find(word)).min();
         let Some(said) = start.and_then(|start| line.get(start..)) else { return };
-        if self.lines.len() == KEPT {
+        if self.lines.len() == MAX_LINES {
             self.lines.remove(0);
         }
-        self.lines.push(Line { uptime, text: said.trim_end().to_owned(), full: full(said) });
+        self.lines.push(KernelLogLine { uptime, text: said.trim_end().to_owned(), table_full: parse_table_full(said) });
     }
 }
 
 /// `[ 2208.339896]`, in which `dmesg` counts seconds since boot.
-fn uptime(line: &str) -> Option<u64> {
+fn parse_uptime(line: &str) -> Option<u64> {
     let inside = line.split_once('[')?.1.split_once(']')?.0.trim();
     let (seconds, micros) = inside.split_once('.')?;
     if micros.len() == 6 { seconds.parse().ok() } else { None }
 }
 
-fn full(said: &str) -> Option<Full> {
+fn parse_table_full(said: &str) -> Option<TableFullNetns> {
     let (_, rest) = said.split_once("table full")?;
     let number = rest.split_once("in netns ").map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
     match number {
-        Some(number) => number.and_then(|number| number.parse().ok()).map(Full::Inside),
-        None => Some(Full::Initial),
+        Some(number) => number.and_then(|number| number.parse().ok()).map(TableFullNetns::Netns),
+        None => Some(TableFullNetns::Initial),
     }
 }
 
@@ -121,35 +121,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_every_kind_of_log() {
-        let log = text(
+    fn parses_dmesg_journal_and_syslog_lines() {
+        let log = parse(
             "[    1.000001] Linux version 6.18\n\
              [22082.339896] nf_conntrack: nf_conntrack: table full in netns 4026532177, dropping packet\n\
              Nov 23 18:57:01 gw kernel: [ 2201.100000] nf_conntrack: table full, dropping packet\n\
              Nov 23 18:57:01 gw kernel: nf_conntrack: table full, dropping packet.\n\
              [Mon Nov 23 18:57:01 2026] nf_conntrack: default automatic helper assignment has been turned off\n",
         );
-        let seen: Vec<_> = log.lines.iter().map(|line| (line.uptime, line.full)).collect();
-        let inside = Some(Full::Inside(4_026_532_177));
-        let initial = Some(Full::Initial);
+        let seen: Vec<_> = log.lines.iter().map(|line| (line.uptime, line.table_full)).collect();
+        let inside = Some(TableFullNetns::Netns(4_026_532_177));
+        let initial = Some(TableFullNetns::Initial);
         assert_eq!(seen, [(Some(22082), inside), (Some(2201), initial), (None, initial), (None, None)]);
-        assert_eq!(log.looked_at, 5);
+        assert_eq!(log.lines_read, 5);
         assert_eq!(log.lines[2].text, "nf_conntrack: table full, dropping packet.");
     }
 
     #[test]
-    fn records_of_the_ring_buffer() {
+    fn parses_kmsg_records() {
         let mut log = KernelLog::default();
-        log.record("4,1234,22082339896,-;nf_conntrack: nf_conntrack: table full, dropping packet\n SUBSYSTEM=net\n");
-        log.record("no record");
-        assert_eq!((log.lines[0].uptime, log.lines[0].full), (Some(22082), Some(Full::Initial)));
+        log.push_record(
+            "4,1234,22082339896,-;nf_conntrack: nf_conntrack: table full, dropping packet\n SUBSYSTEM=net\n",
+        );
+        log.push_record("no record");
+        assert_eq!((log.lines[0].uptime, log.lines[0].table_full), (Some(22082), Some(TableFullNetns::Initial)));
         assert_eq!(log.lines.len(), 1);
     }
 
     #[test]
-    fn the_latest_are_kept() {
-        let many: String = (0..KEPT + 5).map(|at| format!("nf_conntrack: line {at}\n")).collect();
-        let log = text(&many);
-        assert_eq!((log.lines.len(), log.lines[0].text.as_str()), (KEPT, "nf_conntrack: line 5"));
+    fn keeps_only_the_latest_lines() {
+        let many: String = (0..MAX_LINES + 5).map(|at| format!("nf_conntrack: line {at}\n")).collect();
+        let log = parse(&many);
+        assert_eq!((log.lines.len(), log.lines[0].text.as_str()), (MAX_LINES, "nf_conntrack: line 5"));
     }
 }

@@ -4,28 +4,28 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static HANGUP: AtomicBool = AtomicBool::new(false);
+static SIGHUP_RECEIVED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn note(_: libc::c_int) {
+extern "C" fn on_sighup(_: libc::c_int) {
     // Storing is all that a handler may do.
-    HANGUP.store(true, Ordering::Relaxed);
+    SIGHUP_RECEIVED.store(true, Ordering::Relaxed);
 }
 
 /// From now on SIGHUP no longer ends the process but sets the flag.
 ///
 /// # Errors
 /// The kernel refuses it.
-pub fn hangup() -> io::Result<&'static AtomicBool> {
-    let handler: extern "C" fn(libc::c_int) = note;
+pub fn catch_sighup() -> io::Result<&'static AtomicBool> {
+    let handler: extern "C" fn(libc::c_int) = on_sighup;
     // SAFETY: the handler is a function of the right kind that lives for ever and only stores into an atomic.
     if unsafe { libc::signal(libc::SIGHUP, handler as libc::sighandler_t) } == libc::SIG_ERR {
         return Err(io::Error::last_os_error());
     }
-    Ok(&HANGUP)
+    Ok(&SIGHUP_RECEIVED)
 }
 
 /// Kills a process that leads a group of its own, and whoever else is in that group.
-pub fn kill_group(leader: u32) {
+pub fn kill_process_group(leader: u32) {
     // 0 and 1 would mean other groups than a child's own.
     if let Ok(leader @ 2..) = i32::try_from(leader) {
         // SAFETY: kill takes two numbers and touches no memory of ours.

@@ -1,5 +1,5 @@
 //! What this namespace's own sockets do, as `/proc/net/snmp` counts it.
-use crate::root::{Root, Unreadable};
+use crate::sysroot::{FileError, SysRoot};
 
 /// Where the file stands.
 pub const PATH: &str = "/proc/net/snmp";
@@ -10,12 +10,12 @@ pub const PATH: &str = "/proc/net/snmp";
 ///
 /// # Errors
 /// Why the file cannot be read.
-pub fn opens(root: &Root) -> Result<Option<u64>, Unreadable> {
-    root.read(PATH).map(|text| opens_in(&text))
+pub fn read_tcp_opens(root: &SysRoot) -> Result<Option<u64>, FileError> {
+    root.read(PATH).map(|text| parse_tcp_opens(&text))
 }
 
 /// The file has two lines a protocol: names, then numbers.
-fn opens_in(text: &str) -> Option<u64> {
+fn parse_tcp_opens(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
     let (names, numbers) = (lines.next()?, lines.next()?);
     let cells: Vec<(&str, &str)> = names.split_whitespace().zip(numbers.split_whitespace()).collect();
@@ -28,16 +28,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opened_and_accepted() {
+    fn sums_active_and_passive_opens() {
         let text = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm MaxConn ActiveOpens PassiveOpens\nTcp: 1 -1 86 6\nUdp: InDatagrams\nUdp: 3\n";
-        assert_eq!(opens_in(text), Some(92));
+        assert_eq!(parse_tcp_opens(text), Some(92));
         for other in [
             "",
             "Tcp: ActiveOpens\n",
             "Tcp: ActiveOpens PassiveOpens\nTcp: 1\n",
             "Tcp: ActiveOpens PassiveOpens\nTcp: x 1\n",
         ] {
-            assert_eq!(opens_in(other), None, "{other}");
+            assert_eq!(parse_tcp_opens(other), None, "{other}");
         }
     }
 }

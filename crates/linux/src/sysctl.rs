@@ -1,5 +1,5 @@
 //! The kernel's knobs, as files below `/proc/sys`.
-use crate::root::{Root, Unreadable};
+use crate::sysroot::{FileError, SysRoot};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub fn path(key: &str) -> PathBuf {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn read(root: &Root, key: &str) -> Result<String, Unreadable> {
+pub fn read(root: &SysRoot, key: &str) -> Result<String, FileError> {
     root.read(path(key)).map(|text| text.trim_end().to_owned())
 }
 
@@ -38,7 +38,7 @@ pub fn read(root: &Root, key: &str) -> Result<String, Unreadable> {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn number(root: &Root, key: &str) -> Result<Option<u64>, Unreadable> {
+pub fn read_u64(root: &SysRoot, key: &str) -> Result<Option<u64>, FileError> {
     read(root, key).map(|text| text.trim().parse().ok())
 }
 
@@ -46,14 +46,14 @@ pub fn number(root: &Root, key: &str) -> Result<Option<u64>, Unreadable> {
 ///
 /// # Errors
 /// Why it cannot be written: absent, not permitted, read-only, or a value the kernel refuses (`InvalidInput`).
-pub fn write(root: &Root, key: &str, value: &str) -> Result<(), Unreadable> {
+pub fn write(root: &SysRoot, key: &str, value: &str) -> Result<(), FileError> {
     let path = root.path(path(key));
     let written = OpenOptions::new()
         .write(true)
         .truncate(true)
         .open(&path)
         .and_then(|mut file| file.write_all(format!("{value}\n").as_bytes()));
-    written.map_err(|source| Unreadable { path, doing: "written", source })
+    written.map_err(|source| FileError { path, operation: "written", source })
 }
 
 #[cfg(test)]
@@ -61,21 +61,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_with_dots_and_with_slashes() {
+    fn dotted_and_slashed_keys_give_the_same_path() {
         let slashes = path("net/ipv4/conf/eth0.1/rp_filter");
         assert_eq!(slashes, PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/rp_filter"));
         assert_eq!(path("net.ipv4.conf.eth0/1.rp_filter"), slashes);
     }
 
     #[test]
-    fn a_value_is_read_and_written() {
+    fn reads_and_writes_a_value() {
         let there = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(there.path().join("proc/sys/net")).unwrap();
         std::fs::write(there.path().join("proc/sys/net/a"), "17\n").unwrap();
-        let root = Root::at(there.path());
-        assert_eq!(number(&root, "net.a").unwrap(), Some(17));
+        let root = SysRoot::at(there.path());
+        assert_eq!(read_u64(&root, "net.a").unwrap(), Some(17));
         write(&root, "net.a", "x18").unwrap();
-        assert_eq!((read(&root, "net.a").unwrap().as_str(), number(&root, "net.a").unwrap()), ("x18", None));
-        assert!(write(&root, "net.b", "1").unwrap_err().is_absent());
+        assert_eq!((read(&root, "net.a").unwrap().as_str(), read_u64(&root, "net.a").unwrap()), ("x18", None));
+        assert!(write(&root, "net.b", "1").unwrap_err().is_not_found());
     }
 }

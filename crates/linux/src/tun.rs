@@ -1,7 +1,7 @@
 //! TUN devices: what the machine routes into one is read here, and what is written here comes out of it.
 #![allow(unsafe_code, reason = "TUNSETIFF and poll(2) have no safe wrapper in std")]
 
-use crate::offload::{HEADER, Offload};
+use crate::virtio_net::{VNET_HDR_LEN, VirtioNetHdr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,11 +12,11 @@ use std::os::unix::fs::OpenOptionsExt;
 pub struct Tun {
     file: File,
     /// Do datagrams go in and out with an [`Offload`]?
-    offloads: bool,
+    vnet_hdr: bool,
 }
 
 /// The longest name of a device.
-const LONGEST: usize = 15;
+const MAX_NAME_LEN: usize = 15;
 
 impl Tun {
     /// Makes a device of that name.
@@ -24,15 +24,15 @@ impl Tun {
     /// # Errors
     /// It may not be made (CAP_NET_ADMIN), the name is taken, or there is no `/dev/net/tun`.
     pub fn create(name: &str) -> io::Result<Tun> {
-        Tun::made(name, false)
+        Tun::open(name, false)
     }
 
     /// Makes a device of that name that gives and takes many segments of TCP as one datagram, and leaves their checksums open.
     ///
     /// # Errors
     /// As [`Tun::create`].
-    pub fn with_offloads(name: &str) -> io::Result<Tun> {
-        let tun = Tun::made(name, true)?;
+    pub fn create_with_offloads(name: &str) -> io::Result<Tun> {
+        let tun = Tun::open(name, true)?;
         const OFFERED: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
         // SAFETY: TUNSETOFFLOAD takes a number.
         if unsafe { libc::ioctl(tun.file.as_raw_fd(), libc::TUNSETOFFLOAD as _, libc::c_ulong::from(OFFERED)) } != 0 {
@@ -41,26 +41,26 @@ impl Tun {
         Ok(tun)
     }
 
-    fn made(name: &str, offloads: bool) -> io::Result<Tun> {
-        if name.is_empty() || name.len() > LONGEST {
+    fn open(name: &str, offloads: bool) -> io::Result<Tun> {
+        if name.is_empty() || name.len() > MAX_NAME_LEN {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a device's name has 1 to 15 letters"));
         }
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-        let mut request = request(name);
+        let mut request = ifreq_for(name);
         let flags = libc::IFF_TUN | libc::IFF_NO_PI | if offloads { libc::IFF_VNET_HDR } else { 0 };
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is, and it outlives the call.
         if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Tun { file, offloads })
+        Ok(Tun { file, vnet_hdr: offloads })
     }
 
     /// Takes it up: until then nothing goes in or comes out.
     ///
     /// # Errors
     /// What the system says.
-    pub fn up(&self, name: &str) -> io::Result<()> {
+    pub fn set_up(&self, name: &str) -> io::Result<()> {
         // SAFETY: three numbers in, a descriptor or -1 out.
         let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
         if raw < 0 {
@@ -68,7 +68,7 @@ impl Tun {
         }
         // SAFETY: the descriptor was made just now and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        let mut request = request(name);
+        let mut request = ifreq_for(name);
         request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
         // SAFETY: SIOCSIFFLAGS reads one ifreq, which `request` is, and it outlives the call.
         if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) } != 0 {
@@ -81,16 +81,16 @@ impl Tun {
     ///
     /// # Errors
     /// The device is gone.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, Offload)>> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, VirtioNetHdr)>> {
         loop {
-            let mut header = [0; HEADER];
-            let read = match self.offloads {
+            let mut header = [0; VNET_HDR_LEN];
+            let read = match self.vnet_hdr {
                 false => self.file.read(buffer),
                 true => self.file.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)]),
             };
-            match (read, Offload::read(header)) {
+            match (read, VirtioNetHdr::decode(header)) {
                 (Ok(length), Some(offload)) => {
-                    return Ok(Some((length.saturating_sub(if self.offloads { HEADER } else { 0 }), offload)));
+                    return Ok(Some((length.saturating_sub(if self.vnet_hdr { VNET_HDR_LEN } else { 0 }), offload)));
                 }
                 // What nobody asked for does not come.
                 (Ok(_), None) => (),
@@ -106,9 +106,9 @@ impl Tun {
     ///
     /// # Errors
     /// The device is gone.
-    pub fn write(&mut self, datagram: &[u8], offload: Offload) -> io::Result<bool> {
-        let header = offload.header(datagram, 0);
-        let written = match self.offloads {
+    pub fn write(&mut self, datagram: &[u8], offload: VirtioNetHdr) -> io::Result<bool> {
+        let header = offload.encode(datagram, 0);
+        let written = match self.vnet_hdr {
             false => self.file.write(datagram),
             true => self.file.write_vectored(&[IoSlice::new(&header), IoSlice::new(datagram)]),
         };
@@ -127,10 +127,10 @@ impl Tun {
 }
 
 /// What is asked about the device of this name.
-fn request(name: &str) -> libc::ifreq {
+fn ifreq_for(name: &str) -> libc::ifreq {
     // SAFETY: an ifreq of zeros is a valid one: it holds only numbers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().take(LONGEST).zip(name.bytes()) {
+    for (to, from) in request.ifr_name.iter_mut().take(MAX_NAME_LEN).zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     request
@@ -146,7 +146,7 @@ impl AsFd for Tun {
 ///
 /// # Errors
 /// The kernel refuses to wait.
-pub fn wait<'a>(devices: impl IntoIterator<Item = BorrowedFd<'a>>, milliseconds: i32) -> io::Result<()> {
+pub fn poll_readable<'a>(devices: impl IntoIterator<Item = BorrowedFd<'a>>, milliseconds: i32) -> io::Result<()> {
     let mut wanted: Vec<libc::pollfd> = devices
         .into_iter()
         .map(|device| libc::pollfd { fd: device.as_raw_fd(), events: libc::POLLIN, revents: 0 })

@@ -6,17 +6,19 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 /// Where the kernel tells it.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A number that no other boot of any machine has.
 ///
 /// # Errors
 /// The kernel does not tell it.
 pub fn boot_id() -> io::Result<[u8; 16]> {
-    let text = fs::read_to_string(BOOT_ID)?;
+    let text = fs::read_to_string(BOOT_ID_PATH)?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
-    number.map(u128::to_be_bytes).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, format!("{BOOT_ID}: {text:?}")))
+    number
+        .map(u128::to_be_bytes)
+        .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, format!("{BOOT_ID_PATH}: {text:?}")))
 }
 
 /// Time since the machine was started, that in which it slept included.
@@ -36,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_boot_has_one_number_and_its_time_goes_on() {
+    fn boot_id_is_stable_and_boottime_advances() {
         assert_eq!(boot_id().ok(), boot_id().ok());
         let before = since_boot();
         assert!(before > Duration::ZERO && since_boot() >= before);

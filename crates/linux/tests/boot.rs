@@ -1,13 +1,13 @@
 //! What we say of a file of sysctl.d, beside what `systemd-sysctl` and `sysctl -p` make of it in a network namespace of its own.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-use keepstate_linux::{Root, boot::Boot};
+use keepstate_linux::{SysRoot, boot::BootConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const BELOW: &str = "net/netfilter/nf_conntrack_tcp_timeout_";
+const KEY_PREFIX: &str = "net/netfilter/nf_conntrack_tcp_timeout_";
 const NAMES: [&str; 3] = ["close", "close_wait", "last_ack"];
 const SYSTEMD: &str = "/usr/lib/systemd/systemd-sysctl";
 
@@ -19,7 +19,7 @@ fn line() -> impl Strategy<Value = String> {
     ];
     let value = prop::sample::select(&["= 11", "=22", " = 0x21", "= 44 # four", ""][..]);
     (key, value, any::<bool>(), any::<bool>()).prop_map(|(key, value, dots, ignore)| {
-        let key = format!("{BELOW}{key}");
+        let key = format!("{KEY_PREFIX}{key}");
         let key = if dots { key.replace('/', ".") } else { key };
         let sign = if ignore || value.is_empty() { "-" } else { "" };
         format!("{sign}{key}{value}\n")
@@ -28,7 +28,7 @@ fn line() -> impl Strategy<Value = String> {
 
 /// The three knobs in a new namespace, after the command has run in it.
 fn observed(command: &str) -> Vec<u64> {
-    let read = NAMES.map(|name| format!("cat /proc/sys/{BELOW}{name}")).join("; ");
+    let read = NAMES.map(|name| format!("cat /proc/sys/{KEY_PREFIX}{name}")).join("; ");
     let script = format!("{{ {command}; }} >/dev/null 2>&1; {read}");
     let output = Command::new("unshare").args(["-n", "sh", "-c", &script]).output().unwrap();
     let values =
@@ -38,17 +38,17 @@ fn observed(command: &str) -> Vec<u64> {
 }
 
 /// The three knobs as we foretell them, from what a new namespace begins with.
-fn foretold(image: &Path, begin: &[u64]) -> Vec<u64> {
-    let boot = Boot::read(&Root::at(image)).unwrap();
+fn predicted(image: &Path, begin: &[u64]) -> Vec<u64> {
+    let boot = BootConfig::read(&SysRoot::at(image)).unwrap();
     let knobs = NAMES.iter().zip(begin).map(|(name, begin)| {
-        let standing = boot.standing(&format!("{BELOW}{name}"));
+        let standing = boot.effective(&format!("{KEY_PREFIX}{name}"));
         standing.map_or(*begin, |standing| standing.number().unwrap())
     });
     knobs.collect()
 }
 
 /// Holds the two beside each other for many files. `marks` are the files by which we know who reads at boot.
-fn compare(program: &str, command: &str, marks: &[&str]) {
+fn compare_with_program(program: &str, command: &str, marks: &[&str]) {
     let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root || !Path::new(program).exists() || !Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists() {
         eprintln!("SKIPPED: beside {program}: needs root, {program} and connection tracking in the kernel");
@@ -66,20 +66,20 @@ fn compare(program: &str, command: &str, marks: &[&str]) {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, lines.concat()).unwrap();
         let observed = observed(&format!("{command} {}", file.display()));
-        prop_assert_eq!(foretold(image.path(), &begin), observed, "{}", lines.concat());
+        prop_assert_eq!(predicted(image.path(), &begin), observed, "{}", lines.concat());
         Ok(())
     });
     told.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]
-fn beside_systemd_sysctl() {
-    compare(SYSTEMD, SYSTEMD, &["usr/lib/systemd/systemd"]);
+fn prediction_matches_systemd_sysctl() {
+    compare_with_program(SYSTEMD, SYSTEMD, &["usr/lib/systemd/systemd"]);
 }
 
 #[test]
-fn beside_sysctl() {
+fn prediction_matches_procps_sysctl() {
     let program = ["/usr/sbin/sysctl", "/sbin/sysctl"].into_iter().find(|path| Path::new(path).exists());
     let program = program.unwrap_or("/usr/sbin/sysctl");
-    compare(program, &format!("{program} -p"), &["etc/init.d/procps"]);
+    compare_with_program(program, &format!("{program} -p"), &["etc/init.d/procps"]);
 }

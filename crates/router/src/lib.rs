@@ -2,15 +2,15 @@
 //!
 //! A [`Router`] takes datagrams and the time, and gives datagrams back with the device each leaves by. It knows the machine by its [`Map`] of devices,
 //! addresses and routes, and touches none of it: whoever drives it reads and writes.
-mod answer;
-mod fragment;
-mod map;
-mod options;
-mod pace;
+mod fib;
+mod icmp_error;
+mod icmp_ratelimit;
+mod ip_fragment;
+mod ipv4_options;
 mod router;
 pub mod service;
 mod synproxy;
 
-pub use map::{Interface, Map, Route};
-pub use router::{Counters, Loss, Out, Router};
-pub use synproxy::Handshakes;
+pub use fib::{FibTable, Interface, Route};
+pub use router::{DropReason, Egress, Router, RouterCounters};
+pub use synproxy::SynproxyStats;

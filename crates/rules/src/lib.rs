@@ -2,15 +2,15 @@
 //!
 //! [`parse`] reads what people have in `/etc/nftables.conf` into a [`tree`]. What is not supported is refused with file, line and column,
 //! and with what to write instead; nothing is ever silently left out. There is no IO, no clock and no randomness in this crate.
-mod fault;
-pub mod kind;
+pub mod ast;
+pub mod datatype;
+mod diagnostic;
+mod lexer;
 mod parse;
 mod program;
 mod source;
-mod token;
-pub mod tree;
 
-pub use fault::{Fault, Refused};
+pub use diagnostic::{Diagnostic, RulesetError};
 pub use parse::{parse, parse_with};
-pub use program::{AddressType, Change, Device, Fate, Ground, Program, Scene, Way, compile};
-pub use source::{Library, NoLibrary, Position, Sources, Span};
+pub use program::{AddressType, EvalCtx, Fib, HeaderRewrite, InterfaceInfo, PacketMeta, Program, Verdict, compile};
+pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

@@ -17,20 +17,20 @@ impl Span {
 }
 
 /// Where `include` finds texts. The parser does no IO: who has files implements this.
-pub trait Library {
+pub trait IncludeResolver {
     /// The texts that `pattern` names, in the order of their names, when it stands in the text called `from`. A pattern with `*`, `?` or `[`
     /// may name none; any other must name one.
     ///
     /// # Errors
     /// Why there is none, in words for a person.
-    fn read(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String>;
+    fn resolve(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String>;
 }
 
 /// No text can be included.
-pub struct NoLibrary;
+pub struct NoIncludes;
 
-impl Library for NoLibrary {
-    fn read(&self, _: &str, _: &str) -> Result<Vec<(String, String)>, String> {
+impl IncludeResolver for NoIncludes {
+    fn resolve(&self, _: &str, _: &str) -> Result<Vec<(String, String)>, String> {
         Err("nothing can be included here".to_owned())
     }
 }
@@ -45,9 +45,9 @@ pub struct Sources {
 struct Source {
     name: String,
     text: String,
-    included: Option<Span>,
+    included_from: Option<Span>,
     /// Where each line begins.
-    lines: Vec<usize>,
+    line_starts: Vec<usize>,
 }
 
 /// A text's name, and line and column in it, from 1 on.
@@ -70,7 +70,7 @@ impl fmt::Display for Position {
 impl Sources {
     pub(crate) fn add(&mut self, name: &str, text: String, included: Option<Span>) -> u32 {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        self.texts.push(Source { name: name.to_owned(), text, included, lines });
+        self.texts.push(Source { name: name.to_owned(), text, included_from: included, line_starts: lines });
         // A ruleset of four thousand million files does not fit any memory.
         u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
     }
@@ -83,14 +83,14 @@ impl Sources {
         self.texts.get(file as usize).map_or("", |source| &source.text)
     }
 
-    pub(crate) fn included(&self, file: u32) -> Option<Span> {
-        self.texts.get(file as usize)?.included
+    pub(crate) fn included_from(&self, file: u32) -> Option<Span> {
+        self.texts.get(file as usize)?.included_from
     }
 
     /// Where a piece begins.
     pub fn position(&self, span: Span) -> Position {
         let text = self.text(span.file);
-        let lines = self.texts.get(span.file as usize).map(|source| source.lines.as_slice()).unwrap_or_default();
+        let lines = self.texts.get(span.file as usize).map(|source| source.line_starts.as_slice()).unwrap_or_default();
         let start = span.start as usize;
         let line = lines.partition_point(|begins| *begins <= start);
         let begins = line.checked_sub(1).and_then(|line| lines.get(line)).copied().unwrap_or(0);

@@ -1,13 +1,13 @@
 //! The usual rulesets: real nft takes each, and so do we; what nft refuses in a line, so do we.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use keepstate_rules::{NoLibrary, parse};
+use keepstate_rules::{NoIncludes, parse};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn rulesets() -> Vec<PathBuf> {
+fn ruleset_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rulesets");
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -15,7 +15,7 @@ fn rulesets() -> Vec<PathBuf> {
 }
 
 /// What nft says of a file, in a namespace of its own; `None` where it cannot be asked.
-fn nft(file: &Path) -> Option<(bool, String)> {
+fn nft_check(file: &Path) -> Option<(bool, String)> {
     let output = Command::new("unshare").args(["--net", "nft", "--check", "--file"]).arg(file).output().ok()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if said.contains("Operation not permitted") || said.contains("failed to execute") {
@@ -27,16 +27,16 @@ fn nft(file: &Path) -> Option<(bool, String)> {
 }
 
 #[test]
-fn nft_and_we_take_every_ruleset() {
-    let files = rulesets();
+fn nft_and_parser_accept_every_ruleset() {
+    let files = ruleset_files();
     assert!(files.len() >= 8);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        if let Err(refused) = parse(&name, &text, &NoLibrary) {
+        if let Err(refused) = parse(&name, &text, &NoIncludes) {
             panic!("{refused}");
         }
-        if let Some((taken, said)) = nft(&file) {
+        if let Some((taken, said)) = nft_check(&file) {
             assert!(taken, "{name}: {said}");
         }
     }

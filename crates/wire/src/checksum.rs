@@ -16,14 +16,14 @@ impl Sum {
 
     /// A sum of eight octets, as they are in memory.
     #[inline(always)]
-    pub(crate) const fn of_word(word: u64) -> Self {
+    pub(crate) const fn from_word(word: u64) -> Self {
         Sum(word)
     }
 
     /// Adds twenty octets: a plain header.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn octets_20(self, octets: &[u8; 20]) -> Self {
+    pub(crate) fn add_20_bytes(self, octets: &[u8; 20]) -> Self {
         let (words, _) = octets.as_chunks::<4>();
         self.add_word(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
     }
@@ -31,7 +31,7 @@ impl Sum {
     /// Adds octets; an odd last one counts as if a zero followed it.
     #[inline(always)]
     #[must_use]
-    pub fn octets(self, octets: &[u8]) -> Self {
+    pub fn add_bytes(self, octets: &[u8]) -> Self {
         let (long, rest) = octets.as_chunks::<8>();
         let mut sum = if long.len() < 16 { self } else { self.add_long(long) };
         if long.len() < 16 {
@@ -92,19 +92,19 @@ impl Sum {
 
     /// Whether the sum is that of octets which hold their own right checksum.
     #[inline]
-    pub fn holds(self) -> bool {
+    pub fn is_valid(self) -> bool {
         fold(self.0) == 0xffff
     }
 }
 
 /// The Internet checksum of `octets`, as a number.
 pub fn internet(octets: &[u8]) -> u16 {
-    Sum::new().octets(octets).finish()
+    Sum::new().add_bytes(octets).finish()
 }
 
 /// Whether twenty octets, a plain IPv4 header, hold their own right checksum.
 #[inline(always)]
-pub(crate) fn holds_20(header: &[u8; 20]) -> bool {
+pub(crate) fn ipv4_header_checksum_ok(header: &[u8; 20]) -> bool {
     let &[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = header;
     let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
     let second = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
@@ -135,21 +135,21 @@ pub fn update_u32(check: u16, old: u32, new: u32) -> u16 {
 pub fn update(check: u16, old: &[u8], new: &[u8]) -> u16 {
     debug_assert_eq!(old.len(), new.len());
     // Subtracting is adding the complement: fold the old octets to one word first.
-    let old = !Sum::new().octets(old).finish();
-    let new = !Sum::new().octets(new).finish();
+    let old = !Sum::new().add_bytes(old).finish();
+    let new = !Sum::new().add_bytes(new).finish();
     update_u16(check, old, new)
 }
 
 /// CRC32c (Castagnoli) of `octets`. SCTP writes it least significant octet first.
 pub fn crc32c(octets: &[u8]) -> u32 {
-    !crc32c_more(!0, octets)
+    !crc32c_update(!0, octets)
 }
 
 /// The CRC32c of an SCTP packet, its checksum field (octets 8 to 11) counted as zero; `None` under twelve octets.
-pub fn sctp(packet: &[u8]) -> Option<u32> {
+pub fn sctp_crc32c(packet: &[u8]) -> Option<u32> {
     let before = packet.get(..8)?;
     let after = packet.get(12..)?;
-    Some(!crc32c_more(crc32c_more(crc32c_more(!0, before), &[0; 4]), after))
+    Some(!crc32c_update(crc32c_update(crc32c_update(!0, before), &[0; 4]), after))
 }
 
 #[inline(always)]
@@ -162,37 +162,37 @@ fn fold(sum: u64) -> u16 {
     sum.wrapping_add(u16::from(carry))
 }
 
-fn crc32c_more(mut crc: u32, octets: &[u8]) -> u32 {
+fn crc32c_update(mut crc: u32, octets: &[u8]) -> u32 {
     let (blocks, rest) = octets.as_chunks::<8>();
     for block in blocks {
         let [a, b, c, d, e, f, g, h] = *block;
         let [p, q, r, s] = (crc ^ u32::from_le_bytes([a, b, c, d])).to_le_bytes();
-        crc = entry(7, p)
-            ^ entry(6, q)
-            ^ entry(5, r)
-            ^ entry(4, s)
-            ^ entry(3, e)
-            ^ entry(2, f)
-            ^ entry(1, g)
-            ^ entry(0, h);
+        crc = crc32c_table_entry(7, p)
+            ^ crc32c_table_entry(6, q)
+            ^ crc32c_table_entry(5, r)
+            ^ crc32c_table_entry(4, s)
+            ^ crc32c_table_entry(3, e)
+            ^ crc32c_table_entry(2, f)
+            ^ crc32c_table_entry(1, g)
+            ^ crc32c_table_entry(0, h);
     }
     for octet in rest {
         let [low, ..] = crc.to_le_bytes();
-        crc = (crc >> 8) ^ entry(0, low ^ octet);
+        crc = (crc >> 8) ^ crc32c_table_entry(0, low ^ octet);
     }
     crc
 }
 
 #[inline]
-fn entry(slice: usize, octet: u8) -> u32 {
+fn crc32c_table_entry(slice: usize, octet: u8) -> u32 {
     // Both indices are within the table by their types and by the constants above.
-    CRC[slice & 7][usize::from(octet)]
+    CRC32C_TABLES[slice & 7][usize::from(octet)]
 }
 
 /// Eight tables, so that eight octets are taken at a time: table n gives what an octet does n octets later.
-static CRC: [[u32; 256]; 8] = crc_tables();
+static CRC32C_TABLES: [[u32; 256]; 8] = build_crc32c_tables();
 
-const fn crc_tables() -> [[u32; 256]; 8] {
+const fn build_crc32c_tables() -> [[u32; 256]; 8] {
     // The Castagnoli polynomial, bits reversed.
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let mut tables = [[0u32; 256]; 8];
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_sums() {
+    fn known_checksums() {
         // RFC 1071, section 3, and the check value of CRC-32C.
         assert_eq!(internet(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0x220d);
         assert_eq!(internet(&[]), 0xffff);
@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_1624() {
+    fn rfc_1624_example() {
         // Section 4: a field goes from 0x5555 to 0x3285 under the checksum 0xdd2f, and equation 3 gives zero.
         assert_eq!(update_u16(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
     #[test]
-    fn a_plain_header_is_judged_as_any_octets_are() {
+    fn ipv4_header_checksum_ok_equals_generic_sum() {
         let mut header = [0xffu8; 20];
         let mut state = 1u32;
         for round in 0..10_000 {
@@ -254,8 +254,8 @@ mod tests {
                 let check = internet(&header);
                 header[10..12].copy_from_slice(&check.to_be_bytes());
             }
-            let holds = Sum::new().octets(&header).holds();
-            assert_eq!(holds_20(&header), holds, "{header:?}");
+            let holds = Sum::new().add_bytes(&header).is_valid();
+            assert_eq!(ipv4_header_checksum_ok(&header), holds, "{header:?}");
             assert!(holds || round % 2 == 1, "{header:?}");
         }
     }

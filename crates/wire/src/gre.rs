@@ -1,11 +1,11 @@
 //! GRE (RFC 2784, 2890) and the enhanced GRE of PPTP (RFC 2637).
 //!
 //! [`Header`] reads what is on the wire. [`key`] is what Linux's tracking makes of it, which is more lenient.
-use crate::Refusal;
+use crate::ParseError;
 
 /// A GRE header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct GreHeader {
     /// Version: 0 plain, 1 enhanced.
     pub version: u8,
     /// EtherType of the payload.
@@ -14,21 +14,21 @@ pub struct Header {
     pub call_id: Option<u16>,
 }
 
-impl Header {
+impl GreHeader {
     /// Reads the header in `transport`.
-    pub fn parse(transport: &[u8]) -> Result<Self, Refusal> {
+    pub fn parse(transport: &[u8]) -> Result<Self, ParseError> {
         let Some(&[_, flags, a, b]) = transport.first_chunk::<4>() else {
-            return Err(Refusal::GreTruncated);
+            return Err(ParseError::GreTruncated);
         };
         let version = flags & 7;
         let protocol = u16::from_be_bytes([a, b]);
         match version {
-            0 => Ok(Header { version, protocol, call_id: None }),
+            0 => Ok(GreHeader { version, protocol, call_id: None }),
             1 => match transport.first_chunk::<8>() {
-                Some(&[.., a, b]) => Ok(Header { version, protocol, call_id: Some(u16::from_be_bytes([a, b])) }),
-                None => Err(Refusal::GreTruncated),
+                Some(&[.., a, b]) => Ok(GreHeader { version, protocol, call_id: Some(u16::from_be_bytes([a, b])) }),
+                None => Err(ParseError::GreTruncated),
             },
-            _ => Err(Refusal::GreVersion),
+            _ => Err(ParseError::GreVersion),
         }
     }
 }
@@ -36,9 +36,9 @@ impl Header {
 /// The call id by which Linux tells apart the connections of one pair of hosts: that of enhanced GRE. Plain GRE has
 /// none, nor has a header of another version or one that is cut short; enhanced GRE that does not carry PPP is refused.
 #[inline]
-pub fn key(transport: &[u8]) -> Result<Option<u16>, Refusal> {
-    match Header::parse(transport) {
-        Ok(Header { version: 1, protocol, .. }) if protocol != PPP => Err(Refusal::GreProtocol),
+pub fn key(transport: &[u8]) -> Result<Option<u16>, ParseError> {
+    match GreHeader::parse(transport) {
+        Ok(GreHeader { version: 1, protocol, .. }) if protocol != PPP => Err(ParseError::GreProtocol),
         Ok(header) => Ok(header.call_id),
         Err(_) => Ok(None),
     }
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn only_enhanced_gre_with_ppp_has_a_key() {
         assert_eq!(key(&[0x20, 1, 0x88, 0x0b, 0, 4, 0x12, 0x34, 9]), Ok(Some(0x1234)));
-        assert_eq!(key(&[0x20, 1, 8, 0, 0, 4, 0, 9]), Err(Refusal::GreProtocol));
+        assert_eq!(key(&[0x20, 1, 8, 0, 0, 4, 0, 9]), Err(ParseError::GreProtocol));
         for keyless in [&[][..], &[0, 0, 8], &[0, 0, 8, 0, 1], &[0x20, 1, 0x88, 0x0b, 0, 4], &[0, 2, 8, 0, 1, 1, 1, 1]]
         {
             assert_eq!(key(keyless), Ok(None), "{keyless:?}");
@@ -63,11 +63,11 @@ mod tests {
     }
 
     #[test]
-    fn headers_as_they_are() {
-        let plain = Header { version: 0, protocol: 0x0800, call_id: None };
-        assert_eq!(Header::parse(&[0, 0, 8, 0]), Ok(plain));
-        assert_eq!(Header::parse(&[0, 0, 8]), Err(Refusal::GreTruncated));
-        assert_eq!(Header::parse(&[0x20, 1, 0x88, 0x0b, 0, 4, 0]), Err(Refusal::GreTruncated));
-        assert_eq!(Header::parse(&[0, 2, 8, 0]), Err(Refusal::GreVersion));
+    fn parses_plain_and_enhanced_headers() {
+        let plain = GreHeader { version: 0, protocol: 0x0800, call_id: None };
+        assert_eq!(GreHeader::parse(&[0, 0, 8, 0]), Ok(plain));
+        assert_eq!(GreHeader::parse(&[0, 0, 8]), Err(ParseError::GreTruncated));
+        assert_eq!(GreHeader::parse(&[0x20, 1, 0x88, 0x0b, 0, 4, 0]), Err(ParseError::GreTruncated));
+        assert_eq!(GreHeader::parse(&[0, 2, 8, 0]), Err(ParseError::GreVersion));
     }
 }

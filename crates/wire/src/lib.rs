@@ -6,7 +6,7 @@
 //! Nothing here allocates except [`reassembly`], nothing reads a clock, nothing panics on any input.
 //!
 //! ```
-//! use keepstate_wire::{Addresses, Packet, Refusal, udp};
+//! use keepstate_wire::{Addresses, Packet, ParseError, udp};
 //!
 //! let bytes = [
 //!     0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0x66, 0xbf, 10, 1, 0, 2, 10, 2, 0, 9, // IPv4, 10.1.0.2 to 10.2.0.9
@@ -17,8 +17,8 @@
 //! let header = udp::Header::parse(packet.transport(), packet.transport_len())?;
 //! assert_eq!((header.source, header.destination), (40000, 53));
 //!
-//! assert_eq!(Packet::parse(&bytes[..31]).unwrap_err(), Refusal::Truncated);
-//! # Ok::<(), Refusal>(())
+//! assert_eq!(Packet::parse(&bytes[..31]).unwrap_err(), ParseError::Truncated);
+//! # Ok::<(), ParseError>(())
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -26,21 +26,21 @@
 extern crate alloc;
 
 pub mod checksum;
-pub mod edit;
-mod extension;
+mod error;
 pub mod gre;
+pub mod gso;
 pub mod icmp;
-pub mod ipv4;
+mod icmp_inner;
+pub mod ipv4_options;
+mod ipv6_ext;
 pub mod link;
 mod packet;
-mod quote;
 pub mod reassembly;
-mod refusal;
+pub mod rewrite;
 pub mod sctp;
-pub mod segment;
 pub mod tcp;
 pub mod udp;
 
-pub use packet::{Addresses, Family, Fragment, Layout, Packet};
-pub use quote::Quote;
-pub use refusal::{Fate, Refusal};
+pub use error::{LinuxAction, ParseError};
+pub use icmp_inner::InnerPacket;
+pub use packet::{Addresses, Family, FragmentHeader, Layout, Packet};

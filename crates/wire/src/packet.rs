@@ -4,8 +4,8 @@
 //! IP header (and of IPv6 extension headers) and then only read. It never judges the transport header: that is for the
 //! views in [`crate::tcp`] and its neighbours.
 use crate::checksum::{self, Sum};
-use crate::extension::{self, Walk};
-use crate::{Refusal, ipv4};
+use crate::ipv6_ext::{self, SkipMode};
+use crate::{ParseError, ipv4_options};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,7 +37,7 @@ pub enum Addresses {
 
 /// What the fragment header (or the IPv4 fields) said of a datagram that is a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
+pub struct FragmentHeader {
     /// The identification: 16 bits in IPv4, 32 in IPv6.
     pub id: u32,
     /// Offset of this piece in the whole, in bytes.
@@ -60,7 +60,7 @@ pub struct Packet<'a> {
     protocol: u8,
     family: Family,
     /// Its checksum is somebody else's affair.
-    vouched: bool,
+    checksum_unnecessary: bool,
 }
 
 /// Where the parts of a whole datagram stand: what [`Packet::parse`] has found, without the octets. Good for as long as only values change in
@@ -73,7 +73,7 @@ pub struct Layout {
     protocol: u8,
     family: Family,
     /// Its checksum is somebody else's affair.
-    vouched: bool,
+    checksum_unnecessary: bool,
 }
 
 impl Layout {
@@ -88,10 +88,18 @@ impl Layout {
     /// assert!(layout.of(&ping[1..]).is_none());
     /// ```
     #[inline(always)]
-    pub fn of(self, bytes: &[u8]) -> Option<Packet<'_>> {
-        let Layout { total_len, transport_at, fragment_at, protocol, family, vouched } = self;
+    pub fn view(self, bytes: &[u8]) -> Option<Packet<'_>> {
+        let Layout { total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary: vouched } = self;
         let whole = bytes.len() == total_len as usize;
-        whole.then_some(Packet { bytes, total_len, transport_at, fragment_at, protocol, family, vouched })
+        whole.then_some(Packet {
+            bytes,
+            total_len,
+            transport_at,
+            fragment_at,
+            protocol,
+            family,
+            checksum_unnecessary: vouched,
+        })
     }
 }
 
@@ -99,117 +107,130 @@ impl<'a> Packet<'a> {
     /// Where its parts stand; `None` of a datagram that is not all there.
     #[inline(always)]
     pub fn layout(&self) -> Option<Layout> {
-        let Packet { total_len, transport_at, fragment_at, protocol, family, vouched, .. } = *self;
-        (!self.is_snapped()).then_some(Layout { total_len, transport_at, fragment_at, protocol, family, vouched })
+        let Packet { total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary: vouched, .. } =
+            *self;
+        (!self.is_snapped()).then_some(Layout {
+            total_len,
+            transport_at,
+            fragment_at,
+            protocol,
+            family,
+            checksum_unnecessary: vouched,
+        })
     }
 
     /// The same packet, its transport checksum vouched for: by a machine whose own packet it is, and who leaves it to the next to be made ([`edit::open`](crate::edit::open)).
     #[must_use]
-    pub fn vouched(self) -> Self {
-        Packet { vouched: true, ..self }
+    pub fn checksum_unnecessary(self) -> Self {
+        Packet { checksum_unnecessary: true, ..self }
     }
 
     /// Checks `bytes`, one datagram from its first IP octet. Link padding after the datagram is left out.
     #[inline(always)]
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         Self::parse_snapped(bytes, bytes.len())
     }
 
     /// As [`Packet::parse`], for a capture that kept only the first part of a datagram of `wire_len` octets.
     #[inline(always)]
-    pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
-        Self::parse_either(bytes, wire_len.max(bytes.len()), Walk::ToFragment)
+    pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
+        Self::parse_ip(bytes, wire_len.max(bytes.len()), SkipMode::ToFragment)
     }
 
     /// As [`Packet::parse`], for a datagram that [`crate::reassembly`] has made: never a fragment again. A fragment header
     /// left inside an IPv6 datagram is stepped over as Linux does, or is a refusal when it is not its datagram's first.
-    pub fn parse_reassembled(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        Self::parse_either(bytes, bytes.len(), Walk::Through)
+    pub fn parse_reassembled(bytes: &'a [u8]) -> Result<Self, ParseError> {
+        Self::parse_ip(bytes, bytes.len(), SkipMode::ThroughFragments)
     }
 
     // Inlined by order: a result of this size is otherwise returned through memory, which costs more than the parsing.
     #[inline(always)]
-    fn parse_either(bytes: &'a [u8], wire_len: usize, walk: Walk) -> Result<Self, Refusal> {
+    fn parse_ip(bytes: &'a [u8], wire_len: usize, walk: SkipMode) -> Result<Self, ParseError> {
         match bytes.first() {
             Some(first) if first >> 4 == 4 => Self::parse_v4(bytes, wire_len),
             Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len, walk),
-            Some(_) => Err(Refusal::Version),
-            None => Err(Refusal::Empty),
+            Some(_) => Err(ParseError::Version),
+            None => Err(ParseError::Empty),
         }
     }
 
     #[inline(always)]
-    fn parse_v4(bytes: &'a [u8], wire_len: usize) -> Result<Self, Refusal> {
-        let Some(h) = bytes.first_chunk::<V4_HEADER>() else {
-            return Err(short(wire_len, V4_HEADER, Refusal::HeaderTruncated));
+    fn parse_v4(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
+        let Some(h) = bytes.first_chunk::<V4_HEADER_LEN>() else {
+            return Err(short_header_error(wire_len, V4_HEADER_LEN, ParseError::HeaderTruncated));
         };
         let header_len = usize::from(h[0] & 15) * 4;
-        if header_len != V4_HEADER {
-            holds_v4_with_options(bytes, header_len, wire_len)?;
-        } else if !checksum::holds_20(h) {
-            return Err(Refusal::HeaderChecksum);
+        if header_len != V4_HEADER_LEN {
+            check_v4_header_with_options(bytes, header_len, wire_len)?;
+        } else if !checksum::ipv4_header_checksum_ok(h) {
+            return Err(ParseError::HeaderChecksum);
         }
         let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
         if total_len < header_len {
-            return Err(Refusal::TotalLength);
+            return Err(ParseError::TotalLength);
         }
         if total_len > wire_len {
-            return Err(Refusal::Truncated);
+            return Err(ParseError::Truncated);
         }
         // More fragments, or an offset: the reserved bit and "don't fragment" do not make a fragment.
         let is_fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
         Ok(Packet {
             bytes: bytes.get(..total_len).unwrap_or(bytes),
-            total_len: narrow(total_len),
-            transport_at: narrow(header_len),
-            fragment_at: if is_fragment { V4_FRAGMENT } else { 0 },
+            total_len: position_u32(total_len),
+            transport_at: position_u32(header_len),
+            fragment_at: if is_fragment { V4_FRAG_OFF_AT } else { 0 },
             protocol: h[9],
             family: Family::V4,
-            vouched: false,
+            checksum_unnecessary: false,
         })
     }
 
     #[inline(always)]
-    fn parse_v6(bytes: &'a [u8], wire_len: usize, walk: Walk) -> Result<Self, Refusal> {
-        let Some(h) = bytes.first_chunk::<V6_HEADER>() else {
-            return Err(short(wire_len, V6_HEADER, Refusal::HeaderTruncated));
+    fn parse_v6(bytes: &'a [u8], wire_len: usize, walk: SkipMode) -> Result<Self, ParseError> {
+        let Some(h) = bytes.first_chunk::<V6_HEADER_LEN>() else {
+            return Err(short_header_error(wire_len, V6_HEADER_LEN, ParseError::HeaderTruncated));
         };
         let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
         let next = h[6];
-        if payload_len == 0 && next == extension::HOP_BY_HOP {
-            return Err(Refusal::Jumbogram);
+        if payload_len == 0 && next == ipv6_ext::HOP_BY_HOP {
+            return Err(ParseError::Jumbogram);
         }
-        let total_len = V6_HEADER + payload_len;
+        let total_len = V6_HEADER_LEN + payload_len;
         if total_len > wire_len {
-            return Err(Refusal::Truncated);
+            return Err(ParseError::Truncated);
         }
         let bytes = bytes.get(..total_len).unwrap_or(bytes);
         let mut packet = Packet {
             bytes,
-            total_len: narrow(total_len),
-            transport_at: narrow(V6_HEADER),
+            total_len: position_u32(total_len),
+            transport_at: position_u32(V6_HEADER_LEN),
             fragment_at: 0,
             protocol: next,
             family: Family::V6,
-            vouched: false,
+            checksum_unnecessary: false,
         };
-        if extension::is_extension(next) {
-            let end = Self::walk_v6(bytes, total_len, next, walk)?;
-            packet.transport_at = narrow(end.transport_at);
-            packet.fragment_at = end.fragment_at.map_or(0, narrow);
+        if ipv6_ext::is_extension(next) {
+            let end = Self::skip_v6_exthdrs(bytes, total_len, next, walk)?;
+            packet.transport_at = position_u32(end.transport_at);
+            packet.fragment_at = end.fragment_at.map_or(0, position_u32);
             packet.protocol = end.protocol;
         }
         Ok(packet)
     }
 
     #[cold]
-    fn walk_v6(bytes: &[u8], total_len: usize, next: u8, walk: Walk) -> Result<extension::End, Refusal> {
-        let end = extension::walk(bytes, V6_HEADER, next, walk).map_err(|refusal| match refusal {
-            Refusal::ExtensionTruncated if bytes.len() < total_len => Refusal::NotCaptured,
+    fn skip_v6_exthdrs(
+        bytes: &[u8],
+        total_len: usize,
+        next: u8,
+        walk: SkipMode,
+    ) -> Result<ipv6_ext::SkipResult, ParseError> {
+        let end = ipv6_ext::skip_exthdrs(bytes, V6_HEADER_LEN, next, walk).map_err(|refusal| match refusal {
+            ParseError::ExtensionTruncated if bytes.len() < total_len => ParseError::NotCaptured,
             other => other,
         })?;
-        if walk == Walk::Through && end.fragment_at.is_some() {
-            return Err(Refusal::FragmentNested);
+        if walk == SkipMode::ThroughFragments && end.fragment_at.is_some() {
+            return Err(ParseError::FragmentNested);
         }
         Ok(end)
     }
@@ -236,24 +257,24 @@ impl<'a> Packet<'a> {
     ///
     /// A fragment's [`transport`](Packet::transport) is its piece of the whole; in IPv6, what follows the fragment header.
     #[inline]
-    pub fn fragment(&self) -> Option<Fragment> {
+    pub fn fragment(&self) -> Option<FragmentHeader> {
         if self.fragment_at == 0 { None } else { self.read_fragment() }
     }
 
     #[cold]
-    fn read_fragment(&self) -> Option<Fragment> {
+    fn read_fragment(&self) -> Option<FragmentHeader> {
         match self.family {
             Family::V4 => {
                 let &[a, b, c, d] = self.bytes.get(4..)?.first_chunk()?;
                 let word = u16::from_be_bytes([c, d]);
                 let id = u32::from(u16::from_be_bytes([a, b]));
-                Some(Fragment { id, offset: usize::from(word & 0x1fff) * 8, more: word & 0x2000 != 0 })
+                Some(FragmentHeader { id, offset: usize::from(word & 0x1fff) * 8, more: word & 0x2000 != 0 })
             }
             Family::V6 => {
                 let &[_, _, c, d, e, f, g, h] = self.bytes.get(self.fragment_header_at()?..)?.first_chunk()?;
                 let word = u16::from_be_bytes([c, d]);
                 let id = u32::from_be_bytes([e, f, g, h]);
-                Some(Fragment { id, offset: usize::from(word & 0xfff8), more: word & 1 != 0 })
+                Some(FragmentHeader { id, offset: usize::from(word & 0xfff8), more: word & 1 != 0 })
             }
         }
     }
@@ -268,17 +289,17 @@ impl<'a> Packet<'a> {
 
     /// The octets from the first IPv6 header of this kind on: hop-by-hop options (0), routing (43), fragment (44), destination options (60), or the transport's own.
     /// `None` for IPv4, and where there is none.
-    pub fn extension(&self, kind: u8) -> Option<&'a [u8]> {
+    pub fn find_exthdr(&self, kind: u8) -> Option<&'a [u8]> {
         match self.family() {
             Family::V4 => None,
-            Family::V6 => self.bytes.get(extension::find(self.bytes, kind)?..),
+            Family::V6 => self.bytes.get(ipv6_ext::find_header(self.bytes, kind)?..),
         }
     }
 
     /// The options of the IPv4 header; none in IPv6.
-    pub fn options(&self) -> ipv4::Options<'a> {
-        let end = if self.family == Family::V4 { self.transport_at() } else { V4_HEADER };
-        ipv4::Options::new(self.bytes.get(V4_HEADER..end).unwrap_or(&[]))
+    pub fn options(&self) -> ipv4_options::Ipv4Options<'a> {
+        let end = if self.family == Family::V4 { self.transport_at() } else { V4_HEADER_LEN };
+        ipv4_options::Ipv4Options::new(self.bytes.get(V4_HEADER_LEN..end).unwrap_or(&[]))
     }
 
     /// Where the transport header begins, counted from the first octet of the datagram.
@@ -313,7 +334,7 @@ impl<'a> Packet<'a> {
     /// Source (upper half) and destination address, source (upper half) and destination port, of a whole IPv4 datagram of a protocol that has ports:
     /// what a lookup needs, at one go. `None` for any other.
     #[inline(always)]
-    pub fn flow_v4(&self) -> Option<(u64, u32)> {
+    pub fn flow_key_v4(&self) -> Option<(u64, u32)> {
         let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP);
         if self.family != Family::V4 || self.fragment_at != 0 || !has_ports {
             return None;
@@ -354,7 +375,7 @@ impl<'a> Packet<'a> {
     /// all there) and where the protocol has none.
     #[inline(always)]
     pub fn transport_checksum_ok(&self) -> bool {
-        if self.vouched {
+        if self.checksum_unnecessary {
             return true;
         }
         // What nearly every packet is: nothing to look up, and eight octets of addresses.
@@ -362,32 +383,34 @@ impl<'a> Packet<'a> {
             let transport = self.transport();
             let Some(addresses) = self.bytes.get(12..20).and_then(<[u8]>::first_chunk) else { return true };
             let length = self.total_len.saturating_sub(self.transport_at);
-            let sum = Sum::of_word(u64::from_ne_bytes(*addresses)).add_u32(length + u32::from(protocol::TCP));
+            let sum = Sum::from_word(u64::from_ne_bytes(*addresses)).add_u32(length + u32::from(protocol::TCP));
             let Some((header, rest)) = transport.split_first_chunk::<20>() else { return true };
-            let sum = sum.octets_20(header);
-            return if rest.is_empty() { sum } else { sum.octets(rest) }.holds();
+            let sum = sum.add_20_bytes(header);
+            return if rest.is_empty() { sum } else { sum.add_bytes(rest) }.is_valid();
         }
-        self.other_transport_checksum_ok()
+        self.transport_checksum_ok_slow()
     }
 
     #[inline(never)]
-    fn other_transport_checksum_ok(&self) -> bool {
+    fn transport_checksum_ok_slow(&self) -> bool {
         if self.is_snapped() || self.fragment_at != 0 {
             return true;
         }
         let transport = self.transport();
         match self.protocol {
-            protocol::TCP => transport.len() < 20 || self.pseudo_header().octets(transport).holds(),
+            protocol::TCP => transport.len() < 20 || self.pseudo_header().add_bytes(transport).is_valid(),
             protocol::UDP => match transport.first_chunk::<8>() {
                 None | Some([.., 0, 0]) => true,
-                Some(_) => self.pseudo_header().octets(transport).holds(),
+                Some(_) => self.pseudo_header().add_bytes(transport).is_valid(),
             },
             protocol::UDP_LITE => self.udp_lite_checksum_ok(self.pseudo_header()),
-            protocol::ICMP if self.family == Family::V4 => transport.len() < 8 || Sum::new().octets(transport).holds(),
-            protocol::ICMPV6 if self.family == Family::V6 => {
-                transport.len() < 8 || self.pseudo_header().octets(transport).holds()
+            protocol::ICMP if self.family == Family::V4 => {
+                transport.len() < 8 || Sum::new().add_bytes(transport).is_valid()
             }
-            protocol::SCTP => match (transport.first_chunk::<12>(), checksum::sctp(transport)) {
+            protocol::ICMPV6 if self.family == Family::V6 => {
+                transport.len() < 8 || self.pseudo_header().add_bytes(transport).is_valid()
+            }
+            protocol::SCTP => match (transport.first_chunk::<12>(), checksum::sctp_crc32c(transport)) {
                 (Some(&[.., a, b, c, d]), Some(crc)) => u32::from_le_bytes([a, b, c, d]) == crc,
                 _ => true,
             },
@@ -398,7 +421,7 @@ impl<'a> Packet<'a> {
     /// Whether a UDP-Lite checksum holds as Linux 6.18 verifies it: with UDP's protocol number in the pseudo header, and over IPv4 with only the low
     /// octet of the length, so that a checksum made by RFC 3828 does not. True where [`Packet::transport_checksum_ok`] is for want of anything to judge.
     pub fn udp_lite_checksum_ok_as_udp(&self) -> bool {
-        self.is_snapped() || self.fragment_at != 0 || self.udp_lite_checksum_ok(self.pseudo_header_as_linux())
+        self.is_snapped() || self.fragment_at != 0 || self.udp_lite_checksum_ok(self.linux_udp_lite_pseudo_header())
     }
 
     fn udp_lite_checksum_ok(&self, sum: Sum) -> bool {
@@ -406,30 +429,30 @@ impl<'a> Packet<'a> {
         let Some(&[.., a, b, check_a, check_b]) = transport.first_chunk::<8>() else { return true };
         let coverage = usize::from(u16::from_be_bytes([a, b]));
         let covered = if coverage == 0 { Some(transport) } else { transport.get(..coverage) };
-        [check_a, check_b] == [0, 0] || covered.is_none_or(|covered| sum.octets(covered).holds())
+        [check_a, check_b] == [0, 0] || covered.is_none_or(|covered| sum.add_bytes(covered).is_valid())
     }
 
     /// The sum over the pseudo header of the transport part (RFC 9293, section 3.1; RFC 8200, section 8.1).
     #[inline]
     fn pseudo_header(&self) -> Sum {
         let length = self.total_len.saturating_sub(self.transport_at);
-        self.pseudo_header_of(length, self.protocol)
+        self.pseudo_header_with(length, self.protocol)
     }
 
     /// What Linux takes for the pseudo header of UDP-Lite.
-    fn pseudo_header_as_linux(&self) -> Sum {
+    fn linux_udp_lite_pseudo_header(&self) -> Sum {
         let length = self.total_len.saturating_sub(self.transport_at);
         let length = if self.family == Family::V4 { length & 0xff } else { length };
-        self.pseudo_header_of(length, protocol::UDP)
+        self.pseudo_header_with(length, protocol::UDP)
     }
 
     #[inline]
-    fn pseudo_header_of(&self, length: u32, number: u8) -> Sum {
+    fn pseudo_header_with(&self, length: u32, number: u8) -> Sum {
         let addresses = match self.family {
             Family::V4 => self.bytes.get(12..20),
             Family::V6 => self.bytes.get(8..40),
         };
-        Sum::new().octets(addresses.unwrap_or(&[])).add_u32(length).add_u16(u16::from(number))
+        Sum::new().add_bytes(addresses.unwrap_or(&[])).add_u32(length).add_u16(u16::from(number))
     }
 }
 
@@ -438,18 +461,18 @@ impl<'a> Packet<'a> {
 pub(crate) fn addresses(bytes: &[u8], family: Family) -> Addresses {
     match family {
         Family::V4 => {
-            let (source, destination) = pair::<4>(bytes, 12);
+            let (source, destination) = address_pair::<4>(bytes, 12);
             Addresses::V4 { source, destination }
         }
         Family::V6 => {
-            let (source, destination) = pair::<16>(bytes, 8);
+            let (source, destination) = address_pair::<16>(bytes, 8);
             Addresses::V6 { source, destination }
         }
     }
 }
 
 #[inline]
-fn pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
+fn address_pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
     let rest = bytes.get(at..).unwrap_or(&[]);
     let first = rest.first_chunk::<N>();
     let second = rest.get(N..).and_then(<[u8]>::first_chunk::<N>);
@@ -458,25 +481,25 @@ fn pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
 
 /// Checks an IPv4 header of another length than the plain one.
 #[cold]
-fn holds_v4_with_options(bytes: &[u8], header_len: usize, wire_len: usize) -> Result<(), Refusal> {
-    if header_len < V4_HEADER {
-        return Err(Refusal::HeaderLength);
+fn check_v4_header_with_options(bytes: &[u8], header_len: usize, wire_len: usize) -> Result<(), ParseError> {
+    if header_len < V4_HEADER_LEN {
+        return Err(ParseError::HeaderLength);
     }
     let Some(header) = bytes.get(..header_len) else {
-        return Err(short(wire_len, header_len, Refusal::HeaderTruncated));
+        return Err(short_header_error(wire_len, header_len, ParseError::HeaderTruncated));
     };
-    if Sum::new().octets(header).holds() { Ok(()) } else { Err(Refusal::HeaderChecksum) }
+    if Sum::new().add_bytes(header).is_valid() { Ok(()) } else { Err(ParseError::HeaderChecksum) }
 }
 
 /// The refusal for a header of `needed` octets that is not all there: the capture's fault if the datagram had them.
 #[cold]
-fn short(wire_len: usize, needed: usize, refusal: Refusal) -> Refusal {
-    if wire_len < needed { refusal } else { Refusal::NotCaptured }
+fn short_header_error(wire_len: usize, needed: usize, refusal: ParseError) -> ParseError {
+    if wire_len < needed { refusal } else { ParseError::NotCaptured }
 }
 
 /// A position in a datagram: at most 65,575, checked by the callers' length fields.
 #[inline]
-fn narrow(position: usize) -> u32 {
+fn position_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
@@ -491,9 +514,9 @@ pub(crate) mod protocol {
     pub const UDP_LITE: u8 = 136;
 }
 
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
-const V4_FRAGMENT: u32 = 6;
+const V4_HEADER_LEN: usize = 20;
+const V6_HEADER_LEN: usize = 40;
+const V4_FRAG_OFF_AT: u32 = 6;
 
 #[cfg(test)]
 mod tests;

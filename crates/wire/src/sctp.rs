@@ -1,9 +1,9 @@
 //! SCTP (RFC 9260): common header and chunks.
-use crate::Refusal;
+use crate::ParseError;
 
 /// The common header and what follows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Header<'a> {
+pub struct SctpHeader<'a> {
     /// Source port.
     pub source: u16,
     /// Destination port.
@@ -16,7 +16,7 @@ pub struct Header<'a> {
 
 /// One chunk.
 #[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a> {
+pub struct SctpChunk<'a> {
     /// Type.
     pub kind: u8,
     /// Flags.
@@ -27,14 +27,14 @@ pub struct Chunk<'a> {
     pub value: &'a [u8],
 }
 
-impl<'a> Header<'a> {
+impl<'a> SctpHeader<'a> {
     /// Reads the common header: twelve octets.
     #[inline]
-    pub fn parse(transport: &'a [u8]) -> Result<Self, Refusal> {
+    pub fn parse(transport: &'a [u8]) -> Result<Self, ParseError> {
         let Some((&[a, b, c, d, e, f, g, h, ..], chunks)) = transport.split_first_chunk::<12>() else {
-            return Err(Refusal::SctpTruncated);
+            return Err(ParseError::SctpTruncated);
         };
-        Ok(Header {
+        Ok(SctpHeader {
             source: u16::from_be_bytes([a, b]),
             destination: u16::from_be_bytes([c, d]),
             tag: u32::from_be_bytes([e, f, g, h]),
@@ -44,45 +44,45 @@ impl<'a> Header<'a> {
 
     /// The chunks one after the other.
     #[inline]
-    pub fn chunks(&self) -> Chunks<'a> {
-        Chunks { rest: self.chunks }
+    pub fn chunks(&self) -> SctpChunks<'a> {
+        SctpChunks { rest: self.chunks }
     }
 }
 
 /// Iterator over chunks. It ends after the first refusal.
 #[derive(Clone, Copy, Debug)]
-pub struct Chunks<'a> {
+pub struct SctpChunks<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Iterator for Chunks<'a> {
-    type Item = Result<Chunk<'a>, Refusal>;
+impl<'a> Iterator for SctpChunks<'a> {
+    type Item = Result<SctpChunk<'a>, ParseError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
         }
-        let Some((chunk, rest)) = Chunk::split(self.rest) else {
+        let Some((chunk, rest)) = SctpChunk::split_first(self.rest) else {
             self.rest = &[];
-            return Some(Err(Refusal::SctpChunk));
+            return Some(Err(ParseError::SctpChunk));
         };
         self.rest = rest;
         Some(Ok(chunk))
     }
 }
 
-impl<'a> Chunk<'a> {
+impl<'a> SctpChunk<'a> {
     /// The first chunk in `octets` and what follows its padding; nothing when it is shorter than its header or does not fit.
     #[inline]
-    fn split(octets: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    fn split_first(octets: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (&[kind, flags, a, b], after) = octets.split_first_chunk::<4>()?;
         let length = u16::from_be_bytes([a, b]);
         let value_len = usize::from(length).checked_sub(4)?;
         let value = after.get(..value_len)?;
         // The padding of the last chunk may be left out.
         let rest = after.get(value_len.next_multiple_of(4)..).unwrap_or(&[]);
-        Some((Chunk { kind, flags, length, value }, rest))
+        Some((SctpChunk { kind, flags, length, value }, rest))
     }
 }
 
@@ -95,15 +95,15 @@ mod tests {
         [&[0, 1, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0], chunks].concat()
     }
 
-    fn kinds(chunks: &[u8]) -> Vec<Result<(u8, u16, usize), Refusal>> {
+    fn kinds(chunks: &[u8]) -> Vec<Result<(u8, u16, usize), ParseError>> {
         let bytes = packet(chunks);
-        let header = Header::parse(&bytes).unwrap();
+        let header = SctpHeader::parse(&bytes).unwrap();
         assert_eq!((header.source, header.destination, header.tag), (1, 2, 9));
         header.chunks().map(|chunk| chunk.map(|chunk| (chunk.kind, chunk.length, chunk.value.len()))).collect()
     }
 
     #[test]
-    fn chunks_one_after_the_other_with_padding() {
+    fn iterates_padded_chunks() {
         let cookie_echo_and_data = [10, 0, 0, 5, 0xaa, 0, 0, 0, 0, 3, 0, 6, 1, 2, 0, 0];
         assert_eq!(kinds(&cookie_echo_and_data), [Ok((10, 5, 1)), Ok((0, 6, 2))]);
         assert_eq!(kinds(&[10, 0, 0, 5, 0xaa]), [Ok((10, 5, 1))], "the last padding may be missing");
@@ -111,10 +111,10 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_chunk_ends_the_list() {
+    fn malformed_chunk_ends_iteration_with_an_error() {
         for broken in [&[6, 0, 0, 3, 9][..], &[6, 0, 0, 0], &[6, 0, 0, 9, 0, 0, 0, 0], &[6, 0, 0]] {
-            assert_eq!(kinds(&[&[1, 0, 0, 4][..], broken].concat()), [Ok((1, 4, 0)), Err(Refusal::SctpChunk)]);
+            assert_eq!(kinds(&[&[1, 0, 0, 4][..], broken].concat()), [Ok((1, 4, 0)), Err(ParseError::SctpChunk)]);
         }
-        assert_eq!(Header::parse(&[0; 11]).err(), Some(Refusal::SctpTruncated));
+        assert_eq!(SctpHeader::parse(&[0; 11]).err(), Some(ParseError::SctpTruncated));
     }
 }

@@ -1,11 +1,11 @@
 //! TCP segments (RFC 9293) and the options tracking reads.
-use crate::Refusal;
+use crate::ParseError;
 
 /// The flag octet: CWR ECE URG ACK PSH RST SYN FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(pub u8);
+pub struct TcpFlags(pub u8);
 
-impl Flags {
+impl TcpFlags {
     /// No more data from sender.
     pub const FIN: u8 = 0x01;
     /// Synchronise.
@@ -30,7 +30,7 @@ impl Flags {
 
 /// A segment whose header fits the data present.
 #[derive(Clone, Copy, Debug)]
-pub struct Segment<'a> {
+pub struct TcpSegment<'a> {
     /// Source port.
     pub source: u16,
     /// Destination port.
@@ -40,7 +40,7 @@ pub struct Segment<'a> {
     /// Acknowledgement number.
     pub ack: u32,
     /// Flag octet.
-    pub flags: Flags,
+    pub flags: TcpFlags,
     /// Window as sent, not scaled.
     pub window: u16,
     /// Length of the data by the IP header, in octets (not only what a snapped capture kept).
@@ -51,28 +51,32 @@ pub struct Segment<'a> {
     pub data: &'a [u8],
 }
 
-impl<'a> Segment<'a> {
+impl<'a> TcpSegment<'a> {
     /// Reads the segment in `transport`, whose length by the IP header is `transport_len`.
     #[inline(always)]
-    pub fn parse(transport: &'a [u8], transport_len: usize) -> Result<Self, Refusal> {
-        let Some((h, rest)) = transport.split_first_chunk::<HEADER>() else {
-            return Err(if transport_len < HEADER { Refusal::TcpTruncated } else { Refusal::NotCaptured });
+    pub fn parse(transport: &'a [u8], transport_len: usize) -> Result<Self, ParseError> {
+        let Some((h, rest)) = transport.split_first_chunk::<MIN_HEADER_LEN>() else {
+            return Err(if transport_len < MIN_HEADER_LEN {
+                ParseError::TcpTruncated
+            } else {
+                ParseError::NotCaptured
+            });
         };
         let offset = usize::from(h[12] >> 4) * 4;
-        if offset < HEADER {
-            return Err(Refusal::TcpOffsetSmall);
+        if offset < MIN_HEADER_LEN {
+            return Err(ParseError::TcpOffsetSmall);
         }
         let Some(data_len) = transport_len.checked_sub(offset) else {
-            return Err(Refusal::TcpOffsetBeyond);
+            return Err(ParseError::TcpOffsetBeyond);
         };
         // Only a snapped capture has fewer octets here than the options take.
-        let (options, data) = rest.split_at_checked(offset - HEADER).unwrap_or((rest, &[]));
-        Ok(Segment {
+        let (options, data) = rest.split_at_checked(offset - MIN_HEADER_LEN).unwrap_or((rest, &[]));
+        Ok(TcpSegment {
             source: u16::from_be_bytes([h[0], h[1]]),
             destination: u16::from_be_bytes([h[2], h[3]]),
             seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
             ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
-            flags: Flags(h[13]),
+            flags: TcpFlags(h[13]),
             window: u16::from_be_bytes([h[14], h[15]]),
             data_len,
             options,
@@ -82,19 +86,19 @@ impl<'a> Segment<'a> {
 
     /// The options one after the other, until the end-of-list option or one that is broken.
     #[inline]
-    pub fn options(&self) -> Options<'a> {
-        Options { rest: self.options }
+    pub fn options(&self) -> TcpOptions<'a> {
+        TcpOptions { rest: self.options }
     }
 
     /// The options a handshake carries, read as Linux reads them: an option of a wrong size is passed over, and what
     /// follows a broken one is not read.
-    pub fn handshake(&self) -> Handshake {
-        let mut handshake = Handshake::default();
+    pub fn syn_options(&self) -> SynOptions {
+        let mut handshake = SynOptions::default();
         for option in self.options() {
             match option {
-                Choice::WindowScale(shift) => handshake.scale = Some(shift.min(MAX_SCALE)),
-                Choice::SackPermitted => handshake.sack_permitted = true,
-                Choice::Mss(mss) => handshake.mss = Some(mss),
+                TcpOption::WindowScale(shift) => handshake.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+                TcpOption::SackPermitted => handshake.sack_permitted = true,
+                TcpOption::Mss(mss) => handshake.mss = Some(mss),
                 _ => {}
             }
         }
@@ -105,11 +109,11 @@ impl<'a> Segment<'a> {
     /// the first SACK option is read; no honest sender has two.
     #[inline]
     pub fn highest_sack(&self, ack: u32) -> u32 {
-        if self.options.is_empty() || is_timestamp_alone(self.options) {
+        if self.options.is_empty() || is_timestamp_only(self.options) {
             return ack;
         }
         let blocks =
-            self.options().find_map(|option| if let Choice::Sack(blocks) = option { Some(blocks) } else { None });
+            self.options().find_map(|option| if let TcpOption::Sack(blocks) = option { Some(blocks) } else { None });
         let mut highest = ack;
         for (_, right) in blocks.into_iter().flatten() {
             // After, modulo 2³², as Linux has it: exactly half the circle ahead counts too.
@@ -123,7 +127,7 @@ impl<'a> Segment<'a> {
 
 /// One option, or what is made of it when its size is not the one its kind has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice<'a> {
+pub enum TcpOption<'a> {
     /// Maximum segment size (RFC 9293).
     Mss(u16),
     /// Window scale as sent (RFC 7323).
@@ -131,7 +135,7 @@ pub enum Choice<'a> {
     /// SACK permitted (RFC 2018).
     SackPermitted,
     /// SACK blocks (RFC 2018), at least one.
-    Sack(Blocks<'a>),
+    Sack(SackBlocks<'a>),
     /// Timestamps: value and echo reply (RFC 7323).
     Timestamps(u32, u32),
     /// Anything else, and any of the above with another size than it should have: kind and value.
@@ -140,15 +144,15 @@ pub enum Choice<'a> {
 
 /// Iterator over a segment's options. No-operations are passed over.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub struct TcpOptions<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Iterator for Options<'a> {
-    type Item = Choice<'a>;
+impl<'a> Iterator for TcpOptions<'a> {
+    type Item = TcpOption<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<Choice<'a>> {
+    fn next(&mut self) -> Option<TcpOption<'a>> {
         loop {
             let (&kind, after) = self.rest.split_first()?;
             match kind {
@@ -165,38 +169,38 @@ impl<'a> Iterator for Options<'a> {
                         return None;
                     };
                     self.rest = rest;
-                    return Some(Choice::read(kind, value));
+                    return Some(TcpOption::parse(kind, value));
                 }
             }
         }
     }
 }
 
-impl<'a> Choice<'a> {
+impl<'a> TcpOption<'a> {
     #[inline]
-    fn read(kind: u8, value: &'a [u8]) -> Self {
+    fn parse(kind: u8, value: &'a [u8]) -> Self {
         match (kind, value) {
-            (2, &[a, b]) => Choice::Mss(u16::from_be_bytes([a, b])),
-            (3, &[shift]) => Choice::WindowScale(shift),
-            (4, &[]) => Choice::SackPermitted,
+            (2, &[a, b]) => TcpOption::Mss(u16::from_be_bytes([a, b])),
+            (3, &[shift]) => TcpOption::WindowScale(shift),
+            (4, &[]) => TcpOption::SackPermitted,
             (5, blocks) if !blocks.is_empty() && blocks.len().is_multiple_of(8) => {
-                Choice::Sack(Blocks { rest: blocks })
+                TcpOption::Sack(SackBlocks { rest: blocks })
             }
             (8, &[a, b, c, d, e, f, g, h]) => {
-                Choice::Timestamps(u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+                TcpOption::Timestamps(u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
             }
-            _ => Choice::Other(kind, value),
+            _ => TcpOption::Other(kind, value),
         }
     }
 }
 
 /// Iterator over SACK blocks: left edge, right edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocks<'a> {
+pub struct SackBlocks<'a> {
     rest: &'a [u8],
 }
 
-impl Iterator for Blocks<'_> {
+impl Iterator for SackBlocks<'_> {
     type Item = (u32, u32);
 
     #[inline]
@@ -209,20 +213,20 @@ impl Iterator for Blocks<'_> {
 
 /// The layout nearly every segment of a running connection has: two no-operations and the timestamps.
 #[inline]
-fn is_timestamp_alone(options: &[u8]) -> bool {
+fn is_timestamp_only(options: &[u8]) -> bool {
     matches!(options, [1, 1, 8, 10, _, _, _, _, _, _, _, _])
 }
 
 /// The fixed part of the header.
-const HEADER: usize = 20;
+const MIN_HEADER_LEN: usize = 20;
 /// RFC 7323, section 2.3.
-const MAX_SCALE: u8 = 14;
+const MAX_WINDOW_SCALE: u8 = 14;
 
 /// What a SYN says of the connection to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handshake {
+pub struct SynOptions {
     /// Window scale, at most 14 as Linux caps it; `None` without the option.
-    pub scale: Option<u8>,
+    pub window_scale: Option<u8>,
     /// SACK permitted.
     pub sack_permitted: bool,
     /// Maximum segment size.

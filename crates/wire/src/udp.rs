@@ -1,9 +1,9 @@
 //! UDP (RFC 768) and UDP-Lite (RFC 3828).
-use crate::Refusal;
+use crate::ParseError;
 
 /// A datagram's header, its length held against the octets present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct UdpHeader {
     /// Source port.
     pub source: u16,
     /// Destination port.
@@ -14,14 +14,14 @@ pub struct Header {
     pub checksum: u16,
 }
 
-impl Header {
+impl UdpHeader {
     /// Reads a UDP header; the length field must be at least 8 and at most `transport_len`.
     #[inline]
-    pub fn parse(transport: &[u8], transport_len: usize) -> Result<Self, Refusal> {
-        let header = Header::read(transport, transport_len)?;
+    pub fn parse(transport: &[u8], transport_len: usize) -> Result<Self, ParseError> {
+        let header = UdpHeader::read(transport, transport_len)?;
         let length = usize::from(header.length);
-        if length < HEADER || length > transport_len {
-            return Err(Refusal::UdpLength);
+        if length < HEADER_LEN || length > transport_len {
+            return Err(ParseError::UdpLength);
         }
         Ok(header)
     }
@@ -29,24 +29,24 @@ impl Header {
     /// Reads a UDP-Lite header; the coverage must be 0, or at least 8 and at most `transport_len`, and a checksum must
     /// be there (RFC 3828, section 3.1).
     #[inline]
-    pub fn parse_lite(transport: &[u8], transport_len: usize) -> Result<Self, Refusal> {
-        let header = Header::read(transport, transport_len)?;
+    pub fn parse_lite(transport: &[u8], transport_len: usize) -> Result<Self, ParseError> {
+        let header = UdpHeader::read(transport, transport_len)?;
         let coverage = usize::from(header.length);
-        if coverage != 0 && (coverage < HEADER || coverage > transport_len) {
-            return Err(Refusal::UdpLiteCoverage);
+        if coverage != 0 && (coverage < HEADER_LEN || coverage > transport_len) {
+            return Err(ParseError::UdpLiteCoverage);
         }
         if header.checksum == 0 {
-            return Err(Refusal::UdpLiteNoChecksum);
+            return Err(ParseError::UdpLiteNoChecksum);
         }
         Ok(header)
     }
 
     #[inline]
-    fn read(transport: &[u8], transport_len: usize) -> Result<Self, Refusal> {
-        let Some(&[a, b, c, d, e, f, g, h]) = transport.first_chunk::<HEADER>() else {
-            return Err(if transport_len < HEADER { Refusal::UdpTruncated } else { Refusal::NotCaptured });
+    fn read(transport: &[u8], transport_len: usize) -> Result<Self, ParseError> {
+        let Some(&[a, b, c, d, e, f, g, h]) = transport.first_chunk::<HEADER_LEN>() else {
+            return Err(if transport_len < HEADER_LEN { ParseError::UdpTruncated } else { ParseError::NotCaptured });
         };
-        Ok(Header {
+        Ok(UdpHeader {
             source: u16::from_be_bytes([a, b]),
             destination: u16::from_be_bytes([c, d]),
             length: u16::from_be_bytes([e, f]),
@@ -55,7 +55,7 @@ impl Header {
     }
 }
 
-const HEADER: usize = 8;
+const HEADER_LEN: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -66,23 +66,23 @@ mod tests {
     }
 
     #[test]
-    fn the_length_lies_between_header_and_datagram() {
+    fn udp_length_must_be_between_8_and_transport_len() {
         for (length, refused) in [(7, true), (8, false), (12, false), (13, true), (0, true)] {
-            let header = Header::parse(&with_length(length), 12);
-            assert_eq!(header.err(), refused.then_some(Refusal::UdpLength), "{length}");
+            let header = UdpHeader::parse(&with_length(length), 12);
+            assert_eq!(header.err(), refused.then_some(ParseError::UdpLength), "{length}");
         }
-        assert_eq!(Header::parse(&[0; 7], 7), Err(Refusal::UdpTruncated));
-        assert_eq!(Header::parse(&[0; 7], 8), Err(Refusal::NotCaptured));
+        assert_eq!(UdpHeader::parse(&[0; 7], 7), Err(ParseError::UdpTruncated));
+        assert_eq!(UdpHeader::parse(&[0; 7], 8), Err(ParseError::NotCaptured));
     }
 
     #[test]
-    fn the_coverage_may_also_be_zero_for_all() {
+    fn udp_lite_coverage_zero_means_whole_packet() {
         for (coverage, refused) in [(7, true), (8, false), (12, false), (13, true), (0, false)] {
-            let header = Header::parse_lite(&with_length(coverage), 12);
-            assert_eq!(header.err(), refused.then_some(Refusal::UdpLiteCoverage), "{coverage}");
+            let header = UdpHeader::parse_lite(&with_length(coverage), 12);
+            assert_eq!(header.err(), refused.then_some(ParseError::UdpLiteCoverage), "{coverage}");
         }
         let mut unsummed = with_length(0);
         unsummed[6..8].copy_from_slice(&[0, 0]);
-        assert_eq!(Header::parse_lite(&unsummed, 12), Err(Refusal::UdpLiteNoChecksum));
+        assert_eq!(UdpHeader::parse_lite(&unsummed, 12), Err(ParseError::UdpLiteNoChecksum));
     }
 }

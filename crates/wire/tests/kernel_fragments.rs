@@ -1,25 +1,25 @@
 //! Reassembly held against the kernel: recorded streams of fragments, some orderly, most not.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
-use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::{Fate, Packet, checksum};
+use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
+use keepstate_wire::{LinuxAction, Packet, checksum};
 
 /// What tracking saw: datagrams taken as new, their octets, and packets found invalid.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct TrackedCounts {
     new: usize,
-    octets: usize,
+    bytes: usize,
     invalid: usize,
 }
 
-impl Seen {
-    fn look_at(&mut self, bytes: &[u8]) {
+impl TrackedCounts {
+    fn count(&mut self, bytes: &[u8]) {
         match Packet::parse_reassembled(bytes) {
             Ok(packet) => {
                 self.new += 1;
-                self.octets += packet.total_len();
+                self.bytes += packet.total_len();
             }
             Err(refusal) => {
-                assert_eq!(refusal.fate(), Fate::Invalid);
+                assert_eq!(refusal.linux_action(), LinuxAction::Invalid);
                 self.invalid += 1;
             }
         }
@@ -54,36 +54,36 @@ fn fragment(family: &str, piece: &str) -> Vec<u8> {
     bytes
 }
 
-fn play(family: &str, pieces: &str) -> Seen {
-    let mut reassembler = Reassembler::new((1, 2), Limits::default());
-    let mut seen = Seen::default();
+fn run_fragments(family: &str, pieces: &str) -> TrackedCounts {
+    let mut reassembler = Reassembler::new((1, 2), ReassemblyLimits::default());
+    let mut seen = TrackedCounts::default();
     let mut out = Vec::new();
     for piece in pieces.split(' ') {
         let bytes = fragment(family, piece);
         match reassembler.push(&Packet::parse(&bytes).unwrap(), 0, &mut out) {
-            Ok(Reassembly::Whole(_)) => {
+            Ok(Reassembly::Complete(_)) => {
                 let data = Packet::parse_reassembled(&out).unwrap().transport().iter();
                 assert!(data.enumerate().all(|(at, &octet)| usize::from(octet) == at * 7 % 251), "{family} {pieces}");
-                seen.look_at(&out);
+                seen.count(&out);
             }
-            Ok(Reassembly::Waiting) => {}
-            Err(refusal) if refusal.fate() == Fate::Passed => seen.look_at(&bytes),
-            Err(refusal) => assert_eq!(refusal.fate(), Fate::Dropped),
+            Ok(Reassembly::Incomplete) => {}
+            Err(refusal) if refusal.linux_action() == LinuxAction::PassedUnassembled => seen.count(&bytes),
+            Err(refusal) => assert_eq!(refusal.linux_action(), LinuxAction::Dropped),
         }
     }
     seen
 }
 
 #[test]
-fn recorded_streams_come_out_as_in_the_kernel() {
+fn recorded_fragment_streams_match_the_kernel() {
     let stories = include_str!("kernel_fragments.txt");
     let mut played = 0;
     for line in stories.lines().filter(|line| !line.starts_with('#')) {
         let (stream, outcome) = line.split_once(": ").unwrap();
         let (family, pieces) = stream.split_once(' ').unwrap();
         let numbers: Vec<usize> = outcome.split(' ').map(|number| number.parse().unwrap()).collect();
-        let expected = Seen { new: numbers[0], octets: numbers[1], invalid: numbers[2] };
-        assert_eq!(play(family, pieces), expected, "{line}");
+        let expected = TrackedCounts { new: numbers[0], bytes: numbers[1], invalid: numbers[2] };
+        assert_eq!(run_fragments(family, pieces), expected, "{line}");
         played += 1;
     }
     assert_eq!(played, 400);

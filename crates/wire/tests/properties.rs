@@ -1,46 +1,46 @@
 //! What holds for any octets at all: nothing panics, and views stay within what they were given.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
-use keepstate_wire::edit::{self, Rewrite};
+use keepstate_wire::gso::GroAggregator;
 use keepstate_wire::link::{self, LinkType};
-use keepstate_wire::reassembly::{Limits, Reassembler, Reassembly};
-use keepstate_wire::segment::Coupling;
-use keepstate_wire::{Addresses, Family, Packet, Quote, Refusal, checksum, gre, icmp, sctp, tcp, udp};
+use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
+use keepstate_wire::rewrite::{self, PacketMut};
+use keepstate_wire::{Addresses, Family, InnerPacket, Packet, ParseError, checksum, gre, icmp, sctp, tcp, udp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Looks at every view of a packet.
-fn look(packet: &Packet<'_>) {
+fn check_packet_views(packet: &Packet<'_>) {
     let transport = packet.transport();
     let len = packet.transport_len();
     assert!(transport.len() <= len, "{packet:?}");
     assert!(packet.bytes().len() <= packet.total_len());
     let _ = (packet.addresses(), packet.protocol(), packet.fragment(), packet.ports(), packet.transport_checksum_ok());
-    look_at_transport(transport, len);
+    check_transport_views(transport, len);
 }
 
-fn look_at_transport(transport: &[u8], len: usize) {
-    if let Ok(segment) = tcp::Segment::parse(transport, len) {
+fn check_transport_views(transport: &[u8], len: usize) {
+    if let Ok(segment) = tcp::TcpSegment::parse(transport, len) {
         assert!(segment.data.len() <= segment.data_len);
-        assert!(segment.handshake().scale.is_none_or(|scale| scale <= 14));
+        assert!(segment.syn_options().window_scale.is_none_or(|scale| scale <= 14));
         segment.highest_sack(segment.ack);
         assert!(segment.options().count() <= 40);
     }
-    let _ = (udp::Header::parse(transport, len), udp::Header::parse_lite(transport, len));
-    let _ = (gre::Header::parse(transport), gre::key(transport));
-    if let Ok(header) = sctp::Header::parse(transport) {
+    let _ = (udp::UdpHeader::parse(transport, len), udp::UdpHeader::parse_lite(transport, len));
+    let _ = (gre::GreHeader::parse(transport), gre::key(transport));
+    if let Ok(header) = sctp::SctpHeader::parse(transport) {
         let chunks: Vec<_> = header.chunks().collect();
         let refused = chunks.iter().position(Result::is_err);
         assert!(refused.is_none_or(|at| at + 1 == chunks.len()));
     }
-    if let Ok(message) = icmp::Message::parse(transport) {
+    if let Ok(message) = icmp::IcmpMessage::parse(transport) {
         for family in [Family::V4, Family::V6] {
-            let _ = Quote::parse(message.body, family).map(|quote| quote.ports());
+            let _ = InnerPacket::parse(message.body, family).map(|quote| quote.ports());
         }
     }
 }
 
 /// Gives an IPv4 header the checksum and length it needs to be looked into.
-fn mend(bytes: &mut [u8]) {
+fn fix_ipv4_header(bytes: &mut [u8]) {
     if bytes.len() < 20 || bytes[0] >> 4 != 4 {
         return;
     }
@@ -56,7 +56,7 @@ fn mend(bytes: &mut [u8]) {
 }
 
 /// Octets that look like IP at the start.
-fn datagrams() -> impl Strategy<Value = Vec<u8>> {
+fn ip_like_bytes() -> impl Strategy<Value = Vec<u8>> {
     (
         vec(any::<u8>(), 0..200),
         prop_oneof![Just(0x45u8), 0x45..0x50u8, Just(0x60u8), any::<u8>()],
@@ -79,31 +79,31 @@ fn datagrams() -> impl Strategy<Value = Vec<u8>> {
                     bytes[6..8].copy_from_slice(&[0, 0]);
                 }
             }
-            mend(&mut bytes);
+            fix_ipv4_header(&mut bytes);
             bytes
         })
 }
 
 proptest! {
     #[test]
-    fn nothing_panics_on_any_octets(bytes in vec(any::<u8>(), 0..300), more in 0usize..100, link in 0u32..300) {
-        let _ = Packet::parse(&bytes).map(|packet| look(&packet));
-        let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| look(&packet));
-        look_at_transport(&bytes, bytes.len() + more);
-        if let Ok(network) = link::datagram(LinkType(link), &bytes) {
-            prop_assert_eq!(network.offset + network.datagram.len(), bytes.len());
+    fn parsers_do_not_panic_on_random_bytes(bytes in vec(any::<u8>(), 0..300), more in 0usize..100, link in 0u32..300) {
+        let _ = Packet::parse(&bytes).map(|packet| check_packet_views(&packet));
+        let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| check_packet_views(&packet));
+        check_transport_views(&bytes, bytes.len() + more);
+        if let Ok(network) = link::strip_link_header(LinkType(link), &bytes) {
+            prop_assert_eq!(network.offset + network.packet.len(), bytes.len());
         }
     }
 
     #[test]
-    fn nothing_panics_on_octets_that_look_like_ip(bytes in datagrams(), more in 0usize..100) {
-        let _ = Packet::parse(&bytes).map(|packet| look(&packet));
-        let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| look(&packet));
-        let _ = Packet::parse_reassembled(&bytes).map(|packet| look(&packet));
+    fn parsers_do_not_panic_on_ip_like_bytes(bytes in ip_like_bytes(), more in 0usize..100) {
+        let _ = Packet::parse(&bytes).map(|packet| check_packet_views(&packet));
+        let _ = Packet::parse_snapped(&bytes, bytes.len() + more).map(|packet| check_packet_views(&packet));
+        let _ = Packet::parse_reassembled(&bytes).map(|packet| check_packet_views(&packet));
     }
 
     #[test]
-    fn the_flow_at_one_go_is_the_flow_piece_by_piece(bytes in datagrams(), more in 0usize..100) {
+    fn flow_key_v4_equals_separate_accessors(bytes in ip_like_bytes(), more in 0usize..100) {
         let Ok(packet) = Packet::parse_snapped(&bytes, bytes.len() + more) else { return Ok(()) };
         let pieces = match (packet.addresses(), packet.ports(), packet.fragment(), packet.protocol()) {
             (Addresses::V4 { source, destination }, Some((from, to)), None, 6 | 17 | 132 | 136) => {
@@ -112,14 +112,14 @@ proptest! {
             }
             _ => None,
         };
-        prop_assert_eq!(packet.flow_v4(), pieces);
+        prop_assert_eq!(packet.flow_key_v4(), pieces);
     }
 
     #[test]
-    fn a_rewrite_there_and_back_changes_nothing(bytes in datagrams(), more in 0usize..100, ports in any::<(u16, u16)>()) {
+    fn rewrite_and_back_restores_the_packet(bytes in ip_like_bytes(), more in 0usize..100, ports in any::<(u16, u16)>()) {
         let mut changed = bytes.clone();
         let Ok(packet) = Packet::parse_snapped(&bytes, bytes.len() + more) else { return Ok(()) };
-        let Ok(mut rewrite) = Rewrite::snapped(&mut changed, bytes.len() + more) else {
+        let Ok(mut rewrite) = PacketMut::new_snapped(&mut changed, bytes.len() + more) else {
             return Err(TestCaseError::fail("a packet that parses can be rewritten"));
         };
         let before = packet.addresses();
@@ -127,17 +127,17 @@ proptest! {
             Addresses::V4 { .. } => Addresses::V4 { source: [9; 4], destination: [8; 4] },
             Addresses::V6 { .. } => Addresses::V6 { source: [9; 16], destination: [8; 16] },
         };
-        prop_assert!(rewrite.addresses(other));
-        let has_ports = rewrite.ports(ports.0, ports.1);
-        rewrite.quoted(|quote| {
-            quote.addresses(other);
-            quote.ports(ports.0, ports.1);
-            quote.icmp_id(ports.0);
+        prop_assert!(rewrite.set_addresses(other));
+        let has_ports = rewrite.set_ports(ports.0, ports.1);
+        rewrite.edit_icmp_inner(|quote| {
+            quote.set_addresses(other);
+            quote.set_ports(ports.0, ports.1);
+            quote.set_icmp_id(ports.0);
         });
         prop_assert_eq!(Packet::parse_snapped(rewrite.bytes(), bytes.len() + more).map(|packet| packet.addresses()), Ok(other));
         if has_ports && packet.protocol() != 132 {
             let (source, destination) = packet.ports().unwrap();
-            prop_assert!(rewrite.addresses(before) && rewrite.ports(source, destination));
+            prop_assert!(rewrite.set_addresses(before) && rewrite.set_ports(source, destination));
             // A checksum that could never be right, of all zeros or all ones, may come back as the other.
             let differing = changed.iter().zip(&bytes).filter(|(after, before)| after != before);
             prop_assert!(differing.clone().count() <= 2 && differing.into_iter().all(|(after, before)| after ^ before == 0xff));
@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn a_packet_cut_anywhere_is_refused_or_snapped(bytes in datagrams(), keep in 0usize..200) {
+    fn truncated_packet_is_rejected_or_snapped(bytes in ip_like_bytes(), keep in 0usize..200) {
         let Ok(whole) = Packet::parse(&bytes) else { return Ok(()) };
         let kept = &whole.bytes()[..keep.min(whole.bytes().len())];
         if kept.len() < whole.total_len() {
@@ -157,12 +157,12 @@ proptest! {
                 prop_assert_eq!(cut.protocol(), whole.protocol());
                 prop_assert_eq!(cut.transport_len(), whole.transport_len());
             }
-            Err(refusal) => prop_assert!(matches!(refusal, Refusal::NotCaptured | Refusal::Empty), "{:?}", refusal),
+            Err(refusal) => prop_assert!(matches!(refusal, ParseError::NotCaptured | ParseError::Empty), "{:?}", refusal),
         }
     }
 
     #[test]
-    fn a_train_is_cut_into_what_was_coupled(
+    fn gso_segmentation_reverses_gro(
         v6 in any::<bool>(),
         size in 256_usize..400,
         count in 1_u16..9,
@@ -174,19 +174,19 @@ proptest! {
             let at = at.index(segment.len());
             segment[at] ^= bits;
             if mended {
-                mend(segment);
-                if let Some((from, at)) = edit::open(segment) {
-                    edit::close(segment, from, at);
+                fix_ipv4_header(segment);
+                if let Some((from, at)) = rewrite::set_partial_checksum(segment) {
+                    rewrite::finish_partial_checksum(segment, from, at);
                 }
             }
         }
-        let Ok(mut coupling) = Coupling::begin(&segments[0], Vec::new()) else { return Ok(()) };
+        let Ok(mut coupling) = GroAggregator::start(&segments[0], Vec::new()) else { return Ok(()) };
         // Without padding.
         let trimmed = |segment: &[u8]| Packet::parse(segment).map_or(segment.to_vec(), |packet| packet.bytes().to_vec());
         let mut taken = vec![trimmed(&segments[0])];
         for segment in &segments[1..] {
-            if coupling.couple(segment) {
-                prop_assert!(coupling.is_of_same_stream(segment));
+            if coupling.merge(segment) {
+                prop_assert!(coupling.same_flow(segment));
                 taken.push(trimmed(segment));
             }
         }
@@ -198,8 +198,8 @@ proptest! {
     }
 
     #[test]
-    fn reassembly_takes_any_fragments(stream in vec((datagrams(), 0u16..64, any::<bool>()), 1..40)) {
-        let mut reassembler = Reassembler::new((5, 6), Limits { memory: 8192, ..Limits::default() });
+    fn reassembly_survives_random_fragments(stream in vec((ip_like_bytes(), 0u16..64, any::<bool>()), 1..40)) {
+        let mut reassembler = Reassembler::new((5, 6), ReassemblyLimits { high_thresh: 8192, ..ReassemblyLimits::default() });
         let mut out = Vec::new();
         for (now, (mut bytes, offset, more)) in stream.into_iter().enumerate() {
             if bytes.len() >= 20 && bytes[0] >> 4 == 4 {
@@ -207,7 +207,7 @@ proptest! {
                 bytes[6..8].copy_from_slice(&(offset | if more { 0x2000 } else { 0 }).to_be_bytes());
                 bytes[12..20].copy_from_slice(&[1; 8]);
                 bytes[9] = 17;
-                mend(&mut bytes);
+                fix_ipv4_header(&mut bytes);
             } else if bytes.len() >= 48 {
                 bytes[6] = 44;
                 bytes[8..40].copy_from_slice(&[1; 32]);
@@ -216,25 +216,25 @@ proptest! {
             }
             let Ok(packet) = Packet::parse(&bytes) else { continue };
             let result = reassembler.push(&packet, now as u64, &mut out);
-            if let (Ok(Reassembly::Whole(_)), Err(refusal)) = (result, Packet::parse_reassembled(&out)) {
+            if let (Ok(Reassembly::Complete(_)), Err(refusal)) = (result, Packet::parse_reassembled(&out)) {
                 // What was inside the fragments may be broken; the header built here may not.
                 let inside =
-                    matches!(refusal, Refusal::ExtensionTruncated | Refusal::NoNextHeader | Refusal::FragmentNested);
+                    matches!(refusal, ParseError::ExtensionTruncated | ParseError::NoNextHeader | ParseError::FragmentNested);
                 prop_assert!(inside, "{refusal:?}");
             }
         }
         reassembler.poll(u64::MAX);
-        prop_assert_eq!(reassembler.waiting(), 0);
+        prop_assert_eq!(reassembler.queue_count(), 0);
         prop_assert_eq!(reassembler.memory(Family::V4) + reassembler.memory(Family::V6), 0);
         prop_assert_eq!(reassembler.next_wake(), None);
     }
 
     #[test]
-    fn fragments_of_a_datagram_give_it_back(len in 1usize..4000, cut in 1usize..60, seed in any::<u64>()) {
+    fn reassembly_restores_the_fragmented_packet(len in 1usize..4000, cut in 1usize..60, seed in any::<u64>()) {
         let data: Vec<u8> = (0..len).map(|i| (i as u64 ^ seed) as u8).collect();
         let mut original = vec![0x45, 0, 0, 0, 0x12, 0x34, 0, 0, 9, 253, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         original.extend(&data);
-        mend(&mut original);
+        fix_ipv4_header(&mut original);
         let mut pieces: Vec<Vec<u8>> = data
             .chunks(cut * 8)
             .enumerate()
@@ -243,7 +243,7 @@ proptest! {
                 piece.extend(chunk);
                 let more = if (n + 1) * cut * 8 < len { 0x2000 } else { 0 };
                 piece[6..8].copy_from_slice(&(u16::try_from(n * cut).unwrap() | more).to_be_bytes());
-                mend(&mut piece);
+                fix_ipv4_header(&mut piece);
                 piece
             })
             .collect();
@@ -253,19 +253,19 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             pieces.swap(i, (state >> 33) as usize % (i + 1));
         }
-        let mut reassembler = Reassembler::new((7, 8), Limits::default());
+        let mut reassembler = Reassembler::new((7, 8), ReassemblyLimits::default());
         let mut out = Vec::new();
         for (n, piece) in pieces.iter().enumerate() {
             let result = reassembler.push(&Packet::parse(piece).unwrap(), 0, &mut out);
-            let whole = matches!(result, Ok(Reassembly::Whole(_)));
-            prop_assert!(whole || result == Ok(Reassembly::Waiting));
+            let whole = matches!(result, Ok(Reassembly::Complete(_)));
+            prop_assert!(whole || result == Ok(Reassembly::Incomplete));
             prop_assert_eq!(whole, n + 1 == pieces.len());
         }
         prop_assert_eq!(out, original);
     }
 
     #[test]
-    fn an_incremental_checksum_is_the_full_one(mut bytes in vec(any::<u8>(), 2..100), at in any::<prop::sample::Index>(), new in any::<u32>()) {
+    fn incremental_checksum_equals_full_checksum(mut bytes in vec(any::<u8>(), 2..100), at in any::<prop::sample::Index>(), new in any::<u32>()) {
         let before = checksum::internet(&bytes);
         let at = at.index(bytes.len() / 2) * 2;
         let span = at..bytes.len().min(at + 4);
@@ -281,9 +281,9 @@ proptest! {
     }
 
     #[test]
-    fn a_sum_in_pieces_is_the_sum_of_all(bytes in vec(any::<u8>(), 0..2000), at in any::<prop::sample::Index>()) {
+    fn split_sum_equals_whole_sum(bytes in vec(any::<u8>(), 0..2000), at in any::<prop::sample::Index>()) {
         let (first, second) = bytes.split_at(at.index(bytes.len() / 2 + 1) * 2);
-        prop_assert_eq!(checksum::Sum::new().octets(first).octets(second).finish(), checksum::internet(&bytes));
+        prop_assert_eq!(checksum::Sum::new().add_bytes(first).add_bytes(second).finish(), checksum::internet(&bytes));
         let plain = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u64::from(low))).sum::<u64>();
         let plain = (plain % 0xffff) as u16;
         let expected = if plain == 0 && bytes.iter().any(|&octet| octet != 0) { 0 } else { !plain };
@@ -291,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn crc32c_is_the_bitwise_one(bytes in vec(any::<u8>(), 0..100)) {
+    fn crc32c_equals_bitwise_implementation(bytes in vec(any::<u8>(), 0..100)) {
         let mut crc = !0u32;
         for octet in &bytes {
             crc ^= u32::from(*octet);
@@ -323,8 +323,8 @@ fn segment(v6: bool, data: usize, number: u16, size: usize) -> Vec<u8> {
     bytes.extend(u32::MAX.wrapping_sub(700).wrapping_add(u32::from(number) * size as u32).to_be_bytes());
     bytes.extend([0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0]);
     bytes.extend((0..data).map(|at| (at as u8) ^ number as u8));
-    mend(&mut bytes);
-    let (from, at) = edit::open(&mut bytes).unwrap();
-    edit::close(&mut bytes, from, at);
+    fix_ipv4_header(&mut bytes);
+    let (from, at) = rewrite::set_partial_checksum(&mut bytes).unwrap();
+    rewrite::finish_partial_checksum(&mut bytes, from, at);
     bytes
 }

@@ -1,28 +1,28 @@
 //! Target `engine`: a story of packets, passing time and turned knobs, told to two engines; one takes packets one by one, the other in batches.
 
-use crate::Script;
-use crate::grammar::Grammar;
-use crate::invariants::Books;
-use keepstate_engine::{Engine, Info, Instant, Knob, Knobs, Outcome, ProtocolInfo, Secret, Status, Why, Zone};
-use keepstate_wire::{Packet, Refusal};
+use crate::FuzzInput;
+use crate::grammar::PacketGrammar;
+use crate::invariants::Invariants;
+use keepstate_engine::{CtInfo, Engine, Instant, Outcome, ProtocolInfo, Reason, Secret, Status, Sysctl, Sysctls, Zone};
+use keepstate_wire::{Packet, ParseError};
 use std::collections::BTreeSet;
 
 /// Tells the story in `data`, and keeps the books.
 pub fn engine(data: &[u8]) {
-    tell(data);
+    run_engine(data);
 }
 
 /// As [`engine`], and says what the story has led to.
-pub fn tell(data: &[u8]) -> Told {
-    let mut script = Script::new(data);
-    let mut world = World::new(&mut script);
+pub fn run_engine(data: &[u8]) -> EngineCoverage {
+    let mut script = FuzzInput::new(data);
+    let mut world = EnginePair::new(&mut script);
     let mut steps = 0;
-    while let Some(what) = script.octet() {
+    while let Some(what) = script.next_byte() {
         world.step(what, &mut script);
         steps += 1;
         // An audit looks at the whole table: the larger that is, the rarer they are.
         if steps > 256 + 4 * world.single.count() {
-            world.books.audit(&world.single, world.now);
+            world.invariants.check_table(&world.single, world.now);
             steps = 0;
         }
     }
@@ -31,121 +31,121 @@ pub fn tell(data: &[u8]) -> Told {
 
 /// What a story has led to.
 #[derive(Default)]
-pub struct Told {
+pub struct EngineCoverage {
     /// Packets that were tracked.
     pub packets: u64,
     /// The most connections at a time.
-    pub most: usize,
+    pub max_connections: usize,
     /// Names of states, of relations to the table and of reasons.
     pub seen: BTreeSet<&'static str>,
 }
 
-struct World {
+struct EnginePair {
     single: Engine,
     batched: Engine,
-    books: Books,
+    invariants: Invariants,
     now: Instant,
-    grammar: Grammar,
+    grammar: PacketGrammar,
     /// Packets that the batched engine has yet to see, and what the other one said of them.
-    waiting: Vec<(Vec<u8>, Outcome)>,
-    told: Told,
+    pending: Vec<(Vec<u8>, Outcome)>,
+    coverage: EngineCoverage,
     polls: u32,
     /// Time passes in ticks only, so that the table fills.
-    hasty: bool,
+    short_ticks_only: bool,
 }
 
-impl World {
-    fn new(script: &mut Script<'_>) -> Self {
-        let mut knobs = Knobs::default();
-        let max = script.pick(&[4, 1, 16, 64, 0]);
-        let hasty = script.octet().unwrap_or(0) < 64;
+impl EnginePair {
+    fn new(script: &mut FuzzInput<'_>) -> Self {
+        let mut knobs = Sysctls::default();
+        let max = script.choose(&[4, 1, 16, 64, 0]);
+        let short_ticks_only = script.next_byte().unwrap_or(0) < 64;
         for (knob, value) in
-            [(Knob::Max, max), (Knob::Buckets, 64), (Knob::Acct, 1), (Knob::Timestamp, 1), (Knob::Events, 1)]
+            [(Sysctl::Max, max), (Sysctl::Buckets, 64), (Sysctl::Acct, 1), (Sysctl::Timestamp, 1), (Sysctl::Events, 1)]
         {
             knobs.set(knob, value).expect("a value in the knob's range");
         }
         let now = Instant::from_secs(1_800_000_000);
         let mut single = Engine::new(knobs.clone(), Secret([7; 16]), now);
         let batched = Engine::new(knobs, Secret([7; 16]), now);
-        let books = Books::open(&mut single);
-        World {
+        let invariants = Invariants::new(&mut single);
+        EnginePair {
             single,
             batched,
-            books,
+            invariants,
             now,
-            grammar: Grammar::new(),
-            waiting: Vec::new(),
-            told: Told::default(),
+            grammar: PacketGrammar::new(),
+            pending: Vec::new(),
+            coverage: EngineCoverage::default(),
             polls: 0,
-            hasty,
+            short_ticks_only,
         }
     }
 
-    fn step(&mut self, what: u8, script: &mut Script<'_>) {
+    fn step(&mut self, what: u8, script: &mut FuzzInput<'_>) {
         match what {
-            0..=207 => self.packet(script),
-            208..=239 => self.wait(script),
-            240..=247 => self.turn(script),
-            248..=251 => self.grammar.move_on(),
+            0..=207 => self.handle_packet(script),
+            208..=239 => self.advance_time(script),
+            240..=247 => self.set_sysctl(script),
+            248..=251 => self.grammar.use_new_ports(),
             252 => self.remove(script),
-            253..=254 => self.drop_on_the_way(script),
+            253..=254 => self.drop_unconfirmed(script),
             255 => self.flush(script),
         }
-        self.books.balance(&mut self.single);
+        self.invariants.check_counts(&mut self.single);
     }
 
-    fn packet(&mut self, script: &mut Script<'_>) {
+    fn handle_packet(&mut self, script: &mut FuzzInput<'_>) {
         let bytes = self.grammar.packet(script);
         match Packet::parse(&bytes) {
             Ok(packet) => {
                 let outcome = self.single.handle(&packet, Zone::default(), self.now);
-                self.note(&outcome);
-                self.waiting.push((bytes, outcome));
+                self.record_coverage(&outcome);
+                self.pending.push((bytes, outcome));
             }
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => self.record_parse_error(refusal),
         }
     }
 
-    fn note(&mut self, outcome: &Outcome) {
-        self.told.packets += 1;
-        self.told.most = self.told.most.max(self.single.count());
-        self.told.seen.insert(match outcome.info {
-            Info::New => "new",
-            Info::Established => "established",
-            Info::Related => "related",
-            Info::Invalid => "invalid",
-            Info::Untracked => "untracked",
+    fn record_coverage(&mut self, outcome: &Outcome) {
+        self.coverage.packets += 1;
+        self.coverage.max_connections = self.coverage.max_connections.max(self.single.count());
+        self.coverage.seen.insert(match outcome.info {
+            CtInfo::New => "new",
+            CtInfo::Established => "established",
+            CtInfo::Related => "related",
+            CtInfo::Invalid => "invalid",
+            CtInfo::Untracked => "untracked",
         });
-        self.told.seen.extend(outcome.why.map(Why::name));
+        self.coverage.seen.extend(outcome.reason.map(Reason::name));
         let Some(handle) = outcome.connection else { return };
         let entry = self.single.entry(handle, self.now).expect("an outcome names a living connection");
-        self.told.seen.insert(match entry.protocol {
+        self.coverage.seen.insert(match entry.protocol {
             ProtocolInfo::Tcp { state, .. } => state.name(),
             ProtocolInfo::Sctp { state, .. } => state.name(),
             ProtocolInfo::Stateless => "stateless",
         });
         if entry.status.has(Status::ASSURED) {
-            self.told.seen.insert("assured");
+            self.coverage.seen.insert("assured");
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
-        self.single.refuse(refusal);
-        self.batched.refuse(refusal);
+    fn record_parse_error(&mut self, refusal: ParseError) {
+        self.single.count_parse_error(refusal);
+        self.batched.count_parse_error(refusal);
     }
 
     /// Time passes: ticks, seconds, or days.
-    fn wait(&mut self, script: &mut Script<'_>) {
-        self.catch_up();
-        let nanos = match script.octet().unwrap_or(0) {
-            _ if self.hasty => 4_000_000,
+    fn advance_time(&mut self, script: &mut FuzzInput<'_>) {
+        self.run_batch();
+        let nanos = match script.next_byte().unwrap_or(0) {
+            _ if self.short_ticks_only => 4_000_000,
             0..=99 => 4_000_000,
-            100..=199 => u64::from(script.octet().unwrap_or(0)) * 1_000_000_000,
+            100..=199 => u64::from(script.next_byte().unwrap_or(0)) * 1_000_000_000,
             200..=249 => 121_000_000_000,
             _ => 432_001_000_000_000,
         };
         self.now = Instant(self.now.0 + nanos);
-        if script.octet().unwrap_or(0) & 1 == 0 {
+        if script.next_byte().unwrap_or(0) & 1 == 0 {
             self.single.poll(self.now);
             self.batched.poll(self.now);
             self.polls += 1;
@@ -158,34 +158,34 @@ impl World {
     }
 
     /// Turns a knob. Not that of events: the books live on them.
-    fn turn(&mut self, script: &mut Script<'_>) {
-        self.catch_up();
-        let knob = script.pick(Knob::ALL);
+    fn set_sysctl(&mut self, script: &mut FuzzInput<'_>) {
+        self.run_batch();
+        let knob = script.choose(Sysctl::ALL);
         let value = match knob {
-            Knob::Events => return,
+            Sysctl::Events => return,
             // What tables of millions do, the benches show.
-            Knob::Max | Knob::Buckets => u64::from(script.octet().unwrap_or(0)) << script.pick(&[0, 0, 4, 8]),
-            _ => u64::from(script.pick(&[0, 1, 2, 3, 30, 255, u32::MAX])),
+            Sysctl::Max | Sysctl::Buckets => u64::from(script.next_byte().unwrap_or(0)) << script.choose(&[0, 0, 4, 8]),
+            _ => u64::from(script.choose(&[0, 1, 2, 3, 30, 255, u32::MAX])),
         };
-        let answer = self.single.set(knob, value);
-        assert_eq!(answer, self.batched.set(knob, value));
-        assert!(answer.is_err() || u64::from(self.single.knobs()[knob]) == value, "a knob keeps what it took");
+        let answer = self.single.set_sysctl(knob, value);
+        assert_eq!(answer, self.batched.set_sysctl(knob, value));
+        assert!(answer.is_err() || u64::from(self.single.sysctls()[knob]) == value, "a knob keeps what it took");
     }
 
-    fn remove(&mut self, script: &mut Script<'_>) {
-        self.catch_up();
-        let which = usize::from(script.octet().unwrap_or(0));
+    fn remove(&mut self, script: &mut FuzzInput<'_>) {
+        self.run_batch();
+        let which = usize::from(script.next_byte().unwrap_or(0));
         let entry = self.single.entries(self.now).nth(which % self.single.count().max(1));
         if let Some(entry) = entry {
-            assert!(self.single.remove(entry.handle, self.now), "what is shown can be removed");
-            assert!(!self.single.remove(entry.handle, self.now), "nothing is removed twice");
-            assert!(self.batched.remove(entry.handle, self.now));
+            assert!(self.single.remove(entry.conn_id, self.now), "what is shown can be removed");
+            assert!(!self.single.remove(entry.conn_id, self.now), "nothing is removed twice");
+            assert!(self.batched.remove(entry.conn_id, self.now));
         }
     }
 
     /// A packet that a rule drops between tracking and confirming leaves nothing.
-    fn drop_on_the_way(&mut self, script: &mut Script<'_>) {
-        self.catch_up();
+    fn drop_unconfirmed(&mut self, script: &mut FuzzInput<'_>) {
+        self.run_batch();
         let bytes = self.grammar.packet(script);
         if let Ok(packet) = Packet::parse(&bytes) {
             let before = self.single.count();
@@ -195,9 +195,9 @@ impl World {
         }
     }
 
-    fn flush(&mut self, script: &mut Script<'_>) {
-        self.catch_up();
-        if script.octet().unwrap_or(0) > 250 {
+    fn flush(&mut self, script: &mut FuzzInput<'_>) {
+        self.run_batch();
+        if script.next_byte().unwrap_or(0) > 250 {
             self.single.flush(self.now);
             self.batched.flush(self.now);
             assert_eq!(self.single.count(), 0);
@@ -205,8 +205,8 @@ impl World {
     }
 
     /// Gives the batched engine what it has missed: it must say the same.
-    fn catch_up(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
+    fn run_batch(&mut self) {
+        let waiting = std::mem::take(&mut self.pending);
         let packets: Vec<Packet<'_>> = waiting.iter().flat_map(|(bytes, _)| Packet::parse(bytes)).collect();
         let mut outcomes = Vec::new();
         self.batched.handle_batch(&packets, self.now, &mut outcomes);
@@ -218,21 +218,21 @@ impl World {
     }
 
     /// At the end of time nothing is left.
-    fn finish(mut self) -> Told {
-        self.catch_up();
-        self.books.audit(&self.single, self.now);
-        self.batched.check().expect("a sound table");
+    fn finish(mut self) -> EngineCoverage {
+        self.run_batch();
+        self.invariants.check_table(&self.single, self.now);
+        self.batched.check_invariants().expect("a sound table");
         assert_eq!(self.single.counters(), self.batched.counters());
         self.single.flush(self.now);
-        self.books.balance(&mut self.single);
+        self.invariants.check_counts(&mut self.single);
         assert_eq!(self.single.count(), 0);
-        self.single.check().expect("a sound empty table");
+        self.single.check_invariants().expect("a sound empty table");
         let counters = self.single.counters();
         for (name, count) in [("early_drop", counters.early_drop), ("drop", counters.drop)] {
             if count > 0 {
-                self.told.seen.insert(name);
+                self.coverage.seen.insert(name);
             }
         }
-        self.told
+        self.coverage
     }
 }

@@ -1,12 +1,14 @@
 //! Target `ftp`: control conversations of a few clients with a server, and the data connections they announce, in an engine whose helper hears them.
 
-use crate::Script;
-use crate::forge::{Segment, datagram};
-use keepstate_engine::{Engine, Helper, Info, Instant, Knob, Knobs, Outcome, Secret, Status, Verdict, Why, Zone};
+use crate::FuzzInput;
+use crate::packet_gen::{TcpSegmentSpec, ip_packet};
+use keepstate_engine::{
+    CtInfo, CtVerdict, Engine, Helper, Instant, Outcome, Reason, Secret, Status, Sysctl, Sysctls, Zone,
+};
 use keepstate_wire::Packet;
 
 /// Words that conversations are made of; the rest are octets of the script.
-const WORDS: &[&str] = &[
+const TOKENS: &[&str] = &[
     "PORT ",
     "EPRT ",
     "227 ",
@@ -40,24 +42,24 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 const SERVER: u8 = 1;
 const CLIENT: u8 = 2;
-const CONTROL: u16 = 21;
+const CONTROL_PORT: u16 = 21;
 
 /// Holds the conversation in `data`, and looks whether what must hold does.
 pub fn ftp(data: &[u8]) {
-    converse(data);
+    run_ftp(data);
 }
 
 /// As [`ftp`], and gives the engine back: its counters and reasons say what the conversation has led to.
-pub fn converse(data: &[u8]) -> Engine {
-    let mut script = Script::new(data);
-    let mut scene = Scene::new(&mut script);
+pub fn run_ftp(data: &[u8]) -> Engine {
+    let mut script = FuzzInput::new(data);
+    let mut scene = FtpRun::new(&mut script);
     let mut steps = 0u32;
-    while let Some(what) = script.octet() {
+    while let Some(what) = script.next_byte() {
         scene.step(what, &mut script);
-        scene.audit();
+        scene.check_expectations();
         // A look at the whole table takes longer than many steps.
         if steps.is_multiple_of(16) {
-            scene.engine.check().expect("a sound table");
+            scene.engine.check_invariants().expect("a sound table");
         }
         steps += 1;
     }
@@ -65,71 +67,73 @@ pub fn converse(data: &[u8]) -> Engine {
     assert_eq!(scene.engine.expectations(scene.now).count(), 0, "no expectation without its master");
     let counters = scene.engine.counters();
     assert_eq!(counters.expect_create, counters.expect_delete, "what was made is gone");
-    scene.engine.check().expect("a sound empty table");
+    scene.engine.check_invariants().expect("a sound empty table");
     scene.engine
 }
 
-struct Scene {
+struct FtpRun {
     engine: Engine,
     now: Instant,
     ipv6: bool,
-    max: usize,
+    expect_max: usize,
     /// What each side of each control connection has sent.
-    next: [[u32; 2]; 3],
+    next_seq: [[u32; 2]; 3],
 }
 
-impl Scene {
-    fn new(script: &mut Script<'_>) -> Scene {
-        let mut knobs = Knobs::default();
-        let max = script.pick(&[4096usize, 1, 2, 0]);
-        for (knob, value) in [(Knob::ExpectMax, max as u64), (Knob::TcpBeLiberal, 1)] {
+impl FtpRun {
+    fn new(script: &mut FuzzInput<'_>) -> FtpRun {
+        let mut knobs = Sysctls::default();
+        let max = script.choose(&[4096usize, 1, 2, 0]);
+        for (knob, value) in [(Sysctl::ExpectMax, max as u64), (Sysctl::TcpBeLiberal, 1)] {
             knobs.set(knob, value).expect("a value in the knob's range");
         }
         let now = Instant::from_secs(1_800_000_000);
         let mut engine = Engine::new(knobs, Secret([7; 16]), now);
-        engine.help(6, CONTROL, Helper::Ftp);
-        let ipv6 = script.octet().unwrap_or(0) & 1 != 0;
-        let mut scene = Scene { engine, now, ipv6, max, next: [[1, 1]; 3] };
-        for number in 0..scene.next.len() {
-            scene.open(number);
+        engine.set_auto_helper(6, CONTROL_PORT, Helper::Ftp);
+        let ipv6 = script.next_byte().unwrap_or(0) & 1 != 0;
+        let mut scene = FtpRun { engine, now, ipv6, expect_max: max, next_seq: [[1, 1]; 3] };
+        for number in 0..scene.next_seq.len() {
+            scene.open_control(number);
         }
         scene
     }
 
-    fn open(&mut self, number: usize) {
-        self.next[number] = [1, 1];
-        self.control(number, false, SYN, b"");
-        self.control(number, true, SYN | ACK, b"");
-        self.control(number, false, ACK, b"");
+    fn open_control(&mut self, number: usize) {
+        self.next_seq[number] = [1, 1];
+        self.send_control(number, false, SYN, b"");
+        self.send_control(number, true, SYN | ACK, b"");
+        self.send_control(number, false, ACK, b"");
     }
 
-    fn step(&mut self, what: u8, script: &mut Script<'_>) {
-        let number = usize::from(what) % self.next.len();
+    fn step(&mut self, what: u8, script: &mut FuzzInput<'_>) {
+        let number = usize::from(what) % self.next_seq.len();
         match what {
             0..=159 => {
-                let words = script.octet().unwrap_or(0) % 6;
-                let payload = (0..words).flat_map(|_| word(script)).collect::<Vec<u8>>();
-                self.control(number, what & 64 != 0, ACK, &payload);
+                let words = script.next_byte().unwrap_or(0) % 6;
+                let payload = (0..words).flat_map(|_| token(script)).collect::<Vec<u8>>();
+                self.send_control(number, what & 64 != 0, ACK, &payload);
             }
             // Lost on the way, or sent again.
             160..=169 => {
-                self.next[number][0] = self.next[number][0].wrapping_sub(u32::from(script.octet().unwrap_or(0)))
+                self.next_seq[number][0] =
+                    self.next_seq[number][0].wrapping_sub(u32::from(script.next_byte().unwrap_or(0)))
             }
             170..=179 => {
-                self.next[number][1] = self.next[number][1].wrapping_sub(u32::from(script.octet().unwrap_or(0)))
+                self.next_seq[number][1] =
+                    self.next_seq[number][1].wrapping_sub(u32::from(script.next_byte().unwrap_or(0)))
             }
-            180..=219 => self.data(script, what & 1 != 0),
-            220..=239 => self.wait(u64::from(script.octet().unwrap_or(0)) * 4_000_000_000),
-            240..=247 => self.control(number, what & 1 != 0, RST, b""),
-            248..=254 => self.open(number),
+            180..=219 => self.send_data_first(script, what & 1 != 0),
+            220..=239 => self.advance_time(u64::from(script.next_byte().unwrap_or(0)) * 4_000_000_000),
+            240..=247 => self.send_control(number, what & 1 != 0, RST, b""),
+            248..=254 => self.open_control(number),
             255 => {
-                let first = self.engine.entries(self.now).next().map(|entry| entry.handle);
+                let first = self.engine.entries(self.now).next().map(|entry| entry.conn_id);
                 first.into_iter().for_each(|handle| assert!(self.engine.remove(handle, self.now)));
             }
         }
     }
 
-    fn wait(&mut self, nanos: u64) {
+    fn advance_time(&mut self, nanos: u64) {
         self.now = Instant(self.now.0 + nanos);
         while self.engine.next_wake(self.now).is_some_and(|wake| wake <= self.now) {
             self.engine.poll(self.now);
@@ -137,39 +141,39 @@ impl Scene {
     }
 
     /// A segment of a control connection.
-    fn control(&mut self, number: usize, from_server: bool, flags: u8, payload: &[u8]) {
+    fn send_control(&mut self, number: usize, from_server: bool, flags: u8, payload: &[u8]) {
         let client = 40_000 + number as u16;
-        let [from_client, from_peer] = self.next[number];
+        let [from_client, from_peer] = self.next_seq[number];
         let (source, destination, ports, seq, ack) = match from_server {
-            false => (CLIENT, SERVER, (client, CONTROL), from_client, from_peer),
-            true => (SERVER, CLIENT, (CONTROL, client), from_peer, from_client),
+            false => (CLIENT, SERVER, (client, CONTROL_PORT), from_client, from_peer),
+            true => (SERVER, CLIENT, (CONTROL_PORT, client), from_peer, from_client),
         };
-        let sent = &mut self.next[number][usize::from(from_server)];
+        let sent = &mut self.next_seq[number][usize::from(from_server)];
         *sent = sent.wrapping_add(payload.len() as u32 + u32::from(flags & SYN != 0));
-        let outcome = self.send(source, destination, ports, (seq, ack), flags, payload);
-        if outcome.verdict == Verdict::Drop {
-            let why = outcome.why.expect("who drops says why");
-            assert!(matches!(why, Why::HelperPartial | Why::ExpectClash | Why::ExpectFull), "{why:?}");
+        let outcome = self.handle_segment(source, destination, ports, (seq, ack), flags, payload);
+        if outcome.verdict == CtVerdict::Drop {
+            let why = outcome.reason.expect("who drops says why");
+            assert!(matches!(why, Reason::HelperPartial | Reason::ExpectClash | Reason::ExpectFull), "{why:?}");
             assert!(outcome.connection.is_some(), "what is dropped was tracked");
         }
     }
 
     /// The first packet of a data connection, announced or not.
-    fn data(&mut self, script: &mut Script<'_>, from_server: bool) {
+    fn send_data_first(&mut self, script: &mut FuzzInput<'_>, from_server: bool) {
         let (source, destination) = if from_server { (SERVER, CLIENT) } else { (CLIENT, SERVER) };
-        let ports = (script.pick(&[20, 50_000]), script.pick(&[2000, 2001, 464, 0]));
-        let flags = script.pick(&[SYN, ACK, RST, SYN | ACK]);
+        let ports = (script.choose(&[20, 50_000]), script.choose(&[2000, 2001, 464, 0]));
+        let flags = script.choose(&[SYN, ACK, RST, SYN | ACK]);
         let before = self.engine.counters().expect_new;
-        let outcome = self.send(source, destination, ports, (1, 1), flags, b"");
+        let outcome = self.handle_segment(source, destination, ports, (1, 1), flags, b"");
         let met = self.engine.counters().expect_new - before;
         if let (1, Some(handle)) = (met, outcome.connection) {
             let entry = self.engine.entry(handle, self.now).expect("an outcome names a living connection");
-            assert_eq!(outcome.info, Info::Related);
+            assert_eq!(outcome.info, CtInfo::Related);
             assert!(entry.status.has(Status::EXPECTED) && entry.master.is_some() && entry.helper.is_none());
         }
     }
 
-    fn send(
+    fn handle_segment(
         &mut self,
         source: u8,
         destination: u8,
@@ -179,15 +183,15 @@ impl Scene {
         payload: &[u8],
     ) -> Outcome {
         let ack = if flags & ACK == 0 { 0 } else { ack };
-        let mut bytes = Segment { ports, seq, ack, flags, window: 60_000, options: &[], data: 0 }.octets();
+        let mut bytes = TcpSegmentSpec { ports, seq, ack, flags, window: 60_000, options: &[], data: 0 }.to_bytes();
         bytes.extend(payload);
-        let bytes = datagram(self.ipv6, source, destination, 6, bytes);
+        let bytes = ip_packet(self.ipv6, source, destination, 6, bytes);
         let packet = Packet::parse(&bytes).expect("a packet of our own making");
         self.engine.handle(&packet, Zone::default(), self.now)
     }
 
     /// Of each master one expectation at most, to one of its own ends, and never more than the limit.
-    fn audit(&self) {
+    fn check_expectations(&self) {
         let mut masters = Vec::new();
         for expectation in self.engine.expectations(self.now) {
             let master = expectation.master;
@@ -197,15 +201,15 @@ impl Scene {
             assert!(expectation.timeout <= 300);
             masters.push(master);
         }
-        assert!(masters.len() <= self.max);
+        assert!(masters.len() <= self.expect_max);
     }
 }
 
 /// A word of a conversation, or a few octets of any kind.
-fn word(script: &mut Script<'_>) -> Vec<u8> {
-    let which = usize::from(script.octet().unwrap_or(0));
-    match WORDS.get(which % (WORDS.len() + 1)) {
+fn token(script: &mut FuzzInput<'_>) -> Vec<u8> {
+    let which = usize::from(script.next_byte().unwrap_or(0));
+    match TOKENS.get(which % (TOKENS.len() + 1)) {
         Some(word) => word.as_bytes().to_vec(),
-        None => script.take(which % 7).to_vec(),
+        None => script.take_bytes(which % 7).to_vec(),
     }
 }

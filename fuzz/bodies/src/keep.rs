@@ -1,23 +1,23 @@
 //! Target `keep`: any octets as the file that a gateway's table is kept in, and as one connection's description.
 
-use keepstate_engine::{Description, Engine, Instant, Knob, Knobs, Secret, Trust};
-use keepstate_gateway::keep::file::{Image, Moment};
-use keepstate_gateway::keep::import;
+use keepstate_engine::{ConnSnapshot, Engine, Instant, Secret, Sysctl, Sysctls, WindowTrust};
+use keepstate_gateway::state_store::import_snapshot;
+use keepstate_gateway::state_store::state_file::{ClockPair, Snapshot};
 use std::time::Duration;
 
 /// Reads `data` whole or not at all; what it holds enters a table that stays sound, or does not.
 pub fn keep(data: &[u8]) {
     let now = Instant::from_secs(1_000_000);
-    let mut knobs = Knobs::default();
-    knobs.set(Knob::Max, 64).expect("a limit");
+    let mut knobs = Sysctls::default();
+    knobs.set(Sysctl::Max, 64).expect("a limit");
     let mut engine = Engine::new(knobs, Secret([6; 16]), Instant(0));
-    match Image::read(data) {
+    match Snapshot::parse(data) {
         Ok(image) => {
-            let here = Moment { boot: [1; 16], since_boot: 1_000_000_000, wall: now.0 };
-            let gap = image.died.until(&here).length();
-            let restored = import(&image, &mut engine, gap, now);
+            let here = ClockPair { boot: [1; 16], since_boot: 1_000_000_000, wall: now.0 };
+            let gap = image.last_alive.gap_to(&here).duration();
+            let restored = import_snapshot(&image, &mut engine, gap, now);
             let refused: usize = restored.refused.iter().map(|(_, count)| count).sum();
-            let held = image.descriptions().count();
+            let held = image.connections().count();
             assert_eq!(
                 restored.connections + restored.expired + refused,
                 held,
@@ -26,12 +26,12 @@ pub fn keep(data: &[u8]) {
         }
         Err(refusal) => assert!(!refusal.to_string().is_empty(), "a refusal says why"),
     }
-    if let Ok(described) = Description::decode(data) {
+    if let Ok(described) = ConnSnapshot::decode(data) {
         let mut octets = Vec::new();
         described.encode(&mut octets);
-        assert_eq!(Description::decode(&octets), Ok(described.clone()), "what was read is written and read again");
-        let _ = engine.import(&described, Duration::ZERO, Trust::Lenient, now);
+        assert_eq!(ConnSnapshot::decode(&octets), Ok(described.clone()), "what was read is written and read again");
+        let _ = engine.import(&described, Duration::ZERO, WindowTrust::Lenient, now);
     }
     assert!(engine.count() <= 64, "the limit holds");
-    engine.check().expect("the table is sound");
+    engine.check_invariants().expect("the table is sound");
 }

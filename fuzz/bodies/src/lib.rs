@@ -9,39 +9,39 @@
 mod control;
 mod ctnetlink;
 mod engine;
-mod forge;
 mod ftp;
+mod fuzz_input;
 mod grammar;
 mod invariants;
 mod keep;
 mod mqtt;
+mod packet_gen;
 mod pcap_reader;
 mod reassembly;
 mod ruleset;
-mod script;
 mod sysctl;
 mod tcp_options;
 mod wire;
 
 pub use control::control;
 pub use ctnetlink::ctnetlink;
-pub use engine::{Told, engine, tell};
-pub use ftp::{converse, ftp};
+pub use engine::{EngineCoverage, engine, run_engine};
+pub use ftp::{ftp, run_ftp};
+pub use fuzz_input::{FuzzInput, Rng};
 pub use keep::keep;
 pub use mqtt::mqtt;
 pub use pcap_reader::pcap_reader;
 pub use reassembly::reassembly;
 pub use ruleset::ruleset;
-pub use script::{Dice, Script};
 pub use sysctl::sysctl;
 pub use tcp_options::tcp_options;
 pub use wire::wire;
 
 /// One fuzz target: its name, which is that of its corpus, and its body.
-pub type Target = (&'static str, fn(&[u8]));
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] = &[
+pub const TARGETS: &[FuzzTarget] = &[
     ("control", control),
     ("ctnetlink", ctnetlink),
     ("engine", engine),

@@ -1,20 +1,20 @@
 //! A session of MQTT heard from both ends: any octets, in any pieces, end it or say something; nothing panics, and no piece makes a difference to the whole.
-use keepstate_lab::mqtt::session::{Client, Server, Version};
+use keepstate_lab::mqtt::session::{MqttClient, MqttServer, MqttVersion};
 
 /// The first octet says who hears and in what pieces, the rest is heard.
 pub fn mqtt(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
-    let version = if first & 1 == 0 { Version::V4 } else { Version::V5 };
+    let version = if first & 1 == 0 { MqttVersion::V4 } else { MqttVersion::V5 };
     let size = usize::from(first >> 2).max(1);
-    let greeting = Client::new(version).greet("fuzz", 60).unwrap_or_default();
+    let greeting = MqttClient::new(version).connect("fuzz", 60).unwrap_or_default();
     let begun = if first & 2 == 0 { rest.to_vec() } else { [&greeting[..], rest].concat() };
     // At one go, and in pieces: the same answers up to where it ends.
     let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-    let at_one_go = Server::default().hear(&begun, &mut whole);
-    let mut server = Server::default();
+    let at_one_go = MqttServer::default().receive(&begun, &mut whole);
+    let mut server = MqttServer::default();
     let mut in_pieces = Ok(0);
     for piece in begun.chunks(size) {
-        match (server.hear(piece, &mut pieces), &mut in_pieces) {
+        match (server.receive(piece, &mut pieces), &mut in_pieces) {
             (Ok(more), Ok(published)) => *published += more,
             (Err(broken), _) => {
                 in_pieces = Err(broken);
@@ -24,7 +24,7 @@ pub fn mqtt(data: &[u8]) {
         }
     }
     assert_eq!((at_one_go, whole), (in_pieces, pieces), "pieces make no difference");
-    let mut client = Client::new(version);
-    let _ = client.hear(&[0x20, 2, 0, 0]);
-    let _ = client.hear(rest);
+    let mut client = MqttClient::new(version);
+    let _ = client.receive(&[0x20, 2, 0, 0]);
+    let _ = client.receive(rest);
 }

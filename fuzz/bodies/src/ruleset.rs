@@ -1,12 +1,12 @@
 //! The ruleset language: any text is read or refused, what is refused has a place, and what is read compiles or is refused too.
-use keepstate_rules::{NoLibrary, compile, parse_with};
+use keepstate_rules::{NoIncludes, compile, parse_with};
 
 /// Reads `data` as a ruleset.
 pub fn ruleset(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    match parse_with("fuzz", &text, &NoLibrary, &[]) {
+    match parse_with("fuzz", &text, &NoIncludes, &[]) {
         Err(refused) => {
-            assert!(!refused.faults.is_empty(), "a refusal says why");
+            assert!(!refused.diagnostics.is_empty(), "a refusal says why");
             assert!(refused.to_string().starts_with("fuzz:"), "and where");
         }
         Ok((tree, sources)) => match compile(&tree, &sources) {

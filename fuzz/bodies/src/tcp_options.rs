@@ -1,6 +1,6 @@
 //! Target `tcp_options`: any octets as the options of a segment.
 
-use keepstate_wire::tcp::{Choice, Segment};
+use keepstate_wire::tcp::{TcpOption, TcpSegment};
 
 /// Reads `data` as the options behind a sound header, and holds the readers of options against each other.
 pub fn tcp_options(data: &[u8]) {
@@ -9,15 +9,15 @@ pub fn tcp_options(data: &[u8]) {
     transport[12] = ((20 + options.len()) / 4 * 16) as u8;
     transport[13] = 0x10;
     transport.extend_from_slice(options);
-    let segment = Segment::parse(&transport, transport.len()).expect("a header with room for its options");
+    let segment = TcpSegment::parse(&transport, transport.len()).expect("a header with room for its options");
     assert_eq!(segment.options, options);
     assert_eq!(segment.data_len, 0);
 
-    let handshake = segment.handshake();
-    assert!(handshake.scale.is_none_or(|scale| scale <= 14), "RFC 7323, section 2.3");
+    let handshake = segment.syn_options();
+    assert!(handshake.window_scale.is_none_or(|scale| scale <= 14), "RFC 7323, section 2.3");
     let mut rights = Vec::new();
     for option in segment.options() {
-        if let Choice::Sack(blocks) = option {
+        if let TcpOption::Sack(blocks) = option {
             rights.extend(blocks.map(|(_, right)| right));
         }
     }

@@ -1,36 +1,36 @@
 //! Target `wire`: any octets as a packet, and every view of it.
 
-use keepstate_wire::{Family, Packet, Quote, checksum, gre, icmp, sctp, tcp, udp};
+use keepstate_wire::{Family, InnerPacket, Packet, checksum, gre, icmp, sctp, tcp, udp};
 
 /// Reads `data` as a datagram, whole and snapped, and looks at it from every side.
 pub fn wire(data: &[u8]) {
     if let Ok(packet) = Packet::parse(data) {
-        look(&packet);
+        check_packet(&packet);
         assert!(packet.bytes().len() <= data.len());
         assert_eq!(packet.bytes().len(), packet.total_len(), "a datagram that is not snapped has all its octets");
         // What was accepted whole must be accepted again without what followed it.
         let again = Packet::parse(packet.bytes()).expect("a datagram without its padding");
         assert_eq!(again.transport(), packet.transport());
-        snap(&packet);
+        check_snapped(&packet);
     }
     if let Ok(packet) = Packet::parse_snapped(data, 65_575) {
-        look(&packet);
+        check_packet(&packet);
     }
     for family in [Family::V4, Family::V6] {
-        if let Ok(quote) = Quote::parse(data, family) {
+        if let Ok(quote) = InnerPacket::parse(data, family) {
             assert!(quote.transport.len() <= data.len());
             let _ = quote.ports();
         }
     }
-    views(data, data.len());
-    sums(data);
+    check_transport_views(data, data.len());
+    check_incremental_checksum(data);
 }
 
 /// What a capture with a short snap length keeps may only be less, never different.
-fn snap(packet: &Packet<'_>) {
+fn check_snapped(packet: &Packet<'_>) {
     let kept = packet.bytes().len() / 2;
     if let Ok(snapped) = Packet::parse_snapped(&packet.bytes()[..kept], packet.total_len()) {
-        look(&snapped);
+        check_packet(&snapped);
         assert_eq!(snapped.protocol(), packet.protocol());
         assert_eq!(snapped.addresses(), packet.addresses());
         assert_eq!(snapped.total_len(), packet.total_len());
@@ -39,35 +39,35 @@ fn snap(packet: &Packet<'_>) {
     }
 }
 
-fn look(packet: &Packet<'_>) {
+fn check_packet(packet: &Packet<'_>) {
     assert!(packet.transport().len() <= packet.transport_len());
     assert!(packet.transport_len() <= packet.total_len());
     let _ = (packet.addresses(), packet.family(), packet.ports(), packet.fragment(), packet.transport_checksum_ok());
-    views(packet.transport(), packet.transport_len());
+    check_transport_views(packet.transport(), packet.transport_len());
     let quoted = packet.transport().get(8..).unwrap_or(&[]);
-    let _ = Quote::parse(quoted, packet.family());
+    let _ = InnerPacket::parse(quoted, packet.family());
 }
 
 /// `transport` as each protocol would read it, whatever the header said it is.
-fn views(transport: &[u8], transport_len: usize) {
-    if let Ok(segment) = tcp::Segment::parse(transport, transport_len) {
+fn check_transport_views(transport: &[u8], transport_len: usize) {
+    if let Ok(segment) = tcp::TcpSegment::parse(transport, transport_len) {
         assert!(segment.data.len() <= segment.data_len);
-        let _ = (segment.handshake(), segment.highest_sack(segment.ack));
+        let _ = (segment.syn_options(), segment.highest_sack(segment.ack));
     }
-    if let Ok(header) = udp::Header::parse(transport, transport_len) {
+    if let Ok(header) = udp::UdpHeader::parse(transport, transport_len) {
         assert!(usize::from(header.length) <= transport_len);
     }
-    let _ = udp::Header::parse_lite(transport, transport_len);
-    let _ = icmp::Message::parse(transport);
-    let _ = gre::Header::parse(transport);
-    if let Ok(header) = sctp::Header::parse(transport) {
+    let _ = udp::UdpHeader::parse_lite(transport, transport_len);
+    let _ = icmp::IcmpMessage::parse(transport);
+    let _ = gre::GreHeader::parse(transport);
+    if let Ok(header) = sctp::SctpHeader::parse(transport) {
         let taken: usize = header.chunks().flatten().map(|chunk| 4 + chunk.value.len()).sum();
         assert!(taken <= header.chunks.len(), "chunks larger than what they were read from");
     }
 }
 
 /// An incremental update gives what summing again gives.
-fn sums(data: &[u8]) {
+fn check_incremental_checksum(data: &[u8]) {
     let Some((&[a, b, c, d], rest)) = data.split_first_chunk::<4>() else { return };
     let (old, new) = ([a, b], [c, d]);
     let before = checksum::internet(&[&old, rest].concat());

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
 
-use keepstate_fuzz_bodies::{Dice, TARGETS, converse, tell};
+use keepstate_fuzz_bodies::{Rng, TARGETS, run_engine, run_ftp};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn what_fuzzing_found_stays_found() {
+fn corpus_inputs_pass() {
     for (target, body) in TARGETS {
         for (path, input) in corpus(target) {
             println!("{target} {}", path.display());
@@ -59,13 +59,13 @@ fn what_fuzzing_found_stays_found() {
 }
 
 #[test]
-fn what_is_near_the_corpus_holds_too() {
+fn mutated_corpus_inputs_pass() {
     for (target, body) in TARGETS {
         let inputs = corpus(target);
         for seed in 0..ROUNDS as u64 {
             // Shown when the test fails: the seed makes the input again.
             println!("{target} seed {seed}");
-            let mut dice = Dice::new(seed);
+            let mut dice = Rng::new(seed);
             let (_, input) = &inputs[dice.below(inputs.len())];
             let mut input = input.clone();
             for _ in 0..=dice.below(4) {
@@ -77,23 +77,23 @@ fn what_is_near_the_corpus_holds_too() {
 }
 
 #[test]
-fn what_is_random_holds_too() {
+fn random_inputs_pass() {
     for (target, body) in TARGETS {
         for seed in 0..ROUNDS as u64 {
             println!("{target} seed {seed}");
-            let mut dice = Dice::new(seed);
+            let mut dice = Rng::new(seed);
             let len = dice.below(1024);
-            body(&dice.octets(len));
+            body(&dice.bytes(len));
         }
     }
 }
 
 /// A grammar that leads nowhere would find nothing: these stories must see the world.
 #[test]
-fn the_stories_get_somewhere() {
+fn random_engine_inputs_reach_every_state() {
     let mut seen = BTreeSet::new();
     for seed in 0..ROUNDS as u64 {
-        seen.extend(tell(&Dice::new(seed).octets(2048)).seen);
+        seen.extend(run_engine(&Rng::new(seed).bytes(2048)).seen);
     }
     for name in REACHED {
         assert!(seen.contains(name), "no story reached {name}: {seen:?}");
@@ -102,11 +102,11 @@ fn the_stories_get_somewhere() {
 
 /// The same of control conversations, which start from the corpus: octets alone seldom make a command.
 #[test]
-fn the_conversations_get_somewhere() {
+fn ftp_corpus_reaches_every_helper_outcome() {
     let mut seen = BTreeSet::new();
     for (_, input) in corpus("ftp") {
-        let engine = converse(&input);
-        seen.extend(engine.reasons().filter(|(_, count)| *count > 0).map(|(why, _)| why.name()));
+        let engine = run_ftp(&input);
+        seen.extend(engine.reason_counts().filter(|(_, count)| *count > 0).map(|(why, _)| why.name()));
         seen.extend((engine.counters().expect_new > 0).then_some("met"));
     }
     for name in ["met", "helper_partial", "expect_clash", "expect_full", "tcp_first"] {
@@ -115,11 +115,11 @@ fn the_conversations_get_somewhere() {
 }
 
 /// One of the changes a fuzzer makes: an octet, a number at the edge, a cut, a repetition.
-fn mutate(input: &mut Vec<u8>, dice: &mut Dice) {
+fn mutate(input: &mut Vec<u8>, dice: &mut Rng) {
     let at = dice.below(input.len() + 1);
     match dice.below(5) {
         0 => input.truncate(at),
-        1 => input.insert(at, dice.octets(1)[0]),
+        1 => input.insert(at, dice.bytes(1)[0]),
         2 => input.extend_from_within(at..),
         3 if at < input.len() => input[at] = [0, 1, 0x7f, 0x80, 0xff][dice.below(5)],
         _ if at < input.len() => input[at] ^= 1 << dice.below(8),
@@ -130,10 +130,11 @@ fn mutate(input: &mut Vec<u8>, dice: &mut Dice) {
 
 /// The corpus of kept tables holds what it is to hold: connections of every kind that come in.
 #[test]
-fn the_kept_tables_are_read() {
+fn state_store_corpus_is_read() {
     for (path, input) in corpus("keep") {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let held = keepstate_gateway::keep::file::Image::read(&input).map(|image| image.descriptions().count());
+        let held = keepstate_gateway::state_store::state_file::Snapshot::parse(&input)
+            .map(|image| image.connections().count());
         let wanted = match name.as_str() {
             "snapshot" | "torn" => Some(7),
             "journal" => Some(8),
@@ -141,7 +142,7 @@ fn the_kept_tables_are_read() {
             _ => None,
         };
         assert_eq!(held.ok(), wanted, "{name}");
-        let alone = keepstate_engine::Description::decode(&input).is_ok();
+        let alone = keepstate_engine::ConnSnapshot::decode(&input).is_ok();
         assert_eq!(alone, ["udp", "tcp", "ftp", "child", "gre", "sctp", "icmp"].contains(&name.as_str()), "{name}");
     }
 }

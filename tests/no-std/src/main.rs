@@ -9,7 +9,7 @@ extern crate alloc;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
-use keepstate_engine::{Direction, Engine, Info, Instant, Knobs, Secret, Zone};
+use keepstate_engine::{Direction, Engine, Info, Instant, Sysctls, Secret, Zone};
 use keepstate_wire::Packet;
 
 /// The C library's allocator: what stands in for an operating system's here.
@@ -55,7 +55,7 @@ pub extern "C" fn _Unwind_Resume() {}
 #[unsafe(no_mangle)]
 pub extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
     let start = Instant::default();
-    let mut engine = Engine::new(Knobs::default(), Secret([7; 16]), start);
+    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), start);
     let handshake = [
         (segment(CLIENT, SERVER, SYN, 1000, 0), Info::New, Direction::Original),
         (segment(SERVER, CLIENT, SYN | ACK, 9000, 1001), Info::Established, Direction::Reply),

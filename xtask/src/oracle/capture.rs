@@ -2,12 +2,12 @@
 //!
 //! Left out is what a router does not forward: loopback, link-local, multicast and broadcast addresses, and frames that carry no IP. Hop limits and
 //! traffic classes are overwritten, since the first must not run out and the second carries the answer.
-use super::craft;
 use super::kernel::Toward;
-use super::step::{Step, View};
-use super::story::Story;
+use super::packet_builder;
+use super::scenario::OracleScenario;
+use super::step::{OracleStep, RawPacketView};
 use anyhow::{Context, Result, bail};
-use keepstate_engine::Knob;
+use keepstate_engine::Sysctl;
 use keepstate_wire::link::{self, LinkType};
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
@@ -16,25 +16,25 @@ use std::net::IpAddr;
 use std::path::Path;
 
 /// Octets of a capture that are read at a time: more than any frame.
-const WINDOW: usize = 1 << 20;
+const READ_BUFFER: usize = 1 << 20;
 
 /// Reads a pcap or pcapng file. Checksums are not judged: captures of virtual devices have them unfinished.
-pub fn read(path: &Path) -> Result<Story> {
+pub fn read_capture(path: &Path) -> Result<OracleScenario> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let mut reader =
-        create_reader(WINDOW, file).ok().context("neither pcap nor pcapng (a compressed one: unpack it first)")?;
-    let mut story = Story { knobs: vec![(Knob::Checksum, 0)], slow: true, ..Story::default() };
+        create_reader(READ_BUFFER, file).ok().context("neither pcap nor pcapng (a compressed one: unpack it first)")?;
+    let mut story = OracleScenario { sysctls: vec![(Sysctl::Checksum, 0)], slow: true, ..OracleScenario::default() };
     let mut links = Vec::new();
     loop {
         match reader.next() {
             Ok((used, block)) => {
                 match &block {
                     PcapBlockOwned::LegacyHeader(header) => links.push(header.network.0),
-                    PcapBlockOwned::Legacy(frame) => push(&mut story, links.first(), frame.data),
+                    PcapBlockOwned::Legacy(frame) => push_frame(&mut story, links.first(), frame.data),
                     PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => links.push(interface.linktype.0),
                     PcapBlockOwned::NG(Block::EnhancedPacket(frame)) => {
                         let link = usize::try_from(frame.if_id).ok().and_then(|at| links.get(at));
-                        push(&mut story, link, frame.packet_data());
+                        push_frame(&mut story, link, frame.packet_data());
                     }
                     PcapBlockOwned::NG(_) => {}
                 }
@@ -49,11 +49,13 @@ pub fn read(path: &Path) -> Result<Story> {
     }
 }
 
-fn push(story: &mut Story, link: Option<&i32>, frame: &[u8]) {
+fn push_frame(story: &mut OracleScenario, link: Option<&i32>, frame: &[u8]) {
     let link = link.and_then(|link| u32::try_from(*link).ok()).map(LinkType);
-    let network = link.and_then(|link| link::datagram(link, frame).ok());
+    let network = link.and_then(|link| link::strip_link_header(link, frame).ok());
     story.steps.extend(
-        network.and_then(|network| forwardable(network.datagram)).map(|bytes| Step::whole(Toward::Server, bytes)),
+        network
+            .and_then(|network| forwardable(network.packet))
+            .map(|bytes| OracleStep::from_packet(Toward::Server, bytes)),
     );
 }
 
@@ -63,20 +65,20 @@ fn forwardable(datagram: &[u8]) -> Option<Vec<u8>> {
     let v4 = datagram.first()? >> 4 == 4;
     let length = if v4 { word(2)? } else { word(4)? + 40 };
     let mut bytes = datagram.get(..length)?.to_vec();
-    let view = View::read(&bytes)?;
-    if !crosses(view.source) || !crosses(view.destination) {
+    let view = RawPacketView::parse(&bytes)?;
+    if !is_forwardable_address(view.source) || !is_forwardable_address(view.destination) {
         return None;
     }
     if v4 {
         (bytes[1], bytes[8]) = (0, 64);
-        craft::seal(&mut bytes);
+        packet_builder::update_header_checksum(&mut bytes);
     } else {
         (bytes[0], bytes[1], bytes[7]) = (0x60, bytes[1] & 15, 64);
     }
     Some(bytes)
 }
 
-fn crosses(address: IpAddr) -> bool {
+fn is_forwardable_address(address: IpAddr) -> bool {
     let local = match address {
         IpAddr::V4(address) => address.is_broadcast() || address.is_link_local() || address.octets()[0] == 0,
         IpAddr::V6(address) => address.segments()[0] & 0xffc0 == 0xfe80,

@@ -1,35 +1,35 @@
 //! What the traffic exercised: verdicts, protocols, and the cells of the TCP and SCTP transition tables.
-use super::verdict::Heard;
-use keepstate_engine::{Direction, Entry, Handle, Outcome, ProtocolInfo, TcpState};
+use super::verdict::ObservedVerdict;
+use keepstate_engine::{ConnId, Direction, Entry, Outcome, ProtocolInfo, TcpState};
 use keepstate_wire::Packet;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 /// Flag classes in the order the kernel ranks them, and two it has no class for.
-const CLASSES: [&str; 6] = ["syn", "syn-ack", "fin", "ack", "rst", "other"];
+const FLAG_CLASSES: [&str; 6] = ["syn", "syn-ack", "fin", "ack", "rst", "other"];
 
 /// Counts of what was seen.
 #[derive(Default)]
 pub struct Coverage {
     pub packets: u64,
-    pub rows: u64,
-    verdicts: BTreeMap<Heard, u64>,
+    pub connections_compared: u64,
+    verdicts: BTreeMap<ObservedVerdict, u64>,
     protocols: BTreeMap<u8, u64>,
     /// By (state before, direction, flag class): how often, and how often the state changed.
-    cells: BTreeMap<(u8, u8, usize), u64>,
-    changes: BTreeMap<(u8, u8), u64>,
-    sctp: BTreeMap<(u8, u8), u64>,
-    states: HashMap<Handle, u8>,
+    tcp_segments: BTreeMap<(u8, u8, usize), u64>,
+    tcp_state_changes: BTreeMap<(u8, u8), u64>,
+    sctp_state_changes: BTreeMap<(u8, u8), u64>,
+    states: HashMap<ConnId, u8>,
 }
 
 impl Coverage {
-    pub fn heard(&mut self, kernel: Heard) {
+    pub fn count_verdict(&mut self, kernel: ObservedVerdict) {
         self.packets += 1;
         *self.verdicts.entry(kernel).or_default() += 1;
     }
 
     /// Counts a packet, and where it took its connection.
-    pub fn count(&mut self, packet: &Packet<'_>, outcome: &Outcome, after: Option<&Entry>) {
+    pub fn count_packet(&mut self, packet: &Packet<'_>, outcome: &Outcome, after: Option<&Entry>) {
         *self.protocols.entry(packet.protocol()).or_default() += 1;
         let (Some(handle), Some(entry)) = (outcome.connection, after) else { return };
         if packet.protocol() != entry.original.protocol {
@@ -40,24 +40,24 @@ impl Coverage {
                 let before = self.states.insert(handle, state as u8).unwrap_or(0);
                 let flags = packet.transport().get(13).copied().unwrap_or(0);
                 let direction = outcome.direction.unwrap_or(Direction::Original) as u8;
-                *self.cells.entry((before, direction, class(flags))).or_default() += 1;
-                *self.changes.entry((before, state as u8)).or_default() += 1;
+                *self.tcp_segments.entry((before, direction, flag_class(flags))).or_default() += 1;
+                *self.tcp_state_changes.entry((before, state as u8)).or_default() += 1;
             }
             ProtocolInfo::Sctp { state, .. } => {
                 let before = self.states.insert(handle, state as u8).unwrap_or(0);
-                *self.sctp.entry((before, state as u8)).or_default() += 1;
+                *self.sctp_state_changes.entry((before, state as u8)).or_default() += 1;
             }
             ProtocolInfo::Stateless => {}
         }
     }
 
     /// A new engine gives out handles anew.
-    pub fn forget_states(&mut self) {
+    pub fn reset_states(&mut self) {
         self.states.clear();
     }
 }
 
-fn class(flags: u8) -> usize {
+fn flag_class(flags: u8) -> usize {
     match flags {
         _ if flags & 4 != 0 => 4,
         _ if flags & 0x12 == 0x12 => 1,
@@ -74,24 +74,25 @@ impl fmt::Display for Coverage {
         writeln!(f, "verdicts: {}", verdicts.join(", "))?;
         let protocols: Vec<_> = self.protocols.iter().map(|(number, count)| format!("{number}: {count}")).collect();
         writeln!(f, "protocols: {}", protocols.join(", "))?;
-        writeln!(f, "connections compared: {}", self.rows)?;
-        if !self.cells.is_empty() {
+        writeln!(f, "connections compared: {}", self.connections_compared)?;
+        if !self.tcp_segments.is_empty() {
             writeln!(f, "TCP, packets by state before, direction and flags (original / reply):")?;
             write!(f, "{:12}", "")?;
-            CLASSES.iter().try_for_each(|class| write!(f, "{class:>16}"))?;
+            FLAG_CLASSES.iter().try_for_each(|class| write!(f, "{class:>16}"))?;
             writeln!(f)?;
             for state in TcpState::ALL {
                 write!(f, "{:12}", state.name())?;
-                for class in 0..CLASSES.len() {
-                    let cell = |direction| self.cells.get(&(*state as u8, direction, class)).copied().unwrap_or(0);
+                for class in 0..FLAG_CLASSES.len() {
+                    let cell =
+                        |direction| self.tcp_segments.get(&(*state as u8, direction, class)).copied().unwrap_or(0);
                     write!(f, "{:>16}", format!("{}/{}", cell(0), cell(1)))?;
                 }
                 writeln!(f)?;
             }
-            writeln!(f, "TCP, {} different changes of state", self.changes.len())?;
+            writeln!(f, "TCP, {} different changes of state", self.tcp_state_changes.len())?;
         }
-        if !self.sctp.is_empty() {
-            writeln!(f, "SCTP, {} different changes of state", self.sctp.len())?;
+        if !self.sctp_state_changes.is_empty() {
+            writeln!(f, "SCTP, {} different changes of state", self.sctp_state_changes.len())?;
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 //!
 //! It lives as long as the process's stay in that namespace: when the process ends, devices, rules and table go with it. It must never
 //! touch a knob of the namespace it came from.
-use super::system;
-use super::verdict::{Heard, Mark};
+use super::syscalls;
+use super::verdict::{CtStateDscp, ObservedVerdict};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ pub enum Toward {
 }
 
 /// What stands between the two devices.
-const RULES: &str = "
+const NFT_RULES: &str = "
 table inet oracle {
   chain say {
     type filter hook prerouting priority -100; policy accept;
@@ -44,7 +44,7 @@ table inet oracle {
 ";
 
 /// The helper that stories may rely on: see [`HELPED`].
-const HELPERS: &str = "
+const NFT_HELPERS: &str = "
 table inet oracle {
   ct helper ftp4 { type \"ftp\" protocol tcp; l3proto ip; }
   ct helper ftp6 { type \"ftp\" protocol tcp; l3proto ip6; }
@@ -57,10 +57,10 @@ table inet oracle {
 ";
 
 /// The port to which connections get the FTP helper, in the kernel and in the engine.
-pub const HELPED: u16 = 21;
+pub const FTP_PORT: u16 = 21;
 
 /// The devices. The kernel itself has no address that traffic uses.
-const LINKS: &str = "
+const IP_BATCH: &str = "
 link set lo up
 link set t0 mtu 65535
 link set t1 mtu 65535
@@ -74,15 +74,15 @@ addr add 192.0.0.10/32 dev t1
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routes {
     /// Clients (10.1.0.0/16, fd01::/64) behind t0, servers (10.2.0.0/16, fd02::/64) behind t1.
-    TwoSides,
+    TwoNetworks,
     /// Everything to t1, whatever its addresses: for captures, which are written into t0 in both directions.
     OneWay,
 }
 
 impl Routes {
-    fn commands(self) -> &'static str {
+    fn ip_batch(self) -> &'static str {
         match self {
-            Routes::TwoSides => {
+            Routes::TwoNetworks => {
                 "route add 10.1.0.0/16 dev t0\nroute add 10.2.0.0/16 dev t1\nroute add fd01::/64 dev t0\nroute add fd02::/64 dev t1\n"
             }
             Routes::OneWay => "route add 0.0.0.0/0 dev t1\nroute add ::/0 dev t1\n",
@@ -91,7 +91,7 @@ impl Routes {
 }
 
 /// Knobs of the network that are not conntrack's.
-const NETWORK: &[(&str, &str)] = &[
+const NET_SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
@@ -103,7 +103,7 @@ const NETWORK: &[(&str, &str)] = &[
 ];
 
 /// Knobs that must stand before the devices come up.
-const BEFORE_LINKS: &[(&str, &str)] = &[
+const SYSCTLS_BEFORE_LINKS: &[(&str, &str)] = &[
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/router_solicitations", "0"),
@@ -112,74 +112,75 @@ const BEFORE_LINKS: &[(&str, &str)] = &[
 ];
 
 /// The namespace and its two ends.
-pub struct Kernel {
-    clients: File,
-    servers: File,
+pub struct KernelNetns {
+    client_tun: File,
+    server_tun: File,
     buffer: Vec<u8>,
 }
 
-impl Kernel {
+impl KernelNetns {
     /// Leaves the namespace this process was in, and furnishes the new one.
-    pub fn enter(routes: Routes) -> Result<Kernel> {
-        system::leave_network().context("a network namespace of our own (unshare)")?;
-        for (name, value) in BEFORE_LINKS {
-            sysctl(name, value)?;
+    pub fn create(routes: Routes) -> Result<KernelNetns> {
+        syscalls::unshare_net().context("a network namespace of our own (unshare)")?;
+        for (name, value) in SYSCTLS_BEFORE_LINKS {
+            write_sysctl(name, value)?;
         }
-        feed("nft", &["-f", "-"], RULES)?;
-        feed("nft", &["-f", "-"], HELPERS).context("the kernel's FTP helper (modprobe nf_conntrack_ftp)")?;
-        let clients = system::tun("t0").context("TUN device t0")?;
-        let servers = system::tun("t1").context("TUN device t1")?;
-        feed("ip", &["-batch", "-"], &[LINKS, routes.commands()].concat())?;
-        for (name, value) in NETWORK {
-            sysctl(name, value)?;
+        run_with_stdin("nft", &["-f", "-"], NFT_RULES)?;
+        run_with_stdin("nft", &["-f", "-"], NFT_HELPERS)
+            .context("the kernel's FTP helper (modprobe nf_conntrack_ftp)")?;
+        let clients = syscalls::open_tun("t0").context("TUN device t0")?;
+        let servers = syscalls::open_tun("t1").context("TUN device t1")?;
+        run_with_stdin("ip", &["-batch", "-"], &[IP_BATCH, routes.ip_batch()].concat())?;
+        for (name, value) in NET_SYSCTLS {
+            write_sysctl(name, value)?;
         }
-        let mut kernel = Kernel { clients, servers, buffer: vec![0; 65536] };
+        let mut kernel = KernelNetns { client_tun: clients, server_tun: servers, buffer: vec![0; 65536] };
         kernel.drain()?;
         Ok(kernel)
     }
 
     /// Sets `net.netfilter.NAME` in this namespace.
-    pub fn set(&self, name: &str, value: u64) -> Result<()> {
-        sysctl(&format!("netfilter/{name}"), &value.to_string())
+    pub fn set_sysctl(&self, name: &str, value: u64) -> Result<()> {
+        write_sysctl(&format!("netfilter/{name}"), &value.to_string())
     }
 
     /// Throws away whatever waits in the devices.
     fn drain(&mut self) -> Result<()> {
-        for device in [&mut self.clients, &mut self.servers] {
-            while read(device, &mut self.buffer)?.is_some() {}
+        for device in [&mut self.client_tun, &mut self.server_tun] {
+            while read_packet(device, &mut self.buffer)?.is_some() {}
         }
         Ok(())
     }
 
     /// Sends one packet, whose `ident` names it, and hears what became of it. The write runs the whole way through the kernel, so that what
     /// comes out is there when it returns; of what comes out in pieces, the first says it for all.
-    pub fn pass(&mut self, toward: Toward, packet: &[u8]) -> Result<Heard> {
+    pub fn forward_packet(&mut self, toward: Toward, packet: &[u8]) -> Result<ObservedVerdict> {
         let (into, out) = match toward {
-            Toward::Server => (&mut self.clients, &mut self.servers),
-            Toward::Client => (&mut self.servers, &mut self.clients),
+            Toward::Server => (&mut self.client_tun, &mut self.server_tun),
+            Toward::Client => (&mut self.server_tun, &mut self.client_tun),
         };
         match into.write(packet) {
             Ok(_) => {}
             // The TUN driver itself refuses what is no IP datagram at all.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Heard::Gone),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(ObservedVerdict::NotForwarded),
             Err(error) => return Err(error).context("writing to the TUN device"),
         }
-        let Some(length) = read(out, &mut self.buffer)? else { return Ok(Heard::Gone) };
+        let Some(length) = read_packet(out, &mut self.buffer)? else { return Ok(ObservedVerdict::NotForwarded) };
         let seen = &self.buffer[..length];
         ensure!(
-            ident(seen) == ident(packet),
+            packet_ident(seen) == packet_ident(packet),
             "a packet came out that was not the one sent: {seen:02x?}, sent {packet:02x?}"
         );
-        let mark = Mark::read(seen);
-        if is_piece(seen) {
-            while read(out, &mut self.buffer)?.is_some() {}
+        let mark = CtStateDscp::from_dscp(seen);
+        if is_fragment(seen) {
+            while read_packet(out, &mut self.buffer)?.is_some() {}
         }
-        Ok(Heard::Passed(mark.with_context(|| "a packet came out without a mark")?))
+        Ok(ObservedVerdict::Passed(mark.with_context(|| "a packet came out without a mark")?))
     }
 }
 
 /// One datagram, if one waits.
-fn read(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
+fn read_packet(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
     match device.read(buffer) {
         Ok(length) => Ok(Some(length)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -188,7 +189,7 @@ fn read(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
 }
 
 /// The number that names a packet: see `Envelope`.
-fn ident(packet: &[u8]) -> u32 {
+fn packet_ident(packet: &[u8]) -> u32 {
     match packet.first().map(|octet| octet >> 4) {
         Some(4) => u32::from(packet[4]) << 8 | u32::from(packet[5]),
         Some(6) => u32::from(packet[1] & 15) << 16 | u32::from(packet[2]) << 8 | u32::from(packet[3]),
@@ -196,20 +197,20 @@ fn ident(packet: &[u8]) -> u32 {
     }
 }
 
-fn is_piece(packet: &[u8]) -> bool {
+fn is_fragment(packet: &[u8]) -> bool {
     match packet[0] >> 4 {
         4 => packet[6] & 0x3f != 0 || packet[7] != 0,
-        _ => packet[6] == super::craft::FRAGMENT,
+        _ => packet[6] == super::packet_builder::FRAGMENT,
     }
 }
 
 /// Writes `/proc/sys/net/NAME`, which is this namespace's.
-fn sysctl(name: &str, value: &str) -> Result<()> {
+fn write_sysctl(name: &str, value: &str) -> Result<()> {
     fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| format!("setting net/{name} to {value}"))
 }
 
 /// Runs a program with `text` on its standard input; it shares our namespace.
-fn feed(program: &str, arguments: &[&str], text: &str) -> Result<()> {
+fn run_with_stdin(program: &str, arguments: &[&str], text: &str) -> Result<()> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())

@@ -4,12 +4,12 @@ use std::fmt;
 
 /// A line of the table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct ConnRow {
     pub original: Tuple,
     pub reply: Tuple,
     pub status: u32,
     pub timeout: u32,
-    pub detail: Detail,
+    pub detail: ProtoRow,
     /// Packets and octets, original then reply.
     pub counters: Option<[(u64, u64); 2]>,
     /// Empty if it has none.
@@ -21,24 +21,24 @@ pub struct Row {
 
 /// What the protocol adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
+pub enum ProtoRow {
     Tcp { state: u8, scales: [u8; 2], flags: [u8; 2] },
     Sctp { state: u8, tags: [u32; 2] },
     None,
 }
 
-impl From<&Entry> for Row {
-    fn from(entry: &Entry) -> Row {
+impl From<&Entry> for ConnRow {
+    fn from(entry: &Entry) -> ConnRow {
         let detail = match entry.protocol {
-            ProtocolInfo::Tcp { state, sides } => Detail::Tcp {
+            ProtocolInfo::Tcp { state, sides } => ProtoRow::Tcp {
                 state: state as u8,
                 scales: sides.map(|side| side.scale),
                 flags: sides.map(|side| side.flags),
             },
-            ProtocolInfo::Sctp { state, tags } => Detail::Sctp { state: state as u8, tags },
-            ProtocolInfo::Stateless => Detail::None,
+            ProtocolInfo::Sctp { state, tags } => ProtoRow::Sctp { state: state as u8, tags },
+            ProtocolInfo::Stateless => ProtoRow::None,
         };
-        Row {
+        ConnRow {
             original: entry.original,
             reply: entry.reply,
             status: u32::from(entry.status.0),
@@ -53,32 +53,34 @@ impl From<&Entry> for Row {
 }
 
 /// Seconds that two remaining times may differ: both are rounded down, a moment apart.
-const SLACK: u32 = 1;
+const TIMEOUT_TOLERANCE: u32 = 1;
 
-impl Row {
+impl ConnRow {
     /// The state's name, or `-`.
-    pub fn state(&self) -> &'static str {
+    pub fn state_name(&self) -> &'static str {
         let at = |names: &[&'static str], state: u8| names.get(usize::from(state)).copied().unwrap_or("?");
         match self.detail {
-            Detail::Tcp { state, .. } => at(&TcpState::ALL.iter().map(|state| state.name()).collect::<Vec<_>>(), state),
-            Detail::Sctp { state, .. } => {
+            ProtoRow::Tcp { state, .. } => {
+                at(&TcpState::ALL.iter().map(|state| state.name()).collect::<Vec<_>>(), state)
+            }
+            ProtoRow::Sctp { state, .. } => {
                 at(&SctpState::ALL.iter().map(|state| state.name()).collect::<Vec<_>>(), state)
             }
-            Detail::None => "-",
+            ProtoRow::None => "-",
         }
     }
 
     /// The first column in which `self` (the kernel's) and `other` (the engine's) differ.
-    pub fn difference(&self, other: &Row) -> Option<&'static str> {
-        let state = |row: &Row| match row.detail {
-            Detail::Tcp { state, .. } | Detail::Sctp { state, .. } => state,
-            Detail::None => u8::MAX,
+    pub fn difference(&self, other: &ConnRow) -> Option<&'static str> {
+        let state = |row: &ConnRow| match row.detail {
+            ProtoRow::Tcp { state, .. } | ProtoRow::Sctp { state, .. } => state,
+            ProtoRow::None => u8::MAX,
         };
         match () {
             () if self.reply != other.reply => Some("reply tuple"),
             () if state(self) != state(other) => Some("state"),
             () if self.status != other.status => Some("status"),
-            () if self.timeout.abs_diff(other.timeout) > SLACK => Some("timeout"),
+            () if self.timeout.abs_diff(other.timeout) > TIMEOUT_TOLERANCE => Some("timeout"),
             () if self.detail != other.detail => Some("detail"),
             () if self.counters != other.counters => Some("counters"),
             () if self.helper != other.helper => Some("helper"),
@@ -90,15 +92,15 @@ impl Row {
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for ConnRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} status {:#x} timeout {}", self.state(), self.status, self.timeout)?;
+        write!(f, "{} status {:#x} timeout {}", self.state_name(), self.status, self.timeout)?;
         match self.detail {
-            Detail::Tcp { scales, flags, .. } => {
+            ProtoRow::Tcp { scales, flags, .. } => {
                 write!(f, " scale {}/{} flags {:#04x}/{:#04x}", scales[0], scales[1], flags[0], flags[1])?;
             }
-            Detail::Sctp { tags, .. } => write!(f, " tags {:#x}/{:#x}", tags[0], tags[1])?,
-            Detail::None => {}
+            ProtoRow::Sctp { tags, .. } => write!(f, " tags {:#x}/{:#x}", tags[0], tags[1])?,
+            ProtoRow::None => {}
         }
         if let Some([original, reply]) = self.counters {
             write!(f, " packets {}/{} bytes {}/{}", original.0, reply.0, original.1, reply.1)?;

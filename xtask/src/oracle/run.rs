@@ -1,16 +1,16 @@
 //! One run: stories until enough packets were sent, divergences made short, and a summary.
+use super::comparator::{Comparator, CompareMode, Divergence};
 use super::grammar::{self, Grammar};
-use super::judges::{Care, Divergence, Judges};
-use super::ledger;
-use super::random::Random;
+use super::rng::OracleRng;
+use super::scenario::OracleScenario;
+use super::scenario_file;
 use super::shrink::shrink;
-use super::story::Story;
 use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 /// What to run.
-pub struct Plan {
+pub struct OracleConfig {
     pub packets: u64,
     pub seed: u64,
     pub families: Vec<bool>,
@@ -20,10 +20,10 @@ pub struct Plan {
 }
 
 /// Packets of one story.
-const STORY: usize = 20_000;
+const SCENARIO_PACKETS: usize = 20_000;
 
 /// Plays the plan; the number of divergences.
-pub fn run(judges: &mut Judges, plan: &Plan) -> Result<u64> {
+pub fn run(judges: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
     let began = Instant::now();
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     let mut shown = HashSet::new();
@@ -32,12 +32,12 @@ pub fn run(judges: &mut Judges, plan: &Plan) -> Result<u64> {
     while sent < plan.packets {
         let v6 = plan.families[number % plan.families.len()];
         let grammar = plan.grammars[number / plan.families.len() % plan.grammars.len()];
-        let seed = Random::new(plan.seed ^ (number as u64) << 32).bits();
-        let left = usize::try_from(plan.packets - sent).unwrap_or(STORY);
-        let story = grammar::story(grammar, v6, seed, STORY.min(left));
-        judges.coverage.forget_states();
-        let findings = judges.play(&story, Care::Sweep)?;
-        sent += findings.heard.len() as u64;
+        let seed = OracleRng::new(plan.seed ^ (number as u64) << 32).next_u64();
+        let left = usize::try_from(plan.packets - sent).unwrap_or(SCENARIO_PACKETS);
+        let story = grammar::generate_scenario(grammar, v6, seed, SCENARIO_PACKETS.min(left));
+        judges.coverage.reset_states();
+        let findings = judges.run_scenario(&story, CompareMode::Periodic)?;
+        sent += findings.verdicts.len() as u64;
         for divergence in &findings.divergences {
             *kinds.entry(divergence.kind.clone()).or_default() += 1;
             if shown.len() < plan.show {
@@ -47,7 +47,7 @@ pub fn run(judges: &mut Judges, plan: &Plan) -> Result<u64> {
                     plan.seed,
                     if v6 { "IPv6" } else { "IPv4" }
                 );
-                show(judges, &story, divergence, &title, &mut shown)?;
+                shrink_and_print(judges, &story, divergence, &title, &mut shown)?;
             }
         }
         number += 1;
@@ -68,27 +68,27 @@ pub fn run(judges: &mut Judges, plan: &Plan) -> Result<u64> {
 }
 
 /// Plays a capture; the number of divergences.
-pub fn play_capture(judges: &mut Judges, story: &Story) -> Result<usize> {
-    let findings = judges.play(story, Care::Sweep)?;
+pub fn run_capture(judges: &mut Comparator, story: &OracleScenario) -> Result<usize> {
+    let findings = judges.run_scenario(story, CompareMode::Periodic)?;
     let mut shown = HashSet::new();
     for divergence in &findings.divergences {
-        show(judges, story, divergence, &divergence.kind, &mut shown)?;
+        shrink_and_print(judges, story, divergence, &divergence.kind, &mut shown)?;
     }
     println!("\n{}\n{} packets, {} divergences", judges.coverage, story.steps.len(), findings.divergences.len());
     Ok(findings.divergences.len())
 }
 
 /// Makes a divergence short and prints it, unless one like it was printed.
-fn show(
-    judges: &mut Judges,
-    story: &Story,
+fn shrink_and_print(
+    judges: &mut Comparator,
+    story: &OracleScenario,
     divergence: &Divergence,
     title: &str,
     shown: &mut HashSet<String>,
 ) -> Result<()> {
     let Some((short, root)) = shrink(judges, story, divergence)? else {
         if shown.insert(divergence.kind.clone()) {
-            let step = story.steps.get(divergence.at).map(ledger::describe).unwrap_or_default();
+            let step = story.steps.get(divergence.step_index).map(scenario_file::describe).unwrap_or_default();
             println!(
                 "\n# NOT REPRODUCED: {title}\n# {step}\n#   kernel {}, engine {}",
                 divergence.kernel, divergence.engine
@@ -97,31 +97,31 @@ fn show(
         return Ok(());
     };
     // Stories that end with the same kind of packet, differing in the same way, have most likely the same cause.
-    let last = short.steps.last().map(ledger::describe).unwrap_or_default();
+    let last = short.steps.last().map(scenario_file::describe).unwrap_or_default();
     let shape: Vec<&str> = last.split_whitespace().take(2).collect();
     if shown.insert(format!("{} {}", root.kind, shape.join(" "))) {
-        print_story(judges, &short, &root, title)?;
+        print_scenario(judges, &short, &root, title)?;
     }
     Ok(())
 }
 
 /// Prints a short story with what both say of each packet.
-pub fn print_story(judges: &mut Judges, story: &Story, root: &Divergence, title: &str) -> Result<()> {
-    let remarks = remarks(judges, story)?;
-    println!("\n{}", ledger::write(story, title, &remarks));
+pub fn print_scenario(judges: &mut Comparator, story: &OracleScenario, root: &Divergence, title: &str) -> Result<()> {
+    let remarks = annotate(judges, story)?;
+    println!("\n{}", scenario_file::write_scenario(story, title, &remarks));
     println!("#   {}\n#   kernel: {}\n#   engine: {}", root.kind, root.kernel, root.engine);
     Ok(())
 }
 
 /// Plays a story once more, and says of each packet what both said, and the connections after it.
-pub fn remarks(judges: &mut Judges, story: &Story) -> Result<Vec<String>> {
+pub fn annotate(judges: &mut Comparator, story: &OracleScenario) -> Result<Vec<String>> {
     let mut remarks = Vec::new();
     for length in 1..=story.steps.len() {
-        let findings = judges.play(&story.with(story.steps[..length].to_vec()), Care::Sweep)?;
-        let Some([kernel, engine]) = findings.heard.last() else { break };
+        let findings = judges.run_scenario(&story.with_steps(story.steps[..length].to_vec()), CompareMode::Periodic)?;
+        let Some([kernel, engine]) = findings.verdicts.last() else { break };
         let heard = if kernel == engine { kernel.to_string() } else { format!("kernel {kernel}, engine {engine}") };
-        let why = judges.why.map_or(String::new(), |why| format!(" ({})", why.name()));
-        remarks.push(format!("{heard}{why}; {}", judges.table()?));
+        let why = judges.last_reason.map_or(String::new(), |why| format!(" ({})", why.name()));
+        remarks.push(format!("{heard}{why}; {}", judges.describe_tables()?));
     }
     Ok(remarks)
 }

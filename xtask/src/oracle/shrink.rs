@@ -2,34 +2,38 @@
 //!
 //! First only the flow's own packets, then only those between its hosts, then all; after that packets are left out, in ever smaller groups, as long
 //! as a divergence of the same kind remains.
-use super::judges::{Care, Divergence, Judges};
-use super::step::{Step, View};
-use super::story::Story;
+use super::comparator::{Comparator, CompareMode, Divergence};
+use super::scenario::OracleScenario;
+use super::step::{OracleStep, RawPacketView};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
 /// How long one divergence may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// A slow story has to wait each time it is played.
-const LONG_PATIENCE: Duration = Duration::from_secs(60);
+const SLOW_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The shortest story found, and what diverges in it. `None` if the divergence does not show again.
-pub fn shrink(judges: &mut Judges, story: &Story, found: &Divergence) -> Result<Option<(Story, Divergence)>> {
-    let until = Instant::now() + if story.slow { LONG_PATIENCE } else { PATIENCE };
-    let told = &story.steps[..=found.at];
-    let own = |step: &Step| step.flow == found.flow;
-    let culprit = told.iter().rfind(|step| own(step)).and_then(hosts);
+pub fn shrink(
+    judges: &mut Comparator,
+    story: &OracleScenario,
+    found: &Divergence,
+) -> Result<Option<(OracleScenario, Divergence)>> {
+    let until = Instant::now() + if story.slow { SLOW_TIME_LIMIT } else { TIME_LIMIT };
+    let told = &story.steps[..=found.step_index];
+    let own = |step: &OracleStep| step.flow == found.flow;
+    let culprit = told.iter().rfind(|step| own(step)).and_then(address_pair);
     let candidates = [
         told.iter().filter(|step| own(step)).cloned().collect::<Vec<_>>(),
-        told.iter().filter(|step| culprit.is_some() && hosts(step) == culprit).cloned().collect(),
+        told.iter().filter(|step| culprit.is_some() && address_pair(step) == culprit).cloned().collect(),
         told.to_vec(),
     ];
     for steps in candidates {
         if steps.is_empty() {
             continue;
         }
-        let story = story.with(steps);
-        if let Some(divergence) = first(judges, &story)? {
+        let story = story.with_steps(steps);
+        if let Some(divergence) = first_divergence(judges, &story)? {
             return reduce(judges, story, divergence, until).map(Some);
         }
     }
@@ -37,18 +41,23 @@ pub fn shrink(judges: &mut Judges, story: &Story, found: &Divergence) -> Result<
 }
 
 /// The unordered pair of addresses.
-fn hosts(step: &Step) -> Option<[std::net::IpAddr; 2]> {
-    let view = View::read(&step.bytes)?;
+fn address_pair(step: &OracleStep) -> Option<[std::net::IpAddr; 2]> {
+    let view = RawPacketView::parse(&step.bytes)?;
     Some([view.source.min(view.destination), view.source.max(view.destination)])
 }
 
-fn first(judges: &mut Judges, story: &Story) -> Result<Option<Divergence>> {
-    Ok(judges.play(story, Care::EachStep)?.divergences.into_iter().next())
+fn first_divergence(judges: &mut Comparator, story: &OracleScenario) -> Result<Option<Divergence>> {
+    Ok(judges.run_scenario(story, CompareMode::EveryStep)?.divergences.into_iter().next())
 }
 
 /// Leaves out groups of packets, halving the groups, until nothing more can go.
-fn reduce(judges: &mut Judges, story: Story, divergence: Divergence, until: Instant) -> Result<(Story, Divergence)> {
-    let mut best = (story.with(story.steps[..=divergence.at].to_vec()), divergence);
+fn reduce(
+    judges: &mut Comparator,
+    story: OracleScenario,
+    divergence: Divergence,
+    until: Instant,
+) -> Result<(OracleScenario, Divergence)> {
+    let mut best = (story.with_steps(story.steps[..=divergence.step_index].to_vec()), divergence);
     let mut group = best.0.steps.len().div_ceil(2);
     loop {
         let mut at = 0;
@@ -57,10 +66,10 @@ fn reduce(judges: &mut Judges, story: Story, divergence: Divergence, until: Inst
             let end = (at + group).min(best.0.steps.len());
             let mut steps = best.0.steps.clone();
             steps.drain(at..end);
-            let candidate = best.0.with(steps);
-            match first(judges, &candidate)? {
+            let candidate = best.0.with_steps(steps);
+            match first_divergence(judges, &candidate)? {
                 Some(again) if again.kind == best.1.kind => {
-                    best = (candidate.with(candidate.steps[..=again.at].to_vec()), again);
+                    best = (candidate.with_steps(candidate.steps[..=again.step_index].to_vec()), again);
                     went = true;
                 }
                 _ => at = end,

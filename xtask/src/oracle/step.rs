@@ -1,6 +1,6 @@
 //! One packet of a story: where it goes, its octets, and the flow it is about.
-use super::craft;
 use super::kernel::Toward;
+use super::packet_builder;
 use keepstate_engine::Tuple;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -8,78 +8,84 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One packet; it may be a fragment.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct OracleStep {
     /// Milliseconds since the story began before which it is not sent.
     pub not_before: u64,
     pub toward: Toward,
     pub bytes: Vec<u8>,
     /// What it is about, if that can be told.
-    pub flow: Option<Flow>,
+    pub flow: Option<FlowHash>,
 }
 
-impl Step {
+impl OracleStep {
     /// A packet that is sent whole.
-    pub fn whole(toward: Toward, bytes: Vec<u8>) -> Step {
-        let flow = Flow::of_packet(&bytes);
-        Step { not_before: 0, toward, bytes, flow }
+    pub fn from_packet(toward: Toward, bytes: Vec<u8>) -> OracleStep {
+        let flow = FlowHash::from_packet(&bytes);
+        OracleStep { not_before: 0, toward, bytes, flow }
     }
 }
 
 /// Names a flow: the same in both directions, and for an ICMP error that quotes a packet of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Flow(u64);
+pub struct FlowHash(u64);
 
-impl Flow {
-    fn new(one: (IpAddr, u16), other: (IpAddr, u16), protocol: u8) -> Flow {
+impl FlowHash {
+    fn new(one: (IpAddr, u16), other: (IpAddr, u16), protocol: u8) -> FlowHash {
         let mut hasher = DefaultHasher::new();
         (one.min(other), one.max(other), protocol).hash(&mut hasher);
-        Flow(hasher.finish())
+        FlowHash(hasher.finish())
     }
 
     /// The flow of a tuple.
-    pub fn of_tuple(tuple: &Tuple) -> Flow {
+    pub fn from_tuple(tuple: &Tuple) -> FlowHash {
         let (first, second) = match tuple.protocol {
-            craft::ICMP | craft::ICMPV6 => (tuple.source_key, tuple.source_key),
-            craft::GRE => (0, 0),
+            packet_builder::ICMP | packet_builder::ICMPV6 => (tuple.source_key, tuple.source_key),
+            packet_builder::GRE => (0, 0),
             _ => (tuple.source_key, tuple.destination_key),
         };
-        Flow::new((tuple.source, first), (tuple.destination, second), tuple.protocol)
+        FlowHash::new((tuple.source, first), (tuple.destination, second), tuple.protocol)
     }
 
     /// The flow of a packet, so far as it can be read.
-    pub fn of_packet(packet: &[u8]) -> Option<Flow> {
-        let view = View::read(packet)?;
-        if let Some(quoted) = view.quoted() {
-            return Flow::of_packet(quoted).or(Some(Flow::new((view.source, 0), (view.destination, 0), view.protocol)));
+    pub fn from_packet(packet: &[u8]) -> Option<FlowHash> {
+        let view = RawPacketView::parse(packet)?;
+        if let Some(quoted) = view.inner_packet() {
+            return FlowHash::from_packet(quoted).or(Some(FlowHash::new(
+                (view.source, 0),
+                (view.destination, 0),
+                view.protocol,
+            )));
         }
         let word =
             |at: usize| view.transport.get(at..at + 2).map_or(0, |pair| u16::from(pair[0]) << 8 | u16::from(pair[1]));
         let (source, destination) = match view.protocol {
-            craft::TCP | craft::UDP | craft::UDPLITE | craft::SCTP => (word(0), word(2)),
-            craft::ICMP | craft::ICMPV6 => (word(4), word(4)),
+            packet_builder::TCP | packet_builder::UDP | packet_builder::UDPLITE | packet_builder::SCTP => {
+                (word(0), word(2))
+            }
+            packet_builder::ICMP | packet_builder::ICMPV6 => (word(4), word(4)),
             _ => (0, 0),
         };
-        Some(Flow::new((view.source, source), (view.destination, destination), view.protocol))
+        Some(FlowHash::new((view.source, source), (view.destination, destination), view.protocol))
     }
 }
 
 /// A datagram as the oracle itself reads it, without help from the crates under test.
-pub struct View<'a> {
+pub struct RawPacketView<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub protocol: u8,
     pub transport: &'a [u8],
 }
 
-impl<'a> View<'a> {
+impl<'a> RawPacketView<'a> {
     /// Reads the IP header, and follows IPv6 extension headers.
-    pub fn read(packet: &'a [u8]) -> Option<View<'a>> {
+    pub fn parse(packet: &'a [u8]) -> Option<RawPacketView<'a>> {
         if packet.first()? >> 4 == 4 {
             let address = |at: usize| {
                 packet.get(at..at + 4)?.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)))
             };
             let transport = packet.get(usize::from(packet[0] & 15) * 4..)?;
-            return Some(View {
+            return Some(RawPacketView {
                 source: address(12)?,
                 destination: address(16)?,
                 protocol: *packet.get(9)?,
@@ -90,18 +96,19 @@ impl<'a> View<'a> {
             |at: usize| packet.get(at..at + 16)?.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)));
         let (mut protocol, mut at) = (*packet.get(6)?, 40);
         while let 0 | 43 | 44 | 60 = protocol {
-            let length = if protocol == craft::FRAGMENT { 8 } else { usize::from(*packet.get(at + 1)?) * 8 + 8 };
+            let length =
+                if protocol == packet_builder::FRAGMENT { 8 } else { usize::from(*packet.get(at + 1)?) * 8 + 8 };
             (protocol, at) = (*packet.get(at)?, at + length);
         }
-        Some(View { source: address(8)?, destination: address(24)?, protocol, transport: packet.get(at..)? })
+        Some(RawPacketView { source: address(8)?, destination: address(24)?, protocol, transport: packet.get(at..)? })
     }
 
     /// What an ICMP error quotes.
-    pub fn quoted(&self) -> Option<&'a [u8]> {
+    pub fn inner_packet(&self) -> Option<&'a [u8]> {
         let kind = *self.transport.first()?;
         let error = match self.protocol {
-            craft::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
-            craft::ICMPV6 => kind < 128,
+            packet_builder::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            packet_builder::ICMPV6 => kind < 128,
             _ => false,
         };
         if error { self.transport.get(8..) } else { None }

@@ -1,10 +1,10 @@
 //! What was said of one packet, by the kernel and by the engine, in the same words.
-use keepstate_engine::{Direction, Info, Outcome, Verdict};
+use keepstate_engine::{CtInfo, CtVerdict, Direction, Outcome};
 use std::fmt;
 
 /// What `ct state` and `ct direction` match. The numbers are the DSCP values that the rules write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mark {
+pub enum CtStateDscp {
     New = 1,
     Established = 2,
     EstablishedReply = 3,
@@ -14,64 +14,64 @@ pub enum Mark {
     Untracked = 7,
 }
 
-impl Mark {
-    const ALL: [Mark; 7] = [
-        Mark::New,
-        Mark::Established,
-        Mark::EstablishedReply,
-        Mark::Related,
-        Mark::RelatedReply,
-        Mark::Invalid,
-        Mark::Untracked,
+impl CtStateDscp {
+    const ALL: [CtStateDscp; 7] = [
+        CtStateDscp::New,
+        CtStateDscp::Established,
+        CtStateDscp::EstablishedReply,
+        CtStateDscp::Related,
+        CtStateDscp::RelatedReply,
+        CtStateDscp::Invalid,
+        CtStateDscp::Untracked,
     ];
 
     /// Reads the DSCP field of a datagram.
-    pub fn read(packet: &[u8]) -> Option<Mark> {
+    pub fn from_dscp(packet: &[u8]) -> Option<CtStateDscp> {
         let dscp = match packet.first()? >> 4 {
             4 => packet.get(1)? >> 2,
             _ => (packet[0] & 15) << 2 | packet.get(1)? >> 6,
         };
-        Mark::ALL.into_iter().find(|mark| *mark as u8 == dscp)
+        CtStateDscp::ALL.into_iter().find(|mark| *mark as u8 == dscp)
     }
 }
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Heard {
+pub enum ObservedVerdict {
     /// It came out, marked.
-    Passed(Mark),
+    Passed(CtStateDscp),
     /// It did not come out: dropped, or held as a fragment.
-    Gone,
+    NotForwarded,
 }
 
-impl From<Outcome> for Heard {
-    fn from(outcome: Outcome) -> Heard {
-        if outcome.verdict == Verdict::Drop {
-            return Heard::Gone;
+impl From<Outcome> for ObservedVerdict {
+    fn from(outcome: Outcome) -> ObservedVerdict {
+        if outcome.verdict == CtVerdict::Drop {
+            return ObservedVerdict::NotForwarded;
         }
-        Heard::Passed(match (outcome.info, outcome.direction) {
-            (Info::Invalid, _) => Mark::Invalid,
-            (Info::Untracked, _) => Mark::Untracked,
-            (Info::New, _) => Mark::New,
-            (Info::Established, Some(Direction::Reply)) => Mark::EstablishedReply,
-            (Info::Established, _) => Mark::Established,
-            (Info::Related, Some(Direction::Reply)) => Mark::RelatedReply,
-            (Info::Related, _) => Mark::Related,
+        ObservedVerdict::Passed(match (outcome.info, outcome.direction) {
+            (CtInfo::Invalid, _) => CtStateDscp::Invalid,
+            (CtInfo::Untracked, _) => CtStateDscp::Untracked,
+            (CtInfo::New, _) => CtStateDscp::New,
+            (CtInfo::Established, Some(Direction::Reply)) => CtStateDscp::EstablishedReply,
+            (CtInfo::Established, _) => CtStateDscp::Established,
+            (CtInfo::Related, Some(Direction::Reply)) => CtStateDscp::RelatedReply,
+            (CtInfo::Related, _) => CtStateDscp::Related,
         })
     }
 }
 
-impl fmt::Display for Heard {
+impl fmt::Display for ObservedVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Heard::Gone => "GONE",
-            Heard::Passed(Mark::New) => "NEW",
-            Heard::Passed(Mark::Established) => "EST",
-            Heard::Passed(Mark::EstablishedReply) => "EST_REPLY",
-            Heard::Passed(Mark::Related) => "REL",
-            Heard::Passed(Mark::RelatedReply) => "REL_REPLY",
-            Heard::Passed(Mark::Invalid) => "INVALID",
-            Heard::Passed(Mark::Untracked) => "UNTRACKED",
+            ObservedVerdict::NotForwarded => "GONE",
+            ObservedVerdict::Passed(CtStateDscp::New) => "NEW",
+            ObservedVerdict::Passed(CtStateDscp::Established) => "EST",
+            ObservedVerdict::Passed(CtStateDscp::EstablishedReply) => "EST_REPLY",
+            ObservedVerdict::Passed(CtStateDscp::Related) => "REL",
+            ObservedVerdict::Passed(CtStateDscp::RelatedReply) => "REL_REPLY",
+            ObservedVerdict::Passed(CtStateDscp::Invalid) => "INVALID",
+            ObservedVerdict::Passed(CtStateDscp::Untracked) => "UNTRACKED",
         })
     }
 }

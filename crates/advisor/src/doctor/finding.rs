@@ -21,9 +21,9 @@ pub struct Finding {
     /// What that means here.
     pub meaning: String,
     /// What helps at once, until the next boot or the next time.
-    pub now: Vec<Step>,
+    pub now: Vec<RemedyStep>,
     /// What mends it for good.
-    pub for_good: Vec<Step>,
+    pub for_good: Vec<RemedyStep>,
     /// Findings that follow from this one and are not told for themselves.
     pub explains: Vec<&'static str>,
 }
@@ -63,11 +63,11 @@ pub struct Evidence {
 
 /// One step of a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct RemedyStep {
     /// What to type, or a line of configuration; none where there is nothing to type.
     pub command: Option<String>,
     /// Where.
-    pub at: Place,
+    pub at: StepLocation,
     /// Why, or what to do.
     pub why: String,
 }
@@ -75,7 +75,7 @@ pub struct Step {
 /// Where a step is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Place {
+pub enum StepLocation {
     /// Where the doctor ran.
     Here,
     /// On the host, in its initial network namespace.
@@ -88,7 +88,7 @@ pub enum Place {
 
 impl Finding {
     /// A finding of a rule, about a namespace or the machine; what shows it is added with [`Finding::seen`].
-    pub fn new(rule: &super::Rule, severity: Severity, certainty: Certainty) -> Finding {
+    pub fn new(rule: &super::DoctorRule, severity: Severity, certainty: Certainty) -> Finding {
         Finding {
             name: rule.name,
             number: rule.number,
@@ -105,44 +105,44 @@ impl Finding {
     }
 
     /// It is about the namespace with this name.
-    pub fn inside(mut self, namespace: &str) -> Finding {
+    pub fn in_namespace(mut self, namespace: &str) -> Finding {
         self.namespace = Some(namespace.to_owned());
         self
     }
 
     /// Adds what was seen, and where.
-    pub fn seen(mut self, what: &str, value: impl ToString, source: &str) -> Finding {
+    pub fn evidence(mut self, what: &str, value: impl ToString, source: &str) -> Finding {
         self.evidence.push(Evidence { what: what.to_owned(), value: value.to_string(), source: source.to_owned() });
         self
     }
 
     /// What it means.
-    pub fn means(mut self, meaning: impl Into<String>) -> Finding {
+    pub fn meaning(mut self, meaning: impl Into<String>) -> Finding {
         self.meaning = meaning.into();
         self
     }
 
     /// A step that helps at once.
-    pub fn now(mut self, step: Step) -> Finding {
+    pub fn now(mut self, step: RemedyStep) -> Finding {
         self.now.push(step);
         self
     }
 
     /// A step that mends it.
-    pub fn for_good(mut self, step: Step) -> Finding {
+    pub fn for_good(mut self, step: RemedyStep) -> Finding {
         self.for_good.push(step);
         self
     }
 }
 
-impl Step {
+impl RemedyStep {
     /// Something to type.
-    pub fn run(at: Place, command: impl Into<String>, why: impl Into<String>) -> Step {
-        Step { command: Some(command.into()), at, why: why.into() }
+    pub fn command(at: StepLocation, command: impl Into<String>, why: impl Into<String>) -> RemedyStep {
+        RemedyStep { command: Some(command.into()), at, why: why.into() }
     }
 
     /// Something to do that is no command.
-    pub fn todo(at: Place, why: impl Into<String>) -> Step {
-        Step { command: None, at, why: why.into() }
+    pub fn manual(at: StepLocation, why: impl Into<String>) -> RemedyStep {
+        RemedyStep { command: None, at, why: why.into() }
     }
 }

@@ -4,30 +4,30 @@
 //! [`RULES`] lists them all. [`examine`] asks each, hides what merely follows from something else, and ranks the rest. Nothing here
 //! changes anything, and what was not seen is never taken for good.
 mod boot;
-mod census;
-mod crowding;
+mod composition;
 mod finding;
-mod full;
 mod helpers;
 mod insertion;
 mod invalid;
 mod memory;
 mod nat;
+mod nic_limits;
 mod observations;
-mod outside;
-mod owners;
 mod remedy;
+mod sample_stats;
+mod sysctl_writers;
+mod table_full;
 
-pub use census::Census;
-pub use finding::{Certainty, Evidence, Finding, Place, Severity, Step};
+pub use finding::{Certainty, Evidence, Finding, RemedyStep, Severity, StepLocation};
 pub use observations::*;
+pub use sample_stats::SampleStats;
 
 use serde::Serialize;
 use std::cmp::Reverse;
 
 /// A rule of the catalogue.
 #[derive(Debug)]
-pub struct Rule {
+pub struct DoctorRule {
     /// The name of its findings.
     pub name: &'static str,
     /// The number of the failure in the catalogue.
@@ -37,18 +37,18 @@ pub struct Rule {
     /// Findings, of the same namespace or the machine, that merely follow from this one.
     pub explains: &'static [&'static str],
     /// What it makes of what was seen.
-    pub judge: fn(&Rule, &Observations) -> Vec<Finding>,
+    pub check: fn(&DoctorRule, &Observations) -> Vec<Finding>,
 }
 
 /// Every rule; of findings that are equally bad and equally sure the earlier rule's comes first.
-pub const RULES: &[&[Rule]] = &[
-    full::RULES,
+pub const RULES: &[&[DoctorRule]] = &[
+    table_full::RULES,
     insertion::RULES,
     nat::RULES,
-    outside::RULES,
+    nic_limits::RULES,
     invalid::RULES,
-    crowding::RULES,
-    owners::RULES,
+    composition::RULES,
+    sysctl_writers::RULES,
     boot::RULES,
     memory::RULES,
     helpers::RULES,
@@ -56,9 +56,9 @@ pub const RULES: &[&[Rule]] = &[
 
 /// What the doctor makes of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Examination {
+pub struct Report {
     /// The worst that was found.
-    pub verdict: Verdict,
+    pub status: HealthStatus,
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -66,7 +66,7 @@ pub struct Examination {
 /// One word for all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum HealthStatus {
     /// Nothing is wrong with what was seen, and enough was.
     Ok,
     /// Something wants to be changed.
@@ -77,23 +77,23 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl HealthStatus {
     /// The exit code that monitoring understands.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Verdict::Ok => 0,
-            Verdict::Warning => 1,
-            Verdict::Critical => 2,
-            Verdict::Unknown => 3,
+            HealthStatus::Ok => 0,
+            HealthStatus::Warning => 1,
+            HealthStatus::Critical => 2,
+            HealthStatus::Unknown => 3,
         }
     }
 }
 
 /// What is wrong.
-pub fn examine(seen: &Observations) -> Examination {
-    let mut found: Vec<(&Rule, Finding)> = Vec::new();
+pub fn diagnose(seen: &Observations) -> Report {
+    let mut found: Vec<(&DoctorRule, Finding)> = Vec::new();
     for rule in RULES.iter().copied().flatten() {
-        found.extend((rule.judge)(rule, seen).into_iter().map(|finding| (rule, finding)));
+        found.extend((rule.check)(rule, seen).into_iter().map(|finding| (rule, finding)));
     }
     // The sort is stable: rules keep their order among equals.
     found.sort_by_key(|(_, finding)| Reverse((finding.severity, finding.certainty)));
@@ -112,26 +112,26 @@ pub fn examine(seen: &Observations) -> Examination {
         }
         findings.push(finding);
     }
-    Examination { verdict: verdict(seen, &findings), findings }
+    Report { status: overall_status(seen, &findings), findings }
 }
 
 /// Does one finding merely follow from another? They are about the same namespace, or one is about the whole machine.
-fn explains(rule: &Rule, root: &Finding, other: &Finding) -> bool {
+fn explains(rule: &DoctorRule, root: &Finding, other: &Finding) -> bool {
     let same = root.namespace.is_none() || other.namespace.is_none() || root.namespace == other.namespace;
     same && rule.explains.contains(&other.name)
 }
 
-fn verdict(seen: &Observations, findings: &[Finding]) -> Verdict {
+fn overall_status(seen: &Observations, findings: &[Finding]) -> HealthStatus {
     match findings.iter().map(|finding| finding.severity).max() {
-        Some(Severity::Critical) => Verdict::Critical,
-        Some(Severity::Warning) => Verdict::Warning,
-        None if is_enough(seen) => Verdict::Ok,
-        None => Verdict::Unknown,
+        Some(Severity::Critical) => HealthStatus::Critical,
+        Some(Severity::Warning) => HealthStatus::Warning,
+        None if has_enough_input(seen) => HealthStatus::Ok,
+        None => HealthStatus::Unknown,
     }
 }
 
 /// Was enough seen to say that nothing is wrong? Entries and limit of some namespace; or that there is no connection tracking.
-fn is_enough(seen: &Observations) -> bool {
+fn has_enough_input(seen: &Observations) -> bool {
     let judged = seen.namespaces.iter().any(|space| space.count.is_some() && space.max().is_some());
     let absent = seen.machine.module.as_ref().is_some_and(|module| !module.value.is_loaded && !module.value.is_builtin);
     judged || absent

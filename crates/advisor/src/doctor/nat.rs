@@ -1,143 +1,143 @@
 //! Translation: ports that run out, and UDP entries that know nothing of today's rules.
-use super::census::{TCP, UDP};
-use super::finding::{Certainty, Finding, Severity, Step};
-use super::observations::{DestinationNat, Flow, Namespace, Observations, SourceNat};
-use super::{Place, Rule, remedy};
-use crate::quantity::Count;
+use super::finding::{Certainty, Finding, RemedyStep, Severity};
+use super::observations::{Observations, ObservedDnat, ObservedFlow, ObservedNamespace, ObservedSnat};
+use super::sample_stats::{TCP, UDP};
+use super::{DoctorRule, StepLocation, remedy};
+use crate::units::Count;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// What this family knows.
-pub const RULES: &[Rule] = &[
-    Rule {
+pub const RULES: &[DoctorRule] = &[
+    DoctorRule {
         name: "snat-ports-exhausted",
         number: 7,
         title: "source NAT runs out of ports towards one destination",
         explains: &["udp-insert-race"],
-        judge: exhausted,
+        check: snat_ports_exhausted,
     },
-    Rule {
+    DoctorRule {
         name: "udp-source-not-translated",
         number: 27,
         title: "a UDP flow bypasses its DNAT rule and is answered by a proxy on this machine",
         explains: &[],
-        judge: proxied,
+        check: udp_source_not_translated,
     },
-    Rule {
+    DoctorRule {
         name: "udp-stale-translation",
         number: 15,
         title: "a UDP flow goes where the rules no longer send it",
         explains: &[],
-        judge: stale,
+        check: udp_stale_translation,
     },
 ];
 
 /// Share of an address's ports, in hundredths, from which on the kernel's search (248 tries at most) begins to fail now and then.
-const NEARLY_ALL: u64 = 90;
+const EXHAUSTED_PERCENT: u64 = 90;
 
 /// The ports that NAT gives where no rule says otherwise: 1024 to 65535.
-const ORDINARY: (u16, u16) = (1024, 65535);
+const DEFAULT_PORT_RANGE: (u16, u16) = (1024, 65535);
 
 /// The same address, the same destination: what has to share ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Bundle {
+struct SnatPortPool {
     protocol: u8,
     address: IpAddr,
     destination: SocketAddr,
 }
 
-fn exhausted(rule: &Rule, seen: &Observations) -> Vec<Finding> {
-    seen.namespaces.iter().filter_map(|space| exhausted_in(rule, space)).collect()
+fn snat_ports_exhausted(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    seen.namespaces.iter().filter_map(|space| snat_ports_exhausted_in(rule, space)).collect()
 }
 
-fn exhausted_in(rule: &Rule, space: &Namespace) -> Option<Finding> {
+fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Option<Finding> {
     let sample = space.sample.as_ref()?;
-    let mut used: BTreeMap<Bundle, BTreeSet<u16>> = BTreeMap::new();
+    let mut used: BTreeMap<SnatPortPool, BTreeSet<u16>> = BTreeMap::new();
     for flow in sample.value.flows.iter().filter(|flow| is_source_translated(flow)) {
         let destination = SocketAddr::new(flow.reply.source, flow.reply.source_port);
-        let bundle = Bundle { protocol: flow.protocol, address: flow.reply.destination, destination };
+        let bundle = SnatPortPool { protocol: flow.protocol, address: flow.reply.destination, destination };
         used.entry(bundle).or_default().insert(flow.reply.destination_port);
     }
     let (bundle, ports) = used.into_iter().max_by_key(|(_, ports)| ports.len())?;
-    let (low, high) = ports_given(space, &ports);
+    let (low, high) = snat_port_range(space, &ports);
     let given = u64::from(high.saturating_sub(low)) + 1;
     let all = space.count.as_ref().map_or(0, |count| count.value);
     let looked_at = sample.value.flows.len() as u64;
-    let taken = if sample.value.is_whole {
+    let taken = if sample.value.is_complete {
         ports.len() as u64
     } else {
         ports.len() as u64 * all.max(looked_at) / looked_at.max(1)
     };
-    if taken.saturating_mul(100) / given < NEARLY_ALL {
+    if taken.saturating_mul(100) / given < EXHAUSTED_PERCENT {
         return None;
     }
-    let failed = space.grew(|by| by.insert_failed);
+    let failed = space.counter_growth(|by| by.insert_failed);
     let severity = if failed > 0 { Severity::Critical } else { Severity::Warning };
-    let certainty = if sample.value.is_whole { Certainty::Certain } else { Certainty::Likely };
+    let certainty = if sample.value.is_complete { Certainty::Certain } else { Certainty::Likely };
     let source = format!("{}, {} entries", sample.source, Count(looked_at));
     let mut finding = Finding::new(rule, severity, certainty)
-        .inside(&space.name)
-        .seen("towards", format!("{} of protocol {}", bundle.destination, bundle.protocol), &source)
-        .seen("from", bundle.address, &source)
-        .seen("ports in use", format!("{} of {} ({low} to {high})", Count(taken), Count(given)), &source);
+        .in_namespace(&space.name)
+        .evidence("towards", format!("{} of protocol {}", bundle.destination, bundle.protocol), &source)
+        .evidence("from", bundle.address, &source)
+        .evidence("ports in use", format!("{} of {} ({low} to {high})", Count(taken), Count(given)), &source);
     if let Some(counters) = &space.counters {
         let value = format!("{} since boot, {} while looking", Count(counters.value.insert_failed), Count(failed));
-        finding = finding.seen("inserts that failed", value, &counters.source);
+        finding = finding.evidence("inserts that failed", value, &counters.source);
     }
     Some(
         finding
-            .means(
+            .meaning(
                 "One address has one port for each connection to the same destination, and nearly all are taken. New connections to it \
                  fail; to others they do not. The kernel has no counter that says so.",
             )
-            .now(Step::run(
-                remedy::inside(space),
+            .now(RemedyStep::command(
+                remedy::namespace_location(space),
                 format!("conntrack -D --reply-src {} --reply-dst {}", bundle.destination.ip(), bundle.address),
                 "ends the connections to that destination; only what nobody uses any more should go: add a state or a port",
             ))
-            .for_good(Step::run(
-                remedy::inside(space),
+            .for_good(RemedyStep::command(
+                remedy::namespace_location(space),
                 "nft add rule ip nat postrouting snat to 192.0.2.1-192.0.2.4 fully-random",
                 "more addresses, each brings as many ports again; at random the search fails later",
             ))
-            .for_good(Step::todo(Place::Elsewhere("the clients".into()), "reuse connections (pools, keepalive) instead of one for each request")),
+            .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "reuse connections (pools, keepalive) instead of one for each request")),
     )
 }
 
-fn is_source_translated(flow: &Flow) -> bool {
+fn is_source_translated(flow: &ObservedFlow) -> bool {
     matches!(flow.protocol, TCP | UDP)
         && (flow.original.source, flow.original.source_port) != (flow.reply.destination, flow.reply.destination_port)
         && flow.original.source != flow.reply.source
 }
 
 /// The ports that the rule gives of which these are: a rule with a range that holds them all.
-fn ports_given(space: &Namespace, ports: &BTreeSet<u16>) -> (u16, u16) {
+fn snat_port_range(space: &ObservedNamespace, ports: &BTreeSet<u16>) -> (u16, u16) {
     let rules = space.rules.as_ref().map_or(&[][..], |rules| rules.value.source_nat.as_slice());
-    let ranges = rules.iter().filter_map(|SourceNat { ports, .. }| *ports);
+    let ranges = rules.iter().filter_map(|ObservedSnat { ports, .. }| *ports);
     let holds = |range: &(u16, u16)| ports.iter().all(|port| (range.0..=range.1).contains(port));
-    ranges.filter(holds).min_by_key(|(low, high)| high.saturating_sub(*low)).unwrap_or(ORDINARY)
+    ranges.filter(holds).min_by_key(|(low, high)| high.saturating_sub(*low)).unwrap_or(DEFAULT_PORT_RANGE)
 }
 
 /// How a flow stands to a rule that should have translated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum DnatBypass {
     /// Not translated, and answered all the same.
-    Proxied,
+    AnsweredByProxy,
     /// Not translated, or to where no rule sends it, and not answered.
-    Stale,
+    StaleEntry,
 }
 
-fn proxied(rule: &Rule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &Namespace| {
-        let (flow, nat) = untranslated(space, Standing::Proxied)?;
+fn udp_source_not_translated(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    let judge = |space: &ObservedNamespace| {
+        let (flow, nat) = find_untranslated_flow(space, DnatBypass::AnsweredByProxy)?;
         Some(
-            strayed(rule, space, flow, nat, Certainty::Likely)
-                .means(
+            dnat_bypass_finding(rule, space, flow, nat, Certainty::Likely)
+                .meaning(
                     "The first packet came before the rule was there, and a proxy on this machine (docker-proxy) took the flow. NAT is \
                      decided once for each entry: the service goes on seeing the bridge's address instead of the client's.",
                 )
-                .for_good(Step::todo(
-                    Place::Elsewhere("Docker's daemon.json".into()),
+                .for_good(RemedyStep::manual(
+                    StepLocation::Elsewhere("Docker's daemon.json".into()),
                     "\"userland-proxy\": false; and delete the port's UDP entries after starting a container",
                 )),
         )
@@ -145,17 +145,17 @@ fn proxied(rule: &Rule, seen: &Observations) -> Vec<Finding> {
     seen.namespaces.iter().filter_map(judge).collect()
 }
 
-fn stale(rule: &Rule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &Namespace| {
-        let (flow, nat) = untranslated(space, Standing::Stale)?;
+fn udp_stale_translation(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    let judge = |space: &ObservedNamespace| {
+        let (flow, nat) = find_untranslated_flow(space, DnatBypass::StaleEntry)?;
         Some(
-            strayed(rule, space, flow, nat, Certainty::Likely)
-                .means(
+            dnat_bypass_finding(rule, space, flow, nat, Certainty::Likely)
+                .meaning(
                     "NAT is decided by an entry's first packet and kept while packets come: the entry is older than the rule, and as long \
                      as the client goes on sending, its packets go into a black hole.",
                 )
-                .for_good(Step::todo(
-                    Place::Elsewhere("what restarts the service".into()),
+                .for_good(RemedyStep::manual(
+                    StepLocation::Elsewhere("what restarts the service".into()),
                     "delete the service's UDP entries after changing its address, as kube-proxy does; never flush all",
                 )),
         )
@@ -164,7 +164,13 @@ fn stale(rule: &Rule, seen: &Observations) -> Vec<Finding> {
 }
 
 /// A finding about one flow and the rule it does not follow.
-fn strayed(rule: &Rule, space: &Namespace, flow: &Flow, nat: &DestinationNat, certainty: Certainty) -> Finding {
+fn dnat_bypass_finding(
+    rule: &DoctorRule,
+    space: &ObservedNamespace,
+    flow: &ObservedFlow,
+    nat: &ObservedDnat,
+    certainty: Certainty,
+) -> Finding {
     let sample = space.sample.as_ref().map_or("", |sample| sample.source.as_str());
     let rules = space.rules.as_ref().map_or("", |rules| rules.source.as_str());
     let (client, service) = (flow.original, flow.reply);
@@ -178,11 +184,11 @@ fn strayed(rule: &Rule, space: &Namespace, flow: &Flow, nat: &DestinationNat, ce
         service.source_port
     );
     Finding::new(rule, Severity::Warning, certainty)
-        .inside(&space.name)
-        .seen("a flow", goes, sample)
-        .seen("the rule", &nat.rule, rules)
-        .now(Step::run(
-            remedy::inside(space),
+        .in_namespace(&space.name)
+        .evidence("a flow", goes, sample)
+        .evidence("the rule", &nat.rule, rules)
+        .now(RemedyStep::command(
+            remedy::namespace_location(space),
             format!(
                 "conntrack -D -p udp -s {} -d {} --sport {} --dport {}",
                 client.source, client.destination, client.source_port, client.destination_port
@@ -192,13 +198,13 @@ fn strayed(rule: &Rule, space: &Namespace, flow: &Flow, nat: &DestinationNat, ce
 }
 
 /// The first UDP flow that a rule should have translated and that goes elsewhere.
-fn untranslated(space: &Namespace, wanted: Standing) -> Option<(&Flow, &DestinationNat)> {
+fn find_untranslated_flow(space: &ObservedNamespace, wanted: DnatBypass) -> Option<(&ObservedFlow, &ObservedDnat)> {
     let (sample, rules) = (space.sample.as_ref()?, space.rules.as_ref()?);
     let all = &rules.value.destination_nat;
     let udp = sample.value.flows.iter().filter(|flow| flow.protocol == UDP);
     for flow in udp {
         // A flow that starts from the service itself passes no such rule.
-        let asks = |nat: &&DestinationNat| {
+        let asks = |nat: &&ObservedDnat| {
             nat.port == Some(flow.original.destination_port)
                 && nat.protocol.as_deref().is_none_or(|protocol| protocol == "udp")
                 && nat.to.is_some_and(|to| to != flow.original.source && to != flow.original.destination)
@@ -210,8 +216,10 @@ fn untranslated(space: &Namespace, wanted: Standing) -> Option<(&Flow, &Destinat
         }
         let is_untouched = goes == flow.original.destination;
         let standing = match (is_untouched, flow.is_unreplied) {
-            (true, false) if space.addresses.is_empty() || space.addresses.contains(&goes) => Some(Standing::Proxied),
-            (_, true) => Some(Standing::Stale),
+            (true, false) if space.addresses.is_empty() || space.addresses.contains(&goes) => {
+                Some(DnatBypass::AnsweredByProxy)
+            }
+            (_, true) => Some(DnatBypass::StaleEntry),
             // It is answered from elsewhere: a rule that was not understood may have sent it there.
             _ => None,
         };

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// A value, and the file or program that told it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen<T> {
+pub struct Sourced<T> {
     /// What was seen.
     pub value: T,
     /// Where.
@@ -18,43 +18,43 @@ pub struct Seen<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observations {
     /// The machine as a whole.
-    pub machine: Machine,
+    pub machine: ObservedMachine,
     /// Each network namespace that was looked into.
-    pub namespaces: Vec<Namespace>,
+    pub namespaces: Vec<ObservedNamespace>,
     /// What the kernel said about connection tracking.
-    pub log: Option<Seen<Log>>,
+    pub log: Option<Sourced<ObservedLog>>,
     /// What the kernel's objects of tracking weigh.
-    pub slab: Option<Seen<Slab>>,
+    pub slab: Option<Sourced<ObservedSlab>>,
     /// Counters of a device's own limits.
-    pub devices: Option<Seen<Vec<Device>>>,
+    pub nic_limits: Option<Sourced<Vec<NicLimitCounter>>>,
     /// Values that configuration files ask for.
-    pub wishes: Vec<Wish>,
+    pub configured_sysctls: Vec<ConfiguredSysctl>,
     /// Programs that write knobs of tracking on their own, found here.
-    pub writers: Vec<Writer>,
+    pub sysctl_writers: Vec<SysctlWriter>,
     /// What could not be seen.
-    pub unseen: Vec<Unseen>,
+    pub missing_inputs: Vec<MissingInput>,
 }
 
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct ObservedMachine {
     /// As `uname -r` says.
-    pub kernel: Option<Seen<String>>,
+    pub kernel: Option<Sourced<String>>,
     /// Seconds since boot.
-    pub uptime: Option<Seen<u64>>,
+    pub uptime: Option<Sourced<u64>>,
     /// Octets of memory.
-    pub memory: Option<Seen<Memory>>,
+    pub memory: Option<Sourced<ObservedMemory>>,
     /// Is this the inside of a container, and how is that known?
-    pub container: Option<Seen<String>>,
+    pub container: Option<Sourced<String>>,
     /// Is connection tracking in the kernel?
-    pub module: Option<Seen<Module>>,
+    pub module: Option<Sourced<ObservedModule>>,
     /// Are the files of another machine judged?
-    pub is_elsewhere: bool,
+    pub is_remote: bool,
 }
 
 /// Octets of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct ObservedMemory {
     /// All.
     pub total: u64,
     /// What programs could still have.
@@ -63,7 +63,7 @@ pub struct Memory {
 
 /// How tracking is in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Module {
+pub struct ObservedModule {
     /// Is it built into the kernel?
     pub is_builtin: bool,
     /// Is it loaded now?
@@ -72,7 +72,7 @@ pub struct Module {
 
 /// One network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Namespace {
+pub struct ObservedNamespace {
     /// What it is called.
     pub name: String,
     /// Its inode, as the kernel's log prints it.
@@ -82,34 +82,34 @@ pub struct Namespace {
     /// Is it the one that owns the machine-wide knobs?
     pub is_initial: Option<bool>,
     /// The knobs of tracking, by the last part of their key.
-    pub knobs: BTreeMap<String, Knob>,
+    pub sysctls: BTreeMap<String, ObservedSysctl>,
     /// Entries now.
-    pub count: Option<Seen<u64>>,
+    pub count: Option<Sourced<u64>>,
     /// Counters since the namespace was made.
-    pub counters: Option<Seen<Counters>>,
+    pub counters: Option<Sourced<ObservedCounters>>,
     /// Is it known that the kernel shows no counters?
     pub lacks_statistics: bool,
     /// What they grew by while we looked.
-    pub growth: Option<Growth>,
+    pub growth: Option<CounterGrowth>,
     /// Sockets.
-    pub sockets: Option<Seen<Sockets>>,
+    pub sockets: Option<Sourced<ObservedSockets>>,
     /// Some entries.
-    pub sample: Option<Seen<Sample>>,
+    pub sample: Option<Sourced<ObservedSample>>,
     /// What the packet filter does with tracking.
-    pub rules: Option<Seen<Rules>>,
+    pub rules: Option<Sourced<ObservedRules>>,
     /// Addresses that are this namespace's own.
     pub addresses: Vec<IpAddr>,
     /// A port that a login service listens on.
-    pub management_port: Option<Seen<u16>>,
+    pub management_port: Option<Sourced<u16>>,
 }
 
 /// A knob.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Knob {
+pub struct ObservedSysctl {
     /// Its value.
     pub value: u64,
     /// Its value when it was read again, if that is another one.
-    pub later: Option<u64>,
+    pub reread_value: Option<u64>,
     /// The mode bits of its file.
     pub mode: Option<u32>,
     /// Can it be written here at all, by anyone?
@@ -121,7 +121,7 @@ pub struct Knob {
 /// The columns of `/proc/net/stat/nf_conntrack` that mean trouble, summed over processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are the kernel's own names")]
-pub struct Counters {
+pub struct ObservedCounters {
     pub found: u64,
     pub invalid: u64,
     pub insert_failed: u64,
@@ -136,17 +136,17 @@ pub struct Counters {
 
 /// Two readings, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Growth {
+pub struct CounterGrowth {
     /// Milliseconds between them.
     pub over_ms: u64,
     /// What each counter grew by.
-    pub by: Counters,
+    pub by: ObservedCounters,
 }
 
 /// Sockets of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are sockstat's own names")]
-pub struct Sockets {
+pub struct ObservedSockets {
     pub tcp: u64,
     pub orphans: u64,
     pub time_wait: u64,
@@ -155,16 +155,16 @@ pub struct Sockets {
 
 /// Entries of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct ObservedSample {
     /// In the kernel's order, which is by a hash and therefore a fair choice.
-    pub flows: Vec<Flow>,
+    pub flows: Vec<ObservedFlow>,
     /// Is that the whole table?
-    pub is_whole: bool,
+    pub is_complete: bool,
 }
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flow {
+pub struct ObservedFlow {
     /// The number of the layer 4 protocol.
     pub protocol: u8,
     /// Seconds left.
@@ -172,9 +172,9 @@ pub struct Flow {
     /// Its state, for protocols that have any.
     pub state: Option<String>,
     /// As the first packet had it.
-    pub original: Tuple,
+    pub original: ObservedTuple,
     /// As answers are expected.
-    pub reply: Tuple,
+    pub reply: ObservedTuple,
     /// Has no answer been seen?
     pub is_unreplied: bool,
     /// Is it kept when the table is full?
@@ -186,7 +186,7 @@ pub struct Flow {
 /// One direction of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "what else could they be")]
-pub struct Tuple {
+pub struct ObservedTuple {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub source_port: u16,
@@ -195,26 +195,26 @@ pub struct Tuple {
 
 /// What the rules do with tracking; each as the rule's own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub struct ObservedRules {
     /// Rules that drop what is invalid.
     pub drop_invalid: Vec<String>,
     /// Rules that ask for a state.
-    pub ask_state: Vec<String>,
+    pub match_state: Vec<String>,
     /// Rules that translate the source.
-    pub source_nat: Vec<SourceNat>,
+    pub source_nat: Vec<ObservedSnat>,
     /// Rules that translate the destination.
-    pub destination_nat: Vec<DestinationNat>,
+    pub destination_nat: Vec<ObservedDnat>,
     /// Rules that keep packets untracked.
-    pub untracked: Vec<String>,
+    pub notrack: Vec<String>,
     /// Rules that assign a helper.
     pub helpers: Vec<String>,
     /// Rules that limit half-open connections.
-    pub guards: Vec<String>,
+    pub half_open_limits: Vec<String>,
 }
 
 /// A rule that translates the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceNat {
+pub struct ObservedSnat {
     /// Its words.
     pub rule: String,
     /// The ports it may give.
@@ -225,7 +225,7 @@ pub struct SourceNat {
 
 /// A rule that translates the destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DestinationNat {
+pub struct ObservedDnat {
     /// Its words.
     pub rule: String,
     /// `udp` or `tcp`.
@@ -240,18 +240,18 @@ pub struct DestinationNat {
 
 /// What the kernel said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Log {
+pub struct ObservedLog {
     /// Lines `table full` of the initial namespace.
-    pub initial: Full,
+    pub initial: TableFullLines,
     /// Those of other namespaces, by inode.
-    pub inside: BTreeMap<u64, Full>,
+    pub by_inode: BTreeMap<u64, TableFullLines>,
     /// Other lines about connection tracking, the latest few.
-    pub others: Vec<String>,
+    pub other_lines: Vec<String>,
 }
 
 /// Lines `table full`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Full {
+pub struct TableFullLines {
     /// How many; the kernel drops more packets than it logs.
     pub lines: u64,
     /// Seconds from the latest to now, where the log counts time.
@@ -262,42 +262,42 @@ pub struct Full {
 
 /// What connections weigh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slab {
+pub struct ObservedSlab {
     /// Connections allocated.
     pub objects: u64,
     /// Octets each.
     pub object_size: u64,
     /// Octets of all their slabs.
-    pub octets: u64,
+    pub bytes: u64,
 }
 
 /// A counter of packets that a device's own limits cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
+pub struct NicLimitCounter {
     /// The device.
-    pub device: String,
+    pub interface: String,
     /// The counter, as its driver calls it.
-    pub name: String,
+    pub counter: String,
     /// Packets.
     pub packets: u64,
 }
 
 /// A value that a file asks for: of several files the one that wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wish {
+pub struct ConfiguredSysctl {
     /// The last part of the knob's key.
-    pub knob: String,
+    pub sysctl: String,
     /// The value asked for.
     pub value: u64,
     /// File and line.
     pub source: String,
     /// Why no boot brings it into force, if none does.
-    pub lost: Option<String>,
+    pub ineffective_reason: Option<String>,
 }
 
 /// A program that writes knobs on its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Writer {
+pub struct SysctlWriter {
     /// `kube-proxy`, `tuned`, …
     pub name: String,
     /// What it does and when.
@@ -305,14 +305,14 @@ pub struct Writer {
     /// Where that stands, or how it was found.
     pub source: String,
     /// The knob it writes, where that is known.
-    pub knob: Option<String>,
+    pub sysctl: Option<String>,
     /// The value it writes, where that is known.
     pub value: Option<u64>,
 }
 
 /// What could not be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unseen {
+pub struct MissingInput {
     /// What.
     pub what: String,
     /// Why not.
@@ -321,37 +321,37 @@ pub struct Unseen {
     pub how: String,
 }
 
-impl<T> Seen<T> {
+impl<T> Sourced<T> {
     /// A value, and where it was seen.
-    pub fn at(source: impl Into<String>, value: T) -> Seen<T> {
-        Seen { value, source: source.into() }
+    pub fn at(source: impl Into<String>, value: T) -> Sourced<T> {
+        Sourced { value, source: source.into() }
     }
 }
 
-impl Namespace {
+impl ObservedNamespace {
     /// The value of a knob.
-    pub fn knob(&self, name: &str) -> Option<u64> {
-        self.knobs.get(name).map(|knob| knob.value)
+    pub fn sysctl(&self, name: &str) -> Option<u64> {
+        self.sysctls.get(name).map(|knob| knob.value)
     }
 
     /// The limit. 0 is none.
     pub fn max(&self) -> Option<u64> {
-        self.knob("nf_conntrack_max")
+        self.sysctl("nf_conntrack_max")
     }
 
     /// How full the table is, in hundredths; `None` where there is no limit, or it was not seen.
-    pub fn fullness(&self) -> Option<u64> {
+    pub fn fill_percent(&self) -> Option<u64> {
         let max = self.max().filter(|max| *max > 0)?;
         Some(self.count.as_ref()?.value.saturating_mul(100) / max)
     }
 
     /// What a counter grew by while we looked.
-    pub fn grew(&self, column: impl Fn(&Counters) -> u64) -> u64 {
+    pub fn counter_growth(&self, column: impl Fn(&ObservedCounters) -> u64) -> u64 {
         self.growth.as_ref().map_or(0, |growth| column(&growth.by))
     }
 
     /// What a counter stands at.
-    pub fn stands(&self, column: impl Fn(&Counters) -> u64) -> u64 {
+    pub fn counter_total(&self, column: impl Fn(&ObservedCounters) -> u64) -> u64 {
         self.counters.as_ref().map_or(0, |counters| column(&counters.value))
     }
 }

@@ -9,28 +9,28 @@
 //! established timeout has passed since the last that was sent, and always the last before it falls silent, at its own time. In between
 //! its entry cannot expire, and being ASSURED it is never pushed out, so that the table is the same at every moment; a test compares
 //! both ways. Where a client speaks more rarely than half of the timeout, where its entry was forgotten, or with `every_packet`, each is sent.
-pub mod chance;
-mod client;
+mod conversation;
 mod model;
-mod packets;
-pub mod record;
-pub mod story;
+mod packet_builder;
+pub mod rng;
+pub mod summary;
+pub mod timeseries;
 mod traffic;
 
-use chance::Chance;
-use client::{Line, Talk};
-use keepstate_engine::{Engine, Instant, Knob, Knobs, Secret};
-pub use model::{Cause, LARGEST_MESSAGE, LONGEST, MOST_CLIENTS, Model, Storm};
-use packets::Press;
-pub use record::{Record, instant};
+use conversation::{SimLink, TcpConversation};
+use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls};
+pub use model::{MAX_CLIENTS, MAX_DURATION, MAX_MESSAGE_BYTES, ReconnectStorm, StormCause, TrafficModel};
+use packet_builder::SimPacketBuilder;
+use rng::SimRng;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-pub use story::story;
+pub use summary::summarize;
+pub use timeseries::{Timeseries, engine_instant};
 
 /// What clients met with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct ClientStats {
     /// Packets that went through the engine.
     pub packets: u64,
     /// Connections opened.
@@ -65,78 +65,78 @@ pub struct Tally {
 
 /// See the module's words.
 pub struct Simulation {
-    model: Model,
+    model: TrafficModel,
     engine: Engine,
-    record: Record,
-    tally: Tally,
-    agenda: BinaryHeap<Reverse<Appointment>>,
+    timeseries: Timeseries,
+    stats: ClientStats,
+    event_queue: BinaryHeap<Reverse<ScheduledEvent>>,
     clients: Vec<Client>,
     /// Places in `clients` that are free, where every connection is another's.
-    free: Vec<u32>,
+    free_clients: Vec<u32>,
     /// Connections whose client is gone and whose server has not noticed.
-    ghosts: Vec<Talk>,
-    free_ghosts: Vec<u32>,
-    chance: Chance,
+    dead_peers: Vec<TcpConversation>,
+    free_dead_peers: Vec<u32>,
+    rng: SimRng,
     seed: u64,
     /// How long an entry surely stands after its last packet, halved (milliseconds).
-    stretch: u64,
+    max_skip: u64,
     now: u64,
     arrived: u64,
-    due: Due,
-    press: Press,
+    next_arrivals: NextArrivals,
+    packet_builder: SimPacketBuilder,
 }
 
 /// When the next of those comes who come at random, in milliseconds with their fractions.
 #[derive(Clone, Copy, Debug, Default)]
-struct Due {
-    arrive: f64,
-    ask: f64,
-    scan: f64,
+struct NextArrivals {
+    client: f64,
+    udp_query: f64,
+    half_open: f64,
 }
 
 /// Something will happen. Ordered by time, then by what and who, so that it is the same each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Appointment {
+struct ScheduledEvent {
     at: u64,
-    what: What,
-    who: u32,
+    kind: SimEventKind,
+    client: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum SimEventKind {
     /// Somebody new comes.
-    Arrive,
+    ClientArrival,
     /// A UDP question is asked.
-    Ask,
+    UdpQuery,
     /// A handshake is begun that nobody will finish.
-    Scan,
+    HalfOpenSyn,
     /// A client sends its SYN, for the first time or again.
-    Knock,
+    Syn,
     /// The SYN's answer has come: it finishes the handshake.
-    Enter,
+    HandshakeAck,
     /// It says something.
-    Speak,
+    Message,
     /// Its connection ends.
-    End,
+    ConnectionEnd,
     /// The server closes what has been silent for too long.
-    Notice,
+    DeadPeerClose,
 }
 
 /// A client, connected or not.
 #[derive(Clone, Copy, Debug)]
 struct Client {
-    talk: Talk,
+    conversation: TcpConversation,
     /// When its connection began, ends, and how.
-    began: u64,
-    ends: u64,
-    end: Ending,
+    opened_at: u64,
+    ends_at: u64,
+    ending: Ending,
     /// Its word that was sent last, counted from 0 at the beginning.
-    spoken: u64,
+    messages_sent: u64,
     /// SYNs of this attempt so far; attempts given up in a row.
-    knocks: u8,
+    syn_attempts: u8,
     failures: u8,
     /// Was it ever refused?
-    refused: bool,
+    was_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,42 +151,42 @@ impl Simulation {
     ///
     /// # Errors
     /// What in the model does not fit together: a sentence for the user.
-    pub fn new(model: Model, knobs: Knobs, secret: [u8; 16]) -> Result<Simulation, String> {
+    pub fn new(model: TrafficModel, knobs: Sysctls, secret: [u8; 16]) -> Result<Simulation, String> {
         model.check()?;
         let mut knobs = knobs;
         // Nothing corrupts a packet here, and to sum it up would cost. The value is in range.
-        let _ = knobs.set(Knob::Checksum, 0);
-        let established = u64::from(knobs[Knob::TcpTimeoutEstablished]) * 1000;
+        let _ = knobs.set(Sysctl::Checksum, 0);
+        let established = u64::from(knobs[Sysctl::TcpTimeoutEstablished]) * 1000;
         let stretch = if model.every_packet { 0 } else { established / 2 };
         let (first, _) = secret.split_at(8);
         let seed = first.iter().rev().fold(0, |word: u64, octet| word << 8 | u64::from(*octet));
         let mut engine = Engine::new(knobs, Secret(secret), Instant(0));
-        let record = Record::new(&mut engine, Some(model.duration));
+        let record = Timeseries::new(&mut engine, Some(model.duration));
         let mut simulation = Simulation {
             engine,
-            record,
-            tally: Tally::default(),
-            agenda: BinaryHeap::new(),
+            timeseries: record,
+            stats: ClientStats::default(),
+            event_queue: BinaryHeap::new(),
             clients: Vec::new(),
-            free: Vec::new(),
-            ghosts: Vec::new(),
-            free_ghosts: Vec::new(),
-            chance: Chance::new(seed),
+            free_clients: Vec::new(),
+            dead_peers: Vec::new(),
+            free_dead_peers: Vec::new(),
+            rng: SimRng::new(seed),
             seed,
-            stretch,
+            max_skip: stretch,
             now: 0,
             arrived: 0,
-            due: Due::default(),
-            press: Press::new(),
+            next_arrivals: NextArrivals::default(),
+            packet_builder: SimPacketBuilder::new(),
             model,
         };
         for (what, rate) in [
-            (What::Arrive, simulation.model.arrival),
-            (What::Ask, simulation.model.udp_rate),
-            (What::Scan, simulation.model.half_open_rate),
+            (SimEventKind::ClientArrival, simulation.model.arrival),
+            (SimEventKind::UdpQuery, simulation.model.udp_rate),
+            (SimEventKind::HalfOpenSyn, simulation.model.half_open_rate),
         ] {
             if rate > 0.0 {
-                simulation.appoint(0, what, 0);
+                simulation.schedule(0, what, 0);
             }
         }
         Ok(simulation)
@@ -195,37 +195,37 @@ impl Simulation {
     /// Moves on to `to` (milliseconds from the beginning), but not past the end.
     pub fn advance(&mut self, to: u64) {
         let to = to.min(self.model.duration);
-        while let Some(Reverse(next)) = self.agenda.peek().copied().filter(|Reverse(next)| next.at <= to) {
-            self.pass(next.at);
-            self.agenda.pop();
-            self.keep(next);
-            self.record.note(&mut self.engine, self.now);
+        while let Some(Reverse(next)) = self.event_queue.peek().copied().filter(|Reverse(next)| next.at <= to) {
+            self.advance_sampling(next.at);
+            self.event_queue.pop();
+            self.dispatch(next);
+            self.timeseries.record_packet(&mut self.engine, self.now);
         }
-        self.pass(to);
+        self.advance_sampling(to);
     }
 
     /// Time goes on to `to`: what expires, expires at its own time, and samples are taken at theirs.
-    fn pass(&mut self, to: u64) {
-        while self.record.due() <= to {
-            let due = self.record.due();
-            self.expire(due);
-            self.record.sample(&self.engine, instant(due));
+    fn advance_sampling(&mut self, to: u64) {
+        while self.timeseries.next_sample_at() <= to {
+            let due = self.timeseries.next_sample_at();
+            self.expire_until(due);
+            self.timeseries.take_sample(&self.engine, engine_instant(due));
         }
-        self.expire(to);
+        self.expire_until(to);
     }
 
-    fn expire(&mut self, to: u64) {
-        let (mut clock, end) = (instant(self.now), instant(to));
+    fn expire_until(&mut self, to: u64) {
+        let (mut clock, end) = (engine_instant(self.now), engine_instant(to));
         while let Some(wake) = self.engine.next_wake(clock).filter(|wake| *wake <= end) {
             clock = clock.max(wake);
             self.engine.poll(clock);
-            self.record.polled(&mut self.engine, clock.0 / 1_000_000);
+            self.timeseries.record_poll(&mut self.engine, clock.0 / 1_000_000);
         }
         self.now = self.now.max(to);
     }
 
     /// The model.
-    pub fn model(&self) -> &Model {
+    pub fn model(&self) -> &TrafficModel {
         &self.model
     }
 
@@ -235,24 +235,29 @@ impl Simulation {
     }
 
     /// What the table went through so far.
-    pub fn record(&self) -> &Record {
-        &self.record
+    pub fn timeseries(&self) -> &Timeseries {
+        &self.timeseries
     }
 
     /// What clients met with so far.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn stats(&self) -> &ClientStats {
+        &self.stats
     }
 
-    fn appoint(&mut self, at: u64, what: What, who: u32) {
+    fn schedule(&mut self, at: u64, what: SimEventKind, who: u32) {
         // What comes after the end never comes.
         if at <= self.model.duration {
-            self.agenda.push(Reverse(Appointment { at, what, who }));
+            self.event_queue.push(Reverse(ScheduledEvent { at, kind: what, client: who }));
         }
     }
 
-    fn line(&mut self) -> Line<'_> {
-        Line { engine: &mut self.engine, press: &mut self.press, now: instant(self.now), sent: &mut self.tally.packets }
+    fn link(&mut self) -> SimLink<'_> {
+        SimLink {
+            engine: &mut self.engine,
+            packet_builder: &mut self.packet_builder,
+            now: engine_instant(self.now),
+            sent: &mut self.stats.packets,
+        }
     }
 }
 

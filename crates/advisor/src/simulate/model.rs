@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// A traffic model. Times are milliseconds, shares from 0 to 1, rates per second.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Model {
+pub struct TrafficModel {
     /// Whose figures it began from.
     pub profile: Option<Profile>,
     /// So many clients, each of whom comes again whenever its connection is over; `None`: every connection is another's, and they keep coming.
@@ -22,7 +22,7 @@ pub struct Model {
     /// How long after its last word the server closes such a connection; `None`: it never does.
     pub notice: Option<u64>,
     /// When many lose their connection at once.
-    pub storms: Vec<Storm>,
+    pub storms: Vec<ReconnectStorm>,
     /// Who lost a connection comes again within this, at random.
     pub spread: u64,
     /// Who was refused comes again after 1 s, 2 s, 4 s …, at most this.
@@ -43,19 +43,19 @@ pub struct Model {
 
 /// Many clients lose their connection at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Storm {
+pub struct ReconnectStorm {
     /// When.
     pub at: u64,
     /// How many of those that are connected.
     pub share: f64,
     /// Why.
-    pub cause: Cause,
+    pub cause: StormCause,
 }
 
 /// Why many connections end at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Cause {
+pub enum StormCause {
     /// The server restarts: it resets them.
     Restart,
     /// The network is away: nobody says anything.
@@ -63,22 +63,22 @@ pub enum Cause {
 }
 
 /// More clients than this have no address of their own in the simulated network.
-pub const MOST_CLIENTS: u32 = 10_000_000;
+pub const MAX_CLIENTS: u32 = 10_000_000;
 /// The engine's clock of 32 bits wraps after half a year; no simulation comes near.
-pub const LONGEST: u64 = 60 * DAY;
+pub const MAX_DURATION: u64 = 60 * DAY;
 /// More octets than this would overrun the window that nobody opens here.
-pub const LARGEST_MESSAGE: u32 = 60_000;
+pub const MAX_MESSAGE_BYTES: u32 = 60_000;
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-impl Model {
+impl TrafficModel {
     /// The typical traffic of a profile.
-    pub fn of(profile: Profile) -> Model {
+    pub fn for_profile(profile: Profile) -> TrafficModel {
         let demand = profile.demand();
-        let plain = Model {
+        let plain = TrafficModel {
             profile: Some(profile),
             clients: None,
             arrival: demand.rate,
@@ -99,10 +99,12 @@ impl Model {
         };
         match profile {
             Profile::MqttBroker => {
-                Model { clients: Some(100_000), arrival: 500.0, keepalive: MINUTE, port: 1883, ..plain }
+                TrafficModel { clients: Some(100_000), arrival: 500.0, keepalive: MINUTE, port: 1883, ..plain }
             }
-            Profile::WebServer => Model { message: Some((5 * SECOND, 500)), ..plain },
-            Profile::NatGateway | Profile::KubernetesNode => Model { message: Some((10 * SECOND, 500)), ..plain },
+            Profile::WebServer => TrafficModel { message: Some((5 * SECOND, 500)), ..plain },
+            Profile::NatGateway | Profile::KubernetesNode => {
+                TrafficModel { message: Some((10 * SECOND, 500)), ..plain }
+            }
         }
     }
 
@@ -114,7 +116,7 @@ impl Model {
         let no = |wrong: bool, what: &str| if wrong { Err(what.to_owned()) } else { Ok(()) };
         let rates = [self.arrival, self.udp_rate, self.half_open_rate];
         no(
-            rates.iter().any(|rate| !rate.is_finite() || !(0.0..=MOST_A_SECOND).contains(rate)),
+            rates.iter().any(|rate| !rate.is_finite() || !(0.0..=MAX_RATE).contains(rate)),
             "a rate is from 0 to 10,000,000 a second",
         )?;
         no(
@@ -125,10 +127,10 @@ impl Model {
             "a share is from 0 to 100 %",
         )?;
         no(self.duration == 0, "there is nothing to simulate in no time: give a duration")?;
-        no(self.duration > LONGEST, "the longest that is simulated is 60 days")?;
+        no(self.duration > MAX_DURATION, "the longest that is simulated is 60 days")?;
         no(self.clients == Some(0), "no clients need no table: give at least one")?;
         no(
-            self.clients.is_some_and(|clients| clients > MOST_CLIENTS),
+            self.clients.is_some_and(|clients| clients > MAX_CLIENTS),
             "the simulated network has addresses for 10,000,000 clients",
         )?;
         no(
@@ -141,14 +143,14 @@ impl Model {
             self.clients.is_none() && self.arrival > 0.0 && self.lifetime.is_none(),
             "connections that keep coming and never end need a lifetime",
         )?;
-        no(self.spread > LONGEST || self.round_trip > HOUR, "nobody waits that long")?;
+        no(self.spread > MAX_DURATION || self.round_trip > HOUR, "nobody waits that long")?;
         no(self.retry < SECOND, "who was refused waits at least a second")?;
         no(
             self.message.is_some_and(|(every, _)| every == 0),
             "messages without a pause between them are no messages: give an interval",
         )?;
         no(
-            self.message.is_some_and(|(_, size)| size == 0 || size > LARGEST_MESSAGE),
+            self.message.is_some_and(|(_, size)| size == 0 || size > MAX_MESSAGE_BYTES),
             "a message has 1 to 60,000 octets",
         )?;
         let late = self.storms.iter().any(|storm| storm.at >= self.duration);
@@ -156,8 +158,8 @@ impl Model {
     }
 
     /// From one word of a client to its next, and how many octets it has; `None` if it says nothing.
-    pub(crate) fn beat(&self) -> Option<(u64, u32)> {
-        let ping = (self.keepalive > 0).then_some((self.keepalive, PINGREQ));
+    pub(crate) fn periodic_message(&self) -> Option<(u64, u32)> {
+        let ping = (self.keepalive > 0).then_some((self.keepalive, MQTT_PINGREQ_BYTES));
         match (self.message, ping) {
             (Some(message), Some(ping)) if ping.0 < message.0 => Some(ping),
             (Some(message), _) => Some(message),
@@ -167,5 +169,5 @@ impl Model {
 }
 
 /// Octets of MQTT's PINGREQ, and of its answer.
-pub(crate) const PINGREQ: u32 = 2;
-const MOST_A_SECOND: f64 = 1e7;
+pub(crate) const MQTT_PINGREQ_BYTES: u32 = 2;
+const MAX_RATE: f64 = 1e7;

@@ -1,164 +1,181 @@
 //! What happens at each appointment: who comes, speaks, and goes.
-use crate::simulate::client::{Fate, Talk};
-use crate::simulate::model::{Cause, PINGREQ};
-use crate::simulate::packets::{End, Segment, flag};
-use crate::simulate::{Appointment, Client, Ending, Simulation, What, chance};
-use keepstate_engine::Info;
+use crate::simulate::conversation::{SendOutcome, TcpConversation};
+use crate::simulate::model::{MQTT_PINGREQ_BYTES, StormCause};
+use crate::simulate::packet_builder::{SimEndpoint, SimSegment, flag};
+use crate::simulate::{Client, Ending, ScheduledEvent, SimEventKind, Simulation, rng};
+use keepstate_engine::CtInfo;
 
 /// 10.0.0.0, where the clients are.
-const CLIENTS: u32 = 10 << 24;
-const CLIENTS_MASK: u32 = (1 << 24) - 1;
+const CLIENT_NET: u32 = 10 << 24;
+const CLIENT_NET_MASK: u32 = (1 << 24) - 1;
 /// 192.0.2.1, where the server is (RFC 5737).
-const SERVER: u32 = 0xc000_0201;
+const SERVER_ADDRESS: u32 = 0xc000_0201;
 /// 100.64.0.0/10, from where strangers come (RFC 6598).
-const STRANGERS: u32 = 0x6440_0000;
-const STRANGERS_MASK: u64 = (1 << 22) - 1;
+const REMOTE_NET: u32 = 0x6440_0000;
+const REMOTE_NET_MASK: u64 = (1 << 22) - 1;
 /// The ports a client takes one after another, as Linux's own begin.
 const FIRST_PORT: u16 = 32_768;
-const PORTS: u16 = 28_232;
-const DNS: u16 = 53;
+const PORT_COUNT: u16 = 28_232;
+const DNS_PORT: u16 = 53;
 /// Octets of a question, of its answer, of CONNECT and of an answer to what a client says.
-const QUESTION: u16 = 40;
-const ANSWER: u16 = 120;
-const CONNECT: u32 = 40;
-const REPLY: u16 = 4;
+const DNS_QUERY_BYTES: u16 = 40;
+const DNS_RESPONSE_BYTES: u16 = 120;
+const MQTT_CONNECT_BYTES: u32 = 40;
+const REPLY_BYTES: u16 = 4;
 /// A SYN is sent again after 1, 2 and 4 s; an answer is awaited until 15 s after the first.
-const KNOCKS: u8 = 4;
+const SYN_ATTEMPTS: u8 = 4;
 const SECOND: u64 = 1000;
 
 impl Simulation {
     /// An appointment's time has come.
-    pub(super) fn keep(&mut self, appointment: Appointment) {
-        let who = appointment.who;
-        match appointment.what {
-            What::Arrive => self.arrive(),
-            What::Ask => self.ask(),
-            What::Scan => self.scan(),
-            What::Knock => self.knock(who),
-            What::Enter => self.enter(who),
-            What::Speak => self.speak(who),
-            What::End => self.end(who),
-            What::Notice => self.notice(who),
+    pub(super) fn dispatch(&mut self, appointment: ScheduledEvent) {
+        let who = appointment.client;
+        match appointment.kind {
+            SimEventKind::ClientArrival => self.add_client(),
+            SimEventKind::UdpQuery => self.send_udp_query(),
+            SimEventKind::HalfOpenSyn => self.send_half_open_syn(),
+            SimEventKind::Syn => self.send_syn(who),
+            SimEventKind::HandshakeAck => self.complete_handshake(who),
+            SimEventKind::Message => self.send_message(who),
+            SimEventKind::ConnectionEnd => self.end_connection(who),
+            SimEventKind::DeadPeerClose => self.close_dead_peer(who),
         }
     }
 
-    fn arrive(&mut self) {
+    fn add_client(&mut self) {
         let number = self.arrived;
         self.arrived += 1;
-        let address = CLIENTS | (number as u32 & CLIENTS_MASK);
+        let address = CLIENT_NET | (number as u32 & CLIENT_NET_MASK);
         // Where addresses come round again, ports differ; and nobody's sequence numbers begin alike.
-        let port = FIRST_PORT + ((number >> 24) % u64::from(PORTS)) as u16;
-        let server = End { address: SERVER, port: self.model.port };
-        let talk = Talk { client: End { address, port }, server, up: isn(number), down: isn(!number) };
-        let client = Client {
-            talk,
-            began: self.now,
-            ends: u64::MAX,
-            end: Ending::Close,
-            spoken: 0,
-            knocks: 0,
-            failures: 0,
-            refused: false,
+        let port = FIRST_PORT + ((number >> 24) % u64::from(PORT_COUNT)) as u16;
+        let server = SimEndpoint { address: SERVER_ADDRESS, port: self.model.port };
+        let talk = TcpConversation {
+            client: SimEndpoint { address, port },
+            server,
+            client_seq: isn(number),
+            server_seq: isn(!number),
         };
-        let who = place(&mut self.clients, &mut self.free, client);
-        self.tally.waiting += 1;
-        self.knock(who);
+        let client = Client {
+            conversation: talk,
+            opened_at: self.now,
+            ends_at: u64::MAX,
+            ending: Ending::Close,
+            messages_sent: 0,
+            syn_attempts: 0,
+            failures: 0,
+            was_refused: false,
+        };
+        let who = insert_in_free_slot(&mut self.clients, &mut self.free_clients, client);
+        self.stats.waiting += 1;
+        self.send_syn(who);
         match self.model.clients {
             // Clients come evenly: the next when its turn is, reckoned from the beginning so that nothing is lost by rounding.
             Some(clients) if self.arrived < u64::from(clients) => {
-                self.appoint((self.arrived as f64 * 1e3 / self.model.arrival) as u64, What::Arrive, 0);
+                self.schedule((self.arrived as f64 * 1e3 / self.model.arrival) as u64, SimEventKind::ClientArrival, 0);
             }
             Some(_) => (),
-            None => self.again(What::Arrive, self.model.arrival),
+            None => self.schedule_random(SimEventKind::ClientArrival, self.model.arrival),
         }
     }
 
     /// The next of those that come at random, so many a second. Their times are kept exactly, so that a high rate is not rounded away.
-    fn again(&mut self, what: What, rate: f64) {
-        let wait = self.chance.wait(1e3 / rate);
+    fn schedule_random(&mut self, what: SimEventKind, rate: f64) {
+        let wait = self.rng.exponential(1e3 / rate);
         let due = match what {
-            What::Ask => &mut self.due.ask,
-            What::Scan => &mut self.due.scan,
-            _ => &mut self.due.arrive,
+            SimEventKind::UdpQuery => &mut self.next_arrivals.udp_query,
+            SimEventKind::HalfOpenSyn => &mut self.next_arrivals.half_open,
+            _ => &mut self.next_arrivals.client,
         };
         *due += wait;
         let at = *due as u64;
-        self.appoint(at, what, 0);
+        self.schedule(at, what, 0);
     }
 
-    fn knock(&mut self, who: u32) {
+    fn send_syn(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let mut talk = client.talk;
-        let fate = talk.knock(&mut self.line());
+        let mut talk = client.conversation;
+        let fate = talk.open(&mut self.link());
         let Some(client) = self.clients.get_mut(who as usize) else { return };
-        client.talk = talk;
-        if fate != Fate::Dropped {
-            client.knocks = 0;
+        client.conversation = talk;
+        if fate != SendOutcome::Dropped {
+            client.syn_attempts = 0;
             let at = self.now + self.model.round_trip;
-            return self.appoint(at, What::Enter, who);
+            return self.schedule(at, SimEventKind::HandshakeAck, who);
         }
-        client.knocks += 1;
-        self.tally.syns_dropped += 1;
-        if client.knocks < KNOCKS {
-            let at = self.now + (SECOND << (client.knocks - 1));
-            return self.appoint(at, What::Knock, who);
+        client.syn_attempts += 1;
+        self.stats.syns_dropped += 1;
+        if client.syn_attempts < SYN_ATTEMPTS {
+            let at = self.now + (SECOND << (client.syn_attempts - 1));
+            return self.schedule(at, SimEventKind::Syn, who);
         }
-        self.tally.refused += 1;
-        self.tally.clients_refused += u64::from(!client.refused);
-        client.refused = true;
+        self.stats.refused += 1;
+        self.stats.clients_refused += u64::from(!client.was_refused);
+        client.was_refused = true;
         // The last SYN is awaited for 8 s.
-        self.fail(who, 8 * SECOND);
+        self.schedule_retry(who, 8 * SECOND);
     }
 
     /// An attempt came to nothing: the client waits, longer each time, and comes again from another port; nobody else does.
-    fn fail(&mut self, who: u32, after: u64) {
+    fn schedule_retry(&mut self, who: u32, after: u64) {
         let Some(client) = self.clients.get_mut(who as usize) else { return };
-        client.knocks = 0;
+        client.syn_attempts = 0;
         let pause = (SECOND << client.failures.min(40)).min(self.model.retry);
         client.failures = client.failures.saturating_add(1);
         // Half of it by chance, so that they do not all come in the same moment.
-        let pause = pause / 2 + self.chance.below(pause / 2 + 1);
-        self.leave(who, after + pause);
+        let pause = pause / 2 + self.rng.next_below(pause / 2 + 1);
+        self.schedule_reconnect(who, after + pause);
     }
 
     /// The client has no connection; if it is one that comes again, it does so after `pause`.
-    fn leave(&mut self, who: u32, pause: u64) {
+    fn schedule_reconnect(&mut self, who: u32, pause: u64) {
         if self.model.clients.is_none() {
-            self.free.push(who);
-            self.tally.waiting = self.tally.waiting.saturating_sub(1);
+            self.free_clients.push(who);
+            self.stats.waiting = self.stats.waiting.saturating_sub(1);
             return;
         }
         let Some(client) = self.clients.get_mut(who as usize) else { return };
-        let end = &mut client.talk.client;
-        end.port = FIRST_PORT + (end.port.wrapping_sub(FIRST_PORT) + 1) % PORTS;
-        self.appoint(self.now + pause, What::Knock, who);
+        let end = &mut client.conversation.client;
+        end.port = FIRST_PORT + (end.port.wrapping_sub(FIRST_PORT) + 1) % PORT_COUNT;
+        self.schedule(self.now + pause, SimEventKind::Syn, who);
     }
 
-    fn enter(&mut self, who: u32) {
+    fn complete_handshake(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let mut talk = client.talk;
-        let mut line = self.line();
-        let entered = talk.enter(&mut line);
-        let fate = if entered == Fate::Dropped { entered } else { talk.exchange(CONNECT, REPLY, &mut line) };
-        if fate == Fate::Dropped || entered == Fate::Dropped {
+        let mut talk = client.conversation;
+        let mut line = self.link();
+        let entered = talk.complete_handshake(&mut line);
+        let fate = if entered == SendOutcome::Dropped {
+            entered
+        } else {
+            talk.exchange(MQTT_CONNECT_BYTES, REPLY_BYTES, &mut line)
+        };
+        if fate == SendOutcome::Dropped || entered == SendOutcome::Dropped {
             // It was pushed out while half open, and its place is taken.
-            self.tally.broken += 1;
-            return self.fail(who, 0);
+            self.stats.broken += 1;
+            return self.schedule_retry(who, 0);
         }
-        self.tally.opened += 1;
-        self.tally.connected += 1;
-        self.tally.waiting = self.tally.waiting.saturating_sub(1);
-        let (ends, end) = self.ending(who);
+        self.stats.opened += 1;
+        self.stats.connected += 1;
+        self.stats.waiting = self.stats.waiting.saturating_sub(1);
+        let (ends, end) = self.draw_ending(who);
         if let Some(client) = self.clients.get_mut(who as usize) {
-            *client = Client { talk, began: self.now, ends, end, spoken: 0, failures: 0, ..*client };
+            *client = Client {
+                conversation: talk,
+                opened_at: self.now,
+                ends_at: ends,
+                ending: end,
+                messages_sent: 0,
+                failures: 0,
+                ..*client
+            };
         }
-        self.plan(who, entered != Fate::Passed);
+        self.schedule_next_message(who, entered != SendOutcome::Passed);
     }
 
     /// When a connection that begins now will end, and how.
-    fn ending(&mut self, who: u32) -> (u64, Ending) {
-        let life = self.model.lifetime.map(|mean| self.chance.wait(mean as f64) as u64 + 1);
-        let silent = self.chance.unit() < self.model.silent;
+    fn draw_ending(&mut self, who: u32) -> (u64, Ending) {
+        let life = self.model.lifetime.map(|mean| self.rng.exponential(mean as f64) as u64 + 1);
+        let silent = self.rng.next_f64() < self.model.silent;
         let natural = (
             life.map_or(u64::MAX, |life| self.now.saturating_add(life)),
             match silent {
@@ -166,13 +183,13 @@ impl Simulation {
                 false => Ending::Close,
             },
         );
-        let hit = |(number, storm): (usize, &super::Storm)| {
-            let here = storm.at > self.now && chance::of(self.seed, number as u64, u64::from(who)) < storm.share;
+        let hit = |(number, storm): (usize, &super::ReconnectStorm)| {
+            let here = storm.at > self.now && rng::unit_hash(self.seed, number as u64, u64::from(who)) < storm.share;
             here.then_some((
                 storm.at,
                 match storm.cause {
-                    Cause::Restart => Ending::Reset,
-                    Cause::Outage => Ending::Silence,
+                    StormCause::Restart => Ending::Reset,
+                    StormCause::Outage => Ending::Silence,
                 },
             ))
         };
@@ -181,120 +198,124 @@ impl Simulation {
     }
 
     /// What the client does next: the next of its words that could matter, or the end.
-    fn plan(&mut self, who: u32, forgotten: bool) {
+    fn schedule_next_message(&mut self, who: u32, forgotten: bool) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let end = client.ends;
-        let Some((every, _)) = self.model.beat() else { return self.appoint(end, What::End, who) };
-        let last = (end - client.began - 1) / every;
-        let steps = if forgotten { 1 } else { (self.stretch / every).max(1) };
-        let next = client.spoken.saturating_add(steps).min(last);
-        if next <= client.spoken {
-            return self.appoint(end, What::End, who);
+        let end = client.ends_at;
+        let Some((every, _)) = self.model.periodic_message() else {
+            return self.schedule(end, SimEventKind::ConnectionEnd, who);
+        };
+        let last = (end - client.opened_at - 1) / every;
+        let steps = if forgotten { 1 } else { (self.max_skip / every).max(1) };
+        let next = client.messages_sent.saturating_add(steps).min(last);
+        if next <= client.messages_sent {
+            return self.schedule(end, SimEventKind::ConnectionEnd, who);
         }
-        let at = client.began.saturating_add(next.saturating_mul(every));
+        let at = client.opened_at.saturating_add(next.saturating_mul(every));
         if let Some(client) = self.clients.get_mut(who as usize) {
-            client.spoken = next;
+            client.messages_sent = next;
         }
-        self.appoint(at, What::Speak, who);
+        self.schedule(at, SimEventKind::Message, who);
     }
 
-    fn speak(&mut self, who: u32) {
+    fn send_message(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let (_, size) = self.model.beat().unwrap_or((0, PINGREQ));
-        let mut talk = client.talk;
-        let fate = talk.exchange(size, REPLY, &mut self.line());
+        let (_, size) = self.model.periodic_message().unwrap_or((0, MQTT_PINGREQ_BYTES));
+        let mut talk = client.conversation;
+        let fate = talk.exchange(size, REPLY_BYTES, &mut self.link());
         if let Some(client) = self.clients.get_mut(who as usize) {
-            client.talk = talk;
+            client.conversation = talk;
         }
         match fate {
-            Fate::Passed => return self.plan(who, false),
-            Fate::Forgotten(Info::Invalid) => self.tally.invalid += 1,
-            Fate::Forgotten(_) => self.tally.picked_up += 1,
-            Fate::Dropped => {
-                self.tally.broken += 1;
-                self.tally.connected = self.tally.connected.saturating_sub(1);
-                self.tally.waiting += 1;
-                return self.fail(who, 0);
+            SendOutcome::Passed => return self.schedule_next_message(who, false),
+            SendOutcome::EntryGone(CtInfo::Invalid) => self.stats.invalid += 1,
+            SendOutcome::EntryGone(_) => self.stats.picked_up += 1,
+            SendOutcome::Dropped => {
+                self.stats.broken += 1;
+                self.stats.connected = self.stats.connected.saturating_sub(1);
+                self.stats.waiting += 1;
+                return self.schedule_retry(who, 0);
             }
         }
-        self.plan(who, true);
+        self.schedule_next_message(who, true);
     }
 
-    fn end(&mut self, who: u32) {
+    fn end_connection(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let mut talk = client.talk;
-        match client.end {
+        let mut talk = client.conversation;
+        match client.ending {
             Ending::Close => {
-                talk.close(&mut self.line());
-                self.tally.closed += 1;
+                talk.close(&mut self.link());
+                self.stats.closed += 1;
             }
             Ending::Reset => {
-                talk.reset(&mut self.line());
-                self.tally.reset += 1;
+                talk.reset(&mut self.link());
+                self.stats.reset += 1;
             }
             Ending::Silence => {
-                self.tally.fell_silent += 1;
-                if let (Some(notice), Some(beat)) = (self.model.notice, self.model.beat().or(Some((u64::MAX, 0)))) {
-                    let said = client.began.saturating_add(client.spoken.saturating_mul(beat.0));
+                self.stats.fell_silent += 1;
+                if let (Some(notice), Some(beat)) =
+                    (self.model.notice, self.model.periodic_message().or(Some((u64::MAX, 0))))
+                {
+                    let said = client.opened_at.saturating_add(client.messages_sent.saturating_mul(beat.0));
                     let at = said.saturating_add(notice).max(self.now);
-                    let ghost = place(&mut self.ghosts, &mut self.free_ghosts, talk);
-                    self.appoint(at, What::Notice, ghost);
+                    let ghost = insert_in_free_slot(&mut self.dead_peers, &mut self.free_dead_peers, talk);
+                    self.schedule(at, SimEventKind::DeadPeerClose, ghost);
                 }
             }
         }
-        self.tally.connected = self.tally.connected.saturating_sub(1);
-        self.tally.waiting += 1;
+        self.stats.connected = self.stats.connected.saturating_sub(1);
+        self.stats.waiting += 1;
         if let Some(client) = self.clients.get_mut(who as usize) {
-            client.talk = talk;
+            client.conversation = talk;
         }
-        let pause = self.chance.below(self.model.spread + 1);
-        self.leave(who, pause);
+        let pause = self.rng.next_below(self.model.spread + 1);
+        self.schedule_reconnect(who, pause);
     }
 
-    fn notice(&mut self, ghost: u32) {
-        let Some(mut talk) = self.ghosts.get(ghost as usize).copied() else { return };
-        talk.give_up(&mut self.line());
-        self.free_ghosts.push(ghost);
+    fn close_dead_peer(&mut self, ghost: u32) {
+        let Some(mut talk) = self.dead_peers.get(ghost as usize).copied() else { return };
+        talk.server_close(&mut self.link());
+        self.free_dead_peers.push(ghost);
     }
 
-    fn stranger(&mut self) -> End {
-        let word = self.chance.word();
+    fn random_remote(&mut self) -> SimEndpoint {
+        let word = self.rng.next_u64();
         let port = 1024 + (word >> 32) as u16 % (u16::MAX - 1024);
-        End { address: STRANGERS | (word & STRANGERS_MASK) as u32, port }
+        SimEndpoint { address: REMOTE_NET | (word & REMOTE_NET_MASK) as u32, port }
     }
 
-    fn ask(&mut self) {
-        let (from, to) = (self.stranger(), End { address: SERVER, port: DNS });
-        let mut line = self.line();
-        if line.ask(from, to, QUESTION) == Fate::Dropped {
-            self.tally.questions_dropped += 1;
+    fn send_udp_query(&mut self) {
+        let (from, to) = (self.random_remote(), SimEndpoint { address: SERVER_ADDRESS, port: DNS_PORT });
+        let mut line = self.link();
+        if line.send_udp(from, to, DNS_QUERY_BYTES) == SendOutcome::Dropped {
+            self.stats.questions_dropped += 1;
         } else {
-            line.ask(to, from, ANSWER);
+            line.send_udp(to, from, DNS_RESPONSE_BYTES);
         }
-        self.again(What::Ask, self.model.udp_rate);
+        self.schedule_random(SimEventKind::UdpQuery, self.model.udp_rate);
     }
 
-    fn scan(&mut self) {
-        let (from, to) = (self.stranger(), End { address: SERVER, port: self.model.port });
-        let mut line = self.line();
-        let syn = Segment { from, to, flags: flag::SYN, seq: 1, ack: 0, data: 0 };
-        if line.send(&syn) == Fate::Dropped {
-            self.tally.half_open_dropped += 1;
+    fn send_half_open_syn(&mut self) {
+        let (from, to) = (self.random_remote(), SimEndpoint { address: SERVER_ADDRESS, port: self.model.port });
+        let mut line = self.link();
+        let syn = SimSegment { from, to, flags: flag::SYN, seq: 1, ack: 0, data: 0 };
+        if line.send_tcp(&syn) == SendOutcome::Dropped {
+            self.stats.half_open_dropped += 1;
         } else {
-            line.send(&Segment { from: to, to: from, flags: flag::SYN | flag::ACK, seq: 1, ack: 2, data: 0 });
+            line.send_tcp(&SimSegment { from: to, to: from, flags: flag::SYN | flag::ACK, seq: 1, ack: 2, data: 0 });
         }
-        self.again(What::Scan, self.model.half_open_rate);
+        self.schedule_random(SimEventKind::HalfOpenSyn, self.model.half_open_rate);
     }
 }
 
 /// Where sequence numbers begin: below the middle, so that no conversation of less than 2 GiB comes round to 0. (The shortcut sends fewer octets, and so
 /// would come round at another time.)
 fn isn(number: u64) -> u32 {
-    (chance::of(number, 0, 0) * f64::from(u32::MAX >> 1)) as u32 + 1
+    (rng::unit_hash(number, 0, 0) * f64::from(u32::MAX >> 1)) as u32 + 1
 }
 
 /// Puts a thing where there is a place, or behind the last.
-fn place<T>(things: &mut Vec<T>, free: &mut Vec<u32>, thing: T) -> u32 {
+fn insert_in_free_slot<T>(things: &mut Vec<T>, free: &mut Vec<u32>, thing: T) -> u32 {
     if let Some(at) = free.pop() {
         if let Some(place) = things.get_mut(at as usize) {
             *place = thing;

@@ -1,16 +1,16 @@
 //! What a table has to carry: said by a person, or seen on a machine.
-use crate::quantity::{Count, Span};
-use crate::size::Machine;
-use keepstate_engine::{Knob, Knobs};
+use crate::size::SizingMachine;
+use crate::units::{Count, Seconds};
+use keepstate_engine::{Sysctl, Sysctls};
 use serde::Serialize;
 
 /// Where the demand comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Need {
+pub enum Workload {
     /// It was described.
     Demand(Demand),
     /// It is what a table carries now.
-    Observed(Observed),
+    Observed(ObservedLoad),
 }
 
 /// A kind of machine that has tracking to do, with typical figures to begin from.
@@ -56,7 +56,7 @@ pub struct Demand {
 
 /// What was read from a table that works now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Observed {
+pub struct ObservedLoad {
     /// Connections, by the count of the namespace looked at or by the slab of all, whichever is more.
     pub connections: u64,
     /// The limit they stand against.
@@ -154,7 +154,7 @@ impl Demand {
     /// long they stay.
     pub fn completed(mut self) -> Demand {
         if self.connections == 0 {
-            self.connections = up(self.rate * self.lifetime);
+            self.connections = ceil_u64(self.rate * self.lifetime);
         } else if self.rate == 0.0 && self.lifetime > 0.0 {
             self.rate = self.connections as f64 / self.lifetime;
         } else if self.lifetime == 0.0 && self.rate > 0.0 {
@@ -164,32 +164,35 @@ impl Demand {
     }
 
     /// What the established timeout must not be below, and why.
-    pub fn least_established(&self) -> (u64, String) {
+    pub fn min_established_timeout(&self) -> (u64, String) {
         let silence = self.keepalive.unwrap_or(0);
-        let needed = silence.saturating_mul(3).div_ceil(2).saturating_add(MARGIN);
-        if needed > RFC_5382_SECONDS {
-            let why = format!("1.5 × the keepalive of {} and {MARGIN} s more", Span(silence));
+        let needed = silence.saturating_mul(3).div_ceil(2).saturating_add(KEEPALIVE_MARGIN);
+        if needed > RFC5382_MIN_ESTABLISHED {
+            let why = format!("1.5 × the keepalive of {} and {KEEPALIVE_MARGIN} s more", Seconds(silence));
             (needed, why)
         } else {
-            (RFC_5382_SECONDS, "RFC 5382 (REQ-5): at least 2 hours 4 minutes for an established connection".into())
+            (
+                RFC5382_MIN_ESTABLISHED,
+                "RFC 5382 (REQ-5): at least 2 hours 4 minutes for an established connection".into(),
+            )
         }
     }
 }
 
-impl Need {
+impl Workload {
     /// Will connections have the 128-octet extension: for NAT, accounting, events or timestamps?
-    pub fn has_extension(&self, knobs: &Knobs) -> bool {
+    pub fn has_extension(&self, knobs: &Sysctls) -> bool {
         let nat = match self {
-            Need::Demand(demand) => demand.nat,
+            Workload::Demand(demand) => demand.nat,
             // It cannot be seen from here, and most tables of today have it.
-            Need::Observed(_) => true,
+            Workload::Observed(_) => true,
         };
-        nat || knobs.on(Knob::Acct) || knobs.on(Knob::Timestamp) || knobs[Knob::Events] == 1
+        nat || knobs.is_enabled(Sysctl::Acct) || knobs.is_enabled(Sysctl::Timestamp) || knobs[Sysctl::Events] == 1
     }
 
     /// What a reader of the numbers should know of where they come from.
-    pub(crate) fn warnings(&self, machine: &Machine) -> Vec<String> {
-        let Need::Observed(seen) = self else { return Vec::new() };
+    pub(crate) fn warnings(&self, machine: &SizingMachine) -> Vec<String> {
+        let Workload::Observed(seen) = self else { return Vec::new() };
         let mut warnings = Vec::new();
         if seen.is_full() {
             warnings.push(format!(
@@ -213,7 +216,7 @@ impl Need {
     }
 }
 
-impl Observed {
+impl ObservedLoad {
     /// Nothing more goes in: what is wanted is more than what is seen.
     pub fn is_full(&self) -> bool {
         self.max.is_some_and(|max| max > 0 && self.connections >= max.saturating_sub(max / 20))
@@ -222,12 +225,12 @@ impl Observed {
 }
 
 /// The next whole number.
-pub(crate) fn up(number: f64) -> u64 {
+pub(crate) fn ceil_u64(number: f64) -> u64 {
     // What is too large becomes the largest, what is no number nothing: that is what `as` does here.
     number.ceil() as u64
 }
 
 /// Seconds above 1.5 × keepalive: a retransmission or two may be on its way.
-const MARGIN: u64 = 60;
+const KEEPALIVE_MARGIN: u64 = 60;
 /// RFC 5382, REQ-5.
-const RFC_5382_SECONDS: u64 = 7440;
+const RFC5382_MIN_ESTABLISHED: u64 = 7440;

@@ -1,23 +1,23 @@
 //! How many places a need takes, part by part.
-use crate::quantity::{Count, Span};
-use crate::size::demand::{Demand, Need, Observed, up};
-use keepstate_engine::{Knob, Knobs};
+use crate::size::demand::{Demand, ObservedLoad, Workload, ceil_u64};
+use crate::units::{Count, Seconds};
+use keepstate_engine::{Sysctl, Sysctls};
 use serde::Serialize;
 
 /// The places, added up.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Load {
+pub struct TableLoad {
     /// What there is on an ordinary day.
     pub steady: u64,
     /// What there is on the worst: ordinary, and the surge.
     pub peak: u64,
     /// What they are made of.
-    pub parts: Vec<Part>,
+    pub parts: Vec<LoadComponent>,
 }
 
 /// Connections of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Part {
+pub struct LoadComponent {
     /// What they are.
     pub name: &'static str,
     /// How many.
@@ -31,66 +31,66 @@ pub struct Part {
 }
 
 /// The load of a need under these timeouts.
-pub fn of(need: &Need, knobs: &Knobs) -> Load {
+pub fn estimate(need: &Workload, knobs: &Sysctls) -> TableLoad {
     let parts = match need {
-        Need::Demand(demand) => described(demand, knobs),
-        Need::Observed(seen) => observed(seen),
+        Workload::Demand(demand) => demand_components(demand, knobs),
+        Workload::Observed(seen) => observed_components(seen),
     };
     let sum = |surge: bool| {
         let of_kind = parts.iter().filter(|part| part.surge == surge);
         of_kind.map(|part| part.connections).fold(0, u64::saturating_add)
     };
     let steady = sum(false);
-    Load { steady, peak: steady.saturating_add(sum(true)), parts }
+    TableLoad { steady, peak: steady.saturating_add(sum(true)), parts }
 }
 
 /// How long the entry of a connection stands that ended without a word, and whose timeout it is. The entry's own deadline runs from the last
 /// word; where the other end notices first, its FIN makes it one that is closing.
-pub(crate) fn linger(demand: &Demand, knobs: &Knobs) -> (u64, Knob) {
-    let established = u64::from(knobs[Knob::TcpTimeoutEstablished]);
+pub(crate) fn dead_peer_entry_lifetime(demand: &Demand, knobs: &Sysctls) -> (u64, Sysctl) {
+    let established = u64::from(knobs[Sysctl::TcpTimeoutEstablished]);
     match demand.notice.filter(|notice| *notice < established) {
-        Some(notice) => (notice.saturating_add(u64::from(knobs[Knob::TcpTimeoutFinWait])), Knob::TcpTimeoutFinWait),
-        None => (established, Knob::TcpTimeoutEstablished),
+        Some(notice) => (notice.saturating_add(u64::from(knobs[Sysctl::TcpTimeoutFinWait])), Sysctl::TcpTimeoutFinWait),
+        None => (established, Sysctl::TcpTimeoutEstablished),
     }
 }
 
-fn described(demand: &Demand, knobs: &Knobs) -> Vec<Part> {
-    let mut parts = vec![Part {
+fn demand_components(demand: &Demand, knobs: &Sysctls) -> Vec<LoadComponent> {
+    let mut parts = vec![LoadComponent {
         name: "living",
         connections: demand.connections,
-        why: format!("{}/s × {} (Little's law)", rate(demand.rate), Span(up(demand.lifetime))),
+        why: format!("{}/s × {} (Little's law)", format_rate(demand.rate), Seconds(ceil_u64(demand.lifetime))),
         knob: None,
         surge: false,
     }];
-    let mut lasting = |name, a_second: f64, seconds: u64, knob: Knob, of: &str| {
-        let connections = up(a_second * seconds as f64);
+    let mut lasting = |name, a_second: f64, seconds: u64, knob: Sysctl, of: &str| {
+        let connections = ceil_u64(a_second * seconds as f64);
         if connections > 0 {
-            let why = format!("{}/s {of} × {}", rate(a_second), Span(seconds));
-            parts.push(Part { name, connections, why, knob: Some(knob.name()), surge: false });
+            let why = format!("{}/s {of} × {}", format_rate(a_second), Seconds(seconds));
+            parts.push(LoadComponent { name, connections, why, knob: Some(knob.name()), surge: false });
         }
     };
-    let seconds = |knob: Knob| u64::from(knobs[knob]);
+    let seconds = |knob: Sysctl| u64::from(knobs[knob]);
     let closed = demand.rate * (1.0 - demand.silent);
-    lasting("TIME_WAIT", closed, seconds(Knob::TcpTimeoutTimeWait), Knob::TcpTimeoutTimeWait, "closed");
-    let (seconds_silent, knob) = linger(demand, knobs);
+    lasting("TIME_WAIT", closed, seconds(Sysctl::TcpTimeoutTimeWait), Sysctl::TcpTimeoutTimeWait, "closed");
+    let (seconds_silent, knob) = dead_peer_entry_lifetime(demand, knobs);
     let of = match (knob, demand.notice) {
-        (Knob::TcpTimeoutFinWait, Some(notice)) => {
-            format!("gone silently, closed by the other end after {},", Span(notice))
+        (Sysctl::TcpTimeoutFinWait, Some(notice)) => {
+            format!("gone silently, closed by the other end after {},", Seconds(notice))
         }
         _ => "gone silently".into(),
     };
     lasting("dead peers", demand.rate * demand.silent, seconds_silent, knob, &of);
-    let half_open = seconds(Knob::TcpTimeoutSynRecv);
-    lasting("half open", demand.half_open_rate, half_open, Knob::TcpTimeoutSynRecv, "answered, never finished");
-    lasting("UDP", demand.udp_rate, seconds(Knob::UdpTimeout), Knob::UdpTimeout, "questions");
-    let surge = up(demand.connections as f64 * demand.storm);
+    let half_open = seconds(Sysctl::TcpTimeoutSynRecv);
+    lasting("half open", demand.half_open_rate, half_open, Sysctl::TcpTimeoutSynRecv, "answered, never finished");
+    lasting("UDP", demand.udp_rate, seconds(Sysctl::UdpTimeout), Sysctl::UdpTimeout, "questions");
+    let surge = ceil_u64(demand.connections as f64 * demand.storm);
     if surge > 0 {
-        parts.push(Part {
+        parts.push(LoadComponent {
             name: "surge",
             connections: surge,
             why: format!(
                 "{} % of the living come again from new ports while their old entries stand (a restart, a network that was away)",
-                rate(demand.storm * 100.0)
+                format_rate(demand.storm * 100.0)
             ),
             knob: None,
             surge: true,
@@ -99,8 +99,8 @@ fn described(demand: &Demand, knobs: &Knobs) -> Vec<Part> {
     parts
 }
 
-fn observed(seen: &Observed) -> Vec<Part> {
-    let now = |connections, why| Part { name: "now", connections, why, knob: None, surge: false };
+fn observed_components(seen: &ObservedLoad) -> Vec<LoadComponent> {
+    let now = |connections, why| LoadComponent { name: "now", connections, why, knob: None, surge: false };
     let full = seen.is_full();
     let base = match (full, seen.max) {
         (true, Some(max)) => {
@@ -112,16 +112,19 @@ fn observed(seen: &Observed) -> Vec<Part> {
     let connections = base.connections;
     let mut parts = vec![base];
     if let Some(growth) = seen.growth.filter(|growth| *growth > 0.0 && !full) {
-        let hour = up(growth * 3600.0).min(connections);
-        parts.push(Part {
+        let hour = ceil_u64(growth * 3600.0).min(connections);
+        parts.push(LoadComponent {
             name: "growth",
             connections: hour,
-            why: format!("it grew by {}/s while it was watched: an hour of that, at most as much again", rate(growth)),
+            why: format!(
+                "it grew by {}/s while it was watched: an hour of that, at most as much again",
+                format_rate(growth)
+            ),
             knob: None,
             surge: true,
         });
     }
-    parts.push(Part {
+    parts.push(LoadComponent {
         name: "surge",
         connections: connections.div_ceil(4),
         why: "a quarter come again from new ports while their old entries stand: of one look, no more is known".into(),
@@ -132,7 +135,7 @@ fn observed(seen: &Observed) -> Vec<Part> {
 }
 
 /// A rate for people: whole numbers with groups, small ones with what matters of their fraction.
-pub(crate) fn rate(number: f64) -> String {
+pub(crate) fn format_rate(number: f64) -> String {
     match number {
         _ if number >= 100.0 || number.fract() == 0.0 => Count(number.round() as u64).to_string(),
         _ if number >= 1.0 => format!("{number:.1}"),

@@ -1,10 +1,10 @@
 //! The machine a table is sized for.
-use keepstate_engine::{Generation, Knobs};
+use keepstate_engine::{KernelVersion, Sysctls};
 use serde::Serialize;
 
 /// What is known of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Machine {
+pub struct SizingMachine {
     /// Octets the kernel manages.
     pub memory: u64,
     /// Octets that could be given out now, if that is known.
@@ -12,9 +12,9 @@ pub struct Machine {
     /// Processors, if that is known.
     pub cpus: Option<u64>,
     /// Octets of one connection, and how that is known.
-    pub object: (u64, Source),
+    pub object_size: (u64, ObjectSizeSource),
     /// Whose rules this machine's kernel follows.
-    pub generation: Generation,
+    pub kernel_version: KernelVersion,
     /// The kernel as it names itself, if that is known.
     pub release: Option<String>,
     /// Network namespaces; at least one.
@@ -24,46 +24,46 @@ pub struct Machine {
     /// The buckets now.
     pub buckets: Option<u64>,
     /// All knobs as they are now, or as this kernel would have them.
-    pub knobs: Knobs,
+    pub knobs: Sysctls,
 }
 
 /// How a number is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
+pub enum ObjectSizeSource {
     /// Read from this machine.
     Measured,
     /// What kernels of that generation are known to have.
     Known,
 }
 
-impl Machine {
+impl SizingMachine {
     /// A machine of which only the memory and the kernel's generation are known.
-    pub fn new(generation: Generation, memory: u64) -> Machine {
-        Machine {
+    pub fn new(kernel_version: KernelVersion, memory: u64) -> SizingMachine {
+        SizingMachine {
             memory,
             available: None,
             cpus: None,
-            object: (object(generation), Source::Known),
-            generation,
+            object_size: (conntrack_object_size(kernel_version), ObjectSizeSource::Known),
+            kernel_version,
             release: None,
             namespaces: 1,
             max: None,
             buckets: None,
-            knobs: Knobs::as_linux(generation, memory),
+            knobs: Sysctls::kernel_defaults(kernel_version, memory),
         }
     }
 }
 
 /// Octets of a connection in its slab, by what kernels of that generation on 64 bits were seen to use.
-pub const fn object(generation: Generation) -> u64 {
+pub const fn conntrack_object_size(generation: KernelVersion) -> u64 {
     match generation {
-        Generation::V3_10 | Generation::V4_19 => 320,
-        Generation::V5_15 | Generation::V6_18 => 256,
+        KernelVersion::V3_10 | KernelVersion::V4_19 => 320,
+        KernelVersion::V5_15 | KernelVersion::V6_18 => 256,
     }
 }
 
 /// Octets of the extension of a connection with NAT, accounting, events or timestamps.
-pub const EXTENSION: u64 = 128;
+pub const EXTENSION_BYTES: u64 = 128;
 /// Octets of a bucket: one pointer.
-pub const BUCKET: u64 = 8;
+pub const BUCKET_BYTES: u64 = 8;

@@ -1,16 +1,16 @@
 //! What a table costs: kernel memory, never swapped, charged to nobody's container.
-use crate::quantity::{Bytes, Count};
-use crate::size::load::Load;
-use crate::size::machine::{BUCKET, EXTENSION, Machine, Source};
+use crate::size::load::TableLoad;
+use crate::size::machine::{BUCKET_BYTES, EXTENSION_BYTES, ObjectSizeSource, SizingMachine};
+use crate::units::{Bytes, Count};
 use serde::Serialize;
 
 /// Octets, by what takes them. Objects and extensions are those of a full table; the rest of the time they cost what is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Cost {
+pub struct MemoryCost {
     /// One connection.
     pub object: u64,
     /// How that is known.
-    pub object_source: Source,
+    pub object_source: ObjectSizeSource,
     /// The extension of one connection; 0 where nothing needs it.
     pub extension: u64,
     /// Every connection of a full table.
@@ -28,29 +28,29 @@ pub struct Cost {
 }
 
 /// The cost of a table of `max` connections over `buckets` buckets.
-pub fn cost(machine: &Machine, extended: bool, load: &Load, max: u64, buckets: u64) -> Cost {
-    let (object, object_source) = machine.object;
-    let extension = if extended { EXTENSION } else { 0 };
+pub fn memory_cost(machine: &SizingMachine, extended: bool, load: &TableLoad, max: u64, buckets: u64) -> MemoryCost {
+    let (object, object_source) = machine.object_size;
+    let extension = if extended { EXTENSION_BYTES } else { 0 };
     let (objects, extensions) = (max.saturating_mul(object), max.saturating_mul(extension));
-    let buckets = buckets.saturating_mul(BUCKET);
+    let buckets = buckets.saturating_mul(BUCKET_BYTES);
     let steady = load.steady.saturating_mul(object.saturating_add(extension)).saturating_add(buckets);
     let measured = match object_source {
-        Source::Measured => "this kernel's slab says so",
-        Source::Known => "known of this generation of kernels; slabinfo was not read",
+        ObjectSizeSource::Measured => "this kernel's slab says so",
+        ObjectSizeSource::Known => "known of this generation of kernels; slabinfo was not read",
     };
     let beside = if extended {
-        format!("{EXTENSION} octets beside it for NAT, accounting, events or timestamps")
+        format!("{EXTENSION_BYTES} octets beside it for NAT, accounting, events or timestamps")
     } else {
         format!(
-            "no extension ({EXTENSION} octets) while there is no NAT, accounting or timestamp and nobody follows events"
+            "no extension ({EXTENSION_BYTES} octets) while there is no NAT, accounting or timestamp and nobody follows events"
         )
     };
     let why = format!(
-        "{} × {object} octets ({measured}); {beside}; {BUCKET} octets a bucket, {} at once",
+        "{} × {object} octets ({measured}); {beside}; {BUCKET_BYTES} octets a bucket, {} at once",
         Count(max),
         Bytes(buckets)
     );
-    Cost {
+    MemoryCost {
         object,
         object_source,
         extension,

@@ -1,13 +1,13 @@
 //! Which timeouts hold connections in the table under a demand, and what shorter or longer ones would do.
-use crate::quantity::Span;
-use crate::size::demand::{Demand, Need, up};
+use crate::size::demand::{Demand, Workload, ceil_u64};
 use crate::size::load;
-use keepstate_engine::{Knob, Knobs};
+use crate::units::Seconds;
+use keepstate_engine::{Sysctl, Sysctls};
 use serde::Serialize;
 
 /// One timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Timeout {
+pub struct TimeoutAdvice {
     /// Its knob's name.
     pub knob: &'static str,
     /// Seconds now (or by this kernel's default).
@@ -25,21 +25,21 @@ pub struct Timeout {
 }
 
 /// Dead peers are worth a shorter timeout from this share of the living on.
-const WORTH_PERCENT: u64 = 5;
+const DEAD_PEER_PERCENT: u64 = 5;
 const HOUR: u64 = 3600;
 
 /// What is advised for a need; those that hold most first. Of a table only looked at, only TIME_WAIT's part can be told, and only from the rate.
-pub fn advise(need: &Need, knobs: &Knobs) -> Vec<Timeout> {
+pub fn advise(need: &Workload, knobs: &Sysctls) -> Vec<TimeoutAdvice> {
     let demand = match need {
-        Need::Demand(demand) => demand,
-        Need::Observed(seen) => return seen.rate.and_then(|rate| time_wait(rate, knobs)).into_iter().collect(),
+        Workload::Demand(demand) => demand,
+        Workload::Observed(seen) => return seen.rate.and_then(|rate| time_wait(rate, knobs)).into_iter().collect(),
     };
     let mut timeouts = vec![established(demand, knobs)];
-    let seconds = |knob: Knob| u64::from(knobs[knob]);
-    let mut kept = |knob: Knob, a_second: f64, why: &str, shorter, longer| {
-        let (present, holds) = (seconds(knob), up(a_second * seconds(knob) as f64));
+    let seconds = |knob: Sysctl| u64::from(knobs[knob]);
+    let mut kept = |knob: Sysctl, a_second: f64, why: &str, shorter, longer| {
+        let (present, holds) = (seconds(knob), ceil_u64(a_second * seconds(knob) as f64));
         if holds > 0 {
-            timeouts.push(Timeout {
+            timeouts.push(TimeoutAdvice {
                 knob: knob.name(),
                 present,
                 advised: present,
@@ -51,14 +51,14 @@ pub fn advise(need: &Need, knobs: &Knobs) -> Vec<Timeout> {
         }
     };
     kept(
-        Knob::TcpTimeoutSynRecv,
+        Sysctl::TcpTimeoutSynRecv,
         demand.half_open_rate,
         "half-open connections are not assured: a full table drops them first, so they cost places and no service",
         "a slow client's last segment of the handshake may come too late",
         "a flood fills more of the table",
     );
     kept(
-        Knob::UdpTimeout,
+        Sysctl::UdpTimeout,
         demand.udp_rate,
         "a question and its answer; an answer that comes later than this is a new connection, or lost behind NAT",
         "fewer places; slow answers are lost behind NAT",
@@ -66,7 +66,7 @@ pub fn advise(need: &Need, knobs: &Knobs) -> Vec<Timeout> {
     );
     if demand.notice.is_some() && demand.silent > 0.0 {
         kept(
-            Knob::TcpTimeoutFinWait,
+            Sysctl::TcpTimeoutFinWait,
             demand.rate * demand.silent,
             "holds what the other end closed and the dead peer never answered",
             "fewer places; a peer that was only slow is cut off while it still sends",
@@ -79,10 +79,10 @@ pub fn advise(need: &Need, knobs: &Knobs) -> Vec<Timeout> {
 }
 
 /// The knobs, with what is advised.
-pub fn applied(timeouts: &[Timeout], knobs: &Knobs) -> Knobs {
+pub fn apply_advice(timeouts: &[TimeoutAdvice], knobs: &Sysctls) -> Sysctls {
     let mut knobs = knobs.clone();
     for timeout in timeouts {
-        if let Some(knob) = Knob::named(timeout.knob) {
+        if let Some(knob) = Sysctl::from_name(timeout.knob) {
             // What is advised is never longer than a kernel takes, or it stays as it was.
             let _ = knobs.set(knob, timeout.advised);
         }
@@ -90,11 +90,11 @@ pub fn applied(timeouts: &[Timeout], knobs: &Knobs) -> Knobs {
     knobs
 }
 
-fn time_wait(closed_a_second: f64, knobs: &Knobs) -> Option<Timeout> {
-    let present = u64::from(knobs[Knob::TcpTimeoutTimeWait]);
-    let holds = up(closed_a_second * present as f64);
-    (holds > 0).then(|| Timeout {
-        knob: Knob::TcpTimeoutTimeWait.name(),
+fn time_wait(closed_a_second: f64, knobs: &Sysctls) -> Option<TimeoutAdvice> {
+    let present = u64::from(knobs[Sysctl::TcpTimeoutTimeWait]);
+    let holds = ceil_u64(closed_a_second * present as f64);
+    (holds > 0).then(|| TimeoutAdvice {
+        knob: Sysctl::TcpTimeoutTimeWait.name(),
         present,
         advised: present,
         holds,
@@ -105,31 +105,32 @@ fn time_wait(closed_a_second: f64, knobs: &Knobs) -> Option<Timeout> {
     })
 }
 
-fn established(demand: &Demand, knobs: &Knobs) -> Timeout {
-    let present = u64::from(knobs[Knob::TcpTimeoutEstablished]);
-    let (least, least_why) = demand.least_established();
+fn established(demand: &Demand, knobs: &Sysctls) -> TimeoutAdvice {
+    let present = u64::from(knobs[Sysctl::TcpTimeoutEstablished]);
+    let (least, least_why) = demand.min_established_timeout();
     let rounded = least.div_ceil(HOUR).saturating_mul(HOUR);
-    let held_by_it = load::linger(demand, knobs).1 == Knob::TcpTimeoutEstablished;
-    let dead = if held_by_it { up(demand.rate * demand.silent * present as f64) } else { 0 };
-    let matters = u128::from(dead) * 100 > u128::from(demand.connections) * u128::from(WORTH_PERCENT);
+    let held_by_it = load::dead_peer_entry_lifetime(demand, knobs).1 == Sysctl::TcpTimeoutEstablished;
+    let dead = if held_by_it { ceil_u64(demand.rate * demand.silent * present as f64) } else { 0 };
+    let matters = u128::from(dead) * 100 > u128::from(demand.connections) * u128::from(DEAD_PEER_PERCENT);
     let (advised, why) = if present < least {
-        (rounded, format!("at least {}: {least_why}; with less, living connections are forgotten", Span(least)))
+        (rounded, format!("at least {}: {least_why}; with less, living connections are forgotten", Seconds(least)))
     } else if matters && present > rounded {
-        let why = format!("dead peers stand for {}; at least {}: {least_why}; whole hours", Span(present), Span(least));
+        let why =
+            format!("dead peers stand for {}; at least {}: {least_why}; whole hours", Seconds(present), Seconds(least));
         (rounded, why)
     } else {
         let why = match demand.notice {
             Some(notice) if !held_by_it => format!(
                 "the other end closes a silent connection after {}, long before; no shorter than {} in any case: {least_why}",
-                Span(notice),
-                Span(least)
+                Seconds(notice),
+                Seconds(least)
             ),
-            _ => format!("few connections end without a word; no shorter than {}: {least_why}", Span(least)),
+            _ => format!("few connections end without a word; no shorter than {}: {least_why}", Seconds(least)),
         };
         (present, why)
     };
-    Timeout {
-        knob: Knob::TcpTimeoutEstablished.name(),
+    TimeoutAdvice {
+        knob: Sysctl::TcpTimeoutEstablished.name(),
         present,
         advised,
         holds: demand.connections.saturating_add(dead),

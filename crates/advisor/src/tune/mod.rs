@@ -4,7 +4,7 @@
 //! A plan changes nothing. It never flushes, never lowers the limit under what is in the table (unless it is told to), and never chooses an established
 //! timeout that a living connection could outlast.
 
-use crate::quantity::{Bytes, Count, Span};
+use crate::units::{Bytes, Count, Seconds};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ pub const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_establishe
 /// How many there are.
 pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
 /// RFC 5382, REQ-5: an idle established connection is kept for at least 2 hours 4 minutes.
-pub const LEAST_ESTABLISHED: u64 = 7440;
+pub const MIN_ESTABLISHED: u64 = 7440;
 /// Buckets are taken in whole pages.
-const PAGE: u64 = 512;
+const BUCKETS_PER_PAGE: u64 = 512;
 /// Octets of a bucket.
-const BUCKET: u64 = 8;
+const BUCKET_BYTES: u64 = 8;
 
 /// One wish: a knob's value, and who wishes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct DesiredSysctl {
     /// The value.
     pub value: u64,
     /// Why, in a sentence.
@@ -34,9 +34,9 @@ pub struct Wish {
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Goal {
+pub struct DesiredState {
     /// Knobs, by their canonical keys.
-    pub wishes: BTreeMap<String, Wish>,
+    pub sysctls: BTreeMap<String, DesiredSysctl>,
     /// The longest silence of a living connection, in seconds, if it is known.
     pub keepalive: Option<u64>,
     /// Lower the limit under the present count all the same.
@@ -45,7 +45,7 @@ pub struct Goal {
 
 /// A knob as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Present {
+pub struct CurrentSysctl {
     /// Its value, if it is a number.
     pub value: Option<u64>,
     /// May it be written here?
@@ -54,18 +54,18 @@ pub struct Present {
 
 /// What is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Situation {
+pub struct CurrentState {
     /// Knobs that exist, by their canonical keys.
-    pub knobs: BTreeMap<String, Present>,
+    pub sysctls: BTreeMap<String, CurrentSysctl>,
     /// Connections in the table.
     pub count: Option<u64>,
     /// Octets of one connection.
-    pub object: u64,
+    pub object_size: u64,
 }
 
 /// One change of a knob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct SysctlChange {
     /// The knob's key.
     pub key: String,
     /// Its value now.
@@ -82,11 +82,11 @@ pub struct Change {
 
 /// What to do, and what not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Plan {
+pub struct TunePlan {
     /// Changes, in the order in which they are to be made.
-    pub changes: Vec<Change>,
+    pub changes: Vec<SysctlChange>,
     /// Knobs that are as they are wanted.
-    pub kept: BTreeMap<String, u64>,
+    pub unchanged: BTreeMap<String, u64>,
     /// What forbids the plan.
     pub refusals: Vec<String>,
     /// What to know before it is carried out.
@@ -105,14 +105,14 @@ pub struct Plan {
 /// assert_eq!(plan.changes[0].cost, "240 MiB more when it is full");
 /// assert!(plan.refusals.is_empty());
 /// ```
-pub fn plan(goal: &Goal, situation: &Situation) -> Plan {
-    let mut plan = Plan::default();
-    for (key, wish) in &goal.wishes {
-        one(&mut plan, goal, situation, key, wish);
+pub fn plan(goal: &DesiredState, situation: &CurrentState) -> TunePlan {
+    let mut plan = TunePlan::default();
+    for (key, wish) in &goal.sysctls {
+        plan_sysctl(&mut plan, goal, situation, key, wish);
     }
     check_established(&mut plan, goal, situation);
     check_buckets(&mut plan, goal, situation);
-    let grows = |change: &Change| change.before.is_none_or(|before| change.after >= before);
+    let grows = |change: &SysctlChange| change.before.is_none_or(|before| change.after >= before);
     // Buckets before a limit that grows, behind one that shrinks: the lists stay short all the way.
     plan.changes.sort_by_key(|change| match (change.key.as_str(), grows(change)) {
         (BUCKETS, true) => 0,
@@ -123,16 +123,16 @@ pub fn plan(goal: &Goal, situation: &Situation) -> Plan {
     plan
 }
 
-fn one(plan: &mut Plan, goal: &Goal, situation: &Situation, key: &str, wish: &Wish) {
-    let Some(present) = situation.knobs.get(key) else {
+fn plan_sysctl(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState, key: &str, wish: &DesiredSysctl) {
+    let Some(present) = situation.sysctls.get(key) else {
         plan.refusals.push(format!(
             "{key} does not exist here: the module nf_conntrack is not loaded (modprobe nf_conntrack), or this kernel has no such knob"
         ));
         return;
     };
-    let after = if key == BUCKETS { wish.value.next_multiple_of(PAGE) } else { wish.value };
+    let after = if key == BUCKETS { wish.value.next_multiple_of(BUCKETS_PER_PAGE) } else { wish.value };
     if present.value == Some(after) {
-        plan.kept.insert(key.to_owned(), after);
+        plan.unchanged.insert(key.to_owned(), after);
         return;
     }
     if !present.writable {
@@ -144,18 +144,18 @@ fn one(plan: &mut Plan, goal: &Goal, situation: &Situation, key: &str, wish: &Wi
     if key == MAX {
         check_max(plan, goal, situation, after);
     }
-    plan.changes.push(Change {
+    plan.changes.push(SysctlChange {
         key: key.to_owned(),
         before: present.value,
         after,
         why: wish.why.clone(),
-        cost: cost(key, present.value, after, situation.object),
+        cost: cost(key, present.value, after, situation.object_size),
         risk: risk(key, present.value, after).to_owned(),
     });
 }
 
 /// The limit is not lowered under what is there.
-fn check_max(plan: &mut Plan, goal: &Goal, situation: &Situation, after: u64) {
+fn check_max(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState, after: u64) {
     if after == 0 {
         plan.warnings
             .push(format!("{MAX}=0 is no limit at all on kernels up to 6.18: the table grows until memory ends"));
@@ -174,36 +174,36 @@ fn check_max(plan: &mut Plan, goal: &Goal, situation: &Situation, after: u64) {
 }
 
 /// An established connection that says nothing for a while must outlive the silence.
-fn check_established(plan: &mut Plan, goal: &Goal, situation: &Situation) {
-    let wished = goal.wishes.get(ESTABLISHED).map(|wish| wish.value);
-    let present = situation.knobs.get(ESTABLISHED).and_then(|present| present.value);
+fn check_established(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState) {
+    let wished = goal.sysctls.get(ESTABLISHED).map(|wish| wish.value);
+    let present = situation.sysctls.get(ESTABLISHED).and_then(|present| present.value);
     let Some(timeout) = wished.or(present) else { return };
     let silence = goal.keepalive.map(|keepalive| keepalive.saturating_add(keepalive / 2));
     match silence {
         Some(silence) if timeout <= silence => plan.warnings.push(format!(
             "{ESTABLISHED}={timeout} ({}) ends connections that live: with this keepalive one may be silent for {}. Set it above that",
-            Span(timeout),
-            Span(silence)
+            Seconds(timeout),
+            Seconds(silence)
         )),
-        _ if wished.is_some_and(|wished| wished < LEAST_ESTABLISHED) => plan.warnings.push(format!(
+        _ if wished.is_some_and(|wished| wished < MIN_ESTABLISHED) => plan.warnings.push(format!(
             "{ESTABLISHED}={timeout} ({}) is less than RFC 5382 allows, {}: idle connections are forgotten, and behind NAT they are cut",
-            Span(timeout),
-            Span(LEAST_ESTABLISHED)
+            Seconds(timeout),
+            Seconds(MIN_ESTABLISHED)
         )),
         _ => (),
     }
 }
 
 /// Lists grow long where the limit was raised and the buckets were not.
-fn check_buckets(plan: &mut Plan, goal: &Goal, situation: &Situation) {
+fn check_buckets(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState) {
     let after = |key: &str| {
         let changed = plan.changes.iter().find(|change| change.key == key).map(|change| change.after);
-        changed.or_else(|| situation.knobs.get(key).and_then(|present| present.value))
+        changed.or_else(|| situation.sysctls.get(key).and_then(|present| present.value))
     };
     if let (Some(max), Some(buckets)) = (after(MAX), after(BUCKETS))
         && buckets > 0
         && max / buckets >= 4
-        && goal.wishes.contains_key(MAX)
+        && goal.sysctls.contains_key(MAX)
     {
         plan.warnings.push(format!(
             "{} connections over {} buckets make lists of {} entries on average: set {BUCKETS} to about the limit",
@@ -217,7 +217,7 @@ fn check_buckets(plan: &mut Plan, goal: &Goal, situation: &Situation) {
 fn cost(key: &str, before: Option<u64>, after: u64, object: u64) -> String {
     let of_each = match key {
         MAX => object,
-        BUCKETS => BUCKET,
+        BUCKETS => BUCKET_BYTES,
         _ => return "none".to_owned(),
     };
     let when = if key == MAX { " when it is full" } else { ", taken at once" };

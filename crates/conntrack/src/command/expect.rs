@@ -1,70 +1,80 @@
 //! The table of announced connections: `-L expect`, `-G expect`, `-I expect`, `-D expect`, `-F expect`, `-E expect`.
-use super::ear::{Ear, malformed};
-use super::fault::{Doing, Fault, say};
-use super::output;
-use super::request::Request;
+use super::error::{ConntrackError, Operation, print_message};
+use super::event_reader::{EventReader, malformed_error};
+use super::request::ConntrackRequest;
+use super::stdout_file;
 use crate::format::ExpectationWriter;
-use keepstate_linux::ctnetlink::{Event, Events, Expectation, Family, Subject};
-use keepstate_linux::netlink::Messages;
+use keepstate_linux::ctnetlink::{CtEvent, CtEventSocket, CtExpectation, CtFamily, CtObject};
+use keepstate_linux::netlink::NlMessages;
 
 /// Lists announced connections.
-pub(super) fn list(request: &Request) -> Result<(), Fault> {
-    let family = request.family.map_or(0, Family::number);
-    let told = request.place.table()?.expectations(family).map_err(|failure| Fault::kernel(Doing::List, &failure))?;
-    show(request, &told)?;
-    say(format!("{} expectations have been shown.", told.len()));
+pub(super) fn list(request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    let family = request.family.map_or(0, CtFamily::number);
+    let told = request
+        .target
+        .open_table()?
+        .dump_expectations(family)
+        .map_err(|failure| ConntrackError::from_kernel(Operation::List, &failure))?;
+    print_all(request, &told)?;
+    print_message(format!("{} expectations have been shown.", told.len()));
     Ok(())
 }
 
 /// Shows the one that was named.
-pub(super) fn find(request: &Request) -> Result<(), Fault> {
-    let found = request.place.table()?.find_expectation(&request.expectation);
-    show(request, &found.map_err(|failure| Fault::kernel(Doing::FindExpectation, &failure))?)
+pub(super) fn get(request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    let found = request.target.open_table()?.get_expectation(&request.expectation);
+    print_all(request, &found.map_err(|failure| ConntrackError::from_kernel(Operation::GetExpectation, &failure))?)
 }
 
-fn show(request: &Request, told: &[Expectation]) -> Result<(), Fault> {
-    let mut out = ExpectationWriter::new(output()?, request.output);
+fn print_all(request: &ConntrackRequest, told: &[CtExpectation]) -> Result<(), ConntrackError> {
+    let mut out = ExpectationWriter::new(stdout_file()?, request.output);
     for expectation in told {
-        out.listed(expectation)?;
+        out.write_expectation(expectation)?;
     }
     Ok(out.finish()?)
 }
 
 /// Announces one.
-pub(super) fn create(request: &Request) -> Result<(), Fault> {
-    let done = request.place.table()?.create_expectation(&request.expectation);
-    done.map_err(|failure| Fault::kernel(Doing::CreateExpectation, &failure))
+pub(super) fn create(request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    let done = request.target.open_table()?.create_expectation(&request.expectation);
+    done.map_err(|failure| ConntrackError::from_kernel(Operation::CreateExpectation, &failure))
 }
 
 /// Takes one back.
-pub(super) fn delete(request: &Request) -> Result<(), Fault> {
-    let done = request.place.table()?.delete_expectation(&request.expectation);
-    done.map_err(|failure| Fault::kernel(Doing::FindExpectation, &failure))
+pub(super) fn delete(request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    let done = request.target.open_table()?.delete_expectation(&request.expectation);
+    done.map_err(|failure| ConntrackError::from_kernel(Operation::GetExpectation, &failure))
 }
 
 /// Takes all back.
-pub(super) fn flush(request: &Request) -> Result<(), Fault> {
-    request.place.table()?.flush_expectations(0).map_err(|failure| Fault::kernel(Doing::Flush, &failure))?;
-    say("expectation table has been emptied.");
+pub(super) fn flush(request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    request
+        .target
+        .open_table()?
+        .flush_expectations(0)
+        .map_err(|failure| ConntrackError::from_kernel(Operation::Flush, &failure))?;
+    print_message("expectation table has been emptied.");
     Ok(())
 }
 
 /// Prints what happens to them until a signal comes.
-pub(super) fn listen(request: &Request) -> Result<(), Fault> {
-    let mut out = ExpectationWriter::new(output()?, request.output).of_events();
+pub(super) fn monitor(request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    let mut out = ExpectationWriter::new(stdout_file()?, request.output).events_only();
     let mut shown = 0_usize;
-    let ear =
-        Ear::open(Events::of_expectations(request.place.socket()?, request.events.iter().copied()), request.buffer)?;
-    while let Some(piece) = ear.next(|| out.flush())? {
-        for message in Messages::new(&piece.octets) {
-            let event = message.and_then(|message| Event::decode(&message)).map_err(malformed)?;
-            if let Some(Event { happening, subject: Subject::Expectation(expectation), .. }) = event {
-                out.happened(&expectation, happening, piece.at)?;
+    let ear = EventReader::open(
+        CtEventSocket::subscribe_expectations(request.target.open_socket()?, request.events.iter().copied()),
+        request.buffer_size,
+    )?;
+    while let Some(piece) = ear.next_chunk(|| out.flush())? {
+        for message in NlMessages::new(&piece.bytes) {
+            let event = message.and_then(|message| CtEvent::decode(&message)).map_err(malformed_error)?;
+            if let Some(CtEvent { event_type: happening, object: CtObject::Expectation(expectation), .. }) = event {
+                out.write_event(&expectation, happening, piece.read_at)?;
                 shown += 1;
             }
         }
     }
     out.finish()?;
-    say(format!("{shown} expectation events have been shown."));
+    print_message(format!("{shown} expectation events have been shown."));
     Ok(())
 }

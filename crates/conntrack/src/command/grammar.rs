@@ -30,7 +30,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    const NAMED: [(&'static str, Table); 4] = [
+    const NAMES: [(&'static str, Table); 4] = [
         ("conntrack", Table::Connections),
         ("expect", Table::Expectations),
         ("unconfirmed", Table::Unconfirmed),
@@ -38,14 +38,14 @@ impl Table {
     ];
 
     /// The table with this name, or the first one whose name begins so.
-    pub(super) fn named(name: &str) -> Option<Table> {
-        Table::NAMED.iter().find(|(known, _)| !name.is_empty() && known.starts_with(name)).map(|(_, table)| *table)
+    pub(super) fn from_name(name: &str) -> Option<Table> {
+        Table::NAMES.iter().find(|(known, _)| !name.is_empty() && known.starts_with(name)).map(|(_, table)| *table)
     }
 }
 
 /// An option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum HasArg {
     /// It has none.
     None,
     /// It must have one.
@@ -59,8 +59,8 @@ pub(super) enum Value {
 /// What an option means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they have conntrack's names")]
-pub(super) enum Meaning {
-    Do(Command),
+pub(super) enum OptId {
+    Command(Command),
     Source,
     Destination,
     ReplySource,
@@ -110,40 +110,40 @@ pub(super) enum Meaning {
 
 /// One option.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spec {
-    pub(super) meaning: Meaning,
+pub(super) struct OptSpec {
+    pub(super) id: OptId,
     /// Its letter.
     pub(super) short: Option<char>,
     /// Its names; messages use the first.
     pub(super) long: &'static [&'static str],
-    pub(super) value: Value,
+    pub(super) has_arg: HasArg,
 }
 
-const fn spec(meaning: Meaning, short: Option<char>, long: &'static [&'static str], value: Value) -> Spec {
-    Spec { meaning, short, long, value }
+const fn spec(meaning: OptId, short: Option<char>, long: &'static [&'static str], value: HasArg) -> OptSpec {
+    OptSpec { id: meaning, short, long, has_arg: value }
 }
 
-use Meaning as M;
-use Value::{Ignored, None as Nothing, Optional, Required};
+use HasArg::{Ignored, None as Nothing, Optional, Required};
+use OptId as M;
 
 /// Commands.
-pub(super) const COMMANDS: &[Spec] = &[
-    spec(M::Do(Command::List), Some('L'), &["dump"], Ignored),
-    spec(M::Do(Command::Create), Some('I'), &["create"], Ignored),
-    spec(M::Do(Command::Add), Some('A'), &["add"], Ignored),
-    spec(M::Do(Command::Delete), Some('D'), &["delete"], Ignored),
-    spec(M::Do(Command::Update), Some('U'), &["update"], Ignored),
-    spec(M::Do(Command::Get), Some('G'), &["get"], Ignored),
-    spec(M::Do(Command::Flush), Some('F'), &["flush"], Ignored),
-    spec(M::Do(Command::Event), Some('E'), &["event"], Ignored),
-    spec(M::Do(Command::Version), Some('V'), &["version"], Nothing),
-    spec(M::Do(Command::Help), Some('h'), &["help"], Nothing),
-    spec(M::Do(Command::Count), Some('C'), &["count"], Ignored),
-    spec(M::Do(Command::Statistics), Some('S'), &["stats"], Ignored),
+pub(super) const COMMANDS: &[OptSpec] = &[
+    spec(M::Command(Command::List), Some('L'), &["dump"], Ignored),
+    spec(M::Command(Command::Create), Some('I'), &["create"], Ignored),
+    spec(M::Command(Command::Add), Some('A'), &["add"], Ignored),
+    spec(M::Command(Command::Delete), Some('D'), &["delete"], Ignored),
+    spec(M::Command(Command::Update), Some('U'), &["update"], Ignored),
+    spec(M::Command(Command::Get), Some('G'), &["get"], Ignored),
+    spec(M::Command(Command::Flush), Some('F'), &["flush"], Ignored),
+    spec(M::Command(Command::Event), Some('E'), &["event"], Ignored),
+    spec(M::Command(Command::Version), Some('V'), &["version"], Nothing),
+    spec(M::Command(Command::Help), Some('h'), &["help"], Nothing),
+    spec(M::Command(Command::Count), Some('C'), &["count"], Ignored),
+    spec(M::Command(Command::Statistics), Some('S'), &["stats"], Ignored),
 ];
 
 /// Options, in the order in which they are checked against the command.
-pub(super) const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[OptSpec] = &[
     spec(M::Source, Some('s'), &["src", "orig-src"], Required),
     spec(M::Destination, Some('d'), &["dst", "orig-dst"], Required),
     spec(M::ReplySource, Some('r'), &["reply-src"], Required),
@@ -175,7 +175,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     spec(M::ReplyZone, None, &["reply-zone"], Required),
 ];
 
-const PORTS: &[Spec] = &[
+const PORTS: &[OptSpec] = &[
     spec(M::SourcePort, None, &["sport", "orig-port-src"], Required),
     spec(M::DestinationPort, None, &["dport", "orig-port-dst"], Required),
     spec(M::ReplySourcePort, None, &["reply-port-src"], Required),
@@ -186,7 +186,7 @@ const PORTS: &[Spec] = &[
     spec(M::TupleDestinationPort, None, &["tuple-port-dst"], Required),
 ];
 
-const KEYS: &[Spec] = &[
+const KEYS: &[OptSpec] = &[
     spec(M::SourcePort, None, &["srckey", "orig-key-src"], Required),
     spec(M::DestinationPort, None, &["dstkey", "orig-key-dst"], Required),
     spec(M::ReplySourcePort, None, &["reply-key-src"], Required),
@@ -197,24 +197,24 @@ const KEYS: &[Spec] = &[
     spec(M::TupleDestinationPort, None, &["tuple-key-dst"], Required),
 ];
 
-const STATE: &[Spec] = &[spec(M::State, None, &["state"], Required)];
-const TAGS: &[Spec] =
+const STATE: &[OptSpec] = &[spec(M::State, None, &["state"], Required)];
+const TAGS: &[OptSpec] =
     &[spec(M::OrigTag, None, &["orig-vtag"], Required), spec(M::ReplyTag, None, &["reply-vtag"], Required)];
-const ROLE: &[Spec] = &[spec(M::Role, None, &["role"], Required)];
-const ICMP: &[Spec] = &[
+const ROLE: &[OptSpec] = &[spec(M::Role, None, &["role"], Required)];
+const ICMP: &[OptSpec] = &[
     spec(M::IcmpType, None, &["icmp-type"], Required),
     spec(M::IcmpCode, None, &["icmp-code"], Required),
     spec(M::IcmpId, None, &["icmp-id"], Required),
 ];
-const ICMPV6: &[Spec] = &[
+const ICMPV6: &[OptSpec] = &[
     spec(M::IcmpType, None, &["icmpv6-type"], Required),
     spec(M::IcmpCode, None, &["icmpv6-code"], Required),
     spec(M::IcmpId, None, &["icmpv6-id"], Required),
 ];
 
 /// The options of a protocol, known once `-p` named it.
-pub(super) fn of_protocol(number: u8) -> impl Iterator<Item = &'static Spec> {
-    let lists: [&'static [Spec]; 3] = match number {
+pub(super) fn protocol_options(number: u8) -> impl Iterator<Item = &'static OptSpec> {
+    let lists: [&'static [OptSpec]; 3] = match number {
         6 => [PORTS, STATE, &[]],
         17 | 136 => [PORTS, &[], &[]],
         132 => [PORTS, STATE, TAGS],
@@ -229,17 +229,17 @@ pub(super) fn of_protocol(number: u8) -> impl Iterator<Item = &'static Spec> {
 
 /// How an option goes with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(super) enum Applicability {
     /// It may be given.
-    May,
+    Allowed,
     /// It must be given.
-    Must,
+    Required,
     /// It may not.
-    Not,
+    Illegal,
 }
 
 /// Does an option go with a command? One column a command: `o` may, `r` must, `.` may not.
-pub(super) fn fit(command: Command, table: Table, meaning: Meaning, protocol: Option<u8>) -> Fit {
+pub(super) fn applicability(command: Command, table: Table, meaning: OptId, protocol: Option<u8>) -> Applicability {
     let expectations = table == Table::Expectations;
     let column = match (command, expectations) {
         (Command::List, false) => 0,
@@ -287,11 +287,11 @@ pub(super) fn fit(command: Command, table: Table, meaning: Meaning, protocol: Op
         M::Role => "oroooo.......",
         M::IcmpType | M::IcmpCode => "orooro.......",
         M::IcmpId => "oooooo.......",
-        M::OrigTag | M::ReplyTag | M::Deprecated | M::Do(_) => "ooooooooooooo",
+        M::OrigTag | M::ReplyTag | M::Deprecated | M::Command(_) => "ooooooooooooo",
     };
     match row.as_bytes().get(column) {
-        Some(b'o') => Fit::May,
-        Some(b'r') => Fit::Must,
-        _ => Fit::Not,
+        Some(b'o') => Applicability::Allowed,
+        Some(b'r') => Applicability::Required,
+        _ => Applicability::Illegal,
     }
 }

@@ -1,24 +1,24 @@
 //! `-h`: what there is to type.
-use super::fault::Fault;
-use super::grammar::of_protocol;
-use super::output;
+use super::error::ConntrackError;
+use super::grammar::protocol_options;
+use super::stdout_file;
 use std::io::Write;
 
 /// Prints the help; with the options of a protocol, if one was named.
-pub(super) fn print(protocol: Option<u8>) -> Result<(), Fault> {
-    let mut text = TEXT.to_owned();
+pub(super) fn print_help(protocol: Option<u8>) -> Result<(), ConntrackError> {
+    let mut text = HELP_TEXT.to_owned();
     if let Some(number) = protocol {
         text.push_str(&format!("\nOptions of protocol {number}, behind its -p:\n"));
-        for spec in of_protocol(number) {
+        for spec in protocol_options(number) {
             let names: Vec<String> = spec.long.iter().map(|name| format!("--{name}")).collect();
             text.push_str(&format!("  {}\n", names.join(", ")));
         }
     }
-    Ok(output()?.write_all(text.as_bytes())?)
+    Ok(stdout_file()?.write_all(text.as_bytes())?)
 }
 
 /// What `-h` prints, without the options of a protocol.
-pub const TEXT: &str = "\
+pub const HELP_TEXT: &str = "\
 Linux's connection table: list, count, watch, add, change, delete. The command line is conntrack's.
 Usage: conntrack COMMAND [TABLE] [OPTIONS]
 

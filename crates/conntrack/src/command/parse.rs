@@ -1,14 +1,16 @@
 //! From words to a [`Request`]: what conntrack would understand, or would refuse, in conntrack's order.
-use super::fault::Fault;
-use super::grammar::{COMMANDS, Command, Fit, Meaning, OPTIONS, Spec, Table, fit, of_protocol};
-use super::pick::{Network, Pick};
-use super::place::Place;
-use super::request::{Change, Request};
-use super::told::Told;
-use super::words::Words;
-use crate::format::Kind;
+use super::error::ConntrackError;
+use super::flow_filter::{FlowFilter, MaskedAddr};
+use super::getopt::Getopt;
+use super::grammar::{
+    Applicability, COMMANDS, Command, OPTIONS, OptId, OptSpec, Table, applicability, protocol_options,
+};
+use super::parsed_opts::ParsedOpts;
+use super::request::{ConntrackRequest, FlowChange};
+use super::target::Target;
+use crate::format::OutputFormat;
 use keepstate_linux::ctnetlink::{
-    Expectation, Family, Flow, Happening, Protocol, SctpInfo, TcpInfo, Translation, Tuple, status,
+    CtEventType, CtExpectation, CtFamily, CtFlow, CtNatRange, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, status,
 };
 use std::net::IpAddr;
 
@@ -16,162 +18,168 @@ use std::net::IpAddr;
 ///
 /// # Errors
 /// The first thing that is wrong with it, in conntrack's words.
-pub(super) fn parse(words: &[String]) -> Result<Request, Fault> {
-    let mut told = Told::default();
+pub(super) fn parse(words: &[String]) -> Result<ConntrackRequest, ConntrackError> {
+    let mut told = ParsedOpts::default();
     let mut command = None;
     let mut table = Table::default();
-    let mut words = Words::new(words);
-    while let Some(given) = words.next(told.protocol)? {
-        if let Meaning::Do(wanted) = given.spec.meaning {
+    let mut words = Getopt::new(words);
+    while let Some(given) = words.next_option(told.protocol)? {
+        if let OptId::Command(wanted) = given.spec.id {
             if command.replace(wanted).is_some() {
-                return Err(Fault::usage("Invalid commands combination"));
+                return Err(ConntrackError::usage("Invalid commands combination"));
             }
-            if let Some(name) = words.plain() {
-                table = Table::named(name)
-                    .ok_or_else(|| Fault::usage(format!("unknown type `{}'", name.escape_debug())))?;
+            if let Some(name) = words.next_operand() {
+                table = Table::from_name(name)
+                    .ok_or_else(|| ConntrackError::usage(format!("unknown type `{}'", name.escape_debug())))?;
             }
         }
-        told.take(given.spec, given.value)?;
+        told.set(given.spec, given.value)?;
     }
     let command = match command {
         Some(command) => command,
-        None if told.given.is_empty() => Command::Help,
+        None if told.given_opts.is_empty() => Command::Help,
         // Without a command nothing may be given.
         None => Command::Version,
     };
-    check(command, table, &told)?;
-    Ok(request(command, table, told))
+    check_all(command, table, &told)?;
+    Ok(build_request(command, table, told))
 }
 
 /// Does everything fit together?
-fn check(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
+fn check_all(command: Command, table: Table, told: &ParsedOpts) -> Result<(), ConntrackError> {
     check_table(command, table)?;
     for spec in OPTIONS {
         check_option(command, table, told, spec)?;
     }
     let names = table == Table::Connections && matches!(command, Command::Create | Command::Add | Command::Get);
     if names {
-        check_addresses(told)?;
+        check_addresses_given(told)?;
     }
     check_protocol(command, table, told)?;
     if names {
-        check_ports(told)?;
+        check_ports_given(told)?;
     }
-    if told.has(Meaning::LabelAdd) && told.has(Meaning::LabelDel) {
-        return Err(Fault::Failed("cannot use --label-add and --label-del at the same time".into()));
+    if told.is_given(OptId::LabelAdd) && told.is_given(OptId::LabelDel) {
+        return Err(ConntrackError::Failed("cannot use --label-add and --label-del at the same time".into()));
     }
-    let picks = |(meaning, _): &(Meaning, &str)| {
-        !matches!(meaning, Meaning::Do(_) | Meaning::Zero | Meaning::Output | Meaning::Family)
+    let picks = |(meaning, _): &(OptId, &str)| {
+        !matches!(meaning, OptId::Command(_) | OptId::Zero | OptId::Output | OptId::Family)
     };
-    if told.zero && told.given.iter().any(picks) {
-        return Err(Fault::usage("Can't use -z with filtering parameters"));
+    if told.zero && told.given_opts.iter().any(picks) {
+        return Err(ConntrackError::usage("Can't use -z with filtering parameters"));
     }
     if told.any_nat.is_some() && (told.source_nat.is_some() || told.destination_nat.is_some()) {
-        return Err(Fault::usage("cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"));
+        return Err(ConntrackError::usage("cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"));
     }
     if table == Table::Connections {
         for (mask, of, name) in
-            [(Meaning::MaskSource, Meaning::Source, "src"), (Meaning::MaskDestination, Meaning::Destination, "dst")]
+            [(OptId::MaskSource, OptId::Source, "src"), (OptId::MaskDestination, OptId::Destination, "dst")]
         {
-            if told.has(mask) && !told.has(of) {
-                return Err(Fault::usage(format!("Can't use --mask-{name} without --{name}")));
+            if told.is_given(mask) && !told.is_given(of) {
+                return Err(ConntrackError::usage(format!("Can't use --mask-{name} without --{name}")));
             }
         }
     }
     let output = told.output;
     let more = output.extended || output.id || output.timestamp || output.ktimestamp || output.labels;
-    if told.kinds.contains(&Kind::Save) && (told.kinds.len() > 1 || more) {
-        return Err(Fault::Failed("cannot combine save output with any other output type, use -o save only".into()));
+    if told.formats.contains(&OutputFormat::Save) && (told.formats.len() > 1 || more) {
+        return Err(ConntrackError::Failed(
+            "cannot combine save output with any other output type, use -o save only".into(),
+        ));
     }
-    if told.kinds.len() > 1 {
-        return Err(Fault::usage("`xml' and `json' exclude each other: choose one"));
+    if told.formats.len() > 1 {
+        return Err(ConntrackError::usage("`xml' and `json' exclude each other: choose one"));
     }
     Ok(())
 }
 
-fn check_table(command: Command, table: Table) -> Result<(), Fault> {
+fn check_table(command: Command, table: Table) -> Result<(), ConntrackError> {
     match (command, table) {
-        (Command::Update, Table::Expectations) => Err(Fault::usage("Can't do --update on expectations")),
-        (Command::Add, Table::Expectations) => Err(Fault::usage("Can't do --add on expectations")),
+        (Command::Update, Table::Expectations) => Err(ConntrackError::usage("Can't do --update on expectations")),
+        (Command::Add, Table::Expectations) => Err(ConntrackError::usage("Can't do --add on expectations")),
         (Command::List | Command::Help | Command::Version, _) | (_, Table::Connections | Table::Expectations) => Ok(()),
         (_, Table::Dying | Table::Unconfirmed) => {
-            Err(Fault::usage("Can't do that command with tables `dying' and `unconfirmed'"))
+            Err(ConntrackError::usage("Can't do that command with tables `dying' and `unconfirmed'"))
         }
     }
 }
 
-fn check_option(command: Command, table: Table, told: &Told, spec: &Spec) -> Result<(), Fault> {
+fn check_option(command: Command, table: Table, told: &ParsedOpts, spec: &OptSpec) -> Result<(), ConntrackError> {
     let name = spec.long.first().copied().unwrap_or_default();
     // Our own: counters as JSON.
     let counters = matches!(command, Command::Count | Command::Statistics)
-        && spec.meaning == Meaning::Output
-        && told.output.kind == Kind::Json;
-    match (fit(command, table, spec.meaning, told.protocol), told.has(spec.meaning)) {
-        (Fit::Must, false) => Err(Fault::usage(format!("You need to supply the `--{name}' option for this command"))),
-        (Fit::Not, true) if !counters => Err(Fault::usage(format!("Illegal option `--{name}' with this command"))),
+        && spec.id == OptId::Output
+        && told.output.format == OutputFormat::Json;
+    match (applicability(command, table, spec.id, told.protocol), told.is_given(spec.id)) {
+        (Applicability::Required, false) => {
+            Err(ConntrackError::usage(format!("You need to supply the `--{name}' option for this command")))
+        }
+        (Applicability::Illegal, true) if !counters => {
+            Err(ConntrackError::usage(format!("Illegal option `--{name}' with this command")))
+        }
         _ => Ok(()),
     }
 }
 
 /// The options of the protocol, and none of another.
-fn check_protocol(command: Command, table: Table, told: &Told) -> Result<(), Fault> {
-    let of_this: Vec<&Spec> = told.protocol.into_iter().flat_map(of_protocol).collect();
+fn check_protocol(command: Command, table: Table, told: &ParsedOpts) -> Result<(), ConntrackError> {
+    let of_this: Vec<&OptSpec> = told.protocol.into_iter().flat_map(protocol_options).collect();
     for spec in &of_this {
         check_option(command, table, told, spec)?;
     }
-    let known = |meaning: Meaning| {
+    let known = |meaning: OptId| {
         let options = COMMANDS.iter().chain(OPTIONS).chain(of_this.iter().copied());
-        options.into_iter().any(|spec| spec.meaning == meaning)
+        options.into_iter().any(|spec| spec.id == meaning)
     };
-    match told.given.iter().find(|(meaning, _)| !known(*meaning)) {
+    match told.given_opts.iter().find(|(meaning, _)| !known(*meaning)) {
         // It was given behind the -p of a protocol that a later -p replaced.
-        Some((_, name)) => Err(Fault::usage(format!("Illegal option `--{name}' with this command"))),
+        Some((_, name)) => Err(ConntrackError::usage(format!("Illegal option `--{name}' with this command"))),
         None => Ok(()),
     }
 }
 
 /// What names a connection: both addresses of one direction.
-fn check_addresses(told: &Told) -> Result<(), Fault> {
+fn check_addresses_given(told: &ParsedOpts) -> Result<(), ConntrackError> {
     let reply = [told.reply.source, told.reply.destination].map(|address| address.is_some());
     let original = [told.source, told.destination].map(|network| network.is_some());
-    check_pair(original, reply, [["src", "dst"], ["reply-src", "reply-dst"]])
+    check_pair_given(original, reply, [["src", "dst"], ["reply-src", "reply-dst"]])
 }
 
 /// And both ports.
-fn check_ports(told: &Told) -> Result<(), Fault> {
+fn check_ports_given(told: &ParsedOpts) -> Result<(), ConntrackError> {
     let names = match told.protocol {
         Some(6 | 17 | 33 | 132 | 136) => [["sport", "dport"], ["reply-port-src", "reply-port-dst"]],
         Some(47) => [["srckey", "dstkey"], ["reply-key-src", "reply-key-dst"]],
         _ => return Ok(()),
     };
-    let ports = |tuple: &Tuple| [tuple.source_port, tuple.destination_port].map(|port| port.is_some());
-    check_pair(ports(&told.original), ports(&told.reply), names)
+    let ports = |tuple: &CtTuple| [tuple.source_port, tuple.destination_port].map(|port| port.is_some());
+    check_pair_given(ports(&told.original), ports(&told.reply), names)
 }
 
 /// One of two pairs must be whole; which one is missed depends on what was begun.
-fn check_pair(original: [bool; 2], reply: [bool; 2], names: [[&str; 2]; 2]) -> Result<(), Fault> {
+fn check_pair_given(original: [bool; 2], reply: [bool; 2], names: [[&str; 2]; 2]) -> Result<(), ConntrackError> {
     if original == [true; 2] || reply == [true; 2] {
         return Ok(());
     }
     let begun = original == [false; 2] && reply != [false; 2];
     let [one, other] = names[usize::from(begun)];
-    Err(Fault::usage(format!("you have to specify `--{one}' and `--{other}'")))
+    Err(ConntrackError::usage(format!("you have to specify `--{one}' and `--{other}'")))
 }
 
-fn request(command: Command, table: Table, told: Told) -> Request {
+fn build_request(command: Command, table: Table, told: ParsedOpts) -> ConntrackRequest {
     let updates = command == Command::Update;
-    let pick = Pick {
+    let pick = FlowFilter {
         family: told.family,
-        original: Tuple { protocol: told.protocol, source: None, destination: None, ..told.original },
+        original: CtTuple { protocol: told.protocol, source: None, destination: None, ..told.original },
         reply: told.reply,
-        source: told.source.map(|network| masked(network, told.mask.source)),
-        destination: told.destination.map(|network| masked(network, told.mask.destination)),
+        source: told.source.map(|network| apply_mask(network, told.mask.source)),
+        destination: told.destination.map(|network| apply_mask(network, told.mask.destination)),
         mark: told.mark.filter(|_| !updates),
         // Of no bit at all the kernel is asked in a listing only, which it refuses.
         status: told.status.filter(|bits| !updates && (*bits != [0, 0] || command == Command::List)),
         tcp_state: told.tcp_state.filter(|_| !updates),
         sctp_state: told.sctp_state.filter(|_| !updates),
-        tags: told.tags,
+        vtags: told.vtags,
         zone: told.zone,
         labels: told.labels,
         id: told.id,
@@ -179,50 +187,50 @@ fn request(command: Command, table: Table, told: Told) -> Request {
         destination_nat: told.destination_nat,
         any_nat: told.any_nat,
     };
-    let change = Change {
+    let change = FlowChange {
         timeout: told.timeout,
         mark: told.mark,
         status: told.status.map(|[set, _]| set),
-        state: told.tcp_state,
+        tcp_state: told.tcp_state,
         sctp_state: told.sctp_state,
-        add: told.add,
-        remove: told.remove,
+        add_labels: told.add_labels,
+        remove_labels: told.remove_labels,
     };
     let mut output = told.output;
     // Who asks for labels sees them.
-    let labelled = told.labels.is_some() || told.has(Meaning::LabelAdd) || told.has(Meaning::LabelDel);
+    let labelled = told.labels.is_some() || told.is_given(OptId::LabelAdd) || told.is_given(OptId::LabelDel);
     output.labels |= labelled && command != Command::Delete;
-    Request {
-        place: Place::Kernel,
+    ConntrackRequest {
+        target: Target::Kernel,
         command,
         table,
         family: told.family,
-        flow: flow(&told),
-        expectation: expectation(command, &told),
-        pick,
+        flow: build_flow(&told),
+        expectation: build_expectation(command, &told),
+        filter: pick,
         change,
         output,
         zero: told.zero,
         events: if told.events.is_empty() {
-            vec![Happening::New, Happening::Update, Happening::Destroy]
+            vec![CtEventType::New, CtEventType::Update, CtEventType::Destroy]
         } else {
             told.events
         },
-        buffer: told.buffer,
+        buffer_size: told.buffer_size,
         protocol: told.protocol,
-        labels: told.names.unwrap_or_default(),
+        label_names: told.label_names.unwrap_or_default(),
     }
 }
 
 /// A mask given for itself counts before the one behind the address.
-fn masked(network: Network, mask: Option<IpAddr>) -> Network {
-    Network { mask: mask.or(network.mask), ..network }
+fn apply_mask(network: MaskedAddr, mask: Option<IpAddr>) -> MaskedAddr {
+    MaskedAddr { mask: mask.or(network.mask), ..network }
 }
 
 /// The connection as it is to be made or looked for.
-fn flow(told: &Told) -> Flow {
+fn build_flow(told: &ParsedOpts) -> CtFlow {
     let icmp = matches!(told.protocol, Some(1 | 58));
-    let original = Tuple {
+    let original = CtTuple {
         icmp_id: told.original.icmp_id.or(icmp.then_some(0)),
         source: told.source.map(|network| network.address),
         destination: told.destination.map(|network| network.address),
@@ -230,54 +238,54 @@ fn flow(told: &Told) -> Flow {
         ..told.original
     };
     let protocol = match told.protocol {
-        Some(6) => Protocol::Tcp(TcpInfo { state: told.tcp_state, ..TcpInfo::default() }),
-        Some(132) => Protocol::Sctp(SctpInfo { state: told.sctp_state, tags: told.tags }),
-        _ => Protocol::Nothing,
+        Some(6) => CtProtoInfo::Tcp(CtTcpInfo { state: told.tcp_state, ..CtTcpInfo::default() }),
+        Some(132) => CtProtoInfo::Sctp(CtSctpInfo { state: told.sctp_state, vtags: told.vtags }),
+        _ => CtProtoInfo::Empty,
     };
-    let translation = |endpoint: Option<super::pick::Endpoint>| {
+    let translation = |endpoint: Option<super::flow_filter::NatEndpoint>| {
         let endpoint = endpoint?;
         // The id of ICMP is no port.
         let port = endpoint.port.filter(|_| !icmp);
-        Some(Translation { address: endpoint.address?, ports: port.map(|port| [port, port]) })
+        Some(CtNatRange { address: endpoint.address?, ports: port.map(|port| [port, port]) })
     };
-    Flow {
+    CtFlow {
         family: told.family,
         original,
-        reply: reply(told, &original),
+        reply: build_reply_tuple(told, &original),
         status: Some(told.status.map_or(0, |[set, _]| set) | status::CONFIRMED),
         timeout: told.timeout,
         mark: told.mark.map(|[mark, _]| mark),
         zone: told.zone,
         id: told.id,
-        protocol,
-        labels: Some(told.add).filter(|labels| *labels != [0; 16]),
+        protoinfo: protocol,
+        labels: Some(told.add_labels).filter(|labels| *labels != [0; 16]),
         source_nat: translation(told.source_nat),
         destination_nat: translation(told.destination_nat),
-        ..Flow::default()
+        ..CtFlow::default()
     }
 }
 
 /// The reply direction: what was not told of it is the original direction turned round.
-fn reply(told: &Told, original: &Tuple) -> Tuple {
-    Tuple {
+fn build_reply_tuple(told: &ParsedOpts, original: &CtTuple) -> CtTuple {
+    CtTuple {
         source: told.reply.source.or(original.destination),
         destination: told.reply.destination.or(original.source),
         protocol: original.protocol,
         source_port: told.reply.source_port.or(original.destination_port),
         destination_port: told.reply.destination_port.or(original.source_port),
-        icmp_type: original.icmp_type.map(|kind| icmp_answer(told.family, kind)),
+        icmp_type: original.icmp_type.map(|kind| icmp_reply_type(told.family, kind)),
         zone: told.reply.zone,
         ..*original
     }
 }
 
 /// The type that answers an ICMP type; the type itself where nothing does, which the kernel then refuses.
-fn icmp_answer(family: Option<Family>, kind: u8) -> u8 {
+fn icmp_reply_type(family: Option<CtFamily>, kind: u8) -> u8 {
     match (family, kind) {
-        (Some(Family::V6), 128) => 129,
-        (Some(Family::V6), 129) => 128,
-        (Some(Family::V6), 139) => 140,
-        (Some(Family::V6), 140) => 139,
+        (Some(CtFamily::V6), 128) => 129,
+        (Some(CtFamily::V6), 129) => 128,
+        (Some(CtFamily::V6), 139) => 140,
+        (Some(CtFamily::V6), 140) => 139,
         (_, 0) => 8,
         (_, 8) => 0,
         (_, kind @ (13 | 15 | 17)) => kind + 1,
@@ -287,15 +295,15 @@ fn icmp_answer(family: Option<Family>, kind: u8) -> u8 {
 }
 
 /// The expectation as it is to be made or looked for.
-fn expectation(command: Command, told: &Told) -> Expectation {
-    let named = flow(told).original;
+fn build_expectation(command: Command, told: &ParsedOpts) -> CtExpectation {
+    let named = build_flow(told).original;
     let protocol = told.protocol;
     // What is looked for is named by its own tuple; what is made, by that of its master.
     let (master, expected, mask) = match command {
-        Command::Create => (named, Tuple { protocol, ..told.tuple }, Tuple { protocol, ..told.mask }),
-        _ => (Tuple::default(), named, Tuple::default()),
+        Command::Create => (named, CtTuple { protocol, ..told.expect_tuple }, CtTuple { protocol, ..told.mask }),
+        _ => (CtTuple::default(), named, CtTuple::default()),
     };
-    Expectation {
+    CtExpectation {
         family: told.family,
         master,
         expected,
@@ -303,23 +311,23 @@ fn expectation(command: Command, told: &Told) -> Expectation {
         timeout: told.timeout,
         zone: told.zone,
         flags: told.status.map(|_| 0),
-        ..Expectation::default()
+        ..CtExpectation::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::parse;
-    use crate::command::grammar::{COMMANDS, OPTIONS, of_protocol};
+    use crate::command::grammar::{COMMANDS, OPTIONS, protocol_options};
     use proptest::prelude::*;
 
     /// Words as people type them, and nonsense.
-    fn word() -> impl Strategy<Value = String> {
+    fn arbitrary_word() -> impl Strategy<Value = String> {
         let protocols = [1_u8, 6, 17, 33, 47, 58, 132, 136];
         let options: Vec<String> = COMMANDS
             .iter()
             .chain(OPTIONS)
-            .chain(protocols.into_iter().flat_map(of_protocol))
+            .chain(protocols.into_iter().flat_map(protocol_options))
             .flat_map(|spec| {
                 let short = spec.short.map(|letter| format!("-{letter}"));
                 short.into_iter().chain(spec.long.iter().map(|name| format!("--{name}")))
@@ -360,7 +368,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_words_are_understood_or_refused(words in prop::collection::vec(word(), 0..10)) {
+        fn parse_never_panics(words in prop::collection::vec(arbitrary_word(), 0..10)) {
             // A label option may read a file; nothing else is touched, and nothing panics.
             let _ = parse(&words);
         }

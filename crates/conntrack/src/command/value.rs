@@ -1,18 +1,18 @@
 //! The values of options. Where conntrack takes nonsense for zero (`-m x`, `--dport x`) or lets a number wrap (`-w 65539`), this
 //! refuses it: a deletion that meant something else is not to be undone.
-use super::fault::Fault;
-use keepstate_linux::ctnetlink::{Happening, SctpState, TcpState, status};
+use super::error::ConntrackError;
+use keepstate_linux::ctnetlink::{CtEventType, SctpState, TcpState, status};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A number as the C library reads them: 0x for sixteen, 0 for eight; and within a range.
-pub(super) fn number(text: &str, highest: u32, option: &str) -> Result<u32, Fault> {
+pub(super) fn parse_u32(text: &str, highest: u32, option: &str) -> Result<u32, ConntrackError> {
     let read = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8).ok(),
         None => text.parse().ok(),
     };
     read.filter(|number| *number <= highest).ok_or_else(|| {
-        Fault::usage(format!(
+        ConntrackError::usage(format!(
             "Invalid value `{}' for `{option}': a number from 0 to {highest} is expected",
             text.escape_debug()
         ))
@@ -20,10 +20,10 @@ pub(super) fn number(text: &str, highest: u32, option: &str) -> Result<u32, Faul
 }
 
 /// A number in decimal, within a range.
-pub(super) fn decimal(text: &str, highest: u32, option: &str) -> Result<u32, Fault> {
+pub(super) fn parse_decimal(text: &str, highest: u32, option: &str) -> Result<u32, ConntrackError> {
     let digits = text.bytes().all(|octet| octet.is_ascii_digit());
     text.parse().ok().filter(|number| digits && *number <= highest).ok_or_else(|| {
-        Fault::usage(format!(
+        ConntrackError::usage(format!(
             "Invalid value `{}' for `{option}': a number from 0 to {highest} is expected",
             text.escape_debug()
         ))
@@ -31,38 +31,38 @@ pub(super) fn decimal(text: &str, highest: u32, option: &str) -> Result<u32, Fau
 }
 
 /// A port.
-pub(super) fn port(text: &str, option: &str) -> Result<u16, Fault> {
-    decimal(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
+pub(super) fn parse_port(text: &str, option: &str) -> Result<u16, ConntrackError> {
+    parse_decimal(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
 }
 
 /// A number of two octets.
-pub(super) fn number16(text: &str, option: &str) -> Result<u16, Fault> {
-    number(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
+pub(super) fn parse_u16(text: &str, option: &str) -> Result<u16, ConntrackError> {
+    parse_u32(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
 }
 
 /// A number of one octet.
-pub(super) fn number8(text: &str, option: &str) -> Result<u8, Fault> {
-    number(text, u8::MAX.into(), option).map(|number| u8::try_from(number).unwrap_or(u8::MAX))
+pub(super) fn parse_u8(text: &str, option: &str) -> Result<u8, ConntrackError> {
+    parse_u32(text, u8::MAX.into(), option).map(|number| u8::try_from(number).unwrap_or(u8::MAX))
 }
 
 /// A mark and its mask; all bits, where no mask is given.
-pub(super) fn mark(text: &str) -> Result<[u32; 2], Fault> {
+pub(super) fn parse_mark(text: &str) -> Result<[u32; 2], ConntrackError> {
     let (value, mask) = text.split_once('/').map_or((text, None), |(value, mask)| (value, Some(mask)));
-    let mask = mask.map_or(Ok(u32::MAX), |mask| number(mask, u32::MAX, "--mark"))?;
-    Ok([number(value, u32::MAX, "--mark")?, mask])
+    let mask = mask.map_or(Ok(u32::MAX), |mask| parse_u32(mask, u32::MAX, "--mark"))?;
+    Ok([parse_u32(value, u32::MAX, "--mark")?, mask])
 }
 
 /// An address as inet_aton and inet_pton read them: `10.1` is 10.0.0.1.
-pub(super) fn address(text: &str) -> Result<IpAddr, Fault> {
-    let short = || shortened(text).map(IpAddr::V4);
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, ConntrackError> {
+    let short = || parse_inet_aton(text).map(IpAddr::V4);
     text.parse()
         .ok()
         .or_else(short)
-        .ok_or_else(|| Fault::usage(format!("Invalid IP address `{}'", text.escape_debug())))
+        .ok_or_else(|| ConntrackError::usage(format!("Invalid IP address `{}'", text.escape_debug())))
 }
 
 /// One to four numbers; the last one fills the octets that are left.
-fn shortened(text: &str) -> Option<Ipv4Addr> {
+fn parse_inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<&str> = text.split('.').collect();
     if parts.len() > 4 {
         return None;
@@ -70,19 +70,19 @@ fn shortened(text: &str) -> Option<Ipv4Addr> {
     let (last, leading) = parts.split_last()?;
     let mut address: u32 = 0;
     for part in leading {
-        address = address << 8 | number(part, 255, "").ok()?;
+        address = address << 8 | parse_u32(part, 255, "").ok()?;
     }
     let octets = 4_u32.checked_sub(u32::try_from(leading.len()).ok()?)?;
     let highest = u32::MAX.checked_shr(32 - 8 * octets)?;
-    let last = number(last, highest, "").ok()?;
+    let last = parse_u32(last, highest, "").ok()?;
     Some(Ipv4Addr::from(address.checked_shl(8 * octets).unwrap_or(0) | last))
 }
 
 /// An address, and the mask that `/LENGTH` behind it makes.
-pub(super) fn network(text: &str) -> Result<(IpAddr, Option<IpAddr>), Fault> {
-    let Some((text, length)) = text.split_once('/') else { return Ok((address(text)?, None)) };
-    let address = address(text)?;
-    let invalid = || Fault::usage("Invalid netmask");
+pub(super) fn parse_network(text: &str) -> Result<(IpAddr, Option<IpAddr>), ConntrackError> {
+    let Some((text, length)) = text.split_once('/') else { return Ok((parse_address(text)?, None)) };
+    let address = parse_address(text)?;
+    let invalid = || ConntrackError::usage("Invalid netmask");
     let length: u32 = length.parse().map_err(|_| invalid())?;
     let mask = match address {
         IpAddr::V4(_) if length <= 32 => IpAddr::V4(u32::MAX.checked_shl(32 - length).unwrap_or(0).into()),
@@ -93,19 +93,19 @@ pub(super) fn network(text: &str) -> Result<(IpAddr, Option<IpAddr>), Fault> {
 }
 
 /// An address that is no network.
-pub(super) fn single(text: &str, option: &str) -> Result<IpAddr, Fault> {
+pub(super) fn parse_single_address(text: &str, option: &str) -> Result<IpAddr, ConntrackError> {
     if text.contains('/') {
-        return Err(Fault::usage(format!("CIDR notation unavailable for `--{option}'")));
+        return Err(ConntrackError::usage(format!("CIDR notation unavailable for `--{option}'")));
     }
-    address(text)
+    parse_address(text)
 }
 
 /// An address and perhaps a port: `10.0.0.1:80`, `[::1]:80`.
-pub(super) fn endpoint(text: &str, option: &str) -> Result<(IpAddr, Option<u16>), Fault> {
+pub(super) fn parse_nat_endpoint(text: &str, option: &str) -> Result<(IpAddr, Option<u16>), ConntrackError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) =
-                rest.split_once(']').ok_or_else(|| Fault::usage(format!("Invalid IP address `{text}'")))?;
+                rest.split_once(']').ok_or_else(|| ConntrackError::usage(format!("Invalid IP address `{text}'")))?;
             (host, rest.strip_prefix(':'))
         }
         None => match text.split_once(':') {
@@ -113,23 +113,23 @@ pub(super) fn endpoint(text: &str, option: &str) -> Result<(IpAddr, Option<u16>)
             _ => (text, None),
         },
     };
-    let invalid = |port: &str| Fault::usage(format!("Invalid port `{}'", port.escape_debug()));
+    let invalid = |port: &str| ConntrackError::usage(format!("Invalid port `{}'", port.escape_debug()));
     if port == Some("") {
-        return Err(Fault::usage("No port specified after `:'"));
+        return Err(ConntrackError::usage("No port specified after `:'"));
     }
     let port = port.map(|port| port.parse::<u16>().map_err(|_| invalid(port))).transpose()?;
-    Ok((single(host, option)?, port))
+    Ok((parse_single_address(host, option)?, port))
 }
 
 /// A transport protocol: by name in any case, or by number.
-pub(super) fn protocol(text: &str) -> Result<u8, Fault> {
+pub(super) fn parse_protocol(text: &str) -> Result<u8, ConntrackError> {
     let name = text.to_ascii_lowercase();
     let known = PROTOCOLS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
-    let listed = || listed_protocol(&std::fs::read_to_string("/etc/protocols").unwrap_or_default(), text);
+    let listed = || lookup_etc_protocols(&std::fs::read_to_string("/etc/protocols").unwrap_or_default(), text);
     known
         .or_else(|| text.parse().ok())
         .or_else(listed)
-        .ok_or_else(|| Fault::usage(format!("`{}' unsupported protocol", text.escape_debug())))
+        .ok_or_else(|| ConntrackError::usage(format!("`{}' unsupported protocol", text.escape_debug())))
 }
 
 /// Names that are known without `/etc/protocols`.
@@ -149,7 +149,7 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 /// The number of a protocol in a file of lines `name number alias...`.
-fn listed_protocol(file: &str, name: &str) -> Option<u8> {
+fn lookup_etc_protocols(file: &str, name: &str) -> Option<u8> {
     file.lines().find_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
         let (first, number) = (words.next()?, words.next()?.parse().ok()?);
@@ -169,7 +169,7 @@ const STATUS: &[(&str, u32)] = &[
 ];
 
 /// A list of status bits: those that are set and, for `UNREPLIED`, those that are not. A warning says what was passed over.
-pub(super) fn status_bits(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], Fault> {
+pub(super) fn parse_status(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], ConntrackError> {
     let mut bits = [0; 2];
     for name in list.split(',') {
         let upper = name.to_ascii_uppercase();
@@ -179,7 +179,7 @@ pub(super) fn status_bits(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], F
             "UNREPLIED" => bits[1] |= status::SEEN_REPLY,
             _ => match STATUS.iter().find(|(known, _)| *known == upper) {
                 Some((_, bit)) => bits[0] |= bit,
-                None => return Err(bad(name)),
+                None => return Err(bad_parameter(name)),
             },
         }
     }
@@ -187,45 +187,45 @@ pub(super) fn status_bits(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], F
 }
 
 /// Names of events.
-const EVENTS: &[(&str, &[Happening])] = &[
-    ("ALL", &[Happening::New, Happening::Update, Happening::Destroy]),
-    ("NEW", &[Happening::New]),
-    ("UPDATES", &[Happening::Update]),
-    ("DESTROY", &[Happening::Destroy]),
+const EVENTS: &[(&str, &[CtEventType])] = &[
+    ("ALL", &[CtEventType::New, CtEventType::Update, CtEventType::Destroy]),
+    ("NEW", &[CtEventType::New]),
+    ("UPDATES", &[CtEventType::Update]),
+    ("DESTROY", &[CtEventType::Destroy]),
 ];
 
 /// Events that are wanted, as a list.
-pub(super) fn events(list: &str) -> Result<Vec<Happening>, Fault> {
+pub(super) fn parse_event_mask(list: &str) -> Result<Vec<CtEventType>, ConntrackError> {
     let mut wanted = Vec::new();
     for name in list.split(',') {
         let upper = name.to_ascii_uppercase();
         // Names may be shortened.
         let meant = EVENTS.iter().find(|(known, _)| !upper.is_empty() && known.starts_with(&upper));
-        let (_, events) = meant.ok_or_else(|| bad(name))?;
+        let (_, events) = meant.ok_or_else(|| bad_parameter(name))?;
         wanted.extend_from_slice(events);
     }
     Ok(wanted)
 }
 
 /// A TCP state's number. conntrack's word LISTEN is the number of SYN_SENT2.
-pub(super) fn tcp_state(text: &str) -> Result<u8, Fault> {
+pub(super) fn parse_tcp_state(text: &str) -> Result<u8, ConntrackError> {
     let known = TcpState::ALL.iter().find(|state| state.name() == text).map(|state| state.number());
     let listen = (text == "LISTEN").then_some(TcpState::SynSent2.number());
-    known.or(listen).ok_or_else(|| Fault::usage(format!("unknown TCP state `{}'", text.escape_debug())))
+    known.or(listen).ok_or_else(|| ConntrackError::usage(format!("unknown TCP state `{}'", text.escape_debug())))
 }
 
 /// An SCTP state.
-pub(super) fn sctp_state(text: &str) -> Result<SctpState, Fault> {
+pub(super) fn parse_sctp_state(text: &str) -> Result<SctpState, ConntrackError> {
     let known = SctpState::ALL.iter().find(|state| state.name() == text).copied();
-    known.ok_or_else(|| Fault::usage(format!("unknown SCTP state `{}'", text.escape_debug())))
+    known.ok_or_else(|| ConntrackError::usage(format!("unknown SCTP state `{}'", text.escape_debug())))
 }
 
 /// A word of DCCP's, whose connections recent kernels do not track any more: it is read, and means nothing.
-pub(super) fn dccp(text: &str, kind: &str, known: &[&str]) -> Result<(), Fault> {
+pub(super) fn check_dccp_value(text: &str, kind: &str, known: &[&str]) -> Result<(), ConntrackError> {
     if known.contains(&text) {
         Ok(())
     } else {
-        Err(Fault::usage(format!("Unknown DCCP {kind} `{}'", text.escape_debug())))
+        Err(ConntrackError::usage(format!("Unknown DCCP {kind} `{}'", text.escape_debug())))
     }
 }
 
@@ -234,8 +234,8 @@ pub(super) const DCCP_STATES: &[&str] =
     &["NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT"];
 
 /// A value that there is not.
-pub(super) fn bad(name: &str) -> Fault {
-    Fault::usage(format!("Bad parameter `{}'", name.escape_debug()))
+pub(super) fn bad_parameter(name: &str) -> ConntrackError {
+    ConntrackError::usage(format!("Bad parameter `{}'", name.escape_debug()))
 }
 
 #[cfg(test)]
@@ -243,8 +243,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_as_the_c_library_reads_them() {
-        let read = |text| address(text).map(|address| address.to_string()).ok();
+    fn parses_addresses_like_inet_aton() {
+        let read = |text| parse_address(text).map(|address| address.to_string()).ok();
         assert_eq!(read("10.1").as_deref(), Some("10.0.0.1"));
         assert_eq!(read("999").as_deref(), Some("0.0.3.231"));
         assert_eq!(read("1.2.3").as_deref(), Some("1.2.0.3"));
@@ -257,31 +257,43 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_endpoints() {
-        assert_eq!(network("10.9.8.7/8").unwrap(), ("10.9.8.7".parse().unwrap(), Some("255.0.0.0".parse().unwrap())));
-        assert_eq!(network("::/0").unwrap().1, Some("::".parse().unwrap()));
-        assert!(network("10.0.0.0/").is_err() && network("10.0.0.0/33").is_err() && network("::/129").is_err());
-        assert_eq!(endpoint("[::9]:33", "dst-nat").unwrap(), ("::9".parse().unwrap(), Some(33)));
-        assert_eq!(endpoint("::9", "dst-nat").unwrap(), ("::9".parse().unwrap(), None));
-        assert_eq!(endpoint("1.2.3.4:55", "dst-nat").unwrap(), ("1.2.3.4".parse().unwrap(), Some(55)));
-        assert!(endpoint("1.2.3.4:33-40", "dst-nat").is_err() && endpoint("[::9", "dst-nat").is_err());
+    fn parses_networks_and_nat_endpoints() {
+        assert_eq!(
+            parse_network("10.9.8.7/8").unwrap(),
+            ("10.9.8.7".parse().unwrap(), Some("255.0.0.0".parse().unwrap()))
+        );
+        assert_eq!(parse_network("::/0").unwrap().1, Some("::".parse().unwrap()));
+        assert!(
+            parse_network("10.0.0.0/").is_err()
+                && parse_network("10.0.0.0/33").is_err()
+                && parse_network("::/129").is_err()
+        );
+        assert_eq!(parse_nat_endpoint("[::9]:33", "dst-nat").unwrap(), ("::9".parse().unwrap(), Some(33)));
+        assert_eq!(parse_nat_endpoint("::9", "dst-nat").unwrap(), ("::9".parse().unwrap(), None));
+        assert_eq!(parse_nat_endpoint("1.2.3.4:55", "dst-nat").unwrap(), ("1.2.3.4".parse().unwrap(), Some(55)));
+        assert!(
+            parse_nat_endpoint("1.2.3.4:33-40", "dst-nat").is_err() && parse_nat_endpoint("[::9", "dst-nat").is_err()
+        );
     }
 
     #[test]
-    fn numbers_and_marks() {
-        assert_eq!(mark("0x10/0xff").unwrap(), [16, 255]);
-        assert_eq!(mark("010").unwrap(), [8, u32::MAX]);
+    fn parses_marks_and_rejects_bad_numbers() {
+        assert_eq!(parse_mark("0x10/0xff").unwrap(), [16, 255]);
+        assert_eq!(parse_mark("010").unwrap(), [8, u32::MAX]);
         for nonsense in ["", "x", "5/", "/5", "4294967296", "-1", "08"] {
-            assert!(mark(nonsense).is_err(), "{nonsense}");
+            assert!(parse_mark(nonsense).is_err(), "{nonsense}");
         }
-        assert!(number16("65536", "zone").is_err());
+        assert!(parse_u16("65536", "zone").is_err());
     }
 
     #[test]
-    fn protocols_by_name_number_and_file() {
-        assert_eq!([protocol("TCP").unwrap(), protocol("132").unwrap(), protocol("esp").unwrap()], [6, 132, 50]);
-        assert!(protocol("256").is_err() && protocol("nosuch").is_err());
+    fn parses_protocols_by_name_number_and_etc_protocols() {
+        assert_eq!(
+            [parse_protocol("TCP").unwrap(), parse_protocol("132").unwrap(), parse_protocol("esp").unwrap()],
+            [6, 132, 50]
+        );
+        assert!(parse_protocol("256").is_err() && parse_protocol("nosuch").is_err());
         let file = "# x\nip\t0\tIP\nmptcp 262 MPTCP\nospf 89 OSPFIGP # routing\n";
-        assert_eq!([listed_protocol(file, "OSPFIGP"), listed_protocol(file, "mptcp")], [Some(89), None]);
+        assert_eq!([lookup_etc_protocols(file, "OSPFIGP"), lookup_etc_protocols(file, "mptcp")], [Some(89), None]);
     }
 }

@@ -46,12 +46,12 @@ impl FromStr for Network {
                 format!("invalid netmask '{}': give the number of leading bits, 0 to {bits}", length.escape_debug())
             })?,
         };
-        Ok(Network { address, mask: mask_of(length, &address) })
+        Ok(Network { address, mask: prefix_mask(length, &address) })
     }
 }
 
 /// So many ones, then zeros.
-fn mask_of(length: u32, address: &IpAddr) -> IpAddr {
+fn prefix_mask(length: u32, address: &IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::MAX.checked_shl(Ipv4Addr::BITS - length).unwrap_or(0))),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(u128::MAX.checked_shl(Ipv6Addr::BITS - length).unwrap_or(0))),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_holds_its_addresses() {
+    fn network_contains_its_addresses() {
         assert!(contains("10.0.0.1", "10.0.0.1") && !contains("10.0.0.1", "10.0.0.2"));
         assert!(contains("10.0.0.1/8", "10.255.0.1") && !contains("10.0.0.1/8", "11.0.0.1"));
         assert!(contains("10.0.0.1/0", "255.0.0.1") && contains("10.0.0.1/32", "10.0.0.1"));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_networks_are_refused() {
+    fn invalid_networks_are_rejected() {
         for bad in
             ["", "foo", "1.2.3.4/33", "1.2.3.4/", "1.2.3.4/x", "1.2.3.4/-1", "10.0.0.1/255.0.0.0", "::1/129", "1.2.3"]
         {

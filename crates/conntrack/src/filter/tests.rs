@@ -1,40 +1,40 @@
 use super::*;
-use crate::sample::{Sample, connection};
+use crate::test_entries::{EntryBuilder, entry_between};
 use clap::Parser;
 use keepstate_engine::{SctpState, TcpState};
 
 #[derive(clap::Parser)]
-struct Line {
+struct FilterArgs {
     #[command(flatten)]
-    filter: Filter,
+    filter: EntryFilter,
 }
 
 /// The filter of a command line, checked.
-fn filter(arguments: &str) -> Result<Filter, String> {
-    let line = Line::try_parse_from(["x"].into_iter().chain(arguments.split_whitespace()));
+fn parse_filter(arguments: &str) -> Result<EntryFilter, String> {
+    let line = FilterArgs::try_parse_from(["x"].into_iter().chain(arguments.split_whitespace()));
     let filter = line.map_err(|error| error.to_string())?.filter;
     filter.check().map(|()| filter)
 }
 
 #[track_caller]
 fn matches(arguments: &str, entry: &Entry) -> bool {
-    filter(arguments).unwrap().matches(entry)
+    parse_filter(arguments).unwrap().matches(entry)
 }
 
 fn tcp() -> Entry {
-    let entry = connection(6, ("10.0.0.1", 1003), ("10.0.0.2", 80)).tcp(TcpState::TimeWait).answered().assured();
+    let entry = entry_between(6, ("10.0.0.1", 1003), ("10.0.0.2", 80)).tcp(TcpState::TimeWait).seen_reply().assured();
     entry.mark(0x15).reply("10.9.9.9", "10.8.8.8").labels(&[3, 127])
 }
 
 #[test]
-fn no_option_lets_everything_pass() {
+fn empty_filter_matches_everything() {
     assert!(matches("", &tcp()));
-    assert!(matches("", &connection(50, ("::1", 0), ("::2", 0))));
+    assert!(matches("", &entry_between(50, ("::1", 0), ("::2", 0))));
 }
 
 /// Each option alone tells entries apart: the first list matches, the second does not.
 #[test]
-fn each_option_filters() {
+fn each_option_selects_entries() {
     for yes in [
         "-p tcp",
         "-p 6",
@@ -97,19 +97,19 @@ fn each_option_filters() {
 }
 
 #[test]
-fn states_are_those_of_the_protocol() {
-    let sctp = connection(132, ("10.0.0.1", 1), ("10.0.0.2", 2)).sctp(SctpState::Established, [1, 2]);
+fn state_filter_depends_on_protocol() {
+    let sctp = entry_between(132, ("10.0.0.1", 1), ("10.0.0.2", 2)).sctp(SctpState::Established, [1, 2]);
     assert!(matches("-p sctp --state ESTABLISHED", &sctp));
     assert!(!matches("-p sctp --state COOKIE_WAIT", &sctp));
     assert!(!matches("-p tcp --state ESTABLISHED", &sctp));
-    let opened_twice = connection(6, ("10.0.0.1", 1), ("10.0.0.2", 2)).tcp(TcpState::SynSent2);
+    let opened_twice = entry_between(6, ("10.0.0.1", 1), ("10.0.0.2", 2)).tcp(TcpState::SynSent2);
     assert!(matches("-p tcp --state LISTEN", &opened_twice));
 }
 
 /// As conntrack has it: `-w` sees zones of both directions only, and `-w 0` all the others.
 #[test]
-fn zones_of_one_direction_are_apart() {
-    let zoned = |direction| connection(17, ("10.0.0.1", 1), ("10.0.0.2", 2)).zone(7, direction);
+fn zone_filter_separates_directions() {
+    let zoned = |direction| entry_between(17, ("10.0.0.1", 1), ("10.0.0.2", 2)).zone(7, direction);
     let rows = [
         (ZoneDirection::Both, [true, false, false, false]),
         (ZoneDirection::Original, [false, true, true, false]),
@@ -123,7 +123,7 @@ fn zones_of_one_direction_are_apart() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn invalid_option_combinations_are_rejected() {
     for (arguments, reason) in [
         ("--sport 5", "--sport"),
         ("-p icmp --dport 4", "--dport"),
@@ -150,7 +150,7 @@ fn what_does_not_fit_is_refused() {
         ("-l 128", "128"),
         ("-p udp --dport 65536", "65536"),
     ] {
-        let error = filter(arguments).expect_err(arguments);
+        let error = parse_filter(arguments).expect_err(arguments);
         assert!(error.contains(reason), "{arguments}: {error}");
     }
 }

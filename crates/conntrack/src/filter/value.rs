@@ -1,5 +1,5 @@
 //! Values of filter options, as people write them.
-use crate::format::{Keys, protocol as known_protocol};
+use crate::format::{L4Keys, protocol_and_keys as known_protocol};
 use keepstate_engine::{SctpState, Status, TcpState};
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -36,7 +36,7 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 /// A protocol by name, in any case, or by number.
-pub(super) fn protocol(text: &str) -> Result<u8, String> {
+pub(super) fn parse_protocol(text: &str) -> Result<u8, String> {
     let known = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, number)| *number);
     known.or_else(|| text.parse().ok()).ok_or_else(|| {
         format!(
@@ -48,11 +48,11 @@ pub(super) fn protocol(text: &str) -> Result<u8, String> {
 
 /// Has it ports?
 pub(super) fn has_ports(protocol: u8) -> bool {
-    known_protocol(protocol).1 == Keys::Ports
+    known_protocol(protocol).1 == L4Keys::Ports
 }
 
 /// Status bits by name, in any case, separated by commas.
-pub(super) fn status(text: &str) -> Result<Status, String> {
+pub(super) fn parse_status(text: &str) -> Result<Status, String> {
     text.split(',').try_fold(Status::default(), |sum, name| {
         let known = Status::NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name.trim()));
         known.map(|(status, _)| sum | *status).ok_or_else(|| {
@@ -64,24 +64,24 @@ pub(super) fn status(text: &str) -> Result<Status, String> {
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum FamilyArg {
     V4,
     V6,
 }
 
-impl Family {
-    pub(super) fn of(address: IpAddr) -> Family {
-        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+impl FamilyArg {
+    pub(super) fn of(address: IpAddr) -> FamilyArg {
+        if address.is_ipv4() { FamilyArg::V4 } else { FamilyArg::V6 }
     }
 }
 
-impl FromStr for Family {
+impl FromStr for FamilyArg {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Family, String> {
+    fn from_str(text: &str) -> Result<FamilyArg, String> {
         match text {
-            "ipv4" => Ok(Family::V4),
-            "ipv6" => Ok(Family::V6),
+            "ipv4" => Ok(FamilyArg::V4),
+            "ipv6" => Ok(FamilyArg::V6),
             _ => Err(format!("'{}' unsupported family: it is ipv4 or ipv6", text.escape_debug())),
         }
     }
@@ -89,21 +89,21 @@ impl FromStr for Family {
 
 /// A mark, and which of its bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct MarkMask {
     pub(super) value: u32,
     pub(super) mask: u32,
 }
 
-impl FromStr for Mark {
+impl FromStr for MarkMask {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Mark, String> {
+    fn from_str(text: &str) -> Result<MarkMask, String> {
         let (value, mask) = match text.split_once('/') {
-            Some((value, mask)) => (number(value), number(mask)),
-            None => (number(text), Some(u32::MAX)),
+            Some((value, mask)) => (parse_u32(value), parse_u32(mask)),
+            None => (parse_u32(text), Some(u32::MAX)),
         };
         match (value, mask) {
-            (Some(value), Some(mask)) => Ok(Mark { value, mask }),
+            (Some(value), Some(mask)) => Ok(MarkMask { value, mask }),
             _ => Err(format!(
                 "invalid mark '{}': give MARK or MARK/MASK, decimal or 0x and hexadecimal",
                 text.escape_debug()
@@ -113,7 +113,7 @@ impl FromStr for Mark {
 }
 
 /// A number as C writes it: decimal, 0x and hexadecimal, 0 and octal.
-fn number(text: &str) -> Option<u32> {
+fn parse_u32(text: &str) -> Option<u32> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None => match text.strip_prefix('0') {
@@ -127,46 +127,46 @@ fn number(text: &str) -> Option<u32> {
 
 /// The name of a state, and what it is in each protocol that has states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StateName {
+pub(super) struct StateArg {
     pub(super) tcp: Option<TcpState>,
     pub(super) sctp: Option<SctpState>,
 }
 
-impl FromStr for StateName {
+impl FromStr for StateArg {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<StateName, String> {
+    fn from_str(text: &str) -> Result<StateArg, String> {
         // LISTEN is the old name of the state a second SYN makes; conntrack still takes it.
         let tcp_name = if text == "LISTEN" { TcpState::SynSent2.name() } else { text };
-        let name = StateName {
+        let name = StateArg {
             tcp: TcpState::ALL.iter().copied().find(|state| state.name() == tcp_name),
             sctp: SctpState::ALL.iter().copied().find(|state| state.name() == text),
         };
         match name {
-            StateName { tcp: None, sctp: None } => {
-                Err(format!("unknown state '{}': {}; {}", text.escape_debug(), of_tcp(), of_sctp()))
+            StateArg { tcp: None, sctp: None } => {
+                Err(format!("unknown state '{}': {}; {}", text.escape_debug(), tcp_state_names(), sctp_state_names()))
             }
             name => Ok(name),
         }
     }
 }
 
-impl StateName {
+impl StateArg {
     pub(super) fn check_tcp(&self) -> Result<(), String> {
-        self.tcp.map(|_| ()).ok_or_else(|| format!("unknown TCP state: {}", of_tcp()))
+        self.tcp.map(|_| ()).ok_or_else(|| format!("unknown TCP state: {}", tcp_state_names()))
     }
 
     pub(super) fn check_sctp(&self) -> Result<(), String> {
-        self.sctp.map(|_| ()).ok_or_else(|| format!("unknown SCTP state: {}", of_sctp()))
+        self.sctp.map(|_| ()).ok_or_else(|| format!("unknown SCTP state: {}", sctp_state_names()))
     }
 }
 
-fn of_tcp() -> String {
+fn tcp_state_names() -> String {
     let names: Vec<_> = TcpState::ALL.iter().map(|state| state.name()).collect();
     format!("TCP has {}", names.join(", "))
 }
 
-fn of_sctp() -> String {
+fn sctp_state_names() -> String {
     let names: Vec<_> = SctpState::ALL.iter().map(|state| state.name()).collect();
     format!("SCTP has {}", names.join(", "))
 }
@@ -176,21 +176,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn protocols_by_name_and_number() {
-        assert_eq!(["tcp", "TCP", "6", "icmpv6", "esp", "0", "255"].map(protocol), [6, 6, 6, 58, 50, 0, 255].map(Ok));
-        assert!(["foo", "256", "", "-1", "6x"].into_iter().all(|bad| protocol(bad).is_err()));
+    fn parses_protocols_by_name_and_number() {
+        assert_eq!(
+            ["tcp", "TCP", "6", "icmpv6", "esp", "0", "255"].map(parse_protocol),
+            [6, 6, 6, 58, 50, 0, 255].map(Ok)
+        );
+        assert!(["foo", "256", "", "-1", "6x"].into_iter().all(|bad| parse_protocol(bad).is_err()));
         assert!(has_ports(6) && has_ports(136) && !has_ports(1) && !has_ports(47) && !has_ports(50));
     }
 
     #[test]
-    fn status_bits_add_up() {
-        assert_eq!(status("assured,SEEN_REPLY"), Ok(Status::ASSURED | Status::SEEN_REPLY));
-        assert!(["FOO", "", "ASSURED,", "UNSET"].into_iter().all(|bad| status(bad).is_err()));
+    fn parses_status_lists() {
+        assert_eq!(parse_status("assured,SEEN_REPLY"), Ok(Status::ASSURED | Status::SEEN_REPLY));
+        assert!(["FOO", "", "ASSURED,", "UNSET"].into_iter().all(|bad| parse_status(bad).is_err()));
     }
 
     #[test]
-    fn marks_are_numbers_as_c_writes_them() {
-        let mark = |text: &str| text.parse::<Mark>().ok().map(|mark| (mark.value, mark.mask));
+    fn parses_marks_as_c_numbers() {
+        let mark = |text: &str| text.parse::<MarkMask>().ok().map(|mark| (mark.value, mark.mask));
         assert_eq!(mark("5"), Some((5, u32::MAX)));
         assert_eq!(mark("0x1f/0XFF"), Some((31, 255)));
         assert_eq!(mark("010/0"), Some((8, 0)));
@@ -200,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn states_have_the_kernels_names() {
-        let state = |text: &str| text.parse::<StateName>().ok().map(|name| (name.tcp, name.sctp));
+    fn parses_kernel_state_names() {
+        let state = |text: &str| text.parse::<StateArg>().ok().map(|name| (name.tcp, name.sctp));
         assert_eq!(state("ESTABLISHED"), Some((Some(TcpState::Established), Some(SctpState::Established))));
         assert_eq!(state("LISTEN"), Some((Some(TcpState::SynSent2), None)));
         assert_eq!(state("COOKIE_WAIT"), Some((None, Some(SctpState::CookieWait))));
         assert_eq!(state("established"), None, "conntrack takes them in upper case only");
-        assert!("COOKIE_WAIT".parse::<StateName>().unwrap().check_tcp().is_err());
-        assert!("SYN_SENT".parse::<StateName>().unwrap().check_sctp().is_err());
+        assert!("COOKIE_WAIT".parse::<StateArg>().unwrap().check_tcp().is_err());
+        assert!("SYN_SENT".parse::<StateArg>().unwrap().check_sctp().is_err());
     }
 }

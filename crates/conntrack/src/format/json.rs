@@ -1,66 +1,66 @@
 //! JSON, our own: `conntrack` has none. Entries are one array of objects; each event is one object on a line of its own.
 //!
 //! Names are stable and in snake_case. Everything known is there whatever `-o` says; what an entry does not have is left out.
-use super::calendar::Calendar;
+use super::datetime::DateFormat;
+use super::flow_view::FlowView;
 use super::labels::Label;
-use super::text::Text;
-use super::view::View;
-use super::{Keys, Style, protocol, state};
+use super::text_buf::TextBuf;
+use super::{FormatStyle, L4Keys, protocol_and_keys, state_name};
 use keepstate_engine::{Instant, TcpSide};
-use keepstate_linux::ctnetlink::{Family, Flow, Happening, Protocol, Tuple, status};
+use keepstate_linux::ctnetlink::{CtEventType, CtFamily, CtFlow, CtProtoInfo, CtTuple, status};
 
 /// Appends a connection's or event's object, without anything around it.
-pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
+pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
     text.push("{");
-    if let Some(occasion) = view.occasion {
-        text.push("\"event\":\"").push(word(occasion.happening)).push("\",");
-        time(text, "at", occasion.at);
+    if let Some(occasion) = view.event {
+        text.push("\"event\":\"").push(event_name(occasion.event_type)).push("\",");
+        push_time(text, "at", occasion.at);
         text.push(",");
-        if let Some(cause) = occasion.cause {
-            text.push("\"portid\":").number(cause.port).push(",");
-            if let Some(name) = cause.name {
-                text.push("\"program\":\"").foreign(name, escape).push("\",");
+        if let Some(cause) = occasion.origin {
+            text.push("\"portid\":").number(cause.portid).push(",");
+            if let Some(name) = cause.program {
+                text.push("\"program\":\"").push_escaped(name, escape).push("\",");
             }
         }
     }
     if let Some(id) = flow.id {
         text.push("\"id\":").number(id).push(",");
     }
-    text.push("\"family\":\"").push(if flow.family == Some(Family::V6) { "ipv6" } else { "ipv4" });
-    text.push("\",\"protocol\":\"").push(protocol(view.protocol()).0.unwrap_or("unknown"));
+    text.push("\"family\":\"").push(if flow.family == Some(CtFamily::V6) { "ipv6" } else { "ipv4" });
+    text.push("\",\"protocol\":\"").push(protocol_and_keys(view.protocol()).0.unwrap_or("unknown"));
     text.push("\",\"protocol_number\":").number(view.protocol());
-    if let Some(state) = state(&flow.protocol) {
+    if let Some(state) = state_name(&flow.protoinfo) {
         text.push(",\"state\":\"").push(state).push("\"");
     }
-    number(text, "timeout", flow.timeout);
-    directions(text, view);
+    push_number(text, "timeout", flow.timeout);
+    push_directions(text, view);
     if let Some(bits) = flow.status {
-        status(text, bits);
+        push_status(text, bits);
     }
-    number(text, "mark", flow.mark);
-    zone(text, flow);
-    extras(text, view, style);
+    push_number(text, "mark", flow.mark);
+    push_zone(text, flow);
+    push_extensions(text, view, style);
     text.push("}");
 }
 
 /// The name of what happened.
-pub(super) fn word(happening: Happening) -> &'static str {
+pub(super) fn event_name(happening: CtEventType) -> &'static str {
     match happening {
-        Happening::New => "new",
-        Happening::Update => "update",
-        Happening::Destroy => "destroy",
+        CtEventType::New => "new",
+        CtEventType::Update => "update",
+        CtEventType::Destroy => "destroy",
     }
 }
 
 /// `,"name":1`, if it was told.
-pub(super) fn number(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {
+pub(super) fn push_number(text: &mut TextBuf, name: &str, value: Option<impl itoa::Integer>) {
     if let Some(value) = value {
         text.push(",\"").push(name).push("\":").number(value);
     }
 }
 
-fn zone(text: &mut Text, flow: &Flow) {
+fn push_zone(text: &mut TextBuf, flow: &CtFlow) {
     let (zone, direction) = match (flow.zone, flow.original.zone, flow.reply.zone) {
         (Some(zone), ..) => (zone, "both"),
         (None, Some(zone), _) => (zone, "original"),
@@ -73,58 +73,62 @@ fn zone(text: &mut Text, flow: &Flow) {
     }
 }
 
-fn directions(text: &mut Text, view: &View<'_>) {
+fn push_directions(text: &mut TextBuf, view: &FlowView<'_>) {
     for (at, name, told) in [(0, "original", &view.flow.original), (1, "reply", &view.flow.reply)] {
         text.push(",\"").push(name).push("\":{");
-        tuple(text, told);
+        push_tuple(text, told);
         if let Some(counts) = view.counts(at) {
             text.push(",\"packets\":").number(counts.packets).push(",\"bytes\":").number(counts.bytes);
         }
-        peer(text, view, at);
+        push_protocol_side(text, view, at);
         text.push("}");
     }
 }
 
-pub(super) fn tuple(text: &mut Text, tuple: &Tuple) {
-    text.push("\"source\":\"").told(tuple.source).push("\",\"destination\":\"").told(tuple.destination).push("\"");
-    match protocol(tuple.protocol.unwrap_or(0)).1 {
-        Keys::Ports => {
-            number(text, "source_port", tuple.source_port);
-            number(text, "destination_port", tuple.destination_port);
+pub(super) fn push_tuple(text: &mut TextBuf, tuple: &CtTuple) {
+    text.push("\"source\":\"")
+        .address_opt(tuple.source)
+        .push("\",\"destination\":\"")
+        .address_opt(tuple.destination)
+        .push("\"");
+    match protocol_and_keys(tuple.protocol.unwrap_or(0)).1 {
+        L4Keys::Ports => {
+            push_number(text, "source_port", tuple.source_port);
+            push_number(text, "destination_port", tuple.destination_port);
         }
-        Keys::Icmp => {
-            number(text, "icmp_type", tuple.icmp_type);
-            number(text, "icmp_code", tuple.icmp_code);
-            number(text, "icmp_id", tuple.icmp_id);
+        L4Keys::Icmp => {
+            push_number(text, "icmp_type", tuple.icmp_type);
+            push_number(text, "icmp_code", tuple.icmp_code);
+            push_number(text, "icmp_id", tuple.icmp_id);
         }
-        Keys::Gre => {
-            number(text, "source_key", tuple.source_port);
-            number(text, "destination_key", tuple.destination_port);
+        L4Keys::Gre => {
+            push_number(text, "source_key", tuple.source_port);
+            push_number(text, "destination_key", tuple.destination_port);
         }
-        Keys::None => {}
+        L4Keys::None => {}
     }
 }
 
 /// What the protocol knows of one side.
-fn peer(text: &mut Text, view: &View<'_>, at: usize) {
-    match &view.flow.protocol {
-        Protocol::Tcp(info) => {
-            let (Some(Some([flags, _])), Some(scale)) = (info.flags.get(at), info.scales.get(at)) else { return };
+fn push_protocol_side(text: &mut TextBuf, view: &FlowView<'_>, at: usize) {
+    match &view.flow.protoinfo {
+        CtProtoInfo::Tcp(info) => {
+            let (Some(Some([flags, _])), Some(scale)) = (info.flags.get(at), info.wscale.get(at)) else { return };
             text.push(",\"tcp\":{\"flags\":").number(*flags);
-            number(text, "window_scale", *scale);
-            let windows = view.windows.as_ref().and_then(|sides| sides.get(at));
+            push_number(text, "window_scale", *scale);
+            let windows = view.tcp_sides.as_ref().and_then(|sides| sides.get(at));
             if let Some(TcpSide { end, max_end, max_window, max_ack, .. }) = windows {
                 text.push(",\"end\":").number(*end).push(",\"max_end\":").number(*max_end);
                 text.push(",\"max_window\":").number(*max_window).push(",\"max_ack\":").number(*max_ack);
             }
             text.push("}");
         }
-        Protocol::Sctp(info) => number(text, "verification_tag", info.tags.get(at).copied().flatten()),
-        Protocol::Nothing => {}
+        CtProtoInfo::Sctp(info) => push_number(text, "verification_tag", info.vtags.get(at).copied().flatten()),
+        CtProtoInfo::Empty => {}
     }
 }
 
-fn status(text: &mut Text, bits: u32) {
+fn push_status(text: &mut TextBuf, bits: u32) {
     text.push(",\"status\":[");
     let mut lead = "\"";
     for (_, name) in status::NAMES.iter().filter(|(bit, _)| bits & bit != 0) {
@@ -134,22 +138,22 @@ fn status(text: &mut Text, bits: u32) {
     text.push("]");
 }
 
-pub(super) fn time(text: &mut Text, name: &str, at: Instant) {
+pub(super) fn push_time(text: &mut TextBuf, name: &str, at: Instant) {
     text.push("\"").push(name).push("\":\"");
-    Calendar::utc(at, text);
+    DateFormat::push_rfc3339(at, text);
     text.push("\"");
 }
 
 /// Labels, times, helper, master, references.
-fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
+fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
     if let Some(labels) = flow.labels {
         text.push(",\"labels\":[");
         let mut lead = "";
-        for label in style.labels.shown(labels) {
+        for label in style.labels.visible(labels) {
             text.push(lead);
             match label {
-                Label::Name(name) => text.push("\"").foreign(name, escape).push("\""),
+                Label::Name(name) => text.push("\"").push_escaped(name, escape).push("\""),
                 Label::Number(bit) => text.number(bit),
             };
             lead = ",";
@@ -159,20 +163,20 @@ fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
     for (name, at) in [("start", flow.start), ("stop", flow.stop)] {
         if let Some(at) = at {
             text.push(",");
-            time(text, name, Instant(at));
+            push_time(text, name, Instant(at));
         }
     }
-    for (name, value) in [("helper", &flow.helper), ("security_context", &flow.context)] {
+    for (name, value) in [("helper", &flow.helper), ("security_context", &flow.secctx)] {
         if let Some(value) = value {
-            text.push(",\"").push(name).push("\":\"").foreign(value, escape).push("\"");
+            text.push(",\"").push(name).push("\":\"").push_escaped(value, escape).push("\"");
         }
     }
     if let Some(master) = &flow.master {
         text.push(",\"master\":{");
-        tuple(text, master);
+        push_tuple(text, master);
         text.push("}");
     }
-    number(text, "uses", flow.uses);
+    push_number(text, "uses", flow.use_count);
 }
 
 pub(super) fn escape(character: char) -> Option<&'static str> {

@@ -33,7 +33,7 @@ impl LabelNames {
     }
 
     /// What to show of labels: each name or number, lowest bit first.
-    pub(super) fn shown(&self, labels: [u8; 16]) -> impl Iterator<Item = Label<'_>> {
+    pub(super) fn visible(&self, labels: [u8; 16]) -> impl Iterator<Item = Label<'_>> {
         (0..128u8).filter(move |bit| u128::from_le_bytes(labels) >> bit & 1 == 1).filter_map(|bit| match &self.0 {
             None => Some(Label::Number(bit)),
             Some(names) => names.iter().find(|(named, _)| *named == bit).map(|(_, name)| Label::Name(name)),
@@ -53,19 +53,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn named_labels_are_shown_and_others_only_without_a_file() {
+    fn unnamed_labels_are_shown_only_without_connlabel_conf() {
         let mut labels = [0; 16];
         labels[0] = 0b10_1001;
         labels[8] = 1;
         let named = LabelNames::parse("0 zero\n# 5 not this\n3 three more words\n3 again\n200 no\nx y\n64 sixtyfour\n");
         assert_eq!(
-            named.shown(labels).collect::<Vec<_>>(),
+            named.visible(labels).collect::<Vec<_>>(),
             [Label::Name("zero"), Label::Name("three"), Label::Name("sixtyfour")]
         );
         assert_eq!(
-            LabelNames::default().shown(labels).collect::<Vec<_>>(),
+            LabelNames::default().visible(labels).collect::<Vec<_>>(),
             [Label::Number(0), Label::Number(3), Label::Number(5), Label::Number(64)]
         );
-        assert_eq!(LabelNames::parse("").shown(labels).count(), 0);
+        assert_eq!(LabelNames::parse("").visible(labels).count(), 0);
     }
 }

@@ -1,149 +1,153 @@
 //! Lines, as `conntrack -L` and `conntrack -E` print them.
+use super::flow_view::{EventOrigin, FlowView};
 use super::labels::Label;
-use super::text::{Text, plain};
-use super::view::{Cause, View};
-use super::{Keys, Style, protocol, state};
+use super::text_buf::{TextBuf, no_escape};
+use super::{FormatStyle, L4Keys, protocol_and_keys, state_name};
 use keepstate_engine::Instant;
-use keepstate_linux::ctnetlink::{Counts, Family, Happening, Tuple, status};
+use keepstate_linux::ctnetlink::{CtCounters, CtEventType, CtFamily, CtTuple, status};
 
 /// Appends the line of a connection or event.
-pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
-    if let Some(occasion) = view.occasion {
+pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
+    if let Some(occasion) = view.event {
         if style.output.timestamp {
-            event_time(text, occasion.at);
+            push_event_time(text, occasion.at);
         }
-        text.push(mark(occasion.happening));
+        text.push(event_column(occasion.event_type));
     }
     let flow = view.flow;
     if style.output.extended {
-        text.push(family(flow.family));
+        text.push(family_column(flow.family));
     }
-    transport(text, view.protocol());
+    push_protocol(text, view.protocol());
     if let Some(timeout) = flow.timeout {
         text.number(timeout).push(" ");
     }
-    if let Some(state) = state(&flow.protocol) {
+    if let Some(state) = state_name(&flow.protoinfo) {
         text.push(state).push(" ");
     }
-    tuple(text, &flow.original);
-    field(text, "zone-orig", flow.original.zone);
-    counts(text, view.counts(0));
+    push_tuple(text, &flow.original);
+    push_field(text, "zone-orig", flow.original.zone);
+    push_counters(text, view.counts(0));
     if view.is_unreplied() {
         text.push("[UNREPLIED] ");
     }
-    tuple(text, &flow.reply);
-    field(text, "zone-reply", flow.reply.zone);
-    counts(text, view.counts(1));
-    text.push(if view.has(status::HW_OFFLOAD) {
+    push_tuple(text, &flow.reply);
+    push_field(text, "zone-reply", flow.reply.zone);
+    push_counters(text, view.counts(1));
+    text.push(if view.has_status(status::HW_OFFLOAD) {
         "[HW_OFFLOAD] "
-    } else if view.has(status::OFFLOAD) {
+    } else if view.has_status(status::OFFLOAD) {
         "[OFFLOAD] "
-    } else if view.has(status::ASSURED) {
+    } else if view.has_status(status::ASSURED) {
         "[ASSURED] "
     } else {
         ""
     });
-    extras(text, view, style);
-    cause(text, view);
+    push_extensions(text, view, style);
+    push_origin(text, view);
     text.end_line();
 }
 
 /// `[1795443749.838765]` and a tab.
-pub(super) fn event_time(text: &mut Text, at: Instant) {
-    text.push("[").padded(at.0 / 1_000_000_000, 8).push(".").padded(at.0 % 1_000_000_000 / 1000, 6).push("]\t");
+pub(super) fn push_event_time(text: &mut TextBuf, at: Instant) {
+    text.push("[")
+        .zero_padded(at.0 / 1_000_000_000, 8)
+        .push(".")
+        .zero_padded(at.0 % 1_000_000_000 / 1000, 6)
+        .push("]\t");
 }
 
 /// What happened, in a column of ten.
-pub(super) fn mark(happening: Happening) -> &'static str {
+pub(super) fn event_column(happening: CtEventType) -> &'static str {
     match happening {
-        Happening::New => "    [NEW] ",
-        Happening::Update => " [UPDATE] ",
-        Happening::Destroy => "[DESTROY] ",
+        CtEventType::New => "    [NEW] ",
+        CtEventType::Update => " [UPDATE] ",
+        CtEventType::Destroy => "[DESTROY] ",
     }
 }
 
 /// The network layer's name and number.
-fn family(family: Option<Family>) -> &'static str {
+fn family_column(family: Option<CtFamily>) -> &'static str {
     match family {
-        Some(Family::V4) => "ipv4     2 ",
-        Some(Family::V6) => "ipv6     10 ",
+        Some(CtFamily::V4) => "ipv4     2 ",
+        Some(CtFamily::V6) => "ipv6     10 ",
         None => "unknown  0 ",
     }
 }
 
 /// The transport's name and number.
-fn transport(text: &mut Text, number: u8) {
-    let name = protocol(number).0.unwrap_or("unknown");
+fn push_protocol(text: &mut TextBuf, number: u8) {
+    let name = protocol_and_keys(number).0.unwrap_or("unknown");
     // Names stand in a column of eight; none is longer.
     text.push(name).push("        ".get(name.len()..).unwrap_or("")).push(" ").number(number).push(" ");
 }
 
-pub(super) fn tuple(text: &mut Text, tuple: &Tuple) {
-    text.push("src=").told(tuple.source).push(" dst=").told(tuple.destination).push(" ");
-    match protocol(tuple.protocol.unwrap_or(0)).1 {
-        Keys::Ports => {
+pub(super) fn push_tuple(text: &mut TextBuf, tuple: &CtTuple) {
+    text.push("src=").address_opt(tuple.source).push(" dst=").address_opt(tuple.destination).push(" ");
+    match protocol_and_keys(tuple.protocol.unwrap_or(0)).1 {
+        L4Keys::Ports => {
             text.field("sport", tuple.source_port.unwrap_or(0)).field("dport", tuple.destination_port.unwrap_or(0))
         }
-        Keys::Icmp => text
+        L4Keys::Icmp => text
             .field("type", tuple.icmp_type.unwrap_or(0))
             .field("code", tuple.icmp_code.unwrap_or(0))
             .field("id", tuple.icmp_id.unwrap_or(0)),
-        Keys::Gre => text
+        L4Keys::Gre => text
             .push("srckey=0x")
             .hex(tuple.source_port.unwrap_or(0))
             .push(" dstkey=0x")
             .hex(tuple.destination_port.unwrap_or(0))
             .push(" "),
-        Keys::None => text,
+        L4Keys::None => text,
     };
 }
 
 /// A number, if it was told.
-fn field(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {
+fn push_field(text: &mut TextBuf, name: &str, value: Option<impl itoa::Integer>) {
     if let Some(value) = value {
         text.field(name, value);
     }
 }
 
-fn counts(text: &mut Text, counts: Option<Counts>) {
-    if let Some(Counts { packets, bytes }) = counts {
+fn push_counters(text: &mut TextBuf, counts: Option<CtCounters>) {
+    if let Some(CtCounters { packets, bytes }) = counts {
         text.field("packets", packets).field("bytes", bytes);
     }
 }
 
 /// What belongs to neither direction.
-fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
+fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
-    field(text, "mark", flow.mark);
-    if let Some(context) = &flow.context {
-        text.push("secctx=").foreign(context, plain).push(" ");
+    push_field(text, "mark", flow.mark);
+    if let Some(context) = &flow.secctx {
+        text.push("secctx=").push_escaped(context, no_escape).push(" ");
     }
-    field(text, "zone", flow.zone);
-    field(text, "delta-time", view.age());
-    if let Some((start, stop)) = view.times().filter(|_| style.output.ktimestamp) {
+    push_field(text, "zone", flow.zone);
+    push_field(text, "delta-time", view.delta_time());
+    if let Some((start, stop)) = view.timestamps().filter(|_| style.output.ktimestamp) {
         text.push("[start=");
-        style.calendar.date(Instant(start), text);
+        style.dates.push_ctime(Instant(start), text);
         text.push("] ");
         if let Some(stop) = stop {
             text.push("[stop=");
-            style.calendar.date(Instant(stop), text);
+            style.dates.push_ctime(Instant(stop), text);
             text.push("] ");
         }
     }
     if let Some(helper) = &flow.helper {
-        text.push("helper=").foreign(helper, plain).push(" ");
+        text.push("helper=").push_escaped(helper, no_escape).push(" ");
     }
-    field(text, "use", flow.uses);
+    push_field(text, "use", flow.use_count);
     if style.output.id {
-        field(text, "id", flow.id);
+        push_field(text, "id", flow.id);
     }
     if let Some(labels) = view.labels().filter(|_| style.output.labels) {
         // Labels without a name leave the bare word, as they do in conntrack.
         text.push("labels");
-        for (at, label) in style.labels.shown(labels).enumerate() {
+        for (at, label) in style.labels.visible(labels).enumerate() {
             text.push(if at == 0 { "=" } else { "," });
             match label {
-                Label::Name(name) => text.foreign(name, plain),
+                Label::Name(name) => text.push_escaped(name, no_escape),
                 Label::Number(bit) => text.number(bit),
             };
         }
@@ -152,11 +156,11 @@ fn extras(text: &mut Text, view: &View<'_>, style: &Style) {
 }
 
 /// The program that caused an event, in whichever format.
-pub(super) fn cause(text: &mut Text, view: &View<'_>) {
-    if let Some(Cause { port, name }) = view.occasion.and_then(|occasion| occasion.cause) {
-        text.end_field().push("[USERSPACE] portid=").number(port);
+pub(super) fn push_origin(text: &mut TextBuf, view: &FlowView<'_>) {
+    if let Some(EventOrigin { portid: port, program: name }) = view.event.and_then(|occasion| occasion.origin) {
+        text.ensure_space().push("[USERSPACE] portid=").number(port);
         if let Some(name) = name {
-            text.push(" progname=").foreign(name, plain);
+            text.push(" progname=").push_escaped(name, no_escape);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The options of `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Output {
+pub struct OutputOptions {
     /// Begin lines with the network layer's name and number.
     pub extended: bool,
     /// Show ids.
@@ -14,12 +14,12 @@ pub struct Output {
     /// Show labels.
     pub labels: bool,
     /// The format.
-    pub kind: Kind,
+    pub format: OutputFormat,
 }
 
 /// A format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum OutputFormat {
     /// A line a connection, as `conntrack -L` prints it.
     #[default]
     Line,
@@ -35,9 +35,9 @@ pub enum Kind {
 const NAMES: &str = "extended, id, timestamp, ktimestamp, labels, userspace, xml, save, json";
 
 const SAVE_ALONE: &str = "save cannot be combined with another output option: use -o save alone";
-const ONE_KIND: &str = "xml, save and json exclude each other: choose one";
+const ONE_FORMAT: &str = "xml, save and json exclude each other: choose one";
 
-impl Output {
+impl OutputOptions {
     /// Reads a list as in `-o extended,id`; names in any case, as conntrack takes them.
     ///
     /// # Errors
@@ -49,8 +49,8 @@ impl Output {
     /// assert!(output.kind == Kind::Xml && output.ktimestamp && !output.id);
     /// assert!(Output::parse("yaml").is_err());
     /// ```
-    pub fn parse(list: &str) -> Result<Output, String> {
-        let mut output = Output::default();
+    pub fn parse(list: &str) -> Result<OutputOptions, String> {
+        let mut output = OutputOptions::default();
         let mut kinds = Vec::new();
         let mut others = 0;
         for name in list.split(',').map(|name| name.trim().to_ascii_lowercase()) {
@@ -73,18 +73,18 @@ impl Output {
                     others += 1;
                 }
                 None => kinds.push(match name.as_str() {
-                    "xml" => Kind::Xml,
-                    "save" => Kind::Save,
-                    _ => Kind::Json,
+                    "xml" => OutputFormat::Xml,
+                    "save" => OutputFormat::Save,
+                    _ => OutputFormat::Json,
                 }),
             }
         }
         kinds.dedup();
         match kinds.as_slice() {
             [] => {}
-            [Kind::Save] if others > 0 => return Err(SAVE_ALONE.to_owned()),
-            [kind] => output.kind = *kind,
-            _ => return Err(ONE_KIND.to_owned()),
+            [OutputFormat::Save] if others > 0 => return Err(SAVE_ALONE.to_owned()),
+            [kind] => output.format = *kind,
+            _ => return Err(ONE_FORMAT.to_owned()),
         }
         Ok(output)
     }
@@ -93,20 +93,20 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::parse`].
-    pub fn and(self, other: Output) -> Result<Output, String> {
-        let sum = Output {
+    pub fn merge(self, other: OutputOptions) -> Result<OutputOptions, String> {
+        let sum = OutputOptions {
             extended: self.extended || other.extended,
             id: self.id || other.id,
             timestamp: self.timestamp || other.timestamp,
             ktimestamp: self.ktimestamp || other.ktimestamp,
             labels: self.labels || other.labels,
-            kind: if self.kind == Kind::Line { other.kind } else { self.kind },
+            format: if self.format == OutputFormat::Line { other.format } else { self.format },
         };
-        if self.kind != Kind::Line && other.kind != Kind::Line && self.kind != other.kind {
-            return Err(ONE_KIND.to_owned());
+        if self.format != OutputFormat::Line && other.format != OutputFormat::Line && self.format != other.format {
+            return Err(ONE_FORMAT.to_owned());
         }
-        let alone = Output { kind: Kind::Save, ..Output::default() };
-        if sum.kind == Kind::Save && sum != alone { Err(SAVE_ALONE.to_owned()) } else { Ok(sum) }
+        let alone = OutputOptions { format: OutputFormat::Save, ..OutputOptions::default() };
+        if sum.format == OutputFormat::Save && sum != alone { Err(SAVE_ALONE.to_owned()) } else { Ok(sum) }
     }
 }
 
@@ -115,37 +115,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_add_up() {
-        let all = Output::parse("extended,id,timestamp,ktimestamp,labels").unwrap();
+    fn output_options_combine() {
+        let all = OutputOptions::parse("extended,id,timestamp,ktimestamp,labels").unwrap();
         assert_eq!(
             all,
-            Output { extended: true, id: true, timestamp: true, ktimestamp: true, labels: true, kind: Kind::Line }
+            OutputOptions {
+                extended: true,
+                id: true,
+                timestamp: true,
+                ktimestamp: true,
+                labels: true,
+                format: OutputFormat::Line
+            }
         );
-        assert_eq!(Output::parse("XML,Id").unwrap(), Output { id: true, kind: Kind::Xml, ..Output::default() });
-        assert_eq!(Output::parse("userspace").unwrap(), Output::default());
-        assert_eq!(Output::parse("json,json").unwrap().kind, Kind::Json);
+        assert_eq!(
+            OutputOptions::parse("XML,Id").unwrap(),
+            OutputOptions { id: true, format: OutputFormat::Xml, ..OutputOptions::default() }
+        );
+        assert_eq!(OutputOptions::parse("userspace").unwrap(), OutputOptions::default());
+        assert_eq!(OutputOptions::parse("json,json").unwrap().format, OutputFormat::Json);
     }
 
     #[test]
-    fn given_twice_they_add_up_too() {
-        let both = |first: &str, second: &str| Output::parse(first).unwrap().and(Output::parse(second).unwrap());
+    fn repeated_output_options_merge() {
+        let both = |first: &str, second: &str| {
+            OutputOptions::parse(first).unwrap().merge(OutputOptions::parse(second).unwrap())
+        };
         for (first, second) in [("id", "extended"), ("xml", "id,labels"), ("json", "json"), ("save", "save")] {
             let list = if first == second { first.to_owned() } else { format!("{first},{second}") };
-            assert_eq!(both(first, second), Output::parse(&list));
-            assert_eq!(both(second, first), Output::parse(&list));
+            assert_eq!(both(first, second), OutputOptions::parse(&list));
+            assert_eq!(both(second, first), OutputOptions::parse(&list));
         }
         assert!(both("xml", "json").unwrap_err().contains("choose one"));
         assert!(both("save", "id").unwrap_err().contains("alone") && both("id", "save").unwrap_err().contains("alone"));
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
-        assert!(Output::parse("zone").unwrap_err().contains("ktimestamp, labels"), "the error lists the names");
-        assert!(Output::parse("").is_err());
-        assert!(Output::parse("save,id").unwrap_err().contains("alone"));
-        assert!(Output::parse("xml,json").unwrap_err().contains("exclude"));
+    fn invalid_combinations_are_rejected() {
+        assert!(OutputOptions::parse("zone").unwrap_err().contains("ktimestamp, labels"), "the error lists the names");
+        assert!(OutputOptions::parse("").is_err());
+        assert!(OutputOptions::parse("save,id").unwrap_err().contains("alone"));
+        assert!(OutputOptions::parse("xml,json").unwrap_err().contains("exclude"));
         assert!(
-            !Output::parse("\x1b[2J").unwrap_err().contains('\x1b'),
+            !OutputOptions::parse("\x1b[2J").unwrap_err().contains('\x1b'),
             "nothing the user typed reaches the terminal raw"
         );
     }

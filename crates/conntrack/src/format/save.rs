@@ -1,12 +1,12 @@
 //! The arguments of `conntrack` that would make an entry again, as `conntrack -o save` prints them.
-use super::text::Text;
-use super::view::View;
-use super::{Keys, line, protocol};
-use keepstate_linux::ctnetlink::{Happening, Protocol, SctpState, TcpState, Tuple, status};
+use super::flow_view::FlowView;
+use super::text_buf::TextBuf;
+use super::{L4Keys, line, protocol_and_keys};
+use keepstate_linux::ctnetlink::{CtEventType, CtProtoInfo, CtTuple, SctpState, TcpState, status};
 use std::net::IpAddr;
 
 /// The states one can give an entry, in the order they are printed.
-const SETTABLE: &[(u32, &str)] = &[
+const SETTABLE_STATUS: &[(u32, &str)] = &[
     (status::EXPECTED, "EXPECTED"),
     (status::SEEN_REPLY, "SEEN_REPLY"),
     (status::ASSURED, "ASSURED"),
@@ -16,59 +16,59 @@ const SETTABLE: &[(u32, &str)] = &[
 ];
 
 /// Appends the line of a connection or event. The mark is not in it: conntrack leaves it out.
-pub(super) fn push(text: &mut Text, view: &View<'_>) {
+pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
     let flow = view.flow;
-    text.push(match view.happening() {
+    text.push(match view.event_type() {
         None if view.deleted => "-D ",
-        None | Some(Happening::New) => "-A ",
-        Some(Happening::Update) => "-U ",
-        Some(Happening::Destroy) => "-D ",
+        None | Some(CtEventType::New) => "-A ",
+        Some(CtEventType::Update) => "-U ",
+        Some(CtEventType::Destroy) => "-D ",
     });
-    option(text, "-t", flow.timeout);
-    status(text, view);
+    push_option(text, "-t", flow.timeout);
+    push_status(text, view);
     for (name, zone) in [("-w", flow.zone), ("--orig-zone", flow.original.zone), ("--reply-zone", flow.reply.zone)] {
-        option(text, name, zone);
+        push_option(text, name, zone);
     }
-    addresses(text, &flow.original, &flow.reply);
+    push_addresses(text, &flow.original, &flow.reply);
     let number = view.protocol();
-    match protocol(number).0 {
+    match protocol_and_keys(number).0 {
         Some(name) => text.push("-p ").push(name).push(" "),
         None => text.push("-p ").number(number).push(" "),
     };
-    keys(text, &flow.original, &flow.reply);
-    match &flow.protocol {
-        Protocol::Tcp(info) => {
+    push_l4_keys(text, &flow.original, &flow.reply);
+    match &flow.protoinfo {
+        CtProtoInfo::Tcp(info) => {
             if let Some(state) = info.state.and_then(TcpState::numbered) {
                 text.push("--state ").push(state.name()).push(" ");
             }
         }
-        Protocol::Sctp(info) => {
+        CtProtoInfo::Sctp(info) => {
             if let Some(state) = info.state {
                 text.push("--state ").push(SctpState::name(state)).push(" ");
             }
-            option(text, "--orig-vtag", info.tags[0].map(as_conntrack_reads));
-            option(text, "--reply-vtag", info.tags[1].map(as_conntrack_reads));
+            push_option(text, "--orig-vtag", info.vtags[0].map(vtag_as_conntrack));
+            push_option(text, "--reply-vtag", info.vtags[1].map(vtag_as_conntrack));
         }
-        Protocol::Nothing => {}
+        CtProtoInfo::Empty => {}
     }
-    line::cause(text, view);
+    line::push_origin(text, view);
     text.end_line();
 }
 
 /// conntrack reads and writes a verification tag, four octets in network order, as a number in this machine's order.
-pub(crate) fn as_conntrack_reads(tag: u32) -> u32 {
+pub(crate) fn vtag_as_conntrack(tag: u32) -> u32 {
     u32::from_ne_bytes(tag.to_be_bytes())
 }
 
-fn option(text: &mut Text, name: &str, value: Option<impl itoa::Integer>) {
+fn push_option(text: &mut TextBuf, name: &str, value: Option<impl itoa::Integer>) {
     if let Some(value) = value {
         text.push(name).push(" ").number(value).push(" ");
     }
 }
 
-fn status(text: &mut Text, view: &View<'_>) {
+fn push_status(text: &mut TextBuf, view: &FlowView<'_>) {
     let mut lead = "-u ";
-    for (_, name) in SETTABLE.iter().filter(|(status, _)| view.has(*status)) {
+    for (_, name) in SETTABLE_STATUS.iter().filter(|(status, _)| view.has_status(*status)) {
         text.push(lead).push(name);
         lead = ",";
     }
@@ -76,7 +76,7 @@ fn status(text: &mut Text, view: &View<'_>) {
 }
 
 /// Where the answer's addresses are not the original's, the connection is translated, and the option says which way.
-fn addresses(text: &mut Text, original: &Tuple, reply: &Tuple) {
+fn push_addresses(text: &mut TextBuf, original: &CtTuple, reply: &CtTuple) {
     let mut address = |name: &str, address: Option<IpAddr>| {
         if let Some(address) = address {
             text.push(name).address(address).push(" ");
@@ -88,30 +88,30 @@ fn addresses(text: &mut Text, original: &Tuple, reply: &Tuple) {
     address(if reply.destination == original.source { "-q " } else { "-n " }, reply.destination);
 }
 
-fn keys(text: &mut Text, original: &Tuple, reply: &Tuple) {
-    match protocol(original.protocol.unwrap_or(0)).1 {
-        Keys::Ports => {
-            option(text, "--sport", original.source_port);
-            option(text, "--dport", original.destination_port);
-            option(text, "--reply-port-src", reply.source_port);
-            option(text, "--reply-port-dst", reply.destination_port);
+fn push_l4_keys(text: &mut TextBuf, original: &CtTuple, reply: &CtTuple) {
+    match protocol_and_keys(original.protocol.unwrap_or(0)).1 {
+        L4Keys::Ports => {
+            push_option(text, "--sport", original.source_port);
+            push_option(text, "--dport", original.destination_port);
+            push_option(text, "--reply-port-src", reply.source_port);
+            push_option(text, "--reply-port-dst", reply.destination_port);
         }
-        Keys::Gre => {
-            option(text, "--srckey", original.source_port);
-            option(text, "--dstkey", original.destination_port);
-            option(text, "--reply-key-src", reply.source_port);
-            option(text, "--reply-key-dst", reply.destination_port);
+        L4Keys::Gre => {
+            push_option(text, "--srckey", original.source_port);
+            push_option(text, "--dstkey", original.destination_port);
+            push_option(text, "--reply-key-src", reply.source_port);
+            push_option(text, "--reply-key-dst", reply.destination_port);
         }
-        Keys::Icmp => {
+        L4Keys::Icmp => {
             let [kind, code, id] = if original.protocol == Some(1) {
                 ["--icmp-type", "--icmp-code", "--icmp-id"]
             } else {
                 ["--icmpv6-type", "--icmpv6-code", "--icmpv6-id"]
             };
-            option(text, kind, original.icmp_type);
-            option(text, code, original.icmp_code);
-            option(text, id, original.icmp_id);
+            push_option(text, kind, original.icmp_type);
+            push_option(text, code, original.icmp_code);
+            push_option(text, id, original.icmp_id);
         }
-        Keys::None => {}
+        L4Keys::None => {}
     }
 }

@@ -1,5 +1,5 @@
 //! The counters of `conntrack -S`.
-use super::{Kind, Output};
+use super::{OutputFormat, OutputOptions};
 use keepstate_engine::Counters;
 use std::io::{self, Write};
 
@@ -8,9 +8,9 @@ use std::io::{self, Write};
 ///
 /// # Errors
 /// Those of the writer beneath.
-pub fn stats(out: &mut impl Write, counters: &Counters, output: &Output) -> io::Result<()> {
-    let named = named(counters);
-    if output.kind == Kind::Json {
+pub fn write_stats(out: &mut impl Write, counters: &Counters, output: &OutputOptions) -> io::Result<()> {
+    let named = named_counters(counters);
+    if output.format == OutputFormat::Json {
         let fields: Vec<String> = named.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         return writeln!(out, "{{{}}}", fields.join(","));
     }
@@ -22,7 +22,7 @@ pub fn stats(out: &mut impl Write, counters: &Counters, output: &Output) -> io::
 }
 
 /// The counters by name, in conntrack's order.
-pub fn named(counters: &Counters) -> [(&'static str, u64); 10] {
+pub fn named_counters(counters: &Counters) -> [(&'static str, u64); 10] {
     let Counters {
         found,
         invalid,
@@ -57,25 +57,25 @@ pub fn named(counters: &Counters) -> [(&'static str, u64); 10] {
 mod tests {
     use super::*;
 
-    fn written(output: &str) -> String {
+    fn render_stats(output: &str) -> String {
         let mut text = Vec::new();
         let counters = Counters { insert: 24, ..Counters::default() };
-        stats(&mut text, &counters, &Output::parse(output).unwrap()).unwrap();
+        write_stats(&mut text, &counters, &OutputOptions::parse(output).unwrap()).unwrap();
         String::from_utf8(text).unwrap()
     }
 
     #[test]
-    fn the_line_is_conntracks() {
+    fn stats_line_matches_conntrack() {
         assert_eq!(
-            written("extended"),
+            render_stats("extended"),
             "cpu=0   \tfound=0 invalid=0 insert=24 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 \
              chaintoolong=0 \n"
         );
     }
 
     #[test]
-    fn json_has_the_same_names() {
-        let text = written("json");
+    fn stats_json_uses_the_same_names() {
+        let text = render_stats("json");
         assert!(
             text.starts_with("{\"found\":0,") && text.contains(",\"insert\":24,") && text.ends_with(":0}\n"),
             "{text}"

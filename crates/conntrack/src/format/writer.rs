@@ -1,11 +1,11 @@
 //! Where entries and events become text on its way out.
-use super::calendar::Calendar;
-use super::text::Text;
-use super::view::{Occasion, View};
-use super::{Kind, LabelNames, Output, Style, json, line, save, tracked, xml};
+use super::datetime::DateFormat;
+use super::flow_view::{EventInfo, FlowView};
+use super::text_buf::TextBuf;
+use super::{FormatStyle, LabelNames, OutputFormat, OutputOptions, engine_flow, json, line, save, xml};
 use jiff::tz::TimeZone;
 use keepstate_engine::{Entry, Event, Instant, ProtocolInfo, TcpSide};
-use keepstate_linux::ctnetlink::Flow;
+use keepstate_linux::ctnetlink::CtFlow;
 use std::io::{self, Write};
 
 /// Writes entries or events in one format.
@@ -19,55 +19,55 @@ use std::io::{self, Write};
 /// Writer::new(&mut text, Output::parse("json").unwrap()).finish().unwrap();
 /// assert_eq!(text, b"[]\n");
 /// ```
-pub struct Writer<W: Write> {
+pub struct FlowWriter<W: Write> {
     out: W,
-    style: Style,
-    text: Text,
+    style: FormatStyle,
+    text: TextBuf,
     now: Option<Instant>,
-    stage: Stage,
-    only_events: bool,
-    bare: bool,
+    doc_state: DocState,
+    events_only: bool,
+    no_document: bool,
     deleted: bool,
 }
 
 /// How far the document is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Nothing,
+enum DocState {
+    Empty,
     Entries,
     Events,
 }
 
 /// Gathered entries are written when they are this long.
-const PIECE: usize = 64 * 1024;
+const FLUSH_BYTES: usize = 64 * 1024;
 
-impl<W: Write> Writer<W> {
+impl<W: Write> FlowWriter<W> {
     /// A writer to `out`, with times in the system's time zone.
-    pub fn new(out: W, output: Output) -> Self {
-        let style = Style { output, calendar: Calendar(TimeZone::system()), labels: LabelNames::default() };
-        Writer {
+    pub fn new(out: W, output: OutputOptions) -> Self {
+        let style = FormatStyle { output, dates: DateFormat(TimeZone::system()), labels: LabelNames::default() };
+        FlowWriter {
             out,
             style,
-            text: Text::default(),
+            text: TextBuf::default(),
             now: None,
-            stage: Stage::Nothing,
-            only_events: false,
-            bare: false,
+            doc_state: DocState::Empty,
+            events_only: false,
+            no_document: false,
             deleted: false,
         }
     }
 
     /// When the entries are looked at, from which their age is told; the clock of the system, if this is not called.
     #[must_use]
-    pub fn at(mut self, now: Instant) -> Self {
+    pub fn at_time(mut self, now: Instant) -> Self {
         self.now = Some(now);
         self
     }
 
     /// In another time zone.
     #[must_use]
-    pub fn in_zone(mut self, zone: TimeZone) -> Self {
-        self.style.calendar = Calendar(zone);
+    pub fn in_time_zone(mut self, zone: TimeZone) -> Self {
+        self.style.dates = DateFormat(zone);
         self
     }
 
@@ -80,21 +80,21 @@ impl<W: Write> Writer<W> {
 
     /// Only events will come: if none does, JSON is nothing at all instead of an empty array.
     #[must_use]
-    pub fn of_events(mut self) -> Self {
-        self.only_events = true;
+    pub fn for_events(mut self) -> Self {
+        self.events_only = true;
         self
     }
 
     /// Without a document around it: in XML, one element after the other.
     #[must_use]
-    pub fn bare(mut self) -> Self {
-        self.bare = true;
+    pub fn without_document(mut self) -> Self {
+        self.no_document = true;
         self
     }
 
     /// What comes was just deleted: the arguments that save writes would delete it again.
     #[must_use]
-    pub fn of_deleted(mut self) -> Self {
+    pub fn for_deleted(mut self) -> Self {
         self.deleted = true;
         self
     }
@@ -103,89 +103,101 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// Those of the writer beneath.
-    pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        let windows = windows(entry);
-        self.listed(&View { flow: &tracked::flow(entry), occasion: None, now: self.now, windows, deleted: false })
+    pub fn write_entry(&mut self, entry: &Entry) -> io::Result<()> {
+        let windows = tcp_sides(entry);
+        self.push_listed(&FlowView {
+            flow: &engine_flow::from_entry(entry),
+            event: None,
+            now: self.now,
+            tcp_sides: windows,
+            deleted: false,
+        })
     }
 
     /// Writes an event of our engine.
     ///
     /// # Errors
     /// Those of the writer beneath.
-    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+    pub fn write_event(&mut self, event: &Event) -> io::Result<()> {
         // JSON leaves nothing out that is known.
-        let everything = self.style.output.kind == Kind::Json;
-        let mut flow = if everything { tracked::flow(&event.entry) } else { tracked::told(event) };
-        let windows = windows(&event.entry);
-        flow.uses = None;
+        let everything = self.style.output.format == OutputFormat::Json;
+        let mut flow = if everything { engine_flow::from_entry(&event.entry) } else { engine_flow::from_event(event) };
+        let windows = tcp_sides(&event.entry);
+        flow.use_count = None;
         if everything {
-            let told = tracked::told(event);
-            (flow.timeout, flow.counts) = (told.timeout, told.counts);
+            let told = engine_flow::from_event(event);
+            (flow.timeout, flow.counters) = (told.timeout, told.counters);
         }
-        let occasion = Occasion { happening: tracked::happening(event.kind), at: event.at, cause: None };
-        self.happened(&View { flow: &flow, occasion: Some(occasion), now: None, windows, deleted: false })
+        let occasion = EventInfo { event_type: engine_flow::event_type(event.kind), at: event.at, origin: None };
+        self.push_event_and_write(&FlowView {
+            flow: &flow,
+            event: Some(occasion),
+            now: None,
+            tcp_sides: windows,
+            deleted: false,
+        })
     }
 
     /// Writes a connection that Linux told of.
     ///
     /// # Errors
     /// Those of the writer beneath.
-    pub fn flow(&mut self, flow: &Flow) -> io::Result<()> {
-        self.listed(&View { flow, occasion: None, now: self.now, windows: None, deleted: self.deleted })
+    pub fn write_flow(&mut self, flow: &CtFlow) -> io::Result<()> {
+        self.push_listed(&FlowView { flow, event: None, now: self.now, tcp_sides: None, deleted: self.deleted })
     }
 
     /// Writes a connection that Linux told of as what happened to it. It is written with others, when there is enough; see [`flush`](Self::flush).
     ///
     /// # Errors
     /// Those of the writer beneath.
-    pub fn flow_event(&mut self, flow: &Flow, occasion: Occasion<'_>) -> io::Result<()> {
-        self.happening(&View { flow, occasion: Some(occasion), now: None, windows: None, deleted: false });
-        self.gather()
+    pub fn write_flow_event(&mut self, flow: &CtFlow, occasion: EventInfo<'_>) -> io::Result<()> {
+        self.push_event(&FlowView { flow, event: Some(occasion), now: None, tcp_sides: None, deleted: false });
+        self.write_if_full()
     }
 
-    fn listed(&mut self, view: &View<'_>) -> io::Result<()> {
-        match self.style.output.kind {
-            Kind::Line => line::push(&mut self.text, view, &self.style),
-            Kind::Save => save::push(&mut self.text, view),
-            Kind::Xml => {
-                if self.stage == Stage::Nothing && !self.bare {
+    fn push_listed(&mut self, view: &FlowView<'_>) -> io::Result<()> {
+        match self.style.output.format {
+            OutputFormat::Line => line::push(&mut self.text, view, &self.style),
+            OutputFormat::Save => save::push(&mut self.text, view),
+            OutputFormat::Xml => {
+                if self.doc_state == DocState::Empty && !self.no_document {
                     self.text.push(xml::HEAD);
                 }
                 xml::push(&mut self.text, view, &self.style);
             }
-            Kind::Json => {
-                self.text.push(if self.stage == Stage::Entries { ",\n" } else { "[\n" });
+            OutputFormat::Json => {
+                self.text.push(if self.doc_state == DocState::Entries { ",\n" } else { "[\n" });
                 json::push(&mut self.text, view, &self.style);
             }
         }
-        self.stage = Stage::Entries;
-        self.gather()
+        self.doc_state = DocState::Entries;
+        self.write_if_full()
     }
 
-    fn happened(&mut self, view: &View<'_>) -> io::Result<()> {
-        self.happening(view);
-        self.write()
+    fn push_event_and_write(&mut self, view: &FlowView<'_>) -> io::Result<()> {
+        self.push_event(view);
+        self.write_out()
     }
 
-    fn happening(&mut self, view: &View<'_>) {
-        match self.style.output.kind {
-            Kind::Line => line::push(&mut self.text, view, &self.style),
-            Kind::Save => save::push(&mut self.text, view),
-            Kind::Xml => {
-                if self.stage == Stage::Nothing && !self.bare {
+    fn push_event(&mut self, view: &FlowView<'_>) {
+        match self.style.output.format {
+            OutputFormat::Line => line::push(&mut self.text, view, &self.style),
+            OutputFormat::Save => save::push(&mut self.text, view),
+            OutputFormat::Xml => {
+                if self.doc_state == DocState::Empty && !self.no_document {
                     self.text.push(xml::HEAD);
                 }
                 xml::push(&mut self.text, view, &self.style);
             }
-            Kind::Json => {
-                if self.stage == Stage::Entries {
+            OutputFormat::Json => {
+                if self.doc_state == DocState::Entries {
                     self.text.push("\n]\n");
                 }
                 json::push(&mut self.text, view, &self.style);
                 self.text.push("\n");
             }
         }
-        self.stage = Stage::Events;
+        self.doc_state = DocState::Events;
     }
 
     /// Writes all that waits.
@@ -193,12 +205,12 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.write()?;
+        self.write_out()?;
         self.out.flush()
     }
 
-    fn gather(&mut self) -> io::Result<()> {
-        if self.text.as_bytes().len() >= PIECE { self.write() } else { Ok(()) }
+    fn write_if_full(&mut self) -> io::Result<()> {
+        if self.text.as_bytes().len() >= FLUSH_BYTES { self.write_out() } else { Ok(()) }
     }
 
     /// The writer beneath, for lines of one's own. Events never wait above it; entries do.
@@ -211,19 +223,19 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer beneath.
     pub fn finish(&mut self) -> io::Result<()> {
-        match (self.style.output.kind, self.stage) {
-            (Kind::Xml, Stage::Entries | Stage::Events) if !self.bare => self.text.push(xml::TAIL),
-            (Kind::Json, Stage::Entries) => self.text.push("\n]\n"),
-            (Kind::Json, Stage::Nothing) if !self.only_events => self.text.push("[]\n"),
+        match (self.style.output.format, self.doc_state) {
+            (OutputFormat::Xml, DocState::Entries | DocState::Events) if !self.no_document => self.text.push(xml::TAIL),
+            (OutputFormat::Json, DocState::Entries) => self.text.push("\n]\n"),
+            (OutputFormat::Json, DocState::Empty) if !self.events_only => self.text.push("[]\n"),
             _ => &mut self.text,
         };
-        self.stage = Stage::Nothing;
-        self.write()?;
+        self.doc_state = DocState::Empty;
+        self.write_out()?;
         self.out.flush()
     }
 
     /// Hands the text over. What failed is not tried again: after an error the document is lost anyway.
-    fn write(&mut self) -> io::Result<()> {
+    fn write_out(&mut self) -> io::Result<()> {
         let written = self.out.write_all(self.text.as_bytes());
         self.text.clear();
         written
@@ -231,7 +243,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// What our engine knows of TCP beyond what Linux tells.
-fn windows(entry: &Entry) -> Option<[TcpSide; 2]> {
+fn tcp_sides(entry: &Entry) -> Option<[TcpSide; 2]> {
     match entry.protocol {
         ProtocolInfo::Tcp { sides, .. } => Some(sides),
         _ => None,

@@ -1,9 +1,9 @@
 //! XML, as `conntrack -o xml` prints it.
+use super::flow_view::FlowView;
 use super::labels::Label;
-use super::text::Text;
-use super::view::View;
-use super::{Keys, Style, line, protocol};
-use keepstate_linux::ctnetlink::{Counts, Happening, Protocol, SctpState, TcpState, Tuple, status};
+use super::text_buf::TextBuf;
+use super::{FormatStyle, L4Keys, line, protocol_and_keys};
+use keepstate_linux::ctnetlink::{CtCounters, CtEventType, CtProtoInfo, CtTuple, SctpState, TcpState, status};
 
 /// What stands before the first flow.
 pub(super) const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n";
@@ -11,133 +11,133 @@ pub(super) const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conn
 pub(super) const TAIL: &str = "</conntrack>\n";
 
 /// Appends the element of a connection or event.
-pub(super) fn push(text: &mut Text, view: &View<'_>, style: &Style) {
+pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
-    text.push(match view.happening() {
+    text.push(match view.event_type() {
         None => "<flow>",
-        Some(Happening::New) => "<flow type=\"new\">",
-        Some(Happening::Update) => "<flow type=\"update\">",
-        Some(Happening::Destroy) => "<flow type=\"destroy\">",
+        Some(CtEventType::New) => "<flow type=\"new\">",
+        Some(CtEventType::Update) => "<flow type=\"update\">",
+        Some(CtEventType::Destroy) => "<flow type=\"destroy\">",
     });
     text.push("<meta direction=\"original\">");
-    direction(text, &flow.original, view.counts(0));
+    push_direction(text, &flow.original, view.counts(0));
     text.push("<meta direction=\"reply\">");
-    direction(text, &flow.reply, view.counts(1));
+    push_direction(text, &flow.reply, view.counts(1));
     text.push("<meta direction=\"independent\">");
-    independent(text, view, style);
+    push_independent(text, view, style);
     text.push("</meta>");
-    if let Some(occasion) = view.occasion.filter(|_| style.output.timestamp) {
-        style.calendar.when(occasion.at, text);
+    if let Some(occasion) = view.event.filter(|_| style.output.timestamp) {
+        style.dates.push_xml_when(occasion.at, text);
     }
     if let Some(helper) = &flow.helper {
-        text.push("<helper>").foreign(helper, escape).push("</helper>");
+        text.push("<helper>").push_escaped(helper, escape).push("</helper>");
     }
     text.push("</flow>");
-    line::cause(text, view);
+    line::push_origin(text, view);
     text.end_line();
 }
 
-fn element(text: &mut Text, name: &str, value: impl itoa::Integer) {
+fn push_element(text: &mut TextBuf, name: &str, value: impl itoa::Integer) {
     text.push("<").push(name).push(">").number(value).push("</").push(name).push(">");
 }
 
 /// One direction: tuple, zone, counters.
-pub(super) fn direction(text: &mut Text, tuple: &Tuple, counts: Option<Counts>) {
+pub(super) fn push_direction(text: &mut TextBuf, tuple: &CtTuple, counts: Option<CtCounters>) {
     text.push(if tuple.source.or(tuple.destination).is_some_and(|address| address.is_ipv6()) {
         "<layer3 protonum=\"10\" protoname=\"ipv6\"><src>"
     } else {
         "<layer3 protonum=\"2\" protoname=\"ipv4\"><src>"
     });
-    text.told(tuple.source).push("</src><dst>").told(tuple.destination).push("</dst></layer3>");
+    text.address_opt(tuple.source).push("</src><dst>").address_opt(tuple.destination).push("</dst></layer3>");
     let number = tuple.protocol.unwrap_or(0);
-    let (name, keys) = protocol(number);
+    let (name, keys) = protocol_and_keys(number);
     text.push("<layer4 protonum=\"").number(number);
     text.push("\" protoname=\"").push(name.unwrap_or("unknown")).push("\">");
     match keys {
-        Keys::Ports => {
-            element(text, "sport", tuple.source_port.unwrap_or(0));
-            element(text, "dport", tuple.destination_port.unwrap_or(0));
+        L4Keys::Ports => {
+            push_element(text, "sport", tuple.source_port.unwrap_or(0));
+            push_element(text, "dport", tuple.destination_port.unwrap_or(0));
         }
-        Keys::Gre => {
+        L4Keys::Gre => {
             text.push("<srckey>0x").hex(tuple.source_port.unwrap_or(0)).push("</srckey><dstkey>0x");
             text.hex(tuple.destination_port.unwrap_or(0)).push("</dstkey>");
         }
         // conntrack leaves ICMP's type, code and id out of XML.
-        Keys::Icmp | Keys::None => {}
+        L4Keys::Icmp | L4Keys::None => {}
     }
     text.push("</layer4>");
     if let Some(zone) = tuple.zone {
-        element(text, "zone", zone);
+        push_element(text, "zone", zone);
     }
     if let Some(counts) = counts {
         text.push("<counters>");
-        element(text, "packets", counts.packets);
-        element(text, "bytes", counts.bytes);
+        push_element(text, "packets", counts.packets);
+        push_element(text, "bytes", counts.bytes);
         text.push("</counters>");
     }
     text.push("</meta>");
 }
 
 /// What belongs to neither direction.
-fn independent(text: &mut Text, view: &View<'_>, style: &Style) {
+fn push_independent(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
-    let state = match flow.protocol {
-        Protocol::Tcp(info) => info.state,
+    let state = match flow.protoinfo {
+        CtProtoInfo::Tcp(info) => info.state,
         // conntrack reads SCTP's number in TCP's table here: COOKIE_WAIT, 2, becomes SYN_RECV.
-        Protocol::Sctp(info) => info.state.map(SctpState::number),
-        Protocol::Nothing => None,
+        CtProtoInfo::Sctp(info) => info.state.map(SctpState::number),
+        CtProtoInfo::Empty => None,
     };
     let state = state.and_then(TcpState::numbered).map(TcpState::name);
     if let Some(state) = state {
         text.push("<state>").push(state).push("</state>");
     }
     if let Some(timeout) = flow.timeout {
-        element(text, "timeout", timeout);
+        push_element(text, "timeout", timeout);
     }
     if let Some(mark) = flow.mark {
-        element(text, "mark", mark);
+        push_element(text, "mark", mark);
     }
     if let Some(labels) = view.labels().filter(|_| style.output.labels) {
         text.push("<labels>");
-        for label in style.labels.shown(labels) {
+        for label in style.labels.visible(labels) {
             match label {
-                Label::Name(name) => text.push("<label>").foreign(name, escape).push("</label>"),
+                Label::Name(name) => text.push("<label>").push_escaped(name, escape).push("</label>"),
                 Label::Number(bit) => text.push("<label>").number(bit).push("</label>"),
             };
         }
         text.push("</labels>");
     }
     if let Some(zone) = flow.zone {
-        element(text, "zone", zone);
+        push_element(text, "zone", zone);
     }
-    if let Some(uses) = flow.uses {
-        element(text, "use", uses);
+    if let Some(uses) = flow.use_count {
+        push_element(text, "use", uses);
     }
     if let Some(id) = flow.id {
-        element(text, "id", id);
+        push_element(text, "id", id);
     }
-    if view.has(status::ASSURED) {
+    if view.has_status(status::ASSURED) {
         text.push("<assured/>");
     }
     if view.is_unreplied() {
         text.push("<unreplied/>");
     }
-    times(text, view, style);
+    push_times(text, view, style);
 }
 
-fn times(text: &mut Text, view: &View<'_>, style: &Style) {
-    let Some((start, stop)) = view.times() else { return };
+fn push_times(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
+    let Some((start, stop)) = view.timestamps() else { return };
     if style.output.ktimestamp {
         text.push("<timestamp>");
-        element(text, "start", start);
+        push_element(text, "start", start);
         if let Some(stop) = stop {
-            element(text, "stop", stop);
+            push_element(text, "stop", stop);
         }
         text.push("</timestamp>");
     }
     // Unlike a line, XML takes the whole seconds of the difference, not the difference of the whole seconds.
-    let age = stop.map(|stop| stop.saturating_sub(start) / 1_000_000_000).or_else(|| view.age());
-    element(text, "deltatime", age.unwrap_or(0));
+    let age = stop.map(|stop| stop.saturating_sub(start) / 1_000_000_000).or_else(|| view.delta_time());
+    push_element(text, "deltatime", age.unwrap_or(0));
 }
 
 fn escape(character: char) -> Option<&'static str> {

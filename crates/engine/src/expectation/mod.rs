@@ -4,14 +4,14 @@
 //! destination must be the announced one; what the mask leaves open of the source may be anything. Finding uses it up, unless it is
 //! permanent, even if that packet is dropped later. A master has few at a time: a new one of the same class pushes out the oldest.
 //! Nobody else can: an announcement that another master's expectation overlaps is refused. There are never more than the limit.
-mod shown;
+mod dump;
 #[cfg(test)]
 mod tests;
 
-pub use shown::Expectation;
+pub use dump::ExpectationEntry;
 
-use crate::nat::Follow;
-use crate::{Handle, Helper, Instant, Tuple};
+use crate::nat::ExpectNat;
+use crate::{ConnId, Helper, Instant, Tuple};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ use siphasher::sip::SipHasher13;
 
 /// What of a tuple's source must be as expected. The destination and the protocol always must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mask {
+pub(crate) struct ExpectMask {
     /// The bits of the source address that count.
     pub(crate) source: IpAddr,
     /// The bits of the source key that count.
@@ -31,9 +31,9 @@ pub(crate) struct Mask {
 
 /// The flags of an expectation, by the kernel's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(pub(crate) u8);
+pub(crate) struct ExpectFlags(pub(crate) u8);
 
-impl Flags {
+impl ExpectFlags {
     /// Being found does not use it up.
     pub(crate) const PERMANENT: u8 = 1;
     /// It is not found.
@@ -49,38 +49,38 @@ impl Flags {
 
 /// One connection that is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Expected {
+pub(crate) struct Expectation {
     /// Who announced it.
-    pub(crate) master: Handle,
+    pub(crate) master: ConnId,
     /// Its original tuple, so far as the mask counts.
     pub(crate) tuple: Tuple,
     /// What counts.
-    pub(crate) mask: Mask,
+    pub(crate) mask: ExpectMask,
     /// The zone its packets are in.
     pub(crate) zone: u16,
     /// Which of the helper's kinds of expectations it is; each has a limit of its own.
     pub(crate) class: u8,
     /// The helper that heard it.
     pub(crate) helper: Helper,
-    pub(crate) flags: Flags,
+    pub(crate) flags: ExpectFlags,
     /// How it is translated, if its master is.
-    pub(crate) follow: Option<Follow>,
+    pub(crate) nat: Option<ExpectNat>,
     /// When it is over.
     pub(crate) deadline: Instant,
 }
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct ExpectLimits {
     /// Of this class with this master; FTP has one.
-    pub(crate) of_class: usize,
+    pub(crate) max_per_class: usize,
     /// In all: `nf_conntrack_expect_max`.
-    pub(crate) in_all: usize,
+    pub(crate) max_total: usize,
 }
 
 /// Why an announcement was refused. Linux drops the packet that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum ExpectError {
     /// Packets that it would match, another expectation matches.
     Clash,
     /// There are as many as there may be.
@@ -88,10 +88,10 @@ pub(crate) enum Refused {
 }
 
 /// All expectations.
-pub(crate) struct Expectations {
-    by_destination: HashMap<Destination, Vec<Expected>, Keys>,
+pub(crate) struct ExpectationTable {
+    by_destination: HashMap<Destination, Vec<Expectation>, SipKeys>,
     /// The same once more, by master, oldest first.
-    by_master: HashMap<Handle, Vec<Expected>, Keys>,
+    by_master: HashMap<ConnId, Vec<Expectation>, SipKeys>,
     /// Where to look for what expires, and how many are to be found there.
     by_deadline: BTreeMap<(Instant, Destination), usize>,
     count: usize,
@@ -100,15 +100,15 @@ pub(crate) struct Expectations {
 /// What every packet of an expected connection shares with its expectation.
 type Destination = (IpAddr, u16, u8);
 
-const fn destination(tuple: &Tuple) -> Destination {
+const fn destination_key(tuple: &Tuple) -> Destination {
     (tuple.destination, tuple.destination_key, tuple.protocol)
 }
 
-impl Expectations {
+impl ExpectationTable {
     /// None yet. `keys` must be unknown to whoever sends packets.
     pub(crate) fn new(keys: (u64, u64)) -> Self {
-        let keys = Keys(keys.0, keys.1);
-        Expectations {
+        let keys = SipKeys(keys.0, keys.1);
+        ExpectationTable {
             by_destination: HashMap::with_hasher(keys),
             by_master: HashMap::with_hasher(keys),
             by_deadline: BTreeMap::new(),
@@ -128,27 +128,27 @@ impl Expectations {
 
     /// Adds one. What it replaces is returned: the same one announced before, or the oldest of its class. One in its way whose time is over
     /// is forgotten without a word: call [`Expectations::remove_expired`] before, if the end of each is to be reported.
-    pub(crate) fn expect(
+    pub(crate) fn expect_related(
         &mut self,
-        fresh: Expected,
-        limits: Limits,
+        fresh: Expectation,
+        limits: ExpectLimits,
         now: Instant,
-    ) -> Result<Option<Expected>, Refused> {
-        let at = destination(&fresh.tuple);
-        self.forget_expired(at, now);
+    ) -> Result<Option<Expectation>, ExpectError> {
+        let at = destination_key(&fresh.tuple);
+        self.drop_expired_at(at, now);
         let rivals = self.by_destination.get(&at).map_or(&[][..], Vec::as_slice);
         if rivals.iter().any(|known| !known.is_same(&fresh) && known.overlaps(&fresh)) {
-            return Err(Refused::Clash);
+            return Err(ExpectError::Clash);
         }
         let replaced = if rivals.iter().any(|known| known.is_same(&fresh)) {
-            self.take(at, |known| known.is_same(&fresh))
-        } else if self.of_class(&fresh).count() >= limits.of_class {
-            self.take_oldest(&fresh)
+            self.remove_first(at, |known| known.is_same(&fresh))
+        } else if self.of_same_class(&fresh).count() >= limits.max_per_class {
+            self.evict_oldest(&fresh)
         } else {
             None
         };
-        if self.count >= limits.in_all {
-            return Err(Refused::Full);
+        if self.count >= limits.max_total {
+            return Err(ExpectError::Full);
         }
         self.by_destination.entry(at).or_default().push(fresh);
         self.by_master.entry(fresh.master).or_default().push(fresh);
@@ -158,19 +158,21 @@ impl Expectations {
     }
 
     /// The one that a new connection with `tuple` fulfils. It is used up, unless it is permanent.
-    pub(crate) fn find(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> Option<Expected> {
-        let at = destination(tuple);
+    pub(crate) fn find_expectation(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> Option<Expectation> {
+        let at = destination_key(tuple);
         let found = *self.by_destination.get(&at)?.iter().find(|known| known.matches(tuple, zone, now))?;
-        if !found.flags.has(Flags::PERMANENT) {
-            self.take(at, |known| *known == found);
+        if !found.flags.has(ExpectFlags::PERMANENT) {
+            self.remove_first(at, |known| *known == found);
         }
         Some(found)
     }
 
     /// Removes those of a master that is over, and returns them.
-    pub(crate) fn remove_master(&mut self, master: Handle) -> Vec<Expected> {
+    pub(crate) fn remove_master(&mut self, master: ConnId) -> Vec<Expectation> {
         let all = self.by_master.get(&master).cloned().unwrap_or_default();
-        all.into_iter().filter_map(|one| self.take(destination(&one.tuple), |known| *known == one)).collect()
+        all.into_iter()
+            .filter_map(|one| self.remove_first(destination_key(&one.tuple), |known| *known == one))
+            .collect()
     }
 
     /// Removes those whose time is over, `most` at most; says how many.
@@ -178,7 +180,7 @@ impl Expectations {
         let before = self.count;
         while let Some((deadline, at)) = self.by_deadline.keys().next().copied() {
             let over = deadline <= now && before - self.count < most;
-            if !over || self.take(at, |known| known.deadline == deadline).is_none() {
+            if !over || self.remove_first(at, |known| known.deadline == deadline).is_none() {
                 break;
             }
         }
@@ -191,7 +193,7 @@ impl Expectations {
     }
 
     /// All, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Expected> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Expectation> {
         self.by_destination.values().flatten()
     }
 
@@ -208,28 +210,28 @@ impl Expectations {
         }
         let lost = self.iter().find(|known| {
             let own = self.by_master.get(&known.master).is_some_and(|own| own.contains(known));
-            !own || !self.by_deadline.contains_key(&(known.deadline, destination(&known.tuple)))
+            !own || !self.by_deadline.contains_key(&(known.deadline, destination_key(&known.tuple)))
         });
         lost.map_or(Ok(()), |lost| Err(alloc::format!("not everywhere: {lost:?}")))
     }
 
-    fn of_class(&self, fresh: &Expected) -> impl Iterator<Item = &Expected> {
+    fn of_same_class(&self, fresh: &Expectation) -> impl Iterator<Item = &Expectation> {
         let class = fresh.class;
         let all = self.by_master.get(&fresh.master).map_or(&[][..], Vec::as_slice);
         all.iter().filter(move |known| known.class == class)
     }
 
-    fn take_oldest(&mut self, fresh: &Expected) -> Option<Expected> {
-        let oldest = *self.of_class(fresh).next()?;
-        self.take(destination(&oldest.tuple), |known| *known == oldest)
+    fn evict_oldest(&mut self, fresh: &Expectation) -> Option<Expectation> {
+        let oldest = *self.of_same_class(fresh).next()?;
+        self.remove_first(destination_key(&oldest.tuple), |known| *known == oldest)
     }
 
-    fn forget_expired(&mut self, at: Destination, now: Instant) {
-        while self.take(at, |known| known.deadline <= now).is_some() {}
+    fn drop_expired_at(&mut self, at: Destination, now: Instant) {
+        while self.remove_first(at, |known| known.deadline <= now).is_some() {}
     }
 
     /// Removes the first at `at` that is `wanted`, from both maps.
-    fn take(&mut self, at: Destination, wanted: impl Fn(&Expected) -> bool) -> Option<Expected> {
+    fn remove_first(&mut self, at: Destination, wanted: impl Fn(&Expectation) -> bool) -> Option<Expectation> {
         let here = self.by_destination.get_mut(&at)?;
         let taken = here.remove(here.iter().position(wanted)?);
         if here.is_empty() {
@@ -254,21 +256,21 @@ impl Expectations {
     }
 }
 
-impl Expected {
+impl Expectation {
     fn matches(&self, tuple: &Tuple, zone: u16, now: Instant) -> bool {
-        let source = masked(tuple.source, self.mask.source) == masked(self.tuple.source, self.mask.source);
+        let source = apply_mask(tuple.source, self.mask.source) == apply_mask(self.tuple.source, self.mask.source);
         let source_key = (tuple.source_key ^ self.tuple.source_key) & self.mask.source_key == 0;
-        source && source_key && self.zone == zone && now < self.deadline && !self.flags.has(Flags::INACTIVE)
+        source && source_key && self.zone == zone && now < self.deadline && !self.flags.has(ExpectFlags::INACTIVE)
     }
 
     /// Announced twice: by the same master, for the same packets.
-    fn is_same(&self, other: &Expected) -> bool {
+    fn is_same(&self, other: &Expectation) -> bool {
         let same = self.master == other.master && self.class == other.class && self.zone == other.zone;
         same && self.mask == other.mask && self.tuple == other.tuple
     }
 
     /// Is there a packet that both match? Their destinations are the same.
-    fn overlaps(&self, other: &Expected) -> bool {
+    fn overlaps(&self, other: &Expectation) -> bool {
         let mask = match (self.mask.source, other.mask.source) {
             (IpAddr::V4(a), IpAddr::V4(b)) => IpAddr::V4(a & b),
             (IpAddr::V6(a), IpAddr::V6(b)) => IpAddr::V6(a & b),
@@ -276,13 +278,13 @@ impl Expected {
         };
         let key_mask = self.mask.source_key & other.mask.source_key;
         self.zone == other.zone
-            && masked(self.tuple.source, mask) == masked(other.tuple.source, mask)
+            && apply_mask(self.tuple.source, mask) == apply_mask(other.tuple.source, mask)
             && (self.tuple.source_key ^ other.tuple.source_key) & key_mask == 0
     }
 }
 
 /// The address so far as the mask counts; all of it under a mask of the other family, which never is.
-fn masked(address: IpAddr, mask: IpAddr) -> IpAddr {
+fn apply_mask(address: IpAddr, mask: IpAddr) -> IpAddr {
     match (address, mask) {
         (IpAddr::V4(address), IpAddr::V4(mask)) => IpAddr::V4(address & mask),
         (IpAddr::V6(address), IpAddr::V6(mask)) => IpAddr::V6(address & mask),
@@ -292,9 +294,9 @@ fn masked(address: IpAddr, mask: IpAddr) -> IpAddr {
 
 /// Makes hashers that nobody outside can foresee.
 #[derive(Clone, Copy)]
-struct Keys(u64, u64);
+struct SipKeys(u64, u64);
 
-impl BuildHasher for Keys {
+impl BuildHasher for SipKeys {
     type Hasher = SipHasher13;
     fn build_hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_keys(self.0, self.1)

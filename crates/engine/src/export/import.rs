@@ -1,18 +1,18 @@
 //! A described connection enters a table, or is refused with a reason.
-use super::{Description, Progress};
-use crate::extras::Extra;
+use super::{ConnSnapshot, ProtocolState};
+use crate::extension::Extension;
 use crate::protocol::{Tracker, stateless::Stateless};
-use crate::table::key::Key;
-use crate::table::record::{Hot, Kind};
-use crate::table::{Record, Reference};
-use crate::time::{Clock, from_milliseconds};
+use crate::table::key::TupleKey;
+use crate::table::record::{HotRecord, RecordKind};
+use crate::table::{NewRecord, TupleRef};
+use crate::time::{Ticks, millis_to_ticks};
 use crate::tuple::protocol;
-use crate::{Direction, Engine, EventKind, Handle, Instant, Knob, Status, Tuple};
+use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Sysctl, Tuple};
 use core::time::Duration;
 
 /// How far the described TCP windows are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
+pub enum WindowTrust {
     /// No packet has passed since: they hold.
     Exact,
     /// Packets may have passed that nobody saw, or the windows were described some time before: as for a connection met in its middle, they are learned
@@ -23,7 +23,7 @@ pub enum Trust {
 /// Why a described connection was not entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum ImportError {
     /// Its time was over meanwhile.
     #[error("it has expired meanwhile")]
     Expired,
@@ -32,17 +32,17 @@ pub enum Refused {
     Clash,
     /// The table is full: `nf_conntrack_max`.
     #[error("the table is full: nf_conntrack_max is too small for it")]
-    Full,
+    TableFull,
     /// There is no memory for it.
     #[error("there is no memory for it")]
     NoMemory,
     /// No connection is like that.
     #[error("no connection can be like that: {0}")]
-    Impossible(&'static str),
+    Invalid(&'static str),
 }
 
 /// Longer than any timeout, in milliseconds.
-const LONGEST: u64 = (1 << 31) * 4;
+const MAX_REMAINING_MS: u64 = (1 << 31) * 4;
 
 impl Engine {
     /// Enters a described connection; `gap` is the time since it was described. A child comes after its master, else it has none.
@@ -51,50 +51,53 @@ impl Engine {
     /// Why it was not entered; then nothing has changed.
     pub fn import(
         &mut self,
-        described: &Description,
+        described: &ConnSnapshot,
         gap: Duration,
-        trust: Trust,
+        trust: WindowTrust,
         now: Instant,
-    ) -> Result<Handle, Refused> {
-        possible(described)?;
+    ) -> Result<ConnId, ImportError> {
+        validate(described)?;
         let gap = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        let remaining = from_milliseconds(described.remaining.saturating_sub(gap));
+        let remaining = millis_to_ticks(described.remaining_ms.saturating_sub(gap));
         if remaining == 0 {
-            return Err(Refused::Expired);
+            return Err(ImportError::Expired);
         }
-        let limit = self.knobs[Knob::Max] as usize;
+        let limit = self.sysctls[Sysctl::Max] as usize;
         if limit != 0 && self.table.count() >= limit {
-            return Err(Refused::Full);
+            return Err(ImportError::TableFull);
         }
-        let (original, reply) = (Key::from(&described.original), Key::from(&described.reply));
-        let holder = |key, direction| self.table.holder(key, described.zone, direction);
+        let (original, reply) = (TupleKey::from(&described.original), TupleKey::from(&described.reply));
+        let holder = |key, direction| self.table.tuple_owner(key, described.zone, direction);
         if holder(&original, Direction::Original).is_some() || holder(&reply, Direction::Reply).is_some() {
-            return Err(Refused::Clash);
+            return Err(ImportError::Clash);
         }
-        let timeouts = if described.timeouts.is_empty() { None } else { Some(self.timeouts(&described.timeouts)) };
         let timeouts =
-            timeouts.transpose().map_err(|_| Refused::Impossible("a timeout of its own that cannot be set"))?;
-        let (tracker, regains) = described.tracker(gap, trust, now);
-        let extra = Extra {
+            if described.timeouts.is_empty() { None } else { Some(self.add_timeout_policy(&described.timeouts)) };
+        let timeouts =
+            timeouts.transpose().map_err(|_| ImportError::Invalid("a timeout of its own that cannot be set"))?;
+        let (tracker, regains) = described.restore_tracker(gap, trust, now);
+        let extra = Extension {
             labels: described.labels,
-            noted: described.noted,
-            listener: described.listener,
-            master: described.master.map(|tuple| self.master_named(&tuple, described.zone)),
-            shifts: described.shifts,
-            promise: described.promise,
-            regains,
-            timeouts,
-            ..Extra::default()
+            ignored_syn: described.ignored_syn,
+            helper_state: described.helper_state,
+            master: described.master.map(|tuple| self.master_by_tuple(&tuple, described.zone)),
+            seqadj: described.seqadj,
+            synproxy: described.synproxy,
+            lenient_segments_left: regains,
+            timeout_policy: timeouts,
+            ..Extension::default()
         };
         let kept = Status(described.status.0 & !(Status::OFFLOAD.0 | Status::HW_OFFLOAD.0));
-        let mut hot = Hot { deadline: now.tick().wrapping_add(remaining), status: kept.0, ..Hot::default() };
+        let mut hot =
+            HotRecord { deadline: now.tick().wrapping_add(remaining), status: kept.0, ..HotRecord::default() };
         tracker.store(&mut hot);
         let plain = original.invert() == Some(reply);
-        let kind = if extra.is_empty() { 0 } else { Kind::EXTRAS } | if plain { Kind::PLAIN } else { 0 };
+        let kind = if extra.is_empty() { 0 } else { RecordKind::HAS_EXTENSION }
+            | if plain { RecordKind::UNTRANSLATED } else { 0 };
         let counts = described
             .accounting
             .map(|[original, reply]| [original.packets, original.bytes, reply.packets, reply.bytes]);
-        let record = Record {
+        let record = NewRecord {
             original: &original,
             reply: &reply,
             zone: described.zone,
@@ -105,44 +108,44 @@ impl Engine {
             start: described.start.map_or(0, |start| start.0),
             hashes: [0; 2],
         };
-        let slot = self.table.insert(&record, now.tick()).ok_or(Refused::NoMemory)?;
-        self.promises |= extra.promise.is_some();
+        let slot = self.table.insert(&record, now.tick()).ok_or(ImportError::NoMemory)?;
+        self.synproxy_in_use |= extra.synproxy.is_some();
         if !extra.is_empty() {
-            *self.extras.make(slot) = extra;
+            *self.extensions.find_or_insert(slot) = extra;
             extra.master.iter().for_each(|master| self.add_child(master));
         }
         self.nat.in_use |= !plain;
-        self.remember_source(slot);
-        self.remember_mapping(slot, now);
-        self.changes.note(slot);
-        if self.reports(EventKind::New) {
-            self.report(EventKind::New, slot, now);
+        self.restore_bysource(slot);
+        self.restore_mapping(slot, now);
+        self.dirty.mark_dirty(slot);
+        if self.wants_event(EventKind::New) {
+            self.emit_event(EventKind::New, slot, now);
         }
-        Ok(self.handle_of(slot))
+        Ok(self.conn_id(slot))
     }
 }
 
-impl Description {
+impl ConnSnapshot {
     /// What goes on in its record, and for how many segments each way it is not strict.
-    fn tracker(&self, gap: u64, trust: Trust, now: Instant) -> (Tracker, Option<[u8; 2]>) {
+    fn restore_tracker(&self, gap: u64, trust: WindowTrust, now: Instant) -> (Tracker, Option<[u8; 2]>) {
         let stateless = |stateless| (Tracker::Stateless(stateless), None);
         match self.protocol {
-            Progress::Tcp(mut tcp) => {
+            ProtocolState::Tcp(mut tcp) => {
                 let regains = match trust {
-                    Trust::Exact => self.regains,
-                    Trust::Lenient => tcp.resume(self.regains.is_some()),
+                    WindowTrust::Exact => self.lenient_segments_left,
+                    WindowTrust::Lenient => tcp.resume(self.lenient_segments_left.is_some()),
                 };
                 (Tracker::Tcp(tcp), regains)
             }
-            Progress::Sctp(sctp) => (Tracker::Sctp(sctp), None),
-            Progress::Udp { stream_in } => {
-                let ahead = from_milliseconds(stream_in.saturating_sub(gap));
+            ProtocolState::Sctp(sctp) => (Tracker::Sctp(sctp), None),
+            ProtocolState::Udp { stream_in_ms: stream_in } => {
+                let ahead = millis_to_ticks(stream_in.saturating_sub(gap));
                 stateless(Stateless::Udp { stream_after: now.tick().wrapping_add(ahead).wrapping_sub(1) })
             }
-            Progress::Gre { timeout, stream } => {
-                stateless(Stateless::Gre { timeout: from_milliseconds(timeout), stream: from_milliseconds(stream) })
+            ProtocolState::Gre { timeout_ms: timeout, stream_timeout_ms: stream } => {
+                stateless(Stateless::Gre { timeout: millis_to_ticks(timeout), stream: millis_to_ticks(stream) })
             }
-            Progress::Stateless => stateless(match self.original.protocol {
+            ProtocolState::Stateless => stateless(match self.original.protocol {
                 protocol::UDPLITE => Stateless::UdpLite,
                 protocol::ICMP => Stateless::Icmp,
                 protocol::ICMPV6 => Stateless::Icmpv6,
@@ -153,16 +156,16 @@ impl Description {
 }
 
 /// Can there be such a connection?
-fn possible(described: &Description) -> Result<(), Refused> {
-    let Description { original, reply, status, .. } = described;
+fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
+    let ConnSnapshot { original, reply, status, .. } = described;
     let ends = [original.source, original.destination, reply.source, reply.destination];
     let translated = Status(Status::SRC_NAT.0 | Status::DST_NAT.0);
     let progress = match original.protocol {
-        protocol::TCP => matches!(described.protocol, Progress::Tcp(_)),
-        protocol::SCTP => matches!(described.protocol, Progress::Sctp(_)),
-        protocol::UDP => matches!(described.protocol, Progress::Udp { .. }),
-        protocol::GRE => matches!(described.protocol, Progress::Gre { .. }),
-        _ => described.protocol == Progress::Stateless,
+        protocol::TCP => matches!(described.protocol, ProtocolState::Tcp(_)),
+        protocol::SCTP => matches!(described.protocol, ProtocolState::Sctp(_)),
+        protocol::UDP => matches!(described.protocol, ProtocolState::Udp { .. }),
+        protocol::GRE => matches!(described.protocol, ProtocolState::Gre { .. }),
+        _ => described.protocol == ProtocolState::Stateless,
     };
     let checks = [
         (ends.iter().all(|end| end.is_ipv6() == original.is_ipv6()), "addresses of both families"),
@@ -171,8 +174,8 @@ fn possible(described: &Description) -> Result<(), Refused> {
         (status.has(Status::CONFIRMED), "it was never confirmed"),
         (status.0 & (Status::DYING.0 | Status::TEMPLATE.0) == 0, "it was dying, or a template"),
         (status.0 & translated.0 != 0 || original.invert() == Some(*reply), "translated, and not marked so"),
-        (decided(*status), "translated without a decision"),
-        (described.remaining <= LONGEST, "a timeout longer than there are"),
+        (nat_setup_done(*status), "translated without a decision"),
+        (described.remaining_ms <= MAX_REMAINING_MS, "a timeout longer than there are"),
         (progress, "the state of another protocol"),
         (
             described.helper().is_none_or(|helper| helper.protocol() == original.protocol),
@@ -184,26 +187,29 @@ fn possible(described: &Description) -> Result<(), Refused> {
         ),
         (described.master.is_none() || status.has(Status::EXPECTED), "a master's that was not expected"),
         (
-            described.shifts.is_some() == status.has(Status::SEQ_ADJUST),
+            described.seqadj.is_some() == status.has(Status::SEQ_ADJUST),
             "shifted numbers without their mark, or a mark without them",
         ),
-        (described.promise.is_none() || original.protocol == protocol::TCP, "a handshake of a protocol that has none"),
-        (described.regains.is_none() || original.protocol == protocol::TCP, "a window of a protocol that has none"),
+        (described.synproxy.is_none() || original.protocol == protocol::TCP, "a handshake of a protocol that has none"),
+        (
+            described.lenient_segments_left.is_none() || original.protocol == protocol::TCP,
+            "a window of a protocol that has none",
+        ),
     ];
-    checks.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(Refused::Impossible(what)))
+    checks.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(ImportError::Invalid(what)))
 }
 
 /// What is translated was decided.
-fn decided(status: Status) -> bool {
+fn nat_setup_done(status: Status) -> bool {
     let source = !status.has(Status::SRC_NAT) || status.has(Status::SRC_NAT_DONE);
     source && (!status.has(Status::DST_NAT) || status.has(Status::DST_NAT_DONE))
 }
 
 impl Engine {
     /// Is the tuple the original one of a connection here?
-    pub(crate) fn original_of(&self, tuple: &Tuple, zone: crate::Zone) -> Option<u32> {
-        let found = self.table.holder(&tuple.into(), zone, Direction::Original)?;
-        let same = found == Reference::new(found.slot(), Direction::Original);
+    pub(crate) fn find_by_original(&self, tuple: &Tuple, zone: crate::Zone) -> Option<u32> {
+        let found = self.table.tuple_owner(&tuple.into(), zone, Direction::Original)?;
+        let same = found == TupleRef::new(found.slot(), Direction::Original);
         if same { Some(found.slot()) } else { None }
     }
 }

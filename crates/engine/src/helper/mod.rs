@@ -4,9 +4,9 @@
 //! keeps for its connection, a [`Listener`]; what it hears becomes an expectation elsewhere.
 pub(crate) mod ftp;
 
-use crate::expectation::Limits;
+use crate::expectation::ExpectLimits;
 use crate::tuple::protocol;
-use crate::{Knob, Knobs};
+use crate::{Sysctl, Sysctls};
 use ftp::Ftp;
 
 /// A helper, as nftables' `ct helper` names it.
@@ -35,7 +35,7 @@ impl Helper {
     /// assert_eq!(Helper::named("ftp"), Some(Helper::Ftp));
     /// assert_eq!(Helper::named("irc"), None);
     /// ```
-    pub fn named(name: &str) -> Option<Helper> {
+    pub fn from_name(name: &str) -> Option<Helper> {
         Helper::ALL.iter().copied().find(|helper| helper.name() == name)
     }
 
@@ -47,22 +47,22 @@ impl Helper {
     }
 
     /// The port where what it hears is usually spoken.
-    pub const fn port(self) -> u16 {
+    pub const fn default_port(self) -> u16 {
         match self {
             Helper::Ftp => 21,
         }
     }
 
     /// How many connections may be expected for it.
-    pub(crate) fn limits(self, knobs: &Knobs) -> Limits {
+    pub(crate) fn expect_limits(self, knobs: &Sysctls) -> ExpectLimits {
         let of_class = match self {
             Helper::Ftp => 1,
         };
-        Limits { of_class, in_all: knobs[Knob::ExpectMax] as usize }
+        ExpectLimits { max_per_class: of_class, max_total: knobs[Sysctl::ExpectMax] as usize }
     }
 
     /// How long what it hears is expected.
-    pub(crate) const fn patience_seconds(self) -> u32 {
+    pub(crate) const fn expect_timeout_seconds(self) -> u32 {
         match self {
             Helper::Ftp => 300,
         }
@@ -71,20 +71,20 @@ impl Helper {
 
 /// What a helper keeps for the connection that it is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Listener {
+pub(crate) enum HelperState {
     Ftp(Ftp),
 }
 
-impl Listener {
-    pub(crate) fn new(helper: Helper) -> Listener {
+impl HelperState {
+    pub(crate) fn new(helper: Helper) -> HelperState {
         match helper {
-            Helper::Ftp => Listener::Ftp(Ftp::default()),
+            Helper::Ftp => HelperState::Ftp(Ftp::default()),
         }
     }
 
     pub(crate) const fn helper(&self) -> Helper {
         match self {
-            Listener::Ftp(_) => Helper::Ftp,
+            HelperState::Ftp(_) => Helper::Ftp,
         }
     }
 }

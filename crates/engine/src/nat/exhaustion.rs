@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Shortage {
+pub struct ExhaustionKey {
     /// The address that a source was to be translated to, or the translated destination.
     pub address: IpAddr,
     /// The other end: its address …
@@ -21,9 +21,9 @@ pub struct Shortage {
 
 /// How often it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortfall {
+pub struct ExhaustionStats {
     /// Connections that found no port.
-    pub refused: u64,
+    pub failures: u64,
     /// When it happened first and last.
     pub first: Instant,
     /// See `first`.
@@ -33,38 +33,38 @@ pub struct Shortfall {
 /// Every shortage so far, bounded.
 #[derive(Default)]
 pub(crate) struct Exhaustion {
-    known: HashMap<Shortage, Shortfall>,
+    by_key: HashMap<ExhaustionKey, ExhaustionStats>,
     /// Those that were new since somebody last asked.
-    fresh: Vec<Shortage>,
+    unreported: Vec<ExhaustionKey>,
     /// Refused for want of a port, all in all.
-    pub(crate) refused: u64,
+    pub(crate) failures: u64,
 }
 
 /// Shortages told apart.
-const MOST: usize = 1024;
+const MAX_KEYS: usize = 1024;
 
 impl Exhaustion {
-    pub(super) fn note(&mut self, translated: &Tuple, manip: super::Manip, now: Instant) {
+    pub(super) fn record(&mut self, translated: &Tuple, manip: super::Manip, now: Instant) {
         let (address, peer, peer_port) = match manip {
             super::Manip::Source => (translated.source, translated.destination, translated.destination_key),
             super::Manip::Destination => (translated.destination, translated.source, translated.source_key),
         };
-        self.refused += 1;
-        let shortage = Shortage { address, peer, peer_port, protocol: translated.protocol };
-        if let Some(known) = self.known.get_mut(&shortage) {
-            known.refused += 1;
+        self.failures += 1;
+        let shortage = ExhaustionKey { address, peer, peer_port, protocol: translated.protocol };
+        if let Some(known) = self.by_key.get_mut(&shortage) {
+            known.failures += 1;
             known.last = now;
-        } else if self.known.len() < MOST {
-            self.known.insert(shortage, Shortfall { refused: 1, first: now, last: now });
-            self.fresh.push(shortage);
+        } else if self.by_key.len() < MAX_KEYS {
+            self.by_key.insert(shortage, ExhaustionStats { failures: 1, first: now, last: now });
+            self.unreported.push(shortage);
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Shortage, &Shortfall)> {
-        self.known.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ExhaustionKey, &ExhaustionStats)> {
+        self.by_key.iter()
     }
 
-    pub(super) fn take_fresh(&mut self) -> Option<Shortage> {
-        self.fresh.pop()
+    pub(super) fn pop_unreported(&mut self) -> Option<ExhaustionKey> {
+        self.unreported.pop()
     }
 }

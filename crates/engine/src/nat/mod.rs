@@ -4,47 +4,47 @@
 //! then on nothing is decided any more: what to change in a packet ([`Engine::edits`]) is read off the connection's tuples, for both directions and
 //! for ICMP errors. Where rules of NAT exist and none matches, [`Engine::keep`] settles that the end stays as it is, so that a clash of ports is still
 //! resolved, as Linux does it. Nothing here looks at rules, addresses of devices, or the clock.
-mod blocks;
-mod choose;
+mod bysource;
 mod deterministic;
-mod edits;
+mod eim;
 mod exhaustion;
+mod expect_nat;
 mod filtering;
-mod follow;
-mod mapping;
-mod ports;
+mod manip_pkt;
+mod port_bitmap;
+mod port_block;
 mod range;
-mod sequence;
-mod sources;
+mod seqadj;
+mod unique_tuple;
 
-pub use blocks::BlockChange;
-pub use deterministic::Deterministic;
-pub use edits::Edits;
-pub use exhaustion::{Shortage, Shortfall};
-pub(crate) use follow::Follow;
-pub use mapping::{Behaviour, Filtering, Mapping};
-pub use range::{Choice, Manip, Range};
-pub(crate) use sequence::{Shifts, ahead};
+pub use deterministic::DeterministicNat;
+pub use eim::{FilteringBehaviour, MappingBehaviour, NatPolicy};
+pub use exhaustion::{ExhaustionKey, ExhaustionStats};
+pub(crate) use expect_nat::ExpectNat;
+pub use manip_pkt::NatRewrite;
+pub use port_block::PortBlockEvent;
+pub use range::{Manip, NatRange, PortSelection};
+pub(crate) use seqadj::{SeqAdj, ack_offset};
 
-use crate::passage::Pending;
+use crate::packet_ctx::Pending;
 use crate::protocol::Tracker;
-use crate::table::Reference;
-use crate::table::key::{HashKeys, Key};
-use crate::{Connection, Direction, Engine, Instant, Passage, Secret, Status, Tuple, Unconfirmed};
+use crate::table::TupleRef;
+use crate::table::key::{HashKeys, TupleKey};
+use crate::{Connection, Direction, Engine, Instant, PacketCtx, Secret, Status, Tuple, Unconfirmed};
 use alloc::boxed::Box;
-use choose::{Cause, Wanted};
+use bysource::{BysourceKey, BysourceTable};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use eim::EimTable;
 use exhaustion::Exhaustion;
-use mapping::Mappings;
-use sources::{Source, Sources};
+use unique_tuple::{NatBinding, NatRequest};
 
 /// What a translation came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Translated {
+pub enum NatResult {
     /// The connection is known already, or this end of it was decided before: nothing is changed.
-    Before,
+    AlreadyDone,
     /// The end stays as it is.
-    Kept,
+    Unchanged,
     /// The end was changed.
     Changed,
     /// No tuple in the range is free: when the connection is confirmed, its packet is dropped.
@@ -52,42 +52,42 @@ pub enum Translated {
 }
 
 /// What translation keeps beside the table.
-pub(crate) struct Nat {
+pub(crate) struct NatState {
     keys: HashKeys,
-    draws: u64,
-    pub(crate) sources: Sources,
+    random_counter: u64,
+    pub(crate) bysource: BysourceTable,
     pub(crate) exhaustion: Exhaustion,
-    pub(crate) mappings: Mappings,
+    pub(crate) eim: EimTable,
     /// Some connection was translated, ever.
     pub(crate) in_use: bool,
     /// Is what a packet ends to be kept for its rules?
-    pub(crate) remembers: bool,
+    pub(crate) keep_ended: bool,
     /// The connection that the packet at hand has ended.
     pub(crate) ended: Option<Box<Connection>>,
 }
 
-impl Nat {
-    pub(crate) fn new(secret: &Secret) -> Nat {
-        Nat {
+impl NatState {
+    pub(crate) fn new(secret: &Secret) -> NatState {
+        NatState {
             keys: HashKeys::derive(secret, 4),
-            draws: 0,
-            sources: Sources::default(),
+            random_counter: 0,
+            bysource: BysourceTable::default(),
             exhaustion: Exhaustion::default(),
-            mappings: Mappings::default(),
+            eim: EimTable::default(),
             in_use: false,
-            remembers: false,
+            keep_ended: false,
             ended: None,
         }
     }
 
     /// A number that nobody can guess who does not know the secret.
-    pub(crate) fn draw(&mut self) -> u16 {
-        self.draws += 1;
-        self.keys.hash([self.draws]) as u16
+    pub(crate) fn random_u16(&mut self) -> u16 {
+        self.random_counter += 1;
+        self.keys.hash([self.random_counter]) as u16
     }
 
     /// An address of `first..=last`, always the same for the same `seed`.
-    fn spread(&self, seed: &Key, first: IpAddr, last: IpAddr) -> IpAddr {
+    fn hash_to_address(&self, seed: &TupleKey, first: IpAddr, last: IpAddr) -> IpAddr {
         let [high, low] = [0, 1].map(|half| seed.hash(half, &self.keys));
         let hash = u128::from(high) << 64 | u128::from(low);
         match (first, last) {
@@ -109,14 +109,14 @@ impl Engine {
     /// Translates one end of the connection that `passage` begins, to something in `range`. A connection that is known already stays as it is.
     ///
     /// ```
-    /// use keepstate_engine::{Direction, Engine, Instant, Knobs, Manip, Range, Secret, Translated, Zone};
+    /// use keepstate_engine::{Direction, Engine, Instant, Sysctls, Manip, Range, Secret, Translated, Zone};
     /// use keepstate_wire::Packet;
     /// // A datagram from 10.1.0.2:4000 to 10.2.0.9:53.
     /// let query = [
     ///     0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0x66, 0xc3, 10, 1, 0, 2, 10, 2, 0, 9, //
     ///     0x0f, 0xa0, 0, 53, 0, 8, 0, 0,
     /// ];
-    /// let mut engine = Engine::new(Knobs::default(), Secret([7; 16]), Instant(0));
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
     /// let packet = Packet::parse(&query).unwrap();
     /// let mut passage = engine.track(&packet, Zone::default(), Instant(0));
     /// let range = Range::to([192, 0, 2, 1].into());
@@ -131,154 +131,155 @@ impl Engine {
     /// let entry = engine.entries(Instant(0)).next().unwrap();
     /// assert_eq!(entry.reply.destination, std::net::IpAddr::from([192, 0, 2, 1]));
     /// ```
-    pub fn translate(&mut self, passage: &mut Passage, manip: Manip, range: &Range, now: Instant) -> Translated {
-        self.decide(passage, (manip, Cause::Rule), range, now)
+    pub fn translate(&mut self, passage: &mut PacketCtx, manip: Manip, range: &NatRange, now: Instant) -> NatResult {
+        self.setup_nat(passage, (manip, NatBinding::Rule), range, now)
     }
 
-    fn decide(
+    fn setup_nat(
         &mut self,
-        passage: &mut Passage,
-        (manip, cause): (Manip, Cause),
-        range: &Range,
+        passage: &mut PacketCtx,
+        (manip, cause): (Manip, NatBinding),
+        range: &NatRange,
         now: Instant,
-    ) -> Translated {
-        let Pending::Begun(fresh) = &mut passage.pending else { return Translated::Before };
-        let (changed, done) = bits(manip);
+    ) -> NatResult {
+        let Pending::Unconfirmed(fresh) = &mut passage.pending else { return NatResult::AlreadyDone };
+        let (changed, done) = nat_status_bits(manip);
         if fresh.status.has(done) {
-            return Translated::Before;
+            return NatResult::AlreadyDone;
         }
-        let Some(present) = fresh.reply.tuple().invert() else { return Translated::Kept };
+        let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
         let opening = match &fresh.tracker {
-            Tracker::Tcp(tcp) => tcp.opening(),
+            Tracker::Tcp(tcp) => tcp.syn_end_seq(),
             _ => None,
         };
-        let wanted = Wanted { present, manip, range, cause, zone: fresh.zone, opening, now };
-        let (chosen, free) = self.choose(&wanted);
+        let wanted =
+            NatRequest { current: present, manip, range, binding: cause, zone: fresh.zone, syn_end_seq: opening, now };
+        let (chosen, free) = self.unique_tuple(&wanted);
         fresh.status |= done;
         if chosen != present {
-            fresh.turn(&chosen);
+            fresh.set_reply_tuple(&chosen);
             self.nat.in_use = true;
             fresh.status |= changed;
         }
         match (free, chosen == present) {
             (false, _) => {
-                fresh.exhausted = true;
-                fresh.refused |= self.nat.mappings.in_use() && (manip, cause) == (Manip::Source, Cause::Rule);
-                self.nat.exhaustion.note(&chosen, manip, now);
-                Translated::Exhausted
+                fresh.nat_exhausted = true;
+                fresh.nat_refused |= self.nat.eim.in_use() && (manip, cause) == (Manip::Source, NatBinding::Rule);
+                self.nat.exhaustion.record(&chosen, manip, now);
+                NatResult::Exhausted
             }
-            (true, true) => Translated::Kept,
-            (true, false) => Translated::Changed,
+            (true, true) => NatResult::Unchanged,
+            (true, false) => NatResult::Changed,
         }
     }
 
     /// Settles that one end stays as it is, where rules of NAT exist and none matched; another connection's ports are still kept clear of.
-    pub fn keep(&mut self, passage: &mut Passage, manip: Manip, now: Instant) -> Translated {
-        let Pending::Begun(fresh) = &passage.pending else { return Translated::Before };
-        let Some(present) = fresh.reply.tuple().invert() else { return Translated::Kept };
-        if self.nat.mappings.in_use()
-            && let Some(translated) = self.by_mapping(passage, &present, manip, now)
+    pub fn nat_null_binding(&mut self, passage: &mut PacketCtx, manip: Manip, now: Instant) -> NatResult {
+        let Pending::Unconfirmed(fresh) = &passage.pending else { return NatResult::AlreadyDone };
+        let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
+        if self.nat.eim.in_use()
+            && let Some(translated) = self.translate_by_mapping(passage, &present, manip, now)
         {
             return translated;
         }
-        self.decide(passage, (manip, Cause::NoRule), &Range::to(range::end(&present, manip)), now)
+        self.setup_nat(passage, (manip, NatBinding::Null), &NatRange::to(range::end_address(&present, manip)), now)
     }
 
     /// What is to be changed in the packet of `passage`, at the end `manip`: of the destination where it comes in, of the source where it leaves.
-    pub fn edits(&self, passage: &Passage, manip: Manip) -> Edits {
+    pub fn nat_rewrite(&self, passage: &PacketCtx, manip: Manip) -> NatRewrite {
         let outcome = &passage.outcome;
-        let Some(direction) = outcome.direction else { return Edits::NONE };
+        let Some(direction) = outcome.direction else { return NatRewrite::NONE };
         let (status, opposite) = match (&passage.pending, outcome.connection) {
-            (Pending::Begun(fresh), _) => (fresh.status, fresh.reply),
+            (Pending::Unconfirmed(fresh), _) => (fresh.status, fresh.reply),
             (_, Some(handle)) => {
-                let Some(hot) = self.table.records.hot(handle.slot) else { return Edits::NONE };
+                let Some(hot) = self.table.records.hot(handle.slot) else { return NatRewrite::NONE };
                 if hot.status & (Status::SRC_NAT.0 | Status::DST_NAT.0) == 0 {
-                    return Edits::NONE;
+                    return NatRewrite::NONE;
                 }
-                let opposite = self.table.records.key(Reference::new(handle.slot, direction.opposite()));
-                let Some(opposite) = opposite else { return Edits::NONE };
+                let opposite = self.table.records.key(TupleRef::new(handle.slot, direction.opposite()));
+                let Some(opposite) = opposite else { return NatRewrite::NONE };
                 (hot.status(), opposite)
             }
             _ => match &passage.ended {
                 Some(ended) => {
                     let opposite = if direction == Direction::Original { &ended.reply } else { &ended.original };
-                    (ended.status, Key::from(opposite))
+                    (ended.status, TupleKey::from(opposite))
                 }
-                None => return Edits::NONE,
+                None => return NatRewrite::NONE,
             },
         };
-        edits::edits(status, &opposite.tuple(), direction, manip, passage.about)
+        manip_pkt::nat_rewrite(status, &opposite.tuple(), direction, manip, passage.is_icmp_error)
     }
 
     /// Connections that found no free port, by translated address and peer.
-    pub fn shortages(&self) -> impl Iterator<Item = (&Shortage, &Shortfall)> {
+    pub fn exhaustion_stats(&self) -> impl Iterator<Item = (&ExhaustionKey, &ExhaustionStats)> {
         self.nat.exhaustion.iter()
     }
 
     /// A shortage that was not told yet.
-    pub fn poll_shortage(&mut self) -> Option<Shortage> {
-        self.nat.exhaustion.take_fresh()
+    pub fn poll_exhaustion(&mut self) -> Option<ExhaustionKey> {
+        self.nat.exhaustion.pop_unreported()
     }
 
     /// The packet at hand ends this connection: what rules may ask of it is kept.
     #[cold]
-    pub(crate) fn remember_end(&mut self, slot: u32, now: Instant) {
-        if self.nat.remembers {
-            let promise = self.extras.of(slot).and_then(|extra| extra.promise);
-            let remembered = |entry| Box::new(Connection { promise, ..Connection::from(&entry) });
-            self.nat.ended = self.show(slot, now).map(remembered);
+    pub(crate) fn save_ended_connection(&mut self, slot: u32, now: Instant) {
+        if self.nat.keep_ended {
+            let promise = self.extensions.find(slot).and_then(|extra| extra.synproxy);
+            let remembered = |entry| Box::new(Connection { synproxy: promise, ..Connection::from(&entry) });
+            self.nat.ended = self.dump_entry(slot, now).map(remembered);
         }
     }
 
     /// A connection with a decided source is entered under it.
-    pub(crate) fn enter_source(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
+    pub(crate) fn insert_bysource(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
         if fresh.status.has(Status::SRC_NAT_DONE) {
-            let source = Source::of(&fresh.original.tuple(), fresh.zone.of(Direction::Original));
-            self.nat.sources.insert(source, slot);
-            if self.nat.mappings.in_use() && fresh.status.has(Status::SRC_NAT) {
-                self.enter_mapping(&fresh.original(), &fresh.reply(), fresh.zone, now);
+            let source = BysourceKey::from_tuple(&fresh.original.tuple(), fresh.zone.id_for(Direction::Original));
+            self.nat.bysource.insert(source, slot);
+            if self.nat.eim.in_use() && fresh.status.has(Status::SRC_NAT) {
+                self.insert_mapping(&fresh.original(), &fresh.reply(), fresh.zone, now);
             }
         }
     }
 
     /// A connection ends.
     #[cold]
-    pub(crate) fn leave_source(&mut self, slot: u32, now: Instant) {
-        if self.nat.mappings.in_use()
-            && let Some((original, reply, zone)) = self.mapped(slot)
+    pub(crate) fn remove_bysource(&mut self, slot: u32, now: Instant) {
+        if self.nat.eim.in_use()
+            && let Some((original, reply, zone)) = self.snat_tuples(slot)
         {
-            self.leave_mapping(&original, &reply, zone, now);
+            self.remove_mapping(&original, &reply, zone, now);
         }
-        let zone = self.table.records.zone(slot).of(Direction::Original);
-        if let Some(original) = self.table.records.key(Reference::new(slot, Direction::Original)) {
-            self.nat.sources.remove(&Source::of(&original.tuple(), zone), slot);
+        let zone = self.table.records.zone(slot).id_for(Direction::Original);
+        if let Some(original) = self.table.records.key(TupleRef::new(slot, Direction::Original)) {
+            self.nat.bysource.remove(&BysourceKey::from_tuple(&original.tuple(), zone), slot);
         }
     }
 }
 
 impl Unconfirmed {
     /// Was it decided how this end is translated, or that it is not?
-    pub fn is_decided(&self, manip: Manip) -> bool {
-        self.status.has(bits(manip).1)
+    pub fn is_nat_initialized(&self, manip: Manip) -> bool {
+        self.status.has(nat_status_bits(manip).1)
     }
 
     /// The first packet will look like `chosen`: its answer, the other way round.
-    fn turn(&mut self, chosen: &Tuple) {
+    fn set_reply_tuple(&mut self, chosen: &Tuple) {
         if let Some(reply) = chosen.invert() {
-            self.reply = Key::from(&reply);
-            self.plain = false;
+            self.reply = TupleKey::from(&reply);
+            self.untranslated = false;
             self.hashes[1] = 0;
         }
     }
 }
 
 /// What is changed at one end of a connection's packets, as [`Engine::edits`] says for one of them.
-pub(crate) fn edits_of(status: Status, opposite: &Tuple, direction: Direction, manip: Manip) -> Edits {
-    edits::edits(status, opposite, direction, manip, false)
+pub(crate) fn nat_rewrite_for(status: Status, opposite: &Tuple, direction: Direction, manip: Manip) -> NatRewrite {
+    manip_pkt::nat_rewrite(status, opposite, direction, manip, false)
 }
 
 /// Translated; decided.
-fn bits(manip: Manip) -> (Status, Status) {
+fn nat_status_bits(manip: Manip) -> (Status, Status) {
     match manip {
         Manip::Source => (Status::SRC_NAT, Status::SRC_NAT_DONE),
         Manip::Destination => (Status::DST_NAT, Status::DST_NAT_DONE),

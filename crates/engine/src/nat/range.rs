@@ -25,10 +25,10 @@ impl Manip {
 
 /// How a port is chosen where more than one is allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Choice {
+pub enum PortSelection {
     /// The packet's own if that is free; else the first free one, from a random place on for a source.
     #[default]
-    Keep,
+    PreferOriginal,
     /// Always a new one, from a random place on: `random` and `fully-random`, which are one since Linux 5.0.
     Random,
     /// As far above the range's beginning as the packet's port is above this one: port forwarding of whole ranges.
@@ -37,42 +37,42 @@ pub enum Choice {
 
 /// Addresses and ports that a translation may choose from. The default allows the packet's own address, and any port of its class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Range {
+pub struct NatRange {
     /// Addresses, all of the packet's family; `None` keeps the packet's.
     pub addresses: Option<RangeInclusive<IpAddr>>,
     /// Ports, or ICMP ids; `None` is any of the same class: below 512, below 1024, or above.
     pub ports: Option<RangeInclusive<u16>>,
     /// How a port is chosen.
-    pub choice: Choice,
+    pub port_selection: PortSelection,
     /// The same client gets the same address of several, whatever its peer.
     pub persistent: bool,
     /// `addresses` are a prefix: only the bits that all of them share are replaced.
     pub prefix: bool,
 }
 
-impl Range {
+impl NatRange {
     /// One address, and any port.
-    pub fn to(address: IpAddr) -> Range {
-        Range { addresses: Some(address..=address), ..Range::default() }
+    pub fn to(address: IpAddr) -> NatRange {
+        NatRange { addresses: Some(address..=address), ..NatRange::default() }
     }
 
     /// One address and one port.
-    pub fn to_port(address: IpAddr, port: u16) -> Range {
-        Range { ports: Some(port..=port), ..Range::to(address) }
+    pub fn to_port(address: IpAddr, port: u16) -> NatRange {
+        NatRange { ports: Some(port..=port), ..NatRange::to(address) }
     }
 
     /// Does the end `manip` of `tuple` lie in it?
-    pub(super) fn has(&self, tuple: &Tuple, manip: Manip) -> bool {
-        let address = end(tuple, manip);
-        self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&address)) && self.has_port(tuple, manip)
+    pub(super) fn contains(&self, tuple: &Tuple, manip: Manip) -> bool {
+        let address = end_address(tuple, manip);
+        self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&address)) && self.contains_port(tuple, manip)
     }
 
-    pub(super) fn has_port(&self, tuple: &Tuple, manip: Manip) -> bool {
+    pub(super) fn contains_port(&self, tuple: &Tuple, manip: Manip) -> bool {
         let Some(ports) = &self.ports else { return true };
         match tuple.protocol {
             protocol::ICMP | protocol::ICMPV6 => ports.contains(&tuple.source_key),
             protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::GRE => {
-                ports.contains(&key(tuple, manip))
+                ports.contains(&end_key(tuple, manip))
             }
             _ => true,
         }
@@ -80,7 +80,7 @@ impl Range {
 }
 
 /// The address of one end.
-pub(super) fn end(tuple: &Tuple, manip: Manip) -> IpAddr {
+pub(super) fn end_address(tuple: &Tuple, manip: Manip) -> IpAddr {
     match manip {
         Manip::Source => tuple.source,
         Manip::Destination => tuple.destination,
@@ -88,7 +88,7 @@ pub(super) fn end(tuple: &Tuple, manip: Manip) -> IpAddr {
 }
 
 /// The key of one end; ICMP has but one.
-pub(super) fn key(tuple: &Tuple, manip: Manip) -> u16 {
+pub(super) fn end_key(tuple: &Tuple, manip: Manip) -> u16 {
     match (tuple.protocol, manip) {
         (protocol::ICMP | protocol::ICMPV6, _) | (_, Manip::Source) => tuple.source_key,
         (_, Manip::Destination) => tuple.destination_key,
@@ -96,7 +96,7 @@ pub(super) fn key(tuple: &Tuple, manip: Manip) -> u16 {
 }
 
 /// The key of one end, to be changed.
-pub(super) fn key_mut(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
+pub(super) fn end_key_mut(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
     match (tuple.protocol, manip) {
         (protocol::ICMP | protocol::ICMPV6, _) | (_, Manip::Source) => &mut tuple.source_key,
         (_, Manip::Destination) => &mut tuple.destination_key,

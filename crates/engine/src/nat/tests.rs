@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Info, Knob, Knobs, Outcome, Why, Zone};
+use crate::{CtInfo, Outcome, Reason, Sysctl, Sysctls, Zone};
 use alloc::vec;
 use alloc::vec::Vec;
 use keepstate_wire::{Packet, checksum};
@@ -9,7 +9,7 @@ pub(super) const SERVER: [u8; 4] = [198, 51, 100, 9];
 pub(super) const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
 
 /// An IPv4 datagram with right checksums.
-fn datagram(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
+fn ipv4_packet(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
     bytes.extend(source);
     bytes.extend(destination);
@@ -27,7 +27,7 @@ pub(super) fn udp(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> 
         transport.extend(word.to_be_bytes());
     }
     transport.extend(b"data");
-    datagram(source, destination, 17, &transport)
+    ipv4_packet(source, destination, 17, &transport)
 }
 
 /// A SYN whose checksum is not looked at.
@@ -36,21 +36,21 @@ pub(super) fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> 
     transport.extend(from.to_be_bytes());
     transport.extend(to.to_be_bytes());
     transport.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x40, 0, 0, 0, 0, 0]);
-    datagram(source, destination, 6, &transport)
+    ipv4_packet(source, destination, 6, &transport)
 }
 
 pub(super) fn engine() -> Engine {
-    let mut knobs = Knobs::default();
-    knobs.set(Knob::Checksum, 0).unwrap();
+    let mut knobs = Sysctls::default();
+    knobs.set(Sysctl::Checksum, 0).unwrap();
     Engine::new(knobs, Secret([3; 16]), Instant(0))
 }
 
 /// One packet through a router with one rule for each end.
-pub(super) fn route(
+pub(super) fn route_packet(
     engine: &mut Engine,
     mut bytes: Vec<u8>,
-    dnat: Option<&Range>,
-    snat: Option<&Range>,
+    dnat: Option<&NatRange>,
+    snat: Option<&NatRange>,
 ) -> (Outcome, Vec<u8>) {
     let now = Instant(1_000_000_000);
     let packet = Packet::parse(&bytes).unwrap();
@@ -58,55 +58,55 @@ pub(super) fn route(
     for (manip, range) in [(Manip::Destination, dnat), (Manip::Source, snat)] {
         match range {
             Some(range) => engine.translate(&mut passage, manip, range, now),
-            None => engine.keep(&mut passage, manip, now),
+            None => engine.nat_null_binding(&mut passage, manip, now),
         };
-        assert!(engine.edits(&passage, manip).apply(&mut bytes));
+        assert!(engine.nat_rewrite(&passage, manip).apply(&mut bytes));
     }
     let outcome = engine.confirm(passage, now);
-    engine.check().unwrap();
+    engine.check_invariants().unwrap();
     (outcome, bytes)
 }
 
-pub(super) fn ends(bytes: &[u8]) -> ([u8; 4], u16, [u8; 4], u16) {
+pub(super) fn endpoints(bytes: &[u8]) -> ([u8; 4], u16, [u8; 4], u16) {
     let address = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
     let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     (address(12), port(20), address(16), port(22))
 }
 
 #[test]
-fn an_answer_is_translated_by_the_reply_tuple_alone() {
+fn reply_is_translated_back() {
     let mut engine = engine();
-    let range = Range::to(OUTSIDE.into());
-    let (outcome, out) = route(&mut engine, udp(CLIENT, 4000, SERVER, 53), None, Some(&range));
-    assert_eq!((outcome.info, ends(&out)), (Info::New, (OUTSIDE, 4000, SERVER, 53)));
-    let (outcome, back) = route(&mut engine, udp(SERVER, 53, OUTSIDE, 4000), None, None);
-    assert_eq!((outcome.info, ends(&back)), (Info::Established, (SERVER, 53, CLIENT, 4000)));
+    let range = NatRange::to(OUTSIDE.into());
+    let (outcome, out) = route_packet(&mut engine, udp(CLIENT, 4000, SERVER, 53), None, Some(&range));
+    assert_eq!((outcome.info, endpoints(&out)), (CtInfo::New, (OUTSIDE, 4000, SERVER, 53)));
+    let (outcome, back) = route_packet(&mut engine, udp(SERVER, 53, OUTSIDE, 4000), None, None);
+    assert_eq!((outcome.info, endpoints(&back)), (CtInfo::Established, (SERVER, 53, CLIENT, 4000)));
     let entry = engine.entries(Instant(0)).next().unwrap();
     let expected = Status::SRC_NAT | Status::SRC_NAT_DONE | Status::DST_NAT_DONE | Status::SEEN_REPLY;
     assert_eq!(entry.status, expected | Status::CONFIRMED);
 }
 
 #[test]
-fn both_ends_may_be_translated_and_hairpin_comes_back_the_same_way() {
+fn snat_and_dnat_hairpin_round_trip() {
     let mut engine = engine();
     let inside = [10, 0, 0, 9];
-    let (to, from) = (Range::to_port(inside.into(), 8080), Range::to([10, 0, 0, 1].into()));
-    let (_, out) = route(&mut engine, syn(CLIENT, 5000, OUTSIDE, 80), Some(&to), Some(&from));
-    assert_eq!(ends(&out), ([10, 0, 0, 1], 5000, inside, 8080));
+    let (to, from) = (NatRange::to_port(inside.into(), 8080), NatRange::to([10, 0, 0, 1].into()));
+    let (_, out) = route_packet(&mut engine, syn(CLIENT, 5000, OUTSIDE, 80), Some(&to), Some(&from));
+    assert_eq!(endpoints(&out), ([10, 0, 0, 1], 5000, inside, 8080));
     let mut answer = syn(inside, 8080, [10, 0, 0, 1], 5000);
     answer[33] = 0x12;
-    let (outcome, back) = route(&mut engine, answer, None, None);
-    assert_eq!((outcome.info, ends(&back)), (Info::Established, (OUTSIDE, 80, CLIENT, 5000)));
+    let (outcome, back) = route_packet(&mut engine, answer, None, None);
+    assert_eq!((outcome.info, endpoints(&back)), (CtInfo::Established, (OUTSIDE, 80, CLIENT, 5000)));
 }
 
 #[test]
-fn a_taken_port_is_exchanged_for_one_of_its_class() {
+fn used_port_is_replaced_within_its_class() {
     let mut engine = engine();
-    let range = Range::to(OUTSIDE.into());
+    let range = NatRange::to(OUTSIDE.into());
     for (port, class) in [(4000, 1024..=65535), (700, 600..=1023), (100, 1..=511)] {
         for host in 2..40 {
-            let (_, out) = route(&mut engine, udp([10, 0, 0, host], port, SERVER, 53), None, Some(&range));
-            let (address, chosen, ..) = ends(&out);
+            let (_, out) = route_packet(&mut engine, udp([10, 0, 0, host], port, SERVER, 53), None, Some(&range));
+            let (address, chosen, ..) = endpoints(&out);
             assert_eq!(address, OUTSIDE);
             assert!(if host == 2 { chosen == port } else { class.contains(&chosen) }, "{port} became {chosen}");
         }
@@ -116,107 +116,111 @@ fn a_taken_port_is_exchanged_for_one_of_its_class() {
 }
 
 #[test]
-fn a_source_keeps_its_translation_towards_other_peers() {
+fn same_source_gets_the_same_port_for_other_peers() {
     let mut engine = engine();
-    let range = Range::to(OUTSIDE.into());
-    route(&mut engine, udp([10, 0, 0, 3], 4000, SERVER, 53), None, Some(&range));
-    let (_, first) = route(&mut engine, udp(CLIENT, 4000, SERVER, 53), None, Some(&range));
-    let (_, second) = route(&mut engine, udp(CLIENT, 4000, [198, 51, 100, 10], 53), None, Some(&range));
-    assert_ne!(ends(&first).1, 4000);
-    assert_eq!(ends(&first).1, ends(&second).1);
+    let range = NatRange::to(OUTSIDE.into());
+    route_packet(&mut engine, udp([10, 0, 0, 3], 4000, SERVER, 53), None, Some(&range));
+    let (_, first) = route_packet(&mut engine, udp(CLIENT, 4000, SERVER, 53), None, Some(&range));
+    let (_, second) = route_packet(&mut engine, udp(CLIENT, 4000, [198, 51, 100, 10], 53), None, Some(&range));
+    assert_ne!(endpoints(&first).1, 4000);
+    assert_eq!(endpoints(&first).1, endpoints(&second).1);
     engine.flush(Instant(0));
-    assert!(engine.nat.sources.of(&Source::of(&tuple(&second), 0)).next().is_none());
+    assert!(engine.nat.bysource.connections(&BysourceKey::from_tuple(&tuple(&second), 0)).next().is_none());
 }
 
 fn tuple(bytes: &[u8]) -> Tuple {
-    let (source, source_key, destination, destination_key) = ends(bytes);
+    let (source, source_key, destination, destination_key) = endpoints(bytes);
     Tuple { source: source.into(), destination: destination.into(), protocol: 17, source_key, destination_key }
 }
 
 #[test]
-fn an_empty_range_is_counted_and_its_packet_dropped() {
+fn exhausted_range_drops_and_counts() {
     let mut engine = engine();
-    let range = Range { ports: Some(1024..=1033), ..Range::to(OUTSIDE.into()) };
+    let range = NatRange { ports: Some(1024..=1033), ..NatRange::to(OUTSIDE.into()) };
     for port in 0..12 {
-        let (outcome, _) = route(&mut engine, udp(CLIENT, 30_000 + port, SERVER, 53), None, Some(&range));
-        let dropped = (outcome.verdict, outcome.why) == (crate::Verdict::Drop, Some(Why::NatExhausted));
+        let (outcome, _) = route_packet(&mut engine, udp(CLIENT, 30_000 + port, SERVER, 53), None, Some(&range));
+        let dropped = (outcome.verdict, outcome.reason) == (crate::CtVerdict::Drop, Some(Reason::NatExhausted));
         assert_eq!(dropped, port >= 10, "{outcome:?}");
     }
-    let (shortage, shortfall) = engine.shortages().next().unwrap();
+    let (shortage, shortfall) = engine.exhaustion_stats().next().unwrap();
     assert_eq!((shortage.address, shortage.peer, shortage.peer_port), (OUTSIDE.into(), SERVER.into(), 53));
-    assert_eq!(shortfall.refused, 2);
+    assert_eq!(shortfall.failures, 2);
     assert_eq!(engine.counters().insert_failed, 2);
-    assert!(engine.poll_shortage().is_some() && engine.poll_shortage().is_none());
+    assert!(engine.poll_exhaustion().is_some() && engine.poll_exhaustion().is_none());
     // Another peer has all ten again.
-    let (outcome, _) = route(&mut engine, udp(CLIENT, 1, [198, 51, 100, 10], 53), None, Some(&range));
-    assert_eq!(outcome.info, Info::New);
+    let (outcome, _) = route_packet(&mut engine, udp(CLIENT, 1, [198, 51, 100, 10], 53), None, Some(&range));
+    assert_eq!(outcome.info, CtInfo::New);
 }
 
 #[test]
-fn an_icmp_error_is_translated_outside_and_inside() {
+fn icmp_error_is_translated_outer_and_inner() {
     let mut engine = engine();
-    let range = Range::to_port(OUTSIDE.into(), 7777);
-    let (_, out) = route(&mut engine, udp(CLIENT, 4000, SERVER, 53), None, Some(&range));
+    let range = NatRange::to_port(OUTSIDE.into(), 7777);
+    let (_, out) = route_packet(&mut engine, udp(CLIENT, 4000, SERVER, 53), None, Some(&range));
     let mut error = vec![3, 3, 0, 0, 0, 0, 0, 0];
     error.extend(&out);
     let check = checksum::internet(&error);
     error[2..4].copy_from_slice(&check.to_be_bytes());
-    let (outcome, back) = route(&mut engine, datagram(SERVER, OUTSIDE, 1, &error), None, None);
-    assert_eq!(outcome.info, Info::Related);
+    let (outcome, back) = route_packet(&mut engine, ipv4_packet(SERVER, OUTSIDE, 1, &error), None, None);
+    assert_eq!(outcome.info, CtInfo::Related);
     let packet = Packet::parse(&back).unwrap();
     assert!(packet.transport_checksum_ok());
     assert_eq!(back[16..20], CLIENT);
-    assert_eq!(ends(&back[28..]), (CLIENT, 4000, SERVER, 53));
+    assert_eq!(endpoints(&back[28..]), (CLIENT, 4000, SERVER, 53));
     // One from a router on the way keeps the router's address.
-    let (_, back) = route(&mut engine, datagram([203, 0, 113, 1], OUTSIDE, 1, &error), None, None);
+    let (_, back) = route_packet(&mut engine, ipv4_packet([203, 0, 113, 1], OUTSIDE, 1, &error), None, None);
     assert_eq!((&back[12..16], &back[16..20]), (&[203, 0, 113, 1][..], &CLIENT[..]));
 }
 
 #[test]
-fn ids_of_pings_are_translated_like_ports() {
+fn icmp_ids_are_translated_like_ports() {
     let mut engine = engine();
-    let range = Range::to(OUTSIDE.into());
+    let range = NatRange::to(OUTSIDE.into());
     let ping = |host, kind| {
         let mut message = [kind, 0, 0, 0, 0, 5, 0, 1];
         let check = checksum::internet(&message);
         message[2..4].copy_from_slice(&check.to_be_bytes());
-        datagram([10, 0, 0, host], SERVER, 1, &message)
+        ipv4_packet([10, 0, 0, host], SERVER, 1, &message)
     };
-    let (_, first) = route(&mut engine, ping(2, 8), None, Some(&range));
-    let (_, second) = route(&mut engine, ping(3, 8), None, Some(&range));
+    let (_, first) = route_packet(&mut engine, ping(2, 8), None, Some(&range));
+    let (_, second) = route_packet(&mut engine, ping(3, 8), None, Some(&range));
     assert_eq!(first[24..26], [0, 5]);
     assert_ne!(second[24..26], [0, 5]);
     assert!(Packet::parse(&second).unwrap().transport_checksum_ok());
     let mut message = [0, 0, 0, 0, second[24], second[25], 0, 1];
     let check = checksum::internet(&message);
     message[2..4].copy_from_slice(&check.to_be_bytes());
-    let (outcome, back) = route(&mut engine, datagram(SERVER, OUTSIDE, 1, &message), None, None);
-    assert_eq!((outcome.info, &back[16..20], &back[24..26]), (Info::Established, &[10, 0, 0, 3][..], &[0, 5][..]));
+    let (outcome, back) = route_packet(&mut engine, ipv4_packet(SERVER, OUTSIDE, 1, &message), None, None);
+    assert_eq!((outcome.info, &back[16..20], &back[24..26]), (CtInfo::Established, &[10, 0, 0, 3][..], &[0, 5][..]));
 }
 
 #[test]
-fn a_prefix_is_exchanged_and_the_rest_kept() {
+fn netmap_replaces_only_the_prefix() {
     let mut engine = engine();
-    let prefix =
-        Range { addresses: Some([192, 0, 2, 0].into()..=[192, 0, 2, 255].into()), prefix: true, ..Range::default() };
-    let (_, out) = route(&mut engine, udp([10, 0, 0, 77], 4000, SERVER, 53), None, Some(&prefix));
-    assert_eq!(ends(&out), ([192, 0, 2, 77], 4000, SERVER, 53));
+    let prefix = NatRange {
+        addresses: Some([192, 0, 2, 0].into()..=[192, 0, 2, 255].into()),
+        prefix: true,
+        ..NatRange::default()
+    };
+    let (_, out) = route_packet(&mut engine, udp([10, 0, 0, 77], 4000, SERVER, 53), None, Some(&prefix));
+    assert_eq!(endpoints(&out), ([192, 0, 2, 77], 4000, SERVER, 53));
 }
 
 #[test]
-fn several_addresses_are_spread_and_a_persistent_client_keeps_its_own() {
+fn addresses_are_spread_unless_persistent() {
     let mut engine = engine();
     let addresses = Some([192, 0, 2, 1].into()..=[192, 0, 2, 8].into());
-    let spread = Range { addresses, ..Range::default() };
-    let persistent = Range { persistent: true, ..spread.clone() };
+    let spread = NatRange { addresses, ..NatRange::default() };
+    let persistent = NatRange { persistent: true, ..spread.clone() };
     let mut seen = alloc::collections::BTreeSet::new();
     let mut kept = alloc::collections::BTreeSet::new();
     for peer in 1..=60 {
         let to = [198, 51, 100, peer];
-        let (_, out) = route(&mut engine, udp(CLIENT, 1000 + u16::from(peer), to, 53), None, Some(&spread));
-        seen.insert(ends(&out).0);
-        let (_, out) = route(&mut engine, udp([10, 0, 0, 9], 1000 + u16::from(peer), to, 53), None, Some(&persistent));
-        kept.insert(ends(&out).0);
+        let (_, out) = route_packet(&mut engine, udp(CLIENT, 1000 + u16::from(peer), to, 53), None, Some(&spread));
+        seen.insert(endpoints(&out).0);
+        let (_, out) =
+            route_packet(&mut engine, udp([10, 0, 0, 9], 1000 + u16::from(peer), to, 53), None, Some(&persistent));
+        kept.insert(endpoints(&out).0);
     }
     assert!(seen.len() > 5, "{seen:?}");
     assert_eq!(kept.len(), 1);

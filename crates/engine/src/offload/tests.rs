@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Info, Knobs, Range, Secret};
+use crate::{CtInfo, NatRange, Secret, Sysctls};
 use alloc::vec;
 use keepstate_wire::{Packet, checksum};
 
@@ -8,7 +8,7 @@ const SERVER: [u8; 4] = [198, 51, 100, 9];
 const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
 const SECOND: u64 = 1_000_000_000;
 
-fn datagram(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
+fn ipv4_packet(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
     bytes.extend(source);
     bytes.extend(destination);
@@ -29,99 +29,99 @@ fn tcp(reply: bool, seq: u32, ack: u32, flags: u8) -> Vec<u8> {
     segment.extend(seq.to_be_bytes());
     segment.extend(ack.to_be_bytes());
     segment.extend([0x50, flags, 0x40, 0, 0, 0, 0, 0]);
-    datagram(source, destination, 6, &segment)
+    ipv4_packet(source, destination, 6, &segment)
 }
 
 fn engine() -> Engine {
-    let mut knobs = Knobs::default();
-    knobs.set(Knob::Checksum, 0).unwrap();
-    knobs.set(Knob::Acct, 1).unwrap();
+    let mut knobs = Sysctls::default();
+    knobs.set(Sysctl::Checksum, 0).unwrap();
+    knobs.set(Sysctl::Acct, 1).unwrap();
     Engine::new(knobs, Secret([3; 16]), Instant(0))
 }
 
 /// Sends a packet through a router that masquerades; says what it was to the table.
-fn send(engine: &mut Engine, bytes: &[u8], at: u64) -> (Info, Option<Handle>) {
+fn masquerade(engine: &mut Engine, bytes: &[u8], at: u64) -> (CtInfo, Option<ConnId>) {
     let now = Instant(at * SECOND);
     let mut passage = engine.track(&Packet::parse(bytes).unwrap(), Zone::default(), now);
-    engine.translate(&mut passage, Manip::Source, &Range::to(OUTSIDE.into()), now);
+    engine.translate(&mut passage, Manip::Source, &NatRange::to(OUTSIDE.into()), now);
     let outcome = engine.confirm(passage, now);
     (outcome.info, outcome.connection)
 }
 
-fn open(engine: &mut Engine) -> Handle {
-    send(engine, &tcp(false, 1000, 0, 0x02), 1);
-    send(engine, &tcp(true, 5000, 1001, 0x12), 1);
-    send(engine, &tcp(false, 1001, 5001, 0x10), 1).1.unwrap()
+fn establish(engine: &mut Engine) -> ConnId {
+    masquerade(engine, &tcp(false, 1000, 0, 0x02), 1);
+    masquerade(engine, &tcp(true, 5000, 1001, 0x12), 1);
+    masquerade(engine, &tcp(false, 1001, 5001, 0x10), 1).1.unwrap()
 }
 
 #[test]
-fn an_open_connection_is_handed_out_with_what_it_takes_to_forward_it() {
+fn only_an_established_connection_is_offloaded_with_its_rewrites() {
     let mut engine = engine();
-    send(&mut engine, &tcp(false, 1000, 0, 0x02), 1);
-    let young = send(&mut engine, &tcp(true, 5000, 1001, 0x12), 1).1.unwrap();
-    assert_eq!(engine.hand_out(young, Instant(SECOND)), Err(Held::Unsettled));
-    let handle = send(&mut engine, &tcp(false, 1001, 5001, 0x10), 1).1.unwrap();
-    let flow = engine.hand_out(handle, Instant(SECOND)).unwrap();
-    assert_eq!(engine.hand_out(handle, Instant(SECOND)), Err(Held::Out));
-    assert_eq!(engine.handed_out(), 1);
+    masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 1);
+    let young = masquerade(&mut engine, &tcp(true, 5000, 1001, 0x12), 1).1.unwrap();
+    assert_eq!(engine.offload(young, Instant(SECOND)), Err(OffloadError::NotEstablished));
+    let handle = masquerade(&mut engine, &tcp(false, 1001, 5001, 0x10), 1).1.unwrap();
+    let flow = engine.offload(handle, Instant(SECOND)).unwrap();
+    assert_eq!(engine.offload(handle, Instant(SECOND)), Err(OffloadError::AlreadyOffloaded));
+    assert_eq!(engine.offloaded_count(), 1);
     let entry = engine.entry(handle, Instant(SECOND)).unwrap();
     assert!(entry.status.has(Status::OFFLOAD));
     assert_eq!(flow.tuples, [entry.original, entry.reply]);
     // What the way does with the edits is what the router would have done.
     let mut out = tcp(false, 1001, 5001, 0x10);
-    assert!(flow.edits[0].iter().all(|edits| edits.apply(&mut out)));
+    assert!(flow.rewrites[0].iter().all(|edits| edits.apply(&mut out)));
     assert_eq!(out[12..20], [192, 0, 2, 1, 198, 51, 100, 9]);
     let mut back = tcp(true, 5001, 1001, 0x10);
-    assert!(flow.edits[1].iter().all(|edits| edits.apply(&mut back)));
+    assert!(flow.rewrites[1].iter().all(|edits| edits.apply(&mut back)));
     assert_eq!(back[12..20], [198, 51, 100, 9, 10, 0, 0, 2]);
 }
 
 #[test]
-fn what_the_way_has_seen_counts_and_keeps_it_alive() {
+fn flow_stats_update_counters_and_timeout() {
     let mut engine = engine();
-    let handle = open(&mut engine);
-    engine.hand_out(handle, Instant(SECOND)).unwrap();
+    let handle = establish(&mut engine);
+    engine.offload(handle, Instant(SECOND)).unwrap();
     let last = Instant(3600 * SECOND);
-    let seen = Seen { handle, direction: Direction::Reply, packets: 10, bytes: 15_000, last };
-    assert_eq!(engine.take_in([seen], Instant(3601 * SECOND)), 0);
+    let seen = FlowStats { conn_id: handle, direction: Direction::Reply, packets: 10, bytes: 15_000, last_seen: last };
+    assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 0);
     let entry = engine.entry(handle, Instant(3601 * SECOND)).unwrap();
     let [original, reply] = entry.accounting.unwrap();
     assert_eq!((original.packets, reply.packets, reply.bytes), (2, 11, 15_040));
     assert_eq!(entry.timeout, 431_999);
     // What is told late does not shorten a life.
-    let late = Seen { last: Instant(2 * SECOND), ..seen };
-    assert_eq!(engine.take_in([late], Instant(3601 * SECOND)), 0);
+    let late = FlowStats { last_seen: Instant(2 * SECOND), ..seen };
+    assert_eq!(engine.update_stats([late], Instant(3601 * SECOND)), 0);
     assert_eq!(engine.entry(handle, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
     assert!(engine.revoke(handle));
-    assert_eq!(engine.take_in([seen], Instant(3601 * SECOND)), 1, "it is not out any more");
+    assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 1, "it is not out any more");
 }
 
 #[test]
-fn a_packet_in_software_brings_it_back_wherever_its_numbers_are_by_now() {
+fn a_slow_path_packet_unoffloads_the_flow_at_any_sequence_number() {
     let mut engine = engine();
-    let handle = open(&mut engine);
-    engine.hand_out(handle, Instant(SECOND)).unwrap();
+    let handle = establish(&mut engine);
+    engine.offload(handle, Instant(SECOND)).unwrap();
     // Gigabytes later: far outside of any window that was known.
-    let (info, same) = send(&mut engine, &tcp(false, 900_001_001, 800_005_001, 0x10), 60);
-    assert_eq!((info, same), (Info::Established, Some(handle)));
+    let (info, same) = masquerade(&mut engine, &tcp(false, 900_001_001, 800_005_001, 0x10), 60);
+    assert_eq!((info, same), (CtInfo::Established, Some(handle)));
     assert_eq!(engine.poll_revoked(), Some(handle));
-    assert_eq!((engine.poll_revoked(), engine.handed_out()), (None, 0));
-    let (info, _) = send(&mut engine, &tcp(true, 800_005_001, 900_001_001, 0x11), 61);
-    assert_eq!(info, Info::Established, "the other side is taken up in the middle too");
-    engine.check().unwrap();
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (None, 0));
+    let (info, _) = masquerade(&mut engine, &tcp(true, 800_005_001, 900_001_001, 0x11), 61);
+    assert_eq!(info, CtInfo::Established, "the other side is taken up in the middle too");
+    engine.check_invariants().unwrap();
 }
 
 #[test]
-fn whoever_ends_is_revoked() {
+fn destroyed_and_flushed_flows_are_revoked() {
     let mut engine = engine();
-    let handle = open(&mut engine);
-    engine.hand_out(handle, Instant(SECOND)).unwrap();
+    let handle = establish(&mut engine);
+    engine.offload(handle, Instant(SECOND)).unwrap();
     engine.flush(Instant(2 * SECOND));
-    assert_eq!((engine.poll_revoked(), engine.handed_out()), (Some(handle), 0));
-    assert_eq!(engine.hand_out(handle, Instant(2 * SECOND)), Err(Held::Gone));
-    let handle = open(&mut engine);
-    engine.hand_out(handle, Instant(2 * SECOND)).unwrap();
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(handle), 0));
+    assert_eq!(engine.offload(handle, Instant(2 * SECOND)), Err(OffloadError::NotFound));
+    let handle = establish(&mut engine);
+    engine.offload(handle, Instant(2 * SECOND)).unwrap();
     engine.revoke_all();
-    assert_eq!((engine.poll_revoked(), engine.handed_out()), (Some(handle), 0));
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(handle), 0));
     assert!(!engine.revoke(handle));
 }

@@ -6,16 +6,16 @@ pub(crate) mod sctp;
 pub(crate) mod stateless;
 pub(crate) mod tcp;
 
-use crate::table::record::Hot;
+use crate::table::record::HotRecord;
 use crate::time::TICKS_PER_SECOND;
-use crate::{Knobs, Status, Why};
+use crate::{Reason, Status, Sysctls};
 use sctp::Sctp;
-pub(crate) use tcp::short_way::Pace;
-pub(crate) use tcp::{Noted, Tcp};
+pub(crate) use tcp::fast_path::FastPathTimeouts;
+pub(crate) use tcp::{IgnoredSyn, Tcp};
 
 /// What a tracker makes of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ruling {
+pub(crate) enum TrackResult {
     /// It passes, is counted, and the connection may now be silent so long.
     Pass {
         /// In ticks.
@@ -26,32 +26,32 @@ pub(crate) enum Ruling {
         assured: bool,
     },
     /// It passes, but nothing is counted and no timeout moves.
-    Quiet {
-        why: Option<Why>,
+    NoRefresh {
+        reason: Option<Reason>,
         /// The protocol's state is another now, by an earlier chunk of the same packet.
         changed: bool,
     },
     /// Not part of this connection; perhaps the connection is not to last much longer.
-    Invalid { why: Why, shorten_to: Option<u32> },
+    Invalid { reason: Reason, shorten_to: Option<u32> },
     /// A new life on an old tuple: forget this entry, look up again.
-    Reopen,
+    Restart,
     /// It passes and ends the connection at once.
-    End,
+    Delete,
 }
 
-impl Ruling {
-    pub(crate) const fn quiet(why: Option<Why>) -> Ruling {
-        Ruling::Quiet { why, changed: false }
+impl TrackResult {
+    pub(crate) const fn no_refresh(reason: Option<Reason>) -> TrackResult {
+        TrackResult::NoRefresh { reason, changed: false }
     }
 
-    pub(crate) const fn invalid(why: Why) -> Ruling {
-        Ruling::Invalid { why, shorten_to: None }
+    pub(crate) const fn invalid(reason: Reason) -> TrackResult {
+        TrackResult::Invalid { reason, shorten_to: None }
     }
 }
 
 /// What a tracker may know beside the packet.
-pub(crate) struct Context<'a> {
-    pub(crate) knobs: &'a Knobs,
+pub(crate) struct TrackCtx<'a> {
+    pub(crate) sysctls: &'a Sysctls,
     pub(crate) status: Status,
     /// The current tick, modulo 2³².
     pub(crate) now: u32,
@@ -60,12 +60,12 @@ pub(crate) struct Context<'a> {
     /// Unknown to the peers, for folds.
     pub(crate) secret: (u64, u64),
     /// By how much the segment's acknowledgements are ahead of the numbers they are about, where a helper wrote into that stream.
-    pub(crate) ahead: u32,
+    pub(crate) ack_offset: u32,
 }
 
 /// Ticks of so many seconds; as in Linux not more than an `int` holds (less 64 million ticks, which bounds how late `poll` may be).
 #[inline(always)]
-pub(crate) const fn ticks(seconds: u32) -> u32 {
+pub(crate) const fn seconds_to_ticks(seconds: u32) -> u32 {
     const LONGEST: u64 = (1 << 31) - (1 << 26);
     let ticks = seconds as u64 * TICKS_PER_SECOND;
     (if ticks > LONGEST { LONGEST } else { ticks }) as u32
@@ -81,7 +81,7 @@ pub(crate) enum Tracker {
 
 impl Tracker {
     /// Writes it into a record.
-    pub(crate) fn store(&self, hot: &mut Hot) {
+    pub(crate) fn store(&self, hot: &mut HotRecord) {
         match self {
             Tracker::Tcp(tcp) => tcp.store(hot),
             Tracker::Sctp(sctp) => sctp.store(hot),

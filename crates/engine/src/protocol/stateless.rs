@@ -1,8 +1,8 @@
 //! Protocols that have no states of their own, only timeouts: UDP, UDP-Lite, ICMP, ICMPv6, GRE, and all that are not known.
-use super::{Context, Ruling, ticks};
-use crate::table::record::Hot;
+use super::{TrackCtx, TrackResult, seconds_to_ticks};
+use crate::table::record::HotRecord;
 use crate::tuple::{Tuple, protocol};
-use crate::{Knob, Status, Why};
+use crate::{Reason, Status, Sysctl};
 
 /// A connection of such a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,44 +26,48 @@ const STREAM_AFTER_SECONDS: u32 = 2;
 
 impl Stateless {
     /// A connection from its first packet.
-    pub(crate) fn open(tuple: &Tuple, context: &Context<'_>) -> Result<Stateless, Why> {
+    pub(crate) fn from_first_packet(tuple: &Tuple, context: &TrackCtx<'_>) -> Result<Stateless, Reason> {
         Ok(match tuple.protocol {
-            protocol::UDP => Stateless::Udp { stream_after: context.now.wrapping_add(ticks(STREAM_AFTER_SECONDS)) },
+            protocol::UDP => {
+                Stateless::Udp { stream_after: context.now.wrapping_add(seconds_to_ticks(STREAM_AFTER_SECONDS)) }
+            }
             protocol::UDPLITE => Stateless::UdpLite,
             protocol::ICMP if is_icmp_query(tuple.icmp_type()) => Stateless::Icmp,
             protocol::ICMPV6 if is_icmpv6_query(tuple.icmp_type()) => Stateless::Icmpv6,
-            protocol::ICMP | protocol::ICMPV6 => return Err(Why::IcmpUnasked),
+            protocol::ICMP | protocol::ICMPV6 => return Err(Reason::IcmpUnasked),
             protocol::GRE => Stateless::Gre {
-                timeout: ticks(context.knobs[Knob::GreTimeout]),
-                stream: ticks(context.knobs[Knob::GreTimeoutStream]),
+                timeout: seconds_to_ticks(context.sysctls[Sysctl::GreTimeout]),
+                stream: seconds_to_ticks(context.sysctls[Sysctl::GreTimeoutStream]),
             },
             other => Stateless::Other(other),
         })
     }
 
     /// What one packet makes of it.
-    pub(crate) fn advance(&self, context: &Context<'_>) -> Ruling {
+    pub(crate) fn track_packet(&self, context: &TrackCtx<'_>) -> TrackResult {
         let answered = context.status.has(Status::SEEN_REPLY);
-        let knob = |knob| ticks(context.knobs[knob]);
+        let knob = |knob| seconds_to_ticks(context.sysctls[knob]);
         let (timeout, stream) = match *self {
             Stateless::Udp { stream_after } => {
                 let old = (context.now.wrapping_sub(stream_after) as i32) > 0;
                 let stream = answered && old;
-                (knob(if stream { Knob::UdpTimeoutStream } else { Knob::UdpTimeout }), stream)
+                (knob(if stream { Sysctl::UdpTimeoutStream } else { Sysctl::UdpTimeout }), stream)
             }
-            Stateless::UdpLite => (knob(if answered { Knob::UdpTimeoutStream } else { Knob::UdpTimeout }), answered),
-            Stateless::Icmp => (knob(Knob::IcmpTimeout), false),
-            Stateless::Icmpv6 => (knob(Knob::Icmpv6Timeout), false),
+            Stateless::UdpLite => {
+                (knob(if answered { Sysctl::UdpTimeoutStream } else { Sysctl::UdpTimeout }), answered)
+            }
+            Stateless::Icmp => (knob(Sysctl::IcmpTimeout), false),
+            Stateless::Icmpv6 => (knob(Sysctl::Icmpv6Timeout), false),
             Stateless::Gre { timeout, stream } => (if answered { stream } else { timeout }, answered),
-            Stateless::Other(_) => (knob(Knob::GenericTimeout), false),
+            Stateless::Other(_) => (knob(Sysctl::GenericTimeout), false),
         };
         // One that lost a clash stands in one direction only and soon ends: it is never assured.
         let assured = stream && !context.status.has(Status::ASSURED) && !context.status.has(Status::NAT_CLASH);
-        Ruling::Pass { timeout, changed: false, assured }
+        TrackResult::Pass { timeout, changed: false, assured }
     }
 
     /// Reads it from a record.
-    pub(crate) fn load(hot: &Hot) -> Stateless {
+    pub(crate) fn load(hot: &HotRecord) -> Stateless {
         match hot.protocol() {
             protocol::UDP => Stateless::Udp { stream_after: hot.words[0] },
             protocol::UDPLITE => Stateless::UdpLite,
@@ -75,7 +79,7 @@ impl Stateless {
     }
 
     /// Writes it into a record.
-    pub(crate) fn store(&self, hot: &mut Hot) {
+    pub(crate) fn store(&self, hot: &mut HotRecord) {
         match *self {
             Stateless::Udp { stream_after } => hot.words[0] = stream_after,
             Stateless::Gre { timeout, stream } => (hot.words[0], hot.words[1]) = (timeout, stream),

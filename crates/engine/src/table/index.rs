@@ -10,23 +10,23 @@
 //! A fingerprint of 0 is an empty place. A bucket that is full goes on in an overflow bucket from a pool. The index grows one bucket at
 //! a time (Litwin, "Linear hashing", 1980): bucket `split` gives up those of its entries whose next hash bit is set, so no packet ever
 //! waits for a whole table to be moved. The index never shrinks below what it was asked for, and never moves a bucket in memory.
-use super::chunked::Chunked;
-use super::processor;
+use super::chunked::ChunkedArray;
+use super::simd;
 use crate::Direction;
 use alloc::vec::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-const PLACES: usize = 10;
+const ENTRIES_PER_BUCKET: usize = 10;
 /// 2 MiB of buckets.
-const CHUNK: usize = 1 << 15;
+const BUCKETS_PER_CHUNK: usize = 1 << 15;
 /// Grow past this many entries for every 20 buckets: 7 of 10 places. Fuller, more lookups need an overflow bucket; emptier, more memory.
 const ENTRIES_PER_20_BUCKETS: usize = 140;
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 struct Bucket {
-    fingerprints: [u16; PLACES],
-    references: [u32; PLACES],
+    fingerprints: [u16; ENTRIES_PER_BUCKET],
+    references: [u32; ENTRIES_PER_BUCKET],
     /// Number of an overflow bucket plus one; 0 for none.
     overflow: u32,
 }
@@ -35,11 +35,11 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 /// Names one direction of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reference(u32);
+pub(crate) struct TupleRef(u32);
 
-impl Reference {
+impl TupleRef {
     pub(crate) const fn new(slot: u32, direction: Direction) -> Self {
-        Reference(slot << 1 | direction as u32)
+        TupleRef(slot << 1 | direction as u32)
     }
     #[inline(always)]
     pub(crate) const fn slot(self) -> u32 {
@@ -53,13 +53,13 @@ impl Reference {
 
 /// The index. See the module's words.
 pub(crate) struct Index {
-    buckets: Chunked<Bucket, CHUNK>,
+    buckets: ChunkedArray<Bucket, BUCKETS_PER_CHUNK>,
     /// Buckets in use.
     length: usize,
     /// The smallest power of two not below `length`, less one.
     mask: usize,
     /// It grows to this many without being pressed by entries.
-    wanted: usize,
+    target_length: usize,
     entries: usize,
     overflow: Vec<Bucket>,
     /// Free overflow buckets, chained by their `overflow` field (number plus one).
@@ -77,22 +77,22 @@ impl Index {
     /// An index of `buckets` buckets. Memory is touched only when used.
     pub(crate) fn new(buckets: usize) -> Self {
         let mut index = Index {
-            buckets: Chunked::new(),
+            buckets: ChunkedArray::new(),
             length: 1,
             mask: 0,
-            wanted: 1,
+            target_length: 1,
             entries: 0,
             overflow: Vec::new(),
             free_overflow: 0,
         };
-        index.buckets.make(0);
-        index.want(buckets);
+        index.buckets.ensure_chunk(0);
+        index.set_target(buckets);
         // Empty, so that growing is only a matter of chunks: no entry has to move.
-        let mut made = CHUNK;
-        while made < index.wanted && index.buckets.make(made) {
-            made += CHUNK;
+        let mut made = BUCKETS_PER_CHUNK;
+        while made < index.target_length && index.buckets.ensure_chunk(made) {
+            made += BUCKETS_PER_CHUNK;
         }
-        index.length = index.wanted.min(made);
+        index.length = index.target_length.min(made);
         index.mask = index.length.next_power_of_two() - 1;
         index
     }
@@ -103,26 +103,26 @@ impl Index {
     }
 
     /// Asks for at least `buckets`; the growing is done by [`Index::step`].
-    pub(crate) fn want(&mut self, buckets: usize) {
-        self.wanted = buckets.clamp(1, 1 << 31);
+    pub(crate) fn set_target(&mut self, buckets: usize) {
+        self.target_length = buckets.clamp(1, 1 << 31);
     }
 
     /// Is there growing to do?
     #[inline(always)]
-    pub(crate) fn pressed(&self) -> bool {
-        self.length < self.wanted || self.entries * 20 > self.length * ENTRIES_PER_20_BUCKETS
+    pub(crate) fn needs_growth(&self) -> bool {
+        self.length < self.target_length || self.entries * 20 > self.length * ENTRIES_PER_20_BUCKETS
     }
 
     pub(crate) fn entries(&self) -> usize {
         self.entries
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.buckets.bytes() + self.overflow.capacity() * size_of::<Bucket>()
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.buckets.memory_bytes() + self.overflow.capacity() * size_of::<Bucket>()
     }
 
     #[inline(always)]
-    fn home(&self, hash: u64) -> usize {
+    fn bucket_of(&self, hash: u64) -> usize {
         let low = hash as usize & self.mask;
         if low < self.length { low } else { low & (self.mask >> 1) }
     }
@@ -130,31 +130,31 @@ impl Index {
     /// Begins to fetch the bucket of `hash`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.buckets.find(self.home(hash)) {
-            processor::prefetch(bucket);
+        if let Some(bucket) = self.buckets.get(self.bucket_of(hash)) {
+            simd::prefetch(bucket);
         }
     }
 
     /// The first reference whose fingerprint fits, of the bucket itself: an overflow bucket is not looked at.
     #[inline(always)]
-    pub(crate) fn first(&self, hash: u64) -> Option<Reference> {
-        let bucket = self.buckets.find(self.home(hash))?;
-        let fits = bucket.matches(fingerprint(hash));
-        bucket.references.get(fits.trailing_zeros() as usize).copied().map(Reference)
+    pub(crate) fn first_match(&self, hash: u64) -> Option<TupleRef> {
+        let bucket = self.buckets.get(self.bucket_of(hash))?;
+        let fits = bucket.match_mask(fingerprint(hash));
+        bucket.references.get(fits.trailing_zeros() as usize).copied().map(TupleRef)
     }
 
     /// Calls `try_reference` with each reference whose fingerprint fits, until it answers.
     #[inline(always)]
-    pub(crate) fn search<T>(&self, hash: u64, mut try_reference: impl FnMut(Reference) -> Option<T>) -> Option<T> {
+    pub(crate) fn search<T>(&self, hash: u64, mut try_reference: impl FnMut(TupleRef) -> Option<T>) -> Option<T> {
         let wanted = fingerprint(hash);
-        let mut bucket = self.buckets.find(self.home(hash))?;
+        let mut bucket = self.buckets.get(self.bucket_of(hash))?;
         loop {
-            let mut fits = bucket.matches(wanted);
+            let mut fits = bucket.match_mask(wanted);
             while fits != 0 {
                 let place = fits.trailing_zeros() as usize;
                 fits &= fits - 1;
                 if let Some(found) =
-                    bucket.references.get(place).and_then(|reference| try_reference(Reference(*reference)))
+                    bucket.references.get(place).and_then(|reference| try_reference(TupleRef(*reference)))
                 {
                     return Some(found);
                 }
@@ -164,20 +164,20 @@ impl Index {
     }
 
     /// Calls `see` with every reference in the `count` buckets from that of `hash` on, until it answers.
-    pub(crate) fn neighbours<T>(
+    pub(crate) fn scan_buckets<T>(
         &self,
         hash: u64,
         count: usize,
-        mut see: impl FnMut(&[Reference]) -> Option<T>,
+        mut see: impl FnMut(&[TupleRef]) -> Option<T>,
     ) -> Option<T> {
-        let home = self.home(hash);
+        let home = self.bucket_of(hash);
         for step in 0..count.min(self.length) {
-            let mut found = [Reference(0); PLACES];
+            let mut found = [TupleRef(0); ENTRIES_PER_BUCKET];
             let mut length = 0;
-            let bucket = self.buckets.find((home + step) % self.length)?;
+            let bucket = self.buckets.get((home + step) % self.length)?;
             for (mark, reference) in bucket.fingerprints.iter().zip(bucket.references) {
                 if *mark != 0 {
-                    found[length] = Reference(reference);
+                    found[length] = TupleRef(reference);
                     length += 1;
                 }
             }
@@ -189,36 +189,36 @@ impl Index {
     }
 
     /// Enters `reference` under `hash`. False if there is no memory for an overflow bucket.
-    pub(crate) fn insert(&mut self, hash: u64, reference: Reference) -> bool {
-        let done = self.put(self.home(hash), fingerprint(hash), reference);
+    pub(crate) fn insert(&mut self, hash: u64, reference: TupleRef) -> bool {
+        let done = self.insert_entry(self.bucket_of(hash), fingerprint(hash), reference);
         self.entries += usize::from(done);
         done
     }
 
-    fn put(&mut self, home: usize, mark: u16, reference: Reference) -> bool {
-        let Some(bucket) = self.buckets.find_mut(home) else { return false };
-        if bucket.place(mark, reference) {
+    fn insert_entry(&mut self, home: usize, mark: u16, reference: TupleRef) -> bool {
+        let Some(bucket) = self.buckets.get_mut(home) else { return false };
+        if bucket.insert_slot(mark, reference) {
             return true;
         }
         let first = bucket.overflow;
         let mut next = first;
         while let Some(at) = (next as usize).checked_sub(1) {
             let Some(bucket) = self.overflow.get_mut(at) else { return false };
-            if bucket.place(mark, reference) {
+            if bucket.insert_slot(mark, reference) {
                 return true;
             }
             next = bucket.overflow;
         }
         let mut fresh = Bucket { overflow: first, ..Bucket::default() };
-        fresh.place(mark, reference);
-        let Some(number) = self.take_overflow(fresh) else { return false };
-        if let Some(bucket) = self.buckets.find_mut(home) {
+        fresh.insert_slot(mark, reference);
+        let Some(number) = self.alloc_overflow(fresh) else { return false };
+        if let Some(bucket) = self.buckets.get_mut(home) {
             bucket.overflow = number;
         }
         true
     }
 
-    fn take_overflow(&mut self, fresh: Bucket) -> Option<u32> {
+    fn alloc_overflow(&mut self, fresh: Bucket) -> Option<u32> {
         if let Some(at) = (self.free_overflow as usize).checked_sub(1) {
             let number = self.free_overflow;
             let bucket = self.overflow.get_mut(at)?;
@@ -232,20 +232,20 @@ impl Index {
     }
 
     /// Removes `reference`, entered under `hash`. False if it was not there.
-    pub(crate) fn remove(&mut self, hash: u64, reference: Reference) -> bool {
-        let home = self.home(hash);
-        let Some(bucket) = self.buckets.find_mut(home) else { return false };
+    pub(crate) fn remove(&mut self, hash: u64, reference: TupleRef) -> bool {
+        let home = self.bucket_of(hash);
+        let Some(bucket) = self.buckets.get_mut(home) else { return false };
         let mut next = bucket.overflow;
-        let mut done = bucket.clear(reference);
+        let mut done = bucket.remove_slot(reference);
         let mut previous = 0;
         while let (false, Some(at)) = (done, (next as usize).checked_sub(1)) {
             let Some(bucket) = self.overflow.get_mut(at) else { return false };
-            done = bucket.clear(reference);
+            done = bucket.remove_slot(reference);
             let (after, empty) = (bucket.overflow, bucket.is_empty());
             if done && empty {
                 bucket.overflow = self.free_overflow;
                 self.free_overflow = next;
-                self.relink(home, previous, after);
+                self.relink_overflow(home, previous, after);
             }
             previous = next;
             next = after;
@@ -255,9 +255,9 @@ impl Index {
     }
 
     /// The overflow bucket after `previous` (0: the home bucket itself) is now `after`.
-    fn relink(&mut self, home: usize, previous: u32, after: u32) {
+    fn relink_overflow(&mut self, home: usize, previous: u32, after: u32) {
         let link = match (previous as usize).checked_sub(1) {
-            None => self.buckets.find_mut(home),
+            None => self.buckets.get_mut(home),
             Some(at) => self.overflow.get_mut(at),
         };
         if let Some(bucket) = link {
@@ -266,33 +266,33 @@ impl Index {
     }
 
     /// Splits one bucket. `hash_of` finds an entry's hash again; `fetch` begins to fetch what it will need.
-    pub(crate) fn step(&mut self, fetch: impl Fn(Reference), hash_of: impl Fn(Reference) -> u64) {
-        if !self.buckets.make(self.length) {
+    pub(crate) fn split_bucket(&mut self, fetch: impl Fn(TupleRef), hash_of: impl Fn(TupleRef) -> u64) {
+        if !self.buckets.ensure_chunk(self.length) {
             return;
         }
         let half = if self.length.is_power_of_two() { self.length } else { (self.mask >> 1) + 1 };
         let home = self.length - half;
-        let mut moved: Vec<(u16, Reference)> = Vec::new();
-        self.take_all(home, &mut moved);
+        let mut moved: Vec<(u16, TupleRef)> = Vec::new();
+        self.drain_bucket(home, &mut moved);
         self.length += 1;
         self.mask = self.length.next_power_of_two() - 1;
         moved.iter().for_each(|(_, reference)| fetch(*reference));
         for (mark, reference) in moved {
-            let home = self.home(hash_of(reference));
+            let home = self.bucket_of(hash_of(reference));
             // Fewer entries than before share each of the two buckets, so no new overflow bucket can be needed.
-            self.put(home, mark, reference);
+            self.insert_entry(home, mark, reference);
         }
     }
 
     /// Empties a bucket and frees its overflow buckets.
-    fn take_all(&mut self, home: usize, out: &mut Vec<(u16, Reference)>) {
-        let Some(bucket) = self.buckets.find_mut(home) else { return };
+    fn drain_bucket(&mut self, home: usize, out: &mut Vec<(u16, TupleRef)>) {
+        let Some(bucket) = self.buckets.get_mut(home) else { return };
         let taken = core::mem::take(bucket);
-        out.extend(taken.used());
+        out.extend(taken.iter());
         let mut next = taken.overflow;
         while let Some(bucket) = (next as usize).checked_sub(1).and_then(|at| self.overflow.get_mut(at)) {
             let taken = core::mem::take(bucket);
-            out.extend(taken.used());
+            out.extend(taken.iter());
             bucket.overflow = self.free_overflow;
             self.free_overflow = next;
             next = taken.overflow;
@@ -303,10 +303,10 @@ impl Index {
 impl Bucket {
     /// One bit for each place whose fingerprint is `wanted`.
     #[inline(always)]
-    fn matches(&self, wanted: u16) -> u32 {
+    fn match_mask(&self, wanted: u16) -> u32 {
         let (first, rest) = self.fingerprints.split_at(8);
         let mut fits = match first.first_chunk() {
-            Some(first) => processor::equal_marks(first, wanted),
+            Some(first) => simd::match_fingerprints(first, wanted),
             None => 0,
         };
         for (place, mark) in rest.iter().enumerate() {
@@ -315,8 +315,8 @@ impl Bucket {
         fits
     }
 
-    fn place(&mut self, mark: u16, reference: Reference) -> bool {
-        let free = self.matches(0).trailing_zeros() as usize;
+    fn insert_slot(&mut self, mark: u16, reference: TupleRef) -> bool {
+        let free = self.match_mask(0).trailing_zeros() as usize;
         match (self.fingerprints.get_mut(free), self.references.get_mut(free)) {
             (Some(fingerprint), Some(place)) => {
                 *fingerprint = mark;
@@ -327,7 +327,7 @@ impl Bucket {
         }
     }
 
-    fn clear(&mut self, reference: Reference) -> bool {
+    fn remove_slot(&mut self, reference: TupleRef) -> bool {
         for (mark, place) in self.fingerprints.iter_mut().zip(self.references) {
             if *mark != 0 && place == reference.0 {
                 *mark = 0;
@@ -338,16 +338,16 @@ impl Bucket {
     }
 
     fn is_empty(&self) -> bool {
-        self.fingerprints == [0; PLACES]
+        self.fingerprints == [0; ENTRIES_PER_BUCKET]
     }
 
-    fn used(&self) -> impl Iterator<Item = (u16, Reference)> + use<> {
+    fn iter(&self) -> impl Iterator<Item = (u16, TupleRef)> + use<> {
         let Bucket { fingerprints, references, .. } = *self;
         fingerprints
             .into_iter()
             .zip(references)
             .filter(|(mark, _)| *mark != 0)
-            .map(|(mark, reference)| (mark, Reference(reference)))
+            .map(|(mark, reference)| (mark, TupleRef(reference)))
     }
 }
 
@@ -363,18 +363,18 @@ mod tests {
     proptest! {
         /// Through inserts, removals and splits, exactly what was entered and not removed is found.
         #[test]
-        fn it_holds_what_it_was_given(steps in proptest::collection::vec((0u32..400, any::<bool>()), 1..1500)) {
+        fn index_matches_a_set_model_through_inserts_removals_and_splits(steps in proptest::collection::vec((0u32..400, any::<bool>()), 1..1500)) {
             let mut index = Index::new(1);
             let mut model = alloc::collections::BTreeSet::new();
             for (slot, insert) in steps {
-                let reference = Reference::new(slot, if slot % 2 == 0 { Direction::Reply } else { Direction::Original });
+                let reference = TupleRef::new(slot, if slot % 2 == 0 { Direction::Reply } else { Direction::Original });
                 if insert && model.insert(slot) {
                     prop_assert!(index.insert(hash(slot), reference));
                 } else if !insert {
                     prop_assert_eq!(index.remove(hash(slot), reference), model.remove(&slot));
                 }
-                if index.pressed() {
-                    index.step(|_| (), |reference| hash(reference.slot()));
+                if index.needs_growth() {
+                    index.split_bucket(|_| (), |reference| hash(reference.slot()));
                 }
                 prop_assert_eq!(index.entries(), model.len());
             }
@@ -386,15 +386,15 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_bucket_by_bucket() {
+    fn index_grows_one_bucket_at_a_time() {
         let mut index = Index::new(1);
         for slot in 0..100_000 {
-            assert!(index.insert(hash(slot), Reference::new(slot, Direction::Original)));
-            if index.pressed() {
-                index.step(|_| (), |reference| hash(reference.slot()));
+            assert!(index.insert(hash(slot), TupleRef::new(slot, Direction::Original)));
+            if index.needs_growth() {
+                index.split_bucket(|_| (), |reference| hash(reference.slot()));
             }
         }
-        assert!(!index.pressed());
+        assert!(!index.needs_growth());
         assert!(
             (0..100_000).all(|slot| index.search(hash(slot), |found| (found.slot() == slot).then_some(())).is_some())
         );

@@ -9,8 +9,8 @@ use siphasher::sip::SipHasher13;
 ///
 /// IPv4 needs two words, and takes a path of its own wherever it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) addresses: Addresses,
+pub(crate) struct TupleKey {
+    pub(crate) addresses: PackedAddrs,
     /// Source key, then destination key.
     pub(crate) keys: u32,
     pub(crate) protocol: u8,
@@ -18,7 +18,7 @@ pub(crate) struct Key {
 
 /// Source and destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Addresses {
+pub(crate) enum PackedAddrs {
     /// Source in the upper half.
     V4(u64),
     /// Source, destination; each with its upper half first.
@@ -57,7 +57,7 @@ impl HashKeys {
 
     /// SipHash-1-3 of whole words and seven octets more: those ride in the block that ends every message, and cost nothing.
     #[inline(always)]
-    fn hash_and<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
+    fn hash_with_tail<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
         sip13(self.first, self.second, words, (N as u64 * 8 + 7) << 56 | tail)
     }
 }
@@ -74,21 +74,21 @@ fn sip13<const N: usize>(first: u64, second: u64, words: [u64; N], last: u64) ->
     ];
     for word in words {
         v[3] ^= word;
-        round(&mut v);
+        sip_round(&mut v);
         v[0] ^= word;
     }
     v[3] ^= last;
-    round(&mut v);
+    sip_round(&mut v);
     v[0] ^= last;
     v[2] ^= 0xff;
-    round(&mut v);
-    round(&mut v);
-    round(&mut v);
+    sip_round(&mut v);
+    sip_round(&mut v);
+    sip_round(&mut v);
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
 #[inline(always)]
-fn round(v: &mut [u64; 4]) {
+fn sip_round(v: &mut [u64; 4]) {
     v[0] = v[0].wrapping_add(v[1]);
     v[2] = v[2].wrapping_add(v[3]);
     v[1] = v[1].rotate_left(13) ^ v[0];
@@ -101,23 +101,23 @@ fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
-impl Key {
+impl TupleKey {
     /// The hash of this key in `zone`.
     #[inline(always)]
     pub(crate) fn hash(&self, zone: u16, hash_keys: &HashKeys) -> u64 {
         let tail = u64::from(self.keys) << 24 | u64::from(zone) << 8 | u64::from(self.protocol);
         match self.addresses {
-            Addresses::V4(both) => hash_keys.hash_and([both], tail),
-            Addresses::V6([[a, b], [c, d]]) => hash_keys.hash_and([a, b, c, d], tail),
+            PackedAddrs::V4(both) => hash_keys.hash_with_tail([both], tail),
+            PackedAddrs::V6([[a, b], [c, d]]) => hash_keys.hash_with_tail([a, b, c, d], tail),
         }
     }
 
     /// The key of the answer; `None` for an ICMP type that has none.
     #[inline(always)]
-    pub(crate) fn invert(&self) -> Option<Key> {
+    pub(crate) fn invert(&self) -> Option<TupleKey> {
         let addresses = match self.addresses {
-            Addresses::V4(both) => Addresses::V4(both.rotate_left(32)),
-            Addresses::V6([source, destination]) => Addresses::V6([destination, source]),
+            PackedAddrs::V4(both) => PackedAddrs::V4(both.rotate_left(32)),
+            PackedAddrs::V6([source, destination]) => PackedAddrs::V6([destination, source]),
         };
         let keys = match self.protocol {
             protocol::ICMP | protocol::ICMPV6 => {
@@ -126,16 +126,16 @@ impl Key {
             }
             _ => self.keys.rotate_left(16),
         };
-        Some(Key { addresses, keys, protocol: self.protocol })
+        Some(TupleKey { addresses, keys, protocol: self.protocol })
     }
 
     /// As a tuple, for people.
     pub(crate) fn tuple(&self) -> Tuple {
         let (source, destination) = match self.addresses {
-            Addresses::V4(both) => {
+            PackedAddrs::V4(both) => {
                 (IpAddr::V4(Ipv4Addr::from_bits((both >> 32) as u32)), IpAddr::V4(Ipv4Addr::from_bits(both as u32)))
             }
-            Addresses::V6([source, destination]) => {
+            PackedAddrs::V6([source, destination]) => {
                 let address = |[high, low]: [u64; 2]| Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
                 (IpAddr::V6(address(source)), IpAddr::V6(address(destination)))
             }
@@ -150,14 +150,14 @@ impl Key {
     }
 }
 
-impl From<&Tuple> for Key {
+impl From<&Tuple> for TupleKey {
     /// A tuple of mixed families is read as IPv6, mapped.
-    fn from(tuple: &Tuple) -> Key {
+    fn from(tuple: &Tuple) -> TupleKey {
         let addresses = match (tuple.source, tuple.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                Addresses::V4(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()))
+                PackedAddrs::V4(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()))
             }
-            (source, destination) => Addresses::V6([source, destination].map(|address| {
+            (source, destination) => PackedAddrs::V6([source, destination].map(|address| {
                 let bits = match address {
                     IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
                     IpAddr::V6(v6) => v6.to_bits(),
@@ -166,7 +166,7 @@ impl From<&Tuple> for Key {
             })),
         };
         let keys = u32::from(tuple.source_key) << 16 | u32::from(tuple.destination_key);
-        Key { addresses, keys, protocol: tuple.protocol }
+        TupleKey { addresses, keys, protocol: tuple.protocol }
     }
 }
 
@@ -189,11 +189,11 @@ mod tests {
         );
         let mut octets = [7u64.to_le_bytes(), 0x00ff_eedd_ccbb_aa99u64.to_le_bytes()].concat();
         octets.truncate(15);
-        assert_eq!(keys.hash_and([7], 0x00ff_eedd_ccbb_aa99), reference(&octets));
+        assert_eq!(keys.hash_with_tail([7], 0x00ff_eedd_ccbb_aa99), reference(&octets));
     }
 
     #[test]
-    fn a_tuple_survives_packing() {
+    fn tuple_key_round_trip() {
         for (source, destination) in [("10.1.0.2", "10.2.0.9"), ("2001:db8::1", "2001:db8::ff")] {
             let tuple = Tuple {
                 source: source.parse().unwrap(),
@@ -202,7 +202,7 @@ mod tests {
                 source_key: 40000,
                 destination_key: 1883,
             };
-            let key = Key::from(&tuple);
+            let key = TupleKey::from(&tuple);
             assert_eq!(key.tuple(), tuple);
             assert_eq!(key.invert().unwrap().tuple(), tuple.invert().unwrap());
             assert_eq!(key.invert().unwrap().invert().unwrap(), key);

@@ -3,27 +3,27 @@
 //! A record lives in a slot. It is born in [`Table::insert`], found by either of its keys, and dies in [`Table::remove`], when both
 //! index entries go with it: both directions or neither. The table judges nothing and never drops a record by itself.
 mod chunked;
-mod deadlines;
 mod index;
 pub(crate) mod key;
-mod processor;
 pub(crate) mod record;
 mod records;
+mod simd;
+mod timer_bounds;
 
-pub(crate) use chunked::Chunked;
-pub(crate) use deadlines::{FAN as BLOCK, Look};
-pub(crate) use index::Reference;
+pub(crate) use chunked::ChunkedArray;
+pub(crate) use index::TupleRef;
 pub(crate) use records::Records;
+pub(crate) use timer_bounds::{BlockScan, FANOUT as BLOCK};
 
 use crate::{Direction, Zone, ZoneDirection};
-use deadlines::Deadlines;
 use index::Index;
 use keepstate_wire::Family;
-use key::{HashKeys, Key};
-use record::Hot;
+use key::{HashKeys, TupleKey};
+use record::HotRecord;
+use timer_bounds::TimerBounds;
 
 /// Packets and bytes: original packets, original bytes, reply packets, reply bytes.
-pub(crate) type Counts = [u64; 4];
+pub(crate) type AcctCounts = [u64; 4];
 
 /// The table. See the module's words.
 pub(crate) struct Table {
@@ -31,23 +31,23 @@ pub(crate) struct Table {
     index: Index,
     /// What is known of each connection.
     pub(crate) records: Records,
-    deadlines: Deadlines,
+    timer_bounds: TimerBounds,
     count: usize,
     /// Counts inserts: equal epochs mean that nothing was entered in between.
     epoch: u64,
 }
 
 /// A connection to be entered.
-pub(crate) struct Record<'a> {
-    pub(crate) original: &'a Key,
-    pub(crate) reply: &'a Key,
+pub(crate) struct NewRecord<'a> {
+    pub(crate) original: &'a TupleKey,
+    pub(crate) reply: &'a TupleKey,
     pub(crate) zone: Zone,
     pub(crate) mark: u32,
     /// All but the keys and the kind.
-    pub(crate) hot: Hot,
+    pub(crate) hot: HotRecord,
     /// Flags of [`record::Kind`] beyond those that the rest implies.
     pub(crate) kind: u8,
-    pub(crate) counts: Option<Counts>,
+    pub(crate) counts: Option<AcctCounts>,
     /// Nanoseconds; 0 if not kept.
     pub(crate) start: u64,
     /// The hashes of both keys, each 0 if not known.
@@ -56,21 +56,21 @@ pub(crate) struct Record<'a> {
 
 /// A packet's key with its hash: what a lookup starts from.
 #[derive(Clone, Copy)]
-pub(crate) struct Probe {
-    pub(crate) key: Key,
+pub(crate) struct LookupKey {
+    pub(crate) key: TupleKey,
     pub(crate) zone: Zone,
     pub(crate) hash: u64,
     /// The record that was fetched ahead for it; it may have ended since.
-    pub(crate) likely: Option<Reference>,
+    pub(crate) candidate: Option<TupleRef>,
     /// The hash of the answer's key, if the packet looked like a new connection's when it was fetched ahead; 0 if not known.
-    pub(crate) answer_hash: u64,
+    pub(crate) reply_hash: u64,
 }
 
 impl Table {
     /// A table whose index is sized for `connections`.
     pub(crate) fn new(keys: HashKeys, connections: usize) -> Self {
         let index = Index::new(Index::buckets_for(connections));
-        Table { keys, index, records: Records::new(), deadlines: Deadlines::new(), count: 0, epoch: 0 }
+        Table { keys, index, records: Records::new(), timer_bounds: TimerBounds::new(), count: 0, epoch: 0 }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -82,19 +82,19 @@ impl Table {
     }
 
     /// Sizes the index for `connections`, in steps.
-    pub(crate) fn want(&mut self, connections: usize) {
-        self.index.want(Index::buckets_for(connections));
+    pub(crate) fn set_target_size(&mut self, connections: usize) {
+        self.index.set_target(Index::buckets_for(connections));
     }
 
     /// The hash of a packet's key.
     #[inline(always)]
-    pub(crate) fn hash(&self, key: &Key, zone: Zone) -> u64 {
-        key.hash(zone.of(Direction::Original), &self.keys)
+    pub(crate) fn hash(&self, key: &TupleKey, zone: Zone) -> u64 {
+        key.hash(zone.id_for(Direction::Original), &self.keys)
     }
 
     #[inline(always)]
-    pub(crate) fn probe(&self, key: Key, zone: Zone) -> Probe {
-        Probe { key, zone, hash: self.hash(&key, zone), likely: None, answer_hash: 0 }
+    pub(crate) fn lookup_key(&self, key: TupleKey, zone: Zone) -> LookupKey {
+        LookupKey { key, zone, hash: self.hash(&key, zone), candidate: None, reply_hash: 0 }
     }
 
     /// First stage of a batched lookup: fetch the bucket.
@@ -105,30 +105,30 @@ impl Table {
 
     /// Second stage: what the bucket's first fitting fingerprint names. Most likely it is the one.
     #[inline(always)]
-    pub(crate) fn likely(&self, hash: u64) -> Option<Reference> {
-        self.index.first(hash)
+    pub(crate) fn candidate(&self, hash: u64) -> Option<TupleRef> {
+        self.index.first_match(hash)
     }
 
     /// Third stage: fetch what a packet reads and writes of its connection.
     #[inline(always)]
-    pub(crate) fn prefetch_record(&self, reference: Reference, family: Family) {
+    pub(crate) fn prefetch_record(&self, reference: TupleRef, family: Family) {
         self.records.prefetch(reference, family);
-        self.deadlines.prefetch(reference.slot() as usize);
+        self.timer_bounds.prefetch(reference.slot() as usize);
     }
 
     /// Third stage for what is not in the table: fetch the bucket where the answer will be entered. Its hash, or 0 if there is none.
-    pub(crate) fn prefetch_answer(&self, key: &Key, zone: Zone) -> u64 {
+    pub(crate) fn prefetch_reply_bucket(&self, key: &TupleKey, zone: Zone) -> u64 {
         let Some(answer) = key.invert() else { return 0 };
-        let hash = answer.hash(zone.of(Direction::Reply), &self.keys);
+        let hash = answer.hash(zone.id_for(Direction::Reply), &self.keys);
         self.index.prefetch(hash);
         hash
     }
 
     /// Finds the connection whose tuple `probe` is, in either direction.
     #[inline(always)]
-    pub(crate) fn find(&self, probe: &Probe) -> Option<Reference> {
-        let fits = |reference| self.records.fits(reference, &probe.key, probe.zone).then_some(reference);
-        if let Some(found) = probe.likely.and_then(fits) {
+    pub(crate) fn find(&self, probe: &LookupKey) -> Option<TupleRef> {
+        let fits = |reference| self.records.matches(reference, &probe.key, probe.zone).then_some(reference);
+        if let Some(found) = probe.candidate.and_then(fits) {
             return Some(found);
         }
         let found = self.index.search(probe.hash, fits);
@@ -136,41 +136,42 @@ impl Table {
             return found;
         }
         // A zone of one direction: the answer may stand under the other id.
-        self.index.search(probe.key.hash(probe.zone.of(Direction::Reply), &self.keys), fits)
+        self.index.search(probe.key.hash(probe.zone.id_for(Direction::Reply), &self.keys), fits)
     }
 
     /// Is the tuple `key` of `direction` in `zone` taken, by either direction of any connection?
-    pub(crate) fn holder(&self, key: &Key, zone: Zone, direction: Direction) -> Option<Reference> {
-        let hash = key.hash(zone.of(direction), &self.keys);
-        self.index.search(hash, |reference| self.records.fits(reference, key, zone).then_some(reference))
+    pub(crate) fn tuple_owner(&self, key: &TupleKey, zone: Zone, direction: Direction) -> Option<TupleRef> {
+        let hash = key.hash(zone.id_for(direction), &self.keys);
+        self.index.search(hash, |reference| self.records.matches(reference, key, zone).then_some(reference))
     }
 
     /// Every slot in use.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.records.slots() as u32).filter(|slot| self.records.hot(*slot).is_some_and(Hot::living))
+    pub(crate) fn used_slots(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.records.slot_count() as u32)
+            .filter(|slot| self.records.hot(*slot).is_some_and(HotRecord::is_confirmed))
     }
 
     /// Enters a connection under both keys. Neither may be in the table. `None` if there is no memory.
-    pub(crate) fn insert(&mut self, record: &Record<'_>, now: u32) -> Option<u32> {
-        let slot = self.records.put(record)?;
-        self.deadlines.grow(self.records.slots(), now);
-        let hash = |known: u64, key: &Key, direction| match known {
-            0 => key.hash(record.zone.of(direction), &self.keys),
+    pub(crate) fn insert(&mut self, record: &NewRecord<'_>, now: u32) -> Option<u32> {
+        let slot = self.records.insert(record)?;
+        self.timer_bounds.grow(self.records.slot_count(), now);
+        let hash = |known: u64, key: &TupleKey, direction| match known {
+            0 => key.hash(record.zone.id_for(direction), &self.keys),
             known => known,
         };
         let original = hash(record.hashes[0], record.original, Direction::Original);
         let reply = hash(record.hashes[1], record.reply, Direction::Reply);
         // Both entries, or neither.
-        if !self.index.insert(original, Reference::new(slot, Direction::Original)) {
-            self.records.free(slot);
+        if !self.index.insert(original, TupleRef::new(slot, Direction::Original)) {
+            self.records.free_slot(slot);
             return None;
         }
-        if !self.index.insert(reply, Reference::new(slot, Direction::Reply)) {
-            self.index.remove(original, Reference::new(slot, Direction::Original));
-            self.records.free(slot);
+        if !self.index.insert(reply, TupleRef::new(slot, Direction::Reply)) {
+            self.index.remove(original, TupleRef::new(slot, Direction::Original));
+            self.records.free_slot(slot);
             return None;
         }
-        self.deadlines.lower(slot as usize, record.hot.deadline);
+        self.timer_bounds.lower(slot as usize, record.hot.deadline);
         self.count += 1;
         self.epoch += 1;
         // Each connection brings two entries, so two splits a connection are several times what keeps up.
@@ -181,25 +182,25 @@ impl Table {
     /// Both hashes of a connection: what [`Table::remove`] needs.
     pub(crate) fn hashes(&self, slot: u32) -> [u64; 2] {
         [Direction::Original, Direction::Reply]
-            .map(|direction| self.records.hash(Reference::new(slot, direction), &self.keys).unwrap_or_default())
+            .map(|direction| self.records.hash(TupleRef::new(slot, direction), &self.keys).unwrap_or_default())
     }
 
     /// Takes a connection out: both index entries and the record.
     pub(crate) fn remove(&mut self, slot: u32, [original, reply]: [u64; 2]) {
-        self.index.remove(original, Reference::new(slot, Direction::Original));
-        self.index.remove(reply, Reference::new(slot, Direction::Reply));
-        self.records.free(slot);
+        self.index.remove(original, TupleRef::new(slot, Direction::Original));
+        self.index.remove(reply, TupleRef::new(slot, Direction::Reply));
+        self.records.free_slot(slot);
         self.count -= 1;
     }
 
     /// At most `steps` steps of growing, if the index is pressed.
     pub(crate) fn grow_index(&mut self, steps: usize) {
         for _ in 0..steps {
-            if !self.index.pressed() {
+            if !self.index.needs_growth() {
                 return;
             }
             let Table { index, records, keys, .. } = self;
-            index.step(
+            index.split_bucket(
                 |reference| records.prefetch_for_hash(reference),
                 |reference| records.hash(reference, keys).unwrap_or_default(),
             );
@@ -207,38 +208,38 @@ impl Table {
     }
 
     /// Is there growing to do that no packet is needed for?
-    pub(crate) fn pressed(&self) -> bool {
-        self.index.pressed()
+    pub(crate) fn needs_growth(&self) -> bool {
+        self.index.needs_growth()
     }
 
     /// `slot` may now expire earlier than it might have.
     #[inline]
-    pub(crate) fn lower_deadline(&mut self, slot: u32, deadline: u32) {
-        self.deadlines.lower(slot as usize, deadline);
+    pub(crate) fn lower_timer_bound(&mut self, slot: u32, deadline: u32) {
+        self.timer_bounds.lower(slot as usize, deadline);
     }
 
     /// The earliest tick at which something may have expired; `None` while the table is empty.
     pub(crate) fn next_deadline(&self) -> Option<u32> {
-        if self.count == 0 { None } else { self.deadlines.earliest() }
+        if self.count == 0 { None } else { self.timer_bounds.earliest() }
     }
 
     /// The timers, lent out while expired records are removed: give them back with [`Table::return_deadlines`].
-    pub(crate) fn lend_deadlines(&mut self) -> Deadlines {
-        core::mem::replace(&mut self.deadlines, Deadlines::new())
+    pub(crate) fn take_timer_bounds(&mut self) -> TimerBounds {
+        core::mem::replace(&mut self.timer_bounds, TimerBounds::new())
     }
 
-    pub(crate) fn return_deadlines(&mut self, deadlines: Deadlines) {
-        self.deadlines = deadlines;
+    pub(crate) fn restore_timer_bounds(&mut self, deadlines: TimerBounds) {
+        self.timer_bounds = deadlines;
     }
 
     /// Calls `see` with the references in each of `count` buckets from the one `probe` falls in, until it answers.
-    pub(crate) fn neighbours<T>(
+    pub(crate) fn scan_buckets<T>(
         &self,
-        probe: &Probe,
+        probe: &LookupKey,
         count: usize,
-        see: impl FnMut(&[Reference]) -> Option<T>,
+        see: impl FnMut(&[TupleRef]) -> Option<T>,
     ) -> Option<T> {
-        self.index.neighbours(probe.hash, count, see)
+        self.index.scan_buckets(probe.hash, count, see)
     }
 
     /// Index entries: twice the connections, or something is wrong.
@@ -246,7 +247,7 @@ impl Table {
         self.index.entries()
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.index.bytes() + self.records.bytes() + self.deadlines.bytes()
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.records.memory_bytes() + self.timer_bounds.memory_bytes()
     }
 }

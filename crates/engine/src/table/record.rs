@@ -13,7 +13,7 @@
 //! Wide: 64 bytes, IPv6 only: original source, destination; reply source, destination
 //! Placed: 4 bytes, only where a zone other than the default is used
 //! ```
-use super::key::{Addresses, Key};
+use super::key::{PackedAddrs, TupleKey};
 use crate::tuple::protocol;
 use crate::{Status, Zone, ZoneDirection};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// One cache line of a connection.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
-pub(crate) struct Hot {
+pub(crate) struct HotRecord {
     /// Original source (upper half) and destination of an IPv4 connection; of IPv6, a fold of them.
     pub(crate) addresses: u64,
     /// Original source key and destination key.
@@ -29,7 +29,7 @@ pub(crate) struct Hot {
     /// The tick at which it expires, modulo 2³².
     pub(crate) deadline: u32,
     pub(crate) status: u16,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
     /// TCP: state (low half) and class of the last segment (high half). SCTP: state. Other protocols: their number.
     pub(crate) state: u8,
     pub(crate) flags: [u8; 2],
@@ -38,26 +38,26 @@ pub(crate) struct Hot {
     pub(crate) words: [u32; 10],
 }
 
-const _: () = assert!(size_of::<Hot>() == 64);
+const _: () = assert!(size_of::<HotRecord>() == 64);
 
 /// What seldom matters to a packet.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct Cold {
+pub(crate) struct ColdRecord {
     /// Reply source and destination of an IPv4 connection.
     addresses: [u32; 2],
     pub(crate) keys: u32,
     pub(crate) mark: u32,
     /// Counts the lives of this slot, so that each has an id of its own.
-    pub(crate) life: u32,
+    pub(crate) generation: u32,
 }
 
-const _: () = assert!(size_of::<Cold>() == 20);
+const _: () = assert!(size_of::<ColdRecord>() == 20);
 
 /// A zone as it is kept.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct Placed {
+pub(crate) struct ZoneRecord {
     zone: u16,
     direction: u16,
 }
@@ -65,30 +65,30 @@ pub(crate) struct Placed {
 /// The addresses of an IPv6 connection.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
-pub(crate) struct Wide {
+pub(crate) struct Ipv6Addrs {
     /// Source, destination.
     pub(crate) original: [[u64; 2]; 2],
     /// Source, destination.
     pub(crate) reply: [[u64; 2]; 2],
 }
 
-const _: () = assert!(size_of::<Wide>() == 64);
+const _: () = assert!(size_of::<Ipv6Addrs>() == 64);
 
 /// Protocol class and flags of a record in one octet.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub(crate) struct Kind(u8);
+pub(crate) struct RecordKind(u8);
 
-impl Kind {
-    const CLASS: u8 = 0b111;
+impl RecordKind {
+    const PROTOCOL_MASK: u8 = 0b111;
     /// An IPv6 connection: its addresses are in [`Wide`].
-    pub(crate) const WIDE: u8 = 1 << 3;
+    pub(crate) const IPV6: u8 = 1 << 3;
     /// The reply tuple is the inverse of the original: NAT changed nothing.
-    pub(crate) const PLAIN: u8 = 1 << 4;
+    pub(crate) const UNTRANSLATED: u8 = 1 << 4;
     /// Its zone is not the default one.
     pub(crate) const ZONED: u8 = 1 << 5;
     /// Something is kept about it outside the table: labels, helper, master, a segment noted.
-    pub(crate) const EXTRAS: u8 = 1 << 6;
+    pub(crate) const HAS_EXTENSION: u8 = 1 << 6;
     /// Its packets and bytes are counted.
     pub(crate) const COUNTED: u8 = 1 << 7;
     const PROTOCOLS: [u8; 7] = [
@@ -102,24 +102,26 @@ impl Kind {
     ];
     const OTHER: u8 = 7;
 
-    pub(crate) fn new(protocol: u8, flags: u8) -> Kind {
-        let class = Kind::PROTOCOLS.iter().position(|known| *known == protocol).map_or(Kind::OTHER, |at| at as u8);
-        Kind(class | flags)
+    pub(crate) fn new(protocol: u8, flags: u8) -> RecordKind {
+        let class =
+            RecordKind::PROTOCOLS.iter().position(|known| *known == protocol).map_or(RecordKind::OTHER, |at| at as u8);
+        RecordKind(class | flags)
     }
 
     /// IPv4 of this protocol with ports, neither translated nor zoned?
     #[inline(always)]
-    pub(crate) fn is_plain_ports(self, protocol: u8) -> bool {
+    pub(crate) fn is_untranslated_v4(self, protocol: u8) -> bool {
         let class = match protocol {
             protocol::TCP => 0,
             protocol::UDP => 1,
             _ => return false,
         };
-        self.0 & (Kind::CLASS | Kind::WIDE | Kind::PLAIN | Kind::ZONED) == class | Kind::PLAIN
+        self.0 & (RecordKind::PROTOCOL_MASK | RecordKind::IPV6 | RecordKind::UNTRANSLATED | RecordKind::ZONED)
+            == class | RecordKind::UNTRANSLATED
     }
 
     #[inline(always)]
-    pub(crate) const fn is(self, flag: u8) -> bool {
+    pub(crate) const fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
     }
 
@@ -128,10 +130,10 @@ impl Kind {
     }
 }
 
-impl Hot {
+impl HotRecord {
     /// An empty record of a protocol, for what is told of it.
-    pub(crate) fn of_protocol(protocol: u8) -> Hot {
-        Hot { kind: Kind::new(protocol, 0), ..Hot::default() }
+    pub(crate) fn of_protocol(protocol: u8) -> HotRecord {
+        HotRecord { kind: RecordKind::new(protocol, 0), ..HotRecord::default() }
     }
 
     #[inline(always)]
@@ -140,14 +142,14 @@ impl Hot {
     }
 
     #[inline(always)]
-    pub(crate) fn living(&self) -> bool {
+    pub(crate) fn is_confirmed(&self) -> bool {
         self.status & Status::CONFIRMED.0 != 0
     }
 
     /// The protocol's number.
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u8 {
-        match Kind::PROTOCOLS.get(usize::from(self.kind.0 & Kind::CLASS)) {
+        match RecordKind::PROTOCOLS.get(usize::from(self.kind.0 & RecordKind::PROTOCOL_MASK)) {
             Some(known) => *known,
             None => self.state,
         }
@@ -155,49 +157,49 @@ impl Hot {
 
     /// A fold of the original tuple. It is all here, so that to name a connection costs no other cache line.
     #[inline(always)]
-    pub(crate) fn stamp(&self, secret: u64) -> u32 {
+    pub(crate) fn tuple_hash(&self, secret: u64) -> u32 {
         let mixed = (self.addresses ^ u64::from(self.keys).rotate_left(20)).wrapping_mul(secret | 1);
         (mixed >> 32) as u32
     }
 
     /// Has it expired at `now` (both modulo 2³²)?
     #[inline(always)]
-    pub(crate) fn expired(&self, now: u32) -> bool {
+    pub(crate) fn is_expired(&self, now: u32) -> bool {
         (self.deadline.wrapping_sub(now) as i32) <= 0
     }
 }
 
-impl Cold {
+impl ColdRecord {
     /// The reply addresses in one word, source in the upper half.
-    pub(crate) fn word(&self) -> u64 {
+    pub(crate) fn packed_addresses(&self) -> u64 {
         u64::from(self.addresses[0]) << 32 | u64::from(self.addresses[1])
     }
 
     /// A new life of the slot.
-    pub(crate) fn begin(&mut self, reply: &Key, mark: u32) {
-        let word = reply.word();
-        *self = Cold {
+    pub(crate) fn init(&mut self, reply: &TupleKey, mark: u32) {
+        let word = reply.packed_addresses();
+        *self = ColdRecord {
             addresses: [(word >> 32) as u32, word as u32],
             keys: reply.keys,
             mark,
-            life: self.life.wrapping_add(1),
+            generation: self.generation.wrapping_add(1),
         };
     }
 }
 
-impl From<Zone> for Placed {
-    fn from(zone: Zone) -> Placed {
+impl From<Zone> for ZoneRecord {
+    fn from(zone: Zone) -> ZoneRecord {
         let direction = match zone.direction {
             ZoneDirection::Both => 0,
             ZoneDirection::Original => 1,
             ZoneDirection::Reply => 2,
         };
-        Placed { zone: zone.id, direction }
+        ZoneRecord { zone: zone.id, direction }
     }
 }
 
-impl From<Placed> for Zone {
-    fn from(placed: Placed) -> Zone {
+impl From<ZoneRecord> for Zone {
+    fn from(placed: ZoneRecord) -> Zone {
         let direction = match placed.direction {
             1 => ZoneDirection::Original,
             2 => ZoneDirection::Reply,
@@ -207,12 +209,12 @@ impl From<Placed> for Zone {
     }
 }
 
-impl Key {
+impl TupleKey {
     /// The IPv4 addresses in one word; of IPv6, whose addresses are elsewhere, a fold.
-    pub(crate) fn word(&self) -> u64 {
+    pub(crate) fn packed_addresses(&self) -> u64 {
         match self.addresses {
-            Addresses::V4(both) => both,
-            Addresses::V6([[a, b], [c, d]]) => a ^ b.rotate_left(17) ^ c.rotate_left(31) ^ d.rotate_left(47),
+            PackedAddrs::V4(both) => both,
+            PackedAddrs::V6([[a, b], [c, d]]) => a ^ b.rotate_left(17) ^ c.rotate_left(31) ^ d.rotate_left(47),
         }
     }
 }

@@ -1,245 +1,250 @@
 //! The records of all connections, by slot: hot and cold parts apart, IPv6 addresses, counts and start times only where used.
-use super::chunked::Chunked;
-use super::index::Reference;
-use super::key::{Addresses, HashKeys, Key};
-use super::processor;
-use super::record::{Cold, Hot, Kind, Placed, Wide};
-use super::{Counts, Record};
+use super::chunked::ChunkedArray;
+use super::index::TupleRef;
+use super::key::{HashKeys, PackedAddrs, TupleKey};
+use super::record::{ColdRecord, HotRecord, Ipv6Addrs, RecordKind, ZoneRecord};
+use super::simd;
+use super::{AcctCounts, NewRecord};
 use crate::{Direction, Zone};
 use keepstate_wire::Family;
 
 /// Slots of one family come in runs of this many: 2 MiB of hot records.
-pub(crate) const RUN: usize = 1 << 15;
+pub(crate) const SLOTS_PER_RUN: usize = 1 << 15;
 /// More than this a [`Reference`] cannot name.
-const MOST_SLOTS: usize = 1 << 31;
+const MAX_SLOTS: usize = 1 << 31;
 
 /// See the module's words.
 pub(crate) struct Records {
-    hot: Chunked<Hot, RUN>,
+    hot: ChunkedArray<HotRecord, SLOTS_PER_RUN>,
     /// 10 MiB a chunk: the least that is whole huge pages.
-    cold: Chunked<Cold, { 1 << 19 }>,
-    wide: Chunked<Wide, RUN>,
-    counts: Chunked<Counts, { 1 << 16 }>,
+    cold: ChunkedArray<ColdRecord, { 1 << 19 }>,
+    ipv6_addrs: ChunkedArray<Ipv6Addrs, SLOTS_PER_RUN>,
+    counts: ChunkedArray<AcctCounts, { 1 << 16 }>,
     /// When each was confirmed, in nanoseconds; 0 if that is not kept.
-    starts: Chunked<u64, { 1 << 18 }>,
-    zones: Chunked<Placed, { 1 << 18 }>,
+    starts: ChunkedArray<u64, { 1 << 18 }>,
+    zones: ChunkedArray<ZoneRecord, { 1 << 18 }>,
     /// IPv4, then IPv6.
-    free: [Free; 2],
-    slots: usize,
+    free_slots: [FreeSlots; 2],
+    slot_count: usize,
 }
 
 /// The slots of one family that are not in use.
 #[derive(Default)]
-struct Free {
+struct FreeSlots {
     /// Freed slots, chained through their first word (slot plus one); 0 ends it.
-    freed: u32,
+    freelist_head: u32,
     /// Never used yet, of the last run.
-    fresh: core::ops::Range<u32>,
+    unused: core::ops::Range<u32>,
 }
 
 impl Records {
     pub(crate) const fn new() -> Self {
-        const NONE: Free = Free { freed: 0, fresh: 0..0 };
+        const NONE: FreeSlots = FreeSlots { freelist_head: 0, unused: 0..0 };
         Records {
-            hot: Chunked::new(),
-            cold: Chunked::new(),
-            wide: Chunked::new(),
-            counts: Chunked::new(),
-            starts: Chunked::new(),
-            zones: Chunked::new(),
-            free: [NONE; 2],
-            slots: 0,
+            hot: ChunkedArray::new(),
+            cold: ChunkedArray::new(),
+            ipv6_addrs: ChunkedArray::new(),
+            counts: ChunkedArray::new(),
+            starts: ChunkedArray::new(),
+            zones: ChunkedArray::new(),
+            free_slots: [NONE; 2],
+            slot_count: 0,
         }
     }
 
     #[inline(always)]
-    pub(crate) fn hot(&self, slot: u32) -> Option<&Hot> {
-        self.hot.find(slot as usize)
+    pub(crate) fn hot(&self, slot: u32) -> Option<&HotRecord> {
+        self.hot.get(slot as usize)
     }
 
     #[inline(always)]
-    pub(crate) fn hot_mut(&mut self, slot: u32) -> Option<&mut Hot> {
-        self.hot.find_mut(slot as usize)
+    pub(crate) fn hot_mut(&mut self, slot: u32) -> Option<&mut HotRecord> {
+        self.hot.get_mut(slot as usize)
     }
 
-    pub(crate) fn cold(&self, slot: u32) -> Option<&Cold> {
-        self.cold.find(slot as usize)
+    pub(crate) fn cold(&self, slot: u32) -> Option<&ColdRecord> {
+        self.cold.get(slot as usize)
     }
 
-    pub(crate) fn cold_mut(&mut self, slot: u32) -> Option<&mut Cold> {
-        self.cold.find_mut(slot as usize)
+    pub(crate) fn cold_mut(&mut self, slot: u32) -> Option<&mut ColdRecord> {
+        self.cold.get_mut(slot as usize)
     }
 
-    pub(crate) fn counts(&self, slot: u32) -> Option<&Counts> {
-        self.counts.find(slot as usize)
+    pub(crate) fn counts(&self, slot: u32) -> Option<&AcctCounts> {
+        self.counts.get(slot as usize)
     }
 
-    pub(crate) fn counts_mut(&mut self, slot: u32) -> Option<&mut Counts> {
-        self.counts.find_mut(slot as usize)
+    pub(crate) fn counts_mut(&mut self, slot: u32) -> Option<&mut AcctCounts> {
+        self.counts.get_mut(slot as usize)
     }
 
     pub(crate) fn start(&self, slot: u32) -> u64 {
-        self.starts.find(slot as usize).copied().unwrap_or(0)
+        self.starts.get(slot as usize).copied().unwrap_or(0)
     }
 
     pub(crate) fn zone(&self, slot: u32) -> Zone {
-        let zoned = self.hot(slot).is_some_and(|hot| hot.kind.is(Kind::ZONED));
-        let placed = if zoned { self.zones.find(slot as usize) } else { None };
+        let zoned = self.hot(slot).is_some_and(|hot| hot.kind.has(RecordKind::ZONED));
+        let placed = if zoned { self.zones.get(slot as usize) } else { None };
         placed.copied().map_or(Zone::default(), Zone::from)
     }
 
     /// Slots there are, in use or not.
-    pub(crate) fn slots(&self) -> usize {
-        self.slots
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slot_count
     }
 
     /// Begins to fetch what a packet will read of `reference`.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, reference: Reference, family: Family) {
+    pub(crate) fn prefetch(&self, reference: TupleRef, family: Family) {
         let slot = reference.slot() as usize;
-        if let Some(hot) = self.hot.find(slot) {
-            processor::prefetch(hot);
+        if let Some(hot) = self.hot.get(slot) {
+            simd::prefetch(hot);
         }
-        if let (Family::V6, Some(wide)) = (family, self.wide.find(slot)) {
-            processor::prefetch(wide);
+        if let (Family::V6, Some(wide)) = (family, self.ipv6_addrs.get(slot)) {
+            simd::prefetch(wide);
         }
     }
 
     /// Begins to fetch what [`Records::hash`] will read of `reference`.
-    pub(crate) fn prefetch_for_hash(&self, reference: Reference) {
+    pub(crate) fn prefetch_for_hash(&self, reference: TupleRef) {
         if let Some(hot) = self.hot(reference.slot()) {
-            processor::prefetch(hot);
+            simd::prefetch(hot);
         }
     }
 
     /// The hash under which `reference` stands in the index.
-    pub(crate) fn hash(&self, reference: Reference, keys: &HashKeys) -> Option<u64> {
-        let zone = self.zone(reference.slot()).of(reference.direction());
+    pub(crate) fn hash(&self, reference: TupleRef, keys: &HashKeys) -> Option<u64> {
+        let zone = self.zone(reference.slot()).id_for(reference.direction());
         Some(self.key(reference)?.hash(zone, keys))
     }
 
     /// The key that `reference` names.
-    pub(crate) fn key(&self, reference: Reference) -> Option<Key> {
+    pub(crate) fn key(&self, reference: TupleRef) -> Option<TupleKey> {
         let slot = reference.slot();
         let hot = self.hot(slot)?;
         let (word, keys) = match reference.direction() {
             Direction::Original => (hot.addresses, hot.keys),
             // From the hot part alone, if it is all there: a line of cache less.
-            Direction::Reply if hot.kind.is_plain_ports(hot.protocol()) => {
+            Direction::Reply if hot.kind.is_untranslated_v4(hot.protocol()) => {
                 (hot.addresses.rotate_left(32), hot.keys.rotate_left(16))
             }
-            Direction::Reply => self.cold(slot).map(|cold| (cold.word(), cold.keys))?,
+            Direction::Reply => self.cold(slot).map(|cold| (cold.packed_addresses(), cold.keys))?,
         };
-        let addresses = if hot.kind.is(Kind::WIDE) {
-            let wide = self.wide.find(slot as usize)?;
-            Addresses::V6(match reference.direction() {
+        let addresses = if hot.kind.has(RecordKind::IPV6) {
+            let wide = self.ipv6_addrs.get(slot as usize)?;
+            PackedAddrs::V6(match reference.direction() {
                 Direction::Original => wide.original,
                 Direction::Reply => wide.reply,
             })
         } else {
-            Addresses::V4(word)
+            PackedAddrs::V4(word)
         };
-        Some(Key { addresses, keys, protocol: hot.protocol() })
+        Some(TupleKey { addresses, keys, protocol: hot.protocol() })
     }
 
     /// Is `key` in `zone` the tuple that `reference` names, of a connection that stands?
     #[inline(always)]
-    pub(crate) fn fits(&self, reference: Reference, key: &Key, zone: Zone) -> bool {
+    pub(crate) fn matches(&self, reference: TupleRef, key: &TupleKey, zone: Zone) -> bool {
         let Some(hot) = self.hot(reference.slot()) else { return false };
         // The common case, from the hot part alone: IPv4, no NAT, no zone; an answer is compared turned round.
-        if let Addresses::V4(both) = key.addresses {
+        if let PackedAddrs::V4(both) = key.addresses {
             let (both, keys) = match reference.direction() {
                 Direction::Original => (both, key.keys),
                 Direction::Reply => (both.rotate_left(32), key.keys.rotate_left(16)),
             };
-            if hot.addresses == both && hot.keys == keys && hot.kind.is_plain_ports(key.protocol) && zone.id == 0 {
+            if hot.addresses == both && hot.keys == keys && hot.kind.is_untranslated_v4(key.protocol) && zone.id == 0 {
                 // A freed slot may still be remembered by a batch; its octets are zeros, which can be a tuple too.
-                return hot.living();
+                return hot.is_confirmed();
             }
         }
-        self.fits_otherwise(reference, key, zone)
+        self.matches_slow(reference, key, zone)
     }
 
     #[inline(never)]
-    fn fits_otherwise(&self, reference: Reference, key: &Key, zone: Zone) -> bool {
+    fn matches_slow(&self, reference: TupleRef, key: &TupleKey, zone: Zone) -> bool {
         let Some(hot) = self.hot(reference.slot()) else { return false };
         let direction = reference.direction();
-        let own = if hot.kind.is(Kind::ZONED) { self.zone(reference.slot()).of(direction) } else { 0 };
-        hot.living() && own == zone.of(direction) && self.key(reference) == Some(*key)
+        let own = if hot.kind.has(RecordKind::ZONED) { self.zone(reference.slot()).id_for(direction) } else { 0 };
+        hot.is_confirmed() && own == zone.id_for(direction) && self.key(reference) == Some(*key)
     }
 
     /// Puts `record` into a free slot. `None` if there is no memory.
-    pub(crate) fn put(&mut self, record: &Record<'_>) -> Option<u32> {
-        let wide = matches!(record.original.addresses, Addresses::V6(_));
-        let slot = self.take(wide)?;
+    pub(crate) fn insert(&mut self, record: &NewRecord<'_>) -> Option<u32> {
+        let wide = matches!(record.original.addresses, PackedAddrs::V6(_));
+        let slot = self.alloc_slot(wide)?;
         let at = slot as usize;
-        let made = (record.counts.is_none() || self.counts.make(at))
-            && (record.start == 0 || self.starts.make(at))
-            && (record.zone.id == 0 || self.zones.make(at));
+        let made = (record.counts.is_none() || self.counts.ensure_chunk(at))
+            && (record.start == 0 || self.starts.ensure_chunk(at))
+            && (record.zone.id == 0 || self.zones.ensure_chunk(at));
         if !made {
-            self.free(slot);
+            self.free_slot(slot);
             return None;
         }
         let mut kind = record.kind;
-        kind |= if wide { Kind::WIDE } else { 0 };
-        kind |= if record.zone.id != 0 { Kind::ZONED } else { 0 };
-        kind |= if record.counts.is_some() { Kind::COUNTED } else { 0 };
-        *self.hot.find_mut(at)? = Hot {
-            addresses: record.original.word(),
+        kind |= if wide { RecordKind::IPV6 } else { 0 };
+        kind |= if record.zone.id != 0 { RecordKind::ZONED } else { 0 };
+        kind |= if record.counts.is_some() { RecordKind::COUNTED } else { 0 };
+        *self.hot.get_mut(at)? = HotRecord {
+            addresses: record.original.packed_addresses(),
             keys: record.original.keys,
-            kind: Kind::new(record.original.protocol, kind),
+            kind: RecordKind::new(record.original.protocol, kind),
             ..record.hot
         };
-        self.cold.find_mut(at)?.begin(record.reply, record.mark);
-        if let (Addresses::V6(original), Addresses::V6(reply)) = (record.original.addresses, record.reply.addresses) {
-            *self.wide.find_mut(at)? = Wide { original, reply };
+        self.cold.get_mut(at)?.init(record.reply, record.mark);
+        if let (PackedAddrs::V6(original), PackedAddrs::V6(reply)) = (record.original.addresses, record.reply.addresses)
+        {
+            *self.ipv6_addrs.get_mut(at)? = Ipv6Addrs { original, reply };
         }
-        if let (Some(counts), Some(place)) = (record.counts, self.counts.find_mut(at)) {
+        if let (Some(counts), Some(place)) = (record.counts, self.counts.get_mut(at)) {
             *place = counts;
         }
-        if let Some(start) = self.starts.find_mut(at) {
+        if let Some(start) = self.starts.get_mut(at) {
             *start = record.start;
         }
-        if let Some(placed) = self.zones.find_mut(at) {
+        if let Some(placed) = self.zones.get_mut(at) {
             *placed = record.zone.into();
         }
         Some(slot)
     }
 
-    fn take(&mut self, wide: bool) -> Option<u32> {
+    fn alloc_slot(&mut self, wide: bool) -> Option<u32> {
         let family = usize::from(wide);
-        if let Some(slot) = self.free[family].freed.checked_sub(1) {
+        if let Some(slot) = self.free_slots[family].freelist_head.checked_sub(1) {
             let next = self.hot(slot)?.words[0];
-            self.free[family].freed = next;
+            self.free_slots[family].freelist_head = next;
             // The next connection will be written there.
             if let Some(hot) = next.checked_sub(1).and_then(|next| self.hot(next)) {
-                processor::prefetch(hot);
+                simd::prefetch(hot);
             }
             return Some(slot);
         }
-        if self.free[family].fresh.is_empty() {
-            let (begin, end) = (self.slots, self.slots + RUN);
-            if end > MOST_SLOTS || !self.hot.make(begin) || !self.cold.make(begin) || wide && !self.wide.make(begin) {
+        if self.free_slots[family].unused.is_empty() {
+            let (begin, end) = (self.slot_count, self.slot_count + SLOTS_PER_RUN);
+            if end > MAX_SLOTS
+                || !self.hot.ensure_chunk(begin)
+                || !self.cold.ensure_chunk(begin)
+                || wide && !self.ipv6_addrs.ensure_chunk(begin)
+            {
                 return None;
             }
-            self.slots = end;
-            self.free[family].fresh = u32::try_from(begin).ok()?..u32::try_from(end).ok()?;
+            self.slot_count = end;
+            self.free_slots[family].unused = u32::try_from(begin).ok()?..u32::try_from(end).ok()?;
         }
-        self.free[family].fresh.next()
+        self.free_slots[family].unused.next()
     }
 
     /// Ends the record in `slot`; a handle to it no longer fits.
-    pub(crate) fn free(&mut self, slot: u32) {
-        if let Some(hot) = self.hot.find_mut(slot as usize) {
-            let freed = &mut self.free[usize::from(hot.kind.is(Kind::WIDE))].freed;
-            *hot = Hot::default();
+    pub(crate) fn free_slot(&mut self, slot: u32) {
+        if let Some(hot) = self.hot.get_mut(slot as usize) {
+            let freed = &mut self.free_slots[usize::from(hot.kind.has(RecordKind::IPV6))].freelist_head;
+            *hot = HotRecord::default();
             hot.words[0] = *freed;
             *freed = slot + 1;
         }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        let optional = self.counts.bytes() + self.starts.bytes() + self.zones.bytes();
-        self.hot.bytes() + self.cold.bytes() + self.wide.bytes() + optional
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let optional = self.counts.memory_bytes() + self.starts.memory_bytes() + self.zones.memory_bytes();
+        self.hot.memory_bytes() + self.cold.memory_bytes() + self.ipv6_addrs.memory_bytes() + optional
     }
 }

@@ -4,7 +4,7 @@
 use keepstate_wire::checksum::Sum;
 use std::net::{IpAddr, SocketAddr};
 
-pub mod conversation;
+pub mod ftp_session;
 
 pub const CLIENT: [u8; 4] = [10, 1, 0, 2];
 pub const SERVER: [u8; 4] = [10, 2, 0, 9];
@@ -31,10 +31,10 @@ pub fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8])
     packet
 }
 
-fn pseudo(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> u16 {
+fn pseudo_checksum(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> u16 {
     let length = u16::try_from(payload.len()).unwrap();
-    let header = Sum::new().octets(&source).octets(&destination).add_u16(protocol.into()).add_u16(length);
-    header.octets(payload).finish()
+    let header = Sum::new().add_bytes(&source).add_bytes(&destination).add_u16(protocol.into()).add_u16(length);
+    header.add_bytes(payload).finish()
 }
 
 /// A TCP segment between two ports.
@@ -50,7 +50,7 @@ pub fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), segment: &Segment) -> Vec<u
     payload.extend([0; 4]);
     payload.extend(&segment.options);
     payload.resize(words * 4 + segment.data, 0);
-    let check = pseudo(from.0, to.0, 6, &payload).to_be_bytes();
+    let check = pseudo_checksum(from.0, to.0, 6, &payload).to_be_bytes();
     payload[16..18].copy_from_slice(&check);
     ipv4(from.0, to.0, 6, &payload)
 }
@@ -77,12 +77,12 @@ pub fn tcp_with(from: SocketAddr, to: SocketAddr, segment: &Segment, data: &[u8]
     let sum = Sum::new().add_u16(6).add_u16(length);
     match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let check = sum.octets(&from.octets()).octets(&to.octets()).octets(&payload).finish();
+            let check = sum.add_bytes(&from.octets()).add_bytes(&to.octets()).add_bytes(&payload).finish();
             payload[16..18].copy_from_slice(&check.to_be_bytes());
             ipv4(from.octets(), to.octets(), 6, &payload)
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let check = sum.octets(&from.octets()).octets(&to.octets()).octets(&payload).finish();
+            let check = sum.add_bytes(&from.octets()).add_bytes(&to.octets()).add_bytes(&payload).finish();
             payload[16..18].copy_from_slice(&check.to_be_bytes());
             ipv6(from.octets(), to.octets(), 6, &payload)
         }
@@ -98,7 +98,7 @@ pub fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]) -> Vec<u8> {
     payload.extend(u16::try_from(8 + data.len()).unwrap().to_be_bytes());
     payload.extend([0; 2]);
     payload.extend(data);
-    let check = pseudo(from.0, to.0, 17, &payload).to_be_bytes();
+    let check = pseudo_checksum(from.0, to.0, 17, &payload).to_be_bytes();
     payload[6..8].copy_from_slice(&check);
     ipv4(from.0, to.0, 17, &payload)
 }

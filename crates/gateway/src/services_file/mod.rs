@@ -2,72 +2,76 @@
 //!
 //! A file is read whole and judged before anything is done with it: [`load`] gives services that fit together, or what is wrong with the file, with its place, the
 //! piece underlined, and what to do.
-mod told;
+mod toml_schema;
 
-pub(crate) use told::address_and_port;
+pub(crate) use toml_schema::parse_backend_address;
 
 use anyhow::{Context, Result};
-use keepstate_router::service::{Service, misfits};
+use keepstate_router::service::{ServiceConfig, validate};
 use std::fmt;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use told::File;
+use toml_schema::ServicesFile;
 
 /// What is wrong with a services' file.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub struct ServicesFileError {
     name: String,
     text: String,
     /// Every fault, in the order of the text.
-    pub faults: Vec<Fault>,
+    pub diagnostics: Vec<ServicesFileDiagnostic>,
 }
 
 /// One thing wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ServicesFileDiagnostic {
     /// The octets of the text that it is about.
     pub span: Range<usize>,
     /// What is wrong with them, and what to do.
-    pub what: String,
+    pub message: String,
 }
 
 /// Reads a file. The inner result is what is wrong with it.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn load(path: &Path) -> Result<Result<Vec<Service>, Refused>> {
+pub fn load(path: &Path) -> Result<Result<Vec<ServiceConfig>, ServicesFileError>> {
     let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok(read(&path.to_string_lossy(), &text))
+    Ok(parse(&path.to_string_lossy(), &text))
 }
 
 /// The services of a text that is called `name`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read(name: &str, text: &str) -> Result<Vec<Service>, Refused> {
-    let refuse = |faults: Vec<Fault>| Refused { name: name.to_owned(), text: text.to_owned(), faults };
-    let file: File = toml::from_str(text).map_err(|error| {
+pub fn parse(name: &str, text: &str) -> Result<Vec<ServiceConfig>, ServicesFileError> {
+    let refuse = |faults: Vec<ServicesFileDiagnostic>| ServicesFileError {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        diagnostics: faults,
+    };
+    let file: ServicesFile = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
-        refuse(vec![Fault { span, what: error.message().to_owned() }])
+        refuse(vec![ServicesFileDiagnostic { span, message: error.message().to_owned() }])
     })?;
-    let services: Vec<Service> = file.service.iter().map(|told| told.get_ref().service()).collect();
-    let mut faults: Vec<Fault> = misfits(&services)
+    let services: Vec<ServiceConfig> = file.service.iter().map(|told| told.get_ref().to_config()).collect();
+    let mut faults: Vec<ServicesFileDiagnostic> = validate(&services)
         .into_iter()
         .filter_map(|misfit| {
             let told = file.service.get(misfit.service)?;
             let backend = misfit.backend.and_then(|backend| told.get_ref().backends.get(backend));
             let span = backend.map_or_else(|| told.get_ref().name.span(), toml::Spanned::span);
-            Some(Fault { span, what: misfit.what })
+            Some(ServicesFileDiagnostic { span, message: misfit.message })
         })
         .collect();
     faults.sort_by_key(|fault| fault.span.start);
     if faults.is_empty() { Ok(services) } else { Err(refuse(faults)) }
 }
 
-impl Refused {
+impl ServicesFileError {
     /// Line and column, from 1, of a fault.
-    pub fn position(&self, fault: &Fault) -> (usize, usize) {
+    pub fn position(&self, fault: &ServicesFileDiagnostic) -> (usize, usize) {
         let before = self.text.get(..fault.span.start).unwrap_or(&self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
@@ -80,10 +84,10 @@ impl Refused {
     }
 
     /// For people: place and words, the line with the piece underlined.
-    fn render(&self, fault: &Fault, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn render(&self, fault: &ServicesFileDiagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.position(fault);
         // What the parser says of several lines is said in one.
-        writeln!(f, "{}:{line}:{column}: {}", self.name, fault.what.replace('\n', ", "))?;
+        writeln!(f, "{}:{line}:{column}: {}", self.name, fault.message.replace('\n', ", "))?;
         let whole = self.text.lines().nth(line - 1).unwrap_or_default();
         let gutter = line.to_string();
         // What is before the piece keeps its tabs, so that the marks stand below the piece.
@@ -95,13 +99,13 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ServicesFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.faults.iter().try_for_each(|fault| self.render(fault, f))
+        self.diagnostics.iter().try_for_each(|fault| self.render(fault, f))
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ServicesFileError {}
 
 #[cfg(test)]
 mod tests;

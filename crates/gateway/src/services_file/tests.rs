@@ -2,7 +2,7 @@ use super::*;
 use keepstate_router::service::{Masquerade, Probe, Scheduler, Transport, WhenDown};
 use std::time::Duration;
 
-const ALL: &str = r#"
+const FULL_EXAMPLE: &str = r#"
 [[service]]
 name = "web"
 listen = "192.0.2.80:80"
@@ -24,8 +24,8 @@ check.command = ["/bin/true", "now"]
 "#;
 
 #[test]
-fn everything_that_can_be_said() {
-    let services = read("all.toml", ALL).unwrap_or_else(|refused| panic!("{refused}"));
+fn every_setting_is_parsed() {
+    let services = parse("all.toml", FULL_EXAMPLE).unwrap_or_else(|refused| panic!("{refused}"));
     let [web, dns] = &services[..] else { panic!("{services:?}") };
     assert_eq!((web.name.as_str(), web.to_string()), ("web", "192.0.2.80:80".into()));
     assert_eq!((web.scheduler, web.seed, web.affinity), (Scheduler::Maglev, 7, Some(10_800)));
@@ -43,11 +43,11 @@ fn everything_that_can_be_said() {
     assert_eq!((dns.scheduler, dns.affinity), (Scheduler::RoundRobin, None));
     let shown: Vec<_> = dns.backends.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["[fd00::11]:5353", "[fd00::13]"]);
-    assert_eq!(read("empty.toml", "").unwrap(), []);
+    assert_eq!(parse("empty.toml", "").unwrap(), []);
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_place() {
+fn errors_name_line_and_column() {
     let mut otherwise = Vec::new();
     for (wrong, right, place, words) in [
         ("scheduler = \"magic\"", "scheduler = \"maglev\"", "5:13", "expected one of `round-robin`, `random`"),
@@ -67,9 +67,9 @@ fn what_is_wrong_is_said_with_its_place() {
         ("check = { command = [], port = 3 }", "check.command = [\"/bin/true\", \"now\"]", "19:9", "port and source"),
         ("name = \"web\"", "name = \"dns\"", "15:8", "already"),
     ] {
-        let text = ALL.replace(right, wrong);
-        assert_ne!(text, ALL, "{right}");
-        let said = read("a.toml", &text).map(|_| ()).unwrap_err().to_string();
+        let text = FULL_EXAMPLE.replace(right, wrong);
+        assert_ne!(text, FULL_EXAMPLE, "{right}");
+        let said = parse("a.toml", &text).map(|_| ()).unwrap_err().to_string();
         if !said.starts_with(&format!("a.toml:{place}: ")) || !said.contains(words) || !said.contains('^') {
             otherwise.push(format!("{wrong}: not at {place}, or without {words:?}:\n{said}"));
         }
@@ -78,13 +78,13 @@ fn what_is_wrong_is_said_with_its_place() {
 }
 
 #[test]
-fn every_misfit_is_told_and_a_text_that_is_none_too() {
-    let text = ALL.replace("\"[fd00::13]\"", "\"10.0.0.1\", \"10.0.0.2\"");
-    let refused = read("a.toml", &text).unwrap_err();
-    assert_eq!(refused.faults.len(), 2, "{refused}");
+fn all_errors_are_reported_and_invalid_toml_is_rejected() {
+    let text = FULL_EXAMPLE.replace("\"[fd00::13]\"", "\"10.0.0.1\", \"10.0.0.2\"");
+    let refused = parse("a.toml", &text).unwrap_err();
+    assert_eq!(refused.diagnostics.len(), 2, "{refused}");
     for text in ["[[service]", "service = 3", "\u{0}", "[[service]]\nname = \"a", "[[service]]\n", "\tx = [", "é = é"]
     {
-        let said = read("a.toml", text).unwrap_err().to_string();
+        let said = parse("a.toml", text).unwrap_err().to_string();
         assert!(said.starts_with("a.toml:"), "{text:?}: {said}");
     }
 }

@@ -1,59 +1,59 @@
 //! One worker: a queue of every device, from its sockets through the router and out.
 //!
 //! Frames are copied and coupled, and sent, without the router; only in between it is held, over a batch. So workers do side by side what costs most.
-use super::around::Around;
-use super::intake::{Arrival, Intake};
-use super::port::{HEADER, Port, probe};
-use crate::core::Shared;
-use crate::run::Driver;
-use crate::train;
+use super::port::{ETH_HEADER_LEN, Port, probe_burst};
+use super::rx_batch::{RxBatch, RxPacket};
+use super::shared::XdpShared;
+use crate::gso;
+use crate::main_loop::Driver;
+use crate::shared::SharedGateway;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_linux::tun;
-use keepstate_linux::xdp::{Burst, Diversion};
-use keepstate_router::Out;
-use keepstate_wire::segment::Train;
+use keepstate_linux::xdp::{LiveFrames, XdpRedirect};
+use keepstate_router::Egress;
+use keepstate_wire::gso::GsoPacket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// Frames taken from one queue before the next has its turn.
-const TURN: u32 = 64;
+const RX_BATCH: u32 = 64;
 /// Fewer frames than this are not worth the price of a burst.
-const FEW: usize = 8;
+const MIN_BURST: usize = 8;
 
 /// One worker.
 pub(super) struct Worker {
     pub(super) ports: Vec<Port>,
     /// Sends many frames with one call, for ports whose sockets copy; and the program that does it.
-    pub(super) burst: Option<Burst>,
-    pub(super) diversion: Option<Diversion>,
-    around: Arc<Around>,
-    intake: Intake,
-    out: Vec<Out>,
-    leaving: Vec<Leaving>,
+    pub(super) burst: Option<LiveFrames>,
+    pub(super) diversion: Option<XdpRedirect>,
+    shared: Arc<XdpShared>,
+    rx: RxBatch,
+    out: Vec<Egress>,
+    tx: Vec<TxPacket>,
     /// It sees to those who wait for a neighbour.
-    is_first: bool,
+    is_main: bool,
 }
 
 /// What the router has given out.
-struct Leaving {
-    out: Out,
+struct TxPacket {
+    out: Egress,
     /// What it came as, if it stands for many.
-    train: Option<Train>,
+    gso: Option<GsoPacket>,
 }
 
 impl Worker {
     /// One without ports.
-    pub(super) fn new(around: Arc<Around>, is_first: bool) -> Worker {
+    pub(super) fn new(shared: Arc<XdpShared>, is_main: bool) -> Worker {
         Worker {
             ports: Vec::new(),
             burst: None,
             diversion: None,
-            around,
-            intake: Intake::default(),
+            shared,
+            rx: RxBatch::default(),
             out: Vec::new(),
-            leaving: Vec::new(),
-            is_first,
+            tx: Vec::new(),
+            is_main,
         }
     }
 
@@ -62,110 +62,110 @@ impl Worker {
         let mut count = 0;
         for port in &mut self.ports {
             for socket in &mut port.sockets {
-                let take = |frame: &[u8]| self.intake.take(frame.get(HEADER..).unwrap_or_default(), port.index);
-                count += socket.receive(TURN, take);
-                self.intake.end(port.index);
+                let take = |frame: &[u8]| self.rx.push(frame.get(ETH_HEADER_LEN..).unwrap_or_default(), port.index);
+                count += socket.receive(RX_BATCH, take);
+                self.rx.flush(port.index);
             }
         }
         count
     }
 
     /// Has all of it routed.
-    fn route(&mut self, core: &Shared, now: Instant) {
-        let failed = if self.is_first { self.around.lock().neighbours.failed() } else { Vec::new() };
-        self.around.losses.no_neighbour(failed.len() as u64);
-        if self.intake.arrived().is_empty() && failed.is_empty() {
+    fn route_batch(&mut self, core: &SharedGateway, now: Instant) {
+        let failed = if self.is_main { self.shared.lock().neighbours.take_failed() } else { Vec::new() };
+        self.shared.drops.add_unresolved(failed.len() as u64);
+        if self.rx.packets().is_empty() && failed.is_empty() {
             return;
         }
         let router = &mut core.lock().router;
-        let mut arrived = std::mem::take(self.intake.arrived());
-        for Arrival { mut bytes, train, device } in arrived.drain(..) {
+        let mut arrived = std::mem::take(self.rx.packets());
+        for RxPacket { mut bytes, gso: train, device } in arrived.drain(..) {
             // A loss is counted, and told to whom it must be.
             match &train {
-                Some(train) => train::route(router, train, &mut bytes, device, now, &mut self.out),
+                Some(train) => gso::route_gso(router, train, &mut bytes, device, now, &mut self.out),
                 None => drop(router.handle_owned(&mut bytes, device, now, &mut self.out)),
             }
             // Empty and without room, if it has left.
-            self.intake.recycle(bytes);
-            self.leaving.extend(self.out.drain(..).map(|out| Leaving { out, train }));
+            self.rx.recycle(bytes);
+            self.tx.extend(self.out.drain(..).map(|out| TxPacket { out, gso: train }));
         }
-        *self.intake.arrived() = arrived;
+        *self.rx.packets() = arrived;
         for bytes in failed {
-            router.unreachable(&bytes, now, &mut self.out);
+            router.send_host_unreachable(&bytes, now, &mut self.out);
         }
-        self.leaving.extend(self.out.drain(..).map(|out| Leaving { out, train: None }));
+        self.tx.extend(self.out.drain(..).map(|out| TxPacket { out, gso: None }));
     }
 
     /// Sends what the router has given out.
-    fn send(&mut self, now: Instant) -> Result<()> {
-        let mut leaving = std::mem::take(&mut self.leaving);
-        for Leaving { out, train } in leaving.drain(..) {
+    fn send_batch(&mut self, now: Instant) -> Result<()> {
+        let mut leaving = std::mem::take(&mut self.tx);
+        for TxPacket { out, gso: train } in leaving.drain(..) {
             let bytes = match out {
-                Out::Host(mut bytes) => {
-                    self.around.hand_over(&mut bytes, train.as_ref())?;
+                Egress::LocalDeliver(mut bytes) => {
+                    self.shared.to_kernel(&mut bytes, train.as_ref())?;
                     bytes
                 }
-                Out::Device(device, to, mut bytes) => {
+                Egress::Forward(device, to, mut bytes) => {
                     match self.ports.iter().position(|port| port.index == device) {
                         Some(at) => {
-                            if let Some(mac) = self.around.find((device, to), &bytes, train.as_ref(), now) {
-                                self.leave(at, mac, &mut bytes, train.as_ref())?;
+                            if let Some(mac) = self.shared.resolve((device, to), &bytes, train.as_ref(), now) {
+                                self.send_packet(at, mac, &mut bytes, train.as_ref())?;
                             }
                         }
-                        None => self.around.hand_over(&mut bytes, train.as_ref())?,
+                        None => self.shared.to_kernel(&mut bytes, train.as_ref())?,
                     }
                     bytes
                 }
             };
-            self.intake.recycle(bytes);
+            self.rx.recycle(bytes);
         }
-        self.leaving = leaving;
+        self.tx = leaving;
         Ok(())
     }
 
     /// Sends a datagram by one of the ports.
-    fn leave(&mut self, at: usize, mac: [u8; 6], bytes: &mut [u8], train: Option<&Train>) -> Result<()> {
-        let left = train::offload(train, bytes);
+    fn send_packet(&mut self, at: usize, mac: [u8; 6], bytes: &mut [u8], train: Option<&GsoPacket>) -> Result<()> {
+        let left = gso::tx_offload(train, bytes);
         // What stands for many segments must not overtake what was to leave before.
-        if match left.segment {
-            Some(_) => self.ports.get(at).is_some_and(|port| port.waits),
-            None => self.burst.as_ref().is_some_and(Burst::is_full),
+        if match left.gso_size {
+            Some(_) => self.ports.get(at).is_some_and(|port| port.needs_flush),
+            None => self.burst.as_ref().is_some_and(LiveFrames::is_full),
         } {
             self.flush()?;
         }
         let Some(port) = self.ports.get_mut(at) else { return Ok(()) };
-        let sent = match left.segment {
-            Some(_) => port.send_train(mac, bytes, left).context("a device is gone")?,
+        let sent = match left.gso_size {
+            Some(_) => port.send_gso(mac, bytes, left).context("a device is gone")?,
             None => port.send(mac, bytes, &mut self.burst),
         };
-        self.around.losses.no_room(u64::from(!sent));
+        self.shared.drops.add_ring_full(u64::from(!sent));
         Ok(())
     }
 
     /// What has waited for a neighbour that is known now.
-    fn release(&mut self) {
-        let released = self.around.lock().neighbours.released();
+    fn send_resolved(&mut self) {
+        let released = self.shared.lock().neighbours.take_resolved();
         for (device, mac, bytes) in released {
             if let Some(port) = self.ports.iter_mut().find(|port| port.index == device) {
-                self.around.losses.no_room(u64::from(!port.send(mac, &bytes, &mut self.burst)));
+                self.shared.drops.add_ring_full(u64::from(!port.send(mac, &bytes, &mut self.burst)));
             }
         }
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.ports.iter_mut().for_each(|port| port.waits = false);
+        self.ports.iter_mut().for_each(|port| port.needs_flush = false);
         if let (Some(burst), Some(diversion)) = (&mut self.burst, &self.diversion) {
-            if burst.waiting() >= FEW {
-                let lost = burst.go(diversion).context("a burst cannot be sent any more")?;
-                self.around.losses.no_room(lost);
+            if burst.len() >= MIN_BURST {
+                let lost = burst.send(diversion).context("a burst cannot be sent any more")?;
+                self.shared.drops.add_ring_full(lost);
                 // Perhaps a device has changed its mind: then its sockets send from now on.
                 if lost > 0 {
-                    probe(&mut self.ports, burst, diversion);
+                    probe_burst(&mut self.ports, burst, diversion);
                 }
             } else {
-                for (device, frame) in burst.frames() {
+                for (device, frame) in burst.drain() {
                     let port = self.ports.iter_mut().find(|port| port.index == device);
-                    self.around.losses.no_room(u64::from(!port.is_some_and(|port| port.send_frame(frame))));
+                    self.shared.drops.add_ring_full(u64::from(!port.is_some_and(|port| port.send_frame(frame))));
                 }
             }
         }
@@ -179,15 +179,15 @@ impl Worker {
 impl Driver for Worker {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         let sockets = self.ports.iter().flat_map(|port| &port.sockets).map(AsFd::as_fd);
-        tun::wait(sockets, milliseconds).context("waiting for datagrams")
+        tun::poll_readable(sockets, milliseconds).context("waiting for datagrams")
     }
 
-    fn turn(&mut self, core: &Shared, now: Instant) -> Result<usize> {
+    fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {
         let count = self.receive();
-        self.route(core, now);
-        self.send(now)?;
-        if self.is_first {
-            self.release();
+        self.route_batch(core, now);
+        self.send_batch(now)?;
+        if self.is_main {
+            self.send_resolved();
         }
         self.flush()?;
         Ok(count as usize)

@@ -2,11 +2,11 @@
 //!
 //! A packed bundle is unpacked into a directory of its own, which goes when the bundle does. A directory that somebody else made (an
 //! image's `/`, a report of sos) is one too, only with less told about it.
-use super::manifest::{Manifest, Place};
+use super::manifest::{Manifest, NamespaceDirectory};
 use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
-use keepstate_advisor::doctor::Unseen;
-use keepstate_linux::Root;
+use keepstate_advisor::doctor::MissingInput;
+use keepstate_linux::SysRoot;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// What is unpacked at most: a bundle is far smaller, and an archive may be anything.
-const MOST: u64 = 1 << 30;
+const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// One machine's files.
 #[derive(Debug)]
 pub struct Bundle {
-    root: Root,
+    root: SysRoot,
     directory: PathBuf,
     manifest: Option<Manifest>,
     /// Where it was unpacked, until it is dropped.
@@ -28,7 +28,7 @@ pub struct Bundle {
 
 /// One namespace of a bundle.
 #[derive(Clone, Debug)]
-pub struct Inside {
+pub struct BundleNamespace {
     /// What it is called.
     pub name: String,
     /// Its inode.
@@ -36,9 +36,9 @@ pub struct Inside {
     /// Was it the one that was collected in?
     pub is_ours: bool,
     /// Its files.
-    pub root: Root,
+    pub root: SysRoot,
     /// Its counters and knobs, read again so much later.
-    pub later: Option<(Root, Duration)>,
+    pub second_reading: Option<(SysRoot, Duration)>,
 }
 
 impl Bundle {
@@ -54,7 +54,7 @@ impl Bundle {
             let unpacked = unpack(path)?;
             (unpacked.path().to_owned(), Some(unpacked))
         };
-        let directory = top(directory)?;
+        let directory = top_directory(directory)?;
         let manifest = Manifest::read(&directory)?;
         let known = ["proc", "sos_commands", "etc", "var/log"].iter().any(|name| directory.join(name).exists());
         if manifest.is_none() && !known {
@@ -63,11 +63,11 @@ impl Bundle {
                 path.display()
             );
         }
-        Ok(Bundle { root: Root::at(&directory), directory, manifest, _unpacked: unpacked })
+        Ok(Bundle { root: SysRoot::at(&directory), directory, manifest, _unpacked: unpacked })
     }
 
     /// The files of the machine.
-    pub fn root(&self) -> &Root {
+    pub fn root(&self) -> &SysRoot {
         &self.root
     }
 
@@ -77,41 +77,41 @@ impl Bundle {
     }
 
     /// Its namespaces.
-    pub fn places(&self) -> Vec<Inside> {
+    pub fn namespaces(&self) -> Vec<BundleNamespace> {
         let Some(manifest) = &self.manifest else {
             let later = None;
-            return vec![Inside {
+            return vec![BundleNamespace {
                 name: "that machine".into(),
                 inode: None,
                 is_ours: true,
                 root: self.root.clone(),
-                later,
+                second_reading: later,
             }];
         };
         let over = Duration::from_millis(manifest.interval_ms);
-        manifest.namespaces.iter().map(|place| self.inside(place, over)).collect()
+        manifest.namespaces.iter().map(|place| self.open_namespace(place, over)).collect()
     }
 
-    fn inside(&self, place: &Place, over: Duration) -> Inside {
+    fn open_namespace(&self, place: &NamespaceDirectory, over: Duration) -> BundleNamespace {
         let directory = self.directory.join(&place.directory);
         let later = directory.join("later");
-        Inside {
+        BundleNamespace {
             name: place.name.clone(),
             inode: place.inode,
             is_ours: place.is_ours,
-            later: (!over.is_zero() && later.exists()).then(|| (Root::at(later), over)),
-            root: Root::at(directory),
+            second_reading: (!over.is_zero() && later.exists()).then(|| (SysRoot::at(later), over)),
+            root: SysRoot::at(directory),
         }
     }
 
     /// What could not be collected.
-    pub fn left_out(&self) -> Vec<Unseen> {
+    pub fn missing_inputs(&self) -> Vec<MissingInput> {
         self.manifest.as_ref().map(|manifest| manifest.left_out.clone()).unwrap_or_default()
     }
 }
 
 /// Archives hold one directory more often than not.
-fn top(directory: PathBuf) -> Result<PathBuf> {
+fn top_directory(directory: PathBuf) -> Result<PathBuf> {
     if ["proc", "sos_commands", "manifest.json"].iter().any(|name| directory.join(name).exists()) {
         return Ok(directory);
     }
@@ -132,7 +132,7 @@ fn unpack(path: &Path) -> Result<TempDir> {
     }
     let whole = std::io::Cursor::new(magic).chain(file);
     let directory = tempfile::tempdir().context("there is no place to unpack it")?;
-    let mut archive = tar::Archive::new(GzDecoder::new(whole).take(MOST));
+    let mut archive = tar::Archive::new(GzDecoder::new(whole).take(MAX_UNPACKED_BYTES));
     for entry in archive.entries().with_context(what)? {
         let mut entry = entry.with_context(what)?;
         // Plain files and directories only: a link could lead out, a device is none of ours.

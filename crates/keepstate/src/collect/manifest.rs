@@ -1,6 +1,6 @@
 //! What a bundle says about itself: whose files, which namespaces, what was cut and what left out, and why.
 use anyhow::{Context, Result, bail};
-use keepstate_advisor::doctor::Unseen;
+use keepstate_advisor::doctor::MissingInput;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path};
 
@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 pub const SCHEMA: &str = "keepstate.bundle/1";
 
 /// The file that says it.
-pub const NAME: &str = "manifest.json";
+pub const FILE_NAME: &str = "manifest.json";
 
 /// What a bundle says about itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -24,16 +24,16 @@ pub struct Manifest {
     /// Milliseconds between the two readings of counters and knobs; 0 where there was one.
     pub interval_ms: u64,
     /// Namespaces, that of the collector first.
-    pub namespaces: Vec<Place>,
+    pub namespaces: Vec<NamespaceDirectory>,
     /// Files, in the order they were written.
-    pub files: Vec<Kept>,
+    pub files: Vec<BundleFile>,
     /// What is not in it.
-    pub left_out: Vec<Unseen>,
+    pub left_out: Vec<MissingInput>,
 }
 
 /// A namespace's place in the bundle.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Place {
+pub struct NamespaceDirectory {
     /// Its directory; empty for the bundle itself.
     pub directory: String,
     /// What it is called.
@@ -46,11 +46,11 @@ pub struct Place {
 
 /// A file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Kept {
+pub struct BundleFile {
     /// Its path in the bundle.
     pub path: String,
     /// Octets kept.
-    pub octets: u64,
+    pub bytes: u64,
     /// Was it longer?
     pub is_cut: bool,
 }
@@ -61,7 +61,7 @@ impl Manifest {
     /// # Errors
     /// If it is of another kind or a later version, or leads out of the bundle.
     pub fn read(directory: &Path) -> Result<Option<Manifest>> {
-        let path = directory.join(NAME);
+        let path = directory.join(FILE_NAME);
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
         let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(None) };
         // Reports of other programs have a manifest.json too.

@@ -3,20 +3,20 @@
 //! The life of a bundle: a hidden directory beside its place, filled file by file, packed if a file is wanted, synced, and renamed to
 //! its name. What goes wrong before that leaves nothing behind, and there is never half a bundle under its name.
 mod bundle;
-mod gather;
+mod collector;
 mod manifest;
 mod redact;
 
-pub use bundle::{Bundle, Inside};
+pub use bundle::{Bundle, BundleNamespace};
 pub use manifest::{Manifest, SCHEMA};
 pub use redact::Redactor;
 
-use crate::notes;
+use crate::stderr;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use collector::{CollectLimits, Collector};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gather::{Gatherer, Limits};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ pub struct Collect {
     #[arg(long)]
     redact: bool,
     /// Keep the bundle below this size, before it is packed; what does not fit is cut, and said in its manifest
-    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = crate::options::size)]
+    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = crate::shared_args::parse_size)]
     max_size: u64,
     /// Collect this many entries of each table at most
     #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
@@ -91,25 +91,26 @@ impl Collect {
         let workshop = tempfile::Builder::new().prefix(".keepstate-").tempdir_in(parent).with_context(what)?;
         let directory = workshop.path().join("bundle");
         fs::create_dir(&directory).with_context(what)?;
-        let limits = Limits { sample: self.sample, namespaces: self.namespaces, interval: self.interval };
-        let manifest = Gatherer::new(&directory, self.max_size, self.redact).gather(&limits)?;
-        let made = if is_packed(&place) { pack(&directory, &workshop.path().join("packed"))? } else { directory };
+        let limits = CollectLimits { sample: self.sample, namespaces: self.namespaces, interval: self.interval };
+        let manifest = Collector::new(&directory, self.max_size, self.redact).collect(&limits)?;
+        let made =
+            if is_tar_gz(&place) { write_tar_gz(&directory, &workshop.path().join("packed"))? } else { directory };
         fs::rename(&made, &place).with_context(|| format!("{} cannot be written", place.display()))?;
         println!("{}", place.display());
         for left in &manifest.left_out {
-            notes::note(format!("left out: {}: {}", left.what, left.why));
+            stderr::note(format!("left out: {}: {}", left.what, left.why));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn is_packed(place: &Path) -> bool {
+fn is_tar_gz(place: &Path) -> bool {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     name.ends_with(".tar.gz") || name.ends_with(".tgz")
 }
 
 /// Packs a directory, and makes sure that it is on the disk before it gets its name.
-fn pack(directory: &Path, file: &Path) -> Result<PathBuf> {
+fn write_tar_gz(directory: &Path, file: &Path) -> Result<PathBuf> {
     let what = || "the bundle cannot be packed".to_owned();
     let out = fs::File::create(file).with_context(what)?;
     let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));

@@ -9,13 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Default)]
 pub struct Redactor {
     addresses: HashMap<IpAddr, IpAddr>,
-    given: HashMap<Kind, u32>,
-    hardware: HashMap<[u8; 6], u32>,
+    last_number: HashMap<AddressKind, u32>,
+    mac_addresses: HashMap<[u8; 6], u32>,
 }
 
 /// What a pseudonym must keep of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum AddressKind {
     Private4,
     Shared4,
     Link4,
@@ -27,12 +27,12 @@ enum Kind {
 
 impl Redactor {
     /// A text with every address replaced.
-    pub fn text(&mut self, text: &str) -> String {
+    pub fn redact_text(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
-        while let Some(start) = rest.find(is_part) {
+        while let Some(start) = rest.find(is_address_char) {
             let (before, from) = rest.split_at(start);
-            let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
+            let end = from.find(|letter| !is_address_char(letter)).unwrap_or(from.len());
             let (token, after) = from.split_at(end);
             out.push_str(before);
             // `dead` in `deadline` is no token, nor are the digits of `eth0`.
@@ -40,7 +40,7 @@ impl Redactor {
                 || after.chars().next().is_some_and(char::is_alphanumeric);
             match touches {
                 true => out.push_str(token),
-                false => out.push_str(&self.token(token)),
+                false => out.push_str(&self.redact_token(token)),
             }
             rest = after;
         }
@@ -48,31 +48,31 @@ impl Redactor {
         out
     }
 
-    fn token(&mut self, token: &str) -> String {
+    fn redact_token(&mut self, token: &str) -> String {
         let trimmed = token.trim_end_matches(['.', ':']);
         let tail = token.get(trimmed.len()..).unwrap_or_default();
-        if let Some(one) = self.whole(trimmed) {
+        if let Some(one) = self.redact_address(trimmed) {
             return one + tail;
         }
-        if let Some(one) = self.whole(token) {
+        if let Some(one) = self.redact_address(token) {
             return one;
         }
         // An IPv4 address and a port.
         if let Some((address, port)) = trimmed.rsplit_once(':')
             && let Ok(address) = address.parse::<Ipv4Addr>()
         {
-            return format!("{}:{port}{tail}", self.address(address.into()));
+            return format!("{}:{port}{tail}", self.pseudonym(address.into()));
         }
         token.to_owned()
     }
 
-    fn whole(&mut self, text: &str) -> Option<String> {
+    fn redact_address(&mut self, text: &str) -> Option<String> {
         if let Ok(address) = text.parse::<IpAddr>() {
-            return Some(self.address(address).to_string());
+            return Some(self.pseudonym(address).to_string());
         }
         if text.len() == 32 && !text.contains([':', '.']) {
             let number = u128::from_str_radix(text, 16).ok()?;
-            let IpAddr::V6(pseudonym) = self.address(IpAddr::V6(Ipv6Addr::from(number))) else { return None };
+            let IpAddr::V6(pseudonym) = self.pseudonym(IpAddr::V6(Ipv6Addr::from(number))) else { return None };
             return Some(format!("{:032x}", u128::from(pseudonym)));
         }
         let parts: Vec<&str> = text.split(':').collect();
@@ -81,30 +81,30 @@ impl Redactor {
             for (octet, part) in octets.iter_mut().zip(parts) {
                 *octet = u8::from_str_radix(part, 16).ok()?;
             }
-            let next = u32::try_from(self.hardware.len()).unwrap_or(u32::MAX);
-            let [a, b, c, d] = self.hardware.entry(octets).or_insert(next).to_be_bytes();
+            let next = u32::try_from(self.mac_addresses.len()).unwrap_or(u32::MAX);
+            let [a, b, c, d] = self.mac_addresses.entry(octets).or_insert(next).to_be_bytes();
             return Some(format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"));
         }
         None
     }
 
     /// The pseudonym of an address.
-    pub fn address(&mut self, address: IpAddr) -> IpAddr {
-        let Some(kind) = kind(address) else { return address };
+    pub fn pseudonym(&mut self, address: IpAddr) -> IpAddr {
+        let Some(kind) = address_kind(address) else { return address };
         if let Some(known) = self.addresses.get(&address) {
             return *known;
         }
-        let number = self.given.entry(kind).or_insert(0);
+        let number = self.last_number.entry(kind).or_insert(0);
         *number += 1;
-        let pseudonym = kind.numbered(*number);
+        let pseudonym = kind.numbered_address(*number);
         self.addresses.insert(address, pseudonym);
         pseudonym
     }
 }
 
-impl Kind {
+impl AddressKind {
     /// The pseudonym with a number. Ranges that documents and benchmarks use stand for what is public.
-    fn numbered(self, number: u32) -> IpAddr {
+    fn numbered_address(self, number: u32) -> IpAddr {
         let four = |base: [u8; 4], bits: u32| -> IpAddr {
             let mask = (1_u32 << bits) - 1;
             // When a range is used up the reserved one goes on: no two addresses share a pseudonym.
@@ -115,19 +115,19 @@ impl Kind {
         };
         let six = |base: u128| -> IpAddr { Ipv6Addr::from(base | u128::from(number)).into() };
         match self {
-            Kind::Private4 => four([10, 0, 0, 0], 24),
-            Kind::Shared4 => four([100, 64, 0, 0], 22),
-            Kind::Link4 => four([169, 254, 0, 0], 16),
-            Kind::Public4 => four([198, 18, 0, 0], 17),
-            Kind::Private6 => six(0xfd00 << 112),
-            Kind::Link6 => six(0xfe80 << 112),
-            Kind::Public6 => six(0x2001_0db8 << 96),
+            AddressKind::Private4 => four([10, 0, 0, 0], 24),
+            AddressKind::Shared4 => four([100, 64, 0, 0], 22),
+            AddressKind::Link4 => four([169, 254, 0, 0], 16),
+            AddressKind::Public4 => four([198, 18, 0, 0], 17),
+            AddressKind::Private6 => six(0xfd00 << 112),
+            AddressKind::Link6 => six(0xfe80 << 112),
+            AddressKind::Public6 => six(0x2001_0db8 << 96),
         }
     }
 }
 
 /// What an address is; nothing where it names no host.
-fn kind(address: IpAddr) -> Option<Kind> {
+fn address_kind(address: IpAddr) -> Option<AddressKind> {
     match address {
         IpAddr::V4(four) => {
             let [first, second, ..] = four.octets();
@@ -135,10 +135,10 @@ fn kind(address: IpAddr) -> Option<Kind> {
                 return None;
             }
             Some(match four {
-                _ if four.is_private() => Kind::Private4,
-                _ if four.is_link_local() => Kind::Link4,
-                _ if first == 100 && (64..128).contains(&second) => Kind::Shared4,
-                _ => Kind::Public4,
+                _ if four.is_private() => AddressKind::Private4,
+                _ if four.is_link_local() => AddressKind::Link4,
+                _ if first == 100 && (64..128).contains(&second) => AddressKind::Shared4,
+                _ => AddressKind::Public4,
             })
         }
         IpAddr::V6(six) => {
@@ -146,16 +146,16 @@ fn kind(address: IpAddr) -> Option<Kind> {
                 return None;
             }
             Some(match six.segments()[0] {
-                first if first & 0xfe00 == 0xfc00 => Kind::Private6,
-                first if first & 0xffc0 == 0xfe80 => Kind::Link6,
-                _ => Kind::Public6,
+                first if first & 0xfe00 == 0xfc00 => AddressKind::Private6,
+                first if first & 0xffc0 == 0xfe80 => AddressKind::Link6,
+                _ => AddressKind::Public6,
             })
         }
     }
 }
 
 /// Letters that addresses are made of.
-fn is_part(letter: char) -> bool {
+fn is_address_char(letter: char) -> bool {
     letter.is_ascii_hexdigit() || letter == ':' || letter == '.'
 }
 
@@ -164,37 +164,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_is_the_same_and_keeps_its_kind() {
+    fn same_address_keeps_pseudonym_and_kind() {
         let mut redactor = Redactor::default();
         let line =
             "src=192.168.1.7 dst=8.8.8.8 sport=53 src=8.8.8.8 dst=192.168.1.7 [fd12::1]:53 2a00:1450::5, fe80::9";
-        let seen = redactor.text(line);
+        let seen = redactor.redact_text(line);
         assert_eq!(
             seen,
             "src=10.0.0.1 dst=198.18.0.1 sport=53 src=198.18.0.1 dst=10.0.0.1 [fd00::1]:53 2001:db8::1, fe80::1"
         );
-        assert_eq!(redactor.text("dnat to 192.168.1.7:53;"), "dnat to 10.0.0.1:53;");
+        assert_eq!(redactor.redact_text("dnat to 192.168.1.7:53;"), "dnat to 10.0.0.1:53;");
         assert_eq!(
-            redactor.text("fd120000000000000000000000000001 02 eth0"),
+            redactor.redact_text("fd120000000000000000000000000001 02 eth0"),
             "fd000000000000000000000000000001 02 eth0"
         );
-        assert_eq!(redactor.text("52:54:00:12:34:56 52:54:00:12:34:56"), "02:00:00:00:00:00 02:00:00:00:00:00");
+        assert_eq!(redactor.redact_text("52:54:00:12:34:56 52:54:00:12:34:56"), "02:00:00:00:00:00 02:00:00:00:00:00");
     }
 
     #[test]
-    fn what_names_nobody_stays() {
+    fn special_addresses_are_not_redacted() {
         let mut redactor = Redactor::default();
         let text =
             "127.0.0.1 ::1 0.0.0.0/0 255.255.255.0 224.0.0.1 deadline 12:30:45 abcd eth0: 1.5 65536 [  22.339896] b:";
-        assert_eq!(redactor.text(text), text);
+        assert_eq!(redactor.redact_text(text), text);
     }
 
     #[test]
-    fn no_two_share_a_pseudonym() {
+    fn pseudonyms_are_unique() {
         let mut redactor = Redactor::default();
         let mut seen = std::collections::HashSet::new();
         for number in 0..200_000_u32 {
-            assert!(seen.insert(redactor.address(Ipv4Addr::from(0x0800_0000 + number).into())));
+            assert!(seen.insert(redactor.pseudonym(Ipv4Addr::from(0x0800_0000 + number).into())));
         }
     }
 }

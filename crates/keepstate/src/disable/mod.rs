@@ -2,30 +2,30 @@
 //!
 //! By default it only looks. `--ports` writes a file of rules, `--apply` loads it, `--remove` takes it away; `--unload` says what to
 //! type. It never flushes a table, never deletes an entry, never unloads a module by itself.
-mod ladder;
-mod lifeline;
-mod notrack;
-mod obstacle;
+mod mgmt_port;
+mod notrack_plan;
+mod notrack_ruleset;
 mod output;
-mod passage;
 mod report;
+mod rule_conflict;
+mod rule_walk;
 mod service;
 mod unload;
 mod verdict;
 
-use crate::notes::note;
+use crate::stderr::note;
 use anyhow::{Context, Result};
 use clap::Args;
-use keepstate_linux::dependents::Audit;
-use keepstate_linux::namespace;
-use lifeline::Lifeline;
+use keepstate_linux::ct_users::CtUserAudit;
+use keepstate_linux::netns;
+use mgmt_port::MgmtPort;
 use serde_json::json;
-use service::Service;
+use service::ServicePort;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing::debug;
-use unload::{Unload, unload};
-use verdict::Verdict;
+use unload::{UnloadPlan, plan_unload};
+use verdict::DisableVerdict;
 
 /// May connection tracking be turned off here? Finds who depends on it; keeps single services out of it.
 #[derive(Args, Debug)]
@@ -33,13 +33,13 @@ use verdict::Verdict;
 pub struct Disable {
     /// Print nftables rules that keep these services from being tracked: tcp/1883,tcp/8883
     #[arg(long, value_name = "PROTOCOL/PORT", value_delimiter = ',')]
-    ports: Vec<Service>,
+    ports: Vec<ServicePort>,
     /// Only their connections to this machine: what it forwards, and its own to such ports elsewhere, stay tracked
     #[arg(long, requires = "ports")]
     server_only: bool,
     /// Keep this service reachable when the table is full: PROTOCOL/PORT, or none [default: the SSH session's]
-    #[arg(long, value_name = "SERVICE", requires = "ports", value_parser = lifeline::parse)]
-    lifeline: Option<Lifeline>,
+    #[arg(long, value_name = "SERVICE", requires = "ports", value_parser = mgmt_port::parse)]
+    lifeline: Option<MgmtPort>,
     /// Write the rules to this file instead of standard output
     #[arg(short = 'o', long = "output", value_name = "FILE.nft", requires = "ports")]
     file: Option<PathBuf>,
@@ -106,10 +106,10 @@ impl Disable {
     /// What could not be read, written or loaded.
     pub fn run(&self) -> Result<ExitCode> {
         if self.remove {
-            return ladder::remove(self);
+            return notrack_plan::run_remove(self);
         }
         if !self.ports.is_empty() {
-            return ladder::notrack(self);
+            return notrack_plan::run_ports(self);
         }
         let only = match &self.netns {
             Some(name) => {
@@ -118,49 +118,49 @@ impl Disable {
                         "no network namespace {name:?}: `ip netns` lists the names, and a process number does as well"
                     )
                 };
-                Some(namespace::named(name).with_context(hint)?)
+                Some(netns::find(name).with_context(hint)?)
             }
             None => None,
         };
         debug!("looking for who depends on connection tracking");
-        let audit = Audit::take(only.as_ref(), self.namespaces)?;
-        let verdict = Verdict::of(&audit);
-        debug!("{} namespaces, {} things found", audit.namespaces.len(), audit.dependents().count());
+        let audit = CtUserAudit::run(only.as_ref(), self.namespaces)?;
+        let verdict = DisableVerdict::from_audit(&audit);
+        debug!("{} namespaces, {} things found", audit.namespaces.len(), audit.ct_users().count());
         if self.unload {
             return self.unload(&audit, verdict);
         }
         match self.json {
-            true => output::json(&report::json(&audit, verdict))?,
-            false => output::text(&report::text(&audit, verdict))?,
+            true => output::print_json(&report::json(&audit, verdict))?,
+            false => output::print_text(&report::text(&audit, verdict))?,
         }
-        Ok(ExitCode::from(verdict.code()))
+        Ok(ExitCode::from(verdict.exit_code()))
     }
 
-    fn unload(&self, audit: &Audit, verdict: Verdict) -> Result<ExitCode> {
-        let unload = unload(audit, verdict);
+    fn unload(&self, audit: &CtUserAudit, verdict: DisableVerdict) -> Result<ExitCode> {
+        let unload = plan_unload(audit, verdict);
         let code = match &unload {
-            Unload::Absent | Unload::Commands(_) => 0,
-            Unload::Refused { unknown: true, .. } => 3,
-            Unload::Refused { .. } => 1,
+            UnloadPlan::Absent | UnloadPlan::Commands(_) => 0,
+            UnloadPlan::Refused { unknown: true, .. } => 3,
+            UnloadPlan::Refused { .. } => 1,
         };
         if self.json {
             let mut document = report::json(audit, verdict);
             document["unload"] = match &unload {
-                Unload::Absent => json!({ "refused": null, "commands": [] }),
-                Unload::Refused { why, .. } => json!({ "refused": why, "commands": [] }),
-                Unload::Commands(commands) => json!({ "refused": null, "commands": commands }),
+                UnloadPlan::Absent => json!({ "refused": null, "commands": [] }),
+                UnloadPlan::Refused { why, .. } => json!({ "refused": why, "commands": [] }),
+                UnloadPlan::Commands(commands) => json!({ "refused": null, "commands": commands }),
             };
-            output::json(&document)?;
+            output::print_json(&document)?;
             return Ok(ExitCode::from(code));
         }
         match unload {
-            Unload::Absent => output::text("nf_conntrack is not loaded: there is nothing to unload.\n")?,
-            Unload::Commands(commands) => {
+            UnloadPlan::Absent => output::print_text("nf_conntrack is not loaded: there is nothing to unload.\n")?,
+            UnloadPlan::Commands(commands) => {
                 let head = "# Nothing depends on connection tracking. The first line unloads it, what follows keeps it away.\n";
-                output::text(&format!("{head}{}\n", commands.join("\n")))?;
+                output::print_text(&format!("{head}{}\n", commands.join("\n")))?;
             }
-            Unload::Refused { why, .. } => {
-                output::text(&report::text(audit, verdict))?;
+            UnloadPlan::Refused { why, .. } => {
+                output::print_text(&report::text(audit, verdict))?;
                 note(format!("unloading is refused: {why}"));
             }
         }

@@ -6,14 +6,14 @@ use std::io::Write;
 use std::path::Path;
 
 /// Text for people: colours only where they are wanted.
-pub fn text(text: &str) -> Result<()> {
+pub fn print_text(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
 /// A document for programs.
-pub fn json(document: &Value) -> Result<()> {
+pub fn print_json(document: &Value) -> Result<()> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, document).map_err(std::io::Error::from)?;
     writeln!(out)?;
@@ -21,7 +21,7 @@ pub fn json(document: &Value) -> Result<()> {
 }
 
 /// A file's text, to `path` or to standard output.
-pub fn file(path: Option<&Path>, text: &str) -> Result<()> {
+pub fn write_text(path: Option<&Path>, text: &str) -> Result<()> {
     let Some(path) = path.filter(|path| *path != Path::new("-")) else {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())?;

@@ -1,10 +1,10 @@
 //! An audit as people read it, and as programs do.
-use super::verdict::{Verdict, is_weighty};
+use super::verdict::{DisableVerdict, breaks_when_disabled};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
-use keepstate_advisor::quantity::Count;
-use keepstate_linux::dependents::module::Tracking;
-use keepstate_linux::dependents::{Audit, Dependent, Unseen};
+use keepstate_advisor::units::Count;
+use keepstate_linux::ct_users::kernel_module::CtModuleState;
+use keepstate_linux::ct_users::{CtUser, CtUserAudit, NotChecked};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,11 +13,10 @@ use std::fmt::Write;
 pub const SCHEMA: &str = "keepstate.disable/1";
 
 /// For people: the verdict, who depends on tracking and where, what would break, what could not be seen.
-pub fn text(audit: &Audit, verdict: Verdict) -> String {
-    let mut text = format!("{}\n{}\n", coloured(verdict), tracking(&audit.tracking));
+pub fn text(audit: &CtUserAudit, verdict: DisableVerdict) -> String {
+    let mut text = format!("{}\n{}\n", colored_sentence(verdict), tracking_state(&audit.module_state));
     for namespace in &audit.namespaces {
-        let depends: Vec<&Dependent> =
-            namespace.dependents.iter().filter(|dependent| !dependent.need.is_idle()).collect();
+        let depends: Vec<&CtUser> = namespace.ct_users.iter().filter(|dependent| !dependent.kind.is_idle()).collect();
         if depends.is_empty() {
             continue;
         }
@@ -26,66 +25,66 @@ pub fn text(audit: &Audit, verdict: Verdict) -> String {
         let _ = writeln!(text, "\nIn {} (net:[{}]{connections}):", namespace.name, namespace.inode);
         rows(&mut text, &depends);
     }
-    let machine: Vec<&Dependent> = audit.machine.iter().collect();
+    let machine: Vec<&CtUser> = audit.host_wide.iter().collect();
     if !machine.is_empty() {
         text.push_str("\nOn the machine:\n");
         rows(&mut text, &machine);
     }
     let breaks: BTreeMap<&str, &str> = audit
-        .dependents()
-        .filter(|(_, dependent)| is_weighty(dependent))
-        .map(|(_, dependent)| (dependent.need.name(), dependent.need.breaks()))
+        .ct_users()
+        .filter(|(_, dependent)| breaks_when_disabled(dependent))
+        .map(|(_, dependent)| (dependent.kind.name(), dependent.kind.impact()))
         .collect();
     if !breaks.is_empty() {
         text.push_str("\nWithout tracking:\n");
         table(&mut text, breaks.iter().map(|(need, breaks)| vec![need.to_string(), breaks.to_string()]));
     }
     let idle: Vec<Vec<String>> = audit
-        .dependents()
-        .filter(|(_, dependent)| dependent.need.is_idle())
+        .ct_users()
+        .filter(|(_, dependent)| dependent.kind.is_idle())
         .map(|(namespace, dependent)| {
-            let place = format!("{}: {}", namespace.unwrap_or("the machine"), place(dependent));
-            vec![place, dependent.what.clone(), dependent.need.breaks().to_owned()]
+            let place = format!("{}: {}", namespace.unwrap_or("the machine"), location(dependent));
+            vec![place, dependent.description.clone(), dependent.kind.impact().to_owned()]
         })
         .collect();
     if !idle.is_empty() {
         text.push_str("\nThese lose nothing:\n");
-        some(&mut text, idle);
+        first_rows(&mut text, idle);
     }
-    let unseen = audit.unseen().map(|(namespace, Unseen { what, why })| {
+    let unseen = audit.not_checked().map(|(namespace, NotChecked { what, why })| {
         vec![namespace.map_or(what.clone(), |namespace| format!("{what} in {namespace}")), why.clone()]
     });
     let unseen: Vec<Vec<String>> = unseen.collect();
     if !unseen.is_empty() {
         text.push_str("\nNot seen:\n");
-        some(&mut text, unseen);
+        first_rows(&mut text, unseen);
     }
     text.push_str(match verdict {
-        Verdict::May => "\nNext: keepstate disable --unload says how; keepstate disable --ports tcp/PORT spares single services.\n",
+        DisableVerdict::Safe => "\nNext: keepstate disable --unload says how; keepstate disable --ports tcp/PORT spares single services.\n",
         _ => "\nNext: keepstate disable --ports tcp/PORT keeps single services out of it, with a file to look at first.\n",
     });
     text
 }
 
-fn coloured(verdict: Verdict) -> String {
+fn colored_sentence(verdict: DisableVerdict) -> String {
     let colour = match verdict {
-        Verdict::May => AnsiColor::Green,
-        Verdict::Depends(_) => AnsiColor::Red,
-        Verdict::Unknown(_) => AnsiColor::Yellow,
+        DisableVerdict::Safe => AnsiColor::Green,
+        DisableVerdict::InUse(_) => AnsiColor::Red,
+        DisableVerdict::Unknown(_) => AnsiColor::Yellow,
     };
     let style = Style::new().bold().fg_color(Some(colour.into()));
     format!("{style}{}{style:#}", verdict.sentence())
 }
 
 /// Is tracking there, and can it go?
-pub fn tracking(tracking: &Tracking) -> String {
+pub fn tracking_state(tracking: &CtModuleState) -> String {
     match tracking {
-        Tracking::Absent => "nf_conntrack is not loaded: nothing is tracked.".into(),
-        Tracking::BuiltIn => {
+        CtModuleState::Absent => "nf_conntrack is not loaded: nothing is tracked.".into(),
+        CtModuleState::BuiltIn => {
             "nf_conntrack is built into this kernel: it cannot be unloaded, and tracks only where a rule asks for it."
                 .into()
         }
-        Tracking::Module { references, holders } => {
+        CtModuleState::Module { references, holders } => {
             let references = references.map_or("an unknown number of".into(), |count| count.to_string());
             let holders = if holders.is_empty() { "no module".into() } else { holders.join(", ") };
             format!("nf_conntrack is a module with {references} references, held by {holders}.")
@@ -93,23 +92,24 @@ pub fn tracking(tracking: &Tracking) -> String {
     }
 }
 
-fn place(dependent: &Dependent) -> String {
-    dependent.number.map_or(dependent.place.clone(), |number| format!("{} #{number}", dependent.place))
+fn location(dependent: &CtUser) -> String {
+    dependent.number.map_or(dependent.location.clone(), |number| format!("{} #{number}", dependent.location))
 }
 
-fn rows(text: &mut String, dependents: &[&Dependent]) {
-    let row = |dependent: &&Dependent| {
-        let sure = if is_weighty(dependent) { String::new() } else { format!(" ({})", dependent.sure.name()) };
+fn rows(text: &mut String, dependents: &[&CtUser]) {
+    let row = |dependent: &&CtUser| {
+        let sure =
+            if breaks_when_disabled(dependent) { String::new() } else { format!(" ({})", dependent.confidence.name()) };
         let owner = dependent.owner.map_or(String::new(), |owner| format!(" [{owner}]"));
-        vec![dependent.need.name().into(), place(dependent), format!("{}{owner}{sure}", dependent.what)]
+        vec![dependent.kind.name().into(), location(dependent), format!("{}{owner}{sure}", dependent.description)]
     };
-    some(text, dependents.iter().map(row).collect());
+    first_rows(text, dependents.iter().map(row).collect());
 }
 
 /// The first rows; a node with ten thousand service rules is not printed whole.
-fn some(text: &mut String, rows: Vec<Vec<String>>) {
-    let more = rows.len().saturating_sub(SHOWN);
-    table(text, rows.into_iter().take(SHOWN));
+fn first_rows(text: &mut String, rows: Vec<Vec<String>>) {
+    let more = rows.len().saturating_sub(MAX_ROWS);
+    table(text, rows.into_iter().take(MAX_ROWS));
     if more > 0 {
         let _ = writeln!(text, "  … and {} more: --json lists them all", Count(more as u64));
     }
@@ -125,21 +125,22 @@ fn table(text: &mut String, rows: impl Iterator<Item = Vec<String>>) {
 }
 
 /// For programs: everything.
-pub fn json(audit: &Audit, verdict: Verdict) -> Value {
-    let (state, references, holders) = match &audit.tracking {
-        Tracking::Absent => ("absent", None, Vec::new()),
-        Tracking::BuiltIn => ("built-in", None, Vec::new()),
-        Tracking::Module { references, holders } => ("module", *references, holders.clone()),
+pub fn json(audit: &CtUserAudit, verdict: DisableVerdict) -> Value {
+    let (state, references, holders) = match &audit.module_state {
+        CtModuleState::Absent => ("absent", None, Vec::new()),
+        CtModuleState::BuiltIn => ("built-in", None, Vec::new()),
+        CtModuleState::Module { references, holders } => ("module", *references, holders.clone()),
     };
     let namespaces: Vec<Value> = audit
         .namespaces
         .iter()
         .map(|one| json!({ "name": one.name, "inode": one.inode, "connections": one.connections }))
         .collect();
-    let dependents: Vec<Value> = audit.dependents().map(|(namespace, dependent)| entry(namespace, dependent)).collect();
+    let dependents: Vec<Value> =
+        audit.ct_users().map(|(namespace, dependent)| dependent_json(namespace, dependent)).collect();
     let unseen: Vec<Value> = audit
-        .unseen()
-        .map(|(namespace, Unseen { what, why })| json!({ "namespace": namespace, "what": what, "why": why }))
+        .not_checked()
+        .map(|(namespace, NotChecked { what, why })| json!({ "namespace": namespace, "what": what, "why": why }))
         .collect();
     json!({
         "schema": SCHEMA,
@@ -151,20 +152,20 @@ pub fn json(audit: &Audit, verdict: Verdict) -> Value {
     })
 }
 
-fn entry(namespace: Option<&str>, dependent: &Dependent) -> Value {
+fn dependent_json(namespace: Option<&str>, dependent: &CtUser) -> Value {
     json!({
-        "need": dependent.need.name(),
-        "by": dependent.by,
+        "need": dependent.kind.name(),
+        "by": dependent.listed_by,
         "namespace": namespace,
-        "place": dependent.place,
+        "place": dependent.location,
         "number": dependent.number,
-        "what": dependent.what,
+        "what": dependent.description,
         "owner": dependent.owner,
-        "sure": dependent.sure.name(),
-        "idle": dependent.need.is_idle(),
-        "breaks": dependent.need.breaks(),
+        "sure": dependent.confidence.name(),
+        "idle": dependent.kind.is_idle(),
+        "breaks": dependent.kind.impact(),
     })
 }
 
 /// So many rows of one kind are shown.
-const SHOWN: usize = 25;
+const MAX_ROWS: usize = 25;

@@ -4,16 +4,16 @@ use std::str::FromStr;
 
 /// A protocol and one of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Service {
+pub struct ServicePort {
     /// The protocol.
-    pub protocol: Protocol,
+    pub protocol: PortProtocol,
     /// The port, never 0.
     pub port: u16,
 }
 
 /// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
+pub enum PortProtocol {
     /// TCP.
     Tcp,
     /// UDP.
@@ -22,39 +22,39 @@ pub enum Protocol {
     Sctp,
 }
 
-impl Protocol {
+impl PortProtocol {
     /// All of them.
-    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    pub const ALL: [PortProtocol; 3] = [PortProtocol::Tcp, PortProtocol::Udp, PortProtocol::Sctp];
 
     /// As in `/etc/protocols`.
     pub fn name(self) -> &'static str {
         match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
+            PortProtocol::Tcp => "tcp",
+            PortProtocol::Udp => "udp",
+            PortProtocol::Sctp => "sctp",
         }
     }
 }
 
-impl fmt::Display for Service {
+impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.protocol.name(), self.port)
     }
 }
 
-impl FromStr for Service {
+impl FromStr for ServicePort {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Service, String> {
+    fn from_str(text: &str) -> Result<ServicePort, String> {
         let wrong = || format!("{text:?}: write protocol and port like tcp/1883; protocols are tcp, udp, sctp");
         let (one, other) = text.trim().split_once('/').ok_or_else(wrong)?;
         // Some write the port first, as /etc/services does.
         let (protocol, port) =
             if one.starts_with(|letter: char| letter.is_ascii_digit()) { (other, one) } else { (one, other) };
         let protocol = protocol.to_ascii_lowercase();
-        let protocol = Protocol::ALL.into_iter().find(|known| known.name() == protocol).ok_or_else(wrong)?;
+        let protocol = PortProtocol::ALL.into_iter().find(|known| known.name() == protocol).ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
-        Ok(Service { protocol, port })
+        Ok(ServicePort { protocol, port })
     }
 }
 
@@ -63,11 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_of_writing() {
-        assert_eq!("tcp/1883".parse::<Service>().unwrap().to_string(), "tcp/1883");
-        assert_eq!("53/UDP".parse::<Service>().unwrap().to_string(), "udp/53");
+    fn port_may_be_written_first_or_last() {
+        assert_eq!("tcp/1883".parse::<ServicePort>().unwrap().to_string(), "tcp/1883");
+        assert_eq!("53/UDP".parse::<ServicePort>().unwrap().to_string(), "udp/53");
         for wrong in ["1883", "tcp/", "tcp/0", "tcp/65536", "icmp/1", "/", "tcp/1883-1890", ""] {
-            assert!(wrong.parse::<Service>().unwrap_err().contains("like tcp/1883"), "{wrong}");
+            assert!(wrong.parse::<ServicePort>().unwrap_err().contains("like tcp/1883"), "{wrong}");
         }
     }
 }

@@ -1,58 +1,58 @@
 //! May tracking be turned off? One verdict from an audit. Whatever could not be seen is never taken for nothing.
-use keepstate_linux::dependents::{Audit, Dependent, Sure};
+use keepstate_linux::ct_users::{Confidence, CtUser, CtUserAudit};
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DisableVerdict {
     /// Nothing depends on it.
-    May,
+    Safe,
     /// So many things depend on it.
-    Depends(usize),
+    InUse(usize),
     /// So many things could not be seen, or cannot be told.
     Unknown(usize),
 }
 
-impl Verdict {
+impl DisableVerdict {
     /// What an audit comes to.
-    pub fn of(audit: &Audit) -> Verdict {
-        let depending = audit.dependents().filter(|(_, dependent)| is_weighty(dependent)).count();
+    pub fn from_audit(audit: &CtUserAudit) -> DisableVerdict {
+        let depending = audit.ct_users().filter(|(_, dependent)| breaks_when_disabled(dependent)).count();
         let doubts =
-            audit.dependents().filter(|(_, dependent)| is_doubtful(dependent)).count() + audit.unseen().count();
+            audit.ct_users().filter(|(_, dependent)| is_uncertain(dependent)).count() + audit.not_checked().count();
         match (depending, doubts) {
-            (0, 0) => Verdict::May,
-            (0, doubts) => Verdict::Unknown(doubts),
-            (depending, _) => Verdict::Depends(depending),
+            (0, 0) => DisableVerdict::Safe,
+            (0, doubts) => DisableVerdict::Unknown(doubts),
+            (depending, _) => DisableVerdict::InUse(depending),
         }
     }
 
     /// The exit code: 0 it may, 1 it may not, 3 that cannot be told.
-    pub fn code(self) -> u8 {
+    pub fn exit_code(self) -> u8 {
         match self {
-            Verdict::May => 0,
-            Verdict::Depends(_) => 1,
-            Verdict::Unknown(_) => 3,
+            DisableVerdict::Safe => 0,
+            DisableVerdict::InUse(_) => 1,
+            DisableVerdict::Unknown(_) => 3,
         }
     }
 
     /// For programs: may it be turned off?
     pub fn name(self) -> &'static str {
         match self {
-            Verdict::May => "yes",
-            Verdict::Depends(_) => "no",
-            Verdict::Unknown(_) => "unknown",
+            DisableVerdict::Safe => "yes",
+            DisableVerdict::InUse(_) => "no",
+            DisableVerdict::Unknown(_) => "unknown",
         }
     }
 
     /// For people.
     pub fn sentence(self) -> String {
         match self {
-            Verdict::May => "Connection tracking may be turned off: nothing depends on it.".into(),
-            Verdict::Depends(1) => "Connection tracking must stay: one thing depends on it.".into(),
-            Verdict::Depends(count) => format!("Connection tracking must stay: {count} things depend on it."),
-            Verdict::Unknown(1) => {
+            DisableVerdict::Safe => "Connection tracking may be turned off: nothing depends on it.".into(),
+            DisableVerdict::InUse(1) => "Connection tracking must stay: one thing depends on it.".into(),
+            DisableVerdict::InUse(count) => format!("Connection tracking must stay: {count} things depend on it."),
+            DisableVerdict::Unknown(1) => {
                 "Whether anything depends on connection tracking is unknown: one thing could not be seen.".into()
             }
-            Verdict::Unknown(count) => {
+            DisableVerdict::Unknown(count) => {
                 format!("Whether anything depends on connection tracking is unknown: {count} things could not be seen.")
             }
         }
@@ -60,54 +60,55 @@ impl Verdict {
 }
 
 /// Would something break?
-pub fn is_weighty(dependent: &Dependent) -> bool {
-    !dependent.need.is_idle() && dependent.sure >= Sure::Likely
+pub fn breaks_when_disabled(dependent: &CtUser) -> bool {
+    !dependent.kind.is_idle() && dependent.confidence >= Confidence::Likely
 }
 
-fn is_doubtful(dependent: &Dependent) -> bool {
-    !dependent.need.is_idle() && dependent.sure < Sure::Likely
+fn is_uncertain(dependent: &CtUser) -> bool {
+    !dependent.kind.is_idle() && dependent.confidence < Confidence::Likely
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepstate_linux::dependents::module::Tracking;
-    use keepstate_linux::dependents::rules::Need;
-    use keepstate_linux::dependents::{Kind, Unseen};
+    use keepstate_linux::ct_users::kernel_module::CtModuleState;
+    use keepstate_linux::ct_users::listed_ruleset::CtFeature;
+    use keepstate_linux::ct_users::{CtUserKind, NotChecked};
 
-    fn audit(dependents: &[(Kind, Sure)], unseen: usize) -> Audit {
-        let dependent = |(need, sure): &(Kind, Sure)| Dependent {
-            need: *need,
-            by: "nftables",
-            place: String::new(),
+    fn audit(dependents: &[(CtUserKind, Confidence)], unseen: usize) -> CtUserAudit {
+        let dependent = |(need, sure): &(CtUserKind, Confidence)| CtUser {
+            kind: *need,
+            listed_by: "nftables",
+            location: String::new(),
             number: None,
-            what: String::new(),
+            description: String::new(),
             owner: None,
-            sure: *sure,
+            confidence: *sure,
         };
-        let unseen = vec![Unseen { what: "x".into(), why: "y".into() }; unseen];
+        let unseen = vec![NotChecked { what: "x".into(), why: "y".into() }; unseen];
         let machine = dependents.iter().map(dependent).collect();
-        Audit {
-            tracking: Tracking::BuiltIn,
+        CtUserAudit {
+            module_state: CtModuleState::BuiltIn,
             modules: Vec::new(),
-            loaded_by: Vec::new(),
+            modules_load_files: Vec::new(),
             namespaces: Vec::new(),
-            machine,
-            unseen,
+            host_wide: machine,
+            not_checked: unseen,
         }
     }
 
     #[test]
-    fn the_unseen_is_never_nothing() {
-        let nat = (Kind::Rule(Need::Nat), Sure::Certain);
-        let socket = (Kind::Service, Sure::Possible);
-        assert_eq!(Verdict::of(&audit(&[], 0)), Verdict::May);
-        assert_eq!(Verdict::of(&audit(&[], 1)), Verdict::Unknown(1));
-        assert_eq!(Verdict::of(&audit(&[socket], 0)), Verdict::Unknown(1));
-        assert_eq!(Verdict::of(&audit(&[nat, socket], 2)), Verdict::Depends(1));
-        let idle = [(Kind::IdleNat, Sure::Certain), (Kind::Harmless, Sure::Certain)];
-        assert_eq!(Verdict::of(&audit(&idle, 0)), Verdict::May);
-        let codes = [Verdict::May, Verdict::Depends(1), Verdict::Unknown(1)].map(Verdict::code);
+    fn missing_input_is_unknown() {
+        let nat = (CtUserKind::Rule(CtFeature::Nat), Confidence::Certain);
+        let socket = (CtUserKind::Service, Confidence::Possible);
+        assert_eq!(DisableVerdict::from_audit(&audit(&[], 0)), DisableVerdict::Safe);
+        assert_eq!(DisableVerdict::from_audit(&audit(&[], 1)), DisableVerdict::Unknown(1));
+        assert_eq!(DisableVerdict::from_audit(&audit(&[socket], 0)), DisableVerdict::Unknown(1));
+        assert_eq!(DisableVerdict::from_audit(&audit(&[nat, socket], 2)), DisableVerdict::InUse(1));
+        let idle = [(CtUserKind::IdleNat, Confidence::Certain), (CtUserKind::UntrackedOnly, Confidence::Certain)];
+        assert_eq!(DisableVerdict::from_audit(&audit(&idle, 0)), DisableVerdict::Safe);
+        let codes =
+            [DisableVerdict::Safe, DisableVerdict::InUse(1), DisableVerdict::Unknown(1)].map(DisableVerdict::exit_code);
         assert_eq!(codes, [0, 1, 3]);
     }
 }

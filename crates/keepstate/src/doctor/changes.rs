@@ -4,39 +4,41 @@ use std::fmt;
 
 /// How a finding stands to the examination before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum FindingChange {
     /// It was not there.
     New,
     /// It was there already, and is worse or less bad.
-    Other,
+    Changed,
     /// As before.
     Same,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for FindingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Change::New => "new",
-            Change::Other => "changed",
-            Change::Same => "same",
+            FindingChange::New => "new",
+            FindingChange::Changed => "changed",
+            FindingChange::Same => "same",
         })
     }
 }
 
 /// How a finding stands to those of before.
-pub fn change(finding: &Finding, before: &[Finding]) -> Change {
-    match before.iter().find(|other| is_same(finding, other)) {
-        None => Change::New,
-        Some(other) if (other.severity, other.certainty) != (finding.severity, finding.certainty) => Change::Other,
-        Some(_) => Change::Same,
+pub fn compare_finding(finding: &Finding, before: &[Finding]) -> FindingChange {
+    match before.iter().find(|other| is_same_finding(finding, other)) {
+        None => FindingChange::New,
+        Some(other) if (other.severity, other.certainty) != (finding.severity, finding.certainty) => {
+            FindingChange::Changed
+        }
+        Some(_) => FindingChange::Same,
     }
 }
 
 /// Those of before that are gone.
-pub fn gone<'a>(now: &'a [Finding], before: &'a [Finding]) -> impl Iterator<Item = &'a Finding> {
-    before.iter().filter(|other| !now.iter().any(|finding| is_same(finding, other)))
+pub fn gone_findings<'a>(now: &'a [Finding], before: &'a [Finding]) -> impl Iterator<Item = &'a Finding> {
+    before.iter().filter(|other| !now.iter().any(|finding| is_same_finding(finding, other)))
 }
 
-fn is_same(a: &Finding, b: &Finding) -> bool {
+fn is_same_finding(a: &Finding, b: &Finding) -> bool {
     a.name == b.name && a.namespace == b.namespace
 }

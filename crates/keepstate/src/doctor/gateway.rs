@@ -3,17 +3,18 @@
 //! It is judged by the same rules as a namespace of the kernel's, because it behaves as one; only what is to be typed is another thing.
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{
-    Counters, Examination, Growth, Knob, Namespace, Observations, Place, Sample, Seen, Step,
+    CounterGrowth, Observations, ObservedCounters, ObservedNamespace, ObservedSample, ObservedSysctl, RemedyStep,
+    Report, Sourced, StepLocation,
 };
-use keepstate_gateway::caller;
-use keepstate_gateway::door::USUAL;
+use keepstate_gateway::control_client;
+use keepstate_gateway::control_server::DEFAULT_SOCKET;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The knobs that findings speak of.
-const KNOBS: [&str; 8] = [
+const SYSCTLS: [&str; 8] = [
     "nf_conntrack_max",
     "nf_conntrack_buckets",
     "nf_conntrack_tcp_loose",
@@ -25,70 +26,76 @@ const KNOBS: [&str; 8] = [
 ];
 
 /// What the namespace is called, so that findings name no place: it is the only one.
-const NAME: &str = "this namespace";
+const NAMESPACE_NAME: &str = "this namespace";
 
 /// A gateway, by its control socket: `sample` of its entries, its counters twice.
 ///
 /// # Errors
 /// Nobody listens there, or it speaks otherwise.
-pub fn look(socket: &Path, sample: usize, interval: Duration) -> Result<Observations> {
+pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observations> {
     let begun = Instant::now();
     let source = |what: &str| format!("keepstate control {what}");
-    let mut space = Namespace { name: NAME.into(), is_ours: true, ..Namespace::default() };
-    let count = text(socket, &["count"])?;
+    let mut space = ObservedNamespace { name: NAMESPACE_NAME.into(), is_ours: true, ..ObservedNamespace::default() };
+    let count = query(socket, &["count"])?;
     let count = count.trim().parse().with_context(|| format!("{count:?} is no count"))?;
-    space.count = Some(Seen::at(source("count"), count));
-    for name in KNOBS {
+    space.count = Some(Sourced::at(source("count"), count));
+    for name in SYSCTLS {
         // One that this gateway does not have is not judged.
-        let Ok(value) = text(socket, &["get", name]) else { continue };
+        let Ok(value) = query(socket, &["get", name]) else { continue };
         let Ok(value) = value.trim().parse() else { continue };
-        let knob =
-            Knob { value, later: None, mode: None, is_writable: Some(true), source: source(&format!("get {name}")) };
-        space.knobs.insert(name.to_owned(), knob);
+        let knob = ObservedSysctl {
+            value,
+            reread_value: None,
+            mode: None,
+            is_writable: Some(true),
+            source: source(&format!("get {name}")),
+        };
+        space.sysctls.insert(name.to_owned(), knob);
     }
-    let lines = ask(socket, &["list"])?.lines().take(sample + 1);
+    let lines = send_request(socket, &["list"])?.lines().take(sample + 1);
     let mut flows: Vec<_> =
-        lines.map_while(Result::ok).filter_map(|line| keepstate_linux::sample::flow(&line)).collect();
+        lines.map_while(Result::ok).filter_map(|line| keepstate_linux::proc_conntrack::parse_line(&line)).collect();
     let is_whole = flows.len() <= sample;
     flows.truncate(sample);
-    let flows = flows.into_iter().map(super::space::flow).collect();
-    space.sample = Some(Seen::at(source("list"), Sample { flows, is_whole }));
-    let first = counters(&text(socket, &["stats"])?);
+    let flows = flows.into_iter().map(super::namespace_state::to_observed_flow).collect();
+    space.sample = Some(Sourced::at(source("list"), ObservedSample { flows, is_complete: is_whole }));
+    let first = parse_counters(&query(socket, &["stats"])?);
     let mut last = first;
     if !interval.is_zero() {
         std::thread::sleep(interval.saturating_sub(begun.elapsed()));
-        last = counters(&text(socket, &["stats"])?);
+        last = parse_counters(&query(socket, &["stats"])?);
         let over_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        space.growth = Some(Growth { over_ms, by: super::space::rise(&first, &last) });
+        space.growth = Some(CounterGrowth { over_ms, by: super::namespace_state::counter_growth(&first, &last) });
     }
-    space.counters = Some(Seen::at(source("stats"), last));
+    space.counters = Some(Sourced::at(source("stats"), last));
     Ok(Observations { namespaces: vec![space], ..Observations::default() })
 }
 
 /// The socket that is meant where none is named.
-pub fn usual() -> &'static str {
-    USUAL
+pub fn default_socket() -> &'static str {
+    DEFAULT_SOCKET
 }
 
 /// What is to be typed at a gateway instead of at the kernel.
-pub fn translate(examination: &mut Examination, socket: &Path) {
+pub fn rewrite_steps(examination: &mut Report, socket: &Path) {
     for finding in &mut examination.findings {
-        finding.now = finding.now.drain(..).flat_map(|step| typed(step, socket)).collect();
-        finding.for_good = finding.for_good.drain(..).flat_map(|step| typed(step, socket)).collect();
+        finding.now = finding.now.drain(..).flat_map(|step| gateway_steps(step, socket)).collect();
+        finding.for_good = finding.for_good.drain(..).flat_map(|step| gateway_steps(step, socket)).collect();
     }
 }
 
-fn typed(step: Step, socket: &Path) -> Vec<Step> {
+fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
     let Some(command) = &step.command else { return vec![step] };
-    let at = if socket == Path::new(USUAL) { String::new() } else { format!("--socket {} ", socket.display()) };
-    let Step { why, .. } = &step;
+    let at =
+        if socket == Path::new(DEFAULT_SOCKET) { String::new() } else { format!("--socket {} ", socket.display()) };
+    let RemedyStep { why, .. } = &step;
     if let Some(settings) = command.strip_prefix("sysctl -w ") {
         let set = |setting: &str| {
             let setting = setting.trim_start_matches("net.netfilter.");
             // What an entry costs the kernel, it does not cost a gateway.
             let sizes = ["nf_conntrack_max=", "nf_conntrack_buckets="].iter().any(|knob| setting.starts_with(knob));
             let why = if sizes { "limit and buckets together; new connections come in at once" } else { why.as_str() };
-            Step::run(Place::Here, format!("keepstate control {at}set {setting}"), why)
+            RemedyStep::command(StepLocation::Here, format!("keepstate control {at}set {setting}"), why)
         };
         return settings.split(' ').map(set).collect();
     }
@@ -97,27 +104,39 @@ fn typed(step: Step, socket: &Path) -> Vec<Step> {
         ["keepstate", "tune", .., option, value] => {
             let setting = if *option == "--max" { format!("nf_conntrack_max={value}") } else { (*value).to_owned() };
             let why = "where the gateway is started: so it is set at every start";
-            vec![Step::run(Place::Elsewhere("its command line, or its unit".into()), format!("--set {setting}"), why)]
+            vec![RemedyStep::command(
+                StepLocation::Elsewhere("its command line, or its unit".into()),
+                format!("--set {setting}"),
+                why,
+            )]
         }
         ["keepstate", "doctor", ..] => {
-            vec![Step::run(Place::Here, format!("keepstate doctor --gateway={} --watch", socket.display()), why)]
+            vec![RemedyStep::command(
+                StepLocation::Here,
+                format!("keepstate doctor --gateway={} --watch", socket.display()),
+                why,
+            )]
         }
         // Not tracking is what a gateway's own ruleset says; so are other tables of rules.
         ["keepstate", "disable", ..] => Vec::new(),
         ["nft", "add", ..] => {
-            vec![Step::run(Place::Elsewhere("its ruleset, then keepstate control reload".into()), command, why)]
+            vec![RemedyStep::command(
+                StepLocation::Elsewhere("its ruleset, then keepstate control reload".into()),
+                command,
+                why,
+            )]
         }
         _ => vec![step],
     }
 }
 
 /// The line of `conntrack -S`.
-fn counters(text: &str) -> Counters {
+fn parse_counters(text: &str) -> ObservedCounters {
     let number = |name: &str| {
         let mut words = text.split_whitespace().filter_map(|word| word.split_once('='));
         words.find_map(|(key, value)| (key == name).then(|| value.parse().ok()).flatten())
     };
-    Counters {
+    ObservedCounters {
         found: number("found").unwrap_or(0),
         invalid: number("invalid").unwrap_or(0),
         insert_failed: number("insert_failed").unwrap_or(0),
@@ -129,12 +148,12 @@ fn counters(text: &str) -> Counters {
     }
 }
 
-fn text(socket: &Path, words: &[&str]) -> Result<String> {
-    caller::text(socket, words)
+fn query(socket: &Path, words: &[&str]) -> Result<String> {
+    control_client::text(socket, words)
 }
 
-fn ask(socket: &Path, words: &[&str]) -> Result<BufReader<UnixStream>> {
-    caller::ask(socket, words.iter().map(|word| (*word).to_owned()).collect()).map(BufReader::new)
+fn send_request(socket: &Path, words: &[&str]) -> Result<BufReader<UnixStream>> {
+    control_client::send_command(socket, words.iter().map(|word| (*word).to_owned()).collect()).map(BufReader::new)
 }
 
 #[cfg(test)]
@@ -143,25 +162,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_typed_at_the_kernel_is_typed_at_the_gateway() {
+    fn kernel_steps_become_gateway_commands() {
         let of = |command: &str, socket: &str| -> Vec<String> {
-            let steps = typed(Step::run(Place::Here, command, "why"), Path::new(socket));
+            let steps = gateway_steps(RemedyStep::command(StepLocation::Here, command, "why"), Path::new(socket));
             steps.into_iter().filter_map(|step| step.command).collect()
         };
         let raise = "sysctl -w net.netfilter.nf_conntrack_buckets=8 net.netfilter.nf_conntrack_max=9";
         let both = ["keepstate control set nf_conntrack_buckets=8", "keepstate control set nf_conntrack_max=9"];
-        assert_eq!(of(raise, USUAL), both);
+        assert_eq!(of(raise, DEFAULT_SOCKET), both);
         assert_eq!(of("sysctl -w net.netfilter.a=1", "/s"), ["keepstate control --socket /s set a=1"]);
-        assert_eq!(of("keepstate tune apply --persist --max 9", USUAL), ["--set nf_conntrack_max=9"]);
-        assert_eq!(of("keepstate tune apply --persist --set a=1", USUAL), ["--set a=1"]);
-        assert_eq!(of("keepstate disable", USUAL), [""; 0]);
+        assert_eq!(of("keepstate tune apply --persist --max 9", DEFAULT_SOCKET), ["--set nf_conntrack_max=9"]);
+        assert_eq!(of("keepstate tune apply --persist --set a=1", DEFAULT_SOCKET), ["--set a=1"]);
+        assert_eq!(of("keepstate disable", DEFAULT_SOCKET), [""; 0]);
         assert_eq!(of("keepstate doctor --watch", "/s"), ["keepstate doctor --gateway=/s --watch"]);
     }
 
     #[test]
     fn counters_are_found_by_their_names() {
-        let read =
-            counters("received=9 lost=1\ncpu=0   \tfound=1 invalid=2 drop=30 early_drop=4 clash_resolve=5 \nfull=3\n");
+        let read = parse_counters(
+            "received=9 lost=1\ncpu=0   \tfound=1 invalid=2 drop=30 early_drop=4 clash_resolve=5 \nfull=3\n",
+        );
         assert_eq!((read.found, read.invalid, read.drop, read.early_drop), (1, 2, 30, 4));
         assert_eq!((read.clash_resolve, read.chaintoolong, read.insert_failed), (Some(5), None, 0));
     }

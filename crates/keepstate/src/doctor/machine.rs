@@ -1,61 +1,73 @@
 //! What is seen of the machine as a whole: kernel, memory, log, modules, devices.
-use super::observe::unseen;
-use keepstate_advisor::doctor::{Device, Full, Log, Memory, Module, Observations, Seen, Slab, Wish, Writer};
-use keepstate_linux::boot::{self, Boot, Effect, Standing};
+use super::gather::missing_input;
+use keepstate_advisor::doctor::{
+    ConfiguredSysctl, NicLimitCounter, Observations, ObservedLog, ObservedMemory, ObservedModule, ObservedSlab,
+    Sourced, SysctlWriter, TableFullLines,
+};
+use keepstate_linux::boot::{self, BootConfig, EffectiveSysctl, SysctlEffect};
 use keepstate_linux::kernel_log::{self, KernelLog};
-use keepstate_linux::{Root, devices, memory, program, slab};
+use keepstate_linux::{SysRoot, command, meminfo, nic_allowances, slabinfo};
 use std::path::Path;
 
 /// Adds what is seen of the machine.
-pub fn look(root: &Root, log: Option<&Path>, seen: &mut Observations) {
+pub fn gather(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
     let line = |path: &str| root.read(path).ok().map(|text| text.trim().to_owned());
     seen.machine.kernel =
-        line("/proc/sys/kernel/osrelease").map(|kernel| Seen::at("/proc/sys/kernel/osrelease", kernel));
+        line("/proc/sys/kernel/osrelease").map(|kernel| Sourced::at("/proc/sys/kernel/osrelease", kernel));
     seen.machine.uptime = line("/proc/uptime")
         .and_then(|text| text.split(['.', ' ']).next()?.parse().ok())
-        .map(|seconds| Seen::at("/proc/uptime", seconds));
-    seen.machine.memory = memory::read(root).ok().and_then(|found| {
+        .map(|seconds| Sourced::at("/proc/uptime", seconds));
+    seen.machine.memory = meminfo::read(root).ok().and_then(|found| {
         let total = found.total?;
-        Some(Seen::at(memory::PATH, Memory { total, available: found.available.unwrap_or(total) }))
+        Some(Sourced::at(meminfo::PATH, ObservedMemory { total, available: found.available.unwrap_or(total) }))
     });
-    seen.machine.container = container(root);
-    seen.machine.module = module(root);
-    configuration(root, seen);
-    match slab::read(root) {
+    seen.machine.container = detect_container(root);
+    seen.machine.module = detect_module(root);
+    gather_configuration(root, seen);
+    match slabinfo::read(root) {
         Ok(slabs) => {
-            let objects = slabs.connections().map(|slab| slab.objects).sum();
-            let found =
-                Slab { objects, object_size: slabs.connection_size().unwrap_or(0), octets: slabs.connection_bytes() };
-            seen.slab = (objects > 0).then(|| Seen::at(slab::PATH, found));
+            let objects = slabs.conntrack_caches().map(|slab| slab.total_objects).sum();
+            let found = ObservedSlab {
+                objects,
+                object_size: slabs.conntrack_object_size().unwrap_or(0),
+                bytes: slabs.conntrack_bytes(),
+            };
+            seen.slab = (objects > 0).then(|| Sourced::at(slabinfo::PATH, found));
         }
-        Err(error) => seen.unseen.push(unseen("the size of the kernel's objects", &error, "run it as root")),
+        Err(error) => {
+            seen.missing_inputs.push(missing_input("the size of the kernel's objects", &error, "run it as root"))
+        }
     }
-    let found = devices::allowances(root);
-    let counters: Vec<Device> = found
+    let found = nic_allowances::read(root);
+    let counters: Vec<NicLimitCounter> = found
         .counters
         .into_iter()
-        .map(|counter| Device { device: counter.device, name: counter.name, packets: counter.packets })
+        .map(|counter| NicLimitCounter {
+            interface: counter.interface,
+            counter: counter.name,
+            packets: counter.packets,
+        })
         .collect();
-    seen.devices = (!counters.is_empty()).then(|| Seen::at("ethtool -S", counters));
-    for silent in found.silent {
-        seen.unseen.push(unseen("limits of network devices", &silent, "install ethtool"));
+    seen.nic_limits = (!counters.is_empty()).then(|| Sourced::at("ethtool -S", counters));
+    for silent in found.errors {
+        seen.missing_inputs.push(missing_input("limits of network devices", &silent, "install ethtool"));
     }
-    look_at_log(root, log, seen);
+    gather_kernel_log(root, log, seen);
 }
 
 /// Is this the inside of a container? The files that runtimes leave say so; a namespace alone does not.
-fn container(root: &Root) -> Option<Seen<String>> {
+fn detect_container(root: &SysRoot) -> Option<Sourced<String>> {
     let marks = [("/run/.containerenv", "podman"), ("/.dockerenv", "docker")];
     let mark = marks.into_iter().find(|(path, _)| root.exists(path));
     if let Some((path, kind)) = mark {
-        return Some(Seen::at(path, kind.to_owned()));
+        return Some(Sourced::at(path, kind.to_owned()));
     }
     let path = "/run/systemd/container";
-    root.read(path).ok().map(|kind| Seen::at(path, kind.trim().to_owned()))
+    root.read(path).ok().map(|kind| Sourced::at(path, kind.trim().to_owned()))
 }
 
 /// How tracking is in the kernel: built in, loaded, or not.
-fn module(root: &Root) -> Option<Seen<Module>> {
+fn detect_module(root: &SysRoot) -> Option<Sourced<ObservedModule>> {
     let directory = "/sys/module/nf_conntrack";
     let list = root.read("/proc/modules");
     // Only what can be unloaded has a state.
@@ -66,64 +78,71 @@ fn module(root: &Root) -> Option<Seen<Module>> {
     if list.is_err() && !root.is_live() && !root.exists(directory) {
         return None;
     }
-    Some(Seen::at(directory, Module { is_builtin, is_loaded }))
+    Some(Sourced::at(directory, ObservedModule { is_builtin, is_loaded }))
 }
 
 /// Where systemd is, on a machine that has it.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
 /// What configuration asks for, whether a boot brings it into force, and who sets knobs on its own.
-fn configuration(root: &Root, seen: &mut Observations) {
+fn gather_configuration(root: &SysRoot, seen: &mut Observations) {
     // Files that somebody collected rarely tell who reads them at boot; most machines have systemd.
     let is_untold =
         !root.is_live() && !["/proc/1/comm", SYSTEMD, "/etc/init.d/procps"].iter().any(|path| root.exists(path));
     let programs: &[&str] = if is_untold { &[SYSTEMD, "/usr/lib/systemd/systemd-sysctl"] } else { &[] };
     let assumed = programs.iter().map(|path| (path.into(), String::new())).collect();
-    let boot = match Boot::with(root, &assumed) {
+    let boot = match BootConfig::read_with_overlay(root, &assumed) {
         Ok(boot) => boot,
-        Err(error) => return seen.unseen.push(unseen("what configuration asks for", &error, "run it as root")),
+        Err(error) => {
+            return seen.missing_inputs.push(missing_input("what configuration asks for", &error, "run it as root"));
+        }
     };
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
-    let wish = |(key, standing): (&String, &Standing)| {
+    let wish = |(key, standing): (&String, &EffectiveSysctl)| {
         let lost = match &standing.effect {
-            Effect::Never(why) => Some(why.clone()),
-            Effect::Always | Effect::OnlyIfModuleLoaded => None,
+            SysctlEffect::Never(why) => Some(why.clone()),
+            SysctlEffect::Always | SysctlEffect::OnlyIfModuleLoaded => None,
         };
-        Some(Wish { knob: last(key), value: standing.number()?, source: standing.winner.to_string(), lost })
+        Some(ConfiguredSysctl {
+            sysctl: last(key),
+            value: standing.number()?,
+            source: standing.source.to_string(),
+            ineffective_reason: lost,
+        })
     };
-    let writer = |writer: boot::Writer| Writer {
+    let writer = |writer: boot::OtherWriter| SysctlWriter {
         name: writer.name,
-        what: writer.what,
-        source: writer.place.to_string(),
-        knob: writer.key.as_deref().map(last),
+        what: writer.description,
+        source: writer.location.to_string(),
+        sysctl: writer.key.as_deref().map(last),
         value: writer.value.and_then(|value| value.parse().ok()),
     };
-    seen.wishes = boot.standings.iter().filter_map(wish).collect();
-    seen.writers = boot.writers.into_iter().map(writer).collect();
+    seen.configured_sysctls = boot.sysctls.iter().filter_map(wish).collect();
+    seen.sysctl_writers = boot.other_writers.into_iter().map(writer).collect();
 }
 
 /// Files that hold a kernel's log, the most telling first: ours, sos's, the system's own.
-const LOGS: [&str; 4] = ["/kernel.log", "/var/log/dmesg", "/var/log/kern.log", "/var/log/messages"];
+const LOG_FILES: [&str; 4] = ["/kernel.log", "/var/log/dmesg", "/var/log/kern.log", "/var/log/messages"];
 
-fn look_at_log(root: &Root, log: Option<&Path>, seen: &mut Observations) {
+fn gather_kernel_log(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
     let found = match log {
-        Some(path) => kernel_log::file(&Root::at("/"), path).map(|log| (path.display().to_string(), log)),
-        None if root.is_live() => kernel_log::ring().map(|log| ("/dev/kmsg".to_owned(), log)),
-        None => kept(root),
+        Some(path) => kernel_log::read_file(&SysRoot::at("/"), path).map(|log| (path.display().to_string(), log)),
+        None if root.is_live() => kernel_log::read_kmsg().map(|log| ("/dev/kmsg".to_owned(), log)),
+        None => bundled_log(root),
     };
     let found = found.or_else(|error| {
         let words = ["journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-monotonic"];
         let journal =
-            program::output(root, &words, 64 << 20).map(|text| ("journalctl -k".to_owned(), kernel_log::text(&text)));
+            command::output(root, &words, 64 << 20).map(|text| ("journalctl -k".to_owned(), kernel_log::parse(&text)));
         // A journal with no line of the kernel's is one that this user may not see.
-        journal.ok().filter(|(_, log)| log.looked_at > 0).ok_or(error)
+        journal.ok().filter(|(_, log)| log.lines_read > 0).ok_or(error)
     });
     match found {
         Ok((source, log)) => {
             let uptime = seen.machine.uptime.as_ref().map(|uptime| uptime.value);
-            seen.log = Some(Seen::at(source, told(&log, uptime)));
+            seen.log = Some(Sourced::at(source, summarize_log(&log, uptime)));
         }
-        Err(error) => seen.unseen.push(unseen(
+        Err(error) => seen.missing_inputs.push(missing_input(
             "the kernel's log",
             &error,
             "run it as root (CAP_SYSLOG), or give a file with --log",
@@ -132,38 +151,38 @@ fn look_at_log(root: &Root, log: Option<&Path>, seen: &mut Observations) {
 }
 
 /// A log among another machine's files.
-fn kept(root: &Root) -> Result<(String, KernelLog), keepstate_linux::Unreadable> {
-    let mut paths = vec![LOGS[0].to_owned()];
+fn bundled_log(root: &SysRoot) -> Result<(String, KernelLog), keepstate_linux::FileError> {
+    let mut paths = vec![LOG_FILES[0].to_owned()];
     for words in [&["dmesg"][..], &["journalctl"]] {
-        paths.extend(program::kept_beginning(root, words));
+        paths.extend(command::collected_files(root, words));
     }
-    paths.extend(LOGS.iter().skip(1).map(|path| (*path).to_owned()));
-    let path = paths.iter().find(|path| root.exists(path)).map_or(LOGS[0], String::as_str);
-    kernel_log::file(root, path).map(|log| (path.to_owned(), log))
+    paths.extend(LOG_FILES.iter().skip(1).map(|path| (*path).to_owned()));
+    let path = paths.iter().find(|path| root.exists(path)).map_or(LOG_FILES[0], String::as_str);
+    kernel_log::read_file(root, path).map(|log| (path.to_owned(), log))
 }
 
 /// Lines of other kinds that are told, the latest.
-const OTHERS: usize = 20;
+const MAX_OTHER_LINES: usize = 20;
 
-fn told(log: &KernelLog, uptime: Option<u64>) -> Log {
-    let mut told = Log::default();
+fn summarize_log(log: &KernelLog, uptime: Option<u64>) -> ObservedLog {
+    let mut told = ObservedLog::default();
     for line in &log.lines {
-        let full = match line.full {
-            Some(kernel_log::Full::Initial) => &mut told.initial,
-            Some(kernel_log::Full::Inside(inode)) => told.inside.entry(inode).or_default(),
+        let full = match line.table_full {
+            Some(kernel_log::TableFullNetns::Initial) => &mut told.initial,
+            Some(kernel_log::TableFullNetns::Netns(inode)) => told.by_inode.entry(inode).or_default(),
             None => {
-                told.others.push(line.text.clone());
+                told.other_lines.push(line.text.clone());
                 continue;
             }
         };
-        count(full, &line.text, line.uptime.zip(uptime).map(|(then, now)| now.saturating_sub(then)));
+        count_line(full, &line.text, line.uptime.zip(uptime).map(|(then, now)| now.saturating_sub(then)));
     }
-    let surplus = told.others.len().saturating_sub(OTHERS);
-    told.others.drain(..surplus);
+    let surplus = told.other_lines.len().saturating_sub(MAX_OTHER_LINES);
+    told.other_lines.drain(..surplus);
     told
 }
 
-fn count(full: &mut Full, text: &str, age: Option<u64>) {
+fn count_line(full: &mut TableFullLines, text: &str, age: Option<u64>) {
     full.lines += 1;
     full.age = age;
     text.clone_into(&mut full.latest);

@@ -4,19 +4,19 @@
 //! exit code. Nothing is changed, and the table is never dumped whole unless that is asked for.
 mod changes;
 pub mod gateway;
+pub mod gather;
 mod interval;
 mod machine;
-pub mod observe;
-mod page;
+mod namespace_state;
 mod report;
-mod space;
+mod text_report;
 
 use crate::collect::Bundle;
-use crate::notes;
+use crate::stderr;
 use anyhow::Result;
 use clap::Args;
-use observe::Wanted;
-use report::Report;
+use gather::GatherOptions;
+use report::DoctorReport;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ pub struct Doctor {
     #[arg(long, value_name = "NAME or PID")]
     netns: Option<String>,
     /// Examine a running gateway instead, at its control socket
-    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = gateway::usual(), conflicts_with_all = ["from", "netns", "log"])]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = gateway::default_socket(), conflicts_with_all = ["from", "netns", "log"])]
     gateway: Option<PathBuf>,
     /// Read the counters twice, this long apart; 0 reads them once
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval::parse)]
@@ -103,32 +103,32 @@ impl Doctor {
     pub fn run(&self) -> Result<ExitCode> {
         let bundle = match self.from.as_deref().map(Bundle::open).transpose() {
             Ok(bundle) => bundle,
-            Err(error) => return Ok(unknown(&error)),
+            Err(error) => return Ok(report_unknown(&error)),
         };
         let Some(every) = self.watch else {
-            let report = match self.examine(bundle.as_ref()) {
+            let report = match self.diagnose(bundle.as_ref()) {
                 Ok(report) => report,
-                Err(error) => return Ok(unknown(&error)),
+                Err(error) => return Ok(report_unknown(&error)),
             };
-            self.show(&report, None)?;
-            return Ok(ExitCode::from(report.examination.verdict.exit_code()));
+            self.print_report(&report, None)?;
+            return Ok(ExitCode::from(report.report.status.exit_code()));
         };
         self.watch(every)
     }
 
     /// Examines again and again; the exit code is the last one's.
     fn watch(&self, every: Duration) -> Result<ExitCode> {
-        let mut last: Option<Report> = None;
+        let mut last: Option<DoctorReport> = None;
         let mut times = 0;
         loop {
             let begun = std::time::Instant::now();
-            let report = match self.examine(None) {
+            let report = match self.diagnose(None) {
                 Ok(report) => report,
-                Err(error) => return Ok(unknown(&error)),
+                Err(error) => return Ok(report_unknown(&error)),
             };
-            self.show(&report, last.as_ref())?;
+            self.print_report(&report, last.as_ref())?;
             times += 1;
-            let code = report.examination.verdict.exit_code();
+            let code = report.report.status.exit_code();
             last = Some(report);
             if self.times.is_some_and(|most| times >= most) {
                 return Ok(ExitCode::from(code));
@@ -137,15 +137,15 @@ impl Doctor {
         }
     }
 
-    fn examine(&self, bundle: Option<&Bundle>) -> Result<Report> {
+    fn diagnose(&self, bundle: Option<&Bundle>) -> Result<DoctorReport> {
         if let Some(socket) = &self.gateway {
             let sample = if self.whole_table { usize::MAX - 1 } else { self.sample };
-            let seen = gateway::look(socket, sample, self.interval)?;
-            let mut examination = keepstate_advisor::doctor::examine(&seen);
-            gateway::translate(&mut examination, socket);
-            return Ok(Report { examination, seen, from: None });
+            let seen = gateway::gather(socket, sample, self.interval)?;
+            let mut examination = keepstate_advisor::doctor::diagnose(&seen);
+            gateway::rewrite_steps(&mut examination, socket);
+            return Ok(DoctorReport { report: examination, observations: seen, from: None });
         }
-        let wanted = Wanted {
+        let wanted = GatherOptions {
             netns: self.netns.clone(),
             interval: self.interval,
             sample: if self.whole_table { usize::MAX } else { self.sample },
@@ -153,14 +153,14 @@ impl Doctor {
             log: self.log.clone(),
         };
         let seen = match bundle {
-            Some(bundle) => observe::files(bundle, &wanted)?,
-            None => observe::live(&wanted)?,
+            Some(bundle) => gather::gather_bundle(bundle, &wanted)?,
+            None => gather::gather_live(&wanted)?,
         };
         let from = self.from.as_ref().map(|path| path.display().to_string());
-        Ok(Report { examination: keepstate_advisor::doctor::examine(&seen), seen, from })
+        Ok(DoctorReport { report: keepstate_advisor::doctor::diagnose(&seen), observations: seen, from })
     }
 
-    fn show(&self, report: &Report, last: Option<&Report>) -> Result<()> {
+    fn print_report(&self, report: &DoctorReport, last: Option<&DoctorReport>) -> Result<()> {
         if self.json {
             let mut out = std::io::stdout().lock();
             let document = report.json(last);
@@ -170,14 +170,14 @@ impl Doctor {
                 writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;
             }
         } else {
-            page::write(&mut anstream::stdout().lock(), report, last)?;
+            text_report::write(&mut anstream::stdout().lock(), report, last)?;
         }
         Ok(())
     }
 }
 
 /// Nothing could be looked at: said, and the exit code is that of not knowing, which monitoring tells from a failure found.
-fn unknown(error: &anyhow::Error) -> ExitCode {
-    notes::note(format!("{error:#}"));
-    ExitCode::from(keepstate_advisor::doctor::Verdict::Unknown.exit_code())
+fn report_unknown(error: &anyhow::Error) -> ExitCode {
+    stderr::note(format!("{error:#}"));
+    ExitCode::from(keepstate_advisor::doctor::HealthStatus::Unknown.exit_code())
 }

@@ -1,18 +1,18 @@
 //! `keepstate gateway`: a router ruled by an nftables ruleset, between TUN devices, on real interfaces, or over a capture.
 //!
 //! Reads the options into a [`GatewayConfig`]; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
-mod offline;
+mod pcap_driver;
 
-use crate::notes;
-use crate::options::Tuning;
+use crate::shared_args::EngineArgs;
+use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use keepstate_gateway::config::{GatewayConfig, Source};
-use keepstate_gateway::devices::{self, Named, Towards};
-use keepstate_gateway::ruleset::Reading;
-use keepstate_gateway::xdp::Sending;
-use keepstate_gateway::{door, mapping};
-use keepstate_linux::xdp::Mode;
+use keepstate_gateway::interface_args::{self, InterfaceArg, RouteArg};
+use keepstate_gateway::ruleset::RulesetArgs;
+use keepstate_gateway::xdp::XdpTxMode;
+use keepstate_gateway::{control_server, nat_args};
+use keepstate_linux::xdp::XskMode;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use std::time::Duration;
 /// Route packets by an nftables ruleset: NAT, firewall, balancing, in user space.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Gateway {
+pub struct GatewayArgs {
     /// The ruleset; - for standard input
     #[arg(long, value_name = "FILE")]
     ruleset: PathBuf,
     #[command(flatten)]
-    reading: Reading,
+    ruleset_args: RulesetArgs,
     /// Services: virtual addresses and the backends that share their connections, in TOML
     #[arg(long, value_name = "FILE")]
     services: Option<PathBuf>,
     /// A device with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (several times); without --in a TUN device of that name is made
-    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = devices::named, required_unless_present_any = ["xdp", "queue"], help_heading = "Devices")]
-    devices: Vec<Named>,
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", value_parser = interface_args::parse_interface, required_unless_present_any = ["xdp", "queue"], help_heading = "Devices")]
+    devices: Vec<InterfaceArg>,
     /// A route: 0.0.0.0/0=wan0 (several times); the devices' own prefixes are routes anyway
-    #[arg(long = "route", value_name = "PREFIX=DEVICE", value_parser = devices::towards, help_heading = "Devices")]
-    routes: Vec<Towards>,
+    #[arg(long = "route", value_name = "PREFIX=DEVICE", value_parser = interface_args::parse_route, help_heading = "Devices")]
+    routes: Vec<RouteArg>,
     /// The largest datagram of each device
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Devices")]
     mtu: u32,
@@ -45,11 +45,11 @@ pub struct Gateway {
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["devices", "routes", "mtu", "input", "xdp"], help_heading = "Devices")]
     queue: Option<u16>,
     /// Who copies frames: auto takes zero-copy where the device's driver has it
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Copying::Auto, requires = "xdp", help_heading = "Devices")]
-    xdp_mode: Copying,
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpCopyMode::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_mode: XdpCopyMode,
     /// How frames are sent where the kernel copies them: in bursts where the device takes them, or by the sockets alone
-    #[arg(long, value_name = "WAY", value_enum, default_value_t = Sending::Auto, requires = "xdp", help_heading = "Devices")]
-    xdp_send: Sending,
+    #[arg(long, value_name = "WAY", value_enum, default_value_t = XdpTxMode::Auto, requires = "xdp", help_heading = "Devices")]
+    xdp_send: XdpTxMode,
     /// Microseconds to look for packets before sleeping: round trips are shorter, and a processor is busier
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Devices")]
     spin: u64,
@@ -60,7 +60,7 @@ pub struct Gateway {
     #[arg(long = "out", value_name = "CAPTURE", requires = "input", help_heading = "Capture")]
     output: Option<PathBuf>,
     /// Make a control socket there, for keepstate control
-    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = door::USUAL, conflicts_with = "input", help_heading = "Control")]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = control_server::DEFAULT_SOCKET, conflicts_with = "input", help_heading = "Control")]
     control: Option<PathBuf>,
     /// Keep the table in this file, or in this folder: after a restart, even after kill -9, connections go on
     #[arg(long, value_name = "PATH", conflicts_with = "input", help_heading = "Control")]
@@ -69,14 +69,14 @@ pub struct Gateway {
     #[arg(long, requires = "input", help_heading = "Capture")]
     each: bool,
     #[command(flatten)]
-    beyond: mapping::Beyond,
+    nat_args: nat_args::NatArgs,
     #[command(flatten)]
-    tuning: Tuning,
+    tuning: EngineArgs,
 }
 
 /// Who copies frames.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Copying {
+enum XdpCopyMode {
     /// Zero-copy where the driver has it
     Auto,
     /// The kernel copies: works everywhere
@@ -85,12 +85,12 @@ enum Copying {
     ZeroCopy,
 }
 
-impl From<Copying> for Mode {
-    fn from(copying: Copying) -> Mode {
+impl From<XdpCopyMode> for XskMode {
+    fn from(copying: XdpCopyMode) -> XskMode {
         match copying {
-            Copying::Auto => Mode::Auto,
-            Copying::Copy => Mode::Copy,
-            Copying::ZeroCopy => Mode::ZeroCopy,
+            XdpCopyMode::Auto => XskMode::Auto,
+            XdpCopyMode::Copy => XskMode::Copy,
+            XdpCopyMode::ZeroCopy => XskMode::ZeroCopy,
         }
     }
 }
@@ -115,14 +115,14 @@ With --services, virtual addresses are balanced over backends; keepstate control
 SIGHUP loads ruleset and services again; connections live on. If one of them is refused, nothing changes.
 Exit codes: 0 done, 1 something could not be read or written, or the ruleset is refused, 2 wrongly asked";
 
-impl Gateway {
+impl GatewayArgs {
     /// Do the options fit together?
     ///
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        self.beyond.check()?;
-        devices::map(&self.devices, &self.routes, self.mtu).map(drop)
+        self.nat_args.check()?;
+        interface_args::build_fib(&self.devices, &self.routes, self.mtu).map(drop)
     }
 
     /// Routes until the capture's end, or until SIGINT or SIGTERM.
@@ -134,7 +134,7 @@ impl Gateway {
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => {
                 let (router, _) = config.router()?;
-                offline::run(router, &self.devices, input, output, self.each)?;
+                pcap_driver::route_capture(router, &self.devices, input, output, self.each)?;
             }
             _ => config.run()?,
         }
@@ -153,7 +153,7 @@ impl Gateway {
         };
         Ok(GatewayConfig {
             ruleset: self.ruleset.clone(),
-            reading: self.reading.clone(),
+            reading: self.ruleset_args.clone(),
             services: self.services.clone(),
             source,
             devices: self.devices.clone(),
@@ -162,10 +162,10 @@ impl Gateway {
             spin: Duration::from_micros(self.spin),
             control: self.control.clone(),
             state: self.state.clone(),
-            mapping: self.beyond.clone(),
-            knobs: self.tuning.knobs(notes::note)?,
+            mapping: self.nat_args.clone(),
+            knobs: self.tuning.sysctls(stderr::note)?,
             helpers: self.tuning.helpers(),
-            secret: self.tuning.secret()?,
+            secret: self.tuning.hash_secret()?,
         })
     }
 }

@@ -1,33 +1,33 @@
 //! `keepstate simulate`: the engine in virtual time, under a traffic model or a capture: how the table fills, and who is refused.
-mod page;
 mod plot;
+mod report;
 mod traffic;
 
-use crate::notes;
-use crate::options::Tuning;
+use crate::shared_args::EngineArgs;
+use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use keepstate_advisor::simulate::{Model, Record, Simulation, Tally, story};
+use keepstate_advisor::simulate::{ClientStats, Simulation, Timeseries, TrafficModel, summarize};
 use keepstate_capture::Capture;
-use keepstate_capture::follower::{Follower, Passed};
-use keepstate_engine::{Instant, Knob, Knobs};
+use keepstate_capture::capture_tracker::{CaptureTracker, FrameResult};
+use keepstate_engine::{Instant, Sysctl, Sysctls};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use traffic::Traffic;
+use traffic::TrafficArgs;
 
 /// Fill the table in virtual time: with a traffic model or a capture, by a kernel's rules and your knobs.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Simulate {
     #[command(flatten)]
-    traffic: Traffic,
+    traffic: TrafficArgs,
     /// Take the traffic from this capture instead of a model; - for standard input
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// Processors of the machine, for the record: a kernel computes its defaults from memory alone
-    #[arg(long, value_name = "NUMBER", value_parser = keepstate_gateway::amount::count)]
+    #[arg(long, value_name = "NUMBER", value_parser = keepstate_gateway::unit_args::parse_count)]
     cpus: Option<u64>,
     /// Print the samples as CSV: seconds, connections, by state, dropped
     #[arg(long, conflicts_with = "json")]
@@ -36,7 +36,7 @@ pub struct Simulate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    tuning: Tuning,
+    tuning: EngineArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -60,14 +60,14 @@ const STEPS: u64 = 240;
 const MILLISECOND: u64 = 1_000_000;
 
 /// What is told at the end.
-struct Told<'a> {
-    model: Option<&'a Model>,
-    knobs: &'a Knobs,
+struct SimulationReport<'a> {
+    model: Option<&'a TrafficModel>,
+    knobs: &'a Sysctls,
     cpus: Option<u64>,
     memory: u64,
-    record: &'a Record,
-    tally: Option<&'a Tally>,
-    story: Vec<String>,
+    timeseries: &'a Timeseries,
+    stats: Option<&'a ClientStats>,
+    summary: Vec<String>,
     duration: u64,
 }
 
@@ -95,114 +95,114 @@ impl Simulate {
     /// What could not be read or written; a broken capture after everything up to the break was told.
     pub fn run(&self) -> Result<ExitCode> {
         match &self.capture {
-            Some(path) => self.follow(path)?,
-            None => self.simulate()?,
+            Some(path) => self.run_capture(path)?,
+            None => self.run_model()?,
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn simulate(&self) -> Result<()> {
+    fn run_model(&self) -> Result<()> {
         let model = self.traffic.model().map_err(anyhow::Error::msg)?;
-        let knobs = self.tuning.knobs(notes::note)?;
+        let knobs = self.tuning.sysctls(stderr::note)?;
         let duration = model.duration;
-        let made = Simulation::new(model, knobs, self.tuning.secret()?);
+        let made = Simulation::new(model, knobs, self.tuning.hash_secret()?);
         let mut simulation = made.map_err(anyhow::Error::msg)?;
-        let bar = progress(duration);
+        let bar = progress_bar(duration);
         for step in 1..=STEPS {
             simulation.advance(u64::try_from(u128::from(duration) * u128::from(step) / u128::from(STEPS))?);
             bar.set_position(step);
             tracing::trace!(step, connections = simulation.engine().count(), "simulated");
         }
         bar.finish_and_clear();
-        let (record, tally) = (simulation.record(), simulation.tally());
-        self.tell(&Told {
+        let (record, tally) = (simulation.timeseries(), simulation.stats());
+        self.print_report(&SimulationReport {
             model: Some(simulation.model()),
-            knobs: simulation.engine().knobs(),
+            knobs: simulation.engine().sysctls(),
             cpus: self.cpus,
             memory: self.tuning.memory(),
-            record,
-            tally: Some(tally),
-            story: story(record, Some(tally), duration),
+            timeseries: record,
+            stats: Some(tally),
+            summary: summarize(record, Some(tally), duration),
             duration,
         })
     }
 
-    fn follow(&self, path: &Path) -> Result<()> {
-        let mut follower = Follower::new(self.tuning.knobs(notes::note)?, self.tuning.secret()?);
-        self.tuning.help(follower.engine_mut());
+    fn run_capture(&self, path: &Path) -> Result<()> {
+        let mut follower = CaptureTracker::new(self.tuning.sysctls(stderr::note)?, self.tuning.hash_secret()?);
+        self.tuning.attach_helpers(follower.engine_mut());
         let mut capture = Capture::open(path)?;
-        let mut record = Record::new(follower.engine_mut(), None);
+        let mut record = Timeseries::new(follower.engine_mut(), None);
         let mut first = None;
         let mut refused = 0_u64;
-        let read = capture.frames(|frame| {
+        let read = capture.for_each_frame(|frame| {
             if let Some(time) = frame.time {
                 let begin = *first.get_or_insert(time);
-                pass(&mut follower, &mut record, begin, time);
+                advance_to_frame(&mut follower, &mut record, begin, time);
             }
-            let passed = follower.take(&frame);
-            refused += u64::from(matches!(passed, Passed::Refused(_)));
-            let at = since(first, follower.now());
-            record.note(follower.engine_mut(), at);
+            let passed = follower.track_frame(&frame);
+            refused += u64::from(matches!(passed, FrameResult::Rejected(_)));
+            let at = milliseconds_since(first, follower.now());
+            record.record_packet(follower.engine_mut(), at);
             Ok(true)
         });
-        let duration = since(first, follower.now());
-        notes::note(format!(
+        let duration = milliseconds_since(first, follower.now());
+        stderr::note(format!(
             "{} of {} could not be read as packets",
             refused,
-            notes::were(follower.frames, "frame").trim_end_matches(" was").trim_end_matches(" were")
+            stderr::was_or_were(follower.frame_count, "frame").trim_end_matches(" was").trim_end_matches(" were")
         ));
-        self.tell(&Told {
+        self.print_report(&SimulationReport {
             model: None,
-            knobs: follower.engine().knobs(),
+            knobs: follower.engine().sysctls(),
             cpus: self.cpus,
             memory: self.tuning.memory(),
-            record: &record,
-            tally: None,
-            story: story(&record, None, duration),
+            timeseries: &record,
+            stats: None,
+            summary: summarize(&record, None, duration),
             duration,
         })?;
-        notes::capture(&follower);
+        stderr::print_capture_warnings(&follower);
         read
     }
 
-    fn tell(&self, told: &Told<'_>) -> Result<()> {
+    fn print_report(&self, told: &SimulationReport<'_>) -> Result<()> {
         let mut out = anstream::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &page::document(told))?;
+            serde_json::to_writer_pretty(&mut out, &report::json_document(told))?;
             writeln!(out)?;
         } else if self.csv {
-            page::csv(&mut out, told.record)?;
+            report::csv(&mut out, told.timeseries)?;
         } else {
-            page::write(&mut out, told)?;
+            report::write(&mut out, told)?;
         }
         Ok(out.flush()?)
     }
 }
 
 /// Time goes on to a frame's; samples that were due on the way are taken at their own times.
-fn pass(follower: &mut Follower, record: &mut Record, begin: u64, time: u64) {
+fn advance_to_frame(follower: &mut CaptureTracker, record: &mut Timeseries, begin: u64, time: u64) {
     loop {
-        let due = begin.saturating_add(record.due().saturating_mul(MILLISECOND));
+        let due = begin.saturating_add(record.next_sample_at().saturating_mul(MILLISECOND));
         if due > time {
             break;
         }
         follower.advance(Instant(due));
-        let at = record.due();
-        record.polled(follower.engine_mut(), at);
-        record.sample(follower.engine(), Instant(due));
+        let at = record.next_sample_at();
+        record.record_poll(follower.engine_mut(), at);
+        record.take_sample(follower.engine(), Instant(due));
     }
     follower.advance(Instant(time));
-    let at = since(Some(begin), follower.now());
-    record.polled(follower.engine_mut(), at);
+    let at = milliseconds_since(Some(begin), follower.now());
+    record.record_poll(follower.engine_mut(), at);
 }
 
 /// Milliseconds from the first frame.
-fn since(first: Option<u64>, now: Instant) -> u64 {
+fn milliseconds_since(first: Option<u64>, now: Instant) -> u64 {
     first.map_or(0, |first| now.0.saturating_sub(first) / MILLISECOND)
 }
 
 /// A bar on a terminal, for those who wait.
-fn progress(duration: u64) -> ProgressBar {
+fn progress_bar(duration: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() || duration == 0 {
         return ProgressBar::hidden();
     }
@@ -210,9 +210,9 @@ fn progress(duration: u64) -> ProgressBar {
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-impl Told<'_> {
+impl SimulationReport<'_> {
     /// The limit, as it is to be drawn.
     fn limit(&self) -> u64 {
-        u64::from(self.knobs[Knob::Max])
+        u64::from(self.knobs[Sysctl::Max])
     }
 }

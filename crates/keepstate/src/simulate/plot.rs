@@ -1,7 +1,7 @@
 //! Occupancy over time, drawn in characters.
-use keepstate_advisor::quantity::Count;
-use keepstate_advisor::simulate::Record;
-use keepstate_advisor::simulate::story::time;
+use keepstate_advisor::simulate::Timeseries;
+use keepstate_advisor::simulate::summary::format_milliseconds;
+use keepstate_advisor::units::Count;
 
 /// Rows of the plot, without its axis.
 const ROWS: u64 = 12;
@@ -9,7 +9,7 @@ const ROWS: u64 = 12;
 const EIGHTHS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
 /// The lines of a plot `width` characters wide; the limit is a line across where it is within sight.
-pub fn lines(record: &Record, width: usize) -> Vec<String> {
+pub fn lines(record: &Timeseries, width: usize) -> Vec<String> {
     let peak = record.peak.0.max(1);
     let limit = record.limit();
     // A limit far above is not worth a plot that shows nothing else.
@@ -17,7 +17,7 @@ pub fn lines(record: &Record, width: usize) -> Vec<String> {
     let top = if with_limit { limit.max(peak) } else { peak };
     let label = Count(top).to_string().len().max(4);
     let columns = width.saturating_sub(label + 4).clamp(10, 200);
-    let heights = columns_of(record, columns);
+    let heights = column_peaks(record, columns);
     let eighths = |count: u64| u64::try_from(u128::from(count) * u128::from(ROWS * 8) / u128::from(top)).unwrap_or(0);
     let limit_row = with_limit.then(|| eighths(limit).saturating_sub(1) / 8);
     let mut lines = Vec::new();
@@ -43,14 +43,14 @@ pub fn lines(record: &Record, width: usize) -> Vec<String> {
         lines.push(line.trim_end().to_owned());
     }
     lines.push(format!("{:>label$} └{}", 0, "─".repeat(heights.len())));
-    let end = time(record.samples.last().map_or(0, |last| last.at));
+    let end = format_milliseconds(record.samples.last().map_or(0, |last| last.at));
     let space = heights.len().saturating_sub(end.chars().count() + 1);
     lines.push(format!("{:>label$}  0{:>space$}{end}", "", ""));
     lines
 }
 
 /// The most connections in each column's share of the samples; a column that has none is as the one before it.
-fn columns_of(record: &Record, columns: usize) -> Vec<u64> {
+fn column_peaks(record: &Timeseries, columns: usize) -> Vec<u64> {
     let samples = &record.samples;
     let columns = columns.min(samples.len().max(1));
     let share = |column: usize| {

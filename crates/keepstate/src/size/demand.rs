@@ -1,41 +1,41 @@
 //! A demand as it is described on the command line: a profile's typical figures, and what differs from them.
 use clap::{Args, ValueEnum};
 use keepstate_advisor::size::{Demand, Profile};
-use keepstate_gateway::amount;
+use keepstate_gateway::unit_args;
 
 /// What is to be carried.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Demand (none: what the live table carries)")]
-pub struct Described {
+pub struct DemandArgs {
     /// Begin from the typical figures of such a machine; what is given beside it replaces its own
     #[arg(long, value_name = "PROFILE")]
-    profile: Option<Named>,
+    profile: Option<ProfileArg>,
     /// TCP connections that live at one time
-    #[arg(short, long, value_name = "NUMBER", value_parser = amount::count)]
+    #[arg(short, long, value_name = "NUMBER", value_parser = unit_args::parse_count)]
     connections: Option<u64>,
     /// TCP connections begun each second, like 500 or 30/min
-    #[arg(long, value_name = "RATE", value_parser = amount::rate)]
+    #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     rate: Option<f64>,
     /// How long one lives
-    #[arg(long, value_name = "TIME", value_parser = amount::seconds)]
+    #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds)]
     lifetime: Option<u64>,
     /// The longest silence of a living connection; 0: there is no keepalive
-    #[arg(long, value_name = "TIME", value_parser = amount::seconds_or_none)]
+    #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds_or_zero)]
     keepalive: Option<u64>,
     /// The share that ends without a word (out of reach, power cut)
-    #[arg(long, value_name = "PERCENT", value_parser = amount::share)]
+    #[arg(long, value_name = "PERCENT", value_parser = unit_args::parse_percent)]
     silent: Option<f64>,
     /// How long after its last word the other end closes such a connection; 0: never [default: 1.5 × keepalive]
-    #[arg(long, value_name = "TIME", value_parser = amount::seconds_or_none)]
+    #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds_or_zero)]
     notice: Option<u64>,
     /// UDP questions each second, each from a port of its own (DNS)
-    #[arg(long, value_name = "RATE", value_parser = amount::rate)]
+    #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     udp_rate: Option<f64>,
     /// Handshakes each second that are begun and never finished
-    #[arg(long, value_name = "RATE", value_parser = amount::rate)]
+    #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     half_open_rate: Option<f64>,
     /// The share of clients that come again while their old entries still stand
-    #[arg(long, value_name = "PERCENT", value_parser = amount::share)]
+    #[arg(long, value_name = "PERCENT", value_parser = unit_args::parse_percent)]
     storm: Option<f64>,
     /// Connections are translated here: each takes 128 octets more
     #[arg(long)]
@@ -44,7 +44,7 @@ pub struct Described {
 
 /// A profile's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Named {
+pub enum ProfileArg {
     /// Many clients that stay for days and say little
     MqttBroker,
     /// Other people's connections pass through, translated
@@ -55,14 +55,14 @@ pub enum Named {
     WebServer,
 }
 
-impl Named {
+impl ProfileArg {
     /// The advisor's name for it.
     pub fn profile(self) -> Profile {
         match self {
-            Named::MqttBroker => Profile::MqttBroker,
-            Named::NatGateway => Profile::NatGateway,
-            Named::KubernetesNode => Profile::KubernetesNode,
-            Named::WebServer => Profile::WebServer,
+            ProfileArg::MqttBroker => Profile::MqttBroker,
+            ProfileArg::NatGateway => Profile::NatGateway,
+            ProfileArg::KubernetesNode => Profile::KubernetesNode,
+            ProfileArg::WebServer => Profile::WebServer,
         }
     }
 }
@@ -70,7 +70,7 @@ impl Named {
 /// How far a number may be from what two others make of it: they are rounded by hand.
 const TOLERANCE: f64 = 0.1;
 
-impl Described {
+impl DemandArgs {
     /// The longest silence that was told.
     pub fn keepalive(&self) -> Option<u64> {
         self.keepalive.filter(|seconds| *seconds > 0)
@@ -129,7 +129,7 @@ impl Described {
     pub fn demand(&self) -> Demand {
         let mut demand = match self.profile {
             Some(named) => named.profile().demand(),
-            None => Demand { profile: None, silent: 0.01, ..blank() },
+            None => Demand { profile: None, silent: 0.01, ..empty_demand() },
         };
         // What two of the three make of the third replaces the profile's own; of one alone, the profile's lifetime stays.
         match (self.connections, self.rate, self.lifetime) {
@@ -163,7 +163,7 @@ impl Described {
 }
 
 /// Nothing at all, but the usual surge.
-fn blank() -> Demand {
+fn empty_demand() -> Demand {
     Demand {
         profile: None,
         connections: 0,

@@ -1,17 +1,17 @@
 //! `keepstate size`: how large the table should be, and why: for a demand that is described, or for what the live table carries.
 pub(crate) mod demand;
-pub(crate) mod observe;
-mod page;
+pub(crate) mod gather;
+mod text_report;
 
-use crate::options::{self, Version};
+use crate::shared_args::{self, KernelVersionArg};
 use anyhow::{Context, Result};
 use clap::Args;
-use demand::Described;
-pub use demand::Named;
-use keepstate_advisor::size::{self, Machine, Need, Size, generations};
+use demand::DemandArgs;
+pub use demand::ProfileArg;
+use keepstate_advisor::size::{self, SizeAdvice, SizingMachine, Workload, kernel_defaults};
 use keepstate_engine::sysctl_conf as sysctl;
-use keepstate_gateway::amount;
-use keepstate_linux::Root;
+use keepstate_gateway::unit_args;
+use keepstate_linux::SysRoot;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,29 +19,29 @@ use std::process::ExitCode;
 /// How large should the table be, and why: for a demand, or for what this machine carries now.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct SizeOf {
+pub struct SizeCommand {
     #[command(flatten)]
-    demand: Described,
+    demand: DemandArgs,
     /// Size for this much memory, like 4G or 512M [default: this machine's]
-    #[arg(long, value_name = "SIZE", value_parser = options::size, help_heading = "Machine")]
+    #[arg(long, value_name = "SIZE", value_parser = shared_args::parse_size, help_heading = "Machine")]
     memory: Option<u64>,
     /// Size for so many processors [default: this machine's]
-    #[arg(long, value_name = "NUMBER", value_parser = amount::count, help_heading = "Machine")]
+    #[arg(long, value_name = "NUMBER", value_parser = unit_args::parse_count, help_heading = "Machine")]
     cpus: Option<u64>,
     /// Network namespaces that share the table [default: those found]
-    #[arg(long, value_name = "NUMBER", value_parser = amount::count, help_heading = "Machine")]
+    #[arg(long, value_name = "NUMBER", value_parser = unit_args::parse_count, help_heading = "Machine")]
     namespaces: Option<u64>,
     /// Size for this kernel's defaults and object sizes [default: this machine's]
     #[arg(long, value_name = "VERSION", help_heading = "Machine")]
-    as_linux: Option<Version>,
+    as_linux: Option<KernelVersionArg>,
     /// As if this knob were set: nf_conntrack_tcp_timeout_established=21600 (may be given several times)
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::setting, help_heading = "Machine")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::parse_setting, help_heading = "Machine")]
     settings: Vec<String>,
     /// Read another machine's files: a directory with its proc and sys below
     #[arg(long, value_name = "DIR", help_heading = "Machine")]
     from: Option<PathBuf>,
     /// How long to watch the live counters, when no demand is given [default: 2s]
-    #[arg(long, value_name = "TIME", value_parser = amount::milliseconds)]
+    #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     interval: Option<u64>,
     /// Print one JSON document instead of a page
     #[arg(long)]
@@ -64,7 +64,7 @@ Of --connections, --rate and --lifetime two are enough: those that live are thos
 come each second times how long they stay. Nothing is changed; to change it: keepstate tune.
 Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
 
-impl SizeOf {
+impl SizeCommand {
     /// Do the options fit together?
     ///
     /// # Errors
@@ -84,41 +84,42 @@ impl SizeOf {
     /// # Errors
     /// What could not be read or written.
     pub fn run(&self) -> Result<ExitCode> {
-        let root = self.from.as_ref().map_or_else(Root::live, Root::at);
+        let root = self.from.as_ref().map_or_else(SysRoot::live, SysRoot::at);
         if let Some(directory) = self.from.as_ref().filter(|directory| !directory.is_dir()) {
             anyhow::bail!("{} is no directory: --from takes one with proc and sys below it", directory.display());
         }
         let machine = self.machine(&root)?;
         let need = match self.demand.is_given() {
-            true => Need::Demand(self.demand.demand()),
-            false => Need::Observed(observe::table(&root, self.interval.unwrap_or(2000))?),
+            true => Workload::Demand(self.demand.demand()),
+            false => Workload::Observed(gather::observe_load(&root, self.interval.unwrap_or(2000))?),
         };
         let size = size::size(&need, &machine);
         let mut out = anstream::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &document(&need, &machine, &size))?;
+            serde_json::to_writer_pretty(&mut out, &json_document(&need, &machine, &size))?;
             writeln!(out)?;
         } else {
-            page::write(&mut out, &need, &machine, &size)?;
+            text_report::write(&mut out, &need, &machine, &size)?;
         }
         out.flush()?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// The machine sized for: this one, or one that is described.
-    fn machine(&self, root: &Root) -> Result<Machine> {
+    fn machine(&self, root: &SysRoot) -> Result<SizingMachine> {
         let mut machine = match (self.as_linux, self.memory) {
-            (None, None) => observe::machine(root)?,
+            (None, None) => gather::read_machine(root)?,
             // Another machine: nothing of how this one is set matters.
             (version, memory) => {
-                let memory = memory.or_else(|| observe::memory(root).total).unwrap_or(8 << 30);
-                let here = || observe::release(root).and_then(|release| generations::of_release(&release));
-                let generation = version.map(Version::generation).or_else(here).unwrap_or_default();
-                Machine { cpus: keepstate_linux::processors::online(root), ..Machine::new(generation, memory) }
+                let memory = memory.or_else(|| gather::read_memory(root).total).unwrap_or(8 << 30);
+                let here =
+                    || gather::kernel_release(root).and_then(|release| kernel_defaults::version_of_release(&release));
+                let generation = version.map(KernelVersionArg::kernel_version).or_else(here).unwrap_or_default();
+                SizingMachine { cpus: keepstate_linux::cpus::online(root), ..SizingMachine::new(generation, memory) }
             }
         };
         for setting in &self.settings {
-            sysctl::set(setting, &mut machine.knobs).context("in --set")?;
+            sysctl::apply_setting(setting, &mut machine.knobs).context("in --set")?;
         }
         machine.cpus = self.cpus.or(machine.cpus);
         machine.namespaces = self.namespaces.unwrap_or(machine.namespaces);
@@ -127,10 +128,10 @@ impl SizeOf {
 }
 
 /// What a script reads.
-fn document(need: &Need, machine: &Machine, size: &Size) -> serde_json::Value {
+fn json_document(need: &Workload, machine: &SizingMachine, size: &SizeAdvice) -> serde_json::Value {
     let (demand, observed) = match need {
-        Need::Demand(demand) => (Some(demand), None),
-        Need::Observed(seen) => (None, Some(seen)),
+        Workload::Demand(demand) => (Some(demand), None),
+        Workload::Observed(seen) => (None, Some(seen)),
     };
     serde_json::json!({
         "schema": "keepstate.size/1",
@@ -141,7 +142,7 @@ fn document(need: &Need, machine: &Machine, size: &Size) -> serde_json::Value {
             "available": machine.available,
             "cpus": machine.cpus,
             "kernel": machine.release,
-            "defaults_of": generations::kernels(machine.generation),
+            "defaults_of": kernel_defaults::kernel_range(machine.kernel_version),
             "namespaces": machine.namespaces,
             "nf_conntrack_max": machine.max,
             "nf_conntrack_buckets": machine.buckets,

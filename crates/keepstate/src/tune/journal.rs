@@ -2,9 +2,9 @@
 //!
 //! It is written and synced before anything is changed, and again when everything is. A second apply adds to it and keeps what it already has of
 //! the beginning; rollback takes it away last of all.
-use super::{place, write};
+use super::{atomic_file, paths};
 use anyhow::{Context, Result, bail};
-use keepstate_linux::Root;
+use keepstate_linux::SysRoot;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ const SCHEMA: &str = "keepstate.tune-journal/1";
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Stage {
+pub(super) enum JournalStage {
     /// Begun, and not known to be done.
     Applying,
     /// Done, and read back.
@@ -31,11 +31,11 @@ pub(super) struct Journal {
     pub(super) schema: String,
     /// Names this apply.
     pub(super) id: String,
-    pub(super) stage: Stage,
+    pub(super) stage: JournalStage,
     /// When, in seconds since 1970.
     pub(super) at: u64,
-    pub(super) knobs: Vec<Knob>,
-    pub(super) files: Vec<Placed>,
+    pub(super) knobs: Vec<ChangedSysctl>,
+    pub(super) files: Vec<WrittenFile>,
     /// Directories that were made, innermost first.
     pub(super) directories: Vec<PathBuf>,
     /// Until when, in seconds since 1970, it must be confirmed.
@@ -44,7 +44,7 @@ pub(super) struct Journal {
 
 /// A knob that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Knob {
+pub(super) struct ChangedSysctl {
     pub(super) key: String,
     pub(super) before: String,
     pub(super) after: String,
@@ -52,34 +52,34 @@ pub(super) struct Knob {
 
 /// A file that was put somewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Placed {
+pub(super) struct WrittenFile {
     /// Its path on a running machine.
     pub(super) path: PathBuf,
     /// What was there; nothing, if it was not.
-    pub(super) before: Option<Content>,
-    pub(super) after: Content,
+    pub(super) before: Option<FileContent>,
+    pub(super) after: FileContent,
 }
 
 /// A file's octets and mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Content {
-    pub(super) octets: Vec<u8>,
+pub(super) struct FileContent {
+    pub(super) bytes: Vec<u8>,
     pub(super) mode: u32,
 }
 
-impl Content {
+impl FileContent {
     /// What is at a path now.
     ///
     /// # Errors
     /// It is there and cannot be read.
-    pub(super) fn at(path: &Path) -> Result<Option<Content>> {
+    pub(super) fn read(path: &Path) -> Result<Option<FileContent>> {
         let octets = match fs::read(path) {
             Ok(octets) => octets,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
         let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
-        Ok(Some(Content { octets, mode }))
+        Ok(Some(FileContent { bytes: octets, mode }))
     }
 }
 
@@ -88,8 +88,8 @@ impl Journal {
     ///
     /// # Errors
     /// It is there and cannot be understood.
-    pub(super) fn read(root: &Root) -> Result<Option<Journal>> {
-        let path = place::journal(root);
+    pub(super) fn read(root: &SysRoot) -> Result<Option<Journal>> {
+        let path = paths::journal_path(root);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -111,43 +111,47 @@ impl Journal {
         let fresh = Journal {
             schema: SCHEMA.into(),
             id: id.clone(),
-            stage: Stage::Applying,
+            stage: JournalStage::Applying,
             at,
             knobs: Vec::new(),
             files: Vec::new(),
             directories: Vec::new(),
             confirm_until: None,
         };
-        before.map_or(fresh, |before| Journal { id, stage: Stage::Applying, at, confirm_until: None, ..before })
+        before.map_or(fresh, |before| Journal { id, stage: JournalStage::Applying, at, confirm_until: None, ..before })
     }
 
     /// Writes it, wholly or not at all.
     ///
     /// # Errors
     /// What could not be written.
-    pub(super) fn write(&self, root: &Root) -> Result<()> {
+    pub(super) fn write(&self, root: &SysRoot) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
-        write::file(&place::journal(root), &text, 0o600).context("nothing was changed without its journal")
+        atomic_file::write(&paths::journal_path(root), &text, 0o600).context("nothing was changed without its journal")
     }
 
     /// A knob that will be changed; what it was at the very beginning is kept.
-    pub(super) fn knob(&mut self, key: &str, before: &str, after: &str) {
+    pub(super) fn record_sysctl(&mut self, key: &str, before: &str, after: &str) {
         match self.knobs.iter_mut().find(|knob| knob.key == key) {
             Some(known) => known.after = after.to_owned(),
-            None => self.knobs.push(Knob { key: key.to_owned(), before: before.to_owned(), after: after.to_owned() }),
+            None => self.knobs.push(ChangedSysctl {
+                key: key.to_owned(),
+                before: before.to_owned(),
+                after: after.to_owned(),
+            }),
         }
     }
 
     /// A file that will be put somewhere; what was there at the very beginning is kept.
-    pub(super) fn file(&mut self, path: &Path, before: Option<Content>, after: Content) {
+    pub(super) fn record_file(&mut self, path: &Path, before: Option<FileContent>, after: FileContent) {
         match self.files.iter_mut().find(|file| file.path == path) {
             Some(known) => known.after = after,
-            None => self.files.push(Placed { path: path.to_owned(), before, after }),
+            None => self.files.push(WrittenFile { path: path.to_owned(), before, after }),
         }
     }
 
     /// Directories on the way to `path` that do not exist yet.
-    pub(super) fn make_way(&mut self, root: &Root, path: &Path) {
+    pub(super) fn record_missing_directories(&mut self, root: &SysRoot, path: &Path) {
         let missing = path.ancestors().skip(1).take_while(|directory| !root.exists(directory));
         for directory in missing.map(Path::to_owned).collect::<Vec<_>>() {
             if !self.directories.contains(&directory) {

@@ -3,24 +3,24 @@
 //! What is to be done is first a plan that a person can read; nothing else is ever done. Before the first change everything that was there
 //! stands in a journal; each file is old or new at any moment, never half; what was changed is read back; and `rollback` restores it byte for byte.
 //! It never flushes, and writes no file of anybody else.
-mod act;
-mod files;
-mod goal;
+mod atomic_file;
+mod commands;
+mod confirm_timer;
+mod current_state;
+mod desired_state;
 mod journal;
-mod knob;
-mod look;
-mod page;
-mod place;
-mod watcher;
-mod write;
+mod paths;
+mod persistent_files;
+mod report;
+mod sysctl_file;
 
-use crate::options;
-use crate::size::demand::Described;
+use crate::shared_args;
+use crate::size::demand::DemandArgs;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use keepstate_engine::sysctl_conf as sysctl;
-use keepstate_gateway::amount;
-use keepstate_linux::Root;
+use keepstate_gateway::unit_args;
+use keepstate_linux::SysRoot;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,41 +31,41 @@ pub struct Tune {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    plan: Wanted,
+    plan: PlanArgs,
 }
 
 /// What to do; without a word, `plan`.
 #[derive(Subcommand, Debug)]
 enum Action {
     /// Show what would be changed, with reason, cost and risk; nothing is written
-    Plan(Wanted),
+    Plan(PlanArgs),
     /// Carry the plan out: knobs at once; with --persist also files that make it last
     Apply {
         #[command(flatten)]
-        wanted: Wanted,
+        wanted: PlanArgs,
         /// Roll back by itself after this time unless `keepstate tune confirm` comes
-        #[arg(long, value_name = "TIME", value_parser = amount::seconds)]
+        #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds)]
         confirm_within: Option<u64>,
     },
     /// Is everything as it was applied: knobs, files, and what the next boot would make of them?
-    Verify(Here),
+    Verify(RootArgs),
     /// Put everything back as it was before the first apply
     Rollback {
         #[command(flatten)]
-        here: Here,
+        here: RootArgs,
         /// Also what somebody else has changed since, and a limit under the present count
         #[arg(long)]
         force: bool,
     },
     /// What was applied, when, and whether it waits to be confirmed
-    Status(Here),
+    Status(RootArgs),
     /// Keep what was applied with --confirm-within
-    Confirm(Here),
+    Confirm(RootArgs),
     /// Waits until the time to confirm is over
     #[command(hide = true)]
     Watch {
         #[command(flatten)]
-        here: Here,
+        here: RootArgs,
         /// Which apply it waits for
         #[arg(long)]
         id: String,
@@ -77,7 +77,7 @@ enum Action {
 
 /// Where: this machine, or the files of another.
 #[derive(Args, Clone, Debug, Default)]
-struct Here {
+struct RootArgs {
     /// Work on the files below this directory instead (an image)
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -88,17 +88,17 @@ struct Here {
 
 /// What is wanted, and where.
 #[derive(Args, Clone, Debug)]
-struct Wanted {
+struct PlanArgs {
     #[command(flatten)]
-    demand: Described,
+    demand: DemandArgs,
     /// The limit, nf_conntrack_max
-    #[arg(long, value_name = "NUMBER", value_parser = amount::count, help_heading = "Knobs")]
+    #[arg(long, value_name = "NUMBER", value_parser = unit_args::parse_count, help_heading = "Sysctls")]
     max: Option<u64>,
     /// The buckets [default: as many as the limit, where that is changed]
-    #[arg(long, value_name = "NUMBER", value_parser = amount::count, help_heading = "Knobs")]
+    #[arg(long, value_name = "NUMBER", value_parser = unit_args::parse_count, help_heading = "Sysctls")]
     buckets: Option<u64>,
     /// Any other knob: nf_conntrack_tcp_timeout_established=21600 (may be given several times)
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::setting, help_heading = "Knobs")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::parse_setting, help_heading = "Sysctls")]
     settings: Vec<String>,
     /// Make it last over a reboot: write files of our own below /etc
     #[arg(long)]
@@ -107,10 +107,10 @@ struct Wanted {
     #[arg(long)]
     force: bool,
     /// Size for this much memory instead of this machine's
-    #[arg(long, value_name = "SIZE", value_parser = options::size, hide = true)]
+    #[arg(long, value_name = "SIZE", value_parser = shared_args::parse_size, hide = true)]
     memory: Option<u64>,
     #[command(flatten)]
-    here: Here,
+    here: RootArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -156,29 +156,29 @@ impl Tune {
     /// What could not be read or written.
     pub fn run(&self) -> Result<ExitCode> {
         match &self.action {
-            None => act::plan(&self.plan),
-            Some(Action::Plan(wanted)) => act::plan(wanted),
-            Some(Action::Apply { wanted, confirm_within }) => act::apply(wanted, *confirm_within),
-            Some(Action::Verify(here)) => act::verify(here),
-            Some(Action::Rollback { here, force }) => act::rollback(here, *force),
-            Some(Action::Status(here)) => act::status(here),
-            Some(Action::Confirm(here)) => watcher::confirm(here),
-            Some(Action::Watch { here, id, seconds }) => watcher::watch(here, id, *seconds),
+            None => commands::plan(&self.plan),
+            Some(Action::Plan(wanted)) => commands::plan(wanted),
+            Some(Action::Apply { wanted, confirm_within }) => commands::apply(wanted, *confirm_within),
+            Some(Action::Verify(here)) => commands::verify(here),
+            Some(Action::Rollback { here, force }) => commands::rollback(here, *force),
+            Some(Action::Status(here)) => commands::status(here),
+            Some(Action::Confirm(here)) => confirm_timer::confirm(here),
+            Some(Action::Watch { here, id, seconds }) => confirm_timer::wait_and_roll_back(here, id, *seconds),
         }
     }
 }
 
-impl Wanted {
+impl PlanArgs {
     fn check(&self) -> Result<(), String> {
         if self.demand.is_given() { self.demand.check() } else { Ok(()) }
     }
 }
 
-impl Here {
-    fn root(&self) -> Result<Root> {
+impl RootArgs {
+    fn root(&self) -> Result<SysRoot> {
         match &self.root {
-            None => Ok(Root::live()),
-            Some(directory) if directory.is_dir() => Ok(Root::at(directory)),
+            None => Ok(SysRoot::live()),
+            Some(directory) if directory.is_dir() => Ok(SysRoot::at(directory)),
             Some(directory) => bail!("--root {}: there is no such directory", directory.display()),
         }
     }

@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Says that a test does not run, and what it needs: past the harness, which keeps what passing tests print for itself.
-pub fn skipped(what: &str) {
+pub fn report_skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: {what}");
 }
 
 /// What one run of the program left.
-pub struct Ran {
+pub struct ProgramOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
 /// Runs `keepstate` with `arguments` and `input` on its standard input.
-pub fn keepstate(arguments: &[&str], input: &[u8]) -> Ran {
+pub fn keepstate(arguments: &[&str], input: &[u8]) -> ProgramOutput {
     let mut child = Command::new(env!("CARGO_BIN_EXE_keepstate"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -32,17 +32,17 @@ pub fn keepstate(arguments: &[&str], input: &[u8]) -> Ran {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     let text = |octets| String::from_utf8(octets).unwrap();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    ProgramOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// A file for one test, removed with it.
-pub struct Scratch(pub PathBuf);
+pub struct TempFile(pub PathBuf);
 
-impl Scratch {
-    pub fn new(name: &str, content: &[u8]) -> Scratch {
+impl TempFile {
+    pub fn new(name: &str, content: &[u8]) -> TempFile {
         let path = std::env::temp_dir().join(format!("keepstate-{}-{name}", std::process::id()));
         std::fs::write(&path, content).unwrap();
-        Scratch(path)
+        TempFile(path)
     }
 
     pub fn path(&self) -> &str {
@@ -50,18 +50,18 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 /// A UDP datagram from 10.0.0.1:`port` to 10.0.0.2:53, or its answer.
-pub fn datagram(port: u16, answer: bool) -> Vec<u8> {
+pub fn udp_packet(port: u16, answer: bool) -> Vec<u8> {
     let (client, server) = (([10, 0, 0, 1], port), ([10, 0, 0, 2], 53));
     let (from, to) = if answer { (server, client) } else { (client, server) };
     let mut udp = [from.1.to_be_bytes(), to.1.to_be_bytes(), [0, 12], [0, 0], *b"ke", *b"ep"].concat();
-    let sum = Sum::new().octets(&from.0).octets(&to.0).add_u16(17).add_u16(12).octets(&udp).finish();
+    let sum = Sum::new().add_bytes(&from.0).add_bytes(&to.0).add_u16(17).add_u16(12).add_bytes(&udp).finish();
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
     let mut ip = vec![0x45, 0, 0, 32, 0, 1, 0x40, 0, 64, 17, 0, 0];
     ip.extend(from.0.iter().chain(&to.0));
@@ -72,32 +72,32 @@ pub fn datagram(port: u16, answer: bool) -> Vec<u8> {
 }
 
 /// A question and its answer, a millisecond apart: nanoseconds and datagram.
-pub fn conversation() -> Vec<(u64, Vec<u8>)> {
-    vec![(1_700_000_000_000_000_000, datagram(4000, false)), (1_700_000_000_001_000_000, datagram(4000, true))]
+pub fn udp_request_and_reply() -> Vec<(u64, Vec<u8>)> {
+    vec![(1_700_000_000_000_000_000, udp_packet(4000, false)), (1_700_000_000_001_000_000, udp_packet(4000, true))]
 }
 
 /// The line that the conversation leaves, right after the answer.
-pub const LINE: &str = "udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=4000 mark=0 use=1\n";
+pub const UDP_ENTRY_LINE: &str = "udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=4000 mark=0 use=1\n";
 
 /// The order of octets in a capture's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ByteOrder {
     Little,
     Big,
 }
 
-impl Order {
-    pub fn two(self, number: u16) -> [u8; 2] {
-        if self == Order::Little { number.to_le_bytes() } else { number.to_be_bytes() }
+impl ByteOrder {
+    pub fn put_u16(self, number: u16) -> [u8; 2] {
+        if self == ByteOrder::Little { number.to_le_bytes() } else { number.to_be_bytes() }
     }
 
-    pub fn four(self, number: u32) -> [u8; 4] {
-        if self == Order::Little { number.to_le_bytes() } else { number.to_be_bytes() }
+    pub fn put_u32(self, number: u32) -> [u8; 4] {
+        if self == ByteOrder::Little { number.to_le_bytes() } else { number.to_be_bytes() }
     }
 }
 
 /// Link types by their numbers: see the list of tcpdump.org.
-pub mod link {
+pub mod linktype {
     pub const NULL: u16 = 0;
     pub const ETHERNET: u16 = 1;
     pub const RAW: u16 = 101;
@@ -108,30 +108,30 @@ pub mod link {
 }
 
 /// A datagram in a frame of a link type.
-pub fn frame(link: u16, datagram: &[u8]) -> Vec<u8> {
+pub fn link_frame(link: u16, datagram: &[u8]) -> Vec<u8> {
     let header: &[u8] = match link {
-        link::NULL => &[2, 0, 0, 0],
-        link::LOOP => &[0, 0, 0, 2],
-        link::ETHERNET => &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0],
-        link::COOKED => &[0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 8, 0],
-        link::COOKED_2 => &[8, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0],
+        linktype::NULL => &[2, 0, 0, 0],
+        linktype::LOOP => &[0, 0, 0, 2],
+        linktype::ETHERNET => &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0],
+        linktype::COOKED => &[0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 8, 0],
+        linktype::COOKED_2 => &[8, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0],
         _ => &[],
     };
     [header, datagram].concat()
 }
 
 /// A pcap file; `nanos` chooses its magic number.
-pub fn pcap(order: Order, nanos: bool, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+pub fn pcap(order: ByteOrder, nanos: bool, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let magic = if nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
-    let mut file = order.four(magic).to_vec();
-    file.extend(order.two(2).iter().chain(&order.two(4)));
+    let mut file = order.put_u32(magic).to_vec();
+    file.extend(order.put_u16(2).iter().chain(&order.put_u16(4)));
     file.extend([0; 8]);
-    file.extend(order.four(65535).iter().chain(&order.four(u32::from(link))));
+    file.extend(order.put_u32(65535).iter().chain(&order.put_u32(u32::from(link))));
     for (time, octets) in frames {
         let part = if nanos { time % 1_000_000_000 } else { time % 1_000_000_000 / 1000 };
         let length = octets.len() as u32;
         for number in [(time / 1_000_000_000) as u32, part as u32, length, length] {
-            file.extend(order.four(number));
+            file.extend(order.put_u32(number));
         }
         file.extend(octets);
     }
@@ -139,46 +139,48 @@ pub fn pcap(order: Order, nanos: bool, link: u16, frames: &[(u64, Vec<u8>)]) -> 
 }
 
 /// One block of a pcapng file, padded and with its length at both ends.
-pub fn block(order: Order, kind: u32, body: &[u8]) -> Vec<u8> {
+pub fn pcapng_block(order: ByteOrder, kind: u32, body: &[u8]) -> Vec<u8> {
     let padded = body.len().next_multiple_of(4);
-    let length = order.four(padded as u32 + 12);
-    let mut block = [&order.four(kind)[..], &length, body].concat();
+    let length = order.put_u32(padded as u32 + 12);
+    let mut block = [&order.put_u32(kind)[..], &length, body].concat();
     block.resize(8 + padded, 0);
     block.extend(length);
     block
 }
 
 /// The block that begins a section.
-pub fn section(order: Order) -> Vec<u8> {
-    let body = [&order.four(0x1a2b_3c4d)[..], &order.two(1), &order.two(0), &[0xff; 8]].concat();
-    block(order, 0x0a0d_0d0a, &body)
+pub fn section_header_block(order: ByteOrder) -> Vec<u8> {
+    let body = [&order.put_u32(0x1a2b_3c4d)[..], &order.put_u16(1), &order.put_u16(0), &[0xff; 8]].concat();
+    pcapng_block(order, 0x0a0d_0d0a, &body)
 }
 
 /// The block that describes an interface; `resolution` is the exponent of its clock's unit (10⁻ᴺ seconds).
-pub fn interface(order: Order, link: u16, resolution: u8) -> Vec<u8> {
-    let option = [&order.two(9)[..], &order.two(1), &[resolution, 0, 0, 0], &order.two(0), &order.two(0)].concat();
-    block(order, 1, &[&order.two(link)[..], &[0, 0], &order.four(0), &option].concat())
+pub fn interface_description_block(order: ByteOrder, link: u16, resolution: u8) -> Vec<u8> {
+    let option =
+        [&order.put_u16(9)[..], &order.put_u16(1), &[resolution, 0, 0, 0], &order.put_u16(0), &order.put_u16(0)]
+            .concat();
+    pcapng_block(order, 1, &[&order.put_u16(link)[..], &[0, 0], &order.put_u32(0), &option].concat())
 }
 
 /// A packet block; `time` in the interface's unit.
-pub fn packet(order: Order, interface: u32, time: u64, frame: &[u8]) -> Vec<u8> {
-    let length = order.four(frame.len() as u32);
-    let stamp = [order.four((time >> 32) as u32), order.four(time as u32)].concat();
-    block(order, 6, &[&order.four(interface)[..], &stamp, &length, &length, frame].concat())
+pub fn enhanced_packet_block(order: ByteOrder, interface: u32, time: u64, frame: &[u8]) -> Vec<u8> {
+    let length = order.put_u32(frame.len() as u32);
+    let stamp = [order.put_u32((time >> 32) as u32), order.put_u32(time as u32)].concat();
+    pcapng_block(order, 6, &[&order.put_u32(interface)[..], &stamp, &length, &length, frame].concat())
 }
 
 /// A pcapng file of one interface with a clock of microseconds.
-pub fn pcapng(order: Order, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let mut file = [section(order), interface(order, link, 6)].concat();
+pub fn pcapng(order: ByteOrder, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut file = [section_header_block(order), interface_description_block(order, link, 6)].concat();
     for (time, octets) in frames {
-        file.extend(packet(order, 0, time / 1000, octets));
+        file.extend(enhanced_packet_block(order, 0, time / 1000, octets));
     }
     file
 }
 
 /// The conversation in frames of a link type.
-pub fn framed(link: u16) -> Vec<(u64, Vec<u8>)> {
-    conversation().into_iter().map(|(time, datagram)| (time, frame(link, &datagram))).collect()
+pub fn framed_conversation(link: u16) -> Vec<(u64, Vec<u8>)> {
+    udp_request_and_reply().into_iter().map(|(time, datagram)| (time, link_frame(link, &datagram))).collect()
 }
 
 /// The tags of an XML text that are not closed at its end; it panics where one is closed that was not open.

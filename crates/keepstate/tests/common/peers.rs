@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Runs something in a namespace, on a thread of its own.
-pub fn within<T: Send + 'static>(namespace: &str, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+pub fn spawn_in_netns<T: Send + 'static>(namespace: &str, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     let path = format!("/run/netns/{namespace}");
     std::thread::spawn(move || {
         let door = File::open(path).unwrap();
@@ -22,7 +22,7 @@ pub fn within<T: Send + 'static>(namespace: &str, what: impl FnOnce() -> T + Sen
 }
 
 /// Runs ip(8); did it do it?
-pub fn ip(words: &[&str]) -> bool {
+pub fn run_ip(words: &[&str]) -> bool {
     Command::new("ip")
         .args(words)
         .stdout(Stdio::null())
@@ -32,24 +32,24 @@ pub fn ip(words: &[&str]) -> bool {
 }
 
 /// So many octets that nobody mixes up.
-pub fn octets(length: usize) -> Vec<u8> {
+pub fn test_bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
 }
 
 /// Serves one client: says who it is, and sends it `length` octets.
-pub fn serve(at: &str, length: usize) -> (SocketAddr, impl FnOnce() -> IpAddr + Send + 'static) {
+pub fn serve_once(at: &str, length: usize) -> (SocketAddr, impl FnOnce() -> IpAddr + Send + 'static) {
     let listener = TcpListener::bind(at).unwrap();
     let address = listener.local_addr().unwrap();
     let serve = move || {
         let (mut peer, from) = listener.accept().unwrap();
-        peer.write_all(&octets(length)).unwrap();
+        peer.write_all(&test_bytes(length)).unwrap();
         from.ip()
     };
     (address, serve)
 }
 
 /// Connects, as often as it takes within a generous time, and reads everything.
-pub fn fetch(at: SocketAddr) -> Vec<u8> {
+pub fn download(at: SocketAddr) -> Vec<u8> {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         match TcpStream::connect_timeout(&at, Duration::from_secs(5)) {
@@ -65,7 +65,7 @@ pub fn fetch(at: SocketAddr) -> Vec<u8> {
 }
 
 /// From now on a socket reports ICMP errors that may pass, too (IP_RECVERR, IPV6_RECVERR).
-pub fn hear_errors(socket: &std::net::UdpSocket) {
+pub fn enable_icmp_errors(socket: &std::net::UdpSocket) {
     let on: libc::c_int = 1;
     let (level, option) = match socket.local_addr().unwrap().is_ipv6() {
         false => (libc::IPPROTO_IP, libc::IP_RECVERR),

@@ -2,14 +2,17 @@
 //!
 //! What needs the kernel itself (its own packets, rules, files of proc, other users) is left out by name; what a gateway does otherwise is in `gateway.txt` with its reason.
 //! `KEEPSTATE_CONNTRACK_CASE=TEXT` runs only the cases whose name contains the text.
-use crate::house::{DEBIAN, House};
-use crate::{FOLDER, Found, KNOBS, Known, common::skipped, found, outcomes, possible, story};
+use crate::netns_fixture::{DEBIAN, NetnsFixture};
+use crate::{
+    CASES_DIR, KnownDifferences, Mismatch, SYSCTL_LOCK, can_run, case_file, common::report_skipped, mismatch_of,
+    run_cases,
+};
 use std::env;
 use std::path::Path;
 use std::thread;
 
 /// Lines with one of these are about the kernel itself.
-const KERNEL_S_OWN: [&str; 8] = [
+const KERNEL_ONLY_CASES: [&str; 8] = [
     "/dev/udp",
     "/dev/tcp",
     "ct expectation",
@@ -21,26 +24,28 @@ const KERNEL_S_OWN: [&str; 8] = [
 ];
 
 #[test]
-fn a_gateway_s_table_does_what_the_kernel_s_does() {
-    if !possible() {
+fn gateway_table_matches_kernel_table() {
+    if !can_run() {
         return;
     }
     let program = Path::new(env!("CARGO_BIN_EXE_keepstate"));
-    let mut gateway = match House::of_gateway(program) {
+    let mut gateway = match NetnsFixture::with_gateway(program) {
         Ok(gateway) => gateway,
         Err(why) => {
-            return skipped(&format!("comparing a gateway's table with the kernel's (needs /dev/net/tun): {why}"));
+            return report_skipped(&format!(
+                "comparing a gateway's table with the kernel's (needs /dev/net/tun): {why}"
+            ));
         }
     };
-    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(KNOBS).unwrap();
+    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(SYSCTL_LOCK).unwrap();
     lock.lock_shared().unwrap();
-    let mut cases = story::all(Path::new(FOLDER)).unwrap();
-    let mut known = Known::read(&Path::new(FOLDER).join("gateway.txt")).unwrap();
-    let unknown = known.without(&cases);
+    let mut cases = case_file::read_all(Path::new(CASES_DIR)).unwrap();
+    let mut known = KnownDifferences::read(&Path::new(CASES_DIR).join("gateway.txt")).unwrap();
+    let unknown = known.names_without_case(&cases);
     assert!(unknown.is_empty(), "gateway.txt names cases that there are not: {unknown:#?}");
     cases.retain(|case| {
         let mut lines = case.set_up.iter().chain(case.stir.iter().flatten()).chain([&case.line]);
-        !lines.any(|line| KERNEL_S_OWN.iter().any(|own| line.contains(own)))
+        !lines.any(|line| KERNEL_ONLY_CASES.iter().any(|own| line.contains(own)))
     });
     // What is refused before any table is asked is judged by the other test: some of it will do.
     let mut at = 0;
@@ -53,24 +58,26 @@ fn a_gateway_s_table_does_what_the_kernel_s_does() {
         cases.retain(|case| case.name().contains(&text));
     }
     let (debian, ours) = thread::scope(|scope| {
-        let debian = scope.spawn(|| outcomes(&cases, House::new(Path::new(DEBIAN)).unwrap()));
+        let debian = scope.spawn(|| run_cases(&cases, NetnsFixture::new(Path::new(DEBIAN)).unwrap()));
         let ours = cases.iter().map(|case| gateway.run(case)).collect::<Vec<_>>();
         (debian.join().unwrap(), ours)
     });
     // What differs from Debian's program on the kernel's own table differs here too.
-    let mut client = Known::read(&Path::new(FOLDER).join("differences.txt")).unwrap();
+    let mut client = KnownDifferences::read(&Path::new(CASES_DIR).join("differences.txt")).unwrap();
     let mut complaints = Vec::new();
     for (case, pair) in cases.iter().zip(debian.iter().zip(&ours)) {
         let name = case.name();
         let is_known = client.reason(&name).is_some();
-        match (found(pair), known.reason(&name)) {
-            (None, None) | (Some(Found::Different(_)), Some(_)) => {}
-            (Some(Found::Different(_)), None) if is_known => {}
+        match (mismatch_of(pair), known.reason(&name)) {
+            (None, None) | (Some(Mismatch::Different(_)), Some(_)) => {}
+            (Some(Mismatch::Different(_)), None) if is_known => {}
             (None, Some(reason)) => {
                 complaints.push(format!("== {name}\nis listed as different, and is not: {reason}\n"))
             }
-            (Some(Found::Different(how)), None) => complaints.push(format!("== {name}\n{how}")),
-            (Some(Found::Fault(why)), _) => complaints.push(format!("== {name}\ncould not be judged: {why}\n")),
+            (Some(Mismatch::Different(how)), None) => complaints.push(format!("== {name}\n{how}")),
+            (Some(Mismatch::SetupFailed(why)), _) => {
+                complaints.push(format!("== {name}\ncould not be judged: {why}\n"))
+            }
         }
     }
     let (wrong, of) = (complaints.len(), cases.len());

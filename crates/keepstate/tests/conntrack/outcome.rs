@@ -16,7 +16,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// What differs from `ours`, as lines that only one of them has.
-    pub fn differs(&self, ours: &Outcome) -> Option<String> {
+    pub fn diff(&self, ours: &Outcome) -> Option<String> {
         let mut report = String::new();
         if self.code != ours.code {
             let _ = writeln!(report, "exit code\n  - {}\n  + {}", self.code, ours.code);
@@ -28,7 +28,7 @@ impl Outcome {
             ("expectations afterwards", &self.expected, &ours.expected, false),
         ];
         for (name, debian, ours, ordered) in parts {
-            part(&mut report, name, &lines(debian, ordered), &lines(ours, ordered));
+            report_part(&mut report, name, &normalize_lines(debian, ordered), &normalize_lines(ours, ordered));
         }
         (!report.is_empty()).then_some(report)
     }
@@ -36,10 +36,10 @@ impl Outcome {
 
 impl Outcome {
     /// Whether the tables are as they were.
-    pub fn leaves(&self, table: &str, expected: &str) -> bool {
+    pub fn tables_unchanged(&self, table: &str, expected: &str) -> bool {
         let same = |one: &str, other: &str| {
-            let (one, other) = (lines(one, false), lines(other, false));
-            one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| one.is(other))
+            let (one, other) = (normalize_lines(one, false), normalize_lines(other, false));
+            one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| one.matches_within_slack(other))
         };
         same(&self.table, table) && same(&self.expected, expected)
     }
@@ -50,44 +50,44 @@ const SLACK: u64 = 2;
 
 /// A line without what is never the same twice, and the seconds that it told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Line {
+struct NormalizedLine {
     shape: String,
     seconds: Vec<u64>,
 }
 
-impl Line {
-    fn is(&self, other: &Line) -> bool {
+impl NormalizedLine {
+    fn matches_within_slack(&self, other: &NormalizedLine) -> bool {
         let near = |(one, other): (&u64, &u64)| one.abs_diff(*other) <= SLACK;
-        self.says(other) && self.seconds.iter().zip(&other.seconds).all(near)
+        self.same_text(other) && self.seconds.iter().zip(&other.seconds).all(near)
     }
 
     /// Is it the same? Ours may go on where Debian's ends, behind a colon: with why, or with what to do.
-    fn says(&self, ours: &Line) -> bool {
+    fn same_text(&self, ours: &NormalizedLine) -> bool {
         let goes_on = |more: &str| self.shape.starts_with("conntrack v") && more.starts_with(':');
         self.shape == ours.shape || ours.shape.strip_prefix(&self.shape).is_some_and(goes_on)
     }
 
-    fn shown(&self) -> String {
+    fn render(&self) -> String {
         let seconds: Vec<String> = self.seconds.iter().map(u64::to_string).collect();
         if seconds.is_empty() { self.shape.clone() } else { format!("{} ({})", self.shape, seconds.join(" ")) }
     }
 }
 
 /// Lines ready to be compared. Entries of a listing are put in order, what frames them stays where it is.
-fn lines(text: &str, ordered: bool) -> Vec<Line> {
-    let mut lines: Vec<Line> = text.split('\n').map(line).collect();
+fn normalize_lines(text: &str, ordered: bool) -> Vec<NormalizedLine> {
+    let mut lines: Vec<NormalizedLine> = text.split('\n').map(normalize_line).collect();
     if !ordered {
-        lines.chunk_by_mut(|one, other| entry(one) && entry(other)).for_each(<[Line]>::sort);
+        lines.chunk_by_mut(|one, other| is_entry(one) && is_entry(other)).for_each(<[NormalizedLine]>::sort);
     }
     lines
 }
 
-fn entry(line: &Line) -> bool {
+fn is_entry(line: &NormalizedLine) -> bool {
     !["<?xml", "<conntrack", "<expect>", "</"].iter().any(|frame| line.shape.starts_with(frame))
         && !line.shape.is_empty()
 }
 
-fn line(text: &str) -> Line {
+fn normalize_line(text: &str) -> NormalizedLine {
     let mut seconds = Vec::new();
     let mut shape = text.to_owned();
     for program in [concat!("conntrack v1.4.7 (keepstate ", env!("CARGO_PKG_VERSION"), ")")] {
@@ -102,32 +102,32 @@ fn line(text: &str) -> Line {
             .map(|part| part.trim_start_matches(|letter: char| letter.is_ascii_digit()))
             .collect();
     }
-    entry_id(&mut shape);
+    strip_entry_id(&mut shape);
     // The name of the process that made an event is there only if it has not ended yet.
     if let Some((before, after)) = shape.split_once(" progname=") {
         shape = format!("{before}{}", after.find(' ').map_or("", |end| &after[end..]));
     }
     for (before, after) in [("<id>", "</id>"), ("portid=", ""), ("<portid>", "</portid>")] {
-        number(&mut shape, before, after);
+        strip_number(&mut shape, before, after);
     }
-    clock(&mut shape);
+    strip_clock(&mut shape);
     for (before, after) in
         [("<timeout>", "</timeout>"), ("-t ", " "), ("delta-time=", ""), ("<deltatime>", "</deltatime>")]
     {
-        seconds.extend(number(&mut shape, before, after));
+        seconds.extend(strip_number(&mut shape, before, after));
     }
-    seconds.extend(timeout(&mut shape));
-    Line { shape, seconds }
+    seconds.extend(strip_timeout(&mut shape));
+    NormalizedLine { shape, seconds }
 }
 
 /// The id of the entry. ICMP's tuples have an id too, right behind the code, and that is compared.
-fn entry_id(shape: &mut String) {
+fn strip_entry_id(shape: &mut String) {
     let mut from = shape.len();
     while let Some(at) = shape[..from].rfind(" id=") {
         let word = shape[..at].rsplit(' ').next().unwrap_or_default();
         if !word.starts_with("code=") {
             let mut end = shape.split_off(at);
-            number(&mut end, " id=", "");
+            strip_number(&mut end, " id=", "");
             return shape.push_str(&end);
         }
         from = at;
@@ -135,7 +135,7 @@ fn entry_id(shape: &mut String) {
 }
 
 /// Takes the number between two texts out of a line.
-fn number(shape: &mut String, before: &str, after: &str) -> Option<u64> {
+fn strip_number(shape: &mut String, before: &str, after: &str) -> Option<u64> {
     let start = shape.find(before)? + before.len();
     let rest = &shape[start..];
     let digits = rest.len() - rest.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
@@ -148,7 +148,7 @@ fn number(shape: &mut String, before: &str, after: &str) -> Option<u64> {
 }
 
 /// Moments: `[1700000000.123456]` at the beginning, `[start=…]`, `[stop=…]`, and their elements.
-fn clock(shape: &mut String) {
+fn strip_clock(shape: &mut String) {
     let moment = |text: &str| {
         text.contains('.') && text.chars().all(|letter| letter.is_ascii_digit() || letter == '.' || letter == ' ')
     };
@@ -166,12 +166,12 @@ fn clock(shape: &mut String) {
         }
     }
     for element in ["hour", "min", "sec", "wday", "day", "month", "year"] {
-        number(shape, &format!("<{element}>"), &format!("</{element}>"));
+        strip_number(shape, &format!("<{element}>"), &format!("</{element}>"));
     }
 }
 
 /// The third word of a line like `tcp 6 119 …` (after the event's name and the family, if they are there), or the first of an expectation's.
-fn timeout(shape: &mut String) -> Option<u64> {
+fn strip_timeout(shape: &mut String) -> Option<u64> {
     let words: Vec<(usize, &str)> =
         shape.split_ascii_whitespace().map(|word| (word.as_ptr() as usize - shape.as_ptr() as usize, word)).collect();
     let number = |at: usize| words.get(at).is_some_and(|(_, word)| word.bytes().all(|octet| octet.is_ascii_digit()));
@@ -191,23 +191,24 @@ fn timeout(shape: &mut String) -> Option<u64> {
 }
 
 /// Lines that one has and the other has not, in order.
-fn part(report: &mut String, name: &str, debian: &[Line], ours: &[Line]) {
-    if debian.len() == ours.len() && debian.iter().zip(ours).all(|(one, other)| one.is(other)) {
+fn report_part(report: &mut String, name: &str, debian: &[NormalizedLine], ours: &[NormalizedLine]) {
+    if debian.len() == ours.len() && debian.iter().zip(ours).all(|(one, other)| one.matches_within_slack(other)) {
         return;
     }
     let _ = writeln!(report, "{name}");
-    let same = debian.iter().zip(ours).take_while(|(one, other)| one.is(other)).count();
+    let same = debian.iter().zip(ours).take_while(|(one, other)| one.matches_within_slack(other)).count();
     let (debian, ours) = (&debian[same..], &ours[same..]);
-    let end = debian.iter().rev().zip(ours.iter().rev()).take_while(|(one, other)| one.is(other)).count();
+    let end =
+        debian.iter().rev().zip(ours.iter().rev()).take_while(|(one, other)| one.matches_within_slack(other)).count();
     for (mark, lines) in [('-', &debian[..debian.len() - end]), ('+', &ours[..ours.len() - end])] {
-        for line in lines.iter().take(SHOWN) {
-            let _ = writeln!(report, "  {mark} {}", line.shown());
+        for line in lines.iter().take(MAX_REPORTED_LINES) {
+            let _ = writeln!(report, "  {mark} {}", line.render());
         }
-        if lines.len() > SHOWN {
-            let _ = writeln!(report, "  {mark} … and {} more", lines.len() - SHOWN);
+        if lines.len() > MAX_REPORTED_LINES {
+            let _ = writeln!(report, "  {mark} … and {} more", lines.len() - MAX_REPORTED_LINES);
         }
     }
 }
 
 /// Lines of one side shown at most.
-const SHOWN: usize = 12;
+const MAX_REPORTED_LINES: usize = 12;

@@ -1,12 +1,12 @@
 //! Who depends on tracking: each kind that can be made here is found, a clean namespace has none, and what cannot be seen is said.
-use super::place::{Place, disable, skipped};
+use super::netns_pair::{NetnsPair, disable, report_skipped};
 use serde_json::Value;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Who was found: `need by place`.
-fn found(document: &Value) -> Vec<String> {
+fn dependents_in(document: &Value) -> Vec<String> {
     let dependents = document["dependents"].as_array().unwrap().iter();
     // What runs on the machine is not the test's affair.
     let inside = dependents.filter(|one| !one["namespace"].is_null());
@@ -15,14 +15,14 @@ fn found(document: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_clean_namespace_has_none() {
-    let Some(place) = Place::new("clean") else { return };
-    let (document, _) = place.answer(&[]);
-    assert_eq!(found(&document), [""; 0], "{document}");
+fn clean_namespace_has_no_dependents() {
+    let Some(place) = NetnsPair::new("clean") else { return };
+    let (document, _) = place.disable_json(&[]);
+    assert_eq!(dependents_in(&document), [""; 0], "{document}");
     assert_eq!(document["namespaces"][0]["name"], place.server);
     // Rules that look at no state change nothing.
     place.nft("table inet f { chain i { type filter hook input priority 0; policy drop; tcp dport 22 accept; iif lo accept; }; }");
-    assert_eq!(found(&place.answer(&[]).0), [""; 0]);
+    assert_eq!(dependents_in(&place.disable_json(&[]).0), [""; 0]);
     let ran = place.disable(&[]);
     let quiet =
         document["dependents"].as_array().unwrap().is_empty() && document["unseen"].as_array().unwrap().is_empty();
@@ -30,13 +30,13 @@ fn a_clean_namespace_has_none() {
         assert_eq!((ran.code, document["may_be_disabled"].as_str()), (Some(0), Some("yes")), "{}", ran.out);
         assert!(ran.out.starts_with("Connection tracking may be turned off"), "{}", ran.out);
     } else {
-        skipped("the verdict of a clean namespace: something else on this machine depends on tracking");
+        report_skipped("the verdict of a clean namespace: something else on this machine depends on tracking");
     }
 }
 
 #[test]
-fn nftables_rules_of_every_kind() {
-    let Some(place) = Place::new("nft") else { return };
+fn finds_every_kind_of_nftables_rule() {
+    let Some(place) = NetnsPair::new("nft") else { return };
     for (need, body) in [
         ("state", "chain c { type filter hook input priority 0; ct state established accept; }"),
         ("state", "chain c { type filter hook input priority 0; ct state vmap { invalid : drop, new : accept }; }"),
@@ -64,8 +64,8 @@ fn nftables_rules_of_every_kind() {
         ("harmless", "chain c { type filter hook input priority 0; ct state untracked accept; }"),
     ] {
         place.nft(&format!("table ip t {{ {body}; }}"));
-        let (document, code) = place.answer(&[]);
-        let found = found(&document);
+        let (document, code) = place.disable_json(&[]);
+        let found = dependents_in(&document);
         assert!(found.iter().any(|one| one.starts_with(&format!("{need} nftables ip t"))), "{body}: {found:?}");
         if !["idle-nat", "notrack", "harmless"].contains(&need) {
             assert_eq!((code, document["may_be_disabled"].as_str()), (Some(1), Some("no")), "{body}");
@@ -75,8 +75,8 @@ fn nftables_rules_of_every_kind() {
 }
 
 #[test]
-fn iptables_rules_old_and_new() {
-    let Some(place) = Place::new("ipt") else { return };
+fn finds_iptables_legacy_and_nft_rules() {
+    let Some(place) = NetnsPair::new("ipt") else { return };
     for (program, by, family) in [
         ("iptables-legacy", "iptables-legacy", "ip"),
         ("ip6tables-legacy", "iptables-legacy", "ip6"),
@@ -98,12 +98,12 @@ fn iptables_rules_old_and_new() {
             ("nat", "-t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080"),
         ] {
             let words: Vec<&str> = std::iter::once(program).chain(rule.split(' ')).collect();
-            if !place.may(&words) {
-                skipped(&format!("{program} {rule}: the kernel or the program has no such thing"));
+            if !place.try_run(&words) {
+                report_skipped(&format!("{program} {rule}: the kernel or the program has no such thing"));
                 continue;
             }
-            let (document, _) = place.answer(&[]);
-            let found = found(&document);
+            let (document, _) = place.disable_json(&[]);
+            let found = dependents_in(&document);
             assert!(
                 found.iter().any(|one| one.starts_with(&format!("{need} {by} {family} "))),
                 "{program} {rule}: {found:?}"
@@ -113,29 +113,29 @@ fn iptables_rules_old_and_new() {
         }
     }
     // The tables of nat are still there, and hold tracking; nothing breaks.
-    let (document, _) = place.answer(&[]);
+    let (document, _) = place.disable_json(&[]);
     let idle = document["dependents"].as_array().unwrap().iter().filter(|one| !one["namespace"].is_null());
     assert!(idle.clone().count() > 0 && idle.clone().all(|one| one["idle"] == true), "{document}");
 }
 
 /// iptables leaves out what is not its own of a table that has its name.
 #[test]
-fn foreign_chains_in_a_table_of_iptables() {
-    let Some(place) = Place::new("mix") else { return };
+fn finds_foreign_chains_in_iptables_tables() {
+    let Some(place) = NetnsPair::new("mix") else { return };
     place.nft("table ip nat { chain mine { type nat hook postrouting priority 90; oifname eth9 masquerade; }; }");
-    let found = found(&place.answer(&[]).0);
+    let found = dependents_in(&place.disable_json(&[]).0);
     assert_eq!(found, ["nat nftables ip nat mine"]);
 }
 
 #[test]
-fn services_are_named_by_their_chains() {
-    let Some(place) = Place::new("docker") else { return };
+fn services_are_recognized_by_their_chains() {
+    let Some(place) = NetnsPair::new("docker") else { return };
     for rule in
         ["-N DOCKER", "-A DOCKER -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", "-A PREROUTING -j DOCKER"]
     {
         place.run(&[&["iptables-nft", "-t", "nat"][..], &rule.split(' ').collect::<Vec<_>>()].concat());
     }
-    let (document, _) = place.answer(&[]);
+    let (document, _) = place.disable_json(&[]);
     let rule = document["dependents"].as_array().unwrap().iter().find(|one| one["need"] == "nat").unwrap();
     assert_eq!((rule["owner"].as_str(), rule["number"].as_u64()), (Some("Docker"), Some(1)));
     let ran = place.disable(&[]);
@@ -144,8 +144,8 @@ fn services_are_named_by_their_chains() {
 }
 
 #[test]
-fn every_namespace_is_looked_into() {
-    let Some(place) = Place::new("all") else { return };
+fn every_namespace_is_searched() {
+    let Some(place) = NetnsPair::new("all") else { return };
     place.nft("table ip t { chain c { type nat hook postrouting priority 100; masquerade; }; }");
     let ran = disable(&["--json"], None);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
@@ -161,19 +161,19 @@ fn every_namespace_is_looked_into() {
 }
 
 #[test]
-fn traffic_control_that_tracks() {
-    let Some(place) = Place::new("tc") else { return };
+fn finds_tc_ct_actions() {
+    let Some(place) = NetnsPair::new("tc") else { return };
     place.run(&["tc", "qdisc", "add", "dev", "cable", "clsact"]);
     let filter = ["tc", "filter", "add", "dev", "cable", "ingress", "matchall", "action", "ct"];
-    if !place.may(&filter) {
-        assert_eq!(found(&place.answer(&[]).0), [""; 0]);
-        return skipped("tc's action ct: this kernel has none");
+    if !place.try_run(&filter) {
+        assert_eq!(dependents_in(&place.disable_json(&[]).0), [""; 0]);
+        return report_skipped("tc's action ct: this kernel has none");
     }
-    assert_eq!(found(&place.answer(&[]).0), ["tc tc dev cable ingress"]);
+    assert_eq!(dependents_in(&place.disable_json(&[]).0), ["tc tc dev cable ingress"]);
 }
 
 #[test]
-fn without_root_it_says_what_it_could_not_see() {
+fn reports_what_it_cannot_read_without_root() {
     // Where its file is may be closed to others: a copy is not.
     let copy = std::env::temp_dir().join(format!("keepstate-unprivileged-{}", std::process::id()));
     std::fs::copy(env!("CARGO_BIN_EXE_keepstate"), &copy).unwrap();
@@ -195,8 +195,8 @@ fn without_root_it_says_what_it_could_not_see() {
 }
 
 #[test]
-fn unloading_is_refused_while_something_depends() {
-    let Some(place) = Place::new("unload") else { return };
+fn unload_is_refused_while_dependents_exist() {
+    let Some(place) = NetnsPair::new("unload") else { return };
     place.nft("table ip t { chain c { type nat hook postrouting priority 100; masquerade; }; }");
     let ran = disable(&["--unload"], None);
     assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);

@@ -1,15 +1,15 @@
 //! `keepstate collect`, and what `doctor --from` makes of it on another machine.
-use crate::bed::{Bed, Connections, Said, datagrams, nobody};
 use crate::common::keepstate;
+use crate::netns_fixture::{Connections, DoctorOutput, NetnsFixture, send_datagrams, unreachable};
 use std::fs;
 use std::path::Path;
 
 /// Every file below a directory, as text.
-fn texts(directory: &Path, found: &mut Vec<(String, String)>) {
+fn read_texts(directory: &Path, found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            texts(&path, found);
+            read_texts(&path, found);
         } else {
             found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
         }
@@ -22,24 +22,24 @@ fn collect(arguments: &[&str]) {
 }
 
 #[test]
-fn both_forms_say_what_the_machine_said() {
-    let Some(bed) = Bed::shared() else { return };
+fn directory_and_archive_give_the_live_findings() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
     bed.nft(
         "table inet filter { chain in { type filter hook input priority 0; ct state established,related accept; }; }",
     );
-    let held = bed.inside(|| {
-        datagrams(nobody(53), 40);
+    let held = bed.enter(|| {
+        send_datagrams(unreachable(53), 40);
         Connections::open(21, 3)
     });
     let place = tempfile::tempdir().unwrap();
     let path = |name: &str| place.path().join(name).display().to_string();
     collect(&["-o", &path("directory")]);
     collect(&["-o", &path("packed.tar.gz"), "--redact"]);
-    let live = Said::of(&["doctor", "--interval", "0", "--json"]);
-    assert_eq!(live.first_in(&bed.name), Some("helper-not-assigned"));
+    let live = DoctorOutput::run(&["doctor", "--interval", "0", "--json"]);
+    assert_eq!(live.first_finding_in(&bed.name), Some("helper-not-assigned"));
     for name in ["directory", "packed.tar.gz"] {
-        let said = Said::of(&["doctor", "--json", "--from", &path(name)]);
-        assert_eq!(said.first_in(&bed.name), Some("helper-not-assigned"), "{name}");
+        let said = DoctorOutput::run(&["doctor", "--json", "--from", &path(name)]);
+        assert_eq!(said.first_finding_in(&bed.name), Some("helper-not-assigned"), "{name}");
         let spaces = said.document["namespaces"].as_array().unwrap();
         let ours = spaces.iter().find(|space| space["name"] == *bed.name).unwrap();
         assert_eq!((ours["sampled"].as_u64(), ours["initial"].as_bool()), (Some(43), Some(false)), "{name}");
@@ -53,20 +53,20 @@ fn both_forms_say_what_the_machine_said() {
 }
 
 #[test]
-fn pseudonyms_are_the_same_everywhere_and_tell_nothing() {
-    let Some(bed) = Bed::shared() else { return };
+fn pseudonyms_are_consistent_and_reveal_nothing() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
     bed.nft(
         "table ip nat { chain out { type nat hook output priority -100; udp dport 5399 dnat to 10.9.1.77:5399; }; }",
     );
-    bed.inside(|| datagrams(nobody(53), 25));
+    bed.enter(|| send_datagrams(unreachable(53), 25));
     let place = tempfile::tempdir().unwrap();
     let plain = place.path().join("plain");
     let redacted = place.path().join("redacted");
     collect(&["-o", plain.to_str().unwrap()]);
     collect(&["-o", redacted.to_str().unwrap(), "--redact"]);
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    texts(&plain, &mut before);
-    texts(&redacted, &mut after);
+    read_texts(&plain, &mut before);
+    read_texts(&redacted, &mut after);
     for secret in ["10.9.0.1", "10.9.1.1", "10.9.1.77"] {
         let tells = |(_, text): &&(String, String)| {
             text.split(|letter: char| !letter.is_ascii_digit() && letter != '.').any(|word| word == secret)
@@ -80,14 +80,14 @@ fn pseudonyms_are_the_same_everywhere_and_tell_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_is_left_out_and_said() {
-    let Some(bed) = Bed::shared() else { return };
-    bed.inside(|| datagrams(nobody(53), 1000));
+fn files_over_the_size_limit_are_omitted_and_listed() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
+    bed.enter(|| send_datagrams(unreachable(53), 1000));
     let place = tempfile::tempdir().unwrap();
     let small = place.path().join("small");
     collect(&["-o", small.to_str().unwrap(), "--max-size", "64K"]);
     let mut files = Vec::new();
-    texts(&small, &mut files);
+    read_texts(&small, &mut files);
     let octets: usize =
         files.iter().filter(|(path, _)| !path.ends_with("manifest.json")).map(|(_, text)| text.len()).sum();
     assert!(octets <= 64 << 10, "{octets}");
@@ -96,7 +96,7 @@ fn what_does_not_fit_is_left_out_and_said() {
 }
 
 #[test]
-fn never_over_something_and_never_half() {
+fn never_overwrites_and_never_leaves_a_partial_bundle() {
     let place = tempfile::tempdir().unwrap();
     let taken = place.path().join("taken.tar.gz");
     fs::write(&taken, "precious").unwrap();
@@ -110,7 +110,7 @@ fn never_over_something_and_never_half() {
 }
 
 #[test]
-fn what_is_no_bundle() {
+fn non_bundles_are_rejected() {
     let place = tempfile::tempdir().unwrap();
     let unknown = |path: &Path, what: &str| {
         let ran = keepstate(&["doctor", "--from", path.to_str().unwrap()], b"");

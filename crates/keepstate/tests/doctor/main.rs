@@ -34,13 +34,13 @@
 //! that puts them back; the others hold the same lock shared, so that no limit changes under them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-mod bed;
 mod bundles;
-mod forged;
-mod global;
-mod own;
-mod recorded;
-mod story;
+mod full_to_rollback;
+mod machine_wide;
+mod netns_fixture;
+mod one_namespace;
+mod raw_segments;
+mod recorded_machines;
 mod unprivileged;
 
 #[path = "../common/mod.rs"]

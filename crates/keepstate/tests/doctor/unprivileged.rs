@@ -1,13 +1,13 @@
 //! Without root: what can be seen is judged, what cannot is said.
-use crate::bed::Lock;
-use crate::common::skipped;
+use crate::common::report_skipped;
+use crate::netns_fixture::SysctlLock;
 use std::process::Command;
 
 #[test]
-fn nobody_is_told_what_he_cannot_see() {
-    let _lock = Lock::shared();
+fn unprivileged_run_reports_unreadable_inputs() {
+    let _lock = SysctlLock::shared();
     if !std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_count").exists() {
-        skipped("the doctor without root: connection tracking is not loaded here");
+        report_skipped("the doctor without root: connection tracking is not loaded here");
         return;
     }
     let output = Command::new("setpriv")
@@ -15,11 +15,11 @@ fn nobody_is_told_what_he_cannot_see() {
         .args(["doctor", "--interval", "0", "--json"])
         .output();
     let Ok(output) = output else {
-        skipped("the doctor without root: it needs setpriv(1)");
+        report_skipped("the doctor without root: it needs setpriv(1)");
         return;
     };
     if output.stdout.is_empty() {
-        skipped(
+        report_skipped(
             "the doctor without root: setpriv may not give up its rights here, or nobody may not reach the program",
         );
         return;
@@ -37,7 +37,7 @@ fn nobody_is_told_what_he_cannot_see() {
 }
 
 #[test]
-fn a_namespace_that_is_not_there() {
+fn missing_namespace_is_an_error() {
     let ran = crate::common::keepstate(&["doctor", "--netns", "no-such-namespace"], b"");
     assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""));
     assert!(ran.err.contains("there is no network namespace no-such-namespace"), "{}", ran.err);

@@ -1,5 +1,5 @@
 //! `keepstate mqtt`: sessions of MQTT by the thousands, to see what a table, a gateway or a broker makes of them.
-use super::{Acceptor, Fleet, Tally, raise_file_limit};
+use super::{ClientPool, SessionTotals, StubBroker, raise_file_limit};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use std::io::{BufRead, Write};
@@ -14,7 +14,7 @@ use std::time::Duration;
 #[command(after_help = EXAMPLES)]
 pub struct Mqtt {
     #[command(subcommand)]
-    end: End,
+    mode: MqttMode,
 }
 
 const EXAMPLES: &str = "\
@@ -28,7 +28,7 @@ A client address has about 28,000 ports towards one server address: give more of
 Exit codes: 0 done, 1 sessions were refused or lost, or an address cannot be used, 2 wrongly asked";
 
 #[derive(Subcommand, Debug)]
-enum End {
+enum MqttMode {
     /// Accept sessions, and answer what is asked in them; nothing is delivered
     Accept {
         /// Where
@@ -56,7 +56,7 @@ enum End {
 }
 
 /// Descriptors beside the sessions'.
-const OTHERS: u64 = 64;
+const SPARE_FILES: u64 = 64;
 
 impl Mqtt {
     /// Do the options fit together?
@@ -72,23 +72,23 @@ impl Mqtt {
     /// # Errors
     /// An address cannot be used; too few files may be open.
     pub fn run(&self) -> Result<ExitCode> {
-        match &self.end {
-            End::Accept { at } => accept(at),
-            End::Fleet { to, from, sessions, patience, refused } => {
-                files(*sessions as u64 + OTHERS)?;
+        match &self.mode {
+            MqttMode::Accept { at } => run_broker(at),
+            MqttMode::Fleet { to, from, sessions, patience, refused } => {
+                require_file_limit(*sessions as u64 + SPARE_FILES)?;
                 let patience = Duration::from_secs(*patience);
-                let mut fleet = Fleet::new()?;
+                let mut fleet = ClientPool::new()?;
                 let tally = fleet
-                    .open(*sessions, from, to, patience, refused.unwrap_or(usize::MAX))
+                    .open_sessions(*sessions, from, to, patience, refused.unwrap_or(usize::MAX))
                     .context("opening sessions")?;
-                told(&tally, None)?;
+                print_totals(&tally, None)?;
                 for line in std::io::stdin().lock().lines() {
                     if line?.trim() == "ping" {
-                        let answered = fleet.ping(patience)?;
-                        told(&fleet.tally(), Some(answered))?;
+                        let answered = fleet.ping_all(patience)?;
+                        print_totals(&fleet.totals(), Some(answered))?;
                     }
                 }
-                let tally = fleet.tally();
+                let tally = fleet.totals();
                 let all = tally.refused == 0 && tally.lost == 0;
                 Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
@@ -96,13 +96,13 @@ impl Mqtt {
     }
 }
 
-fn accept(at: &[SocketAddr]) -> Result<ExitCode> {
+fn run_broker(at: &[SocketAddr]) -> Result<ExitCode> {
     let ended = Arc::new(AtomicBool::new(false));
     let over = ended.clone();
     ctrlc::set_handler(move || over.store(true, Ordering::Relaxed))?;
     // As many as it may be: who comes is not known.
     let files = raise_file_limit(1 << 20)?;
-    let acceptor = Acceptor::listen(at).context("listening: is the address this machine's, and free?")?;
+    let acceptor = StubBroker::listen(at).context("listening: is the address this machine's, and free?")?;
     tracing::info!("accepting at most {files} sessions; Ctrl-C ends");
     // Whoever has started it need not guess when it is ready. That nobody reads it is no failure.
     let say = |line: String| {
@@ -115,19 +115,19 @@ fn accept(at: &[SocketAddr]) -> Result<ExitCode> {
     writeln!(
         out,
         "accepted={} most={} published={} broken={}",
-        account.accepted, account.most, account.published, account.broken
+        account.accepted, account.peak, account.published, account.failed
     )?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(tally: &Tally, answered: Option<usize>) -> Result<()> {
+fn print_totals(tally: &SessionTotals, answered: Option<usize>) -> Result<()> {
     let mut out = anstream::stdout().lock();
     let answered = answered.map_or_else(String::new, |count| format!(" answered={count}"));
     writeln!(out, "open={} refused={} lost={}{answered}", tally.open, tally.refused, tally.lost)?;
     Ok(out.flush()?)
 }
 
-fn files(wanted: u64) -> Result<()> {
+fn require_file_limit(wanted: u64) -> Result<()> {
     let allowed = raise_file_limit(wanted)?;
     if allowed < wanted {
         bail!(

@@ -1,14 +1,14 @@
 //! MQTT 3.1.1 and 5, as far as sessions go that are held: a fleet of clients and an acceptor, each thousands of sessions in one thread.
 //!
 //! [`session`] is what is said, without IO; [`Fleet`] and [`Acceptor`] carry it over TCP. No broker: nothing is delivered to others.
-mod acceptor;
+mod broker;
+mod clients;
 mod command;
-mod fleet;
 pub mod session;
 
-pub use acceptor::{Acceptor, Account};
+pub use broker::{BrokerStats, StubBroker};
+pub use clients::{ClientPool, SessionTotals};
 pub use command::Mqtt;
-pub use fleet::{Fleet, Tally};
 
 use std::io;
 

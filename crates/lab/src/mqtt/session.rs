@@ -7,13 +7,13 @@ use mqtt_protocol_core::mqtt::packet::{Qos, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode, SubackReasonCode, SubackReturnCode};
 
 /// The longest packet, in octets.
-pub const LONGEST: usize = 65_536;
+pub const MAX_PACKET: usize = 65_536;
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum SessionError {
     /// A packet is longer than anybody here says.
-    #[error("a packet of more than {LONGEST} octets")]
+    #[error("a packet of more than {MAX_PACKET} octets")]
     TooLong,
     /// It cannot be read.
     #[error("octets that are no packet of MQTT")]
@@ -26,12 +26,12 @@ pub enum Broken {
     Refused,
     /// The other end says that it ends.
     #[error("the other end has said goodbye")]
-    Goodbye,
+    Disconnected,
 }
 
 /// The version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum MqttVersion {
     /// 3.1.1
     V4,
     /// 5
@@ -52,11 +52,11 @@ mod kind {
 
 /// Puts a stream's pieces together to packets.
 #[derive(Debug, Default)]
-struct Reader(Vec<u8>);
+struct PacketReader(Vec<u8>);
 
-impl Reader {
+impl PacketReader {
     /// The next packet: first octet, rest.
-    fn next(&mut self) -> Result<Option<(u8, Vec<u8>)>, Broken> {
+    fn next_packet(&mut self) -> Result<Option<(u8, Vec<u8>)>, SessionError> {
         let Some((first, behind)) = self.0.split_first() else { return Ok(None) };
         let (mut length, mut digits) = (0usize, 0);
         loop {
@@ -67,11 +67,11 @@ impl Reader {
                 break;
             }
             if digits == 4 {
-                return Err(Broken::Malformed);
+                return Err(SessionError::Malformed);
             }
         }
-        if length > LONGEST {
-            return Err(Broken::TooLong);
+        if length > MAX_PACKET {
+            return Err(SessionError::TooLong);
         }
         let Some(rest) = behind.get(digits..digits + length) else { return Ok(None) };
         let packet = (*first, rest.to_vec());
@@ -86,7 +86,7 @@ impl Reader {
 
 /// What a client has heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct ClientEvents {
     /// The session was accepted.
     pub accepted: bool,
     /// Answers to pings.
@@ -97,27 +97,27 @@ pub struct Heard {
 
 /// A client's end.
 #[derive(Debug)]
-pub struct Client {
-    version: Version,
-    reader: Reader,
+pub struct MqttClient {
+    version: MqttVersion,
+    reader: PacketReader,
     open: bool,
 }
 
-impl Client {
+impl MqttClient {
     /// A session that is yet to be [greeted](Client::greet).
-    pub fn new(version: Version) -> Client {
-        Client { version, reader: Reader::default(), open: false }
+    pub fn new(version: MqttVersion) -> MqttClient {
+        MqttClient { version, reader: PacketReader::default(), open: false }
     }
 
     /// CONNECT; `None` if this name cannot be one.
-    pub fn greet(&self, name: &str, keep_alive: u16) -> Option<Vec<u8>> {
+    pub fn connect(&self, name: &str, keep_alive: u16) -> Option<Vec<u8>> {
         Some(match self.version {
-            Version::V4 => {
+            MqttVersion::V4 => {
                 let connect =
                     v3_1_1::Connect::builder().client_id(name).ok()?.clean_session(true).keep_alive(keep_alive);
                 connect.build().ok()?.to_continuous_buffer()
             }
-            Version::V5 => {
+            MqttVersion::V5 => {
                 let connect = v5_0::Connect::builder().client_id(name).ok()?.clean_start(true).keep_alive(keep_alive);
                 connect.build().ok()?.to_continuous_buffer()
             }
@@ -132,11 +132,11 @@ impl Client {
     /// PUBLISH, to be acknowledged.
     pub fn publish(&self, topic: &str, payload: &[u8], id: u16) -> Option<Vec<u8>> {
         Some(match self.version {
-            Version::V4 => {
+            MqttVersion::V4 => {
                 let publish = v3_1_1::Publish::builder().topic_name(topic).ok()?.qos(Qos::AtLeastOnce).packet_id(id);
                 publish.payload(payload.to_vec()).build().ok()?.to_continuous_buffer()
             }
-            Version::V5 => {
+            MqttVersion::V5 => {
                 let publish = v5_0::Publish::builder().topic_name(topic).ok()?.qos(Qos::AtLeastOnce).packet_id(id);
                 publish.payload(payload.to_vec()).build().ok()?.to_continuous_buffer()
             }
@@ -147,35 +147,35 @@ impl Client {
     ///
     /// # Errors
     /// Why the session ends.
-    pub fn hear(&mut self, octets: &[u8]) -> Result<Heard, Broken> {
+    pub fn receive(&mut self, octets: &[u8]) -> Result<ClientEvents, SessionError> {
         self.reader.0.extend_from_slice(octets);
-        let mut heard = Heard::default();
-        while let Some((first, rest)) = self.reader.next()? {
+        let mut heard = ClientEvents::default();
+        while let Some((first, rest)) = self.reader.next_packet()? {
             match first >> 4 {
                 kind::CONNACK if !self.open => {
                     let good = match self.version {
-                        Version::V4 => v3_1_1::Connack::parse(&rest)
+                        MqttVersion::V4 => v3_1_1::Connack::parse(&rest)
                             .map(|(packet, _)| packet.return_code() == ConnectReturnCode::Accepted),
-                        Version::V5 => v5_0::Connack::parse(&rest)
+                        MqttVersion::V5 => v5_0::Connack::parse(&rest)
                             .map(|(packet, _)| packet.reason_code() == ConnectReasonCode::Success),
                     };
-                    self.open = good.map_err(|_| Broken::Malformed)?;
+                    self.open = good.map_err(|_| SessionError::Malformed)?;
                     if !self.open {
-                        return Err(Broken::Refused);
+                        return Err(SessionError::Refused);
                     }
                     heard.accepted = true;
                 }
                 kind::PINGRESP if self.open => heard.pongs += 1,
                 kind::PUBACK if self.open => {
                     let read = match self.version {
-                        Version::V4 => v3_1_1::Puback::parse(&rest).map(drop),
-                        Version::V5 => v5_0::Puback::parse(&rest).map(drop),
+                        MqttVersion::V4 => v3_1_1::Puback::parse(&rest).map(drop),
+                        MqttVersion::V5 => v5_0::Puback::parse(&rest).map(drop),
                     };
-                    read.map_err(|_| Broken::Malformed)?;
+                    read.map_err(|_| SessionError::Malformed)?;
                     heard.acknowledged += 1;
                 }
-                kind::DISCONNECT => return Err(Broken::Goodbye),
-                _ => return Err(Broken::Unexpected),
+                kind::DISCONNECT => return Err(SessionError::Disconnected),
+                _ => return Err(SessionError::Unexpected),
             }
         }
         Ok(heard)
@@ -184,12 +184,12 @@ impl Client {
 
 /// A server's end.
 #[derive(Debug, Default)]
-pub struct Server {
-    reader: Reader,
-    version: Option<Version>,
+pub struct MqttServer {
+    reader: PacketReader,
+    version: Option<MqttVersion>,
 }
 
-impl Server {
+impl MqttServer {
     /// Has the client been accepted?
     pub fn is_open(&self) -> bool {
         self.version.is_some()
@@ -199,102 +199,102 @@ impl Server {
     ///
     /// # Errors
     /// Why the session ends; the answer is to be sent even then.
-    pub fn hear(&mut self, octets: &[u8], answer: &mut Vec<u8>) -> Result<u32, Broken> {
+    pub fn receive(&mut self, octets: &[u8], answer: &mut Vec<u8>) -> Result<u32, SessionError> {
         self.reader.0.extend_from_slice(octets);
         let mut published = 0;
         // Who begins with another protocol is not waited for until a packet of that length is whole.
         if !self.is_open() && self.reader.0.first().is_some_and(|first| first >> 4 != kind::CONNECT) {
-            return Err(Broken::Unexpected);
+            return Err(SessionError::Unexpected);
         }
-        while let Some((first, rest)) = self.reader.next()? {
+        while let Some((first, rest)) = self.reader.next_packet()? {
             let Some(version) = self.version else {
                 if first >> 4 != kind::CONNECT {
-                    return Err(Broken::Unexpected);
+                    return Err(SessionError::Unexpected);
                 }
-                self.accept(&rest, answer)?;
+                self.push_connack(&rest, answer)?;
                 continue;
             };
             match first >> 4 {
                 kind::PINGREQ => answer.extend([kind::PINGRESP << 4, 0]),
                 kind::PUBLISH => {
-                    acknowledge(version, first & 15, &rest, answer)?;
+                    push_puback(version, first & 15, &rest, answer)?;
                     published += 1;
                 }
-                kind::SUBSCRIBE => grant(version, &rest, answer)?,
-                kind::DISCONNECT => return Err(Broken::Goodbye),
-                _ => return Err(Broken::Unexpected),
+                kind::SUBSCRIBE => push_suback(version, &rest, answer)?,
+                kind::DISCONNECT => return Err(SessionError::Disconnected),
+                _ => return Err(SessionError::Unexpected),
             }
         }
         Ok(published)
     }
 
-    fn accept(&mut self, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), Broken> {
+    fn push_connack(&mut self, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), SessionError> {
         // Name and level stand at the same place in every version.
         let (version, connack) = match rest.get(6) {
             Some(4) => {
-                v3_1_1::Connect::parse(rest).map_err(|_| Broken::Malformed)?;
+                v3_1_1::Connect::parse(rest).map_err(|_| SessionError::Malformed)?;
                 let connack =
                     v3_1_1::Connack::builder().session_present(false).return_code(ConnectReturnCode::Accepted).build();
-                (Version::V4, connack.map(|packet| packet.to_continuous_buffer()))
+                (MqttVersion::V4, connack.map(|packet| packet.to_continuous_buffer()))
             }
             Some(5) => {
-                v5_0::Connect::parse(rest).map_err(|_| Broken::Malformed)?;
+                v5_0::Connect::parse(rest).map_err(|_| SessionError::Malformed)?;
                 let connack =
                     v5_0::Connack::builder().session_present(false).reason_code(ConnectReasonCode::Success).build();
-                (Version::V5, connack.map(|packet| packet.to_continuous_buffer()))
+                (MqttVersion::V5, connack.map(|packet| packet.to_continuous_buffer()))
             }
-            _ => return Err(Broken::Malformed),
+            _ => return Err(SessionError::Malformed),
         };
-        answer.extend(connack.map_err(|_| Broken::Malformed)?);
+        answer.extend(connack.map_err(|_| SessionError::Malformed)?);
         self.version = Some(version);
         Ok(())
     }
 }
 
 /// The answer to PUBLISH: none, or PUBACK. Delivery exactly once is not spoken here.
-fn acknowledge(version: Version, flags: u8, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), Broken> {
+fn push_puback(version: MqttVersion, flags: u8, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), SessionError> {
     let (qos, id) = match version {
-        Version::V4 => {
+        MqttVersion::V4 => {
             v3_1_1::Publish::parse(flags, Arc::from(rest)).map(|(packet, _)| (packet.qos(), packet.packet_id()))
         }
-        Version::V5 => {
+        MqttVersion::V5 => {
             v5_0::Publish::parse(flags, Arc::from(rest)).map(|(packet, _)| (packet.qos(), packet.packet_id()))
         }
     }
-    .map_err(|_| Broken::Malformed)?;
+    .map_err(|_| SessionError::Malformed)?;
     match (qos, id) {
         (Qos::AtMostOnce, _) => Ok(()),
         (Qos::AtLeastOnce, Some(id)) => {
             let puback = match version {
-                Version::V4 => {
+                MqttVersion::V4 => {
                     v3_1_1::Puback::builder().packet_id(id).build().map(|packet| packet.to_continuous_buffer())
                 }
-                Version::V5 => {
+                MqttVersion::V5 => {
                     v5_0::Puback::builder().packet_id(id).build().map(|packet| packet.to_continuous_buffer())
                 }
             };
-            answer.extend(puback.map_err(|_| Broken::Malformed)?);
+            answer.extend(puback.map_err(|_| SessionError::Malformed)?);
             Ok(())
         }
-        _ => Err(Broken::Unexpected),
+        _ => Err(SessionError::Unexpected),
     }
 }
 
 /// The answer to SUBSCRIBE: granted, though nothing will ever come.
-fn grant(version: Version, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), Broken> {
+fn push_suback(version: MqttVersion, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), SessionError> {
     let suback = match version {
-        Version::V4 => v3_1_1::Subscribe::parse(rest).and_then(|(packet, _)| {
+        MqttVersion::V4 => v3_1_1::Subscribe::parse(rest).and_then(|(packet, _)| {
             let codes = vec![SubackReturnCode::SuccessMaximumQos0; packet.entries().len()];
             let suback = v3_1_1::Suback::builder().packet_id(packet.packet_id()).return_codes(codes).build();
             suback.map(|packet| packet.to_continuous_buffer())
         }),
-        Version::V5 => v5_0::Subscribe::parse(rest).and_then(|(packet, _)| {
+        MqttVersion::V5 => v5_0::Subscribe::parse(rest).and_then(|(packet, _)| {
             let codes = vec![SubackReasonCode::GrantedQos0; packet.entries().len()];
             let suback = v5_0::Suback::builder().packet_id(packet.packet_id()).reason_codes(codes).build();
             suback.map(|packet| packet.to_continuous_buffer())
         }),
     };
-    answer.extend(suback.map_err(|_| Broken::Malformed)?);
+    answer.extend(suback.map_err(|_| SessionError::Malformed)?);
     Ok(())
 }
 
@@ -304,47 +304,56 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn versions() -> [Version; 2] {
-        [Version::V4, Version::V5]
+    fn versions() -> [MqttVersion; 2] {
+        [MqttVersion::V4, MqttVersion::V5]
     }
 
     #[test]
-    fn a_session_is_opened_pinged_and_told_something() {
+    fn session_connects_pings_and_publishes() {
         for version in versions() {
-            let (mut client, mut server, mut said) = (Client::new(version), Server::default(), Vec::new());
-            assert_eq!(server.hear(&client.greet("one", 60).unwrap(), &mut said), Ok(0));
-            assert!(server.is_open() && client.hear(&said).unwrap().accepted);
+            let (mut client, mut server, mut said) = (MqttClient::new(version), MqttServer::default(), Vec::new());
+            assert_eq!(server.receive(&client.connect("one", 60).unwrap(), &mut said), Ok(0));
+            assert!(server.is_open() && client.receive(&said).unwrap().accepted);
             said.clear();
             let both = [client.ping(), client.publish("a/b", b"hello", 7).unwrap()].concat();
             // One octet at a time: a stream has no edges.
-            let published: u32 = both.iter().map(|octet| server.hear(&[*octet], &mut said).unwrap()).sum();
+            let published: u32 = both.iter().map(|octet| server.receive(&[*octet], &mut said).unwrap()).sum();
             assert_eq!(published, 1);
-            assert_eq!(client.hear(&said), Ok(Heard { accepted: false, pongs: 1, acknowledged: 1 }));
+            assert_eq!(client.receive(&said), Ok(ClientEvents { accepted: false, pongs: 1, acknowledged: 1 }));
         }
     }
 
     #[test]
-    fn who_does_not_begin_with_connect_is_left() {
+    fn first_packet_must_be_connect() {
         let mut answer = Vec::new();
-        assert_eq!(Server::default().hear(&[0xc0, 0], &mut answer), Err(Broken::Unexpected));
-        assert_eq!(Server::default().hear(b"GET / HTTP/1.1\r\n\r\n", &mut answer), Err(Broken::Unexpected));
-        assert_eq!(Server::default().hear(&[0x10, 0xff, 0xff, 0xff, 0xff], &mut answer), Err(Broken::Malformed));
-        assert_eq!(Server::default().hear(&[0x10, 0xff, 0xff, 0xff, 0x7f], &mut answer), Err(Broken::TooLong));
-        assert_eq!(Client::new(Version::V5).hear(&[0xd0, 0]), Err(Broken::Unexpected));
+        assert_eq!(MqttServer::default().receive(&[0xc0, 0], &mut answer), Err(SessionError::Unexpected));
+        assert_eq!(
+            MqttServer::default().receive(b"GET / HTTP/1.1\r\n\r\n", &mut answer),
+            Err(SessionError::Unexpected)
+        );
+        assert_eq!(
+            MqttServer::default().receive(&[0x10, 0xff, 0xff, 0xff, 0xff], &mut answer),
+            Err(SessionError::Malformed)
+        );
+        assert_eq!(
+            MqttServer::default().receive(&[0x10, 0xff, 0xff, 0xff, 0x7f], &mut answer),
+            Err(SessionError::TooLong)
+        );
+        assert_eq!(MqttClient::new(MqttVersion::V5).receive(&[0xd0, 0]), Err(SessionError::Unexpected));
         assert!(answer.is_empty());
     }
 
     proptest! {
         #[test]
-        fn any_octets_are_heard_without_panic(octets: Vec<u8>, v5: bool, begun: bool) {
-            let version = if v5 { Version::V5 } else { Version::V4 };
-            let (mut client, mut server, mut said) = (Client::new(version), Server::default(), Vec::new());
+        fn arbitrary_bytes_never_panic(octets: Vec<u8>, v5: bool, begun: bool) {
+            let version = if v5 { MqttVersion::V5 } else { MqttVersion::V4 };
+            let (mut client, mut server, mut said) = (MqttClient::new(version), MqttServer::default(), Vec::new());
             if begun {
-                server.hear(&client.greet("one", 60).unwrap(), &mut said).unwrap();
-                client.hear(&said).unwrap();
+                server.receive(&client.connect("one", 60).unwrap(), &mut said).unwrap();
+                client.receive(&said).unwrap();
             }
-            let _ = server.hear(&octets, &mut said);
-            let _ = client.hear(&octets);
+            let _ = server.receive(&octets, &mut said);
+            let _ = client.receive(&octets);
         }
     }
 }

@@ -5,53 +5,53 @@
 //! told in the order of a boot: the module comes (or not), systemd-sysctl or sysctl reads `sysctl.d`, rules of udev run sysctl
 //! again, programs such as kube-proxy write last. It must never write anything, and never ask the running kernel what it
 //! knows only now: the same files give the same answer on any machine.
-mod module;
-mod pattern;
-mod place;
-mod reader;
-mod rule;
+mod effective;
+mod file_line;
+mod glob;
+mod module_load;
+mod other_writers;
+mod overlay;
 mod setting;
-mod standing;
-mod tree;
-mod writer;
+mod sysctl_loader;
+mod udev_rule;
 
 #[cfg(test)]
 mod tests;
 
-pub use module::{Hashsize, Module};
-pub use place::Place;
-pub use reader::Reader;
-pub use rule::{Rerun, Rule};
-pub use standing::{Effect, Said, Standing};
-pub use writer::Writer;
+pub use effective::{EffectiveSysctl, SysctlAssignment, SysctlEffect};
+pub use file_line::FileLine;
+pub use module_load::{Hashsize, ModuleLoad};
+pub use other_writers::OtherWriter;
+pub use sysctl_loader::SysctlLoader;
+pub use udev_rule::{UdevRule, UdevSysctlRun};
 
-use crate::root::{Root, Unreadable};
+use crate::sysroot::{FileError, SysRoot};
+use overlay::Overlay;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use tree::Tree;
 
 /// What the next boot makes of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boot {
+pub struct BootConfig {
     /// Each conntrack key that `sysctl.d`, or a rule, sets, by the name `net.netfilter.nf_conntrack_…`; `net.nf_conntrack_max`
     /// is the same value as `net.netfilter.nf_conntrack_max`, and is found there. Ask by either name with [`Boot::standing`].
-    pub standings: BTreeMap<String, Standing>,
+    pub sysctls: BTreeMap<String, EffectiveSysctl>,
     /// When the tracking module comes.
-    pub module: Module,
+    pub module: ModuleLoad,
     /// The buckets it is given at its start.
     pub hashsize: Option<Hashsize>,
     /// Who reads `sysctl.d` at boot.
-    pub reader: Reader,
+    pub loader: SysctlLoader,
     /// Rules of udev that run sysctl when the module comes.
-    pub rules: Vec<Rule>,
+    pub udev_rules: Vec<UdevRule>,
     /// Programs and scripts that write conntrack's knobs after all this.
-    pub writers: Vec<Writer>,
+    pub other_writers: Vec<OtherWriter>,
     /// What else a person should know: files that could not be read, lines without effect.
     pub notes: Vec<String>,
 }
 
-impl Boot {
+impl BootConfig {
     /// What stands after the next boot of the machine whose files these are.
     ///
     /// Single files that cannot be read become notes; files that are not there are no errors.
@@ -77,8 +77,8 @@ impl Boot {
     ///
     /// # Errors
     /// The root itself cannot be read.
-    pub fn read(root: &Root) -> Result<Boot, Unreadable> {
-        Boot::with(root, &BTreeMap::new())
+    pub fn read(root: &SysRoot) -> Result<BootConfig, FileError> {
+        BootConfig::read_with_overlay(root, &BTreeMap::new())
     }
 
     /// What would stand if these files (by the path they have on a running machine) were added, or replaced what is there.
@@ -102,23 +102,31 @@ impl Boot {
     ///
     /// # Errors
     /// The root itself cannot be read.
-    pub fn with(root: &Root, files: &BTreeMap<PathBuf, String>) -> Result<Boot, Unreadable> {
+    pub fn read_with_overlay(root: &SysRoot, files: &BTreeMap<PathBuf, String>) -> Result<BootConfig, FileError> {
         let top = root.path("/");
         if let Err(source) = fs::read_dir(&top) {
-            return Err(Unreadable { path: top, doing: "read", source });
+            return Err(FileError { path: top, operation: "read", source });
         }
-        let tree = Tree::new(root, files);
-        let reader = Reader::find(&tree);
-        let module = Module::find(&tree, reader == Reader::Systemd);
+        let tree = Overlay::new(root, files);
+        let reader = SysctlLoader::detect(&tree);
+        let module = ModuleLoad::find(&tree, reader == SysctlLoader::SystemdSysctl);
         let hashsize = Hashsize::find(&tree, &module);
-        let rules = Rule::find(&tree);
-        let standings = standing::standings(&tree, &reader, &module, &rules);
-        let writers = writer::find(&tree);
-        Ok(Boot { standings, module, hashsize, reader, rules, writers, notes: tree.into_notes() })
+        let rules = UdevRule::find(&tree);
+        let standings = effective::effective_sysctls(&tree, &reader, &module, &rules);
+        let writers = other_writers::find_other_writers(&tree);
+        Ok(BootConfig {
+            sysctls: standings,
+            module,
+            hashsize,
+            loader: reader,
+            udev_rules: rules,
+            other_writers: writers,
+            notes: tree.into_notes(),
+        })
     }
 
     /// How a key stands, by either name and with dots or slashes; none where no file sets it.
-    pub fn standing(&self, key: &str) -> Option<&Standing> {
-        self.standings.get(&setting::canonical(key)?)
+    pub fn effective(&self, key: &str) -> Option<&EffectiveSysctl> {
+        self.sysctls.get(&setting::canonical_key(key)?)
     }
 }

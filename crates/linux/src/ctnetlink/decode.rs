@@ -1,16 +1,18 @@
 //! From the kernel's octets to a [`Flow`].
-use super::flow::{Correction, Counts, Family, Flow, Labels, Protocol, SctpInfo, Synproxy, TcpInfo, Translation};
-use super::number::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx, seqadj, synproxy, tcp, timestamp};
-use super::{SctpState, Tuple};
-use crate::netlink::message::Body;
-use crate::netlink::{Attribute, Malformed, Message};
+use super::consts::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx, seqadj, synproxy, tcp, timestamp};
+use super::flow::{
+    CtCounters, CtFamily, CtFlow, CtLabels, CtNatRange, CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo,
+};
+use super::{CtTuple, SctpState};
+use crate::netlink::message::NlBody;
+use crate::netlink::{MalformedNetlink, NlAttr, NlMessage};
 
 /// The connection that a message tells of; `None` where it is a message of another kind, or of a family that is not known here.
 ///
 /// # Errors
 /// Where a part is shorter than it must be.
-pub fn flow(message: &Message<'_>) -> Result<Option<Flow>, Malformed> {
-    let mut flow = Flow::default();
+pub fn flow(message: &NlMessage<'_>) -> Result<Option<CtFlow>, MalformedNetlink> {
+    let mut flow = CtFlow::default();
     Ok(flow_into(message, &mut flow)?.then_some(flow))
 }
 
@@ -18,92 +20,92 @@ pub fn flow(message: &Message<'_>) -> Result<Option<Flow>, Malformed> {
 ///
 /// # Errors
 /// As [`flow`].
-pub fn flow_into(message: &Message<'_>, flow: &mut Flow) -> Result<bool, Malformed> {
-    let Body::Data { family, .. } = message.body else { return Ok(false) };
-    let Some(family) = Family::numbered(family) else { return Ok(false) };
-    *flow = Flow { family: Some(family), ..Flow::default() };
+pub fn flow_into(message: &NlMessage<'_>, flow: &mut CtFlow) -> Result<bool, MalformedNetlink> {
+    let NlBody::Data { family, .. } = message.body else { return Ok(false) };
+    let Some(family) = CtFamily::from_number(family) else { return Ok(false) };
+    *flow = CtFlow { family: Some(family), ..CtFlow::default() };
     for attribute in message.attributes() {
-        one(flow, &attribute?)?;
+        decode_attribute(flow, &attribute?)?;
     }
     Ok(true)
 }
 
 /// Takes in one attribute of a connection.
-fn one(flow: &mut Flow, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+fn decode_attribute(flow: &mut CtFlow, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
     match attribute.kind {
-        cta::TUPLE_ORIG => flow.original = Tuple::decode(attribute)?,
-        cta::TUPLE_REPLY => flow.reply = Tuple::decode(attribute)?,
-        cta::TUPLE_MASTER => flow.master = Some(Tuple::decode(attribute)?),
+        cta::TUPLE_ORIG => flow.original = CtTuple::decode(attribute)?,
+        cta::TUPLE_REPLY => flow.reply = CtTuple::decode(attribute)?,
+        cta::TUPLE_MASTER => flow.master = Some(CtTuple::decode(attribute)?),
         cta::STATUS => flow.status = Some(attribute.be32("CTA_STATUS")?),
         cta::TIMEOUT => flow.timeout = Some(attribute.be32("CTA_TIMEOUT")?),
         cta::MARK => flow.mark = Some(attribute.be32("CTA_MARK")?),
-        cta::USE => flow.uses = Some(attribute.be32("CTA_USE")?),
+        cta::USE => flow.use_count = Some(attribute.be32("CTA_USE")?),
         cta::ID => flow.id = Some(attribute.be32("CTA_ID")?),
         cta::ZONE => flow.zone = Some(attribute.be16("CTA_ZONE")?),
-        cta::PROTOINFO => flow.protocol = protocol(attribute)?,
-        cta::COUNTERS_ORIG => flow.counts[0] = Some(counts(attribute)?),
-        cta::COUNTERS_REPLY => flow.counts[1] = Some(counts(attribute)?),
-        cta::TIMESTAMP => times(flow, attribute)?,
-        cta::TIMESTAMP_EVENT => flow.happened = Some(attribute.be64("CTA_TIMESTAMP_EVENT")?),
-        cta::LABELS => flow.labels = Some(labels(attribute)),
-        cta::LABELS_MASK => flow.labels_mask = Some(labels(attribute)),
-        cta::HELP => flow.helper = text(attribute, help::NAME)?,
-        cta::SECCTX => flow.context = text(attribute, secctx::NAME)?,
-        cta::SEQ_ADJ_ORIG => flow.corrections[0] = Some(correction(attribute)?),
-        cta::SEQ_ADJ_REPLY => flow.corrections[1] = Some(correction(attribute)?),
-        cta::SYNPROXY => flow.synproxy = Some(proxied(attribute)?),
+        cta::PROTOINFO => flow.protoinfo = decode_protoinfo(attribute)?,
+        cta::COUNTERS_ORIG => flow.counters[0] = Some(decode_counters(attribute)?),
+        cta::COUNTERS_REPLY => flow.counters[1] = Some(decode_counters(attribute)?),
+        cta::TIMESTAMP => decode_timestamps(flow, attribute)?,
+        cta::TIMESTAMP_EVENT => flow.event_timestamp = Some(attribute.be64("CTA_TIMESTAMP_EVENT")?),
+        cta::LABELS => flow.labels = Some(decode_labels(attribute)),
+        cta::LABELS_MASK => flow.labels_mask = Some(decode_labels(attribute)),
+        cta::HELP => flow.helper = nested_text(attribute, help::NAME)?,
+        cta::SECCTX => flow.secctx = nested_text(attribute, secctx::NAME)?,
+        cta::SEQ_ADJ_ORIG => flow.seqadj[0] = Some(decode_seqadj(attribute)?),
+        cta::SEQ_ADJ_REPLY => flow.seqadj[1] = Some(decode_seqadj(attribute)?),
+        cta::SYNPROXY => flow.synproxy = Some(decode_synproxy(attribute)?),
         // These two are only ever told to a table, never by one.
-        cta::NAT_SRC => flow.source_nat = translation(attribute)?,
-        cta::NAT_DST => flow.destination_nat = translation(attribute)?,
+        cta::NAT_SRC => flow.source_nat = decode_nat(attribute)?,
+        cta::NAT_DST => flow.destination_nat = decode_nat(attribute)?,
         _ => (),
     }
     Ok(())
 }
 
-fn protocol(attribute: &Attribute<'_>) -> Result<Protocol, Malformed> {
+fn decode_protoinfo(attribute: &NlAttr<'_>) -> Result<CtProtoInfo, MalformedNetlink> {
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
-            protoinfo::TCP => return tcp(&part).map(Protocol::Tcp),
-            protoinfo::SCTP => return sctp(&part).map(Protocol::Sctp),
+            protoinfo::TCP => return decode_tcp(&part).map(CtProtoInfo::Tcp),
+            protoinfo::SCTP => return decode_sctp(&part).map(CtProtoInfo::Sctp),
             _ => (),
         }
     }
-    Ok(Protocol::Nothing)
+    Ok(CtProtoInfo::Empty)
 }
 
-fn tcp(attribute: &Attribute<'_>) -> Result<TcpInfo, Malformed> {
-    let mut info = TcpInfo::default();
+fn decode_tcp(attribute: &NlAttr<'_>) -> Result<CtTcpInfo, MalformedNetlink> {
+    let mut info = CtTcpInfo::default();
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
             tcp::STATE => info.state = Some(part.u8("CTA_PROTOINFO_TCP_STATE")?),
-            tcp::WSCALE_ORIGINAL => info.scales[0] = Some(part.u8("CTA_PROTOINFO_TCP_WSCALE_ORIGINAL")?),
-            tcp::WSCALE_REPLY => info.scales[1] = Some(part.u8("CTA_PROTOINFO_TCP_WSCALE_REPLY")?),
-            tcp::FLAGS_ORIGINAL => info.flags[0] = Some(part.octets("CTA_PROTOINFO_TCP_FLAGS_ORIGINAL")?),
-            tcp::FLAGS_REPLY => info.flags[1] = Some(part.octets("CTA_PROTOINFO_TCP_FLAGS_REPLY")?),
+            tcp::WSCALE_ORIGINAL => info.wscale[0] = Some(part.u8("CTA_PROTOINFO_TCP_WSCALE_ORIGINAL")?),
+            tcp::WSCALE_REPLY => info.wscale[1] = Some(part.u8("CTA_PROTOINFO_TCP_WSCALE_REPLY")?),
+            tcp::FLAGS_ORIGINAL => info.flags[0] = Some(part.bytes("CTA_PROTOINFO_TCP_FLAGS_ORIGINAL")?),
+            tcp::FLAGS_REPLY => info.flags[1] = Some(part.bytes("CTA_PROTOINFO_TCP_FLAGS_REPLY")?),
             _ => (),
         }
     }
     Ok(info)
 }
 
-fn sctp(attribute: &Attribute<'_>) -> Result<SctpInfo, Malformed> {
-    let mut info = SctpInfo::default();
+fn decode_sctp(attribute: &NlAttr<'_>) -> Result<CtSctpInfo, MalformedNetlink> {
+    let mut info = CtSctpInfo::default();
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
             sctp::STATE => info.state = SctpState::numbered(part.u8("CTA_PROTOINFO_SCTP_STATE")?),
-            sctp::VTAG_ORIGINAL => info.tags[0] = Some(part.be32("CTA_PROTOINFO_SCTP_VTAG_ORIGINAL")?),
-            sctp::VTAG_REPLY => info.tags[1] = Some(part.be32("CTA_PROTOINFO_SCTP_VTAG_REPLY")?),
+            sctp::VTAG_ORIGINAL => info.vtags[0] = Some(part.be32("CTA_PROTOINFO_SCTP_VTAG_ORIGINAL")?),
+            sctp::VTAG_REPLY => info.vtags[1] = Some(part.be32("CTA_PROTOINFO_SCTP_VTAG_REPLY")?),
             _ => (),
         }
     }
     Ok(info)
 }
 
-fn counts(attribute: &Attribute<'_>) -> Result<Counts, Malformed> {
-    let mut counts = Counts::default();
+fn decode_counters(attribute: &NlAttr<'_>) -> Result<CtCounters, MalformedNetlink> {
+    let mut counts = CtCounters::default();
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
@@ -115,7 +117,7 @@ fn counts(attribute: &Attribute<'_>) -> Result<Counts, Malformed> {
     Ok(counts)
 }
 
-fn times(flow: &mut Flow, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+fn decode_timestamps(flow: &mut CtFlow, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
@@ -128,30 +130,30 @@ fn times(flow: &mut Flow, attribute: &Attribute<'_>) -> Result<(), Malformed> {
 }
 
 /// The kernel tells as many octets of them as it keeps; what is missing is zero.
-fn labels(attribute: &Attribute<'_>) -> Labels {
-    let mut labels = Labels::default();
+fn decode_labels(attribute: &NlAttr<'_>) -> CtLabels {
+    let mut labels = CtLabels::default();
     for (label, told) in labels.iter_mut().zip(attribute.payload) {
         *label = *told;
     }
     labels
 }
 
-fn correction(attribute: &Attribute<'_>) -> Result<Correction, Malformed> {
-    let mut correction = Correction::default();
+fn decode_seqadj(attribute: &NlAttr<'_>) -> Result<CtSeqAdj, MalformedNetlink> {
+    let mut correction = CtSeqAdj::default();
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
-            seqadj::CORRECTION_POS => correction.position = part.be32("CTA_SEQADJ_CORRECTION_POS")?,
-            seqadj::OFFSET_BEFORE => correction.before = part.be32("CTA_SEQADJ_OFFSET_BEFORE")?,
-            seqadj::OFFSET_AFTER => correction.after = part.be32("CTA_SEQADJ_OFFSET_AFTER")?,
+            seqadj::CORRECTION_POS => correction.correction_pos = part.be32("CTA_SEQADJ_CORRECTION_POS")?,
+            seqadj::OFFSET_BEFORE => correction.offset_before = part.be32("CTA_SEQADJ_OFFSET_BEFORE")?,
+            seqadj::OFFSET_AFTER => correction.offset_after = part.be32("CTA_SEQADJ_OFFSET_AFTER")?,
             _ => (),
         }
     }
     Ok(correction)
 }
 
-fn proxied(attribute: &Attribute<'_>) -> Result<Synproxy, Malformed> {
-    let mut proxied = Synproxy::default();
+fn decode_synproxy(attribute: &NlAttr<'_>) -> Result<CtSynproxy, MalformedNetlink> {
+    let mut proxied = CtSynproxy::default();
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
@@ -165,13 +167,13 @@ fn proxied(attribute: &Attribute<'_>) -> Result<Synproxy, Malformed> {
 }
 
 /// One address, of which the kernel takes a range; none where no address is told.
-fn translation(attribute: &Attribute<'_>) -> Result<Option<Translation>, Malformed> {
+fn decode_nat(attribute: &NlAttr<'_>) -> Result<Option<CtNatRange>, MalformedNetlink> {
     let (mut address, mut ports) = (None, None);
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
-            nat::V4_MINIP => address = Some(part.octets::<4>("CTA_NAT_V4_MINIP")?.into()),
-            nat::V6_MINIP => address = Some(part.octets::<16>("CTA_NAT_V6_MINIP")?.into()),
+            nat::V4_MINIP => address = Some(part.bytes::<4>("CTA_NAT_V4_MINIP")?.into()),
+            nat::V6_MINIP => address = Some(part.bytes::<16>("CTA_NAT_V6_MINIP")?.into()),
             nat::PROTO => {
                 let (mut low, mut high) = (None, None);
                 for port in part.nested() {
@@ -187,11 +189,11 @@ fn translation(attribute: &Attribute<'_>) -> Result<Option<Translation>, Malform
             _ => (),
         }
     }
-    Ok(address.map(|address| Translation { address, ports }))
+    Ok(address.map(|address| CtNatRange { address, ports }))
 }
 
 /// The text of the nested attribute of this kind.
-fn text(attribute: &Attribute<'_>, kind: u16) -> Result<Option<Box<str>>, Malformed> {
+fn nested_text(attribute: &NlAttr<'_>, kind: u16) -> Result<Option<Box<str>>, MalformedNetlink> {
     for part in attribute.nested() {
         let part = part?;
         if part.kind == kind {

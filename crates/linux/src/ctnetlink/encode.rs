@@ -1,13 +1,13 @@
 //! From a [`Flow`] to the kernel's octets: only what is told is sent.
-use super::flow::{Correction, Flow, Protocol, Translation};
-use super::number::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx, seqadj, synproxy, tcp, timestamp};
-use super::{SctpState, Tuple};
-use crate::netlink::Request;
-use crate::netlink::attribute::{self, NESTED};
+use super::consts::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx, seqadj, synproxy, tcp, timestamp};
+use super::flow::{CtFlow, CtNatRange, CtProtoInfo, CtSeqAdj};
+use super::{CtTuple, SctpState};
+use crate::netlink::NlRequest;
+use crate::netlink::attribute::{self, NLA_F_NESTED};
 use std::net::IpAddr;
 
 /// Adds the attributes of a connection to a request.
-pub fn flow(request: &mut Request, flow: &Flow) {
+pub fn flow(request: &mut NlRequest, flow: &CtFlow) {
     tuples(request, flow);
     if let Some(master) = &flow.master {
         request.nest(cta::TUPLE_MASTER, |octets| master.encode(octets));
@@ -16,7 +16,7 @@ pub fn flow(request: &mut Request, flow: &Flow) {
         (cta::STATUS, flow.status),
         (cta::TIMEOUT, flow.timeout),
         (cta::MARK, flow.mark),
-        (cta::USE, flow.uses),
+        (cta::USE, flow.use_count),
         (cta::ID, flow.id),
     ];
     for (kind, value) in words {
@@ -24,24 +24,24 @@ pub fn flow(request: &mut Request, flow: &Flow) {
             request.push(kind, &value.to_be_bytes());
         }
     }
-    protocol(request, &flow.protocol);
+    encode_protoinfo(request, &flow.protoinfo);
     if let Some(name) = &flow.helper {
-        request.nest(cta::HELP, |octets| text(octets, help::NAME, name));
+        request.nest(cta::HELP, |octets| push_text(octets, help::NAME, name));
     }
-    if let Some(name) = &flow.context {
-        request.nest(cta::SECCTX, |octets| text(octets, secctx::NAME, name));
+    if let Some(name) = &flow.secctx {
+        request.nest(cta::SECCTX, |octets| push_text(octets, secctx::NAME, name));
     }
     for (kind, translation) in [(cta::NAT_SRC, flow.source_nat), (cta::NAT_DST, flow.destination_nat)] {
         if let Some(translation) = translation {
-            request.nest(kind, |octets| self::translation(octets, translation));
+            request.nest(kind, |octets| encode_nat(octets, translation));
         }
     }
-    for (kind, correction) in [cta::SEQ_ADJ_ORIG, cta::SEQ_ADJ_REPLY].into_iter().zip(flow.corrections) {
+    for (kind, correction) in [cta::SEQ_ADJ_ORIG, cta::SEQ_ADJ_REPLY].into_iter().zip(flow.seqadj) {
         if let Some(correction) = correction {
-            request.nest(kind, |octets| self::correction(octets, correction));
+            request.nest(kind, |octets| encode_seqadj(octets, correction));
         }
     }
-    known_by_the_kernel(request, flow);
+    encode_kernel_only(request, flow);
     for (kind, labels) in [(cta::LABELS, flow.labels), (cta::LABELS_MASK, flow.labels_mask)] {
         if let Some(labels) = labels {
             request.push(kind, &labels);
@@ -50,9 +50,9 @@ pub fn flow(request: &mut Request, flow: &Flow) {
 }
 
 /// Adds both directions as far as they are told, and the zone: what names a connection.
-pub fn tuples(request: &mut Request, flow: &Flow) {
+pub fn tuples(request: &mut NlRequest, flow: &CtFlow) {
     for (kind, tuple) in [(cta::TUPLE_ORIG, &flow.original), (cta::TUPLE_REPLY, &flow.reply)] {
-        if *tuple != Tuple::default() {
+        if *tuple != CtTuple::default() {
             request.nest(kind, |octets| tuple.encode(octets));
         }
     }
@@ -62,8 +62,8 @@ pub fn tuples(request: &mut Request, flow: &Flow) {
 }
 
 /// What only the kernel tells: it passes over them where they are sent to it.
-fn known_by_the_kernel(request: &mut Request, flow: &Flow) {
-    for (kind, counts) in [cta::COUNTERS_ORIG, cta::COUNTERS_REPLY].into_iter().zip(flow.counts) {
+fn encode_kernel_only(request: &mut NlRequest, flow: &CtFlow) {
+    for (kind, counts) in [cta::COUNTERS_ORIG, cta::COUNTERS_REPLY].into_iter().zip(flow.counters) {
         if let Some(counts) = counts {
             request.nest(kind, |octets| {
                 attribute::push(octets, counters::PACKETS, &counts.packets.to_be_bytes());
@@ -80,7 +80,7 @@ fn known_by_the_kernel(request: &mut Request, flow: &Flow) {
             }
         });
     }
-    if let Some(time) = flow.happened {
+    if let Some(time) = flow.event_timestamp {
         request.push(cta::TIMESTAMP_EVENT, &time.to_be_bytes());
     }
     if let Some(proxied) = flow.synproxy {
@@ -93,16 +93,16 @@ fn known_by_the_kernel(request: &mut Request, flow: &Flow) {
     }
 }
 
-fn protocol(request: &mut Request, protocol: &Protocol) {
+fn encode_protoinfo(request: &mut NlRequest, protocol: &CtProtoInfo) {
     match protocol {
-        Protocol::Nothing => (),
-        Protocol::Tcp(info) => {
+        CtProtoInfo::Empty => (),
+        CtProtoInfo::Tcp(info) => {
             request.nest(cta::PROTOINFO, |octets| {
-                attribute::nest(octets, protoinfo::TCP | NESTED, |octets| {
+                attribute::nest(octets, protoinfo::TCP | NLA_F_NESTED, |octets| {
                     if let Some(state) = info.state {
                         attribute::push(octets, tcp::STATE, &[state]);
                     }
-                    for (kind, scale) in [tcp::WSCALE_ORIGINAL, tcp::WSCALE_REPLY].into_iter().zip(info.scales) {
+                    for (kind, scale) in [tcp::WSCALE_ORIGINAL, tcp::WSCALE_REPLY].into_iter().zip(info.wscale) {
                         if let Some(scale) = scale {
                             attribute::push(octets, kind, &[scale]);
                         }
@@ -115,13 +115,13 @@ fn protocol(request: &mut Request, protocol: &Protocol) {
                 });
             });
         }
-        Protocol::Sctp(info) => {
+        CtProtoInfo::Sctp(info) => {
             request.nest(cta::PROTOINFO, |octets| {
-                attribute::nest(octets, protoinfo::SCTP | NESTED, |octets| {
+                attribute::nest(octets, protoinfo::SCTP | NLA_F_NESTED, |octets| {
                     if let Some(state) = info.state.map(SctpState::number) {
                         attribute::push(octets, sctp::STATE, &[state]);
                     }
-                    for (kind, tag) in [sctp::VTAG_ORIGINAL, sctp::VTAG_REPLY].into_iter().zip(info.tags) {
+                    for (kind, tag) in [sctp::VTAG_ORIGINAL, sctp::VTAG_REPLY].into_iter().zip(info.vtags) {
                         if let Some(tag) = tag {
                             attribute::push(octets, kind, &tag.to_be_bytes());
                         }
@@ -132,7 +132,7 @@ fn protocol(request: &mut Request, protocol: &Protocol) {
     }
 }
 
-fn translation(octets: &mut Vec<u8>, translation: Translation) {
+fn encode_nat(octets: &mut Vec<u8>, translation: CtNatRange) {
     match translation.address {
         IpAddr::V4(address) => {
             attribute::push(octets, nat::V4_MINIP, &address.octets());
@@ -144,21 +144,21 @@ fn translation(octets: &mut Vec<u8>, translation: Translation) {
         }
     }
     if let Some([low, high]) = translation.ports {
-        attribute::nest(octets, nat::PROTO | NESTED, |octets| {
+        attribute::nest(octets, nat::PROTO | NLA_F_NESTED, |octets| {
             attribute::push(octets, protonat::PORT_MIN, &low.to_be_bytes());
             attribute::push(octets, protonat::PORT_MAX, &high.to_be_bytes());
         });
     }
 }
 
-fn correction(octets: &mut Vec<u8>, correction: Correction) {
-    attribute::push(octets, seqadj::CORRECTION_POS, &correction.position.to_be_bytes());
-    attribute::push(octets, seqadj::OFFSET_BEFORE, &correction.before.to_be_bytes());
-    attribute::push(octets, seqadj::OFFSET_AFTER, &correction.after.to_be_bytes());
+fn encode_seqadj(octets: &mut Vec<u8>, correction: CtSeqAdj) {
+    attribute::push(octets, seqadj::CORRECTION_POS, &correction.correction_pos.to_be_bytes());
+    attribute::push(octets, seqadj::OFFSET_BEFORE, &correction.offset_before.to_be_bytes());
+    attribute::push(octets, seqadj::OFFSET_AFTER, &correction.offset_after.to_be_bytes());
 }
 
 /// Text, and the zero behind it.
-pub(super) fn text(octets: &mut Vec<u8>, kind: u16, text: &str) {
+pub(super) fn push_text(octets: &mut Vec<u8>, kind: u16, text: &str) {
     attribute::nest(octets, kind, |octets| {
         octets.extend(text.bytes().take_while(|octet| *octet != 0));
         octets.push(0);

@@ -2,16 +2,16 @@
 //!
 //! [`Events`] listens from the moment it is made to the moment it is dropped. Where the kernel's buffer runs over, events are lost for ever:
 //! that is told (`ENOBUFS`), never passed over, and who needs the whole must list the table anew.
-use super::number::{group, message};
-use super::{Expectation, Flow, decode};
+use super::consts::{group, message};
+use super::{CtExpectation, CtFlow, decode};
 use crate::netlink::message::flag;
-use crate::netlink::{Failure, Malformed, Message, Socket};
+use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlMessage};
 use std::io;
 use std::time::Duration;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Happening {
+pub enum CtEventType {
     /// It began.
     New,
     /// It changed.
@@ -23,64 +23,67 @@ pub enum Happening {
 /// What it happened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "nearly all are the large ones, and each lives for one line")]
-pub enum Subject {
+pub enum CtObject {
     /// A connection.
-    Connection(Flow),
+    Connection(CtFlow),
     /// An expectation.
-    Expectation(Expectation),
+    Expectation(CtExpectation),
 }
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct CtEvent {
     /// What happened.
-    pub happening: Happening,
+    pub event_type: CtEventType,
     /// To what.
-    pub subject: Subject,
+    pub object: CtObject,
     /// The netlink port of the program that caused it; 0 where packets or time did.
-    pub port: u32,
+    pub nlmsg_pid: u32,
 }
 
 /// Which events are wanted.
 #[derive(Debug)]
-pub struct Events {
-    socket: Socket,
+pub struct CtEventSocket {
+    socket: NetlinkSocket,
 }
 
-impl Event {
+impl CtEvent {
     /// The event that a message tells of; `None` where it tells of something else.
     ///
     /// # Errors
     /// Where a part is shorter than it must be.
-    pub fn decode(message: &Message<'_>) -> Result<Option<Event>, Malformed> {
+    pub fn decode(message: &NlMessage<'_>) -> Result<Option<CtEvent>, MalformedNetlink> {
         let happening = match message.kind {
-            message::CT_DELETE | message::EXP_DELETE => Happening::Destroy,
+            message::CT_DELETE | message::EXP_DELETE => CtEventType::Destroy,
             message::CT_NEW | message::EXP_NEW if message.flags & (flag::CREATE | flag::EXCLUSIVE) != 0 => {
-                Happening::New
+                CtEventType::New
             }
-            message::CT_NEW | message::EXP_NEW => Happening::Update,
+            message::CT_NEW | message::EXP_NEW => CtEventType::Update,
             _ => return Ok(None),
         };
         let subject = match message.kind {
-            message::CT_NEW | message::CT_DELETE => decode::flow(message)?.map(Subject::Connection),
-            _ => Expectation::decode(message)?.map(Subject::Expectation),
+            message::CT_NEW | message::CT_DELETE => decode::flow(message)?.map(CtObject::Connection),
+            _ => CtExpectation::decode(message)?.map(CtObject::Expectation),
         };
-        Ok(subject.map(|subject| Event { happening, subject, port: message.port }))
+        Ok(subject.map(|subject| CtEvent { event_type: happening, object: subject, nlmsg_pid: message.port }))
     }
 }
 
-impl Events {
+impl CtEventSocket {
     /// Listens to what happens to connections, as far as it is wanted.
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_connections(socket: Socket, wanted: impl IntoIterator<Item = Happening>) -> io::Result<Events> {
-        Self::of_groups(
+    pub fn subscribe_connections(
+        socket: NetlinkSocket,
+        wanted: impl IntoIterator<Item = CtEventType>,
+    ) -> io::Result<CtEventSocket> {
+        Self::subscribe_groups(
             socket,
             wanted.into_iter().map(|happening| match happening {
-                Happening::New => group::CT_NEW,
-                Happening::Update => group::CT_UPDATE,
-                Happening::Destroy => group::CT_DESTROY,
+                CtEventType::New => group::CT_NEW,
+                CtEventType::Update => group::CT_UPDATE,
+                CtEventType::Destroy => group::CT_DESTROY,
             }),
         )
     }
@@ -89,35 +92,38 @@ impl Events {
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_expectations(socket: Socket, wanted: impl IntoIterator<Item = Happening>) -> io::Result<Events> {
-        Self::of_groups(
+    pub fn subscribe_expectations(
+        socket: NetlinkSocket,
+        wanted: impl IntoIterator<Item = CtEventType>,
+    ) -> io::Result<CtEventSocket> {
+        Self::subscribe_groups(
             socket,
             wanted.into_iter().map(|happening| match happening {
-                Happening::New => group::EXP_NEW,
-                Happening::Update => group::EXP_UPDATE,
-                Happening::Destroy => group::EXP_DESTROY,
+                CtEventType::New => group::EXP_NEW,
+                CtEventType::Update => group::EXP_UPDATE,
+                CtEventType::Destroy => group::EXP_DESTROY,
             }),
         )
     }
 
-    fn of_groups(mut socket: Socket, groups: impl Iterator<Item = u32>) -> io::Result<Events> {
-        socket.join(&groups.collect::<Vec<_>>())?;
-        Ok(Events { socket })
+    fn subscribe_groups(mut socket: NetlinkSocket, groups: impl Iterator<Item = u32>) -> io::Result<CtEventSocket> {
+        socket.join_groups(&groups.collect::<Vec<_>>())?;
+        Ok(CtEventSocket { socket })
     }
 
     /// What came within `patience`, if something did: one or more messages, for [`Messages`](crate::netlink::Messages) and [`Event::decode`].
     ///
     /// # Errors
     /// `ENOBUFS` where events were lost; otherwise what the system says.
-    pub fn read(&mut self, patience: Duration) -> Result<Option<&[u8]>, Failure> {
-        if !self.socket.wait(patience)? {
+    pub fn receive(&mut self, patience: Duration) -> Result<Option<&[u8]>, NetlinkError> {
+        if !self.socket.wait_readable(patience)? {
             return Ok(None);
         }
         Ok(Some(self.socket.receive()?))
     }
 
     /// The socket beneath, for its buffer's size.
-    pub fn socket(&mut self) -> &mut Socket {
+    pub fn socket(&mut self) -> &mut NetlinkSocket {
         &mut self.socket
     }
 }

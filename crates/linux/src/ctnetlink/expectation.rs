@@ -1,22 +1,22 @@
 //! An announced connection.
-use super::encode::text;
-use super::flow::Family;
-use super::number::expect;
-use super::{Flow, Tuple};
-use crate::netlink::message::Body;
-use crate::netlink::{Attribute, Malformed, Message, Request};
+use super::consts::expect;
+use super::encode::push_text;
+use super::flow::CtFamily;
+use super::{CtFlow, CtTuple};
+use crate::netlink::message::NlBody;
+use crate::netlink::{MalformedNetlink, NlAttr, NlMessage, NlRequest};
 
 /// An announced connection, as far as it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expectation {
+pub struct CtExpectation {
     /// Of the addresses.
-    pub family: Option<Family>,
+    pub family: Option<CtFamily>,
     /// The original direction of the connection that announced it.
-    pub master: Tuple,
+    pub master: CtTuple,
     /// What is announced.
-    pub expected: Tuple,
+    pub expected: CtTuple,
     /// Which bits of it must fit.
-    pub mask: Tuple,
+    pub mask: CtTuple,
     /// Seconds until it expires.
     pub timeout: Option<u32>,
     /// Stable for its life.
@@ -30,9 +30,9 @@ pub struct Expectation {
     /// The helper's class of it.
     pub class: Option<u32>,
     /// The direction, and what the expected connection is translated to.
-    pub nat: Option<(u32, Tuple)>,
+    pub nat: Option<(u32, CtTuple)>,
     /// The function that is called when it comes.
-    pub function: Option<Box<str>>,
+    pub expectfn: Option<Box<str>>,
 }
 
 /// Flags of an expectation, by the kernel's names.
@@ -45,41 +45,41 @@ pub mod flags {
     pub const USERSPACE: u32 = 4;
 }
 
-impl Expectation {
+impl CtExpectation {
     /// The expectation that a message tells of; `None` where it is a message of another kind.
     ///
     /// # Errors
     /// Where a part is shorter than it must be.
-    pub fn decode(message: &Message<'_>) -> Result<Option<Expectation>, Malformed> {
-        let Body::Data { family, .. } = message.body else { return Ok(None) };
-        let Some(family) = Family::numbered(family) else { return Ok(None) };
-        let mut told = Expectation { family: Some(family), ..Expectation::default() };
+    pub fn decode(message: &NlMessage<'_>) -> Result<Option<CtExpectation>, MalformedNetlink> {
+        let NlBody::Data { family, .. } = message.body else { return Ok(None) };
+        let Some(family) = CtFamily::from_number(family) else { return Ok(None) };
+        let mut told = CtExpectation { family: Some(family), ..CtExpectation::default() };
         for attribute in message.attributes() {
-            told.one(&attribute?)?;
+            told.decode_attribute(&attribute?)?;
         }
         Ok(Some(told))
     }
 
-    fn one(&mut self, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+    fn decode_attribute(&mut self, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
         match attribute.kind {
-            expect::MASTER => self.master = Tuple::decode(attribute)?,
-            expect::TUPLE => self.expected = Tuple::decode(attribute)?,
-            expect::MASK => self.mask = Tuple::decode(attribute)?,
+            expect::MASTER => self.master = CtTuple::decode(attribute)?,
+            expect::TUPLE => self.expected = CtTuple::decode(attribute)?,
+            expect::MASK => self.mask = CtTuple::decode(attribute)?,
             expect::TIMEOUT => self.timeout = Some(attribute.be32("CTA_EXPECT_TIMEOUT")?),
             expect::ID => self.id = Some(attribute.be32("CTA_EXPECT_ID")?),
             expect::HELP_NAME => self.helper = Some(attribute.text()),
             expect::ZONE => self.zone = Some(attribute.be16("CTA_EXPECT_ZONE")?),
             expect::FLAGS => self.flags = Some(attribute.be32("CTA_EXPECT_FLAGS")?),
             expect::CLASS => self.class = Some(attribute.be32("CTA_EXPECT_CLASS")?),
-            expect::NAT => self.nat = Some(nat(attribute)?),
-            expect::FN => self.function = Some(attribute.text()),
+            expect::NAT => self.nat = Some(decode_expect_nat(attribute)?),
+            expect::FN => self.expectfn = Some(attribute.text()),
             _ => (),
         }
         Ok(())
     }
 
     /// Adds what is told to a request.
-    pub fn encode(&self, request: &mut Request) {
+    pub fn encode(&self, request: &mut NlRequest) {
         for (kind, tuple) in
             [(expect::MASTER, &self.master), (expect::TUPLE, &self.expected), (expect::MASK, &self.mask)]
         {
@@ -101,46 +101,46 @@ impl Expectation {
         if let Some(zone) = self.zone {
             request.push(expect::ZONE, &zone.to_be_bytes());
         }
-        for (kind, name) in [(expect::HELP_NAME, &self.helper), (expect::FN, &self.function)] {
+        for (kind, name) in [(expect::HELP_NAME, &self.helper), (expect::FN, &self.expectfn)] {
             if let Some(name) = name {
-                request.text(kind, name);
+                request.push_text(kind, name);
             }
         }
         if let Some((direction, tuple)) = &self.nat {
             request.nest(expect::NAT, |octets| {
-                use super::number::expect_nat;
-                use crate::netlink::attribute::{NESTED, nest, push};
+                use super::consts::expect_nat;
+                use crate::netlink::attribute::{NLA_F_NESTED, nest, push};
                 push(octets, expect_nat::DIR, &direction.to_be_bytes());
-                nest(octets, expect_nat::TUPLE | NESTED, |octets| tuple.encode(octets));
+                nest(octets, expect_nat::TUPLE | NLA_F_NESTED, |octets| tuple.encode(octets));
             });
         }
     }
 
     /// The connection that announced it, as far as it is told here.
-    pub fn announcer(&self) -> Flow {
-        Flow { family: self.family, original: self.master, zone: self.zone, ..Flow::default() }
+    pub fn master_flow(&self) -> CtFlow {
+        CtFlow { family: self.family, original: self.master, zone: self.zone, ..CtFlow::default() }
     }
 }
 
-fn nat(attribute: &Attribute<'_>) -> Result<(u32, Tuple), Malformed> {
-    use super::number::expect_nat;
-    let mut told = (0, Tuple::default());
+fn decode_expect_nat(attribute: &NlAttr<'_>) -> Result<(u32, CtTuple), MalformedNetlink> {
+    use super::consts::expect_nat;
+    let mut told = (0, CtTuple::default());
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
             expect_nat::DIR => told.0 = part.be32("CTA_EXPECT_NAT_DIR")?,
-            expect_nat::TUPLE => told.1 = Tuple::decode(&part)?,
+            expect_nat::TUPLE => told.1 = CtTuple::decode(&part)?,
             _ => (),
         }
     }
     Ok(told)
 }
 
-impl Request {
+impl NlRequest {
     /// Adds a text with the zero behind it.
-    pub fn text(&mut self, kind: u16, content: &str) -> &mut Self {
+    pub fn push_text(&mut self, kind: u16, content: &str) -> &mut Self {
         let mut octets = Vec::new();
-        text(&mut octets, kind, content);
+        push_text(&mut octets, kind, content);
         self.append(&octets)
     }
 }

@@ -3,23 +3,26 @@
 //! A [`Flow`] is a connection as the kernel tells of it (everything optional, because the kernel leaves out what is not so) and as it
 //! is told to the kernel. [`decode`] and [`encode`] are a codec without IO, each the other's inverse; [`Table`] asks and tells the kernel.
 
+mod client;
+pub mod consts;
+mod cpu_stats;
 pub mod decode;
+mod dump_filter;
 pub mod encode;
 mod events;
 pub mod expectation;
 mod flow;
-pub mod number;
-mod restriction;
 mod state;
-mod statistics;
-mod table;
 mod tuple;
 
-pub use events::{Event, Events, Happening, Subject};
-pub use expectation::Expectation;
-pub use flow::{Correction, Counts, Family, Flow, Labels, Protocol, SctpInfo, Synproxy, TcpInfo, Translation, status};
-pub use restriction::Restriction;
+pub use client::{CtClient, CtDumpKind, for_each_flow};
+pub use cpu_stats::{CtCpuStats, CtExpectCpuStats};
+pub use dump_filter::DumpFilter;
+pub use events::{CtEvent, CtEventSocket, CtEventType, CtObject};
+pub use expectation::CtExpectation;
+pub use flow::{
+    CtCounters, CtFamily, CtFlow, CtLabels, CtNatRange, CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo,
+    status,
+};
 pub use state::{SctpState, TcpState};
-pub use statistics::{ExpectationStatistics, Statistics};
-pub use table::{Listing, Table, flows_in};
-pub use tuple::{Tuple, protocol};
+pub use tuple::{CtTuple, protocol};

@@ -1,11 +1,11 @@
 //! One direction of a connection, as far as it is told.
-use super::number::{ip, proto, tuple};
-use crate::netlink::{Attribute, Malformed, attribute};
+use super::consts::{ip, proto, tuple};
+use crate::netlink::{MalformedNetlink, NlAttr, attribute};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses, transport and its keys; what nobody told is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tuple {
+pub struct CtTuple {
     /// Source address.
     pub source: Option<IpAddr>,
     /// Destination address.
@@ -46,13 +46,13 @@ pub mod protocol {
     pub const UDPLITE: u8 = 136;
 }
 
-impl Tuple {
+impl CtTuple {
     /// Reads the attributes of a tuple.
     ///
     /// # Errors
     /// Where one is too short.
-    pub fn decode(attribute: &Attribute<'_>) -> Result<Tuple, Malformed> {
-        let mut told = Tuple::default();
+    pub fn decode(attribute: &NlAttr<'_>) -> Result<CtTuple, MalformedNetlink> {
+        let mut told = CtTuple::default();
         for part in attribute.nested() {
             let part = part?;
             match part.kind {
@@ -65,11 +65,11 @@ impl Tuple {
         Ok(told)
     }
 
-    fn decode_addresses(&mut self, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+    fn decode_addresses(&mut self, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
         for part in attribute.nested() {
             let part = part?;
-            let v4 = || part.octets("CTA_IP_V4").map(|octets: [u8; 4]| IpAddr::V4(octets.into()));
-            let v6 = || part.octets("CTA_IP_V6").map(|octets: [u8; 16]| IpAddr::V6(octets.into()));
+            let v4 = || part.bytes("CTA_IP_V4").map(|octets: [u8; 4]| IpAddr::V4(octets.into()));
+            let v6 = || part.bytes("CTA_IP_V6").map(|octets: [u8; 16]| IpAddr::V6(octets.into()));
             match part.kind {
                 ip::V4_SRC => self.source = Some(v4()?),
                 ip::V4_DST => self.destination = Some(v4()?),
@@ -81,7 +81,7 @@ impl Tuple {
         Ok(())
     }
 
-    fn decode_transport(&mut self, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+    fn decode_transport(&mut self, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
         for part in attribute.nested() {
             let part = part?;
             match part.kind {
@@ -100,13 +100,13 @@ impl Tuple {
     /// Appends what is told as the attributes of a tuple.
     pub fn encode(&self, octets: &mut Vec<u8>) {
         if self.source.is_some() || self.destination.is_some() {
-            attribute::nest(octets, tuple::IP | attribute::NESTED, |octets| {
-                address(octets, [ip::V4_SRC, ip::V6_SRC], self.source);
-                address(octets, [ip::V4_DST, ip::V6_DST], self.destination);
+            attribute::nest(octets, tuple::IP | attribute::NLA_F_NESTED, |octets| {
+                push_address(octets, [ip::V4_SRC, ip::V6_SRC], self.source);
+                push_address(octets, [ip::V4_DST, ip::V6_DST], self.destination);
             });
         }
-        if (Tuple { source: None, destination: None, zone: None, ..*self }) != Tuple::default() {
-            attribute::nest(octets, tuple::PROTO | attribute::NESTED, |octets| self.encode_transport(octets));
+        if (CtTuple { source: None, destination: None, zone: None, ..*self }) != CtTuple::default() {
+            attribute::nest(octets, tuple::PROTO | attribute::NLA_F_NESTED, |octets| self.encode_transport(octets));
         }
         if let Some(zone) = self.zone {
             attribute::push(octets, tuple::ZONE, &zone.to_be_bytes());
@@ -141,12 +141,12 @@ impl Tuple {
 
     /// Is nothing of it told?
     pub fn is_empty(&self) -> bool {
-        *self == Tuple::default()
+        *self == CtTuple::default()
     }
 }
 
 /// Appends an address under the kind of its family.
-fn address(octets: &mut Vec<u8>, [v4, v6]: [u16; 2], address: Option<IpAddr>) {
+fn push_address(octets: &mut Vec<u8>, [v4, v6]: [u16; 2], address: Option<IpAddr>) {
     match address {
         None => (),
         Some(IpAddr::V4(address)) => attribute::push(octets, v4, &Ipv4Addr::octets(&address)),

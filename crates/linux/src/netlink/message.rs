@@ -1,11 +1,11 @@
 //! Messages: a header of sixteen octets, four more that every netfilter message has (family, version, resource), attributes.
-use super::attribute::{self, Attributes};
-use super::{Attribute, Malformed};
+use super::attribute::{self, NlAttrs};
+use super::{MalformedNetlink, NlAttr};
 
 /// The header of netlink.
-const HEADER: usize = 16;
+const NLMSG_HEADER_LEN: usize = 16;
 /// With netfilter's own.
-const FULL_HEADER: usize = 20;
+const NFNL_HEADER_LEN: usize = 20;
 
 /// Flags of a message, by the kernel's names.
 pub mod flag {
@@ -26,14 +26,14 @@ pub mod flag {
 }
 
 /// Kinds of message that netlink itself has.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 /// Events were lost: the kernel's buffer ran over.
-const OVERRUN: u16 = 4;
+const NLMSG_OVERRUN: u16 = 4;
 
 /// One message of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
+pub struct NlMessage<'a> {
     /// Subsystem (high octet) and message of it (low octet).
     pub kind: u16,
     /// See [`flag`].
@@ -43,12 +43,12 @@ pub struct Message<'a> {
     /// The port of the socket that caused it: in events, of the program that did.
     pub port: u32,
     /// What it says.
-    pub body: Body<'a>,
+    pub body: NlBody<'a>,
 }
 
 /// What a message says.
 #[derive(Clone, Copy, Debug)]
-pub enum Body<'a> {
+pub enum NlBody<'a> {
     /// An answer, an entry, an event.
     Data {
         /// The address family, as of sockets.
@@ -70,31 +70,31 @@ pub enum Body<'a> {
     Noop,
 }
 
-impl<'a> Message<'a> {
+impl<'a> NlMessage<'a> {
     /// Its attributes; none where it has none.
-    pub fn attributes(&self) -> Attributes<'a> {
+    pub fn attributes(&self) -> NlAttrs<'a> {
         match self.body {
-            Body::Data { attributes, .. } => Attributes::new(attributes),
-            _ => Attributes::new(&[]),
+            NlBody::Data { attributes, .. } => NlAttrs::new(attributes),
+            _ => NlAttrs::new(&[]),
         }
     }
 }
 
 /// The messages in what one read from a socket gave. After a malformed one there are no more.
 #[derive(Clone, Debug)]
-pub struct Messages<'a> {
+pub struct NlMessages<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Messages<'a> {
+impl<'a> NlMessages<'a> {
     /// The messages in `octets`.
     pub fn new(octets: &'a [u8]) -> Self {
-        Messages { rest: octets }
+        NlMessages { rest: octets }
     }
 }
 
-impl<'a> Iterator for Messages<'a> {
-    type Item = Result<Message<'a>, Malformed>;
+impl<'a> Iterator for NlMessages<'a> {
+    type Item = Result<NlMessage<'a>, MalformedNetlink>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -102,16 +102,16 @@ impl<'a> Iterator for Messages<'a> {
         if octets.is_empty() {
             return None;
         }
-        let malformed = |length| Some(Err(Malformed { what: "a message", length }));
-        let Some((header, _)) = octets.split_first_chunk::<HEADER>() else { return malformed(octets.len()) };
+        let malformed = |length| Some(Err(MalformedNetlink { what: "a message", length }));
+        let Some((header, _)) = octets.split_first_chunk::<NLMSG_HEADER_LEN>() else { return malformed(octets.len()) };
         let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
         let length = u32::from_ne_bytes([l0, l1, l2, l3]);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(payload) = octets.get(HEADER..length) else { return malformed(length) };
-        self.rest = octets.get(attribute::padded(length)..).unwrap_or_default();
+        let Some(payload) = octets.get(NLMSG_HEADER_LEN..length) else { return malformed(length) };
+        self.rest = octets.get(attribute::nla_align(length)..).unwrap_or_default();
         let kind = u16::from_ne_bytes([k0, k1]);
-        let Some(body) = body(kind, payload) else { return malformed(length) };
-        Some(Ok(Message {
+        let Some(body) = parse_body(kind, payload) else { return malformed(length) };
+        Some(Ok(NlMessage {
             kind,
             flags: u16::from_ne_bytes([f0, f1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
@@ -122,39 +122,45 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// What a message of this kind says; `None` where it is too short.
-fn body(kind: u16, payload: &[u8]) -> Option<Body<'_>> {
+fn parse_body(kind: u16, payload: &[u8]) -> Option<NlBody<'_>> {
     let number = |payload: &[u8]| payload.first_chunk().map(|octets| i32::from_ne_bytes(*octets));
     match kind {
-        ERROR => number(payload).map(|number| Body::Error(number.wrapping_neg())),
-        DONE => Some(Body::Done(number(payload).unwrap_or(0).wrapping_neg())),
-        OVERRUN => Some(Body::Overrun),
-        0..16 => Some(Body::Noop),
+        NLMSG_ERROR => number(payload).map(|number| NlBody::Error(number.wrapping_neg())),
+        NLMSG_DONE => Some(NlBody::Done(number(payload).unwrap_or(0).wrapping_neg())),
+        NLMSG_OVERRUN => Some(NlBody::Overrun),
+        0..16 => Some(NlBody::Noop),
         _ => {
             let (&[family, version, high, low], attributes) = payload.split_first_chunk::<4>()?;
-            Some(Body::Data { family, version, resource: u16::from_be_bytes([high, low]), attributes })
+            Some(NlBody::Data { family, version, resource: u16::from_be_bytes([high, low]), attributes })
         }
     }
 }
 
 /// Appends how a request ended: 0, or a number of errno(3).
-pub fn end(octets: &mut Vec<u8>, sequence: u32, number: i32) {
+pub fn push_error(octets: &mut Vec<u8>, sequence: u32, number: i32) {
     // Behind the number stands the header of the request, as far as it matters.
-    bare(octets, ERROR, 0, sequence, &[number.wrapping_neg().to_ne_bytes(), [0; 4], [0; 4], [0; 4], [0; 4]].concat());
+    push_control(
+        octets,
+        NLMSG_ERROR,
+        0,
+        sequence,
+        &[number.wrapping_neg().to_ne_bytes(), [0; 4], [0; 4], [0; 4], [0; 4]].concat(),
+    );
 }
 
 /// Appends the end of a dump.
-pub fn done(octets: &mut Vec<u8>, sequence: u32) {
-    bare(octets, DONE, flag::MULTI, sequence, &[0; 4]);
+pub fn push_done(octets: &mut Vec<u8>, sequence: u32) {
+    push_control(octets, NLMSG_DONE, flag::MULTI, sequence, &[0; 4]);
 }
 
 /// Appends that something was lost.
-pub fn overrun(octets: &mut Vec<u8>) {
-    bare(octets, OVERRUN, 0, 0, &[]);
+pub fn push_overrun(octets: &mut Vec<u8>) {
+    push_control(octets, NLMSG_OVERRUN, 0, 0, &[]);
 }
 
 /// Appends a message of netlink's own, with `payload` of a length that needs no padding.
-fn bare(octets: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u8]) {
-    let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+fn push_control(octets: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u8]) {
+    let length = u32::try_from(NLMSG_HEADER_LEN + payload.len()).unwrap_or(u32::MAX);
     octets.extend_from_slice(&length.to_ne_bytes());
     octets.extend_from_slice(&kind.to_ne_bytes());
     octets.extend_from_slice(&flags.to_ne_bytes());
@@ -165,26 +171,26 @@ fn bare(octets: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u
 
 /// A message of ours on its way to the kernel; several may stand in one buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    octets: Vec<u8>,
+pub struct NlRequest {
+    bytes: Vec<u8>,
 }
 
-impl Request {
+impl NlRequest {
     /// A request of `kind`, about `family` (0: of any). [`flag::REQUEST`] is added.
-    pub fn new(kind: u16, flags: u16, family: u8) -> Request {
-        let mut octets = Vec::with_capacity(256);
-        octets.extend_from_slice(&[0; 4]);
-        octets.extend_from_slice(&kind.to_ne_bytes());
-        octets.extend_from_slice(&(flags | flag::REQUEST).to_ne_bytes());
-        octets.extend_from_slice(&[0; 8]);
-        octets.extend_from_slice(&[family, 0, 0, 0]);
-        Request { octets }
+    pub fn new(kind: u16, flags: u16, family: u8) -> NlRequest {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&(flags | flag::REQUEST).to_ne_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        bytes.extend_from_slice(&[family, 0, 0, 0]);
+        NlRequest { bytes }
     }
 
     /// What is told, not asked: an answer, an entry, an event, as the kernel sends them. `port` is that of the program that caused it, or 0.
-    pub fn told(kind: u16, flags: u16, family: u8, port: u32) -> Request {
-        let mut told = Request::new(kind, flags, family);
-        if let Some(header) = told.octets.first_chunk_mut::<HEADER>() {
+    pub fn notification(kind: u16, flags: u16, family: u8, port: u32) -> NlRequest {
+        let mut told = NlRequest::new(kind, flags, family);
+        if let Some(header) = told.bytes.first_chunk_mut::<NLMSG_HEADER_LEN>() {
             let [low, high] = flags.to_ne_bytes();
             (header[6], header[7]) = (low, high);
             for (to, from) in header.iter_mut().skip(12).zip(port.to_ne_bytes()) {
@@ -196,8 +202,8 @@ impl Request {
 
     /// About this resource, in network order; 0 if this is not called. In statistics it is the processor's number.
     #[must_use]
-    pub fn resource(mut self, resource: u16) -> Request {
-        for (to, from) in self.octets.iter_mut().skip(HEADER + 2).zip(resource.to_be_bytes()) {
+    pub fn res_id(mut self, resource: u16) -> NlRequest {
+        for (to, from) in self.bytes.iter_mut().skip(NLMSG_HEADER_LEN + 2).zip(resource.to_be_bytes()) {
             *to = from;
         }
         self
@@ -205,8 +211,8 @@ impl Request {
 
     /// In this version of the messages; 0 if this is not called. (The kernel looks at the family of a flush in version 1 only.)
     #[must_use]
-    pub fn version(mut self, version: u8) -> Request {
-        if let Some(octet) = self.octets.get_mut(HEADER + 1) {
+    pub fn version(mut self, version: u8) -> NlRequest {
+        if let Some(octet) = self.bytes.get_mut(NLMSG_HEADER_LEN + 1) {
             *octet = version;
         }
         self
@@ -214,36 +220,36 @@ impl Request {
 
     /// Adds an attribute.
     pub fn push(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
-        attribute::push(&mut self.octets, kind, payload);
+        attribute::push(&mut self.bytes, kind, payload);
         self
     }
 
     /// Adds an attribute that holds what `fill` appends.
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
-        attribute::nest(&mut self.octets, kind | attribute::NESTED, fill);
+        attribute::nest(&mut self.bytes, kind | attribute::NLA_F_NESTED, fill);
         self
     }
 
     /// Adds attributes that are encoded already.
     pub fn append(&mut self, attributes: &[u8]) -> &mut Self {
-        self.octets.extend_from_slice(attributes);
+        self.bytes.extend_from_slice(attributes);
         self
     }
 
     /// The octets to send, numbered.
-    pub fn octets(&mut self, sequence: u32) -> &[u8] {
-        let length = u32::try_from(self.octets.len()).unwrap_or(u32::MAX);
-        if let Some((length_field, rest)) = self.octets.split_first_chunk_mut::<4>() {
+    pub fn finish(&mut self, sequence: u32) -> &[u8] {
+        let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        if let Some((length_field, rest)) = self.bytes.split_first_chunk_mut::<4>() {
             *length_field = length.to_ne_bytes();
             if let Some(sequence_field) = rest.get_mut(4..8) {
                 sequence_field.copy_from_slice(&sequence.to_ne_bytes());
             }
         }
-        &self.octets
+        &self.bytes
     }
 
     /// Its attributes, as the kernel would read them.
-    pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'_>, Malformed>> {
-        Attributes::new(self.octets.get(FULL_HEADER..).unwrap_or_default())
+    pub fn attributes(&self) -> impl Iterator<Item = Result<NlAttr<'_>, MalformedNetlink>> {
+        NlAttrs::new(self.bytes.get(NFNL_HEADER_LEN..).unwrap_or_default())
     }
 }

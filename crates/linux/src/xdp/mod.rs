@@ -3,11 +3,11 @@
 //! A [`Diversion`] is a program on a device; while it lives, and for each queue that has a [`Socket`], datagrams for one host go to that socket instead of to the kernel.
 //! Everything else (ARP, neighbour discovery, multicast, VLANs) passes to the kernel as ever. Dropping the diversion gives the device back to the kernel; so does the end of the process, whatever
 //! its reason.
-mod burst;
-mod program;
+mod live_frames;
 mod ring;
 mod socket;
+mod xdp_program;
 
-pub use burst::Burst;
-pub use program::{Diversion, Refused};
-pub use socket::{Mode, Socket};
+pub use live_frames::LiveFrames;
+pub use socket::{XskMode, XskSocket};
+pub use xdp_program::{XdpError, XdpRedirect};

@@ -11,31 +11,31 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Memory that was mapped, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(super) struct MappedMemory {
     start: NonNull<u8>,
     length: usize,
 }
 
 // SAFETY: the memory belongs to this value alone (the kernel aside, which follows the rings' counters); no thread is remembered in it.
-unsafe impl Send for Mapping {}
+unsafe impl Send for MappedMemory {}
 
-impl Mapping {
+impl MappedMemory {
     /// Fresh memory of zeros.
-    pub(super) fn fresh(length: usize) -> io::Result<Mapping> {
-        Mapping::map(-1, length, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE)
+    pub(super) fn anonymous(length: usize) -> io::Result<MappedMemory> {
+        MappedMemory::map(-1, length, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE)
     }
 
     /// The memory of a map, from its beginning.
-    pub(super) fn shared(map: RawFd, length: usize) -> io::Result<Mapping> {
-        Mapping::map(map, length, 0, libc::MAP_SHARED)
+    pub(super) fn shared(map: RawFd, length: usize) -> io::Result<MappedMemory> {
+        MappedMemory::map(map, length, 0, libc::MAP_SHARED)
     }
 
     /// A ring of a socket.
-    fn ring(socket: RawFd, length: usize, place: libc::off_t) -> io::Result<Mapping> {
-        Mapping::map(socket, length, place, libc::MAP_SHARED | libc::MAP_POPULATE)
+    fn socket_ring(socket: RawFd, length: usize, place: libc::off_t) -> io::Result<MappedMemory> {
+        MappedMemory::map(socket, length, place, libc::MAP_SHARED | libc::MAP_POPULATE)
     }
 
-    fn map(file: RawFd, length: usize, place: libc::off_t, flags: libc::c_int) -> io::Result<Mapping> {
+    fn map(file: RawFd, length: usize, place: libc::off_t, flags: libc::c_int) -> io::Result<MappedMemory> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
         let start =
             unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, file, place) };
@@ -43,7 +43,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Mapping { start, length })
+        Ok(MappedMemory { start, length })
     }
 
     pub(super) fn start(&self) -> NonNull<u8> {
@@ -65,7 +65,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for MappedMemory {
     fn drop(&mut self) {
         // SAFETY: the mapping was made with this start and length, and nothing borrows from it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
@@ -74,31 +74,36 @@ impl Drop for Mapping {
 
 /// A ring of `T`.
 #[derive(Debug)]
-pub(super) struct Ring<T> {
-    mapping: Mapping,
+pub(super) struct XskRing<T> {
+    mapping: MappedMemory,
     producer: usize,
     consumer: usize,
     entries: usize,
     size: u32,
     /// How far our side is; the kernel sees it when we say so.
-    ours: u32,
+    cursor: u32,
     kind: PhantomData<T>,
 }
 
-impl<T: Copy> Ring<T> {
+impl<T: Copy> XskRing<T> {
     /// Maps a ring of `size` entries (a power of two) of a socket.
-    pub(super) fn map(socket: RawFd, size: u32, at: &libc::xdp_ring_offset, place: libc::off_t) -> io::Result<Ring<T>> {
+    pub(super) fn map(
+        socket: RawFd,
+        size: u32,
+        at: &libc::xdp_ring_offset,
+        place: libc::off_t,
+    ) -> io::Result<XskRing<T>> {
         let place_in = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
         let entries = place_in(at.desc)?;
         let length = entries + size as usize * size_of::<T>();
-        let mapping = Mapping::ring(socket, length, place)?;
-        Ok(Ring {
+        let mapping = MappedMemory::socket_ring(socket, length, place)?;
+        Ok(XskRing {
             mapping,
             producer: place_in(at.producer)?,
             consumer: place_in(at.consumer)?,
             entries,
             size,
-            ours: 0,
+            cursor: 0,
             kind: PhantomData,
         })
     }
@@ -116,36 +121,36 @@ impl<T: Copy> Ring<T> {
 
     /// Entries that the kernel has written and we have not read.
     pub(super) fn readable(&self) -> u32 {
-        self.counter(self.producer).load(Ordering::Acquire).wrapping_sub(self.ours)
+        self.counter(self.producer).load(Ordering::Acquire).wrapping_sub(self.cursor)
     }
 
     /// The next of them; only if there are any.
     pub(super) fn read(&mut self) -> T {
         // SAFETY: the entry lies in the ring; T is a plain number or a structure of numbers, for which any octets are a value.
-        let entry = unsafe { self.entry(self.ours).read() };
-        self.ours = self.ours.wrapping_add(1);
+        let entry = unsafe { self.entry(self.cursor).read() };
+        self.cursor = self.cursor.wrapping_add(1);
         entry
     }
 
     /// Tells the kernel what was read.
-    pub(super) fn give_back(&self) {
-        self.counter(self.consumer).store(self.ours, Ordering::Release);
+    pub(super) fn release(&self) {
+        self.counter(self.consumer).store(self.cursor, Ordering::Release);
     }
 
     /// Entries that may be written.
     pub(super) fn writable(&self) -> u32 {
-        self.size - self.ours.wrapping_sub(self.counter(self.consumer).load(Ordering::Acquire))
+        self.size - self.cursor.wrapping_sub(self.counter(self.consumer).load(Ordering::Acquire))
     }
 
     /// Writes the next; only if there is room.
     pub(super) fn write(&mut self, entry: T) {
         // SAFETY: the entry lies in the ring, and is ours until the counter says otherwise.
-        unsafe { self.entry(self.ours).write(entry) };
-        self.ours = self.ours.wrapping_add(1);
+        unsafe { self.entry(self.cursor).write(entry) };
+        self.cursor = self.cursor.wrapping_add(1);
     }
 
     /// Tells the kernel what was written.
     pub(super) fn submit(&self) {
-        self.counter(self.producer).store(self.ours, Ordering::Release);
+        self.counter(self.producer).store(self.cursor, Ordering::Release);
     }
 }

@@ -7,23 +7,23 @@
     reason = "AF_XDP's socket options are structures, and sendto(2) without a buffer is its doorbell"
 )]
 
-use super::ring::{Mapping, Ring};
+use super::ring::{MappedMemory, XskRing};
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Octets of a frame.
-const FRAME: usize = 4096;
+const FRAME_SIZE: usize = 4096;
 /// Frames of one direction.
-const EACH: u32 = 4096;
+const RING_SIZE: u32 = 4096;
 /// The kernel's own room in front of what it has received.
-const HEADROOM: usize = 256;
+const XDP_HEADROOM: usize = 256;
 /// The longest frame that can be received or sent, in octets, with its Ethernet header.
-const LONGEST: usize = FRAME - HEADROOM;
+const MAX_FRAME_LEN: usize = FRAME_SIZE - XDP_HEADROOM;
 
 /// Who copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Mode {
+pub enum XskMode {
     /// The device's driver writes into our frames if it can, else the kernel copies.
     #[default]
     Auto,
@@ -35,26 +35,26 @@ pub enum Mode {
 
 /// A socket on one queue of one device.
 #[derive(Debug)]
-pub struct Socket {
-    fill: Ring<u64>,
-    completion: Ring<u64>,
-    received: Ring<libc::xdp_desc>,
-    sent: Ring<libc::xdp_desc>,
+pub struct XskSocket {
+    fill: XskRing<u64>,
+    completion: XskRing<u64>,
+    rx: XskRing<libc::xdp_desc>,
+    tx: XskRing<libc::xdp_desc>,
     /// Frames to send from that nobody uses.
-    free: Vec<u64>,
+    free_frames: Vec<u64>,
     zero_copy: bool,
-    doorbell: bool,
+    tx_pending: bool,
     // Last, so that they go last: what stands in them is the rings' memory.
-    memory: Mapping,
+    umem: MappedMemory,
     socket: OwnedFd,
 }
 
-impl Socket {
+impl XskSocket {
     /// Opens one on queue `queue` of the device with this index, in the network namespace of this thread.
     ///
     /// # Errors
     /// What the system says: without CAP_NET_RAW and CAP_BPF there are none, another program may have the queue.
-    pub fn open(device: u32, queue: u32, mode: Mode) -> io::Result<Socket> {
+    pub fn open(device: u32, queue: u32, mode: XskMode) -> io::Result<XskSocket> {
         // SAFETY: three numbers in, a descriptor or -1 out.
         let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if raw < 0 {
@@ -62,38 +62,38 @@ impl Socket {
         }
         // SAFETY: the descriptor was made just now and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        let memory = Mapping::fresh(FRAME * 2 * EACH as usize)?;
+        let memory = MappedMemory::anonymous(FRAME_SIZE * 2 * RING_SIZE as usize)?;
         // SAFETY: a structure of numbers.
         let mut register: libc::xdp_umem_reg = unsafe { zeroed() };
         register.addr = memory.start().as_ptr() as u64;
-        register.len = (FRAME * 2 * EACH as usize) as u64;
-        register.chunk_size = FRAME as u32;
-        set(raw, libc::XDP_UMEM_REG, &register)?;
+        register.len = (FRAME_SIZE * 2 * RING_SIZE as usize) as u64;
+        register.chunk_size = FRAME_SIZE as u32;
+        set_option(raw, libc::XDP_UMEM_REG, &register)?;
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING] {
-            set(raw, ring, &EACH)?;
+            set_option(raw, ring, &RING_SIZE)?;
         }
         // SAFETY: a structure of numbers.
-        let places: libc::xdp_mmap_offsets = read(raw, libc::XDP_MMAP_OFFSETS, unsafe { zeroed() })?;
-        let mut opened = Socket {
-            fill: Ring::map(raw, EACH, &places.fr, libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t)?,
-            completion: Ring::map(raw, EACH, &places.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t)?,
-            received: Ring::map(raw, EACH, &places.rx, libc::XDP_PGOFF_RX_RING)?,
-            sent: Ring::map(raw, EACH, &places.tx, libc::XDP_PGOFF_TX_RING)?,
-            free: (EACH..2 * EACH).map(|number| u64::from(number) * FRAME as u64).collect(),
+        let places: libc::xdp_mmap_offsets = read_option(raw, libc::XDP_MMAP_OFFSETS, unsafe { zeroed() })?;
+        let mut opened = XskSocket {
+            fill: XskRing::map(raw, RING_SIZE, &places.fr, libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t)?,
+            completion: XskRing::map(raw, RING_SIZE, &places.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t)?,
+            rx: XskRing::map(raw, RING_SIZE, &places.rx, libc::XDP_PGOFF_RX_RING)?,
+            tx: XskRing::map(raw, RING_SIZE, &places.tx, libc::XDP_PGOFF_TX_RING)?,
+            free_frames: (RING_SIZE..2 * RING_SIZE).map(|number| u64::from(number) * FRAME_SIZE as u64).collect(),
             zero_copy: false,
-            doorbell: false,
-            memory,
+            tx_pending: false,
+            umem: memory,
             socket,
         };
-        for number in 0..EACH {
-            opened.fill.write(u64::from(number) * FRAME as u64);
+        for number in 0..RING_SIZE {
+            opened.fill.write(u64::from(number) * FRAME_SIZE as u64);
         }
         opened.fill.submit();
         opened.bind(device, queue, mode)?;
         Ok(opened)
     }
 
-    fn bind(&mut self, device: u32, queue: u32, mode: Mode) -> io::Result<()> {
+    fn bind(&mut self, device: u32, queue: u32, mode: XskMode) -> io::Result<()> {
         // SAFETY: a structure of numbers.
         let mut address: libc::sockaddr_xdp = unsafe { zeroed() };
         address.sxdp_family = libc::AF_XDP as u16;
@@ -101,9 +101,9 @@ impl Socket {
         address.sxdp_queue_id = queue;
         address.sxdp_flags = libc::XDP_USE_NEED_WAKEUP
             | match mode {
-                Mode::Auto => 0,
-                Mode::Copy => libc::XDP_COPY,
-                Mode::ZeroCopy => libc::XDP_ZEROCOPY,
+                XskMode::Auto => 0,
+                XskMode::Copy => libc::XDP_COPY,
+                XskMode::ZeroCopy => libc::XDP_ZEROCOPY,
             };
         let length = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
         // SAFETY: the address and its length are those of one structure, which outlives the call.
@@ -111,7 +111,7 @@ impl Socket {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a structure of numbers.
-        let options: libc::xdp_options = read(self.socket.as_raw_fd(), libc::XDP_OPTIONS, unsafe { zeroed() })?;
+        let options: libc::xdp_options = read_option(self.socket.as_raw_fd(), libc::XDP_OPTIONS, unsafe { zeroed() })?;
         self.zero_copy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
         Ok(())
     }
@@ -123,18 +123,18 @@ impl Socket {
 
     /// Hands over at most `most` frames that have arrived; gives how many there were.
     pub fn receive(&mut self, most: u32, mut each: impl FnMut(&[u8])) -> u32 {
-        let count = self.received.readable().min(most);
+        let count = self.rx.readable().min(most);
         for _ in 0..count {
-            let frame = self.received.read();
+            let frame = self.rx.read();
             let place = usize::try_from(frame.addr).unwrap_or(usize::MAX);
-            if let Some(octets) = self.memory.slice(place, frame.len as usize) {
+            if let Some(octets) = self.umem.slice(place, frame.len as usize) {
                 each(octets);
             }
             // As many frames wait to be filled as there are places for them: one that was filled has left its place.
-            self.fill.write(frame.addr & !(FRAME as u64 - 1));
+            self.fill.write(frame.addr & !(FRAME_SIZE as u64 - 1));
         }
         if count > 0 {
-            self.received.give_back();
+            self.rx.release();
             self.fill.submit();
         }
         count
@@ -143,23 +143,23 @@ impl Socket {
     /// Writes a frame to be sent: a header and what follows it. False if there is no room for it now, or never: then it is lost, as on any link.
     pub fn send(&mut self, header: &[u8], rest: &[u8]) -> bool {
         let length = header.len() + rest.len();
-        if length > LONGEST {
+        if length > MAX_FRAME_LEN {
             return false;
         }
-        if self.free.is_empty() {
-            self.reclaim();
+        if self.free_frames.is_empty() {
+            self.reclaim_completed();
         }
-        if self.sent.writable() == 0 {
+        if self.tx.writable() == 0 {
             return false;
         }
-        let Some(frame) = self.free.pop() else { return false };
+        let Some(frame) = self.free_frames.pop() else { return false };
         let place = usize::try_from(frame).unwrap_or(usize::MAX);
-        let Some(octets) = self.memory.slice_mut(place, length) else { return false };
+        let Some(octets) = self.umem.slice_mut(place, length) else { return false };
         let (front, back) = octets.split_at_mut(header.len());
         front.copy_from_slice(header);
         back.copy_from_slice(rest);
-        self.sent.write(libc::xdp_desc { addr: frame, len: length as u32, options: 0 });
-        self.doorbell = true;
+        self.tx.write(libc::xdp_desc { addr: frame, len: length as u32, options: 0 });
+        self.tx_pending = true;
         true
     }
 
@@ -168,12 +168,12 @@ impl Socket {
     /// # Errors
     /// The device is gone.
     pub fn flush(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.doorbell) {
+        if !std::mem::take(&mut self.tx_pending) {
             return Ok(());
         }
-        self.sent.submit();
+        self.tx.submit();
         // In copy mode one call sends a few dozen frames.
-        for _ in 0..EACH / 16 {
+        for _ in 0..RING_SIZE / 16 {
             // SAFETY: no buffer and no address: the call only rings.
             let rung = unsafe {
                 libc::sendto(self.socket.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
@@ -187,31 +187,31 @@ impl Socket {
                     _ => return Err(error),
                 }
             };
-            if !again || self.sent.writable() == EACH {
+            if !again || self.tx.writable() == RING_SIZE {
                 break;
             }
         }
-        self.reclaim();
+        self.reclaim_completed();
         Ok(())
     }
 
     /// Frames that were sent are free again.
-    fn reclaim(&mut self) {
+    fn reclaim_completed(&mut self) {
         for _ in 0..self.completion.readable() {
             let frame = self.completion.read();
-            self.free.push(frame & !(FRAME as u64 - 1));
+            self.free_frames.push(frame & !(FRAME_SIZE as u64 - 1));
         }
-        self.completion.give_back();
+        self.completion.release();
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for XskSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-fn set<T>(socket: i32, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T>(socket: i32, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of one value, which outlives the call.
     let done = unsafe {
         libc::setsockopt(
@@ -225,7 +225,7 @@ fn set<T>(socket: i32, option: libc::c_int, value: &T) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn read<T>(socket: i32, option: libc::c_int, mut value: T) -> io::Result<T> {
+fn read_option<T>(socket: i32, option: libc::c_int, mut value: T) -> io::Result<T> {
     let mut length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel writes at most the length it is told into one value of numbers.
     let done = unsafe { libc::getsockopt(socket, libc::SOL_XDP, option, (&raw mut value).cast(), &raw mut length) };

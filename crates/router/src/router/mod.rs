@@ -7,79 +7,79 @@
 //! ```
 //! What is dropped on the way leaves nothing behind; what is refused is answered, and the answer takes the way of our own packets. The router has no
 //! clock and no devices; it lives as long as its driver, and its ruleset can be exchanged between two packets.
-mod change;
+mod drop_reason;
+mod header_rewrite;
 mod hooks;
-mod loss;
-mod own;
-mod trip;
-mod way;
+mod output;
+mod packet;
+mod pipeline;
 
-pub use loss::Loss;
-pub(crate) use trip::Trip;
+pub use drop_reason::DropReason;
+pub(crate) use packet::InFlightPacket;
 
-use crate::fragment::Numbers;
-use crate::map::Map;
-use crate::pace::Pace;
+use crate::fib::FibTable;
+use crate::icmp_ratelimit::IcmpRateLimiter;
+use crate::ip_fragment::FragmentIds;
 use crate::service::Services;
-use crate::synproxy::{Handshakes, Promiser};
+use crate::synproxy::{SynCookies, SynproxyStats};
 use keepstate_engine::{Engine, Instant, Outcome};
-use keepstate_rules::{Program, Way};
+use keepstate_rules::{PacketMeta, Program};
 use keepstate_wire::Packet;
-use keepstate_wire::reassembly::{Limits, Reassembler};
+use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
+use packet::{destination_address, parse_packet};
 use std::net::IpAddr;
 use std::ops::Range;
-use trip::{end, view};
 
 /// Before it is tracked.
-const RAW: Range<i32> = i32::MIN..-200;
+const BEFORE_CONNTRACK: Range<i32> = i32::MIN..-200;
 /// Tracked, its destination not yet translated.
-const MANGLE: Range<i32> = -200..-100;
+const CONNTRACK_TO_DNAT: Range<i32> = -200..-100;
 /// Its destination translated.
-const BEHIND: Range<i32> = -100..i32::MAX;
+const AFTER_DNAT: Range<i32> = -100..i32::MAX;
 /// Its source not yet translated.
-const BEFORE: Range<i32> = i32::MIN..100;
+const BEFORE_SNAT: Range<i32> = i32::MIN..100;
 /// Its source translated.
-const AFTER: Range<i32> = 100..i32::MAX;
+const AFTER_SNAT: Range<i32> = 100..i32::MAX;
 /// Every chain of a hook.
-const ALL: Range<i32> = i32::MIN..i32::MAX;
+const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
 
 /// A router.
 pub struct Router {
     engine: Engine,
     program: Program,
-    wall: i64,
-    map: Map,
-    fragments: Reassembler,
-    numbers: Numbers,
-    counters: Counters,
-    lines: Vec<(u8, String)>,
+    wall_offset: i64,
+    fib: FibTable,
+    reassembler: Reassembler,
+    fragment_ids: FragmentIds,
+    counters: RouterCounters,
+    log_lines: Vec<(u8, String)>,
     services: Services,
-    pub(crate) promiser: Promiser,
+    pub(crate) syn_cookies: SynCookies,
     /// How many ICMP errors are sent, if that is limited.
-    pace: Option<Pace>,
+    icmp_limiter: Option<IcmpRateLimiter>,
     /// The machine's own packets are its own affair.
-    host_apart: bool,
+    bypass_local: bool,
     /// Buffers that are not in use.
-    spare: Vec<Vec<u8>>,
+    spare_buffers: Vec<Vec<u8>>,
     /// No new connections are taken.
-    closed: bool,
+    draining: bool,
 }
 
 /// Buffers that are kept for later, at most.
-const SPARE: usize = 512;
+const MAX_SPARE_BUFFERS: usize = 512;
 
 /// A datagram that leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Out {
+pub enum Egress {
     /// By the device of this index, to this neighbour.
-    Device(u32, IpAddr, Vec<u8>),
+    Forward(u32, IpAddr, Vec<u8>),
     /// To the machine itself.
-    Host(Vec<u8>),
+    LocalDeliver(Vec<u8>),
 }
 
 /// What went through, and what did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RouterCounters {
     /// Datagrams that came in.
     pub received: u64,
     /// Datagrams sent on.
@@ -87,57 +87,57 @@ pub struct Counters {
     /// Datagrams for the machine itself.
     pub delivered: u64,
     /// Answers of our own.
-    pub answered: u64,
+    pub generated: u64,
     /// Datagrams that went no further.
-    pub lost: u64,
+    pub dropped: u64,
 }
 
 impl Router {
     /// A router with an empty table.
-    pub fn new(engine: Engine, program: Program, map: Map, secret: (u64, u64)) -> Router {
+    pub fn new(engine: Engine, program: Program, fib: FibTable, secret: (u64, u64)) -> Router {
         Router {
             engine,
             program,
-            wall: 0,
-            map,
-            fragments: Reassembler::new(secret, Limits::default()),
-            numbers: Numbers::new(secret),
-            counters: Counters::default(),
-            lines: Vec::new(),
+            wall_offset: 0,
+            fib,
+            reassembler: Reassembler::new(secret, ReassemblyLimits::default()),
+            fragment_ids: FragmentIds::new(secret),
+            counters: RouterCounters::default(),
+            log_lines: Vec::new(),
             services: Services::new(secret),
-            promiser: Promiser::new(secret),
-            pace: None,
-            host_apart: false,
-            spare: Vec::new(),
-            closed: false,
+            syn_cookies: SynCookies::new(secret),
+            icmp_limiter: None,
+            bypass_local: false,
+            spare_buffers: Vec::new(),
+            draining: false,
         }
     }
 
     /// Leaves what is for the machine itself, and translated to nobody else, to the machine: neither tracked nor filtered here. For a driver that sees what comes to the machine and not
     /// what the machine sends, so that its connections could only be half known.
     #[must_use]
-    pub fn with_host_apart(mut self) -> Router {
-        self.host_apart = true;
+    pub fn with_local_bypass(mut self) -> Router {
+        self.bypass_local = true;
         self
     }
 
     /// Sends at most as many ICMP errors as Linux does by default: to one peer six at once and then one a second, to all of them fifty and then a thousand a second. What tells of a path's MTU
     /// is always sent.
     #[must_use]
-    pub fn with_paced_answers(mut self, secret: (u64, u64)) -> Router {
-        self.pace = Some(Pace::new(secret));
+    pub fn with_icmp_ratelimit(mut self, secret: (u64, u64)) -> Router {
+        self.icmp_limiter = Some(IcmpRateLimiter::new(secret));
         self
     }
 
     /// Takes a buffer back that [`Router::handle`] has given out, so that no packet needs a new one.
-    pub fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < SPARE {
-            self.spare.push(buffer);
+    pub fn recycle_buffer(&mut self, buffer: Vec<u8>) {
+        if self.spare_buffers.len() < MAX_SPARE_BUFFERS {
+            self.spare_buffers.push(buffer);
         }
     }
 
-    fn copied(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut buffer = self.spare.pop().unwrap_or_default();
+    fn copy_to_buffer(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.spare_buffers.pop().unwrap_or_default();
         buffer.clear();
         buffer.extend_from_slice(bytes);
         buffer
@@ -149,8 +149,8 @@ impl Router {
     }
 
     /// For what services do: they, the table they translate in, and the machine.
-    pub(crate) fn serving(&mut self) -> (&mut Services, &mut Engine, &Map) {
-        (&mut self.services, &mut self.engine, &self.map)
+    pub(crate) fn services_engine_fib(&mut self) -> (&mut Services, &mut Engine, &FibTable) {
+        (&mut self.services, &mut self.engine, &self.fib)
     }
 
     /// The ruleset at work.
@@ -159,63 +159,63 @@ impl Router {
     }
 
     /// Exchanges the ruleset; connections live on.
-    pub fn reload(&mut self, program: Program) {
+    pub fn replace_program(&mut self, program: Program) {
         // What was handed out was so by the old rules.
         self.engine.revoke_all();
         self.program = program;
-        self.program.set_wall(self.wall);
+        self.program.set_wall_clock_offset(self.wall_offset);
     }
 
     /// Tells rules that ask for hours, days or dates the clock on the wall: what has to be added to the engine's time, in nanoseconds, to give those since 1970
     /// in the machine's own zone. Until it is told, the engine's time is taken for it.
-    pub fn set_wall(&mut self, wall: i64) {
-        self.wall = wall;
-        self.program.set_wall(wall);
+    pub fn set_wall_offset(&mut self, wall: i64) {
+        self.wall_offset = wall;
+        self.program.set_wall_clock_offset(wall);
     }
 
     /// Devices and routes.
-    pub fn map(&self) -> &Map {
-        &self.map
+    pub fn fib(&self) -> &FibTable {
+        &self.fib
     }
 
     /// Exchanges devices and routes.
-    pub fn remap(&mut self, map: Map) {
-        self.map = map;
+    pub fn replace_fib(&mut self, map: FibTable) {
+        self.fib = map;
     }
 
     /// Takes no new connections from now on, or takes them again; those that are there live on, and what they announced may come.
-    pub fn close(&mut self, closed: bool) {
-        self.closed = closed;
+    pub fn set_draining(&mut self, closed: bool) {
+        self.draining = closed;
     }
 
     /// Are no new connections taken?
-    pub fn is_closed(&self) -> bool {
-        self.closed
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// What went through so far.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &RouterCounters {
         &self.counters
     }
 
     /// Handshakes answered in servers' names so far.
-    pub fn handshakes(&self) -> &Handshakes {
-        &self.promiser.counts
+    pub fn synproxy_stats(&self) -> &SynproxyStats {
+        &self.syn_cookies.stats
     }
 
     /// A line for the log: its level by syslog's number, and its text.
     pub fn poll_log(&mut self) -> Option<(u8, String)> {
-        if self.lines.is_empty() { None } else { Some(self.lines.remove(0)) }
+        if self.log_lines.is_empty() { None } else { Some(self.log_lines.remove(0)) }
     }
 
     /// Takes a datagram that came in by the device of index `iif`, and puts what leaves into `out`.
     ///
     /// # Errors
     /// Why it went no further. What is to be answered is in `out` then.
-    pub fn handle(&mut self, bytes: &[u8], iif: u32, now: Instant, out: &mut Vec<Out>) -> Result<(), Loss> {
-        let bytes = self.copied(bytes);
-        self.take(bytes, None, iif, now, out).map_err(|(loss, bytes)| {
-            self.recycle(bytes);
+    pub fn handle(&mut self, bytes: &[u8], iif: u32, now: Instant, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+        let bytes = self.copy_to_buffer(bytes);
+        self.receive(bytes, None, iif, now, out).map_err(|(loss, bytes)| {
+            self.recycle_buffer(bytes);
             loss
         })
     }
@@ -229,10 +229,10 @@ impl Router {
         bytes: &mut Vec<u8>,
         iif: u32,
         now: Instant,
-        out: &mut Vec<Out>,
-    ) -> Result<(), Loss> {
+        out: &mut Vec<Egress>,
+    ) -> Result<(), DropReason> {
         let taken = std::mem::take(bytes);
-        self.take(taken, None, iif, now, out).map_err(|(loss, taken)| {
+        self.receive(taken, None, iif, now, out).map_err(|(loss, taken)| {
             *bytes = taken;
             loss
         })
@@ -244,45 +244,52 @@ impl Router {
     ///
     /// # Errors
     /// Why it went no further. What is to be answered is in `out` then.
-    pub fn handle_train(
+    pub fn handle_gso(
         &mut self,
         bytes: &mut Vec<u8>,
         longest: usize,
         iif: u32,
         now: Instant,
-        out: &mut Vec<Out>,
-    ) -> Result<(), Loss> {
+        out: &mut Vec<Egress>,
+    ) -> Result<(), DropReason> {
         let taken = std::mem::take(bytes);
-        self.take(taken, Some(longest), iif, now, out).map_err(|(loss, taken)| {
+        self.receive(taken, Some(longest), iif, now, out).map_err(|(loss, taken)| {
             *bytes = taken;
             loss
         })
     }
 
-    fn take(
+    fn receive(
         &mut self,
         bytes: Vec<u8>,
         longest: Option<usize>,
         iif: u32,
         now: Instant,
-        out: &mut Vec<Out>,
-    ) -> Result<(), (Loss, Vec<u8>)> {
+        out: &mut Vec<Egress>,
+    ) -> Result<(), (DropReason, Vec<u8>)> {
         self.counters.received += 1;
-        let way = Way { iif: self.map.device(iif), ..Way::default() };
-        let sent = self.copied(&[]);
-        let mut trip = Trip { bytes, sent, way, longest, now, ..Trip::default() };
-        let result = self.pass(&mut trip, out);
-        self.lines.append(&mut trip.way.lines);
-        self.recycle(trip.sent);
-        self.counters.lost += u64::from(result.is_err());
+        let way = PacketMeta { iif: self.fib.device(iif), ..PacketMeta::default() };
+        let sent = self.copy_to_buffer(&[]);
+        let mut trip = InFlightPacket {
+            bytes,
+            pre_nat: sent,
+            meta: way,
+            gso_packet_len: longest,
+            now,
+            ..InFlightPacket::default()
+        };
+        let result = self.process_packet(&mut trip, out);
+        self.log_lines.append(&mut trip.meta.log_lines);
+        self.recycle_buffer(trip.pre_nat);
+        self.counters.dropped += u64::from(result.is_err());
         result.map_err(|loss| (loss, trip.bytes))
     }
 }
 
-fn lost(outcome: &Outcome) -> Loss {
-    outcome.why.map_or(Loss::Dropped, Loss::Tracking)
+fn drop_reason_of(outcome: &Outcome) -> DropReason {
+    outcome.reason.map_or(DropReason::RulesetDrop, DropReason::Conntrack)
 }
 
-fn destination(bytes: &[u8]) -> Result<IpAddr, Loss> {
-    Packet::parse(bytes).map(|packet| end(&packet)).map_err(|_| Loss::Malformed)
+fn destination_of(bytes: &[u8]) -> Result<IpAddr, DropReason> {
+    Packet::parse(bytes).map(|packet| destination_address(&packet)).map_err(|_| DropReason::Malformed)
 }

@@ -7,51 +7,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Sources that one service remembers.
-pub(super) const MOST: usize = 65_536;
+pub(super) const MAX_SOURCES: usize = 65_536;
 
 /// The sources of one service.
 #[derive(Debug, Default)]
 pub(super) struct Affinity {
     /// To whom a source belongs, and since when.
-    known: BTreeMap<IpAddr, (u32, Instant)>,
+    by_source: BTreeMap<IpAddr, (u32, Instant)>,
     /// The same by time, the oldest first.
-    ages: BTreeSet<(Instant, IpAddr)>,
+    by_age: BTreeSet<(Instant, IpAddr)>,
 }
 
 impl Affinity {
     /// The member, by its key, that `source` belongs to, unless that is over.
-    pub(super) fn find(&self, source: IpAddr, seconds: u32, now: Instant) -> Option<u32> {
-        let (member, since) = self.known.get(&source)?;
-        (!is_over(*since, seconds, now)).then_some(*member)
+    pub(super) fn lookup(&self, source: IpAddr, seconds: u32, now: Instant) -> Option<u32> {
+        let (member, since) = self.by_source.get(&source)?;
+        (!is_expired(*since, seconds, now)).then_some(*member)
     }
 
     /// `source` has got a connection to a member.
-    pub(super) fn note(&mut self, source: IpAddr, member: u32, seconds: u32, now: Instant) {
-        if let Some((_, since)) = self.known.insert(source, (member, now)) {
-            self.ages.remove(&(since, source));
+    pub(super) fn record(&mut self, source: IpAddr, member: u32, seconds: u32, now: Instant) {
+        if let Some((_, since)) = self.by_source.insert(source, (member, now)) {
+            self.by_age.remove(&(since, source));
         }
-        self.ages.insert((now, source));
-        self.forget(seconds, now);
-        while self.known.len() > MOST && self.forget_oldest() {}
+        self.by_age.insert((now, source));
+        self.expire(seconds, now);
+        while self.by_source.len() > MAX_SOURCES && self.evict_oldest() {}
     }
 
     /// Forgets whose time is over.
-    pub(super) fn forget(&mut self, seconds: u32, now: Instant) {
-        while self.ages.first().is_some_and(|(since, _)| is_over(*since, seconds, now)) && self.forget_oldest() {}
+    pub(super) fn expire(&mut self, seconds: u32, now: Instant) {
+        while self.by_age.first().is_some_and(|(since, _)| is_expired(*since, seconds, now)) && self.evict_oldest() {}
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let oldest = self.ages.pop_first();
-        oldest.is_some_and(|(_, source)| self.known.remove(&source).is_some())
+    fn evict_oldest(&mut self) -> bool {
+        let oldest = self.by_age.pop_first();
+        oldest.is_some_and(|(_, source)| self.by_source.remove(&source).is_some())
     }
 
     /// How many sources are known.
     pub(super) fn len(&self) -> usize {
-        self.known.len()
+        self.by_source.len()
     }
 }
 
-fn is_over(since: Instant, seconds: u32, now: Instant) -> bool {
+fn is_expired(since: Instant, seconds: u32, now: Instant) -> bool {
     now.0.saturating_sub(since.0) > u64::from(seconds) * 1_000_000_000
 }
 
@@ -68,33 +68,33 @@ mod tests {
     }
 
     #[test]
-    fn a_source_stays_until_its_time_is_over_since_its_last_connection() {
+    fn affinity_expires_after_the_last_new_connection() {
         let mut affinity = Affinity::default();
-        affinity.note(source(1), 7, 100, at(0));
-        assert_eq!(affinity.find(source(1), 100, at(100)), Some(7));
-        assert_eq!(affinity.find(source(1), 100, at(101)), None);
-        assert_eq!(affinity.find(source(2), 100, at(0)), None);
+        affinity.record(source(1), 7, 100, at(0));
+        assert_eq!(affinity.lookup(source(1), 100, at(100)), Some(7));
+        assert_eq!(affinity.lookup(source(1), 100, at(101)), None);
+        assert_eq!(affinity.lookup(source(2), 100, at(0)), None);
         // A new connection begins the time anew; looking does not.
-        affinity.note(source(1), 7, 100, at(90));
-        assert_eq!(affinity.find(source(1), 100, at(190)), Some(7));
-        assert_eq!(affinity.find(source(1), 100, at(191)), None);
-        affinity.forget(100, at(191));
+        affinity.record(source(1), 7, 100, at(90));
+        assert_eq!(affinity.lookup(source(1), 100, at(190)), Some(7));
+        assert_eq!(affinity.lookup(source(1), 100, at(191)), None);
+        affinity.expire(100, at(191));
         assert_eq!(affinity.len(), 0);
-        assert!(affinity.ages.is_empty());
+        assert!(affinity.by_age.is_empty());
     }
 
     #[test]
-    fn a_full_table_forgets_who_was_silent_longest() {
+    fn full_affinity_table_evicts_the_oldest() {
         let mut affinity = Affinity::default();
-        let most = u32::try_from(MOST).unwrap();
+        let most = u32::try_from(MAX_SOURCES).unwrap();
         for number in 0..most {
-            affinity.note(source(number), number, 1_000_000, at(u64::from(number)));
+            affinity.record(source(number), number, 1_000_000, at(u64::from(number)));
         }
-        affinity.note(source(0), 0, 1_000_000, at(u64::from(most)));
-        affinity.note(source(most), 3, 1_000_000, at(u64::from(most)));
-        assert_eq!(affinity.len(), MOST);
-        assert_eq!(affinity.ages.len(), MOST);
-        let known = |number| affinity.find(source(number), 1_000_000, at(u64::from(most)));
+        affinity.record(source(0), 0, 1_000_000, at(u64::from(most)));
+        affinity.record(source(most), 3, 1_000_000, at(u64::from(most)));
+        assert_eq!(affinity.len(), MAX_SOURCES);
+        assert_eq!(affinity.by_age.len(), MAX_SOURCES);
+        let known = |number| affinity.lookup(source(number), 1_000_000, at(u64::from(most)));
         assert_eq!((known(0), known(1), known(2), known(most)), (Some(0), None, Some(2), Some(3)));
     }
 }

@@ -5,16 +5,16 @@
 use super::schedule::Candidate;
 
 /// Places; a prime, so that every step leads through all of them. 65537 is Maglev's own choice for up to some 650 backends.
-pub(super) const PLACES: usize = 65_537;
+pub(super) const TABLE_SIZE: usize = 65_537;
 
 /// Who is meant, by place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Maglev {
-    places: Vec<u16>,
+    slots: Vec<u16>,
 }
 
 /// One backend's way through the places.
-struct Preference {
+struct Permutation {
     next: usize,
     step: usize,
 }
@@ -26,9 +26,9 @@ impl Maglev {
         if heaviest == 0 {
             return Maglev::default();
         }
-        let mut preferences: Vec<Preference> = candidates.iter().map(Preference::of).collect();
-        let mut places = vec![FREE; PLACES];
-        let mut free = PLACES;
+        let mut preferences: Vec<Permutation> = candidates.iter().map(Permutation::new).collect();
+        let mut places = vec![EMPTY_SLOT; TABLE_SIZE];
+        let mut free = TABLE_SIZE;
         // In each round the heaviest takes a place, the others as often as their weight allows.
         for round in 1_u64.. {
             for ((number, candidate), preference) in (0_u16..).zip(candidates).zip(&mut preferences) {
@@ -36,38 +36,38 @@ impl Maglev {
                 if due(round) == due(round - 1) {
                     continue;
                 }
-                if let Some(place) = preference.take(&places).and_then(|place| places.get_mut(place)) {
+                if let Some(place) = preference.next_free_slot(&places).and_then(|place| places.get_mut(place)) {
                     *place = number;
                     free -= 1;
                 }
                 if free == 0 {
-                    return Maglev { places };
+                    return Maglev { slots: places };
                 }
             }
         }
-        Maglev { places }
+        Maglev { slots: places }
     }
 
     /// Who is meant by `hash`.
     pub(super) fn pick(&self, hash: u64) -> Option<usize> {
-        let place = hash.checked_rem(self.places.len() as u64)?;
-        self.places.get(usize::try_from(place).ok()?).map(|number| usize::from(*number))
+        let place = hash.checked_rem(self.slots.len() as u64)?;
+        self.slots.get(usize::try_from(place).ok()?).map(|number| usize::from(*number))
     }
 }
 
-impl Preference {
-    fn of(candidate: &Candidate) -> Preference {
+impl Permutation {
+    fn new(candidate: &Candidate) -> Permutation {
         let [place, step] = candidate.hashes;
         // Both remainders are below PLACES.
-        Preference { next: (place % PLACES as u64) as usize, step: (step % (PLACES as u64 - 1)) as usize + 1 }
+        Permutation { next: (place % TABLE_SIZE as u64) as usize, step: (step % (TABLE_SIZE as u64 - 1)) as usize + 1 }
     }
 
     /// The next free place, as long as there is one.
-    fn take(&mut self, places: &[u16]) -> Option<usize> {
-        for _ in 0..PLACES {
+    fn next_free_slot(&mut self, places: &[u16]) -> Option<usize> {
+        for _ in 0..TABLE_SIZE {
             let place = self.next;
-            self.next = (self.next + self.step) % PLACES;
-            if places.get(place) == Some(&FREE) {
+            self.next = (self.next + self.step) % TABLE_SIZE;
+            if places.get(place) == Some(&EMPTY_SLOT) {
                 return Some(place);
             }
         }
@@ -76,4 +76,4 @@ impl Preference {
 }
 
 /// A place that nobody has: no candidate has this number, there are at most 4096.
-const FREE: u16 = u16::MAX;
+const EMPTY_SLOT: u16 = u16::MAX;

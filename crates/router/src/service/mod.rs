@@ -6,22 +6,25 @@
 //!
 //! Nothing here reads a file, a clock or a device, or asks a backend how it is: that is said from outside ([`Router::judge`](crate::Router::judge)).
 mod affinity;
-mod live;
+mod config;
+mod connections;
 mod maglev;
-mod plan;
-mod router;
-mod running;
+mod router_ops;
 mod schedule;
+mod state;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Backend, Check, Hashed, Masquerade, Misfit, Probe, Scheduler, Service, Transport, WhenDown, misfits};
-pub use running::{Member, Running, State};
+pub use config::{
+    BackendConfig, HashInput, HealthCheckConfig, Masquerade, Probe, Scheduler, ServiceConfig, ServiceConfigError,
+    Transport, WhenDown, validate,
+};
+pub use state::{BackendState, BackendStatus, ServiceState};
 
-use crate::map::Map;
-use keepstate_engine::{Direction, Engine, Entry, Handle, Instant, Manip, Passage, Range, Status, Tuple};
-use keepstate_rules::{Ground, Way};
-use live::{Found, Live};
+use crate::fib::FibTable;
+use connections::{ConnectionEvent, ServiceConnections};
+use keepstate_engine::{ConnId, Direction, Engine, Entry, Instant, Manip, NatRange, PacketCtx, Status, Tuple};
+use keepstate_rules::{Fib, PacketMeta};
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -31,54 +34,54 @@ use std::net::IpAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId {
     service: u32,
-    member: u32,
+    backend: u32,
 }
 
 /// All services of a router.
 #[derive(Debug, Default)]
 pub struct Services {
     /// By key, ascending.
-    running: Vec<Running>,
+    services: Vec<ServiceState>,
     /// What is offered at an address, by protocol.
-    offered: BTreeMap<(IpAddr, u8), Vec<Offer>>,
-    live: Live,
-    keys: u32,
-    lots: u64,
+    listeners: BTreeMap<(IpAddr, u8), Vec<ListenRange>>,
+    connections: ServiceConnections,
+    last_key: u32,
+    draws: u64,
     secret: (u64, u64),
-    loads: u64,
+    generation: u64,
 }
 
 /// Ports of an address, and the key of the service that answers there. None meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Offer {
+struct ListenRange {
     first: u16,
     last: u16,
     service: u32,
 }
 
 /// A packet that services are asked about.
-pub(crate) struct Asked<'a> {
+pub(crate) struct ServiceCtx<'a> {
     pub(crate) engine: &'a mut Engine,
-    pub(crate) passage: &'a mut Passage,
-    pub(crate) map: &'a Map,
-    pub(crate) way: &'a Way,
+    pub(crate) ctx: &'a mut PacketCtx,
+    pub(crate) fib: &'a FibTable,
+    pub(crate) meta: &'a PacketMeta,
     pub(crate) now: Instant,
 }
 
 /// What services say of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum ServiceVerdict {
     /// It is no service's, or its connection stands already.
-    Nothing,
+    NotService,
     /// It was sent to a backend.
-    Sent(Pick),
+    Dispatched(BackendChoice),
     /// There is nobody to send it to, or whom it was sent to is down: it is to be refused.
     Refused,
 }
 
 /// A new connection on its way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pick {
+pub(crate) struct BackendChoice {
     backend: BackendId,
     source: IpAddr,
     masquerade: Masquerade,
@@ -91,143 +94,151 @@ impl Services {
     }
 
     /// The services at work, and those that wait for their last connections to end.
-    pub fn iter(&self) -> impl Iterator<Item = &Running> {
-        self.running.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &ServiceState> {
+        self.services.iter()
     }
 
     /// There are none.
     pub fn is_empty(&self) -> bool {
-        self.running.is_empty()
+        self.services.is_empty()
     }
 
     /// How often services were loaded: who keeps something for each backend sees here that they may be others.
-    pub fn loads(&self) -> u64 {
-        self.loads
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Every backend that the loaded services name, with its service.
-    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &Running, &Member)> {
-        self.running.iter().filter(|running| !running.is_gone).flat_map(|running| {
-            let named = running.members.iter().filter(|member| !member.is_gone);
-            named.map(move |member| (BackendId { service: running.key, member: member.key }, running, member))
+    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &ServiceState, &BackendState)> {
+        self.services.iter().filter(|running| !running.removed).flat_map(|running| {
+            let named = running.backends.iter().filter(|member| !member.removed);
+            named.map(move |member| (BackendId { service: running.key, backend: member.key }, running, member))
         })
     }
 
     /// Exchanges the services. Those of a name that is known go on; backends that are named no more drain.
-    fn load(&mut self, services: Vec<Service>, map: &Map, engine: &mut Engine, now: Instant) {
-        self.loads += 1;
-        self.running.iter_mut().for_each(|running| running.is_gone = true);
+    fn replace(&mut self, services: Vec<ServiceConfig>, map: &FibTable, engine: &mut Engine, now: Instant) {
+        self.generation += 1;
+        self.services.iter_mut().for_each(|running| running.removed = true);
         let mut is_new = false;
         for service in services {
-            let keys = &mut self.keys;
+            let keys = &mut self.last_key;
             let mut key = || {
                 *keys += 1;
                 *keys
             };
-            let known = self.running.iter_mut().find(|running| running.service.name == service.name);
+            let known = self.services.iter_mut().find(|running| running.config.name == service.name);
             match known {
-                Some(running) => running.become_as(service, key),
+                Some(running) => running.update_config(service, key),
                 None => {
-                    let mut running = Running::new(key(), service.clone());
-                    running.become_as(service, key);
-                    self.running.push(running);
+                    let mut running = ServiceState::new(key(), service.clone());
+                    running.update_config(service, key);
+                    self.services.push(running);
                     is_new = true;
                 }
             }
         }
-        for running in self.running.iter_mut().filter(|running| running.is_gone) {
-            running.members.iter_mut().for_each(|member| member.is_gone = true);
+        for running in self.services.iter_mut().filter(|running| running.removed) {
+            running.backends.iter_mut().for_each(|member| member.removed = true);
         }
-        self.offer();
+        self.rebuild_listeners();
         if is_new {
-            self.adopt(map, engine, now);
+            self.adopt_connections(map, engine, now);
         }
-        self.shed();
+        self.remove_unused();
     }
 
     /// Which address leads to which service.
-    fn offer(&mut self) {
-        self.offered.clear();
-        for running in self.running.iter().filter(|running| !running.is_gone) {
-            let Service { address, transport, ports, .. } = &running.service;
-            let offers = self.offered.entry((*address, transport.number())).or_default();
-            offers.push(Offer { first: *ports.start(), last: *ports.end(), service: running.key });
+    fn rebuild_listeners(&mut self) {
+        self.listeners.clear();
+        for running in self.services.iter().filter(|running| !running.removed) {
+            let ServiceConfig { address, transport, ports, .. } = &running.config;
+            let offers = self.listeners.entry((*address, transport.protocol_number())).or_default();
+            offers.push(ListenRange { first: *ports.start(), last: *ports.end(), service: running.key });
             offers.sort_unstable();
         }
     }
 
     /// The place of the service that answers there, if one does.
-    fn offering(&self, map: &Map, to: IpAddr, protocol: u8, port: u16) -> Option<usize> {
+    fn find_service(&self, map: &FibTable, to: IpAddr, protocol: u8, port: u16) -> Option<usize> {
         let of = |address: IpAddr| {
-            let offers = self.offered.get(&(address, protocol))?;
+            let offers = self.listeners.get(&(address, protocol))?;
             let after = offers.partition_point(|offer| offer.first <= port);
             let offer = offers.get(after.checked_sub(1)?)?;
             (port <= offer.last).then_some(offer.service)
         };
         let everywhere = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         let key = of(to).or_else(|| of(everywhere).filter(|_| map.is_local(to)))?;
-        self.running.binary_search_by_key(&key, |running| running.key).ok()
+        self.services.binary_search_by_key(&key, |running| running.key).ok()
     }
 
     /// Connections that stood before their service was known: those that go to one of its backends are its own from now on, and datagrams that go elsewhere are to
     /// ask again, as kube-proxy has it.
-    fn adopt(&mut self, map: &Map, engine: &mut Engine, now: Instant) {
+    fn adopt_connections(&mut self, map: &FibTable, engine: &mut Engine, now: Instant) {
         let entries: Vec<Entry> = engine.entries(now).collect();
         for entry in entries {
             let Tuple { destination, protocol, destination_key, .. } = entry.original;
-            let Some(running) = self.offering(map, destination, protocol, destination_key) else { continue };
-            let Some(running) = self.running.get_mut(running) else { continue };
+            let Some(running) = self.find_service(map, destination, protocol, destination_key) else { continue };
+            let Some(running) = self.services.get_mut(running) else { continue };
             if !entry.status.has(Status::DST_NAT) {
-                if protocol == Transport::Udp.number() {
-                    engine.remove(entry.handle, now);
+                if protocol == Transport::Udp.protocol_number() {
+                    engine.remove(entry.conn_id, now);
                 }
                 continue;
             }
-            let service = &running.service;
-            let is_its = |backend: &Backend| {
-                let port = service.port_of(backend, destination_key).unwrap_or(destination_key);
+            let service = &running.config;
+            let is_its = |backend: &BackendConfig| {
+                let port = service.backend_port(backend, destination_key).unwrap_or(destination_key);
                 (backend.address, port) == (entry.reply.source, entry.reply.source_key)
             };
-            let member = running.members.iter_mut().find(|member| is_its(&member.backend));
-            if let Some(member) = member.filter(|_| !self.live.has(entry.handle)) {
-                member.enter();
-                let backend = BackendId { service: running.key, member: member.key };
-                self.live.enter(entry.handle, backend, |_, _| ());
+            let member = running.backends.iter_mut().find(|member| is_its(&member.config));
+            if let Some(member) = member.filter(|_| !self.connections.contains(entry.conn_id)) {
+                member.add_connection();
+                let backend = BackendId { service: running.key, backend: member.key };
+                self.connections.insert(entry.conn_id, backend, |_, _| ());
             }
         }
     }
 
     /// Where the packet's connection goes, if it begins one, and that to a service.
-    pub(crate) fn send(&mut self, asked: Asked<'_>) -> Said {
-        let Asked { engine, passage, map, now, .. } = asked;
+    pub(crate) fn dispatch(&mut self, asked: ServiceCtx<'_>) -> ServiceVerdict {
+        let ServiceCtx { engine, ctx: passage, fib: map, now, .. } = asked;
         let (handle, direction) = (passage.connection(), passage.direction());
         let Some(fresh) = passage.unconfirmed() else {
-            return if self.live.is_condemned(handle) { Said::Refused } else { Said::Nothing };
+            return if self.connections.is_reset_pending(handle) {
+                ServiceVerdict::Refused
+            } else {
+                ServiceVerdict::NotService
+            };
         };
-        if fresh.is_decided(Manip::Destination) || direction != Some(Direction::Original) {
-            return Said::Nothing;
+        if fresh.is_nat_initialized(Manip::Destination) || direction != Some(Direction::Original) {
+            return ServiceVerdict::NotService;
         }
         let tuple = fresh.original();
-        let Some(place) = self.offering(map, tuple.destination, tuple.protocol, tuple.destination_key) else {
-            return Said::Nothing;
+        let Some(place) = self.find_service(map, tuple.destination, tuple.protocol, tuple.destination_key) else {
+            return ServiceVerdict::NotService;
         };
-        let lot = self.draw();
-        let Some(running) = self.running.get_mut(place) else { return Said::Nothing };
-        let chosen = running.choose(&tuple, lot, now);
-        let range = chosen.and_then(|place| running.range(place, tuple.destination_key));
-        let member = chosen.and_then(|place| running.members.get(place));
+        let lot = self.random_u64();
+        let Some(running) = self.services.get_mut(place) else { return ServiceVerdict::NotService };
+        let chosen = running.choose_backend(&tuple, lot, now);
+        let range = chosen.and_then(|place| running.nat_range(place, tuple.destination_key));
+        let member = chosen.and_then(|place| running.backends.get(place));
         let (Some(range), Some(member)) = (range, member) else {
             running.refused += 1;
-            return Said::Refused;
+            return ServiceVerdict::Refused;
         };
         engine.translate(passage, Manip::Destination, &range, now);
-        let backend = BackendId { service: running.key, member: member.key };
-        Said::Sent(Pick { backend, source: tuple.source, masquerade: running.service.masquerade })
+        let backend = BackendId { service: running.key, backend: member.key };
+        ServiceVerdict::Dispatched(BackendChoice {
+            backend,
+            source: tuple.source,
+            masquerade: running.config.masquerade,
+        })
     }
 
     /// The source of a connection that was sent to a backend, where it leaves.
-    pub(crate) fn masquerade(&self, pick: &Pick, to: IpAddr, asked: Asked<'_>) {
-        let Asked { engine, passage, map, way, now } = asked;
+    pub(crate) fn masquerade(&self, pick: &BackendChoice, to: IpAddr, asked: ServiceCtx<'_>) {
+        let ServiceCtx { engine, ctx: passage, fib: map, meta: way, now } = asked;
         let Some(device) = way.oif else { return };
         let is_hairpin = way.iif.is_some_and(|iif| iif.index == device.index);
         let wanted = match pick.masquerade {
@@ -235,102 +246,106 @@ impl Services {
             Masquerade::Hairpin => is_hairpin,
             Masquerade::Always => true,
         };
-        if let Some(us) = map.address(device.index, to).filter(|_| wanted) {
-            engine.translate(passage, Manip::Source, &Range::to(us), now);
+        if let Some(us) = map.source_address(device.index, to).filter(|_| wanted) {
+            engine.translate(passage, Manip::Source, &NatRange::to(us), now);
         }
     }
 
     /// A connection that was sent to a backend stands in the table.
-    pub(crate) fn enter(&mut self, pick: &Pick, handle: Handle, now: Instant) {
-        let BackendId { service, member: key } = pick.backend;
-        let Some(running) = self.find(service) else { return };
-        if let Some(seconds) = running.service.affinity {
-            running.affinity.note(pick.source, key, seconds, now);
+    pub(crate) fn add_connection(&mut self, pick: &BackendChoice, handle: ConnId, now: Instant) {
+        let BackendId { service, backend: key } = pick.backend;
+        let Some(running) = self.service_mut(service) else { return };
+        if let Some(seconds) = running.config.affinity {
+            running.affinity.record(pick.source, key, seconds, now);
         }
-        if let Some(member) = running.member(key) {
-            member.picked += 1;
-            member.enter();
+        if let Some(member) = running.backend_mut(key) {
+            member.total += 1;
+            member.add_connection();
         }
-        let Services { running, live, .. } = self;
-        live.enter(handle, pick.backend, |backend, found| note(running, backend, found));
+        let Services { services: running, connections: live, .. } = self;
+        live.insert(handle, pick.backend, |backend, found| record_event(running, backend, found));
     }
 
     /// A bounded piece of looking which connections are over; a larger one, if `thorough`.
-    fn tend(&mut self, engine: &Engine, thorough: bool, now: Instant) {
-        let Services { running, live, .. } = self;
+    fn expire_connections(&mut self, engine: &Engine, thorough: bool, now: Instant) {
+        let Services { services: running, connections: live, .. } = self;
         let mut ended = false;
         live.sweep(engine, thorough, now, |backend, found| {
-            note(running, backend, found);
-            ended |= found == Found::Gone;
+            record_event(running, backend, found);
+            ended |= found == ConnectionEvent::Removed;
         });
         if ended {
-            self.shed();
+            self.remove_unused();
         }
-        for running in &mut self.running {
-            if let Some(seconds) = running.service.affinity {
-                running.affinity.forget(seconds, now);
+        for running in &mut self.services {
+            if let Some(seconds) = running.config.affinity {
+                running.affinity.expire(seconds, now);
             }
         }
     }
 
     /// What checks say of a backend. True if that is news.
-    fn judge(&mut self, backend: BackendId, is_up: bool, engine: &mut Engine, now: Instant) -> bool {
-        let Some(running) = self.find(backend.service) else { return false };
-        let Some(member) = running.member(backend.member) else { return false };
+    fn set_health(&mut self, backend: BackendId, is_up: bool, engine: &mut Engine, now: Instant) -> bool {
+        let Some(running) = self.service_mut(backend.service) else { return false };
+        let Some(member) = running.backend_mut(backend.backend) else { return false };
         let before = member.is_up.replace(is_up);
         if before == Some(is_up) {
             return false;
         }
-        running.arrange();
-        let reset = running.service.when_down == WhenDown::Reset;
+        running.rebuild_schedule();
+        let reset = running.config.when_down == WhenDown::Reset;
         if is_up {
-            self.live.spare(backend);
+            self.connections.cancel_resets(backend);
         } else {
-            let Services { running, live, .. } = self;
-            live.end(engine, backend, reset, now, |backend, found| note(running, backend, found));
+            let Services { services: running, connections: live, .. } = self;
+            live.end_backend(engine, backend, reset, now, |backend, found| record_event(running, backend, found));
         }
         before.is_some() || !is_up
     }
 
     /// Drains, or drains no longer, every backend that `matching` says; how many these are.
-    fn drain(&mut self, drained: bool, matching: impl Fn(&Service, &Backend) -> bool) -> usize {
+    fn drain(&mut self, drained: bool, matching: impl Fn(&ServiceConfig, &BackendConfig) -> bool) -> usize {
         let mut count = 0;
-        for running in &mut self.running {
-            let Running { service, members, .. } = running;
-            for member in members.iter_mut().filter(|member| matching(service, &member.backend)) {
-                member.is_drained = drained;
+        for running in &mut self.services {
+            let ServiceState { config: service, backends: members, .. } = running;
+            for member in members.iter_mut().filter(|member| matching(service, &member.config)) {
+                member.drained = drained;
                 count += 1;
             }
-            running.arrange();
+            running.rebuild_schedule();
         }
         count
     }
 
     /// Lets go of whoever is named no more and has no connections.
-    fn shed(&mut self) {
-        self.running.iter_mut().for_each(Running::shed);
-        self.running.retain(|running| !running.is_gone || !running.members.is_empty());
+    fn remove_unused(&mut self) {
+        self.services.iter_mut().for_each(ServiceState::remove_unused);
+        self.services.retain(|running| !running.removed || !running.backends.is_empty());
     }
 
-    fn find(&mut self, key: u32) -> Option<&mut Running> {
-        let place = self.running.binary_search_by_key(&key, |running| running.key).ok()?;
-        self.running.get_mut(place)
+    fn service_mut(&mut self, key: u32) -> Option<&mut ServiceState> {
+        let place = self.services.binary_search_by_key(&key, |running| running.key).ok()?;
+        self.services.get_mut(place)
     }
 
     /// A number that nobody can guess who does not know the secret.
-    fn draw(&mut self) -> u64 {
-        self.lots += 1;
+    fn random_u64(&mut self) -> u64 {
+        self.draws += 1;
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u64(self.lots);
+        hasher.write_u64(self.draws);
         hasher.finish()
     }
 }
 
 /// Something was found of a backend's connection.
-fn note(running: &mut [Running], BackendId { service, member }: BackendId, found: Found) {
+fn record_event(
+    running: &mut [ServiceState],
+    BackendId { service, backend: member }: BackendId,
+    found: ConnectionEvent,
+) {
     let place = running.binary_search_by_key(&service, |running| running.key).ok();
     let running = place.and_then(|place| running.get_mut(place));
-    if let Some(member) = running.and_then(|running| running.member(member)) {
-        member.note_found(found);
+    if let Some(member) = running.and_then(|running| running.backend_mut(member)) {
+        member.record_event(found);
     }
 }

@@ -3,7 +3,7 @@
 //! A schedule is made anew whenever it changes who may get connections, or by what weight; in between it is asked once a connection. It holds no clock and
 //! draws no lots of its own: what is random is handed in.
 use super::maglev::Maglev;
-use super::{Hashed, Scheduler};
+use super::{HashInput, Scheduler};
 use keepstate_engine::Tuple;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     /// His place among the service's members.
-    pub(super) member: usize,
+    pub(super) index: usize,
     /// His weight, at least 1.
     pub(super) weight: u16,
     /// Two hashes of who he is.
@@ -22,7 +22,7 @@ pub(super) struct Candidate {
 
 /// What a scheduler keeps.
 #[derive(Clone, Debug)]
-enum Method {
+enum SchedulerState {
     /// How far each is ahead of his turn.
     RoundRobin(Vec<i64>),
     Random,
@@ -35,44 +35,44 @@ enum Method {
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     scheduler: Scheduler,
-    method: Method,
+    method: SchedulerState,
     candidates: Vec<Candidate>,
     /// The weights summed up, up to and with each candidate.
-    sums: Vec<u64>,
+    cumulative_weights: Vec<u64>,
 }
 
 impl Schedule {
     /// A schedule of these candidates, in an order of their own.
     pub(super) fn new(scheduler: Scheduler, candidates: Vec<Candidate>) -> Schedule {
         let method = match scheduler {
-            Scheduler::RoundRobin => Method::RoundRobin(vec![0; candidates.len()]),
-            Scheduler::Random => Method::Random,
-            Scheduler::SourceHash => Method::SourceHash,
-            Scheduler::Maglev => Method::Maglev(Maglev::new(&candidates)),
-            Scheduler::LeastConnections => Method::LeastConnections,
+            Scheduler::RoundRobin => SchedulerState::RoundRobin(vec![0; candidates.len()]),
+            Scheduler::Random => SchedulerState::Random,
+            Scheduler::SourceHash => SchedulerState::SourceHash,
+            Scheduler::Maglev => SchedulerState::Maglev(Maglev::new(&candidates)),
+            Scheduler::LeastConnections => SchedulerState::LeastConnections,
         };
         let sums = candidates.iter().scan(0, |sum, candidate| {
             *sum += u64::from(candidate.weight);
             Some(*sum)
         });
-        Schedule { scheduler, method, sums: sums.collect(), candidates }
+        Schedule { scheduler, method, cumulative_weights: sums.collect(), candidates }
     }
 
     /// Is it what would be made of these?
-    pub(super) fn is_of(&self, scheduler: Scheduler, candidates: &[Candidate]) -> bool {
+    pub(super) fn is_for(&self, scheduler: Scheduler, candidates: &[Candidate]) -> bool {
         self.scheduler == scheduler && self.candidates == candidates
     }
 
     /// The member who gets a connection: by the hash of its client, by a lot, and by how many connections each member has.
     pub(super) fn pick(&mut self, hash: u64, lot: u64, live: impl Fn(usize) -> u64) -> Option<usize> {
         let number = match &mut self.method {
-            Method::RoundRobin(ahead) => in_turn(&self.candidates, ahead),
-            Method::Random => self.share(lot),
-            Method::SourceHash => self.share(hash),
-            Method::Maglev(table) => table.pick(hash),
-            Method::LeastConnections => {
+            SchedulerState::RoundRobin(ahead) => smooth_weighted_round_robin(&self.candidates, ahead),
+            SchedulerState::Random => self.by_weight(lot),
+            SchedulerState::SourceHash => self.by_weight(hash),
+            SchedulerState::Maglev(table) => table.pick(hash),
+            SchedulerState::LeastConnections => {
                 // One more than there are: so that of those without any the heaviest is first.
-                let load = |candidate: &Candidate| u128::from(live(candidate.member)) + 1;
+                let load = |candidate: &Candidate| u128::from(live(candidate.index)) + 1;
                 let of = |candidate: &Candidate| u128::from(candidate.weight);
                 let numbers = 0..self.candidates.len();
                 numbers.reduce(|best, other| match (self.candidates.get(best), self.candidates.get(other)) {
@@ -81,19 +81,19 @@ impl Schedule {
                 })
             }
         };
-        number.and_then(|number| self.candidates.get(number)).map(|candidate| candidate.member)
+        number.and_then(|number| self.candidates.get(number)).map(|candidate| candidate.index)
     }
 
     /// Whose share `number` falls in, if all numbers there are were shared out by weight.
-    fn share(&self, number: u64) -> Option<usize> {
-        let all = *self.sums.last()?;
+    fn by_weight(&self, number: u64) -> Option<usize> {
+        let all = *self.cumulative_weights.last()?;
         let at = (u128::from(number) * u128::from(all)) >> 64;
-        Some(self.sums.partition_point(|sum| u128::from(*sum) <= at))
+        Some(self.cumulative_weights.partition_point(|sum| u128::from(*sum) <= at))
     }
 }
 
 /// Round robin by weight, evenly mixed: each gains his weight, who is ahead has his turn, and pays for it what all have gained.
-fn in_turn(candidates: &[Candidate], ahead: &mut [i64]) -> Option<usize> {
+fn smooth_weighted_round_robin(candidates: &[Candidate], ahead: &mut [i64]) -> Option<usize> {
     let mut all = 0;
     let mut best: Option<(usize, i64)> = None;
     for (number, (candidate, ahead)) in candidates.iter().zip(ahead.iter_mut()).enumerate() {
@@ -109,10 +109,10 @@ fn in_turn(candidates: &[Candidate], ahead: &mut [i64]) -> Option<usize> {
 }
 
 /// The hash of a client.
-pub(super) fn hash_client(seed: u64, hashed: Hashed, tuple: &Tuple) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(seed, CLIENTS);
+pub(super) fn hash_client(seed: u64, hashed: HashInput, tuple: &Tuple) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(seed, CLIENT_HASH_KEY);
     write_address(&mut hasher, tuple.source);
-    if hashed == Hashed::AddressAndPort {
+    if hashed == HashInput::AddressAndPort {
         hasher.write_u16(tuple.source_key.to_be());
     }
     hasher.finish()
@@ -120,7 +120,7 @@ pub(super) fn hash_client(seed: u64, hashed: Hashed, tuple: &Tuple) -> u64 {
 
 /// Two hashes of a backend: who knows the same backends makes the same table of them.
 pub(super) fn hash_backend(seed: u64, address: IpAddr, port: Option<u16>) -> [u64; 2] {
-    PLACE_AND_STEP.map(|key| {
+    BACKEND_HASH_KEYS.map(|key| {
         let mut hasher = SipHasher13::new_with_keys(seed, key);
         write_address(&mut hasher, address);
         hasher.write_u16(port.unwrap_or(0).to_be());
@@ -136,8 +136,8 @@ fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
 }
 
 /// Keeps what is hashed for one purpose apart from what is hashed for another.
-const CLIENTS: u64 = 1;
-const PLACE_AND_STEP: [u64; 2] = [2, 3];
+const CLIENT_HASH_KEY: u64 = 1;
+const BACKEND_HASH_KEYS: [u64; 2] = [2, 3];
 
 #[cfg(test)]
 mod tests;

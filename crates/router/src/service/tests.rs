@@ -1,22 +1,22 @@
 //! Services through a whole router: packets in, packets out.
 use super::*;
-use crate::{Interface, Loss, Out, Route, Router};
-use keepstate_engine::{Knobs, Secret};
-use keepstate_rules::{NoLibrary, compile, parse_with};
+use crate::{DropReason, Egress, Interface, Route, Router};
+use keepstate_engine::{Secret, Sysctls};
+use keepstate_rules::{NoIncludes, compile, parse_with};
 use keepstate_wire::Packet;
 use keepstate_wire::checksum::Sum;
 
-mod balance;
-mod books;
-mod lifetimes;
+mod backend_lifecycle;
+mod invariants;
+mod scheduling;
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 /// Clients at 192.0.2.0/24 and 2001:db8::/64 behind device 1, backends at 10.0.0.0/24 and fd00::/64 behind device 2.
-fn router(rules: &str, services: Vec<Service>) -> Router {
-    let (tree, sources) = parse_with("test.nft", rules, &NoLibrary, &[]).unwrap();
+fn router(rules: &str, services: Vec<ServiceConfig>) -> Router {
+    let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[]).unwrap();
     let program = compile(&tree, &sources).unwrap();
     let device = |index, name: &str, addresses: [(&str, u8); 2]| Interface {
         index,
@@ -28,10 +28,10 @@ fn router(rules: &str, services: Vec<Service>) -> Router {
     let wan = device(1, "wan0", [("192.0.2.254", 24), ("2001:db8::fffe", 64)]);
     let lan = device(2, "lan0", [("10.0.0.1", 24), ("fd00::1", 64)]);
     let default = Route { prefix: ip("0.0.0.0"), length: 0, device: 1, gateway: None };
-    let engine = Engine::new(Knobs::default(), Secret([7; 16]), Instant(0));
-    let mut router = Router::new(engine, program, Map::new(vec![wan, lan], vec![default]), (1, 2));
-    assert_eq!(misfits(&services), []);
-    router.serve(services, Instant(0));
+    let engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    let mut router = Router::new(engine, program, FibTable::new(vec![wan, lan], vec![default]), (1, 2));
+    assert_eq!(validate(&services), []);
+    router.replace_services(services, Instant(0));
     router
 }
 
@@ -44,25 +44,29 @@ fn at(seconds: u64) -> Instant {
 }
 
 /// 203.0.113.80:80, or :53 for UDP, with the backends 10.0.0.11 and so on at port 8080.
-fn service(transport: Transport, backends: usize) -> Service {
+fn service(transport: Transport, backends: usize) -> ServiceConfig {
     let port = if transport == Transport::Tcp { 80 } else { 53 };
-    let service = Service::new("web", (ip("203.0.113.80"), port..=port), transport);
-    (0..backends).fold(service, |service, number| service.with(backend(number)))
+    let service = ServiceConfig::new("web", (ip("203.0.113.80"), port..=port), transport);
+    (0..backends).fold(service, |service, number| service.with_backend(backend(number)))
 }
 
-fn backend(number: usize) -> Backend {
-    Backend { address: IpAddr::V4((0x0a00_000b + u32::try_from(number).unwrap()).into()), port: Some(8080), weight: 1 }
+fn backend(number: usize) -> BackendConfig {
+    BackendConfig {
+        address: IpAddr::V4((0x0a00_000b + u32::try_from(number).unwrap()).into()),
+        port: Some(8080),
+        weight: 1,
+    }
 }
 
 /// Addresses and ports of a packet's two ends.
-type Ends = ((IpAddr, u16), (IpAddr, u16));
+type EndpointPair = ((IpAddr, u16), (IpAddr, u16));
 
-fn ends(from: (&str, u16), to: (&str, u16)) -> Ends {
+fn endpoints(from: (&str, u16), to: (&str, u16)) -> EndpointPair {
     ((ip(from.0), from.1), (ip(to.0), to.1))
 }
 
 /// The ends and the flags of TCP, or 0.
-fn read(bytes: &[u8]) -> (Ends, u8) {
+fn parse_packet(bytes: &[u8]) -> (EndpointPair, u8) {
     let packet = Packet::parse(bytes).unwrap();
     let (from, to) = match packet.addresses() {
         keepstate_wire::Addresses::V4 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),
@@ -74,33 +78,34 @@ fn read(bytes: &[u8]) -> (Ends, u8) {
     (((from, port(0)), (to, port(2))), flags)
 }
 
-fn tcp(ends: Ends, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+fn tcp(ends: EndpointPair, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
     let mut segment = [ends.0.1.to_be_bytes(), ends.1.1.to_be_bytes()].concat();
     segment.extend(seq.to_be_bytes());
     segment.extend(ack.to_be_bytes());
     segment.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    datagram(ends, 6, segment, 16)
+    ip_packet(ends, 6, segment, 16)
 }
 
-fn udp(ends: Ends) -> Vec<u8> {
+fn udp(ends: EndpointPair) -> Vec<u8> {
     let segment = [ends.0.1.to_be_bytes(), ends.1.1.to_be_bytes(), 12_u16.to_be_bytes(), [0; 2]].concat();
-    datagram(ends, 17, [&segment[..], b"data"].concat(), 6)
+    ip_packet(ends, 17, [&segment[..], b"data"].concat(), 6)
 }
 
-fn datagram(ends: Ends, protocol: u8, mut segment: Vec<u8>, check_at: usize) -> Vec<u8> {
+fn ip_packet(ends: EndpointPair, protocol: u8, mut segment: Vec<u8>, check_at: usize) -> Vec<u8> {
     let length = u16::try_from(segment.len()).unwrap();
     let octets = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     };
     let addresses = [octets(ends.0.0), octets(ends.1.0)].concat();
-    let sum = Sum::new().octets(&addresses).octets(&[0, protocol]).octets(&length.to_be_bytes()).octets(&segment);
+    let sum =
+        Sum::new().add_bytes(&addresses).add_bytes(&[0, protocol]).add_bytes(&length.to_be_bytes()).add_bytes(&segment);
     segment[check_at..check_at + 2].copy_from_slice(&sum.finish().to_be_bytes());
     let mut header = if ends.0.0.is_ipv4() {
         let mut header = vec![0x45, 0];
         header.extend((length + 20).to_be_bytes());
         header.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
-        let sum = Sum::new().octets(&header).octets(&addresses).finish();
+        let sum = Sum::new().add_bytes(&header).add_bytes(&addresses).finish();
         header[10..12].copy_from_slice(&sum.to_be_bytes());
         header
     } else {
@@ -115,55 +120,61 @@ fn datagram(ends: Ends, protocol: u8, mut segment: Vec<u8>, check_at: usize) -> 
 }
 
 /// Sends a packet in by a device: what became of it, and what left.
-fn pass(router: &mut Router, iif: u32, bytes: &[u8], now: Instant) -> (Result<(), Loss>, Vec<Vec<u8>>) {
+fn send_packet(router: &mut Router, iif: u32, bytes: &[u8], now: Instant) -> (Result<(), DropReason>, Vec<Vec<u8>>) {
     let mut out = Vec::new();
     let said = router.handle(bytes, iif, now, &mut out);
     let left = out.into_iter().map(|left| match left {
-        Out::Device(_, _, bytes) | Out::Host(bytes) => bytes,
+        Egress::Forward(_, _, bytes) | Egress::LocalDeliver(bytes) => bytes,
     });
     (said, left.collect())
 }
 
 /// Client `number` opens a connection: the backend it was sent to, if to any.
-fn open(router: &mut Router, number: u8, port: u16, now: Instant) -> Option<IpAddr> {
+fn open_connection(router: &mut Router, number: u8, port: u16, now: Instant) -> Option<IpAddr> {
     let client = format!("192.0.2.{number}");
-    let ends = ends((&client, port), ("203.0.113.80", 80));
-    let (_, left) = pass(router, 1, &tcp(ends, SYN, 100, 0), now);
-    let (sent, flags) = read(left.first()?);
+    let ends = endpoints((&client, port), ("203.0.113.80", 80));
+    let (_, left) = send_packet(router, 1, &tcp(ends, SYN, 100, 0), now);
+    let (sent, flags) = parse_packet(left.first()?);
     if flags & RST != 0 {
         return None;
     }
     assert_eq!(sent.1.1, 8080);
     let answer = tcp((sent.1, sent.0), SYN | ACK, 900, 101);
-    let (_, left) = pass(router, 2, &answer, now);
-    assert_eq!(read(&left[0]).0, (ends.1, ends.0), "the client sees the service");
-    let (said, _) = pass(router, 1, &tcp(ends, ACK, 101, 901), now);
+    let (_, left) = send_packet(router, 2, &answer, now);
+    assert_eq!(parse_packet(&left[0]).0, (ends.1, ends.0), "the client sees the service");
+    let (said, _) = send_packet(router, 1, &tcp(ends, ACK, 101, 901), now);
     assert_eq!(said, Ok(()));
     Some(sent.1.0)
 }
 
 /// A segment of a connection that stands: what became of it, and where it went.
-fn go_on(router: &mut Router, number: u8, port: u16, now: Instant) -> (Result<(), Loss>, Ends, u8) {
+fn send_on_connection(
+    router: &mut Router,
+    number: u8,
+    port: u16,
+    now: Instant,
+) -> (Result<(), DropReason>, EndpointPair, u8) {
     let client = format!("192.0.2.{number}");
-    let (said, left) = pass(router, 1, &tcp(ends((&client, port), ("203.0.113.80", 80)), ACK, 101, 901), now);
-    let (ends, flags) = read(&left[0]);
+    let (said, left) =
+        send_packet(router, 1, &tcp(endpoints((&client, port), ("203.0.113.80", 80)), ACK, 101, 901), now);
+    let (ends, flags) = parse_packet(&left[0]);
     (said, ends, flags)
 }
 
 /// The client ends a connection by a reset.
-fn end(router: &mut Router, number: u8, port: u16, now: Instant) {
+fn reset_connection(router: &mut Router, number: u8, port: u16, now: Instant) {
     let client = format!("192.0.2.{number}");
-    let ends = ends((&client, port), ("203.0.113.80", 80));
-    assert_eq!(pass(router, 1, &tcp(ends, RST | ACK, 101, 901), now).0, Ok(()));
+    let ends = endpoints((&client, port), ("203.0.113.80", 80));
+    assert_eq!(send_packet(router, 1, &tcp(ends, RST | ACK, 101, 901), now).0, Ok(()));
 }
 
 /// The backend of this number, as services name it.
-fn id(router: &mut Router, number: usize) -> BackendId {
-    router.services().backends().find(|(_, _, member)| member.backend() == &backend(number)).unwrap().0
+fn backend_id(router: &mut Router, number: usize) -> BackendId {
+    router.services().backends().find(|(_, _, member)| member.config() == &backend(number)).unwrap().0
 }
 
 /// Live connections and connections ever, by backend.
-fn figures(router: &mut Router, now: Instant) -> Vec<(u64, u64)> {
-    let services = router.services_counted(now);
-    services.iter().flat_map(Running::members).map(|member| (member.live(), member.picked())).collect()
+fn connection_counts(router: &mut Router, now: Instant) -> Vec<(u64, u64)> {
+    let services = router.services_with_fresh_counts(now);
+    services.iter().flat_map(ServiceState::backends).map(|member| (member.active(), member.total())).collect()
 }

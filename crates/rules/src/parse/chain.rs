@@ -1,41 +1,41 @@
 //! Chains and their rules.
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::token::Word;
-use crate::tree::{Base, Chain, Hook, Rule};
+use super::{ParseResult, Parser};
+use crate::ast::{BaseChainSpec, Chain, Hook, Rule};
+use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
 
 impl Parser<'_> {
     /// Behind the word `chain`.
-    pub(super) fn chain(&mut self, at: usize) -> Parsed<()> {
-        let (name, span) = self.name("the chain's name")?;
-        if self.chain_of(at, &name).is_none() {
+    pub(super) fn parse_chain(&mut self, at: usize) -> ParseResult<()> {
+        let (name, span) = self.expect_name("the chain's name")?;
+        if self.chain_mut(at, &name).is_none() {
             let chain = Chain { name: name.clone(), span, base: None, rules: Vec::new() };
             if let Some(table) = self.ruleset.tables.get_mut(at) {
                 table.chains.push(chain);
                 self.chains.insert((at, name.clone()), table.chains.len() - 1);
             }
         }
-        if !self.takes_sign("{") {
-            return self.ends();
+        if !self.eat_punct("{") {
+            return self.expect_end();
         }
         // Filled apart: rules do not look at the chains before them.
         let mut base = None;
         let mut rules = Vec::new();
-        let depth = self.depth;
+        let depth = self.brace_depth;
         loop {
             self.skip_separators();
-            if self.takes_sign("}") {
+            if self.eat_punct("}") {
                 break;
             }
-            if matches!(self.peek(), Word::End) {
+            if matches!(self.peek(), TokenKind::Eof) {
                 return Err(self.unexpected("`}`"));
             }
-            let line = self.line(&mut base, &mut rules);
+            let line = self.parse_chain_line(&mut base, &mut rules);
             if let Err(fault) = line {
                 self.recover(fault, depth)?;
             }
         }
-        if let Some(chain) = self.chain_of(at, &name) {
+        if let Some(chain) = self.chain_mut(at, &name) {
             chain.base = base.or(chain.base);
             chain.rules.extend(rules);
         }
@@ -43,63 +43,63 @@ impl Parser<'_> {
     }
 
     /// One line of a chain's block.
-    fn line(&mut self, base: &mut Option<Base>, rules: &mut Vec<Rule>) -> Parsed<()> {
-        if self.definition()? {
+    fn parse_chain_line(&mut self, base: &mut Option<BaseChainSpec>, rules: &mut Vec<Rule>) -> ParseResult<()> {
+        if self.parse_definition()? {
             return Ok(());
         }
         let span = self.span();
         let word = match self.peek() {
-            Word::Name(word) => word.clone(),
+            TokenKind::Ident(word) => word.clone(),
             _ => String::new(),
         };
         match word.as_str() {
             "type" => {
-                self.next();
-                *base = Some(self.base()?);
+                self.next_token();
+                *base = Some(self.parse_base_chain()?);
             }
             "policy" => {
-                self.next();
-                let drops = self.policy()?;
+                self.next_token();
+                let drops = self.parse_policy()?;
                 match base {
-                    Some(base) => base.drops = drops,
+                    Some(base) => base.policy_drop = drops,
                     None => {
-                        return Err(Fault::new(span, "only a chain with a hook has a policy")
-                            .instead("write `type filter hook forward priority filter;` before it"));
+                        return Err(Diagnostic::new(span, "only a chain with a hook has a policy")
+                            .with_help("write `type filter hook forward priority filter;` before it"));
                     }
                 }
             }
             "include" => {
-                self.next();
-                return self.include(span);
+                self.next_token();
+                return self.parse_include(span);
             }
             "comment" => {
-                self.next();
-                self.name("a comment")?;
+                self.next_token();
+                self.expect_name("a comment")?;
             }
             "flags" | "device" | "devices" => {
-                return Err(Fault::new(span, format!("{word} has no meaning in these chains")));
+                return Err(Diagnostic::new(span, format!("{word} has no meaning in these chains")));
             }
             _ => {
-                let rule = self.rule()?;
+                let rule = self.parse_rule()?;
                 rules.push(rule);
             }
         }
-        self.ends()
+        self.expect_end()
     }
 
     /// Behind the word `type`.
-    fn base(&mut self) -> Parsed<Base> {
-        let (kind, span) = self.name("filter or nat")?;
+    fn parse_base_chain(&mut self) -> ParseResult<BaseChainSpec> {
+        let (kind, span) = self.expect_name("filter or nat")?;
         let nat = match kind.as_str() {
             // There is one table of routes, whatever the mark: what is routed again goes the same way.
             "filter" | "route" => false,
             "nat" => true,
-            _ => return Err(Fault::new(span, format!("{kind}: no such type of chain")).instead("filter or nat")),
+            _ => return Err(Diagnostic::new(span, format!("{kind}: no such type of chain")).with_help("filter or nat")),
         };
-        self.keyword("hook")?;
-        let (hook, hook_span) = self.name("a hook")?;
+        self.expect_keyword("hook")?;
+        let (hook, hook_span) = self.expect_name("a hook")?;
         if kind == "route" && hook != "output" {
-            return Err(Fault::new(hook_span, "chains of type route stand at the hook output").instead("output"));
+            return Err(Diagnostic::new(hook_span, "chains of type route stand at the hook output").with_help("output"));
         }
         let hook = match hook.as_str() {
             "prerouting" => Hook::Prerouting,
@@ -109,29 +109,29 @@ impl Parser<'_> {
             "postrouting" => Hook::Postrouting,
             "ingress" | "egress" => {
                 let what = format!("{hook} belongs to a device");
-                return Err(Fault::new(hook_span, what).instead("prerouting with priority raw"));
+                return Err(Diagnostic::new(hook_span, what).with_help("prerouting with priority raw"));
             }
             _ => {
-                return Err(Fault::new(hook_span, format!("{hook}: no such hook"))
-                    .instead("prerouting, input, forward, output or postrouting"));
+                return Err(Diagnostic::new(hook_span, format!("{hook}: no such hook"))
+                    .with_help("prerouting, input, forward, output or postrouting"));
             }
         };
         if nat && hook == Hook::Forward {
-            return Err(Fault::new(hook_span, "nat chains have no place in forward")
-                .instead("prerouting for dnat, postrouting for snat"));
+            return Err(Diagnostic::new(hook_span, "nat chains have no place in forward")
+                .with_help("prerouting for dnat, postrouting for snat"));
         }
-        self.keyword("priority")?;
-        let priority = self.priority(hook)?;
-        Ok(Base { nat, hook, priority, drops: false })
+        self.expect_keyword("priority")?;
+        let priority = self.parse_priority(hook)?;
+        Ok(BaseChainSpec { nat, hook, priority, policy_drop: false })
     }
 
     /// A name, a number, or a name with a number behind it.
-    fn priority(&mut self, hook: Hook) -> Parsed<i32> {
+    fn parse_priority(&mut self, hook: Hook) -> ParseResult<i32> {
         let span = self.span();
         let mut base = 0_i64;
         let mut sign = 1_i64;
         let mut has_number = true;
-        if let Word::Name(name) = self.peek() {
+        if let TokenKind::Ident(name) = self.peek() {
             base = match (name.as_str(), hook) {
                 ("raw", _) => -300,
                 ("mangle", _) => -150,
@@ -141,52 +141,55 @@ impl Parser<'_> {
                 ("srcnat", Hook::Postrouting | Hook::Input) => 100,
                 ("dstnat" | "srcnat", _) => {
                     let what = format!("{name} is no priority of this hook");
-                    return Err(Fault::new(span, what).instead("dstnat goes with prerouting, srcnat with postrouting"));
+                    return Err(
+                        Diagnostic::new(span, what).with_help("dstnat goes with prerouting, srcnat with postrouting")
+                    );
                 }
                 _ => {
                     let what = format!("{name}: no such priority");
-                    return Err(Fault::new(span, what)
-                        .instead("raw, mangle, dstnat, filter, security, srcnat, or a number; with + or - a number"));
+                    return Err(Diagnostic::new(span, what).with_help(
+                        "raw, mangle, dstnat, filter, security, srcnat, or a number; with + or - a number",
+                    ));
                 }
             };
-            self.next();
+            self.next_token();
             has_number = false;
         }
-        if self.takes_sign("-") {
+        if self.eat_punct("-") {
             sign = -1;
             has_number = true;
-        } else if self.takes_sign("+") {
+        } else if self.eat_punct("+") {
             has_number = true;
         }
-        let number = if has_number { i64::from(self.number32("a number")?) } else { 0 };
-        i32::try_from(base + sign * number).map_err(|_| Fault::new(span, "this priority is out of bounds"))
+        let number = if has_number { i64::from(self.expect_u32("a number")?) } else { 0 };
+        i32::try_from(base + sign * number).map_err(|_| Diagnostic::new(span, "this priority is out of bounds"))
     }
 
-    fn policy(&mut self) -> Parsed<bool> {
-        let (policy, span) = self.name("accept or drop")?;
+    fn parse_policy(&mut self) -> ParseResult<bool> {
+        let (policy, span) = self.expect_name("accept or drop")?;
         match policy.as_str() {
             "accept" => Ok(false),
             "drop" => Ok(true),
-            _ => Err(Fault::new(span, format!("{policy} is no policy")).instead("accept or drop")),
+            _ => Err(Diagnostic::new(span, format!("{policy} is no policy")).with_help("accept or drop")),
         }
     }
 
     /// Statements to the end of the line.
-    pub(super) fn rule(&mut self) -> Parsed<Rule> {
+    pub(super) fn parse_rule(&mut self) -> ParseResult<Rule> {
         let start = self.span();
         let mut rule = Rule { span: start, statements: Vec::new(), comment: None };
         loop {
             match self.peek() {
-                Word::Separator | Word::End | Word::Sign("}") => break,
-                Word::Name(name) if name == "comment" => {
-                    self.next();
-                    rule.comment = Some(self.name("a comment")?.0);
+                TokenKind::Separator | TokenKind::Eof | TokenKind::Punct("}") => break,
+                TokenKind::Ident(name) if name == "comment" => {
+                    self.next_token();
+                    rule.comment = Some(self.expect_name("a comment")?.0);
                     continue;
                 }
                 _ => (),
             }
             rule.span = rule.span.to(self.span());
-            let statement = self.statement()?;
+            let statement = self.parse_statement()?;
             rule.statements.push(statement);
         }
         if rule.statements.is_empty() && rule.comment.is_none() {

@@ -1,73 +1,80 @@
 //! snat, dnat, masquerade and redirect.
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::kind::Kind;
+use super::{ParseResult, Parser};
+use crate::ast::{Nat, NatPorts, NatTarget};
+use crate::datatype::DataType;
+use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
 use crate::source::Span;
-use crate::token::Word;
-use crate::tree::{Nat, Ports, To};
-use keepstate_engine::{Choice, Manip};
+use keepstate_engine::{Manip, PortSelection};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Parser<'_> {
     /// Behind `snat`, `dnat`, `masquerade` or `redirect`.
-    pub(super) fn nat(&mut self, word: &str, start: Span) -> Parsed<Nat> {
+    pub(super) fn parse_nat(&mut self, word: &str, start: Span) -> ParseResult<Nat> {
         let manip = if matches!(word, "snat" | "masquerade") { Manip::Source } else { Manip::Destination };
         let to = match word {
-            "masquerade" => To::Masquerade,
-            "redirect" => To::Redirect,
-            _ => To::Kept,
+            "masquerade" => NatTarget::Masquerade,
+            "redirect" => NatTarget::Redirect,
+            _ => NatTarget::Unchanged,
         };
-        let mut nat = Nat { manip, to, ports: None, choice: Choice::Keep, persistent: false, prefix: false };
-        if matches!(nat.to, To::Kept) {
-            self.destination(&mut nat, start)?;
-        } else if self.takes("to") {
-            self.takes_sign(":");
-            nat.ports = Some(self.ports()?);
+        let mut nat = Nat {
+            manip,
+            target: to,
+            ports: None,
+            port_selection: PortSelection::PreferOriginal,
+            persistent: false,
+            netmap: false,
+        };
+        if matches!(nat.target, NatTarget::Unchanged) {
+            self.parse_nat_target(&mut nat, start)?;
+        } else if self.eat_keyword("to") {
+            self.eat_punct(":");
+            nat.ports = Some(self.parse_nat_ports()?);
         }
-        self.flags(&mut nat)?;
+        self.parse_nat_flags(&mut nat)?;
         Ok(nat)
     }
 
     /// `[ip|ip6] [prefix] [addr . port] [to] ADDRESS[-ADDRESS][:PORT[-PORT]]`, or a value that is looked up.
-    fn destination(&mut self, nat: &mut Nat, start: Span) -> Parsed<()> {
+    fn parse_nat_target(&mut self, nat: &mut Nat, start: Span) -> ParseResult<()> {
         let family = match self.peek() {
-            Word::Name(word) if word == "ip" || word == "ip6" => {
-                let is_family = matches!(self.second(), Word::Name(next) if matches!(next.as_str(), "to" | "prefix" | "addr" | "interval"));
-                let v6 = matches!(self.peek(), Word::Name(word) if word == "ip6");
+            TokenKind::Ident(word) if word == "ip" || word == "ip6" => {
+                let is_family = matches!(self.peek_second(), TokenKind::Ident(next) if matches!(next.as_str(), "to" | "prefix" | "addr" | "interval"));
+                let v6 = matches!(self.peek(), TokenKind::Ident(word) if word == "ip6");
                 if is_family {
-                    self.next();
+                    self.next_token();
                 }
-                is_family.then_some(if v6 { Kind::Address6 } else { Kind::Address4 })
+                is_family.then_some(if v6 { DataType::Address6 } else { DataType::Address4 })
             }
             _ => None,
         };
-        nat.prefix = self.takes("prefix");
-        self.takes("interval");
-        if self.takes("addr") {
-            self.sign(".")?;
-            self.keyword("port")?;
+        nat.netmap = self.eat_keyword("prefix");
+        self.eat_keyword("interval");
+        if self.eat_keyword("addr") {
+            self.expect_punct(".")?;
+            self.expect_keyword("port")?;
         }
-        self.takes("to");
-        if self.takes_sign(":") {
-            nat.ports = Some(self.ports()?);
+        self.eat_keyword("to");
+        if self.eat_punct(":") {
+            nat.ports = Some(self.parse_nat_ports()?);
             return Ok(());
         }
         match self.peek() {
-            Word::Address4(_) => self.addresses(nat, Kind::Address4),
-            Word::Address6(_) | Word::Sign("[") => self.addresses(nat, Kind::Address6),
+            TokenKind::Address4(_) => self.parse_nat_addresses(nat, DataType::Address4),
+            TokenKind::Address6(_) | TokenKind::Punct("[") => self.parse_nat_addresses(nat, DataType::Address6),
             _ => {
                 // Without a family a map in place gives what its first value looks like.
-                let kind = family.unwrap_or_else(|| self.family_ahead());
-                let Some(value) = self.expression(&[kind, Kind::Port])? else {
+                let kind = family.unwrap_or_else(|| self.infer_map_family());
+                let Some(value) = self.parse_expression(&[kind, DataType::Port])? else {
                     return Err(self.unexpected(if start == Span::default() {
                         "an address"
                     } else {
                         "an address, or a value from a map"
                     }));
                 };
-                nat.to = To::Value(value);
-                if self.takes_sign(":") {
-                    nat.ports = Some(self.ports()?);
+                nat.target = NatTarget::Value(value);
+                if self.eat_punct(":") {
+                    nat.ports = Some(self.parse_nat_ports()?);
                 }
                 Ok(())
             }
@@ -75,64 +82,64 @@ impl Parser<'_> {
     }
 
     /// Of a map in place: is an IPv6 address the first behind a colon?
-    fn family_ahead(&self) -> Kind {
+    fn infer_map_family(&self) -> DataType {
         let ahead = self.tokens.iter().rev().take(200);
-        let value = ahead.skip_while(|token| token.kind != Word::Sign(":")).nth(1).map(|token| &token.kind);
-        if matches!(value, Some(Word::Address6(_))) { Kind::Address6 } else { Kind::Address4 }
+        let value = ahead.skip_while(|token| token.kind != TokenKind::Punct(":")).nth(1).map(|token| &token.kind);
+        if matches!(value, Some(TokenKind::Address6(_))) { DataType::Address6 } else { DataType::Address4 }
     }
 
-    fn addresses(&mut self, nat: &mut Nat, kind: Kind) -> Parsed<()> {
-        let bracketed = matches!(self.peek(), Word::Sign("["));
+    fn parse_nat_addresses(&mut self, nat: &mut Nat, kind: DataType) -> ParseResult<()> {
+        let bracketed = matches!(self.peek(), TokenKind::Punct("["));
         let (first, last) = if bracketed {
-            let first = self.value(kind)?;
-            let last = if self.takes_sign("-") { self.value(kind)? } else { first };
+            let first = self.parse_value(kind)?;
+            let last = if self.eat_punct("-") { self.parse_value(kind)? } else { first };
             (first, last)
         } else {
-            self.range(kind)?
+            self.parse_range(kind)?
         };
         let address = |bits: u128| match kind {
             // The kind has 32 bits.
-            Kind::Address4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+            DataType::Address4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
             _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         };
-        nat.to = To::Addresses(address(first), address(last));
-        if self.takes_sign(":") {
-            nat.ports = Some(self.ports()?);
+        nat.target = NatTarget::Addresses(address(first), address(last));
+        if self.eat_punct(":") {
+            nat.ports = Some(self.parse_nat_ports()?);
         }
         Ok(())
     }
 
-    fn ports(&mut self) -> Parsed<Ports> {
-        if let Word::Number(_) = self.peek() {
-            let (first, last) = self.range(Kind::Port)?;
+    fn parse_nat_ports(&mut self) -> ParseResult<NatPorts> {
+        if let TokenKind::Number(_) = self.peek() {
+            let (first, last) = self.parse_range(DataType::Port)?;
             // The kind has 16 bits.
-            return Ok(Ports::Range(first as u16, last as u16));
+            return Ok(NatPorts::Range(first as u16, last as u16));
         }
-        match self.expression(&[Kind::Port])? {
-            Some(value) => Ok(Ports::Value(value)),
+        match self.parse_expression(&[DataType::Port])? {
+            Some(value) => Ok(NatPorts::Value(value)),
             None => {
-                let (first, last) = self.range(Kind::Port)?;
-                Ok(Ports::Range(first as u16, last as u16))
+                let (first, last) = self.parse_range(DataType::Port)?;
+                Ok(NatPorts::Range(first as u16, last as u16))
             }
         }
     }
 
-    fn flags(&mut self, nat: &mut Nat) -> Parsed<()> {
+    fn parse_nat_flags(&mut self, nat: &mut Nat) -> ParseResult<()> {
         loop {
             let span = self.span();
-            if self.takes("random") || self.takes("fully-random") {
-                nat.choice = Choice::Random;
-            } else if self.takes("persistent") {
+            if self.eat_keyword("random") || self.eat_keyword("fully-random") {
+                nat.port_selection = PortSelection::Random;
+            } else if self.eat_keyword("persistent") {
                 nat.persistent = true;
-            } else if let Word::Name(word) = self.peek()
+            } else if let TokenKind::Ident(word) = self.peek()
                 && word == "netmap"
             {
-                return Err(Fault::new(span, "netmap is written before the address")
-                    .instead("snat ip prefix to ip saddr map { … }"));
+                return Err(Diagnostic::new(span, "netmap is written before the address")
+                    .with_help("snat ip prefix to ip saddr map { … }"));
             } else {
                 return Ok(());
             }
-            self.takes_sign(",");
+            self.eat_punct(",");
         }
     }
 }

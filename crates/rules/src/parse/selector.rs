@@ -1,28 +1,31 @@
 //! What a rule looks at, by the words of the language.
-use super::piece::is_extension;
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::kind::Kind;
+use super::exthdr::is_ipv6_ext_header;
+use super::{ParseResult, Parser};
+use crate::ast::{
+    BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, PayloadBase,
+    PayloadField, Selector,
+};
+use crate::datatype::DataType;
+use crate::diagnostic::Diagnostic;
+use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
-use crate::token::{Token, Word};
-use crate::tree::{BitRange, Counted, Ct, End, Fib, FibTell, Field, IpField, Layer, Meta, Selector, TupleField};
 use keepstate_engine::Direction;
 
 /// Words that begin a selector, though no other word has to follow.
-const BARE: [(&str, Meta); 9] = [
-    ("pkttype", Meta::PacketType),
-    ("cpu", Meta::Cpu),
-    ("iif", Meta::Iif),
-    ("oif", Meta::Oif),
-    ("iifname", Meta::IifName),
-    ("oifname", Meta::OifName),
-    ("mark", Meta::Mark),
-    ("iifgroup", Meta::Group(End::Source)),
-    ("oifgroup", Meta::Group(End::Destination)),
+const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 9] = [
+    ("pkttype", MetaKey::PacketType),
+    ("cpu", MetaKey::Cpu),
+    ("iif", MetaKey::Iif),
+    ("oif", MetaKey::Oif),
+    ("iifname", MetaKey::IifName),
+    ("oifname", MetaKey::OifName),
+    ("mark", MetaKey::Mark),
+    ("iifgroup", MetaKey::Group(Endpoint::Source)),
+    ("oifgroup", MetaKey::Group(Endpoint::Destination)),
 ];
 
 /// What is not supported, and what to write instead.
-const REFUSED: [(&str, &str); 11] = [
+const UNSUPPORTED_SELECTORS: [(&str, &str); 11] = [
     ("ether", "addresses of links are not seen by a router: match the interface, or the IP address"),
     ("vlan", "match the VLAN's interface: iifname \"eth0.10\""),
     ("arp", "ARP is the kernel's"),
@@ -37,107 +40,120 @@ const REFUSED: [(&str, &str); 11] = [
 ];
 
 /// Words that begin a selector and are followed by another.
-const HEADERS: [&str; 18] = [
+const SELECTOR_KEYWORDS: [&str; 18] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
     "exthdr", "meta", "ct", "fib",
 ];
 
 /// Is it one of the words that a selector begins with?
-pub(super) fn begins_selector(word: &str) -> bool {
-    HEADERS.contains(&word) || is_extension(word) || BARE.iter().any(|(bare, _)| *bare == word)
+pub(super) fn is_selector_keyword(word: &str) -> bool {
+    SELECTOR_KEYWORDS.contains(&word)
+        || is_ipv6_ext_header(word)
+        || UNQUALIFIED_META_KEYS.iter().any(|(bare, _)| *bare == word)
 }
 
 impl Parser<'_> {
     /// A selector, if one is next.
-    pub(super) fn selector(&mut self) -> Parsed<Option<Selector>> {
-        if matches!(self.peek(), Word::Set(_)) && matches!(self.second(), Word::Sign(",")) {
-            return self.bits_of_header().map(Some);
+    pub(super) fn parse_selector(&mut self) -> ParseResult<Option<Selector>> {
+        if matches!(self.peek(), TokenKind::SetName(_)) && matches!(self.peek_second(), TokenKind::Punct(",")) {
+            return self.parse_raw_payload().map(Some);
         }
-        let Word::Name(word) = self.peek() else { return Ok(None) };
+        let TokenKind::Ident(word) = self.peek() else { return Ok(None) };
         let word = word.clone();
         let span = self.span();
-        if let Some((_, meta)) = BARE.iter().find(|(name, _)| *name == word) {
-            self.next();
+        if let Some((_, meta)) = UNQUALIFIED_META_KEYS.iter().find(|(name, _)| *name == word) {
+            self.next_token();
             return Ok(Some(Selector::Meta(*meta)));
         }
-        if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == word) {
-            return Err(Fault::new(span, format!("{word} is not supported")).instead(*instead));
+        if let Some((_, instead)) = UNSUPPORTED_SELECTORS.iter().find(|(name, _)| *name == word) {
+            return Err(Diagnostic::new(span, format!("{word} is not supported")).with_help(*instead));
         }
-        if is_extension(&word) {
-            self.routes_are_not_asked(&word)?;
-            return self.extension_field().map(|piece| Some(Selector::Piece(piece)));
+        if is_ipv6_ext_header(&word) {
+            self.reject_rt_expression(&word)?;
+            return self.parse_ipv6_ext_field().map(|piece| Some(Selector::Exthdr(piece)));
         }
-        if !HEADERS.contains(&word.as_str()) {
+        if !SELECTOR_KEYWORDS.contains(&word.as_str()) {
             return Ok(None);
         }
-        self.next();
+        self.next_token();
         match word.as_str() {
-            "ip" if self.takes("option") => self.ip_option().map(|piece| Some(Selector::Piece(piece))),
-            "tcp" if self.takes("option") => self.tcp_option().map(|piece| Some(Selector::Piece(piece))),
-            "sctp" if self.takes("chunk") => self.chunk().map(|piece| Some(Selector::Piece(piece))),
-            "exthdr" => self.extension().map(|piece| Some(Selector::Piece(piece))),
-            "ip" => self.ip_field(true).map(|field| Some(Selector::Ip(field))),
-            "ip6" => self.ip_field(false).map(|field| Some(Selector::Ip6(field))),
-            "tcp" => self.ported(&word, Some(6)).map(Some),
-            "udp" => self.ported(&word, Some(17)).map(Some),
-            "udplite" => self.ported(&word, Some(136)).map(Some),
-            "sctp" => self.ported(&word, Some(132)).map(Some),
-            "dccp" => self.ported(&word, Some(33)).map(Some),
-            "th" => self.ported(&word, None).map(Some),
-            "meta" => self.meta().map(|meta| Some(Selector::Meta(meta))),
-            "ct" => self.ct(span).map(Some),
-            "fib" => self.fib().map(|fib| Some(Selector::Fib(fib))),
-            _ => self.field(&word).map(|field| Some(Selector::Field(field))),
+            "ip" if self.eat_keyword("option") => self.parse_ip_option().map(|piece| Some(Selector::Exthdr(piece))),
+            "tcp" if self.eat_keyword("option") => self.parse_tcp_option().map(|piece| Some(Selector::Exthdr(piece))),
+            "sctp" if self.eat_keyword("chunk") => self.parse_sctp_chunk().map(|piece| Some(Selector::Exthdr(piece))),
+            "exthdr" => self.parse_exthdr().map(|piece| Some(Selector::Exthdr(piece))),
+            "ip" => self.parse_ip_field(true).map(|field| Some(Selector::Ip(field))),
+            "ip6" => self.parse_ip_field(false).map(|field| Some(Selector::Ip6(field))),
+            "tcp" => self.parse_transport_field(&word, Some(6)).map(Some),
+            "udp" => self.parse_transport_field(&word, Some(17)).map(Some),
+            "udplite" => self.parse_transport_field(&word, Some(136)).map(Some),
+            "sctp" => self.parse_transport_field(&word, Some(132)).map(Some),
+            "dccp" => self.parse_transport_field(&word, Some(33)).map(Some),
+            "th" => self.parse_transport_field(&word, None).map(Some),
+            "meta" => self.parse_meta().map(|meta| Some(Selector::Meta(meta))),
+            "ct" => self.parse_ct(span).map(Some),
+            "fib" => self.parse_fib().map(|fib| Some(Selector::Fib(fib))),
+            _ => self.parse_payload_field(&word).map(|field| Some(Selector::Payload(field))),
         }
     }
 
     /// `rt` is an extension header of IPv6, and in the kernel's nftables also the packet's route.
-    fn routes_are_not_asked(&mut self, word: &str) -> Parsed<()> {
-        let of_route = match self.second() {
-            Word::Name(second) => matches!(second.as_str(), "classid" | "nexthop" | "mtu" | "ip" | "ip6" | "ipsec"),
+    fn reject_rt_expression(&mut self, word: &str) -> ParseResult<()> {
+        let of_route = match self.peek_second() {
+            TokenKind::Ident(second) => {
+                matches!(second.as_str(), "classid" | "nexthop" | "mtu" | "ip" | "ip6" | "ipsec")
+            }
             _ => false,
         };
         if word == "rt" && of_route {
             let span = self.span();
-            return Err(Fault::new(span, "rt: a packet's route is not asked for by rules")
-                .instead("oifname, fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu"));
+            return Err(Diagnostic::new(span, "rt: a packet's route is not asked for by rules")
+                .with_help("oifname, fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu"));
         }
         Ok(())
     }
 
     /// `@th,0,16`: a header, the first bit in it, how many bits.
-    fn bits_of_header(&mut self) -> Parsed<Selector> {
-        let Token { kind: Word::Set(layer), span } = self.next() else { return Err(self.unexpected("a header")) };
-        let layer = match layer.as_str() {
-            "nh" => Layer::Network,
-            "th" => Layer::Transport,
-            "ih" => Layer::Inner,
-            "ll" => {
-                return Err(Fault::new(span, "@ll: headers of links are not seen by a router")
-                    .instead("match the interface, or the IP address"));
-            }
-            _ => return Err(Fault::new(span, format!("@{layer}: no such header")).instead("@nh, @th or @ih")),
+    fn parse_raw_payload(&mut self) -> ParseResult<Selector> {
+        let Token { kind: TokenKind::SetName(layer), span } = self.next_token() else {
+            return Err(self.unexpected("a header"));
         };
-        let (bits, kind) = self.bit_range()?;
-        Ok(Selector::Field(Field { layer, bits, kind, protocol: None, v6: None, types: &[] }))
+        let layer = match layer.as_str() {
+            "nh" => PayloadBase::Network,
+            "th" => PayloadBase::Transport,
+            "ih" => PayloadBase::Inner,
+            "ll" => {
+                return Err(Diagnostic::new(span, "@ll: headers of links are not seen by a router")
+                    .with_help("match the interface, or the IP address"));
+            }
+            _ => return Err(Diagnostic::new(span, format!("@{layer}: no such header")).with_help("@nh, @th or @ih")),
+        };
+        let (bits, kind) = self.parse_bit_range()?;
+        Ok(Selector::Payload(PayloadField {
+            base: layer,
+            bits,
+            data_type: kind,
+            protocol: None,
+            v6: None,
+            icmp_types: &[],
+        }))
     }
 
     /// `,0,16`: the first bit, and how many.
-    pub(super) fn bit_range(&mut self) -> Parsed<(BitRange, Kind)> {
-        self.sign(",")?;
+    pub(super) fn parse_bit_range(&mut self) -> ParseResult<(BitRange, DataType)> {
+        self.expect_punct(",")?;
         let at = self.span();
-        let from = self.number32("the first bit")?;
-        let from = u16::try_from(from).map_err(|_| Fault::new(at, "no header is that long"))?;
-        self.sign(",")?;
+        let from = self.expect_u32("the first bit")?;
+        let from = u16::try_from(from).map_err(|_| Diagnostic::new(at, "no header is that long"))?;
+        self.expect_punct(",")?;
         let at = self.span();
-        let count = self.number32("a number of bits")?;
+        let count = self.expect_u32("a number of bits")?;
         let count = u8::try_from(count).ok().filter(|count| (1..=128).contains(count));
-        let count = count.ok_or_else(|| Fault::new(at, "from 1 to 128 bits can be looked at"))?;
-        Ok((BitRange::new(from, count), Kind::Number(count)))
+        let count = count.ok_or_else(|| Diagnostic::new(at, "from 1 to 128 bits can be looked at"))?;
+        Ok((BitRange::new(from, count), DataType::Number(count)))
     }
 
-    fn ip_field(&mut self, v4: bool) -> Parsed<IpField> {
-        let (word, span) = self.name("a field of the header")?;
+    fn parse_ip_field(&mut self, v4: bool) -> ParseResult<IpField> {
+        let (word, span) = self.expect_name("a field of the header")?;
         Ok(match (word.as_str(), v4) {
             ("saddr", _) => IpField::Source,
             ("daddr", _) => IpField::Destination,
@@ -159,94 +175,94 @@ impl Parser<'_> {
                     }
                     false => "saddr, daddr, nexthdr, dscp, ecn, length, hoplimit, flowlabel, version",
                 };
-                return Err(Fault::new(span, format!("{word}: no such field")).instead(list));
+                return Err(Diagnostic::new(span, format!("{word}: no such field")).with_help(list));
             }
         })
     }
 
-    fn ported(&mut self, header: &str, protocol: Option<u8>) -> Parsed<Selector> {
-        if self.takes("sport") {
-            return Ok(Selector::Port(protocol, End::Source));
+    fn parse_transport_field(&mut self, header: &str, protocol: Option<u8>) -> ParseResult<Selector> {
+        if self.eat_keyword("sport") {
+            return Ok(Selector::Port(protocol, Endpoint::Source));
         }
-        if self.takes("dport") {
-            return Ok(Selector::Port(protocol, End::Destination));
+        if self.eat_keyword("dport") {
+            return Ok(Selector::Port(protocol, Endpoint::Destination));
         }
-        self.field(header).map(Selector::Field)
+        self.parse_payload_field(header).map(Selector::Payload)
     }
 
-    fn meta(&mut self) -> Parsed<Meta> {
-        let (word, span) = self.name("what of the packet")?;
+    fn parse_meta(&mut self) -> ParseResult<MetaKey> {
+        let (word, span) = self.expect_name("what of the packet")?;
         Ok(match word.as_str() {
-            "iif" => Meta::Iif,
-            "oif" => Meta::Oif,
-            "iifname" => Meta::IifName,
-            "oifname" => Meta::OifName,
-            "mark" => Meta::Mark,
-            "l4proto" => Meta::L4Proto,
-            "nfproto" => Meta::NfProto,
-            "protocol" => Meta::Protocol,
-            "length" => Meta::Length,
-            "priority" => Meta::Priority,
-            "pkttype" => Meta::PacketType,
-            "random" => Meta::Random,
-            "cpu" => Meta::Cpu,
+            "iif" => MetaKey::Iif,
+            "oif" => MetaKey::Oif,
+            "iifname" => MetaKey::IifName,
+            "oifname" => MetaKey::OifName,
+            "mark" => MetaKey::Mark,
+            "l4proto" => MetaKey::L4Proto,
+            "nfproto" => MetaKey::NfProto,
+            "protocol" => MetaKey::Protocol,
+            "length" => MetaKey::Length,
+            "priority" => MetaKey::Priority,
+            "pkttype" => MetaKey::PacketType,
+            "random" => MetaKey::Random,
+            "cpu" => MetaKey::Cpu,
             "skuid" | "skgid" | "cgroup" => {
-                return Err(Fault::new(span, format!("meta {word} asks for a socket, and the gateway has none"))
-                    .instead("match addresses, ports or marks"));
+                return Err(Diagnostic::new(span, format!("meta {word} asks for a socket, and the gateway has none"))
+                    .with_help("match addresses, ports or marks"));
             }
-            "hour" => Meta::Hour,
-            "day" => Meta::Day,
-            "time" => Meta::Time,
-            "iifgroup" => Meta::Group(End::Source),
-            "oifgroup" => Meta::Group(End::Destination),
-            "ipsec" | "secpath" => Meta::Ipsec,
+            "hour" => MetaKey::Hour,
+            "day" => MetaKey::Day,
+            "time" => MetaKey::Time,
+            "iifgroup" => MetaKey::Group(Endpoint::Source),
+            "oifgroup" => MetaKey::Group(Endpoint::Destination),
+            "ipsec" | "secpath" => MetaKey::Ipsec,
             _ => {
-                return Err(Fault::new(span, format!("meta {word} is not supported")).instead(
+                return Err(Diagnostic::new(span, format!("meta {word} is not supported")).with_help(
                     "iif, oif, iifname, oifname, iifgroup, oifgroup, mark, l4proto, nfproto, protocol, length, priority, pkttype, random, hour, day, time",
                 ));
             }
         })
     }
 
-    fn ct(&mut self, start: Span) -> Parsed<Selector> {
-        let direction = if self.takes("original") {
+    fn parse_ct(&mut self, start: Span) -> ParseResult<Selector> {
+        let direction = if self.eat_keyword("original") {
             Some(Direction::Original)
-        } else if self.takes("reply") {
+        } else if self.eat_keyword("reply") {
             Some(Direction::Reply)
         } else {
             None
         };
-        let v6 = self.takes("ip6");
+        let v6 = self.eat_keyword("ip6");
         if !v6 {
-            self.takes("ip");
+            self.eat_keyword("ip");
         }
-        let (word, span) = self.name("what of the connection")?;
-        let tuple = |field| Selector::Tuple(direction, field);
+        let (word, span) = self.expect_name("what of the connection")?;
+        let tuple = |field| Selector::CtTuple(direction, field);
         let selector = match (word.as_str(), direction) {
-            ("saddr", Some(_)) => tuple(if v6 { TupleField::Source6 } else { TupleField::Source4 }),
-            ("daddr", Some(_)) => tuple(if v6 { TupleField::Destination6 } else { TupleField::Destination4 }),
-            ("proto-src", Some(_)) => tuple(TupleField::SourcePort),
-            ("proto-dst", Some(_)) => tuple(TupleField::DestinationPort),
-            ("protocol", _) => tuple(TupleField::Protocol),
-            ("l3proto", _) => tuple(TupleField::L3Proto),
-            ("packets", _) => Selector::Count(direction, Counted::Packets),
-            ("bytes", _) => Selector::Count(direction, Counted::Octets),
-            ("avgpkt", _) => Selector::Count(direction, Counted::Average),
-            ("zone", _) => Selector::Ct(Ct::Zone),
+            ("saddr", Some(_)) => tuple(if v6 { CtTupleField::Source6 } else { CtTupleField::Source4 }),
+            ("daddr", Some(_)) => tuple(if v6 { CtTupleField::Destination6 } else { CtTupleField::Destination4 }),
+            ("proto-src", Some(_)) => tuple(CtTupleField::SourcePort),
+            ("proto-dst", Some(_)) => tuple(CtTupleField::DestinationPort),
+            ("protocol", _) => tuple(CtTupleField::Protocol),
+            ("l3proto", _) => tuple(CtTupleField::L3Proto),
+            ("packets", _) => Selector::CtCounter(direction, CtCounterKey::Packets),
+            ("bytes", _) => Selector::CtCounter(direction, CtCounterKey::Bytes),
+            ("avgpkt", _) => Selector::CtCounter(direction, CtCounterKey::AvgPacketSize),
+            ("zone", _) => Selector::Ct(CtKey::Zone),
             ("saddr" | "daddr" | "proto-src" | "proto-dst", None) => {
-                return Err(Fault::new(start.to(span), format!("ct {word} of which direction?"))
-                    .instead(format!("ct original {word}, or ct reply {word}")));
+                return Err(Diagnostic::new(start.to(span), format!("ct {word} of which direction?"))
+                    .with_help(format!("ct original {word}, or ct reply {word}")));
             }
-            ("state", None) => Selector::Ct(Ct::State),
-            ("direction", None) => Selector::Ct(Ct::Direction),
-            ("status", None) => Selector::Ct(Ct::Status),
-            ("mark", None) => Selector::Ct(Ct::Mark),
-            ("expiration", None) => Selector::Ct(Ct::Expiration),
-            ("helper", None) => Selector::Ct(Ct::Helper),
-            ("label", None) => Selector::Ct(Ct::Label),
-            ("id", None) => Selector::Ct(Ct::Id),
+            ("state", None) => Selector::Ct(CtKey::State),
+            ("direction", None) => Selector::Ct(CtKey::Direction),
+            ("status", None) => Selector::Ct(CtKey::Status),
+            ("mark", None) => Selector::Ct(CtKey::Mark),
+            ("expiration", None) => Selector::Ct(CtKey::Expiration),
+            ("helper", None) => Selector::Ct(CtKey::Helper),
+            ("label", None) => Selector::Ct(CtKey::Label),
+            ("id", None) => Selector::Ct(CtKey::Id),
             _ => {
-                return Err(Fault::new(span, format!("ct {word} is not supported")).instead(
+                return Err(Diagnostic::new(span, format!("ct {word} is not supported")).with_help(
                     "state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",
                 ));
             }
@@ -255,35 +271,40 @@ impl Parser<'_> {
     }
 
     /// `saddr . iif oif`, `daddr type`.
-    fn fib(&mut self) -> Parsed<Fib> {
-        let (word, span) = self.name("saddr or daddr")?;
+    fn parse_fib(&mut self) -> ParseResult<FibExpr> {
+        let (word, span) = self.expect_name("saddr or daddr")?;
         let end = match word.as_str() {
-            "saddr" => End::Source,
-            "daddr" => End::Destination,
-            _ => return Err(Fault::new(span, format!("fib {word}: whose route?")).instead("fib saddr or fib daddr")),
+            "saddr" => Endpoint::Source,
+            "daddr" => Endpoint::Destination,
+            _ => {
+                return Err(
+                    Diagnostic::new(span, format!("fib {word}: whose route?")).with_help("fib saddr or fib daddr")
+                );
+            }
         };
-        let mut fib = Fib { end, iif: false, oif: false, tell: FibTell::Type };
-        while self.takes_sign(".") {
-            let (word, span) = self.name("iif, oif or mark")?;
+        let mut fib = FibExpr { endpoint: end, iif: false, oif: false, result: FibResult::AddressType };
+        while self.eat_punct(".") {
+            let (word, span) = self.expect_name("iif, oif or mark")?;
             match word.as_str() {
                 "iif" => fib.iif = true,
                 "oif" => fib.oif = true,
                 // There is one table of routes here, whatever the mark.
                 "mark" => (),
                 _ => {
-                    return Err(Fault::new(span, format!("{word} does not choose a route")).instead("iif, oif or mark"));
+                    return Err(
+                        Diagnostic::new(span, format!("{word} does not choose a route")).with_help("iif, oif or mark")
+                    );
                 }
             }
         }
-        let (tell, span) = self.name("type, oif or oifname")?;
-        fib.tell = match tell.as_str() {
-            "type" => FibTell::Type,
-            "oif" => FibTell::Oif,
-            "oifname" => FibTell::OifName,
+        let (tell, span) = self.expect_name("type, oif or oifname")?;
+        fib.result = match tell.as_str() {
+            "type" => FibResult::AddressType,
+            "oif" => FibResult::Oif,
+            "oifname" => FibResult::OifName,
             _ => {
-                return Err(
-                    Fault::new(span, format!("{tell}: a route has no such thing")).instead("type, oif or oifname")
-                );
+                return Err(Diagnostic::new(span, format!("{tell}: a route has no such thing"))
+                    .with_help("type, oif or oifname"));
             }
         };
         Ok(fib)

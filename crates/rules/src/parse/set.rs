@@ -1,62 +1,64 @@
 //! Sets and maps: named ones, those in place, and their elements.
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::kind::Kind;
+use super::{ParseResult, Parser};
+use crate::ast::{ElementData, Expression, ObjectKind, Set, SetElement};
+use crate::datatype::DataType;
+use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
 use crate::source::Span;
-use crate::token::Word;
-use crate::tree::{Data, Element, Expression, ObjectKind, Set};
 
 /// The words of `type`.
-const TYPES: [(&str, Kind); 25] = [
-    ("ipv4_addr", Kind::Address4),
-    ("ipv6_addr", Kind::Address6),
-    ("inet_proto", Kind::Protocol),
-    ("inet_service", Kind::Port),
-    ("mark", Kind::Mark),
-    ("ifname", Kind::InterfaceName),
-    ("iface_index", Kind::Interface),
-    ("ct_state", Kind::CtState),
-    ("ct_status", Kind::CtStatus),
-    ("ct_dir", Kind::CtDirection),
-    ("ct_label", Kind::Label),
-    ("icmp_type", Kind::IcmpType),
-    ("icmpv6_type", Kind::Icmp6Type),
-    ("icmp_code", Kind::IcmpCode),
-    ("icmpv6_code", Kind::Icmp6Code),
-    ("tcp_flag", Kind::TcpFlags),
-    ("dscp", Kind::Dscp),
-    ("nf_proto", Kind::Family),
-    ("ether_type", Kind::EtherType),
-    ("pkt_type", Kind::PacketType),
-    ("igmp_type", Kind::IgmpType),
-    ("dccp_pkttype", Kind::DccpType),
-    ("mh_type", Kind::MobilityType),
-    ("devgroup", Kind::DeviceGroup),
-    ("classid", Kind::Priority),
+const TYPE_NAMES: [(&str, DataType); 25] = [
+    ("ipv4_addr", DataType::Address4),
+    ("ipv6_addr", DataType::Address6),
+    ("inet_proto", DataType::Protocol),
+    ("inet_service", DataType::Port),
+    ("mark", DataType::Mark),
+    ("ifname", DataType::InterfaceName),
+    ("iface_index", DataType::InterfaceIndex),
+    ("ct_state", DataType::CtState),
+    ("ct_status", DataType::CtStatus),
+    ("ct_dir", DataType::CtDirection),
+    ("ct_label", DataType::CtLabel),
+    ("icmp_type", DataType::IcmpType),
+    ("icmpv6_type", DataType::Icmp6Type),
+    ("icmp_code", DataType::IcmpCode),
+    ("icmpv6_code", DataType::Icmp6Code),
+    ("tcp_flag", DataType::TcpFlags),
+    ("dscp", DataType::Dscp),
+    ("nf_proto", DataType::Family),
+    ("ether_type", DataType::EtherType),
+    ("pkt_type", DataType::PacketType),
+    ("igmp_type", DataType::IgmpType),
+    ("dccp_pkttype", DataType::DccpType),
+    ("mh_type", DataType::MobilityType),
+    ("devgroup", DataType::DeviceGroup),
+    ("classid", DataType::ClassId),
 ];
 
 impl Parser<'_> {
     /// Behind `set` or `map` in a table.
-    pub(super) fn named_set(&mut self, table: usize, map: bool) -> Parsed<()> {
-        let (name, span) = self.name("the set's name")?;
-        let known = self.set_of(table, &name).cloned();
+    pub(super) fn parse_named_set(&mut self, table: usize, map: bool) -> ParseResult<()> {
+        let (name, span) = self.expect_name("the set's name")?;
+        let known = self.set_mut(table, &name).cloned();
         let again = known.is_some();
         let mut set = known.unwrap_or(Set { name: name.clone(), ..Set::default() });
-        self.sign("{")?;
+        self.expect_punct("{")?;
         loop {
             self.skip_separators();
-            if self.takes_sign("}") {
+            if self.eat_punct("}") {
                 break;
             }
-            self.set_line(&mut set, map)?;
+            self.parse_set_property(&mut set, map)?;
         }
         if set.key.is_empty() {
-            return Err(Fault::new(span, format!("{name}: what are its elements?")).instead("type ipv4_addr;"));
+            return Err(Diagnostic::new(span, format!("{name}: what are its elements?")).with_help("type ipv4_addr;"));
         }
         if map && set.data.is_none() {
-            return Err(Fault::new(span, format!("{name}: what does it map to?")).instead("type ipv4_addr : verdict;"));
+            return Err(
+                Diagnostic::new(span, format!("{name}: what does it map to?")).with_help("type ipv4_addr : verdict;")
+            );
         }
-        match self.set_of(table, &name) {
+        match self.set_mut(table, &name) {
             Some(known) if again => *known = set,
             _ => {
                 if let Some(table) = self.ruleset.tables.get_mut(table) {
@@ -67,163 +69,167 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn set_line(&mut self, set: &mut Set, map: bool) -> Parsed<()> {
-        let (word, span) = self.name("type, typeof, flags, timeout, size or elements")?;
+    fn parse_set_property(&mut self, set: &mut Set, map: bool) -> ParseResult<()> {
+        let (word, span) = self.expect_name("type, typeof, flags, timeout, size or elements")?;
         match word.as_str() {
             "type" | "typeof" => {
                 let by_name = word == "type";
-                set.key = self.kinds(by_name)?;
+                set.key = self.parse_data_types(by_name)?;
                 if map {
-                    self.sign(":")?;
-                    self.takes("interval");
+                    self.expect_punct(":")?;
+                    self.eat_keyword("interval");
                     let objects =
                         [("counter", ObjectKind::Counter), ("quota", ObjectKind::Quota), ("limit", ObjectKind::Limit)];
-                    let object = objects.into_iter().find(|(word, _)| self.takes(word));
+                    let object = objects.into_iter().find(|(word, _)| self.eat_keyword(word));
                     set.data = Some(match object {
-                        Some((_, kind)) => vec![Kind::Object(kind)],
-                        None if self.takes("verdict") => Vec::new(),
-                        None => self.kinds(by_name)?,
+                        Some((_, kind)) => vec![DataType::Object(kind)],
+                        None if self.eat_keyword("verdict") => Vec::new(),
+                        None => self.parse_data_types(by_name)?,
                     });
                 }
             }
             "flags" => loop {
-                let (flag, span) = self.name("a flag")?;
+                let (flag, span) = self.expect_name("a flag")?;
                 match flag.as_str() {
                     "dynamic" | "timeout" => set.dynamic = true,
                     "constant" | "interval" => (),
                     _ => {
-                        return Err(Fault::new(span, format!("{flag}: no such flag"))
-                            .instead("constant, interval, timeout, dynamic"));
+                        return Err(Diagnostic::new(span, format!("{flag}: no such flag"))
+                            .with_help("constant, interval, timeout, dynamic"));
                     }
                 }
-                if !self.takes_sign(",") {
+                if !self.eat_punct(",") {
                     break;
                 }
             },
-            "timeout" => set.timeout = Some(self.time()?),
+            "timeout" => set.timeout = Some(self.parse_time()?),
             "gc-interval" => {
-                self.time()?;
+                self.parse_time()?;
             }
-            "size" => set.size = Some(self.number32("a number of elements")?),
+            "size" => set.size = Some(self.expect_u32("a number of elements")?),
             "policy" | "comment" => {
-                self.name("its value")?;
+                self.expect_name("its value")?;
             }
-            "auto-merge" => set.merges = true,
+            "auto-merge" => set.auto_merge = true,
             "counter" => (),
             "limit" | "quota" | "ct" => {
                 let hint = format!("add @{} {{ ip saddr {word} … }} in a rule, for each element it adds", set.name);
-                return Err(Fault::new(span, format!("{word}: not for all elements of a set at once")).instead(hint));
+                return Err(
+                    Diagnostic::new(span, format!("{word}: not for all elements of a set at once")).with_help(hint)
+                );
             }
             "elements" => {
-                self.sign("=")?;
+                self.expect_punct("=")?;
                 if set.key.is_empty() {
-                    return Err(Fault::new(span, "elements of which type?").instead("type ipv4_addr; above this line"));
+                    return Err(
+                        Diagnostic::new(span, "elements of which type?").with_help("type ipv4_addr; above this line")
+                    );
                 }
                 let (key, data) = (set.key.clone(), set.data.clone());
-                let elements = self.elements(&key, data.as_deref())?;
+                let elements = self.parse_elements(&key, data.as_deref())?;
                 set.elements.extend(elements);
             }
             _ => {
-                return Err(Fault::new(span, format!("{word}: a set has no such thing")).instead(
+                return Err(Diagnostic::new(span, format!("{word}: a set has no such thing")).with_help(
                     "type, typeof, flags, timeout, gc-interval, size, policy, auto-merge, counter, comment, elements",
                 ));
             }
         }
-        self.ends()
+        self.expect_end()
     }
 
     /// Kinds by their names, or as those of expressions; with `.` between them.
-    fn kinds(&mut self, by_name: bool) -> Parsed<Vec<Kind>> {
+    fn parse_data_types(&mut self, by_name: bool) -> ParseResult<Vec<DataType>> {
         let mut kinds = Vec::new();
         loop {
             if by_name {
-                let (name, span) = self.name("a type")?;
-                let found = TYPES.iter().find(|(known, _)| *known == name);
+                let (name, span) = self.expect_name("a type")?;
+                let found = TYPE_NAMES.iter().find(|(known, _)| *known == name);
                 let Some((_, kind)) = found else {
-                    let known: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
-                    return Err(Fault::new(span, format!("{name}: no such type")).instead(known.join(", ")));
+                    let known: Vec<&str> = TYPE_NAMES.iter().map(|(name, _)| *name).collect();
+                    return Err(Diagnostic::new(span, format!("{name}: no such type")).with_help(known.join(", ")));
                 };
                 kinds.push(*kind);
             } else {
-                let key = self.key()?;
+                let key = self.parse_key()?;
                 if key.is_empty() {
                     return Err(self.unexpected("what the elements are, like `ip saddr`"));
                 }
-                kinds.extend(key.iter().map(Expression::kind));
+                kinds.extend(key.iter().map(Expression::data_type));
             }
-            if !self.takes_sign(".") {
+            if !self.eat_punct(".") {
                 return Ok(kinds);
             }
         }
     }
 
     /// A set or map in place.
-    pub(super) fn set_here(&mut self, key: &[Kind], data: Option<&[Kind]>) -> Parsed<Set> {
-        let elements = self.elements(key, data)?;
+    pub(super) fn parse_anonymous_set(&mut self, key: &[DataType], data: Option<&[DataType]>) -> ParseResult<Set> {
+        let elements = self.parse_elements(key, data)?;
         Ok(Set {
             key: key.to_vec(),
-            data: data.map(<[Kind]>::to_vec),
+            data: data.map(<[DataType]>::to_vec),
             // In place, what overlaps is what its author says twice.
-            merges: data.is_none(),
+            auto_merge: data.is_none(),
             elements,
             ..Set::default()
         })
     }
 
     /// `add element … { … }`.
-    pub(super) fn more_elements(&mut self, table: usize, name: &str, span: Span) -> Parsed<()> {
-        let Some(set) = self.set_of(table, name) else {
-            return Err(Fault::new(span, format!("{name}: there is no such set")));
+    pub(super) fn parse_added_elements(&mut self, table: usize, name: &str, span: Span) -> ParseResult<()> {
+        let Some(set) = self.set_mut(table, name) else {
+            return Err(Diagnostic::new(span, format!("{name}: there is no such set")));
         };
         let (key, data) = (set.key.clone(), set.data.clone());
-        let elements = self.elements(&key, data.as_deref())?;
-        if let Some(set) = self.set_of(table, name) {
+        let elements = self.parse_elements(&key, data.as_deref())?;
+        if let Some(set) = self.set_mut(table, name) {
             set.elements.extend(elements);
         }
         Ok(())
     }
 
     /// Elements in braces; braces of a variable's value may stand among them.
-    fn elements(&mut self, key: &[Kind], data: Option<&[Kind]>) -> Parsed<Vec<Element>> {
+    fn parse_elements(&mut self, key: &[DataType], data: Option<&[DataType]>) -> ParseResult<Vec<SetElement>> {
         let mut elements = Vec::new();
-        self.sign("{")?;
+        self.expect_punct("{")?;
         let mut depth = 1_usize;
         while depth > 0 {
             self.skip_separators();
-            if self.takes_sign("}") {
+            if self.eat_punct("}") {
                 depth -= 1;
-            } else if self.takes_sign("{") {
+            } else if self.eat_punct("{") {
                 depth += 1;
                 continue;
             } else {
-                elements.push(self.element(key, data)?);
+                elements.push(self.parse_element(key, data)?);
             }
             if depth == 0 {
                 break;
             }
             self.skip_separators();
-            if !self.takes_sign(",") && !matches!(self.peek(), Word::Sign("}")) {
+            if !self.eat_punct(",") && !matches!(self.peek(), TokenKind::Punct("}")) {
                 return Err(self.unexpected("`,` or `}`"));
             }
         }
         Ok(elements)
     }
 
-    fn element(&mut self, kinds: &[Kind], data: Option<&[Kind]>) -> Parsed<Element> {
+    fn parse_element(&mut self, kinds: &[DataType], data: Option<&[DataType]>) -> ParseResult<SetElement> {
         let start = self.span();
-        let key = if self.takes_sign("*") { None } else { Some(self.ranges(kinds)?) };
+        let key = if self.eat_punct("*") { None } else { Some(self.parse_element_key(kinds)?) };
         let (mut timeout, mut left) = (None, None);
         let mut each = Vec::new();
         loop {
-            if self.takes("timeout") {
-                timeout = Some(self.time()?);
-            } else if self.takes("expires") {
-                left = Some(self.time()?);
-            } else if self.takes("comment") {
-                self.name("a comment")?;
-            } else if matches!(self.peek(), Word::Name(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
+            if self.eat_keyword("timeout") {
+                timeout = Some(self.parse_time()?);
+            } else if self.eat_keyword("expires") {
+                left = Some(self.parse_time()?);
+            } else if self.eat_keyword("comment") {
+                self.expect_name("a comment")?;
+            } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
             {
-                each.push(self.statement()?);
+                each.push(self.parse_statement()?);
             } else {
                 break;
             }
@@ -232,48 +238,48 @@ impl Parser<'_> {
         let data = match data {
             None => None,
             Some(kinds) => {
-                self.sign(":")?;
+                self.expect_punct(":")?;
                 self.skip_separators();
-                Some(self.data(kinds)?)
+                Some(self.parse_element_data(kinds)?)
             }
         };
         let end = self.span();
         let span =
-            if matches!(self.peek(), Word::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
-        Ok(Element { span, key, data, timeout, each })
+            if matches!(self.peek(), TokenKind::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
+        Ok(SetElement { span, key, data, timeout, stateful: each })
     }
 
-    fn ranges(&mut self, kinds: &[Kind]) -> Parsed<Vec<(u128, u128)>> {
+    fn parse_element_key(&mut self, kinds: &[DataType]) -> ParseResult<Vec<(u128, u128)>> {
         let mut ranges = Vec::new();
         for (at, kind) in kinds.iter().enumerate() {
             if at > 0 {
-                self.sign(".")?;
+                self.expect_punct(".")?;
             }
             // `*` inside a key is any value of its part.
-            let range = if self.takes_sign("*") { (0, kind.greatest()) } else { self.range(*kind)? };
+            let range = if self.eat_punct("*") { (0, kind.max_value()) } else { self.parse_range(*kind)? };
             ranges.push(range);
         }
         Ok(ranges)
     }
 
-    fn data(&mut self, kinds: &[Kind]) -> Parsed<Data> {
-        if let [Kind::Object(_)] = kinds {
-            let (name, span) = self.name("the name of an object, in quotation marks")?;
-            return Ok(Data::Object(name, span));
+    fn parse_element_data(&mut self, kinds: &[DataType]) -> ParseResult<ElementData> {
+        if let [DataType::Object(_)] = kinds {
+            let (name, span) = self.expect_name("the name of an object, in quotation marks")?;
+            return Ok(ElementData::Object(name, span));
         }
         if kinds.is_empty() {
-            return match self.verdict()? {
-                Some(verdict) => Ok(Data::Verdict(verdict)),
+            return match self.parse_verdict()? {
+                Some(verdict) => Ok(ElementData::Verdict(verdict)),
                 None => Err(self.unexpected("a verdict: accept, drop, jump, goto, return, continue")),
             };
         }
         let mut values = Vec::new();
         for kind in kinds {
-            if !values.is_empty() && !self.takes_sign(".") {
+            if !values.is_empty() && !self.eat_punct(".") {
                 break;
             }
-            values.push(self.range(*kind)?);
+            values.push(self.parse_range(*kind)?);
         }
-        Ok(Data::Values(values))
+        Ok(ElementData::Values(values))
     }
 }

@@ -1,18 +1,18 @@
 //! Statements: what a rule asks, does and decides.
-use super::selector::begins_selector;
-use super::value::octet_unit;
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::kind::Kind;
-use crate::source::Span;
-use crate::token::{Token, Word};
-use crate::tree::{
-    BitRange, Ct, End, Expression, Field, Icmpx, IpField, Layer, Limit, Log, Meta, ObjectKind, Piece, Reject, Selector,
-    Statement, Target, Verdict,
+use super::selector::is_selector_keyword;
+use super::value::byte_unit;
+use super::{ParseResult, Parser};
+use crate::ast::{
+    AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, Log, MetaKey, NftVerdict,
+    ObjectKind, PayloadBase, PayloadField, Reject, Selector, Statement,
 };
+use crate::datatype::DataType;
+use crate::diagnostic::Diagnostic;
+use crate::lexer::{Token, TokenKind};
+use crate::source::Span;
 
 /// Statements that are not supported, and what to write instead.
-const REFUSED: [(&str, &str); 8] = [
+const UNSUPPORTED_STATEMENTS: [(&str, &str); 8] = [
     ("queue", "nothing: the gateway is itself where packets would be handed to"),
     ("tproxy", "redirect, where the proxy asks for the original destination"),
     ("dup", "capture with keepstate watch"),
@@ -24,7 +24,7 @@ const REFUSED: [(&str, &str); 8] = [
 ];
 
 /// Levels of the log, by syslog's numbers.
-const LEVELS: [(&str, u8); 9] = [
+const LOG_LEVELS: [(&str, u8); 9] = [
     ("emerg", 0),
     ("alert", 1),
     ("crit", 2),
@@ -37,16 +37,23 @@ const LEVELS: [(&str, u8); 9] = [
 ];
 
 /// The bits that a rule may set in place; not those that say how long something is, or how it sums up.
-fn changeable(selector: Selector) -> Option<Field> {
+fn writable_payload(selector: Selector) -> Option<PayloadField> {
     let network = |field: IpField, v6| {
-        let bits = field.changeable(v6)?;
-        Some(Field { layer: Layer::Network, bits, kind: selector.kind(), protocol: None, v6: Some(v6), types: &[] })
+        let bits = field.rewritable_bits(v6)?;
+        Some(PayloadField {
+            base: PayloadBase::Network,
+            bits,
+            data_type: selector.data_type(),
+            protocol: None,
+            v6: Some(v6),
+            icmp_types: &[],
+        })
     };
     match selector {
         Selector::Ip(field) => network(field, false),
         Selector::Ip6(field) => network(field, true),
-        Selector::Field(field) if field.protocol.is_none() => (field.layer != Layer::Inner).then_some(field),
-        Selector::Field(field) => {
+        Selector::Payload(field) if field.protocol.is_none() => (field.base != PayloadBase::Inner).then_some(field),
+        Selector::Payload(field) => {
             let kept: &[BitRange] = match field.protocol {
                 Some(6) => &[BitRange::new(96, 4), BitRange::new(128, 16)],
                 Some(17 | 136) => &[BitRange::new(32, 16), BitRange::new(48, 16)],
@@ -62,115 +69,115 @@ fn changeable(selector: Selector) -> Option<Field> {
 
 impl Parser<'_> {
     /// One statement.
-    pub(super) fn statement(&mut self) -> Parsed<Statement> {
-        if let Some(verdict) = self.verdict()? {
+    pub(super) fn parse_statement(&mut self) -> ParseResult<Statement> {
+        if let Some(verdict) = self.parse_verdict()? {
             return Ok(Statement::Verdict(verdict));
         }
         let span = self.span();
-        if matches!(self.peek(), Word::Set(_)) && matches!(self.second(), Word::Sign(",")) {
-            return self.look(span);
+        if matches!(self.peek(), TokenKind::SetName(_)) && matches!(self.peek_second(), TokenKind::Punct(",")) {
+            return self.parse_match_or_assign(span);
         }
-        let Word::Name(word) = self.peek() else { return Err(self.unexpected("a statement")) };
+        let TokenKind::Ident(word) = self.peek() else { return Err(self.unexpected("a statement")) };
         let word = word.clone();
-        if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == word) {
-            return Err(Fault::new(span, format!("{word} is not supported")).instead(*instead));
+        if let Some((_, instead)) = UNSUPPORTED_STATEMENTS.iter().find(|(name, _)| *name == word) {
+            return Err(Diagnostic::new(span, format!("{word} is not supported")).with_help(*instead));
         }
         match word.as_str() {
             "counter" => {
-                self.next();
-                self.counter()
+                self.next_token();
+                self.parse_counter()
             }
             "limit" => {
-                self.next();
-                if let Some(named) = self.named_object(ObjectKind::Limit)? {
+                self.next_token();
+                if let Some(named) = self.parse_object_ref(ObjectKind::Limit)? {
                     Ok(named)
                 } else {
-                    self.limit().map(Statement::Limit)
+                    self.parse_limit().map(Statement::Limit)
                 }
             }
             "quota" => {
-                self.next();
-                if let Some(named) = self.named_object(ObjectKind::Quota)? {
+                self.next_token();
+                if let Some(named) = self.parse_object_ref(ObjectKind::Quota)? {
                     return Ok(named);
                 }
-                let (over, octets) = self.quota()?;
-                if self.takes("used") {
-                    self.octets()?;
+                let (over, octets) = self.parse_quota()?;
+                if self.eat_keyword("used") {
+                    self.parse_byte_count()?;
                 }
-                Ok(Statement::Quota { over, octets })
+                Ok(Statement::Quota { over, bytes: octets })
             }
             "log" => {
-                self.next();
-                self.log().map(Statement::Log)
+                self.next_token();
+                self.parse_log().map(Statement::Log)
             }
             "reject" => {
-                self.next();
-                self.reject().map(Statement::Reject)
+                self.next_token();
+                self.parse_reject().map(Statement::Reject)
             }
             "synproxy" => {
-                self.next();
-                self.synproxy()
+                self.next_token();
+                self.parse_synproxy()
             }
             "notrack" => {
-                self.next();
+                self.next_token();
                 Ok(Statement::Notrack)
             }
             "snat" | "dnat" | "masquerade" | "redirect" => {
-                self.next();
-                self.nat(&word, span).map(Statement::Nat)
+                self.next_token();
+                self.parse_nat(&word, span).map(Statement::Nat)
             }
-            "add" | "update" | "delete" if matches!(self.second(), Word::Set(_)) => {
-                self.next();
-                self.dynamic(&word).map(Statement::Dynamic)
+            "add" | "update" | "delete" if matches!(self.peek_second(), TokenKind::SetName(_)) => {
+                self.next_token();
+                self.parse_dynset(&word).map(Statement::Dynset)
             }
             "meter" => {
-                self.next();
-                self.meter().map(Statement::Dynamic)
+                self.next_token();
+                self.parse_meter().map(Statement::Dynset)
             }
             "reset" => {
-                self.next();
-                self.keyword("tcp")?;
-                self.keyword("option")?;
-                self.tcp_option_number().map(Statement::Strip)
+                self.next_token();
+                self.expect_keyword("tcp")?;
+                self.expect_keyword("option")?;
+                self.parse_tcp_option_number().map(Statement::TcpOptStrip)
             }
-            "ct" => self.ct_statement(span),
-            "meta" if matches!(self.second(), Word::Name(name) if name == "nftrace") => {
-                self.next();
-                self.next();
-                self.keyword("set")?;
-                let value = self.value(Kind::Number(8))?;
-                Ok(Statement::Set(Target::NfTrace, Expression::Constant(value, Kind::Number(8))))
+            "ct" => self.parse_ct_statement(span),
+            "meta" if matches!(self.peek_second(), TokenKind::Ident(name) if name == "nftrace") => {
+                self.next_token();
+                self.next_token();
+                self.expect_keyword("set")?;
+                let value = self.parse_value(DataType::Number(8))?;
+                Ok(Statement::Assign(AssignTarget::NfTrace, Expression::Constant(value, DataType::Number(8))))
             }
-            _ => self.look(span),
+            _ => self.parse_match_or_assign(span),
         }
     }
 
     /// A match, a verdict map, or something set.
-    fn look(&mut self, span: Span) -> Parsed<Statement> {
-        let left = self.key()?;
+    fn parse_match_or_assign(&mut self, span: Span) -> ParseResult<Statement> {
+        let left = self.parse_key()?;
         if left.is_empty() {
-            return Err(self.no_statement());
+            return Err(self.statement_expected());
         }
-        if let ([Expression::Select(selector)], Word::Name(word)) = (left.as_slice(), self.peek())
+        if let ([Expression::Select(selector)], TokenKind::Ident(word)) = (left.as_slice(), self.peek())
             && word == "set"
         {
             let selector = *selector;
-            self.next();
-            return self.set_target(selector, span);
+            self.next_token();
+            return self.parse_assignment(selector, span);
         }
-        if self.takes("vmap") {
-            let kinds: Vec<Kind> = left.iter().map(Expression::kind).collect();
-            let map = self.map_ref(&kinds, &[])?;
+        if self.eat_keyword("vmap") {
+            let kinds: Vec<DataType> = left.iter().map(Expression::data_type).collect();
+            let map = self.parse_map_ref(&kinds, &[])?;
             return Ok(Statement::Vmap(left, map));
         }
-        self.against(left, span).map(Statement::Match)
+        self.parse_relational(left, span).map(Statement::Match)
     }
 
-    fn no_statement(&mut self) -> Fault {
+    fn statement_expected(&mut self) -> Diagnostic {
         let fault = self.unexpected("a match, a statement or a verdict");
         match self.peek() {
-            Word::Name(word) if word.contains("cept") => fault.instead("accept"),
-            Word::Name(_) => fault.instead(
+            TokenKind::Ident(word) if word.contains("cept") => fault.with_help("accept"),
+            TokenKind::Ident(_) => fault.with_help(
                 "a line begins with what is matched (ip saddr, tcp dport, iifname, ct state), or what is done",
             ),
             _ => fault,
@@ -178,145 +185,147 @@ impl Parser<'_> {
     }
 
     /// `ct count`, `ct helper set`, or any look at a connection.
-    fn ct_statement(&mut self, span: Span) -> Parsed<Statement> {
-        let second = match self.second() {
-            Word::Name(word) => word.clone(),
+    fn parse_ct_statement(&mut self, span: Span) -> ParseResult<Statement> {
+        let second = match self.peek_second() {
+            TokenKind::Ident(word) => word.clone(),
             _ => String::new(),
         };
         match second.as_str() {
             "count" => {
-                self.next();
-                self.next();
-                let over = self.takes("over");
-                Ok(Statement::Connections { over, count: self.number32("a number of connections")? })
+                self.next_token();
+                self.next_token();
+                let over = self.eat_keyword("over");
+                Ok(Statement::ConnLimit { over, count: self.expect_u32("a number of connections")? })
             }
             "timeout" => {
-                self.next();
-                self.next();
-                self.keyword("set")?;
-                let (name, span) = self.name("the name of a ct timeout")?;
-                Ok(Statement::Timeout(name, span))
+                self.next_token();
+                self.next_token();
+                self.expect_keyword("set")?;
+                let (name, span) = self.expect_name("the name of a ct timeout")?;
+                Ok(Statement::CtTimeout(name, span))
             }
             "event" | "expectation" => {
-                Err(Fault::new(span, format!("ct {second} is not supported")).instead(match second.as_str() {
+                Err(Diagnostic::new(span, format!("ct {second} is not supported")).with_help(match second.as_str() {
                     "event" => "choose events where they are followed: keepstate conntrack -E -e NEW,DESTROY",
                     _ => "a helper: ct helper set",
                 }))
             }
-            _ => self.look(span),
+            _ => self.parse_match_or_assign(span),
         }
     }
 
-    fn set_target(&mut self, selector: Selector, span: Span) -> Parsed<Statement> {
+    fn parse_assignment(&mut self, selector: Selector, span: Span) -> ParseResult<Statement> {
         let target = match selector {
-            Selector::Meta(Meta::Mark) => Target::MetaMark,
-            Selector::Meta(Meta::Priority) => Target::MetaPriority,
-            Selector::Ct(Ct::Mark) => Target::CtMark,
-            Selector::Ct(Ct::Zone) => Target::CtZone,
-            Selector::Ct(Ct::Label) => Target::CtLabel,
-            Selector::Ct(Ct::Helper) => {
-                let (name, span) = self.name("the name of a ct helper")?;
-                return Ok(Statement::Helper(name, span));
+            Selector::Meta(MetaKey::Mark) => AssignTarget::MetaMark,
+            Selector::Meta(MetaKey::Priority) => AssignTarget::MetaPriority,
+            Selector::Ct(CtKey::Mark) => AssignTarget::CtMark,
+            Selector::Ct(CtKey::Zone) => AssignTarget::CtZone,
+            Selector::Ct(CtKey::Label) => AssignTarget::CtLabel,
+            Selector::Ct(CtKey::Helper) => {
+                let (name, span) = self.expect_name("the name of a ct helper")?;
+                return Ok(Statement::CtHelper(name, span));
             }
-            Selector::Ip(IpField::Dscp) => Target::Dscp { v6: false },
-            Selector::Ip6(IpField::Dscp) => Target::Dscp { v6: true },
-            Selector::Ip(IpField::Ttl) => Target::Ttl { v6: false },
-            Selector::Ip6(IpField::Ttl) => Target::Ttl { v6: true },
-            Selector::Piece(Piece::MAX_SEGMENT) => Target::MaxSegment,
-            Selector::Port(protocol, end) => Target::Port { protocol, end },
-            Selector::Ip(IpField::Source) => Target::Address { v6: false, end: End::Source },
-            Selector::Ip(IpField::Destination) => Target::Address { v6: false, end: End::Destination },
-            Selector::Ip6(IpField::Source) => Target::Address { v6: true, end: End::Source },
-            Selector::Ip6(IpField::Destination) => Target::Address { v6: true, end: End::Destination },
-            other => match changeable(other) {
-                Some(field) => Target::Field(field),
+            Selector::Ip(IpField::Dscp) => AssignTarget::Dscp { v6: false },
+            Selector::Ip6(IpField::Dscp) => AssignTarget::Dscp { v6: true },
+            Selector::Ip(IpField::Ttl) => AssignTarget::Ttl { v6: false },
+            Selector::Ip6(IpField::Ttl) => AssignTarget::Ttl { v6: true },
+            Selector::Exthdr(ExthdrField::TCP_MSS) => AssignTarget::TcpMss,
+            Selector::Port(protocol, end) => AssignTarget::Port { protocol, endpoint: end },
+            Selector::Ip(IpField::Source) => AssignTarget::Address { v6: false, endpoint: Endpoint::Source },
+            Selector::Ip(IpField::Destination) => AssignTarget::Address { v6: false, endpoint: Endpoint::Destination },
+            Selector::Ip6(IpField::Source) => AssignTarget::Address { v6: true, endpoint: Endpoint::Source },
+            Selector::Ip6(IpField::Destination) => AssignTarget::Address { v6: true, endpoint: Endpoint::Destination },
+            other => match writable_payload(other) {
+                Some(field) => AssignTarget::Payload(field),
                 None => {
-                    return Err(Fault::new(span, "this cannot be set").instead(
+                    return Err(Diagnostic::new(span, "this cannot be set").with_help(
                         "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, fields of TCP and ICMP, tcp option maxseg size",
                     ));
                 }
             },
         };
-        if target == Target::MaxSegment && self.takes("rt") {
-            self.keyword("mtu")?;
-            return Ok(Statement::Set(target, Expression::Constant(0, Kind::Number(16))));
+        if target == AssignTarget::TcpMss && self.eat_keyword("rt") {
+            self.expect_keyword("mtu")?;
+            return Ok(Statement::Assign(target, Expression::Constant(0, DataType::Number(16))));
         }
-        let kind = selector.kind();
-        let value = match self.expression(&[kind])? {
+        let kind = selector.data_type();
+        let value = match self.parse_expression(&[kind])? {
             Some(value) => value,
-            None => Expression::Constant(self.bits(kind)?, kind),
+            None => Expression::Constant(self.parse_bitmask(kind)?, kind),
         };
-        Ok(Statement::Set(target, value))
+        Ok(Statement::Assign(target, value))
     }
 
     /// A verdict, if one is next.
-    pub(super) fn verdict(&mut self) -> Parsed<Option<Verdict>> {
-        let Word::Name(word) = self.peek() else { return Ok(None) };
+    pub(super) fn parse_verdict(&mut self) -> ParseResult<Option<NftVerdict>> {
+        let TokenKind::Ident(word) = self.peek() else { return Ok(None) };
         let verdict = match word.as_str() {
-            "accept" => Verdict::Accept,
-            "drop" => Verdict::Drop,
-            "continue" => Verdict::Continue,
-            "return" => Verdict::Return,
+            "accept" => NftVerdict::Accept,
+            "drop" => NftVerdict::Drop,
+            "continue" => NftVerdict::Continue,
+            "return" => NftVerdict::Return,
             "jump" | "goto" => {
                 let comes_back = word == "jump";
-                self.next();
-                let (name, span) = self.name("a chain's name")?;
-                return Ok(Some(if comes_back { Verdict::Jump(name, span) } else { Verdict::Goto(name, span) }));
+                self.next_token();
+                let (name, span) = self.expect_name("a chain's name")?;
+                return Ok(Some(if comes_back { NftVerdict::Jump(name, span) } else { NftVerdict::Goto(name, span) }));
             }
             _ => return Ok(None),
         };
-        self.next();
+        self.next_token();
         Ok(Some(verdict))
     }
 
-    fn counter(&mut self) -> Parsed<Statement> {
-        if let Some(named) = self.named_object(ObjectKind::Counter)? {
+    fn parse_counter(&mut self) -> ParseResult<Statement> {
+        if let Some(named) = self.parse_object_ref(ObjectKind::Counter)? {
             return Ok(named);
         }
-        let (packets, octets) = self.counted()?;
+        let (packets, octets) = self.parse_counter_values()?;
         Ok(Statement::Counter(packets, octets))
     }
 
     /// `name "x"`, if it is next.
-    pub(super) fn named_object(&mut self, kind: ObjectKind) -> Parsed<Option<Statement>> {
-        if !self.takes("name") {
+    pub(super) fn parse_object_ref(&mut self, kind: ObjectKind) -> ParseResult<Option<Statement>> {
+        if !self.eat_keyword("name") {
             return Ok(None);
         }
-        if matches!(self.peek(), Word::Name(word) if begins_selector(word)) {
-            let key = self.key()?;
-            self.keyword("map")?;
-            let kinds: Vec<Kind> = key.iter().map(Expression::kind).collect();
-            let map = self.map_ref(&kinds, &[Kind::Object(kind)])?;
-            return Ok(Some(Statement::ObjectBy(kind, key, map)));
+        if matches!(self.peek(), TokenKind::Ident(word) if is_selector_keyword(word)) {
+            let key = self.parse_key()?;
+            self.expect_keyword("map")?;
+            let kinds: Vec<DataType> = key.iter().map(Expression::data_type).collect();
+            let map = self.parse_map_ref(&kinds, &[DataType::Object(kind)])?;
+            return Ok(Some(Statement::ObjectMap(kind, key, map)));
         }
-        let (name, span) = self.name("its name")?;
-        Ok(Some(Statement::Object(kind, name, span)))
+        let (name, span) = self.expect_name("its name")?;
+        Ok(Some(Statement::ObjectRef(kind, name, span)))
     }
 
     /// `[over|until] N unit`.
-    pub(super) fn quota(&mut self) -> Parsed<(bool, u64)> {
-        let over = self.takes("over");
+    pub(super) fn parse_quota(&mut self) -> ParseResult<(bool, u64)> {
+        let over = self.eat_keyword("over");
         if !over {
-            self.takes("until");
+            self.eat_keyword("until");
         }
-        Ok((over, self.octets()?))
+        Ok((over, self.parse_byte_count()?))
     }
 
     /// `rate [over] N/unit [burst N packets|bytes]`.
-    pub(super) fn limit(&mut self) -> Parsed<Limit> {
-        self.keyword("rate")?;
-        let over = self.takes("over");
-        let (rate, span) = self.number("a rate, like 10/second")?;
+    pub(super) fn parse_limit(&mut self) -> ParseResult<Limit> {
+        self.expect_keyword("rate")?;
+        let over = self.eat_keyword("over");
+        let (rate, span) = self.expect_number("a rate, like 10/second")?;
         let mut scale = 1;
         let mut octets = false;
-        let per = if self.takes_sign("/") {
-            self.name("second, minute, hour, day or week")?
+        let per = if self.eat_punct("/") {
+            self.expect_name("second, minute, hour, day or week")?
         } else {
             // `10 mbytes/second` is one word behind the number.
-            let (word, span) = self.name("`/`")?;
-            let parts = word.split_once('/').and_then(|(unit, per)| Some((octet_unit(unit)?, per.to_owned())));
+            let (word, span) = self.expect_name("`/`")?;
+            let parts = word.split_once('/').and_then(|(unit, per)| Some((byte_unit(unit)?, per.to_owned())));
             let Some((unit, per)) = parts else {
-                return Err(Fault::new(span, format!("{word} is no rate")).instead("10/second, or 10 mbytes/second"));
+                return Err(
+                    Diagnostic::new(span, format!("{word} is no rate")).with_help("10/second, or 10 mbytes/second")
+                );
             };
             (scale, octets) = (unit, true);
             (per, span)
@@ -328,97 +337,96 @@ impl Parser<'_> {
             "day" => 86_400,
             "week" => 604_800,
             other => {
-                return Err(
-                    Fault::new(per.1, format!("{other} is no time")).instead("second, minute, hour, day or week")
-                );
+                return Err(Diagnostic::new(per.1, format!("{other} is no time"))
+                    .with_help("second, minute, hour, day or week"));
             }
         };
-        let too_much = || Fault::new(span, "this rate is beyond all measure");
+        let too_much = || Diagnostic::new(span, "this rate is beyond all measure");
         let rate = rate.checked_mul(scale).ok_or_else(too_much)?;
         if rate == 0 {
-            return Err(Fault::new(span, "a rate of nothing lets nothing pass").instead("drop"));
+            return Err(Diagnostic::new(span, "a rate of nothing lets nothing pass").with_help("drop"));
         }
         let mut burst = if octets { 0 } else { 5 };
-        if self.takes("burst") {
-            burst = if octets { self.octets()? } else { self.number("a number of packets")?.0 };
-            self.takes("packets");
+        if self.eat_keyword("burst") {
+            burst = if octets { self.parse_byte_count()? } else { self.expect_number("a number of packets")?.0 };
+            self.eat_keyword("packets");
         }
-        Ok(Limit { over, rate, seconds, burst, octets })
+        Ok(Limit { over, rate, seconds, burst, per_byte: octets })
     }
 
-    fn log(&mut self) -> Parsed<Log> {
+    fn parse_log(&mut self) -> ParseResult<Log> {
         let mut log = Log::default();
         loop {
             let span = self.span();
-            if self.takes("prefix") {
-                log.prefix = self.name("a prefix in quotation marks")?.0;
+            if self.eat_keyword("prefix") {
+                log.prefix = self.expect_name("a prefix in quotation marks")?.0;
                 if log.prefix.len() > 127 {
-                    return Err(Fault::new(span, "a prefix has at most 127 letters"));
+                    return Err(Diagnostic::new(span, "a prefix has at most 127 letters"));
                 }
-            } else if self.takes("level") {
-                let (level, span) = self.name("a level")?;
-                let found = LEVELS.iter().find(|(name, _)| *name == level);
+            } else if self.eat_keyword("level") {
+                let (level, span) = self.expect_name("a level")?;
+                let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
                 let Some((_, number)) = found else {
-                    return Err(Fault::new(span, format!("{level} is no level"))
-                        .instead("emerg, alert, crit, err, warn, notice, info, debug"));
+                    return Err(Diagnostic::new(span, format!("{level} is no level"))
+                        .with_help("emerg, alert, crit, err, warn, notice, info, debug"));
                 };
                 log.level = Some(*number);
-            } else if self.takes("flags") {
+            } else if self.eat_keyword("flags") {
                 // What the flags add is in the line anyway.
-                self.name("flags")?;
-                while self.takes_sign(",")
-                    || matches!(self.peek(), Word::Name(name) if matches!(name.as_str(), "sequence" | "options" | "all"))
+                self.expect_name("flags")?;
+                while self.eat_punct(",")
+                    || matches!(self.peek(), TokenKind::Ident(name) if matches!(name.as_str(), "sequence" | "options" | "all"))
                 {
-                    self.next();
+                    self.next_token();
                 }
-            } else if self.takes("group") {
-                let group = self.number32("the group's number")?;
-                log.group = Some(u16::try_from(group).map_err(|_| Fault::new(span, "a group is at most 65535"))?);
-            } else if self.takes("snaplen") || self.takes("queue-threshold") {
+            } else if self.eat_keyword("group") {
+                let group = self.expect_u32("the group's number")?;
+                log.group = Some(u16::try_from(group).map_err(|_| Diagnostic::new(span, "a group is at most 65535"))?);
+            } else if self.eat_keyword("snaplen") || self.eat_keyword("queue-threshold") {
                 // Lines are written at once, and hold no packet.
-                self.number32("a number")?;
+                self.expect_u32("a number")?;
             } else if let (Some(_), Some(_)) = (log.group, log.level) {
-                return Err(Fault::new(span, "a line with a group has no level").instead("one of the two"));
+                return Err(Diagnostic::new(span, "a line with a group has no level").with_help("one of the two"));
             } else {
                 return Ok(log);
             }
         }
     }
 
-    fn reject(&mut self) -> Parsed<Reject> {
-        if !self.takes("with") {
+    fn parse_reject(&mut self) -> ParseResult<Reject> {
+        if !self.eat_keyword("with") {
             return Ok(Reject::Default);
         }
-        let (family, span) = self.name("icmp, icmpv6, icmpx or tcp reset")?;
+        let (family, span) = self.expect_name("icmp, icmpv6, icmpx or tcp reset")?;
         if family == "tcp" {
-            self.keyword("reset")?;
-            return Ok(Reject::Reset);
+            self.expect_keyword("reset")?;
+            return Ok(Reject::TcpReset);
         }
-        self.takes("type");
+        self.eat_keyword("type");
         let kind = match family.as_str() {
-            "icmp" => Kind::IcmpCode,
-            "icmpv6" => Kind::Icmp6Code,
-            "icmpx" => return self.icmpx().map(Reject::Icmpx),
+            "icmp" => DataType::IcmpCode,
+            "icmpv6" => DataType::Icmp6Code,
+            "icmpx" => return self.parse_icmpx().map(Reject::Icmpx),
             _ => {
-                return Err(Fault::new(span, format!("reject with {family}: there is no such answer"))
-                    .instead("icmp, icmpv6, icmpx with a reason, or tcp reset"));
+                return Err(Diagnostic::new(span, format!("reject with {family}: there is no such answer"))
+                    .with_help("icmp, icmpv6, icmpx with a reason, or tcp reset"));
             }
         };
         // The kinds have 8 bits.
-        let code = self.value(kind)? as u8;
-        Ok(if kind == Kind::IcmpCode { Reject::Icmp(code) } else { Reject::Icmp6(code) })
+        let code = self.parse_value(kind)? as u8;
+        Ok(if kind == DataType::IcmpCode { Reject::Icmp(code) } else { Reject::Icmpv6(code) })
     }
 
-    fn icmpx(&mut self) -> Parsed<Icmpx> {
-        let Token { kind, span } = self.next();
+    fn parse_icmpx(&mut self) -> ParseResult<Icmpx> {
+        let Token { kind, span } = self.next_token();
         Ok(match &kind {
-            Word::Name(name) if name == "no-route" => Icmpx::NoRoute,
-            Word::Name(name) if name == "port-unreachable" => Icmpx::Port,
-            Word::Name(name) if name == "host-unreachable" => Icmpx::Host,
-            Word::Name(name) if name == "admin-prohibited" => Icmpx::Admin,
+            TokenKind::Ident(name) if name == "no-route" => Icmpx::NoRoute,
+            TokenKind::Ident(name) if name == "port-unreachable" => Icmpx::PortUnreachable,
+            TokenKind::Ident(name) if name == "host-unreachable" => Icmpx::HostUnreachable,
+            TokenKind::Ident(name) if name == "admin-prohibited" => Icmpx::AdminProhibited,
             other => {
-                return Err(Fault::new(span, format!("{}: no such reason", other.shown()))
-                    .instead("no-route, port-unreachable, host-unreachable, admin-prohibited"));
+                return Err(Diagnostic::new(span, format!("{}: no such reason", other.describe()))
+                    .with_help("no-route, port-unreachable, host-unreachable, admin-prohibited"));
             }
         })
     }

@@ -1,69 +1,69 @@
 //! `synproxy mss 1460 wscale 7 timestamp sack-perm`, in a rule or as a named object.
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::token::Word;
-use crate::tree::{Object, ObjectBody, ObjectKind, Statement, Synproxy};
+use super::{ParseResult, Parser};
+use crate::ast::{Object, ObjectBody, ObjectKind, Statement, SynproxyInfo};
+use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
 
 /// RFC 7323, 2.3.
-const GREATEST_SCALE: u32 = 14;
+const MAX_WSCALE: u32 = 14;
 
 impl Parser<'_> {
     /// Behind the word `synproxy`, in a rule.
-    pub(super) fn synproxy(&mut self) -> Parsed<Statement> {
-        if let Some(named) = self.named_object(ObjectKind::Synproxy)? {
+    pub(super) fn parse_synproxy(&mut self) -> ParseResult<Statement> {
+        if let Some(named) = self.parse_object_ref(ObjectKind::Synproxy)? {
             return Ok(named);
         }
-        let mut proxy = Synproxy::default();
-        while self.promise(&mut proxy)? {}
+        let mut proxy = SynproxyInfo::default();
+        while self.parse_synproxy_option(&mut proxy)? {}
         Ok(Statement::Synproxy(proxy))
     }
 
     /// Behind the word `synproxy`, in a table: `NAME { mss 1460; wscale 7; timestamp sack-perm; }`.
-    pub(super) fn synproxy_object(&mut self, table: usize) -> Parsed<()> {
-        let (name, span) = self.name("its name")?;
-        self.sign("{")?;
-        let mut proxy = Synproxy::default();
+    pub(super) fn parse_synproxy_object(&mut self, table: usize) -> ParseResult<()> {
+        let (name, span) = self.expect_name("its name")?;
+        self.expect_punct("{")?;
+        let mut proxy = SynproxyInfo::default();
         loop {
             self.skip_separators();
-            if self.takes_sign("}") {
-                return self.add_object(table, Object { name, span, what: ObjectBody::Synproxy(proxy) });
+            if self.eat_punct("}") {
+                return self.add_object(table, Object { name, span, body: ObjectBody::Synproxy(proxy) });
             }
-            if self.takes("comment") {
-                self.name("a comment")?;
-            } else if !self.promise(&mut proxy)? {
+            if self.eat_keyword("comment") {
+                self.expect_name("a comment")?;
+            } else if !self.parse_synproxy_option(&mut proxy)? {
                 return Err(self.unexpected("mss, wscale, timestamp, sack-perm or `}`"));
             }
         }
     }
 
     /// One thing that clients are promised, if it is next.
-    fn promise(&mut self, proxy: &mut Synproxy) -> Parsed<bool> {
-        let Word::Name(word) = self.peek() else { return Ok(false) };
+    fn parse_synproxy_option(&mut self, proxy: &mut SynproxyInfo) -> ParseResult<bool> {
+        let TokenKind::Ident(word) = self.peek() else { return Ok(false) };
         match word.as_str() {
             "mss" => {
-                self.next();
+                self.next_token();
                 let span = self.span();
-                let size = self.number32("the largest segment, in octets")?;
+                let size = self.expect_u32("the largest segment, in octets")?;
                 let size =
-                    u16::try_from(size).map_err(|_| Fault::new(span, format!("no segment is {size} octets long")));
+                    u16::try_from(size).map_err(|_| Diagnostic::new(span, format!("no segment is {size} octets long")));
                 proxy.mss = Some(size?);
             }
             "wscale" => {
-                self.next();
+                self.next_token();
                 let span = self.span();
-                let scale = self.number32("the window's scale")?;
-                if scale > GREATEST_SCALE {
-                    let what = format!("a window's scale is at most {GREATEST_SCALE}");
-                    return Err(Fault::new(span, what).instead("the scale of the servers: 7 is Linux's, mostly"));
+                let scale = self.expect_u32("the window's scale")?;
+                if scale > MAX_WSCALE {
+                    let what = format!("a window's scale is at most {MAX_WSCALE}");
+                    return Err(Diagnostic::new(span, what).with_help("the scale of the servers: 7 is Linux's, mostly"));
                 }
                 proxy.wscale = u8::try_from(scale).ok();
             }
             "timestamp" => {
-                self.next();
+                self.next_token();
                 proxy.timestamp = true;
             }
             "sack-perm" => {
-                self.next();
+                self.next_token();
                 proxy.sack = true;
             }
             _ => return Ok(false),

@@ -1,30 +1,30 @@
 //! Tables, and commands about them.
-use super::{Parsed, Parser};
-use crate::fault::Fault;
+use super::{ParseResult, Parser};
+use crate::ast::{Chain, Object, ObjectBody, Set, Table, TableFamily};
+use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
 use crate::source::Span;
-use crate::token::Word;
-use crate::tree::{Chain, Family, Object, ObjectBody, Set, Table};
 
 impl Parser<'_> {
     /// Behind the word `table`.
-    pub(super) fn table(&mut self) -> Parsed<()> {
-        let family = self.family()?;
-        let (name, _) = self.name("the table's name")?;
-        let at = self.table_at(family, &name);
-        if !self.takes_sign("{") {
-            return self.ends();
+    pub(super) fn parse_table(&mut self) -> ParseResult<()> {
+        let family = self.parse_family()?;
+        let (name, _) = self.expect_name("the table's name")?;
+        let at = self.find_or_add_table(family, &name);
+        if !self.eat_punct("{") {
+            return self.expect_end();
         }
         loop {
             self.skip_separators();
-            if self.takes_sign("}") {
+            if self.eat_punct("}") {
                 return Ok(());
             }
-            self.item(at)?;
+            self.parse_table_item(at)?;
         }
     }
 
     /// The table of that name, made if there is none.
-    pub(super) fn table_at(&mut self, family: Family, name: &str) -> usize {
+    pub(super) fn find_or_add_table(&mut self, family: TableFamily, name: &str) -> usize {
         let known = self.ruleset.tables.iter().position(|table| table.family == family && table.name == name);
         known.unwrap_or_else(|| {
             let table =
@@ -35,182 +35,180 @@ impl Parser<'_> {
     }
 
     /// One thing in a table's block.
-    fn item(&mut self, table: usize) -> Parsed<()> {
-        if self.definition()? {
+    fn parse_table_item(&mut self, table: usize) -> ParseResult<()> {
+        if self.parse_definition()? {
             return Ok(());
         }
-        let (word, span) = self.name("chain, set, map or a named object")?;
+        let (word, span) = self.expect_name("chain, set, map or a named object")?;
         match word.as_str() {
-            "include" => self.include(span),
-            "chain" => self.chain(table),
-            "set" | "map" => self.named_set(table, word == "map"),
-            "counter" | "quota" | "limit" => self.object(table, &word),
-            "ct" => self.ct_object(table, span),
-            "comment" => self.name("a comment").map(|_| ()),
+            "include" => self.parse_include(span),
+            "chain" => self.parse_chain(table),
+            "set" | "map" => self.parse_named_set(table, word == "map"),
+            "counter" | "quota" | "limit" => self.parse_object(table, &word),
+            "ct" => self.parse_ct_object(table, span),
+            "comment" => self.expect_name("a comment").map(|_| ()),
             "flags" => {
-                let (flag, span) = self.name("a flag")?;
-                Err(Fault::new(span, format!("flags {flag}: a table that can be put to sleep or owned"))
-                    .instead("leave it away: the gateway owns all its tables"))
+                let (flag, span) = self.expect_name("a flag")?;
+                Err(Diagnostic::new(span, format!("flags {flag}: a table that can be put to sleep or owned"))
+                    .with_help("leave it away: the gateway owns all its tables"))
             }
-            "flowtable" => Err(Fault::new(span, "flowtable: nothing has to be handed over here")
-                .instead("leave it and `flow add` away: established connections take the short way by themselves")),
-            "synproxy" => self.synproxy_object(table),
-            "secmark" => Err(Fault::new(span, "secmark is not supported").instead("leave it away")),
-            _ => Err(Fault::new(span, format!("{word}: no such thing in a table"))
-                .instead("chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
+            "flowtable" => Err(Diagnostic::new(span, "flowtable: nothing has to be handed over here")
+                .with_help("leave it and `flow add` away: established connections take the short way by themselves")),
+            "synproxy" => self.parse_synproxy_object(table),
+            "secmark" => Err(Diagnostic::new(span, "secmark is not supported").with_help("leave it away")),
+            _ => Err(Diagnostic::new(span, format!("{word}: no such thing in a table"))
+                .with_help("chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
         }
     }
 
-    fn object(&mut self, table: usize, what: &str) -> Parsed<()> {
-        let (name, span) = self.name("its name")?;
-        let body = if self.takes_sign("{") {
+    fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
+        let (name, span) = self.expect_name("its name")?;
+        let body = if self.eat_punct("{") {
             self.skip_separators();
-            let body = self.object_body(what)?;
+            let body = self.parse_object_body(what)?;
             self.skip_separators();
-            if self.takes("comment") {
-                self.name("a comment")?;
+            if self.eat_keyword("comment") {
+                self.expect_name("a comment")?;
                 self.skip_separators();
             }
-            self.sign("}")?;
+            self.expect_punct("}")?;
             body
         } else {
-            self.object_body(what)?
+            self.parse_object_body(what)?
         };
-        self.add_object(table, Object { name, span, what: body })
+        self.add_object(table, Object { name, span, body })
     }
 
-    fn object_body(&mut self, what: &str) -> Parsed<ObjectBody> {
+    fn parse_object_body(&mut self, what: &str) -> ParseResult<ObjectBody> {
         Ok(match what {
             "counter" => {
-                let (packets, octets) = self.counted()?;
+                let (packets, octets) = self.parse_counter_values()?;
                 ObjectBody::Counter(packets, octets)
             }
             "quota" => {
-                let (over, octets) = self.quota()?;
-                if self.takes("used") {
-                    self.octets()?;
+                let (over, octets) = self.parse_quota()?;
+                if self.eat_keyword("used") {
+                    self.parse_byte_count()?;
                 }
-                ObjectBody::Quota { over, octets }
+                ObjectBody::Quota { over, bytes: octets }
             }
-            _ => ObjectBody::Limit(self.limit()?),
+            _ => ObjectBody::Limit(self.parse_limit()?),
         })
     }
 
     /// Behind the word `ct`: `helper NAME { type "ftp" protocol tcp; }`.
-    fn ct_object(&mut self, table: usize, start: Span) -> Parsed<()> {
-        let (what, span) = self.name("helper or timeout")?;
+    fn parse_ct_object(&mut self, table: usize, start: Span) -> ParseResult<()> {
+        let (what, span) = self.expect_name("helper or timeout")?;
         match what.as_str() {
             "helper" => (),
-            "timeout" => return self.timeout(table),
+            "timeout" => return self.parse_ct_timeout(table),
             _ => {
-                return Err(Fault::new(start.to(span), format!("ct {what} objects are not supported"))
-                    .instead("ct helper, or ct timeout"));
+                return Err(Diagnostic::new(start.to(span), format!("ct {what} objects are not supported"))
+                    .with_help("ct helper, or ct timeout"));
             }
         }
-        self.helper(table)
+        self.parse_ct_helper(table)
     }
 
-    fn helper(&mut self, table: usize) -> Parsed<()> {
-        let (name, span) = self.name("its name")?;
-        self.sign("{")?;
+    fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
+        let (name, span) = self.expect_name("its name")?;
+        self.expect_punct("{")?;
         self.skip_separators();
-        self.keyword("type")?;
-        let (kind, kind_span) = self.name("the helper's name, in quotation marks")?;
+        self.expect_keyword("type")?;
+        let (kind, kind_span) = self.expect_name("the helper's name, in quotation marks")?;
         if kind != "ftp" {
-            return Err(
-                Fault::new(kind_span, format!("{kind}: there is no such helper")).instead("the one there is: \"ftp\"")
-            );
+            return Err(Diagnostic::new(kind_span, format!("{kind}: there is no such helper"))
+                .with_help("the one there is: \"ftp\""));
         }
-        self.keyword("protocol")?;
-        let (protocol, protocol_span) = self.name("tcp")?;
+        self.expect_keyword("protocol")?;
+        let (protocol, protocol_span) = self.expect_name("tcp")?;
         if protocol != "tcp" {
-            return Err(Fault::new(protocol_span, "ftp is spoken over tcp"));
+            return Err(Diagnostic::new(protocol_span, "ftp is spoken over tcp"));
         }
         loop {
             self.skip_separators();
-            if self.takes_sign("}") {
+            if self.eat_punct("}") {
                 break;
             }
-            if self.takes("l3proto") || self.takes("comment") {
-                self.name("its value")?;
+            if self.eat_keyword("l3proto") || self.eat_keyword("comment") {
+                self.expect_name("its value")?;
             } else {
                 return Err(self.unexpected("l3proto or the end of the helper"));
             }
         }
-        self.add_object(table, Object { name, span, what: ObjectBody::Helper(kind, 6) })
+        self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6) })
     }
 
-    pub(super) fn add_object(&mut self, table: usize, object: Object) -> Parsed<()> {
+    pub(super) fn add_object(&mut self, table: usize, object: Object) -> ParseResult<()> {
         let objects = self.ruleset.tables.get_mut(table).map(|table| &mut table.objects);
         let Some(objects) = objects else { return Ok(()) };
         let same = |known: &Object| {
-            known.name == object.name && std::mem::discriminant(&known.what) == std::mem::discriminant(&object.what)
+            known.name == object.name && std::mem::discriminant(&known.body) == std::mem::discriminant(&object.body)
         };
         if objects.iter().any(same) {
-            return Err(Fault::new(object.span, format!("{} is there already", object.name)));
+            return Err(Diagnostic::new(object.span, format!("{} is there already", object.name)));
         }
         objects.push(object);
         Ok(())
     }
 
     /// Behind `flush`.
-    pub(super) fn flush(&mut self) -> Parsed<()> {
-        let (what, span) = self.name("ruleset")?;
+    pub(super) fn parse_flush(&mut self) -> ParseResult<()> {
+        let (what, span) = self.expect_name("ruleset")?;
         match what.as_str() {
             "ruleset" => {
-                let family = matches!(self.peek(), Word::Name(_)).then(|| self.family()).transpose()?;
+                let family = matches!(self.peek(), TokenKind::Ident(_)).then(|| self.parse_family()).transpose()?;
                 self.ruleset.tables.retain(|table| family.is_some_and(|family| table.family != family));
-                self.find_chains();
-                self.ends()
+                self.reindex_chains();
+                self.expect_end()
             }
             "table" => {
-                let family = self.family()?;
-                let (name, _) = self.name("the table's name")?;
+                let family = self.parse_family()?;
+                let (name, _) = self.expect_name("the table's name")?;
                 let emptied = self.ruleset.tables.iter_mut().find(|table| table.family == family && table.name == name);
                 if let Some(table) = emptied {
                     table.chains.iter_mut().for_each(|chain| chain.rules.clear());
                 }
-                self.ends()
+                self.expect_end()
             }
             "chain" => {
-                let (table, name, span) = self.named_in_table("the chain's name")?;
-                let chain = table.and_then(|table| self.chain_of(table, &name));
+                let (table, name, span) = self.parse_table_and_name("the chain's name")?;
+                let chain = table.and_then(|table| self.chain_mut(table, &name));
                 match chain {
                     Some(chain) => chain.rules.clear(),
-                    None => return Err(Fault::new(span, format!("{name}: there is no such chain"))),
+                    None => return Err(Diagnostic::new(span, format!("{name}: there is no such chain"))),
                 }
-                self.ends()
+                self.expect_end()
             }
             "set" | "map" => {
-                let (table, name, span) = self.named_in_table("the set's name")?;
-                match table.and_then(|table| self.set_of(table, &name)) {
+                let (table, name, span) = self.parse_table_and_name("the set's name")?;
+                match table.and_then(|table| self.set_mut(table, &name)) {
                     Some(set) => set.elements.clear(),
-                    None => return Err(Fault::new(span, format!("{name}: there is no such set"))),
+                    None => return Err(Diagnostic::new(span, format!("{name}: there is no such set"))),
                 }
-                self.ends()
+                self.expect_end()
             }
-            _ => {
-                Err(Fault::new(span, format!("{what} cannot be flushed")).instead("ruleset, table, chain, set or map"))
-            }
+            _ => Err(Diagnostic::new(span, format!("{what} cannot be flushed"))
+                .with_help("ruleset, table, chain, set or map")),
         }
     }
 
     /// Behind `delete`: what a file deletes before it makes it anew.
-    pub(super) fn delete(&mut self) -> Parsed<()> {
-        let (what, span) = self.name("table")?;
+    pub(super) fn parse_delete(&mut self) -> ParseResult<()> {
+        let (what, span) = self.expect_name("table")?;
         if what != "table" {
-            return Err(Fault::new(span, format!("delete {what}: a ruleset is loaded whole here"))
-                .instead("leave it away, and what it deletes"));
+            return Err(Diagnostic::new(span, format!("delete {what}: a ruleset is loaded whole here"))
+                .with_help("leave it away, and what it deletes"));
         }
-        let family = self.family()?;
-        let (name, _) = self.name("the table's name")?;
+        let family = self.parse_family()?;
+        let (name, _) = self.expect_name("the table's name")?;
         self.ruleset.tables.retain(|table| table.family != family || table.name != name);
-        self.find_chains();
-        self.ends()
+        self.reindex_chains();
+        self.expect_end()
     }
 
     /// Tables have gone: those behind them have moved.
-    fn find_chains(&mut self) {
+    fn reindex_chains(&mut self) {
         let tables = self.ruleset.tables.iter().enumerate();
         let chains = tables.flat_map(|(table, content)| {
             let names = content.chains.iter().enumerate();
@@ -220,74 +218,74 @@ impl Parser<'_> {
     }
 
     /// Behind `add`; or `insert`, which puts a rule before those that are there.
-    pub(super) fn add(&mut self, first: bool) -> Parsed<()> {
-        let (what, span) = self.name("table, chain, rule, set, map or element")?;
+    pub(super) fn parse_add(&mut self, first: bool) -> ParseResult<()> {
+        let (what, span) = self.expect_name("table, chain, rule, set, map or element")?;
         match what.as_str() {
-            "table" => self.table(),
+            "table" => self.parse_table(),
             "chain" => {
-                let family = self.family()?;
-                let (name, _) = self.name("the table's name")?;
-                let table = self.table_at(family, &name);
-                self.chain(table)
+                let family = self.parse_family()?;
+                let (name, _) = self.expect_name("the table's name")?;
+                let table = self.find_or_add_table(family, &name);
+                self.parse_chain(table)
             }
             "rule" => {
-                let (table, name, span) = self.named_in_table("the chain's name")?;
-                let rule = self.rule()?;
-                match table.and_then(|table| self.chain_of(table, &name)) {
+                let (table, name, span) = self.parse_table_and_name("the chain's name")?;
+                let rule = self.parse_rule()?;
+                match table.and_then(|table| self.chain_mut(table, &name)) {
                     Some(chain) if first => chain.rules.insert(0, rule),
                     Some(chain) => chain.rules.push(rule),
-                    None => return Err(Fault::new(span, format!("{name}: there is no such chain"))),
+                    None => return Err(Diagnostic::new(span, format!("{name}: there is no such chain"))),
                 }
-                self.ends()
+                self.expect_end()
             }
             "set" | "map" => {
-                let family = self.family()?;
-                let (name, _) = self.name("the table's name")?;
-                let table = self.table_at(family, &name);
-                self.named_set(table, what == "map")
+                let family = self.parse_family()?;
+                let (name, _) = self.expect_name("the table's name")?;
+                let table = self.find_or_add_table(family, &name);
+                self.parse_named_set(table, what == "map")
             }
             "element" => {
-                let (table, name, span) = self.named_in_table("the set's name")?;
+                let (table, name, span) = self.parse_table_and_name("the set's name")?;
                 let Some(table) = table else {
-                    return Err(Fault::new(span, format!("{name}: there is no such table")));
+                    return Err(Diagnostic::new(span, format!("{name}: there is no such table")));
                 };
-                self.more_elements(table, &name, span)?;
-                self.ends()
+                self.parse_added_elements(table, &name, span)?;
+                self.expect_end()
             }
             "counter" | "quota" | "limit" | "ct" => {
                 // `add ct helper ip filter name { … }`: the kind stands before the table.
-                let kind = if what == "ct" { Some(self.name("helper or timeout")?) } else { None };
-                let family = self.family()?;
-                let (name, _) = self.name("the table's name")?;
-                let table = self.table_at(family, &name);
+                let kind = if what == "ct" { Some(self.expect_name("helper or timeout")?) } else { None };
+                let family = self.parse_family()?;
+                let (name, _) = self.expect_name("the table's name")?;
+                let table = self.find_or_add_table(family, &name);
                 match kind {
-                    None => self.object(table, &what),
-                    Some((kind, _)) if kind == "timeout" => self.timeout(table),
-                    Some((kind, _)) if kind == "helper" => self.helper(table),
-                    Some((kind, at)) => Err(Fault::new(at, format!("ct {kind} objects are not supported"))
-                        .instead("ct helper, or ct timeout")),
+                    None => self.parse_object(table, &what),
+                    Some((kind, _)) if kind == "timeout" => self.parse_ct_timeout(table),
+                    Some((kind, _)) if kind == "helper" => self.parse_ct_helper(table),
+                    Some((kind, at)) => Err(Diagnostic::new(at, format!("ct {kind} objects are not supported"))
+                        .with_help("ct helper, or ct timeout")),
                 }
             }
-            _ => Err(Fault::new(span, format!("{what} cannot be added"))
-                .instead("table, chain, rule, set, map, element, counter, quota or limit")),
+            _ => Err(Diagnostic::new(span, format!("{what} cannot be added"))
+                .with_help("table, chain, rule, set, map, element, counter, quota or limit")),
         }
     }
 
     /// `[FAMILY] TABLE NAME`: the table, if there is one, and the name.
-    fn named_in_table(&mut self, wanted: &str) -> Parsed<(Option<usize>, String, Span)> {
-        let family = self.family()?;
-        let (table, _) = self.name("the table's name")?;
-        let (name, span) = self.name(wanted)?;
+    fn parse_table_and_name(&mut self, wanted: &str) -> ParseResult<(Option<usize>, String, Span)> {
+        let family = self.parse_family()?;
+        let (table, _) = self.expect_name("the table's name")?;
+        let (name, span) = self.expect_name(wanted)?;
         let at = self.ruleset.tables.iter().position(|known| known.family == family && known.name == table);
         Ok((at, name, span))
     }
 
-    pub(super) fn chain_of(&mut self, table: usize, name: &str) -> Option<&mut Chain> {
+    pub(super) fn chain_mut(&mut self, table: usize, name: &str) -> Option<&mut Chain> {
         let at = *self.chains.get(&(table, name.to_owned()))?;
         self.ruleset.tables.get_mut(table)?.chains.get_mut(at)
     }
 
-    pub(super) fn set_of(&mut self, table: usize, name: &str) -> Option<&mut Set> {
+    pub(super) fn set_mut(&mut self, table: usize, name: &str) -> Option<&mut Set> {
         self.ruleset.tables.get_mut(table)?.sets.iter_mut().find(|set| set.name == name)
     }
 }

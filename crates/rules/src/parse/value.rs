@@ -1,49 +1,47 @@
 //! Values: constants by their kind, ranges, prefixes, times, sizes.
-use super::{Parsed, Parser};
-use crate::fault::Fault;
-use crate::kind::{Kind, letters};
+use super::{ParseResult, Parser};
+use crate::datatype::{DataType, encode_name};
+use crate::diagnostic::Diagnostic;
+use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
-use crate::token::{Token, Word};
 
 impl Parser<'_> {
     /// One value, a prefix or a range of a kind: its first and its last.
-    pub(super) fn range(&mut self, kind: Kind) -> Parsed<(u128, u128)> {
+    pub(super) fn parse_range(&mut self, kind: DataType) -> ParseResult<(u128, u128)> {
         let start = self.span();
-        if kind == Kind::InterfaceName
-            && let Some(range) = self.wildcard()?
+        if kind == DataType::InterfaceName
+            && let Some(range) = self.parse_ifname_wildcard()?
         {
             return Ok(range);
         }
-        if kind.is_bits() {
-            let bits = self.bits(kind)?;
+        if kind.is_bitmask() {
+            let bits = self.parse_bitmask(kind)?;
             return Ok((bits, bits));
         }
-        let first = self.value(kind)?;
-        if matches!(kind, Kind::Address4 | Kind::Address6) && self.takes_sign("/") {
-            let (length, span) = self.number("the length of a prefix")?;
-            let bits = u64::from(kind.bits());
+        let first = self.parse_value(kind)?;
+        if matches!(kind, DataType::Address4 | DataType::Address6) && self.eat_punct("/") {
+            let (length, span) = self.expect_number("the length of a prefix")?;
+            let bits = u64::from(kind.bit_width());
             if length > bits {
-                return Err(
-                    Fault::new(span, format!("/{length} is longer than an address")).instead(format!("0 to {bits}"))
-                );
+                return Err(Diagnostic::new(span, format!("/{length} is longer than an address"))
+                    .with_help(format!("0 to {bits}")));
             }
             // Below 128 by the check, and a shift of all bits is a prefix of none.
             let free = u32::try_from(bits - length).unwrap_or(0);
-            let mask = 1_u128.checked_shl(free).map_or(u128::MAX, |bit| bit - 1) & kind.greatest();
+            let mask = 1_u128.checked_shl(free).map_or(u128::MAX, |bit| bit - 1) & kind.max_value();
             return Ok((first & !mask, first | mask));
         }
-        if self.takes_sign("-") {
-            let last = self.value(kind)?;
-            if last < first && matches!(kind, Kind::Hour | Kind::Day) {
+        if self.eat_punct("-") {
+            let last = self.parse_value(kind)?;
+            if last < first && matches!(kind, DataType::HourOfDay | DataType::DayOfWeek) {
                 let span = start.to(self.span());
-                return Err(Fault::new(span, "in a set, this range ends before it begins")
-                    .instead("two elements: one to the end, one from the beginning"));
+                return Err(Diagnostic::new(span, "in a set, this range ends before it begins")
+                    .with_help("two elements: one to the end, one from the beginning"));
             }
             if last < first {
                 let end = self.span();
-                return Err(
-                    Fault::new(start.to(end), "this range ends before it begins").instead("the smaller value first")
-                );
+                return Err(Diagnostic::new(start.to(end), "this range ends before it begins")
+                    .with_help("the smaller value first"));
             }
             return Ok((first, last));
         }
@@ -51,152 +49,163 @@ impl Parser<'_> {
     }
 
     /// `"lan*"`: every name that begins so.
-    fn wildcard(&mut self) -> Parsed<Option<(u128, u128)>> {
-        let (Word::Name(name) | Word::Text(name)) = self.peek() else { return Ok(None) };
+    fn parse_ifname_wildcard(&mut self) -> ParseResult<Option<(u128, u128)>> {
+        let (TokenKind::Ident(name) | TokenKind::Quoted(name)) = self.peek() else { return Ok(None) };
         let Some(prefix) = name.strip_suffix('*').map(str::to_owned) else { return Ok(None) };
-        let span = self.next().span;
-        let Some(first) = letters(&prefix) else {
-            return Err(Fault::new(span, format!("{prefix}: an interface's name has at most 15 letters")));
+        let span = self.next_token().span;
+        let Some(first) = encode_name(&prefix) else {
+            return Err(Diagnostic::new(span, format!("{prefix}: an interface's name has at most 15 letters")));
         };
         let free = 128 - u32::try_from(prefix.len() * 8).unwrap_or(128);
         Ok(Some((first, first | u128::MAX.checked_shr(128 - free).unwrap_or(0))))
     }
 
     /// One value.
-    pub(super) fn value(&mut self, kind: Kind) -> Parsed<u128> {
-        let wanted = kind.name();
+    pub(super) fn parse_value(&mut self, kind: DataType) -> ParseResult<u128> {
+        let wanted = kind.description();
         let span = self.span();
         match self.peek() {
-            Word::Address4(address) if kind == Kind::Address4 => {
+            TokenKind::Address4(address) if kind == DataType::Address4 => {
                 let bits = u128::from(address.to_bits());
-                self.next();
+                self.next_token();
                 Ok(bits)
             }
-            Word::Address6(address) if kind == Kind::Address6 => {
+            TokenKind::Address6(address) if kind == DataType::Address6 => {
                 let bits = address.to_bits();
-                self.next();
+                self.next_token();
                 Ok(bits)
             }
-            Word::Sign("[") if kind == Kind::Address6 => {
-                self.next();
-                let address = self.value(kind)?;
-                self.sign("]")?;
+            TokenKind::Punct("[") if kind == DataType::Address6 => {
+                self.next_token();
+                let address = self.parse_value(kind)?;
+                self.expect_punct("]")?;
                 Ok(address)
             }
-            Word::Number(number) => {
+            TokenKind::Number(number) => {
                 let number = u128::from(*number);
-                self.next();
-                self.fits(number, kind, span)
+                self.next_token();
+                self.check_value(number, kind, span)
             }
-            Word::Name(_) | Word::Text(_) => {
-                let Token { kind: Word::Name(name) | Word::Text(name), span } = self.next() else {
-                    return Err(Fault::new(span, wanted));
+            TokenKind::Ident(_) | TokenKind::Quoted(_) => {
+                let Token { kind: TokenKind::Ident(name) | TokenKind::Quoted(name), span } = self.next_token() else {
+                    return Err(Diagnostic::new(span, wanted));
                 };
-                self.constant(&name, kind, span)
+                self.resolve_symbol(&name, kind, span)
             }
             _ => Err(self.unexpected(wanted)),
         }
     }
 
-    fn fits(&self, number: u128, kind: Kind, span: Span) -> Parsed<u128> {
-        if kind == Kind::Date {
-            return Err(Fault::new(span, format!("{number} is not {}", kind.name()))
-                .instead("a date in quotation marks: \"2026-12-24 18:00:00\""));
+    fn check_value(&self, number: u128, kind: DataType, span: Span) -> ParseResult<u128> {
+        if kind == DataType::Timestamp {
+            return Err(Diagnostic::new(span, format!("{number} is not {}", kind.description()))
+                .with_help("a date in quotation marks: \"2026-12-24 18:00:00\""));
         }
-        if kind == Kind::Day && number > 6 || kind == Kind::Hour && number >= 86_400 {
-            return Err(Fault::new(span, format!("{number} is too large for {}", kind.name())));
+        if kind == DataType::DayOfWeek && number > 6 || kind == DataType::HourOfDay && number >= 86_400 {
+            return Err(Diagnostic::new(span, format!("{number} is too large for {}", kind.description())));
         }
-        let by_name =
-            matches!(kind, Kind::Address4 | Kind::Address6 | Kind::InterfaceName | Kind::Helper | Kind::CtDirection);
-        if by_name && !(kind == Kind::CtDirection && number < 2) {
-            return Err(Fault::new(span, format!("{number} is not {}", kind.name())));
+        let by_name = matches!(
+            kind,
+            DataType::Address4
+                | DataType::Address6
+                | DataType::InterfaceName
+                | DataType::CtHelper
+                | DataType::CtDirection
+        );
+        if by_name && !(kind == DataType::CtDirection && number < 2) {
+            return Err(Diagnostic::new(span, format!("{number} is not {}", kind.description())));
         }
-        let value =
-            if kind == Kind::Label { 1_u128.checked_shl(u32::try_from(number).unwrap_or(128)) } else { Some(number) };
-        match value.filter(|value| *value <= kind.greatest()) {
+        let value = if kind == DataType::CtLabel {
+            1_u128.checked_shl(u32::try_from(number).unwrap_or(128))
+        } else {
+            Some(number)
+        };
+        match value.filter(|value| *value <= kind.max_value()) {
             Some(value) => Ok(value),
-            None => Err(Fault::new(span, format!("{number} is too large for {}", kind.name()))),
+            None => Err(Diagnostic::new(span, format!("{number} is too large for {}", kind.description()))),
         }
     }
 
-    fn constant(&mut self, name: &str, kind: Kind, span: Span) -> Parsed<u128> {
-        if kind == Kind::Time
-            && let Some(seconds) = seconds(name)
+    fn resolve_symbol(&mut self, name: &str, kind: DataType, span: Span) -> ParseResult<u128> {
+        if kind == DataType::Duration
+            && let Some(seconds) = parse_duration(name)
         {
             return Ok(u128::from(seconds));
         }
-        if let Some(value) = kind.named(name) {
+        if let Some(value) = kind.symbol_value(name) {
             return Ok(value);
         }
         let written = match kind {
-            Kind::Hour => hour(name),
-            Kind::Date => date(name),
-            Kind::Priority => class(name),
+            DataType::HourOfDay => parse_hour(name),
+            DataType::Timestamp => parse_date(name),
+            DataType::ClassId => parse_classid(name),
             _ => None,
         };
         if let Some(value) = written {
             return Ok(value);
         }
         // An index is found when the ruleset is put to work: until then the name stands for it.
-        if kind == Kind::Interface
-            && let Some(value) = letters(name)
+        if kind == DataType::InterfaceIndex
+            && let Some(value) = encode_name(name)
         {
             return Ok(value);
         }
-        let fault = Fault::new(span, format!("{name} is not {}", kind.name()));
-        let known: Vec<&str> = kind.names().iter().map(|(name, _)| *name).collect();
+        let fault = Diagnostic::new(span, format!("{name} is not {}", kind.description()));
+        let known: Vec<&str> = kind.symbols().iter().map(|(name, _)| *name).collect();
         Err(match kind {
-            Kind::Address4 | Kind::Address6 => {
-                fault.instead("an address in digits: names of hosts are not asked for, since their answers change")
+            DataType::Address4 | DataType::Address6 => {
+                fault.with_help("an address in digits: names of hosts are not asked for, since their answers change")
             }
-            Kind::Port => fault.instead("the port's number: only common services are known by name"),
-            Kind::InterfaceName | Kind::Interface => fault.instead("a name of at most 15 letters"),
-            Kind::Time => fault.instead("seconds, or 1d2h3m4s"),
-            Kind::Hour => {
-                fault.instead("hours and minutes, from \"00:00\" to \"23:59\", or with seconds, \"23:59:59\"")
+            DataType::Port => fault.with_help("the port's number: only common services are known by name"),
+            DataType::InterfaceName | DataType::InterfaceIndex => fault.with_help("a name of at most 15 letters"),
+            DataType::Duration => fault.with_help("seconds, or 1d2h3m4s"),
+            DataType::HourOfDay => {
+                fault.with_help("hours and minutes, from \"00:00\" to \"23:59\", or with seconds, \"23:59:59\"")
             }
-            Kind::Date => {
-                fault.instead("\"2026-12-24\", or \"2026-12-24 18:00\", or with seconds, \"2026-12-24 18:00:00\"")
+            DataType::Timestamp => {
+                fault.with_help("\"2026-12-24\", or \"2026-12-24 18:00\", or with seconds, \"2026-12-24 18:00:00\"")
             }
-            _ if !known.is_empty() => fault.instead(known.join(", ")),
-            _ => fault.instead("a number"),
+            _ if !known.is_empty() => fault.with_help(known.join(", ")),
+            _ => fault.with_help("a number"),
         })
     }
 
     /// A time in seconds.
-    pub(super) fn time(&mut self) -> Parsed<u64> {
+    pub(super) fn parse_time(&mut self) -> ParseResult<u64> {
         let span = self.span();
-        let value = self.value(Kind::Time)?;
-        u64::try_from(value).map_err(|_| Fault::new(span, "this time is too long"))
+        let value = self.parse_value(DataType::Duration)?;
+        u64::try_from(value).map_err(|_| Diagnostic::new(span, "this time is too long"))
     }
 
     /// Octets: a number with or without a unit.
-    pub(super) fn octets(&mut self) -> Parsed<u64> {
-        let (number, span) = self.number("a number of bytes")?;
+    pub(super) fn parse_byte_count(&mut self) -> ParseResult<u64> {
+        let (number, span) = self.expect_number("a number of bytes")?;
         let unit = match self.peek() {
-            Word::Name(unit) => octet_unit(unit),
+            TokenKind::Ident(unit) => byte_unit(unit),
             _ => None,
         };
         if unit.is_some() {
-            self.next();
+            self.next_token();
         }
-        number.checked_mul(unit.unwrap_or(1)).ok_or_else(|| Fault::new(span, "this is more than any counter holds"))
+        number
+            .checked_mul(unit.unwrap_or(1))
+            .ok_or_else(|| Diagnostic::new(span, "this is more than any counter holds"))
     }
 
     /// `packets N bytes N`, if they are there.
-    pub(super) fn counted(&mut self) -> Parsed<(u64, u64)> {
-        if !self.takes("packets") {
+    pub(super) fn parse_counter_values(&mut self) -> ParseResult<(u64, u64)> {
+        if !self.eat_keyword("packets") {
             return Ok((0, 0));
         }
-        let (packets, _) = self.number("a number of packets")?;
-        self.keyword("bytes")?;
-        let (octets, _) = self.number("a number of bytes")?;
+        let (packets, _) = self.expect_number("a number of packets")?;
+        self.expect_keyword("bytes")?;
+        let (octets, _) = self.expect_number("a number of bytes")?;
         Ok((packets, octets))
     }
 }
 
 /// What one octet's unit stands for.
-pub(super) fn octet_unit(unit: &str) -> Option<u64> {
+pub(super) fn byte_unit(unit: &str) -> Option<u64> {
     Some(match unit {
         "bytes" | "byte" => 1,
         "kbytes" => 1 << 10,
@@ -207,7 +216,7 @@ pub(super) fn octet_unit(unit: &str) -> Option<u64> {
 }
 
 /// `23:59` or `23:59:59`, in seconds since midnight.
-fn hour(text: &str) -> Option<u128> {
+fn parse_hour(text: &str) -> Option<u128> {
     let mut parts = text.split(':');
     let mut next = |most: u128| {
         let part = parts.next()?;
@@ -220,7 +229,7 @@ fn hour(text: &str) -> Option<u128> {
 }
 
 /// `2026-12-24`, perhaps with an hour behind it, in nanoseconds since 1970.
-fn date(text: &str) -> Option<u128> {
+fn parse_date(text: &str) -> Option<u128> {
     let (day, rest) = text.split_once(' ').unwrap_or((text, "00:00"));
     let mut parts = day.splitn(3, '-');
     let year: u32 = parts.next().filter(|year| year.len() == 4)?.parse().ok()?;
@@ -235,18 +244,18 @@ fn date(text: &str) -> Option<u128> {
     }
     let years: u32 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
     let months: u32 = lengths.iter().take(usize::try_from(month).ok()? - 1).sum();
-    Some((u128::from(years + months + day - 1) * 86_400 + hour(rest)?) * 1_000_000_000)
+    Some((u128::from(years + months + day - 1) * 86_400 + parse_hour(rest)?) * 1_000_000_000)
 }
 
 /// `1:10`, both in hexadecimal digits.
-fn class(text: &str) -> Option<u128> {
+fn parse_classid(text: &str) -> Option<u128> {
     let (major, minor) = text.split_once(':')?;
     let number = |digits: &str| u16::from_str_radix(digits, 16).ok();
     Some(u128::from(number(major)?) << 16 | u128::from(number(minor)?))
 }
 
 /// `1d2h3m4s500ms` in seconds, rounded up.
-pub(super) fn seconds(text: &str) -> Option<u64> {
+pub(super) fn parse_duration(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {

@@ -1,371 +1,401 @@
 //! From the tree to a program: names become places, sets are made ready, and what cannot be is refused.
+use super::chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
 use super::listing;
-use super::lookup::{Conflict, Found, Living, Lookup};
-use super::reach::{answering, depth, translating};
-use super::state::{Measure, Meter};
-use super::{Address, Chain, Entrance, Held, Nat, PortsOf, Program, Rule, Step, Value, Verdict};
-use crate::fault::{Fault, Refused};
-use crate::kind::Kind;
+use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
+use super::state::{StatefulExpr, StatefulSpec};
+use super::{
+    BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,
+    NatPortSource, Program,
+};
+use crate::ast::{
+    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, Statement,
+};
+use crate::datatype::DataType;
+use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::{Sources, Span};
-use crate::tree::{self, Data, Expression, ObjectBody, ObjectKind, Right, Ruleset, Set, SetRef, Statement, To};
 use keepstate_engine::Helper;
 use std::collections::HashMap;
 
 /// Elements that packets may add where a set names no size.
-const MOST: usize = 65_535;
+const DEFAULT_DYNSET_SIZE: usize = 65_535;
 
 /// Compiles a ruleset that [`parse_with`](crate::parse_with) has read from `sources`.
 ///
 /// # Errors
 /// Chains, sets and objects that do not exist, jumps in a circle, elements that exclude one another, statements in the wrong chain.
-pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, Refused> {
-    let mut compiler = Compiler { program: Program::default(), faults: Vec::new(), here: Here::default() };
+pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetError> {
+    let mut compiler = Compiler { program: Program::default(), diagnostics: Vec::new(), scope: TableScope::default() };
     for table in &ruleset.tables {
-        compiler.table(table);
+        compiler.compile_table(table);
     }
-    compiler.program.bases.sort_by_key(|base| base.priority);
+    compiler.program.base_chains.sort_by_key(|base| base.priority);
     compiler.program.listing.sources = sources.clone();
-    if compiler.faults.is_empty() {
+    if compiler.diagnostics.is_empty() {
         Ok(compiler.program)
     } else {
-        Err(Refused { faults: compiler.faults, sources: sources.clone() })
+        Err(RulesetError { diagnostics: compiler.diagnostics, sources: sources.clone() })
     }
 }
 
 struct Compiler {
     program: Program,
-    faults: Vec<Fault>,
-    here: Here,
+    diagnostics: Vec<Diagnostic>,
+    scope: TableScope,
 }
 
 /// The names of the table that is compiled.
 #[derive(Default)]
-struct Here {
+struct TableScope {
     chains: HashMap<String, usize>,
-    sets: HashMap<String, Named>,
+    sets: HashMap<String, NamedSet>,
     counters: HashMap<String, usize>,
-    meters: HashMap<(String, bool), usize>,
+    stateful: HashMap<(String, bool), usize>,
     helpers: HashMap<String, Helper>,
-    timeouts: HashMap<String, tree::Timeout>,
-    synproxies: HashMap<String, tree::Synproxy>,
+    timeouts: HashMap<String, ast::CtTimeoutPolicy>,
+    synproxies: HashMap<String, ast::SynproxyInfo>,
     /// Does the chain that is compiled translate?
-    nat: bool,
+    allows_nat: bool,
     /// May it answer handshakes?
-    answers: bool,
+    allows_synproxy: bool,
 }
 
 /// A named set: where it is, what its keys are made of, and what its values (of a map) are.
-struct Named {
-    at: usize,
-    key: Vec<Kind>,
-    data: Option<Vec<Kind>>,
+struct NamedSet {
+    index: usize,
+    key: Vec<DataType>,
+    data: Option<Vec<DataType>>,
 }
 
-type Compiled<T> = Result<T, Fault>;
+type CompileResult<T> = Result<T, Diagnostic>;
 
 impl Compiler {
-    fn table(&mut self, table: &tree::Table) {
-        self.here = Here::default();
+    fn compile_table(&mut self, table: &ast::Table) {
+        self.scope = TableScope::default();
         for object in &table.objects {
-            self.object(object);
+            self.compile_object(object);
         }
         let first = self.program.chains.len();
         for (at, chain) in table.chains.iter().enumerate() {
-            self.here.chains.insert(chain.name.clone(), first + at);
+            self.scope.chains.insert(chain.name.clone(), first + at);
             if let Some(base) = chain.base {
-                let tree::Base { nat, hook, priority, drops } = base;
-                let entrance = Entrance { hook, family: table.family, nat, priority, drops, chain: first + at };
-                self.program.bases.push(entrance);
+                let ast::BaseChainSpec { nat, hook, priority, policy_drop: drops } = base;
+                let entrance =
+                    BaseChain { hook, family: table.family, nat, priority, policy_drop: drops, chain: first + at };
+                self.program.base_chains.push(entrance);
             }
         }
         for set in &table.sets {
-            match self.lookup(set) {
+            match self.compile_set(set) {
                 Ok(at) => {
-                    let named = Named { at, key: set.key.clone(), data: set.data.clone() };
-                    self.here.sets.insert(set.name.clone(), named);
+                    let named = NamedSet { index: at, key: set.key.clone(), data: set.data.clone() };
+                    self.scope.sets.insert(set.name.clone(), named);
                 }
-                Err(fault) => self.faults.push(fault),
+                Err(fault) => self.diagnostics.push(fault),
             }
         }
-        let (translating, answering) = (translating(table), answering(table));
+        let (translating, answering) = (nat_only_chains(table), synproxy_allowed_chains(table));
         for chain in &table.chains {
-            self.here.nat = translating.contains(chain.name.as_str());
-            self.here.answers = answering.contains(chain.name.as_str());
+            self.scope.allows_nat = translating.contains(chain.name.as_str());
+            self.scope.allows_synproxy = answering.contains(chain.name.as_str());
             let mut rules = Vec::with_capacity(chain.rules.len());
             for rule in &chain.rules {
-                match self.rule(rule) {
+                match self.compile_rule(rule) {
                     Ok(rule) => rules.push(rule),
-                    Err(fault) => self.faults.push(fault),
+                    Err(fault) => self.diagnostics.push(fault),
                 }
             }
-            self.program.chains.push(Chain { rules });
+            self.program.chains.push(CompiledChain { rules });
         }
-        self.listed(table, first);
-        if let Err(fault) = depth(table) {
-            self.faults.push(fault);
+        self.add_listing(table, first);
+        if let Err(fault) = check_jump_depth(table) {
+            self.diagnostics.push(fault);
         }
     }
 
     /// The table for people, whose chains begin at a place.
-    fn listed(&mut self, table: &tree::Table, first: usize) {
-        let counters = table.objects.iter().filter(|object| matches!(object.what, ObjectBody::Counter(..)));
+    fn add_listing(&mut self, table: &ast::Table, first: usize) {
+        let counters = table.objects.iter().filter(|object| matches!(object.body, ObjectBody::Counter(..)));
         let counters =
-            counters.filter_map(|object| Some((object.name.clone(), *self.here.counters.get(&object.name)?)));
-        let sets = table.sets.iter().filter_map(|set| Some((set.name.clone(), self.here.sets.get(&set.name)?.at)));
-        let listed = listing::Table {
+            counters.filter_map(|object| Some((object.name.clone(), *self.scope.counters.get(&object.name)?)));
+        let sets = table.sets.iter().filter_map(|set| Some((set.name.clone(), self.scope.sets.get(&set.name)?.index)));
+        let listed = listing::ListedTable {
             family: table.family,
             name: table.name.clone(),
             counters: counters.collect(),
             sets: sets.collect(),
             chains: table.chains.iter().map(|chain| (chain.name.clone(), chain.base)).collect(),
-            places: first..first + table.chains.len(),
+            chain_indices: first..first + table.chains.len(),
         };
         self.program.listing.tables.push(listed);
     }
 
-    fn object(&mut self, object: &tree::Object) {
+    fn compile_object(&mut self, object: &ast::Object) {
         let name = object.name.clone();
-        match &object.what {
+        match &object.body {
             ObjectBody::Counter(packets, octets) => {
-                let at = self.counter(*packets, *octets);
-                self.here.counters.insert(name, at);
+                let at = self.add_counter(*packets, *octets);
+                self.scope.counters.insert(name, at);
             }
-            ObjectBody::Quota { over, octets } => {
-                let at = self.meter(&Measure::Quota { over: *over, octets: *octets });
-                self.here.meters.insert((name, true), at);
+            ObjectBody::Quota { over, bytes: octets } => {
+                let at = self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *octets });
+                self.scope.stateful.insert((name, true), at);
             }
             ObjectBody::Limit(limit) => {
-                let at = self.meter(&Measure::Limit(*limit));
-                self.here.meters.insert((name, false), at);
+                let at = self.add_stateful(&StatefulSpec::Limit(*limit));
+                self.scope.stateful.insert((name, false), at);
             }
-            ObjectBody::Helper(kind, _) => {
-                if let Some(helper) = Helper::named(kind) {
-                    self.here.helpers.insert(name, helper);
+            ObjectBody::CtHelper(kind, _) => {
+                if let Some(helper) = Helper::from_name(kind) {
+                    self.scope.helpers.insert(name, helper);
                 }
             }
-            ObjectBody::Timeout(timeout) => {
-                self.here.timeouts.insert(name, timeout.clone());
+            ObjectBody::CtTimeout(timeout) => {
+                self.scope.timeouts.insert(name, timeout.clone());
             }
             ObjectBody::Synproxy(proxy) => {
-                self.here.synproxies.insert(name, *proxy);
+                self.scope.synproxies.insert(name, *proxy);
             }
         }
     }
 
-    fn counter(&mut self, packets: u64, octets: u64) -> usize {
+    fn add_counter(&mut self, packets: u64, octets: u64) -> usize {
         self.program.state.counters.push((packets, octets));
         self.program.state.counters.len() - 1
     }
 
-    fn meter(&mut self, measure: &Measure) -> usize {
-        self.program.state.meters.push(Meter::new(measure));
-        self.program.state.meters.len() - 1
+    fn add_stateful(&mut self, measure: &StatefulSpec) -> usize {
+        self.program.state.stateful.push(StatefulExpr::new(measure));
+        self.program.state.stateful.len() - 1
     }
 
-    fn lookup(&mut self, set: &Set) -> Compiled<usize> {
-        let most = set.size.map_or(MOST, |size| size as usize);
-        let mut lookup = Lookup::new(set.timeout, most);
+    fn compile_set(&mut self, set: &Set) -> CompileResult<usize> {
+        let most = set.size.map_or(DEFAULT_DYNSET_SIZE, |size| size as usize);
+        let mut lookup = CompiledSet::new(set.timeout, most);
         let mut last = Span::default();
         for element in &set.elements {
             last = element.span;
             let found = match &element.data {
-                None => Found::Here,
-                Some(Data::Object(name, span)) => {
-                    let at = self.place(set.data.as_deref().unwrap_or_default(), name, *span)? as u128;
-                    Found::Values([(at, at)].into())
+                None => ElementValue::Present,
+                Some(ElementData::Object(name, span)) => {
+                    let at = self.object_index(set.data.as_deref().unwrap_or_default(), name, *span)? as u128;
+                    ElementValue::Values([(at, at)].into())
                 }
-                Some(Data::Values(values)) => Found::Values(values.clone().into()),
-                Some(Data::Verdict(verdict)) => Found::Verdict(self.verdict(verdict)?),
+                Some(ElementData::Values(values)) => ElementValue::Values(values.clone().into()),
+                Some(ElementData::Verdict(verdict)) => ElementValue::Verdict(self.compile_verdict(verdict)?),
             };
             let lasts = element.timeout.or(set.timeout);
             let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
             // What packets may take away, what is over some time, what measures, lives as the elements do that packets add.
             if let Some(key) = exact
-                && (set.dynamic || lasts.is_some() || !element.each.is_empty())
-                && !matches!(found, Found::Verdict(_))
+                && (set.dynamic || lasts.is_some() || !element.stateful.is_empty())
+                && !matches!(found, ElementValue::Verdict(_))
             {
-                let each = element.each.iter().filter_map(measure).map(|measure| Meter::new(&measure)).collect();
+                let each = element
+                    .stateful
+                    .iter()
+                    .filter_map(stateful_spec)
+                    .map(|measure| StatefulExpr::new(&measure))
+                    .collect();
                 let key = key.iter().map(|(first, _)| *first).collect();
-                lookup.living.insert(key, Living { until: None, lasts, each, found });
+                lookup
+                    .dynamic
+                    .insert(key, DynElement { expires_at: None, timeout: lasts, stateful: each, value: found });
                 continue;
             }
-            if element.each.iter().any(|statement| !matches!(statement, Statement::Counter(..))) {
-                return Err(Fault::new(
+            if element.stateful.iter().any(|statement| !matches!(statement, Statement::Counter(..))) {
+                return Err(Diagnostic::new(
                     element.span,
                     "a range has no limit, quota or number of connections of its own",
                 ));
             }
             let found = match lasts {
-                Some(seconds) => Found::Timed(Box::new(found), seconds, None),
+                Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, None),
                 None => found,
             };
-            lookup.put(element.key.as_deref(), found).map_err(|conflict| refused(&conflict, element.span))?;
+            lookup
+                .insert(element.key.as_deref(), found)
+                .map_err(|conflict| conflict_diagnostic(&conflict, element.span))?;
         }
-        lookup.finish(set.merges).map_err(|conflict| refused(&conflict, last))?;
-        self.program.lookups.push(lookup);
-        Ok(self.program.lookups.len() - 1)
+        lookup.build(set.auto_merge).map_err(|conflict| conflict_diagnostic(&conflict, last))?;
+        self.program.sets.push(lookup);
+        Ok(self.program.sets.len() - 1)
     }
 
-    fn rule(&mut self, rule: &tree::Rule) -> Compiled<Rule> {
+    fn compile_rule(&mut self, rule: &ast::Rule) -> CompileResult<CompiledRule> {
         let mut steps = Vec::with_capacity(rule.statements.len());
         for statement in &rule.statements {
-            let step = self.step(statement, rule.span)?;
-            if matches!(step, Step::Synproxy(_)) && !self.here.answers {
-                return Err(Fault::new(
+            let step = self.compile_statement(statement, rule.span)?;
+            if matches!(step, Instr::Synproxy(_)) && !self.scope.allows_synproxy {
+                return Err(Diagnostic::new(
                     rule.span,
                     "handshakes are answered where packets are tracked and go to somebody",
                 )
-                .instead("synproxy in chains of type filter at the hooks input and forward"));
+                .with_help("synproxy in chains of type filter at the hooks input and forward"));
             }
             steps.push(step);
         }
-        let ends = |step: &Step| matches!(step, Step::Verdict(_) | Step::Nat(_) | Step::Reject(_) | Step::Synproxy(_));
+        let ends =
+            |step: &Instr| matches!(step, Instr::Verdict(_) | Instr::Nat(_) | Instr::Reject(_) | Instr::Synproxy(_));
         if let Some(at) = steps.iter().position(ends)
             && at + 1 < steps.len()
         {
-            return Err(Fault::new(rule.span, "nothing behind a verdict is ever done").instead("the verdict last"));
+            return Err(
+                Diagnostic::new(rule.span, "nothing behind a verdict is ever done").with_help("the verdict last")
+            );
         }
-        Ok(Rule { span: rule.span, steps })
+        Ok(CompiledRule { span: rule.span, instrs: steps })
     }
 
-    fn step(&mut self, statement: &Statement, span: Span) -> Compiled<Step> {
+    fn compile_statement(&mut self, statement: &Statement, span: Span) -> CompileResult<Instr> {
         Ok(match statement {
             Statement::Match(one) => {
-                let left = self.values(&one.left)?;
+                let left = self.compile_exprs(&one.left)?;
                 let right = match &one.right {
-                    Right::Ranges(ranges) => Held::Ranges(ranges.clone()),
-                    Right::AnyBit(bits) => Held::AnyBit(*bits),
-                    Right::Set(set) => Held::Set(self.set(set, &one.left, None)?),
+                    MatchRhs::Ranges(ranges) => CompiledRhs::Ranges(ranges.clone()),
+                    MatchRhs::AnyBit(bits) => CompiledRhs::AnyBit(*bits),
+                    MatchRhs::Set(set) => CompiledRhs::Set(self.resolve_set(set, &one.left, None)?),
                 };
-                Step::Match { left, not: one.not, right }
+                Instr::Match { left, not: one.not, right }
             }
-            Statement::Counter(packets, octets) => Step::Counter(self.counter(*packets, *octets)),
-            Statement::Object(kind, name, span) => self.named(*kind, name, *span)?,
-            Statement::ObjectBy(ObjectKind::Synproxy, ..) => {
-                return Err(Fault::new(span, "a synproxy is named, not found in a map").instead("synproxy name \"…\""));
+            Statement::Counter(packets, octets) => Instr::Counter(self.add_counter(*packets, *octets)),
+            Statement::ObjectRef(kind, name, span) => self.compile_object_ref(*kind, name, *span)?,
+            Statement::ObjectMap(ObjectKind::Synproxy, ..) => {
+                return Err(
+                    Diagnostic::new(span, "a synproxy is named, not found in a map").with_help("synproxy name \"…\"")
+                );
             }
-            Statement::ObjectBy(kind, key, map) => {
-                let place = self.set(map, key, Some(&[Kind::Object(*kind)]))?;
-                let key = self.values(key)?;
-                if *kind == ObjectKind::Counter { Step::CounterBy(key, place) } else { Step::MeasureBy(key, place) }
+            Statement::ObjectMap(kind, key, map) => {
+                let place = self.resolve_set(map, key, Some(&[DataType::Object(*kind)]))?;
+                let key = self.compile_exprs(key)?;
+                if *kind == ObjectKind::Counter {
+                    Instr::CounterMap(key, place)
+                } else {
+                    Instr::StatefulMap(key, place)
+                }
             }
-            Statement::Limit(_) | Statement::Quota { .. } | Statement::Connections { .. } => match measure(statement) {
-                Some(measure) => Step::Measure(self.meter(&measure)),
-                None => return Err(Fault::new(span, "this measures nothing")),
-            },
-            Statement::Log(log) => Step::Log(log.clone()),
-            Statement::Notrack => Step::Notrack,
-            Statement::Set(target, value) => Step::Set(*target, self.value(value)?, value.kind()),
-            Statement::Helper(name, span) => match self.here.helpers.get(name) {
-                Some(helper) => Step::Helper(*helper),
+            Statement::Limit(_) | Statement::Quota { .. } | Statement::ConnLimit { .. } => {
+                match stateful_spec(statement) {
+                    Some(measure) => Instr::Stateful(self.add_stateful(&measure)),
+                    None => return Err(Diagnostic::new(span, "this measures nothing")),
+                }
+            }
+            Statement::Log(log) => Instr::Log(log.clone()),
+            Statement::Notrack => Instr::Notrack,
+            Statement::Assign(target, value) => Instr::Assign(*target, self.compile_expr(value)?, value.data_type()),
+            Statement::CtHelper(name, span) => match self.scope.helpers.get(name) {
+                Some(helper) => Instr::CtHelper(*helper),
                 None => {
-                    return Err(Fault::new(*span, format!("{name}: there is no such helper in this table"))
-                        .instead(format!("ct helper {name} {{ type \"ftp\" protocol tcp; }} above the chain")));
+                    return Err(Diagnostic::new(*span, format!("{name}: there is no such helper in this table"))
+                        .with_help(format!("ct helper {name} {{ type \"ftp\" protocol tcp; }} above the chain")));
                 }
             },
-            Statement::Timeout(name, span) => {
-                match self.here.timeouts.get(name) {
-                    Some(timeout) => Step::Timeout(timeout.clone()),
+            Statement::CtTimeout(name, span) => {
+                match self.scope.timeouts.get(name) {
+                    Some(timeout) => Instr::CtTimeout(timeout.clone()),
                     None => {
-                        return Err(Fault::new(*span, format!("{name}: there is no such timeout in this table"))
-                        .instead(format!("ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }} above the chain")));
+                        return Err(Diagnostic::new(*span, format!("{name}: there is no such timeout in this table"))
+                        .with_help(format!("ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }} above the chain")));
                     }
                 }
             }
             Statement::Nat(nat) => {
-                if !self.here.nat {
-                    return Err(Fault::new(span, "only chains of type nat translate")
-                        .instead("a chain with `type nat hook prerouting priority dstnat;` (dnat, redirect) or `type nat hook postrouting priority srcnat;` (snat, masquerade)"));
+                if !self.scope.allows_nat {
+                    return Err(Diagnostic::new(span, "only chains of type nat translate")
+                        .with_help("a chain with `type nat hook prerouting priority dstnat;` (dnat, redirect) or `type nat hook postrouting priority srcnat;` (snat, masquerade)"));
                 }
-                Step::Nat(Box::new(self.nat(nat)?))
+                Instr::Nat(Box::new(self.compile_nat(nat)?))
             }
-            Statement::Reject(reject) => Step::Reject(*reject),
-            Statement::Synproxy(proxy) => Step::Synproxy(*proxy),
-            Statement::Vmap(key, map) => Step::Vmap(self.values(key)?, self.set(map, key, Some(&[]))?),
-            Statement::Dynamic(dynamic) => {
-                if let Some(size) = dynamic.meter {
-                    self.metered(dynamic, size);
+            Statement::Reject(reject) => Instr::Reject(*reject),
+            Statement::Synproxy(proxy) => Instr::Synproxy(*proxy),
+            Statement::Vmap(key, map) => Instr::Vmap(self.compile_exprs(key)?, self.resolve_set(map, key, Some(&[]))?),
+            Statement::Dynset(dynamic) => {
+                if let Some(size) = dynamic.meter_size {
+                    self.declare_meter_set(dynamic, size);
                 }
                 let name = SetRef::Named(dynamic.set.clone(), dynamic.span);
-                let kinds: Vec<Kind> = dynamic.data.iter().map(Expression::kind).collect();
-                let set = self.set(&name, &dynamic.key, (!kinds.is_empty()).then_some(&kinds))?;
-                let key = self.values(&dynamic.key)?;
-                let each = dynamic.each.iter().filter_map(measure).collect();
-                let data = self.values(&dynamic.data)?;
-                Step::Dynamic { operation: dynamic.operation, set, key, timeout: dynamic.timeout, each, data }
+                let kinds: Vec<DataType> = dynamic.data.iter().map(Expression::data_type).collect();
+                let set = self.resolve_set(&name, &dynamic.key, (!kinds.is_empty()).then_some(&kinds))?;
+                let key = self.compile_exprs(&dynamic.key)?;
+                let each = dynamic.stateful.iter().filter_map(stateful_spec).collect();
+                let data = self.compile_exprs(&dynamic.data)?;
+                Instr::Dynset { op: dynamic.op, set, key, timeout: dynamic.timeout, stateful: each, data }
             }
-            Statement::Strip(number) => Step::Strip(*number),
-            Statement::Verdict(verdict) => Step::Verdict(self.verdict(verdict)?),
+            Statement::TcpOptStrip(number) => Instr::TcpOptStrip(*number),
+            Statement::Verdict(verdict) => Instr::Verdict(self.compile_verdict(verdict)?),
         })
     }
 
     /// The set of a meter, if no meter of its name has made it yet.
-    fn metered(&mut self, meter: &tree::Dynamic, size: u32) {
-        if self.here.sets.contains_key(&meter.set) {
+    fn declare_meter_set(&mut self, meter: &ast::Dynset, size: u32) {
+        if self.scope.sets.contains_key(&meter.set) {
             return;
         }
-        self.program.lookups.push(Lookup::new(None, size as usize));
-        let key = meter.key.iter().map(Expression::kind).collect();
-        let named = Named { at: self.program.lookups.len() - 1, key, data: None };
-        self.here.sets.insert(meter.set.clone(), named);
+        self.program.sets.push(CompiledSet::new(None, size as usize));
+        let key = meter.key.iter().map(Expression::data_type).collect();
+        let named = NamedSet { index: self.program.sets.len() - 1, key, data: None };
+        self.scope.sets.insert(meter.set.clone(), named);
     }
 
     /// The place of the object that an element of a map names.
-    fn place(&self, kinds: &[Kind], name: &str, span: Span) -> Compiled<usize> {
+    fn object_index(&self, kinds: &[DataType], name: &str, span: Span) -> CompileResult<usize> {
         let place = match kinds {
-            [Kind::Object(ObjectKind::Counter)] => self.here.counters.get(name),
-            [Kind::Object(ObjectKind::Quota)] => self.here.meters.get(&(name.to_owned(), true)),
-            [Kind::Object(ObjectKind::Limit)] => self.here.meters.get(&(name.to_owned(), false)),
+            [DataType::Object(ObjectKind::Counter)] => self.scope.counters.get(name),
+            [DataType::Object(ObjectKind::Quota)] => self.scope.stateful.get(&(name.to_owned(), true)),
+            [DataType::Object(ObjectKind::Limit)] => self.scope.stateful.get(&(name.to_owned(), false)),
             _ => None,
         };
-        place.copied().ok_or_else(|| Fault::new(span, format!("{name}: there is no such object in this table")))
+        place.copied().ok_or_else(|| Diagnostic::new(span, format!("{name}: there is no such object in this table")))
     }
 
-    fn named(&self, kind: ObjectKind, name: &str, span: Span) -> Compiled<Step> {
+    fn compile_object_ref(&self, kind: ObjectKind, name: &str, span: Span) -> CompileResult<Instr> {
         let step = match kind {
-            ObjectKind::Counter => self.here.counters.get(name).map(|at| Step::Counter(*at)),
-            ObjectKind::Quota => self.here.meters.get(&(name.to_owned(), true)).map(|at| Step::Measure(*at)),
-            ObjectKind::Limit => self.here.meters.get(&(name.to_owned(), false)).map(|at| Step::Measure(*at)),
-            ObjectKind::Synproxy => self.here.synproxies.get(name).map(|proxy| Step::Synproxy(*proxy)),
+            ObjectKind::Counter => self.scope.counters.get(name).map(|at| Instr::Counter(*at)),
+            ObjectKind::Quota => self.scope.stateful.get(&(name.to_owned(), true)).map(|at| Instr::Stateful(*at)),
+            ObjectKind::Limit => self.scope.stateful.get(&(name.to_owned(), false)).map(|at| Instr::Stateful(*at)),
+            ObjectKind::Synproxy => self.scope.synproxies.get(name).map(|proxy| Instr::Synproxy(*proxy)),
         };
-        step.ok_or_else(|| Fault::new(span, format!("{name}: there is no such object in this table")))
+        step.ok_or_else(|| Diagnostic::new(span, format!("{name}: there is no such object in this table")))
     }
 
-    fn verdict(&self, verdict: &tree::Verdict) -> Compiled<Verdict> {
+    fn compile_verdict(&self, verdict: &ast::NftVerdict) -> CompileResult<CompiledVerdict> {
         let chain = |name: &String, span: &Span| {
-            let found = self.here.chains.get(name).copied();
-            found.ok_or_else(|| Fault::new(*span, format!("{name}: there is no such chain in this table")))
+            let found = self.scope.chains.get(name).copied();
+            found.ok_or_else(|| Diagnostic::new(*span, format!("{name}: there is no such chain in this table")))
         };
         Ok(match verdict {
-            tree::Verdict::Accept => Verdict::Accept,
-            tree::Verdict::Drop => Verdict::Drop,
-            tree::Verdict::Continue => Verdict::Continue,
-            tree::Verdict::Return => Verdict::Return,
-            tree::Verdict::Jump(name, span) => Verdict::Jump(chain(name, span)?),
-            tree::Verdict::Goto(name, span) => Verdict::Goto(chain(name, span)?),
+            ast::NftVerdict::Accept => CompiledVerdict::Accept,
+            ast::NftVerdict::Drop => CompiledVerdict::Drop,
+            ast::NftVerdict::Continue => CompiledVerdict::Continue,
+            ast::NftVerdict::Return => CompiledVerdict::Return,
+            ast::NftVerdict::Jump(name, span) => CompiledVerdict::Jump(chain(name, span)?),
+            ast::NftVerdict::Goto(name, span) => CompiledVerdict::Goto(chain(name, span)?),
         })
     }
 
-    fn values(&mut self, values: &[Expression]) -> Compiled<Vec<Value>> {
-        values.iter().map(|value| self.value(value)).collect()
+    fn compile_exprs(&mut self, values: &[Expression]) -> CompileResult<Vec<CompiledExpr>> {
+        values.iter().map(|value| self.compile_expr(value)).collect()
     }
 
-    fn value(&mut self, value: &Expression) -> Compiled<Value> {
+    fn compile_expr(&mut self, value: &Expression) -> CompileResult<CompiledExpr> {
         Ok(match value {
-            Expression::Select(selector) => Value::Select(*selector),
-            Expression::Constant(value, _) => Value::Constant(*value),
-            Expression::Bits(of, and, xor) => Value::Bits(Box::new(self.value(of)?), *and, *xor),
-            Expression::Shift(of, by) => Value::Shift(Box::new(self.value(of)?), *by, of.kind().greatest()),
-            Expression::Map(key, map) => Value::Map(self.values(key)?, self.set(map, key, Some(&[Kind::Number(32)]))?),
-            Expression::Number { random, modulus, offset } => {
-                let slot = (!random).then(|| {
-                    self.program.state.numbers.push(0);
-                    self.program.state.numbers.len() - 1
-                });
-                Value::Number { slot, modulus: *modulus, offset: *offset }
+            Expression::Select(selector) => CompiledExpr::Select(*selector),
+            Expression::Constant(value, _) => CompiledExpr::Constant(*value),
+            Expression::Bitwise(of, and, xor) => CompiledExpr::Bitwise(Box::new(self.compile_expr(of)?), *and, *xor),
+            Expression::Shift(of, by) => {
+                CompiledExpr::Shift(Box::new(self.compile_expr(of)?), *by, of.data_type().max_value())
             }
-            Expression::Hash { of, modulus, seed, offset } => Value::Hash {
-                of: self.values(of)?.into_iter().zip(of.iter().map(Expression::kind)).collect(),
+            Expression::Map(key, map) => {
+                CompiledExpr::Map(self.compile_exprs(key)?, self.resolve_set(map, key, Some(&[DataType::Number(32)]))?)
+            }
+            Expression::Numgen { random, modulus, offset } => {
+                let slot = (!random).then(|| {
+                    self.program.state.numgen_counters.push(0);
+                    self.program.state.numgen_counters.len() - 1
+                });
+                CompiledExpr::Numgen { slot, modulus: *modulus, offset: *offset }
+            }
+            Expression::Hash { of, modulus, seed, offset } => CompiledExpr::Hash {
+                of: self.compile_exprs(of)?.into_iter().zip(of.iter().map(Expression::data_type)).collect(),
                 modulus: *modulus,
                 seed: *seed,
                 offset: *offset,
@@ -374,91 +404,96 @@ impl Compiler {
     }
 
     /// A set whose keys are like `key`; a map (to verdicts, where `data` is empty) if `data` is given.
-    fn set(&mut self, set: &SetRef, key: &[Expression], data: Option<&[Kind]>) -> Compiled<usize> {
+    fn resolve_set(&mut self, set: &SetRef, key: &[Expression], data: Option<&[DataType]>) -> CompileResult<usize> {
         let (name, span) = match set {
-            SetRef::Here(set) => return self.lookup(set),
+            SetRef::Anonymous(set) => return self.compile_set(set),
             SetRef::Named(name, span) => (name, *span),
         };
-        let Some(Named { at, key: kinds, data: values }) = self.here.sets.get(name) else {
-            return Err(Fault::new(span, format!("{name}: there is no such set in this table")));
+        let Some(NamedSet { index: at, key: kinds, data: values }) = self.scope.sets.get(name) else {
+            return Err(Diagnostic::new(span, format!("{name}: there is no such set in this table")));
         };
-        let wanted: Vec<Kind> = key.iter().map(Expression::kind).collect();
-        let like = |one: &Kind, other: &Kind| one == other || one.bits() == other.bits() && is_plain(*one, *other);
+        let wanted: Vec<DataType> = key.iter().map(Expression::data_type).collect();
+        let like = |one: &DataType, other: &DataType| {
+            one == other || one.bit_width() == other.bit_width() && is_interchangeable(*one, *other)
+        };
         if kinds.len() != wanted.len() || !kinds.iter().zip(&wanted).all(|(one, other)| like(one, other)) {
-            let names = |kinds: &[Kind]| kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" . ");
+            let names =
+                |kinds: &[DataType]| kinds.iter().map(|kind| kind.description()).collect::<Vec<_>>().join(" . ");
             let what = format!("{name} holds {}, and is asked for {}", names(kinds), names(&wanted));
-            return Err(Fault::new(span, what));
+            return Err(Diagnostic::new(span, what));
         }
-        let object = |kinds: Option<&[Kind]>| match kinds {
-            Some([kind @ Kind::Object(_)]) => Some(*kind),
+        let object = |kinds: Option<&[DataType]>| match kinds {
+            Some([kind @ DataType::Object(_)]) => Some(*kind),
             _ => None,
         };
         if let (wanted, Some(there)) = (object(data), values)
             && wanted != object(Some(there))
         {
-            let names = |kind: Option<Kind>| kind.map_or("a value", Kind::name);
+            let names = |kind: Option<DataType>| kind.map_or("a value", DataType::description);
             let what = format!("{name} maps to {}, and {} is wanted", names(object(Some(there))), names(wanted));
-            return Err(Fault::new(span, what));
+            return Err(Diagnostic::new(span, what));
         }
         match (data, values) {
-            (None, Some(_)) => {
-                Err(Fault::new(span, format!("{name} is a map, and a set is wanted")).instead("map or vmap before it"))
-            }
-            (Some(_), None) => Err(Fault::new(span, format!("{name} is a set, and a map is wanted"))),
+            (None, Some(_)) => Err(Diagnostic::new(span, format!("{name} is a map, and a set is wanted"))
+                .with_help("map or vmap before it")),
+            (Some(_), None) => Err(Diagnostic::new(span, format!("{name} is a set, and a map is wanted"))),
             (Some([]), Some(values)) if !values.is_empty() => {
-                Err(Fault::new(span, format!("{name} maps to values, not to verdicts")).instead("map"))
+                Err(Diagnostic::new(span, format!("{name} maps to values, not to verdicts")).with_help("map"))
             }
             (Some([_, ..]), Some(values)) if values.is_empty() => {
-                Err(Fault::new(span, format!("{name} maps to verdicts, not to values")).instead("vmap"))
+                Err(Diagnostic::new(span, format!("{name} maps to verdicts, not to values")).with_help("vmap"))
             }
             _ => Ok(*at),
         }
     }
 
-    fn nat(&mut self, nat: &tree::Nat) -> Compiled<Nat> {
-        let to = match &nat.to {
-            To::Kept => Address::Kept,
-            To::Addresses(first, last) => Address::Range(*first, *last),
-            To::Masquerade => Address::Masquerade,
-            To::Redirect => Address::Redirect,
-            To::Value(Expression::Map(key, map)) => {
-                let set = self.set(map, key, Some(&[Kind::Address4]))?;
-                Address::Map(self.values(key)?, set)
+    fn compile_nat(&mut self, nat: &ast::Nat) -> CompileResult<CompiledNat> {
+        let to = match &nat.target {
+            NatTarget::Unchanged => NatAddress::Unchanged,
+            NatTarget::Addresses(first, last) => NatAddress::Range(*first, *last),
+            NatTarget::Masquerade => NatAddress::Masquerade,
+            NatTarget::Redirect => NatAddress::Redirect,
+            NatTarget::Value(Expression::Map(key, map)) => {
+                let set = self.resolve_set(map, key, Some(&[DataType::Address4]))?;
+                NatAddress::Map(self.compile_exprs(key)?, set)
             }
-            To::Value(value) => Address::Value(self.value(value)?, value.kind()),
+            NatTarget::Value(value) => NatAddress::Value(self.compile_expr(value)?, value.data_type()),
         };
         let ports = match &nat.ports {
             None => None,
-            Some(tree::Ports::Range(first, last)) => Some(PortsOf::Range(*first, *last)),
-            Some(tree::Ports::Value(value)) => Some(PortsOf::Value(self.value(value)?)),
+            Some(ast::NatPorts::Range(first, last)) => Some(NatPortSource::Range(*first, *last)),
+            Some(ast::NatPorts::Value(value)) => Some(NatPortSource::Value(self.compile_expr(value)?)),
         };
-        let tree::Nat { manip, choice, persistent, prefix, .. } = *nat;
-        Ok(Nat { manip, to, ports, choice, persistent, prefix })
+        let ast::Nat { manip, port_selection: choice, persistent, netmap: prefix, .. } = *nat;
+        Ok(CompiledNat { manip, target: to, ports, port_selection: choice, persistent, netmap: prefix })
     }
 }
 
 /// May a number stand for the other kind, and the other way round?
-fn is_plain(one: Kind, other: Kind) -> bool {
-    let number = |kind| matches!(kind, Kind::Number(_) | Kind::Mark);
+fn is_interchangeable(one: DataType, other: DataType) -> bool {
+    let number = |kind| matches!(kind, DataType::Number(_) | DataType::Mark);
     number(one)
         || number(other)
-        || matches!((one, other), (Kind::Interface, Kind::InterfaceName) | (Kind::InterfaceName, Kind::Interface))
+        || matches!(
+            (one, other),
+            (DataType::InterfaceIndex, DataType::InterfaceName) | (DataType::InterfaceName, DataType::InterfaceIndex)
+        )
 }
 
-fn refused(conflict: &Conflict, span: Span) -> Fault {
+fn conflict_diagnostic(conflict: &ElementConflict, span: Span) -> Diagnostic {
     match conflict {
-        Conflict::Overlap => Fault::new(span, "this element, or one before it, overlaps another")
-            .instead("auto-merge; in a set that may put overlapping ranges together, or ranges that do not overlap"),
-        Conflict::Twice => Fault::new(span, "this key maps to something else already"),
+        ElementConflict::Overlap => Diagnostic::new(span, "this element, or one before it, overlaps another")
+            .with_help("auto-merge; in a set that may put overlapping ranges together, or ranges that do not overlap"),
+        ElementConflict::DuplicateKey => Diagnostic::new(span, "this key maps to something else already"),
     }
 }
 
-fn measure(statement: &Statement) -> Option<Measure> {
+fn stateful_spec(statement: &Statement) -> Option<StatefulSpec> {
     Some(match statement {
-        Statement::Limit(limit) => Measure::Limit(*limit),
-        Statement::Quota { over, octets } => Measure::Quota { over: *over, octets: *octets },
-        Statement::Connections { over, count } => Measure::Connections { over: *over, count: *count },
-        Statement::Counter(..) => Measure::Counter,
+        Statement::Limit(limit) => StatefulSpec::Limit(*limit),
+        Statement::Quota { over, bytes: octets } => StatefulSpec::Quota { over: *over, bytes: *octets },
+        Statement::ConnLimit { over, count } => StatefulSpec::ConnLimit { over: *over, count: *count },
+        Statement::Counter(..) => StatefulSpec::Counter,
         _ => return None,
     })
 }

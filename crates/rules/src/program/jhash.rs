@@ -1,6 +1,6 @@
 //! Bob Jenkins' lookup3 (public domain, 2006), with the seed and the scaling that `jhash` of nftables has: so that a balanced client meets the same server here
 //! as with Linux.
-use crate::kind::Kind;
+use crate::datatype::DataType;
 
 /// A value below `modulus`, of these octets.
 pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
@@ -10,12 +10,12 @@ pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
 }
 
 /// The octets of a value as they lie in a register: those of the wire as sent, marks and numbers of the machine in its order; filled up to whole words.
-pub(super) fn register(value: u128, kind: Kind, into: &mut Vec<u8>) {
-    let length = usize::from(kind.bits()).div_ceil(8);
+pub(super) fn push_register_bytes(value: u128, kind: DataType, into: &mut Vec<u8>) {
+    let length = usize::from(kind.bit_width()).div_ceil(8);
     let sent = value.to_be_bytes();
     let own = value.to_ne_bytes();
     match kind {
-        Kind::Mark | Kind::Interface | Kind::CtState | Kind::CtStatus => {
+        DataType::Mark | DataType::InterfaceIndex | DataType::CtState | DataType::CtStatus => {
             into.extend(own.get(..length).unwrap_or_default())
         }
         _ => into.extend(sent.get(16 - length..).unwrap_or_default()),
@@ -71,7 +71,7 @@ mod tests {
 
     /// The values that the algorithm's author gives.
     #[test]
-    fn it_is_lookup3() {
+    fn matches_published_lookup3_values() {
         assert_eq!(lookup3(b"", 0), 0xdead_beef);
         assert_eq!(lookup3(b"Four score and seven years ago", 0), 0x1777_0551);
         assert_eq!(lookup3(b"Four score and seven years ago", 1), 0xcd62_8161);

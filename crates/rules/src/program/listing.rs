@@ -1,9 +1,9 @@
 //! A ruleset at work, written for people: every rule as its author wrote it, with what its counters have counted since.
 //!
 //! A [`Listing`] is made with its program, out of the same texts, and holds where things stand; numbers are read when it is written.
-use super::{Program, Step};
+use super::{Instr, Program};
+use crate::ast::{BaseChainSpec, Hook, TableFamily};
 use crate::source::{Sources, Span};
-use crate::tree::{Base, Family, Hook};
 use std::fmt::{self, Display, Write};
 use std::ops::Range;
 
@@ -11,44 +11,44 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) sources: Sources,
-    pub(super) tables: Vec<Table>,
+    pub(super) tables: Vec<ListedTable>,
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
-    pub(super) family: Family,
+pub(super) struct ListedTable {
+    pub(super) family: TableFamily,
     pub(super) name: String,
     /// Name and place of each named counter.
     pub(super) counters: Vec<(String, usize)>,
     /// Name and place of each named set or map.
     pub(super) sets: Vec<(String, usize)>,
     /// The names of its chains, and where packets enter them by themselves.
-    pub(super) chains: Vec<(String, Option<Base>)>,
+    pub(super) chains: Vec<(String, Option<BaseChainSpec>)>,
     /// Their places.
-    pub(super) places: Range<usize>,
+    pub(super) chain_indices: Range<usize>,
 }
 
 impl Program {
     /// The ruleset as nft lists one: tables, named counters, sets with the number of their elements, chains; every rule as it was written, with its counters.
     pub fn list(&self) -> impl Display + '_ {
-        Shown(self)
+        RulesetListing(self)
     }
 }
 
-struct Shown<'a>(&'a Program);
+struct RulesetListing<'a>(&'a Program);
 
-impl Display for Shown<'_> {
+impl Display for RulesetListing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.listing.tables.iter().try_for_each(|table| self.table(table, f))
+        self.0.listing.tables.iter().try_for_each(|table| self.write_table(table, f))
     }
 }
 
-impl Shown<'_> {
-    fn table(&self, table: &Table, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl RulesetListing<'_> {
+    fn write_table(&self, table: &ListedTable, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = match table.family {
-            Family::Ip => "ip",
-            Family::Ip6 => "ip6",
-            Family::Inet => "inet",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+            TableFamily::Inet => "inet",
         };
         writeln!(f, "table {family} {} {{", table.name)?;
         for (name, at) in &table.counters {
@@ -56,19 +56,19 @@ impl Shown<'_> {
             writeln!(f, "\tcounter {name} {{\n\t\tpackets {packets} bytes {octets}\n\t}}")?;
         }
         for (name, at) in &table.sets {
-            let count = self.0.lookups.get(*at).map_or(0, super::Lookup::len);
+            let count = self.0.sets.get(*at).map_or(0, super::CompiledSet::len);
             writeln!(f, "\tset {name} {{ # elements: {count}\n\t}}")?;
         }
-        for ((name, base), at) in table.chains.iter().zip(table.places.clone()) {
+        for ((name, base), at) in table.chains.iter().zip(table.chain_indices.clone()) {
             writeln!(f, "\tchain {name} {{")?;
-            base.iter().try_for_each(|base| entrance(base, f))?;
+            base.iter().try_for_each(|base| write_base_chain(base, f))?;
             for rule in self.0.chains.get(at).into_iter().flat_map(|chain| &chain.rules) {
                 let named: Vec<usize> = table.counters.iter().map(|(_, at)| *at).collect();
-                let counted = rule.steps.iter().filter_map(|step| match step {
-                    Step::Counter(at) if !named.contains(at) => self.0.state.counters.get(*at).copied(),
+                let counted = rule.instrs.iter().filter_map(|step| match step {
+                    Instr::Counter(at) if !named.contains(at) => self.0.state.counters.get(*at).copied(),
                     _ => None,
                 });
-                writeln!(f, "\t\t{}", with_counts(&rule_text(&self.0.listing.sources, rule.span), counted))?;
+                writeln!(f, "\t\t{}", insert_counters(&rule_text(&self.0.listing.sources, rule.span), counted))?;
             }
             writeln!(f, "\t}}")?;
         }
@@ -76,7 +76,7 @@ impl Shown<'_> {
     }
 }
 
-fn entrance(base: &Base, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_base_chain(base: &BaseChainSpec, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = if base.nat { "nat" } else { "filter" };
     let hook = match base.hook {
         Hook::Prerouting => "prerouting",
@@ -85,7 +85,7 @@ fn entrance(base: &Base, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hook::Output => "output",
         Hook::Postrouting => "postrouting",
     };
-    let policy = if base.drops { "drop" } else { "accept" };
+    let policy = if base.policy_drop { "drop" } else { "accept" };
     writeln!(f, "\t\ttype {kind} hook {hook} priority {}; policy {policy};", base.priority)
 }
 
@@ -126,7 +126,7 @@ fn rule_text(sources: &Sources, span: Span) -> String {
 }
 
 /// The text with what each of its own counters has counted.
-fn with_counts(text: &str, mut counted: impl Iterator<Item = (u64, u64)>) -> String {
+fn insert_counters(text: &str, mut counted: impl Iterator<Item = (u64, u64)>) -> String {
     let (mut out, mut depth, mut words) = (String::with_capacity(text.len() + 32), 0_usize, text.split(' ').peekable());
     while let Some(word) = words.next() {
         if !out.is_empty() {
@@ -150,14 +150,14 @@ fn with_counts(text: &str, mut counted: impl Iterator<Item = (u64, u64)>) -> Str
 
 #[cfg(test)]
 mod tests {
-    use crate::{NoLibrary, compile, parse_with};
+    use crate::{NoIncludes, compile, parse_with};
 
     #[test]
-    fn rules_are_listed_as_they_were_written() {
+    fn listing_keeps_rule_text_and_adds_counters() {
         let text = "define lan = 10.0.0.0/8\ntable inet t {\n\tcounter web { }\n\tset bad {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1, 10.0.0.2 }\n\t}\n\
             \tchain c { type filter hook forward priority filter; policy drop; tcp dport 80 counter name web; counter packets 7 bytes 8 accept }\n\
             \tchain d {\n\t\tip saddr $lan tcp dport {\n\t\t\t22, # ssh\n\t\t\t23 } \\\n\t\t\tlog prefix \"a # b; }  c\" counter drop # a remark\n\t\tip saddr @bad drop\n\t}\n}\n";
-        let (tree, sources) = parse_with("r.nft", text, &NoLibrary, &[]).unwrap_or_else(|refused| panic!("{refused}"));
+        let (tree, sources) = parse_with("r.nft", text, &NoIncludes, &[]).unwrap_or_else(|refused| panic!("{refused}"));
         let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
         assert_eq!(
             program.list().to_string(),

@@ -2,119 +2,121 @@
 //!
 //! A [`Program`] is compiled from a checked tree and lives until the next ruleset takes its place. Its rules never change; its counters, limits and dynamic
 //! sets do, with each packet ([`State`]). It asks nobody but the [`Scene`] it is given, and touches neither clock nor devices.
-mod boxes;
+mod chain_graph;
 mod compile;
+mod context;
+mod eval_selector;
 mod evaluate;
+mod exthdr;
 mod jhash;
 mod listing;
-mod load;
 mod log;
-mod lookup;
-mod piece;
-mod reach;
-mod scene;
+mod nat;
+mod range_tree;
+mod set;
 mod state;
-mod translate;
 
 pub use compile::compile;
-pub use scene::{AddressType, Change, Device, Fate, Ground, Scene, Way};
+pub use context::{AddressType, EvalCtx, Fib, HeaderRewrite, InterfaceInfo, PacketMeta, Verdict};
 
-use crate::kind::Kind;
+use crate::ast::{
+    AssignTarget, CtTimeoutPolicy, DynsetOp, Hook, Icmpx, Log, Reject, Selector, SynproxyInfo, TableFamily,
+};
+use crate::datatype::DataType;
 use crate::source::Span;
-use crate::tree::{Family, Hook, Icmpx, Log, Operation, Reject, Selector, Synproxy, Target, Timeout};
-use keepstate_engine::{Choice, Helper, Manip};
-use lookup::Lookup;
-use state::{Measure, State};
+use keepstate_engine::{Helper, Manip, PortSelection};
+use set::CompiledSet;
+use state::{State, StatefulSpec};
 use std::net::IpAddr;
 
 /// A ruleset at work.
 #[derive(Debug, Default)]
 pub struct Program {
-    chains: Vec<Chain>,
+    chains: Vec<CompiledChain>,
     /// Base chains by hook, lowest priority first.
-    bases: Vec<Entrance>,
-    lookups: Vec<Lookup>,
+    base_chains: Vec<BaseChain>,
+    sets: Vec<CompiledSet>,
     state: State,
     listing: listing::Listing,
 }
 
 #[derive(Debug)]
-struct Chain {
-    rules: Vec<Rule>,
+struct CompiledChain {
+    rules: Vec<CompiledRule>,
 }
 
 #[derive(Debug)]
-struct Rule {
+struct CompiledRule {
     /// Where it stands.
     span: Span,
-    steps: Vec<Step>,
+    instrs: Vec<Instr>,
 }
 
 /// Where packets enter a chain by themselves.
 #[derive(Clone, Copy, Debug)]
-struct Entrance {
+struct BaseChain {
     hook: Hook,
-    family: Family,
+    family: TableFamily,
     nat: bool,
     priority: i32,
-    drops: bool,
+    policy_drop: bool,
     chain: usize,
 }
 
 /// One thing that a rule does; numbers are places in the program's arrays.
 #[derive(Debug)]
-enum Step {
+enum Instr {
     Match {
-        left: Vec<Value>,
+        left: Vec<CompiledExpr>,
         not: bool,
-        right: Held,
+        right: CompiledRhs,
     },
     Counter(usize),
     /// The counter, or what measures, that a map names.
-    CounterBy(Vec<Value>, usize),
-    Measure(usize),
-    MeasureBy(Vec<Value>, usize),
+    CounterMap(Vec<CompiledExpr>, usize),
+    Stateful(usize),
+    StatefulMap(Vec<CompiledExpr>, usize),
     Log(Log),
     Notrack,
-    Set(Target, Value, Kind),
-    Helper(Helper),
-    Timeout(Timeout),
-    Nat(Box<Nat>),
+    Assign(AssignTarget, CompiledExpr, DataType),
+    CtHelper(Helper),
+    CtTimeout(CtTimeoutPolicy),
+    Nat(Box<CompiledNat>),
     Reject(Reject),
-    Synproxy(Synproxy),
-    Vmap(Vec<Value>, usize),
-    Dynamic {
-        operation: Operation,
+    Synproxy(SynproxyInfo),
+    Vmap(Vec<CompiledExpr>, usize),
+    Dynset {
+        op: DynsetOp,
         set: usize,
-        key: Vec<Value>,
+        key: Vec<CompiledExpr>,
         timeout: Option<u64>,
-        each: Vec<Measure>,
-        data: Vec<Value>,
+        stateful: Vec<StatefulSpec>,
+        data: Vec<CompiledExpr>,
     },
-    Strip(u8),
-    Verdict(Verdict),
+    TcpOptStrip(u8),
+    Verdict(CompiledVerdict),
 }
 
 #[derive(Debug)]
-enum Held {
+enum CompiledRhs {
     Ranges(Vec<(u128, u128)>),
     AnyBit(u128),
     Set(usize),
 }
 
 #[derive(Clone, Debug)]
-enum Value {
+enum CompiledExpr {
     Select(Selector),
     Constant(u128),
-    Bits(Box<Value>, u128, u128),
-    Shift(Box<Value>, i8, u128),
-    Map(Vec<Value>, usize),
-    Number { slot: Option<usize>, modulus: u32, offset: u32 },
-    Hash { of: Vec<(Value, Kind)>, modulus: u32, seed: u32, offset: u32 },
+    Bitwise(Box<CompiledExpr>, u128, u128),
+    Shift(Box<CompiledExpr>, i8, u128),
+    Map(Vec<CompiledExpr>, usize),
+    Numgen { slot: Option<usize>, modulus: u32, offset: u32 },
+    Hash { of: Vec<(CompiledExpr, DataType)>, modulus: u32, seed: u32, offset: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum CompiledVerdict {
     Accept,
     Drop,
     Continue,
@@ -124,59 +126,59 @@ enum Verdict {
 }
 
 #[derive(Debug)]
-struct Nat {
+struct CompiledNat {
     manip: Manip,
-    to: Address,
-    ports: Option<PortsOf>,
-    choice: Choice,
+    target: NatAddress,
+    ports: Option<NatPortSource>,
+    port_selection: PortSelection,
     persistent: bool,
-    prefix: bool,
+    netmap: bool,
 }
 
 #[derive(Debug)]
-enum Address {
-    Kept,
+enum NatAddress {
+    Unchanged,
     Range(IpAddr, IpAddr),
     /// A map whose values are addresses, perhaps with ports.
-    Map(Vec<Value>, usize),
-    Value(Value, Kind),
+    Map(Vec<CompiledExpr>, usize),
+    Value(CompiledExpr, DataType),
     Masquerade,
     Redirect,
 }
 
 #[derive(Debug)]
-enum PortsOf {
+enum NatPortSource {
     Range(u16, u16),
-    Value(Value),
+    Value(CompiledExpr),
 }
 
 impl Program {
     /// Tells it the clock on the wall, for rules that ask for hours, days or dates: `wall` is what has to be added to the engine's time to give nanoseconds
     /// since 1970 of the machine's own zone. Who does not tell it lives in 1970.
-    pub fn set_wall(&mut self, wall: i64) {
-        self.state.wall = wall;
+    pub fn set_wall_clock_offset(&mut self, wall: i64) {
+        self.state.wall_clock_offset = wall;
     }
 
     /// Does any chain translate packets of this family?
-    pub fn translates(&self, v6: bool) -> bool {
-        self.bases.iter().any(|base| base.nat && base.family.has(v6))
+    pub fn has_nat_chain(&self, v6: bool) -> bool {
+        self.base_chains.iter().any(|base| base.nat && base.family.covers(v6))
     }
 
     /// Does any rule answer handshakes in a server's name?
-    pub fn proxies(&self) -> bool {
-        let mut steps = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps);
-        steps.any(|step| matches!(step, Step::Synproxy(_)))
+    pub fn has_synproxy(&self) -> bool {
+        let mut steps = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
+        steps.any(|step| matches!(step, Instr::Synproxy(_)))
     }
     /// Has a hook chains that filter, at priorities in this range?
-    pub fn filters(&self, hook: Hook, priorities: &std::ops::Range<i32>) -> bool {
-        self.bases.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
+    pub fn has_filter_chain(&self, hook: Hook, priorities: &std::ops::Range<i32>) -> bool {
+        self.base_chains.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
     }
 
     /// Every rule that counts, with its place and what it has counted: packets and octets.
-    pub fn counters(&self) -> impl Iterator<Item = (String, u64, u64)> {
-        let counted = |rule: &Rule| {
-            rule.steps.iter().find_map(|step| match step {
-                Step::Counter(at) => self.state.counters.get(*at).copied(),
+    pub fn rule_counters(&self) -> impl Iterator<Item = (String, u64, u64)> {
+        let counted = |rule: &CompiledRule| {
+            rule.instrs.iter().find_map(|step| match step {
+                Instr::Counter(at) => self.state.counters.get(*at).copied(),
                 _ => None,
             })
         };
@@ -190,36 +192,36 @@ impl Program {
     /// Chains, rules and elements of sets: how large it is.
     pub fn size(&self) -> (usize, usize, usize) {
         let rules = self.chains.iter().map(|chain| chain.rules.len()).sum();
-        (self.chains.len(), rules, self.lookups.iter().map(Lookup::len).sum())
+        (self.chains.len(), rules, self.sets.iter().map(CompiledSet::len).sum())
     }
 }
 
-impl Family {
+impl TableFamily {
     /// Does it see IPv6 (or, with `false`, IPv4)?
-    pub(crate) fn has(self, v6: bool) -> bool {
+    pub(crate) fn covers(self, v6: bool) -> bool {
         match self {
-            Family::Ip => !v6,
-            Family::Ip6 => v6,
-            Family::Inet => true,
+            TableFamily::Ip => !v6,
+            TableFamily::Ip6 => v6,
+            TableFamily::Inet => true,
         }
     }
 }
 
 impl Reject {
     /// ICMP or ICMPv6 type and code of the answer; `None` for a reset.
-    pub fn icmp(self, v6: bool) -> Option<(u8, u8)> {
+    pub fn icmp_type_code(self, v6: bool) -> Option<(u8, u8)> {
         Some(match (self, v6) {
-            (Reject::Reset, _) => return None,
-            (Reject::Default, false) | (Reject::Icmpx(Icmpx::Port), false) => (3, 3),
-            (Reject::Default, true) | (Reject::Icmpx(Icmpx::Port), true) => (1, 4),
+            (Reject::TcpReset, _) => return None,
+            (Reject::Default, false) | (Reject::Icmpx(Icmpx::PortUnreachable), false) => (3, 3),
+            (Reject::Default, true) | (Reject::Icmpx(Icmpx::PortUnreachable), true) => (1, 4),
             (Reject::Icmp(code), _) => (3, code),
-            (Reject::Icmp6(code), _) => (1, code),
+            (Reject::Icmpv6(code), _) => (1, code),
             (Reject::Icmpx(Icmpx::NoRoute), false) => (3, 0),
             (Reject::Icmpx(Icmpx::NoRoute), true) => (1, 0),
-            (Reject::Icmpx(Icmpx::Host), false) => (3, 1),
-            (Reject::Icmpx(Icmpx::Host), true) => (1, 3),
-            (Reject::Icmpx(Icmpx::Admin), false) => (3, 13),
-            (Reject::Icmpx(Icmpx::Admin), true) => (1, 1),
+            (Reject::Icmpx(Icmpx::HostUnreachable), false) => (3, 1),
+            (Reject::Icmpx(Icmpx::HostUnreachable), true) => (1, 3),
+            (Reject::Icmpx(Icmpx::AdminProhibited), false) => (3, 13),
+            (Reject::Icmpx(Icmpx::AdminProhibited), true) => (1, 1),
         })
     }
 }

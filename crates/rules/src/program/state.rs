@@ -1,6 +1,6 @@
 //! What packets change of a program: counters, limits, quotas, numbers of connections.
-use crate::tree::Limit;
-use keepstate_engine::{Engine, Instant, Passage, ProtocolInfo, TcpState, Tuple, Zone};
+use crate::ast::Limit;
+use keepstate_engine::{Engine, Instant, PacketCtx, ProtocolInfo, TcpState, Tuple, Zone};
 use std::collections::HashSet;
 
 /// All of it.
@@ -8,42 +8,42 @@ use std::collections::HashSet;
 pub(super) struct State {
     /// Packets and octets.
     pub(super) counters: Vec<(u64, u64)>,
-    pub(super) meters: Vec<Meter>,
+    pub(super) stateful: Vec<StatefulExpr>,
     /// Where `numgen inc` stands.
-    pub(super) numbers: Vec<u32>,
+    pub(super) numgen_counters: Vec<u32>,
     /// For `numgen random` and `meta random`.
-    pub(super) draws: u64,
+    pub(super) rng_state: u64,
     /// Added to the engine's time, it gives nanoseconds since 1970 by the clock on the wall.
-    pub(super) wall: i64,
+    pub(super) wall_clock_offset: i64,
     /// The first packet has come.
-    pub(super) begun: bool,
+    pub(super) timeouts_started: bool,
 }
 
 /// Something that is measured, before it has measured anything.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Measure {
+pub(super) enum StatefulSpec {
     Limit(Limit),
-    Quota { over: bool, octets: u64 },
-    Connections { over: bool, count: u32 },
+    Quota { over: bool, bytes: u64 },
+    ConnLimit { over: bool, count: u32 },
     Counter,
 }
 
 /// Something that measures.
 #[derive(Debug)]
-pub(super) enum Meter {
+pub(super) enum StatefulExpr {
     /// Nanoseconds' worth of tokens, and when they were counted.
     Limit(Limit, u64, Option<Instant>),
     Quota {
         over: bool,
-        octets: u64,
+        bytes: u64,
         used: u64,
     },
-    Connections {
+    ConnLimit {
         over: bool,
         count: u32,
-        known: HashSet<(Tuple, Zone)>,
+        connections: HashSet<(Tuple, Zone)>,
         /// When those that are over were last thrown out.
-        swept: Option<Instant>,
+        last_gc: Option<Instant>,
     },
     Counter(u64, u64),
 }
@@ -51,43 +51,43 @@ pub(super) enum Meter {
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u128 = 1_000_000_000;
 
-impl Meter {
-    pub(super) fn new(measure: &Measure) -> Meter {
+impl StatefulExpr {
+    pub(super) fn new(measure: &StatefulSpec) -> StatefulExpr {
         match *measure {
-            Measure::Limit(limit) => Meter::Limit(limit, most_tokens(&limit), None),
-            Measure::Quota { over, octets } => Meter::Quota { over, octets, used: 0 },
-            Measure::Connections { over, count } => {
-                Meter::Connections { over, count, known: HashSet::new(), swept: None }
+            StatefulSpec::Limit(limit) => StatefulExpr::Limit(limit, max_tokens(&limit), None),
+            StatefulSpec::Quota { over, bytes: octets } => StatefulExpr::Quota { over, bytes: octets, used: 0 },
+            StatefulSpec::ConnLimit { over, count } => {
+                StatefulExpr::ConnLimit { over, count, connections: HashSet::new(), last_gc: None }
             }
-            Measure::Counter => Meter::Counter(0, 0),
+            StatefulSpec::Counter => StatefulExpr::Counter(0, 0),
         }
     }
 
     /// Measures one packet: does the rule go on?
-    pub(super) fn goes_on(&mut self, octets: u64, engine: &Engine, passage: Option<&Passage>, now: Instant) -> bool {
+    pub(super) fn eval(&mut self, octets: u64, engine: &Engine, passage: Option<&PacketCtx>, now: Instant) -> bool {
         match self {
-            Meter::Counter(packets, all) => {
+            StatefulExpr::Counter(packets, all) => {
                 *packets += 1;
                 *all += octets;
                 true
             }
-            Meter::Limit(limit, tokens, last) => {
+            StatefulExpr::Limit(limit, tokens, last) => {
                 let passed = last.map_or(0, |last| now.0.saturating_sub(last.0));
                 *last = Some(now);
-                let have = tokens.saturating_add(passed).min(most_tokens(limit));
-                let unit = if limit.octets { u128::from(octets) } else { 1 };
+                let have = tokens.saturating_add(passed).min(max_tokens(limit));
+                let unit = if limit.per_byte { u128::from(octets) } else { 1 };
                 let cost = u64::try_from(u128::from(limit.seconds) * SECOND * unit / u128::from(limit.rate));
                 let enough = cost.ok().and_then(|cost| have.checked_sub(cost));
                 *tokens = enough.unwrap_or(have);
                 enough.is_some() != limit.over
             }
-            Meter::Quota { over, octets: quota, used } => {
+            StatefulExpr::Quota { over, bytes: quota, used } => {
                 // As Linux 6.18 has it: what goes beyond it is not counted, and what just fills it is within.
                 let beyond = used.saturating_add(octets) > *quota;
                 *used += if beyond { 0 } else { octets };
                 beyond == *over
             }
-            Meter::Connections { over, count, known, swept } => {
+            StatefulExpr::ConnLimit { over, count, connections: known, last_gc: swept } => {
                 let Some(connection) = passage.and_then(|passage| engine.connection(passage, now)) else {
                     return false;
                 };
@@ -98,7 +98,7 @@ impl Meter {
                 let stale = swept.is_none_or(|last| now.0 >= last.0 + MILLISECOND);
                 if known.len() > *count as usize && stale {
                     *swept = Some(now);
-                    known.retain(|one| *one == here || is_open(engine, one, now));
+                    known.retain(|one| *one == here || is_active(engine, one, now));
                 }
                 (known.len() > *count as usize) == *over
             }
@@ -107,7 +107,7 @@ impl Meter {
 }
 
 /// Is it a connection that somebody still uses? One of TCP that both ends have closed is not, though it stands in the table.
-fn is_open(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bool {
+fn is_active(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bool {
     let found = engine.find(tuple, *zone, now).and_then(|(handle, _)| engine.entry(handle, now));
     found.is_some_and(|entry| {
         !matches!(entry.protocol, ProtocolInfo::Tcp { state: TcpState::TimeWait | TcpState::Close, .. })
@@ -115,9 +115,9 @@ fn is_open(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bool
 }
 
 /// As many tokens as can be saved up.
-fn most_tokens(limit: &Limit) -> u64 {
+fn max_tokens(limit: &Limit) -> u64 {
     let span = u128::from(limit.seconds) * SECOND;
-    let most = match limit.octets {
+    let most = match limit.per_byte {
         true => span * (u128::from(limit.rate) + u128::from(limit.burst)) / u128::from(limit.rate),
         false => span / u128::from(limit.rate) * u128::from(limit.burst.max(1)),
     };

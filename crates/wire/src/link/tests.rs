@@ -21,63 +21,69 @@ fn ethernet(ethertypes: &[u16], datagram: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn ethernet_with_and_without_tags() {
+fn ethernet_with_and_without_vlan_tags() {
     for (ethertypes, offset) in [(&[0x0800][..], 14), (&[0x8100, 0x0800], 18), (&[0x88a8, 0x8100, 0x0800], 22)] {
         let frame = ethernet(ethertypes, &V4);
-        assert_eq!(datagram(LinkType::ETHERNET, &frame), Ok(Network { family: Family::V4, datagram: &V4, offset }));
+        assert_eq!(
+            strip_link_header(LinkType::ETHERNET, &frame),
+            Ok(LinkPayload { family: Family::V4, packet: &V4, offset })
+        );
     }
     let frame = ethernet(&[0x86dd], &V6);
-    assert_eq!(datagram(LinkType::ETHERNET, &frame).map(|n| n.family), Ok(Family::V6));
+    assert_eq!(strip_link_header(LinkType::ETHERNET, &frame).map(|n| n.family), Ok(Family::V6));
 }
 
 #[test]
-fn frames_that_carry_no_ip_say_so() {
+fn non_ip_frames_give_an_error() {
     let frame = ethernet(&[0x0806], &[0; 28]);
-    assert_eq!(datagram(LinkType::ETHERNET, &frame), Err(Refusal::NotIp));
+    assert_eq!(strip_link_header(LinkType::ETHERNET, &frame), Err(ParseError::NotIp));
     let frame = ethernet(&[0x8100; 6], &V4);
-    assert_eq!(datagram(LinkType::ETHERNET, &frame), Err(Refusal::LinkTags));
+    assert_eq!(strip_link_header(LinkType::ETHERNET, &frame), Err(ParseError::VlanTags));
     let frame = ethernet(&[0x8100], &[0, 7, 8]);
-    assert_eq!(datagram(LinkType::ETHERNET, &frame), Err(Refusal::LinkTruncated));
+    assert_eq!(strip_link_header(LinkType::ETHERNET, &frame), Err(ParseError::LinkTruncated));
     let frame = ethernet(&[0x0800], &V6);
-    assert_eq!(datagram(LinkType::ETHERNET, &frame), Err(Refusal::LinkFamily));
-    assert_eq!(datagram(LinkType(147), &V4), Err(Refusal::LinkUnknown));
+    assert_eq!(strip_link_header(LinkType::ETHERNET, &frame), Err(ParseError::LinkFamily));
+    assert_eq!(strip_link_header(LinkType(147), &V4), Err(ParseError::LinkUnknown));
 }
 
 #[test]
-fn loopback_in_both_byte_orders() {
+fn bsd_loopback_in_both_byte_orders() {
     for word in [[2, 0, 0, 0], [0, 0, 0, 2]] {
         let frame = framed(&word, &V4);
-        assert_eq!(datagram(LinkType::NULL, &frame), Ok(Network { family: Family::V4, datagram: &V4, offset: 4 }));
+        assert_eq!(
+            strip_link_header(LinkType::NULL, &frame),
+            Ok(LinkPayload { family: Family::V4, packet: &V4, offset: 4 })
+        );
     }
     for number in [10u32, 24, 28, 30] {
         for word in [number.to_be_bytes(), number.to_le_bytes()] {
             let frame = framed(&word, &V6);
-            assert_eq!(datagram(LinkType::NULL, &frame).map(|n| n.family), Ok(Family::V6));
+            assert_eq!(strip_link_header(LinkType::NULL, &frame).map(|n| n.family), Ok(Family::V6));
         }
     }
     let frame = framed(&[2, 0, 0, 0], &V4);
-    assert_eq!(datagram(LinkType::LOOP, &frame), Err(Refusal::NotIp));
-    assert_eq!(datagram(LinkType::NULL, &frame[..3]), Err(Refusal::LinkTruncated));
+    assert_eq!(strip_link_header(LinkType::LOOP, &frame), Err(ParseError::NotIp));
+    assert_eq!(strip_link_header(LinkType::NULL, &frame[..3]), Err(ParseError::LinkTruncated));
 }
 
 #[test]
-fn cooked_captures_of_both_versions() {
+fn linux_sll_and_sll2_frames() {
     let mut sll = [0; 16];
     sll[14..].copy_from_slice(&[0x08, 0x00]);
     let frame = framed(&sll, &V4);
-    assert_eq!(datagram(LinkType::LINUX_SLL, &frame).map(|n| n.offset), Ok(16));
+    assert_eq!(strip_link_header(LinkType::LINUX_SLL, &frame).map(|n| n.offset), Ok(16));
     let mut sll2 = [0; 20];
     sll2[..2].copy_from_slice(&[0x86, 0xdd]);
     let frame = framed(&sll2, &V6);
-    assert_eq!(datagram(LinkType::LINUX_SLL2, &frame).map(|n| n.offset), Ok(20));
-    assert_eq!(datagram(LinkType::LINUX_SLL2, &frame[..19]), Err(Refusal::LinkTruncated));
+    assert_eq!(strip_link_header(LinkType::LINUX_SLL2, &frame).map(|n| n.offset), Ok(20));
+    assert_eq!(strip_link_header(LinkType::LINUX_SLL2, &frame[..19]), Err(ParseError::LinkTruncated));
 }
 
 #[test]
-fn raw_ip_is_told_by_its_first_nibble_or_by_the_link_type() {
-    assert_eq!(datagram(LinkType::RAW, &V6).map(|n| n.family), Ok(Family::V6));
-    assert_eq!(datagram(LinkType(12), &V4).map(|n| n.family), Ok(Family::V4));
-    assert_eq!(datagram(LinkType::IPV6, &V4), Err(Refusal::LinkFamily));
-    assert_eq!(datagram(LinkType::RAW, &[0x50]), Err(Refusal::Version));
-    assert_eq!(datagram(LinkType::RAW, &[]), Err(Refusal::Empty));
+fn raw_ip_family_comes_from_version_nibble_or_link_type() {
+    assert_eq!(strip_link_header(LinkType::RAW, &V6).map(|n| n.family), Ok(Family::V6));
+    assert_eq!(strip_link_header(LinkType(12), &V4).map(|n| n.family), Ok(Family::V4));
+    assert_eq!(strip_link_header(LinkType::IPV6, &V4), Err(ParseError::LinkFamily));
+    assert_eq!(strip_link_header(LinkType::RAW, &[0x50]), Err(ParseError::Version));
+    assert_eq!(strip_link_header(LinkType::RAW, &[]), Err(ParseError::Empty));
 }

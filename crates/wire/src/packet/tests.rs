@@ -14,7 +14,7 @@ fn tcp_v4() -> Vec<u8> {
 }
 
 #[test]
-fn a_plain_segment_is_read() {
+fn parses_ipv4_tcp_segment() {
     let bytes = tcp_v4();
     let packet = Packet::parse(&bytes).unwrap();
     assert_eq!(packet.family(), Family::V4);
@@ -25,13 +25,13 @@ fn a_plain_segment_is_read() {
     assert_eq!(packet.ports(), Some((40000, 1883)));
     assert_eq!(packet.fragment(), None);
     assert!(packet.transport_checksum_ok());
-    let segment = tcp::Segment::parse(packet.transport(), packet.transport_len()).unwrap();
-    assert_eq!((segment.seq, segment.window, segment.flags.0), (100, 64240, tcp::Flags::SYN));
+    let segment = tcp::TcpSegment::parse(packet.transport(), packet.transport_len()).unwrap();
+    assert_eq!((segment.seq, segment.window, segment.flags.0), (100, 64240, tcp::TcpFlags::SYN));
     assert_eq!((segment.data, segment.data_len), (&b"hello"[..], 5));
 }
 
 #[test]
-fn every_flipped_octet_behind_the_header_breaks_the_checksum() {
+fn any_flipped_byte_breaks_the_transport_checksum() {
     let bytes = tcp_v4();
     for at in 20..bytes.len() {
         let mut broken = bytes.clone();
@@ -41,23 +41,23 @@ fn every_flipped_octet_behind_the_header_breaks_the_checksum() {
 }
 
 #[test]
-fn udp_and_icmp_over_both_families_hold_their_checksums() {
+fn udp_and_icmp_checksums_verify_in_ipv4_and_ipv6() {
     let mut v4 = Vec::new();
     PacketBuilder::ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9).udp(53, 5353).write(&mut v4, b"odd").unwrap();
     let packet = Packet::parse(&v4).unwrap();
     assert!(packet.transport_checksum_ok());
-    assert_eq!(udp::Header::parse(packet.transport(), packet.transport_len()).unwrap().length, 11);
+    assert_eq!(udp::UdpHeader::parse(packet.transport(), packet.transport_len()).unwrap().length, 11);
     let mut v6 = Vec::new();
     PacketBuilder::ipv6([1; 16], [2; 16], 9).icmpv6_echo_request(7, 1).write(&mut v6, b"ping!").unwrap();
     let packet = Packet::parse(&v6).unwrap();
     assert!(packet.transport_checksum_ok());
-    assert_eq!(icmp::Message::parse(packet.transport()).unwrap().id, 7);
+    assert_eq!(icmp::IcmpMessage::parse(packet.transport()).unwrap().id, 7);
     v6[50] ^= 1;
     assert!(!Packet::parse(&v6).unwrap().transport_checksum_ok());
 }
 
 #[test]
-fn link_padding_is_left_out() {
+fn link_padding_is_trimmed() {
     let mut bytes = tcp_v4();
     bytes.extend([0xaa; 6]);
     let packet = Packet::parse(&bytes).unwrap();
@@ -85,27 +85,27 @@ fn v6(next: u8, behind: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn refusal(bytes: &[u8]) -> Option<Refusal> {
+fn parse_error(bytes: &[u8]) -> Option<ParseError> {
     Packet::parse(bytes).err()
 }
 
 #[test]
-fn each_fault_of_an_ipv4_header_has_its_reason() {
-    assert_eq!(refusal(&[]), Some(Refusal::Empty));
-    assert_eq!(refusal(&[0x50; 40]), Some(Refusal::Version));
-    assert_eq!(refusal(&v4(|_| (), 20, 20, &[])[..19]), Some(Refusal::HeaderTruncated));
-    assert_eq!(refusal(&v4(|_| (), 24, 24, &[])[..23]), Some(Refusal::HeaderTruncated));
-    assert_eq!(refusal(&v4(|h| h[0] = 0x44, 20, 20, &[])), Some(Refusal::HeaderLength));
-    assert_eq!(refusal(&v4(|_| (), 24, 23, &[])), Some(Refusal::TotalLength));
-    assert_eq!(refusal(&v4(|_| (), 20, 21, &[])), Some(Refusal::Truncated));
+fn each_malformed_ipv4_header_gives_its_own_error() {
+    assert_eq!(parse_error(&[]), Some(ParseError::Empty));
+    assert_eq!(parse_error(&[0x50; 40]), Some(ParseError::Version));
+    assert_eq!(parse_error(&v4(|_| (), 20, 20, &[])[..19]), Some(ParseError::HeaderTruncated));
+    assert_eq!(parse_error(&v4(|_| (), 24, 24, &[])[..23]), Some(ParseError::HeaderTruncated));
+    assert_eq!(parse_error(&v4(|h| h[0] = 0x44, 20, 20, &[])), Some(ParseError::HeaderLength));
+    assert_eq!(parse_error(&v4(|_| (), 24, 23, &[])), Some(ParseError::TotalLength));
+    assert_eq!(parse_error(&v4(|_| (), 20, 21, &[])), Some(ParseError::Truncated));
     let mut bytes = v4(|_| (), 60, 64, &[1, 2, 3, 4]);
-    assert_eq!(refusal(&bytes), None);
+    assert_eq!(parse_error(&bytes), None);
     bytes[59] ^= 1;
-    assert_eq!(refusal(&bytes), Some(Refusal::HeaderChecksum));
+    assert_eq!(parse_error(&bytes), Some(ParseError::HeaderChecksum));
 }
 
 #[test]
-fn options_move_the_transport() {
+fn ipv4_options_shift_the_transport_offset() {
     let bytes = v4(|h| h[20..24].copy_from_slice(&[148, 4, 0, 0]), 24, 26, &[8, 9]);
     let packet = Packet::parse(&bytes).unwrap();
     assert_eq!((packet.transport(), packet.transport_at(), packet.transport_len()), (&[8, 9][..], 24, 2));
@@ -114,7 +114,7 @@ fn options_move_the_transport() {
 }
 
 #[test]
-fn fragments_of_ipv4_are_told_by_offset_or_more() {
+fn ipv4_fragment_is_detected_by_offset_or_more_fragments() {
     let fields = |word: u16| {
         let bytes = v4(|h| h[6..8].copy_from_slice(&word.to_be_bytes()), 20, 28, &[1, 2, 3, 4, 5, 6, 7, 8]);
         let packet = Packet::parse(&bytes).unwrap();
@@ -127,7 +127,7 @@ fn fragments_of_ipv4_are_told_by_offset_or_more() {
 }
 
 #[test]
-fn the_walk_over_ipv6_extension_headers() {
+fn ipv6_extension_headers_are_skipped() {
     let skipped = |next| [next, 0, 1, 4, 0, 0, 0, 0];
     let authentication = [&[6, 4][..], &[0; 22]].concat();
     let chain = [&skipped(60)[..], &skipped(43), &skipped(51), &authentication, &[1, 2, 3, 4]].concat();
@@ -137,44 +137,44 @@ fn the_walk_over_ipv6_extension_headers() {
     for len in 40..bytes.len() - 4 {
         let mut cut = bytes[..len].to_vec();
         cut[4..6].copy_from_slice(&u16::try_from(len - 40).unwrap().to_be_bytes());
-        assert!(matches!(refusal(&cut), Some(Refusal::ExtensionTruncated | Refusal::Jumbogram)), "{len}");
+        assert!(matches!(parse_error(&cut), Some(ParseError::ExtensionTruncated | ParseError::Jumbogram)), "{len}");
     }
     assert_eq!(Packet::parse(&v6(60, &skipped(253))).map(|packet| packet.protocol()), Ok(253));
-    assert_eq!(refusal(&v6(60, &skipped(59))), Some(Refusal::NoNextHeader));
-    assert_eq!(refusal(&v6(59, &[])), Some(Refusal::NoNextHeader));
+    assert_eq!(parse_error(&v6(60, &skipped(59))), Some(ParseError::NoNextHeader));
+    assert_eq!(parse_error(&v6(59, &[])), Some(ParseError::NoNextHeader));
     assert_eq!(Packet::parse(&v6(50, &[0; 8])).map(|packet| packet.protocol()), Ok(50));
-    assert_eq!(refusal(&v6(0, &[])), Some(Refusal::Jumbogram));
-    assert_eq!(refusal(&v6(6, &[0; 8])[..47]), Some(Refusal::Truncated));
-    assert_eq!(refusal(&v6(6, &[])[..39]), Some(Refusal::HeaderTruncated));
+    assert_eq!(parse_error(&v6(0, &[])), Some(ParseError::Jumbogram));
+    assert_eq!(parse_error(&v6(6, &[0; 8])[..47]), Some(ParseError::Truncated));
+    assert_eq!(parse_error(&v6(6, &[])[..39]), Some(ParseError::HeaderTruncated));
 }
 
 #[test]
-fn fragments_of_ipv6_are_told_by_their_header_even_when_alone() {
+fn ipv6_fragment_is_detected_by_its_header_even_if_atomic() {
     let bytes = v6(60, &[44, 0, 1, 4, 0, 0, 0, 0, 17, 0, 0, 0x19, 0, 1, 0, 2, 9, 9]);
     let packet = Packet::parse(&bytes).unwrap();
-    assert_eq!(packet.fragment(), Some(Fragment { id: 0x10002, offset: 24, more: true }));
+    assert_eq!(packet.fragment(), Some(FragmentHeader { id: 0x10002, offset: 24, more: true }));
     assert_eq!((packet.protocol(), packet.transport()), (17, &[9, 9][..]));
     let atomic = v6(44, &[17, 0, 0, 0, 0, 0, 0, 7, 1, 2, 3, 4]);
-    assert_eq!(Packet::parse(&atomic).unwrap().fragment(), Some(Fragment { id: 7, offset: 0, more: false }));
+    assert_eq!(Packet::parse(&atomic).unwrap().fragment(), Some(FragmentHeader { id: 7, offset: 0, more: false }));
     assert_eq!(Packet::parse_reassembled(&atomic).unwrap().fragment(), None);
 }
 
 #[test]
-fn a_snapped_capture_keeps_the_lengths_of_the_wire() {
+fn snapped_packet_keeps_its_wire_lengths() {
     let bytes = tcp_v4();
     let packet = Packet::parse_snapped(&bytes[..40], 45).unwrap();
     assert!(packet.is_snapped() && packet.transport_checksum_ok());
     assert_eq!((packet.total_len(), packet.transport_len(), packet.transport().len()), (45, 25, 20));
-    let segment = tcp::Segment::parse(packet.transport(), packet.transport_len()).unwrap();
+    let segment = tcp::TcpSegment::parse(packet.transport(), packet.transport_len()).unwrap();
     assert_eq!((segment.data_len, segment.data.len()), (5, 0));
-    assert_eq!(Packet::parse_snapped(&bytes[..40], 44).err(), Some(Refusal::Truncated));
-    assert_eq!(Packet::parse_snapped(&bytes[..19], 45).err(), Some(Refusal::NotCaptured));
+    assert_eq!(Packet::parse_snapped(&bytes[..40], 44).err(), Some(ParseError::Truncated));
+    assert_eq!(Packet::parse_snapped(&bytes[..19], 45).err(), Some(ParseError::NotCaptured));
 }
 
 /// Each line was seen on Linux 6.18, but for UDP-Lite: there the kernel sums UDP's number into the pseudo header and finds
 /// every packet that follows RFC 3828 wrong.
 #[test]
-fn what_the_checksums_of_udp_and_its_kin_cover() {
+fn udp_and_udp_lite_checksum_coverage() {
     let judge = |protocol: u8, transport: &[u8]| {
         let total = u16::try_from(20 + transport.len()).unwrap();
         Packet::parse(&v4(|h| h[9] = protocol, 20, total, transport)).unwrap().transport_checksum_ok()
@@ -182,7 +182,7 @@ fn what_the_checksums_of_udp_and_its_kin_cover() {
     let summed = |protocol: u8, length: u8, covered: usize| {
         let mut udp = [0, 1, 0, 2, 0, length, 0, 0, b'd', b'a', b't', b'a'];
         let pseudo = [10, 0, 0, 1, 10, 0, 0, 2, 0, protocol, 0, 12];
-        let check = Sum::new().octets(&pseudo).octets(&udp[..covered]).finish();
+        let check = Sum::new().add_bytes(&pseudo).add_bytes(&udp[..covered]).finish();
         udp[6..8].copy_from_slice(&check.to_be_bytes());
         udp
     };
@@ -202,7 +202,7 @@ fn what_the_checksums_of_udp_and_its_kin_cover() {
 }
 
 #[test]
-fn udp_over_ipv6_may_go_without_a_checksum_as_far_as_linux_tracks_it() {
+fn udp_over_ipv6_without_checksum_is_accepted_as_in_linux() {
     let mut bytes = v6(17, &[0, 1, 0, 2, 0, 8, 0, 0]);
     assert!(Packet::parse(&bytes).unwrap().transport_checksum_ok());
     bytes[47] = 1;

@@ -2,44 +2,44 @@
 //!
 //! It is the header of the piece at offset zero, with the length of the whole and without the marks of a fragment. The
 //! congestion marks of all pieces are joined (RFC 3168, section 5.3).
-use super::Pieces;
-use super::queue::Piece;
+use super::FragmentInfo;
+use super::queue::FragmentView;
 use crate::checksum;
-use crate::extension;
-use crate::{Family, Refusal};
+use crate::ipv6_ext;
+use crate::{Family, ParseError};
 use alloc::vec::Vec;
 
 /// What is remembered of the pieces' headers.
 #[derive(Debug, Default)]
-pub(super) struct Sketch {
+pub(super) struct HeaderBuilder {
     /// The header of the piece at offset zero, without the fragment header.
     header: Vec<u8>,
     /// One bit for each congestion codepoint seen.
-    codepoints: u8,
+    ecn_seen: u8,
     /// Length of the longest piece, with its headers, and of the longest that forbids fragmenting (IPv4).
-    longest: usize,
-    longest_df: usize,
+    max_size: usize,
+    max_df_size: usize,
 }
 
-impl Sketch {
+impl HeaderBuilder {
     /// Notes a piece that was taken, and says how much memory that costs.
-    pub fn note(&mut self, piece: &Piece<'_, '_>, data_len: usize) -> usize {
+    pub fn add_fragment(&mut self, piece: &FragmentView<'_, '_>, data_len: usize) -> usize {
         let bytes = piece.packet.bytes();
         let Some(&[first, second, _, _, _, _, flags, _]) = bytes.first_chunk::<8>() else { return 0 };
         let len = piece.packet.transport_at() + data_len;
-        self.longest = self.longest.max(len);
+        self.max_size = self.max_size.max(len);
         match piece.packet.family() {
             Family::V4 => {
-                self.codepoints |= 1 << (second & 3);
+                self.ecn_seen |= 1 << (second & 3);
                 if flags & 0x40 != 0 {
-                    self.longest_df = self.longest_df.max(len);
+                    self.max_df_size = self.max_df_size.max(len);
                 }
                 if piece.offset == 0 {
                     self.header = bytes.get(..usize::from(first & 15) * 4).unwrap_or(&[]).to_vec();
                 }
             }
             Family::V6 => {
-                self.codepoints |= 1 << ((second >> 4) & 3);
+                self.ecn_seen |= 1 << ((second >> 4) & 3);
                 if piece.offset == 0 {
                     self.header = unfragmentable(piece);
                 }
@@ -50,44 +50,44 @@ impl Sketch {
 }
 
 /// The headers before the fragment header, the last of them made to announce what the fragments hold.
-fn unfragmentable(piece: &Piece<'_, '_>) -> Vec<u8> {
+fn unfragmentable(piece: &FragmentView<'_, '_>) -> Vec<u8> {
     let bytes = piece.packet.bytes();
     let at = piece.packet.fragment_header_at().unwrap_or(0);
     let mut header = bytes.get(..at).unwrap_or(&[]).to_vec();
-    if let Some(link) = extension::link_to(bytes, at).and_then(|link| header.get_mut(link)) {
+    if let Some(link) = ipv6_ext::find_next_header_field(bytes, at).and_then(|link| header.get_mut(link)) {
         *link = piece.packet.protocol();
     }
     header
 }
 
 /// Writes the datagram made of `runs`, of `len` octets together, to `out`.
-pub(super) fn whole<'r>(
+pub(super) fn build_packet<'r>(
     family: Family,
-    sketch: &Sketch,
+    sketch: &HeaderBuilder,
     runs: impl Iterator<Item = &'r [u8]>,
     len: usize,
     out: &mut Vec<u8>,
-) -> Result<Pieces, Refusal> {
-    let congestion = joined(sketch.codepoints).ok_or(Refusal::FragmentEcn)?;
+) -> Result<FragmentInfo, ParseError> {
+    let congestion = merge_ecn(sketch.ecn_seen).ok_or(ParseError::FragmentEcn)?;
     let counted = match family {
         Family::V4 => sketch.header.len() + len,
-        Family::V6 => (sketch.header.len() + len).saturating_sub(V6_HEADER),
+        Family::V6 => (sketch.header.len() + len).saturating_sub(V6_HEADER_LEN),
     };
-    let length = u16::try_from(counted).map_err(|_| Refusal::FragmentTooBig)?;
+    let length = u16::try_from(counted).map_err(|_| ParseError::FragmentTooBig)?;
     out.clear();
     out.reserve(sketch.header.len() + len);
     out.extend_from_slice(&sketch.header);
     match family {
-        Family::V4 => finish_v4(out, length, congestion, sketch.longest_df == sketch.longest),
-        Family::V6 => finish_v6(out, length, congestion),
+        Family::V4 => finish_v4_header(out, length, congestion, sketch.max_df_size == sketch.max_size),
+        Family::V6 => finish_v6_header(out, length, congestion),
     }
     for run in runs {
         out.extend_from_slice(run);
     }
-    Ok(Pieces { longest: sketch.longest, headers: sketch.header.len() })
+    Ok(FragmentInfo { max_size: sketch.max_size, header_len: sketch.header.len() })
 }
 
-fn finish_v4(header: &mut [u8], length: u16, congestion: u8, dont_fragment: bool) {
+fn finish_v4_header(header: &mut [u8], length: u16, congestion: u8, dont_fragment: bool) {
     if let Some([_, tos, a, b, _, _, flags, offset, _, _, check_a, check_b]) = header.first_chunk_mut::<12>() {
         *tos |= congestion;
         [*a, *b] = length.to_be_bytes();
@@ -100,7 +100,7 @@ fn finish_v4(header: &mut [u8], length: u16, congestion: u8, dont_fragment: bool
     }
 }
 
-fn finish_v6(header: &mut [u8], length: u16, congestion: u8) {
+fn finish_v6_header(header: &mut [u8], length: u16, congestion: u8) {
     if let Some([_, class, _, _, a, b]) = header.first_chunk_mut::<6>() {
         *class |= congestion << 4;
         [*a, *b] = length.to_be_bytes();
@@ -109,7 +109,7 @@ fn finish_v6(header: &mut [u8], length: u16, congestion: u8) {
 
 /// The codepoint to add to the first piece's, given the set of those seen; none when a piece that knows nothing of
 /// congestion marks came together with one that does.
-fn joined(codepoints: u8) -> Option<u8> {
+fn merge_ecn(codepoints: u8) -> Option<u8> {
     const UNAWARE: u8 = 1;
     const EXPERIENCED: u8 = 1 << 3;
     match codepoints {
@@ -120,4 +120,4 @@ fn joined(codepoints: u8) -> Option<u8> {
     }
 }
 
-const V6_HEADER: usize = 40;
+const V6_HEADER_LEN: usize = 40;

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// First octet, end, more fragments.
-type Spec = (usize, usize, bool);
+type FragmentSpec = (usize, usize, bool);
 
 const M: bool = true;
 const L: bool = false;
@@ -15,7 +15,7 @@ fn content(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 % 251) as u8).collect()
 }
 
-fn v4(id: u16, (start, end, more): Spec, tos: u8, flags: u16, options: &[u8], data: &[u8]) -> Vec<u8> {
+fn v4(id: u16, (start, end, more): FragmentSpec, tos: u8, flags: u16, options: &[u8], data: &[u8]) -> Vec<u8> {
     let words = u8::try_from(5 + options.len() / 4).unwrap();
     let total = u16::try_from(20 + options.len() + data.len()).unwrap();
     let word = u16::try_from(start / 8).unwrap() | flags | if more { 0x2000 } else { 0 };
@@ -32,7 +32,7 @@ fn v4(id: u16, (start, end, more): Spec, tos: u8, flags: u16, options: &[u8], da
     bytes
 }
 
-fn v6(id: u32, (start, end, more): Spec, before: &[u8], next: u8, data: &[u8]) -> Vec<u8> {
+fn v6(id: u32, (start, end, more): FragmentSpec, before: &[u8], next: u8, data: &[u8]) -> Vec<u8> {
     assert_eq!(data.len(), end - start);
     let length = u16::try_from(before.len() + 8 + data.len()).unwrap();
     let mut bytes = vec![0x60, 0, 0, 0];
@@ -47,7 +47,7 @@ fn v6(id: u32, (start, end, more): Spec, before: &[u8], next: u8, data: &[u8]) -
     bytes
 }
 
-fn fragment(family: Family, spec: Spec) -> Vec<u8> {
+fn fragment(family: Family, spec: FragmentSpec) -> Vec<u8> {
     let whole = content(spec.1);
     match family {
         Family::V4 => v4(7, spec, 0, 0, &[], &whole[spec.0..]),
@@ -56,143 +56,148 @@ fn fragment(family: Family, spec: Spec) -> Vec<u8> {
 }
 
 fn reassembler() -> Reassembler {
-    Reassembler::new((1, 2), Limits::default())
+    Reassembler::new((1, 2), ReassemblyLimits::default())
 }
 
-fn push(to: &mut Reassembler, bytes: &[u8], out: &mut Vec<u8>) -> Result<Reassembly, Refusal> {
+fn push(to: &mut Reassembler, bytes: &[u8], out: &mut Vec<u8>) -> Result<Reassembly, ParseError> {
     to.push(&Packet::parse(bytes).unwrap(), 0, out)
 }
 
 /// Plays a story and gives the lengths of the datagrams that came out; their octets are checked.
-fn play(family: Family, story: &[Spec]) -> (Vec<usize>, Vec<Refusal>) {
+fn run_fragments(family: Family, story: &[FragmentSpec]) -> (Vec<usize>, Vec<ParseError>) {
     let mut reassembler = reassembler();
     let mut out = Vec::new();
     let (mut whole, mut refused) = (Vec::new(), Vec::new());
     for spec in story {
         match push(&mut reassembler, &fragment(family, *spec), &mut out) {
-            Ok(Reassembly::Whole(_)) => {
+            Ok(Reassembly::Complete(_)) => {
                 let packet = Packet::parse_reassembled(&out).unwrap();
                 assert_eq!(packet.fragment(), None);
                 assert_eq!(packet.protocol(), 17);
                 assert_eq!(packet.transport(), content(packet.transport_len()));
                 whole.push(packet.transport_len());
             }
-            Ok(Reassembly::Waiting) => {}
+            Ok(Reassembly::Incomplete) => {}
             Err(refusal) => refused.push(refusal),
         }
     }
-    if reassembler.waiting() == 0 {
+    if reassembler.queue_count() == 0 {
         assert_eq!((reassembler.memory(Family::V4), reassembler.memory(Family::V6)), (0, 0));
     }
     (whole, refused)
 }
 
-fn both(story: &[Spec], whole: &[usize], refused: &[Refusal]) {
+fn assert_both_families(story: &[FragmentSpec], whole: &[usize], refused: &[ParseError]) {
     for family in [Family::V4, Family::V6] {
-        assert_eq!(play(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
+        assert_eq!(run_fragments(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
     }
 }
 
-fn only(family: Family, story: &[Spec], whole: &[usize], refused: &[Refusal]) {
-    assert_eq!(play(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
+fn assert_family(family: Family, story: &[FragmentSpec], whole: &[usize], refused: &[ParseError]) {
+    assert_eq!(run_fragments(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
 }
 
 #[test]
-fn pieces_come_in_any_order() {
-    both(&[(0, 48, M), (48, 100, L)], &[100], &[]);
-    both(&[(48, 100, L), (0, 48, M)], &[100], &[]);
-    both(&[(48, 100, L), (0, 24, M), (24, 48, M)], &[100], &[]);
-    both(&[(0, 8, M), (8, 100, L)], &[100], &[]);
-    both(&[(0, 96, M), (96, 97, L)], &[97], &[]);
+fn fragments_arrive_in_any_order() {
+    assert_both_families(&[(0, 48, M), (48, 100, L)], &[100], &[]);
+    assert_both_families(&[(48, 100, L), (0, 48, M)], &[100], &[]);
+    assert_both_families(&[(48, 100, L), (0, 24, M), (24, 48, M)], &[100], &[]);
+    assert_both_families(&[(0, 8, M), (8, 100, L)], &[100], &[]);
+    assert_both_families(&[(0, 96, M), (96, 97, L)], &[97], &[]);
 }
 
 #[test]
-fn copies_are_ignored() {
-    let duplicate = &[Refusal::FragmentDuplicate];
-    both(&[(0, 48, M), (0, 48, M), (48, 100, L)], &[100], duplicate);
-    both(&[(48, 100, L), (48, 100, L), (0, 48, M)], &[100], duplicate);
-    both(&[(0, 48, M), (0, 40, M), (48, 100, L)], &[100], duplicate);
-    both(&[(0, 48, M), (8, 16, M), (48, 100, L)], &[100], duplicate);
-    both(&[(48, 100, L), (48, 96, M), (0, 48, M)], &[100], duplicate);
+fn duplicate_fragments_are_ignored() {
+    let duplicate = &[ParseError::FragmentDuplicate];
+    assert_both_families(&[(0, 48, M), (0, 48, M), (48, 100, L)], &[100], duplicate);
+    assert_both_families(&[(48, 100, L), (48, 100, L), (0, 48, M)], &[100], duplicate);
+    assert_both_families(&[(0, 48, M), (0, 40, M), (48, 100, L)], &[100], duplicate);
+    assert_both_families(&[(0, 48, M), (8, 16, M), (48, 100, L)], &[100], duplicate);
+    assert_both_families(&[(48, 100, L), (48, 96, M), (0, 48, M)], &[100], duplicate);
     // A run that was made longer at its end counts as one; runs that came to touch otherwise do not.
-    both(&[(0, 24, M), (24, 48, M), (16, 32, M), (48, 100, L)], &[100], duplicate);
-    both(&[(16, 24, M), (0, 16, M), (24, 32, M), (16, 32, M), (32, 100, L)], &[100], duplicate);
-    both(&[(24, 48, M), (0, 24, M), (16, 32, M), (48, 100, L)], &[], &[Refusal::FragmentOverlap]);
+    assert_both_families(&[(0, 24, M), (24, 48, M), (16, 32, M), (48, 100, L)], &[100], duplicate);
+    assert_both_families(&[(16, 24, M), (0, 16, M), (24, 32, M), (16, 32, M), (32, 100, L)], &[100], duplicate);
+    assert_both_families(&[(24, 48, M), (0, 24, M), (16, 32, M), (48, 100, L)], &[], &[ParseError::FragmentOverlap]);
 }
 
 #[test]
-fn an_overlap_loses_the_datagram() {
-    let overlap = &[Refusal::FragmentOverlap];
-    both(&[(8, 16, M), (0, 48, M), (48, 100, L)], &[], overlap);
-    both(&[(0, 48, M), (40, 64, M), (64, 100, L)], &[], overlap);
-    both(&[(0, 48, M), (40, 64, M), (0, 48, M), (48, 100, L)], &[100], overlap);
-    both(&[(48, 100, L), (40, 56, M), (0, 48, M)], &[], overlap);
-    both(&[(0, 48, M), (40, 100, L), (0, 48, M), (48, 100, L)], &[100], overlap);
-    both(&[(0, 24, M), (48, 100, L), (24, 40, M), (16, 32, M), (40, 48, M)], &[], overlap);
+fn overlap_drops_the_queue() {
+    let overlap = &[ParseError::FragmentOverlap];
+    assert_both_families(&[(8, 16, M), (0, 48, M), (48, 100, L)], &[], overlap);
+    assert_both_families(&[(0, 48, M), (40, 64, M), (64, 100, L)], &[], overlap);
+    assert_both_families(&[(0, 48, M), (40, 64, M), (0, 48, M), (48, 100, L)], &[100], overlap);
+    assert_both_families(&[(48, 100, L), (40, 56, M), (0, 48, M)], &[], overlap);
+    assert_both_families(&[(0, 48, M), (40, 100, L), (0, 48, M), (48, 100, L)], &[100], overlap);
+    assert_both_families(&[(0, 24, M), (48, 100, L), (24, 40, M), (16, 32, M), (40, 48, M)], &[], overlap);
 }
 
 #[test]
-fn contradicting_ends_lose_the_datagram_in_ipv4_and_only_the_piece_in_ipv6() {
-    let end = &[Refusal::FragmentEnd];
+fn conflicting_end_drops_the_queue_in_ipv4_and_the_fragment_in_ipv6() {
+    let end = &[ParseError::FragmentEnd];
     let story = [(0, 48, M), (48, 64, M), (16, 40, L), (64, 100, L)];
-    only(Family::V4, &story, &[], end);
-    only(Family::V6, &story, &[100], end);
+    assert_family(Family::V4, &story, &[], end);
+    assert_family(Family::V6, &story, &[100], end);
     let story = [(48, 64, L), (64, 100, L), (0, 48, M), (48, 100, L)];
-    only(Family::V4, &story, &[100], end);
-    assert_eq!(play(Family::V6, &story).0, [64]);
+    assert_family(Family::V4, &story, &[100], end);
+    assert_eq!(run_fragments(Family::V6, &story).0, [64]);
     for story in [[(48, 100, L), (96, 112, M), (0, 48, M)], [(48, 100, L), (120, 128, M), (0, 48, M)]] {
-        only(Family::V4, &story, &[], end);
-        only(Family::V6, &story, &[100], end);
+        assert_family(Family::V4, &story, &[], end);
+        assert_family(Family::V6, &story, &[100], end);
     }
-    only(Family::V4, &[(48, 100, L), (96, 112, M), (0, 48, M), (48, 100, L)], &[100], end);
+    assert_family(Family::V4, &[(48, 100, L), (96, 112, M), (0, 48, M), (48, 100, L)], &[100], end);
 }
 
 #[test]
-fn a_ragged_piece_is_cut_in_ipv4_and_loses_the_datagram_in_ipv6() {
-    only(Family::V4, &[(0, 45, M), (40, 48, M), (48, 100, L)], &[100], &[]);
-    only(Family::V4, &[(0, 45, M), (0, 48, M), (48, 100, L)], &[], &[Refusal::FragmentOverlap]);
-    only(Family::V4, &[(0, 40, M), (40, 45, M), (0, 40, M), (40, 100, L)], &[100], &[Refusal::FragmentEmpty]);
-    let length = &[Refusal::FragmentLength];
-    only(Family::V6, &[(0, 45, M), (0, 48, M), (48, 100, L)], &[100], length);
-    only(Family::V6, &[(0, 40, M), (40, 45, M), (40, 100, L)], &[], length);
-    only(Family::V6, &[(0, 40, M), (40, 45, M), (0, 40, M), (40, 100, L)], &[100], length);
+fn length_not_multiple_of_8_is_trimmed_in_ipv4_and_drops_the_queue_in_ipv6() {
+    assert_family(Family::V4, &[(0, 45, M), (40, 48, M), (48, 100, L)], &[100], &[]);
+    assert_family(Family::V4, &[(0, 45, M), (0, 48, M), (48, 100, L)], &[], &[ParseError::FragmentOverlap]);
+    assert_family(
+        Family::V4,
+        &[(0, 40, M), (40, 45, M), (0, 40, M), (40, 100, L)],
+        &[100],
+        &[ParseError::FragmentEmpty],
+    );
+    let length = &[ParseError::FragmentLength];
+    assert_family(Family::V6, &[(0, 45, M), (0, 48, M), (48, 100, L)], &[100], length);
+    assert_family(Family::V6, &[(0, 40, M), (40, 45, M), (40, 100, L)], &[], length);
+    assert_family(Family::V6, &[(0, 40, M), (40, 45, M), (0, 40, M), (40, 100, L)], &[100], length);
 }
 
 #[test]
-fn an_empty_piece_may_still_tell_the_end_in_ipv6() {
-    let empty = &[Refusal::FragmentEmpty];
-    only(Family::V4, &[(0, 48, M), (48, 48, M), (48, 100, L)], &[], empty);
-    only(Family::V4, &[(0, 48, M), (48, 48, M), (0, 48, M), (48, 100, L)], &[100], empty);
-    only(Family::V4, &[(104, 104, L), (0, 104, M)], &[], empty);
-    only(Family::V6, &[(0, 48, M), (48, 48, M), (48, 100, L)], &[100], empty);
-    only(Family::V6, &[(104, 104, L), (0, 104, M)], &[104], empty);
-    only(Family::V6, &[(0, 104, M), (104, 104, L)], &[], empty);
-    let both_refusals = &[Refusal::FragmentEmpty, Refusal::FragmentEnd];
-    only(Family::V6, &[(0, 48, M), (104, 104, M), (48, 96, L), (48, 104, L)], &[104], both_refusals);
+fn empty_last_fragment_sets_the_end_in_ipv6() {
+    let empty = &[ParseError::FragmentEmpty];
+    assert_family(Family::V4, &[(0, 48, M), (48, 48, M), (48, 100, L)], &[], empty);
+    assert_family(Family::V4, &[(0, 48, M), (48, 48, M), (0, 48, M), (48, 100, L)], &[100], empty);
+    assert_family(Family::V4, &[(104, 104, L), (0, 104, M)], &[], empty);
+    assert_family(Family::V6, &[(0, 48, M), (48, 48, M), (48, 100, L)], &[100], empty);
+    assert_family(Family::V6, &[(104, 104, L), (0, 104, M)], &[104], empty);
+    assert_family(Family::V6, &[(0, 104, M), (104, 104, L)], &[], empty);
+    let both_refusals = &[ParseError::FragmentEmpty, ParseError::FragmentEnd];
+    assert_family(Family::V6, &[(0, 48, M), (104, 104, M), (48, 96, L), (48, 104, L)], &[104], both_refusals);
 }
 
 #[test]
-fn an_atomic_fragment_is_whole_unless_others_with_its_identification_wait() {
-    only(Family::V6, &[(0, 100, L), (0, 100, L)], &[100, 100], &[]);
-    only(Family::V6, &[(0, 104, M), (0, 104, L)], &[], &[Refusal::FragmentDuplicate]);
+fn atomic_fragment_is_complete_unless_its_id_has_a_queue() {
+    assert_family(Family::V6, &[(0, 100, L), (0, 100, L)], &[100, 100], &[]);
+    assert_family(Family::V6, &[(0, 104, M), (0, 104, L)], &[], &[ParseError::FragmentDuplicate]);
     let story = [(48, 56, M), (0, 100, L), (0, 48, M), (48, 100, L)];
-    only(Family::V6, &story, &[100], &[Refusal::FragmentOverlap]);
+    assert_family(Family::V6, &story, &[100], &[ParseError::FragmentOverlap]);
 }
 
 #[test]
-fn the_longest_datagrams() {
-    fn pieces(total: usize) -> Vec<Spec> {
+fn maximum_packet_length() {
+    fn pieces(total: usize) -> Vec<FragmentSpec> {
         (0..total).step_by(1400).map(|start| (start, total.min(start + 1400), start + 1400 < total)).collect()
     }
-    only(Family::V4, &pieces(65_515), &[65_515], &[]);
-    only(Family::V4, &pieces(65_516), &[], &[Refusal::FragmentTooBig]);
-    only(Family::V6, &pieces(65_535), &[65_535], &[]);
+    assert_family(Family::V4, &pieces(65_515), &[65_515], &[]);
+    assert_family(Family::V4, &pieces(65_516), &[], &[ParseError::FragmentTooBig]);
+    assert_family(Family::V6, &pieces(65_535), &[65_535], &[]);
     let story = [(0, 40, M), (65_528, 65_544, M), (40, 100, L)];
-    only(Family::V6, &story, &[100], &[Refusal::FragmentTooBig]);
+    assert_family(Family::V6, &story, &[100], &[ParseError::FragmentTooBig]);
 }
 
 #[test]
-fn headers_come_from_the_first_piece() {
+fn headers_come_from_the_first_fragment() {
     let data = content(100);
     let mut out = Vec::new();
     let mut to = reassembler();
@@ -211,7 +216,7 @@ fn headers_come_from_the_first_piece() {
 }
 
 #[test]
-fn congestion_marks_are_joined() {
+fn ecn_codepoints_are_merged() {
     for (a, b, joined) in
         [(0, 0, Some(0)), (1, 2, Some(1)), (1, 3, Some(3)), (3, 2, Some(3)), (0, 1, None), (3, 0, None)]
     {
@@ -222,44 +227,47 @@ fn congestion_marks_are_joined() {
         let result = push(&mut to, &v4(1, (48, 100, L), b, 0, &[], &data[48..]), &mut out);
         match joined {
             Some(codepoint) => {
-                let pieces = Pieces { longest: 72, headers: 20 };
-                assert_eq!((result, out[1]), (Ok(Reassembly::Whole(pieces)), codepoint), "{a} {b}");
+                let pieces = FragmentInfo { max_size: 72, header_len: 20 };
+                assert_eq!((result, out[1]), (Ok(Reassembly::Complete(pieces)), codepoint), "{a} {b}");
             }
-            None => assert_eq!(result, Err(Refusal::FragmentEcn), "{a} {b}"),
+            None => assert_eq!(result, Err(ParseError::FragmentEcn), "{a} {b}"),
         }
-        assert_eq!(to.waiting(), 0);
+        assert_eq!(to.queue_count(), 0);
     }
 }
 
 #[test]
-fn the_first_piece_of_ipv6_holds_all_headers() {
+fn first_ipv6_fragment_must_hold_all_headers() {
     for (next, needed) in [(6, 24), (17, 8), (58, 8), (132, 8)] {
         for len in [8, 16, 24] {
             let mut to = reassembler();
             let result = push(&mut to, &v6(1, (0, len, M), &[], next, &content(len)), &mut Vec::new());
-            let expected = if len < needed { Err(Refusal::FragmentHeaders) } else { Ok(Reassembly::Waiting) };
+            let expected = if len < needed { Err(ParseError::FragmentHeaders) } else { Ok(Reassembly::Incomplete) };
             assert_eq!(result, expected, "protocol {next}, {len} octets");
         }
     }
     let destination_options = [17, 0, 1, 4, 0, 0, 0, 0];
     let result = push(&mut reassembler(), &v6(1, (0, 8, M), &[], 60, &destination_options), &mut Vec::new());
-    assert_eq!(result, Err(Refusal::FragmentHeaders));
+    assert_eq!(result, Err(ParseError::FragmentHeaders));
 }
 
 #[test]
-fn what_ipv6_lets_pass_is_tracked_by_its_own_header() {
+fn unassembled_ipv6_fragment_is_parsed_by_its_own_header() {
     let ragged = |start| v6(1, (start, start + 9, M), &[], 253, &content(9));
-    for (bytes, expected) in [(ragged(0), Ok(253)), (ragged(8), Err(Refusal::FragmentNested))] {
+    for (bytes, expected) in [(ragged(0), Ok(253)), (ragged(8), Err(ParseError::FragmentNested))] {
         let refusal = push(&mut reassembler(), &bytes, &mut Vec::new()).unwrap_err();
-        assert_eq!((refusal, refusal.fate()), (Refusal::FragmentLength, crate::Fate::Passed));
+        assert_eq!(
+            (refusal, refusal.linux_action()),
+            (ParseError::FragmentLength, crate::LinuxAction::PassedUnassembled)
+        );
         assert_eq!(Packet::parse_reassembled(&bytes).map(|packet| packet.protocol()), expected);
     }
 }
 
 #[test]
-fn a_fragment_inside_a_datagram_made_of_fragments() {
+fn nested_ipv6_fragment() {
     let mut out = Vec::new();
-    for (offset, expected) in [(0u16, Ok(17)), (1, Ok(17)), (32, Err(Refusal::FragmentNested))] {
+    for (offset, expected) in [(0u16, Ok(17)), (1, Ok(17)), (32, Err(ParseError::FragmentNested))] {
         let inner = [&[17, 0][..], &offset.to_be_bytes(), &[0, 0, 0, 9], &content(40)].concat();
         push(&mut reassembler(), &v6(1, (0, 48, L), &[], 44, &inner), &mut out).unwrap();
         assert_eq!(Packet::parse_reassembled(&out).map(|packet| packet.protocol()), expected);
@@ -267,23 +275,23 @@ fn a_fragment_inside_a_datagram_made_of_fragments() {
 }
 
 #[test]
-fn other_identifications_and_protocols_are_other_datagrams() {
+fn id_and_protocol_are_part_of_the_key() {
     let data = content(100);
     let mut to = reassembler();
     let mut out = Vec::new();
     push(&mut to, &v4(1, (0, 48, M), 0, 0, &[], &data[..48]), &mut out).unwrap();
-    assert_eq!(push(&mut to, &v4(2, (48, 100, L), 0, 0, &[], &data[48..]), &mut out), Ok(Reassembly::Waiting));
+    assert_eq!(push(&mut to, &v4(2, (48, 100, L), 0, 0, &[], &data[48..]), &mut out), Ok(Reassembly::Incomplete));
     let mut other = v4(1, (48, 100, L), 0, 0, &[], &data[48..]);
     other[9] = 6;
     other[10..12].copy_from_slice(&[0, 0]);
     let check = checksum::internet(&other[..20]);
     other[10..12].copy_from_slice(&check.to_be_bytes());
-    assert_eq!(push(&mut to, &other, &mut out), Ok(Reassembly::Waiting));
-    assert_eq!(to.waiting(), 3);
+    assert_eq!(push(&mut to, &other, &mut out), Ok(Reassembly::Incomplete));
+    assert_eq!(to.queue_count(), 3);
 }
 
 #[test]
-fn queues_end_after_their_time() {
+fn queues_expire_after_the_timeout() {
     let mut to = reassembler();
     let mut out = Vec::new();
     let (first, second) = (fragment(Family::V4, (0, 48, M)), fragment(Family::V4, (48, 100, L)));
@@ -295,14 +303,14 @@ fn queues_end_after_their_time() {
     assert_eq!(to.poll(30_000_000_005), 1);
     assert_eq!((to.next_wake(), to.memory(Family::V4)), (Some(60_000_000_006), 0));
     let result = to.push(&Packet::parse(&second).unwrap(), 30_000_000_005, &mut out);
-    assert_eq!(result, Ok(Reassembly::Waiting));
+    assert_eq!(result, Ok(Reassembly::Incomplete));
     assert_eq!(to.poll(u64::MAX), 2);
-    assert_eq!((to.next_wake(), to.waiting(), to.memory(Family::V6)), (None, 0, 0));
+    assert_eq!((to.next_wake(), to.queue_count(), to.memory(Family::V6)), (None, 0, 0));
 }
 
 #[test]
-fn full_memory_refuses_until_queues_end_and_each_family_has_its_own() {
-    let limits = Limits { memory: 10_000, ..Limits::default() };
+fn high_thresh_is_enforced_per_family_until_queues_expire() {
+    let limits = ReassemblyLimits { high_thresh: 10_000, ..ReassemblyLimits::default() };
     let mut to = Reassembler::new((3, 4), limits);
     let mut out = Vec::new();
     let mut taken: u16 = 0;
@@ -312,14 +320,14 @@ fn full_memory_refuses_until_queues_end_and_each_family_has_its_own() {
     assert!((10..100).contains(&taken), "{taken} queues in 10,000 octets");
     assert!(to.memory(Family::V4) > 10_000);
     let again = push(&mut to, &v4(0, (48, 100, L), 0, 0, &[], &content(52)), &mut out);
-    assert_eq!(again, Err(Refusal::FragmentMemory), "also for datagrams already begun");
-    assert_eq!(push(&mut to, &fragment(Family::V6, (0, 48, M)), &mut out), Ok(Reassembly::Waiting));
+    assert_eq!(again, Err(ParseError::FragmentMemory), "also for datagrams already begun");
+    assert_eq!(push(&mut to, &fragment(Family::V6, (0, 48, M)), &mut out), Ok(Reassembly::Incomplete));
     to.poll(30_000_000_000);
-    assert_eq!(push(&mut to, &v4(0, (0, 48, M), 0, 0, &[], &content(48)), &mut out), Ok(Reassembly::Waiting));
+    assert_eq!(push(&mut to, &v4(0, (0, 48, M), 0, 0, &[], &content(48)), &mut out), Ok(Reassembly::Incomplete));
 }
 
 #[test]
-fn deadlines_of_ended_queues_do_not_pile_up() {
+fn deadlines_of_removed_queues_are_purged() {
     let mut to = reassembler();
     let mut out = Vec::new();
     push(&mut to, &v4(0, (0, 48, M), 0, 0, &[], &content(48)), &mut out).unwrap();
@@ -327,22 +335,22 @@ fn deadlines_of_ended_queues_do_not_pile_up() {
         push(&mut to, &v4(id, (0, 48, M), 0, 0, &[], &content(48)), &mut out).unwrap();
         push(&mut to, &v4(id, (48, 100, L), 0, 0, &[], &content(52)), &mut out).unwrap();
     }
-    assert_eq!(to.waiting(), 1);
+    assert_eq!(to.queue_count(), 1);
     assert!(format!("{:?}", to.v4.deadlines).len() < 20_000);
 }
 
 #[test]
-fn a_piece_from_before_the_identification_came_round_is_dropped() {
+fn fragments_older_than_max_dist_are_dropped() {
     let data = content(100);
     // So many fragments of others between the two halves, and whether they still belong together.
     for (between, limit, together) in [(63, 64, true), (64, 64, false), (3, 2, false), (1_000, 0, true)] {
         let mut out = Vec::new();
-        let mut to = Reassembler::new((1, 2), Limits { max_distance: limit, ..Limits::default() });
+        let mut to = Reassembler::new((1, 2), ReassemblyLimits { max_dist: limit, ..ReassemblyLimits::default() });
         push(&mut to, &v4(1, (0, 48, M), 0, 0, &[], &data[..48]), &mut out).unwrap();
         for id in 0..between {
             push(&mut to, &v4(2 + id, (0, 48, M), 0, 0, &[], &data[..48]), &mut out).unwrap();
         }
         let result = push(&mut to, &v4(1, (48, 100, L), 0, 0, &[], &data[48..]), &mut out).unwrap();
-        assert_eq!(result != Reassembly::Waiting, together, "{between} between, {limit} allowed");
+        assert_eq!(result != Reassembly::Incomplete, together, "{between} between, {limit} allowed");
     }
 }

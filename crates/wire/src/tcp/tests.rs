@@ -9,11 +9,11 @@ fn segment(options: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn parsed(bytes: &[u8]) -> Segment<'_> {
-    Segment::parse(bytes, bytes.len()).unwrap()
+fn parsed(bytes: &[u8]) -> TcpSegment<'_> {
+    TcpSegment::parse(bytes, bytes.len()).unwrap()
 }
 
-fn block(left: u32, right: u32) -> [u8; 8] {
+fn sack_block(left: u32, right: u32) -> [u8; 8] {
     let mut octets = [0; 8];
     octets[..4].copy_from_slice(&left.to_be_bytes());
     octets[4..].copy_from_slice(&right.to_be_bytes());
@@ -21,54 +21,54 @@ fn block(left: u32, right: u32) -> [u8; 8] {
 }
 
 #[test]
-fn the_header_must_fit() {
+fn header_must_fit_the_segment() {
     let bytes = segment(&[1; 4]);
-    assert_eq!(Segment::parse(&bytes[..19], 19).err(), Some(Refusal::TcpTruncated));
-    assert_eq!(Segment::parse(&bytes[..19], 24).err(), Some(Refusal::NotCaptured));
-    assert_eq!(Segment::parse(&bytes[..23], 23).err(), Some(Refusal::TcpOffsetBeyond));
+    assert_eq!(TcpSegment::parse(&bytes[..19], 19).err(), Some(ParseError::TcpTruncated));
+    assert_eq!(TcpSegment::parse(&bytes[..19], 24).err(), Some(ParseError::NotCaptured));
+    assert_eq!(TcpSegment::parse(&bytes[..23], 23).err(), Some(ParseError::TcpOffsetBeyond));
     let mut small = bytes.clone();
     small[12] = 0x40;
-    assert_eq!(Segment::parse(&small, 24).err(), Some(Refusal::TcpOffsetSmall));
-    let cut = Segment::parse(&bytes[..22], 30).unwrap();
+    assert_eq!(TcpSegment::parse(&small, 24).err(), Some(ParseError::TcpOffsetSmall));
+    let cut = TcpSegment::parse(&bytes[..22], 30).unwrap();
     assert_eq!((cut.options, cut.data, cut.data_len), (&[1, 1][..], &[][..], 6));
 }
 
 #[test]
-fn the_options_of_a_syn() {
+fn parses_syn_options() {
     let bytes = segment(&[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7]);
-    let handshake = parsed(&bytes).handshake();
-    assert_eq!(handshake, Handshake { scale: Some(7), sack_permitted: true, mss: Some(1460) });
+    let handshake = parsed(&bytes).syn_options();
+    assert_eq!(handshake, SynOptions { window_scale: Some(7), sack_permitted: true, mss: Some(1460) });
     let all: Vec<_> = parsed(&bytes).options().collect();
-    assert_eq!(all[2], Choice::Timestamps(9, 0));
-    assert_eq!(parsed(&segment(&[3, 3, 15, 0])).handshake().scale, Some(14));
+    assert_eq!(all[2], TcpOption::Timestamps(9, 0));
+    assert_eq!(parsed(&segment(&[3, 3, 15, 0])).syn_options().window_scale, Some(14));
 }
 
 #[test]
-fn options_of_a_wrong_size_are_passed_over_and_broken_ones_end_the_reading() {
+fn wrong_size_option_is_skipped_and_malformed_option_stops_parsing() {
     // A window scale of four octets is not one; what follows still counts.
-    assert!(parsed(&segment(&[3, 4, 7, 0, 4, 2, 0, 0])).handshake().sack_permitted);
-    assert_eq!(parsed(&segment(&[3, 4, 7, 0, 4, 2, 0, 0])).handshake().scale, None);
+    assert!(parsed(&segment(&[3, 4, 7, 0, 4, 2, 0, 0])).syn_options().sack_permitted);
+    assert_eq!(parsed(&segment(&[3, 4, 7, 0, 4, 2, 0, 0])).syn_options().window_scale, None);
     for broken in [[30, 1, 4, 2], [30, 0, 4, 2], [30, 9, 4, 2], [0, 1, 4, 2]] {
-        assert_eq!(parsed(&segment(&broken)).handshake(), Handshake::default(), "{broken:?}");
+        assert_eq!(parsed(&segment(&broken)).syn_options(), SynOptions::default(), "{broken:?}");
     }
 }
 
 #[test]
-fn the_highest_right_edge_counts_modulo_two_to_the_thirty_two() {
-    let two = [&[1, 1, 5, 18][..], &block(10, 30), &block(40, 50)].concat();
+fn highest_sack_compares_modulo_2_32() {
+    let two = [&[1, 1, 5, 18][..], &sack_block(10, 30), &sack_block(40, 50)].concat();
     assert_eq!(parsed(&segment(&two)).highest_sack(20), 50);
     assert_eq!(parsed(&segment(&two)).highest_sack(50), 50);
     assert_eq!(parsed(&segment(&two)).highest_sack(60), 60);
-    let round = [&[1, 1, 5, 10][..], &block(u32::MAX - 5, 3)].concat();
+    let round = [&[1, 1, 5, 10][..], &sack_block(u32::MAX - 5, 3)].concat();
     assert_eq!(parsed(&segment(&round)).highest_sack(u32::MAX - 10), 3);
-    let timestamps = [&[1, 1, 8, 10][..], &block(90, 95)].concat();
+    let timestamps = [&[1, 1, 8, 10][..], &sack_block(90, 95)].concat();
     assert_eq!(parsed(&segment(&timestamps)).highest_sack(20), 20);
 }
 
 /// Each line was seen on Linux 6.18, by whether a right edge that acknowledges the future made the segment invalid.
 #[test]
-fn only_the_first_sack_option_that_is_well_formed_is_read() {
-    let (near, far) = (block(10, 30), block(1000, 2000));
+fn only_the_first_well_formed_sack_option_is_read() {
+    let (near, far) = (sack_block(10, 30), sack_block(1000, 2000));
     let seen: [(Vec<u8>, bool); 7] = [
         ([&[1, 1, 5, 10][..], &near, &[1, 1, 5, 10], &far].concat(), false),
         ([&[1, 1, 5, 10][..], &far, &[1, 1, 5, 10], &near].concat(), true),

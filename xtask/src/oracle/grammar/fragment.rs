@@ -1,17 +1,17 @@
 //! Datagrams in pieces: in order or not, one missing, one twice, one that overlaps or ends where it must not.
-use crate::oracle::craft;
 use crate::oracle::kernel::Toward;
-use crate::oracle::random::Random;
-use crate::oracle::step::{Flow, Step};
+use crate::oracle::packet_builder;
+use crate::oracle::rng::OracleRng;
+use crate::oracle::step::{FlowHash, OracleStep};
 
 /// Cuts `whole` up, and appends the packets that carry it.
-pub fn steps(toward: Toward, whole: &[u8], ident: u32, random: &mut Random, into: &mut Vec<Step>) {
+pub fn push_fragments(toward: Toward, whole: &[u8], ident: u32, random: &mut OracleRng, into: &mut Vec<OracleStep>) {
     let header = if whole[0] >> 4 == 6 { 40 } else { 20 };
     let most = (whole.len() - header - 1) / 8;
     let mut cuts: Vec<usize> = (0..random.pick(&[1, 1, 2])).map(|_| 8 * (1 + random.below(most))).collect();
     cuts.sort_unstable();
     cuts.dedup();
-    let mut pieces = craft::fragments(whole, &cuts, ident);
+    let mut pieces = packet_builder::fragment_packet(whole, &cuts, ident);
     if random.percent(40) {
         let (one, other) = (random.below(pieces.len()), random.below(pieces.len()));
         pieces.swap(one, other);
@@ -25,15 +25,15 @@ pub fn steps(toward: Toward, whole: &[u8], ident: u32, random: &mut Random, into
     }
     if random.percent(8) && !pieces.is_empty() {
         let at = random.below(pieces.len());
-        let odd = bend(pieces[at].clone(), random);
+        let odd = corrupt_fragment(pieces[at].clone(), random);
         pieces.insert(random.below(pieces.len() + 1), odd);
     }
-    let flow = Flow::of_packet(whole);
-    into.extend(pieces.into_iter().map(|bytes| Step { not_before: 0, toward, bytes, flow }));
+    let flow = FlowHash::from_packet(whole);
+    into.extend(pieces.into_iter().map(|bytes| OracleStep { not_before: 0, toward, bytes, flow }));
 }
 
 /// Another length, another offset, or another end.
-fn bend(mut piece: Vec<u8>, random: &mut Random) -> Vec<u8> {
+fn corrupt_fragment(mut piece: Vec<u8>, random: &mut OracleRng) -> Vec<u8> {
     let v4 = piece[0] >> 4 == 4;
     let field = if v4 { 6 } else { 42 };
     match random.below(4) {
@@ -48,6 +48,6 @@ fn bend(mut piece: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let length = piece.len() - if v4 { 0 } else { 40 };
     let at = if v4 { 2 } else { 4 };
     piece[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
-    craft::seal(&mut piece);
+    packet_builder::update_header_checksum(&mut piece);
     piece
 }

@@ -1,8 +1,8 @@
 //! FTP: control conversations whose commands are mostly whole and mostly honest, and data connections, announced or not.
-use super::Emission;
-use crate::oracle::craft::{self, Ends, Segment};
-use crate::oracle::kernel::{HELPED, Toward};
-use crate::oracle::random::Random;
+use super::GeneratedPacket;
+use crate::oracle::kernel::{FTP_PORT, Toward};
+use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
+use crate::oracle::rng::OracleRng;
 use std::net::IpAddr;
 
 const FIN: u8 = 1;
@@ -11,77 +11,77 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 
 /// Ports that are announced: few, so that masters get in each other's way. One of them is the helper's own.
-const PORTS: &[u16] = &[2000, 2001, 2002, 464, HELPED, 0];
+const PORTS: &[u16] = &[2000, 2001, 2002, 464, FTP_PORT, 0];
 
 /// A control connection, or several in a row, and the data connections around it.
-pub struct Flow {
-    ends: Ends,
+pub struct FtpFlow {
+    ends: PacketEndpoints,
     port: u16,
     /// What client and server will send next.
     next: [u32; 2],
     /// Segments of the handshake that were sent.
-    shaken: u8,
+    handshake_segments: u8,
     /// What each side said last, and where.
-    last: [(u32, Vec<u8>); 2],
+    last_line: [(u32, Vec<u8>); 2],
     /// Where data connections were announced: who opens them, and to which port.
-    announced: Vec<(Toward, u16)>,
+    data_endpoints: Vec<(Toward, u16)>,
     /// A data connection: who opened it, its ports.
     data: Option<(Toward, [u16; 2])>,
 }
 
-impl Flow {
-    pub fn new(ends: Ends, random: &mut Random) -> Flow {
-        Flow {
+impl FtpFlow {
+    pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> FtpFlow {
+        FtpFlow {
             ends,
             port: 40_000 + random.below(12) as u16,
-            next: [random.word(), random.word()],
-            shaken: 0,
-            last: Default::default(),
-            announced: Vec::new(),
+            next: [random.next_u32(), random.next_u32()],
+            handshake_segments: 0,
+            last_line: Default::default(),
+            data_endpoints: Vec::new(),
             data: None,
         }
     }
 
-    pub fn next(&mut self, random: &mut Random) -> Emission {
+    pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         match random.below(1000) {
-            0..3 => self.control(Toward::Server, RST | ACK, b""),
-            3..8 => self.control(random.pick(&[Toward::Server, Toward::Client]), FIN | ACK, b""),
-            8..14 => self.open(random),
-            14..130 => self.data(random),
-            130..150 if self.shaken == 3 => self.again(random),
-            _ => match self.shaken {
-                0 => self.open(random),
-                1 => self.shake(Toward::Client, SYN | ACK),
-                2 => self.shake(Toward::Server, ACK),
-                _ => self.line(random),
+            0..3 => self.control_segment(Toward::Server, RST | ACK, b""),
+            3..8 => self.control_segment(random.pick(&[Toward::Server, Toward::Client]), FIN | ACK, b""),
+            8..14 => self.open_control(random),
+            14..130 => self.data_segment(random),
+            130..150 if self.handshake_segments == 3 => self.retransmit_line(random),
+            _ => match self.handshake_segments {
+                0 => self.open_control(random),
+                1 => self.handshake_segment(Toward::Client, SYN | ACK),
+                2 => self.handshake_segment(Toward::Server, ACK),
+                _ => self.control_line(random),
             },
         }
     }
 
-    fn open(&mut self, random: &mut Random) -> Emission {
-        self.next = [random.word(), random.word()];
-        self.shaken = 0;
-        self.shake(Toward::Server, SYN)
+    fn open_control(&mut self, random: &mut OracleRng) -> GeneratedPacket {
+        self.next = [random.next_u32(), random.next_u32()];
+        self.handshake_segments = 0;
+        self.handshake_segment(Toward::Server, SYN)
     }
 
-    fn shake(&mut self, toward: Toward, flags: u8) -> Emission {
-        self.shaken += 1;
-        self.control(toward, flags, b"")
+    fn handshake_segment(&mut self, toward: Toward, flags: u8) -> GeneratedPacket {
+        self.handshake_segments += 1;
+        self.control_segment(toward, flags, b"")
     }
 
     /// What one side says.
-    fn line(&mut self, random: &mut Random) -> Emission {
+    fn control_line(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.pick(&[Toward::Server, Toward::Client]);
         let mut line =
-            if random.percent(40) { self.chatter(toward, random) } else { self.announcement(toward, random) };
+            if random.percent(40) { self.random_line(toward, random) } else { self.port_command(toward, random) };
         if random.percent(12) {
             mangle(&mut line, random);
         }
-        self.last[side(toward)] = (self.next[side(toward)], line.clone());
-        self.control(toward, ACK | 8, &line)
+        self.last_line[side_index(toward)] = (self.next[side_index(toward)], line.clone());
+        self.control_segment(toward, ACK | 8, &line)
     }
 
-    fn chatter(&self, toward: Toward, random: &mut Random) -> Vec<u8> {
+    fn random_line(&self, toward: Toward, random: &mut OracleRng) -> Vec<u8> {
         let line = match toward {
             Toward::Server => {
                 random.pick(&["USER me\r\n", "NOOP\r\n", "PASV\r\n", "P", "port 1,2", "227 (10,1,0,1,8,1)\r\n", "\n"])
@@ -94,15 +94,15 @@ impl Flow {
     }
 
     /// A command or an answer that announces a data connection, to the speaker itself or now and then to somebody else.
-    fn announcement(&mut self, toward: Toward, random: &mut Random) -> Vec<u8> {
-        let ends = super::facing(self.ends, toward);
+    fn port_command(&mut self, toward: Toward, random: &mut OracleRng) -> Vec<u8> {
+        let ends = super::endpoints_toward(self.ends, toward);
         let speaker = if random.percent(8) { ends.destination } else { ends.source };
         let port = random.pick(PORTS);
         // Who listens is who speaks: the other side opens.
         let opener = if toward == Toward::Server { Toward::Client } else { Toward::Server };
-        self.announced.push((opener, port));
-        if self.announced.len() > 3 {
-            self.announced.remove(0);
+        self.data_endpoints.push((opener, port));
+        if self.data_endpoints.len() > 3 {
+            self.data_endpoints.remove(0);
         }
         let (high, low) = (port >> 8, port & 255);
         let line = match (toward, speaker) {
@@ -121,13 +121,13 @@ impl Flow {
     }
 
     /// One side says again what it said last, or something else in its place.
-    fn again(&mut self, random: &mut Random) -> Emission {
+    fn retransmit_line(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.pick(&[Toward::Server, Toward::Client]);
-        let (seq, said) = self.last[side(toward)].clone();
-        let said = if random.percent(60) { said } else { self.announcement(toward, random) };
-        let next = std::mem::replace(&mut self.next[side(toward)], seq);
-        let emission = self.control(toward, ACK, &said);
-        let after = &mut self.next[side(toward)];
+        let (seq, said) = self.last_line[side_index(toward)].clone();
+        let said = if random.percent(60) { said } else { self.port_command(toward, random) };
+        let next = std::mem::replace(&mut self.next[side_index(toward)], seq);
+        let emission = self.control_segment(toward, ACK, &said);
+        let after = &mut self.next[side_index(toward)];
         if after.wrapping_sub(next) > 1 << 31 {
             *after = next;
         }
@@ -135,20 +135,24 @@ impl Flow {
     }
 
     /// A segment of the control connection.
-    fn control(&mut self, toward: Toward, flags: u8, data: &[u8]) -> Emission {
+    fn control_segment(&mut self, toward: Toward, flags: u8, data: &[u8]) -> GeneratedPacket {
         let [client, server] = self.next;
         let (source, destination, seq, ack) = match toward {
-            Toward::Server => (self.port, HELPED, client, server),
-            Toward::Client => (HELPED, self.port, server, client),
+            Toward::Server => (self.port, FTP_PORT, client, server),
+            Toward::Client => (FTP_PORT, self.port, server, client),
         };
         let ack = if flags & ACK == 0 { 0 } else { ack };
         let length = data.len() as u32 + u32::from(flags & (SYN | FIN) != 0);
-        self.next[side(toward)] = seq.wrapping_add(length);
-        self.emit(toward, Segment { source, destination, seq, ack, flags, ..Segment::default() }, data)
+        self.next[side_index(toward)] = seq.wrapping_add(length);
+        self.build_packet(
+            toward,
+            OracleSegment { source, destination, seq, ack, flags, ..OracleSegment::default() },
+            data,
+        )
     }
 
     /// A segment of a data connection: a new one's first, mostly where it was announced, or the next of the one there is.
-    fn data(&mut self, random: &mut Random) -> Emission {
+    fn data_segment(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let known = self.data.filter(|_| random.percent(50));
         let (toward, [source, destination], flags) = match known {
             Some((opener, ports)) if random.percent(50) => (opener, ports, random.pick(&[SYN, ACK, ACK | FIN, RST])),
@@ -158,8 +162,8 @@ impl Flow {
             }
             None => {
                 let anywhere = (random.pick(&[Toward::Server, Toward::Client]), random.pick(PORTS));
-                let at = random.below(self.announced.len() + 1);
-                let (opener, port) = self.announced.get(at).copied().unwrap_or(anywhere);
+                let at = random.below(self.data_endpoints.len() + 1);
+                let (opener, port) = self.data_endpoints.get(at).copied().unwrap_or(anywhere);
                 let ports = [random.weighted(&[(4, 20), (1, 50_000 + random.clone().below(40) as u16)]), port];
                 self.data = Some((opener, ports));
                 (opener, ports, random.weighted(&[(12, SYN), (2, ACK), (1, RST), (1, SYN | ACK)]))
@@ -167,20 +171,24 @@ impl Flow {
         };
         let (seq, ack) = if flags & SYN != 0 { (100, 100) } else { (101, 101) };
         let ack = if flags & ACK == 0 { 0 } else { ack };
-        self.emit(toward, Segment { source, destination, seq, ack, flags, ..Segment::default() }, b"")
+        self.build_packet(
+            toward,
+            OracleSegment { source, destination, seq, ack, flags, ..OracleSegment::default() },
+            b"",
+        )
     }
 
-    fn emit(&self, toward: Toward, segment: Segment, data: &[u8]) -> Emission {
-        let ends = super::facing(self.ends, toward);
-        let mut transport = Segment { window: 60_000, ..segment }.bytes(ends);
+    fn build_packet(&self, toward: Toward, segment: OracleSegment, data: &[u8]) -> GeneratedPacket {
+        let ends = super::endpoints_toward(self.ends, toward);
+        let mut transport = OracleSegment { window: 60_000, ..segment }.to_bytes(ends);
         transport.extend_from_slice(data);
-        craft::put_checksum(&mut transport, 16, ends, craft::TCP, false);
-        Emission { toward, ends, protocol: craft::TCP, transport }
+        packet_builder::write_checksum(&mut transport, 16, ends, packet_builder::TCP, false);
+        GeneratedPacket { toward, ends, protocol: packet_builder::TCP, transport }
     }
 }
 
 /// The place of who sends.
-const fn side(toward: Toward) -> usize {
+const fn side_index(toward: Toward) -> usize {
     match toward {
         Toward::Server => 0,
         Toward::Client => 1,
@@ -188,7 +196,7 @@ const fn side(toward: Toward) -> usize {
 }
 
 /// One or two changes, or an end too soon.
-fn mangle(line: &mut Vec<u8>, random: &mut Random) {
+fn mangle(line: &mut Vec<u8>, random: &mut OracleRng) {
     for _ in 0..=random.below(2) {
         let at = random.below(line.len().max(1));
         match random.below(5) {

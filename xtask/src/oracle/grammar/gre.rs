@@ -1,21 +1,21 @@
 //! GRE: plain, and the enhanced form that PPTP uses, with its call ids.
-use super::Emission;
-use crate::oracle::craft::{self, Ends};
+use super::GeneratedPacket;
 use crate::oracle::kernel::Toward;
-use crate::oracle::random::Random;
+use crate::oracle::packet_builder::{self, PacketEndpoints};
+use crate::oracle::rng::OracleRng;
 
 /// A tunnel.
-pub struct Flow {
-    ends: Ends,
+pub struct GreFlow {
+    ends: PacketEndpoints,
     enhanced: bool,
 }
 
-impl Flow {
-    pub fn new(ends: Ends, random: &mut Random) -> Flow {
-        Flow { ends, enhanced: random.percent(30) }
+impl GreFlow {
+    pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> GreFlow {
+        GreFlow { ends, enhanced: random.percent(30) }
     }
 
-    pub fn next(&mut self, random: &mut Random) -> Emission {
+    pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.weighted(&[(6, Toward::Server), (4, Toward::Client)]);
         let mut bytes = if self.enhanced {
             let call = random.below(3) as u8;
@@ -25,11 +25,16 @@ impl Flow {
         };
         bytes.resize(bytes.len() + random.pick(&[0, 4, 40]), b'g');
         if random.percent(5) {
-            bytes[random.below(4)] = random.octet();
+            bytes[random.below(4)] = random.next_u8();
         }
         if random.percent(3) {
             bytes.truncate(random.below(13));
         }
-        Emission { toward, ends: super::facing(self.ends, toward), protocol: craft::GRE, transport: bytes }
+        GeneratedPacket {
+            toward,
+            ends: super::endpoints_toward(self.ends, toward),
+            protocol: packet_builder::GRE,
+            transport: bytes,
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! ICMP and ICMPv6: queries and answers, messages that begin nothing, and errors about packets that were sent, or nearly.
-use super::Emission;
-use crate::oracle::craft::{self, Ends};
+use super::GeneratedPacket;
 use crate::oracle::kernel::Toward;
-use crate::oracle::random::Random;
-use crate::oracle::step::View;
+use crate::oracle::packet_builder::{self, PacketEndpoints};
+use crate::oracle::rng::OracleRng;
+use crate::oracle::step::RawPacketView;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Queries with one identifier between two hosts.
-pub struct Flow {
-    ends: Ends,
+pub struct IcmpFlow {
+    ends: PacketEndpoints,
     id: u16,
     kind: u8,
 }
@@ -16,13 +16,13 @@ pub struct Flow {
 const QUERIES: [(u8, u8); 4] = [(8, 0), (13, 14), (15, 16), (17, 18)];
 const QUERIES_V6: [(u8, u8); 2] = [(128, 129), (139, 140)];
 
-impl Flow {
-    pub fn new(ends: Ends, random: &mut Random) -> Flow {
+impl IcmpFlow {
+    pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> IcmpFlow {
         let kind = if ends.is_ipv6() { random.below(QUERIES_V6.len()) } else { random.below(QUERIES.len()) };
-        Flow { ends, id: random.below(12) as u16, kind: kind as u8 }
+        IcmpFlow { ends, id: random.below(12) as u16, kind: kind as u8 }
     }
 
-    pub fn next(&mut self, random: &mut Random) -> Emission {
+    pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let v6 = self.ends.is_ipv6();
         let (query, answer) = if v6 { QUERIES_V6[usize::from(self.kind)] } else { QUERIES[usize::from(self.kind)] };
         let asks = random.percent(55);
@@ -35,10 +35,10 @@ impl Flow {
             kind = if v6 {
                 random.pick(&[130, 131, 132, 133, 134, 135, 136, 137, 143, 144, 200, 255, 127, 100])
             } else {
-                random.octet()
+                random.next_u8()
             };
         }
-        let code = if random.percent(5) { random.octet() } else { 0 };
+        let code = if random.percent(5) { random.next_u8() } else { 0 };
         let mut bytes = vec![kind, code, 0, 0];
         bytes.extend(self.id.to_be_bytes());
         bytes.extend([0, 1]);
@@ -46,19 +46,19 @@ impl Flow {
         if random.percent(2) {
             bytes.truncate(random.below(9));
         }
-        let ends = super::facing(self.ends, toward);
-        let mut protocol = if v6 { craft::ICMPV6 } else { craft::ICMP };
-        craft::put_checksum(&mut bytes, 2, ends, protocol, random.percent(2));
+        let ends = super::endpoints_toward(self.ends, toward);
+        let mut protocol = if v6 { packet_builder::ICMPV6 } else { packet_builder::ICMP };
+        packet_builder::write_checksum(&mut bytes, 2, ends, protocol, random.percent(2));
         if random.permille(5) {
-            protocol = if v6 { craft::ICMP } else { craft::ICMPV6 };
+            protocol = if v6 { packet_builder::ICMP } else { packet_builder::ICMPV6 };
         }
-        Emission { toward, ends, protocol, transport: bytes }
+        GeneratedPacket { toward, ends, protocol, transport: bytes }
     }
 }
 
 /// An error about `packet`, which went `toward`: from its destination or a router on the way, to its source; or wrong in some way.
-pub fn error(packet: &[u8], toward: Toward, random: &mut Random) -> Option<Emission> {
-    let view = View::read(packet)?;
+pub fn icmp_error(packet: &[u8], toward: Toward, random: &mut OracleRng) -> Option<GeneratedPacket> {
+    let view = RawPacketView::parse(packet)?;
     let v6 = view.source.is_ipv6();
     let mut quote = packet.to_vec();
     if random.percent(60) {
@@ -85,26 +85,26 @@ pub fn error(packet: &[u8], toward: Toward, random: &mut Random) -> Option<Emiss
         (Toward::Server, true) | (Toward::Client, false) => Toward::Client,
         _ => Toward::Server,
     };
-    let mut ends = Ends { source: view.destination, destination: view.source };
+    let mut ends = PacketEndpoints { source: view.destination, destination: view.source };
     if way == toward {
         ends = ends.reverse();
     }
     if random.percent(40) {
-        ends.source = neighbour(ends.source, 9);
+        ends.source = sibling_address(ends.source, 9);
     }
     if random.percent(6) {
-        ends.destination = neighbour(ends.destination, 1 + random.below(4) as u8);
+        ends.destination = sibling_address(ends.destination, 1 + random.below(4) as u8);
     }
-    let protocol = if v6 { craft::ICMPV6 } else { craft::ICMP };
-    craft::put_checksum(&mut bytes, 2, ends, protocol, random.percent(3));
+    let protocol = if v6 { packet_builder::ICMPV6 } else { packet_builder::ICMP };
+    packet_builder::write_checksum(&mut bytes, 2, ends, protocol, random.percent(3));
     if random.permille(10) {
         bytes.truncate(random.below(12));
     }
-    Some(Emission { toward: way, ends, protocol, transport: bytes })
+    Some(GeneratedPacket { toward: way, ends, protocol, transport: bytes })
 }
 
 /// Another host of the same network.
-fn neighbour(address: IpAddr, host: u8) -> IpAddr {
+fn sibling_address(address: IpAddr, host: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let [first, second, third, _] = address.octets();

@@ -1,8 +1,8 @@
 //! SCTP: associations that mostly follow RFC 9260, and stray in tags, order of chunks, and checksums.
-use super::Emission;
-use crate::oracle::craft::{self, Ends};
+use super::GeneratedPacket;
 use crate::oracle::kernel::Toward;
-use crate::oracle::random::Random;
+use crate::oracle::packet_builder::{self, PacketEndpoints};
+use crate::oracle::rng::OracleRng;
 
 const DATA: u8 = 0;
 const INIT: u8 = 1;
@@ -18,17 +18,17 @@ const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
 
 /// An association.
-pub struct Flow {
-    ends: Ends,
+pub struct SctpFlow {
+    ends: PacketEndpoints,
     ports: (u16, u16),
     /// The tags that the client and the server chose.
     tags: [u32; 2],
     stage: usize,
-    wildness: usize,
+    error_percent: usize,
 }
 
 /// Who sends what in the life of an association: kind of chunk, and whether the client sends it.
-const LIFE: &[(u8, bool)] = &[
+const ASSOCIATION_SEQUENCE: &[(u8, bool)] = &[
     (INIT, true),
     (INIT_ACK, false),
     (COOKIE_ECHO, true),
@@ -44,20 +44,20 @@ const LIFE: &[(u8, bool)] = &[
     (SHUTDOWN_COMPLETE, true),
 ];
 
-impl Flow {
-    pub fn new(ends: Ends, random: &mut Random) -> Flow {
-        Flow {
+impl SctpFlow {
+    pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> SctpFlow {
+        SctpFlow {
             ends,
             ports: (40000 + random.below(8) as u16, random.pick(&[36412, 40001])),
-            tags: [random.word() | 1, random.word() | 1],
+            tags: [random.next_u32() | 1, random.next_u32() | 1],
             stage: random.weighted(&[(80, 0), (10, 4), (5, 6), (5, 10)]),
-            wildness: random.pick(&[0, 5, 15, 40]),
+            error_percent: random.pick(&[0, 5, 15, 40]),
         }
     }
 
-    pub fn next(&mut self, random: &mut Random) -> Emission {
-        let (mut kind, mut client) = LIFE[self.stage];
-        let strays = random.percent(self.wildness);
+    pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
+        let (mut kind, mut client) = ASSOCIATION_SEQUENCE[self.stage];
+        let strays = random.percent(self.error_percent);
         if strays && random.percent(60) {
             kind = random.pick(&[
                 DATA,
@@ -87,7 +87,7 @@ impl Flow {
             client = !client;
         }
         if !strays || random.percent(30) {
-            self.advance(random);
+            self.next_stage(random);
         }
         let mine = usize::from(!client);
         let mut tag = if kind == INIT { 0 } else { self.tags[1 - mine] };
@@ -100,27 +100,32 @@ impl Flow {
         bytes.extend(destination.to_be_bytes());
         bytes.extend(tag.to_be_bytes());
         bytes.extend([0; 4]);
-        chunk(&mut bytes, kind, self.tags[mine], random);
+        push_chunk(&mut bytes, kind, self.tags[mine], random);
         if random.percent(10) {
             let second = random.pick(&[DATA, SACK, COOKIE_ECHO, COOKIE_ACK, HEARTBEAT, ABORT]);
-            chunk(&mut bytes, second, self.tags[mine], random);
+            push_chunk(&mut bytes, second, self.tags[mine], random);
         }
         if strays && random.percent(12) {
-            self.damage(&mut bytes, random);
+            self.corrupt_packet(&mut bytes, random);
         }
         if bytes.len() >= 12 {
-            let crc = craft::crc32c(&bytes) ^ u32::from(strays && random.percent(8));
+            let crc = packet_builder::crc32c(&bytes) ^ u32::from(strays && random.percent(8));
             bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         }
         let toward = if client { Toward::Server } else { Toward::Client };
-        Emission { toward, ends: super::facing(self.ends, toward), protocol: craft::SCTP, transport: bytes }
+        GeneratedPacket {
+            toward,
+            ends: super::endpoints_toward(self.ends, toward),
+            protocol: packet_builder::SCTP,
+            transport: bytes,
+        }
     }
 
-    fn advance(&mut self, random: &mut Random) {
+    fn next_stage(&mut self, random: &mut OracleRng) {
         self.stage = match self.stage {
             9 if random.percent(75) => 4,
             12 if random.percent(50) => {
-                self.tags = [random.word() | 1, random.word() | 1];
+                self.tags = [random.next_u32() | 1, random.next_u32() | 1];
                 0
             }
             12 => 12,
@@ -128,18 +133,18 @@ impl Flow {
         };
     }
 
-    fn damage(&self, bytes: &mut Vec<u8>, random: &mut Random) {
+    fn corrupt_packet(&self, bytes: &mut Vec<u8>, random: &mut OracleRng) {
         match random.below(4) {
             0 => bytes.truncate(random.below(bytes.len())),
             1 => bytes[14..16].copy_from_slice(&random.pick(&[0u16, 1, 3, 4, 5, 1000]).to_be_bytes()),
             2 => bytes[4..8].fill(0),
-            _ => bytes[13] = random.octet(),
+            _ => bytes[13] = random.next_u8(),
         }
     }
 }
 
 /// Appends a chunk with a body of the usual size.
-fn chunk(bytes: &mut Vec<u8>, kind: u8, tag: u32, random: &mut Random) {
+fn push_chunk(bytes: &mut Vec<u8>, kind: u8, tag: u32, random: &mut OracleRng) {
     let mut body = match kind {
         INIT | INIT_ACK => {
             let mut body = tag.to_be_bytes().to_vec();

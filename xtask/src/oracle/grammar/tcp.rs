@@ -1,8 +1,8 @@
 //! TCP: two ends that mostly follow RFC 9293, and stray in sequence numbers, flags, windows and options.
-use super::Emission;
-use crate::oracle::craft::{self, Ends, Segment};
+use super::GeneratedPacket;
 use crate::oracle::kernel::Toward;
-use crate::oracle::random::Random;
+use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
+use crate::oracle::rng::OracleRng;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -14,71 +14,77 @@ const ACK: u8 = 16;
 #[derive(Clone, Debug, Default)]
 struct Side {
     /// The next sequence number it will send.
-    next: u32,
+    snd_next: u32,
     /// What it has of the other: its acknowledgement.
-    heard: u32,
+    rcv_next: u32,
     window: u16,
     scale: Option<u8>,
     sack: bool,
-    stamps: bool,
+    timestamps: bool,
     sent_syn: bool,
     sent_fin: bool,
-    heard_syn: bool,
-    heard_fin: bool,
+    received_syn: bool,
+    received_fin: bool,
     /// The greatest window it offered, scaled.
-    widest: u32,
+    max_window: u32,
     /// The length of its last data, for retransmission.
-    last: u32,
+    last_data_len: u32,
 }
 
 /// One connection, or several in a row on the same ports.
-pub struct Flow {
-    ends: Ends,
+pub struct TcpFlow {
+    ends: PacketEndpoints,
     ports: (u16, u16),
     client: Side,
     server: Side,
     /// Out of a hundred packets, how many stray.
-    wildness: usize,
+    error_percent: usize,
     /// The sequence number of the last SYN out of season.
-    stray: u32,
+    stray_syn_seq: u32,
 }
 
-impl Flow {
-    pub fn new(ends: Ends, random: &mut Random) -> Flow {
+impl TcpFlow {
+    pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> TcpFlow {
         let ports = (40000 + random.below(12) as u16, random.pick(&[80, 443, 1883, 40001]));
         let wildness = random.weighted(&[(30, 0), (30, 5), (25, 15), (15, 45)]);
-        let mut flow =
-            Flow { ends, ports, client: Side::new(random), server: Side::new(random), wildness, stray: random.word() };
+        let mut flow = TcpFlow {
+            ends,
+            ports,
+            client: Side::new(random),
+            server: Side::new(random),
+            error_percent: wildness,
+            stray_syn_seq: random.next_u32(),
+        };
         if random.percent(12) {
-            flow.in_the_middle();
+            flow.start_midstream();
         }
         flow
     }
 
     /// As if the handshake had been before the capture.
-    fn in_the_middle(&mut self) {
-        (self.client.heard, self.server.heard) = (self.server.next, self.client.next);
+    fn start_midstream(&mut self) {
+        (self.client.rcv_next, self.server.rcv_next) = (self.server.snd_next, self.client.snd_next);
         for side in [&mut self.client, &mut self.server] {
-            (side.sent_syn, side.heard_syn) = (true, true);
+            (side.sent_syn, side.received_syn) = (true, true);
         }
     }
 
-    pub fn next(&mut self, random: &mut Random) -> Emission {
-        let toward = self.turn(random);
-        let mut segment = self.natural(toward, random);
-        if random.percent(self.wildness) {
-            self.stray(toward, &mut segment, random);
+    pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
+        let toward = self.choose_sender(random);
+        let mut segment = self.regular_segment(toward, random);
+        if random.percent(self.error_percent) {
+            self.corrupt_segment(toward, &mut segment, random);
             if random.percent(30) {
-                self.stray(toward, &mut segment, random);
+                self.corrupt_segment(toward, &mut segment, random);
             }
             if random.percent(40) {
-                self.believe(toward, &segment);
+                self.apply_segment(toward, &segment);
             }
         } else {
-            self.believe(toward, &segment);
+            self.apply_segment(toward, &segment);
         }
-        let ends = super::facing(self.ends, toward);
-        Emission { toward, ends, protocol: craft::TCP, transport: segment.bytes(ends) }
+        let ends = super::endpoints_toward(self.ends, toward);
+        GeneratedPacket { toward, ends, protocol: packet_builder::TCP, transport: segment.to_bytes(ends) }
     }
 
     fn side(&self, toward: Toward) -> (&Side, &Side) {
@@ -89,21 +95,21 @@ impl Flow {
     }
 
     /// Whose turn it is: who has something outstanding, else anybody.
-    fn turn(&self, random: &mut Random) -> Toward {
+    fn choose_sender(&self, random: &mut OracleRng) -> Toward {
         let (client, server) = (&self.client, &self.server);
         match () {
             () if random.percent(6) => random.pick(&[Toward::Server, Toward::Client]),
             () if !client.sent_syn => Toward::Server,
-            () if client.sent_syn && !server.sent_syn && server.heard_syn => {
+            () if client.sent_syn && !server.sent_syn && server.received_syn => {
                 random.weighted(&[(9, Toward::Client), (1, Toward::Server)])
             }
-            () if server.sent_syn && !client.heard_syn => Toward::Client,
+            () if server.sent_syn && !client.received_syn => Toward::Client,
             () => random.pick(&[Toward::Server, Toward::Client]),
         }
     }
 
     /// What this end would send next by the book.
-    fn natural(&mut self, toward: Toward, random: &mut Random) -> Segment {
+    fn regular_segment(&mut self, toward: Toward, random: &mut OracleRng) -> OracleSegment {
         let over = self.client.sent_fin && self.server.sent_fin;
         if (over && random.percent(25)) || random.permille(8) {
             self.reopen(random);
@@ -111,55 +117,62 @@ impl Flow {
         let (me, peer) = self.side(toward);
         let (source, destination) = if toward == Toward::Server { self.ports } else { (self.ports.1, self.ports.0) };
         let window = if random.permille(30) { random.pick(&[0, 1, 512, 65535]) } else { me.window };
-        let mut segment = Segment { source, destination, seq: me.next, ack: me.heard, window, ..Segment::default() };
-        if !me.sent_syn || (!me.heard_syn && random.percent(60)) {
-            segment.flags = if me.heard_syn { SYN | ACK } else { SYN };
-            segment.seq = if me.sent_syn { me.next.wrapping_sub(1) } else { me.next };
-            segment.ack = if me.heard_syn { me.heard } else { 0 };
-            segment.options = me.handshake(random);
+        let mut segment = OracleSegment {
+            source,
+            destination,
+            seq: me.snd_next,
+            ack: me.rcv_next,
+            window,
+            ..OracleSegment::default()
+        };
+        if !me.sent_syn || (!me.received_syn && random.percent(60)) {
+            segment.flags = if me.received_syn { SYN | ACK } else { SYN };
+            segment.seq = if me.sent_syn { me.snd_next.wrapping_sub(1) } else { me.snd_next };
+            segment.ack = if me.received_syn { me.rcv_next } else { 0 };
+            segment.options = me.syn_options(random);
             return segment;
         }
         segment.flags = ACK;
-        let fin = if me.heard_fin { 40 } else { 5 };
+        let fin = if me.received_fin { 40 } else { 5 };
         match random.below(100) {
             _ if !me.sent_fin && random.percent(fin) => segment.flags |= FIN,
             _ if me.sent_fin && random.percent(10) => {
                 segment.flags |= FIN;
-                segment.seq = me.next.wrapping_sub(1);
+                segment.seq = me.snd_next.wrapping_sub(1);
             }
             0..35 => {}
             35..70 => {
-                segment.data = random.pick(&[1, 10, 100, 1000]);
+                segment.data_len = random.pick(&[1, 10, 100, 1000]);
                 segment.flags |= PSH;
             }
             70..78 => {
-                segment.seq = me.next.wrapping_sub(me.last);
-                segment.data = me.last as usize;
+                segment.seq = me.snd_next.wrapping_sub(me.last_data_len);
+                segment.data_len = me.last_data_len as usize;
             }
-            78..82 => segment.seq = me.next.wrapping_sub(1),
+            78..82 => segment.seq = me.snd_next.wrapping_sub(1),
             82..84 => segment.window = 0,
             84..86 if peer.sent_fin || random.percent(20) => {
-                segment.flags = RST | (segment.flags & random.octet() & ACK)
+                segment.flags = RST | (segment.flags & random.next_u8() & ACK)
             }
             _ => {}
         }
         if me.sack && random.percent(10) {
-            segment.options = sack_blocks(me.heard, random);
-        } else if me.stamps {
+            segment.options = sack_blocks(me.rcv_next, random);
+        } else if me.timestamps {
             segment.options = vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
         }
         segment
     }
 
     /// A new life on the same ports.
-    fn reopen(&mut self, random: &mut Random) {
-        let (before_client, before_server) = (self.client.next, self.server.next);
+    fn reopen(&mut self, random: &mut OracleRng) {
+        let (before_client, before_server) = (self.client.snd_next, self.server.snd_next);
         self.client = Side::new(random);
         self.server = Side::new(random);
         if random.percent(50) {
             let gap = random.pick(&[0, 1, 1000, 100_000]);
-            self.client.next = before_client.wrapping_add(gap);
-            self.server.next = before_server.wrapping_add(gap);
+            self.client.snd_next = before_client.wrapping_add(gap);
+            self.server.snd_next = before_server.wrapping_add(gap);
         }
         if random.percent(15) {
             std::mem::swap(&mut self.client.sent_syn, &mut self.server.sent_syn);
@@ -167,98 +180,98 @@ impl Flow {
     }
 
     /// One thing goes wrong.
-    fn stray(&mut self, toward: Toward, segment: &mut Segment, random: &mut Random) {
+    fn corrupt_segment(&mut self, toward: Toward, segment: &mut OracleSegment, random: &mut OracleRng) {
         match random.below(100) {
-            0..24 => segment.seq = self.edge(toward, segment.data as u32, random),
-            24..44 => segment.ack = self.acknowledgement_edge(toward, random),
+            0..24 => segment.seq = self.seq_near_window_edge(toward, segment.data_len as u32, random),
+            24..44 => segment.ack = self.ack_near_window_edge(toward, random),
             44..56 => {
                 segment.flags =
                     random.pick(&[SYN, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN, ACK, 0, SYN | FIN, SYN | RST])
             }
-            56..60 => segment.flags = random.octet(),
+            56..60 => segment.flags = random.next_u8(),
             60..66 => {
                 segment.flags = RST | random.pick(&[0, ACK]);
                 segment.seq = match random.below(5) {
                     0 => 0,
-                    1 => self.side(toward).1.heard,
-                    2 => self.side(toward).1.heard.wrapping_add(random.pick(&[1, 1000, u32::MAX, u32::MAX - 999])),
+                    1 => self.side(toward).1.rcv_next,
+                    2 => self.side(toward).1.rcv_next.wrapping_add(random.pick(&[1, 1000, u32::MAX, u32::MAX - 999])),
                     _ => segment.seq,
                 };
             }
             66..74 => {
-                let any = random.word();
+                let any = random.next_u32();
                 segment.flags = SYN;
                 segment.seq = random.pick(&[
                     segment.seq,
                     segment.seq.wrapping_add(1),
                     segment.seq.wrapping_sub(1),
-                    self.stray,
+                    self.stray_syn_seq,
                     any,
                 ]);
-                segment.options = self.side(toward).0.handshake(random);
-                self.stray = segment.seq;
+                segment.options = self.side(toward).0.syn_options(random);
+                self.stray_syn_seq = segment.seq;
             }
             74..80 => {
-                let any = random.word();
+                let any = random.next_u32();
                 segment.flags = SYN | ACK;
-                segment.ack = random.pick(&[self.stray.wrapping_add(1), self.stray, segment.ack, any]);
-                segment.options = self.side(toward).0.handshake(random);
+                segment.ack = random.pick(&[self.stray_syn_seq.wrapping_add(1), self.stray_syn_seq, segment.ack, any]);
+                segment.options = self.side(toward).0.syn_options(random);
             }
             80..84 => segment.window = random.pick(&[0, 1, 2, 65535]),
-            84..88 => segment.data = random.pick(&[0, 1, 1460, 20000, 60000]),
-            88..92 => segment.options = odd_options(random),
+            84..88 => segment.data_len = random.pick(&[0, 1, 1460, 20000, 60000]),
+            88..92 => segment.options = malformed_options(random),
             92..94 => segment.bad_checksum = true,
-            94..96 => segment.offset = Some(random.below(16) as u8),
-            96..97 => segment.cut = Some(random.below(24)),
-            _ => segment.options = sack_blocks(self.acknowledgement_edge(toward, random), random),
+            94..96 => segment.data_offset = Some(random.below(16) as u8),
+            96..97 => segment.truncate_to = Some(random.below(24)),
+            _ => segment.options = sack_blocks(self.ack_near_window_edge(toward, random), random),
         }
     }
 
     /// A sequence number near one of the places where the window test turns.
-    fn edge(&self, toward: Toward, data: u32, random: &mut Random) -> u32 {
+    fn seq_near_window_edge(&self, toward: Toward, data: u32, random: &mut OracleRng) -> u32 {
         let (me, peer) = self.side(toward);
         let base = match random.below(7) {
-            0 => me.next,
-            1 => peer.heard,
-            2 => peer.heard.wrapping_add(peer.widest).wrapping_sub(data),
-            3 => peer.heard.wrapping_add(peer.widest),
-            4 => me.next.wrapping_sub(peer.widest),
-            5 => me.next.wrapping_sub(peer.widest).wrapping_sub(data),
-            _ => random.word(),
+            0 => me.snd_next,
+            1 => peer.rcv_next,
+            2 => peer.rcv_next.wrapping_add(peer.max_window).wrapping_sub(data),
+            3 => peer.rcv_next.wrapping_add(peer.max_window),
+            4 => me.snd_next.wrapping_sub(peer.max_window),
+            5 => me.snd_next.wrapping_sub(peer.max_window).wrapping_sub(data),
+            _ => random.next_u32(),
         };
-        base.wrapping_add(nudge(random))
+        base.wrapping_add(boundary_offset(random))
     }
 
-    fn acknowledgement_edge(&self, toward: Toward, random: &mut Random) -> u32 {
+    fn ack_near_window_edge(&self, toward: Toward, random: &mut OracleRng) -> u32 {
         let (me, peer) = self.side(toward);
         let base = match random.below(6) {
-            0 => peer.next,
-            1 => me.heard,
-            2 => peer.next.wrapping_sub(66000),
-            3 => peer.next.wrapping_sub(me.widest.max(66000)),
+            0 => peer.snd_next,
+            1 => me.rcv_next,
+            2 => peer.snd_next.wrapping_sub(66000),
+            3 => peer.snd_next.wrapping_sub(me.max_window.max(66000)),
             4 => 0,
-            _ => random.word(),
+            _ => random.next_u32(),
         };
-        base.wrapping_add(nudge(random))
+        base.wrapping_add(boundary_offset(random))
     }
 
     /// Both ends take the segment for true.
-    fn believe(&mut self, toward: Toward, segment: &Segment) {
+    fn apply_segment(&mut self, toward: Toward, segment: &OracleSegment) {
         let (me, peer) = match toward {
             Toward::Server => (&mut self.client, &mut self.server),
             Toward::Client => (&mut self.server, &mut self.client),
         };
         let flags = segment.flags;
-        let length = segment.data as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let length = segment.data_len as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         let end = segment.seq.wrapping_add(length);
         if flags & RST != 0 {
             return;
         }
-        if (end.wrapping_sub(me.next) as i32) > 0 || flags & SYN != 0 {
-            me.next = end;
+        if (end.wrapping_sub(me.snd_next) as i32) > 0 || flags & SYN != 0 {
+            me.snd_next = end;
         }
-        if segment.data > 0 {
-            me.last = segment.data as u32;
+        if segment.data_len > 0 {
+            me.last_data_len = segment.data_len as u32;
         }
         me.sent_syn |= flags & SYN != 0;
         me.sent_fin |= flags & FIN != 0;
@@ -267,18 +280,18 @@ impl Flow {
         } else {
             0
         };
-        me.widest = me.widest.max(u32::from(segment.window) << scale);
-        peer.heard_syn |= flags & SYN != 0;
-        peer.heard_fin |= flags & FIN != 0;
-        peer.heard = me.next;
+        me.max_window = me.max_window.max(u32::from(segment.window) << scale);
+        peer.received_syn |= flags & SYN != 0;
+        peer.received_fin |= flags & FIN != 0;
+        peer.rcv_next = me.snd_next;
     }
 }
 
 impl Side {
-    fn new(random: &mut Random) -> Side {
-        let any = random.word();
+    fn new(random: &mut OracleRng) -> Side {
+        let any = random.next_u32();
         Side {
-            next: random.pick(&[1000, 50_000, u32::MAX - 500, 0x7fff_ff00, any]),
+            snd_next: random.pick(&[1000, 50_000, u32::MAX - 500, 0x7fff_ff00, any]),
             window: random.pick(&[64240, 65535, 29200, 1024, 100, 65160]),
             scale: random.weighted(&[
                 (3, None),
@@ -289,14 +302,14 @@ impl Side {
                 (1, Some(15)),
             ]),
             sack: random.percent(60),
-            stamps: random.percent(20),
-            widest: 1,
+            timestamps: random.percent(20),
+            max_window: 1,
             ..Side::default()
         }
     }
 
     /// The options of a SYN.
-    fn handshake(&self, random: &mut Random) -> Vec<u8> {
+    fn syn_options(&self, random: &mut OracleRng) -> Vec<u8> {
         let mut options = vec![2, 4, 5, 180];
         if self.sack {
             options.extend([1, 1, 4, 2]);
@@ -304,22 +317,22 @@ impl Side {
         if let Some(scale) = self.scale {
             options.extend([1, 3, 3, scale]);
         }
-        if self.stamps {
+        if self.timestamps {
             options.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0]);
         }
         if random.permille(10) {
-            options = odd_options(random);
+            options = malformed_options(random);
         }
         options
     }
 }
 
-fn nudge(random: &mut Random) -> u32 {
+fn boundary_offset(random: &mut OracleRng) -> u32 {
     random.pick(&[0, 0, 1, 2, u32::MAX, u32::MAX - 1, 1000, 0u32.wrapping_sub(1000), 1 << 31])
 }
 
 /// One to three SACK blocks after `ack`, or not after it.
-fn sack_blocks(ack: u32, random: &mut Random) -> Vec<u8> {
+fn sack_blocks(ack: u32, random: &mut OracleRng) -> Vec<u8> {
     let count = 1 + random.below(3) as u8;
     let mut options = vec![1, 1, 5, 2 + 8 * count];
     for _ in 0..count {
@@ -329,15 +342,15 @@ fn sack_blocks(ack: u32, random: &mut Random) -> Vec<u8> {
         options.extend(right.to_be_bytes());
     }
     if random.percent(10) {
-        options[3] = random.octet();
+        options[3] = random.next_u8();
     }
     options
 }
 
 /// Options that break the rules, each in its own way.
-fn odd_options(random: &mut Random) -> Vec<u8> {
+fn malformed_options(random: &mut OracleRng) -> Vec<u8> {
     match random.below(9) {
-        0 => vec![3, 3, random.octet()],
+        0 => vec![3, 3, random.next_u8()],
         1 => vec![3, 2, 7, 0],
         2 => vec![3, 4, 7, 7],
         3 => vec![0, 3, 3, 7],

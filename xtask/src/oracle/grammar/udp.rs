@@ -1,29 +1,29 @@
 //! UDP and UDP-Lite: datagrams to and fro, with lengths, coverages and checksums that may be wrong.
-use super::Emission;
-use crate::oracle::craft::{self, Ends};
+use super::GeneratedPacket;
 use crate::oracle::kernel::Toward;
-use crate::oracle::random::Random;
+use crate::oracle::packet_builder::{self, PacketEndpoints};
+use crate::oracle::rng::OracleRng;
 
 /// A conversation.
-pub struct Flow {
-    ends: Ends,
+pub struct UdpFlow {
+    ends: PacketEndpoints,
     ports: (u16, u16),
     lite: bool,
     /// Out of a hundred datagrams, how many answer.
-    answers: usize,
+    reply_percent: usize,
 }
 
-impl Flow {
-    pub fn new(ends: Ends, random: &mut Random) -> Flow {
+impl UdpFlow {
+    pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> UdpFlow {
         let ports = (40000 + random.below(8) as u16, random.pick(&[53, 123, 40001, 0]));
-        Flow { ends, ports, lite: random.percent(25), answers: random.pick(&[0, 20, 50]) }
+        UdpFlow { ends, ports, lite: random.percent(25), reply_percent: random.pick(&[0, 20, 50]) }
     }
 
-    pub fn next(&mut self, random: &mut Random) -> Emission {
-        let toward = if random.percent(self.answers) { Toward::Client } else { Toward::Server };
-        let ends = super::facing(self.ends, toward);
+    pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
+        let toward = if random.percent(self.reply_percent) { Toward::Client } else { Toward::Server };
+        let ends = super::endpoints_toward(self.ends, toward);
         let (source, destination) = if toward == Toward::Server { self.ports } else { (self.ports.1, self.ports.0) };
-        let protocol = if self.lite { craft::UDPLITE } else { craft::UDP };
+        let protocol = if self.lite { packet_builder::UDPLITE } else { packet_builder::UDP };
         let data = random.pick(&[0, 1, 9, 100, 500]);
         let mut bytes = Vec::with_capacity(8 + data);
         bytes.extend(source.to_be_bytes());
@@ -37,9 +37,9 @@ impl Flow {
             bytes[4..6].copy_from_slice(&length.to_be_bytes());
         }
         if self.lite {
-            lite_checksum(&mut bytes, ends, random);
+            write_udplite_checksum(&mut bytes, ends, random);
         } else {
-            craft::put_checksum(&mut bytes, 6, ends, protocol, odd && random.percent(30));
+            packet_builder::write_checksum(&mut bytes, 6, ends, protocol, odd && random.percent(30));
         }
         if odd && random.percent(30) {
             bytes[6..8].fill(0);
@@ -47,22 +47,22 @@ impl Flow {
         if odd && random.percent(10) {
             bytes.truncate(random.below(9));
         }
-        Emission { toward, ends, protocol, transport: bytes }
+        GeneratedPacket { toward, ends, protocol, transport: bytes }
     }
 }
 
 /// UDP-Lite's checksum covers as much as its header says: all, if that is zero. Linux 6.18 was seen to sum UDP's number into it, and over IPv4 only
 /// the low octet of the length; most of these do as it does.
-fn lite_checksum(bytes: &mut [u8], ends: Ends, random: &mut Random) {
+fn write_udplite_checksum(bytes: &mut [u8], ends: PacketEndpoints, random: &mut OracleRng) {
     if random.percent(50) {
         bytes[4..6].copy_from_slice(&random.pick(&[0u16, 8, 8]).to_be_bytes());
     }
     let field = usize::from(bytes[4]) << 8 | usize::from(bytes[5]);
     let covered = bytes.get(..field).filter(|covered| !covered.is_empty()).unwrap_or(bytes);
     let seen_length = if ends.is_ipv6() { bytes.len() } else { bytes.len() & 0xff };
-    let protocol = random.weighted(&[(9, craft::UDP), (1, craft::UDPLITE)]);
+    let protocol = random.weighted(&[(9, packet_builder::UDP), (1, packet_builder::UDPLITE)]);
     let length = random.weighted(&[(9, seen_length), (1, bytes.len())]);
-    let check = craft::checksum_over(ends, protocol, length, covered);
+    let check = packet_builder::checksum_over(ends, protocol, length, covered);
     let wrong = u16::from(random.percent(4));
     let check = if check == 0 { 0xffff } else { check } ^ wrong;
     bytes[6..8].copy_from_slice(&check.to_be_bytes());

@@ -2,10 +2,10 @@
 use super::*;
 
 /// The text of one event, without the head and tail of XML.
-fn shown(kind: EventKind, entry: Entry, at: u64, options: &str) -> String {
+fn render_event(kind: EventKind, entry: Entry, at: u64, options: &str) -> String {
     let mut text = Vec::new();
-    let mut writer = writer(&mut text, options);
-    writer.event(&Event { kind, entry, at: Instant(at) }).unwrap();
+    let mut writer = test_writer(&mut text, options);
+    writer.write_event(&Event { kind, entry, at: Instant(at) }).unwrap();
     writer.finish().unwrap();
     let text = String::from_utf8(text).unwrap();
     if !options.starts_with("xml") {
@@ -17,61 +17,62 @@ fn shown(kind: EventKind, entry: Entry, at: u64, options: &str) -> String {
 
 /// What the engine knows is more than the kernel tells in an event: counters, times, references.
 fn tcp(state: TcpState, timeout: u32) -> Entry {
-    let entry = connection(6, ("127.0.0.1", 39456), ("127.0.0.1", 9101)).tcp(state).timeout(timeout).id(794_309_015);
-    entry.mark(5).zone(7, ZoneDirection::Both).labels(&[3]).counted([1, 60, 0, 0]).start(1_795_443_987_000_000_000)
+    let entry = entry_between(6, ("127.0.0.1", 39456), ("127.0.0.1", 9101)).tcp(state).timeout(timeout).id(794_309_015);
+    entry.mark(5).zone(7, ZoneDirection::Both).labels(&[3]).accounting([1, 60, 0, 0]).start(1_795_443_987_000_000_000)
 }
 
 #[test]
-fn a_connection_lives() {
+fn tcp_new_and_update_events() {
     use EventKind::{New, Update};
-    let show = |kind, entry| shown(kind, entry, 0, "labels,id");
+    let show = |kind, entry| render_event(kind, entry, 0, "labels,id");
     assert_eq!(
         show(New, tcp(TcpState::SynSent, 120)),
         "    [NEW] tcp      6 120 SYN_SENT src=127.0.0.1 dst=127.0.0.1 sport=39456 dport=9101 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=39456 mark=5 zone=7 id=794309015 labels=three\n"
     );
     assert_eq!(
-        show(Update, tcp(TcpState::SynRecv, 60).answered()),
+        show(Update, tcp(TcpState::SynRecv, 60).seen_reply()),
         " [UPDATE] tcp      6 60 SYN_RECV src=127.0.0.1 dst=127.0.0.1 sport=39456 dport=9101 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=39456 mark=5 zone=7 id=794309015\n"
     );
     assert_eq!(
-        show(Update, tcp(TcpState::Established, 432_000).answered().assured()),
+        show(Update, tcp(TcpState::Established, 432_000).seen_reply().assured()),
         " [UPDATE] tcp      6 432000 ESTABLISHED src=127.0.0.1 dst=127.0.0.1 sport=39456 dport=9101 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=39456 [ASSURED] mark=5 zone=7 id=794309015\n"
     );
     assert_eq!(
-        shown(New, tcp(TcpState::SynSent, 120), 0, "xml,labels"),
+        render_event(New, tcp(TcpState::SynSent, 120), 0, "xml,labels"),
         "<flow type=\"new\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>39456</sport><dport>9101</dport></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>9101</sport><dport>39456</dport></layer4></meta><meta direction=\"independent\"><state>SYN_SENT</state><timeout>120</timeout><mark>5</mark><labels><label>three</label></labels><zone>7</zone><id>794309015</id><unreplied/></meta></flow>\n"
     );
     assert_eq!(
-        shown(Update, tcp(TcpState::Established, 432_000).answered().assured(), 0, "xml,labels"),
+        render_event(Update, tcp(TcpState::Established, 432_000).seen_reply().assured(), 0, "xml,labels"),
         "<flow type=\"update\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>39456</sport><dport>9101</dport></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>9101</sport><dport>39456</dport></layer4></meta><meta direction=\"independent\"><state>ESTABLISHED</state><timeout>432000</timeout><mark>5</mark><zone>7</zone><id>794309015</id><assured/></meta></flow>\n"
     );
 }
 
 #[test]
-fn a_connection_is_updated_for_save() {
-    let entry = connection(6, ("127.0.0.1", 39082), ("127.0.0.1", 9001)).tcp(TcpState::SynRecv).answered().timeout(60);
+fn update_event_as_save() {
+    let entry =
+        entry_between(6, ("127.0.0.1", 39082), ("127.0.0.1", 9001)).tcp(TcpState::SynRecv).seen_reply().timeout(60);
     assert_eq!(
-        shown(EventKind::Update, entry, 0, "save"),
+        render_event(EventKind::Update, entry, 0, "save"),
         "-U -t 60 -u SEEN_REPLY -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p tcp --sport 39082 --dport 9001 --reply-port-src 9001 --reply-port-dst 39082 --state SYN_RECV\n"
     );
 }
 
 #[test]
-fn an_expected_connection_is_new() {
-    let entry = connection(6, ("127.0.0.1", 58236), ("127.0.0.1", 60819)).tcp(TcpState::SynSent).timeout(120);
-    let entry = entry.change(|entry| entry.status |= Status::EXPECTED);
+fn new_event_of_expected_connection() {
+    let entry = entry_between(6, ("127.0.0.1", 58236), ("127.0.0.1", 60819)).tcp(TcpState::SynSent).timeout(120);
+    let entry = entry.with(|entry| entry.status |= Status::EXPECTED);
     assert_eq!(
-        shown(EventKind::New, entry, 0, "save"),
+        render_event(EventKind::New, entry, 0, "save"),
         "-A -t 120 -u EXPECTED -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p tcp --sport 58236 --dport 60819 --reply-port-src 60819 --reply-port-dst 58236 --state SYN_SENT\n"
     );
 }
 
 /// It ran out: no timeout. Of 1.997 seconds, a line makes 2 (from second to second), and XML 1.
 #[test]
-fn a_connection_expires() {
-    let entry = connection(17, ("127.0.0.1", 40448), ("127.0.0.1", 5353)).counted([1, 30, 0, 0]).timeout(0);
+fn destroy_event_on_timeout() {
+    let entry = entry_between(17, ("127.0.0.1", 40448), ("127.0.0.1", 5353)).accounting([1, 30, 0, 0]).timeout(0);
     let entry = entry.start(1_795_443_817_118_259_180).stop(1_795_443_819_115_566_397).id(1_557_862_305).labels(&[3]);
-    let show = |options| shown(EventKind::Destroy, entry, 1_795_443_819_115_566_397, options);
+    let show = |options| render_event(EventKind::Destroy, entry, 1_795_443_819_115_566_397, options);
     assert_eq!(
         show("labels"),
         "[DESTROY] udp      17 src=127.0.0.1 dst=127.0.0.1 sport=40448 dport=5353 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5353 dport=40448 packets=0 bytes=0 delta-time=2\n"
@@ -88,41 +89,46 @@ fn a_connection_expires() {
 
 /// It was taken out while it had time left; the event carries the time of day.
 #[test]
-fn a_connection_is_flushed() {
-    let entry = connection(17, ("127.0.0.1", 49312), ("127.0.0.1", 5354)).counted([1, 30, 0, 0]).timeout(25);
+fn destroy_event_on_flush() {
+    let entry = entry_between(17, ("127.0.0.1", 49312), ("127.0.0.1", 5354)).accounting([1, 30, 0, 0]).timeout(25);
     let entry = entry.start(1_795_443_750_058_476_280).stop(1_795_443_754_654_046_973).id(1_107_650_014);
     assert_eq!(
-        shown(EventKind::Destroy, entry, 1_795_443_754_658_289_000, "extended,id,timestamp,ktimestamp,labels"),
+        render_event(EventKind::Destroy, entry, 1_795_443_754_658_289_000, "extended,id,timestamp,ktimestamp,labels"),
         "[1795443754.658289]\t[DESTROY] ipv4     2 udp      17 25 src=127.0.0.1 dst=127.0.0.1 sport=49312 dport=5354 packets=1 bytes=30 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=5354 dport=49312 packets=0 bytes=0 delta-time=4 [start=Mon Nov 23 14:22:30 2026] [stop=Mon Nov 23 14:22:34 2026] id=1107650014\n"
     );
     assert_eq!(
-        shown(EventKind::Destroy, entry, 1_795_443_754_000_000_000, "xml,id,ktimestamp,labels,timestamp,extended"),
+        render_event(
+            EventKind::Destroy,
+            entry,
+            1_795_443_754_000_000_000,
+            "xml,id,ktimestamp,labels,timestamp,extended"
+        ),
         "<flow type=\"destroy\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"17\" protoname=\"udp\"><sport>49312</sport><dport>5354</dport></layer4><counters><packets>1</packets><bytes>30</bytes></counters></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"17\" protoname=\"udp\"><sport>5354</sport><dport>49312</dport></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"independent\"><timeout>25</timeout><id>1107650014</id><unreplied/><timestamp><start>1795443750058476280</start><stop>1795443754654046973</stop></timestamp><deltatime>4</deltatime></meta><when><hour>14</hour><min>22</min><sec>34</sec><wday>2</wday><day>23</day><month>11</month><year>2026</year></when></flow>\n"
     );
     assert!(
-        shown(EventKind::New, entry, 1_795_443_751_000_017_999, "timestamp")
+        render_event(EventKind::New, entry, 1_795_443_751_000_017_999, "timestamp")
             .starts_with("[1795443751.000017]\t    [NEW] "),
         "microseconds have six digits"
     );
 }
 
 #[test]
-fn a_helper_is_named_while_the_connection_lives() {
-    let entry = connection(6, ("127.0.0.1", 47632), ("127.0.0.1", 9101)).tcp(TcpState::SynSent).timeout(120);
-    let entry = entry.id(2_729_687_002).change(|entry| entry.helper = Some("ftp"));
+fn helper_in_new_event_and_listing_not_in_destroy() {
+    let entry = entry_between(6, ("127.0.0.1", 47632), ("127.0.0.1", 9101)).tcp(TcpState::SynSent).timeout(120);
+    let entry = entry.id(2_729_687_002).with(|entry| entry.helper = Some("ftp"));
     let at = 1_795_445_162_573_693_000;
     assert_eq!(
-        shown(EventKind::New, entry, at, "timestamp,ktimestamp,id"),
+        render_event(EventKind::New, entry, at, "timestamp,ktimestamp,id"),
         "[1795445162.573693]\t    [NEW] tcp      6 120 SYN_SENT src=127.0.0.1 dst=127.0.0.1 sport=47632 dport=9101 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=47632 helper=ftp id=2729687002\n"
     );
     assert_eq!(
-        shown(EventKind::New, entry, at, "xml,timestamp"),
+        render_event(EventKind::New, entry, at, "xml,timestamp"),
         "<flow type=\"new\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>47632</sport><dport>9101</dport></layer4></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>127.0.0.1</src><dst>127.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>9101</sport><dport>47632</dport></layer4></meta><meta direction=\"independent\"><state>SYN_SENT</state><timeout>120</timeout><id>2729687002</id><unreplied/></meta><when><hour>14</hour><min>46</min><sec>02</sec><wday>2</wday><day>23</day><month>11</month><year>2026</year></when><helper>ftp</helper></flow>\n"
     );
-    let closed = entry.tcp(TcpState::Close).answered().assured().timeout(9).counted([4, 240, 2, 112]);
+    let closed = entry.tcp(TcpState::Close).seen_reply().assured().timeout(9).accounting([4, 240, 2, 112]);
     let closed = closed.start(1_795_445_162_573_346_967);
     assert_eq!(
-        shown(
+        render_event(
             EventKind::Destroy,
             closed.stop(1_795_445_162_720_000_000),
             1_795_445_162_721_400_000,
@@ -131,18 +137,18 @@ fn a_helper_is_named_while_the_connection_lives() {
         "[1795445162.721400]\t[DESTROY] tcp      6 9 CLOSE src=127.0.0.1 dst=127.0.0.1 sport=47632 dport=9101 packets=4 bytes=240 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=47632 packets=2 bytes=112 [ASSURED] delta-time=0 [start=Mon Nov 23 14:46:02 2026] [stop=Mon Nov 23 14:46:02 2026] id=2729687002\n"
     );
     assert_eq!(
-        listed(&closed, "extended,id,ktimestamp", 1_795_445_162),
+        render_entry(&closed, "extended,id,ktimestamp", 1_795_445_162),
         "ipv4     2 tcp      6 9 CLOSE src=127.0.0.1 dst=127.0.0.1 sport=47632 dport=9101 packets=4 bytes=240 src=127.0.0.1 dst=127.0.0.1 sport=9101 dport=47632 packets=2 bytes=112 [ASSURED] mark=0 delta-time=0 [start=Mon Nov 23 14:46:02 2026] helper=ftp use=1 id=2729687002\n"
     );
 }
 
 #[test]
-fn several_events_are_one_document() {
+fn events_share_one_xml_document() {
     let mut text = Vec::new();
-    let mut writer = writer(&mut text, "xml");
+    let mut writer = test_writer(&mut text, "xml");
     let event = Event { kind: EventKind::New, entry: tcp(TcpState::SynSent, 120), at: Instant(0) };
-    writer.event(&event).unwrap();
-    writer.event(&event).unwrap();
+    writer.write_event(&event).unwrap();
+    writer.write_event(&event).unwrap();
     writer.finish().unwrap();
     let text = String::from_utf8(text).unwrap();
     let counts =

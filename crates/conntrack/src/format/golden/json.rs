@@ -2,13 +2,14 @@
 use super::*;
 
 #[test]
-fn an_object_has_everything() {
-    let entry = connection(6, ("10.0.0.1", 1004), ("10.0.0.2", 80)).tcp(TcpState::Established).answered().assured();
+fn json_object_has_all_fields() {
     let entry =
-        entry.timeout(119).zone(6, ZoneDirection::Reply).counted([4, 316, 3, 216]).labels(&[3, 64]).id(7).mark(5);
-    let entry = entry.start(1_795_443_359_000_000_001).change(|entry| {
+        entry_between(6, ("10.0.0.1", 1004), ("10.0.0.2", 80)).tcp(TcpState::Established).seen_reply().assured();
+    let entry =
+        entry.timeout(119).zone(6, ZoneDirection::Reply).accounting([4, 316, 3, 216]).labels(&[3, 64]).id(7).mark(5);
+    let entry = entry.start(1_795_443_359_000_000_001).with(|entry| {
         entry.helper = Some("f\"\x1bt\\p");
-        entry.master = Some(connection(17, ("10.0.0.1", 9), ("10.0.0.2", 10)).original);
+        entry.master = Some(entry_between(17, ("10.0.0.1", 9), ("10.0.0.2", 10)).original);
     });
     let side = r#""tcp":{"flags":0,"window_scale":0,"end":0,"max_end":0,"max_window":0,"max_ack":0}"#;
     let expected = format!(
@@ -22,23 +23,23 @@ fn an_object_has_everything() {
         ),
         side = side
     );
-    assert_eq!(listed(&entry, "json", 0), format!("[\n{expected}\n]\n"));
+    assert_eq!(render_entry(&entry, "json", 0), format!("[\n{expected}\n]\n"));
 }
 
 #[test]
-fn entries_are_an_array_and_events_are_lines() {
-    let entry = connection(50, ("::1", 0), ("::2", 0)).timeout(9).id(7);
+fn json_entries_are_an_array_events_are_lines() {
+    let entry = entry_between(50, ("::1", 0), ("::2", 0)).timeout(9).id(7);
     let object = concat!(
         r#""id":7,"family":"ipv6","protocol":"unknown","protocol_number":50,"timeout":9,"#,
         r#""original":{"source":"::1","destination":"::2"},"reply":{"source":"::2","destination":"::1"},"#,
         r#""status":["CONFIRMED"],"mark":0,"zone":0"#
     );
     let mut text = Vec::new();
-    let mut out = writer(&mut text, "json");
-    out.entry(&entry).unwrap();
-    out.entry(&entry).unwrap();
+    let mut out = test_writer(&mut text, "json");
+    out.write_entry(&entry).unwrap();
+    out.write_entry(&entry).unwrap();
     out.finish().unwrap();
-    out.event(&Event { kind: EventKind::Update, entry, at: Instant(1_795_443_359_250_000_000) }).unwrap();
+    out.write_event(&Event { kind: EventKind::Update, entry, at: Instant(1_795_443_359_250_000_000) }).unwrap();
     out.finish().unwrap();
     assert_eq!(
         String::from_utf8(text).unwrap(),
@@ -47,6 +48,6 @@ fn entries_are_an_array_and_events_are_lines() {
         )
     );
     let mut text = Vec::new();
-    writer(&mut text, "json").of_events().finish().unwrap();
+    test_writer(&mut text, "json").for_events().finish().unwrap();
     assert!(text.is_empty());
 }

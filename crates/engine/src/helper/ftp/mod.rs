@@ -3,32 +3,32 @@
 //! An [`Ftp`] belongs to one control connection. It remembers where lines begin, because a command counts only at the start of a segment
 //! that starts a line. It never reassembles: a command cut in two by a segment's end makes the segment [`Heard::Partial`], which Linux
 //! drops, so that the sender sends it again whole. It must never take the word of one side about the other's address.
-mod lines;
-mod number;
+mod format_cmd;
+mod line_starts;
+mod parse;
 #[cfg(test)]
 mod tests;
-mod write;
 
-pub(crate) use write::written;
+pub(crate) use format_cmd::format_cmd;
 
 use crate::Direction;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 use core::ops::Range;
-use lines::Lines;
-use number::{delimited_port, numbers};
+use line_starts::LineStarts;
+use parse::{parse_delimited_port, parse_numbers};
 
 /// What is kept for a control connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ftp {
     /// By direction.
-    lines: [Lines; 2],
+    line_starts: [LineStarts; 2],
 }
 
 /// One segment of the control connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment<'a> {
+pub(crate) struct FtpSegment<'a> {
     pub(crate) direction: Direction,
     /// The sequence number of the first octet.
     pub(crate) seq: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Segment<'a> {
 
 /// The commands and answers that announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FtpType {
     /// `PORT h1,h2,h3,h4,p1,p2`, from the client.
     Port,
     /// `EPRT |1|address|port|`, from the client.
@@ -52,153 +52,161 @@ pub(crate) enum Kind {
 
 /// Where a data connection is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Announcement {
-    pub(crate) kind: Kind,
+pub(crate) struct DataEndpoint {
+    pub(crate) ftp_type: FtpType,
     pub(crate) address: IpAddr,
     /// Zero is possible: `PORT` and `227` may say so.
     pub(crate) port: u16,
     /// The octets of the payload that NAT would write anew: the numbers; with EPRT and EPSV the delimiters around them too.
-    pub(crate) at: Range<usize>,
+    pub(crate) match_range: Range<usize>,
 }
 
 /// What a segment said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum FtpParseResult {
     /// Nothing of interest.
-    Nothing,
+    NoMatch,
     /// A data connection to the sender itself: to be expected.
-    Announced(Announcement),
+    Expect(DataEndpoint),
     /// A data connection to somebody else: not to be expected, though the segment passes.
-    Elsewhere(Announcement),
+    ThirdParty(DataEndpoint),
     /// A command that is not whole or not understood: the segment is to be dropped.
     Partial,
 }
 
 impl Ftp {
     /// As it is kept outside a table.
-    pub(crate) fn octets(&self) -> [u8; 18] {
+    pub(crate) fn to_bytes(&self) -> [u8; 18] {
         let mut octets = [0; 18];
-        octets.as_chunks_mut::<9>().0.iter_mut().zip(&self.lines).for_each(|(to, lines)| *to = lines.octets());
+        octets.as_chunks_mut::<9>().0.iter_mut().zip(&self.line_starts).for_each(|(to, lines)| *to = lines.to_bytes());
         octets
     }
 
     /// `None` if they are none of its.
-    pub(crate) fn from_octets(octets: &[u8; 18]) -> Option<Ftp> {
+    pub(crate) fn from_bytes(octets: &[u8; 18]) -> Option<Ftp> {
         let [original, reply] = *octets.as_chunks::<9>().0 else { return None };
-        Some(Ftp { lines: [Lines::from_octets(&original)?, Lines::from_octets(&reply)?] })
+        Some(Ftp { line_starts: [LineStarts::from_bytes(&original)?, LineStarts::from_bytes(&reply)?] })
     }
 
     /// Listens to one segment of the established control connection.
-    pub(crate) fn handle(&mut self, segment: &Segment<'_>) -> Heard {
-        let lines = &mut self.lines[segment.direction as usize];
-        let heard = if lines.begins_at(segment.seq) { hear(segment) } else { Heard::Nothing };
+    pub(crate) fn parse_segment(&mut self, segment: &FtpSegment<'_>) -> FtpParseResult {
+        let lines = &mut self.line_starts[segment.direction as usize];
+        let heard = if lines.is_line_start(segment.seq) { find_pattern(segment) } else { FtpParseResult::NoMatch };
         // What is dropped will be sent again: the line has not ended yet.
-        if heard != Heard::Partial && segment.payload.last() == Some(&b'\n') {
+        if heard != FtpParseResult::Partial && segment.payload.last() == Some(&b'\n') {
             // A payload has fewer than 2³² octets, and sequence numbers wrap.
-            lines.ended_at(segment.seq.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0)));
+            lines.record_line_end(segment.seq.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0)));
         }
         heard
     }
 }
 
 /// A segment that starts a line.
-fn hear(segment: &Segment<'_>) -> Heard {
+fn find_pattern(segment: &FtpSegment<'_>) -> FtpParseResult {
     let kinds = match segment.direction {
-        Direction::Original => [(&b"PORT"[..], Kind::Port), (b"EPRT", Kind::Eprt)],
-        Direction::Reply => [(&b"227 "[..], Kind::Pasv), (b"229 ", Kind::Epsv)],
+        Direction::Original => [(&b"PORT"[..], FtpType::Port), (b"EPRT", FtpType::Eprt)],
+        Direction::Reply => [(&b"227 "[..], FtpType::Pasv), (b"229 ", FtpType::Epsv)],
     };
     for (word, kind) in kinds {
-        match starts_with(segment.payload, word) {
-            Start::Not => {}
-            Start::Cut => return Heard::Partial,
-            Start::Whole => return announcement(kind, word.len(), segment),
+        match match_pattern(segment.payload, word) {
+            PatternMatch::NoMatch => {}
+            PatternMatch::Partial => return FtpParseResult::Partial,
+            PatternMatch::Found => return parse_endpoint(kind, word.len(), segment),
         }
     }
-    Heard::Nothing
+    FtpParseResult::NoMatch
 }
 
-enum Start {
-    Not,
+enum PatternMatch {
+    NoMatch,
     /// The payload ends before, or with, the word.
-    Cut,
-    Whole,
+    Partial,
+    Found,
 }
 
-fn starts_with(payload: &[u8], word: &[u8]) -> Start {
+fn match_pattern(payload: &[u8], word: &[u8]) -> PatternMatch {
     let shared = payload.len().min(word.len());
     match (payload.get(..shared), word.get(..shared)) {
         (Some(said), Some(wanted)) if said.eq_ignore_ascii_case(wanted) => match shared {
-            0 => Start::Not,
-            _ if payload.len() <= word.len() => Start::Cut,
-            _ => Start::Whole,
+            0 => PatternMatch::NoMatch,
+            _ if payload.len() <= word.len() => PatternMatch::Partial,
+            _ => PatternMatch::Found,
         },
-        _ => Start::Not,
+        _ => PatternMatch::NoMatch,
     }
 }
 
-fn announcement(kind: Kind, word: usize, segment: &Segment<'_>) -> Heard {
+fn parse_endpoint(kind: FtpType, word: usize, segment: &FtpSegment<'_>) -> FtpParseResult {
     let read = match kind {
-        Kind::Port => past(segment.payload, word, b' ').and_then(|at| port(segment.payload, at)),
-        Kind::Pasv => pasv(segment.payload, word),
-        Kind::Eprt => past(segment.payload, word, b' ').and_then(|at| eprt(segment.payload, at, segment.sender)),
-        Kind::Epsv => past(segment.payload, word, b'(').and_then(|at| epsv(segment.payload, at, segment.sender)),
+        FtpType::Port => skip_past(segment.payload, word, b' ').and_then(|at| parse_port(segment.payload, at)),
+        FtpType::Pasv => parse_pasv(segment.payload, word),
+        FtpType::Eprt => {
+            skip_past(segment.payload, word, b' ').and_then(|at| parse_eprt(segment.payload, at, segment.sender))
+        }
+        FtpType::Epsv => {
+            skip_past(segment.payload, word, b'(').and_then(|at| parse_epsv(segment.payload, at, segment.sender))
+        }
     };
     match read {
-        None => Heard::Partial,
+        None => FtpParseResult::Partial,
         Some((address, port, at)) => {
-            let announcement = Announcement { kind, address, port, at };
-            if address == segment.sender { Heard::Announced(announcement) } else { Heard::Elsewhere(announcement) }
+            let announcement = DataEndpoint { ftp_type: kind, address, port, match_range: at };
+            if address == segment.sender {
+                FtpParseResult::Expect(announcement)
+            } else {
+                FtpParseResult::ThirdParty(announcement)
+            }
         }
     }
 }
 
-type Read = Option<(IpAddr, u16, Range<usize>)>;
+type ParsedEndpoint = Option<(IpAddr, u16, Range<usize>)>;
 
 /// The position behind the first `wanted` octet from `from` on, be it lines away: Linux looks no closer.
-fn past(payload: &[u8], from: usize, wanted: u8) -> Option<usize> {
+fn skip_past(payload: &[u8], from: usize, wanted: u8) -> Option<usize> {
     payload.get(from..)?.iter().position(|octet| *octet == wanted).map(|at| from + at + 1)
 }
 
 /// `h1,h2,h3,h4,p1,p2` and a carriage return.
-fn port(payload: &[u8], from: usize) -> Read {
-    six(payload, from, |terminator| terminator == b'\r')
+fn parse_port(payload: &[u8], from: usize) -> ParsedEndpoint {
+    parse_six_numbers(payload, from, |terminator| terminator == b'\r')
 }
 
 /// The same from the first digit on, with anything behind that is no digit and no comma: servers agree on no more (RFC 1123, 4.1.2.6).
-fn pasv(payload: &[u8], word: usize) -> Read {
+fn parse_pasv(payload: &[u8], word: usize) -> ParsedEndpoint {
     let digit = payload.get(word..)?.iter().position(u8::is_ascii_digit)?;
-    six(payload, word + digit, |_| true)
+    parse_six_numbers(payload, word + digit, |_| true)
 }
 
-fn six(payload: &[u8], from: usize, ends: impl Fn(u8) -> bool) -> Read {
-    let ([a, b, c, d, high, low], length) = numbers(payload.get(from..)?, b',', ends)?;
+fn parse_six_numbers(payload: &[u8], from: usize, ends: impl Fn(u8) -> bool) -> ParsedEndpoint {
+    let ([a, b, c, d, high, low], length) = parse_numbers(payload.get(from..)?, b',', ends)?;
     // The port is put together as Linux does it, so that numbers over 255 come to the same.
     let port = (high << 8 | low) & 0xffff;
-    Some((number::address([a, b, c, d]), u16::try_from(port).ok()?, from..from + length))
+    Some((parse::ipv4_from_numbers([a, b, c, d]), u16::try_from(port).ok()?, from..from + length))
 }
 
 /// `|1|h1.h2.h3.h4|port|` or `|2|address|port|`, with any delimiter that can be seen and is no digit.
-fn eprt(payload: &[u8], from: usize, sender: IpAddr) -> Read {
+fn parse_eprt(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
     let text = payload.get(from..)?;
     let (&[delimiter, family, again], address) = text.split_first_chunk::<3>()?;
     if !is_delimiter(delimiter) || again != delimiter || family != if sender.is_ipv4() { b'1' } else { b'2' } {
         return None;
     }
     let (address, length) = if sender.is_ipv4() {
-        let (parts, length) = numbers::<4>(address, b'.', |terminator| terminator == delimiter)?;
-        (number::address(parts), length)
+        let (parts, length) = parse_numbers::<4>(address, b'.', |terminator| terminator == delimiter)?;
+        (parse::ipv4_from_numbers(parts), length)
     } else {
         let length = address.iter().position(|octet| *octet == delimiter)?;
         let text = core::str::from_utf8(address.get(..length)?).ok()?;
-        (IpAddr::V6(ipv6(text)?), length)
+        (IpAddr::V6(parse_ipv6(text)?), length)
     };
     let before_port = 3 + length + 1;
-    let (port, length) = delimited_port(text.get(before_port..)?, delimiter)?;
+    let (port, length) = parse_delimited_port(text.get(before_port..)?, delimiter)?;
     Some((address, port, from..from + before_port + length + 1))
 }
 
 /// An IPv6 address; Linux takes any number of zeros before a group's digits.
-fn ipv6(text: &str) -> Option<Ipv6Addr> {
+fn parse_ipv6(text: &str) -> Option<Ipv6Addr> {
     let group = |group: &str| match group.trim_start_matches('0') {
         "" if !group.is_empty() => String::from("0"),
         digits if digits.contains('.') => String::from(group),
@@ -209,12 +217,12 @@ fn ipv6(text: &str) -> Option<Ipv6Addr> {
 }
 
 /// `|||port|`: the address is the sender's.
-fn epsv(payload: &[u8], from: usize, sender: IpAddr) -> Read {
+fn parse_epsv(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
     let (&[delimiter, second, third], port) = payload.get(from..)?.split_first_chunk::<3>()?;
     if !is_delimiter(delimiter) || second != delimiter || third != delimiter {
         return None;
     }
-    let (port, length) = delimited_port(port, delimiter)?;
+    let (port, length) = parse_delimited_port(port, delimiter)?;
     Some((sender, port, from..from + 3 + length + 1))
 }
 

@@ -47,7 +47,7 @@ fn segment(side: &str, sent: u32, payload: &[u8]) -> (Direction, IpAddr, u32, Ve
     (direction, sender, sent.wrapping_sub(10), payload.to_vec())
 }
 
-fn line(ftp: &mut Ftp, line: &str) -> Result<(), String> {
+fn run_line(ftp: &mut Ftp, line: &str) -> Result<(), String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     if words[0] == "again" {
         *ftp = Ftp::default();
@@ -56,19 +56,19 @@ fn line(ftp: &mut Ftp, line: &str) -> Result<(), String> {
     let sent: i64 = words[1].parse().unwrap();
     let sent = u32::try_from(sent.rem_euclid(1 << 32)).unwrap();
     let (direction, sender, seq, payload) = segment(words[0], sent, &unescape(words[2]));
-    let told = match ftp.handle(&Segment { direction, seq, sender, payload: &payload }) {
-        Heard::Nothing | Heard::Elsewhere(_) => "pass".to_string(),
-        Heard::Partial => "drop".to_string(),
-        Heard::Announced(announcement) => format!("expect {}", announcement.port),
+    let told = match ftp.parse_segment(&FtpSegment { direction, seq, sender, payload: &payload }) {
+        FtpParseResult::NoMatch | FtpParseResult::ThirdParty(_) => "pass".to_string(),
+        FtpParseResult::Partial => "drop".to_string(),
+        FtpParseResult::Expect(announcement) => format!("expect {}", announcement.port),
     };
     if told == words[3..].join(" ") { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
 }
 
-fn play(name: &str, text: &str) {
+fn run_scenario(name: &str, text: &str) {
     let mut ftp = Ftp::default();
     let mut segments = 0;
     for (number, text) in text.lines().enumerate().filter(|(_, text)| !text.starts_with('#')) {
-        line(&mut ftp, text).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
+        run_line(&mut ftp, text).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
         segments += 1;
     }
     assert!(segments > 1, "{name} tells nothing");
@@ -76,7 +76,7 @@ fn play(name: &str, text: &str) {
 
 macro_rules! ledgers {
     ($($test:ident $file:literal,)*) => {
-        $(#[test] fn $test() { play($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
+        $(#[test] fn $test() { run_scenario($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
     };
 }
 
@@ -91,29 +91,29 @@ ledgers! {
     mutated "mutated",
 }
 
-fn announced(direction: Direction, sender: IpAddr, payload: &[u8]) -> Announcement {
-    match hear(&Segment { direction, seq: 0, sender, payload }) {
-        Heard::Announced(announcement) => announcement,
+fn expect_endpoint(direction: Direction, sender: IpAddr, payload: &[u8]) -> DataEndpoint {
+    match find_pattern(&FtpSegment { direction, seq: 0, sender, payload }) {
+        FtpParseResult::Expect(announcement) => announcement,
         other => panic!("{other:?}"),
     }
 }
 
 /// What NAT would write anew.
 #[test]
-fn the_range_of_the_numbers() {
+fn match_range_covers_address_and_port() {
     for (direction, sender, payload, text) in [
         (Direction::Original, CLIENT, "PORT 10,1,0,2,7,208\r\n", "10,1,0,2,7,208"),
         (Direction::Original, CLIENT, "EPRT |1|10.1.0.2|2000|\r\n", "|1|10.1.0.2|2000|"),
         (Direction::Reply, SERVER, "227 Entering Passive Mode (10,2,0,9,7,208).\r\n", "10,2,0,9,7,208"),
         (Direction::Reply, SERVER, "229 Entering Extended Passive Mode (|||2000|)\r\n", "|||2000|"),
     ] {
-        assert_eq!(&payload[announced(direction, sender, payload.as_bytes()).at], text);
+        assert_eq!(&payload[expect_endpoint(direction, sender, payload.as_bytes()).match_range], text);
     }
 }
 
 /// Over IPv6, as Linux 6.18 hears it; EPRT's address is then the protocol 2 of RFC 2428.
 #[test]
-fn over_ipv6() {
+fn parses_commands_over_ipv6() {
     let client: IpAddr = "2001:db8:1::2".parse().unwrap();
     let server: IpAddr = "2001:db8:2::9".parse().unwrap();
     for (direction, payload, told) in [
@@ -133,14 +133,14 @@ fn over_ipv6() {
         (Direction::Reply, "229 (|||2000|)\r\n", "announced"),
     ] {
         let sender = if direction == Direction::Original { client } else { server };
-        let heard = match hear(&Segment { direction, seq: 0, sender, payload: payload.as_bytes() }) {
-            Heard::Nothing => "nothing",
-            Heard::Announced(announcement) => {
+        let heard = match find_pattern(&FtpSegment { direction, seq: 0, sender, payload: payload.as_bytes() }) {
+            FtpParseResult::NoMatch => "nothing",
+            FtpParseResult::Expect(announcement) => {
                 assert_eq!((announcement.address, announcement.port), (sender, 2000));
                 "announced"
             }
-            Heard::Elsewhere(_) => "elsewhere",
-            Heard::Partial => "partial",
+            FtpParseResult::ThirdParty(_) => "elsewhere",
+            FtpParseResult::Partial => "partial",
         };
         assert_eq!(heard, told, "{payload}");
     }
@@ -148,39 +148,39 @@ fn over_ipv6() {
 
 /// Lengths over 255 do not shrink to fewer (CVE-2026-34956).
 #[test]
-fn long_lines() {
+fn pattern_is_found_in_long_lines() {
     let mut payload = b"229 ".to_vec();
     payload.extend([b'x'; 1000]);
     payload.extend(b"(|||2000|)\r\n");
-    let announcement = announced(Direction::Reply, SERVER, &payload);
-    assert_eq!((announcement.port, announcement.at), (2000, 1005..1013));
+    let announcement = expect_endpoint(Direction::Reply, SERVER, &payload);
+    assert_eq!((announcement.port, announcement.match_range), (2000, 1005..1013));
 }
 
 proptest! {
     /// No octets make the helper panic; what it announces is the sender's, and lies in the payload.
     #[test]
-    fn any_octets(
+    fn arbitrary_bytes_never_panic(
         reply in any::<bool>(),
         word in prop::sample::select(&["PORT ", "EPRT |1|", "227 ", "229 (|||", ""][..]),
         rest in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"0123456789,.|()\r\n "[..])], 0..80),
     ) {
         let (direction, sender) = if reply { (Direction::Reply, SERVER) } else { (Direction::Original, CLIENT) };
         let payload: Vec<u8> = word.bytes().chain(rest).collect();
-        let segment = Segment { direction, seq: 7, sender, payload: &payload };
-        if let Heard::Announced(announcement) | Heard::Elsewhere(announcement) = hear(&segment) {
-            prop_assert!(payload.get(announcement.at.clone()).is_some_and(|text| !text.is_empty()));
+        let segment = FtpSegment { direction, seq: 7, sender, payload: &payload };
+        if let FtpParseResult::Expect(announcement) | FtpParseResult::ThirdParty(announcement) = find_pattern(&segment) {
+            prop_assert!(payload.get(announcement.match_range.clone()).is_some_and(|text| !text.is_empty()));
         }
         // Without a line's end before it, nothing is heard.
-        prop_assert_eq!(Ftp::default().handle(&segment), Heard::Nothing);
+        prop_assert_eq!(Ftp::default().parse_segment(&segment), FtpParseResult::NoMatch);
     }
 }
 
 #[test]
-fn zeros_before_a_group_of_an_address_count_for_nothing() {
+fn leading_zeros_in_ipv6_groups_are_ignored() {
     // Seen on Linux 6.18, by the oracle: `EPRT |2|0fd02::1|2000|` is an address, not the beginning of one.
-    assert_eq!(ipv6("0fd02::1"), "fd02::1".parse().ok());
-    assert_eq!(ipv6("00000:0:0:0:0:0:0:000001"), "::1".parse().ok());
-    assert_eq!(ipv6("::ffff:10.0.0.1"), "::ffff:10.0.0.1".parse().ok());
-    assert_eq!(ipv6("1fd02::1"), None);
-    assert_eq!(ipv6(""), None);
+    assert_eq!(parse_ipv6("0fd02::1"), "fd02::1".parse().ok());
+    assert_eq!(parse_ipv6("00000:0:0:0:0:0:0:000001"), "::1".parse().ok());
+    assert_eq!(parse_ipv6("::ffff:10.0.0.1"), "::ffff:10.0.0.1".parse().ok());
+    assert_eq!(parse_ipv6("1fd02::1"), None);
+    assert_eq!(parse_ipv6(""), None);
 }

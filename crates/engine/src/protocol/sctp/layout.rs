@@ -1,34 +1,34 @@
 //! An association in a record, and what its steps mean to the engine.
-use super::{Fault, Sctp, Step};
-use crate::protocol::{Context, Ruling, ticks};
-use crate::table::record::Hot;
-use crate::{SctpState, Status, Why};
+use super::{Sctp, SctpError, SctpUpdate};
+use crate::protocol::{TrackCtx, TrackResult, seconds_to_ticks};
+use crate::table::record::HotRecord;
+use crate::{Reason, SctpState, Status};
 
 impl Sctp {
     /// Reads it from a record.
-    pub(crate) fn load(hot: &Hot) -> Sctp {
+    pub(crate) fn load(hot: &HotRecord) -> Sctp {
         let state = SctpState::ALL.get(usize::from(hot.state)).copied().unwrap_or(SctpState::None);
-        Sctp { tags: [hot.words[0], hot.words[1]], state, flags: hot.flags[0] }
+        Sctp { vtags: [hot.words[0], hot.words[1]], state, flags: hot.flags[0] }
     }
 
     /// Writes it into a record.
-    pub(crate) fn store(&self, hot: &mut Hot) {
-        [hot.words[0], hot.words[1]] = self.tags;
+    pub(crate) fn store(&self, hot: &mut HotRecord) {
+        [hot.words[0], hot.words[1]] = self.vtags;
         hot.state = self.state as u8;
         hot.flags[0] = self.flags;
         // A ruling of invalid or ignored does not tell, and yet Linux has set the bit.
-        if self.was_up() {
+        if self.was_established() {
             hot.status |= Status::ASSURED.0;
         }
     }
 
     /// What a step means for the connection.
-    pub(crate) fn rule(&self, step: Result<Step, Fault>, context: &Context<'_>) -> Ruling {
+    pub(crate) fn track_result(&self, step: Result<SctpUpdate, SctpError>, context: &TrackCtx<'_>) -> TrackResult {
         match step {
-            Err(fault) => Ruling::invalid(fault.into()),
-            Ok(Step { ignored: true, changed, .. }) => Ruling::Quiet { why: None, changed },
-            Ok(Step { changed, assured, .. }) => Ruling::Pass {
-                timeout: ticks(context.knobs[self.timeout()]),
+            Err(fault) => TrackResult::invalid(fault.into()),
+            Ok(SctpUpdate { ignored: true, changed, .. }) => TrackResult::NoRefresh { reason: None, changed },
+            Ok(SctpUpdate { changed, assured, .. }) => TrackResult::Pass {
+                timeout: seconds_to_ticks(context.sysctls[self.timeout_sysctl()]),
                 changed,
                 assured: assured && !context.status.has(Status::ASSURED),
             },
@@ -36,14 +36,14 @@ impl Sctp {
     }
 }
 
-impl From<Fault> for Why {
-    fn from(fault: Fault) -> Why {
+impl From<SctpError> for Reason {
+    fn from(fault: SctpError) -> Reason {
         match fault {
-            Fault::Chunks => Why::SctpChunks,
-            Fault::First => Why::SctpFirst,
-            Fault::Tag => Why::SctpTag,
-            Fault::State => Why::SctpState,
-            Fault::InitAck => Why::SctpInitAck,
+            SctpError::MalformedChunks => Reason::SctpChunks,
+            SctpError::UnexpectedFirstChunk => Reason::SctpFirst,
+            SctpError::BadVtag => Reason::SctpTag,
+            SctpError::InvalidTransition => Reason::SctpState,
+            SctpError::UnexpectedInitAck => Reason::SctpInitAck,
         }
     }
 }

@@ -9,16 +9,16 @@ mod layout;
 mod tests;
 mod transitions;
 
-use crate::{Direction, Knob, SctpState};
-use chunks::{Bundle, Chunk};
-use keepstate_wire::sctp::Header;
-use transitions::{Kind, next};
+use crate::{Direction, SctpState, Sysctl};
+use chunks::{Chunk, ChunkBundle};
+use keepstate_wire::sctp::SctpHeader;
+use transitions::{ChunkType, next_state};
 
 /// What is kept of an association on one path: twelve octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sctp {
     /// The verification tags that packets of the original and of the reply direction must carry; 0 while not known.
-    pub(crate) tags: [u32; 2],
+    pub(crate) vtags: [u32; 2],
     /// The state.
     pub(crate) state: SctpState,
     /// What else must be remembered: see the constants.
@@ -28,32 +28,32 @@ pub(crate) struct Sctp {
 const _: () = assert!(size_of::<Sctp>() <= 16);
 
 /// A heartbeat with a strange tag passed: its answer may teach us new tags.
-const HEARTBEAT_FAILED: u8 = 1;
+const HEARTBEAT_VTAG_FAILED: u8 = 1;
 /// It came from the reply direction.
-const FAILED_IN_REPLY: u8 = 2;
+const VTAG_FAILED_IN_REPLY: u8 = 2;
 /// An INIT with a new tag came from the original direction, and no COOKIE ACK since; the next bit is for the reply direction.
 const INIT_SEEN: u8 = 4;
 /// The association was up once: it stays assured, even if a later chunk of the packet that did it is invalid.
-const WAS_UP: u8 = 16;
+const WAS_ESTABLISHED: u8 = 16;
 
 /// Why a packet is no part of an association.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum SctpError {
     /// Chunks that may not stand together, none at all, one of length zero, or an INIT cut short.
-    Chunks,
+    MalformedChunks,
     /// An association does not begin with such a chunk.
-    First,
+    UnexpectedFirstChunk,
     /// The verification tag is not the association's.
-    Tag,
+    BadVtag,
     /// The chunk has no place in this state.
-    State,
+    InvalidTransition,
     /// An INIT ACK whose tag is neither the one known nor asked for by an INIT.
-    InitAck,
+    UnexpectedInitAck,
 }
 
 /// What a packet that belongs to the association did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct SctpUpdate {
     /// The state is another now.
     pub(crate) changed: bool,
     /// The association is up: it is not to be dropped early from now on.
@@ -63,14 +63,14 @@ pub(crate) struct Step {
 }
 
 /// Any of these sets the check of the whole packet's tag aside; most have a rule of their own.
-const OWN_TAG_RULE: [Kind; 7] = [
-    Kind::Init,
-    Kind::Abort,
-    Kind::ShutdownAck,
-    Kind::CookieEcho,
-    Kind::ShutdownComplete,
-    Kind::Heartbeat,
-    Kind::HeartbeatAck,
+const OWN_VTAG_CHECK: [ChunkType; 7] = [
+    ChunkType::Init,
+    ChunkType::Abort,
+    ChunkType::ShutdownAck,
+    ChunkType::CookieEcho,
+    ChunkType::ShutdownComplete,
+    ChunkType::Heartbeat,
+    ChunkType::HeartbeatAck,
 ];
 
 impl Sctp {
@@ -80,20 +80,21 @@ impl Sctp {
     }
 
     /// What a first packet opens: an association that [`Sctp::advance`] is then to be asked about, for the same packet.
-    pub(crate) fn open(header: &Header<'_>) -> Result<Sctp, Fault> {
-        let bundle = Bundle::check(header.chunks)?;
-        let mut sctp = Sctp { tags: [0; 2], state: SctpState::None, flags: 0 };
+    pub(crate) fn from_first_packet(header: &SctpHeader<'_>) -> Result<Sctp, SctpError> {
+        let bundle = ChunkBundle::check(header.chunks)?;
+        let mut sctp = Sctp { vtags: [0; 2], state: SctpState::None, flags: 0 };
         for chunk in bundle.chunks() {
-            next(Direction::Original, chunk.kind, SctpState::None).ok_or(Fault::First)?;
-            match chunk.kind {
-                Kind::Init if header.tag != 0 => return Err(Fault::Tag),
-                Kind::Init => {
-                    sctp.tags = [0, chunk.initiate_tag()?];
-                    sctp.flags = init_seen(Direction::Original);
+            next_state(Direction::Original, chunk.chunk_type, SctpState::None)
+                .ok_or(SctpError::UnexpectedFirstChunk)?;
+            match chunk.chunk_type {
+                ChunkType::Init if header.tag != 0 => return Err(SctpError::BadVtag),
+                ChunkType::Init => {
+                    sctp.vtags = [0, chunk.initiate_tag()?];
+                    sctp.flags = init_seen_flag(Direction::Original);
                 }
-                Kind::Heartbeat => sctp.tags = [header.tag, sctp.tag(Direction::Reply)],
+                ChunkType::Heartbeat => sctp.vtags = [header.tag, sctp.vtag(Direction::Reply)],
                 // An answer to somebody who has forgotten: it carries the tag of the direction that is still to speak.
-                Kind::ShutdownAck => sctp.tags = [sctp.tag(Direction::Original), header.tag],
+                ChunkType::ShutdownAck => sctp.vtags = [sctp.vtag(Direction::Original), header.tag],
                 _ => {}
             }
         }
@@ -101,25 +102,29 @@ impl Sctp {
     }
 
     /// Takes in one packet of the association.
-    pub(crate) fn advance(&mut self, header: &Header<'_>, direction: Direction) -> Result<Step, Fault> {
-        let bundle = Bundle::check(header.chunks)?;
-        if !bundle.has_any(&OWN_TAG_RULE) && header.tag != self.tag(direction) {
-            return Err(Fault::Tag);
+    pub(crate) fn track_packet(
+        &mut self,
+        header: &SctpHeader<'_>,
+        direction: Direction,
+    ) -> Result<SctpUpdate, SctpError> {
+        let bundle = ChunkBundle::check(header.chunks)?;
+        if !bundle.has_any(&OWN_VTAG_CHECK) && header.tag != self.vtag(direction) {
+            return Err(SctpError::BadVtag);
         }
-        let with_data = bundle.has_any(&[Kind::Data]);
+        let with_data = bundle.has_any(&[ChunkType::Data]);
         let before = self.state;
-        let mut step = Step::default();
+        let mut step = SctpUpdate::default();
         for chunk in bundle.chunks() {
-            if self.check_tag(&chunk, header.tag, direction, with_data || step.ignored)? == Heard::Nothing {
+            if self.check_vtag(&chunk, header.tag, direction, with_data || step.ignored)? == VtagCheck::Ignore {
                 step.ignored = true;
                 continue;
             }
-            let state = next(direction, chunk.kind, self.state).ok_or(Fault::State)?;
-            step.ignored |= self.state == SctpState::Closed && chunk.kind == Kind::Init;
-            self.learn(&chunk, direction)?;
+            let state = next_state(direction, chunk.chunk_type, self.state).ok_or(SctpError::InvalidTransition)?;
+            step.ignored |= self.state == SctpState::Closed && chunk.chunk_type == ChunkType::Init;
+            self.update_vtags(&chunk, direction)?;
             if state == SctpState::Established && self.state != state {
                 step.assured = true;
-                self.flags |= WAS_UP;
+                self.flags |= WAS_ESTABLISHED;
             }
             self.state = state;
         }
@@ -128,125 +133,133 @@ impl Sctp {
     }
 
     /// Has it been up, and so is not to be dropped early?
-    pub(crate) const fn was_up(&self) -> bool {
-        self.flags & WAS_UP != 0
+    pub(crate) const fn was_established(&self) -> bool {
+        self.flags & WAS_ESTABLISHED != 0
     }
 
     /// The knob that says how long the association may be silent in its state.
-    pub(crate) const fn timeout(&self) -> Knob {
+    pub(crate) const fn timeout_sysctl(&self) -> Sysctl {
         match self.state {
-            SctpState::None | SctpState::Closed => Knob::SctpTimeoutClosed,
-            SctpState::CookieWait => Knob::SctpTimeoutCookieWait,
-            SctpState::CookieEchoed => Knob::SctpTimeoutCookieEchoed,
-            SctpState::Established => Knob::SctpTimeoutEstablished,
-            SctpState::ShutdownSent => Knob::SctpTimeoutShutdownSent,
-            SctpState::ShutdownRecd => Knob::SctpTimeoutShutdownRecd,
-            SctpState::ShutdownAckSent => Knob::SctpTimeoutShutdownAckSent,
-            SctpState::HeartbeatSent => Knob::SctpTimeoutHeartbeatSent,
+            SctpState::None | SctpState::Closed => Sysctl::SctpTimeoutClosed,
+            SctpState::CookieWait => Sysctl::SctpTimeoutCookieWait,
+            SctpState::CookieEchoed => Sysctl::SctpTimeoutCookieEchoed,
+            SctpState::Established => Sysctl::SctpTimeoutEstablished,
+            SctpState::ShutdownSent => Sysctl::SctpTimeoutShutdownSent,
+            SctpState::ShutdownRecd => Sysctl::SctpTimeoutShutdownRecd,
+            SctpState::ShutdownAckSent => Sysctl::SctpTimeoutShutdownAckSent,
+            SctpState::HeartbeatSent => Sysctl::SctpTimeoutHeartbeatSent,
         }
     }
 
     /// The rules of RFC 9260, section 8.5.1, for chunks with a rule of their own. `strict` forbids a strange heartbeat.
-    fn check_tag(&mut self, chunk: &Chunk<'_>, tag: u32, direction: Direction, strict: bool) -> Result<Heard, Fault> {
-        let expected = match chunk.kind {
-            Kind::Init => 0,
-            Kind::Abort | Kind::ShutdownComplete if chunk.tag_is_reflected() => self.tag(direction.opposite()),
-            Kind::Abort | Kind::ShutdownComplete | Kind::CookieEcho => self.tag(direction),
-            Kind::Heartbeat | Kind::HeartbeatAck if self.tag(direction) == 0 => {
-                self.know(direction, tag);
-                return Ok(Heard::Chunk);
+    fn check_vtag(
+        &mut self,
+        chunk: &Chunk<'_>,
+        tag: u32,
+        direction: Direction,
+        strict: bool,
+    ) -> Result<VtagCheck, SctpError> {
+        let expected = match chunk.chunk_type {
+            ChunkType::Init => 0,
+            ChunkType::Abort | ChunkType::ShutdownComplete if chunk.has_t_bit() => self.vtag(direction.opposite()),
+            ChunkType::Abort | ChunkType::ShutdownComplete | ChunkType::CookieEcho => self.vtag(direction),
+            ChunkType::Heartbeat | ChunkType::HeartbeatAck if self.vtag(direction) == 0 => {
+                self.set_vtag(direction, tag);
+                return Ok(VtagCheck::Accept);
             }
-            Kind::Heartbeat | Kind::HeartbeatAck if tag == self.tag(direction) => {
-                self.flags &= !HEARTBEAT_FAILED;
-                return Ok(Heard::Chunk);
+            ChunkType::Heartbeat | ChunkType::HeartbeatAck if tag == self.vtag(direction) => {
+                self.flags &= !HEARTBEAT_VTAG_FAILED;
+                return Ok(VtagCheck::Accept);
             }
-            Kind::Heartbeat if strict => return Err(Fault::Tag),
-            Kind::Heartbeat => {
-                self.remember_failure(direction);
-                return Ok(Heard::Nothing);
+            ChunkType::Heartbeat if strict => return Err(SctpError::BadVtag),
+            ChunkType::Heartbeat => {
+                self.set_vtag_failed(direction);
+                return Ok(VtagCheck::Ignore);
             }
-            Kind::HeartbeatAck => return self.relearn(tag, direction, strict),
-            _ => return Ok(Heard::Chunk),
+            ChunkType::HeartbeatAck => return self.relearn_vtag(tag, direction, strict),
+            _ => return Ok(VtagCheck::Accept),
         };
-        if tag == expected { Ok(Heard::Chunk) } else { Err(Fault::Tag) }
+        if tag == expected { Ok(VtagCheck::Accept) } else { Err(SctpError::BadVtag) }
     }
 
     /// The answer to a heartbeat with a strange tag: both ends agree on tags that we missed, so they are right.
-    fn relearn(&mut self, tag: u32, direction: Direction, strict: bool) -> Result<Heard, Fault> {
-        let answers = self.flags & HEARTBEAT_FAILED != 0 && self.failed_in() != direction;
+    fn relearn_vtag(&mut self, tag: u32, direction: Direction, strict: bool) -> Result<VtagCheck, SctpError> {
+        let answers = self.flags & HEARTBEAT_VTAG_FAILED != 0 && self.vtag_failed_direction() != direction;
         if strict || !answers {
-            return Err(Fault::Tag);
+            return Err(SctpError::BadVtag);
         }
-        self.flags &= !HEARTBEAT_FAILED;
-        self.know(direction, tag);
-        self.know(direction.opposite(), 0);
-        Ok(Heard::Chunk)
+        self.flags &= !HEARTBEAT_VTAG_FAILED;
+        self.set_vtag(direction, tag);
+        self.set_vtag(direction.opposite(), 0);
+        Ok(VtagCheck::Accept)
     }
 
     /// Tags that INIT and INIT ACK bring, for the packets that will come from the other end.
-    fn learn(&mut self, chunk: &Chunk<'_>, direction: Direction) -> Result<(), Fault> {
+    fn update_vtags(&mut self, chunk: &Chunk<'_>, direction: Direction) -> Result<(), SctpError> {
         let other = direction.opposite();
-        match chunk.kind {
-            Kind::Init => {
+        match chunk.chunk_type {
+            ChunkType::Init => {
                 let tag = chunk.initiate_tag()?;
                 // Sent again with the tag it had, it asks for nothing new.
-                if tag != self.tag(other) {
-                    self.know(other, tag);
+                if tag != self.vtag(other) {
+                    self.set_vtag(other, tag);
                     // Of two that collided, the one sent again wins: the other end has given up its own.
-                    if self.flags & init_seen(direction) != 0 {
-                        self.flags &= !init_seen(other);
+                    if self.flags & init_seen_flag(direction) != 0 {
+                        self.flags &= !init_seen_flag(other);
                     }
-                    self.flags |= init_seen(direction);
+                    self.flags |= init_seen_flag(direction);
                 }
             }
-            Kind::InitAck => {
+            ChunkType::InitAck => {
                 let tag = chunk.initiate_tag()?;
-                let known = self.tag(other);
+                let known = self.vtag(other);
                 let (other_asked, this_asked) =
-                    (self.flags & init_seen(other) != 0, self.flags & init_seen(direction) != 0);
+                    (self.flags & init_seen_flag(other) != 0, self.flags & init_seen_flag(direction) != 0);
                 let asked = other_asked && !this_asked;
                 // Of two that both asked, neither may bring a tag that was not noted.
                 let noted = known != 0 || other_asked && this_asked;
                 if noted && known != tag && !asked {
-                    return Err(Fault::InitAck);
+                    return Err(SctpError::UnexpectedInitAck);
                 }
-                self.know(other, tag);
+                self.set_vtag(other, tag);
             }
-            Kind::CookieAck => self.flags &= !(init_seen(Direction::Original) | init_seen(Direction::Reply)),
+            ChunkType::CookieAck => {
+                self.flags &= !(init_seen_flag(Direction::Original) | init_seen_flag(Direction::Reply))
+            }
             _ => {}
         }
         Ok(())
     }
 
-    const fn tag(&self, direction: Direction) -> u32 {
-        self.tags[direction as usize]
+    const fn vtag(&self, direction: Direction) -> u32 {
+        self.vtags[direction as usize]
     }
 
-    fn know(&mut self, direction: Direction, tag: u32) {
-        self.tags[direction as usize] = tag;
+    fn set_vtag(&mut self, direction: Direction, tag: u32) {
+        self.vtags[direction as usize] = tag;
     }
 
-    fn remember_failure(&mut self, direction: Direction) {
-        self.flags = self.flags & !FAILED_IN_REPLY | HEARTBEAT_FAILED;
+    fn set_vtag_failed(&mut self, direction: Direction) {
+        self.flags = self.flags & !VTAG_FAILED_IN_REPLY | HEARTBEAT_VTAG_FAILED;
         if direction == Direction::Reply {
-            self.flags |= FAILED_IN_REPLY;
+            self.flags |= VTAG_FAILED_IN_REPLY;
         }
     }
 
-    const fn failed_in(&self) -> Direction {
-        if self.flags & FAILED_IN_REPLY != 0 { Direction::Reply } else { Direction::Original }
+    const fn vtag_failed_direction(&self) -> Direction {
+        if self.flags & VTAG_FAILED_IN_REPLY != 0 { Direction::Reply } else { Direction::Original }
     }
 }
 
 /// What the tag of a packet makes of one of its chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+enum VtagCheck {
     /// It counts.
-    Chunk,
+    Accept,
     /// It passes without a word.
-    Nothing,
+    Ignore,
 }
 
-const fn init_seen(direction: Direction) -> u8 {
+const fn init_seen_flag(direction: Direction) -> u8 {
     INIT_SEEN << direction as u8
 }

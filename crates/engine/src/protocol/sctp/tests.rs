@@ -48,42 +48,42 @@ fn chunk(word: &str) -> Vec<u8> {
     octets
 }
 
-fn header(tag: u32, chunks: &[u8]) -> Header<'_> {
-    Header { source: 1000, destination: 2000, tag, chunks }
+fn header(tag: u32, chunks: &[u8]) -> SctpHeader<'_> {
+    SctpHeader { source: 1000, destination: 2000, tag, chunks }
 }
 
 /// The tracker as the engine would hold it.
 #[derive(Default)]
-struct Story {
+struct ScenarioRunner {
     sctp: Option<Sctp>,
 }
 
-impl Story {
+impl ScenarioRunner {
     /// Takes in a packet and tells what became of it in the ledger's words.
-    fn packet(&mut self, direction: Direction, tag: u32, octets: &[u8]) -> String {
+    fn track(&mut self, direction: Direction, tag: u32, octets: &[u8]) -> String {
         let header = header(tag, octets);
         let known = self.sctp;
-        let Ok(mut sctp) = known.map_or_else(|| Sctp::open(&header), Ok) else {
+        let Ok(mut sctp) = known.map_or_else(|| Sctp::from_first_packet(&header), Ok) else {
             return "invalid -".to_string();
         };
-        let step = sctp.advance(&header, direction);
+        let step = sctp.track_packet(&header, direction);
         if known.is_none() && step.is_err() {
             return "invalid -".to_string();
         }
         self.sctp = Some(sctp);
         let (verdict, timer) = match step {
-            Ok(Step { ignored: false, .. }) => ("ok", "fresh"),
+            Ok(SctpUpdate { ignored: false, .. }) => ("ok", "fresh"),
             Ok(_) => ("ok", "kept"),
             Err(_) => ("invalid", "kept"),
         };
-        let [original, reply] = sctp.tags;
-        let assured = if sctp.was_up() { " assured" } else { "" };
+        let [original, reply] = sctp.vtags;
+        let assured = if sctp.was_established() { " assured" } else { "" };
         format!("{verdict} {} {timer} {original:x}/{reply:x}{assured}", sctp.state.name())
     }
 
-    fn line(&mut self, line: &str) -> Result<(), String> {
+    fn run_line(&mut self, line: &str) -> Result<(), String> {
         if line == "forget" {
-            *self = Story::default();
+            *self = ScenarioRunner::default();
             return Ok(());
         }
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -91,16 +91,16 @@ impl Story {
         let tag = u32::from_str_radix(words[1], 16).unwrap();
         let octets: Vec<u8> =
             if words[2] == "nothing" { vec![] } else { words[2].split('+').flat_map(chunk).collect() };
-        let (told, expected) = (self.packet(direction, tag, &octets), words[3..].join(" "));
+        let (told, expected) = (self.track(direction, tag, &octets), words[3..].join(" "));
         if told == expected { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
     }
 }
 
-fn play(name: &str, text: &str) {
-    let mut story = Story::default();
+fn run_scenario(name: &str, text: &str) {
+    let mut story = ScenarioRunner::default();
     let mut packets = 0;
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty()) {
-        story.line(line).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
+        story.run_line(line).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
         packets += 1;
     }
     assert!(packets > 1, "{name} tells nothing");
@@ -108,7 +108,7 @@ fn play(name: &str, text: &str) {
 
 macro_rules! ledgers {
     ($($test:ident $file:literal,)*) => {
-        $(#[test] fn $test() { play($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
+        $(#[test] fn $test() { run_scenario($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
     };
 }
 
@@ -137,43 +137,43 @@ ledgers! {
 
 /// Chunk lengths, as Linux takes them: only zero is too short, and none is too long.
 #[test]
-fn lengths_of_chunks() {
-    let established = Sctp { tags: [0x22, 0x11], state: SctpState::Established, flags: 0 };
+fn chunk_lengths_are_checked_as_linux_does() {
+    let established = Sctp { vtags: [0x22, 0x11], state: SctpState::Established, flags: 0 };
     let after = |octets: &[u8]| {
         let mut sctp = established;
-        sctp.advance(&header(0x22, octets), Direction::Original).map(|_| sctp.state)
+        sctp.track_packet(&header(0x22, octets), Direction::Original).map(|_| sctp.state)
     };
-    assert_eq!(after(&[0, 0, 0, 0]), Err(Fault::Chunks), "a length of zero");
-    assert_eq!(after(&[0, 0]), Err(Fault::Chunks), "no whole chunk header");
+    assert_eq!(after(&[0, 0, 0, 0]), Err(SctpError::MalformedChunks), "a length of zero");
+    assert_eq!(after(&[0, 0]), Err(SctpError::MalformedChunks), "no whole chunk header");
     assert_eq!(after(&[7, 0, 0, 3]), Ok(SctpState::ShutdownSent), "a length of three");
     assert_eq!(after(&[7, 0, 0xff, 0xff, 0]), Ok(SctpState::ShutdownSent), "a length beyond the packet");
     assert_eq!(after(&[7, 0, 0, 5, 9]), Ok(SctpState::ShutdownSent), "no padding at the end");
     assert_eq!(after(&[7, 0, 0, 4, 1, 2, 3]), Ok(SctpState::ShutdownSent), "three octets behind");
     assert_eq!(after(&[0, 0, 0, 4, 6, 0, 1, 144]), Ok(SctpState::Closed), "a second chunk beyond the packet");
-    assert_eq!(after(&[0, 0, 0, 4, 6, 0, 0, 0]), Err(Fault::Chunks), "a second chunk of length zero");
+    assert_eq!(after(&[0, 0, 0, 4, 6, 0, 0, 0]), Err(SctpError::MalformedChunks), "a second chunk of length zero");
 }
 
 /// An INIT cut short is invalid and changes nothing; its length field alone does not matter.
 #[test]
-fn init_cut_short() {
-    let mut sctp = Sctp { tags: [0x22, 0x11], state: SctpState::ShutdownSent, flags: 0 };
+fn truncated_init_is_invalid() {
+    let mut sctp = Sctp { vtags: [0x22, 0x11], state: SctpState::ShutdownSent, flags: 0 };
     let before = sctp;
     let mut octets = [0; 20];
     octets[..8].copy_from_slice(&[1, 0, 0, 200, 0, 0, 0, 0x55]);
-    assert_eq!(sctp.advance(&header(0, &octets[..19]), Direction::Original), Err(Fault::Chunks));
+    assert_eq!(sctp.track_packet(&header(0, &octets[..19]), Direction::Original), Err(SctpError::MalformedChunks));
     assert_eq!(sctp, before);
-    assert!(sctp.advance(&header(0, &octets), Direction::Original).is_ok());
-    assert_eq!((sctp.state, sctp.tags), (SctpState::Closed, [0x22, 0x55]));
+    assert!(sctp.track_packet(&header(0, &octets), Direction::Original).is_ok());
+    assert_eq!((sctp.state, sctp.vtags), (SctpState::Closed, [0x22, 0x55]));
 }
 
 proptest! {
     /// No octets make the tracker panic, and an invalid first packet opens nothing.
     #[test]
-    fn any_octets(packets in prop::collection::vec((any::<bool>(), 0u32..4, prop::collection::vec(0u8..24, 0..48)), 1..20)) {
-        let mut story = Story::default();
+    fn arbitrary_bytes_never_panic(packets in prop::collection::vec((any::<bool>(), 0u32..4, prop::collection::vec(0u8..24, 0..48)), 1..20)) {
+        let mut story = ScenarioRunner::default();
         for (reply, tag, octets) in packets {
             let direction = if reply && story.sctp.is_some() { Direction::Reply } else { Direction::Original };
-            let told = story.packet(direction, tag, &octets);
+            let told = story.track(direction, tag, &octets);
             prop_assert_eq!(told == "invalid -", story.sctp.is_none());
         }
     }

@@ -8,7 +8,7 @@ use crate::SctpState::{self, *};
 /// A chunk by what it can do to the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum ChunkType {
     Init = 0,
     InitAck = 1,
     Abort = 2,
@@ -26,43 +26,43 @@ pub(crate) enum Kind {
     Other = 12,
 }
 
-impl Kind {
+impl ChunkType {
     /// By the type octet (RFC 9260, section 3.2).
     #[inline(always)]
-    pub(crate) const fn of(octet: u8) -> Kind {
+    pub(crate) const fn from_type(octet: u8) -> ChunkType {
         match octet {
-            0 => Kind::Data,
-            1 => Kind::Init,
-            2 => Kind::InitAck,
-            4 => Kind::Heartbeat,
-            5 => Kind::HeartbeatAck,
-            6 => Kind::Abort,
-            7 => Kind::Shutdown,
-            8 => Kind::ShutdownAck,
-            9 => Kind::Error,
-            10 => Kind::CookieEcho,
-            11 => Kind::CookieAck,
-            14 => Kind::ShutdownComplete,
-            _ => Kind::Other,
+            0 => ChunkType::Data,
+            1 => ChunkType::Init,
+            2 => ChunkType::InitAck,
+            4 => ChunkType::Heartbeat,
+            5 => ChunkType::HeartbeatAck,
+            6 => ChunkType::Abort,
+            7 => ChunkType::Shutdown,
+            8 => ChunkType::ShutdownAck,
+            9 => ChunkType::Error,
+            10 => ChunkType::CookieEcho,
+            11 => ChunkType::CookieAck,
+            14 => ChunkType::ShutdownComplete,
+            _ => ChunkType::Other,
         }
     }
 }
 
-type Next = Option<SctpState>;
+type NextState = Option<SctpState>;
 
-const IV: Next = Option::None;
-const CL: Next = Some(Closed);
-const CW: Next = Some(CookieWait);
-const CE: Next = Some(CookieEchoed);
-const ES: Next = Some(Established);
-const SS: Next = Some(ShutdownSent);
-const SR: Next = Some(ShutdownRecd);
-const SA: Next = Some(ShutdownAckSent);
-const HS: Next = Some(HeartbeatSent);
+const IV: NextState = Option::None;
+const CL: NextState = Some(Closed);
+const CW: NextState = Some(CookieWait);
+const CE: NextState = Some(CookieEchoed);
+const ES: NextState = Some(Established);
+const SS: NextState = Some(ShutdownSent);
+const SR: NextState = Some(ShutdownRecd);
+const SA: NextState = Some(ShutdownAckSent);
+const HS: NextState = Some(HeartbeatSent);
 
 /// `[direction][kind][state]`.
 #[rustfmt::skip]
-const TABLE: [[[Next; 9]; 13]; 2] = [
+const TABLE: [[[NextState; 9]; 13]; 2] = [
     [ //  none  CL  CW  CE  ES  SS  SR  SA  HS
         [ CL, CL, CW, CE, ES, CL, CL, SA, CW ], // init: opens; in shutdown it begins anew; an open association waits for the answer
         [ CL, CL, CW, CE, ES, SS, SR, SA, CL ], // init ack from the opener: the answer to a colliding init
@@ -97,7 +97,7 @@ const TABLE: [[[Next; 9]; 13]; 2] = [
 
 /// The state after a chunk; nothing when it has no place in this state.
 #[inline(always)]
-pub(crate) const fn next(direction: Direction, kind: Kind, state: SctpState) -> Option<SctpState> {
+pub(crate) const fn next_state(direction: Direction, kind: ChunkType, state: SctpState) -> Option<SctpState> {
     TABLE[direction as usize][kind as usize][state as usize]
 }
 
@@ -107,20 +107,20 @@ mod tests {
     use alloc::format;
     use alloc::string::String;
 
-    const KINDS: [Kind; 13] = [
-        Kind::Init,
-        Kind::InitAck,
-        Kind::Abort,
-        Kind::Shutdown,
-        Kind::ShutdownAck,
-        Kind::Error,
-        Kind::CookieEcho,
-        Kind::CookieAck,
-        Kind::ShutdownComplete,
-        Kind::Heartbeat,
-        Kind::HeartbeatAck,
-        Kind::Data,
-        Kind::Other,
+    const CHUNK_TYPES: [ChunkType; 13] = [
+        ChunkType::Init,
+        ChunkType::InitAck,
+        ChunkType::Abort,
+        ChunkType::Shutdown,
+        ChunkType::ShutdownAck,
+        ChunkType::Error,
+        ChunkType::CookieEcho,
+        ChunkType::CookieAck,
+        ChunkType::ShutdownComplete,
+        ChunkType::Heartbeat,
+        ChunkType::HeartbeatAck,
+        ChunkType::Data,
+        ChunkType::Other,
     ];
 
     /// A change of any cell is reviewed as a picture.
@@ -128,10 +128,10 @@ mod tests {
     fn the_whole_matrix() {
         let mut text = String::from("                           NO CL CW CE ES SS SR SA HS\n");
         for direction in [Direction::Original, Direction::Reply] {
-            for kind in KINDS {
+            for kind in CHUNK_TYPES {
                 text += &format!("{:8} {:17}", format!("{direction:?}"), format!("{kind:?}"));
                 for state in SctpState::ALL {
-                    text += match next(direction, kind, *state) {
+                    text += match next_state(direction, kind, *state) {
                         IV => " iv",
                         CL => " CL",
                         CW => " CW",
@@ -152,8 +152,10 @@ mod tests {
 
     /// Types with a row are those of RFC 9260; the 245 others are `Data` or `Other`.
     #[test]
-    fn eleven_types_move_states() {
-        let moving = (0..=255u8).filter(|octet| !matches!(Kind::of(*octet), Kind::Data | Kind::Other)).count();
+    fn eleven_chunk_types_change_state() {
+        let moving = (0..=255u8)
+            .filter(|octet| !matches!(ChunkType::from_type(*octet), ChunkType::Data | ChunkType::Other))
+            .count();
         assert_eq!(moving, 11);
     }
 }

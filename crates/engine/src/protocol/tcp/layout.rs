@@ -8,31 +8,31 @@
 //! retrans  how often the last segment came again
 //! words    original end, max end, max window, max ack; the same of the reply; last end; last tag
 //! ```
-use super::transitions::Class;
+use super::transitions::SegmentClass;
 use super::{Tcp, side_flag};
-use crate::table::record::Hot;
+use crate::table::record::HotRecord;
 use crate::{Direction, TcpState};
 
 /// A flag of the whole connection, in an unused bit of a side's flags.
 #[derive(Clone, Copy)]
-pub(super) enum Mark {
+pub(super) enum ConnFlag {
     /// The last segment came from the reply side.
     LastWasReply,
     /// It offered a window of zero.
     ZeroWindow,
     /// A SYN passed in LAST_ACK: the next ACK may be a challenge (RFC 5961), not the last.
-    Challenge,
+    ExpectChallengeAck,
     /// Both ends sent a SYN.
-    Simultaneous,
+    SimultaneousOpen,
 }
 
-impl Mark {
-    pub(super) const fn place(self) -> (usize, u8) {
+impl ConnFlag {
+    pub(super) const fn side_and_bit(self) -> (usize, u8) {
         match self {
-            Mark::LastWasReply => (0, 0x40),
-            Mark::ZeroWindow => (0, 0x80),
-            Mark::Challenge => (1, 0x40),
-            Mark::Simultaneous => (1, 0x80),
+            ConnFlag::LastWasReply => (0, 0x40),
+            ConnFlag::ZeroWindow => (0, 0x80),
+            ConnFlag::ExpectChallengeAck => (1, 0x40),
+            ConnFlag::SimultaneousOpen => (1, 0x80),
         }
     }
 }
@@ -40,23 +40,28 @@ impl Mark {
 impl Tcp {
     /// The connection in a record, in place: nothing is copied.
     #[inline(always)]
-    pub(crate) fn of(hot: &mut Hot) -> &mut Tcp {
+    pub(crate) fn from_record_mut(hot: &mut HotRecord) -> &mut Tcp {
         zerocopy::transmute_mut!(hot)
     }
 
     /// A copy of it.
-    pub(crate) fn load(hot: &Hot) -> Tcp {
+    pub(crate) fn load(hot: &HotRecord) -> Tcp {
         zerocopy::transmute!(*hot)
     }
 
     /// Writes it into a record, whose other fields stay as they are.
-    pub(crate) fn store(&self, hot: &mut Hot) {
-        let place = Tcp::of(hot);
-        *place = Tcp { rest: place.rest, ..*self };
+    pub(crate) fn store(&self, hot: &mut HotRecord) {
+        let place = Tcp::from_record_mut(hot);
+        *place = Tcp { other_fields: place.other_fields, ..*self };
     }
 
     /// Takes what a person or a program says of it. Scales count only where both ends have the flag for them.
-    pub(crate) fn be_told(&mut self, state: Option<TcpState>, scales: Option<[u8; 2]>, flags: [Option<[u8; 2]>; 2]) {
+    pub(crate) fn set_protoinfo(
+        &mut self,
+        state: Option<TcpState>,
+        scales: Option<[u8; 2]>,
+        flags: [Option<[u8; 2]>; 2],
+    ) {
         state.into_iter().for_each(|state| self.set_state(state));
         for (known, told) in self.flags.iter_mut().zip(flags) {
             if let Some([told, mask]) = told {
@@ -65,7 +70,9 @@ impl Tcp {
             }
         }
         let both = [Direction::Original, Direction::Reply];
-        if let (Some(scales), true) = (scales, both.iter().all(|side| self.has(*side, side_flag::SCALE))) {
+        if let (Some(scales), true) =
+            (scales, both.iter().all(|side| self.has_side_flag(*side, side_flag::WINDOW_SCALE)))
+        {
             both.into_iter().zip(scales).for_each(|(side, scale)| self.set_scale(side, scale));
         }
     }
@@ -83,47 +90,47 @@ impl Tcp {
 
     /// The class of the last segment that mattered.
     #[inline(always)]
-    pub(super) const fn last_class(&self) -> Class {
-        Class::from_number(self.state >> 4)
+    pub(super) const fn last_class(&self) -> SegmentClass {
+        SegmentClass::from_number(self.state >> 4)
     }
 
     /// Which way it went.
     #[inline(always)]
     pub(super) const fn last_direction(&self) -> Direction {
-        if self.is(Mark::LastWasReply) { Direction::Reply } else { Direction::Original }
+        if self.has_flag(ConnFlag::LastWasReply) { Direction::Reply } else { Direction::Original }
     }
 
     #[inline(always)]
-    pub(super) fn set_last(&mut self, class: Class, direction: Direction) {
+    pub(super) fn set_last_segment(&mut self, class: SegmentClass, direction: Direction) {
         self.state = self.state & 0x0f | (class as u8) << 4;
-        self.mark(Mark::LastWasReply, direction == Direction::Reply);
+        self.set_flag(ConnFlag::LastWasReply, direction == Direction::Reply);
     }
 
     #[inline(always)]
-    pub(super) const fn is(&self, mark: Mark) -> bool {
-        let (side, bit) = mark.place();
+    pub(super) const fn has_flag(&self, mark: ConnFlag) -> bool {
+        let (side, bit) = mark.side_and_bit();
         self.flags[side] & bit != 0
     }
 
     #[inline(always)]
-    pub(super) const fn mark(&mut self, mark: Mark, on: bool) {
-        let (side, bit) = mark.place();
+    pub(super) const fn set_flag(&mut self, mark: ConnFlag, on: bool) {
+        let (side, bit) = mark.side_and_bit();
         self.flags[side] = self.flags[side] & !bit | if on { bit } else { 0 };
     }
 
     /// A flag of one side: see [`super::side_flag`].
     #[inline(always)]
-    pub(super) const fn has(&self, direction: Direction, flag: u8) -> bool {
+    pub(super) const fn has_side_flag(&self, direction: Direction, flag: u8) -> bool {
         self.flags[direction as usize] & flag != 0
     }
 
     #[inline(always)]
-    pub(super) const fn set(&mut self, direction: Direction, flag: u8) {
+    pub(super) const fn set_side_flag(&mut self, direction: Direction, flag: u8) {
         self.flags[direction as usize] |= flag;
     }
 
     #[inline(always)]
-    pub(super) const fn clear(&mut self, direction: Direction, flag: u8) {
+    pub(super) const fn clear_side_flag(&mut self, direction: Direction, flag: u8) {
         self.flags[direction as usize] &= !flag;
     }
 
@@ -139,7 +146,7 @@ impl Tcp {
     }
 }
 
-const _: () = assert!(size_of::<Tcp>() == size_of::<Hot>());
+const _: () = assert!(size_of::<Tcp>() == size_of::<HotRecord>());
 
 /// States by number; only numbers of states are ever stored.
 const STATES: [TcpState; 16] = {

@@ -3,12 +3,12 @@
 //! The table proposes; exceptions dispose (`advance`). The states are the connection's as seen from between the two ends.
 use crate::Direction;
 use crate::TcpState::{self, *};
-use keepstate_wire::tcp::Flags;
+use keepstate_wire::tcp::TcpFlags;
 
 /// A segment by its flags: the first that applies of RST, SYN, FIN, ACK, nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Class {
+pub(crate) enum SegmentClass {
     Syn = 0,
     SynAck = 1,
     Fin = 2,
@@ -17,33 +17,33 @@ pub(crate) enum Class {
     Nothing = 5,
 }
 
-impl Class {
+impl SegmentClass {
     #[inline(always)]
-    pub(crate) const fn of(flags: Flags) -> Class {
-        if flags.any(Flags::RST) {
-            Class::Rst
-        } else if flags.any(Flags::SYN) {
-            if flags.any(Flags::ACK) { Class::SynAck } else { Class::Syn }
-        } else if flags.any(Flags::FIN) {
-            Class::Fin
-        } else if flags.any(Flags::ACK) {
-            Class::Ack
+    pub(crate) const fn from_flags(flags: TcpFlags) -> SegmentClass {
+        if flags.any(TcpFlags::RST) {
+            SegmentClass::Rst
+        } else if flags.any(TcpFlags::SYN) {
+            if flags.any(TcpFlags::ACK) { SegmentClass::SynAck } else { SegmentClass::Syn }
+        } else if flags.any(TcpFlags::FIN) {
+            SegmentClass::Fin
+        } else if flags.any(TcpFlags::ACK) {
+            SegmentClass::Ack
         } else {
-            Class::Nothing
+            SegmentClass::Nothing
         }
     }
 
     /// Back from its number.
     #[inline(always)]
-    pub(crate) const fn from_number(number: u8) -> Class {
-        use Class::*;
+    pub(crate) const fn from_number(number: u8) -> SegmentClass {
+        use SegmentClass::*;
         [Syn, SynAck, Fin, Ack, Rst, Nothing, Nothing, Nothing][(number & 7) as usize]
     }
 }
 
 /// What the table proposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proposal {
+pub(crate) enum Transition {
     /// Move to this state (or stay there).
     To(TcpState),
     /// Let it pass and keep the state: we may be the one out of step.
@@ -52,20 +52,20 @@ pub(crate) enum Proposal {
     Invalid,
 }
 
-use Proposal::{Ignore as IG, Invalid as IV};
-const SS: Proposal = Proposal::To(SynSent);
-const SR: Proposal = Proposal::To(SynRecv);
-const ES: Proposal = Proposal::To(Established);
-const FW: Proposal = Proposal::To(FinWait);
-const CW: Proposal = Proposal::To(CloseWait);
-const LA: Proposal = Proposal::To(LastAck);
-const TW: Proposal = Proposal::To(TimeWait);
-const CL: Proposal = Proposal::To(Close);
-const S2: Proposal = Proposal::To(SynSent2);
+use Transition::{Ignore as IG, Invalid as IV};
+const SS: Transition = Transition::To(SynSent);
+const SR: Transition = Transition::To(SynRecv);
+const ES: Transition = Transition::To(Established);
+const FW: Transition = Transition::To(FinWait);
+const CW: Transition = Transition::To(CloseWait);
+const LA: Transition = Transition::To(LastAck);
+const TW: Transition = Transition::To(TimeWait);
+const CL: Transition = Transition::To(Close);
+const S2: Transition = Transition::To(SynSent2);
 
 /// `[direction][class][state]`.
 #[rustfmt::skip]
-const TABLE: [[[Proposal; 10]; 6]; 2] = [
+const TABLE: [[[Transition; 10]; 6]; 2] = [
     [ //  none  SS  SR  ES  FW  CW  LA  TW  CL  S2
         [ SS, SS, IG, IG, IG, IG, IG, SS, SS, S2 ], // syn: opens, or reopens what has closed; else perhaps we missed the close
         [ IV, IV, SR, IV, IV, IV, IV, IV, IV, SR ], // syn-ack from the opener: only in a simultaneous open
@@ -86,18 +86,18 @@ const TABLE: [[[Proposal; 10]; 6]; 2] = [
 
 /// What the table proposes for `class` from `direction` in `state`.
 #[inline(always)]
-pub(crate) fn propose(direction: Direction, class: Class, state: TcpState) -> Proposal {
+pub(crate) fn next_state(direction: Direction, class: SegmentClass, state: TcpState) -> Transition {
     TABLE[direction as usize][class as usize][state as usize]
 }
 
 /// Flag sets that a segment may carry, PSH, ECE and CWR left out.
 #[inline(always)]
-pub(crate) const fn legal(flags: Flags) -> bool {
-    const S: u8 = Flags::SYN;
-    const A: u8 = Flags::ACK;
-    const F: u8 = Flags::FIN;
-    const R: u8 = Flags::RST;
-    const U: u8 = Flags::URG;
+pub(crate) const fn valid_flags(flags: TcpFlags) -> bool {
+    const S: u8 = TcpFlags::SYN;
+    const A: u8 = TcpFlags::ACK;
+    const F: u8 = TcpFlags::FIN;
+    const R: u8 = TcpFlags::RST;
+    const U: u8 = TcpFlags::URG;
     const LEGAL: u64 =
         bit(S) | bit(S | U) | bit(S | A) | bit(R) | bit(R | A) | bit(F | A) | bit(F | A | U) | bit(A) | bit(A | U);
     const fn bit(flags: u8) -> u64 {
@@ -117,10 +117,17 @@ mod tests {
     fn the_whole_matrix() {
         let mut text = String::from("                 NO SS SR ES FW CW LA TW CL S2\n");
         for direction in [Direction::Original, Direction::Reply] {
-            for class in [Class::Syn, Class::SynAck, Class::Fin, Class::Ack, Class::Rst, Class::Nothing] {
+            for class in [
+                SegmentClass::Syn,
+                SegmentClass::SynAck,
+                SegmentClass::Fin,
+                SegmentClass::Ack,
+                SegmentClass::Rst,
+                SegmentClass::Nothing,
+            ] {
                 text += &format!("{:8} {:8}", format!("{direction:?}"), format!("{class:?}"));
                 for state in TcpState::ALL {
-                    text += match propose(direction, class, *state) {
+                    text += match next_state(direction, class, *state) {
                         IG => " ig",
                         IV => " iv",
                         SS => " SS",
@@ -132,7 +139,7 @@ mod tests {
                         TW => " TW",
                         CL => " CL",
                         S2 => " S2",
-                        Proposal::To(_) => " ??",
+                        Transition::To(_) => " ??",
                     };
                 }
                 text += "\n";
@@ -143,7 +150,7 @@ mod tests {
 
     #[test]
     fn nine_flag_sets_are_legal() {
-        let legal_sets = (0..=255u8).filter(|set| set & 0xc8 == 0 && legal(Flags(*set))).count();
+        let legal_sets = (0..=255u8).filter(|set| set & 0xc8 == 0 && valid_flags(TcpFlags(*set))).count();
         assert_eq!(legal_sets, 9);
     }
 }

@@ -8,29 +8,29 @@
 //! IV   sack ≥ the receiver's end − 66000 or the sender's window
 //! ```
 //! `end` is seq plus data plus SYN and FIN; `sack` the highest of ack and the SACK blocks.
-use super::super::Context;
+use super::super::TrackCtx;
 use super::seq::Seq;
-use super::transitions::Class;
+use super::transitions::SegmentClass;
 use super::{Side, Tcp, side_flag};
-use crate::{Direction, Knob, TcpState, Why};
-use keepstate_wire::tcp::{Flags, Segment};
+use crate::{Direction, Reason, Sysctl, TcpState};
+use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 
 /// An acknowledgement may be this old even where the window is small.
-const OLD_ACK: u32 = 66000;
+const MAX_ACK_WINDOW: u32 = 66000;
 
 /// What the window says of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fit {
+pub(crate) enum WindowCheck {
     /// Inside.
     Inside,
     /// Not inside, but perhaps honest: pass it and learn nothing.
-    Ignore(Why),
+    Ignore(Reason),
     /// Not inside.
-    Outside(Why),
+    Outside(Reason),
 }
 
 /// The numbers of one segment.
-struct Numbers {
+struct SegmentNumbers {
     seq: Seq,
     end: Seq,
     ack: Seq,
@@ -40,24 +40,24 @@ struct Numbers {
 impl Tcp {
     /// Holds `segment` against the window, and learns from it if it fits.
     #[inline(always)]
-    pub(super) fn fit(
+    pub(super) fn check_window(
         &mut self,
-        segment: &Segment<'_>,
+        segment: &TcpSegment<'_>,
         direction: Direction,
-        class: Class,
-        context: &Context<'_>,
-    ) -> Fit {
+        class: SegmentClass,
+        context: &TrackCtx<'_>,
+    ) -> WindowCheck {
         let (seq, end) = (Seq(segment.seq), segment_end(segment));
-        let ack = Seq(segment.ack).minus(context.ahead);
-        let mut numbers = Numbers { seq, end, ack, sack: ack };
-        if !segment.options.is_empty() && self.has(direction.opposite(), side_flag::SACK_PERMITTED) {
-            numbers.sack = Seq(segment.highest_sack(segment.ack)).minus(context.ahead);
+        let ack = Seq(segment.ack).minus(context.ack_offset);
+        let mut numbers = SegmentNumbers { seq, end, ack, sack: ack };
+        if !segment.options.is_empty() && self.has_side_flag(direction.opposite(), side_flag::SACK_PERM) {
+            numbers.sack = Seq(segment.highest_sack(segment.ack)).minus(context.ack_offset);
         }
-        if self.begin_side(segment, direction, &numbers) {
-            return Fit::Inside;
+        if self.init_side(segment, direction, &numbers) {
+            return WindowCheck::Inside;
         }
-        let reset = segment.flags.any(Flags::RST);
-        if !segment.flags.any(Flags::ACK) || reset && ack == Seq(0) {
+        let reset = segment.flags.any(TcpFlags::RST);
+        if !segment.flags.any(TcpFlags::ACK) || reset && ack == Seq(0) {
             // Without an ACK (or with the zero that broken stacks put into a RST), pretend it acknowledges everything.
             let receiver = self.side(direction.opposite());
             (numbers.ack, numbers.sack) = (receiver.end, receiver.end);
@@ -67,30 +67,31 @@ impl Tcp {
             let sender = self.side(direction);
             (numbers.seq, numbers.end) = (sender.end, sender.end);
         }
-        if self.is_inside(direction, &numbers) {
-            self.learn(segment, direction, &numbers);
-            if class == Class::Ack {
-                self.note_ack(segment, direction, end, context.secret);
+        if self.satisfies_window(direction, &numbers) {
+            self.update_window(segment, direction, &numbers);
+            if class == SegmentClass::Ack {
+                self.count_retransmissions(segment, direction, end, context.secret);
             }
-            return Fit::Inside;
+            return WindowCheck::Inside;
         }
-        let fit = self.explain(direction, &numbers);
+        let fit = self.classify_out_of_window(direction, &numbers);
         // Liberal: it passes, and nothing else is learned from it.
-        let liberal = self.has(direction, side_flag::LIBERAL) || context.knobs.on(Knob::TcpBeLiberal);
-        if liberal { Fit::Inside } else { fit }
+        let liberal =
+            self.has_side_flag(direction, side_flag::BE_LIBERAL) || context.sysctls.is_enabled(Sysctl::TcpBeLiberal);
+        if liberal { WindowCheck::Inside } else { fit }
     }
 
     /// Is it inside, as far as both ends are known? Nothing is learned from it.
     #[cold]
-    pub(super) fn would_fit(&self, segment: &Segment<'_>, direction: Direction) -> bool {
+    pub(super) fn would_be_in_window(&self, segment: &TcpSegment<'_>, direction: Direction) -> bool {
         let [sender, receiver] = [direction, direction.opposite()].map(|side| &self.windows.sides[side as usize]);
         let (seq, end) = (Seq(segment.seq), segment_end(segment));
-        let (ack, sack) = match segment.flags.any(Flags::ACK) {
+        let (ack, sack) = match segment.flags.any(TcpFlags::ACK) {
             true => (Seq(segment.ack), Seq(segment.highest_sack(segment.ack))),
             false => (receiver.end, receiver.end),
         };
         let known = sender.max_window != 0 && receiver.max_window != 0;
-        !known || self.is_inside(direction, &Numbers { seq, end, ack, sack })
+        !known || self.satisfies_window(direction, &SegmentNumbers { seq, end, ack, sack })
     }
 
     #[inline(always)]
@@ -100,7 +101,7 @@ impl Tcp {
 
     /// The sender's and the receiver's side of a segment from `direction`.
     #[inline(always)]
-    fn ends(&mut self, direction: Direction) -> (&mut Side, &mut Side) {
+    fn sender_and_receiver(&mut self, direction: Direction) -> (&mut Side, &mut Side) {
         let [original, reply] = &mut self.windows.sides;
         match direction {
             Direction::Original => (original, reply),
@@ -110,22 +111,22 @@ impl Tcp {
 
     /// Learns a side from its first segment, or afresh from a new SYN. True if the segment needs no further look.
     #[inline(always)]
-    fn begin_side(&mut self, segment: &Segment<'_>, direction: Direction, numbers: &Numbers) -> bool {
-        let (syn, ack) = (segment.flags.any(Flags::SYN), segment.flags.any(Flags::ACK));
+    fn init_side(&mut self, segment: &TcpSegment<'_>, direction: Direction, numbers: &SegmentNumbers) -> bool {
+        let (syn, ack) = (segment.flags.any(TcpFlags::SYN), segment.flags.any(TcpFlags::ACK));
         let unseen = self.side(direction).max_window == 0;
         if unseen && syn {
-            self.begin_from_syn(segment, direction, numbers.end);
+            self.init_side_from_syn(segment, direction, numbers.end);
             // A SYN both ways: a simultaneous open.
             return !ack;
         }
         if unseen {
-            self.begin_in_the_middle(segment, direction, numbers);
+            self.init_side_midstream(segment, direction, numbers);
         } else if syn
             && numbers.end.after(self.side(direction).end)
             && matches!(self.state(), TcpState::SynSent | TcpState::SynRecv)
         {
             // Begun again with a later number (RFC 9293, 3.4.3): options may differ too.
-            self.begin_from_syn(segment, direction, numbers.end);
+            self.init_side_from_syn(segment, direction, numbers.end);
             return direction == Direction::Reply && !ack;
         }
         false
@@ -133,12 +134,12 @@ impl Tcp {
 
     /// RFC 7323, 2.2: scaling holds only if both sides offered it.
     #[cold]
-    fn begin_from_syn(&mut self, segment: &Segment<'_>, direction: Direction, end: Seq) {
+    fn init_side_from_syn(&mut self, segment: &TcpSegment<'_>, direction: Direction, end: Seq) {
         let sender = self.side(direction);
         (sender.end, sender.max_end) = (end, end);
         sender.max_window = u32::from(segment.window).max(1);
         self.read_options(segment, direction);
-        let both = self.flags[0] & self.flags[1] & side_flag::SCALE != 0;
+        let both = self.flags[0] & self.flags[1] & side_flag::WINDOW_SCALE != 0;
         if direction == Direction::Reply && !both {
             self.scales = 0;
         }
@@ -146,9 +147,9 @@ impl Tcp {
 
     /// A connection whose beginning we missed: what this segment says must do.
     #[cold]
-    fn begin_in_the_middle(&mut self, segment: &Segment<'_>, direction: Direction, numbers: &Numbers) {
+    fn init_side_midstream(&mut self, segment: &TcpSegment<'_>, direction: Direction, numbers: &SegmentNumbers) {
         let window = (u32::from(segment.window) << self.scale(direction)).max(1);
-        let (sender, receiver) = self.ends(direction);
+        let (sender, receiver) = self.sender_and_receiver(direction);
         sender.end = numbers.end;
         sender.max_window = window;
         sender.max_end = numbers.end.plus(window);
@@ -162,21 +163,21 @@ impl Tcp {
 
     /// The four inequalities.
     #[inline(always)]
-    fn is_inside(&self, direction: Direction, numbers: &Numbers) -> bool {
+    fn satisfies_window(&self, direction: Direction, numbers: &SegmentNumbers) -> bool {
         let sender = &self.windows.sides[direction as usize];
         let receiver = &self.windows.sides[direction.opposite() as usize];
         numbers.seq.before(sender.max_end.plus(1))
             && numbers.sack.before(receiver.end.plus(1))
             && (receiver.max_window == 0 || numbers.end.after(sender.end.minus(receiver.max_window).minus(1)))
-            && numbers.sack.after(oldest_ack(sender, receiver))
+            && numbers.sack.after(min_ack(sender, receiver))
     }
 
     /// Which inequality a segment outside the window breaks.
     #[cold]
-    fn explain(&mut self, direction: Direction, numbers: &Numbers) -> Fit {
-        let (sender, receiver) = self.ends(direction);
+    fn classify_out_of_window(&mut self, direction: Direction, numbers: &SegmentNumbers) -> WindowCheck {
+        let (sender, receiver) = self.sender_and_receiver(direction);
         let (sender, receiver) = (*sender, *receiver);
-        let oldest_ack = oldest_ack(&sender, &receiver);
+        let oldest_ack = min_ack(&sender, &receiver);
         let in_window = numbers.end.after(sender.end.minus(receiver.max_window).minus(1));
         if !numbers.seq.before(sender.max_end.plus(1)) {
             let over = numbers.end.since(sender.max_end).wrapping_add(1);
@@ -185,36 +186,36 @@ impl Tcp {
                 // A sender that takes a little more than its window. If the ruleset lets it pass and the peer acknowledges it, that ack
                 // must not look like one of data never sent; so remember the end.
                 self.side(direction).end = numbers.end;
-                self.set(direction, side_flag::UNACKNOWLEDGED);
-                return Fit::Ignore(Why::TcpOverWindow);
+                self.set_side_flag(direction, side_flag::DATA_UNACKNOWLEDGED);
+                return WindowCheck::Ignore(Reason::TcpOverWindow);
             }
-            return Fit::Outside(Why::TcpSeqAbove);
+            return WindowCheck::Outside(Reason::TcpSeqAbove);
         }
         if !numbers.sack.before(receiver.end.plus(1)) {
-            return Fit::Outside(Why::TcpAckAbove);
+            return WindowCheck::Outside(Reason::TcpAckAbove);
         }
         if receiver.max_window != 0 && !in_window {
-            return Fit::Ignore(Why::TcpSeqBelow);
+            return WindowCheck::Ignore(Reason::TcpSeqBelow);
         }
-        Fit::Ignore(Why::TcpAckBelow)
+        WindowCheck::Ignore(Reason::TcpAckBelow)
     }
 
     /// What a segment inside the window teaches of both sides.
     #[inline(always)]
-    fn learn(&mut self, segment: &Segment<'_>, direction: Direction, numbers: &Numbers) {
-        let scale = if segment.flags.any(Flags::SYN) { 0 } else { self.scale(direction) };
+    fn update_window(&mut self, segment: &TcpSegment<'_>, direction: Direction, numbers: &SegmentNumbers) {
+        let scale = if segment.flags.any(TcpFlags::SYN) { 0 } else { self.scale(direction) };
         let window = u32::from(segment.window) << scale;
         let mut flags = self.flags[direction as usize];
-        let (sender, receiver) = self.ends(direction);
+        let (sender, receiver) = self.sender_and_receiver(direction);
         sender.max_window = sender.max_window.max(window.wrapping_add(numbers.sack.since(numbers.ack)));
         if numbers.end.after(sender.end) {
             sender.end = numbers.end;
-            flags |= side_flag::UNACKNOWLEDGED;
+            flags |= side_flag::DATA_UNACKNOWLEDGED;
         }
-        let newer = flags & side_flag::ACK_KNOWN == 0 || numbers.ack.after(sender.max_ack);
-        if segment.flags.any(Flags::ACK) && newer {
+        let newer = flags & side_flag::MAXACK_SET == 0 || numbers.ack.after(sender.max_ack);
+        if segment.flags.any(TcpFlags::ACK) && newer {
             sender.max_ack = numbers.ack;
-            flags |= side_flag::ACK_KNOWN;
+            flags |= side_flag::MAXACK_SET;
         }
         if receiver.max_window != 0 && numbers.end.after(sender.max_end) {
             receiver.max_window = receiver.max_window.wrapping_add(numbers.end.since(sender.max_end));
@@ -227,22 +228,22 @@ impl Tcp {
         let all_acknowledged = numbers.ack == receiver.end;
         self.flags[direction as usize] = flags;
         if all_acknowledged {
-            self.clear(direction.opposite(), side_flag::UNACKNOWLEDGED);
+            self.clear_side_flag(direction.opposite(), side_flag::DATA_UNACKNOWLEDGED);
         }
     }
 }
 
 /// The oldest acknowledgement that may still be under way, less one.
 #[inline(always)]
-pub(super) fn oldest_ack(sender: &Side, receiver: &Side) -> Seq {
-    receiver.end.minus(sender.max_window.max(OLD_ACK)).minus(1)
+pub(super) fn min_ack(sender: &Side, receiver: &Side) -> Seq {
+    receiver.end.minus(sender.max_window.max(MAX_ACK_WINDOW)).minus(1)
 }
 
 /// Sequence number after the segment: its data, and one each for SYN and FIN.
 #[inline(always)]
-pub(super) fn segment_end(segment: &Segment<'_>) -> Seq {
-    let syn = u32::from(segment.flags.any(Flags::SYN));
-    let fin = u32::from(segment.flags.any(Flags::FIN));
+pub(super) fn segment_end(segment: &TcpSegment<'_>) -> Seq {
+    let syn = u32::from(segment.flags.any(TcpFlags::SYN));
+    let fin = u32::from(segment.flags.any(TcpFlags::FIN));
     // An IP datagram has at most 65,535 octets: wire refuses jumbograms.
     Seq(segment.seq).plus(segment.data_len as u32).plus(syn + fin)
 }

@@ -1,5 +1,5 @@
 //! Whole machines, small: trees of files, and what stands after their next boot.
-mod writers;
+mod other_writers;
 
 use super::*;
 use proptest::prelude::*;
@@ -44,24 +44,24 @@ impl Machine {
         self
     }
 
-    fn root(&self) -> Root {
-        Root::at(self.0.path())
+    fn root(&self) -> SysRoot {
+        SysRoot::at(self.0.path())
     }
 
-    fn boot(&self) -> Boot {
-        Boot::read(&self.root()).unwrap()
+    fn boot(&self) -> BootConfig {
+        BootConfig::read(&self.root()).unwrap()
     }
 
     /// The value, the winner and the effect of the limit.
-    fn max(&self) -> (String, String, Effect) {
+    fn max(&self) -> (String, String, SysctlEffect) {
         let boot = self.boot();
-        let max = boot.standing(MAX).unwrap();
-        (max.value.clone(), max.winner.to_string(), max.effect.clone())
+        let max = boot.effective(MAX).unwrap();
+        (max.value.clone(), max.source.to_string(), max.effect.clone())
     }
 }
 
-fn stands(value: &str, winner: &str) -> (String, String, Effect) {
-    (value.to_owned(), winner.to_owned(), Effect::Always)
+fn always(value: &str, winner: &str) -> (String, String, SysctlEffect) {
+    (value.to_owned(), winner.to_owned(), SysctlEffect::Always)
 }
 
 fn max(value: u64) -> String {
@@ -69,18 +69,18 @@ fn max(value: u64) -> String {
 }
 
 #[test]
-fn debian_reads_sysctl_conf_through_its_link_and_modules_too() {
+fn debian_reads_sysctl_conf_and_etc_modules_through_symlinks() {
     let machine = Machine::debian_12();
     machine.file("etc/sysctl.conf", "# a comment\n\nnet.netfilter.nf_conntrack_max=5\n");
-    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("before the module")));
+    assert!(matches!(machine.max().2, SysctlEffect::Never(why) if why.contains("before the module")));
     machine.file("etc/modules", "loop\nnf_conntrack\n");
-    assert_eq!(machine.max(), stands("5", "/etc/sysctl.d/99-sysctl.conf:3"));
-    assert_eq!(machine.boot().module, Module::AtBoot(Place::new("/etc/modules-load.d/modules.conf", 2)));
-    assert_eq!((machine.boot().reader, machine.boot().notes), (Reader::Systemd, vec![]));
+    assert_eq!(machine.max(), always("5", "/etc/sysctl.d/99-sysctl.conf:3"));
+    assert_eq!(machine.boot().module, ModuleLoad::AtBoot(FileLine::new("/etc/modules-load.d/modules.conf", 2)));
+    assert_eq!((machine.boot().loader, machine.boot().notes), (SysctlLoader::SystemdSysctl, vec![]));
 }
 
 #[test]
-fn ubuntu_has_both_readers_and_systemd_is_the_one() {
+fn systemd_sysctl_is_chosen_where_procps_is_installed_too() {
     let machine = Machine::debian_12();
     machine
         .file("etc/init.d/procps", "")
@@ -89,13 +89,13 @@ fn ubuntu_has_both_readers_and_systemd_is_the_one() {
         .file("etc/ufw/sysctl.conf", "net/netfilter/nf_conntrack_tcp_loose=0\n")
         .file("etc/modules", "nf_conntrack\n");
     machine.file("etc/sysctl.d/99-zz.conf", &max(3)).file("etc/sysctl.conf", &max(2));
-    assert_eq!(machine.max(), stands("3", "/etc/sysctl.d/99-zz.conf:1"), "sysctl.conf is not the last here");
-    let writers = machine.boot().writers;
+    assert_eq!(machine.max(), always("3", "/etc/sysctl.d/99-zz.conf:1"), "sysctl.conf is not the last here");
+    let writers = machine.boot().other_writers;
     assert_eq!(writers.iter().map(|writer| writer.name.as_str()).collect::<Vec<_>>(), ["ufw"]);
 }
 
 #[test]
-fn red_hat_has_the_link_and_compressed_modules() {
+fn red_hat_99_sysctl_link_and_compressed_modules() {
     let machine = Machine::bare();
     machine
         .file("usr/lib/systemd/systemd", "")
@@ -107,13 +107,13 @@ fn red_hat_has_the_link_and_compressed_modules() {
         .kernel(version, "kernel/net/core/failover.ko.xz\n")
         .file("proc/sys/kernel/osrelease", &format!("{version}\n"));
     machine.file("etc/modules", "nf_conntrack\n");
-    assert_eq!(machine.boot().module, Module::OnFirstUse, "nobody reads /etc/modules here");
+    assert_eq!(machine.boot().module, ModuleLoad::OnFirstUse, "nobody reads /etc/modules here");
     let needs = "kernel/net/netfilter/xt_conntrack.ko.xz: kernel/net/netfilter/nf_conntrack.ko.xz\n";
     machine.file(&format!("usr/lib/modules/{version}/modules.dep"), needs);
     machine.file("etc/modules-load.d/firewall.conf", "; early\nxt_conntrack\n");
-    assert_eq!(machine.max(), stands("6", "/etc/sysctl.d/99-sysctl.conf:1"));
+    assert_eq!(machine.max(), always("6", "/etc/sysctl.d/99-sysctl.conf:1"));
     machine.kernel(version, "kernel/net/netfilter/nf_conntrack.ko.xz\n");
-    assert_eq!(machine.boot().module, Module::BuiltIn);
+    assert_eq!(machine.boot().module, ModuleLoad::BuiltIn);
 }
 
 #[test]
@@ -121,22 +121,22 @@ fn without_the_link_sysctl_conf_is_not_read() {
     let machine = Machine::bare();
     machine.file("usr/lib/systemd/systemd", "").file("etc/sysctl.conf", &max(5));
     let boot = machine.boot();
-    assert_eq!(boot.standing(MAX), None);
+    assert_eq!(boot.effective(MAX), None);
     assert!(boot.notes.iter().any(|note| note.starts_with("/etc/sysctl.conf:1 is not read")), "{:?}", boot.notes);
     let machine = Machine::bare();
     machine.file("etc/init.d/procps", "").file("etc/sysctl.conf", &max(5)).file("etc/sysctl.d/zz.conf", &max(6));
     machine.file("etc/modules", "nf_conntrack");
-    assert_eq!(machine.max(), stands("5", "/etc/sysctl.conf:1"), "sysctl --system reads it last");
+    assert_eq!(machine.max(), always("5", "/etc/sysctl.conf:1"), "sysctl --system reads it last");
 }
 
 #[test]
-fn a_built_in_module_is_there_before_everybody() {
+fn built_in_conntrack_is_present_before_sysctl_d() {
     let machine = Machine::bare();
     machine.file("usr/lib/systemd/systemd", "").file("etc/sysctl.d/a.conf", &max(5));
     machine.kernel("6.18.0", "kernel/net/netfilter/nf_conntrack.ko\n").link("lib", "usr/lib");
     machine.file("etc/modprobe.d/c.conf", "options nf_conntrack hashsize=1024\n");
     let boot = machine.boot();
-    assert_eq!((boot.module, machine.max()), (Module::BuiltIn, stands("5", "/etc/sysctl.d/a.conf:1")));
+    assert_eq!((boot.module, machine.max()), (ModuleLoad::BuiltIn, always("5", "/etc/sysctl.d/a.conf:1")));
     assert_eq!(boot.hashsize, None);
     assert!(
         boot.notes.iter().any(|note| note.starts_with("/etc/modprobe.d/c.conf:1 has no effect")),
@@ -145,77 +145,77 @@ fn a_built_in_module_is_there_before_everybody() {
     );
     machine.file("proc/cmdline", "quiet nf_conntrack.hashsize=2048\n");
     let hashsize = machine.boot().hashsize.unwrap();
-    assert_eq!((hashsize.buckets, hashsize.max, hashsize.place.file.as_str()), (2048, 16_384, "/proc/cmdline"));
+    assert_eq!((hashsize.buckets, hashsize.max, hashsize.location.file.as_str()), (2048, 16_384, "/proc/cmdline"));
 }
 
 #[test]
-fn the_running_kernel_tells_where_there_are_no_modules() {
+fn without_modules_directory_sys_module_decides() {
     let machine = Machine::bare();
     machine.file("sys/module/nf_conntrack/parameters/hashsize", "1");
-    assert_eq!(machine.boot().module, Module::BuiltIn);
+    assert_eq!(machine.boot().module, ModuleLoad::BuiltIn);
     machine.file("sys/module/nf_conntrack/initstate", "live");
-    assert_eq!(machine.boot().module, Module::OnFirstUse);
+    assert_eq!(machine.boot().module, ModuleLoad::OnFirstUse);
     let machine = Machine::debian_12();
     machine
         .kernel("6.18.0", "kernel/net/netfilter/nf_conntrack.ko\n")
         .file("proc/sys/kernel/osrelease", "6.1.0-32-amd64\n");
-    assert_eq!(machine.boot().module, Module::OnFirstUse, "the other kernel has it built in");
+    assert_eq!(machine.boot().module, ModuleLoad::OnFirstUse, "the other kernel has it built in");
 }
 
 #[test]
-fn a_module_that_needs_tracking_brings_it() {
+fn a_module_depending_on_nf_conntrack_loads_it() {
     let machine = Machine::debian_12();
     machine.file("usr/lib/modules-load.d/nat.conf", "nft-masq\n").file("etc/sysctl.d/a.conf", &max(5));
-    assert_eq!(machine.boot().module, Module::OnFirstUse);
+    assert_eq!(machine.boot().module, ModuleLoad::OnFirstUse);
     let needs = "kernel/net/netfilter/nft_masq.ko.xz: kernel/net/netfilter/nf_nat.ko.xz kernel/net/netfilter/nf_conntrack.ko.xz";
     machine.file("usr/lib/modules/6.1.0-32-amd64/modules.dep", needs);
-    assert_eq!(machine.max(), stands("5", "/etc/sysctl.d/a.conf:1"));
+    assert_eq!(machine.max(), always("5", "/etc/sysctl.d/a.conf:1"));
     machine.link("etc/modules-load.d/nat.conf", "/dev/null");
-    assert_eq!(machine.boot().module, Module::OnFirstUse, "masked");
+    assert_eq!(machine.boot().module, ModuleLoad::OnFirstUse, "masked");
     machine.file("etc/modprobe.d/h.conf", "options nf-conntrack expect_hashsize=1 hashsize=4096\n");
     assert_eq!(machine.boot().hashsize.unwrap().max, 32_768);
 }
 
 #[test]
-fn directories_names_and_masks() {
+fn drop_in_precedence_by_name_and_masking() {
     let machine = Machine::debian_12();
     machine.file("etc/modules", "nf_conntrack").file("usr/lib/sysctl.d/50.conf", &max(1));
     machine.file("run/sysctl.d/40.conf", &max(2)).file("usr/local/lib/sysctl.d/60.conf", &max(3));
     let boot = machine.boot();
-    let losers = boot.standing(MAX).unwrap().losers.iter().map(|said| format!("{} {}", said.place, said.value));
+    let losers = boot.effective(MAX).unwrap().overridden.iter().map(|said| format!("{} {}", said.location, said.value));
     assert_eq!(losers.collect::<Vec<_>>(), ["/run/sysctl.d/40.conf:1 2", "/usr/lib/sysctl.d/50.conf:1 1"]);
-    assert_eq!(machine.max(), stands("3", "/usr/local/lib/sysctl.d/60.conf:1"), "by name, not by directory");
+    assert_eq!(machine.max(), always("3", "/usr/local/lib/sysctl.d/60.conf:1"), "by name, not by directory");
     machine.file("run/sysctl.d/60.conf", "");
-    assert_eq!(machine.max(), stands("1", "/usr/lib/sysctl.d/50.conf:1"), "an empty file masks");
+    assert_eq!(machine.max(), always("1", "/usr/lib/sysctl.d/50.conf:1"), "an empty file masks");
     machine.link("etc/sysctl.d/50.conf", "/dev/null");
-    assert_eq!(machine.max(), stands("2", "/run/sysctl.d/40.conf:1"), "so does a link to /dev/null");
+    assert_eq!(machine.max(), always("2", "/run/sysctl.d/40.conf:1"), "so does a link to /dev/null");
     machine.file("etc/sysctl.d/40.conf", &max(4)).file("etc/sysctl.d/99.txt", &max(9));
-    assert_eq!(machine.max(), stands("4", "/etc/sysctl.d/40.conf:1"));
+    assert_eq!(machine.max(), always("4", "/etc/sysctl.d/40.conf:1"));
     let notes = machine.boot().notes;
     assert!(notes.iter().any(|note| note.starts_with("/run/sysctl.d/40.conf is not read: /etc")), "{notes:?}");
     assert_eq!(notes.iter().filter(|note| note.contains("50.conf")).count(), 1, "/lib is /usr/lib: {notes:?}");
 }
 
 #[test]
-fn links_of_an_image_stay_in_the_image() {
+fn symlinks_are_resolved_below_the_root() {
     let machine = Machine::bare();
     machine.file("usr/lib/systemd/systemd", "").file("etc/modules-load.d/c.conf", "nf_conntrack");
     machine.file("opt/ours.conf", &max(7)).link("etc/sysctl.d/ours.conf", "/opt/ours.conf");
     machine.link("etc/sysctl.d/lost.conf", "/nowhere").link("etc/sysctl.d/loop.conf", "loop.conf");
-    assert_eq!(machine.max(), stands("7", "/etc/sysctl.d/ours.conf:1"));
+    assert_eq!(machine.max(), always("7", "/etc/sysctl.d/ours.conf:1"));
 }
 
 #[test]
-fn both_names_of_the_limit_are_one_value() {
+fn net_nf_conntrack_max_is_an_alias() {
     let machine = Machine::debian_12();
     machine.file("etc/modules", "nf_conntrack").file("etc/sysctl.d/10.conf", &max(1));
     machine.file("etc/sysctl.d/20.conf", "net/nf_conntrack_max = 2\n");
-    assert_eq!(machine.max(), stands("2", "/etc/sysctl.d/20.conf:1"));
-    assert_eq!(machine.boot().standing("net.nf_conntrack_max"), machine.boot().standing(MAX));
+    assert_eq!(machine.max(), always("2", "/etc/sysctl.d/20.conf:1"));
+    assert_eq!(machine.boot().effective("net.nf_conntrack_max"), machine.boot().effective(MAX));
 }
 
 #[test]
-fn patterns_give_way_to_names() {
+fn explicit_keys_override_globs() {
     let machine = Machine::debian_12();
     machine.file("etc/modules", "nf_conntrack");
     let text = "net.netfilter.nf_conntrack_tcp_timeout_fin_wait = 7\nnet.netfilter.nf_conntrack_tcp_timeout_* = 9\n\
@@ -223,24 +223,24 @@ fn patterns_give_way_to_names() {
     machine.file("etc/sysctl.d/a.conf", text);
     let boot = machine.boot();
     let value = |key: &str| {
-        boot.standing(&format!("net.netfilter.nf_conntrack_tcp_timeout_{key}")).map(|one| one.value.clone())
+        boot.effective(&format!("net.netfilter.nf_conntrack_tcp_timeout_{key}")).map(|one| one.value.clone())
     };
     assert_eq!(value("fin_wait").as_deref(), Some("7"));
     assert_eq!(value("time_wait").as_deref(), Some("9"));
-    assert_eq!((value("close"), boot.standing(MAX)), (None, None));
+    assert_eq!((value("close"), boot.effective(MAX)), (None, None));
 }
 
 #[test]
-fn values_the_kernel_refuses() {
+fn values_rejected_by_the_kernel_have_no_effect() {
     let machine = Machine::debian_12();
     machine.file("etc/modules", "nf_conntrack").file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = many\n");
-    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("many")));
+    assert!(matches!(machine.max().2, SysctlEffect::Never(why) if why.contains("many")));
     machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 0x10\n");
-    assert_eq!((machine.max().2, machine.boot().standing(MAX).unwrap().number()), (Effect::Always, Some(16)));
+    assert_eq!((machine.max().2, machine.boot().effective(MAX).unwrap().number()), (SysctlEffect::Always, Some(16)));
     machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 17 # words after the first are not read\n");
-    assert_eq!((machine.max().2, machine.boot().standing(MAX).unwrap().number()), (Effect::Always, Some(17)));
+    assert_eq!((machine.max().2, machine.boot().effective(MAX).unwrap().number()), (SysctlEffect::Always, Some(17)));
     machine.file("etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max =\n");
-    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("empty")));
+    assert!(matches!(machine.max().2, SysctlEffect::Never(why) if why.contains("empty")));
 }
 
 fn rule(command: &str) -> String {
@@ -248,26 +248,26 @@ fn rule(command: &str) -> String {
 }
 
 #[test]
-fn a_rule_writes_when_the_module_comes() {
+fn udev_rule_runs_sysctl_when_the_module_loads() {
     let machine = Machine::debian_12();
     machine.file("etc/sysctl.d/10.conf", &max(1)).file("etc/sysctl.d/20.conf", "net.nf_conntrack_max = 2\n");
     let path = "etc/udev/rules.d/91-conntrack.rules";
     machine.file(path, &rule("/lib/systemd/systemd-sysctl --prefix=/net/netfilter"));
-    let expected = ("1".to_owned(), "/etc/sysctl.d/10.conf:1".to_owned(), Effect::OnlyIfModuleLoaded);
+    let expected = ("1".to_owned(), "/etc/sysctl.d/10.conf:1".to_owned(), SysctlEffect::OnlyIfModuleLoaded);
     assert_eq!(machine.max(), expected, "the prefix does not reach the other name");
-    assert_eq!(machine.boot().rules.len(), 1);
+    assert_eq!(machine.boot().udev_rules.len(), 1);
     machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=/net/ipv4"));
-    assert!(matches!(machine.max().2, Effect::Never(_)), "a prefix beside it");
+    assert!(matches!(machine.max().2, SysctlEffect::Never(_)), "a prefix beside it");
     machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=net.nf"));
-    assert!(matches!(machine.max().2, Effect::Never(_)), "a prefix ends where a name ends");
+    assert!(matches!(machine.max().2, SysctlEffect::Never(_)), "a prefix ends where a name ends");
     machine.file(path, &rule("/usr/lib/systemd/systemd-sysctl --prefix=/proc/sys/net/netfilter"));
-    assert!(matches!(machine.max().2, Effect::Never(_)), "systemd-sysctl 252 takes no such prefix");
+    assert!(matches!(machine.max().2, SysctlEffect::Never(_)), "systemd-sysctl 252 takes no such prefix");
     assert!(machine.boot().notes.iter().any(|note| note.contains("matches no key")));
     machine.file(path, &rule("/bin/sh -c 'sysctl -w net.netfilter.nf_conntrack_max=8'"));
     let (value, winner, _) = machine.max();
     assert_eq!((value.as_str(), winner.as_str()), ("8", "/etc/udev/rules.d/91-conntrack.rules:1"));
     machine.file(path, &rule("/sbin/missing/systemd-sysctl"));
-    assert!(matches!(machine.max().2, Effect::Never(_)));
+    assert!(matches!(machine.max().2, SysctlEffect::Never(_)));
     assert!(
         machine.boot().notes.iter().any(|note| note.contains("there is no /sbin/missing")),
         "{:?}",
@@ -276,7 +276,7 @@ fn a_rule_writes_when_the_module_comes() {
 }
 
 #[test]
-fn rules_for_other_events_write_nothing() {
+fn udev_rules_for_other_events_are_ignored() {
     let run = "RUN+=\"/usr/lib/systemd/systemd-sysctl\"";
     let condition = |text: &str| format!("{text}, {run}\n");
     let machine = Machine::debian_12();
@@ -289,7 +289,7 @@ fn rules_for_other_events_write_nothing() {
         ("ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\", ENV{X}==\"1\"", 0),
     ] {
         machine.file("etc/udev/rules.d/a.rules", &condition(text));
-        assert_eq!(machine.boot().rules.len(), counts, "{text}");
+        assert_eq!(machine.boot().udev_rules.len(), counts, "{text}");
     }
     assert!(machine.boot().notes.iter().any(|note| note.contains("ENV{X}")), "{:?}", machine.boot().notes);
 }
@@ -298,15 +298,15 @@ fn rules_for_other_events_write_nothing() {
 fn a_container_without_systemd_reads_nothing() {
     let machine = Machine::debian_12();
     machine.file("proc/1/comm", "bash\n").file("etc/modules", "nf_conntrack").file("etc/sysctl.d/a.conf", &max(1));
-    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("bash")));
+    assert!(matches!(machine.max().2, SysctlEffect::Never(why) if why.contains("bash")));
     let machine = Machine::debian_12();
     machine.link("etc/systemd/system/systemd-sysctl.service", "/dev/null").file("etc/modules", "nf_conntrack");
     machine.file("etc/sysctl.d/a.conf", &max(1));
-    assert!(matches!(machine.max().2, Effect::Never(why) if why.contains("masked")));
+    assert!(matches!(machine.max().2, SysctlEffect::Never(why) if why.contains("masked")));
 }
 
 #[test]
-fn a_plan_is_simulated_before_it_is_written() {
+fn planned_files_are_overlaid_without_writing() {
     let machine = Machine::debian_12();
     machine.file("etc/sysctl.conf", &max(1));
     let plan =
@@ -315,16 +315,16 @@ fn a_plan_is_simulated_before_it_is_written() {
         ("/etc/sysctl.d/90-conntrack.conf", max(9)),
         ("/etc/modules-load.d/conntrack.conf", "nf_conntrack".into()),
     ]);
-    let boot = Boot::with(&machine.root(), &files).unwrap();
-    assert_eq!(boot.standing(MAX).map(|one| one.value.as_str()), Some("1"), "99-sysctl.conf is later by name");
-    assert_eq!(boot.module, Module::AtBoot(Place::new("/etc/modules-load.d/conntrack.conf", 1)));
+    let boot = BootConfig::read_with_overlay(&machine.root(), &files).unwrap();
+    assert_eq!(boot.effective(MAX).map(|one| one.value.as_str()), Some("1"), "99-sysctl.conf is later by name");
+    assert_eq!(boot.module, ModuleLoad::AtBoot(FileLine::new("/etc/modules-load.d/conntrack.conf", 1)));
     let replaced = plan(&[("/etc/sysctl.d/99-sysctl.conf", max(9))]);
-    let boot = Boot::with(&machine.root(), &replaced).unwrap();
-    assert_eq!(boot.standing(MAX).map(|one| one.value.as_str()), Some("9"), "the link is replaced, not followed");
+    let boot = BootConfig::read_with_overlay(&machine.root(), &replaced).unwrap();
+    assert_eq!(boot.effective(MAX).map(|one| one.value.as_str()), Some("9"), "the link is replaced, not followed");
     let through = plan(&[("/etc/sysctl.conf", max(8))]);
-    let boot = Boot::with(&machine.root(), &through).unwrap();
-    assert_eq!(boot.standing(MAX).map(|one| one.value.as_str()), Some("8"), "the link leads to the new file");
-    assert_eq!(machine.boot().standing(MAX).map(|one| one.value.as_str()), Some("1"), "nothing was written");
+    let boot = BootConfig::read_with_overlay(&machine.root(), &through).unwrap();
+    assert_eq!(boot.effective(MAX).map(|one| one.value.as_str()), Some("8"), "the link leads to the new file");
+    assert_eq!(machine.boot().effective(MAX).map(|one| one.value.as_str()), Some("1"), "nothing was written");
 }
 
 #[test]
@@ -335,21 +335,21 @@ fn one_file_that_cannot_be_read_is_a_note() {
         .file("etc/modules", "nf_conntrack")
         .file("etc/sysctl.d/50.conf/deep", "")
         .file("etc/sysctl.d/40.conf", &max(1));
-    assert_eq!(machine.max(), stands("1", "/etc/sysctl.d/40.conf:1"));
+    assert_eq!(machine.max(), always("1", "/etc/sysctl.d/40.conf:1"));
     let notes = machine.boot().notes;
     assert!(notes.iter().any(|note| note.starts_with("/etc/sysctl.d/50.conf cannot be read")), "{notes:?}");
 }
 
 #[test]
-fn this_machine_is_read() {
-    let boot = Boot::read(&Root::live()).unwrap();
-    assert!(boot.standings.keys().all(|key| key.starts_with("net.netfilter.nf_conntrack_")), "{boot:?}");
+fn reads_the_running_machine() {
+    let boot = BootConfig::read(&SysRoot::live()).unwrap();
+    assert!(boot.sysctls.keys().all(|key| key.starts_with("net.netfilter.nf_conntrack_")), "{boot:?}");
     println!("{boot:#?}");
 }
 
 #[test]
-fn a_root_that_is_not_there() {
-    assert!(Boot::read(&Root::at("/nowhere/at/all")).unwrap_err().is_absent());
+fn a_missing_root_is_an_error() {
+    assert!(BootConfig::read(&SysRoot::at("/nowhere/at/all")).unwrap_err().is_not_found());
 }
 
 proptest! {
@@ -357,7 +357,7 @@ proptest! {
 
     /// Files laid over an empty tree and files written, in whatever order, give the same boot.
     #[test]
-    fn the_order_of_creation_and_the_overlay_say_the_same(
+    fn overlay_and_written_files_give_the_same_result(
         files in proptest::collection::btree_map((0_usize..4, "[a-c]"), 0_u64..4, 0..8),
         turn in 0_usize..8,
     ) {
@@ -365,7 +365,7 @@ proptest! {
         let named = files.iter().map(|((base, name), value)| (format!("{}/sysctl.d/{name}.conf", bases[*base]), max(*value)));
         let mut named = named.collect::<Vec<_>>();
         let over = named.iter().map(|(path, text)| (PathBuf::from(format!("/{path}")), text.clone())).collect();
-        let planned = Boot::with(&Machine::debian_12().root(), &over).unwrap();
+        let planned = BootConfig::read_with_overlay(&Machine::debian_12().root(), &over).unwrap();
         let turn = turn.min(named.len());
         named.rotate_left(turn);
         let written = Machine::debian_12();
@@ -376,6 +376,6 @@ proptest! {
         for ((_, name), value) in files.iter().rev() {
             model.insert(name, value.to_string());
         }
-        prop_assert_eq!(planned.standing(MAX).map(|one| &one.value), model.values().last());
+        prop_assert_eq!(planned.effective(MAX).map(|one| &one.value), model.values().last());
     }
 }

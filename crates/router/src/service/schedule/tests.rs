@@ -1,4 +1,4 @@
-use super::super::maglev::PLACES;
+use super::super::maglev::TABLE_SIZE;
 use super::*;
 
 fn address(number: usize) -> IpAddr {
@@ -8,7 +8,7 @@ fn address(number: usize) -> IpAddr {
 /// Members 0, 1, …, of these weights; a weight of 0 is somebody who may get nothing.
 fn candidates(weights: &[u16]) -> Vec<Candidate> {
     let all = weights.iter().enumerate().map(|(member, weight)| Candidate {
-        member,
+        index: member,
         weight: *weight,
         hashes: hash_backend(0, address(member), Some(80)),
     });
@@ -29,8 +29,8 @@ fn client(number: u32, port: u16) -> Tuple {
 fn spread(schedule: &mut Schedule, clients: u32) -> Vec<usize> {
     let one = |number| {
         let tuple = client(number, 4000);
-        let lot = hash_client(77, Hashed::Address, &tuple);
-        schedule.pick(hash_client(0, Hashed::Address, &tuple), lot, |_| 0).unwrap()
+        let lot = hash_client(77, HashInput::Address, &tuple);
+        schedule.pick(hash_client(0, HashInput::Address, &tuple), lot, |_| 0).unwrap()
     };
     (0..clients).map(one).collect()
 }
@@ -58,7 +58,7 @@ fn round_robin_mixes_evenly_by_weight() {
 }
 
 #[test]
-fn lots_and_hashes_are_shared_out_by_weight() {
+fn random_and_hash_schedulers_follow_weights() {
     let weights = [1, 2, 3, 4];
     for scheduler in [Scheduler::Random, Scheduler::SourceHash, Scheduler::Maglev] {
         let mut schedule = Schedule::new(scheduler, candidates(&weights));
@@ -70,21 +70,21 @@ fn lots_and_hashes_are_shared_out_by_weight() {
 }
 
 #[test]
-fn a_client_is_always_sent_to_the_same() {
+fn hash_schedulers_map_a_client_to_one_backend() {
     for scheduler in [Scheduler::SourceHash, Scheduler::Maglev] {
         let mut schedule = Schedule::new(scheduler, candidates(&[1; 7]));
         let first = spread(&mut schedule, 500);
         assert_eq!(spread(&mut schedule, 500), first, "{scheduler:?}");
     }
     let by = |hashed, port| hash_client(0, hashed, &client(1, port));
-    assert_eq!(by(Hashed::Address, 1), by(Hashed::Address, 2));
-    assert_ne!(by(Hashed::AddressAndPort, 1), by(Hashed::AddressAndPort, 2));
-    let seeded = |seed| hash_client(seed, Hashed::Address, &client(1, 1));
+    assert_eq!(by(HashInput::Address, 1), by(HashInput::Address, 2));
+    assert_ne!(by(HashInput::AddressAndPort, 1), by(HashInput::AddressAndPort, 2));
+    let seeded = |seed| hash_client(seed, HashInput::Address, &client(1, 1));
     assert_ne!(seeded(0), seeded(1));
 }
 
 /// The share of clients that move when a backend leaves, of those who need not.
-fn moved(scheduler: Scheduler, weights: &[u16], leaves: usize) -> f64 {
+fn fraction_moved(scheduler: Scheduler, weights: &[u16], leaves: usize) -> f64 {
     let mut less = weights.to_vec();
     less[leaves] = 0;
     let before = spread(&mut Schedule::new(scheduler, candidates(weights)), 20_000);
@@ -96,23 +96,23 @@ fn moved(scheduler: Scheduler, weights: &[u16], leaves: usize) -> f64 {
 }
 
 #[test]
-fn maglev_moves_few_when_a_backend_leaves_or_comes() {
+fn maglev_remaps_few_clients_when_a_backend_leaves() {
     for (weights, leaves) in [(&[1; 10][..], 0), (&[1; 10], 5), (&[1; 10], 9), (&[1; 100], 50), (&[3, 1, 2, 1], 1)] {
-        let moved = moved(Scheduler::Maglev, weights, leaves);
+        let moved = fraction_moved(Scheduler::Maglev, weights, leaves);
         assert!(moved < 0.03, "{weights:?} without {leaves}: {moved}");
     }
     // That this is no property of any schedule:
-    let moved = moved(Scheduler::SourceHash, &[1; 10], 0);
+    let moved = fraction_moved(Scheduler::SourceHash, &[1; 10], 0);
     assert!(moved > 0.3, "{moved}");
 }
 
 #[test]
-fn maglevs_places_are_shared_out_evenly_and_each_has_somebody() {
+fn maglev_slots_are_shared_by_weight_and_all_filled() {
     let places = |weights: &[u16]| {
         let table = Maglev::new(&candidates(weights));
         let mut counts = vec![0_usize; weights.len()];
-        (0..PLACES as u64).for_each(|hash| counts[table.pick(hash).unwrap()] += 1);
-        assert_eq!(counts.iter().sum::<usize>(), PLACES);
+        (0..TABLE_SIZE as u64).for_each(|hash| counts[table.pick(hash).unwrap()] += 1);
+        assert_eq!(counts.iter().sum::<usize>(), TABLE_SIZE);
         counts
     };
     let even = places(&[7; 10]);
@@ -125,7 +125,7 @@ fn maglevs_places_are_shared_out_evenly_and_each_has_somebody() {
 }
 
 #[test]
-fn the_least_loaded_for_his_weight_is_next() {
+fn least_connections_is_weighted() {
     let mut schedule = Schedule::new(Scheduler::LeastConnections, candidates(&[1, 4, 1]));
     let mut live = [0_u64; 3];
     let mut order = Vec::new();
@@ -139,7 +139,7 @@ fn the_least_loaded_for_his_weight_is_next() {
 }
 
 #[test]
-fn nobody_is_nobody() {
+fn no_candidates_no_backend() {
     for scheduler in Scheduler::ALL {
         assert_eq!(Schedule::new(scheduler, Vec::new()).pick(1, 2, |_| 0), None, "{scheduler:?}");
     }

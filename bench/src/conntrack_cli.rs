@@ -1,0 +1,269 @@
+//! `bench cli`: `keepstate conntrack` beside Debian's `conntrack` on the kernel's own table, in the same run, command by command in turns.
+//!
+//! The table is one of a network namespace made for it; the limit, which all namespaces share, is raised meanwhile and put back.
+use crate::process::{self, ProcessUsage};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use keepstate_linux::ctnetlink::{
+    CtClient, CtDumpKind, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, DumpFilter, TcpState, protocol, status,
+};
+use keepstate_linux::{SysRoot, sysctl};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// `keepstate conntrack` beside Debian's conntrack.
+#[derive(Args)]
+pub struct CliBench {
+    /// Connections in the kernel's table.
+    #[arg(long, default_value_t = 1_000_000)]
+    connections: u32,
+    /// Runs of each command, for a median.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Already in a namespace of its own.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+/// The connections come from so many addresses, each the same share.
+const SOURCE_COUNT: u32 = 16;
+const DEBIAN_CONNTRACK: &str = "/usr/sbin/conntrack";
+const SYSCTL_MAX: &str = "net.netfilter.nf_conntrack_max";
+const SYSCTL_BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+
+impl CliBench {
+    /// Raises the limit, runs itself in a namespace, puts the limit back.
+    pub fn run(&self) -> Result<()> {
+        if self.inside {
+            return self.measure();
+        }
+        ensure!(Path::new(DEBIAN_CONNTRACK).exists(), "Debian's conntrack is missing. Type: apt-get install conntrack");
+        let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+            .args(["build", "--release", "--quiet", "--package", "keepstate"])
+            .status()?;
+        ensure!(built.success(), "keepstate could not be built");
+        let _limits = RaisedLimits::raise_to(u64::from(self.connections) * 2)?;
+        let status = Command::new("unshare")
+            .args(["--net", "--"])
+            .arg(std::env::current_exe()?)
+            .args(["cli", "--inside", "--connections", &self.connections.to_string(), "--runs", &self.runs.to_string()])
+            .status()
+            .context("unshare could not be started (Debian's util-linux has it)")?;
+        ensure!(status.success(), "the bench ended with {status}");
+        Ok(())
+    }
+
+    fn measure(&self) -> Result<()> {
+        // Even with the table of a namespace in use, its hooks are not needed: entries are put in by ctnetlink.
+        let ours = std::env::current_exe()?.with_file_name("keepstate");
+        fill_table(0, self.connections, &(0..SOURCE_COUNT).collect::<Vec<_>>())?;
+        println!(
+            "{} connections in the kernel's table, from {SOURCE_COUNT} sources; medians of {} runs\n",
+            self.connections, self.runs
+        );
+        let dump = self.time_kernel_dump()?;
+        println!("the kernel's dump alone, read and thrown away: {:.2} s", dump.as_secs_f64());
+        println!(
+            "\n{:<34} {:>9} {:>9} {:>7} {:>11} {:>11}",
+            "", "Debian's", "ours", "ratio", "its memory", "our memory"
+        );
+        let bench = Comparison { ours, runs: self.runs };
+        let listed = bench.compare("-L", &["-L"], || Ok(()))?;
+        bench.compare("-L -o extended,id", &["-L", "-o", "extended,id"], || Ok(()))?;
+        bench.compare("-L -o xml", &["-L", "-o", "xml"], || Ok(()))?;
+        bench.compare("-L -o save", &["-L", "-o", "save"], || Ok(()))?;
+        bench.compare("-L -s 10.0.0.3 (1 of 16)", &["-L", "-s", "10.0.0.3"], || Ok(()))?;
+        bench.compare("-L -s 10.0.0.0/30 (1 of 4)", &["-L", "-s", "10.0.0.0/30"], || Ok(()))?;
+        bench.compare("-L -p tcp --sport 1234 (16)", &["-L", "-p", "tcp", "--sport", "1234"], || Ok(()))?;
+        bench.compare("-L -p tcp --state CLOSE (none)", &["-L", "-p", "tcp", "--state", "CLOSE"], || Ok(()))?;
+        bench.compare("-C", &["-C"], || Ok(()))?;
+        let refill = || fill_table(0, self.connections, &[3]);
+        bench.compare("-D -s 10.0.0.3 (1 of 16)", &["-D", "-s", "10.0.0.3"], refill)?;
+        let everything = || fill_table(0, self.connections, &(0..SOURCE_COUNT).collect::<Vec<_>>());
+        bench.compare("-F", &["-F"], everything)?;
+        println!("\nour listing takes {:.2} x the kernel's dump alone", listed.as_secs_f64() / dump.as_secs_f64());
+        bench.measure_events()
+    }
+
+    /// The kernel's dump, read and thrown away: the median.
+    fn time_kernel_dump(&self) -> Result<Duration> {
+        let mut runs = Vec::new();
+        for _ in 0..self.runs {
+            let begun = Instant::now();
+            let mut octets = 0;
+            CtClient::open()?.dump_chunks(CtDumpKind::Confirmed, &DumpFilter::default(), |piece| {
+                octets += piece.len();
+                Ok(ControlFlow::Continue(()))
+            })?;
+            ensure!(octets > 0, "the kernel told nothing");
+            runs.push(begun.elapsed());
+        }
+        Ok(median(runs))
+    }
+}
+
+struct Comparison {
+    ours: PathBuf,
+    runs: usize,
+}
+
+impl Comparison {
+    fn commands(&self, words: &[&str]) -> [Command; 2] {
+        let mut theirs = Command::new(DEBIAN_CONNTRACK);
+        theirs.args(words);
+        let mut ours = Command::new(&self.ours);
+        ours.arg("conntrack").args(words);
+        [theirs, ours]
+    }
+
+    /// Runs both in turns, each after `prepare`; prints the medians, gives ours.
+    fn compare(&self, name: &str, words: &[&str], prepare: impl Fn() -> Result<()>) -> Result<Duration> {
+        let mut runs: [Vec<ProcessUsage>; 2] = Default::default();
+        for _ in 0..self.runs {
+            for (at, mut command) in self.commands(words).into_iter().enumerate() {
+                let took = process::run(&mut command)?;
+                ensure!(took.exit_code == Some(0), "{command:?} ended with {:?}: {}", took.exit_code, took.stderr);
+                runs[at].push(took);
+                prepare()?;
+            }
+        }
+        let [theirs, ours] = runs.map(|runs| {
+            (
+                median(runs.iter().map(|took| took.wall).collect()),
+                runs.iter().map(|took| took.max_rss).max().unwrap_or(0),
+            )
+        });
+        println!(
+            "{name:<34} {:>7.3} s {:>7.3} s {:>6.2}x {:>9.1} MB {:>8.1} MB",
+            theirs.0.as_secs_f64(),
+            ours.0.as_secs_f64(),
+            ours.0.as_secs_f64() / theirs.0.as_secs_f64(),
+            theirs.1 as f64 / 1024.0,
+            ours.1 as f64 / 1024.0,
+        );
+        Ok(ours.0)
+    }
+
+    /// Follows connections that begin as fast as one thread can make them.
+    fn measure_events(&self) -> Result<()> {
+        const EVENTS: u32 = 300_000;
+        println!("\nfollowing {EVENTS} connections that begin, as fast as they can be made:");
+        for words in [
+            &["-E", "-e", "NEW"][..],
+            &["-E", "-e", "NEW", "-b", "67108864"],
+            &["-E", "-e", "NEW", "-o", "xml", "-b", "67108864"],
+        ] {
+            for (mut command, whose) in self.commands(words).into_iter().zip(["Debian's", "ours"]) {
+                flush_table()?;
+                let begun = Instant::now();
+                let child = process::spawn(&mut command)?;
+                std::thread::sleep(Duration::from_millis(500));
+                fill_table(0, EVENTS, &[0])?;
+                std::thread::sleep(Duration::from_millis(1500));
+                process::interrupt(&child);
+                let took = process::wait(child, begun)?;
+                let mut shown = took.stderr.lines().filter_map(|line| {
+                    line.strip_suffix(" flow events have been shown.")?.rsplit(' ').next()?.parse::<u64>().ok()
+                });
+                let shown = shown.next_back().unwrap_or(0);
+                let each = took.cpu_time.as_secs_f64() * 1e9 / shown.max(1) as f64;
+                println!(
+                    "  {:<38} {whose:<9} {shown:>7} shown, {each:>5.0} ns of processor time each",
+                    words.join(" ")
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts connections number `from` to `to` into the table, of those sources; those that are there stay.
+fn fill_table(from: u32, to: u32, sources: &[u32]) -> Result<()> {
+    let mut table = CtClient::open()?;
+    let share = if sources.len() == 1 && to - from <= 300_000 { to - from } else { (to - from) / SOURCE_COUNT };
+    for source in sources {
+        for number in 0..share {
+            let flow = established_flow(*source, from + number);
+            match table.create(&flow) {
+                Err(failure) if failure.errno() != Some(17) => {
+                    return Err(failure).context("an entry could not be made");
+                }
+                _ => (),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Empties the table.
+fn flush_table() -> Result<()> {
+    Ok(CtClient::open()?.flush(&DumpFilter::default())?)
+}
+
+/// An established TCP connection.
+fn established_flow(source: u32, number: u32) -> CtFlow {
+    let [_, high, middle, low] = number.to_be_bytes();
+    let original = CtTuple {
+        source: Some(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + source))),
+        destination: Some(IpAddr::V4(Ipv4Addr::new(10, 1, 1, high + 1))),
+        protocol: Some(protocol::TCP),
+        source_port: Some(u16::from_be_bytes([middle, low])),
+        destination_port: Some(1883),
+        ..CtTuple::default()
+    };
+    let reply = CtTuple {
+        source: original.destination,
+        destination: original.source,
+        source_port: original.destination_port,
+        destination_port: original.source_port,
+        ..original
+    };
+    CtFlow {
+        family: Some(keepstate_linux::ctnetlink::CtFamily::V4),
+        original,
+        reply,
+        timeout: Some(43_200),
+        status: Some(status::CONFIRMED | status::SEEN_REPLY | status::ASSURED),
+        protoinfo: CtProtoInfo::Tcp(CtTcpInfo { state: Some(TcpState::Established.number()), ..CtTcpInfo::default() }),
+        ..CtFlow::default()
+    }
+}
+
+fn median(mut runs: Vec<Duration>) -> Duration {
+    runs.sort();
+    runs.get(runs.len() / 2).copied().unwrap_or_default()
+}
+
+/// The limit of all namespaces, raised for as long as this lives.
+struct RaisedLimits {
+    before: [(&'static str, String); 2],
+}
+
+impl RaisedLimits {
+    fn raise_to(limit: u64) -> Result<RaisedLimits> {
+        let root = SysRoot::live();
+        let raised = RaisedLimits {
+            before: [
+                (SYSCTL_MAX, sysctl::read(&root, SYSCTL_MAX)?),
+                (SYSCTL_BUCKETS, sysctl::read(&root, SYSCTL_BUCKETS)?),
+            ],
+        };
+        for key in [SYSCTL_BUCKETS, SYSCTL_MAX] {
+            sysctl::write(&root, key, &limit.to_string()).context("this bench needs root, outside of containers")?;
+        }
+        Ok(raised)
+    }
+}
+
+impl Drop for RaisedLimits {
+    fn drop(&mut self) {
+        for (key, value) in &self.before {
+            if let Err(error) = sysctl::write(&SysRoot::live(), key, value) {
+                eprintln!("{error}: it was {value}");
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The allocator of the benches: huge pages as the program has them, and a count of what is asked for.
+#![allow(unsafe_code, reason = "an allocator hands out memory: its trait is unsafe")]
+use keepstate_hugealloc::HugePages;
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts, then lets [`HugePages`] do the work.
+pub struct CountingAlloc;
+
+#[global_allocator]
+static ALLOCATOR: CountingAlloc = CountingAlloc;
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Allocations made so far.
+pub fn allocations() -> u64 {
+    ALLOCATIONS.load(Relaxed)
+}
+
+/// Octets of memory this process really occupies.
+pub fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4096
+}
+
+// SAFETY: every call is passed on as it came.
+unsafe impl GlobalAlloc for CountingAlloc {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as the caller promised us.
+        unsafe { HugePages.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as the caller promised us.
+        unsafe { HugePages.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised us.
+        unsafe { HugePages.dealloc(place, layout) }
+    }
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as the caller promised us.
+        unsafe { HugePages.realloc(place, layout, size) }
+    }
+}

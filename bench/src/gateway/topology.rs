@@ -1,0 +1,143 @@
+//! Client, router and server, each in a network namespace of its own, two veth pairs between them. Gone when dropped.
+#![allow(unsafe_code, reason = "setns(2) and sched_setaffinity(2) have no safe wrapper in std")]
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+
+/// The three of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BenchHost {
+    Client,
+    Router,
+    Server,
+}
+
+/// The namespaces.
+pub struct BenchTopology(String);
+
+impl BenchTopology {
+    /// Makes them: 10.0.1.2 (c0) and 10.0.1.1 (r0), 10.0.2.1 (r1) and 10.0.2.2 (s0). The server has no way back to the client's addresses: it sees only translated ones.
+    pub fn new() -> Result<BenchTopology> {
+        let stage = BenchTopology(format!("ksbench{}", std::process::id()));
+        let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| stage.netns(side));
+        for name in [&c, &r, &s] {
+            ip(&format!("netns add {name}"))?;
+            ip(&format!("-n {name} link set lo up"))?;
+        }
+        ip(&format!("link add c0 netns {c} type veth peer name r0 netns {r}"))?;
+        ip(&format!("link add s0 netns {s} type veth peer name r1 netns {r}"))?;
+        // The generator's program stands there, so that the kernel need not prepare it with each run.
+        ip(&format!("link add x0 netns {c} type veth peer name x1 netns {c}"))?;
+        for (name, device, address) in
+            [(&c, "c0", "10.0.1.2"), (&r, "r0", "10.0.1.1"), (&r, "r1", "10.0.2.1"), (&s, "s0", "10.0.2.2")]
+        {
+            ip(&format!("-n {name} addr add {address}/24 dev {device}"))?;
+            ip(&format!("-n {name} link set {device} up"))?;
+            run(&format!("ip netns exec {name} ethtool -K {device} gro on"))?;
+        }
+        ip(&format!("-n {c} link set x0 up"))?;
+        ip(&format!("-n {c} route add default via 10.0.1.1"))?;
+        let neighbour = stage.mac(BenchHost::Server, "s0")?;
+        ip(&format!("-n {r} neigh replace 10.0.2.2 lladdr {neighbour} dev r1"))?;
+        Ok(stage)
+    }
+
+    pub fn netns(&self, side: BenchHost) -> String {
+        let letter = match side {
+            BenchHost::Client => 'c',
+            BenchHost::Router => 'r',
+            BenchHost::Server => 's',
+        };
+        format!("{}{letter}", self.0)
+    }
+
+    /// The address of a device on the Ethernet.
+    pub fn mac(&self, side: BenchHost, device: &str) -> Result<String> {
+        let out = Command::new("ip").args(["-n", &self.netns(side), "-br", "link", "show", device]).output()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.split_whitespace().nth(2).map(str::to_owned).context("a device without an address")
+    }
+
+    /// Segments of what a wire carries instead of large ones that no wire would carry, and checksums that are there.
+    pub fn set_offloads(&self, on: bool) -> Result<()> {
+        let word = if on { "on" } else { "off" };
+        for (side, device) in [(BenchHost::Client, "c0"), (BenchHost::Server, "s0")] {
+            run(&format!("ip netns exec {} ethtool -K {device} tx {word}", self.netns(side)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the gateway's TUN devices r2 and r3 over, in place of the pairs; or, when they are gone, the pairs again.
+    pub fn switch_to_tun(&self, on: bool) -> Result<()> {
+        let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| self.netns(side));
+        let state = if on { "down" } else { "up" };
+        ip(&format!("-n {c} link set c0 {state}"))?;
+        ip(&format!("-n {s} link set s0 {state}"))?;
+        if !on {
+            return ip(&format!("-n {c} route add default via 10.0.1.1"));
+        }
+        for (device, name, address) in [("r2", &c, "10.0.1.2"), ("r3", &s, "10.0.2.2")] {
+            ip(&format!("-n {r} link set {device} netns {name}"))?;
+            ip(&format!("-n {name} addr add {address}/24 dev {device}"))?;
+            ip(&format!("-n {name} link set {device} up"))?;
+        }
+        ip(&format!("-n {c} route add default dev r2"))
+    }
+
+    /// Runs something in a namespace, on a thread of its own, on one processor if one is told.
+    pub fn spawn_in_netns<T: Send + 'static>(
+        &self,
+        side: BenchHost,
+        processor: Option<usize>,
+        what: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> std::thread::JoinHandle<Result<T>> {
+        let path = format!("/run/netns/{}", self.netns(side));
+        std::thread::spawn(move || {
+            let door = File::open(&path).with_context(|| format!("{path} is gone"))?;
+            // SAFETY: the descriptor is open; only this thread changes its namespace.
+            ensure!(unsafe { libc::setns(door.as_raw_fd(), libc::CLONE_NEWNET) } == 0, "{path} cannot be entered");
+            if let Some(processor) = processor {
+                pin_to_cpu(processor)?;
+            }
+            what()
+        })
+    }
+}
+
+impl Drop for BenchTopology {
+    fn drop(&mut self) {
+        for side in [BenchHost::Client, BenchHost::Router, BenchHost::Server] {
+            // It may never have been made.
+            let _ = Command::new("ip").args(["netns", "del", &self.netns(side)]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// Keeps this thread on one processor.
+fn pin_to_cpu(processor: usize) -> Result<()> {
+    // SAFETY: a set of zeros is an empty one; CPU_SET writes within it, as the processor's number is small.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    ensure!(done == 0, "this thread cannot be kept on processor {processor}");
+    Ok(())
+}
+
+fn ip(words: &str) -> Result<()> {
+    run(&format!("ip {words}"))
+}
+
+/// Runs a command; its words have no blanks.
+pub fn run(line: &str) -> Result<()> {
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let out = Command::new(name).args(words).output().with_context(|| format!("{name} could not be started"))?;
+    if !out.status.success() {
+        bail!("{line}: {}", String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Datagrams as fast as the kernel sends them, and a count of what arrives.
+use super::topology::{BenchHost, BenchTopology};
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use aya::maps::{Array, PerCpuArray};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/forward/forward.bpf.o");
+
+/// Frames of one run: few, so that it ends in time; the program stands on a device, which makes a run cheap to begin.
+const FRAMES_PER_RUN: u32 = 4096;
+/// The shortest frame of an Ethernet.
+const FRAME_LEN: usize = 60;
+/// Until the tables are full and the rate is what it is.
+const WARMUP: Duration = Duration::from_millis(1500);
+
+/// What the program is told.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct FloodPlan {
+    device: u32,
+    flows: u32,
+    sent: u32,
+    spare: u32,
+    head: [u8; 48],
+}
+
+#[allow(unsafe_code, reason = "aya asks that the layout be vouched for")]
+// SAFETY: numbers only, without gaps, as the program has them.
+unsafe impl aya::Pod for FloodPlan {}
+
+/// Packets a second: offered, received.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FloodRates {
+    pub offered: f64,
+    pub received: f64,
+}
+
+/// Sends from so many flows for so long; `meanwhile` is called before and after the measured time.
+pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: impl FnMut()) -> Result<FloodRates> {
+    let to = stage.mac(BenchHost::Router, "r0")?;
+    let generator =
+        stage.spawn_in_netns(BenchHost::Client, Some(0), move || generate(&to, flows, WARMUP + time + WARMUP / 3));
+    let (begin, begun) = channel::<()>();
+    let (done, ended) = channel::<u64>();
+    let counter = stage.spawn_in_netns(BenchHost::Server, None, move || count_received(&begun, &done));
+    std::thread::sleep(WARMUP);
+    begin.send(())?;
+    let first = ended.recv().context("the sink has failed")?;
+    meanwhile();
+    let clock = Instant::now();
+    std::thread::sleep(time);
+    begin.send(())?;
+    let last = ended.recv().context("the sink has failed")?;
+    let took = clock.elapsed().as_secs_f64();
+    meanwhile();
+    drop(begin);
+    let offered = generator.join().map_err(|_| anyhow::anyhow!("the generator has failed"))??;
+    counter.join().map_err(|_| anyhow::anyhow!("the sink has failed"))??;
+    Ok(FloodRates { offered, received: (last - first) as f64 / took })
+}
+
+fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str, device: &str) -> Result<&'a mut Xdp> {
+    let xdp: &mut Xdp = ebpf.program_mut(name).context("it is not in its object file")?.try_into()?;
+    xdp.load()?;
+    xdp.attach(device, XdpMode::Driver).with_context(|| format!("{name} on {device}"))?;
+    Ok(xdp)
+}
+
+/// Frames a second that were sent.
+fn generate(to: &str, flows: u32, time: Duration) -> Result<f64> {
+    let mut ebpf = Ebpf::load(BPF_OBJECT)?;
+    let mut plans: Array<_, FloodPlan> = Array::try_from(ebpf.map_mut("plans").context("it has no plan")?)?;
+    plans.set(0, FloodPlan { device: ifindex("c0")?, flows, sent: 0, spare: 0, head: frame_header(to)? }, 0)?;
+    let xdp = load_xdp(&mut ebpf, "generate", "x0")?;
+    let (template, clock) = ([0; FRAME_LEN], Instant::now());
+    let mut runs = 0;
+    while clock.elapsed() < time {
+        let options = TestRunOptions {
+            data_in: Some(&template),
+            repeat: FRAMES_PER_RUN,
+            attrs: TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::new()
+        };
+        xdp.test_run(options)?;
+        runs += 1;
+    }
+    Ok(f64::from(runs) * f64::from(FRAMES_PER_RUN) / clock.elapsed().as_secs_f64())
+}
+
+fn count_received(asked: &std::sync::mpsc::Receiver<()>, answer: &std::sync::mpsc::Sender<u64>) -> Result<()> {
+    let mut ebpf = Ebpf::load(BPF_OBJECT)?;
+    load_xdp(&mut ebpf, "sink", "s0")?;
+    let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.map("received").context("it has no counter")?)?;
+    while asked.recv().is_ok() {
+        answer.send(counts.get(&0, 0)?.iter().sum())?;
+    }
+    Ok(())
+}
+
+/// A device's number, in this thread's namespace.
+fn ifindex(device: &str) -> Result<u32> {
+    let name = std::ffi::CString::new(device)?;
+    #[allow(unsafe_code, reason = "if_nametoindex(3) has no safe wrapper in std")]
+    // SAFETY: the name ends with a zero and outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    ensure!(index > 0, "there is no device {device}");
+    Ok(index)
+}
+
+/// Ethernet, IPv4 and UDP headers from 10.0.1.2 to 10.0.2.2.
+fn frame_header(to: &str) -> Result<[u8; 48]> {
+    let mut head = [0; 48];
+    let ip: [u8; 20] = [0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0x63, 0xbc, 10, 0, 1, 2, 10, 0, 2, 2];
+    let mac = to.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect::<Result<Vec<_>, _>>()?;
+    let from = [2, 0, 0, 0, 0, 1];
+    let octets = mac.iter().chain(&from).chain(&[8, 0]).chain(&ip).chain(&[0, 0, 0, 0, 0, 26]);
+    for (to, from) in head.iter_mut().zip(octets) {
+        *to = *from;
+    }
+    Ok(head)
+}

@@ -1,0 +1,124 @@
+//! What a sample of the table says about the whole: shares by state, protocol and port, and idle times.
+use super::observations::{ObservedFlow, ObservedNamespace};
+use std::collections::BTreeMap;
+
+/// Shares of a table, from a sample of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SampleStats {
+    /// Entries that were looked at.
+    pub sampled: u64,
+    /// Entries of the whole table.
+    pub total: u64,
+    /// Kept when the table is full.
+    pub assured: u64,
+    /// Not answered.
+    pub unreplied: u64,
+    /// TCP.
+    pub tcp: u64,
+    /// UDP.
+    pub udp: u64,
+    /// TCP by state.
+    pub states: BTreeMap<String, u64>,
+    /// TCP whose handshake is not finished.
+    pub half_open: u64,
+    /// TCP that was picked up in the middle and saw one direction only.
+    pub one_way: u64,
+    /// TCP, ESTABLISHED, and idle for more than a day (no broker's keepalive is that long).
+    pub idle: u64,
+    /// The destination ports of most entries: protocol, port and entries, the most first.
+    pub ports: Vec<(u8, u16, u64)>,
+}
+
+/// The number of TCP.
+pub const TCP: u8 = 6;
+/// The number of UDP.
+pub const UDP: u8 = 17;
+
+/// Seconds after which an idle connection's peer is likely to be gone: a day. Brokers' keepalives reach 18 hours at most.
+pub const IDLE_SECONDS: u64 = 86_400;
+
+/// A sample smaller than this says nothing about shares.
+const MIN_SAMPLE: u64 = 20;
+
+impl SampleStats {
+    /// Counts a namespace's sample; `None` where there is none, or too small a one.
+    pub fn from_sample(space: &ObservedNamespace) -> Option<SampleStats> {
+        let sample = &space.sample.as_ref()?.value;
+        let looked_at = sample.flows.len() as u64;
+        if looked_at < MIN_SAMPLE {
+            return None;
+        }
+        // The table went on changing: it holds at least what was seen of it.
+        let all = space.count.as_ref().map_or(looked_at, |count| count.value).max(looked_at);
+        let mut census = SampleStats { sampled: looked_at, total: all, ..SampleStats::default() };
+        let established = space.sysctl("nf_conntrack_tcp_timeout_established");
+        let mut ports: BTreeMap<(u8, u16), u64> = BTreeMap::new();
+        for flow in &sample.flows {
+            census.count_flow(flow, established);
+            *ports.entry((flow.protocol, flow.original.destination_port)).or_default() += 1;
+        }
+        census.ports = ports.into_iter().map(|((protocol, port), entries)| (protocol, port, entries)).collect();
+        census.ports.sort_by_key(|(_, _, entries)| std::cmp::Reverse(*entries));
+        census.ports.truncate(5);
+        Some(census)
+    }
+
+    fn count_flow(&mut self, flow: &ObservedFlow, established: Option<u64>) {
+        self.assured += u64::from(flow.is_assured);
+        self.unreplied += u64::from(flow.is_unreplied);
+        self.udp += u64::from(flow.protocol == UDP);
+        if flow.protocol != TCP {
+            return;
+        }
+        self.tcp += 1;
+        let state = flow.state.as_deref().unwrap_or("NONE");
+        *self.states.entry(state.to_owned()).or_default() += 1;
+        self.half_open += u64::from(matches!(state, "SYN_SENT" | "SYN_RECV" | "SYN_SENT2"));
+        self.one_way += u64::from(flow.is_unreplied && state == "ESTABLISHED");
+        if let (true, Some(full), Some(left)) = (state == "ESTABLISHED", established, flow.timeout) {
+            self.idle += u64::from(full.saturating_sub(left) >= IDLE_SECONDS);
+        }
+    }
+
+    /// A number of sampled entries as a share of them, in hundredths.
+    pub fn percent(&self, entries: u64) -> u64 {
+        entries.saturating_mul(100) / self.sampled.max(1)
+    }
+
+    /// About how many there are in the whole table.
+    pub fn extrapolate(&self, entries: u64) -> u64 {
+        let scaled = u128::from(entries) * u128::from(self.total) / u128::from(self.sampled.max(1));
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    }
+
+    /// TCP entries in a state.
+    pub fn entries_in_state(&self, name: &str) -> u64 {
+        self.states.get(name).copied().unwrap_or(0)
+    }
+
+    /// The shares in a line, as evidence.
+    pub fn summary(&self) -> String {
+        let mut parts = vec![
+            format!("{} % assured", self.percent(self.assured)),
+            format!("{} % unreplied", self.percent(self.unreplied)),
+            format!("{} % UDP", self.percent(self.udp)),
+        ];
+        let mut states: Vec<_> = self.states.iter().collect();
+        states.sort_by_key(|(_, entries)| std::cmp::Reverse(**entries));
+        for (state, entries) in states.into_iter().take(3) {
+            parts.push(format!("{} % {state}", self.percent(*entries)));
+        }
+        parts.join(", ")
+    }
+
+    /// The port of most entries, in words.
+    pub fn top_port(&self) -> Option<String> {
+        let (protocol, port, entries) = self.ports.first()?;
+        let protocol = match *protocol {
+            TCP => "tcp".to_owned(),
+            UDP => "udp".to_owned(),
+            other => format!("protocol {other}"),
+        };
+        Some(format!("{protocol} port {port}, {} %", self.percent(*entries)))
+    }
+}

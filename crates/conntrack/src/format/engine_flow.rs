@@ -1,0 +1,104 @@
+//! Connections of our own engine in the words of Linux's interface, so that one set of formats serves both.
+//!
+//! The kernel tells less in events than in listings; [`told`] leaves out the same.
+use keepstate_engine::{Entry, Event, EventKind, ProtocolInfo, Tuple as EngineTuple, ZoneDirection};
+use keepstate_linux::ctnetlink::{
+    CtCounters, CtEventType, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, SctpState,
+    protocol,
+};
+
+/// All that the engine knows of a connection.
+pub fn from_entry(entry: &Entry) -> CtFlow {
+    let zone = |direction| (entry.zone.id != 0 && entry.zone.direction == direction).then_some(entry.zone.id);
+    let counts = |at: usize| {
+        let counts = entry.accounting?.get(at).copied()?;
+        Some(CtCounters { packets: counts.packets, bytes: counts.bytes })
+    };
+    CtFlow {
+        family: Some(CtFamily::of(entry.original.source)),
+        original: CtTuple { zone: zone(ZoneDirection::Original), ..to_ct_tuple(&entry.original) },
+        reply: CtTuple { zone: zone(ZoneDirection::Reply), ..to_ct_tuple(&entry.reply) },
+        master: entry.master.as_ref().map(to_ct_tuple),
+        status: Some(entry.status.0.into()),
+        timeout: Some(entry.timeout),
+        mark: Some(entry.mark),
+        use_count: Some(entry.uses),
+        id: Some(entry.id),
+        zone: zone(ZoneDirection::Both),
+        protoinfo: to_ct_protocol(&entry.protocol),
+        counters: [counts(0), counts(1)],
+        start: entry.start.map(|at| at.0),
+        stop: entry.stop.map(|at| at.0),
+        labels: entry.labels,
+        helper: entry.helper.map(Into::into),
+        ..CtFlow::default()
+    }
+}
+
+/// As much of an event as Linux would tell.
+pub fn from_event(event: &Event) -> CtFlow {
+    let mut flow = from_entry(&event.entry);
+    let destroy = event.kind == EventKind::Destroy;
+    // What ended because its time ran out has none left.
+    flow.timeout = flow.timeout.filter(|timeout| !destroy || *timeout != 0);
+    flow.mark = flow.mark.filter(|mark| *mark != 0);
+    flow.use_count = None;
+    if event.kind != EventKind::New {
+        flow.labels = None::<CtLabels>;
+    }
+    if destroy {
+        flow.helper = None;
+    } else {
+        flow.counters = [None; 2];
+        flow.start = None;
+        flow.stop = None;
+    }
+    flow
+}
+
+/// What happened, in Linux's terms.
+pub fn event_type(kind: EventKind) -> CtEventType {
+    match kind {
+        EventKind::New => CtEventType::New,
+        EventKind::Update => CtEventType::Update,
+        EventKind::Destroy => CtEventType::Destroy,
+    }
+}
+
+/// One direction.
+pub fn to_ct_tuple(tuple: &EngineTuple) -> CtTuple {
+    let mut told = CtTuple {
+        source: Some(tuple.source),
+        destination: Some(tuple.destination),
+        protocol: Some(tuple.protocol),
+        ..CtTuple::default()
+    };
+    match tuple.protocol {
+        protocol::ICMP | protocol::ICMPV6 => {
+            told.icmp_type = Some(tuple.icmp_type());
+            told.icmp_code = Some(tuple.icmp_code());
+            told.icmp_id = Some(tuple.source_key);
+        }
+        // The kernel knows no ports of DCCP any more.
+        protocol::DCCP => (),
+        _ => {
+            told.source_port = Some(tuple.source_key);
+            told.destination_port = Some(tuple.destination_key);
+        }
+    }
+    told
+}
+
+fn to_ct_protocol(protocol: &ProtocolInfo) -> CtProtoInfo {
+    match *protocol {
+        ProtocolInfo::Tcp { state, sides } => CtProtoInfo::Tcp(CtTcpInfo {
+            state: Some(state as u8),
+            wscale: sides.map(|side| Some(side.scale)),
+            flags: sides.map(|side| Some([side.flags, 0xff])),
+        }),
+        ProtocolInfo::Sctp { state, tags } => {
+            CtProtoInfo::Sctp(CtSctpInfo { state: SctpState::numbered(state as u8), vtags: tags.map(Some) })
+        }
+        ProtocolInfo::Stateless => CtProtoInfo::Empty,
+    }
+}

@@ -1,0 +1,56 @@
+//! A connection copied out of the table, for people and tools.
+use crate::protocol::Tcp;
+use crate::protocol::sctp::Sctp;
+use crate::table::TupleRef;
+use crate::table::record::{HotRecord, RecordKind};
+use crate::time::{TICKS_PER_SECOND, Ticks};
+use crate::tuple::protocol;
+use crate::{Accounting, Direction, Engine, Entry, Instant, ProtocolInfo};
+
+impl Engine {
+    /// The connection in `slot`.
+    pub(crate) fn dump_entry(&self, slot: u32, now: Instant) -> Option<Entry> {
+        let records = &self.table.records;
+        let (hot, cold) = (records.hot(slot)?, records.cold(slot)?);
+        let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
+        let start = records.start(slot);
+        let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.generation)]);
+        let extra = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(slot) } else { None };
+        let counts = if hot.kind.has(RecordKind::COUNTED) { records.counts(slot) } else { None };
+        Some(Entry {
+            conn_id: self.conn_id(slot),
+            id: (id >> 32) as u32,
+            original: records.key(TupleRef::new(slot, Direction::Original))?.tuple(),
+            reply: records.key(TupleRef::new(slot, Direction::Reply))?.tuple(),
+            zone: records.zone(slot),
+            status: hot.status(),
+            timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
+            mark: cold.mark,
+            labels: extra.and_then(|extra| extra.labels),
+            protocol: protocol_info(hot),
+            accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
+            start: (start != 0).then_some(Instant(start)),
+            stop: None,
+            helper: extra.and_then(|extra| extra.helper_state).map(|listener| listener.helper().name()),
+            master: extra.and_then(|extra| extra.master).map(|master| master.tuple),
+            uses: 1 + extra.map_or(0, |extra| extra.children),
+        })
+    }
+}
+
+fn protocol_info(hot: &HotRecord) -> ProtocolInfo {
+    match hot.protocol() {
+        protocol::TCP => {
+            let tcp = Tcp::load(hot);
+            ProtocolInfo::Tcp {
+                state: tcp.state(),
+                sides: [Direction::Original, Direction::Reply].map(|side| tcp.tcp_side(side)),
+            }
+        }
+        protocol::SCTP => {
+            let sctp = Sctp::load(hot);
+            ProtocolInfo::Sctp { state: sctp.state, tags: sctp.vtags }
+        }
+        _ => ProtocolInfo::Stateless,
+    }
+}

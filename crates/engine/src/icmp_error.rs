@@ -1,0 +1,53 @@
+//! ICMP errors: they belong to the connection of the packet they quote.
+use crate::classify::{IcmpClass, icmp_class, icmp_keys, parse_gre_key, parse_ports};
+use crate::table::key::TupleKey;
+use crate::time::Ticks;
+use crate::tuple::protocol;
+use crate::{CtInfo, Engine, Instant, Outcome, Reason, Zone};
+use keepstate_wire::{Family, InnerPacket, Packet, ParseError, icmp::IcmpMessage};
+
+/// The packet that a message quotes.
+fn inner_packet<'a>(message: &IcmpMessage<'a>, family: Family) -> Result<&'a [u8], ParseError> {
+    match icmp_class(family, message.kind) {
+        IcmpClass::Redirect => message.redirected_packet().map(Option::unwrap_or_default),
+        _ => Ok(message.body),
+    }
+}
+
+impl Engine {
+    /// The connection that an error is about: found by the quoted packet turned round, and only if the error goes to one of its ends.
+    pub(crate) fn track_icmp_error(&self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
+        let quoted = IcmpMessage::parse(packet.transport())
+            .and_then(|message| inner_packet(&message, packet.family()))
+            .and_then(|quote| InnerPacket::parse(quote, packet.family()))
+            .and_then(|quote| inner_tuple_key(&quote));
+        let key = match quoted {
+            Ok(key) => key,
+            Err(refusal) => return Outcome::invalid(Reason::ParseError(refusal)),
+        };
+        let found = key.invert().and_then(|answer| self.table.find(&self.table.lookup_key(answer, zone)));
+        let living = found.filter(|reference| {
+            self.table.records.hot(reference.slot()).is_some_and(|hot| !hot.is_expired(now.tick()))
+        });
+        let Some(reference) = living else {
+            return Outcome::invalid(Reason::IcmpNoConnection);
+        };
+        let outer = TupleKey { addresses: packet.addresses().into(), keys: 0, protocol: 0 }.tuple();
+        let end = self.table.records.key(reference).map(|key| key.tuple().destination);
+        if end != Some(outer.destination) {
+            return Outcome::invalid(Reason::IcmpAddress);
+        }
+        Outcome::tracked(CtInfo::Related, reference.direction(), self.conn_id(reference.slot()))
+    }
+}
+
+/// The tuple of a quoted packet; its lengths and checksums are not believed and not looked at.
+fn inner_tuple_key(quote: &InnerPacket<'_>) -> Result<TupleKey, ParseError> {
+    let keys = match quote.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => parse_ports(quote.transport)?,
+        protocol::ICMP | protocol::ICMPV6 => icmp_keys(&IcmpMessage::parse(quote.transport)?),
+        protocol::GRE => parse_gre_key(quote.transport)?,
+        _ => 0,
+    };
+    Ok(TupleKey { addresses: quote.addresses.into(), keys, protocol: quote.protocol })
+}

@@ -1,0 +1,133 @@
+//! Which connections a source has: so that its next one is translated alike.
+//!
+//! A connection comes in when its source's translation was decided (even to nothing), and goes when it ends. Those of one source hang in a
+//! chain, the youngest first. Nothing here is made before the first translation.
+use crate::table::{ChunkedArray, TupleRef};
+use crate::{Direction, Engine, Status, Tuple};
+use core::net::IpAddr;
+use hashbrown::HashMap;
+
+/// Whose connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct BysourceKey {
+    pub(super) address: IpAddr,
+    pub(super) key: u16,
+    pub(super) protocol: u8,
+    pub(super) zone: u16,
+}
+
+impl BysourceKey {
+    pub(super) fn from_tuple(original: &Tuple, zone: u16) -> BysourceKey {
+        BysourceKey { address: original.source, key: original.source_key, protocol: original.protocol, zone }
+    }
+}
+
+impl Engine {
+    /// A connection that was decided elsewhere is entered under its source.
+    pub(crate) fn restore_bysource(&mut self, slot: u32) {
+        let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().has(Status::SRC_NAT_DONE));
+        let zone = self.table.records.zone(slot).id_for(Direction::Original);
+        if let (true, Some(original)) = (decided, self.table.records.key(TupleRef::new(slot, Direction::Original))) {
+            self.nat.bysource.insert(BysourceKey::from_tuple(&original.tuple(), zone), slot);
+        }
+    }
+}
+
+/// All sources with translated connections.
+#[derive(Default)]
+pub(crate) struct BysourceTable {
+    newest: HashMap<BysourceKey, u32>,
+    links: Links,
+}
+
+/// By slot: the younger and the older neighbour, each plus one; 0 is none.
+struct Links(ChunkedArray<[u32; 2], { 1 << 18 }>);
+
+impl Default for Links {
+    fn default() -> Self {
+        Links(ChunkedArray::new())
+    }
+}
+
+const NEWER: usize = 0;
+const OLDER: usize = 1;
+
+impl BysourceTable {
+    /// Enters a connection. Without memory for it the source's next connection is translated as if this one were not.
+    pub(super) fn insert(&mut self, source: BysourceKey, slot: u32) {
+        if !self.links.0.ensure_chunk(slot as usize) {
+            return;
+        }
+        let before = self.newest.insert(source, slot);
+        self.links.set(slot, NEWER, None);
+        self.links.set(slot, OLDER, before);
+        if let Some(before) = before {
+            self.links.set(before, NEWER, Some(slot));
+        }
+    }
+
+    /// Takes a connection out, if it is there.
+    pub(super) fn remove(&mut self, source: &BysourceKey, slot: u32) {
+        let (younger, older) = (self.links.neighbour(slot, NEWER), self.links.neighbour(slot, OLDER));
+        match (younger, older) {
+            (Some(younger), older) => self.links.set(younger, OLDER, older),
+            // Only the youngest has nobody before it; one that was never entered has neither.
+            (None, _) if self.newest.get(source) != Some(&slot) => return,
+            (None, Some(older)) => {
+                self.newest.insert(*source, older);
+            }
+            (None, None) => {
+                self.newest.remove(source);
+            }
+        }
+        if let Some(older) = older {
+            self.links.set(older, NEWER, younger);
+        }
+        self.links.set(slot, NEWER, None);
+        self.links.set(slot, OLDER, None);
+    }
+
+    /// Its connections, the youngest first.
+    pub(super) fn connections(&self, source: &BysourceKey) -> impl Iterator<Item = u32> + '_ {
+        core::iter::successors(self.newest.get(source).copied(), |slot| self.links.neighbour(*slot, OLDER))
+    }
+}
+
+impl Links {
+    fn neighbour(&self, slot: u32, which: usize) -> Option<u32> {
+        self.0.get(slot as usize)?[which].checked_sub(1)
+    }
+
+    fn set(&mut self, slot: u32, which: usize, neighbour: Option<u32>) {
+        if let Some(links) = self.0.get_mut(slot as usize) {
+            links[which] = neighbour.map_or(0, |slot| slot + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn source(port: u16) -> BysourceKey {
+        BysourceKey { address: IpAddr::from([10, 0, 0, 1]), key: port, protocol: 6, zone: 0 }
+    }
+
+    #[test]
+    fn removing_any_element_keeps_the_chain_intact() {
+        for gone in 0..3 {
+            let mut sources = BysourceTable::default();
+            (0..3).for_each(|slot| sources.insert(source(1), slot));
+            sources.insert(source(2), 7);
+            sources.remove(&source(1), gone);
+            let left: Vec<u32> = sources.connections(&source(1)).collect();
+            assert_eq!(left, [2, 1, 0].into_iter().filter(|slot| *slot != gone).collect::<Vec<_>>());
+            sources.remove(&source(1), gone);
+            assert_eq!(sources.connections(&source(1)).count(), 2, "twice is once");
+            assert_eq!(sources.connections(&source(2)).collect::<Vec<_>>(), [7]);
+            (0..3).for_each(|slot| sources.remove(&source(1), slot));
+            assert!(sources.connections(&source(1)).next().is_none() && sources.newest.len() == 1);
+        }
+    }
+}

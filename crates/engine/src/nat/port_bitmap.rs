@@ -1,0 +1,155 @@
+//! Ports of outside addresses that somebody has to himself: a bit each, so that a free one is found by looking at 64 at a time.
+//!
+//! A page of bits belongs to one address, protocol and zone; it comes with the first port taken there and goes with the last. There are never more than
+//! [`MOST`] pages: who finds none is translated as if he had asked for nothing.
+use alloc::boxed::Box;
+use core::net::IpAddr;
+use core::ops::RangeInclusive;
+use hashbrown::HashMap;
+
+/// Whose ports: address, protocol, zone.
+pub(super) type BitmapKey = (IpAddr, u8, u16);
+
+/// Which ports will do, beside being free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PortConstraint {
+    Any,
+    /// Even, if the number is; odd, if it is (RFC 4787, 4.2.2).
+    SameParity(u16),
+    /// Even, and the one above free too: for who will want that next (RFC 4787, 4.2.3).
+    Pair,
+}
+
+#[derive(Default)]
+pub(super) struct PortBitmap(HashMap<BitmapKey, BitmapPage>);
+
+struct BitmapPage {
+    taken: Box<[u64; 1024]>,
+    count: u32,
+}
+
+/// Pages of 8 KiB: 32 MiB in all.
+const MAX_PAGES: usize = 4096;
+/// Bits of even ports.
+const EVEN_BITS: u64 = 0x5555_5555_5555_5555;
+
+impl PortBitmap {
+    /// Is there room for this place?
+    pub(super) fn has_room(&self, place: &BitmapKey) -> bool {
+        self.0.len() < MAX_PAGES || self.0.contains_key(place)
+    }
+
+    pub(super) fn is_free(&self, place: &BitmapKey, port: u16) -> bool {
+        let bit =
+            |page: &BitmapPage| page.taken.get(usize::from(port / 64)).is_some_and(|word| word >> (port % 64) & 1 != 0);
+        !self.0.get(place).is_some_and(bit)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes a port. False if somebody has it, or there is no room.
+    pub(super) fn reserve(&mut self, place: BitmapKey, port: u16) -> bool {
+        if !self.has_room(&place) || !self.is_free(&place, port) {
+            return false;
+        }
+        let page = self.0.entry(place).or_insert_with(|| BitmapPage { taken: Box::new([0; 1024]), count: 0 });
+        if let Some(word) = page.taken.get_mut(usize::from(port / 64)) {
+            *word |= 1 << (port % 64);
+            page.count += 1;
+        }
+        true
+    }
+
+    pub(super) fn release(&mut self, place: &BitmapKey, port: u16) {
+        if self.is_free(place, port) {
+            return;
+        }
+        let Some(page) = self.0.get_mut(place) else { return };
+        if let Some(word) = page.taken.get_mut(usize::from(port / 64)) {
+            *word &= !(1 << (port % 64));
+            page.count -= 1;
+        }
+        if page.count == 0 {
+            self.0.remove(place);
+        }
+    }
+
+    /// The first free port of `ports` that fits the wish, from `from` on and round.
+    pub(super) fn find_free(
+        &self,
+        place: &BitmapKey,
+        ports: &RangeInclusive<u16>,
+        from: u16,
+        wish: PortConstraint,
+    ) -> Option<u16> {
+        let (first, last) = (*ports.start(), *ports.end());
+        let from = if ports.contains(&from) { from } else { first };
+        let page = self.0.get(place);
+        let ahead = find_free_in(page, from, last, wish);
+        ahead.or_else(|| if from > first { find_free_in(page, first, from - 1, wish) } else { None })
+    }
+}
+
+fn find_free_in(page: Option<&BitmapPage>, first: u16, last: u16, wish: PortConstraint) -> Option<u16> {
+    (first / 64..=last / 64).find_map(|at| {
+        let taken = page.and_then(|page| page.taken.get(usize::from(at))).copied().unwrap_or(0);
+        let mut free = !taken;
+        if at == first / 64 {
+            free &= u64::MAX << (first % 64);
+        }
+        if at == last / 64 {
+            free &= u64::MAX >> (63 - last % 64);
+        }
+        free &= match wish {
+            PortConstraint::Any => u64::MAX,
+            PortConstraint::SameParity(port) if port % 2 == 0 => EVEN_BITS,
+            PortConstraint::SameParity(_) => !EVEN_BITS,
+            // An even port and the one above are always in one word.
+            PortConstraint::Pair => EVEN_BITS & free >> 1,
+        };
+        // A word's bits are 64, and the last word's last is port 65535.
+        (free != 0).then(|| at * 64 + free.trailing_zeros() as u16)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    const KEY: BitmapKey = (IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), 17, 0);
+
+    #[test]
+    fn every_port_of_a_range_is_found_once_and_no_other() {
+        for ports in [1024..=1024, 1000..=1100, 63..=65, 65_500..=65_535, 0..=u16::MAX] {
+            let mut all = PortBitmap::default();
+            let mut found = BTreeSet::new();
+            while let Some(port) = all.find_free(&KEY, &ports, 1050, PortConstraint::Any) {
+                assert!(
+                    ports.contains(&port) && found.insert(port) && all.reserve(KEY, port) && !all.reserve(KEY, port)
+                );
+            }
+            assert_eq!(found.len(), ports.len());
+            found.iter().for_each(|port| all.release(&KEY, *port));
+            assert!(all.0.is_empty(), "the page goes with the last");
+        }
+    }
+
+    #[test]
+    fn constraints_are_honoured() {
+        let mut all = PortBitmap::default();
+        assert_eq!(all.find_free(&KEY, &(1024..=2000), 1025, PortConstraint::SameParity(8)), Some(1026));
+        assert_eq!(all.find_free(&KEY, &(1024..=2000), 1026, PortConstraint::SameParity(7)), Some(1027));
+        assert!(all.reserve(KEY, 1027));
+        assert_eq!(all.find_free(&KEY, &(1024..=2000), 1026, PortConstraint::Pair), Some(1028));
+        assert_eq!(
+            all.find_free(&KEY, &(1024..=1028), 1026, PortConstraint::Pair),
+            Some(1024),
+            "and round; 1029 is not in the range"
+        );
+        assert_eq!(all.find_free(&KEY, &(1027..=1028), 1027, PortConstraint::Pair), None);
+    }
+}

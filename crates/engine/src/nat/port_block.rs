@@ -1,0 +1,206 @@
+//! Blocks of ports: each subscriber has so many in a row to himself, so that who had a port is known from two lines of a log (RFC 6888, REQ-13; RFC 7422, 2).
+//!
+//! A [`Holding`] is what one inside address has of one outside address: as long as it has connections there. With it comes a block, if blocks are asked for; it
+//! is given back with the last connection. Taking and giving back is told, each once. A subscriber's connections all go by the addresses he holds already
+//! (RFC 4787, REQ-2), where the rule allows them.
+use super::port_bitmap::{BitmapKey, PortBitmap, PortConstraint};
+use super::range::NatRange;
+use crate::Instant;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::ops::RangeInclusive;
+use hashbrown::HashMap;
+
+/// A block was taken, or given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortBlockEvent {
+    /// Taken, or given back.
+    pub allocated: bool,
+    /// Who has, or had, it.
+    pub subscriber: IpAddr,
+    /// The outside address …
+    pub address: IpAddr,
+    /// … and its ports, of every protocol.
+    pub ports: RangeInclusive<u16>,
+    /// When.
+    pub at: Instant,
+}
+
+/// A subscriber: inside address, zone.
+pub(super) type Subscriber = (IpAddr, u16);
+
+/// What a subscriber has of one outside address.
+#[derive(Clone, Copy, Debug)]
+struct PortBlockAllocation {
+    outside: IpAddr,
+    /// The number of his block.
+    block_index: Option<u16>,
+    connections: u32,
+}
+
+#[derive(Default)]
+pub(super) struct PortBlocks {
+    /// Ports of a block.
+    block_size: Option<u16>,
+    allocations: HashMap<Subscriber, Vec<PortBlockAllocation>>,
+    /// Numbers of blocks that are taken.
+    allocated: PortBitmap,
+    events: VecDeque<PortBlockEvent>,
+    events_lost: u64,
+}
+
+/// The first port of the first block.
+const FIRST_PORT: u16 = 1024;
+/// Outside addresses looked at for a free block.
+const MAX_ADDRESSES_SEARCHED: usize = 256;
+/// Changes that wait to be told.
+const MAX_QUEUED_EVENTS: usize = 65_536;
+
+impl PortBlocks {
+    pub(super) fn new(size: Option<u16>) -> PortBlocks {
+        PortBlocks { block_size: size.filter(|size| *size > 0), ..PortBlocks::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.allocations.is_empty() && self.allocated.is_empty()
+    }
+
+    pub(super) fn is_enabled(&self) -> bool {
+        self.block_size.is_some()
+    }
+
+    /// The first outside address that he holds.
+    pub(super) fn first_address(&self, subscriber: &Subscriber) -> Option<IpAddr> {
+        Some(self.allocations.get(subscriber)?.first()?.outside)
+    }
+
+    /// The outside address that he holds in `range`, and his block there.
+    pub(super) fn find_allocation(
+        &self,
+        subscriber: &Subscriber,
+        range: &NatRange,
+    ) -> Option<(IpAddr, Option<RangeInclusive<u16>>)> {
+        let fits = |holding: &&PortBlockAllocation| {
+            let ports = holding.block_index.map(|block| self.block_ports(block));
+            range.addresses.as_ref().is_none_or(|addresses| addresses.contains(&holding.outside))
+                && ports.is_none_or(|ports| covers(range.ports.as_ref(), &ports))
+        };
+        let holding = self.allocations.get(subscriber)?.iter().find(fits)?;
+        Some((holding.outside, holding.block_index.map(|block| self.block_ports(block))))
+    }
+
+    /// A free block of `range`, first at the address `preferred`.
+    pub(super) fn find_free_block(
+        &self,
+        preferred: IpAddr,
+        zone: u16,
+        range: &NatRange,
+    ) -> Option<(IpAddr, RangeInclusive<u16>)> {
+        let size = self.block_size?;
+        let numbers = match &range.ports {
+            None => 0..=(u16::MAX - FIRST_PORT) / size - u16::from((u16::MAX - FIRST_PORT) % size != size - 1),
+            Some(ports) => {
+                let first = ports.start().saturating_sub(FIRST_PORT).div_ceil(size);
+                let behind = (u32::from(*ports.end()) + 1).saturating_sub(u32::from(FIRST_PORT)) / u32::from(size);
+                first..=u16::try_from(behind.checked_sub(1)?).ok()?
+            }
+        };
+        if numbers.is_empty() {
+            return None;
+        }
+        let all = range.addresses.clone().unwrap_or(preferred..=preferred);
+        let others = core::iter::successors(Some(*all.start()), |address| next_address(*address))
+            .take_while(|address| address <= all.end())
+            .filter(|address| *address != preferred);
+        core::iter::once(preferred).chain(others).take(MAX_ADDRESSES_SEARCHED).find_map(|address| {
+            let place = bitmap_key(address, zone);
+            let number = self.allocated.find_free(&place, &numbers, *numbers.start(), PortConstraint::Any)?;
+            self.allocated.has_room(&place).then(|| (address, self.block_ports(number)))
+        })
+    }
+
+    /// A connection of his was entered at `port` of `outside`.
+    pub(super) fn add_connection(&mut self, subscriber: Subscriber, outside: IpAddr, port: u16, now: Instant) {
+        let number = self.block_index(port);
+        let held = self.allocations.entry(subscriber).or_default();
+        if let Some(holding) = held.iter_mut().find(|holding| holding.matches(outside, number)) {
+            holding.connections += 1;
+            return;
+        }
+        // Where another has the block, which a rule of its own may cause, he holds the address alone.
+        let block = number.filter(|number| self.allocated.reserve(bitmap_key(outside, subscriber.1), *number));
+        held.push(PortBlockAllocation { outside, block_index: block, connections: 1 });
+        self.queue_event(true, subscriber, outside, block, now);
+    }
+
+    /// One of his connections has ended.
+    pub(super) fn remove_connection(&mut self, subscriber: Subscriber, outside: IpAddr, port: u16, now: Instant) {
+        let number = self.block_index(port);
+        let Some(held) = self.allocations.get_mut(&subscriber) else { return };
+        let Some(at) = held.iter().position(|holding| holding.matches(outside, number)) else { return };
+        if let Some(holding) = held.get_mut(at).filter(|holding| holding.connections > 1) {
+            holding.connections -= 1;
+            return;
+        }
+        let PortBlockAllocation { block_index: block, .. } = held.swap_remove(at);
+        if held.is_empty() {
+            self.allocations.remove(&subscriber);
+        }
+        if let Some(block) = block {
+            self.allocated.release(&bitmap_key(outside, subscriber.1), block);
+        }
+        self.queue_event(false, subscriber, outside, block, now);
+    }
+
+    pub(super) fn pop_event(&mut self) -> Option<PortBlockEvent> {
+        self.events.pop_front()
+    }
+
+    pub(super) fn events_lost(&self) -> u64 {
+        self.events_lost
+    }
+
+    fn queue_event(&mut self, taken: bool, subscriber: Subscriber, address: IpAddr, block: Option<u16>, at: Instant) {
+        let Some(block) = block else { return };
+        if self.events.len() < MAX_QUEUED_EVENTS {
+            let ports = self.block_ports(block);
+            self.events.push_back(PortBlockEvent { allocated: taken, subscriber: subscriber.0, address, ports, at });
+        } else {
+            self.events_lost += 1;
+        }
+    }
+
+    fn block_index(&self, port: u16) -> Option<u16> {
+        Some(port.checked_sub(FIRST_PORT)? / self.block_size?)
+    }
+
+    fn block_ports(&self, number: u16) -> RangeInclusive<u16> {
+        let size = self.block_size.unwrap_or(1);
+        let first = FIRST_PORT.saturating_add(number.saturating_mul(size));
+        first..=first.saturating_add(size - 1)
+    }
+}
+
+impl PortBlockAllocation {
+    fn matches(&self, outside: IpAddr, number: Option<u16>) -> bool {
+        self.outside == outside && (self.block_index.is_none() || self.block_index == number)
+    }
+}
+
+/// Blocks are of all protocols together.
+const fn bitmap_key(outside: IpAddr, zone: u16) -> BitmapKey {
+    (outside, 0, zone)
+}
+
+fn covers(allowed: Option<&RangeInclusive<u16>>, ports: &RangeInclusive<u16>) -> bool {
+    allowed.is_none_or(|allowed| allowed.contains(ports.start()) && allowed.contains(ports.end()))
+}
+
+fn next_address(address: IpAddr) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?)),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits().checked_add(1)?)),
+    })
+}

@@ -1,0 +1,156 @@
+//! Sequence numbers of a connection into whose stream a helper wrote: what was sent before its last change counts by one difference, what comes after by another.
+//!
+//! A [`Shifts`] belongs to one connection and begins with the first change that made a segment longer or shorter (Linux's `nf_conntrack_seqadj`). What is tracked
+//! are the sender's own numbers; they are shifted only where a packet leaves. It must never forget the difference before the last change: segments from before are sent again.
+use crate::extension::Extension;
+use crate::table::record::RecordKind;
+use crate::{Direction, Engine, Status};
+use keepstate_wire::rewrite::PacketMut;
+
+/// Of both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeqAdj([DirectionSeqAdj; 2]);
+
+/// How much longer one direction's stream has become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct DirectionSeqAdj {
+    /// The segment that was changed last, by the sender's number.
+    correction_pos: u32,
+    /// Modulo 2³², up to that segment.
+    offset_before: u32,
+    /// The same, behind it.
+    offset_after: u32,
+}
+
+impl DirectionSeqAdj {
+    /// The difference of a sender's own number.
+    fn seq_offset(&self, seq: u32) -> u32 {
+        if seq_after(seq, self.correction_pos) { self.offset_after } else { self.offset_before }
+    }
+
+    /// What the receiver acknowledges, in the sender's own numbers.
+    fn unadjust_ack(&self, ack: u32) -> u32 {
+        let old = ack.wrapping_sub(self.offset_before);
+        if seq_after(old, self.correction_pos) { ack.wrapping_sub(self.offset_after) } else { old }
+    }
+}
+
+impl SeqAdj {
+    /// The segment `seq` of `direction` has become longer by `by`, modulo 2³². One that is sent again was counted before.
+    pub(crate) fn set_offset(&mut self, direction: Direction, seq: u32, by: u32) {
+        let [original, reply] = &mut self.0;
+        let shift = if direction == Direction::Original { original } else { reply };
+        if shift.offset_before == shift.offset_after || seq_after(seq, shift.correction_pos) {
+            *shift = DirectionSeqAdj {
+                correction_pos: seq,
+                offset_before: shift.offset_after,
+                offset_after: shift.offset_after.wrapping_add(by),
+            };
+        }
+    }
+
+    /// Everything of `direction` counts by this difference, modulo 2³².
+    pub(crate) fn init(&mut self, direction: Direction, by: u32) {
+        let [original, reply] = &mut self.0;
+        let shift = if direction == Direction::Original { original } else { reply };
+        *shift = DirectionSeqAdj { offset_before: by, offset_after: by, ..*shift };
+    }
+
+    /// For a description: position, before, after; original, then reply.
+    pub(crate) fn to_bytes(&self) -> [u8; 24] {
+        let mut octets = [0; 24];
+        let words = self.0.iter().flat_map(|shift| [shift.correction_pos, shift.offset_before, shift.offset_after]);
+        octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_be_bytes());
+        octets
+    }
+
+    /// The same, read.
+    pub(crate) fn from_bytes(octets: &[u8; 24]) -> SeqAdj {
+        let word = |at: usize| octets.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
+        SeqAdj([0, 3].map(|at| DirectionSeqAdj {
+            correction_pos: word(at),
+            offset_before: word(at + 1),
+            offset_after: word(at + 2),
+        }))
+    }
+
+    fn direction(&self, direction: Direction) -> &DirectionSeqAdj {
+        let [original, reply] = &self.0;
+        if direction == Direction::Original { original } else { reply }
+    }
+}
+
+/// Is `a` after `b`, modulo 2³²?
+const fn seq_after(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+/// By how much the acknowledgement `ack` from `direction` is ahead of the number that it is about.
+#[cold]
+pub(crate) fn ack_offset(extra: Option<&Extension>, direction: Direction, ack: u32) -> u32 {
+    let shifts = extra.and_then(|extra| extra.seqadj);
+    shifts.map_or(0, |shifts| shifts.direction(direction.opposite()).seq_offset(ack.wrapping_sub(1)))
+}
+
+impl Engine {
+    /// Brings the numbers of a segment that leaves up to what was written into its connection's streams. False where it cannot be read: it must not be sent on.
+    pub(crate) fn seq_adjust(&self, slot: u32, direction: Direction, datagram: &mut [u8]) -> bool {
+        let Some((shifts, promise)) =
+            self.extensions.find(slot).and_then(|extra| Some((extra.seqadj?, extra.synproxy)))
+        else {
+            return true;
+        };
+        let (own, other) = (*shifts.direction(direction), *shifts.direction(direction.opposite()));
+        let Ok(mut rewrite) = PacketMut::new(datagram) else { return false };
+        promise.is_none_or(|promise| promise.adjust_timestamps(direction, &mut rewrite))
+            && rewrite.adjust_seq(|seq| seq.wrapping_add(own.seq_offset(seq)), |ack| other.unadjust_ack(ack))
+    }
+
+    /// A segment of `direction` was made longer by `by`, modulo 2³².
+    pub(crate) fn seqadj_set(&mut self, slot: u32, direction: Direction, seq: u32, by: u32) {
+        if by == 0 {
+            return;
+        }
+        if let Some(hot) = self.table.records.hot_mut(slot) {
+            hot.status |= Status::SEQ_ADJUST.0;
+            hot.kind.set(RecordKind::HAS_EXTENSION);
+            self.extensions.find_or_insert(slot).seqadj.get_or_insert_default().set_offset(direction, seq, by);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_before_and_after_the_correction_position() {
+        let mut shifts = SeqAdj::default();
+        shifts.set_offset(Direction::Original, 1000, 4);
+        shifts.set_offset(Direction::Original, 1000, 4);
+        let shift = *shifts.direction(Direction::Original);
+        assert_eq!(
+            [999, 1000, 1001, 5000].map(|seq| shift.seq_offset(seq)),
+            [0, 0, 4, 4],
+            "the changed segment begins where it began"
+        );
+        // Shortened by one, later.
+        shifts.set_offset(Direction::Original, 2000, u32::MAX);
+        let shift = *shifts.direction(Direction::Original);
+        assert_eq!([1500, 2000, 2001].map(|seq| shift.seq_offset(seq)), [4, 4, 3]);
+        for seq in [1900, 2000, 2010, 2100] {
+            assert_eq!(shift.unadjust_ack(seq + shift.seq_offset(seq)), seq);
+        }
+        assert_eq!(shifts.direction(Direction::Reply), &DirectionSeqAdj::default());
+        assert_eq!(SeqAdj::from_bytes(&shifts.to_bytes()), shifts);
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let mut shifts = SeqAdj::default();
+        shifts.set_offset(Direction::Reply, u32::MAX - 2, 6);
+        let shift = *shifts.direction(Direction::Reply);
+        assert_eq!((shift.seq_offset(u32::MAX - 2), shift.seq_offset(5)), (0, 6));
+        assert_eq!(shift.unadjust_ack(11), 5);
+    }
+}

@@ -1,0 +1,289 @@
+//! The knobs `net.netfilter.nf_conntrack_*`, by their own names and with their own defaults.
+use core::ops::Index;
+use thiserror::Error;
+
+macro_rules! knobs {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $default:literal, $kind:ident;)*) => {
+        /// One knob. Its [name](Sysctl::name) is the last part of the sysctl key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(usize)]
+        pub enum Sysctl { $($(#[doc = $doc])+ $variant,)* }
+
+        impl Sysctl {
+            /// Every knob, in the order of its sysctl name.
+            pub const ALL: &'static [Sysctl] = &[$(Sysctl::$variant,)*];
+            const TABLE: [(&'static str, u32, ValueKind); Sysctl::ALL.len()] = [$(($name, $default, ValueKind::$kind),)*];
+            const HELP: [&'static str; Sysctl::ALL.len()] = [$(concat!($($doc),+),)*];
+        }
+    };
+}
+
+/// What values a knob takes.
+#[derive(Clone, Copy)]
+enum ValueKind {
+    /// 0 or 1.
+    Switch,
+    /// 0, 1 or 2.
+    ZeroToTwo,
+    /// 0 to 255.
+    Byte,
+    /// 0 to 4294967295.
+    Number,
+    /// Whole seconds.
+    Seconds,
+    /// Set by nobody: only read.
+    ReadOnly,
+}
+
+knobs! {
+    /// Count packets and bytes of connections made from now on.
+    Acct = "nf_conntrack_acct", 0, Switch;
+    /// The size of the index: the memory Linux would give that many buckets. It grows by itself when connections need it.
+    Buckets = "nf_conntrack_buckets", 262144, Number;
+    /// Verify checksums; a packet with a bad one is invalid.
+    Checksum = "nf_conntrack_checksum", 1, Switch;
+    /// How many connections there are (read only).
+    Count = "nf_conntrack_count", 0, ReadOnly;
+    /// Report events: 0 never, 1 always, 2 while somebody listens.
+    Events = "nf_conntrack_events", 2, ZeroToTwo;
+    /// How many expectations there may be.
+    ExpectMax = "nf_conntrack_expect_max", 4096, Number;
+    /// Bytes that IPv6 fragments may hold before the oldest are dropped.
+    Frag6HighThresh = "nf_conntrack_frag6_high_thresh", 4194304, Number;
+    /// Bytes down to which they are dropped (no effect in recent kernels).
+    Frag6LowThresh = "nf_conntrack_frag6_low_thresh", 3145728, Number;
+    /// Seconds an IPv6 datagram may wait for its missing fragments.
+    Frag6Timeout = "nf_conntrack_frag6_timeout", 60, Seconds;
+    /// Seconds of protocols without a tracker of their own.
+    GenericTimeout = "nf_conntrack_generic_timeout", 600, Seconds;
+    /// Seconds of GRE without an answer.
+    GreTimeout = "nf_conntrack_gre_timeout", 30, Seconds;
+    /// Seconds of GRE seen both ways.
+    GreTimeoutStream = "nf_conntrack_gre_timeout_stream", 180, Seconds;
+    /// Seconds of an ICMP query.
+    IcmpTimeout = "nf_conntrack_icmp_timeout", 30, Seconds;
+    /// Seconds of an ICMPv6 query.
+    Icmpv6Timeout = "nf_conntrack_icmpv6_timeout", 30, Seconds;
+    /// Log invalid packets of this protocol number; 255 all, 0 none.
+    LogInvalid = "nf_conntrack_log_invalid", 0, Byte;
+    /// How many connections there may be.
+    Max = "nf_conntrack_max", 262144, Number;
+    /// Seconds in CLOSED.
+    SctpTimeoutClosed = "nf_conntrack_sctp_timeout_closed", 10, Seconds;
+    /// Seconds in COOKIE_ECHOED.
+    SctpTimeoutCookieEchoed = "nf_conntrack_sctp_timeout_cookie_echoed", 3, Seconds;
+    /// Seconds in COOKIE_WAIT.
+    SctpTimeoutCookieWait = "nf_conntrack_sctp_timeout_cookie_wait", 3, Seconds;
+    /// Seconds in ESTABLISHED.
+    SctpTimeoutEstablished = "nf_conntrack_sctp_timeout_established", 210, Seconds;
+    /// Seconds in HEARTBEAT_SENT.
+    SctpTimeoutHeartbeatSent = "nf_conntrack_sctp_timeout_heartbeat_sent", 30, Seconds;
+    /// Seconds in SHUTDOWN_ACK_SENT.
+    SctpTimeoutShutdownAckSent = "nf_conntrack_sctp_timeout_shutdown_ack_sent", 3, Seconds;
+    /// Seconds in SHUTDOWN_RECD.
+    SctpTimeoutShutdownRecd = "nf_conntrack_sctp_timeout_shutdown_recd", 3, Seconds;
+    /// Seconds in SHUTDOWN_SENT.
+    SctpTimeoutShutdownSent = "nf_conntrack_sctp_timeout_shutdown_sent", 3, Seconds;
+    /// Let out-of-window segments pass, except RSTs.
+    TcpBeLiberal = "nf_conntrack_tcp_be_liberal", 0, Switch;
+    /// Do not call out-of-window RSTs invalid.
+    TcpIgnoreInvalidRst = "nf_conntrack_tcp_ignore_invalid_rst", 0, Switch;
+    /// Pick up connections whose beginning was not seen.
+    TcpLoose = "nf_conntrack_tcp_loose", 1, Switch;
+    /// So many retransmissions without an answer lower the timeout.
+    TcpMaxRetrans = "nf_conntrack_tcp_max_retrans", 3, Byte;
+    /// Seconds in CLOSE.
+    TcpTimeoutClose = "nf_conntrack_tcp_timeout_close", 10, Seconds;
+    /// Seconds in CLOSE_WAIT.
+    TcpTimeoutCloseWait = "nf_conntrack_tcp_timeout_close_wait", 60, Seconds;
+    /// Seconds in ESTABLISHED.
+    TcpTimeoutEstablished = "nf_conntrack_tcp_timeout_established", 432000, Seconds;
+    /// Seconds in FIN_WAIT.
+    TcpTimeoutFinWait = "nf_conntrack_tcp_timeout_fin_wait", 120, Seconds;
+    /// Seconds in LAST_ACK.
+    TcpTimeoutLastAck = "nf_conntrack_tcp_timeout_last_ack", 30, Seconds;
+    /// Seconds after too many retransmissions, or a window of zero.
+    TcpTimeoutMaxRetrans = "nf_conntrack_tcp_timeout_max_retrans", 300, Seconds;
+    /// Seconds in SYN_RECV.
+    TcpTimeoutSynRecv = "nf_conntrack_tcp_timeout_syn_recv", 60, Seconds;
+    /// Seconds in SYN_SENT.
+    TcpTimeoutSynSent = "nf_conntrack_tcp_timeout_syn_sent", 120, Seconds;
+    /// Seconds in TIME_WAIT.
+    TcpTimeoutTimeWait = "nf_conntrack_tcp_timeout_time_wait", 120, Seconds;
+    /// Seconds while data is unacknowledged.
+    TcpTimeoutUnacknowledged = "nf_conntrack_tcp_timeout_unacknowledged", 300, Seconds;
+    /// Keep start and stop times of connections made from now on.
+    Timestamp = "nf_conntrack_timestamp", 0, Switch;
+    /// Seconds of UDP without an answer.
+    UdpTimeout = "nf_conntrack_udp_timeout", 30, Seconds;
+    /// Seconds of a UDP stream.
+    UdpTimeoutStream = "nf_conntrack_udp_timeout_stream", 120, Seconds;
+}
+
+/// Linux keeps timeouts in ticks of 1/250 s in an `int`: longer than this, it refuses.
+const MAX_TIMEOUT_SECONDS: u64 = (i32::MAX as u64) / crate::time::TICKS_PER_SECOND;
+
+impl Sysctl {
+    /// Its sysctl name, without `net.netfilter.`.
+    pub const fn name(self) -> &'static str {
+        Sysctl::TABLE[self as usize].0
+    }
+    /// Its default on a machine with more than 4 GiB and Linux 6.18.
+    pub const fn default_value(self) -> u32 {
+        Sysctl::TABLE[self as usize].1
+    }
+    /// What it does, in one sentence.
+    pub fn help(self) -> &'static str {
+        Sysctl::HELP[self as usize].trim()
+    }
+    /// Its unit, for people: `seconds`, or nothing.
+    pub const fn unit(self) -> &'static str {
+        match Sysctl::TABLE[self as usize].2 {
+            ValueKind::Seconds => "seconds",
+            _ => "",
+        }
+    }
+    /// The least and the greatest value it takes; `None` if it is only read.
+    pub const fn range(self) -> Option<(u64, u64)> {
+        match Sysctl::TABLE[self as usize].2 {
+            ValueKind::Switch => Some((0, 1)),
+            ValueKind::ZeroToTwo => Some((0, 2)),
+            ValueKind::Byte => Some((0, 255)),
+            ValueKind::Number => Some((0, u32::MAX as u64)),
+            ValueKind::Seconds => Some((0, MAX_TIMEOUT_SECONDS)),
+            ValueKind::ReadOnly => None,
+        }
+    }
+    /// Finds a knob by any spelling sysctl takes: `net.netfilter.nf_conntrack_max`, `net/netfilter/nf_conntrack_max`,
+    /// `nf_conntrack_max`, and the old `net.nf_conntrack_max`.
+    ///
+    /// ```
+    /// use keepstate_engine::Sysctl;
+    /// assert_eq!(Sysctl::named("net.netfilter.nf_conntrack_tcp_loose"), Some(Sysctl::TcpLoose));
+    /// assert_eq!(Sysctl::named("net/nf_conntrack_max"), Some(Sysctl::Max));
+    /// assert_eq!(Sysctl::named("net.ipv4.ip_forward"), None);
+    /// ```
+    pub fn from_name(key: &str) -> Option<Sysctl> {
+        let name =
+            ["net.netfilter.", "net/netfilter/"].iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
+        if matches!(name, "net.nf_conntrack_max" | "net/nf_conntrack_max") {
+            return Some(Sysctl::Max);
+        }
+        Sysctl::ALL.iter().copied().find(|knob| knob.name() == name)
+    }
+}
+
+/// Why a knob could not be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SysctlError {
+    /// The value is out of the knob's range.
+    #[error("{} takes {min} to {max}, not {value}", sysctl.name())]
+    OutOfRange {
+        /// The knob.
+        sysctl: Sysctl,
+        /// What was asked for.
+        value: u64,
+        /// The least it takes.
+        min: u64,
+        /// The greatest it takes.
+        max: u64,
+    },
+    /// The knob is only read.
+    #[error("{} can only be read", .0.name())]
+    ReadOnly(Sysctl),
+}
+
+/// The value of every knob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctls([u32; Sysctl::ALL.len()]);
+
+impl Default for Sysctls {
+    fn default() -> Self {
+        Sysctls(core::array::from_fn(|at| Sysctl::TABLE[at].1))
+    }
+}
+
+impl Index<Sysctl> for Sysctls {
+    type Output = u32;
+    fn index(&self, knob: Sysctl) -> &u32 {
+        &self.0[knob as usize]
+    }
+}
+
+impl Sysctls {
+    /// The defaults a kernel of `generation` computes on a machine with `memory` bytes (reserved pages left out).
+    ///
+    /// ```
+    /// use keepstate_engine::{Generation, Sysctl, Sysctls};
+    /// // A "4 GB" machine has less than 4 GiB for the kernel to count: the famous 65,536.
+    /// let knobs = Sysctls::as_linux(Generation::V5_15, 3_900_000_000);
+    /// assert_eq!((knobs[Sysctl::Max], knobs[Sysctl::Buckets]), (65536, 65536));
+    /// ```
+    pub fn kernel_defaults(generation: KernelVersion, memory: u64) -> Sysctls {
+        let mut knobs = Sysctls::default();
+        let (buckets, max) = generation.table_sizes(memory);
+        knobs.set_unchecked(Sysctl::Buckets, buckets);
+        knobs.set_unchecked(Sysctl::Max, max);
+        knobs.set_unchecked(Sysctl::ExpectMax, (buckets / 256).max(1) * 4);
+        if matches!(generation, KernelVersion::V3_10 | KernelVersion::V4_19) {
+            knobs.set_unchecked(Sysctl::Events, 1);
+            knobs.set_unchecked(Sysctl::UdpTimeoutStream, 180);
+        }
+        knobs
+    }
+
+    /// Sets one knob, if it takes the value.
+    pub fn set(&mut self, knob: Sysctl, value: u64) -> Result<(), SysctlError> {
+        let (least, greatest) = knob.range().ok_or(SysctlError::ReadOnly(knob))?;
+        match u32::try_from(value) {
+            Ok(number) if (least..=greatest).contains(&value) => {
+                self.set_unchecked(knob, number);
+                Ok(())
+            }
+            _ => Err(SysctlError::OutOfRange { sysctl: knob, value, min: least, max: greatest }),
+        }
+    }
+
+    fn set_unchecked(&mut self, knob: Sysctl, value: u32) {
+        self.0[knob as usize] = value;
+    }
+
+    /// Is this switch on?
+    pub fn is_enabled(&self, knob: Sysctl) -> bool {
+        self[knob] != 0
+    }
+}
+
+/// A generation of kernels, by how it computes its defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KernelVersion {
+    /// Up to 3.19: as 4.19, but never more than 16,384 buckets.
+    V3_10,
+    /// 4.0 to 5.14: four entries a bucket.
+    V4_19,
+    /// 5.15 to 6.17: one entry a bucket.
+    V5_15,
+    /// 6.18.
+    #[default]
+    V6_18,
+}
+
+impl KernelVersion {
+    /// Buckets and max for a machine with `memory` bytes.
+    pub fn table_sizes(self, memory: u64) -> (u32, u32) {
+        const GIB: u64 = 1 << 30;
+        const BUCKETS_PER_PAGE: u64 = 512;
+        let share = memory / 16384 / 8;
+        let buckets = match self {
+            KernelVersion::V4_19 if memory > 4 * GIB => 65536,
+            KernelVersion::V3_10 | KernelVersion::V4_19 if memory > GIB => 16384,
+            KernelVersion::V3_10 | KernelVersion::V4_19 => share.max(32),
+            KernelVersion::V5_15 | KernelVersion::V6_18 if memory > 4 * GIB => 262_144,
+            KernelVersion::V5_15 | KernelVersion::V6_18 if memory > GIB => 65536,
+            KernelVersion::V5_15 | KernelVersion::V6_18 => share.max(1024),
+        };
+        let buckets = u32::try_from(buckets.next_multiple_of(BUCKETS_PER_PAGE)).unwrap_or(u32::MAX);
+        let entries_a_bucket = if matches!(self, KernelVersion::V3_10 | KernelVersion::V4_19) { 4 } else { 1 };
+        (buckets, buckets.saturating_mul(entries_a_bucket))
+    }
+}

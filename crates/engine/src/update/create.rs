@@ -1,0 +1,153 @@
+//! A drafted connection enters the table.
+use super::{NewConnection, UNCHANGEABLE_STATUS, UpdateError, merge_status};
+use crate::packet_ctx::Pending;
+use crate::protocol::stateless::Stateless;
+use crate::protocol::{Tracker, sctp::Sctp, seconds_to_ticks, tcp::Tcp};
+use crate::table::key::TupleKey;
+use crate::table::record::HotRecord;
+use crate::time::Ticks;
+use crate::tuple::protocol;
+use crate::{
+    ConnId, CtInfo, CtVerdict, Direction, Engine, Instant, Manip, NatResult, Outcome, PacketCtx, Status, Sysctl,
+    Unconfirmed,
+};
+
+impl Engine {
+    /// Puts a connection into the table, as `conntrack -I` does.
+    ///
+    /// ```
+    /// use keepstate_engine::{Draft, Engine, Instant, Sysctls, ParseError, Secret, Tuple, Wish, Zone};
+    /// let now = Instant(0);
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
+    /// let original = Tuple {
+    ///     source: [10, 1, 0, 2].into(), destination: [10, 2, 0, 9].into(), protocol: 17, source_key: 4000, destination_key: 53,
+    /// };
+    /// let draft = Draft {
+    ///     original,
+    ///     reply: original.invert().unwrap(),
+    ///     zone: Zone::default(),
+    ///     wish: Wish { timeout: Some(30), mark: Some(5), ..Wish::default() },
+    ///     destination: None,
+    ///     source: None,
+    /// };
+    /// let handle = engine.create(&draft, now).unwrap();
+    /// assert_eq!(engine.entry(handle, now).unwrap().mark, 5);
+    /// assert_eq!(engine.create(&draft, now), Err(ParseError::Exists));
+    /// ```
+    ///
+    /// # Errors
+    /// Why it was not made.
+    pub fn create(&mut self, draft: &NewConnection, now: Instant) -> Result<ConnId, UpdateError> {
+        let (original, reply) = (TupleKey::from(&draft.original), TupleKey::from(&draft.reply));
+        if !self.tuple_is_free(&original, draft, Direction::Original, now) {
+            return Err(UpdateError::Exists);
+        }
+        let fresh = self.build_unconfirmed(draft, original, reply, now)?;
+        let outcome = Outcome {
+            info: CtInfo::New,
+            direction: Some(Direction::Original),
+            connection: None,
+            reason: None,
+            verdict: CtVerdict::Accept,
+        };
+        let mut passage =
+            PacketCtx { outcome, pending: Pending::Unconfirmed(fresh), is_icmp_error: false, ended: None };
+        if draft.dst_nat.is_some() || draft.src_nat.is_some() {
+            // As the kernel does it: if one end is told, the other is decided too.
+            for (manip, range) in [(Manip::Destination, &draft.dst_nat), (Manip::Source, &draft.src_nat)] {
+                let done = match range {
+                    Some(range) => self.translate(&mut passage, manip, range, now),
+                    None => self.nat_null_binding(&mut passage, manip, now),
+                };
+                if done == NatResult::Exhausted {
+                    return Err(UpdateError::Exists);
+                }
+            }
+        }
+        let Pending::Unconfirmed(fresh) = &passage.pending else { return Err(UpdateError::Invalid) };
+        let reply = fresh.reply;
+        if !self.tuple_is_free(&reply, draft, Direction::Reply, now) {
+            return Err(UpdateError::Exists);
+        }
+        let probe = self.table.lookup_key(original, draft.zone);
+        if !self.make_room(&probe, now) {
+            return Err(UpdateError::TableFull);
+        }
+        let handle = self.confirm(passage, now).connection.ok_or(UpdateError::TableFull)?;
+        self.counters.insert += 1;
+        Ok(handle)
+    }
+
+    /// Does nobody have a tuple, or only a connection that is over?
+    fn tuple_is_free(&mut self, key: &TupleKey, draft: &NewConnection, direction: Direction, now: Instant) -> bool {
+        let Some(holder) = self.table.tuple_owner(key, draft.zone, direction) else { return true };
+        let expired = self.table.records.hot(holder.slot()).is_some_and(|hot| hot.is_expired(now.tick()));
+        if expired {
+            self.destroy(holder.slot(), now);
+        }
+        expired
+    }
+
+    fn build_unconfirmed(
+        &self,
+        draft: &NewConnection,
+        original: TupleKey,
+        reply: TupleKey,
+        now: Instant,
+    ) -> Result<Unconfirmed, UpdateError> {
+        let (from, to) = (&draft.original, &draft.reply);
+        let ends = [from.destination, to.source, to.destination];
+        let alike = from.protocol == to.protocol && ends.iter().all(|end| end.is_ipv6() == from.is_ipv6());
+        if !alike || from.invert().is_none() || to.invert().is_none() {
+            return Err(UpdateError::Invalid);
+        }
+        let timeout = draft.attributes.timeout.ok_or(UpdateError::Invalid)?;
+        // What the confirmation sets is no change.
+        let wished = draft.attributes.status.map(|status| status | Status::CONFIRMED);
+        let mut status = merge_status(Status::CONFIRMED, wished)?;
+        status.clear(Status(UNCHANGEABLE_STATUS | Status::HELPER.0));
+        let mut hot = HotRecord::of_protocol(from.protocol);
+        if let Some(knowledge) = &draft.attributes.protocol {
+            knowledge.apply_to(&mut hot)?;
+        }
+        Ok(Unconfirmed {
+            nat_exhausted: false,
+            nat_refused: false,
+            original,
+            reply,
+            untranslated: original.invert() == Some(reply),
+            zone: draft.zone,
+            status,
+            tracker: self.build_tracker(from.protocol, &hot, now),
+            timeout: seconds_to_ticks(timeout),
+            counted_bytes: None,
+            // Of no time at all: its tuples are looked up again when it is confirmed.
+            table_epoch: u64::MAX,
+            hashes: [0; 2],
+            extension: None,
+            mark: draft.attributes.mark.unwrap_or(0),
+            labels: draft.attributes.labels.map(|[labels, mask]| {
+                let mut set = labels;
+                set.iter_mut().zip(mask).for_each(|(label, mask)| *label &= mask);
+                set
+            }),
+        })
+    }
+
+    /// A connection that no packet has begun: its conversation is as old as one can be.
+    fn build_tracker(&self, number: u8, hot: &HotRecord, now: Instant) -> Tracker {
+        let knob = |knob| seconds_to_ticks(self.sysctls[knob]);
+        Tracker::Stateless(match number {
+            protocol::TCP => return Tracker::Tcp(Tcp::load(hot)),
+            protocol::SCTP => return Tracker::Sctp(Sctp::load(hot)),
+            protocol::UDP => Stateless::Udp { stream_after: now.tick().wrapping_sub(1) },
+            protocol::UDPLITE => Stateless::UdpLite,
+            protocol::ICMP => Stateless::Icmp,
+            protocol::ICMPV6 => Stateless::Icmpv6,
+            protocol::GRE => {
+                Stateless::Gre { timeout: knob(Sysctl::GreTimeout), stream: knob(Sysctl::GreTimeoutStream) }
+            }
+            other => Stateless::Other(other),
+        })
+    }
+}

@@ -1,0 +1,467 @@
+//! Gathering: the files of this machine, one by one, into a directory that becomes the bundle.
+//!
+//! What matters most is taken first, so that a bundle that reaches its size leaves out the least. Configuration keeps its lines'
+//! numbers, but only lines that speak of connection tracking are kept: the rest is nobody's business.
+use super::manifest::{BundleFile, Manifest, NamespaceDirectory};
+use super::redact::Redactor;
+use anyhow::{Context, Result};
+use keepstate_advisor::doctor::MissingInput;
+use keepstate_linux::{SysRoot, command, kernel_log, netns, proc_conntrack, ruleset_scan};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How much, of what.
+#[derive(Clone, Debug)]
+pub struct CollectLimits {
+    /// Entries of each table.
+    pub sample: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Between two readings of the counters.
+    pub interval: Duration,
+}
+
+/// Octets of one file; what is longer is cut at a line's end.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// What is read of each namespace, in this order.
+const NAMESPACE_FILES: [&str; 5] = [
+    "/proc/net/stat/nf_conntrack",
+    "/proc/net/sockstat",
+    "/proc/net/sockstat6",
+    "/proc/net/fib_trie",
+    "/proc/net/if_inet6",
+];
+
+/// What is read of the machine.
+const MACHINE_FILES: [&str; 11] = [
+    "/proc/1/comm",
+    "/etc/tuned/active_profile",
+    "/proc/sys/kernel/osrelease",
+    "/proc/uptime",
+    "/proc/meminfo",
+    "/proc/modules",
+    "/sys/module/nf_conntrack/initstate",
+    "/sys/module/nf_conntrack/parameters/hashsize",
+    "/run/.containerenv",
+    "/.dockerenv",
+    "/run/systemd/container",
+];
+
+/// Configuration that may set knobs or load the module: its lines about tracking.
+const CONFIG_DIRECTORIES: [&str; 24] = [
+    "/etc/sysctl.d",
+    "/run/sysctl.d",
+    "/usr/local/lib/sysctl.d",
+    "/usr/lib/sysctl.d",
+    "/lib/sysctl.d",
+    "/etc/modules-load.d",
+    "/run/modules-load.d",
+    "/usr/local/lib/modules-load.d",
+    "/usr/lib/modules-load.d",
+    "/lib/modules-load.d",
+    "/etc/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+    "/etc/udev/rules.d",
+    "/usr/lib/udev/rules.d",
+    "/lib/udev/rules.d",
+    "/etc/cloud/cloud.cfg.d",
+    "/etc/cron.d",
+    "/etc/rc.d",
+    "/etc/local.d",
+    "/etc/network/if-up.d",
+    "/etc/NetworkManager/dispatcher.d",
+    "/etc/systemd/system",
+    "/var/spool/cron/crontabs",
+];
+
+/// Single files of that kind.
+const CONFIG_FILES: [&str; 8] = [
+    "/etc/sysctl.conf",
+    "/etc/modules",
+    "/etc/rc.local",
+    "/etc/crontab",
+    "/etc/ufw/sysctl.conf",
+    "/etc/network/interfaces",
+    "/etc/cloud/cloud.cfg",
+    "/etc/tuned/tuned-main.conf",
+];
+
+/// Profiles of tuned: a directory each.
+const TUNED_PROFILE_DIRECTORIES: [&str; 4] =
+    ["/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned"];
+
+/// What is there tells who sets the knobs at boot; what is in it does not matter.
+const MARKER_FILES: [&str; 7] = [
+    "/sbin/sysctl",
+    "/usr/sbin/sysctl",
+    "/usr/lib/systemd/systemd",
+    "/lib/systemd/systemd",
+    "/usr/lib/systemd/systemd-sysctl",
+    "/lib/systemd/systemd-sysctl",
+    "/etc/init.d/procps",
+];
+
+/// Programs that are known to write knobs of tracking, by the name of their process: how they were started is told.
+const KNOWN_WRITERS: [&str; 5] = ["kube-proxy", "k3s-server", "k3s-agent", "tuned", "cilium-agent"];
+
+/// A bundle while it is made.
+#[derive(Debug)]
+pub struct Collector {
+    directory: PathBuf,
+    bytes_left: u64,
+    redactor: Option<Redactor>,
+    manifest: Manifest,
+}
+
+impl Collector {
+    /// Into an empty directory, `size` octets at most.
+    pub fn new(directory: &Path, size: u64, redact: bool) -> Collector {
+        let manifest = Manifest {
+            schema: super::manifest::SCHEMA.into(),
+            made_by: concat!("keepstate ", env!("CARGO_PKG_VERSION")).into(),
+            made_at: jiff::Timestamp::now().to_string(),
+            redacted: redact,
+            ..Manifest::default()
+        };
+        Collector {
+            directory: directory.to_owned(),
+            bytes_left: size,
+            redactor: redact.then(Redactor::default),
+            manifest,
+        }
+    }
+
+    /// Gathers everything, and writes the manifest last.
+    ///
+    /// # Errors
+    /// If the bundle cannot be written. What cannot be read is left out, and said.
+    pub fn collect(mut self, limits: &CollectLimits) -> Result<Manifest> {
+        let found = netns::list(limits.namespaces)?;
+        if let Some(hidden) = found.hidden() {
+            self.record_missing("some processes' network namespaces", &hidden.why, &format!("collect {}", hidden.hint));
+        }
+        if found.over_limit > 0 {
+            self.record_missing(
+                &format!("{} more namespaces", found.over_limit),
+                &"there are too many",
+                "ask for more with --namespaces",
+            );
+        }
+        let begun = Instant::now();
+        for (at, one) in found.namespaces.iter().enumerate() {
+            let directory = if at == 0 { String::new() } else { format!("netns/{at}") };
+            let done = self.in_namespace(one, |gatherer| gatherer.collect_first_reading(&directory))?;
+            if done {
+                let (name, inode) = (one.name.clone(), Some(one.inode));
+                self.manifest.namespaces.push(NamespaceDirectory { directory, name, inode, is_ours: one.is_current });
+            }
+        }
+        self.collect_machine()?;
+        std::thread::sleep(limits.interval.saturating_sub(begun.elapsed()));
+        self.manifest.interval_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for place in self.manifest.namespaces.clone() {
+            let Some(one) = found.namespaces.iter().find(|one| Some(one.inode) == place.inode) else { continue };
+            let later = Path::new(&place.directory).join("later").display().to_string();
+            self.in_namespace(one, |gatherer| gatherer.collect_second_reading(&later))?;
+            self.in_namespace(one, |gatherer| gatherer.collect_rules_and_entries(&place.directory, limits.sample))?;
+        }
+        if limits.interval.is_zero() {
+            self.manifest.interval_ms = 0;
+        }
+        let text = serde_json::to_string_pretty(&self.manifest)?;
+        fs::write(self.directory.join(super::manifest::FILE_NAME), text).context("the manifest cannot be written")?;
+        Ok(self.manifest)
+    }
+
+    /// Does something inside a namespace; false where it may not be entered.
+    fn in_namespace(
+        &mut self,
+        one: &netns::Netns,
+        work: impl FnOnce(&mut Collector) -> Result<()> + Send,
+    ) -> Result<bool> {
+        if one.is_current {
+            return work(self).map(|()| true);
+        }
+        match one.enter(|| work(self)) {
+            Ok(done) => done.map(|()| true),
+            Err(error) => {
+                self.record_missing(&one.name, &error, "collect as root (CAP_SYS_ADMIN)");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Knobs, counters and what else is small.
+    fn collect_first_reading(&mut self, directory: &str) -> Result<()> {
+        self.copy_sysctls(directory)?;
+        let live = SysRoot::live();
+        for path in NAMESPACE_FILES {
+            self.copy_file(&live, directory, path, str::to_owned)?;
+        }
+        for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+            self.copy_file(&live, directory, path, listening_sockets)?;
+        }
+        Ok(())
+    }
+
+    /// What is read twice.
+    fn collect_second_reading(&mut self, directory: &str) -> Result<()> {
+        self.copy_sysctls(directory)?;
+        self.copy_file(&SysRoot::live(), directory, NAMESPACE_FILES[0], str::to_owned)
+    }
+
+    fn copy_sysctls(&mut self, directory: &str) -> Result<()> {
+        let live = SysRoot::live();
+        let knobs = "/proc/sys/net/netfilter";
+        for name in live.list_dir(knobs).unwrap_or_default() {
+            if name.starts_with("nf_conntrack_") {
+                self.copy_file(&live, directory, &format!("{knobs}/{name}"), str::to_owned)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rules, and entries of the table.
+    fn collect_rules_and_entries(&mut self, directory: &str, bound: usize) -> Result<()> {
+        let live = SysRoot::live();
+        for words in ruleset_scan::LIST_COMMANDS {
+            match command::output(&live, words, MAX_FILE_BYTES) {
+                Ok(text) => self.write_file(
+                    directory,
+                    &format!("{}/{}", command::BUNDLE_DIRECTORY, command::bundle_file_name(words)),
+                    &text,
+                    0o644,
+                )?,
+                Err(silent) => {
+                    self.record_missing(&words.join(" "), &silent, "collect as root, where the program is installed")
+                }
+            }
+        }
+        match first_entries(&live, bound) {
+            Ok(text) => self.write_file(directory, proc_conntrack::PATH, &text, 0o440),
+            Err(error) => {
+                self.record_missing(proc_conntrack::PATH, &error, "collect as root");
+                Ok(())
+            }
+        }
+    }
+
+    fn collect_machine(&mut self) -> Result<()> {
+        let live = SysRoot::live();
+        for path in MACHINE_FILES {
+            self.copy_file(&live, "", path, str::to_owned)?;
+        }
+        self.copy_file(&live, "", "/proc/slabinfo", |text| {
+            filter_lines(text, |line| line.starts_with(['#', 's']) || line.starts_with("nf_"))
+        })?;
+        // Who mounts what is not asked: only whether /proc/sys may be written.
+        let mounts = live.read("/proc/self/mounts").unwrap_or_default();
+        self.write_file("", "/proc/mounts", &filter_lines(&mounts, |line| line.contains(" /proc/sys ")), 0o444)?;
+        match kernel_log::read_kmsg() {
+            Ok(log) => {
+                let lines: Vec<String> = log.lines.iter().map(format_log_line).collect();
+                self.write_file("", "/kernel.log", &(lines.join("\n") + "\n"), 0o644)?;
+            }
+            Err(error) => self.record_missing("the kernel's log", &error, "collect as root (CAP_SYSLOG)"),
+        }
+        for directory in CONFIG_DIRECTORIES {
+            for name in live.list_dir(directory).unwrap_or_default() {
+                self.collect_config_lines(&live, &format!("{directory}/{name}"))?;
+            }
+        }
+        for path in CONFIG_FILES {
+            self.collect_config_lines(&live, path)?;
+        }
+        for directory in TUNED_PROFILE_DIRECTORIES {
+            for name in live.list_dir(directory).unwrap_or_default() {
+                self.collect_config_lines(&live, &format!("{directory}/{name}/tuned.conf"))?;
+            }
+        }
+        for path in MARKER_FILES {
+            if live.exists(path) {
+                self.write_file("", path, "", 0o644)?;
+            }
+        }
+        self.collect_writer_processes(&live)?;
+        self.collect_nic_limits(&live)
+    }
+
+    fn collect_config_lines(&mut self, live: &SysRoot, path: &str) -> Result<()> {
+        // A directory, or no text.
+        let Ok(text) = live.read(path) else { return Ok(()) };
+        let speaks = |line: &str| ["conntrack", "sysctl", "include="].iter().any(|word| line.contains(word));
+        if !text.lines().any(|line| line.contains("conntrack")) && !path.contains("sysctl.d") {
+            return Ok(());
+        }
+        let lines: Vec<&str> = text.lines().map(|line| if speaks(line) { line } else { "" }).collect();
+        self.write_file("", path, &(lines.join("\n") + "\n"), 0o644)
+    }
+
+    fn collect_writer_processes(&mut self, live: &SysRoot) -> Result<()> {
+        for name in live.list_dir("/proc").unwrap_or_default() {
+            if !name.bytes().all(|octet| octet.is_ascii_digit()) {
+                continue;
+            }
+            let path = format!("/proc/{name}/comm");
+            let Ok(comm) = live.read(&path) else { continue };
+            if KNOWN_WRITERS.contains(&comm.trim()) {
+                self.write_file("", &path, &comm, 0o644)?;
+                self.copy_file(live, "", &format!("/proc/{name}/cmdline"), str::to_owned)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_nic_limits(&mut self, live: &SysRoot) -> Result<()> {
+        for device in live.list_dir("/sys/class/net").unwrap_or_default() {
+            if live.exists(format!("/sys/class/net/{device}/device"))
+                && let Ok(text) = command::output(live, &["ethtool", "-S", &device], MAX_FILE_BYTES)
+            {
+                let name = command::bundle_file_name(&["ethtool", "-S", &device]);
+                let text = filter_lines(&text, |line| line.contains("_exceeded"));
+                self.write_file("", &format!("{}/{name}", command::BUNDLE_DIRECTORY), &text, 0o644)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a file, with its mode. What is not there is not missed.
+    fn copy_file(
+        &mut self,
+        live: &SysRoot,
+        directory: &str,
+        path: &str,
+        make: impl FnOnce(&str) -> String,
+    ) -> Result<()> {
+        let mode = live.path(path).metadata().map_or(0o644, |metadata| metadata.mode() & 0o777);
+        match live.read(path) {
+            Ok(text) => self.write_file(directory, path, &make(&text), mode),
+            Err(error) => {
+                if !error.is_not_found() {
+                    self.record_missing(path, &error, "collect as root");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a file of the bundle, as much of it as there is room for.
+    fn write_file(&mut self, directory: &str, path: &str, text: &str, mode: u32) -> Result<()> {
+        let text = match &mut self.redactor {
+            Some(redactor) => redactor.redact_text(text),
+            None => text.to_owned(),
+        };
+        let room = usize::try_from(self.bytes_left.min(MAX_FILE_BYTES)).unwrap_or(usize::MAX);
+        let kept = truncate_at_line(&text, room);
+        let is_cut = kept.len() < text.len();
+        let inside = Path::new(directory).join(path.trim_start_matches('/'));
+        if is_cut {
+            let why = format!("the bundle has room for {} of its {} octets", kept.len(), text.len());
+            self.record_missing(&inside.display().to_string(), &why, "collect with a larger --max-size");
+        }
+        if is_cut && kept.is_empty() {
+            return Ok(());
+        }
+        let full = self.directory.join(&inside);
+        let what = || format!("{} cannot be written", full.display());
+        if let Some(parent) = full.parent() {
+            fs::create_dir_all(parent).with_context(what)?;
+        }
+        fs::write(&full, kept).with_context(what)?;
+        // Its owner must be able to read it, or nobody can examine it.
+        fs::set_permissions(&full, fs::Permissions::from_mode(mode | 0o400)).with_context(what)?;
+        self.bytes_left -= kept.len() as u64;
+        self.manifest.files.push(BundleFile { path: inside.display().to_string(), bytes: kept.len() as u64, is_cut });
+        Ok(())
+    }
+
+    fn record_missing(&mut self, what: &str, why: &dyn std::fmt::Display, how: &str) {
+        tracing::debug!("{what} is left out: {why}");
+        self.manifest.left_out.push(MissingInput { what: what.to_owned(), why: why.to_string(), how: how.to_owned() });
+    }
+}
+
+/// The lines that pass.
+fn filter_lines(text: &str, passes: impl Fn(&str) -> bool) -> String {
+    text.lines().filter(|line| passes(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Of a list of sockets those that listen, without their addresses, which are written in hexadecimal.
+fn listening_sockets(text: &str) -> String {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (Some(local), Some(&"0A")) = (words.get(1), words.get(3)) else { return None };
+        let port = local.rsplit_once(':')?.1;
+        Some(format!("0: 00000000:{port} 00000000:0000 0A\n"))
+    };
+    let head = text.lines().next().unwrap_or_default();
+    std::iter::once(format!("{head}\n")).chain(text.lines().filter_map(line)).collect()
+}
+
+/// A line of the log in the form of dmesg.
+fn format_log_line(line: &kernel_log::KernelLogLine) -> String {
+    match line.uptime {
+        Some(seconds) => format!("[{seconds:>5}.000000] {}", line.text),
+        None => line.text.clone(),
+    }
+}
+
+/// The first entries of the table, as the kernel lists them.
+fn first_entries(live: &SysRoot, bound: usize) -> std::io::Result<String> {
+    let mut lines = BufReader::with_capacity(1 << 16, fs::File::open(live.path(proc_conntrack::PATH))?);
+    let mut text = String::new();
+    for _ in 0..bound {
+        if lines.read_line(&mut text)? == 0 {
+            break;
+        }
+    }
+    Ok(text)
+}
+
+/// The beginning of a text, up to the end of a line.
+fn truncate_at_line(text: &str, room: usize) -> &str {
+    if text.len() <= room {
+        return text;
+    }
+    let mut end = room;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let kept = text.get(..end).unwrap_or_default();
+    kept.rfind('\n').and_then(|last| kept.get(..=last)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_truncated_at_a_line_end() {
+        assert_eq!(truncate_at_line("one\ntwo\n", 100), "one\ntwo\n");
+        assert_eq!(truncate_at_line("one\ntwo\n", 7), "one\n");
+        assert_eq!(truncate_at_line("one\n", 2), "");
+        assert_eq!(truncate_at_line("ä\nöö\n", 4), "ä\n");
+    }
+
+    #[test]
+    fn listening_sockets_keep_only_ports() {
+        let tcp = "  sl  local\n   0: 0200000A:0016 00000000:0000 0A 0\n   1: 0200000A:0016 0300000A:9999 01 0\n";
+        assert_eq!(listening_sockets(tcp), "  sl  local\n0: 00000000:0016 00000000:0000 0A\n");
+    }
+
+    #[test]
+    fn oversized_files_are_truncated_and_recorded() {
+        let there = tempfile::tempdir().unwrap();
+        let mut gatherer = Collector::new(there.path(), 6, false);
+        gatherer.write_file("", "/proc/a", "one\ntwo\n", 0o444).unwrap();
+        gatherer.write_file("", "/proc/b", "three\n", 0o444).unwrap();
+        assert_eq!(fs::read_to_string(there.path().join("proc/a")).unwrap(), "one\n");
+        assert!(!there.path().join("proc/b").exists());
+        assert_eq!((gatherer.manifest.left_out.len(), gatherer.manifest.files[0].is_cut), (2, true));
+    }
+}

@@ -1,0 +1,303 @@
+//! What is seen in one namespace: by files below a root, and by asking the kernel where a file is missing.
+use super::gather::missing_input;
+use keepstate_advisor::doctor as seen;
+use keepstate_advisor::doctor::{CounterGrowth, MissingInput, ObservedNamespace, ObservedSysctl, Sourced};
+use keepstate_linux::ctnetlink::{CtDumpKind, CtFamily, CtFlow, CtProtoInfo, DumpFilter, TcpState, status};
+use keepstate_linux::{
+    FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, ruleset_scan, sockstat,
+};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+/// Where the knobs are.
+const SYSCTL_DIRECTORY: &str = "/proc/sys/net/netfilter";
+
+/// Where people log in.
+const SSH_PORT: u16 = 22;
+
+/// Everything in this thread's namespace, or in files; and what could not be seen.
+pub fn gather(root: &SysRoot, bound: usize) -> (ObservedNamespace, Vec<MissingInput>) {
+    let mut space = ObservedNamespace::default();
+    let mut missing = Vec::new();
+    gather_counters(root, &mut space, &mut missing);
+    gather_sysctls(root, &mut space);
+    space.count = keepstate_linux::sysctl::read_u64(root, "net.netfilter.nf_conntrack_count")
+        .ok()
+        .flatten()
+        .map(|count| Sourced::at(format!("{SYSCTL_DIRECTORY}/nf_conntrack_count"), count));
+    space.is_initial = space.sysctls.get("nf_conntrack_max").and_then(|knob| knob.mode).map(|mode| mode & 0o222 != 0);
+    match sockstat::read(root) {
+        Ok(found) => {
+            let found = seen::ObservedSockets {
+                tcp: found.tcp,
+                orphans: found.orphans,
+                time_wait: found.time_wait,
+                udp: found.udp,
+            };
+            space.sockets = Some(Sourced::at("/proc/net/sockstat", found));
+        }
+        Err(error) => missing.push(missing_input("sockets", &error, "collect /proc/net/sockstat too")),
+    }
+    gather_sample(root, bound, &mut space, &mut missing);
+    gather_rules(root, &mut space, &mut missing);
+    space.addresses = addresses::local_addresses(root).unwrap_or_default();
+    space.management_port =
+        addresses::find_tcp_listener(root, SSH_PORT).ok().flatten().map(|path| Sourced::at(path, SSH_PORT));
+    (space, missing)
+}
+
+/// The counters and knobs once more.
+pub fn reread(root: &SysRoot, space: &mut ObservedNamespace, begun: Instant) {
+    compare_readings(root, space, begun.elapsed());
+}
+
+/// Compares counters and knobs with a later reading.
+pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Duration) {
+    let mut after = ObservedNamespace::default();
+    gather_counters(later, &mut after, &mut Vec::new());
+    if let (Some(before), Some(after)) = (&space.counters, &after.counters) {
+        let by = counter_growth(&before.value, &after.value);
+        space.growth = Some(CounterGrowth { over_ms: u64::try_from(over.as_millis()).unwrap_or(u64::MAX), by });
+    }
+    space.counters = after.counters.take().or(space.counters.take());
+    gather_sysctls(later, &mut after);
+    for (name, knob) in &mut space.sysctls {
+        let value = after.sysctls.get(name).map(|after| after.value);
+        knob.reread_value = value.filter(|value| *value != knob.value);
+    }
+}
+
+/// Modes that a copy did not keep say nothing.
+pub fn clear_modes(space: &mut ObservedNamespace) {
+    space.is_initial = None;
+    for knob in space.sysctls.values_mut() {
+        (knob.mode, knob.is_writable) = (None, None);
+    }
+}
+
+/// What each counter grew by. The kernel's are 32 bits wide on each processor; a sum that went back has wrapped, or the namespace is
+/// another one, and counts as not grown.
+pub(super) fn counter_growth(
+    before: &seen::ObservedCounters,
+    after: &seen::ObservedCounters,
+) -> seen::ObservedCounters {
+    let both = |before: Option<u64>, after: Option<u64>| Some(after?.saturating_sub(before?));
+    seen::ObservedCounters {
+        found: after.found.saturating_sub(before.found),
+        invalid: after.invalid.saturating_sub(before.invalid),
+        insert_failed: after.insert_failed.saturating_sub(before.insert_failed),
+        drop: after.drop.saturating_sub(before.drop),
+        early_drop: after.early_drop.saturating_sub(before.early_drop),
+        search_restart: after.search_restart.saturating_sub(before.search_restart),
+        clash_resolve: both(before.clash_resolve, after.clash_resolve),
+        chaintoolong: both(before.chaintoolong, after.chaintoolong),
+    }
+}
+
+fn gather_counters(root: &SysRoot, space: &mut ObservedNamespace, missing: &mut Vec<MissingInput>) {
+    match proc_ct_stat::read(root) {
+        Ok(read) => {
+            let sum = |name: &str| read.sum(name).unwrap_or(0);
+            let found = seen::ObservedCounters {
+                found: sum("found"),
+                invalid: sum("invalid"),
+                insert_failed: sum("insert_failed"),
+                drop: sum("drop"),
+                early_drop: sum("early_drop"),
+                search_restart: sum("search_restart"),
+                clash_resolve: read.sum("clashres"),
+                chaintoolong: read.sum("chainlength"),
+            };
+            space.counters = Some(Sourced::at(proc_ct_stat::PATH, found));
+        }
+        Err(proc_ct_stat::CtStatError::Unreadable(error)) if error.is_not_found() => {
+            space.lacks_statistics = true;
+            space.counters = if root.is_live() { ctnetlink_counters() } else { None };
+            if space.counters.is_none() {
+                missing.push(missing_input(
+                    "counters",
+                    &error,
+                    "run it as root: ctnetlink has them too (CAP_NET_ADMIN)",
+                ));
+            }
+        }
+        Err(error) => missing.push(missing_input("counters", &error, "run it as root")),
+    }
+}
+
+/// The counters by ctnetlink.
+fn ctnetlink_counters() -> Option<Sourced<seen::ObservedCounters>> {
+    let every = ctnetlink::CtClient::open().ok()?.cpu_stats().ok()?;
+    let sum = |one: fn(&ctnetlink::CtCpuStats) -> Option<u32>| -> Option<u64> {
+        every.iter().filter_map(one).map(u64::from).reduce(u64::saturating_add)
+    };
+    let found = seen::ObservedCounters {
+        found: sum(|one| one.found).unwrap_or(0),
+        invalid: sum(|one| one.invalid).unwrap_or(0),
+        insert_failed: sum(|one| one.insert_failed).unwrap_or(0),
+        drop: sum(|one| one.drop).unwrap_or(0),
+        early_drop: sum(|one| one.early_drop).unwrap_or(0),
+        search_restart: sum(|one| one.search_restart).unwrap_or(0),
+        clash_resolve: sum(|one| one.clash_resolve),
+        chaintoolong: sum(|one| one.chain_toolong),
+    };
+    Some(Sourced::at("ctnetlink (conntrack -S)", found))
+}
+
+/// Every knob of tracking that is a number, and whether anyone may write it.
+fn gather_sysctls(root: &SysRoot, space: &mut ObservedNamespace) {
+    let frozen = is_proc_sys_read_only(root);
+    for name in root.list_dir(SYSCTL_DIRECTORY).unwrap_or_default() {
+        if !name.starts_with("nf_conntrack_") || name == "nf_conntrack_count" {
+            continue;
+        }
+        let source = format!("{SYSCTL_DIRECTORY}/{name}");
+        let Some(value) = root.read(&source).ok().and_then(|text| text.trim().parse().ok()) else { continue };
+        let mode = root.path(&source).metadata().ok().map(|metadata| metadata.mode() & 0o777);
+        let is_writable = mode.map(|mode| mode & 0o222 != 0 && !frozen);
+        space.sysctls.insert(name, ObservedSysctl { value, reread_value: None, is_writable, mode, source });
+    }
+}
+
+/// Is `/proc/sys` mounted read-only, as containers have it?
+fn is_proc_sys_read_only(root: &SysRoot) -> bool {
+    let mounts = root.read("/proc/self/mounts").or_else(|_| root.read("/proc/mounts")).unwrap_or_default();
+    mounts.lines().any(|line| {
+        let mut words = line.split(' ').skip(1);
+        words.next() == Some("/proc/sys")
+            && words.nth(1).is_some_and(|options| options.split(',').any(|one| one == "ro"))
+    })
+}
+
+fn gather_sample(root: &SysRoot, bound: usize, space: &mut ObservedNamespace, missing: &mut Vec<MissingInput>) {
+    let found = match proc_conntrack::read(root, bound) {
+        Ok(found) => Ok((proc_conntrack::PATH, found)),
+        Err(error) if root.is_live() && error.is_not_found() => {
+            ctnetlink_listing(bound).map(|found| ("ctnetlink", found)).ok_or(error)
+        }
+        Err(error) if !root.is_live() => bundled_listing(root, bound).map(|found| ("conntrack -L", found)).ok_or(error),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok((source, found)) => {
+            let flows = found.entries.into_iter().map(to_observed_flow).collect();
+            space.sample = Some(Sourced::at(source, seen::ObservedSample { flows, is_complete: found.is_complete }));
+        }
+        Err(error) => missing.push(missing_input("entries of the table", &error, how_to_read_entries(root, &error))),
+    }
+}
+
+fn how_to_read_entries(root: &SysRoot, error: &FileError) -> &'static str {
+    match (root.is_live(), error.is_permission_denied()) {
+        (false, _) => "collect it with `sudo keepstate collect`",
+        (true, true) => "run it as root (CAP_NET_ADMIN)",
+        (true, false) => "load nf_conntrack_netlink, and run it as root",
+    }
+}
+
+/// A listing that another program left in the files.
+fn bundled_listing(root: &SysRoot, bound: usize) -> Option<proc_conntrack::ProcConntrackSample> {
+    let path = command::collected_files(root, &["conntrack", "-L"]).into_iter().next()?;
+    let text = root.read(path).ok()?;
+    let flows: Vec<_> = text.lines().filter_map(proc_conntrack::parse_line).take(bound).collect();
+    let is_whole = flows.len() < bound;
+    Some(proc_conntrack::ProcConntrackSample { entries: flows, is_complete: is_whole })
+}
+
+/// Entries by ctnetlink, cut short at the bound.
+fn ctnetlink_listing(bound: usize) -> Option<proc_conntrack::ProcConntrackSample> {
+    let mut found = proc_conntrack::ProcConntrackSample { entries: Vec::new(), is_complete: true };
+    let mut table = ctnetlink::CtClient::open().ok()?;
+    let taken = table.dump(CtDumpKind::Confirmed, &DumpFilter::default(), |told| {
+        if found.entries.len() >= bound {
+            found.is_complete = false;
+            return ControlFlow::Break(());
+        }
+        found.entries.extend(flow_from_ctnetlink(told));
+        ControlFlow::Continue(())
+    });
+    taken.ok()?;
+    Some(found)
+}
+
+fn flow_from_ctnetlink(told: &CtFlow) -> Option<proc_conntrack::ProcConntrackEntry> {
+    let tuple = |tuple: &ctnetlink::CtTuple| {
+        Some(proc_conntrack::ProcConntrackTuple {
+            source: tuple.source?,
+            destination: tuple.destination?,
+            source_port: tuple.source_port.unwrap_or(0),
+            destination_port: tuple.destination_port.unwrap_or(0),
+        })
+    };
+    let bits = told.status.unwrap_or(0);
+    debug_assert!(told.family.is_none_or(|family| matches!(family, CtFamily::V4 | CtFamily::V6)));
+    let state = match &told.protoinfo {
+        CtProtoInfo::Tcp(info) => info.state.and_then(TcpState::numbered).map(|state| state.name().to_owned()),
+        CtProtoInfo::Sctp(info) => info.state.map(|state| state.name().to_owned()),
+        CtProtoInfo::Empty => None,
+    };
+    Some(proc_conntrack::ProcConntrackEntry {
+        protocol: told.original.protocol?,
+        timeout: told.timeout.map(u64::from),
+        state,
+        original: tuple(&told.original)?,
+        reply: tuple(&told.reply)?,
+        is_unreplied: bits & status::SEEN_REPLY == 0,
+        is_assured: bits & status::ASSURED != 0,
+        is_counted: told.counters.iter().any(Option::is_some),
+        helper: told.helper.as_deref().map(str::to_owned),
+    })
+}
+
+pub(super) fn to_observed_flow(flow: proc_conntrack::ProcConntrackEntry) -> seen::ObservedFlow {
+    let tuple = |tuple: proc_conntrack::ProcConntrackTuple| seen::ObservedTuple {
+        source: tuple.source,
+        destination: tuple.destination,
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
+    };
+    seen::ObservedFlow {
+        protocol: flow.protocol,
+        timeout: flow.timeout,
+        state: flow.state,
+        original: tuple(flow.original),
+        reply: tuple(flow.reply),
+        is_unreplied: flow.is_unreplied,
+        is_assured: flow.is_assured,
+        helper: flow.helper,
+    }
+}
+
+fn gather_rules(root: &SysRoot, space: &mut ObservedNamespace, missing: &mut Vec<MissingInput>) {
+    let (found, silent) = ruleset_scan::scan(root);
+    if found.commands.is_empty() {
+        let why = silent.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        missing.push(missing_input(
+            "the packet filter's rules",
+            &why,
+            "run it as root, where nft or iptables-save is installed",
+        ));
+        return;
+    }
+    let source = found.commands.join(", ");
+    let source_nat =
+        |nat: ruleset_scan::SnatRule| seen::ObservedSnat { rule: nat.rule, ports: nat.ports, is_random: nat.is_random };
+    let destination_nat = |nat: ruleset_scan::DnatRule| seen::ObservedDnat {
+        rule: nat.rule,
+        protocol: nat.protocol,
+        port: nat.port,
+        to: nat.to,
+        to_port: nat.to_port,
+    };
+    let found = seen::ObservedRules {
+        drop_invalid: found.drop_invalid,
+        match_state: found.ct_matches,
+        source_nat: found.source_nat.into_iter().map(source_nat).collect(),
+        destination_nat: found.destination_nat.into_iter().map(destination_nat).collect(),
+        notrack: found.notrack,
+        helpers: found.helpers,
+        half_open_limits: found.syn_protection,
+    };
+    space.rules = Some(Sourced::at(source, found));
+}

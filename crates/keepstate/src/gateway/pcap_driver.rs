@@ -1,0 +1,113 @@
+//! A capture through the router, on the clock of its own timestamps: the proof of a ruleset without a network.
+use crate::stderr;
+use anyhow::{Context, Result};
+use keepstate_capture::{Capture, Frame};
+use keepstate_engine::Instant;
+use keepstate_gateway::interface_args::InterfaceArg;
+use keepstate_gateway::{nat_args, timezone};
+use keepstate_router::{Egress, Router};
+use keepstate_rules::Fib;
+use keepstate_wire::{Addresses, Packet, link};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The number of raw IP among the link types of pcap.
+const LINKTYPE_RAW: u32 = 101;
+
+/// Reads `input`, writes what leaves into `output`, says what became of each packet if that is wanted.
+pub(super) fn route_capture(
+    mut router: Router,
+    devices: &[InterfaceArg],
+    input: &Path,
+    output: &Path,
+    each: bool,
+) -> Result<()> {
+    let mut capture = Capture::open(input)?;
+    let file = File::create(output).with_context(|| format!("{} cannot be written", output.display()))?;
+    let mut written = PcapWriter::new(BufWriter::new(file)).with_context(|| format!("{}", output.display()))?;
+    let mut lines = BufWriter::new(std::io::stdout().lock());
+    let mut number = 0_u64;
+    let mut last = 0;
+    let mut out = Vec::new();
+    let read = capture.for_each_frame(|frame: Frame<'_>| {
+        number += 1;
+        let Ok(network) = link::strip_link_header(frame.link, frame.data) else { return Ok(true) };
+        // Time never goes back: a capture of several cores may say so.
+        last = frame.time.unwrap_or(last).max(last);
+        let now = Instant(last);
+        let device = ingress_interface(&router, network.packet);
+        timezone::update_timezone_offset(&mut router, now);
+        router.engine().poll(now);
+        let said = router.handle(network.packet, device, now, &mut out);
+        if each {
+            let name = |index: u32| devices.get(index as usize - 1).map_or("?", |device| device.name.as_str());
+            let became = match (&said, out.first()) {
+                (Err(loss), _) => loss.to_string(),
+                (Ok(()), Some(Egress::Forward(index, ..))) => format!("to {}", name(*index)),
+                (Ok(()), _) => "to the machine itself".to_owned(),
+            };
+            writeln!(lines, "{number} from {} {became}", name(device))?;
+        }
+        for left in out.drain(..) {
+            if let Egress::Forward(_, _, bytes) = left {
+                written.write_packet(last, &bytes)?;
+            }
+        }
+        while let Some((_, line)) = router.poll_log() {
+            writeln!(lines, "{line}")?;
+        }
+        for line in nat_args::port_block_log(router.engine()) {
+            writeln!(lines, "{line}")?;
+        }
+        Ok(true)
+    });
+    written.out.flush().with_context(|| format!("{} cannot be written", output.display()))?;
+    lines.flush()?;
+    let counters = *router.counters();
+    stderr::note(format!(
+        "{} packets came in, {} were sent on, {} were for the machine itself, {} went no further, {} answers; {} connections",
+        counters.received,
+        counters.forwarded,
+        counters.delivered,
+        counters.dropped,
+        counters.generated,
+        router.engine().count()
+    ));
+    read
+}
+
+/// The device that leads to a packet's source: where it must have come in. The first one, if none does.
+fn ingress_interface(router: &Router, bytes: &[u8]) -> u32 {
+    let source = Packet::parse(bytes).ok().map(|packet| match packet.addresses() {
+        Addresses::V4 { source, .. } => IpAddr::from(source),
+        Addresses::V6 { source, .. } => IpAddr::from(source),
+    });
+    source.and_then(|source| router.fib().route_lookup(source, None)).map_or(1, |device| device.index)
+}
+
+/// A pcap file of nanoseconds, being written.
+struct PcapWriter<W: Write> {
+    out: W,
+}
+
+impl<W: Write> PcapWriter<W> {
+    fn new(mut out: W) -> std::io::Result<PcapWriter<W>> {
+        out.write_all(&0xa1b2_3c4d_u32.to_le_bytes())?;
+        out.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0])?;
+        out.write_all(&65_535_u32.to_le_bytes())?;
+        out.write_all(&LINKTYPE_RAW.to_le_bytes())?;
+        Ok(PcapWriter { out })
+    }
+
+    fn write_packet(&mut self, time: u64, bytes: &[u8]) -> std::io::Result<()> {
+        // Seconds of this format end in 2106; a datagram has at most 65,535 octets.
+        let seconds = u32::try_from(time / 1_000_000_000).unwrap_or(u32::MAX);
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        for word in [seconds, (time % 1_000_000_000) as u32, length, length] {
+            self.out.write_all(&word.to_le_bytes())?;
+        }
+        self.out.write_all(bytes)
+    }
+}

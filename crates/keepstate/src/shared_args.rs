@@ -1,0 +1,208 @@
+//! Options that commands share: which kernel's rules to follow, and what to show.
+use crate::stderr::was_or_were;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use keepstate_engine::{Engine, Helper, KernelVersion, Sysctls, sysctl_conf as sysctl};
+use std::path::PathBuf;
+
+/// Knobs: whose defaults, and what differs from them.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sysctls")]
+pub struct EngineArgs {
+    /// Set a knob: nf_conntrack_tcp_loose=0 (may be given several times, later wins)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::parse_setting)]
+    settings: Vec<String>,
+    /// Set the knobs of a file in sysctl's own syntax; other keys in it are passed over
+    #[arg(long = "sysctl", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The defaults of this kernel, max and buckets computed from the memory by its own rule
+    #[arg(long, value_name = "VERSION", default_value = "6.18")]
+    as_linux: KernelVersionArg,
+    /// The memory those defaults are computed from, like 4G or 512M [default: this machine's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// Attach a helper to new connections to its port, or to PORT: ftp, ftp:2121 (may be given several times); without this, none is ever attached
+    #[arg(long = "helper", value_name = "NAME[:PORT]", value_parser = parse_helper)]
+    helpers: Vec<HelperAttachment>,
+    /// Use this number instead of random secrets, so that ids come out the same
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+/// Kernel versions whose defaults are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelVersionArg {
+    /// Up to 3.19: as 4.19, but never more than 16,384 buckets
+    #[value(name = "3.10")]
+    V3_10,
+    /// 4.0 to 5.14: four connections a bucket
+    #[value(name = "4.19")]
+    V4_19,
+    /// 5.15 to 6.17: one connection a bucket
+    #[value(name = "5.15")]
+    V5_15,
+    /// Today's
+    #[value(name = "6.18")]
+    V6_18,
+}
+
+/// A helper, and the port where its protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HelperAttachment {
+    helper: Helper,
+    port: u16,
+}
+
+impl KernelVersionArg {
+    /// The engine's name for it.
+    pub fn kernel_version(self) -> KernelVersion {
+        match self {
+            KernelVersionArg::V3_10 => KernelVersion::V3_10,
+            KernelVersionArg::V4_19 => KernelVersion::V4_19,
+            KernelVersionArg::V5_15 => KernelVersion::V5_15,
+            KernelVersionArg::V6_18 => KernelVersion::V6_18,
+        }
+    }
+}
+
+impl EngineArgs {
+    /// Whose defaults were asked for.
+    pub fn kernel_version(&self) -> KernelVersion {
+        self.as_linux.kernel_version()
+    }
+
+    /// The memory that defaults are computed from.
+    pub fn memory(&self) -> u64 {
+        self.memory.unwrap_or_else(total_memory)
+    }
+
+    /// The knobs asked for; notes for the user go to `note`.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown knob, a value out of range: where and what.
+    pub fn sysctls(&self, mut note: impl FnMut(String)) -> Result<Sysctls> {
+        let mut knobs = Sysctls::kernel_defaults(self.as_linux.kernel_version(), self.memory());
+        for path in &self.files {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let skipped = sysctl::apply_file(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
+            for (count, why) in [
+                (skipped.not_conntrack, "not of connection tracking"),
+                (skipped.read_only, "it can only be read"),
+                (skipped.removed, "Linux 6.18 has it no more"),
+            ] {
+                if count > 0 {
+                    note(format!("{}: {} passed over: {why}", path.display(), was_or_were(count as u64, "key")));
+                }
+            }
+        }
+        for setting in &self.settings {
+            sysctl::apply_setting(setting, &mut knobs).context("in --set")?;
+        }
+        Ok(knobs)
+    }
+
+    /// As [`Tuning::knobs`], but checksums are not verified unless that is asked for.
+    ///
+    /// # Errors
+    /// As [`Tuning::knobs`].
+    pub fn sysctls_without_checksum(&self, note: impl FnMut(String)) -> Result<Sysctls> {
+        let mut tuning = self.clone();
+        tuning.settings.insert(0, "nf_conntrack_checksum=0".into());
+        tuning.sysctls(note)
+    }
+
+    /// Attaches the helpers asked for to connections that begin from now on.
+    pub fn attach_helpers(&self, engine: &mut Engine) {
+        for (helper, port) in self.helpers() {
+            engine.set_auto_helper(helper.protocol(), port, helper);
+        }
+    }
+
+    /// The helpers asked for, and their ports.
+    pub fn helpers(&self) -> Vec<(Helper, u16)> {
+        self.helpers.iter().map(|attachment| (attachment.helper, attachment.port)).collect()
+    }
+
+    /// Was a helper asked for?
+    pub fn has_helpers(&self) -> bool {
+        !self.helpers.is_empty()
+    }
+
+    /// Sixteen octets that key hashes and ids.
+    ///
+    /// # Errors
+    /// If the system has no random numbers to give.
+    pub fn hash_secret(&self) -> Result<[u8; 16]> {
+        let mut secret = [0; 16];
+        match self.seed {
+            Some(seed) => secret[..8].copy_from_slice(&seed.to_le_bytes()),
+            None => getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?,
+        }
+        Ok(secret)
+    }
+}
+
+/// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.
+fn total_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10)
+}
+
+/// A helper's name, and a port behind a colon if it is not the usual one.
+fn parse_helper(text: &str) -> Result<HelperAttachment, String> {
+    let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+    let Some(helper) = Helper::from_name(name) else {
+        let known: Vec<&str> = Helper::ALL.iter().map(|helper| helper.name()).collect();
+        return Err(format!("there is no helper {name:?}; known: {}", known.join(", ")));
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => helper.default_port(),
+        Some(Ok(port)) if port != 0 => port,
+        Some(_) => {
+            return Err(format!("write the port as a number from 1 to 65535, like {name}:{}", helper.default_port()));
+        }
+    };
+    Ok(HelperAttachment { helper, port })
+}
+
+/// A size with K, M, G or T behind it, powers of 1024.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("write a size like 4G or 512M".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| String::from("write a size like 4G or 512M"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than there are addresses".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_sizes() {
+        assert_eq!(parse_size("4G"), Ok(4 << 30));
+        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("1000"), Ok(1000));
+        assert!(parse_size("many").is_err());
+        assert!(parse_size("99999999999T").is_err());
+    }
+
+    #[test]
+    fn parses_helpers_with_ports() {
+        assert_eq!(parse_helper("ftp"), Ok(HelperAttachment { helper: Helper::Ftp, port: 21 }));
+        assert_eq!(parse_helper("ftp:2121"), Ok(HelperAttachment { helper: Helper::Ftp, port: 2121 }));
+        assert_eq!(parse_helper("irc:6667").unwrap_err(), "there is no helper \"irc\"; known: ftp");
+        for port in ["", "0", "65536", "x", "21:22", "-1"] {
+            let error = parse_helper(&format!("ftp:{port}")).unwrap_err();
+            assert_eq!(error, "write the port as a number from 1 to 65535, like ftp:21", "{port}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A namespace for one test, its traffic, and the doctor asked about it.
+use crate::common::{ProgramOutput, keepstate, report_skipped};
+use keepstate_linux::netns;
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The lock of the machine-wide knobs.
+const SYSCTL_LOCK: &str = "/tmp/keepstate-global-knobs.lock";
+
+/// Addresses that nobody answers for: below the namespace's dummy device.
+pub const UNREACHABLE_ADDR: [u8; 4] = [10, 9, 1, 1];
+
+/// A network namespace of its own, with loopback and a device that swallows everything. It goes with its test.
+pub struct NetnsFixture {
+    pub name: String,
+    _lock: SysctlLock,
+}
+
+/// The lock, shared or alone, as long as it is held.
+pub struct SysctlLock(#[allow(dead_code, reason = "it is held, not read")] File);
+
+impl SysctlLock {
+    pub fn shared() -> SysctlLock {
+        SysctlLock::flock(libc::LOCK_SH)
+    }
+
+    pub fn exclusive() -> SysctlLock {
+        SysctlLock::flock(libc::LOCK_EX)
+    }
+
+    #[allow(unsafe_code, reason = "flock(2) of a file that others lock too")]
+    fn flock(how: i32) -> SysctlLock {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(SYSCTL_LOCK).unwrap();
+        // SAFETY: the descriptor is open; the call changes no memory.
+        assert_eq!(unsafe { libc::flock(file.as_raw_fd(), how) }, 0);
+        SysctlLock(file)
+    }
+}
+
+impl NetnsFixture {
+    /// A namespace; none, and loudly, where this machine makes none for us.
+    pub fn create(lock: SysctlLock) -> Option<NetnsFixture> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ks-doc-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        if !run(&["ip", "netns", "add", &name]) {
+            report_skipped("the doctor's test bed: it needs root, ip(8) and network namespaces");
+            return None;
+        }
+        let bed = NetnsFixture { name, _lock: lock };
+        for words in [
+            "link set lo up",
+            // What is sent to nobody goes through every hook and ends at the other end of the cable, whose address it has not.
+            "link add d0 type veth peer name d1",
+            "link set d0 arp off",
+            "link set d1 up",
+            "addr add 10.9.0.1/16 dev d0",
+            "link set d0 up",
+            // More than 28,000 connections from one address, and none that waits for its end.
+        ] {
+            let words: Vec<&str> = ["ip", "-n", &bed.name].into_iter().chain(words.split(' ')).collect();
+            assert!(run(&words), "{words:?}");
+        }
+        // A rule that asks for a state makes the namespace track.
+        bed.nft("table inet bed { chain out { type filter hook output priority 0; ct state established accept; } }");
+        Some(bed)
+    }
+
+    /// A namespace whose limits nobody changes meanwhile.
+    pub fn create_shared() -> Option<NetnsFixture> {
+        NetnsFixture::create(SysctlLock::shared())
+    }
+
+    /// Does something inside.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::find(&self.name).unwrap().enter(work).unwrap()
+    }
+
+    /// Loads rules.
+    pub fn nft(&self, rules: &str) {
+        // A block ends with its line, for nft before 1.1.
+        let rules = &rules.replace("} }", "}\n}").replace("} chain", "}\nchain").replace("} set", "}\nset");
+        let file = crate::common::TempFile::new(&format!("{}.nft", self.name), rules.as_bytes());
+        assert!(run(&["ip", "netns", "exec", &self.name, "nft", "-f", file.path()]), "{rules}");
+    }
+
+    /// Sets a knob inside.
+    pub fn set_sysctl(&self, knob: &str, value: u64) {
+        self.enter(|| fs::write(format!("/proc/sys/net/netfilter/{knob}"), value.to_string()).unwrap());
+    }
+
+    /// What the doctor says of this namespace.
+    pub fn run_doctor(&self) -> DoctorOutput {
+        DoctorOutput::run(&["doctor", "--netns", &self.name, "--interval", "400ms", "--json"])
+    }
+
+    /// The same, while something goes on inside.
+    pub fn run_doctor_during(&self, work: impl Fn() + Send + Sync) -> DoctorOutput {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                self.enter(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        work();
+                    }
+                });
+            });
+            let said = self.run_doctor();
+            over.store(true, Ordering::Relaxed);
+            said
+        })
+    }
+}
+
+impl Drop for NetnsFixture {
+    fn drop(&mut self) {
+        run(&["ip", "netns", "del", &self.name]);
+    }
+}
+
+/// What the doctor said.
+pub struct DoctorOutput {
+    pub code: Option<i32>,
+    pub document: Value,
+}
+
+impl DoctorOutput {
+    pub fn run(arguments: &[&str]) -> DoctorOutput {
+        let ProgramOutput { code, out, err } = keepstate(arguments, b"");
+        let document = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{err}"));
+        DoctorOutput { code, document }
+    }
+
+    /// The names of the findings, of one namespace or the machine.
+    pub fn finding_names(&self) -> Vec<&str> {
+        let findings = self.document["findings"].as_array().unwrap();
+        findings.iter().map(|finding| finding["name"].as_str().unwrap()).collect()
+    }
+
+    /// The finding of this name is the first, and the exit code is as bad as it is.
+    #[track_caller]
+    pub fn assert_first_finding(&self, name: &str) {
+        assert_eq!(self.finding_names().first(), Some(&name), "{:#}", self.document);
+        let bad = match self.document["findings"][0]["severity"].as_str().unwrap() {
+            "critical" => 2,
+            _ => 1,
+        };
+        assert!(self.code.is_some_and(|code| code >= bad && code < 3), "{:?}", self.code);
+        for (at, finding) in self.document["findings"].as_array().unwrap().iter().enumerate() {
+            assert!(!finding["evidence"].as_array().unwrap().is_empty(), "{at}");
+            assert!(!finding["now"].as_array().unwrap().is_empty(), "{at}");
+            assert!(!finding["for_good"].as_array().unwrap().is_empty(), "{at}");
+        }
+    }
+
+    /// The name of the first finding about a namespace.
+    pub fn first_finding_in(&self, namespace: &str) -> Option<&str> {
+        let findings = self.document["findings"].as_array().unwrap();
+        findings
+            .iter()
+            .find(|finding| finding["namespace"] == namespace)
+            .map(|finding| finding["name"].as_str().unwrap())
+    }
+}
+
+/// Runs a program; did it succeed?
+pub fn run(words: &[&str]) -> bool {
+    let output = Command::new(words[0]).args(&words[1..]).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Real TCP connections over loopback, both ends held.
+pub struct Connections {
+    pub clients: Vec<TcpStream>,
+    pub servers: Vec<TcpStream>,
+    pub listener: TcpListener,
+}
+
+impl Connections {
+    /// `number` connections to a port of loopback; made inside.
+    pub fn open(port: u16, number: usize) -> Connections {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let mut held = Connections { clients: Vec::new(), servers: Vec::new(), listener };
+        for _ in 0..number {
+            held.clients.push(TcpStream::connect(("127.0.0.1", port)).unwrap());
+            held.servers.push(held.listener.accept().unwrap().0);
+        }
+        held
+    }
+}
+
+/// Datagrams to an address, each from a socket of its own.
+pub fn send_datagrams(to: SocketAddr, number: usize) {
+    // Many are open at a time, so that they have different ports.
+    const OPEN: usize = 400;
+    for first in (0..number).step_by(OPEN) {
+        let more = OPEN.min(number - first);
+        let sockets: Vec<UdpSocket> = (0..more).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        for socket in sockets {
+            let _ = socket.send_to(b"keepstate", to);
+        }
+    }
+}
+
+/// Nobody, at a port.
+pub fn unreachable(port: u16) -> SocketAddr {
+    SocketAddr::from((UNREACHABLE_ADDR, port))
+}

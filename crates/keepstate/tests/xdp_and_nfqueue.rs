@@ -1,0 +1,340 @@
+//! `keepstate gateway --xdp` and `--queue` on real devices: client, router and server in namespaces of their own, veth pairs between them, the kernel's own TCP at both ends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+#[path = "common/peers.rs"]
+mod peers;
+
+use common::{TempFile, keepstate, report_skipped};
+use peers::{download, enable_icmp_errors, run_ip, serve_once, spawn_in_netns, test_bytes};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+const RULES: &str = "
+table inet filter {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname r0 oifname r1 accept
+		ct status dnat accept
+	}
+	chain early {
+		type filter hook prerouting priority mangle
+		ct state invalid drop
+	}
+}
+table ip nat {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		iifname r1 tcp dport 8080 dnat to 10.0.1.2:80
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname r1 masquerade
+	}
+}
+";
+
+/// The ways in and out.
+const XDP_SEND_SOCKETS: &[&str] = &["--xdp", "r0,r1", "--xdp-send", "sockets"];
+const XDP_LIVE_FRAMES: &[&str] = &["--xdp", "r0,r1"];
+const NFQUEUE: &[&str] = &["--queue", "7"];
+
+/// The namespaces, and the gateway in the middle one.
+struct XdpTestbed {
+    tag: String,
+    gateway: Child,
+    ruleset: TempFile,
+}
+
+impl XdpTestbed {
+    /// `None` where it cannot be made.
+    fn new(name: &str, how: &[&str]) -> Option<XdpTestbed> {
+        XdpTestbed::with_queues(name, how, 1)
+    }
+
+    /// The same, its devices with so many queues.
+    fn with_queues(name: &str, how: &[&str], queues: u32) -> Option<XdpTestbed> {
+        let tag = format!("ksdrv{}{name}", std::process::id());
+        let made = ["c", "r", "s"].iter().all(|side| run_ip(&["netns", "add", &format!("{tag}{side}")]));
+        let tool = Command::new("ethtool").arg("--version").stdout(Stdio::null()).status().is_ok();
+        if !made || !tool {
+            for side in ["c", "r", "s"] {
+                run_ip(&["netns", "del", &format!("{tag}{side}")]);
+            }
+            report_skipped("the gateway on real devices: it needs root, network namespaces, iproute2 and ethtool");
+            return None;
+        }
+        connect_veths(&tag, queues);
+        let ruleset = TempFile::new(&format!("drv{name}.nft"), RULES.as_bytes());
+        let gateway = start_gateway(&tag, ruleset.path(), how);
+        Some(XdpTestbed { tag, gateway, ruleset })
+    }
+
+    fn name(&self, side: &str) -> String {
+        format!("{}{side}", self.tag)
+    }
+
+    /// From a client in `from` to a server in `to` that listens at `at` and is called `called`: whom the server saw.
+    fn transfer(&self, from: &str, to: &str, at: &'static str, called: &str, length: usize) -> IpAddr {
+        let (ready, waits) = channel();
+        let server = spawn_in_netns(&self.name(to), move || {
+            let (_, serve) = serve_once(at, length);
+            ready.send(()).unwrap();
+            serve()
+        });
+        waits.recv().unwrap();
+        let called: SocketAddr = called.parse().unwrap();
+        let got = spawn_in_netns(&self.name(from), move || download(called)).join().unwrap();
+        assert!(got == test_bytes(length), "{} of {length} octets, or other ones", got.len());
+        server.join().unwrap()
+    }
+
+    fn control(&self, words: &[&str]) -> String {
+        let ran = keepstate(&[&["control", "--socket", &socket(&self.tag)][..], words].concat(), b"");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        ran.out
+    }
+}
+
+/// Starts the gateway in the middle, and waits until it routes.
+fn start_gateway(tag: &str, ruleset: &str, how: &[&str]) -> Child {
+    let mut gateway = Command::new("ip")
+        .args(["netns", "exec", &format!("{tag}r"), env!("CARGO_BIN_EXE_keepstate"), "gateway"])
+        .args(["--ruleset", ruleset, "--control", &socket(tag)])
+        .args(how)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut notes = BufReader::new(gateway.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("Ctrl-C ends") {
+        assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    assert_eq!(said.contains("sent in bursts"), how == XDP_LIVE_FRAMES, "{said}");
+    // What it says later is of no interest, but must not fill the pipe.
+    std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
+    gateway
+}
+
+/// The devices: c0 – r0, r1 – s0.
+fn connect_veths(tag: &str, queues: u32) {
+    let [c, r, s] = ["c", "r", "s"].map(|side| format!("{tag}{side}"));
+    let queues = queues.to_string();
+    for (outside, there, inside) in [("c0", &c, "r0"), ("s0", &s, "r1")] {
+        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
+        let one = [&["link", "add", outside, "netns", there][..], &queues, &["type", "veth"]].concat();
+        let other = [&["peer", "name", inside, "netns", &r][..], &queues].concat();
+        assert!(run_ip(&[one, other].concat()));
+    }
+    for (name, device, addresses) in [
+        (&c, "c0", ["10.0.1.2/24", "fd00:1::2/64"]),
+        (&r, "r0", ["10.0.1.1/24", "fd00:1::1/64"]),
+        (&r, "r1", ["10.0.2.1/24", "fd00:2::1/64"]),
+        (&s, "s0", ["10.0.2.2/24", "fd00:2::2/64"]),
+    ] {
+        for address in addresses {
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            assert!(run_ip(&[&["-n", name, "addr", "add", address, "dev", device][..], nodad].concat()));
+        }
+        assert!(run_ip(&["-n", name, "link", "set", "lo", "up"]));
+        assert!(run_ip(&["-n", name, "link", "set", device, "up"]));
+        // A veth leaves checksums to the hardware that it has not; bursts need a peer that polls.
+        for words in ["tx off", "gro on"] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let all = [&["netns", "exec", name, "ethtool", "-K", device][..], &words].concat();
+            assert!(run_ip(&all), "{all:?}");
+        }
+    }
+    assert!(run_ip(&["-n", &c, "route", "add", "default", "via", "10.0.1.1"]));
+    assert!(run_ip(&["-n", &c, "-6", "route", "add", "default", "via", "fd00:1::1"]));
+    assert!(run_ip(&["-n", &s, "-6", "route", "add", "fd00:1::/64", "via", "fd00:2::1"]));
+}
+
+impl Drop for XdpTestbed {
+    fn drop(&mut self) {
+        let _ = self.gateway.kill();
+        let _ = self.gateway.wait();
+        let _ = std::fs::remove_file(socket(&self.tag));
+        for side in ["c", "r", "s"] {
+            run_ip(&["netns", "del", &self.name(side)]);
+        }
+    }
+}
+
+fn socket(tag: &str) -> String {
+    std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned()
+}
+
+fn assert_transfers(lab: &XdpTestbed) {
+    const LENGTH: usize = 10_000_000;
+    let seen = lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", LENGTH);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]), "masqueraded");
+    let seen = lab.transfer("c", "s", "[fd00:2::2]:7000", "[fd00:2::2]:7000", LENGTH / 10);
+    assert_eq!(seen, "fd00:1::2".parse::<IpAddr>().unwrap(), "IPv6 is not translated");
+    let seen = lab.transfer("s", "c", "10.0.1.2:80", "10.0.2.1:8080", LENGTH / 10);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 2]), "published");
+}
+
+#[test]
+fn xdp_transmits_by_sockets() {
+    let Some(lab) = XdpTestbed::new("a", XDP_SEND_SOCKETS) else { return };
+    assert_transfers(&lab);
+}
+
+#[test]
+fn xdp_transmits_live_frames_and_follows_route_changes() {
+    let Some(lab) = XdpTestbed::new("b", XDP_LIVE_FRAMES) else { return };
+    assert_transfers(&lab);
+    // A network that nobody knew at the beginning.
+    assert!(run_ip(&["-n", &lab.name("s"), "addr", "add", "203.0.113.9/32", "dev", "lo"]));
+    assert!(run_ip(&["-n", &lab.name("r"), "route", "add", "203.0.113.0/24", "via", "10.0.2.2"]));
+    std::thread::sleep(Duration::from_millis(300));
+    let seen = lab.transfer("c", "s", "203.0.113.9:7001", "203.0.113.9:7001", 100_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
+}
+
+#[test]
+fn one_worker_per_rx_queue() {
+    for (name, how) in [("w", XDP_SEND_SOCKETS), ("x", XDP_LIVE_FRAMES)] {
+        let Some(lab) = XdpTestbed::with_queues(name, how, 2) else { return };
+        std::thread::scope(|scope| {
+            for at in ["10.0.2.2:7000", "10.0.2.2:7001", "10.0.2.2:7002", "10.0.2.2:7003", "10.0.2.2:7004"] {
+                let lab = &lab;
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        assert_eq!(lab.transfer("c", "s", at, at, 2_000_000), IpAddr::from([10, 0, 2, 1]));
+                    }
+                });
+            }
+        });
+        // Both queues had their part: the kernel chooses one for each stream.
+        let queues = (0..2).map(|queue| xdp_counter(&lab, "r0", &format!("rx_queue_{queue}_xdp_redirect")));
+        let queues: Vec<u64> = queues.collect();
+        assert!(queues.iter().all(|&frames| frames > 100), "{queues:?}");
+        assert_eq!(lab.control(&["count"]), "20\n");
+    }
+}
+
+/// What a device counts.
+fn xdp_counter(lab: &XdpTestbed, device: &str, what: &str) -> u64 {
+    let out = Command::new("ip").args(["netns", "exec", &lab.name("r"), "ethtool", "-S", device]).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with(what));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{what}: {text}"))
+}
+
+/// Whoever asks for somebody who is not there is told so, though he is translated: as by Linux, when nobody has answered three times.
+#[test]
+fn unresolved_neighbour_sends_icmp_unreachable() {
+    let Some(lab) = XdpTestbed::new("n", XDP_LIVE_FRAMES) else { return };
+    for (to, from) in [("10.0.2.77:9", "0.0.0.0:0"), ("[fd00:2::77]:9", "[::]:0")] {
+        let asked = spawn_in_netns(&lab.name("c"), move || {
+            let socket = UdpSocket::bind(from).unwrap();
+            enable_icmp_errors(&socket);
+            socket.connect(to).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            socket.send(b"hello").unwrap();
+            socket.recv(&mut [0; 9]).unwrap_err().kind()
+        });
+        assert_eq!(asked.join().unwrap(), ErrorKind::HostUnreachable, "{to}");
+    }
+}
+
+#[test]
+fn nfqueue_packets_are_routed() {
+    let Some(lab) = XdpTestbed::new("q", NFQUEUE) else { return };
+    for device in ["r0", "r1"] {
+        for tool in ["iptables-legacy", "ip6tables-legacy"] {
+            let words = ["-t", "raw", "-I", "PREROUTING", "-i", device, "-j", "NFQUEUE", "--queue-num", "7"];
+            let done = run_ip(&[&["netns", "exec", &lab.name("r"), tool][..], &words].concat());
+            if !done {
+                report_skipped(
+                    "packets of a queue: iptables-legacy, or NFQUEUE in the kernel, is missing. Type: apt-get install iptables",
+                );
+                return;
+            }
+        }
+    }
+    assert_transfers(&lab);
+    // What is the machine's own goes on to it.
+    let seen = lab.transfer("c", "r", "10.0.1.1:2222", "10.0.1.1:2222", 100_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 1, 2]));
+    assert!(lab.control(&["stats"]).contains("delivered="));
+}
+
+/// Somebody's ssh to the router itself is the kernel's affair, and no full table and no rule about what is invalid cuts it.
+#[test]
+fn local_traffic_is_left_to_the_kernel() {
+    let Some(lab) = XdpTestbed::new("h", XDP_LIVE_FRAMES) else { return };
+    let (ready, waits) = channel();
+    let server = spawn_in_netns(&lab.name("r"), move || {
+        let listener = TcpListener::bind("10.0.1.1:2222").unwrap();
+        ready.send(()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut word = [0; 4];
+        for _ in 0..2 {
+            peer.read_exact(&mut word).unwrap();
+            peer.write_all(&word).unwrap();
+        }
+    });
+    waits.recv().unwrap();
+    let (done, heard) = channel();
+    let (go, told) = channel();
+    let client = spawn_in_netns(&lab.name("c"), move || {
+        let mut stream = TcpStream::connect("10.0.1.1:2222").unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut word = [0; 4];
+        for _ in 0..2 {
+            stream.write_all(b"ssh!").unwrap();
+            stream.read_exact(&mut word).unwrap();
+            done.send(()).unwrap();
+            told.recv().unwrap();
+        }
+    });
+    heard.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(lab.control(&["count"]), "0\n", "the machine's own connections do not stand in the gateway's table");
+    // A full table: one place, which a forwarded connection takes and keeps.
+    lab.control(&["set", "nf_conntrack_max=1"]);
+    lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 1000);
+    go.send(()).unwrap();
+    heard.recv_timeout(Duration::from_secs(30)).unwrap();
+    go.send(()).unwrap();
+    client.join().unwrap();
+    server.join().unwrap();
+}
+
+/// One gateway at a time has the devices; whoever comes after one that was killed finds them as they were.
+#[test]
+fn killed_gateway_detaches_xdp() {
+    let Some(mut lab) = XdpTestbed::new("k", XDP_LIVE_FRAMES) else { return };
+    let second = Command::new("ip")
+        .args(["netns", "exec", &lab.name("r"), env!("CARGO_BIN_EXE_keepstate"), "gateway"])
+        .args(["--ruleset", lab.ruleset.path(), "--xdp", "r0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.code() == Some(1) && said.contains("one gateway a namespace"), "{said}");
+    lab.gateway.kill().unwrap();
+    lab.gateway.wait().unwrap();
+    lab.gateway = start_gateway(&lab.tag, lab.ruleset.path(), XDP_LIVE_FRAMES);
+    lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+}
+
+#[test]
+fn unusable_interfaces_are_reported() {
+    let ruleset = TempFile::new("xdpwrong.nft", RULES.as_bytes());
+    for (words, code, said) in [
+        (&["--xdp", "nothere0"][..], 1, "no such device"),
+        (&["--xdp", "lo", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
+        (&["--xdp-mode", "copy"], 2, "--xdp"),
+    ] {
+        let ran = keepstate(&[&["gateway", "--ruleset", ruleset.path()][..], words].concat(), b"");
+        // Without root it fails earlier, and says so.
+        let denied = ran.code == Some(1) && (ran.err.contains("CAP_NET_ADMIN") || ran.err.contains("socket"));
+        assert!(denied || ran.code == Some(code) && ran.err.contains(said), "{words:?}: {:?} {}", ran.code, ran.err);
+    }
+}

@@ -1,0 +1,122 @@
+//! Small servers of our own, for machines that have no real ones: a page that says who is seen, and octets without end.
+use anyhow::{Context, Result};
+use keepstate_linux::anon_netns::AnonNetns;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Where octets are poured out.
+pub(super) const THROUGHPUT_PORT: u16 = 5201;
+/// How long a peer may be silent.
+const IO_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest page or request that is read.
+const MAX_LEN: u64 = 65_536;
+
+/// A server, in threads that end with the process.
+#[derive(Debug)]
+pub(super) struct BuiltinServer;
+
+impl BuiltinServer {
+    /// Serves a page there.
+    pub(super) fn serve_page(space: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
+        BuiltinServer::start(space, at, answer_request)
+    }
+
+    /// Pours out octets there until nobody takes them.
+    pub(super) fn serve_bytes(space: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
+        BuiltinServer::start(space, at, |stream| {
+            let piece = vec![0x5a; 1 << 16];
+            loop {
+                stream.write_all(&piece)?;
+            }
+        })
+    }
+
+    fn start(space: &AnonNetns, at: SocketAddr, serve: fn(&mut TcpStream) -> io::Result<()>) -> Result<BuiltinServer> {
+        let listener = space.enter(|| TcpListener::bind(at))?.with_context(|| format!("{at} cannot be listened at"))?;
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // A thread each: there are few, and a silent one holds up nobody.
+                std::thread::spawn(move || {
+                    let timed =
+                        stream.set_read_timeout(Some(IO_TIMEOUT)).and(stream.set_write_timeout(Some(IO_TIMEOUT)));
+                    // Who asked may have gone.
+                    let _ = timed.and_then(|()| serve(&mut stream));
+                });
+            }
+        });
+        Ok(BuiltinServer)
+    }
+}
+
+/// Answers one request.
+fn answer_request(stream: &mut TcpStream) -> io::Result<()> {
+    let mut request = Vec::new();
+    let mut piece = [0; 1024];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_LEN as usize {
+        match stream.read(&mut piece)? {
+            0 => return Ok(()),
+            length => request.extend_from_slice(piece.get(..length).unwrap_or_default()),
+        }
+    }
+    let said = format!("I am {}, you are {}\n", stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        said.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(said.as_bytes())
+}
+
+/// Fetches a page.
+pub(super) fn http_get(at: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&at, IO_TIMEOUT)?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(MAX_LEN).read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, page)| page.to_owned()))
+}
+
+/// Takes octets for some time; gives bits a second.
+pub(super) fn measure_download(at: SocketAddr, time: Duration) -> io::Result<f64> {
+    let mut stream = TcpStream::connect_timeout(&at, IO_TIMEOUT)?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    let mut piece = vec![0; 1 << 18];
+    let (begun, mut octets) = (Instant::now(), 0_u64);
+    while begun.elapsed() < time {
+        match stream.read(&mut piece)? {
+            0 => break,
+            length => octets += length as u64,
+        }
+    }
+    Ok(octets as f64 * 8.0 / begun.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+
+    #[test]
+    fn page_names_both_ends_even_for_a_slow_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            for stream in listener.incoming().take(3) {
+                // One asks nothing, and gets nothing.
+                let _ = answer_request(&mut stream.unwrap());
+            }
+        });
+        assert_eq!(http_get(at).unwrap(), "I am 127.0.0.1, you are 127.0.0.1\n");
+        drop(TcpStream::connect(at).unwrap());
+        let mut slow = TcpStream::connect(at).unwrap();
+        for piece in ["GET / HTTP/1.1\r", "\nHost: a\r\n\r", "\n"] {
+            slow.write_all(piece.as_bytes()).unwrap();
+        }
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("you are 127.0.0.1\n"), "{answer}");
+        server.join().unwrap();
+    }
+}

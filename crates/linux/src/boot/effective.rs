@@ -1,0 +1,233 @@
+//! Who wins each key.
+use super::file_line::FileLine;
+use super::module_load::{ModuleLoad, parse_kernel_number};
+use super::overlay::Overlay;
+use super::setting::{SysctlWrite, canonical_key, resolve_writes};
+use super::sysctl_loader::SysctlLoader;
+use super::udev_rule::{UdevRule, UdevSysctlRun};
+use std::collections::BTreeMap;
+
+/// How one key stands after a boot, as far as `sysctl.d` and the rules of udev go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectiveSysctl {
+    /// What the winner says, as it is written.
+    pub value: String,
+    /// The line that is written last, and so wins.
+    pub source: FileLine,
+    /// The other lines that say something about this key, in the order they are read.
+    pub overridden: Vec<SysctlAssignment>,
+    /// Does the winner's value come to stand at all?
+    pub effect: SysctlEffect,
+}
+
+impl EffectiveSysctl {
+    /// The value as the kernel reads it: the first word, decimal, hexadecimal after `0x`, octal after `0`.
+    pub fn number(&self) -> Option<u64> {
+        parse_kernel_number(self.value.split_whitespace().next()?)
+    }
+}
+
+/// A value somebody says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SysctlAssignment {
+    /// Where.
+    pub location: FileLine,
+    /// The value, as it is written.
+    pub value: String,
+}
+
+/// When a value takes effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SysctlEffect {
+    /// At every boot, before anything is tracked.
+    Always,
+    /// When the module is loaded by its first use, by a rule of udev; not before.
+    OnlyIfModuleLoaded,
+    /// Never: why.
+    Never(String),
+}
+
+/// All keys of connection tracking that anybody sets.
+pub(super) fn effective_sysctls(
+    tree: &Overlay<'_>,
+    reader: &SysctlLoader,
+    module: &ModuleLoad,
+    rules: &[UdevRule],
+) -> BTreeMap<String, EffectiveSysctl> {
+    let keys = existing_keys(tree);
+    let run = |systemd: bool| resolve_writes(&SysctlLoader::settings_in_order(tree, systemd), &keys, systemd);
+    let systemd = *reader != SysctlLoader::Procps;
+    let boot = run(systemd);
+    let said = resolve_writes(&SysctlLoader::settings_in_order(tree, systemd), &keys, false);
+    note_removed_keys(tree, &said);
+    let mut later = Vec::new();
+    for rule in rules {
+        if let UdevSysctlRun::NoEffect(why) = &rule.run {
+            tree.add_note(format!("{} does nothing: {why}", rule.location));
+        }
+        let collects =
+            !matches!(rule.run, UdevSysctlRun::Directories { systemd: false, .. } | UdevSysctlRun::Assignments(_));
+        let lines = rule.run.settings(tree, &rule.location, |systemd| SysctlLoader::settings_in_order(tree, systemd));
+        later.extend(
+            resolve_writes(&lines, &keys, collects).into_iter().filter(|write| rule.run.covers_key(&write.key)),
+        );
+    }
+    if !rules.is_empty() && *module == ModuleLoad::OnFirstUse {
+        note_udev_race_before_5_10(tree);
+    }
+    let mut named = BTreeMap::<String, (Vec<&SysctlWrite>, Vec<&SysctlWrite>)>::new();
+    for write in &boot {
+        if let Some(key) = canonical_key(&write.key) {
+            named.entry(key).or_default().0.push(write);
+        }
+    }
+    for write in &later {
+        if let Some(key) = canonical_key(&write.key) {
+            named.entry(key).or_default().1.push(write);
+        }
+    }
+    let found = named.into_iter().filter_map(|(key, (boot, later))| {
+        let (winner, effect) = last_write(tree, &key, reader, module, (boot.last().copied(), later.last().copied()))?;
+        let effect = rejected_by_kernel(&key, &winner.value).map_or(effect, SysctlEffect::Never);
+        let others =
+            said.iter().filter(|write| canonical_key(&write.key).as_ref() == Some(&key)).chain(later.iter().copied());
+        let mut losers = Vec::new();
+        for write in others.filter(|write| write.location != winner.location) {
+            let said = SysctlAssignment { location: write.location.clone(), value: write.value.clone() };
+            if !losers.contains(&said) {
+                losers.push(said);
+            }
+        }
+        Some((
+            key,
+            EffectiveSysctl {
+                value: winner.value.clone(),
+                source: winner.location.clone(),
+                overridden: losers,
+                effect,
+            },
+        ))
+    });
+    found.collect()
+}
+
+/// Who is last of the run at boot and of the rules, and whether that reaches the kernel.
+fn last_write<'a>(
+    tree: &Overlay<'_>,
+    key: &str,
+    reader: &SysctlLoader,
+    module: &ModuleLoad,
+    (boot, later): (Option<&'a SysctlWrite>, Option<&'a SysctlWrite>),
+) -> Option<(&'a SysctlWrite, SysctlEffect)> {
+    let present = *module != ModuleLoad::OnFirstUse;
+    if let Some(later) = later {
+        if let Some(boot) = boot.filter(|boot| present && boot.value != later.value) {
+            let (key, first, last) = (key, &boot.location, &later.location);
+            tree.add_note(format!(
+                "{key}: {first} at boot and {last} by a udev rule disagree, and which is last is not certain"
+            ));
+        }
+        return Some((later, if present { SysctlEffect::Always } else { SysctlEffect::OnlyIfModuleLoaded }));
+    }
+    let effect = match (reader, present) {
+        (SysctlLoader::NotLoaded(why), _) => {
+            SysctlEffect::Never(format!("nobody reads {} at boot: {why}", boot?.location.file))
+        }
+        (_, true) => SysctlEffect::Always,
+        (_, false) => SysctlEffect::Never(
+            "sysctl.d is read before the module is loaded, and nothing reads it again for this key".to_owned(),
+        ),
+    };
+    Some((boot?, effect))
+}
+
+/// Why the kernel would not take the value. It reads the first word alone.
+fn rejected_by_kernel(key: &str, value: &str) -> Option<String> {
+    if key.ends_with(".nf_conntrack_count") {
+        return Some("the key can only be read".to_owned());
+    }
+    let Some(word) = value.split_whitespace().next() else {
+        return Some("the value is empty, which changes nothing".to_owned());
+    };
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    parse_kernel_number(digits).is_none().then(|| format!("the kernel refuses {value:?}: it is no number"))
+}
+
+/// What patterns are held against: the knobs that are there, or those that Linux has.
+fn existing_keys(tree: &Overlay<'_>) -> Vec<String> {
+    let there = tree.list_dir("/proc/sys/net/netfilter");
+    let there = there.iter().map(String::as_str).filter(|name| name.starts_with("nf_conntrack_")).collect::<Vec<_>>();
+    let names = if there.contains(&"nf_conntrack_max") { there } else { KNOWN_KEYS.to_vec() };
+    let below = names.into_iter().map(|name| format!("net/netfilter/{name}"));
+    below.chain(["net/nf_conntrack_max".to_owned()]).collect()
+}
+
+/// Names that Linux gave up: a line with one says nothing any more.
+fn note_removed_keys(tree: &Overlay<'_>, said: &[SysctlWrite]) {
+    for write in said.iter().filter(|write| write.key.starts_with("net/ipv4/") && write.key.contains("ip_conntrack")) {
+        tree.add_note(format!(
+            "{} has no effect: Linux 4.19 and later have no {}",
+            write.location,
+            write.key.replace('/', ".")
+        ));
+    }
+}
+
+/// On old kernels the event came before the module had made its knobs.
+fn note_udev_race_before_5_10(tree: &Overlay<'_>) {
+    let release = tree.read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut parts = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if let (Some(major), Some(minor)) = (parts.next(), parts.next())
+        && (major, minor) < (5, 10)
+    {
+        let release = release.trim();
+        tree.add_note(format!(
+            "on Linux {release} udev's event may come before the module's knobs: modules-load.d is safer"
+        ));
+    }
+}
+
+/// The conntrack knobs of a recent Linux, for a tree without `/proc/sys`.
+const KNOWN_KEYS: [&str; 41] = [
+    "nf_conntrack_acct",
+    "nf_conntrack_buckets",
+    "nf_conntrack_checksum",
+    "nf_conntrack_count",
+    "nf_conntrack_events",
+    "nf_conntrack_expect_max",
+    "nf_conntrack_frag6_high_thresh",
+    "nf_conntrack_frag6_low_thresh",
+    "nf_conntrack_frag6_timeout",
+    "nf_conntrack_generic_timeout",
+    "nf_conntrack_gre_timeout",
+    "nf_conntrack_gre_timeout_stream",
+    "nf_conntrack_icmp_timeout",
+    "nf_conntrack_icmpv6_timeout",
+    "nf_conntrack_log_invalid",
+    "nf_conntrack_max",
+    "nf_conntrack_sctp_timeout_closed",
+    "nf_conntrack_sctp_timeout_cookie_echoed",
+    "nf_conntrack_sctp_timeout_cookie_wait",
+    "nf_conntrack_sctp_timeout_established",
+    "nf_conntrack_sctp_timeout_heartbeat_sent",
+    "nf_conntrack_sctp_timeout_shutdown_ack_sent",
+    "nf_conntrack_sctp_timeout_shutdown_recd",
+    "nf_conntrack_sctp_timeout_shutdown_sent",
+    "nf_conntrack_tcp_be_liberal",
+    "nf_conntrack_tcp_ignore_invalid_rst",
+    "nf_conntrack_tcp_loose",
+    "nf_conntrack_tcp_max_retrans",
+    "nf_conntrack_tcp_timeout_close",
+    "nf_conntrack_tcp_timeout_close_wait",
+    "nf_conntrack_tcp_timeout_established",
+    "nf_conntrack_tcp_timeout_fin_wait",
+    "nf_conntrack_tcp_timeout_last_ack",
+    "nf_conntrack_tcp_timeout_max_retrans",
+    "nf_conntrack_tcp_timeout_syn_recv",
+    "nf_conntrack_tcp_timeout_syn_sent",
+    "nf_conntrack_tcp_timeout_time_wait",
+    "nf_conntrack_tcp_timeout_unacknowledged",
+    "nf_conntrack_timestamp",
+    "nf_conntrack_udp_timeout",
+    "nf_conntrack_udp_timeout_stream",
+];

@@ -1,0 +1,56 @@
+//! Who reads sysctl.d at boot.
+use super::overlay::Overlay;
+use super::setting::{SysctlSetting, canonical_key, parse_settings};
+
+/// Who reads `sysctl.d` at boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SysctlLoader {
+    /// `systemd-sysctl`, after the modules of `modules-load.d`; it does not read `/etc/sysctl.conf`.
+    SystemdSysctl,
+    /// A script that runs `sysctl --system`, which reads `/etc/sysctl.conf` last.
+    Procps,
+    /// Nobody: why.
+    NotLoaded(String),
+}
+
+impl SysctlLoader {
+    pub(super) fn detect(tree: &Overlay<'_>) -> SysctlLoader {
+        let first = tree.read_proc("/proc/1/comm").map(|name| name.trim().to_owned());
+        let any = |paths: &[&str]| paths.iter().any(|path| tree.exists(path));
+        let systemd = match first.as_deref() {
+            Some("systemd") => true,
+            // Another first process is a container's: what is installed there is not what starts it.
+            Some(other) if other != "init" && !other.is_empty() => {
+                return SysctlLoader::NotLoaded(format!("the first process is {other}, which reads no sysctl.d"));
+            }
+            _ => any(&["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/run/systemd/system"]),
+        };
+        if systemd {
+            let unit = "/etc/systemd/system/systemd-sysctl.service";
+            return match tree.is_masked(unit) {
+                true => SysctlLoader::NotLoaded(format!("{unit} is a link to /dev/null: the service is masked")),
+                false => SysctlLoader::SystemdSysctl,
+            };
+        }
+        if any(&["/etc/init.d/procps", "/etc/init.d/sysctl", "/etc/rc.d/rc.sysinit"]) {
+            return SysctlLoader::Procps;
+        }
+        SysctlLoader::NotLoaded("there is neither systemd nor a script that runs sysctl at boot".to_owned())
+    }
+
+    /// Every line of `sysctl.d`, in the order `systemd-sysctl` or `sysctl --system` reads them.
+    pub(super) fn settings_in_order(tree: &Overlay<'_>, systemd: bool) -> Vec<SysctlSetting> {
+        let files = tree.drop_ins("sysctl.d", ".conf");
+        let linked = files.iter().any(|file| tree.is_same_file(&file.path, SYSCTL_CONF));
+        let mut all = files.iter().flat_map(|file| parse_settings(&file.path, &file.text)).collect::<Vec<_>>();
+        let conf = tree.read(SYSCTL_CONF).map(|text| parse_settings(SYSCTL_CONF, &text)).unwrap_or_default();
+        if !systemd {
+            all.extend(conf);
+        } else if !linked && let Some(lost) = conf.iter().find(|setting| canonical_key(&setting.key).is_some()) {
+            tree.add_note(format!("{} is not read at boot: systemd-sysctl reads sysctl.d only", lost.location));
+        }
+        all
+    }
+}
+
+const SYSCTL_CONF: &str = "/etc/sysctl.conf";

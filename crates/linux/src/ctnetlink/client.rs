@@ -1,0 +1,325 @@
+//! The kernel's table: ask it, change it.
+//!
+//! A [`Table`] is opened in the network namespace of the thread that opens it and stays with that one. Each of its calls is one exchange with the
+//! kernel; it keeps nothing of the table itself.
+use super::consts::{cta, message, stats_global};
+use super::{CtCpuStats, CtExpectCpuStats, CtExpectation, CtFlow, DumpFilter, decode, encode};
+use crate::netlink::message::flag;
+use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlAttrs, NlMessage, NlMessages, NlRequest};
+use std::io;
+use std::ops::ControlFlow;
+
+/// A way to the kernel's table.
+#[derive(Debug)]
+pub struct CtClient {
+    socket: NetlinkSocket,
+}
+
+/// Which connections are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CtDumpKind {
+    /// Those in the table.
+    Confirmed,
+    /// Those in the table, and their counters are zeroed.
+    ConfirmedAndZero,
+    /// Those that have ended but are still held by somebody.
+    Dying,
+    /// Those that are not in the table yet.
+    Unconfirmed,
+}
+
+impl CtDumpKind {
+    fn message(self) -> u16 {
+        match self {
+            CtDumpKind::Confirmed => message::CT_GET,
+            CtDumpKind::ConfirmedAndZero => message::CT_GET_CTRZERO,
+            CtDumpKind::Dying => message::CT_GET_DYING,
+            CtDumpKind::Unconfirmed => message::CT_GET_UNCONFIRMED,
+        }
+    }
+}
+
+impl CtClient {
+    /// Opens the table of this thread's network namespace.
+    ///
+    /// # Errors
+    /// What the system says: a kernel without ctnetlink says "protocol not supported".
+    pub fn open() -> io::Result<CtClient> {
+        Ok(CtClient { socket: NetlinkSocket::open_netfilter()? })
+    }
+
+    /// The table that a socket leads to: a gateway's.
+    pub fn from_socket(socket: NetlinkSocket) -> CtClient {
+        CtClient { socket }
+    }
+
+    /// Tells of every connection that fits, until `each` has enough; then the table must be opened anew.
+    ///
+    /// # Errors
+    /// What the kernel says; without CAP_NET_ADMIN it says EPERM.
+    pub fn dump(
+        &mut self,
+        listing: CtDumpKind,
+        restriction: &DumpFilter,
+        mut each: impl FnMut(&CtFlow) -> ControlFlow<()>,
+    ) -> Result<(), NetlinkError> {
+        let mut flow = CtFlow::default();
+        self.dump_chunks(listing, restriction, |piece| for_each_flow(piece, &mut flow, &mut each))
+    }
+
+    /// As [`list`](Self::list), but hands over what each read gave: [`flows_in`] takes it apart, perhaps on another thread.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn dump_chunks(
+        &mut self,
+        listing: CtDumpKind,
+        restriction: &DumpFilter,
+        each: impl FnMut(&[u8]) -> Result<ControlFlow<()>, NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let mut request = NlRequest::new(listing.message(), flag::DUMP, restriction.family_number());
+        restriction.encode(&mut request);
+        self.socket.dump_chunks(&mut request, each)
+    }
+
+    /// The connection with these tuples.
+    ///
+    /// # Errors
+    /// What the kernel says; ENOENT where there is none.
+    pub fn get(&mut self, flow: &CtFlow) -> Result<Option<CtFlow>, NetlinkError> {
+        let mut request = NlRequest::new(message::CT_GET, flag::ACK, family(flow));
+        encode::tuples(&mut request, flow);
+        let mut found = None;
+        let mut malformed = Ok(());
+        self.socket.dump(&mut request, |message| {
+            match decode::flow(&message) {
+                Ok(Some(flow)) => found = Some(flow),
+                Ok(None) => (),
+                Err(error) => malformed = Err(error),
+            }
+            ControlFlow::Continue(())
+        })?;
+        malformed?;
+        Ok(found)
+    }
+
+    /// Puts a connection into the table.
+    ///
+    /// # Errors
+    /// What the kernel says; EEXIST where it is there already.
+    pub fn create(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
+        self.send_flow(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE, flow)
+    }
+
+    /// Changes what is told of a connection in the table.
+    ///
+    /// # Errors
+    /// What the kernel says; ENOENT where it is not there.
+    pub fn update(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
+        self.send_flow(message::CT_NEW, 0, flow)
+    }
+
+    /// Puts a connection into the table, or changes it if it is there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn create_or_update(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
+        self.send_flow(message::CT_NEW, flag::CREATE, flow)
+    }
+
+    /// Takes a connection out of the table: the one with these tuples, and this id if it is told.
+    ///
+    /// # Errors
+    /// What the kernel says; ENOENT where it is not there.
+    pub fn delete(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
+        self.socket.request(&mut delete_request(flow))
+    }
+
+    /// Takes many connections out of the table; says of each how it went: 0, or errno(3).
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn delete_batch(&mut self, flows: &[CtFlow], each: impl FnMut(usize, i32)) -> Result<(), NetlinkError> {
+        let mut requests: Vec<NlRequest> = flows.iter().map(delete_request).collect();
+        self.socket.request_batch(&mut requests, each)
+    }
+
+    /// Takes every connection that fits out of the table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn flush(&mut self, restriction: &DumpFilter) -> Result<(), NetlinkError> {
+        let mut request = NlRequest::new(message::CT_DELETE, flag::ACK, restriction.family_number()).version(1);
+        restriction.encode(&mut request);
+        self.socket.request(&mut request)
+    }
+
+    /// How many connections there are, confirmed or not; and the limit, if the kernel tells it (5.11 and later).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn count(&mut self) -> Result<(u32, Option<u32>), NetlinkError> {
+        let mut request = NlRequest::new(message::CT_GET_STATS, flag::ACK, 0);
+        let mut told: Result<(u32, Option<u32>), MalformedNetlink> = Ok((0, None));
+        self.socket.dump(&mut request, |message| {
+            if let Err(error) = decode_count(&message, &mut told) {
+                told = Err(error);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(told?)
+    }
+
+    /// The counters of each processor.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn cpu_stats(&mut self) -> Result<Vec<CtCpuStats>, NetlinkError> {
+        self.dump_all(message::CT_GET_STATS_CPU, 0, CtCpuStats::decode)
+    }
+
+    /// The counters of expectations, of each processor.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn expect_cpu_stats(&mut self) -> Result<Vec<CtExpectCpuStats>, NetlinkError> {
+        self.dump_all(message::EXP_GET_STATS_CPU, 0, CtExpectCpuStats::decode)
+    }
+
+    /// Every expectation of a family (0: of any).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn dump_expectations(&mut self, family: u8) -> Result<Vec<CtExpectation>, NetlinkError> {
+        self.dump_all(message::EXP_GET, family, CtExpectation::decode)
+    }
+
+    /// The expectation of this tuple.
+    ///
+    /// # Errors
+    /// What the kernel says; ENOENT where there is none.
+    pub fn get_expectation(&mut self, wanted: &CtExpectation) -> Result<Vec<CtExpectation>, NetlinkError> {
+        let mut request = NlRequest::new(message::EXP_GET, flag::ACK, expectation_family(wanted));
+        wanted.encode(&mut request);
+        self.collect_replies(&mut request, CtExpectation::decode)
+    }
+
+    /// Announces a connection.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn create_expectation(&mut self, expectation: &CtExpectation) -> Result<(), NetlinkError> {
+        let flags = flag::ACK | flag::CREATE | flag::EXCLUSIVE;
+        let mut request = NlRequest::new(message::EXP_NEW, flags, expectation_family(expectation));
+        expectation.encode(&mut request);
+        self.socket.request(&mut request)
+    }
+
+    /// Takes an announcement back.
+    ///
+    /// # Errors
+    /// What the kernel says; ENOENT where there is none.
+    pub fn delete_expectation(&mut self, expectation: &CtExpectation) -> Result<(), NetlinkError> {
+        let mut request = NlRequest::new(message::EXP_DELETE, flag::ACK, expectation_family(expectation));
+        expectation.encode(&mut request);
+        self.socket.request(&mut request)
+    }
+
+    /// Takes every announcement back.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn flush_expectations(&mut self, family: u8) -> Result<(), NetlinkError> {
+        self.socket.request(&mut NlRequest::new(message::EXP_DELETE, flag::ACK, family))
+    }
+
+    /// The socket beneath.
+    pub fn socket(&mut self) -> &mut NetlinkSocket {
+        &mut self.socket
+    }
+
+    fn send_flow(&mut self, kind: u16, flags: u16, flow: &CtFlow) -> Result<(), NetlinkError> {
+        let mut request = NlRequest::new(kind, flags | flag::ACK, family(flow));
+        encode::flow(&mut request, flow);
+        self.socket.request(&mut request)
+    }
+
+    fn dump_all<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        decode: impl Fn(&NlMessage<'_>) -> Result<Option<T>, MalformedNetlink>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        self.collect_replies(&mut NlRequest::new(kind, flag::DUMP, family), decode)
+    }
+
+    fn collect_replies<T>(
+        &mut self,
+        request: &mut NlRequest,
+        decode: impl Fn(&NlMessage<'_>) -> Result<Option<T>, MalformedNetlink>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        let mut told = Vec::new();
+        let mut malformed = Ok(());
+        self.socket.dump(request, |message| {
+            match decode(&message) {
+                Ok(one) => told.extend(one),
+                Err(error) => malformed = Err(error),
+            }
+            ControlFlow::Continue(())
+        })?;
+        malformed?;
+        Ok(told)
+    }
+}
+
+/// Hands over each connection in a piece of a listing; `flow` is where they are decoded into.
+///
+/// # Errors
+/// Where the piece is malformed.
+pub fn for_each_flow(
+    piece: &[u8],
+    flow: &mut CtFlow,
+    each: &mut impl FnMut(&CtFlow) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, NetlinkError> {
+    for message in NlMessages::new(piece) {
+        if decode::flow_into(&message?, flow)? && each(flow).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn family(flow: &CtFlow) -> u8 {
+    flow.family.map_or(0, super::CtFamily::number)
+}
+
+fn expectation_family(expectation: &CtExpectation) -> u8 {
+    expectation.family.map_or(0, super::CtFamily::number)
+}
+
+/// What takes a connection out of the table.
+fn delete_request(flow: &CtFlow) -> NlRequest {
+    let mut request = NlRequest::new(message::CT_DELETE, flag::ACK, family(flow));
+    encode::tuples(&mut request, flow);
+    if let Some(id) = flow.id {
+        request.push(cta::ID, &id.to_be_bytes());
+    }
+    request
+}
+
+fn decode_count(
+    message: &NlMessage<'_>,
+    told: &mut Result<(u32, Option<u32>), MalformedNetlink>,
+) -> Result<(), MalformedNetlink> {
+    let Ok((entries, limit)) = told else { return Ok(()) };
+    let attributes: NlAttrs<'_> = message.attributes();
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            stats_global::ENTRIES => *entries = attribute.be32("CTA_STATS_GLOBAL_ENTRIES")?,
+            stats_global::MAX_ENTRIES => *limit = Some(attribute.be32("CTA_STATS_GLOBAL_MAX_ENTRIES")?),
+            _ => (),
+        }
+    }
+    Ok(())
+}

@@ -1,8 +1,0 @@
-//! The kernel's devices, addresses, routes and neighbours (rtnetlink): read whole, then followed.
-//!
-//! [`message`] is the codec, without IO; [`Watcher`] asks, follows, and asks the kernel to find a neighbour. It never changes a route or an address.
-pub mod message;
-mod watcher;
-
-pub use message::{Address, Link, Neighbour, Route, Told};
-pub use watcher::{News, Watcher};

@@ -1,0 +1,288 @@
+//! What rtnetlink's messages say of links, addresses, routes and neighbours.
+//!
+//! Each has a header of its own behind netlink's, whose first four octets a [`Message`] has read already. Kinds and attributes that are not named here are passed over.
+use crate::netlink::message::{NlBody, NlRequest, flag};
+use crate::netlink::{MalformedNetlink, NlAttrs, NlMessage};
+use std::net::IpAddr;
+
+/// Kinds of message, by the kernel's names.
+pub mod rtm {
+    #![allow(missing_docs, reason = "the names are the kernel's")]
+    pub const NEW_LINK: u16 = 16;
+    pub const DEL_LINK: u16 = 17;
+    pub const GET_LINK: u16 = 18;
+    pub const NEW_ADDRESS: u16 = 20;
+    pub const DEL_ADDRESS: u16 = 21;
+    pub const GET_ADDRESS: u16 = 22;
+    pub const NEW_ROUTE: u16 = 24;
+    pub const DEL_ROUTE: u16 = 25;
+    pub const GET_ROUTE: u16 = 26;
+    pub const NEW_NEIGHBOUR: u16 = 28;
+    pub const DEL_NEIGHBOUR: u16 = 29;
+    pub const GET_NEIGHBOUR: u16 = 30;
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RtLink {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The largest datagram it takes, in octets.
+    pub mtu: u32,
+    /// Its address on an Ethernet; none on what is no Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// It is up.
+    pub is_up: bool,
+    /// The group it belongs to; 0 is the default.
+    pub group: u32,
+}
+
+/// An address of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtAddress {
+    /// The index of its device.
+    pub ifindex: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// The length of its prefix.
+    pub prefix_length: u8,
+}
+
+/// A route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtRoute {
+    /// To whom …
+    pub prefix: IpAddr,
+    /// … and how many bits of it count.
+    pub prefix_length: u8,
+    /// The index of the device it leaves by; none of a route that leads nowhere (`blackhole`, `unreachable`, `prohibit`).
+    pub ifindex: Option<u32>,
+    /// The router it is handed to.
+    pub gateway: Option<IpAddr>,
+    /// Among routes to one prefix the smallest wins.
+    pub metric: u32,
+    /// The table: 254 is `main`, 255 `local`.
+    pub table: u32,
+}
+
+/// Who stands at an address, on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtNeighbour {
+    /// The index of the device.
+    pub ifindex: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Its address on the Ethernet; none while it is not known, or no longer.
+    pub mac: Option<[u8; 6]>,
+    /// It was not found.
+    pub failed: bool,
+}
+
+/// What one message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RtMessage {
+    /// A device is there, or has changed.
+    Link(RtLink),
+    /// An address is there.
+    Address(RtAddress),
+    /// A route is there.
+    Route(RtRoute),
+    /// A neighbour is known, or no longer.
+    Neighbour(RtNeighbour),
+    /// A link, an address or a route is gone.
+    Deleted,
+    /// Nothing that matters here.
+    Other,
+}
+
+/// States of a neighbour in which its address on the Ethernet holds: reachable, stale, delay, probe, no ARP, permanent.
+const NUD_VALID: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
+/// It was asked for and did not answer.
+const NUD_FAILED: u16 = 0x20;
+/// Flag of a link: it is up.
+const IFF_UP: u32 = 1;
+/// The kind of a route that leads to somebody.
+const RTN_UNICAST: u8 = 1;
+/// Kinds of a route that says: nowhere. Blackhole, unreachable, prohibit.
+const RTN_REJECTING: std::ops::RangeInclusive<u8> = 6..=8;
+
+/// Of a header of rtnetlink's own, the octets behind the first four.
+const IFINFOMSG_REST: usize = 12;
+const IFADDRMSG_REST: usize = 4;
+const RTMSG_REST: usize = 8;
+const NDMSG_REST: usize = 8;
+
+/// What a message says.
+///
+/// # Errors
+/// It is shorter than its kind has it.
+pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
+    let NlBody::Data { family, version, attributes, .. } = message.body else { return Ok(RtMessage::Other) };
+    match message.kind {
+        rtm::NEW_LINK => decode_link(attributes),
+        rtm::NEW_ADDRESS => decode_address(version, attributes),
+        rtm::NEW_ROUTE => decode_route(family, version, attributes),
+        rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
+        rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
+        rtm::DEL_LINK | rtm::DEL_ADDRESS | rtm::DEL_ROUTE => Ok(RtMessage::Deleted),
+        _ => Ok(RtMessage::Other),
+    }
+}
+
+fn decode_link(octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<IFINFOMSG_REST>(octets, "a link")?;
+    let mut link = RtLink {
+        index: read_u32(header, 0),
+        name: String::new(),
+        mtu: 0,
+        mac: None,
+        is_up: read_u32(header, 4) & IFF_UP != 0,
+        group: 0,
+    };
+    for attribute in NlAttrs::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind {
+            1 => link.mac = attribute.payload.try_into().ok(),
+            3 => link.name = attribute.text().into(),
+            27 => link.group = attribute.bytes("a group").map(u32::from_ne_bytes)?,
+            4 => link.mtu = attribute.bytes("an MTU").map(u32::from_ne_bytes)?,
+            _ => (),
+        }
+    }
+    Ok(RtMessage::Link(link))
+}
+
+fn decode_address(length: u8, octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<IFADDRMSG_REST>(octets, "an address")?;
+    let device = read_u32(header, 0);
+    let (mut local, mut any) = (None, None);
+    for attribute in NlAttrs::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind {
+            1 => any = parse_ip(attribute.payload),
+            // At one end of a link of two, the first is the other end's.
+            2 => local = parse_ip(attribute.payload),
+            _ => (),
+        }
+    }
+    Ok(local.or(any).map_or(RtMessage::Other, |address| {
+        RtMessage::Address(RtAddress { ifindex: device, address, prefix_length: length })
+    }))
+}
+
+fn decode_route(family: u8, length: u8, octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<RTMSG_REST>(octets, "a route")?;
+    let (table, kind) = (header.first().copied().unwrap_or(0), header.get(3).copied().unwrap_or(0));
+    let prefix = match family {
+        AF_INET => IpAddr::from([0; 4]),
+        AF_INET6 => IpAddr::from([0; 16]),
+        _ => return Ok(RtMessage::Other),
+    };
+    if kind != RTN_UNICAST && !RTN_REJECTING.contains(&kind) {
+        return Ok(RtMessage::Other);
+    }
+    let mut route =
+        RtRoute { prefix, prefix_length: length, ifindex: None, gateway: None, metric: 0, table: u32::from(table) };
+    for attribute in NlAttrs::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind {
+            1 => route.prefix = parse_ip(attribute.payload).unwrap_or(prefix),
+            4 => route.ifindex = Some(attribute.bytes("a device").map(u32::from_ne_bytes)?),
+            5 => route.gateway = parse_ip(attribute.payload),
+            6 => route.metric = attribute.bytes("a metric").map(u32::from_ne_bytes)?,
+            // Several ways at once: the first is taken.
+            9 if route.ifindex.is_none() => decode_first_nexthop(attribute.payload, &mut route)?,
+            15 => route.table = attribute.bytes("a table").map(u32::from_ne_bytes)?,
+            // A gateway of the other family: its own family in front.
+            18 => route.gateway = attribute.payload.get(2..).and_then(parse_ip),
+            _ => (),
+        }
+    }
+    Ok(RtMessage::Route(route))
+}
+
+/// The first of several ways: its length, flags, weight, device; then attributes.
+fn decode_first_nexthop(octets: &[u8], route: &mut RtRoute) -> Result<(), MalformedNetlink> {
+    let length = octets.first_chunk().map_or(0, |octets| usize::from(u16::from_ne_bytes(*octets)));
+    let (header, attributes) = split_header::<8>(octets.get(..length).unwrap_or_default(), "a way of a route")?;
+    route.ifindex = Some(read_u32(header, 4));
+    for attribute in NlAttrs::new(attributes) {
+        let attribute = attribute?;
+        if attribute.kind == 5 {
+            route.gateway = parse_ip(attribute.payload);
+        }
+    }
+    Ok(())
+}
+
+fn decode_neighbour(octets: &[u8], gone: bool) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<NDMSG_REST>(octets, "a neighbour")?;
+    let device = read_u32(header, 0);
+    let state = header.get(4..6).and_then(|octets| octets.try_into().ok()).map_or(0, u16::from_ne_bytes);
+    let (mut address, mut mac) = (None, None);
+    for attribute in NlAttrs::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind {
+            1 => address = parse_ip(attribute.payload),
+            2 => mac = attribute.payload.try_into().ok(),
+            _ => (),
+        }
+    }
+    let mac = mac.filter(|_| state & NUD_VALID != 0 && !gone);
+    let told =
+        |address| RtMessage::Neighbour(RtNeighbour { ifindex: device, address, mac, failed: state & NUD_FAILED != 0 });
+    Ok(address.map_or(RtMessage::Other, told))
+}
+
+/// Asks for everything of a kind.
+pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
+    let mut request = NlRequest::new(kind, flag::DUMP, 0);
+    request.append([0; 16].get(..rest).unwrap_or_default());
+    request
+}
+
+/// Asks the kernel to find a neighbour, or to see whether it is still there.
+pub(super) fn resolve_neighbour_request(device: u32, address: IpAddr) -> NlRequest {
+    /// `NTF_USE`: somebody uses it now.
+    const USED: u8 = 1;
+    let family = if address.is_ipv4() { AF_INET } else { AF_INET6 };
+    let mut request = NlRequest::new(rtm::NEW_NEIGHBOUR, flag::CREATE | flag::ACK, family);
+    let mut header = device.to_ne_bytes().to_vec();
+    header.extend([0, 0, USED, 0]);
+    request.append(&header);
+    match address {
+        IpAddr::V4(address) => request.push(1, &address.octets()),
+        IpAddr::V6(address) => request.push(1, &address.octets()),
+    };
+    request
+}
+
+/// The lengths of the headers' rest, for [`dump`].
+pub(super) const DUMP_KINDS: [(u16, usize); 4] = [
+    (rtm::GET_LINK, IFINFOMSG_REST),
+    (rtm::GET_ADDRESS, IFADDRMSG_REST),
+    (rtm::GET_ROUTE, RTMSG_REST),
+    (rtm::GET_NEIGHBOUR, NDMSG_REST),
+];
+
+/// Families, as of sockets.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+fn split_header<'a, const N: usize>(
+    octets: &'a [u8],
+    what: &'static str,
+) -> Result<(&'a [u8], &'a [u8]), MalformedNetlink> {
+    octets.split_at_checked(N).ok_or(MalformedNetlink { what, length: octets.len() })
+}
+
+fn read_u32(octets: &[u8], at: usize) -> u32 {
+    octets.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u32::from_ne_bytes(*octets))
+}
+
+fn parse_ip(octets: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(octets).map(IpAddr::from).ok();
+    four.or_else(|| <[u8; 16]>::try_from(octets).map(IpAddr::from).ok())
+}

@@ -1,0 +1,154 @@
+//! Follows the kernel's links, addresses, routes and neighbours.
+//!
+//! Its life: opened in a namespace; [`everything`](Watcher::everything) is read; from then on [`news`](Watcher::news) says what has changed. It joins before it reads, so that nothing falls
+//! between the two; when the kernel's buffer ran over, everything is to be read again.
+use super::message::{self, DUMP_KINDS, RtMessage};
+use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
+use std::io;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// Groups: links, neighbours, addresses and routes of IPv4 and IPv6.
+const RTNLGRP_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// The kernel's buffer for news, in octets.
+const RECV_BUFFER: usize = 1 << 20;
+/// Reads of news at a time, so that who asks is not held up.
+const MAX_READS_PER_POLL: usize = 64;
+
+/// What has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RtChanges {
+    /// Links, addresses or routes: read [everything](Watcher::everything) again.
+    pub needs_resync: bool,
+    /// Neighbours, one by one.
+    pub neighbours: Vec<message::RtNeighbour>,
+}
+
+/// A pair of sockets: one that asks, one that listens.
+#[derive(Debug)]
+pub struct RtMonitor {
+    request_socket: NetlinkSocket,
+    event_socket: NetlinkSocket,
+}
+
+impl RtMonitor {
+    /// Opens both in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open() -> io::Result<RtMonitor> {
+        let mut listens = NetlinkSocket::open_rtnetlink()?;
+        listens.set_recv_buffer_size(RECV_BUFFER)?;
+        listens.join_groups(&RTNLGRP_GROUPS)?;
+        Ok(RtMonitor { request_socket: NetlinkSocket::open_rtnetlink()?, event_socket: listens })
+    }
+
+    /// Every link, address, route and neighbour, as the kernel has them now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn dump_all(&mut self) -> Result<Vec<RtMessage>, NetlinkError> {
+        let mut all = Vec::new();
+        for (kind, rest) in DUMP_KINDS {
+            let mut malformed = None;
+            self.request_socket.dump(&mut message::dump_request(kind, rest), |message| {
+                match message::decode(&message) {
+                    Ok(RtMessage::Other | RtMessage::Deleted) => ControlFlow::Continue(()),
+                    Ok(told) => {
+                        all.push(told);
+                        ControlFlow::Continue(())
+                    }
+                    // The rest of the dump is read nevertheless, so that the socket stays good.
+                    Err(error) => {
+                        malformed = Some(error);
+                        ControlFlow::Continue(())
+                    }
+                }
+            })?;
+            if let Some(error) = malformed {
+                return Err(error.into());
+            }
+        }
+        Ok(all)
+    }
+
+    /// What has changed since this was last asked; does not wait.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn poll_changes(&mut self) -> Result<RtChanges, NetlinkError> {
+        let mut news = RtChanges::default();
+        for _ in 0..MAX_READS_PER_POLL {
+            if !self.event_socket.wait_readable(Duration::ZERO)? {
+                break;
+            }
+            let piece = match self.event_socket.receive() {
+                Ok(piece) => piece,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    news.needs_resync = true;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for message in NlMessages::new(piece) {
+                match message::decode(&message?)? {
+                    RtMessage::Link(_) | RtMessage::Address(_) | RtMessage::Route(_) | RtMessage::Deleted => {
+                        news.needs_resync = true
+                    }
+                    RtMessage::Neighbour(neighbour) => news.neighbours.push(neighbour),
+                    RtMessage::Other => (),
+                }
+            }
+        }
+        Ok(news)
+    }
+
+    /// Asks the kernel to find a neighbour, or to see whether it is still there; the answer comes as news.
+    ///
+    /// # Errors
+    /// What the kernel says: the device is gone, or has no neighbours.
+    pub fn resolve_neighbour(&mut self, device: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        self.request_socket.request(&mut message::resolve_neighbour_request(device, address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// Every namespace has a loopback device; nobody needs to be root to read of it.
+    #[test]
+    fn dump_contains_loopback_and_its_address() {
+        let mut watcher = RtMonitor::open().unwrap();
+        let all = watcher.dump_all().unwrap();
+        let lo = all.iter().find_map(|told| match told {
+            RtMessage::Link(link) if link.name == "lo" => Some(link.clone()),
+            _ => None,
+        });
+        let lo = lo.unwrap();
+        assert!(lo.index >= 1 && lo.mtu >= 1280, "{lo:?}");
+        let is_ours = |told: &RtMessage| match told {
+            RtMessage::Address(address) => address.ifindex == lo.index && address.address == Ipv4Addr::LOCALHOST,
+            _ => false,
+        };
+        assert!(!lo.is_up || all.iter().any(is_ours), "{all:?}");
+    }
+
+    /// What is cut short is said to be, and nothing panics.
+    #[test]
+    fn truncated_messages_are_rejected() {
+        use crate::netlink::{NlRequest, message::flag};
+        for (kind, rest) in [(16, 12), (20, 4), (24, 8), (28, 8)] {
+            for length in 0..rest {
+                let mut request = NlRequest::new(kind, flag::DUMP, 2);
+                request.append(&vec![0; length]);
+                let octets = request.finish(1).to_vec();
+                let message = NlMessages::new(&octets).next().unwrap().unwrap();
+                assert!(message::decode(&message).is_err(), "{kind} with {length}");
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What the packet filter's rules do with connection tracking: read from what `nft` and `iptables-save` print.
+//!
+//! Only what a verdict needs is kept, each with the rule's own words. This is no parser of a ruleset: a rule is a line, and what it
+//! does is seen by its words.
+use crate::command::{self, CommandError};
+use crate::sysroot::SysRoot;
+use std::net::{IpAddr, SocketAddr};
+
+/// The rules of one namespace that touch connection tracking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesetScan {
+    /// The programs whose words these are.
+    pub commands: Vec<String>,
+    /// Rules that drop or reject what is invalid.
+    pub drop_invalid: Vec<String>,
+    /// Rules that ask for a state, or anything else that tracking knows.
+    pub ct_matches: Vec<String>,
+    /// Rules that translate the source.
+    pub source_nat: Vec<SnatRule>,
+    /// Rules that translate the destination.
+    pub destination_nat: Vec<DnatRule>,
+    /// Rules that keep packets from being tracked.
+    pub notrack: Vec<String>,
+    /// Rules that assign a helper.
+    pub helpers: Vec<String>,
+    /// Rules that limit or answer half-open connections.
+    pub syn_protection: Vec<String>,
+}
+
+/// A rule that translates the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnatRule {
+    /// Its words.
+    pub rule: String,
+    /// The ports it may give, where it says.
+    pub ports: Option<(u16, u16)>,
+    /// Does it choose ports at random?
+    pub is_random: bool,
+}
+
+/// A rule that translates the destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnatRule {
+    /// Its words.
+    pub rule: String,
+    /// `udp` or `tcp`, where it asks for one.
+    pub protocol: Option<String>,
+    /// The port it asks for.
+    pub port: Option<u16>,
+    /// Where to, where that is one address.
+    pub to: Option<IpAddr>,
+    /// And which port.
+    pub to_port: Option<u16>,
+}
+
+/// Octets of a ruleset that are read.
+const MAX_OUTPUT: u64 = 16 << 20;
+
+/// The programs that print rules.
+pub const LIST_COMMANDS: [&[&str]; 3] = [&["nft", "list", "ruleset"], &["iptables-save"], &["ip6tables-save"]];
+
+/// The rules of this thread's namespace, or those found in files; and why a program told none.
+pub fn scan(root: &SysRoot) -> (RulesetScan, Vec<CommandError>) {
+    let mut rules = RulesetScan::default();
+    let mut silent = Vec::new();
+    for words in LIST_COMMANDS {
+        match command::output(root, words, MAX_OUTPUT) {
+            Ok(text) => {
+                rules.commands.push(words.join(" "));
+                rules.scan_text(&text);
+            }
+            Err(why) => silent.push(why),
+        }
+    }
+    (rules, silent)
+}
+
+impl RulesetScan {
+    /// Adds what a program printed.
+    pub fn scan_text(&mut self, text: &str) {
+        for line in text.lines() {
+            let line = line.trim();
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            self.scan_rule(line, &words);
+        }
+    }
+
+    fn scan_rule(&mut self, line: &str, words: &[&str]) {
+        let has = |word: &str| words.contains(&word);
+        let jumps = |target: &str| word_after(words, "-j") == Some(target);
+        let rule = || line.to_owned();
+        let is_iptables = words.first() == Some(&"-A");
+        if is_iptables {
+            let state = word_after(words, "--ctstate").or_else(|| word_after(words, "--state"));
+            if state.is_some() || has("connmark") || has("connlimit") || has("helper") {
+                push_unique(&mut self.ct_matches, rule());
+            }
+            let bad = state.is_some_and(|state| state.split(',').any(|state| state == "INVALID"));
+            if bad && (jumps("DROP") || jumps("REJECT")) {
+                push_unique(&mut self.drop_invalid, rule());
+            }
+        } else if has("ct") {
+            push_unique(&mut self.ct_matches, rule());
+            let bad = line.contains("ct state invalid") || (line.contains("ct state") && has("invalid"));
+            // A verdict map has its commas, which are no word's.
+            if bad && (has("drop") || has("reject") || line.contains("invalid : drop")) {
+                push_unique(&mut self.drop_invalid, rule());
+            }
+        }
+        if has("notrack") || jumps("NOTRACK") || (jumps("CT") && has("--notrack")) {
+            push_unique(&mut self.notrack, rule());
+        }
+        if line.contains("ct helper set") || (jumps("CT") && has("--helper")) {
+            push_unique(&mut self.helpers, rule());
+        }
+        if has("synproxy") || jumps("SYNPROXY") || (line.contains("ct state new") && has("limit")) {
+            push_unique(&mut self.syn_protection, rule());
+        }
+        self.scan_nat(line, words, is_iptables);
+    }
+
+    fn scan_nat(&mut self, line: &str, words: &[&str], is_iptables: bool) {
+        let source = if is_iptables {
+            let jump = word_after(words, "-j");
+            matches!(jump, Some("MASQUERADE" | "SNAT")).then(|| {
+                word_after(words, "--to-ports").or_else(|| {
+                    word_after(words, "--to-source").and_then(|to| to.rsplit_once(':')).map(|(_, ports)| ports)
+                })
+            })
+        } else if words.contains(&"masquerade") {
+            Some(word_after_pair(words, "masquerade", "to").map(|to| to.trim_start_matches(':')))
+        } else if words.contains(&"snat") {
+            Some(word_after_pair(words, "snat", "to").and_then(|to| to.rsplit_once(':')).map(|(_, ports)| ports))
+        } else {
+            None
+        };
+        if let Some(ports) = source {
+            let is_random = ["random", "fully-random", "--random", "--random-fully"]
+                .iter()
+                .any(|word| words.iter().any(|have| have.split(',').any(|have| have == *word)));
+            let found = SnatRule { rule: line.to_owned(), ports: ports.and_then(parse_port_range), is_random };
+            if !self.source_nat.contains(&found) {
+                self.source_nat.push(found);
+            }
+        }
+        let to = if is_iptables {
+            (word_after(words, "-j") == Some("DNAT")).then(|| word_after(words, "--to-destination"))
+        } else if words.contains(&"dnat") {
+            Some(word_after_pair(words, "dnat", "to"))
+        } else {
+            None
+        };
+        if let Some(to) = to {
+            let (to, to_port) = to.map_or((None, None), parse_endpoint);
+            let protocol = match is_iptables {
+                true => word_after(words, "-p"),
+                false => ["udp", "tcp"]
+                    .into_iter()
+                    .find(|protocol| words.windows(2).any(|pair| pair == [*protocol, "dport"])),
+            };
+            let port =
+                word_after(words, if is_iptables { "--dport" } else { "dport" }).and_then(|port| port.parse().ok());
+            let protocol = protocol.map(str::to_owned);
+            let found = DnatRule { rule: line.to_owned(), protocol, port, to, to_port };
+            if !self.destination_nat.contains(&found) {
+                self.destination_nat.push(found);
+            }
+        }
+    }
+}
+
+/// The word behind a word.
+fn word_after<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
+    let at = words.iter().position(|word| *word == key)?;
+    words.get(at + 1).copied()
+}
+
+/// The word behind `second`, which comes some words behind `first`.
+fn word_after_pair<'a>(words: &[&'a str], first: &str, second: &str) -> Option<&'a str> {
+    let at = words.iter().position(|word| *word == first)?;
+    word_after(words.get(at..)?, second)
+}
+
+/// `1024-1040`, or one port.
+fn parse_port_range(text: &str) -> Option<(u16, u16)> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    Some((low.parse().ok()?, high.parse().ok()?))
+}
+
+/// `10.0.0.2:53`, `10.0.0.2`, `[fd00::2]:53`.
+fn parse_endpoint(text: &str) -> (Option<IpAddr>, Option<u16>) {
+    if let Ok(both) = text.parse::<SocketAddr>() {
+        return (Some(both.ip()), Some(both.port()));
+    }
+    (text.parse().ok(), text.strip_prefix(':').and_then(|port| port.parse().ok()))
+}
+
+/// Both families' programs may print the same rule, and some rulesets have a thousand alike.
+fn push_unique(rules: &mut Vec<String>, rule: String) {
+    if rules.len() < 50 && !rules.contains(&rule) {
+        rules.push(rule);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_nft_rules() {
+        let mut rules = RulesetScan::default();
+        rules.scan_text(
+            "table ip nat {\n chain post {\n type nat hook postrouting priority srcnat; policy accept;\n\
+             \tudp dport 9000 masquerade to :1024-1040 fully-random\n\
+             \tudp dport 53 dnat to 10.0.0.2:5353\n\
+             \ttcp dport 80 dnat to 10.0.0.3\n\
+             \tct state invalid drop\n\ttcp dport 22 notrack\n\tct state vmap { invalid : drop, new : accept }\n }\n}\n",
+        );
+        assert_eq!((rules.source_nat[0].ports, rules.source_nat[0].is_random), (Some((1024, 1040)), true));
+        let first = &rules.destination_nat[0];
+        assert_eq!((first.protocol.as_deref(), first.port, first.to_port), (Some("udp"), Some(53), Some(5353)));
+        assert_eq!(rules.destination_nat[1].to, Some("10.0.0.3".parse().unwrap()));
+        assert_eq!((rules.drop_invalid.len(), rules.notrack.len(), rules.ct_matches.len()), (2, 1, 2));
+    }
+
+    #[test]
+    fn scans_iptables_rules() {
+        let mut rules = RulesetScan::default();
+        rules.scan_text(
+            "*nat\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n\
+             -A POSTROUTING -j SNAT --to-source 1.2.3.4:1024-65535 --random-fully\n\
+             -A DOCKER ! -i docker0 -p udp -m udp --dport 53 -j DNAT --to-destination 172.17.0.2:53\n\
+             -A INPUT -m conntrack --ctstate INVALID -j DROP\n-A PREROUTING -p tcp --dport 22 -j CT --notrack\n\
+             -A PREROUTING -p tcp --dport 21 -j CT --helper ftp\nCOMMIT\n",
+        );
+        assert_eq!(rules.source_nat.len(), 2);
+        assert_eq!((rules.source_nat[1].ports, rules.source_nat[1].is_random), (Some((1024, 65535)), true));
+        assert_eq!((rules.destination_nat[0].port, rules.destination_nat[0].to_port), (Some(53), Some(53)));
+        assert_eq!((rules.drop_invalid.len(), rules.notrack.len(), rules.helpers.len()), (1, 1, 1));
+    }
+}

@@ -1,0 +1,212 @@
+//! The machine as the router sees it: devices, their addresses, routes.
+use keepstate_rules::datatype::encode_name;
+use keepstate_rules::{AddressType, Fib, InterfaceInfo};
+// Keys come from the machine's own configuration, never from a packet: a hash without a secret does.
+use hashbrown::{HashMap, HashSet};
+use std::net::IpAddr;
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index: 1 or more, and its own.
+    pub index: u32,
+    /// Its name, of at most 15 letters.
+    pub name: String,
+    /// The largest datagram it takes.
+    pub mtu: u32,
+    /// The group it belongs to (`ip link set … group`); 0 is the default.
+    pub group: u32,
+    /// Its addresses, each with the length of its prefix. The first of a family is the one packets are sent from.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// To whom …
+    pub prefix: IpAddr,
+    /// … and how many bits of it count.
+    pub length: u8,
+    /// The index of the device it leaves by; 0: it leads nowhere, and whoever is sent there is told so.
+    pub device: u32,
+    /// The router it is handed to, if the device's peers are not the destination themselves.
+    pub gateway: Option<IpAddr>,
+}
+
+/// Devices and routes.
+#[derive(Clone, Debug, Default)]
+pub struct FibTable {
+    interfaces: Vec<Interface>,
+    /// By index; the names as rules have them.
+    rule_devices: HashMap<u32, InterfaceInfo>,
+    local_addresses: HashSet<IpAddr>,
+    broadcasts: HashSet<IpAddr>,
+    routes_v4: RoutePrefixes,
+    routes_v6: RoutePrefixes,
+}
+
+/// The routes of one family, for each length of prefix one table: a lookup costs as many steps as there are lengths, however many routes there are.
+#[derive(Clone, Debug, Default)]
+struct RoutePrefixes {
+    /// The longest prefixes first; of routes to one prefix the first given is the one taken.
+    by_length: Vec<(u8, HashMap<u128, Vec<Route>>)>,
+}
+
+impl RoutePrefixes {
+    fn insert(&mut self, route: Route) {
+        let place = self.by_length.partition_point(|(length, _)| *length > route.length);
+        if self.by_length.get(place).is_none_or(|(length, _)| *length != route.length) {
+            self.by_length.insert(place, (route.length, HashMap::new()));
+        }
+        if let Some((_, routes)) = self.by_length.get_mut(place) {
+            routes.entry(prefix_bits(route.prefix, route.length)).or_default().push(route);
+        }
+    }
+
+    fn find(&self, address: IpAddr, through: impl Fn(&Route) -> bool) -> Option<&Route> {
+        self.by_length.iter().find_map(|(length, routes)| {
+            routes.get(&prefix_bits(address, *length))?.iter().find(|route| through(route))
+        })
+    }
+}
+
+/// An address with all but its first `length` bits zero.
+fn prefix_bits(address: IpAddr, length: u8) -> u128 {
+    let (bits, width) = match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    };
+    let free = u32::from(width - length.min(width));
+    bits.checked_shr(free).and_then(|bits| bits.checked_shl(free)).unwrap_or(0)
+}
+
+impl FibTable {
+    /// A map of these devices and routes; every prefix that a device has an address in is a route too.
+    ///
+    /// ```
+    /// use keepstate_router::{Interface, Map, Route};
+    /// use keepstate_rules::{AddressType, Ground};
+    /// let lan = Interface { index: 1, name: "lan0".into(), mtu: 1500, group: 0, addresses: vec![([10, 1, 0, 1].into(), 24)] };
+    /// let wan = Interface { index: 2, name: "wan0".into(), mtu: 1500, group: 0, addresses: vec![([192, 0, 2, 1].into(), 24)] };
+    /// let default = Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: Some([192, 0, 2, 254].into()) };
+    /// let map = Map::new(vec![lan, wan], vec![default]);
+    /// assert_eq!(map.route([10, 1, 0, 7].into(), None).unwrap().index, 1);
+    /// assert_eq!(map.route([198, 51, 100, 9].into(), None).unwrap().index, 2);
+    /// assert_eq!(map.address_type([192, 0, 2, 1].into(), None), AddressType::Local);
+    /// ```
+    pub fn new(interfaces: Vec<Interface>, routes: Vec<Route>) -> FibTable {
+        let mut map = FibTable::default();
+        routes.into_iter().for_each(|route| map.routes_of_family(route.prefix).insert(route));
+        for interface in &interfaces {
+            let index = interface.index;
+            if let Some(name) = encode_name(&interface.name) {
+                map.rule_devices.insert(index, InterfaceInfo { index, name, group: interface.group });
+            }
+            for (address, length) in &interface.addresses {
+                map.local_addresses.insert(*address);
+                map.broadcasts.extend(broadcast_address(*address, *length));
+                let own = Route { prefix: *address, length: *length, device: index, gateway: None };
+                map.routes_of_family(*address).insert(own);
+            }
+        }
+        map.interfaces = interfaces;
+        map
+    }
+
+    fn routes_of_family(&mut self, family: IpAddr) -> &mut RoutePrefixes {
+        if family.is_ipv4() { &mut self.routes_v4 } else { &mut self.routes_v6 }
+    }
+
+    /// A device by its index.
+    pub fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    /// A device as rules know it.
+    pub fn device(&self, index: u32) -> Option<InterfaceInfo> {
+        self.rule_devices.get(&index).copied()
+    }
+
+    /// Is it one of our own?
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.local_addresses.contains(&address)
+    }
+
+    /// The device a packet to this address leaves by, and the neighbour it is handed to.
+    pub fn next_hop(&self, to: IpAddr) -> Option<(InterfaceInfo, IpAddr)> {
+        self.next_hop_lookup(to, None)
+    }
+
+    /// As [`Map::way`], among routes through this device only.
+    pub(crate) fn next_hop_lookup(&self, to: IpAddr, device: Option<u32>) -> Option<(InterfaceInfo, IpAddr)> {
+        let route = self.find(to, device)?;
+        Some((self.device(route.device)?, route.gateway.unwrap_or(to)))
+    }
+
+    fn find(&self, address: IpAddr, device: Option<u32>) -> Option<&Route> {
+        let table = if address.is_ipv4() { &self.routes_v4 } else { &self.routes_v6 };
+        table.find(address, |route| device.is_none_or(|device| route.device == device))
+    }
+
+    /// Is it the address to everybody of one of our prefixes?
+    pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(four) if four.is_broadcast()) || self.broadcasts.contains(&address)
+    }
+}
+
+/// The address to everybody of a prefix, if it has one.
+fn broadcast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
+    let IpAddr::V4(address) = address else { return None };
+    let mask = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
+    (length < 31).then(|| std::net::Ipv4Addr::from_bits(address.to_bits() | mask).into())
+}
+
+/// Do the first `length` bits agree?
+fn prefix_contains(address: IpAddr, prefix: IpAddr, length: u8) -> bool {
+    let (difference, bits) = match (address, prefix) {
+        (IpAddr::V4(address), IpAddr::V4(prefix)) => (u128::from(address.to_bits() ^ prefix.to_bits()), 32),
+        (IpAddr::V6(address), IpAddr::V6(prefix)) => (address.to_bits() ^ prefix.to_bits(), 128),
+        _ => return false,
+    };
+    let free = 128 - u32::from(length.min(bits)) - (128 - u32::from(bits));
+    difference.checked_shr(free).unwrap_or(0) == 0
+}
+
+impl Fib for FibTable {
+    fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType {
+        let local = match device {
+            None => self.is_local(address),
+            Some(device) => {
+                let own = self.interface(device).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
+                own.iter().any(|(own, _)| *own == address)
+            }
+        };
+        if local {
+            AddressType::Local
+        } else if address.is_multicast() {
+            AddressType::Multicast
+        } else if self.is_broadcast(address) {
+            AddressType::Broadcast
+        } else if self.find(address, device).is_some() {
+            AddressType::Unicast
+        } else {
+            AddressType::Unreachable
+        }
+    }
+
+    fn route_lookup(&self, address: IpAddr, device: Option<u32>) -> Option<InterfaceInfo> {
+        self.find(address, device).and_then(|route| self.device(route.device))
+    }
+
+    fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr> {
+        let own = &self.interface(device)?.addresses;
+        let family = own.iter().filter(|(own, _)| own.is_ipv4() == to.is_ipv4());
+        // An address in the destination's own prefix, else the first.
+        let near = family.clone().find(|(own, length)| prefix_contains(to, *own, *length));
+        near.or_else(|| family.clone().next()).map(|(own, _)| *own)
+    }
+
+    fn mtu(&self, device: u32) -> u32 {
+        self.interface(device).map_or(u32::MAX, |interface| interface.mtu)
+    }
+}

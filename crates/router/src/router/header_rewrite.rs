@@ -1,0 +1,53 @@
+//! Changes of a datagram's header that rules have asked for, made when it leaves the hook.
+use super::{DropReason, InFlightPacket, Router};
+use keepstate_rules::Fib;
+use keepstate_rules::HeaderRewrite;
+use keepstate_rules::ast::{BitRange, Endpoint, PayloadBase};
+
+impl Router {
+    /// Changes of the header that rules have asked for.
+    pub(super) fn rewrite_headers(&self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
+        if trip.meta.rewrites.is_empty() {
+            return Ok(());
+        }
+        let mtu = trip.meta.oif.map_or(u32::MAX, |device| self.fib.mtu(device.index));
+        let changes = std::mem::take(&mut trip.meta.rewrites);
+        let mut rewrite = trip.rewrite()?;
+        for change in changes {
+            match change {
+                HeaderRewrite::Dscp(class) => rewrite.set_dscp(class),
+                HeaderRewrite::Ttl(hops) => rewrite.set_hop_limit(hops),
+                HeaderRewrite::TcpMss(0) => {
+                    let headers = if rewrite.bytes().first().is_some_and(|first| first >> 4 == 6) { 60 } else { 40 };
+                    rewrite.clamp_mss(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX));
+                }
+                HeaderRewrite::Address(Endpoint::Source, address) => {
+                    rewrite.set_source(address);
+                }
+                HeaderRewrite::Address(Endpoint::Destination, address) => {
+                    rewrite.set_destination(address);
+                }
+                HeaderRewrite::Port(Endpoint::Source, port) => {
+                    rewrite.set_source_port(port);
+                }
+                HeaderRewrite::Port(Endpoint::Destination, port) => {
+                    rewrite.set_destination_port(port);
+                }
+                HeaderRewrite::Payload(field, value) => {
+                    let BitRange { offset: from, count } = field.bits;
+                    // What a rule names by its place alone is changed alone, as Linux does.
+                    let summed = field.protocol.is_some() || field.v6.is_some();
+                    let transport = field.base == PayloadBase::Transport;
+                    rewrite.set_bits(transport, from.into(), count.into(), value, summed);
+                }
+                HeaderRewrite::TcpOptStrip(kind) => {
+                    rewrite.strip_tcp_option(kind);
+                }
+                HeaderRewrite::TcpMss(most) => {
+                    rewrite.clamp_mss(most);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! The way itself: from prerouting to the machine or to the way out.
+use super::output::is_link_local;
+use super::{
+    AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
+    InFlightPacket, Router, drop_reason_of,
+};
+use crate::ip_fragment;
+use crate::ipv4_options;
+use keepstate_engine::{CtInfo, CtVerdict, Manip, PacketCtx};
+use keepstate_rules::ast::Hook;
+use keepstate_rules::{Fib, InterfaceInfo};
+use keepstate_wire::reassembly::Reassembly;
+use keepstate_wire::rewrite::PacketMut;
+use keepstate_wire::{Addresses, Packet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+impl Router {
+    pub(super) fn process_packet(
+        &mut self,
+        trip: &mut InFlightPacket,
+        out: &mut Vec<Egress>,
+    ) -> Result<(), DropReason> {
+        self.defrag(trip)?;
+        self.check_martian(trip, true)?;
+        self.prerouting(trip, out)?;
+        self.check_martian(trip, false)?;
+        self.process_ipv4_options(trip, out)?;
+        let to = trip.destination()?;
+        // To us, or to several hosts: those are not forwarded.
+        if self.fib.is_local(to) || to.is_multicast() || self.fib.is_broadcast(to) {
+            self.input(trip, out)
+        } else {
+            self.forward(trip, to, out)
+        }
+    }
+
+    /// Tracking and rules see whole datagrams only.
+    fn defrag(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
+        let packet = match Packet::parse(&trip.bytes) {
+            Ok(packet) => packet,
+            Err(refusal) => {
+                self.engine.count_parse_error(refusal);
+                return Err(DropReason::Malformed);
+            }
+        };
+        if packet.fragment().is_none() {
+            let length = packet.bytes().len();
+            trip.layout =
+                if trip.gso_packet_len.is_some() { packet.checksum_unnecessary().layout() } else { packet.layout() };
+            // Padding of the link is not part of it.
+            trip.bytes.truncate(length);
+            return Ok(());
+        }
+        let mut whole = Vec::new();
+        match self.reassembler.push(&packet, trip.now.0, &mut whole) {
+            Ok(Reassembly::Complete(pieces)) => {
+                let piece = std::mem::replace(&mut trip.bytes, whole);
+                self.recycle_buffer(piece);
+                trip.layout = Packet::parse_reassembled(&trip.bytes).ok().and_then(|packet| packet.layout());
+                trip.fragments = Some(pieces);
+                Ok(())
+            }
+            _ => Err(DropReason::Fragment),
+        }
+    }
+
+    /// Addresses that nobody else can have, and those that cannot be asked for (RFC 1812, 5.3.7): IPv6's are looked at as they came, IPv4's behind prerouting.
+    fn check_martian(&self, trip: &InFlightPacket, came: bool) -> Result<(), DropReason> {
+        let believable = match trip.packet()?.addresses() {
+            Addresses::V6 { source, destination } if came => {
+                let (source, destination) = (Ipv6Addr::from(source), Ipv6Addr::from(destination));
+                !(source.is_loopback() || destination.is_loopback() || source.is_multicast())
+            }
+            Addresses::V4 { source, destination } if !came && trip.meta.iif.is_some() => {
+                let (source, destination) = (Ipv4Addr::from(source), Ipv4Addr::from(destination));
+                let of_none = |address: Ipv4Addr| address.is_unspecified() || address.is_loopback();
+                // Who asks for an address of his own (DHCP) has none yet.
+                let to_all = destination.is_broadcast() || source.is_unspecified() && destination.is_unspecified();
+                // What is for the machine itself, it judges itself where it is apart.
+                let apart = self.bypass_local && self.fib.is_local(destination.into());
+                let of_nobody = source.is_multicast() || source.is_broadcast();
+                let of_ours = self.fib.is_local(source.into());
+                apart || !of_nobody && (to_all || !of_none(source) && !of_none(destination)) && !of_ours
+            }
+            _ => true,
+        };
+        if believable { Ok(()) } else { Err(DropReason::Martian) }
+    }
+
+    fn prerouting(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+        self.run_filter_chains(Hook::Prerouting, BEFORE_CONNTRACK, trip, out)?;
+        if !trip.meta.untracked {
+            let packet = trip.packet()?;
+            let passage = self.engine.track(&packet, trip.meta.zone, trip.now);
+            let outcome = passage.outcome();
+            if outcome.verdict == CtVerdict::Drop {
+                // A full table is no reason to cut the machine's own connections, which do not stand in it.
+                let is_hosts = self.bypass_local && !is_tcp_syn(&packet) && self.fib.is_local(trip.destination()?);
+                return if is_hosts { Ok(()) } else { Err(drop_reason_of(&outcome)) };
+            }
+            trip.ctx = Some(passage);
+        }
+        if self.bypass_local && self.fib.is_local(trip.destination()?) && !has_connection(trip) {
+            // Whether it is for the machine is decided before any rule may drop it for being unknown: the machine's connections are not known here.
+            self.run_nat(Hook::Prerouting, Manip::Destination, trip, out)?;
+            if self.fib.is_local(trip.destination()?) {
+                trip.ctx = None;
+                return Ok(());
+            }
+            self.run_filter_chains(Hook::Prerouting, CONNTRACK_TO_DNAT, trip, out)?;
+        } else {
+            self.run_filter_chains(Hook::Prerouting, CONNTRACK_TO_DNAT, trip, out)?;
+            self.run_nat(Hook::Prerouting, Manip::Destination, trip, out)?;
+        }
+        self.run_filter_chains(Hook::Prerouting, AFTER_DNAT, trip, out)?;
+        let begins = |passage: &mut PacketCtx| passage.info() == CtInfo::New && passage.unconfirmed().is_some();
+        if self.draining && trip.ctx.as_mut().is_some_and(begins) { Err(DropReason::Draining) } else { Ok(()) }
+    }
+
+    /// What the sender asks of each router on the way, by IPv4's options.
+    fn process_ipv4_options(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+        if trip.bytes.first().is_none_or(|first| !(0x46..=0x4f).contains(first)) {
+            return Ok(());
+        }
+        let apart = self.bypass_local && self.fib.is_local(trip.destination()?);
+        if apart {
+            return Ok(());
+        }
+        let milliseconds = (trip.now.0 / 1_000_000 % 86_400_000) as u32;
+        let map = &self.fib;
+        let read = |bytes: &mut Vec<u8>| {
+            let length = bytes.first().map_or(0, |first| usize::from(first & 15) * 4);
+            let header = bytes.get_mut(..length).unwrap_or_default();
+            let asked = ipv4_options::parse_options(header, milliseconds, |address| {
+                let address = IpAddr::from(address);
+                map.is_local(address) || address.is_multicast() || map.is_broadcast(address)
+            });
+            ipv4_options::update_header_checksum(header);
+            asked
+        };
+        let asked = read(&mut trip.bytes);
+        if !trip.pre_nat.is_empty() {
+            // Whoever is told of it, is told of it as it is now.
+            let _ = read(&mut trip.pre_nat);
+        }
+        match asked {
+            Err(place) => {
+                self.send_icmp_error(trip, 12, 0, u32::from(place) << 24, out);
+                Err(DropReason::Ipv4Options)
+            }
+            // As Linux does unless it is told otherwise: who may choose his way passes every firewall.
+            Ok(asked) if asked.source_routed => Err(DropReason::Ipv4Options),
+            Ok(asked) => {
+                trip.record_route_slots = asked.router_address_slots;
+                Ok(())
+            }
+        }
+    }
+
+    /// Fills in the router's address where the sender asks for it: the one that it has towards where the datagram goes.
+    fn fill_record_route(&self, trip: &mut InFlightPacket, device: u32, neighbour: IpAddr) {
+        let Some(IpAddr::V4(us)) =
+            self.fib.source_address(device, neighbour).filter(|_| !trip.record_route_slots.is_empty())
+        else {
+            return;
+        };
+        for place in std::mem::take(&mut trip.record_route_slots) {
+            if let Some(place) = trip.bytes.get_mut(place) {
+                place.copy_from_slice(&us.octets());
+            }
+        }
+        let length = trip.bytes.first().map_or(0, |first| usize::from(first & 15) * 4);
+        ipv4_options::update_header_checksum(trip.bytes.get_mut(..length).unwrap_or_default());
+    }
+
+    fn input(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+        if self.bypass_local && !has_connection(trip) {
+            self.counters.delivered += 1;
+            out.push(Egress::LocalDeliver(std::mem::take(&mut trip.bytes)));
+            return Ok(());
+        }
+        self.run_filter_chains(Hook::Input, BEFORE_SNAT, trip, out)?;
+        self.run_nat(Hook::Input, Manip::Source, trip, out)?;
+        self.run_filter_chains(Hook::Input, AFTER_SNAT, trip, out)?;
+        self.synproxy_hook(trip, out)?;
+        self.confirm(trip)?;
+        self.counters.delivered += 1;
+        out.push(Egress::LocalDeliver(std::mem::take(&mut trip.bytes)));
+        Ok(())
+    }
+
+    fn forward(&mut self, trip: &mut InFlightPacket, to: IpAddr, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+        let v6 = to.is_ipv6();
+        let hops = trip.packet()?.hop_limit();
+        if hops <= 1 {
+            let (kind, code) = if v6 { (3, 0) } else { (11, 0) };
+            self.send_icmp_error(trip, kind, code, 0, out);
+            return Err(DropReason::TtlExceeded);
+        }
+        // What means something on one link only is on the one that asks for it.
+        let link = trip.meta.iif.filter(|_| is_link_local(to)).map(|device| device.index);
+        let Some((device, neighbour)) = self.fib.next_hop_lookup(to, link) else {
+            let (kind, code) = if v6 { (1, 0) } else { (3, 0) };
+            self.send_icmp_error(trip, kind, code, 0, out);
+            return Err(DropReason::NoRoute);
+        };
+        if v6 {
+            check_ipv6_source_scope(trip, device)?;
+        }
+        trip.meta.oif = Some(device);
+        self.check_mtu(trip, v6, out)?;
+        trip.rewrite()?.set_hop_limit(hops - 1);
+        if !trip.pre_nat.is_empty() {
+            PacketMut::new(&mut trip.pre_nat).map_err(|_| DropReason::Malformed)?.set_hop_limit(hops - 1);
+        }
+        self.run_filter_chains(Hook::Forward, ALL_PRIORITIES, trip, out)?;
+        self.fill_record_route(trip, device.index, neighbour);
+        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, trip, out)?;
+        self.run_nat(Hook::Postrouting, Manip::Source, trip, out)?;
+        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, trip, out)?;
+        self.synproxy_hook(trip, out)?;
+        self.confirm(trip)?;
+        self.counters.forwarded += 1;
+        let (whole, mtu) = (std::mem::take(&mut trip.bytes), self.fib.mtu(device.index) as usize);
+        let pieces = match trip.fragments {
+            // No piece leaves longer than it came, so that nobody on the way has to cut it once more.
+            Some(came) if v6 && whole.len() > mtu.min(came.max_size) => {
+                ip_fragment::fragment_v6(whole, came.header_len, mtu.min(came.max_size), self.fragment_ids.next_id())
+            }
+            Some(came) if !v6 => ip_fragment::fragment_v4(whole, mtu.min(came.max_size)),
+            None if !v6 && trip.gso_packet_len.unwrap_or(whole.len()) > mtu => ip_fragment::fragment_v4(whole, mtu),
+            _ => {
+                out.push(Egress::Forward(device.index, neighbour, whole));
+                return Ok(());
+            }
+        };
+        out.extend(pieces.into_iter().map(|piece| Egress::Forward(device.index, neighbour, piece)));
+        Ok(())
+    }
+
+    /// What is too large for its way out is not cut but told, where that may be.
+    fn check_mtu(&mut self, trip: &mut InFlightPacket, v6: bool, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+        let Some(device) = trip.meta.oif else { return Ok(()) };
+        let mtu = self.fib.mtu(device.index);
+        let dont_cut = v6 || trip.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
+        if trip.max_packet_len() <= mtu as usize {
+            return Ok(());
+        }
+        if !dont_cut {
+            return if trip.gso_packet_len.is_none() { Ok(()) } else { Err(DropReason::PacketTooBig) };
+        }
+        let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
+        self.send_icmp_error(trip, kind, code, mtu, out);
+        Err(DropReason::PacketTooBig)
+    }
+
+    pub(super) fn confirm(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
+        let Some(passage) = trip.ctx.take() else { return Ok(()) };
+        let outcome = self.engine.confirm_and_rewrite(passage, &mut trip.bytes, trip.now);
+        if let (Some(pick), Some(handle)) = (trip.backend.take(), outcome.connection) {
+            self.services.add_connection(&pick, handle, trip.now);
+        }
+        if outcome.verdict == CtVerdict::Drop { Err(drop_reason_of(&outcome)) } else { Ok(()) }
+    }
+}
+
+/// An IPv6 datagram whose source means nothing beyond its link goes no further (RFC 4291, 2.5.6); one without a source stays on its link.
+fn check_ipv6_source_scope(trip: &InFlightPacket, out: InterfaceInfo) -> Result<(), DropReason> {
+    let Addresses::V6 { source, .. } = trip.packet()?.addresses() else { return Ok(()) };
+    let source = Ipv6Addr::from(source);
+    let leaves = trip.meta.iif != Some(out);
+    if source.is_unspecified() && leaves || is_link_local(source.into()) { Err(DropReason::Martian) } else { Ok(()) }
+}
+
+/// Is it the first segment of a TCP connection?
+fn is_tcp_syn(packet: &Packet<'_>) -> bool {
+    packet.protocol() == 6 && packet.transport().get(13).is_some_and(|flags| flags & 0x12 == 0x02)
+}
+
+/// Does it belong to a connection that stands in the table?
+fn has_connection(trip: &InFlightPacket) -> bool {
+    trip.ctx.as_ref().is_some_and(|passage| passage.direction().is_some() && passage.outcome().connection.is_some())
+}

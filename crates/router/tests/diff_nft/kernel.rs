@@ -1,0 +1,175 @@
+//! Linux as the other router: a namespace of this thread's own, two TUN devices, nft's ruleset between them.
+//!
+//! It lives as long as its thread; devices, rules and table go with the namespace. It must never touch what it came from.
+#![allow(unsafe_code, reason = "unshare(2) and TUNSETIFF have no safe wrapper in std")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub struct Kernel {
+    devices: [File; 2],
+    /// Does a header of virtio's stand before each datagram?
+    vnet_hdr: bool,
+}
+
+/// Addresses and routes: what the map of ours has too.
+const IP_COMMANDS: &str = "
+link set lo up
+link set lan0 up
+link set wan0 up
+addr add 10.1.0.1/24 dev lan0
+addr add 192.0.2.1/24 dev wan0
+addr add fd00:1::1/64 dev lan0 nodad
+addr add 2001:db8::1/64 dev wan0 nodad
+route add default dev wan0
+route add default dev wan0 metric 1
+route add 100.64.0.0/10 dev lan0
+";
+
+const SYSCTLS: [(&str, &str); 8] = [
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    ("net/ipv4/icmp_ratelimit", "0"),
+    ("net/ipv6/icmp/ratelimit", "0"),
+    ("net/ipv6/conf/default/addr_gen_mode", "1"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+];
+
+impl Kernel {
+    /// Moves this thread into a new namespace and loads `ruleset`. `None` where that may not be done.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn new(ruleset: &str) -> Option<Kernel> {
+        Kernel::create(false, ruleset)
+    }
+
+    /// The same behind cards that vouch for the checksums of TCP segments, which is all that may come in.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn with_checksum_offload(ruleset: &str) -> Option<Kernel> {
+        Kernel::create(true, ruleset)
+    }
+
+    fn create(headed: bool, ruleset: &str) -> Option<Kernel> {
+        // SAFETY: no pointers are passed; only this thread changes its namespace.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return None;
+        }
+        for (knob, value) in SYSCTLS {
+            fs::write(Path::new("/proc/sys").join(knob), value).unwrap_or_else(|error| panic!("{knob}: {error}"));
+        }
+        for knob in ["net/ipv4/icmp_msgs_per_sec", "net/ipv4/icmp_msgs_burst"] {
+            // Of the namespace since Linux 6.13; before, of the machine, and not ours to change.
+            let _ = fs::write(Path::new("/proc/sys").join(knob), "1000000");
+        }
+        let devices = ["lan0", "wan0"].map(|name| tun(name, headed).unwrap());
+        for knob in ["net/ipv4/conf/lan0/send_redirects", "net/ipv4/conf/wan0/send_redirects"] {
+            fs::write(Path::new("/proc/sys").join(knob), "0").unwrap();
+        }
+        run("ip", &["-force", "-batch", "-"], IP_COMMANDS);
+        run("ip", &["-6", "route", "add", "default", "dev", "wan0"], "");
+        run("nft", &["--file", "-"], ruleset);
+        Some(Kernel { devices, vnet_hdr: headed })
+    }
+
+    /// Sends a datagram in by a device (0 is lan0, 1 is wan0); what comes out, by device. Waits only if `expected` says that something should.
+    pub fn handle(&mut self, bytes: &[u8], device: usize, expected: usize) -> Vec<(usize, Vec<u8>)> {
+        match self.devices[device].write(&if self.vnet_hdr { with_vnet_hdr(bytes) } else { bytes.to_vec() }) {
+            // What the stack refuses at the door is refused.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Vec::new(),
+            other => drop(other.unwrap()),
+        }
+        let mut out = Vec::new();
+        for _ in 0..40 {
+            for (at, device) in self.devices.iter_mut().enumerate() {
+                let mut buffer = [0; 65_536];
+                while let Ok(length) = device.read(&mut buffer) {
+                    let datagram = &buffer[if self.vnet_hdr { VNET_HDR_LEN } else { 0 }..length];
+                    // The stack's own talk with neighbours and groups.
+                    let own = datagram[0] >> 4 == 6 && (datagram[8] == 0xfe || datagram[24] == 0xff);
+                    if !own {
+                        out.push((at, datagram.to_vec()));
+                    }
+                }
+            }
+            if out.len() >= expected {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        out
+    }
+
+    /// The tuples of its table: `protocol original | reply`, sorted.
+    pub fn table(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for family in ["ipv4", "ipv6"] {
+            let output = Command::new("conntrack").args(["-L", "-f", family]).output().unwrap();
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let wanted = |word: &&&str| {
+                    ["src=", "dst=", "sport=", "dport=", "type=", "code=", "id=", "srckey=", "dstkey="]
+                        .iter()
+                        .any(|prefix| word.starts_with(prefix))
+                };
+                let tuples: Vec<&str> = words.iter().filter(wanted).copied().collect();
+                lines.push(format!("{} {}", words[1], tuples.join(" ")));
+            }
+        }
+        lines.sort();
+        lines
+    }
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // `ip -force` goes on behind a route that is there already.
+    assert!(output.status.success() || said.contains("File exists"), "{program} {arguments:?}: {said}");
+}
+
+/// Octets of virtio's header.
+const VNET_HDR_LEN: usize = 10;
+
+/// A segment whose checksum is left to the card that will send it on: the flag `VIRTIO_NET_HDR_F_NEEDS_CSUM`, where the segment and its checksum stand, and the sum of the
+/// pseudo-header.
+fn with_vnet_hdr(bytes: &[u8]) -> Vec<u8> {
+    let (at, addresses) = if bytes[0] >> 4 == 6 { (40, 8..40) } else { (20, 12..20) };
+    let mut sum = (bytes.len() - at) as u32 + 6;
+    for pair in bytes[addresses].chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair[1]);
+    }
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let mut headed = vec![1, 0, 0, 0, 0, 0, at as u8, 0, 16, 0];
+    headed.extend(bytes);
+    headed[VNET_HDR_LEN + at + 16..VNET_HDR_LEN + at + 18].copy_from_slice(&(sum as u16).to_be_bytes());
+    headed
+}
+
+/// A TUN device of that name, which gives no answer rather than wait.
+fn tun(name: &str, header: bool) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    // SAFETY: an ifreq of zeros is one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | if header { libc::IFF_VNET_HDR } else { 0 };
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the request lives over the call, and is what TUNSETIFF wants.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}

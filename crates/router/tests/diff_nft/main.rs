@@ -1,0 +1,350 @@
+//! The same ruleset on both: Linux with nft, and our router; the same packets into both; what comes out and what stands in the tables is compared.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
+mod kernel;
+mod traffic;
+
+use keepstate_engine::{Engine, Instant, Secret, Sysctls};
+use keepstate_router::{DropReason, Egress, FibTable, Interface, Route, Router};
+use keepstate_rules::{NoIncludes, compile, parse_with};
+use kernel::Kernel;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use traffic::TrafficRng;
+
+/// Rulesets that two routers need not agree about, and why.
+const NONDETERMINISTIC: [(&str, &str); 1] = [(
+    "limits.nft",
+    "numbers of connections: Linux counts those that were refused for some milliseconds more; see the tests of programs",
+)];
+
+/// Who changes the machine's own knobs of connection tracking holds this file locked.
+const SYSCTL_LOCK: &str = "/tmp/keepstate-global-knobs.lock";
+
+/// Rulesets that let next to nothing through.
+const LOW_TRAFFIC: [&str; 1] = ["spoofing.nft"];
+
+/// What the kernel's side has, in our words.
+fn fib() -> FibTable {
+    let interface = |index, name: &str, addresses: &[(&str, u8)]| Interface {
+        index,
+        name: name.to_owned(),
+        mtu: 1500,
+        group: 0,
+        addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
+    };
+    let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);
+    let wan = interface(2, "wan0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]);
+    let default = |prefix: &str| Route { prefix: prefix.parse().unwrap(), length: 0, device: 2, gateway: None };
+    let carrier = Route { prefix: "100.64.0.0".parse().unwrap(), length: 10, device: 1, gateway: None };
+    FibTable::new(vec![lan, wan], vec![default("0.0.0.0"), default("::"), carrier])
+}
+
+/// A ruleset without lots, at our devices: what is drawn is counted round, since two draws are never alike, and rates let everything pass, since they go by the
+/// moment.
+fn deterministic_ruleset(ruleset: &Path) -> String {
+    let mut text = fs::read_to_string(ruleset).unwrap();
+    for (from, to) in [
+        ("numgen random", "numgen inc"),
+        ("symhash mod", "numgen inc mod"),
+        (" fully-random", ""),
+        // One address of several is chosen by a hash with a secret, so there is only one.
+        ("203.0.113.0/30", "203.0.113.1/32"),
+        ("203.0.113.4-203.0.113.7", "203.0.113.4/32"),
+        ("203.0.113.8-203.0.113.11", "203.0.113.8"),
+        ("[fd00:1::20]-[fd00:1::29]:8000-8009 random", "[fd00:1::20]:8000-8009"),
+        ("\"eth0\"", "\"wan0\""),
+        ("\"wan\"", "\"wan0\""),
+        ("\"lan\"", "\"lan0\""),
+        ("\"br-lan\"", "\"lan0\""),
+    ] {
+        text = text.replace(from, to);
+    }
+    text.lines().map(|line| without_rate_limits(line) + "\n").collect()
+}
+
+/// Each rate of packets so large that nothing reaches it; those of octets stay, which nothing here reaches.
+fn without_rate_limits(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("limit rate ") else { return line.to_owned() };
+    let (over, rest) = rest.strip_prefix("over ").map_or(("", rest), |rest| ("over ", rest));
+    let Some((rate, mut behind)) = rest.split_once(' ').or(Some((rest, ""))).filter(|(rate, _)| rate.contains('/'))
+    else {
+        return line.to_owned();
+    };
+    let Some((_, per)) = rate.split_once('/') else { return line.to_owned() };
+    if let Some(burst) = behind.strip_prefix("burst ") {
+        behind = burst.split_once("packets").map_or("", |(_, behind)| behind.trim_start());
+    }
+    let per = per.trim_end_matches('}');
+    format!("{before}limit rate {over}1000000/{per} burst 100000 packets {}", without_rate_limits(behind))
+}
+
+fn router(ruleset: &Path) -> Router {
+    let text = deterministic_ruleset(ruleset);
+    let (tree, sources) =
+        parse_with(&ruleset.to_string_lossy(), &text, &NoIncludes, &[]).unwrap_or_else(|refused| panic!("{refused}"));
+    let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
+    let engine = Engine::new(Sysctls::default(), Secret([9; 16]), now());
+    Router::new(engine, program, fib(), (1, 2))
+}
+
+fn now() -> Instant {
+    Instant(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64)
+}
+
+fn conntrack_table(router: &mut Router) -> Vec<String> {
+    let tuple = |tuple: &keepstate_engine::Tuple| {
+        let keys = match tuple.protocol {
+            1 | 58 => format!(" type={} code={} id={}", tuple.icmp_type(), tuple.icmp_code(), tuple.source_key),
+            6 | 17 | 132 | 136 => format!(" sport={} dport={}", tuple.source_key, tuple.destination_key),
+            47 => format!(" srckey={:#x} dstkey={:#x}", tuple.source_key, tuple.destination_key),
+            _ => String::new(),
+        };
+        format!("src={} dst={}{keys}", tuple.source, tuple.destination)
+    };
+    let entries = router.engine().entries(now());
+    let mut lines: Vec<String> = entries
+        .map(|entry| format!("{} {} {}", entry.original.protocol, tuple(&entry.original), tuple(&entry.reply)))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Without what is drawn by lot or counted up: the identification of answers of the router's own.
+fn normalize(mut bytes: Vec<u8>) -> Vec<u8> {
+    let whole = bytes[6] & 0x3f == 0 && bytes[7] == 0;
+    let own = bytes[0] >> 4 == 4
+        && whole
+        && match traffic::transport(&bytes) {
+            (1, at) => !matches!(bytes[at], 0 | 8),
+            (6, at) => bytes[at + 13] & 4 != 0,
+            _ => false,
+        };
+    if own {
+        bytes[4..8].fill(0);
+        bytes[10..12].fill(0);
+    }
+    // Linux forgets in some pieces that they must not be cut further, depending on how its memory lies.
+    if bytes[0] >> 4 == 4 && !whole {
+        bytes[6] &= !0x40;
+        bytes[10..12].fill(0);
+    }
+    // Two clocks, a moment apart.
+    if bytes[0] == 0x48 && bytes[20] == 68 {
+        let first = if bytes[23] & 15 == 0 { 24 } else { 28 };
+        bytes[first..32].fill(0);
+        bytes[10..12].fill(0);
+    }
+    // And of an IPv6 datagram that was cut.
+    if bytes[0] >> 4 == 6 && bytes[6] == 44 {
+        bytes[44..48].fill(0);
+    }
+    // Linux gives what it says itself a flow label of its own choice.
+    if bytes[0] >> 4 == 6 && (bytes[6] == 58 && bytes[40] < 128 || bytes[6] == 6 && bytes[53] & 4 != 0) {
+        bytes[1..4].fill(0);
+    }
+    bytes
+}
+
+/// Whose packet it is: protocol, addresses, ports.
+fn flow_key(packet: &[u8]) -> Vec<u8> {
+    let (protocol, at) = traffic::transport(packet);
+    let addresses = if packet[0] >> 4 == 6 { 8..40 } else { 12..20 };
+    let ports = packet.get(at..at + 4).unwrap_or_default();
+    [&[protocol], &packet[addresses], ports].concat()
+}
+
+/// Where both have settled a clash of ports, each by its own lot: the ports drawn. The rest of the packet must be the same.
+fn random_ports(ours: &[(usize, Vec<u8>)], theirs: &[(usize, Vec<u8>)]) -> Option<[u16; 2]> {
+    let ([(our_device, ours)], [(their_device, theirs)]) = (ours, theirs) else { return None };
+    let (protocol, at) = traffic::transport(ours);
+    let check_at = match protocol {
+        6 => at + 16,
+        17 => at + 6,
+        _ => return None,
+    };
+    let port = |bytes: &[u8]| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let rest = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + 2].fill(0);
+        bytes[check_at..check_at + 2].fill(0);
+        bytes
+    };
+    let drawn = [port(ours), port(theirs)];
+    let same = our_device == their_device && ours.len() == theirs.len() && rest(ours) == rest(theirs);
+    let class = |port: u16| (port >= 512, port >= 1024);
+    (same && drawn[0] != drawn[1] && class(drawn[0]) == class(drawn[1])).then_some(drawn)
+}
+
+fn format_output(out: &[(usize, Vec<u8>)]) -> String {
+    out.iter().map(|(device, bytes)| format!("\n    {} {}", ["lan0", "wan0"][*device], hex(bytes))).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(80).map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Sends the same packets through both; panics at the first difference. True if it could be done at all.
+fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
+    // Linux tracks only the families that some rule asks about; we always track both.
+    let asks = "table inet asks { chain about { ct state new; }; }";
+    let Some(mut kernel) = Kernel::new(&format!("{}\n{asks}\n", deterministic_ruleset(ruleset))) else { return false };
+    let mut router = router(ruleset);
+    let mut dice = TrafficRng::new(seed);
+    let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
+    let mut came_out = 0;
+    let mut lots = BTreeSet::new();
+    let mut told = BTreeSet::new();
+    for number in 0..packets {
+        let (device, packet) = match waiting.is_empty() || dice.below(4) == 0 {
+            true => traffic::new_packet(&mut dice),
+            false => {
+                let at = dice.below(waiting.len());
+                waiting.swap_remove(at)
+            }
+        };
+        if told.contains(&flow_key(&packet)) {
+            continue;
+        }
+        let leaves = |out: &Egress| match out {
+            Egress::Forward(index, _, bytes) => Some((*index as usize - 1, bytes.clone())),
+            Egress::LocalDeliver(_) => None,
+        };
+        // One in eight comes in pieces.
+        let pieces = if dice.below(8) == 0 { traffic::fragment(&packet, &mut dice) } else { vec![packet.clone()] };
+        let (mut ours, mut theirs, mut delivered, mut said) = (Vec::new(), Vec::new(), false, Ok(()));
+        for piece in &pieces {
+            let mut out = Vec::new();
+            said = router.handle(piece, device as u32 + 1, now(), &mut out);
+            let before = ours.len();
+            ours.extend(out.iter().filter_map(leaves));
+            delivered |= out.iter().any(|out| matches!(out, Egress::LocalDeliver(_)));
+            theirs.extend(kernel.handle(piece, device, ours.len() - before));
+        }
+        // Linux repeats in its answers what was recorded on the way, and quotes it with a sum that is no longer right.
+        let refused = matches!(
+            said,
+            Err(DropReason::RulesetReject | DropReason::TtlExceeded | DropReason::NoRoute | DropReason::PacketTooBig)
+        );
+        if refused && traffic::has_recording_options(&packet) {
+            continue;
+        }
+        let reset = |bytes: &[u8]| match bytes[0] >> 4 {
+            4 => bytes[9] == 6 && bytes.get(33).is_some_and(|flags| flags & 4 != 0) && bytes[4..6] == [0, 0],
+            _ => bytes[6] == 6 && bytes[53] & 4 != 0,
+        };
+        let own_stack = ours.is_empty() && theirs.len() == 1 && reset(&theirs[0].1);
+        if delivered || own_stack {
+            // Its own stack answers what it is told, which its table sees; ours has none. So it is told no more of that.
+            told.insert(flow_key(&packet));
+            theirs.clear();
+            ours.clear();
+        }
+        for (device, bytes) in &theirs {
+            came_out += 1;
+            if let Some(answer) = traffic::reply_to(bytes, &mut dice) {
+                waiting.push((*device, answer));
+            }
+        }
+        if waiting.len() > 40 {
+            waiting.clear();
+        }
+        let normal = |out: Vec<(usize, Vec<u8>)>| {
+            let mut out: Vec<_> = out.into_iter().map(|(device, bytes)| (device, normalize(bytes))).collect();
+            out.sort();
+            out
+        };
+        let (ours, theirs) = (normal(ours), normal(theirs));
+        // Later pieces have no ports, and must be the same in any case.
+        let later = |out: &[(usize, Vec<u8>)]| -> (Vec<_>, Vec<_>) {
+            let is_later = |bytes: &[u8]| match bytes[0] >> 4 {
+                4 => u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff != 0,
+                _ => bytes[6] == 44 && u16::from_be_bytes([bytes[42], bytes[43]]) & !7 != 0,
+            };
+            out.iter().cloned().partition(|(_, bytes)| is_later(bytes))
+        };
+        let ((our_pieces, ours_whole), (their_pieces, theirs_whole)) = (later(&ours), later(&theirs));
+        if our_pieces == their_pieces
+            && let Some(drawn) = random_ports(&ours_whole, &theirs_whole)
+        {
+            lots.extend(drawn);
+            waiting.clear();
+            continue;
+        }
+        assert!(
+            ours == theirs,
+            "{}: seed {seed}, packet {number}, in {} pieces, into {}:\n    {}\n  Linux:{}\n  ours ({said:?}):{}",
+            ruleset.file_name().unwrap().to_string_lossy(),
+            pieces.len(),
+            ["lan0", "wan0"][device],
+            hex(&packet),
+            format_output(&theirs),
+            format_output(&ours)
+        );
+    }
+    // What the machine itself was told, its own stack has answered; ours has none.
+    let elsewhere = |lines: Vec<String>| -> Vec<String> {
+        let local = ["10.1.0.1", "192.0.2.1", "fd00:1::1", "2001:db8::1"].map(|address| format!(" src={address} "));
+        let told = |line: &String| {
+            line.match_indices(" src=")
+                .nth(1)
+                .is_some_and(|(at, _)| local.iter().any(|local| line[at..].starts_with(local)))
+        };
+        let drawn = |line: &String| {
+            line.split(' ').any(|word| {
+                let port = word.strip_prefix("sport=").or_else(|| word.strip_prefix("dport="));
+                port.is_some_and(|port| lots.contains(&port.parse::<u16>().unwrap()))
+            })
+        };
+        lines.into_iter().filter(|line| !told(line) && !drawn(line)).collect()
+    };
+    let (ours, theirs) = (elsewhere(conntrack_table(&mut router)), elsewhere(kernel.table()));
+    let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
+    let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{}: seed {seed}: only Linux has {missing:#?}, only we have {extra:#?}",
+        ruleset.display()
+    );
+    assert!(
+        came_out > packets / 20 || LOW_TRAFFIC.iter().any(|name| ruleset.ends_with(name)),
+        "{}: only {came_out} packets came out",
+        ruleset.display()
+    );
+    true
+}
+
+#[test]
+fn every_ruleset_behaves_like_linux() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/tests/rulesets");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let wanted = std::env::var("KEEPSTATE_RULESET").unwrap_or_default();
+    let seed = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(5000);
+    // The limit is one for the whole machine: whoever lowers it for a moment holds this lock alone.
+    let knobs = File::options().create(true).truncate(false).write(true).open(SYSCTL_LOCK).unwrap();
+    knobs.lock_shared().unwrap();
+    let mut failed = Vec::new();
+    files.retain(|file| NONDETERMINISTIC.iter().all(|(name, _)| !file.ends_with(name)));
+    assert!(files.len() >= 40, "{} rulesets", files.len());
+    for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
+        // A thread of its own: its namespace ends with it.
+        let one = std::thread::spawn(move || compare_with_linux(&file, seed, packets)).join();
+        match one {
+            Ok(true) => (),
+            Ok(false) => {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\n######## SKIPPED: the same ruleset on both: it needs root and network namespaces"
+                );
+                return;
+            }
+            Err(panic) => failed.push(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}

@@ -1,0 +1,107 @@
+//! `ct timeout NAME { protocol tcp; l3proto ip; policy = { established : 100, close : 4 } }`.
+use super::{ParseResult, Parser};
+use crate::ast::{CtTimeoutPolicy, Object, ObjectBody};
+use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
+use keepstate_engine::Sysctl;
+
+/// States by nft's names, for TCP.
+const TCP_STATES: [(&str, Sysctl); 11] = [
+    ("syn_sent", Sysctl::TcpTimeoutSynSent),
+    ("syn_recv", Sysctl::TcpTimeoutSynRecv),
+    ("established", Sysctl::TcpTimeoutEstablished),
+    ("fin_wait", Sysctl::TcpTimeoutFinWait),
+    ("close_wait", Sysctl::TcpTimeoutCloseWait),
+    ("last_ack", Sysctl::TcpTimeoutLastAck),
+    ("time_wait", Sysctl::TcpTimeoutTimeWait),
+    ("close", Sysctl::TcpTimeoutClose),
+    ("syn_sent2", Sysctl::TcpTimeoutSynSent),
+    ("retrans", Sysctl::TcpTimeoutMaxRetrans),
+    ("unack", Sysctl::TcpTimeoutUnacknowledged),
+];
+/// And for UDP.
+const UDP_STATES: [(&str, Sysctl); 2] = [("unreplied", Sysctl::UdpTimeout), ("replied", Sysctl::UdpTimeoutStream)];
+
+impl Parser<'_> {
+    /// Behind `ct timeout`.
+    pub(super) fn parse_ct_timeout(&mut self, table: usize) -> ParseResult<()> {
+        let (name, span) = self.expect_name("its name")?;
+        self.expect_punct("{")?;
+        let mut timeout = CtTimeoutPolicy { protocol: 0, v6: None, seconds: Vec::new() };
+        loop {
+            self.skip_separators();
+            let at = self.span();
+            if self.eat_punct("}") {
+                break;
+            } else if self.eat_keyword("protocol") {
+                let (protocol, at) = self.expect_name("tcp or udp")?;
+                timeout.protocol = match protocol.as_str() {
+                    "tcp" => 6,
+                    "udp" => 17,
+                    _ => {
+                        return Err(
+                            Diagnostic::new(at, format!("{protocol} has no timeouts here")).with_help("tcp or udp")
+                        );
+                    }
+                };
+            } else if self.eat_keyword("l3proto") {
+                let (family, at) = self.expect_name("ip or ip6")?;
+                timeout.v6 = match family.as_str() {
+                    "ip" => Some(false),
+                    "ip6" => Some(true),
+                    "inet" => None,
+                    _ => {
+                        return Err(
+                            Diagnostic::new(at, format!("{family}: no such family")).with_help("ip, ip6 or inet")
+                        );
+                    }
+                };
+            } else if self.eat_keyword("policy") {
+                let states: &[(&str, Sysctl)] = match timeout.protocol {
+                    6 => &TCP_STATES,
+                    17 => &UDP_STATES,
+                    _ => return Err(Diagnostic::new(at, "whose policy?").with_help("protocol tcp above it")),
+                };
+                self.parse_timeout_policy(states, &mut timeout)?;
+            } else if self.eat_keyword("comment") {
+                self.expect_name("a comment")?;
+            } else {
+                return Err(self.unexpected("protocol, l3proto, policy or the end of the timeout"));
+            }
+        }
+        if timeout.seconds.is_empty() {
+            return Err(
+                Diagnostic::new(span, format!("{name} says nothing")).with_help("policy = { established : 3600 }")
+            );
+        }
+        self.add_object(table, Object { name, span, body: ObjectBody::CtTimeout(timeout) })
+    }
+
+    /// Behind `policy`: `= { state : seconds, … }`.
+    fn parse_timeout_policy(&mut self, states: &[(&str, Sysctl)], timeout: &mut CtTimeoutPolicy) -> ParseResult<()> {
+        self.expect_punct("=")?;
+        self.expect_punct("{")?;
+        loop {
+            self.skip_separators();
+            if self.eat_punct("}") {
+                return Ok(());
+            }
+            let (state, at) = self.expect_name("a state")?;
+            let Some((_, knob)) = states.iter().find(|(name, _)| *name == state) else {
+                let names: Vec<&str> = states.iter().map(|(name, _)| *name).collect();
+                return Err(Diagnostic::new(at, format!("{state}: no such state")).with_help(names.join(", ")));
+            };
+            self.expect_punct(":")?;
+            let at = self.span();
+            let seconds =
+                u32::try_from(self.parse_time()?).map_err(|_| Diagnostic::new(at, "this time is too long"))?;
+            if seconds == 0 {
+                return Err(Diagnostic::new(at, "a connection of no time").with_help("1 second or more"));
+            }
+            timeout.seconds.push((*knob, seconds));
+            if !self.eat_punct(",") && !matches!(self.peek(), TokenKind::Punct("}")) {
+                self.skip_separators();
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Pieces of headers that have to be looked for: options of TCP and IPv4, extension headers of IPv6, chunks of SCTP.
+use super::{ParseResult, Parser};
+use crate::ast::{BitRange, ExthdrField, ExthdrOp};
+use crate::datatype::DataType;
+use crate::diagnostic::Diagnostic;
+use crate::lexer::{Token, TokenKind};
+use crate::source::Span;
+
+/// A piece: its name, its number, its fields.
+type ExthdrDef = (&'static str, u8, &'static [ExthdrFieldDef]);
+/// A field: its name, its first bit from the piece's beginning, how many bits, what they mean.
+type ExthdrFieldDef = (&'static str, u16, u8, DataType);
+
+const fn number_field(name: &'static str, from: u16, count: u8) -> ExthdrFieldDef {
+    (name, from, count, DataType::Number(count))
+}
+
+const OPTION_LENGTH: ExthdrFieldDef = number_field("length", 8, 8);
+
+const TCP_OPTIONS: &[ExthdrDef] = &[
+    ("eol", 0, &[]),
+    ("nop", 1, &[]),
+    ("maxseg", 2, &[OPTION_LENGTH, number_field("size", 16, 16)]),
+    ("window", 3, &[OPTION_LENGTH, number_field("count", 16, 8)]),
+    ("sack-perm", 4, &[OPTION_LENGTH]),
+    ("sack-permitted", 4, &[OPTION_LENGTH]),
+    ("sack", 5, &[OPTION_LENGTH, number_field("left", 16, 32), number_field("right", 48, 32)]),
+    ("sack0", 5, &[OPTION_LENGTH, number_field("left", 16, 32), number_field("right", 48, 32)]),
+    ("sack1", 5, &[OPTION_LENGTH, number_field("left", 80, 32), number_field("right", 112, 32)]),
+    ("sack2", 5, &[OPTION_LENGTH, number_field("left", 144, 32), number_field("right", 176, 32)]),
+    ("sack3", 5, &[OPTION_LENGTH, number_field("left", 208, 32), number_field("right", 240, 32)]),
+    ("echo", 6, &[OPTION_LENGTH]),
+    ("timestamp", 8, &[OPTION_LENGTH, number_field("tsval", 16, 32), number_field("tsecr", 48, 32)]),
+    ("md5sig", 19, &[OPTION_LENGTH]),
+    ("mptcp", 30, &[OPTION_LENGTH, number_field("subtype", 16, 4)]),
+    ("fastopen", 34, &[OPTION_LENGTH]),
+];
+
+const ROUTE_OPTION_FIELDS: &[ExthdrFieldDef] =
+    &[number_field("type", 0, 8), OPTION_LENGTH, number_field("ptr", 16, 8), ("addr", 24, 32, DataType::Address4)];
+const IP4_OPTIONS: &[ExthdrDef] = &[
+    ("rr", 7, ROUTE_OPTION_FIELDS),
+    ("lsrr", 131, ROUTE_OPTION_FIELDS),
+    ("ssrr", 137, ROUTE_OPTION_FIELDS),
+    ("ra", 148, &[number_field("type", 0, 8), OPTION_LENGTH, number_field("value", 16, 16)]),
+];
+
+const NEXT_HEADER: ExthdrFieldDef = ("nexthdr", 0, 8, DataType::Protocol);
+const EXT_HEADER_LENGTH: ExthdrFieldDef = number_field("hdrlength", 8, 8);
+const IPV6_EXT_HEADERS: &[ExthdrDef] = &[
+    ("hbh", 0, &[NEXT_HEADER, EXT_HEADER_LENGTH]),
+    ("rt", 43, &[NEXT_HEADER, EXT_HEADER_LENGTH, number_field("type", 16, 8), number_field("seg-left", 24, 8)]),
+    (
+        "frag",
+        44,
+        &[
+            NEXT_HEADER,
+            number_field("reserved", 8, 8),
+            number_field("frag-off", 16, 13),
+            number_field("reserved2", 29, 2),
+            number_field("more-fragments", 31, 1),
+            number_field("id", 32, 32),
+        ],
+    ),
+    ("dst", 60, &[NEXT_HEADER, EXT_HEADER_LENGTH]),
+    (
+        "mh",
+        135,
+        &[
+            NEXT_HEADER,
+            EXT_HEADER_LENGTH,
+            ("type", 16, 8, DataType::MobilityType),
+            number_field("reserved", 24, 8),
+            number_field("checksum", 32, 16),
+        ],
+    ),
+];
+
+const CHUNK_TYPE: ExthdrFieldDef = number_field("type", 0, 8);
+const CHUNK_FLAGS: ExthdrFieldDef = number_field("flags", 8, 8);
+const CHUNK_LENGTH: ExthdrFieldDef = number_field("length", 16, 16);
+const CHUNK_HEADER_FIELDS: &[ExthdrFieldDef] = &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH];
+const INIT_CHUNK_FIELDS: &[ExthdrFieldDef] = &[
+    CHUNK_TYPE,
+    CHUNK_FLAGS,
+    CHUNK_LENGTH,
+    number_field("init-tag", 32, 32),
+    number_field("a-rwnd", 64, 32),
+    number_field("num-outbound-streams", 96, 16),
+    number_field("num-inbound-streams", 112, 16),
+    number_field("initial-tsn", 128, 32),
+];
+const SCTP_CHUNKS: &[ExthdrDef] = &[
+    (
+        "data",
+        0,
+        &[
+            CHUNK_TYPE,
+            CHUNK_FLAGS,
+            CHUNK_LENGTH,
+            number_field("tsn", 32, 32),
+            number_field("stream", 64, 16),
+            number_field("ssn", 80, 16),
+            number_field("ppid", 96, 32),
+        ],
+    ),
+    ("init", 1, INIT_CHUNK_FIELDS),
+    ("init-ack", 2, INIT_CHUNK_FIELDS),
+    (
+        "sack",
+        3,
+        &[
+            CHUNK_TYPE,
+            CHUNK_FLAGS,
+            CHUNK_LENGTH,
+            number_field("cum-tsn-ack", 32, 32),
+            number_field("a-rwnd", 64, 32),
+            number_field("num-gap-ack-blocks", 96, 16),
+            number_field("num-dup-tsns", 112, 16),
+        ],
+    ),
+    ("heartbeat", 4, CHUNK_HEADER_FIELDS),
+    ("heartbeat-ack", 5, CHUNK_HEADER_FIELDS),
+    ("abort", 6, CHUNK_HEADER_FIELDS),
+    ("shutdown", 7, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("cum-tsn-ack", 32, 32)]),
+    ("shutdown-ack", 8, CHUNK_HEADER_FIELDS),
+    ("error", 9, CHUNK_HEADER_FIELDS),
+    ("cookie-echo", 10, CHUNK_HEADER_FIELDS),
+    ("cookie-ack", 11, CHUNK_HEADER_FIELDS),
+    ("ecne", 12, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("lowest-tsn", 32, 32)]),
+    ("cwr", 13, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("lowest-tsn", 32, 32)]),
+    ("shutdown-complete", 14, CHUNK_HEADER_FIELDS),
+    ("asconf-ack", 128, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("seqno", 32, 32)]),
+    ("forward-tsn", 192, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("new-cum-tsn", 32, 32)]),
+    ("asconf", 193, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("seqno", 32, 32)]),
+];
+
+/// Is it the name of an extension header, by which its fields are asked for?
+pub(super) fn is_ipv6_ext_header(word: &str) -> bool {
+    IPV6_EXT_HEADERS.iter().any(|(name, ..)| *name == word)
+}
+
+impl Parser<'_> {
+    /// Behind `tcp option`.
+    pub(super) fn parse_tcp_option(&mut self) -> ParseResult<ExthdrField> {
+        match self.peek() {
+            TokenKind::Number(number) => {
+                let number = *number;
+                let span = self.next_token().span;
+                let number =
+                    u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option's number is at most 255"))?;
+                self.presence_test(ExthdrOp::TcpOptions, number)
+            }
+            // `@34,8,8`: an option, the first bit in it, how many bits.
+            TokenKind::SetName(_) => {
+                let Token { kind: TokenKind::SetName(number), span } = self.next_token() else {
+                    return Err(self.unexpected("an option"));
+                };
+                let number = number.parse();
+                let number = number.map_err(|_| Diagnostic::new(span, "the number of an option, from 0 to 255"))?;
+                let (bits, kind) = self.parse_bit_range()?;
+                Ok(ExthdrField { op: ExthdrOp::TcpOptions, number, bits: Some(bits), data_type: kind })
+            }
+            _ => self.parse_exthdr_field(ExthdrOp::TcpOptions, TCP_OPTIONS, "an option of TCP"),
+        }
+    }
+
+    /// The option's number behind `reset tcp option`.
+    pub(super) fn parse_tcp_option_number(&mut self) -> ParseResult<u8> {
+        if let TokenKind::Number(_) = self.peek() {
+            let span = self.span();
+            let number = self.expect_u32("an option of TCP")?;
+            return u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option's number is at most 255"));
+        }
+        let (word, span) = self.expect_name("an option of TCP")?;
+        self.find_exthdr_def(TCP_OPTIONS, &word, span, "an option of TCP").map(|(_, number, _)| *number)
+    }
+
+    /// Behind `ip option`.
+    pub(super) fn parse_ip_option(&mut self) -> ParseResult<ExthdrField> {
+        self.parse_exthdr_field(ExthdrOp::Ip4Options, IP4_OPTIONS, "an option of IPv4")
+    }
+
+    /// Behind `sctp chunk`.
+    pub(super) fn parse_sctp_chunk(&mut self) -> ParseResult<ExthdrField> {
+        self.parse_exthdr_field(ExthdrOp::SctpChunks, SCTP_CHUNKS, "a chunk of SCTP")
+    }
+
+    /// Behind `exthdr`.
+    pub(super) fn parse_exthdr(&mut self) -> ParseResult<ExthdrField> {
+        let (word, span) = self.expect_name("an extension header")?;
+        let number = self.find_exthdr_def(IPV6_EXT_HEADERS, &word, span, "an extension header")?.1;
+        self.presence_test(ExthdrOp::Ipv6ExtHeaders, number)
+    }
+
+    /// A field of the extension header whose name is next.
+    pub(super) fn parse_ipv6_ext_field(&mut self) -> ParseResult<ExthdrField> {
+        self.parse_exthdr_field(ExthdrOp::Ipv6ExtHeaders, IPV6_EXT_HEADERS, "an extension header")
+    }
+
+    fn parse_exthdr_field(
+        &mut self,
+        among: ExthdrOp,
+        all: &'static [ExthdrDef],
+        wanted: &str,
+    ) -> ParseResult<ExthdrField> {
+        let (word, span) = self.expect_name(wanted)?;
+        let (_, number, fields) = self.find_exthdr_def(all, &word, span, wanted)?;
+        if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "exists" | "missing")) {
+            return self.presence_test(among, *number);
+        }
+        let (field, span) = self.expect_name("exists, missing or one of its fields")?;
+        match fields.iter().find(|(name, ..)| *name == field) {
+            Some((_, from, count, kind)) => Ok(ExthdrField {
+                op: among,
+                number: *number,
+                bits: Some(BitRange::new(*from, *count)),
+                data_type: *kind,
+            }),
+            None => {
+                let names: Vec<&str> = fields.iter().map(|(name, ..)| *name).chain(["exists", "missing"]).collect();
+                Err(Diagnostic::new(span, format!("{word} {field}: no such field")).with_help(names.join(", ")))
+            }
+        }
+    }
+
+    /// Whether it is there: `exists` or `missing` follows.
+    fn presence_test(&mut self, among: ExthdrOp, number: u8) -> ParseResult<ExthdrField> {
+        Ok(ExthdrField { op: among, number, bits: None, data_type: DataType::Boolean })
+    }
+
+    fn find_exthdr_def(
+        &self,
+        all: &'static [ExthdrDef],
+        word: &str,
+        span: Span,
+        wanted: &str,
+    ) -> ParseResult<&'static ExthdrDef> {
+        all.iter().find(|(name, ..)| *name == word).ok_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|(name, ..)| *name).collect();
+            Diagnostic::new(span, format!("{word} is not {wanted}")).with_help(names.join(", "))
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! Fields of transport headers, which have their fixed places, by the language's names.
+use super::{ParseResult, Parser};
+use crate::ast::{BitRange, PayloadBase, PayloadField};
+use crate::datatype::DataType;
+use crate::diagnostic::Diagnostic;
+
+/// A header and its fields.
+struct HeaderDef {
+    name: &'static str,
+    protocol: u8,
+    v6: Option<bool>,
+    fields: &'static [FieldDef],
+}
+
+/// A field: its first bit, how many, what they mean, and the types of messages that have it.
+struct FieldDef {
+    name: &'static str,
+    bits: BitRange,
+    data_type: DataType,
+    icmp_types: &'static [u8],
+}
+
+const fn typed_field(name: &'static str, from: u16, count: u8, kind: DataType) -> FieldDef {
+    FieldDef { name, bits: BitRange::new(from, count), data_type: kind, icmp_types: &[] }
+}
+
+const fn number_field(name: &'static str, from: u16, count: u8) -> FieldDef {
+    typed_field(name, from, count, DataType::Number(count))
+}
+
+/// In messages of these types only.
+const fn for_icmp_types(types: &'static [u8], known: FieldDef) -> FieldDef {
+    FieldDef { icmp_types: types, ..known }
+}
+
+const fn header_def(name: &'static str, protocol: u8, v6: Option<bool>, fields: &'static [FieldDef]) -> HeaderDef {
+    HeaderDef { name, protocol, v6, fields }
+}
+
+const HEADERS: &[HeaderDef] = &[
+    header_def(
+        "tcp",
+        6,
+        None,
+        &[
+            number_field("sequence", 32, 32),
+            number_field("ackseq", 64, 32),
+            number_field("doff", 96, 4),
+            number_field("reserved", 100, 4),
+            typed_field("flags", 104, 8, DataType::TcpFlags),
+            number_field("window", 112, 16),
+            number_field("checksum", 128, 16),
+            number_field("urgptr", 144, 16),
+        ],
+    ),
+    header_def("udp", 17, None, &[number_field("length", 32, 16), number_field("checksum", 48, 16)]),
+    header_def("udplite", 136, None, &[number_field("csumcov", 32, 16), number_field("checksum", 48, 16)]),
+    header_def("sctp", 132, None, &[number_field("vtag", 32, 32), number_field("checksum", 64, 32)]),
+    header_def("dccp", 33, None, &[typed_field("type", 67, 4, DataType::DccpType)]),
+    header_def(
+        "icmp",
+        1,
+        Some(false),
+        &[
+            typed_field("type", 0, 8, DataType::IcmpType),
+            typed_field("code", 8, 8, DataType::IcmpCode),
+            number_field("checksum", 16, 16),
+            for_icmp_types(&[0, 8], number_field("id", 32, 16)),
+            for_icmp_types(&[0, 8], number_field("sequence", 48, 16)),
+            for_icmp_types(&[3], number_field("mtu", 48, 16)),
+            for_icmp_types(&[5], number_field("gateway", 32, 32)),
+        ],
+    ),
+    header_def(
+        "icmpv6",
+        58,
+        Some(true),
+        &[
+            typed_field("type", 0, 8, DataType::Icmp6Type),
+            typed_field("code", 8, 8, DataType::Icmp6Code),
+            number_field("checksum", 16, 16),
+            for_icmp_types(&[128, 129], number_field("id", 32, 16)),
+            for_icmp_types(&[128, 129], number_field("sequence", 48, 16)),
+            for_icmp_types(&[2], number_field("mtu", 32, 32)),
+            for_icmp_types(&[4], number_field("param-problem", 32, 32)),
+            for_icmp_types(&[130], number_field("max-delay", 32, 16)),
+            for_icmp_types(&[135, 136, 137], typed_field("taddr", 64, 128, DataType::Address6)),
+            for_icmp_types(&[137], typed_field("daddr", 192, 128, DataType::Address6)),
+        ],
+    ),
+    header_def(
+        "igmp",
+        2,
+        Some(false),
+        &[
+            typed_field("type", 0, 8, DataType::IgmpType),
+            number_field("mrt", 8, 8),
+            number_field("checksum", 16, 16),
+            number_field("group", 32, 32),
+        ],
+    ),
+    header_def(
+        "ah",
+        51,
+        None,
+        &[
+            typed_field("nexthdr", 0, 8, DataType::Protocol),
+            number_field("hdrlength", 8, 8),
+            number_field("reserved", 16, 16),
+            number_field("spi", 32, 32),
+            number_field("sequence", 64, 32),
+        ],
+    ),
+    header_def("esp", 50, None, &[number_field("spi", 0, 32), number_field("sequence", 32, 32)]),
+    header_def(
+        "comp",
+        108,
+        None,
+        &[typed_field("nexthdr", 0, 8, DataType::Protocol), number_field("flags", 8, 8), number_field("cpi", 16, 16)],
+    ),
+];
+
+/// Are ports among the header's fields?
+fn has_ports(header: &str) -> bool {
+    matches!(header, "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "th")
+}
+
+impl Parser<'_> {
+    /// A field of the header whose name was read.
+    pub(super) fn parse_payload_field(&mut self, header: &str) -> ParseResult<PayloadField> {
+        let known = HEADERS.iter().find(|known| known.name == header);
+        let (word, span) = self.expect_name("a field of the header")?;
+        let fields = known.map_or(&[][..], |known| known.fields);
+        match (known, fields.iter().find(|field| field.name == word)) {
+            (Some(header), Some(field)) => Ok(PayloadField {
+                base: PayloadBase::Transport,
+                bits: field.bits,
+                data_type: field.data_type,
+                protocol: Some(header.protocol),
+                v6: header.v6,
+                icmp_types: field.icmp_types,
+            }),
+            _ => {
+                let ports = if has_ports(header) { &["sport", "dport"][..] } else { &[] };
+                let names: Vec<&str> = ports.iter().copied().chain(fields.iter().map(|field| field.name)).collect();
+                Err(Diagnostic::new(span, format!("{header} {word}: no such field")).with_help(names.join(", ")))
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Which chains packets come to, and from where: who may translate, who may answer handshakes, and that nothing goes in a circle.
+use crate::ast::{self, ElementData, Hook, SetRef, Statement};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+use std::collections::{HashMap, HashSet};
+
+/// Chains that packets can be sent through below a base chain, one in another: the kernel's bound.
+const MAX_JUMP_DEPTH: usize = 15;
+
+/// Where a chain sends packets.
+fn jump_targets<'a>(table: &'a ast::Table, chain: &'a ast::Chain) -> Vec<(&'a str, Span)> {
+    let mut found = Vec::new();
+    let mut of = |verdict: &'a ast::NftVerdict| {
+        if let ast::NftVerdict::Jump(name, span) | ast::NftVerdict::Goto(name, span) = verdict {
+            found.push((name.as_str(), *span));
+        }
+    };
+    for statement in chain.rules.iter().flat_map(|rule| &rule.statements) {
+        match statement {
+            Statement::Verdict(verdict) => of(verdict),
+            Statement::Vmap(_, map) => {
+                let set = match map {
+                    SetRef::Anonymous(set) => Some(set.as_ref()),
+                    SetRef::Named(name, _) => table.sets.iter().find(|set| set.name == *name),
+                };
+                for element in set.into_iter().flat_map(|set| &set.elements) {
+                    if let Some(ElementData::Verdict(verdict)) = &element.data {
+                        of(verdict);
+                    }
+                }
+            }
+            _ => (),
+        }
+    }
+    found
+}
+
+/// Chains that packets reach from a nat hook, and from no other. A chain that nobody enters may translate: it may be meant for later.
+pub(super) fn nat_only_chains(table: &ast::Table) -> HashSet<&str> {
+    let filtering = reachable_chains(table, |base| !base.nat);
+    table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !filtering.contains(name)).collect()
+}
+
+/// Chains that packets reach only where handshakes may be answered: behind tracking, on the way to somebody.
+pub(super) fn synproxy_allowed_chains(table: &ast::Table) -> HashSet<&str> {
+    let elsewhere = reachable_chains(table, |base| base.nat || !matches!(base.hook, Hook::Input | Hook::Forward));
+    table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !elsewhere.contains(name)).collect()
+}
+
+/// Chains that packets reach from some base chains.
+fn reachable_chains(table: &ast::Table, bases: impl Fn(&ast::BaseChainSpec) -> bool) -> HashSet<&str> {
+    let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
+    let from = table.chains.iter().filter(|chain| chain.base.as_ref().is_some_and(&bases));
+    let mut open: Vec<&str> = from.map(|chain| chain.name.as_str()).collect();
+    let mut reached = HashSet::new();
+    while let Some(name) = open.pop() {
+        if let Some(chain) = by_name.get(name)
+            && reached.insert(name)
+        {
+            open.extend(jump_targets(table, chain).into_iter().map(|(name, _)| name));
+        }
+    }
+    reached
+}
+
+/// No jumps in a circle, and not more than [`DEEPEST`] in one another.
+pub(super) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
+    let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
+    // How deep it is below each chain, once that is known.
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    fn depth_below<'a>(
+        table: &'a ast::Table,
+        by_name: &HashMap<&str, &'a ast::Chain>,
+        known: &mut HashMap<&'a str, usize>,
+        chain: &'a ast::Chain,
+        way: usize,
+    ) -> Result<usize, Diagnostic> {
+        if let Some(depth) = known.get(chain.name.as_str()) {
+            return Ok(*depth);
+        }
+        let mut deepest = 0;
+        for (name, span) in jump_targets(table, chain) {
+            if way >= MAX_JUMP_DEPTH {
+                let what = format!("jumps go in a circle, or more than {MAX_JUMP_DEPTH} deep");
+                return Err(Diagnostic::new(span, what));
+            }
+            if let Some(target) = by_name.get(name) {
+                deepest = deepest.max(1 + depth_below(table, by_name, known, target, way + 1)?);
+            }
+        }
+        known.insert(chain.name.as_str(), deepest);
+        Ok(deepest)
+    }
+    for chain in &table.chains {
+        if depth_below(table, &by_name, &mut known, chain, 0)? > MAX_JUMP_DEPTH {
+            return Err(Diagnostic::new(chain.span, format!("jumps from here go more than {MAX_JUMP_DEPTH} deep")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Looking for a piece of a header: an option, an extension header, a chunk.
+use super::eval_selector::extract_bits;
+use crate::ast::{ExthdrField, ExthdrOp};
+use keepstate_wire::{Family, Packet, rewrite};
+
+/// What is found of a piece: whether it is there, or bits of it; `None` where a rule that asks does not apply.
+pub(super) fn eval_exthdr(piece: ExthdrField, packet: &Packet<'_>) -> Option<u128> {
+    let found = match piece.op {
+        ExthdrOp::TcpOptions => {
+            (packet.protocol() == 6).then(|| tcp_option(packet.transport(), piece.number)).flatten()
+        }
+        ExthdrOp::SctpChunks => {
+            (packet.protocol() == 132).then(|| sctp_chunk(packet.transport(), piece.number)).flatten()
+        }
+        ExthdrOp::Ip4Options if packet.family() == Family::V4 => ip4_option(packet, piece.number),
+        ExthdrOp::Ipv6ExtHeaders if packet.family() == Family::V6 => packet.find_exthdr(piece.number),
+        ExthdrOp::Ip4Options | ExthdrOp::Ipv6ExtHeaders => return None,
+    };
+    match piece.bits {
+        None => Some(found.is_some().into()),
+        // As Linux has it: a chunk that is not all there is there, but nothing is read from it.
+        Some(_) if piece.op == ExthdrOp::SctpChunks && found?.len() < sctp_chunk_length(found?) => None,
+        Some(bits) => extract_bits(found?, bits),
+    }
+}
+
+/// An option of a segment, with its number and its length; `None` if it is not there, or reaches beyond the header.
+fn tcp_option(segment: &[u8], number: u8) -> Option<&[u8]> {
+    let length = usize::from(segment.get(12)? >> 4) * 4;
+    segment.get(..length)?.get(rewrite::find_tcp_option(segment, number, 0)?)
+}
+
+/// Can each option of this number be taken out of a segment?
+pub(super) fn can_be_stripped(segment: &[u8], number: u8) -> bool {
+    let length = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    let mut from = 0;
+    while let Some(option) = rewrite::find_tcp_option(segment, number, from) {
+        if option.end > length {
+            return false;
+        }
+        from = option.end;
+    }
+    true
+}
+
+/// A chunk of an SCTP packet, with its header.
+fn sctp_chunk(packet: &[u8], number: u8) -> Option<&[u8]> {
+    let mut rest = packet.get(12..)?;
+    loop {
+        let &[kind, _, high, low] = rest.first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length == 0 {
+            return None;
+        }
+        if kind == number {
+            return Some(rest.get(..length).unwrap_or(rest));
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+/// What a chunk says of its length.
+fn sctp_chunk_length(chunk: &[u8]) -> usize {
+    chunk.first_chunk().map_or(usize::MAX, |&[_, _, high, low]| u16::from_be_bytes([high, low]).into())
+}
+
+/// An option of an IPv4 header, with its number and its length.
+fn ip4_option<'a>(packet: &Packet<'a>, number: u8) -> Option<&'a [u8]> {
+    let header = packet.bytes();
+    let length = usize::from(header.first()? & 15) * 4;
+    let mut rest = header.get(20..length)?;
+    loop {
+        let length = match *rest {
+            [1, ..] => 1,
+            [kind, length, ..] if kind >= 2 && length >= 2 => usize::from(length),
+            _ => return None,
+        };
+        let (option, behind) = rest.split_at_checked(length)?;
+        if option.first() == Some(&number) {
+            return Some(option);
+        }
+        rest = behind;
+    }
+}

@@ -1,0 +1,209 @@
+//! Keys of several parts with ranges among them: boxes in as many dimensions, found by cutting space in two again and again.
+//!
+//! Each cut compares one part of the key with one value, so that a key meets as many cuts as the tree is deep, and a handful of boxes at its end: a set of
+//! 10,000 such elements costs twice what one of 100 does, not a hundred times. A box that a cut goes through stands on both sides; [`MOST`] bounds how often.
+use super::set::ElementValue;
+
+/// A range for each part of a key.
+pub(super) type KeyRanges = Box<[(u128, u128)]>;
+
+/// So few boxes are looked at in turn.
+const MAX_LEAF_SCAN: usize = 8;
+/// A box stands in so many places at most, on the average; what cannot be cut further is looked at in turn.
+const MAX_DUPLICATION: usize = 16;
+
+/// The boxes, and the cuts.
+#[derive(Debug, Default)]
+pub(super) struct RangeTree {
+    entries: Vec<(KeyRanges, ElementValue)>,
+    nodes: Vec<Node>,
+    /// The places in `all` that the leaves name.
+    leaves: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Node {
+    /// Less than `at` in this part of the key is on one side, the rest on the other.
+    Split { part: usize, at: u128, below: usize, above: usize },
+    /// These of the leaves' places.
+    Leaf { from: usize, to: usize },
+}
+
+impl RangeTree {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn push(&mut self, ranges: KeyRanges, found: ElementValue) {
+        self.entries.push((ranges, found));
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut ElementValue> {
+        self.entries.iter_mut().map(|(_, found)| found)
+    }
+
+    /// When the last was put in: makes the cuts.
+    pub(super) fn build(&mut self) {
+        self.nodes.clear();
+        self.leaves.clear();
+        let places = (0..self.entries.len() as u32).collect();
+        let mut budget = MAX_DUPLICATION * self.entries.len();
+        self.build_node(places, &mut budget);
+    }
+
+    /// A tree for these boxes, which may put as many twice; gives its root. It is not deep: a cut leaves a part of its boxes on either side.
+    fn build_node(&mut self, places: Vec<u32>, budget: &mut usize) -> usize {
+        let root = self.nodes.len();
+        self.nodes.push(Node::Leaf { from: 0, to: 0 });
+        let node = match self.best_split(&places) {
+            Some((part, at, twice)) if twice <= *budget => {
+                *budget -= twice;
+                let (mut low, mut high) = (Vec::new(), Vec::new());
+                for place in places {
+                    let Some((first, last)) = self.entry_range(place, part) else { continue };
+                    low.extend((*first < at).then_some(place));
+                    high.extend((*last >= at).then_some(place));
+                }
+                let below = self.build_node(low, budget);
+                let above = self.build_node(high, budget);
+                Node::Split { part, at, below, above }
+            }
+            _ => {
+                let from = self.leaves.len();
+                self.leaves.extend(places);
+                Node::Leaf { from, to: self.leaves.len() }
+            }
+        };
+        if let Some(place) = self.nodes.get_mut(root) {
+            *place = node;
+        }
+        root
+    }
+
+    /// Where these are cut best: into the smallest halves; the part, the value, and how many are cut themselves. None if they are few, or no cut makes them fewer.
+    fn best_split(&self, places: &[u32]) -> Option<(usize, u128, usize)> {
+        if places.len() <= MAX_LEAF_SCAN {
+            return None;
+        }
+        let parts =
+            places.first().and_then(|place| self.entries.get(*place as usize)).map_or(0, |(ranges, _)| ranges.len());
+        let mut best: Option<(usize, usize, usize, u128)> = None;
+        for part in 0..parts {
+            let ranges: Vec<(u128, u128)> =
+                places.iter().filter_map(|place| self.entry_range(*place, part).copied()).collect();
+            let mut ends: Vec<u128> =
+                ranges.iter().flat_map(|(first, last)| [Some(*first), last.checked_add(1)]).flatten().collect();
+            let middle = ends.len() / 2;
+            let (_, at, _) = ends.select_nth_unstable(middle);
+            let below = ranges.iter().filter(|(first, _)| *first < *at).count();
+            let above = ranges.iter().filter(|(_, last)| *last >= *at).count();
+            let (larger, sum) = (below.max(above), below + above);
+            // A cut that leaves nearly everything on one side is none: the tree stays shallow.
+            let worth = larger + places.len().div_ceil(MAX_LEAF_SCAN) <= places.len();
+            if worth && best.is_none_or(|(before, doubled, ..)| (larger, sum) < (before, doubled)) {
+                best = Some((larger, sum, part, *at));
+            }
+        }
+        best.map(|(_, sum, part, at)| (part, at, sum - places.len()))
+    }
+
+    fn entry_range(&self, place: u32, part: usize) -> Option<&(u128, u128)> {
+        self.entries.get(place as usize)?.0.get(part)
+    }
+
+    /// The first box that was put in and holds this key.
+    pub(super) fn find(&self, key: &[u128]) -> Option<&ElementValue> {
+        let mut node = self.nodes.first()?;
+        loop {
+            match *node {
+                Node::Split { part, at, below, above } => {
+                    node = self.nodes.get(if *key.get(part)? < at { below } else { above })?;
+                }
+                Node::Leaf { from, to } => {
+                    let places = self.leaves.get(from..to)?;
+                    let here = places.iter().filter_map(|place| self.entries.get(*place as usize));
+                    return here.into_iter().find(|(ranges, _)| contains(ranges, key)).map(|(_, found)| found);
+                }
+            }
+        }
+    }
+}
+
+fn contains(ranges: &[(u128, u128)], key: &[u128]) -> bool {
+    ranges.iter().zip(key).all(|((first, last), part)| (*first..=*last).contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next of numbers that look random.
+    fn next_random(seed: &mut u64) -> u128 {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u128::from(*seed >> 33)
+    }
+
+    fn test_value(number: u128) -> ElementValue {
+        ElementValue::Values(Box::new([(number, number)]))
+    }
+
+    #[test]
+    fn lookup_matches_linear_scan() {
+        let mut seed = 7;
+        for round in 0..60_u128 {
+            let count = [1, 7, 9, 40, 300][round as usize % 5];
+            let parts = 2 + round as usize % 3;
+            // Wide ones overlap in many places, narrow ones hardly.
+            let width = [3, 50, 400][round as usize / 5 % 3];
+            let mut boxes = RangeTree::default();
+            for number in 0..count {
+                let ranges = (0..parts).map(|_| {
+                    let first = next_random(&mut seed) % 1000;
+                    (first, first + next_random(&mut seed) % width)
+                });
+                boxes.push(ranges.collect(), test_value(number));
+            }
+            boxes.build();
+            assert!(
+                boxes.leaves.len() <= (MAX_DUPLICATION + 1) * boxes.len() + MAX_LEAF_SCAN,
+                "{}",
+                boxes.leaves.len()
+            );
+            for _ in 0..2000 {
+                let key: Vec<u128> = (0..parts).map(|_| next_random(&mut seed) % 1100).collect();
+                let slow = boxes.entries.iter().find(|(ranges, _)| contains(ranges, &key)).map(|(_, found)| found);
+                assert_eq!(boxes.find(&key), slow, "round {round}, key {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn leaf_scan_stays_bounded_with_50k_ranges() {
+        let mut boxes = RangeTree::default();
+        // Networks of 256 addresses, each with its own range of ports; every tenth takes all ports.
+        for number in 0..50_000_u128 {
+            let ports = if number % 10 == 0 { (0, 65_535) } else { (number % 60_000, number % 60_000 + 99) };
+            boxes.push(Box::new([(number << 8, (number << 8) + 255), ports]), test_value(number));
+        }
+        boxes.build();
+        let longest =
+            boxes.nodes.iter().map(|node| if let Node::Leaf { from, to } = node { to - from } else { 0 }).max();
+        assert!(longest <= Some(MAX_LEAF_SCAN), "{longest:?}");
+        assert_eq!(boxes.find(&[(777 << 8) + 3, 800]), Some(&test_value(777)));
+        assert_eq!(boxes.find(&[(777 << 8) + 3, 900]), None);
+    }
+
+    #[test]
+    fn full_width_and_single_value_ranges() {
+        let mut boxes = RangeTree::default();
+        for number in 0..100 {
+            boxes.push(Box::new([(0, u128::MAX), (number, number)]), test_value(number));
+            boxes.push(Box::new([(u128::MAX, u128::MAX), (0, u128::MAX)]), test_value(1000));
+        }
+        boxes.build();
+        assert_eq!(boxes.find(&[5, 99]), Some(&test_value(99)));
+        assert_eq!(boxes.find(&[u128::MAX, 5000]), Some(&test_value(1000)));
+        assert_eq!(boxes.find(&[5, 100]), None);
+        assert_eq!(RangeTree::default().find(&[5, 100]), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! Sets and maps for looking up: exact keys by hash, ranges of one part by halving, ranges in keys of several parts by cutting (`boxes`).
+use super::CompiledVerdict;
+use super::range_tree::{KeyRanges, RangeTree};
+use keepstate_engine::Instant;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// A set or a map. Its elements never change but those that packets add.
+#[derive(Debug, Default)]
+pub(super) struct CompiledSet {
+    exact: HashMap<Box<[u128]>, ElementValue>,
+    /// Ranges of a key of one part, by their beginnings; none overlap.
+    ranges: Vec<(u128, u128, ElementValue)>,
+    /// Keys of several parts with ranges among them.
+    concat_ranges: RangeTree,
+    /// What every other key has.
+    catchall: Option<ElementValue>,
+    /// What packets have added.
+    pub(super) dynamic: HashMap<Box<[u128]>, DynElement>,
+    pub(super) timeout: Option<u64>,
+    pub(super) max_size: usize,
+}
+
+/// What an element maps to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum ElementValue {
+    /// Nothing: it is an element of a set.
+    #[default]
+    Present,
+    Values(KeyRanges),
+    Verdict(CompiledVerdict),
+    /// Something that is over after so many seconds; when that is, is known once packets come.
+    Expiring(Box<ElementValue>, u64, Option<Instant>),
+}
+
+impl ElementValue {
+    /// What it is now, if it is not over.
+    fn unexpired(&self, now: Instant) -> Option<&ElementValue> {
+        match self {
+            ElementValue::Expiring(found, _, end) => end.is_none_or(|end| end > now).then_some(found),
+            found => Some(found),
+        }
+    }
+
+    fn start_timeout(&mut self, now: Instant) {
+        if let ElementValue::Expiring(_, seconds, end @ None) = self {
+            *end = Some(now.after(Duration::from_secs(*seconds)));
+        }
+    }
+}
+
+/// An element that a packet has added, or can take away.
+#[derive(Debug, Default)]
+pub(super) struct DynElement {
+    /// Of an element that the ruleset has: for how many seconds from its first packet on.
+    pub(super) timeout: Option<u64>,
+    pub(super) expires_at: Option<Instant>,
+    pub(super) stateful: Vec<super::state::StatefulExpr>,
+    pub(super) value: ElementValue,
+}
+
+/// Why an element cannot be in its set.
+pub(super) enum ElementConflict {
+    /// It overlaps another, and the set does not put them together.
+    Overlap,
+    /// The same key maps to something else already.
+    DuplicateKey,
+}
+
+impl CompiledSet {
+    /// An empty one, into which packets may put so many elements, for so many seconds.
+    pub(super) fn new(timeout: Option<u64>, max_size: usize) -> CompiledSet {
+        CompiledSet { timeout, max_size, ..CompiledSet::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.exact.len() + self.ranges.len() + self.concat_ranges.len() + self.dynamic.len()
+    }
+
+    pub(super) fn insert(&mut self, key: Option<&[(u128, u128)]>, found: ElementValue) -> Result<(), ElementConflict> {
+        let Some(key) = key else {
+            self.catchall = Some(found);
+            return Ok(());
+        };
+        if key.iter().all(|(first, last)| first == last) {
+            let key: Box<[u128]> = key.iter().map(|(first, _)| *first).collect();
+            let before = self.exact.insert(key, found.clone());
+            return if before.is_some_and(|before| before != found) {
+                Err(ElementConflict::DuplicateKey)
+            } else {
+                Ok(())
+            };
+        }
+        match key {
+            [(first, last)] => self.ranges.push((*first, *last, found)),
+            _ => self.concat_ranges.push(key.into(), found),
+        }
+        Ok(())
+    }
+
+    /// When the last element was put in.
+    pub(super) fn build(&mut self, merges: bool) -> Result<(), ElementConflict> {
+        self.concat_ranges.build();
+        self.ranges.sort_by_key(|(first, last, _)| (*first, *last));
+        let mut joined: Vec<(u128, u128, ElementValue)> = Vec::with_capacity(self.ranges.len());
+        for (first, last, found) in self.ranges.drain(..) {
+            match joined.last_mut() {
+                Some((_, end, before)) if first <= *end => {
+                    if !(merges && found == *before) {
+                        return Err(ElementConflict::Overlap);
+                    }
+                    *end = last.max(*end);
+                }
+                _ => joined.push((first, last, found)),
+            }
+        }
+        self.ranges = joined;
+        if self.ranges.is_empty() || merges {
+            return Ok(());
+        }
+        let inside = |key: &[u128]| matches!(key, [only] if self.find_range(*only).is_some());
+        if self.exact.keys().any(|key| inside(key)) { Err(ElementConflict::Overlap) } else { Ok(()) }
+    }
+
+    /// From now on the time of its elements runs.
+    pub(super) fn start_timeouts(&mut self, now: Instant) {
+        self.exact.values_mut().for_each(|found| found.start_timeout(now));
+        self.ranges.iter_mut().for_each(|(.., found)| found.start_timeout(now));
+        self.concat_ranges.values_mut().for_each(|found| found.start_timeout(now));
+        for living in self.dynamic.values_mut() {
+            if let Some(seconds) = living.timeout.take() {
+                living.expires_at = Some(now.after(Duration::from_secs(seconds)));
+            }
+        }
+    }
+
+    fn find_range(&self, value: u128) -> Option<&ElementValue> {
+        let behind = self.ranges.partition_point(|(first, ..)| *first <= value);
+        let (_, last, found) = self.ranges.get(behind.checked_sub(1)?)?;
+        (value <= *last).then_some(found)
+    }
+
+    /// What the set has for a key.
+    pub(super) fn find(&self, key: &[u128], now: Instant) -> Option<&ElementValue> {
+        if let Some(found) = self.exact.get(key).and_then(|found| found.unexpired(now)) {
+            return Some(found);
+        }
+        if let [only] = key
+            && let Some(found) = self.find_range(*only).and_then(|found| found.unexpired(now))
+        {
+            return Some(found);
+        }
+        if let Some(found) = self.concat_ranges.find(key).and_then(|found| found.unexpired(now)) {
+            return Some(found);
+        }
+        if !self.dynamic.is_empty()
+            && let Some(living) = self.dynamic.get(key)
+            && living.expires_at.is_none_or(|until| until > now)
+        {
+            return Some(&living.value);
+        }
+        self.catchall.as_ref()
+    }
+
+    /// Room for one more that a packet adds; what is over is thrown out first.
+    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+        if self.dynamic.len() < self.max_size {
+            return true;
+        }
+        self.dynamic.retain(|_, living| living.expires_at.is_none_or(|until| until > now));
+        self.dynamic.len() < self.max_size
+    }
+}

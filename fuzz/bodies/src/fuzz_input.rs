@@ -1,0 +1,71 @@
+//! Octets read as choices, and choices made from a seed.
+
+/// Reads octets as choices; when they end, the story ends.
+pub struct FuzzInput<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> FuzzInput<'a> {
+    /// A story told by `octets`.
+    pub fn new(octets: &'a [u8]) -> Self {
+        FuzzInput { rest: octets }
+    }
+
+    /// The next octet; `None` at the end.
+    pub fn next_byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(first)
+    }
+
+    /// The next two octets as a number; what is missing is zero.
+    pub fn next_u16(&mut self) -> u16 {
+        u16::from_be_bytes([self.next_byte().unwrap_or(0), self.next_byte().unwrap_or(0)])
+    }
+
+    /// The next four octets as a number; what is missing is zero.
+    pub fn next_u32(&mut self) -> u32 {
+        u32::from(self.next_u16()) << 16 | u32::from(self.next_u16())
+    }
+
+    /// One of `choices`, which must not be empty.
+    pub fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::from(self.next_byte().unwrap_or(0)) % choices.len()]
+    }
+
+    /// Up to `most` octets.
+    pub fn take_bytes(&mut self, most: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(most.min(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+}
+
+/// Numbers that look random and follow from a seed (xorshift64*).
+pub struct Rng(u64);
+
+impl Rng {
+    /// The sequence of `seed`.
+    pub fn new(seed: u64) -> Self {
+        // Zero is the one state that would stay as it is.
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number under `end`, which must not be zero.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next_u64() >> 33) as usize % end
+    }
+
+    /// `len` octets.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| (self.next_u64() >> 56) as u8).collect()
+    }
+}

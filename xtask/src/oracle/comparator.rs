@@ -1,0 +1,370 @@
+//! The kernel and the engine, side by side: each packet goes to both, and whatever they disagree about is a divergence.
+//!
+//! A story begins with both tables empty. After a divergence its flow is set aside, because all that follows in it would differ too; the other
+//! flows go on.
+use super::coverage::Coverage;
+use super::ctnetlink_dump::{CtnetlinkDump, statistic};
+use super::expectation_row::{self, ExpectationRow};
+use super::kernel::{FTP_PORT, KernelNetns, Toward};
+use super::packet_builder;
+use super::row::ConnRow;
+use super::scenario::OracleScenario;
+use super::step::FlowHash;
+use super::syscalls;
+use super::verdict::{CtStateDscp, ObservedVerdict};
+use anyhow::{Result, bail};
+use keepstate_engine::{Engine, Helper, Instant, Reason, Secret, Sysctl, Sysctls, Tuple, Zone};
+use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
+use keepstate_wire::{Family, LinuxAction, Packet, ParseError};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// One disagreement.
+#[derive(Clone, Debug)]
+pub struct Divergence {
+    /// The step at which, or after which, it was seen.
+    pub step_index: usize,
+    pub flow: Option<FlowHash>,
+    /// In what they disagree, without the numbers of this one case: equal for divergences of one kind.
+    pub kind: String,
+    pub kernel: String,
+    pub engine: String,
+}
+
+/// A story that may not wait must end before the shortest default timeout, the two seconds of a UDP stream, can matter.
+const MAX_SCENARIO_TIME: Duration = Duration::from_millis(1700);
+/// Steps between two looks at whole tables.
+const COMPARE_INTERVAL: usize = 2000;
+/// About so often tables are compared while a story is made short: after each step, once it is shorter than this.
+const SHRINK_COMPARE_COUNT: usize = 100;
+/// How often the engine is asked to remove what has expired.
+const POLL_INTERVAL: usize = 64;
+
+/// How a story is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareMode {
+    /// Tables are compared now and then, and all divergences are collected.
+    Periodic,
+    /// Tables are compared often (in a short story after every step), and the first divergence ends the story.
+    EveryStep,
+}
+
+/// What one playing of a story gave.
+#[derive(Debug, Default)]
+pub struct ComparisonResult {
+    pub divergences: Vec<Divergence>,
+    /// What each said of each step played.
+    pub verdicts: Vec<[ObservedVerdict; 2]>,
+}
+
+/// Both judges.
+pub struct Comparator {
+    kernel: KernelNetns,
+    dump: CtnetlinkDump,
+    engine: Engine,
+    reassembler: Reassembler,
+    /// Counts playings.
+    run_number: u16,
+    /// Where fragments are put together.
+    reassembled: Vec<u8>,
+    /// The kernel's counters when the story began.
+    stats_at_start: HashMap<u16, u64>,
+    /// Knobs as they stand in the kernel, so that only changes are written.
+    kernel_sysctls: HashMap<Sysctl, u64>,
+    pub coverage: Coverage,
+    /// The engine's reason for what it said last.
+    pub last_reason: Option<Reason>,
+}
+
+impl Comparator {
+    pub fn new(kernel: KernelNetns) -> Result<Comparator> {
+        let engine = Engine::new(Sysctls::default(), Secret([0; 16]), Instant(0));
+        let coverage = Coverage::default();
+        Ok(Comparator {
+            kernel,
+            dump: CtnetlinkDump::open()?,
+            engine,
+            reassembler: new_reassembler(),
+            reassembled: Vec::new(),
+            run_number: 0,
+            stats_at_start: HashMap::new(),
+            kernel_sysctls: HashMap::new(),
+            coverage,
+            last_reason: None,
+        })
+    }
+
+    /// Plays a story from its beginning.
+    pub fn run_scenario(&mut self, story: &OracleScenario, care: CompareMode) -> Result<ComparisonResult> {
+        self.reset_both(story)?;
+        let began = syscalls::monotonic_ns();
+        let mut findings = ComparisonResult::default();
+        let mut aside = HashSet::new();
+        let stride = match care {
+            CompareMode::Periodic => COMPARE_INTERVAL,
+            CompareMode::EveryStep => story.steps.len() / SHRINK_COMPARE_COUNT + 1,
+        };
+        for (at, step) in story.steps.iter().enumerate() {
+            sleep_until(began + step.not_before * 1_000_000);
+            let now = syscalls::monotonic_ns();
+            if !story.slow && now - began > MAX_SCENARIO_TIME.as_nanos() as u64 {
+                break;
+            }
+            let bytes = self.unique_fragment_id(&step.bytes);
+            let heard = self.send_to_both(step.toward, &bytes, Instant(now))?;
+            findings.verdicts.push(heard);
+            let flow = step.flow;
+            let [kernel, engine] = heard;
+            if kernel != engine && flow.is_none_or(|flow| aside.insert(flow)) {
+                let kind = format!("packet: {kernel} / {engine}");
+                findings.divergences.push(Divergence {
+                    step_index: at,
+                    flow,
+                    kind,
+                    kernel: kernel.to_string(),
+                    engine: engine.to_string(),
+                });
+            }
+            if at % POLL_INTERVAL == 0 {
+                self.engine.poll(Instant(now));
+            }
+            let due = at % stride == stride - 1;
+            if due {
+                self.compare_tables(at, &mut aside, &mut findings.divergences)?;
+                self.compare_expectations(at, &mut findings.divergences)?;
+                self.compare_statistics(at, &mut findings.divergences)?;
+            }
+            if care == CompareMode::EveryStep && !findings.divergences.is_empty() {
+                break;
+            }
+        }
+        let last = findings.verdicts.len().saturating_sub(1);
+        if findings.divergences.is_empty() || care == CompareMode::Periodic {
+            self.compare_tables(last, &mut aside, &mut findings.divergences)?;
+            self.compare_expectations(last, &mut findings.divergences)?;
+            self.compare_statistics(last, &mut findings.divergences)?;
+        }
+        Ok(findings)
+    }
+
+    /// Both tables in words: once, where they agree.
+    pub fn describe_tables(&mut self) -> Result<String> {
+        let rows: Vec<String> = self.dump.connections()?.iter().map(ConnRow::to_string).collect();
+        let now = Instant(syscalls::monotonic_ns());
+        let ours: Vec<String> = self.engine.entries(now).map(|entry| ConnRow::from(&entry).to_string()).collect();
+        let (kernel, engine) = (rows.join(", "), ours.join(", "));
+        Ok(if kernel == engine { kernel } else { format!("kernel {kernel}; engine {engine}") })
+    }
+
+    /// Empties both tables and sets the story's knobs on both sides.
+    fn reset_both(&mut self, story: &OracleScenario) -> Result<()> {
+        self.dump.flush()?;
+        self.stats_at_start = self.dump.statistics()?;
+        for (knob, value) in story.sysctl_values() {
+            if self.kernel_sysctls.get(&knob) != Some(&value) {
+                self.kernel.set_sysctl(knob.name(), value)?;
+                self.kernel_sysctls.insert(knob, value);
+            }
+        }
+        self.run_number = self.run_number.wrapping_add(1);
+        let knobs = story.engine_sysctls()?;
+        self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(syscalls::monotonic_ns()));
+        self.engine.set_auto_helper(packet_builder::TCP, FTP_PORT, Helper::Ftp);
+        Ok(())
+    }
+
+    /// What the kernel and what the engine say of one packet.
+    fn send_to_both(&mut self, toward: Toward, bytes: &[u8], now: Instant) -> Result<[ObservedVerdict; 2]> {
+        let kernel = self.kernel.forward_packet(toward, bytes)?;
+        self.coverage.count_verdict(kernel);
+        let engine = match Packet::parse(bytes) {
+            Err(refusal) => self.record_parse_error(refusal),
+            Ok(packet) if packet.fragment().is_some() => self.defrag(&packet, now)?,
+            Ok(packet) => self.track(&packet, now)?,
+        };
+        Ok([kernel, engine])
+    }
+
+    /// A fragment with an identification that no recent playing used.
+    fn unique_fragment_id<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let v6 = bytes.len() > 48 && bytes[0] >> 4 == 6 && bytes[6] == packet_builder::FRAGMENT;
+        let v4 = bytes.len() > 20 && bytes[0] == 0x45 && (bytes[6] & 0x3f != 0 || bytes[7] != 0);
+        if !v4 && !v6 {
+            return Cow::Borrowed(bytes);
+        }
+        let mut bytes = bytes.to_vec();
+        if v6 {
+            bytes[44..46].copy_from_slice(&self.run_number.to_be_bytes());
+        } else {
+            // Sixteen bits are few: stories are shifted by an odd number, and what they leave behind is little.
+            let id = u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(self.run_number.wrapping_mul(20_011));
+            bytes[4..6].copy_from_slice(&id.to_be_bytes());
+            packet_builder::update_header_checksum(&mut bytes);
+        }
+        Cow::Owned(bytes)
+    }
+
+    /// The engine's way with a fragment: nothing is heard until its datagram is whole.
+    fn defrag(&mut self, packet: &Packet<'_>, now: Instant) -> Result<ObservedVerdict> {
+        let mut whole = std::mem::take(&mut self.reassembled);
+        let heard = match self.reassembler.push(packet, now.0, &mut whole) {
+            Ok(Reassembly::Incomplete) => {
+                self.last_reason = None;
+                ObservedVerdict::NotForwarded
+            }
+            Ok(Reassembly::Complete(_)) => match Packet::parse_reassembled(&whole) {
+                Ok(packet) => self.track(&packet, now)?,
+                Err(refusal) => self.record_parse_error(refusal),
+            },
+            // Reassembly lets it go on as it is, and so tracking sees the fragment itself.
+            Err(refusal)
+                if refusal.linux_action() == LinuxAction::PassedUnassembled && packet.family() == Family::V6 =>
+            {
+                match Packet::parse_reassembled(packet.bytes()) {
+                    Ok(packet) => self.track(&packet, now)?,
+                    Err(refusal) => self.record_parse_error(refusal),
+                }
+            }
+            Err(refusal) => self.record_parse_error(refusal),
+        };
+        self.reassembled = whole;
+        Ok(heard)
+    }
+
+    fn record_parse_error(&mut self, refusal: ParseError) -> ObservedVerdict {
+        self.engine.count_parse_error(refusal);
+        self.last_reason = Some(Reason::ParseError(refusal));
+        match refusal.linux_action() {
+            LinuxAction::Invalid => ObservedVerdict::Passed(CtStateDscp::Invalid),
+            LinuxAction::Dropped | LinuxAction::PassedUnassembled => ObservedVerdict::NotForwarded,
+        }
+    }
+
+    fn track(&mut self, packet: &Packet<'_>, now: Instant) -> Result<ObservedVerdict> {
+        let engine = &mut self.engine;
+        let outcome = catch_unwind(AssertUnwindSafe(|| engine.handle(packet, Zone::default(), now)));
+        let Ok(outcome) = outcome else { bail!("the engine panicked at {:02x?}", packet.bytes()) };
+        self.last_reason = outcome.reason;
+        let after = outcome.connection.and_then(|handle| self.engine.entry(handle, now));
+        self.coverage.count_packet(packet, &outcome, after.as_ref());
+        Ok(ObservedVerdict::from(outcome))
+    }
+
+    /// Compares the counters of `conntrack -S`, as long as nothing else differs.
+    fn compare_statistics(&mut self, at: usize, divergences: &mut Vec<Divergence>) -> Result<()> {
+        if !divergences.is_empty() {
+            return Ok(());
+        }
+        let now = self.dump.statistics()?;
+        let ours = self.engine.counters();
+        let ours = [
+            ours.invalid,
+            ours.error,
+            ours.insert_failed,
+            ours.drop,
+            ours.early_drop,
+            ours.clash_resolve,
+            ours.expect_new,
+            ours.expect_create,
+            ours.expect_delete,
+        ];
+        for ((number, name), engine) in statistic::COMPARED.into_iter().zip(ours) {
+            let at_start = self.stats_at_start.get(&number).copied().unwrap_or(0);
+            let kernel = now.get(&number).copied().unwrap_or(0) - at_start;
+            if kernel != engine {
+                let kind = format!("statistics: {name}");
+                divergences.push(Divergence {
+                    step_index: at,
+                    flow: None,
+                    kind,
+                    kernel: kernel.to_string(),
+                    engine: engine.to_string(),
+                });
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what is expected, as long as nothing else differs.
+    fn compare_expectations(&mut self, at: usize, divergences: &mut Vec<Divergence>) -> Result<()> {
+        if divergences.is_empty() {
+            let kernel = self.dump.expectations()?;
+            let engine = self
+                .engine
+                .expectations(Instant(syscalls::monotonic_ns()))
+                .map(|one| ExpectationRow::from(&one))
+                .collect();
+            divergences.extend(expectation_row::difference(kernel, engine, at));
+        }
+        Ok(())
+    }
+
+    /// The kernel's table. A dump loses entries when somebody resizes the table meanwhile (it is one for the whole machine): if it is shorter than
+    /// ours, it is read again.
+    fn kernel_rows(&mut self) -> Result<Vec<ConnRow>> {
+        let rows = self.dump.connections()?;
+        let ours = self.engine.entries(Instant(syscalls::monotonic_ns())).count();
+        if rows.len() < ours { self.dump.connections() } else { Ok(rows) }
+    }
+
+    /// Compares the tables, connection by connection.
+    fn compare_tables(
+        &mut self,
+        at: usize,
+        aside: &mut HashSet<FlowHash>,
+        divergences: &mut Vec<Divergence>,
+    ) -> Result<()> {
+        let rows = self.kernel_rows()?;
+        let now = Instant(syscalls::monotonic_ns());
+        let mut ours: HashMap<Tuple, ConnRow> =
+            self.engine.entries(now).map(|entry| (entry.original, ConnRow::from(&entry))).collect();
+        self.coverage.connections_compared += rows.len() as u64;
+        let mut differ = |tuple: &Tuple, kind: String, kernel: String, engine: String| {
+            let flow = FlowHash::from_tuple(tuple);
+            if aside.insert(flow) {
+                divergences.push(Divergence { step_index: at, flow: Some(flow), kind, kernel, engine });
+            }
+        };
+        for kernel in rows {
+            let nothing = || "no such connection".to_string();
+            match ours.remove(&kernel.original) {
+                None => differ(
+                    &kernel.original,
+                    format!("table: only the kernel has it, {}", kernel.state_name()),
+                    kernel.to_string(),
+                    nothing(),
+                ),
+                Some(engine) => {
+                    if let Some(column) = kernel.difference(&engine) {
+                        let states = format!("{} / {}", kernel.state_name(), engine.state_name());
+                        differ(
+                            &kernel.original,
+                            format!("table: {column}, {states}"),
+                            kernel.to_string(),
+                            engine.to_string(),
+                        );
+                    }
+                }
+            }
+        }
+        for (tuple, engine) in ours {
+            let kind = format!("table: only the engine has it, {}", engine.state_name());
+            differ(&tuple, kind, "no such connection".to_string(), engine.to_string());
+        }
+        Ok(())
+    }
+}
+
+fn new_reassembler() -> Reassembler {
+    Reassembler::new((1, 2), ReassemblyLimits { high_thresh: 256 << 20, ..ReassemblyLimits::default() })
+}
+
+fn sleep_until(time: u64) {
+    let now = syscalls::monotonic_ns();
+    if time > now {
+        std::thread::sleep(Duration::from_nanos(time - now));
+    }
+}
