@@ -19,9 +19,10 @@ use anyhow::Result;
 use clap::Args;
 use router::RouterKind;
 use scenario::Scenario;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Show it all on this machine: clients, a gateway, servers; NAT, firewall, balancing; a table that fills and is enlarged.
 #[derive(Args, Debug)]
@@ -69,21 +70,19 @@ impl Lab {
     pub fn run(&self) -> Result<ExitCode> {
         // Before there is a second thread.
         topology::ensure_netns_allowed()?;
-        let ended = Arc::new(AtomicBool::new(false));
-        let told = ended.clone();
-        // Even then everything is taken away: the stage is a value of this function's.
-        ctrlc::set_handler(move || told.store(true, Ordering::Relaxed))?;
+        // The run then stops at its next check, and dropping the topology cleans up.
+        let interrupted = termination_flag()?;
         let fleets = mqtt_load::process_count(self.clients)
             .max(mqtt_load::process_count(table_full::extra_clients(self.clients)));
         let mut accounts = Vec::new();
-        let mut play = Scenario::set_up(RouterKind::Keepstate, fleets, &ended)?;
+        let mut play = Scenario::set_up(RouterKind::Keepstate, fleets, &interrupted)?;
         play.print_intro();
         play.run(self.clients)?;
         accounts.push(play.results.clone());
         if self.kernel {
             // Not both at a time: they would measure each other.
             drop(play);
-            play = Scenario::set_up(RouterKind::Linux, fleets, &ended)?;
+            play = Scenario::set_up(RouterKind::Linux, fleets, &interrupted)?;
             anstream::println!();
             play.reporter.title("The same, with Linux's own conntrack and nftables as the gateway");
             play.run(self.clients)?;
@@ -91,9 +90,18 @@ impl Lab {
         }
         anstream::println!("\n{}", results::render_table(&accounts).trim_end());
         if self.hold {
-            hold::hold_until_interrupted(&play.topology, &ended)?;
+            hold::hold_until_interrupted(&play.topology, &interrupted)?;
         }
         let good = accounts.iter().all(|account| account.passed);
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// A flag that SIGINT, SIGTERM and SIGHUP set.
+fn termination_flag() -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(flag)
 }

@@ -112,7 +112,9 @@ impl ClientPool {
             socket.bind(&SocketAddr::new(*source, 0).into())?;
         }
         match socket.connect(&target.into()) {
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) || error.kind() == ErrorKind::WouldBlock => {}
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+                    || error.kind() == ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 self.totals.refused += 1;
                 return Ok(());

@@ -5,8 +5,6 @@ use clap::{Args, Subcommand};
 use std::io::{BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Hold thousands of MQTT sessions: a fleet of clients, or who accepts them.
@@ -97,9 +95,7 @@ impl Mqtt {
 }
 
 fn run_broker(at: &[SocketAddr]) -> Result<ExitCode> {
-    let ended = Arc::new(AtomicBool::new(false));
-    let over = ended.clone();
-    ctrlc::set_handler(move || over.store(true, Ordering::Relaxed))?;
+    let ended = crate::termination_flag()?;
     // As many as it may be: who comes is not known.
     let files = raise_file_limit(1 << 20)?;
     let acceptor = StubBroker::listen(at).context("listening: is the address this machine's, and free?")?;

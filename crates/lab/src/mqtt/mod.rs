@@ -10,32 +10,25 @@ pub use broker::{BrokerStats, StubBroker};
 pub use clients::{ClientPool, SessionTotals};
 pub use command::Mqtt;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 
-/// Raises this process's limit of open files as far as it goes; gives what it is then.
+/// Raises this process's limit of open files (RLIMIT_NOFILE) to `wanted`, or as far as allowed. Returns the limit then in force.
 ///
 /// # Errors
-/// What the system says.
-#[allow(unsafe_code, reason = "getrlimit(2) and setrlimit(2) have no safe wrapper in std")]
+/// setrlimit(2) fails.
 pub fn raise_file_limit(wanted: u64) -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is ours and outlives both calls.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if limit.rlim_cur >= wanted {
-            return Ok(limit.rlim_cur);
-        }
-        // Beyond the hard limit only root gets, and nobody beyond fs.nr_open.
-        let higher = libc::rlimit { rlim_cur: wanted, rlim_max: limit.rlim_max.max(wanted) };
-        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const higher) == 0 {
-            return Ok(wanted);
-        }
-        let most = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const most) != 0 {
-            return Err(io::Error::last_os_error());
-        }
+    let limit = getrlimit(Resource::Nofile);
+    // Absent means unlimited.
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    if soft >= wanted {
+        return Ok(soft);
     }
-    Ok(limit.rlim_max)
+    // Only root can go beyond the hard limit, and nobody beyond fs.nr_open.
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum.map(|hard| hard.max(wanted)) };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        return Ok(wanted);
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    Ok(hard)
 }
