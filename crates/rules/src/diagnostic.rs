@@ -26,8 +26,8 @@ impl Diagnostic {
     /// For people: place and words, the line with the piece underlined, what to do instead.
     ///
     /// ```
-    /// use keepstate_rules::{NoLibrary, parse};
-    /// let fault = parse("rules.nft", "table ip filter { chain c { tcp dport ssh acept; }; }", &NoLibrary).unwrap_err();
+    /// use keepstate_rules::{NoIncludes, parse};
+    /// let fault = parse("rules.nft", "table ip filter { chain c { tcp dport ssh acept; }; }", &NoIncludes).unwrap_err();
     /// assert!(fault.to_string().starts_with("rules.nft:1:43: acept: "));
     /// assert!(fault.to_string().contains("^^^^^"));
     /// ```

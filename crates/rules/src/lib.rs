@@ -5,12 +5,14 @@
 pub mod ast;
 pub mod datatype;
 mod diagnostic;
+mod fib;
 mod lexer;
 mod parse;
 mod program;
 mod source;
 
 pub use diagnostic::{Diagnostic, RulesetError};
+pub use fib::{AddressType, Fib, InterfaceInfo};
 pub use parse::{parse, parse_with};
-pub use program::{AddressType, EvalCtx, Fib, HeaderRewrite, InterfaceInfo, PacketMeta, Program, Verdict, compile};
+pub use program::{EvalCtx, HeaderRewrite, PacketMeta, Program, Verdict, compile};
 pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

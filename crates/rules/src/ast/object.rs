@@ -1,47 +1,47 @@
-//! Named objects: what rules share.
-use super::Limit;
+//! Named objects that rules share.
+use super::action::Limit;
 use crate::source::Span;
 use keepstate_engine::Sysctl;
 
 /// A named object.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where.
+    /// Place in the text.
     pub span: Span,
-    /// What it is.
+    /// Kind and contents.
     pub body: ObjectBody,
 }
 
-/// What a named object is.
+/// Kind and contents of a named object.
 #[derive(Clone, Debug)]
 pub enum ObjectBody {
-    /// Packets and octets.
+    /// A counter: packets and bytes.
     Counter(u64, u64),
-    /// Octets.
+    /// A byte quota.
     Quota {
-        /// Only beyond it.
+        /// Match only beyond the quota.
         over: bool,
-        /// Octets.
+        /// Bytes.
         bytes: u64,
     },
-    /// A rate.
+    /// A rate limit.
     Limit(Limit),
-    /// A helper by the kernel's name, and its protocol.
+    /// A connection tracking helper: the kernel's name, and the transport protocol.
     CtHelper(String, u8),
-    /// Timeouts of connections of one protocol.
+    /// A timeout policy.
     CtTimeout(CtTimeoutPolicy),
-    /// What clients are promised.
+    /// Options of a SYN proxy.
     Synproxy(SynproxyInfo),
 }
 
-/// What clients are promised while their handshakes are answered in their server's name: at most what they have asked for.
+/// The TCP options that a SYN proxy offers to clients; a client gets at most those it asked for itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynproxyInfo {
-    /// The largest segment.
+    /// MSS.
     pub mss: Option<u16>,
-    /// The window's scale; it must be the server's own.
+    /// Window scale; must be the server's own.
     pub wscale: Option<u8>,
     /// Timestamps.
     pub timestamp: bool,
@@ -49,23 +49,13 @@ pub struct SynproxyInfo {
     pub sack: bool,
 }
 
-/// See [`ObjectBody::Timeout`].
+/// Connection timeouts for one protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CtTimeoutPolicy {
-    /// The transport protocol's number: TCP or UDP.
+    /// IP protocol number of TCP or UDP.
     pub protocol: u8,
-    /// Of IPv6 (or, with `false`, IPv4) only.
+    /// IPv6 only (with `false`: IPv4 only).
     pub v6: Option<bool>,
-    /// By state: the engine's knob for it, and seconds.
+    /// By state: the engine's sysctl for it, and seconds.
     pub seconds: Vec<(Sysctl, u32)>,
-}
-
-/// Which kind of object a rule names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are the words of the language")]
-pub enum ObjectKind {
-    Counter,
-    Quota,
-    Limit,
-    Synproxy,
 }

@@ -1,72 +1,51 @@
-//! Sets and maps, and what packets change of them.
-use super::{Expression, NftVerdict, Statement};
+//! Sets and maps, with their elements.
+use super::action::{NftVerdict, StatefulSpec};
 use crate::datatype::DataType;
 use crate::source::Span;
 
-/// A change of a named set by a packet.
+/// A set: by name, or anonymous (written in the rule).
 #[derive(Clone, Debug)]
-pub struct Dynset {
-    /// What is done.
-    pub op: DynsetOp,
-    /// The set.
-    pub set: String,
-    /// Where it is named.
-    pub span: Span,
-    /// The set is this statement's own, and has so many elements at most.
-    pub meter_size: Option<u32>,
-    /// The element.
-    pub key: Vec<Expression>,
-    /// How long it stays, in seconds.
-    pub timeout: Option<u64>,
-    /// What each element has of its own: a limit, a counter, a number of connections.
-    pub stateful: Vec<Statement>,
-    /// What it maps to, if it is a map.
-    pub data: Vec<Expression>,
-}
-
-/// See [`Dynamic`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the words of the language")]
-pub enum DynsetOp {
-    Add,
-    Update,
-    Delete,
+pub enum SetRef {
+    /// Named.
+    Named(String, Span),
+    /// Anonymous.
+    Anonymous(Box<Set>),
 }
 
 /// A set or a map.
 #[derive(Clone, Debug, Default)]
 pub struct Set {
-    /// Its name; empty in place.
+    /// Name; empty for an anonymous set.
     pub name: String,
-    /// What its keys are made of.
+    /// Types of the key's parts.
     pub key: Vec<DataType>,
-    /// What its values are made of; `None` for a set, empty for verdicts.
+    /// Types of the value's parts; `None` for a set, empty for a verdict map.
     pub data: Option<Vec<DataType>>,
-    /// May packets change it?
+    /// Packets may change it.
     pub dynamic: bool,
-    /// How long elements stay, in seconds.
+    /// Default timeout of elements, in seconds.
     pub timeout: Option<u64>,
-    /// At most so many elements.
+    /// Maximum number of elements.
     pub size: Option<u32>,
-    /// Are overlapping ranges put together?
+    /// Overlapping ranges are merged.
     pub auto_merge: bool,
-    /// Its elements.
+    /// Elements.
     pub elements: Vec<SetElement>,
 }
 
 /// An element.
 #[derive(Clone, Debug)]
 pub struct SetElement {
-    /// Where.
+    /// Place in the text.
     pub span: Span,
-    /// A range for each part; `None` for what no other element has.
+    /// A range for each part of the key; `None` for the catch-all element `*`.
     pub key: Option<Vec<(u128, u128)>>,
-    /// What it maps to.
+    /// Value of a map's element.
     pub data: Option<ElementData>,
-    /// How long it stays from now on, in seconds.
+    /// Timeout in seconds, from loading on.
     pub timeout: Option<u64>,
-    /// What it has of its own: a limit, a quota, a counter, a number of connections.
-    pub stateful: Vec<Statement>,
+    /// Limits, quotas, counters and connection limits of this element.
+    pub stateful: Vec<StatefulSpec>,
 }
 
 /// What an element maps to.

@@ -3,11 +3,21 @@
 //! Every value is a number of at most 128 bits: an address by its bits, an interface by the letters of its name (the first letter highest), a time in seconds.
 mod symbols;
 
-use crate::ast::ObjectKind;
 use symbols::{
     ADDRESS_TYPES, CT_STATES, CT_STATUS, DAYS, DCCP_TYPES, DSCP, ICMP_CODES, ICMP_TYPES, ICMP6_CODES, ICMP6_TYPES,
     IGMP_TYPES, MOBILITY_TYPES, PROTOCOLS, SERVICES, TCP_FLAGS,
 };
+pub use symbols::{CT_STATE_ESTABLISHED, CT_STATE_INVALID, CT_STATE_NEW, CT_STATE_RELATED, CT_STATE_UNTRACKED};
+
+/// A kind of named object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum ObjectKind {
+    Counter,
+    Quota,
+    Limit,
+    Synproxy,
+}
 
 /// What a number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,14 +225,3 @@ pub fn encode_name(name: &str) -> Option<u128> {
     octets.get_mut(..name.len()).filter(|_| name.len() < 16)?.copy_from_slice(name.as_bytes());
     Some(u128::from_be_bytes(octets))
 }
-
-/// `ct state`, as bits.
-pub const CT_STATE_INVALID: u128 = 1;
-/// See [`STATE_INVALID`].
-pub const CT_STATE_ESTABLISHED: u128 = 2;
-/// See [`STATE_INVALID`].
-pub const CT_STATE_RELATED: u128 = 4;
-/// See [`STATE_INVALID`].
-pub const CT_STATE_NEW: u128 = 8;
-/// See [`STATE_INVALID`].
-pub const CT_STATE_UNTRACKED: u128 = 64;

@@ -1,6 +1,16 @@
 //! The names of constants, as nft has them.
-use super::{CT_STATE_ESTABLISHED, CT_STATE_INVALID, CT_STATE_NEW, CT_STATE_RELATED, CT_STATE_UNTRACKED};
 use keepstate_engine::Status;
+
+/// Bit of `ct state invalid`.
+pub const CT_STATE_INVALID: u128 = 1;
+/// Bit of `ct state established`.
+pub const CT_STATE_ESTABLISHED: u128 = 2;
+/// Bit of `ct state related`.
+pub const CT_STATE_RELATED: u128 = 4;
+/// Bit of `ct state new`.
+pub const CT_STATE_NEW: u128 = 8;
+/// Bit of `ct state untracked`.
+pub const CT_STATE_UNTRACKED: u128 = 64;
 
 pub(super) const CT_STATES: &[(&str, u128)] = &[
     ("invalid", CT_STATE_INVALID),

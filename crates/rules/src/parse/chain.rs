@@ -1,5 +1,5 @@
 //! Chains and their rules.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{BaseChainSpec, Chain, Hook, Rule};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;

@@ -1,5 +1,5 @@
 //! `ct timeout NAME { protocol tcp; l3proto ip; policy = { established : 100, close : 4 } }`.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{CtTimeoutPolicy, Object, ObjectBody};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;

@@ -1,6 +1,6 @@
 //! What packets put into sets and maps, and take away: `add`, `update`, `delete`, `meter`.
-use super::{ParseResult, Parser};
-use crate::ast::{Dynset, DynsetOp, Expression, Statement};
+use super::parser::{ParseResult, Parser};
+use crate::ast::{Dynset, DynsetOp, Expression, StatefulSpec, Statement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
@@ -59,22 +59,24 @@ impl Parser<'_> {
             {
                 return Err(self.unexpected("limit, quota, counter, ct count, timeout or `}`"));
             } else {
-                let start = self.span();
-                let statement = self.parse_statement()?;
-                let fits = matches!(
-                    statement,
-                    Statement::Limit(_)
-                        | Statement::Counter(..)
-                        | Statement::Quota { .. }
-                        | Statement::ConnLimit { .. }
-                );
-                if !fits {
-                    return Err(Diagnostic::new(start, "an element cannot have this")
-                        .with_help("limit, quota, counter or ct count"));
-                }
-                each.push(statement);
+                each.push(self.parse_stateful_spec()?);
             }
         }
+    }
+
+    /// A limit, quota, counter or number of connections that an element has of its own.
+    pub(super) fn parse_stateful_spec(&mut self) -> ParseResult<StatefulSpec> {
+        let start = self.span();
+        Ok(match self.parse_statement()? {
+            Statement::Limit(limit) => StatefulSpec::Limit(limit),
+            Statement::Counter(..) => StatefulSpec::Counter,
+            Statement::Quota { over, bytes } => StatefulSpec::Quota { over, bytes },
+            Statement::ConnLimit { over, count } => StatefulSpec::ConnLimit { over, count },
+            _ => {
+                return Err(Diagnostic::new(start, "an element cannot have this")
+                    .with_help("limit, quota, counter or ct count"));
+            }
+        })
     }
 
     /// What a packet maps its element to: values looked up in it, or a constant.

@@ -1,5 +1,5 @@
 //! Values that are looked up or computed, and what they are held against.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{Expression, FibExpr, FibResult, Match, MatchRhs, Selector, SetRef};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;

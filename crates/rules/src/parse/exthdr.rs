@@ -1,5 +1,5 @@
 //! Pieces of headers that have to be looked for: options of TCP and IPv4, extension headers of IPv6, chunks of SCTP.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{BitRange, ExthdrField, ExthdrOp};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;

@@ -1,5 +1,5 @@
 //! snat, dnat, masquerade and redirect.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{Nat, NatPorts, NatTarget};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;

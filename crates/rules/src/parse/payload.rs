@@ -1,5 +1,5 @@
 //! Fields of transport headers, which have their fixed places, by the language's names.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{BitRange, PayloadBase, PayloadField};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;

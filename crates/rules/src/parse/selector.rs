@@ -1,6 +1,6 @@
 //! What a rule looks at, by the words of the language.
 use super::exthdr::is_ipv6_ext_header;
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{
     BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, PayloadBase,
     PayloadField, Selector,

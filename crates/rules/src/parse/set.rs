@@ -1,5 +1,5 @@
 //! Sets and maps: named ones, those in place, and their elements.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{ElementData, Expression, ObjectKind, Set, SetElement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -229,7 +229,7 @@ impl Parser<'_> {
                 self.expect_name("a comment")?;
             } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
             {
-                each.push(self.parse_statement()?);
+                each.push(self.parse_stateful_spec()?);
             } else {
                 break;
             }

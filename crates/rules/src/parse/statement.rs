@@ -1,7 +1,7 @@
 //! Statements: what a rule asks, does and decides.
+use super::parser::{ParseResult, Parser};
 use super::selector::is_selector_keyword;
 use super::value::byte_unit;
-use super::{ParseResult, Parser};
 use crate::ast::{
     AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, Log, MetaKey, NftVerdict,
     ObjectKind, PayloadBase, PayloadField, Reject, Selector, Statement,

@@ -1,5 +1,5 @@
 //! `synproxy mss 1460 wscale 7 timestamp sack-perm`, in a rule or as a named object.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{Object, ObjectBody, ObjectKind, Statement, SynproxyInfo};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;

@@ -1,5 +1,5 @@
 //! Tables, and commands about them.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::ast::{Chain, Object, ObjectBody, Set, Table, TableFamily};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;

@@ -1,5 +1,5 @@
 //! Values: constants by their kind, ranges, prefixes, times, sizes.
-use super::{ParseResult, Parser};
+use super::parser::{ParseResult, Parser};
 use crate::datatype::{DataType, encode_name};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};

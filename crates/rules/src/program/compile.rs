@@ -1,14 +1,15 @@
 //! From the tree to a program: names become places, sets are made ready, and what cannot be is refused.
 use super::chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
-use super::listing;
-use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
-use super::state::{StatefulExpr, StatefulSpec};
-use super::{
+use super::compiled::{ListedTable, Program};
+use super::instr::{
     BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,
-    NatPortSource, Program,
+    NatPortSource,
 };
+use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
+use super::state::StatefulExpr;
 use crate::ast::{
-    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, Statement,
+    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, StatefulSpec,
+    Statement,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::{Diagnostic, RulesetError};
@@ -118,7 +119,7 @@ impl Compiler {
         let counters =
             counters.filter_map(|object| Some((object.name.clone(), *self.scope.counters.get(&object.name)?)));
         let sets = table.sets.iter().filter_map(|set| Some((set.name.clone(), self.scope.sets.get(&set.name)?.index)));
-        let listed = listing::ListedTable {
+        let listed = ListedTable {
             family: table.family,
             name: table.name.clone(),
             counters: counters.collect(),
@@ -190,19 +191,14 @@ impl Compiler {
                 && (set.dynamic || lasts.is_some() || !element.stateful.is_empty())
                 && !matches!(found, ElementValue::Verdict(_))
             {
-                let each = element
-                    .stateful
-                    .iter()
-                    .filter_map(stateful_spec)
-                    .map(|measure| StatefulExpr::new(&measure))
-                    .collect();
+                let each = element.stateful.iter().map(StatefulExpr::new).collect();
                 let key = key.iter().map(|(first, _)| *first).collect();
                 lookup
                     .dynamic
                     .insert(key, DynElement { expires_at: None, timeout: lasts, stateful: each, value: found });
                 continue;
             }
-            if element.stateful.iter().any(|statement| !matches!(statement, Statement::Counter(..))) {
+            if element.stateful.iter().any(|spec| *spec != StatefulSpec::Counter) {
                 return Err(Diagnostic::new(
                     element.span,
                     "a range has no limit, quota or number of connections of its own",
@@ -273,11 +269,12 @@ impl Compiler {
                     Instr::StatefulMap(key, place)
                 }
             }
-            Statement::Limit(_) | Statement::Quota { .. } | Statement::ConnLimit { .. } => {
-                match stateful_spec(statement) {
-                    Some(measure) => Instr::Stateful(self.add_stateful(&measure)),
-                    None => return Err(Diagnostic::new(span, "this measures nothing")),
-                }
+            Statement::Limit(limit) => Instr::Stateful(self.add_stateful(&StatefulSpec::Limit(*limit))),
+            Statement::Quota { over, bytes } => {
+                Instr::Stateful(self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes }))
+            }
+            Statement::ConnLimit { over, count } => {
+                Instr::Stateful(self.add_stateful(&StatefulSpec::ConnLimit { over: *over, count: *count }))
             }
             Statement::Log(log) => Instr::Log(log.clone()),
             Statement::Notrack => Instr::Notrack,
@@ -316,7 +313,7 @@ impl Compiler {
                 let kinds: Vec<DataType> = dynamic.data.iter().map(Expression::data_type).collect();
                 let set = self.resolve_set(&name, &dynamic.key, (!kinds.is_empty()).then_some(&kinds))?;
                 let key = self.compile_exprs(&dynamic.key)?;
-                let each = dynamic.stateful.iter().filter_map(stateful_spec).collect();
+                let each = dynamic.stateful.clone();
                 let data = self.compile_exprs(&dynamic.data)?;
                 Instr::Dynset { op: dynamic.op, set, key, timeout: dynamic.timeout, stateful: each, data }
             }
@@ -486,14 +483,4 @@ fn conflict_diagnostic(conflict: &ElementConflict, span: Span) -> Diagnostic {
             .with_help("auto-merge; in a set that may put overlapping ranges together, or ranges that do not overlap"),
         ElementConflict::DuplicateKey => Diagnostic::new(span, "this key maps to something else already"),
     }
-}
-
-fn stateful_spec(statement: &Statement) -> Option<StatefulSpec> {
-    Some(match statement {
-        Statement::Limit(limit) => StatefulSpec::Limit(*limit),
-        Statement::Quota { over, bytes: octets } => StatefulSpec::Quota { over: *over, bytes: *octets },
-        Statement::ConnLimit { over, count } => StatefulSpec::ConnLimit { over: *over, count: *count },
-        Statement::Counter(..) => StatefulSpec::Counter,
-        _ => return None,
-    })
 }

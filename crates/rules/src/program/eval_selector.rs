@@ -1,35 +1,20 @@
 //! What a selector finds in a packet, its connection and its way.
-use super::context::{AddressType, EvalCtx, HeaderRewrite};
+use super::context::{EvalCtx, HeaderRewrite};
 use super::exthdr;
+use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
 use super::state::State;
 use crate::ast::{
-    BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, ExthdrField, ExthdrOp, FibResult, IpField, MetaKey,
-    PayloadBase, PayloadField, Selector,
+    CtCounterKey, CtKey, CtTupleField, Endpoint, ExthdrField, ExthdrOp, FibResult, IpField, MetaKey, PayloadBase,
+    PayloadField, Selector,
 };
 use crate::datatype;
-use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Instant, Tuple};
-use keepstate_wire::{Addresses, Family, Packet};
+use crate::fib::AddressType;
+use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Tuple};
+use keepstate_wire::{Family, Packet};
 use std::net::IpAddr;
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400;
-
-impl State {
-    /// Nanoseconds since 1970 by the clock on the wall.
-    fn wall_clock_ns(&self, now: Instant) -> u64 {
-        now.0.saturating_add_signed(self.wall_clock_offset)
-    }
-
-    /// A number that looks random; who needs an unguessable one asks the engine.
-    pub(super) fn next_random(&mut self, salt: u64) -> u32 {
-        // SplitMix64 (Steele, Lea and Flood, 2014).
-        self.rng_state = self.rng_state.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(salt);
-        let mut word = self.rng_state;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ word >> 31) as u32
-    }
-}
 
 /// What is there, as rules before have changed it; `None` where the packet has no such thing.
 pub(super) fn eval_selector(selector: Selector, scene: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
@@ -149,23 +134,6 @@ fn payload_base<'a>(packet: &Packet<'a>, layer: PayloadBase) -> Option<&'a [u8]>
     }
 }
 
-pub(super) fn extract_bits(octets: &[u8], bits: BitRange) -> Option<u128> {
-    let (from, count) = (usize::from(bits.offset), usize::from(bits.count));
-    let end = from + count;
-    let covered = octets.get(from / 8..end.div_ceil(8))?;
-    let (first, rest) = covered.split_first()?;
-    // Whatever stands before them in their first octet is none of them.
-    let first = u128::from(*first) & 0xff >> (from % 8);
-    let (last, middle) = match rest.split_last() {
-        None => return Some(first >> (end.div_ceil(8) * 8 - end)),
-        Some((last, middle)) => (u128::from(*last), middle),
-    };
-    let whole = middle.iter().try_fold(first, |sum, octet| sum.checked_mul(256).map(|sum| sum | u128::from(*octet)))?;
-    let behind = end.div_ceil(8) * 8 - end;
-    // Of the last octet only the higher bits may be meant.
-    whole.checked_mul(1 << (8 - behind)).map(|sum| sum | last >> behind)
-}
-
 /// A field of a header, if the packet is one of those that have it.
 fn eval_payload(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
     let v6 = packet.family() == Family::V6;
@@ -177,31 +145,6 @@ fn eval_payload(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
         return None;
     }
     extract_bits(header, field.bits)
-}
-
-fn be16(octets: &[u8], at: usize) -> Option<u128> {
-    octets.get(at..)?.first_chunk().map(|octets| u128::from(u16::from_be_bytes(*octets)))
-}
-
-fn be32(octets: &[u8], at: usize) -> Option<u128> {
-    octets.get(at..)?.first_chunk().map(|octets| u128::from(u32::from_be_bytes(*octets)))
-}
-
-/// Source or destination of a packet.
-pub(super) fn packet_address(packet: &Packet<'_>, end: Endpoint) -> IpAddr {
-    match (packet.addresses(), end) {
-        (Addresses::V4 { source, .. }, Endpoint::Source) => IpAddr::from(source),
-        (Addresses::V4 { destination, .. }, Endpoint::Destination) => IpAddr::from(destination),
-        (Addresses::V6 { source, .. }, Endpoint::Source) => IpAddr::from(source),
-        (Addresses::V6 { destination, .. }, Endpoint::Destination) => IpAddr::from(destination),
-    }
-}
-
-fn address_value(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    }
 }
 
 fn eval_ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {

@@ -1,12 +1,14 @@
 //! What the rules of one hook make of a packet.
+use super::compiled::Program;
 use super::context::{EvalCtx, HeaderRewrite, Verdict};
-use super::eval_selector::eval_selector;
+use super::eval_expr::Evaluator;
 use super::exthdr::can_be_stripped;
-use super::jhash::{jhash, push_register_bytes};
-use super::set::{CompiledSet, DynElement, ElementValue};
-use super::state::{State, StatefulExpr};
-use super::{BaseChain, CompiledChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr, Program};
-use crate::ast::{AssignTarget, DynsetOp, Endpoint, Hook};
+use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
+use super::log::format_log_line;
+use super::nat::apply_nat;
+use super::set::{DynElement, ElementValue};
+use super::state::StatefulExpr;
+use crate::ast::{AssignTarget, DynsetOp, Hook, Reject};
 use crate::datatype::DataType;
 use keepstate_engine::{Manip, Zone};
 use keepstate_wire::Family;
@@ -23,19 +25,12 @@ enum ChainOutcome {
 }
 
 /// What one statement came to.
-pub(super) enum InstrOutcome {
+enum InstrOutcome {
     Continue,
     /// The rule does not apply.
     Break,
     Verdict(CompiledVerdict),
     Final(Verdict),
-}
-
-/// The parts of a program, some of which change.
-pub(super) struct Evaluator<'a> {
-    pub(super) chains: &'a [CompiledChain],
-    pub(super) sets: &'a mut [CompiledSet],
-    pub(super) state: &'a mut State,
 }
 
 impl Program {
@@ -170,7 +165,7 @@ impl Evaluator<'_> {
                 None => InstrOutcome::Break,
             },
             Instr::Log(log) => {
-                let line = log.format_line(scene);
+                let line = format_log_line(log, scene);
                 scene.meta.log_lines.push((log.level.unwrap_or(4), line));
                 InstrOutcome::Continue
             }
@@ -200,9 +195,10 @@ impl Evaluator<'_> {
                 }
                 InstrOutcome::Continue
             }
-            Instr::Nat(nat) => self.eval_nat(nat, scene),
+            Instr::Nat(nat) if apply_nat(self, nat, scene) => InstrOutcome::Final(Verdict::Accept),
+            Instr::Nat(_) => InstrOutcome::Break,
             // A reset answers segments of TCP only.
-            Instr::Reject(crate::ast::Reject::TcpReset) if scene.packet.protocol() != 6 => InstrOutcome::Break,
+            Instr::Reject(Reject::TcpReset) if scene.packet.protocol() != 6 => InstrOutcome::Break,
             Instr::Reject(reject) => InstrOutcome::Final(Verdict::Reject(*reject)),
             Instr::Synproxy(proxy) => {
                 const SYN_OR_ACK: u8 = 0x12;
@@ -251,12 +247,10 @@ impl Evaluator<'_> {
                     let each = each.iter().map(StatefulExpr::new).collect();
                     let found = match data.as_slice() {
                         [] => ElementValue::Present,
-                        data => {
-                            ElementValue::Values(data.iter().map(|value| (*value, *value)).collect::<Vec<_>>().into())
-                        }
+                        data => ElementValue::Values(data.iter().map(|value| (*value, *value)).collect()),
                     };
                     lookup.dynamic.insert(
-                        key.clone().into(),
+                        key.as_slice().into(),
                         DynElement { expires_at: until, stateful: each, value: found, timeout: None },
                     );
                 }
@@ -297,60 +291,6 @@ impl Evaluator<'_> {
                     }
                 }
                 found
-            }
-        })
-    }
-
-    /// The place of the object that a map has for a key.
-    fn lookup_object(&mut self, key: &[CompiledExpr], map: usize, scene: &EvalCtx<'_, '_>) -> Option<usize> {
-        let key = self.eval_key(key, scene)?;
-        match self.sets.get(map)?.find(&key, scene.now)? {
-            ElementValue::Values(values) => usize::try_from(values.first()?.0).ok(),
-            _ => None,
-        }
-    }
-
-    pub(super) fn eval_key(&mut self, parts: &[CompiledExpr], scene: &EvalCtx<'_, '_>) -> Option<Vec<u128>> {
-        parts.iter().map(|part| self.eval_expr(part, scene)).collect()
-    }
-
-    pub(super) fn eval_expr(&mut self, value: &CompiledExpr, scene: &EvalCtx<'_, '_>) -> Option<u128> {
-        Some(match value {
-            CompiledExpr::Select(selector) => eval_selector(*selector, scene, self.state)?,
-            CompiledExpr::Constant(value) => *value,
-            CompiledExpr::Bitwise(of, and, xor) => self.eval_expr(of, scene)? & and ^ xor,
-            CompiledExpr::Shift(of, by, greatest) => {
-                let of = self.eval_expr(of, scene)?;
-                let bits = u32::from(by.unsigned_abs());
-                let shifted = if *by < 0 { of.checked_shr(bits) } else { of.checked_shl(bits) };
-                shifted.unwrap_or(0) & greatest
-            }
-            CompiledExpr::Map(key, map) => {
-                let key = self.eval_key(key, scene)?;
-                match self.sets.get(*map)?.find(&key, scene.now)? {
-                    ElementValue::Values(values) => values.first()?.0,
-                    ElementValue::Present | ElementValue::Verdict(_) | ElementValue::Expiring(..) => return None,
-                }
-            }
-            CompiledExpr::Numgen { slot: Some(slot), modulus, offset } => {
-                let next = self.state.numgen_counters.get_mut(*slot)?;
-                let number = *next;
-                *next = (number + 1) % modulus;
-                u128::from(offset.wrapping_add(number))
-            }
-            CompiledExpr::Numgen { slot: None, modulus, offset } => {
-                let draw = self.state.next_random(scene.now.0);
-                u128::from(offset.wrapping_add(draw % modulus))
-            }
-            CompiledExpr::Hash { of, modulus, seed, offset } => {
-                let mut octets = Vec::with_capacity(40);
-                if of.is_empty() {
-                    symhash_key(scene).iter().for_each(|part| octets.extend(part.to_be_bytes()));
-                }
-                for (part, kind) in of {
-                    push_register_bytes(self.eval_expr(part, scene)?, *kind, &mut octets);
-                }
-                u128::from(offset.wrapping_add(jhash(&octets, *seed, *modulus)))
             }
         })
     }
@@ -409,17 +349,4 @@ impl Evaluator<'_> {
 
 fn continue_or_break(on: bool) -> InstrOutcome {
     if on { InstrOutcome::Continue } else { InstrOutcome::Break }
-}
-
-/// Both ends of a packet's connection, the smaller first: the same for both directions.
-fn symhash_key(scene: &EvalCtx<'_, '_>) -> [u128; 5] {
-    let number = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let (source, destination) = scene.packet.ports().unwrap_or_default();
-    let one = (number(super::eval_selector::packet_address(scene.packet, Endpoint::Source)), source);
-    let other = (number(super::eval_selector::packet_address(scene.packet, Endpoint::Destination)), destination);
-    let (first, second) = (one.min(other), one.max(other));
-    [first.0, first.1.into(), second.0, second.1.into(), scene.packet.protocol().into()]
 }

@@ -1,5 +1,5 @@
 //! Looking for a piece of a header: an option, an extension header, a chunk.
-use super::eval_selector::extract_bits;
+use super::header_bits::extract_bits;
 use crate::ast::{ExthdrField, ExthdrOp};
 use keepstate_wire::{Family, Packet, rewrite};
 

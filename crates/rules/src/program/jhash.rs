@@ -1,6 +1,10 @@
 //! Bob Jenkins' lookup3 (public domain, 2006), with the seed and the scaling that `jhash` of nftables has: so that a balanced client meets the same server here
 //! as with Linux.
 use crate::datatype::DataType;
+use smallvec::SmallVec;
+
+/// The bytes that are hashed. The five parts of a `symhash` fit without an allocation.
+pub(super) type HashInput = SmallVec<[u8; 96]>;
 
 /// A value below `modulus`, of these octets.
 pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
@@ -10,15 +14,15 @@ pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
 }
 
 /// The octets of a value as they lie in a register: those of the wire as sent, marks and numbers of the machine in its order; filled up to whole words.
-pub(super) fn push_register_bytes(value: u128, kind: DataType, into: &mut Vec<u8>) {
+pub(super) fn push_register_bytes(value: u128, kind: DataType, into: &mut HashInput) {
     let length = usize::from(kind.bit_width()).div_ceil(8);
     let sent = value.to_be_bytes();
     let own = value.to_ne_bytes();
     match kind {
         DataType::Mark | DataType::InterfaceIndex | DataType::CtState | DataType::CtStatus => {
-            into.extend(own.get(..length).unwrap_or_default())
+            into.extend_from_slice(own.get(..length).unwrap_or_default())
         }
-        _ => into.extend(sent.get(16 - length..).unwrap_or_default()),
+        _ => into.extend_from_slice(sent.get(16 - length..).unwrap_or_default()),
     }
     into.resize(into.len().next_multiple_of(4), 0);
 }

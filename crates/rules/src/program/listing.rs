@@ -1,32 +1,12 @@
 //! A ruleset at work, written for people: every rule as its author wrote it, with what its counters have counted since.
 //!
 //! A [`Listing`] is made with its program, out of the same texts, and holds where things stand; numbers are read when it is written.
-use super::{Instr, Program};
+use super::compiled::{ListedTable, Program};
+use super::instr::Instr;
+use super::set::CompiledSet;
 use crate::ast::{BaseChainSpec, Hook, TableFamily};
 use crate::source::{Sources, Span};
 use std::fmt::{self, Display, Write};
-use std::ops::Range;
-
-/// What a program looks like.
-#[derive(Debug, Default)]
-pub(super) struct Listing {
-    pub(super) sources: Sources,
-    pub(super) tables: Vec<ListedTable>,
-}
-
-#[derive(Debug)]
-pub(super) struct ListedTable {
-    pub(super) family: TableFamily,
-    pub(super) name: String,
-    /// Name and place of each named counter.
-    pub(super) counters: Vec<(String, usize)>,
-    /// Name and place of each named set or map.
-    pub(super) sets: Vec<(String, usize)>,
-    /// The names of its chains, and where packets enter them by themselves.
-    pub(super) chains: Vec<(String, Option<BaseChainSpec>)>,
-    /// Their places.
-    pub(super) chain_indices: Range<usize>,
-}
 
 impl Program {
     /// The ruleset as nft lists one: tables, named counters, sets with the number of their elements, chains; every rule as it was written, with its counters.
@@ -56,7 +36,7 @@ impl RulesetListing<'_> {
             writeln!(f, "\tcounter {name} {{\n\t\tpackets {packets} bytes {octets}\n\t}}")?;
         }
         for (name, at) in &table.sets {
-            let count = self.0.sets.get(*at).map_or(0, super::CompiledSet::len);
+            let count = self.0.sets.get(*at).map_or(0, CompiledSet::len);
             writeln!(f, "\tset {name} {{ # elements: {count}\n\t}}")?;
         }
         for ((name, base), at) in table.chains.iter().zip(table.chain_indices.clone()) {

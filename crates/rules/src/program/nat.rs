@@ -1,9 +1,9 @@
 //! What a nat statement asks of the engine.
-use super::context::{EvalCtx, Verdict};
-use super::eval_selector::packet_address;
-use super::evaluate::{Evaluator, InstrOutcome};
+use super::context::EvalCtx;
+use super::eval_expr::Evaluator;
+use super::header_bits::packet_address;
+use super::instr::{CompiledNat, NatAddress, NatPortSource};
 use super::set::ElementValue;
-use super::{CompiledNat, NatAddress, NatPortSource};
 use crate::ast::Endpoint;
 use crate::datatype::DataType;
 use keepstate_engine::{Manip, NatRange};
@@ -11,67 +11,65 @@ use keepstate_wire::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-impl Evaluator<'_> {
-    /// Translates, and ends the chain; a rule whose address or port is not known does not apply.
-    pub(super) fn eval_nat(&mut self, nat: &CompiledNat, scene: &mut EvalCtx<'_, '_>) -> InstrOutcome {
-        let Some(range) = self.nat_range(nat, scene) else { return InstrOutcome::Break };
-        if let Some(passage) = scene.packet_ctx.as_deref_mut() {
-            scene.engine.translate(passage, nat.manip, &range, scene.now);
-        }
-        InstrOutcome::Final(Verdict::Accept)
+/// Translates, and ends the chain; a rule whose address or port is not known does not apply.
+pub(super) fn apply_nat(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, scene: &mut EvalCtx<'_, '_>) -> bool {
+    let Some(range) = nat_range(evaluator, nat, scene) else { return false };
+    if let Some(passage) = scene.packet_ctx.as_deref_mut() {
+        scene.engine.translate(passage, nat.manip, &range, scene.now);
     }
+    true
+}
 
-    fn nat_range(&mut self, nat: &CompiledNat, scene: &EvalCtx<'_, '_>) -> Option<NatRange> {
-        let v6 = scene.packet.family() == Family::V6;
-        let mut ports = match &nat.ports {
-            None => None,
-            Some(NatPortSource::Range(first, last)) => Some(*first..=*last),
-            Some(NatPortSource::Value(value)) => {
-                let port = u16::try_from(self.eval_expr(value, scene)?).ok()?;
-                Some(port..=port)
-            }
-        };
-        let addresses = match &nat.target {
-            NatAddress::Unchanged => None,
-            NatAddress::Range(first, last) => Some(*first..=*last),
-            NatAddress::Value(value, kind) => {
-                let value = self.eval_expr(value, scene)?;
-                let address = address_from_value(value, *kind == DataType::Address6 || v6);
-                Some(address..=address)
-            }
-            NatAddress::Map(key, map) => {
-                let key = self.eval_key(key, scene)?;
-                let ElementValue::Values(values) = self.sets.get(*map)?.find(&key, scene.now)? else { return None };
-                if let Some((first, last)) = values.get(1) {
-                    ports = Some(u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?);
-                }
-                let (first, last) = values.first()?;
-                Some(address_from_value(*first, v6)..=address_from_value(*last, v6))
-            }
-            NatAddress::Masquerade => single_address(
-                scene.fib.source_address(scene.meta.oif?.index, packet_address(scene.packet, Endpoint::Destination))?,
-            ),
-            NatAddress::Redirect => match scene.meta.iif {
-                Some(device) => single_address(
-                    scene.fib.source_address(device.index, packet_address(scene.packet, Endpoint::Source))?,
-                ),
-                None if v6 => single_address(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-                None => single_address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            },
-        };
-        // Rules of a table for both families may name an address of the other one.
-        if addresses.as_ref().is_some_and(|addresses| addresses.start().is_ipv6() != v6) {
-            return None;
+fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, scene: &EvalCtx<'_, '_>) -> Option<NatRange> {
+    let v6 = scene.packet.family() == Family::V6;
+    let mut ports = match &nat.ports {
+        None => None,
+        Some(NatPortSource::Range(first, last)) => Some(*first..=*last),
+        Some(NatPortSource::Value(value)) => {
+            let port = u16::try_from(evaluator.eval_expr(value, scene)?).ok()?;
+            Some(port..=port)
         }
-        debug_assert!(nat.manip == Manip::Source || !matches!(nat.target, NatAddress::Masquerade));
-        Some(NatRange {
-            addresses,
-            ports,
-            port_selection: nat.port_selection,
-            persistent: nat.persistent,
-            prefix: nat.netmap,
-        })
+    };
+    let addresses = match &nat.target {
+        NatAddress::Unchanged => None,
+        NatAddress::Range(first, last) => Some(*first..=*last),
+        NatAddress::Value(value, kind) => {
+            let value = evaluator.eval_expr(value, scene)?;
+            let address = address_from_value(value, *kind == DataType::Address6 || v6);
+            Some(address..=address)
+        }
+        NatAddress::Map(key, map) => {
+            let key = evaluator.eval_key(key, scene)?;
+            let ElementValue::Values(values) = evaluator.sets.get(*map)?.find(&key, scene.now)? else { return None };
+            if let Some((first, last)) = values.get(1) {
+                ports = Some(u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?);
+            }
+            let (first, last) = values.first()?;
+            Some(address_from_value(*first, v6)..=address_from_value(*last, v6))
+        }
+        NatAddress::Masquerade => single_address(
+            scene.fib.source_address(scene.meta.oif?.index, packet_address(scene.packet, Endpoint::Destination))?,
+        ),
+        NatAddress::Redirect => match scene.meta.iif {
+            Some(device) => {
+                single_address(scene.fib.source_address(device.index, packet_address(scene.packet, Endpoint::Source))?)
+            }
+            None if v6 => single_address(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            None => single_address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        },
+    };
+    // Rules of a table for both families may name an address of the other one.
+    if addresses.as_ref().is_some_and(|addresses| addresses.start().is_ipv6() != v6) {
+        return None;
     }
+    debug_assert!(nat.manip == Manip::Source || !matches!(nat.target, NatAddress::Masquerade));
+    Some(NatRange {
+        addresses,
+        ports,
+        port_selection: nat.port_selection,
+        persistent: nat.persistent,
+        prefix: nat.netmap,
+    })
 }
 
 fn single_address(address: IpAddr) -> Option<RangeInclusive<IpAddr>> {

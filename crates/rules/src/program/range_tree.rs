@@ -2,8 +2,6 @@
 //!
 //! Each cut compares one part of the key with one value, so that a key meets as many cuts as the tree is deep, and a handful of boxes at its end: a set of
 //! 10,000 such elements costs twice what one of 100 does, not a hundred times. A box that a cut goes through stands on both sides; [`MOST`] bounds how often.
-use super::set::ElementValue;
-
 /// A range for each part of a key.
 pub(super) type KeyRanges = Box<[(u128, u128)]>;
 
@@ -13,9 +11,9 @@ const MAX_LEAF_SCAN: usize = 8;
 const MAX_DUPLICATION: usize = 16;
 
 /// The boxes, and the cuts.
-#[derive(Debug, Default)]
-pub(super) struct RangeTree {
-    entries: Vec<(KeyRanges, ElementValue)>,
+#[derive(Debug)]
+pub(super) struct RangeTree<V> {
+    entries: Vec<(KeyRanges, V)>,
     nodes: Vec<Node>,
     /// The places in `all` that the leaves name.
     leaves: Vec<u32>,
@@ -29,16 +27,22 @@ enum Node {
     Leaf { from: usize, to: usize },
 }
 
-impl RangeTree {
+impl<V> Default for RangeTree<V> {
+    fn default() -> RangeTree<V> {
+        RangeTree { entries: Vec::new(), nodes: Vec::new(), leaves: Vec::new() }
+    }
+}
+
+impl<V> RangeTree<V> {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn push(&mut self, ranges: KeyRanges, found: ElementValue) {
+    pub(super) fn push(&mut self, ranges: KeyRanges, found: V) {
         self.entries.push((ranges, found));
     }
 
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut ElementValue> {
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.entries.iter_mut().map(|(_, found)| found)
     }
 
@@ -112,7 +116,7 @@ impl RangeTree {
     }
 
     /// The first box that was put in and holds this key.
-    pub(super) fn find(&self, key: &[u128]) -> Option<&ElementValue> {
+    pub(super) fn find(&self, key: &[u128]) -> Option<&V> {
         let mut node = self.nodes.first()?;
         loop {
             match *node {
@@ -143,10 +147,6 @@ mod tests {
         u128::from(*seed >> 33)
     }
 
-    fn test_value(number: u128) -> ElementValue {
-        ElementValue::Values(Box::new([(number, number)]))
-    }
-
     #[test]
     fn lookup_matches_linear_scan() {
         let mut seed = 7;
@@ -161,7 +161,7 @@ mod tests {
                     let first = next_random(&mut seed) % 1000;
                     (first, first + next_random(&mut seed) % width)
                 });
-                boxes.push(ranges.collect(), test_value(number));
+                boxes.push(ranges.collect(), number);
             }
             boxes.build();
             assert!(
@@ -183,13 +183,13 @@ mod tests {
         // Networks of 256 addresses, each with its own range of ports; every tenth takes all ports.
         for number in 0..50_000_u128 {
             let ports = if number % 10 == 0 { (0, 65_535) } else { (number % 60_000, number % 60_000 + 99) };
-            boxes.push(Box::new([(number << 8, (number << 8) + 255), ports]), test_value(number));
+            boxes.push(Box::new([(number << 8, (number << 8) + 255), ports]), number);
         }
         boxes.build();
         let longest =
             boxes.nodes.iter().map(|node| if let Node::Leaf { from, to } = node { to - from } else { 0 }).max();
         assert!(longest <= Some(MAX_LEAF_SCAN), "{longest:?}");
-        assert_eq!(boxes.find(&[(777 << 8) + 3, 800]), Some(&test_value(777)));
+        assert_eq!(boxes.find(&[(777 << 8) + 3, 800]), Some(&777));
         assert_eq!(boxes.find(&[(777 << 8) + 3, 900]), None);
     }
 
@@ -197,13 +197,13 @@ mod tests {
     fn full_width_and_single_value_ranges() {
         let mut boxes = RangeTree::default();
         for number in 0..100 {
-            boxes.push(Box::new([(0, u128::MAX), (number, number)]), test_value(number));
-            boxes.push(Box::new([(u128::MAX, u128::MAX), (0, u128::MAX)]), test_value(1000));
+            boxes.push(Box::new([(0, u128::MAX), (number, number)]), number);
+            boxes.push(Box::new([(u128::MAX, u128::MAX), (0, u128::MAX)]), 1000);
         }
         boxes.build();
-        assert_eq!(boxes.find(&[5, 99]), Some(&test_value(99)));
-        assert_eq!(boxes.find(&[u128::MAX, 5000]), Some(&test_value(1000)));
+        assert_eq!(boxes.find(&[5, 99]), Some(&99));
+        assert_eq!(boxes.find(&[u128::MAX, 5000]), Some(&1000));
         assert_eq!(boxes.find(&[5, 100]), None);
-        assert_eq!(RangeTree::default().find(&[5, 100]), None);
+        assert_eq!(RangeTree::<u128>::default().find(&[5, 100]), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Sets and maps for looking up: exact keys by hash, ranges of one part by halving, ranges in keys of several parts by cutting (`boxes`).
-use super::CompiledVerdict;
+use super::instr::CompiledVerdict;
 use super::range_tree::{KeyRanges, RangeTree};
+use super::state::StatefulExpr;
 use keepstate_engine::Instant;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +13,7 @@ pub(super) struct CompiledSet {
     /// Ranges of a key of one part, by their beginnings; none overlap.
     ranges: Vec<(u128, u128, ElementValue)>,
     /// Keys of several parts with ranges among them.
-    concat_ranges: RangeTree,
+    concat_ranges: RangeTree<ElementValue>,
     /// What every other key has.
     catchall: Option<ElementValue>,
     /// What packets have added.
@@ -55,7 +56,7 @@ pub(super) struct DynElement {
     /// Of an element that the ruleset has: for how many seconds from its first packet on.
     pub(super) timeout: Option<u64>,
     pub(super) expires_at: Option<Instant>,
-    pub(super) stateful: Vec<super::state::StatefulExpr>,
+    pub(super) stateful: Vec<StatefulExpr>,
     pub(super) value: ElementValue,
 }
 

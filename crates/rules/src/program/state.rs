@@ -1,5 +1,5 @@
 //! What packets change of a program: counters, limits, quotas, numbers of connections.
-use crate::ast::Limit;
+use crate::ast::{Limit, StatefulSpec};
 use keepstate_engine::{Engine, Instant, PacketCtx, ProtocolInfo, TcpState, Tuple, Zone};
 use std::collections::HashSet;
 
@@ -19,13 +19,21 @@ pub(super) struct State {
     pub(super) timeouts_started: bool,
 }
 
-/// Something that is measured, before it has measured anything.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum StatefulSpec {
-    Limit(Limit),
-    Quota { over: bool, bytes: u64 },
-    ConnLimit { over: bool, count: u32 },
-    Counter,
+impl State {
+    /// Nanoseconds since 1970 by the clock on the wall.
+    pub(super) fn wall_clock_ns(&self, now: Instant) -> u64 {
+        now.0.saturating_add_signed(self.wall_clock_offset)
+    }
+
+    /// A number that looks random; who needs an unguessable one asks the engine.
+    pub(super) fn next_random(&mut self, salt: u64) -> u32 {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        self.rng_state = self.rng_state.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(salt);
+        let mut word = self.rng_state;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ word >> 31) as u32
+    }
 }
 
 /// Something that measures.

@@ -1,0 +1,97 @@
+//! Tables, chains and rules.
+use super::object::Object;
+use super::set::Set;
+use super::statement::Statement;
+use crate::source::Span;
+
+/// The address family of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TableFamily {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+}
+
+impl TableFamily {
+    /// Does a table of this family see IPv6 packets (with `false`: IPv4 packets)?
+    pub fn covers(self, v6: bool) -> bool {
+        match self {
+            TableFamily::Ip => !v6,
+            TableFamily::Ip6 => v6,
+            TableFamily::Inet => true,
+        }
+    }
+}
+
+/// A ruleset.
+#[derive(Clone, Debug, Default)]
+pub struct Ruleset {
+    /// Tables, in the order of the text.
+    pub tables: Vec<Table>,
+}
+
+/// A table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Address family.
+    pub family: TableFamily,
+    /// Name.
+    pub name: String,
+    /// Chains.
+    pub chains: Vec<Chain>,
+    /// Named sets and maps.
+    pub sets: Vec<Set>,
+    /// Named counters, quotas, limits, helpers, timeouts and synproxies.
+    pub objects: Vec<Object>,
+}
+
+/// A chain.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Name.
+    pub name: String,
+    /// Place in the text.
+    pub span: Span,
+    /// Hook and priority of a base chain; `None` for a chain that is only jumped to.
+    pub base: Option<BaseChainSpec>,
+    /// Rules.
+    pub rules: Vec<Rule>,
+}
+
+/// Type, hook, priority and policy of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BaseChainSpec {
+    /// Type `nat`, else `filter` or `route`.
+    pub nat: bool,
+    /// Hook.
+    pub hook: Hook,
+    /// Priority; chains of a hook run in ascending order.
+    pub priority: i32,
+    /// Policy `drop`, else `accept`.
+    pub policy_drop: bool,
+}
+
+/// A netfilter hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Place in the text.
+    pub span: Span,
+    /// Statements, in order; the first that does not match ends the rule.
+    pub statements: Vec<Statement>,
+    /// Comment.
+    pub comment: Option<String>,
+}

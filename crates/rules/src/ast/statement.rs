@@ -1,0 +1,155 @@
+//! Statements: matches, NAT, set updates, and everything else a rule consists of.
+use super::action::{AssignTarget, Limit, Log, NftVerdict, Reject, StatefulSpec};
+use super::expression::Expression;
+use super::object::SynproxyInfo;
+use super::set::SetRef;
+use crate::datatype::ObjectKind;
+use crate::source::Span;
+use keepstate_engine::{Manip, PortSelection};
+use std::net::IpAddr;
+
+/// One statement of a rule.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    /// Continues only if the comparison holds.
+    Match(Match),
+    /// Counts packets and bytes, starting from these.
+    Counter(u64, u64),
+    /// Uses a named counter, quota, limit or synproxy.
+    ObjectRef(ObjectKind, String, Span),
+    /// The same, with the object looked up in a map.
+    ObjectMap(ObjectKind, Vec<Expression>, SetRef),
+    /// Continues only within a rate (with `over`: only beyond it).
+    Limit(Limit),
+    /// Continues only until a byte quota is used up (with `over`: only afterwards).
+    Quota {
+        /// Match only beyond the quota.
+        over: bool,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Continues only up to a number of connections (with `over`: only above it).
+    ConnLimit {
+        /// Match only above the number.
+        over: bool,
+        /// Connections.
+        count: u32,
+    },
+    /// Writes a log line.
+    Log(Log),
+    /// Excludes the packet from connection tracking.
+    Notrack,
+    /// Sets a mark, a header field, ….
+    Assign(AssignTarget, Expression),
+    /// Replaces the TCP option of this number by no-operations.
+    TcpOptStrip(u8),
+    /// Attaches the connection tracking helper of this named object.
+    CtHelper(String, Span),
+    /// Attaches the timeout policy of this named object.
+    CtTimeout(String, Span),
+    /// Translates addresses or ports.
+    Nat(Nat),
+    /// Drops the packet and sends an error.
+    Reject(Reject),
+    /// Answers TCP handshakes for the server.
+    Synproxy(SynproxyInfo),
+    /// Looks up a verdict map.
+    Vmap(Vec<Expression>, SetRef),
+    /// Adds to, updates, or deletes from a named set.
+    Dynset(Dynset),
+    /// Ends the rule.
+    Verdict(NftVerdict),
+}
+
+/// `left operator right`.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// One value, or the parts of a concatenation.
+    pub left: Vec<Expression>,
+    /// The result is negated.
+    pub not: bool,
+    /// Right-hand side.
+    pub right: MatchRhs,
+}
+
+/// Right-hand side of a match.
+#[derive(Clone, Debug)]
+pub enum MatchRhs {
+    /// A range for each part, both ends included.
+    Ranges(Vec<(u128, u128)>),
+    /// At least one of these bits.
+    AnyBit(u128),
+    /// An element of the set.
+    Set(SetRef),
+}
+
+/// A NAT statement.
+#[derive(Clone, Debug)]
+pub struct Nat {
+    /// Source or destination.
+    pub manip: Manip,
+    /// New address.
+    pub target: NatTarget,
+    /// New port.
+    pub ports: Option<NatPorts>,
+    /// How a port is chosen.
+    pub port_selection: PortSelection,
+    /// The same client always gets the same address.
+    pub persistent: bool,
+    /// Only the prefix of the address is replaced.
+    pub netmap: bool,
+}
+
+/// The address of a NAT statement.
+#[derive(Clone, Debug)]
+pub enum NatTarget {
+    /// The address is not changed.
+    Unchanged,
+    /// One of a range.
+    Addresses(IpAddr, IpAddr),
+    /// A value; a map's values may be ranges, or address and port.
+    Value(Expression),
+    /// The address of the outgoing interface.
+    Masquerade,
+    /// This machine.
+    Redirect,
+}
+
+/// The port of a NAT statement.
+#[derive(Clone, Debug)]
+pub enum NatPorts {
+    /// One of a range.
+    Range(u16, u16),
+    /// A value.
+    Value(Expression),
+}
+
+/// A change of a named set by a packet.
+#[derive(Clone, Debug)]
+pub struct Dynset {
+    /// Operation.
+    pub op: DynsetOp,
+    /// Name of the set.
+    pub set: String,
+    /// Place of the name.
+    pub span: Span,
+    /// The set belongs to this `meter` statement and holds at most this many elements.
+    pub meter_size: Option<u32>,
+    /// Key of the element.
+    pub key: Vec<Expression>,
+    /// Timeout in seconds.
+    pub timeout: Option<u64>,
+    /// Limits, quotas, counters and connection limits of each element.
+    pub stateful: Vec<StatefulSpec>,
+    /// Value, for a map.
+    pub data: Vec<Expression>,
+}
+
+/// See [`Dynset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum DynsetOp {
+    Add,
+    Update,
+    Delete,
+}

@@ -1,0 +1,217 @@
+//! The parser's core: the tokens that are left, and the helpers that take them.
+//!
+//! `include` and variables put other tokens in front of those that are left, so no other module needs to know about either. An error in a rule is recorded
+//! and the next rule is read; an error in a block ends parsing.
+use crate::ast::Ruleset;
+use crate::diagnostic::Diagnostic;
+use crate::lexer::{Token, TokenKind, tokenize};
+use crate::source::{IncludeResolver, Sources, Span};
+use std::collections::HashMap;
+
+/// Tokens of a ruleset with all variables expanded: variables made of variables could otherwise grow without bound.
+const MAX_TOKENS: usize = 5_000_000;
+/// Errors reported at once.
+const MAX_DIAGNOSTICS: usize = 20;
+
+/// State of the parser.
+pub(super) struct Parser<'a> {
+    pub(super) sources: Sources,
+    pub(super) includes: &'a dyn IncludeResolver,
+    /// Tokens that are left, the next one last.
+    pub(super) tokens: Vec<Token>,
+    consumed: usize,
+    /// Number of open braces.
+    pub(super) brace_depth: usize,
+    pub(super) variables: HashMap<String, Vec<Token>>,
+    pub(super) ruleset: Ruleset,
+    /// Index of each chain, by table and name.
+    pub(super) chains: HashMap<(usize, String), usize>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+pub(super) type ParseResult<T> = Result<T, Diagnostic>;
+
+impl Parser<'_> {
+    /// A parser without text; [`Parser::load_source`] gives it one.
+    pub(super) fn new(includes: &dyn IncludeResolver) -> Parser<'_> {
+        Parser {
+            sources: Sources::default(),
+            includes,
+            tokens: Vec::new(),
+            consumed: 0,
+            brace_depth: 0,
+            variables: HashMap::new(),
+            ruleset: Ruleset::default(),
+            chains: HashMap::new(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    pub(super) fn load_source(&mut self, name: &str, text: &str, variables: &[(String, String)]) -> ParseResult<()> {
+        for (variable, value) in variables {
+            let file = self.sources.add(&format!("-D {variable}"), value.clone(), None);
+            let mut value = tokenize(file, value)?;
+            value.pop();
+            self.variables.insert(variable.clone(), value);
+        }
+        let file = self.sources.add(name, text.to_owned(), None);
+        self.tokens = tokenize(file, text)?;
+        self.tokens.reverse();
+        Ok(())
+    }
+
+    /// Puts words in front of those that are left.
+    pub(super) fn push_tokens(&mut self, tokens: Vec<Token>, span: Span) -> ParseResult<()> {
+        if self.tokens.len() + tokens.len() + self.consumed > MAX_TOKENS {
+            return Err(Diagnostic::new(span, format!("with this, the ruleset has more than {MAX_TOKENS} words")));
+        }
+        self.tokens.extend(tokens.into_iter().rev());
+        Ok(())
+    }
+
+    /// The next word; variables are exchanged for their values first. One that is not defined stays as it is, and fits nowhere.
+    pub(super) fn peek(&mut self) -> &TokenKind {
+        while let Some(Token { kind: TokenKind::Variable(name), span }) = self.tokens.last() {
+            let Some(value) = self.variables.get(name) else { break };
+            let (value, span) = (value.clone(), *span);
+            self.tokens.pop();
+            if let Err(fault) = self.push_tokens(value, span) {
+                self.diagnostics.push(fault);
+                self.tokens.clear();
+            }
+        }
+        self.tokens.last().map_or(&TokenKind::Eof, |token| &token.kind)
+    }
+
+    pub(super) fn next_token(&mut self) -> Token {
+        self.peek();
+        self.consumed += 1;
+        // The end is never taken away.
+        match self.tokens.last() {
+            Some(Token { kind: TokenKind::Eof, .. }) | None => {
+                self.tokens.last().cloned().unwrap_or(Token { kind: TokenKind::Eof, span: Span::default() })
+            }
+            Some(Token { kind, .. }) => {
+                match kind {
+                    TokenKind::Punct("{") => self.brace_depth += 1,
+                    TokenKind::Punct("}") => self.brace_depth = self.brace_depth.saturating_sub(1),
+                    _ => (),
+                }
+                self.tokens.pop().unwrap_or(Token { kind: TokenKind::Eof, span: Span::default() })
+            }
+        }
+    }
+
+    pub(super) fn span(&mut self) -> Span {
+        self.peek();
+        self.tokens.last().map_or(Span::default(), |token| token.span)
+    }
+
+    /// The word behind the next one, as it is written.
+    pub(super) fn peek_second(&mut self) -> &TokenKind {
+        self.peek();
+        let behind = self.tokens.len().checked_sub(2);
+        behind.and_then(|at| self.tokens.get(at)).map_or(&TokenKind::Eof, |token| &token.kind)
+    }
+
+    pub(super) fn unexpected(&mut self, wanted: &str) -> Diagnostic {
+        let span = self.span();
+        match self.peek() {
+            TokenKind::Variable(name) => {
+                let what = format!("${name} is not defined");
+                Diagnostic::new(span, what).with_help("define it above this line, or give it with -D")
+            }
+            other => {
+                let what = format!("{}: {wanted} is wanted here", other.describe());
+                Diagnostic::new(span, what)
+            }
+        }
+    }
+
+    pub(super) fn skip_separators(&mut self) {
+        while matches!(self.peek(), TokenKind::Separator) {
+            self.next_token();
+        }
+    }
+
+    /// A name or a text.
+    pub(super) fn expect_name(&mut self, wanted: &str) -> ParseResult<(String, Span)> {
+        match self.peek() {
+            TokenKind::Ident(_) | TokenKind::Quoted(_) => match self.next_token() {
+                Token { kind: TokenKind::Ident(name) | TokenKind::Quoted(name), span } => Ok((name, span)),
+                Token { span, .. } => Err(Diagnostic::new(span, wanted)),
+            },
+            _ => Err(self.unexpected(wanted)),
+        }
+    }
+
+    pub(super) fn expect_number(&mut self, wanted: &str) -> ParseResult<(u64, Span)> {
+        match self.peek() {
+            TokenKind::Number(number) => {
+                let number = *number;
+                Ok((number, self.next_token().span))
+            }
+            _ => Err(self.unexpected(wanted)),
+        }
+    }
+
+    pub(super) fn expect_u32(&mut self, wanted: &str) -> ParseResult<u32> {
+        let (number, span) = self.expect_number(wanted)?;
+        u32::try_from(number).map_err(|_| Diagnostic::new(span, format!("{number} is too large: at most {}", u32::MAX)))
+    }
+
+    /// Takes this name if it is next.
+    pub(super) fn eat_keyword(&mut self, name: &str) -> bool {
+        let is = matches!(self.peek(), TokenKind::Ident(next) if next == name);
+        if is {
+            self.next_token();
+        }
+        is
+    }
+
+    /// Takes this sign if it is next.
+    pub(super) fn eat_punct(&mut self, sign: &str) -> bool {
+        let is = matches!(self.peek(), TokenKind::Punct(next) if *next == sign);
+        if is {
+            self.next_token();
+        }
+        is
+    }
+
+    pub(super) fn expect_punct(&mut self, sign: &str) -> ParseResult<()> {
+        if self.eat_punct(sign) { Ok(()) } else { Err(self.unexpected(&format!("`{sign}`"))) }
+    }
+
+    pub(super) fn expect_keyword(&mut self, name: &str) -> ParseResult<()> {
+        if self.eat_keyword(name) { Ok(()) } else { Err(self.unexpected(&format!("`{name}`"))) }
+    }
+
+    /// The end of a statement's line.
+    pub(super) fn expect_end(&mut self) -> ParseResult<()> {
+        match self.peek() {
+            TokenKind::Separator => {
+                self.next_token();
+                Ok(())
+            }
+            TokenKind::Eof | TokenKind::Punct("}") => Ok(()),
+            _ => Err(self.unexpected("the end of the line")),
+        }
+    }
+
+    /// Keeps a fault and goes on behind its line, in the block that is `depth` braces deep.
+    pub(super) fn recover(&mut self, fault: Diagnostic, depth: usize) -> ParseResult<()> {
+        if self.diagnostics.len() + 1 >= MAX_DIAGNOSTICS {
+            return Err(fault);
+        }
+        self.diagnostics.push(fault);
+        loop {
+            let here = self.brace_depth <= depth;
+            match self.peek() {
+                TokenKind::Eof => return Ok(()),
+                TokenKind::Separator | TokenKind::Punct("}") if here => return Ok(()),
+                _ => (),
+            }
+            self.next_token();
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A compiled ruleset: the arrays that instructions index, and the state that packets change.
+//!
+//! A [`Program`] is compiled from a parsed ruleset and lives until the next ruleset replaces it. Its rules never change; its counters, limits and dynamic
+//! sets change with each packet ([`State`]). It reads neither clock nor devices: everything comes from the [`EvalCtx`](crate::EvalCtx) of the packet.
+use super::instr::{BaseChain, CompiledChain, CompiledRule, Instr};
+use super::set::CompiledSet;
+use super::state::State;
+use crate::ast::{BaseChainSpec, Hook, TableFamily};
+use crate::source::Sources;
+use std::ops::Range;
+
+/// A compiled ruleset with its state.
+#[derive(Debug, Default)]
+pub struct Program {
+    pub(super) chains: Vec<CompiledChain>,
+    /// Base chains, lowest priority first.
+    pub(super) base_chains: Vec<BaseChain>,
+    pub(super) sets: Vec<CompiledSet>,
+    pub(super) state: State,
+    pub(super) listing: Listing,
+}
+
+/// What a listing needs besides the program: the texts and the names.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) sources: Sources,
+    pub(super) tables: Vec<ListedTable>,
+}
+
+#[derive(Debug)]
+pub(super) struct ListedTable {
+    pub(super) family: TableFamily,
+    pub(super) name: String,
+    /// Name and place of each named counter.
+    pub(super) counters: Vec<(String, usize)>,
+    /// Name and place of each named set or map.
+    pub(super) sets: Vec<(String, usize)>,
+    /// The names of its chains, and where packets enter them by themselves.
+    pub(super) chains: Vec<(String, Option<BaseChainSpec>)>,
+    /// Their places.
+    pub(super) chain_indices: Range<usize>,
+}
+
+impl Program {
+    /// Tells it the clock on the wall, for rules that ask for hours, days or dates: `wall` is what has to be added to the engine's time to give nanoseconds
+    /// since 1970 of the machine's own zone. Who does not tell it lives in 1970.
+    pub fn set_wall_clock_offset(&mut self, wall: i64) {
+        self.state.wall_clock_offset = wall;
+    }
+
+    /// Does any chain translate packets of this family?
+    pub fn has_nat_chain(&self, v6: bool) -> bool {
+        self.base_chains.iter().any(|base| base.nat && base.family.covers(v6))
+    }
+
+    /// Does any rule answer handshakes in a server's name?
+    pub fn has_synproxy(&self) -> bool {
+        let mut steps = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
+        steps.any(|step| matches!(step, Instr::Synproxy(_)))
+    }
+    /// Has a hook chains that filter, at priorities in this range?
+    pub fn has_filter_chain(&self, hook: Hook, priorities: &Range<i32>) -> bool {
+        self.base_chains.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
+    }
+
+    /// Every rule that counts, with its place and what it has counted: packets and octets.
+    pub fn rule_counters(&self) -> impl Iterator<Item = (String, u64, u64)> {
+        let counted = |rule: &CompiledRule| {
+            rule.instrs.iter().find_map(|step| match step {
+                Instr::Counter(at) => self.state.counters.get(*at).copied(),
+                _ => None,
+            })
+        };
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        rules.filter_map(move |rule| {
+            counted(rule)
+                .map(|(packets, octets)| (self.listing.sources.position(rule.span).to_string(), packets, octets))
+        })
+    }
+
+    /// Chains, rules and elements of sets: how large it is.
+    pub fn size(&self) -> (usize, usize, usize) {
+        let rules = self.chains.iter().map(|chain| chain.rules.len()).sum();
+        (self.chains.len(), rules, self.sets.iter().map(CompiledSet::len).sum())
+    }
+}

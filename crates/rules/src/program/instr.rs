@@ -1,0 +1,120 @@
+//! The compiled form of rules: names are indices into the program's arrays.
+use crate::ast::{
+    AssignTarget, CtTimeoutPolicy, DynsetOp, Hook, Log, Reject, Selector, StatefulSpec, SynproxyInfo, TableFamily,
+};
+use crate::datatype::DataType;
+use crate::source::Span;
+use keepstate_engine::{Helper, Manip, PortSelection};
+use std::net::IpAddr;
+
+#[derive(Debug)]
+pub(super) struct CompiledChain {
+    pub(super) rules: Vec<CompiledRule>,
+}
+
+#[derive(Debug)]
+pub(super) struct CompiledRule {
+    /// Where it stands.
+    pub(super) span: Span,
+    pub(super) instrs: Vec<Instr>,
+}
+
+/// Where packets enter a chain by themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaseChain {
+    pub(super) hook: Hook,
+    pub(super) family: TableFamily,
+    pub(super) nat: bool,
+    pub(super) priority: i32,
+    pub(super) policy_drop: bool,
+    pub(super) chain: usize,
+}
+
+/// One thing that a rule does; numbers are places in the program's arrays.
+#[derive(Debug)]
+pub(super) enum Instr {
+    Match {
+        left: Vec<CompiledExpr>,
+        not: bool,
+        right: CompiledRhs,
+    },
+    Counter(usize),
+    /// The counter, or what measures, that a map names.
+    CounterMap(Vec<CompiledExpr>, usize),
+    Stateful(usize),
+    StatefulMap(Vec<CompiledExpr>, usize),
+    Log(Log),
+    Notrack,
+    Assign(AssignTarget, CompiledExpr, DataType),
+    CtHelper(Helper),
+    CtTimeout(CtTimeoutPolicy),
+    Nat(Box<CompiledNat>),
+    Reject(Reject),
+    Synproxy(SynproxyInfo),
+    Vmap(Vec<CompiledExpr>, usize),
+    Dynset {
+        op: DynsetOp,
+        set: usize,
+        key: Vec<CompiledExpr>,
+        timeout: Option<u64>,
+        stateful: Vec<StatefulSpec>,
+        data: Vec<CompiledExpr>,
+    },
+    TcpOptStrip(u8),
+    Verdict(CompiledVerdict),
+}
+
+#[derive(Debug)]
+pub(super) enum CompiledRhs {
+    Ranges(Vec<(u128, u128)>),
+    AnyBit(u128),
+    Set(usize),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum CompiledExpr {
+    Select(Selector),
+    Constant(u128),
+    Bitwise(Box<CompiledExpr>, u128, u128),
+    Shift(Box<CompiledExpr>, i8, u128),
+    Map(Vec<CompiledExpr>, usize),
+    Numgen { slot: Option<usize>, modulus: u32, offset: u32 },
+    Hash { of: Vec<(CompiledExpr, DataType)>, modulus: u32, seed: u32, offset: u32 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CompiledVerdict {
+    Accept,
+    Drop,
+    Continue,
+    Return,
+    Jump(usize),
+    Goto(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct CompiledNat {
+    pub(super) manip: Manip,
+    pub(super) target: NatAddress,
+    pub(super) ports: Option<NatPortSource>,
+    pub(super) port_selection: PortSelection,
+    pub(super) persistent: bool,
+    pub(super) netmap: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum NatAddress {
+    Unchanged,
+    Range(IpAddr, IpAddr),
+    /// A map whose values are addresses, perhaps with ports.
+    Map(Vec<CompiledExpr>, usize),
+    Value(CompiledExpr, DataType),
+    Masquerade,
+    Redirect,
+}
+
+#[derive(Debug)]
+pub(super) enum NatPortSource {
+    Range(u16, u16),
+    Value(CompiledExpr),
+}
