@@ -1,49 +1,63 @@
-//! What the compiler does not check: the arrows between crates, the purity of wire and engine, and that no file names a machine.
+//! What the compiler does not check: the arrows between crates, import cycles between modules, the uniqueness of public type names, the purity of
+//! wire and engine, and that no file names a machine.
 //!
 //! The life of a lint: read the workspace's metadata and the tracked files, hand each to the rules, print every offence with its
 //! file and line. It must never change a file, and never pass because it found nothing to look at.
 
 use anyhow::{Context, bail, ensure};
+use error::LintError;
 use serde_json::Value;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use type_names::TypeNames;
 
+mod error;
+mod module_cycles;
 mod text_rules;
+mod type_names;
 
-/// Checks the arrows between crates, that wire and engine touch no clock, no randomness and no IO, and that no file names a machine.
+/// Checks the arrows between crates and modules, the uniqueness of public type names, that wire and engine touch no clock, no randomness and no IO,
+/// and that no file names a machine.
 #[derive(clap::Args)]
 pub struct Lint {}
 
 /// Which crates of the workspace a crate may depend on. A crate that is not here may not exist.
 const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
-    ("keepstate-wire", &[]),
-    ("keepstate-engine", &["keepstate-wire"]),
-    ("keepstate-rules", &["keepstate-wire", "keepstate-engine"]),
-    ("keepstate-router", &["keepstate-wire", "keepstate-engine", "keepstate-rules"]),
+    ("keepstate-types", &[]),
+    ("keepstate-wire", &["keepstate-types"]),
+    ("keepstate-engine", &["keepstate-types", "keepstate-wire"]),
+    ("keepstate-rules", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
+    ("keepstate-router", &["keepstate-types", "keepstate-wire", "keepstate-engine", "keepstate-rules"]),
     ("keepstate-hugealloc", &[]),
-    ("keepstate-linux", &[]),
-    ("keepstate-advisor", &["keepstate-wire", "keepstate-engine"]),
+    ("keepstate-linux", &["keepstate-types"]),
+    ("keepstate-advisor", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
+    ("keepstate-bundle", &["keepstate-linux", "keepstate-advisor"]),
+    ("keepstate-capture", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
+    ("keepstate-conntrack", &["keepstate-types", "keepstate-wire", "keepstate-engine", "keepstate-linux"]),
     (
-        "keepstate",
+        "keepstate-gateway",
         &[
+            "keepstate-types",
             "keepstate-wire",
             "keepstate-engine",
             "keepstate-rules",
             "keepstate-router",
-            "keepstate-hugealloc",
             "keepstate-linux",
-            "keepstate-advisor",
+            "keepstate-conntrack",
         ],
     ),
+    ("keepstate-lab", &["keepstate-linux", "keepstate-advisor", "keepstate-gateway"]),
+    ("keepstate", HOUSE),
     // What stands outside the house may look at all of it.
-    ("keepstate-bench", TOOL_DEPENDENCIES),
-    ("keepstate-fuzz-bodies", TOOL_DEPENDENCIES),
-    ("xtask", TOOL_DEPENDENCIES),
+    ("keepstate-bench", OUTSIDE),
+    ("keepstate-fuzz-bodies", OUTSIDE),
+    ("xtask", OUTSIDE),
 ];
 
-const TOOL_DEPENDENCIES: &[&str] = &[
+/// Every crate that ships.
+const HOUSE: &[&str] = &[
+    "keepstate-types",
     "keepstate-wire",
     "keepstate-engine",
     "keepstate-rules",
@@ -51,6 +65,27 @@ const TOOL_DEPENDENCIES: &[&str] = &[
     "keepstate-hugealloc",
     "keepstate-linux",
     "keepstate-advisor",
+    "keepstate-bundle",
+    "keepstate-capture",
+    "keepstate-conntrack",
+    "keepstate-gateway",
+    "keepstate-lab",
+];
+
+const OUTSIDE: &[&str] = &[
+    "keepstate-types",
+    "keepstate-wire",
+    "keepstate-engine",
+    "keepstate-rules",
+    "keepstate-router",
+    "keepstate-hugealloc",
+    "keepstate-linux",
+    "keepstate-advisor",
+    "keepstate-bundle",
+    "keepstate-capture",
+    "keepstate-conntrack",
+    "keepstate-gateway",
+    "keepstate-lab",
     "keepstate",
     "keepstate-bench",
     "keepstate-fuzz-bodies",
@@ -65,68 +100,77 @@ const ADVISOR_SRC: &str = "crates/advisor/src";
 /// A file longer than this wants to be two.
 const LONG_FILE_LINES: usize = 500;
 
-/// One broken rule.
-pub struct LintError {
-    /// The file, from the root of the repository.
-    pub file: PathBuf,
-    /// The line, from 1; 0 for the whole file.
-    pub line: usize,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for LintError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(f, "{}: {}", self.file.display(), self.message),
-            line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
-        }
-    }
-}
-
 impl Lint {
     /// Runs every rule; an error when any is broken.
     pub fn run(self) -> anyhow::Result<()> {
         let metadata = metadata()?;
         let root = PathBuf::from(metadata["workspace_root"].as_str().context("cargo names no workspace root")?);
-        let mut offences = check_dependencies(&metadata, &root)?;
+        let mut errors = check_dependencies(&metadata, &root)?;
+        let crates = crate_roots(&metadata, &root);
+        for library in &crates {
+            errors.extend(module_cycles::find_cycles(&root, library)?);
+        }
         let mut pure = 0;
+        let mut type_names = TypeNames::default();
         let files = tracked_files(&root)?;
         for file in &files {
             // What is not UTF-8 is a capture or a corpus, not a text.
             let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
-            offences.extend(text_rules::local_paths(file, &text));
+            errors.extend(text_rules::local_paths(file, &text));
             if file.extension().is_some_and(|extension| extension == "rs") {
+                if has_public_types(file) {
+                    type_names.add(file, &text).with_context(|| format!("parsing {}", file.display()))?;
+                }
                 if file.starts_with(ADVISOR_SRC) {
-                    offences.extend(text_rules::forbidden_in_advisor(file, &text));
+                    errors.extend(text_rules::forbidden_in_advisor(file, &text));
                 }
                 if is_no_std_source(file) {
                     pure += 1;
-                    offences.extend(text_rules::forbidden_in_no_std(file, &text));
+                    errors.extend(text_rules::forbidden_in_no_std(file, &text));
                 }
                 let lines = text.lines().count();
                 if lines > LONG_FILE_LINES {
                     eprintln!(
-                        "note: {}: {lines} lines; a file of more than {LONG_FILE_LINES} wants to be two",
+                        "note: {}: {lines} lines; split files of more than {LONG_FILE_LINES}",
                         file.display()
                     );
                 }
             }
         }
-        offences.extend(check_no_std(&root)?);
+        errors.extend(type_names.errors());
+        errors.extend(check_no_std(&root)?);
         ensure!(pure > 0, "no source of {NO_STD_CRATES:?} was found: run this inside the repository");
-        for offence in &offences {
-            eprintln!("error: {offence}");
+        for error in &errors {
+            eprintln!("error: {error}");
         }
-        if !offences.is_empty() {
-            bail!("{} offences", offences.len());
+        if !errors.is_empty() {
+            bail!("{} errors", errors.len());
         }
         println!(
-            "lint: {} files, {pure} of them pure: the arrows point one way and nothing is out of place",
-            files.len()
+            "lint: {} files ({pure} pure), {} crates without cycles, {} public type names: no errors",
+            files.len(),
+            crates.len(),
+            type_names.len()
         );
         Ok(())
     }
+}
+
+/// The root file of each crate of the workspace, outside `fuzz/fuzz_targets`.
+fn crate_roots(metadata: &Value, root: &Path) -> Vec<PathBuf> {
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let mut roots: Vec<PathBuf> = packages
+        .filter_map(|package| Path::new(package["manifest_path"].as_str()?).parent())
+        .filter_map(|folder| ["src/lib.rs", "src/main.rs"].map(|file| folder.join(file)).into_iter().find(|file| file.exists()))
+        .filter(|file| file.starts_with(root))
+        .collect();
+    roots.sort();
+    roots
+}
+
+/// Sources whose public types are part of the vocabulary: not tests and not examples.
+fn has_public_types(file: &Path) -> bool {
+    file.iter().any(|part| part == "src") && !file.iter().any(|part| part == "tests") && !file.ends_with("tests.rs")
 }
 
 /// Sources whose words are judged: not tests, which may read files and print.
@@ -137,15 +181,15 @@ fn is_no_std_source(file: &Path) -> bool {
     within && !of_tests
 }
 
-/// The arrows of [`ARROWS`] against what the manifests say, development dependencies included: a test may not turn one round either.
+/// The arrows of [`ALLOWED_DEPENDENCIES`] against what the manifests say, development dependencies included: a test may not turn one round either.
 fn check_dependencies(metadata: &Value, root: &Path) -> anyhow::Result<Vec<LintError>> {
     let packages = metadata["packages"].as_array().context("cargo lists no packages")?;
-    let mut offences = Vec::new();
+    let mut errors = Vec::new();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
         let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
         let manifest = manifest.strip_prefix(root).unwrap_or(manifest).to_path_buf();
-        let mut offend = |what: String| offences.push(LintError { file: manifest.clone(), line: 0, message: what });
+        let mut offend = |what: String| errors.push(LintError { file: manifest.clone(), line: 0, message: what });
         let Some((_, allowed)) = ALLOWED_DEPENDENCIES.iter().find(|(known, _)| *known == name) else {
             offend(format!(
                 "crate {name} has no place among the arrows; give it one in xtask/src/lint.rs and ARCHITECTURE.md"
@@ -160,20 +204,20 @@ fn check_dependencies(metadata: &Value, root: &Path) -> anyhow::Result<Vec<LintE
             }
         }
     }
-    Ok(offences)
+    Ok(errors)
 }
 
 /// wire and engine say `no_std` themselves, so that no feature can bring it back.
 fn check_no_std(root: &Path) -> anyhow::Result<Vec<LintError>> {
-    let mut offences = Vec::new();
+    let mut errors = Vec::new();
     for krate in NO_STD_CRATES {
         let file = Path::new(krate).join("src/lib.rs");
         let text = fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;
         if !text.lines().any(|line| line.trim() == "#![no_std]") {
-            offences.push(LintError { file, line: 0, message: "must say #![no_std], without a condition".into() });
+            errors.push(LintError { file, line: 0, message: "must say #![no_std], without a condition".into() });
         }
     }
-    Ok(offences)
+    Ok(errors)
 }
 
 /// What cargo knows of the workspace's own crates.

@@ -2,7 +2,7 @@
 //!
 //! They read lines, not syntax: a word in a comment or behind `#[cfg(test)]` is let be, anything else counts.
 
-use super::LintError;
+use super::error::LintError;
 use std::path::Path;
 
 /// What may not be written in wire and engine, and why.
