@@ -13,6 +13,8 @@ mod hooks;
 mod output;
 mod packet;
 mod pipeline;
+mod service_api;
+mod synproxy;
 
 pub use drop_reason::DropReason;
 pub(crate) use packet::InFlightPacket;

@@ -1,5 +1,5 @@
 //! One datagram between its coming and its leaving: its octets, what is known of them, and what goes with it.
-use super::DropReason;
+use super::drop_reason::DropReason;
 use crate::service::BackendChoice;
 use keepstate_engine::{Instant, PacketCtx, SynproxyState};
 use keepstate_rules::PacketMeta;

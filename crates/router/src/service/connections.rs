@@ -2,7 +2,7 @@
 //!
 //! A connection is entered when it is confirmed, and leaves when a sweep finds it gone from the table. TCP that is closed is over before that, and counts no more; should
 //! a late segment revive it, it counts again. Sweeps are bounded, so that a backend's count is behind by a pass over the list at most.
-use super::BackendId;
+use super::backend::BackendId;
 use indexmap::IndexMap;
 use keepstate_engine::{ConnId, Engine, Entry, Instant, ProtocolInfo, Status, TcpState};
 use std::collections::HashSet;

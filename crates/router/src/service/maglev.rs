@@ -2,7 +2,7 @@
 //!
 //! The table is a function of the backends alone, not of their order or of what was before: routers that know the same backends have the same table.
 //! When a backend leaves, its places are shared out, and few others change hands.
-use super::schedule::Candidate;
+use super::candidate::Candidate;
 
 /// Places; a prime, so that every step leads through all of them. 65537 is Maglev's own choice for up to some 650 backends.
 pub(super) const TABLE_SIZE: usize = 65_537;

@@ -2,23 +2,13 @@
 //!
 //! A schedule is made anew whenever it changes who may get connections, or by what weight; in between it is asked once a connection. It holds no clock and
 //! draws no lots of its own: what is random is handed in.
+use super::candidate::Candidate;
+use super::config::{HashInput, Scheduler};
 use super::maglev::Maglev;
-use super::{HashInput, Scheduler};
 use keepstate_engine::Tuple;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::IpAddr;
-
-/// One who may get connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
-    /// His place among the service's members.
-    pub(super) index: usize,
-    /// His weight, at least 1.
-    pub(super) weight: u16,
-    /// Two hashes of who he is.
-    pub(super) hashes: [u64; 2],
-}
 
 /// What a scheduler keeps.
 #[derive(Clone, Debug)]

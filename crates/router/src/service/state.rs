@@ -2,9 +2,10 @@
 //!
 //! A member lives from the load that names it until it is named no more and its last connection has left the table. Its key never changes and is never given again.
 use super::affinity::Affinity;
+use super::candidate::Candidate;
 use super::config::{BackendConfig, Scheduler, ServiceConfig};
 use super::connections::ConnectionEvent;
-use super::schedule::{Candidate, Schedule, hash_backend, hash_client};
+use super::schedule::{Schedule, hash_backend, hash_client};
 use keepstate_engine::{Instant, NatRange, Tuple};
 
 /// A backend at work.

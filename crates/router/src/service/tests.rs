@@ -1,10 +1,12 @@
 //! Services through a whole router: packets in, packets out.
 use super::*;
+use crate::FibTable;
 use crate::{DropReason, Egress, Interface, Route, Router};
-use keepstate_engine::{Secret, Sysctls};
+use keepstate_engine::{Engine, Instant, Secret, Sysctls};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use keepstate_wire::Packet;
 use keepstate_wire::checksum::Sum;
+use std::net::IpAddr;
 
 mod backend_lifecycle;
 mod invariants;

@@ -1,4 +1,9 @@
 use super::*;
+use keepstate_engine::Instant;
+use keepstate_rules::ast::SynproxyInfo;
+use keepstate_wire::Packet;
+use keepstate_wire::tcp::{TcpFlags, TcpSegment};
+use std::net::IpAddr;
 
 const RULE: SynproxyInfo = SynproxyInfo { mss: Some(1460), wscale: Some(7), timestamp: true, sack: true };
 

@@ -1,6 +1,7 @@
 //! Random stories: whatever happens, the services' books are the table's.
 use super::*;
 use keepstate_engine::{ProtocolInfo, TcpState};
+use std::collections::BTreeMap;
 
 /// Numbers that are the same for the same seed (xorshift, Marsaglia 2003).
 struct Xorshift(u64);

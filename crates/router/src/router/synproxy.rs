@@ -1,8 +1,10 @@
 //! What the router does for handshakes that it answers: promises, the SYN in the client's name, and both halves put together when the server has answered.
-use super::{OutgoingSegment, SynproxyOptions, endpoints};
+use super::drop_reason::DropReason;
+use super::packet::InFlightPacket;
+use super::{Egress, Router};
 use crate::icmp_error;
-use crate::router::{DropReason, Egress, InFlightPacket, Router};
-use keepstate_engine::{Direction, SynproxyState, TcpState};
+use crate::synproxy::{HandshakeAcks, OutgoingSegment, SynproxyOptions};
+use keepstate_engine::{Direction, TcpState};
 use keepstate_rules::ast::SynproxyInfo;
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 use keepstate_wire::{Packet, rewrite::PacketMut};
@@ -94,40 +96,6 @@ impl Router {
         if let Some(ack) = build_packet(&halves.to_client) {
             self.local_out(ack, Some(passage.same_direction_ctx()), None, trip.now, out);
         }
-    }
-}
-
-/// What both ends are told when the server has answered.
-struct HandshakeAcks {
-    to_server: OutgoingSegment,
-    to_client: OutgoingSegment,
-}
-
-impl HandshakeAcks {
-    fn build(packet: &Packet<'_>, segment: &TcpSegment<'_>, promise: &SynproxyState) -> HandshakeAcks {
-        let [server, client] = endpoints(packet, segment);
-        let said = SynproxyOptions::parse(segment);
-        let options = |clocks| SynproxyOptions { timestamps: clocks, ..SynproxyOptions::default() };
-        let to_server = OutgoingSegment {
-            from: client,
-            to: server,
-            seq: segment.ack,
-            ack: segment.seq.wrapping_add(1),
-            flags: TcpFlags::ACK,
-            window: promise.window.max(1),
-            options: options(said.timestamps.map(|(clock, echo)| (echo, clock))),
-        };
-        let to_client = OutgoingSegment {
-            from: server,
-            to: client,
-            seq: promise.isn.wrapping_add(1),
-            ack: segment.ack,
-            flags: TcpFlags::ACK,
-            window: segment.window >> said.wscale.unwrap_or(0),
-            // The server's clock as it will be shown from now on begins with what was promised.
-            options: options(said.timestamps.map(|(_, echo)| (promise.initial_timestamp, echo))),
-        };
-        HandshakeAcks { to_server, to_client }
     }
 }
 

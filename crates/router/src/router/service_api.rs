@@ -1,11 +1,11 @@
 //! What a router's driver and its operator can do with services.
-use super::{BackendConfig, BackendId, ServiceConfig, Services};
-use crate::Router;
+use super::Router;
+use crate::service::{BackendConfig, BackendId, ServiceConfig, Services};
 use keepstate_engine::Instant;
 
 impl Router {
     /// Exchanges the services; connections live on. Services of a name that is known go on with their counts and their drained backends; backends that are named no more get no new
-    /// connections, and are forgotten when the last of theirs has left the table. What [`misfits`](super::misfits) finds is to be mended before.
+    /// connections, and are forgotten when the last of theirs has left the table. What [`validate`](crate::service::validate) finds is to be mended before.
     ///
     /// ```
     /// use keepstate_engine::{Engine, Instant, Sysctls, Secret};

@@ -1,0 +1,317 @@
+//! All services of a router: which address leads to which, and what becomes of their connections.
+use super::backend::{BackendChoice, BackendId};
+use super::config::{BackendConfig, Masquerade, ServiceConfig, Transport, WhenDown};
+use super::connections::{ConnectionEvent, ServiceConnections};
+use super::state::{BackendState, ServiceState};
+use crate::fib::FibTable;
+use keepstate_engine::{ConnId, Direction, Engine, Entry, Instant, Manip, NatRange, PacketCtx, Status, Tuple};
+use keepstate_rules::{Fib, PacketMeta};
+use siphasher::sip::SipHasher13;
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+/// All services of a router.
+#[derive(Debug, Default)]
+pub struct Services {
+    /// By key, ascending.
+    services: Vec<ServiceState>,
+    /// What is offered at an address, by protocol.
+    listeners: BTreeMap<(IpAddr, u8), Vec<ListenRange>>,
+    connections: ServiceConnections,
+    last_key: u32,
+    draws: u64,
+    secret: (u64, u64),
+    generation: u64,
+}
+
+/// Ports of an address, and the key of the service that answers there. None meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ListenRange {
+    first: u16,
+    last: u16,
+    service: u32,
+}
+
+/// A packet that services are asked about.
+pub(crate) struct ServiceCtx<'a> {
+    pub(crate) engine: &'a mut Engine,
+    pub(crate) ctx: &'a mut PacketCtx,
+    pub(crate) fib: &'a FibTable,
+    pub(crate) meta: &'a PacketMeta,
+    pub(crate) now: Instant,
+}
+
+/// What services say of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceVerdict {
+    /// It is no service's, or its connection stands already.
+    NotService,
+    /// It was sent to a backend.
+    Dispatched(BackendChoice),
+    /// There is nobody to send it to, or whom it was sent to is down: it is to be refused.
+    Refused,
+}
+
+impl Services {
+    /// No services yet. `secret` is for lots that nobody is to guess.
+    pub(crate) fn new(secret: (u64, u64)) -> Services {
+        Services { secret, ..Services::default() }
+    }
+
+    /// The services at work, and those that wait for their last connections to end.
+    pub fn iter(&self) -> impl Iterator<Item = &ServiceState> {
+        self.services.iter()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// How often services were loaded: who keeps something for each backend sees here that they may be others.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Every backend that the loaded services name, with its service.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &ServiceState, &BackendState)> {
+        self.services.iter().filter(|running| !running.removed).flat_map(|running| {
+            let named = running.backends.iter().filter(|member| !member.removed);
+            named.map(move |member| (BackendId { service: running.key, backend: member.key }, running, member))
+        })
+    }
+
+    /// Exchanges the services. Those of a name that is known go on; backends that are named no more drain.
+    pub(crate) fn replace(&mut self, services: Vec<ServiceConfig>, map: &FibTable, engine: &mut Engine, now: Instant) {
+        self.generation += 1;
+        self.services.iter_mut().for_each(|running| running.removed = true);
+        let mut is_new = false;
+        for service in services {
+            let keys = &mut self.last_key;
+            let mut key = || {
+                *keys += 1;
+                *keys
+            };
+            let known = self.services.iter_mut().find(|running| running.config.name == service.name);
+            match known {
+                Some(running) => running.update_config(service, key),
+                None => {
+                    let mut running = ServiceState::new(key(), service.clone());
+                    running.update_config(service, key);
+                    self.services.push(running);
+                    is_new = true;
+                }
+            }
+        }
+        for running in self.services.iter_mut().filter(|running| running.removed) {
+            running.backends.iter_mut().for_each(|member| member.removed = true);
+        }
+        self.rebuild_listeners();
+        if is_new {
+            self.adopt_connections(map, engine, now);
+        }
+        self.remove_unused();
+    }
+
+    /// Which address leads to which service.
+    fn rebuild_listeners(&mut self) {
+        self.listeners.clear();
+        for running in self.services.iter().filter(|running| !running.removed) {
+            let ServiceConfig { address, transport, ports, .. } = &running.config;
+            let offers = self.listeners.entry((*address, transport.protocol_number())).or_default();
+            offers.push(ListenRange { first: *ports.start(), last: *ports.end(), service: running.key });
+            offers.sort_unstable();
+        }
+    }
+
+    /// The place of the service that answers there, if one does.
+    fn find_service(&self, map: &FibTable, to: IpAddr, protocol: u8, port: u16) -> Option<usize> {
+        let of = |address: IpAddr| {
+            let offers = self.listeners.get(&(address, protocol))?;
+            let after = offers.partition_point(|offer| offer.first <= port);
+            let offer = offers.get(after.checked_sub(1)?)?;
+            (port <= offer.last).then_some(offer.service)
+        };
+        let everywhere = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let key = of(to).or_else(|| of(everywhere).filter(|_| map.is_local(to)))?;
+        self.services.binary_search_by_key(&key, |running| running.key).ok()
+    }
+
+    /// Connections that stood before their service was known: those that go to one of its backends are its own from now on, and datagrams that go elsewhere are to
+    /// ask again, as kube-proxy has it.
+    pub(crate) fn adopt_connections(&mut self, map: &FibTable, engine: &mut Engine, now: Instant) {
+        let entries: Vec<Entry> = engine.entries(now).collect();
+        for entry in entries {
+            let Tuple { destination, protocol, destination_key, .. } = entry.original;
+            let Some(running) = self.find_service(map, destination, protocol, destination_key) else { continue };
+            let Some(running) = self.services.get_mut(running) else { continue };
+            if !entry.status.has(Status::DST_NAT) {
+                if protocol == Transport::Udp.protocol_number() {
+                    engine.remove(entry.conn_id, now);
+                }
+                continue;
+            }
+            let service = &running.config;
+            let is_its = |backend: &BackendConfig| {
+                let port = service.backend_port(backend, destination_key).unwrap_or(destination_key);
+                (backend.address, port) == (entry.reply.source, entry.reply.source_key)
+            };
+            let member = running.backends.iter_mut().find(|member| is_its(&member.config));
+            if let Some(member) = member.filter(|_| !self.connections.contains(entry.conn_id)) {
+                member.add_connection();
+                let backend = BackendId { service: running.key, backend: member.key };
+                self.connections.insert(entry.conn_id, backend, |_, _| ());
+            }
+        }
+    }
+
+    /// Where the packet's connection goes, if it begins one, and that to a service.
+    pub(crate) fn dispatch(&mut self, asked: ServiceCtx<'_>) -> ServiceVerdict {
+        let ServiceCtx { engine, ctx: passage, fib: map, now, .. } = asked;
+        let (handle, direction) = (passage.connection(), passage.direction());
+        let Some(fresh) = passage.unconfirmed() else {
+            return if self.connections.is_reset_pending(handle) {
+                ServiceVerdict::Refused
+            } else {
+                ServiceVerdict::NotService
+            };
+        };
+        if fresh.is_nat_initialized(Manip::Destination) || direction != Some(Direction::Original) {
+            return ServiceVerdict::NotService;
+        }
+        let tuple = fresh.original();
+        let Some(place) = self.find_service(map, tuple.destination, tuple.protocol, tuple.destination_key) else {
+            return ServiceVerdict::NotService;
+        };
+        let lot = self.random_u64();
+        let Some(running) = self.services.get_mut(place) else { return ServiceVerdict::NotService };
+        let chosen = running.choose_backend(&tuple, lot, now);
+        let range = chosen.and_then(|place| running.nat_range(place, tuple.destination_key));
+        let member = chosen.and_then(|place| running.backends.get(place));
+        let (Some(range), Some(member)) = (range, member) else {
+            running.refused += 1;
+            return ServiceVerdict::Refused;
+        };
+        engine.translate(passage, Manip::Destination, &range, now);
+        let backend = BackendId { service: running.key, backend: member.key };
+        ServiceVerdict::Dispatched(BackendChoice {
+            backend,
+            source: tuple.source,
+            masquerade: running.config.masquerade,
+        })
+    }
+
+    /// The source of a connection that was sent to a backend, where it leaves.
+    pub(crate) fn masquerade(&self, pick: &BackendChoice, to: IpAddr, asked: ServiceCtx<'_>) {
+        let ServiceCtx { engine, ctx: passage, fib: map, meta: way, now } = asked;
+        let Some(device) = way.oif else { return };
+        let is_hairpin = way.iif.is_some_and(|iif| iif.index == device.index);
+        let wanted = match pick.masquerade {
+            Masquerade::Never => false,
+            Masquerade::Hairpin => is_hairpin,
+            Masquerade::Always => true,
+        };
+        if let Some(us) = map.source_address(device.index, to).filter(|_| wanted) {
+            engine.translate(passage, Manip::Source, &NatRange::to(us), now);
+        }
+    }
+
+    /// A connection that was sent to a backend stands in the table.
+    pub(crate) fn add_connection(&mut self, pick: &BackendChoice, handle: ConnId, now: Instant) {
+        let BackendId { service, backend: key } = pick.backend;
+        let Some(running) = self.service_mut(service) else { return };
+        if let Some(seconds) = running.config.affinity {
+            running.affinity.record(pick.source, key, seconds, now);
+        }
+        if let Some(member) = running.backend_mut(key) {
+            member.total += 1;
+            member.add_connection();
+        }
+        let Services { services: running, connections: live, .. } = self;
+        live.insert(handle, pick.backend, |backend, found| record_event(running, backend, found));
+    }
+
+    /// A bounded piece of looking which connections are over; a larger one, if `thorough`.
+    pub(crate) fn expire_connections(&mut self, engine: &Engine, thorough: bool, now: Instant) {
+        let Services { services: running, connections: live, .. } = self;
+        let mut ended = false;
+        live.sweep(engine, thorough, now, |backend, found| {
+            record_event(running, backend, found);
+            ended |= found == ConnectionEvent::Removed;
+        });
+        if ended {
+            self.remove_unused();
+        }
+        for running in &mut self.services {
+            if let Some(seconds) = running.config.affinity {
+                running.affinity.expire(seconds, now);
+            }
+        }
+    }
+
+    /// What checks say of a backend. True if that is news.
+    pub(crate) fn set_health(&mut self, backend: BackendId, is_up: bool, engine: &mut Engine, now: Instant) -> bool {
+        let Some(running) = self.service_mut(backend.service) else { return false };
+        let Some(member) = running.backend_mut(backend.backend) else { return false };
+        let before = member.is_up.replace(is_up);
+        if before == Some(is_up) {
+            return false;
+        }
+        running.rebuild_schedule();
+        let reset = running.config.when_down == WhenDown::Reset;
+        if is_up {
+            self.connections.cancel_resets(backend);
+        } else {
+            let Services { services: running, connections: live, .. } = self;
+            live.end_backend(engine, backend, reset, now, |backend, found| record_event(running, backend, found));
+        }
+        before.is_some() || !is_up
+    }
+
+    /// Drains, or drains no longer, every backend that `matching` says; how many these are.
+    pub(crate) fn drain(&mut self, drained: bool, matching: impl Fn(&ServiceConfig, &BackendConfig) -> bool) -> usize {
+        let mut count = 0;
+        for running in &mut self.services {
+            let ServiceState { config: service, backends: members, .. } = running;
+            for member in members.iter_mut().filter(|member| matching(service, &member.config)) {
+                member.drained = drained;
+                count += 1;
+            }
+            running.rebuild_schedule();
+        }
+        count
+    }
+
+    /// Lets go of whoever is named no more and has no connections.
+    fn remove_unused(&mut self) {
+        self.services.iter_mut().for_each(ServiceState::remove_unused);
+        self.services.retain(|running| !running.removed || !running.backends.is_empty());
+    }
+
+    fn service_mut(&mut self, key: u32) -> Option<&mut ServiceState> {
+        let place = self.services.binary_search_by_key(&key, |running| running.key).ok()?;
+        self.services.get_mut(place)
+    }
+
+    /// A number that nobody can guess who does not know the secret.
+    fn random_u64(&mut self) -> u64 {
+        self.draws += 1;
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write_u64(self.draws);
+        hasher.finish()
+    }
+}
+
+/// Something was found of a backend's connection.
+fn record_event(
+    running: &mut [ServiceState],
+    BackendId { service, backend: member }: BackendId,
+    found: ConnectionEvent,
+) {
+    let place = running.binary_search_by_key(&service, |running| running.key).ok();
+    let running = place.and_then(|place| running.get_mut(place));
+    if let Some(member) = running.and_then(|running| running.backend_mut(member)) {
+        member.record_event(found);
+    }
+}
