@@ -59,7 +59,7 @@ impl RouterBench {
     /// Nanoseconds and allocations a packet.
     fn send_packets(&self, router: &mut Router, flows: u32, packets: u32) -> Result<(f64, f64)> {
         let mut batch: Vec<Vec<u8>> = (0..BATCH).map(|_| udp_packet(0, self.length)).collect();
-        let (mut out, mut nanoseconds, mut allocations) = (Vec::new(), 0, 0);
+        let (mut nanoseconds, mut allocations) = (0, 0);
         let mut sent = 0;
         while sent < packets {
             for (number, bytes) in (sent..).zip(&mut batch) {
@@ -68,10 +68,10 @@ impl RouterBench {
             }
             let (before, begin) = (counting_alloc::allocations(), Clock::now());
             for bytes in &batch {
-                router.handle(bytes, 1, Instant(1_000_000_000), &mut out).map_err(|loss| anyhow::anyhow!("{loss}"))?;
-                for left in out.drain(..) {
-                    if let Egress::Forward(2, _, bytes) = left {
-                        router.recycle_buffer(bytes);
+                router.handle(bytes, 1, Instant(1_000_000_000)).map_err(|loss| anyhow::anyhow!("{loss}"))?;
+                while let Some(sent) = router.poll_output() {
+                    if let Egress::Forward { oif: 2, packet, .. } = sent {
+                        router.recycle_buffer(packet);
                     }
                 }
             }

@@ -5,7 +5,7 @@ use crate::nat_args::NatArgs;
 use crate::ruleset::RulesetArgs;
 use crate::state_store::StateStore;
 use crate::xdp::{XdpDriver, XdpTxMode};
-use crate::{control_server, main_loop, nfqueue_driver, notes, tun_driver};
+use crate::{control_server, main_loop, nfqueue_driver, notes, timezone, tun_driver};
 use anyhow::Result;
 use keepstate_engine::{Engine, Helper, Instant, Secret, Sysctls};
 use keepstate_linux::xdp::XskMode;
@@ -94,7 +94,8 @@ impl GatewayConfig {
             restored.lines(path).into_iter().for_each(notes::note);
             keep = Some(kept);
         }
-        let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]));
+        let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]))
+            .with_wall_clock(timezone::offset_nanoseconds);
         if !matches!(self.source, Source::Capture) {
             router = router.with_icmp_ratelimit((words[1], words[0]));
         }

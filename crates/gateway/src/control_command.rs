@@ -140,7 +140,7 @@ fn execute(
                 .unwrap_or_default()
                 .to_owned();
             let knob = Sysctl::from_name(&name).with_context(|| format!("there is no knob {name}"))?;
-            router.engine().set_sysctl(knob, u64::from(probe[knob]))?;
+            router.engine_mut().set_sysctl(knob, u64::from(probe[knob]))?;
             writeln!(out, "{} = {}", knob.name(), router.engine().sysctls()[knob])?;
         }
         ControlCommand::Services(words) => words.execute(router, now, &mut out)?,

@@ -104,10 +104,10 @@ impl CtnlSession<'_> {
         let port = self.peer.pid;
         let edits = std::mem::take(edits);
         let ends = self.jobs.run(move |at: &mut JobCtx<'_>| {
-            at.hub.publish(at.router.engine(), 0);
-            let carried = |(sequence, edit): &(u32, CtnlEdit)| (*sequence, edit.apply(at.router.engine(), at.now));
+            at.hub.publish(at.router.engine_mut(), 0);
+            let carried = |(sequence, edit): &(u32, CtnlEdit)| (*sequence, edit.apply(at.router.engine_mut(), at.now));
             let ends: Vec<(u32, i32)> = edits.iter().map(carried).collect();
-            at.hub.publish(at.router.engine(), port);
+            at.hub.publish(at.router.engine_mut(), port);
             ends
         })?;
         let mut octets = Vec::new();
@@ -264,10 +264,10 @@ impl CtnlSession<'_> {
         let number = self.jobs.run(move |at: &mut JobCtx<'_>| match named {
             Some((expected, zone)) => {
                 let Some(tuple) = ctnl_edit::to_engine_tuple(&expected) else { return libc::EINVAL };
-                if at.router.engine().delete_expectation(&tuple, zone, at.now) { 0 } else { libc::ENOENT }
+                if at.router.engine_mut().delete_expectation(&tuple, zone, at.now) { 0 } else { libc::ENOENT }
             }
             None => {
-                at.router.engine().flush_expectations();
+                at.router.engine_mut().flush_expectations();
                 0
             }
         })?;
@@ -292,7 +292,7 @@ impl CtnlSession<'_> {
         match &self.subscriber {
             Some(ear) => {
                 kinds.into_iter().for_each(|kind| ear.subscribe_to(kind));
-                self.jobs.run(|at: &mut JobCtx<'_>| at.hub.update_event_mask(at.router.engine()))?;
+                self.jobs.run(|at: &mut JobCtx<'_>| at.hub.update_event_mask(at.router.engine_mut()))?;
             }
             None => self.subscribe(&kinds)?,
         }
@@ -303,7 +303,7 @@ impl CtnlSession<'_> {
         let ear = Arc::new(Subscriber::default());
         kinds.iter().for_each(|&kind| ear.subscribe_to(kind));
         let admitted = Arc::clone(&ear);
-        let chunks = self.jobs.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine()))?;
+        let chunks = self.jobs.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine_mut()))?;
         self.subscriber = Some(Arc::clone(&ear));
         let out = Arc::clone(&self.out);
         std::thread::Builder::new().name("listener".into()).spawn(move || {
@@ -388,7 +388,7 @@ pub(super) fn dump_table(
 ) -> Result<()> {
     let piece = move |from: u32| {
         access.submit(move |at: &mut JobCtx<'_>| {
-            let engine = at.router.engine();
+            let engine = at.router.engine_mut();
             let mut entries = Vec::new();
             let next = engine.dump_range(from, SLOTS_PER_JOB, at.now, |entry| entries.push(entry));
             if let Some(family) = zero {
@@ -412,9 +412,9 @@ pub(super) fn flush_table(access: &JobSender, family: Option<Family>, port: u32)
     let mut next = Some(0);
     while let Some(from) = next {
         next = access.run(move |at: &mut JobCtx<'_>| {
-            at.hub.publish(at.router.engine(), 0);
-            let next = at.router.engine().flush_range(from, SLOTS_PER_JOB, family, at.now);
-            at.hub.publish(at.router.engine(), port);
+            at.hub.publish(at.router.engine_mut(), 0);
+            let next = at.router.engine_mut().flush_range(from, SLOTS_PER_JOB, family, at.now);
+            at.hub.publish(at.router.engine_mut(), port);
             next
         })?;
     }

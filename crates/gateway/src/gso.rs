@@ -1,28 +1,21 @@
 //! Many segments of one stream through the router as one datagram, for drivers that can send them so.
 use keepstate_engine::Instant;
 use keepstate_linux::virtio_net::VirtioNetHdr;
-use keepstate_router::{DropReason, Egress, Router};
+use keepstate_router::{DropReason, Router};
 use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
 
 /// Octets of the longest.
 pub(super) const MAX_GSO_LEN: usize = 65_536;
 
-/// Routes a train whose checksum is open; one segment after another, where they must be cut further. What leaves is put into `out`, its octets taken from `bytes`.
-pub(super) fn route_gso(
-    router: &mut Router,
-    train: &GsoPacket,
-    bytes: &mut Vec<u8>,
-    device: u32,
-    now: Instant,
-    out: &mut Vec<Egress>,
-) {
-    let before = out.len();
+/// Routes a train whose checksum is open; one segment after another, where they must be cut further. The packet is taken out of `bytes`.
+pub(super) fn route_gso(router: &mut Router, train: &GsoPacket, bytes: &mut Vec<u8>, device: u32, now: Instant) {
+    let before = router.output_len();
     // A loss is counted, and told to whom it must be.
-    let taken = router.handle_gso(bytes, train.max_segment_len(), device, now, out);
-    if taken == Err(DropReason::PacketTooBig) && out.len() == before {
+    let taken = router.handle_gso(bytes, train.max_segment_len(), device, now);
+    if taken == Err(DropReason::PacketTooBig) && router.output_len() == before {
         for segment in train.segments(bytes) {
-            let _ = router.handle(&segment, device, now, out);
+            let _ = router.handle(&segment, device, now);
         }
     }
 }

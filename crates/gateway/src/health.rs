@@ -60,7 +60,6 @@ struct RiseFall {
 impl HealthMonitor {
     /// Tells the router what has been heard; makes the checks anew if the services were loaded again. Never waits.
     pub(super) fn poll(&mut self, router: &mut Router, now: Instant) {
-        router.expire_service_connections(now);
         let loads = router.services().generation();
         if loads != self.generation {
             self.generation = loads;

@@ -222,7 +222,7 @@ impl JobRunner {
     /// One turn: what happened is handed to listeners, and some errands are run; gives how many.
     pub(super) fn run_jobs(&self, router: &mut Router, now: Instant) -> usize {
         let Ok(mut desk) = self.hub.try_borrow_mut() else { return 0 };
-        desk.publish(router.engine(), 0);
+        desk.publish(router.engine_mut(), 0);
         let Ok(first) = self.jobs.try_recv() else { return 0 };
         let begun = Clock::now();
         let mut at = JobCtx { router, hub: &mut desk, now };

@@ -6,11 +6,9 @@ use super::control_command;
 use super::control_server::ControlServer;
 use super::health::HealthMonitor;
 use super::load::LoadedConfig;
-use super::nat_args;
 use super::sd_notify::ServiceNotifier;
 use super::shared::{GatewayState, SharedGateway};
 use super::state_store::StateStore;
-use super::timezone;
 use crate::notes;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
@@ -88,7 +86,7 @@ pub(super) fn run(
     })?;
     let GatewayState { mut router, store: keep } = core.into_inner();
     if let Some(keep) = keep {
-        keep.close(router.engine(), now());
+        keep.close(router.engine_mut(), now());
     }
     let counters = router.counters();
     notes::note(format!(
@@ -130,8 +128,7 @@ fn control_loop(
             router.replace_fib(map);
         }
         let now = now();
-        timezone::update_timezone_offset(router, now);
-        router.engine().poll(now);
+        router.poll(now);
         health.poll(router, now);
         while let Some(visitor) = door.and_then(ControlServer::next_command) {
             let answer = control_command::run_command(&visitor.args, router, &load, now);
@@ -192,14 +189,10 @@ fn packet_loop(core: &SharedGateway, driver: &mut dyn Driver, spin: Duration, pa
 }
 
 fn flush_log(router: &mut Router) {
-    while let Some((level, line)) = router.poll_log() {
+    while let Some(line) = router.poll_log() {
         // As systemd reads it: the level in front.
-        notes::note(format!("<{level}>{line}"));
+        notes::note(format!("<{}>{}", line.level, line.text));
     }
-    while let Some(line) = router.engine().poll_log() {
-        notes::note(line);
-    }
-    nat_args::port_block_log(router.engine()).for_each(|line| notes::note(format!("<6>{line}")));
 }
 
 pub(super) fn now() -> Instant {

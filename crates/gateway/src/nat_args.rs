@@ -1,7 +1,5 @@
-//! Translations beyond Linux's, as the command line asks for them; and the lines that tell of blocks.
-use keepstate_engine::{
-    DeterministicNat, Engine, FilteringBehaviour, Instant, MappingBehaviour, NatPolicy, PortBlockEvent,
-};
+//! Translations beyond Linux's, as the command line asks for them.
+use keepstate_engine::{DeterministicNat, Engine, FilteringBehaviour, Instant, MappingBehaviour, NatPolicy};
 use std::net::Ipv4Addr;
 
 /// The options.
@@ -80,17 +78,6 @@ impl NatArgs {
             engine.set_nat_policy(asked, now);
         }
     }
-}
-
-/// Lines of the blocks that have changed hands since this was last asked.
-pub fn port_block_log(engine: &mut Engine) -> impl Iterator<Item = String> + '_ {
-    std::iter::from_fn(|| engine.poll_port_block().map(|change| format_port_block(&change)))
-}
-
-fn format_port_block(change: &PortBlockEvent) -> String {
-    let PortBlockEvent { allocated: taken, subscriber, address, ports, .. } = change;
-    let what = if *taken { "taken" } else { "given back" };
-    format!("port block {what}: subscriber={subscriber} address={address} ports={}-{}", ports.start(), ports.end())
 }
 
 /// `100.64.0.0/16=192.0.2.0/28`

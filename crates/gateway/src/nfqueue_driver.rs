@@ -24,7 +24,6 @@ pub(super) struct NfqueueDriver {
     watcher: RtMonitor,
     fib: Option<FibTable>,
     send_failures: u64,
-    out: Vec<Egress>,
     /// Of one read: which packet, and what it goes on as (none: no further).
     verdicts: Vec<(u32, Option<Vec<u8>>)>,
 }
@@ -42,7 +41,7 @@ impl NfqueueDriver {
         let mut watcher = RtMonitor::open().context("a socket to the kernel's routes")?;
         let known = watcher.dump_all().context("reading the kernel's devices and routes")?;
         let map = Some(kernel_fib::build_fib(&known));
-        Ok(NfqueueDriver { queue, sender, watcher, fib: map, send_failures: 0, out: Vec::new(), verdicts: Vec::new() })
+        Ok(NfqueueDriver { queue, sender, watcher, fib: map, send_failures: 0, verdicts: Vec::new() })
     }
 }
 
@@ -55,17 +54,17 @@ impl Driver for NfqueueDriver {
         let router = &mut core.lock().router;
         let mut count = 0;
         for _ in 0..RX_BATCH {
-            let NfqueueDriver { queue, sender, out, verdicts, send_failures: lost, .. } = self;
+            let NfqueueDriver { queue, sender, verdicts, send_failures: lost, .. } = self;
             let more = queue
                 .receive(|packet| {
                     count += 1;
                     // A loss is counted, and told to whom it must be.
-                    let _ = router.handle(packet.packet, packet.ifindex_in, now, out);
+                    let _ = router.handle(packet.packet, packet.ifindex_in, now);
                     let mut goes_on = None;
-                    for left in out.drain(..) {
+                    while let Some(left) = router.poll_output() {
                         match left {
                             Egress::LocalDeliver(bytes) => goes_on = Some(bytes),
-                            Egress::Forward(_, _, bytes) => {
+                            Egress::Forward { packet: bytes, .. } => {
                                 *lost += u64::from(!destination(&bytes).is_some_and(|to| sender.send(to, &bytes)));
                                 router.recycle_buffer(bytes);
                             }

@@ -32,7 +32,7 @@ impl GatewayState {
     /// Puts on file what has been done so far, if the table is kept.
     pub(super) fn persist(&mut self, now: Instant) {
         if let Some(keep) = &mut self.store {
-            keep.poll(self.router.engine(), now);
+            keep.poll(self.router.engine_mut(), now);
         }
     }
 }

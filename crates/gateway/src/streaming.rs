@@ -111,7 +111,7 @@ fn events(show: &OutputArgs, stream: &UnixStream, access: &JobSender) -> Result<
     let ear = Arc::new(Subscriber::default());
     [EventKind::New, EventKind::Update, EventKind::Destroy].into_iter().for_each(|kind| ear.subscribe_to(kind));
     let admitted = Arc::clone(&ear);
-    let chunks = access.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine()))?;
+    let chunks = access.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine_mut()))?;
     let leaving = UnsubscribeOnDrop(&ear);
     let mut writer = FlowWriter::new(start_reply(stream)?, show.output()).for_events();
     loop {

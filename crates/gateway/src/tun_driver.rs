@@ -21,7 +21,6 @@ pub(super) struct TunDriver {
     buffer: Vec<u8>,
     /// Others as large, not in use.
     spare_buffers: Vec<Vec<u8>>,
-    out: Vec<Egress>,
 }
 
 impl TunDriver {
@@ -40,7 +39,7 @@ impl TunDriver {
             })?;
             devices.push(made);
         }
-        Ok(TunDriver { devices, buffer: vec![0; MAX_GSO_LEN], spare_buffers: Vec::new(), out: Vec::new() })
+        Ok(TunDriver { devices, buffer: vec![0; MAX_GSO_LEN], spare_buffers: Vec::new() })
     }
 
     /// What waits in one device, as far as its turn goes.
@@ -56,14 +55,14 @@ impl TunDriver {
             match (&train, offload.needs_csum) {
                 (Some(train), Some(_)) => {
                     self.buffer.truncate(length);
-                    gso::route_gso(router, train, &mut self.buffer, index, now, &mut self.out);
+                    gso::route_gso(router, train, &mut self.buffer, index, now);
                     self.restore_buffer();
                 }
                 (_, open) => {
                     if let Some((from, at)) = open {
                         rewrite::finish_partial_checksum(datagram, from.into(), at.into());
                     }
-                    let _ = router.handle(datagram, index, now, &mut self.out);
+                    let _ = router.handle(datagram, index, now);
                 }
             }
             self.send(train.as_ref(), router)?;
@@ -81,8 +80,8 @@ impl TunDriver {
 
     /// Sends what has left, cut again as it came.
     fn send(&mut self, train: Option<&GsoPacket>, router: &mut Router) -> Result<()> {
-        for left in self.out.drain(..) {
-            let Egress::Forward(index, _, mut bytes) = left else { continue };
+        while let Some(left) = router.poll_output() {
+            let Egress::Forward { oif: index, packet: mut bytes, .. } = left else { continue };
             if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.devices.get_mut(at)) {
                 let offload = gso::tx_offload(train, &mut bytes);
                 tun.write(&bytes, offload).context("a device is gone")?;

@@ -12,5 +12,5 @@ pub mod service;
 mod synproxy;
 
 pub use fib::{FibTable, Interface, Route};
-pub use router::{DropReason, Egress, Router, RouterCounters};
+pub use router::{DropReason, Egress, LogLine, Router, RouterCounters};
 pub use synproxy::SynproxyStats;

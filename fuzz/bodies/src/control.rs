@@ -11,7 +11,7 @@ pub fn control(data: &[u8]) {
     if request.as_ref().is_ok_and(|request| request.words.iter().any(waits)) {
         return;
     }
-    let (answered, mut router) = run_control_session(data).expect("sockets and threads");
+    let (answered, router) = run_control_session(data).expect("sockets and threads");
     router.engine().check_invariants().expect("a sound table");
     if let Some(end) = answered.iter().position(|octet| *octet == b'\n') {
         let head: Result<control_server::ControlReply, _> =

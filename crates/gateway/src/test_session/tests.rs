@@ -16,7 +16,7 @@ const CTNETLINK_REQUEST: &[u8] = b"{\"v\":1,\"speak\":\"ctnetlink\"}\n";
 
 /// So many connections of TCP, each of another address and port.
 fn fill_table(router: &mut Router, count: u32) {
-    router.engine().set_sysctl(keepstate_engine::Sysctl::Max, 0).unwrap();
+    router.engine_mut().set_sysctl(keepstate_engine::Sysctl::Max, 0).unwrap();
     for number in 0..count {
         let original = Tuple {
             source: std::net::Ipv4Addr::from_bits(0x0a00_0000 | number >> 8).into(),
@@ -29,7 +29,7 @@ fn fill_table(router: &mut Router, count: u32) {
         let reply = original.invert().unwrap();
         let draft =
             NewConnection { original, reply, zone: Zone::default(), attributes: wish, dst_nat: None, src_nat: None };
-        router.engine().create(&draft, NOW).unwrap();
+        router.engine_mut().create(&draft, NOW).unwrap();
     }
 }
 
@@ -136,7 +136,7 @@ fn slow_subscriber_gets_enobufs_and_others_lose_nothing() {
         }
         fill_table(&mut rehearsal.router, 1000);
         rehearsal.tick();
-        let _ = rehearsal.router.engine().flush_range(0, u32::MAX, None, NOW);
+        let _ = rehearsal.router.engine_mut().flush_range(0, u32::MAX, None, NOW);
         let begun = Clock::now();
         rehearsal.tick();
         assert!(begun.elapsed() < Duration::from_secs(1), "a slow listener holds up the router");
@@ -208,7 +208,7 @@ fn invalid_requests_get_an_error_reply() {
         assert!(head.starts_with("{\"v\":1,\"error\":") && head.contains(expected), "{head}");
     }
     // What is no message of the kernel's ends the visit, and nothing else.
-    let (heard, mut router) = run_control_session(&[CTNETLINK_REQUEST, &[0, 0, 0, 4, 1, 2, 3, 4]].concat()).unwrap();
+    let (heard, router) = run_control_session(&[CTNETLINK_REQUEST, &[0, 0, 0, 4, 1, 2, 3, 4]].concat()).unwrap();
     assert_eq!(heard, b"{\"v\":1}\n");
     router.engine().check_invariants().unwrap();
 }

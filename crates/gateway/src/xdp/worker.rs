@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_linux::tun;
 use keepstate_linux::xdp::{LiveFrames, XdpRedirect};
-use keepstate_router::Egress;
+use keepstate_router::{Egress, Router};
 use keepstate_wire::gso::GsoPacket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -29,7 +29,6 @@ pub(super) struct Worker {
     pub(super) diversion: Option<XdpRedirect>,
     shared: Arc<XdpShared>,
     rx: RxBatch,
-    out: Vec<Egress>,
     tx: Vec<TxPacket>,
     /// It sees to those who wait for a neighbour.
     is_main: bool,
@@ -51,7 +50,6 @@ impl Worker {
             diversion: None,
             shared,
             rx: RxBatch::default(),
-            out: Vec::new(),
             tx: Vec::new(),
             is_main,
         }
@@ -82,18 +80,18 @@ impl Worker {
         for RxPacket { mut bytes, gso: train, device } in arrived.drain(..) {
             // A loss is counted, and told to whom it must be.
             match &train {
-                Some(train) => gso::route_gso(router, train, &mut bytes, device, now, &mut self.out),
-                None => drop(router.handle_owned(&mut bytes, device, now, &mut self.out)),
+                Some(train) => gso::route_gso(router, train, &mut bytes, device, now),
+                None => drop(router.handle_owned(&mut bytes, device, now)),
             }
             // Empty and without room, if it has left.
             self.rx.recycle(bytes);
-            self.tx.extend(self.out.drain(..).map(|out| TxPacket { out, gso: train }));
+            self.tx.extend(outputs(router).map(|out| TxPacket { out, gso: train }));
         }
         *self.rx.packets() = arrived;
         for bytes in failed {
-            router.send_host_unreachable(&bytes, now, &mut self.out);
+            router.send_host_unreachable(&bytes, now);
         }
-        self.tx.extend(self.out.drain(..).map(|out| TxPacket { out, gso: None }));
+        self.tx.extend(outputs(router).map(|out| TxPacket { out, gso: None }));
     }
 
     /// Sends what the router has given out.
@@ -105,7 +103,7 @@ impl Worker {
                     self.shared.to_kernel(&mut bytes, train.as_ref())?;
                     bytes
                 }
-                Egress::Forward(device, to, mut bytes) => {
+                Egress::Forward { oif: device, next_hop: to, packet: mut bytes } => {
                     match self.ports.iter().position(|port| port.index == device) {
                         Some(at) => {
                             if let Some(mac) = self.shared.resolve((device, to), &bytes, train.as_ref(), now) {
@@ -174,6 +172,11 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// What the router has to send.
+fn outputs(router: &mut Router) -> impl Iterator<Item = Egress> {
+    std::iter::from_fn(|| router.poll_output())
 }
 
 impl Driver for Worker {

@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use keepstate_capture::{Capture, Frame};
 use keepstate_engine::Instant;
 use keepstate_gateway::interface_args::InterfaceArg;
-use keepstate_gateway::{nat_args, timezone};
 use keepstate_router::{Egress, Router};
 use keepstate_rules::Fib;
 use keepstate_wire::{Addresses, Packet, link};
@@ -30,7 +29,6 @@ pub(super) fn route_capture(
     let mut lines = BufWriter::new(std::io::stdout().lock());
     let mut number = 0_u64;
     let mut last = 0;
-    let mut out = Vec::new();
     let read = capture.for_each_frame(|frame: Frame<'_>| {
         number += 1;
         let Ok(network) = link::strip_link_header(frame.link, frame.data) else { return Ok(true) };
@@ -38,27 +36,24 @@ pub(super) fn route_capture(
         last = frame.time.unwrap_or(last).max(last);
         let now = Instant(last);
         let device = ingress_interface(&router, network.packet);
-        timezone::update_timezone_offset(&mut router, now);
-        router.engine().poll(now);
-        let said = router.handle(network.packet, device, now, &mut out);
+        router.poll(now);
+        let said = router.handle(network.packet, device, now);
+        let out: Vec<Egress> = std::iter::from_fn(|| router.poll_output()).collect();
         if each {
             let name = |index: u32| devices.get(index as usize - 1).map_or("?", |device| device.name.as_str());
             let became = match (&said, out.first()) {
                 (Err(loss), _) => loss.to_string(),
-                (Ok(()), Some(Egress::Forward(index, ..))) => format!("to {}", name(*index)),
+                (Ok(()), Some(Egress::Forward { oif, .. })) => format!("to {}", name(*oif)),
                 (Ok(()), _) => "to the machine itself".to_owned(),
             };
             writeln!(lines, "{number} from {} {became}", name(device))?;
         }
-        for left in out.drain(..) {
-            if let Egress::Forward(_, _, bytes) = left {
-                written.write_packet(last, &bytes)?;
+        for left in &out {
+            if let Egress::Forward { packet, .. } = left {
+                written.write_packet(last, packet)?;
             }
         }
-        while let Some((_, line)) = router.poll_log() {
-            writeln!(lines, "{line}")?;
-        }
-        for line in nat_args::port_block_log(router.engine()) {
+        while let Some(line) = router.poll_log() {
             writeln!(lines, "{line}")?;
         }
         Ok(true)

@@ -1,5 +1,5 @@
 //! What happens at a hook: chains that filter, chains and services that translate, and what their verdicts ask for.
-use super::{AFTER_SNAT, DropReason, Egress, InFlightPacket, Router, destination_of, parse_packet};
+use super::{AFTER_SNAT, DropReason, InFlightPacket, Router, destination_of, parse_packet};
 use crate::service::{ServiceCtx, ServiceVerdict};
 use keepstate_engine::{Direction, Manip, NatRewrite, PacketCtx};
 use keepstate_rules::ast::{Hook, Reject};
@@ -14,7 +14,6 @@ impl Router {
         hook: Hook,
         priorities: Range<i32>,
         trip: &mut InFlightPacket,
-        out: &mut Vec<Egress>,
     ) -> Result<(), DropReason> {
         if !self.program.has_filter_chain(hook, &priorities) {
             return Ok(());
@@ -30,20 +29,14 @@ impl Router {
             now: *now,
         };
         let fate = self.program.eval_filter_chains(hook, priorities, &mut scene);
-        self.apply_verdict(fate, trip, out)?;
+        self.apply_verdict(fate, trip)?;
         self.rewrite_headers(trip)
     }
 
     /// The translating chains of a hook, and the change of the packet that follows from its connection.
-    pub(super) fn run_nat(
-        &mut self,
-        hook: Hook,
-        manip: Manip,
-        trip: &mut InFlightPacket,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
+    pub(super) fn run_nat(&mut self, hook: Hook, manip: Manip, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         if !self.services.is_empty() {
-            self.dispatch_service(manip, trip, out)?;
+            self.dispatch_service(manip, trip)?;
         }
         let InFlightPacket { bytes, layout, meta: way, ctx: passage, now, .. } = trip;
         let Some(passage) = passage.as_mut() else { return Ok(()) };
@@ -66,7 +59,7 @@ impl Router {
             // Also where the ruleset translates nothing: who asks a backend directly as well must be told apart.
             self.engine.nat_null_binding(passage, manip, trip.now);
         }
-        self.apply_verdict(fate, trip, out)?;
+        self.apply_verdict(fate, trip)?;
         self.apply_nat(manip, trip)
     }
 
@@ -86,12 +79,7 @@ impl Router {
     }
 
     /// Services come before the ruleset's own translations, as the chains of Docker and kube-proxy stand before others: what they decide is decided.
-    fn dispatch_service(
-        &mut self,
-        manip: Manip,
-        trip: &mut InFlightPacket,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
+    fn dispatch_service(&mut self, manip: Manip, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         let InFlightPacket { meta: way, ctx: Some(passage), backend: pick, now, .. } = trip else { return Ok(()) };
         let asked = ServiceCtx { engine: &mut self.engine, ctx: passage, fib: &self.fib, meta: way, now: *now };
         match (manip, &pick) {
@@ -109,7 +97,7 @@ impl Router {
                 }
                 ServiceVerdict::Refused => {
                     let tcp = Packet::parse(&trip.bytes).is_ok_and(|packet| packet.protocol() == 6);
-                    self.send_reject(if tcp { Reject::TcpReset } else { Reject::Default }, trip, out);
+                    self.send_reject(if tcp { Reject::TcpReset } else { Reject::Default }, trip);
                     self.remove_refused_connection(trip);
                     Err(DropReason::NoBackend)
                 }
@@ -125,20 +113,15 @@ impl Router {
         }
     }
 
-    fn apply_verdict(
-        &mut self,
-        fate: Verdict,
-        trip: &mut InFlightPacket,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
+    fn apply_verdict(&mut self, fate: Verdict, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         match fate {
             Verdict::Accept => Ok(()),
             Verdict::Drop => Err(DropReason::RulesetDrop),
             Verdict::Reject(reject) => {
-                self.send_reject(reject, trip, out);
+                self.send_reject(reject, trip);
                 Err(DropReason::RulesetReject)
             }
-            Verdict::Synproxy(rule) => Err(self.synproxy_answer(&rule, trip, out)),
+            Verdict::Synproxy(rule) => Err(self.synproxy_answer(&rule, trip)),
         }
     }
 }

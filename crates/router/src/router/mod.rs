@@ -8,8 +8,10 @@
 //! What is dropped on the way leaves nothing behind; what is refused is answered, and the answer takes the way of our own packets. The router has no
 //! clock and no devices; it lives as long as its driver, and its ruleset can be exchanged between two packets.
 mod drop_reason;
+mod egress;
 mod header_rewrite;
 mod hooks;
+mod log_line;
 mod output;
 mod packet;
 mod pipeline;
@@ -17,7 +19,8 @@ mod service_api;
 mod synproxy;
 
 pub use drop_reason::DropReason;
-pub(crate) use packet::InFlightPacket;
+pub use egress::{Egress, RouterCounters};
+pub use log_line::LogLine;
 
 use crate::fib::FibTable;
 use crate::icmp_ratelimit::IcmpRateLimiter;
@@ -28,7 +31,8 @@ use keepstate_engine::{Engine, Instant, Outcome};
 use keepstate_rules::{PacketMeta, Program};
 use keepstate_wire::Packet;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
-use packet::{destination_address, parse_packet};
+use packet::{InFlightPacket, destination_address, parse_packet};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -45,67 +49,53 @@ const AFTER_SNAT: Range<i32> = 100..i32::MAX;
 /// Every chain of a hook.
 const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
 
-/// A router.
+/// A router. See the [crate's front page](crate) for how a driver uses it.
 pub struct Router {
     engine: Engine,
     program: Program,
+    wall_clock: Option<WallClock>,
     wall_offset: i64,
     fib: FibTable,
     reassembler: Reassembler,
     fragment_ids: FragmentIds,
     counters: RouterCounters,
-    log_lines: Vec<(u8, String)>,
+    log: VecDeque<LogLine>,
+    /// Packets that wait for [`Router::poll_output`].
+    output: VecDeque<Egress>,
     services: Services,
-    pub(crate) syn_cookies: SynCookies,
-    /// How many ICMP errors are sent, if that is limited.
+    syn_cookies: SynCookies,
+    /// The limit of ICMP errors, if there is one.
     icmp_limiter: Option<IcmpRateLimiter>,
-    /// The machine's own packets are its own affair.
+    /// Packets of the machine itself bypass tracking and rules.
     bypass_local: bool,
     /// Buffers that are not in use.
     spare_buffers: Vec<Vec<u8>>,
-    /// No new connections are taken.
+    /// New connections are refused.
     draining: bool,
 }
 
-/// Buffers that are kept for later, at most.
+/// Gives the nanoseconds between the engine's clock and local time.
+type WallClock = Box<dyn Fn(Instant) -> i64 + Send>;
+
+/// Unused buffers kept, at most.
 const MAX_SPARE_BUFFERS: usize = 512;
-
-/// A datagram that leaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Egress {
-    /// By the device of this index, to this neighbour.
-    Forward(u32, IpAddr, Vec<u8>),
-    /// To the machine itself.
-    LocalDeliver(Vec<u8>),
-}
-
-/// What went through, and what did not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RouterCounters {
-    /// Datagrams that came in.
-    pub received: u64,
-    /// Datagrams sent on.
-    pub forwarded: u64,
-    /// Datagrams for the machine itself.
-    pub delivered: u64,
-    /// Answers of our own.
-    pub generated: u64,
-    /// Datagrams that went no further.
-    pub dropped: u64,
-}
+/// How often service connections are swept while there are any.
+const SERVICE_SWEEP_INTERVAL: u64 = 20_000_000;
 
 impl Router {
-    /// A router with an empty table.
+    /// A router with the connections of `engine`. `secret` keys fragment identifications, SYN cookies, and the random choices of services.
     pub fn new(engine: Engine, program: Program, fib: FibTable, secret: (u64, u64)) -> Router {
         Router {
             engine,
             program,
+            wall_clock: None,
             wall_offset: 0,
             fib,
             reassembler: Reassembler::new(secret, ReassemblyLimits::default()),
             fragment_ids: FragmentIds::new(secret),
             counters: RouterCounters::default(),
-            log_lines: Vec::new(),
+            log: VecDeque::new(),
+            output: VecDeque::new(),
             services: Services::new(secret),
             syn_cookies: SynCookies::new(secret),
             icmp_limiter: None,
@@ -115,27 +105,186 @@ impl Router {
         }
     }
 
-    /// Leaves what is for the machine itself, and translated to nobody else, to the machine: neither tracked nor filtered here. For a driver that sees what comes to the machine and not
-    /// what the machine sends, so that its connections could only be half known.
+    /// Neither tracks nor filters packets for the machine itself, unless they are translated to another host. For a driver that sees packets to the machine but
+    /// not those the machine sends, so that it could track only half of each connection.
     #[must_use]
     pub fn with_local_bypass(mut self) -> Router {
         self.bypass_local = true;
         self
     }
 
-    /// Sends at most as many ICMP errors as Linux does by default: to one peer six at once and then one a second, to all of them fifty and then a thousand a second. What tells of a path's MTU
-    /// is always sent.
+    /// Limits ICMP errors as Linux does by default: six at once to a peer, then one a second; fifty at once to all peers, then a thousand a second. Errors that tell a path's MTU
+    /// are not limited. `secret` keys the table of peers.
     #[must_use]
     pub fn with_icmp_ratelimit(mut self, secret: (u64, u64)) -> Router {
         self.icmp_limiter = Some(IcmpRateLimiter::new(secret));
         self
     }
 
-    /// Takes a buffer back that [`Router::handle`] has given out, so that no packet needs a new one.
+    /// Sets the clock for rules that match hours, days or dates: for a time of the engine's clock, `offset` gives the nanoseconds to add to get local time since 1970.
+    /// [`Router::poll`] asks it. Without it the engine's time is taken for local time.
+    #[must_use]
+    pub fn with_wall_clock(mut self, offset: impl Fn(Instant) -> i64 + Send + 'static) -> Router {
+        self.wall_clock = Some(Box::new(offset));
+        self
+    }
+
+    /// Processes a packet that came in by the interface of index `iif`; `packet` begins with its IP header. What is to be sent then waits for [`Router::poll_output`].
+    ///
+    /// # Errors
+    /// Why the packet was dropped. An answer to it (an ICMP error, a reset) waits for [`Router::poll_output`] as well.
+    pub fn handle(&mut self, packet: &[u8], iif: u32, now: Instant) -> Result<(), DropReason> {
+        let packet = self.copy_to_buffer(packet);
+        self.receive(packet, None, iif, now).map_err(|(reason, packet)| {
+            self.recycle_buffer(packet);
+            reason
+        })
+    }
+
+    /// As [`Router::handle`], without a copy: the packet is taken out of `packet`, and put back if it is dropped.
+    ///
+    /// # Errors
+    /// As [`Router::handle`].
+    pub fn handle_owned(&mut self, packet: &mut Vec<u8>, iif: u32, now: Instant) -> Result<(), DropReason> {
+        let taken = std::mem::take(packet);
+        self.receive(taken, None, iif, now).map_err(|(reason, taken)| {
+            *packet = taken;
+            reason
+        })
+    }
+
+    /// As [`Router::handle_owned`], for a GSO packet: many segments of one TCP stream as one, with a [partial checksum](keepstate_wire::rewrite::set_partial_checksum) that needs no check.
+    /// `max_segment_len` is the length of the longest segment, as an IP packet. What leaves has a partial checksum too, and is to be cut into such segments again.
+    ///
+    /// # Errors
+    /// As [`Router::handle`]. If it is [`DropReason::PacketTooBig`] and [`Router::output_len`] has not grown, the segments are too long for the interface and may be fragmented:
+    /// cut the packet and call [`Router::handle`] with each segment.
+    pub fn handle_gso(
+        &mut self,
+        packet: &mut Vec<u8>,
+        max_segment_len: usize,
+        iif: u32,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let taken = std::mem::take(packet);
+        self.receive(taken, Some(max_segment_len), iif, now).map_err(|(reason, taken)| {
+            *packet = taken;
+            reason
+        })
+    }
+
+    /// Does what is due at `now`: removes expired connections, expectations and fragments, sweeps the connections of services, asks the wall clock. It is a bounded piece of
+    /// work; more may be due afterwards, and [`Router::next_wake`] is `now` then. Call it once before the first packet, at `next_wake`, and between batches of packets.
+    pub fn poll(&mut self, now: Instant) {
+        if let Some(wall_clock) = &self.wall_clock {
+            self.wall_offset = wall_clock(now);
+            self.program.set_wall_clock_offset(self.wall_offset);
+        }
+        self.engine.poll(now);
+        self.reassembler.poll(now.0);
+        self.services.expire_connections(&self.engine, false, now);
+    }
+
+    /// When [`Router::poll`] is next due; `None` if only a packet can bring work. Each packet may bring it forward.
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let fragments = self.reassembler.next_wake().map(|due| Instant(due.max(now.0)));
+        let sweep = self.services.has_connections().then(|| Instant(now.0.saturating_add(SERVICE_SWEEP_INTERVAL)));
+        [self.engine.next_wake(now), fragments, sweep].into_iter().flatten().min()
+    }
+
+    /// The next packet to send, in the order they are to be sent.
+    pub fn poll_output(&mut self) -> Option<Egress> {
+        self.output.pop_front()
+    }
+
+    /// How many packets wait for [`Router::poll_output`].
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// The next line for the log: of a rule, of the engine, or of a port block.
+    pub fn poll_log(&mut self) -> Option<LogLine> {
+        let line = self.log.pop_front();
+        line.or_else(|| self.engine.poll_log().map(LogLine::of_engine))
+            .or_else(|| self.engine.poll_port_block().map(|event| LogLine::of_port_block(&event)))
+    }
+
+    /// Takes back a buffer that [`Router::poll_output`] has given out, to save an allocation.
     pub fn recycle_buffer(&mut self, buffer: Vec<u8>) {
         if self.spare_buffers.len() < MAX_SPARE_BUFFERS {
             self.spare_buffers.push(buffer);
         }
+    }
+
+    /// The connection table.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The connection table, to change a sysctl variable or a connection, or to read events. [`Router::poll`] polls it.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// The ruleset in use.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Replaces the ruleset; connections live on.
+    pub fn replace_program(&mut self, program: Program) {
+        // Offloaded flows were decided by the old rules.
+        self.engine.revoke_all();
+        self.program = program;
+        self.program.set_wall_clock_offset(self.wall_offset);
+    }
+
+    /// Interfaces and routes.
+    pub fn fib(&self) -> &FibTable {
+        &self.fib
+    }
+
+    /// Replaces interfaces and routes.
+    pub fn replace_fib(&mut self, fib: FibTable) {
+        self.fib = fib;
+    }
+
+    /// While it drains, new connections are dropped; existing ones, and those they expect (RELATED), go on.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Whether new connections are dropped.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Packets so far.
+    pub fn counters(&self) -> &RouterCounters {
+        &self.counters
+    }
+
+    /// Handshakes answered by synproxy so far.
+    pub fn synproxy_stats(&self) -> &SynproxyStats {
+        self.syn_cookies.stats()
+    }
+
+    fn receive(
+        &mut self,
+        bytes: Vec<u8>,
+        gso_packet_len: Option<usize>,
+        iif: u32,
+        now: Instant,
+    ) -> Result<(), (DropReason, Vec<u8>)> {
+        self.counters.received += 1;
+        let meta = PacketMeta { iif: self.fib.device(iif), ..PacketMeta::default() };
+        let pre_nat = self.copy_to_buffer(&[]);
+        let mut pkt = InFlightPacket { bytes, pre_nat, meta, gso_packet_len, now, ..InFlightPacket::default() };
+        let result = self.process_packet(&mut pkt);
+        self.queue_log(&mut pkt.meta.log_lines);
+        self.recycle_buffer(pkt.pre_nat);
+        self.counters.dropped += u64::from(result.is_err());
+        result.map_err(|reason| (reason, pkt.bytes))
     }
 
     fn copy_to_buffer(&mut self, bytes: &[u8]) -> Vec<u8> {
@@ -145,146 +294,20 @@ impl Router {
         buffer
     }
 
-    /// The table.
-    pub fn engine(&mut self) -> &mut Engine {
-        &mut self.engine
+    /// Queues what rules have logged.
+    fn queue_log(&mut self, lines: &mut Vec<(u8, String)>) {
+        self.log.extend(lines.drain(..).map(|(level, text)| LogLine { level, text }));
     }
+}
 
-    /// For what services do: they, the table they translate in, and the machine.
-    pub(crate) fn services_engine_fib(&mut self) -> (&mut Services, &mut Engine, &FibTable) {
-        (&mut self.services, &mut self.engine, &self.fib)
-    }
-
-    /// The ruleset at work.
-    pub fn program(&self) -> &Program {
-        &self.program
-    }
-
-    /// Exchanges the ruleset; connections live on.
-    pub fn replace_program(&mut self, program: Program) {
-        // What was handed out was so by the old rules.
-        self.engine.revoke_all();
-        self.program = program;
-        self.program.set_wall_clock_offset(self.wall_offset);
-    }
-
-    /// Tells rules that ask for hours, days or dates the clock on the wall: what has to be added to the engine's time, in nanoseconds, to give those since 1970
-    /// in the machine's own zone. Until it is told, the engine's time is taken for it.
-    pub fn set_wall_offset(&mut self, wall: i64) {
-        self.wall_offset = wall;
-        self.program.set_wall_clock_offset(wall);
-    }
-
-    /// Devices and routes.
-    pub fn fib(&self) -> &FibTable {
-        &self.fib
-    }
-
-    /// Exchanges devices and routes.
-    pub fn replace_fib(&mut self, map: FibTable) {
-        self.fib = map;
-    }
-
-    /// Takes no new connections from now on, or takes them again; those that are there live on, and what they announced may come.
-    pub fn set_draining(&mut self, closed: bool) {
-        self.draining = closed;
-    }
-
-    /// Are no new connections taken?
-    pub fn is_draining(&self) -> bool {
-        self.draining
-    }
-
-    /// What went through so far.
-    pub fn counters(&self) -> &RouterCounters {
-        &self.counters
-    }
-
-    /// Handshakes answered in servers' names so far.
-    pub fn synproxy_stats(&self) -> &SynproxyStats {
-        &self.syn_cookies.stats
-    }
-
-    /// A line for the log: its level by syslog's number, and its text.
-    pub fn poll_log(&mut self) -> Option<(u8, String)> {
-        if self.log_lines.is_empty() { None } else { Some(self.log_lines.remove(0)) }
-    }
-
-    /// Takes a datagram that came in by the device of index `iif`, and puts what leaves into `out`.
-    ///
-    /// # Errors
-    /// Why it went no further. What is to be answered is in `out` then.
-    pub fn handle(&mut self, bytes: &[u8], iif: u32, now: Instant, out: &mut Vec<Egress>) -> Result<(), DropReason> {
-        let bytes = self.copy_to_buffer(bytes);
-        self.receive(bytes, None, iif, now, out).map_err(|(loss, bytes)| {
-            self.recycle_buffer(bytes);
-            loss
-        })
-    }
-
-    /// As [`Router::handle`], of a datagram that is taken out of `bytes`, unless it goes no further.
-    ///
-    /// # Errors
-    /// Why it went no further. What is to be answered is in `out` then.
-    pub fn handle_owned(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        iif: u32,
-        now: Instant,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
-        let taken = std::mem::take(bytes);
-        self.receive(taken, None, iif, now, out).map_err(|(loss, taken)| {
-            *bytes = taken;
-            loss
-        })
-    }
-
-    /// As [`Router::handle`], of many segments of one TCP stream as one datagram (what Linux calls GSO), the longest of which would be `longest` octets long, and whose checksum is
-    /// vouched for and [open](keepstate_wire::edit::open). What leaves is as open, and to be cut into such segments again. If even they do not fit their way out and may be cut further, it is
-    /// [too big](Loss::TooBig) and nobody is told: cut it and hand over the pieces. The datagram is taken out of `bytes`, unless it goes no further.
-    ///
-    /// # Errors
-    /// Why it went no further. What is to be answered is in `out` then.
-    pub fn handle_gso(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        longest: usize,
-        iif: u32,
-        now: Instant,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
-        let taken = std::mem::take(bytes);
-        self.receive(taken, Some(longest), iif, now, out).map_err(|(loss, taken)| {
-            *bytes = taken;
-            loss
-        })
-    }
-
-    fn receive(
-        &mut self,
-        bytes: Vec<u8>,
-        longest: Option<usize>,
-        iif: u32,
-        now: Instant,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), (DropReason, Vec<u8>)> {
-        self.counters.received += 1;
-        let way = PacketMeta { iif: self.fib.device(iif), ..PacketMeta::default() };
-        let sent = self.copy_to_buffer(&[]);
-        let mut trip = InFlightPacket {
-            bytes,
-            pre_nat: sent,
-            meta: way,
-            gso_packet_len: longest,
-            now,
-            ..InFlightPacket::default()
-        };
-        let result = self.process_packet(&mut trip, out);
-        self.log_lines.append(&mut trip.meta.log_lines);
-        self.recycle_buffer(trip.pre_nat);
-        self.counters.dropped += u64::from(result.is_err());
-        result.map_err(|loss| (loss, trip.bytes))
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router")
+            .field("connections", &self.engine.count())
+            .field("counters", &self.counters)
+            .field("draining", &self.draining)
+            .field("output", &self.output.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,30 +14,23 @@ use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
 
 impl Router {
-    pub(super) fn send_reject(&mut self, reject: Reject, trip: &InFlightPacket, out: &mut Vec<Egress>) {
+    pub(super) fn send_reject(&mut self, reject: Reject, trip: &InFlightPacket) {
         let Ok(packet) = trip.packet() else { return };
         let to = destination_address(&packet);
         if !icmp_error::checksum_ok(&packet) {
             return;
         }
         match reject.icmp_type_code(to.is_ipv6()) {
-            Some((kind, code)) => self.send_icmp_error(trip, kind, code, 0, out),
+            Some((kind, code)) => self.send_icmp_error(trip, kind, code, 0),
             None => {
                 let answer = trip.pre_nat_packet().and_then(|packet| icmp_error::build_tcp_reset(&packet));
-                answer.into_iter().for_each(|answer| self.send_reply(answer, trip, out));
+                answer.into_iter().for_each(|answer| self.send_reply(answer, trip));
             }
         }
     }
 
     /// Tells the sender what became of its packet: about the packet as it was sent, not as we have translated it.
-    pub(super) fn send_icmp_error(
-        &mut self,
-        trip: &InFlightPacket,
-        kind: u8,
-        code: u8,
-        word: u32,
-        out: &mut Vec<Egress>,
-    ) {
+    pub(super) fn send_icmp_error(&mut self, trip: &InFlightPacket, kind: u8, code: u8, word: u32) {
         let Some(packet) = trip.pre_nat_packet() else { return };
         let sent = packet.bytes();
         let to = match packet.addresses() {
@@ -56,12 +49,12 @@ impl Router {
         // Who is not told of a path's MTU never gets through.
         let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
         if always || self.icmp_limiter.as_mut().is_none_or(|pace| pace.allows(to, trip.now)) {
-            self.send_reply(answer, trip, out);
+            self.send_reply(answer, trip);
         }
     }
 
     /// Tells the sender of a datagram that had left here that its next neighbour does not answer.
-    pub fn send_host_unreachable(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Egress>) {
+    pub fn send_host_unreachable(&mut self, bytes: &[u8], now: Instant) {
         let Ok(packet) = Packet::parse(bytes) else { return };
         let (from, kind, code) = match packet.addresses() {
             Addresses::V4 { source, .. } => (IpAddr::from(source), 3, 1),
@@ -74,19 +67,19 @@ impl Router {
         };
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, 0)) else { return };
         if self.icmp_limiter.as_mut().is_none_or(|pace| pace.allows(from, now)) {
-            self.local_out(answer, None, None, now, out);
+            self.local_out(answer, None, None, now);
         }
     }
 
     /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.
-    pub(crate) fn send_reply(&mut self, answer: Vec<u8>, about: &InFlightPacket, out: &mut Vec<Egress>) {
+    pub(crate) fn send_reply(&mut self, answer: Vec<u8>, about: &InFlightPacket) {
         // Nothing is said to ourselves, nor to who has no address beyond his link: which link that was, an address does not say.
         let speaks = |to: IpAddr| !self.fib.is_local(to) && !is_link_local(to);
         if !destination_of(&answer).is_ok_and(speaks) {
             return;
         }
         let passage = about.ctx.as_ref().filter(|passage| passage.direction().is_some()).map(PacketCtx::reply_ctx);
-        self.local_out(answer, passage, None, about.now, out);
+        self.local_out(answer, passage, None, about.now);
     }
 
     /// Sends a packet of our own. With a passage it belongs to that connection, and is as its other end is to see it; else it is tracked like anything that leaves, and a connection that it
@@ -97,34 +90,30 @@ impl Router {
         passage: Option<PacketCtx>,
         promise: Option<SynproxyState>,
         now: Instant,
-        out: &mut Vec<Egress>,
     ) {
         let attached = passage.is_some();
         let way = PacketMeta::default();
         let mut trip =
             InFlightPacket { bytes, meta: way, ctx: passage, synproxy: promise, now, ..InFlightPacket::default() };
-        // What an answer to an answer would be, nobody is told.
-        let mut nobody = Vec::new();
-        if self.run_output_hooks(&mut trip, attached, &mut nobody).is_ok()
+        // Errors about our own packets go to nobody.
+        let queued = self.output.len();
+        let passed = self.run_output_hooks(&mut trip, attached);
+        self.output.truncate(queued);
+        if passed.is_ok()
             && let Ok(to) = destination_of(&trip.bytes)
-            && let Some((device, neighbour)) = self.fib.next_hop(to)
+            && let Some((oif, next_hop)) = self.fib.next_hop(to)
         {
             self.counters.generated += 1;
-            out.push(Egress::Forward(device.index, neighbour, trip.bytes));
+            self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: trip.bytes });
         }
-        self.log_lines.append(&mut trip.meta.log_lines);
+        self.queue_log(&mut trip.meta.log_lines);
     }
 
     /// The way of our own packets. `attached` ones were made from what their connection's packet was before it was translated, so that nothing is to be
     /// changed in them.
-    fn run_output_hooks(
-        &mut self,
-        trip: &mut InFlightPacket,
-        attached: bool,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
+    fn run_output_hooks(&mut self, trip: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
         trip.meta.oif = self.fib.route_lookup(destination_of(&trip.bytes)?, None);
-        self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, trip, out)?;
+        self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, trip)?;
         if !attached && !trip.meta.untracked {
             let packet = trip.packet()?;
             let mut passage = self.engine.track(&packet, trip.meta.zone, trip.now);
@@ -135,17 +124,17 @@ impl Router {
                 return Err(drop_reason_of(&outcome));
             }
         }
-        self.run_filter_chains(Hook::Output, CONNTRACK_TO_DNAT, trip, out)?;
+        self.run_filter_chains(Hook::Output, CONNTRACK_TO_DNAT, trip)?;
         if !attached {
-            self.run_nat(Hook::Output, Manip::Destination, trip, out)?;
+            self.run_nat(Hook::Output, Manip::Destination, trip)?;
         }
-        self.run_filter_chains(Hook::Output, AFTER_DNAT, trip, out)?;
+        self.run_filter_chains(Hook::Output, AFTER_DNAT, trip)?;
         trip.meta.oif = Some(self.fib.route_lookup(destination_of(&trip.bytes)?, None).ok_or(DropReason::NoRoute)?);
-        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, trip, out)?;
+        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, trip)?;
         if !attached {
-            self.run_nat(Hook::Postrouting, Manip::Source, trip, out)?;
+            self.run_nat(Hook::Postrouting, Manip::Source, trip)?;
         }
-        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, trip, out)?;
+        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, trip)?;
         self.confirm(trip)
     }
 }

@@ -15,22 +15,18 @@ use keepstate_wire::{Addresses, Packet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Router {
-    pub(super) fn process_packet(
-        &mut self,
-        trip: &mut InFlightPacket,
-        out: &mut Vec<Egress>,
-    ) -> Result<(), DropReason> {
+    pub(super) fn process_packet(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         self.defrag(trip)?;
         self.check_martian(trip, true)?;
-        self.prerouting(trip, out)?;
+        self.prerouting(trip)?;
         self.check_martian(trip, false)?;
-        self.process_ipv4_options(trip, out)?;
+        self.process_ipv4_options(trip)?;
         let to = trip.destination()?;
         // To us, or to several hosts: those are not forwarded.
         if self.fib.is_local(to) || to.is_multicast() || self.fib.is_broadcast(to) {
-            self.input(trip, out)
+            self.input(trip)
         } else {
-            self.forward(trip, to, out)
+            self.forward(trip, to)
         }
     }
 
@@ -87,8 +83,8 @@ impl Router {
         if believable { Ok(()) } else { Err(DropReason::Martian) }
     }
 
-    fn prerouting(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
-        self.run_filter_chains(Hook::Prerouting, BEFORE_CONNTRACK, trip, out)?;
+    fn prerouting(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
+        self.run_filter_chains(Hook::Prerouting, BEFORE_CONNTRACK, trip)?;
         if !trip.meta.untracked {
             let packet = trip.packet()?;
             let passage = self.engine.track(&packet, trip.meta.zone, trip.now);
@@ -102,23 +98,23 @@ impl Router {
         }
         if self.bypass_local && self.fib.is_local(trip.destination()?) && !has_connection(trip) {
             // Whether it is for the machine is decided before any rule may drop it for being unknown: the machine's connections are not known here.
-            self.run_nat(Hook::Prerouting, Manip::Destination, trip, out)?;
+            self.run_nat(Hook::Prerouting, Manip::Destination, trip)?;
             if self.fib.is_local(trip.destination()?) {
                 trip.ctx = None;
                 return Ok(());
             }
-            self.run_filter_chains(Hook::Prerouting, CONNTRACK_TO_DNAT, trip, out)?;
+            self.run_filter_chains(Hook::Prerouting, CONNTRACK_TO_DNAT, trip)?;
         } else {
-            self.run_filter_chains(Hook::Prerouting, CONNTRACK_TO_DNAT, trip, out)?;
-            self.run_nat(Hook::Prerouting, Manip::Destination, trip, out)?;
+            self.run_filter_chains(Hook::Prerouting, CONNTRACK_TO_DNAT, trip)?;
+            self.run_nat(Hook::Prerouting, Manip::Destination, trip)?;
         }
-        self.run_filter_chains(Hook::Prerouting, AFTER_DNAT, trip, out)?;
+        self.run_filter_chains(Hook::Prerouting, AFTER_DNAT, trip)?;
         let begins = |passage: &mut PacketCtx| passage.info() == CtInfo::New && passage.unconfirmed().is_some();
         if self.draining && trip.ctx.as_mut().is_some_and(begins) { Err(DropReason::Draining) } else { Ok(()) }
     }
 
     /// What the sender asks of each router on the way, by IPv4's options.
-    fn process_ipv4_options(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+    fn process_ipv4_options(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         if trip.bytes.first().is_none_or(|first| !(0x46..=0x4f).contains(first)) {
             return Ok(());
         }
@@ -145,7 +141,7 @@ impl Router {
         }
         match asked {
             Err(place) => {
-                self.send_icmp_error(trip, 12, 0, u32::from(place) << 24, out);
+                self.send_icmp_error(trip, 12, 0, u32::from(place) << 24);
                 Err(DropReason::Ipv4Options)
             }
             // As Linux does unless it is told otherwise: who may choose his way passes every firewall.
@@ -173,52 +169,52 @@ impl Router {
         ipv4_options::update_header_checksum(trip.bytes.get_mut(..length).unwrap_or_default());
     }
 
-    fn input(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+    fn input(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         if self.bypass_local && !has_connection(trip) {
             self.counters.delivered += 1;
-            out.push(Egress::LocalDeliver(std::mem::take(&mut trip.bytes)));
+            self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut trip.bytes)));
             return Ok(());
         }
-        self.run_filter_chains(Hook::Input, BEFORE_SNAT, trip, out)?;
-        self.run_nat(Hook::Input, Manip::Source, trip, out)?;
-        self.run_filter_chains(Hook::Input, AFTER_SNAT, trip, out)?;
-        self.synproxy_hook(trip, out)?;
+        self.run_filter_chains(Hook::Input, BEFORE_SNAT, trip)?;
+        self.run_nat(Hook::Input, Manip::Source, trip)?;
+        self.run_filter_chains(Hook::Input, AFTER_SNAT, trip)?;
+        self.synproxy_hook(trip)?;
         self.confirm(trip)?;
         self.counters.delivered += 1;
-        out.push(Egress::LocalDeliver(std::mem::take(&mut trip.bytes)));
+        self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut trip.bytes)));
         Ok(())
     }
 
-    fn forward(&mut self, trip: &mut InFlightPacket, to: IpAddr, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+    fn forward(&mut self, trip: &mut InFlightPacket, to: IpAddr) -> Result<(), DropReason> {
         let v6 = to.is_ipv6();
         let hops = trip.packet()?.hop_limit();
         if hops <= 1 {
             let (kind, code) = if v6 { (3, 0) } else { (11, 0) };
-            self.send_icmp_error(trip, kind, code, 0, out);
+            self.send_icmp_error(trip, kind, code, 0);
             return Err(DropReason::TtlExceeded);
         }
         // What means something on one link only is on the one that asks for it.
         let link = trip.meta.iif.filter(|_| is_link_local(to)).map(|device| device.index);
         let Some((device, neighbour)) = self.fib.next_hop_lookup(to, link) else {
             let (kind, code) = if v6 { (1, 0) } else { (3, 0) };
-            self.send_icmp_error(trip, kind, code, 0, out);
+            self.send_icmp_error(trip, kind, code, 0);
             return Err(DropReason::NoRoute);
         };
         if v6 {
             check_ipv6_source_scope(trip, device)?;
         }
         trip.meta.oif = Some(device);
-        self.check_mtu(trip, v6, out)?;
+        self.check_mtu(trip, v6)?;
         trip.rewrite()?.set_hop_limit(hops - 1);
         if !trip.pre_nat.is_empty() {
             PacketMut::new(&mut trip.pre_nat).map_err(|_| DropReason::Malformed)?.set_hop_limit(hops - 1);
         }
-        self.run_filter_chains(Hook::Forward, ALL_PRIORITIES, trip, out)?;
+        self.run_filter_chains(Hook::Forward, ALL_PRIORITIES, trip)?;
         self.fill_record_route(trip, device.index, neighbour);
-        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, trip, out)?;
-        self.run_nat(Hook::Postrouting, Manip::Source, trip, out)?;
-        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, trip, out)?;
-        self.synproxy_hook(trip, out)?;
+        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, trip)?;
+        self.run_nat(Hook::Postrouting, Manip::Source, trip)?;
+        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, trip)?;
+        self.synproxy_hook(trip)?;
         self.confirm(trip)?;
         self.counters.forwarded += 1;
         let (whole, mtu) = (std::mem::take(&mut trip.bytes), self.fib.mtu(device.index) as usize);
@@ -230,16 +226,17 @@ impl Router {
             Some(came) if !v6 => ip_fragment::fragment_v4(whole, mtu.min(came.max_size)),
             None if !v6 && trip.gso_packet_len.unwrap_or(whole.len()) > mtu => ip_fragment::fragment_v4(whole, mtu),
             _ => {
-                out.push(Egress::Forward(device.index, neighbour, whole));
+                self.output.push_back(Egress::Forward { oif: device.index, next_hop: neighbour, packet: whole });
                 return Ok(());
             }
         };
-        out.extend(pieces.into_iter().map(|piece| Egress::Forward(device.index, neighbour, piece)));
+        let forward = |packet| Egress::Forward { oif: device.index, next_hop: neighbour, packet };
+        self.output.extend(pieces.into_iter().map(forward));
         Ok(())
     }
 
     /// What is too large for its way out is not cut but told, where that may be.
-    fn check_mtu(&mut self, trip: &mut InFlightPacket, v6: bool, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+    fn check_mtu(&mut self, trip: &mut InFlightPacket, v6: bool) -> Result<(), DropReason> {
         let Some(device) = trip.meta.oif else { return Ok(()) };
         let mtu = self.fib.mtu(device.index);
         let dont_cut = v6 || trip.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
@@ -250,7 +247,7 @@ impl Router {
             return if trip.gso_packet_len.is_none() { Ok(()) } else { Err(DropReason::PacketTooBig) };
         }
         let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
-        self.send_icmp_error(trip, kind, code, mtu, out);
+        self.send_icmp_error(trip, kind, code, mtu);
         Err(DropReason::PacketTooBig)
     }
 

@@ -25,43 +25,33 @@ impl Router {
     /// assert_eq!(router.services().backends().next().unwrap().2.state(), State::Down);
     /// ```
     pub fn replace_services(&mut self, services: Vec<ServiceConfig>, now: Instant) {
-        let (known, engine, map) = self.services_engine_fib();
-        known.replace(services, map, engine, now);
+        self.services.replace(services, &self.fib, &mut self.engine, now);
     }
 
     /// The services.
-    pub fn services(&mut self) -> &Services {
-        self.services_engine_fib().0
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Counts the connections that somebody has put into the table by other means, as from a table that was kept, to the services they belong to.
     pub fn adopt_connections(&mut self, now: Instant) {
-        let (services, engine, map) = self.services_engine_fib();
-        services.adopt_connections(map, engine, now);
+        self.services.adopt_connections(&self.fib, &mut self.engine, now);
     }
 
     /// The services, with counts of connections as they are now and not as they were a pass ago, unless these are very many.
     pub fn services_with_fresh_counts(&mut self, now: Instant) -> &Services {
-        let (services, engine, _) = self.services_engine_fib();
-        services.expire_connections(engine, true, now);
-        services
+        self.services.expire_connections(&self.engine, true, now);
+        &self.services
     }
 
     /// Says what a check has found of a backend; true if that is news. When it is down its UDP connections end, so that the next datagram finds another, and so do connections that
     /// nobody has answered yet; TCP is kept or reset, as the service has it.
     pub fn set_health(&mut self, backend: BackendId, is_up: bool, now: Instant) -> bool {
-        let (services, engine, _) = self.services_engine_fib();
-        services.set_health(backend, is_up, engine, now)
+        self.services.set_health(backend, is_up, &mut self.engine, now)
     }
 
     /// Drains (or no longer) every backend that `matching` says: it keeps its connections and gets no new ones. How many these are.
     pub fn drain(&mut self, drained: bool, matching: impl Fn(&ServiceConfig, &BackendConfig) -> bool) -> usize {
-        self.services_engine_fib().0.drain(drained, matching)
-    }
-
-    /// Looks at some of the services' connections whether they are over: a bounded piece of work, for each turn of a driver.
-    pub fn expire_service_connections(&mut self, now: Instant) {
-        let (services, engine, _) = self.services_engine_fib();
-        services.expire_connections(engine, false, now);
+        self.services.drain(drained, matching)
     }
 }

@@ -1,7 +1,7 @@
 //! What the router does for handshakes that it answers: promises, the SYN in the client's name, and both halves put together when the server has answered.
+use super::Router;
 use super::drop_reason::DropReason;
 use super::packet::InFlightPacket;
-use super::{Egress, Router};
 use crate::icmp_error;
 use crate::synproxy::{HandshakeAcks, OutgoingSegment, SynproxyOptions};
 use keepstate_engine::{Direction, TcpState};
@@ -11,22 +11,17 @@ use keepstate_wire::{Packet, rewrite::PacketMut};
 
 impl Router {
     /// A SYN, or an acknowledgement, that a rule wants to have answered in its server's name. Whatever it is, it goes no further.
-    pub(crate) fn synproxy_answer(
-        &mut self,
-        rule: &SynproxyInfo,
-        trip: &InFlightPacket,
-        out: &mut Vec<Egress>,
-    ) -> DropReason {
+    pub(crate) fn synproxy_answer(&mut self, rule: &SynproxyInfo, trip: &InFlightPacket) -> DropReason {
         let Ok(packet) = trip.packet() else { return DropReason::Malformed };
         let Ok(segment) = TcpSegment::parse(packet.transport(), packet.transport_len()) else {
             return DropReason::Malformed;
         };
         if !segment.flags.any(TcpFlags::SYN) {
-            return self.recv_client_ack(&packet, &segment, segment.seq.wrapping_sub(1), trip, out);
+            return self.recv_client_ack(&packet, &segment, segment.seq.wrapping_sub(1), trip);
         }
         let synack = self.syn_cookies.syn_ack(&packet, &segment, rule, trip.now);
         if let Some(synack) = build_packet(&synack) {
-            self.send_reply(synack, trip, out);
+            self.send_reply(synack, trip);
         }
         DropReason::SynproxyAnswered
     }
@@ -38,21 +33,20 @@ impl Router {
         segment: &TcpSegment<'_>,
         first: u32,
         trip: &InFlightPacket,
-        out: &mut Vec<Egress>,
     ) -> DropReason {
         let Some((syn, promise)) = self.syn_cookies.verify_ack(packet, segment, first, trip.now) else {
             return DropReason::SynproxyBadCookie;
         };
         if let Some(syn) = build_packet(&syn) {
-            self.local_out(syn, None, Some(promise), trip.now, out);
+            self.local_out(syn, None, Some(promise), trip.now);
         }
         DropReason::SynproxyAnswered
     }
 
     /// A packet that has passed the last rule: is it the answer of a server in whose name a promise was given?
-    pub(crate) fn synproxy_hook(&mut self, trip: &mut InFlightPacket, out: &mut Vec<Egress>) -> Result<(), DropReason> {
+    pub(crate) fn synproxy_hook(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
         let Some(passage) = &mut trip.ctx else { return Ok(()) };
-        let Some((promise, state)) = self.engine().synproxy_state(passage) else { return Ok(()) };
+        let Some((promise, state)) = self.engine.synproxy_state(passage) else { return Ok(()) };
         let (direction, lives) = (passage.direction(), passage.connection().is_some());
         let packet = trip.packet()?;
         let segment =
@@ -61,13 +55,13 @@ impl Router {
         match (state, direction) {
             // Said again, before the server has answered. What keeps a connection alive is one behind.
             (TcpState::SynSent, Some(Direction::Original)) if ack && !syn => {
-                self.syn_cookies.stats.cookie_retrans += 1;
-                Err(self.recv_client_ack(&packet, &segment, segment.seq, trip, out))
+                self.syn_cookies.count_retransmission();
+                Err(self.recv_client_ack(&packet, &segment, segment.seq, trip))
             }
             (TcpState::SynRecv, Some(Direction::Reply)) if syn && ack => {
                 let halves = HandshakeAcks::build(&packet, &segment, &promise);
                 let (first, clock) = (segment.seq, SynproxyOptions::parse(&segment).timestamps.map(|(clock, _)| clock));
-                self.complete_handshake(&halves, (first, clock), trip, out);
+                self.complete_handshake(&halves, (first, clock), trip);
                 Err(DropReason::SynproxyAnswered)
             }
             // The server refuses: its client awaits the number that he was promised.
@@ -81,20 +75,14 @@ impl Router {
     }
 
     /// The server hears that its client is there; the client's window is opened.
-    fn complete_handshake(
-        &mut self,
-        halves: &HandshakeAcks,
-        answered: (u32, Option<u32>),
-        trip: &mut InFlightPacket,
-        out: &mut Vec<Egress>,
-    ) {
+    fn complete_handshake(&mut self, halves: &HandshakeAcks, answered: (u32, Option<u32>), trip: &mut InFlightPacket) {
         let Some(mut passage) = trip.ctx.take() else { return };
         if let Some(ack) = build_packet(&halves.to_server) {
-            self.local_out(ack, None, None, trip.now, out);
+            self.local_out(ack, None, None, trip.now);
         }
-        self.engine().synproxy_adjust_server(&mut passage, answered.0, answered.1);
+        self.engine.synproxy_adjust_server(&mut passage, answered.0, answered.1);
         if let Some(ack) = build_packet(&halves.to_client) {
-            self.local_out(ack, Some(passage.same_direction_ctx()), None, trip.now, out);
+            self.local_out(ack, Some(passage.same_direction_ctx()), None, trip.now);
         }
     }
 }

@@ -64,6 +64,10 @@ impl ServiceConnections {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Is it entered?
     pub(super) fn contains(&self, handle: ConnId) -> bool {
         self.entries.contains_key(&handle)

@@ -69,6 +69,11 @@ impl Services {
         self.services.is_empty()
     }
 
+    /// Is any connection of a service in the table?
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.connections.is_empty()
+    }
+
     /// How often services were loaded: who keeps something for each backend sees here that they may be others.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -123,12 +123,8 @@ fn ip_packet(ends: EndpointPair, protocol: u8, mut segment: Vec<u8>, check_at: u
 
 /// Sends a packet in by a device: what became of it, and what left.
 fn send_packet(router: &mut Router, iif: u32, bytes: &[u8], now: Instant) -> (Result<(), DropReason>, Vec<Vec<u8>>) {
-    let mut out = Vec::new();
-    let said = router.handle(bytes, iif, now, &mut out);
-    let left = out.into_iter().map(|left| match left {
-        Egress::Forward(_, _, bytes) | Egress::LocalDeliver(bytes) => bytes,
-    });
-    (said, left.collect())
+    let said = router.handle(bytes, iif, now);
+    (said, std::iter::from_fn(|| router.poll_output()).map(Egress::into_packet).collect())
 }
 
 /// Client `number` opens a connection: the backend it was sent to, if to any.

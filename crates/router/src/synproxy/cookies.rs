@@ -39,12 +39,21 @@ pub struct SynproxyStats {
 /// Who promises.
 pub(crate) struct SynCookies {
     secret: (u64, u64),
-    pub(crate) stats: SynproxyStats,
+    stats: SynproxyStats,
 }
 
 impl SynCookies {
     pub(crate) fn new(secret: (u64, u64)) -> SynCookies {
         SynCookies { secret, stats: SynproxyStats::default() }
+    }
+
+    pub(crate) fn stats(&self) -> &SynproxyStats {
+        &self.stats
+    }
+
+    /// Counts a client's acknowledgement that came again before the server has answered.
+    pub(crate) fn count_retransmission(&mut self) {
+        self.stats.cookie_retrans += 1;
     }
 
     /// The answer to a SYN, in the name of whom it goes to.

@@ -123,13 +123,12 @@ impl LinuxAndRouter {
     }
 
     fn send_both(&mut self, device: usize, bytes: &[u8]) -> (String, Output, Output) {
-        let mut out = Vec::new();
-        let said = self.router.handle(bytes, device as u32 + 1, now(), &mut out);
+        let said = self.router.handle(bytes, device as u32 + 1, now());
         let leaves = |out: Egress| match out {
-            Egress::Forward(index, _, bytes) => Some((index as usize - 1, bytes)),
+            Egress::Forward { oif, packet, .. } => Some((oif as usize - 1, packet)),
             Egress::LocalDeliver(_) => None,
         };
-        let ours: Output = out.into_iter().filter_map(leaves).collect();
+        let ours: Output = std::iter::from_fn(|| self.router.poll_output()).filter_map(leaves).collect();
         let theirs = self.kernel.handle(bytes, device, ours.len());
         (format!("{said:?}"), ours, theirs)
     }

@@ -210,15 +210,15 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
             continue;
         }
         let leaves = |out: &Egress| match out {
-            Egress::Forward(index, _, bytes) => Some((*index as usize - 1, bytes.clone())),
+            Egress::Forward { oif, packet, .. } => Some((*oif as usize - 1, packet.clone())),
             Egress::LocalDeliver(_) => None,
         };
         // One in eight comes in pieces.
         let pieces = if dice.below(8) == 0 { traffic::fragment(&packet, &mut dice) } else { vec![packet.clone()] };
         let (mut ours, mut theirs, mut delivered, mut said) = (Vec::new(), Vec::new(), false, Ok(()));
         for piece in &pieces {
-            let mut out = Vec::new();
-            said = router.handle(piece, device as u32 + 1, now(), &mut out);
+            said = router.handle(piece, device as u32 + 1, now());
+            let out: Vec<Egress> = std::iter::from_fn(|| router.poll_output()).collect();
             let before = ours.len();
             ours.extend(out.iter().filter_map(leaves));
             delivered |= out.iter().any(|out| matches!(out, Egress::LocalDeliver(_)));

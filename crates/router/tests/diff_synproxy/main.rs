@@ -53,13 +53,12 @@ struct OurRouter(Router);
 
 impl RouterUnderTest for OurRouter {
     fn handle(&mut self, bytes: &[u8], device: usize, _expected: usize) -> Vec<(usize, Vec<u8>)> {
-        let mut out = Vec::new();
-        let _ = self.0.handle(bytes, device as u32 + 1, now(), &mut out);
+        let _ = self.0.handle(bytes, device as u32 + 1, now());
         let leaves = |out: Egress| match out {
-            Egress::Forward(index, _, bytes) => Some((index as usize - 1, bytes)),
+            Egress::Forward { oif, packet, .. } => Some((oif as usize - 1, packet)),
             Egress::LocalDeliver(_) => None,
         };
-        out.into_iter().filter_map(leaves).collect()
+        std::iter::from_fn(|| self.0.poll_output()).filter_map(leaves).collect()
     }
 }
 

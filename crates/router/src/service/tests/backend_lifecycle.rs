@@ -47,7 +47,7 @@ fn removed_backend_drains_then_is_deleted() {
     reset_connection(&mut router, 1, 4000, at(4));
     assert_eq!(states(&mut router, at(4)), [(BackendStatus::Draining, 0), (BackendStatus::Up, 1)]);
     // … which is forgotten some seconds later.
-    router.engine().poll(at(20));
+    router.engine_mut().poll(at(20));
     assert_eq!(states(&mut router, at(20)), [(BackendStatus::Up, 1)]);
     // The whole service leaves; what it has begun lives on, and new packets are nobody's.
     router.replace_services(Vec::new(), at(20));
@@ -157,7 +157,7 @@ fn least_connections_counts_active_connections() {
     for client in [1, 3] {
         reset_connection(&mut router, client, 4000, at(2));
     }
-    router.expire_service_connections(at(2));
+    router.poll(at(2));
     let next: Vec<_> = (5..=7).map(|client| open_connection(&mut router, client, 4000, at(3)).unwrap()).collect();
     assert_eq!(next, [a, a, a], "two had gone");
 }
@@ -205,10 +205,10 @@ fn sweeps_are_bounded_and_find_all_removed_connections() {
         router.services().iter().flat_map(ServiceState::backends).map(BackendState::active).sum::<u64>()
     };
     assert_eq!(live(&mut router), 1000);
-    router.engine().flush(at(2));
+    router.engine_mut().flush(at(2));
     let left: Vec<_> = (0..5)
         .map(|_| {
-            router.expire_service_connections(at(2));
+            router.poll(at(2));
             live(&mut router)
         })
         .collect();

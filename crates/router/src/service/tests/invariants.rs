@@ -107,7 +107,7 @@ fn service_counts_match_the_table() {
         for step in 0..2000 {
             seconds += u64::from(dice.below(8) == 0);
             let now = at(seconds);
-            router.engine().poll(now);
+            router.engine_mut().poll(now);
             match dice.below(60) {
                 0 => {
                     let services = random_services(&mut dice, scheduler);
@@ -123,7 +123,7 @@ fn service_counts_match_the_table() {
                     let (which, drained) = (backend(usize::try_from(dice.below(4)).unwrap()), dice.below(2) == 0);
                     router.drain(drained, |_, backend| *backend == which);
                 }
-                7 => router.expire_service_connections(now),
+                7 => router.poll(now),
                 _ => random_packet(&mut router, &mut dice, now),
             }
             let (books, table) = (active_in_services(&mut router, now), active_in_table(&mut router, now));

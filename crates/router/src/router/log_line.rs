@@ -1,0 +1,32 @@
+//! A line for the log.
+use keepstate_engine::PortBlockEvent;
+
+/// A line for the log, with its level by syslog's number: 4 is a warning, 6 an information.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogLine {
+    /// Its level, 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// Its text, without an end of line.
+    pub text: String,
+}
+
+impl LogLine {
+    /// A line that the kernel's tracking would log, at the level it has there.
+    pub(super) fn of_engine(text: String) -> LogLine {
+        LogLine { level: 4, text }
+    }
+
+    pub(super) fn of_port_block(event: &PortBlockEvent) -> LogLine {
+        let PortBlockEvent { allocated, subscriber, address, ports, .. } = event;
+        let what = if *allocated { "taken" } else { "given back" };
+        let (first, last) = (ports.start(), ports.end());
+        let text = format!("port block {what}: subscriber={subscriber} address={address} ports={first}-{last}");
+        LogLine { level: 6, text }
+    }
+}
+
+impl std::fmt::Display for LogLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
