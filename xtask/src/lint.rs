@@ -130,10 +130,7 @@ impl Lint {
                 }
                 let lines = text.lines().count();
                 if lines > LONG_FILE_LINES {
-                    eprintln!(
-                        "note: {}: {lines} lines; split files of more than {LONG_FILE_LINES}",
-                        file.display()
-                    );
+                    eprintln!("note: {}: {lines} lines; split files of more than {LONG_FILE_LINES}", file.display());
                 }
             }
         }
@@ -161,7 +158,9 @@ fn crate_roots(metadata: &Value, root: &Path) -> Vec<PathBuf> {
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let mut roots: Vec<PathBuf> = packages
         .filter_map(|package| Path::new(package["manifest_path"].as_str()?).parent())
-        .filter_map(|folder| ["src/lib.rs", "src/main.rs"].map(|file| folder.join(file)).into_iter().find(|file| file.exists()))
+        .filter_map(|folder| {
+            ["src/lib.rs", "src/main.rs"].map(|file| folder.join(file)).into_iter().find(|file| file.exists())
+        })
         .filter(|file| file.starts_with(root))
         .collect();
     roots.sort();

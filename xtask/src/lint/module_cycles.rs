@@ -68,8 +68,7 @@ fn read_module(
         below.push(child.clone());
         let candidates = [folder.join(format!("{child}.rs")), folder.join(&child).join("mod.rs")];
         let found = candidates.iter().find(|candidate| candidate.exists());
-        let found =
-            found.with_context(|| format!("{}: no file for `mod {child}`", file.display()))?;
+        let found = found.with_context(|| format!("{}: no file for `mod {child}`", file.display()))?;
         read_module(workspace, found, &below, modules)?;
     }
     Ok(())
@@ -352,7 +351,8 @@ mod tests {
         let child = ("a/b.rs", "use super::A; pub struct B(A);");
         let uses = crate_of("uses", &[("lib.rs", "mod a;"), ("a.rs", "mod b; pub struct A; fn f(_: b::B) {}"), child]);
         assert_eq!(uses.len(), 1);
-        let passes_on = crate_of("passes", &[("lib.rs", "mod a;"), ("a.rs", "mod b; pub use b::B; pub struct A;"), child]);
+        let passes_on =
+            crate_of("passes", &[("lib.rs", "mod a;"), ("a.rs", "mod b; pub use b::B; pub struct A;"), child]);
         assert!(passes_on.is_empty(), "{}", passes_on[0].message);
     }
 
