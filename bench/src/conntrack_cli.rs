@@ -5,7 +5,7 @@ use crate::process::{self, ProcessUsage};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use keepstate_linux::ctnetlink::{
-    CtClient, CtDumpKind, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, DumpFilter, TcpState, protocol, status,
+    CtClient, CtDumpKind, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, DumpFilter, Status, TcpState, protocol,
 };
 use keepstate_linux::{SysRoot, sysctl};
 use std::net::{IpAddr, Ipv4Addr};
@@ -226,7 +226,7 @@ fn established_flow(source: u32, number: u32) -> CtFlow {
         original,
         reply,
         timeout: Some(43_200),
-        status: Some(status::CONFIRMED | status::SEEN_REPLY | status::ASSURED),
+        status: Some(Status::CONFIRMED | Status::SEEN_REPLY | Status::ASSURED),
         protoinfo: CtProtoInfo::Tcp(CtTcpInfo { state: Some(TcpState::Established.number()), ..CtTcpInfo::default() }),
         ..CtFlow::default()
     }

@@ -92,7 +92,7 @@ const OUTSIDE: &[&str] = &[
 ];
 
 /// The crates that take bytes and `now` and give an outcome, and do nothing else.
-const NO_STD_CRATES: &[&str] = &["crates/wire", "crates/engine"];
+const NO_STD_CRATES: &[&str] = &["crates/types", "crates/wire", "crates/engine"];
 
 /// The crate that judges: it has std, and reads nothing by it.
 const ADVISOR_SRC: &str = "crates/advisor/src";

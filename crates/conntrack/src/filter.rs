@@ -106,7 +106,7 @@ impl EntryFilter {
             && eq_if_set(self.reply_source_port, reply.source_key)
             && eq_if_set(self.reply_destination_port, reply.destination_key)
             && self.state.is_none_or(|state| state.matches_protocol(&entry.protocol))
-            && self.status.is_none_or(|status| entry.status.has(status))
+            && self.status.is_none_or(|status| entry.status.contains(status))
             && self.mark.is_none_or(|mark| entry.mark & mark.mask == mark.value)
             && self.labels.iter().all(|label| has_label(entry, *label))
             && self.matches_zones(entry)

@@ -1,7 +1,7 @@
 //! Whose packet is it? What can be said of a packet before any look at the table: its tuple, or why it has none.
 use crate::table::key::{PackedAddrs, TupleKey};
-use crate::tuple::protocol;
 use crate::{Engine, Reason, Sysctl};
+use keepstate_types::ipproto;
 use keepstate_wire::icmp::IcmpMessage;
 use keepstate_wire::{Family, Packet, ParseError, gre};
 
@@ -31,11 +31,11 @@ impl Engine {
     pub(crate) fn classify(&self, packet: &Packet<'_>) -> (Classification, TupleKey) {
         let keys = match packet.protocol() {
             _ if packet.fragment().is_some() => Err(Classification::Invalid(Reason::Fragment)),
-            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => {
+            ipproto::TCP | ipproto::UDP | ipproto::SCTP | ipproto::UDPLITE => {
                 parse_ports(packet.transport()).map_err(Classification::parse_error)
             }
-            protocol::ICMP | protocol::ICMPV6 => self.classify_icmp(packet),
-            protocol::GRE => parse_gre_key(packet.transport()).map_err(Classification::parse_error),
+            ipproto::ICMP | ipproto::ICMPV6 => self.classify_icmp(packet),
+            ipproto::GRE => parse_gre_key(packet.transport()).map_err(Classification::parse_error),
             _ => Ok(0),
         };
         let key = |keys| TupleKey { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
@@ -69,7 +69,7 @@ impl Engine {
 
 /// ICMP in IPv4, or ICMPv6 in IPv6?
 pub(crate) fn is_icmp_of_family(packet: &Packet<'_>) -> bool {
-    matches!((packet.protocol(), packet.family()), (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6))
+    matches!((packet.protocol(), packet.family()), (ipproto::ICMP, Family::V4) | (ipproto::ICMPV6, Family::V6))
 }
 
 /// What kind of ICMP message a type is.

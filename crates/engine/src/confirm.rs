@@ -4,11 +4,11 @@ use crate::packet_ctx::Pending;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{NewRecord, TupleRef};
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{
     Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, Unconfirmed, ZoneDirection,
 };
 use alloc::vec::Vec;
+use keepstate_types::ipproto;
 
 impl Engine {
     /// Confirms what a packet began, now that it has passed the last rule.
@@ -47,7 +47,7 @@ impl Engine {
         let tick = now.tick();
         let mut hot = HotRecord {
             deadline: tick.wrapping_add(fresh.timeout),
-            status: (fresh.status | Status::CONFIRMED).0,
+            status: (fresh.status | Status::CONFIRMED).bits() as u16,
             ..HotRecord::default()
         };
         fresh.tracker.store(&mut hot);
@@ -110,7 +110,7 @@ impl Engine {
             && records.key(taken) == Some(fresh.original)
             && records.key(TupleRef::new(taken.slot(), Direction::Reply)) == Some(fresh.reply);
         let bearable =
-            !matches!(fresh.original.protocol, protocol::TCP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6);
+            !matches!(fresh.original.protocol, ipproto::TCP | ipproto::SCTP | ipproto::ICMP | ipproto::ICMPV6);
         if same && bearable {
             self.counters.clash_resolve += 1;
             outcome.connection = Some(self.conn_id(taken.slot()));

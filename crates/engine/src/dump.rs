@@ -4,8 +4,8 @@ use crate::protocol::sctp::Sctp;
 use crate::table::TupleRef;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::{TICKS_PER_SECOND, Ticks};
-use crate::tuple::protocol;
 use crate::{Accounting, Direction, Engine, Entry, Instant, ProtocolInfo};
+use keepstate_types::ipproto;
 
 impl Engine {
     /// The connection in `slot`.
@@ -40,14 +40,14 @@ impl Engine {
 
 fn protocol_info(hot: &HotRecord) -> ProtocolInfo {
     match hot.protocol() {
-        protocol::TCP => {
+        ipproto::TCP => {
             let tcp = Tcp::load(hot);
             ProtocolInfo::Tcp {
                 state: tcp.state(),
                 sides: [Direction::Original, Direction::Reply].map(|side| tcp.tcp_side(side)),
             }
         }
-        protocol::SCTP => {
+        ipproto::SCTP => {
             let sctp = Sctp::load(hot);
             ProtocolInfo::Sctp { state: sctp.state, tags: sctp.vtags }
         }

@@ -6,9 +6,9 @@ use crate::protocol::{Tcp, sctp::Sctp};
 use crate::table::record::HotRecord;
 use crate::table::{LookupKey, TupleRef};
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Status, Sysctl};
 use alloc::string::String;
+use keepstate_types::ipproto;
 
 /// Buckets of the index that are looked at for a connection to drop, as in Linux.
 const EARLY_DROP_BUCKETS: usize = 8;
@@ -31,8 +31,8 @@ impl Engine {
         let victim = self.table.scan_buckets(probe, EARLY_DROP_BUCKETS, |references: &[TupleRef]| {
             let weak = references.iter().filter_map(|reference| {
                 let hot = records.hot(reference.slot())?;
-                let kept = Status::ASSURED.0 | Status::OFFLOAD.0;
-                (hot.is_expired(tick) || hot.status & kept == 0)
+                let kept = Status::ASSURED | Status::OFFLOAD;
+                (hot.is_expired(tick) || !hot.status().intersects(kept))
                     .then_some((hot.deadline.wrapping_sub(tick) as i32, reference.slot()))
             });
             weak.min()
@@ -98,9 +98,11 @@ const GC_FULL_INTERVAL_NANOS: u64 = 10_000_000_000;
 /// Not assured, or soon over anyway.
 fn can_early_drop(hot: &HotRecord) -> bool {
     let closing = match hot.protocol() {
-        protocol::TCP => Tcp::load(hot).is_closing(),
-        protocol::SCTP => Sctp::load(hot).is_closing(),
+        ipproto::TCP => Tcp::load(hot).is_closing(),
+        ipproto::SCTP => Sctp::load(hot).is_closing(),
         _ => false,
     };
-    hot.is_confirmed() && !hot.status().has(Status::OFFLOAD) && (closing || !hot.status().has(Status::ASSURED))
+    hot.is_confirmed()
+        && !hot.status().contains(Status::OFFLOAD)
+        && (closing || !hot.status().contains(Status::ASSURED))
 }

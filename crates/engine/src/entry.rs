@@ -1,6 +1,6 @@
 //! A connection as it is shown: a copy, taken at one moment.
 use crate::engine::ConnId;
-use crate::{Instant, Status, Tuple, Zone};
+use crate::{Instant, SctpState, Status, TcpState, Tuple, Zone};
 
 /// One connection, copied out of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,52 +84,4 @@ pub struct TcpSide {
     pub max_window: u32,
     /// Highest acknowledgement it sent.
     pub max_ack: u32,
-}
-
-macro_rules! states {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $number:literal $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum $name { $(#[doc = $text] $variant = $number,)* }
-        impl $name {
-            /// Every state, by the kernel's number.
-            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-            /// As the kernel and `conntrack` print it.
-            pub const fn name(self) -> &'static str {
-                match self { $($name::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-states! {
-    /// The states of a TCP connection, by the kernel's numbers.
-    TcpState {
-        None = 0 "NONE",
-        SynSent = 1 "SYN_SENT",
-        SynRecv = 2 "SYN_RECV",
-        Established = 3 "ESTABLISHED",
-        FinWait = 4 "FIN_WAIT",
-        CloseWait = 5 "CLOSE_WAIT",
-        LastAck = 6 "LAST_ACK",
-        TimeWait = 7 "TIME_WAIT",
-        Close = 8 "CLOSE",
-        SynSent2 = 9 "SYN_SENT2",
-    }
-}
-
-states! {
-    /// The states of an SCTP association, by the kernel's numbers.
-    SctpState {
-        None = 0 "NONE",
-        Closed = 1 "CLOSED",
-        CookieWait = 2 "COOKIE_WAIT",
-        CookieEchoed = 3 "COOKIE_ECHOED",
-        Established = 4 "ESTABLISHED",
-        ShutdownSent = 5 "SHUTDOWN_SENT",
-        ShutdownRecd = 6 "SHUTDOWN_RECD",
-        ShutdownAckSent = 7 "SHUTDOWN_ACK_SENT",
-        HeartbeatSent = 8 "HEARTBEAT_SENT",
-    }
 }

@@ -1,17 +1,6 @@
 //! What changed in the table, for whoever listens.
-use crate::Entry;
+use crate::{Entry, EventKind};
 use alloc::collections::VecDeque;
-
-/// The kind of an event, as `conntrack -E` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    /// A connection was confirmed.
-    New,
-    /// One changed: a new state, a first answer, assured, a mark.
-    Update,
-    /// One left the table.
-    Destroy,
-}
 
 /// Which kinds to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

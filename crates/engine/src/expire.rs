@@ -45,14 +45,14 @@ impl Engine {
             self.emit_event(EventKind::Destroy, slot, now);
         }
         self.dirty.mark_dirty(slot);
-        let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status));
+        let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status()));
         if kind.has(RecordKind::HAS_EXTENSION) {
             self.release_extension(slot);
         }
-        if status & Status::OFFLOAD.0 != 0 {
+        if status.contains(Status::OFFLOAD) {
             self.unoffload(slot);
         }
-        if status & Status::SRC_NAT_DONE.0 != 0 {
+        if status.contains(Status::SRC_NAT_DONE) {
             self.remove_bysource(slot, now);
         }
         self.table.remove(slot, hashes);

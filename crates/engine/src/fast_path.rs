@@ -10,9 +10,9 @@ use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{LookupKey, TupleRef};
 use crate::time::Ticks;
 use crate::track::{account_packet, parse_tcp_segment};
-use crate::tuple::protocol;
 use crate::{ConnId, CtInfo, Direction, Engine, Instant, Outcome, Status, Zone};
 use alloc::vec::Vec;
+use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet};
 
 /// Packets whose memory is fetched together.
@@ -146,10 +146,10 @@ impl Engine {
         glimpse: &LookupHint,
         now: Instant,
     ) -> Option<(ConnId, Direction)> {
-        const OPEN: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0 | Status::CONFIRMED.0;
-        const CLOSED: u16 = Status::FIXED_TIMEOUT.0 | Status::HELPER.0;
+        const OPEN: Status = Status::SEEN_REPLY.union(Status::ASSURED).union(Status::CONFIRMED);
+        const CLOSED: Status = Status::FIXED_TIMEOUT.union(Status::HELPER);
         let reference = glimpse.candidate?;
-        if packet.protocol() != protocol::TCP || packet.fragment().is_some() {
+        if packet.protocol() != ipproto::TCP || packet.fragment().is_some() {
             return None;
         }
         let (slot, direction, tick) = (reference.slot(), reference.direction(), now.tick());
@@ -159,7 +159,7 @@ impl Engine {
             return None;
         }
         let hot = self.table.records.hot_mut(slot)?;
-        if hot.status & (OPEN | CLOSED) != OPEN || hot.is_expired(tick) {
+        if hot.status() & OPEN.union(CLOSED) != OPEN || hot.is_expired(tick) {
             return None;
         }
         // It may have timeouts of its own.
@@ -219,7 +219,7 @@ impl LookupHint {
             Direction::Original => (self.addresses, self.keys),
             Direction::Reply => (self.addresses.rotate_left(32), self.keys.rotate_left(16)),
         };
-        hot.addresses == word && hot.keys == keys && hot.kind.is_untranslated_v4(protocol::TCP)
+        hot.addresses == word && hot.keys == keys && hot.kind.is_untranslated_v4(ipproto::TCP)
     }
 
     /// With the key that it is the glimpse of.

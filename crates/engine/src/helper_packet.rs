@@ -10,12 +10,12 @@ use crate::nat::ExpectNat;
 use crate::protocol::seconds_to_ticks;
 use crate::table::TupleRef;
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{ConnId, CtInfo, CtVerdict, Direction, Engine, Helper, Instant, Outcome, Reason, Status, Tuple};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use keepstate_types::ipproto;
 use keepstate_wire::rewrite::mangle_tcp_payload;
 use keepstate_wire::{Packet, tcp};
 
@@ -37,7 +37,7 @@ impl HelperPacket {
     pub(crate) fn from_packet(engine: &Engine, packet: &Packet<'_>, outcome: &Outcome) -> Option<HelperPacket> {
         let connection = outcome.connection?;
         let status = engine.table.records.hot(connection.slot)?.status();
-        if status.0 & (Status::HELPER.0 | Status::SEQ_ADJUST.0) != 0 && outcome.info == CtInfo::Established {
+        if status.intersects(Status::HELPER.union(Status::SEQ_ADJUST)) && outcome.info == CtInfo::Established {
             HelperPacket::copy_payload(packet, connection, outcome.direction?, status)
         } else {
             None
@@ -51,13 +51,13 @@ impl HelperPacket {
         direction: Direction,
         status: Status,
     ) -> Option<HelperPacket> {
-        if packet.protocol() != protocol::TCP {
+        if packet.protocol() != ipproto::TCP {
             return None;
         }
         let segment = tcp::TcpSegment::parse(packet.transport(), packet.transport_len()).ok()?;
         let whole = segment.data.len() == segment.data_len;
-        let whole = whole && status.has(Status::HELPER);
-        let wanted = whole && !segment.data.is_empty() || status.has(Status::SEQ_ADJUST);
+        let whole = whole && status.contains(Status::HELPER);
+        let wanted = whole && !segment.data.is_empty() || status.contains(Status::SEQ_ADJUST);
         let data = if whole { segment.data } else { &[] };
         wanted.then(|| HelperPacket { connection, direction, seq: segment.seq, data: data.into() })
     }
@@ -151,7 +151,7 @@ impl Engine {
             tuple: Tuple {
                 source: other.source,
                 destination: other.destination,
-                protocol: protocol::TCP,
+                protocol: ipproto::TCP,
                 source_key: 0,
                 destination_key: announcement.port,
             },
@@ -221,7 +221,7 @@ struct HelperEndpoints {
 }
 
 const fn is_translated(status: Status) -> bool {
-    status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0
+    status.intersects(Status::SRC_NAT.union(Status::DST_NAT))
 }
 
 /// The mask under which every bit of an address counts.

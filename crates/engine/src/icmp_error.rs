@@ -2,8 +2,8 @@
 use crate::classify::{IcmpClass, icmp_class, icmp_keys, parse_gre_key, parse_ports};
 use crate::table::key::TupleKey;
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{CtInfo, Engine, Instant, Outcome, Reason, Zone};
+use keepstate_types::ipproto;
 use keepstate_wire::{Family, InnerPacket, Packet, ParseError, icmp::IcmpMessage};
 
 /// The packet that a message quotes.
@@ -44,9 +44,9 @@ impl Engine {
 /// The tuple of a quoted packet; its lengths and checksums are not believed and not looked at.
 fn inner_tuple_key(quote: &InnerPacket<'_>) -> Result<TupleKey, ParseError> {
     let keys = match quote.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => parse_ports(quote.transport)?,
-        protocol::ICMP | protocol::ICMPV6 => icmp_keys(&IcmpMessage::parse(quote.transport)?),
-        protocol::GRE => parse_gre_key(quote.transport)?,
+        ipproto::TCP | ipproto::UDP | ipproto::SCTP | ipproto::UDPLITE => parse_ports(quote.transport)?,
+        ipproto::ICMP | ipproto::ICMPV6 => icmp_keys(&IcmpMessage::parse(quote.transport)?),
+        ipproto::GRE => parse_gre_key(quote.transport)?,
         _ => 0,
     };
     Ok(TupleKey { addresses: quote.addresses.into(), keys, protocol: quote.protocol })

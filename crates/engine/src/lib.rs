@@ -33,7 +33,6 @@ mod outcome;
 mod packet_ctx;
 mod protocol;
 mod reason;
-mod status;
 mod synproxy;
 mod sysctl;
 pub mod sysctl_conf;
@@ -47,11 +46,12 @@ pub use connection::Connection;
 pub use counters::Counters;
 pub use ct_timeout::TimeoutPolicyId;
 pub use engine::{ConnId, Engine, Secret};
-pub use entry::{Accounting, Entry, ProtocolInfo, SctpState, TcpSide, TcpState};
-pub use event::{Event, EventKind, EventMask};
+pub use entry::{Accounting, Entry, ProtocolInfo, TcpSide};
+pub use event::{Event, EventMask};
 pub use expectation::ExpectationEntry;
 pub use export::{ConnSnapshot, ImportError, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
+pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 pub use nat::{
     DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,
     NatResult, NatRewrite, PortBlockEvent, PortSelection,
@@ -60,7 +60,6 @@ pub use offload::{FlowStats, OffloadError, OffloadedFlow};
 pub use outcome::{CtInfo, CtVerdict, Direction, Outcome};
 pub use packet_ctx::{PacketCtx, Unconfirmed};
 pub use reason::Reason;
-pub use status::Status;
 pub use synproxy::SynproxyState;
 pub use sysctl::{KernelVersion, Sysctl, SysctlError, Sysctls};
 pub use time::Instant;

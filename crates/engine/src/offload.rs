@@ -13,9 +13,9 @@ use crate::protocol::{Tcp, TrackCtx, TrackResult, seconds_to_ticks};
 use crate::table::TupleRef;
 use crate::table::record::RecordKind;
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{ConnId, Direction, Engine, Instant, Manip, NatRewrite, Status, Sysctl, TcpState, Tuple, Zone};
 use alloc::vec::Vec;
+use keepstate_types::ipproto;
 
 /// A flow as a faster way needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,27 +79,27 @@ impl Engine {
             return Err(OffloadError::NotFound);
         }
         let status = hot.status();
-        if status.has(Status::OFFLOAD) {
+        if status.contains(Status::OFFLOAD) {
             return Err(OffloadError::AlreadyOffloaded);
         }
-        let watched = Status::SEQ_ADJUST.0 | Status::FIXED_TIMEOUT.0 | Status::HELPER.0;
+        let watched = Status::SEQ_ADJUST | Status::FIXED_TIMEOUT | Status::HELPER;
         let listened = hot.kind.has(RecordKind::HAS_EXTENSION)
             && self.extensions.find(handle.slot).is_some_and(|extra| extra.helper_state.is_some());
-        if status.0 & watched != 0 || listened {
+        if status.intersects(watched) || listened {
             return Err(OffloadError::NeedsSlowPath);
         }
-        if !status.has(Status::ASSURED) {
+        if !status.contains(Status::ASSURED) {
             return Err(OffloadError::NotEstablished);
         }
         match hot.protocol() {
-            protocol::UDP | protocol::UDPLITE => (),
-            protocol::TCP if Tcp::from_record_mut(hot).state() == TcpState::Established => {
+            ipproto::UDP | ipproto::UDPLITE => (),
+            ipproto::TCP if Tcp::from_record_mut(hot).state() == TcpState::Established => {
                 Tcp::from_record_mut(hot).reset_max_windows()
             }
-            protocol::TCP => return Err(OffloadError::NotEstablished),
+            ipproto::TCP => return Err(OffloadError::NotEstablished),
             _ => return Err(OffloadError::UnsupportedProtocol),
         }
-        hot.status |= Status::OFFLOAD.0;
+        hot.add_status(Status::OFFLOAD);
         let keys = [Direction::Original, Direction::Reply]
             .map(|direction| self.table.records.key(TupleRef::new(handle.slot, direction)));
         let [Some(original), Some(reply)] = keys else { return Err(OffloadError::NotFound) };
@@ -122,7 +122,7 @@ impl Engine {
         let Some(hot) = self.table.records.hot_mut(slot) else { return false };
         if !hot.is_confirmed()
             || hot.tuple_hash(secret) != seen.conn_id.tuple_hash
-            || !hot.status().has(Status::OFFLOAD)
+            || !hot.status().contains(Status::OFFLOAD)
         {
             return false;
         }
@@ -136,7 +136,7 @@ impl Engine {
             ack_offset: 0,
         };
         let timeout = match hot.protocol() {
-            protocol::TCP => seconds_to_ticks(self.sysctls[Sysctl::TcpTimeoutEstablished]),
+            ipproto::TCP => seconds_to_ticks(self.sysctls[Sysctl::TcpTimeoutEstablished]),
             _ => match Stateless::load(hot).track_packet(&context) {
                 TrackResult::Pass { timeout, .. } => timeout,
                 _ => 0,
@@ -161,7 +161,7 @@ impl Engine {
         let secret = self.secret.0;
         let Some(hot) = self.table.records.hot(handle.slot) else { return false };
         let is_out =
-            hot.is_confirmed() && hot.tuple_hash(secret) == handle.tuple_hash && hot.status().has(Status::OFFLOAD);
+            hot.is_confirmed() && hot.tuple_hash(secret) == handle.tuple_hash && hot.status().contains(Status::OFFLOAD);
         if is_out {
             self.unoffload(handle.slot);
         }
@@ -175,7 +175,7 @@ impl Engine {
         }
         let slots: Vec<u32> = self.table.used_slots().collect();
         for slot in slots {
-            if self.table.records.hot(slot).is_some_and(|hot| hot.status().has(Status::OFFLOAD)) {
+            if self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::OFFLOAD)) {
                 self.unoffload(slot);
             }
         }
@@ -196,7 +196,7 @@ impl Engine {
     pub(crate) fn unoffload(&mut self, slot: u32) {
         let handle = self.conn_id(slot);
         if let Some(hot) = self.table.records.hot_mut(slot) {
-            hot.status &= !Status::OFFLOAD.0;
+            hot.remove_status(Status::OFFLOAD);
         }
         self.offload.count = self.offload.count.saturating_sub(1);
         self.offload.revoked.push(handle);

@@ -6,8 +6,8 @@
 use crate::packet_ctx::Pending;
 use crate::protocol::Tcp;
 use crate::table::record::RecordKind;
-use crate::tuple::protocol;
 use crate::{Direction, Engine, PacketCtx, Status, TcpState};
+use keepstate_types::ipproto;
 use keepstate_wire::rewrite::PacketMut;
 
 /// What was promised to a client in its server's name.
@@ -69,7 +69,7 @@ impl Engine {
     pub fn set_synproxy(&mut self, passage: &mut PacketCtx, promise: SynproxyState) {
         let was_promised = self.synproxy_state(passage).is_some();
         match (&mut passage.pending, passage.outcome.connection) {
-            (Pending::Unconfirmed(fresh), _) if fresh.original.protocol == protocol::TCP => {
+            (Pending::Unconfirmed(fresh), _) if fresh.original.protocol == ipproto::TCP => {
                 fresh.extension.get_or_insert_default().synproxy = Some(promise);
                 self.synproxy_in_use = true;
             }
@@ -93,7 +93,7 @@ impl Engine {
             (_, Some(handle)) => {
                 let hot = self.table.records.hot(handle.slot).filter(|hot| hot.kind.has(RecordKind::HAS_EXTENSION))?;
                 let promise = self.extensions.find(handle.slot)?.synproxy?;
-                (hot.protocol() == protocol::TCP).then(|| (promise, Tcp::load(hot).state()))
+                (hot.protocol() == ipproto::TCP).then(|| (promise, Tcp::load(hot).state()))
             }
             // Only a reset ends a connection at once.
             (_, None) => Some((passage.ended.as_ref()?.synproxy?, TcpState::Close)),
@@ -106,7 +106,7 @@ impl Engine {
             return;
         };
         let Some(hot) = self.table.records.hot_mut(handle.slot) else { return };
-        hot.status |= Status::SEQ_ADJUST.0;
+        hot.add_status(Status::SEQ_ADJUST);
         let extra = self.extensions.find_or_insert(handle.slot);
         let ahead = clock.map_or(0, |clock| clock.wrapping_sub(promise.initial_timestamp));
         extra.synproxy = Some(SynproxyState { timestamp_offset: ahead, ..promise });

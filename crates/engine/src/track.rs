@@ -6,11 +6,11 @@ use crate::table::LookupKey;
 use crate::table::record::RecordKind;
 use crate::table::{Records, TupleRef};
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{
     ConnId, CtInfo, CtVerdict, Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl,
     Unconfirmed,
 };
+use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet, sctp, tcp::TcpSegment, udp};
 
 impl Engine {
@@ -25,15 +25,15 @@ impl Engine {
             return None;
         }
         let status = hot.status();
-        if status.has(Status::OFFLOAD) {
+        if status.contains(Status::OFFLOAD) {
             // It comes by here again: it is forwarded here again.
             self.unoffload(slot);
             return self.handle_known(packet, reference, now);
         }
         let info = match direction {
             Direction::Reply => CtInfo::Established,
-            Direction::Original if status.has(Status::SEEN_REPLY) => CtInfo::Established,
-            Direction::Original if status.has(Status::EXPECTED) => CtInfo::Related,
+            Direction::Original if status.contains(Status::SEEN_REPLY) => CtInfo::Established,
+            Direction::Original if status.contains(Status::EXPECTED) => CtInfo::Related,
             Direction::Original => CtInfo::New,
         };
         let policy = match hot.kind.has(RecordKind::HAS_EXTENSION) {
@@ -51,11 +51,11 @@ impl Engine {
             secret: self.secret,
             ack_offset: 0,
         };
-        let ruling = if packet.protocol() == protocol::TCP {
+        let ruling = if packet.protocol() == ipproto::TCP {
             match parse_tcp_segment(packet, &self.sysctls) {
                 Err(why) => TrackResult::invalid(why),
                 Ok(segment) => {
-                    if status.has(Status::SEQ_ADJUST) {
+                    if status.contains(Status::SEQ_ADJUST) {
                         context.ack_offset = ack_offset(self.extensions.find(slot), direction, segment.ack);
                     }
                     let mut noted = match hot.kind.has(RecordKind::HAS_EXTENSION) {
@@ -85,7 +85,7 @@ impl Engine {
             }
         } else if let Err(why) = check_l4_header(packet, &self.sysctls) {
             TrackResult::invalid(why)
-        } else if packet.protocol() == protocol::SCTP {
+        } else if packet.protocol() == ipproto::SCTP {
             match sctp::SctpHeader::parse(packet.transport()) {
                 Err(refusal) => TrackResult::invalid(Reason::ParseError(refusal)),
                 Ok(header) => {
@@ -105,13 +105,13 @@ impl Engine {
         };
         let mut update = changed || assured;
         if assured {
-            hot.status |= Status::ASSURED.0;
+            hot.add_status(Status::ASSURED);
         }
-        if direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0 {
-            hot.status |= Status::SEEN_REPLY.0;
+        if direction == Direction::Reply && !hot.status().contains(Status::SEEN_REPLY) {
+            hot.add_status(Status::SEEN_REPLY);
             update = true;
         }
-        let (counted, fixed) = (hot.kind.has(RecordKind::COUNTED), hot.status & Status::FIXED_TIMEOUT.0 != 0);
+        let (counted, fixed) = (hot.kind.has(RecordKind::COUNTED), hot.status().contains(Status::FIXED_TIMEOUT));
         if !fixed {
             let deadline = tick.wrapping_add(timeout);
             let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
@@ -148,9 +148,9 @@ impl Engine {
             TrackResult::NoRefresh { reason: why, changed } => {
                 why.into_iter().for_each(|why| self.count_reason(why));
                 let hot = self.table.records.hot_mut(slot)?;
-                let answered = direction == Direction::Reply && hot.status & Status::SEEN_REPLY.0 == 0;
+                let answered = direction == Direction::Reply && !hot.status().contains(Status::SEEN_REPLY);
                 if answered {
-                    hot.status |= Status::SEEN_REPLY.0;
+                    hot.add_status(Status::SEEN_REPLY);
                 }
                 if answered || changed {
                     self.dirty.mark_dirty(slot);
@@ -241,7 +241,7 @@ impl Engine {
             let follow = master.and_then(|(_, follow)| follow);
             master.into_iter().for_each(|(master, _)| fresh.set_master(master));
             self.try_assign_helper(fresh);
-            if fresh.status.has(Status::EXPECTED) {
+            if fresh.status.contains(Status::EXPECTED) {
                 passage.outcome.info = CtInfo::Related;
             }
             if let Some(follow) = follow {
@@ -268,12 +268,12 @@ impl Engine {
             secret: self.secret,
             ack_offset: 0,
         };
-        let (tracker, ruling) = if packet.protocol() == protocol::TCP {
+        let (tracker, ruling) = if packet.protocol() == ipproto::TCP {
             let segment = parse_tcp_segment(packet, &self.sysctls)?;
             let mut tcp = Tcp::from_first_packet(&segment, &self.sysctls)?;
             let ruling = tcp.track_packet(&segment, Direction::Original, &context, &mut None::<IgnoredSyn>);
             (Tracker::Tcp(tcp), ruling)
-        } else if packet.protocol() == protocol::SCTP {
+        } else if packet.protocol() == ipproto::SCTP {
             check_l4_header(packet, &self.sysctls)?;
             let header = sctp::SctpHeader::parse(packet.transport()).map_err(Reason::ParseError)?;
             let mut sctp = Sctp::from_first_packet(&header)?;
@@ -340,18 +340,16 @@ pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, knobs: &crate::Sysctls)
 fn check_l4_header(packet: &Packet<'_>, knobs: &crate::Sysctls) -> Result<(), Reason> {
     let (transport, length) = (packet.transport(), packet.transport_len());
     match (packet.protocol(), packet.family()) {
-        (protocol::UDP, _) => udp::UdpHeader::parse(transport, length).map(drop).map_err(Reason::ParseError)?,
-        (protocol::UDPLITE, _) => {
-            udp::UdpHeader::parse_lite(transport, length).map(drop).map_err(Reason::ParseError)?
-        }
-        (protocol::SCTP, _) => sctp::SctpHeader::parse(transport).map(drop).map_err(Reason::ParseError)?,
-        (protocol::ICMP, Family::V6) | (protocol::ICMPV6, Family::V4) => return Err(Reason::WrongFamily),
-        (protocol::ICMP | protocol::ICMPV6, _) => return Ok(()),
+        (ipproto::UDP, _) => udp::UdpHeader::parse(transport, length).map(drop).map_err(Reason::ParseError)?,
+        (ipproto::UDPLITE, _) => udp::UdpHeader::parse_lite(transport, length).map(drop).map_err(Reason::ParseError)?,
+        (ipproto::SCTP, _) => sctp::SctpHeader::parse(transport).map(drop).map_err(Reason::ParseError)?,
+        (ipproto::ICMP, Family::V6) | (ipproto::ICMPV6, Family::V4) => return Err(Reason::WrongFamily),
+        (ipproto::ICMP | ipproto::ICMPV6, _) => return Ok(()),
         _ => return Ok(()),
     }
     // Linux sums UDP's number into the pseudo header of UDP-Lite; see docs/differences.md for why so do we.
     let holds = match packet.protocol() {
-        protocol::UDPLITE => packet.udp_lite_checksum_ok_as_udp(),
+        ipproto::UDPLITE => packet.udp_lite_checksum_ok_as_udp(),
         _ => packet.transport_checksum_ok(),
     };
     if knobs.is_enabled(Sysctl::Checksum) && !holds { Err(Reason::Checksum) } else { Ok(()) }

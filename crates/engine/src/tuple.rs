@@ -1,5 +1,6 @@
 //! A tuple names one direction of a connection; inverted, it names the answer.
 use core::net::IpAddr;
+use keepstate_types::ipproto;
 
 /// Addresses, protocol and the protocol's keys of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,32 +17,12 @@ pub struct Tuple {
     pub destination_key: u16,
 }
 
-/// Transport protocols by number.
-pub mod protocol {
-    /// ICMP.
-    pub const ICMP: u8 = 1;
-    /// TCP.
-    pub const TCP: u8 = 6;
-    /// UDP.
-    pub const UDP: u8 = 17;
-    /// GRE.
-    pub const GRE: u8 = 47;
-    /// ICMPv6.
-    pub const ICMPV6: u8 = 58;
-    /// SCTP.
-    pub const SCTP: u8 = 132;
-    /// UDP-Lite.
-    pub const UDPLITE: u8 = 136;
-}
-
 impl Tuple {
     /// The tuple that answers this one; `None` for an ICMP type that is no query and no answer to one.
     pub fn invert(&self) -> Option<Tuple> {
         let (source_key, destination_key) = match self.protocol {
-            protocol::ICMP => {
-                (self.source_key, inverse_icmp_type(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
-            }
-            protocol::ICMPV6 => {
+            ipproto::ICMP => (self.source_key, inverse_icmp_type(self.icmp_type())? << 8 | u16::from(self.icmp_code())),
+            ipproto::ICMPV6 => {
                 (self.source_key, inverse_icmpv6_type(self.icmp_type())? << 8 | u16::from(self.icmp_code()))
             }
             _ => (self.destination_key, self.source_key),

@@ -32,9 +32,9 @@ fn active_port_command_creates_expectation() {
 
     let child = world.entry(begun.connection.unwrap());
     let master = world.entry(control.conn_id(&world));
-    assert!(child.status.has(Status::EXPECTED) && !child.status.has(Status::HELPER));
+    assert!(child.status.contains(Status::EXPECTED) && !child.status.contains(Status::HELPER));
     assert_eq!((child.helper, child.master, child.uses), (None, Some(master.original), 1));
-    assert!(master.status.has(Status::HELPER) && !master.status.has(Status::EXPECTED));
+    assert!(master.status.contains(Status::HELPER) && !master.status.contains(Status::EXPECTED));
     assert_eq!((master.helper, master.master, master.uses), (Some("ftp"), None, 2));
 
     assert!(world.engine.remove(child.conn_id, world.now));
@@ -101,7 +101,7 @@ fn no_helper_is_attached_by_default() {
     control.send_line(&mut world, Sender::Client, PORT_2000);
     assert_eq!(world.expectations(), [""; 0]);
     let entry = world.entry(control.conn_id(&world));
-    assert_eq!((entry.helper, entry.uses, entry.status.has(Status::HELPER)), (None, 1, false));
+    assert_eq!((entry.helper, entry.uses, entry.status.contains(Status::HELPER)), (None, 1, false));
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn helper_is_not_attached_to_other_protocols() {
     world.engine.set_auto_helper(17, 21, Helper::Ftp);
     let outcome = world.packet(&udp(([10, 1, 0, 2], 40000), ([10, 2, 0, 9], 21), b"PORT"));
     let entry = world.entry(outcome.connection.unwrap());
-    assert_eq!((entry.helper, entry.status.has(Status::HELPER)), (None, false));
+    assert_eq!((entry.helper, entry.status.contains(Status::HELPER)), (None, false));
 }
 
 #[test]

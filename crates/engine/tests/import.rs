@@ -205,14 +205,14 @@ fn import_gap_counts_toward_the_timeout() {
 fn import_rejects_invalid_snapshots() {
     let (_, tcp) = established();
     let udp = udp_snapshot();
-    let dead = Status(udp.status.0 | Status::DYING.0);
+    let dead = udp.status | Status::DYING;
     let cases = [
         (modified(&udp, |one| one.reply = udp.original), "translated, and not marked so"),
         (modified(&udp, |one| (one.original, one.reply) = (tcp.original, tcp.reply)), "the state of another protocol"),
-        (modified(&udp, |one| one.status = Status(0)), "never confirmed"),
+        (modified(&udp, |one| one.status = Status::empty()), "never confirmed"),
         (modified(&udp, |one| one.status = dead), "dying"),
-        (modified(&udp, |one| one.status = Status(udp.status.0 | Status::SRC_NAT.0)), "without a decision"),
-        (modified(&udp, |one| one.status = Status(udp.status.0 | Status::HELPER.0)), "helper"),
+        (modified(&udp, |one| one.status = udp.status | Status::SRC_NAT), "without a decision"),
+        (modified(&udp, |one| one.status = udp.status | Status::HELPER), "helper"),
         (modified(&udp, |one| one.master = Some(tcp.original)), "expected"),
         (modified(&udp, |one| one.remaining_ms = u64::MAX), "a timeout longer"),
         (modified(&udp, |one| one.reply = tcp.reply), "different protocols"),

@@ -87,7 +87,7 @@ impl Scenario {
         let (state, timeout, assured) = match &after {
             Some(entry) => match entry.protocol {
                 ProtocolInfo::Tcp { state, .. } => {
-                    (state.name(), entry.timeout.to_string(), entry.status.has(Status::ASSURED))
+                    (state.name(), entry.timeout.to_string(), entry.status.contains(Status::ASSURED))
                 }
                 _ => return Err("no TCP entry".into()),
             },

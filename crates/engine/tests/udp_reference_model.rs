@@ -108,7 +108,7 @@ fn assert_equal(engine: &Engine, model: &Model, now: Instant) {
     let mut ours: Vec<_> = engine
         .entries(now)
         .map(|entry| {
-            let has = |status| entry.status.has(status);
+            let has = |status| entry.status.contains(status);
             let tuple = entry.original;
             let ends = [(tuple.source, tuple.source_key), (tuple.destination, tuple.destination_key)];
             (ends, entry.zone.id, entry.timeout, has(Status::SEEN_REPLY), has(Status::ASSURED))

@@ -1,6 +1,6 @@
 //! From what a visitor asks in the kernel's messages to what the engine is asked, and back to errno(3).
 use keepstate_engine::{
-    ConnId, ConnUpdate, Engine, Instant, NatRange, NewConnection, ProtocolUpdate, SctpState, Status, TcpState,
+    ConnId, ConnUpdate, Engine, Instant, NatRange, NewConnection, ProtocolUpdate, Status, TcpState,
     Tuple as EngineTuple, UpdateError, Zone, ZoneDirection,
 };
 use keepstate_linux::ctnetlink::consts::message;
@@ -106,11 +106,13 @@ fn to_zone(flow: &CtFlow) -> Result<Zone, i32> {
 }
 
 fn to_conn_update(flow: &CtFlow) -> Result<ConnUpdate, i32> {
-    let status = flow.status.map(|bits| u16::try_from(bits).map(Status)).transpose().map_err(|_| libc::EINVAL)?;
+    if flow.status.is_some_and(|status| !Status::all().contains(status)) {
+        return Err(libc::EINVAL);
+    }
     let everything = [0xff; 16];
     Ok(ConnUpdate {
         timeout: flow.timeout,
-        status,
+        status: flow.status,
         mark: flow.mark,
         labels: flow.labels.map(|labels| [labels, flow.labels_mask.unwrap_or(everything)]),
         protocol: to_protocol_update(&flow.protoinfo)?,
@@ -121,7 +123,7 @@ fn to_protocol_update(protocol: &CtProtoInfo) -> Result<Option<ProtocolUpdate>, 
     match protocol {
         CtProtoInfo::Empty => Ok(None),
         CtProtoInfo::Tcp(info) => {
-            let state = |number: u8| TcpState::ALL.get(usize::from(number)).copied().ok_or(libc::EINVAL);
+            let state = |number: u8| TcpState::from_number(number).ok_or(libc::EINVAL);
             let scales = match info.wscale {
                 [Some(original), Some(reply)] => Some([original, reply]),
                 _ => None,
@@ -132,7 +134,6 @@ fn to_protocol_update(protocol: &CtProtoInfo) -> Result<Option<ProtocolUpdate>, 
         // The kernel wants all of it together.
         CtProtoInfo::Sctp(info) => match (info.state, info.vtags) {
             (Some(state), [Some(original), Some(reply)]) => {
-                let state = SctpState::ALL.get(usize::from(state.number())).copied().ok_or(libc::EINVAL)?;
                 Ok(Some(ProtocolUpdate::Sctp { state, tags: [original, reply] }))
             }
             _ => Err(libc::EINVAL),

@@ -5,7 +5,7 @@
 use keepstate_conntrack::format::engine_flow;
 use keepstate_conntrack::format::{protocol_name, state_name};
 use keepstate_engine::{Entry, Instant};
-use keepstate_linux::ctnetlink::{CtFlow, CtTuple, protocol, status};
+use keepstate_linux::ctnetlink::{CtFlow, CtTuple, Status, protocol};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -18,8 +18,8 @@ pub(super) fn write_line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now
     let number = entry.original.protocol;
     let (name, family) = if entry.original.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) };
     write!(out, "{name:<8} {family} {:<8} {number} ", proc_protocol_name(number))?;
-    let has = |bit: u32| flow.status.unwrap_or(0) & bit != 0;
-    if !has(status::OFFLOAD) {
+    let has = |bit: Status| flow.status.unwrap_or_default().contains(bit);
+    if !has(Status::OFFLOAD) {
         write!(out, "{} ", entry.timeout)?;
         if let Some(state) = state_name(&flow.protoinfo) {
             write!(out, "{state} ")?;
@@ -31,17 +31,17 @@ pub(super) fn write_line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now
     write_tuple(out, &flow.original)?;
     write_zone(out, "zone-orig", flow.original.zone)?;
     write_counters(out, &flow, 0)?;
-    if !has(status::SEEN_REPLY) {
+    if !has(Status::SEEN_REPLY) {
         out.write_all(b"[UNREPLIED] ")?;
     }
     write_tuple(out, &flow.reply)?;
     write_zone(out, "zone-reply", flow.reply.zone)?;
     write_counters(out, &flow, 1)?;
-    if has(status::HW_OFFLOAD) {
+    if has(Status::HW_OFFLOAD) {
         out.write_all(b"[HW_OFFLOAD] ")?;
-    } else if has(status::OFFLOAD) {
+    } else if has(Status::OFFLOAD) {
         out.write_all(b"[OFFLOAD] ")?;
-    } else if has(status::ASSURED) {
+    } else if has(Status::ASSURED) {
         out.write_all(b"[ASSURED] ")?;
     }
     write!(out, "mark={} ", entry.mark)?;

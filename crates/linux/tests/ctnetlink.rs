@@ -1,8 +1,8 @@
 //! The codec: what is encoded is decoded to the same again, whatever it is; and nothing that is read can panic.
 use keepstate_linux::ctnetlink::{
-    CtCounters, CtCpuStats, CtEvent, CtEventType, CtExpectCpuStats, CtExpectation, CtFamily, CtFlow, CtObject,
-    CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo, CtTuple, SctpState, consts::message, decode, encode,
-    protocol,
+    CtCounters, CtCpuStats, CtEvent, CtExpectCpuStats, CtExpectation, CtFamily, CtFlow, CtObject, CtProtoInfo,
+    CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo, CtTuple, EventKind, SctpState, Status, consts::message, decode,
+    encode, protocol,
 };
 use keepstate_linux::netlink::message::{NlBody, flag};
 use keepstate_linux::netlink::{NlMessages, NlRequest};
@@ -36,7 +36,7 @@ fn protocol_info() -> impl Strategy<Value = CtProtoInfo> {
     let tcp = (any::<Option<u8>>(), any::<[Option<u8>; 2]>(), any::<[Option<[u8; 2]>; 2]>())
         .prop_map(|(state, scales, flags)| CtProtoInfo::Tcp(CtTcpInfo { state, wscale: scales, flags }));
     let sctp = (prop::option::of(0_u8..9), any::<[Option<u32>; 2]>()).prop_map(|(state, tags)| {
-        CtProtoInfo::Sctp(CtSctpInfo { state: state.and_then(SctpState::numbered), vtags: tags })
+        CtProtoInfo::Sctp(CtSctpInfo { state: state.and_then(SctpState::from_number), vtags: tags })
     });
     prop_oneof![Just(CtProtoInfo::Empty), tcp, sctp]
 }
@@ -59,7 +59,7 @@ prop_compose! {
         let [status, timeout, mark, use_count, id] = words;
         let [helper, secctx] = names.map(|name| name.map(String::into_boxed_str));
         CtFlow {
-            family: Some(family), original: tuples.0, reply: tuples.1, master: tuples.2, status, timeout, mark, use_count, id, zone,
+            family: Some(family), original: tuples.0, reply: tuples.1, master: tuples.2, status: status.map(Status::from_bits_retain), timeout, mark, use_count, id, zone,
             protoinfo, counters: counts.map(|counts| counts.map(|(packets, bytes)| CtCounters { packets, bytes })),
             start: times[0], stop: times[1], event_timestamp: times[2], labels: labels[0], labels_mask: labels[1], helper, secctx,
             seqadj: corrections.map(|told| told.map(|[correction_pos, offset_before, offset_after]| CtSeqAdj { correction_pos, offset_before, offset_after })),
@@ -145,12 +145,9 @@ fn event_type_follows_message_kind_and_flags() {
         CtEvent::decode(&message).unwrap().map(|event| (event.event_type, event.object))
     };
     let connection = CtObject::Connection(flow.clone());
-    assert_eq!(
-        happening(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE),
-        Some((CtEventType::New, connection.clone()))
-    );
-    assert_eq!(happening(message::CT_NEW, 0), Some((CtEventType::Update, connection.clone())));
-    assert_eq!(happening(message::CT_DELETE, 0), Some((CtEventType::Destroy, connection)));
+    assert_eq!(happening(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE), Some((EventKind::New, connection.clone())));
+    assert_eq!(happening(message::CT_NEW, 0), Some((EventKind::Update, connection.clone())));
+    assert_eq!(happening(message::CT_DELETE, 0), Some((EventKind::Destroy, connection)));
     assert_eq!(happening(message::CT_GET, 0), None);
 }
 

@@ -335,7 +335,7 @@ impl<'a> Packet<'a> {
     /// what a lookup needs, at one go. `None` for any other.
     #[inline(always)]
     pub fn flow_key_v4(&self) -> Option<(u64, u32)> {
-        let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP);
+        let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP);
         if self.family != Family::V4 || self.fragment_at != 0 || !has_ports {
             return None;
         }
@@ -403,7 +403,7 @@ impl<'a> Packet<'a> {
                 None | Some([.., 0, 0]) => true,
                 Some(_) => self.pseudo_header().add_bytes(transport).is_valid(),
             },
-            protocol::UDP_LITE => self.udp_lite_checksum_ok(self.pseudo_header()),
+            protocol::UDPLITE => self.udp_lite_checksum_ok(self.pseudo_header()),
             protocol::ICMP if self.family == Family::V4 => {
                 transport.len() < 8 || Sum::new().add_bytes(transport).is_valid()
             }
@@ -503,16 +503,7 @@ fn position_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
-/// Numbers of the transport protocols whose checksums are known here.
-pub(crate) mod protocol {
-    pub const ICMP: u8 = 1;
-    pub const TCP: u8 = 6;
-    pub const UDP: u8 = 17;
-    pub const GRE: u8 = 47;
-    pub const ICMPV6: u8 = 58;
-    pub const SCTP: u8 = 132;
-    pub const UDP_LITE: u8 = 136;
-}
+pub(crate) use keepstate_types::ipproto as protocol;
 
 const V4_HEADER_LEN: usize = 20;
 const V6_HEADER_LEN: usize = 40;

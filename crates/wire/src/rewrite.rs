@@ -126,7 +126,7 @@ impl<'a> PacketMut<'a> {
     /// another protocol, a later fragment, or an SCTP packet of which a part is missing.
     pub fn set_ports(&mut self, source: u16, destination: u16) -> bool {
         let is_sctp = self.protocol == protocol::SCTP;
-        let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE);
+        let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDPLITE);
         if !self.has_transport || !(covers_all || is_sctp && self.extent != TransportExtent::Partial) {
             return false;
         }
@@ -148,7 +148,7 @@ impl<'a> PacketMut<'a> {
 
     fn set_port_at(&mut self, at: usize, port: u16) -> bool {
         let is_sctp = self.protocol == protocol::SCTP;
-        let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDP_LITE);
+        let covers_all = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDPLITE);
         if !self.has_transport || !(covers_all || is_sctp && self.extent != TransportExtent::Partial) {
             return false;
         }
@@ -339,7 +339,7 @@ impl<'a> PacketMut<'a> {
         let (offset, zero) = match (self.protocol, self.family) {
             (protocol::TCP, _) => (16, ZeroChecksum::Valid),
             (protocol::UDP, _) => (6, ZeroChecksum::Absent),
-            (protocol::UDP_LITE, _) => (6, ZeroChecksum::Absent),
+            (protocol::UDPLITE, _) => (6, ZeroChecksum::Absent),
             (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => (2, ZeroChecksum::Valid),
             _ => return None,
         };

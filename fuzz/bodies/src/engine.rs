@@ -124,7 +124,7 @@ impl EnginePair {
             ProtocolInfo::Sctp { state, .. } => state.name(),
             ProtocolInfo::Stateless => "stateless",
         });
-        if entry.status.has(Status::ASSURED) {
+        if entry.status.contains(Status::ASSURED) {
             self.coverage.seen.insert("assured");
         }
     }

@@ -169,7 +169,7 @@ impl FtpRun {
         if let (1, Some(handle)) = (met, outcome.connection) {
             let entry = self.engine.entry(handle, self.now).expect("an outcome names a living connection");
             assert_eq!(outcome.info, CtInfo::Related);
-            assert!(entry.status.has(Status::EXPECTED) && entry.master.is_some() && entry.helper.is_none());
+            assert!(entry.status.contains(Status::EXPECTED) && entry.master.is_some() && entry.helper.is_none());
         }
     }
 

@@ -9,7 +9,7 @@ extern crate alloc;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
-use keepstate_engine::{Direction, Engine, Info, Instant, Sysctls, Secret, Zone};
+use keepstate_engine::{Direction, Engine, CtInfo, Instant, Sysctls, Secret, Zone};
 use keepstate_wire::Packet;
 
 /// The C library's allocator: what stands in for an operating system's here.
@@ -57,9 +57,9 @@ pub extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
     let start = Instant::default();
     let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), start);
     let handshake = [
-        (segment(CLIENT, SERVER, SYN, 1000, 0), Info::New, Direction::Original),
-        (segment(SERVER, CLIENT, SYN | ACK, 9000, 1001), Info::Established, Direction::Reply),
-        (segment(CLIENT, SERVER, ACK, 1001, 9001), Info::Established, Direction::Original),
+        (segment(CLIENT, SERVER, SYN, 1000, 0), CtInfo::New, Direction::Original),
+        (segment(SERVER, CLIENT, SYN | ACK, 9000, 1001), CtInfo::Established, Direction::Reply),
+        (segment(CLIENT, SERVER, ACK, 1001, 9001), CtInfo::Established, Direction::Original),
     ];
     for (bytes, info, direction) in &handshake {
         let Ok(packet) = Packet::parse(bytes) else { return 1 };

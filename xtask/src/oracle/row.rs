@@ -41,7 +41,7 @@ impl From<&Entry> for ConnRow {
         ConnRow {
             original: entry.original,
             reply: entry.reply,
-            status: u32::from(entry.status.0),
+            status: entry.status.bits(),
             timeout: entry.timeout,
             detail,
             counters: entry.accounting.map(|sides| sides.map(|side| (side.packets, side.bytes))),

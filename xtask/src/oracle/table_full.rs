@@ -88,12 +88,12 @@ pub fn run(kernel: &mut KernelNetns, limit: &ConntrackMax) -> Result<()> {
     let rows = dump.connections()?;
     let after = dump.statistics()?;
     let moved = |number| after.get(&number).copied().unwrap_or(0) - before.get(&number).copied().unwrap_or(0);
-    let assured = u32::from(Status::ASSURED.0);
+    let assured = Status::ASSURED.bits();
     theirs.count = rows.len() as u64;
     theirs.assured = rows.iter().filter(|row| row.status & assured != 0).count() as u64;
     (theirs.drop, theirs.early_drop) = (moved(DROP), moved(EARLY_DROP));
     ours.count = engine.count() as u64;
-    ours.assured = engine.entries(began).filter(|entry| entry.status.has(Status::ASSURED)).count() as u64;
+    ours.assured = engine.entries(began).filter(|entry| entry.status.contains(Status::ASSURED)).count() as u64;
     (ours.drop, ours.early_drop) = (engine.counters().drop, engine.counters().early_drop);
     println!("full table, limit {TABLE_MAX}:\n  kernel {theirs:?}\n  engine {ours:?}");
     theirs.check("kernel")?;

@@ -137,7 +137,7 @@ impl Timeseries {
             early_dropped: engine.counters().early_drop,
         };
         for entry in engine.entries(now) {
-            sample.assured += u64::from(entry.status.has(Status::ASSURED));
+            sample.assured += u64::from(entry.status.contains(Status::ASSURED));
             sample.by_state.add(&entry);
         }
         self.samples.push(sample);
@@ -191,7 +191,7 @@ impl StateHistogram {
         let kind = match entry.protocol {
             ProtocolInfo::Tcp { state, .. } => state as usize,
             ProtocolInfo::Sctp { state, .. } => TCP_STATES + state as usize,
-            _ if entry.status.has(Status::SEEN_REPLY) => TCP_STATES + SCTP_STATES,
+            _ if entry.status.contains(Status::SEEN_REPLY) => TCP_STATES + SCTP_STATES,
             _ => TCP_STATES + SCTP_STATES + 1,
         };
         if let Some(count) = self.0.get_mut(kind) {

@@ -2,7 +2,7 @@
 //!
 //! As much of it as the kernel understands is asked of the kernel ([`Pick::restriction`]); every answer is looked at again, because older
 //! kernels understand less, and none understands masks, states, labels or translations.
-use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtLabels, CtProtoInfo, CtTuple, DumpFilter, SctpState, status};
+use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtLabels, CtProtoInfo, CtTuple, DumpFilter, SctpState, Status};
 use std::net::IpAddr;
 
 /// A choice among connections; the default is all of them.
@@ -17,7 +17,7 @@ pub(super) struct FlowFilter {
     pub(super) destination: Option<MaskedAddr>,
     pub(super) mark: Option<[u32; 2]>,
     /// Bits that must be set, bits that may not.
-    pub(super) status: Option<[u32; 2]>,
+    pub(super) status: Option<[Status; 2]>,
     pub(super) tcp_state: Option<u8>,
     pub(super) sctp_state: Option<SctpState>,
     pub(super) vtags: [Option<u32>; 2],
@@ -92,14 +92,14 @@ impl FlowFilter {
 
     /// Is this connection meant?
     pub(super) fn matches(&self, flow: &CtFlow) -> bool {
-        let bits = flow.status.unwrap_or(0);
+        let bits = flow.status.unwrap_or_default();
         self.family.is_none_or(|family| flow.family == Some(family))
             && tuple_matches(&self.original, &flow.original)
             && tuple_matches(&self.reply, &flow.reply)
             && self.source.is_none_or(|network| network.contains(flow.original.source))
             && self.destination.is_none_or(|network| network.contains(flow.original.destination))
             && self.mark.is_none_or(|[value, mask]| flow.mark.unwrap_or(0) & mask == value)
-            && self.status.is_none_or(|[set, unset]| bits & set == set && bits & unset == 0)
+            && self.status.is_none_or(|[set, unset]| bits.contains(set) && !bits.intersects(unset))
             && eq_if_set(self.zone, flow.zone.or(Some(0)))
             && eq_if_set(self.id, flow.id)
             && self.labels.is_none_or(|labels| has_labels(flow.labels, labels))
@@ -164,12 +164,12 @@ fn has_labels(there: Option<CtLabels>, labels: CtLabels) -> bool {
 fn is_src_nat(flow: &CtFlow) -> bool {
     let moved =
         flow.reply.destination != flow.original.source || flow.reply.destination_port != flow.original.source_port;
-    flow.status.unwrap_or(0) & (status::SRC_NAT | status::SRC_NAT_DONE) != 0 && moved
+    flow.status.unwrap_or_default().intersects(Status::SRC_NAT | Status::SRC_NAT_DONE) && moved
 }
 
 /// Was destination NAT done, and did it change anything?
 fn is_dst_nat(flow: &CtFlow) -> bool {
     let moved =
         flow.reply.source != flow.original.destination || flow.reply.source_port != flow.original.destination_port;
-    flow.status.unwrap_or(0) & (status::DST_NAT | status::DST_NAT_DONE) != 0 && moved
+    flow.status.unwrap_or_default().intersects(Status::DST_NAT | Status::DST_NAT_DONE) && moved
 }

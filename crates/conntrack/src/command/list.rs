@@ -108,7 +108,9 @@ fn dump_filters(pick: &FlowFilter, listing: CtDumpKind) -> Vec<DumpFilter> {
 /// A status of which no bit is asked for is refused, as the kernel does.
 fn check_status_filter(pick: &FlowFilter) -> Result<(), ConntrackError> {
     match pick.status {
-        Some([0, 0]) => Err(ConntrackError::from_kernel(Operation::List, &NetlinkError::Errno(libc::EINVAL))),
+        Some([set, unset]) if set.is_empty() && unset.is_empty() => {
+            Err(ConntrackError::from_kernel(Operation::List, &NetlinkError::Errno(libc::EINVAL)))
+        }
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@ use super::error::{ConntrackError, Operation, print_message};
 use super::request::{ConntrackRequest, FlowChange};
 use super::{flow_writer, list};
 use keepstate_linux::ctnetlink::{
-    CtClient, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, DumpFilter, status,
+    CtClient, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, DumpFilter, Status,
 };
 use keepstate_linux::netlink::NetlinkError;
 
@@ -159,7 +159,7 @@ pub(super) fn update(request: &ConntrackRequest) -> Result<usize, ConntrackError
 
 /// What to send so that a connection becomes as it is wanted; `None` where it is so already.
 fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
-    let now = flow.status.unwrap_or(0);
+    let now = flow.status.unwrap_or_default();
     let bits = change.status.map(|bits| now | bits).filter(|bits| *bits != now);
     let mark = change.mark.map(|[value, mask]| (flow.mark.unwrap_or(0) & !mask) ^ value);
     let tcp = match (&flow.protoinfo, change.tcp_state) {
@@ -176,7 +176,7 @@ fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
     let to = CtFlow {
         timeout: change.timeout.filter(|timeout| flow.timeout != Some(*timeout)),
         mark: mark.filter(|mark| *mark != flow.mark.unwrap_or(0)),
-        status: bits.map(|bits| bits | status::CONFIRMED),
+        status: bits.map(|bits| bits | Status::CONFIRMED),
         protoinfo: tcp,
         labels,
         labels_mask: mask,

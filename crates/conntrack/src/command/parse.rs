@@ -10,7 +10,7 @@ use super::request::{ConntrackRequest, FlowChange};
 use super::target::Target;
 use crate::format::OutputFormat;
 use keepstate_linux::ctnetlink::{
-    CtEventType, CtExpectation, CtFamily, CtFlow, CtNatRange, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, status,
+    CtExpectation, CtFamily, CtFlow, CtNatRange, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, EventKind, Status,
 };
 use std::net::IpAddr;
 
@@ -176,7 +176,7 @@ fn build_request(command: Command, table: Table, told: ParsedOpts) -> ConntrackR
         destination: told.destination.map(|network| apply_mask(network, told.mask.destination)),
         mark: told.mark.filter(|_| !updates),
         // Of no bit at all the kernel is asked in a listing only, which it refuses.
-        status: told.status.filter(|bits| !updates && (*bits != [0, 0] || command == Command::List)),
+        status: told.status.filter(|bits| !updates && (*bits != [Status::empty(); 2] || command == Command::List)),
         tcp_state: told.tcp_state.filter(|_| !updates),
         sctp_state: told.sctp_state.filter(|_| !updates),
         vtags: told.vtags,
@@ -212,7 +212,7 @@ fn build_request(command: Command, table: Table, told: ParsedOpts) -> ConntrackR
         output,
         zero: told.zero,
         events: if told.events.is_empty() {
-            vec![CtEventType::New, CtEventType::Update, CtEventType::Destroy]
+            vec![EventKind::New, EventKind::Update, EventKind::Destroy]
         } else {
             told.events
         },
@@ -252,7 +252,7 @@ fn build_flow(told: &ParsedOpts) -> CtFlow {
         family: told.family,
         original,
         reply: build_reply_tuple(told, &original),
-        status: Some(told.status.map_or(0, |[set, _]| set) | status::CONFIRMED),
+        status: Some(told.status.map_or(Status::empty(), |[set, _]| set) | Status::CONFIRMED),
         timeout: told.timeout,
         mark: told.mark.map(|[mark, _]| mark),
         zone: told.zone,

@@ -4,7 +4,7 @@ use super::flow_filter::{MaskedAddr, NatEndpoint};
 use super::grammar::{OptId, OptSpec};
 use super::value;
 use crate::format::{LabelNames, OutputFormat, OutputOptions, vtag_as_conntrack};
-use keepstate_linux::ctnetlink::{CtEventType, CtFamily, CtLabels, CtTuple, SctpState};
+use keepstate_linux::ctnetlink::{CtFamily, CtLabels, CtTuple, EventKind, SctpState, Status};
 use std::net::IpAddr;
 
 /// Every option's value. It is filled word by word and read once, when the command is known.
@@ -25,7 +25,7 @@ pub(super) struct ParsedOpts {
     pub(super) mask: CtTuple,
     pub(super) timeout: Option<u32>,
     pub(super) mark: Option<[u32; 2]>,
-    pub(super) status: Option<[u32; 2]>,
+    pub(super) status: Option<[Status; 2]>,
     pub(super) tcp_state: Option<u8>,
     pub(super) sctp_state: Option<SctpState>,
     pub(super) vtags: [Option<u32>; 2],
@@ -42,7 +42,7 @@ pub(super) struct ParsedOpts {
     pub(super) add_labels: CtLabels,
     pub(super) remove_labels: CtLabels,
     pub(super) zero: bool,
-    pub(super) events: Vec<CtEventType>,
+    pub(super) events: Vec<EventKind>,
     pub(super) buffer_size: Option<u32>,
 }
 

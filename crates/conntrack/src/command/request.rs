@@ -3,7 +3,7 @@ use super::flow_filter::FlowFilter;
 use super::grammar::{Command, Table};
 use super::target::Target;
 use crate::format::{LabelNames, OutputOptions};
-use keepstate_linux::ctnetlink::{CtEventType, CtExpectation, CtFamily, CtFlow, CtLabels, SctpState};
+use keepstate_linux::ctnetlink::{CtExpectation, CtFamily, CtFlow, CtLabels, EventKind, SctpState, Status};
 
 /// One command, read and checked. It is carried out once.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(super) struct ConntrackRequest {
     pub(super) label_names: LabelNames,
     /// Zero counters when they are read.
     pub(super) zero: bool,
-    pub(super) events: Vec<CtEventType>,
+    pub(super) events: Vec<EventKind>,
     /// The buffer's size asked for with `-b`.
     pub(super) buffer_size: Option<u32>,
     /// The protocol given with `-p`.
@@ -41,7 +41,7 @@ pub(super) struct FlowChange {
     /// Mark and mask: the bits of the mask are cleared, then the mark is laid over by exclusive or.
     pub(super) mark: Option<[u32; 2]>,
     /// Bits that are set.
-    pub(super) status: Option<u32>,
+    pub(super) status: Option<Status>,
     /// TCP's state.
     pub(super) tcp_state: Option<u8>,
     /// SCTP's.

@@ -1,7 +1,7 @@
 //! The values of options. Where conntrack takes nonsense for zero (`-m x`, `--dport x`) or lets a number wrap (`-w 65539`), this
 //! refuses it: a deletion that meant something else is not to be undone.
 use super::error::ConntrackError;
-use keepstate_linux::ctnetlink::{CtEventType, SctpState, TcpState, status};
+use keepstate_linux::ctnetlink::{EventKind, SctpState, Status, TcpState};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A number as the C library reads them: 0x for sixteen, 0 for eight; and within a range.
@@ -158,27 +158,27 @@ fn lookup_etc_protocols(file: &str, name: &str) -> Option<u8> {
 }
 
 /// Status bits that can be given; `UNSET` is none of them.
-const STATUS: &[(&str, u32)] = &[
-    ("ASSURED", status::ASSURED),
-    ("SEEN_REPLY", status::SEEN_REPLY),
-    ("UNSET", 0),
-    ("FIXED_TIMEOUT", status::FIXED_TIMEOUT),
-    ("EXPECTED", status::EXPECTED),
-    ("OFFLOAD", status::OFFLOAD),
-    ("HW_OFFLOAD", status::HW_OFFLOAD),
+const STATUS: &[(&str, Status)] = &[
+    ("ASSURED", Status::ASSURED),
+    ("SEEN_REPLY", Status::SEEN_REPLY),
+    ("UNSET", Status::empty()),
+    ("FIXED_TIMEOUT", Status::FIXED_TIMEOUT),
+    ("EXPECTED", Status::EXPECTED),
+    ("OFFLOAD", Status::OFFLOAD),
+    ("HW_OFFLOAD", Status::HW_OFFLOAD),
 ];
 
 /// A list of status bits: those that are set and, for `UNREPLIED`, those that are not. A warning says what was passed over.
-pub(super) fn parse_status(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], ConntrackError> {
-    let mut bits = [0; 2];
+pub(super) fn parse_status(list: &str, warn: impl Fn(&str)) -> Result<[Status; 2], ConntrackError> {
+    let mut bits = [Status::empty(); 2];
     for name in list.split(',') {
         let upper = name.to_ascii_uppercase();
         match upper.as_str() {
             "SRC_NAT" => warn("WARNING: ignoring SRC_NAT, use --src-nat instead"),
             "DST_NAT" => warn("WARNING: ignoring DST_NAT, use --dst-nat instead"),
-            "UNREPLIED" => bits[1] |= status::SEEN_REPLY,
+            "UNREPLIED" => bits[1] |= Status::SEEN_REPLY,
             _ => match STATUS.iter().find(|(known, _)| *known == upper) {
-                Some((_, bit)) => bits[0] |= bit,
+                Some((_, bit)) => bits[0] |= *bit,
                 None => return Err(bad_parameter(name)),
             },
         }
@@ -187,15 +187,15 @@ pub(super) fn parse_status(list: &str, warn: impl Fn(&str)) -> Result<[u32; 2], 
 }
 
 /// Names of events.
-const EVENTS: &[(&str, &[CtEventType])] = &[
-    ("ALL", &[CtEventType::New, CtEventType::Update, CtEventType::Destroy]),
-    ("NEW", &[CtEventType::New]),
-    ("UPDATES", &[CtEventType::Update]),
-    ("DESTROY", &[CtEventType::Destroy]),
+const EVENTS: &[(&str, &[EventKind])] = &[
+    ("ALL", &[EventKind::New, EventKind::Update, EventKind::Destroy]),
+    ("NEW", &[EventKind::New]),
+    ("UPDATES", &[EventKind::Update]),
+    ("DESTROY", &[EventKind::Destroy]),
 ];
 
 /// Events that are wanted, as a list.
-pub(super) fn parse_event_mask(list: &str) -> Result<Vec<CtEventType>, ConntrackError> {
+pub(super) fn parse_event_mask(list: &str) -> Result<Vec<EventKind>, ConntrackError> {
     let mut wanted = Vec::new();
     for name in list.split(',') {
         let upper = name.to_ascii_uppercase();

@@ -54,9 +54,9 @@ pub(super) fn has_ports(protocol: u8) -> bool {
 /// Status bits by name, in any case, separated by commas.
 pub(super) fn parse_status(text: &str) -> Result<Status, String> {
     text.split(',').try_fold(Status::default(), |sum, name| {
-        let known = Status::NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name.trim()));
-        known.map(|(status, _)| sum | *status).ok_or_else(|| {
-            let names: Vec<_> = Status::NAMES.iter().map(|(_, name)| *name).collect();
+        let known = Status::from_name(&name.trim().to_ascii_uppercase());
+        known.map(|status| sum | status).ok_or_else(|| {
+            let names: Vec<_> = Status::all().iter_names().map(|(name, _)| name).collect();
             format!("unknown status '{}': it is one of {}", name.escape_debug(), names.join(", "))
         })
     })

@@ -13,9 +13,9 @@ pub fn brief_line(entry: &Entry) -> String {
         ProtocolInfo::Sctp { state, .. } => state.name(),
         ProtocolInfo::Stateless => "-",
     };
-    let answered = if entry.status.has(Status::ASSURED) {
+    let answered = if entry.status.contains(Status::ASSURED) {
         "assured"
-    } else if entry.status.has(Status::SEEN_REPLY) {
+    } else if entry.status.contains(Status::SEEN_REPLY) {
         "answered"
     } else {
         "unreplied"

@@ -3,8 +3,7 @@
 //! The kernel tells less in events than in listings; [`told`] leaves out the same.
 use keepstate_engine::{Entry, Event, EventKind, ProtocolInfo, Tuple as EngineTuple, ZoneDirection};
 use keepstate_linux::ctnetlink::{
-    CtCounters, CtEventType, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, SctpState,
-    protocol,
+    CtCounters, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, protocol,
 };
 
 /// All that the engine knows of a connection.
@@ -19,7 +18,7 @@ pub fn from_entry(entry: &Entry) -> CtFlow {
         original: CtTuple { zone: zone(ZoneDirection::Original), ..to_ct_tuple(&entry.original) },
         reply: CtTuple { zone: zone(ZoneDirection::Reply), ..to_ct_tuple(&entry.reply) },
         master: entry.master.as_ref().map(to_ct_tuple),
-        status: Some(entry.status.0.into()),
+        status: Some(entry.status),
         timeout: Some(entry.timeout),
         mark: Some(entry.mark),
         use_count: Some(entry.uses),
@@ -56,15 +55,6 @@ pub fn from_event(event: &Event) -> CtFlow {
     flow
 }
 
-/// What happened, in Linux's terms.
-pub fn event_type(kind: EventKind) -> CtEventType {
-    match kind {
-        EventKind::New => CtEventType::New,
-        EventKind::Update => CtEventType::Update,
-        EventKind::Destroy => CtEventType::Destroy,
-    }
-}
-
 /// One direction.
 pub fn to_ct_tuple(tuple: &EngineTuple) -> CtTuple {
     let mut told = CtTuple {
@@ -97,7 +87,7 @@ fn to_ct_protocol(protocol: &ProtocolInfo) -> CtProtoInfo {
             flags: sides.map(|side| Some([side.flags, 0xff])),
         }),
         ProtocolInfo::Sctp { state, tags } => {
-            CtProtoInfo::Sctp(CtSctpInfo { state: SctpState::numbered(state as u8), vtags: tags.map(Some) })
+            CtProtoInfo::Sctp(CtSctpInfo { state: Some(state), vtags: tags.map(Some) })
         }
         ProtocolInfo::Stateless => CtProtoInfo::Empty,
     }

@@ -5,7 +5,7 @@ use super::line::{event_column, push_event_time};
 use super::text_buf::{TextBuf, no_escape};
 use super::{L4Keys, OutputFormat, OutputOptions, protocol_and_keys};
 use keepstate_engine::Instant;
-use keepstate_linux::ctnetlink::{CtEventType, CtExpectation, CtFamily, CtTuple, expectation::flags};
+use keepstate_linux::ctnetlink::{CtExpectation, CtFamily, CtTuple, EventKind, expectation::flags};
 use std::io::{self, Write};
 
 /// Writes expectations, or what happens to them, in one format. Its life is that of [`Writer`](super::Writer).
@@ -46,7 +46,7 @@ impl<W: Write> ExpectationWriter<W> {
     ///
     /// # Errors
     /// Those of the writer beneath.
-    pub fn write_event(&mut self, expectation: &CtExpectation, happening: CtEventType, at: Instant) -> io::Result<()> {
+    pub fn write_event(&mut self, expectation: &CtExpectation, happening: EventKind, at: Instant) -> io::Result<()> {
         self.push_expectation(expectation, Some((happening, at)));
         if self.output.format == OutputFormat::Json {
             self.text.push("\n");
@@ -78,7 +78,7 @@ impl<W: Write> ExpectationWriter<W> {
         self.flush()
     }
 
-    fn push_expectation(&mut self, expectation: &CtExpectation, event: Option<(CtEventType, Instant)>) {
+    fn push_expectation(&mut self, expectation: &CtExpectation, event: Option<(EventKind, Instant)>) {
         let text = &mut self.text;
         match self.output.format {
             OutputFormat::Xml => {
@@ -146,7 +146,7 @@ fn push_ports(text: &mut TextBuf, number: u8, tuple: &CtTuple) {
     }
 }
 
-fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<CtEventType>) {
+fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<EventKind>) {
     match happening {
         None => text.push("<flow>"),
         Some(happening) => text.push("<flow type=\"").push(json::event_name(happening)).push("\">"),
@@ -187,7 +187,7 @@ fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<CtEventT
     text.push("</meta></flow>\n");
 }
 
-fn push_json(text: &mut TextBuf, told: &CtExpectation, event: Option<(CtEventType, Instant)>) {
+fn push_json(text: &mut TextBuf, told: &CtExpectation, event: Option<(EventKind, Instant)>) {
     text.push("{");
     if let Some((happening, at)) = event {
         text.push("\"event\":\"").push(json::event_name(happening)).push("\",");

@@ -1,6 +1,6 @@
 //! What is shown: a connection as far as it is told, and what happened to it if it is an event.
 use keepstate_engine::{Instant, TcpSide};
-use keepstate_linux::ctnetlink::{CtCounters, CtEventType, CtFlow, status};
+use keepstate_linux::ctnetlink::{CtCounters, CtFlow, EventKind, Status};
 use std::time::SystemTime;
 
 /// One connection on its way to a format; it lives for one line.
@@ -19,7 +19,7 @@ pub(super) struct FlowView<'a> {
 #[derive(Clone, Copy)]
 pub struct EventInfo<'a> {
     /// What happened.
-    pub event_type: CtEventType,
+    pub event_type: EventKind,
     /// When; the epoch is that of Unix.
     pub at: Instant,
     /// The program that caused it, if one did.
@@ -36,7 +36,7 @@ pub struct EventOrigin<'a> {
 }
 
 impl FlowView<'_> {
-    pub(super) fn event_type(&self) -> Option<CtEventType> {
+    pub(super) fn event_type(&self) -> Option<EventKind> {
         self.event.map(|occasion| occasion.event_type)
     }
 
@@ -63,13 +63,13 @@ impl FlowView<'_> {
         Some((end / SECOND).saturating_sub(start / SECOND))
     }
 
-    pub(super) fn has_status(&self, bits: u32) -> bool {
-        self.flow.status.unwrap_or(0) & bits == bits
+    pub(super) fn has_status(&self, bits: Status) -> bool {
+        self.flow.status.unwrap_or_default().contains(bits)
     }
 
     /// Is it to be marked as not answered? Not where nobody told of its status.
     pub(super) fn is_unreplied(&self) -> bool {
-        self.flow.status.is_some_and(|told| told & status::SEEN_REPLY == 0)
+        self.flow.status.is_some_and(|told| !told.contains(Status::SEEN_REPLY))
     }
 
     /// Packets and bytes of one direction.

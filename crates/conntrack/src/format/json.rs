@@ -7,7 +7,7 @@ use super::labels::Label;
 use super::text_buf::TextBuf;
 use super::{FormatStyle, L4Keys, protocol_and_keys, state_name};
 use keepstate_engine::{Instant, TcpSide};
-use keepstate_linux::ctnetlink::{CtEventType, CtFamily, CtFlow, CtProtoInfo, CtTuple, status};
+use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtProtoInfo, CtTuple, EventKind, Status};
 
 /// Appends a connection's or event's object, without anything around it.
 pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
@@ -45,11 +45,11 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
 }
 
 /// The name of what happened.
-pub(super) fn event_name(happening: CtEventType) -> &'static str {
+pub(super) fn event_name(happening: EventKind) -> &'static str {
     match happening {
-        CtEventType::New => "new",
-        CtEventType::Update => "update",
-        CtEventType::Destroy => "destroy",
+        EventKind::New => "new",
+        EventKind::Update => "update",
+        EventKind::Destroy => "destroy",
     }
 }
 
@@ -128,10 +128,10 @@ fn push_protocol_side(text: &mut TextBuf, view: &FlowView<'_>, at: usize) {
     }
 }
 
-fn push_status(text: &mut TextBuf, bits: u32) {
+fn push_status(text: &mut TextBuf, bits: Status) {
     text.push(",\"status\":[");
     let mut lead = "\"";
-    for (_, name) in status::NAMES.iter().filter(|(bit, _)| bits & bit != 0) {
+    for (name, _) in bits.iter_names() {
         text.push(lead).push(name).push("\"");
         lead = ",\"";
     }

@@ -4,7 +4,7 @@ use super::labels::Label;
 use super::text_buf::{TextBuf, no_escape};
 use super::{FormatStyle, L4Keys, protocol_and_keys, state_name};
 use keepstate_engine::Instant;
-use keepstate_linux::ctnetlink::{CtCounters, CtEventType, CtFamily, CtTuple, status};
+use keepstate_linux::ctnetlink::{CtCounters, CtFamily, CtTuple, EventKind, Status};
 
 /// Appends the line of a connection or event.
 pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
@@ -34,11 +34,11 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
     push_tuple(text, &flow.reply);
     push_field(text, "zone-reply", flow.reply.zone);
     push_counters(text, view.counts(1));
-    text.push(if view.has_status(status::HW_OFFLOAD) {
+    text.push(if view.has_status(Status::HW_OFFLOAD) {
         "[HW_OFFLOAD] "
-    } else if view.has_status(status::OFFLOAD) {
+    } else if view.has_status(Status::OFFLOAD) {
         "[OFFLOAD] "
-    } else if view.has_status(status::ASSURED) {
+    } else if view.has_status(Status::ASSURED) {
         "[ASSURED] "
     } else {
         ""
@@ -58,11 +58,11 @@ pub(super) fn push_event_time(text: &mut TextBuf, at: Instant) {
 }
 
 /// What happened, in a column of ten.
-pub(super) fn event_column(happening: CtEventType) -> &'static str {
+pub(super) fn event_column(happening: EventKind) -> &'static str {
     match happening {
-        CtEventType::New => "    [NEW] ",
-        CtEventType::Update => " [UPDATE] ",
-        CtEventType::Destroy => "[DESTROY] ",
+        EventKind::New => "    [NEW] ",
+        EventKind::Update => " [UPDATE] ",
+        EventKind::Destroy => "[DESTROY] ",
     }
 }
 

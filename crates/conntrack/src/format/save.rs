@@ -2,17 +2,17 @@
 use super::flow_view::FlowView;
 use super::text_buf::TextBuf;
 use super::{L4Keys, line, protocol_and_keys};
-use keepstate_linux::ctnetlink::{CtEventType, CtProtoInfo, CtTuple, SctpState, TcpState, status};
+use keepstate_linux::ctnetlink::{CtProtoInfo, CtTuple, EventKind, SctpState, Status, TcpState};
 use std::net::IpAddr;
 
 /// The states one can give an entry, in the order they are printed.
-const SETTABLE_STATUS: &[(u32, &str)] = &[
-    (status::EXPECTED, "EXPECTED"),
-    (status::SEEN_REPLY, "SEEN_REPLY"),
-    (status::ASSURED, "ASSURED"),
-    (status::FIXED_TIMEOUT, "FIXED_TIMEOUT"),
-    (status::OFFLOAD, "OFFLOAD"),
-    (status::HW_OFFLOAD, "HW_OFFLOAD"),
+const SETTABLE_STATUS: &[(Status, &str)] = &[
+    (Status::EXPECTED, "EXPECTED"),
+    (Status::SEEN_REPLY, "SEEN_REPLY"),
+    (Status::ASSURED, "ASSURED"),
+    (Status::FIXED_TIMEOUT, "FIXED_TIMEOUT"),
+    (Status::OFFLOAD, "OFFLOAD"),
+    (Status::HW_OFFLOAD, "HW_OFFLOAD"),
 ];
 
 /// Appends the line of a connection or event. The mark is not in it: conntrack leaves it out.
@@ -20,9 +20,9 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
     let flow = view.flow;
     text.push(match view.event_type() {
         None if view.deleted => "-D ",
-        None | Some(CtEventType::New) => "-A ",
-        Some(CtEventType::Update) => "-U ",
-        Some(CtEventType::Destroy) => "-D ",
+        None | Some(EventKind::New) => "-A ",
+        Some(EventKind::Update) => "-U ",
+        Some(EventKind::Destroy) => "-D ",
     });
     push_option(text, "-t", flow.timeout);
     push_status(text, view);
@@ -38,7 +38,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
     push_l4_keys(text, &flow.original, &flow.reply);
     match &flow.protoinfo {
         CtProtoInfo::Tcp(info) => {
-            if let Some(state) = info.state.and_then(TcpState::numbered) {
+            if let Some(state) = info.state.and_then(TcpState::from_number) {
                 text.push("--state ").push(state.name()).push(" ");
             }
         }

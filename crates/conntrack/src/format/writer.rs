@@ -128,7 +128,7 @@ impl<W: Write> FlowWriter<W> {
             let told = engine_flow::from_event(event);
             (flow.timeout, flow.counters) = (told.timeout, told.counters);
         }
-        let occasion = EventInfo { event_type: engine_flow::event_type(event.kind), at: event.at, origin: None };
+        let occasion = EventInfo { event_type: event.kind, at: event.at, origin: None };
         self.push_event_and_write(&FlowView {
             flow: &flow,
             event: Some(occasion),

@@ -3,7 +3,7 @@ use super::flow_view::FlowView;
 use super::labels::Label;
 use super::text_buf::TextBuf;
 use super::{FormatStyle, L4Keys, line, protocol_and_keys};
-use keepstate_linux::ctnetlink::{CtCounters, CtEventType, CtProtoInfo, CtTuple, SctpState, TcpState, status};
+use keepstate_linux::ctnetlink::{CtCounters, CtProtoInfo, CtTuple, EventKind, SctpState, Status, TcpState};
 
 /// What stands before the first flow.
 pub(super) const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n";
@@ -15,9 +15,9 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
     let flow = view.flow;
     text.push(match view.event_type() {
         None => "<flow>",
-        Some(CtEventType::New) => "<flow type=\"new\">",
-        Some(CtEventType::Update) => "<flow type=\"update\">",
-        Some(CtEventType::Destroy) => "<flow type=\"destroy\">",
+        Some(EventKind::New) => "<flow type=\"new\">",
+        Some(EventKind::Update) => "<flow type=\"update\">",
+        Some(EventKind::Destroy) => "<flow type=\"destroy\">",
     });
     text.push("<meta direction=\"original\">");
     push_direction(text, &flow.original, view.counts(0));
@@ -87,7 +87,7 @@ fn push_independent(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle
         CtProtoInfo::Sctp(info) => info.state.map(SctpState::number),
         CtProtoInfo::Empty => None,
     };
-    let state = state.and_then(TcpState::numbered).map(TcpState::name);
+    let state = state.and_then(TcpState::from_number).map(TcpState::name);
     if let Some(state) = state {
         text.push("<state>").push(state).push("</state>");
     }
@@ -116,7 +116,7 @@ fn push_independent(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle
     if let Some(id) = flow.id {
         push_element(text, "id", id);
     }
-    if view.has_status(status::ASSURED) {
+    if view.has_status(Status::ASSURED) {
         text.push("<assured/>");
     }
     if view.is_unreplied() {

@@ -75,7 +75,7 @@ impl ConnSnapshot {
             let [high, low] = self.zone.id.to_be_bytes();
             write_field(out, field::ZONE, &[high, low, self.zone.direction as u8]);
         }
-        write_field(out, field::STATUS, &self.status.0.to_be_bytes());
+        write_field(out, field::STATUS, &(self.status.bits() as u16).to_be_bytes());
         write_field(out, field::REMAINING_MS, &self.remaining_ms.to_be_bytes());
         if self.mark != 0 {
             write_field(out, field::MARK, &self.mark.to_be_bytes());
@@ -178,7 +178,9 @@ impl DecodedFields {
                 self.zone =
                     Zone { id: u16::from_be_bytes([high, low]), direction: zone_direction(direction).ok_or(wrong)? };
             }
-            field::STATUS => self.status = Some(Status(u16::from_be_bytes(read_array(value).ok_or(wrong)?))),
+            field::STATUS => {
+                self.status = Some(Status::from_bits_retain(u16::from_be_bytes(read_array(value).ok_or(wrong)?).into()))
+            }
             field::REMAINING_MS => self.remaining_ms = Some(u64::from_be_bytes(read_array(value).ok_or(wrong)?)),
             field::MARK => self.mark = u32::from_be_bytes(read_array(value).ok_or(wrong)?),
             field::LABELS => self.labels = Some(read_array(value).ok_or(wrong)?),
@@ -292,7 +294,7 @@ fn read_tuple(value: &[u8]) -> Option<Tuple> {
 
 fn read_sctp(value: &[u8]) -> Option<Sctp> {
     let [a, b, c, d, e, f, g, h, state, flags] = read_array(value)?;
-    let state = SctpState::ALL.get(usize::from(state)).copied().filter(|state| *state != SctpState::None)?;
+    let state = SctpState::from_number(state).filter(|state| *state != SctpState::None)?;
     Some(Sctp { vtags: [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])], state, flags })
 }
 

@@ -6,9 +6,9 @@ use crate::table::key::TupleKey;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{NewRecord, TupleRef};
 use crate::time::{Ticks, millis_to_ticks};
-use crate::tuple::protocol;
 use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Sysctl, Tuple};
 use core::time::Duration;
+use keepstate_types::ipproto;
 
 /// How far the described TCP windows are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +87,9 @@ impl Engine {
             timeout_policy: timeouts,
             ..Extension::default()
         };
-        let kept = Status(described.status.0 & !(Status::OFFLOAD.0 | Status::HW_OFFLOAD.0));
-        let mut hot =
-            HotRecord { deadline: now.tick().wrapping_add(remaining), status: kept.0, ..HotRecord::default() };
+        let kept = described.status - (Status::OFFLOAD | Status::HW_OFFLOAD);
+        let mut hot = HotRecord { deadline: now.tick().wrapping_add(remaining), ..HotRecord::default() };
+        hot.set_status(kept);
         tracker.store(&mut hot);
         let plain = original.invert() == Some(reply);
         let kind = if extra.is_empty() { 0 } else { RecordKind::HAS_EXTENSION }
@@ -146,9 +146,9 @@ impl ConnSnapshot {
                 stateless(Stateless::Gre { timeout: millis_to_ticks(timeout), stream: millis_to_ticks(stream) })
             }
             ProtocolState::Stateless => stateless(match self.original.protocol {
-                protocol::UDPLITE => Stateless::UdpLite,
-                protocol::ICMP => Stateless::Icmp,
-                protocol::ICMPV6 => Stateless::Icmpv6,
+                ipproto::UDPLITE => Stateless::UdpLite,
+                ipproto::ICMP => Stateless::Icmp,
+                ipproto::ICMPV6 => Stateless::Icmpv6,
                 other => Stateless::Other(other),
             }),
         }
@@ -159,21 +159,21 @@ impl ConnSnapshot {
 fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
     let ConnSnapshot { original, reply, status, .. } = described;
     let ends = [original.source, original.destination, reply.source, reply.destination];
-    let translated = Status(Status::SRC_NAT.0 | Status::DST_NAT.0);
+    let translated = Status::SRC_NAT | Status::DST_NAT;
     let progress = match original.protocol {
-        protocol::TCP => matches!(described.protocol, ProtocolState::Tcp(_)),
-        protocol::SCTP => matches!(described.protocol, ProtocolState::Sctp(_)),
-        protocol::UDP => matches!(described.protocol, ProtocolState::Udp { .. }),
-        protocol::GRE => matches!(described.protocol, ProtocolState::Gre { .. }),
+        ipproto::TCP => matches!(described.protocol, ProtocolState::Tcp(_)),
+        ipproto::SCTP => matches!(described.protocol, ProtocolState::Sctp(_)),
+        ipproto::UDP => matches!(described.protocol, ProtocolState::Udp { .. }),
+        ipproto::GRE => matches!(described.protocol, ProtocolState::Gre { .. }),
         _ => described.protocol == ProtocolState::Stateless,
     };
     let checks = [
         (ends.iter().all(|end| end.is_ipv6() == original.is_ipv6()), "addresses of both families"),
         (original.protocol == reply.protocol, "its directions have different protocols"),
         (original.invert().is_some() && reply.invert().is_some(), "a tuple that has no answer"),
-        (status.has(Status::CONFIRMED), "it was never confirmed"),
-        (status.0 & (Status::DYING.0 | Status::TEMPLATE.0) == 0, "it was dying, or a template"),
-        (status.0 & translated.0 != 0 || original.invert() == Some(*reply), "translated, and not marked so"),
+        (status.contains(Status::CONFIRMED), "it was never confirmed"),
+        (!status.intersects(Status::DYING | Status::TEMPLATE), "it was dying, or a template"),
+        (status.intersects(translated) || original.invert() == Some(*reply), "translated, and not marked so"),
         (nat_setup_done(*status), "translated without a decision"),
         (described.remaining_ms <= MAX_REMAINING_MS, "a timeout longer than there are"),
         (progress, "the state of another protocol"),
@@ -182,17 +182,17 @@ fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
             "a helper of another protocol",
         ),
         (
-            described.helper().is_some() == status.has(Status::HELPER),
+            described.helper().is_some() == status.contains(Status::HELPER),
             "a helper without its mark, or a mark without its helper",
         ),
-        (described.master.is_none() || status.has(Status::EXPECTED), "a master's that was not expected"),
+        (described.master.is_none() || status.contains(Status::EXPECTED), "a master's that was not expected"),
         (
-            described.seqadj.is_some() == status.has(Status::SEQ_ADJUST),
+            described.seqadj.is_some() == status.contains(Status::SEQ_ADJUST),
             "shifted numbers without their mark, or a mark without them",
         ),
-        (described.synproxy.is_none() || original.protocol == protocol::TCP, "a handshake of a protocol that has none"),
+        (described.synproxy.is_none() || original.protocol == ipproto::TCP, "a handshake of a protocol that has none"),
         (
-            described.lenient_segments_left.is_none() || original.protocol == protocol::TCP,
+            described.lenient_segments_left.is_none() || original.protocol == ipproto::TCP,
             "a window of a protocol that has none",
         ),
     ];
@@ -201,8 +201,8 @@ fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
 
 /// What is translated was decided.
 fn nat_setup_done(status: Status) -> bool {
-    let source = !status.has(Status::SRC_NAT) || status.has(Status::SRC_NAT_DONE);
-    source && (!status.has(Status::DST_NAT) || status.has(Status::DST_NAT_DONE))
+    let source = !status.contains(Status::SRC_NAT) || status.contains(Status::SRC_NAT_DONE);
+    source && (!status.contains(Status::DST_NAT) || status.contains(Status::DST_NAT_DONE))
 }
 
 impl Engine {

@@ -18,9 +18,9 @@ use crate::protocol::{IgnoredSyn, Tcp, sctp::Sctp, stateless::Stateless};
 use crate::table::TupleRef;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::{Ticks, ticks_to_millis};
-use crate::tuple::protocol;
 use crate::{Accounting, ConnId, Direction, Engine, Helper, Instant, Status, SynproxyState, Sysctl, Tuple, Zone};
 use alloc::vec::Vec;
+use keepstate_types::ipproto;
 
 /// One connection, apart from any engine. Times are relative to the moment of its export.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,8 +159,8 @@ impl Engine {
 impl ProtocolState {
     fn of(hot: &HotRecord, tick: u32) -> ProtocolState {
         match hot.protocol() {
-            protocol::TCP => ProtocolState::Tcp(Tcp::load(hot).without_record()),
-            protocol::SCTP => ProtocolState::Sctp(Sctp::load(hot)),
+            ipproto::TCP => ProtocolState::Tcp(Tcp::load(hot).without_record()),
+            ipproto::SCTP => ProtocolState::Sctp(Sctp::load(hot)),
             _ => match Stateless::load(hot) {
                 Stateless::Udp { stream_after } => {
                     // It may be one in the tick after that one.

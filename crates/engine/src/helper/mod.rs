@@ -5,9 +5,9 @@
 pub(crate) mod ftp;
 
 use crate::expectation::ExpectLimits;
-use crate::tuple::protocol;
 use crate::{Sysctl, Sysctls};
 use ftp::Ftp;
+use keepstate_types::ipproto;
 
 /// A helper, as nftables' `ct helper` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +42,7 @@ impl Helper {
     /// The number of the protocol it hears; it is attached to no other.
     pub const fn protocol(self) -> u8 {
         match self {
-            Helper::Ftp => protocol::TCP,
+            Helper::Ftp => ipproto::TCP,
         }
     }
 

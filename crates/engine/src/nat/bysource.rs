@@ -25,7 +25,7 @@ impl BysourceKey {
 impl Engine {
     /// A connection that was decided elsewhere is entered under its source.
     pub(crate) fn restore_bysource(&mut self, slot: u32) {
-        let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().has(Status::SRC_NAT_DONE));
+        let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));
         let zone = self.table.records.zone(slot).id_for(Direction::Original);
         if let (true, Some(original)) = (decided, self.table.records.key(TupleRef::new(slot, Direction::Original))) {
             self.nat.bysource.insert(BysourceKey::from_tuple(&original.tuple(), zone), slot);

@@ -8,12 +8,12 @@ use super::port_bitmap::{BitmapKey, PortBitmap, PortConstraint};
 use super::port_block::{PortBlockEvent, PortBlocks, Subscriber};
 use super::range::{Manip, NatRange, PortSelection};
 use super::unique_tuple::{NatBinding, NatRequest};
-use crate::tuple::protocol;
 use crate::{Direction, Engine, Instant, Status, Tuple, Zone};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use hashbrown::HashMap;
+use keepstate_types::ipproto;
 
 /// What translations of sources do beyond what rules say. The default is Linux's own behaviour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,7 +213,7 @@ impl Engine {
     /// The tuples and zone of a connection whose source is translated.
     pub(super) fn snat_tuples(&self, slot: u32) -> Option<(Tuple, Tuple, Zone)> {
         let records = &self.table.records;
-        let translated = records.hot(slot)?.status().has(Status::SRC_NAT);
+        let translated = records.hot(slot)?.status().contains(Status::SRC_NAT);
         let key = |direction| records.key(crate::table::TupleRef::new(slot, direction)).map(|key| key.tuple());
         translated.then_some((key(Direction::Original)?, key(Direction::Reply)?, records.zone(slot)))
     }
@@ -344,14 +344,14 @@ fn mapping_ends(original: &Tuple, reply: &Tuple, zone: Zone) -> Option<(Bysource
 }
 
 const fn has_ports(number: u8) -> bool {
-    use protocol::{ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
+    use ipproto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
     matches!(number, TCP | UDP | UDPLITE | SCTP | ICMP | ICMPV6)
 }
 
 /// Ports of the same class as the present one's.
 fn port_class(present: &Tuple) -> RangeInclusive<u16> {
     match (present.protocol, present.source_key) {
-        (protocol::ICMP | protocol::ICMPV6, _) => 0..=u16::MAX,
+        (ipproto::ICMP | ipproto::ICMPV6, _) => 0..=u16::MAX,
         (_, 0..=511) => 1..=511,
         (_, 512..=1023) => 600..=1023,
         _ => 1024..=u16::MAX,

@@ -6,9 +6,9 @@ use super::NatResult;
 use super::eim::{FilteringBehaviour, OutsidePort};
 use super::range::{Manip, NatRange};
 use crate::table::TupleRef;
-use crate::tuple::protocol;
 use crate::{CtInfo, Direction, Engine, Instant, PacketCtx, Status, Tuple, Zone};
 use core::net::IpAddr;
+use keepstate_types::ipproto;
 
 /// Connections of a source that are looked at for one to an address.
 const MAX_PEERS_CHECKED: usize = 1024;
@@ -33,7 +33,7 @@ impl Engine {
                 passage.outcome.info = CtInfo::Related;
                 NatRange::to_port(address, port)
             }
-            Manip::Source if !fresh.status.has(Status::DST_NAT) => return None,
+            Manip::Source if !fresh.status.contains(Status::DST_NAT) => return None,
             Manip::Source => NatRange::to(self.hairpin_source(&fresh.original(), fresh.zone)?),
         };
         Some(self.translate(passage, manip, &range, now))
@@ -43,7 +43,7 @@ impl Engine {
     fn filter_inbound(&self, present: &Tuple, zone: Zone) -> Option<(IpAddr, u16)> {
         let mappings = &self.nat.eim;
         let Tuple { destination: address, destination_key: port, protocol, .. } = *present;
-        if !mappings.is_endpoint_independent() || matches!(protocol, protocol::ICMP | protocol::ICMPV6) {
+        if !mappings.is_endpoint_independent() || matches!(protocol, ipproto::ICMP | ipproto::ICMPV6) {
             return None;
         }
         let inside = mappings.by_outside.get(&OutsidePort { address, port, protocol, zone: zone.id })?;

@@ -1,8 +1,8 @@
 //! What to change in one packet: read off its connection's tuples, never decided.
 use super::Manip;
-use crate::tuple::protocol;
 use crate::{Direction, Status, Tuple};
 use core::net::IpAddr;
+use keepstate_types::ipproto;
 use keepstate_wire::rewrite::PacketMut;
 
 /// A change of one end of a packet: small, and good for every packet of the connection in this direction as long as the connection lives.
@@ -34,12 +34,12 @@ pub(super) fn nat_rewrite(
         Direction::Reply => manip.opposite(),
     };
     let (changed, _) = super::nat_status_bits(of_original);
-    if !status.has(changed) {
+    if !status.contains(changed) {
         return NatRewrite::NONE;
     }
     // The packet is to look like what the other direction's tuple answers.
     let (address, key) = match (manip, opposite.protocol) {
-        (Manip::Source, protocol::ICMP | protocol::ICMPV6) => (opposite.destination, opposite.source_key),
+        (Manip::Source, ipproto::ICMP | ipproto::ICMPV6) => (opposite.destination, opposite.source_key),
         (Manip::Source, _) => (opposite.destination, opposite.destination_key),
         (Manip::Destination, _) => (opposite.source, opposite.source_key),
     };
@@ -80,16 +80,16 @@ impl ManipPkt {
         }
         // A quote may end before its ports, and a later fragment has none: then there is nothing more to change.
         match (self.protocol, manip) {
-            (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, Manip::Source) => {
+            (ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP, Manip::Source) => {
                 rewrite.set_source_port(self.key);
             }
-            (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, Manip::Destination) => {
+            (ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP, Manip::Destination) => {
                 rewrite.set_destination_port(self.key);
             }
-            (protocol::ICMP | protocol::ICMPV6, _) => {
+            (ipproto::ICMP | ipproto::ICMPV6, _) => {
                 rewrite.set_icmp_id(self.key);
             }
-            (protocol::GRE, Manip::Destination) => {
+            (ipproto::GRE, Manip::Destination) => {
                 rewrite.set_gre_call_id(self.key);
             }
             _ => (),

@@ -144,7 +144,7 @@ impl Engine {
     ) -> NatResult {
         let Pending::Unconfirmed(fresh) = &mut passage.pending else { return NatResult::AlreadyDone };
         let (changed, done) = nat_status_bits(manip);
-        if fresh.status.has(done) {
+        if fresh.status.contains(done) {
             return NatResult::AlreadyDone;
         }
         let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
@@ -193,7 +193,7 @@ impl Engine {
             (Pending::Unconfirmed(fresh), _) => (fresh.status, fresh.reply),
             (_, Some(handle)) => {
                 let Some(hot) = self.table.records.hot(handle.slot) else { return NatRewrite::NONE };
-                if hot.status & (Status::SRC_NAT.0 | Status::DST_NAT.0) == 0 {
+                if !hot.status().intersects(Status::SRC_NAT | Status::DST_NAT) {
                     return NatRewrite::NONE;
                 }
                 let opposite = self.table.records.key(TupleRef::new(handle.slot, direction.opposite()));
@@ -233,10 +233,10 @@ impl Engine {
 
     /// A connection with a decided source is entered under it.
     pub(crate) fn insert_bysource(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
-        if fresh.status.has(Status::SRC_NAT_DONE) {
+        if fresh.status.contains(Status::SRC_NAT_DONE) {
             let source = BysourceKey::from_tuple(&fresh.original.tuple(), fresh.zone.id_for(Direction::Original));
             self.nat.bysource.insert(source, slot);
-            if self.nat.eim.in_use() && fresh.status.has(Status::SRC_NAT) {
+            if self.nat.eim.in_use() && fresh.status.contains(Status::SRC_NAT) {
                 self.insert_mapping(&fresh.original(), &fresh.reply(), fresh.zone, now);
             }
         }
@@ -260,7 +260,7 @@ impl Engine {
 impl Unconfirmed {
     /// Was it decided how this end is translated, or that it is not?
     pub fn is_nat_initialized(&self, manip: Manip) -> bool {
-        self.status.has(nat_status_bits(manip).1)
+        self.status.contains(nat_status_bits(manip).1)
     }
 
     /// The first packet will look like `chosen`: its answer, the other way round.

@@ -1,8 +1,8 @@
 //! What a rule allows a translation to choose from.
 use crate::Tuple;
-use crate::tuple::protocol;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
+use keepstate_types::ipproto;
 
 /// Which end of a connection is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,8 +70,8 @@ impl NatRange {
     pub(super) fn contains_port(&self, tuple: &Tuple, manip: Manip) -> bool {
         let Some(ports) = &self.ports else { return true };
         match tuple.protocol {
-            protocol::ICMP | protocol::ICMPV6 => ports.contains(&tuple.source_key),
-            protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::GRE => {
+            ipproto::ICMP | ipproto::ICMPV6 => ports.contains(&tuple.source_key),
+            ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP | ipproto::GRE => {
                 ports.contains(&end_key(tuple, manip))
             }
             _ => true,
@@ -90,7 +90,7 @@ pub(super) fn end_address(tuple: &Tuple, manip: Manip) -> IpAddr {
 /// The key of one end; ICMP has but one.
 pub(super) fn end_key(tuple: &Tuple, manip: Manip) -> u16 {
     match (tuple.protocol, manip) {
-        (protocol::ICMP | protocol::ICMPV6, _) | (_, Manip::Source) => tuple.source_key,
+        (ipproto::ICMP | ipproto::ICMPV6, _) | (_, Manip::Source) => tuple.source_key,
         (_, Manip::Destination) => tuple.destination_key,
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn end_key(tuple: &Tuple, manip: Manip) -> u16 {
 /// The key of one end, to be changed.
 pub(super) fn end_key_mut(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
     match (tuple.protocol, manip) {
-        (protocol::ICMP | protocol::ICMPV6, _) | (_, Manip::Source) => &mut tuple.source_key,
+        (ipproto::ICMP | ipproto::ICMPV6, _) | (_, Manip::Source) => &mut tuple.source_key,
         (_, Manip::Destination) => &mut tuple.destination_key,
     }
 }

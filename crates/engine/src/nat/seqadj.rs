@@ -112,7 +112,7 @@ impl Engine {
             return;
         }
         if let Some(hot) = self.table.records.hot_mut(slot) {
-            hot.status |= Status::SEQ_ADJUST.0;
+            hot.add_status(Status::SEQ_ADJUST);
             hot.kind.set(RecordKind::HAS_EXTENSION);
             self.extensions.find_or_insert(slot).seqadj.get_or_insert_default().set_offset(direction, seq, by);
         }

@@ -5,9 +5,9 @@ use super::bysource::BysourceKey;
 use super::range::{Manip, NatRange, PortSelection, end_address, end_key, end_key_mut};
 use crate::table::{TupleRef, key::TupleKey};
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{Direction, Engine, Instant, ProtocolInfo, Status, TcpState, Tuple, Zone};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use keepstate_types::ipproto;
 
 /// For whom a tuple is looked for.
 pub(super) struct NatRequest<'a> {
@@ -125,16 +125,16 @@ impl Engine {
         let NatRequest { manip, range, .. } = wanted;
         let present = end_key(tuple, *manip);
         let (first, last) = match (tuple.protocol, &range.ports) {
-            (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, None) => match (manip, present) {
+            (ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP, None) => match (manip, present) {
                 // Whom a destination is sent to is not ours to choose.
                 (Manip::Destination, _) => return !self.used_tuple(tuple, wanted),
                 (_, 0..=511) => (1, 511),
                 (_, 512..=1023) => (600, 1023),
                 _ => (1024, u16::MAX),
             },
-            (protocol::ICMP | protocol::ICMPV6, None) => (0, u16::MAX),
+            (ipproto::ICMP | ipproto::ICMPV6, None) => (0, u16::MAX),
             (
-                protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::ICMP | protocol::ICMPV6,
+                ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP | ipproto::ICMP | ipproto::ICMPV6,
                 Some(ports),
             ) => (*ports.start().min(ports.end()), *ports.start().max(ports.end())),
             // What has no ports has nothing to choose.
@@ -172,7 +172,7 @@ impl Engine {
     /// As [`Engine::used`]; with few tries left, a TCP connection that is over makes way for a SYN whose numbers lie behind it.
     fn used_tuple_harder(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>, tries_left: u32) -> bool {
         let Some(holder) = self.reply_tuple_owner(tuple, wanted) else { return false };
-        if tries_left > HARDER_THRESHOLD || tuple.protocol != protocol::TCP {
+        if tries_left > HARDER_THRESHOLD || tuple.protocol != ipproto::TCP {
             return true;
         }
         let Some(entry) = self.dump_entry(holder.slot(), wanted.now) else { return true };
@@ -183,8 +183,8 @@ impl Engine {
             }
             _ => false,
         };
-        let bound = Status::FIXED_TIMEOUT.0 | Status::OFFLOAD.0 | Status::HELPER.0 | Status::EXPECTED.0;
-        if !over || entry.status.0 & bound != 0 {
+        let bound = Status::FIXED_TIMEOUT | Status::OFFLOAD | Status::HELPER | Status::EXPECTED;
+        if !over || entry.status.intersects(bound) {
             return true;
         }
         self.destroy(holder.slot(), wanted.now);

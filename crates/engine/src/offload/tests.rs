@@ -65,7 +65,7 @@ fn only_an_established_connection_is_offloaded_with_its_rewrites() {
     assert_eq!(engine.offload(handle, Instant(SECOND)), Err(OffloadError::AlreadyOffloaded));
     assert_eq!(engine.offloaded_count(), 1);
     let entry = engine.entry(handle, Instant(SECOND)).unwrap();
-    assert!(entry.status.has(Status::OFFLOAD));
+    assert!(entry.status.contains(Status::OFFLOAD));
     assert_eq!(flow.tuples, [entry.original, entry.reply]);
     // What the way does with the edits is what the router would have done.
     let mut out = tcp(false, 1001, 5001, 0x10);

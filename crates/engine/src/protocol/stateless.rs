@@ -1,8 +1,9 @@
 //! Protocols that have no states of their own, only timeouts: UDP, UDP-Lite, ICMP, ICMPv6, GRE, and all that are not known.
 use super::{TrackCtx, TrackResult, seconds_to_ticks};
+use crate::Tuple;
 use crate::table::record::HotRecord;
-use crate::tuple::{Tuple, protocol};
 use crate::{Reason, Status, Sysctl};
+use keepstate_types::ipproto;
 
 /// A connection of such a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +29,14 @@ impl Stateless {
     /// A connection from its first packet.
     pub(crate) fn from_first_packet(tuple: &Tuple, context: &TrackCtx<'_>) -> Result<Stateless, Reason> {
         Ok(match tuple.protocol {
-            protocol::UDP => {
+            ipproto::UDP => {
                 Stateless::Udp { stream_after: context.now.wrapping_add(seconds_to_ticks(STREAM_AFTER_SECONDS)) }
             }
-            protocol::UDPLITE => Stateless::UdpLite,
-            protocol::ICMP if is_icmp_query(tuple.icmp_type()) => Stateless::Icmp,
-            protocol::ICMPV6 if is_icmpv6_query(tuple.icmp_type()) => Stateless::Icmpv6,
-            protocol::ICMP | protocol::ICMPV6 => return Err(Reason::IcmpUnasked),
-            protocol::GRE => Stateless::Gre {
+            ipproto::UDPLITE => Stateless::UdpLite,
+            ipproto::ICMP if is_icmp_query(tuple.icmp_type()) => Stateless::Icmp,
+            ipproto::ICMPV6 if is_icmpv6_query(tuple.icmp_type()) => Stateless::Icmpv6,
+            ipproto::ICMP | ipproto::ICMPV6 => return Err(Reason::IcmpUnasked),
+            ipproto::GRE => Stateless::Gre {
                 timeout: seconds_to_ticks(context.sysctls[Sysctl::GreTimeout]),
                 stream: seconds_to_ticks(context.sysctls[Sysctl::GreTimeoutStream]),
             },
@@ -45,7 +46,7 @@ impl Stateless {
 
     /// What one packet makes of it.
     pub(crate) fn track_packet(&self, context: &TrackCtx<'_>) -> TrackResult {
-        let answered = context.status.has(Status::SEEN_REPLY);
+        let answered = context.status.contains(Status::SEEN_REPLY);
         let knob = |knob| seconds_to_ticks(context.sysctls[knob]);
         let (timeout, stream) = match *self {
             Stateless::Udp { stream_after } => {
@@ -62,18 +63,19 @@ impl Stateless {
             Stateless::Other(_) => (knob(Sysctl::GenericTimeout), false),
         };
         // One that lost a clash stands in one direction only and soon ends: it is never assured.
-        let assured = stream && !context.status.has(Status::ASSURED) && !context.status.has(Status::NAT_CLASH);
+        let assured =
+            stream && !context.status.contains(Status::ASSURED) && !context.status.contains(Status::NAT_CLASH);
         TrackResult::Pass { timeout, changed: false, assured }
     }
 
     /// Reads it from a record.
     pub(crate) fn load(hot: &HotRecord) -> Stateless {
         match hot.protocol() {
-            protocol::UDP => Stateless::Udp { stream_after: hot.words[0] },
-            protocol::UDPLITE => Stateless::UdpLite,
-            protocol::ICMP => Stateless::Icmp,
-            protocol::ICMPV6 => Stateless::Icmpv6,
-            protocol::GRE => Stateless::Gre { timeout: hot.words[0], stream: hot.words[1] },
+            ipproto::UDP => Stateless::Udp { stream_after: hot.words[0] },
+            ipproto::UDPLITE => Stateless::UdpLite,
+            ipproto::ICMP => Stateless::Icmp,
+            ipproto::ICMPV6 => Stateless::Icmpv6,
+            ipproto::GRE => Stateless::Gre { timeout: hot.words[0], stream: hot.words[1] },
             other => Stateless::Other(other),
         }
     }

@@ -1,8 +1,9 @@
 //! A tuple and its zone, packed for hashing and comparing.
 use crate::Secret;
-use crate::tuple::{Tuple, protocol};
+use crate::Tuple;
 use core::hash::Hasher;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use keepstate_types::ipproto;
 use siphasher::sip::SipHasher13;
 
 /// One direction of a connection as the index knows it: addresses, keys, protocol.
@@ -120,7 +121,7 @@ impl TupleKey {
             PackedAddrs::V6([source, destination]) => PackedAddrs::V6([destination, source]),
         };
         let keys = match self.protocol {
-            protocol::ICMP | protocol::ICMPV6 => {
+            ipproto::ICMP | ipproto::ICMPV6 => {
                 let answer = self.tuple().invert()?;
                 u32::from(answer.source_key) << 16 | u32::from(answer.destination_key)
             }

@@ -14,8 +14,8 @@
 //! Placed: 4 bytes, only where a zone other than the default is used
 //! ```
 use super::key::{PackedAddrs, TupleKey};
-use crate::tuple::protocol;
 use crate::{Status, Zone, ZoneDirection};
+use keepstate_types::ipproto;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// One cache line of a connection.
@@ -91,15 +91,8 @@ impl RecordKind {
     pub(crate) const HAS_EXTENSION: u8 = 1 << 6;
     /// Its packets and bytes are counted.
     pub(crate) const COUNTED: u8 = 1 << 7;
-    const PROTOCOLS: [u8; 7] = [
-        protocol::TCP,
-        protocol::UDP,
-        protocol::ICMP,
-        protocol::ICMPV6,
-        protocol::SCTP,
-        protocol::GRE,
-        protocol::UDPLITE,
-    ];
+    const PROTOCOLS: [u8; 7] =
+        [ipproto::TCP, ipproto::UDP, ipproto::ICMP, ipproto::ICMPV6, ipproto::SCTP, ipproto::GRE, ipproto::UDPLITE];
     const OTHER: u8 = 7;
 
     pub(crate) fn new(protocol: u8, flags: u8) -> RecordKind {
@@ -112,8 +105,8 @@ impl RecordKind {
     #[inline(always)]
     pub(crate) fn is_untranslated_v4(self, protocol: u8) -> bool {
         let class = match protocol {
-            protocol::TCP => 0,
-            protocol::UDP => 1,
+            ipproto::TCP => 0,
+            ipproto::UDP => 1,
             _ => return false,
         };
         self.0 & (RecordKind::PROTOCOL_MASK | RecordKind::IPV6 | RecordKind::UNTRANSLATED | RecordKind::ZONED)
@@ -138,12 +131,27 @@ impl HotRecord {
 
     #[inline(always)]
     pub(crate) fn status(&self) -> Status {
-        Status(self.status)
+        Status::from_bits_retain(self.status as u32)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_status(&mut self, status: Status) {
+        self.status = status.bits() as u16;
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_status(&mut self, bits: Status) {
+        self.status |= bits.bits() as u16;
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove_status(&mut self, bits: Status) {
+        self.status &= !(bits.bits() as u16);
     }
 
     #[inline(always)]
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.status & Status::CONFIRMED.0 != 0
+        self.status().contains(Status::CONFIRMED)
     }
 
     /// The protocol's number.

@@ -6,11 +6,11 @@ use crate::protocol::{Tracker, sctp::Sctp, seconds_to_ticks, tcp::Tcp};
 use crate::table::key::TupleKey;
 use crate::table::record::HotRecord;
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{
     ConnId, CtInfo, CtVerdict, Direction, Engine, Instant, Manip, NatResult, Outcome, PacketCtx, Status, Sysctl,
     Unconfirmed,
 };
+use keepstate_types::ipproto;
 
 impl Engine {
     /// Puts a connection into the table, as `conntrack -I` does.
@@ -105,7 +105,7 @@ impl Engine {
         // What the confirmation sets is no change.
         let wished = draft.attributes.status.map(|status| status | Status::CONFIRMED);
         let mut status = merge_status(Status::CONFIRMED, wished)?;
-        status.clear(Status(UNCHANGEABLE_STATUS | Status::HELPER.0));
+        status.remove(UNCHANGEABLE_STATUS | Status::HELPER);
         let mut hot = HotRecord::of_protocol(from.protocol);
         if let Some(knowledge) = &draft.attributes.protocol {
             knowledge.apply_to(&mut hot)?;
@@ -138,13 +138,13 @@ impl Engine {
     fn build_tracker(&self, number: u8, hot: &HotRecord, now: Instant) -> Tracker {
         let knob = |knob| seconds_to_ticks(self.sysctls[knob]);
         Tracker::Stateless(match number {
-            protocol::TCP => return Tracker::Tcp(Tcp::load(hot)),
-            protocol::SCTP => return Tracker::Sctp(Sctp::load(hot)),
-            protocol::UDP => Stateless::Udp { stream_after: now.tick().wrapping_sub(1) },
-            protocol::UDPLITE => Stateless::UdpLite,
-            protocol::ICMP => Stateless::Icmp,
-            protocol::ICMPV6 => Stateless::Icmpv6,
-            protocol::GRE => {
+            ipproto::TCP => return Tracker::Tcp(Tcp::load(hot)),
+            ipproto::SCTP => return Tracker::Sctp(Sctp::load(hot)),
+            ipproto::UDP => Stateless::Udp { stream_after: now.tick().wrapping_sub(1) },
+            ipproto::UDPLITE => Stateless::UdpLite,
+            ipproto::ICMP => Stateless::Icmp,
+            ipproto::ICMPV6 => Stateless::Icmpv6,
+            ipproto::GRE => {
                 Stateless::Gre { timeout: knob(Sysctl::GreTimeout), stream: knob(Sysctl::GreTimeoutStream) }
             }
             other => Stateless::Other(other),

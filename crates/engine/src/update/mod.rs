@@ -13,8 +13,8 @@ use crate::protocol::sctp::Sctp;
 use crate::protocol::{Tcp, seconds_to_ticks};
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::Ticks;
-use crate::tuple::protocol;
 use crate::{ConnId, Engine, Entry, EventKind, Instant, NatRange, SctpState, Status, TcpState, Tuple, Zone};
+use keepstate_types::ipproto;
 
 /// What is to be so of a connection; what is `None` is left as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,17 +94,17 @@ pub enum UpdateError {
 }
 
 /// Bits that a request never sets nor clears, though it may name them.
-const UNCHANGEABLE_STATUS: u16 = Status::SRC_NAT.0
-    | Status::DST_NAT.0
-    | Status::SRC_NAT_DONE.0
-    | Status::DST_NAT_DONE.0
-    | Status::SEQ_ADJUST.0
-    | Status::EXPECTED.0
-    | Status::CONFIRMED.0
-    | Status::DYING.0
-    | Status::TEMPLATE.0
-    | Status::OFFLOAD.0
-    | Status::HW_OFFLOAD.0;
+const UNCHANGEABLE_STATUS: Status = Status::SRC_NAT
+    .union(Status::DST_NAT)
+    .union(Status::SRC_NAT_DONE)
+    .union(Status::DST_NAT_DONE)
+    .union(Status::SEQ_ADJUST)
+    .union(Status::EXPECTED)
+    .union(Status::CONFIRMED)
+    .union(Status::DYING)
+    .union(Status::TEMPLATE)
+    .union(Status::OFFLOAD)
+    .union(Status::HW_OFFLOAD);
 
 impl Engine {
     /// Changes a connection, as `conntrack -U` does.
@@ -122,13 +122,13 @@ impl Engine {
             return Err(UpdateError::NotFound);
         }
         let status = merge_status(hot.status(), wish.status)?;
-        if wish.timeout.is_some() && hot.status().has(Status::FIXED_TIMEOUT) {
+        if wish.timeout.is_some() && hot.status().contains(Status::FIXED_TIMEOUT) {
             return Err(UpdateError::FixedTimeout);
         }
         if let Some(knowledge) = &wish.protocol {
             knowledge.apply_to(hot)?;
         }
-        hot.status = status.0;
+        hot.set_status(status);
         if let Some(seconds) = wish.timeout {
             let deadline = tick.wrapping_add(seconds_to_ticks(seconds));
             hot.deadline = deadline;
@@ -220,27 +220,27 @@ pub use keepstate_wire::Family;
 /// The status of a connection after a request for it.
 fn merge_status(now: Status, wished: Option<Status>) -> Result<Status, UpdateError> {
     let Some(wished) = wished else { return Ok(now) };
-    let differ = now.0 ^ wished.0;
-    let never = Status::EXPECTED.0 | Status::CONFIRMED.0 | Status::DYING.0;
+    let differ = now ^ wished;
+    let never = Status::EXPECTED | Status::CONFIRMED | Status::DYING;
     // What was seen stays seen.
-    let only_set = Status::SEEN_REPLY.0 | Status::ASSURED.0;
-    if differ & never != 0 || differ & only_set & now.0 != 0 {
+    let only_set = Status::SEEN_REPLY | Status::ASSURED;
+    if differ.intersects(never) || (differ & only_set).intersects(now) {
         return Err(UpdateError::StatusUnchangeable);
     }
-    Ok(Status(now.0 & UNCHANGEABLE_STATUS | wished.0 & !UNCHANGEABLE_STATUS | now.0 & Status::HELPER.0))
+    Ok(now & UNCHANGEABLE_STATUS | wished & !UNCHANGEABLE_STATUS | now & Status::HELPER)
 }
 
 impl ProtocolUpdate {
     /// Writes it into a record of its protocol. Knowledge of another protocol is passed over, as the kernel does.
     fn apply_to(&self, hot: &mut HotRecord) -> Result<(), UpdateError> {
         match (*self, hot.protocol()) {
-            (ProtocolUpdate::Tcp { state, scales, flags }, protocol::TCP) => {
+            (ProtocolUpdate::Tcp { state, scales, flags }, ipproto::TCP) => {
                 if scales.is_some_and(|scales| scales.iter().any(|scale| *scale > MAX_WINDOW_SCALE)) {
                     return Err(UpdateError::Invalid);
                 }
                 Tcp::from_record_mut(hot).set_protoinfo(state, scales, flags);
             }
-            (ProtocolUpdate::Sctp { state, tags }, protocol::SCTP) => {
+            (ProtocolUpdate::Sctp { state, tags }, ipproto::SCTP) => {
                 Sctp { state, vtags: tags, ..Sctp::load(hot) }.store(hot)
             }
             _ => (),

@@ -130,8 +130,8 @@ fn created_nat_connection_is_found_by_its_reply_tuple() {
     let handle = engine.create(&wanted, NOW).unwrap();
     let entry = engine.entry(handle, NOW).unwrap();
     assert_eq!((entry.reply.destination, entry.reply.destination_key), ([9, 9, 9, 9].into(), 5000));
-    assert!(entry.status.has(Status::SRC_NAT | Status::SRC_NAT_DONE | Status::DST_NAT_DONE));
-    assert!(!entry.status.has(Status::DST_NAT));
+    assert!(entry.status.contains(Status::SRC_NAT | Status::SRC_NAT_DONE | Status::DST_NAT_DONE));
+    assert!(!entry.status.contains(Status::DST_NAT));
     // The same end for another connection of another source: taken.
     let mut other = NewConnection { original: Tuple { source: [10, 0, 0, 7].into(), ..wanted.original }, ..wanted };
     other.reply = other.original.invert().unwrap();

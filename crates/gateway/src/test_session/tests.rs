@@ -3,7 +3,7 @@
 use super::*;
 use keepstate_engine::{ConnUpdate, NewConnection, Tuple, Zone};
 use keepstate_linux::ctnetlink::consts::{group, message};
-use keepstate_linux::ctnetlink::{CtClient, CtDumpKind, CtEventSocket, CtEventType, CtFlow, DumpFilter};
+use keepstate_linux::ctnetlink::{CtClient, CtDumpKind, CtEventSocket, CtFlow, DumpFilter, EventKind};
 use keepstate_linux::netlink::NetlinkSocket;
 use keepstate_linux::netlink::message::flag;
 use keepstate_linux::netlink::{NlMessages, NlRequest, stream_frame};
@@ -97,7 +97,7 @@ fn slow_subscriber_gets_enobufs_and_others_lose_nothing() {
     let joining = {
         let over = std::sync::Arc::clone(&over);
         thread::spawn(move || {
-            let wanted = [CtEventType::New, CtEventType::Destroy];
+            let wanted = [EventKind::New, EventKind::Destroy];
             let slow = CtEventSocket::subscribe_connections(NetlinkSocket::over_stream(slow), wanted).unwrap();
             let quick = CtEventSocket::subscribe_connections(NetlinkSocket::over_stream(quick), wanted).unwrap();
             over.store(true, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 use super::gather::missing_input;
 use keepstate_advisor::doctor as seen;
 use keepstate_advisor::doctor::{CounterGrowth, MissingInput, ObservedNamespace, ObservedSysctl, Sourced};
-use keepstate_linux::ctnetlink::{CtDumpKind, CtFamily, CtFlow, CtProtoInfo, DumpFilter, TcpState, status};
+use keepstate_linux::ctnetlink::{CtDumpKind, CtFamily, CtFlow, CtProtoInfo, DumpFilter, Status, TcpState};
 use keepstate_linux::{
     FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, ruleset_scan, sockstat,
 };
@@ -230,10 +230,10 @@ fn flow_from_ctnetlink(told: &CtFlow) -> Option<proc_conntrack::ProcConntrackEnt
             destination_port: tuple.destination_port.unwrap_or(0),
         })
     };
-    let bits = told.status.unwrap_or(0);
+    let bits = told.status.unwrap_or_default();
     debug_assert!(told.family.is_none_or(|family| matches!(family, CtFamily::V4 | CtFamily::V6)));
     let state = match &told.protoinfo {
-        CtProtoInfo::Tcp(info) => info.state.and_then(TcpState::numbered).map(|state| state.name().to_owned()),
+        CtProtoInfo::Tcp(info) => info.state.and_then(TcpState::from_number).map(|state| state.name().to_owned()),
         CtProtoInfo::Sctp(info) => info.state.map(|state| state.name().to_owned()),
         CtProtoInfo::Empty => None,
     };
@@ -243,8 +243,8 @@ fn flow_from_ctnetlink(told: &CtFlow) -> Option<proc_conntrack::ProcConntrackEnt
         state,
         original: tuple(&told.original)?,
         reply: tuple(&told.reply)?,
-        is_unreplied: bits & status::SEEN_REPLY == 0,
-        is_assured: bits & status::ASSURED != 0,
+        is_unreplied: !bits.contains(Status::SEEN_REPLY),
+        is_assured: bits.contains(Status::ASSURED),
         is_counted: told.counters.iter().any(Option::is_some),
         helper: told.helper.as_deref().map(str::to_owned),
     })

@@ -3,7 +3,7 @@ use super::consts::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx,
 use super::flow::{
     CtCounters, CtFamily, CtFlow, CtLabels, CtNatRange, CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo,
 };
-use super::{CtTuple, SctpState};
+use super::{CtTuple, SctpState, Status};
 use crate::netlink::message::NlBody;
 use crate::netlink::{MalformedNetlink, NlAttr, NlMessage};
 
@@ -36,7 +36,7 @@ fn decode_attribute(flow: &mut CtFlow, attribute: &NlAttr<'_>) -> Result<(), Mal
         cta::TUPLE_ORIG => flow.original = CtTuple::decode(attribute)?,
         cta::TUPLE_REPLY => flow.reply = CtTuple::decode(attribute)?,
         cta::TUPLE_MASTER => flow.master = Some(CtTuple::decode(attribute)?),
-        cta::STATUS => flow.status = Some(attribute.be32("CTA_STATUS")?),
+        cta::STATUS => flow.status = Some(Status::from_bits_retain(attribute.be32("CTA_STATUS")?)),
         cta::TIMEOUT => flow.timeout = Some(attribute.be32("CTA_TIMEOUT")?),
         cta::MARK => flow.mark = Some(attribute.be32("CTA_MARK")?),
         cta::USE => flow.use_count = Some(attribute.be32("CTA_USE")?),
@@ -95,7 +95,7 @@ fn decode_sctp(attribute: &NlAttr<'_>) -> Result<CtSctpInfo, MalformedNetlink> {
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
-            sctp::STATE => info.state = SctpState::numbered(part.u8("CTA_PROTOINFO_SCTP_STATE")?),
+            sctp::STATE => info.state = SctpState::from_number(part.u8("CTA_PROTOINFO_SCTP_STATE")?),
             sctp::VTAG_ORIGINAL => info.vtags[0] = Some(part.be32("CTA_PROTOINFO_SCTP_VTAG_ORIGINAL")?),
             sctp::VTAG_REPLY => info.vtags[1] = Some(part.be32("CTA_PROTOINFO_SCTP_VTAG_REPLY")?),
             _ => (),

@@ -2,9 +2,9 @@
 //!
 //! Kernels before 5.8 know nothing of tuples here and tell of more than is wanted: who asks looks at each answer again. IPv6 addresses
 //! are never sent: the kernel (6.18) takes that comparison the wrong way round, and tells of everything but what is wanted.
-use super::CtTuple;
 use super::consts::{cta, filter};
 use super::flow::CtFamily;
+use super::{CtTuple, Status};
 use crate::netlink::NlRequest;
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub struct DumpFilter {
     /// Mark and mask.
     pub mark: Option<[u32; 2]>,
     /// Status bits and mask.
-    pub status: Option<[u32; 2]>,
+    pub status: Option<[Status; 2]>,
     /// The zone of both directions.
     pub zone: Option<u16>,
 }
@@ -55,7 +55,8 @@ impl DumpFilter {
                 push(octets, filter::REPLY_FLAGS, &reply.to_ne_bytes());
             });
         }
-        let pairs = [(cta::MARK, cta::MARK_MASK, self.mark), (cta::STATUS, cta::STATUS_MASK, self.status)];
+        let status = self.status.map(|pair| pair.map(|bits| bits.bits()));
+        let pairs = [(cta::MARK, cta::MARK_MASK, self.mark), (cta::STATUS, cta::STATUS_MASK, status)];
         for (value_kind, mask_kind, pair) in pairs {
             if let Some([value, mask]) = pair {
                 request.push(value_kind, &value.to_be_bytes()).push(mask_kind, &mask.to_be_bytes());

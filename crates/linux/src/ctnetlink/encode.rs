@@ -13,7 +13,7 @@ pub fn flow(request: &mut NlRequest, flow: &CtFlow) {
         request.nest(cta::TUPLE_MASTER, |octets| master.encode(octets));
     }
     let words = [
-        (cta::STATUS, flow.status),
+        (cta::STATUS, flow.status.map(|status| status.bits())),
         (cta::TIMEOUT, flow.timeout),
         (cta::MARK, flow.mark),
         (cta::USE, flow.use_count),

@@ -3,22 +3,11 @@
 //! [`Events`] listens from the moment it is made to the moment it is dropped. Where the kernel's buffer runs over, events are lost for ever:
 //! that is told (`ENOBUFS`), never passed over, and who needs the whole must list the table anew.
 use super::consts::{group, message};
-use super::{CtExpectation, CtFlow, decode};
+use super::{CtExpectation, CtFlow, EventKind, decode};
 use crate::netlink::message::flag;
 use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlMessage};
 use std::io;
 use std::time::Duration;
-
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CtEventType {
-    /// It began.
-    New,
-    /// It changed.
-    Update,
-    /// It ended.
-    Destroy,
-}
 
 /// What it happened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +23,7 @@ pub enum CtObject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CtEvent {
     /// What happened.
-    pub event_type: CtEventType,
+    pub event_type: EventKind,
     /// To what.
     pub object: CtObject,
     /// The netlink port of the program that caused it; 0 where packets or time did.
@@ -54,11 +43,11 @@ impl CtEvent {
     /// Where a part is shorter than it must be.
     pub fn decode(message: &NlMessage<'_>) -> Result<Option<CtEvent>, MalformedNetlink> {
         let happening = match message.kind {
-            message::CT_DELETE | message::EXP_DELETE => CtEventType::Destroy,
+            message::CT_DELETE | message::EXP_DELETE => EventKind::Destroy,
             message::CT_NEW | message::EXP_NEW if message.flags & (flag::CREATE | flag::EXCLUSIVE) != 0 => {
-                CtEventType::New
+                EventKind::New
             }
-            message::CT_NEW | message::EXP_NEW => CtEventType::Update,
+            message::CT_NEW | message::EXP_NEW => EventKind::Update,
             _ => return Ok(None),
         };
         let subject = match message.kind {
@@ -76,14 +65,14 @@ impl CtEventSocket {
     /// What the system says.
     pub fn subscribe_connections(
         socket: NetlinkSocket,
-        wanted: impl IntoIterator<Item = CtEventType>,
+        wanted: impl IntoIterator<Item = EventKind>,
     ) -> io::Result<CtEventSocket> {
         Self::subscribe_groups(
             socket,
             wanted.into_iter().map(|happening| match happening {
-                CtEventType::New => group::CT_NEW,
-                CtEventType::Update => group::CT_UPDATE,
-                CtEventType::Destroy => group::CT_DESTROY,
+                EventKind::New => group::CT_NEW,
+                EventKind::Update => group::CT_UPDATE,
+                EventKind::Destroy => group::CT_DESTROY,
             }),
         )
     }
@@ -94,14 +83,14 @@ impl CtEventSocket {
     /// What the system says.
     pub fn subscribe_expectations(
         socket: NetlinkSocket,
-        wanted: impl IntoIterator<Item = CtEventType>,
+        wanted: impl IntoIterator<Item = EventKind>,
     ) -> io::Result<CtEventSocket> {
         Self::subscribe_groups(
             socket,
             wanted.into_iter().map(|happening| match happening {
-                CtEventType::New => group::EXP_NEW,
-                CtEventType::Update => group::EXP_UPDATE,
-                CtEventType::Destroy => group::EXP_DESTROY,
+                EventKind::New => group::EXP_NEW,
+                EventKind::Update => group::EXP_UPDATE,
+                EventKind::Destroy => group::EXP_DESTROY,
             }),
         )
     }

@@ -1,5 +1,6 @@
 //! A connection as the kernel tells of it, or as it is told to the kernel.
-use super::{CtTuple, SctpState};
+use super::CtTuple;
+use keepstate_types::{SctpState, Status};
 use std::net::IpAddr;
 
 /// A connection, as far as it is told. It is decoded from one message, shown or compared, and gone; or filled in by a command and encoded.
@@ -13,8 +14,8 @@ pub struct CtFlow {
     pub reply: CtTuple,
     /// The original direction of the connection that announced this one.
     pub master: Option<CtTuple>,
-    /// See [`status`].
-    pub status: Option<u32>,
+    /// Status bits.
+    pub status: Option<Status>,
     /// Seconds until it expires.
     pub timeout: Option<u32>,
     /// The mark.
@@ -87,52 +88,6 @@ impl CtFamily {
             IpAddr::V6(_) => CtFamily::V6,
         }
     }
-}
-
-macro_rules! status_bits {
-    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
-        /// Status bits, by the kernel's names.
-        pub mod status {
-            $($(#[$doc])* pub const $name: u32 = 1 << $bit;)*
-            /// Every bit with its name, lowest first.
-            pub const NAMES: &[(u32, &str)] = &[$(($name, stringify!($name)),)*];
-        }
-    };
-}
-
-status_bits! {
-    /// It was announced.
-    EXPECTED = 0;
-    /// There was an answer.
-    SEEN_REPLY = 1;
-    /// It is not removed early.
-    ASSURED = 2;
-    /// It is in the table.
-    CONFIRMED = 3;
-    /// Its source is translated.
-    SRC_NAT = 4;
-    /// Its destination is translated.
-    DST_NAT = 5;
-    /// Its sequence numbers are moved.
-    SEQ_ADJUST = 6;
-    /// Source NAT was asked.
-    SRC_NAT_DONE = 7;
-    /// Destination NAT was asked.
-    DST_NAT_DONE = 8;
-    /// It is being removed.
-    DYING = 9;
-    /// Its timeout stays as it is.
-    FIXED_TIMEOUT = 10;
-    /// It is a template.
-    TEMPLATE = 11;
-    /// It clashed with another.
-    NAT_CLASH = 12;
-    /// A helper was given to it by a rule.
-    HELPER = 13;
-    /// A flow table forwards it.
-    OFFLOAD = 14;
-    /// A device forwards it.
-    HW_OFFLOAD = 15;
 }
 
 /// What a protocol's tracker knows.

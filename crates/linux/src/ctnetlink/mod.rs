@@ -12,17 +12,15 @@ pub mod encode;
 mod events;
 pub mod expectation;
 mod flow;
-mod state;
 mod tuple;
 
 pub use client::{CtClient, CtDumpKind, for_each_flow};
 pub use cpu_stats::{CtCpuStats, CtExpectCpuStats};
 pub use dump_filter::DumpFilter;
-pub use events::{CtEvent, CtEventSocket, CtEventType, CtObject};
+pub use events::{CtEvent, CtEventSocket, CtObject};
 pub use expectation::CtExpectation;
 pub use flow::{
     CtCounters, CtFamily, CtFlow, CtLabels, CtNatRange, CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo,
-    status,
 };
-pub use state::{SctpState, TcpState};
-pub use tuple::{CtTuple, protocol};
+pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto as protocol};
+pub use tuple::CtTuple;

@@ -1,6 +1,7 @@
 //! One direction of a connection, as far as it is told.
 use super::consts::{ip, proto, tuple};
 use crate::netlink::{MalformedNetlink, NlAttr, attribute};
+use keepstate_types::ipproto as protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses, transport and its keys; what nobody told is `None`.
@@ -24,26 +25,6 @@ pub struct CtTuple {
     pub icmp_code: Option<u8>,
     /// The zone of this direction alone.
     pub zone: Option<u16>,
-}
-
-/// Transport protocols by number.
-pub mod protocol {
-    /// ICMP.
-    pub const ICMP: u8 = 1;
-    /// TCP.
-    pub const TCP: u8 = 6;
-    /// UDP.
-    pub const UDP: u8 = 17;
-    /// DCCP, which recent kernels do not track.
-    pub const DCCP: u8 = 33;
-    /// GRE.
-    pub const GRE: u8 = 47;
-    /// ICMPv6.
-    pub const ICMPV6: u8 = 58;
-    /// SCTP.
-    pub const SCTP: u8 = 132;
-    /// UDP-Lite.
-    pub const UDPLITE: u8 = 136;
 }
 
 impl CtTuple {

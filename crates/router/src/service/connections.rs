@@ -122,7 +122,7 @@ impl ServiceConnections {
                 return true;
             }
             if let Some(entry) = engine.entry(*handle, now) {
-                if entry.original.protocol != UDP && entry.status.has(Status::SEEN_REPLY) {
+                if entry.original.protocol != UDP && entry.status.contains(Status::SEEN_REPLY) {
                     if reset && entry.original.protocol == TCP {
                         condemned.insert(*handle);
                     }

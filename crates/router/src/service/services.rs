@@ -151,7 +151,7 @@ impl Services {
             let Tuple { destination, protocol, destination_key, .. } = entry.original;
             let Some(running) = self.find_service(map, destination, protocol, destination_key) else { continue };
             let Some(running) = self.services.get_mut(running) else { continue };
-            if !entry.status.has(Status::DST_NAT) {
+            if !entry.status.contains(Status::DST_NAT) {
                 if protocol == Transport::Udp.protocol_number() {
                     engine.remove(entry.conn_id, now);
                 }

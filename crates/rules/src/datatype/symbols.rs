@@ -21,13 +21,13 @@ pub(super) const CT_STATES: &[(&str, u128)] = &[
 ];
 
 pub(super) const CT_STATUS: &[(&str, u128)] = &[
-    ("expected", Status::EXPECTED.0 as u128),
-    ("seen-reply", Status::SEEN_REPLY.0 as u128),
-    ("assured", Status::ASSURED.0 as u128),
-    ("confirmed", Status::CONFIRMED.0 as u128),
-    ("snat", Status::SRC_NAT.0 as u128),
-    ("dnat", Status::DST_NAT.0 as u128),
-    ("dying", Status::DYING.0 as u128),
+    ("expected", Status::EXPECTED.bits() as u128),
+    ("seen-reply", Status::SEEN_REPLY.bits() as u128),
+    ("assured", Status::ASSURED.bits() as u128),
+    ("confirmed", Status::CONFIRMED.bits() as u128),
+    ("snat", Status::SRC_NAT.bits() as u128),
+    ("dnat", Status::DST_NAT.bits() as u128),
+    ("dying", Status::DYING.bits() as u128),
 ];
 
 pub(super) const TCP_FLAGS: &[(&str, u128)] =

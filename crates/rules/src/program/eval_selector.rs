@@ -247,7 +247,7 @@ fn eval_ct(ct: CtKey, scene: &EvalCtx<'_, '_>) -> Option<u128> {
         }),
         CtKey::Direction => passage?.direction().map(|direction| direction as u128),
         CtKey::Mark => scene.engine.mark(passage?).map(u128::from),
-        CtKey::Status => connection(scene).map(|known| known.status.0.into()),
+        CtKey::Status => connection(scene).map(|known| known.status.bits().into()),
         CtKey::Zone => connection(scene).map(|known| known.zone.id.into()),
         CtKey::Expiration => connection(scene).map(|known| known.timeout.into()),
         CtKey::Helper => connection(scene).and_then(|known| datatype::encode_name(known.helper?)),

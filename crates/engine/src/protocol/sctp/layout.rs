@@ -18,7 +18,7 @@ impl Sctp {
         hot.flags[0] = self.flags;
         // A ruling of invalid or ignored does not tell, and yet Linux has set the bit.
         if self.was_established() {
-            hot.status |= Status::ASSURED.0;
+            hot.add_status(Status::ASSURED);
         }
     }
 
@@ -30,7 +30,7 @@ impl Sctp {
             Ok(SctpUpdate { changed, assured, .. }) => TrackResult::Pass {
                 timeout: seconds_to_ticks(context.sysctls[self.timeout_sysctl()]),
                 changed,
-                assured: assured && !context.status.has(Status::ASSURED),
+                assured: assured && !context.status.contains(Status::ASSURED),
             },
         }
     }

@@ -280,7 +280,7 @@ impl Tcp {
         }
         let peer = direction.opposite();
         let peer_ack = self.windows.sides[peer as usize].max_ack;
-        let established = self.state() == TcpState::Established && context.status.has(Status::ASSURED);
+        let established = self.state() == TcpState::Established && context.status.contains(Status::ASSURED);
         if self.has_side_flag(peer, side_flag::MAXACK_SET) && self.last_class() != SegmentClass::Syn {
             let seq = Seq(segment.seq);
             if segment.seq == 0 && !established {
@@ -299,10 +299,10 @@ impl Tcp {
             // Not the exact number: the end may answer with a challenge, so the connection may go on.
             step.new = step.old;
         }
-        let seen_reply = context.status.has(Status::SEEN_REPLY);
+        let seen_reply = context.status.contains(Status::SEEN_REPLY);
         let answers_ignored = match self.last_class() {
             SegmentClass::Syn => seen_reply && self.last_direction() != direction,
-            SegmentClass::Ack => !context.status.has(Status::ASSURED),
+            SegmentClass::Ack => !context.status.contains(Status::ASSURED),
             _ => false,
         };
         if answers_ignored && Seq(segment.ack) == self.windows.last_end {
@@ -391,8 +391,8 @@ impl Tcp {
     ) -> TrackResult {
         const LONG: u32 = 120;
         let ending = |class| matches!(class, SegmentClass::Fin | SegmentClass::Rst);
-        let fixed = context.status.has(Status::FIXED_TIMEOUT);
-        if !context.status.has(Status::ASSURED) || fixed || !ending(class) {
+        let fixed = context.status.contains(Status::FIXED_TIMEOUT);
+        if !context.status.contains(Status::ASSURED) || fixed || !ending(class) {
             return TrackResult::invalid(why);
         }
         if self.last_direction() == direction || !ending(self.last_class()) {
@@ -438,7 +438,7 @@ impl Tcp {
         }
         let mut timeout = self.select_timeout(class, context.sysctls);
         let mut assured = false;
-        if !context.status.has(Status::SEEN_REPLY) {
+        if !context.status.contains(Status::SEEN_REPLY) {
             if class == SegmentClass::Rst {
                 // Refused: nothing will follow.
                 return TrackResult::Delete;
@@ -451,7 +451,7 @@ impl Tcp {
                 // Picked up in the middle, seen one way only.
                 timeout = timeout.min(context.sysctls[Sysctl::TcpTimeoutUnacknowledged]);
             }
-        } else if !context.status.has(Status::ASSURED) {
+        } else if !context.status.contains(Status::ASSURED) {
             assured = matches!(old, TcpState::SynRecv | TcpState::Established) && new == TcpState::Established;
         }
         TrackResult::Pass { timeout: super::seconds_to_ticks(timeout), changed: old != new, assured }
