@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use type_names::TypeNames;
 
+mod doc_paths;
 mod error;
 mod module_cycles;
 mod text_rules;
@@ -117,6 +118,9 @@ impl Lint {
             // What is not UTF-8 is a capture or a corpus, not a text.
             let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
             errors.extend(text_rules::local_paths(file, &text));
+            if file == Path::new(doc_paths::DOCUMENT) {
+                errors.extend(doc_paths::missing_files(&root, &text));
+            }
             if file.extension().is_some_and(|extension| extension == "rs") {
                 if has_public_types(file) {
                     type_names.add(file, &text).with_context(|| format!("parsing {}", file.display()))?;
