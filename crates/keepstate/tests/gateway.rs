@@ -295,7 +295,7 @@ fn offline_run_writes_a_readable_capture() {
     let ran = keepstate(&words, b"");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(
-        ran.out, "1 from lan0 to wan0\n2 from wan0 dropped by the rules\n",
+        ran.out, "1 from lan0 to wan0\n2 from wan0 dropped by the ruleset\n",
         "the answer went to an address that nobody asked from"
     );
     let again = keepstate(&["replay", output.path()], b"");

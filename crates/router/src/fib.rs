@@ -1,43 +1,80 @@
-//! The machine as the router sees it: devices, their addresses, routes.
+//! The machine as the router sees it: interfaces, their addresses, routes.
 use keepstate_rules::datatype::encode_name;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo};
-// Keys come from the machine's own configuration, never from a packet: a hash without a secret does.
+// The keys come from the machine's own configuration, never from a packet: a hash without a secret is enough.
 use hashbrown::{HashMap, HashSet};
 use std::net::IpAddr;
 
-/// A device.
+/// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its index: 1 or more, and its own.
+    /// Its index: 1 or more, and unique.
     pub index: u32,
-    /// Its name, of at most 15 letters.
+    /// Its name, of at most 15 bytes.
     pub name: String,
-    /// The largest datagram it takes.
+    /// The longest packet it sends, in bytes.
     pub mtu: u32,
-    /// The group it belongs to (`ip link set … group`); 0 is the default.
+    /// Its group (`ip link set … group`); 0 is the default.
     pub group: u32,
-    /// Its addresses, each with the length of its prefix. The first of a family is the one packets are sent from.
+    /// Its addresses, each with its prefix length. The first of a family is the source of packets the router itself sends, unless another shares the destination's prefix.
     pub addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Interface {
+    /// An interface without addresses, in the default group.
+    pub fn new(index: u32, name: &str, mtu: u32) -> Interface {
+        Interface { index, name: name.to_owned(), mtu, group: 0, addresses: Vec::new() }
+    }
+
+    /// Adds an address with its prefix length.
+    #[must_use]
+    pub fn with_address(mut self, address: IpAddr, prefix_length: u8) -> Interface {
+        self.addresses.push((address, prefix_length));
+        self
+    }
 }
 
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// To whom …
+    /// The destination prefix.
     pub prefix: IpAddr,
-    /// … and how many bits of it count.
+    /// The prefix length.
     pub length: u8,
-    /// The index of the device it leaves by; 0: it leads nowhere, and whoever is sent there is told so.
+    /// The index of the interface it leaves by; 0 for an unreachable route: its packets are answered with an ICMP error.
     pub device: u32,
-    /// The router it is handed to, if the device's peers are not the destination themselves.
+    /// The next router; without one, destinations are neighbours on the interface.
     pub gateway: Option<IpAddr>,
 }
 
-/// Devices and routes.
+impl Route {
+    /// A route to a prefix on the interface of this index.
+    pub fn new(prefix: IpAddr, length: u8, device: u32) -> Route {
+        Route { prefix, length, device, gateway: None }
+    }
+
+    /// The same by way of a router.
+    #[must_use]
+    pub fn via(mut self, gateway: IpAddr) -> Route {
+        self.gateway = Some(gateway);
+        self
+    }
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Route { prefix, length, device, gateway } = self;
+        write!(f, "{prefix}/{length}")?;
+        gateway.map_or(Ok(()), |gateway| write!(f, " via {gateway}"))?;
+        if *device == 0 { f.write_str(" unreachable") } else { write!(f, " dev {device}") }
+    }
+}
+
+/// Interfaces, their addresses, and routes: what a router forwards by.
 #[derive(Clone, Debug, Default)]
 pub struct FibTable {
     interfaces: Vec<Interface>,
-    /// By index; the names as rules have them.
+    /// By index, as rules see them.
     rule_devices: HashMap<u32, InterfaceInfo>,
     local_addresses: HashSet<IpAddr>,
     broadcasts: HashSet<IpAddr>,
@@ -45,10 +82,10 @@ pub struct FibTable {
     routes_v6: RoutePrefixes,
 }
 
-/// The routes of one family, for each length of prefix one table: a lookup costs as many steps as there are lengths, however many routes there are.
+/// The routes of one family: one table a prefix length. A lookup takes as many steps as there are lengths, however many routes there are.
 #[derive(Clone, Debug, Default)]
 struct RoutePrefixes {
-    /// The longest prefixes first; of routes to one prefix the first given is the one taken.
+    /// The longest prefixes first; of several routes to one prefix the first is used.
     by_length: Vec<(u8, HashMap<u128, Vec<Route>>)>,
 }
 
@@ -81,63 +118,63 @@ fn prefix_bits(address: IpAddr, length: u8) -> u128 {
 }
 
 impl FibTable {
-    /// A map of these devices and routes; every prefix that a device has an address in is a route too.
+    /// A table of these interfaces and routes. Each address of an interface adds a route to its prefix.
     ///
     /// ```
-    /// use keepstate_router::{Interface, Map, Route};
-    /// use keepstate_rules::{AddressType, Ground};
-    /// let lan = Interface { index: 1, name: "lan0".into(), mtu: 1500, group: 0, addresses: vec![([10, 1, 0, 1].into(), 24)] };
-    /// let wan = Interface { index: 2, name: "wan0".into(), mtu: 1500, group: 0, addresses: vec![([192, 0, 2, 1].into(), 24)] };
-    /// let default = Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: Some([192, 0, 2, 254].into()) };
-    /// let map = Map::new(vec![lan, wan], vec![default]);
-    /// assert_eq!(map.route([10, 1, 0, 7].into(), None).unwrap().index, 1);
-    /// assert_eq!(map.route([198, 51, 100, 9].into(), None).unwrap().index, 2);
-    /// assert_eq!(map.address_type([192, 0, 2, 1].into(), None), AddressType::Local);
+    /// use keepstate_router::{FibTable, Interface, Route};
+    /// use keepstate_rules::{AddressType, Fib};
+    /// let lan = Interface::new(1, "lan0", 1500).with_address([10, 1, 0, 1].into(), 24);
+    /// let wan = Interface::new(2, "wan0", 1500).with_address([192, 0, 2, 1].into(), 24);
+    /// let default = Route::new([0; 4].into(), 0, 2).via([192, 0, 2, 254].into());
+    /// let fib = FibTable::new(vec![lan, wan], vec![default]);
+    /// assert_eq!(fib.route_lookup([10, 1, 0, 7].into(), None).unwrap().index, 1);
+    /// assert_eq!(fib.route_lookup([198, 51, 100, 9].into(), None).unwrap().index, 2);
+    /// assert_eq!(fib.address_type([192, 0, 2, 1].into(), None), AddressType::Local);
     /// ```
     pub fn new(interfaces: Vec<Interface>, routes: Vec<Route>) -> FibTable {
-        let mut map = FibTable::default();
-        routes.into_iter().for_each(|route| map.routes_of_family(route.prefix).insert(route));
+        let mut fib = FibTable::default();
+        routes.into_iter().for_each(|route| fib.routes_of_family(route.prefix).insert(route));
         for interface in &interfaces {
             let index = interface.index;
             if let Some(name) = encode_name(&interface.name) {
-                map.rule_devices.insert(index, InterfaceInfo { index, name, group: interface.group });
+                fib.rule_devices.insert(index, InterfaceInfo { index, name, group: interface.group });
             }
             for (address, length) in &interface.addresses {
-                map.local_addresses.insert(*address);
-                map.broadcasts.extend(broadcast_address(*address, *length));
+                fib.local_addresses.insert(*address);
+                fib.broadcasts.extend(broadcast_address(*address, *length));
                 let own = Route { prefix: *address, length: *length, device: index, gateway: None };
-                map.routes_of_family(*address).insert(own);
+                fib.routes_of_family(*address).insert(own);
             }
         }
-        map.interfaces = interfaces;
-        map
+        fib.interfaces = interfaces;
+        fib
     }
 
     fn routes_of_family(&mut self, family: IpAddr) -> &mut RoutePrefixes {
         if family.is_ipv4() { &mut self.routes_v4 } else { &mut self.routes_v6 }
     }
 
-    /// A device by its index.
+    /// An interface by its index.
     pub fn interface(&self, index: u32) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.index == index)
     }
 
-    /// A device as rules know it.
+    /// An interface as rules see it.
     pub fn device(&self, index: u32) -> Option<InterfaceInfo> {
         self.rule_devices.get(&index).copied()
     }
 
-    /// Is it one of our own?
+    /// Is it an address of this machine?
     pub fn is_local(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.local_addresses.contains(&address)
     }
 
-    /// The device a packet to this address leaves by, and the neighbour it is handed to.
+    /// The interface a packet to this address leaves by, and the neighbour it is sent to.
     pub fn next_hop(&self, to: IpAddr) -> Option<(InterfaceInfo, IpAddr)> {
         self.next_hop_lookup(to, None)
     }
 
-    /// As [`Map::way`], among routes through this device only.
+    /// As [`FibTable::next_hop`], among routes through this interface only.
     pub(crate) fn next_hop_lookup(&self, to: IpAddr, device: Option<u32>) -> Option<(InterfaceInfo, IpAddr)> {
         let route = self.find(to, device)?;
         Some((self.device(route.device)?, route.gateway.unwrap_or(to)))
@@ -148,13 +185,13 @@ impl FibTable {
         table.find(address, |route| device.is_none_or(|device| route.device == device))
     }
 
-    /// Is it the address to everybody of one of our prefixes?
+    /// Is it the broadcast address of one of our prefixes?
     pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
         matches!(address, IpAddr::V4(four) if four.is_broadcast()) || self.broadcasts.contains(&address)
     }
 }
 
-/// The address to everybody of a prefix, if it has one.
+/// The broadcast address of a prefix, if it has one.
 fn broadcast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
     let IpAddr::V4(address) = address else { return None };
     let mask = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);

@@ -66,30 +66,30 @@ impl Rate {
 mod tests {
     use super::*;
 
-    fn count_allowed(pace: &mut IcmpRateLimiter, peer: [u8; 4], now: u64, asks: usize) -> usize {
-        (0..asks).filter(|_| pace.allows(peer.into(), Instant(now))).count()
+    fn count_allowed(limiter: &mut IcmpRateLimiter, peer: [u8; 4], now: u64, asks: usize) -> usize {
+        (0..asks).filter(|_| limiter.allows(peer.into(), Instant(now))).count()
     }
 
     #[test]
     fn per_peer_limit_is_six_then_one_a_second() {
-        let mut pace = IcmpRateLimiter::new((1, 2));
+        let mut limiter = IcmpRateLimiter::new((1, 2));
         let second = 1_000_000_000;
         let begun = 100 * second;
-        assert_eq!(count_allowed(&mut pace, [10, 0, 0, 1], begun, 20), 6);
-        assert_eq!(count_allowed(&mut pace, [10, 0, 0, 1], begun + second / 2, 20), 0);
-        assert_eq!(count_allowed(&mut pace, [10, 0, 0, 1], begun + second, 20), 1);
-        assert_eq!(count_allowed(&mut pace, [10, 0, 0, 2], begun + second, 20), 6, "another one has his own");
-        assert_eq!(count_allowed(&mut pace, [10, 0, 0, 1], begun + 60 * second, 20), 6);
+        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun, 20), 6);
+        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun + second / 2, 20), 0);
+        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun + second, 20), 1);
+        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 2], begun + second, 20), 6, "another one has his own");
+        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun + 60 * second, 20), 6);
     }
 
     #[test]
     fn global_limit_is_fifty_then_a_thousand_a_second() {
-        let mut pace = IcmpRateLimiter::new((1, 2));
+        let mut limiter = IcmpRateLimiter::new((1, 2));
         let begun = 100_000_000_000;
-        let everybody = |pace: &mut IcmpRateLimiter, now| -> usize {
-            (0..200_u8).map(|last| count_allowed(pace, [10, 0, 1, last], now, 1)).sum()
+        let everybody = |limiter: &mut IcmpRateLimiter, now| -> usize {
+            (0..200_u8).map(|last| count_allowed(limiter, [10, 0, 1, last], now, 1)).sum()
         };
-        assert_eq!(everybody(&mut pace, begun), 50);
-        assert_eq!(everybody(&mut pace, begun + 10_000_000), 10);
+        assert_eq!(everybody(&mut limiter, begun), 50);
+        assert_eq!(everybody(&mut limiter, begun + 10_000_000), 10);
     }
 }

@@ -1,59 +1,62 @@
-//! Why a datagram goes no further.
+//! Why a packet was dropped.
 use keepstate_engine::Reason;
 
-/// Why a datagram went no further.
+/// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DropReason {
-    /// It is no datagram that can be read.
+    /// Its headers cannot be parsed.
     Malformed,
-    /// A fragment of something that is not whole yet, or never will be.
+    /// A fragment: its packet is not complete yet, or never will be. Not a loss if the others come.
     Fragment,
-    /// The rules dropped it.
+    /// A rule's verdict was drop.
     RulesetDrop,
-    /// The rules refused it.
+    /// A rule's verdict was reject; the sender was answered.
     RulesetReject,
-    /// Tracking dropped it: the table is full, or its tuple is taken.
+    /// Connection tracking dropped it: the table is full, or its tuple is taken.
     Conntrack(Reason),
-    /// Its hops were used up.
+    /// Its TTL or hop limit is used up.
     TtlExceeded,
-    /// It comes from, or goes to, an address that it cannot: one of our own, of nobody, of a link it leaves.
+    /// Its source or destination is an address that no packet from outside can have: a loopback address, one of our own, a multicast source.
     Martian,
-    /// Its options are broken, or say by which routers it is to go.
+    /// Its IPv4 options are malformed, or it has a source route.
     Ipv4Options,
-    /// There is no route.
+    /// There is no route to its destination.
     NoRoute,
-    /// It does not fit its way out, and may not be cut.
+    /// It is longer than the MTU and must not be fragmented.
     PacketTooBig,
     /// It cannot be translated.
     NatFailed,
-    /// Its service has no backend for it, or has reset its connection.
+    /// Its service has no backend that is up, or its connection is being reset.
     NoBackend,
-    /// It would begin a connection, and none are taken.
+    /// It would begin a connection while the router drains.
     Draining,
-    /// It was answered in its server's name.
+    /// Synproxy answered it in its server's name.
     SynproxyAnswered,
-    /// It acknowledges what nobody has promised.
+    /// It acknowledges a SYN cookie that the router has not sent.
     SynproxyBadCookie,
 }
+
+impl std::error::Error for DropReason {}
 
 impl std::fmt::Display for DropReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             DropReason::Malformed => "malformed",
-            DropReason::Fragment => "waits for its other fragments",
-            DropReason::Martian => "an address that it cannot have",
-            DropReason::Ipv4Options => "its options are broken, or choose its way",
-            DropReason::RulesetDrop => "dropped by the rules",
-            DropReason::RulesetReject => "rejected by the rules",
-            DropReason::Conntrack(why) => return write!(f, "dropped by tracking: {}", why.name()),
-            DropReason::TtlExceeded => "its hops are used up",
+            DropReason::Fragment => "fragment of an incomplete packet",
+            DropReason::Martian => "martian source or destination",
+            DropReason::Ipv4Options => "malformed IPv4 options or a source route",
+            DropReason::RulesetDrop => "dropped by the ruleset",
+            DropReason::RulesetReject => "rejected by the ruleset",
+            DropReason::Conntrack(reason) => return write!(f, "dropped by conntrack: {}", reason.name()),
+            DropReason::TtlExceeded => "TTL exceeded",
             DropReason::NoRoute => "no route",
-            DropReason::PacketTooBig => "too big for its way out",
+            DropReason::PacketTooBig => "packet too big for the interface",
             DropReason::NatFailed => "cannot be translated",
-            DropReason::NoBackend => "its service has no backend for it",
-            DropReason::Draining => "no new connections are taken",
+            DropReason::NoBackend => "no backend is up",
+            DropReason::Draining => "no new connections: draining",
             DropReason::SynproxyAnswered => "answered by synproxy",
-            DropReason::SynproxyBadCookie => "acknowledges what synproxy has not promised",
+            DropReason::SynproxyBadCookie => "bad SYN cookie",
         })
     }
 }

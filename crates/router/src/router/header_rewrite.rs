@@ -6,13 +6,13 @@ use keepstate_rules::ast::{BitRange, Endpoint, PayloadBase};
 
 impl Router {
     /// Changes of the header that rules have asked for.
-    pub(super) fn rewrite_headers(&self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
-        if trip.meta.rewrites.is_empty() {
+    pub(super) fn rewrite_headers(&self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        if pkt.meta.rewrites.is_empty() {
             return Ok(());
         }
-        let mtu = trip.meta.oif.map_or(u32::MAX, |device| self.fib.mtu(device.index));
-        let changes = std::mem::take(&mut trip.meta.rewrites);
-        let mut rewrite = trip.rewrite()?;
+        let mtu = pkt.meta.oif.map_or(u32::MAX, |device| self.fib.mtu(device.index));
+        let changes = std::mem::take(&mut pkt.meta.rewrites);
+        let mut rewrite = pkt.rewrite()?;
         for change in changes {
             match change {
                 HeaderRewrite::Dscp(class) => rewrite.set_dscp(class),

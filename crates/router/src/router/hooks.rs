@@ -13,92 +13,92 @@ impl Router {
         &mut self,
         hook: Hook,
         priorities: Range<i32>,
-        trip: &mut InFlightPacket,
+        pkt: &mut InFlightPacket,
     ) -> Result<(), DropReason> {
         if !self.program.has_filter_chain(hook, &priorities) {
             return Ok(());
         }
-        let InFlightPacket { bytes, layout, meta: way, ctx: passage, now, .. } = trip;
+        let InFlightPacket { bytes, layout, meta, ctx, now, .. } = pkt;
         let packet = parse_packet(bytes, *layout)?;
-        let mut scene = EvalCtx {
+        let mut eval_ctx = EvalCtx {
             engine: &mut self.engine,
-            packet_ctx: passage.as_mut(),
+            packet_ctx: ctx.as_mut(),
             packet: &packet,
-            meta: way,
+            meta,
             fib: &self.fib,
             now: *now,
         };
-        let fate = self.program.eval_filter_chains(hook, priorities, &mut scene);
-        self.apply_verdict(fate, trip)?;
-        self.rewrite_headers(trip)
+        let verdict = self.program.eval_filter_chains(hook, priorities, &mut eval_ctx);
+        self.apply_verdict(verdict, pkt)?;
+        self.rewrite_headers(pkt)
     }
 
     /// The translating chains of a hook, and the change of the packet that follows from its connection.
-    pub(super) fn run_nat(&mut self, hook: Hook, manip: Manip, trip: &mut InFlightPacket) -> Result<(), DropReason> {
+    pub(super) fn run_nat(&mut self, hook: Hook, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         if !self.services.is_empty() {
-            self.dispatch_service(manip, trip)?;
+            self.dispatch_service(manip, pkt)?;
         }
-        let InFlightPacket { bytes, layout, meta: way, ctx: passage, now, .. } = trip;
-        let Some(passage) = passage.as_mut() else { return Ok(()) };
-        if passage.unconfirmed().is_none() {
-            return self.apply_nat(manip, trip);
+        let InFlightPacket { bytes, layout, meta, ctx, now, .. } = pkt;
+        let Some(ctx) = ctx.as_mut() else { return Ok(()) };
+        if ctx.unconfirmed().is_none() {
+            return self.apply_nat(manip, pkt);
         }
         let packet = parse_packet(bytes, *layout)?;
-        let mut scene = EvalCtx {
+        let mut eval_ctx = EvalCtx {
             engine: &mut self.engine,
-            packet_ctx: Some(passage),
+            packet_ctx: Some(ctx),
             packet: &packet,
-            meta: way,
+            meta,
             fib: &self.fib,
             now: *now,
         };
-        let fate = self.program.eval_nat_chains(hook, &mut scene);
-        if trip.backend.is_some()
-            && let Some(passage) = &mut trip.ctx
+        let verdict = self.program.eval_nat_chains(hook, &mut eval_ctx);
+        if pkt.backend.is_some()
+            && let Some(ctx) = &mut pkt.ctx
         {
             // Also where the ruleset translates nothing: who asks a backend directly as well must be told apart.
-            self.engine.nat_null_binding(passage, manip, trip.now);
+            self.engine.nat_null_binding(ctx, manip, pkt.now);
         }
-        self.apply_verdict(fate, trip)?;
-        self.apply_nat(manip, trip)
+        self.apply_verdict(verdict, pkt)?;
+        self.apply_nat(manip, pkt)
     }
 
     /// The change of the packet that follows from its connection.
-    fn apply_nat(&mut self, manip: Manip, trip: &mut InFlightPacket) -> Result<(), DropReason> {
-        let edits = trip.ctx.as_ref().map_or(NatRewrite::NONE, |passage| self.engine.nat_rewrite(passage, manip));
+    fn apply_nat(&mut self, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let edits = pkt.ctx.as_ref().map_or(NatRewrite::NONE, |ctx| self.engine.nat_rewrite(ctx, manip));
         if edits.is_none() {
             return Ok(());
         }
         // Behind a translated source there are seldom rules that could refuse a packet, and nobody else tells its sender anything.
         let may_tell = manip == Manip::Destination || self.program.has_filter_chain(Hook::Postrouting, &AFTER_SNAT);
-        if may_tell && trip.pre_nat.is_empty() {
-            trip.pre_nat.clone_from(&trip.bytes);
+        if may_tell && pkt.pre_nat.is_empty() {
+            pkt.pre_nat.clone_from(&pkt.bytes);
         }
-        let changed = trip.rewrite().is_ok_and(|mut rewrite| edits.apply_to(&mut rewrite));
+        let changed = pkt.rewrite().is_ok_and(|mut rewrite| edits.apply_to(&mut rewrite));
         if changed { Ok(()) } else { Err(DropReason::NatFailed) }
     }
 
     /// Services come before the ruleset's own translations, as the chains of Docker and kube-proxy stand before others: what they decide is decided.
-    fn dispatch_service(&mut self, manip: Manip, trip: &mut InFlightPacket) -> Result<(), DropReason> {
-        let InFlightPacket { meta: way, ctx: Some(passage), backend: pick, now, .. } = trip else { return Ok(()) };
-        let asked = ServiceCtx { engine: &mut self.engine, ctx: passage, fib: &self.fib, meta: way, now: *now };
-        match (manip, &pick) {
+    fn dispatch_service(&mut self, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let InFlightPacket { meta, ctx: Some(ctx), backend: choice, now, .. } = pkt else { return Ok(()) };
+        let asked = ServiceCtx { engine: &mut self.engine, ctx, fib: &self.fib, meta, now: *now };
+        match (manip, &choice) {
             (Manip::Source, None) => Ok(()),
-            (Manip::Source, Some(pick)) => {
-                let to = destination_of(&trip.bytes)?;
-                self.services.masquerade(pick, to, asked);
+            (Manip::Source, Some(choice)) => {
+                let to = destination_of(&pkt.bytes)?;
+                self.services.masquerade(choice, to, asked);
                 Ok(())
             }
             (Manip::Destination, _) => match self.services.dispatch(asked) {
                 ServiceVerdict::NotService => Ok(()),
                 ServiceVerdict::Dispatched(sent) => {
-                    *pick = Some(sent);
+                    *choice = Some(sent);
                     Ok(())
                 }
                 ServiceVerdict::Refused => {
-                    let tcp = Packet::parse(&trip.bytes).is_ok_and(|packet| packet.protocol() == 6);
-                    self.send_reject(if tcp { Reject::TcpReset } else { Reject::Default }, trip);
-                    self.remove_refused_connection(trip);
+                    let tcp = Packet::parse(&pkt.bytes).is_ok_and(|packet| packet.protocol() == 6);
+                    self.send_reject(if tcp { Reject::TcpReset } else { Reject::Default }, pkt);
+                    self.remove_refused_connection(pkt);
                     Err(DropReason::NoBackend)
                 }
             },
@@ -106,22 +106,22 @@ impl Router {
     }
 
     /// A refused packet's connection is over once its client has been told.
-    fn remove_refused_connection(&mut self, trip: &InFlightPacket) {
-        let passage = trip.ctx.as_ref().filter(|passage| passage.direction() == Some(Direction::Original));
-        if let Some(handle) = passage.and_then(PacketCtx::connection) {
-            self.engine.remove(handle, trip.now);
+    fn remove_refused_connection(&mut self, pkt: &InFlightPacket) {
+        let ctx = pkt.ctx.as_ref().filter(|ctx| ctx.direction() == Some(Direction::Original));
+        if let Some(handle) = ctx.and_then(PacketCtx::connection) {
+            self.engine.remove(handle, pkt.now);
         }
     }
 
-    fn apply_verdict(&mut self, fate: Verdict, trip: &mut InFlightPacket) -> Result<(), DropReason> {
-        match fate {
+    fn apply_verdict(&mut self, verdict: Verdict, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        match verdict {
             Verdict::Accept => Ok(()),
             Verdict::Drop => Err(DropReason::RulesetDrop),
             Verdict::Reject(reject) => {
-                self.send_reject(reject, trip);
+                self.send_reject(reject, pkt);
                 Err(DropReason::RulesetReject)
             }
-            Verdict::Synproxy(rule) => Err(self.synproxy_answer(&rule, trip)),
+            Verdict::Synproxy(rule) => Err(self.synproxy_answer(&rule, pkt)),
         }
     }
 }

@@ -14,32 +14,31 @@ use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
 
 impl Router {
-    pub(super) fn send_reject(&mut self, reject: Reject, trip: &InFlightPacket) {
-        let Ok(packet) = trip.packet() else { return };
+    pub(super) fn send_reject(&mut self, reject: Reject, pkt: &InFlightPacket) {
+        let Ok(packet) = pkt.packet() else { return };
         let to = destination_address(&packet);
         if !icmp_error::checksum_ok(&packet) {
             return;
         }
         match reject.icmp_type_code(to.is_ipv6()) {
-            Some((kind, code)) => self.send_icmp_error(trip, kind, code, 0),
+            Some((kind, code)) => self.send_icmp_error(pkt, kind, code, 0),
             None => {
-                let answer = trip.pre_nat_packet().and_then(|packet| icmp_error::build_tcp_reset(&packet));
-                answer.into_iter().for_each(|answer| self.send_reply(answer, trip));
+                let answer = pkt.pre_nat_packet().and_then(|packet| icmp_error::build_tcp_reset(&packet));
+                answer.into_iter().for_each(|answer| self.send_reply(answer, pkt));
             }
         }
     }
 
     /// Tells the sender what became of its packet: about the packet as it was sent, not as we have translated it.
-    pub(super) fn send_icmp_error(&mut self, trip: &InFlightPacket, kind: u8, code: u8, word: u32) {
-        let Some(packet) = trip.pre_nat_packet() else { return };
+    pub(super) fn send_icmp_error(&mut self, pkt: &InFlightPacket, kind: u8, code: u8, word: u32) {
+        let Some(packet) = pkt.pre_nat_packet() else { return };
         let sent = packet.bytes();
         let to = match packet.addresses() {
             Addresses::V4 { source, .. } => IpAddr::from(source),
             Addresses::V6 { source, .. } => IpAddr::from(source),
         };
         // About a translated destination we speak as that destination: nobody is to learn what stands behind it.
-        let asked =
-            destination_of(sent).ok().filter(|asked| destination_of(&trip.bytes).is_ok_and(|now| now != *asked));
+        let asked = destination_of(sent).ok().filter(|asked| destination_of(&pkt.bytes).is_ok_and(|now| now != *asked));
         let asked = asked.or_else(|| destination_of(sent).ok().filter(|asked| self.fib.is_local(*asked)));
         let us = asked
             .or_else(|| self.fib.route_lookup(to, None).and_then(|device| self.fib.source_address(device.index, to)));
@@ -48,8 +47,8 @@ impl Router {
         };
         // Who is not told of a path's MTU never gets through.
         let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
-        if always || self.icmp_limiter.as_mut().is_none_or(|pace| pace.allows(to, trip.now)) {
-            self.send_reply(answer, trip);
+        if always || self.icmp_limiter.as_mut().is_none_or(|limiter| limiter.allows(to, pkt.now)) {
+            self.send_reply(answer, pkt);
         }
     }
 
@@ -66,7 +65,7 @@ impl Router {
             false => self.fib.route_lookup(from, None).and_then(|device| self.fib.source_address(device.index, from)),
         };
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, 0)) else { return };
-        if self.icmp_limiter.as_mut().is_none_or(|pace| pace.allows(from, now)) {
+        if self.icmp_limiter.as_mut().is_none_or(|limiter| limiter.allows(from, now)) {
             self.local_out(answer, None, None, now);
         }
     }
@@ -78,8 +77,8 @@ impl Router {
         if !destination_of(&answer).is_ok_and(speaks) {
             return;
         }
-        let passage = about.ctx.as_ref().filter(|passage| passage.direction().is_some()).map(PacketCtx::reply_ctx);
-        self.local_out(answer, passage, None, about.now);
+        let ctx = about.ctx.as_ref().filter(|ctx| ctx.direction().is_some()).map(PacketCtx::reply_ctx);
+        self.local_out(answer, ctx, None, about.now);
     }
 
     /// Sends a packet of our own. With a passage it belongs to that connection, and is as its other end is to see it; else it is tracked like anything that leaves, and a connection that it
@@ -87,55 +86,54 @@ impl Router {
     pub(crate) fn local_out(
         &mut self,
         bytes: Vec<u8>,
-        passage: Option<PacketCtx>,
+        ctx: Option<PacketCtx>,
         promise: Option<SynproxyState>,
         now: Instant,
     ) {
-        let attached = passage.is_some();
-        let way = PacketMeta::default();
-        let mut trip =
-            InFlightPacket { bytes, meta: way, ctx: passage, synproxy: promise, now, ..InFlightPacket::default() };
+        let attached = ctx.is_some();
+        let meta = PacketMeta::default();
+        let mut pkt = InFlightPacket { bytes, meta, ctx, synproxy: promise, now, ..InFlightPacket::default() };
         // Errors about our own packets go to nobody.
         let queued = self.output.len();
-        let passed = self.run_output_hooks(&mut trip, attached);
+        let passed = self.run_output_hooks(&mut pkt, attached);
         self.output.truncate(queued);
         if passed.is_ok()
-            && let Ok(to) = destination_of(&trip.bytes)
+            && let Ok(to) = destination_of(&pkt.bytes)
             && let Some((oif, next_hop)) = self.fib.next_hop(to)
         {
             self.counters.generated += 1;
-            self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: trip.bytes });
+            self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: pkt.bytes });
         }
-        self.queue_log(&mut trip.meta.log_lines);
+        self.queue_log(&mut pkt.meta.log_lines);
     }
 
     /// The way of our own packets. `attached` ones were made from what their connection's packet was before it was translated, so that nothing is to be
     /// changed in them.
-    fn run_output_hooks(&mut self, trip: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
-        trip.meta.oif = self.fib.route_lookup(destination_of(&trip.bytes)?, None);
-        self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, trip)?;
-        if !attached && !trip.meta.untracked {
-            let packet = trip.packet()?;
-            let mut passage = self.engine.track(&packet, trip.meta.zone, trip.now);
-            let outcome = passage.outcome();
-            trip.synproxy.into_iter().for_each(|promise| self.engine.set_synproxy(&mut passage, promise));
-            trip.ctx = Some(passage);
+    fn run_output_hooks(&mut self, pkt: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
+        pkt.meta.oif = self.fib.route_lookup(destination_of(&pkt.bytes)?, None);
+        self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
+        if !attached && !pkt.meta.untracked {
+            let packet = pkt.packet()?;
+            let mut ctx = self.engine.track(&packet, pkt.meta.zone, pkt.now);
+            let outcome = ctx.outcome();
+            pkt.synproxy.into_iter().for_each(|promise| self.engine.set_synproxy(&mut ctx, promise));
+            pkt.ctx = Some(ctx);
             if outcome.verdict == CtVerdict::Drop {
                 return Err(drop_reason_of(&outcome));
             }
         }
-        self.run_filter_chains(Hook::Output, CONNTRACK_TO_DNAT, trip)?;
+        self.run_filter_chains(Hook::Output, CONNTRACK_TO_DNAT, pkt)?;
         if !attached {
-            self.run_nat(Hook::Output, Manip::Destination, trip)?;
+            self.run_nat(Hook::Output, Manip::Destination, pkt)?;
         }
-        self.run_filter_chains(Hook::Output, AFTER_DNAT, trip)?;
-        trip.meta.oif = Some(self.fib.route_lookup(destination_of(&trip.bytes)?, None).ok_or(DropReason::NoRoute)?);
-        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, trip)?;
+        self.run_filter_chains(Hook::Output, AFTER_DNAT, pkt)?;
+        pkt.meta.oif = Some(self.fib.route_lookup(destination_of(&pkt.bytes)?, None).ok_or(DropReason::NoRoute)?);
+        self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         if !attached {
-            self.run_nat(Hook::Postrouting, Manip::Source, trip)?;
+            self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;
         }
-        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, trip)?;
-        self.confirm(trip)
+        self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
+        self.confirm(pkt)
     }
 }
 

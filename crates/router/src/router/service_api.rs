@@ -1,28 +1,27 @@
-//! What a router's driver and its operator can do with services.
+//! Services of a router: what its driver and its operator can do with them.
 use super::Router;
 use crate::service::{BackendConfig, BackendId, ServiceConfig, Services};
 use keepstate_engine::Instant;
 
 impl Router {
-    /// Exchanges the services; connections live on. Services of a name that is known go on with their counts and their drained backends; backends that are named no more get no new
-    /// connections, and are forgotten when the last of theirs has left the table. What [`validate`](crate::service::validate) finds is to be mended before.
+    /// Replaces the services; connections live on. Services with a known name keep their counts and drained backends. Backends no longer named get no new
+    /// connections, and are removed when the last of theirs has left the table. Check the services with [`validate`](crate::service::validate) before.
     ///
     /// ```
-    /// use keepstate_engine::{Engine, Instant, Sysctls, Secret};
-    /// use keepstate_router::service::{Backend, Service, State, Transport};
-    /// use keepstate_router::{Map, Router};
-    /// use keepstate_rules::{NoLibrary, compile, parse_with};
-    /// let (tree, sources) = parse_with("none", "", &NoLibrary, &[]).unwrap();
+    /// use keepstate_engine::{Engine, Instant, Secret, Sysctls};
+    /// use keepstate_router::service::{BackendConfig, BackendStatus, ServiceConfig, Transport};
+    /// use keepstate_router::{FibTable, Router};
+    /// use keepstate_rules::Program;
     /// let engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
-    /// let mut router = Router::new(engine, compile(&tree, &sources).unwrap(), Map::default(), (1, 2));
-    /// let web = Service::new("web", ([192, 0, 2, 80].into(), 80..=80), Transport::Tcp)
-    ///     .with(Backend { address: [10, 0, 0, 11].into(), port: Some(8080), weight: 1 })
-    ///     .with(Backend { address: [10, 0, 0, 12].into(), port: Some(8080), weight: 2 });
-    /// router.serve(vec![web], Instant(0));
-    /// // Somebody asks the backends how they are, and says it.
+    /// let mut router = Router::new(engine, Program::default(), FibTable::default(), (1, 2));
+    /// let web = ServiceConfig::new("web", ([192, 0, 2, 80].into(), 80..=80), Transport::Tcp)
+    ///     .with_backend(BackendConfig { address: [10, 0, 0, 11].into(), port: Some(8080), weight: 1 })
+    ///     .with_backend(BackendConfig { address: [10, 0, 0, 12].into(), port: Some(8080), weight: 2 });
+    /// router.replace_services(vec![web], Instant(0));
+    /// // A health check outside the router has failed.
     /// let first = router.services().backends().next().unwrap().0;
-    /// assert!(router.judge(first, false, Instant(0)));
-    /// assert_eq!(router.services().backends().next().unwrap().2.state(), State::Down);
+    /// assert!(router.set_health(first, false, Instant(0)));
+    /// assert_eq!(router.services().backends().next().unwrap().2.status(), BackendStatus::Down);
     /// ```
     pub fn replace_services(&mut self, services: Vec<ServiceConfig>, now: Instant) {
         self.services.replace(services, &self.fib, &mut self.engine, now);
@@ -33,24 +32,24 @@ impl Router {
         &self.services
     }
 
-    /// Counts the connections that somebody has put into the table by other means, as from a table that was kept, to the services they belong to.
+    /// Counts connections that were put into the table from outside (restored from a file) for the services they belong to.
     pub fn adopt_connections(&mut self, now: Instant) {
         self.services.adopt_connections(&self.fib, &mut self.engine, now);
     }
 
-    /// The services, with counts of connections as they are now and not as they were a pass ago, unless these are very many.
+    /// The services, with connection counts as of now (of up to 65,536 connections), not as of the last sweep.
     pub fn services_with_fresh_counts(&mut self, now: Instant) -> &Services {
         self.services.expire_connections(&self.engine, true, now);
         &self.services
     }
 
-    /// Says what a check has found of a backend; true if that is news. When it is down its UDP connections end, so that the next datagram finds another, and so do connections that
-    /// nobody has answered yet; TCP is kept or reset, as the service has it.
+    /// Reports the result of a backend's health check; true if its state has changed. When a backend goes down, its UDP connections and those without a reply are removed,
+    /// so that the next packet goes to another backend; TCP is kept or reset, as the service is configured.
     pub fn set_health(&mut self, backend: BackendId, is_up: bool, now: Instant) -> bool {
         self.services.set_health(backend, is_up, &mut self.engine, now)
     }
 
-    /// Drains (or no longer) every backend that `matching` says: it keeps its connections and gets no new ones. How many these are.
+    /// Drains every backend that `matching` is true for, or ends that: a drained backend keeps its connections and gets no new ones. Returns how many match.
     pub fn drain(&mut self, drained: bool, matching: impl Fn(&ServiceConfig, &BackendConfig) -> bool) -> usize {
         self.services.drain(drained, matching)
     }

@@ -11,17 +11,17 @@ use keepstate_wire::{Packet, rewrite::PacketMut};
 
 impl Router {
     /// A SYN, or an acknowledgement, that a rule wants to have answered in its server's name. Whatever it is, it goes no further.
-    pub(crate) fn synproxy_answer(&mut self, rule: &SynproxyInfo, trip: &InFlightPacket) -> DropReason {
-        let Ok(packet) = trip.packet() else { return DropReason::Malformed };
+    pub(crate) fn synproxy_answer(&mut self, rule: &SynproxyInfo, pkt: &InFlightPacket) -> DropReason {
+        let Ok(packet) = pkt.packet() else { return DropReason::Malformed };
         let Ok(segment) = TcpSegment::parse(packet.transport(), packet.transport_len()) else {
             return DropReason::Malformed;
         };
         if !segment.flags.any(TcpFlags::SYN) {
-            return self.recv_client_ack(&packet, &segment, segment.seq.wrapping_sub(1), trip);
+            return self.recv_client_ack(&packet, &segment, segment.seq.wrapping_sub(1), pkt);
         }
-        let synack = self.syn_cookies.syn_ack(&packet, &segment, rule, trip.now);
+        let synack = self.syn_cookies.syn_ack(&packet, &segment, rule, pkt.now);
         if let Some(synack) = build_packet(&synack) {
-            self.send_reply(synack, trip);
+            self.send_reply(synack, pkt);
         }
         DropReason::SynproxyAnswered
     }
@@ -32,23 +32,23 @@ impl Router {
         packet: &Packet<'_>,
         segment: &TcpSegment<'_>,
         first: u32,
-        trip: &InFlightPacket,
+        pkt: &InFlightPacket,
     ) -> DropReason {
-        let Some((syn, promise)) = self.syn_cookies.verify_ack(packet, segment, first, trip.now) else {
+        let Some((syn, promise)) = self.syn_cookies.verify_ack(packet, segment, first, pkt.now) else {
             return DropReason::SynproxyBadCookie;
         };
         if let Some(syn) = build_packet(&syn) {
-            self.local_out(syn, None, Some(promise), trip.now);
+            self.local_out(syn, None, Some(promise), pkt.now);
         }
         DropReason::SynproxyAnswered
     }
 
     /// A packet that has passed the last rule: is it the answer of a server in whose name a promise was given?
-    pub(crate) fn synproxy_hook(&mut self, trip: &mut InFlightPacket) -> Result<(), DropReason> {
-        let Some(passage) = &mut trip.ctx else { return Ok(()) };
-        let Some((promise, state)) = self.engine.synproxy_state(passage) else { return Ok(()) };
-        let (direction, lives) = (passage.direction(), passage.connection().is_some());
-        let packet = trip.packet()?;
+    pub(crate) fn synproxy_hook(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let Some(ctx) = &mut pkt.ctx else { return Ok(()) };
+        let Some((promise, state)) = self.engine.synproxy_state(ctx) else { return Ok(()) };
+        let (direction, lives) = (ctx.direction(), ctx.connection().is_some());
+        let packet = pkt.packet()?;
         let segment =
             TcpSegment::parse(packet.transport(), packet.transport_len()).map_err(|_| DropReason::Malformed)?;
         let (syn, ack) = (segment.flags.any(TcpFlags::SYN), segment.flags.any(TcpFlags::ACK));
@@ -56,17 +56,17 @@ impl Router {
             // Said again, before the server has answered. What keeps a connection alive is one behind.
             (TcpState::SynSent, Some(Direction::Original)) if ack && !syn => {
                 self.syn_cookies.count_retransmission();
-                Err(self.recv_client_ack(&packet, &segment, segment.seq, trip))
+                Err(self.recv_client_ack(&packet, &segment, segment.seq, pkt))
             }
             (TcpState::SynRecv, Some(Direction::Reply)) if syn && ack => {
                 let halves = HandshakeAcks::build(&packet, &segment, &promise);
                 let (first, clock) = (segment.seq, SynproxyOptions::parse(&segment).timestamps.map(|(clock, _)| clock));
-                self.complete_handshake(&halves, (first, clock), trip);
+                self.complete_handshake(&halves, (first, clock), pkt);
                 Err(DropReason::SynproxyAnswered)
             }
             // The server refuses: its client awaits the number that he was promised.
             (TcpState::Close, Some(Direction::Reply)) if segment.flags.any(TcpFlags::RST) && !lives => {
-                let mut rewrite = PacketMut::new(&mut trip.bytes).map_err(|_| DropReason::Malformed)?;
+                let mut rewrite = PacketMut::new(&mut pkt.bytes).map_err(|_| DropReason::Malformed)?;
                 let next = promise.isn.wrapping_add(1);
                 if rewrite.adjust_seq(|_| next, |ack| ack) { Ok(()) } else { Err(DropReason::Malformed) }
             }
@@ -75,14 +75,14 @@ impl Router {
     }
 
     /// The server hears that its client is there; the client's window is opened.
-    fn complete_handshake(&mut self, halves: &HandshakeAcks, answered: (u32, Option<u32>), trip: &mut InFlightPacket) {
-        let Some(mut passage) = trip.ctx.take() else { return };
+    fn complete_handshake(&mut self, halves: &HandshakeAcks, answered: (u32, Option<u32>), pkt: &mut InFlightPacket) {
+        let Some(mut ctx) = pkt.ctx.take() else { return };
         if let Some(ack) = build_packet(&halves.to_server) {
-            self.local_out(ack, None, None, trip.now);
+            self.local_out(ack, None, None, pkt.now);
         }
-        self.engine.synproxy_adjust_server(&mut passage, answered.0, answered.1);
+        self.engine.synproxy_adjust_server(&mut ctx, answered.0, answered.1);
         if let Some(ack) = build_packet(&halves.to_client) {
-            self.local_out(ack, Some(passage.same_direction_ctx()), None, trip.now);
+            self.local_out(ack, Some(ctx.same_direction_ctx()), None, pkt.now);
         }
     }
 }

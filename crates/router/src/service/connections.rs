@@ -116,7 +116,7 @@ impl ServiceConnections {
         now: Instant,
         mut tell: impl FnMut(BackendId, ConnectionEvent),
     ) {
-        let ServiceConnections { entries, pending_resets: condemned, .. } = self;
+        let ServiceConnections { entries, pending_resets, .. } = self;
         entries.retain(|handle, known| {
             if known.backend != down {
                 return true;
@@ -124,13 +124,13 @@ impl ServiceConnections {
             if let Some(entry) = engine.entry(*handle, now) {
                 if entry.original.protocol != UDP && entry.status.contains(Status::SEEN_REPLY) {
                     if reset && entry.original.protocol == TCP {
-                        condemned.insert(*handle);
+                        pending_resets.insert(*handle);
                     }
                     return true;
                 }
                 engine.remove(*handle, now);
             }
-            condemned.remove(handle);
+            pending_resets.remove(handle);
             known.report_removed(&mut tell);
             false
         });
@@ -138,9 +138,9 @@ impl ServiceConnections {
 
     /// A backend is up again: what has not ended may go on.
     pub(super) fn cancel_resets(&mut self, up: BackendId) {
-        let ServiceConnections { entries, pending_resets: condemned, .. } = self;
+        let ServiceConnections { entries, pending_resets, .. } = self;
         for (handle, _) in entries.iter().filter(|(_, known)| known.backend == up) {
-            condemned.remove(handle);
+            pending_resets.remove(handle);
         }
     }
 

@@ -54,10 +54,10 @@ impl Schedule {
     }
 
     /// The member who gets a connection: by the hash of its client, by a lot, and by how many connections each member has.
-    pub(super) fn pick(&mut self, hash: u64, lot: u64, live: impl Fn(usize) -> u64) -> Option<usize> {
+    pub(super) fn pick(&mut self, hash: u64, random: u64, live: impl Fn(usize) -> u64) -> Option<usize> {
         let number = match &mut self.method {
             SchedulerState::RoundRobin(ahead) => smooth_weighted_round_robin(&self.candidates, ahead),
-            SchedulerState::Random => self.by_weight(lot),
+            SchedulerState::Random => self.by_weight(random),
             SchedulerState::SourceHash => self.by_weight(hash),
             SchedulerState::Maglev(table) => table.pick(hash),
             SchedulerState::LeastConnections => {

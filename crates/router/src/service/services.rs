@@ -88,7 +88,7 @@ impl Services {
     }
 
     /// Exchanges the services. Those of a name that is known go on; backends that are named no more drain.
-    pub(crate) fn replace(&mut self, services: Vec<ServiceConfig>, map: &FibTable, engine: &mut Engine, now: Instant) {
+    pub(crate) fn replace(&mut self, services: Vec<ServiceConfig>, fib: &FibTable, engine: &mut Engine, now: Instant) {
         self.generation += 1;
         self.services.iter_mut().for_each(|running| running.removed = true);
         let mut is_new = false;
@@ -114,7 +114,7 @@ impl Services {
         }
         self.rebuild_listeners();
         if is_new {
-            self.adopt_connections(map, engine, now);
+            self.adopt_connections(fib, engine, now);
         }
         self.remove_unused();
     }
@@ -131,7 +131,7 @@ impl Services {
     }
 
     /// The place of the service that answers there, if one does.
-    fn find_service(&self, map: &FibTable, to: IpAddr, protocol: u8, port: u16) -> Option<usize> {
+    fn find_service(&self, fib: &FibTable, to: IpAddr, protocol: u8, port: u16) -> Option<usize> {
         let of = |address: IpAddr| {
             let offers = self.listeners.get(&(address, protocol))?;
             let after = offers.partition_point(|offer| offer.first <= port);
@@ -139,17 +139,17 @@ impl Services {
             (port <= offer.last).then_some(offer.service)
         };
         let everywhere = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-        let key = of(to).or_else(|| of(everywhere).filter(|_| map.is_local(to)))?;
+        let key = of(to).or_else(|| of(everywhere).filter(|_| fib.is_local(to)))?;
         self.services.binary_search_by_key(&key, |running| running.key).ok()
     }
 
     /// Connections that stood before their service was known: those that go to one of its backends are its own from now on, and datagrams that go elsewhere are to
     /// ask again, as kube-proxy has it.
-    pub(crate) fn adopt_connections(&mut self, map: &FibTable, engine: &mut Engine, now: Instant) {
+    pub(crate) fn adopt_connections(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {
         let entries: Vec<Entry> = engine.entries(now).collect();
         for entry in entries {
             let Tuple { destination, protocol, destination_key, .. } = entry.original;
-            let Some(running) = self.find_service(map, destination, protocol, destination_key) else { continue };
+            let Some(running) = self.find_service(fib, destination, protocol, destination_key) else { continue };
             let Some(running) = self.services.get_mut(running) else { continue };
             if !entry.status.contains(Status::DST_NAT) {
                 if protocol == Transport::Udp.protocol_number() {
@@ -173,9 +173,9 @@ impl Services {
 
     /// Where the packet's connection goes, if it begins one, and that to a service.
     pub(crate) fn dispatch(&mut self, asked: ServiceCtx<'_>) -> ServiceVerdict {
-        let ServiceCtx { engine, ctx: passage, fib: map, now, .. } = asked;
-        let (handle, direction) = (passage.connection(), passage.direction());
-        let Some(fresh) = passage.unconfirmed() else {
+        let ServiceCtx { engine, ctx, fib, now, .. } = asked;
+        let (handle, direction) = (ctx.connection(), ctx.direction());
+        let Some(fresh) = ctx.unconfirmed() else {
             return if self.connections.is_reset_pending(handle) {
                 ServiceVerdict::Refused
             } else {
@@ -186,19 +186,19 @@ impl Services {
             return ServiceVerdict::NotService;
         }
         let tuple = fresh.original();
-        let Some(place) = self.find_service(map, tuple.destination, tuple.protocol, tuple.destination_key) else {
+        let Some(place) = self.find_service(fib, tuple.destination, tuple.protocol, tuple.destination_key) else {
             return ServiceVerdict::NotService;
         };
-        let lot = self.random_u64();
+        let random = self.random_u64();
         let Some(running) = self.services.get_mut(place) else { return ServiceVerdict::NotService };
-        let chosen = running.choose_backend(&tuple, lot, now);
+        let chosen = running.choose_backend(&tuple, random, now);
         let range = chosen.and_then(|place| running.nat_range(place, tuple.destination_key));
         let member = chosen.and_then(|place| running.backends.get(place));
         let (Some(range), Some(member)) = (range, member) else {
             running.refused += 1;
             return ServiceVerdict::Refused;
         };
-        engine.translate(passage, Manip::Destination, &range, now);
+        engine.translate(ctx, Manip::Destination, &range, now);
         let backend = BackendId { service: running.key, backend: member.key };
         ServiceVerdict::Dispatched(BackendChoice {
             backend,
@@ -208,33 +208,33 @@ impl Services {
     }
 
     /// The source of a connection that was sent to a backend, where it leaves.
-    pub(crate) fn masquerade(&self, pick: &BackendChoice, to: IpAddr, asked: ServiceCtx<'_>) {
-        let ServiceCtx { engine, ctx: passage, fib: map, meta: way, now } = asked;
-        let Some(device) = way.oif else { return };
-        let is_hairpin = way.iif.is_some_and(|iif| iif.index == device.index);
-        let wanted = match pick.masquerade {
+    pub(crate) fn masquerade(&self, choice: &BackendChoice, to: IpAddr, asked: ServiceCtx<'_>) {
+        let ServiceCtx { engine, ctx, fib, meta, now } = asked;
+        let Some(device) = meta.oif else { return };
+        let is_hairpin = meta.iif.is_some_and(|iif| iif.index == device.index);
+        let wanted = match choice.masquerade {
             Masquerade::Never => false,
             Masquerade::Hairpin => is_hairpin,
             Masquerade::Always => true,
         };
-        if let Some(us) = map.source_address(device.index, to).filter(|_| wanted) {
-            engine.translate(passage, Manip::Source, &NatRange::to(us), now);
+        if let Some(us) = fib.source_address(device.index, to).filter(|_| wanted) {
+            engine.translate(ctx, Manip::Source, &NatRange::to(us), now);
         }
     }
 
     /// A connection that was sent to a backend stands in the table.
-    pub(crate) fn add_connection(&mut self, pick: &BackendChoice, handle: ConnId, now: Instant) {
-        let BackendId { service, backend: key } = pick.backend;
+    pub(crate) fn add_connection(&mut self, choice: &BackendChoice, handle: ConnId, now: Instant) {
+        let BackendId { service, backend: key } = choice.backend;
         let Some(running) = self.service_mut(service) else { return };
         if let Some(seconds) = running.config.affinity {
-            running.affinity.record(pick.source, key, seconds, now);
+            running.affinity.record(choice.source, key, seconds, now);
         }
         if let Some(member) = running.backend_mut(key) {
             member.total += 1;
             member.add_connection();
         }
         let Services { services: running, connections: live, .. } = self;
-        live.insert(handle, pick.backend, |backend, found| record_event(running, backend, found));
+        live.insert(handle, choice.backend, |backend, found| record_event(running, backend, found));
     }
 
     /// A bounded piece of looking which connections are over; a larger one, if `thorough`.

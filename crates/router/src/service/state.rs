@@ -206,7 +206,7 @@ impl ServiceState {
     }
 
     /// The place of the member who gets the connection that `tuple` begins.
-    pub(super) fn choose_backend(&mut self, tuple: &Tuple, lot: u64, now: Instant) -> Option<usize> {
+    pub(super) fn choose_backend(&mut self, tuple: &Tuple, random: u64, now: Instant) -> Option<usize> {
         if let Some(seconds) = self.config.affinity
             && let Some(key) = self.affinity.lookup(tuple.source, seconds, now)
             && let Some(place) = self.index_of(key)
@@ -219,7 +219,7 @@ impl ServiceState {
         }
         let hash = hash_client(self.config.seed, self.config.hash_input, tuple);
         let members = &self.backends;
-        self.schedule.pick(hash, lot, |place| members.get(place).map_or(0, |member| member.active))
+        self.schedule.pick(hash, random, |place| members.get(place).map_or(0, |member| member.active))
     }
 
     /// Where a connection for `port` of the service is sent, if it goes to the member at `place`.

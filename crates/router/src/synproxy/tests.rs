@@ -28,15 +28,14 @@ fn handshake(
     more: u32,
     later: u64,
 ) -> (OutgoingSegment, Option<OutgoingSegment>) {
-    let mut promiser = SynCookies::new((1, 2));
+    let mut cookies = SynCookies::new((1, 2));
     let now = Instant::from_secs(1_000_000);
-    let promised =
-        parsed(&segment(77, 0, TcpFlags::SYN, asked), |packet, syn| promiser.syn_ack(packet, syn, rule, now));
+    let promised = parsed(&segment(77, 0, TcpFlags::SYN, asked), |packet, syn| cookies.syn_ack(packet, syn, rule, now));
     let clocks = promised.options.timestamps.map(|(value, _)| (5, value));
     let options = SynproxyOptions { timestamps: clocks, ..SynproxyOptions::default() };
     let ack = segment(78, promised.seq.wrapping_add(1 + more), TcpFlags::ACK, &options);
     let then = Instant::from_secs(1_000_000 + later);
-    let syn = parsed(&ack, |packet, ack| promiser.verify_ack(packet, ack, ack.seq.wrapping_sub(1), then));
+    let syn = parsed(&ack, |packet, ack| cookies.verify_ack(packet, ack, ack.seq.wrapping_sub(1), then));
     (promised, syn.map(|(syn, _)| syn))
 }
 

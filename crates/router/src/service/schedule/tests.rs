@@ -29,8 +29,8 @@ fn client(number: u32, port: u16) -> Tuple {
 fn spread(schedule: &mut Schedule, clients: u32) -> Vec<usize> {
     let one = |number| {
         let tuple = client(number, 4000);
-        let lot = hash_client(77, HashInput::Address, &tuple);
-        schedule.pick(hash_client(0, HashInput::Address, &tuple), lot, |_| 0).unwrap()
+        let random = hash_client(77, HashInput::Address, &tuple);
+        schedule.pick(hash_client(0, HashInput::Address, &tuple), random, |_| 0).unwrap()
     };
     (0..clients).map(one).collect()
 }
