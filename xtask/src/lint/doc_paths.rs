@@ -23,7 +23,9 @@ pub fn missing_files(root: &Path, text: &str) -> Vec<LintError> {
 /// `engine/src/track.rs`, `linux/src/xdp`: a crate, then a folder of sources.
 fn is_source_path(code: &str) -> bool {
     let mut parts = code.split('/');
-    let is_word = |part: &str| !part.is_empty() && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter));
+    let is_word = |part: &str| {
+        !part.is_empty() && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter))
+    };
     parts.clone().all(is_word)
         && parts.next().is_some()
         && parts.next().is_some_and(|folder| matches!(folder, "src" | "tests" | "examples"))
