@@ -79,7 +79,7 @@ fn scenario_runs_without_root() {
     let Ok(output) = command.env("HOME", "/").output() else {
         return report_skipped("the laboratory without root: it needs setpriv (util-linux)");
     };
-    let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let ran = ProgramOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     if ran.err.contains("setpriv:") {
         return report_skipped(

@@ -1,11 +1,11 @@
-//! Small servers of our own, for machines that have no real ones: a page that says who is seen, and octets without end.
+//! Small servers of our own, for machines that have no real ones: a page that says who is seen, and bytes without end.
 use anyhow::{Context, Result};
 use keepstate_linux::anon_netns::AnonNetns;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Where octets are poured out.
+/// Where bytes are poured out.
 pub(super) const THROUGHPUT_PORT: u16 = 5201;
 /// How long a peer may be silent.
 const IO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ impl BuiltinServer {
         BuiltinServer::start(space, at, answer_request)
     }
 
-    /// Pours out octets there until nobody takes them.
+    /// Pours out bytes there until nobody takes them.
     pub(super) fn serve_bytes(space: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
         BuiltinServer::start(space, at, |stream| {
             let piece = vec![0x5a; 1 << 16];
@@ -78,19 +78,19 @@ pub(super) fn http_get(at: SocketAddr) -> io::Result<String> {
     Ok(answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, page)| page.to_owned()))
 }
 
-/// Takes octets for some time; gives bits a second.
+/// Takes bytes for some time; gives bits a second.
 pub(super) fn measure_download(at: SocketAddr, time: Duration) -> io::Result<f64> {
     let mut stream = TcpStream::connect_timeout(&at, IO_TIMEOUT)?;
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
     let mut piece = vec![0; 1 << 18];
-    let (begun, mut octets) = (Instant::now(), 0_u64);
+    let (begun, mut bytes) = (Instant::now(), 0_u64);
     while begun.elapsed() < time {
         match stream.read(&mut piece)? {
             0 => break,
-            length => octets += length as u64,
+            length => bytes += length as u64,
         }
     }
-    Ok(octets as f64 * 8.0 / begun.elapsed().as_secs_f64())
+    Ok(bytes as f64 * 8.0 / begun.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

@@ -1,43 +1,49 @@
 //! The Internet checksum (RFC 1071), CRC32c for SCTP (RFC 9260, appendix A), and incremental updates (RFC 1624).
 //!
-//! The Internet checksum is a sum of 16-bit words in ones' complement. It does not care in which byte order the words are
-//! added, so the sums here are of the machine's own words and are turned round once, at the end.
+//! The Internet checksum is a ones' complement sum of 16-bit words. The sum is independent of byte order, so it is computed in
+//! the machine's byte order and swapped once at the end.
 
-/// A running sum for the Internet checksum. Only the last piece added may have an odd number of octets.
+/// A running sum for the Internet checksum. Only the last slice added may have an odd length.
+///
+/// ```
+/// use keepstate_wire::checksum::Sum;
+/// let sum = Sum::new().add_bytes(&[0x00, 0x01, 0xf2, 0x03]).add_u32(0xf4f5_f6f7);
+/// assert_eq!(sum.finish(), 0x220d); // RFC 1071, section 3
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// A sum of nothing.
+    /// An empty sum.
     #[inline]
     pub const fn new() -> Self {
         Sum(0)
     }
 
-    /// A sum of eight octets, as they are in memory.
+    /// The sum of eight bytes in memory order.
     #[inline(always)]
     pub(crate) const fn from_word(word: u64) -> Self {
         Sum(word)
     }
 
-    /// Adds twenty octets: a plain header.
+    /// Adds a header of twenty bytes.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn add_20_bytes(self, octets: &[u8; 20]) -> Self {
-        let (words, _) = octets.as_chunks::<4>();
+    pub(crate) fn add_20_bytes(self, bytes: &[u8; 20]) -> Self {
+        let (words, _) = bytes.as_chunks::<4>();
         self.add_word(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
     }
 
-    /// Adds octets; an odd last one counts as if a zero followed it.
+    /// Adds bytes; an odd length is padded with a zero byte.
     #[inline(always)]
     #[must_use]
-    pub fn add_bytes(self, octets: &[u8]) -> Self {
-        let (long, rest) = octets.as_chunks::<8>();
+    pub fn add_bytes(self, bytes: &[u8]) -> Self {
+        let (long, rest) = bytes.as_chunks::<8>();
         let mut sum = if long.len() < 16 { self } else { self.add_long(long) };
         if long.len() < 16 {
-            // Short data, as headers are: adding with the carry brought round takes the fewest instructions.
-            for octets in long {
-                sum = sum.add_word(u64::from_ne_bytes(*octets));
+            // Short data such as headers: end-around carry takes the fewest instructions.
+            for bytes in long {
+                sum = sum.add_word(u64::from_ne_bytes(*bytes));
             }
         }
         let (word, rest) = rest.split_at(rest.len() & 4);
@@ -52,14 +58,14 @@ impl Sum {
         }
     }
 
-    /// Long data: independent sums, which the compiler makes a vector of. Both halves of eight octets are under 2³², so that 2³² of them fit: no
-    /// datagram comes near.
+    /// Long data: independent sums, which the compiler vectorizes. Each addend is below 2³³, so the sum cannot overflow for any packet
+    /// length.
     #[inline(never)]
     fn add_long(self, long: &[[u8; 8]]) -> Self {
         let mut sum = 0;
-        for octets in long {
-            let octets = u64::from_ne_bytes(*octets);
-            sum += (octets & 0xffff_ffff) + (octets >> 32);
+        for bytes in long {
+            let bytes = u64::from_ne_bytes(*bytes);
+            sum += (bytes & 0xffff_ffff) + (bytes >> 32);
         }
         self.add_word(sum)
     }
@@ -70,39 +76,39 @@ impl Sum {
         Sum(added + u64::from(carry))
     }
 
-    /// Adds a 16-bit number, as it would stand in network order.
+    /// Adds a 16-bit number, as if in network order.
     #[inline]
     #[must_use]
     pub fn add_u16(self, value: u16) -> Self {
         self.add_word(u64::from(value.to_be()))
     }
 
-    /// Adds a 32-bit number, as it would stand in network order.
+    /// Adds a 32-bit number, as if in network order.
     #[inline]
     #[must_use]
     pub fn add_u32(self, value: u32) -> Self {
         self.add_word(u64::from(value.to_be()))
     }
 
-    /// The checksum: the complement of the sum, as a number (write it in network order).
+    /// The checksum: the complement of the sum. Write it in network order.
     #[inline]
     pub fn finish(self) -> u16 {
         !u16::from_be(fold(self.0))
     }
 
-    /// Whether the sum is that of octets which hold their own right checksum.
+    /// Whether the summed bytes include their own correct checksum.
     #[inline]
     pub fn is_valid(self) -> bool {
         fold(self.0) == 0xffff
     }
 }
 
-/// The Internet checksum of `octets`, as a number.
-pub fn internet(octets: &[u8]) -> u16 {
-    Sum::new().add_bytes(octets).finish()
+/// The Internet checksum of `bytes`. Write it in network order.
+pub fn internet(bytes: &[u8]) -> u16 {
+    Sum::new().add_bytes(bytes).finish()
 }
 
-/// Whether twenty octets, a plain IPv4 header, hold their own right checksum.
+/// Whether an IPv4 header of twenty bytes has a correct checksum.
 #[inline(always)]
 pub(crate) fn ipv4_header_checksum_ok(header: &[u8; 20]) -> bool {
     let &[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = header;
@@ -111,7 +117,7 @@ pub(crate) fn ipv4_header_checksum_ok(header: &[u8; 20]) -> bool {
     let third = u64::from(u32::from_ne_bytes([q, r, s, t]));
     let (sum, carry) = first.overflowing_add(second);
     let (sum, more) = sum.overflowing_add(third + u64::from(carry));
-    // After a second carry the sum is under 2³³, so that bringing it in cannot carry again.
+    // After a second carry the sum is below 2³³, so adding that carry cannot overflow again.
     let sum = sum.wrapping_add(u64::from(more));
     fold(sum) == 0xffff
 }
@@ -130,22 +136,22 @@ pub fn update_u32(check: u16, old: u32, new: u32) -> u16 {
     !fold(sum)
 }
 
-/// The checksum `check` after octets it covers, from an even offset, went from `old` to `new`, of equal lengths.
+/// The checksum `check` after covered bytes at an even offset changed from `old` to `new`, which must have equal lengths.
 #[inline]
 pub fn update(check: u16, old: &[u8], new: &[u8]) -> u16 {
     debug_assert_eq!(old.len(), new.len());
-    // Subtracting is adding the complement: fold the old octets to one word first.
+    // Fold both to one word; subtracting is adding the complement.
     let old = !Sum::new().add_bytes(old).finish();
     let new = !Sum::new().add_bytes(new).finish();
     update_u16(check, old, new)
 }
 
-/// CRC32c (Castagnoli) of `octets`. SCTP writes it least significant octet first.
-pub fn crc32c(octets: &[u8]) -> u32 {
-    !crc32c_update(!0, octets)
+/// CRC32c (Castagnoli) of `bytes`. SCTP writes it in little-endian order.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !crc32c_update(!0, bytes)
 }
 
-/// The CRC32c of an SCTP packet, its checksum field (octets 8 to 11) counted as zero; `None` under twelve octets.
+/// The CRC32c of an SCTP packet with its checksum field (bytes 8 to 11) taken as zero; `None` under twelve bytes.
 pub fn sctp_crc32c(packet: &[u8]) -> Option<u32> {
     let before = packet.get(..8)?;
     let after = packet.get(12..)?;
@@ -154,7 +160,7 @@ pub fn sctp_crc32c(packet: &[u8]) -> Option<u32> {
 
 #[inline(always)]
 fn fold(sum: u64) -> u16 {
-    // Halves are added with a carry that comes back in: first of 32 bits, then of 16.
+    // Add the halves with end-around carry: first of 32 bits, then of 16.
     let low = (sum & 0xffff_ffff) as u32;
     let (sum, carry) = low.overflowing_add((sum >> 32) as u32);
     let sum = sum.wrapping_add(u32::from(carry));
@@ -162,8 +168,8 @@ fn fold(sum: u64) -> u16 {
     sum.wrapping_add(u16::from(carry))
 }
 
-fn crc32c_update(mut crc: u32, octets: &[u8]) -> u32 {
-    let (blocks, rest) = octets.as_chunks::<8>();
+fn crc32c_update(mut crc: u32, bytes: &[u8]) -> u32 {
+    let (blocks, rest) = bytes.as_chunks::<8>();
     for block in blocks {
         let [a, b, c, d, e, f, g, h] = *block;
         let [p, q, r, s] = (crc ^ u32::from_le_bytes([a, b, c, d])).to_le_bytes();
@@ -176,20 +182,20 @@ fn crc32c_update(mut crc: u32, octets: &[u8]) -> u32 {
             ^ crc32c_table_entry(1, g)
             ^ crc32c_table_entry(0, h);
     }
-    for octet in rest {
+    for byte in rest {
         let [low, ..] = crc.to_le_bytes();
-        crc = (crc >> 8) ^ crc32c_table_entry(0, low ^ octet);
+        crc = (crc >> 8) ^ crc32c_table_entry(0, low ^ byte);
     }
     crc
 }
 
 #[inline]
-fn crc32c_table_entry(slice: usize, octet: u8) -> u32 {
-    // Both indices are within the table by their types and by the constants above.
-    CRC32C_TABLES[slice & 7][usize::from(octet)]
+fn crc32c_table_entry(slice: usize, byte: u8) -> u32 {
+    // Both indices are in range by their types.
+    CRC32C_TABLES[slice & 7][usize::from(byte)]
 }
 
-/// Eight tables, so that eight octets are taken at a time: table n gives what an octet does n octets later.
+/// Slicing by eight: table n is the effect of a byte n bytes later.
 static CRC32C_TABLES: [[u32; 256]; 8] = build_crc32c_tables();
 
 const fn build_crc32c_tables() -> [[u32; 256]; 8] {
@@ -244,10 +250,10 @@ mod tests {
         let mut header = [0xffu8; 20];
         let mut state = 1u32;
         for round in 0..10_000 {
-            for octet in &mut header {
+            for byte in &mut header {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Many octets of ones, so that carries are met at every place.
-                *octet = if state >> 30 == 0 { (state >> 16 & 0xff) as u8 } else { 0xff };
+                // Many 0xff bytes, for carries at every position.
+                *byte = if state >> 30 == 0 { (state >> 16 & 0xff) as u8 } else { 0xff };
             }
             if round % 2 == 0 {
                 header[10..12].copy_from_slice(&[0, 0]);

@@ -1,14 +1,18 @@
-//! Why a packet was refused: one closed list.
+//! The reasons why a packet cannot be parsed or reassembled.
 //!
-//! Each reason has a number (`as usize`, for an array of counters), a short name that does not change, and a sentence for
-//! people. The numbers are positions in [`ParseError::ALL`]; only the names may be stored or sent.
+//! Each reason has a number (`as usize`, for an array of counters), a short name that does not change, and a sentence. The
+//! numbers are positions in [`ParseError::ALL`] and may change with a release; only the names may be stored or sent.
 
 macro_rules! parse_errors {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $action:ident, $text:literal;)+) => {
-        /// The reason a packet, or a part of it, was refused before tracking could look at it.
+        /// The reason why a packet, or a part of it, cannot be parsed or reassembled.
+        ///
+        /// With the feature `serde` it is written as its [`name`](ParseError::name).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[non_exhaustive]
         #[repr(u8)]
-        pub enum ParseError { $($(#[doc = $doc])+ $variant,)+ }
+        pub enum ParseError { $($(#[doc = $doc])+ #[cfg_attr(feature = "serde", serde(rename = $name))] $variant,)+ }
 
         impl ParseError {
             /// What Linux does with such a packet.
@@ -19,12 +23,12 @@ macro_rules! parse_errors {
             /// Every reason, each at the index that `as usize` gives it.
             pub const ALL: &'static [ParseError] = &[$(ParseError::$variant,)+];
 
-            /// The short name: lower case, words joined by underscores; kept stable from release to release.
+            /// The short name: lower case, words joined by underscores, stable from release to release.
             pub const fn name(self) -> &'static str {
                 match self { $(ParseError::$variant => $name,)+ }
             }
 
-            /// One sentence that says what was wrong with the packet.
+            /// One sentence that says what is wrong with the packet.
             pub const fn text(self) -> &'static str {
                 match self { $(ParseError::$variant => $text,)+ }
             }
@@ -32,111 +36,125 @@ macro_rules! parse_errors {
     };
 }
 
-/// What Linux does with a packet that is refused here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What Linux does with a packet that cannot be parsed or reassembled.
+///
+/// The list is closed: code that decides by it should not compile when it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum LinuxAction {
-    /// It is gone before tracking sees it: the IP layer or reassembly keeps it. Neither a rule nor a counter of tracking
-    /// ever knows of it. What cannot be known of a capture is counted here too.
+    /// The IP layer or reassembly drops it before connection tracking: no rule and no conntrack counter sees it. Packets of
+    /// which a capture has too little to tell count here too.
     Dropped,
-    /// Tracking sees it and finds it invalid; it goes on, to rules that may match that.
+    /// Connection tracking finds it invalid (`ct state invalid`); the rules decide.
     Invalid,
-    /// Reassembly of IPv6 will not have it and lets it go on as it is (of IPv4, it is dropped). Tracking sees what
+    /// IPv6 reassembly rejects it and lets the fragment go on as it is (IPv4 drops it). Connection tracking sees what
     /// [`Packet::parse_reassembled`](crate::Packet::parse_reassembled) makes of the fragment itself.
     PassedUnassembled,
 }
 
 parse_errors! {
-    /// Link: fewer octets than the link header takes.
+    /// Link: shorter than the link header.
     LinkTruncated = "link_truncated", Dropped, "The frame ends inside its link header.";
-    /// Link: a capture whose link type is not read here.
-    LinkUnknown = "link_unknown", Dropped, "The capture's link type is not one that can be read.";
-    /// Link: more VLAN tags in a row than are followed.
-    VlanTags = "link_tags", Dropped, "The frame carries more VLAN tags than are followed.";
-    /// Link: the frame carries something else than IP (ARP, for one).
+    /// Link: a link type that is not supported.
+    LinkUnknown = "link_unknown", Dropped, "The link type of the capture is not supported.";
+    /// Link: more VLAN tags than are followed (4).
+    VlanTags = "link_tags", Dropped, "The frame carries more VLAN tags than are followed (4).";
+    /// Link: the frame does not carry IP (but ARP, for example).
     NotIp = "not_ip", Dropped, "The frame does not carry IP.";
-    /// Link: the frame says IPv4 or IPv6 and the datagram says the other.
-    LinkFamily = "link_family", Dropped, "The frame announces one version of IP and carries the other.";
+    /// Link: the frame announces IPv4 and carries IPv6, or the reverse.
+    LinkFamily = "link_family", Dropped, "The frame announces one IP version and carries the other.";
 
-    /// No octets at all.
-    Empty = "empty", Dropped, "There is no datagram: zero octets.";
+    /// IP: no bytes at all.
+    Empty = "empty", Dropped, "The packet is empty.";
     /// IP: the version field is neither 4 nor 6.
     Version = "version", Dropped, "The IP version is neither 4 nor 6.";
-    /// IP: fewer octets than the fixed header.
-    HeaderTruncated = "header_truncated", Dropped, "The datagram ends inside its IP header.";
-    /// IPv4: the header length field is under five words.
-    HeaderLength = "header_length", Dropped, "The IPv4 header length is under five words.";
-    /// IPv4: the total length is less than the header's.
+    /// IP: shorter than the fixed header.
+    HeaderTruncated = "header_truncated", Dropped, "The packet ends inside its IP header.";
+    /// IPv4: the header length field is under five 32-bit words.
+    HeaderLength = "header_length", Dropped, "The IPv4 header length is under 20 bytes.";
+    /// IPv4: the total length is less than the header length.
     TotalLength = "total_length", Dropped, "The IPv4 total length is less than the header length.";
-    /// IP: the length field goes past the octets there are.
-    Truncated = "truncated", Dropped, "The datagram is shorter than its length field says.";
+    /// IP: the length field goes past the end of the data.
+    Truncated = "truncated", Dropped, "The packet is shorter than its length field says.";
     /// IPv4: the header checksum is wrong.
     HeaderChecksum = "header_checksum", Dropped, "The IPv4 header checksum is wrong.";
-    /// IPv6: payload length zero with a hop-by-hop header, the mark of a jumbogram (RFC 2675).
-    Jumbogram = "jumbogram", Dropped, "The datagram is an IPv6 jumbogram.";
-    /// IPv6: an extension header reaches past the datagram.
-    ExtensionTruncated = "extension_truncated", Invalid, "An IPv6 extension header ends past the datagram.";
-    /// IPv6: the chain of headers ends in "no next header": there is nothing to track.
-    NoNextHeader = "no_next_header", Invalid, "The datagram says that nothing follows its IPv6 headers.";
-    /// A capture kept too little of the datagram to read its headers.
-    NotCaptured = "not_captured", Dropped, "The capture kept too little of the packet to read its headers.";
+    /// IPv6: payload length zero with a hop-by-hop header: a jumbogram (RFC 2675).
+    Jumbogram = "jumbogram", Dropped, "The packet is an IPv6 jumbogram.";
+    /// IPv6: an extension header ends past the end of the packet.
+    ExtensionTruncated = "extension_truncated", Invalid, "An IPv6 extension header goes past the end of the packet.";
+    /// IPv6: the header chain ends in "no next header" (59): there is nothing to track.
+    NoNextHeader = "no_next_header", Invalid, "The IPv6 header chain ends in \"no next header\".";
+    /// Capture: too little of the packet was captured to read its headers.
+    NotCaptured = "not_captured", Dropped, "Too little of the packet was captured to read its headers.";
 
-    /// TCP: fewer than the twenty octets of the fixed header.
-    TcpTruncated = "tcp_truncated", Invalid, "The datagram ends inside its TCP header.";
-    /// TCP: the data offset is under five words.
-    TcpOffsetSmall = "tcp_offset_small", Invalid, "The TCP data offset is under five words.";
-    /// TCP: the data offset goes past the segment.
+    /// TCP: shorter than the fixed header (20 bytes).
+    TcpTruncated = "tcp_truncated", Invalid, "The packet ends inside its TCP header.";
+    /// TCP: the data offset is under five 32-bit words.
+    TcpOffsetSmall = "tcp_offset_small", Invalid, "The TCP data offset is under 20 bytes.";
+    /// TCP: the data offset goes past the end of the segment.
     TcpOffsetBeyond = "tcp_offset_beyond", Invalid, "The TCP data offset goes past the end of the segment.";
-    /// UDP: fewer than eight octets.
-    UdpTruncated = "udp_truncated", Invalid, "The datagram ends inside its UDP header.";
-    /// UDP: the length field is under eight or past the datagram.
-    UdpLength = "udp_length", Invalid, "The UDP length is under eight octets or goes past the datagram.";
-    /// UDP-Lite: the coverage is from one to seven, or past the datagram.
-    UdpLiteCoverage = "udplite_coverage", Invalid, "The UDP-Lite checksum coverage is under eight octets or goes past the datagram.";
+    /// UDP: shorter than the header (8 bytes).
+    UdpTruncated = "udp_truncated", Invalid, "The packet ends inside its UDP header.";
+    /// UDP: the length field is under 8, or goes past the end of the packet.
+    UdpLength = "udp_length", Invalid, "The UDP length is under 8 bytes or goes past the end of the packet.";
+    /// UDP-Lite: the coverage is 1 to 7, or goes past the end of the packet.
+    UdpLiteCoverage = "udplite_coverage", Invalid, "The UDP-Lite checksum coverage is under 8 bytes or goes past the end of the packet.";
     /// UDP-Lite: a checksum of zero, which RFC 3828 forbids.
-    UdpLiteNoChecksum = "udplite_no_checksum", Invalid, "The UDP-Lite checksum is absent, and it must not be.";
-    /// ICMP: fewer than eight octets.
-    IcmpTruncated = "icmp_truncated", Invalid, "The datagram ends inside its ICMP header.";
-    /// GRE: fewer octets than its flags ask for.
-    GreTruncated = "gre_truncated", Invalid, "The datagram ends inside its GRE header.";
+    UdpLiteNoChecksum = "udplite_no_checksum", Invalid, "The UDP-Lite checksum is missing, but it is mandatory.";
+    /// ICMP: shorter than the header (8 bytes).
+    IcmpTruncated = "icmp_truncated", Invalid, "The packet ends inside its ICMP header.";
+    /// GRE: shorter than its flags require.
+    GreTruncated = "gre_truncated", Invalid, "The packet ends inside its GRE header.";
     /// GRE: a version above one.
     GreVersion = "gre_version", Invalid, "The GRE version is neither 0 nor 1.";
-    /// GRE: version one with something else in it than PPP.
-    GreProtocol = "gre_protocol", Invalid, "The datagram is enhanced GRE and does not carry PPP.";
-    /// SCTP: fewer than the twelve octets of the common header.
-    SctpTruncated = "sctp_truncated", Invalid, "The datagram ends inside its SCTP common header.";
-    /// SCTP: a chunk shorter than its own header, or reaching past the packet.
-    SctpChunk = "sctp_chunk", Invalid, "An SCTP chunk is shorter than its header or goes past the packet.";
+    /// GRE: version 1 that does not carry PPP.
+    GreProtocol = "gre_protocol", Invalid, "The packet is enhanced GRE (version 1) and does not carry PPP.";
+    /// SCTP: shorter than the common header (12 bytes).
+    SctpTruncated = "sctp_truncated", Invalid, "The packet ends inside its SCTP common header.";
+    /// SCTP: a chunk is shorter than its header, or goes past the end of the packet.
+    SctpChunk = "sctp_chunk", Invalid, "An SCTP chunk is shorter than its header or goes past the end of the packet.";
 
-    /// ICMP error: the quoted packet is too short to hold an IP header.
-    InnerTruncated = "quote_truncated", Invalid, "The packet quoted by an ICMP error ends inside its IP header.";
-    /// ICMP error: the quoted packet is a fragment other than the first, so it has no transport header.
-    InnerFragment = "quote_fragment", Invalid, "The packet quoted by an ICMP error is a fragment without a transport header.";
+    /// ICMP error: the inner packet is too short to hold an IP header.
+    InnerTruncated = "quote_truncated", Invalid, "The packet inside an ICMP error ends inside its IP header.";
+    /// ICMP error: the inner packet is a fragment other than the first, without a transport header.
+    InnerFragment = "quote_fragment", Invalid, "The packet inside an ICMP error is a fragment without a transport header.";
 
-    /// Reassembly: a piece before the last whose length is not a multiple of eight.
-    FragmentLength = "fragment_length", PassedUnassembled, "A fragment before the last has a length that is not a multiple of eight.";
-    /// Reassembly: a piece without any data.
+    /// Reassembly: a fragment before the last has a length that is not a multiple of 8.
+    FragmentLength = "fragment_length", PassedUnassembled, "A fragment before the last has a length that is not a multiple of 8.";
+    /// Reassembly: a fragment without data.
     FragmentEmpty = "fragment_empty", Dropped, "A fragment carries no data.";
-    /// Reassembly: the whole would be more than 65,535 octets.
-    FragmentTooBig = "fragment_too_big", Dropped, "The fragments would make a datagram of more than 65,535 octets.";
-    /// Reassembly: a piece overlaps another without being its copy; the whole queue goes.
-    FragmentOverlap = "fragment_overlap", Dropped, "A fragment overlaps another of its datagram.";
-    /// Reassembly: two ends, or data after the end.
-    FragmentEnd = "fragment_end", Dropped, "A fragment contradicts where its datagram ends.";
-    /// Reassembly: the copy of a piece already there.
-    FragmentDuplicate = "fragment_duplicate", Dropped, "A fragment is the copy of one already there.";
-    /// Reassembly: IPv6, the first piece does not hold all headers (RFC 8200, section 4.5).
-    FragmentHeaders = "fragment_headers", PassedUnassembled, "The first fragment does not hold all headers up to the transport's.";
-    /// Reassembly: pieces with and without congestion marking in one datagram (RFC 3168, section 5.3).
-    FragmentEcn = "fragment_ecn", Dropped, "The fragments disagree on whether congestion is marked.";
-    /// Reassembly: no memory left for more fragments.
-    FragmentMemory = "fragment_memory", Dropped, "The memory for fragments is used up.";
-    /// IPv6: a datagram that was put together is itself a fragment, and not the first.
-    FragmentNested = "fragment_nested", Invalid, "The datagram put together from fragments is itself a fragment.";
+    /// Reassembly: the reassembled packet would be longer than 65,535 bytes.
+    FragmentTooBig = "fragment_too_big", Dropped, "The reassembled packet would be longer than 65,535 bytes.";
+    /// Reassembly: a fragment overlaps another and is no duplicate; the whole queue is dropped.
+    FragmentOverlap = "fragment_overlap", Dropped, "A fragment overlaps another one of the same packet.";
+    /// Reassembly: two different ends, or data after the end.
+    FragmentEnd = "fragment_end", Dropped, "Two fragments disagree on where the packet ends.";
+    /// Reassembly: a duplicate of data already received.
+    FragmentDuplicate = "fragment_duplicate", Dropped, "A fragment is a duplicate of data already received.";
+    /// Reassembly, IPv6: the first fragment does not hold all headers (RFC 8200, section 4.5).
+    FragmentHeaders = "fragment_headers", PassedUnassembled, "The first fragment does not hold all headers up to the transport header.";
+    /// Reassembly: ECN-capable and other fragments in one packet (RFC 3168, section 5.3).
+    FragmentEcn = "fragment_ecn", Dropped, "The fragments disagree on ECN.";
+    /// Reassembly: the memory limit for fragments is reached.
+    FragmentMemory = "fragment_memory", Dropped, "The memory limit for fragments is reached.";
+    /// IPv6: a reassembled packet is itself a fragment, and not the first.
+    FragmentNested = "fragment_nested", Invalid, "The reassembled packet is itself a fragment.";
+}
+
+impl core::fmt::Display for LinuxAction {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(match self {
+            LinuxAction::Dropped => "dropped",
+            LinuxAction::Invalid => "invalid",
+            LinuxAction::PassedUnassembled => "passed unassembled",
+        })
+    }
 }
 
 impl core::fmt::Display for ParseError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.text())
+        f.pad(self.text())
     }
 }
 
@@ -149,16 +167,13 @@ mod tests {
 
     #[test]
     fn parse_error_names_are_unique_and_all_is_in_discriminant_order() {
-        let names: BTreeSet<_> = ParseError::ALL.iter().map(|refusal| refusal.name()).collect();
+        let names: BTreeSet<_> = ParseError::ALL.iter().map(|error| error.name()).collect();
         assert_eq!(names.len(), ParseError::ALL.len());
-        for (place, refusal) in ParseError::ALL.iter().enumerate() {
-            assert_eq!(*refusal as usize, place);
-            let name = refusal.name();
-            assert!(
-                name.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'_') && name.len() <= 24,
-                "{name}"
-            );
-            assert!(refusal.text().ends_with('.') && !refusal.text().contains('\n'), "{name}");
+        for (index, error) in ParseError::ALL.iter().enumerate() {
+            assert_eq!(*error as usize, index);
+            let name = error.name();
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && name.len() <= 24, "{name}");
+            assert!(error.text().ends_with('.') && !error.text().contains('\n'), "{name}");
         }
     }
 }

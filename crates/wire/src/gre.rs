@@ -1,10 +1,11 @@
 //! GRE (RFC 2784, 2890) and the enhanced GRE of PPTP (RFC 2637).
 //!
-//! [`Header`] reads what is on the wire. [`key`] is what Linux's tracking makes of it, which is more lenient.
+//! [`GreHeader`] is the header on the wire. [`key`] is the key that Linux's connection tracking takes from it, which is more lenient.
 use crate::ParseError;
 
 /// A GRE header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GreHeader {
     /// Version: 0 plain, 1 enhanced.
     pub version: u8,
@@ -15,7 +16,10 @@ pub struct GreHeader {
 }
 
 impl GreHeader {
-    /// Reads the header in `transport`.
+    /// Parses the header at the start of `transport`.
+    ///
+    /// # Errors
+    /// [`ParseError::GreTruncated`] or [`ParseError::GreVersion`].
     pub fn parse(transport: &[u8]) -> Result<Self, ParseError> {
         let Some(&[_, flags, a, b]) = transport.first_chunk::<4>() else {
             return Err(ParseError::GreTruncated);
@@ -33,8 +37,11 @@ impl GreHeader {
     }
 }
 
-/// The call id by which Linux tells apart the connections of one pair of hosts: that of enhanced GRE. Plain GRE has
-/// none, nor has a header of another version or one that is cut short; enhanced GRE that does not carry PPP is refused.
+/// The key by which Linux distinguishes GRE connections between two hosts: the call id of enhanced GRE. Plain GRE has none, and
+/// neither has a truncated header or one of another version.
+///
+/// # Errors
+/// [`ParseError::GreProtocol`] for enhanced GRE that does not carry PPP.
 #[inline]
 pub fn key(transport: &[u8]) -> Result<Option<u16>, ParseError> {
     match GreHeader::parse(transport) {
@@ -51,7 +58,7 @@ const PPP: u16 = 0x880b;
 mod tests {
     use super::*;
 
-    /// Each line was seen on Linux 6.18.
+    /// Each line was observed on Linux 6.18.
     #[test]
     fn only_enhanced_gre_with_ppp_has_a_key() {
         assert_eq!(key(&[0x20, 1, 0x88, 0x0b, 0, 4, 0x12, 0x34, 9]), Ok(Some(0x1234)));

@@ -1,24 +1,27 @@
-//! ICMP (RFC 792) and ICMPv6 (RFC 4443): the fixed header.
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443) messages.
 use crate::ParseError;
 
-/// Where in its body a redirect's options begin: behind two addresses.
+/// Offset of the options in the body of an ICMPv6 redirect: after two addresses.
 const REDIRECT_OPTIONS_AT: usize = 32;
 
-/// The first eight octets of a message.
-#[derive(Clone, Copy, Debug)]
+/// A message: the fixed header of eight bytes, and its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IcmpMessage<'a> {
     /// Type.
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// The identifier of queries (octets 4 and 5).
+    /// The identifier of a query (bytes 4 and 5).
     pub id: u16,
-    /// What follows the eight octets: of an error, the quoted packet.
+    /// The bytes after the header; in an error, the packet that caused it ([`InnerPacket`](crate::InnerPacket)).
     pub body: &'a [u8],
 }
 
 impl<'a> IcmpMessage<'a> {
-    /// Reads the header in `transport`; eight octets must be there.
+    /// Parses the message in `transport`.
+    ///
+    /// # Errors
+    /// [`ParseError::IcmpTruncated`] under eight bytes.
     #[inline]
     pub fn parse(transport: &'a [u8]) -> Result<Self, ParseError> {
         let Some((&[kind, code, _, _, a, b, _, _], body)) = transport.split_first_chunk::<8>() else {
@@ -27,8 +30,11 @@ impl<'a> IcmpMessage<'a> {
         Ok(IcmpMessage { kind, code, id: u16::from_be_bytes([a, b]), body })
     }
 
-    /// The packet that an ICMPv6 redirect quotes (RFC 4861, 4.5 and 4.6.3). `None` if the first option is another: Linux looks at the first only,
-    /// and does not believe its length, but that it must not be zero.
+    /// The packet inside an ICMPv6 redirect (RFC 4861, sections 4.5 and 4.6.3). `None` if the first option is not the redirected
+    /// header. Like Linux it reads the first option only, and ignores its length unless that is zero.
+    ///
+    /// # Errors
+    /// [`ParseError::IcmpTruncated`] if there is no option, or one of length zero.
     pub fn redirected_packet(&self) -> Result<Option<&'a [u8]>, ParseError> {
         const REDIRECTED_HEADER: u8 = 4;
         match self.body.get(REDIRECT_OPTIONS_AT..REDIRECT_OPTIONS_AT + 2) {
@@ -47,10 +53,10 @@ mod tests {
     #[test]
     fn only_the_first_redirect_option_is_read() {
         let redirect = |options: &[u8]| {
-            let mut octets = vec![0; 40];
-            octets.extend(options);
-            let message = IcmpMessage::parse(&octets).unwrap();
-            message.redirected_packet().map(|quote| quote.map(<[u8]>::len))
+            let mut bytes = vec![0; 40];
+            bytes.extend(options);
+            let message = IcmpMessage::parse(&bytes).unwrap();
+            message.redirected_packet().map(|inner| inner.map(<[u8]>::len))
         };
         assert_eq!(redirect(&[]), Err(ParseError::IcmpTruncated));
         assert_eq!(redirect(&[4]), Err(ParseError::IcmpTruncated));

@@ -1,24 +1,27 @@
-//! The packet that an ICMP error quotes.
+//! The packet inside an ICMP error: the one that caused it.
 //!
-//! It was cut short by whoever sent the error and may have been changed on its way, so that neither its length fields
-//! nor its checksums nor its version are believed, as in Linux. What tracking needs of it is a tuple: addresses, protocol, the first transport octets.
+//! The sender of the error has cut it short, and routers may have changed it before. So its length fields, checksums and
+//! version are not checked, as in Linux. It is read for a tuple only: addresses, protocol, the first bytes of the transport header.
 use crate::ipv6_ext::{self, SkipMode};
-use crate::packet::addresses;
+use crate::packet::read_addresses;
 use crate::{Addresses, Family, ParseError};
 
-/// The packet that an ICMP error quotes: an IP header and at least eight octets behind it, lengths not believed.
-#[derive(Clone, Copy, Debug)]
+/// The packet inside an ICMP error: an IP header and the beginning of what follows it. Its lengths are not checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InnerPacket<'a> {
-    /// Of the quoted packet, as quoted.
+    /// Source and destination of the inner packet.
     pub addresses: Addresses,
-    /// Transport protocol.
+    /// Its transport protocol.
     pub protocol: u8,
-    /// What is there of the transport header and beyond.
+    /// As much of its transport header and payload as the error carries.
     pub transport: &'a [u8],
 }
 
 impl<'a> InnerPacket<'a> {
-    /// Reads the quote that begins at `bytes`, of the family of the error that carries it.
+    /// Parses the inner packet in `bytes`, the body of an ICMP error of that family.
+    ///
+    /// # Errors
+    /// [`ParseError::InnerTruncated`] or [`ParseError::InnerFragment`].
     pub fn parse(bytes: &'a [u8], family: Family) -> Result<Self, ParseError> {
         match family {
             Family::V4 => Self::parse_v4(bytes),
@@ -30,13 +33,13 @@ impl<'a> InnerPacket<'a> {
         let Some(h) = bytes.first_chunk::<20>() else {
             return Err(ParseError::InnerTruncated);
         };
-        // Linux believes even a header length under five words, and reads on in the middle of the header.
+        // Linux accepts even a header length under five words, and then reads in the middle of the header.
         let header_len = usize::from(h[0] & 15) * 4;
         if u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0 {
             return Err(ParseError::InnerFragment);
         }
         let transport = bytes.get(header_len..).ok_or(ParseError::InnerTruncated)?;
-        Ok(InnerPacket { addresses: addresses(bytes, Family::V4), protocol: h[9], transport })
+        Ok(InnerPacket { addresses: read_addresses(bytes, Family::V4), protocol: h[9], transport })
     }
 
     fn parse_v6(bytes: &'a [u8]) -> Result<Self, ParseError> {
@@ -48,12 +51,12 @@ impl<'a> InnerPacket<'a> {
         if end.fragment_at.is_some() {
             return Err(ParseError::InnerFragment);
         }
-        // The last header may claim to go on past the end: a protocol without ports needs nothing behind it.
+        // The last extension header may end past the end: a protocol without ports needs no bytes after it.
         let transport = bytes.get(end.transport_at..).unwrap_or_default();
-        Ok(InnerPacket { addresses: addresses(bytes, Family::V6), protocol: end.protocol, transport })
+        Ok(InnerPacket { addresses: read_addresses(bytes, Family::V6), protocol: end.protocol, transport })
     }
 
-    /// The first four octets of the transport header, as two ports; `None` when they are not there.
+    /// Source and destination port: the first four bytes of the transport header. `None` if they are missing.
     #[inline]
     pub fn ports(&self) -> Option<(u16, u16)> {
         let &[a, b, c, d] = self.transport.first_chunk()?;
@@ -72,23 +75,23 @@ mod tests {
         bytes
     }
 
-    /// Each line was seen on Linux 6.18, by whether the error that carries the quote found its connection.
+    /// Each line was observed on Linux 6.18: whether an ICMP error with this inner packet found its connection.
     #[test]
     fn ipv4_inner_packet_needs_only_4_transport_bytes_and_ignores_other_fields() {
-        for (at, octet) in [(0, 0x65), (0, 0x05), (3, 0), (3, 20), (10, 1), (6, 0x20)] {
+        for (at, byte) in [(0, 0x65), (0, 0x05), (3, 0), (3, 20), (10, 1), (6, 0x20)] {
             let mut bytes = udp_v4();
-            bytes[at] = octet;
-            let quote = InnerPacket::parse(&bytes[..24], Family::V4).unwrap();
-            assert_eq!((quote.protocol, quote.ports()), (17, Some((9999, 7777))), "octet {at} is {octet:#x}");
+            bytes[at] = byte;
+            let inner = InnerPacket::parse(&bytes[..24], Family::V4).unwrap();
+            assert_eq!((inner.protocol, inner.ports()), (17, Some((9999, 7777))), "byte {at} is {byte:#x}");
         }
         assert_eq!(InnerPacket::parse(&udp_v4()[..23], Family::V4).unwrap().ports(), None);
         assert_eq!(InnerPacket::parse(&udp_v4()[..19], Family::V4).err(), Some(ParseError::InnerTruncated));
         let mut bytes = udp_v4();
         bytes[7] = 1;
         assert_eq!(InnerPacket::parse(&bytes, Family::V4).err(), Some(ParseError::InnerFragment));
-        // A header length under five words is believed too: Linux 6.18 finds the connection of such a quote.
+        // A header length under five words is accepted too: Linux 6.18 finds the connection of such an inner packet.
         (bytes[0], bytes[7]) = (0x44, 0);
-        assert!(InnerPacket::parse(&bytes, Family::V4).is_ok_and(|quote| quote.transport.len() == bytes.len() - 16));
+        assert!(InnerPacket::parse(&bytes, Family::V4).is_ok_and(|inner| inner.transport.len() == bytes.len() - 16));
     }
 
     #[test]
@@ -98,12 +101,12 @@ mod tests {
         bytes.extend([44, 0, 1, 4, 0, 0, 0, 0]);
         bytes.extend([17, 0, 0, 1, 0, 0, 0, 9]);
         bytes.extend([0x27, 0x0f, 0x1e, 0x61]);
-        let quote = InnerPacket::parse(&bytes, Family::V6).unwrap();
-        assert_eq!((quote.protocol, quote.ports()), (17, Some((9999, 7777))));
-        // The last header need not be whole, and where it ends there need not be anything: Linux 6.18 goes by what it says.
+        let inner = InnerPacket::parse(&bytes, Family::V6).unwrap();
+        assert_eq!((inner.protocol, inner.ports()), (17, Some((9999, 7777))));
+        // The last extension header may be incomplete, and nothing need follow it: Linux 6.18 goes by its length field.
         assert!(
             InnerPacket::parse(&bytes[..50], Family::V6)
-                .is_ok_and(|quote| quote.protocol == 17 && quote.ports().is_none())
+                .is_ok_and(|inner| inner.protocol == 17 && inner.ports().is_none())
         );
         assert_eq!(InnerPacket::parse(&bytes[..49], Family::V6).err(), Some(ParseError::InnerTruncated));
         bytes[51] = 9;

@@ -1,25 +1,25 @@
 //! The options of an IPv4 header (RFC 791, section 3.1).
 //!
-//! Tracking does not act on them; they are here for those who log or filter by them.
+//! Connection tracking ignores them; they are for logging and filtering.
 
-/// One option: its type octet and its value, which is empty for an option without a length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One option: its type byte and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ipv4Option<'a> {
-    /// Type: copied flag, class and number.
+    /// Type byte: copied flag, class and number.
     pub kind: u8,
-    /// The octets behind type and length.
+    /// The bytes after the type and the length byte.
     pub value: &'a [u8],
 }
 
-/// Iterator over a header's options, until the end-of-list option or one that is broken. No-operations are passed over.
+/// Iterator over a header's options. It ends at the end-of-list option and at a malformed one; no-operation options are skipped.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv4Options<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Ipv4Options<'a> {
-    pub(crate) fn new(octets: &'a [u8]) -> Self {
-        Ipv4Options { rest: octets }
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Ipv4Options { rest: bytes }
     }
 }
 
@@ -51,9 +51,8 @@ mod tests {
 
     #[test]
     fn iteration_stops_at_end_of_list_or_malformed_option() {
-        let kinds = |octets: &[u8]| {
-            Ipv4Options::new(octets).map(|option| (option.kind, option.value.len())).collect::<Vec<_>>()
-        };
+        let kinds =
+            |bytes: &[u8]| Ipv4Options::new(bytes).map(|option| (option.kind, option.value.len())).collect::<Vec<_>>();
         assert_eq!(kinds(&[148, 4, 0, 0]), [(148, 2)]);
         assert_eq!(kinds(&[1, 7, 3, 4, 148, 4, 0, 0]), [(7, 1), (148, 2)]);
         assert_eq!(kinds(&[0, 148, 4, 0]), []);

@@ -1,72 +1,72 @@
-//! The walk over IPv6 extension headers (RFC 8200, section 4) to the transport header.
+//! Skipping IPv6 extension headers (RFC 8200, section 4) to find the transport header.
 //!
-//! Hop-by-hop options, routing, destination options, fragment and authentication headers are stepped over, in any order
-//! and number, as Linux's connection tracking does. ESP ends the walk and is the protocol. "No next header" is a refusal:
-//! Linux finds such a datagram invalid.
+//! Hop-by-hop options, routing, destination options, fragment and authentication headers are skipped, in any order and
+//! number, as Linux's connection tracking does. ESP ends the chain and is the protocol. "No next header" is an error:
+//! Linux finds such a packet invalid.
 use crate::ParseError;
 
-/// How far to walk.
+/// How far to skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SkipMode {
-    /// As `Through`, in a quoted packet: its end is not where the octets end.
+    /// As `ThroughFragments`, in the inner packet of an ICMP error, which may end anywhere.
     IcmpInner,
-    /// To the first fragment header, even one that says "all of it" (RFC 6946): Linux gives those to reassembly too, and
-    /// there they share identifications with true fragments.
+    /// To the first fragment header, even of an atomic fragment (RFC 6946): Linux gives those to reassembly too, where they share
+    /// identifications with real fragments.
     ToFragment,
-    /// Through fragment headers, up to one that is not its datagram's first: in quotes, and in what reassembly has made.
+    /// Through fragment headers, up to one of a later fragment: in inner and in reassembled packets.
     ThroughFragments,
 }
 
-/// Where the walk ended.
+/// Where skipping ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SkipResult {
-    /// The first header that is not an extension; behind a fragment's header, the kind of what the fragments hold.
+    /// The type of the first header that is no extension; after a fragment header, the type of the header that it names.
     pub protocol: u8,
-    /// Where it begins.
+    /// Offset of that header.
     pub transport_at: usize,
-    /// Where the fragment header begins, when the walk ended at one.
+    /// Offset of the fragment header, if skipping ended at one.
     pub fragment_at: Option<usize>,
 }
 
-/// Walks from the header of kind `next` that begins at `at` in `bytes`.
+/// Skips from the header of type `next` at offset `at` of `bytes`.
 pub(crate) fn skip_exthdrs(
     bytes: &[u8],
     mut at: usize,
     mut next: u8,
-    walk: SkipMode,
+    mode: SkipMode,
 ) -> Result<SkipResult, ParseError> {
     while is_extension(next) {
         if next == NO_NEXT_HEADER {
             return Err(ParseError::NoNextHeader);
         }
-        let Some([following, length, c, d]) = read_header(bytes.get(at..).unwrap_or_default(), walk) else {
+        let Some([following, length, c, d]) = read_header(bytes.get(at..).unwrap_or_default(), mode) else {
             return Err(ParseError::ExtensionTruncated);
         };
         let is_first = u16::from_be_bytes([c, d]) & 0xfff8 == 0;
-        if next == FRAGMENT && (walk == SkipMode::ToFragment || !is_first) {
+        if next == FRAGMENT && (mode == SkipMode::ToFragment || !is_first) {
             return Ok(SkipResult { protocol: following, transport_at: at + 8, fragment_at: Some(at) });
         }
         at += header_len(next, length);
         next = following;
     }
-    if at > bytes.len() && walk != SkipMode::IcmpInner {
+    if at > bytes.len() && mode != SkipMode::IcmpInner {
         return Err(ParseError::ExtensionTruncated);
     }
     Ok(SkipResult { protocol: next, transport_at: at, fragment_at: None })
 }
 
-/// The first four octets of an extension header that is all there; in a quote the first two must do.
+/// The first four bytes of an extension header of which eight are present; in an inner packet two are enough.
 #[inline]
-fn read_header(bytes: &[u8], walk: SkipMode) -> Option<[u8; 4]> {
+fn read_header(bytes: &[u8], mode: SkipMode) -> Option<[u8; 4]> {
     if let Some(&[a, b, c, d, _, _, _, _]) = bytes.first_chunk::<8>() {
         return Some([a, b, c, d]);
     }
-    let octet = |at: usize| bytes.get(at).copied().unwrap_or(0);
-    let quoted = walk == SkipMode::IcmpInner && bytes.len() >= 2;
-    quoted.then(|| [octet(0), octet(1), octet(2), octet(3)])
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    let is_inner = mode == SkipMode::IcmpInner && bytes.len() >= 2;
+    is_inner.then(|| [byte(0), byte(1), byte(2), byte(3)])
 }
 
-/// Where the next-header octet stands that announces the header at `target`.
+/// Offset of the next-header byte that names the header at offset `target`.
 pub(crate) fn find_next_header_field(bytes: &[u8], target: usize) -> Option<usize> {
     let mut link = 6;
     let mut at = 40;
@@ -78,7 +78,7 @@ pub(crate) fn find_next_header_field(bytes: &[u8], target: usize) -> Option<usiz
     Some(link)
 }
 
-/// Where the first header of kind `target` begins, extension or not.
+/// Offset of the first header of type `target`, extension or not.
 pub(crate) fn find_header(bytes: &[u8], target: u8) -> Option<usize> {
     let mut next = *bytes.get(6)?;
     let mut at = 40;
@@ -103,7 +103,7 @@ fn header_len(kind: u8, length: u8) -> usize {
     }
 }
 
-/// Whether headers of this kind are not the end of the chain, or end it with nothing.
+/// Whether a header of this type is an extension header, or "no next header".
 #[inline]
 pub(crate) const fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | NO_NEXT_HEADER)

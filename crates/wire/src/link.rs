@@ -1,11 +1,12 @@
-//! Link layers: from a captured frame to the IP datagram in it.
+//! Link layer headers: from a captured frame to the IP packet in it.
 //!
-//! A frame is read once and nothing of it is kept but where the datagram begins. Padding behind the datagram stays: the
-//! datagram's own length field says where it ends. Link types are the numbers that capture files carry (LINKTYPE).
+//! Padding after the packet stays: the packet's own length field says where it ends. Link types are the LINKTYPE numbers of
+//! capture files.
 use crate::{Family, ParseError};
 
 /// A link type by its LINKTYPE number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinkType(pub u32);
 
 impl LinkType {
@@ -13,7 +14,7 @@ impl LinkType {
     pub const NULL: LinkType = LinkType(0);
     /// Ethernet.
     pub const ETHERNET: LinkType = LinkType(1);
-    /// Raw IP, the version nibble says which.
+    /// Raw IP, version by its first four bits.
     pub const RAW: LinkType = LinkType(101);
     /// OpenBSD loopback: the address family in network order.
     pub const LOOP: LinkType = LinkType(108);
@@ -25,24 +26,44 @@ impl LinkType {
     pub const IPV6: LinkType = LinkType(229);
     /// Linux cooked capture, version 2.
     pub const LINUX_SLL2: LinkType = LinkType(276);
-    /// Raw IP as some systems number it in captures of their own.
+    /// Raw IP, by the numbers that the BSDs and OpenBSD have for it.
     const RAW_BSD: LinkType = LinkType(12);
     const RAW_OPENBSD: LinkType = LinkType(14);
 }
 
-/// The datagram a frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl core::fmt::Display for LinkType {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let name = match *self {
+            LinkType::NULL => "NULL",
+            LinkType::ETHERNET => "ETHERNET",
+            LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD => "RAW",
+            LinkType::LOOP => "LOOP",
+            LinkType::LINUX_SLL => "LINUX_SLL",
+            LinkType::IPV4 => "IPV4",
+            LinkType::IPV6 => "IPV6",
+            LinkType::LINUX_SLL2 => "LINUX_SLL2",
+            LinkType(number) => return write!(f, "LINKTYPE {number}"),
+        };
+        f.pad(name)
+    }
+}
+
+/// The IP packet in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkPayload<'a> {
-    /// IPv4 or IPv6, as the frame announces it.
+    /// IPv4 or IPv6, as the link header says.
     pub family: Family,
-    /// From the first octet of the IP header to the end of the frame.
+    /// From the first byte of the IP header to the end of the frame.
     pub packet: &'a [u8],
-    /// Octets before the datagram: subtract them from the frame's original length for
+    /// Length of the link header: subtract it from the frame's original length for
     /// [`Packet::parse_snapped`](crate::Packet::parse_snapped).
     pub offset: usize,
 }
 
-/// Finds the IP datagram in `frame`.
+/// Finds the IP packet in `frame`.
+///
+/// # Errors
+/// The frame is truncated, carries no IP, or its link type is not supported.
 pub fn strip_link_header(link: LinkType, frame: &[u8]) -> Result<LinkPayload<'_>, ParseError> {
     match link {
         LinkType::ETHERNET => {
@@ -81,18 +102,18 @@ pub fn strip_link_header(link: LinkType, frame: &[u8]) -> Result<LinkPayload<'_>
     }
 }
 
-/// Steps over VLAN tags (IEEE 802.1Q and 802.1ad) to the EtherType of the payload.
+/// Skips VLAN tags (IEEE 802.1Q and 802.1ad) to the EtherType of the payload.
 fn parse_ethertype<'a>(frame: &'a [u8], mut ethertype: u16, mut rest: &'a [u8]) -> Result<LinkPayload<'a>, ParseError> {
     for _ in 0..=MAX_VLAN_TAGS {
         match ethertype {
             0x0800 => return link_payload(frame, Family::V4, rest),
             0x86dd => return link_payload(frame, Family::V6, rest),
             0x8100 | 0x88a8 | 0x9100 => {
-                let Some((&[_, _, a, b], behind)) = rest.split_first_chunk::<4>() else {
+                let Some((&[_, _, a, b], after)) = rest.split_first_chunk::<4>() else {
                     return Err(ParseError::LinkTruncated);
                 };
                 ethertype = u16::from_be_bytes([a, b]);
-                rest = behind;
+                rest = after;
             }
             _ => return Err(ParseError::NotIp),
         }
@@ -100,12 +121,12 @@ fn parse_ethertype<'a>(frame: &'a [u8], mut ethertype: u16, mut rest: &'a [u8]) 
     Err(ParseError::VlanTags)
 }
 
-fn link_payload<'a>(frame: &'a [u8], family: Family, datagram: &'a [u8]) -> Result<LinkPayload<'a>, ParseError> {
-    let carried = datagram.first().and_then(|first| family_of_version(*first));
+fn link_payload<'a>(frame: &'a [u8], family: Family, packet: &'a [u8]) -> Result<LinkPayload<'a>, ParseError> {
+    let carried = packet.first().and_then(|first| family_of_version(*first));
     if carried.is_some_and(|carried| carried != family) {
         return Err(ParseError::LinkFamily);
     }
-    Ok(LinkPayload { family, packet: datagram, offset: frame.len() - datagram.len() })
+    Ok(LinkPayload { family, packet: packet, offset: frame.len() - packet.len() })
 }
 
 fn family_of_version(first: u8) -> Option<Family> {

@@ -1,57 +1,33 @@
-//! One IP datagram, checked once.
+//! One IP packet, checked once.
 //!
-//! A [`Packet`] borrows the octets it was parsed from and holds a few positions in them. It is made by one check of the
-//! IP header (and of IPv6 extension headers) and then only read. It never judges the transport header: that is for the
-//! views in [`crate::tcp`] and its neighbours.
+//! A [`Packet`] borrows the bytes it was parsed from and holds a few positions in them. It is made by one check of the
+//! IP header (and of IPv6 extension headers) and then only read. It never checks the transport header: the views in
+//! [`crate::tcp`], [`crate::udp`] and the other protocol modules do.
 use crate::checksum::{self, Sum};
 use crate::ipv6_ext::{self, SkipMode};
-use crate::{ParseError, ipv4_options};
+use crate::{Addresses, Family, ParseError, ipv4_options, protocol};
+use core::fmt;
+use core::net::SocketAddr;
 
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// Internet Protocol version 4.
-    V4,
-    /// Internet Protocol version 6.
-    V6,
-}
-
-/// Source and destination address, of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addresses {
-    /// Four octets each, network order.
-    V4 {
-        /// Source.
-        source: [u8; 4],
-        /// Destination.
-        destination: [u8; 4],
-    },
-    /// Sixteen octets each, network order.
-    V6 {
-        /// Source.
-        source: [u8; 16],
-        /// Destination.
-        destination: [u8; 16],
-    },
-}
-
-/// What the fragment header (or the IPv4 fields) said of a datagram that is a fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The fragment fields of a packet: the IPv6 fragment header, or the fields of the IPv4 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FragmentHeader {
     /// The identification: 16 bits in IPv4, 32 in IPv6.
     pub id: u32,
-    /// Offset of this piece in the whole, in bytes.
+    /// Offset of this fragment in the reassembled packet, in bytes.
     pub offset: usize,
-    /// More pieces follow.
+    /// The "more fragments" flag: this is not the last one.
     pub more: bool,
 }
 
-/// A whole IP datagram whose headers are checked down to the transport header.
+/// An IP packet whose headers are checked down to the transport header.
 ///
-/// Of the datagram only positions are kept; addresses are read from its octets when asked for.
-#[derive(Clone, Copy, Debug)]
+/// It holds only positions; addresses are read from the bytes when asked for. Two are equal if their bytes are, and were
+/// parsed in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Packet<'a> {
-    /// The datagram without link padding; in a snapped capture, what there is of it.
+    /// The packet without link padding; in a truncated capture, the part that was captured.
     bytes: &'a [u8],
     total_len: u32,
     transport_at: u32,
@@ -59,96 +35,98 @@ pub struct Packet<'a> {
     fragment_at: u32,
     protocol: u8,
     family: Family,
-    /// Its checksum is somebody else's affair.
+    /// The transport checksum need not be verified.
     checksum_unnecessary: bool,
 }
 
-/// Where the parts of a whole datagram stand: what [`Packet::parse`] has found, without the octets. Good for as long as only values change in
-/// them, and no length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The positions of the headers in a packet: what [`Packet::parse`] has found, without the bytes. It stays valid while field
+/// values change and lengths do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     total_len: u32,
     transport_at: u32,
     fragment_at: u32,
     protocol: u8,
     family: Family,
-    /// Its checksum is somebody else's affair.
+    /// The transport checksum need not be verified.
     checksum_unnecessary: bool,
 }
 
 impl Layout {
-    /// The datagram again, after values in it have changed; `None` if these octets are another number. Its IP header's checksum is not looked at again.
+    /// The packet again, after field values have changed; `None` if `bytes` has another length. The IP header checksum is not
+    /// verified again.
     ///
     /// ```
     /// use keepstate_wire::Packet;
     /// let mut ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xde, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
     /// let layout = Packet::parse(&ping).unwrap().layout().unwrap();
     /// ping[19] = 3;
-    /// assert_eq!(layout.of(&ping).unwrap().transport_at(), 20);
-    /// assert!(layout.of(&ping[1..]).is_none());
+    /// assert_eq!(layout.view(&ping).unwrap().transport_at(), 20);
+    /// assert!(layout.view(&ping[1..]).is_none());
     /// ```
     #[inline(always)]
     pub fn view(self, bytes: &[u8]) -> Option<Packet<'_>> {
-        let Layout { total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary: vouched } = self;
+        let Layout { total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary } = self;
         let whole = bytes.len() == total_len as usize;
-        whole.then_some(Packet {
-            bytes,
-            total_len,
-            transport_at,
-            fragment_at,
-            protocol,
-            family,
-            checksum_unnecessary: vouched,
-        })
+        whole.then_some(Packet { bytes, total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary })
     }
 }
 
 impl<'a> Packet<'a> {
-    /// Where its parts stand; `None` of a datagram that is not all there.
+    /// The positions of its headers; `None` for a truncated capture.
     #[inline(always)]
     pub fn layout(&self) -> Option<Layout> {
-        let Packet { total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary: vouched, .. } =
-            *self;
+        let Packet { total_len, transport_at, fragment_at, protocol, family, checksum_unnecessary, .. } = *self;
         (!self.is_snapped()).then_some(Layout {
             total_len,
             transport_at,
             fragment_at,
             protocol,
             family,
-            checksum_unnecessary: vouched,
+            checksum_unnecessary,
         })
     }
 
-    /// The same packet, its transport checksum vouched for: by a machine whose own packet it is, and who leaves it to the next to be made ([`edit::open`](crate::edit::open)).
+    /// The same packet, marked as one whose transport checksum need not be verified: the sender left it partial for checksum
+    /// offload ([`set_partial_checksum`](crate::rewrite::set_partial_checksum)).
     #[must_use]
     pub fn checksum_unnecessary(self) -> Self {
         Packet { checksum_unnecessary: true, ..self }
     }
 
-    /// Checks `bytes`, one datagram from its first IP octet. Link padding after the datagram is left out.
+    /// Parses `bytes`, which begin with the IP header. Link padding after the packet is cut off.
+    ///
+    /// # Errors
+    /// What is wrong with the IP header, an IPv6 extension header or a length.
     #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         Self::parse_snapped(bytes, bytes.len())
     }
 
-    /// As [`Packet::parse`], for a capture that kept only the first part of a datagram of `wire_len` octets.
+    /// Like [`Packet::parse`], for a capture that kept only the first part of a packet of `wire_len` bytes.
+    ///
+    /// # Errors
+    /// As [`Packet::parse`]; [`ParseError::NotCaptured`] if the captured part does not hold the headers.
     #[inline(always)]
     pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
         Self::parse_ip(bytes, wire_len.max(bytes.len()), SkipMode::ToFragment)
     }
 
-    /// As [`Packet::parse`], for a datagram that [`crate::reassembly`] has made: never a fragment again. A fragment header
-    /// left inside an IPv6 datagram is stepped over as Linux does, or is a refusal when it is not its datagram's first.
+    /// Like [`Packet::parse`], for a packet that [`crate::reassembly`] has built: the result is never a fragment. A fragment
+    /// header left inside an IPv6 packet is skipped, as Linux does, unless it is one of a later fragment.
+    ///
+    /// # Errors
+    /// As [`Packet::parse`]; [`ParseError::FragmentNested`] if the packet is itself a later fragment.
     pub fn parse_reassembled(bytes: &'a [u8]) -> Result<Self, ParseError> {
         Self::parse_ip(bytes, bytes.len(), SkipMode::ThroughFragments)
     }
 
     // Inlined by order: a result of this size is otherwise returned through memory, which costs more than the parsing.
     #[inline(always)]
-    fn parse_ip(bytes: &'a [u8], wire_len: usize, walk: SkipMode) -> Result<Self, ParseError> {
+    fn parse_ip(bytes: &'a [u8], wire_len: usize, mode: SkipMode) -> Result<Self, ParseError> {
         match bytes.first() {
             Some(first) if first >> 4 == 4 => Self::parse_v4(bytes, wire_len),
-            Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len, walk),
+            Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len, mode),
             Some(_) => Err(ParseError::Version),
             None => Err(ParseError::Empty),
         }
@@ -186,7 +164,7 @@ impl<'a> Packet<'a> {
     }
 
     #[inline(always)]
-    fn parse_v6(bytes: &'a [u8], wire_len: usize, walk: SkipMode) -> Result<Self, ParseError> {
+    fn parse_v6(bytes: &'a [u8], wire_len: usize, mode: SkipMode) -> Result<Self, ParseError> {
         let Some(h) = bytes.first_chunk::<V6_HEADER_LEN>() else {
             return Err(short_header_error(wire_len, V6_HEADER_LEN, ParseError::HeaderTruncated));
         };
@@ -210,7 +188,7 @@ impl<'a> Packet<'a> {
             checksum_unnecessary: false,
         };
         if ipv6_ext::is_extension(next) {
-            let end = Self::skip_v6_exthdrs(bytes, total_len, next, walk)?;
+            let end = Self::skip_v6_exthdrs(bytes, total_len, next, mode)?;
             packet.transport_at = position_u32(end.transport_at);
             packet.fragment_at = end.fragment_at.map_or(0, position_u32);
             packet.protocol = end.protocol;
@@ -223,13 +201,13 @@ impl<'a> Packet<'a> {
         bytes: &[u8],
         total_len: usize,
         next: u8,
-        walk: SkipMode,
+        mode: SkipMode,
     ) -> Result<ipv6_ext::SkipResult, ParseError> {
-        let end = ipv6_ext::skip_exthdrs(bytes, V6_HEADER_LEN, next, walk).map_err(|refusal| match refusal {
+        let end = ipv6_ext::skip_exthdrs(bytes, V6_HEADER_LEN, next, mode).map_err(|error| match error {
             ParseError::ExtensionTruncated if bytes.len() < total_len => ParseError::NotCaptured,
             other => other,
         })?;
-        if walk == SkipMode::ThroughFragments && end.fragment_at.is_some() {
+        if mode == SkipMode::ThroughFragments && end.fragment_at.is_some() {
             return Err(ParseError::FragmentNested);
         }
         Ok(end)
@@ -244,7 +222,7 @@ impl<'a> Packet<'a> {
     /// Source and destination.
     #[inline]
     pub fn addresses(&self) -> Addresses {
-        addresses(self.bytes, self.family)
+        read_addresses(self.bytes, self.family)
     }
 
     /// The transport protocol's number (after IPv6 extension headers).
@@ -253,9 +231,9 @@ impl<'a> Packet<'a> {
         self.protocol
     }
 
-    /// Present when this datagram is a fragment: give it to [`crate::reassembly`] first.
+    /// The fragment fields, if this packet is a fragment: give it to [`crate::reassembly`] first.
     ///
-    /// A fragment's [`transport`](Packet::transport) is its piece of the whole; in IPv6, what follows the fragment header.
+    /// A fragment's [`transport`](Packet::transport) is its part of the payload; in IPv6, what follows the fragment header.
     #[inline]
     pub fn fragment(&self) -> Option<FragmentHeader> {
         if self.fragment_at == 0 { None } else { self.read_fragment() }
@@ -279,7 +257,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Where the IPv6 fragment header begins, in a fragment.
+    /// Offset of the IPv6 fragment header, in a fragment.
     pub(crate) fn fragment_header_at(&self) -> Option<usize> {
         match (self.family, self.fragment_at) {
             (Family::V4, _) | (Family::V6, 0) => None,
@@ -287,8 +265,8 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The octets from the first IPv6 header of this kind on: hop-by-hop options (0), routing (43), fragment (44), destination options (60), or the transport's own.
-    /// `None` for IPv4, and where there is none.
+    /// The bytes from the first IPv6 header of type `kind` on: hop-by-hop options (0), routing (43), fragment (44), destination
+    /// options (60), or the transport protocol. `None` for IPv4, and where the packet has no such header.
     pub fn find_exthdr(&self, kind: u8) -> Option<&'a [u8]> {
         match self.family() {
             Family::V4 => None,
@@ -302,26 +280,26 @@ impl<'a> Packet<'a> {
         ipv4_options::Ipv4Options::new(self.bytes.get(V4_HEADER_LEN..end).unwrap_or(&[]))
     }
 
-    /// Where the transport header begins, counted from the first octet of the datagram.
+    /// Offset of the transport header from the first byte of the packet.
     #[inline]
     pub fn transport_at(&self) -> usize {
         self.transport_at as usize
     }
 
-    /// The octets present from the transport header on.
+    /// The captured bytes from the transport header on.
     #[inline]
     pub fn transport(&self) -> &'a [u8] {
         self.bytes.get(self.transport_at as usize..).unwrap_or(&[])
     }
 
-    /// The length of the transport part by the headers; more than `transport().len()` only in a snapped capture.
+    /// Length of transport header and payload by the IP header; more than `transport().len()` only in a truncated capture.
     #[inline]
     pub fn transport_len(&self) -> usize {
         self.total_len.saturating_sub(self.transport_at) as usize
     }
 
-    /// The first four octets of the transport header, as two ports: what Linux reads for a tuple before it looks at the
-    /// rest. `None` when they are not there, or when this is a fragment other than the first.
+    /// Source and destination port: the first four bytes of the transport header, whatever the protocol, as Linux reads them for a
+    /// tuple. `None` if they are missing, or in a fragment other than the first.
     #[inline]
     pub fn ports(&self) -> Option<(u16, u16)> {
         if self.fragment_at != 0 && self.read_fragment()?.offset != 0 {
@@ -331,8 +309,8 @@ impl<'a> Packet<'a> {
         Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 
-    /// Source (upper half) and destination address, source (upper half) and destination port, of a whole IPv4 datagram of a protocol that has ports:
-    /// what a lookup needs, at one go. `None` for any other.
+    /// Addresses and ports of an IPv4 packet that is no fragment and of a protocol with ports, packed for a table lookup: source
+    /// in the upper half, destination in the lower half. `None` for any other packet.
     #[inline(always)]
     pub fn flow_key_v4(&self) -> Option<(u64, u32)> {
         let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP);
@@ -344,7 +322,7 @@ impl<'a> Packet<'a> {
         Some((u64::from_be_bytes(*addresses), u32::from_be_bytes(*ports)))
     }
 
-    /// Routers that it may still pass: the hop limit, or the time to live (RFC 8200, 3; RFC 791, 3.1).
+    /// The hop limit (RFC 8200, section 3), or the time to live (RFC 791, section 3.1).
     pub fn hop_limit(&self) -> u8 {
         let at = match self.family {
             Family::V4 => 8,
@@ -353,32 +331,32 @@ impl<'a> Packet<'a> {
         self.bytes.get(at).copied().unwrap_or_default()
     }
 
-    /// The datagram's length by its headers: what accounting counts.
+    /// The packet's length by its IP header: the length that accounting counts.
     #[inline]
     pub fn total_len(&self) -> usize {
         self.total_len as usize
     }
 
-    /// The datagram as it was given, without link padding.
+    /// The bytes of the packet, without link padding.
     #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Whether the capture lacks a part of the datagram.
+    /// Whether the capture has less than the whole packet.
     #[inline]
     pub fn is_snapped(&self) -> bool {
         self.bytes.len() < self.total_len as usize
     }
 
-    /// Whether the transport checksum holds. True where it cannot be judged (snapped, a fragment, a header that is not
-    /// all there) and where the protocol has none.
+    /// Whether the transport checksum is right. Also true where it cannot be verified (truncated capture, fragment, incomplete
+    /// header) and where the protocol has none.
     #[inline(always)]
     pub fn transport_checksum_ok(&self) -> bool {
         if self.checksum_unnecessary {
             return true;
         }
-        // What nearly every packet is: nothing to look up, and eight octets of addresses.
+        // The common case first: TCP over IPv4.
         if self.protocol == protocol::TCP && self.family == Family::V4 && self.fragment_at == 0 && !self.is_snapped() {
             let transport = self.transport();
             let Some(addresses) = self.bytes.get(12..20).and_then(<[u8]>::first_chunk) else { return true };
@@ -418,8 +396,9 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Whether a UDP-Lite checksum holds as Linux 6.18 verifies it: with UDP's protocol number in the pseudo header, and over IPv4 with only the low
-    /// octet of the length, so that a checksum made by RFC 3828 does not. True where [`Packet::transport_checksum_ok`] is for want of anything to judge.
+    /// Whether a UDP-Lite checksum is right as Linux 6.18 verifies it: with UDP's protocol number in the pseudo-header, and over
+    /// IPv4 with only the low byte of the length. A checksum made by RFC 3828 is wrong by that rule. Also true where
+    /// [`Packet::transport_checksum_ok`] cannot verify the checksum.
     pub fn udp_lite_checksum_ok_as_udp(&self) -> bool {
         self.is_snapped() || self.fragment_at != 0 || self.udp_lite_checksum_ok(self.linux_udp_lite_pseudo_header())
     }
@@ -432,14 +411,14 @@ impl<'a> Packet<'a> {
         [check_a, check_b] == [0, 0] || covered.is_none_or(|covered| sum.add_bytes(covered).is_valid())
     }
 
-    /// The sum over the pseudo header of the transport part (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    /// The sum over the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
     #[inline]
     fn pseudo_header(&self) -> Sum {
         let length = self.total_len.saturating_sub(self.transport_at);
         self.pseudo_header_with(length, self.protocol)
     }
 
-    /// What Linux takes for the pseudo header of UDP-Lite.
+    /// The pseudo-header that Linux takes for UDP-Lite.
     fn linux_udp_lite_pseudo_header(&self) -> Sum {
         let length = self.total_len.saturating_sub(self.transport_at);
         let length = if self.family == Family::V4 { length & 0xff } else { length };
@@ -456,9 +435,36 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The addresses of the IP header at the start of `bytes`, whose fixed part is there.
+impl fmt::Display for Packet<'_> {
+    /// One line for logs: `IPv4 UDP 10.1.0.2:40000 > 10.2.0.9:53 length 32`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.family)?;
+        match protocol::name(self.protocol) {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "protocol {}", self.protocol)?,
+        }
+        let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP);
+        match self.ports().filter(|_| has_ports) {
+            Some((source, destination)) => {
+                let source = SocketAddr::new(self.addresses().source(), source);
+                let destination = SocketAddr::new(self.addresses().destination(), destination);
+                write!(f, " {source} > {destination}")?;
+            }
+            None => write!(f, " {}", self.addresses())?,
+        }
+        write!(f, " length {}", self.total_len)?;
+        match self.fragment() {
+            Some(FragmentHeader { id, offset, more }) => {
+                write!(f, " fragment id {id} offset {offset}{}", if more { "+" } else { "" })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The addresses of the IP header at the start of `bytes`, whose fixed part is complete.
 #[inline]
-pub(crate) fn addresses(bytes: &[u8], family: Family) -> Addresses {
+pub(crate) fn read_addresses(bytes: &[u8], family: Family) -> Addresses {
     match family {
         Family::V4 => {
             let (source, destination) = address_pair::<4>(bytes, 12);
@@ -479,7 +485,7 @@ fn address_pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
     (first.copied().unwrap_or([0; N]), second.copied().unwrap_or([0; N]))
 }
 
-/// Checks an IPv4 header of another length than the plain one.
+/// Checks an IPv4 header whose length is not 20 bytes.
 #[cold]
 fn check_v4_header_with_options(bytes: &[u8], header_len: usize, wire_len: usize) -> Result<(), ParseError> {
     if header_len < V4_HEADER_LEN {
@@ -491,19 +497,17 @@ fn check_v4_header_with_options(bytes: &[u8], header_len: usize, wire_len: usize
     if Sum::new().add_bytes(header).is_valid() { Ok(()) } else { Err(ParseError::HeaderChecksum) }
 }
 
-/// The refusal for a header of `needed` octets that is not all there: the capture's fault if the datagram had them.
+/// The error for an incomplete header of `needed` bytes: [`ParseError::NotCaptured`] if the packet itself had them.
 #[cold]
-fn short_header_error(wire_len: usize, needed: usize, refusal: ParseError) -> ParseError {
-    if wire_len < needed { refusal } else { ParseError::NotCaptured }
+fn short_header_error(wire_len: usize, needed: usize, truncated: ParseError) -> ParseError {
+    if wire_len < needed { truncated } else { ParseError::NotCaptured }
 }
 
-/// A position in a datagram: at most 65,575, checked by the callers' length fields.
+/// A position in a packet as `u32`: at most 65,575, bounded by the 16-bit length field.
 #[inline]
 fn position_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
-
-pub(crate) use keepstate_types::ipproto as protocol;
 
 const V4_HEADER_LEN: usize = 20;
 const V6_HEADER_LEN: usize = 40;

@@ -1,64 +1,79 @@
-//! Fragments to datagrams, within limits of time and memory.
+//! Reassembly of fragments, within limits of time and memory.
 //!
-//! A [`Reassembler`] holds one queue for each datagram of which some piece has come. A queue is made by the first piece,
-//! grows by the others in any order, and ends in one of four ways: it is complete and becomes a datagram, a piece breaks
-//! it (an overlap, for one), its time is over, or the reassembler is dropped. The clock is the caller's; nothing here
-//! waits, and no more memory is held than [`Limits`] allow.
+//! A [`Reassembler`] has one queue for each packet of which a fragment has arrived. The first fragment creates the queue, others
+//! are added in any order, and it ends in one of four ways: it is complete and becomes a packet, a bad fragment (an overlap, for
+//! example) drops it, it times out, or the reassembler is dropped. The caller passes the time; nothing here waits or reads a
+//! clock, and it never holds more memory than [`ReassemblyLimits`] allow.
 //!
-//! What is accepted is what Linux 6.18 was seen to accept, which differs between IPv4 and IPv6 as noted in the code. One
-//! thing is not imitated: the kernel's way of counting memory (here each piece is counted by the memory it takes here).
-//! Zones and interfaces are not part of the key: keep one reassembler for each.
+//! It accepts what Linux 6.18 was observed to accept, which differs between IPv4 and IPv6 as noted in the code. One difference
+//! is deliberate: memory is counted as it is used here, not as the kernel counts it. Zones and interfaces are not part of the
+//! key: use one reassembler for each.
 //!
-//! Linux drops a refused fragment silently, with two exceptions in IPv6 that go on as they are, [`ParseError::FragmentLength`]
-//! and [`ParseError::FragmentHeaders`]: see [`Fate::Passed`](crate::Fate::Passed).
+//! Linux drops a bad fragment silently, except for two errors in IPv6, [`ParseError::FragmentLength`] and
+//! [`ParseError::FragmentHeaders`]: see [`LinuxAction::PassedUnassembled`](crate::LinuxAction::PassedUnassembled).
+//!
+//! ```
+//! use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
+//! use keepstate_wire::{Packet, checksum};
+//!
+//! // A UDP packet of 16 bytes of payload, in two fragments of 8.
+//! let fragment = |offset: u8, more: u8| {
+//!     let mut bytes = vec![0x45, 0, 0, 28, 0, 7, more << 5, offset, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+//!     let check = checksum::internet(&bytes);
+//!     bytes[10..12].copy_from_slice(&check.to_be_bytes());
+//!     bytes.extend([offset; 8]);
+//!     bytes
+//! };
+//! let mut reassembler = Reassembler::new((1, 2), ReassemblyLimits::default()); // In real use: a random secret.
+//! let mut out = Vec::new();
+//! let last = fragment(1, 0);
+//! assert_eq!(reassembler.push(&Packet::parse(&last)?, 0, &mut out)?, Reassembly::Incomplete);
+//! let first = fragment(0, 1);
+//! assert!(matches!(reassembler.push(&Packet::parse(&first)?, 1_000, &mut out)?, Reassembly::Complete(_)));
+//! assert_eq!(Packet::parse_reassembled(&out)?.total_len(), 36);
+//! # Ok::<(), keepstate_wire::ParseError>(())
+//! ```
 mod deadlines;
+mod fragment;
 mod max_dist;
 mod queue;
 mod rebuild;
 #[cfg(test)]
 mod tests;
 
+pub use fragment::FragmentInfo;
+
 use crate::ipv6_ext::{self, SkipMode};
-use crate::packet::protocol;
-use crate::{Addresses, Family, FragmentHeader, Packet, ParseError};
+use crate::{Family, Packet, ParseError, protocol};
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
 use deadlines::Deadlines;
+use fragment::{FragmentKey, FragmentView, SipKey};
 use hashbrown::HashMap;
 use max_dist::SourceCounters;
-use queue::{FragmentQueue, FragmentView, QueueError};
-use siphasher::sip::SipHasher13;
+use queue::{FragmentQueue, QueueError};
 
-/// What became of a fragment that was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The result of an accepted fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reassembly {
-    /// The datagram is whole: the buffer holds it. Read it with [`Packet::parse_reassembled`].
+    /// The packet is complete and in the buffer. Parse it with [`Packet::parse_reassembled`].
     Complete(FragmentInfo),
     /// More fragments are needed.
     Incomplete,
 }
 
-/// What a datagram came in as. Whoever cuts it again makes no piece longer than those that came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragmentInfo {
-    /// Octets of the longest piece, with its headers.
-    pub max_size: usize,
-    /// Octets of the headers that every piece has: IPv4's header with its options, or IPv6's with the extensions before the fragment header.
-    pub header_len: usize,
-}
-
-/// How much may wait, and how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Limits of memory and time, as Linux's sysctl variables set them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReassemblyLimits {
-    /// Octets of memory for the queues of each family; above it every fragment is refused
+    /// Memory for the queues of each family, in bytes; above it every fragment is dropped
     /// (`net.ipv4.ipfrag_high_thresh`, `net.netfilter.nf_conntrack_frag6_high_thresh`).
     pub high_thresh: usize,
-    /// Nanoseconds from a queue's first fragment to its end, IPv4 (`net.ipv4.ipfrag_time`).
+    /// Timeout of a queue from its first fragment, IPv4, in nanoseconds (`net.ipv4.ipfrag_time`).
     pub timeout_v4: u64,
-    /// The same for IPv6 (`net.netfilter.nf_conntrack_frag6_timeout`).
+    /// The same for IPv6, in nanoseconds (`net.netfilter.nf_conntrack_frag6_timeout`).
     pub timeout_v6: u64,
-    /// How many other fragments of the same IPv4 source may come between two pieces of a datagram. After more, its
-    /// identification is taken to have come round, and the earlier pieces are dropped. 0: any number (`net.ipv4.ipfrag_max_dist`).
+    /// How many other fragments of the same IPv4 source may arrive between two fragments of a packet. After more, the
+    /// identification is taken to have wrapped, and the earlier fragments are dropped. 0: no limit (`net.ipv4.ipfrag_max_dist`).
     pub max_dist: u32,
 }
 
@@ -68,7 +83,7 @@ impl Default for ReassemblyLimits {
     }
 }
 
-/// The queues of both families.
+/// The queues of both families. See the [module](self) for an example.
 #[derive(Debug)]
 pub struct Reassembler {
     queues: HashMap<FragmentKey, FragmentQueue, SipKey>,
@@ -80,7 +95,7 @@ pub struct Reassembler {
     serial: u64,
 }
 
-/// What one family uses of its limits.
+/// Memory and deadlines of one family.
 #[derive(Debug, Default)]
 struct FamilyUsage {
     memory: usize,
@@ -88,7 +103,7 @@ struct FamilyUsage {
 }
 
 impl Reassembler {
-    /// An empty reassembler. `secret` keys the hash of its table: it must be random and must not be shown to senders.
+    /// An empty reassembler. `secret` is the key of its hash table: it must be random, and senders must not learn it.
     pub fn new(secret: (u64, u64), limits: ReassemblyLimits) -> Self {
         Reassembler {
             queues: HashMap::with_hasher(SipKey(secret.0, secret.1)),
@@ -101,10 +116,12 @@ impl Reassembler {
         }
     }
 
-    /// Takes one fragment at the time `now`, in nanoseconds of a clock that does not go back.
+    /// Adds one fragment at the time `now`, in nanoseconds of a monotonic clock.
     ///
-    /// When that makes its datagram whole, `out` is cleared and filled with the datagram. A packet that is no fragment is
-    /// whole at once. A refusal names what is wrong; whether the fragment alone or all of its queue is lost is as in Linux.
+    /// If its packet is then complete, `out` is replaced by the packet. A packet that is no fragment is complete at once.
+    ///
+    /// # Errors
+    /// What is wrong with the fragment. Whether it drops the fragment alone or the whole queue is as in Linux.
     pub fn push(&mut self, packet: &Packet<'_>, now: u64, out: &mut Vec<u8>) -> Result<Reassembly, ParseError> {
         let Some(fragment) = packet.fragment() else {
             out.clear();
@@ -135,27 +152,27 @@ impl Reassembler {
         {
             self.remove_queue(&key);
         }
-        let piece = FragmentView { packet, offset: fragment.offset, more: fragment.more };
-        self.add_to_queue(key, &piece, out)
+        let fragment = FragmentView { packet, offset: fragment.offset, more: fragment.more };
+        self.add_to_queue(key, &fragment, out)
     }
 
     fn add_to_queue(
         &mut self,
         key: FragmentKey,
-        piece: &FragmentView<'_, '_>,
+        fragment: &FragmentView<'_, '_>,
         out: &mut Vec<u8>,
     ) -> Result<Reassembly, ParseError> {
-        let family = piece.packet.family();
+        let family = fragment.packet.family();
         let added = match self.queues.get_mut(&key) {
             Some(queue) => {
                 let before = queue.memory();
-                let result = queue.add(piece);
+                let result = queue.add(fragment);
                 let after = queue.memory();
-                let share = usage_of(&mut self.v4, &mut self.v6, family);
-                share.memory = share.memory + after - before;
+                let usage = usage_of(&mut self.v4, &mut self.v6, family);
+                usage.memory = usage.memory + after - before;
                 result
             }
-            None => return self.open_queue(key, piece, out),
+            None => return self.open_queue(key, fragment, out),
         };
         if matches!(added, Ok(true) | Err(QueueError::DropQueue(_)))
             && let Some(queue) = self.remove_queue(&key)
@@ -166,25 +183,25 @@ impl Reassembler {
         added.map(|_| Reassembly::Incomplete).map_err(QueueError::reason)
     }
 
-    /// The first piece of a datagram. Nothing is kept when it is the only one or when it is refused.
+    /// The first fragment of a packet. No queue is created if it completes the packet or is bad.
     fn open_queue(
         &mut self,
         key: FragmentKey,
-        piece: &FragmentView<'_, '_>,
+        fragment: &FragmentView<'_, '_>,
         out: &mut Vec<u8>,
     ) -> Result<Reassembly, ParseError> {
-        let family = piece.packet.family();
+        let family = fragment.packet.family();
         self.serial = self.serial.wrapping_add(1);
         let mut queue = FragmentQueue::new(family, self.serial);
-        match queue.add(piece) {
+        match queue.add(fragment) {
             Ok(true) => return queue.rebuild(out).map(Reassembly::Complete),
             Ok(false) => {}
-            Err(QueueError::DropQueue(refusal)) => return Err(refusal),
-            // A piece without data may have told where the end is, and that is remembered.
-            Err(QueueError::DropFragment(refusal)) if queue.is_empty() => return Err(refusal),
-            Err(QueueError::DropFragment(refusal)) => {
+            Err(QueueError::DropQueue(error)) => return Err(error),
+            // A fragment without data may have set the end, which is kept.
+            Err(QueueError::DropFragment(error)) if queue.is_empty() => return Err(error),
+            Err(QueueError::DropFragment(error)) => {
                 self.insert_queue(key, queue, family);
-                return Err(refusal);
+                return Err(error);
             }
         }
         self.insert_queue(key, queue, family);
@@ -196,9 +213,9 @@ impl Reassembler {
             Family::V4 => self.limits.timeout_v4,
             Family::V6 => self.limits.timeout_v6,
         };
-        let share = usage_of(&mut self.v4, &mut self.v6, family);
-        share.memory += queue.memory();
-        share.deadlines.add(self.now.saturating_add(timeout), queue.serial(), key);
+        let usage = usage_of(&mut self.v4, &mut self.v6, family);
+        usage.memory += queue.memory();
+        usage.deadlines.add(self.now.saturating_add(timeout), queue.serial(), key);
         if let FragmentKey::V4 { addresses: [a, b, c, d, ..], .. } = key {
             *queue.rid_mut() = self.source_counters.add_queue([a, b, c, d]);
         }
@@ -210,14 +227,14 @@ impl Reassembler {
         if let FragmentKey::V4 { addresses: [a, b, c, d, ..], .. } = *key {
             self.source_counters.remove_queue([a, b, c, d]);
         }
-        let share = usage_of(&mut self.v4, &mut self.v6, key.family());
-        share.memory = share.memory.saturating_sub(queue.memory());
+        let usage = usage_of(&mut self.v4, &mut self.v6, key.family());
+        usage.memory = usage.memory.saturating_sub(queue.memory());
         let queues = &self.queues;
-        share.deadlines.remove_one(|serial, key| queues.get(key).is_some_and(|queue| queue.serial() == serial));
+        usage.deadlines.remove_one(|serial, key| queues.get(key).is_some_and(|queue| queue.serial() == serial));
         Some(queue)
     }
 
-    /// Drops the queues whose time is over at `now`, and says how many.
+    /// Drops the queues that have timed out at `now`. Returns how many.
     pub fn poll(&mut self, now: u64) -> usize {
         self.now = self.now.max(now);
         let mut dropped = 0;
@@ -233,7 +250,7 @@ impl Reassembler {
         dropped
     }
 
-    /// When [`poll`](Reassembler::poll) will next have something to drop.
+    /// The next time at which [`poll`](Reassembler::poll) has a queue to drop.
     pub fn next_wake(&self) -> Option<u64> {
         match (self.v4.deadlines.next(), self.v6.deadlines.next()) {
             (Some(v4), Some(v6)) => Some(v4.min(v6)),
@@ -241,12 +258,12 @@ impl Reassembler {
         }
     }
 
-    /// How many datagrams wait for fragments.
+    /// The number of incomplete packets.
     pub fn queue_count(&self) -> usize {
         self.queues.len()
     }
 
-    /// Octets of memory held for the waiting datagrams of one family.
+    /// Memory of the incomplete packets of one family, in bytes.
     pub fn memory(&self, family: Family) -> usize {
         match family {
             Family::V4 => self.v4.memory,
@@ -255,7 +272,7 @@ impl Reassembler {
     }
 }
 
-/// Borrows one share and leaves the rest of the reassembler free.
+/// Borrows the usage of one family and leaves the rest of the reassembler free.
 fn usage_of<'s>(v4: &'s mut FamilyUsage, v6: &'s mut FamilyUsage, family: Family) -> &'s mut FamilyUsage {
     match family {
         Family::V4 => v4,
@@ -263,7 +280,7 @@ fn usage_of<'s>(v4: &'s mut FamilyUsage, v6: &'s mut FamilyUsage, family: Family
     }
 }
 
-/// RFC 8200, section 4.5: the first fragment holds all headers up to the transport's.
+/// RFC 8200, section 4.5: the first fragment holds all headers up to the transport header.
 fn check_first_fragment_headers(packet: &Packet<'_>) -> Result<(), ParseError> {
     let end =
         ipv6_ext::skip_exthdrs(packet.bytes(), packet.transport_at(), packet.protocol(), SkipMode::ThroughFragments)
@@ -275,47 +292,4 @@ fn check_first_fragment_headers(packet: &Packet<'_>) -> Result<(), ParseError> {
     };
     let present = packet.bytes().len().saturating_sub(end.transport_at);
     if present < needed { Err(ParseError::FragmentHeaders) } else { Ok(()) }
-}
-
-/// What tells the pieces of one datagram from all others (RFC 791, section 3.2; RFC 8200, section 4.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum FragmentKey {
-    V4 { addresses: [u8; 8], id: u32, protocol: u8 },
-    V6 { source: [u8; 16], destination: [u8; 16], id: u32 },
-}
-
-impl FragmentKey {
-    fn new(packet: &Packet<'_>, fragment: &FragmentHeader) -> Self {
-        match packet.addresses() {
-            Addresses::V4 { source: [a, b, c, d], destination: [e, f, g, h] } => {
-                FragmentKey::V4 { addresses: [a, b, c, d, e, f, g, h], id: fragment.id, protocol: packet.protocol() }
-            }
-            Addresses::V6 { source, destination } => FragmentKey::V6 { source, destination, id: fragment.id },
-        }
-    }
-
-    fn family(&self) -> Family {
-        match self {
-            FragmentKey::V4 { .. } => Family::V4,
-            FragmentKey::V6 { .. } => Family::V6,
-        }
-    }
-}
-
-/// The key of the table's hash.
-#[derive(Clone)]
-struct SipKey(u64, u64);
-
-impl core::fmt::Debug for SipKey {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-impl BuildHasher for SipKey {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
-    }
 }

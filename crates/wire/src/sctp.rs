@@ -1,8 +1,8 @@
 //! SCTP (RFC 9260): common header and chunks.
 use crate::ParseError;
 
-/// The common header and what follows it.
-#[derive(Clone, Copy, Debug)]
+/// The common header and the chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SctpHeader<'a> {
     /// Source port.
     pub source: u16,
@@ -10,25 +10,28 @@ pub struct SctpHeader<'a> {
     pub destination: u16,
     /// Verification tag.
     pub tag: u32,
-    /// The octets of the chunks.
+    /// The bytes after the common header.
     pub chunks: &'a [u8],
 }
 
 /// One chunk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SctpChunk<'a> {
     /// Type.
     pub kind: u8,
     /// Flags.
     pub flags: u8,
-    /// Length field, including the four octets of the chunk header.
+    /// The length field, which includes the chunk header of four bytes.
     pub length: u16,
-    /// The value octets present.
+    /// The chunk value, without padding.
     pub value: &'a [u8],
 }
 
 impl<'a> SctpHeader<'a> {
-    /// Reads the common header: twelve octets.
+    /// Parses the common header of twelve bytes.
+    ///
+    /// # Errors
+    /// [`ParseError::SctpTruncated`].
     #[inline]
     pub fn parse(transport: &'a [u8]) -> Result<Self, ParseError> {
         let Some((&[a, b, c, d, e, f, g, h, ..], chunks)) = transport.split_first_chunk::<12>() else {
@@ -42,14 +45,14 @@ impl<'a> SctpHeader<'a> {
         })
     }
 
-    /// The chunks one after the other.
+    /// Iterates over the chunks.
     #[inline]
     pub fn chunks(&self) -> SctpChunks<'a> {
         SctpChunks { rest: self.chunks }
     }
 }
 
-/// Iterator over chunks. It ends after the first refusal.
+/// Iterator over chunks. It ends after the first malformed one.
 #[derive(Clone, Copy, Debug)]
 pub struct SctpChunks<'a> {
     rest: &'a [u8],
@@ -73,14 +76,14 @@ impl<'a> Iterator for SctpChunks<'a> {
 }
 
 impl<'a> SctpChunk<'a> {
-    /// The first chunk in `octets` and what follows its padding; nothing when it is shorter than its header or does not fit.
+    /// The first chunk in `bytes` and what follows its padding; `None` when it is shorter than its header or does not fit.
     #[inline]
-    fn split_first(octets: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (&[kind, flags, a, b], after) = octets.split_first_chunk::<4>()?;
+    fn split_first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (&[kind, flags, a, b], after) = bytes.split_first_chunk::<4>()?;
         let length = u16::from_be_bytes([a, b]);
         let value_len = usize::from(length).checked_sub(4)?;
         let value = after.get(..value_len)?;
-        // The padding of the last chunk may be left out.
+        // The padding of the last chunk may be missing.
         let rest = after.get(value_len.next_multiple_of(4)..).unwrap_or(&[]);
         Some((SctpChunk { kind, flags, length, value }, rest))
     }

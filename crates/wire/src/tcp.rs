@@ -1,12 +1,22 @@
-//! TCP segments (RFC 9293) and the options tracking reads.
+//! TCP segments (RFC 9293) and the options that connection tracking reads.
 use crate::ParseError;
+use core::fmt;
+use core::ops::BitOr;
 
-/// The flag octet: CWR ECE URG ACK PSH RST SYN FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The flag byte: CWR ECE URG ACK PSH RST SYN FIN.
+///
+/// ```
+/// use keepstate_wire::tcp::TcpFlags;
+/// let flags = TcpFlags(TcpFlags::SYN | TcpFlags::ACK);
+/// assert!(flags.any(TcpFlags::ACK | TcpFlags::RST) && !flags.all(TcpFlags::ACK | TcpFlags::RST));
+/// assert_eq!(flags.to_string(), "SYN ACK");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    /// No more data from sender.
+    /// Finish: no more data from the sender.
     pub const FIN: u8 = 0x01;
     /// Synchronise.
     pub const SYN: u8 = 0x02;
@@ -14,7 +24,7 @@ impl TcpFlags {
     pub const RST: u8 = 0x04;
     /// Push.
     pub const PSH: u8 = 0x08;
-    /// The acknowledgement field is meant.
+    /// The acknowledgement number is valid.
     pub const ACK: u8 = 0x10;
     /// Urgent.
     pub const URG: u8 = 0x20;
@@ -22,14 +32,46 @@ impl TcpFlags {
     pub const ECE: u8 = 0x40;
     /// Congestion window reduced.
     pub const CWR: u8 = 0x80;
-    /// Any of `bits` set?
+
+    /// Whether any of `bits` is set.
     pub const fn any(self, bits: u8) -> bool {
         self.0 & bits != 0
     }
+
+    /// Whether all of `bits` are set.
+    pub const fn all(self, bits: u8) -> bool {
+        self.0 & bits == bits
+    }
 }
 
-/// A segment whose header fits the data present.
-#[derive(Clone, Copy, Debug)]
+impl BitOr for TcpFlags {
+    type Output = TcpFlags;
+
+    fn bitor(self, other: TcpFlags) -> TcpFlags {
+        TcpFlags(self.0 | other.0)
+    }
+}
+
+impl fmt::Display for TcpFlags {
+    /// The names of the set flags, lowest bit first, separated by spaces; `none` without any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+        if self.0 == 0 {
+            return f.write_str("none");
+        }
+        let mut separator = "";
+        for (bit, name) in NAMES.iter().enumerate() {
+            if self.any(1 << bit) {
+                write!(f, "{separator}{name}")?;
+                separator = " ";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A segment whose header is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TcpSegment<'a> {
     /// Source port.
     pub source: u16,
@@ -39,20 +81,23 @@ pub struct TcpSegment<'a> {
     pub seq: u32,
     /// Acknowledgement number.
     pub ack: u32,
-    /// Flag octet.
+    /// The flags.
     pub flags: TcpFlags,
-    /// Window as sent, not scaled.
+    /// The window field, not scaled.
     pub window: u16,
-    /// Length of the data by the IP header, in octets (not only what a snapped capture kept).
+    /// Length of the data by the IP header, in bytes; more than `data.len()` only in a truncated capture.
     pub data_len: usize,
-    /// The options' octets as they are.
+    /// The bytes of the options.
     pub options: &'a [u8],
-    /// The data present.
+    /// The captured data.
     pub data: &'a [u8],
 }
 
 impl<'a> TcpSegment<'a> {
-    /// Reads the segment in `transport`, whose length by the IP header is `transport_len`.
+    /// Parses the segment in `transport`, whose length by the IP header is `transport_len`.
+    ///
+    /// # Errors
+    /// [`ParseError::TcpTruncated`], [`ParseError::TcpOffsetSmall`], [`ParseError::TcpOffsetBeyond`] or [`ParseError::NotCaptured`].
     #[inline(always)]
     pub fn parse(transport: &'a [u8], transport_len: usize) -> Result<Self, ParseError> {
         let Some((h, rest)) = transport.split_first_chunk::<MIN_HEADER_LEN>() else {
@@ -69,7 +114,7 @@ impl<'a> TcpSegment<'a> {
         let Some(data_len) = transport_len.checked_sub(offset) else {
             return Err(ParseError::TcpOffsetBeyond);
         };
-        // Only a snapped capture has fewer octets here than the options take.
+        // Only in a truncated capture are there fewer bytes than the options take.
         let (options, data) = rest.split_at_checked(offset - MIN_HEADER_LEN).unwrap_or((rest, &[]));
         Ok(TcpSegment {
             source: u16::from_be_bytes([h[0], h[1]]),
@@ -84,29 +129,28 @@ impl<'a> TcpSegment<'a> {
         })
     }
 
-    /// The options one after the other, until the end-of-list option or one that is broken.
+    /// Iterates over the options, to the end-of-list option or a malformed one.
     #[inline]
     pub fn options(&self) -> TcpOptions<'a> {
         TcpOptions { rest: self.options }
     }
 
-    /// The options a handshake carries, read as Linux reads them: an option of a wrong size is passed over, and what
-    /// follows a broken one is not read.
+    /// The options of a SYN, as Linux reads them: an option of a wrong size is skipped, and reading ends at a malformed one.
     pub fn syn_options(&self) -> SynOptions {
-        let mut handshake = SynOptions::default();
+        let mut options = SynOptions::default();
         for option in self.options() {
             match option {
-                TcpOption::WindowScale(shift) => handshake.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
-                TcpOption::SackPermitted => handshake.sack_permitted = true,
-                TcpOption::Mss(mss) => handshake.mss = Some(mss),
+                TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+                TcpOption::SackPermitted => options.sack_permitted = true,
+                TcpOption::Mss(mss) => options.mss = Some(mss),
                 _ => {}
             }
         }
-        handshake
+        options
     }
 
-    /// The highest right edge of the SACK blocks that lies after `ack` (modulo 2³²), else `ack` itself. As in Linux, only
-    /// the first SACK option is read; no honest sender has two.
+    /// The highest right edge of the SACK blocks that is after `ack` (modulo 2³²), else `ack`. As in Linux, only the first SACK
+    /// option is read.
     #[inline]
     pub fn highest_sack(&self, ack: u32) -> u32 {
         if self.options.is_empty() || is_timestamp_only(self.options) {
@@ -116,7 +160,7 @@ impl<'a> TcpSegment<'a> {
             self.options().find_map(|option| if let TcpOption::Sack(blocks) = option { Some(blocks) } else { None });
         let mut highest = ack;
         for (_, right) in blocks.into_iter().flatten() {
-            // After, modulo 2³², as Linux has it: exactly half the circle ahead counts too.
+            // As in Linux, a distance of exactly 2³¹ counts as after.
             if highest.wrapping_sub(right).cast_signed() < 0 {
                 highest = right;
             }
@@ -125,8 +169,9 @@ impl<'a> TcpSegment<'a> {
     }
 }
 
-/// One option, or what is made of it when its size is not the one its kind has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TcpOption<'a> {
     /// Maximum segment size (RFC 9293).
     Mss(u16),
@@ -138,11 +183,11 @@ pub enum TcpOption<'a> {
     Sack(SackBlocks<'a>),
     /// Timestamps: value and echo reply (RFC 7323).
     Timestamps(u32, u32),
-    /// Anything else, and any of the above with another size than it should have: kind and value.
+    /// Any other option, and one of the above with a wrong size: kind and value.
     Other(u8, &'a [u8]),
 }
 
-/// Iterator over a segment's options. No-operations are passed over.
+/// Iterator over a segment's options. No-operation options are skipped.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpOptions<'a> {
     rest: &'a [u8],
@@ -195,7 +240,7 @@ impl<'a> TcpOption<'a> {
 }
 
 /// Iterator over SACK blocks: left edge, right edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SackBlocks<'a> {
     rest: &'a [u8],
 }
@@ -211,21 +256,22 @@ impl Iterator for SackBlocks<'_> {
     }
 }
 
-/// The layout nearly every segment of a running connection has: two no-operations and the timestamps.
+/// The usual options of a segment after the handshake: two no-operations and timestamps.
 #[inline]
 fn is_timestamp_only(options: &[u8]) -> bool {
     matches!(options, [1, 1, 8, 10, _, _, _, _, _, _, _, _])
 }
 
-/// The fixed part of the header.
+/// Length of the fixed part of the header.
 const MIN_HEADER_LEN: usize = 20;
 /// RFC 7323, section 2.3.
 const MAX_WINDOW_SCALE: u8 = 14;
 
-/// What a SYN says of the connection to come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The options of a SYN that connection tracking needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SynOptions {
-    /// Window scale, at most 14 as Linux caps it; `None` without the option.
+    /// Window scale, capped at 14 (RFC 7323, section 2.3); `None` without the option.
     pub window_scale: Option<u8>,
     /// SACK permitted.
     pub sack_permitted: bool,

@@ -1,21 +1,25 @@
 //! UDP (RFC 768) and UDP-Lite (RFC 3828).
 use crate::ParseError;
 
-/// A datagram's header, its length held against the octets present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A UDP or UDP-Lite header whose length field fits the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UdpHeader {
     /// Source port.
     pub source: u16,
     /// Destination port.
     pub destination: u16,
-    /// The length field (UDP) or checksum coverage (UDP-Lite).
+    /// The length field (UDP), or the checksum coverage (UDP-Lite).
     pub length: u16,
-    /// The checksum field; zero means none in UDP.
+    /// The checksum field; zero means no checksum in UDP.
     pub checksum: u16,
 }
 
 impl UdpHeader {
-    /// Reads a UDP header; the length field must be at least 8 and at most `transport_len`.
+    /// Parses a UDP header at the start of `transport`. Its length field must be at least 8 and at most `transport_len`.
+    ///
+    /// # Errors
+    /// [`ParseError::UdpTruncated`], [`ParseError::UdpLength`] or [`ParseError::NotCaptured`].
     #[inline]
     pub fn parse(transport: &[u8], transport_len: usize) -> Result<Self, ParseError> {
         let header = UdpHeader::read(transport, transport_len)?;
@@ -26,8 +30,11 @@ impl UdpHeader {
         Ok(header)
     }
 
-    /// Reads a UDP-Lite header; the coverage must be 0, or at least 8 and at most `transport_len`, and a checksum must
-    /// be there (RFC 3828, section 3.1).
+    /// Parses a UDP-Lite header. Its coverage must be 0, or at least 8 and at most `transport_len`, and it must have a
+    /// checksum (RFC 3828, section 3.1).
+    ///
+    /// # Errors
+    /// [`ParseError::UdpTruncated`], [`ParseError::UdpLiteCoverage`], [`ParseError::UdpLiteNoChecksum`] or [`ParseError::NotCaptured`].
     #[inline]
     pub fn parse_lite(transport: &[u8], transport_len: usize) -> Result<Self, ParseError> {
         let header = UdpHeader::read(transport, transport_len)?;

@@ -1,9 +1,9 @@
-//! Reassembly held against the kernel: recorded streams of fragments, some orderly, most not.
+//! Reassembly compared with the kernel: recorded streams of fragments, few of them in order.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
 use keepstate_wire::{LinuxAction, Packet, checksum};
 
-/// What tracking saw: datagrams taken as new, their octets, and packets found invalid.
+/// What connection tracking saw: new packets, their bytes, and invalid packets.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TrackedCounts {
     new: usize,
@@ -18,20 +18,20 @@ impl TrackedCounts {
                 self.new += 1;
                 self.bytes += packet.total_len();
             }
-            Err(refusal) => {
-                assert_eq!(refusal.linux_action(), LinuxAction::Invalid);
+            Err(error) => {
+                assert_eq!(error.linux_action(), LinuxAction::Invalid);
                 self.invalid += 1;
             }
         }
     }
 }
 
-fn fragment(family: &str, piece: &str) -> Vec<u8> {
-    let at = piece.find(['+', '.']).unwrap();
-    let (start, end) = piece[..at].split_once('-').unwrap();
+fn build_fragment(family: &str, fragment: &str) -> Vec<u8> {
+    let at = fragment.find(['+', '.']).unwrap();
+    let (start, end) = fragment[..at].split_once('-').unwrap();
     let (start, end): (u16, u16) = (start.parse().unwrap(), end.parse().unwrap());
-    let more = u16::from(&piece[at..=at] == "+");
-    let codepoint: u8 = piece[at + 1..].strip_prefix('e').map_or(0, |number| number.parse().unwrap());
+    let more = u16::from(&fragment[at..=at] == "+");
+    let codepoint: u8 = fragment[at + 1..].strip_prefix('e').map_or(0, |number| number.parse().unwrap());
     let mut bytes = Vec::new();
     if family == "v4" {
         bytes.extend([0x45, codepoint]);
@@ -54,21 +54,21 @@ fn fragment(family: &str, piece: &str) -> Vec<u8> {
     bytes
 }
 
-fn run_fragments(family: &str, pieces: &str) -> TrackedCounts {
+fn run_fragments(family: &str, fragments: &str) -> TrackedCounts {
     let mut reassembler = Reassembler::new((1, 2), ReassemblyLimits::default());
     let mut seen = TrackedCounts::default();
     let mut out = Vec::new();
-    for piece in pieces.split(' ') {
-        let bytes = fragment(family, piece);
+    for fragment in fragments.split(' ') {
+        let bytes = build_fragment(family, fragment);
         match reassembler.push(&Packet::parse(&bytes).unwrap(), 0, &mut out) {
             Ok(Reassembly::Complete(_)) => {
                 let data = Packet::parse_reassembled(&out).unwrap().transport().iter();
-                assert!(data.enumerate().all(|(at, &octet)| usize::from(octet) == at * 7 % 251), "{family} {pieces}");
+                assert!(data.enumerate().all(|(at, &byte)| usize::from(byte) == at * 7 % 251), "{family} {fragments}");
                 seen.count(&out);
             }
             Ok(Reassembly::Incomplete) => {}
-            Err(refusal) if refusal.linux_action() == LinuxAction::PassedUnassembled => seen.count(&bytes),
-            Err(refusal) => assert_eq!(refusal.linux_action(), LinuxAction::Dropped),
+            Err(error) if error.linux_action() == LinuxAction::PassedUnassembled => seen.count(&bytes),
+            Err(error) => assert_eq!(error.linux_action(), LinuxAction::Dropped),
         }
     }
     seen
@@ -76,15 +76,15 @@ fn run_fragments(family: &str, pieces: &str) -> TrackedCounts {
 
 #[test]
 fn recorded_fragment_streams_match_the_kernel() {
-    let stories = include_str!("kernel_fragments.txt");
-    let mut played = 0;
-    for line in stories.lines().filter(|line| !line.starts_with('#')) {
+    let streams = include_str!("kernel_fragments.txt");
+    let mut checked = 0;
+    for line in streams.lines().filter(|line| !line.starts_with('#')) {
         let (stream, outcome) = line.split_once(": ").unwrap();
-        let (family, pieces) = stream.split_once(' ').unwrap();
+        let (family, fragments) = stream.split_once(' ').unwrap();
         let numbers: Vec<usize> = outcome.split(' ').map(|number| number.parse().unwrap()).collect();
         let expected = TrackedCounts { new: numbers[0], bytes: numbers[1], invalid: numbers[2] };
-        assert_eq!(run_fragments(family, pieces), expected, "{line}");
-        played += 1;
+        assert_eq!(run_fragments(family, fragments), expected, "{line}");
+        checked += 1;
     }
-    assert_eq!(played, 400);
+    assert_eq!(checked, 400);
 }

@@ -1,4 +1,4 @@
-//! What holds for any octets at all: nothing panics, and views stay within what they were given.
+//! Properties for arbitrary bytes: nothing panics, and views stay within their input.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 use keepstate_wire::gso::GroAggregator;
 use keepstate_wire::link::{self, LinkType};
@@ -8,7 +8,7 @@ use keepstate_wire::{Addresses, Family, InnerPacket, Packet, ParseError, checksu
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Looks at every view of a packet.
+/// Reads every view of a packet.
 fn check_packet_views(packet: &Packet<'_>) {
     let transport = packet.transport();
     let len = packet.transport_len();
@@ -34,12 +34,12 @@ fn check_transport_views(transport: &[u8], len: usize) {
     }
     if let Ok(message) = icmp::IcmpMessage::parse(transport) {
         for family in [Family::V4, Family::V6] {
-            let _ = InnerPacket::parse(message.body, family).map(|quote| quote.ports());
+            let _ = InnerPacket::parse(message.body, family).map(|inner| inner.ports());
         }
     }
 }
 
-/// Gives an IPv4 header the checksum and length it needs to be looked into.
+/// Fixes checksum and length of an IPv4 header, so that it is parsed.
 fn fix_ipv4_header(bytes: &mut [u8]) {
     if bytes.len() < 20 || bytes[0] >> 4 != 4 {
         return;
@@ -55,7 +55,7 @@ fn fix_ipv4_header(bytes: &mut [u8]) {
     bytes[10..12].copy_from_slice(&check.to_be_bytes());
 }
 
-/// Octets that look like IP at the start.
+/// Bytes that look like IP at the start.
 fn ip_like_bytes() -> impl Strategy<Value = Vec<u8>> {
     (
         vec(any::<u8>(), 0..200),
@@ -67,8 +67,8 @@ fn ip_like_bytes() -> impl Strategy<Value = Vec<u8>> {
             const PROTOCOLS: [u8; 16] = [1, 6, 17, 47, 58, 132, 136, 0, 43, 44, 51, 60, 59, 50, 6, 17];
             let protocol = PROTOCOLS[usize::from(protocol) % PROTOCOLS.len()];
             let len = bytes.len();
-            if let Some(octet) = bytes.first_mut() {
-                *octet = first;
+            if let Some(byte) = bytes.first_mut() {
+                *byte = first;
             }
             if len >= 40 && first >> 4 == 6 {
                 bytes[4..6].copy_from_slice(&u16::try_from(len - 40).unwrap().to_be_bytes());
@@ -105,14 +105,14 @@ proptest! {
     #[test]
     fn flow_key_v4_equals_separate_accessors(bytes in ip_like_bytes(), more in 0usize..100) {
         let Ok(packet) = Packet::parse_snapped(&bytes, bytes.len() + more) else { return Ok(()) };
-        let pieces = match (packet.addresses(), packet.ports(), packet.fragment(), packet.protocol()) {
+        let fragments = match (packet.addresses(), packet.ports(), packet.fragment(), packet.protocol()) {
             (Addresses::V4 { source, destination }, Some((from, to)), None, 6 | 17 | 132 | 136) => {
                 let word = u64::from(u32::from_be_bytes(source)) << 32 | u64::from(u32::from_be_bytes(destination));
                 Some((word, u32::from(from) << 16 | u32::from(to)))
             }
             _ => None,
         };
-        prop_assert_eq!(packet.flow_key_v4(), pieces);
+        prop_assert_eq!(packet.flow_key_v4(), fragments);
     }
 
     #[test]
@@ -129,10 +129,10 @@ proptest! {
         };
         prop_assert!(rewrite.set_addresses(other));
         let has_ports = rewrite.set_ports(ports.0, ports.1);
-        rewrite.edit_icmp_inner(|quote| {
-            quote.set_addresses(other);
-            quote.set_ports(ports.0, ports.1);
-            quote.set_icmp_id(ports.0);
+        rewrite.edit_icmp_inner(|inner| {
+            inner.set_addresses(other);
+            inner.set_ports(ports.0, ports.1);
+            inner.set_icmp_id(ports.0);
         });
         prop_assert_eq!(Packet::parse_snapped(rewrite.bytes(), bytes.len() + more).map(|packet| packet.addresses()), Ok(other));
         if has_ports && packet.protocol() != 132 {
@@ -157,7 +157,7 @@ proptest! {
                 prop_assert_eq!(cut.protocol(), whole.protocol());
                 prop_assert_eq!(cut.transport_len(), whole.transport_len());
             }
-            Err(refusal) => prop_assert!(matches!(refusal, ParseError::NotCaptured | ParseError::Empty), "{:?}", refusal),
+            Err(error) => prop_assert!(matches!(error, ParseError::NotCaptured | ParseError::Empty), "{:?}", error),
         }
     }
 
@@ -216,11 +216,11 @@ proptest! {
             }
             let Ok(packet) = Packet::parse(&bytes) else { continue };
             let result = reassembler.push(&packet, now as u64, &mut out);
-            if let (Ok(Reassembly::Complete(_)), Err(refusal)) = (result, Packet::parse_reassembled(&out)) {
+            if let (Ok(Reassembly::Complete(_)), Err(error)) = (result, Packet::parse_reassembled(&out)) {
                 // What was inside the fragments may be broken; the header built here may not.
                 let inside =
-                    matches!(refusal, ParseError::ExtensionTruncated | ParseError::NoNextHeader | ParseError::FragmentNested);
-                prop_assert!(inside, "{refusal:?}");
+                    matches!(error, ParseError::ExtensionTruncated | ParseError::NoNextHeader | ParseError::FragmentNested);
+                prop_assert!(inside, "{error:?}");
             }
         }
         reassembler.poll(u64::MAX);
@@ -235,31 +235,31 @@ proptest! {
         let mut original = vec![0x45, 0, 0, 0, 0x12, 0x34, 0, 0, 9, 253, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         original.extend(&data);
         fix_ipv4_header(&mut original);
-        let mut pieces: Vec<Vec<u8>> = data
+        let mut fragments: Vec<Vec<u8>> = data
             .chunks(cut * 8)
             .enumerate()
             .map(|(n, chunk)| {
-                let mut piece = original[..20].to_vec();
-                piece.extend(chunk);
+                let mut fragment = original[..20].to_vec();
+                fragment.extend(chunk);
                 let more = if (n + 1) * cut * 8 < len { 0x2000 } else { 0 };
-                piece[6..8].copy_from_slice(&(u16::try_from(n * cut).unwrap() | more).to_be_bytes());
-                fix_ipv4_header(&mut piece);
-                piece
+                fragment[6..8].copy_from_slice(&(u16::try_from(n * cut).unwrap() | more).to_be_bytes());
+                fix_ipv4_header(&mut fragment);
+                fragment
             })
             .collect();
         // A shuffle that needs no more than the seed.
         let mut state = seed | 1;
-        for i in (1..pieces.len()).rev() {
+        for i in (1..fragments.len()).rev() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            pieces.swap(i, (state >> 33) as usize % (i + 1));
+            fragments.swap(i, (state >> 33) as usize % (i + 1));
         }
         let mut reassembler = Reassembler::new((7, 8), ReassemblyLimits::default());
         let mut out = Vec::new();
-        for (n, piece) in pieces.iter().enumerate() {
-            let result = reassembler.push(&Packet::parse(piece).unwrap(), 0, &mut out);
+        for (n, fragment) in fragments.iter().enumerate() {
+            let result = reassembler.push(&Packet::parse(fragment).unwrap(), 0, &mut out);
             let whole = matches!(result, Ok(Reassembly::Complete(_)));
             prop_assert!(whole || result == Ok(Reassembly::Incomplete));
-            prop_assert_eq!(whole, n + 1 == pieces.len());
+            prop_assert_eq!(whole, n + 1 == fragments.len());
         }
         prop_assert_eq!(out, original);
     }
@@ -274,7 +274,7 @@ proptest! {
         let after = checksum::internet(&bytes);
         let updated = checksum::update(before, &old, &bytes[span.clone()]);
         // Ones' complement has two zeros; the sum of all zeros is the only one that the full checksum gives as 0xffff.
-        prop_assert!(updated == after || (bytes.iter().all(|&octet| octet == 0) && updated == 0), "{updated:x} {after:x}");
+        prop_assert!(updated == after || (bytes.iter().all(|&byte| byte == 0) && updated == 0), "{updated:x} {after:x}");
         if let (Ok(old), Ok(new)) = (<[u8; 4]>::try_from(&old[..]), <[u8; 4]>::try_from(&bytes[span])) {
             prop_assert_eq!(checksum::update_u32(before, u32::from_be_bytes(old), u32::from_be_bytes(new)), updated);
         }
@@ -286,15 +286,15 @@ proptest! {
         prop_assert_eq!(checksum::Sum::new().add_bytes(first).add_bytes(second).finish(), checksum::internet(&bytes));
         let plain = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u64::from(low))).sum::<u64>();
         let plain = (plain % 0xffff) as u16;
-        let expected = if plain == 0 && bytes.iter().any(|&octet| octet != 0) { 0 } else { !plain };
+        let expected = if plain == 0 && bytes.iter().any(|&byte| byte != 0) { 0 } else { !plain };
         prop_assert_eq!(checksum::internet(&bytes), expected);
     }
 
     #[test]
     fn crc32c_equals_bitwise_implementation(bytes in vec(any::<u8>(), 0..100)) {
         let mut crc = !0u32;
-        for octet in &bytes {
-            crc ^= u32::from(*octet);
+        for byte in &bytes {
+            crc ^= u32::from(*byte);
             for _ in 0..8 {
                 crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
             }
@@ -303,7 +303,7 @@ proptest! {
     }
 }
 
-/// The segment of a stream with this number, with so many octets of data.
+/// A TCP segment with this sequence number and data length.
 fn segment(v6: bool, data: usize, number: u16, size: usize) -> Vec<u8> {
     let length = (20 + data) as u16;
     let mut bytes = if v6 {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Octets read at a time.
+/// Bytes read at a time.
 const READ_SIZE: usize = 4096;
 /// How long it waits before it looks whether it is to end.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -127,7 +127,7 @@ impl StubBroker {
                     let heard = server.receive(piece.get(..length).unwrap_or_default(), &mut answer);
                     self.stats.published += u64::from(*heard.as_ref().unwrap_or(&0));
                     self.stats.failed += u64::from(heard.is_err());
-                    // Answers are a few octets: who does not take them has stopped reading.
+                    // Answers are a few bytes: who does not take them has stopped reading.
                     if !answer.is_empty() && stream.write_all(&answer).is_err() || heard.is_err() {
                         return false;
                     }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Octets read at a time.
+/// Bytes read at a time.
 const READ_SIZE: usize = 4096;
 /// Sessions that are being opened at a time: a crowd, but not all at once.
 const MAX_CONNECTING: usize = 512;

@@ -1,22 +1,22 @@
-//! One session from either end, without IO: octets heard in, octets to say out.
+//! One session from either end, without IO: bytes heard in, bytes to say out.
 //!
-//! The packets are those of a codec crate; here is only who says what when, and where one packet ends in a stream (MQTT 5, 2.1.4: a type, a length of one to four octets). What is longer than
+//! The packets are those of a codec crate; here is only who says what when, and where one packet ends in a stream (MQTT 5, 2.1.4: a type, a length of one to four bytes). What is longer than
 //! [`LONGEST`] or cannot be read ends the session.
 use mqtt_protocol_core::mqtt::Arc;
 use mqtt_protocol_core::mqtt::packet::{Qos, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode, SubackReasonCode, SubackReturnCode};
 
-/// The longest packet, in octets.
+/// The longest packet, in bytes.
 pub const MAX_PACKET: usize = 65_536;
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// A packet is longer than anybody here says.
-    #[error("a packet of more than {MAX_PACKET} octets")]
+    #[error("a packet of more than {MAX_PACKET} bytes")]
     TooLong,
     /// It cannot be read.
-    #[error("octets that are no packet of MQTT")]
+    #[error("bytes that are no packet of MQTT")]
     Malformed,
     /// It is said at the wrong time, or by the wrong end.
     #[error("a packet that does not belong here")]
@@ -55,7 +55,7 @@ mod kind {
 struct PacketReader(Vec<u8>);
 
 impl PacketReader {
-    /// The next packet: first octet, rest.
+    /// The next packet: first byte, rest.
     fn next_packet(&mut self) -> Result<Option<(u8, Vec<u8>)>, SessionError> {
         let Some((first, behind)) = self.0.split_first() else { return Ok(None) };
         let (mut length, mut digits) = (0usize, 0);
@@ -143,12 +143,12 @@ impl MqttClient {
         })
     }
 
-    /// What these octets say.
+    /// What these bytes say.
     ///
     /// # Errors
     /// Why the session ends.
-    pub fn receive(&mut self, octets: &[u8]) -> Result<ClientEvents, SessionError> {
-        self.reader.0.extend_from_slice(octets);
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<ClientEvents, SessionError> {
+        self.reader.0.extend_from_slice(bytes);
         let mut heard = ClientEvents::default();
         while let Some((first, rest)) = self.reader.next_packet()? {
             match first >> 4 {
@@ -195,12 +195,12 @@ impl MqttServer {
         self.version.is_some()
     }
 
-    /// What these octets say; what to answer is appended to `answer`. Gives how many messages were published.
+    /// What these bytes say; what to answer is appended to `answer`. Gives how many messages were published.
     ///
     /// # Errors
     /// Why the session ends; the answer is to be sent even then.
-    pub fn receive(&mut self, octets: &[u8], answer: &mut Vec<u8>) -> Result<u32, SessionError> {
-        self.reader.0.extend_from_slice(octets);
+    pub fn receive(&mut self, bytes: &[u8], answer: &mut Vec<u8>) -> Result<u32, SessionError> {
+        self.reader.0.extend_from_slice(bytes);
         let mut published = 0;
         // Who begins with another protocol is not waited for until a packet of that length is whole.
         if !self.is_open() && self.reader.0.first().is_some_and(|first| first >> 4 != kind::CONNECT) {
@@ -316,8 +316,8 @@ mod tests {
             assert!(server.is_open() && client.receive(&said).unwrap().accepted);
             said.clear();
             let both = [client.ping(), client.publish("a/b", b"hello", 7).unwrap()].concat();
-            // One octet at a time: a stream has no edges.
-            let published: u32 = both.iter().map(|octet| server.receive(&[*octet], &mut said).unwrap()).sum();
+            // One byte at a time: a stream has no edges.
+            let published: u32 = both.iter().map(|byte| server.receive(&[*byte], &mut said).unwrap()).sum();
             assert_eq!(published, 1);
             assert_eq!(client.receive(&said), Ok(ClientEvents { accepted: false, pongs: 1, acknowledged: 1 }));
         }
@@ -345,15 +345,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(octets: Vec<u8>, v5: bool, begun: bool) {
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, v5: bool, begun: bool) {
             let version = if v5 { MqttVersion::V5 } else { MqttVersion::V4 };
             let (mut client, mut server, mut said) = (MqttClient::new(version), MqttServer::default(), Vec::new());
             if begun {
                 server.receive(&client.connect("one", 60).unwrap(), &mut said).unwrap();
                 client.receive(&said).unwrap();
             }
-            let _ = server.receive(&octets, &mut said);
-            let _ = client.receive(&octets);
+            let _ = server.receive(&bytes, &mut said);
+            let _ = client.receive(&bytes);
         }
     }
 }

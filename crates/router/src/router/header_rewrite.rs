@@ -3,6 +3,7 @@ use super::{DropReason, InFlightPacket, Router};
 use keepstate_rules::Fib;
 use keepstate_rules::HeaderRewrite;
 use keepstate_rules::ast::{BitRange, Endpoint, PayloadBase};
+use keepstate_wire::rewrite::{ChecksumMode, HeaderBase};
 
 impl Router {
     /// Changes of the header that rules have asked for.
@@ -35,10 +36,13 @@ impl Router {
                 }
                 HeaderRewrite::Payload(field, value) => {
                     let BitRange { offset: from, count } = field.bits;
-                    // What a rule names by its place alone is changed alone, as Linux does.
-                    let summed = field.protocol.is_some() || field.v6.is_some();
-                    let transport = field.base == PayloadBase::Transport;
-                    rewrite.set_bits(transport, from.into(), count.into(), value, summed);
+                    // As in Linux, a raw payload expression (`@th,…`) leaves checksums as they are.
+                    let is_named = field.protocol.is_some() || field.v6.is_some();
+                    let checksums = if is_named { ChecksumMode::Update } else { ChecksumMode::Keep };
+                    let base =
+                        if field.base == PayloadBase::Transport { HeaderBase::Transport } else { HeaderBase::Network };
+                    let from = usize::from(from);
+                    rewrite.set_bits(base, from..from + usize::from(count), value, checksums);
                 }
                 HeaderRewrite::TcpOptStrip(kind) => {
                     rewrite.strip_tcp_option(kind);

@@ -1,35 +1,34 @@
-//! Segments of one stream that follow one another, coupled to a train (what Linux calls GRO).
+//! [`GroAggregator`]: consecutive segments of one TCP flow merged into one large packet (generic receive offload).
 //!
-//! They are coupled only if cutting the train gives them back octet for octet: headers that are alike, numbers that go on, checksums that are right, and data of one
-//! length in all but the last. So nobody behind us can tell whether they were.
-use super::GsoPacket;
+//! Segments are merged only if cutting gives them back byte for byte: equal headers, consecutive sequence numbers, correct checksums,
+//! and the same data length in all but the last. So merging is invisible to the receiver.
+use super::gso_packet::GsoPacket;
 use crate::checksum::{Sum, internet};
-use crate::packet::protocol;
 use crate::tcp::TcpFlags;
-use crate::{Family, rewrite};
+use crate::{Family, protocol, rewrite};
 use alloc::vec::Vec;
 
-/// A train has so many octets at most: what the length field of IPv4 can say.
+/// Maximum length of the large packet: that of IPv4's length field.
 const MAX_PACKET_LEN: usize = 65_535;
-/// Fewer octets of data than this begin no train.
+/// A segment with less data than this is not merged.
 const MIN_DATA_LEN: usize = 256;
 
-/// A train that is being put together.
+/// A large packet under construction.
 #[derive(Debug)]
 pub struct GroAggregator {
-    /// The first segment whole, of the others the data.
+    /// The whole first segment, then the data of the others.
     bytes: Vec<u8>,
     header_len: usize,
     transport_at: usize,
-    /// Octets of data in the first.
+    /// Data bytes in the first segment.
     gso_size: usize,
     /// Segments so far.
     segment_count: u16,
-    /// The last one so far ends it.
+    /// Nothing can be merged after the last segment so far.
     is_last: bool,
 }
 
-/// Where the parts of a segment stand.
+/// The parts of a segment.
 struct SegmentView<'a> {
     family: Family,
     ip: &'a [u8],
@@ -38,7 +37,7 @@ struct SegmentView<'a> {
 }
 
 impl<'a> SegmentView<'a> {
-    /// Of a TCP segment with data and nothing out of the ordinary; of any other none.
+    /// A TCP segment with data and no unusual header fields; `None` for any other packet.
     fn parse(segment: &'a [u8]) -> Option<SegmentView<'a>> {
         let first = *segment.first()?;
         let (family, at, end) = match first {
@@ -55,7 +54,7 @@ impl<'a> SegmentView<'a> {
             }
             _ => return None,
         };
-        // Padding of the link goes away.
+        // Link padding is cut off.
         let (ip, transport) = segment.get(..end)?.split_at_checked(at)?;
         let offset = usize::from(*transport.get(12)? >> 4) * 4;
         let (tcp, data) = transport.split_at_checked(offset).filter(|_| offset >= 20)?;
@@ -67,54 +66,54 @@ impl<'a> SegmentView<'a> {
         let addresses = if self.family == Family::V4 { self.ip.get(12..20) } else { self.ip.get(8..40) };
         let length = (self.tcp.len() + self.data.len()) as u32;
         let sum = Sum::new().add_bytes(addresses.unwrap_or_default()).add_u32(length + u32::from(protocol::TCP));
-        // The header has an even number of octets, so that the data stand where they would.
+        // The header has an even length, so header and data can be summed one after the other.
         (self.family == Family::V6 || internet(self.ip) == 0) && sum.add_bytes(self.tcp).add_bytes(self.data).is_valid()
     }
 
     fn seq(&self) -> u32 {
-        self.tcp.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u32::from_be_bytes(*octets))
+        self.tcp.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
     }
 
-    /// IPv4's.
+    /// The IPv4 identification.
     fn ipv4_id(&self) -> u16 {
-        self.ip.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u16::from_be_bytes(*octets))
+        self.ip.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_be_bytes(*bytes))
     }
 
     fn has_psh(&self) -> bool {
         self.tcp.get(13).is_some_and(|flags| flags & TcpFlags::PSH != 0)
     }
 
-    /// Are both alike, but for what differs from segment to segment?
+    /// Whether the headers are equal, except for the fields that differ from segment to segment.
     fn headers_match(&self, other: &SegmentView<'_>) -> bool {
-        fn same(one: &[u8], other: &[u8], places: &[core::ops::Range<usize>]) -> bool {
-            places.iter().all(|place| one.get(place.clone()) == other.get(place.clone()))
+        fn same(one: &[u8], other: &[u8], fields: &[core::ops::Range<usize>]) -> bool {
+            fields.iter().all(|field| one.get(field.clone()) == other.get(field.clone()))
         }
         let ip: &[_] = if self.family == Family::V4 { &[0..2, 6..10, 12..20] } else { &[0..4, 6..40] };
         self.ip.len() == other.ip.len()
             && self.tcp.len() == other.tcp.len()
             && same(self.ip, other.ip, ip)
-            // Ports, acknowledged, length, window, urgent; then the options.
+            // Ports; acknowledgement and data offset; window; urgent pointer and options.
             && same(self.tcp, other.tcp, &[0..4, 8..13, 14..16, 18..self.tcp.len()])
     }
 }
 
 impl GroAggregator {
-    /// Begins a train with a segment, in `room`; or gives the room back, because no train begins so.
+    /// Starts a large packet with `segment`, in `buffer` (whose contents are replaced).
     ///
     /// # Errors
-    /// The room.
-    pub fn start(segment: &[u8], mut room: Vec<u8>) -> Result<GroAggregator, Vec<u8>> {
+    /// Returns `buffer` if the segment cannot be merged with others.
+    pub fn start(segment: &[u8], mut buffer: Vec<u8>) -> Result<GroAggregator, Vec<u8>> {
         let Some(parts) =
             SegmentView::parse(segment).filter(|parts| parts.data.len() >= MIN_DATA_LEN && !parts.has_psh())
         else {
-            return Err(room);
+            return Err(buffer);
         };
-        room.clear();
+        buffer.clear();
         for part in [parts.ip, parts.tcp, parts.data] {
-            room.extend_from_slice(part);
+            buffer.extend_from_slice(part);
         }
         Ok(GroAggregator {
-            bytes: room,
+            bytes: buffer,
             header_len: parts.ip.len() + parts.tcp.len(),
             transport_at: parts.ip.len(),
             gso_size: parts.data.len(),
@@ -123,7 +122,7 @@ impl GroAggregator {
         })
     }
 
-    /// Is this of the same stream, or may it be?
+    /// Whether `segment` is, or may be, of the same flow: it must then not overtake this packet.
     pub fn same_flow(&self, segment: &[u8]) -> bool {
         match (self.bytes.first(), segment.first()) {
             (Some(a), Some(b)) if a >> 4 != b >> 4 => false,
@@ -138,11 +137,11 @@ impl GroAggregator {
         }
     }
 
-    /// Takes the segment that follows. False, and nothing is changed, if this is not it.
+    /// Appends the next segment of the flow. False, and nothing is changed, if `segment` is not that or cannot be merged.
     ///
     /// ```
-    /// use keepstate_wire::segment::Coupling;
-    /// # use keepstate_wire::edit;
+    /// use keepstate_wire::gso::GroAggregator;
+    /// # use keepstate_wire::rewrite;
     /// # let segment = |number: u32| {
     /// #     let mut segment = vec![0x60, 0, 0, 0, 1, 20, 6, 64];
     /// #     segment.extend([0xfd; 32]);
@@ -150,15 +149,15 @@ impl GroAggregator {
     /// #     segment.extend(number.to_be_bytes());
     /// #     segment.extend([0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0]);
     /// #     segment.resize(60 + 256, 1);
-    /// #     let (from, at) = edit::open(&mut segment).unwrap();
-    /// #     edit::close(&mut segment, from, at);
+    /// #     let (from, at) = rewrite::set_partial_checksum(&mut segment).unwrap();
+    /// #     rewrite::finish_partial_checksum(&mut segment, from, at);
     /// #     segment
     /// # };
     /// let (first, second) = (segment(1), segment(257));
-    /// let mut coupling = Coupling::begin(&first, Vec::new()).unwrap();
-    /// assert!(coupling.couple(&second) && !coupling.couple(&second));
-    /// let (bytes, train) = coupling.finish();
-    /// assert_eq!(train.unwrap().segments(&bytes).collect::<Vec<_>>(), [first, second]);
+    /// let mut gro = GroAggregator::start(&first, Vec::new()).unwrap();
+    /// assert!(gro.merge(&second) && !gro.merge(&second));
+    /// let (bytes, gso) = gro.finish();
+    /// assert_eq!(gso.unwrap().segments(&bytes).collect::<Vec<_>>(), [first, second]);
     /// ```
     pub fn merge(&mut self, segment: &[u8]) -> bool {
         if self.is_last || self.bytes.len() + self.gso_size > MAX_PACKET_LEN {
@@ -174,11 +173,11 @@ impl GroAggregator {
         if !follows || !next.checksums_ok() || (self.segment_count == 1 && !first.checksums_ok()) {
             return false;
         }
-        let closed = next.has_psh() || next.data.len() < self.gso_size;
+        let is_last = next.has_psh() || next.data.len() < self.gso_size;
         let pushes = next.has_psh();
         self.bytes.extend_from_slice(next.data);
         self.segment_count += 1;
-        self.is_last = closed;
+        self.is_last = is_last;
         if pushes && let Some(flags) = self.bytes.get_mut(self.transport_at + 13) {
             *flags |= TcpFlags::PSH;
         }
@@ -192,18 +191,18 @@ impl GroAggregator {
         Some(SegmentView { family, ip, tcp, data: data.get(..self.gso_size)? })
     }
 
-    /// The train, its checksum [open](edit::open); or the one segment as it came.
+    /// The large packet, with a [partial checksum](rewrite::set_partial_checksum) and its segmentation; or the only segment as it came.
     pub fn finish(self) -> (Vec<u8>, Option<GsoPacket>) {
         let mut bytes = self.bytes;
         if self.segment_count == 1 {
             return (bytes, None);
         }
         let length = bytes.len();
-        let (at, said) = if self.transport_at == 20 { (2, length) } else { (4, length - 40) };
-        // Never more than `LONGEST`.
-        let said = (said as u16).to_be_bytes();
+        let (at, value) = if self.transport_at == 20 { (2, length) } else { (4, length - 40) };
+        // At most `MAX_PACKET_LEN`.
+        let value = (value as u16).to_be_bytes();
         if let Some(field) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-            *field = said;
+            *field = value;
         }
         if self.transport_at == 20
             && let Some(header) = bytes.get_mut(..20)
@@ -213,7 +212,7 @@ impl GroAggregator {
             header[10..12].copy_from_slice(&check);
         }
         rewrite::set_partial_checksum(&mut bytes);
-        let train = GsoPacket::parse(&bytes, self.gso_size as u16);
-        (bytes, train)
+        let gso = GsoPacket::parse(&bytes, self.gso_size as u16);
+        (bytes, gso)
     }
 }

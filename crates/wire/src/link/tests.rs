@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 const V4: [u8; 20] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
 const V6: [u8; 40] = [0x60; 40];
 
-fn framed(header: &[u8], datagram: &[u8]) -> Vec<u8> {
-    [header, datagram].concat()
+fn framed(header: &[u8], packet: &[u8]) -> Vec<u8> {
+    [header, packet].concat()
 }
 
-fn ethernet(ethertypes: &[u16], datagram: &[u8]) -> Vec<u8> {
+fn ethernet(ethertypes: &[u16], packet: &[u8]) -> Vec<u8> {
     let mut frame = vec![0xee; 12];
     for (n, ethertype) in ethertypes.iter().enumerate() {
         if n > 0 {
@@ -17,7 +17,7 @@ fn ethernet(ethertypes: &[u16], datagram: &[u8]) -> Vec<u8> {
         }
         frame.extend(ethertype.to_be_bytes());
     }
-    framed(&frame, datagram)
+    framed(&frame, packet)
 }
 
 #[test]

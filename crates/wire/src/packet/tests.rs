@@ -36,7 +36,7 @@ fn any_flipped_byte_breaks_the_transport_checksum() {
     for at in 20..bytes.len() {
         let mut broken = bytes.clone();
         broken[at] ^= 0x10;
-        assert!(!Packet::parse(&broken).unwrap().transport_checksum_ok(), "octet {at}");
+        assert!(!Packet::parse(&broken).unwrap().transport_checksum_ok(), "byte {at}");
     }
 }
 
@@ -65,8 +65,8 @@ fn link_padding_is_trimmed() {
     assert!(packet.transport_checksum_ok());
 }
 
-/// An IPv4 header of `len` octets in all, with a right checksum, and what follows it.
-fn v4(edit: impl Fn(&mut [u8]), header_len: usize, total: u16, behind: &[u8]) -> Vec<u8> {
+/// An IPv4 header of `len` bytes in all, with a right checksum, and what follows it.
+fn v4(edit: impl Fn(&mut [u8]), header_len: usize, total: u16, after: &[u8]) -> Vec<u8> {
     let mut bytes = [0x45, 0, 0, 0, 0, 1, 0, 0, 64, 253, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2].to_vec();
     bytes.resize(header_len, 1);
     bytes[0] = 0x40 | u8::try_from(header_len / 4).unwrap();
@@ -74,14 +74,14 @@ fn v4(edit: impl Fn(&mut [u8]), header_len: usize, total: u16, behind: &[u8]) ->
     edit(&mut bytes);
     let check = checksum::internet(&bytes);
     bytes[10..12].copy_from_slice(&check.to_be_bytes());
-    bytes.extend(behind);
+    bytes.extend(after);
     bytes
 }
 
-fn v6(next: u8, behind: &[u8]) -> Vec<u8> {
-    let mut bytes = [&[0x60, 0, 0, 0], &u16::try_from(behind.len()).unwrap().to_be_bytes()[..], &[next, 64]].concat();
+fn v6(next: u8, after: &[u8]) -> Vec<u8> {
+    let mut bytes = [&[0x60, 0, 0, 0], &u16::try_from(after.len()).unwrap().to_be_bytes()[..], &[next, 64]].concat();
     bytes.extend([0xfd; 32]);
-    bytes.extend(behind);
+    bytes.extend(after);
     bytes
 }
 
@@ -171,11 +171,11 @@ fn snapped_packet_keeps_its_wire_lengths() {
     assert_eq!(Packet::parse_snapped(&bytes[..19], 45).err(), Some(ParseError::NotCaptured));
 }
 
-/// Each line was seen on Linux 6.18, but for UDP-Lite: there the kernel sums UDP's number into the pseudo header and finds
+/// Each line was observed on Linux 6.18, except for UDP-Lite: there the kernel sums UDP's number into the pseudo-header and finds
 /// every packet that follows RFC 3828 wrong.
 #[test]
 fn udp_and_udp_lite_checksum_coverage() {
-    let judge = |protocol: u8, transport: &[u8]| {
+    let checksum_ok = |protocol: u8, transport: &[u8]| {
         let total = u16::try_from(20 + transport.len()).unwrap();
         Packet::parse(&v4(|h| h[9] = protocol, 20, total, transport)).unwrap().transport_checksum_ok()
     };
@@ -186,19 +186,19 @@ fn udp_and_udp_lite_checksum_coverage() {
         udp[6..8].copy_from_slice(&check.to_be_bytes());
         udp
     };
-    assert!(judge(17, &summed(17, 12, 12)));
-    // The pseudo header has the length by the IP header, and the sum goes to the datagram's end.
-    assert!(judge(17, &summed(17, 10, 12)));
-    assert!(!judge(17, &summed(17, 10, 10)));
+    assert!(checksum_ok(17, &summed(17, 12, 12)));
+    // The pseudo-header has the length by the IP header, and the sum goes to the packet's end.
+    assert!(checksum_ok(17, &summed(17, 10, 12)));
+    assert!(!checksum_ok(17, &summed(17, 10, 10)));
     let mut unsummed = summed(17, 12, 12);
     unsummed[6..8].copy_from_slice(&[0, 0]);
-    assert!(judge(17, &unsummed));
-    assert!(judge(136, &summed(136, 0, 12)) && judge(136, &summed(136, 9, 9)));
+    assert!(checksum_ok(17, &unsummed));
+    assert!(checksum_ok(136, &summed(136, 0, 12)) && checksum_ok(136, &summed(136, 9, 9)));
     let mut uncovered = summed(136, 8, 8);
     uncovered[9] ^= 0xff;
-    assert!(judge(136, &uncovered));
+    assert!(checksum_ok(136, &uncovered));
     uncovered[1] ^= 1;
-    assert!(!judge(136, &uncovered));
+    assert!(!checksum_ok(136, &uncovered));
 }
 
 #[test]
@@ -207,4 +207,33 @@ fn udp_over_ipv6_without_checksum_is_accepted_as_in_linux() {
     assert!(Packet::parse(&bytes).unwrap().transport_checksum_ok());
     bytes[47] = 1;
     assert!(!Packet::parse(&bytes).unwrap().transport_checksum_ok());
+}
+
+#[test]
+fn display_is_one_line_with_ports_protocol_and_fragment() {
+    let shown = |bytes: &[u8]| alloc::format!("{}", Packet::parse(bytes).unwrap());
+    assert_eq!(shown(&tcp_v4()), "IPv4 TCP 10.1.0.2:40000 > 10.2.0.9:1883 length 45");
+    let later_fragment = v4(|h| (h[6], h[7], h[9]) = (0x20, 2, 17), 20, 28, &[0; 8]);
+    assert_eq!(shown(&later_fragment), "IPv4 UDP 10.0.0.1 > 10.0.0.2 length 28 fragment id 1 offset 16+");
+    assert_eq!(
+        shown(&v6(17, &[0, 7, 0, 9, 0, 8, 0, 0])),
+        "IPv6 UDP [fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd]:7 > [fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd]:9 length 48"
+    );
+    assert_eq!(
+        shown(&v6(253, &[1])),
+        "IPv6 protocol 253 fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd > fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd length 41"
+    );
+}
+
+#[test]
+fn addresses_have_one_family_and_are_given_as_ip_addresses() {
+    let (one, other) = ("10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    assert_eq!(Addresses::new(one, other), None);
+    for address in [one, other] {
+        let pair = Addresses::new(address, address).unwrap();
+        assert_eq!(
+            (pair.source(), pair.destination(), pair.family() == Family::V4),
+            (address, address, address.is_ipv4())
+        );
+    }
 }

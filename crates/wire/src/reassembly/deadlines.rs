@@ -1,9 +1,8 @@
-//! When queues end, in the order they were made.
+//! Deadlines of the queues, in the order of creation.
 //!
-//! All queues of a family live equally long, so that the order of making is the order of ending and a plain queue serves.
-//! Entries of queues that ended early are left where they are and met later; there are never more of them than of living
-//! ones, but for a small constant.
-use super::FragmentKey;
+//! All queues of a family have the same timeout, so the order of creation is the order of expiry and a FIFO is enough. Entries
+//! of queues that ended early are removed lazily; there are never more of them than live entries plus a small constant.
+use super::fragment::FragmentKey;
 use alloc::collections::VecDeque;
 
 #[derive(Debug, Default)]
@@ -18,7 +17,7 @@ impl Deadlines {
         self.live += 1;
     }
 
-    /// Takes out the oldest entry when its time has come.
+    /// Removes the oldest entry if its deadline has passed.
     pub fn pop_expired(&mut self, now: u64) -> Option<(u64, FragmentKey)> {
         let &(deadline, serial, key) = self.order.front()?;
         if deadline > now {
@@ -28,16 +27,16 @@ impl Deadlines {
         Some((serial, key))
     }
 
-    /// One queue has ended; `lives` tells whether an entry still belongs to a living one.
-    pub fn remove_one(&mut self, lives: impl Fn(u64, &FragmentKey) -> bool) {
+    /// A queue has ended; `is_live` tells whether an entry still belongs to a queue.
+    pub fn remove_one(&mut self, is_live: impl Fn(u64, &FragmentKey) -> bool) {
         self.live = self.live.saturating_sub(1);
         while let Some((_, serial, key)) = self.order.front()
-            && !lives(*serial, key)
+            && !is_live(*serial, key)
         {
             self.order.pop_front();
         }
         if self.order.len() > 2 * self.live + SLACK {
-            self.order.retain(|(_, serial, key)| lives(*serial, key));
+            self.order.retain(|(_, serial, key)| is_live(*serial, key));
         }
     }
 

@@ -1,8 +1,8 @@
-//! How far apart the pieces of an IPv4 datagram came, in fragments of the same source.
+//! How many other fragments of the same IPv4 source arrive between two fragments of a packet (`net.ipv4.ipfrag_max_dist`).
 //!
-//! Sixteen bits of identification come round within a second at today's rates, and a piece of an old datagram would be
-//! put into a new one. A source is counted while it has a queue; a queue remembers the count at its last piece.
-use super::SipKey;
+//! The 16-bit identification wraps within a second at today's rates, and a fragment of an old packet would be put into a new
+//! one. A source is counter while it has a queue; a queue keeps the count of its last fragment.
+use super::fragment::SipKey;
 use hashbrown::HashMap;
 
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) struct SourceCounters {
 
 #[derive(Debug, Default)]
 struct SourceCounter {
-    /// Fragments so far; only differences mean something.
+    /// Fragments so far, modulo 2³²: only differences count.
     fragments: u32,
     queues: usize,
 }
@@ -22,27 +22,28 @@ impl SourceCounters {
         SourceCounters { sources: HashMap::with_hasher(SipKey(secret.0, secret.1)) }
     }
 
-    /// Counts a fragment of `source`. `mark` is that of its queue, if there is one: true if that queue's last piece is too far behind.
-    pub fn count_fragment(&mut self, source: [u8; 4], mark: Option<&mut u32>, max: u32) -> bool {
-        let Some(counted) = self.sources.get_mut(&source) else { return false };
-        counted.fragments = counted.fragments.wrapping_add(1);
-        let Some(mark) = mark else { return false };
-        let before = core::mem::replace(mark, counted.fragments);
-        max != 0 && counted.fragments.wrapping_sub(before) > max
+    /// Counts a fragment of `source`. `rid` is the count kept by its queue, if it has one. True if that queue's last fragment is
+    /// more than `max` fragments ago.
+    pub fn count_fragment(&mut self, source: [u8; 4], rid: Option<&mut u32>, max: u32) -> bool {
+        let Some(counter) = self.sources.get_mut(&source) else { return false };
+        counter.fragments = counter.fragments.wrapping_add(1);
+        let Some(rid) = rid else { return false };
+        let before = core::mem::replace(rid, counter.fragments);
+        max != 0 && counter.fragments.wrapping_sub(before) > max
     }
 
-    /// A queue of `source` begins: its mark.
+    /// A queue of `source` begins. Returns the count to keep in it.
     pub fn add_queue(&mut self, source: [u8; 4]) -> u32 {
-        let counted = self.sources.entry(source).or_default();
-        counted.queues += 1;
-        counted.fragments
+        let counter = self.sources.entry(source).or_default();
+        counter.queues += 1;
+        counter.fragments
     }
 
     /// A queue of `source` has ended.
     pub fn remove_queue(&mut self, source: [u8; 4]) {
-        if let Some(counted) = self.sources.get_mut(&source) {
-            counted.queues = counted.queues.saturating_sub(1);
-            if counted.queues == 0 {
+        if let Some(counter) = self.sources.get_mut(&source) {
+            counter.queues = counter.queues.saturating_sub(1);
+            if counter.queues == 0 {
                 self.sources.remove(&source);
             }
         }

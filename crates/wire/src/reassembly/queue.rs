@@ -1,25 +1,18 @@
-//! One datagram on its way to being whole.
+//! The fragments of one packet that have arrived.
 //!
-//! Pieces are kept as runs. A piece that begins where the last run ends makes that run longer; any other begins a run of
-//! its own, and runs that come to touch are not joined. A piece that lies within one run is a copy and is ignored; one that
-//! shares octets with runs in any other way is an overlap, and the datagram is lost (RFC 5722; Linux does so for IPv4 too).
-use super::FragmentInfo;
+//! Data is kept as runs. A fragment that begins at the end of the last run extends it; any other begins a run of its own, and
+//! runs that come to touch are not joined. A fragment within one run is a duplicate and is ignored; any other intersection
+//! with a run is an overlap, and the packet is dropped (RFC 5722; Linux does so for IPv4 too).
+use super::fragment::{FragmentInfo, FragmentView};
 use super::rebuild::{self, HeaderBuilder};
-use crate::{Family, Packet, ParseError};
+use crate::{Family, ParseError};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// One fragment and where it belongs.
-pub(super) struct FragmentView<'p, 'a> {
-    pub packet: &'p Packet<'a>,
-    pub offset: usize,
-    pub more: bool,
-}
-
-/// What a refused piece takes with it.
+/// What is dropped because of a bad fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueError {
-    /// Nothing: the queue waits on.
+    /// The fragment alone.
     DropFragment(ParseError),
     /// The whole queue.
     DropQueue(ParseError),
@@ -28,7 +21,7 @@ pub(super) enum QueueError {
 impl QueueError {
     pub fn reason(self) -> ParseError {
         match self {
-            QueueError::DropFragment(refusal) | QueueError::DropQueue(refusal) => refusal,
+            QueueError::DropFragment(error) | QueueError::DropQueue(error) => error,
         }
     }
 }
@@ -36,16 +29,16 @@ impl QueueError {
 #[derive(Debug)]
 pub(super) struct FragmentQueue {
     serial: u64,
-    /// Its source's count of fragments at the last piece (IPv4).
+    /// The fragment count of its source when the last fragment arrived (IPv4).
     rid: u32,
     family: Family,
-    /// Runs by their first octet.
+    /// Runs by the offset of their first byte.
     runs: BTreeMap<usize, Vec<u8>>,
-    /// Octets in all runs.
+    /// Sum of the lengths of all runs.
     received_len: usize,
-    /// The highest end any piece spoke of; the datagram's length once `ended`.
+    /// The highest end of any fragment; the length of the payload once `last_received`.
     end: usize,
-    /// The piece without "more fragments" has come.
+    /// The fragment without "more fragments" has arrived.
     last_received: bool,
     header_builder: HeaderBuilder,
     memory: usize,
@@ -78,58 +71,58 @@ impl FragmentQueue {
         self.memory
     }
 
-    /// Whether it holds nothing, not even knowledge of an end.
+    /// Whether it holds neither data nor a known end.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.end == 0 && !self.last_received
     }
 
-    /// Takes a piece, or says why not. True if that was the last.
-    pub fn add(&mut self, piece: &FragmentView<'_, '_>) -> Result<bool, QueueError> {
-        let data = self.check_bounds(piece)?;
-        self.insert_run(piece.offset, data)?;
+    /// Adds a fragment. True if the packet is now complete.
+    pub fn add(&mut self, fragment: &FragmentView<'_, '_>) -> Result<bool, QueueError> {
+        let data = self.check_bounds(fragment)?;
+        self.insert_run(fragment.offset, data)?;
         self.received_len += data.len();
-        self.memory += self.header_builder.add_fragment(piece, data.len());
+        self.memory += self.header_builder.add_fragment(fragment, data.len());
         Ok(self.last_received && self.received_len == self.end)
     }
 
-    /// Holds the piece's end against what is known of the datagram's, and gives the octets to keep.
-    fn check_bounds<'a>(&mut self, piece: &FragmentView<'_, 'a>) -> Result<&'a [u8], QueueError> {
-        // IPv4 gives up the datagram for a piece that contradicts; IPv6 gives up the piece.
-        let contradicts = match self.family {
+    /// Checks the fragment's end against the known end of the packet. Returns the bytes to keep.
+    fn check_bounds<'a>(&mut self, fragment: &FragmentView<'_, 'a>) -> Result<&'a [u8], QueueError> {
+        // On a contradiction, IPv4 drops the packet and IPv6 the fragment.
+        let contradiction = match self.family {
             Family::V4 => QueueError::DropQueue,
             Family::V6 => QueueError::DropFragment,
         };
-        let mut data = piece.packet.transport();
-        let mut end = piece.offset + data.len();
+        let mut data = fragment.packet.transport();
+        let mut end = fragment.offset + data.len();
         if self.family == Family::V6 && end > MAX_PACKET_LEN {
             return Err(QueueError::DropFragment(ParseError::FragmentTooBig));
         }
-        if piece.more {
+        if fragment.more {
             if !end.is_multiple_of(8) {
                 if self.family == Family::V6 {
                     return Err(QueueError::DropQueue(ParseError::FragmentLength));
                 }
-                // In IPv4 the octets past the last multiple of eight are cut off.
+                // IPv4 cuts off the bytes after the last multiple of eight.
                 end -= end % 8;
-                data = data.get(..end.saturating_sub(piece.offset)).unwrap_or(&[]);
+                data = data.get(..end.saturating_sub(fragment.offset)).unwrap_or(&[]);
             }
             if end > self.end {
                 if self.last_received {
-                    return Err(contradicts(ParseError::FragmentEnd));
+                    return Err(contradiction(ParseError::FragmentEnd));
                 }
                 self.end = end;
             }
         } else {
             if end < self.end || (self.last_received && end != self.end) {
-                return Err(contradicts(ParseError::FragmentEnd));
+                return Err(contradiction(ParseError::FragmentEnd));
             }
             self.end = end;
             self.last_received = true;
         }
-        if data.is_empty() { Err(contradicts(ParseError::FragmentEmpty)) } else { Ok(data) }
+        if data.is_empty() { Err(contradiction(ParseError::FragmentEmpty)) } else { Ok(data) }
     }
 
-    /// Puts `data` among the runs.
+    /// Adds `data` to the runs.
     fn insert_run(&mut self, offset: usize, data: &[u8]) -> Result<(), QueueError> {
         let end = offset + data.len();
         let last_end = self.runs.last_key_value().map_or(0, |(start, run)| start + run.len());
@@ -142,7 +135,7 @@ impl FragmentQueue {
             self.memory += last.get().capacity() - before;
             return Ok(());
         }
-        // Past the last run's end there is nothing to meet but that run; else the neighbours decide.
+        // The runs on both sides decide whether it is a duplicate or an overlap.
         let before = self.runs.range(..=offset).next_back().map(|(start, run)| start + run.len());
         let after = self.runs.range(offset + 1..).next().map(|(start, _)| *start);
         match before {
@@ -160,7 +153,7 @@ impl FragmentQueue {
         Ok(())
     }
 
-    /// Writes the whole datagram to `out`.
+    /// Writes the reassembled packet to `out`.
     pub fn rebuild(self, out: &mut Vec<u8>) -> Result<FragmentInfo, ParseError> {
         rebuild::build_packet(
             self.family,
@@ -172,8 +165,8 @@ impl FragmentQueue {
     }
 }
 
-/// The most that a length field of 16 bits can say.
+/// The maximum of a 16-bit length field.
 const MAX_PACKET_LEN: usize = 65_535;
-/// What a queue takes in its table, beside its runs, and what a run takes beside its octets: rounded up.
+/// Memory of a queue without its runs, and of a run without its bytes: rounded up.
 const QUEUE_OVERHEAD: usize = 384;
 const RUN_OVERHEAD: usize = 96;

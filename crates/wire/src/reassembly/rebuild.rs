@@ -1,95 +1,94 @@
-//! The header of a whole datagram, from those of its pieces.
+//! The header of the reassembled packet, from the headers of its fragments.
 //!
-//! It is the header of the piece at offset zero, with the length of the whole and without the marks of a fragment. The
-//! congestion marks of all pieces are joined (RFC 3168, section 5.3).
-use super::FragmentInfo;
-use super::queue::FragmentView;
+//! It is the header of the fragment at offset zero, with the new length and without the fragment fields. The ECN codepoints of
+//! all fragments are merged (RFC 3168, section 5.3).
+use super::fragment::{FragmentInfo, FragmentView};
 use crate::checksum;
 use crate::ipv6_ext;
 use crate::{Family, ParseError};
 use alloc::vec::Vec;
 
-/// What is remembered of the pieces' headers.
+/// What is kept of the fragments' headers.
 #[derive(Debug, Default)]
 pub(super) struct HeaderBuilder {
-    /// The header of the piece at offset zero, without the fragment header.
+    /// The header of the fragment at offset zero, without the fragment header.
     header: Vec<u8>,
-    /// One bit for each congestion codepoint seen.
+    /// One bit for each ECN codepoint seen.
     ecn_seen: u8,
-    /// Length of the longest piece, with its headers, and of the longest that forbids fragmenting (IPv4).
+    /// Length of the longest fragment, with its headers, and of the longest with "don't fragment" set (IPv4).
     max_size: usize,
     max_df_size: usize,
 }
 
 impl HeaderBuilder {
-    /// Notes a piece that was taken, and says how much memory that costs.
-    pub fn add_fragment(&mut self, piece: &FragmentView<'_, '_>, data_len: usize) -> usize {
-        let bytes = piece.packet.bytes();
+    /// Takes note of an accepted fragment. Returns how many bytes of memory that takes.
+    pub fn add_fragment(&mut self, fragment: &FragmentView<'_, '_>, data_len: usize) -> usize {
+        let bytes = fragment.packet.bytes();
         let Some(&[first, second, _, _, _, _, flags, _]) = bytes.first_chunk::<8>() else { return 0 };
-        let len = piece.packet.transport_at() + data_len;
+        let len = fragment.packet.transport_at() + data_len;
         self.max_size = self.max_size.max(len);
-        match piece.packet.family() {
+        match fragment.packet.family() {
             Family::V4 => {
                 self.ecn_seen |= 1 << (second & 3);
                 if flags & 0x40 != 0 {
                     self.max_df_size = self.max_df_size.max(len);
                 }
-                if piece.offset == 0 {
+                if fragment.offset == 0 {
                     self.header = bytes.get(..usize::from(first & 15) * 4).unwrap_or(&[]).to_vec();
                 }
             }
             Family::V6 => {
                 self.ecn_seen |= 1 << ((second >> 4) & 3);
-                if piece.offset == 0 {
-                    self.header = unfragmentable(piece);
+                if fragment.offset == 0 {
+                    self.header = unfragmentable(fragment);
                 }
             }
         }
-        if piece.offset == 0 { self.header.capacity() } else { 0 }
+        if fragment.offset == 0 { self.header.capacity() } else { 0 }
     }
 }
 
-/// The headers before the fragment header, the last of them made to announce what the fragments hold.
-fn unfragmentable(piece: &FragmentView<'_, '_>) -> Vec<u8> {
-    let bytes = piece.packet.bytes();
-    let at = piece.packet.fragment_header_at().unwrap_or(0);
+/// The headers before the fragment header; the last of them names the header that the fragments begin with.
+fn unfragmentable(fragment: &FragmentView<'_, '_>) -> Vec<u8> {
+    let bytes = fragment.packet.bytes();
+    let at = fragment.packet.fragment_header_at().unwrap_or(0);
     let mut header = bytes.get(..at).unwrap_or(&[]).to_vec();
-    if let Some(link) = ipv6_ext::find_next_header_field(bytes, at).and_then(|link| header.get_mut(link)) {
-        *link = piece.packet.protocol();
+    if let Some(next) = ipv6_ext::find_next_header_field(bytes, at).and_then(|field| header.get_mut(field)) {
+        *next = fragment.packet.protocol();
     }
     header
 }
 
-/// Writes the datagram made of `runs`, of `len` octets together, to `out`.
+/// Writes the packet to `out`: the header, then `runs`, which have `len` bytes in total.
 pub(super) fn build_packet<'r>(
     family: Family,
-    sketch: &HeaderBuilder,
+    builder: &HeaderBuilder,
     runs: impl Iterator<Item = &'r [u8]>,
     len: usize,
     out: &mut Vec<u8>,
 ) -> Result<FragmentInfo, ParseError> {
-    let congestion = merge_ecn(sketch.ecn_seen).ok_or(ParseError::FragmentEcn)?;
-    let counted = match family {
-        Family::V4 => sketch.header.len() + len,
-        Family::V6 => (sketch.header.len() + len).saturating_sub(V6_HEADER_LEN),
+    let ecn = merge_ecn(builder.ecn_seen).ok_or(ParseError::FragmentEcn)?;
+    let length_field = match family {
+        Family::V4 => builder.header.len() + len,
+        Family::V6 => (builder.header.len() + len).saturating_sub(V6_HEADER_LEN),
     };
-    let length = u16::try_from(counted).map_err(|_| ParseError::FragmentTooBig)?;
+    let length = u16::try_from(length_field).map_err(|_| ParseError::FragmentTooBig)?;
     out.clear();
-    out.reserve(sketch.header.len() + len);
-    out.extend_from_slice(&sketch.header);
+    out.reserve(builder.header.len() + len);
+    out.extend_from_slice(&builder.header);
     match family {
-        Family::V4 => finish_v4_header(out, length, congestion, sketch.max_df_size == sketch.max_size),
-        Family::V6 => finish_v6_header(out, length, congestion),
+        Family::V4 => finish_v4_header(out, length, ecn, builder.max_df_size == builder.max_size),
+        Family::V6 => finish_v6_header(out, length, ecn),
     }
     for run in runs {
         out.extend_from_slice(run);
     }
-    Ok(FragmentInfo { max_size: sketch.max_size, header_len: sketch.header.len() })
+    Ok(FragmentInfo { max_size: builder.max_size, header_len: builder.header.len() })
 }
 
-fn finish_v4_header(header: &mut [u8], length: u16, congestion: u8, dont_fragment: bool) {
+fn finish_v4_header(header: &mut [u8], length: u16, ecn: u8, dont_fragment: bool) {
     if let Some([_, tos, a, b, _, _, flags, offset, _, _, check_a, check_b]) = header.first_chunk_mut::<12>() {
-        *tos |= congestion;
+        *tos |= ecn;
         [*a, *b] = length.to_be_bytes();
         [*flags, *offset] = [if dont_fragment { 0x40 } else { 0 }, 0];
         [*check_a, *check_b] = [0, 0];
@@ -100,22 +99,22 @@ fn finish_v4_header(header: &mut [u8], length: u16, congestion: u8, dont_fragmen
     }
 }
 
-fn finish_v6_header(header: &mut [u8], length: u16, congestion: u8) {
+fn finish_v6_header(header: &mut [u8], length: u16, ecn: u8) {
     if let Some([_, class, _, _, a, b]) = header.first_chunk_mut::<6>() {
-        *class |= congestion << 4;
+        *class |= ecn << 4;
         [*a, *b] = length.to_be_bytes();
     }
 }
 
-/// The codepoint to add to the first piece's, given the set of those seen; none when a piece that knows nothing of
-/// congestion marks came together with one that does.
+/// The codepoint to add to the first fragment's, given the set of codepoints seen; `None` if fragments that are not ECN-capable
+/// are mixed with others.
 fn merge_ecn(codepoints: u8) -> Option<u8> {
-    const UNAWARE: u8 = 1;
-    const EXPERIENCED: u8 = 1 << 3;
+    const NOT_ECT: u8 = 1;
+    const CE: u8 = 1 << 3;
     match codepoints {
-        UNAWARE => Some(0),
-        mixed if mixed & UNAWARE != 0 => None,
-        marked if marked & EXPERIENCED != 0 => Some(3),
+        NOT_ECT => Some(0),
+        mixed if mixed & NOT_ECT != 0 => None,
+        marked if marked & CE != 0 => Some(3),
         _ => Some(0),
     }
 }

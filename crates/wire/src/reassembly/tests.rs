@@ -1,11 +1,11 @@
-//! Stories of fragments. The outcome of each story was seen on Linux 6.18 with the same octets, unless it says otherwise.
+//! Sequences of fragments. Each outcome was observed on Linux 6.18 with the same bytes, unless noted.
 use super::*;
 use crate::checksum;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// First octet, end, more fragments.
+/// First byte, end, more fragments.
 type FragmentSpec = (usize, usize, bool);
 
 const M: bool = true;
@@ -63,12 +63,12 @@ fn push(to: &mut Reassembler, bytes: &[u8], out: &mut Vec<u8>) -> Result<Reassem
     to.push(&Packet::parse(bytes).unwrap(), 0, out)
 }
 
-/// Plays a story and gives the lengths of the datagrams that came out; their octets are checked.
-fn run_fragments(family: Family, story: &[FragmentSpec]) -> (Vec<usize>, Vec<ParseError>) {
+/// Reassembles a sequence. Returns the lengths of the packets and the errors; the data is checked.
+fn run_fragments(family: Family, sequence: &[FragmentSpec]) -> (Vec<usize>, Vec<ParseError>) {
     let mut reassembler = reassembler();
     let mut out = Vec::new();
-    let (mut whole, mut refused) = (Vec::new(), Vec::new());
-    for spec in story {
+    let (mut whole, mut errors) = (Vec::new(), Vec::new());
+    for spec in sequence {
         match push(&mut reassembler, &fragment(family, *spec), &mut out) {
             Ok(Reassembly::Complete(_)) => {
                 let packet = Packet::parse_reassembled(&out).unwrap();
@@ -78,23 +78,23 @@ fn run_fragments(family: Family, story: &[FragmentSpec]) -> (Vec<usize>, Vec<Par
                 whole.push(packet.transport_len());
             }
             Ok(Reassembly::Incomplete) => {}
-            Err(refusal) => refused.push(refusal),
+            Err(error) => errors.push(error),
         }
     }
     if reassembler.queue_count() == 0 {
         assert_eq!((reassembler.memory(Family::V4), reassembler.memory(Family::V6)), (0, 0));
     }
-    (whole, refused)
+    (whole, errors)
 }
 
-fn assert_both_families(story: &[FragmentSpec], whole: &[usize], refused: &[ParseError]) {
+fn assert_both_families(sequence: &[FragmentSpec], whole: &[usize], errors: &[ParseError]) {
     for family in [Family::V4, Family::V6] {
-        assert_eq!(run_fragments(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
+        assert_eq!(run_fragments(family, sequence), (whole.to_vec(), errors.to_vec()), "{family:?} {sequence:?}");
     }
 }
 
-fn assert_family(family: Family, story: &[FragmentSpec], whole: &[usize], refused: &[ParseError]) {
-    assert_eq!(run_fragments(family, story), (whole.to_vec(), refused.to_vec()), "{family:?} {story:?}");
+fn assert_family(family: Family, sequence: &[FragmentSpec], whole: &[usize], errors: &[ParseError]) {
+    assert_eq!(run_fragments(family, sequence), (whole.to_vec(), errors.to_vec()), "{family:?} {sequence:?}");
 }
 
 #[test]
@@ -134,15 +134,15 @@ fn overlap_drops_the_queue() {
 #[test]
 fn conflicting_end_drops_the_queue_in_ipv4_and_the_fragment_in_ipv6() {
     let end = &[ParseError::FragmentEnd];
-    let story = [(0, 48, M), (48, 64, M), (16, 40, L), (64, 100, L)];
-    assert_family(Family::V4, &story, &[], end);
-    assert_family(Family::V6, &story, &[100], end);
-    let story = [(48, 64, L), (64, 100, L), (0, 48, M), (48, 100, L)];
-    assert_family(Family::V4, &story, &[100], end);
-    assert_eq!(run_fragments(Family::V6, &story).0, [64]);
-    for story in [[(48, 100, L), (96, 112, M), (0, 48, M)], [(48, 100, L), (120, 128, M), (0, 48, M)]] {
-        assert_family(Family::V4, &story, &[], end);
-        assert_family(Family::V6, &story, &[100], end);
+    let sequence = [(0, 48, M), (48, 64, M), (16, 40, L), (64, 100, L)];
+    assert_family(Family::V4, &sequence, &[], end);
+    assert_family(Family::V6, &sequence, &[100], end);
+    let sequence = [(48, 64, L), (64, 100, L), (0, 48, M), (48, 100, L)];
+    assert_family(Family::V4, &sequence, &[100], end);
+    assert_eq!(run_fragments(Family::V6, &sequence).0, [64]);
+    for sequence in [[(48, 100, L), (96, 112, M), (0, 48, M)], [(48, 100, L), (120, 128, M), (0, 48, M)]] {
+        assert_family(Family::V4, &sequence, &[], end);
+        assert_family(Family::V6, &sequence, &[100], end);
     }
     assert_family(Family::V4, &[(48, 100, L), (96, 112, M), (0, 48, M), (48, 100, L)], &[100], end);
 }
@@ -180,20 +180,20 @@ fn empty_last_fragment_sets_the_end_in_ipv6() {
 fn atomic_fragment_is_complete_unless_its_id_has_a_queue() {
     assert_family(Family::V6, &[(0, 100, L), (0, 100, L)], &[100, 100], &[]);
     assert_family(Family::V6, &[(0, 104, M), (0, 104, L)], &[], &[ParseError::FragmentDuplicate]);
-    let story = [(48, 56, M), (0, 100, L), (0, 48, M), (48, 100, L)];
-    assert_family(Family::V6, &story, &[100], &[ParseError::FragmentOverlap]);
+    let sequence = [(48, 56, M), (0, 100, L), (0, 48, M), (48, 100, L)];
+    assert_family(Family::V6, &sequence, &[100], &[ParseError::FragmentOverlap]);
 }
 
 #[test]
 fn maximum_packet_length() {
-    fn pieces(total: usize) -> Vec<FragmentSpec> {
+    fn fragments(total: usize) -> Vec<FragmentSpec> {
         (0..total).step_by(1400).map(|start| (start, total.min(start + 1400), start + 1400 < total)).collect()
     }
-    assert_family(Family::V4, &pieces(65_515), &[65_515], &[]);
-    assert_family(Family::V4, &pieces(65_516), &[], &[ParseError::FragmentTooBig]);
-    assert_family(Family::V6, &pieces(65_535), &[65_535], &[]);
-    let story = [(0, 40, M), (65_528, 65_544, M), (40, 100, L)];
-    assert_family(Family::V6, &story, &[100], &[ParseError::FragmentTooBig]);
+    assert_family(Family::V4, &fragments(65_515), &[65_515], &[]);
+    assert_family(Family::V4, &fragments(65_516), &[], &[ParseError::FragmentTooBig]);
+    assert_family(Family::V6, &fragments(65_535), &[65_535], &[]);
+    let sequence = [(0, 40, M), (65_528, 65_544, M), (40, 100, L)];
+    assert_family(Family::V6, &sequence, &[100], &[ParseError::FragmentTooBig]);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn headers_come_from_the_first_fragment() {
     push(&mut to, &v4(1, (0, 48, M), 0, 0x4000, &options, &data[..48]), &mut out).unwrap();
     let packet = Packet::parse(&out).unwrap();
     assert_eq!((packet.total_len(), packet.transport()), (124, &data[..]));
-    assert_eq!(out[6..8], [0x40, 0], "both longest pieces forbid fragmenting");
+    assert_eq!(out[6..8], [0x40, 0], "both longest fragments forbid fragmenting");
 
     let hop_by_hop = [44, 0, 1, 4, 0, 0, 0, 0];
     push(&mut to, &v6(1, (48, 100, L), &[], 6, &data[48..]), &mut out).unwrap();
@@ -227,8 +227,8 @@ fn ecn_codepoints_are_merged() {
         let result = push(&mut to, &v4(1, (48, 100, L), b, 0, &[], &data[48..]), &mut out);
         match joined {
             Some(codepoint) => {
-                let pieces = FragmentInfo { max_size: 72, header_len: 20 };
-                assert_eq!((result, out[1]), (Ok(Reassembly::Complete(pieces)), codepoint), "{a} {b}");
+                let fragments = FragmentInfo { max_size: 72, header_len: 20 };
+                assert_eq!((result, out[1]), (Ok(Reassembly::Complete(fragments)), codepoint), "{a} {b}");
             }
             None => assert_eq!(result, Err(ParseError::FragmentEcn), "{a} {b}"),
         }
@@ -243,7 +243,7 @@ fn first_ipv6_fragment_must_hold_all_headers() {
             let mut to = reassembler();
             let result = push(&mut to, &v6(1, (0, len, M), &[], next, &content(len)), &mut Vec::new());
             let expected = if len < needed { Err(ParseError::FragmentHeaders) } else { Ok(Reassembly::Incomplete) };
-            assert_eq!(result, expected, "protocol {next}, {len} octets");
+            assert_eq!(result, expected, "protocol {next}, {len} bytes");
         }
     }
     let destination_options = [17, 0, 1, 4, 0, 0, 0, 0];
@@ -255,11 +255,8 @@ fn first_ipv6_fragment_must_hold_all_headers() {
 fn unassembled_ipv6_fragment_is_parsed_by_its_own_header() {
     let ragged = |start| v6(1, (start, start + 9, M), &[], 253, &content(9));
     for (bytes, expected) in [(ragged(0), Ok(253)), (ragged(8), Err(ParseError::FragmentNested))] {
-        let refusal = push(&mut reassembler(), &bytes, &mut Vec::new()).unwrap_err();
-        assert_eq!(
-            (refusal, refusal.linux_action()),
-            (ParseError::FragmentLength, crate::LinuxAction::PassedUnassembled)
-        );
+        let error = push(&mut reassembler(), &bytes, &mut Vec::new()).unwrap_err();
+        assert_eq!((error, error.linux_action()), (ParseError::FragmentLength, crate::LinuxAction::PassedUnassembled));
         assert_eq!(Packet::parse_reassembled(&bytes).map(|packet| packet.protocol()), expected);
     }
 }
@@ -317,10 +314,10 @@ fn high_thresh_is_enforced_per_family_until_queues_expire() {
     while push(&mut to, &v4(taken, (0, 48, M), 0, 0, &[], &content(48)), &mut out).is_ok() {
         taken += 1;
     }
-    assert!((10..100).contains(&taken), "{taken} queues in 10,000 octets");
+    assert!((10..100).contains(&taken), "{taken} queues in 10,000 bytes");
     assert!(to.memory(Family::V4) > 10_000);
     let again = push(&mut to, &v4(0, (48, 100, L), 0, 0, &[], &content(52)), &mut out);
-    assert_eq!(again, Err(ParseError::FragmentMemory), "also for datagrams already begun");
+    assert_eq!(again, Err(ParseError::FragmentMemory), "also for packets already begun");
     assert_eq!(push(&mut to, &fragment(Family::V6, (0, 48, M)), &mut out), Ok(Reassembly::Incomplete));
     to.poll(30_000_000_000);
     assert_eq!(push(&mut to, &v4(0, (0, 48, M), 0, 0, &[], &content(48)), &mut out), Ok(Reassembly::Incomplete));

@@ -1,33 +1,32 @@
-//! Changes of a TCP stream as it passes: octets of a segment exchanged for others, which may be more or fewer, and the numbers of later segments shifted
-//! by the difference, those of selective acknowledgements (RFC 2018) too.
-use super::PacketMut;
+//! Changes to a TCP stream: payload replaced by more or fewer bytes, and sequence numbers of later segments shifted by the difference,
+//! in acknowledgements and SACK blocks (RFC 2018) too.
+use super::packet_mut::PacketMut;
 use crate::checksum::{self, Sum};
-use crate::packet::protocol;
-use crate::{Family, Packet, tcp};
+use crate::{Family, Packet, protocol, tcp};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Exchanges the octets `at` of a segment's data for `with`; lengths and checksums follow, and the segment's checksum is computed anew. False, and nothing is
-/// changed, when there is no such segment, or no datagram is that long.
+/// Replaces the range `at` of a TCP segment's data with `with`. IP length and checksums are updated; the TCP checksum is recomputed.
+/// False, and nothing is changed, if there is no such segment or range, or the packet would become too long.
 ///
 /// ```
-/// use keepstate_wire::{Packet, edit::exchange};
+/// use keepstate_wire::{Packet, rewrite::mangle_tcp_payload};
 /// let mut segment = vec![
 ///     0x45, 0, 0, 43, 0, 0, 0, 0, 64, 6, 0x66, 0xcb, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
 ///     0, 21, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0, 9, 0, 0, 0, 0, b'o', b'n', b'e', // TCP
 /// ];
-/// assert!(exchange(&mut segment, 0..3, b"three"));
+/// assert!(mangle_tcp_payload(&mut segment, 0..3, b"three"));
 /// let packet = Packet::parse(&segment)?;
 /// assert_eq!((packet.total_len(), &segment[40..]), (45, &b"three"[..]));
 /// assert!(packet.transport_checksum_ok());
 /// # Ok::<(), keepstate_wire::ParseError>(())
 /// ```
-pub fn mangle_tcp_payload(datagram: &mut Vec<u8>, at: Range<usize>, with: &[u8]) -> bool {
-    try_mangle_tcp_payload(datagram, at, with).is_some()
+pub fn mangle_tcp_payload(bytes: &mut Vec<u8>, at: Range<usize>, with: &[u8]) -> bool {
+    try_mangle_tcp_payload(bytes, at, with).is_some()
 }
 
-fn try_mangle_tcp_payload(datagram: &mut Vec<u8>, at: Range<usize>, with: &[u8]) -> Option<()> {
-    let packet = Packet::parse(datagram).ok().filter(|packet| packet.fragment().is_none())?;
+fn try_mangle_tcp_payload(bytes: &mut Vec<u8>, at: Range<usize>, with: &[u8]) -> Option<()> {
+    let packet = Packet::parse(bytes).ok().filter(|packet| packet.fragment().is_none())?;
     if packet.protocol() != protocol::TCP {
         return None;
     }
@@ -41,30 +40,30 @@ fn try_mangle_tcp_payload(datagram: &mut Vec<u8>, at: Range<usize>, with: &[u8])
         Family::V6 => (4, total.checked_sub(40)?),
     };
     let length = u16::try_from(length).ok()?.to_be_bytes();
-    datagram.truncate(end);
-    datagram.splice(data_at + at.start..data_at + at.end, with.iter().copied());
-    let field = datagram.get_mut(length_at..)?.first_chunk_mut::<2>()?;
+    bytes.truncate(end);
+    bytes.splice(data_at + at.start..data_at + at.end, with.iter().copied());
+    let field = bytes.get_mut(length_at..)?.first_chunk_mut::<2>()?;
     let before = core::mem::replace(field, length);
-    datagram.get_mut(transport_at + 16..)?.first_chunk_mut::<2>().map(|check| *check = [0; 2])?;
+    bytes.get_mut(transport_at + 16..)?.first_chunk_mut::<2>().map(|check| *check = [0; 2])?;
     let addresses = if family == Family::V4 { 12..20 } else { 8..40 };
-    let transport = datagram.get(transport_at..)?;
+    let transport = bytes.get(transport_at..)?;
     let check = Sum::new()
-        .add_bytes(datagram.get(addresses)?)
+        .add_bytes(bytes.get(addresses)?)
         .add_bytes(&[0, protocol::TCP])
         .add_bytes(&u16::try_from(transport.len()).ok()?.to_be_bytes())
         .add_bytes(transport)
         .finish();
-    datagram.get_mut(transport_at + 16..)?.first_chunk_mut::<2>().map(|field| *field = check.to_be_bytes())?;
+    bytes.get_mut(transport_at + 16..)?.first_chunk_mut::<2>().map(|field| *field = check.to_be_bytes())?;
     if family == Family::V4 {
-        let field = datagram.get_mut(10..)?.first_chunk_mut::<2>()?;
+        let field = bytes.get_mut(10..)?.first_chunk_mut::<2>()?;
         *field = checksum::update(u16::from_be_bytes(*field), &before, &length).to_be_bytes();
     }
     Some(())
 }
 
 impl PacketMut<'_> {
-    /// Changes a segment's sequence number by `seq`, and its acknowledgement and the edges of its SACK blocks by `ack`. False where there is no segment, or its
-    /// options cannot be read: such a packet must not be sent on.
+    /// Maps a TCP segment's sequence number with `seq`, and its acknowledgement number and SACK edges with `ack`. False if this is no
+    /// TCP segment, or its options are malformed: such a packet must not be forwarded.
     pub fn adjust_seq(&mut self, seq: impl Fn(u32) -> u32, ack: impl Fn(u32) -> u32) -> bool {
         if self.protocol != protocol::TCP || !self.has_transport {
             return false;
@@ -77,8 +76,8 @@ impl PacketMut<'_> {
         !is_ack || self.adjust_u32(8, &ack) && self.adjust_sack(usize::from(flags[0] >> 4) * 4, &ack)
     }
 
-    /// Changes the clock in a segment's timestamps (RFC 7323), and the clock that they echo. A segment without them stays as it is. False where there is no segment, or
-    /// its options cannot be read.
+    /// Maps the timestamps of a TCP segment (RFC 7323): the value with `value`, the echo reply with `echo`. A segment without timestamps
+    /// stays as it is. False if this is no TCP segment, or its options are malformed.
     pub fn adjust_timestamps(&mut self, value: impl Fn(u32) -> u32, echo: impl Fn(u32) -> u32) -> bool {
         if self.protocol != protocol::TCP || !self.has_transport {
             return false;
@@ -92,14 +91,14 @@ impl PacketMut<'_> {
         })
     }
 
-    /// A number at an even place of the segment.
+    /// A 32-bit number at an even offset of the segment.
     fn adjust_u32(&mut self, at: usize, change: &impl Fn(u32) -> u32) -> bool {
         let old = u32::from_be_bytes(self.read_bytes(self.transport_at + at));
         let new = change(old);
         new == old || self.replace_transport(at, &new.to_be_bytes())
     }
 
-    /// Every edge of every SACK block, in a header of so many octets.
+    /// All SACK edges, in a header of `header` bytes.
     fn adjust_sack(&mut self, header: usize, change: &impl Fn(u32) -> u32) -> bool {
         self.for_each_tcp_option(header, |segment, kind, at, length| {
             if kind == 5 && length >= 10 && (length - 2).is_multiple_of(8) {
@@ -108,7 +107,7 @@ impl PacketMut<'_> {
         })
     }
 
-    /// Every option of a header of so many octets: its kind, its place, its length. False where they cannot be read.
+    /// Calls `each` with kind, offset and length of every option in a header of `header` bytes. False if one is malformed.
     fn for_each_tcp_option(&mut self, header: usize, mut each: impl FnMut(&mut Self, u8, usize, usize)) -> bool {
         const FIXED: usize = 20;
         let mut at = FIXED;
@@ -130,7 +129,7 @@ impl PacketMut<'_> {
         true
     }
 
-    /// The checksum sums words that begin at even places: an edge at an odd one takes its neighbours along.
+    /// Checksums cover 16-bit words at even offsets: at an odd one, the neighbouring bytes are updated too.
     fn adjust_u32_unaligned(&mut self, at: usize, change: &impl Fn(u32) -> u32) {
         if at.is_multiple_of(2) {
             self.adjust_u32(at, change);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Addresses, Family, Packet, checksum};
 use alloc::vec::Vec;
 use etherparse::{PacketBuilder, PacketBuilderStep, ip_number};
 
@@ -17,7 +18,7 @@ fn checksum_ok(bytes: &[u8]) -> bool {
     Packet::parse(bytes).is_ok_and(|packet| packet.transport_checksum_ok())
 }
 
-/// Datagrams with right checksums, by way of an implementation that is not ours.
+/// Packets with correct checksums, built by another implementation (etherparse).
 fn samples() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for data in [&b""[..], b"x", b"odd", b"some data"] {
@@ -118,22 +119,22 @@ fn later_fragment_allows_only_address_rewrite() {
     bytes[10..12].copy_from_slice(&[0, 0]);
     let check = checksum::internet(&bytes[..20]);
     bytes[10..12].copy_from_slice(&check.to_be_bytes());
-    let behind = bytes[20..].to_vec();
+    let payload = bytes[20..].to_vec();
     let mut rewrite = PacketMut::new(&mut bytes).unwrap();
     assert!(rewrite.set_addresses(NEW_V4));
     assert!(!rewrite.set_ports(9, 9) && !rewrite.set_icmp_id(9) && !rewrite.set_addresses(NEW_V6));
-    assert_eq!(bytes[20..], behind);
+    assert_eq!(bytes[20..], payload);
     assert_eq!(Packet::parse(&bytes).unwrap().addresses(), NEW_V4);
 }
 
-/// An ICMP error that quotes `len` octets of `quoted`, with a right checksum.
-fn icmp_error(quoted: &[u8], len: usize) -> Vec<u8> {
+/// An ICMP error with `len` bytes of `original` inside, and a correct checksum.
+fn icmp_error(original: &[u8], len: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let quote = &quoted[..len.min(quoted.len())];
-    if quoted[0] >> 4 == 4 {
-        v4().icmpv4_raw(3, 1, [0; 4]).write(&mut bytes, quote).unwrap();
+    let inner = &original[..len.min(original.len())];
+    if original[0] >> 4 == 4 {
+        v4().icmpv4_raw(3, 1, [0; 4]).write(&mut bytes, inner).unwrap();
     } else {
-        v6().icmpv6_raw(1, 0, [0; 4]).write(&mut bytes, quote).unwrap();
+        v6().icmpv6_raw(1, 0, [0; 4]).write(&mut bytes, inner).unwrap();
     }
     bytes
 }
@@ -148,12 +149,12 @@ fn icmp_inner_rewrite_updates_inner_and_outer_checksums() {
             assert!(checksum_ok(&bytes));
             let before = Packet::parse(&inner).unwrap();
             let is_icmp = matches!(before.protocol(), 1 | 58);
-            let changed = PacketMut::new(&mut bytes).unwrap().edit_icmp_inner(|quote| {
-                assert!(quote.set_addresses(new));
+            let changed = PacketMut::new(&mut bytes).unwrap().edit_icmp_inner(|inner| {
+                assert!(inner.set_addresses(new));
                 let has_room = len >= header + if is_icmp { 6 } else { 4 };
-                assert_eq!(if is_icmp { quote.set_icmp_id(99) } else { quote.set_ports(1024, 9) }, has_room);
+                assert_eq!(if is_icmp { inner.set_icmp_id(99) } else { inner.set_ports(1024, 9) }, has_room);
             });
-            assert!(changed && checksum_ok(&bytes), "{len} octets of {inner:?}");
+            assert!(changed && checksum_ok(&bytes), "{len} bytes of {inner:?}");
             if len == inner.len() {
                 let after = Packet::parse(&bytes[outer..]).unwrap();
                 assert_eq!(after.addresses(), new);

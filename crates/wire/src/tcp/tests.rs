@@ -14,10 +14,10 @@ fn parsed(bytes: &[u8]) -> TcpSegment<'_> {
 }
 
 fn sack_block(left: u32, right: u32) -> [u8; 8] {
-    let mut octets = [0; 8];
-    octets[..4].copy_from_slice(&left.to_be_bytes());
-    octets[4..].copy_from_slice(&right.to_be_bytes());
-    octets
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&left.to_be_bytes());
+    bytes[4..].copy_from_slice(&right.to_be_bytes());
+    bytes
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn parses_syn_options() {
 
 #[test]
 fn wrong_size_option_is_skipped_and_malformed_option_stops_parsing() {
-    // A window scale of four octets is not one; what follows still counts.
+    // A window scale of four bytes is not one; what follows still counts.
     assert!(parsed(&segment(&[3, 4, 7, 0, 4, 2, 0, 0])).syn_options().sack_permitted);
     assert_eq!(parsed(&segment(&[3, 4, 7, 0, 4, 2, 0, 0])).syn_options().window_scale, None);
     for broken in [[30, 1, 4, 2], [30, 0, 4, 2], [30, 9, 4, 2], [0, 1, 4, 2]] {
@@ -65,7 +65,7 @@ fn highest_sack_compares_modulo_2_32() {
     assert_eq!(parsed(&segment(&timestamps)).highest_sack(20), 20);
 }
 
-/// Each line was seen on Linux 6.18, by whether a right edge that acknowledges the future made the segment invalid.
+/// Each line was observed on Linux 6.18: whether a right edge that acknowledges the future made the segment invalid.
 #[test]
 fn only_the_first_well_formed_sack_option_is_read() {
     let (near, far) = (sack_block(10, 30), sack_block(1000, 2000));
