@@ -1,15 +1,15 @@
-//! What is wrong with a ruleset: where, what, and what to write instead.
+//! Errors in a ruleset: where, what, and what to write instead.
 use crate::source::{Sources, Span};
 use std::fmt::Write;
 
-/// One thing wrong.
+/// One error in a ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The piece of text.
+    /// Place in the text.
     pub span: Span,
-    /// What is wrong with it.
+    /// What is wrong.
     pub message: String,
-    /// What to do instead, if there is something.
+    /// What to write instead, if known.
     pub help: Option<String>,
 }
 
@@ -18,17 +18,17 @@ impl Diagnostic {
         Diagnostic { span, message: what.into(), help: None }
     }
 
-    pub(crate) fn with_help(mut self, instead: impl Into<String>) -> Diagnostic {
-        self.help = Some(instead.into());
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Diagnostic {
+        self.help = Some(help.into());
         self
     }
 
-    /// For people: place and words, the line with the piece underlined, what to do instead.
+    /// Renders the error for people: place and message, the line with the place underlined, the hint.
     ///
     /// ```
     /// use keepstate_rules::{NoIncludes, parse};
     /// let fault = parse("rules.nft", "table ip filter { chain c { tcp dport ssh acept; }; }", &NoIncludes).unwrap_err();
-    /// assert!(fault.to_string().starts_with("rules.nft:1:43: acept: "));
+    /// assert!(fault.to_string().starts_with("rules.nft:1:43: expected "));
     /// assert!(fault.to_string().contains("^^^^^"));
     /// ```
     pub fn render(&self, sources: &Sources) -> String {
@@ -39,14 +39,14 @@ impl Diagnostic {
         let line_start = text.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
         let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
         let gutter = position.line.to_string();
-        // What is before the piece keeps its tabs, so that the marks stand below the piece.
+        // Tabs before the marked text are kept, so that the marks stand below it.
         let before = text.get(line_start..start).unwrap_or_default();
-        let blank: String = before.chars().map(|letter| if letter == '\t' { '\t' } else { ' ' }).collect();
+        let blank: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let piece = text.get(start..self.span.end as usize).and_then(|piece| piece.lines().next()).unwrap_or_default();
         let marks = "^".repeat(piece.chars().count().max(1));
         let _ = writeln!(out, "{gutter} | {line}\n{} | {blank}{marks}", " ".repeat(gutter.len()));
-        if let Some(instead) = &self.help {
-            let _ = writeln!(out, "{} = {instead}", " ".repeat(gutter.len()));
+        if let Some(help) = &self.help {
+            let _ = writeln!(out, "{} = help: {help}", " ".repeat(gutter.len()));
         }
         let mut file = self.span.file;
         while let Some(included) = sources.included_from(file) {
@@ -57,18 +57,18 @@ impl Diagnostic {
     }
 }
 
-/// What is wrong, with the texts it is about.
+/// All errors of a ruleset, with the texts they refer to.
 #[derive(Clone, Debug)]
 pub struct RulesetError {
-    /// Every fault that was found, in the order of the text.
+    /// The errors, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
-    /// The texts.
+    /// The texts of the ruleset.
     pub sources: Sources,
 }
 
 impl std::fmt::Display for RulesetError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.diagnostics.iter().try_for_each(|fault| f.write_str(&fault.render(&self.sources)))
+        self.diagnostics.iter().try_for_each(|diagnostic| f.write_str(&diagnostic.render(&self.sources)))
     }
 }
 

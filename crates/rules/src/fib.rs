@@ -1,18 +1,18 @@
 //! Interfaces, addresses and routes: what rules may ask of the machine.
 use std::net::IpAddr;
 
-/// A device.
+/// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceInfo {
-    /// Its index.
+    /// Index.
     pub index: u32,
-    /// Its name, as [`letters`](crate::kind::letters) has it.
+    /// Name, encoded by [`encode_name`](crate::datatype::encode_name).
     pub name: u128,
-    /// The group it belongs to; 0 is the default.
+    /// Interface group; 0 is the default.
     pub group: u32,
 }
 
-/// What an address is here.
+/// Type of an address by the routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the kernel's (rtnetlink)")]
 pub enum AddressType {
@@ -27,23 +27,23 @@ pub enum AddressType {
     Prohibit = 8,
 }
 
-/// The machine a packet passes: what rules may ask of it.
+/// Routing table and interface addresses of the machine.
 pub trait Fib {
-    /// What an address is, by the routes; of those through `device` only, if one is given.
+    /// Type of an address; with `device`, by the routes of that interface only.
     fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType;
-    /// The device a packet to this address would leave by; among routes through `device` only, if one is given.
+    /// The interface by which a packet to this address leaves; with `device`, by the routes of that interface only.
     fn route_lookup(&self, address: IpAddr, device: Option<u32>) -> Option<InterfaceInfo>;
-    /// The address that a device would send from (of the family, to this destination).
+    /// The source address that an interface uses towards this destination, of the same family.
     fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
-    /// The largest datagram a device takes.
+    /// MTU of an interface, in bytes.
     fn mtu(&self, device: u32) -> u32;
 }
 
 impl InterfaceInfo {
-    /// Its name.
+    /// Name as text.
     pub fn display_name(&self) -> String {
-        let octets = self.name.to_be_bytes();
-        let letters = octets.split(|octet| *octet == 0).next().unwrap_or_default();
+        let bytes = self.name.to_be_bytes();
+        let letters = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         String::from_utf8_lossy(letters).into_owned()
     }
 }

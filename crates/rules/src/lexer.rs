@@ -1,9 +1,9 @@
-//! From text to words.
+//! From text to tokens.
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A word of the language.
+/// A token with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) kind: TokenKind,
@@ -12,7 +12,7 @@ pub(crate) struct Token {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenKind {
-    /// A name or a keyword; also a time or size like `1h30m`.
+    /// A name or keyword; also a duration like `1h30m`.
     Ident(String),
     /// In quotation marks.
     Quoted(String),
@@ -25,25 +25,25 @@ pub(crate) enum TokenKind {
     SetName(String),
     /// `{ } ( ) [ ] , : = != < > <= >= & | ^ ! << >> - / . + *`
     Punct(&'static str),
-    /// A new line or `;`.
+    /// A newline or `;`.
     Separator,
     Eof,
 }
 
 impl TokenKind {
-    /// As it is written, for messages.
+    /// For error messages.
     pub(crate) fn describe(&self) -> String {
         match self {
-            TokenKind::Ident(name) => name.clone(),
-            TokenKind::Quoted(text) => format!("\"{text}\""),
-            TokenKind::Number(number) => number.to_string(),
-            TokenKind::Address4(address) => address.to_string(),
-            TokenKind::Address6(address) => address.to_string(),
-            TokenKind::Variable(name) => format!("${name}"),
-            TokenKind::SetName(name) => format!("@{name}"),
-            TokenKind::Punct(sign) => (*sign).to_owned(),
-            TokenKind::Separator => "the end of the line".to_owned(),
-            TokenKind::Eof => "the end of the text".to_owned(),
+            TokenKind::Ident(name) => format!("`{name}`"),
+            TokenKind::Quoted(text) => format!("`\"{text}\"`"),
+            TokenKind::Number(number) => format!("`{number}`"),
+            TokenKind::Address4(address) => format!("`{address}`"),
+            TokenKind::Address6(address) => format!("`{address}`"),
+            TokenKind::Variable(name) => format!("`${name}`"),
+            TokenKind::SetName(name) => format!("`@{name}`"),
+            TokenKind::Punct(sign) => format!("`{sign}`"),
+            TokenKind::Separator => "end of line".to_owned(),
+            TokenKind::Eof => "end of file".to_owned(),
         }
     }
 }
@@ -54,10 +54,10 @@ const PUNCTUATION: [&str; 27] = [
     "/", ".", "+", "*", "%",
 ];
 
-/// The words of a text.
+/// Splits a text into tokens.
 ///
 /// # Errors
-/// What is no word.
+/// A character or number that is no token.
 pub(crate) fn tokenize(file: u32, text: &str) -> Result<Vec<Token>, Diagnostic> {
     let mut lexer = Lexer { file, text, pos: 0, tokens: Vec::with_capacity(text.len() / 4) };
     lexer.run()?;
@@ -86,7 +86,7 @@ impl<'a> Lexer<'a> {
                 '$' | '@' => self.lex_reference(next)?,
                 _ => self.lex_other(next)?,
             }
-            debug_assert!(self.pos > start, "each step reads something");
+            debug_assert!(self.pos > start, "each turn consumes something");
         }
         self.emit(0, TokenKind::Eof);
         Ok(())
@@ -115,15 +115,18 @@ impl<'a> Lexer<'a> {
                 self.emit(end + 2, TokenKind::Quoted(text));
                 Ok(())
             }
-            _ => Err(Diagnostic::new(self.span(self.pos, self.pos + 1), "this quotation mark is never closed")
-                .with_help("a text ends with \" on the same line")),
+            _ => Err(Diagnostic::new(self.span(self.pos, self.pos + 1), "unterminated string")
+                .with_help("close it with \" on the same line")),
         }
     }
 
     fn lex_reference(&mut self, sign: char) -> Result<(), Diagnostic> {
         let name = ident_prefix(self.rest().get(1..).unwrap_or_default());
         if name.is_empty() {
-            return Err(Diagnostic::new(self.span(self.pos, self.pos + 1), format!("{sign} without a name behind it")));
+            return Err(Diagnostic::new(
+                self.span(self.pos, self.pos + 1),
+                format!("`{sign}` must be followed by a name"),
+            ));
         }
         let owned = name.to_owned();
         let kind = if sign == '$' { TokenKind::Variable(owned) } else { TokenKind::SetName(owned) };
@@ -142,19 +145,18 @@ impl<'a> Lexer<'a> {
             self.emit(name.len(), TokenKind::Ident(name.to_owned()));
         } else if let Some(sign) = PUNCTUATION.iter().find(|sign| rest.starts_with(**sign)) {
             self.emit(sign.len(), TokenKind::Punct(if *sign == "==" { "=" } else { sign }));
-            // `==` is `=` between an expression and a value; a definition has one only.
+            // `==` between an expression and a value is the same as `=`.
         } else {
             let end = self.pos + next.len_utf8();
-            return Err(Diagnostic::new(self.span(self.pos, end), format!("{next:?} has no meaning here")));
+            return Err(Diagnostic::new(self.span(self.pos, end), format!("unexpected character {next:?}")));
         }
         Ok(())
     }
 
     fn lex_number(&mut self) -> Result<(), Diagnostic> {
         let rest = self.rest();
-        let octets =
-            rest.len() - rest.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.').len();
-        let dotted = rest.get(..octets).unwrap_or_default().trim_end_matches('.');
+        let bytes = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let dotted = rest.get(..bytes).unwrap_or_default().trim_end_matches('.');
         if dotted.matches('.').count() == 3 {
             return match dotted.parse() {
                 Ok(address) => {
@@ -163,9 +165,9 @@ impl<'a> Lexer<'a> {
                 }
                 Err(_) => Err(Diagnostic::new(
                     self.span(self.pos, self.pos + dotted.len()),
-                    format!("{dotted} is no IPv4 address"),
+                    format!("invalid IPv4 address {dotted}"),
                 )
-                .with_help("four numbers from 0 to 255, without zeros in front")),
+                .with_help("four numbers from 0 to 255, without leading zeros")),
             };
         }
         if let Some(length) = colon_pair_len(rest) {
@@ -173,22 +175,21 @@ impl<'a> Lexer<'a> {
             self.emit(length, TokenKind::Ident(written));
             return Ok(());
         }
-        let word =
-            rest.len() - rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric() || letter == '_').len();
+        let word = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
         let written = rest.get(..word).unwrap_or_default();
         let number = match written.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16).ok(),
-            // As nft reads it: 010 is eight.
+            // As in nft, a leading zero means octal: 010 is eight.
             None if written.len() > 1 && written.starts_with('0') => u64::from_str_radix(written, 8).ok(),
             None => written.parse().ok(),
         };
         match number {
             Some(number) => self.emit(word, TokenKind::Number(number)),
-            None if written.bytes().all(|octet| octet.is_ascii_digit()) => {
+            None if written.bytes().all(|byte| byte.is_ascii_digit()) => {
                 let span = self.span(self.pos, self.pos + word);
                 return Err(Diagnostic::new(
                     span,
-                    format!("{written} is no number here: too large, or octal (a zero in front) with an 8 or 9"),
+                    format!("invalid number {written}: too large, or octal (leading zero) with a digit 8 or 9"),
                 ));
             }
             None => self.emit(word, TokenKind::Ident(written.to_owned())),
@@ -197,9 +198,9 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The name at the beginning of a text: letters, digits, and `_ - . /` inside; a `*` ends it.
+/// The name at the start of a text: letters, digits, and `_ - . /` inside; a trailing `*` belongs to it.
 fn ident_prefix(text: &str) -> &str {
-    let inside = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.' | '/');
+    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
     let length = text.len() - text.trim_start_matches(inside).len();
     let name = text.get(..length).unwrap_or_default();
     let trimmed = name.trim_end_matches(['.', '/', '-']);
@@ -209,7 +210,7 @@ fn ident_prefix(text: &str) -> &str {
     }
 }
 
-/// How long `1:10` or `08:00` is, where it stands for itself: as nft has it, at most four hexadecimal digits on each side.
+/// Length of `1:10` or `08:00` where it is a token of its own; as in nft, with at most four hexadecimal digits on each side.
 fn colon_pair_len(text: &str) -> Option<usize> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_hexdigit).count();
     let first = digits(text);
@@ -219,17 +220,17 @@ fn colon_pair_len(text: &str) -> Option<usize> {
     ((1..=4).contains(&first) && (1..=4).contains(&second) && ends).then_some(length)
 }
 
-/// The longest way to write an IPv6 address.
+/// Longest textual form of an IPv6 address.
 const MAX_IPV6_TEXT_LEN: usize = 45;
 
-/// An IPv6 address at the beginning of a text, and its length.
+/// An IPv6 address at the start of a text, and its length.
 fn ipv6_prefix(text: &str) -> Option<(Ipv6Addr, usize)> {
-    let inside = |letter: char| letter.is_ascii_hexdigit() || matches!(letter, ':' | '.');
-    let length = text.bytes().take(MAX_IPV6_TEXT_LEN).take_while(|octet| inside(char::from(*octet))).count();
+    let inside = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
+    let length = text.bytes().take(MAX_IPV6_TEXT_LEN).take_while(|byte| inside(char::from(*byte))).count();
     let run = text.get(..length)?;
     if run.matches(':').count() < 2 {
         return None;
     }
-    // `{ ::1:accept }` may have taken a letter or a colon too many.
+    // In `{ ::1:accept }` the run has a letter or a colon too many.
     (2..=run.len()).rev().find_map(|length| Some((run.get(..length)?.parse().ok()?, length)))
 }

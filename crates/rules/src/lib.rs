@@ -1,7 +1,8 @@
-//! The nftables language: text in, a checked ruleset out, and what it says of a packet.
+//! The nftables language: parse a ruleset, compile it, evaluate packets against it.
 //!
-//! [`parse`] reads what people have in `/etc/nftables.conf` into a [`tree`]. What is not supported is refused with file, line and column,
-//! and with what to write instead; nothing is ever silently left out. There is no IO, no clock and no randomness in this crate.
+//! [`parse_with`] reads the text of a ruleset (such as `/etc/nftables.conf`) into a syntax tree ([`ast`]). [`compile()`] resolves names and gives a [`Program`];
+//! [`Program::eval_filter_chains`] and [`Program::eval_nat_chains`] evaluate one packet at one hook. What is not supported is an error with file, line and
+//! column and a hint what to write instead; nothing is silently ignored. This crate does no IO, reads no clock and has no source of randomness.
 pub mod ast;
 pub mod datatype;
 mod diagnostic;

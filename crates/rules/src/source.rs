@@ -1,7 +1,7 @@
-//! Texts and places in them.
+//! The texts of a ruleset (the file and what it includes), and places in them.
 use std::fmt;
 
-/// A piece of a text: which one, and from which octet to which.
+/// A range of bytes in one of the texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
     pub(crate) file: u32,
@@ -10,32 +10,33 @@ pub struct Span {
 }
 
 impl Span {
-    /// From the beginning of this one to the end of another of the same text.
+    /// From the start of this span to the end of another one in the same text.
     pub fn to(self, last: Span) -> Span {
         if self.file == last.file && last.end >= self.start { Span { end: last.end, ..self } } else { self }
     }
 }
 
-/// Where `include` finds texts. The parser does no IO: who has files implements this.
+/// Finds the texts that `include` names. The parser does no IO; a program that has files implements this.
 pub trait IncludeResolver {
-    /// The texts that `pattern` names, in the order of their names, when it stands in the text called `from`. A pattern with `*`, `?` or `[`
-    /// may name none; any other must name one.
+    /// Names and contents of the texts that `pattern` matches, sorted by name; `from` is the name of the including text. A pattern with `*`, `?` or `[`
+    /// may match none; any other must match one.
     ///
     /// # Errors
-    /// Why there is none, in words for a person.
+    /// Why the text cannot be read, for the error message.
     fn resolve(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String>;
 }
 
-/// No text can be included.
+/// Refuses every `include`.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct NoIncludes;
 
 impl IncludeResolver for NoIncludes {
     fn resolve(&self, _: &str, _: &str) -> Result<Vec<(String, String)>, String> {
-        Err("nothing can be included here".to_owned())
+        Err("include is not available here".to_owned())
     }
 }
 
-/// Every text of a ruleset, the first one first.
+/// All texts of a ruleset, in the order in which they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     texts: Vec<Source>,
@@ -46,18 +47,18 @@ struct Source {
     name: String,
     text: String,
     included_from: Option<Span>,
-    /// Where each line begins.
+    /// Offset of the start of each line.
     line_starts: Vec<usize>,
 }
 
-/// A text's name, and line and column in it, from 1 on.
+/// Name of a text, line and column; both count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The text's name.
+    /// Name of the text.
     pub file: String,
-    /// The line.
+    /// Line.
     pub line: usize,
-    /// The column, in characters.
+    /// Column, in characters.
     pub column: usize,
 }
 
@@ -71,7 +72,7 @@ impl Sources {
     pub(crate) fn add(&mut self, name: &str, text: String, included: Option<Span>) -> u32 {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         self.texts.push(Source { name: name.to_owned(), text, included_from: included, line_starts: lines });
-        // A ruleset of four thousand million files does not fit any memory.
+        // More than u32::MAX files do not fit into memory.
         u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -87,7 +88,7 @@ impl Sources {
         self.texts.get(file as usize)?.included_from
     }
 
-    /// Where a piece begins.
+    /// Start of a span as name, line and column.
     pub fn position(&self, span: Span) -> Position {
         let text = self.text(span.file);
         let lines = self.texts.get(span.file as usize).map(|source| source.line_starts.as_slice()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The usual rulesets: real nft takes each, and so do we; what nft refuses in a line, so do we.
+//! Typical rulesets: nft accepts each of them, and so do we.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use keepstate_rules::{NoIncludes, parse};
@@ -14,16 +14,15 @@ fn ruleset_files() -> Vec<PathBuf> {
     files
 }
 
-/// What nft says of a file, in a namespace of its own; `None` where it cannot be asked.
+/// Result and error text of `nft --check` in a network namespace of its own; `None` without nft or root.
 fn nft_check(file: &Path) -> Option<(bool, String)> {
     let output = Command::new("unshare").args(["--net", "nft", "--check", "--file"]).arg(file).output().ok()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if said.contains("Operation not permitted") || said.contains("failed to execute") {
-        let _ =
-            writeln!(std::io::stderr(), "\n######## SKIPPED: what nft says of rulesets: it needs root and nftables");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    if message.contains("Operation not permitted") || message.contains("failed to execute") {
+        let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: comparison with nft: needs root and nftables");
         return None;
     }
-    Some((output.status.success(), said))
+    Some((output.status.success(), message))
 }
 
 #[test]
@@ -33,11 +32,11 @@ fn nft_and_parser_accept_every_ruleset() {
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        if let Err(refused) = parse(&name, &text, &NoIncludes) {
-            panic!("{refused}");
+        if let Err(error) = parse(&name, &text, &NoIncludes) {
+            panic!("{error}");
         }
-        if let Some((taken, said)) = nft_check(&file) {
-            assert!(taken, "{name}: {said}");
+        if let Some((accepted, message)) = nft_check(&file) {
+            assert!(accepted, "{name}: {message}");
         }
     }
 }

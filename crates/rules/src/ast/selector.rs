@@ -1,90 +1,90 @@
-//! What a rule can look at in a packet, its connection, or its way.
+//! Selectors: what a rule can read from a packet, its connection, or its metadata.
 use crate::datatype::DataType;
 use keepstate_engine::Direction;
 
-/// One thing to look at. What is not there (the port of an ICMP message) makes a match fail.
+/// One selector. Where a packet does not have it (the port of an ICMP message), the match fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
     /// A field of the IPv4 header.
     Ip(IpField),
     /// A field of the IPv6 header.
     Ip6(IpField),
-    /// A port of this protocol; of any that has ports without one.
+    /// A port of this protocol; of any protocol with ports if `None`.
     Port(Option<u8>, Endpoint),
-    /// Bits at a fixed place of a header.
+    /// Bits at a fixed offset of a header.
     Payload(PayloadField),
-    /// A piece of a header that has to be looked for: an option, a chunk, an extension header.
+    /// An option, a chunk or an extension header, which has to be searched for.
     Exthdr(ExthdrField),
-    /// What goes with the packet.
+    /// Packet metadata.
     Meta(MetaKey),
-    /// Its connection.
+    /// The packet's connection.
     Ct(CtKey),
-    /// Of one direction's tuple.
+    /// A field of the connection's tuple.
     CtTuple(Option<Direction>, CtTupleField),
-    /// Packets or octets; both directions together without one.
+    /// Packets or bytes; of both directions together if `None`.
     CtCounter(Option<Direction>, CtCounterKey),
-    /// A look into the table of routes.
+    /// A routing table lookup.
     Fib(FibExpr),
 }
 
-/// Where bits are counted from.
+/// Header that an offset refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the field's own")]
 pub enum PayloadBase {
     Network,
     Transport,
-    /// What TCP or UDP carry.
+    /// Payload of TCP or UDP.
     Inner,
 }
 
-/// Bits in a row, at most 128 of them, the first one the highest.
+/// A range of at most 128 bits, the first one the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BitRange {
-    /// The first.
+    /// First bit.
     pub offset: u16,
-    /// How many.
+    /// Number of bits.
     pub count: u8,
 }
 
 impl BitRange {
-    /// These.
+    /// A range of bits.
     pub const fn new(offset: u16, count: u8) -> BitRange {
         BitRange { offset, count }
     }
 }
 
-/// Bits at a fixed place of a header, and whose packets have them.
+/// Bits at a fixed offset of a header, and the packets that have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PayloadField {
-    /// The header.
+    /// Header.
     pub base: PayloadBase,
-    /// Where in it.
+    /// Bits in it.
     pub bits: BitRange,
-    /// What they mean.
+    /// Type of the value.
     pub data_type: DataType,
-    /// Packets of this transport protocol only.
+    /// Only packets of this IP protocol.
     pub protocol: Option<u8>,
-    /// Packets of IPv6 only, or of IPv4.
+    /// Only IPv6 packets (with `false`: only IPv4 packets).
     pub v6: Option<bool>,
-    /// Messages of these types only (ICMP's first octet); of any, if there is none.
+    /// Only ICMP messages of these types; all if empty.
     pub icmp_types: &'static [u8],
 }
 
-/// A piece of a header that has to be looked for.
+/// An option, a chunk or an extension header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExthdrField {
-    /// Among what.
+    /// What is searched.
     pub op: ExthdrOp,
-    /// Its number there.
+    /// Its number.
     pub number: u8,
-    /// Bits counted from its beginning; without them: is it there?
+    /// Bits from its start; `None` tests whether it exists.
     pub bits: Option<BitRange>,
-    /// What they mean.
+    /// Type of the value.
     pub data_type: DataType,
 }
 
 impl ExthdrField {
-    /// The greatest segment that a SYN announces.
+    /// The MSS option of TCP.
     pub const TCP_MSS: ExthdrField = ExthdrField {
         op: ExthdrOp::TcpOptions,
         number: 2,
@@ -93,16 +93,16 @@ impl ExthdrField {
     };
 }
 
-/// Where pieces are looked for.
+/// What an option, chunk or extension header is searched in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExthdrOp {
-    /// Options of TCP.
+    /// TCP options.
     TcpOptions,
-    /// Options of IPv4.
+    /// IPv4 options.
     Ip4Options,
-    /// Extension headers of IPv6.
+    /// IPv6 extension headers.
     Ipv6ExtHeaders,
-    /// Chunks of SCTP.
+    /// SCTP chunks.
     SctpChunks,
 }
 
@@ -114,7 +114,7 @@ pub enum Endpoint {
     Destination,
 }
 
-/// Fields that both IP headers have, each by its own name.
+/// Fields of the IPv4 and IPv6 headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum IpField {
@@ -127,14 +127,14 @@ pub enum IpField {
     Ttl,
     Checksum,
     Id,
-    /// Flags and offset, as in the header.
+    /// Flags and fragment offset, as in the header.
     Fragment,
     Version,
     HeaderLength,
     FlowLabel,
 }
 
-/// What goes with a packet.
+/// Packet metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum MetaKey {
@@ -151,19 +151,19 @@ pub enum MetaKey {
     PacketType,
     Random,
     Cpu,
-    /// Seconds since midnight, by the machine's clock on the wall.
+    /// Seconds since midnight, wall clock time.
     Hour,
-    /// The day of the week, 0 is Sunday.
+    /// Day of the week, 0 is Sunday.
     Day,
-    /// The time, in nanoseconds since 1970 by the clock on the wall.
+    /// Nanoseconds since 1970, wall clock time.
     Time,
-    /// The group of the device it came in by, or leaves by.
+    /// Group of the input or output interface.
     Group(Endpoint),
-    /// Did a tunnel of IPsec bring it?
+    /// Was it decrypted by IPsec?
     Ipsec,
 }
 
-/// What is known of a packet's connection.
+/// Fields of a packet's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum CtKey {
@@ -178,7 +178,7 @@ pub enum CtKey {
     Id,
 }
 
-/// Parts of a tuple.
+/// Fields of a tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum CtTupleField {
@@ -192,30 +192,30 @@ pub enum CtTupleField {
     L3Proto,
 }
 
-/// What is counted.
+/// A counter of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum CtCounterKey {
     Packets,
     Bytes,
-    /// Octets a packet.
+    /// Bytes per packet.
     AvgPacketSize,
 }
 
-/// A look into the routes.
+/// A routing table lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FibExpr {
-    /// Whose route.
+    /// Address to look up.
     pub endpoint: Endpoint,
-    /// Only where it comes in.
+    /// Restricted to the input interface.
     pub iif: bool,
-    /// Only where it goes out.
+    /// Restricted to the output interface.
     pub oif: bool,
-    /// What to tell of it.
+    /// Requested result.
     pub result: FibResult,
 }
 
-/// What to tell of a route.
+/// Result of a routing table lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum FibResult {
@@ -225,7 +225,7 @@ pub enum FibResult {
 }
 
 impl Selector {
-    /// What its values mean.
+    /// Type of its values.
     pub const fn data_type(self) -> DataType {
         match self {
             Selector::Ip(field) => ip_data_type(field, DataType::Address4),
@@ -278,7 +278,7 @@ impl Selector {
 }
 
 impl IpField {
-    /// Where it stands in its header, if rules may change it by its bits alone.
+    /// Its bits in the header, if a rule may change it by writing them.
     pub const fn rewritable_bits(self, v6: bool) -> Option<BitRange> {
         match (self, v6) {
             (IpField::Ecn, false) => Some(BitRange::new(14, 2)),

@@ -1,6 +1,6 @@
-//! Kinds of values: how wide each is, and what its constants are called.
+//! Types of values: their width, and the names of their constants.
 //!
-//! Every value is a number of at most 128 bits: an address by its bits, an interface by the letters of its name (the first letter highest), a time in seconds.
+//! Every value is a number of at most 128 bits: an address by its bits, an interface by the bytes of its name (the first one highest), a time in seconds.
 mod symbols;
 
 use symbols::{
@@ -19,14 +19,14 @@ pub enum ObjectKind {
     Synproxy,
 }
 
-/// What a number means.
+/// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
     /// An IPv4 address.
     Address4,
     /// An IPv6 address.
     Address6,
-    /// A transport protocol.
+    /// An IP protocol number.
     Protocol,
     /// A port.
     Port,
@@ -34,9 +34,9 @@ pub enum DataType {
     Mark,
     /// An interface's name.
     InterfaceName,
-    /// An interface's index; written as a name, found when the ruleset is loaded.
+    /// An interface's index; written as a name and compared by name.
     InterfaceIndex,
-    /// A plain number of so many bits.
+    /// A number of this many bits.
     Number(u8),
     /// An ICMP type.
     IcmpType,
@@ -46,56 +46,56 @@ pub enum DataType {
     IcmpCode,
     /// An ICMPv6 code.
     Icmp6Code,
-    /// A relation to the connection table; a set of bits.
+    /// `ct state`, a bitmask.
     CtState,
-    /// Status bits of a connection.
+    /// `ct status`, a bitmask.
     CtStatus,
     /// A direction.
     CtDirection,
-    /// Flags of TCP; a set of bits.
+    /// TCP flags, a bitmask.
     TcpFlags,
     /// A differentiated services code point.
     Dscp,
     /// Explicit congestion notification.
     Ecn,
-    /// A family: of addresses.
+    /// An address family.
     Family,
-    /// A link protocol.
+    /// An Ethernet type.
     EtherType,
     /// Seconds.
     Duration,
-    /// A label of a connection, by its bit.
+    /// A connection label, by its bit.
     CtLabel,
     /// A helper's name.
     CtHelper,
-    /// Unicast, broadcast, multicast, or our own.
+    /// Packet type: host, broadcast, multicast, other.
     PacketType,
-    /// What an address is here: local, unicast, ….
+    /// Type of an address: local, unicast, ….
     AddressType,
-    /// Is it there?
+    /// Exists or missing.
     Boolean,
     /// An IGMP type.
     IgmpType,
-    /// A packet type of DCCP.
+    /// A DCCP packet type.
     DccpType,
-    /// A type of IPv6's mobility header.
+    /// An IPv6 mobility header type.
     MobilityType,
-    /// A class of a queueing discipline: major and minor number.
+    /// A traffic class: major and minor number.
     ClassId,
-    /// A group of devices.
+    /// An interface group.
     DeviceGroup,
     /// Seconds since midnight.
     HourOfDay,
     /// A day of the week, 0 is Sunday.
     DayOfWeek,
-    /// Nanoseconds since 1970, on the wall.
+    /// Nanoseconds since 1970, wall clock time.
     Timestamp,
-    /// A named object, by its place.
+    /// A named object, by its index.
     Object(ObjectKind),
 }
 
 impl DataType {
-    /// How many bits its values have.
+    /// Width of its values, in bits.
     pub const fn bit_width(self) -> u8 {
         match self {
             DataType::Address6 | DataType::InterfaceName | DataType::CtLabel | DataType::CtHelper => 128,
@@ -132,45 +132,45 @@ impl DataType {
         u128::MAX >> (128 - self.bit_width())
     }
 
-    /// Are its values sets of bits, so that a list without braces means any of them?
+    /// Is it a bitmask, where a list without braces means any of the bits?
     pub const fn is_bitmask(self) -> bool {
         matches!(self, DataType::CtState | DataType::CtStatus | DataType::TcpFlags)
     }
 
-    /// In words, for messages.
+    /// For error messages.
     pub const fn description(self) -> &'static str {
         match self {
             DataType::Address4 => "an IPv4 address",
             DataType::Address6 => "an IPv6 address",
-            DataType::Protocol => "a transport protocol",
+            DataType::Protocol => "an IP protocol",
             DataType::Port => "a port",
             DataType::Mark => "a mark",
-            DataType::InterfaceName | DataType::InterfaceIndex => "an interface's name",
+            DataType::InterfaceName | DataType::InterfaceIndex => "an interface name",
             DataType::Number(_) => "a number",
             DataType::IcmpType => "an ICMP type",
             DataType::Icmp6Type => "an ICMPv6 type",
             DataType::IcmpCode => "an ICMP code",
             DataType::Icmp6Code => "an ICMPv6 code",
-            DataType::CtState => "a state of connection tracking",
-            DataType::CtStatus => "a status of connection tracking",
-            DataType::CtDirection => "original or reply",
-            DataType::TcpFlags => "a flag of TCP",
+            DataType::CtState => "a ct state",
+            DataType::CtStatus => "a ct status",
+            DataType::CtDirection => "a ct direction",
+            DataType::TcpFlags => "a TCP flag",
             DataType::Dscp => "a DSCP class",
             DataType::Ecn => "an ECN value",
-            DataType::Family => "ipv4 or ipv6",
-            DataType::EtherType => "a link protocol",
-            DataType::Duration => "a time",
-            DataType::CtLabel => "a label",
-            DataType::CtHelper => "a helper",
+            DataType::Family => "an address family",
+            DataType::EtherType => "an Ethernet type",
+            DataType::Duration => "a duration",
+            DataType::CtLabel => "a ct label",
+            DataType::CtHelper => "a ct helper",
             DataType::PacketType => "a packet type",
             DataType::AddressType => "an address type",
-            DataType::Boolean => "exists or missing",
+            DataType::Boolean => "`exists` or `missing`",
             DataType::IgmpType => "an IGMP type",
-            DataType::DccpType => "a packet type of DCCP",
-            DataType::MobilityType => "a type of mobility header",
-            DataType::ClassId => "a class, like 1:10",
-            DataType::DeviceGroup => "a group of devices",
-            DataType::HourOfDay => "an hour",
+            DataType::DccpType => "a DCCP packet type",
+            DataType::MobilityType => "a mobility header type",
+            DataType::ClassId => "a traffic class like 1:10",
+            DataType::DeviceGroup => "an interface group",
+            DataType::HourOfDay => "a time of day",
             DataType::DayOfWeek => "a day of the week",
             DataType::Timestamp => "a date",
             DataType::Object(ObjectKind::Counter) => "a counter",
@@ -180,7 +180,7 @@ impl DataType {
         }
     }
 
-    /// The constants that have names.
+    /// Named constants.
     pub fn symbols(self) -> &'static [(&'static str, u128)] {
         match self {
             DataType::Protocol => PROTOCOLS,
@@ -210,7 +210,7 @@ impl DataType {
         }
     }
 
-    /// The value of a constant's name.
+    /// Value of a named constant.
     pub fn symbol_value(self, name: &str) -> Option<u128> {
         if matches!(self, DataType::InterfaceName | DataType::CtHelper) {
             return encode_name(name);
@@ -219,9 +219,9 @@ impl DataType {
     }
 }
 
-/// A name of at most 15 letters as a number: the first letter highest.
+/// A name of at most 15 bytes as a number: the first byte highest.
 pub fn encode_name(name: &str) -> Option<u128> {
-    let mut octets = [0; 16];
-    octets.get_mut(..name.len()).filter(|_| name.len() < 16)?.copy_from_slice(name.as_bytes());
-    Some(u128::from_be_bytes(octets))
+    let mut bytes = [0; 16];
+    bytes.get_mut(..name.len()).filter(|_| name.len() < 16)?.copy_from_slice(name.as_bytes());
+    Some(u128::from_be_bytes(bytes))
 }

@@ -5,9 +5,9 @@ use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 
 impl Parser<'_> {
-    /// Behind the word `chain`.
+    /// After the keyword `chain`.
     pub(super) fn parse_chain(&mut self, at: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("the chain's name")?;
+        let (name, span) = self.expect_name("a chain name")?;
         if self.chain_mut(at, &name).is_none() {
             let chain = Chain { name: name.clone(), span, base: None, rules: Vec::new() };
             if let Some(table) = self.ruleset.tables.get_mut(at) {
@@ -18,7 +18,7 @@ impl Parser<'_> {
         if !self.eat_punct("{") {
             return self.expect_end();
         }
-        // Filled apart: rules do not look at the chains before them.
+        // Collected apart: the chain is stored when its block is complete.
         let mut base = None;
         let mut rules = Vec::new();
         let depth = self.brace_depth;
@@ -31,8 +31,8 @@ impl Parser<'_> {
                 return Err(self.unexpected("`}`"));
             }
             let line = self.parse_chain_line(&mut base, &mut rules);
-            if let Err(fault) = line {
-                self.recover(fault, depth)?;
+            if let Err(diagnostic) = line {
+                self.recover(diagnostic, depth)?;
             }
         }
         if let Some(chain) = self.chain_mut(at, &name) {
@@ -59,12 +59,12 @@ impl Parser<'_> {
             }
             "policy" => {
                 self.next_token();
-                let drops = self.parse_policy()?;
+                let policy_drop = self.parse_policy()?;
                 match base {
-                    Some(base) => base.policy_drop = drops,
+                    Some(base) => base.policy_drop = policy_drop,
                     None => {
-                        return Err(Diagnostic::new(span, "only a chain with a hook has a policy")
-                            .with_help("write `type filter hook forward priority filter;` before it"));
+                        return Err(Diagnostic::new(span, "a chain without a hook has no policy")
+                            .with_help("write `type filter hook forward priority filter;` before the policy"));
                     }
                 }
             }
@@ -77,7 +77,7 @@ impl Parser<'_> {
                 self.expect_name("a comment")?;
             }
             "flags" | "device" | "devices" => {
-                return Err(Diagnostic::new(span, format!("{word} has no meaning in these chains")));
+                return Err(Diagnostic::new(span, format!("`{word}` is not supported in chains of this family")));
             }
             _ => {
                 let rule = self.parse_rule()?;
@@ -87,19 +87,24 @@ impl Parser<'_> {
         self.expect_end()
     }
 
-    /// Behind the word `type`.
+    /// After the keyword `type`.
     fn parse_base_chain(&mut self) -> ParseResult<BaseChainSpec> {
         let (kind, span) = self.expect_name("filter or nat")?;
         let nat = match kind.as_str() {
-            // There is one table of routes, whatever the mark: what is routed again goes the same way.
+            // There is one routing table, independent of the mark: routing again gives the same route.
             "filter" | "route" => false,
             "nat" => true,
-            _ => return Err(Diagnostic::new(span, format!("{kind}: no such type of chain")).with_help("filter or nat")),
+            _ => {
+                return Err(
+                    Diagnostic::new(span, format!("unknown chain type `{kind}`")).with_help("use filter, nat or route")
+                );
+            }
         };
         self.expect_keyword("hook")?;
         let (hook, hook_span) = self.expect_name("a hook")?;
         if kind == "route" && hook != "output" {
-            return Err(Diagnostic::new(hook_span, "chains of type route stand at the hook output").with_help("output"));
+            return Err(Diagnostic::new(hook_span, "chains of type route are only possible at hook output")
+                .with_help("use `hook output`"));
         }
         let hook = match hook.as_str() {
             "prerouting" => Hook::Prerouting,
@@ -108,24 +113,24 @@ impl Parser<'_> {
             "output" => Hook::Output,
             "postrouting" => Hook::Postrouting,
             "ingress" | "egress" => {
-                let what = format!("{hook} belongs to a device");
-                return Err(Diagnostic::new(hook_span, what).with_help("prerouting with priority raw"));
+                let what = format!("hook {hook} belongs to a device and is not supported");
+                return Err(Diagnostic::new(hook_span, what).with_help("use `hook prerouting priority raw`"));
             }
             _ => {
-                return Err(Diagnostic::new(hook_span, format!("{hook}: no such hook"))
-                    .with_help("prerouting, input, forward, output or postrouting"));
+                return Err(Diagnostic::new(hook_span, format!("unknown hook `{hook}`"))
+                    .with_help("use prerouting, input, forward, output or postrouting"));
             }
         };
         if nat && hook == Hook::Forward {
-            return Err(Diagnostic::new(hook_span, "nat chains have no place in forward")
-                .with_help("prerouting for dnat, postrouting for snat"));
+            return Err(Diagnostic::new(hook_span, "chains of type nat are not possible at hook forward")
+                .with_help("use hook prerouting for dnat, postrouting for snat"));
         }
         self.expect_keyword("priority")?;
         let priority = self.parse_priority(hook)?;
         Ok(BaseChainSpec { nat, hook, priority, policy_drop: false })
     }
 
-    /// A name, a number, or a name with a number behind it.
+    /// A name, a number, or a name plus or minus a number.
     fn parse_priority(&mut self, hook: Hook) -> ParseResult<i32> {
         let span = self.span();
         let mut base = 0_i64;
@@ -140,15 +145,14 @@ impl Parser<'_> {
                 ("security", _) => 50,
                 ("srcnat", Hook::Postrouting | Hook::Input) => 100,
                 ("dstnat" | "srcnat", _) => {
-                    let what = format!("{name} is no priority of this hook");
-                    return Err(
-                        Diagnostic::new(span, what).with_help("dstnat goes with prerouting, srcnat with postrouting")
-                    );
+                    let what = format!("priority {name} is not possible at this hook");
+                    return Err(Diagnostic::new(span, what)
+                        .with_help("dstnat belongs to prerouting and output, srcnat to postrouting and input"));
                 }
                 _ => {
-                    let what = format!("{name}: no such priority");
+                    let what = format!("unknown priority `{name}`");
                     return Err(Diagnostic::new(span, what).with_help(
-                        "raw, mangle, dstnat, filter, security, srcnat, or a number; with + or - a number",
+                        "use raw, mangle, dstnat, filter, security, srcnat (plus or minus a number), or a number",
                     ));
                 }
             };
@@ -162,7 +166,7 @@ impl Parser<'_> {
             has_number = true;
         }
         let number = if has_number { i64::from(self.expect_u32("a number")?) } else { 0 };
-        i32::try_from(base + sign * number).map_err(|_| Diagnostic::new(span, "this priority is out of bounds"))
+        i32::try_from(base + sign * number).map_err(|_| Diagnostic::new(span, "this priority is out of range"))
     }
 
     fn parse_policy(&mut self) -> ParseResult<bool> {
@@ -170,11 +174,11 @@ impl Parser<'_> {
         match policy.as_str() {
             "accept" => Ok(false),
             "drop" => Ok(true),
-            _ => Err(Diagnostic::new(span, format!("{policy} is no policy")).with_help("accept or drop")),
+            _ => Err(Diagnostic::new(span, format!("unknown policy `{policy}`")).with_help("use accept or drop")),
         }
     }
 
-    /// Statements to the end of the line.
+    /// Statements up to the end of the line.
     pub(super) fn parse_rule(&mut self) -> ParseResult<Rule> {
         let start = self.span();
         let mut rule = Rule { span: start, statements: Vec::new(), comment: None };

@@ -19,12 +19,12 @@ impl Parser<'_> {
         }
     }
 
-    /// One command of the outermost level.
+    /// One command.
     fn parse_command(&mut self) -> ParseResult<()> {
         if self.parse_definition()? {
             return Ok(());
         }
-        let (word, span) = self.expect_name("a command: table, include, define, add, flush, delete")?;
+        let (word, span) = self.expect_name("a command (table, include, define, add, flush, delete)")?;
         match word.as_str() {
             "include" => self.parse_include(span),
             "table" => self.parse_table(),
@@ -34,15 +34,15 @@ impl Parser<'_> {
             "delete" | "destroy" => self.parse_delete(),
             "replace" | "reset" | "list" | "rename" | "monitor" => Err(Diagnostic::new(
                 span,
-                format!("{word}: a ruleset is written from nothing here, and is loaded whole"),
+                format!("command `{word}` is not supported: a ruleset is always loaded as a whole"),
             )
-            .with_help("write the rules in their order, in `table … { chain … { … } }`")),
-            _ => Err(Diagnostic::new(span, format!("{word}: no such command"))
-                .with_help("table, include, define, add, flush or delete")),
+            .with_help("write all rules in order in `table … { chain … { … } }`")),
+            _ => Err(Diagnostic::new(span, format!("unknown command `{word}`"))
+                .with_help("use table, include, define, add, flush or delete")),
         }
     }
 
-    /// `define`, `redefine`, `undefine`: true if it was one.
+    /// `define`, `redefine` or `undefine`, if one is next.
     pub(super) fn parse_definition(&mut self) -> ParseResult<bool> {
         let TokenKind::Ident(word) = self.peek() else { return Ok(false) };
         let again = match word.as_str() {
@@ -50,20 +50,19 @@ impl Parser<'_> {
             "redefine" => true,
             "undefine" => {
                 self.next_token();
-                let (name, span) = self.expect_name("a variable's name")?;
+                let (name, span) = self.expect_name("a variable name")?;
                 if self.variables.remove(&name).is_none() {
-                    return Err(Diagnostic::new(span, format!("{name}: there is no such variable")));
+                    return Err(Diagnostic::new(span, format!("undefined variable {name}")));
                 }
                 return Ok(true);
             }
             _ => return Ok(false),
         };
         self.next_token();
-        let (name, span) = self.expect_name("a variable's name")?;
+        let (name, span) = self.expect_name("a variable name")?;
         if !again && self.variables.contains_key(&name) {
-            return Err(
-                Diagnostic::new(span, format!("{name} is defined already")).with_help("redefine changes a variable")
-            );
+            return Err(Diagnostic::new(span, format!("variable {name} is already defined"))
+                .with_help("use `redefine` to change it"));
         }
         self.expect_punct("=")?;
         let mut value = Vec::new();
@@ -81,7 +80,7 @@ impl Parser<'_> {
             value.push(self.next_token());
         }
         if value.is_empty() {
-            return Err(Diagnostic::new(span, format!("{name} is given no value")));
+            return Err(Diagnostic::new(span, format!("variable {name} has no value")));
         }
         self.variables.insert(name, value);
         Ok(true)
@@ -89,7 +88,7 @@ impl Parser<'_> {
 
     pub(super) fn parse_include(&mut self, span: Span) -> ParseResult<()> {
         let Token { kind: TokenKind::Quoted(pattern), span: place } = self.next_token() else {
-            return Err(Diagnostic::new(span, "include wants a file's name in quotation marks"));
+            return Err(Diagnostic::new(span, "include needs a file name in quotation marks"));
         };
         let mut depth = 0;
         let mut file = span.file;
@@ -100,15 +99,15 @@ impl Parser<'_> {
         if depth >= MAX_INCLUDE_DEPTH {
             return Err(Diagnostic::new(
                 place,
-                format!("{MAX_INCLUDE_DEPTH} files include one another: is it a circle?"),
+                format!("includes are nested more than {MAX_INCLUDE_DEPTH} deep: does a file include itself?"),
             ));
         }
         let texts = self.includes.resolve(&pattern, self.sources.name(span.file));
-        let texts = texts.map_err(|why| Diagnostic::new(place, format!("{pattern}: {why}")))?;
+        let texts = texts.map_err(|reason| Diagnostic::new(place, format!("cannot include {pattern}: {reason}")))?;
         for (name, text) in texts.into_iter().rev() {
             let file = self.sources.add(&name, text.clone(), Some(place));
             let mut tokens = tokenize(file, &text)?;
-            // Its end is not the end of everything.
+            // The end of an included text is not the end of the ruleset.
             if let Some(last) = tokens.last_mut() {
                 last.kind = TokenKind::Separator;
             }
@@ -117,7 +116,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// A family, if one is next; `ip` otherwise.
+    /// A table family, if one is next; `ip` otherwise.
     pub(super) fn parse_family(&mut self) -> ParseResult<TableFamily> {
         let span = self.span();
         let TokenKind::Ident(name) = self.peek() else { return Ok(TableFamily::Ip) };
@@ -126,8 +125,9 @@ impl Parser<'_> {
             "ip6" => TableFamily::Ip6,
             "inet" => TableFamily::Inet,
             "arp" | "bridge" | "netdev" => {
-                let what = format!("{name}: tables of this family are not for a router");
-                return Err(Diagnostic::new(span, what).with_help("ip, ip6 or inet; leave this one to the kernel"));
+                let what = format!("tables of family {name} are not supported: a router sees IP packets only");
+                return Err(Diagnostic::new(span, what)
+                    .with_help("use ip, ip6 or inet; tables of this family stay in the kernel's ruleset"));
             }
             _ => return Ok(TableFamily::Ip),
         };

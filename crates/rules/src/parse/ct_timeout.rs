@@ -19,13 +19,13 @@ const TCP_STATES: [(&str, Sysctl); 11] = [
     ("retrans", Sysctl::TcpTimeoutMaxRetrans),
     ("unack", Sysctl::TcpTimeoutUnacknowledged),
 ];
-/// And for UDP.
+/// The same for UDP.
 const UDP_STATES: [(&str, Sysctl); 2] = [("unreplied", Sysctl::UdpTimeout), ("replied", Sysctl::UdpTimeoutStream)];
 
 impl Parser<'_> {
-    /// Behind `ct timeout`.
+    /// After `ct timeout`.
     pub(super) fn parse_ct_timeout(&mut self, table: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("its name")?;
+        let (name, span) = self.expect_name("a name for the timeout")?;
         self.expect_punct("{")?;
         let mut timeout = CtTimeoutPolicy { protocol: 0, v6: None, seconds: Vec::new() };
         loop {
@@ -39,9 +39,8 @@ impl Parser<'_> {
                     "tcp" => 6,
                     "udp" => 17,
                     _ => {
-                        return Err(
-                            Diagnostic::new(at, format!("{protocol} has no timeouts here")).with_help("tcp or udp")
-                        );
+                        return Err(Diagnostic::new(at, format!("timeouts for protocol {protocol} are not supported"))
+                            .with_help("use tcp or udp"));
                     }
                 };
             } else if self.eat_keyword("l3proto") {
@@ -52,7 +51,7 @@ impl Parser<'_> {
                     "inet" => None,
                     _ => {
                         return Err(
-                            Diagnostic::new(at, format!("{family}: no such family")).with_help("ip, ip6 or inet")
+                            Diagnostic::new(at, format!("unknown family `{family}`")).with_help("use ip, ip6 or inet")
                         );
                     }
                 };
@@ -60,24 +59,26 @@ impl Parser<'_> {
                 let states: &[(&str, Sysctl)] = match timeout.protocol {
                     6 => &TCP_STATES,
                     17 => &UDP_STATES,
-                    _ => return Err(Diagnostic::new(at, "whose policy?").with_help("protocol tcp above it")),
+                    _ => {
+                        return Err(Diagnostic::new(at, "a policy needs a protocol")
+                            .with_help("write `protocol tcp;` above the policy"));
+                    }
                 };
                 self.parse_timeout_policy(states, &mut timeout)?;
             } else if self.eat_keyword("comment") {
                 self.expect_name("a comment")?;
             } else {
-                return Err(self.unexpected("protocol, l3proto, policy or the end of the timeout"));
+                return Err(self.unexpected("protocol, l3proto, policy, comment or `}`"));
             }
         }
         if timeout.seconds.is_empty() {
-            return Err(
-                Diagnostic::new(span, format!("{name} says nothing")).with_help("policy = { established : 3600 }")
-            );
+            return Err(Diagnostic::new(span, format!("ct timeout {name} has no policy"))
+                .with_help("write `policy = { established : 3600 }`"));
         }
         self.add_object(table, Object { name, span, body: ObjectBody::CtTimeout(timeout) })
     }
 
-    /// Behind `policy`: `= { state : seconds, … }`.
+    /// After `policy`: `= { state : seconds, … }`.
     fn parse_timeout_policy(&mut self, states: &[(&str, Sysctl)], timeout: &mut CtTimeoutPolicy) -> ParseResult<()> {
         self.expect_punct("=")?;
         self.expect_punct("{")?;
@@ -87,18 +88,19 @@ impl Parser<'_> {
                 return Ok(());
             }
             let (state, at) = self.expect_name("a state")?;
-            let Some((_, knob)) = states.iter().find(|(name, _)| *name == state) else {
+            let Some((_, sysctl)) = states.iter().find(|(name, _)| *name == state) else {
                 let names: Vec<&str> = states.iter().map(|(name, _)| *name).collect();
-                return Err(Diagnostic::new(at, format!("{state}: no such state")).with_help(names.join(", ")));
+                return Err(Diagnostic::new(at, format!("unknown state `{state}`"))
+                    .with_help(format!("states: {}", names.join(", "))));
             };
             self.expect_punct(":")?;
             let at = self.span();
             let seconds =
-                u32::try_from(self.parse_time()?).map_err(|_| Diagnostic::new(at, "this time is too long"))?;
+                u32::try_from(self.parse_time()?).map_err(|_| Diagnostic::new(at, "this timeout is too long"))?;
             if seconds == 0 {
-                return Err(Diagnostic::new(at, "a connection of no time").with_help("1 second or more"));
+                return Err(Diagnostic::new(at, "a timeout of 0 is not possible").with_help("use 1s or more"));
             }
-            timeout.seconds.push((*knob, seconds));
+            timeout.seconds.push((*sysctl, seconds));
             if !self.eat_punct(",") && !matches!(self.peek(), TokenKind::Punct("}")) {
                 self.skip_separators();
             }

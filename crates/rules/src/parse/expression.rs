@@ -1,4 +1,4 @@
-//! Values that are looked up or computed, and what they are held against.
+//! Expressions, and the right-hand side of matches.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{Expression, FibExpr, FibResult, Match, MatchRhs, Selector, SetRef};
 use crate::datatype::DataType;
@@ -7,8 +7,8 @@ use crate::lexer::TokenKind;
 use crate::source::Span;
 
 impl Parser<'_> {
-    /// A value that is looked up, if one is next: `ip saddr`, `tcp flags & syn`, `numgen inc mod 2`, with a map behind it or not. `data` is what a map in
-    /// place gives.
+    /// An expression, if one is next: `ip saddr`, `tcp flags & syn`, `numgen inc mod 2`, possibly looked up in a map. `data` is the type of an anonymous
+    /// map's values.
     pub(super) fn parse_expression(&mut self, data: &[DataType]) -> ParseResult<Option<Expression>> {
         let Some(first) = self.parse_operand()? else { return Ok(None) };
         let mut key = vec![first];
@@ -16,7 +16,7 @@ impl Parser<'_> {
             self.next_token();
             match self.parse_operand()? {
                 Some(next) => key.push(next),
-                None => return Err(self.unexpected("the next part of the key")),
+                None => return Err(self.unexpected("the next part of the concatenation")),
             }
         }
         if self.eat_keyword("map") {
@@ -26,23 +26,23 @@ impl Parser<'_> {
         }
         match (key.len(), key.pop()) {
             (1, Some(only)) => Ok(Some(only)),
-            _ => Err(self.unexpected("`map`, with a map from these together")),
+            _ => Err(self.unexpected("`map` and a map for this concatenation")),
         }
     }
 
-    /// The parts of a key, with `.` between them; empty if none is next.
+    /// The parts of a concatenation, separated by `.`; empty if none is next.
     pub(super) fn parse_key(&mut self) -> ParseResult<Vec<Expression>> {
         let mut key: Vec<Expression> = self.parse_operand()?.into_iter().collect();
         while !key.is_empty() && self.eat_punct(".") {
             match self.parse_operand()? {
                 Some(next) => key.push(next),
-                None => return Err(self.unexpected("the next part of the key")),
+                None => return Err(self.unexpected("the next part of the concatenation")),
             }
         }
         Ok(key)
     }
 
-    /// One value with its bit operations.
+    /// One value with bit operations.
     fn parse_operand(&mut self) -> ParseResult<Option<Expression>> {
         let Some(mut value) = self.parse_primary()? else { return Ok(None) };
         loop {
@@ -68,11 +68,11 @@ impl Parser<'_> {
     }
 
     fn parse_shift(&mut self) -> ParseResult<i8> {
-        let (by, span) = self.expect_number("by how many bits")?;
-        i8::try_from(by).map_err(|_| Diagnostic::new(span, "no value has so many bits"))
+        let (by, span) = self.expect_number("a number of bits")?;
+        i8::try_from(by).map_err(|_| Diagnostic::new(span, "this shift is too large"))
     }
 
-    /// A mask: one value, or several with `|` in parentheses or not.
+    /// A mask: one value, or several with `|`, with or without parentheses.
     pub(super) fn parse_bitmask(&mut self, kind: DataType) -> ParseResult<u128> {
         let inside = self.eat_punct("(");
         let mut bits = self.parse_value(kind)?;
@@ -100,11 +100,11 @@ impl Parser<'_> {
                 self.next_token();
                 if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "jhash" | "symhash" | "numgen"))
                 {
-                    return Err(self.unexpected("a field of the packet to hash"));
+                    return Err(self.unexpected("a selector to hash"));
                 }
                 let of = self.parse_key()?;
                 if of.is_empty() {
-                    return Err(self.unexpected("what to hash"));
+                    return Err(self.unexpected("a selector to hash"));
                 }
                 self.parse_hash(of).map(Some)
             }
@@ -114,7 +114,7 @@ impl Parser<'_> {
             }
             _ => match self.parse_selector()? {
                 Some(Selector::Fib(FibExpr { iif: true, oif: true, .. })) => {
-                    Err(Diagnostic::new(span, "a route has one device: iif and oif exclude one another"))
+                    Err(Diagnostic::new(span, "fib cannot use both iif and oif"))
                 }
                 Some(selector) => Ok(Some(Expression::Select(selector))),
                 None => Ok(None),
@@ -129,7 +129,7 @@ impl Parser<'_> {
             "random" => true,
             _ => {
                 return Err(
-                    Diagnostic::new(span, format!("numgen {how}: no such way to count")).with_help("inc or random")
+                    Diagnostic::new(span, format!("unknown mode `numgen {how}`")).with_help("use inc or random")
                 );
             }
         };
@@ -149,10 +149,10 @@ impl Parser<'_> {
         self.expect_keyword("mod")?;
         let span = self.span();
         let modulus = self.expect_u32("a modulus")?;
-        if modulus == 0 { Err(Diagnostic::new(span, "nothing is below 0")) } else { Ok(modulus) }
+        if modulus == 0 { Err(Diagnostic::new(span, "the modulus must be at least 1")) } else { Ok(modulus) }
     }
 
-    /// What `left` is held against.
+    /// Operator and right-hand side of a match.
     pub(super) fn parse_relational(&mut self, left: Vec<Expression>, start: Span) -> ParseResult<Match> {
         let kinds: Vec<DataType> = left.iter().map(Expression::data_type).collect();
         let mut not = false;
@@ -173,7 +173,7 @@ impl Parser<'_> {
         }
         if matches!(self.peek(), TokenKind::Punct("{") | TokenKind::SetName(_)) {
             if !matches!(relation, "" | "=" | "!=") {
-                return Err(self.unexpected("one value"));
+                return Err(self.unexpected("a single value: a set cannot be compared with <, >, <= or >="));
             }
             let set = self.parse_set_ref(&kinds)?;
             return Ok(Match { left, not, right: MatchRhs::Set(set) });
@@ -183,7 +183,7 @@ impl Parser<'_> {
         {
             let missing = self.eat_keyword("missing");
             if missing || self.eat_keyword("exists") {
-                // No device has the name of nothing.
+                // 0 stands for no interface.
                 return Ok(Match { left, not: not == missing, right: MatchRhs::Ranges(vec![(0, 0)]) });
             }
         }
@@ -200,12 +200,14 @@ impl Parser<'_> {
                     ">" => (value < kind.max_value()).then(|| (value + 1, kind.max_value())),
                     _ => Some((value, kind.max_value())),
                 };
-                let range = range.ok_or_else(|| Diagnostic::new(start, format!("no value is {relation} {value}")))?;
+                let range = range.ok_or_else(|| {
+                    Diagnostic::new(start, format!("no value is {relation} {value}: the match can never hold"))
+                })?;
                 return Ok(Match { left, not: false, right: MatchRhs::Ranges(vec![range]) });
             }
         }
         if !matches!(relation, "" | "=" | "!=") {
-            return Err(Diagnostic::new(start, format!("{relation} does not compare these")));
+            return Err(Diagnostic::new(start, format!("operator `{relation}` is not possible here")));
         }
         if let [kind @ (DataType::HourOfDay | DataType::DayOfWeek)] = kinds.as_slice() {
             return self.parse_clock_match(left, *kind, not);
@@ -220,12 +222,12 @@ impl Parser<'_> {
         if let TokenKind::Punct(",") = self.peek() {
             return Err(self
                 .unexpected("the end of the value")
-                .with_help("several values stand in braces: { 80, 443 }"));
+                .with_help("write several values in braces: { 80, 443 }"));
         }
         Ok(Match { left, not, right: MatchRhs::Ranges(ranges) })
     }
 
-    /// Sets of bits: a list means any of them, `=` and `!=` all of them exactly, `!` none of them, and `/` compares those that are named behind it.
+    /// Bitmasks: a list matches any of the bits, `==` and `!=` compare all bits, `!` matches none of the bits, `/` gives a mask.
     fn parse_bitmask_match(&mut self, left: Vec<Expression>, kind: DataType, relation: &str) -> ParseResult<Match> {
         let mut bits = self.parse_bitmask(kind)?;
         while self.eat_punct(",") {
@@ -249,14 +251,14 @@ impl Parser<'_> {
         Ok(Match { left, not: matches!(relation, "!" | "!="), right })
     }
 
-    /// Hours and days go round: from Friday to Monday, from 22:00 to 06:00.
+    /// Ranges of hours and days may wrap: Friday to Monday, 22:00 to 06:00.
     fn parse_clock_match(&mut self, left: Vec<Expression>, kind: DataType, not: bool) -> ParseResult<Match> {
         let first = self.parse_value(kind)?;
         let last = if self.eat_punct("-") { self.parse_value(kind)? } else { first };
         if first <= last {
             return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(first, last)]) });
         }
-        // What lies between its end and its beginning is not in it.
+        // A wrapped range is everything but the gap between its end and its start.
         let between = (last + 1, first - 1);
         if between.0 > between.1 {
             return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(0, kind.max_value())]) });
@@ -264,7 +266,7 @@ impl Parser<'_> {
         Ok(Match { left, not: !not, right: MatchRhs::Ranges(vec![between]) })
     }
 
-    /// A named set, or one in place.
+    /// A named or anonymous set.
     pub(super) fn parse_set_ref(&mut self, kinds: &[DataType]) -> ParseResult<SetRef> {
         if let TokenKind::SetName(name) = self.peek() {
             let name = name.clone();
@@ -273,7 +275,7 @@ impl Parser<'_> {
         self.parse_anonymous_set(kinds, None).map(|set| SetRef::Anonymous(Box::new(set)))
     }
 
-    /// A named map, or one in place that gives `data`.
+    /// A named map, or an anonymous one with values of type `data`.
     pub(super) fn parse_map_ref(&mut self, kinds: &[DataType], data: &[DataType]) -> ParseResult<SetRef> {
         if let TokenKind::SetName(name) = self.peek() {
             let name = name.clone();

@@ -1,4 +1,4 @@
-//! Pieces of headers that have to be looked for: options of TCP and IPv4, extension headers of IPv6, chunks of SCTP.
+//! TCP options, IPv4 options, IPv6 extension headers and SCTP chunks.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{BitRange, ExthdrField, ExthdrOp};
 use crate::datatype::DataType;
@@ -6,9 +6,9 @@ use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
 
-/// A piece: its name, its number, its fields.
+/// An option, header or chunk: name, number, fields.
 type ExthdrDef = (&'static str, u8, &'static [ExthdrFieldDef]);
-/// A field: its name, its first bit from the piece's beginning, how many bits, what they mean.
+/// A field: name, first bit, number of bits, type.
 type ExthdrFieldDef = (&'static str, u16, u8, DataType);
 
 const fn number_field(name: &'static str, from: u16, count: u8) -> ExthdrFieldDef {
@@ -135,67 +135,67 @@ const SCTP_CHUNKS: &[ExthdrDef] = &[
     ("asconf", 193, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("seqno", 32, 32)]),
 ];
 
-/// Is it the name of an extension header, by which its fields are asked for?
+/// Is it the name of an IPv6 extension header?
 pub(super) fn is_ipv6_ext_header(word: &str) -> bool {
     IPV6_EXT_HEADERS.iter().any(|(name, ..)| *name == word)
 }
 
 impl Parser<'_> {
-    /// Behind `tcp option`.
+    /// After `tcp option`.
     pub(super) fn parse_tcp_option(&mut self) -> ParseResult<ExthdrField> {
         match self.peek() {
             TokenKind::Number(number) => {
                 let number = *number;
                 let span = self.next_token().span;
                 let number =
-                    u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option's number is at most 255"))?;
+                    u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option number is at most 255"))?;
                 self.presence_test(ExthdrOp::TcpOptions, number)
             }
-            // `@34,8,8`: an option, the first bit in it, how many bits.
+            // `@34,8,8`: option number, first bit, number of bits.
             TokenKind::SetName(_) => {
                 let Token { kind: TokenKind::SetName(number), span } = self.next_token() else {
-                    return Err(self.unexpected("an option"));
+                    return Err(self.unexpected("an option number"));
                 };
                 let number = number.parse();
-                let number = number.map_err(|_| Diagnostic::new(span, "the number of an option, from 0 to 255"))?;
+                let number = number.map_err(|_| Diagnostic::new(span, "expected an option number from 0 to 255"))?;
                 let (bits, kind) = self.parse_bit_range()?;
                 Ok(ExthdrField { op: ExthdrOp::TcpOptions, number, bits: Some(bits), data_type: kind })
             }
-            _ => self.parse_exthdr_field(ExthdrOp::TcpOptions, TCP_OPTIONS, "an option of TCP"),
+            _ => self.parse_exthdr_field(ExthdrOp::TcpOptions, TCP_OPTIONS, "a TCP option"),
         }
     }
 
-    /// The option's number behind `reset tcp option`.
+    /// The option number after `reset tcp option`.
     pub(super) fn parse_tcp_option_number(&mut self) -> ParseResult<u8> {
         if let TokenKind::Number(_) = self.peek() {
             let span = self.span();
-            let number = self.expect_u32("an option of TCP")?;
-            return u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option's number is at most 255"));
+            let number = self.expect_u32("a TCP option")?;
+            return u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option number is at most 255"));
         }
-        let (word, span) = self.expect_name("an option of TCP")?;
-        self.find_exthdr_def(TCP_OPTIONS, &word, span, "an option of TCP").map(|(_, number, _)| *number)
+        let (word, span) = self.expect_name("a TCP option")?;
+        self.find_exthdr_def(TCP_OPTIONS, &word, span, "a TCP option").map(|(_, number, _)| *number)
     }
 
-    /// Behind `ip option`.
+    /// After `ip option`.
     pub(super) fn parse_ip_option(&mut self) -> ParseResult<ExthdrField> {
-        self.parse_exthdr_field(ExthdrOp::Ip4Options, IP4_OPTIONS, "an option of IPv4")
+        self.parse_exthdr_field(ExthdrOp::Ip4Options, IP4_OPTIONS, "an IPv4 option")
     }
 
-    /// Behind `sctp chunk`.
+    /// After `sctp chunk`.
     pub(super) fn parse_sctp_chunk(&mut self) -> ParseResult<ExthdrField> {
-        self.parse_exthdr_field(ExthdrOp::SctpChunks, SCTP_CHUNKS, "a chunk of SCTP")
+        self.parse_exthdr_field(ExthdrOp::SctpChunks, SCTP_CHUNKS, "an SCTP chunk")
     }
 
-    /// Behind `exthdr`.
+    /// After `exthdr`.
     pub(super) fn parse_exthdr(&mut self) -> ParseResult<ExthdrField> {
-        let (word, span) = self.expect_name("an extension header")?;
-        let number = self.find_exthdr_def(IPV6_EXT_HEADERS, &word, span, "an extension header")?.1;
+        let (word, span) = self.expect_name("an IPv6 extension header")?;
+        let number = self.find_exthdr_def(IPV6_EXT_HEADERS, &word, span, "an IPv6 extension header")?.1;
         self.presence_test(ExthdrOp::Ipv6ExtHeaders, number)
     }
 
-    /// A field of the extension header whose name is next.
+    /// An extension header's name and field.
     pub(super) fn parse_ipv6_ext_field(&mut self) -> ParseResult<ExthdrField> {
-        self.parse_exthdr_field(ExthdrOp::Ipv6ExtHeaders, IPV6_EXT_HEADERS, "an extension header")
+        self.parse_exthdr_field(ExthdrOp::Ipv6ExtHeaders, IPV6_EXT_HEADERS, "an IPv6 extension header")
     }
 
     fn parse_exthdr_field(
@@ -209,7 +209,7 @@ impl Parser<'_> {
         if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "exists" | "missing")) {
             return self.presence_test(among, *number);
         }
-        let (field, span) = self.expect_name("exists, missing or one of its fields")?;
+        let (field, span) = self.expect_name("exists, missing or a field")?;
         match fields.iter().find(|(name, ..)| *name == field) {
             Some((_, from, count, kind)) => Ok(ExthdrField {
                 op: among,
@@ -219,12 +219,13 @@ impl Parser<'_> {
             }),
             None => {
                 let names: Vec<&str> = fields.iter().map(|(name, ..)| *name).chain(["exists", "missing"]).collect();
-                Err(Diagnostic::new(span, format!("{word} {field}: no such field")).with_help(names.join(", ")))
+                Err(Diagnostic::new(span, format!("{word} has no field `{field}`"))
+                    .with_help(format!("fields: {}", names.join(", "))))
             }
         }
     }
 
-    /// Whether it is there: `exists` or `missing` follows.
+    /// A test for presence: `exists` or `missing` follows.
     fn presence_test(&mut self, among: ExthdrOp, number: u8) -> ParseResult<ExthdrField> {
         Ok(ExthdrField { op: among, number, bits: None, data_type: DataType::Boolean })
     }
@@ -238,7 +239,7 @@ impl Parser<'_> {
     ) -> ParseResult<&'static ExthdrDef> {
         all.iter().find(|(name, ..)| *name == word).ok_or_else(|| {
             let names: Vec<&str> = all.iter().map(|(name, ..)| *name).collect();
-            Diagnostic::new(span, format!("{word} is not {wanted}")).with_help(names.join(", "))
+            Diagnostic::new(span, format!("`{word}` is not {wanted}")).with_help(format!("known: {}", names.join(", ")))
         })
     }
 }

@@ -20,7 +20,7 @@ use crate::diagnostic::RulesetError;
 use crate::source::{IncludeResolver, Sources};
 use parser::Parser;
 
-/// Reads a ruleset. `name` is what its text is called in messages.
+/// Parses a ruleset. `name` is the name of the text in error messages.
 ///
 /// ```
 /// use keepstate_rules::{NoIncludes, parse};
@@ -36,24 +36,24 @@ use parser::Parser;
 /// ```
 ///
 /// # Errors
-/// What is wrong, with its place.
-pub fn parse(name: &str, text: &str, library: &dyn IncludeResolver) -> Result<Ruleset, RulesetError> {
-    parse_with(name, text, library, &[]).map(|(ruleset, _)| ruleset)
+/// All errors of the text, with their places.
+pub fn parse(name: &str, text: &str, includes: &dyn IncludeResolver) -> Result<Ruleset, RulesetError> {
+    parse_with(name, text, includes, &[]).map(|(ruleset, _)| ruleset)
 }
 
-/// As [`parse`], with variables defined before the first line, each by its name and text; gives the texts too, for messages about the tree.
+/// Like [`parse`], with variables (name and text) defined before the first line; also returns the texts, which [`compile()`](crate::compile()) needs.
 ///
 /// # Errors
-/// What is wrong, with its place.
+/// All errors of the text, with their places.
 pub fn parse_with(
     name: &str,
     text: &str,
-    library: &dyn IncludeResolver,
+    includes: &dyn IncludeResolver,
     variables: &[(String, String)],
 ) -> Result<(Ruleset, Sources), RulesetError> {
-    let mut parser = Parser::new(library);
-    if let Err(fault) = parser.load_source(name, text, variables).and_then(|()| parser.parse_ruleset()) {
-        parser.diagnostics.push(fault);
+    let mut parser = Parser::new(includes);
+    if let Err(diagnostic) = parser.load_source(name, text, variables).and_then(|()| parser.parse_ruleset()) {
+        parser.diagnostics.push(diagnostic);
     }
     if parser.diagnostics.is_empty() {
         Ok((parser.ruleset, parser.sources))

@@ -9,7 +9,7 @@ use keepstate_engine::{Manip, PortSelection};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Parser<'_> {
-    /// Behind `snat`, `dnat`, `masquerade` or `redirect`.
+    /// After `snat`, `dnat`, `masquerade` or `redirect`.
     pub(super) fn parse_nat(&mut self, word: &str, start: Span) -> ParseResult<Nat> {
         let manip = if matches!(word, "snat" | "masquerade") { Manip::Source } else { Manip::Destination };
         let to = match word {
@@ -35,7 +35,7 @@ impl Parser<'_> {
         Ok(nat)
     }
 
-    /// `[ip|ip6] [prefix] [addr . port] [to] ADDRESS[-ADDRESS][:PORT[-PORT]]`, or a value that is looked up.
+    /// `[ip|ip6] [prefix] [addr . port] [to] ADDRESS[-ADDRESS][:PORT[-PORT]]`, or an expression.
     fn parse_nat_target(&mut self, nat: &mut Nat, start: Span) -> ParseResult<()> {
         let family = match self.peek() {
             TokenKind::Ident(word) if word == "ip" || word == "ip6" => {
@@ -63,13 +63,13 @@ impl Parser<'_> {
             TokenKind::Address4(_) => self.parse_nat_addresses(nat, DataType::Address4),
             TokenKind::Address6(_) | TokenKind::Punct("[") => self.parse_nat_addresses(nat, DataType::Address6),
             _ => {
-                // Without a family a map in place gives what its first value looks like.
+                // Without a family, the first value of an anonymous map tells the family.
                 let kind = family.unwrap_or_else(|| self.infer_map_family());
                 let Some(value) = self.parse_expression(&[kind, DataType::Port])? else {
                     return Err(self.unexpected(if start == Span::default() {
                         "an address"
                     } else {
-                        "an address, or a value from a map"
+                        "an address or an expression with a map"
                     }));
                 };
                 nat.target = NatTarget::Value(value);
@@ -81,7 +81,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Of a map in place: is an IPv6 address the first behind a colon?
+    /// Of an anonymous map: is the first value, after the colon, an IPv6 address?
     fn infer_map_family(&self) -> DataType {
         let ahead = self.tokens.iter().rev().take(200);
         let value = ahead.skip_while(|token| token.kind != TokenKind::Punct(":")).nth(1).map(|token| &token.kind);
@@ -98,7 +98,7 @@ impl Parser<'_> {
             self.parse_range(kind)?
         };
         let address = |bits: u128| match kind {
-            // The kind has 32 bits.
+            // The type has 32 bits.
             DataType::Address4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
             _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         };
@@ -112,7 +112,7 @@ impl Parser<'_> {
     fn parse_nat_ports(&mut self) -> ParseResult<NatPorts> {
         if let TokenKind::Number(_) = self.peek() {
             let (first, last) = self.parse_range(DataType::Port)?;
-            // The kind has 16 bits.
+            // The type has 16 bits.
             return Ok(NatPorts::Range(first as u16, last as u16));
         }
         match self.parse_expression(&[DataType::Port])? {
@@ -134,8 +134,8 @@ impl Parser<'_> {
             } else if let TokenKind::Ident(word) = self.peek()
                 && word == "netmap"
             {
-                return Err(Diagnostic::new(span, "netmap is written before the address")
-                    .with_help("snat ip prefix to ip saddr map { … }"));
+                return Err(Diagnostic::new(span, "netmap is written as `prefix` before the address")
+                    .with_help("write `snat ip prefix to ip saddr map { … }`"));
             } else {
                 return Ok(());
             }

@@ -60,23 +60,23 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Puts words in front of those that are left.
+    /// Puts tokens in front of those that are left.
     pub(super) fn push_tokens(&mut self, tokens: Vec<Token>, span: Span) -> ParseResult<()> {
         if self.tokens.len() + tokens.len() + self.consumed > MAX_TOKENS {
-            return Err(Diagnostic::new(span, format!("with this, the ruleset has more than {MAX_TOKENS} words")));
+            return Err(Diagnostic::new(span, format!("the ruleset has more than {MAX_TOKENS} tokens")));
         }
         self.tokens.extend(tokens.into_iter().rev());
         Ok(())
     }
 
-    /// The next word; variables are exchanged for their values first. One that is not defined stays as it is, and fits nowhere.
+    /// The next token, with variables expanded. An undefined variable stays as it is, and is an error everywhere.
     pub(super) fn peek(&mut self) -> &TokenKind {
         while let Some(Token { kind: TokenKind::Variable(name), span }) = self.tokens.last() {
             let Some(value) = self.variables.get(name) else { break };
             let (value, span) = (value.clone(), *span);
             self.tokens.pop();
-            if let Err(fault) = self.push_tokens(value, span) {
-                self.diagnostics.push(fault);
+            if let Err(diagnostic) = self.push_tokens(value, span) {
+                self.diagnostics.push(diagnostic);
                 self.tokens.clear();
             }
         }
@@ -86,7 +86,7 @@ impl Parser<'_> {
     pub(super) fn next_token(&mut self) -> Token {
         self.peek();
         self.consumed += 1;
-        // The end is never taken away.
+        // Eof is never removed.
         match self.tokens.last() {
             Some(Token { kind: TokenKind::Eof, .. }) | None => {
                 self.tokens.last().cloned().unwrap_or(Token { kind: TokenKind::Eof, span: Span::default() })
@@ -107,7 +107,7 @@ impl Parser<'_> {
         self.tokens.last().map_or(Span::default(), |token| token.span)
     }
 
-    /// The word behind the next one, as it is written.
+    /// The token after the next one, without expanding variables.
     pub(super) fn peek_second(&mut self) -> &TokenKind {
         self.peek();
         let behind = self.tokens.len().checked_sub(2);
@@ -118,11 +118,11 @@ impl Parser<'_> {
         let span = self.span();
         match self.peek() {
             TokenKind::Variable(name) => {
-                let what = format!("${name} is not defined");
-                Diagnostic::new(span, what).with_help("define it above this line, or give it with -D")
+                let what = format!("undefined variable ${name}");
+                Diagnostic::new(span, what).with_help("define it above this line, or on the command line with -D")
             }
             other => {
-                let what = format!("{}: {wanted} is wanted here", other.describe());
+                let what = format!("expected {wanted}, found {}", other.describe());
                 Diagnostic::new(span, what)
             }
         }
@@ -134,7 +134,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A name or a text.
+    /// A name or a quoted string.
     pub(super) fn expect_name(&mut self, wanted: &str) -> ParseResult<(String, Span)> {
         match self.peek() {
             TokenKind::Ident(_) | TokenKind::Quoted(_) => match self.next_token() {
@@ -157,10 +157,11 @@ impl Parser<'_> {
 
     pub(super) fn expect_u32(&mut self, wanted: &str) -> ParseResult<u32> {
         let (number, span) = self.expect_number(wanted)?;
-        u32::try_from(number).map_err(|_| Diagnostic::new(span, format!("{number} is too large: at most {}", u32::MAX)))
+        u32::try_from(number)
+            .map_err(|_| Diagnostic::new(span, format!("{number} is too large (maximum {})", u32::MAX)))
     }
 
-    /// Takes this name if it is next.
+    /// Takes this keyword if it is next.
     pub(super) fn eat_keyword(&mut self, name: &str) -> bool {
         let is = matches!(self.peek(), TokenKind::Ident(next) if next == name);
         if is {
@@ -169,7 +170,7 @@ impl Parser<'_> {
         is
     }
 
-    /// Takes this sign if it is next.
+    /// Takes this punctuation if it is next.
     pub(super) fn eat_punct(&mut self, sign: &str) -> bool {
         let is = matches!(self.peek(), TokenKind::Punct(next) if *next == sign);
         if is {
@@ -186,7 +187,7 @@ impl Parser<'_> {
         if self.eat_keyword(name) { Ok(()) } else { Err(self.unexpected(&format!("`{name}`"))) }
     }
 
-    /// The end of a statement's line.
+    /// The end of a line or block.
     pub(super) fn expect_end(&mut self) -> ParseResult<()> {
         match self.peek() {
             TokenKind::Separator => {
@@ -194,16 +195,16 @@ impl Parser<'_> {
                 Ok(())
             }
             TokenKind::Eof | TokenKind::Punct("}") => Ok(()),
-            _ => Err(self.unexpected("the end of the line")),
+            _ => Err(self.unexpected("end of line")),
         }
     }
 
-    /// Keeps a fault and goes on behind its line, in the block that is `depth` braces deep.
-    pub(super) fn recover(&mut self, fault: Diagnostic, depth: usize) -> ParseResult<()> {
+    /// Records an error and skips the rest of its line, in the block at brace depth `depth`.
+    pub(super) fn recover(&mut self, diagnostic: Diagnostic, depth: usize) -> ParseResult<()> {
         if self.diagnostics.len() + 1 >= MAX_DIAGNOSTICS {
-            return Err(fault);
+            return Err(diagnostic);
         }
-        self.diagnostics.push(fault);
+        self.diagnostics.push(diagnostic);
         loop {
             let here = self.brace_depth <= depth;
             match self.peek() {

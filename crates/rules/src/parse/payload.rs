@@ -1,4 +1,4 @@
-//! Fields of transport headers, which have their fixed places, by the language's names.
+//! Fields of transport headers at fixed offsets.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{BitRange, PayloadBase, PayloadField};
 use crate::datatype::DataType;
@@ -12,7 +12,7 @@ struct HeaderDef {
     fields: &'static [FieldDef],
 }
 
-/// A field: its first bit, how many, what they mean, and the types of messages that have it.
+/// A field: bits, type, and the ICMP types that have it.
 struct FieldDef {
     name: &'static str,
     bits: BitRange,
@@ -28,7 +28,7 @@ const fn number_field(name: &'static str, from: u16, count: u8) -> FieldDef {
     typed_field(name, from, count, DataType::Number(count))
 }
 
-/// In messages of these types only.
+/// Restricts a field to messages of these types.
 const fn for_icmp_types(types: &'static [u8], known: FieldDef) -> FieldDef {
     FieldDef { icmp_types: types, ..known }
 }
@@ -120,16 +120,16 @@ const HEADERS: &[HeaderDef] = &[
     ),
 ];
 
-/// Are ports among the header's fields?
+/// Does the header have ports?
 fn has_ports(header: &str) -> bool {
     matches!(header, "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "th")
 }
 
 impl Parser<'_> {
-    /// A field of the header whose name was read.
+    /// A field, after the header's name.
     pub(super) fn parse_payload_field(&mut self, header: &str) -> ParseResult<PayloadField> {
         let known = HEADERS.iter().find(|known| known.name == header);
-        let (word, span) = self.expect_name("a field of the header")?;
+        let (word, span) = self.expect_name("a header field")?;
         let fields = known.map_or(&[][..], |known| known.fields);
         match (known, fields.iter().find(|field| field.name == word)) {
             (Some(header), Some(field)) => Ok(PayloadField {
@@ -143,7 +143,8 @@ impl Parser<'_> {
             _ => {
                 let ports = if has_ports(header) { &["sport", "dport"][..] } else { &[] };
                 let names: Vec<&str> = ports.iter().copied().chain(fields.iter().map(|field| field.name)).collect();
-                Err(Diagnostic::new(span, format!("{header} {word}: no such field")).with_help(names.join(", ")))
+                Err(Diagnostic::new(span, format!("{header} has no field `{word}`"))
+                    .with_help(format!("fields: {}", names.join(", "))))
             }
         }
     }

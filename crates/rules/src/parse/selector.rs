@@ -1,4 +1,4 @@
-//! What a rule looks at, by the words of the language.
+//! Selectors: `ip saddr`, `tcp dport`, `meta mark`, `ct state`, `fib`, `@th,0,16`.
 use super::exthdr::is_ipv6_ext_header;
 use super::parser::{ParseResult, Parser};
 use crate::ast::{
@@ -11,7 +11,7 @@ use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
 use keepstate_engine::Direction;
 
-/// Words that begin a selector, though no other word has to follow.
+/// Meta keys that need no `meta` in front.
 const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 9] = [
     ("pkttype", MetaKey::PacketType),
     ("cpu", MetaKey::Cpu),
@@ -24,28 +24,28 @@ const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 9] = [
     ("oifgroup", MetaKey::Group(Endpoint::Destination)),
 ];
 
-/// What is not supported, and what to write instead.
+/// Selectors that are not supported, with a hint.
 const UNSUPPORTED_SELECTORS: [(&str, &str); 11] = [
-    ("ether", "addresses of links are not seen by a router: match the interface, or the IP address"),
-    ("vlan", "match the VLAN's interface: iifname \"eth0.10\""),
-    ("arp", "ARP is the kernel's"),
-    ("socket", "sockets are the kernel's: match addresses and ports"),
-    ("osf", "match what you mean by addresses, ports or TCP options"),
-    ("ipsec", "match esp, or the interface of the tunnel"),
-    ("tunnel", "match the tunnel's interface"),
-    ("rt0", "match rt type 0: routers drop such datagrams whole"),
-    ("rt2", "match rt type 2"),
-    ("rt4", "match rt type 4"),
-    ("srh", "match rt type 4"),
+    ("ether", "link layer addresses are not visible here: match the interface or the IP address"),
+    ("vlan", "match the VLAN interface: iifname \"eth0.10\""),
+    ("arp", "ARP is handled by the kernel: use an arp table there"),
+    ("socket", "sockets are not visible here: match addresses and ports"),
+    ("osf", "match addresses, ports or TCP options"),
+    ("ipsec", "match esp, or the tunnel interface"),
+    ("tunnel", "match the tunnel interface"),
+    ("rt0", "use rt type 0; a router drops such packets"),
+    ("rt2", "use rt type 2"),
+    ("rt4", "use rt type 4"),
+    ("srh", "use rt type 4"),
 ];
 
-/// Words that begin a selector and are followed by another.
+/// Keywords that start a selector and are followed by a field.
 const SELECTOR_KEYWORDS: [&str; 18] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
     "exthdr", "meta", "ct", "fib",
 ];
 
-/// Is it one of the words that a selector begins with?
+/// Does this keyword start a selector?
 pub(super) fn is_selector_keyword(word: &str) -> bool {
     SELECTOR_KEYWORDS.contains(&word)
         || is_ipv6_ext_header(word)
@@ -65,8 +65,8 @@ impl Parser<'_> {
             self.next_token();
             return Ok(Some(Selector::Meta(*meta)));
         }
-        if let Some((_, instead)) = UNSUPPORTED_SELECTORS.iter().find(|(name, _)| *name == word) {
-            return Err(Diagnostic::new(span, format!("{word} is not supported")).with_help(*instead));
+        if let Some((_, help)) = UNSUPPORTED_SELECTORS.iter().find(|(name, _)| *name == word) {
+            return Err(Diagnostic::new(span, format!("`{word}` is not supported")).with_help(*help));
         }
         if is_ipv6_ext_header(&word) {
             self.reject_rt_expression(&word)?;
@@ -96,7 +96,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `rt` is an extension header of IPv6, and in the kernel's nftables also the packet's route.
+    /// `rt` is the IPv6 routing header; nft also has an expression of that name for the packet's route.
     fn reject_rt_expression(&mut self, word: &str) -> ParseResult<()> {
         let of_route = match self.peek_second() {
             TokenKind::Ident(second) => {
@@ -106,26 +106,30 @@ impl Parser<'_> {
         };
         if word == "rt" && of_route {
             let span = self.span();
-            return Err(Diagnostic::new(span, "rt: a packet's route is not asked for by rules")
-                .with_help("oifname, fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu"));
+            return Err(Diagnostic::new(span, "the expression `rt` (the packet's route) is not supported")
+                .with_help("use oifname or fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu"));
         }
         Ok(())
     }
 
-    /// `@th,0,16`: a header, the first bit in it, how many bits.
+    /// `@th,0,16`: header, first bit, number of bits.
     fn parse_raw_payload(&mut self) -> ParseResult<Selector> {
         let Token { kind: TokenKind::SetName(layer), span } = self.next_token() else {
-            return Err(self.unexpected("a header"));
+            return Err(self.unexpected("@nh, @th or @ih"));
         };
         let layer = match layer.as_str() {
             "nh" => PayloadBase::Network,
             "th" => PayloadBase::Transport,
             "ih" => PayloadBase::Inner,
             "ll" => {
-                return Err(Diagnostic::new(span, "@ll: headers of links are not seen by a router")
-                    .with_help("match the interface, or the IP address"));
+                return Err(Diagnostic::new(span, "@ll is not supported: link layer headers are not visible here")
+                    .with_help("match the interface or the IP address"));
             }
-            _ => return Err(Diagnostic::new(span, format!("@{layer}: no such header")).with_help("@nh, @th or @ih")),
+            _ => {
+                return Err(
+                    Diagnostic::new(span, format!("unknown header `@{layer}`")).with_help("use @nh, @th or @ih")
+                );
+            }
         };
         let (bits, kind) = self.parse_bit_range()?;
         Ok(Selector::Payload(PayloadField {
@@ -138,22 +142,22 @@ impl Parser<'_> {
         }))
     }
 
-    /// `,0,16`: the first bit, and how many.
+    /// `,0,16`: first bit, number of bits.
     pub(super) fn parse_bit_range(&mut self) -> ParseResult<(BitRange, DataType)> {
         self.expect_punct(",")?;
         let at = self.span();
         let from = self.expect_u32("the first bit")?;
-        let from = u16::try_from(from).map_err(|_| Diagnostic::new(at, "no header is that long"))?;
+        let from = u16::try_from(from).map_err(|_| Diagnostic::new(at, "this offset is too large"))?;
         self.expect_punct(",")?;
         let at = self.span();
         let count = self.expect_u32("a number of bits")?;
         let count = u8::try_from(count).ok().filter(|count| (1..=128).contains(count));
-        let count = count.ok_or_else(|| Diagnostic::new(at, "from 1 to 128 bits can be looked at"))?;
+        let count = count.ok_or_else(|| Diagnostic::new(at, "the number of bits must be 1 to 128"))?;
         Ok((BitRange::new(from, count), DataType::Number(count)))
     }
 
     fn parse_ip_field(&mut self, v4: bool) -> ParseResult<IpField> {
-        let (word, span) = self.expect_name("a field of the header")?;
+        let (word, span) = self.expect_name("a header field")?;
         Ok(match (word.as_str(), v4) {
             ("saddr", _) => IpField::Source,
             ("daddr", _) => IpField::Destination,
@@ -175,7 +179,9 @@ impl Parser<'_> {
                     }
                     false => "saddr, daddr, nexthdr, dscp, ecn, length, hoplimit, flowlabel, version",
                 };
-                return Err(Diagnostic::new(span, format!("{word}: no such field")).with_help(list));
+                let header = if v4 { "ip" } else { "ip6" };
+                return Err(Diagnostic::new(span, format!("{header} has no field `{word}`"))
+                    .with_help(format!("fields: {list}")));
             }
         })
     }
@@ -191,7 +197,7 @@ impl Parser<'_> {
     }
 
     fn parse_meta(&mut self) -> ParseResult<MetaKey> {
-        let (word, span) = self.expect_name("what of the packet")?;
+        let (word, span) = self.expect_name("a meta key")?;
         Ok(match word.as_str() {
             "iif" => MetaKey::Iif,
             "oif" => MetaKey::Oif,
@@ -207,8 +213,11 @@ impl Parser<'_> {
             "random" => MetaKey::Random,
             "cpu" => MetaKey::Cpu,
             "skuid" | "skgid" | "cgroup" => {
-                return Err(Diagnostic::new(span, format!("meta {word} asks for a socket, and the gateway has none"))
-                    .with_help("match addresses, ports or marks"));
+                return Err(Diagnostic::new(
+                    span,
+                    format!("meta {word} is not supported: sockets are not visible here"),
+                )
+                .with_help("match addresses, ports or marks"));
             }
             "hour" => MetaKey::Hour,
             "day" => MetaKey::Day,
@@ -218,7 +227,7 @@ impl Parser<'_> {
             "ipsec" | "secpath" => MetaKey::Ipsec,
             _ => {
                 return Err(Diagnostic::new(span, format!("meta {word} is not supported")).with_help(
-                    "iif, oif, iifname, oifname, iifgroup, oifgroup, mark, l4proto, nfproto, protocol, length, priority, pkttype, random, hour, day, time",
+                    "supported: iif, oif, iifname, oifname, iifgroup, oifgroup, mark, l4proto, nfproto, protocol, length, priority, pkttype, random, hour, day, time",
                 ));
             }
         })
@@ -236,7 +245,7 @@ impl Parser<'_> {
         if !v6 {
             self.eat_keyword("ip");
         }
-        let (word, span) = self.expect_name("what of the connection")?;
+        let (word, span) = self.expect_name("a ct key")?;
         let tuple = |field| Selector::CtTuple(direction, field);
         let selector = match (word.as_str(), direction) {
             ("saddr", Some(_)) => tuple(if v6 { CtTupleField::Source6 } else { CtTupleField::Source4 }),
@@ -250,8 +259,8 @@ impl Parser<'_> {
             ("avgpkt", _) => Selector::CtCounter(direction, CtCounterKey::AvgPacketSize),
             ("zone", _) => Selector::Ct(CtKey::Zone),
             ("saddr" | "daddr" | "proto-src" | "proto-dst", None) => {
-                return Err(Diagnostic::new(start.to(span), format!("ct {word} of which direction?"))
-                    .with_help(format!("ct original {word}, or ct reply {word}")));
+                return Err(Diagnostic::new(start.to(span), format!("ct {word} needs a direction"))
+                    .with_help(format!("use `ct original {word}` or `ct reply {word}`")));
             }
             ("state", None) => Selector::Ct(CtKey::State),
             ("direction", None) => Selector::Ct(CtKey::Direction),
@@ -263,7 +272,7 @@ impl Parser<'_> {
             ("id", None) => Selector::Ct(CtKey::Id),
             _ => {
                 return Err(Diagnostic::new(span, format!("ct {word} is not supported")).with_help(
-                    "state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",
+                    "supported: state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",
                 ));
             }
         };
@@ -277,9 +286,8 @@ impl Parser<'_> {
             "saddr" => Endpoint::Source,
             "daddr" => Endpoint::Destination,
             _ => {
-                return Err(
-                    Diagnostic::new(span, format!("fib {word}: whose route?")).with_help("fib saddr or fib daddr")
-                );
+                return Err(Diagnostic::new(span, format!("`fib {word}` is not possible"))
+                    .with_help("use fib saddr or fib daddr"));
             }
         };
         let mut fib = FibExpr { endpoint: end, iif: false, oif: false, result: FibResult::AddressType };
@@ -288,23 +296,23 @@ impl Parser<'_> {
             match word.as_str() {
                 "iif" => fib.iif = true,
                 "oif" => fib.oif = true,
-                // There is one table of routes here, whatever the mark.
+                // There is one routing table, independent of the mark.
                 "mark" => (),
                 _ => {
-                    return Err(
-                        Diagnostic::new(span, format!("{word} does not choose a route")).with_help("iif, oif or mark")
-                    );
+                    return Err(Diagnostic::new(span, format!("`{word}` cannot be a fib key"))
+                        .with_help("use iif, oif or mark"));
                 }
             }
         }
-        let (tell, span) = self.expect_name("type, oif or oifname")?;
-        fib.result = match tell.as_str() {
+        let (name, span) = self.expect_name("type, oif or oifname")?;
+        fib.result = match name.as_str() {
             "type" => FibResult::AddressType,
             "oif" => FibResult::Oif,
             "oifname" => FibResult::OifName,
             _ => {
-                return Err(Diagnostic::new(span, format!("{tell}: a route has no such thing"))
-                    .with_help("type, oif or oifname"));
+                return Err(
+                    Diagnostic::new(span, format!("unknown fib result `{name}`")).with_help("use type, oif or oifname")
+                );
             }
         };
         Ok(fib)

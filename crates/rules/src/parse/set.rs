@@ -1,4 +1,4 @@
-//! Sets and maps: named ones, those in place, and their elements.
+//! Named and anonymous sets and maps, and their elements.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{ElementData, Expression, ObjectKind, Set, SetElement};
 use crate::datatype::DataType;
@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
 
-/// The words of `type`.
+/// Type names.
 const TYPE_NAMES: [(&str, DataType); 25] = [
     ("ipv4_addr", DataType::Address4),
     ("ipv6_addr", DataType::Address6),
@@ -36,9 +36,9 @@ const TYPE_NAMES: [(&str, DataType); 25] = [
 ];
 
 impl Parser<'_> {
-    /// Behind `set` or `map` in a table.
+    /// After `set` or `map` in a table.
     pub(super) fn parse_named_set(&mut self, table: usize, map: bool) -> ParseResult<()> {
-        let (name, span) = self.expect_name("the set's name")?;
+        let (name, span) = self.expect_name("a set name")?;
         let known = self.set_mut(table, &name).cloned();
         let again = known.is_some();
         let mut set = known.unwrap_or(Set { name: name.clone(), ..Set::default() });
@@ -51,12 +51,12 @@ impl Parser<'_> {
             self.parse_set_property(&mut set, map)?;
         }
         if set.key.is_empty() {
-            return Err(Diagnostic::new(span, format!("{name}: what are its elements?")).with_help("type ipv4_addr;"));
+            return Err(Diagnostic::new(span, format!("set {name} has no type"))
+                .with_help("write `type ipv4_addr;` or `typeof ip saddr;`"));
         }
         if map && set.data.is_none() {
-            return Err(
-                Diagnostic::new(span, format!("{name}: what does it map to?")).with_help("type ipv4_addr : verdict;")
-            );
+            return Err(Diagnostic::new(span, format!("map {name} has no value type"))
+                .with_help("write `type ipv4_addr : verdict;`"));
         }
         match self.set_mut(table, &name) {
             Some(known) if again => *known = set,
@@ -94,8 +94,8 @@ impl Parser<'_> {
                     "dynamic" | "timeout" => set.dynamic = true,
                     "constant" | "interval" => (),
                     _ => {
-                        return Err(Diagnostic::new(span, format!("{flag}: no such flag"))
-                            .with_help("constant, interval, timeout, dynamic"));
+                        return Err(Diagnostic::new(span, format!("unknown flag `{flag}`"))
+                            .with_help("use constant, interval, timeout or dynamic"));
                     }
                 }
                 if !self.eat_punct(",") {
@@ -108,37 +108,38 @@ impl Parser<'_> {
             }
             "size" => set.size = Some(self.expect_u32("a number of elements")?),
             "policy" | "comment" => {
-                self.expect_name("its value")?;
+                self.expect_name("a value")?;
             }
             "auto-merge" => set.auto_merge = true,
             "counter" => (),
             "limit" | "quota" | "ct" => {
-                let hint = format!("add @{} {{ ip saddr {word} … }} in a rule, for each element it adds", set.name);
-                return Err(
-                    Diagnostic::new(span, format!("{word}: not for all elements of a set at once")).with_help(hint)
+                let hint = format!(
+                    "write `add @{} {{ ip saddr {word} … }}` in a rule; every element it adds has its own",
+                    set.name
                 );
+                return Err(Diagnostic::new(span, format!("`{word}` for all elements of a set is not supported"))
+                    .with_help(hint));
             }
             "elements" => {
                 self.expect_punct("=")?;
                 if set.key.is_empty() {
-                    return Err(
-                        Diagnostic::new(span, "elements of which type?").with_help("type ipv4_addr; above this line")
-                    );
+                    return Err(Diagnostic::new(span, "elements need a type")
+                        .with_help("write `type ipv4_addr;` above this line"));
                 }
                 let (key, data) = (set.key.clone(), set.data.clone());
                 let elements = self.parse_elements(&key, data.as_deref())?;
                 set.elements.extend(elements);
             }
             _ => {
-                return Err(Diagnostic::new(span, format!("{word}: a set has no such thing")).with_help(
-                    "type, typeof, flags, timeout, gc-interval, size, policy, auto-merge, counter, comment, elements",
+                return Err(Diagnostic::new(span, format!("unknown set property `{word}`")).with_help(
+                    "use type, typeof, flags, timeout, gc-interval, size, policy, auto-merge, counter, comment or elements",
                 ));
             }
         }
         self.expect_end()
     }
 
-    /// Kinds by their names, or as those of expressions; with `.` between them.
+    /// Types by name, or by expression (`typeof`), separated by `.`.
     fn parse_data_types(&mut self, by_name: bool) -> ParseResult<Vec<DataType>> {
         let mut kinds = Vec::new();
         loop {
@@ -147,13 +148,14 @@ impl Parser<'_> {
                 let found = TYPE_NAMES.iter().find(|(known, _)| *known == name);
                 let Some((_, kind)) = found else {
                     let known: Vec<&str> = TYPE_NAMES.iter().map(|(name, _)| *name).collect();
-                    return Err(Diagnostic::new(span, format!("{name}: no such type")).with_help(known.join(", ")));
+                    return Err(Diagnostic::new(span, format!("unknown type `{name}`"))
+                        .with_help(format!("types: {}", known.join(", "))));
                 };
                 kinds.push(*kind);
             } else {
                 let key = self.parse_key()?;
                 if key.is_empty() {
-                    return Err(self.unexpected("what the elements are, like `ip saddr`"));
+                    return Err(self.unexpected("a selector, like `ip saddr`"));
                 }
                 kinds.extend(key.iter().map(Expression::data_type));
             }
@@ -163,13 +165,13 @@ impl Parser<'_> {
         }
     }
 
-    /// A set or map in place.
+    /// An anonymous set or map.
     pub(super) fn parse_anonymous_set(&mut self, key: &[DataType], data: Option<&[DataType]>) -> ParseResult<Set> {
         let elements = self.parse_elements(key, data)?;
         Ok(Set {
             key: key.to_vec(),
             data: data.map(<[DataType]>::to_vec),
-            // In place, what overlaps is what its author says twice.
+            // In an anonymous set, overlapping elements do no harm.
             auto_merge: data.is_none(),
             elements,
             ..Set::default()
@@ -179,7 +181,7 @@ impl Parser<'_> {
     /// `add element … { … }`.
     pub(super) fn parse_added_elements(&mut self, table: usize, name: &str, span: Span) -> ParseResult<()> {
         let Some(set) = self.set_mut(table, name) else {
-            return Err(Diagnostic::new(span, format!("{name}: there is no such set")));
+            return Err(Diagnostic::new(span, format!("no set or map named {name}")));
         };
         let (key, data) = (set.key.clone(), set.data.clone());
         let elements = self.parse_elements(&key, data.as_deref())?;
@@ -189,7 +191,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Elements in braces; braces of a variable's value may stand among them.
+    /// Elements in braces; variables among them may bring braces of their own.
     fn parse_elements(&mut self, key: &[DataType], data: Option<&[DataType]>) -> ParseResult<Vec<SetElement>> {
         let mut elements = Vec::new();
         self.expect_punct("{")?;
@@ -219,7 +221,7 @@ impl Parser<'_> {
         let start = self.span();
         let key = if self.eat_punct("*") { None } else { Some(self.parse_element_key(kinds)?) };
         let (mut timeout, mut left) = (None, None);
-        let mut each = Vec::new();
+        let mut stateful = Vec::new();
         loop {
             if self.eat_keyword("timeout") {
                 timeout = Some(self.parse_time()?);
@@ -229,7 +231,7 @@ impl Parser<'_> {
                 self.expect_name("a comment")?;
             } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
             {
-                each.push(self.parse_stateful_spec()?);
+                stateful.push(self.parse_stateful_spec()?);
             } else {
                 break;
             }
@@ -246,7 +248,7 @@ impl Parser<'_> {
         let end = self.span();
         let span =
             if matches!(self.peek(), TokenKind::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
-        Ok(SetElement { span, key, data, timeout, stateful: each })
+        Ok(SetElement { span, key, data, timeout, stateful })
     }
 
     fn parse_element_key(&mut self, kinds: &[DataType]) -> ParseResult<Vec<(u128, u128)>> {
@@ -255,7 +257,7 @@ impl Parser<'_> {
             if at > 0 {
                 self.expect_punct(".")?;
             }
-            // `*` inside a key is any value of its part.
+            // `*` inside a concatenation matches any value of that part.
             let range = if self.eat_punct("*") { (0, kind.max_value()) } else { self.parse_range(*kind)? };
             ranges.push(range);
         }
@@ -264,13 +266,13 @@ impl Parser<'_> {
 
     fn parse_element_data(&mut self, kinds: &[DataType]) -> ParseResult<ElementData> {
         if let [DataType::Object(_)] = kinds {
-            let (name, span) = self.expect_name("the name of an object, in quotation marks")?;
+            let (name, span) = self.expect_name("an object name in quotation marks")?;
             return Ok(ElementData::Object(name, span));
         }
         if kinds.is_empty() {
             return match self.parse_verdict()? {
                 Some(verdict) => Ok(ElementData::Verdict(verdict)),
-                None => Err(self.unexpected("a verdict: accept, drop, jump, goto, return, continue")),
+                None => Err(self.unexpected("a verdict (accept, drop, jump, goto, return, continue)")),
             };
         }
         let mut values = Vec::new();

@@ -1,4 +1,4 @@
-//! Statements: what a rule asks, does and decides.
+//! Statements.
 use super::parser::{ParseResult, Parser};
 use super::selector::is_selector_keyword;
 use super::value::byte_unit;
@@ -11,19 +11,19 @@ use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
 
-/// Statements that are not supported, and what to write instead.
+/// Statements that are not supported, with a hint.
 const UNSUPPORTED_STATEMENTS: [(&str, &str); 8] = [
-    ("queue", "nothing: the gateway is itself where packets would be handed to"),
-    ("tproxy", "redirect, where the proxy asks for the original destination"),
-    ("dup", "capture with keepstate watch"),
-    ("fwd", "a route"),
-    ("flow", "leave it away: established connections take the short way by themselves"),
-    ("tc", "leave it to the kernel"),
-    ("secmark", "leave it away"),
-    ("xt", "write what the extension did in nftables' own words: iptables-translate helps"),
+    ("queue", "leave it out: the router is itself in user space"),
+    ("tproxy", "use redirect; the proxy can ask for the original destination"),
+    ("dup", "capture packets with a capture tool"),
+    ("fwd", "use a route"),
+    ("flow", "leave it out: established connections use the fast path automatically"),
+    ("tc", "use tc in the kernel"),
+    ("secmark", "leave it out"),
+    ("xt", "translate the iptables extension with iptables-translate"),
 ];
 
-/// Levels of the log, by syslog's numbers.
+/// Log levels, by syslog's numbers.
 const LOG_LEVELS: [(&str, u8); 9] = [
     ("emerg", 0),
     ("alert", 1),
@@ -36,7 +36,7 @@ const LOG_LEVELS: [(&str, u8); 9] = [
     ("debug", 7),
 ];
 
-/// The bits that a rule may set in place; not those that say how long something is, or how it sums up.
+/// The header bits that a rule may write: all but lengths and checksums.
 fn writable_payload(selector: Selector) -> Option<PayloadField> {
     let network = |field: IpField, v6| {
         let bits = field.rewritable_bits(v6)?;
@@ -54,14 +54,14 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
         Selector::Ip6(field) => network(field, true),
         Selector::Payload(field) if field.protocol.is_none() => (field.base != PayloadBase::Inner).then_some(field),
         Selector::Payload(field) => {
-            let kept: &[BitRange] = match field.protocol {
+            let read_only: &[BitRange] = match field.protocol {
                 Some(6) => &[BitRange::new(96, 4), BitRange::new(128, 16)],
                 Some(17 | 136) => &[BitRange::new(32, 16), BitRange::new(48, 16)],
                 Some(132) => &[BitRange::new(64, 32)],
                 Some(1 | 2 | 58) => &[BitRange::new(16, 16)],
                 _ => return None,
             };
-            (!kept.contains(&field.bits)).then_some(field)
+            (!read_only.contains(&field.bits)).then_some(field)
         }
         _ => None,
     }
@@ -79,8 +79,8 @@ impl Parser<'_> {
         }
         let TokenKind::Ident(word) = self.peek() else { return Err(self.unexpected("a statement")) };
         let word = word.clone();
-        if let Some((_, instead)) = UNSUPPORTED_STATEMENTS.iter().find(|(name, _)| *name == word) {
-            return Err(Diagnostic::new(span, format!("{word} is not supported")).with_help(*instead));
+        if let Some((_, help)) = UNSUPPORTED_STATEMENTS.iter().find(|(name, _)| *name == word) {
+            return Err(Diagnostic::new(span, format!("`{word}` is not supported")).with_help(*help));
         }
         match word.as_str() {
             "counter" => {
@@ -100,11 +100,11 @@ impl Parser<'_> {
                 if let Some(named) = self.parse_object_ref(ObjectKind::Quota)? {
                     return Ok(named);
                 }
-                let (over, octets) = self.parse_quota()?;
+                let (over, bytes) = self.parse_quota()?;
                 if self.eat_keyword("used") {
                     self.parse_byte_count()?;
                 }
-                Ok(Statement::Quota { over, bytes: octets })
+                Ok(Statement::Quota { over, bytes })
             }
             "log" => {
                 self.next_token();
@@ -152,7 +152,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A match, a verdict map, or something set.
+    /// A match, a verdict map, or a `set` statement.
     fn parse_match_or_assign(&mut self, span: Span) -> ParseResult<Statement> {
         let left = self.parse_key()?;
         if left.is_empty() {
@@ -174,17 +174,16 @@ impl Parser<'_> {
     }
 
     fn statement_expected(&mut self) -> Diagnostic {
-        let fault = self.unexpected("a match, a statement or a verdict");
+        let diagnostic = self.unexpected("a match, a statement or a verdict");
         match self.peek() {
-            TokenKind::Ident(word) if word.contains("cept") => fault.with_help("accept"),
-            TokenKind::Ident(_) => fault.with_help(
-                "a line begins with what is matched (ip saddr, tcp dport, iifname, ct state), or what is done",
-            ),
-            _ => fault,
+            TokenKind::Ident(word) if word.contains("cept") => diagnostic.with_help("did you mean `accept`?"),
+            TokenKind::Ident(_) => diagnostic
+                .with_help("a rule starts with a match (ip saddr, tcp dport, iifname, ct state) or a statement"),
+            _ => diagnostic,
         }
     }
 
-    /// `ct count`, `ct helper set`, or any look at a connection.
+    /// `ct count`, `ct helper set`, or a ct selector.
     fn parse_ct_statement(&mut self, span: Span) -> ParseResult<Statement> {
         let second = match self.peek_second() {
             TokenKind::Ident(word) => word.clone(),
@@ -205,9 +204,9 @@ impl Parser<'_> {
                 Ok(Statement::CtTimeout(name, span))
             }
             "event" | "expectation" => {
-                Err(Diagnostic::new(span, format!("ct {second} is not supported")).with_help(match second.as_str() {
-                    "event" => "choose events where they are followed: keepstate conntrack -E -e NEW,DESTROY",
-                    _ => "a helper: ct helper set",
+                Err(Diagnostic::new(span, format!("`ct {second}` is not supported")).with_help(match second.as_str() {
+                    "event" => "select events when listening: keepstate conntrack -E -e NEW,DESTROY",
+                    _ => "use `ct helper set`",
                 }))
             }
             _ => self.parse_match_or_assign(span),
@@ -238,8 +237,8 @@ impl Parser<'_> {
             other => match writable_payload(other) {
                 Some(field) => AssignTarget::Payload(field),
                 None => {
-                    return Err(Diagnostic::new(span, "this cannot be set").with_help(
-                        "meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, fields of TCP and ICMP, tcp option maxseg size",
+                    return Err(Diagnostic::new(span, "this field cannot be set").with_help(
+                        "can be set: meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, TCP and ICMP fields, tcp option maxseg size",
                     ));
                 }
             },
@@ -267,7 +266,7 @@ impl Parser<'_> {
             "jump" | "goto" => {
                 let comes_back = word == "jump";
                 self.next_token();
-                let (name, span) = self.expect_name("a chain's name")?;
+                let (name, span) = self.expect_name("a chain name")?;
                 return Ok(Some(if comes_back { NftVerdict::Jump(name, span) } else { NftVerdict::Goto(name, span) }));
             }
             _ => return Ok(None),
@@ -280,8 +279,8 @@ impl Parser<'_> {
         if let Some(named) = self.parse_object_ref(ObjectKind::Counter)? {
             return Ok(named);
         }
-        let (packets, octets) = self.parse_counter_values()?;
-        Ok(Statement::Counter(packets, octets))
+        let (packets, bytes) = self.parse_counter_values()?;
+        Ok(Statement::Counter(packets, bytes))
     }
 
     /// `name "x"`, if it is next.
@@ -296,7 +295,7 @@ impl Parser<'_> {
             let map = self.parse_map_ref(&kinds, &[DataType::Object(kind)])?;
             return Ok(Some(Statement::ObjectMap(kind, key, map)));
         }
-        let (name, span) = self.expect_name("its name")?;
+        let (name, span) = self.expect_name("an object name")?;
         Ok(Some(Statement::ObjectRef(kind, name, span)))
     }
 
@@ -315,19 +314,18 @@ impl Parser<'_> {
         let over = self.eat_keyword("over");
         let (rate, span) = self.expect_number("a rate, like 10/second")?;
         let mut scale = 1;
-        let mut octets = false;
+        let mut bytes = false;
         let per = if self.eat_punct("/") {
             self.expect_name("second, minute, hour, day or week")?
         } else {
-            // `10 mbytes/second` is one word behind the number.
+            // In `10 mbytes/second`, unit and period are one token.
             let (word, span) = self.expect_name("`/`")?;
             let parts = word.split_once('/').and_then(|(unit, per)| Some((byte_unit(unit)?, per.to_owned())));
             let Some((unit, per)) = parts else {
-                return Err(
-                    Diagnostic::new(span, format!("{word} is no rate")).with_help("10/second, or 10 mbytes/second")
-                );
+                return Err(Diagnostic::new(span, format!("invalid rate unit `{word}`"))
+                    .with_help("write 10/second or 10 mbytes/second"));
             };
-            (scale, octets) = (unit, true);
+            (scale, bytes) = (unit, true);
             (per, span)
         };
         let seconds = match per.0.as_str() {
@@ -337,21 +335,23 @@ impl Parser<'_> {
             "day" => 86_400,
             "week" => 604_800,
             other => {
-                return Err(Diagnostic::new(per.1, format!("{other} is no time"))
+                return Err(Diagnostic::new(per.1, format!("unknown rate period `{other}`"))
                     .with_help("second, minute, hour, day or week"));
             }
         };
-        let too_much = || Diagnostic::new(span, "this rate is beyond all measure");
+        let too_much = || Diagnostic::new(span, "this rate is too large");
         let rate = rate.checked_mul(scale).ok_or_else(too_much)?;
         if rate == 0 {
-            return Err(Diagnostic::new(span, "a rate of nothing lets nothing pass").with_help("drop"));
+            return Err(
+                Diagnostic::new(span, "the rate must be at least 1").with_help("use `drop` to block everything")
+            );
         }
-        let mut burst = if octets { 0 } else { 5 };
+        let mut burst = if bytes { 0 } else { 5 };
         if self.eat_keyword("burst") {
-            burst = if octets { self.parse_byte_count()? } else { self.expect_number("a number of packets")?.0 };
+            burst = if bytes { self.parse_byte_count()? } else { self.expect_number("a number of packets")?.0 };
             self.eat_keyword("packets");
         }
-        Ok(Limit { over, rate, seconds, burst, per_byte: octets })
+        Ok(Limit { over, rate, seconds, burst, per_byte: bytes })
     }
 
     fn parse_log(&mut self) -> ParseResult<Log> {
@@ -361,18 +361,18 @@ impl Parser<'_> {
             if self.eat_keyword("prefix") {
                 log.prefix = self.expect_name("a prefix in quotation marks")?.0;
                 if log.prefix.len() > 127 {
-                    return Err(Diagnostic::new(span, "a prefix has at most 127 letters"));
+                    return Err(Diagnostic::new(span, "a log prefix has at most 127 bytes"));
                 }
             } else if self.eat_keyword("level") {
-                let (level, span) = self.expect_name("a level")?;
+                let (level, span) = self.expect_name("a log level")?;
                 let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
                 let Some((_, number)) = found else {
-                    return Err(Diagnostic::new(span, format!("{level} is no level"))
-                        .with_help("emerg, alert, crit, err, warn, notice, info, debug"));
+                    return Err(Diagnostic::new(span, format!("unknown log level `{level}`"))
+                        .with_help("use emerg, alert, crit, err, warn, notice, info or debug"));
                 };
                 log.level = Some(*number);
             } else if self.eat_keyword("flags") {
-                // What the flags add is in the line anyway.
+                // Accepted without effect on the line.
                 self.expect_name("flags")?;
                 while self.eat_punct(",")
                     || matches!(self.peek(), TokenKind::Ident(name) if matches!(name.as_str(), "sequence" | "options" | "all"))
@@ -380,13 +380,16 @@ impl Parser<'_> {
                     self.next_token();
                 }
             } else if self.eat_keyword("group") {
-                let group = self.expect_u32("the group's number")?;
-                log.group = Some(u16::try_from(group).map_err(|_| Diagnostic::new(span, "a group is at most 65535"))?);
+                let group = self.expect_u32("a group number")?;
+                log.group =
+                    Some(u16::try_from(group).map_err(|_| Diagnostic::new(span, "a log group is at most 65535"))?);
             } else if self.eat_keyword("snaplen") || self.eat_keyword("queue-threshold") {
-                // Lines are written at once, and hold no packet.
+                // Lines are written immediately and hold no packet.
                 self.expect_u32("a number")?;
             } else if let (Some(_), Some(_)) = (log.group, log.level) {
-                return Err(Diagnostic::new(span, "a line with a group has no level").with_help("one of the two"));
+                return Err(
+                    Diagnostic::new(span, "log group and log level exclude each other").with_help("remove one of them")
+                );
             } else {
                 return Ok(log);
             }
@@ -408,11 +411,11 @@ impl Parser<'_> {
             "icmpv6" => DataType::Icmp6Code,
             "icmpx" => return self.parse_icmpx().map(Reject::Icmpx),
             _ => {
-                return Err(Diagnostic::new(span, format!("reject with {family}: there is no such answer"))
-                    .with_help("icmp, icmpv6, icmpx with a reason, or tcp reset"));
+                return Err(Diagnostic::new(span, format!("unknown reject type `{family}`"))
+                    .with_help("use icmp, icmpv6 or icmpx with a reason, or tcp reset"));
             }
         };
-        // The kinds have 8 bits.
+        // Both types have 8 bits.
         let code = self.parse_value(kind)? as u8;
         Ok(if kind == DataType::IcmpCode { Reject::Icmp(code) } else { Reject::Icmpv6(code) })
     }
@@ -425,8 +428,8 @@ impl Parser<'_> {
             TokenKind::Ident(name) if name == "host-unreachable" => Icmpx::HostUnreachable,
             TokenKind::Ident(name) if name == "admin-prohibited" => Icmpx::AdminProhibited,
             other => {
-                return Err(Diagnostic::new(span, format!("{}: no such reason", other.describe()))
-                    .with_help("no-route, port-unreachable, host-unreachable, admin-prohibited"));
+                return Err(Diagnostic::new(span, format!("unknown reject reason {}", other.describe()))
+                    .with_help("use no-route, port-unreachable, host-unreachable or admin-prohibited"));
             }
         })
     }

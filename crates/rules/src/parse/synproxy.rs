@@ -4,11 +4,11 @@ use crate::ast::{Object, ObjectBody, ObjectKind, Statement, SynproxyInfo};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 
-/// RFC 7323, 2.3.
+/// Largest window scale (RFC 7323, 2.3).
 const MAX_WSCALE: u32 = 14;
 
 impl Parser<'_> {
-    /// Behind the word `synproxy`, in a rule.
+    /// After the keyword `synproxy`, in a rule.
     pub(super) fn parse_synproxy(&mut self) -> ParseResult<Statement> {
         if let Some(named) = self.parse_object_ref(ObjectKind::Synproxy)? {
             return Ok(named);
@@ -18,9 +18,9 @@ impl Parser<'_> {
         Ok(Statement::Synproxy(proxy))
     }
 
-    /// Behind the word `synproxy`, in a table: `NAME { mss 1460; wscale 7; timestamp sack-perm; }`.
+    /// After the keyword `synproxy`, in a table: `NAME { mss 1460; wscale 7; timestamp sack-perm; }`.
     pub(super) fn parse_synproxy_object(&mut self, table: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("its name")?;
+        let (name, span) = self.expect_name("a name for the synproxy")?;
         self.expect_punct("{")?;
         let mut proxy = SynproxyInfo::default();
         loop {
@@ -36,25 +36,27 @@ impl Parser<'_> {
         }
     }
 
-    /// One thing that clients are promised, if it is next.
+    /// One option, if it is next.
     fn parse_synproxy_option(&mut self, proxy: &mut SynproxyInfo) -> ParseResult<bool> {
         let TokenKind::Ident(word) = self.peek() else { return Ok(false) };
         match word.as_str() {
             "mss" => {
                 self.next_token();
                 let span = self.span();
-                let size = self.expect_u32("the largest segment, in octets")?;
-                let size =
-                    u16::try_from(size).map_err(|_| Diagnostic::new(span, format!("no segment is {size} octets long")));
+                let size = self.expect_u32("an MSS in bytes")?;
+                let size = u16::try_from(size)
+                    .map_err(|_| Diagnostic::new(span, format!("an MSS is at most 65535, not {size}")));
                 proxy.mss = Some(size?);
             }
             "wscale" => {
                 self.next_token();
                 let span = self.span();
-                let scale = self.expect_u32("the window's scale")?;
+                let scale = self.expect_u32("a window scale")?;
                 if scale > MAX_WSCALE {
-                    let what = format!("a window's scale is at most {MAX_WSCALE}");
-                    return Err(Diagnostic::new(span, what).with_help("the scale of the servers: 7 is Linux's, mostly"));
+                    let what = format!("a window scale is at most {MAX_WSCALE}");
+                    return Err(
+                        Diagnostic::new(span, what).with_help("use the servers' window scale: 7 on most Linux systems")
+                    );
                 }
                 proxy.wscale = u8::try_from(scale).ok();
             }

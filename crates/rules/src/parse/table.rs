@@ -6,10 +6,10 @@ use crate::lexer::TokenKind;
 use crate::source::Span;
 
 impl Parser<'_> {
-    /// Behind the word `table`.
+    /// After the keyword `table`.
     pub(super) fn parse_table(&mut self) -> ParseResult<()> {
         let family = self.parse_family()?;
-        let (name, _) = self.expect_name("the table's name")?;
+        let (name, _) = self.expect_name("a table name")?;
         let at = self.find_or_add_table(family, &name);
         if !self.eat_punct("{") {
             return self.expect_end();
@@ -23,7 +23,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The table of that name, made if there is none.
+    /// The table of that name, created if it does not exist.
     pub(super) fn find_or_add_table(&mut self, family: TableFamily, name: &str) -> usize {
         let known = self.ruleset.tables.iter().position(|table| table.family == family && table.name == name);
         known.unwrap_or_else(|| {
@@ -34,7 +34,7 @@ impl Parser<'_> {
         })
     }
 
-    /// One thing in a table's block.
+    /// One item of a table's block.
     fn parse_table_item(&mut self, table: usize) -> ParseResult<()> {
         if self.parse_definition()? {
             return Ok(());
@@ -49,20 +49,20 @@ impl Parser<'_> {
             "comment" => self.expect_name("a comment").map(|_| ()),
             "flags" => {
                 let (flag, span) = self.expect_name("a flag")?;
-                Err(Diagnostic::new(span, format!("flags {flag}: a table that can be put to sleep or owned"))
-                    .with_help("leave it away: the gateway owns all its tables"))
+                Err(Diagnostic::new(span, format!("table flag `{flag}` is not supported"))
+                    .with_help("leave it out: tables are always active here"))
             }
-            "flowtable" => Err(Diagnostic::new(span, "flowtable: nothing has to be handed over here")
-                .with_help("leave it and `flow add` away: established connections take the short way by themselves")),
+            "flowtable" => Err(Diagnostic::new(span, "flowtable is not needed")
+                .with_help("remove it and `flow add`: established connections use the fast path automatically")),
             "synproxy" => self.parse_synproxy_object(table),
-            "secmark" => Err(Diagnostic::new(span, "secmark is not supported").with_help("leave it away")),
-            _ => Err(Diagnostic::new(span, format!("{word}: no such thing in a table"))
-                .with_help("chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
+            "secmark" => Err(Diagnostic::new(span, "secmark is not supported").with_help("leave it out")),
+            _ => Err(Diagnostic::new(span, format!("unknown table item `{word}`"))
+                .with_help("use chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
         }
     }
 
     fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
-        let (name, span) = self.expect_name("its name")?;
+        let (name, span) = self.expect_name("an object name")?;
         let body = if self.eat_punct("{") {
             self.skip_separators();
             let body = self.parse_object_body(what)?;
@@ -82,48 +82,49 @@ impl Parser<'_> {
     fn parse_object_body(&mut self, what: &str) -> ParseResult<ObjectBody> {
         Ok(match what {
             "counter" => {
-                let (packets, octets) = self.parse_counter_values()?;
-                ObjectBody::Counter(packets, octets)
+                let (packets, bytes) = self.parse_counter_values()?;
+                ObjectBody::Counter(packets, bytes)
             }
             "quota" => {
-                let (over, octets) = self.parse_quota()?;
+                let (over, bytes) = self.parse_quota()?;
                 if self.eat_keyword("used") {
                     self.parse_byte_count()?;
                 }
-                ObjectBody::Quota { over, bytes: octets }
+                ObjectBody::Quota { over, bytes }
             }
             _ => ObjectBody::Limit(self.parse_limit()?),
         })
     }
 
-    /// Behind the word `ct`: `helper NAME { type "ftp" protocol tcp; }`.
+    /// After the keyword `ct`: `helper NAME { type "ftp" protocol tcp; }`.
     fn parse_ct_object(&mut self, table: usize, start: Span) -> ParseResult<()> {
         let (what, span) = self.expect_name("helper or timeout")?;
         match what.as_str() {
             "helper" => (),
             "timeout" => return self.parse_ct_timeout(table),
             _ => {
-                return Err(Diagnostic::new(start.to(span), format!("ct {what} objects are not supported"))
-                    .with_help("ct helper, or ct timeout"));
+                return Err(Diagnostic::new(start.to(span), format!("objects of type `ct {what}` are not supported"))
+                    .with_help("use ct helper or ct timeout"));
             }
         }
         self.parse_ct_helper(table)
     }
 
     fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("its name")?;
+        let (name, span) = self.expect_name("an object name")?;
         self.expect_punct("{")?;
         self.skip_separators();
         self.expect_keyword("type")?;
-        let (kind, kind_span) = self.expect_name("the helper's name, in quotation marks")?;
+        let (kind, kind_span) = self.expect_name("a helper name in quotation marks")?;
         if kind != "ftp" {
-            return Err(Diagnostic::new(kind_span, format!("{kind}: there is no such helper"))
-                .with_help("the one there is: \"ftp\""));
+            return Err(
+                Diagnostic::new(kind_span, format!("unknown helper \"{kind}\"")).with_help("only \"ftp\" is supported")
+            );
         }
         self.expect_keyword("protocol")?;
         let (protocol, protocol_span) = self.expect_name("tcp")?;
         if protocol != "tcp" {
-            return Err(Diagnostic::new(protocol_span, "ftp is spoken over tcp"));
+            return Err(Diagnostic::new(protocol_span, "helper \"ftp\" needs protocol tcp"));
         }
         loop {
             self.skip_separators();
@@ -131,9 +132,9 @@ impl Parser<'_> {
                 break;
             }
             if self.eat_keyword("l3proto") || self.eat_keyword("comment") {
-                self.expect_name("its value")?;
+                self.expect_name("a value")?;
             } else {
-                return Err(self.unexpected("l3proto or the end of the helper"));
+                return Err(self.unexpected("l3proto, comment or `}`"));
             }
         }
         self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6) })
@@ -146,13 +147,13 @@ impl Parser<'_> {
             known.name == object.name && std::mem::discriminant(&known.body) == std::mem::discriminant(&object.body)
         };
         if objects.iter().any(same) {
-            return Err(Diagnostic::new(object.span, format!("{} is there already", object.name)));
+            return Err(Diagnostic::new(object.span, format!("object {} already exists", object.name)));
         }
         objects.push(object);
         Ok(())
     }
 
-    /// Behind `flush`.
+    /// After `flush`.
     pub(super) fn parse_flush(&mut self) -> ParseResult<()> {
         let (what, span) = self.expect_name("ruleset")?;
         match what.as_str() {
@@ -164,7 +165,7 @@ impl Parser<'_> {
             }
             "table" => {
                 let family = self.parse_family()?;
-                let (name, _) = self.expect_name("the table's name")?;
+                let (name, _) = self.expect_name("a table name")?;
                 let emptied = self.ruleset.tables.iter_mut().find(|table| table.family == family && table.name == name);
                 if let Some(table) = emptied {
                     table.chains.iter_mut().for_each(|chain| chain.rules.clear());
@@ -172,42 +173,45 @@ impl Parser<'_> {
                 self.expect_end()
             }
             "chain" => {
-                let (table, name, span) = self.parse_table_and_name("the chain's name")?;
+                let (table, name, span) = self.parse_table_and_name("a chain name")?;
                 let chain = table.and_then(|table| self.chain_mut(table, &name));
                 match chain {
                     Some(chain) => chain.rules.clear(),
-                    None => return Err(Diagnostic::new(span, format!("{name}: there is no such chain"))),
+                    None => return Err(Diagnostic::new(span, format!("no chain named {name}"))),
                 }
                 self.expect_end()
             }
             "set" | "map" => {
-                let (table, name, span) = self.parse_table_and_name("the set's name")?;
+                let (table, name, span) = self.parse_table_and_name("a set name")?;
                 match table.and_then(|table| self.set_mut(table, &name)) {
                     Some(set) => set.elements.clear(),
-                    None => return Err(Diagnostic::new(span, format!("{name}: there is no such set"))),
+                    None => return Err(Diagnostic::new(span, format!("no set or map named {name}"))),
                 }
                 self.expect_end()
             }
-            _ => Err(Diagnostic::new(span, format!("{what} cannot be flushed"))
-                .with_help("ruleset, table, chain, set or map")),
+            _ => Err(Diagnostic::new(span, format!("cannot flush `{what}`"))
+                .with_help("use ruleset, table, chain, set or map")),
         }
     }
 
-    /// Behind `delete`: what a file deletes before it makes it anew.
+    /// After `delete`: only tables, which files delete before they create them again.
     pub(super) fn parse_delete(&mut self) -> ParseResult<()> {
         let (what, span) = self.expect_name("table")?;
         if what != "table" {
-            return Err(Diagnostic::new(span, format!("delete {what}: a ruleset is loaded whole here"))
-                .with_help("leave it away, and what it deletes"));
+            return Err(Diagnostic::new(
+                span,
+                format!("`delete {what}` is not supported: a ruleset is always loaded as a whole"),
+            )
+            .with_help("remove this line and what it deletes"));
         }
         let family = self.parse_family()?;
-        let (name, _) = self.expect_name("the table's name")?;
+        let (name, _) = self.expect_name("a table name")?;
         self.ruleset.tables.retain(|table| table.family != family || table.name != name);
         self.reindex_chains();
         self.expect_end()
     }
 
-    /// Tables have gone: those behind them have moved.
+    /// Rebuilds the chain index after tables were removed.
     fn reindex_chains(&mut self) {
         let tables = self.ruleset.tables.iter().enumerate();
         let chains = tables.flat_map(|(table, content)| {
@@ -217,64 +221,66 @@ impl Parser<'_> {
         self.chains = chains.collect();
     }
 
-    /// Behind `add`; or `insert`, which puts a rule before those that are there.
+    /// After `add`, or (with `first`) after `insert`, which puts a rule before the others.
     pub(super) fn parse_add(&mut self, first: bool) -> ParseResult<()> {
         let (what, span) = self.expect_name("table, chain, rule, set, map or element")?;
         match what.as_str() {
             "table" => self.parse_table(),
             "chain" => {
                 let family = self.parse_family()?;
-                let (name, _) = self.expect_name("the table's name")?;
+                let (name, _) = self.expect_name("a table name")?;
                 let table = self.find_or_add_table(family, &name);
                 self.parse_chain(table)
             }
             "rule" => {
-                let (table, name, span) = self.parse_table_and_name("the chain's name")?;
+                let (table, name, span) = self.parse_table_and_name("a chain name")?;
                 let rule = self.parse_rule()?;
                 match table.and_then(|table| self.chain_mut(table, &name)) {
                     Some(chain) if first => chain.rules.insert(0, rule),
                     Some(chain) => chain.rules.push(rule),
-                    None => return Err(Diagnostic::new(span, format!("{name}: there is no such chain"))),
+                    None => return Err(Diagnostic::new(span, format!("no chain named {name}"))),
                 }
                 self.expect_end()
             }
             "set" | "map" => {
                 let family = self.parse_family()?;
-                let (name, _) = self.expect_name("the table's name")?;
+                let (name, _) = self.expect_name("a table name")?;
                 let table = self.find_or_add_table(family, &name);
                 self.parse_named_set(table, what == "map")
             }
             "element" => {
-                let (table, name, span) = self.parse_table_and_name("the set's name")?;
+                let (table, name, span) = self.parse_table_and_name("a set name")?;
                 let Some(table) = table else {
-                    return Err(Diagnostic::new(span, format!("{name}: there is no such table")));
+                    return Err(Diagnostic::new(span, format!("no table for set {name}")));
                 };
                 self.parse_added_elements(table, &name, span)?;
                 self.expect_end()
             }
             "counter" | "quota" | "limit" | "ct" => {
-                // `add ct helper ip filter name { … }`: the kind stands before the table.
+                // `add ct helper ip filter name { … }`: the object type precedes the table.
                 let kind = if what == "ct" { Some(self.expect_name("helper or timeout")?) } else { None };
                 let family = self.parse_family()?;
-                let (name, _) = self.expect_name("the table's name")?;
+                let (name, _) = self.expect_name("a table name")?;
                 let table = self.find_or_add_table(family, &name);
                 match kind {
                     None => self.parse_object(table, &what),
                     Some((kind, _)) if kind == "timeout" => self.parse_ct_timeout(table),
                     Some((kind, _)) if kind == "helper" => self.parse_ct_helper(table),
-                    Some((kind, at)) => Err(Diagnostic::new(at, format!("ct {kind} objects are not supported"))
-                        .with_help("ct helper, or ct timeout")),
+                    Some((kind, at)) => {
+                        Err(Diagnostic::new(at, format!("objects of type `ct {kind}` are not supported"))
+                            .with_help("use ct helper or ct timeout"))
+                    }
                 }
             }
-            _ => Err(Diagnostic::new(span, format!("{what} cannot be added"))
-                .with_help("table, chain, rule, set, map, element, counter, quota or limit")),
+            _ => Err(Diagnostic::new(span, format!("cannot add `{what}`"))
+                .with_help("use table, chain, rule, set, map, element, counter, quota, limit or ct")),
         }
     }
 
     /// `[FAMILY] TABLE NAME`: the table, if there is one, and the name.
     fn parse_table_and_name(&mut self, wanted: &str) -> ParseResult<(Option<usize>, String, Span)> {
         let family = self.parse_family()?;
-        let (table, _) = self.expect_name("the table's name")?;
+        let (table, _) = self.expect_name("a table name")?;
         let (name, span) = self.expect_name(wanted)?;
         let at = self.ruleset.tables.iter().position(|known| known.family == family && known.name == table);
         Ok((at, name, span))

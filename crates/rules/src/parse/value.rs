@@ -1,4 +1,4 @@
-//! Values: constants by their kind, ranges, prefixes, times, sizes.
+//! Values: constants by type, ranges, prefixes, durations, byte counts.
 use super::parser::{ParseResult, Parser};
 use crate::datatype::{DataType, encode_name};
 use crate::diagnostic::Diagnostic;
@@ -6,7 +6,7 @@ use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
 
 impl Parser<'_> {
-    /// One value, a prefix or a range of a kind: its first and its last.
+    /// A value, prefix or range of a type: first and last value.
     pub(super) fn parse_range(&mut self, kind: DataType) -> ParseResult<(u128, u128)> {
         let start = self.span();
         if kind == DataType::InterfaceName
@@ -20,13 +20,13 @@ impl Parser<'_> {
         }
         let first = self.parse_value(kind)?;
         if matches!(kind, DataType::Address4 | DataType::Address6) && self.eat_punct("/") {
-            let (length, span) = self.expect_number("the length of a prefix")?;
+            let (length, span) = self.expect_number("a prefix length")?;
             let bits = u64::from(kind.bit_width());
             if length > bits {
-                return Err(Diagnostic::new(span, format!("/{length} is longer than an address"))
-                    .with_help(format!("0 to {bits}")));
+                return Err(Diagnostic::new(span, format!("prefix length /{length} is too large"))
+                    .with_help(format!("use /0 to /{bits}")));
             }
-            // Below 128 by the check, and a shift of all bits is a prefix of none.
+            // Checked above; a shift by all bits stands for prefix length 0.
             let free = u32::try_from(bits - length).unwrap_or(0);
             let mask = 1_u128.checked_shl(free).map_or(u128::MAX, |bit| bit - 1) & kind.max_value();
             return Ok((first & !mask, first | mask));
@@ -35,26 +35,26 @@ impl Parser<'_> {
             let last = self.parse_value(kind)?;
             if last < first && matches!(kind, DataType::HourOfDay | DataType::DayOfWeek) {
                 let span = start.to(self.span());
-                return Err(Diagnostic::new(span, "in a set, this range ends before it begins")
-                    .with_help("two elements: one to the end, one from the beginning"));
+                return Err(Diagnostic::new(span, "a range in a set cannot wrap: its end is before its start")
+                    .with_help("write two elements: one up to the end, one from the start"));
             }
             if last < first {
                 let end = self.span();
-                return Err(Diagnostic::new(start.to(end), "this range ends before it begins")
-                    .with_help("the smaller value first"));
+                return Err(Diagnostic::new(start.to(end), "the end of the range is before its start")
+                    .with_help("write the smaller value first"));
             }
             return Ok((first, last));
         }
         Ok((first, first))
     }
 
-    /// `"lan*"`: every name that begins so.
+    /// `"lan*"`: all names with this prefix.
     fn parse_ifname_wildcard(&mut self) -> ParseResult<Option<(u128, u128)>> {
         let (TokenKind::Ident(name) | TokenKind::Quoted(name)) = self.peek() else { return Ok(None) };
         let Some(prefix) = name.strip_suffix('*').map(str::to_owned) else { return Ok(None) };
         let span = self.next_token().span;
         let Some(first) = encode_name(&prefix) else {
-            return Err(Diagnostic::new(span, format!("{prefix}: an interface's name has at most 15 letters")));
+            return Err(Diagnostic::new(span, format!("interface name {prefix} is too long: at most 15 bytes")));
         };
         let free = 128 - u32::try_from(prefix.len() * 8).unwrap_or(128);
         Ok(Some((first, first | u128::MAX.checked_shr(128 - free).unwrap_or(0))))
@@ -99,7 +99,7 @@ impl Parser<'_> {
     fn check_value(&self, number: u128, kind: DataType, span: Span) -> ParseResult<u128> {
         if kind == DataType::Timestamp {
             return Err(Diagnostic::new(span, format!("{number} is not {}", kind.description()))
-                .with_help("a date in quotation marks: \"2026-12-24 18:00:00\""));
+                .with_help("write a date in quotation marks: \"2026-12-24 18:00:00\""));
         }
         if kind == DataType::DayOfWeek && number > 6 || kind == DataType::HourOfDay && number >= 86_400 {
             return Err(Diagnostic::new(span, format!("{number} is too large for {}", kind.description())));
@@ -144,40 +144,40 @@ impl Parser<'_> {
         if let Some(value) = written {
             return Ok(value);
         }
-        // An index is found when the ruleset is put to work: until then the name stands for it.
+        // Interfaces are compared by name, since a ruleset outlives the interfaces that it names.
         if kind == DataType::InterfaceIndex
             && let Some(value) = encode_name(name)
         {
             return Ok(value);
         }
-        let fault = Diagnostic::new(span, format!("{name} is not {}", kind.description()));
+        let diagnostic = Diagnostic::new(span, format!("`{name}` is not {}", kind.description()));
         let known: Vec<&str> = kind.symbols().iter().map(|(name, _)| *name).collect();
         Err(match kind {
             DataType::Address4 | DataType::Address6 => {
-                fault.with_help("an address in digits: names of hosts are not asked for, since their answers change")
+                diagnostic.with_help("write a numeric address: host names are not resolved")
             }
-            DataType::Port => fault.with_help("the port's number: only common services are known by name"),
-            DataType::InterfaceName | DataType::InterfaceIndex => fault.with_help("a name of at most 15 letters"),
-            DataType::Duration => fault.with_help("seconds, or 1d2h3m4s"),
-            DataType::HourOfDay => {
-                fault.with_help("hours and minutes, from \"00:00\" to \"23:59\", or with seconds, \"23:59:59\"")
+            DataType::Port => diagnostic.with_help("write the port number: only common service names are known"),
+            DataType::InterfaceName | DataType::InterfaceIndex => {
+                diagnostic.with_help("an interface name has at most 15 bytes")
             }
+            DataType::Duration => diagnostic.with_help("write seconds, or 1d2h3m4s"),
+            DataType::HourOfDay => diagnostic.with_help("write \"00:00\" to \"23:59\", or with seconds \"23:59:59\""),
             DataType::Timestamp => {
-                fault.with_help("\"2026-12-24\", or \"2026-12-24 18:00\", or with seconds, \"2026-12-24 18:00:00\"")
+                diagnostic.with_help("write \"2026-12-24\", \"2026-12-24 18:00\" or \"2026-12-24 18:00:00\"")
             }
-            _ if !known.is_empty() => fault.with_help(known.join(", ")),
-            _ => fault.with_help("a number"),
+            _ if !known.is_empty() => diagnostic.with_help(format!("known: {}", known.join(", "))),
+            _ => diagnostic.with_help("write a number"),
         })
     }
 
-    /// A time in seconds.
+    /// A duration in seconds.
     pub(super) fn parse_time(&mut self) -> ParseResult<u64> {
         let span = self.span();
         let value = self.parse_value(DataType::Duration)?;
-        u64::try_from(value).map_err(|_| Diagnostic::new(span, "this time is too long"))
+        u64::try_from(value).map_err(|_| Diagnostic::new(span, "this duration is too long"))
     }
 
-    /// Octets: a number with or without a unit.
+    /// A byte count, with or without a unit.
     pub(super) fn parse_byte_count(&mut self) -> ParseResult<u64> {
         let (number, span) = self.expect_number("a number of bytes")?;
         let unit = match self.peek() {
@@ -187,24 +187,22 @@ impl Parser<'_> {
         if unit.is_some() {
             self.next_token();
         }
-        number
-            .checked_mul(unit.unwrap_or(1))
-            .ok_or_else(|| Diagnostic::new(span, "this is more than any counter holds"))
+        number.checked_mul(unit.unwrap_or(1)).ok_or_else(|| Diagnostic::new(span, "this byte count is too large"))
     }
 
-    /// `packets N bytes N`, if they are there.
+    /// `packets N bytes N`, if present.
     pub(super) fn parse_counter_values(&mut self) -> ParseResult<(u64, u64)> {
         if !self.eat_keyword("packets") {
             return Ok((0, 0));
         }
         let (packets, _) = self.expect_number("a number of packets")?;
         self.expect_keyword("bytes")?;
-        let (octets, _) = self.expect_number("a number of bytes")?;
-        Ok((packets, octets))
+        let (bytes, _) = self.expect_number("a number of bytes")?;
+        Ok((packets, bytes))
     }
 }
 
-/// What one octet's unit stands for.
+/// Bytes of a unit.
 pub(super) fn byte_unit(unit: &str) -> Option<u64> {
     Some(match unit {
         "bytes" | "byte" => 1,
@@ -228,7 +226,7 @@ fn parse_hour(text: &str) -> Option<u128> {
     (parts.next().is_none()).then_some(hours * 3600 + minutes * 60 + seconds)
 }
 
-/// `2026-12-24`, perhaps with an hour behind it, in nanoseconds since 1970.
+/// `2026-12-24`, optionally with a time of day, in nanoseconds since 1970.
 fn parse_date(text: &str) -> Option<u128> {
     let (day, rest) = text.split_once(' ').unwrap_or((text, "00:00"));
     let mut parts = day.splitn(3, '-');
@@ -238,7 +236,7 @@ fn parse_date(text: &str) -> Option<u128> {
     let february = if leap(year) { 29 } else { 28 };
     let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
-    // Before 1970 nothing has been sent; after 2500 the nanoseconds do not fit.
+    // Years before 1970 cannot occur; after 2500 the nanoseconds do not fit.
     if !(1970..2500).contains(&year) || !(1..=length).contains(&day) {
         return None;
     }
@@ -247,7 +245,7 @@ fn parse_date(text: &str) -> Option<u128> {
     Some((u128::from(years + months + day - 1) * 86_400 + parse_hour(rest)?) * 1_000_000_000)
 }
 
-/// `1:10`, both in hexadecimal digits.
+/// `1:10`, both numbers hexadecimal.
 fn parse_classid(text: &str) -> Option<u128> {
     let (major, minor) = text.split_once(':')?;
     let number = |digits: &str| u16::from_str_radix(digits, 16).ok();

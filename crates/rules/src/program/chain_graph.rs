@@ -1,13 +1,13 @@
-//! Which chains packets come to, and from where: who may translate, who may answer handshakes, and that nothing goes in a circle.
+//! Which chains are reachable from which hooks: where NAT and synproxy are allowed, and that jumps have no loops.
 use crate::ast::{self, ElementData, Hook, SetRef, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use std::collections::{HashMap, HashSet};
 
-/// Chains that packets can be sent through below a base chain, one in another: the kernel's bound.
+/// Maximum depth of nested jumps below a base chain, as in the kernel.
 const MAX_JUMP_DEPTH: usize = 15;
 
-/// Where a chain sends packets.
+/// Targets of a chain's jumps and gotos.
 fn jump_targets<'a>(table: &'a ast::Table, chain: &'a ast::Chain) -> Vec<(&'a str, Span)> {
     let mut found = Vec::new();
     let mut of = |verdict: &'a ast::NftVerdict| {
@@ -35,19 +35,19 @@ fn jump_targets<'a>(table: &'a ast::Table, chain: &'a ast::Chain) -> Vec<(&'a st
     found
 }
 
-/// Chains that packets reach from a nat hook, and from no other. A chain that nobody enters may translate: it may be meant for later.
+/// Chains that are not reachable from filter chains, and so may contain NAT statements. Unreachable chains are included.
 pub(super) fn nat_only_chains(table: &ast::Table) -> HashSet<&str> {
     let filtering = reachable_chains(table, |base| !base.nat);
     table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !filtering.contains(name)).collect()
 }
 
-/// Chains that packets reach only where handshakes may be answered: behind tracking, on the way to somebody.
+/// Chains that packets reach only where handshakes may be answered: behind tracking, on the level to somebody.
 pub(super) fn synproxy_allowed_chains(table: &ast::Table) -> HashSet<&str> {
     let elsewhere = reachable_chains(table, |base| base.nat || !matches!(base.hook, Hook::Input | Hook::Forward));
     table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !elsewhere.contains(name)).collect()
 }
 
-/// Chains that packets reach from some base chains.
+/// Chains reachable from some base chains.
 fn reachable_chains(table: &ast::Table, bases: impl Fn(&ast::BaseChainSpec) -> bool) -> HashSet<&str> {
     let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
     let from = table.chains.iter().filter(|chain| chain.base.as_ref().is_some_and(&bases));
@@ -63,29 +63,29 @@ fn reachable_chains(table: &ast::Table, bases: impl Fn(&ast::BaseChainSpec) -> b
     reached
 }
 
-/// No jumps in a circle, and not more than [`DEEPEST`] in one another.
+/// Checks that jumps have no loops and are nested at most [`MAX_JUMP_DEPTH`] deep.
 pub(super) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
     let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
-    // How deep it is below each chain, once that is known.
+    // Depth below each chain, once known.
     let mut known: HashMap<&str, usize> = HashMap::new();
     fn depth_below<'a>(
         table: &'a ast::Table,
         by_name: &HashMap<&str, &'a ast::Chain>,
         known: &mut HashMap<&'a str, usize>,
         chain: &'a ast::Chain,
-        way: usize,
+        level: usize,
     ) -> Result<usize, Diagnostic> {
         if let Some(depth) = known.get(chain.name.as_str()) {
             return Ok(*depth);
         }
         let mut deepest = 0;
         for (name, span) in jump_targets(table, chain) {
-            if way >= MAX_JUMP_DEPTH {
-                let what = format!("jumps go in a circle, or more than {MAX_JUMP_DEPTH} deep");
+            if level >= MAX_JUMP_DEPTH {
+                let what = format!("jumps form a loop or are nested more than {MAX_JUMP_DEPTH} deep");
                 return Err(Diagnostic::new(span, what));
             }
             if let Some(target) = by_name.get(name) {
-                deepest = deepest.max(1 + depth_below(table, by_name, known, target, way + 1)?);
+                deepest = deepest.max(1 + depth_below(table, by_name, known, target, level + 1)?);
             }
         }
         known.insert(chain.name.as_str(), deepest);
@@ -93,7 +93,10 @@ pub(super) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
     }
     for chain in &table.chains {
         if depth_below(table, &by_name, &mut known, chain, 0)? > MAX_JUMP_DEPTH {
-            return Err(Diagnostic::new(chain.span, format!("jumps from here go more than {MAX_JUMP_DEPTH} deep")));
+            return Err(Diagnostic::new(
+                chain.span,
+                format!("jumps from this chain are nested more than {MAX_JUMP_DEPTH} deep"),
+            ));
         }
     }
     Ok(())

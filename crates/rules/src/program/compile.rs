@@ -1,4 +1,4 @@
-//! From the tree to a program: names become places, sets are made ready, and what cannot be is refused.
+//! From the syntax tree to a program: names become indices, sets are built, and inconsistent rulesets are refused.
 use super::chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
 use super::compiled::{ListedTable, Program};
 use super::instr::{
@@ -17,13 +17,13 @@ use crate::source::{Sources, Span};
 use keepstate_engine::Helper;
 use std::collections::HashMap;
 
-/// Elements that packets may add where a set names no size.
+/// Elements that packets may add to a set without `size`.
 const DEFAULT_DYNSET_SIZE: usize = 65_535;
 
-/// Compiles a ruleset that [`parse_with`](crate::parse_with) has read from `sources`.
+/// Compiles a ruleset that [`parse_with`](crate::parse_with) parsed from `sources`.
 ///
 /// # Errors
-/// Chains, sets and objects that do not exist, jumps in a circle, elements that exclude one another, statements in the wrong chain.
+/// Missing chains, sets and objects, jump loops, conflicting elements, statements in the wrong chain.
 pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetError> {
     let mut compiler = Compiler { program: Program::default(), diagnostics: Vec::new(), scope: TableScope::default() };
     for table in &ruleset.tables {
@@ -44,7 +44,7 @@ struct Compiler {
     scope: TableScope,
 }
 
-/// The names of the table that is compiled.
+/// Names of the table being compiled.
 #[derive(Default)]
 struct TableScope {
     chains: HashMap<String, usize>,
@@ -54,13 +54,13 @@ struct TableScope {
     helpers: HashMap<String, Helper>,
     timeouts: HashMap<String, ast::CtTimeoutPolicy>,
     synproxies: HashMap<String, ast::SynproxyInfo>,
-    /// Does the chain that is compiled translate?
+    /// The current chain may contain NAT statements.
     allows_nat: bool,
-    /// May it answer handshakes?
+    /// The current chain may contain synproxy statements.
     allows_synproxy: bool,
 }
 
-/// A named set: where it is, what its keys are made of, and what its values (of a map) are.
+/// A named set: index, types of its key, and types of its values if it is a map.
 struct NamedSet {
     index: usize,
     key: Vec<DataType>,
@@ -79,10 +79,10 @@ impl Compiler {
         for (at, chain) in table.chains.iter().enumerate() {
             self.scope.chains.insert(chain.name.clone(), first + at);
             if let Some(base) = chain.base {
-                let ast::BaseChainSpec { nat, hook, priority, policy_drop: drops } = base;
-                let entrance =
-                    BaseChain { hook, family: table.family, nat, priority, policy_drop: drops, chain: first + at };
-                self.program.base_chains.push(entrance);
+                let ast::BaseChainSpec { nat, hook, priority, policy_drop } = base;
+                let base_chain =
+                    BaseChain { hook, family: table.family, nat, priority, policy_drop, chain: first + at };
+                self.program.base_chains.push(base_chain);
             }
         }
         for set in &table.sets {
@@ -91,29 +91,29 @@ impl Compiler {
                     let named = NamedSet { index: at, key: set.key.clone(), data: set.data.clone() };
                     self.scope.sets.insert(set.name.clone(), named);
                 }
-                Err(fault) => self.diagnostics.push(fault),
+                Err(diagnostic) => self.diagnostics.push(diagnostic),
             }
         }
-        let (translating, answering) = (nat_only_chains(table), synproxy_allowed_chains(table));
+        let (nat_chains, synproxy_chains) = (nat_only_chains(table), synproxy_allowed_chains(table));
         for chain in &table.chains {
-            self.scope.allows_nat = translating.contains(chain.name.as_str());
-            self.scope.allows_synproxy = answering.contains(chain.name.as_str());
+            self.scope.allows_nat = nat_chains.contains(chain.name.as_str());
+            self.scope.allows_synproxy = synproxy_chains.contains(chain.name.as_str());
             let mut rules = Vec::with_capacity(chain.rules.len());
             for rule in &chain.rules {
                 match self.compile_rule(rule) {
                     Ok(rule) => rules.push(rule),
-                    Err(fault) => self.diagnostics.push(fault),
+                    Err(diagnostic) => self.diagnostics.push(diagnostic),
                 }
             }
             self.program.chains.push(CompiledChain { rules });
         }
         self.add_listing(table, first);
-        if let Err(fault) = check_jump_depth(table) {
-            self.diagnostics.push(fault);
+        if let Err(diagnostic) = check_jump_depth(table) {
+            self.diagnostics.push(diagnostic);
         }
     }
 
-    /// The table for people, whose chains begin at a place.
+    /// Adds the table to the listing; its chains start at index `first`.
     fn add_listing(&mut self, table: &ast::Table, first: usize) {
         let counters = table.objects.iter().filter(|object| matches!(object.body, ObjectBody::Counter(..)));
         let counters =
@@ -133,12 +133,12 @@ impl Compiler {
     fn compile_object(&mut self, object: &ast::Object) {
         let name = object.name.clone();
         match &object.body {
-            ObjectBody::Counter(packets, octets) => {
-                let at = self.add_counter(*packets, *octets);
+            ObjectBody::Counter(packets, bytes) => {
+                let at = self.add_counter(*packets, *bytes);
                 self.scope.counters.insert(name, at);
             }
-            ObjectBody::Quota { over, bytes: octets } => {
-                let at = self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *octets });
+            ObjectBody::Quota { over, bytes } => {
+                let at = self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes });
                 self.scope.stateful.insert((name, true), at);
             }
             ObjectBody::Limit(limit) => {
@@ -159,19 +159,19 @@ impl Compiler {
         }
     }
 
-    fn add_counter(&mut self, packets: u64, octets: u64) -> usize {
-        self.program.state.counters.push((packets, octets));
+    fn add_counter(&mut self, packets: u64, bytes: u64) -> usize {
+        self.program.state.counters.push((packets, bytes));
         self.program.state.counters.len() - 1
     }
 
-    fn add_stateful(&mut self, measure: &StatefulSpec) -> usize {
-        self.program.state.stateful.push(StatefulExpr::new(measure));
+    fn add_stateful(&mut self, spec: &StatefulSpec) -> usize {
+        self.program.state.stateful.push(StatefulExpr::new(spec));
         self.program.state.stateful.len() - 1
     }
 
     fn compile_set(&mut self, set: &Set) -> CompileResult<usize> {
         let most = set.size.map_or(DEFAULT_DYNSET_SIZE, |size| size as usize);
-        let mut lookup = CompiledSet::new(set.timeout, most);
+        let mut compiled = CompiledSet::new(set.timeout, most);
         let mut last = Span::default();
         for element in &set.elements {
             last = element.span;
@@ -184,62 +184,53 @@ impl Compiler {
                 Some(ElementData::Values(values)) => ElementValue::Values(values.clone().into()),
                 Some(ElementData::Verdict(verdict)) => ElementValue::Verdict(self.compile_verdict(verdict)?),
             };
-            let lasts = element.timeout.or(set.timeout);
+            let timeout = element.timeout.or(set.timeout);
             let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
-            // What packets may take away, what is over some time, what measures, lives as the elements do that packets add.
+            // Elements that packets may delete, that expire, or that have state are stored like those that packets add.
             if let Some(key) = exact
-                && (set.dynamic || lasts.is_some() || !element.stateful.is_empty())
+                && (set.dynamic || timeout.is_some() || !element.stateful.is_empty())
                 && !matches!(found, ElementValue::Verdict(_))
             {
-                let each = element.stateful.iter().map(StatefulExpr::new).collect();
+                let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
                 let key = key.iter().map(|(first, _)| *first).collect();
-                lookup
-                    .dynamic
-                    .insert(key, DynElement { expires_at: None, timeout: lasts, stateful: each, value: found });
+                compiled.dynamic.insert(key, DynElement { expires_at: None, timeout, stateful, value: found });
                 continue;
             }
             if element.stateful.iter().any(|spec| *spec != StatefulSpec::Counter) {
-                return Err(Diagnostic::new(
-                    element.span,
-                    "a range has no limit, quota or number of connections of its own",
-                ));
+                return Err(Diagnostic::new(element.span, "a range cannot have a limit, quota or ct count of its own"));
             }
-            let found = match lasts {
+            let found = match timeout {
                 Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, None),
                 None => found,
             };
-            lookup
+            compiled
                 .insert(element.key.as_deref(), found)
                 .map_err(|conflict| conflict_diagnostic(&conflict, element.span))?;
         }
-        lookup.build(set.auto_merge).map_err(|conflict| conflict_diagnostic(&conflict, last))?;
-        self.program.sets.push(lookup);
+        compiled.build(set.auto_merge).map_err(|conflict| conflict_diagnostic(&conflict, last))?;
+        self.program.sets.push(compiled);
         Ok(self.program.sets.len() - 1)
     }
 
     fn compile_rule(&mut self, rule: &ast::Rule) -> CompileResult<CompiledRule> {
-        let mut steps = Vec::with_capacity(rule.statements.len());
+        let mut instrs = Vec::with_capacity(rule.statements.len());
         for statement in &rule.statements {
-            let step = self.compile_statement(statement, rule.span)?;
-            if matches!(step, Instr::Synproxy(_)) && !self.scope.allows_synproxy {
-                return Err(Diagnostic::new(
-                    rule.span,
-                    "handshakes are answered where packets are tracked and go to somebody",
-                )
-                .with_help("synproxy in chains of type filter at the hooks input and forward"));
+            let instr = self.compile_statement(statement, rule.span)?;
+            if matches!(instr, Instr::Synproxy(_)) && !self.scope.allows_synproxy {
+                return Err(Diagnostic::new(rule.span, "synproxy is not possible in this chain")
+                    .with_help("use it in chains of type filter at hook input or forward"));
             }
-            steps.push(step);
+            instrs.push(instr);
         }
         let ends =
-            |step: &Instr| matches!(step, Instr::Verdict(_) | Instr::Nat(_) | Instr::Reject(_) | Instr::Synproxy(_));
-        if let Some(at) = steps.iter().position(ends)
-            && at + 1 < steps.len()
+            |instr: &Instr| matches!(instr, Instr::Verdict(_) | Instr::Nat(_) | Instr::Reject(_) | Instr::Synproxy(_));
+        if let Some(at) = instrs.iter().position(ends)
+            && at + 1 < instrs.len()
         {
-            return Err(
-                Diagnostic::new(rule.span, "nothing behind a verdict is ever done").with_help("the verdict last")
-            );
+            return Err(Diagnostic::new(rule.span, "statements after a verdict are never reached")
+                .with_help("put the verdict at the end of the rule"));
         }
-        Ok(CompiledRule { span: rule.span, instrs: steps })
+        Ok(CompiledRule { span: rule.span, instrs })
     }
 
     fn compile_statement(&mut self, statement: &Statement, span: Span) -> CompileResult<Instr> {
@@ -253,12 +244,11 @@ impl Compiler {
                 };
                 Instr::Match { left, not: one.not, right }
             }
-            Statement::Counter(packets, octets) => Instr::Counter(self.add_counter(*packets, *octets)),
+            Statement::Counter(packets, bytes) => Instr::Counter(self.add_counter(*packets, *bytes)),
             Statement::ObjectRef(kind, name, span) => self.compile_object_ref(*kind, name, *span)?,
             Statement::ObjectMap(ObjectKind::Synproxy, ..) => {
-                return Err(
-                    Diagnostic::new(span, "a synproxy is named, not found in a map").with_help("synproxy name \"…\"")
-                );
+                return Err(Diagnostic::new(span, "synproxy objects cannot be looked up in a map")
+                    .with_help("write `synproxy name \"…\"`"));
             }
             Statement::ObjectMap(kind, key, map) => {
                 let place = self.resolve_set(map, key, Some(&[DataType::Object(*kind)]))?;
@@ -282,23 +272,22 @@ impl Compiler {
             Statement::CtHelper(name, span) => match self.scope.helpers.get(name) {
                 Some(helper) => Instr::CtHelper(*helper),
                 None => {
-                    return Err(Diagnostic::new(*span, format!("{name}: there is no such helper in this table"))
-                        .with_help(format!("ct helper {name} {{ type \"ftp\" protocol tcp; }} above the chain")));
+                    return Err(Diagnostic::new(*span, format!("no ct helper named {name} in this table")).with_help(
+                        format!("write `ct helper {name} {{ type \"ftp\" protocol tcp; }}` above the chain"),
+                    ));
                 }
             },
-            Statement::CtTimeout(name, span) => {
-                match self.scope.timeouts.get(name) {
-                    Some(timeout) => Instr::CtTimeout(timeout.clone()),
-                    None => {
-                        return Err(Diagnostic::new(*span, format!("{name}: there is no such timeout in this table"))
-                        .with_help(format!("ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }} above the chain")));
-                    }
+            Statement::CtTimeout(name, span) => match self.scope.timeouts.get(name) {
+                Some(timeout) => Instr::CtTimeout(timeout.clone()),
+                None => {
+                    return Err(Diagnostic::new(*span, format!("no ct timeout named {name} in this table"))
+                        .with_help(format!("write `ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }}` above the chain")));
                 }
-            }
+            },
             Statement::Nat(nat) => {
                 if !self.scope.allows_nat {
-                    return Err(Diagnostic::new(span, "only chains of type nat translate")
-                        .with_help("a chain with `type nat hook prerouting priority dstnat;` (dnat, redirect) or `type nat hook postrouting priority srcnat;` (snat, masquerade)"));
+                    return Err(Diagnostic::new(span, "NAT statements are only possible in chains of type nat")
+                        .with_help("use a chain with `type nat hook prerouting priority dstnat;` (dnat, redirect) or `type nat hook postrouting priority srcnat;` (snat, masquerade)"));
                 }
                 Instr::Nat(Box::new(self.compile_nat(nat)?))
             }
@@ -313,16 +302,16 @@ impl Compiler {
                 let kinds: Vec<DataType> = dynamic.data.iter().map(Expression::data_type).collect();
                 let set = self.resolve_set(&name, &dynamic.key, (!kinds.is_empty()).then_some(&kinds))?;
                 let key = self.compile_exprs(&dynamic.key)?;
-                let each = dynamic.stateful.clone();
+                let stateful = dynamic.stateful.clone();
                 let data = self.compile_exprs(&dynamic.data)?;
-                Instr::Dynset { op: dynamic.op, set, key, timeout: dynamic.timeout, stateful: each, data }
+                Instr::Dynset { op: dynamic.op, set, key, timeout: dynamic.timeout, stateful, data }
             }
             Statement::TcpOptStrip(number) => Instr::TcpOptStrip(*number),
             Statement::Verdict(verdict) => Instr::Verdict(self.compile_verdict(verdict)?),
         })
     }
 
-    /// The set of a meter, if no meter of its name has made it yet.
+    /// Creates the set of a meter, unless a meter of the same name has created it.
     fn declare_meter_set(&mut self, meter: &ast::Dynset, size: u32) {
         if self.scope.sets.contains_key(&meter.set) {
             return;
@@ -333,7 +322,7 @@ impl Compiler {
         self.scope.sets.insert(meter.set.clone(), named);
     }
 
-    /// The place of the object that an element of a map names.
+    /// Index of the object that a map's element names.
     fn object_index(&self, kinds: &[DataType], name: &str, span: Span) -> CompileResult<usize> {
         let place = match kinds {
             [DataType::Object(ObjectKind::Counter)] => self.scope.counters.get(name),
@@ -341,23 +330,25 @@ impl Compiler {
             [DataType::Object(ObjectKind::Limit)] => self.scope.stateful.get(&(name.to_owned(), false)),
             _ => None,
         };
-        place.copied().ok_or_else(|| Diagnostic::new(span, format!("{name}: there is no such object in this table")))
+        place
+            .copied()
+            .ok_or_else(|| Diagnostic::new(span, format!("no object named {name} of this type in this table")))
     }
 
     fn compile_object_ref(&self, kind: ObjectKind, name: &str, span: Span) -> CompileResult<Instr> {
-        let step = match kind {
+        let instr = match kind {
             ObjectKind::Counter => self.scope.counters.get(name).map(|at| Instr::Counter(*at)),
             ObjectKind::Quota => self.scope.stateful.get(&(name.to_owned(), true)).map(|at| Instr::Stateful(*at)),
             ObjectKind::Limit => self.scope.stateful.get(&(name.to_owned(), false)).map(|at| Instr::Stateful(*at)),
             ObjectKind::Synproxy => self.scope.synproxies.get(name).map(|proxy| Instr::Synproxy(*proxy)),
         };
-        step.ok_or_else(|| Diagnostic::new(span, format!("{name}: there is no such object in this table")))
+        instr.ok_or_else(|| Diagnostic::new(span, format!("no object named {name} of this type in this table")))
     }
 
     fn compile_verdict(&self, verdict: &ast::NftVerdict) -> CompileResult<CompiledVerdict> {
         let chain = |name: &String, span: &Span| {
             let found = self.scope.chains.get(name).copied();
-            found.ok_or_else(|| Diagnostic::new(*span, format!("{name}: there is no such chain in this table")))
+            found.ok_or_else(|| Diagnostic::new(*span, format!("no chain named {name} in this table")))
         };
         Ok(match verdict {
             ast::NftVerdict::Accept => CompiledVerdict::Accept,
@@ -400,14 +391,14 @@ impl Compiler {
         })
     }
 
-    /// A set whose keys are like `key`; a map (to verdicts, where `data` is empty) if `data` is given.
+    /// Index of a set whose key has the types of `key`; with `data`, of a map (a verdict map if `data` is empty).
     fn resolve_set(&mut self, set: &SetRef, key: &[Expression], data: Option<&[DataType]>) -> CompileResult<usize> {
         let (name, span) = match set {
             SetRef::Anonymous(set) => return self.compile_set(set),
             SetRef::Named(name, span) => (name, *span),
         };
         let Some(NamedSet { index: at, key: kinds, data: values }) = self.scope.sets.get(name) else {
-            return Err(Diagnostic::new(span, format!("{name}: there is no such set in this table")));
+            return Err(Diagnostic::new(span, format!("no set or map named {name} in this table")));
         };
         let wanted: Vec<DataType> = key.iter().map(Expression::data_type).collect();
         let like = |one: &DataType, other: &DataType| {
@@ -416,7 +407,11 @@ impl Compiler {
         if kinds.len() != wanted.len() || !kinds.iter().zip(&wanted).all(|(one, other)| like(one, other)) {
             let names =
                 |kinds: &[DataType]| kinds.iter().map(|kind| kind.description()).collect::<Vec<_>>().join(" . ");
-            let what = format!("{name} holds {}, and is asked for {}", names(kinds), names(&wanted));
+            let what = format!(
+                "type mismatch: {name} has keys of type {}, the rule looks up {}",
+                names(kinds),
+                names(&wanted)
+            );
             return Err(Diagnostic::new(span, what));
         }
         let object = |kinds: Option<&[DataType]>| match kinds {
@@ -427,18 +422,26 @@ impl Compiler {
             && wanted != object(Some(there))
         {
             let names = |kind: Option<DataType>| kind.map_or("a value", DataType::description);
-            let what = format!("{name} maps to {}, and {} is wanted", names(object(Some(there))), names(wanted));
+            let what = format!(
+                "type mismatch: {name} maps to {}, the rule needs {}",
+                names(object(Some(there))),
+                names(wanted)
+            );
             return Err(Diagnostic::new(span, what));
         }
         match (data, values) {
-            (None, Some(_)) => Err(Diagnostic::new(span, format!("{name} is a map, and a set is wanted"))
-                .with_help("map or vmap before it")),
-            (Some(_), None) => Err(Diagnostic::new(span, format!("{name} is a set, and a map is wanted"))),
+            (None, Some(_)) => {
+                Err(Diagnostic::new(span, format!("{name} is a map, not a set"))
+                    .with_help("write map or vmap before it"))
+            }
+            (Some(_), None) => Err(Diagnostic::new(span, format!("{name} is a set, not a map"))),
             (Some([]), Some(values)) if !values.is_empty() => {
-                Err(Diagnostic::new(span, format!("{name} maps to values, not to verdicts")).with_help("map"))
+                Err(Diagnostic::new(span, format!("{name} maps to values, not to verdicts"))
+                    .with_help("use map instead of vmap"))
             }
             (Some([_, ..]), Some(values)) if values.is_empty() => {
-                Err(Diagnostic::new(span, format!("{name} maps to verdicts, not to values")).with_help("vmap"))
+                Err(Diagnostic::new(span, format!("{name} maps to verdicts, not to values"))
+                    .with_help("use vmap instead of map"))
             }
             _ => Ok(*at),
         }
@@ -466,7 +469,7 @@ impl Compiler {
     }
 }
 
-/// May a number stand for the other kind, and the other way round?
+/// May values of one type be compared with values of the other?
 fn is_interchangeable(one: DataType, other: DataType) -> bool {
     let number = |kind| matches!(kind, DataType::Number(_) | DataType::Mark);
     number(one)
@@ -479,8 +482,8 @@ fn is_interchangeable(one: DataType, other: DataType) -> bool {
 
 fn conflict_diagnostic(conflict: &ElementConflict, span: Span) -> Diagnostic {
     match conflict {
-        ElementConflict::Overlap => Diagnostic::new(span, "this element, or one before it, overlaps another")
-            .with_help("auto-merge; in a set that may put overlapping ranges together, or ranges that do not overlap"),
-        ElementConflict::DuplicateKey => Diagnostic::new(span, "this key maps to something else already"),
+        ElementConflict::Overlap => Diagnostic::new(span, "this element or an earlier one overlaps another element")
+            .with_help("add `auto-merge;` to a set, or write ranges that do not overlap"),
+        ElementConflict::DuplicateKey => Diagnostic::new(span, "this key already maps to another value"),
     }
 }

@@ -31,54 +31,54 @@ pub(super) struct Listing {
 pub(super) struct ListedTable {
     pub(super) family: TableFamily,
     pub(super) name: String,
-    /// Name and place of each named counter.
+    /// Name and index of each named counter.
     pub(super) counters: Vec<(String, usize)>,
-    /// Name and place of each named set or map.
+    /// Name and index of each named set or map.
     pub(super) sets: Vec<(String, usize)>,
-    /// The names of its chains, and where packets enter them by themselves.
+    /// Names of the chains, with hook and priority of base chains.
     pub(super) chains: Vec<(String, Option<BaseChainSpec>)>,
-    /// Their places.
+    /// Indices of the chains.
     pub(super) chain_indices: Range<usize>,
 }
 
 impl Program {
-    /// Tells it the clock on the wall, for rules that ask for hours, days or dates: `wall` is what has to be added to the engine's time to give nanoseconds
-    /// since 1970 of the machine's own zone. Who does not tell it lives in 1970.
-    pub fn set_wall_clock_offset(&mut self, wall: i64) {
-        self.state.wall_clock_offset = wall;
+    /// Sets the wall clock, for rules with `meta hour`, `day` or `time`: `offset` is added to the engine's time and gives nanoseconds since 1970 in the
+    /// machine's time zone. Defaults to 0: the engine's time counts from the Unix epoch.
+    pub fn set_wall_clock_offset(&mut self, offset: i64) {
+        self.state.wall_clock_offset = offset;
     }
 
-    /// Does any chain translate packets of this family?
+    /// Does any nat chain see packets of this family?
     pub fn has_nat_chain(&self, v6: bool) -> bool {
         self.base_chains.iter().any(|base| base.nat && base.family.covers(v6))
     }
 
-    /// Does any rule answer handshakes in a server's name?
+    /// Does any rule use synproxy?
     pub fn has_synproxy(&self) -> bool {
-        let mut steps = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
-        steps.any(|step| matches!(step, Instr::Synproxy(_)))
+        let mut instrs = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
+        instrs.any(|instr| matches!(instr, Instr::Synproxy(_)))
     }
-    /// Has a hook chains that filter, at priorities in this range?
+
+    /// Does a hook have filter chains at priorities in this range?
     pub fn has_filter_chain(&self, hook: Hook, priorities: &Range<i32>) -> bool {
         self.base_chains.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
     }
 
-    /// Every rule that counts, with its place and what it has counted: packets and octets.
+    /// Every rule with a counter: its place, packets and bytes.
     pub fn rule_counters(&self) -> impl Iterator<Item = (String, u64, u64)> {
-        let counted = |rule: &CompiledRule| {
-            rule.instrs.iter().find_map(|step| match step {
+        let counts = |rule: &CompiledRule| {
+            rule.instrs.iter().find_map(|instr| match instr {
                 Instr::Counter(at) => self.state.counters.get(*at).copied(),
                 _ => None,
             })
         };
         let rules = self.chains.iter().flat_map(|chain| &chain.rules);
         rules.filter_map(move |rule| {
-            counted(rule)
-                .map(|(packets, octets)| (self.listing.sources.position(rule.span).to_string(), packets, octets))
+            counts(rule).map(|(packets, bytes)| (self.listing.sources.position(rule.span).to_string(), packets, bytes))
         })
     }
 
-    /// Chains, rules and elements of sets: how large it is.
+    /// Number of chains, rules and set elements.
     pub fn size(&self) -> (usize, usize, usize) {
         let rules = self.chains.iter().map(|chain| chain.rules.len()).sum();
         (self.chains.len(), rules, self.sets.iter().map(CompiledSet::len).sum())

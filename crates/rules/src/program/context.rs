@@ -1,75 +1,75 @@
-//! What a program is shown of one packet, and what it leaves behind.
+//! Input and output of an evaluation: packet, connection, metadata, verdict.
 use crate::ast::{Endpoint, PayloadField, Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
 use keepstate_engine::{Engine, Instant, PacketCtx, Zone};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
 
-/// One packet at one place of its way.
+/// One packet at one hook.
 pub struct EvalCtx<'a, 'p> {
-    /// The table that tracks it.
+    /// The connection tracking engine.
     pub engine: &'a mut Engine,
-    /// What tracking made of it; `None` before it was tracked.
+    /// The packet's connection; `None` before tracking.
     pub packet_ctx: Option<&'a mut PacketCtx>,
-    /// The packet as it is now.
+    /// The packet.
     pub packet: &'a Packet<'p>,
-    /// What goes with it.
+    /// Its metadata.
     pub meta: &'a mut PacketMeta,
-    /// Devices, addresses and routes.
+    /// Interfaces, addresses and routes.
     pub fib: &'a dyn Fib,
-    /// The time.
+    /// Current time.
     pub now: Instant,
 }
 
-/// What goes with a packet from one place to the next.
+/// Metadata of a packet, kept from one hook to the next.
 #[derive(Clone, Debug, Default)]
 pub struct PacketMeta {
-    /// Where it came in.
+    /// Input interface.
     pub iif: Option<InterfaceInfo>,
-    /// Where it is to go out.
+    /// Output interface.
     pub oif: Option<InterfaceInfo>,
-    /// Its mark.
+    /// Mark.
     pub mark: u32,
-    /// Its priority.
+    /// Priority.
     pub priority: u32,
-    /// The zone it is to be tracked in.
+    /// Conntrack zone.
     pub zone: Zone,
-    /// It is not to be tracked.
+    /// `notrack` was applied.
     pub untracked: bool,
-    /// What is to be changed in it when it leaves this place.
+    /// Header changes to apply after this hook.
     pub rewrites: Vec<HeaderRewrite>,
-    /// Lines for the log: level and text.
+    /// Log lines: level and text.
     pub log_lines: Vec<(u8, String)>,
 }
 
 /// A change of a packet's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRewrite {
-    /// The six bits of its class.
+    /// DSCP.
     Dscp(u8),
-    /// How many routers it may still pass.
+    /// TTL or hop limit.
     Ttl(u8),
-    /// The greatest segment a SYN announces: never raised. 0 is what fits the way out.
+    /// MSS of a SYN, never raised. 0 stands for the MTU of the route.
     TcpMss(u16),
-    /// An address, though its connection keeps it.
+    /// An address, without NAT of the connection.
     Address(Endpoint, IpAddr),
-    /// A port, likewise.
+    /// A port, without NAT of the connection.
     Port(Endpoint, u16),
     /// Bits of a header.
     Payload(PayloadField, u128),
-    /// The option of TCP of this number becomes no-operations.
+    /// Replaces the TCP option of this number by no-operations.
     TcpOptStrip(u8),
 }
 
-/// What becomes of a packet at one place.
+/// Result of the chains of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// Accepted.
     Accept,
-    /// It is gone.
+    /// Dropped.
     Drop,
-    /// It is gone, and its sender is told so.
+    /// Dropped, with an error to the sender.
     Reject(Reject),
-    /// A SYN, or an ACK, of a client whose handshake is answered in his server's name.
+    /// A client's SYN or ACK that the SYN proxy answers.
     Synproxy(SynproxyInfo),
 }

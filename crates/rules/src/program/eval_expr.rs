@@ -20,24 +20,24 @@ pub(super) struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    pub(super) fn eval_key(&mut self, parts: &[CompiledExpr], scene: &EvalCtx<'_, '_>) -> Option<Key> {
-        parts.iter().map(|part| self.eval_expr(part, scene)).collect()
+    pub(super) fn eval_key(&mut self, parts: &[CompiledExpr], ctx: &EvalCtx<'_, '_>) -> Option<Key> {
+        parts.iter().map(|part| self.eval_expr(part, ctx)).collect()
     }
 
-    pub(super) fn eval_expr(&mut self, value: &CompiledExpr, scene: &EvalCtx<'_, '_>) -> Option<u128> {
+    pub(super) fn eval_expr(&mut self, value: &CompiledExpr, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
         Some(match value {
-            CompiledExpr::Select(selector) => eval_selector(*selector, scene, self.state)?,
+            CompiledExpr::Select(selector) => eval_selector(*selector, ctx, self.state)?,
             CompiledExpr::Constant(value) => *value,
-            CompiledExpr::Bitwise(of, and, xor) => self.eval_expr(of, scene)? & and ^ xor,
+            CompiledExpr::Bitwise(of, and, xor) => self.eval_expr(of, ctx)? & and ^ xor,
             CompiledExpr::Shift(of, by, greatest) => {
-                let of = self.eval_expr(of, scene)?;
+                let of = self.eval_expr(of, ctx)?;
                 let bits = u32::from(by.unsigned_abs());
                 let shifted = if *by < 0 { of.checked_shr(bits) } else { of.checked_shl(bits) };
                 shifted.unwrap_or(0) & greatest
             }
             CompiledExpr::Map(key, map) => {
-                let key = self.eval_key(key, scene)?;
-                match self.sets.get(*map)?.find(&key, scene.now)? {
+                let key = self.eval_key(key, ctx)?;
+                match self.sets.get(*map)?.find(&key, ctx.now)? {
                     ElementValue::Values(values) => values.first()?.0,
                     ElementValue::Present | ElementValue::Verdict(_) | ElementValue::Expiring(..) => return None,
                 }
@@ -49,37 +49,37 @@ impl Evaluator<'_> {
                 u128::from(offset.wrapping_add(number))
             }
             CompiledExpr::Numgen { slot: None, modulus, offset } => {
-                let draw = self.state.next_random(scene.now.0);
+                let draw = self.state.next_random(ctx.now.0);
                 u128::from(offset.wrapping_add(draw % modulus))
             }
             CompiledExpr::Hash { of, modulus, seed, offset } => {
-                let mut octets = HashInput::new();
+                let mut bytes = HashInput::new();
                 if of.is_empty() {
-                    symhash_key(scene).iter().for_each(|part| octets.extend_from_slice(&part.to_be_bytes()));
+                    symhash_key(ctx).iter().for_each(|part| bytes.extend_from_slice(&part.to_be_bytes()));
                 }
                 for (part, kind) in of {
-                    push_register_bytes(self.eval_expr(part, scene)?, *kind, &mut octets);
+                    push_register_bytes(self.eval_expr(part, ctx)?, *kind, &mut bytes);
                 }
-                u128::from(offset.wrapping_add(jhash(&octets, *seed, *modulus)))
+                u128::from(offset.wrapping_add(jhash(&bytes, *seed, *modulus)))
             }
         })
     }
 
-    /// The place of the object that a map has for a key.
-    pub(super) fn lookup_object(&mut self, key: &[CompiledExpr], map: usize, scene: &EvalCtx<'_, '_>) -> Option<usize> {
-        let key = self.eval_key(key, scene)?;
-        match self.sets.get(map)?.find(&key, scene.now)? {
+    /// Index of the object that a map has for a key.
+    pub(super) fn lookup_object(&mut self, key: &[CompiledExpr], map: usize, ctx: &EvalCtx<'_, '_>) -> Option<usize> {
+        let key = self.eval_key(key, ctx)?;
+        match self.sets.get(map)?.find(&key, ctx.now)? {
             ElementValue::Values(values) => usize::try_from(values.first()?.0).ok(),
             _ => None,
         }
     }
 }
 
-/// Both ends of a packet's connection, the smaller first: the same for both directions.
-fn symhash_key(scene: &EvalCtx<'_, '_>) -> [u128; 5] {
-    let (source, destination) = scene.packet.ports().unwrap_or_default();
-    let one = (address_value(packet_address(scene.packet, Endpoint::Source)), source);
-    let other = (address_value(packet_address(scene.packet, Endpoint::Destination)), destination);
+/// Addresses, ports and protocol, the smaller end first: the same for both directions.
+fn symhash_key(ctx: &EvalCtx<'_, '_>) -> [u128; 5] {
+    let (source, destination) = ctx.packet.ports().unwrap_or_default();
+    let one = (address_value(packet_address(ctx.packet, Endpoint::Source)), source);
+    let other = (address_value(packet_address(ctx.packet, Endpoint::Destination)), destination);
     let (first, second) = (one.min(other), one.max(other));
-    [first.0, first.1.into(), second.0, second.1.into(), scene.packet.protocol().into()]
+    [first.0, first.1.into(), second.0, second.1.into(), ctx.packet.protocol().into()]
 }

@@ -1,4 +1,4 @@
-//! What a selector finds in a packet, its connection and its way.
+//! Reading selectors from a packet, its connection and its metadata.
 use super::context::{EvalCtx, HeaderRewrite};
 use super::exthdr;
 use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
@@ -16,23 +16,22 @@ use std::net::IpAddr;
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400;
 
-/// What is there, as rules before have changed it; `None` where the packet has no such thing.
-pub(super) fn eval_selector(selector: Selector, scene: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
+/// The value of a selector, including changes by earlier rules; `None` where the packet does not have it.
+pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
     if let Selector::Exthdr(ExthdrField { op: ExthdrOp::TcpOptions, number, bits, .. }) = selector
-        && scene.meta.rewrites.contains(&HeaderRewrite::TcpOptStrip(number))
+        && ctx.meta.rewrites.contains(&HeaderRewrite::TcpOptStrip(number))
     {
         return bits.is_none().then_some(0);
     }
-    let there = read_selector(selector, scene, state)?;
-    let changes = scene.meta.rewrites.iter();
+    let there = read_selector(selector, ctx, state)?;
+    let changes = ctx.meta.rewrites.iter();
     Some(
-        changes.fold(there, |there, change| {
-            pending_rewrite(selector, change, scene.packet).map_or(there, |now| now(there))
-        }),
+        changes
+            .fold(there, |there, change| pending_rewrite(selector, change, ctx.packet).map_or(there, |now| now(there))),
     )
 }
 
-/// What a change that is yet to be made makes of what a selector finds; `None` if it leaves that alone.
+/// How a pending header change affects the value of a selector; `None` if it does not.
 fn pending_rewrite(
     selector: Selector,
     change: &HeaderRewrite,
@@ -75,9 +74,9 @@ fn pending_rewrite(
     Some(move |there: u128| if only_less { there.min(now) } else { now })
 }
 
-/// What stands in the packet, its connection and its way.
-fn read_selector(selector: Selector, scene: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
-    let packet = scene.packet;
+/// The value of a selector, without pending changes.
+fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
+    let packet = ctx.packet;
     match selector {
         Selector::Ip(field) if packet.family() == Family::V4 => eval_ip4(packet, field),
         Selector::Ip6(field) if packet.family() == Family::V6 => eval_ip6(packet, field),
@@ -93,31 +92,30 @@ fn read_selector(selector: Selector, scene: &EvalCtx<'_, '_>, state: &mut State)
         }
         Selector::Payload(field) => eval_payload(&field, packet),
         Selector::Exthdr(piece) => exthdr::eval_exthdr(piece, packet),
-        Selector::Meta(meta) => eval_meta(meta, scene, state),
-        Selector::Ct(ct) => eval_ct(ct, scene),
-        Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, scene),
-        Selector::CtCounter(direction, counted) => eval_ct_counter(direction, counted, &connection(scene)?),
+        Selector::Meta(meta) => eval_meta(meta, ctx, state),
+        Selector::Ct(ct) => eval_ct(ct, ctx),
+        Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, ctx),
+        Selector::CtCounter(direction, counts) => eval_ct_counter(direction, counts, &connection(ctx)?),
         Selector::Fib(fib) => {
             let address = packet_address(packet, fib.endpoint);
             let through = match (fib.iif, fib.oif) {
-                (true, _) => Some(scene.meta.iif?.index),
-                (_, true) => Some(scene.meta.oif?.index),
+                (true, _) => Some(ctx.meta.iif?.index),
+                (_, true) => Some(ctx.meta.oif?.index),
                 _ => None,
             };
             Some(match fib.result {
-                FibResult::AddressType => scene.fib.address_type(address, through) as u128,
-                // 0 is no device: `fib saddr . iif oif missing` compares with it.
-                // The way to ourselves leaves by no device: who claims to be us came from nowhere.
-                FibResult::Oif | FibResult::OifName if scene.fib.address_type(address, None) == AddressType::Local => 0,
+                FibResult::AddressType => ctx.fib.address_type(address, through) as u128,
+                // 0 is no interface: `fib saddr . iif oif missing` compares with it. Local addresses have no output interface.
+                FibResult::Oif | FibResult::OifName if ctx.fib.address_type(address, None) == AddressType::Local => 0,
                 FibResult::Oif | FibResult::OifName => {
-                    scene.fib.route_lookup(address, through).map_or(0, |device| device.name)
+                    ctx.fib.route_lookup(address, through).map_or(0, |device| device.name)
                 }
             })
         }
     }
 }
 
-/// The octets from the beginning of a header on.
+/// The packet from the start of a header on.
 fn payload_base<'a>(packet: &Packet<'a>, layer: PayloadBase) -> Option<&'a [u8]> {
     let transport = packet.transport();
     match layer {
@@ -134,7 +132,7 @@ fn payload_base<'a>(packet: &Packet<'a>, layer: PayloadBase) -> Option<&'a [u8]>
     }
 }
 
-/// A field of a header, if the packet is one of those that have it.
+/// A header field, if the packet has it.
 fn eval_payload(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
     let v6 = packet.family() == Family::V6;
     if field.protocol.is_some_and(|one| one != packet.protocol()) || field.v6.is_some_and(|six| six != v6) {
@@ -149,51 +147,51 @@ fn eval_payload(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
 
 fn eval_ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
     let bytes = packet.bytes();
-    let octet = |at: usize| bytes.get(at).map(|octet| u128::from(*octet));
+    let byte = |at: usize| bytes.get(at).map(|byte| u128::from(*byte));
     match field {
         IpField::Source => be32(bytes, 12),
         IpField::Destination => be32(bytes, 16),
-        IpField::Protocol => octet(9),
-        IpField::Dscp => octet(1).map(|class| class >> 2),
-        IpField::Ecn => octet(1).map(|class| class & 3),
+        IpField::Protocol => byte(9),
+        IpField::Dscp => byte(1).map(|class| class >> 2),
+        IpField::Ecn => byte(1).map(|class| class & 3),
         IpField::Length => be16(bytes, 2),
-        IpField::Ttl => octet(8),
+        IpField::Ttl => byte(8),
         IpField::Id => be16(bytes, 4),
         IpField::Checksum => be16(bytes, 10),
         IpField::Fragment => be16(bytes, 6),
         IpField::Version => Some(4),
-        IpField::HeaderLength => octet(0).map(|first| first & 15),
+        IpField::HeaderLength => byte(0).map(|first| first & 15),
         IpField::FlowLabel => None,
     }
 }
 
 fn eval_ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
     let bytes = packet.bytes();
-    let address = |at: usize| bytes.get(at..)?.first_chunk().map(|octets| u128::from_be_bytes(*octets));
-    let octet = |at: usize| bytes.get(at).map(|octet| u128::from(*octet));
+    let address = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u128::from_be_bytes(*bytes));
+    let byte = |at: usize| bytes.get(at).map(|byte| u128::from(*byte));
     match field {
         IpField::Source => address(8),
         IpField::Destination => address(24),
-        IpField::Protocol => octet(6),
+        IpField::Protocol => byte(6),
         IpField::Dscp => be16(bytes, 0).map(|word| word >> 6 & 0x3f),
         IpField::Ecn => be16(bytes, 0).map(|word| word >> 4 & 3),
         IpField::Length => be16(bytes, 4),
-        IpField::Ttl => octet(7),
+        IpField::Ttl => byte(7),
         IpField::FlowLabel => be32(bytes, 0).map(|word| word & 0xf_ffff),
         IpField::Version => Some(6),
         IpField::Id | IpField::Fragment | IpField::HeaderLength | IpField::Checksum => None,
     }
 }
 
-fn eval_meta(meta: MetaKey, scene: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
-    let way = &scene.meta;
-    let v6 = scene.packet.family() == Family::V6;
-    Some(match meta {
-        // Indexes are known by their names here: a ruleset outlives the devices it names.
-        MetaKey::Iif | MetaKey::IifName => way.iif?.name,
-        MetaKey::Oif | MetaKey::OifName => way.oif?.name,
-        MetaKey::Mark => way.mark.into(),
-        MetaKey::L4Proto => scene.packet.protocol().into(),
+fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
+    let meta = &ctx.meta;
+    let v6 = ctx.packet.family() == Family::V6;
+    Some(match key {
+        // Indices are represented by names: a ruleset outlives the interfaces that it names.
+        MetaKey::Iif | MetaKey::IifName => meta.iif?.name,
+        MetaKey::Oif | MetaKey::OifName => meta.oif?.name,
+        MetaKey::Mark => meta.mark.into(),
+        MetaKey::L4Proto => ctx.packet.protocol().into(),
         MetaKey::NfProto => {
             if v6 {
                 10
@@ -208,56 +206,56 @@ fn eval_meta(meta: MetaKey, scene: &EvalCtx<'_, '_>, state: &mut State) -> Optio
                 0x0800
             }
         }
-        MetaKey::Length => scene.packet.total_len() as u128,
-        MetaKey::Priority => way.priority.into(),
-        MetaKey::PacketType => match packet_address(scene.packet, Endpoint::Destination) {
+        MetaKey::Length => ctx.packet.total_len() as u128,
+        MetaKey::Priority => meta.priority.into(),
+        MetaKey::PacketType => match packet_address(ctx.packet, Endpoint::Destination) {
             IpAddr::V4(address) if address.is_broadcast() => 1,
             address if address.is_multicast() => 2,
             _ => 0,
         },
-        MetaKey::Random => state.next_random(scene.now.0).into(),
+        MetaKey::Random => state.next_random(ctx.now.0).into(),
         MetaKey::Cpu => 0,
-        MetaKey::Group(Endpoint::Source) => way.iif?.group.into(),
-        MetaKey::Group(Endpoint::Destination) => way.oif?.group.into(),
-        // IPsec is the kernel's: what it has opened comes in as any other packet.
+        MetaKey::Group(Endpoint::Source) => meta.iif?.group.into(),
+        MetaKey::Group(Endpoint::Destination) => meta.oif?.group.into(),
+        // IPsec is done by the kernel; its packets cannot be told apart here.
         MetaKey::Ipsec => 0,
-        MetaKey::Time => state.wall_clock_ns(scene.now).into(),
-        MetaKey::Hour => (state.wall_clock_ns(scene.now) / SECOND % DAY).into(),
-        // The first day of 1970 was a Thursday.
-        MetaKey::Day => ((state.wall_clock_ns(scene.now) / SECOND / DAY + 4) % 7).into(),
+        MetaKey::Time => state.wall_clock_ns(ctx.now).into(),
+        MetaKey::Hour => (state.wall_clock_ns(ctx.now) / SECOND % DAY).into(),
+        // 1970-01-01 was a Thursday.
+        MetaKey::Day => ((state.wall_clock_ns(ctx.now) / SECOND / DAY + 4) % 7).into(),
     })
 }
 
 /// The packet's connection.
-pub(super) fn connection(scene: &EvalCtx<'_, '_>) -> Option<Connection> {
-    scene.engine.connection(scene.packet_ctx.as_deref()?, scene.now)
+pub(super) fn connection(ctx: &EvalCtx<'_, '_>) -> Option<Connection> {
+    ctx.engine.connection(ctx.packet_ctx.as_deref()?, ctx.now)
 }
 
-fn eval_ct(ct: CtKey, scene: &EvalCtx<'_, '_>) -> Option<u128> {
-    let passage = scene.packet_ctx.as_deref();
+fn eval_ct(ct: CtKey, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
+    let packet_ctx = ctx.packet_ctx.as_deref();
     match ct {
-        CtKey::State => Some(match passage.map(|passage| passage.info()) {
+        CtKey::State => Some(match packet_ctx.map(|packet_ctx| packet_ctx.info()) {
             Some(CtInfo::New) => datatype::CT_STATE_NEW,
             Some(CtInfo::Established) => datatype::CT_STATE_ESTABLISHED,
             Some(CtInfo::Related) => datatype::CT_STATE_RELATED,
             Some(CtInfo::Untracked) => datatype::CT_STATE_UNTRACKED,
             Some(CtInfo::Invalid) => datatype::CT_STATE_INVALID,
-            None if scene.meta.untracked => datatype::CT_STATE_UNTRACKED,
+            None if ctx.meta.untracked => datatype::CT_STATE_UNTRACKED,
             None => datatype::CT_STATE_INVALID,
         }),
-        CtKey::Direction => passage?.direction().map(|direction| direction as u128),
-        CtKey::Mark => scene.engine.mark(passage?).map(u128::from),
-        CtKey::Status => connection(scene).map(|known| known.status.bits().into()),
-        CtKey::Zone => connection(scene).map(|known| known.zone.id.into()),
-        CtKey::Expiration => connection(scene).map(|known| known.timeout.into()),
-        CtKey::Helper => connection(scene).and_then(|known| datatype::encode_name(known.helper?)),
-        CtKey::Label => connection(scene).map(|known| u128::from_le_bytes(known.labels.unwrap_or_default())),
-        CtKey::Id => connection(scene).map(|known| known.id.into()),
+        CtKey::Direction => packet_ctx?.direction().map(|direction| direction as u128),
+        CtKey::Mark => ctx.engine.mark(packet_ctx?).map(u128::from),
+        CtKey::Status => connection(ctx).map(|known| known.status.bits().into()),
+        CtKey::Zone => connection(ctx).map(|known| known.zone.id.into()),
+        CtKey::Expiration => connection(ctx).map(|known| known.timeout.into()),
+        CtKey::Helper => connection(ctx).and_then(|known| datatype::encode_name(known.helper?)),
+        CtKey::Label => connection(ctx).map(|known| u128::from_le_bytes(known.labels.unwrap_or_default())),
+        CtKey::Id => connection(ctx).map(|known| known.id.into()),
     }
 }
 
-fn eval_ct_tuple(direction: Option<Direction>, field: CtTupleField, scene: &EvalCtx<'_, '_>) -> Option<u128> {
-    let known = connection(scene)?;
+fn eval_ct_tuple(direction: Option<Direction>, field: CtTupleField, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
+    let known = connection(ctx)?;
     let tuple: &Tuple = match direction {
         Some(Direction::Reply) => &known.reply,
         _ => &known.original,
@@ -283,7 +281,7 @@ fn eval_ct_tuple(direction: Option<Direction>, field: CtTupleField, scene: &Eval
     })
 }
 
-fn eval_ct_counter(direction: Option<Direction>, counted: CtCounterKey, known: &Connection) -> Option<u128> {
+fn eval_ct_counter(direction: Option<Direction>, counts: CtCounterKey, known: &Connection) -> Option<u128> {
     let [original, reply] = known.accounting.unwrap_or_default();
     let sum = Accounting { packets: original.packets + reply.packets, bytes: original.bytes + reply.bytes };
     let of = match direction {
@@ -291,7 +289,7 @@ fn eval_ct_counter(direction: Option<Direction>, counted: CtCounterKey, known: &
         Some(Direction::Reply) => reply,
         None => sum,
     };
-    match counted {
+    match counts {
         CtCounterKey::Packets => Some(of.packets.into()),
         CtCounterKey::Bytes => Some(of.bytes.into()),
         CtCounterKey::AvgPacketSize => of.bytes.checked_div(of.packets).map(u128::from),

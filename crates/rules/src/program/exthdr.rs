@@ -1,9 +1,9 @@
-//! Looking for a piece of a header: an option, an extension header, a chunk.
+//! Searching options, extension headers and chunks.
 use super::header_bits::extract_bits;
 use crate::ast::{ExthdrField, ExthdrOp};
 use keepstate_wire::{Family, Packet, rewrite};
 
-/// What is found of a piece: whether it is there, or bits of it; `None` where a rule that asks does not apply.
+/// Whether it exists (0 or 1), or bits of it; `None` where the rule does not match.
 pub(super) fn eval_exthdr(piece: ExthdrField, packet: &Packet<'_>) -> Option<u128> {
     let found = match piece.op {
         ExthdrOp::TcpOptions => {
@@ -18,19 +18,19 @@ pub(super) fn eval_exthdr(piece: ExthdrField, packet: &Packet<'_>) -> Option<u12
     };
     match piece.bits {
         None => Some(found.is_some().into()),
-        // As Linux has it: a chunk that is not all there is there, but nothing is read from it.
+        // As in Linux: a truncated chunk exists, but has no readable fields.
         Some(_) if piece.op == ExthdrOp::SctpChunks && found?.len() < sctp_chunk_length(found?) => None,
         Some(bits) => extract_bits(found?, bits),
     }
 }
 
-/// An option of a segment, with its number and its length; `None` if it is not there, or reaches beyond the header.
+/// A TCP option including kind and length; `None` if it is missing or exceeds the header.
 fn tcp_option(segment: &[u8], number: u8) -> Option<&[u8]> {
     let length = usize::from(segment.get(12)? >> 4) * 4;
     segment.get(..length)?.get(rewrite::find_tcp_option(segment, number, 0)?)
 }
 
-/// Can each option of this number be taken out of a segment?
+/// Are all options of this number complete, so that they can be removed?
 pub(super) fn can_be_stripped(segment: &[u8], number: u8) -> bool {
     let length = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
     let mut from = 0;
@@ -43,7 +43,7 @@ pub(super) fn can_be_stripped(segment: &[u8], number: u8) -> bool {
     true
 }
 
-/// A chunk of an SCTP packet, with its header.
+/// An SCTP chunk including its header.
 fn sctp_chunk(packet: &[u8], number: u8) -> Option<&[u8]> {
     let mut rest = packet.get(12..)?;
     loop {
@@ -59,12 +59,12 @@ fn sctp_chunk(packet: &[u8], number: u8) -> Option<&[u8]> {
     }
 }
 
-/// What a chunk says of its length.
+/// The length field of a chunk.
 fn sctp_chunk_length(chunk: &[u8]) -> usize {
     chunk.first_chunk().map_or(usize::MAX, |&[_, _, high, low]| u16::from_be_bytes([high, low]).into())
 }
 
-/// An option of an IPv4 header, with its number and its length.
+/// An IPv4 option including type and length.
 fn ip4_option<'a>(packet: &Packet<'a>, number: u8) -> Option<&'a [u8]> {
     let header = packet.bytes();
     let length = usize::from(header.first()? & 15) * 4;

@@ -14,12 +14,12 @@ pub(super) struct CompiledChain {
 
 #[derive(Debug)]
 pub(super) struct CompiledRule {
-    /// Where it stands.
+    /// Place in the text.
     pub(super) span: Span,
     pub(super) instrs: Vec<Instr>,
 }
 
-/// Where packets enter a chain by themselves.
+/// Hook, priority and policy of a base chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaseChain {
     pub(super) hook: Hook,
@@ -30,7 +30,7 @@ pub(super) struct BaseChain {
     pub(super) chain: usize,
 }
 
-/// One thing that a rule does; numbers are places in the program's arrays.
+/// One instruction of a rule; numbers are indices into the program's arrays.
 #[derive(Debug)]
 pub(super) enum Instr {
     Match {
@@ -39,7 +39,7 @@ pub(super) enum Instr {
         right: CompiledRhs,
     },
     Counter(usize),
-    /// The counter, or what measures, that a map names.
+    /// The counter, limit or quota is looked up in a map.
     CounterMap(Vec<CompiledExpr>, usize),
     Stateful(usize),
     StatefulMap(Vec<CompiledExpr>, usize),
@@ -106,7 +106,7 @@ pub(super) struct CompiledNat {
 pub(super) enum NatAddress {
     Unchanged,
     Range(IpAddr, IpAddr),
-    /// A map whose values are addresses, perhaps with ports.
+    /// A map whose values are addresses, possibly with ports.
     Map(Vec<CompiledExpr>, usize),
     Value(CompiledExpr, DataType),
     Masquerade,

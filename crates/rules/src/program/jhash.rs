@@ -1,19 +1,18 @@
-//! Bob Jenkins' lookup3 (public domain, 2006), with the seed and the scaling that `jhash` of nftables has: so that a balanced client meets the same server here
-//! as with Linux.
+//! Bob Jenkins' lookup3 (public domain, 2006) with nftables' seed and scaling, so that `jhash` selects the same server as Linux.
 use crate::datatype::DataType;
 use smallvec::SmallVec;
 
 /// The bytes that are hashed. The five parts of a `symhash` fit without an allocation.
 pub(super) type HashInput = SmallVec<[u8; 96]>;
 
-/// A value below `modulus`, of these octets.
-pub(super) fn jhash(octets: &[u8], seed: u32, modulus: u32) -> u32 {
-    let hash = lookup3(octets, seed);
+/// Hash of these bytes, below `modulus`.
+pub(super) fn jhash(bytes: &[u8], seed: u32, modulus: u32) -> u32 {
+    let hash = lookup3(bytes, seed);
     // The upper half of a product of two 32-bit numbers has 32 bits.
     ((u64::from(hash) * u64::from(modulus)) >> 32) as u32
 }
 
-/// The octets of a value as they lie in a register: those of the wire as sent, marks and numbers of the machine in its order; filled up to whole words.
+/// Appends the bytes of a value as in an nftables register: packet fields in network order, marks in host order, padded to whole words.
 pub(super) fn push_register_bytes(value: u128, kind: DataType, into: &mut HashInput) {
     let length = usize::from(kind.bit_width()).div_ceil(8);
     let sent = value.to_be_bytes();
@@ -27,15 +26,15 @@ pub(super) fn push_register_bytes(value: u128, kind: DataType, into: &mut HashIn
     into.resize(into.len().next_multiple_of(4), 0);
 }
 
-fn lookup3(octets: &[u8], seed: u32) -> u32 {
-    let length = u32::try_from(octets.len()).unwrap_or(u32::MAX);
+fn lookup3(bytes: &[u8], seed: u32) -> u32 {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let start = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
     let (mut a, mut b, mut c) = (start, start, start);
-    let word = |octets: &[u8], at: usize| {
-        let byte = |more: usize| u32::from(octets.get(at + more).copied().unwrap_or(0));
+    let word = |bytes: &[u8], at: usize| {
+        let byte = |more: usize| u32::from(bytes.get(at + more).copied().unwrap_or(0));
         byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24
     };
-    let mut rest = octets;
+    let mut rest = bytes;
     while rest.len() > 12 {
         a = a.wrapping_add(word(rest, 0));
         b = b.wrapping_add(word(rest, 4));
@@ -73,7 +72,7 @@ fn lookup3(octets: &[u8], seed: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// The values that the algorithm's author gives.
+    /// Test vectors of the algorithm's author.
     #[test]
     fn matches_published_lookup3_values() {
         assert_eq!(lookup3(b"", 0), 0xdead_beef);

@@ -1,4 +1,4 @@
-//! What a nat statement asks of the engine.
+//! NAT statements: from a rule to the engine's NAT range.
 use super::context::EvalCtx;
 use super::eval_expr::Evaluator;
 use super::header_bits::packet_address;
@@ -11,22 +11,22 @@ use keepstate_wire::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-/// Translates, and ends the chain; a rule whose address or port is not known does not apply.
-pub(super) fn apply_nat(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, scene: &mut EvalCtx<'_, '_>) -> bool {
-    let Some(range) = nat_range(evaluator, nat, scene) else { return false };
-    if let Some(passage) = scene.packet_ctx.as_deref_mut() {
-        scene.engine.translate(passage, nat.manip, &range, scene.now);
+/// Sets up NAT for the packet's connection; false (the rule does not match) if the address or port is not known.
+pub(super) fn apply_nat(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &mut EvalCtx<'_, '_>) -> bool {
+    let Some(range) = nat_range(evaluator, nat, ctx) else { return false };
+    if let Some(packet_ctx) = ctx.packet_ctx.as_deref_mut() {
+        ctx.engine.translate(packet_ctx, nat.manip, &range, ctx.now);
     }
     true
 }
 
-fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, scene: &EvalCtx<'_, '_>) -> Option<NatRange> {
-    let v6 = scene.packet.family() == Family::V6;
+fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_, '_>) -> Option<NatRange> {
+    let v6 = ctx.packet.family() == Family::V6;
     let mut ports = match &nat.ports {
         None => None,
         Some(NatPortSource::Range(first, last)) => Some(*first..=*last),
         Some(NatPortSource::Value(value)) => {
-            let port = u16::try_from(evaluator.eval_expr(value, scene)?).ok()?;
+            let port = u16::try_from(evaluator.eval_expr(value, ctx)?).ok()?;
             Some(port..=port)
         }
     };
@@ -34,13 +34,13 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, scene: &EvalCtx<'
         NatAddress::Unchanged => None,
         NatAddress::Range(first, last) => Some(*first..=*last),
         NatAddress::Value(value, kind) => {
-            let value = evaluator.eval_expr(value, scene)?;
+            let value = evaluator.eval_expr(value, ctx)?;
             let address = address_from_value(value, *kind == DataType::Address6 || v6);
             Some(address..=address)
         }
         NatAddress::Map(key, map) => {
-            let key = evaluator.eval_key(key, scene)?;
-            let ElementValue::Values(values) = evaluator.sets.get(*map)?.find(&key, scene.now)? else { return None };
+            let key = evaluator.eval_key(key, ctx)?;
+            let ElementValue::Values(values) = evaluator.sets.get(*map)?.find(&key, ctx.now)? else { return None };
             if let Some((first, last)) = values.get(1) {
                 ports = Some(u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?);
             }
@@ -48,17 +48,17 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, scene: &EvalCtx<'
             Some(address_from_value(*first, v6)..=address_from_value(*last, v6))
         }
         NatAddress::Masquerade => single_address(
-            scene.fib.source_address(scene.meta.oif?.index, packet_address(scene.packet, Endpoint::Destination))?,
+            ctx.fib.source_address(ctx.meta.oif?.index, packet_address(ctx.packet, Endpoint::Destination))?,
         ),
-        NatAddress::Redirect => match scene.meta.iif {
+        NatAddress::Redirect => match ctx.meta.iif {
             Some(device) => {
-                single_address(scene.fib.source_address(device.index, packet_address(scene.packet, Endpoint::Source))?)
+                single_address(ctx.fib.source_address(device.index, packet_address(ctx.packet, Endpoint::Source))?)
             }
             None if v6 => single_address(IpAddr::V6(Ipv6Addr::LOCALHOST)),
             None => single_address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         },
     };
-    // Rules of a table for both families may name an address of the other one.
+    // In an inet table, the address may be of the other family.
     if addresses.as_ref().is_some_and(|addresses| addresses.start().is_ipv6() != v6) {
         return None;
     }
@@ -77,6 +77,6 @@ fn single_address(address: IpAddr) -> Option<RangeInclusive<IpAddr>> {
 }
 
 fn address_from_value(bits: u128, v6: bool) -> IpAddr {
-    // The map's kind has 32 bits where the packet is IPv4's.
+    // The map's type has 32 bits where the packet is IPv4.
     if v6 { IpAddr::V6(Ipv6Addr::from_bits(bits)) } else { IpAddr::V4(Ipv4Addr::from_bits(bits as u32)) }
 }

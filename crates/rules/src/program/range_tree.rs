@@ -1,29 +1,29 @@
-//! Keys of several parts with ranges among them: boxes in as many dimensions, found by cutting space in two again and again.
+//! Lookup of keys of several parts with ranges: boxes in several dimensions, in a binary space partition.
 //!
-//! Each cut compares one part of the key with one value, so that a key meets as many cuts as the tree is deep, and a handful of boxes at its end: a set of
-//! 10,000 such elements costs twice what one of 100 does, not a hundred times. A box that a cut goes through stands on both sides; [`MOST`] bounds how often.
+//! Each inner node compares one part of the key with one value; a leaf holds a handful of boxes that are scanned. A set of 10,000 such elements costs twice
+//! what one of 100 costs, not a hundred times. A box that a split goes through is stored on both sides; [`MAX_DUPLICATION`] bounds how often.
 /// A range for each part of a key.
 pub(super) type KeyRanges = Box<[(u128, u128)]>;
 
-/// So few boxes are looked at in turn.
+/// Up to this many boxes are scanned in a leaf.
 const MAX_LEAF_SCAN: usize = 8;
-/// A box stands in so many places at most, on the average; what cannot be cut further is looked at in turn.
+/// Average number of leaves that hold a box, at most; nodes that cannot be split within it become larger leaves.
 const MAX_DUPLICATION: usize = 16;
 
-/// The boxes, and the cuts.
+/// The boxes and the tree over them.
 #[derive(Debug)]
 pub(super) struct RangeTree<V> {
     entries: Vec<(KeyRanges, V)>,
     nodes: Vec<Node>,
-    /// The places in `all` that the leaves name.
+    /// Indices into `entries`, leaf by leaf.
     leaves: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Node {
-    /// Less than `at` in this part of the key is on one side, the rest on the other.
+    /// Keys with this part less than `at` go to `below`, the others to `above`.
     Split { part: usize, at: u128, below: usize, above: usize },
-    /// These of the leaves' places.
+    /// A range of `leaves`.
     Leaf { from: usize, to: usize },
 }
 
@@ -46,7 +46,7 @@ impl<V> RangeTree<V> {
         self.entries.iter_mut().map(|(_, found)| found)
     }
 
-    /// When the last was put in: makes the cuts.
+    /// Builds the tree after the last box was inserted.
     pub(super) fn build(&mut self) {
         self.nodes.clear();
         self.leaves.clear();
@@ -55,7 +55,7 @@ impl<V> RangeTree<V> {
         self.build_node(places, &mut budget);
     }
 
-    /// A tree for these boxes, which may put as many twice; gives its root. It is not deep: a cut leaves a part of its boxes on either side.
+    /// Builds a tree of these boxes with a budget of duplicates; returns its root. Its depth is bounded: a split leaves some boxes on either side.
     fn build_node(&mut self, places: Vec<u32>, budget: &mut usize) -> usize {
         let root = self.nodes.len();
         self.nodes.push(Node::Leaf { from: 0, to: 0 });
@@ -84,7 +84,7 @@ impl<V> RangeTree<V> {
         root
     }
 
-    /// Where these are cut best: into the smallest halves; the part, the value, and how many are cut themselves. None if they are few, or no cut makes them fewer.
+    /// The best split, into the smallest halves: part, value, and number of duplicated boxes. `None` for few boxes, or if no split makes them fewer.
     fn best_split(&self, places: &[u32]) -> Option<(usize, u128, usize)> {
         if places.len() <= MAX_LEAF_SCAN {
             return None;
@@ -102,7 +102,7 @@ impl<V> RangeTree<V> {
             let below = ranges.iter().filter(|(first, _)| *first < *at).count();
             let above = ranges.iter().filter(|(_, last)| *last >= *at).count();
             let (larger, sum) = (below.max(above), below + above);
-            // A cut that leaves nearly everything on one side is none: the tree stays shallow.
+            // A split that leaves nearly everything on one side is useless, and would make the tree deep.
             let worth = larger + places.len().div_ceil(MAX_LEAF_SCAN) <= places.len();
             if worth && best.is_none_or(|(before, doubled, ..)| (larger, sum) < (before, doubled)) {
                 best = Some((larger, sum, part, *at));
@@ -115,7 +115,7 @@ impl<V> RangeTree<V> {
         self.entries.get(place as usize)?.0.get(part)
     }
 
-    /// The first box that was put in and holds this key.
+    /// The value of the first inserted box that contains this key.
     pub(super) fn find(&self, key: &[u128]) -> Option<&V> {
         let mut node = self.nodes.first()?;
         loop {
@@ -141,7 +141,7 @@ fn contains(ranges: &[(u128, u128)], key: &[u128]) -> bool {
 mod tests {
     use super::*;
 
-    /// The next of numbers that look random.
+    /// A pseudo-random number.
     fn next_random(seed: &mut u64) -> u128 {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         u128::from(*seed >> 33)
@@ -153,7 +153,7 @@ mod tests {
         for round in 0..60_u128 {
             let count = [1, 7, 9, 40, 300][round as usize % 5];
             let parts = 2 + round as usize % 3;
-            // Wide ones overlap in many places, narrow ones hardly.
+            // Wide boxes overlap often, narrow ones hardly ever.
             let width = [3, 50, 400][round as usize / 5 % 3];
             let mut boxes = RangeTree::default();
             for number in 0..count {
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn leaf_scan_stays_bounded_with_50k_ranges() {
         let mut boxes = RangeTree::default();
-        // Networks of 256 addresses, each with its own range of ports; every tenth takes all ports.
+        // Networks of 256 addresses, each with its own port range; every tenth has all ports.
         for number in 0..50_000_u128 {
             let ports = if number % 10 == 0 { (0, 65_535) } else { (number % 60_000, number % 60_000 + 99) };
             boxes.push(Box::new([(number << 8, (number << 8) + 255), ports]), number);

@@ -1,4 +1,4 @@
-//! Sets and maps for looking up: exact keys by hash, ranges of one part by halving, ranges in keys of several parts by cutting (`boxes`).
+//! Compiled sets and maps: exact keys in a hash table, ranges of one part by binary search, ranges in concatenations in a [`RangeTree`].
 use super::instr::CompiledVerdict;
 use super::range_tree::{KeyRanges, RangeTree};
 use super::state::StatefulExpr;
@@ -6,17 +6,17 @@ use keepstate_engine::Instant;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A set or a map. Its elements never change but those that packets add.
+/// A set or a map. Only its dynamic elements change.
 #[derive(Debug, Default)]
 pub(super) struct CompiledSet {
     exact: HashMap<Box<[u128]>, ElementValue>,
-    /// Ranges of a key of one part, by their beginnings; none overlap.
+    /// Ranges of a key of one part, sorted by start, without overlaps.
     ranges: Vec<(u128, u128, ElementValue)>,
-    /// Keys of several parts with ranges among them.
+    /// Keys of several parts with ranges.
     concat_ranges: RangeTree<ElementValue>,
-    /// What every other key has.
+    /// Value of the catch-all element `*`.
     catchall: Option<ElementValue>,
-    /// What packets have added.
+    /// Elements that packets add or delete, that expire, or that have state.
     pub(super) dynamic: HashMap<Box<[u128]>, DynElement>,
     pub(super) timeout: Option<u64>,
     pub(super) max_size: usize,
@@ -25,17 +25,17 @@ pub(super) struct CompiledSet {
 /// What an element maps to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum ElementValue {
-    /// Nothing: it is an element of a set.
+    /// No value: an element of a set.
     #[default]
     Present,
     Values(KeyRanges),
     Verdict(CompiledVerdict),
-    /// Something that is over after so many seconds; when that is, is known once packets come.
+    /// A value with a timeout in seconds; the end is set when the first packet is evaluated.
     Expiring(Box<ElementValue>, u64, Option<Instant>),
 }
 
 impl ElementValue {
-    /// What it is now, if it is not over.
+    /// The value, unless it has expired.
     fn unexpired(&self, now: Instant) -> Option<&ElementValue> {
         match self {
             ElementValue::Expiring(found, _, end) => end.is_none_or(|end| end > now).then_some(found),
@@ -50,26 +50,26 @@ impl ElementValue {
     }
 }
 
-/// An element that a packet has added, or can take away.
+/// An element in the dynamic part of a set.
 #[derive(Debug, Default)]
 pub(super) struct DynElement {
-    /// Of an element that the ruleset has: for how many seconds from its first packet on.
+    /// For an element of the ruleset: timeout in seconds, from the first packet on.
     pub(super) timeout: Option<u64>,
     pub(super) expires_at: Option<Instant>,
     pub(super) stateful: Vec<StatefulExpr>,
     pub(super) value: ElementValue,
 }
 
-/// Why an element cannot be in its set.
+/// Why an element cannot be added.
 pub(super) enum ElementConflict {
-    /// It overlaps another, and the set does not put them together.
+    /// It overlaps another element, and the set does not merge them.
     Overlap,
-    /// The same key maps to something else already.
+    /// The same key already maps to another value.
     DuplicateKey,
 }
 
 impl CompiledSet {
-    /// An empty one, into which packets may put so many elements, for so many seconds.
+    /// An empty set with a default timeout in seconds and a maximum number of dynamic elements.
     pub(super) fn new(timeout: Option<u64>, max_size: usize) -> CompiledSet {
         CompiledSet { timeout, max_size, ..CompiledSet::default() }
     }
@@ -99,7 +99,7 @@ impl CompiledSet {
         Ok(())
     }
 
-    /// When the last element was put in.
+    /// Builds the lookup structures after the last element was inserted.
     pub(super) fn build(&mut self, merges: bool) -> Result<(), ElementConflict> {
         self.concat_ranges.build();
         self.ranges.sort_by_key(|(first, last, _)| (*first, *last));
@@ -123,14 +123,14 @@ impl CompiledSet {
         if self.exact.keys().any(|key| inside(key)) { Err(ElementConflict::Overlap) } else { Ok(()) }
     }
 
-    /// From now on the time of its elements runs.
+    /// Starts the timeouts of the ruleset's elements.
     pub(super) fn start_timeouts(&mut self, now: Instant) {
         self.exact.values_mut().for_each(|found| found.start_timeout(now));
         self.ranges.iter_mut().for_each(|(.., found)| found.start_timeout(now));
         self.concat_ranges.values_mut().for_each(|found| found.start_timeout(now));
-        for living in self.dynamic.values_mut() {
-            if let Some(seconds) = living.timeout.take() {
-                living.expires_at = Some(now.after(Duration::from_secs(seconds)));
+        for element in self.dynamic.values_mut() {
+            if let Some(seconds) = element.timeout.take() {
+                element.expires_at = Some(now.after(Duration::from_secs(seconds)));
             }
         }
     }
@@ -141,7 +141,7 @@ impl CompiledSet {
         (value <= *last).then_some(found)
     }
 
-    /// What the set has for a key.
+    /// Value of a key.
     pub(super) fn find(&self, key: &[u128], now: Instant) -> Option<&ElementValue> {
         if let Some(found) = self.exact.get(key).and_then(|found| found.unexpired(now)) {
             return Some(found);
@@ -155,20 +155,20 @@ impl CompiledSet {
             return Some(found);
         }
         if !self.dynamic.is_empty()
-            && let Some(living) = self.dynamic.get(key)
-            && living.expires_at.is_none_or(|until| until > now)
+            && let Some(element) = self.dynamic.get(key)
+            && element.expires_at.is_none_or(|until| until > now)
         {
-            return Some(&living.value);
+            return Some(&element.value);
         }
         self.catchall.as_ref()
     }
 
-    /// Room for one more that a packet adds; what is over is thrown out first.
+    /// Is there room for one more dynamic element? Removes expired ones if the set is full.
     pub(super) fn make_room(&mut self, now: Instant) -> bool {
         if self.dynamic.len() < self.max_size {
             return true;
         }
-        self.dynamic.retain(|_, living| living.expires_at.is_none_or(|until| until > now));
+        self.dynamic.retain(|_, element| element.expires_at.is_none_or(|until| until > now));
         self.dynamic.len() < self.max_size
     }
 }

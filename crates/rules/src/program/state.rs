@@ -1,31 +1,31 @@
-//! What packets change of a program: counters, limits, quotas, numbers of connections.
+//! The state of a program that packets change: counters, limits, quotas, connection limits.
 use crate::ast::{Limit, StatefulSpec};
 use keepstate_engine::{Engine, Instant, PacketCtx, ProtocolInfo, TcpState, Tuple, Zone};
 use std::collections::HashSet;
 
-/// All of it.
+/// All state outside sets.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Packets and octets.
+    /// Packets and bytes.
     pub(super) counters: Vec<(u64, u64)>,
     pub(super) stateful: Vec<StatefulExpr>,
-    /// Where `numgen inc` stands.
+    /// Next value of each `numgen inc`.
     pub(super) numgen_counters: Vec<u32>,
     /// For `numgen random` and `meta random`.
     pub(super) rng_state: u64,
-    /// Added to the engine's time, it gives nanoseconds since 1970 by the clock on the wall.
+    /// Added to the engine's time, gives nanoseconds since 1970, wall clock time.
     pub(super) wall_clock_offset: i64,
-    /// The first packet has come.
+    /// Timeouts of static elements are running: set by the first packet.
     pub(super) timeouts_started: bool,
 }
 
 impl State {
-    /// Nanoseconds since 1970 by the clock on the wall.
+    /// Nanoseconds since 1970, wall clock time.
     pub(super) fn wall_clock_ns(&self, now: Instant) -> u64 {
         now.0.saturating_add_signed(self.wall_clock_offset)
     }
 
-    /// A number that looks random; who needs an unguessable one asks the engine.
+    /// A pseudo-random number; not for anything that must be unpredictable.
     pub(super) fn next_random(&mut self, salt: u64) -> u32 {
         // SplitMix64 (Steele, Lea and Flood, 2014).
         self.rng_state = self.rng_state.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(salt);
@@ -36,10 +36,10 @@ impl State {
     }
 }
 
-/// Something that measures.
+/// A limit, quota, connection limit or counter with its state.
 #[derive(Debug)]
 pub(super) enum StatefulExpr {
-    /// Nanoseconds' worth of tokens, and when they were counted.
+    /// Tokens in nanoseconds, and the time of their last update.
     Limit(Limit, u64, Option<Instant>),
     Quota {
         over: bool,
@@ -50,7 +50,7 @@ pub(super) enum StatefulExpr {
         over: bool,
         count: u32,
         connections: HashSet<(Tuple, Zone)>,
-        /// When those that are over were last thrown out.
+        /// When closed connections were last removed.
         last_gc: Option<Instant>,
     },
     Counter(u64, u64),
@@ -60,10 +60,10 @@ const MILLISECOND: u64 = 1_000_000;
 const SECOND: u128 = 1_000_000_000;
 
 impl StatefulExpr {
-    pub(super) fn new(measure: &StatefulSpec) -> StatefulExpr {
-        match *measure {
+    pub(super) fn new(spec: &StatefulSpec) -> StatefulExpr {
+        match *spec {
             StatefulSpec::Limit(limit) => StatefulExpr::Limit(limit, max_tokens(&limit), None),
-            StatefulSpec::Quota { over, bytes: octets } => StatefulExpr::Quota { over, bytes: octets, used: 0 },
+            StatefulSpec::Quota { over, bytes } => StatefulExpr::Quota { over, bytes, used: 0 },
             StatefulSpec::ConnLimit { over, count } => {
                 StatefulExpr::ConnLimit { over, count, connections: HashSet::new(), last_gc: None }
             }
@@ -71,41 +71,41 @@ impl StatefulExpr {
         }
     }
 
-    /// Measures one packet: does the rule go on?
-    pub(super) fn eval(&mut self, octets: u64, engine: &Engine, passage: Option<&PacketCtx>, now: Instant) -> bool {
+    /// Applies one packet: does the rule continue?
+    pub(super) fn eval(&mut self, bytes: u64, engine: &Engine, packet_ctx: Option<&PacketCtx>, now: Instant) -> bool {
         match self {
             StatefulExpr::Counter(packets, all) => {
                 *packets += 1;
-                *all += octets;
+                *all += bytes;
                 true
             }
             StatefulExpr::Limit(limit, tokens, last) => {
                 let passed = last.map_or(0, |last| now.0.saturating_sub(last.0));
                 *last = Some(now);
                 let have = tokens.saturating_add(passed).min(max_tokens(limit));
-                let unit = if limit.per_byte { u128::from(octets) } else { 1 };
+                let unit = if limit.per_byte { u128::from(bytes) } else { 1 };
                 let cost = u64::try_from(u128::from(limit.seconds) * SECOND * unit / u128::from(limit.rate));
                 let enough = cost.ok().and_then(|cost| have.checked_sub(cost));
                 *tokens = enough.unwrap_or(have);
                 enough.is_some() != limit.over
             }
             StatefulExpr::Quota { over, bytes: quota, used } => {
-                // As Linux 6.18 has it: what goes beyond it is not counted, and what just fills it is within.
-                let beyond = used.saturating_add(octets) > *quota;
-                *used += if beyond { 0 } else { octets };
+                // As in Linux 6.18: a packet beyond the quota is not counted, one that just fills it is within.
+                let beyond = used.saturating_add(bytes) > *quota;
+                *used += if beyond { 0 } else { bytes };
                 beyond == *over
             }
-            StatefulExpr::ConnLimit { over, count, connections: known, last_gc: swept } => {
-                let Some(connection) = passage.and_then(|passage| engine.connection(passage, now)) else {
+            StatefulExpr::ConnLimit { over, count, connections: known, last_gc } => {
+                let Some(connection) = packet_ctx.and_then(|packet_ctx| engine.connection(packet_ctx, now)) else {
                     return false;
                 };
                 let here = (connection.original, connection.zone);
                 known.insert(here);
-                // Those that are over matter only once there seem to be too many. They are looked for once in a millisecond, so that a flood cannot make
-                // each of its packets a walk over all of them.
-                let stale = swept.is_none_or(|last| now.0 >= last.0 + MILLISECOND);
+                // Closed connections matter only above the limit. They are removed at most once per millisecond, so that a flood cannot make every
+                // packet walk over all of them.
+                let stale = last_gc.is_none_or(|last| now.0 >= last.0 + MILLISECOND);
                 if known.len() > *count as usize && stale {
-                    *swept = Some(now);
+                    *last_gc = Some(now);
                     known.retain(|one| *one == here || is_active(engine, one, now));
                 }
                 (known.len() > *count as usize) == *over
@@ -114,7 +114,7 @@ impl StatefulExpr {
     }
 }
 
-/// Is it a connection that somebody still uses? One of TCP that both ends have closed is not, though it stands in the table.
+/// Does the connection count? TCP connections closed by both ends do not, even while they are in the table.
 fn is_active(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bool {
     let found = engine.find(tuple, *zone, now).and_then(|(handle, _)| engine.entry(handle, now));
     found.is_some_and(|entry| {
@@ -122,7 +122,7 @@ fn is_active(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bo
     })
 }
 
-/// As many tokens as can be saved up.
+/// Maximum number of tokens.
 fn max_tokens(limit: &Limit) -> u64 {
     let span = u128::from(limit.seconds) * SECOND;
     let most = match limit.per_byte {
