@@ -7,7 +7,7 @@ use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/forward/forward.bpf.o");
+static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/forward/forward.bpf.o");
 
 /// Frames of one run: few, so that it ends in time; the program stands on a device, which makes a run cheap to begin.
 const FRAMES_PER_RUN: u32 = 4096;

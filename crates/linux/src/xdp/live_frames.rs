@@ -1,6 +1,6 @@
 //! Many frames sent with one call, for devices whose sockets copy.
 //!
-//! Copying sockets cost the kernel a socket buffer and a doorbell a frame. Here frames are laid out in memory that the program on a device (`bpf/gateway/gateway.bpf.c`) reads; one call
+//! Copying sockets cost the kernel a socket buffer and a doorbell a frame. Here frames are laid out in memory that the program on a device (`bpf/gateway.bpf.c`) reads; one call
 //! runs it once a frame. Its life: made [of](Burst::of) a diversion, and used with that; frames are [put](Burst::put), then sent together ([`go`](Burst::go)), or, if they are few, [taken back](Burst::frames), because
 //! a call has a price of its own. A device may refuse such frames (a veth whose peer does not poll): then they are lost, and counted.
 #![allow(unsafe_code, reason = "a map shared with the kernel is read and written in place")]

@@ -1,4 +1,4 @@
-//! The program on a device that diverts its datagrams (`bpf/gateway/gateway.bpf.c`).
+//! The program on a device that diverts its datagrams (`bpf/gateway.bpf.c`).
 //!
 //! Its life: loaded and attached by [`Diversion::attach`]; diverts nothing until a socket is [entered](Diversion::enter); taken off when dropped, or with the process.
 use super::XskSocket;
@@ -8,7 +8,7 @@ use aya::programs::{Xdp, XdpMode};
 use std::os::fd::AsFd;
 
 /// The program, as the compiler made it from the source beside it.
-static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/gateway/gateway.bpf.o");
+static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/gateway.bpf.o");
 
 /// Its name there.
 pub(super) const PROGRAM_NAME: &str = "gateway";
