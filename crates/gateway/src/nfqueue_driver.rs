@@ -7,9 +7,10 @@ use super::main_loop::Driver;
 use super::shared::SharedGateway;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_linux::nfqueue::{NfQueue, QueueVerdict, RawIpSender};
+use keepstate_linux::nfqueue::{NfQueue, QueueVerdict};
+use keepstate_linux::poll;
+use keepstate_linux::raw_socket::RawIpSender;
 use keepstate_linux::rtnetlink::RtMonitor;
-use keepstate_linux::tun;
 use keepstate_router::{Egress, FibTable};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -47,7 +48,7 @@ impl NfqueueDriver {
 
 impl Driver for NfqueueDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        tun::poll_readable([self.queue.as_fd()], milliseconds).context("waiting for datagrams")
+        poll::poll_readable([self.queue.as_fd()], milliseconds).context("waiting for datagrams")
     }
 
     fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {

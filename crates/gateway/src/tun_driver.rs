@@ -5,7 +5,8 @@ use super::main_loop::Driver;
 use super::shared::SharedGateway;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_linux::tun::{self, Tun};
+use keepstate_linux::poll;
+use keepstate_linux::tun::Tun;
 use keepstate_router::{Egress, Router};
 use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
@@ -98,7 +99,7 @@ impl TunDriver {
 
 impl Driver for TunDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        tun::poll_readable(self.devices.iter().map(AsFd::as_fd), milliseconds).context("waiting for datagrams")
+        poll::poll_readable(self.devices.iter().map(AsFd::as_fd), milliseconds).context("waiting for datagrams")
     }
 
     fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {

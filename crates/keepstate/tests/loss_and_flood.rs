@@ -6,7 +6,8 @@ mod common;
 mod peers;
 
 use common::{TempFile, keepstate, report_skipped};
-use keepstate_linux::nfqueue::{NfQueue, QueueVerdict, RawIpSender};
+use keepstate_linux::nfqueue::{NfQueue, QueueVerdict};
+use keepstate_linux::raw_socket::RawIpSender;
 use peers::{download, run_ip, spawn_in_netns, test_bytes};
 use std::collections::VecDeque;
 use std::io::{Read, Write};

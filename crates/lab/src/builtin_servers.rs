@@ -1,6 +1,6 @@
 //! Small servers of our own, for machines that have no real ones: a page that says who is seen, and bytes without end.
 use anyhow::{Context, Result};
-use keepstate_linux::anon_netns::AnonNetns;
+use keepstate_linux::netns::AnonNetns;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

@@ -46,7 +46,7 @@ fn print_hint(command: &str, why: &str) {
 
 /// Small programs in the folder, so that what is to be typed is short.
 fn write_scripts(stage: &Topology) -> Result<()> {
-    let enter = |space: &keepstate_linux::anon_netns::AnonNetns| {
+    let enter = |space: &keepstate_linux::netns::AnonNetns| {
         let (process, net) = (std::process::id(), space.path());
         let net = net.display();
         // Where this process is root of a user namespace of its own, whoever enters must enter that first.

@@ -3,7 +3,7 @@ use super::topology::{CommandOutput, find_program, run_ip, run_to_end, wait_unti
 use super::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
 use keepstate_gateway::control_client;
-use keepstate_linux::anon_netns::AnonNetns;
+use keepstate_linux::netns::AnonNetns;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};

@@ -4,7 +4,7 @@
 use super::router::{Router, RouterKind};
 use super::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
-use keepstate_linux::anon_netns::{self, AnonNetns};
+use keepstate_linux::netns::{self, AnonNetns};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub(super) fn ensure_netns_allowed() -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (),
         Err(error) => return Err(error).context("network namespaces cannot be made on this machine"),
     }
-    anon_netns::become_root_in_user_namespace().and_then(|()| AnonNetns::create()).context(
+    netns::become_root_in_user_namespace().and_then(|()| AnonNetns::create()).context(
         "network namespaces need root (sudo keepstate lab), or a machine that lets users make them: \
          sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns",
     )?;

@@ -1,11 +1,10 @@
-//! Linux's own connection table and knobs, as an operator meets them.
+//! Linux's connection tracking from user space, and the kernel interfaces that a gateway needs.
 //!
-//! What is read from files comes through a [`Root`], so that another machine's files (an image, a support bundle) are read as this
-//! machine's are. This crate says what is there; what it means is said by `keepstate-advisor`, which never reads anything itself.
+//! Files are read through a [`SysRoot`], so that another machine's files (an image, a support bundle) are read like this
+//! machine's. This crate reports what is there; what it means is for `keepstate-advisor`, which does no IO.
 
 pub mod addresses;
 pub mod af_packet;
-pub mod anon_netns;
 pub mod boot;
 pub mod command;
 pub mod cpus;
@@ -18,8 +17,10 @@ pub mod netns;
 pub mod nfqueue;
 pub mod nic_allowances;
 pub mod peercred;
+pub mod poll;
 pub mod proc_conntrack;
 pub mod proc_ct_stat;
+pub mod raw_socket;
 pub mod rtnetlink;
 pub mod ruleset_scan;
 pub mod sd_notify;

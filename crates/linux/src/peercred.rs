@@ -1,30 +1,34 @@
-//! Who is at the other end of a Unix socket, by the kernel's word.
-#![allow(unsafe_code, reason = "SO_PEERCRED has no stable safe wrapper in std")]
+//! The process at the other end of a Unix socket (SO_PEERCRED).
+#![allow(
+    unsafe_code,
+    reason = "std's wrapper is unstable; rustix's needs a pid above 0, which the kernel does not promise"
+)]
 
+use rustix::process::{getegid, geteuid};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-/// A process and its owner, as they were when it connected.
+/// The credentials of a process at the time it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCred {
-    /// The process.
+    /// The process; 0 if it is in another pid namespace.
     pub pid: u32,
-    /// Its effective user.
+    /// Its effective user id.
     pub uid: u32,
-    /// Its effective group.
+    /// Its effective group id.
     pub gid: u32,
 }
 
 impl PeerCred {
-    /// The process that has connected.
+    /// Those of the peer of `stream`.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// The system's error.
     pub fn of(stream: &UnixStream) -> io::Result<PeerCred> {
         let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
         let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` octets into `found`, which outlives the call.
+        // SAFETY: the kernel writes at most `length` bytes into `found`, which outlives the call.
         let asked = unsafe {
             libc::getsockopt(
                 stream.as_raw_fd(),
@@ -40,10 +44,19 @@ impl PeerCred {
         Ok(PeerCred { pid: u32::try_from(found.pid).unwrap_or(0), uid: found.uid, gid: found.gid })
     }
 
-    /// Our own process.
+    /// Those of this process.
     pub fn current() -> PeerCred {
-        // SAFETY: these calls take nothing and cannot fail.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-        PeerCred { pid: std::process::id(), uid, gid }
+        PeerCred { pid: std::process::id(), uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_of_a_socket_pair_is_this_process() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(PeerCred::of(&ours).unwrap(), PeerCred::current());
     }
 }

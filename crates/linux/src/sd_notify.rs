@@ -1,8 +1,7 @@
-//! What a service tells systemd about itself, as sd_notify(3) has it: a datagram to the socket that `NOTIFY_SOCKET` names.
+//! Service state for systemd (sd_notify(3)): datagrams to the socket named by `NOTIFY_SOCKET`.
 //!
-//! Outside systemd there is no such socket, and nothing is said. That nobody hears is never an error: a service works on all the same.
-#![allow(unsafe_code, reason = "clock_gettime(2) has no safe wrapper in std that tells the clock's own number")]
-
+//! Outside systemd there is no such socket and nothing is sent. A failed notification is never an error: the service does not depend on it.
+use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -11,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The way to systemd, if there is one.
+/// A connection to the service manager.
 #[derive(Debug)]
 pub struct SdNotifier {
     socket: UnixDatagram,
@@ -19,69 +18,63 @@ pub struct SdNotifier {
 }
 
 impl SdNotifier {
-    /// The one that the environment names; `None` outside systemd.
+    /// The one named by `NOTIFY_SOCKET`; `None` outside systemd.
     pub fn from_env() -> Option<SdNotifier> {
         SdNotifier::with_socket(&env::var_os("NOTIFY_SOCKET")?).ok()
     }
 
-    /// One to this socket: a path, or behind an `@` an abstract name.
+    /// One to this socket: a path, or an abstract name after `@`.
     ///
     /// # Errors
-    /// That is no name of a socket; the system has no socket for us.
+    /// Not a valid socket name, or no socket can be opened.
     pub fn with_socket(name: &OsString) -> io::Result<SdNotifier> {
-        let to = match name.as_bytes().strip_prefix(b"@") {
+        let address = match name.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name)?,
             None => SocketAddr::from_pathname(name)?,
         };
         let socket = UnixDatagram::unbound()?;
-        // Whoever should hear may be stuck: we are not.
+        // A service manager that hangs must not block the service.
         socket.set_nonblocking(true)?;
-        Ok(SdNotifier { socket, address: to })
+        Ok(SdNotifier { socket, address })
     }
 
-    /// Says `state`: lines of `NAME=VALUE`.
+    /// Sends `state`: lines of `NAME=VALUE`.
     pub fn notify(&self, state: &str) {
-        // Nobody hears: nothing depends on it.
+        // Not an error: see above.
         let _ = self.socket.send_to_addr(state.as_bytes(), &self.address);
     }
 
-    /// It works.
+    /// The service is ready.
     pub fn ready(&self) {
         self.notify("READY=1");
     }
 
-    /// It reads its files again; [`Notifier::ready`] ends that.
+    /// The service reloads its configuration; [`ready`](SdNotifier::ready) ends that.
     pub fn reloading(&self) {
         self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_now().as_micros()));
     }
 
-    /// It ends.
+    /// The service stops.
     pub fn stopping(&self) {
         self.notify("STOPPING=1");
     }
 
-    /// What it is doing, for people.
+    /// A status line for `systemctl status`.
     pub fn status(&self, text: &str) {
         self.notify(&format!("STATUS={}", text.replace('\n', " ")));
     }
 }
 
-/// How often systemd wants a sign of life (`WATCHDOG=1`) of this process: well within its own limit. `None` if it wants none.
+/// How often to send `WATCHDOG=1`: a third of systemd's limit. `None` if this process has no watchdog.
 pub fn watchdog_interval() -> Option<Duration> {
     let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
     let meant = number("WATCHDOG_PID").is_none_or(|process| process == u64::from(std::process::id()));
     number("WATCHDOG_USEC").filter(|limit| meant && *limit > 0).map(|limit| Duration::from_micros(limit / 3))
 }
 
-/// CLOCK_MONOTONIC, as systemd compares it.
+/// CLOCK_MONOTONIC, which systemd compares with its own.
 fn monotonic_now() -> Duration {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, which lives through the call.
-    let told = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    if told != 0 {
-        return Duration::ZERO;
-    }
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -108,14 +101,14 @@ mod tests {
             notifier.status("two\nlines");
             assert_eq!(received(socket), "STATUS=two lines");
             notifier.reloading();
-            let said = received(socket);
-            let micros: u64 = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
+            let state = received(socket);
+            let micros: u64 = state.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
             assert!(micros > 0);
             notifier.stopping();
             assert_eq!(received(socket), "STOPPING=1");
         }
         std::fs::remove_file(path).unwrap();
-        // Nobody is there any more: that is no error.
+        // Nothing listens there: not an error.
         SdNotifier::with_socket(&"/nonexistent/keepstate".into()).unwrap().ready();
     }
 }

@@ -9,7 +9,7 @@ use crate::main_loop::Driver;
 use crate::shared::SharedGateway;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_linux::tun;
+use keepstate_linux::poll;
 use keepstate_linux::xdp::{LiveFrames, XdpRedirect};
 use keepstate_router::{Egress, Router};
 use keepstate_wire::gso::GsoPacket;
@@ -182,7 +182,7 @@ fn outputs(router: &mut Router) -> impl Iterator<Item = Egress> {
 impl Driver for Worker {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         let sockets = self.ports.iter().flat_map(|port| &port.sockets).map(AsFd::as_fd);
-        tun::poll_readable(sockets, milliseconds).context("waiting for datagrams")
+        poll::poll_readable(sockets, milliseconds).context("waiting for datagrams")
     }
 
     fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {

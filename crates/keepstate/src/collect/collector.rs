@@ -143,7 +143,11 @@ impl Collector {
     pub fn collect(mut self, limits: &CollectLimits) -> Result<Manifest> {
         let found = netns::list(limits.namespaces)?;
         if let Some(hidden) = found.hidden() {
-            self.record_missing("some processes' network namespaces", &hidden.why, &format!("collect {}", hidden.hint));
+            self.record_missing(
+                "some processes' network namespaces",
+                &hidden.reason,
+                &format!("collect {}", hidden.hint),
+            );
         }
         if found.over_limit > 0 {
             self.record_missing(

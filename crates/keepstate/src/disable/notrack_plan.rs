@@ -8,7 +8,8 @@ use super::service::ServicePort;
 use super::{Disable, output};
 use crate::stderr::note;
 use anyhow::{Context, Result, bail};
-use keepstate_linux::ct_users::{self, NetnsInspection, list_command};
+use keepstate_linux::command;
+use keepstate_linux::ct_users::{self, NetnsInspection};
 use keepstate_linux::netns::{self, Netns};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -180,7 +181,7 @@ impl NotrackPlan {
 
 /// Hands a file to nft, which takes all of it or nothing.
 fn load_nft(namespace: &Netns, text: &str) -> Result<()> {
-    let Some(nft) = list_command::find_in_path("nft") else {
+    let Some(nft) = command::find_in_path("nft") else {
         bail!("nft is not installed; it loads the rules: install nftables")
     };
     let run = || -> Result<()> {

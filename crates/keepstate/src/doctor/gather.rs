@@ -89,7 +89,7 @@ fn note_hidden_namespaces(found: &netns::NetnsList, seen: &mut Observations) {
     if let Some(hidden) = found.hidden() {
         seen.missing_inputs.push(MissingInput {
             what: "some processes' network namespaces".into(),
-            why: hidden.why,
+            why: hidden.reason,
             how: format!("run it {}", hidden.hint),
         });
     }

@@ -1,25 +1,24 @@
-//! BPF programs that look into the connection table: those at a device or in traffic control that call the kernel's own functions for it.
+//! BPF programs that use the connection table: XDP and tc programs that call the kernel's functions for it (kfuncs).
 //!
-//! The kernel is asked for its list of programs and the instructions of each. Only one that calls functions of the kernel at all is
-//! worth asking `bpftool` about, which knows the names of what it calls.
-#![allow(unsafe_code, reason = "bpf(2) has no safe wrapper in std or libc")]
-use super::list_command;
-use super::{Confidence, CtUser, CtUserKind, NotChecked};
+//! The kernel lists the programs and their instructions. For one that calls any kfunc, `bpftool` is run, which knows the names of the functions called.
+#![allow(unsafe_code, reason = "bpf(2) has no wrapper in rustix, and aya does not give a program's instructions")]
+use super::finding::{Confidence, CtUser, CtUserKind, NotChecked};
+use crate::command;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// A program of the kernel.
+/// A loaded program.
 struct BpfProgram {
     id: u32,
     prog_type: u32,
     name: String,
-    /// Its instructions, eight octets each; `None` where the kernel does not show them.
+    /// Its instructions, 8 bytes each; `None` if the kernel does not show them.
     instructions: Option<Vec<u8>>,
 }
 
-/// Looks at every program.
+/// Checks every loaded program.
 pub(super) fn find_ct_programs(found: &mut Vec<CtUser>, unseen: &mut Vec<NotChecked>) {
-    let what = "BPF programs that look into the table";
+    let what = "BPF programs that use connection tracking";
     let mut last = 0;
     for _ in 0..MAX_PROGRAMS {
         last = match next_program_id(last) {
@@ -28,28 +27,28 @@ pub(super) fn find_ct_programs(found: &mut Vec<CtUser>, unseen: &mut Vec<NotChec
             // A kernel without BPF has no such programs.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => return,
             Err(error) => {
-                let why = format!("the kernel's list of programs: {error}; run as root (CAP_SYS_ADMIN)");
+                let why = format!("cannot list BPF programs: {error}; run as root (CAP_SYS_ADMIN)");
                 return unseen.push(NotChecked { what: what.into(), why });
             }
         };
         match read_program(last) {
             Ok(program) => check_program(&program, found, unseen),
-            // It was unloaded meanwhile.
+            // Unloaded in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             Err(error) => unseen.push(NotChecked { what: format!("BPF program {last}"), why: error.to_string() }),
         }
     }
-    unseen.push(NotChecked { what: what.into(), why: format!("there are more than {MAX_PROGRAMS} programs") });
+    unseen.push(NotChecked { what: what.into(), why: format!("more than {MAX_PROGRAMS} programs are loaded") });
 }
 
 fn check_program(program: &BpfProgram, found: &mut Vec<CtUser>, unseen: &mut Vec<NotChecked>) {
     let BpfProgram { id, prog_type: kind, name, instructions } = program;
-    // Programs of other kinds cannot call those functions.
+    // Programs of other types cannot call these functions.
     if !CT_KFUNC_PROG_TYPES.contains(kind) || instructions.as_deref().is_some_and(|code| !calls_kfunc(code)) {
         return;
     }
     let what = format!("BPF program {id} ({name})");
-    match list_command::output("bpftool", &["prog", "dump", "xlated", "id", &id.to_string()]) {
+    match command::listing(&["bpftool", "prog", "dump", "xlated", "id", &id.to_string()]) {
         Ok(listing) => {
             let functions = ct_kfuncs(&listing);
             if !functions.is_empty() {
@@ -65,20 +64,20 @@ fn check_program(program: &BpfProgram, found: &mut Vec<CtUser>, unseen: &mut Vec
             }
         }
         Err(why) => {
-            let why = format!("it calls functions of the kernel, and which ones bpftool would tell: {why}");
+            let why = format!("it calls kernel functions, and only bpftool can name them: {why}");
             unseen.push(NotChecked { what, why });
         }
     }
 }
 
-/// Is there a call of a function of the kernel among these instructions? The opcode of a call is 0x85, and the upper half of the
-/// second octet tells of what: 2 stands for the kernel's own functions (`BPF_PSEUDO_KFUNC_CALL` of linux/bpf.h).
+/// Do these instructions call a kfunc? The opcode of a call is 0x85, and the upper half of the
+/// second byte says of what: 2 means a kernel function (`BPF_PSEUDO_KFUNC_CALL` of linux/bpf.h).
 fn calls_kfunc(instructions: &[u8]) -> bool {
     let source = |registers: u8| if cfg!(target_endian = "little") { registers >> 4 } else { registers & 15 };
     instructions.chunks_exact(8).any(|code| matches!(code, [0x85, registers, ..] if source(*registers) == 2))
 }
 
-/// The functions for connection tracking that a listing of `bpftool prog dump xlated` names, each once.
+/// The conntrack functions named in a listing of `bpftool prog dump xlated`, each once.
 fn ct_kfuncs(listing: &str) -> Vec<String> {
     let words = listing.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let mut names: Vec<String> = words
@@ -90,7 +89,7 @@ fn ct_kfuncs(listing: &str) -> Vec<String> {
     names
 }
 
-/// The program with the next higher number.
+/// The next higher program id.
 fn next_program_id(after: u32) -> io::Result<Option<u32>> {
     // start_id, next_id, open_flags.
     let mut attributes = [after, 0, 0];
@@ -110,7 +109,7 @@ fn next_program_id(after: u32) -> io::Result<Option<u32>> {
 
 fn read_program(id: u32) -> io::Result<BpfProgram> {
     let mut attributes = [id, 0, 0];
-    // SAFETY: as in `next`; the kernel gives a new descriptor, which nobody else has.
+    // SAFETY: as in `next_program_id`; the kernel returns a new descriptor, which nobody else owns.
     let file = unsafe {
         let file =
             libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, attributes.as_mut_ptr(), size_of_val(&attributes));
@@ -123,7 +122,7 @@ fn read_program(id: u32) -> io::Result<BpfProgram> {
     let mut code = vec![0; length];
     let full = obj_get_info(&file, &mut code)?;
     let shown = full.xlated_prog_insns != 0 && length > 0;
-    let name = full.name.split(|octet| *octet == 0).next().unwrap_or_default();
+    let name = full.name.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(BpfProgram {
         id,
         prog_type: full.prog_type,
@@ -150,7 +149,7 @@ struct BpfProgInfo {
     name: [u8; 16],
 }
 
-/// Asks for what is known of a program; its instructions go to `code`.
+/// Reads the information about a program; its instructions go to `code`.
 fn obj_get_info(file: &OwnedFd, code: &mut [u8]) -> io::Result<BpfProgInfo> {
     #[repr(C)]
     struct Attributes {
@@ -182,11 +181,11 @@ fn obj_get_info(file: &OwnedFd, code: &mut [u8]) -> io::Result<BpfProgInfo> {
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-/// The kinds of programs that may call functions for connection tracking: `BPF_PROG_TYPE_SCHED_CLS` and `BPF_PROG_TYPE_XDP`.
+/// The program types that may call conntrack functions: `BPF_PROG_TYPE_SCHED_CLS` and `BPF_PROG_TYPE_XDP`.
 const CT_KFUNC_PROG_TYPES: [u32; 2] = [3, 6];
-/// So many programs are looked at.
+/// Most programs that are checked.
 const MAX_PROGRAMS: usize = 4096;
-/// So much of one: a million instructions, the most the kernel takes.
+/// Most bytes of one: a million instructions, the kernel's own limit.
 const MAX_INSTRUCTION_BYTES: usize = 8 << 20;
 
 #[cfg(test)]
@@ -263,7 +262,7 @@ mod tests {
     fn lists_programs_or_reports_why_not() {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
         find_ct_programs(&mut found, &mut unseen);
-        // Without the right to ask, that is said.
+        // Without permission, that is reported.
         assert!(unseen.iter().all(|unseen| !unseen.why.is_empty()), "{unseen:?}");
     }
 }

@@ -1,12 +1,57 @@
 //! A look into the network namespace of the calling thread: its rules, its virtual servers, its traffic control.
-use super::list_command::{self, ListCommandError};
+use super::finding::{Confidence, CtUser, CtUserKind, NotChecked};
 use super::listed_ruleset::{ListedChain, ListedTable, RulesetFormat};
-use super::{
-    Confidence, CtUser, CtUserKind, NetnsInspection, NotChecked, iptables, ipvs, known_service, nftables, openvswitch,
-    table_ct_users, tc,
-};
+use super::rule_users::table_ct_users;
+use super::{iptables, ipvs, nftables, tc};
+use crate::command::{self, CommandError};
+use crate::netns::Netns;
 use crate::sysctl;
 use crate::sysroot::SysRoot;
+
+/// What was found in one network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetnsInspection {
+    /// Its name, or a process in it.
+    pub name: String,
+    /// Its inode.
+    pub inode: u64,
+    /// The connections that are tracked there now; `None` where that cannot be read.
+    pub connections: Option<u64>,
+    /// Its rules.
+    pub tables: Vec<ListedTable>,
+    /// Who depends on tracking.
+    pub ct_users: Vec<CtUser>,
+    /// What could not be looked at.
+    pub not_checked: Vec<NotChecked>,
+}
+
+impl NetnsInspection {
+    fn empty() -> NetnsInspection {
+        NetnsInspection {
+            name: String::new(),
+            inode: 0,
+            connections: None,
+            tables: Vec::new(),
+            ct_users: Vec::new(),
+            not_checked: Vec::new(),
+        }
+    }
+}
+
+/// Looks into a namespace; one that may not be entered is unseen. Our own needs no entering.
+pub fn inspect_netns(namespace: &Netns) -> NetnsInspection {
+    let seen = if namespace.is_current { Ok(inspect()) } else { namespace.enter(inspect) };
+    let mut inspection = seen.unwrap_or_else(|error| NetnsInspection {
+        not_checked: vec![NotChecked {
+            what: "the whole namespace".into(),
+            why: format!("{error}; run as root (CAP_SYS_ADMIN)"),
+        }],
+        ..NetnsInspection::empty()
+    });
+    inspection.name.clone_from(&namespace.name);
+    inspection.inode = namespace.inode;
+    inspection
+}
 
 /// What is to be seen from the network namespace that this thread is in.
 pub fn inspect() -> NetnsInspection {
@@ -30,27 +75,16 @@ pub fn inspect() -> NetnsInspection {
     seen
 }
 
-fn not_checked(what: &str, why: &ListCommandError) -> NotChecked {
-    let why = match why {
-        ListCommandError::NotInstalled(program) => format!("{program} is not installed: install it, and ask again"),
-        ListCommandError::Failed(said) if said.contains("ermission denied") || said.contains("ermitted") => {
-            format!("{said}; run as root (CAP_NET_ADMIN)")
-        }
-        other => other.to_string(),
-    };
-    NotChecked { what: what.to_owned(), why }
-}
-
 /// nftables' rules, and with them those of `iptables-nft`, which its own program prints whole.
 fn list_nft_rules(root: &SysRoot, seen: &mut NetnsInspection) {
-    let listed = list_command::output("nft", &["-j", "list", "ruleset"]);
+    let listed = command::listing(&["nft", "-j", "list", "ruleset"]);
     let json = match listed {
         Ok(json) => json,
-        Err(ListCommandError::NotInstalled(_)) if !kernel_may_have_module(root, "nf_tables") => return,
-        Err(why) => return seen.not_checked.push(not_checked("nftables' rules", &why)),
+        Err(CommandError::NotInstalled(_)) if !kernel_may_have_module(root, "nf_tables") => return,
+        Err(why) => return seen.not_checked.push(NotChecked::command("nftables' rules", &why)),
     };
     // Only what people read is missing where this fails.
-    let listing = list_command::output("nft", &["-s", "-a", "list", "ruleset"]).unwrap_or_default();
+    let listing = command::listing(&["nft", "-s", "-a", "list", "ruleset"]).unwrap_or_default();
     let tables = match nftables::parse(&json, &listing) {
         Ok(tables) => tables,
         Err(why) => {
@@ -64,7 +98,7 @@ fn list_nft_rules(root: &SysRoot, seen: &mut NetnsInspection) {
             continue;
         }
         // Where that program is not there, or finds rules that are not its own, nft's listing of the table stands.
-        if let Ok(saved) = list_command::output(program, &[]) {
+        if let Ok(saved) = command::listing(&[program]) {
             translated.extend(iptables::parse(&saved, RulesetFormat::IptablesNft, family).unwrap_or_default());
         }
     }
@@ -107,7 +141,7 @@ fn list_iptables_rules(root: &SysRoot, seen: &mut NetnsInspection) {
         match iptables_legacy_save(programs, family) {
             Ok(found) => seen.tables.extend(found),
             Err(why) => {
-                let mut unseen = not_checked(&what, &why);
+                let mut unseen = NotChecked::command(&what, &why);
                 unseen.why.push_str(&format!(" (its tables: {tables})"));
                 seen.not_checked.push(unseen);
             }
@@ -115,18 +149,19 @@ fn list_iptables_rules(root: &SysRoot, seen: &mut NetnsInspection) {
     }
 }
 
-fn iptables_legacy_save(programs: [&str; 2], family: &str) -> Result<Vec<ListedTable>, ListCommandError> {
-    let saved = match list_command::output(programs[0], &[]) {
-        Err(ListCommandError::NotInstalled(name)) => match list_command::output(programs[1], &[]) {
+fn iptables_legacy_save(programs: [&str; 2], family: &str) -> Result<Vec<ListedTable>, CommandError> {
+    let saved = match command::listing(&[programs[0]]) {
+        Err(CommandError::NotInstalled(name)) => match command::listing(&[programs[1]]) {
             // That is the other iptables under the plain name.
             Ok(saved) if saved.contains("(nf_tables)") || saved.trim().is_empty() => {
-                return Err(ListCommandError::NotInstalled(name));
+                return Err(CommandError::NotInstalled(name));
             }
             other => other,
         },
         other => other,
     }?;
-    iptables::parse(&saved, RulesetFormat::IptablesLegacy, family).map_err(ListCommandError::Failed)
+    iptables::parse(&saved, RulesetFormat::IptablesLegacy, family)
+        .map_err(|error| CommandError::unreadable(&programs[..1], error))
 }
 
 /// May the kernel have this part, as a module or built in? Where that cannot be told, it may.
@@ -166,11 +201,12 @@ fn list_ipvs_services(root: &SysRoot, seen: &mut NetnsInspection) {
 }
 
 fn list_tc_users(seen: &mut NetnsInspection) {
-    let listed = list_command::output("tc", &["-j", "qdisc", "show"]);
-    let disciplines = listed.and_then(|json| tc::parse_qdiscs(&json).map_err(ListCommandError::Failed));
+    let listed = command::listing(&["tc", "-j", "qdisc", "show"]);
+    let disciplines = listed
+        .and_then(|json| tc::parse_qdiscs(&json).map_err(|error| CommandError::unreadable(&["tc", "qdisc"], error)));
     let disciplines = match disciplines {
         Ok(disciplines) => disciplines,
-        Err(why) => return seen.not_checked.push(not_checked("traffic control", &why)),
+        Err(why) => return seen.not_checked.push(NotChecked::command("traffic control", &why)),
     };
     let dependent = |place: String, what: String| CtUser {
         kind: CtUserKind::TrafficControl,
@@ -188,46 +224,17 @@ fn list_tc_users(seen: &mut NetnsInspection) {
         }
         for place in discipline.filter_attach_points() {
             let device = discipline.interface.as_str();
-            let listed = list_command::output("tc", &["-j", "filter", "show", "dev", device, place]);
-            match listed.and_then(|json| tc::parse_ct_actions(&json).map_err(ListCommandError::Failed)) {
+            let listed = command::listing(&["tc", "-j", "filter", "show", "dev", device, place]);
+            match listed.and_then(|json| {
+                tc::parse_ct_actions(&json).map_err(|error| CommandError::unreadable(&["tc", "filter"], error))
+            }) {
                 Ok(actions) => seen.ct_users.extend(
                     actions
                         .into_iter()
                         .map(|action| dependent(format!("dev {device} {place}"), format!("action {action}"))),
                 ),
-                Err(why) => seen.not_checked.push(not_checked(&format!("traffic control of {device}"), &why)),
+                Err(why) => seen.not_checked.push(NotChecked::command(&format!("traffic control of {device}"), &why)),
             }
-        }
-    }
-}
-
-/// The flows of Open vSwitch, on every bridge.
-pub(super) fn list_ovs_flows(root: &SysRoot, found: &mut Vec<CtUser>, unseen_list: &mut Vec<NotChecked>) {
-    let Some(process) = known_service::pid_of(root, "ovs-vswitchd") else { return };
-    let dependent = |place: String, what: String, sure| CtUser {
-        kind: CtUserKind::OpenVswitch,
-        listed_by: "openvswitch",
-        location: place,
-        number: None,
-        description: what,
-        owner: Some("Open vSwitch"),
-        confidence: sure,
-    };
-    let bridges = match list_command::output("ovs-vsctl", &["--timeout=10", "list-br"]) {
-        Ok(bridges) => bridges,
-        Err(why) => {
-            found.push(dependent(format!("process {process}"), "ovs-vswitchd runs".into(), Confidence::Possible));
-            return unseen_list.push(not_checked("Open vSwitch's flows", &why));
-        }
-    };
-    for bridge in bridges.lines().map(str::trim).filter(|bridge| !bridge.is_empty()) {
-        let versions = "OpenFlow10,OpenFlow11,OpenFlow12,OpenFlow13,OpenFlow14,OpenFlow15";
-        match list_command::output("ovs-ofctl", &["--timeout=10", "-O", versions, "dump-flows", bridge]) {
-            Ok(flows) => {
-                let flows = openvswitch::parse_ct_flows(&flows).into_iter();
-                found.extend(flows.map(|flow| dependent(format!("bridge {bridge}"), flow, Confidence::Certain)));
-            }
-            Err(why) => unseen_list.push(not_checked(&format!("the flows of bridge {bridge}"), &why)),
         }
     }
 }

@@ -1,4 +1,39 @@
-//! Open vSwitch: flows that send packets through connection tracking, as `ovs-ofctl dump-flows` prints them.
+//! Open vSwitch: flows that use connection tracking, as `ovs-ofctl dump-flows` prints them.
+use super::finding::{Confidence, CtUser, CtUserKind, NotChecked};
+use super::known_service;
+use crate::command;
+use crate::sysroot::SysRoot;
+
+/// The flows of Open vSwitch, on every bridge.
+pub(super) fn list_flows(root: &SysRoot, found: &mut Vec<CtUser>, unseen_list: &mut Vec<NotChecked>) {
+    let Some(process) = known_service::pid_of(root, "ovs-vswitchd") else { return };
+    let dependent = |place: String, what: String, sure| CtUser {
+        kind: CtUserKind::OpenVswitch,
+        listed_by: "openvswitch",
+        location: place,
+        number: None,
+        description: what,
+        owner: Some("Open vSwitch"),
+        confidence: sure,
+    };
+    let bridges = match command::listing(&["ovs-vsctl", "--timeout=10", "list-br"]) {
+        Ok(bridges) => bridges,
+        Err(why) => {
+            found.push(dependent(format!("process {process}"), "ovs-vswitchd runs".into(), Confidence::Possible));
+            return unseen_list.push(NotChecked::command("Open vSwitch's flows", &why));
+        }
+    };
+    for bridge in bridges.lines().map(str::trim).filter(|bridge| !bridge.is_empty()) {
+        let versions = "OpenFlow10,OpenFlow11,OpenFlow12,OpenFlow13,OpenFlow14,OpenFlow15";
+        match command::listing(&["ovs-ofctl", "--timeout=10", "-O", versions, "dump-flows", bridge]) {
+            Ok(flows) => {
+                let flows = parse_ct_flows(&flows).into_iter();
+                found.extend(flows.map(|flow| dependent(format!("bridge {bridge}"), flow, Confidence::Certain)));
+            }
+            Err(why) => unseen_list.push(NotChecked::command(&format!("the flows of bridge {bridge}"), &why)),
+        }
+    }
+}
 
 /// The flows that use `ct(…)` or match on what it found, without their counters.
 pub fn parse_ct_flows(text: &str) -> Vec<String> {

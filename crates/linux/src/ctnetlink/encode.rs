@@ -26,10 +26,10 @@ pub fn flow(request: &mut NlRequest, flow: &CtFlow) {
     }
     encode_protoinfo(request, &flow.protoinfo);
     if let Some(name) = &flow.helper {
-        request.nest(cta::HELP, |octets| push_text(octets, help::NAME, name));
+        request.nest(cta::HELP, |octets| attribute::push_text(octets, help::NAME, name));
     }
     if let Some(name) = &flow.secctx {
-        request.nest(cta::SECCTX, |octets| push_text(octets, secctx::NAME, name));
+        request.nest(cta::SECCTX, |octets| attribute::push_text(octets, secctx::NAME, name));
     }
     for (kind, translation) in [(cta::NAT_SRC, flow.source_nat), (cta::NAT_DST, flow.destination_nat)] {
         if let Some(translation) = translation {
@@ -155,12 +155,4 @@ fn encode_seqadj(octets: &mut Vec<u8>, correction: CtSeqAdj) {
     attribute::push(octets, seqadj::CORRECTION_POS, &correction.correction_pos.to_be_bytes());
     attribute::push(octets, seqadj::OFFSET_BEFORE, &correction.offset_before.to_be_bytes());
     attribute::push(octets, seqadj::OFFSET_AFTER, &correction.offset_after.to_be_bytes());
-}
-
-/// Text, and the zero behind it.
-pub(super) fn push_text(octets: &mut Vec<u8>, kind: u16, text: &str) {
-    attribute::nest(octets, kind, |octets| {
-        octets.extend(text.bytes().take_while(|octet| *octet != 0));
-        octets.push(0);
-    });
 }

@@ -1,8 +1,7 @@
 //! An announced connection.
 use super::consts::expect;
-use super::encode::push_text;
-use super::flow::CtFamily;
-use super::{CtFlow, CtTuple};
+use super::flow::{CtFamily, CtFlow};
+use super::tuple::CtTuple;
 use crate::netlink::message::NlBody;
 use crate::netlink::{MalformedNetlink, NlAttr, NlMessage, NlRequest};
 
@@ -134,13 +133,4 @@ fn decode_expect_nat(attribute: &NlAttr<'_>) -> Result<(u32, CtTuple), Malformed
         }
     }
     Ok(told)
-}
-
-impl NlRequest {
-    /// Adds a text with the zero behind it.
-    pub fn push_text(&mut self, kind: u16, content: &str) -> &mut Self {
-        let mut octets = Vec::new();
-        push_text(&mut octets, kind, content);
-        self.append(&octets)
-    }
 }

@@ -1,38 +1,39 @@
-//! The socket to the kernel: to its netfilter, or to its routes.
+//! The netlink socket: to netfilter (ctnetlink, NFQUEUE), to rtnetlink, or to a running gateway.
 //!
-//! Its life: opened in the network namespace of the thread that opens it, and of that one for ever; requests and dumps one after
-//! another; or, once it has joined groups, events until it is dropped. A dump that is left early leaves answers behind, so the socket is then thrown away by its owner.
-#![allow(unsafe_code, reason = "setsockopt(SO_RCVBUFFORCE) and poll(2), which netlink-sys does not have")]
-
+//! Its life: opened in the calling thread's network namespace, and bound to it; requests and dumps one after
+//! another; or, once it has joined groups, events until it is dropped. A dump that is abandoned leaves answers in the socket, so its owner then drops it.
+use super::malformed::MalformedNetlink;
 use super::message::{NlBody, NlMessage, NlMessages, NlRequest, flag};
-use super::{MalformedNetlink, stream_frame};
+use super::stream_frame;
+use crate::poll::poll_readable;
 use netlink_sys::constants::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket as Raw, SocketAddr};
+use rustix::net::sockopt;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// What one read takes at most: the kernel packs dumps into pieces of what the reader asks for, up to 32 KiB.
+/// Bytes of one read: the kernel fills dumps up to the size of the read, at most 32 KiB.
 const RECV_BUFFER_LEN: usize = 128 * 1024;
 
-/// Why something asked of the kernel did not come about.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    /// The kernel said no; the number is that of errno(3).
-    #[error("the kernel refused: {}", io::Error::from_raw_os_error(*.0))]
+    /// The kernel returned this errno.
+    #[error("netlink request failed: {}", io::Error::from_raw_os_error(*.0))]
     Errno(i32),
-    /// The socket failed.
-    #[error("the netlink socket failed: {0}")]
+    /// The socket's error.
+    #[error("netlink socket: {0}")]
     Io(#[from] io::Error),
-    /// The kernel said what cannot be understood.
+    /// An answer that cannot be decoded.
     #[error(transparent)]
     Malformed(#[from] MalformedNetlink),
 }
 
 impl NetlinkError {
-    /// The number of errno(3), where there is one.
+    /// The errno, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             NetlinkError::Errno(number) => Some(*number),
@@ -42,24 +43,24 @@ impl NetlinkError {
     }
 }
 
-/// Asks a gateway for the events of a group: no message of the kernel's, where a group is joined by setsockopt(2).
+/// Message type that asks a gateway for the events of groups. (With the kernel, groups are joined by setsockopt(2).)
 pub const JOIN_GROUPS: u16 = 0xff00;
-/// The attribute of [`JOIN`], as often as there are groups: a group's number, in network order.
+/// The attribute of [`JOIN_GROUPS`], once per group: its number, in network byte order.
 pub const JOIN_GROUPS_GROUP: u16 = 1;
 
-/// Who is at the other end.
+/// The other end.
 #[derive(Debug)]
 enum Transport {
     Kernel(Raw),
-    /// One that answers as the kernel does, in pieces of [`frame`].
+    /// A running gateway, which answers as the kernel does, in [frames](stream_frame).
     Gateway(UnixStream),
 }
 
 impl Transport {
-    fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Transport::Kernel(raw) => raw.send(octets, 0).map(drop),
-            Transport::Gateway(stream) => stream_frame::write_frame(stream, octets),
+            Transport::Kernel(raw) => raw.send(bytes, 0).map(drop),
+            Transport::Gateway(stream) => stream_frame::write_frame(stream, bytes),
         }
     }
 
@@ -70,22 +71,24 @@ impl Transport {
             Transport::Gateway(stream) => match stream_frame::read_frame(stream, buffer)? {
                 true if is_overrun(buffer) => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
                 true => Ok(()),
-                false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gateway has ended")),
+                false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "gateway closed the connection")),
             },
-        }
-    }
-
-    fn raw_fd(&self) -> RawFd {
-        match self {
-            Transport::Kernel(raw) => raw.as_raw_fd(),
-            Transport::Gateway(stream) => stream.as_raw_fd(),
         }
     }
 }
 
-/// Does a gateway say that events were lost? The kernel says it by an error of recv(2).
-fn is_overrun(piece: &[u8]) -> bool {
-    NlMessages::new(piece)
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Transport::Kernel(raw) => raw.as_fd(),
+            Transport::Gateway(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// Does a gateway report lost events? The kernel reports them as an error of recv(2).
+fn is_overrun(chunk: &[u8]) -> bool {
+    NlMessages::new(chunk)
         .next()
         .is_some_and(|message| message.is_ok_and(|message| matches!(message.body, NlBody::Overrun)))
 }
@@ -99,18 +102,18 @@ pub struct NetlinkSocket {
 }
 
 impl NetlinkSocket {
-    /// Opens one in the network namespace of this thread.
+    /// Opens a netfilter socket in this thread's network namespace.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open_netfilter() -> io::Result<NetlinkSocket> {
         NetlinkSocket::open_protocol(NETLINK_NETFILTER)
     }
 
-    /// Opens one to the kernel's routes in the network namespace of this thread.
+    /// Opens an rtnetlink socket in this thread's network namespace.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open_rtnetlink() -> io::Result<NetlinkSocket> {
         NetlinkSocket::open_protocol(NETLINK_ROUTE)
     }
@@ -126,7 +129,7 @@ impl NetlinkSocket {
         })
     }
 
-    /// One whose other end is no kernel, but answers as it does, in pieces of [`frame`].
+    /// A connection to a running gateway, in [frames](stream_frame).
     pub fn over_stream(stream: UnixStream) -> NetlinkSocket {
         NetlinkSocket {
             transport: Transport::Gateway(stream),
@@ -135,26 +138,26 @@ impl NetlinkSocket {
         }
     }
 
-    /// Sends a request and waits until the kernel says that it is done.
+    /// Sends a request and waits for its acknowledgement.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The request's or the socket's error.
     pub fn request(&mut self, request: &mut NlRequest) -> Result<(), NetlinkError> {
         self.dump(request, |_| ControlFlow::Continue(()))
     }
 
-    /// Sends a request and hands over every message that answers it, until the kernel says that it is done or the caller that it has enough (after
-    /// which this socket is good for nothing else).
+    /// Sends a request and passes every answer to `each`, until the dump ends or `each` breaks (after which the socket must not
+    /// be used again).
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The request's or the socket's error.
     pub fn dump(
         &mut self,
         request: &mut NlRequest,
         mut each: impl FnMut(NlMessage<'_>) -> ControlFlow<()>,
     ) -> Result<(), NetlinkError> {
-        self.dump_chunks(request, |piece| {
-            for message in NlMessages::new(piece) {
+        self.dump_chunks(request, |chunk| {
+            for message in NlMessages::new(chunk) {
                 if each(message?).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -163,10 +166,10 @@ impl NetlinkSocket {
         })
     }
 
-    /// As [`dump`](Self::dump), but hands over what each read gave, whole: for who reads messages elsewhere.
+    /// As [`dump`](Self::dump), but passes the undecoded bytes of each read: for decoding on another thread.
     ///
     /// # Errors
-    /// What the kernel says; what `each` says.
+    /// The request's, the socket's or the callback's error.
     pub fn dump_chunks(
         &mut self,
         request: &mut NlRequest,
@@ -185,10 +188,10 @@ impl NetlinkSocket {
         }
     }
 
-    /// Sends many requests at once, each of which must ask for an answer ([`flag::ACK`]); says of each, in their order, how it went (0, or errno(3)).
+    /// Sends many requests at once, each with [`flag::ACK`]; passes the index and the result (0 or an errno) of each to `each`, in order.
     ///
     /// # Errors
-    /// If the socket fails.
+    /// The socket's error.
     pub fn request_batch(
         &mut self,
         requests: &mut [NlRequest],
@@ -197,13 +200,13 @@ impl NetlinkSocket {
         if requests.is_empty() {
             return Ok(());
         }
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let first = self.sequence.wrapping_add(1);
         for request in requests.iter_mut() {
             self.sequence = self.sequence.wrapping_add(1);
-            octets.extend_from_slice(request.finish(self.sequence));
+            bytes.extend_from_slice(request.finish(self.sequence));
         }
-        self.transport.send(&octets)?;
+        self.transport.send(&bytes)?;
         let mut open = requests.len();
         while open > 0 {
             for message in NlMessages::new(self.receive()?) {
@@ -220,25 +223,25 @@ impl NetlinkSocket {
         Ok(())
     }
 
-    /// Sends a request that wants no answer.
+    /// Sends a request without acknowledgement.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn send_no_reply(&mut self, request: &mut NlRequest) -> io::Result<()> {
         self.send(request).map(drop)
     }
 
-    /// Sends one request; gives its number.
+    /// Sends one request; returns its sequence number.
     fn send(&mut self, request: &mut NlRequest) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         self.transport.send(request.finish(self.sequence))?;
         Ok(self.sequence)
     }
 
-    /// Waits for what comes next: one or more messages. An event socket whose buffer ran over says so by `ENOBUFS`.
+    /// Waits for the next read: one or more messages. `ENOBUFS`: events were lost.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn receive(&mut self) -> io::Result<&[u8]> {
         loop {
             match self.transport.receive(&mut self.buffer) {
@@ -249,28 +252,19 @@ impl NetlinkSocket {
         }
     }
 
-    /// Is there something to receive, now or within `patience`? A signal ends the wait as if there were nothing.
+    /// Is there something to receive, now or within `timeout`? A signal ends the wait with false.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn wait_readable(&self, patience: Duration) -> io::Result<bool> {
-        let mut wanted = libc::pollfd { fd: self.transport.raw_fd(), events: libc::POLLIN, revents: 0 };
-        let milliseconds = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: one pollfd, which lives until poll has returned.
-        let ready = unsafe { libc::poll(&raw mut wanted, 1, milliseconds) };
-        match ready {
-            -1 => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-                error => Err(error),
-            },
-            ready => Ok(ready > 0),
-        }
+    /// The system's error.
+    pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
+        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        Ok(poll_readable([self.as_fd()], milliseconds)? > 0)
     }
 
     /// Joins multicast groups, whose events are received from now on.
     ///
     /// # Errors
-    /// What the system says: without CAP_NET_ADMIN there are none.
+    /// The system's error: it needs CAP_NET_ADMIN.
     pub fn join_groups(&mut self, groups: &[u32]) -> io::Result<()> {
         match &mut self.transport {
             Transport::Kernel(raw) => groups.iter().try_for_each(|&group| raw.add_membership(group)),
@@ -288,62 +282,43 @@ impl NetlinkSocket {
         }
     }
 
-    /// The kernel's buffer for what was not received yet, in octets as it counts them.
+    /// The size of the receive buffer, in bytes as the kernel counts them.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn recv_buffer_size(&self) -> io::Result<usize> {
-        let mut size: libc::c_int = 0;
-        let mut length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
-        // SAFETY: the kernel writes at most `length` octets into `size`, and both live through the call.
-        let asked = unsafe {
-            libc::getsockopt(
-                self.transport.raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUF,
-                (&raw mut size).cast(),
-                &raw mut length,
-            )
-        };
-        if asked == 0 { Ok(usize::try_from(size).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+        Ok(sockopt::socket_recv_buffer_size(self)?)
     }
 
-    /// Asks for a larger buffer: beyond the system's limit with CAP_NET_ADMIN, up to it without. Gives the size it has then, which is twice
+    /// Asks for a larger buffer: above net.core.rmem_max with CAP_NET_ADMIN, up to it without. Returns the size it then has, which is twice
     /// what was asked for, because the kernel counts its own overhead.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn set_recv_buffer_size(&mut self, octets: usize) -> io::Result<usize> {
-        let size = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
-        let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
-        let set = |option| {
-            // SAFETY: the value is a c_int that lives through the call, and its length is told.
-            let done = unsafe {
-                libc::setsockopt(self.transport.raw_fd(), libc::SOL_SOCKET, option, (&raw const size).cast(), length)
-            };
-            if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-        };
-        set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF))?;
+    /// The system's error.
+    pub fn set_recv_buffer_size(&mut self, bytes: usize) -> io::Result<usize> {
+        // The option is a C int.
+        let bytes = bytes.min(i32::MAX as usize);
+        sockopt::set_socket_recv_buffer_size_force(&self, bytes)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&self, bytes))?;
         self.recv_buffer_size()
     }
 }
 
 impl AsFd for NetlinkSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the socket lives, which the borrow holds.
-        unsafe { BorrowedFd::borrow_raw(self.transport.raw_fd()) }
+        self.transport.as_fd()
     }
 }
 
-/// Does an answer end here?
+/// Is a dump complete?
 enum DumpStatus {
     Done,
     More,
 }
 
-/// Looks for the end of the answer to request `sequence` in what one read gave.
-fn dump_status(piece: &[u8], sequence: u32) -> Result<DumpStatus, NetlinkError> {
-    for message in NlMessages::new(piece) {
+/// Looks for the end of the answer to request `sequence` in the bytes of one read.
+fn dump_status(chunk: &[u8], sequence: u32) -> Result<DumpStatus, NetlinkError> {
+    for message in NlMessages::new(chunk) {
         let message = message?;
         if message.sequence != sequence {
             continue;
@@ -351,7 +326,7 @@ fn dump_status(piece: &[u8], sequence: u32) -> Result<DumpStatus, NetlinkError> 
         match message.body {
             NlBody::Error(0) | NlBody::Done(0) => return Ok(DumpStatus::Done),
             NlBody::Error(number) | NlBody::Done(number) => return Err(NetlinkError::Errno(number)),
-            // An answer in one part that wants no acknowledgement does not occur: every request of ours is a dump or asks for one.
+            // Every request here is a dump or has the ACK flag, so each answer ends with Error or Done.
             NlBody::Data { .. } | NlBody::Overrun | NlBody::Noop => (),
         }
         debug_assert!(message.flags & flag::MULTI == 0 || sequence != 0, "a dump answers a request");

@@ -1,35 +1,32 @@
-//! Many frames sent with one call, for devices whose sockets copy.
+//! Many frames sent with one call (`BPF_PROG_RUN` with live frames), for interfaces whose sockets copy.
 //!
-//! Copying sockets cost the kernel a socket buffer and a doorbell a frame. Here frames are laid out in memory that the program on a device (`bpf/gateway.bpf.c`) reads; one call
-//! runs it once a frame. Its life: made [of](Burst::of) a diversion, and used with that; frames are [put](Burst::put), then sent together ([`go`](Burst::go)), or, if they are few, [taken back](Burst::frames), because
-//! a call has a price of its own. A device may refuse such frames (a veth whose peer does not poll): then they are lost, and counted.
-#![allow(unsafe_code, reason = "a map shared with the kernel is read and written in place")]
-
-use super::XdpRedirect;
-use super::ring::MappedMemory;
-use super::xdp_program::{PROGRAM_NAME, XdpError, xdp_error};
+//! In copy mode each frame costs the kernel a socket buffer and a doorbell. Here frames are written to memory that the XDP program (`bpf/gateway.bpf.c`) reads; one call
+//! runs it once per frame. Its life: made for an [`XdpRedirect`] and used only with that one; frames are [pushed](LiveFrames::push), then [sent](LiveFrames::send) together or, if they
+//! are few, [drained](LiveFrames::drain), because each call has a fixed cost. An interface may not accept such frames (a veth whose peer does not poll): then they are lost, and counted.
+use super::mapped_memory::MappedMemory;
+use super::xdp_program::{PROGRAM_NAME, XdpError, XdpRedirect, xdp_error};
 use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::{RawTracePoint, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Frames that one call sends, as the program has it.
+/// Frames of one call: the size of the map `slots`.
 const SLOTS: usize = 256;
-/// Octets of a slot: device, length, frame.
+/// Bytes of a slot: interface index, length, frame.
 const SLOT_SIZE: usize = 2048;
 const SLOT_HEADER_LEN: usize = 8;
-/// Runs without a frame sent, after which something is wrong: signals come one at a time.
+/// Calls in a row that send nothing before it is an error: a signal interrupts one call.
 const MAX_EMPTY_RUNS: u32 = 4;
 /// The longest frame.
 const MAX_FRAME_LEN: usize = SLOT_SIZE - SLOT_HEADER_LEN;
-/// Frames that the kernel sends to a device together.
+/// Frames that the kernel passes to an interface together.
 const XMIT_BATCH: u32 = 64;
-/// A frame of this length is what the kernel begins with each time.
+/// Length of the frame that the kernel hands to the program each time.
 const TEMPLATE_LEN: usize = 1024;
 
-/// Frames waiting to be sent together.
+/// Frames queued to be sent together.
 #[derive(Debug)]
 pub struct LiveFrames {
     slots: MappedMemory,
@@ -39,29 +36,29 @@ pub struct LiveFrames {
 }
 
 impl LiveFrames {
-    /// A burst through the program of this diversion.
+    /// An empty queue that sends through this redirect's program.
     ///
     /// # Errors
-    /// The kernel does not have all of it (Linux 5.18), or it may not be done.
-    pub fn new(diversion: &mut XdpRedirect) -> Result<LiveFrames, XdpError> {
-        let program = diversion.ebpf_mut();
+    /// The kernel is older than Linux 5.18, or permission is denied.
+    pub fn new(redirect: &mut XdpRedirect) -> Result<LiveFrames, XdpError> {
+        let program = redirect.ebpf_mut();
         for (name, event) in [("refused", "xdp_devmap_xmit"), ("failed", "xdp_redirect_err")] {
             let watch: &mut RawTracePoint = program
                 .program_mut(name)
-                .ok_or("it is not in its object file")
-                .map_err(xdp_error("the program cannot be found"))?
+                .ok_or("not in the object file")
+                .map_err(xdp_error("BPF program not found"))?
                 .try_into()
-                .map_err(xdp_error("the program is of another kind"))?;
-            watch.load().map_err(xdp_error("the kernel does not take the program"))?;
-            watch.attach(event).map_err(xdp_error("losses cannot be counted"))?;
+                .map_err(xdp_error("BPF program of the wrong type"))?;
+            watch.load().map_err(xdp_error("cannot load the BPF program"))?;
+            watch.attach(event).map_err(xdp_error("cannot count lost frames"))?;
         }
         let slots = map_memory(program, "slots", SLOTS * SLOT_SIZE)?;
-        let run = map_memory(program, "runs", 16)?;
-        Ok(LiveFrames { slots, counters: run, queued: 0, template: vec![0; TEMPLATE_LEN] })
+        let counters = map_memory(program, "runs", 16)?;
+        Ok(LiveFrames { slots, counters, queued: 0, template: vec![0; TEMPLATE_LEN] })
     }
 
-    /// Puts a frame that is to leave by the device with this index. False if there is no room, or if it is too long.
-    pub fn push(&mut self, device: u32, header: &[u8], rest: &[u8]) -> bool {
+    /// Queues a frame for the interface with this index. False if the queue is full or the frame too long.
+    pub fn push(&mut self, ifindex: u32, header: &[u8], rest: &[u8]) -> bool {
         let length = header.len() + rest.len();
         if self.queued == SLOTS || length > MAX_FRAME_LEN {
             return false;
@@ -69,7 +66,7 @@ impl LiveFrames {
         let Some(slot) = self.slots.slice_mut(self.queued * SLOT_SIZE, SLOT_HEADER_LEN + length) else { return false };
         let (head, frame) = slot.split_at_mut(SLOT_HEADER_LEN);
         let (front, back) = frame.split_at_mut(header.len());
-        head[..4].copy_from_slice(&device.to_ne_bytes());
+        head[..4].copy_from_slice(&ifindex.to_ne_bytes());
         head[4..].copy_from_slice(&(length as u32).to_ne_bytes());
         front.copy_from_slice(header);
         back.copy_from_slice(rest);
@@ -77,29 +74,26 @@ impl LiveFrames {
         true
     }
 
-    /// How many frames wait.
+    /// Frames queued.
     pub fn len(&self) -> usize {
         self.queued
     }
 
-    /// Is there no more room?
+    /// Is the queue full?
     pub fn is_full(&self) -> bool {
         self.queued == SLOTS
     }
 
-    /// Takes back what was put: device and octets.
+    /// Empties the queue: interface index and bytes of each frame.
     pub fn drain(&mut self) -> impl Iterator<Item = (u32, &[u8])> {
         let count = std::mem::take(&mut self.queued);
         (0..count).filter_map(|at| {
-            let word = |offset| {
-                let octets = self.slots.slice(at * SLOT_SIZE + offset, 4)?;
-                octets.first_chunk().map(|octets| u32::from_ne_bytes(*octets))
-            };
+            let word = |offset| self.slots.read::<u32>(at * SLOT_SIZE + offset);
             Some((word(0)?, self.slots.slice(at * SLOT_SIZE + SLOT_HEADER_LEN, word(4)? as usize)?))
         })
     }
 
-    /// Sends what was put, and forgets it; gives how many frames no device has taken.
+    /// Sends the queued frames and empties the queue; returns how many frames no interface accepted.
     ///
     /// # Errors
     /// The kernel does not run the program any more.
@@ -112,7 +106,7 @@ impl LiveFrames {
         let emit: &Xdp = through
             .ebpf()
             .program(PROGRAM_NAME)
-            .ok_or_else(|| io::Error::other("the program is gone"))?
+            .ok_or_else(|| io::Error::other("BPF program not found"))?
             .try_into()
             .map_err(io::Error::other)?;
         let (mut sent, mut tries) = (0, 0);
@@ -124,7 +118,7 @@ impl LiveFrames {
                 ..TestRunOptions::new()
             };
             let ran = emit.test_run(options);
-            // A signal ends a run early; the next goes on where it ended.
+            // A signal ends a call early; the next one continues there.
             let done = self.counter(0).load(Ordering::Relaxed) as usize;
             match ran {
                 Ok(_) => break,
@@ -141,21 +135,20 @@ impl LiveFrames {
     }
 
     fn lost_frames(&self) -> u64 {
-        // SAFETY: the map's one value has a number of eight octets at place 8; both sides use it as an atomic.
-        unsafe { AtomicU64::from_ptr(self.counters.start().as_ptr().add(8).cast()) }.load(Ordering::Relaxed)
+        self.counters.atomic_u64(8).load(Ordering::Relaxed)
     }
 
+    /// A 32-bit counter of the map `runs`: at 0 the frames done, at 4 the CPU that runs, plus one.
     fn counter(&self, at: usize) -> &AtomicU32 {
-        // SAFETY: `at` is 0 or 4, where the map's one value has numbers of four octets; both sides use them as atomics.
-        unsafe { AtomicU32::from_ptr(self.counters.start().as_ptr().add(at).cast()) }
+        self.counters.atomic_u32(at)
     }
 }
 
-/// The memory of a map.
+/// The memory of an array map.
 fn map_memory(program: &mut Ebpf, name: &str, length: usize) -> Result<MappedMemory, XdpError> {
-    let map = program.map(name).ok_or("it is not in its object file").map_err(xdp_error("a map cannot be found"))?;
+    let map = program.map(name).ok_or("not in the object file").map_err(xdp_error("BPF map not found"))?;
     let Map::Array(data) = map else {
-        return Err(xdp_error("a map cannot be used")("it is of another kind"));
+        return Err(xdp_error("cannot use the BPF map")("it is not an array"));
     };
-    MappedMemory::shared(data.fd().as_fd().as_raw_fd(), length).map_err(xdp_error("a map's memory cannot be shared"))
+    MappedMemory::bpf_map(data.fd().as_fd(), length).map_err(xdp_error("cannot mmap the BPF map"))
 }

@@ -1,9 +1,10 @@
-//! XDP: the program that diverts a device's datagrams to user space, and the sockets (AF_XDP) where they arrive and leave.
+//! XDP: the program that redirects an interface's packets to user space, and the AF_XDP sockets where they arrive and leave.
 //!
-//! A [`Diversion`] is a program on a device; while it lives, and for each queue that has a [`Socket`], datagrams for one host go to that socket instead of to the kernel.
-//! Everything else (ARP, neighbour discovery, multicast, VLANs) passes to the kernel as ever. Dropping the diversion gives the device back to the kernel; so does the end of the process, whatever
-//! its reason.
+//! An [`XdpRedirect`] is the program on one interface. While it lives, unicast IP packets of each queue that has an [`XskSocket`] go to that socket instead of the kernel.
+//! Everything else (ARP, neighbour discovery, multicast, VLANs) passes to the kernel. Dropping the redirect, or the end of the process for whatever reason, gives the
+//! interface back to the kernel.
 mod live_frames;
+mod mapped_memory;
 mod ring;
 mod socket;
 mod xdp_program;

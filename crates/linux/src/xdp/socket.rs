@@ -1,118 +1,116 @@
-//! One AF_XDP socket: a queue of a device, its frames and its four rings.
+//! One AF_XDP socket: a queue of an interface, its frames and its four rings.
 //!
-//! Its life: opened on a queue; entered into a [`Diversion`](super::Diversion), from when on frames arrive; read and written by one thread; gone when dropped. A frame is always in one place: waiting
-//! to be filled, filled, being sent, or free. The kernel is believed nothing: a frame whose place or length does not lie in the memory is passed over.
-#![allow(
-    unsafe_code,
-    reason = "AF_XDP's socket options are structures, and sendto(2) without a buffer is its doorbell"
-)]
-
-use super::ring::{MappedMemory, XskRing};
+//! Its life: opened on a queue; added to an [`XdpRedirect`](super::XdpRedirect), from then on frames arrive; read and written by one thread; closed when dropped. A frame is always in
+//! exactly one state: waiting to be filled, filled, being sent, or free. The kernel's addresses are never trusted: a frame outside the memory is skipped.
+use super::mapped_memory::MappedMemory;
+use super::ring::XskRing;
+use rustix::io::Errno;
+use rustix::net::xdp::{
+    SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING,
+    XDP_UMEM_PGOFF_FILL_RING, XdpOptionsFlags, XdpUmemReg, XdpUmemRegFlags,
+};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, send, socket_with, sockopt};
 use std::io;
-use std::mem::zeroed;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// Octets of a frame.
+/// Bytes of a frame.
 const FRAME_SIZE: usize = 4096;
 /// Frames of one direction.
 const RING_SIZE: u32 = 4096;
-/// The kernel's own room in front of what it has received.
+/// The kernel's headroom in front of a received frame.
 const XDP_HEADROOM: usize = 256;
-/// The longest frame that can be received or sent, in octets, with its Ethernet header.
+/// The longest frame that can be received or sent, in bytes, with its Ethernet header.
 const MAX_FRAME_LEN: usize = FRAME_SIZE - XDP_HEADROOM;
 
-/// Who copies.
+/// How frames get into our memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum XskMode {
-    /// The device's driver writes into our frames if it can, else the kernel copies.
+    /// Zero-copy if the driver can do it, else copied by the kernel.
     #[default]
     Auto,
-    /// The kernel copies.
+    /// Copied by the kernel.
     Copy,
-    /// The driver writes into our frames; refused if it cannot.
+    /// Written by the driver; an error if it cannot do it.
     ZeroCopy,
 }
 
-/// A socket on one queue of one device.
+/// An entry of the receive and transmit rings: `struct xdp_desc`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+struct XdpDesc {
+    addr: u64,
+    len: u32,
+    options: u32,
+}
+
+/// A socket on one queue of one interface.
 #[derive(Debug)]
 pub struct XskSocket {
     fill: XskRing<u64>,
     completion: XskRing<u64>,
-    rx: XskRing<libc::xdp_desc>,
-    tx: XskRing<libc::xdp_desc>,
-    /// Frames to send from that nobody uses.
+    rx: XskRing<XdpDesc>,
+    tx: XskRing<XdpDesc>,
+    /// Frames for sending that are not in use.
     free_frames: Vec<u64>,
     zero_copy: bool,
     tx_pending: bool,
-    // Last, so that they go last: what stands in them is the rings' memory.
+    // Last, so that they are dropped after the rings.
     umem: MappedMemory,
     socket: OwnedFd,
 }
 
 impl XskSocket {
-    /// Opens one on queue `queue` of the device with this index, in the network namespace of this thread.
+    /// Opens a socket on queue `queue` of the interface with this index, in this thread's network namespace.
     ///
     /// # Errors
-    /// What the system says: without CAP_NET_RAW and CAP_BPF there are none, another program may have the queue.
-    pub fn open(device: u32, queue: u32, mode: XskMode) -> io::Result<XskSocket> {
-        // SAFETY: three numbers in, a descriptor or -1 out.
-        let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was made just now and belongs to nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        let memory = MappedMemory::anonymous(FRAME_SIZE * 2 * RING_SIZE as usize)?;
-        // SAFETY: a structure of numbers.
-        let mut register: libc::xdp_umem_reg = unsafe { zeroed() };
-        register.addr = memory.start().as_ptr() as u64;
-        register.len = (FRAME_SIZE * 2 * RING_SIZE as usize) as u64;
-        register.chunk_size = FRAME_SIZE as u32;
-        set_option(raw, libc::XDP_UMEM_REG, &register)?;
-        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING] {
-            set_option(raw, ring, &RING_SIZE)?;
-        }
-        // SAFETY: a structure of numbers.
-        let places: libc::xdp_mmap_offsets = read_option(raw, libc::XDP_MMAP_OFFSETS, unsafe { zeroed() })?;
+    /// The system's error: it needs CAP_NET_RAW and CAP_BPF, and the queue may be in use.
+    pub fn open(ifindex: u32, queue: u32, mode: XskMode) -> io::Result<XskSocket> {
+        let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        let umem = MappedMemory::anonymous(FRAME_SIZE * 2 * RING_SIZE as usize)?;
+        let register = XdpUmemReg {
+            addr: umem.address(),
+            len: umem.len() as u64,
+            chunk_size: FRAME_SIZE as u32,
+            headroom: 0,
+            flags: XdpUmemRegFlags::empty(),
+            tx_metadata_len: 0,
+        };
+        sockopt::set_xdp_umem_reg(&socket, register)?;
+        sockopt::set_xdp_umem_fill_ring_size(&socket, RING_SIZE)?;
+        sockopt::set_xdp_umem_completion_ring_size(&socket, RING_SIZE)?;
+        sockopt::set_xdp_rx_ring_size(&socket, RING_SIZE)?;
+        sockopt::set_xdp_tx_ring_size(&socket, RING_SIZE)?;
+        let offsets = sockopt::xdp_mmap_offsets(&socket)?;
+        let fd = socket.as_fd();
         let mut opened = XskSocket {
-            fill: XskRing::map(raw, RING_SIZE, &places.fr, libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t)?,
-            completion: XskRing::map(raw, RING_SIZE, &places.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t)?,
-            rx: XskRing::map(raw, RING_SIZE, &places.rx, libc::XDP_PGOFF_RX_RING)?,
-            tx: XskRing::map(raw, RING_SIZE, &places.tx, libc::XDP_PGOFF_TX_RING)?,
+            fill: XskRing::map(fd, RING_SIZE, &offsets.fr, XDP_UMEM_PGOFF_FILL_RING)?,
+            completion: XskRing::map(fd, RING_SIZE, &offsets.cr, XDP_UMEM_PGOFF_COMPLETION_RING)?,
+            rx: XskRing::map(fd, RING_SIZE, &offsets.rx, XDP_PGOFF_RX_RING)?,
+            tx: XskRing::map(fd, RING_SIZE, &offsets.tx, XDP_PGOFF_TX_RING)?,
             free_frames: (RING_SIZE..2 * RING_SIZE).map(|number| u64::from(number) * FRAME_SIZE as u64).collect(),
             zero_copy: false,
             tx_pending: false,
-            umem: memory,
+            umem,
             socket,
         };
         for number in 0..RING_SIZE {
             opened.fill.write(u64::from(number) * FRAME_SIZE as u64);
         }
         opened.fill.submit();
-        opened.bind(device, queue, mode)?;
+        opened.bind(ifindex, queue, mode)?;
         Ok(opened)
     }
 
-    fn bind(&mut self, device: u32, queue: u32, mode: XskMode) -> io::Result<()> {
-        // SAFETY: a structure of numbers.
-        let mut address: libc::sockaddr_xdp = unsafe { zeroed() };
-        address.sxdp_family = libc::AF_XDP as u16;
-        address.sxdp_ifindex = device;
-        address.sxdp_queue_id = queue;
-        address.sxdp_flags = libc::XDP_USE_NEED_WAKEUP
+    fn bind(&mut self, ifindex: u32, queue: u32, mode: XskMode) -> io::Result<()> {
+        let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP
             | match mode {
-                XskMode::Auto => 0,
-                XskMode::Copy => libc::XDP_COPY,
-                XskMode::ZeroCopy => libc::XDP_ZEROCOPY,
+                XskMode::Auto => SocketAddrXdpFlags::empty(),
+                XskMode::Copy => SocketAddrXdpFlags::XDP_COPY,
+                XskMode::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
             };
-        let length = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
-        // SAFETY: the address and its length are those of one structure, which outlives the call.
-        if unsafe { libc::bind(self.socket.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a structure of numbers.
-        let options: libc::xdp_options = read_option(self.socket.as_raw_fd(), libc::XDP_OPTIONS, unsafe { zeroed() })?;
-        self.zero_copy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
+        bind(&self.socket, &SocketAddrXdp::new(flags, ifindex, queue))?;
+        self.zero_copy = sockopt::xdp_options(&self.socket)?.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
         Ok(())
     }
 
@@ -121,16 +119,16 @@ impl XskSocket {
         self.zero_copy
     }
 
-    /// Hands over at most `most` frames that have arrived; gives how many there were.
+    /// Passes at most `most` received frames to `each`; returns how many there were.
     pub fn receive(&mut self, most: u32, mut each: impl FnMut(&[u8])) -> u32 {
         let count = self.rx.readable().min(most);
         for _ in 0..count {
             let frame = self.rx.read();
-            let place = usize::try_from(frame.addr).unwrap_or(usize::MAX);
-            if let Some(octets) = self.umem.slice(place, frame.len as usize) {
-                each(octets);
+            let offset = usize::try_from(frame.addr).unwrap_or(usize::MAX);
+            if let Some(bytes) = self.umem.slice(offset, frame.len as usize) {
+                each(bytes);
             }
-            // As many frames wait to be filled as there are places for them: one that was filled has left its place.
+            // The fill ring has a slot for every receive frame: the one just read has left its slot.
             self.fill.write(frame.addr & !(FRAME_SIZE as u64 - 1));
         }
         if count > 0 {
@@ -140,7 +138,7 @@ impl XskSocket {
         count
     }
 
-    /// Writes a frame to be sent: a header and what follows it. False if there is no room for it now, or never: then it is lost, as on any link.
+    /// Queues a frame for sending: a header and what follows it. False if the ring is full or the frame too long: then it is lost, as on any link.
     pub fn send(&mut self, header: &[u8], rest: &[u8]) -> bool {
         let length = header.len() + rest.len();
         if length > MAX_FRAME_LEN {
@@ -153,20 +151,20 @@ impl XskSocket {
             return false;
         }
         let Some(frame) = self.free_frames.pop() else { return false };
-        let place = usize::try_from(frame).unwrap_or(usize::MAX);
-        let Some(octets) = self.umem.slice_mut(place, length) else { return false };
-        let (front, back) = octets.split_at_mut(header.len());
+        let offset = usize::try_from(frame).unwrap_or(usize::MAX);
+        let Some(bytes) = self.umem.slice_mut(offset, length) else { return false };
+        let (front, back) = bytes.split_at_mut(header.len());
         front.copy_from_slice(header);
         back.copy_from_slice(rest);
-        self.tx.write(libc::xdp_desc { addr: frame, len: length as u32, options: 0 });
+        self.tx.write(XdpDesc { addr: frame, len: length as u32, options: 0 });
         self.tx_pending = true;
         true
     }
 
-    /// Sends what was written.
+    /// Sends the queued frames.
     ///
     /// # Errors
-    /// The device is gone.
+    /// The interface is gone.
     pub fn flush(&mut self) -> io::Result<()> {
         if !std::mem::take(&mut self.tx_pending) {
             return Ok(());
@@ -174,18 +172,13 @@ impl XskSocket {
         self.tx.submit();
         // In copy mode one call sends a few dozen frames.
         for _ in 0..RING_SIZE / 16 {
-            // SAFETY: no buffer and no address: the call only rings.
-            let rung = unsafe {
-                libc::sendto(self.socket.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
-            };
-            let again = rung < 0 && {
-                let error = io::Error::last_os_error();
-                match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::EINTR) => true,
-                    // The device is busy, or down: what was written goes later, or is lost.
-                    Some(libc::EBUSY | libc::ENOBUFS | libc::ENETDOWN) => false,
-                    _ => return Err(error),
-                }
+            // An empty send wakes the kernel.
+            let again = match send(&self.socket, &[], SendFlags::DONTWAIT) {
+                Ok(_) => false,
+                Err(Errno::AGAIN | Errno::INTR) => true,
+                // The interface is busy or down: the frames are sent later, or lost.
+                Err(Errno::BUSY | Errno::NOBUFS | Errno::NETDOWN) => false,
+                Err(error) => return Err(error.into()),
             };
             if !again || self.tx.writable() == RING_SIZE {
                 break;
@@ -195,7 +188,7 @@ impl XskSocket {
         Ok(())
     }
 
-    /// Frames that were sent are free again.
+    /// Frees the frames that were sent.
     fn reclaim_completed(&mut self) {
         for _ in 0..self.completion.readable() {
             let frame = self.completion.read();
@@ -209,25 +202,4 @@ impl AsFd for XskSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-fn set_option<T>(socket: i32, option: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the pointer and the length are those of one value, which outlives the call.
-    let done = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_XDP,
-            option,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn read_option<T>(socket: i32, option: libc::c_int, mut value: T) -> io::Result<T> {
-    let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most the length it is told into one value of numbers.
-    let done = unsafe { libc::getsockopt(socket, libc::SOL_XDP, option, (&raw mut value).cast(), &raw mut length) };
-    if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,5 +1,5 @@
 //! cloud-init: commands and files of the instance's configuration.
-use super::{OtherWriter, conntrack_lines};
+use super::writer::{OtherWriter, conntrack_lines};
 use crate::boot::overlay::Overlay;
 
 pub(super) fn find_cloud_init(tree: &Overlay<'_>) -> Vec<OtherWriter> {

@@ -1,5 +1,5 @@
 //! kube-proxy: sets the limit by the number of processors, and two timeouts, each time it starts.
-use super::OtherWriter;
+use super::writer::OtherWriter;
 use crate::boot::file_line::{FileLine, config_lines};
 use crate::boot::overlay::Overlay;
 

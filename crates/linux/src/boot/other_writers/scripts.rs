@@ -1,5 +1,5 @@
 //! Scripts, tables of cron and units that set a knob by hand.
-use super::{OtherWriter, conntrack_lines};
+use super::writer::{OtherWriter, conntrack_lines};
 use crate::boot::overlay::Overlay;
 
 pub(super) fn find_scripts(tree: &Overlay<'_>) -> Vec<OtherWriter> {

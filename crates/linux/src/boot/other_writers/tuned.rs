@@ -1,5 +1,5 @@
 //! tuned: the section `[sysctl]` of the active profile and of those it includes.
-use super::OtherWriter;
+use super::writer::OtherWriter;
 use crate::boot::file_line::{FileLine, config_lines};
 use crate::boot::overlay::Overlay;
 use crate::boot::setting::canonical_key;

@@ -1,14 +1,13 @@
-//! Network namespaces: which there are, and looking around inside one.
+//! Which network namespaces there are, and work inside one.
 //!
-//! A namespace is found by its name (a file below `/run/netns` or Docker's directory) or by a process that lives in it; one found
-//! twice is one, by its inode. Whoever looks inside does so on a thread of its own, which enters, looks and ends: the thread that
-//! asks never leaves its own namespace.
-#![allow(unsafe_code, reason = "setns(2) has no safe wrapper in std")]
+//! A namespace is found by its name (a file below `/run/netns` or Docker's directory) or by a process in it; one found
+//! twice counts once, by its inode.
+use super::enter::{run_on_thread, setns};
 use crate::sysroot::{FileError, SysRoot};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,53 +16,53 @@ use std::path::{Path, PathBuf};
 pub struct Netns {
     /// Its inode, as the kernel's log and `lsns` print it.
     pub inode: u64,
-    /// What it is called: its name below `/run/netns`, or the oldest process in it.
+    /// Its name below `/run/netns`, or the process with the lowest number in it.
     pub name: String,
-    /// A file to enter it by.
+    /// A file by which it is entered.
     pub path: PathBuf,
-    /// One process that lives in it, if any was seen.
+    /// A process in it, if one was seen.
     pub pid: Option<u32>,
-    /// Is it the one that this process is in?
+    /// Is it the one of this process?
     pub is_current: bool,
 }
 
-/// The namespaces found, and what kept others from being found.
+/// The namespaces found, and why others were not.
 #[derive(Clone, Debug, Default)]
 pub struct NetnsList {
     /// Ours first, then by name.
     pub namespaces: Vec<Netns>,
-    /// Processes whose namespace may not be asked for.
+    /// Processes whose namespace could not be read: permission denied.
     pub denied: Vec<u32>,
-    /// Namespaces beyond the bound, which are not listed.
+    /// Namespaces over the limit, which are not listed.
     pub over_limit: usize,
 }
 
 impl NetnsList {
-    /// Which processes hide theirs, and how to see them; none where nobody does.
+    /// Which processes' namespaces could not be read, and how to read them; `None` if all could.
     pub fn hidden(&self) -> Option<HiddenNetns> {
         let first = *self.denied.first()?;
         let root = SysRoot::live();
         let name = root.read(format!("/proc/{first}/comm")).map(|name| name.trim().to_owned()).unwrap_or_default();
-        let why = match self.denied.len() {
-            1 => format!("process {first} ({name}) does not show its own"),
-            many => format!("{many} processes do not show theirs, the first is {first} ({name})"),
+        let reason = match self.denied.len() {
+            1 => format!("permission denied for process {first} ({name})"),
+            count => format!("permission denied for {count} processes, the first is {first} ({name})"),
         };
-        // Root of a container, or beside a process of another user namespace, may not look either.
-        let may_not_even_as_root = root.read("/proc/self/status").is_ok_and(|text| is_root(&text));
-        let how = match may_not_even_as_root {
-            true => "from outside this container or user namespace: root in here may not look at it",
+        // Root of a container, or of a user namespace that the process is not in, may not read it either.
+        let denied_to_root = root.read("/proc/self/status").is_ok_and(|text| is_root(&text));
+        let hint = match denied_to_root {
+            true => "from outside this container or user namespace: root in here is not permitted",
             false => "as root (CAP_SYS_PTRACE)",
         };
-        Some(HiddenNetns { why, hint: how })
+        Some(HiddenNetns { reason, hint })
     }
 }
 
-/// Why a namespace was not seen.
+/// Why a namespace could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiddenNetns {
-    /// Who hides it.
-    pub why: String,
-    /// From where it can be seen.
+    /// The processes concerned.
+    pub reason: String,
+    /// From where it can be read.
     pub hint: &'static str,
 }
 
@@ -76,11 +75,11 @@ fn is_root(status: &str) -> bool {
 /// Directories that hold a file for each namespace with a name.
 const NETNS_DIRECTORIES: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
-/// Every namespace of this machine that can be found, `bound` at most.
+/// The namespaces of this machine, `limit` at most, with those that could not be read counted.
 ///
 /// # Errors
-/// If not even our own can be.
-pub fn list(bound: usize) -> Result<NetnsList, FileError> {
+/// Not even our own can be read.
+pub fn list(limit: usize) -> Result<NetnsList, FileError> {
     let own = current()?;
     let mut found: BTreeMap<u64, Netns> = BTreeMap::new();
     let mut denied = Vec::new();
@@ -119,15 +118,15 @@ pub fn list(bound: usize) -> Result<NetnsList, FileError> {
     found.insert(own.inode, own);
     let mut namespaces: Vec<Netns> = found.into_values().collect();
     namespaces.sort_by(|a, b| (!a.is_current, &a.name).cmp(&(!b.is_current, &b.name)));
-    let beyond = namespaces.len().saturating_sub(bound);
-    namespaces.truncate(bound);
-    Ok(NetnsList { namespaces, denied, over_limit: beyond })
+    let over_limit = namespaces.len().saturating_sub(limit);
+    namespaces.truncate(limit);
+    Ok(NetnsList { namespaces, denied, over_limit })
 }
 
 /// The namespace this thread is in.
 ///
 /// # Errors
-/// If `/proc` does not say.
+/// `/proc` cannot be read.
 pub fn current() -> Result<Netns, FileError> {
     let handle = PathBuf::from("/proc/thread-self/ns/net");
     let inode = netns_inode(&handle).map_err(|source| FileError { path: handle.clone(), operation: "read", source })?;
@@ -136,10 +135,10 @@ pub fn current() -> Result<Netns, FileError> {
     Ok(Netns { inode, name: "this namespace".into(), path: handle, pid: Some(std::process::id()), is_current: true })
 }
 
-/// The namespace with this name below `/run/netns`, or of the process with this number.
+/// The namespace with this name below `/run/netns`, or of the process with this id.
 ///
 /// # Errors
-/// If there is none.
+/// There is none.
 pub fn find(name: &str) -> Result<Netns, FileError> {
     let handle = match name.parse::<u32>() {
         Ok(process) => PathBuf::from(format!("/proc/{process}/ns/net")),
@@ -161,33 +160,19 @@ pub fn find(name: &str) -> Result<Netns, FileError> {
 }
 
 impl Netns {
-    /// Does `look` inside this namespace, on a thread of its own. Files are there to be read by [`Root::live`], and programs
+    /// Runs `work` inside this namespace, on a thread of its own. [`SysRoot::live`] reads that namespace's files there, and programs
     /// started there run there.
     ///
     /// # Errors
-    /// If it may not be entered, or is gone.
-    pub fn enter<T: Send>(&self, look: impl FnOnce() -> T + Send) -> Result<T, FileError> {
+    /// Permission denied, or the namespace is gone.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, FileError> {
         let failed = |source| FileError { path: self.path.clone(), operation: "entered", source };
-        let door = File::open(&self.path).map_err(failed)?;
-        let seen = std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                // SAFETY: the descriptor is open, and the flag lets the kernel refuse one that is no network namespace. Only this
-                // thread moves, and it ends in here.
-                if unsafe { libc::setns(door.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(look())
-            });
-            inside.join()
-        });
-        match seen {
-            Ok(seen) => seen.map_err(failed),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        let namespace = File::open(&self.path).map_err(failed)?;
+        run_on_thread(|| setns(namespace.as_fd()).map(|()| work())).map_err(failed)
     }
 }
 
-/// Is the file that of a namespace? Those of nsfs lie on no device of their own.
+/// Is this the file of a namespace? All of them are on the same device (nsfs).
 fn is_nsfs(handle: &Path) -> bool {
     let ours = Path::new("/proc/thread-self/ns/net").metadata();
     match (handle.metadata(), ours) {
@@ -204,7 +189,7 @@ fn netns_inode(link: &Path) -> io::Result<u64> {
     number.and_then(|number| number.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// What a namespace without a name is called: the process by which it was found.
+/// The label of a namespace without a name: the process by which it was found.
 fn process_label(root: &SysRoot, process: u32) -> String {
     let program = root.read(format!("/proc/{process}/comm")).unwrap_or_default();
     format!("process {process} ({})", program.trim_end())

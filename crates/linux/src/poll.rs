@@ -1,0 +1,42 @@
+//! Waiting for readable descriptors (poll(2)).
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Waits until one of the descriptors is readable, at most `milliseconds` (negative: without limit). Returns how many are; a signal ends the wait with 0.
+///
+/// # Errors
+/// The system's error.
+pub fn poll_readable<'a>(
+    descriptors: impl IntoIterator<Item = BorrowedFd<'a>>,
+    milliseconds: i32,
+) -> io::Result<usize> {
+    let mut descriptors: Vec<PollFd<'_>> =
+        descriptors.into_iter().map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)).collect();
+    let limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    match rustix::event::poll(&mut descriptors, limit.as_ref()) {
+        Ok(ready) => Ok(ready),
+        Err(Errno::INTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn counts_readable_descriptors() {
+        let ((first, mut peer), (second, _quiet)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let both = || [first.as_fd(), second.as_fd()];
+        assert_eq!(poll_readable(both(), 0).unwrap(), 0);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(poll_readable(both(), -1).unwrap(), 1);
+    }
+}
