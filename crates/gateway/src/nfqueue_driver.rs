@@ -48,7 +48,7 @@ impl NfqueueDriver {
 
 impl Driver for NfqueueDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        poll::poll_readable([self.queue.as_fd()], milliseconds).context("waiting for datagrams")
+        poll::poll_readable([self.queue.as_fd()], milliseconds).map(drop).context("waiting for datagrams")
     }
 
     fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {

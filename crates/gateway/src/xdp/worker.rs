@@ -182,7 +182,7 @@ fn outputs(router: &mut Router) -> impl Iterator<Item = Egress> {
 impl Driver for Worker {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         let sockets = self.ports.iter().flat_map(|port| &port.sockets).map(AsFd::as_fd);
-        poll::poll_readable(sockets, milliseconds).context("waiting for datagrams")
+        poll::poll_readable(sockets, milliseconds).map(drop).context("waiting for datagrams")
     }
 
     fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {
