@@ -99,7 +99,9 @@ impl TunDriver {
 
 impl Driver for TunDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        poll::poll_readable(self.devices.iter().map(AsFd::as_fd), milliseconds).map(drop).context("waiting for datagrams")
+        poll::poll_readable(self.devices.iter().map(AsFd::as_fd), milliseconds)
+            .map(drop)
+            .context("waiting for datagrams")
     }
 
     fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {
