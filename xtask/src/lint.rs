@@ -34,6 +34,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keepstate-linux", &["keepstate-types"]),
     ("keepstate-advisor", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
     ("keepstate-bundle", &["keepstate-linux", "keepstate-advisor"]),
+    ("keepstate-tune", &["keepstate-linux", "keepstate-advisor"]),
     ("keepstate-capture", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
     ("keepstate-conntrack", &["keepstate-types", "keepstate-wire", "keepstate-engine", "keepstate-linux"]),
     (
@@ -67,6 +68,7 @@ const HOUSE: &[&str] = &[
     "keepstate-linux",
     "keepstate-advisor",
     "keepstate-bundle",
+    "keepstate-tune",
     "keepstate-capture",
     "keepstate-conntrack",
     "keepstate-gateway",
@@ -83,6 +85,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate-linux",
     "keepstate-advisor",
     "keepstate-bundle",
+    "keepstate-tune",
     "keepstate-capture",
     "keepstate-conntrack",
     "keepstate-gateway",

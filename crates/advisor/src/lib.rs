@@ -4,6 +4,7 @@
 //! and asks no clock; `keepstate-linux` observes, the program shows and does.
 
 pub mod doctor;
+pub mod kernel_constants;
 pub mod simulate;
 pub mod size;
 pub mod tune;

@@ -1,5 +1,6 @@
 //! Amounts as a user writes them: so many, so often, so long, such a share.
 use std::num::ParseFloatError;
+use std::time::Duration;
 
 /// A number of things, at least one: `65536`, `1_000_000`, `250k`, `1.5M`.
 ///
@@ -79,6 +80,15 @@ pub fn parse_millis(text: &str) -> Result<u64, String> {
     if sum > MAX_MILLIS { Err("that is longer than a hundred years".into()) } else { Ok(sum.round() as u64) }
 }
 
+/// A length of time up to a day, 0 too; written as in [`parse_millis`].
+///
+/// # Errors
+/// A sentence for the user.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = Duration::from_millis(parse_millis(text)?);
+    if interval > MAX_INTERVAL { Err("an interval is at most one day".into()) } else { Ok(interval) }
+}
+
 /// A length of time in whole seconds, at least one; written as in [`milliseconds`].
 ///
 /// # Errors
@@ -119,6 +129,9 @@ fn parse_non_negative(text: &str) -> Option<f64> {
     let number: Result<f64, ParseFloatError> = text.parse();
     number.ok().filter(|number| plain && number.is_finite())
 }
+
+/// A day.
+const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// A hundred years, in milliseconds.
 const MAX_MILLIS: f64 = 100.0 * 365.0 * 8.64e7;
@@ -187,6 +200,16 @@ mod tests {
         }
         assert!(parse_seconds("0").is_err() && parse_seconds("1500ms").is_err());
         assert_eq!((parse_seconds("90"), parse_seconds_or_zero("0")), (Ok(90), Ok(0)));
+    }
+
+    #[test]
+    fn parses_intervals() {
+        for (text, milliseconds) in [("2s", 2000), ("500ms", 500), ("1m", 60_000), ("0", 0), ("24h", 86_400_000)] {
+            assert_eq!(parse_interval(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["soon", "25h", "-1s", ""] {
+            assert!(parse_interval(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl MachineImage {
         fs::read_to_string(self.0.path().join(path)).unwrap()
     }
 
-    /// Every file with its octets and mode, and every directory.
+    /// Every file with its bytes and mode, and every directory.
     fn all_files(&self) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
         fn walk(directory: &Path, found: &mut BTreeMap<PathBuf, (Vec<u8>, u32)>) {
             for entry in fs::read_dir(directory).unwrap() {
@@ -107,7 +107,7 @@ fn plan_writes_nothing_and_explains() {
         "+net.netfilter.nf_conntrack_buckets = 1000448",
         "+++ /etc/modules-load.d/keepstate.conf",
         "+++ /etc/sysctl.d/99-keepstate.conf",
-        "10-others.conf:1 sets net.netfilter.nf_conntrack_max to 30000 and loses",
+        "10-others.conf:1 sets net.netfilter.nf_conntrack_max to 30000; the new file overrides it",
         "cost",
         "risk",
     ] {
@@ -221,7 +221,7 @@ fn killed_rollback_can_be_completed() {
         let done = text(&again).contains("nothing to roll back");
         assert!(again.status.code() == Some(0) || done, "step {step}: {}", text(&again));
         let mut after = image.all_files();
-        // A kill behind the last deed leaves our empty directories.
+        // A kill behind the last step leaves our empty directories.
         after.retain(|path, _| !path.starts_with(image.0.path().join("var")));
         let mut before = before;
         before.retain(|path, _| !path.starts_with(image.0.path().join("var")));
@@ -267,7 +267,7 @@ fn read_only_sysctl_is_reported_as_the_hosts() {
     assert!(text(&output).contains("initial network namespace"), "{}", text(&output));
     let container = MachineImage::debian();
     container.write("proc/1/comm", "sleep\n");
-    assert!(text(&container.tune(&["apply", "--persist", "--max", "1M"])).contains("belongs on the host"));
+    assert!(text(&container.tune(&["apply", "--persist", "--max", "1M"])).contains("use --persist on the host"));
 }
 
 #[test]
@@ -280,14 +280,14 @@ fn rollback_does_not_overwrite_later_changes() {
     assert_eq!(verified.status.code(), Some(1));
     assert!(text(&verified).contains("is 777777, not 1000000"));
     let refused = image.tune(&["rollback"]);
-    assert!(refused.status.code() == Some(1) && text(&refused).contains("somebody else"), "{}", text(&refused));
+    assert!(refused.status.code() == Some(1) && text(&refused).contains("another program"), "{}", text(&refused));
     assert_eq!(image.read(MAX), "777777\n");
     assert_eq!(image.tune(&["rollback", "--force"]).status.code(), Some(0));
     assert_eq!(image.read(MAX), "65536\n");
     // A limit is not lowered under what is there, not even on the way back.
     assert_eq!(image.tune(&["apply", "--max", "1M"]).status.code(), Some(0));
     image.write(COUNT, "200000\n");
-    assert!(text(&image.tune(&["rollback"])).contains("200000 connections are in the table"));
+    assert!(text(&image.tune(&["rollback"])).contains("the table holds 200,000 connections"));
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn overrides_a_later_sysctl_d_file() {
     let tuned = MachineImage::debian();
     tuned.write("etc/tuned/active_profile", "mine\n");
     tuned.write("etc/tuned/mine/tuned.conf", "[sysctl]\nnet.netfilter.nf_conntrack_max=99999\n");
-    assert!(text(&tuned.tune(&["plan", "--persist", "--max", "1M"])).contains("tuned writes after all this"));
+    assert!(text(&tuned.tune(&["plan", "--persist", "--max", "1M"])).contains("tuned sets it again later and wins"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `keepstate tune apply --confirm-within` on the running kernel: a knob that belongs to a namespace, in one made for the test, with a
 //! `/var/lib` of its own.
 //!
-//! What is waited for is a deed of another process; the tests look for it until a generous time is over, and never take a time as a result.
+//! What is waited for is an action of another process; the tests look for it until a generous time is over, and never take a time as a result.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -46,8 +46,8 @@ $K tune status
         return;
     };
     assert!(said.contains("after: 21600"), "{said}");
-    assert!(said.contains("was not confirmed in 1 s and was rolled back"), "{said}");
-    assert!(said.contains("nothing waits to be confirmed"), "{said}");
+    assert!(said.contains("was not confirmed within 1 s and was rolled back"), "{said}");
+    assert!(said.contains("nothing to confirm"), "{said}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod af_packet;
+pub mod atomic_file;
 pub mod boot;
 pub mod command;
 pub mod cpus;

@@ -1,8 +1,9 @@
 //! What a boot leaves of the values that files ask for.
 use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{ConfiguredSysctl, Observations, ObservedSysctl};
+use super::remedy;
+use super::rule::DoctorRule;
 use super::sysctl_writers::{configured_not_in_force, writers_of};
-use super::{DoctorRule, remedy};
 
 /// What this family knows.
 pub const RULES: &[DoctorRule] = &[
@@ -31,7 +32,8 @@ fn lost_at_boot(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let why = wish.ineffective_reason.as_deref().unwrap_or_default();
     // Today's value may be right because somebody set it by hand; the next boot's will not be.
     let certainty = if now.is_some() { Certainty::Certain } else { Certainty::Likely };
-    let mut finding = Finding::new(rule, Severity::Warning, certainty)
+    let mut finding = rule
+        .finding(Severity::Warning, certainty)
         .evidence("asked for", format!("{} = {}", wish.sysctl, wish.value), &wish.source)
         .evidence("at boot", why, "the files of sysctl.d, modules-load.d and udev");
     if let Some((_, knob)) = now {
@@ -61,7 +63,7 @@ fn value_not_in_force(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     };
     let Some((wish, knob)) = configured_not_in_force(seen).find(open) else { return Vec::new() };
     vec![
-        Finding::new(rule, Severity::Warning, Certainty::Possible)
+        rule.finding(Severity::Warning, Certainty::Possible)
             .evidence(&wish.sysctl, knob.value, &knob.source)
             .evidence("asked for", wish.value, &wish.source)
             .meaning("Somebody set another value since boot, or the file was written and never read.")

@@ -1,9 +1,12 @@
 //! What the table is crowded with: connections that are over, peers that are gone, protocols that open one entry a question.
 //!
 //! A crowd in an empty table is no trouble: these rules speak where the table is at least [`MATTERS`] full.
-use super::finding::{Certainty, Finding, RemedyStep, Severity};
+use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
-use super::{DoctorRule, SampleStats, remedy};
+use super::remedy;
+use super::rule::DoctorRule;
+use super::sample_stats::{self, SampleStats};
+use crate::kernel_constants::MIN_ESTABLISHED_TIMEOUT;
 use crate::units::{Count, Seconds};
 
 /// What this family knows.
@@ -53,9 +56,6 @@ const UDP_DOMINANT_PERCENT: u64 = 70;
 /// The kernel's own 60 s for CLOSE_WAIT; kube-proxy sets an hour. Ten minutes is neither.
 const LONG_CLOSE_WAIT: u64 = 600;
 
-/// The least that RFC 5382 allows for an established connection: 2 h 4 min.
-const MIN_ESTABLISHED: u64 = 7440;
-
 /// What the story proposes: six hours, enough for keepalives up to four.
 const RECOMMENDED_ESTABLISHED: u64 = 21_600;
 
@@ -72,7 +72,7 @@ fn with_sockets(finding: Finding, space: &ObservedNamespace) -> Finding {
 }
 
 fn finding_with_entry_count(rule: &DoctorRule, space: &ObservedNamespace, certainty: Certainty) -> Finding {
-    let finding = Finding::new(rule, Severity::Warning, certainty).in_namespace(&space.name);
+    let finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name);
     match (&space.count, space.fill_percent()) {
         (Some(count), Some(share)) => {
             finding.evidence("entries", format!("{} ({share} % of the limit)", Count(count.value)), &count.source)
@@ -98,7 +98,7 @@ fn close_wait_lingers(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                 .meaning("One end has closed, and the entry waits for the other for longer than any program does. kube-proxy sets this hour.")
                 .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_close_wait", 60, "the kernel's own; for entries that change from now on"))
                 .for_good(RemedyStep::command(
-                    super::StepLocation::Elsewhere("kube-proxy's configuration".into()),
+                    StepLocation::Elsewhere("kube-proxy's configuration".into()),
                     "conntrack: {tcpCloseWaitTimeout: 60s}",
                     "if kube-proxy set it, it will again",
                 ))
@@ -129,7 +129,7 @@ fn time_wait_dominates(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                 .meaning(format!("Entries in TIME_WAIT are the rate of short connections times {timeout} s; the sockets are gone long before."))
                 .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_time_wait", 30, "for connections that end from now on"))
                 .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_time_wait", 30, "30 s is longer than any retransmission of a LAN"))
-                .for_good(RemedyStep::manual(super::StepLocation::Elsewhere("the clients".into()), "keep connections open and use them again")),
+                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "keep connections open and use them again")),
         )
     };
     seen.namespaces.iter().filter_map(judge).collect()
@@ -138,12 +138,13 @@ fn time_wait_dominates(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
 fn dead_peers_linger(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let judge = |space: &ObservedNamespace| {
         let (census, source) = sample_if_filled(space)?;
-        let timeout =
-            space.sysctl("nf_conntrack_tcp_timeout_established").filter(|timeout| *timeout > MIN_ESTABLISHED)?;
+        let timeout = space
+            .sysctl("nf_conntrack_tcp_timeout_established")
+            .filter(|timeout| *timeout > MIN_ESTABLISHED_TIMEOUT)?;
         if census.percent(census.idle) < SIGNIFICANT_PERCENT {
             return None;
         }
-        let idle = Seconds(super::sample_stats::IDLE_SECONDS);
+        let idle = Seconds(sample_stats::IDLE_SECONDS);
         let finding = finding_with_entry_count(rule, space, Certainty::Likely)
             .evidence(
                 &format!("established and idle for more than {idle}"),
@@ -166,7 +167,7 @@ fn dead_peers_linger(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                 ))
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
-                    format!("keepstate conntrack -L -p tcp --state ESTABLISHED | awk '$3 < {}'", timeout.saturating_sub(super::sample_stats::IDLE_SECONDS)),
+                    format!("keepstate conntrack -L -p tcp --state ESTABLISHED | awk '$3 < {}'", timeout.saturating_sub(sample_stats::IDLE_SECONDS)),
                     "those are the idle ones; delete what is surely dead",
                 ))
                 .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_established", RECOMMENDED_ESTABLISHED, "at every boot")),
@@ -181,7 +182,7 @@ fn udp_dominates(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         if census.percent(census.udp) < UDP_DOMINANT_PERCENT {
             return None;
         }
-        let port = census.ports.iter().find(|(protocol, _, _)| *protocol == super::sample_stats::UDP);
+        let port = census.ports.iter().find(|(protocol, _, _)| *protocol == sample_stats::UDP);
         let (port, share) = port.map_or((0, 0), |(_, port, entries)| (*port, census.percent(*entries)));
         let finding = finding_with_entry_count(rule, space, Certainty::Certain)
             .evidence("UDP", format!("{} %", census.percent(census.udp)), source)

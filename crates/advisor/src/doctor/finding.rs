@@ -87,23 +87,6 @@ pub enum StepLocation {
 }
 
 impl Finding {
-    /// A finding of a rule, about a namespace or the machine; what shows it is added with [`Finding::seen`].
-    pub fn new(rule: &super::DoctorRule, severity: Severity, certainty: Certainty) -> Finding {
-        Finding {
-            name: rule.name,
-            number: rule.number,
-            title: rule.title,
-            namespace: None,
-            severity,
-            certainty,
-            evidence: Vec::new(),
-            meaning: String::new(),
-            now: Vec::new(),
-            for_good: Vec::new(),
-            explains: Vec::new(),
-        }
-    }
-
     /// It is about the namespace with this name.
     pub fn in_namespace(mut self, namespace: &str) -> Finding {
         self.namespace = Some(namespace.to_owned());

@@ -1,8 +1,9 @@
 //! Protocols that announce connections, and nobody who listens to the announcements.
 use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{Observations, ObservedNamespace};
+use super::remedy;
+use super::rule::DoctorRule;
 use super::sample_stats::{TCP, UDP};
-use super::{DoctorRule, remedy};
 use crate::units::Count;
 
 /// What this family knows.
@@ -45,7 +46,7 @@ fn helper_not_assigned_in(rule: &DoctorRule, space: &ObservedNamespace) -> Optio
     let l4 = if protocol == TCP { "tcp" } else { "udp" };
     let key = if space.sysctls.contains_key("nf_conntrack_helper") { "0" } else { "the key is gone (since Linux 6.0)" };
     Some(
-        Finding::new(rule, Severity::Warning, Certainty::Possible)
+        rule.finding(Severity::Warning, Certainty::Possible)
             .in_namespace(&space.name)
             .evidence(&format!("answered connections to {l4} port {port} without a helper"), Count(flows as u64), &sample.source)
             .evidence("automatic assignment", key, "/proc/sys/net/netfilter/nf_conntrack_helper")

@@ -1,7 +1,10 @@
 //! Finding and inserting: lists that are too long, races that lose a packet, a table being resized.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
-use super::{DoctorRule, SampleStats, remedy};
+use super::remedy;
+use super::rule::DoctorRule;
+use super::sample_stats::{self, SampleStats};
+use crate::kernel_constants::BUCKET_BYTES;
 use crate::units::{Bytes, Count};
 
 /// What this family knows.
@@ -69,7 +72,8 @@ fn chains_too_long(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         return Vec::new();
     }
     let severity = if grown > 0 { Severity::Critical } else { Severity::Warning };
-    let mut finding = Finding::new(rule, severity, Certainty::Certain)
+    let mut finding = rule
+        .finding(severity, Certainty::Certain)
         .evidence("entries of all namespaces", Count(entries), "nf_conntrack_count of each")
         .evidence("buckets", Count(size), "/proc/sys/net/netfilter/nf_conntrack_buckets");
     for space in seen.namespaces.iter().filter(|space| space.counter_total(|by| by.chaintoolong.unwrap_or(0)) > 0) {
@@ -111,7 +115,7 @@ fn buckets_too_few(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             .to_owned()
     };
     vec![
-        Finding::new(rule, Severity::Warning, certainty)
+        rule.finding(Severity::Warning, certainty)
             .evidence("entries of all namespaces", Count(entries), "nf_conntrack_count of each")
             .evidence("buckets", Count(size), "/proc/sys/net/netfilter/nf_conntrack_buckets")
             .evidence("limit", Count(max), "/proc/sys/net/netfilter/nf_conntrack_max")
@@ -128,7 +132,7 @@ fn wanted_buckets(seen: &Observations, entries: u64) -> u64 {
 }
 
 fn grow_buckets(seen: &Observations, buckets: u64) -> RemedyStep {
-    let cost = Bytes(buckets.saturating_mul(remedy::BUCKET_BYTES));
+    let cost = Bytes(buckets.saturating_mul(BUCKET_BYTES));
     remedy::set_sysctl(
         remedy::sysctl_location(seen),
         "nf_conntrack_buckets",
@@ -159,7 +163,7 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         }
         let census = SampleStats::from_sample(space);
         let asks_names = census.as_ref().is_some_and(|census| {
-            census.ports.iter().any(|(protocol, port, _)| (*protocol, *port) == (super::sample_stats::UDP, 53))
+            census.ports.iter().any(|(protocol, port, _)| (*protocol, *port) == (sample_stats::UDP, 53))
         });
         let translates = space
             .rules
@@ -168,7 +172,7 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         // The race is for NAT and UDP; each of the two that was seen makes it surer.
         let certainty = if asks_names || translates { Certainty::Likely } else { Certainty::Possible };
         let value = format!("{} since boot, {} while looking", Count(all), Count(now));
-        let mut finding = Finding::new(rule, Severity::Warning, certainty).in_namespace(&space.name).evidence(
+        let mut finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name).evidence(
             "inserts that failed and cost a packet",
             value,
             &counters.source,
@@ -219,7 +223,7 @@ fn resize_stalls(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         return Vec::new();
     }
     let certainty = if moved.is_some() { Certainty::Certain } else { Certainty::Possible };
-    let mut finding = Finding::new(rule, Severity::Warning, certainty).evidence(
+    let mut finding = rule.finding(Severity::Warning, certainty).evidence(
         "lookups that started over",
         format!("{} in {over} ms", Count(restarts)),
         "/proc/net/stat/nf_conntrack, search_restart",

@@ -1,7 +1,9 @@
 //! Packets that fit no connection, and connections of which only one half passes here.
-use super::finding::{Certainty, Finding, RemedyStep, Severity};
+use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
-use super::{DoctorRule, SampleStats, remedy};
+use super::remedy;
+use super::rule::DoctorRule;
+use super::sample_stats::SampleStats;
 use crate::units::Count;
 
 /// What this family knows.
@@ -56,7 +58,7 @@ fn one_way_flows(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let certainty =
             if census.one_way * 100 / census.tcp >= ONE_WAY_PERCENT { Certainty::Certain } else { Certainty::Likely };
         let share = unanswered * 100 / census.tcp;
-        let finding = Finding::new(rule, Severity::Warning, certainty).in_namespace(&space.name).evidence(
+        let finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name).evidence(
             "TCP entries that saw one direction only",
             format!(
                 "{share} % ({} ESTABLISHED yet unreplied, {} in the handshake)",
@@ -77,7 +79,7 @@ fn one_way_flows(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                     "nft add rule inet raw prerouting ip daddr 192.0.2.0/24 notrack",
                     "or do not track what passes one way only; the rule's addresses are to be yours",
                 ))
-                .for_good(RemedyStep::manual(super::StepLocation::Elsewhere("the routers".into()), "symmetric routes; or state shared between the gateways (conntrackd)")),
+                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the routers".into()), "symmetric routes; or state shared between the gateways (conntrackd)")),
         )
     };
     seen.namespaces.iter().filter_map(judge).collect()
@@ -91,7 +93,7 @@ fn invalid_dropped(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         {
             return None;
         }
-        let finding = Finding::new(rule, Severity::Warning, Certainty::Likely).in_namespace(&space.name);
+        let finding = rule.finding(Severity::Warning, Certainty::Likely).in_namespace(&space.name);
         Some(
             with_invalid_counter(finding, space)
                 .evidence("a rule that drops them", first, &rules.source)

@@ -1,7 +1,9 @@
 //! What the table weighs, and whether the machine can bear it.
 use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{Observations, ObservedNamespace};
-use super::{DoctorRule, remedy};
+use super::remedy;
+use super::rule::DoctorRule;
+use crate::kernel_constants::{ENTRY_BYTES, EXTENSION_BYTES};
 use crate::units::{Bytes, Count};
 
 /// What this family knows.
@@ -34,9 +36,6 @@ const SIGNIFICANT_PERCENT: u64 = 5;
 /// A share of the memory, in thousandths, that extensions may cost without a word: most machines have one and want it.
 const EXTENSIONS_PERMILLE: u64 = 10;
 
-/// Octets that extensions add to an entry.
-const EXTENSION_BYTES: u64 = 128;
-
 fn total_entries(seen: &Observations) -> u64 {
     let counts = seen.namespaces.iter().filter_map(|space| space.count.as_ref());
     counts.map(|count| count.value).fold(0, u64::saturating_add)
@@ -46,7 +45,7 @@ fn memory_not_charged(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let Some(memory) = seen.machine.memory.as_ref().filter(|memory| memory.value.total > 0) else { return Vec::new() };
     let (total, available) = (memory.value.total, memory.value.available);
     let objects = seen.slab.as_ref().map_or(0, |slab| slab.value.bytes);
-    let octets = objects.max(total_entries(seen).saturating_mul(remedy::ENTRY_BYTES));
+    let octets = objects.max(total_entries(seen).saturating_mul(ENTRY_BYTES));
     let share = octets.saturating_mul(100) / total;
     let scarce = available.saturating_mul(100) / total < SCARCE_PERCENT;
     if !(share >= HEAVY_PERCENT || (scarce && share >= SIGNIFICANT_PERCENT)) {
@@ -54,8 +53,9 @@ fn memory_not_charged(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     }
     let severity = if scarce { Severity::Critical } else { Severity::Warning };
     let max = seen.namespaces.iter().find_map(ObservedNamespace::max).unwrap_or(0);
-    let limit = (total / 10 / remedy::ENTRY_BYTES).clamp(1024, 1 << 30);
-    let mut finding = Finding::new(rule, severity, Certainty::Certain)
+    let limit = (total / 10 / ENTRY_BYTES).clamp(1024, 1 << 30);
+    let mut finding = rule
+        .finding(severity, Certainty::Certain)
         .evidence("entries of all namespaces", Count(total_entries(seen)), "nf_conntrack_count of each")
         .evidence("memory", format!("{} available of {}", Bytes(available), Bytes(total)), &memory.source);
     if let Some(slab) = &seen.slab {
@@ -69,7 +69,7 @@ fn memory_not_charged(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     }
     vec![
         finding
-            .evidence("if it were full", Bytes(max.saturating_mul(remedy::ENTRY_BYTES)), "limit × 384 octets")
+            .evidence("if it were full", Bytes(max.saturating_mul(ENTRY_BYTES)), "limit × 384 octets")
             .meaning("Entries are the kernel's own memory, charged to no control group: a container can fill the host's memory from inside its own limit.")
             .now(remedy::set_sysctl(
                 remedy::sysctl_location(seen),
@@ -99,7 +99,8 @@ fn extensions_cost_memory(rule: &DoctorRule, seen: &Observations) -> Vec<Finding
     if costly.is_empty() || octets.saturating_mul(1000) / memory.value.total < EXTENSIONS_PERMILLE {
         return Vec::new();
     }
-    let mut finding = Finding::new(rule, Severity::Warning, Certainty::Likely)
+    let mut finding = rule
+        .finding(Severity::Warning, Certainty::Likely)
         .evidence("entries with extensions", Count(held), "nf_conntrack_count")
         .evidence("they cost", format!("about {} of {}", Bytes(octets), Bytes(memory.value.total)), &memory.source);
     for (space, knob) in &costly {

@@ -14,31 +14,18 @@ mod nat;
 mod nic_limits;
 mod observations;
 mod remedy;
+mod rule;
 mod sample_stats;
 mod sysctl_writers;
 mod table_full;
 
 pub use finding::{Certainty, Evidence, Finding, RemedyStep, Severity, StepLocation};
 pub use observations::*;
+pub use rule::DoctorRule;
 pub use sample_stats::SampleStats;
 
 use serde::Serialize;
 use std::cmp::Reverse;
-
-/// A rule of the catalogue.
-#[derive(Debug)]
-pub struct DoctorRule {
-    /// The name of its findings.
-    pub name: &'static str,
-    /// The number of the failure in the catalogue.
-    pub number: u8,
-    /// What is wrong, in a line.
-    pub title: &'static str,
-    /// Findings, of the same namespace or the machine, that merely follow from this one.
-    pub explains: &'static [&'static str],
-    /// What it makes of what was seen.
-    pub check: fn(&DoctorRule, &Observations) -> Vec<Finding>,
-}
 
 /// Every rule; of findings that are equally bad and equally sure the earlier rule's comes first.
 pub const RULES: &[&[DoctorRule]] = &[

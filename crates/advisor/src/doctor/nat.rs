@@ -1,8 +1,9 @@
 //! Translation: ports that run out, and UDP entries that know nothing of today's rules.
-use super::finding::{Certainty, Finding, RemedyStep, Severity};
+use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedDnat, ObservedFlow, ObservedNamespace, ObservedSnat};
+use super::remedy;
+use super::rule::DoctorRule;
 use super::sample_stats::{TCP, UDP};
-use super::{DoctorRule, StepLocation, remedy};
 use crate::units::Count;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -75,7 +76,8 @@ fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Opti
     let severity = if failed > 0 { Severity::Critical } else { Severity::Warning };
     let certainty = if sample.value.is_complete { Certainty::Certain } else { Certainty::Likely };
     let source = format!("{}, {} entries", sample.source, Count(looked_at));
-    let mut finding = Finding::new(rule, severity, certainty)
+    let mut finding = rule
+        .finding(severity, certainty)
         .in_namespace(&space.name)
         .evidence("towards", format!("{} of protocol {}", bundle.destination, bundle.protocol), &source)
         .evidence("from", bundle.address, &source)
@@ -183,7 +185,7 @@ fn dnat_bypass_finding(
         service.source,
         service.source_port
     );
-    Finding::new(rule, Severity::Warning, certainty)
+    rule.finding(Severity::Warning, certainty)
         .in_namespace(&space.name)
         .evidence("a flow", goes, sample)
         .evidence("the rule", &nat.rule, rules)

@@ -1,7 +1,8 @@
 //! What is lost elsewhere, and what cannot be seen at all.
-use super::finding::{Certainty, Finding, RemedyStep, Severity};
-use super::observations::{Observations, ObservedNamespace};
-use super::{DoctorRule, StepLocation, remedy};
+use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
+use super::observations::{NicLimitCounter, Observations, ObservedNamespace};
+use super::remedy;
+use super::rule::DoctorRule;
 use crate::units::Count;
 
 /// What this family knows.
@@ -27,9 +28,9 @@ const CONNTRACK_ALLOWANCE_COUNTER: &str = "conntrack_allowance_exceeded";
 
 fn cloud_limit_exceeded(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let Some(devices) = &seen.nic_limits else { return Vec::new() };
-    let judge = |device: &super::NicLimitCounter| {
+    let judge = |device: &NicLimitCounter| {
         (device.counter == CONNTRACK_ALLOWANCE_COUNTER && device.packets > 0).then(|| {
-            Finding::new(rule, Severity::Warning, Certainty::Certain)
+            rule.finding(Severity::Warning, Certainty::Certain)
                 .evidence(&format!("{} of {}", device.counter, device.interface), format!("{} packets since boot", Count(device.packets)), &devices.source)
                 .meaning("The instance has more connections than its type allows, counted outside: this machine's table may be healthy, and packets are lost all the same.")
                 .now(RemedyStep::command(
@@ -54,7 +55,7 @@ fn no_statistics(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             return None;
         }
         Some(
-            Finding::new(rule, Severity::Warning, Certainty::Certain)
+            rule.finding(Severity::Warning, Certainty::Certain)
                 .in_namespace(&space.name)
                 .evidence("entries", Count(count.value), &count.source)
                 .evidence("counters", "there is no such file", "/proc/net/stat/nf_conntrack")

@@ -1,13 +1,8 @@
 //! Steps that several findings share.
 use super::finding::{RemedyStep, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
+use crate::kernel_constants::{BUCKET_BYTES, ENTRY_BYTES};
 use crate::units::{Bytes, Count};
-
-/// Octets a connection takes: the object of a recent kernel, 256, and its extensions, 128. The price told with a larger table.
-pub const ENTRY_BYTES: u64 = 384;
-
-/// Octets a bucket takes.
-pub const BUCKET_BYTES: u64 = 8;
 
 /// A limit with room: the next power of two above twice what is there, and above what was not enough.
 pub fn limit_with_headroom(space: &ObservedNamespace) -> u64 {

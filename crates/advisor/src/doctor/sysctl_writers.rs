@@ -1,7 +1,9 @@
 //! Who sets a knob: values that change while we look, values that no file asked for, knobs that cannot be set from here.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{ConfiguredSysctl, Observations, ObservedNamespace, ObservedSysctl, SysctlWriter};
-use super::{DoctorRule, remedy};
+use super::remedy;
+use super::rule::DoctorRule;
+use crate::kernel_constants::BUCKETS_PER_PAGE;
 
 /// What this family knows.
 pub const RULES: &[DoctorRule] = &[
@@ -40,7 +42,7 @@ pub fn configured_not_in_force(seen: &Observations) -> impl Iterator<Item = (&Co
 
 /// The kernel rounds buckets up to a page.
 fn is_page_rounded(wish: &ConfiguredSysctl, knob: &ObservedSysctl) -> bool {
-    wish.sysctl == "nf_conntrack_buckets" && knob.value == wish.value.next_multiple_of(512)
+    wish.sysctl == "nf_conntrack_buckets" && knob.value == wish.value.next_multiple_of(BUCKETS_PER_PAGE)
 }
 
 fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
@@ -51,7 +53,7 @@ fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             space.sysctls.iter().filter(|(name, knob)| knob.reread_value.is_some() && *name != "nf_conntrack_buckets");
         for (name, knob) in changed.take(1) {
             let later = knob.reread_value.unwrap_or_default();
-            let finding = Finding::new(rule, Severity::Warning, Certainty::Certain).in_namespace(&space.name).evidence(
+            let finding = rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name).evidence(
                 name,
                 format!("{} and then {later}", knob.value),
                 &format!("{}, read twice", knob.source),
@@ -70,7 +72,8 @@ fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     if let Some((wish, knob, found_writers)) = ours {
         let is_theirs = found_writers.iter().any(|writer| writer.value == Some(knob.value));
         let certainty = if is_theirs { Certainty::Certain } else { Certainty::Likely };
-        let finding = Finding::new(rule, Severity::Warning, certainty)
+        let finding = rule
+            .finding(Severity::Warning, certainty)
             .evidence(&wish.sysctl, knob.value, &knob.source)
             .evidence("asked for", wish.value, &wish.source);
         found.push(with_writers(finding, &found_writers, &wish.sysctl).meaning(
@@ -120,7 +123,7 @@ fn configuration_of(writer: &SysctlWriter) -> String {
 fn knob_read_only_here(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let judge = |(wish, knob): (&ConfiguredSysctl, &ObservedSysctl)| {
         (knob.is_writable == Some(false)).then(|| {
-            let mut finding = Finding::new(rule, Severity::Warning, Certainty::Certain)
+            let mut finding = rule.finding(Severity::Warning, Certainty::Certain)
                 .evidence(&wish.sysctl, format!("{}, read-only", knob.value), &knob.source)
                 .evidence("asked for", wish.value, &wish.source);
             if let Some(container) = &seen.machine.container {

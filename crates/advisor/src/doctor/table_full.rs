@@ -1,8 +1,9 @@
 //! The full table, and one that is about to be.
-use super::finding::{Certainty, Finding, RemedyStep, Severity};
+use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace, TableFullLines};
 use super::remedy;
-use super::{DoctorRule, SampleStats};
+use super::rule::DoctorRule;
+use super::sample_stats::SampleStats;
 use crate::units::{Count, Seconds};
 
 /// What this family knows.
@@ -152,7 +153,7 @@ impl FullTable<'_> {
     /// A finding with all that shows it.
     fn finding(&self, rule: &DoctorRule, certainty: Certainty) -> Finding {
         let mut finding = with_entries_and_limit(
-            Finding::new(rule, Severity::Critical, certainty).in_namespace(&self.namespace.name),
+            rule.finding(Severity::Critical, certainty).in_namespace(&self.namespace.name),
             self.namespace,
         );
         let over = self.namespace.growth.map_or(String::new(), |growth| format!(" in {} ms", growth.over_ms));
@@ -204,7 +205,7 @@ fn count_above_max(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         }
         let enough = (count + count / 4).next_power_of_two();
         let finding = with_entries_and_limit(
-            Finding::new(rule, Severity::Critical, Certainty::Certain).in_namespace(&space.name),
+            rule.finding(Severity::Critical, Certainty::Certain).in_namespace(&space.name),
             space,
         );
         let finding = with_sample_stats(finding, space, SampleStats::from_sample(space).as_ref());
@@ -309,7 +310,7 @@ fn no_limit(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let limit = remedy::limit_with_headroom(space).max(262_144);
     let source = space.sysctls.get("nf_conntrack_max").map_or("", |knob| knob.source.as_str());
     vec![
-        Finding::new(rule, Severity::Warning, Certainty::Certain)
+        rule.finding(Severity::Warning, Certainty::Certain)
             .evidence("limit", "0", source)
             .evidence("entries", space.count.as_ref().map_or(0, |count| count.value), "nf_conntrack_count")
             .meaning("0 is no limit, not a small one: a flood takes memory until the machine has none left.")
@@ -327,7 +328,7 @@ fn nearly_full_reclaimable(rule: &DoctorRule, seen: &Observations) -> Vec<Findin
             return None;
         }
         let finding = with_entries_and_limit(
-            Finding::new(rule, Severity::Warning, Certainty::Certain).in_namespace(&space.name),
+            rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name),
             space,
         );
         Some(
@@ -336,7 +337,7 @@ fn nearly_full_reclaimable(rule: &DoctorRule, seen: &Observations) -> Vec<Findin
                 .meaning("Nothing is lost: when the table is full the kernel replaces entries that are not ASSURED. An alarm at this height cries for nothing.")
                 .now(RemedyStep::command(remedy::namespace_location(space), "keepstate conntrack -C", "look whether it grows; see who opens them: keepstate top"))
                 .for_good(RemedyStep::manual(
-                    super::StepLocation::Elsewhere("the monitoring".into()),
+                    StepLocation::Elsewhere("the monitoring".into()),
                     "alarm on what cannot be evicted (ASSURED entries above 75 % of the limit), and on drop > 0",
                 )),
         )
@@ -353,7 +354,7 @@ fn table_nearly_full(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         }
         let limit = remedy::limit_with_headroom(space);
         let finding = with_entries_and_limit(
-            Finding::new(rule, Severity::Warning, Certainty::Certain).in_namespace(&space.name),
+            rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name),
             space,
         );
         Some(
@@ -376,7 +377,7 @@ fn table_was_full(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let age = full.age.map_or("at an unknown time".to_owned(), |age| format!("{} ago", Seconds(age)));
         let limit = remedy::limit_with_headroom(space);
         let finding = with_entries_and_limit(
-            Finding::new(rule, Severity::Warning, Certainty::Certain).in_namespace(&space.name),
+            rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name),
             space,
         );
         Some(
@@ -415,7 +416,7 @@ fn no_lifeline(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             return None;
         }
         let finding = with_entries_and_limit(
-            Finding::new(rule, Severity::Warning, Certainty::Certain).in_namespace(&space.name),
+            rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name),
             space,
         );
         Some(

@@ -1,5 +1,6 @@
 //! A simulation in words: when it filled, who was refused, and why.
-use crate::simulate::{ClientStats, Timeseries};
+use crate::simulate::stats::ClientStats;
+use crate::simulate::timeseries::Timeseries;
 use crate::units::{Count, Seconds};
 
 /// The sentences, most important first. `tally` is there where clients were simulated; a capture has none.

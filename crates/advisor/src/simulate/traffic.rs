@@ -1,8 +1,9 @@
 //! What happens at each appointment: who comes, speaks, and goes.
 use crate::simulate::conversation::{SendOutcome, TcpConversation};
-use crate::simulate::model::{MQTT_PINGREQ_BYTES, StormCause};
+use crate::simulate::model::{MQTT_PINGREQ_BYTES, ReconnectStorm, StormCause};
 use crate::simulate::packet_builder::{SimEndpoint, SimSegment, flag};
-use crate::simulate::{Client, Ending, ScheduledEvent, SimEventKind, Simulation, rng};
+use crate::simulate::rng;
+use crate::simulate::simulation::{Client, Ending, ScheduledEvent, SimEventKind, Simulation};
 use keepstate_engine::CtInfo;
 
 /// 10.0.0.0, where the clients are.
@@ -183,7 +184,7 @@ impl Simulation {
                 false => Ending::Close,
             },
         );
-        let hit = |(number, storm): (usize, &super::ReconnectStorm)| {
+        let hit = |(number, storm): (usize, &ReconnectStorm)| {
             let here = storm.at > self.now && rng::unit_hash(self.seed, number as u64, u64::from(who)) < storm.share;
             here.then_some((
                 storm.at,

@@ -1,5 +1,6 @@
 //! What a table has to carry: said by a person, or seen on a machine.
-use crate::size::SizingMachine;
+use crate::kernel_constants::MIN_ESTABLISHED_TIMEOUT;
+use crate::size::machine::SizingMachine;
 use crate::units::{Count, Seconds};
 use keepstate_engine::{Sysctl, Sysctls};
 use serde::Serialize;
@@ -167,12 +168,12 @@ impl Demand {
     pub fn min_established_timeout(&self) -> (u64, String) {
         let silence = self.keepalive.unwrap_or(0);
         let needed = silence.saturating_mul(3).div_ceil(2).saturating_add(KEEPALIVE_MARGIN);
-        if needed > RFC5382_MIN_ESTABLISHED {
+        if needed > MIN_ESTABLISHED_TIMEOUT {
             let why = format!("1.5 × the keepalive of {} and {KEEPALIVE_MARGIN} s more", Seconds(silence));
             (needed, why)
         } else {
             (
-                RFC5382_MIN_ESTABLISHED,
+                MIN_ESTABLISHED_TIMEOUT,
                 "RFC 5382 (REQ-5): at least 2 hours 4 minutes for an established connection".into(),
             )
         }
@@ -232,5 +233,3 @@ pub(crate) fn ceil_u64(number: f64) -> u64 {
 
 /// Seconds above 1.5 × keepalive: a retransmission or two may be on its way.
 const KEEPALIVE_MARGIN: u64 = 60;
-/// RFC 5382, REQ-5.
-const RFC5382_MIN_ESTABLISHED: u64 = 7440;

@@ -1,4 +1,5 @@
 //! The machine a table is sized for.
+use crate::kernel_constants::OBJECT_BYTES;
 use keepstate_engine::{KernelVersion, Sysctls};
 use serde::Serialize;
 
@@ -59,11 +60,6 @@ impl SizingMachine {
 pub const fn conntrack_object_size(generation: KernelVersion) -> u64 {
     match generation {
         KernelVersion::V3_10 | KernelVersion::V4_19 => 320,
-        KernelVersion::V5_15 | KernelVersion::V6_18 => 256,
+        KernelVersion::V5_15 | KernelVersion::V6_18 => OBJECT_BYTES,
     }
 }
-
-/// Octets of the extension of a connection with NAT, accounting, events or timestamps.
-pub const EXTENSION_BYTES: u64 = 128;
-/// Octets of a bucket: one pointer.
-pub const BUCKET_BYTES: u64 = 8;

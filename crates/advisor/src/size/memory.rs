@@ -1,6 +1,7 @@
 //! What a table costs: kernel memory, never swapped, charged to nobody's container.
+use crate::kernel_constants::{BUCKET_BYTES, EXTENSION_BYTES};
 use crate::size::load::TableLoad;
-use crate::size::machine::{BUCKET_BYTES, EXTENSION_BYTES, ObjectSizeSource, SizingMachine};
+use crate::size::machine::{ObjectSizeSource, SizingMachine};
 use crate::units::{Bytes, Count};
 use serde::Serialize;
 

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod memory;
 pub mod timeouts;
 
+use crate::kernel_constants::BUCKETS_PER_PAGE;
 use crate::units::{Bytes, Count};
 pub use demand::{Demand, ObservedLoad, Profile, Workload};
 pub use hash_chains::HashChains;
@@ -57,8 +58,6 @@ pub struct SizeAdvice {
     pub warnings: Vec<String>,
 }
 
-/// Buckets in a page of four KiB, to which the kernel rounds up.
-pub const BUCKETS_PER_PAGE: u64 = 512;
 /// Ordinary load stays below this share of max: node_exporter's usual alarm is at 75 %.
 const STEADY_FILL_PERCENT: u64 = 75;
 /// The worst surge stays below this share: past 95 %, kernels begin to end closing connections early.

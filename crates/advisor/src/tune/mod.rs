@@ -4,6 +4,7 @@
 //! A plan changes nothing. It never flushes, never lowers the limit under what is in the table (unless it is told to), and never chooses an established
 //! timeout that a living connection could outlast.
 
+use crate::kernel_constants::{BUCKET_BYTES, BUCKETS_PER_PAGE, MIN_ESTABLISHED_TIMEOUT};
 use crate::units::{Bytes, Count, Seconds};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,12 +17,6 @@ pub const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 pub const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 /// How many there are.
 pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
-/// RFC 5382, REQ-5: an idle established connection is kept for at least 2 hours 4 minutes.
-pub const MIN_ESTABLISHED: u64 = 7440;
-/// Buckets are taken in whole pages.
-const BUCKETS_PER_PAGE: u64 = 512;
-/// Octets of a bucket.
-const BUCKET_BYTES: u64 = 8;
 
 /// One wish: a knob's value, and who wishes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,10 +180,10 @@ fn check_established(plan: &mut TunePlan, goal: &DesiredState, situation: &Curre
             Seconds(timeout),
             Seconds(silence)
         )),
-        _ if wished.is_some_and(|wished| wished < MIN_ESTABLISHED) => plan.warnings.push(format!(
+        _ if wished.is_some_and(|wished| wished < MIN_ESTABLISHED_TIMEOUT) => plan.warnings.push(format!(
             "{ESTABLISHED}={timeout} ({}) is less than RFC 5382 allows, {}: idle connections are forgotten, and behind NAT they are cut",
             Seconds(timeout),
-            Seconds(MIN_ESTABLISHED)
+            Seconds(MIN_ESTABLISHED_TIMEOUT)
         )),
         _ => (),
     }

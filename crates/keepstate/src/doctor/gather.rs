@@ -3,9 +3,9 @@
 //! Each namespace is looked into twice, the interval apart: first everything, then the counters and knobs again. What cannot be seen
 //! is noted with the reason and with what would help, and the looking goes on.
 use super::{machine, namespace_state};
-use crate::collect::Bundle;
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{MissingInput, Observations};
+use keepstate_bundle::Bundle;
 use keepstate_linux::{SysRoot, netns};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -5,24 +5,22 @@
 mod changes;
 pub mod gateway;
 pub mod gather;
-mod interval;
 mod machine;
 mod namespace_state;
 mod report;
 mod text_report;
 
-use crate::collect::Bundle;
 use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use gather::GatherOptions;
+use keepstate_bundle::Bundle;
+use keepstate_gateway::unit_args;
 use report::DoctorReport;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-
-pub use interval::parse as interval;
 
 /// Examine a connection table: what is wrong, how sure, and what to do now and for good.
 #[derive(Args, Debug)]
@@ -38,10 +36,10 @@ pub struct Doctor {
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = gateway::default_socket(), conflicts_with_all = ["from", "netns", "log"])]
     gateway: Option<PathBuf>,
     /// Read the counters twice, this long apart; 0 reads them once
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval::parse)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = unit_args::parse_interval)]
     interval: Duration,
     /// Examine again and again, this often, and mark what has changed; Ctrl-C ends
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10s", value_parser = interval::parse)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10s", value_parser = unit_args::parse_interval)]
     watch: Option<Duration>,
     /// With --watch: end after so many examinations
     #[arg(long, value_name = "NUMBER", requires = "watch")]

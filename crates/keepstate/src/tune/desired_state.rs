@@ -1,5 +1,5 @@
-//! From options to a goal: what was asked for, and what follows from a demand.
-use super::PlanArgs;
+//! From options to the desired state: what was asked for, and what follows from a demand.
+use super::args::PlanArgs;
 use crate::size::gather;
 use anyhow::Result;
 use keepstate_advisor::size::{self, Workload};
@@ -9,66 +9,66 @@ use keepstate_engine::sysctl_conf as sysctl;
 use keepstate_engine::{Sysctl, Sysctls};
 use keepstate_linux::SysRoot;
 
-/// What is wanted.
+/// The desired sysctls.
 ///
 /// # Errors
-/// What of the machine cannot be read.
-pub(super) fn build(wanted: &PlanArgs, root: &SysRoot, situation: &CurrentState) -> Result<DesiredState> {
-    let mut goal = DesiredState { force: wanted.force, ..DesiredState::default() };
-    let present = |key: &str| situation.sysctls.get(key).and_then(|present| present.value);
+/// If the machine cannot be read.
+pub fn build(wanted: &PlanArgs, root: &SysRoot, current: &CurrentState) -> Result<DesiredState> {
+    let mut desired = DesiredState { force: wanted.force, ..DesiredState::default() };
+    let present = |key: &str| current.sysctls.get(key).and_then(|present| present.value);
     if wanted.demand.is_given() {
         let demand = wanted.demand.demand();
-        goal.keepalive = wanted.demand.keepalive();
+        desired.keepalive = wanted.demand.keepalive();
         let mut machine = gather::read_machine(root)?;
         machine.memory = wanted.memory.unwrap_or(machine.memory);
         let advice = size::size(&Workload::Demand(demand), &machine);
-        // A limit that is large enough stays: a place that is not used costs nothing.
+        // A limit that is large enough stays: unused entries cost no memory.
         if present(MAX).is_none_or(|max| max < advice.max.value) {
-            add_sysctl(&mut goal, MAX, advice.max.value, advice.max.why);
+            add_sysctl(&mut desired, MAX, advice.max.value, advice.max.why);
         }
         if present(BUCKETS).is_none_or(|buckets| buckets < advice.buckets.value) {
-            add_sysctl(&mut goal, BUCKETS, advice.buckets.value, advice.buckets.why);
+            add_sysctl(&mut desired, BUCKETS, advice.buckets.value, advice.buckets.why);
         }
         for timeout in advice.timeouts.into_iter().filter(|timeout| timeout.present != timeout.advised) {
-            add_sysctl(&mut goal, &format!("net.netfilter.{}", timeout.knob), timeout.advised, timeout.why);
+            add_sysctl(&mut desired, &format!("net.netfilter.{}", timeout.knob), timeout.advised, timeout.why);
         }
     }
     for setting in &wanted.settings {
-        let mut knobs = Sysctls::default();
-        sysctl::apply_setting(setting, &mut knobs)?;
+        let mut sysctls = Sysctls::default();
+        sysctl::apply_setting(setting, &mut sysctls)?;
         let name = setting.split_once('=').map_or("", |(key, _)| key).trim();
-        if let Some(knob) = Sysctl::from_name(name) {
+        if let Some(known) = Sysctl::from_name(name) {
             add_sysctl(
-                &mut goal,
-                &format!("net.netfilter.{}", knob.name()),
-                knobs[knob].into(),
-                "asked for with --set".into(),
+                &mut desired,
+                &format!("net.netfilter.{}", known.name()),
+                sysctls[known].into(),
+                "set with --set".into(),
             );
         }
     }
     if let Some(max) = wanted.max {
-        add_sysctl(&mut goal, MAX, max, "asked for with --max".into());
+        add_sysctl(&mut desired, MAX, max, "set with --max".into());
     }
     if let Some(buckets) = wanted.buckets {
-        add_sysctl(&mut goal, BUCKETS, buckets, "asked for with --buckets".into());
+        add_sysctl(&mut desired, BUCKETS, buckets, "set with --buckets".into());
     }
-    buckets_follow_max(&mut goal, present(BUCKETS), situation);
-    Ok(goal)
+    buckets_follow_max(&mut desired, present(BUCKETS), current);
+    Ok(desired)
 }
 
-/// Buckets follow a limit that grows, where nobody said otherwise and they can be set here.
-fn buckets_follow_max(goal: &mut DesiredState, buckets: Option<u64>, situation: &CurrentState) {
-    let Some(max) = goal.sysctls.get(MAX).map(|wish| wish.value) else { return };
-    let settable = situation.sysctls.get(BUCKETS).is_some_and(|present| present.writable);
-    if settable && !goal.sysctls.contains_key(BUCKETS) && buckets.is_some_and(|buckets| buckets < max) {
+/// The buckets grow with the limit, unless they are set by an option or cannot be set here.
+fn buckets_follow_max(desired: &mut DesiredState, buckets: Option<u64>, current: &CurrentState) {
+    let Some(max) = desired.sysctls.get(MAX).map(|sysctl| sysctl.value) else { return };
+    let settable = current.sysctls.get(BUCKETS).is_some_and(|present| present.writable);
+    if settable && !desired.sysctls.contains_key(BUCKETS) && buckets.is_some_and(|buckets| buckets < max) {
         let why = format!(
-            "as many as the limit of {}: each connection is entered twice, so lists of two when it is full",
+            "one bucket per connection of the limit of {}: chains average two entries when the table is full",
             Count(max)
         );
-        add_sysctl(goal, BUCKETS, max, why);
+        add_sysctl(desired, BUCKETS, max, why);
     }
 }
 
-fn add_sysctl(goal: &mut DesiredState, key: &str, value: u64, why: String) {
-    goal.sysctls.insert(key.to_owned(), DesiredSysctl { value, why });
+fn add_sysctl(desired: &mut DesiredState, key: &str, value: u64, why: String) {
+    desired.sysctls.insert(key.to_owned(), DesiredSysctl { value, why });
 }

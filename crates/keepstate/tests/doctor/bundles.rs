@@ -88,9 +88,9 @@ fn files_over_the_size_limit_are_omitted_and_listed() {
     collect(&["-o", small.to_str().unwrap(), "--max-size", "64K"]);
     let mut files = Vec::new();
     read_texts(&small, &mut files);
-    let octets: usize =
+    let bytes: usize =
         files.iter().filter(|(path, _)| !path.ends_with("manifest.json")).map(|(_, text)| text.len()).sum();
-    assert!(octets <= 64 << 10, "{octets}");
+    assert!(bytes <= 64 << 10, "{bytes}");
     let manifest = fs::read_to_string(small.join("manifest.json")).unwrap();
     assert!(manifest.contains("--max-size"), "{manifest}");
 }
@@ -102,7 +102,7 @@ fn never_overwrites_and_never_leaves_a_partial_bundle() {
     fs::write(&taken, "precious").unwrap();
     let ran = keepstate(&["collect", "-o", taken.to_str().unwrap()], b"");
     assert_eq!((ran.code, fs::read_to_string(&taken).unwrap().as_str()), (Some(1), "precious"));
-    assert!(ran.err.contains("is there already"), "{}", ran.err);
+    assert!(ran.err.contains("exists: choose another name"), "{}", ran.err);
     let nowhere = place.path().join("no/such/place");
     let ran = keepstate(&["collect", "-o", nowhere.to_str().unwrap()], b"");
     assert_eq!(ran.code, Some(1));
@@ -117,13 +117,13 @@ fn non_bundles_are_rejected() {
         assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{}", ran.err);
         assert!(ran.err.contains(what), "{}", ran.err);
     };
-    unknown(&place.path().join("nothing"), "cannot be read");
-    unknown(place.path(), "holds no machine's files");
+    unknown(&place.path().join("nothing"), "cannot read");
+    unknown(place.path(), "is no bundle");
     let text = place.path().join("text");
     fs::write(&text, "no archive").unwrap();
     unknown(&text, "neither a directory nor a .tar.gz");
     fs::write(&text, [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3]).unwrap();
-    unknown(&text, "cannot be unpacked");
+    unknown(&text, "cannot unpack");
     let manifest = |directory: &str| {
         let place = serde_json::json!({"directory": directory, "name": "x", "inode": 1, "is_ours": true});
         serde_json::json!({"schema": "keepstate.bundle/1", "made_by": "", "made_at": "", "redacted": false, "interval_ms": 0,
@@ -131,7 +131,7 @@ fn non_bundles_are_rejected() {
     };
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("manifest.json"), manifest("../../etc").to_string()).unwrap();
-    unknown(other.path(), "leads out of the bundle");
+    unknown(other.path(), "leads outside the bundle");
     fs::write(other.path().join("manifest.json"), r#"{"schema": "keepstate.bundle/2"}"#).unwrap();
     unknown(other.path(), "keepstate.bundle/2");
 }

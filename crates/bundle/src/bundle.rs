@@ -1,8 +1,8 @@
-//! A bundle: one machine's files, to be examined on another. This side opens it; [`super::gather`] made it.
+//! Reading a bundle: one machine's files, examined on another. [`crate::create`] makes one.
 //!
-//! A packed bundle is unpacked into a directory of its own, which goes when the bundle does. A directory that somebody else made (an
-//! image's `/`, a report of sos) is one too, only with less told about it.
-use super::manifest::{Manifest, NamespaceDirectory};
+//! A packed bundle is unpacked into a temporary directory, which is removed when the [`Bundle`] is dropped. A directory without a
+//! manifest (the root of an image, a report of sos) can be opened too; it only has less information.
+use crate::manifest::{Manifest, NamespaceDirectory};
 use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
 use keepstate_advisor::doctor::MissingInput;
@@ -13,31 +13,31 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What is unpacked at most: a bundle is far smaller, and an archive may be anything.
+/// Limit on unpacked bytes: a bundle is far smaller, but the archive is untrusted.
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
-/// One machine's files.
+/// One machine's files, opened for reading.
 #[derive(Debug)]
 pub struct Bundle {
     root: SysRoot,
     directory: PathBuf,
     manifest: Option<Manifest>,
-    /// Where it was unpacked, until it is dropped.
+    /// The temporary directory it was unpacked into.
     _unpacked: Option<TempDir>,
 }
 
 /// One namespace of a bundle.
 #[derive(Clone, Debug)]
 pub struct BundleNamespace {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Its inode.
+    /// The inode of its nsfs file.
     pub inode: Option<u64>,
-    /// Was it the one that was collected in?
+    /// Is it the namespace `keepstate collect` ran in?
     pub is_ours: bool,
     /// Its files.
     pub root: SysRoot,
-    /// Its counters and knobs, read again so much later.
+    /// Its counters and sysctls, read again after this time.
     pub second_reading: Option<(SysRoot, Duration)>,
 }
 
@@ -45,9 +45,9 @@ impl Bundle {
     /// Opens a directory, or a `.tar.gz`.
     ///
     /// # Errors
-    /// If it cannot be read, or holds no machine's files.
+    /// If it cannot be read, or is no bundle.
     pub fn open(path: &Path) -> Result<Bundle> {
-        let metadata = path.metadata().with_context(|| format!("{} cannot be read", path.display()))?;
+        let metadata = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
         let (directory, unpacked) = if metadata.is_dir() {
             (path.to_owned(), None)
         } else {
@@ -59,47 +59,46 @@ impl Bundle {
         let known = ["proc", "sos_commands", "etc", "var/log"].iter().any(|name| directory.join(name).exists());
         if manifest.is_none() && !known {
             bail!(
-                "{} holds no machine's files: give a bundle of `keepstate collect`, or a directory with proc/ in it like /",
+                "{} is no bundle: give one made by `keepstate collect`, or a directory with proc/ in it",
                 path.display()
             );
         }
         Ok(Bundle { root: SysRoot::at(&directory), directory, manifest, _unpacked: unpacked })
     }
 
-    /// The files of the machine.
+    /// The machine's files.
     pub fn root(&self) -> &SysRoot {
         &self.root
     }
 
-    /// Do the files have the modes they had on their machine?
+    /// Do the files have the modes they had on the machine?
     pub fn keeps_modes(&self) -> bool {
         self.manifest.is_some()
     }
 
-    /// Its namespaces.
+    /// Its network namespaces.
     pub fn namespaces(&self) -> Vec<BundleNamespace> {
         let Some(manifest) = &self.manifest else {
-            let later = None;
             return vec![BundleNamespace {
                 name: "that machine".into(),
                 inode: None,
                 is_ours: true,
                 root: self.root.clone(),
-                second_reading: later,
+                second_reading: None,
             }];
         };
-        let over = Duration::from_millis(manifest.interval_ms);
-        manifest.namespaces.iter().map(|place| self.open_namespace(place, over)).collect()
+        let interval = Duration::from_millis(manifest.interval_ms);
+        manifest.namespaces.iter().map(|namespace| self.open_namespace(namespace, interval)).collect()
     }
 
-    fn open_namespace(&self, place: &NamespaceDirectory, over: Duration) -> BundleNamespace {
-        let directory = self.directory.join(&place.directory);
+    fn open_namespace(&self, namespace: &NamespaceDirectory, interval: Duration) -> BundleNamespace {
+        let directory = self.directory.join(&namespace.directory);
         let later = directory.join("later");
         BundleNamespace {
-            name: place.name.clone(),
-            inode: place.inode,
-            is_ours: place.is_ours,
-            second_reading: (!over.is_zero() && later.exists()).then(|| (SysRoot::at(later), over)),
+            name: namespace.name.clone(),
+            inode: namespace.inode,
+            is_ours: namespace.is_ours,
+            second_reading: (!interval.is_zero() && later.exists()).then(|| (SysRoot::at(later), interval)),
             root: SysRoot::at(directory),
         }
     }
@@ -110,7 +109,7 @@ impl Bundle {
     }
 }
 
-/// Archives hold one directory more often than not.
+/// Most archives hold one top directory: it is the bundle then.
 fn top_directory(directory: PathBuf) -> Result<PathBuf> {
     if ["proc", "sos_commands", "manifest.json"].iter().any(|name| directory.join(name).exists()) {
         return Ok(directory);
@@ -123,19 +122,19 @@ fn top_directory(directory: PathBuf) -> Result<PathBuf> {
 }
 
 fn unpack(path: &Path) -> Result<TempDir> {
-    let what = || format!("{} cannot be unpacked", path.display());
+    let what = || format!("cannot unpack {}", path.display());
     let mut file = BufReader::new(File::open(path).with_context(what)?);
     let mut magic = [0; 2];
     file.read_exact(&mut magic).with_context(what)?;
     if magic != [0x1f, 0x8b] {
-        bail!("{} is neither a directory nor a .tar.gz: unpack it, and give its directory", path.display());
+        bail!("{} is neither a directory nor a .tar.gz file: unpack it, and give its directory", path.display());
     }
     let whole = std::io::Cursor::new(magic).chain(file);
-    let directory = tempfile::tempdir().context("there is no place to unpack it")?;
+    let directory = tempfile::tempdir().context("cannot create a temporary directory to unpack it")?;
     let mut archive = tar::Archive::new(GzDecoder::new(whole).take(MAX_UNPACKED_BYTES));
     for entry in archive.entries().with_context(what)? {
         let mut entry = entry.with_context(what)?;
-        // Plain files and directories only: a link could lead out, a device is none of ours.
+        // Plain files and directories only: a link could lead outside, and devices are of no use here.
         if entry.header().entry_type().is_file() || entry.header().entry_type().is_dir() {
             entry.unpack_in(directory.path()).with_context(what)?;
         }

@@ -1,22 +1,20 @@
-//! What `keepstate tune` prints.
-use super::commands::{PlanWithFiles, unix_now};
-use super::journal::{FileContent, Journal};
-use super::paths;
+//! The text and JSON output of `keepstate tune`.
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use keepstate_linux::SysRoot;
+use keepstate_tune::{FileContent, Journal, PersistentFile, PlanWithFiles, VerifyCheck, journal_path, unix_now};
 use serde_json::json;
 use std::io::Write;
 
-/// The schema of its documents.
+/// The schema of the JSON documents.
 const SCHEMA: &str = "keepstate.tune/1";
 const OLD: Style = AnsiColor::Red.on_default();
 const NEW: Style = AnsiColor::Green.on_default();
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 
-/// The plan: knobs and files as differences, each with its reasons.
-pub(super) fn plan(root: &SysRoot, planned: &PlanWithFiles, persist: bool, as_json: bool) -> Result<()> {
+/// The plan: sysctls and files as differences, each with its reason.
+pub fn plan(root: &SysRoot, planned: &PlanWithFiles, persist: bool, as_json: bool) -> Result<()> {
     let mut out = anstream::stdout().lock();
     let plan = &planned.plan;
     if as_json {
@@ -24,7 +22,7 @@ pub(super) fn plan(root: &SysRoot, planned: &PlanWithFiles, persist: bool, as_js
             .files
             .files
             .iter()
-            .map(|(path, text, why)| json!({"path": path, "after": text, "why": why}))
+            .map(|file| json!({"path": file.path, "after": file.text, "why": file.why}))
             .collect();
         let document = json!({
             "schema": SCHEMA, "changes": plan.changes, "kept": plan.unchanged, "files": files,
@@ -42,8 +40,8 @@ pub(super) fn plan(root: &SysRoot, planned: &PlanWithFiles, persist: bool, as_js
         writeln!(out, "   {DIM}cost{DIM:#} {}", change.cost)?;
         writeln!(out, "   {DIM}risk{DIM:#} {}", change.risk)?;
     }
-    for (path, text, why) in &planned.files.files {
-        changed |= write_file_diff(&mut out, root, path, text, why)?;
+    for file in &planned.files.files {
+        changed |= write_file_diff(&mut out, root, file)?;
     }
     for warning in plan.warnings.iter().chain(&planned.files.warnings) {
         writeln!(out, "{BOLD}!{BOLD:#}  {warning}")?;
@@ -52,29 +50,24 @@ pub(super) fn plan(root: &SysRoot, planned: &PlanWithFiles, persist: bool, as_js
         writeln!(out, "{BOLD}refused{BOLD:#}: {refusal}")?;
     }
     if !changed && plan.refusals.is_empty() {
-        writeln!(out, "nothing to change: everything is as it is wanted")?;
+        writeln!(out, "nothing to change: all values are set already")?;
     } else if !persist && plan.refusals.is_empty() {
-        writeln!(out, "{DIM}gone at the next boot; --persist makes it last{DIM:#}")?;
+        writeln!(out, "{DIM}not persistent: gone at the next boot; add --persist to keep it{DIM:#}")?;
     }
     Ok(())
 }
 
-/// A file as it is and as it will be; says whether they differ.
-fn write_file_diff(
-    out: &mut impl Write,
-    root: &SysRoot,
-    path: &std::path::Path,
-    text: &str,
-    why: &str,
-) -> Result<bool> {
-    let there =
-        FileContent::read(&root.path(path))?.map(|content| String::from_utf8_lossy(&content.bytes).into_owned());
-    if there.as_deref() == Some(text) {
+/// A file before and after; true if they differ.
+fn write_file_diff(out: &mut impl Write, root: &SysRoot, file: &PersistentFile) -> Result<bool> {
+    let PersistentFile { path, text, why } = file;
+    let found = FileContent::read(&root.path(path))?;
+    let found = found.map(|content| String::from_utf8_lossy(&content.bytes).into_owned());
+    if found.as_ref() == Some(text) {
         return Ok(false);
     }
-    let before = if there.is_some() { path.display().to_string() } else { "/dev/null".to_owned() };
+    let before = if found.is_some() { path.display().to_string() } else { "/dev/null".to_owned() };
     writeln!(out, "{BOLD}--- {before}{BOLD:#}\n{BOLD}+++ {}{BOLD:#}", path.display())?;
-    let old = there.unwrap_or_default();
+    let old = found.unwrap_or_default();
     for line in old.lines().filter(|line| !text.lines().any(|other| other == *line)) {
         writeln!(out, "{OLD}-{line}{OLD:#}")?;
     }
@@ -86,52 +79,52 @@ fn write_file_diff(
     Ok(true)
 }
 
-/// What was done.
-pub(super) fn applied(journal: &Journal, confirm_within: Option<u64>) -> Result<()> {
+/// What was applied.
+pub fn applied(journal: &Journal, confirm_within: Option<u64>) -> Result<()> {
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{NEW}applied{NEW:#}, and read back: {} knobs, {} files", journal.knobs.len(), journal.files.len())?;
+    writeln!(out, "{NEW}applied{NEW:#} and verified: {} sysctls, {} files", journal.knobs.len(), journal.files.len())?;
     match confirm_within {
-        Some(seconds) => writeln!(out, "it rolls back by itself in {seconds} s, unless: keepstate tune confirm")?,
-        None => writeln!(out, "to take it back: keepstate tune rollback")?,
+        Some(seconds) => writeln!(out, "rolls back in {seconds} s unless confirmed: keepstate tune confirm")?,
+        None => writeln!(out, "to undo: keepstate tune rollback")?,
     }
     Ok(())
 }
 
-/// Checks, each with what was found.
-pub(super) fn checks(checks: &[(String, bool, String)], as_json: bool) -> Result<()> {
+/// The checks of `verify`.
+pub fn checks(checks: &[VerifyCheck], as_json: bool) -> Result<()> {
     let mut out = anstream::stdout().lock();
     if as_json {
         let rows: Vec<_> =
-            checks.iter().map(|(name, good, what)| json!({"name": name, "ok": good, "found": what})).collect();
-        let document = json!({"schema": SCHEMA, "ok": checks.iter().all(|(_, good, _)| *good), "checks": rows});
+            checks.iter().map(|check| json!({"name": check.name, "ok": check.ok, "found": check.found})).collect();
+        let document = json!({"schema": SCHEMA, "ok": checks.iter().all(|check| check.ok), "checks": rows});
         serde_json::to_writer_pretty(&mut out, &document)?;
         return Ok(writeln!(out)?);
     }
-    for (name, good, what) in checks {
-        let (style, word) = if *good { (NEW, "ok ") } else { (OLD, "NOT") };
-        writeln!(out, "{style}{word}{style:#} {name} {what}")?;
+    for VerifyCheck { name, ok, found } in checks {
+        let (style, word) = if *ok { (NEW, "ok  ") } else { (OLD, "FAIL") };
+        writeln!(out, "{style}{word}{style:#} {name} {found}")?;
     }
     Ok(())
 }
 
-/// What was put back.
-pub(super) fn rolled_back(journal: &Journal, as_json: bool) -> Result<()> {
+/// What was restored.
+pub fn rolled_back(journal: &Journal, as_json: bool) -> Result<()> {
     let mut out = anstream::stdout().lock();
     if as_json {
         return Ok(writeln!(out, "{}", json!({"schema": SCHEMA, "rolled_back": journal.id}))?);
     }
-    for knob in &journal.knobs {
-        writeln!(out, "{} = {} again", knob.key, knob.before)?;
+    for changed in &journal.knobs {
+        writeln!(out, "{} = {} restored", changed.key, changed.before)?;
     }
     for file in &journal.files {
-        let what = if file.before.is_some() { "as it was" } else { "removed" };
+        let what = if file.before.is_some() { "restored" } else { "removed" };
         writeln!(out, "{} {what}", file.path.display())?;
     }
     Ok(())
 }
 
-/// What stands.
-pub(super) fn status(root: &SysRoot, journal: Option<&Journal>, last: Option<&str>, as_json: bool) -> Result<()> {
+/// What is applied now.
+pub fn status(root: &SysRoot, journal: Option<&Journal>, last: Option<&str>, as_json: bool) -> Result<()> {
     let mut out = anstream::stdout().lock();
     if as_json {
         let files = journal.map(|journal| journal.files.iter().map(|file| file.path.clone()).collect::<Vec<_>>());
@@ -147,22 +140,18 @@ pub(super) fn status(root: &SysRoot, journal: Option<&Journal>, last: Option<&st
         writeln!(out, "{}", last.trim_end())?;
     }
     let Some(journal) = journal else {
-        return Ok(writeln!(out, "nothing is applied: there is no {}", paths::journal_path(root).display())?);
+        return Ok(writeln!(out, "nothing is applied: {} does not exist", journal_path(root).display())?);
     };
-    writeln!(out, "{:?} {} s ago", journal.stage, unix_now().saturating_sub(journal.at))?;
-    for knob in &journal.knobs {
-        writeln!(out, "  {} = {} (before: {})", knob.key, knob.after, knob.before)?;
+    writeln!(out, "{} {} s ago", journal.stage.name(), unix_now().saturating_sub(journal.at))?;
+    for changed in &journal.knobs {
+        writeln!(out, "  {} = {} (before: {})", changed.key, changed.after, changed.before)?;
     }
     for file in &journal.files {
-        let before = if file.before.is_some() { "there was another before" } else { "new" };
+        let before = if file.before.is_some() { "replaced" } else { "new" };
         writeln!(out, "  {} ({before})", file.path.display())?;
     }
     if let Some(until) = journal.confirm_until {
-        writeln!(
-            out,
-            "it rolls back by itself in {} s, unless: keepstate tune confirm",
-            until.saturating_sub(unix_now())
-        )?;
+        writeln!(out, "rolls back in {} s unless confirmed: keepstate tune confirm", until.saturating_sub(unix_now()))?;
     }
     Ok(())
 }

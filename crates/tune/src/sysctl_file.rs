@@ -1,33 +1,33 @@
-//! A knob where it stands: a file below `/proc/sys`, and for the buckets of old kernels a parameter of the module.
+//! A sysctl as a file: below `/proc/sys`, or for the buckets of old kernels a parameter of the module.
 //!
-//! Up to Linux 4.7 `nf_conntrack_buckets` could only be read, and the table was moved by writing the parameter `hashsize`. Outside the initial
-//! network namespace neither may be written, but the limit cannot either: that tells the two apart.
+//! Up to Linux 4.7 `nf_conntrack_buckets` is read-only, and the table is resized by writing the parameter `hashsize`. Outside the
+//! initial network namespace neither can be written, but `nf_conntrack_max` cannot either: that tells the two cases apart.
 use keepstate_advisor::tune::{BUCKETS, MAX};
 use keepstate_linux::{FileError, SysRoot, sysctl};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// Where old kernels take the number of buckets.
-pub(super) const HASHSIZE_PARAMETER: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+/// The parameter by which old kernels take the number of buckets.
+const HASHSIZE_PARAMETER: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
-/// Must this knob be written as the module's parameter?
-pub(super) fn is_module_parameter(root: &SysRoot, key: &str) -> bool {
+/// Must this sysctl be written as the module's parameter?
+pub fn is_module_parameter(root: &SysRoot, key: &str) -> bool {
     key == BUCKETS
         && !has_write_bit(root, BUCKETS)
         && has_write_bit(root, MAX)
         && root.path(HASHSIZE_PARAMETER).exists()
 }
 
-/// May it be written here? By its mode: outside the initial namespace the global knobs are read-only, whoever asks.
-pub(super) fn is_writable(root: &SysRoot, key: &str) -> bool {
+/// Can it be written here? By its mode: outside the initial namespace the global sysctls are read-only even for root.
+pub fn is_writable(root: &SysRoot, key: &str) -> bool {
     has_write_bit(root, key) || is_module_parameter(root, key)
 }
 
-/// What it is.
+/// Its value.
 ///
 /// # Errors
-/// It cannot be read.
-pub(super) fn read(root: &SysRoot, key: &str) -> Result<String, FileError> {
+/// If it cannot be read.
+pub fn read(root: &SysRoot, key: &str) -> Result<String, FileError> {
     if is_module_parameter(root, key) {
         return root.read(HASHSIZE_PARAMETER).map(|text| text.trim().to_owned());
     }
@@ -37,8 +37,8 @@ pub(super) fn read(root: &SysRoot, key: &str) -> Result<String, FileError> {
 /// Sets it.
 ///
 /// # Errors
-/// It cannot be written.
-pub(super) fn write(root: &SysRoot, key: &str, value: &str) -> Result<(), FileError> {
+/// If it cannot be written.
+pub fn write(root: &SysRoot, key: &str, value: &str) -> Result<(), FileError> {
     if is_module_parameter(root, key) {
         let path = root.path(HASHSIZE_PARAMETER);
         return fs::write(&path, format!("{value}\n")).map_err(|source| FileError {

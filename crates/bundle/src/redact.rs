@@ -1,11 +1,11 @@
-//! Pseudonyms for addresses: the same address is the same pseudonym everywhere in a bundle, of the same family, private if it was
-//! private. The key to them is kept nowhere.
+//! Pseudonyms for addresses: the same address gets the same pseudonym everywhere in a bundle, of the same family, private if it
+//! was private. The mapping is never stored.
 //!
-//! What names no host stays as it is: loopback, unspecified, broadcast, multicast, netmasks.
+//! Addresses that name no host stay: loopback, unspecified, broadcast, multicast, netmasks.
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Pseudonyms given so far.
+/// The pseudonyms given so far.
 #[derive(Debug, Default)]
 pub struct Redactor {
     addresses: HashMap<IpAddr, IpAddr>,
@@ -13,7 +13,7 @@ pub struct Redactor {
     mac_addresses: HashMap<[u8; 6], u32>,
 }
 
-/// What a pseudonym must keep of an address.
+/// The properties of an address that its pseudonym keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum AddressKind {
     Private4,
@@ -26,7 +26,7 @@ enum AddressKind {
 }
 
 impl Redactor {
-    /// A text with every address replaced.
+    /// Replaces every address in a text.
     pub fn redact_text(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -77,12 +77,12 @@ impl Redactor {
         }
         let parts: Vec<&str> = text.split(':').collect();
         if parts.len() == 6 && parts.iter().all(|part| part.len() == 2) {
-            let mut octets = [0; 6];
-            for (octet, part) in octets.iter_mut().zip(parts) {
-                *octet = u8::from_str_radix(part, 16).ok()?;
+            let mut bytes = [0; 6];
+            for (byte, part) in bytes.iter_mut().zip(parts) {
+                *byte = u8::from_str_radix(part, 16).ok()?;
             }
             let next = u32::try_from(self.mac_addresses.len()).unwrap_or(u32::MAX);
-            let [a, b, c, d] = self.mac_addresses.entry(octets).or_insert(next).to_be_bytes();
+            let [a, b, c, d] = self.mac_addresses.entry(bytes).or_insert(next).to_be_bytes();
             return Some(format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"));
         }
         None
@@ -103,11 +103,11 @@ impl Redactor {
 }
 
 impl AddressKind {
-    /// The pseudonym with a number. Ranges that documents and benchmarks use stand for what is public.
+    /// The pseudonym with a number. Public addresses come from the documentation and benchmark ranges.
     fn numbered_address(self, number: u32) -> IpAddr {
         let four = |base: [u8; 4], bits: u32| -> IpAddr {
             let mask = (1_u32 << bits) - 1;
-            // When a range is used up the reserved one goes on: no two addresses share a pseudonym.
+            // A range that is used up goes on in 240.0.0.0/4: no two addresses share a pseudonym.
             match number <= mask {
                 true => Ipv4Addr::from(u32::from(Ipv4Addr::from(base)) | number).into(),
                 false => Ipv4Addr::from(0xf000_0000 | (number & 0x0fff_ffff)).into(),
@@ -126,7 +126,7 @@ impl AddressKind {
     }
 }
 
-/// What an address is; nothing where it names no host.
+/// The kind of an address; none if it names no host.
 fn address_kind(address: IpAddr) -> Option<AddressKind> {
     match address {
         IpAddr::V4(four) => {
@@ -154,7 +154,7 @@ fn address_kind(address: IpAddr) -> Option<AddressKind> {
     }
 }
 
-/// Letters that addresses are made of.
+/// Characters of addresses.
 fn is_address_char(letter: char) -> bool {
     letter.is_ascii_hexdigit() || letter == ':' || letter == '.'
 }

@@ -1,46 +1,46 @@
-//! What a bundle says about itself: whose files, which namespaces, what was cut and what left out, and why.
+//! The manifest of a bundle: which namespaces and files it holds, what was cut or left out, and why.
 use anyhow::{Context, Result, bail};
 use keepstate_advisor::doctor::MissingInput;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path};
 
-/// The kind and version of a bundle.
+/// Schema name and version.
 pub const SCHEMA: &str = "keepstate.bundle/1";
 
-/// The file that says it.
+/// Its file name in the bundle.
 pub const FILE_NAME: &str = "manifest.json";
 
-/// What a bundle says about itself.
+/// The manifest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Kind and version.
+    /// [`SCHEMA`].
     pub schema: String,
     /// The program that made it.
     pub made_by: String,
-    /// When.
+    /// When, RFC 3339 in UTC.
     pub made_at: String,
     /// Are addresses replaced by pseudonyms?
     pub redacted: bool,
-    /// Milliseconds between the two readings of counters and knobs; 0 where there was one.
+    /// Milliseconds between the two readings of counters and sysctls; 0 if they were read once.
     pub interval_ms: u64,
-    /// Namespaces, that of the collector first.
+    /// Network namespaces; the first is the one `collect` ran in.
     pub namespaces: Vec<NamespaceDirectory>,
     /// Files, in the order they were written.
     pub files: Vec<BundleFile>,
-    /// What is not in it.
+    /// What is missing.
     pub left_out: Vec<MissingInput>,
 }
 
-/// A namespace's place in the bundle.
+/// A namespace's directory in the bundle.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct NamespaceDirectory {
-    /// Its directory; empty for the bundle itself.
+    /// Path in the bundle; empty for the top directory.
     pub directory: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Its inode.
+    /// The inode of its nsfs file.
     pub inode: Option<u64>,
-    /// Was it collected in this one?
+    /// Is it the one `collect` ran in?
     pub is_ours: bool,
 }
 
@@ -49,30 +49,30 @@ pub struct NamespaceDirectory {
 pub struct BundleFile {
     /// Its path in the bundle.
     pub path: String,
-    /// Octets kept.
+    /// Bytes in the bundle.
     pub bytes: u64,
-    /// Was it longer?
+    /// Was the original longer?
     pub is_cut: bool,
 }
 
 impl Manifest {
-    /// The manifest of a directory; none where there is none.
+    /// Reads the manifest of a directory, if it has one.
     ///
     /// # Errors
-    /// If it is of another kind or a later version, or leads out of the bundle.
+    /// If its schema is another one, or a path in it leads outside the bundle.
     pub fn read(directory: &Path) -> Result<Option<Manifest>> {
         let path = directory.join(FILE_NAME);
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
         let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(None) };
-        // Reports of other programs have a manifest.json too.
+        // Reports of other programs have a manifest.json too, without a schema.
         let Some(schema) = value.get("schema").and_then(|schema| schema.as_str()) else { return Ok(None) };
         if schema != SCHEMA {
-            bail!("{} is of {schema}; this program reads {SCHEMA}", path.display());
+            bail!("{} has schema {schema}; this program reads {SCHEMA}", path.display());
         }
         let manifest: Manifest = serde_json::from_value(value).with_context(|| path.display().to_string())?;
-        for place in &manifest.namespaces {
-            if !Path::new(&place.directory).components().all(|part| matches!(part, Component::Normal(_))) {
-                bail!("{}: a namespace's directory `{}` leads out of the bundle", path.display(), place.directory);
+        for namespace in &manifest.namespaces {
+            if !Path::new(&namespace.directory).components().all(|part| matches!(part, Component::Normal(_))) {
+                bail!("{}: namespace directory `{}` leads outside the bundle", path.display(), namespace.directory);
             }
         }
         Ok(Some(manifest))

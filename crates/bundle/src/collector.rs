@@ -1,9 +1,9 @@
-//! Gathering: the files of this machine, one by one, into a directory that becomes the bundle.
+//! Collecting the files of this machine, one by one, into the directory that becomes the bundle.
 //!
-//! What matters most is taken first, so that a bundle that reaches its size leaves out the least. Configuration keeps its lines'
-//! numbers, but only lines that speak of connection tracking are kept: the rest is nobody's business.
-use super::manifest::{BundleFile, Manifest, NamespaceDirectory};
-use super::redact::Redactor;
+//! The most important files come first, so that a bundle that reaches its size limit loses the least. Configuration files keep
+//! their line numbers but only the lines about connection tracking: the rest must never leave the machine.
+use crate::manifest::{BundleFile, Manifest, NamespaceDirectory};
+use crate::redact::Redactor;
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::MissingInput;
 use keepstate_linux::{SysRoot, command, kernel_log, netns, proc_conntrack, ruleset_scan};
@@ -13,21 +13,21 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How much, of what.
+/// How much to collect.
 #[derive(Clone, Debug)]
 pub struct CollectLimits {
-    /// Entries of each table.
+    /// Entries of each conntrack table.
     pub sample: usize,
-    /// Namespaces.
+    /// Network namespaces.
     pub namespaces: usize,
-    /// Between two readings of the counters.
+    /// Time between the two readings of the counters.
     pub interval: Duration,
 }
 
-/// Octets of one file; what is longer is cut at a line's end.
+/// Limit on the bytes of one file; a longer one is cut at the end of a line.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// What is read of each namespace, in this order.
+/// Files of each namespace, in this order.
 const NAMESPACE_FILES: [&str; 5] = [
     "/proc/net/stat/nf_conntrack",
     "/proc/net/sockstat",
@@ -36,7 +36,7 @@ const NAMESPACE_FILES: [&str; 5] = [
     "/proc/net/if_inet6",
 ];
 
-/// What is read of the machine.
+/// Files of the machine.
 const MACHINE_FILES: [&str; 11] = [
     "/proc/1/comm",
     "/etc/tuned/active_profile",
@@ -51,7 +51,7 @@ const MACHINE_FILES: [&str; 11] = [
     "/run/systemd/container",
 ];
 
-/// Configuration that may set knobs or load the module: its lines about tracking.
+/// Directories of configuration that may set sysctls or load the module.
 const CONFIG_DIRECTORIES: [&str; 24] = [
     "/etc/sysctl.d",
     "/run/sysctl.d",
@@ -79,7 +79,7 @@ const CONFIG_DIRECTORIES: [&str; 24] = [
     "/var/spool/cron/crontabs",
 ];
 
-/// Single files of that kind.
+/// Single configuration files of that kind.
 const CONFIG_FILES: [&str; 8] = [
     "/etc/sysctl.conf",
     "/etc/modules",
@@ -91,11 +91,11 @@ const CONFIG_FILES: [&str; 8] = [
     "/etc/tuned/tuned-main.conf",
 ];
 
-/// Profiles of tuned: a directory each.
+/// Directories of tuned profiles; each profile is a directory.
 const TUNED_PROFILE_DIRECTORIES: [&str; 4] =
     ["/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned"];
 
-/// What is there tells who sets the knobs at boot; what is in it does not matter.
+/// Files whose existence shows who sets sysctls at boot; their content does not matter.
 const MARKER_FILES: [&str; 7] = [
     "/sbin/sysctl",
     "/usr/sbin/sysctl",
@@ -106,10 +106,10 @@ const MARKER_FILES: [&str; 7] = [
     "/etc/init.d/procps",
 ];
 
-/// Programs that are known to write knobs of tracking, by the name of their process: how they were started is told.
+/// Process names of programs known to write conntrack sysctls; their command lines are collected.
 const KNOWN_WRITERS: [&str; 5] = ["kube-proxy", "k3s-server", "k3s-agent", "tuned", "cilium-agent"];
 
-/// A bundle while it is made.
+/// A bundle while it is collected.
 #[derive(Debug)]
 pub struct Collector {
     directory: PathBuf,
@@ -119,10 +119,10 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Into an empty directory, `size` octets at most.
-    pub fn new(directory: &Path, size: u64, redact: bool) -> Collector {
+    /// Collects into an empty directory, at most `max_bytes`.
+    pub fn new(directory: &Path, max_bytes: u64, redact: bool) -> Collector {
         let manifest = Manifest {
-            schema: super::manifest::SCHEMA.into(),
+            schema: crate::manifest::SCHEMA.into(),
             made_by: concat!("keepstate ", env!("CARGO_PKG_VERSION")).into(),
             made_at: jiff::Timestamp::now().to_string(),
             redacted: redact,
@@ -130,21 +130,21 @@ impl Collector {
         };
         Collector {
             directory: directory.to_owned(),
-            bytes_left: size,
+            bytes_left: max_bytes,
             redactor: redact.then(Redactor::default),
             manifest,
         }
     }
 
-    /// Gathers everything, and writes the manifest last.
+    /// Collects everything, and writes the manifest last.
     ///
     /// # Errors
-    /// If the bundle cannot be written. What cannot be read is left out, and said.
+    /// If the bundle cannot be written. What cannot be read is listed in the manifest.
     pub fn collect(mut self, limits: &CollectLimits) -> Result<Manifest> {
         let found = netns::list(limits.namespaces)?;
         if let Some(hidden) = found.hidden() {
             self.record_missing(
-                "some processes' network namespaces",
+                "network namespaces of some processes",
                 &hidden.reason,
                 &format!("collect {}", hidden.hint),
             );
@@ -152,55 +152,59 @@ impl Collector {
         if found.over_limit > 0 {
             self.record_missing(
                 &format!("{} more namespaces", found.over_limit),
-                &"there are too many",
-                "ask for more with --namespaces",
+                &"more than the limit",
+                "raise --namespaces",
             );
         }
         let begun = Instant::now();
-        for (at, one) in found.namespaces.iter().enumerate() {
-            let directory = if at == 0 { String::new() } else { format!("netns/{at}") };
-            let done = self.in_namespace(one, |gatherer| gatherer.collect_first_reading(&directory))?;
+        for (index, namespace) in found.namespaces.iter().enumerate() {
+            let directory = if index == 0 { String::new() } else { format!("netns/{index}") };
+            let done = self.in_namespace(namespace, |collector| collector.collect_first_reading(&directory))?;
             if done {
-                let (name, inode) = (one.name.clone(), Some(one.inode));
-                self.manifest.namespaces.push(NamespaceDirectory { directory, name, inode, is_ours: one.is_current });
+                let (name, inode) = (namespace.name.clone(), Some(namespace.inode));
+                let is_ours = namespace.is_current;
+                self.manifest.namespaces.push(NamespaceDirectory { directory, name, inode, is_ours });
             }
         }
         self.collect_machine()?;
         std::thread::sleep(limits.interval.saturating_sub(begun.elapsed()));
         self.manifest.interval_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        for place in self.manifest.namespaces.clone() {
-            let Some(one) = found.namespaces.iter().find(|one| Some(one.inode) == place.inode) else { continue };
-            let later = Path::new(&place.directory).join("later").display().to_string();
-            self.in_namespace(one, |gatherer| gatherer.collect_second_reading(&later))?;
-            self.in_namespace(one, |gatherer| gatherer.collect_rules_and_entries(&place.directory, limits.sample))?;
+        for listed in self.manifest.namespaces.clone() {
+            let namespace = found.namespaces.iter().find(|namespace| Some(namespace.inode) == listed.inode);
+            let Some(namespace) = namespace else { continue };
+            let later = Path::new(&listed.directory).join("later").display().to_string();
+            self.in_namespace(namespace, |collector| collector.collect_second_reading(&later))?;
+            self.in_namespace(namespace, |collector| {
+                collector.collect_rules_and_entries(&listed.directory, limits.sample)
+            })?;
         }
         if limits.interval.is_zero() {
             self.manifest.interval_ms = 0;
         }
         let text = serde_json::to_string_pretty(&self.manifest)?;
-        fs::write(self.directory.join(super::manifest::FILE_NAME), text).context("the manifest cannot be written")?;
+        fs::write(self.directory.join(crate::manifest::FILE_NAME), text).context("cannot write the manifest")?;
         Ok(self.manifest)
     }
 
-    /// Does something inside a namespace; false where it may not be entered.
+    /// Runs `work` inside a namespace; false if the namespace cannot be entered.
     fn in_namespace(
         &mut self,
-        one: &netns::Netns,
+        namespace: &netns::Netns,
         work: impl FnOnce(&mut Collector) -> Result<()> + Send,
     ) -> Result<bool> {
-        if one.is_current {
+        if namespace.is_current {
             return work(self).map(|()| true);
         }
-        match one.enter(|| work(self)) {
+        match namespace.enter(|| work(self)) {
             Ok(done) => done.map(|()| true),
             Err(error) => {
-                self.record_missing(&one.name, &error, "collect as root (CAP_SYS_ADMIN)");
+                self.record_missing(&namespace.name, &error, "collect as root (CAP_SYS_ADMIN)");
                 Ok(false)
             }
         }
     }
 
-    /// Knobs, counters and what else is small.
+    /// Sysctls, counters and other small files.
     fn collect_first_reading(&mut self, directory: &str) -> Result<()> {
         self.copy_sysctls(directory)?;
         let live = SysRoot::live();
@@ -213,7 +217,7 @@ impl Collector {
         Ok(())
     }
 
-    /// What is read twice.
+    /// The files that are read twice: sysctls and counters.
     fn collect_second_reading(&mut self, directory: &str) -> Result<()> {
         self.copy_sysctls(directory)?;
         self.copy_file(&SysRoot::live(), directory, NAMESPACE_FILES[0], str::to_owned)
@@ -221,17 +225,17 @@ impl Collector {
 
     fn copy_sysctls(&mut self, directory: &str) -> Result<()> {
         let live = SysRoot::live();
-        let knobs = "/proc/sys/net/netfilter";
-        for name in live.list_dir(knobs).unwrap_or_default() {
+        let sysctls = "/proc/sys/net/netfilter";
+        for name in live.list_dir(sysctls).unwrap_or_default() {
             if name.starts_with("nf_conntrack_") {
-                self.copy_file(&live, directory, &format!("{knobs}/{name}"), str::to_owned)?;
+                self.copy_file(&live, directory, &format!("{sysctls}/{name}"), str::to_owned)?;
             }
         }
         Ok(())
     }
 
-    /// Rules, and entries of the table.
-    fn collect_rules_and_entries(&mut self, directory: &str, bound: usize) -> Result<()> {
+    /// Rules, and entries of the conntrack table.
+    fn collect_rules_and_entries(&mut self, directory: &str, limit: usize) -> Result<()> {
         let live = SysRoot::live();
         for words in ruleset_scan::LIST_COMMANDS {
             match command::output(&live, words, MAX_FILE_BYTES) {
@@ -241,12 +245,12 @@ impl Collector {
                     &text,
                     0o644,
                 )?,
-                Err(silent) => {
-                    self.record_missing(&words.join(" "), &silent, "collect as root, where the program is installed")
+                Err(error) => {
+                    self.record_missing(&words.join(" "), &error, "collect as root, with this program installed")
                 }
             }
         }
-        match first_entries(&live, bound) {
+        match first_entries(&live, limit) {
             Ok(text) => self.write_file(directory, proc_conntrack::PATH, &text, 0o440),
             Err(error) => {
                 self.record_missing(proc_conntrack::PATH, &error, "collect as root");
@@ -263,7 +267,7 @@ impl Collector {
         self.copy_file(&live, "", "/proc/slabinfo", |text| {
             filter_lines(text, |line| line.starts_with(['#', 's']) || line.starts_with("nf_"))
         })?;
-        // Who mounts what is not asked: only whether /proc/sys may be written.
+        // Of the mounts only /proc/sys: whether it may be written.
         let mounts = live.read("/proc/self/mounts").unwrap_or_default();
         self.write_file("", "/proc/mounts", &filter_lines(&mounts, |line| line.contains(" /proc/sys ")), 0o444)?;
         match kernel_log::read_kmsg() {
@@ -271,7 +275,7 @@ impl Collector {
                 let lines: Vec<String> = log.lines.iter().map(format_log_line).collect();
                 self.write_file("", "/kernel.log", &(lines.join("\n") + "\n"), 0o644)?;
             }
-            Err(error) => self.record_missing("the kernel's log", &error, "collect as root (CAP_SYSLOG)"),
+            Err(error) => self.record_missing("the kernel log", &error, "collect as root (CAP_SYSLOG)"),
         }
         for directory in CONFIG_DIRECTORIES {
             for name in live.list_dir(directory).unwrap_or_default() {
@@ -296,19 +300,19 @@ impl Collector {
     }
 
     fn collect_config_lines(&mut self, live: &SysRoot, path: &str) -> Result<()> {
-        // A directory, or no text.
+        // Directories and binary files are skipped.
         let Ok(text) = live.read(path) else { return Ok(()) };
-        let speaks = |line: &str| ["conntrack", "sysctl", "include="].iter().any(|word| line.contains(word));
+        let is_relevant = |line: &str| ["conntrack", "sysctl", "include="].iter().any(|word| line.contains(word));
         if !text.lines().any(|line| line.contains("conntrack")) && !path.contains("sysctl.d") {
             return Ok(());
         }
-        let lines: Vec<&str> = text.lines().map(|line| if speaks(line) { line } else { "" }).collect();
+        let lines: Vec<&str> = text.lines().map(|line| if is_relevant(line) { line } else { "" }).collect();
         self.write_file("", path, &(lines.join("\n") + "\n"), 0o644)
     }
 
     fn collect_writer_processes(&mut self, live: &SysRoot) -> Result<()> {
         for name in live.list_dir("/proc").unwrap_or_default() {
-            if !name.bytes().all(|octet| octet.is_ascii_digit()) {
+            if !name.bytes().all(|byte| byte.is_ascii_digit()) {
                 continue;
             }
             let path = format!("/proc/{name}/comm");
@@ -322,11 +326,11 @@ impl Collector {
     }
 
     fn collect_nic_limits(&mut self, live: &SysRoot) -> Result<()> {
-        for device in live.list_dir("/sys/class/net").unwrap_or_default() {
-            if live.exists(format!("/sys/class/net/{device}/device"))
-                && let Ok(text) = command::output(live, &["ethtool", "-S", &device], MAX_FILE_BYTES)
+        for interface in live.list_dir("/sys/class/net").unwrap_or_default() {
+            if live.exists(format!("/sys/class/net/{interface}/device"))
+                && let Ok(text) = command::output(live, &["ethtool", "-S", &interface], MAX_FILE_BYTES)
             {
-                let name = command::bundle_file_name(&["ethtool", "-S", &device]);
+                let name = command::bundle_file_name(&["ethtool", "-S", &interface]);
                 let text = filter_lines(&text, |line| line.contains("_exceeded"));
                 self.write_file("", &format!("{}/{name}", command::BUNDLE_DIRECTORY), &text, 0o644)?;
             }
@@ -334,7 +338,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Copies a file, with its mode. What is not there is not missed.
+    /// Copies a file with its mode. A file that does not exist is not reported as missing.
     fn copy_file(
         &mut self,
         live: &SysRoot,
@@ -354,7 +358,7 @@ impl Collector {
         }
     }
 
-    /// Writes a file of the bundle, as much of it as there is room for.
+    /// Writes a file of the bundle, as much of it as fits.
     fn write_file(&mut self, directory: &str, path: &str, text: &str, mode: u32) -> Result<()> {
         let text = match &mut self.redactor {
             Some(redactor) => redactor.redact_text(text),
@@ -365,37 +369,41 @@ impl Collector {
         let is_cut = kept.len() < text.len();
         let inside = Path::new(directory).join(path.trim_start_matches('/'));
         if is_cut {
-            let why = format!("the bundle has room for {} of its {} octets", kept.len(), text.len());
-            self.record_missing(&inside.display().to_string(), &why, "collect with a larger --max-size");
+            let why = format!("{} of {} bytes fit in the bundle", kept.len(), text.len());
+            self.record_missing(&inside.display().to_string(), &why, "raise --max-size");
         }
         if is_cut && kept.is_empty() {
             return Ok(());
         }
         let full = self.directory.join(&inside);
-        let what = || format!("{} cannot be written", full.display());
+        let what = || format!("cannot write {}", full.display());
         if let Some(parent) = full.parent() {
             fs::create_dir_all(parent).with_context(what)?;
         }
         fs::write(&full, kept).with_context(what)?;
-        // Its owner must be able to read it, or nobody can examine it.
+        // The owner must be able to read it.
         fs::set_permissions(&full, fs::Permissions::from_mode(mode | 0o400)).with_context(what)?;
         self.bytes_left -= kept.len() as u64;
         self.manifest.files.push(BundleFile { path: inside.display().to_string(), bytes: kept.len() as u64, is_cut });
         Ok(())
     }
 
-    fn record_missing(&mut self, what: &str, why: &dyn std::fmt::Display, how: &str) {
-        tracing::debug!("{what} is left out: {why}");
-        self.manifest.left_out.push(MissingInput { what: what.to_owned(), why: why.to_string(), how: how.to_owned() });
+    fn record_missing(&mut self, what: &str, reason: &dyn std::fmt::Display, how: &str) {
+        tracing::debug!("left out: {what}: {reason}");
+        self.manifest.left_out.push(MissingInput {
+            what: what.to_owned(),
+            why: reason.to_string(),
+            how: how.to_owned(),
+        });
     }
 }
 
-/// The lines that pass.
+/// The lines for which `passes` is true.
 fn filter_lines(text: &str, passes: impl Fn(&str) -> bool) -> String {
     text.lines().filter(|line| passes(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Of a list of sockets those that listen, without their addresses, which are written in hexadecimal.
+/// The listening sockets of a `/proc/net/tcp` file, without their addresses (hexadecimal, which the redactor does not know).
 fn listening_sockets(text: &str) -> String {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -407,7 +415,7 @@ fn listening_sockets(text: &str) -> String {
     std::iter::once(format!("{head}\n")).chain(text.lines().filter_map(line)).collect()
 }
 
-/// A line of the log in the form of dmesg.
+/// A line of the kernel log as dmesg prints it.
 fn format_log_line(line: &kernel_log::KernelLogLine) -> String {
     match line.uptime {
         Some(seconds) => format!("[{seconds:>5}.000000] {}", line.text),
@@ -415,11 +423,11 @@ fn format_log_line(line: &kernel_log::KernelLogLine) -> String {
     }
 }
 
-/// The first entries of the table, as the kernel lists them.
-fn first_entries(live: &SysRoot, bound: usize) -> std::io::Result<String> {
+/// The first entries of the conntrack table, as the kernel lists them.
+fn first_entries(live: &SysRoot, limit: usize) -> std::io::Result<String> {
     let mut lines = BufReader::with_capacity(1 << 16, fs::File::open(live.path(proc_conntrack::PATH))?);
     let mut text = String::new();
-    for _ in 0..bound {
+    for _ in 0..limit {
         if lines.read_line(&mut text)? == 0 {
             break;
         }
@@ -427,7 +435,7 @@ fn first_entries(live: &SysRoot, bound: usize) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// The beginning of a text, up to the end of a line.
+/// At most `room` bytes of a text, cut at the end of a line.
 fn truncate_at_line(text: &str, room: usize) -> &str {
     if text.len() <= room {
         return text;
@@ -461,11 +469,11 @@ mod tests {
     #[test]
     fn oversized_files_are_truncated_and_recorded() {
         let there = tempfile::tempdir().unwrap();
-        let mut gatherer = Collector::new(there.path(), 6, false);
-        gatherer.write_file("", "/proc/a", "one\ntwo\n", 0o444).unwrap();
-        gatherer.write_file("", "/proc/b", "three\n", 0o444).unwrap();
+        let mut collector = Collector::new(there.path(), 6, false);
+        collector.write_file("", "/proc/a", "one\ntwo\n", 0o444).unwrap();
+        collector.write_file("", "/proc/b", "three\n", 0o444).unwrap();
         assert_eq!(fs::read_to_string(there.path().join("proc/a")).unwrap(), "one\n");
         assert!(!there.path().join("proc/b").exists());
-        assert_eq!((gatherer.manifest.left_out.len(), gatherer.manifest.files[0].is_cut), (2, true));
+        assert_eq!((collector.manifest.left_out.len(), collector.manifest.files[0].is_cut), (2, true));
     }
 }
