@@ -1,7 +1,7 @@
-//! Judgement about a connection table: what is wrong with it, how large it should be, what to change, how it will fill.
+//! Advice about a conntrack table: what is wrong with it, how large it should be, what to change, how it will fill.
 //!
-//! Everything here is a function of what it is given: observations in, findings, sizes, plans out. It reads nothing, writes nothing
-//! and asks no clock; `keepstate-linux` observes, the program shows and does.
+//! Everything here is a pure function: observations in; findings, sizes and plans out. It reads nothing, writes nothing and uses no
+//! clock; `keepstate-linux` reads the machine, the program prints and acts.
 
 pub mod doctor;
 pub mod kernel_constants;

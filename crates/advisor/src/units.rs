@@ -1,11 +1,10 @@
-//! Quantities as people read them: octets, counts, lengths of time. A value is made where a sentence needs it and printed there;
-//! machine formats print the bare number.
+//! Quantities for people: bytes, counts, durations. Machine formats print the plain number instead.
 use std::fmt;
 
-/// A number of octets.
+/// A number of bytes.
 ///
 /// ```
-/// use keepstate_advisor::quantity::Bytes;
+/// use keepstate_advisor::units::Bytes;
 /// assert_eq!(Bytes(335_544_320).to_string(), "320 MiB");
 /// assert_eq!(Bytes(1_600_000).to_string(), "1.53 MiB");
 /// assert_eq!(Bytes(512).to_string(), "512 B");
@@ -13,22 +12,22 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
-/// A number of things, digits in groups of three.
+/// A number, digits in groups of three.
 ///
 /// ```
-/// use keepstate_advisor::quantity::Count;
+/// use keepstate_advisor::units::Count;
 /// assert_eq!(Count(1_048_576).to_string(), "1,048,576");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Count(pub u64);
 
-/// A length of time in seconds, in its two largest units.
+/// A duration in seconds, printed in its two largest units.
 ///
 /// ```
-/// use keepstate_advisor::quantity::Span;
-/// assert_eq!(Span(432_000).to_string(), "5 d");
-/// assert_eq!(Span(7440).to_string(), "2 h 4 min");
-/// assert_eq!(Span(0).to_string(), "0 s");
+/// use keepstate_advisor::units::Seconds;
+/// assert_eq!(Seconds(432_000).to_string(), "5 d");
+/// assert_eq!(Seconds(7440).to_string(), "2 h 4 min");
+/// assert_eq!(Seconds(0).to_string(), "0 s");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u64);
@@ -39,7 +38,7 @@ impl fmt::Display for Bytes {
         let Some((unit, name)) = units.into_iter().find(|(unit, _)| self.0 >= *unit) else {
             return f.pad(&format!("{} B", self.0));
         };
-        // Three digits that mean something, none behind the point that is zero.
+        // Three significant digits, without trailing zeros.
         let hundredths = (u128::from(self.0) * 100 + u128::from(unit) / 2) / u128::from(unit);
         let (whole, rest) = (hundredths / 100, hundredths % 100);
         let number = match (whole, rest) {

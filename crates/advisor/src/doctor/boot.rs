@@ -1,23 +1,23 @@
-//! What a boot leaves of the values that files ask for.
+//! Configured values that do not survive a boot.
 use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{ConfiguredSysctl, Observations, ObservedSysctl};
 use super::remedy;
 use super::rule::DoctorRule;
 use super::sysctl_writers::{configured_not_in_force, writers_of};
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "lost-at-boot",
         number: 18,
-        title: "the value in the file does not survive a boot",
+        title: "a configured value is not set at boot",
         explains: &[],
         check: lost_at_boot,
     },
     DoctorRule {
         name: "value-not-in-force",
         number: 16,
-        title: "a file asks for another value than the one in force",
+        title: "the current value differs from the configured one",
         explains: &[],
         check: value_not_in_force,
     },
@@ -26,32 +26,32 @@ pub const RULES: &[DoctorRule] = &[
 fn lost_at_boot(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let lost: Vec<&ConfiguredSysctl> =
         seen.configured_sysctls.iter().filter(|wish| wish.ineffective_reason.is_some()).collect();
-    // What is not in force today shows it best.
+    // A value that is not in force today is the best example.
     let now = configured_not_in_force(seen).find(|(wish, _)| wish.ineffective_reason.is_some());
     let Some(wish) = now.map(|(wish, _)| wish).or_else(|| lost.first().copied()) else { return Vec::new() };
     let why = wish.ineffective_reason.as_deref().unwrap_or_default();
-    // Today's value may be right because somebody set it by hand; the next boot's will not be.
+    // Today's value may have been set by hand; it will be lost at the next boot.
     let certainty = if now.is_some() { Certainty::Certain } else { Certainty::Likely };
     let mut finding = rule
         .finding(Severity::Warning, certainty)
-        .evidence("asked for", format!("{} = {}", wish.sysctl, wish.value), &wish.source)
-        .evidence("at boot", why, "the files of sysctl.d, modules-load.d and udev");
+        .evidence("configured", format!("{} = {}", wish.sysctl, wish.value), &wish.source)
+        .evidence("at boot", why, "sysctl.d, modules-load.d and udev rules");
     if let Some((_, knob)) = now {
-        finding = finding.evidence("in force", knob.value, &knob.source);
+        finding = finding.evidence("current value", knob.value, &knob.source);
     }
     if lost.len() > 1 {
-        finding = finding.evidence("other values lost so", lost.len() - 1, "the same files");
+        finding = finding.evidence("other values lost at boot", lost.len() - 1, "the same files");
     }
     vec![
         finding
-            .meaning("The key is there only once connection tracking is. A line that is read before is passed over, and the module brings its defaults.")
-            .now(remedy::set_sysctl(remedy::sysctl_location(seen), &wish.sysctl, wish.value, "for this time; `sysctl --system` sets all of them"))
+            .meaning("The sysctl exists only while the module is loaded. A line that is read earlier at boot is ignored, and the module starts with its defaults.")
+            .now(remedy::set_sysctl(remedy::sysctl_location(seen), &wish.sysctl, wish.value, "until the next boot; `sysctl --system` sets all configured values"))
             .for_good(RemedyStep::command(
                 remedy::sysctl_location(seen),
                 "echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf",
-                "loads it before the files are read",
+                "loads the module before the files are read",
             ))
-            .for_good(remedy::persist_sysctl(remedy::sysctl_location(seen), &wish.sysctl, wish.value, "or this: writes both, and says who would win at boot")),
+            .for_good(remedy::persist_sysctl(remedy::sysctl_location(seen), &wish.sysctl, wish.value, "or this: writes both files, and reports settings that would override them")),
     ]
 }
 
@@ -65,13 +65,13 @@ fn value_not_in_force(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     vec![
         rule.finding(Severity::Warning, Certainty::Possible)
             .evidence(&wish.sysctl, knob.value, &knob.source)
-            .evidence("asked for", wish.value, &wish.source)
-            .meaning("Somebody set another value since boot, or the file was written and never read.")
-            .now(RemedyStep::command(remedy::sysctl_location(seen), "sysctl --system", "reads the files again"))
+            .evidence("configured", wish.value, &wish.source)
+            .meaning("Another value was set after boot, or the file was changed and not loaded.")
+            .now(RemedyStep::command(remedy::sysctl_location(seen), "sysctl --system", "loads the files again"))
             .for_good(RemedyStep::command(
                 remedy::sysctl_location(seen),
                 "keepstate tune status",
-                "who asks for what, and who would win at boot",
+                "shows what keepstate tune has applied",
             )),
     ]
 }

@@ -1,6 +1,6 @@
-//! What the table is crowded with: connections that are over, peers that are gone, protocols that open one entry a question.
+//! What fills the table: connections that are closed, peers that are gone, protocols that open one entry per query.
 //!
-//! A crowd in an empty table is no trouble: these rules speak where the table is at least [`MATTERS`] full.
+//! This does not matter in an empty table: the rules apply from [`MIN_FILL_PERCENT`] on.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
 use super::remedy;
@@ -9,57 +9,57 @@ use super::sample_stats::{self, SampleStats};
 use crate::kernel_constants::MIN_ESTABLISHED_TIMEOUT;
 use crate::units::{Count, Seconds};
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "close-wait-lingers",
         number: 4,
-        title: "half-closed connections stay for an hour",
+        title: "half-closed connections stay in the table for too long",
         explains: &["time-wait-dominates", "table-was-full"],
         check: close_wait_lingers,
     },
     DoctorRule {
         name: "time-wait-dominates",
         number: 4,
-        title: "most entries are of connections that are over",
+        title: "most entries are closed connections (TIME_WAIT)",
         explains: &["nearly-full-reclaimable", "table-was-full"],
         check: time_wait_dominates,
     },
     DoctorRule {
         name: "dead-peers-linger",
         number: 5,
-        title: "entries of peers that are long gone stay for days",
+        title: "entries of dead peers stay for days",
         explains: &["table-was-full"],
         check: dead_peers_linger,
     },
     DoctorRule {
         name: "udp-dominates",
         number: 14,
-        title: "UDP fills the table, one entry for each question",
+        title: "UDP fills the table, one entry per query",
         explains: &["nearly-full-reclaimable", "table-was-full"],
         check: udp_dominates,
     },
 ];
 
-/// How full a table is, in hundredths, from which on its contents matter.
+/// Percent of the limit from which the contents of a table matter.
 const MIN_FILL_PERCENT: u64 = 30;
 
-/// A share of the entries, in hundredths, that is most of them.
+/// Percent of the entries that is most of them.
 const MAJORITY_PERCENT: u64 = 50;
 
-/// A share that is worth taking away.
+/// Percent of the entries worth removing.
 const SIGNIFICANT_PERCENT: u64 = 30;
 
-/// A share of UDP that a mixed load does not have.
+/// Percent of UDP entries that mixed traffic does not reach.
 const UDP_DOMINANT_PERCENT: u64 = 70;
 
-/// The kernel's own 60 s for CLOSE_WAIT; kube-proxy sets an hour. Ten minutes is neither.
+/// A CLOSE_WAIT timeout that is too long, in seconds. The kernel's default is 60 s; kube-proxy sets an hour.
 const LONG_CLOSE_WAIT: u64 = 600;
 
-/// What the story proposes: six hours, enough for keepalives up to four.
+/// The recommended established timeout, in seconds: six hours, enough for keepalives up to four.
 const RECOMMENDED_ESTABLISHED: u64 = 21_600;
 
-/// The census of a table whose contents matter.
+/// The sample of a table that is full enough for its contents to matter.
 fn sample_if_filled(space: &ObservedNamespace) -> Option<(SampleStats, &str)> {
     space.fill_percent().filter(|share| *share >= MIN_FILL_PERCENT)?;
     Some((SampleStats::from_sample(space)?, space.sample.as_ref()?.source.as_str()))
@@ -82,73 +82,81 @@ fn finding_with_entry_count(rule: &DoctorRule, space: &ObservedNamespace, certai
 }
 
 fn close_wait_lingers(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
-        let (census, source) = sample_if_filled(space)?;
+    let check = |space: &ObservedNamespace| {
+        let (stats, source) = sample_if_filled(space)?;
         let timeout =
             space.sysctl("nf_conntrack_tcp_timeout_close_wait").filter(|timeout| *timeout >= LONG_CLOSE_WAIT)?;
-        let entries = census.entries_in_state("CLOSE_WAIT");
-        if census.percent(entries) < SIGNIFICANT_PERCENT {
+        let entries = stats.entries_in_state("CLOSE_WAIT");
+        if stats.percent(entries) < SIGNIFICANT_PERCENT {
             return None;
         }
         let finding = finding_with_entry_count(rule, space, Certainty::Certain)
-            .evidence("in CLOSE_WAIT", format!("{} %", census.percent(entries)), source)
-            .evidence("their timeout", Seconds(timeout), "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait");
+            .evidence("in CLOSE_WAIT", format!("{} %", stats.percent(entries)), source)
+            .evidence(
+                "CLOSE_WAIT timeout",
+                Seconds(timeout),
+                "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+            );
         Some(
             with_sockets(finding, space)
-                .meaning("One end has closed, and the entry waits for the other for longer than any program does. kube-proxy sets this hour.")
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_close_wait", 60, "the kernel's own; for entries that change from now on"))
+                .meaning("One end has closed, and the entry waits for the other end longer than programs do. kube-proxy sets this timeout to an hour.")
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_close_wait", 60, "the kernel's default; applies to entries from their next packet on"))
                 .for_good(RemedyStep::command(
                     StepLocation::Elsewhere("kube-proxy's configuration".into()),
                     "conntrack: {tcpCloseWaitTimeout: 60s}",
-                    "if kube-proxy set it, it will again",
+                    "if kube-proxy set it, it will set it again",
                 ))
-                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_close_wait", 60, "otherwise")),
+                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_close_wait", 60, "if kube-proxy does not run here")),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn time_wait_dominates(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
-        let (census, source) = sample_if_filled(space)?;
-        let entries = census.entries_in_state("TIME_WAIT");
+    let check = |space: &ObservedNamespace| {
+        let (stats, source) = sample_if_filled(space)?;
+        let entries = stats.entries_in_state("TIME_WAIT");
         let live = space.sockets.as_ref().map_or(0, |sockets| sockets.value.tcp.saturating_add(sockets.value.udp));
-        if census.percent(entries) < MAJORITY_PERCENT || census.total < live.saturating_mul(2) {
+        if stats.percent(entries) < MAJORITY_PERCENT || stats.total < live.saturating_mul(2) {
             return None;
         }
         let timeout = space.sysctl("nf_conntrack_tcp_timeout_time_wait").unwrap_or(120);
         let finding = finding_with_entry_count(rule, space, Certainty::Certain)
             .evidence(
                 "in TIME_WAIT",
-                format!("{} %, about {}", census.percent(entries), Count(census.extrapolate(entries))),
+                format!("{} %, about {}", stats.percent(entries), Count(stats.extrapolate(entries))),
                 source,
             )
-            .evidence("their timeout", Seconds(timeout), "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait");
+            .evidence(
+                "TIME_WAIT timeout",
+                Seconds(timeout),
+                "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait",
+            );
         Some(
             with_sockets(finding, space)
-                .meaning(format!("Entries in TIME_WAIT are the rate of short connections times {timeout} s; the sockets are gone long before."))
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_time_wait", 30, "for connections that end from now on"))
-                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_time_wait", 30, "30 s is longer than any retransmission of a LAN"))
-                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "keep connections open and use them again")),
+                .meaning(format!("The number of TIME_WAIT entries is the rate of closed connections times {timeout} s; their sockets are gone long before."))
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_time_wait", 30, "applies to connections that close from now on"))
+                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_time_wait", 30, "30 s is enough for retransmissions in a LAN"))
+                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "reuse connections (keepalive, pools)")),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn dead_peers_linger(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
-        let (census, source) = sample_if_filled(space)?;
+    let check = |space: &ObservedNamespace| {
+        let (stats, source) = sample_if_filled(space)?;
         let timeout = space
             .sysctl("nf_conntrack_tcp_timeout_established")
             .filter(|timeout| *timeout > MIN_ESTABLISHED_TIMEOUT)?;
-        if census.percent(census.idle) < SIGNIFICANT_PERCENT {
+        if stats.percent(stats.idle) < SIGNIFICANT_PERCENT {
             return None;
         }
         let idle = Seconds(sample_stats::IDLE_SECONDS);
         let finding = finding_with_entry_count(rule, space, Certainty::Likely)
             .evidence(
-                &format!("established and idle for more than {idle}"),
-                format!("{} %, about {}", census.percent(census.idle), Count(census.extrapolate(census.idle))),
+                &format!("ESTABLISHED and idle for more than {idle}"),
+                format!("{} %, about {}", stats.percent(stats.idle), Count(stats.extrapolate(stats.idle))),
                 source,
             )
             .evidence(
@@ -158,46 +166,46 @@ fn dead_peers_linger(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             );
         Some(
             with_sockets(finding, space)
-                .meaning("Peers that vanish without closing leave their entries for the whole timeout; being ASSURED they are never evicted.")
+                .meaning("Peers that vanish without closing leave entries for the whole timeout. These are ASSURED and never evicted.")
                 .now(remedy::set_sysctl(
                     remedy::namespace_location(space),
                     "nf_conntrack_tcp_timeout_established",
                     RECOMMENDED_ESTABLISHED,
-                    "for entries that see a packet from now on; fits keepalives up to 4 h, and never go below 7440 s (RFC 5382)",
+                    "applies to entries from their next packet on; enough for keepalives up to 4 h. Do not go below 7440 s (RFC 5382)",
                 ))
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
                     format!("keepstate conntrack -L -p tcp --state ESTABLISHED | awk '$3 < {}'", timeout.saturating_sub(sample_stats::IDLE_SECONDS)),
-                    "those are the idle ones; delete what is surely dead",
+                    "lists the idle ones; delete those that are certainly dead",
                 ))
-                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_established", RECOMMENDED_ESTABLISHED, "at every boot")),
+                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_established", RECOMMENDED_ESTABLISHED, "sets it at every boot")),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn udp_dominates(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
-        let (census, source) = sample_if_filled(space)?;
-        if census.percent(census.udp) < UDP_DOMINANT_PERCENT {
+    let check = |space: &ObservedNamespace| {
+        let (stats, source) = sample_if_filled(space)?;
+        if stats.percent(stats.udp) < UDP_DOMINANT_PERCENT {
             return None;
         }
-        let port = census.ports.iter().find(|(protocol, _, _)| *protocol == sample_stats::UDP);
-        let (port, share) = port.map_or((0, 0), |(_, port, entries)| (*port, census.percent(*entries)));
+        let port = stats.ports.iter().find(|(protocol, _, _)| *protocol == sample_stats::UDP);
+        let (port, share) = port.map_or((0, 0), |(_, port, entries)| (*port, stats.percent(*entries)));
         let finding = finding_with_entry_count(rule, space, Certainty::Certain)
-            .evidence("UDP", format!("{} %", census.percent(census.udp)), source)
-            .evidence("of it the most", format!("port {port}, {share} % of all entries"), source);
+            .evidence("UDP", format!("{} %", stats.percent(stats.udp)), source)
+            .evidence("most frequent destination", format!("udp port {port}, {share} % of all entries"), source);
         Some(
             with_sockets(finding, space)
-                .meaning("Each question from a new port is an entry for 30 s, for 120 s where answers go on; QUIC and DNS make many.")
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_udp_timeout_stream", 60, "answered flows go sooner"))
-                .for_good(RemedyStep::command(remedy::namespace_location(space), remedy::notrack_command("udp", &port.to_string()), "what is not translated need not be tracked"))
+                .meaning("Each query from a new port is an entry for 30 s, or 120 s if packets go both ways. DNS and QUIC make many.")
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_udp_timeout_stream", 60, "answered flows expire sooner"))
+                .for_good(RemedyStep::command(remedy::namespace_location(space), remedy::notrack_command("udp", &port.to_string()), "traffic that is not translated need not be tracked"))
                 .for_good(RemedyStep::command(
                     remedy::namespace_location(space),
                     format!("nft 'add ct timeout inet filter short {{ protocol udp; policy = {{ unreplied : 5, replied : 10 }}; }}' and rules `udp dport {port} ct timeout set \"short\"`"),
-                    "or shorter timeouts for this port alone",
+                    "or a shorter timeout for this port only",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }

@@ -1,74 +1,74 @@
-//! A finding: one thing that is wrong, what shows it, what it means and what to do.
+//! A finding: a problem, its evidence, what it means, and what to do.
 use serde::Serialize;
 
-/// One thing that is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its name, which never changes.
+    /// Its name, which is stable.
     pub name: &'static str,
     /// Its number in the catalogue of failures.
     pub number: u8,
-    /// What is wrong, in a line.
+    /// What is wrong, in one line.
     pub title: &'static str,
-    /// The namespace it is about; none for the machine.
+    /// The network namespace it is about; `None` for the whole machine.
     pub namespace: Option<String>,
-    /// How bad.
+    /// How severe.
     pub severity: Severity,
-    /// How sure.
+    /// How certain.
     pub certainty: Certainty,
-    /// What was seen.
+    /// What shows it.
     pub evidence: Vec<Evidence>,
-    /// What that means here.
+    /// What it means.
     pub meaning: String,
-    /// What helps at once, until the next boot or the next time.
+    /// Steps that help at once, until the next boot.
     pub now: Vec<RemedyStep>,
-    /// What mends it for good.
+    /// Steps that fix it permanently.
     pub for_good: Vec<RemedyStep>,
-    /// Findings that follow from this one and are not told for themselves.
+    /// Findings that are consequences of this one and hidden.
     pub explains: Vec<&'static str>,
 }
 
-/// How bad.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Nothing is lost yet, or little, or no longer.
+    /// Little or nothing is lost now.
     Warning,
-    /// Packets or connections are being lost, or the machine is in danger.
+    /// Packets or connections are being lost, or the machine is at risk.
     Critical,
 }
 
-/// How sure.
+/// How certain a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certainty {
-    /// What was seen has other explanations too.
+    /// The evidence has other explanations too.
     Possible,
-    /// Hardly anything else would explain it.
+    /// There is hardly another explanation.
     Likely,
-    /// It was seen itself.
+    /// It was observed directly.
     Certain,
 }
 
-/// Something that was seen.
+/// An observation that shows a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evidence {
-    /// What it is.
+    /// Its name.
     pub what: String,
-    /// What it was.
+    /// Its value.
     pub value: String,
-    /// Where.
+    /// The file or command it comes from.
     pub source: String,
 }
 
 /// One step of a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemedyStep {
-    /// What to type, or a line of configuration; none where there is nothing to type.
+    /// A command or configuration line; `None` if the step is not a command.
     pub command: Option<String>,
-    /// Where.
+    /// Where to take it.
     pub at: StepLocation,
-    /// Why, or what to do.
+    /// Why; or what to do, if there is no command.
     pub why: String,
 }
 
@@ -80,38 +80,38 @@ pub enum StepLocation {
     Here,
     /// On the host, in its initial network namespace.
     Host,
-    /// Inside the namespace with this name.
+    /// In the network namespace with this name.
     Inside(String),
-    /// In somebody else's configuration, or program.
+    /// In the configuration of another program or machine.
     Elsewhere(String),
 }
 
 impl Finding {
-    /// It is about the namespace with this name.
+    /// Sets the namespace it is about.
     pub fn in_namespace(mut self, namespace: &str) -> Finding {
         self.namespace = Some(namespace.to_owned());
         self
     }
 
-    /// Adds what was seen, and where.
+    /// Adds evidence and its source.
     pub fn evidence(mut self, what: &str, value: impl ToString, source: &str) -> Finding {
         self.evidence.push(Evidence { what: what.to_owned(), value: value.to_string(), source: source.to_owned() });
         self
     }
 
-    /// What it means.
+    /// Sets what it means.
     pub fn meaning(mut self, meaning: impl Into<String>) -> Finding {
         self.meaning = meaning.into();
         self
     }
 
-    /// A step that helps at once.
+    /// Adds a step that helps at once.
     pub fn now(mut self, step: RemedyStep) -> Finding {
         self.now.push(step);
         self
     }
 
-    /// A step that mends it.
+    /// Adds a step that fixes it permanently.
     pub fn for_good(mut self, step: RemedyStep) -> Finding {
         self.for_good.push(step);
         self
@@ -119,12 +119,12 @@ impl Finding {
 }
 
 impl RemedyStep {
-    /// Something to type.
+    /// A step that is a command.
     pub fn command(at: StepLocation, command: impl Into<String>, why: impl Into<String>) -> RemedyStep {
         RemedyStep { command: Some(command.into()), at, why: why.into() }
     }
 
-    /// Something to do that is no command.
+    /// A step that is not a command.
     pub fn manual(at: StepLocation, why: impl Into<String>) -> RemedyStep {
         RemedyStep { command: None, at, why: why.into() }
     }

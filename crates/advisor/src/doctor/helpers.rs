@@ -1,4 +1,4 @@
-//! Protocols that announce connections, and nobody who listens to the announcements.
+//! Protocols that announce further connections, without a helper that reads the announcements.
 use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{Observations, ObservedNamespace};
 use super::remedy;
@@ -6,16 +6,16 @@ use super::rule::DoctorRule;
 use super::sample_stats::{TCP, UDP};
 use crate::units::Count;
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[DoctorRule {
     name: "helper-not-assigned",
     number: 19,
-    title: "FTP or SIP passes here without a helper",
+    title: "FTP or SIP connections have no helper",
     explains: &[],
     check: helper_not_assigned,
 }];
 
-/// Protocols with a helper, and where they are spoken: name, protocol, port.
+/// Protocols with a helper: name, protocol, port.
 const HELPER_PORTS: [(&str, u8, u16); 3] = [("ftp", TCP, 21), ("sip", UDP, 5060), ("sip", TCP, 5060)];
 
 fn helper_not_assigned(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
@@ -24,7 +24,7 @@ fn helper_not_assigned(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
 
 fn helper_not_assigned_in(rule: &DoctorRule, space: &ObservedNamespace) -> Option<Finding> {
     let (sample, rules) = (space.sample.as_ref()?, space.rules.as_ref()?);
-    // Automatic assignment, where it is still there and on, does it.
+    // Automatic assignment, if the kernel still has it and it is on.
     if space.sysctl("nf_conntrack_helper") == Some(1) || !rules.value.helpers.is_empty() {
         return None;
     }
@@ -44,7 +44,8 @@ fn helper_not_assigned_in(rule: &DoctorRule, space: &ObservedNamespace) -> Optio
         (flows > 0).then_some((name, protocol, port, flows))
     })?;
     let l4 = if protocol == TCP { "tcp" } else { "udp" };
-    let key = if space.sysctls.contains_key("nf_conntrack_helper") { "0" } else { "the key is gone (since Linux 6.0)" };
+    let key =
+        if space.sysctls.contains_key("nf_conntrack_helper") { "0" } else { "not available (removed in Linux 6.0)" };
     Some(
         rule.finding(Severity::Warning, Certainty::Possible)
             .in_namespace(&space.name)
@@ -52,15 +53,15 @@ fn helper_not_assigned_in(rule: &DoctorRule, space: &ObservedNamespace) -> Optio
             .evidence("automatic assignment", key, "/proc/sys/net/netfilter/nf_conntrack_helper")
             .evidence("rules that assign one", "none", &rules.source)
             .meaning(format!(
-                "What {name} announces in its control connection is neither expected nor translated: its data connections are refused \
-                 by rules that accept only what is related. Modern FTP in passive mode without NAT, and SIP behind a session border \
-                 controller, do not need it."
+                "The data connections that {name} announces are neither expected nor translated: rules that accept only related \
+                 connections drop them. Passive FTP without NAT, and SIP behind a session border controller, do not need a \
+                 helper."
             ))
             .now(RemedyStep::command(
                 remedy::namespace_location(space),
                 format!("nft 'table inet helpers {{ ct helper {name}-standard {{ type \"{name}\" protocol {l4}; }}; chain pre {{ type filter hook prerouting priority -150; {l4} dport {port} ct helper set \"{name}-standard\"; }}; }}'"),
-                "for connections that begin from now on",
+                "applies to new connections",
             ))
-            .for_good(RemedyStep::manual(remedy::namespace_location(space), "keep that table in /etc/nftables.conf, for the ports and servers that need it")),
+            .for_good(RemedyStep::manual(remedy::namespace_location(space), "keep this table in /etc/nftables.conf, for the ports and servers that need it")),
     )
 }

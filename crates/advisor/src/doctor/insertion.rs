@@ -1,4 +1,4 @@
-//! Finding and inserting: lists that are too long, races that lose a packet, a table being resized.
+//! Lookup and insertion: hash chains that are too long, insert races, a table being resized.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
 use super::remedy;
@@ -7,52 +7,52 @@ use super::sample_stats::{self, SampleStats};
 use crate::kernel_constants::BUCKET_BYTES;
 use crate::units::{Bytes, Count};
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "chains-too-long",
         number: 8,
-        title: "connections are refused because the table has too few buckets",
+        title: "connections are dropped because hash chains are too long (too few buckets)",
         explains: &["buckets-too-few", "udp-insert-race"],
         check: chains_too_long,
     },
     DoctorRule {
         name: "buckets-too-few",
         number: 9,
-        title: "lookups walk long lists: many entries, few buckets",
+        title: "hash chains are long: many entries, few buckets",
         explains: &[],
         check: buckets_too_few,
     },
     DoctorRule {
         name: "udp-insert-race",
         number: 6,
-        title: "packets sent at the same moment lose a race for their entry (the five-second DNS stall)",
+        title: "packets sent at the same time lose an insert race (5-second DNS delays)",
         explains: &[],
         check: udp_insert_race,
     },
     DoctorRule {
         name: "resize-stalls",
         number: 21,
-        title: "lookups start over: the table is being resized under load",
+        title: "lookups restart: the table is being resized under load",
         explains: &[],
         check: resize_stalls,
     },
 ];
 
-/// Entries a bucket, on average, above which lookups cost: each connection hangs in two lists, so that lists average twice as many.
+/// Entries per bucket above which lookups are slow: each connection is in two chains, so chains average twice as many.
 /// Kernels up to 5.14 allow four by default.
 const MAX_ENTRIES_PER_BUCKET: u64 = 4;
 
-/// The limit a bucket above which a full table will have long lists. `hashsize=` alone makes it 8, which many live with.
+/// Limit per bucket above which a full table has long chains. `hashsize=` alone makes it 8, which is common.
 const MAX_LIMIT_PER_BUCKET: u64 = 8;
 
-/// Lost races since boot that are worth a word. A few happen on any busy resolver.
+/// Lost races since boot that are worth reporting. A few happen on any busy resolver.
 const MIN_LOST_RACES: u64 = 100;
 
-/// Lookups a second that start over, above which it is more than chance: an entry reused while it is read makes one now and then.
+/// Lookup restarts per second above which it is not chance: an entry reused while it is read causes one now and then.
 const MAX_RESTARTS_PER_SECOND: u64 = 100;
 
-/// All entries of all namespaces seen, which share one array of buckets; and its size.
+/// The entries of all namespaces, which share one hash table, and its buckets.
 fn entries_and_buckets(seen: &Observations) -> Option<(u64, u64)> {
     let buckets =
         seen.namespaces.iter().find_map(|space| space.sysctl("nf_conntrack_buckets")).filter(|size| *size > 0)?;
@@ -67,7 +67,7 @@ fn chains_too_long(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         return Vec::new();
     }
     let Some((entries, size)) = entries_and_buckets(seen) else { return Vec::new() };
-    // Refused at some time since boot, and the lists are short now: somebody has mended it already.
+    // It happened at some time since boot, and chains are short now: it is fixed already.
     if grown == 0 && entries <= size.saturating_mul(MAX_ENTRIES_PER_BUCKET) {
         return Vec::new();
     }
@@ -81,14 +81,14 @@ fn chains_too_long(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             space.counter_growth(|by| by.chaintoolong.unwrap_or(0)),
             space.counter_total(|by| by.chaintoolong.unwrap_or(0)),
         );
-        let value = format!("{} since boot, {} while looking", Count(all), Count(now));
+        let value = format!("{} since boot, {} in the interval", Count(all), Count(now));
         let source = space.counters.as_ref().map_or("", |counters| counters.source.as_str());
-        finding = finding.evidence(&format!("refused in {}", space.name), value, source);
+        finding = finding.evidence(&format!("dropped in {}", space.name), value, source);
     }
     let wanted = wanted_buckets(seen, entries);
     vec![
         finding
-            .meaning("All namespaces share one array of buckets. A list of more than about 50 to 79 entries takes no more: the packet is dropped, though the table is not full.")
+            .meaning("All network namespaces share one hash table. A chain of more than about 50 to 79 entries takes no more: the packet is dropped although the table is not full.")
             .now(grow_buckets(seen, wanted))
             .for_good(persist_buckets(seen, wanted)),
     ]
@@ -104,14 +104,14 @@ fn buckets_too_few(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     }
     let wanted = wanted_buckets(seen, entries);
     let certainty = if crowded { Certainty::Certain } else { Certainty::Likely };
-    let lists = entries.saturating_mul(2) / size;
+    let average = entries.saturating_mul(2) / size;
     let meaning = if crowded {
         format!(
-            "Each packet's lookup walks a list of {lists} on average, one cache miss after another; the processor's time goes there."
+            "Each packet's lookup walks a chain of {average} entries on average, one cache miss each: this costs CPU time."
         )
     } else {
-        "The limit was raised and the buckets were not: a table filled to it would have lists so long that each packet's lookup walks them, \
-         and that inserts fail."
+        "The limit was raised but the buckets were not: with a full table chains get so long that every lookup is slow and \
+         inserts fail."
             .to_owned()
     };
     vec![
@@ -138,7 +138,7 @@ fn grow_buckets(seen: &Observations, buckets: u64) -> RemedyStep {
         "nf_conntrack_buckets",
         buckets,
         &format!(
-            "{cost} of memory; every packet waits while the table is moved, so off-peak and in steps if it is large"
+            "takes {cost} of memory; packets wait while the table is resized, so do it off-peak, and in steps if it is large"
         ),
     )
 }
@@ -147,12 +147,12 @@ fn persist_buckets(seen: &Observations, buckets: u64) -> RemedyStep {
     RemedyStep::command(
         remedy::sysctl_location(seen),
         remedy::tune_command(&format!("--buckets {buckets}")),
-        "one bucket for each entry allowed",
+        "one bucket per entry of the limit",
     )
 }
 
 fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let lost = |failed: u64, long: Option<u64>, dropped: u64| failed.saturating_sub(long.unwrap_or(0)).min(dropped);
         let now =
             space.growth.map_or(0, |growth| lost(growth.by.insert_failed, growth.by.chaintoolong, growth.by.drop));
@@ -161,48 +161,48 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         if now == 0 && all < MIN_LOST_RACES {
             return None;
         }
-        let census = SampleStats::from_sample(space);
-        let asks_names = census.as_ref().is_some_and(|census| {
-            census.ports.iter().any(|(protocol, port, _)| (*protocol, *port) == (sample_stats::UDP, 53))
+        let stats = SampleStats::from_sample(space);
+        let asks_names = stats.as_ref().is_some_and(|stats| {
+            stats.ports.iter().any(|(protocol, port, _)| (*protocol, *port) == (sample_stats::UDP, 53))
         });
         let translates = space
             .rules
             .as_ref()
             .is_some_and(|rules| !rules.value.destination_nat.is_empty() || !rules.value.source_nat.is_empty());
-        // The race is for NAT and UDP; each of the two that was seen makes it surer.
+        // The race happens with NAT and UDP; each of the two makes it more certain.
         let certainty = if asks_names || translates { Certainty::Likely } else { Certainty::Possible };
-        let value = format!("{} since boot, {} while looking", Count(all), Count(now));
+        let value = format!("{} since boot, {} in the interval", Count(all), Count(now));
         let mut finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name).evidence(
-            "inserts that failed and cost a packet",
+            "failed inserts that dropped a packet",
             value,
             &counters.source,
         );
         if let Some(resolved) = counters.value.clash_resolve {
-            finding = finding.evidence("races that cost nothing", Count(resolved), &counters.source);
+            finding = finding.evidence("races that were resolved", Count(resolved), &counters.source);
         }
         if let (true, Some(sample)) = (asks_names, &space.sample) {
-            finding = finding.evidence("among the most entries", "udp port 53", &sample.source);
+            finding = finding.evidence("among the most frequent destinations", "udp port 53", &sample.source);
         }
         Some(
             finding
                 .meaning(
-                    "Two packets of one socket, as resolvers send for A and AAAA, were both new; the second to be entered was dropped. \
-                     A resolver asks again after five seconds.",
+                    "Two packets of one socket (a resolver's A and AAAA queries) were both new; the second insert failed and its \
+                     packet was dropped. The resolver retries after five seconds.",
                 )
                 .now(RemedyStep::command(
                     StepLocation::Elsewhere("the clients' /etc/resolv.conf".into()),
                     "options single-request-reopen",
-                    "one socket a question (glibc); or `use-vc` for TCP",
+                    "one socket per query (glibc); or `use-vc` for TCP",
                 ))
-                .for_good(RemedyStep::manual(StepLocation::Host, "a resolver on each node that clients reach without NAT (NodeLocal DNSCache)"))
+                .for_good(RemedyStep::manual(StepLocation::Host, "run a resolver on each node that clients reach without NAT (NodeLocal DNSCache)"))
                 .for_good(RemedyStep::command(
                     remedy::namespace_location(space),
                     remedy::notrack_command("udp", "53"),
-                    "where DNS is not translated it needs no tracking",
+                    "if DNS is not translated here it needs no tracking",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn resize_stalls(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
@@ -224,25 +224,28 @@ fn resize_stalls(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     }
     let certainty = if moved.is_some() { Certainty::Certain } else { Certainty::Possible };
     let mut finding = rule.finding(Severity::Warning, certainty).evidence(
-        "lookups that started over",
+        "lookup restarts",
         format!("{} in {over} ms", Count(restarts)),
         "/proc/net/stat/nf_conntrack, search_restart",
     );
     if let Some((before, after)) = moved {
         finding = finding.evidence(
             "buckets",
-            format!("{} and then {}", Count(before), Count(after)),
+            format!("{}, then {}", Count(before), Count(after)),
             "/proc/sys/net/netfilter/nf_conntrack_buckets, read twice",
         );
     }
     vec![
         finding
-            .meaning("While entries are moved to a new array, all locks are taken and every packet of every namespace waits.")
-            .now(RemedyStep::manual(remedy::sysctl_location(seen), "let it end, and do not resize again now"))
+            .meaning("While the table is resized all its locks are held, and every packet of every namespace waits.")
+            .now(RemedyStep::manual(
+                remedy::sysctl_location(seen),
+                "wait until it is finished; do not resize again now",
+            ))
             .for_good(RemedyStep::command(
                 remedy::sysctl_location(seen),
                 remedy::tune_command("--buckets N"),
-                "set the size once, at boot, when the table is empty; else off-peak, in steps",
+                "set the size once at boot, while the table is empty; or off-peak, in steps",
             )),
     ]
 }

@@ -1,4 +1,4 @@
-//! Packets that fit no connection, and connections of which only one half passes here.
+//! Invalid packets, and connections of which only one direction passes here.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace};
 use super::remedy;
@@ -6,7 +6,7 @@ use super::rule::DoctorRule;
 use super::sample_stats::SampleStats;
 use crate::units::Count;
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "one-way-flows",
@@ -18,19 +18,19 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "invalid-dropped",
         number: 12,
-        title: "packets are judged INVALID, and a rule drops them",
+        title: "packets are INVALID, and a rule drops them",
         explains: &[],
         check: invalid_dropped,
     },
 ];
 
-/// Invalid packets a second from which on it is no chance: scanners and late resets make a few.
+/// Invalid packets per second above the noise of scanners and late resets.
 const MIN_INVALID_PER_SECOND: u64 = 5;
 
-/// Shares of TCP entries, in hundredths, that saw one direction only, from which on it is the routing.
+/// Percent of TCP entries with one direction only above which the routing is the cause.
 const ONE_WAY_PERCENT: u64 = 30;
 
-/// Invalid packets a second while we looked; none where we looked once.
+/// Invalid packets per second in the interval; 0 if the counters were read once.
 fn invalid_per_second(space: &ObservedNamespace) -> u64 {
     let Some(growth) = space.growth.filter(|growth| growth.over_ms > 0) else { return 0 };
     growth.by.invalid.saturating_mul(1000) / growth.over_ms
@@ -39,54 +39,54 @@ fn invalid_per_second(space: &ObservedNamespace) -> u64 {
 fn with_invalid_counter(finding: Finding, space: &ObservedNamespace) -> Finding {
     let Some(counters) = &space.counters else { return finding };
     let value =
-        format!("{} since boot, {} a second now", Count(counters.value.invalid), Count(invalid_per_second(space)));
+        format!("{} since boot, {}/s in the interval", Count(counters.value.invalid), Count(invalid_per_second(space)));
     finding.evidence("invalid packets", value, &counters.source)
 }
 
 fn one_way_flows(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
-        let census = SampleStats::from_sample(space)?;
+    let check = |space: &ObservedNamespace| {
+        let stats = SampleStats::from_sample(space)?;
         let sample = space.sample.as_ref()?;
-        // A handshake of which only the client's half is seen leaves SYN_SENT and an INVALID; one that was met in its middle is
-        // ESTABLISHED and unreplied.
+        // A handshake of which only the client's packets pass leaves SYN_SENT and an INVALID; a connection picked up in the
+        // middle is ESTABLISHED and unreplied.
         let invalid = invalid_per_second(space) >= MIN_INVALID_PER_SECOND
-            || space.counter_total(|counters| counters.invalid) >= census.extrapolate(census.half_open).max(1);
-        let unanswered = if invalid { census.one_way + census.half_open } else { census.one_way };
-        if census.tcp < 20 || unanswered * 100 / census.tcp < ONE_WAY_PERCENT {
+            || space.counter_total(|counters| counters.invalid) >= stats.extrapolate(stats.half_open).max(1);
+        let unanswered = if invalid { stats.one_way + stats.half_open } else { stats.one_way };
+        if stats.tcp < 20 || unanswered * 100 / stats.tcp < ONE_WAY_PERCENT {
             return None;
         }
         let certainty =
-            if census.one_way * 100 / census.tcp >= ONE_WAY_PERCENT { Certainty::Certain } else { Certainty::Likely };
-        let share = unanswered * 100 / census.tcp;
+            if stats.one_way * 100 / stats.tcp >= ONE_WAY_PERCENT { Certainty::Certain } else { Certainty::Likely };
+        let share = unanswered * 100 / stats.tcp;
         let finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name).evidence(
-            "TCP entries that saw one direction only",
+            "TCP entries with one direction only",
             format!(
-                "{share} % ({} ESTABLISHED yet unreplied, {} in the handshake)",
-                Count(census.one_way),
-                Count(census.half_open)
+                "{share} % ({} ESTABLISHED but unreplied, {} in the handshake)",
+                Count(stats.one_way),
+                Count(stats.half_open)
             ),
             &sample.source,
         );
         Some(
             with_invalid_counter(finding, space)
                 .meaning(
-                    "Requests and answers take different ways, and each way's tracker sees half a connection: entries stay UNREPLIED, \
-                     and what does not fit is INVALID.",
+                    "Requests and replies take different paths (asymmetric routing): entries stay UNREPLIED, and packets that do not \
+                     fit are INVALID.",
                 )
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "out of window is not invalid any more"))
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "segments outside the window are no longer INVALID"))
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
                     "nft add rule inet raw prerouting ip daddr 192.0.2.0/24 notrack",
-                    "or do not track what passes one way only; the rule's addresses are to be yours",
+                    "or do not track this traffic; replace 192.0.2.0/24 by the addresses concerned",
                 ))
-                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the routers".into()), "symmetric routes; or state shared between the gateways (conntrackd)")),
+                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the routers".into()), "make the routes symmetric, or share state between the gateways (conntrackd)")),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn invalid_dropped(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let rules = space.rules.as_ref()?;
         let first = rules.value.drop_invalid.first()?;
         if invalid_per_second(space) < MIN_INVALID_PER_SECOND || space.sysctl("nf_conntrack_tcp_be_liberal") == Some(1)
@@ -96,22 +96,22 @@ fn invalid_dropped(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let finding = rule.finding(Severity::Warning, Certainty::Likely).in_namespace(&space.name);
         Some(
             with_invalid_counter(finding, space)
-                .evidence("a rule that drops them", first, &rules.source)
+                .evidence("rule that drops them", first, &rules.source)
                 .evidence("be_liberal", space.sysctl("nf_conntrack_tcp_be_liberal").unwrap_or(0), "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
                 .meaning(
-                    "Segments outside the window the tracker expects, as after lost packets, offloading or a reset, are INVALID; the rule \
-                     drops them, and the connection stalls or is reset.",
+                    "Segments outside the expected window (after packet loss, offloading or a reset) are INVALID. The rule drops them, \
+                     and the connection stalls or is reset.",
                 )
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "only resets outside the window stay invalid"))
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_log_invalid", 6, "and let the kernel log which they are, for a minute"))
-                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "if it is not an attack"))
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "only resets outside the window stay INVALID"))
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_log_invalid", 6, "the kernel logs the invalid TCP packets; set it back to 0 after a minute"))
+                .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "if these are real clients, not an attack"))
                 .for_good(remedy::persist_sysctl(
                     remedy::namespace_location(space),
                     "nf_conntrack_tcp_ignore_invalid_rst",
                     1,
-                    "if it is resets (kernels from 5.13)",
+                    "if the packets are resets (Linux 5.13 and later)",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }

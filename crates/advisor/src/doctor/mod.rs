@@ -1,8 +1,8 @@
-//! The doctor: from what was seen to what is wrong, ranked, each with what to do.
+//! The doctor: from observations to ranked findings, each with evidence and remedies.
 //!
-//! A rule is a name, a title and a function from [`Observations`] to findings; the families of rules are files of their own, and
-//! [`RULES`] lists them all. [`examine`] asks each, hides what merely follows from something else, and ranks the rest. Nothing here
-//! changes anything, and what was not seen is never taken for good.
+//! A rule is a name, a title and a function from [`Observations`] to findings; related rules share a file, and [`RULES`] lists them
+//! all. [`diagnose`] runs each, hides findings that are consequences of others, and ranks the rest. Nothing here changes anything,
+//! and a missing input never counts as healthy.
 mod boot;
 mod composition;
 mod finding;
@@ -27,7 +27,7 @@ pub use sample_stats::SampleStats;
 use serde::Serialize;
 use std::cmp::Reverse;
 
-/// Every rule; of findings that are equally bad and equally sure the earlier rule's comes first.
+/// Every rule; of findings of equal severity and certainty the earlier rule's comes first.
 pub const RULES: &[&[DoctorRule]] = &[
     table_full::RULES,
     insertion::RULES,
@@ -41,31 +41,31 @@ pub const RULES: &[&[DoctorRule]] = &[
     helpers::RULES,
 ];
 
-/// What the doctor makes of a machine.
+/// The diagnosis of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The worst that was found.
+    /// The worst finding.
     pub status: HealthStatus,
-    /// What was found, the worst first.
+    /// The findings, the worst first.
     pub findings: Vec<Finding>,
 }
 
-/// One word for all of it.
+/// The overall status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthStatus {
-    /// Nothing is wrong with what was seen, and enough was.
+    /// Nothing is wrong, and enough was seen to say so.
     Ok,
-    /// Something wants to be changed.
+    /// Something should be changed.
     Warning,
-    /// Something is being lost.
+    /// Packets or connections are being lost.
     Critical,
-    /// Not enough was seen to say that nothing is wrong.
+    /// Too little was seen to say that nothing is wrong.
     Unknown,
 }
 
 impl HealthStatus {
-    /// The exit code that monitoring understands.
+    /// The exit code, as monitoring plugins use it.
     pub const fn exit_code(self) -> u8 {
         match self {
             HealthStatus::Ok => 0,
@@ -76,7 +76,7 @@ impl HealthStatus {
     }
 }
 
-/// What is wrong.
+/// Runs every rule and ranks the findings.
 pub fn diagnose(seen: &Observations) -> Report {
     let mut found: Vec<(&DoctorRule, Finding)> = Vec::new();
     for rule in RULES.iter().copied().flatten() {
@@ -102,7 +102,7 @@ pub fn diagnose(seen: &Observations) -> Report {
     Report { status: overall_status(seen, &findings), findings }
 }
 
-/// Does one finding merely follow from another? They are about the same namespace, or one is about the whole machine.
+/// Is `other` a consequence of `root`? They are about the same namespace, or one is about the whole machine.
 fn explains(rule: &DoctorRule, root: &Finding, other: &Finding) -> bool {
     let same = root.namespace.is_none() || other.namespace.is_none() || root.namespace == other.namespace;
     same && rule.explains.contains(&other.name)
@@ -117,7 +117,7 @@ fn overall_status(seen: &Observations, findings: &[Finding]) -> HealthStatus {
     }
 }
 
-/// Was enough seen to say that nothing is wrong? Entries and limit of some namespace; or that there is no connection tracking.
+/// Was enough seen to say that nothing is wrong: count and limit of a namespace, or that tracking is not loaded?
 fn has_enough_input(seen: &Observations) -> bool {
     let judged = seen.namespaces.iter().any(|space| space.count.is_some() && space.max().is_some());
     let absent = seen.machine.module.as_ref().is_some_and(|module| !module.value.is_loaded && !module.value.is_builtin);

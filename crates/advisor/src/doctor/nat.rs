@@ -1,4 +1,4 @@
-//! Translation: ports that run out, and UDP entries that know nothing of today's rules.
+//! NAT: ports that run out, and UDP entries older than the rules.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedDnat, ObservedFlow, ObservedNamespace, ObservedSnat};
 use super::remedy;
@@ -8,38 +8,38 @@ use crate::units::Count;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "snat-ports-exhausted",
         number: 7,
-        title: "source NAT runs out of ports towards one destination",
+        title: "source NAT runs out of ports for one destination",
         explains: &["udp-insert-race"],
         check: snat_ports_exhausted,
     },
     DoctorRule {
         name: "udp-source-not-translated",
         number: 27,
-        title: "a UDP flow bypasses its DNAT rule and is answered by a proxy on this machine",
+        title: "a UDP flow is not translated by its DNAT rule; a proxy on this machine answers it",
         explains: &[],
         check: udp_source_not_translated,
     },
     DoctorRule {
         name: "udp-stale-translation",
         number: 15,
-        title: "a UDP flow goes where the rules no longer send it",
+        title: "a UDP flow goes to an old destination",
         explains: &[],
         check: udp_stale_translation,
     },
 ];
 
-/// Share of an address's ports, in hundredths, from which on the kernel's search (248 tries at most) begins to fail now and then.
+/// Percent of used ports above which the kernel's search (248 tries at most) begins to fail.
 const EXHAUSTED_PERCENT: u64 = 90;
 
-/// The ports that NAT gives where no rule says otherwise: 1024 to 65535.
+/// The ports NAT uses by default: 1024 to 65535.
 const DEFAULT_PORT_RANGE: (u16, u16) = (1024, 65535);
 
-/// The same address, the same destination: what has to share ports.
+/// Connections that share a set of ports: same address, same destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct SnatPortPool {
     protocol: u8,
@@ -56,18 +56,18 @@ fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Opti
     let mut used: BTreeMap<SnatPortPool, BTreeSet<u16>> = BTreeMap::new();
     for flow in sample.value.flows.iter().filter(|flow| is_source_translated(flow)) {
         let destination = SocketAddr::new(flow.reply.source, flow.reply.source_port);
-        let bundle = SnatPortPool { protocol: flow.protocol, address: flow.reply.destination, destination };
-        used.entry(bundle).or_default().insert(flow.reply.destination_port);
+        let pool = SnatPortPool { protocol: flow.protocol, address: flow.reply.destination, destination };
+        used.entry(pool).or_default().insert(flow.reply.destination_port);
     }
-    let (bundle, ports) = used.into_iter().max_by_key(|(_, ports)| ports.len())?;
+    let (pool, ports) = used.into_iter().max_by_key(|(_, ports)| ports.len())?;
     let (low, high) = snat_port_range(space, &ports);
     let given = u64::from(high.saturating_sub(low)) + 1;
     let all = space.count.as_ref().map_or(0, |count| count.value);
-    let looked_at = sample.value.flows.len() as u64;
+    let sampled = sample.value.flows.len() as u64;
     let taken = if sample.value.is_complete {
         ports.len() as u64
     } else {
-        ports.len() as u64 * all.max(looked_at) / looked_at.max(1)
+        ports.len() as u64 * all.max(sampled) / sampled.max(1)
     };
     if taken.saturating_mul(100) / given < EXHAUSTED_PERCENT {
         return None;
@@ -75,34 +75,34 @@ fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Opti
     let failed = space.counter_growth(|by| by.insert_failed);
     let severity = if failed > 0 { Severity::Critical } else { Severity::Warning };
     let certainty = if sample.value.is_complete { Certainty::Certain } else { Certainty::Likely };
-    let source = format!("{}, {} entries", sample.source, Count(looked_at));
+    let source = format!("{}, {} entries", sample.source, Count(sampled));
     let mut finding = rule
         .finding(severity, certainty)
         .in_namespace(&space.name)
-        .evidence("towards", format!("{} of protocol {}", bundle.destination, bundle.protocol), &source)
-        .evidence("from", bundle.address, &source)
+        .evidence("destination", format!("{}, protocol {}", pool.destination, pool.protocol), &source)
+        .evidence("NAT address", pool.address, &source)
         .evidence("ports in use", format!("{} of {} ({low} to {high})", Count(taken), Count(given)), &source);
     if let Some(counters) = &space.counters {
-        let value = format!("{} since boot, {} while looking", Count(counters.value.insert_failed), Count(failed));
-        finding = finding.evidence("inserts that failed", value, &counters.source);
+        let value = format!("{} since boot, {} in the interval", Count(counters.value.insert_failed), Count(failed));
+        finding = finding.evidence("failed inserts", value, &counters.source);
     }
     Some(
         finding
             .meaning(
-                "One address has one port for each connection to the same destination, and nearly all are taken. New connections to it \
-                 fail; to others they do not. The kernel has no counter that says so.",
+                "Each connection to the same destination needs its own port of the NAT address, and nearly all are in use. New \
+                 connections to this destination fail; others work. No kernel counter shows this.",
             )
             .now(RemedyStep::command(
                 remedy::namespace_location(space),
-                format!("conntrack -D --reply-src {} --reply-dst {}", bundle.destination.ip(), bundle.address),
-                "ends the connections to that destination; only what nobody uses any more should go: add a state or a port",
+                format!("conntrack -D --reply-src {} --reply-dst {}", pool.destination.ip(), pool.address),
+                "ends all connections to that destination; add --state or --orig-port-src to delete only unused ones",
             ))
             .for_good(RemedyStep::command(
                 remedy::namespace_location(space),
                 "nft add rule ip nat postrouting snat to 192.0.2.1-192.0.2.4 fully-random",
-                "more addresses, each brings as many ports again; at random the search fails later",
+                "more NAT addresses, each with its own ports; replace 192.0.2.1-192.0.2.4 by yours. With fully-random the search fails later",
             ))
-            .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "reuse connections (pools, keepalive) instead of one for each request")),
+            .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "reuse connections (pools, keepalive) instead of one per request")),
     )
 }
 
@@ -112,7 +112,7 @@ fn is_source_translated(flow: &ObservedFlow) -> bool {
         && flow.original.source != flow.reply.source
 }
 
-/// The ports that the rule gives of which these are: a rule with a range that holds them all.
+/// The port range of the SNAT rule in use: the smallest that contains all these ports.
 fn snat_port_range(space: &ObservedNamespace, ports: &BTreeSet<u16>) -> (u16, u16) {
     let rules = space.rules.as_ref().map_or(&[][..], |rules| rules.value.source_nat.as_slice());
     let ranges = rules.iter().filter_map(|ObservedSnat { ports, .. }| *ports);
@@ -120,49 +120,49 @@ fn snat_port_range(space: &ObservedNamespace, ports: &BTreeSet<u16>) -> (u16, u1
     ranges.filter(holds).min_by_key(|(low, high)| high.saturating_sub(*low)).unwrap_or(DEFAULT_PORT_RANGE)
 }
 
-/// How a flow stands to a rule that should have translated it.
+/// Why a flow is not translated by its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DnatBypass {
-    /// Not translated, and answered all the same.
+    /// Not translated, but answered.
     AnsweredByProxy,
-    /// Not translated, or to where no rule sends it, and not answered.
+    /// Not translated, or to a destination of no rule, and not answered.
     StaleEntry,
 }
 
 fn udp_source_not_translated(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let (flow, nat) = find_untranslated_flow(space, DnatBypass::AnsweredByProxy)?;
         Some(
             dnat_bypass_finding(rule, space, flow, nat, Certainty::Likely)
                 .meaning(
-                    "The first packet came before the rule was there, and a proxy on this machine (docker-proxy) took the flow. NAT is \
-                     decided once for each entry: the service goes on seeing the bridge's address instead of the client's.",
+                    "The first packet came before the rule existed, and a proxy on this machine (docker-proxy) took the flow. NAT is \
+                     decided once per entry: the service keeps seeing the bridge's address instead of the client's.",
                 )
                 .for_good(RemedyStep::manual(
                     StepLocation::Elsewhere("Docker's daemon.json".into()),
-                    "\"userland-proxy\": false; and delete the port's UDP entries after starting a container",
+                    "set \"userland-proxy\": false, and delete the port's UDP entries after starting a container",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn udp_stale_translation(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let (flow, nat) = find_untranslated_flow(space, DnatBypass::StaleEntry)?;
         Some(
             dnat_bypass_finding(rule, space, flow, nat, Certainty::Likely)
                 .meaning(
-                    "NAT is decided by an entry's first packet and kept while packets come: the entry is older than the rule, and as long \
-                     as the client goes on sending, its packets go into a black hole.",
+                    "NAT is decided by an entry's first packet, and this entry is older than the rule. As long as the client keeps \
+                     sending, its packets go to the old destination and are lost.",
                 )
                 .for_good(RemedyStep::manual(
-                    StepLocation::Elsewhere("what restarts the service".into()),
-                    "delete the service's UDP entries after changing its address, as kube-proxy does; never flush all",
+                    StepLocation::Elsewhere("the script or program that restarts the service".into()),
+                    "delete the service's UDP entries after changing its address, as kube-proxy does; do not flush the table",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 /// A finding about one flow and the rule it does not follow.
@@ -187,15 +187,15 @@ fn dnat_bypass_finding(
     );
     rule.finding(Severity::Warning, certainty)
         .in_namespace(&space.name)
-        .evidence("a flow", goes, sample)
-        .evidence("the rule", &nat.rule, rules)
+        .evidence("flow", goes, sample)
+        .evidence("rule", &nat.rule, rules)
         .now(RemedyStep::command(
             remedy::namespace_location(space),
             format!(
                 "conntrack -D -p udp -s {} -d {} --sport {} --dport {}",
                 client.source, client.destination, client.source_port, client.destination_port
             ),
-            "this entry only; the next packet is then sent as the rules say",
+            "deletes this entry only; the next packet then follows the rules",
         ))
 }
 

@@ -1,17 +1,17 @@
-//! What a sample of the table says about the whole: shares by state, protocol and port, and idle times.
+//! Statistics of a sample of the table: shares by state, protocol and port, and idle times.
 use super::observations::{ObservedFlow, ObservedNamespace};
 use std::collections::BTreeMap;
 
 /// Shares of a table, from a sample of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SampleStats {
-    /// Entries that were looked at.
+    /// Entries in the sample.
     pub sampled: u64,
-    /// Entries of the whole table.
+    /// Entries in the whole table.
     pub total: u64,
-    /// Kept when the table is full.
+    /// ASSURED: not evicted when the table is full.
     pub assured: u64,
-    /// Not answered.
+    /// UNREPLIED.
     pub unreplied: u64,
     /// TCP.
     pub tcp: u64,
@@ -19,48 +19,48 @@ pub struct SampleStats {
     pub udp: u64,
     /// TCP by state.
     pub states: BTreeMap<String, u64>,
-    /// TCP whose handshake is not finished.
+    /// TCP with an unfinished handshake.
     pub half_open: u64,
-    /// TCP that was picked up in the middle and saw one direction only.
+    /// TCP picked up in the middle, with one direction only.
     pub one_way: u64,
-    /// TCP, ESTABLISHED, and idle for more than a day (no broker's keepalive is that long).
+    /// ESTABLISHED TCP that is idle for more than a day (no broker's keepalive is that long).
     pub idle: u64,
-    /// The destination ports of most entries: protocol, port and entries, the most first.
+    /// The most frequent destination ports: protocol, port, entries.
     pub ports: Vec<(u8, u16, u64)>,
 }
 
-/// The number of TCP.
+/// Protocol number of TCP.
 pub const TCP: u8 = 6;
-/// The number of UDP.
+/// Protocol number of UDP.
 pub const UDP: u8 = 17;
 
-/// Seconds after which an idle connection's peer is likely to be gone: a day. Brokers' keepalives reach 18 hours at most.
+/// Seconds after which the peer of an idle connection is probably gone: a day. Keepalives of brokers reach 18 hours at most.
 pub const IDLE_SECONDS: u64 = 86_400;
 
-/// A sample smaller than this says nothing about shares.
+/// Entries a sample needs for its shares to mean anything.
 const MIN_SAMPLE: u64 = 20;
 
 impl SampleStats {
-    /// Counts a namespace's sample; `None` where there is none, or too small a one.
+    /// Counts a namespace's sample; `None` if there is none, or it is too small.
     pub fn from_sample(space: &ObservedNamespace) -> Option<SampleStats> {
         let sample = &space.sample.as_ref()?.value;
-        let looked_at = sample.flows.len() as u64;
-        if looked_at < MIN_SAMPLE {
+        let sampled = sample.flows.len() as u64;
+        if sampled < MIN_SAMPLE {
             return None;
         }
-        // The table went on changing: it holds at least what was seen of it.
-        let all = space.count.as_ref().map_or(looked_at, |count| count.value).max(looked_at);
-        let mut census = SampleStats { sampled: looked_at, total: all, ..SampleStats::default() };
+        // The table keeps changing: it holds at least the sampled entries.
+        let all = space.count.as_ref().map_or(sampled, |count| count.value).max(sampled);
+        let mut stats = SampleStats { sampled, total: all, ..SampleStats::default() };
         let established = space.sysctl("nf_conntrack_tcp_timeout_established");
         let mut ports: BTreeMap<(u8, u16), u64> = BTreeMap::new();
         for flow in &sample.flows {
-            census.count_flow(flow, established);
+            stats.count_flow(flow, established);
             *ports.entry((flow.protocol, flow.original.destination_port)).or_default() += 1;
         }
-        census.ports = ports.into_iter().map(|((protocol, port), entries)| (protocol, port, entries)).collect();
-        census.ports.sort_by_key(|(_, _, entries)| std::cmp::Reverse(*entries));
-        census.ports.truncate(5);
-        Some(census)
+        stats.ports = ports.into_iter().map(|((protocol, port), entries)| (protocol, port, entries)).collect();
+        stats.ports.sort_by_key(|(_, _, entries)| std::cmp::Reverse(*entries));
+        stats.ports.truncate(5);
+        Some(stats)
     }
 
     fn count_flow(&mut self, flow: &ObservedFlow, established: Option<u64>) {
@@ -80,12 +80,12 @@ impl SampleStats {
         }
     }
 
-    /// A number of sampled entries as a share of them, in hundredths.
+    /// Sampled entries in percent of the sample.
     pub fn percent(&self, entries: u64) -> u64 {
         entries.saturating_mul(100) / self.sampled.max(1)
     }
 
-    /// About how many there are in the whole table.
+    /// The estimated number in the whole table.
     pub fn extrapolate(&self, entries: u64) -> u64 {
         let scaled = u128::from(entries) * u128::from(self.total) / u128::from(self.sampled.max(1));
         u64::try_from(scaled).unwrap_or(u64::MAX)
@@ -96,7 +96,7 @@ impl SampleStats {
         self.states.get(name).copied().unwrap_or(0)
     }
 
-    /// The shares in a line, as evidence.
+    /// The shares in one line.
     pub fn summary(&self) -> String {
         let mut parts = vec![
             format!("{} % assured", self.percent(self.assured)),
@@ -111,7 +111,7 @@ impl SampleStats {
         parts.join(", ")
     }
 
-    /// The port of most entries, in words.
+    /// The most frequent destination port, in words.
     pub fn top_port(&self) -> Option<String> {
         let (protocol, port, entries) = self.ports.first()?;
         let protocol = match *protocol {

@@ -1,29 +1,29 @@
-//! Who sets a knob: values that change while we look, values that no file asked for, knobs that cannot be set from here.
+//! Programs that write sysctls: values that change, values that no file sets, sysctls that cannot be set from here.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{ConfiguredSysctl, Observations, ObservedNamespace, ObservedSysctl, SysctlWriter};
 use super::remedy;
 use super::rule::DoctorRule;
 use crate::kernel_constants::BUCKETS_PER_PAGE;
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "value-reverts",
         number: 16,
-        title: "somebody else writes this knob too",
+        title: "another program writes this sysctl too",
         explains: &["lost-at-boot"],
         check: value_reverts,
     },
     DoctorRule {
         name: "knob-read-only-here",
         number: 17,
-        title: "a file asks for a knob that cannot be set from here",
+        title: "a file sets a sysctl that cannot be set from here",
         explains: &["lost-at-boot"],
         check: knob_read_only_here,
     },
 ];
 
-/// The namespace whose knobs the files of this machine are for.
+/// The namespace that the configuration files of this machine are for.
 pub fn own_namespace(seen: &Observations) -> Option<&ObservedNamespace> {
     seen.namespaces.iter().find(|space| space.is_ours).or(match seen.namespaces.as_slice() {
         [only] => Some(only),
@@ -31,7 +31,7 @@ pub fn own_namespace(seen: &Observations) -> Option<&ObservedNamespace> {
     })
 }
 
-/// What files ask for and is not so.
+/// Values of configuration files that are not the current ones.
 pub fn configured_not_in_force(seen: &Observations) -> impl Iterator<Item = (&ConfiguredSysctl, &ObservedSysctl)> {
     let own = own_namespace(seen);
     seen.configured_sysctls.iter().filter_map(move |wish| {
@@ -48,23 +48,23 @@ fn is_page_rounded(wish: &ConfiguredSysctl, knob: &ObservedSysctl) -> bool {
 fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let mut found = Vec::new();
     for space in &seen.namespaces {
-        // Buckets that change are a resize, which has a rule of its own.
+        // Changing buckets are a resize, which has its own rule.
         let changed =
             space.sysctls.iter().filter(|(name, knob)| knob.reread_value.is_some() && *name != "nf_conntrack_buckets");
         for (name, knob) in changed.take(1) {
             let later = knob.reread_value.unwrap_or_default();
             let finding = rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name).evidence(
                 name,
-                format!("{} and then {later}", knob.value),
+                format!("{}, then {later}", knob.value),
                 &format!("{}, read twice", knob.source),
             );
             found.push(
                 with_writers(finding, &writers_of(&seen.sysctl_writers, name), name)
-                    .meaning("Its value changed while we looked: whatever you set, another one sets again."),
+                    .meaning("The value changed during the interval: a value you set will be overwritten."),
             );
         }
     }
-    // Without a writer in sight a value other than a file's may be anybody's deed: boot.rs asks whether the order of boot explains it.
+    // Without a known writer anything may have set the value: boot.rs checks whether the order of boot explains it.
     let open = configured_not_in_force(seen).filter(|(_, knob)| knob.is_writable != Some(false));
     let ours = open
         .map(|(wish, knob)| (wish, knob, writers_of(&seen.sysctl_writers, &wish.sysctl)))
@@ -75,43 +75,44 @@ fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let finding = rule
             .finding(Severity::Warning, certainty)
             .evidence(&wish.sysctl, knob.value, &knob.source)
-            .evidence("asked for", wish.value, &wish.source);
-        found.push(with_writers(finding, &found_writers, &wish.sysctl).meaning(
-            "The file's value was set, or never was; what sets this knob on its own came later, and the last to write wins.",
-        ));
+            .evidence("configured", wish.value, &wish.source);
+        found.push(
+            with_writers(finding, &found_writers, &wish.sysctl)
+                .meaning("Another program wrote the sysctl after the file was read; the last write wins."),
+        );
     }
     found
 }
 
-/// Those who write this knob, or may.
+/// The programs that write this sysctl, or may.
 pub fn writers_of<'a>(writers: &'a [SysctlWriter], knob: &str) -> Vec<&'a SysctlWriter> {
     writers.iter().filter(|writer| writer.sysctl.as_deref().is_none_or(|other| other == knob)).collect()
 }
 
-/// Adds the writers, and what to do about each.
+/// Adds the writers, and where to configure each.
 fn with_writers(mut finding: Finding, writers: &[&SysctlWriter], knob: &str) -> Finding {
     for writer in writers {
         finding = finding
-            .evidence("who writes it too", format!("{} {}", writer.name, writer.what), &writer.source)
+            .evidence("also written by", format!("{} {}", writer.name, writer.what), &writer.source)
             .for_good(RemedyStep::manual(
                 StepLocation::Elsewhere(configuration_of(writer)),
-                format!("set {knob} there, and nowhere else: {} has the last word", writer.name),
+                format!("set {knob} there, and only there: {} writes last", writer.name),
             ));
     }
     if writers.is_empty() {
         finding = finding.for_good(RemedyStep::manual(
             StepLocation::Host,
-            "find who writes it (kube-proxy, tuned, cloud-init, a script) and set the value there: keepstate tune status names those it knows",
+            "find the program that writes it (kube-proxy, tuned, cloud-init, a script) and set the value there; keepstate tune plan --persist lists known writers",
         ));
     }
     finding.now(RemedyStep::command(
         StepLocation::Host,
         format!("auditctl -w /proc/sys/net/netfilter/{knob} -p w; sleep 60; ausearch -f {knob} -i"),
-        "names who writes it, where the kernel audits",
+        "logs every write with its program (needs the audit system)",
     ))
 }
 
-/// Where a writer is told what to write.
+/// Where a writer is configured.
 fn configuration_of(writer: &SysctlWriter) -> String {
     match writer.name.as_str() {
         "kube-proxy" => format!("kube-proxy's configuration (conntrack.maxPerCore, conntrack.min; {})", writer.source),
@@ -121,19 +122,19 @@ fn configuration_of(writer: &SysctlWriter) -> String {
 }
 
 fn knob_read_only_here(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |(wish, knob): (&ConfiguredSysctl, &ObservedSysctl)| {
+    let check = |(wish, knob): (&ConfiguredSysctl, &ObservedSysctl)| {
         (knob.is_writable == Some(false)).then(|| {
             let mut finding = rule.finding(Severity::Warning, Certainty::Certain)
                 .evidence(&wish.sysctl, format!("{}, read-only", knob.value), &knob.source)
-                .evidence("asked for", wish.value, &wish.source);
+                .evidence("configured", wish.value, &wish.source);
             if let Some(container) = &seen.machine.container {
-                finding = finding.evidence("this is a container", &container.value, &container.source);
+                finding = finding.evidence("container", &container.value, &container.source);
             }
             finding
-                .meaning("The limit and the buckets are the machine's: outside the initial network namespace the kernel shows them, and lets nobody set them.")
-                .now(remedy::set_sysctl(StepLocation::Host, &wish.sysctl, wish.value, "in the host's initial namespace"))
-                .for_good(remedy::persist_sysctl(StepLocation::Host, &wish.sysctl, wish.value, "and take the line out of the file here, where it can only fail"))
+                .meaning("The limit and the buckets are machine-wide: outside the initial network namespace they are read-only, even for root.")
+                .now(remedy::set_sysctl(StepLocation::Host, &wish.sysctl, wish.value, "in the host's initial network namespace"))
+                .for_good(remedy::persist_sysctl(StepLocation::Host, &wish.sysctl, wish.value, "and remove the line from the file here, where it cannot work"))
         })
     };
-    configured_not_in_force(seen).filter_map(judge).take(1).collect()
+    configured_not_in_force(seen).filter_map(check).take(1).collect()
 }

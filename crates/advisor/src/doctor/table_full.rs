@@ -1,4 +1,4 @@
-//! The full table, and one that is about to be.
+//! A table that is full, or about to be.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace, TableFullLines};
 use super::remedy;
@@ -6,12 +6,12 @@ use super::rule::DoctorRule;
 use super::sample_stats::SampleStats;
 use crate::units::{Count, Seconds};
 
-/// What this family knows.
+/// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "count-above-max",
         number: 11,
-        title: "the limit was lowered below what is in the table",
+        title: "the limit is below the number of entries in the table",
         explains: &[
             "full-in-namespace",
             "table-full-half-open",
@@ -25,7 +25,7 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "full-in-namespace",
         number: 10,
-        title: "the table is full in one namespace, while the host's looks fine",
+        title: "the table of one network namespace is full, while the host's is not",
         explains: &[
             "table-full-half-open",
             "table-full-assured",
@@ -38,7 +38,7 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "table-full-half-open",
         number: 2,
-        title: "the table is full of connections that were never finished",
+        title: "the table is full of unfinished handshakes",
         explains: &["table-nearly-full", "nearly-full-reclaimable", "table-was-full", "one-way-flows", "udp-dominates"],
         check: table_full_half_open,
     },
@@ -53,7 +53,7 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "nearly-full-reclaimable",
         number: 3,
-        title: "the table is nearly full, but mostly of what the kernel evicts by itself",
+        title: "the table is nearly full, but most entries can be evicted",
         explains: &["table-was-full"],
         check: nearly_full_reclaimable,
     },
@@ -67,35 +67,35 @@ pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "table-was-full",
         number: 1,
-        title: "the table was full lately",
+        title: "the table was full recently",
         explains: &[],
         check: table_was_full,
     },
     DoctorRule {
         name: "no-lifeline",
         number: 25,
-        title: "when the table is full, nobody can log in to mend it",
+        title: "when the table is full, new SSH logins are dropped too",
         explains: &[],
         check: no_lifeline,
     },
 ];
 
-/// From here on, in hundredths, a table counts as full: the kernel compares with `>`, entries come and go, and what is seen is a moment.
+/// Percent of the limit from which a table counts as full: entries come and go, and a reading is one moment.
 const FULL_PERCENT: u64 = 98;
 
-/// Where people set their alarms, in hundredths, as node_exporter's does: what is above it is looked at closely.
+/// Percent at which monitoring usually alerts (node_exporter's rule); above it the entries are looked at.
 const ALERT_PERCENT: u64 = 75;
 
-/// Above this nothing but ASSURED entries is near trouble: a burst as large as seen every day would fill it.
+/// Percent above which a table of mostly ASSURED entries is near its limit: an ordinary burst would fill it.
 const NEARLY_FULL_PERCENT: u64 = 85;
 
-/// Lines of the log older than this, in seconds, are history: an hour.
+/// Log lines older than this, in seconds, say nothing about now: an hour.
 const RECENT_SECONDS: u64 = 3600;
 
-/// And older than this, a day, they are not worth a word.
+/// Log lines older than this, in seconds, are not reported: a day.
 const MAX_LOG_AGE_SECONDS: u64 = 86_400;
 
-/// How the table of a namespace is full.
+/// A full table, and what shows it.
 struct FullTable<'a> {
     namespace: &'a ObservedNamespace,
     dropped: u64,
@@ -109,7 +109,7 @@ fn detect_full<'a>(seen: &'a Observations, space: &'a ObservedNamespace) -> Opti
     let (dropped, evicted) = drops_and_evictions(space);
     let crowded = space.fill_percent()? >= FULL_PERCENT;
     let log = table_full_log(seen, space).filter(|(full, _)| full.age.is_some_and(|age| age <= RECENT_SECONDS));
-    // A drop has other causes too; with a table that is nearly full there is hardly another.
+    // A drop has other causes too, but hardly with a table that is nearly full.
     let losing = (dropped > 0 || evicted > 0 || log.is_some()) && space.fill_percent()? >= NEARLY_FULL_PERCENT;
     (crowded || losing).then(|| FullTable {
         namespace: space,
@@ -120,19 +120,19 @@ fn detect_full<'a>(seen: &'a Observations, space: &'a ObservedNamespace) -> Opti
     })
 }
 
-/// Packets lost and entries evicted while we looked. A failed insert is counted as a drop too, and has other causes.
+/// Packets dropped and entries evicted during the interval. A failed insert counts as a drop too, but has other causes.
 fn drops_and_evictions(space: &ObservedNamespace) -> (u64, u64) {
     let dropped = space.counter_growth(|by| by.drop).saturating_sub(space.counter_growth(|by| by.insert_failed));
     (dropped, space.counter_growth(|by| by.early_drop))
 }
 
-/// What the log says of a namespace, if its own counters do not deny it: inodes are used again, and the log remembers the dead.
+/// The log lines about a namespace, unless its own counters contradict them: inodes are reused, and the log keeps lines about namespaces that are gone.
 fn table_full_log<'a>(seen: &'a Observations, space: &ObservedNamespace) -> Option<(&'a TableFullLines, &'a str)> {
     let log = seen.log.as_ref()?;
     let full = match (space.is_initial, space.inode) {
         (Some(true), _) => &log.value.initial,
         (Some(false), Some(inode)) => log.value.by_inode.get(&inode)?,
-        // Only one namespace was seen, and nothing says which: what the log says without a number is taken for its.
+        // Only one namespace is known, and not which: lines without an inode are taken as its own.
         (None, _) if seen.namespaces.len() == 1 => &log.value.initial,
         _ => return None,
     };
@@ -141,16 +141,16 @@ fn table_full_log<'a>(seen: &'a Observations, space: &ObservedNamespace) -> Opti
 }
 
 impl FullTable<'_> {
-    /// Is it full of what was never finished?
+    /// Is it full of unfinished handshakes?
     fn is_half_open(&self) -> bool {
         match &self.sample_stats {
-            // Among TCP it is the handshake that counts; a flood may be of UDP too, whose entries then were never answered.
-            Some(census) => census.percent(census.half_open.max(census.unreplied)) >= 50,
+            // For TCP the handshake counts; in a UDP flood the entries were never answered.
+            Some(stats) => stats.percent(stats.half_open.max(stats.unreplied)) >= 50,
             None => self.evicted > self.dropped,
         }
     }
 
-    /// A finding with all that shows it.
+    /// A finding with all the evidence.
     fn finding(&self, rule: &DoctorRule, certainty: Certainty) -> Finding {
         let mut finding = with_entries_and_limit(
             rule.finding(Severity::Critical, certainty).in_namespace(&self.namespace.name),
@@ -168,7 +168,7 @@ impl FullTable<'_> {
             finding = finding.evidence("packets dropped since boot", Count(drops), source);
         }
         if let Some((full, source)) = self.log {
-            finding = finding.evidence("the kernel says", &full.latest, source);
+            finding = finding.evidence("kernel log", &full.latest, source);
         }
         with_sample_stats(finding, self.namespace, self.sample_stats.as_ref())
     }
@@ -185,21 +185,21 @@ fn with_entries_and_limit(finding: Finding, space: &ObservedNamespace) -> Findin
     )
 }
 
-/// Adds what the table is made of.
-fn with_sample_stats(finding: Finding, space: &ObservedNamespace, census: Option<&SampleStats>) -> Finding {
-    let (Some(census), Some(sample)) = (census, &space.sample) else { return finding };
-    let source = format!("{}, {} entries", sample.source, Count(census.sampled));
-    let finding = finding.evidence("the table is", census.summary(), &source);
-    match census.top_port() {
-        Some(port) => finding.evidence("most entries", port, &source),
+/// Adds what the table holds.
+fn with_sample_stats(finding: Finding, space: &ObservedNamespace, stats: Option<&SampleStats>) -> Finding {
+    let (Some(stats), Some(sample)) = (stats, &space.sample) else { return finding };
+    let source = format!("{}, {} entries", sample.source, Count(stats.sampled));
+    let finding = finding.evidence("table contents", stats.summary(), &source);
+    match stats.top_port() {
+        Some(port) => finding.evidence("most frequent destination", port, &source),
         None => finding,
     }
 }
 
 fn count_above_max(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let (count, max) = (space.count.as_ref()?.value, space.max().filter(|max| *max > 0)?);
-        // Entries that are being made count already: a few above the limit are ordinary.
+        // Unconfirmed entries count already: a few above the limit are normal.
         if count <= max + max / 50 + 8 {
             return None;
         }
@@ -211,16 +211,16 @@ fn count_above_max(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let finding = with_sample_stats(finding, space, SampleStats::from_sample(space).as_ref());
         Some(
             finding
-                .meaning("No new connection gets in until old ones have gone below the limit: lowering it removes nothing by itself.")
-                .now(remedy::set_sysctl(remedy::sysctl_location(seen), "nf_conntrack_max", enough, "back above what is there"))
+                .meaning("Lowering the limit removes no entries. New connections are dropped until the count has fallen below it.")
+                .now(remedy::set_sysctl(remedy::sysctl_location(seen), "nf_conntrack_max", enough, "a limit above the current count"))
                 .for_good(RemedyStep::manual(
                     remedy::sysctl_location(seen),
-                    "shorten the timeouts first, wait until the entries have gone, and lower the limit last",
+                    "to make the table smaller: shorten the timeouts, wait until the count has fallen, then lower the limit",
                 ))
                 .for_good(remedy::persist_limit(seen, enough)),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn full_in_namespace(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
@@ -229,7 +229,7 @@ fn full_in_namespace(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         return Vec::new();
     }
     let others = seen.namespaces.iter().filter(|space| space.is_initial == Some(false));
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let full = detect_full(seen, space)?;
         let limit = remedy::limit_with_headroom(space);
         let host_count = host.count.as_ref().map_or(0, |count| count.value);
@@ -237,52 +237,52 @@ fn full_in_namespace(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             full.finding(rule, Certainty::Certain)
                 .evidence("entries on the host", Count(host_count), "nf_conntrack_count of the initial namespace")
                 .meaning(
-                    "Each namespace counts its own entries, but the limit is the machine's, set in the initial namespace only: \
-                     monitoring of the host's count sees nothing.",
+                    "Each network namespace counts its own entries against the same limit, which can only be set in the initial \
+                     namespace. Monitoring the host's count does not see this.",
                 )
                 .now(remedy::raise_limit(seen, limit))
                 .for_good(remedy::persist_limit(seen, limit))
                 .for_good(RemedyStep::command(
                     remedy::sysctl_location(seen),
                     "keepstate doctor --watch",
-                    "watches every namespace; what watches the host's count alone is blind here",
+                    "watches every namespace, not only the host's",
                 )),
         )
     };
-    others.filter_map(judge).collect()
+    others.filter_map(check).collect()
 }
 
 fn table_full_half_open(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let full = detect_full(seen, space).filter(FullTable::is_half_open)?;
         let certainty = if full.sample_stats.is_some() { Certainty::Certain } else { Certainty::Likely };
-        let port = full.sample_stats.as_ref().and_then(|census| census.ports.first().copied());
+        let port = full.sample_stats.as_ref().and_then(|stats| stats.ports.first().copied());
         let port = port.map_or_else(|| "PORT".to_owned(), |(_, port, _)| port.to_string());
         let finding = full.finding(rule, certainty).meaning(
-            "Something opens connections and never finishes them: a SYN flood, a scan, or a destination that does not answer. \
-             The kernel evicts such entries for new ones, and drops where it finds none to evict.",
+            "Connections are opened and never finished: a SYN flood, a scan, or a destination that does not answer. \
+             The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
         );
         Some(
             finding
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
                     format!("nft add table inet lifeline '{{ chain in {{ type filter hook prerouting priority -350; tcp dport {port} tcp flags & (syn|ack) == syn limit rate over 1000/second drop; }}; }}'"),
-                    "limits new connections before they are tracked; choose the rate from your own traffic",
+                    "limits new connections before they are tracked; replace 1000/second by a rate above your normal traffic",
                 ))
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_syn_recv", 20, "half-open entries go sooner"))
+                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_syn_recv", 20, "half-open entries expire sooner"))
                 .for_good(RemedyStep::command(
                     remedy::namespace_location(space),
                     remedy::notrack_command("tcp", &port),
-                    "a public port that needs no tracking is best not tracked at all",
+                    "do not track a public port that needs no tracking",
                 ))
-                .for_good(RemedyStep::manual(remedy::namespace_location(space), "or put synproxy in front of it: nft's `synproxy`, with tcp_loose=0")),
+                .for_good(RemedyStep::manual(remedy::namespace_location(space), "or put nftables' `synproxy` in front of it, with nf_conntrack_tcp_loose=0")),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn table_full_assured(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let full = detect_full(seen, space).filter(|full| !full.is_half_open())?;
         let losing = full.dropped > 0 || full.log.is_some();
         let certainty = if losing { Certainty::Certain } else { Certainty::Likely };
@@ -290,19 +290,19 @@ fn table_full_assured(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         Some(
             full.finding(rule, certainty)
                 .meaning(
-                    "Connections that were once established are kept for their whole timeout and never evicted for new ones. \
-                     New connections time out; the old go on.",
+                    "Established connections (ASSURED) stay for their whole timeout and are never evicted. Existing connections \
+                     work; new ones time out.",
                 )
                 .now(remedy::raise_limit(seen, limit))
                 .for_good(remedy::persist_limit(seen, limit))
                 .for_good(RemedyStep::command(
                     remedy::namespace_location(space),
                     "keepstate disable",
-                    "if nothing here needs tracking, not tracking is the better cure",
+                    "shows whether anything here needs tracking; without tracking no table can fill",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn no_limit(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
@@ -313,17 +313,17 @@ fn no_limit(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         rule.finding(Severity::Warning, Certainty::Certain)
             .evidence("limit", "0", source)
             .evidence("entries", space.count.as_ref().map_or(0, |count| count.value), "nf_conntrack_count")
-            .meaning("0 is no limit, not a small one: a flood takes memory until the machine has none left.")
-            .now(remedy::set_sysctl(remedy::sysctl_location(seen), "nf_conntrack_max", limit, "a number"))
+            .meaning("0 means unlimited: a flood of connections can use all memory.")
+            .now(remedy::set_sysctl(remedy::sysctl_location(seen), "nf_conntrack_max", limit, "a finite limit"))
             .for_good(remedy::persist_limit(seen, limit)),
     ]
 }
 
 fn nearly_full_reclaimable(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let share = space.fill_percent().filter(|share| *share >= ALERT_PERCENT)?;
-        let census = SampleStats::from_sample(space)?;
-        let evictable = census.percent(census.sampled - census.assured);
+        let stats = SampleStats::from_sample(space)?;
+        let evictable = stats.percent(stats.sampled - stats.assured);
         if evictable < 50 || share >= FULL_PERCENT {
             return None;
         }
@@ -332,24 +332,24 @@ fn nearly_full_reclaimable(rule: &DoctorRule, seen: &Observations) -> Vec<Findin
             space,
         );
         Some(
-            with_sample_stats(finding, space, Some(&census))
-                .evidence("can be evicted", format!("{evictable} % of the entries"), "the sample: those not ASSURED")
-                .meaning("Nothing is lost: when the table is full the kernel replaces entries that are not ASSURED. An alarm at this height cries for nothing.")
-                .now(RemedyStep::command(remedy::namespace_location(space), "keepstate conntrack -C", "look whether it grows; see who opens them: keepstate top"))
+            with_sample_stats(finding, space, Some(&stats))
+                .evidence("can be evicted", format!("{evictable} % of the entries"), "entries of the sample that are not ASSURED")
+                .meaning("Nothing is lost: when the table is full the kernel evicts entries that are not ASSURED. Alerting at this level is a false alarm.")
+                .now(RemedyStep::command(remedy::namespace_location(space), "keepstate conntrack -C", "run it twice to see whether the count grows"))
                 .for_good(RemedyStep::manual(
                     StepLocation::Elsewhere("the monitoring".into()),
-                    "alarm on what cannot be evicted (ASSURED entries above 75 % of the limit), and on drop > 0",
+                    "alert when ASSURED entries exceed 75 % of the limit, or the counter drop grows",
                 )),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn table_nearly_full(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         space.fill_percent().filter(|share| (NEARLY_FULL_PERCENT..FULL_PERCENT).contains(share))?;
-        let census = SampleStats::from_sample(space);
-        if census.as_ref().is_some_and(|census| census.percent(census.assured) <= 50) {
+        let stats = SampleStats::from_sample(space);
+        if stats.as_ref().is_some_and(|stats| stats.percent(stats.assured) <= 50) {
             return None;
         }
         let limit = remedy::limit_with_headroom(space);
@@ -358,19 +358,19 @@ fn table_nearly_full(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             space,
         );
         Some(
-            with_sample_stats(finding, space, census.as_ref())
-                .meaning("The next burst fills it, and then new connections are dropped.")
+            with_sample_stats(finding, space, stats.as_ref())
+                .meaning("The next burst can fill it; then new connections are dropped.")
                 .now(remedy::raise_limit(seen, limit))
                 .for_good(remedy::persist_limit(seen, limit)),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn table_was_full(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let (full, source) = table_full_log(seen, space)?;
-        // A log without times may be of any day.
+        // Lines without a time may be old.
         if full.age.is_some_and(|age| age > MAX_LOG_AGE_SECONDS) {
             return None;
         }
@@ -382,30 +382,26 @@ fn table_was_full(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         );
         Some(
             finding
-                .evidence(
-                    "the kernel said",
-                    format!("{} ({} lines, the latest {age})", full.latest, full.lines),
-                    source,
-                )
+                .evidence("kernel log", format!("{} ({} lines, the latest {age})", full.latest, full.lines), source)
                 .evidence(
                     "packets dropped since boot",
                     Count(space.counter_total(|counters| counters.drop)),
                     "/proc/net/stat/nf_conntrack",
                 )
-                .meaning("It has room now. Whatever filled it may come again.")
+                .meaning("There is room now, but the cause may return.")
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
                     "keepstate doctor --watch",
-                    "see what it is made of when it fills again",
+                    "shows what the table holds when it fills again",
                 ))
                 .for_good(remedy::persist_limit(seen, limit)),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }
 
 fn no_lifeline(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let judge = |space: &ObservedNamespace| {
+    let check = |space: &ObservedNamespace| {
         let port = space.management_port.as_ref()?;
         let rules = space.rules.as_ref()?;
         space.fill_percent().filter(|share| *share >= NEARLY_FULL_PERCENT)?;
@@ -421,16 +417,16 @@ fn no_lifeline(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         );
         Some(
             finding
-                .evidence("a login service listens on", format!("tcp port {}", port.value), &port.source)
-                .evidence("rules that keep it untracked", "none", &rules.source)
-                .meaning("A full table drops the connection that would mend it, like any other new one. Keep the session you have.")
+                .evidence("login service on", format!("tcp port {}", port.value), &port.source)
+                .evidence("notrack rules for it", "none", &rules.source)
+                .meaning("A full table drops new SSH connections like any other. Keep the session that is open.")
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
                     format!("nft add table inet lifeline '{{ chain pre {{ type filter hook prerouting priority -300; tcp dport {0} notrack; }}; chain out {{ type filter hook output priority -300; tcp sport {0} notrack; }}; }}'", port.value),
-                    "rules that accept only what is established must accept this port by its number then",
+                    "rules that accept only established connections must then accept this port explicitly",
                 ))
-                .for_good(RemedyStep::command(remedy::namespace_location(space), remedy::notrack_command("tcp", &port.value.to_string()), "the same, as a file that stays")),
+                .for_good(RemedyStep::command(remedy::namespace_location(space), remedy::notrack_command("tcp", &port.value.to_string()), "the same with checks; prints rules that can be kept in a file")),
         )
     };
-    seen.namespaces.iter().filter_map(judge).collect()
+    seen.namespaces.iter().filter_map(check).collect()
 }

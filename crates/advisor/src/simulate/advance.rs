@@ -4,7 +4,7 @@ use crate::simulate::timeseries::engine_instant;
 use std::cmp::Reverse;
 
 impl Simulation {
-    /// Moves on to `to` (milliseconds from the beginning), but not past the end.
+    /// Advances to `to` (milliseconds from the beginning), at most to the end.
     pub fn advance(&mut self, to: u64) {
         let to = to.min(self.model.duration);
         while let Some(Reverse(next)) = self.event_queue.peek().copied().filter(|Reverse(next)| next.at <= to) {
@@ -16,7 +16,7 @@ impl Simulation {
         self.advance_sampling(to);
     }
 
-    /// Time goes on to `to`: what expires, expires at its own time, and samples are taken at theirs.
+    /// Advances the time to `to`: entries expire and samples are taken at their own times.
     fn advance_sampling(&mut self, to: u64) {
         while self.timeseries.next_sample_at() <= to {
             let due = self.timeseries.next_sample_at();

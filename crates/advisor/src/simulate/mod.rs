@@ -1,14 +1,14 @@
-//! The engine in virtual time under a traffic model: how the table fills, when it is full, who is refused.
+//! The engine in virtual time under a traffic model: how the table fills, when it is full, which clients are refused.
 //!
-//! Every packet is a real one and goes through the real engine. Clients connect, speak, and go as the [`Model`] says; what they do next
-//! waits in an agenda, earliest first. A simulation is made, moved on to any later time as often as its owner likes, and told at the end.
-//! It has no clock: the same model, knobs and secret give the same record.
+//! Every packet is a real one and goes through the real engine. Clients connect, send and disconnect as the [`TrafficModel`] says;
+//! their next events wait in a queue, earliest first. A [`Simulation`] is created, advanced to any later time as often as needed, and
+//! read at the end. It has no clock: the same model, sysctls and secret give the same result.
 //!
-//! **The shortcut.** A million clients that ping each minute send thousands of millions of packets a day, and nearly all of them change
-//! nothing but a deadline that is five days away. So of a client's words only those are sent that could matter: the next one whenever half of the
-//! established timeout has passed since the last that was sent, and always the last before it falls silent, at its own time. In between
-//! its entry cannot expire, and being ASSURED it is never pushed out, so that the table is the same at every moment; a test compares
-//! both ways. Where a client speaks more rarely than half of the timeout, where its entry was forgotten, or with `every_packet`, each is sent.
+//! **The shortcut.** A million clients that ping each minute send more than a thousand million packets a day, and nearly all of them
+//! only refresh a timeout that is five days long. So only messages that could matter are sent: the next one when half of the
+//! established timeout has passed since the last one sent, and always the last before a client falls silent, at its own time. In
+//! between its entry cannot expire, and being ASSURED it is never evicted, so the table is the same at every moment; a test compares
+//! both. A client that sends less often than half of the timeout, an entry that was forgotten, or `every_packet`: each message is sent.
 mod advance;
 mod conversation;
 mod model;

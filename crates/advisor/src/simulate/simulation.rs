@@ -18,14 +18,14 @@ pub struct Simulation {
     pub(super) stats: ClientStats,
     pub(super) event_queue: BinaryHeap<Reverse<ScheduledEvent>>,
     pub(super) clients: Vec<Client>,
-    /// Places in `clients` that are free, where every connection is another's.
+    /// Free slots in `clients`.
     pub(super) free_clients: Vec<u32>,
-    /// Connections whose client is gone and whose server has not noticed.
+    /// Connections whose client is gone and whose server does not know yet.
     pub(super) dead_peers: Vec<TcpConversation>,
     pub(super) free_dead_peers: Vec<u32>,
     pub(super) rng: SimRng,
     pub(super) seed: u64,
-    /// How long an entry surely stands after its last packet, halved (milliseconds).
+    /// Half of the time an entry stays after its last packet, in milliseconds.
     pub(super) max_skip: u64,
     pub(super) now: u64,
     pub(super) arrived: u64,
@@ -33,7 +33,7 @@ pub struct Simulation {
     pub(super) packet_builder: SimPacketBuilder,
 }
 
-/// When the next of those comes who come at random, in milliseconds with their fractions.
+/// Times of the next random arrivals, in milliseconds with fractions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NextArrivals {
     pub(super) client: f64,
@@ -41,7 +41,7 @@ pub(super) struct NextArrivals {
     pub(super) half_open: f64,
 }
 
-/// Something will happen. Ordered by time, then by what and who, so that it is the same each time.
+/// An event. Ordered by time, kind and client, so that runs are reproducible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScheduledEvent {
     pub(super) at: u64,
@@ -51,21 +51,21 @@ pub(super) struct ScheduledEvent {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SimEventKind {
-    /// Somebody new comes.
+    /// A new client.
     ClientArrival,
-    /// A UDP question is asked.
+    /// A UDP query.
     UdpQuery,
-    /// A handshake is begun that nobody will finish.
+    /// A SYN of a handshake that is never finished.
     HalfOpenSyn,
-    /// A client sends its SYN, for the first time or again.
+    /// A client sends its SYN, or repeats it.
     Syn,
-    /// The SYN's answer has come: it finishes the handshake.
+    /// A client received the SYN-ACK and finishes the handshake.
     HandshakeAck,
-    /// It says something.
+    /// A client sends a message.
     Message,
-    /// Its connection ends.
+    /// A connection ends.
     ConnectionEnd,
-    /// The server closes what has been silent for too long.
+    /// The server closes a connection that was silent for too long.
     DeadPeerClose,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Client {
     pub(super) opened_at: u64,
     pub(super) ends_at: u64,
     pub(super) ending: Ending,
-    /// Its word that was sent last, counted from 0 at the beginning.
+    /// Messages so far, including those the shortcut leaves out.
     pub(super) messages_sent: u64,
     /// SYNs of this attempt so far; attempts given up in a row.
     pub(super) syn_attempts: u8,
@@ -94,19 +94,19 @@ pub(super) enum Ending {
 }
 
 impl Simulation {
-    /// A simulation at its beginning; `secret` keys the engine's hashes and, its first half, the traffic's chance.
+    /// A new simulation; `secret` keys the engine's hashes, and its first half seeds the traffic.
     ///
     /// # Errors
-    /// What in the model does not fit together: a sentence for the user.
+    /// What in the model does not fit together.
     pub fn new(model: TrafficModel, knobs: Sysctls, secret: [u8; 16]) -> Result<Simulation, String> {
         model.check()?;
         let mut knobs = knobs;
-        // Nothing corrupts a packet here, and to sum it up would cost. The value is in range.
+        // Simulated packets are never corrupt, and checksums cost time. The value is in range.
         let _ = knobs.set(Sysctl::Checksum, 0);
         let established = u64::from(knobs[Sysctl::TcpTimeoutEstablished]) * 1000;
         let stretch = if model.every_packet { 0 } else { established / 2 };
         let (first, _) = secret.split_at(8);
-        let seed = first.iter().rev().fold(0, |word: u64, octet| word << 8 | u64::from(*octet));
+        let seed = first.iter().rev().fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
         let mut engine = Engine::new(knobs, Secret(secret), Instant(0));
         let record = Timeseries::new(&mut engine, Some(model.duration));
         let mut simulation = Simulation {
@@ -144,23 +144,23 @@ impl Simulation {
         &self.model
     }
 
-    /// The engine, with its knobs and counters.
+    /// The engine, with its sysctls and counters.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// What the table went through so far.
+    /// The samples so far.
     pub fn timeseries(&self) -> &Timeseries {
         &self.timeseries
     }
 
-    /// What clients met with so far.
+    /// The clients' counters so far.
     pub fn stats(&self) -> &ClientStats {
         &self.stats
     }
 
     pub(super) fn schedule(&mut self, at: u64, what: SimEventKind, who: u32) {
-        // What comes after the end never comes.
+        // Events after the end are left out.
         if at <= self.model.duration {
             self.event_queue.push(Reverse(ScheduledEvent { at, kind: what, client: who }));
         }

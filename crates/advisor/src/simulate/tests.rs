@@ -1,7 +1,7 @@
 use super::timeseries::StateHistogram;
 use super::*;
 use crate::size::Profile;
-use keepstate_engine::{KernelVersion, TcpState};
+use keepstate_engine::{KernelVersion, Sysctl, Sysctls, TcpState};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;

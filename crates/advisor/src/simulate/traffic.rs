@@ -1,4 +1,4 @@
-//! What happens at each appointment: who comes, speaks, and goes.
+//! What each event does: clients connect, send and disconnect.
 use crate::simulate::conversation::{SendOutcome, TcpConversation};
 use crate::simulate::model::{MQTT_PINGREQ_BYTES, ReconnectStorm, StormCause};
 use crate::simulate::packet_builder::{SimEndpoint, SimSegment, flag};
@@ -6,32 +6,32 @@ use crate::simulate::rng;
 use crate::simulate::simulation::{Client, Ending, ScheduledEvent, SimEventKind, Simulation};
 use keepstate_engine::CtInfo;
 
-/// 10.0.0.0, where the clients are.
+/// 10.0.0.0/8, the clients.
 const CLIENT_NET: u32 = 10 << 24;
 const CLIENT_NET_MASK: u32 = (1 << 24) - 1;
-/// 192.0.2.1, where the server is (RFC 5737).
+/// 192.0.2.1, the server (RFC 5737).
 const SERVER_ADDRESS: u32 = 0xc000_0201;
-/// 100.64.0.0/10, from where strangers come (RFC 6598).
+/// 100.64.0.0/10, other hosts (RFC 6598).
 const REMOTE_NET: u32 = 0x6440_0000;
 const REMOTE_NET_MASK: u64 = (1 << 22) - 1;
-/// The ports a client takes one after another, as Linux's own begin.
+/// The ports of a client, in turn; as Linux's ephemeral ports.
 const FIRST_PORT: u16 = 32_768;
 const PORT_COUNT: u16 = 28_232;
 const DNS_PORT: u16 = 53;
-/// Octets of a question, of its answer, of CONNECT and of an answer to what a client says.
+/// Bytes of a DNS query, its response, CONNECT, and a reply to a client's message.
 const DNS_QUERY_BYTES: u16 = 40;
 const DNS_RESPONSE_BYTES: u16 = 120;
 const MQTT_CONNECT_BYTES: u32 = 40;
 const REPLY_BYTES: u16 = 4;
-/// A SYN is sent again after 1, 2 and 4 s; an answer is awaited until 15 s after the first.
+/// A SYN is repeated after 1, 2 and 4 s; the attempt ends 15 s after the first.
 const SYN_ATTEMPTS: u8 = 4;
 const SECOND: u64 = 1000;
 
 impl Simulation {
-    /// An appointment's time has come.
-    pub(super) fn dispatch(&mut self, appointment: ScheduledEvent) {
-        let who = appointment.client;
-        match appointment.kind {
+    /// Runs one event.
+    pub(super) fn dispatch(&mut self, event: ScheduledEvent) {
+        let who = event.client;
+        match event.kind {
             SimEventKind::ClientArrival => self.add_client(),
             SimEventKind::UdpQuery => self.send_udp_query(),
             SimEventKind::HalfOpenSyn => self.send_half_open_syn(),
@@ -47,17 +47,17 @@ impl Simulation {
         let number = self.arrived;
         self.arrived += 1;
         let address = CLIENT_NET | (number as u32 & CLIENT_NET_MASK);
-        // Where addresses come round again, ports differ; and nobody's sequence numbers begin alike.
+        // When addresses repeat, ports differ; and initial sequence numbers all differ.
         let port = FIRST_PORT + ((number >> 24) % u64::from(PORT_COUNT)) as u16;
         let server = SimEndpoint { address: SERVER_ADDRESS, port: self.model.port };
-        let talk = TcpConversation {
+        let conversation = TcpConversation {
             client: SimEndpoint { address, port },
             server,
             client_seq: isn(number),
             server_seq: isn(!number),
         };
         let client = Client {
-            conversation: talk,
+            conversation,
             opened_at: self.now,
             ends_at: u64::MAX,
             ending: Ending::Close,
@@ -70,7 +70,7 @@ impl Simulation {
         self.stats.waiting += 1;
         self.send_syn(who);
         match self.model.clients {
-            // Clients come evenly: the next when its turn is, reckoned from the beginning so that nothing is lost by rounding.
+            // Clients arrive evenly; computed from the beginning so that rounding does not add up.
             Some(clients) if self.arrived < u64::from(clients) => {
                 self.schedule((self.arrived as f64 * 1e3 / self.model.arrival) as u64, SimEventKind::ClientArrival, 0);
             }
@@ -79,7 +79,7 @@ impl Simulation {
         }
     }
 
-    /// The next of those that come at random, so many a second. Their times are kept exactly, so that a high rate is not rounded away.
+    /// Schedules the next random arrival at this rate per second. Times keep their fractions, so that a high rate is not rounded away.
     fn schedule_random(&mut self, what: SimEventKind, rate: f64) {
         let wait = self.rng.exponential(1e3 / rate);
         let due = match what {
@@ -94,11 +94,11 @@ impl Simulation {
 
     fn send_syn(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let mut talk = client.conversation;
-        let fate = talk.open(&mut self.link());
+        let mut conversation = client.conversation;
+        let outcome = conversation.open(&mut self.link());
         let Some(client) = self.clients.get_mut(who as usize) else { return };
-        client.conversation = talk;
-        if fate != SendOutcome::Dropped {
+        client.conversation = conversation;
+        if outcome != SendOutcome::Dropped {
             client.syn_attempts = 0;
             let at = self.now + self.model.round_trip;
             return self.schedule(at, SimEventKind::HandshakeAck, who);
@@ -112,17 +112,17 @@ impl Simulation {
         self.stats.refused += 1;
         self.stats.clients_refused += u64::from(!client.was_refused);
         client.was_refused = true;
-        // The last SYN is awaited for 8 s.
+        // The last SYN is waited for 8 s.
         self.schedule_retry(who, 8 * SECOND);
     }
 
-    /// An attempt came to nothing: the client waits, longer each time, and comes again from another port; nobody else does.
+    /// An attempt failed: the client waits, longer each time, and retries from another port.
     fn schedule_retry(&mut self, who: u32, after: u64) {
         let Some(client) = self.clients.get_mut(who as usize) else { return };
         client.syn_attempts = 0;
         let pause = (SECOND << client.failures.min(40)).min(self.model.retry);
         client.failures = client.failures.saturating_add(1);
-        // Half of it by chance, so that they do not all come in the same moment.
+        // Half of it is random, so that retries do not all come at the same moment.
         let pause = pause / 2 + self.rng.next_below(pause / 2 + 1);
         self.schedule_reconnect(who, after + pause);
     }
@@ -142,15 +142,15 @@ impl Simulation {
 
     fn complete_handshake(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let mut talk = client.conversation;
+        let mut conversation = client.conversation;
         let mut line = self.link();
-        let entered = talk.complete_handshake(&mut line);
-        let fate = if entered == SendOutcome::Dropped {
+        let entered = conversation.complete_handshake(&mut line);
+        let outcome = if entered == SendOutcome::Dropped {
             entered
         } else {
-            talk.exchange(MQTT_CONNECT_BYTES, REPLY_BYTES, &mut line)
+            conversation.exchange(MQTT_CONNECT_BYTES, REPLY_BYTES, &mut line)
         };
-        if fate == SendOutcome::Dropped || entered == SendOutcome::Dropped {
+        if outcome == SendOutcome::Dropped || entered == SendOutcome::Dropped {
             // It was pushed out while half open, and its place is taken.
             self.stats.broken += 1;
             return self.schedule_retry(who, 0);
@@ -161,7 +161,7 @@ impl Simulation {
         let (ends, end) = self.draw_ending(who);
         if let Some(client) = self.clients.get_mut(who as usize) {
             *client = Client {
-                conversation: talk,
+                conversation,
                 opened_at: self.now,
                 ends_at: ends,
                 ending: end,
@@ -221,12 +221,12 @@ impl Simulation {
     fn send_message(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
         let (_, size) = self.model.periodic_message().unwrap_or((0, MQTT_PINGREQ_BYTES));
-        let mut talk = client.conversation;
-        let fate = talk.exchange(size, REPLY_BYTES, &mut self.link());
+        let mut conversation = client.conversation;
+        let outcome = conversation.exchange(size, REPLY_BYTES, &mut self.link());
         if let Some(client) = self.clients.get_mut(who as usize) {
-            client.conversation = talk;
+            client.conversation = conversation;
         }
-        match fate {
+        match outcome {
             SendOutcome::Passed => return self.schedule_next_message(who, false),
             SendOutcome::EntryGone(CtInfo::Invalid) => self.stats.invalid += 1,
             SendOutcome::EntryGone(_) => self.stats.picked_up += 1,
@@ -242,41 +242,41 @@ impl Simulation {
 
     fn end_connection(&mut self, who: u32) {
         let Some(client) = self.clients.get(who as usize).copied() else { return };
-        let mut talk = client.conversation;
+        let mut conversation = client.conversation;
         match client.ending {
             Ending::Close => {
-                talk.close(&mut self.link());
+                conversation.close(&mut self.link());
                 self.stats.closed += 1;
             }
             Ending::Reset => {
-                talk.reset(&mut self.link());
+                conversation.reset(&mut self.link());
                 self.stats.reset += 1;
             }
             Ending::Silence => {
                 self.stats.fell_silent += 1;
-                if let (Some(notice), Some(beat)) =
+                if let (Some(notice), Some(message)) =
                     (self.model.notice, self.model.periodic_message().or(Some((u64::MAX, 0))))
                 {
-                    let said = client.opened_at.saturating_add(client.messages_sent.saturating_mul(beat.0));
-                    let at = said.saturating_add(notice).max(self.now);
-                    let ghost = insert_in_free_slot(&mut self.dead_peers, &mut self.free_dead_peers, talk);
-                    self.schedule(at, SimEventKind::DeadPeerClose, ghost);
+                    let last_sent = client.opened_at.saturating_add(client.messages_sent.saturating_mul(message.0));
+                    let at = last_sent.saturating_add(notice).max(self.now);
+                    let peer = insert_in_free_slot(&mut self.dead_peers, &mut self.free_dead_peers, conversation);
+                    self.schedule(at, SimEventKind::DeadPeerClose, peer);
                 }
             }
         }
         self.stats.connected = self.stats.connected.saturating_sub(1);
         self.stats.waiting += 1;
         if let Some(client) = self.clients.get_mut(who as usize) {
-            client.conversation = talk;
+            client.conversation = conversation;
         }
         let pause = self.rng.next_below(self.model.spread + 1);
         self.schedule_reconnect(who, pause);
     }
 
-    fn close_dead_peer(&mut self, ghost: u32) {
-        let Some(mut talk) = self.dead_peers.get(ghost as usize).copied() else { return };
-        talk.server_close(&mut self.link());
-        self.free_dead_peers.push(ghost);
+    fn close_dead_peer(&mut self, peer: u32) {
+        let Some(mut conversation) = self.dead_peers.get(peer as usize).copied() else { return };
+        conversation.server_close(&mut self.link());
+        self.free_dead_peers.push(peer);
     }
 
     fn random_remote(&mut self) -> SimEndpoint {

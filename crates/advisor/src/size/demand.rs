@@ -1,76 +1,76 @@
-//! What a table has to carry: said by a person, or seen on a machine.
+//! The load to size for: described, or observed on a machine.
 use crate::kernel_constants::MIN_ESTABLISHED_TIMEOUT;
 use crate::size::machine::SizingMachine;
 use crate::units::{Count, Seconds};
 use keepstate_engine::{Sysctl, Sysctls};
 use serde::Serialize;
 
-/// Where the demand comes from.
+/// Where the load comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Workload {
-    /// It was described.
+    /// A described demand.
     Demand(Demand),
-    /// It is what a table carries now.
+    /// What a table holds now.
     Observed(ObservedLoad),
 }
 
-/// A kind of machine that has tracking to do, with typical figures to begin from.
+/// A kind of machine, with typical figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Many clients that stay for days and say little.
+    /// Many clients that stay connected for days and send little.
     MqttBroker,
-    /// Other people's connections pass through and are translated.
+    /// Forwards and translates connections.
     NatGateway,
-    /// Short calls between services, and their names looked up.
+    /// Short requests between services, and DNS queries.
     KubernetesNode,
-    /// Visitors who come, fetch and go.
+    /// Many short client connections.
     WebServer,
 }
 
 /// A demand, described. Shares are from 0 to 1, rates are per second, times are seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Demand {
-    /// Whose figures it began from.
+    /// The profile it is based on.
     pub profile: Option<Profile>,
-    /// TCP connections that live at one time; `rate` × `lifetime`.
+    /// TCP connections open at one time; `rate` × `lifetime`.
     pub connections: u64,
-    /// TCP connections begun each second.
+    /// New TCP connections per second.
     pub rate: f64,
-    /// How long one lives.
+    /// Lifetime of a connection.
     pub lifetime: f64,
-    /// Longest silence of a living connection; `None` where nobody keeps it to one.
+    /// Longest silence of an open connection; `None` without keepalives.
     pub keepalive: Option<u64>,
-    /// The share of connections that end without a word: a phone out of reach, a power cut.
+    /// The share of connections that end without FIN or RST: lost radio, power cut.
     pub silent: f64,
-    /// How long after its last word the other end closes such a connection; `None`: never, or not through here.
+    /// How long after its last packet the other end closes such a connection; `None`: never, or not through this machine.
     pub notice: Option<u64>,
-    /// UDP questions (DNS above all) each second, each from a port of its own.
+    /// UDP queries (mostly DNS) per second, each from its own port.
     pub udp_rate: f64,
-    /// Handshakes each second that are begun and never finished: scans, floods.
+    /// Handshakes per second that are never finished: scans, floods.
     pub half_open_rate: f64,
-    /// The share of clients that come again, from new ports, while their old entries still stand: a restart, a network that was away.
+    /// The share of clients that reconnect from new ports while their old entries still exist: a restart, a network outage.
     pub storm: f64,
     /// Are connections translated (NAT) here?
     pub nat: bool,
 }
 
-/// What was read from a table that works now.
+/// What was read from a live table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ObservedLoad {
-    /// Connections, by the count of the namespace looked at or by the slab of all, whichever is more.
+    /// Connections: the count of the namespace, or of the slab of all namespaces, whichever is more.
     pub connections: u64,
-    /// The limit they stand against.
+    /// The limit.
     pub max: Option<u64>,
-    /// How long was looked, in seconds; 0 if only once.
+    /// Seconds between the two readings; 0 if the counters were read once.
     pub interval: f64,
-    /// How much the count grew each second (or shrank).
+    /// Growth of the count per second.
     pub growth: Option<f64>,
-    /// Connections begun each second, if this kernel counts them or the machine's own sockets tell.
+    /// New connections per second, if this kernel or the machine's own sockets count them.
     pub rate: Option<f64>,
-    /// Packets dropped meanwhile because there was no room (`drop` rises together with `early_drop`, or alone).
+    /// Packets dropped in the interval because the table was full (`drop` grows together with `early_drop`, or alone).
     pub dropped: Option<u64>,
-    /// Inserts refused meanwhile because a list was too long.
+    /// Inserts refused in the interval because a chain was too long.
     pub chain_too_long: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ impl Profile {
     pub const ALL: [Profile; 4] =
         [Profile::MqttBroker, Profile::NatGateway, Profile::KubernetesNode, Profile::WebServer];
 
-    /// As it is written on the command line.
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Profile::MqttBroker => "mqtt-broker",
@@ -105,7 +105,7 @@ impl Profile {
             nat: false,
         };
         let demand = match self {
-            // A client a core can serve by the ten thousand, with MQTT's usual keepalive; MQTT 3.1.2.10: the broker waits 1.5 × keepalive.
+            // With MQTT's usual keepalive; MQTT 3.1.2.10: the broker waits 1.5 × keepalive.
             Profile::MqttBroker => Demand {
                 connections: 100_000,
                 lifetime: 86_400.0,
@@ -125,7 +125,7 @@ impl Profile {
                 nat: true,
                 ..plain
             },
-            // Two hours and nine probes 75 s apart: TCP's own keepalive, where a service asks for it.
+            // Two hours and nine probes 75 s apart: TCP's own keepalive, if a service enables it.
             Profile::KubernetesNode => Demand {
                 rate: 500.0,
                 lifetime: 30.0,
@@ -135,7 +135,7 @@ impl Profile {
                 nat: true,
                 ..plain
             },
-            // Servers close an idle visitor after about a minute (nginx: 75 s).
+            // Servers close an idle connection after about a minute (nginx: 75 s).
             Profile::WebServer => Demand {
                 rate: 500.0,
                 lifetime: 20.0,
@@ -151,8 +151,8 @@ impl Profile {
 }
 
 impl Demand {
-    /// Fills in which of connections, rate and lifetime is zero by Little's law: those that live are those that come each second times how
-    /// long they stay.
+    /// Fills in the one of connections, rate and lifetime that is zero, by Little's law: open connections are the rate times the
+    /// lifetime.
     pub fn completed(mut self) -> Demand {
         if self.connections == 0 {
             self.connections = ceil_u64(self.rate * self.lifetime);
@@ -164,72 +164,67 @@ impl Demand {
         self
     }
 
-    /// What the established timeout must not be below, and why.
+    /// The least established timeout, and why.
     pub fn min_established_timeout(&self) -> (u64, String) {
         let silence = self.keepalive.unwrap_or(0);
         let needed = silence.saturating_mul(3).div_ceil(2).saturating_add(KEEPALIVE_MARGIN);
         if needed > MIN_ESTABLISHED_TIMEOUT {
-            let why = format!("1.5 × the keepalive of {} and {KEEPALIVE_MARGIN} s more", Seconds(silence));
+            let why = format!("1.5 × the keepalive of {}, plus {KEEPALIVE_MARGIN} s", Seconds(silence));
             (needed, why)
         } else {
-            (
-                MIN_ESTABLISHED_TIMEOUT,
-                "RFC 5382 (REQ-5): at least 2 hours 4 minutes for an established connection".into(),
-            )
+            (MIN_ESTABLISHED_TIMEOUT, "RFC 5382 (REQ-5) requires at least 2 h 4 min".into())
         }
     }
 }
 
 impl Workload {
-    /// Will connections have the 128-octet extension: for NAT, accounting, events or timestamps?
+    /// Do entries have the 128-byte extension for NAT, accounting, events or timestamps?
     pub fn has_extension(&self, knobs: &Sysctls) -> bool {
         let nat = match self {
             Workload::Demand(demand) => demand.nat,
-            // It cannot be seen from here, and most tables of today have it.
+            // It cannot be observed, and most tables have it.
             Workload::Observed(_) => true,
         };
         nat || knobs.is_enabled(Sysctl::Acct) || knobs.is_enabled(Sysctl::Timestamp) || knobs[Sysctl::Events] == 1
     }
 
-    /// What a reader of the numbers should know of where they come from.
+    /// What to know about the origin of the numbers.
     pub(crate) fn warnings(&self, machine: &SizingMachine) -> Vec<String> {
         let Workload::Observed(seen) = self else { return Vec::new() };
         let mut warnings = Vec::new();
         if seen.is_full() {
             warnings.push(format!(
-                "the table is full ({} of {}): how much is really wanted cannot be seen from a full table, so twice the limit was taken; look again when it is larger",
+                "the table is full ({} of {}): the real demand cannot be measured, so twice the limit was assumed; run this again with a larger table",
                 Count(seen.connections),
                 Count(seen.max.unwrap_or(seen.connections)),
             ));
         }
         if seen.chain_too_long.is_some_and(|count| count > 0) {
-            warnings.push("inserts fail because lists are too long (chaintoolong): raise the buckets first".into());
+            warnings.push("inserts fail because chains are too long (chaintoolong): raise the buckets first".into());
         }
         if seen.rate.is_none() {
-            warnings.push(
-                "this kernel does not count the connections that packets begin; what was seen is the count, and how it grows".into(),
-            );
+            warnings.push("this kernel does not count new connections: only the count and its growth are known".into());
         }
         if machine.max.is_none() {
-            warnings.push("nf_conntrack_max could not be read: tracking may not be loaded here".into());
+            warnings.push("cannot read nf_conntrack_max: nf_conntrack may not be loaded here".into());
         }
         warnings
     }
 }
 
 impl ObservedLoad {
-    /// Nothing more goes in: what is wanted is more than what is seen.
+    /// Is the table full, so that the demand is larger than what is observed?
     pub fn is_full(&self) -> bool {
         self.max.is_some_and(|max| max > 0 && self.connections >= max.saturating_sub(max / 20))
             || self.dropped.is_some_and(|dropped| dropped > 0)
     }
 }
 
-/// The next whole number.
+/// Rounds up.
 pub(crate) fn ceil_u64(number: f64) -> u64 {
-    // What is too large becomes the largest, what is no number nothing: that is what `as` does here.
+    // `as` saturates: too large becomes the largest, NaN becomes 0.
     number.ceil() as u64
 }
 
-/// Seconds above 1.5 × keepalive: a retransmission or two may be on its way.
+/// Seconds above 1.5 × keepalive, for retransmissions.
 const KEEPALIVE_MARGIN: u64 = 60;

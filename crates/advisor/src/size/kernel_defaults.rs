@@ -1,33 +1,33 @@
-//! What each generation of kernels would choose by itself on a machine with this memory, and what that would mean for the load.
+//! The default sizes of each kernel version on a machine with this memory, compared with the load.
 use crate::size::hash_chains::{self, ChainLengths};
 use crate::size::load::TableLoad;
 use keepstate_engine::{KernelVersion, Sysctl, Sysctls};
 use serde::Serialize;
 
-/// One generation's own choice.
+/// The defaults of one kernel version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KernelDefaults {
-    /// Which kernels.
+    /// The range of kernel versions.
     pub kernels: &'static str,
     /// Its `nf_conntrack_max`.
     pub max: u64,
     /// Its `nf_conntrack_buckets`.
     pub buckets: u64,
-    /// Does the ordinary load fit?
+    /// Does the normal load fit?
     pub carries: bool,
     /// Does the surge fit too?
     pub carries_surge: bool,
-    /// Its lists, with the load (or as much of it as fits).
+    /// Its chain lengths with the load, or as much of it as fits.
     pub lists: ChainLengths,
-    /// The rule it follows.
+    /// The rule it uses.
     pub why: &'static str,
 }
 
-/// Every generation, oldest first.
+/// Every version with its own defaults, oldest first.
 pub const KERNEL_VERSIONS: [KernelVersion; 4] =
     [KernelVersion::V3_10, KernelVersion::V4_19, KernelVersion::V5_15, KernelVersion::V6_18];
 
-/// Which kernels a generation is of.
+/// The range of kernels with these defaults.
 pub const fn kernel_range(generation: KernelVersion) -> &'static str {
     match generation {
         KernelVersion::V3_10 => "up to 3.19",
@@ -39,17 +39,17 @@ pub const fn kernel_range(generation: KernelVersion) -> &'static str {
 
 const fn sizing_rule(generation: KernelVersion) -> &'static str {
     match generation {
-        KernelVersion::V3_10 => "memory / 131,072 buckets; above 1 GiB 16,384; four connections a bucket",
+        KernelVersion::V3_10 => "memory / 131,072 buckets; above 1 GiB 16,384; four connections per bucket",
         KernelVersion::V4_19 => {
-            "memory / 131,072 buckets; above 1 GiB 16,384, above 4 GiB 65,536; four connections a bucket"
+            "memory / 131,072 buckets; above 1 GiB 16,384, above 4 GiB 65,536; four connections per bucket"
         }
         KernelVersion::V5_15 | KernelVersion::V6_18 => {
-            "memory / 131,072 buckets; above 1 GiB 65,536, above 4 GiB 262,144; one connection a bucket"
+            "memory / 131,072 buckets; above 1 GiB 65,536, above 4 GiB 262,144; one connection per bucket"
         }
     }
 }
 
-/// Each generation's own sizes with this memory, against a load.
+/// The default sizes of each version with this memory, compared with a load.
 pub fn all_defaults(memory: u64, load: &TableLoad) -> Vec<KernelDefaults> {
     let one = |generation: KernelVersion| {
         let knobs = Sysctls::kernel_defaults(generation, memory);

@@ -1,36 +1,36 @@
-//! How many places a need takes, part by part.
+//! The entries a workload needs, part by part.
 use crate::size::demand::{Demand, ObservedLoad, Workload, ceil_u64};
 use crate::units::{Count, Seconds};
 use keepstate_engine::{Sysctl, Sysctls};
 use serde::Serialize;
 
-/// The places, added up.
+/// The entries, added up.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableLoad {
-    /// What there is on an ordinary day.
+    /// Under the normal load.
     pub steady: u64,
-    /// What there is on the worst: ordinary, and the surge.
+    /// At peak: normal load and surge.
     pub peak: u64,
-    /// What they are made of.
+    /// The parts.
     pub parts: Vec<LoadComponent>,
 }
 
 /// Connections of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadComponent {
-    /// What they are.
+    /// Their kind.
     pub name: &'static str,
     /// How many.
     pub connections: u64,
     /// How that was computed.
     pub why: String,
-    /// The timeout that holds them, by its knob's name.
+    /// The sysctl of the timeout that holds them.
     pub knob: Option<&'static str>,
-    /// Are they there only in a surge?
+    /// Do they exist only in a surge?
     pub surge: bool,
 }
 
-/// The load of a need under these timeouts.
+/// The load of a workload under these timeouts.
 pub fn estimate(need: &Workload, knobs: &Sysctls) -> TableLoad {
     let parts = match need {
         Workload::Demand(demand) => demand_components(demand, knobs),
@@ -44,8 +44,8 @@ pub fn estimate(need: &Workload, knobs: &Sysctls) -> TableLoad {
     TableLoad { steady, peak: steady.saturating_add(sum(true)), parts }
 }
 
-/// How long the entry of a connection stands that ended without a word, and whose timeout it is. The entry's own deadline runs from the last
-/// word; where the other end notices first, its FIN makes it one that is closing.
+/// How long the entry of a connection stays that ended without FIN or RST, and by which timeout. The timeout runs from the last
+/// packet; if the other end closes first, its FIN makes it FIN_WAIT.
 pub(crate) fn dead_peer_entry_lifetime(demand: &Demand, knobs: &Sysctls) -> (u64, Sysctl) {
     let established = u64::from(knobs[Sysctl::TcpTimeoutEstablished]);
     match demand.notice.filter(|notice| *notice < established) {
@@ -75,21 +75,21 @@ fn demand_components(demand: &Demand, knobs: &Sysctls) -> Vec<LoadComponent> {
     let (seconds_silent, knob) = dead_peer_entry_lifetime(demand, knobs);
     let of = match (knob, demand.notice) {
         (Sysctl::TcpTimeoutFinWait, Some(notice)) => {
-            format!("gone silently, closed by the other end after {},", Seconds(notice))
+            format!("silent, closed by the other end after {},", Seconds(notice))
         }
-        _ => "gone silently".into(),
+        _ => "silent".into(),
     };
     lasting("dead peers", demand.rate * demand.silent, seconds_silent, knob, &of);
     let half_open = seconds(Sysctl::TcpTimeoutSynRecv);
-    lasting("half open", demand.half_open_rate, half_open, Sysctl::TcpTimeoutSynRecv, "answered, never finished");
-    lasting("UDP", demand.udp_rate, seconds(Sysctl::UdpTimeout), Sysctl::UdpTimeout, "questions");
+    lasting("half open", demand.half_open_rate, half_open, Sysctl::TcpTimeoutSynRecv, "unfinished handshakes");
+    lasting("UDP", demand.udp_rate, seconds(Sysctl::UdpTimeout), Sysctl::UdpTimeout, "queries");
     let surge = ceil_u64(demand.connections as f64 * demand.storm);
     if surge > 0 {
         parts.push(LoadComponent {
             name: "surge",
             connections: surge,
             why: format!(
-                "{} % of the living come again from new ports while their old entries stand (a restart, a network that was away)",
+                "{} % of the clients reconnect from new ports while their old entries still exist (restart, network outage)",
                 format_rate(demand.storm * 100.0)
             ),
             knob: None,
@@ -105,7 +105,7 @@ fn observed_components(seen: &ObservedLoad) -> Vec<LoadComponent> {
     let base = match (full, seen.max) {
         (true, Some(max)) => {
             let doubled = max.max(seen.connections).saturating_mul(2);
-            now(doubled, format!("the table is full at {}: twice that, for what did not get in", Count(max)))
+            now(doubled, format!("the table is full at {}: twice that, to include dropped connections", Count(max)))
         }
         _ => now(seen.connections, "counted now".into()),
     };
@@ -116,10 +116,7 @@ fn observed_components(seen: &ObservedLoad) -> Vec<LoadComponent> {
         parts.push(LoadComponent {
             name: "growth",
             connections: hour,
-            why: format!(
-                "it grew by {}/s while it was watched: an hour of that, at most as much again",
-                format_rate(growth)
-            ),
+            why: format!("it grew by {}/s in the interval: one hour of that, at most 100 %", format_rate(growth)),
             knob: None,
             surge: true,
         });
@@ -127,14 +124,14 @@ fn observed_components(seen: &ObservedLoad) -> Vec<LoadComponent> {
     parts.push(LoadComponent {
         name: "surge",
         connections: connections.div_ceil(4),
-        why: "a quarter come again from new ports while their old entries stand: of one look, no more is known".into(),
+        why: "25 % reconnect from new ports while their old entries still exist (an assumption)".into(),
         knob: None,
         surge: true,
     });
     parts
 }
 
-/// A rate for people: whole numbers with groups, small ones with what matters of their fraction.
+/// A rate for people: large numbers with digit groups, small ones with decimals.
 pub(crate) fn format_rate(number: f64) -> String {
     match number {
         _ if number >= 100.0 || number.fract() == 0.0 => Count(number.round() as u64).to_string(),

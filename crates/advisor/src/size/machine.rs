@@ -3,28 +3,28 @@ use crate::kernel_constants::OBJECT_BYTES;
 use keepstate_engine::{KernelVersion, Sysctls};
 use serde::Serialize;
 
-/// What is known of it.
+/// What is known of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SizingMachine {
-    /// Octets the kernel manages.
+    /// Bytes of memory the kernel manages.
     pub memory: u64,
-    /// Octets that could be given out now, if that is known.
+    /// Bytes of available memory, if known.
     pub available: Option<u64>,
-    /// Processors, if that is known.
+    /// CPUs, if known.
     pub cpus: Option<u64>,
-    /// Octets of one connection, and how that is known.
+    /// Bytes of one connection, and how that is known.
     pub object_size: (u64, ObjectSizeSource),
-    /// Whose rules this machine's kernel follows.
+    /// The kernel version whose defaults apply.
     pub kernel_version: KernelVersion,
-    /// The kernel as it names itself, if that is known.
+    /// The kernel release, if known.
     pub release: Option<String>,
     /// Network namespaces; at least one.
     pub namespaces: u64,
-    /// The limit now.
+    /// The current limit.
     pub max: Option<u64>,
-    /// The buckets now.
+    /// The current buckets.
     pub buckets: Option<u64>,
-    /// All knobs as they are now, or as this kernel would have them.
+    /// All sysctls, current or default.
     pub knobs: Sysctls,
 }
 
@@ -34,12 +34,12 @@ pub struct SizingMachine {
 pub enum ObjectSizeSource {
     /// Read from this machine.
     Measured,
-    /// What kernels of that generation are known to have.
+    /// The usual value of this kernel version.
     Known,
 }
 
 impl SizingMachine {
-    /// A machine of which only the memory and the kernel's generation are known.
+    /// A machine of which only the memory and the kernel version are known.
     pub fn new(kernel_version: KernelVersion, memory: u64) -> SizingMachine {
         SizingMachine {
             memory,
@@ -56,7 +56,7 @@ impl SizingMachine {
     }
 }
 
-/// Octets of a connection in its slab, by what kernels of that generation on 64 bits were seen to use.
+/// Bytes of a connection in its slab on 64-bit kernels of this version.
 pub const fn conntrack_object_size(generation: KernelVersion) -> u64 {
     match generation {
         KernelVersion::V3_10 | KernelVersion::V4_19 => 320,

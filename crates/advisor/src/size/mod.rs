@@ -1,9 +1,9 @@
-//! How large a connection table should be, and why.
+//! How large a conntrack table should be, and why.
 //!
-//! A [`Need`] (what is to be carried) and a [`Machine`] (where) go in, a [`Size`] comes out: max, buckets, memory, list lengths, timeouts, what
-//! each kernel would choose by itself; every number with its reason. The needed places are first added up ([`load`]), with the timeouts
-//! that are advised ([`timeouts`]); max is what the load needs and room above it, buckets follow max.
-//! Nothing here measures anything, and nothing here is ever lower than the load it was given.
+//! A [`Workload`] and a [`SizingMachine`] go in, a [`SizeAdvice`] comes out: limit, buckets, memory, chain lengths, timeouts, and the
+//! defaults of each kernel version; every number with its reason. The entries are first added up ([`load`]) under the recommended
+//! timeouts ([`timeouts`]); the limit is that load and headroom, and the buckets follow the limit.
+//! Nothing here measures anything, and no advice is ever below the load it was given.
 
 pub mod demand;
 pub mod hash_chains;
@@ -29,44 +29,44 @@ pub use timeouts::TimeoutAdvice;
 pub struct ReasonedValue {
     /// The number.
     pub value: u64,
-    /// One sentence or two.
+    /// One or two sentences.
     pub why: String,
 }
 
-/// All that is advised.
+/// The advice.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SizeAdvice {
-    /// What the table has to carry.
+    /// The load of the table.
     pub load: TableLoad,
     /// `nf_conntrack_max`.
     pub max: ReasonedValue,
     /// `nf_conntrack_buckets`, and `hashsize=` for modprobe.
     pub buckets: ReasonedValue,
-    /// Places above the ordinary load.
+    /// Entries above the normal load.
     pub headroom: ReasonedValue,
-    /// What max would have to be if no timeout is changed; `None` if that is the same.
+    /// The limit needed if no timeout is changed; `None` if it is the same.
     pub max_with_present_timeouts: Option<ReasonedValue>,
     /// Memory.
     pub memory: MemoryCost,
-    /// Lengths of the lists behind the buckets.
+    /// Lengths of the hash chains.
     pub lists: HashChains,
-    /// Timeouts that matter for this load, those that hold most first.
+    /// Timeouts that matter for this load, the ones that hold the most entries first.
     pub timeouts: Vec<TimeoutAdvice>,
-    /// What each generation of kernels would choose by itself here.
+    /// The defaults of each kernel version on this machine.
     pub defaults: Vec<KernelDefaults>,
-    /// What else should be known before these numbers are used.
+    /// What to know before using these numbers.
     pub warnings: Vec<String>,
 }
 
-/// Ordinary load stays below this share of max: node_exporter's usual alarm is at 75 %.
+/// The normal load stays below this share of the limit: the usual alert (node_exporter) is at 75 %.
 const STEADY_FILL_PERCENT: u64 = 75;
-/// The worst surge stays below this share: past 95 %, kernels begin to end closing connections early.
+/// The worst surge stays below this share: above 95 %, kernels evict closing connections early.
 const PEAK_FILL_PERCENT: u64 = 95;
-/// No table is advised smaller than what the smallest machine gets by default today.
+/// No smaller table is recommended: the smallest machine gets this by default.
 const MIN_ENTRIES: u64 = 1024;
-/// A timeout matters that holds one connection in so many.
+/// A timeout matters if it holds one in this many connections.
 const SIGNIFICANT_TIMEOUT_DIVISOR: u64 = 1000;
-/// The largest value of both knobs that is a signed 32-bit number, as some kernels keep them, in whole pages.
+/// The largest value of both sysctls in whole pages: some kernels keep a signed 32-bit number.
 const MAX_ENTRIES: u64 = (i32::MAX as u64) / BUCKETS_PER_PAGE * BUCKETS_PER_PAGE;
 
 /// Sizes a table for `need` on `machine`.
@@ -79,8 +79,8 @@ pub fn size(need: &Workload, machine: &SizingMachine) -> SizeAdvice {
     let max = recommend_max(&load);
     let buckets = ReasonedValue {
         value: max.value,
-        why: "one bucket for each connection, as kernels since 5.15 choose: with each connection entered twice, lists are of two entries \
-              on average when the table is full; a bucket costs 8 octets, a long list costs every packet"
+        why: "one bucket per connection, as kernels since 5.15 do: each connection is entered twice, so chains average two entries when \
+              the table is full. A bucket costs 8 bytes; a long chain costs time for every packet"
             .into(),
     };
     let unchanged = recommend_max(&present);
@@ -101,7 +101,7 @@ pub fn size(need: &Workload, machine: &SizingMachine) -> SizeAdvice {
     }
 }
 
-/// The rounded-up quotient, and no more than there can be.
+/// The limit for a load, rounded up, at most what a kernel takes.
 fn recommend_max(load: &TableLoad) -> ReasonedValue {
     let calm = max_for_fill_percent(load.steady, STEADY_FILL_PERCENT);
     let surge = max_for_fill_percent(load.peak, PEAK_FILL_PERCENT);
@@ -109,18 +109,20 @@ fn recommend_max(load: &TableLoad) -> ReasonedValue {
     let value = wanted.checked_next_multiple_of(BUCKETS_PER_PAGE).unwrap_or(u64::MAX).min(MAX_ENTRIES);
     let (steady, peak) = (Count(load.steady), Count(load.peak));
     let why = match wanted {
-        MIN_ENTRIES if calm.max(surge) < MIN_ENTRIES => format!("no kernel of today starts with less; {peak} would do"),
+        MIN_ENTRIES if calm.max(surge) < MIN_ENTRIES => {
+            format!("the smallest default of current kernels; {peak} would be enough")
+        }
         _ if surge > calm => format!(
-            "the surge of {peak} fills it to {PEAK_FILL_PERCENT} %: beyond that, kernels begin to end closing connections early; rounded up to a page of {BUCKETS_PER_PAGE} buckets"
+            "the surge of {peak} fills it to {PEAK_FILL_PERCENT} %; above that kernels evict closing connections early. Rounded up to {BUCKETS_PER_PAGE}"
         ),
         _ => format!(
-            "the ordinary load of {steady} fills it to {STEADY_FILL_PERCENT} %, where the usual alarm is set (node_exporter's), and the surge of {peak} fits; rounded up to a page of {BUCKETS_PER_PAGE} buckets"
+            "the normal load of {steady} fills it to {STEADY_FILL_PERCENT} %, the usual alert level (node_exporter), and the surge of {peak} fits. Rounded up to {BUCKETS_PER_PAGE}"
         ),
     };
     ReasonedValue { value, why }
 }
 
-/// So many, that `load` is `percent` of it.
+/// The limit of which `load` is `percent`.
 fn max_for_fill_percent(load: u64, percent: u64) -> u64 {
     u64::try_from((u128::from(load) * 100).div_ceil(u128::from(percent))).unwrap_or(u64::MAX)
 }
@@ -132,7 +134,7 @@ fn headroom(load: &TableLoad, max: &ReasonedValue) -> ReasonedValue {
     ReasonedValue {
         value,
         why: format!(
-            "{percent} % above the ordinary load: {} for the surge, the rest so that growth is seen before it hurts; places that are not used cost no memory but their bucket",
+            "{percent} % above the normal load: {} for the surge, the rest to see growth in time. Unused entries cost no memory except their bucket",
             Count(surge)
         ),
     }
@@ -148,7 +150,7 @@ fn warnings(
     let mut warnings = Vec::new();
     if load.peak > max.value {
         warnings.push(format!(
-            "{} connections are more than a table may hold ({}): spread them over several machines, or do not track them",
+            "{} connections are more than a table can hold ({}): use several machines, or do not track them",
             Count(load.peak),
             Count(MAX_ENTRIES)
         ));
@@ -156,15 +158,15 @@ fn warnings(
     let budget = machine.available.unwrap_or(machine.memory);
     if cost.full > budget / 2 {
         warnings.push(format!(
-            "full, this table takes {} of the {} this machine has {}: connections are kernel memory, not swapped and not charged to any container; shorten timeouts, exempt traffic (NOTRACK) or add memory",
+            "a full table takes {} of {} {} memory. This is kernel memory: not swapped, charged to no container. Shorten timeouts, exempt traffic (notrack) or add memory",
             Bytes(cost.full),
             Bytes(budget),
-            if machine.available.is_some() { "available" } else { "in all" },
+            if machine.available.is_some() { "available" } else { "total" },
         ));
     }
     if let Some(present) = machine.max.filter(|present| *present > max.value) {
         warnings.push(format!(
-            "nf_conntrack_max is {} now, which is more: leave it unless the memory is wanted back (an unused place costs nothing), and never set it below the present count",
+            "nf_conntrack_max is {} now, which is more: keep it (unused entries cost no memory), and never set it below the current count",
             Count(present)
         ));
     }
@@ -172,17 +174,17 @@ fn warnings(
         let present = hash_chains::chain_lengths(load.steady, buckets);
         if present.worst >= hash_chains::CHAIN_LIMIT[0] {
             warnings.push(format!(
-                "with the {} buckets of now, this load makes lists of {:.0} entries on average and {} at worst: past {} to {} the kernel refuses connections (chaintoolong)",
+                "with the current {} buckets, chains have {:.0} entries on average and {} at worst; above {} to {} the kernel drops new connections (chaintoolong)",
                 Count(buckets), present.average, present.worst, hash_chains::CHAIN_LIMIT[0], hash_chains::CHAIN_LIMIT[1],
             ));
         }
     }
     if machine.max == Some(0) {
-        warnings.push("nf_conntrack_max is 0 now: that is no limit at all, and a flood may take all memory".into());
+        warnings.push("nf_conntrack_max is 0 now, which means unlimited: a flood can use all memory".into());
     }
     if machine.namespaces > 1 {
         warnings.push(format!(
-            "{} network namespaces share the buckets; max limits each of them by itself. The load given is taken as that of all together",
+            "{} network namespaces share the buckets, and the limit applies to each separately. The load given is taken as the sum of all",
             machine.namespaces
         ));
     }
@@ -191,7 +193,7 @@ fn warnings(
     {
         let kube = (cpus.saturating_mul(32_768)).max(131_072);
         warnings.push(format!(
-            "kube-proxy sets nf_conntrack_max by itself, by cores and not by need (here {}): give the number to it, in conntrack.maxPerCore and conntrack.min, or it will put its own back",
+            "kube-proxy sets nf_conntrack_max itself, from the number of cores (here {}): configure the limit there (conntrack.maxPerCore, conntrack.min), or it will overwrite yours",
             Count(kube)
         ));
     }

@@ -1,114 +1,114 @@
-//! What to change of a connection table's knobs, from what is wanted and what is there.
+//! Which sysctls to change, from the desired and the current state.
 //!
-//! A [`Goal`] and a [`Situation`] go in, a [`Plan`] comes out: every change with its reason, its cost and its risk; what cannot be done, and why.
-//! A plan changes nothing. It never flushes, never lowers the limit under what is in the table (unless it is told to), and never chooses an established
-//! timeout that a living connection could outlast.
+//! A [`DesiredState`] and a [`CurrentState`] go in, a [`TunePlan`] comes out: every change with its reason, cost and risk, and every
+//! refusal with its reason. A plan changes nothing. It never flushes, never lowers the limit below the current count unless forced,
+//! and warns of an established timeout shorter than the silence of an open connection.
 
 use crate::kernel_constants::{BUCKET_BYTES, BUCKETS_PER_PAGE, MIN_ESTABLISHED_TIMEOUT};
 use crate::units::{Bytes, Count, Seconds};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The limit, by its key.
+/// The key of the limit.
 pub const MAX: &str = "net.netfilter.nf_conntrack_max";
-/// The buckets.
+/// The key of the buckets.
 pub const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
-/// The timeout of established connections.
+/// The key of the timeout of established connections.
 pub const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
-/// How many there are.
+/// The key of the current number of connections.
 pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
 
-/// One wish: a knob's value, and who wishes it.
+/// The desired value of a sysctl.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredSysctl {
     /// The value.
     pub value: u64,
-    /// Why, in a sentence.
+    /// Why, in one sentence.
     pub why: String,
 }
 
-/// What is wanted.
+/// The desired state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredState {
-    /// Knobs, by their canonical keys.
+    /// Sysctls by their keys.
     pub sysctls: BTreeMap<String, DesiredSysctl>,
-    /// The longest silence of a living connection, in seconds, if it is known.
+    /// The longest silence of an open connection in seconds, if known.
     pub keepalive: Option<u64>,
-    /// Lower the limit under the present count all the same.
+    /// Allow a limit below the current count.
     pub force: bool,
 }
 
-/// A knob as it is.
+/// The current value of a sysctl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CurrentSysctl {
     /// Its value, if it is a number.
     pub value: Option<u64>,
-    /// May it be written here?
+    /// Can it be written here?
     pub writable: bool,
 }
 
-/// What is there.
+/// The current state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CurrentState {
-    /// Knobs that exist, by their canonical keys.
+    /// The existing sysctls by their keys.
     pub sysctls: BTreeMap<String, CurrentSysctl>,
     /// Connections in the table.
     pub count: Option<u64>,
-    /// Octets of one connection.
+    /// Bytes of one connection.
     pub object_size: u64,
 }
 
-/// One change of a knob.
+/// The change of one sysctl.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SysctlChange {
-    /// The knob's key.
+    /// Its key.
     pub key: String,
     /// Its value now.
     pub before: Option<u64>,
-    /// Its value then.
+    /// Its new value.
     pub after: u64,
     /// Why.
     pub why: String,
-    /// What it costs.
+    /// Its cost.
     pub cost: String,
-    /// What may go wrong.
+    /// Its risk.
     pub risk: String,
 }
 
-/// What to do, and what not.
+/// What to change, and what not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TunePlan {
-    /// Changes, in the order in which they are to be made.
+    /// Changes, in the order to make them.
     pub changes: Vec<SysctlChange>,
-    /// Knobs that are as they are wanted.
+    /// Sysctls that have the desired value already.
     pub unchanged: BTreeMap<String, u64>,
-    /// What forbids the plan.
+    /// Reasons not to apply the plan.
     pub refusals: Vec<String>,
-    /// What to know before it is carried out.
+    /// What to know before applying it.
     pub warnings: Vec<String>,
 }
 
-/// Plans what leads from `situation` to `goal`.
+/// Plans the changes from `current` to `desired`.
 ///
 /// ```
-/// use keepstate_advisor::tune::{Goal, MAX, Present, Situation, Wish, plan};
-/// let mut goal = Goal::default();
-/// goal.wishes.insert(MAX.into(), Wish { value: 1_048_576, why: "a million clients".into() });
-/// let mut situation = Situation { object: 256, count: Some(65_536), ..Situation::default() };
-/// situation.knobs.insert(MAX.into(), Present { value: Some(65_536), writable: true });
-/// let plan = plan(&goal, &situation);
-/// assert_eq!(plan.changes[0].cost, "240 MiB more when it is full");
+/// use keepstate_advisor::tune::{CurrentState, CurrentSysctl, DesiredState, DesiredSysctl, MAX, plan};
+/// let mut desired = DesiredState::default();
+/// desired.sysctls.insert(MAX.into(), DesiredSysctl { value: 1_048_576, why: "a million clients".into() });
+/// let mut current = CurrentState { object_size: 256, count: Some(65_536), ..CurrentState::default() };
+/// current.sysctls.insert(MAX.into(), CurrentSysctl { value: Some(65_536), writable: true });
+/// let plan = plan(&desired, &current);
+/// assert_eq!(plan.changes[0].cost, "240 MiB more with a full table");
 /// assert!(plan.refusals.is_empty());
 /// ```
-pub fn plan(goal: &DesiredState, situation: &CurrentState) -> TunePlan {
+pub fn plan(desired: &DesiredState, current: &CurrentState) -> TunePlan {
     let mut plan = TunePlan::default();
-    for (key, wish) in &goal.sysctls {
-        plan_sysctl(&mut plan, goal, situation, key, wish);
+    for (key, desired_sysctl) in &desired.sysctls {
+        plan_sysctl(&mut plan, desired, current, key, desired_sysctl);
     }
-    check_established(&mut plan, goal, situation);
-    check_buckets(&mut plan, goal, situation);
+    check_established(&mut plan, desired, current);
+    check_buckets(&mut plan, desired, current);
     let grows = |change: &SysctlChange| change.before.is_none_or(|before| change.after >= before);
-    // Buckets before a limit that grows, behind one that shrinks: the lists stay short all the way.
+    // Buckets grow before the limit and shrink after it: the chains stay short all the way.
     plan.changes.sort_by_key(|change| match (change.key.as_str(), grows(change)) {
         (BUCKETS, true) => 0,
         (MAX, _) => 1,
@@ -118,70 +118,76 @@ pub fn plan(goal: &DesiredState, situation: &CurrentState) -> TunePlan {
     plan
 }
 
-fn plan_sysctl(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState, key: &str, wish: &DesiredSysctl) {
-    let Some(present) = situation.sysctls.get(key) else {
+fn plan_sysctl(
+    plan: &mut TunePlan,
+    desired: &DesiredState,
+    current: &CurrentState,
+    key: &str,
+    desired_sysctl: &DesiredSysctl,
+) {
+    let Some(found) = current.sysctls.get(key) else {
         plan.refusals.push(format!(
-            "{key} does not exist here: the module nf_conntrack is not loaded (modprobe nf_conntrack), or this kernel has no such knob"
+            "{key} does not exist here: nf_conntrack is not loaded (modprobe nf_conntrack), or this kernel does not have this sysctl"
         ));
         return;
     };
-    let after = if key == BUCKETS { wish.value.next_multiple_of(BUCKETS_PER_PAGE) } else { wish.value };
-    if present.value == Some(after) {
+    let after =
+        if key == BUCKETS { desired_sysctl.value.next_multiple_of(BUCKETS_PER_PAGE) } else { desired_sysctl.value };
+    if found.value == Some(after) {
         plan.unchanged.insert(key.to_owned(), after);
         return;
     }
-    if !present.writable {
+    if !found.writable {
         plan.refusals.push(format!(
-            "{key} can only be read here: it belongs to the host's initial network namespace. Set it there: sysctl -w {key}={after}"
+            "{key} is read-only here: it can only be set in the host's initial network namespace. Run there: sysctl -w {key}={after}"
         ));
         return;
     }
     if key == MAX {
-        check_max(plan, goal, situation, after);
+        check_max(plan, desired, current, after);
     }
     plan.changes.push(SysctlChange {
         key: key.to_owned(),
-        before: present.value,
+        before: found.value,
         after,
-        why: wish.why.clone(),
-        cost: cost(key, present.value, after, situation.object_size),
-        risk: risk(key, present.value, after).to_owned(),
+        why: desired_sysctl.why.clone(),
+        cost: cost(key, found.value, after, current.object_size),
+        risk: risk(key, found.value, after).to_owned(),
     });
 }
 
-/// The limit is not lowered under what is there.
-fn check_max(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState, after: u64) {
+/// The limit must not be below the current count.
+fn check_max(plan: &mut TunePlan, desired: &DesiredState, current: &CurrentState, after: u64) {
     if after == 0 {
-        plan.warnings
-            .push(format!("{MAX}=0 is no limit at all on kernels up to 6.18: the table grows until memory ends"));
-    } else if let Some(count) = situation.count.filter(|count| *count > after) {
+        plan.warnings.push(format!("{MAX}=0 means unlimited on kernels up to 6.18: the table can use all memory"));
+    } else if let Some(count) = current.count.filter(|count| *count > after) {
         let what = format!(
-            "{} connections are in the table, and {MAX}={} is fewer: every new one would be dropped until so many have ended",
+            "the table holds {} connections, more than {MAX}={}: new connections would be dropped until enough have ended",
             Count(count),
             Count(after)
         );
-        if goal.force {
+        if desired.force {
             plan.warnings.push(what)
         } else {
-            plan.refusals.push(format!("{what}. --force does it all the same"))
+            plan.refusals.push(format!("{what}. Use --force to set it anyway"))
         }
     }
 }
 
-/// An established connection that says nothing for a while must outlive the silence.
-fn check_established(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState) {
-    let wished = goal.sysctls.get(ESTABLISHED).map(|wish| wish.value);
-    let present = situation.sysctls.get(ESTABLISHED).and_then(|present| present.value);
-    let Some(timeout) = wished.or(present) else { return };
-    let silence = goal.keepalive.map(|keepalive| keepalive.saturating_add(keepalive / 2));
+/// The established timeout must be longer than the silence of an open connection.
+fn check_established(plan: &mut TunePlan, desired: &DesiredState, current: &CurrentState) {
+    let desired_value = desired.sysctls.get(ESTABLISHED).map(|sysctl| sysctl.value);
+    let present = current.sysctls.get(ESTABLISHED).and_then(|present| present.value);
+    let Some(timeout) = desired_value.or(present) else { return };
+    let silence = desired.keepalive.map(|keepalive| keepalive.saturating_add(keepalive / 2));
     match silence {
         Some(silence) if timeout <= silence => plan.warnings.push(format!(
-            "{ESTABLISHED}={timeout} ({}) ends connections that live: with this keepalive one may be silent for {}. Set it above that",
+            "{ESTABLISHED}={timeout} ({}) is too short: with this keepalive an open connection may be silent for {}. Set it above that",
             Seconds(timeout),
             Seconds(silence)
         )),
-        _ if wished.is_some_and(|wished| wished < MIN_ESTABLISHED_TIMEOUT) => plan.warnings.push(format!(
-            "{ESTABLISHED}={timeout} ({}) is less than RFC 5382 allows, {}: idle connections are forgotten, and behind NAT they are cut",
+        _ if desired_value.is_some_and(|value| value < MIN_ESTABLISHED_TIMEOUT) => plan.warnings.push(format!(
+            "{ESTABLISHED}={timeout} ({}) is below the minimum of RFC 5382, {}: idle connections are forgotten, and broken behind NAT",
             Seconds(timeout),
             Seconds(MIN_ESTABLISHED_TIMEOUT)
         )),
@@ -189,19 +195,19 @@ fn check_established(plan: &mut TunePlan, goal: &DesiredState, situation: &Curre
     }
 }
 
-/// Lists grow long where the limit was raised and the buckets were not.
-fn check_buckets(plan: &mut TunePlan, goal: &DesiredState, situation: &CurrentState) {
+/// Chains get long if the limit is raised and the buckets are not.
+fn check_buckets(plan: &mut TunePlan, desired: &DesiredState, current: &CurrentState) {
     let after = |key: &str| {
         let changed = plan.changes.iter().find(|change| change.key == key).map(|change| change.after);
-        changed.or_else(|| situation.sysctls.get(key).and_then(|present| present.value))
+        changed.or_else(|| current.sysctls.get(key).and_then(|present| present.value))
     };
     if let (Some(max), Some(buckets)) = (after(MAX), after(BUCKETS))
         && buckets > 0
         && max / buckets >= 4
-        && goal.sysctls.contains_key(MAX)
+        && desired.sysctls.contains_key(MAX)
     {
         plan.warnings.push(format!(
-            "{} connections over {} buckets make lists of {} entries on average: set {BUCKETS} to about the limit",
+            "{} connections in {} buckets make chains of {} entries on average: set {BUCKETS} to about the limit",
             Count(max),
             Count(buckets),
             2 * max / buckets
@@ -215,7 +221,7 @@ fn cost(key: &str, before: Option<u64>, after: u64, object: u64) -> String {
         BUCKETS => BUCKET_BYTES,
         _ => return "none".to_owned(),
     };
-    let when = if key == MAX { " when it is full" } else { ", taken at once" };
+    let when = if key == MAX { " with a full table" } else { ", allocated at once" };
     let before = before.unwrap_or(0);
     if after >= before {
         format!("{} more{when}", Bytes((after - before).saturating_mul(of_each)))
@@ -227,13 +233,13 @@ fn cost(key: &str, before: Option<u64>, after: u64, object: u64) -> String {
 fn risk(key: &str, before: Option<u64>, after: u64) -> &'static str {
     let grows = before.is_none_or(|before| after >= before);
     match (key, grows) {
-        (MAX, true) => "kernel memory that no container's limit counts",
-        (MAX, false) => "new connections are dropped sooner",
-        (BUCKETS, _) => "the table is moved under its locks: packets wait for some milliseconds a million entries",
-        (ESTABLISHED, false) => "a connection that is silent for longer is forgotten",
-        (_, false) if key.contains("timeout") => "what is slower than this is forgotten",
-        (_, true) if key.contains("timeout") => "what is dead stays for longer",
-        _ => "packets are judged differently from now on",
+        (MAX, true) => "kernel memory, not counted by any container limit",
+        (MAX, false) => "new connections are dropped earlier",
+        (BUCKETS, _) => "the table is resized under its locks: packets wait a few milliseconds per million entries",
+        (ESTABLISHED, false) => "connections that are silent for longer are forgotten",
+        (_, false) if key.contains("timeout") => "slower connections are forgotten",
+        (_, true) if key.contains("timeout") => "dead connections stay longer",
+        _ => "changes how packets are tracked from now on",
     }
 }
 

@@ -39,7 +39,7 @@ fn a_limit_under_the_count_is_refused_unless_forced() {
     wanted.force = true;
     let forced = plan(&wanted, &full);
     assert!(forced.refusals.is_empty() && forced.warnings[0].contains("would be dropped"));
-    assert!(plan(&desired(&[(MAX, 0)]), &full).warnings[0].contains("no limit"));
+    assert!(plan(&desired(&[(MAX, 0)]), &full).warnings[0].contains("unlimited"));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn timeout_shorter_than_keepalive_warns() {
 #[test]
 fn limit_far_above_buckets_warns() {
     let here = current(&[(MAX, 65_536, true), (BUCKETS, 65_536, true)], 1);
-    assert!(plan(&desired(&[(MAX, 1 << 20)]), &here).warnings[0].contains("lists of 32 entries"));
+    assert!(plan(&desired(&[(MAX, 1 << 20)]), &here).warnings[0].contains("chains of 32 entries"));
     assert!(plan(&desired(&[(MAX, 1 << 20), (BUCKETS, 1 << 20)]), &here).warnings.is_empty());
 }
 

@@ -1,4 +1,4 @@
-//! `keepstate simulate`: the engine in virtual time, under a traffic model or a capture: how the table fills, and who is refused.
+//! `keepstate simulate`: the engine in virtual time, under a traffic model or a capture: how the table fills, and what is dropped.
 mod plot;
 mod report;
 mod traffic;
@@ -17,22 +17,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use traffic::TrafficArgs;
 
-/// Fill the table in virtual time: with a traffic model or a capture, by a kernel's rules and your knobs.
+/// Simulate how a table fills in virtual time, with a traffic model or a capture, and the sysctls you choose.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Simulate {
     #[command(flatten)]
     traffic: TrafficArgs,
-    /// Take the traffic from this capture instead of a model; - for standard input
+    /// Use the traffic of this capture instead of a model; - reads standard input
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
-    /// Processors of the machine, for the record: a kernel computes its defaults from memory alone
+    /// CPUs of the machine, shown in the output only: kernel defaults depend on memory alone
     #[arg(long, value_name = "NUMBER", value_parser = keepstate_gateway::unit_args::parse_count)]
     cpus: Option<u64>,
-    /// Print the samples as CSV: seconds, connections, by state, dropped
+    /// Print the samples as CSV: seconds, connections, dropped, by state
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-    /// Print one JSON document instead of a page
+    /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -41,25 +41,25 @@ pub struct Simulate {
 
 const EXAMPLES: &str = "\
 Examples:
-  # a broker with 8 cores and 4 GB, by the defaults of 5.15: no new connection after 65,536
+  # an MQTT broker with 4 GB and the defaults of Linux 5.15: no new connections after 65,536
   keepstate simulate --profile mqtt-broker --clients 100k --as-linux 5.15 --memory 4G --cpus 8
-  # the same with a larger table; then with half of all clients cut off after six hours
+  # the same with a larger table; then with an outage for half of the clients after six hours
   keepstate simulate --profile mqtt-broker --clients 100k --set nf_conntrack_max=160000
   keepstate simulate --clients 100k --keepalive 60s --storm 6h:50%:outage --duration 12h
-  # what a shorter timeout does to a gateway
+  # a NAT gateway with a shorter timeout
   keepstate simulate --profile nat-gateway --duration 6h --set nf_conntrack_tcp_timeout_established=7440
   # a capture through a table of ten entries, as CSV
   keepstate simulate --capture trace.pcapng --set nf_conntrack_max=10 --csv
 
-Every packet goes through the engine. Of a client's words only those are sent that could matter to
-the table (one in half of the established timeout, and the last); --every-packet sends all: slow.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
+Every packet goes through the engine. Of a client's messages only those are sent that can change the
+table (one per half of the established timeout, and the last); --every-packet sends all: slow.
+Exit codes: 0 done, 1 read or write error, 2 usage error";
 
-/// Pieces of a long simulation, between which the progress is shown.
+/// Steps of a simulation, for the progress bar.
 const STEPS: u64 = 240;
 const MILLISECOND: u64 = 1_000_000;
 
-/// What is told at the end.
+/// What is report_data at the end.
 struct SimulationReport<'a> {
     model: Option<&'a TrafficModel>,
     knobs: &'a Sysctls,
@@ -72,27 +72,27 @@ struct SimulationReport<'a> {
 }
 
 impl Simulate {
-    /// Do the options fit together?
+    /// Checks that the options fit together.
     ///
     /// # Errors
-    /// A sentence for the user: what does not fit, and what to do.
+    /// What does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
         match &self.capture {
             Some(_) if self.traffic.is_given() => {
-                Err("a capture has its own traffic: leave out --capture, or the options of the model".into())
+                Err("--capture cannot be combined with options of the traffic model".into())
             }
             Some(_) => Ok(()),
             None if self.tuning.has_helpers() => {
-                Err("the simulated clients speak no FTP: --helper needs --capture".into())
+                Err("--helper needs --capture: simulated clients do not use FTP".into())
             }
             None => self.traffic.model()?.check(),
         }
     }
 
-    /// Simulates, and prints what came of it.
+    /// Simulates, and prints the result.
     ///
     /// # Errors
-    /// What could not be read or written; a broken capture after everything up to the break was told.
+    /// What could not be read or written; a broken capture after the result of its readable part was printed.
     pub fn run(&self) -> Result<ExitCode> {
         match &self.capture {
             Some(path) => self.run_capture(path)?,
@@ -114,46 +114,42 @@ impl Simulate {
             tracing::trace!(step, connections = simulation.engine().count(), "simulated");
         }
         bar.finish_and_clear();
-        let (record, tally) = (simulation.timeseries(), simulation.stats());
+        let (timeseries, stats) = (simulation.timeseries(), simulation.stats());
         self.print_report(&SimulationReport {
             model: Some(simulation.model()),
             knobs: simulation.engine().sysctls(),
             cpus: self.cpus,
             memory: self.tuning.memory(),
-            timeseries: record,
-            stats: Some(tally),
-            summary: summarize(record, Some(tally), duration),
+            timeseries,
+            stats: Some(stats),
+            summary: summarize(timeseries, Some(stats), duration),
             duration,
         })
     }
 
     fn run_capture(&self, path: &Path) -> Result<()> {
-        let mut follower = CaptureTracker::new(self.tuning.sysctls(stderr::note)?, self.tuning.hash_secret()?);
-        self.tuning.attach_helpers(follower.engine_mut());
+        let mut tracker = CaptureTracker::new(self.tuning.sysctls(stderr::note)?, self.tuning.hash_secret()?);
+        self.tuning.attach_helpers(tracker.engine_mut());
         let mut capture = Capture::open(path)?;
-        let mut record = Timeseries::new(follower.engine_mut(), None);
+        let mut record = Timeseries::new(tracker.engine_mut(), None);
         let mut first = None;
-        let mut refused = 0_u64;
+        let mut rejected = 0_u64;
         let read = capture.for_each_frame(|frame| {
             if let Some(time) = frame.time {
                 let begin = *first.get_or_insert(time);
-                advance_to_frame(&mut follower, &mut record, begin, time);
+                advance_to_frame(&mut tracker, &mut record, begin, time);
             }
-            let passed = follower.track_frame(&frame);
-            refused += u64::from(matches!(passed, FrameResult::Rejected(_)));
-            let at = milliseconds_since(first, follower.now());
-            record.record_packet(follower.engine_mut(), at);
+            let result = tracker.track_frame(&frame);
+            rejected += u64::from(matches!(result, FrameResult::Rejected(_)));
+            let at = milliseconds_since(first, tracker.now());
+            record.record_packet(tracker.engine_mut(), at);
             Ok(true)
         });
-        let duration = milliseconds_since(first, follower.now());
-        stderr::note(format!(
-            "{} of {} could not be read as packets",
-            refused,
-            stderr::was_or_were(follower.frame_count, "frame").trim_end_matches(" was").trim_end_matches(" were")
-        ));
+        let duration = milliseconds_since(first, tracker.now());
+        stderr::note(format!("frames: {}, not readable as packets: {}", tracker.frame_count, rejected));
         self.print_report(&SimulationReport {
             model: None,
-            knobs: follower.engine().sysctls(),
+            knobs: tracker.engine().sysctls(),
             cpus: self.cpus,
             memory: self.tuning.memory(),
             timeseries: &record,
@@ -161,39 +157,39 @@ impl Simulate {
             summary: summarize(&record, None, duration),
             duration,
         })?;
-        stderr::print_capture_warnings(&follower);
+        stderr::print_capture_warnings(&tracker);
         read
     }
 
-    fn print_report(&self, told: &SimulationReport<'_>) -> Result<()> {
+    fn print_report(&self, report_data: &SimulationReport<'_>) -> Result<()> {
         let mut out = anstream::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &report::json_document(told))?;
+            serde_json::to_writer_pretty(&mut out, &report::json_document(report_data))?;
             writeln!(out)?;
         } else if self.csv {
-            report::csv(&mut out, told.timeseries)?;
+            report::csv(&mut out, report_data.timeseries)?;
         } else {
-            report::write(&mut out, told)?;
+            report::write(&mut out, report_data)?;
         }
         Ok(out.flush()?)
     }
 }
 
-/// Time goes on to a frame's; samples that were due on the way are taken at their own times.
-fn advance_to_frame(follower: &mut CaptureTracker, record: &mut Timeseries, begin: u64, time: u64) {
+/// Advances the time to that of a frame; samples on the way are taken at their own times.
+fn advance_to_frame(tracker: &mut CaptureTracker, record: &mut Timeseries, begin: u64, time: u64) {
     loop {
         let due = begin.saturating_add(record.next_sample_at().saturating_mul(MILLISECOND));
         if due > time {
             break;
         }
-        follower.advance(Instant(due));
+        tracker.advance(Instant(due));
         let at = record.next_sample_at();
-        record.record_poll(follower.engine_mut(), at);
-        record.take_sample(follower.engine(), Instant(due));
+        record.record_poll(tracker.engine_mut(), at);
+        record.take_sample(tracker.engine(), Instant(due));
     }
-    follower.advance(Instant(time));
-    let at = milliseconds_since(Some(begin), follower.now());
-    record.record_poll(follower.engine_mut(), at);
+    tracker.advance(Instant(time));
+    let at = milliseconds_since(Some(begin), tracker.now());
+    record.record_poll(tracker.engine_mut(), at);
 }
 
 /// Milliseconds from the first frame.
@@ -201,7 +197,7 @@ fn milliseconds_since(first: Option<u64>, now: Instant) -> u64 {
     first.map_or(0, |first| now.0.saturating_sub(first) / MILLISECOND)
 }
 
-/// A bar on a terminal, for those who wait.
+/// A progress bar, if standard error is a terminal.
 fn progress_bar(duration: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() || duration == 0 {
         return ProgressBar::hidden();
@@ -211,7 +207,7 @@ fn progress_bar(duration: u64) -> ProgressBar {
 }
 
 impl SimulationReport<'_> {
-    /// The limit, as it is to be drawn.
+    /// The limit.
     fn limit(&self) -> u64 {
         u64::from(self.knobs[Sysctl::Max])
     }

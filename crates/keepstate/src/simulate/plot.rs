@@ -1,18 +1,18 @@
-//! Occupancy over time, drawn in characters.
+//! A plot of the number of entries over time, in characters.
 use keepstate_advisor::simulate::Timeseries;
 use keepstate_advisor::simulate::summary::format_milliseconds;
 use keepstate_advisor::units::Count;
 
 /// Rows of the plot, without its axis.
 const ROWS: u64 = 12;
-/// A column is drawn from below, an eighth of a row at a time.
+/// A column is drawn from the bottom in eighths of a row.
 const EIGHTHS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
-/// The lines of a plot `width` characters wide; the limit is a line across where it is within sight.
+/// The lines of a plot `width` characters wide; the limit is a horizontal line if it is in range.
 pub fn lines(record: &Timeseries, width: usize) -> Vec<String> {
     let peak = record.peak.0.max(1);
     let limit = record.limit();
-    // A limit far above is not worth a plot that shows nothing else.
+    // A limit far above the peak would leave the plot empty.
     let with_limit = limit > 0 && limit <= peak.saturating_mul(2);
     let top = if with_limit { limit.max(peak) } else { peak };
     let label = Count(top).to_string().len().max(4);

@@ -1,63 +1,63 @@
-//! The traffic model as it is described on the command line: a profile's typical figures, and what differs from them.
+//! The traffic model as described on the command line: the typical figures of a profile, and options that replace them.
 use crate::size::ProfileArg;
 use clap::Args;
 use keepstate_advisor::simulate::{ReconnectStorm, StormCause, TrafficModel};
 use keepstate_advisor::size::Profile;
 use keepstate_gateway::unit_args;
 
-/// Who comes, how often they speak, how they go.
+/// How clients connect, send and disconnect.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Traffic")]
 pub struct TrafficArgs {
-    /// Begin from the typical traffic of such a machine; what is given beside it replaces its own [default: mqtt-broker]
+    /// Start from the typical traffic of such a machine; other options replace single figures [default: mqtt-broker]
     #[arg(long, value_name = "PROFILE")]
     profile: Option<ProfileArg>,
-    /// So many clients, each of whom comes again when its connection is over
+    /// Number of clients; each reconnects when its connection ends
     #[arg(short, long, value_name = "NUMBER", value_parser = unit_args::parse_count)]
     clients: Option<u64>,
-    /// Connections begun each second: until all clients have come, or for ever
+    /// New connections per second: until all clients are connected, or to the end
     #[arg(long, visible_alias = "rate", value_name = "RATE", value_parser = unit_args::parse_rate)]
     arrival: Option<f64>,
-    /// How long a connection lives on average; 0: to the end
+    /// Average lifetime of a connection; 0 means to the end
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     lifetime: Option<u64>,
-    /// The longest a client is silent before it pings; 0: it never pings
+    /// Keepalive interval of the clients; 0 means no keepalive
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     keepalive: Option<u64>,
-    /// What else a client sends: so often, so many octets, like 30s or 30s:200
+    /// Messages of each client: interval and bytes, like 30s or 30s:200
     #[arg(long, value_name = "TIME[:SIZE]", value_parser = parse_message)]
     message: Option<(u64, u32)>,
-    /// The share of connections that end without a word
+    /// Share of connections that end without FIN or RST
     #[arg(long, value_name = "PERCENT", value_parser = unit_args::parse_percent)]
     silent: Option<f64>,
-    /// How long after its last word the server closes such a connection; 0: never [default: 1.5 × keepalive]
+    /// Time after which the server closes such a silent connection; 0 means never [default: 1.5 × keepalive]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     notice: Option<u64>,
-    /// That share of the clients loses its connection at that time: the server restarts, or the network is away (may be given several times)
+    /// At this time this share of the clients loses its connections, by a server restart or a network outage (may be repeated)
     #[arg(long = "storm", value_name = "TIME:PERCENT[:restart|outage]", value_parser = parse_storm)]
     storms: Vec<ReconnectStorm>,
-    /// Who lost its connection comes again within this [default: 1min]
+    /// Clients that lost their connection reconnect within this time [default: 1min]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     spread: Option<u64>,
-    /// Who was refused comes again after 1, 2, 4 … s, at most this [default: 10min]
+    /// Clients that could not connect retry after 1, 2, 4 … s, at most this [default: 10min]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     retry: Option<u64>,
-    /// UDP questions each second, each from a port of its own
+    /// UDP queries per second, each from its own port
     #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     udp_rate: Option<f64>,
-    /// Handshakes each second that are begun and never finished
+    /// Handshakes per second that are never finished
     #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     half_open_rate: Option<f64>,
-    /// How long all this lasts [default: 1h]
+    /// Duration of the simulation [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     duration: Option<u64>,
-    /// Send every packet, also those that cannot change the table: slow
+    /// Send every packet, even if it cannot change the table (slow)
     #[arg(long)]
     every_packet: bool,
 }
 
 impl TrafficArgs {
-    /// Was any of it asked for?
+    /// Was any of these options given?
     pub fn is_given(&self) -> bool {
         self.profile.is_some()
             || self.clients.is_some()
@@ -70,15 +70,16 @@ impl TrafficArgs {
                 .any(Option::is_some)
     }
 
-    /// The model; it is still to be checked.
+    /// The model, not yet checked.
     ///
     /// # Errors
-    /// A number no model can have: a sentence for the user.
+    /// A number that no model can have.
     pub fn model(&self) -> Result<TrafficModel, String> {
         let mut model = TrafficModel::for_profile(self.profile.map_or(Profile::MqttBroker, ProfileArg::profile));
         if let Some(clients) = self.clients {
             let clients = u32::try_from(clients);
-            model.clients = Some(clients.map_err(|_| "the simulated network has addresses for 10,000,000 clients")?);
+            model.clients =
+                Some(clients.map_err(|_| "the simulated network has addresses for at most 10,000,000 clients")?);
         }
         if let Some(keepalive) = self.keepalive {
             model.keepalive = keepalive;
@@ -87,12 +88,12 @@ impl TrafficArgs {
         if let Some(notice) = self.notice {
             model.notice = (notice > 0).then_some(notice);
         }
-        if let (Some(notice), Some((beat, _))) = (model.notice, model.message.or(Some((model.keepalive, 0))))
+        if let (Some(notice), Some((interval, _))) = (model.notice, model.message.or(Some((model.keepalive, 0))))
             && self.notice.is_some()
-            && beat > 0
-            && notice <= beat
+            && interval > 0
+            && notice <= interval
         {
-            return Err("the server would close connections that live: --notice is longer than --keepalive".into());
+            return Err("--notice must be longer than --keepalive: the server would close open connections".into());
         }
         model.lifetime = self.lifetime.map_or(model.lifetime, |lifetime| (lifetime > 0).then_some(lifetime));
         model.message = self.message.or(model.message);
@@ -109,10 +110,10 @@ impl TrafficArgs {
     }
 }
 
-/// `30s`, or `30s:200` with a size in octets.
+/// `30s`, or `30s:200` with a size in bytes.
 fn parse_message(text: &str) -> Result<(u64, u32), String> {
     let (every, size) = text.split_once(':').unwrap_or((text, "100"));
-    let size = size.parse().map_err(|_| String::from("write it as TIME:OCTETS, like 30s:200"))?;
+    let size = size.parse().map_err(|_| String::from("write it as TIME:BYTES, like 30s:200"))?;
     Ok((unit_args::parse_millis(every)?, size))
 }
 
@@ -125,7 +126,7 @@ fn parse_storm(text: &str) -> Result<ReconnectStorm, String> {
     let cause = match (parts.next(), parts.next()) {
         (None | Some("restart"), None) => StormCause::Restart,
         (Some("outage"), None) => StormCause::Outage,
-        _ => return Err("a storm is a restart or an outage, like 6h:50%:outage".into()),
+        _ => return Err("write the cause as restart or outage, like 6h:50%:outage".into()),
     };
     Ok(ReconnectStorm { at: unit_args::parse_millis(at)?, share: unit_args::parse_percent(share)?, cause })
 }

@@ -1,43 +1,43 @@
-//! A demand as it is described on the command line: a profile's typical figures, and what differs from them.
+//! The demand as described on the command line: the typical figures of a profile, and options that replace them.
 use clap::{Args, ValueEnum};
 use keepstate_advisor::size::{Demand, Profile};
 use keepstate_gateway::unit_args;
 
-/// What is to be carried.
+/// The load to size for.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Demand (none: what the live table carries)")]
+#[command(next_help_heading = "Load (default: the live table)")]
 pub struct DemandArgs {
-    /// Begin from the typical figures of such a machine; what is given beside it replaces its own
+    /// Start from the typical figures of such a machine; other options replace single figures
     #[arg(long, value_name = "PROFILE")]
     profile: Option<ProfileArg>,
-    /// TCP connections that live at one time
+    /// TCP connections open at one time
     #[arg(short, long, value_name = "NUMBER", value_parser = unit_args::parse_count)]
     connections: Option<u64>,
-    /// TCP connections begun each second, like 500 or 30/min
+    /// New TCP connections per second, like 500 or 30/min
     #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     rate: Option<f64>,
-    /// How long one lives
+    /// Average lifetime of a connection
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds)]
     lifetime: Option<u64>,
-    /// The longest silence of a living connection; 0: there is no keepalive
+    /// Keepalive interval: the longest silence of an open connection; 0 means no keepalive
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds_or_zero)]
     keepalive: Option<u64>,
-    /// The share that ends without a word (out of reach, power cut)
+    /// Share of connections that end without FIN or RST (lost radio, power cut)
     #[arg(long, value_name = "PERCENT", value_parser = unit_args::parse_percent)]
     silent: Option<f64>,
-    /// How long after its last word the other end closes such a connection; 0: never [default: 1.5 × keepalive]
+    /// Time after which the other end closes such a silent connection; 0 means never [default: 1.5 × keepalive]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_seconds_or_zero)]
     notice: Option<u64>,
-    /// UDP questions each second, each from a port of its own (DNS)
+    /// UDP queries per second, each from its own port (DNS)
     #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     udp_rate: Option<f64>,
-    /// Handshakes each second that are begun and never finished
+    /// Handshakes per second that are never finished
     #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     half_open_rate: Option<f64>,
-    /// The share of clients that come again while their old entries still stand
+    /// Share of clients that reconnect while their old entries still exist
     #[arg(long, value_name = "PERCENT", value_parser = unit_args::parse_percent)]
     storm: Option<f64>,
-    /// Connections are translated here: each takes 128 octets more
+    /// Connections are translated (NAT): each takes 128 bytes more
     #[arg(long)]
     nat: bool,
 }
@@ -45,13 +45,13 @@ pub struct DemandArgs {
 /// A profile's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProfileArg {
-    /// Many clients that stay for days and say little
+    /// Many clients that stay connected for days and send little
     MqttBroker,
-    /// Other people's connections pass through, translated
+    /// Forwards and translates connections
     NatGateway,
-    /// Short calls between services, and their names looked up
+    /// Short requests between services, and DNS queries
     KubernetesNode,
-    /// Visitors who come, fetch and go
+    /// Many short client connections
     WebServer,
 }
 
@@ -67,16 +67,16 @@ impl ProfileArg {
     }
 }
 
-/// How far a number may be from what two others make of it: they are rounded by hand.
+/// How far the third number may be from what the other two give: people round.
 const TOLERANCE: f64 = 0.1;
 
 impl DemandArgs {
-    /// The longest silence that was told.
+    /// The given keepalive interval.
     pub fn keepalive(&self) -> Option<u64> {
         self.keepalive.filter(|seconds| *seconds > 0)
     }
 
-    /// Was any demand given?
+    /// Was any option of the load given?
     pub fn is_given(&self) -> bool {
         self.profile.is_some() || self.connections.is_some() || self.has_rates() || self.has_details()
     }
@@ -94,44 +94,44 @@ impl DemandArgs {
             || self.nat
     }
 
-    /// Do the options fit together?
+    /// Checks that the options fit together.
     ///
     /// # Errors
-    /// A sentence for the user.
+    /// What does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
         if let (Some(connections), Some(rate), Some(lifetime)) = (self.connections, self.rate, self.lifetime) {
             let living = rate * lifetime as f64;
             let (least, most) = (connections as f64 * (1.0 - TOLERANCE), connections as f64 * (1.0 + TOLERANCE));
             if !(least..=most).contains(&living) {
                 return Err(format!(
-                    "{rate} a second that live {lifetime} s are {living:.0} at one time, not {connections}: give two of --connections, --rate and --lifetime"
+                    "--rate {rate} and --lifetime {lifetime} s give {living:.0} connections at one time, not {connections}: give two of --connections, --rate and --lifetime"
                 ));
             }
         }
         if self.is_given() && self.profile.is_none() && self.connections.is_none() && !self.has_rates() {
-            return Err("how many? Give --connections, or --rate and --lifetime, or a --profile to begin from".into());
+            return Err("no load is given: use --connections, or --rate and --lifetime, or --profile".into());
         }
         if self.profile.is_none() && self.connections.is_none() && self.rate.is_some() && self.lifetime.is_none() {
-            return Err("how long do they live? Give --lifetime, or --connections beside --rate".into());
+            return Err("--rate needs --lifetime or --connections".into());
         }
         if let (Some(notice), Some(keepalive)) = (self.notice, self.keepalive)
             && notice > 0
             && notice <= keepalive
         {
             return Err(format!(
-                "--notice {notice} s is not longer than --keepalive {keepalive} s: the other end would close connections that live"
+                "--notice {notice} s must be longer than --keepalive {keepalive} s: the other end would close open connections"
             ));
         }
         Ok(())
     }
 
-    /// The demand, completed.
+    /// The complete demand.
     pub fn demand(&self) -> Demand {
         let mut demand = match self.profile {
             Some(named) => named.profile().demand(),
             None => Demand { profile: None, silent: 0.01, ..empty_demand() },
         };
-        // What two of the three make of the third replaces the profile's own; of one alone, the profile's lifetime stays.
+        // Two of the three determine the third; with one alone the profile's lifetime stays.
         match (self.connections, self.rate, self.lifetime) {
             (None, None, None) => (),
             (Some(connections), Some(rate), _) => {
@@ -162,7 +162,7 @@ impl DemandArgs {
     }
 }
 
-/// Nothing at all, but the usual surge.
+/// No load, but the usual surge.
 fn empty_demand() -> Demand {
     Demand {
         profile: None,

@@ -1,4 +1,4 @@
-//! What is read of a machine to size its table. What cannot be read is left out, and a note says so where it changes an answer.
+//! Reading a machine to size its table. What cannot be read is left out; a note says so if it changes the result.
 use crate::stderr::note;
 use anyhow::{Result, bail};
 use keepstate_advisor::size::{ObjectSizeSource, ObservedLoad, SizingMachine, kernel_defaults};
@@ -8,12 +8,12 @@ use keepstate_linux::proc_ct_stat::{self, ProcCtStats};
 use keepstate_linux::{SysRoot, cpus, slabinfo, snmp, sysctl};
 use std::time::{Duration, Instant};
 
-/// The machine's memory; nothing where it cannot be read.
+/// The machine's memory; empty if it cannot be read.
 pub fn read_memory(root: &SysRoot) -> MemInfo {
     meminfo::read(root).unwrap_or_default()
 }
 
-/// The kernel as it names itself.
+/// The kernel release.
 pub fn kernel_release(root: &SysRoot) -> Option<String> {
     sysctl::read(root, "kernel.osrelease").ok().filter(|release| !release.is_empty())
 }
@@ -22,7 +22,7 @@ pub fn kernel_release(root: &SysRoot) -> Option<String> {
 pub fn read_machine(root: &SysRoot) -> Result<SizingMachine> {
     let memory = read_memory(root);
     let Some(total) = memory.total else {
-        bail!("{} has no MemTotal that can be read: give --memory", root.path(meminfo::PATH).display());
+        bail!("cannot read MemTotal from {}: give --memory", root.path(meminfo::PATH).display());
     };
     let release = kernel_release(root);
     let generation = release.as_deref().and_then(kernel_defaults::version_of_release).unwrap_or_default();
@@ -32,7 +32,7 @@ pub fn read_machine(root: &SysRoot) -> Result<SizingMachine> {
             machine.object_size =
                 slabs.conntrack_object_size().map_or(machine.object_size, |size| (size, ObjectSizeSource::Measured));
         }
-        Err(error) => tracing::debug!("{error}: the object size of this generation of kernels is taken"),
+        Err(error) => tracing::debug!("{error}: using the usual object size of this kernel version"),
     }
     machine.available = memory.available;
     machine.cpus = cpus::online(root);
@@ -44,12 +44,12 @@ pub fn read_machine(root: &SysRoot) -> Result<SizingMachine> {
     Ok(machine)
 }
 
-/// Every knob that can be read, as it is set.
-fn read_sysctls(root: &SysRoot, knobs: &mut Sysctls) {
-    for knob in Sysctl::ALL {
-        if let Some(value) = sysctl_number(root, *knob) {
-            // One that another kernel keeps in another range stays at its default.
-            let _ = knobs.set(*knob, value);
+/// Reads every sysctl that can be read.
+fn read_sysctls(root: &SysRoot, sysctls: &mut Sysctls) {
+    for sysctl in Sysctl::ALL {
+        if let Some(value) = sysctl_number(root, *sysctl) {
+            // A value outside this kernel's range stays at its default.
+            let _ = sysctls.set(*sysctl, value);
         }
     }
 }
@@ -59,7 +59,7 @@ fn sysctl_number(root: &SysRoot, knob: Sysctl) -> Option<u64> {
     value.inspect_err(|error| tracing::trace!("{error}")).ok().flatten()
 }
 
-/// What the table carries now; looked at twice, so many milliseconds apart, where the files are live.
+/// The load of the live table, read twice `interval` milliseconds apart; of files it is read once.
 pub fn observe_load(root: &SysRoot, interval: u64) -> Result<ObservedLoad> {
     let first = read_table(root)?;
     if !root.is_live() || interval == 0 {
@@ -69,14 +69,14 @@ pub fn observe_load(root: &SysRoot, interval: u64) -> Result<ObservedLoad> {
             ..ObservedLoad::default()
         });
     }
-    tracing::debug!(interval, "watching the live counters (milliseconds)");
+    tracing::debug!(interval_ms = interval, "reading the live counters twice");
     let begun = Instant::now();
     std::thread::sleep(Duration::from_millis(interval));
     let second = read_table(root)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let rise = |name| second.counters.as_ref()?.delta(first.counters.as_ref()?, name);
-    // Kernels before 4.9 or so count what packets begin; on later ones the machine's own sockets tell at least of their own.
-    let counted = rise("new").filter(|new| *new > 0);
+    let growth = |name| second.counters.as_ref()?.delta(first.counters.as_ref()?, name);
+    // Kernels before about 4.9 count new connections; on later ones the machine's own sockets are at least a part.
+    let counted = growth("new").filter(|new| *new > 0);
     let opened =
         second.tcp_opens.zip(first.tcp_opens).and_then(|(now, then)| now.checked_sub(then)).filter(|opens| *opens > 0);
     Ok(ObservedLoad {
@@ -85,16 +85,16 @@ pub fn observe_load(root: &SysRoot, interval: u64) -> Result<ObservedLoad> {
         interval: seconds,
         growth: Some((second.count as f64 - first.count as f64) / seconds),
         rate: counted.or(opened).map(|begun| begun as f64 / seconds),
-        dropped: rise("drop"),
-        chain_too_long: rise("chainlength"),
+        dropped: growth("drop"),
+        chain_too_long: growth("chainlength"),
     })
 }
 
-/// One look.
+/// One reading.
 struct TableReading {
-    /// Of this namespace.
+    /// Connections of this namespace.
     count: u64,
-    /// Of this namespace, or of all of them by the slab, whichever is more.
+    /// Connections of this namespace, or of all by the slab, whichever is more.
     connections: u64,
     counters: Option<ProcCtStats>,
     tcp_opens: Option<u64>,
@@ -105,16 +105,16 @@ fn read_table(root: &SysRoot) -> Result<TableReading> {
     let count = sysctl_number(root, Sysctl::Count).or_else(|| counters.as_ref().map(ProcCtStats::entries));
     let Some(count) = count else {
         bail!(
-            "{} cannot be read: tracking is not loaded, or this is no network namespace of its own. Describe the demand instead: keepstate size --connections 100000 --lifetime 1h",
+            "cannot read {}: nf_conntrack is not loaded here. Describe the load instead: keepstate size --connections 100000 --lifetime 1h",
             root.path(sysctl::path("net.netfilter.nf_conntrack_count")).display()
         );
     };
-    // The slab also counts what each processor keeps ready for itself; only what is clearly more than the count tells of other namespaces.
+    // The slab also counts objects that each CPU keeps in reserve; only a clearly higher number means other namespaces.
     let in_slabs: u64 =
         slabinfo::read(root).map_or(0, |slabs| slabs.conntrack_caches().map(|slab| slab.active_objects).sum());
     let connections = if in_slabs > count.saturating_mul(2).saturating_add(10_000) {
         note(format!(
-            "{count} connections in this network namespace, about {in_slabs} on the whole machine: sized for all"
+            "connections: {count} in this network namespace, about {in_slabs} on the whole machine; sizing for all"
         ));
         in_slabs
     } else {

@@ -1,4 +1,4 @@
-//! `keepstate size`: how large the table should be, and why: for a demand that is described, or for what the live table carries.
+//! `keepstate size`: how large the conntrack table should be, and why: for a described load, or for the live table.
 pub(crate) mod demand;
 pub(crate) mod gather;
 mod text_report;
@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// How large should the table be, and why: for a demand, or for what this machine carries now.
+/// Compute the table size and its memory, with reasons: for a described load, or for the live table.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SizeCommand {
@@ -25,68 +25,68 @@ pub struct SizeCommand {
     /// Size for this much memory, like 4G or 512M [default: this machine's]
     #[arg(long, value_name = "SIZE", value_parser = shared_args::parse_size, help_heading = "Machine")]
     memory: Option<u64>,
-    /// Size for so many processors [default: this machine's]
+    /// Size for this many CPUs [default: this machine's]
     #[arg(long, value_name = "NUMBER", value_parser = unit_args::parse_count, help_heading = "Machine")]
     cpus: Option<u64>,
-    /// Network namespaces that share the table [default: those found]
+    /// Network namespaces that share the table [default: the ones found]
     #[arg(long, value_name = "NUMBER", value_parser = unit_args::parse_count, help_heading = "Machine")]
     namespaces: Option<u64>,
     /// Size for this kernel's defaults and object sizes [default: this machine's]
     #[arg(long, value_name = "VERSION", help_heading = "Machine")]
     as_linux: Option<KernelVersionArg>,
-    /// As if this knob were set: nf_conntrack_tcp_timeout_established=21600 (may be given several times)
+    /// Assume this sysctl: nf_conntrack_tcp_timeout_established=21600 (may be repeated)
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::parse_setting, help_heading = "Machine")]
     settings: Vec<String>,
-    /// Read another machine's files: a directory with its proc and sys below
+    /// Read another machine's files: a directory with its proc and sys
     #[arg(long, value_name = "DIR", help_heading = "Machine")]
     from: Option<PathBuf>,
-    /// How long to watch the live counters, when no demand is given [default: 2s]
+    /// Time between two readings of the live counters [default: 2s]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     interval: Option<u64>,
-    /// Print one JSON document instead of a page
+    /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # for what this machine's table carries now
+  # for the live table of this machine
   keepstate size
-  # a broker with a million clients that ping each minute
+  # an MQTT broker with a million clients and a keepalive of 60 s
   keepstate size --profile mqtt-broker --connections 1M --keepalive 60s
-  # a gateway, by what passes through it
+  # a NAT gateway, by its traffic
   keepstate size --profile nat-gateway --rate 2000/s --lifetime 45s --udp-rate 800/s
   # another machine: its memory and kernel, or the files of a support bundle
   keepstate size --connections 200k --lifetime 1h --memory 4G --as-linux 5.15
   keepstate size --from ./bundle --json
 
-Of --connections, --rate and --lifetime two are enough: those that live are those that
-come each second times how long they stay. Nothing is changed; to change it: keepstate tune.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
+Give two of --connections, --rate and --lifetime: connections = rate × lifetime.
+Nothing is changed; to apply the sizes: keepstate tune.
+Exit codes: 0 done, 1 read or write error, 2 usage error";
 
 impl SizeCommand {
-    /// Do the options fit together?
+    /// Checks that the options fit together.
     ///
     /// # Errors
-    /// A sentence for the user: what does not fit, and what to do.
+    /// What does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
         if self.interval.is_some() && self.demand.is_given() {
-            return Err("--interval watches the live table, but a demand was given: leave one of them out".into());
+            return Err("--interval reads the live table and cannot be combined with a described load".into());
         }
         if self.interval.is_some() && self.from.is_some() {
-            return Err("--interval watches the live table; the files below --from do not change".into());
+            return Err("--interval reads the live table and cannot be combined with --from".into());
         }
         self.demand.check()
     }
 
-    /// Prints what is advised.
+    /// Prints the advice.
     ///
     /// # Errors
     /// What could not be read or written.
     pub fn run(&self) -> Result<ExitCode> {
         let root = self.from.as_ref().map_or_else(SysRoot::live, SysRoot::at);
         if let Some(directory) = self.from.as_ref().filter(|directory| !directory.is_dir()) {
-            anyhow::bail!("{} is no directory: --from takes one with proc and sys below it", directory.display());
+            anyhow::bail!("{} is not a directory: --from needs a directory with proc and sys", directory.display());
         }
         let machine = self.machine(&root)?;
         let need = match self.demand.is_given() {
@@ -105,11 +105,11 @@ impl SizeCommand {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The machine sized for: this one, or one that is described.
+    /// The machine to size for: this one, or a described one.
     fn machine(&self, root: &SysRoot) -> Result<SizingMachine> {
         let mut machine = match (self.as_linux, self.memory) {
             (None, None) => gather::read_machine(root)?,
-            // Another machine: nothing of how this one is set matters.
+            // Another machine: this one's sysctls do not matter.
             (version, memory) => {
                 let memory = memory.or_else(|| gather::read_memory(root).total).unwrap_or(8 << 30);
                 let here =
@@ -127,7 +127,7 @@ impl SizeCommand {
     }
 }
 
-/// What a script reads.
+/// The JSON document.
 fn json_document(need: &Workload, machine: &SizingMachine, size: &SizeAdvice) -> serde_json::Value {
     let (demand, observed) = match need {
         Workload::Demand(demand) => (Some(demand), None),

@@ -1,4 +1,4 @@
-//! The advice as a page for people: each number, and beside it why.
+//! The advice as text: each number with its reason.
 use anyhow::Result;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
 use keepstate_advisor::size::hash_chains::ChainLengths;
@@ -6,10 +6,10 @@ use keepstate_advisor::size::{SizeAdvice, SizingMachine, Workload, kernel_defaul
 use keepstate_advisor::units::{Bytes, Count};
 use std::io::Write;
 
-/// Where standard output is no terminal, lines are as long as this.
+/// Line length if standard output is not a terminal.
 const WIDTH: u16 = 100;
 
-/// Writes the page.
+/// Writes the text.
 ///
 /// # Errors
 /// Those of `out`.
@@ -17,20 +17,20 @@ pub fn write(out: &mut impl Write, need: &Workload, machine: &SizingMachine, siz
     writeln!(out, "{}", format_title(need, machine))?;
     writeln!(out)?;
     write_settings(out, machine, size)?;
-    write_heading(out, "What is to be carried")?;
+    write_heading(out, "Load")?;
     let mut table = new_table();
     for part in &size.load.parts {
         add_row(&mut table, [part.name.into(), Count(part.connections).to_string(), part.why.clone()]);
     }
-    add_row(&mut table, ["ordinary".into(), Count(size.load.steady).to_string(), "all but the surge".into()]);
-    add_row(&mut table, ["at worst".into(), Count(size.load.peak).to_string(), "with the surge".into()]);
+    add_row(&mut table, ["normal".into(), Count(size.load.steady).to_string(), "without the surge".into()]);
+    add_row(&mut table, ["peak".into(), Count(size.load.peak).to_string(), "with the surge".into()]);
     write_table(out, table)?;
     write_memory(out, size)?;
     write_hash_chains(out, size)?;
     write_timeouts(out, size)?;
     write_kernel_defaults(out, machine, size)?;
     if !size.warnings.is_empty() {
-        write_heading(out, "Know this first")?;
+        write_heading(out, "Warnings")?;
         for warning in &size.warnings {
             let mut table = new_table();
             table.add_row(["!", warning.as_str()]);
@@ -46,12 +46,12 @@ fn format_title(need: &Workload, machine: &SizingMachine) -> String {
         || format!("defaults of Linux {}", kernel_defaults::kernel_range(machine.kernel_version)),
         |release| format!("Linux {release}"),
     );
-    let cpus = machine.cpus.map(|cpus| format!(", {cpus} processor{}", if cpus == 1 { "" } else { "s" }));
+    let cpus = machine.cpus.map(|cpus| format!(", {cpus} CPU{}", if cpus == 1 { "" } else { "s" }));
     let what = match need {
         Workload::Demand(demand) => {
             let profile = demand.profile.map_or("", |profile| profile.name());
             let comma = if profile.is_empty() { "" } else { ": " };
-            format!("{profile}{comma}{} connections at a time", Count(demand.connections))
+            format!("{profile}{comma}{} connections", Count(demand.connections))
         }
         Workload::Observed(seen) => format!("{} connections now", Count(seen.connections)),
     };
@@ -65,12 +65,12 @@ fn write_settings(out: &mut impl Write, machine: &SizingMachine, size: &SizeAdvi
     add_row(&mut table, ["nf_conntrack_max".into(), size.max.value.to_string(), max]);
     let buckets = format!("{}.{}", size.buckets.why, now(machine.buckets));
     add_row(&mut table, ["nf_conntrack_buckets".into(), size.buckets.value.to_string(), buckets]);
-    let hashsize = "the same for modprobe.d (options nf_conntrack hashsize=), in whole pages of 512; by itself it makes max 8 × as much, so set max too".into();
+    let hashsize = "the buckets as module option (modprobe.d: options nf_conntrack hashsize=); alone it sets the limit to 8 × the buckets, so set nf_conntrack_max too".into();
     add_row(&mut table, ["hashsize=".into(), size.buckets.value.to_string(), hashsize]);
     add_row(&mut table, ["headroom".into(), Count(size.headroom.value).to_string(), size.headroom.why.clone()]);
     if let Some(unchanged) = &size.max_with_present_timeouts {
-        let why = format!("if no timeout below is changed: {}", unchanged.why);
-        add_row(&mut table, ["(max otherwise)".into(), unchanged.value.to_string(), why]);
+        let why = format!("the limit if no timeout is changed: {}", unchanged.why);
+        add_row(&mut table, ["(unchanged)".into(), unchanged.value.to_string(), why]);
     }
     write_table(out, table)
 }
@@ -81,7 +81,7 @@ fn write_memory(out: &mut impl Write, size: &SizeAdvice) -> Result<()> {
     let mut table = new_table();
     add_row(&mut table, ["connections".into(), Bytes(cost.objects).to_string(), cost.why.clone()]);
     add_row(&mut table, ["extensions".into(), Bytes(cost.extensions).to_string(), String::new()]);
-    add_row(&mut table, ["buckets".into(), Bytes(cost.buckets).to_string(), "taken at once, whole".into()]);
+    add_row(&mut table, ["buckets".into(), Bytes(cost.buckets).to_string(), "allocated at once".into()]);
     add_row(
         &mut table,
         [
@@ -92,30 +92,26 @@ fn write_memory(out: &mut impl Write, size: &SizeAdvice) -> Result<()> {
     );
     add_row(
         &mut table,
-        [
-            "ordinary".into(),
-            Bytes(cost.steady).to_string(),
-            "places that are not used cost nothing but their bucket".into(),
-        ],
+        ["normal load".into(), Bytes(cost.steady).to_string(), "unused entries cost only their bucket".into()],
     );
     write_table(out, table)
 }
 
 fn write_hash_chains(out: &mut impl Write, size: &SizeAdvice) -> Result<()> {
-    write_heading(out, "Lists behind the buckets")?;
+    write_heading(out, "Hash chains (entries per bucket)")?;
     let [least, most] = size.lists.limit;
     let mut table = new_table();
     let line =
-        |of: ChainLengths| format!("a lookup walks {:.2}; the longest list to be expected has {}", of.walked, of.worst);
+        |of: ChainLengths| format!("a lookup walks {:.2} entries; longest expected chain: {}", of.walked, of.worst);
     let average = |of: ChainLengths| format!("{:.2}", of.average);
-    add_row(&mut table, ["ordinary".into(), average(size.lists.steady), line(size.lists.steady)]);
+    add_row(&mut table, ["normal".into(), average(size.lists.steady), line(size.lists.steady)]);
     add_row(&mut table, ["full".into(), average(size.lists.full), line(size.lists.full)]);
     add_row(
         &mut table,
         [
             "limit".into(),
             format!("{least}..{most}"),
-            "the kernel refuses an entry past a length drawn from this (chaintoolong)".into(),
+            "above a random length in this range the kernel refuses inserts (chaintoolong)".into(),
         ],
     );
     write_table(out, table)?;
@@ -128,7 +124,7 @@ fn write_timeouts(out: &mut impl Write, size: &SizeAdvice) -> Result<()> {
     if size.timeouts.is_empty() {
         return Ok(());
     }
-    write_heading(out, "Timeouts that matter")?;
+    write_heading(out, "Timeouts")?;
     let mut table = new_table();
     for timeout in &size.timeouts {
         let value = match timeout.advised == timeout.present {
@@ -136,7 +132,7 @@ fn write_timeouts(out: &mut impl Write, size: &SizeAdvice) -> Result<()> {
             false => format!("{} → {}", timeout.present, timeout.advised),
         };
         let why = format!(
-            "holds {}; {}.\nshorter: {}\nlonger: {}",
+            "holds {} entries; {}.\nshorter: {}\nlonger: {}",
             Count(timeout.holds),
             timeout.why,
             timeout.shorter,
@@ -149,13 +145,13 @@ fn write_timeouts(out: &mut impl Write, size: &SizeAdvice) -> Result<()> {
 }
 
 fn write_kernel_defaults(out: &mut impl Write, machine: &SizingMachine, size: &SizeAdvice) -> Result<()> {
-    write_heading(out, &format!("What kernels choose by themselves with {}", Bytes(machine.memory)))?;
+    write_heading(out, &format!("Kernel defaults with {} of memory", Bytes(machine.memory)))?;
     let mut table = new_table();
     table.set_header(["kernel", "max", "buckets", "average", "worst", "this load"]);
     for one in &size.defaults {
         let carries = match (one.carries, one.carries_surge) {
             (true, true) => "fits",
-            (true, false) => "fits, its surge does not",
+            (true, false) => "fits without the surge",
             (false, _) => "does not fit",
         };
         let numbers = [
@@ -172,9 +168,9 @@ fn write_kernel_defaults(out: &mut impl Write, machine: &SizingMachine, size: &S
     write_table(out, table)
 }
 
-/// Nothing is ever lowered here: places that are not used cost nothing.
+/// Nothing is ever lowered: unused entries cost no memory.
 fn write_commands(out: &mut impl Write, machine: &SizingMachine, size: &SizeAdvice) -> Result<()> {
-    // Buckets first: while max is raised the lists should not grow.
+    // Buckets first: chains stay short while the limit grows.
     let sizes = [
         ("nf_conntrack_buckets", machine.buckets, size.buckets.value),
         ("nf_conntrack_max", machine.max, size.max.value),
@@ -186,9 +182,9 @@ fn write_commands(out: &mut impl Write, machine: &SizingMachine, size: &SizeAdvi
         .chain(timeouts.map(|timeout| (timeout.knob, timeout.advised)))
         .collect();
     if settings.is_empty() {
-        return write_heading(out, "What this machine has is enough: nothing needs to be changed");
+        return write_heading(out, "The current values are large enough: nothing to change");
     }
-    write_heading(out, "To try it at once (it is gone at the next boot; keepstate tune makes it last)")?;
+    write_heading(out, "To set it now, until the next boot (persistent: keepstate tune apply --persist)")?;
     for (knob, value) in settings {
         writeln!(out, "  sysctl -w net.netfilter.{knob}={value}")?;
     }
@@ -200,7 +196,7 @@ fn write_heading(out: &mut impl Write, text: &str) -> Result<()> {
     Ok(writeln!(out, "\n{bold}{text}{bold:#}")?)
 }
 
-/// A table without lines, as wide as the terminal.
+/// A table without borders, as wide as the terminal.
 fn new_table() -> Table {
     let mut table = Table::new();
     let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0);
