@@ -1,9 +1,10 @@
-//! The lengths of what comes next in a capture, checked before anything is parsed or waited for.
+//! The framing of a capture: the length of the next block or record, checked before it is parsed or waited for.
 //!
-//! A layout is made from a file's first octets and asked before each block or record. It remembers only the byte order of the section being read. It
-//! believes no length: a block that claims too much, or whose two lengths differ, breaks the capture there and then, not after memory was filled.
+//! A [`FileFormat`] is detected from a file's first bytes and asked before each block or record. It remembers only the byte order of the
+//! current section. It trusts no length: a block that claims too much, or whose two lengths differ, is an error at once, not after memory
+//! was filled.
 
-/// The order of octets in the numbers of a capture.
+/// The byte order of a capture's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Little,
@@ -11,31 +12,31 @@ pub(super) enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// The number of two octets that `octets` begins with.
-    pub(super) fn read_u16(self, octets: &[u8]) -> Option<u16> {
-        let number = octets.first_chunk()?;
+    /// The 16-bit number at the start of `bytes`.
+    pub(super) fn read_u16(self, bytes: &[u8]) -> Option<u16> {
+        let number = bytes.first_chunk()?;
         Some(if self == ByteOrder::Little { u16::from_le_bytes(*number) } else { u16::from_be_bytes(*number) })
     }
 
-    /// The number of four octets that `octets` begins with.
-    pub(super) fn read_u32(self, octets: &[u8]) -> Option<u32> {
-        let number = octets.first_chunk()?;
+    /// The 32-bit number at the start of `bytes`.
+    pub(super) fn read_u32(self, bytes: &[u8]) -> Option<u32> {
+        let number = bytes.first_chunk()?;
         Some(if self == ByteOrder::Little { u32::from_le_bytes(*number) } else { u32::from_be_bytes(*number) })
     }
 
-    /// The number of eight octets that `octets` begins with.
-    pub(super) fn read_u64(self, octets: &[u8]) -> Option<u64> {
-        let number = octets.first_chunk()?;
+    /// The 64-bit number at the start of `bytes`.
+    pub(super) fn read_u64(self, bytes: &[u8]) -> Option<u64> {
+        let number = bytes.first_chunk()?;
         Some(if self == ByteOrder::Little { u64::from_le_bytes(*number) } else { u64::from_be_bytes(*number) })
     }
 }
 
-/// Which kind of file it is.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileFormat {
     /// One header, then records.
     Pcap(ByteOrder),
-    /// Blocks; the order is that of the section being read.
+    /// Blocks; the byte order is the current section's.
     Pcapng(ByteOrder),
 }
 
@@ -44,11 +45,11 @@ pub(super) enum FileFormat {
 pub(super) enum NextBlock {
     /// Not all of it is here yet.
     Incomplete,
-    /// All of it is here: the parser may have it.
+    /// All of it is here: it can be parsed.
     Complete,
-    /// A block of so many octets that holds nothing for us: names, statistics, secrets, what people add of their own.
+    /// A block of this length to skip: names, statistics, secrets, custom blocks.
     Skipped(usize),
-    /// A Packet Block of so many octets, which older programs wrote before there was the enhanced one.
+    /// An obsolete Packet Block of this length.
     ObsoletePacket(usize),
 }
 
@@ -63,7 +64,7 @@ const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
 
 impl FileFormat {
-    /// What a file is, by its first octets; `None` if it is no capture.
+    /// The format of a file by its first bytes; `None` if it is no capture.
     pub(super) fn detect(head: &[u8]) -> Option<FileFormat> {
         match ByteOrder::Little.read_u32(head)? {
             SECTION => Some(FileFormat::Pcapng(ByteOrder::Little)),
@@ -73,7 +74,7 @@ impl FileFormat {
         }
     }
 
-    /// How many octets the header of a file has that begins with `head`, as far as `head` says.
+    /// The length of the header of a file that begins with `head`, as far as it is known.
     pub(super) fn header_len(head: &[u8]) -> usize {
         match FileFormat::detect(head) {
             None => 4,
@@ -85,46 +86,46 @@ impl FileFormat {
         }
     }
 
-    /// The byte order of what is read now.
+    /// The current byte order.
     pub(super) fn byte_order(self) -> ByteOrder {
         match self {
             FileFormat::Pcap(order) | FileFormat::Pcapng(order) => order,
         }
     }
 
-    /// Looks at the block or record that `octets` begin with.
+    /// Checks the block or record at the start of `bytes`.
     ///
     /// # Errors
     /// What is wrong with its lengths.
-    pub(super) fn check_next(&mut self, octets: &[u8]) -> Result<NextBlock, String> {
+    pub(super) fn check_next(&mut self, bytes: &[u8]) -> Result<NextBlock, String> {
         match self {
-            FileFormat::Pcap(order) => check_pcap_record(*order, octets),
-            FileFormat::Pcapng(order) => check_pcapng_block(order, octets),
+            FileFormat::Pcap(order) => check_pcap_record(*order, bytes),
+            FileFormat::Pcapng(order) => check_pcapng_block(order, bytes),
         }
     }
 }
 
-/// A record's header: seconds, parts of a second, octets kept, octets there were.
-fn check_pcap_record(order: ByteOrder, octets: &[u8]) -> Result<NextBlock, String> {
-    let Some(kept) = octets.get(8..).and_then(|octets| order.read_u32(octets)) else {
+/// A record's header: seconds, fraction, captured length, length on the wire.
+fn check_pcap_record(order: ByteOrder, bytes: &[u8]) -> Result<NextBlock, String> {
+    let Some(captured) = bytes.get(8..).and_then(|bytes| order.read_u32(bytes)) else {
         return Ok(NextBlock::Incomplete);
     };
-    if kept > MAX_BLOCK {
-        return Err(format!("a packet record claims {kept} octets; none has more than {MAX_BLOCK}"));
+    if captured > MAX_BLOCK {
+        return Err(format!("a packet record claims {captured} bytes; the maximum is {MAX_BLOCK}"));
     }
-    Ok(if octets.len() as u64 >= u64::from(kept) + 16 { NextBlock::Complete } else { NextBlock::Incomplete })
+    Ok(if bytes.len() as u64 >= u64::from(captured) + 16 { NextBlock::Complete } else { NextBlock::Incomplete })
 }
 
-/// A block: its kind, its length, its body, and its length again.
-fn check_pcapng_block(order: &mut ByteOrder, octets: &[u8]) -> Result<NextBlock, String> {
-    // A section's kind reads the same both ways; its byte order stands behind its length.
-    if octets.starts_with(&SECTION.to_le_bytes()) {
-        if octets.len() < 12 {
+/// A block: its type, its length, its body, and its length again.
+fn check_pcapng_block(order: &mut ByteOrder, bytes: &[u8]) -> Result<NextBlock, String> {
+    // A section's type is a palindrome; its byte order follows its length.
+    if bytes.starts_with(&SECTION.to_le_bytes()) {
+        if bytes.len() < 12 {
             return Ok(NextBlock::Incomplete);
         }
-        *order = section_byte_order(octets).ok_or("a section begins in no known byte order")?;
+        *order = section_byte_order(bytes).ok_or("a section has an unknown byte order")?;
     }
-    let (Some(kind), Some(length)) = (order.read_u32(octets), octets.get(4..).and_then(|rest| order.read_u32(rest)))
+    let (Some(kind), Some(length)) = (order.read_u32(bytes), bytes.get(4..).and_then(|rest| order.read_u32(rest)))
     else {
         return Ok(NextBlock::Incomplete);
     };
@@ -137,14 +138,14 @@ fn check_pcapng_block(order: &mut ByteOrder, octets: &[u8]) -> Result<NextBlock,
     };
     if length < least || length > MAX_BLOCK || length % 4 != 0 {
         return Err(format!(
-            "a block of type {kind} claims {length} octets; it has {least} to {MAX_BLOCK}, and a multiple of 4"
+            "a block of type {kind} claims {length} bytes; valid is a multiple of 4 from {least} to {MAX_BLOCK}"
         ));
     }
     let length = usize::try_from(length).map_err(|_| "a block is larger than memory")?;
-    let Some(whole) = octets.get(..length) else { return Ok(NextBlock::Incomplete) };
+    let Some(whole) = bytes.get(..length) else { return Ok(NextBlock::Incomplete) };
     let again = whole.last_chunk::<4>().and_then(|end| order.read_u32(end)).unwrap_or(0);
     if usize::try_from(again) != Ok(length) {
-        return Err(format!("a block of type {kind} says {length} octets at its beginning and {again} at its end"));
+        return Err(format!("a block of type {kind} says {length} bytes at its beginning and {again} at its end"));
     }
     Ok(match kind {
         SECTION | INTERFACE | SIMPLE_PACKET | ENHANCED_PACKET => NextBlock::Complete,
@@ -154,8 +155,8 @@ fn check_pcapng_block(order: &mut ByteOrder, octets: &[u8]) -> Result<NextBlock,
 }
 
 /// The byte order that a section's header names.
-fn section_byte_order(octets: &[u8]) -> Option<ByteOrder> {
-    let mark = octets.get(8..)?;
+fn section_byte_order(bytes: &[u8]) -> Option<ByteOrder> {
+    let mark = bytes.get(8..)?;
     [ByteOrder::Little, ByteOrder::Big].into_iter().find(|order| order.read_u32(mark) == Some(BYTE_ORDER_MAGIC))
 }
 
@@ -163,8 +164,8 @@ fn section_byte_order(octets: &[u8]) -> Option<ByteOrder> {
 mod tests {
     use super::*;
 
-    fn check_bytes(octets: &[u8]) -> Result<NextBlock, String> {
-        FileFormat::Pcapng(ByteOrder::Little).check_next(octets)
+    fn check_bytes(bytes: &[u8]) -> Result<NextBlock, String> {
+        FileFormat::Pcapng(ByteOrder::Little).check_next(bytes)
     }
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
         }
         let mut other = statistics;
         other[12] = 20;
-        assert!(check_bytes(&other).unwrap_err().contains("16 octets at its beginning and 20 at its end"));
+        assert!(check_bytes(&other).unwrap_err().contains("16 bytes at its beginning and 20 at its end"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a capture says of one interface: its link type, and how its times are counted.
-use super::framing::ByteOrder;
+//! One interface of a capture: its link type and its clock.
+use crate::framing::ByteOrder;
 use keepstate_wire::link::LinkType;
 use pcap_parser::{InterfaceDescriptionBlock, OptionCode, PcapHeader};
 
@@ -7,28 +7,28 @@ use pcap_parser::{InterfaceDescriptionBlock, OptionCode, PcapHeader};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CaptureInterface {
     pub(super) link_type: LinkType,
-    /// Parts of a second that its times count.
+    /// Ticks per second of its timestamps.
     ticks_per_second: u64,
-    /// Seconds to add to its times.
+    /// Seconds to add to its timestamps.
     offset: i64,
-    /// Octets kept of each frame; 0 for all.
+    /// Captured bytes per frame at most; 0 for no limit.
     snaplen: usize,
 }
 
 const NANOS: u128 = 1_000_000_000;
 
 impl CaptureInterface {
-    /// The one interface of a pcap file. The upper bits of the link type field say something else (FCS length).
+    /// The one interface of a pcap file. The upper bits of the link type field mean something else (FCS length).
     pub(super) fn from_pcap(header: &PcapHeader) -> CaptureInterface {
         let ticks_per_second = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
         let link_type = LinkType(header.network.0.cast_unsigned() & 0xffff);
         CaptureInterface { link_type, ticks_per_second, offset: 0, snaplen: header.snaplen as usize }
     }
 
-    /// As a pcapng block describes it. Options that make no sense are as if they were not there, but not a clock's unit: times would be wrong.
+    /// The interface that a pcapng block describes. Invalid options are ignored, except the clock's resolution: times would be wrong.
     ///
     /// # Errors
-    /// If its clock counts what no 64 bits hold.
+    /// The resolution does not fit 64 bits.
     pub(super) fn from_pcapng(
         description: &InterfaceDescriptionBlock<'_>,
         order: ByteOrder,
@@ -44,7 +44,7 @@ impl CaptureInterface {
             match (option.code, option.len, option.value.first()) {
                 (OptionCode::IfTsresol, 1, Some(unit)) => {
                     interface.ticks_per_second = tsresol_ticks(*unit)
-                        .ok_or_else(|| format!("an interface's clock has the unit {unit:#04x}, too small for any"))?;
+                        .ok_or_else(|| format!("an interface's clock has an unsupported resolution ({unit:#04x})"))?;
                 }
                 (OptionCode::IfTsoffset, 8, _) => {
                     interface.offset = order.read_u64(&option.value).map_or(0, u64::cast_signed);

@@ -1,34 +1,39 @@
 //! A ring of captured frames shared with the kernel (packet(7), TPACKET_V3).
 //!
-//! A ring is opened on one device, sees every frame both ways, and is emptied block by block: a block belongs to the kernel until it says otherwise,
-//! then to us until we give it back. It only listens: it never sends, and never changes the device but for promiscuous mode while it lives.
+//! A ring is opened on one interface, gets every frame in both directions, and is emptied block by block: a block belongs to the kernel
+//! until its status says otherwise, then to us until we give it back. It never sends, and never changes the interface except for
+//! promiscuous mode while it lives.
 #![allow(unsafe_code, reason = "a ring is memory shared with the kernel, and its socket options are structures")]
 
-use crate::Frame;
+use crate::frame::Frame;
 use anyhow::{Context, Result, bail};
 use keepstate_wire::link::LinkType;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with, sockopt};
+use rustix::time::Timespec;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{offset_of, size_of, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Blocks of 1 MiB, 16 of them.
+/// 16 blocks of 1 MiB.
 const BLOCK_SIZE: usize = 1 << 20;
 const BLOCK_COUNT: usize = 16;
-/// A block that is not full is handed over after so many milliseconds.
+/// After this time a block is handed over although it is not full.
 const BLOCK_TIMEOUT_MILLIS: u32 = 50;
-/// Frames that leave the machine, in `sll_pkttype`.
+/// `sll_pkttype` of outgoing frames.
 const PACKET_OUTGOING: u8 = 4;
-/// Kinds of devices by their ARPHRD numbers: Ethernet, loopback, and those whose frames begin with IP: raw, IPIP, SIT, and TUN and WireGuard, which
-/// have no kind.
+/// ARPHRD types: Ethernet, loopback, and those whose frames begin with IP: raw, IPIP, SIT, and none (TUN, WireGuard).
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 const ARPHRD_RAW_IP: [u16; 4] = [519, 768, 776, 65534];
 
-/// See the module's words.
+/// See the module.
 pub struct PacketRing {
     socket: OwnedFd,
     memory: NonNull<u8>,
@@ -41,45 +46,38 @@ pub struct PacketRing {
     down: bool,
 }
 
-/// What became of the device while it was waited for.
+/// A change of the interface's link while waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// Nothing that we heard of.
+    /// None that was reported.
     Unchanged,
-    /// It went down, or was so from the beginning.
+    /// The interface went down, or was down from the beginning.
     WentDown,
 }
 
 impl PacketRing {
-    /// Opens a ring on `device`.
+    /// Opens a ring on `interface`.
     ///
     /// # Errors
-    /// No such device (with a list of those there are), a capability missing (which, and how to grant it), a link type that is not read here.
-    pub fn open(device: &str, promiscuous: bool) -> Result<PacketRing> {
-        let name = CString::new(device).context("a device's name has no zero in it")?;
-        let kind = arphrd_type(device, &name)?;
+    /// No such interface (with a list of the existing ones), a missing capability (which, and how to grant it), an unsupported link type.
+    pub fn open(interface: &str, promiscuous: bool) -> Result<PacketRing> {
+        let name = CString::new(interface).context("an interface name cannot contain a zero byte")?;
+        let kind = arphrd_type(interface, &name)?;
         let link = match kind {
             ARPHRD_ETHER | ARPHRD_LOOPBACK => LinkType::ETHERNET,
             raw if ARPHRD_RAW_IP.contains(&raw) => LinkType::RAW,
-            other => bail!("{device} has a link layer that is not read here (ARPHRD type {other})"),
+            other => bail!("{interface} has an unsupported link layer (ARPHRD type {other})"),
         };
-        let index = interface_index(&name).with_context(|| format!("{device} has gone"))?;
-        // SAFETY: a plain system call; what it returns is checked.
-        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if socket < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                bail!(
-                    "the capability CAP_NET_RAW is missing: run this as root (sudo keepstate watch {device}), or grant it once: \
-                     sudo setcap cap_net_raw+ep {}",
-                    std::env::current_exe()
-                        .map_or_else(|_| "/path/to/keepstate".into(), |path| path.display().to_string())
-                );
-            }
-            return Err(error).context("no packet socket could be opened");
-        }
-        // SAFETY: the socket was just opened and belongs to nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let index = interface_index(&name).with_context(|| format!("{interface} no longer exists"))?;
+        let socket = match socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None) {
+            Ok(socket) => socket,
+            Err(Errno::PERM | Errno::ACCESS) => bail!(
+                "the capability CAP_NET_RAW is missing: run this as root (sudo keepstate watch {interface}), or grant it once: \
+                 sudo setcap cap_net_raw+ep {}",
+                std::env::current_exe().map_or_else(|_| "/path/to/keepstate".into(), |path| path.display().to_string())
+            ),
+            Err(error) => return Err(error).context("cannot open a packet socket"),
+        };
         let memory = map_ring(&socket)?;
         let loopback = kind == ARPHRD_LOOPBACK;
         let ring = PacketRing {
@@ -93,17 +91,17 @@ impl PacketRing {
             ifindex: index,
             down: false,
         };
-        ring.bind(index, promiscuous).with_context(|| format!("{device} cannot be listened to"))?;
+        ring.bind(index, promiscuous).with_context(|| format!("cannot capture on {interface}"))?;
         Ok(ring)
     }
 
     fn bind(&self, index: i32, promiscuous: bool) -> Result<()> {
         if promiscuous {
             // SAFETY: zeros are a valid packet_mreq.
-            let mut wish: libc::packet_mreq = unsafe { zeroed() };
-            wish.mr_ifindex = index;
-            wish.mr_type = libc::PACKET_MR_PROMISC as u16;
-            set_packet_option(&self.socket, libc::PACKET_ADD_MEMBERSHIP, &wish)?;
+            let mut request: libc::packet_mreq = unsafe { zeroed() };
+            request.mr_ifindex = index;
+            request.mr_type = libc::PACKET_MR_PROMISC as u16;
+            set_packet_option(&self.socket, libc::PACKET_ADD_MEMBERSHIP, &request)?;
         }
         // SAFETY: zeros are a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { zeroed() };
@@ -116,44 +114,32 @@ impl PacketRing {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
     }
 
-    /// Waits until there may be frames, so long at most.
+    /// Waits until there may be frames, at most for this time.
     ///
     /// # Errors
-    /// If the device has gone.
+    /// The interface no longer exists.
     pub fn wait(&mut self, most: Duration) -> Result<LinkChange> {
-        let mut wish = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let millis = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: one live pollfd. An interrupted wait is as good as a short one.
-        unsafe { libc::poll(&raw mut wish, 1, millis) };
-        let fell = wish.revents & libc::POLLERR != 0 && self.take_socket_error() != 0;
-        self.down |= fell;
-        // Of a device that goes while it is down, nothing is heard any more.
+        let timeout = Timespec::try_from(most).unwrap_or(Timespec { tv_sec: i32::MAX.into(), tv_nsec: 0 });
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        // An interrupted wait is only a shorter one.
+        let error = poll(&mut polled, Some(&timeout)).is_ok() && polled[0].revents().contains(PollFlags::ERR);
+        let went_down = error && matches!(sockopt::socket_error(&self.socket), Ok(Err(_)));
+        self.down |= went_down;
+        // An interface that is deleted while it is down causes no further event.
         anyhow::ensure!(
             !self.down || interface_index(&self.interface) == Some(self.ifindex),
-            "{} has gone: there is no such device any more",
+            "{} no longer exists",
             self.interface.to_string_lossy().escape_debug()
         );
-        Ok(if fell { LinkChange::WentDown } else { LinkChange::Unchanged })
+        Ok(if went_down { LinkChange::WentDown } else { LinkChange::Unchanged })
     }
 
-    /// Was the device down when we last heard of it?
+    /// Was the interface down at its last event?
     pub fn is_down(&self) -> bool {
         self.down
     }
 
-    /// The error that waits at the socket, which then waits no more.
-    fn take_socket_error(&self) -> i32 {
-        let mut error = 0i32;
-        let mut length = size_of::<i32>() as u32;
-        // SAFETY: room for an error of the length given.
-        let done = unsafe {
-            let place = (&raw mut error).cast();
-            libc::getsockopt(self.socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, place, &raw mut length)
-        };
-        if done == 0 { error } else { 0 }
-    }
-
-    /// Gives every frame that is there to `see`.
+    /// Calls `see` with every frame in the ring.
     pub fn for_each_frame(&mut self, mut see: impl FnMut(&Frame<'_>)) {
         loop {
             // SAFETY: `next` is under BLOCKS, so the block lies within the mapping; blocks begin at multiples of 1 MiB, aligned for anything.
@@ -164,8 +150,8 @@ impl PacketRing {
                 return;
             }
             // SAFETY: the kernel has handed the block over: it is ours, unchanged, until the status is written below.
-            let octets = unsafe { std::slice::from_raw_parts(block.as_ptr().cast_const(), BLOCK_SIZE) };
-            self.walk_block(octets, &mut see);
+            let block_bytes = unsafe { std::slice::from_raw_parts(block.as_ptr().cast_const(), BLOCK_SIZE) };
+            self.walk_block(block_bytes, &mut see);
             self.down = false;
             status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
             self.next_block = (self.next_block + 1) % BLOCK_COUNT;
@@ -173,17 +159,17 @@ impl PacketRing {
     }
 
     /// Walks the frames of one block by the offsets in it, checking each.
-    fn walk_block(&self, octets: &[u8], see: &mut impl FnMut(&Frame<'_>)) {
-        let word = |at: usize| octets.get(at..at + 4)?.first_chunk().map(|word| u32::from_ne_bytes(*word));
+    fn walk_block(&self, block: &[u8], see: &mut impl FnMut(&Frame<'_>)) {
+        let word = |at: usize| block.get(at..at + 4)?.first_chunk().map(|word| u32::from_ne_bytes(*word));
         let (count, first) = (word(COUNT_OFFSET).unwrap_or(0), word(FIRST_PACKET_OFFSET).unwrap_or(0));
         let mut at = first as usize;
         for _ in 0..count {
             let field = |field: usize| word(at + field).unwrap_or(0);
-            let mac = octets.get(at + offset_of!(libc::tpacket3_hdr, tp_mac)..).and_then(<[u8]>::first_chunk::<2>);
+            let mac = block.get(at + offset_of!(libc::tpacket3_hdr, tp_mac)..).and_then(<[u8]>::first_chunk::<2>);
             let begin = at + mac.map_or(0, |mac| usize::from(u16::from_ne_bytes(*mac)));
-            let kept = field(offset_of!(libc::tpacket3_hdr, tp_snaplen)) as usize;
-            let kind = octets.get(at + SOCKADDR_OFFSET + offset_of!(libc::sockaddr_ll, sll_pkttype)).copied();
-            if let (Some(data), Some(kind)) = (octets.get(begin..begin.saturating_add(kept)), kind) {
+            let captured = field(offset_of!(libc::tpacket3_hdr, tp_snaplen)) as usize;
+            let kind = block.get(at + SOCKADDR_OFFSET + offset_of!(libc::sockaddr_ll, sll_pkttype)).copied();
+            if let (Some(data), Some(kind)) = (block.get(begin..begin.saturating_add(captured)), kind) {
                 let seconds = u64::from(field(offset_of!(libc::tpacket3_hdr, tp_sec)));
                 let nanos = u64::from(field(offset_of!(libc::tpacket3_hdr, tp_nsec)));
                 let frame = Frame {
@@ -192,7 +178,7 @@ impl PacketRing {
                     data,
                     wire_len: field(offset_of!(libc::tpacket3_hdr, tp_len)) as usize,
                 };
-                // On the loopback device every frame passes twice: out and in.
+                // On the loopback interface every frame passes twice, out and in.
                 if !(self.loopback && kind == PACKET_OUTGOING) {
                     see(&frame);
                 }
@@ -204,7 +190,7 @@ impl PacketRing {
         }
     }
 
-    /// Frames that the kernel had no room for, since the ring was opened.
+    /// Frames that the kernel dropped because the ring was full, since it was opened.
     pub fn dropped(&mut self) -> u64 {
         // SAFETY: zeros are a valid tpacket_stats_v3.
         let mut stats: libc::tpacket_stats_v3 = unsafe { zeroed() };
@@ -223,39 +209,34 @@ impl PacketRing {
 
 impl Drop for PacketRing {
     fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length, and nobody borrows from it any more.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), BLOCK_SIZE * BLOCK_COUNT) };
+        // SAFETY: mapped by `map_ring` with this length, and nothing borrows from it any more.
+        let _ = unsafe { munmap(self.memory.as_ptr().cast(), BLOCK_SIZE * BLOCK_COUNT) };
     }
 }
 
-/// Where a block's header has its fields: version and private offset come first.
+/// Offsets in a block's header, after version and private offset.
 const HEADER_OFFSET: usize = offset_of!(libc::tpacket_block_desc, hdr);
 const STATUS_OFFSET: usize = HEADER_OFFSET + offset_of!(libc::tpacket_hdr_v1, block_status);
 const COUNT_OFFSET: usize = HEADER_OFFSET + offset_of!(libc::tpacket_hdr_v1, num_pkts);
 const FIRST_PACKET_OFFSET: usize = HEADER_OFFSET + offset_of!(libc::tpacket_hdr_v1, offset_to_first_pkt);
-/// Behind a frame's header, aligned to 16, the address of its sender.
+/// A frame's header is followed, aligned to 16, by the sender's address.
 const SOCKADDR_OFFSET: usize = size_of::<libc::tpacket3_hdr>().next_multiple_of(16);
 
-/// Asks for the ring and maps it.
+/// Requests the ring and maps it.
 fn map_ring(socket: &OwnedFd) -> Result<NonNull<u8>> {
     set_packet_option(socket, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V3 as i32))?;
     // SAFETY: zeros are a valid tpacket_req3.
-    let mut wish: libc::tpacket_req3 = unsafe { zeroed() };
-    wish.tp_block_size = BLOCK_SIZE as u32;
-    wish.tp_block_nr = BLOCK_COUNT as u32;
-    wish.tp_frame_size = 2048;
-    wish.tp_frame_nr = (BLOCK_SIZE / 2048 * BLOCK_COUNT) as u32;
-    wish.tp_retire_blk_tov = BLOCK_TIMEOUT_MILLIS;
-    set_packet_option(socket, libc::PACKET_RX_RING, &wish)?;
-    let rights = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping of the ring just asked for, whose length the kernel checks.
-    let memory = unsafe {
-        libc::mmap(std::ptr::null_mut(), BLOCK_SIZE * BLOCK_COUNT, rights, libc::MAP_SHARED, socket.as_raw_fd(), 0)
-    };
-    match NonNull::new(memory.cast::<u8>()) {
-        Some(place) if memory != libc::MAP_FAILED => Ok(place),
-        _ => Err(io::Error::last_os_error()).context("the ring could not be mapped"),
-    }
+    let mut request: libc::tpacket_req3 = unsafe { zeroed() };
+    request.tp_block_size = BLOCK_SIZE as u32;
+    request.tp_block_nr = BLOCK_COUNT as u32;
+    request.tp_frame_size = 2048;
+    request.tp_frame_nr = (BLOCK_SIZE / 2048 * BLOCK_COUNT) as u32;
+    request.tp_retire_blk_tov = BLOCK_TIMEOUT_MILLIS;
+    set_packet_option(socket, libc::PACKET_RX_RING, &request)?;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping of the ring just requested, whose length the kernel checks.
+    let memory = unsafe { mmap(std::ptr::null_mut(), BLOCK_SIZE * BLOCK_COUNT, access, MapFlags::SHARED, socket, 0) };
+    NonNull::new(memory.context("cannot map the ring")?.cast()).context("the ring was mapped at address 0")
 }
 
 fn set_packet_option<T>(socket: &OwnedFd, name: i32, value: &T) -> Result<()> {
@@ -264,45 +245,39 @@ fn set_packet_option<T>(socket: &OwnedFd, name: i32, value: &T) -> Result<()> {
     let done = unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), length)
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("a packet socket option was refused") }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("cannot set a packet socket option") }
 }
 
-/// The number of a device, if there is one of that name.
+/// The index of an interface, if it exists.
 fn interface_index(name: &CString) -> Option<i32> {
-    // SAFETY: a C string that lives through the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    let index = netdevice::name_to_index(socket, name.to_str().ok()?).ok()?;
     i32::try_from(index).ok().filter(|index| *index > 0)
 }
 
-/// The ARPHRD number of a device, which its address begins with.
-fn arphrd_type(device: &str, name: &CString) -> Result<u16> {
+/// The ARPHRD type of an interface: the family of its hardware address.
+fn arphrd_type(interface: &str, name: &CString) -> Result<u16> {
     // SAFETY: zeros are a valid ifreq.
-    let mut wish: libc::ifreq = unsafe { zeroed() };
-    let octets = name.as_bytes();
-    if octets.is_empty() || octets.len() >= wish.ifr_name.len() || interface_index(name).is_none() {
-        bail!("there is no device {device:?} here; there are: {}", interface_names().join(", "));
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.len() >= request.ifr_name.len() || interface_index(name).is_none() {
+        bail!("no interface {interface:?} here; there are: {}", interface_names().join(", "));
     }
-    for (place, octet) in wish.ifr_name.iter_mut().zip(octets) {
-        *place = octet.cast_signed();
+    for (slot, byte) in request.ifr_name.iter_mut().zip(bytes) {
+        *slot = byte.cast_signed();
     }
-    // SAFETY: a plain system call; what it returns is checked, and belongs to nobody else.
-    let socket = unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(io::Error::last_os_error()).context("no socket could be opened");
-        }
-        OwnedFd::from_raw_fd(socket)
-    };
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .context("cannot open a socket")?;
     // SAFETY: a live ifreq with a name that ends in a zero; the kernel fills in the address.
     unsafe {
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut wish) != 0 {
-            return Err(io::Error::last_os_error()).with_context(|| format!("{device} cannot be asked for its kind"));
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) != 0 {
+            return Err(io::Error::last_os_error()).with_context(|| format!("cannot get the link type of {interface}"));
         }
-        Ok(wish.ifr_ifru.ifru_hwaddr.sa_family)
+        Ok(request.ifr_ifru.ifru_hwaddr.sa_family)
     }
 }
 
-/// The names of all devices of this network namespace. (What `/sys` lists may be another's.)
+/// The names of all interfaces of this network namespace. (`/sys` may show another namespace's.)
 fn interface_names() -> Vec<String> {
     let mut names = Vec::new();
     // SAFETY: the list ends with an index of 0, its names are C strings, and it is given back once nothing of it is used any more.

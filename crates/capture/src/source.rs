@@ -1,21 +1,21 @@
-//! Where a capture's octets come from: a file or standard input, decompressed on the way.
-use super::framing::FileFormat;
+//! The bytes of a capture: from a file or standard input, decompressed while reading.
+use crate::framing::FileFormat;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, IsTerminal, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Octets of a capture. It remembers the error that reading ended with, which the parser does not pass on.
+/// The reader of a capture's bytes. It keeps the error that ended reading, since the parser does not pass it on.
 pub(super) struct CaptureSource {
     reader: Box<dyn Read + Send>,
     read_error: ReadErrorSlot,
     compressed: bool,
-    /// The file's header, or as much of it as there is, until it is read.
+    /// The file's header, as far as the file has one, until it is read.
     head: Vec<u8>,
 }
 
-/// The error that reading ended with.
+/// The error that ended reading.
 #[derive(Clone, Default)]
 pub(super) struct ReadErrorSlot(Arc<Mutex<Option<io::Error>>>);
 
@@ -31,30 +31,30 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 impl CaptureSource {
     /// Opens `path`, `-` for standard input.
     pub(super) fn open(path: &Path) -> Result<CaptureSource> {
-        let octets: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+        let bytes: Box<dyn Read + Send> = if path.as_os_str() == "-" {
             anyhow::ensure!(
                 !io::stdin().is_terminal(),
-                "standard input is a terminal: pipe a capture into it, as with tcpdump -U -w - | keepstate replay -"
+                "standard input is a terminal: pipe a capture into it, for example tcpdump -U -w - | keepstate replay -"
             );
             Box::new(io::stdin())
         } else {
             let file = File::open(path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => anyhow::anyhow!("{}: there is no such file", path.display()),
+                io::ErrorKind::NotFound => anyhow::anyhow!("{}: no such file", path.display()),
                 _ => anyhow::Error::new(error).context(format!("{} cannot be opened", path.display())),
             })?;
-            anyhow::ensure!(!file.metadata()?.is_dir(), "{} is a folder: name a capture in it", path.display());
+            anyhow::ensure!(!file.metadata()?.is_dir(), "{} is a directory: give a capture file in it", path.display());
             Box::new(file)
         };
-        CaptureSource::from_reader(octets).with_context(|| format!("{} cannot be read", path.display()))
+        CaptureSource::from_reader(bytes).with_context(|| format!("{} cannot be read", path.display()))
     }
 
-    /// Octets from anywhere; what compresses them, the first ones say.
-    pub(super) fn from_reader(mut octets: Box<dyn Read + Send>) -> io::Result<CaptureSource> {
+    /// Reads from any reader; compression is detected from the first bytes.
+    pub(super) fn from_reader(mut bytes: Box<dyn Read + Send>) -> io::Result<CaptureSource> {
         let mut first = Vec::new();
-        octets.by_ref().take(4).read_to_end(&mut first)?;
+        bytes.by_ref().take(4).read_to_end(&mut first)?;
         let (gzip, zstd) = (first.starts_with(&GZIP), first.starts_with(&ZSTD));
-        let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(octets));
-        let octets: Box<dyn Read + Send> = if gzip {
+        let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(bytes));
+        let bytes: Box<dyn Read + Send> = if gzip {
             Box::new(flate2::bufread::MultiGzDecoder::new(whole))
         } else if zstd {
             Box::new(zstd::Decoder::with_buffer(whole)?)
@@ -62,7 +62,7 @@ impl CaptureSource {
             Box::new(whole)
         };
         let mut source = CaptureSource {
-            reader: octets,
+            reader: bytes,
             read_error: ReadErrorSlot::default(),
             compressed: gzip || zstd,
             head: Vec::new(),
@@ -71,7 +71,7 @@ impl CaptureSource {
         Ok(source)
     }
 
-    /// The file's header, which the parser wants to see whole at its first look. A pipe may hand it over in pieces.
+    /// The file's header, which the parser needs complete at once. A pipe may deliver it in pieces.
     fn read_header(&mut self) -> Vec<u8> {
         let mut head = Vec::new();
         while let Some(missing) =
@@ -86,7 +86,7 @@ impl CaptureSource {
         head
     }
 
-    /// What the file begins with: all of its header, if it has one and is not cut short.
+    /// The beginning of the file: its complete header, unless the file is truncated.
     pub(super) fn head(&self) -> &[u8] {
         &self.head
     }
@@ -100,7 +100,7 @@ impl CaptureSource {
     }
 }
 
-/// No header of a file is longer.
+/// The maximum length of a file header.
 const MAX_HEADER: usize = 1 << 20;
 
 impl Read for CaptureSource {
@@ -114,7 +114,7 @@ impl Read for CaptureSource {
             match self.reader.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => {
-                    // The input ends here; the failure is asked for where it matters.
+                    // The input ends here; the reader of frames asks for the error.
                     *self.read_error.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return Ok(0);
                 }

@@ -2,7 +2,7 @@
 use super::control_services as services;
 use super::load::LoadedConfig;
 use anyhow::{Context, Result};
-use keepstate_conntrack::show::OutputArgs;
+use keepstate_conntrack::OutputArgs;
 use keepstate_engine::sysctl_conf as sysctl;
 use keepstate_engine::{Instant, Sysctl, Sysctls};
 use keepstate_router::Router;

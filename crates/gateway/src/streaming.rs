@@ -6,7 +6,7 @@ use super::jobs::{JobCtx, JobSender, Subscriber};
 use super::{ctnl_session, procfs, stats};
 use anyhow::Result;
 use keepstate_conntrack::format::FlowWriter;
-use keepstate_conntrack::show::OutputArgs;
+use keepstate_conntrack::OutputArgs;
 use keepstate_engine::{EventKind, Sysctl};
 use keepstate_linux::peercred::PeerCred;
 use std::io::{BufWriter, ErrorKind, Read, Write};

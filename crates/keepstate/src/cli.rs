@@ -1,4 +1,4 @@
-//! The command line, as data: parser, help and completion come from here.
+//! The command line: parser, help, manual and completions are made from it.
 use crate::check::CheckCommand;
 use crate::collect::Collect;
 use crate::completions::Completions;
@@ -18,37 +18,37 @@ use clap::{CommandFactory, Parser, Subcommand};
 use keepstate_lab::Lab;
 use keepstate_lab::mqtt::Mqtt;
 
-/// Connection tracking done right: see, explain, size, tune and mend Linux's table, and replay what it would have made of your traffic.
+/// Connection tracking: see, size, tune and repair Linux's table; replay captures; run a gateway.
 #[derive(Parser, Debug)]
 #[command(version, about, propagate_version = true, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// Say on standard error what is being done; twice for every step
+    /// Verbose output on stderr (-vv for more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
-  sudo keepstate doctor            what is wrong with the table, and what to do
+  sudo keepstate doctor            what is wrong with the table, and how to fix it
+  sudo keepstate tune --max 1M     show the changes for a larger table; tune apply makes them
   keepstate size --connections 1M  how large the table should be, and why
-  sudo keepstate tune --max 1M     what that would change; tune apply does it
-  sudo keepstate conntrack -L      Linux's own table, as conntrack shows it
-  keepstate replay trace.pcapng    the connections a capture leaves
+  sudo keepstate conntrack -L      the kernel's table, as conntrack shows it
+  keepstate replay trace.pcapng    the connections of a capture
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
-  keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how it fills, in virtual time
-  sudo keepstate lab               all of it on this machine, in namespaces
-  keepstate check /etc/nftables.conf    would the gateway take this ruleset?
-  keepstate help gateway           route packets by it, in user space
+  keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how a table fills
+  sudo keepstate lab               a demonstration in network namespaces
+  keepstate check /etc/nftables.conf    can the gateway load this ruleset?
+  keepstate help gateway           a user-space router with that ruleset
 
-What was asked for is on standard output; notes and errors are on standard error.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked;
-doctor and disable have their own, told by their --help";
+Results are on standard output; notes and errors are on standard error.
+Exit codes: 0 done, 1 something could not be read or written, 2 usage error;
+doctor and disable have their own, see their --help";
 
 impl Cli {
-    /// The command line of this process. A wrong one ends it here, with an error that says what to do, and exit code 2.
+    /// Parses the command line of this process. On a usage error the process ends here, with a message and exit code 2.
     pub fn parse_and_check() -> Cli {
         let cli = Cli::parse();
         let (name, checked) = match &cli.command {
@@ -72,25 +72,25 @@ impl Cli {
         if let Err(what) = checked {
             let mut command = Cli::command();
             command.build();
-            let asked = command.find_subcommand(name).cloned();
-            asked.unwrap_or(command).error(ErrorKind::ArgumentConflict, what).exit();
+            let subcommand = command.find_subcommand(name).cloned();
+            subcommand.unwrap_or(command).error(ErrorKind::ArgumentConflict, what).exit();
         }
         cli
     }
 }
 
-/// One module a command; each says what it does where its options are.
+/// One module per command; its help stands with its options.
 #[derive(Subcommand, Debug)]
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help")]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, made once")]
 pub enum Command {
     Doctor(Doctor),
-    Collect(Collect),
-    Size(SizeCommand),
-    Simulate(Simulate),
     Tune(Tune),
-    Disable(Disable),
+    Size(SizeCommand),
     Conntrack(Conntrack),
+    Disable(Disable),
+    Collect(Collect),
+    Simulate(Simulate),
     Replay(Replay),
     Watch(Watch),
     Check(CheckCommand),

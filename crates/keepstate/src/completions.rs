@@ -1,15 +1,14 @@
-//! `keepstate completions`: what a shell needs to complete our command lines, made from the same definition as the parser.
-use crate::cli::Cli;
+//! `keepstate completions`: completion scripts for shells, made from the same definition as the parser.
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 use std::io::Write;
 
-/// Print what a shell needs to complete keepstate's command lines.
+/// Print the completion script of a shell.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Completions {
-    /// Which shell
+    /// The shell
     shell: Shell,
 }
 
@@ -17,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   # in this shell, until it ends
   source <(keepstate completions bash)
-  # for good, for everybody
+  # installed for all users
   keepstate completions bash > /usr/share/bash-completion/completions/keepstate
   keepstate completions zsh > /usr/local/share/zsh/site-functions/_keepstate
   keepstate completions fish > /usr/share/fish/vendor_completions.d/keepstate.fish";
@@ -31,14 +30,14 @@ impl Completions {
         Ok(())
     }
 
-    /// Prints the script.
+    /// Prints the script for the program `program`.
     ///
     /// # Errors
     /// If standard output cannot be written.
-    pub fn run(&self) -> Result<()> {
-        // Made whole first: the generator would panic at a closed pipe.
+    pub fn run(&self, program: &mut Command) -> Result<()> {
+        // Generated into memory first: the generator would panic at a closed pipe.
         let mut script = Vec::new();
-        generate(self.shell, &mut Cli::command(), "keepstate", &mut script);
+        generate(self.shell, program, "keepstate", &mut script);
         let mut out = std::io::stdout().lock();
         out.write_all(&script)?;
         Ok(out.flush()?)

@@ -1,12 +1,12 @@
-//! What `-v` shows: the steps a command takes, on standard error. Under systemd each line carries its priority, so that journald
-//! files it under the right one.
+//! The log on standard error: notes and warnings, with `-v` steps, with `-vv` details. Under systemd each line carries its priority for
+//! journald.
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Listens from now on, for the life of the process: to notes and warnings, with `-v` to what is done, with `-vv` to every step.
+/// Starts logging for the life of the process, at INFO, with `-v` DEBUG, with `-vv` TRACE.
 pub fn init(verbose: u8) {
     let level = match verbose {
         0 => Level::INFO,
@@ -14,11 +14,11 @@ pub fn init(verbose: u8) {
         _ => Level::TRACE,
     };
     let lines = LogFormat { journal: std::env::var_os("JOURNAL_STREAM").is_some() };
-    // Somebody listens already only where this is called twice, and then that one goes on.
+    // An error means that logging was started before, and that goes on.
     let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).event_format(lines).try_init();
 }
 
-/// One line an event: `keepstate: message field=value`, behind `<priority>` where journald reads it.
+/// One line per event: `keepstate: message field=value`, after `<priority>` if journald reads it.
 struct LogFormat {
     journal: bool,
 }

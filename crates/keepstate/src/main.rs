@@ -1,4 +1,5 @@
-//! The program: reads the command line, runs one command, and turns its end into an exit code: 0 done, 1 failed, 2 wrongly asked.
+//! The program: parses the command line, runs one command, and returns an exit code: 0 done, 1 failed, 2 usage error.
+use clap::CommandFactory;
 use keepstate::cli::{Cli, Command};
 use keepstate::{conntrack, logging, stderr};
 use keepstate_hugealloc::HugePages;
@@ -11,8 +12,8 @@ use std::process::ExitCode;
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
-    if let Some(words) = conntrack_args(std::env::args_os()) {
-        return conntrack::run(&words);
+    if let Some(args) = conntrack_args(std::env::args_os()) {
+        return conntrack::run(&args);
     }
     let cli = Cli::parse_and_check();
     logging::init(cli.verbose);
@@ -23,8 +24,8 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Collect(collect) => collect.run(),
         Command::Conntrack(command) => Ok(conntrack::run(&command.args)),
-        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
-        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => completions.run(&mut Cli::command()).map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run(Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Size(size) => size.run(),
         Command::Tune(tune) => tune.run(),
         Command::Simulate(simulate) => simulate.run(),
@@ -44,13 +45,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever reads our output had enough: that is success.
+/// The reader of our output has closed the pipe: that is success.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
     error.chain().filter_map(|cause| cause.downcast_ref()).any(broken)
 }
 
-/// The words of a command line of conntrack: behind `keepstate conntrack`, or all of them where the program is called `conntrack`.
+/// conntrack's arguments: those after `keepstate conntrack`, or all of them if the program is called `conntrack`.
 fn conntrack_args(words: impl Iterator<Item = OsString>) -> Option<Vec<String>> {
     let mut words = words.map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_default();

@@ -1,24 +1,23 @@
-//! `keepstate man`: the manual, a page a command, made from the same definition as the parser and the help.
+//! `keepstate man`: the manual, one page per command, made from the same definition as the parser and the help.
 //!
-//! Name, synopsis and options are written by clap_mangen; the examples and exit codes at the end of a command's help are set here,
-//! line by line as they stand, because a manual's filled text would run them together.
-use crate::cli::Cli;
+//! Name, synopsis and options are written by clap_mangen. The examples and exit codes at the end of a command's help are written here,
+//! line by line: filled text would run them together.
 use anyhow::{Context, Result, bail};
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use keepstate_conntrack::command as conntrack;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Print the manual page of keepstate or of one of its commands; or write them all.
+/// Print the manual page of keepstate or of one of its commands, or write all pages.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Man {
-    /// The command whose page it is; without one, keepstate's own
+    /// The command; without one, the page of keepstate itself
     #[arg(value_name = "COMMAND")]
-    of: Option<String>,
+    command: Option<String>,
     /// Write the pages of all commands into this directory: keepstate.1, keepstate-replay.1, ...
-    #[arg(long, value_name = "DIR", conflicts_with = "of")]
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
     dir: Option<PathBuf>,
 }
 
@@ -26,7 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   # read one
   keepstate man replay | man -l -
-  # all of them, where man finds them
+  # install all of them
   sudo keepstate man --dir /usr/local/share/man/man1";
 
 impl Man {
@@ -38,24 +37,24 @@ impl Man {
         Ok(())
     }
 
-    /// Prints one page, or writes all.
+    /// Prints one page of the program `program`, or writes all.
     ///
     /// # Errors
     /// An unknown command; a directory that cannot be written.
-    pub fn run(&self) -> Result<()> {
-        let pages = render_all()?;
+    pub fn run(&self, program: Command) -> Result<()> {
+        let pages = render_all(program)?;
         if let Some(directory) = &self.dir {
-            fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+            fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
             for (name, page) in pages {
                 let file = directory.join(format!("{name}.1"));
-                fs::write(&file, page).with_context(|| format!("{} cannot be written", file.display()))?;
+                fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
             }
             return Ok(());
         }
-        let wanted = self.of.as_ref().map_or_else(|| "keepstate".to_owned(), |of| format!("keepstate-{of}"));
+        let wanted = self.command.as_ref().map_or_else(|| "keepstate".to_owned(), |name| format!("keepstate-{name}"));
         let Some((_, page)) = pages.iter().find(|(name, _)| *name == wanted) else {
             let known: Vec<&str> = pages.iter().filter_map(|(name, _)| name.strip_prefix("keepstate-")).collect();
-            bail!("there is no command {:?}; there are: {}", self.of.as_deref().unwrap_or_default(), known.join(", "));
+            bail!("no command {:?}; there are: {}", self.command.as_deref().unwrap_or_default(), known.join(", "));
         };
         let mut out = io::stdout().lock();
         out.write_all(page)?;
@@ -63,12 +62,12 @@ impl Man {
     }
 }
 
-/// Every page with its name, the program's own first.
+/// Every page with its name, the program's page first.
 ///
 /// # Errors
-/// None that a correct definition of the command line has.
-pub fn render_all() -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+/// None if the definition of the command line is correct.
+pub fn render_all(program: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let mut pages = vec![("keepstate".to_owned(), render_page(&program)?)];
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
@@ -84,9 +83,9 @@ fn render_page(command: &Command) -> io::Result<Vec<u8>> {
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     if command.get_name() == "conntrack" {
-        // Its words are not clap's.
-        let (words, ending) = conntrack::HELP.split_once("\nExamples:\n").unwrap_or((conntrack::HELP, ""));
-        write_verbatim(&mut page, "DESCRIPTION", words)?;
+        // Its options are not clap's.
+        let (options, ending) = conntrack::HELP.split_once("\nExamples:\n").unwrap_or((conntrack::HELP, ""));
+        write_verbatim(&mut page, "DESCRIPTION", options)?;
         write_after_help(&mut page, &format!("Examples:\n{ending}"))?;
         return Ok(page);
     }
@@ -131,7 +130,7 @@ fn write_verbatim(page: &mut Vec<u8>, heading: &str, text: &str) -> io::Result<(
     writeln!(page, ".fi")
 }
 
-/// A line as roff takes it: a backslash is its own sign, so are a point or an apostrophe in front; a bare minus would become a hyphen.
+/// Escapes a line for roff: backslashes, a leading period or apostrophe, and minus signs, which would become hyphens.
 fn escape_roff(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     if text.starts_with('.') { format!("\\&{text}") } else { text }

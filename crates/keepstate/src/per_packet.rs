@@ -1,33 +1,33 @@
-//! One line a packet: number, relation, direction, state, remaining timeout, and the reason where there is one.
+//! One line per packet: number, ctinfo, direction, state, remaining timeout, and the reason if there is one.
 use keepstate_capture::capture_tracker::{CaptureTracker, FrameResult};
 use keepstate_engine::{CtInfo, CtVerdict, Direction, Entry, ProtocolInfo, Reason};
 use std::io::{self, Write};
 
-/// The words above the lines.
+/// The heading of the lines.
 pub const HEADER: &str = "# number  ctinfo       direction  state            timeout  reason";
 
-/// The connection of the frame that `follower` has just taken.
-pub fn tracked_entry(follower: &CaptureTracker, passed: &FrameResult) -> Option<Entry> {
-    let FrameResult::Tracked(outcome) = passed else { return None };
-    outcome.connection.and_then(|handle| follower.engine().entry(handle, follower.now()))
+/// The connection of the frame that `tracker` has just tracked.
+pub fn tracked_entry(tracker: &CaptureTracker, result: &FrameResult) -> Option<Entry> {
+    let FrameResult::Tracked(outcome) = result else { return None };
+    outcome.connection.and_then(|id| tracker.engine().entry(id, tracker.now()))
 }
 
-/// Writes the line of frame `number`: what became of it, and its connection as it is now.
-pub fn write_line(out: &mut impl Write, number: u64, passed: &FrameResult, entry: Option<&Entry>) -> io::Result<()> {
-    let outcome = match passed {
+/// Writes the line of frame `number`: its result, and the current state of its connection.
+pub fn write_line(out: &mut impl Write, number: u64, result: &FrameResult, entry: Option<&Entry>) -> io::Result<()> {
+    let outcome = match result {
         FrameResult::Tracked(outcome) => outcome,
         FrameResult::FragmentQueued => {
             return writeln!(
                 out,
-                "{number:>8}  FRAGMENT     -          -                      -  its datagram is not whole yet"
+                "{number:>8}  FRAGMENT     -          -                      -  waits for the other fragments"
             );
         }
-        FrameResult::Rejected(why) => {
+        FrameResult::Rejected(reason) => {
             return writeln!(
                 out,
                 "{number:>8}  REFUSED      -          -                      -  {}: {}",
-                why.name(),
-                why.text()
+                reason.name(),
+                reason.text()
             );
         }
     };
@@ -57,7 +57,7 @@ pub fn write_line(out: &mut impl Write, number: u64, passed: &FrameResult, entry
         None => write!(out, "{:>7}", "-")?,
     }
     match outcome.reason {
-        Some(why) => writeln!(out, "  {}: {}", Reason::name(why), Reason::text(why)),
+        Some(reason) => writeln!(out, "  {}: {}", Reason::name(reason), Reason::text(reason)),
         None => writeln!(out),
     }
 }

@@ -1,26 +1,26 @@
-//! How far a long replay is, on standard error and only on a terminal.
+//! The progress of a long replay, on standard error and only if that is a terminal.
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::Path;
 
-/// Nothing is shown for captures that end sooner than so many frames.
+/// Captures with fewer frames show no progress.
 const MIN_FRAMES: u64 = 500_000;
 
-/// See the module's words.
+/// See the module.
 pub struct Progress {
     bar: Option<ProgressBar>,
     size: u64,
 }
 
 impl Progress {
-    /// For a capture of the size that `path` has; unknown for standard input and compressed files.
+    /// Progress through the file at `path`; its length is unknown for standard input and compressed files.
     pub fn new(path: &Path) -> Self {
         let size = std::fs::metadata(path).map_or(0, |file| file.len());
         let plain = path.extension().is_none_or(|end| end != "gz" && end != "zst");
         Progress { bar: None, size: if plain { size } else { 0 } }
     }
 
-    /// After `frames` frames and about `offset` octets.
+    /// Shows `frames` frames and about `offset` bytes.
     pub fn update(&mut self, frames: u64, offset: u64) {
         if frames < MIN_FRAMES || !frames.is_multiple_of(0x10000) {
             return;
@@ -38,7 +38,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the terminal clean.
+    /// Removes the progress bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! `keepstate replay`: a capture through the engine, on the clock of its own timestamps.
+//! `keepstate replay`: a capture tracked by the engine, on the clock of its own timestamps.
 use crate::per_packet;
 use crate::progress::Progress;
 use crate::shared_args::EngineArgs;
@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use keepstate_capture::capture_tracker::CaptureTracker;
 use keepstate_capture::{Capture, Frame};
+use keepstate_conntrack::OutputArgs;
 use keepstate_conntrack::format::{self, FlowWriter};
-use keepstate_conntrack::show::OutputArgs;
 use keepstate_engine::{EventMask, Instant};
 use std::io::{BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct Replay {
     /// Print one line a packet: number, ctinfo, direction, state, timeout, reason
     #[arg(long)]
     each: bool,
-    /// Stop at this time: seconds from the first packet, or a date, as 12.5 or 2026-11-23T14:00:00Z; later than the last packet, time goes on
+    /// Stop at this time: seconds from the first packet (12.5) or a date (2026-11-23T14:00:00Z). After the last packet, timeouts run on
     #[arg(long, value_name = "TIME")]
     at: Option<TimeArg>,
     #[command(flatten)]
@@ -40,9 +40,9 @@ Examples:
   keepstate replay trace.pcap.gz --events -o timestamp
   # which packets were invalid, and why
   keepstate replay trace.pcap --each | grep INVALID
-  # some connections, as they were twelve and a half seconds after the first packet
+  # some connections, as they were 12.5 seconds after the first packet
   keepstate replay trace.pcap --at 12.5 -p tcp --state ESTABLISHED
-  # what another knob, another kernel or a helper would have changed
+  # what another sysctl, another kernel or a helper would have changed
   keepstate replay trace.pcap --set nf_conntrack_tcp_loose=0 --stats
   keepstate replay trace.pcap --as-linux 5.15 --memory 4G --stats
   keepstate replay trace.pcap --helper ftp
@@ -50,9 +50,9 @@ Examples:
   tcpdump -i eth0 -U -w - | keepstate replay - --events
 
 Timeouts are in seconds, as conntrack's; times are the capture's own.
-A broken capture is told up to where it breaks. A line of --each is shown if its
+A broken capture is replayed up to where it breaks. --each prints a line if its
 connection passes the filters.
-Exit codes: 0 done, 1 something could not be read or written, 2 wrongly asked";
+Exit codes: 0 done, 1 something could not be read or written, 2 usage error";
 
 /// Events that may wait between two frames.
 const EVENT_QUEUE: usize = 1 << 20;
@@ -64,7 +64,7 @@ impl Replay {
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
         if self.each && self.output.events && self.output.is_document() {
-            return Err("lines of --each are no part of a document of events: ask for one of them".into());
+            return Err("--each and --events with -o xml or json exclude each other: a document of events has no place for lines".into());
         }
         self.output.check()
     }
@@ -74,26 +74,25 @@ impl Replay {
     /// # Errors
     /// What could not be read or written; a broken capture after everything up to the break was printed.
     pub fn run(&self) -> Result<()> {
-        let mut follower = CaptureTracker::new(self.engine.sysctls(stderr::note)?, self.engine.hash_secret()?);
-        self.engine.attach_helpers(follower.engine_mut());
-        self.output.missing(follower.engine().sysctls()).into_iter().for_each(stderr::note);
+        let mut tracker = CaptureTracker::new(self.engine.sysctls(stderr::note)?, self.engine.hash_secret()?);
+        self.engine.attach_helpers(tracker.engine_mut());
+        self.output.missing(tracker.engine().sysctls()).into_iter().for_each(stderr::note);
         if self.output.events {
-            follower.engine_mut().subscribe(EventMask::ALL, EVENT_QUEUE);
+            tracker.engine_mut().subscribe(EventMask::ALL, EVENT_QUEUE);
         }
         let mut capture = Capture::open(&self.file)?;
         let mut out = ReplayOutput::new(self);
-        let read = self.read_capture(&mut capture, &mut follower, &mut out);
-        follower.flush();
-        self.write_results(&mut follower, &mut out)?;
-        stderr::print_summary(&mut follower);
-        stderr::print_capture_warnings(&follower);
+        let read = self.read_capture(&mut capture, &mut tracker, &mut out);
+        tracker.flush();
+        let shown = self.write_results(&mut tracker, &mut out)?;
+        stderr::print_tracking_report(&mut tracker, shown);
         read
     }
 
     fn read_capture(
         &self,
         capture: &mut Capture,
-        follower: &mut CaptureTracker,
+        tracker: &mut CaptureTracker,
         out: &mut ReplayOutput<'_>,
     ) -> Result<()> {
         let mut progress = Progress::new(&self.file);
@@ -108,37 +107,37 @@ impl Replay {
                 return Ok(false);
             }
             offset += frame.data.len() as u64 + 16;
-            progress.update(follower.frame_count, offset);
+            progress.update(tracker.frame_count, offset);
             if single {
-                out.process_frame(follower, &frame).map(|()| true)
+                out.process_frame(tracker, &frame).map(|()| true)
             } else {
-                follower.queue_frame(&frame);
+                tracker.queue_frame(&frame);
                 Ok(true)
             }
         });
         progress.finish();
         if let Some(end) = end.filter(|_| result.is_ok()) {
-            // Up to the moment asked for, time goes on without packets.
-            follower.flush();
-            follower.advance(Instant(end));
-            if follower.frame_count == 0 {
-                stderr::note("--at is before the first packet: nothing was there yet");
+            // Until the given time, timeouts run on without packets.
+            tracker.flush();
+            tracker.advance(Instant(end));
+            if tracker.frame_count == 0 {
+                stderr::note("--at is before the first packet: the table is empty");
             }
         }
         result
     }
 
-    fn write_results(&self, follower: &mut CaptureTracker, out: &mut ReplayOutput<'_>) -> Result<()> {
-        out.write_events(follower)?;
+    /// Writes what is left; returns the number of entries if the table was shown.
+    fn write_results(&self, tracker: &mut CaptureTracker, out: &mut ReplayOutput<'_>) -> Result<Option<usize>> {
+        out.write_events(tracker)?;
         out.writer.finish()?;
         if self.output.stats {
-            format::write_stats(out.writer.beneath(), follower.engine().counters(), &self.output.output())?;
+            format::write_stats(out.writer.beneath(), tracker.engine().counters(), &self.output.output())?;
         }
-        if !self.output.stats && !self.output.events && !self.each {
-            let shown = write_table(out.writer.beneath(), follower, &self.output)?;
-            stderr::print_entries_shown(shown);
-        }
-        Ok(out.writer.beneath().flush()?)
+        let table = !self.output.stats && !self.output.events && !self.each;
+        let shown = table.then(|| write_table(out.writer.beneath(), tracker, &self.output)).transpose()?;
+        out.writer.beneath().flush()?;
+        Ok(shown)
     }
 }
 
@@ -146,7 +145,7 @@ impl Replay {
 struct ReplayOutput<'a> {
     replay: &'a Replay,
     writer: FlowWriter<BufWriter<Stdout>>,
-    /// The capture is being made while we read: what is known is shown at once.
+    /// The capture is still being written: each line is flushed at once.
     live: bool,
 }
 
@@ -159,32 +158,32 @@ impl<'a> ReplayOutput<'a> {
     }
 
     /// Takes one frame and prints its line and its events.
-    fn process_frame(&mut self, follower: &mut CaptureTracker, frame: &Frame<'_>) -> Result<()> {
-        // What expired before this frame came before it.
+    fn process_frame(&mut self, tracker: &mut CaptureTracker, frame: &Frame<'_>) -> Result<()> {
+        // Events of timeouts before this frame come before it.
         if let Some(time) = frame.time {
-            follower.advance(Instant(time));
-            self.write_events(follower)?;
+            tracker.advance(Instant(time));
+            self.write_events(tracker)?;
         }
-        let passed = follower.track_frame(frame);
+        let result = tracker.track_frame(frame);
         if self.replay.each {
-            if follower.frame_count == 1 {
+            if tracker.frame_count == 1 {
                 writeln!(self.writer.beneath(), "{}", per_packet::HEADER)?;
             }
-            let entry = per_packet::tracked_entry(follower, &passed);
+            let entry = per_packet::tracked_entry(tracker, &result);
             let filter = &self.replay.output.filter;
             if entry.as_ref().map_or(filter.is_empty(), |entry| filter.matches(entry)) {
-                per_packet::write_line(self.writer.beneath(), follower.frame_count, &passed, entry.as_ref())?;
+                per_packet::write_line(self.writer.beneath(), tracker.frame_count, &result, entry.as_ref())?;
             }
         }
-        self.write_events(follower)?;
+        self.write_events(tracker)?;
         if self.live {
             self.writer.beneath().flush()?;
         }
         Ok(())
     }
 
-    fn write_events(&mut self, follower: &mut CaptureTracker) -> Result<()> {
-        while let Some(event) = follower.engine_mut().poll_event() {
+    fn write_events(&mut self, tracker: &mut CaptureTracker) -> Result<()> {
+        while let Some(event) = tracker.engine_mut().poll_event() {
             if self.replay.output.filter.matches(&event.entry) {
                 self.writer.write_event(&event)?;
             }
@@ -193,11 +192,11 @@ impl<'a> ReplayOutput<'a> {
     }
 }
 
-/// Writes the table; says how many entries it showed.
-pub(crate) fn write_table(out: &mut impl Write, follower: &CaptureTracker, show: &OutputArgs) -> Result<usize> {
-    let mut writer = FlowWriter::new(out, show.output()).at_time(follower.now());
+/// Writes the table; returns the number of entries.
+pub(crate) fn write_table(out: &mut impl Write, tracker: &CaptureTracker, show: &OutputArgs) -> Result<usize> {
+    let mut writer = FlowWriter::new(out, show.output()).at_time(tracker.now());
     let mut shown = 0;
-    for entry in follower.engine().entries(follower.now()).filter(|entry| show.filter.matches(entry)) {
+    for entry in tracker.engine().entries(tracker.now()).filter(|entry| show.filter.matches(entry)) {
         writer.write_entry(&entry)?;
         shown += 1;
     }

@@ -1,30 +1,30 @@
-//! Options that commands share: which kernel's rules to follow, and what to show.
+//! Options that commands share: kernel version, sysctls and helpers of an engine.
 use crate::stderr::was_or_were;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use keepstate_engine::{Engine, Helper, KernelVersion, Sysctls, sysctl_conf as sysctl};
 use std::path::PathBuf;
 
-/// Knobs: whose defaults, and what differs from them.
+/// The sysctls: which kernel's defaults, and what differs from them.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sysctls")]
 pub struct EngineArgs {
-    /// Set a knob: nf_conntrack_tcp_loose=0 (may be given several times, later wins)
+    /// Set a sysctl: nf_conntrack_tcp_loose=0 (may be given several times, the last wins)
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = sysctl::parse_setting)]
     settings: Vec<String>,
-    /// Set the knobs of a file in sysctl's own syntax; other keys in it are passed over
+    /// Set the sysctls of a file in sysctl.conf syntax; unrelated keys are ignored
     #[arg(long = "sysctl", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The defaults of this kernel, max and buckets computed from the memory by its own rule
+    /// Use the defaults of this kernel version, with max and buckets computed from the memory as it does
     #[arg(long, value_name = "VERSION", default_value = "6.18")]
     as_linux: KernelVersionArg,
-    /// The memory those defaults are computed from, like 4G or 512M [default: this machine's]
+    /// Memory to compute those defaults from, like 4G or 512M [default: this machine's]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
-    /// Attach a helper to new connections to its port, or to PORT: ftp, ftp:2121 (may be given several times); without this, none is ever attached
+    /// Attach a helper to new connections to its port or to PORT: ftp, ftp:2121 (may be given several times) [default: none]
     #[arg(long = "helper", value_name = "NAME[:PORT]", value_parser = parse_helper)]
     helpers: Vec<HelperAttachment>,
-    /// Use this number instead of random secrets, so that ids come out the same
+    /// Derive secrets from this number instead of random ones, for reproducible ids
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 }
@@ -41,12 +41,12 @@ pub enum KernelVersionArg {
     /// 5.15 to 6.17: one connection a bucket
     #[value(name = "5.15")]
     V5_15,
-    /// Today's
+    /// 6.18
     #[value(name = "6.18")]
     V6_18,
 }
 
-/// A helper, and the port where its protocol is spoken.
+/// A helper and the port of its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HelperAttachment {
     helper: Helper,
@@ -54,7 +54,7 @@ struct HelperAttachment {
 }
 
 impl KernelVersionArg {
-    /// The engine's name for it.
+    /// The engine's value.
     pub fn kernel_version(self) -> KernelVersion {
         match self {
             KernelVersionArg::V3_10 => KernelVersion::V3_10,
@@ -66,52 +66,52 @@ impl KernelVersionArg {
 }
 
 impl EngineArgs {
-    /// Whose defaults were asked for.
+    /// The kernel version whose defaults are used.
     pub fn kernel_version(&self) -> KernelVersion {
         self.as_linux.kernel_version()
     }
 
-    /// The memory that defaults are computed from.
+    /// The memory that the defaults are computed from.
     pub fn memory(&self) -> u64 {
         self.memory.unwrap_or_else(total_memory)
     }
 
-    /// The knobs asked for; notes for the user go to `note`.
+    /// The sysctls asked for; notes for the user go to `note`.
     ///
     /// # Errors
-    /// An unreadable file, an unknown knob, a value out of range: where and what.
+    /// An unreadable file, an unknown sysctl, a value out of range: where and what.
     pub fn sysctls(&self, mut note: impl FnMut(String)) -> Result<Sysctls> {
-        let mut knobs = Sysctls::kernel_defaults(self.as_linux.kernel_version(), self.memory());
+        let mut sysctls = Sysctls::kernel_defaults(self.as_linux.kernel_version(), self.memory());
         for path in &self.files {
             let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            let skipped = sysctl::apply_file(&text, &mut knobs).with_context(|| format!("in {}", path.display()))?;
-            for (count, why) in [
-                (skipped.not_conntrack, "not of connection tracking"),
-                (skipped.read_only, "it can only be read"),
-                (skipped.removed, "Linux 6.18 has it no more"),
+            let skipped = sysctl::apply_file(&text, &mut sysctls).with_context(|| format!("in {}", path.display()))?;
+            for (count, reason) in [
+                (skipped.not_conntrack, "not about connection tracking"),
+                (skipped.read_only, "read-only"),
+                (skipped.removed, "removed in Linux 6.18"),
             ] {
                 if count > 0 {
-                    note(format!("{}: {} passed over: {why}", path.display(), was_or_were(count as u64, "key")));
+                    note(format!("{}: {} ignored: {reason}", path.display(), was_or_were(count as u64, "key")));
                 }
             }
         }
         for setting in &self.settings {
-            sysctl::apply_setting(setting, &mut knobs).context("in --set")?;
+            sysctl::apply_setting(setting, &mut sysctls).context("in --set")?;
         }
-        Ok(knobs)
+        Ok(sysctls)
     }
 
-    /// As [`Tuning::knobs`], but checksums are not verified unless that is asked for.
+    /// As [`EngineArgs::sysctls`], but checksums are not verified unless that is asked for.
     ///
     /// # Errors
-    /// As [`Tuning::knobs`].
+    /// As [`EngineArgs::sysctls`].
     pub fn sysctls_without_checksum(&self, note: impl FnMut(String)) -> Result<Sysctls> {
-        let mut tuning = self.clone();
-        tuning.settings.insert(0, "nf_conntrack_checksum=0".into());
-        tuning.sysctls(note)
+        let mut args = self.clone();
+        args.settings.insert(0, "nf_conntrack_checksum=0".into());
+        args.sysctls(note)
     }
 
-    /// Attaches the helpers asked for to connections that begin from now on.
+    /// Attaches the helpers asked for to connections created from now on.
     pub fn attach_helpers(&self, engine: &mut Engine) {
         for (helper, port) in self.helpers() {
             engine.set_auto_helper(helper.protocol(), port, helper);
@@ -128,15 +128,17 @@ impl EngineArgs {
         !self.helpers.is_empty()
     }
 
-    /// Sixteen octets that key hashes and ids.
+    /// 16 bytes that key hashes and ids.
     ///
     /// # Errors
-    /// If the system has no random numbers to give.
+    /// If the system's random number generator fails.
     pub fn hash_secret(&self) -> Result<[u8; 16]> {
         let mut secret = [0; 16];
         match self.seed {
             Some(seed) => secret[..8].copy_from_slice(&seed.to_le_bytes()),
-            None => getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?,
+            None => {
+                getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("cannot get random numbers: {error}"))?
+            }
         }
         Ok(secret)
     }
@@ -150,7 +152,7 @@ fn total_memory() -> u64 {
     kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10)
 }
 
-/// A helper's name, and a port behind a colon if it is not the usual one.
+/// A helper's name, with an optional port after a colon.
 fn parse_helper(text: &str) -> Result<HelperAttachment, String> {
     let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
     let Some(helper) = Helper::from_name(name) else {
@@ -167,7 +169,7 @@ fn parse_helper(text: &str) -> Result<HelperAttachment, String> {
     Ok(HelperAttachment { helper, port })
 }
 
-/// A size with K, M, G or T behind it, powers of 1024.
+/// A size with an optional K, M, G or T, powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
@@ -179,7 +181,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err("write a size like 4G or 512M".into()),
     };
     let number: u64 = digits.parse().map_err(|_| String::from("write a size like 4G or 512M"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| "that is more than there are addresses".into())
+    number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".into())
 }
 
 #[cfg(test)]

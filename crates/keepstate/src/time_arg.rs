@@ -1,7 +1,7 @@
-//! A point in time as a user gives it: seconds from the first packet, or a date.
+//! A time argument: seconds from the first packet, or a date.
 use std::str::FromStr;
 
-/// See the module's words.
+/// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeArg {
     /// Nanoseconds after the first packet.
@@ -10,11 +10,11 @@ pub enum TimeArg {
     UnixNanos(u64),
 }
 
-/// Seconds from the first packet on; a larger number is a date since the epoch.
+/// Numbers below this are seconds from the first packet, others seconds since the epoch.
 const MAX_RELATIVE_SECONDS: f64 = 1e9;
 
 impl TimeArg {
-    /// In nanoseconds since the epoch, for a capture that begins at `first`.
+    /// Nanoseconds since the epoch, for a capture that begins at `first`.
     pub fn resolve(self, first: u64) -> u64 {
         match self {
             TimeArg::SinceFirstPacket(nanos) => first.saturating_add(nanos),
@@ -29,7 +29,7 @@ impl FromStr for TimeArg {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(seconds) = text.parse::<f64>() {
             if !seconds.is_finite() || seconds < 0.0 {
-                return Err("a time is not before the first packet".into());
+                return Err("a time cannot be before the first packet".into());
             }
             let nanos = (seconds * 1e9) as u64;
             return Ok(if seconds < MAX_RELATIVE_SECONDS {
@@ -39,9 +39,13 @@ impl FromStr for TimeArg {
             });
         }
         let date: jiff::Timestamp = text.parse().map_err(|_| {
-            String::from("write seconds from the first packet (12.5), or a date with its zone (2026-11-23T14:00:00Z)")
+            String::from(
+                "write seconds from the first packet (12.5) or a date with its time zone (2026-11-23T14:00:00Z)",
+            )
         })?;
-        u64::try_from(date.as_nanosecond()).map(TimeArg::UnixNanos).map_err(|_| "no capture is as old as that".into())
+        u64::try_from(date.as_nanosecond())
+            .map(TimeArg::UnixNanos)
+            .map_err(|_| "the date is out of range: 1970 to 2554".into())
     }
 }
 

@@ -1,113 +1,102 @@
-//! A terminal that shows one picture after another, and is afterwards as it was.
+//! A full-screen view on a terminal, which afterwards is as it was before.
 //!
-//! A screen is opened on a terminal: it takes the terminal's second page, hides the cursor and asks for keys as they are pressed. Each picture is drawn
-//! over the last in one piece, so nothing flickers. Dropped, it gives everything back, also when an error ends the program. It never asks a terminal
-//! that belongs to somebody else in the foreground.
-#![allow(unsafe_code, reason = "a terminal's modes are had by system calls that take structures")]
-
+//! A screen is opened on standard output: it switches to the alternate screen, hides the cursor and puts the keyboard into raw mode.
+//! Each view is drawn over the last in one piece, so nothing flickers. Dropped, it restores everything, also when an error ends the
+//! program. It never changes a terminal whose foreground process is another.
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::style::Print;
+use crossterm::terminal::{
+    self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+};
+use crossterm::{execute, queue};
 use std::io::{self, IsTerminal, Write};
-use std::mem::zeroed;
+use std::time::Duration;
 
-const STDIN_FD: i32 = libc::STDIN_FILENO;
-
-/// See the module's words.
+/// See the module.
 pub struct TerminalScreen {
-    /// The modes the keyboard had, if they were changed.
-    saved_termios: Option<libc::termios>,
+    /// Keys are read, and raw mode is to be left again.
+    raw_mode: bool,
     size: (usize, usize),
 }
 
 impl TerminalScreen {
-    /// Takes the terminal; `None` if standard output is none.
+    /// Opens the screen; `None` if standard output is no terminal.
     pub fn open() -> Option<TerminalScreen> {
         if !io::stdout().is_terminal() {
             return None;
         }
-        // The second page; no cursor.
-        io::stdout().write_all(b"\x1b[?1049h\x1b[?25l").and_then(|()| io::stdout().flush()).ok()?;
-        Some(TerminalScreen { saved_termios: enter_cbreak(), size: (0, 0) })
+        execute!(io::stdout(), EnterAlternateScreen, Hide).ok()?;
+        let raw_mode = is_foreground() && terminal::enable_raw_mode().is_ok();
+        Some(TerminalScreen { raw_mode, size: (0, 0) })
     }
 
     /// Columns and rows.
     pub fn size(&self) -> (usize, usize) {
-        terminal_size::terminal_size()
-            .map_or((80, 24), |(width, height)| (usize::from(width.0).max(1), usize::from(height.0).max(1)))
+        terminal::size().map_or((80, 24), |(width, height)| (usize::from(width).max(1), usize::from(height).max(1)))
     }
 
-    /// Has it another size than at the last picture?
+    /// Has the terminal's size changed since the last view?
     pub fn is_resized(&self) -> bool {
         self.size() != self.size
     }
 
-    /// Draws these rows from the top, each cut where the screen ends.
+    /// Draws these rows from the top, each truncated to the terminal's width.
     ///
     /// # Errors
     /// Those of standard output.
     pub fn draw(&mut self, rows: &[String]) -> io::Result<()> {
         self.size = self.size();
         let (width, height) = self.size;
-        // Between these marks a terminal that knows them shows nothing half drawn.
-        let mut picture = String::from("\x1b[?2026h\x1b[H");
+        let mut view = Vec::new();
+        // A terminal that knows synchronized updates shows nothing half drawn.
+        queue!(view, BeginSynchronizedUpdate, MoveTo(0, 0))?;
         for (at, row) in rows.iter().take(height).enumerate() {
-            picture.push_str(if at == 0 { "" } else { "\r\n" });
-            picture.push_str(truncate(row, width));
-            picture.push_str("\x1b[K");
+            if at > 0 {
+                queue!(view, Print("\r\n"))?;
+            }
+            queue!(view, Print(truncate(row, width)), Clear(ClearType::UntilNewLine))?;
         }
-        picture.push_str("\x1b[J\x1b[?2026l");
+        queue!(view, Clear(ClearType::FromCursorDown), EndSynchronizedUpdate)?;
         let mut out = io::stdout().lock();
-        out.write_all(picture.as_bytes())?;
+        out.write_all(&view)?;
         out.flush()
     }
 
-    /// Was q pressed since this was asked last?
+    /// Was q or Ctrl-C pressed since the last call?
     pub fn quit_pressed(&self) -> bool {
-        if self.saved_termios.is_none() {
-            return false;
+        // A keyboard that cannot be read has no key pressed; signals still end the program.
+        while self.raw_mode && event::poll(Duration::ZERO).unwrap_or(false) {
+            match event::read() {
+                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => match key.code {
+                    KeyCode::Char('q' | 'Q') => return true,
+                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+                    _ => (),
+                },
+                Ok(_) => (),
+                Err(_) => return false,
+            }
         }
-        let mut wish = libc::pollfd { fd: STDIN_FD, events: libc::POLLIN, revents: 0 };
-        let mut keys = [0u8; 64];
-        // SAFETY: one live pollfd, and no waiting.
-        if unsafe { libc::poll(&raw mut wish, 1, 0) } <= 0 || wish.revents & libc::POLLIN == 0 {
-            return false;
-        }
-        // SAFETY: `keys` has room for the length given.
-        let length = unsafe { libc::read(STDIN_FD, keys.as_mut_ptr().cast(), keys.len()) };
-        let length = usize::try_from(length).unwrap_or(0);
-        keys.iter().take(length).any(|key| matches!(key, b'q' | b'Q'))
+        false
     }
 }
 
 impl Drop for TerminalScreen {
     fn drop(&mut self) {
-        if let Some(modes) = self.saved_termios {
-            // SAFETY: modes that the same call gave us.
-            unsafe { libc::tcsetattr(STDIN_FD, libc::TCSANOW, &raw const modes) };
+        // There is nobody left to report an error to.
+        if self.raw_mode {
+            let _ = terminal::disable_raw_mode();
         }
-        let mut out = io::stdout().lock();
-        // Nobody is left to be told.
-        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
+        let _ = execute!(io::stdout(), Show, LeaveAlternateScreen);
     }
 }
 
-/// Keys come one by one and are not shown; Ctrl-C still is a signal, Ctrl-Z is nothing. Gives the modes there were, if they could be changed.
-fn enter_cbreak() -> Option<libc::termios> {
-    // SAFETY: plain system calls; zeros are valid modes, to be overwritten.
-    unsafe {
-        if libc::tcgetpgrp(STDIN_FD) != libc::getpgrp() {
-            return None;
-        }
-        let mut modes: libc::termios = zeroed();
-        if libc::tcgetattr(STDIN_FD, &raw mut modes) != 0 {
-            return None;
-        }
-        let mut quiet = modes;
-        quiet.c_lflag &= !(libc::ICANON | libc::ECHO);
-        quiet.c_cc[libc::VSUSP] = libc::_POSIX_VDISABLE;
-        (libc::tcsetattr(STDIN_FD, libc::TCSANOW, &raw const quiet) == 0).then_some(modes)
-    }
+/// Is standard input a terminal, and are we its foreground process? Changing its modes in the background would stop us.
+fn is_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// As much of a row as the terminal is wide.
+/// The beginning of a row, at most as wide as the terminal.
 fn truncate(row: &str, width: usize) -> &str {
     row.char_indices().nth(width).map_or(row, |(end, _)| row.get(..end).unwrap_or(row))
 }

@@ -19,12 +19,12 @@ const UNREPLIED: &str = "udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=4000 dpo
 #[track_caller]
 fn assert_breaks_at(ran: &ProgramOutput, offset: usize, out: &str, what: &str) {
     assert_eq!((ran.code, ran.out.as_str()), (Some(1), out), "{what}: {}", ran.err);
-    let place = format!("-: the capture breaks at byte {offset}");
+    let place = format!("-: the capture is corrupt at byte {offset}");
     assert!(ran.err.contains(&place) && ran.err.contains(what), "no {place:?} with {what:?} in: {}", ran.err);
     assert!(!ran.err.contains("panicked"), "{}", ran.err);
 }
 
-/// Cuts `capture`, whose header and packets end at `ends`, at every octet.
+/// Cuts `capture`, whose header and packets end at `ends`, at every byte.
 #[track_caller]
 fn replay_every_prefix(capture: &[u8], ends: &[usize], packets: &[usize]) {
     assert_eq!(capture.len(), *ends.last().unwrap());
@@ -39,7 +39,7 @@ fn replay_every_prefix(capture: &[u8], ends: &[usize], packets: &[usize]) {
             assert_eq!((ran.code, ran.out.as_str()), (Some(0), out), "{length}: {}", ran.err);
         } else {
             let before = ends.iter().copied().filter(|end| *end < length).max().unwrap_or(0);
-            assert_breaks_at(&ran, before, out, &format!("it ends at byte {length}, in the middle of"));
+            assert_breaks_at(&ran, before, out, &format!("it ends at byte {length}, inside "));
         }
     }
 }
@@ -79,7 +79,7 @@ fn truncated_gzip_and_zstd_give_all_complete_packets() {
     assert_breaks_at(&replay(&rubbish), 120, UDP_ENTRY_LINE, "of its uncompressed content");
 }
 
-/// What begins every pcapng file here: a section and one interface of 60 octets, a packet of 64.
+/// What begins every pcapng file here: a section and one interface of 60 bytes, a packet of 64.
 fn section_header(order: ByteOrder) -> Vec<u8> {
     let question = common::enhanced_packet_block(order, 0, 1, &udp_packet(4000, false));
     [common::section_header_block(order), common::interface_description_block(order, linktype::RAW, 6), question]
@@ -105,19 +105,19 @@ fn inconsistent_pcapng_blocks_are_reported_with_offset() {
         let mut section = common::section_header_block(order);
         section[8] = 7;
         for (what, block) in [
-            ("claims 4294967280 octets", with(4, 0xffff_fff0)),
-            ("claims 63 octets", with(4, 63)),
-            ("claims 8 octets", with(4, 8)),
-            ("claims 0 octets", with(4, 0)),
-            ("it ends at byte 188, in the middle of", with(4, 68)),
-            ("64 octets at its beginning and 4 at its end", ends_wrong(packet.clone())),
-            ("48 octets at its beginning and 4 at its end", ends_wrong(simple)),
-            ("20 octets at its beginning and 4 at its end", ends_wrong(foreign)),
-            ("what a block holds is longer than the block", with(20, 60_000)),
-            ("contradict", with(20, u32::MAX)),
-            ("interface 9, which no block before it describes", with(8, 9)),
+            ("claims 4294967280 bytes", with(4, 0xffff_fff0)),
+            ("claims 63 bytes", with(4, 63)),
+            ("claims 8 bytes", with(4, 8)),
+            ("claims 0 bytes", with(4, 0)),
+            ("it ends at byte 188, inside ", with(4, 68)),
+            ("64 bytes at its beginning and 4 at its end", ends_wrong(packet.clone())),
+            ("48 bytes at its beginning and 4 at its end", ends_wrong(simple)),
+            ("20 bytes at its beginning and 4 at its end", ends_wrong(foreign)),
+            ("a block's content is longer than the block", with(20, 60_000)),
+            ("inconsistent", with(20, u32::MAX)),
+            ("interface 9, which no earlier block describes", with(8, 9)),
             ("clock has the unit 0x7f", common::interface_description_block(order, linktype::RAW, 0x7f)),
-            ("no known byte order", section),
+            ("unknown byte order", section),
         ] {
             // Something stands behind, too: what is broken is not taken for what is only not whole yet.
             let capture = [section_header(order), block].concat();
@@ -134,26 +134,26 @@ fn inconsistent_pcap_records_are_reported_with_offset() {
         let capture = pcap(order, false, linktype::RAW, &udp_request_and_reply());
         let mut huge = capture.clone();
         huge[80..84].copy_from_slice(&order.put_u32(u32::MAX));
-        assert_breaks_at(&replay(&huge), 72, UNREPLIED, "claims 4294967295 octets");
+        assert_breaks_at(&replay(&huge), 72, UNREPLIED, "claims 4294967295 bytes");
         let mut long = capture;
         long[80..84].copy_from_slice(&order.put_u32(1000));
-        assert_breaks_at(&replay(&long), 72, UNREPLIED, "it ends at byte 120, in the middle of a packet");
+        assert_breaks_at(&replay(&long), 72, UNREPLIED, "it ends at byte 120, inside a packet");
     }
 }
 
 #[test]
 fn truncated_or_corrupt_file_header() {
     // A section of another byte order than there is, one that is too short, one whose length is nonsense.
-    for (octets, what) in [
+    for (bytes, what) in [
         (
             &b"\x0a\x0d\x0d\x0a\x1c\0\0\0\x01\x02\x03\x04\x01\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x1c\0\0\0"[..],
-            "contradict",
+            "inconsistent",
         ),
-        (b"\x0a\x0d\x0d\x0a\x10\0\0\0\x4d\x3c\x2b\x1a\x10\0\0\0", "contradict"),
-        (b"\x0a\x0d\x0d\x0a\xf0\xff\xff\xff\x4d\x3c\x2b\x1a", "in the middle of the header"),
-        (b"\xd4\xc3\xb2\xa1\x02\0\x04\0", "in the middle of the header"),
+        (b"\x0a\x0d\x0d\x0a\x10\0\0\0\x4d\x3c\x2b\x1a\x10\0\0\0", "inconsistent"),
+        (b"\x0a\x0d\x0d\x0a\xf0\xff\xff\xff\x4d\x3c\x2b\x1a", "inside the file header"),
+        (b"\xd4\xc3\xb2\xa1\x02\0\x04\0", "inside the file header"),
     ] {
-        assert_breaks_at(&replay(octets), 0, "", what);
+        assert_breaks_at(&replay(bytes), 0, "", what);
     }
 }
 
@@ -165,7 +165,7 @@ fn packet_without_interface_description() {
         &replay(&[common::section_header_block(order), packet].concat()),
         28,
         "",
-        "interface 0, which no block before it",
+        "interface 0, which no earlier block",
     );
     // Interfaces of an earlier section are not those of this one.
     let capture = [
@@ -174,5 +174,5 @@ fn packet_without_interface_description() {
         common::enhanced_packet_block(order, 0, 1, &udp_packet(4000, true)),
     ]
     .concat();
-    assert_breaks_at(&replay(&capture), 152, UNREPLIED, "interface 0, which no block before it");
+    assert_breaks_at(&replay(&capture), 152, UNREPLIED, "interface 0, which no earlier block");
 }

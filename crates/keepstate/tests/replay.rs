@@ -87,7 +87,26 @@ fn time_does_not_go_back() {
     frames.push((frames[0].0 - 5_000_000_000, udp_packet(4000, false)));
     let ran = replay(&pcap(ByteOrder::Little, false, linktype::RAW, &frames), &[]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), UDP_ENTRY_LINE));
-    assert_eq!(ran.err.matches("1 frame was older than one before").count(), 1, "{}", ran.err);
+    assert_eq!(ran.err.matches("1 frame was older than an earlier one").count(), 1, "{}", ran.err);
+}
+
+/// Each note once: first those about the options, then the number of entries, then those about the capture.
+#[test]
+fn notes_come_once_and_in_order() {
+    let file = TempFile::new("notes-order", b"net.ipv4.ip_forward = 1\n");
+    let mut frames = udp_request_and_reply();
+    frames.push((frames[0].0 - 5_000_000_000, udp_packet(4000, false)));
+    frames.push((frames[1].0, vec![0x45, 0]));
+    let ran = replay(&pcap(ByteOrder::Little, false, linktype::RAW, &frames), &["--sysctl", file.path()]);
+    let notes: Vec<&str> = ran.err.lines().collect();
+    let expected = [
+        "1 key was ignored: not about connection tracking",
+        "1 flow entries have been shown.",
+        "1 frame was older than an earlier one",
+        "keepstate: frames 4: ",
+    ];
+    assert_eq!(notes.len(), expected.len(), "{}", ran.err);
+    assert!(notes.iter().zip(expected).all(|(note, part)| note.contains(part)), "{}", ran.err);
 }
 
 /// What a run on the conversation prints; it must succeed.
@@ -230,9 +249,9 @@ fn accepts_sysctl_output_as_file() {
         replay(&pcap(ByteOrder::Little, false, linktype::RAW, &udp_request_and_reply()), &["--sysctl", file.path()]);
     assert_eq!((ran.code, ran.out), (Some(0), UDP_ENTRY_LINE.replace("17 30", "17 9")));
     for note in [
-        "2 keys were passed over: not of connection tracking",
-        "1 key was passed over: it can only be read",
-        "1 key was passed over: Linux 6.18 has it no more",
+        "2 keys were ignored: not about connection tracking",
+        "1 key was ignored: read-only",
+        "1 key was ignored: removed in Linux 6.18",
     ] {
         assert_eq!(ran.err.matches(note).count(), 1, "{}", ran.err);
     }

@@ -40,7 +40,7 @@ fn pcapng_option(order: ByteOrder, code: u16, value: &[u8]) -> Vec<u8> {
 /// Question and answer as packets of interface 0, at these ticks of its clock.
 fn two_packets_at(order: ByteOrder, ticks: [u64; 2]) -> Vec<u8> {
     let frames = udp_request_and_reply().into_iter().zip(ticks);
-    frames.flat_map(|((_, octets), time)| enhanced_packet_block(order, 0, time, &octets)).collect()
+    frames.flat_map(|((_, bytes), time)| enhanced_packet_block(order, 0, time, &bytes)).collect()
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn packets_cut_by_snaplen() {
 #[test]
 fn extreme_timestamps() {
     let at = |change: fn(u64) -> u64| {
-        udp_request_and_reply().into_iter().map(|(time, octets)| (change(time), octets)).collect::<Vec<_>>()
+        udp_request_and_reply().into_iter().map(|(time, bytes)| (change(time), bytes)).collect::<Vec<_>>()
     };
     // Seconds are of 32 bits without a sign: until 2106.
     assert_shows_conversation(
@@ -138,7 +138,7 @@ fn unknown_pcapng_blocks_are_skipped() {
                     two_packets_at(order, times),
                 ]
                 .concat();
-                assert_shows_conversation(&format!("kind {kind} of {} octets", body.len()), &capture);
+                assert_shows_conversation(&format!("kind {kind} of {} bytes", body.len()), &capture);
             }
         }
         // Options that run over the end of their block, or say nothing.
@@ -163,10 +163,9 @@ fn unknown_pcapng_blocks_are_skipped() {
 #[test]
 fn simple_and_obsolete_packet_blocks() {
     for order in ORDERS {
-        let simple =
-            |octets: &[u8]| pcapng_block(order, 3, &[&order.put_u32(octets.len() as u32)[..], octets].concat());
-        let obsolete = |octets: &[u8]| {
-            let length = order.put_u32(octets.len() as u32);
+        let simple = |bytes: &[u8]| pcapng_block(order, 3, &[&order.put_u32(bytes.len() as u32)[..], bytes].concat());
+        let obsolete = |bytes: &[u8]| {
+            let length = order.put_u32(bytes.len() as u32);
             let body = [
                 &order.put_u16(0)[..],
                 &order.put_u16(1),
@@ -174,12 +173,12 @@ fn simple_and_obsolete_packet_blocks() {
                 &order.put_u32(0x181e_4000),
                 &length,
                 &length,
-                octets,
+                bytes,
             ];
             pcapng_block(order, 2, &body.concat())
         };
         for (what, pack) in [("simple", &simple as &dyn Fn(&[u8]) -> Vec<u8>), ("obsolete", &obsolete)] {
-            let blocks: Vec<u8> = udp_request_and_reply().iter().flat_map(|(_, octets)| pack(octets)).collect();
+            let blocks: Vec<u8> = udp_request_and_reply().iter().flat_map(|(_, bytes)| pack(bytes)).collect();
             assert_shows_conversation(
                 what,
                 &[section_header_block(order), interface_description_block(order, linktype::RAW, 6), blocks].concat(),
@@ -214,15 +213,15 @@ fn sections_may_differ_in_byte_order_and_interfaces() {
 fn unsupported_link_types_are_named() {
     let ran = replay(&pcap(ByteOrder::Little, false, 105, &udp_request_and_reply()), &[]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
-    assert!(ran.err.contains("link type 105 is not read here"), "{}", ran.err);
+    assert!(ran.err.contains("link type 105 is not supported"), "{}", ran.err);
 }
 
-/// A pipe that hands over one octet at a time.
+/// A pipe that hands over one byte at a time.
 struct OneByteReader(Vec<u8>, usize);
 
 impl Read for OneByteReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.0.get(self.1).into_iter().zip(buffer).map(|(octet, place)| *place = *octet).count();
+        let length = self.0.get(self.1).into_iter().zip(buffer).map(|(byte, place)| *place = *byte).count();
         self.1 += length;
         Ok(length)
     }
@@ -240,8 +239,8 @@ fn reads_one_byte_at_a_time() {
     ]
     .concat();
     let zstd = zstd::encode_all(&long_header[..], 1).unwrap();
-    for octets in [pcap(ByteOrder::Big, true, linktype::RAW, &udp_request_and_reply()), long_header, zstd] {
-        let mut capture = Capture::from_reader(OneByteReader(octets, 0), Path::new("drip")).unwrap();
+    for bytes in [pcap(ByteOrder::Big, true, linktype::RAW, &udp_request_and_reply()), long_header, zstd] {
+        let mut capture = Capture::from_reader(OneByteReader(bytes, 0), Path::new("drip")).unwrap();
         let mut seen = Vec::new();
         capture
             .for_each_frame(|frame| {

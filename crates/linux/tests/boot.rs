@@ -51,8 +51,9 @@ fn predicted(image: &Path, begin: &[u64]) -> Vec<u64> {
 fn compare_with_program(program: &str, command: &str, marks: &[&str]) {
     let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root || !Path::new(program).exists() || !Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists() {
-        eprintln!("SKIPPED: beside {program}: needs root, {program} and connection tracking in the kernel");
-        return;
+        return keepstate_test_support::report_skipped(&format!(
+            "comparing with {program} needs root, {program} and connection tracking in the kernel"
+        ));
     }
     let begin = observed("true");
     let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });

@@ -3,7 +3,6 @@
 
 use keepstate_rules::{NoIncludes, parse};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,7 +18,7 @@ fn nft_check(file: &Path) -> Option<(bool, String)> {
     let output = Command::new("unshare").args(["--net", "nft", "--check", "--file"]).arg(file).output().ok()?;
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     if message.contains("Operation not permitted") || message.contains("failed to execute") {
-        let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: comparison with nft: needs root and nftables");
+        keepstate_test_support::report_skipped("comparison with nft needs root and nftables");
         return None;
     }
     Some((output.status.success(), message))

@@ -1,32 +1,32 @@
-//! What goes wrong in `conntrack`, and how it is said: as conntrack says it, with what to do where conntrack leaves that open.
+//! Errors of the command, in conntrack's words, with what to do where conntrack leaves that open.
 use keepstate_linux::netlink::NetlinkError;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-/// What stands before each note and error. Scripts that look at it see the version whose command line this is.
+/// The prefix of each note and error: scripts find the version whose command line this is.
 pub(super) const VERSION_TEXT: &str = concat!("conntrack v1.4.7 (keepstate ", env!("CARGO_PKG_VERSION"), ")");
 
-/// Why a command came to nothing.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum ConntrackError {
     /// The command line is wrong: exit code 2.
     Usage(String),
-    /// It was right, and failed: exit code 1.
+    /// The command failed: exit code 1.
     Failed(String),
-    /// Whoever reads our output had enough: success.
+    /// The reader of our output has closed the pipe: success.
     ClosedPipe,
 }
 
 impl ConntrackError {
-    /// A wrong command line.
+    /// A usage error.
     pub(super) fn usage(text: impl Into<String>) -> ConntrackError {
         ConntrackError::Usage(text.into())
     }
 
-    /// What the kernel made of `doing`.
-    pub(super) fn from_kernel(doing: Operation, failure: &NetlinkError) -> ConntrackError {
-        let reason = match (failure.errno(), doing) {
+    /// The kernel's error for this operation.
+    pub(super) fn from_kernel(operation: Operation, failure: &NetlinkError) -> ConntrackError {
+        let reason = match (failure.errno(), operation) {
             (Some(libc::EPERM | libc::EACCES), _) => {
                 "sorry, you must be root or get CAP_NET_ADMIN capability to do this: sudo, or --cap-add NET_ADMIN for a container".into()
             }
@@ -37,7 +37,7 @@ impl ConntrackError {
                 "invalid parameters".into()
             }
             (Some(libc::ENOSPC), Operation::Update) => {
-                "No space left on device: the kernel keeps labels only while a rule uses them (nft: ct label)".into()
+                "No space left on device: the kernel stores labels only while a rule uses them (nft: ct label)".into()
             }
             (Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT), Operation::Open) => {
                 "this kernel has no ctnetlink: load the module with `modprobe nf_conntrack_netlink`".into()
@@ -48,7 +48,7 @@ impl ConntrackError {
         ConntrackError::Failed(format!("Operation failed: {reason}"))
     }
 
-    /// Says it on standard error; gives the exit code.
+    /// Prints it on standard error; returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         match self {
             ConntrackError::Usage(text) => {
@@ -65,7 +65,7 @@ impl ConntrackError {
     }
 }
 
-/// Output that cannot be written: a closed pipe is no failure.
+/// Output that cannot be written; a closed pipe is no failure.
 impl From<io::Error> for ConntrackError {
     fn from(error: io::Error) -> ConntrackError {
         match error.kind() {
@@ -77,7 +77,7 @@ impl From<io::Error> for ConntrackError {
     }
 }
 
-/// What the kernel was asked to do.
+/// An operation on the kernel's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Open,
@@ -94,18 +94,18 @@ pub(super) enum Operation {
     GetExpectation,
 }
 
-/// A note or error behind the program's name.
+/// Prints a note or error after the program's name.
 pub(super) fn print_message(text: impl fmt::Display) {
     print_line(&format!("{VERSION_TEXT}: {text}"));
 }
 
-/// A line on standard error; nobody being there to read it is no failure.
+/// Prints a line on standard error; a closed standard error is no failure.
 pub(super) fn print_line(text: &str) {
     use std::io::Write;
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The C library's words for an error, without Rust's number behind them.
+/// The C library's text for an error, without the number that Rust appends.
 fn strip_os_error_number(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()

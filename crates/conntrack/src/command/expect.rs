@@ -1,52 +1,52 @@
-//! The table of announced connections: `-L expect`, `-G expect`, `-I expect`, `-D expect`, `-F expect`, `-E expect`.
+//! The expectation table: `-L expect`, `-G expect`, `-I expect`, `-D expect`, `-F expect`, `-E expect`.
 use super::error::{ConntrackError, Operation, print_message};
 use super::event_reader::{EventReader, malformed_error};
+use super::output::stdout_file;
 use super::request::ConntrackRequest;
-use super::stdout_file;
 use crate::format::ExpectationWriter;
 use keepstate_linux::ctnetlink::{CtEvent, CtEventSocket, CtExpectation, CtFamily, CtObject};
 use keepstate_linux::netlink::NlMessages;
 
-/// Lists announced connections.
+/// Lists expectations.
 pub(super) fn list(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     let family = request.family.map_or(0, CtFamily::number);
-    let told = request
+    let expectations = request
         .target
         .open_table()?
         .dump_expectations(family)
         .map_err(|failure| ConntrackError::from_kernel(Operation::List, &failure))?;
-    print_all(request, &told)?;
-    print_message(format!("{} expectations have been shown.", told.len()));
+    print_all(request, &expectations)?;
+    print_message(format!("{} expectations have been shown.", expectations.len()));
     Ok(())
 }
 
-/// Shows the one that was named.
+/// Shows one.
 pub(super) fn get(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     let found = request.target.open_table()?.get_expectation(&request.expectation);
     print_all(request, &found.map_err(|failure| ConntrackError::from_kernel(Operation::GetExpectation, &failure))?)
 }
 
-fn print_all(request: &ConntrackRequest, told: &[CtExpectation]) -> Result<(), ConntrackError> {
+fn print_all(request: &ConntrackRequest, expectations: &[CtExpectation]) -> Result<(), ConntrackError> {
     let mut out = ExpectationWriter::new(stdout_file()?, request.output);
-    for expectation in told {
+    for expectation in expectations {
         out.write_expectation(expectation)?;
     }
     Ok(out.finish()?)
 }
 
-/// Announces one.
+/// Creates one.
 pub(super) fn create(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     let done = request.target.open_table()?.create_expectation(&request.expectation);
     done.map_err(|failure| ConntrackError::from_kernel(Operation::CreateExpectation, &failure))
 }
 
-/// Takes one back.
+/// Deletes one.
 pub(super) fn delete(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     let done = request.target.open_table()?.delete_expectation(&request.expectation);
     done.map_err(|failure| ConntrackError::from_kernel(Operation::GetExpectation, &failure))
 }
 
-/// Takes all back.
+/// Deletes all.
 pub(super) fn flush(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     request
         .target
@@ -57,19 +57,19 @@ pub(super) fn flush(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     Ok(())
 }
 
-/// Prints what happens to them until a signal comes.
+/// Prints their events until a signal.
 pub(super) fn monitor(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     let mut out = ExpectationWriter::new(stdout_file()?, request.output).events_only();
     let mut shown = 0_usize;
-    let ear = EventReader::open(
+    let reader = EventReader::open(
         CtEventSocket::subscribe_expectations(request.target.open_socket()?, request.events.iter().copied()),
         request.buffer_size,
     )?;
-    while let Some(piece) = ear.next_chunk(|| out.flush())? {
-        for message in NlMessages::new(&piece.bytes) {
+    while let Some(chunk) = reader.next_chunk(|| out.flush())? {
+        for message in NlMessages::new(&chunk.bytes) {
             let event = message.and_then(|message| CtEvent::decode(&message)).map_err(malformed_error)?;
-            if let Some(CtEvent { event_type: happening, object: CtObject::Expectation(expectation), .. }) = event {
-                out.write_event(&expectation, happening, piece.read_at)?;
+            if let Some(CtEvent { event_type, object: CtObject::Expectation(expectation), .. }) = event {
+                out.write_event(&expectation, event_type, chunk.read_at)?;
                 shown += 1;
             }
         }

@@ -21,7 +21,7 @@ impl GatewaySocket {
         GatewaySocket { path, connect }
     }
 
-    /// The same kind of socket at another path.
+    /// A socket at another path, opened in the same way.
     pub(super) fn at(&self, path: PathBuf) -> GatewaySocket {
         GatewaySocket { path, connect: self.connect }
     }
@@ -29,7 +29,7 @@ impl GatewaySocket {
     /// A ctnetlink session.
     ///
     /// # Errors
-    /// Nobody listens there, or access is denied.
+    /// No gateway listens there, or access is denied.
     pub(super) fn connect(&self) -> anyhow::Result<UnixStream> {
         (self.connect)(&self.path)
     }

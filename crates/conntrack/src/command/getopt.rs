@@ -1,15 +1,15 @@
-//! The words of a command line, taken apart as getopt_long does: letters may be bundled, values attached, long names shortened.
+//! A command line split into options as getopt_long does it: short options may be bundled, values attached, long names abbreviated.
 use super::error::ConntrackError;
 use super::grammar::{COMMANDS, HasArg, OPTIONS, OptSpec, protocol_options};
 
-/// Words, and how far they are read. It is made of a command line, asked for one option after another, and ends with it.
+/// A command line being read, one option after another, to its end.
 pub(super) struct Getopt<'a> {
     rest: std::slice::Iter<'a, String>,
-    /// Letters of a bundle that are not read yet.
+    /// Short options of a bundle that are not read yet.
     bundle: &'a str,
 }
 
-/// An option as it was given.
+/// An option as given.
 pub(super) struct GivenOpt<'a> {
     pub(super) spec: &'static OptSpec,
     pub(super) value: Option<&'a str>,
@@ -20,10 +20,10 @@ impl<'a> Getopt<'a> {
         Getopt { rest: words.iter(), bundle: "" }
     }
 
-    /// The next option, with those of `protocol` known; `None` at the end. Words that are no options are passed over.
+    /// The next option, with the options of `protocol` known; `None` at the end. Operands are skipped.
     ///
     /// # Errors
-    /// An option that there is not, or one without the value it must have.
+    /// An unknown option, or one without its required value.
     pub(super) fn next_option(&mut self, protocol: Option<u8>) -> Result<Option<GivenOpt<'a>>, ConntrackError> {
         if !self.bundle.is_empty() {
             return self.short_option().map(Some);
@@ -45,7 +45,7 @@ impl<'a> Getopt<'a> {
         }
     }
 
-    /// The next word, if it is no option: it belongs to the option before. Inside a bundle there is none.
+    /// The next word, if it is no option: the optional value of the option before. Inside a bundle there is none.
     pub(super) fn next_operand(&mut self) -> Option<&'a str> {
         let next = self.rest.as_slice().first().filter(|word| self.bundle.is_empty() && !word.starts_with('-'))?;
         self.rest.next();
@@ -103,7 +103,7 @@ impl<'a> Getopt<'a> {
     }
 }
 
-/// The option with this name, or the only one whose name begins so.
+/// The option with this name, or the only one whose name begins with it.
 fn find_long(name: &str, protocol: Option<u8>) -> Option<&'static OptSpec> {
     let known = || COMMANDS.iter().chain(OPTIONS).chain(protocol.into_iter().flat_map(protocol_options));
     if let Some(exact) = known().find(|spec| spec.long.contains(&name)) {

@@ -1,8 +1,8 @@
 //! conntrack's command line as data: commands, tables, options, and which option goes with which command.
 //!
-//! The columns were learned from conntrack 1.4.7 by trying each option with each command (docs/kernel-facts/conntrack-tool.md).
+//! The columns were measured on conntrack 1.4.7 by trying each option with each command (docs/kernel-facts/conntrack-tool.md).
 
-/// What is to be done.
+/// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     List,
@@ -19,7 +19,7 @@ pub(super) enum Command {
     Help,
 }
 
-/// In which table.
+/// The table it works on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Table {
     #[default]
@@ -37,26 +37,26 @@ impl Table {
         ("dying", Table::Dying),
     ];
 
-    /// The table with this name, or the first one whose name begins so.
+    /// The table with this name, or the first whose name begins with it.
     pub(super) fn from_name(name: &str) -> Option<Table> {
         Table::NAMES.iter().find(|(known, _)| !name.is_empty() && known.starts_with(name)).map(|(_, table)| *table)
     }
 }
 
-/// An option's value.
+/// Whether an option has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HasArg {
     /// It has none.
     None,
     /// It must have one.
     Required,
-    /// It may have one: attached to it, or the next word if that is no option.
+    /// Optional: attached to it, or the next word if that is no option.
     Optional,
-    /// A word attached to it is passed over.
+    /// A value attached to it is ignored.
     Ignored,
 }
 
-/// What an option means.
+/// The meaning of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they have conntrack's names")]
 pub(super) enum OptId {
@@ -114,7 +114,7 @@ pub(super) struct OptSpec {
     pub(super) id: OptId,
     /// Its letter.
     pub(super) short: Option<char>,
-    /// Its names; messages use the first.
+    /// Its long names; messages use the first.
     pub(super) long: &'static [&'static str],
     pub(super) has_arg: HasArg,
 }
@@ -227,18 +227,18 @@ pub(super) fn protocol_options(number: u8) -> impl Iterator<Item = &'static OptS
     lists.into_iter().flatten()
 }
 
-/// How an option goes with a command.
+/// Whether an option is allowed with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applicability {
-    /// It may be given.
+    /// Allowed.
     Allowed,
-    /// It must be given.
+    /// Required.
     Required,
-    /// It may not.
+    /// Not allowed.
     Illegal,
 }
 
-/// Does an option go with a command? One column a command: `o` may, `r` must, `.` may not.
+/// Is this option allowed with this command? One column per command: `o` allowed, `r` required, `.` illegal.
 pub(super) fn applicability(command: Command, table: Table, meaning: OptId, protocol: Option<u8>) -> Applicability {
     let expectations = table == Table::Expectations;
     let column = match (command, expectations) {

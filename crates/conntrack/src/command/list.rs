@@ -1,21 +1,21 @@
-//! `-L`: the kernel tells, a second thread takes apart what it told, and this one writes. So a listing takes hardly longer than the kernel
-//! needs to tell it, and its memory does not grow with the table.
+//! `-L`: one thread reads the dump from the kernel, another decodes it and writes. So a listing takes hardly longer than the kernel's
+//! dump, and its memory does not grow with the table.
 use super::error::{ConntrackError, Operation, print_message};
-use super::flow_filter::FlowFilter;
-use super::flow_writer;
-use super::grammar::Table as Of;
+use super::grammar::Table;
+use super::output::flow_writer;
 use super::request::ConntrackRequest;
 use super::target::Target;
+use crate::flow_filter::FlowFilter;
 use keepstate_linux::ctnetlink::{self, CtDumpKind, CtFamily, CtFlow, DumpFilter};
 use keepstate_linux::netlink::NetlinkError;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-/// So many pieces of a listing (32 KiB each) may wait to be taken apart.
+/// Chunks of a dump (32 KiB each) that may wait to be decoded.
 const QUEUED_CHUNKS: usize = 64;
 
-/// Lists the connections that are meant.
+/// Lists the selected connections.
 pub(super) fn run(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     let mut out = flow_writer(request)?;
     let mut shown = 0_usize;
@@ -30,72 +30,72 @@ pub(super) fn run(request: &ConntrackRequest) -> Result<(), ConntrackError> {
     Ok(())
 }
 
-/// Hands over each connection that is meant, until `then` fails.
+/// Calls `then` for each selected connection, until it fails.
 pub(super) fn for_each_flow(
     request: &ConntrackRequest,
     mut then: impl FnMut(&CtFlow) -> Result<(), ConntrackError>,
 ) -> Result<(), ConntrackError> {
     check_status_filter(&request.filter)?;
-    let listing = match (request.table, request.zero) {
-        (Of::Dying, _) => CtDumpKind::Dying,
-        (Of::Unconfirmed, _) => CtDumpKind::Unconfirmed,
+    let kind = match (request.table, request.zero) {
+        (Table::Dying, _) => CtDumpKind::Dying,
+        (Table::Unconfirmed, _) => CtDumpKind::Unconfirmed,
         (_, true) => CtDumpKind::ConfirmedAndZero,
         (_, false) => CtDumpKind::Confirmed,
     };
-    let restrictions = dump_filters(&request.filter, listing);
-    let (full, pieces) = sync_channel(QUEUED_CHUNKS);
+    let filters = dump_filters(&request.filter, kind);
+    let (full, chunks) = sync_channel(QUEUED_CHUNKS);
     let (empty, used) = sync_channel(QUEUED_CHUNKS);
     thread::scope(|scope| {
-        let telling = scope.spawn(move || dump_to_channel(&request.target, listing, &restrictions, &full, &used));
+        let dumper = scope.spawn(move || dump_to_channel(&request.target, kind, &filters, &full, &used));
         let mut flow = CtFlow::default();
         let mut failed = Ok(());
-        // Its own end drops `pieces`, which ends the telling.
-        for piece in pieces {
-            let taken = ctnetlink::for_each_flow(&piece, &mut flow, &mut |flow| {
+        // Leaving the loop drops `chunks`, which ends the dump.
+        for chunk in chunks {
+            let decoded = ctnetlink::for_each_flow(&chunk, &mut flow, &mut |flow| {
                 if request.filter.matches(flow) {
                     failed = then(flow);
                 }
                 if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
-            if let Err(failure) = taken {
+            if let Err(failure) = decoded {
                 failed = Err(ConntrackError::from_kernel(Operation::List, &failure));
             }
             if failed.is_err() {
                 break;
             }
-            // Nobody waiting for it any more is no failure.
-            let _ = empty.try_send(piece);
+            // The dump may have ended already.
+            let _ = empty.try_send(chunk);
         }
-        let told = telling.join().unwrap_or_else(|_| Err(ConntrackError::Failed("the listing thread failed".into())));
-        failed.and(told)
+        let dumped = dumper.join().unwrap_or_else(|_| Err(ConntrackError::Failed("the dump thread failed".into())));
+        failed.and(dumped)
     })
 }
 
-/// Asks the kernel, and hands on what it tells, piece by piece.
+/// Dumps the table and sends it on, chunk by chunk.
 fn dump_to_channel(
-    place: &Target,
-    listing: CtDumpKind,
-    restrictions: &[DumpFilter],
+    target: &Target,
+    kind: CtDumpKind,
+    filters: &[DumpFilter],
     full: &SyncSender<Vec<u8>>,
     used: &Receiver<Vec<u8>>,
 ) -> Result<(), ConntrackError> {
-    for restriction in restrictions {
-        let listed = place.open_table()?.dump_chunks(listing, restriction, |told| {
-            let mut piece = used.try_recv().unwrap_or_default();
-            piece.clear();
-            piece.extend_from_slice(told);
-            Ok(if full.send(piece).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    for filter in filters {
+        let listed = target.open_table()?.dump_chunks(kind, filter, |dumped| {
+            let mut chunk = used.try_recv().unwrap_or_default();
+            chunk.clear();
+            chunk.extend_from_slice(dumped);
+            Ok(if full.send(chunk).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         });
         listed.map_err(|failure| ConntrackError::from_kernel(Operation::List, &failure))?;
     }
     Ok(())
 }
 
-/// What to ask of the kernel: it compares tuples only where it is told the family, so without one it is asked twice.
-fn dump_filters(pick: &FlowFilter, listing: CtDumpKind) -> Vec<DumpFilter> {
-    let all = pick.dump_filter();
-    // Those lists are walked whole anyway, and short.
-    if matches!(listing, CtDumpKind::Dying | CtDumpKind::Unconfirmed) {
+/// The filters to send to the kernel. It compares tuples only if the family is given, so without one there are two dumps.
+fn dump_filters(filter: &FlowFilter, kind: CtDumpKind) -> Vec<DumpFilter> {
+    let all = filter.dump_filter();
+    // The kernel does not filter these lists, and they are short.
+    if matches!(kind, CtDumpKind::Dying | CtDumpKind::Unconfirmed) {
         return vec![DumpFilter { family: all.family, ..DumpFilter::default() }];
     }
     let tuples = !all.original.is_empty() || !all.reply.is_empty();
@@ -105,9 +105,9 @@ fn dump_filters(pick: &FlowFilter, listing: CtDumpKind) -> Vec<DumpFilter> {
     }
 }
 
-/// A status of which no bit is asked for is refused, as the kernel does.
-fn check_status_filter(pick: &FlowFilter) -> Result<(), ConntrackError> {
-    match pick.status {
+/// A status filter without any bit is rejected, as the kernel rejects it.
+fn check_status_filter(filter: &FlowFilter) -> Result<(), ConntrackError> {
+    match filter.status {
         Some([set, unset]) if set.is_empty() && unset.is_empty() => {
             Err(ConntrackError::from_kernel(Operation::List, &NetlinkError::Errno(libc::EINVAL)))
         }

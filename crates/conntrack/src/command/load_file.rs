@@ -1,5 +1,5 @@
-//! `-R`: commands from a file, one a line, as `-o save` writes them. All of them are read before the first is carried out, so that a bad line
-//! changes nothing.
+//! `-R`: commands from a file, one per line, as `-o save` writes them. All lines are parsed before the first is executed, so that a bad
+//! line changes nothing.
 use super::error::ConntrackError;
 use super::grammar::{Command, Table};
 use super::modify;
@@ -9,8 +9,8 @@ use super::target::Target;
 use std::io::Read;
 use std::process::ExitCode;
 
-/// Reads the file that `option` names, or standard input, and carries out its lines.
-pub(super) fn run(place: &Target, option: &str, rest: &[String]) -> Result<ExitCode, ConntrackError> {
+/// Reads the file given with `option` (or standard input) and executes its lines.
+pub(super) fn run(target: &Target, option: &str, rest: &[String]) -> Result<ExitCode, ConntrackError> {
     let attached = option.split_once('=').map(|(_, file)| file);
     let Some(file) = attached.or_else(|| rest.first().map(String::as_str)) else {
         return Err(ConntrackError::usage(format!(
@@ -18,8 +18,8 @@ pub(super) fn run(place: &Target, option: &str, rest: &[String]) -> Result<ExitC
         )));
     };
     let mut requests = parse_lines(&read_text(file)?)?;
-    requests.iter_mut().for_each(|(_, request)| request.target = place.clone());
-    let mut table = place.open_table()?;
+    requests.iter_mut().for_each(|(_, request)| request.target = target.clone());
+    let mut table = target.open_table()?;
     for (line, request) in &requests {
         let done = match request.command {
             Command::Create => modify::create(&mut table, request).map(drop),
@@ -28,22 +28,22 @@ pub(super) fn run(place: &Target, option: &str, rest: &[String]) -> Result<ExitC
             Command::Delete => modify::delete(request).map(drop),
             _ => modify::flush(request),
         };
-        done.map_err(|fault| at_line(*line, fault))?;
+        done.map_err(|error| at_line(*line, error))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn read_text(file: &str) -> Result<String, ConntrackError> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     let done = match file {
-        "-" => std::io::stdin().read_to_end(&mut octets).map(drop),
-        file => std::fs::read(file).map(|read| octets = read),
+        "-" => std::io::stdin().read_to_end(&mut bytes).map(drop),
+        file => std::fs::read(file).map(|read| bytes = read),
     };
     done.map_err(|error| ConntrackError::usage(format!("Failed to open file {file} for reading: {error}")))?;
-    String::from_utf8(octets).map_err(|_| ConntrackError::usage(format!("{file} is no text")))
+    String::from_utf8(bytes).map_err(|_| ConntrackError::usage(format!("{file} is not UTF-8 text")))
 }
 
-/// The commands of a file, each with the number of its line. Blank lines and those that begin with `#` are none.
+/// The commands of a file, each with its line number. Blank lines and lines that begin with `#` are skipped.
 fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackError> {
     let mut requests = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -55,7 +55,7 @@ fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackEr
             continue;
         }
         let number = index + 1;
-        let request = parse(&words).map_err(|fault| at_line(number, fault))?;
+        let request = parse(&words).map_err(|error| at_line(number, error))?;
         let fits = matches!(
             request.command,
             Command::Create | Command::Add | Command::Update | Command::Delete | Command::Flush
@@ -72,7 +72,7 @@ fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackEr
     Ok(requests)
 }
 
-/// The words of a line; what stands in double quotes is one, without them.
+/// The words of a line; text in double quotes is one word.
 fn split_quoted(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -91,9 +91,9 @@ fn split_quoted(line: &str) -> Vec<String> {
     words
 }
 
-/// A fault, and in which line it is.
-fn at_line(line: usize, fault: ConntrackError) -> ConntrackError {
-    match fault {
+/// The same error with its line number.
+fn at_line(line: usize, error: ConntrackError) -> ConntrackError {
+    match error {
         ConntrackError::Usage(text) => ConntrackError::Usage(format!("{text}: in line {line}")),
         ConntrackError::Failed(text) => ConntrackError::Failed(format!("{text}: in line {line}")),
         ConntrackError::ClosedPipe => ConntrackError::ClosedPipe,

@@ -1,16 +1,17 @@
-//! What changes connections, and looks for one: `-I`, `-A`, `-U`, `-D`, `-G`, `-F`.
+//! Commands that change connections or get one: `-I`, `-A`, `-U`, `-D`, `-G`, `-F`.
 use super::error::{ConntrackError, Operation, print_message};
+use super::list;
+use super::output::flow_writer;
 use super::request::{ConntrackRequest, FlowChange};
-use super::{flow_writer, list};
 use keepstate_linux::ctnetlink::{
     CtClient, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, DumpFilter, Status,
 };
 use keepstate_linux::netlink::NetlinkError;
 
-/// So many deletions go to the kernel at once.
+/// Deletions sent to the kernel in one batch.
 const DELETE_BATCH: usize = 128;
 
-/// Puts a connection into the table; says how many were put there.
+/// Creates a connection; returns the number created.
 pub(super) fn create(table: &mut CtClient, request: &ConntrackRequest) -> Result<usize, ConntrackError> {
     check_icmp_family(Operation::Create, request)?;
     table
@@ -19,7 +20,7 @@ pub(super) fn create(table: &mut CtClient, request: &ConntrackRequest) -> Result
     Ok(1)
 }
 
-/// Puts a connection into the table unless it is there already; says how many were put there.
+/// Creates a connection unless it exists; returns the number created.
 pub(super) fn add(table: &mut CtClient, request: &ConntrackRequest) -> Result<usize, ConntrackError> {
     check_icmp_family(Operation::Add, request)?;
     match table.create(&fill_original_tuple(&request.flow)) {
@@ -29,11 +30,11 @@ pub(super) fn add(table: &mut CtClient, request: &ConntrackRequest) -> Result<us
     }
 }
 
-/// ICMP goes over IPv4 and ICMPv6 over IPv6; the kernel would make an entry that no packet fits.
-fn check_icmp_family(doing: Operation, request: &ConntrackRequest) -> Result<(), ConntrackError> {
+/// ICMP belongs to IPv4 and ICMPv6 to IPv6; the kernel would create an entry that no packet matches.
+fn check_icmp_family(operation: Operation, request: &ConntrackRequest) -> Result<(), ConntrackError> {
     match (request.protocol, request.family) {
         (Some(1), Some(CtFamily::V6)) | (Some(58), Some(CtFamily::V4)) => {
-            Err(ConntrackError::from_kernel(doing, &NetlinkError::Errno(libc::EINVAL)))
+            Err(ConntrackError::from_kernel(operation, &NetlinkError::Errno(libc::EINVAL)))
         }
         _ => Ok(()),
     }
@@ -47,7 +48,7 @@ pub(super) fn report_added(count: usize) {
     print_message(format!("{count} flow entries have been added."));
 }
 
-/// A connection that was named by its reply direction alone gets its original one from that.
+/// A connection given by its reply direction alone gets its original direction from that.
 fn fill_original_tuple(flow: &CtFlow) -> CtFlow {
     let mut flow = flow.clone();
     if flow.original.source.is_none() {
@@ -62,10 +63,10 @@ fn fill_original_tuple(flow: &CtFlow) -> CtFlow {
     flow
 }
 
-/// Shows the connection that was named; says how many that were.
+/// Shows the connection with the given tuple; returns the number shown.
 pub(super) fn get(request: &ConntrackRequest) -> Result<usize, ConntrackError> {
     let mut wanted = CtFlow { family: request.family, zone: request.flow.zone, ..CtFlow::default() };
-    // By one direction: the original one, if it was told.
+    // By one direction: the original one if it was given.
     if request.flow.original.source.is_some() {
         wanted.original = request.flow.original;
     } else {
@@ -78,7 +79,7 @@ pub(super) fn get(request: &ConntrackRequest) -> Result<usize, ConntrackError> {
         .map_err(|failure| ConntrackError::from_kernel(Operation::Get, &failure))?;
     let mut out = flow_writer(request)?;
     let mut shown = 0;
-    // The kernel looks at both directions of each; only the one that was named is meant.
+    // The kernel compares both directions; only the one that was given counts.
     for flow in found.iter().filter(|flow| request.filter.matches(flow)) {
         out.write_flow(flow)?;
         shown += 1;
@@ -87,7 +88,7 @@ pub(super) fn get(request: &ConntrackRequest) -> Result<usize, ConntrackError> {
     Ok(shown)
 }
 
-/// Takes the connections that are meant out of the table and shows each; says how many.
+/// Deletes and shows the selected connections; returns the number deleted.
 pub(super) fn delete(request: &ConntrackRequest) -> Result<usize, ConntrackError> {
     let mut table = request.target.open_table()?;
     let mut out = flow_writer(request)?.without_document().for_deleted();
@@ -105,7 +106,7 @@ pub(super) fn delete(request: &ConntrackRequest) -> Result<usize, ConntrackError
     Ok(deleted)
 }
 
-/// Deletes and shows; what was gone already is passed over.
+/// Deletes and shows one batch; connections that have ended meanwhile are skipped.
 fn delete_batch(
     table: &mut CtClient,
     batch: &mut Vec<CtFlow>,
@@ -133,7 +134,7 @@ fn delete_batch(
     Ok(deleted)
 }
 
-/// Changes the connections that are meant and shows each as it is then; says how many.
+/// Changes the selected connections and shows each as changed; returns the number changed.
 pub(super) fn update(request: &ConntrackRequest) -> Result<usize, ConntrackError> {
     let mut table = request.target.open_table()?;
     let mut out = flow_writer(request)?.without_document();
@@ -157,7 +158,7 @@ pub(super) fn update(request: &ConntrackRequest) -> Result<usize, ConntrackError
     Ok(updated)
 }
 
-/// What to send so that a connection becomes as it is wanted; `None` where it is so already.
+/// The attributes to send for the change; `None` if the connection has these values already.
 fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
     let now = flow.status.unwrap_or_default();
     let bits = change.status.map(|bits| now | bits).filter(|bits| *bits != now);
@@ -166,7 +167,7 @@ fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
         (CtProtoInfo::Tcp(info), Some(state)) if info.state != Some(state) => {
             CtProtoInfo::Tcp(CtTcpInfo { state: Some(state), ..CtTcpInfo::default() })
         }
-        // The kernel wants SCTP's tags together with its state.
+        // The kernel requires SCTP's verification tags together with its state.
         (CtProtoInfo::Sctp(info), None) if change.sctp_state.is_some_and(|state| info.state != Some(state)) => {
             CtProtoInfo::Sctp(CtSctpInfo { state: change.sctp_state, ..*info })
         }
@@ -188,23 +189,23 @@ fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
     Some(CtFlow { family: flow.family, original: flow.original, reply: flow.reply, zone: flow.zone, ..to })
 }
 
-/// The labels to set, and which are meant at all; none where none are meant. (conntrack counts those that were so already.)
+/// The labels to set and their mask; `None` if no label changes. (conntrack counts a connection that has them already, too.)
 fn label_update(now: Option<CtLabels>, change: &FlowChange) -> (Option<CtLabels>, Option<CtLabels>) {
     let [add, remove] = [change.add_labels, change.remove_labels].map(u128::from_le_bytes);
-    // Where there never were any, none can be taken away.
+    // A connection without labels has none to remove.
     if add | remove == 0 || (add == 0 && now.is_none()) {
         return (None, None);
     }
     (Some(add.to_le_bytes()), Some((add | remove).to_le_bytes()))
 }
 
-/// Empties the table, of one family if that is asked for.
+/// Empties the table, or removes one family from it.
 pub(super) fn flush(request: &ConntrackRequest) -> Result<(), ConntrackError> {
-    let restriction = DumpFilter { family: request.family, ..DumpFilter::default() };
+    let filter = DumpFilter { family: request.family, ..DumpFilter::default() };
     request
         .target
         .open_table()?
-        .flush(&restriction)
+        .flush(&filter)
         .map_err(|failure| ConntrackError::from_kernel(Operation::Flush, &failure))?;
     print_message("connection tracking table has been emptied.");
     Ok(())

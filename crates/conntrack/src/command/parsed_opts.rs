@@ -1,16 +1,16 @@
-//! What the options of a command line tell, before it is known for which command.
+//! The option values of a command line, before the command is known.
 use super::error::{self, ConntrackError};
-use super::flow_filter::{MaskedAddr, NatEndpoint};
 use super::grammar::{OptId, OptSpec};
 use super::value;
+use crate::flow_filter::{MaskedAddr, NatEndpoint};
 use crate::format::{LabelNames, OutputFormat, OutputOptions, vtag_as_conntrack};
 use keepstate_linux::ctnetlink::{CtFamily, CtLabels, CtTuple, EventKind, SctpState, Status};
 use std::net::IpAddr;
 
-/// Every option's value. It is filled word by word and read once, when the command is known.
+/// Every option's value. It is filled option by option and read once, when the command is known.
 #[derive(Default)]
 pub(super) struct ParsedOpts {
-    /// What was given, and by which name.
+    /// The options given, and their names.
     pub(super) given_opts: Vec<(OptId, &'static str)>,
     pub(super) family: Option<CtFamily>,
     pub(super) protocol: Option<u8>,
@@ -20,7 +20,7 @@ pub(super) struct ParsedOpts {
     pub(super) original: CtTuple,
     /// The reply direction.
     pub(super) reply: CtTuple,
-    /// Of an expectation.
+    /// The expected tuple of an expectation.
     pub(super) expect_tuple: CtTuple,
     pub(super) mask: CtTuple,
     pub(super) timeout: Option<u32>,
@@ -35,7 +35,7 @@ pub(super) struct ParsedOpts {
     pub(super) destination_nat: Option<NatEndpoint>,
     pub(super) any_nat: Option<NatEndpoint>,
     pub(super) output: OutputOptions,
-    /// Formats that were named.
+    /// The formats given.
     pub(super) formats: Vec<OutputFormat>,
     pub(super) label_names: Option<LabelNames>,
     pub(super) labels: Option<CtLabels>,
@@ -46,7 +46,7 @@ pub(super) struct ParsedOpts {
     pub(super) buffer_size: Option<u32>,
 }
 
-/// Where labels have their names.
+/// The file with the names of labels.
 const LABEL_FILE: &str = "/etc/xtables/connlabel.conf";
 
 impl ParsedOpts {
@@ -55,10 +55,10 @@ impl ParsedOpts {
         self.given_opts.iter().any(|(given, _)| *given == meaning)
     }
 
-    /// Takes in one option.
+    /// Stores one option.
     ///
     /// # Errors
-    /// A value that it does not take.
+    /// An invalid value.
     pub(super) fn set(&mut self, spec: &'static OptSpec, text: Option<&str>) -> Result<(), ConntrackError> {
         let name = spec.long.first().copied().unwrap_or_default();
         self.given_opts.push((spec.id, name));
@@ -110,15 +110,15 @@ impl ParsedOpts {
         Ok(())
     }
 
-    /// Options whose value is a number, a state, or a list of words.
+    /// Options whose value is a number, a state, or a list of names.
     fn set_number(&mut self, meaning: OptId, value: &str, name: &str) -> Result<(), ConntrackError> {
         let option = format!("--{name}");
         let word = |value| value::parse_u32(value, u32::MAX, &option).map(Some);
         let short = |value| value::parse_u16(value, &option).map(Some);
-        // GRE's keys may be in hexadecimal, ports may not.
+        // GRE's keys may be hexadecimal, ports may not.
         let keys = self.protocol == Some(47);
         let port = |value| if keys { short(value) } else { value::parse_port(value, &option).map(Some) };
-        let octet = |value| value::parse_u8(value, &option).map(Some);
+        let byte = |value| value::parse_u8(value, &option).map(Some);
         match meaning {
             OptId::Timeout => self.timeout = Some(value::parse_decimal(value, u32::MAX, &option)?),
             OptId::Status => {
@@ -146,18 +146,18 @@ impl ParsedOpts {
             OptId::State if self.protocol == Some(6) => self.tcp_state = Some(value::parse_tcp_state(value)?),
             OptId::OrigTag => self.vtags[0] = word(value)?.map(vtag_as_conntrack),
             OptId::ReplyTag => self.vtags[1] = word(value)?.map(vtag_as_conntrack),
-            OptId::IcmpType => self.original.icmp_type = octet(value)?,
-            OptId::IcmpCode => self.original.icmp_code = octet(value)?,
+            OptId::IcmpType => self.original.icmp_type = byte(value)?,
+            OptId::IcmpCode => self.original.icmp_code = byte(value)?,
             OptId::IcmpId => self.original.icmp_id = short(value)?,
             OptId::State => value::check_dccp_value(value, "state", value::DCCP_STATES)?,
             OptId::Role => value::check_dccp_value(value, "role", &["client", "server"])?,
-            // SELinux's marks are not looked at by conntrack either.
+            // conntrack ignores SELinux's marks, too.
             _ => (),
         }
         Ok(())
     }
 
-    /// A length behind an address is a mask given: the one given last counts.
+    /// A prefix length counts as a mask option: the last one wins.
     fn set_source_mask(&mut self, mask: Option<IpAddr>) {
         if mask.is_some() {
             self.mask.source = mask;
@@ -165,7 +165,7 @@ impl ParsedOpts {
         }
     }
 
-    /// As [`mask_source`](Self::mask_source).
+    /// As [`set_source_mask`](Self::set_source_mask).
     fn set_destination_mask(&mut self, mask: Option<IpAddr>) {
         if mask.is_some() {
             self.mask.destination = mask;
@@ -173,7 +173,7 @@ impl ParsedOpts {
         }
     }
 
-    /// Options whose address must fit the family of those before.
+    /// All addresses of a command line must have one family.
     fn check_family(&mut self, address: IpAddr) -> Result<IpAddr, ConntrackError> {
         let family = CtFamily::of(address);
         if *self.family.get_or_insert(family) == family {
@@ -235,7 +235,7 @@ impl ParsedOpts {
                             .ok();
                     }
                 }
-                // The program that caused an event is always shown.
+                // `userspace`: the program that caused an event is always shown.
                 Some(_) => (),
                 None => return Err(value::bad_parameter(name)),
             }
@@ -245,7 +245,7 @@ impl ParsedOpts {
         Ok(())
     }
 
-    /// A list of labels, by their names; by their numbers where no file names them.
+    /// A list of labels by name.
     fn parse_labels(&mut self, list: &str) -> Result<CtLabels, ConntrackError> {
         if self.label_names.is_none() && self.output.labels {
             self.label_names = load_label_names().ok();
@@ -257,7 +257,7 @@ impl ParsedOpts {
         let mut bits: u128 = 0;
         for name in list.split(',') {
             let bit = names.bit(name).ok_or_else(|| {
-                ConntrackError::usage(format!("unknown label '{}': {LABEL_FILE} does not name it", name.escape_debug()))
+                ConntrackError::usage(format!("unknown label '{}': not in {LABEL_FILE}", name.escape_debug()))
             })?;
             bits |= 1 << (bit % 128);
         }
@@ -265,17 +265,15 @@ impl ParsedOpts {
     }
 }
 
-/// The labels of either.
+/// The labels of both.
 fn union_labels(one: CtLabels, other: CtLabels) -> CtLabels {
     (u128::from_le_bytes(one) | u128::from_le_bytes(other)).to_le_bytes()
 }
 
-/// The names of labels, or why there are none.
+/// The names of labels, or why they cannot be read.
 fn load_label_names() -> Result<LabelNames, String> {
     match std::fs::read_to_string(LABEL_FILE) {
         Ok(text) => Ok(LabelNames::parse(&text)),
-        Err(error) => Err(format!(
-            "{LABEL_FILE} cannot be read: {error}. It gives labels their names, a line each, like `3 billed'"
-        )),
+        Err(error) => Err(format!("cannot read {LABEL_FILE}: {error}. It names one label per line, like `3 billed'")),
     }
 }

@@ -1,7 +1,7 @@
-//! Whose table: that of this network namespace's kernel, or a running gateway's.
+//! The table a command works on: the kernel's in this network namespace, or a running gateway's.
 //!
-//! `--gateway[=PATH]` anywhere on the command line chooses the gateway whose control socket that is, and so does KEEPSTATE_GATEWAY=PATH. A gateway is
-//! asked in the kernel's own messages, so that everything behind this module is the same for both.
+//! `--gateway[=PATH]` anywhere on the command line selects the gateway with that control socket, and so does KEEPSTATE_GATEWAY=PATH. A
+//! gateway speaks ctnetlink too, so that everything else is the same for both.
 use super::error::{ConntrackError, Operation};
 use super::gateway_socket::GatewaySocket;
 use keepstate_linux::ctnetlink::CtClient;
@@ -11,56 +11,54 @@ use std::ffi::OsString;
 /// The variable that names a gateway's socket.
 const GATEWAY_ENV: &str = "KEEPSTATE_GATEWAY";
 
-/// See the module's words.
+/// Whose table; see the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Target {
-    /// This network namespace's kernel.
+    /// The kernel, in this network namespace.
     #[default]
     Kernel,
-    /// The gateway behind this socket.
+    /// The gateway with this control socket.
     Gateway(GatewaySocket),
 }
 
 impl Target {
-    /// Takes the words that choose a place out of a command line; `variable` is what the environment says.
+    /// Takes `--gateway` out of a command line; `variable` is the environment's value.
     ///
     /// # Errors
-    /// No path behind `--gateway=`.
+    /// No path after `--gateway=`.
     pub(super) fn take(
-        words: &[String],
+        args: &[String],
         variable: Option<OsString>,
         gateway: &GatewaySocket,
     ) -> Result<(Target, Vec<String>), ConntrackError> {
-        let mut place = variable
+        let mut target = variable
             .filter(|path| !path.is_empty())
             .map_or(Target::Kernel, |path| Target::Gateway(gateway.at(path.into())));
-        let mut rest = Vec::with_capacity(words.len());
-        for word in words {
+        let mut rest = Vec::with_capacity(args.len());
+        for word in args {
             match word.strip_prefix("--gateway") {
-                Some("") => place = Target::Gateway(gateway.clone()),
+                Some("") => target = Target::Gateway(gateway.clone()),
                 Some("=") => {
-                    return Err(ConntrackError::usage(
-                        "option `--gateway=' is followed by the path of a control socket",
-                    ));
+                    return Err(ConntrackError::usage("option `--gateway=' requires the path of a control socket"));
                 }
                 Some(path) if path.starts_with('=') => {
-                    place = Target::Gateway(gateway.at(path.trim_start_matches('=').into()))
+                    target = Target::Gateway(gateway.at(path.trim_start_matches('=').into()))
                 }
                 _ => rest.push(word.clone()),
             }
         }
-        Ok((place, rest))
+        Ok((target, rest))
     }
 
-    /// What the environment says.
+    /// The environment variable's value.
     pub(super) fn from_env() -> Option<OsString> {
         std::env::var_os(GATEWAY_ENV)
     }
 
-    /// A way to the table's owner.
+    /// A ctnetlink socket to the owner of the table.
     ///
     /// # Errors
-    /// What the system says; nobody listens there, or does not let us in.
+    /// The system's error; no gateway listens there, or access is denied.
     pub(super) fn open_socket(&self) -> Result<NetlinkSocket, ConntrackError> {
         match self {
             Target::Kernel => NetlinkSocket::open_netfilter()
@@ -72,10 +70,10 @@ impl Target {
         }
     }
 
-    /// The table.
+    /// A client of the table.
     ///
     /// # Errors
-    /// As [`Place::socket`].
+    /// As [`Target::open_socket`].
     pub(super) fn open_table(&self) -> Result<CtClient, ConntrackError> {
         self.open_socket().map(CtClient::from_socket)
     }
@@ -87,15 +85,15 @@ mod tests {
     use super::*;
 
     fn usual() -> GatewaySocket {
-        GatewaySocket::new("/usual".into(), |_| anyhow::bail!("nobody listens"))
+        GatewaySocket::new("/usual".into(), |_| anyhow::bail!("no gateway listens"))
     }
 
     #[test]
     fn command_line_overrides_environment() {
         let take = |line: &str, variable: Option<&str>| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let (place, rest) = Target::take(&words, variable.map(Into::into), &usual()).unwrap();
-            (place, rest.join(" "))
+            let (target, rest) = Target::take(&words, variable.map(Into::into), &usual()).unwrap();
+            (target, rest.join(" "))
         };
         let gateway = |path: &str| Target::Gateway(usual().at(path.into()));
         assert_eq!(take("-L -p tcp", None), (Target::Kernel, "-L -p tcp".into()));

@@ -1,16 +1,14 @@
-//! The values of options. Where conntrack takes nonsense for zero (`-m x`, `--dport x`) or lets a number wrap (`-w 65539`), this
-//! refuses it: a deletion that meant something else is not to be undone.
+//! The values of options. Where conntrack reads a malformed value as zero (`-m x`, `--dport x`) or lets a number wrap (`-w 65539`),
+//! these functions reject it: a wrong deletion cannot be undone.
 use super::error::ConntrackError;
+use crate::parse_value::{builtin_protocol, c_number, prefix_mask};
 use keepstate_linux::ctnetlink::{EventKind, SctpState, Status, TcpState};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// A number as the C library reads them: 0x for sixteen, 0 for eight; and within a range.
+/// A number as in C (`0x` hexadecimal, `0` octal), within a range.
 pub(super) fn parse_u32(text: &str, highest: u32, option: &str) -> Result<u32, ConntrackError> {
-    let read = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8).ok(),
-        None => text.parse().ok(),
-    };
+    // strtoul takes a plus sign; a minus sign would wrap, so it is an error.
+    let read = c_number(text.strip_prefix('+').unwrap_or(text));
     read.filter(|number| *number <= highest).ok_or_else(|| {
         ConntrackError::usage(format!(
             "Invalid value `{}' for `{option}': a number from 0 to {highest} is expected",
@@ -21,7 +19,7 @@ pub(super) fn parse_u32(text: &str, highest: u32, option: &str) -> Result<u32, C
 
 /// A number in decimal, within a range.
 pub(super) fn parse_decimal(text: &str, highest: u32, option: &str) -> Result<u32, ConntrackError> {
-    let digits = text.bytes().all(|octet| octet.is_ascii_digit());
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| digits && *number <= highest).ok_or_else(|| {
         ConntrackError::usage(format!(
             "Invalid value `{}' for `{option}': a number from 0 to {highest} is expected",
@@ -35,17 +33,17 @@ pub(super) fn parse_port(text: &str, option: &str) -> Result<u16, ConntrackError
     parse_decimal(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
 }
 
-/// A number of two octets.
+/// A number of 16 bits.
 pub(super) fn parse_u16(text: &str, option: &str) -> Result<u16, ConntrackError> {
     parse_u32(text, u16::MAX.into(), option).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
 }
 
-/// A number of one octet.
+/// A number of 8 bits.
 pub(super) fn parse_u8(text: &str, option: &str) -> Result<u8, ConntrackError> {
     parse_u32(text, u8::MAX.into(), option).map(|number| u8::try_from(number).unwrap_or(u8::MAX))
 }
 
-/// A mark and its mask; all bits, where no mask is given.
+/// A mark and its mask; without a mask, all bits.
 pub(super) fn parse_mark(text: &str) -> Result<[u32; 2], ConntrackError> {
     let (value, mask) = text.split_once('/').map_or((text, None), |(value, mask)| (value, Some(mask)));
     let mask = mask.map_or(Ok(u32::MAX), |mask| parse_u32(mask, u32::MAX, "--mark"))?;
@@ -61,7 +59,7 @@ pub(super) fn parse_address(text: &str) -> Result<IpAddr, ConntrackError> {
         .ok_or_else(|| ConntrackError::usage(format!("Invalid IP address `{}'", text.escape_debug())))
 }
 
-/// One to four numbers; the last one fills the octets that are left.
+/// One to four numbers; the last one fills the remaining bytes.
 fn parse_inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<&str> = text.split('.').collect();
     if parts.len() > 4 {
@@ -72,27 +70,23 @@ fn parse_inet_aton(text: &str) -> Option<Ipv4Addr> {
     for part in leading {
         address = address << 8 | parse_u32(part, 255, "").ok()?;
     }
-    let octets = 4_u32.checked_sub(u32::try_from(leading.len()).ok()?)?;
-    let highest = u32::MAX.checked_shr(32 - 8 * octets)?;
+    let bytes = 4_u32.checked_sub(u32::try_from(leading.len()).ok()?)?;
+    let highest = u32::MAX.checked_shr(32 - 8 * bytes)?;
     let last = parse_u32(last, highest, "").ok()?;
-    Some(Ipv4Addr::from(address.checked_shl(8 * octets).unwrap_or(0) | last))
+    Some(Ipv4Addr::from(address.checked_shl(8 * bytes).unwrap_or(0) | last))
 }
 
-/// An address, and the mask that `/LENGTH` behind it makes.
+/// An address, and the mask of its `/LENGTH` if there is one.
 pub(super) fn parse_network(text: &str) -> Result<(IpAddr, Option<IpAddr>), ConntrackError> {
     let Some((text, length)) = text.split_once('/') else { return Ok((parse_address(text)?, None)) };
     let address = parse_address(text)?;
     let invalid = || ConntrackError::usage("Invalid netmask");
     let length: u32 = length.parse().map_err(|_| invalid())?;
-    let mask = match address {
-        IpAddr::V4(_) if length <= 32 => IpAddr::V4(u32::MAX.checked_shl(32 - length).unwrap_or(0).into()),
-        IpAddr::V6(_) if length <= 128 => IpAddr::V6(u128::MAX.checked_shl(128 - length).unwrap_or(0).into()),
-        _ => return Err(invalid()),
-    };
+    let mask = prefix_mask(length, address).ok_or_else(invalid)?;
     Ok((address, Some(mask)))
 }
 
-/// An address that is no network.
+/// An address without a prefix length.
 pub(super) fn parse_single_address(text: &str, option: &str) -> Result<IpAddr, ConntrackError> {
     if text.contains('/') {
         return Err(ConntrackError::usage(format!("CIDR notation unavailable for `--{option}'")));
@@ -100,7 +94,7 @@ pub(super) fn parse_single_address(text: &str, option: &str) -> Result<IpAddr, C
     parse_address(text)
 }
 
-/// An address and perhaps a port: `10.0.0.1:80`, `[::1]:80`.
+/// An address with an optional port: `10.0.0.1:80`, `[::1]:80`.
 pub(super) fn parse_nat_endpoint(text: &str, option: &str) -> Result<(IpAddr, Option<u16>), ConntrackError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -123,30 +117,12 @@ pub(super) fn parse_nat_endpoint(text: &str, option: &str) -> Result<(IpAddr, Op
 
 /// A transport protocol: by name in any case, or by number.
 pub(super) fn parse_protocol(text: &str) -> Result<u8, ConntrackError> {
-    let name = text.to_ascii_lowercase();
-    let known = PROTOCOLS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
     let listed = || lookup_etc_protocols(&std::fs::read_to_string("/etc/protocols").unwrap_or_default(), text);
-    known
+    builtin_protocol(text)
         .or_else(|| text.parse().ok())
         .or_else(listed)
         .ok_or_else(|| ConntrackError::usage(format!("`{}' unsupported protocol", text.escape_debug())))
 }
-
-/// Names that are known without `/etc/protocols`.
-const PROTOCOLS: &[(&str, u8)] = &[
-    ("tcp", 6),
-    ("udp", 17),
-    ("udplite", 136),
-    ("sctp", 132),
-    ("dccp", 33),
-    ("icmp", 1),
-    ("icmpv6", 58),
-    ("ipv6-icmp", 58),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("igmp", 2),
-];
 
 /// The number of a protocol in a file of lines `name number alias...`.
 fn lookup_etc_protocols(file: &str, name: &str) -> Option<u8> {
@@ -157,7 +133,7 @@ fn lookup_etc_protocols(file: &str, name: &str) -> Option<u8> {
     })
 }
 
-/// Status bits that can be given; `UNSET` is none of them.
+/// Status bits that can be given; `UNSET` means none.
 const STATUS: &[(&str, Status)] = &[
     ("ASSURED", Status::ASSURED),
     ("SEEN_REPLY", Status::SEEN_REPLY),
@@ -168,7 +144,7 @@ const STATUS: &[(&str, Status)] = &[
     ("HW_OFFLOAD", Status::HW_OFFLOAD),
 ];
 
-/// A list of status bits: those that are set and, for `UNREPLIED`, those that are not. A warning says what was passed over.
+/// A list of status bits: those that must be set and, for `UNREPLIED`, those that must not. Ignored names are warned about.
 pub(super) fn parse_status(list: &str, warn: impl Fn(&str)) -> Result<[Status; 2], ConntrackError> {
     let mut bits = [Status::empty(); 2];
     for name in list.split(',') {
@@ -186,7 +162,7 @@ pub(super) fn parse_status(list: &str, warn: impl Fn(&str)) -> Result<[Status; 2
     Ok(bits)
 }
 
-/// Names of events.
+/// Names of event types.
 const EVENTS: &[(&str, &[EventKind])] = &[
     ("ALL", &[EventKind::New, EventKind::Update, EventKind::Destroy]),
     ("NEW", &[EventKind::New]),
@@ -194,12 +170,12 @@ const EVENTS: &[(&str, &[EventKind])] = &[
     ("DESTROY", &[EventKind::Destroy]),
 ];
 
-/// Events that are wanted, as a list.
+/// The event types of a list.
 pub(super) fn parse_event_mask(list: &str) -> Result<Vec<EventKind>, ConntrackError> {
     let mut wanted = Vec::new();
     for name in list.split(',') {
         let upper = name.to_ascii_uppercase();
-        // Names may be shortened.
+        // Names may be abbreviated.
         let meant = EVENTS.iter().find(|(known, _)| !upper.is_empty() && known.starts_with(&upper));
         let (_, events) = meant.ok_or_else(|| bad_parameter(name))?;
         wanted.extend_from_slice(events);
@@ -207,7 +183,7 @@ pub(super) fn parse_event_mask(list: &str) -> Result<Vec<EventKind>, ConntrackEr
     Ok(wanted)
 }
 
-/// A TCP state's number. conntrack's word LISTEN is the number of SYN_SENT2.
+/// A TCP state's number. conntrack's name LISTEN means SYN_SENT2.
 pub(super) fn parse_tcp_state(text: &str) -> Result<u8, ConntrackError> {
     let known = TcpState::ALL.iter().find(|state| state.name() == text).map(|state| state.number());
     let listen = (text == "LISTEN").then_some(TcpState::SynSent2.number());
@@ -220,7 +196,7 @@ pub(super) fn parse_sctp_state(text: &str) -> Result<SctpState, ConntrackError> 
     known.ok_or_else(|| ConntrackError::usage(format!("unknown SCTP state `{}'", text.escape_debug())))
 }
 
-/// A word of DCCP's, whose connections recent kernels do not track any more: it is read, and means nothing.
+/// A DCCP state or role: checked, then ignored, since recent kernels do not track DCCP.
 pub(super) fn check_dccp_value(text: &str, kind: &str, known: &[&str]) -> Result<(), ConntrackError> {
     if known.contains(&text) {
         Ok(())
@@ -233,7 +209,7 @@ pub(super) fn check_dccp_value(text: &str, kind: &str, known: &[&str]) -> Result
 pub(super) const DCCP_STATES: &[&str] =
     &["NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT"];
 
-/// A value that there is not.
+/// An unknown value.
 pub(super) fn bad_parameter(name: &str) -> ConntrackError {
     ConntrackError::usage(format!("Bad parameter `{}'", name.escape_debug()))
 }

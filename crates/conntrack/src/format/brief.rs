@@ -1,6 +1,6 @@
 //! A connection in so few words that it fits a narrow terminal: for people only, conntrack has nothing like it.
+use super::protocol::{L4Keys, protocol_and_keys};
 use super::text_buf::TextBuf;
-use super::{L4Keys, protocol_and_keys};
 use keepstate_engine::{Entry, ProtocolInfo, Status};
 use std::net::IpAddr;
 

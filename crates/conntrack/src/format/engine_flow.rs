@@ -1,12 +1,12 @@
-//! Connections of our own engine in the words of Linux's interface, so that one set of formats serves both.
+//! Connections of our own engine in ctnetlink's terms, so that one set of formats serves both.
 //!
-//! The kernel tells less in events than in listings; [`told`] leaves out the same.
+//! The kernel's events have fewer attributes than its dumps; [`from_event`] leaves out the same ones.
 use keepstate_engine::{Entry, Event, EventKind, ProtocolInfo, Tuple as EngineTuple, ZoneDirection};
 use keepstate_linux::ctnetlink::{
     CtCounters, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, protocol,
 };
 
-/// All that the engine knows of a connection.
+/// A connection with all its attributes, as in a dump.
 pub fn from_entry(entry: &Entry) -> CtFlow {
     let zone = |direction| (entry.zone.id != 0 && entry.zone.direction == direction).then_some(entry.zone.id);
     let counts = |at: usize| {
@@ -34,11 +34,11 @@ pub fn from_entry(entry: &Entry) -> CtFlow {
     }
 }
 
-/// As much of an event as Linux would tell.
+/// An event with the attributes that Linux sends.
 pub fn from_event(event: &Event) -> CtFlow {
     let mut flow = from_entry(&event.entry);
     let destroy = event.kind == EventKind::Destroy;
-    // What ended because its time ran out has none left.
+    // A connection that timed out has no timeout left.
     flow.timeout = flow.timeout.filter(|timeout| !destroy || *timeout != 0);
     flow.mark = flow.mark.filter(|mark| *mark != 0);
     flow.use_count = None;
@@ -57,7 +57,7 @@ pub fn from_event(event: &Event) -> CtFlow {
 
 /// One direction.
 pub fn to_ct_tuple(tuple: &EngineTuple) -> CtTuple {
-    let mut told = CtTuple {
+    let mut ct = CtTuple {
         source: Some(tuple.source),
         destination: Some(tuple.destination),
         protocol: Some(tuple.protocol),
@@ -65,18 +65,18 @@ pub fn to_ct_tuple(tuple: &EngineTuple) -> CtTuple {
     };
     match tuple.protocol {
         protocol::ICMP | protocol::ICMPV6 => {
-            told.icmp_type = Some(tuple.icmp_type());
-            told.icmp_code = Some(tuple.icmp_code());
-            told.icmp_id = Some(tuple.source_key);
+            ct.icmp_type = Some(tuple.icmp_type());
+            ct.icmp_code = Some(tuple.icmp_code());
+            ct.icmp_id = Some(tuple.source_key);
         }
-        // The kernel knows no ports of DCCP any more.
+        // Recent kernels have no ports of DCCP.
         protocol::DCCP => (),
         _ => {
-            told.source_port = Some(tuple.source_key);
-            told.destination_port = Some(tuple.destination_key);
+            ct.source_port = Some(tuple.source_key);
+            ct.destination_port = Some(tuple.destination_key);
         }
     }
-    told
+    ct
 }
 
 fn to_ct_protocol(protocol: &ProtocolInfo) -> CtProtoInfo {

@@ -1,14 +1,15 @@
-//! Announced connections, as `conntrack -L expect` and `-E expect` print them.
+//! Expectations, as `conntrack -L expect` and `-E expect` print them.
 use super::flow_view::wall_clock;
 use super::json;
 use super::line::{event_column, push_event_time};
+use super::output::{OutputFormat, OutputOptions};
+use super::protocol::{L4Keys, protocol_and_keys};
 use super::text_buf::{TextBuf, no_escape};
-use super::{L4Keys, OutputFormat, OutputOptions, protocol_and_keys};
 use keepstate_engine::Instant;
 use keepstate_linux::ctnetlink::{CtExpectation, CtFamily, CtTuple, EventKind, expectation::flags};
 use std::io::{self, Write};
 
-/// Writes expectations, or what happens to them, in one format. Its life is that of [`Writer`](super::Writer).
+/// Writes expectations or their events in one format. Its life is that of [`FlowWriter`](super::FlowWriter).
 pub struct ExpectationWriter<W: Write> {
     out: W,
     output: OutputOptions,
@@ -23,17 +24,17 @@ impl<W: Write> ExpectationWriter<W> {
         ExpectationWriter { out, output, text: TextBuf::default(), begun: false, events: false }
     }
 
-    /// Only events will come.
+    /// Only events will be written.
     #[must_use]
     pub fn events_only(mut self) -> Self {
         self.events = true;
         self
     }
 
-    /// Writes one.
+    /// Writes an expectation.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn write_expectation(&mut self, expectation: &CtExpectation) -> io::Result<()> {
         if self.output.format == OutputFormat::Json {
             self.text.push(if self.begun { ",\n" } else { "[\n" });
@@ -42,22 +43,22 @@ impl<W: Write> ExpectationWriter<W> {
         Ok(())
     }
 
-    /// Writes what happened to one. It waits for [`flush`](Self::flush).
+    /// Writes an event. It is buffered; see [`flush`](Self::flush).
     ///
     /// # Errors
-    /// Those of the writer beneath.
-    pub fn write_event(&mut self, expectation: &CtExpectation, happening: EventKind, at: Instant) -> io::Result<()> {
-        self.push_expectation(expectation, Some((happening, at)));
+    /// Those of the underlying writer.
+    pub fn write_event(&mut self, expectation: &CtExpectation, event_type: EventKind, at: Instant) -> io::Result<()> {
+        self.push_expectation(expectation, Some((event_type, at)));
         if self.output.format == OutputFormat::Json {
             self.text.push("\n");
         }
         Ok(())
     }
 
-    /// Writes all that waits.
+    /// Writes the buffer and flushes the underlying writer.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.write_all(self.text.as_bytes())?;
         self.text.clear();
@@ -67,7 +68,7 @@ impl<W: Write> ExpectationWriter<W> {
     /// Closes the document.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn finish(&mut self) -> io::Result<()> {
         match (self.output.format, self.begun, self.events) {
             (OutputFormat::Xml, true, _) => self.text.push("</expect>\n"),
@@ -85,15 +86,15 @@ impl<W: Write> ExpectationWriter<W> {
                 if !self.begun {
                     text.push("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<expect>\n");
                 }
-                push_xml(text, expectation, event.map(|(happening, _)| happening));
+                push_xml(text, expectation, event.map(|(event_type, _)| event_type));
             }
             OutputFormat::Json => push_json(text, expectation, event),
             OutputFormat::Line | OutputFormat::Save => {
                 if self.output.timestamp {
                     push_event_time(text, event.map_or_else(wall_clock, |(_, at)| at));
                 }
-                if let Some((happening, _)) = event {
-                    text.push(event_column(happening));
+                if let Some((event_type, _)) = event {
+                    text.push(event_column(event_type));
                 }
                 push_line(text, expectation);
             }
@@ -102,34 +103,34 @@ impl<W: Write> ExpectationWriter<W> {
     }
 }
 
-fn push_line(text: &mut TextBuf, told: &CtExpectation) {
-    if let Some(timeout) = told.timeout {
+fn push_line(text: &mut TextBuf, expectation: &CtExpectation) {
+    if let Some(timeout) = expectation.timeout {
         text.number(timeout).push(" ");
     }
-    text.field("proto", told.expected.protocol.unwrap_or(0));
-    let number = told.expected.protocol.unwrap_or(0);
-    push_addresses(text, "", &told.expected);
-    push_ports(text, number, &told.expected);
-    push_addresses(text, "mask-", &told.mask);
-    push_ports(text, number, &told.mask);
-    push_addresses(text, "master-", &told.master);
-    push_ports(text, told.master.protocol.unwrap_or(0), &told.master);
-    if let Some(zone) = told.zone.filter(|zone| *zone != 0) {
+    text.field("proto", expectation.expected.protocol.unwrap_or(0));
+    let number = expectation.expected.protocol.unwrap_or(0);
+    push_addresses(text, "", &expectation.expected);
+    push_ports(text, number, &expectation.expected);
+    push_addresses(text, "mask-", &expectation.mask);
+    push_ports(text, number, &expectation.mask);
+    push_addresses(text, "master-", &expectation.master);
+    push_ports(text, expectation.master.protocol.unwrap_or(0), &expectation.master);
+    if let Some(zone) = expectation.zone.filter(|zone| *zone != 0) {
         text.field("zone", zone);
     }
     let names = [(flags::PERMANENT, "PERMANENT"), (flags::INACTIVE, "INACTIVE"), (flags::USERSPACE, "USERSPACE")];
     let mut separator = "";
-    for (_, name) in names.iter().filter(|(bit, _)| told.flags.unwrap_or(0) & bit != 0) {
+    for (_, name) in names.iter().filter(|(bit, _)| expectation.flags.unwrap_or(0) & bit != 0) {
         text.push(separator).push(name);
         separator = ",";
     }
     if !separator.is_empty() {
         text.push(" ");
     }
-    if let Some(class) = told.class {
+    if let Some(class) = expectation.class {
         text.field("class", class);
     }
-    if let Some(helper) = &told.helper {
+    if let Some(helper) = &expectation.helper {
         text.push("helper=").push_escaped(helper, no_escape);
     }
     text.end_line();
@@ -146,14 +147,14 @@ fn push_ports(text: &mut TextBuf, number: u8, tuple: &CtTuple) {
     }
 }
 
-fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<EventKind>) {
-    match happening {
+fn push_xml(text: &mut TextBuf, expectation: &CtExpectation, event_type: Option<EventKind>) {
+    match event_type {
         None => text.push("<flow>"),
-        Some(happening) => text.push("<flow type=\"").push(json::event_name(happening)).push("\">"),
+        Some(event_type) => text.push("<flow type=\"").push(json::event_name(event_type)).push("\">"),
     };
-    let (number, name) = if told.family == Some(CtFamily::V6) { ("10", "ipv6") } else { ("2", "ipv4") };
+    let (number, name) = if expectation.family == Some(CtFamily::V6) { ("10", "ipv6") } else { ("2", "ipv4") };
     text.push("<layer3 protonum=\"").push(number).push("\" protoname=\"").push(name).push("\">");
-    let parts = [("expected", &told.expected), ("mask", &told.mask), ("master", &told.master)];
+    let parts = [("expected", &expectation.expected), ("mask", &expectation.mask), ("master", &expectation.master)];
     for (part, tuple) in parts {
         text.push("<")
             .push(part)
@@ -163,7 +164,7 @@ fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<EventKin
             .address_opt(tuple.destination);
         text.push("</dst></").push(part).push(">");
     }
-    let number = told.expected.protocol.unwrap_or(0);
+    let number = expectation.expected.protocol.unwrap_or(0);
     text.push("</layer3><layer4 protonum=\"").number(number).push("\" protoname=\"");
     text.push(protocol_and_keys(number).0.unwrap_or("unknown")).push("\">");
     for (part, tuple) in parts {
@@ -176,10 +177,12 @@ fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<EventKin
         text.push("</").push(part).push(">");
     }
     text.push("</layer4><meta>");
-    if let Some(helper) = &told.helper {
+    if let Some(helper) = &expectation.helper {
         text.push("<helper-name>").push_escaped(helper, no_escape).push("</helper-name>");
     }
-    for (name, value) in [("timeout", told.timeout), ("class", told.class), ("zone", told.zone.map(u32::from))] {
+    for (name, value) in
+        [("timeout", expectation.timeout), ("class", expectation.class), ("zone", expectation.zone.map(u32::from))]
+    {
         if let Some(value) = value {
             text.push("<").push(name).push(">").number(value).push("</").push(name).push(">");
         }
@@ -187,27 +190,29 @@ fn push_xml(text: &mut TextBuf, told: &CtExpectation, happening: Option<EventKin
     text.push("</meta></flow>\n");
 }
 
-fn push_json(text: &mut TextBuf, told: &CtExpectation, event: Option<(EventKind, Instant)>) {
+fn push_json(text: &mut TextBuf, expectation: &CtExpectation, event: Option<(EventKind, Instant)>) {
     text.push("{");
-    if let Some((happening, at)) = event {
-        text.push("\"event\":\"").push(json::event_name(happening)).push("\",");
+    if let Some((event_type, at)) = event {
+        text.push("\"event\":\"").push(json::event_name(event_type)).push("\",");
         json::push_time(text, "at", at);
         text.push(",");
     }
-    text.push("\"family\":\"").push(if told.family == Some(CtFamily::V6) { "ipv6" } else { "ipv4" });
-    text.push("\",\"protocol_number\":").number(told.expected.protocol.unwrap_or(0));
-    json::push_number(text, "id", told.id);
-    json::push_number(text, "timeout", told.timeout);
-    for (name, tuple) in [("expected", &told.expected), ("mask", &told.mask), ("master", &told.master)] {
+    text.push("\"family\":\"").push(if expectation.family == Some(CtFamily::V6) { "ipv6" } else { "ipv4" });
+    text.push("\",\"protocol_number\":").number(expectation.expected.protocol.unwrap_or(0));
+    json::push_number(text, "id", expectation.id);
+    json::push_number(text, "timeout", expectation.timeout);
+    for (name, tuple) in
+        [("expected", &expectation.expected), ("mask", &expectation.mask), ("master", &expectation.master)]
+    {
         text.push(",\"").push(name).push("\":{");
-        let number = if name == "master" { tuple.protocol } else { told.expected.protocol };
+        let number = if name == "master" { tuple.protocol } else { expectation.expected.protocol };
         json::push_tuple(text, &CtTuple { protocol: number, ..*tuple });
         text.push("}");
     }
-    json::push_number(text, "flags", told.flags);
-    json::push_number(text, "class", told.class);
-    json::push_number(text, "zone", told.zone);
-    if let Some(helper) = &told.helper {
+    json::push_number(text, "flags", expectation.flags);
+    json::push_number(text, "class", expectation.class);
+    json::push_number(text, "zone", expectation.zone);
+    if let Some(helper) = &expectation.helper {
         text.push(",\"helper\":\"").push_escaped(helper, json::escape).push("\"");
     }
     text.push("}");

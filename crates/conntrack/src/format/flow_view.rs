@@ -1,28 +1,28 @@
-//! What is shown: a connection as far as it is told, and what happened to it if it is an event.
+//! What a format prints: a connection, and the event if it is one.
 use keepstate_engine::{Instant, TcpSide};
 use keepstate_linux::ctnetlink::{CtCounters, CtFlow, EventKind, Status};
 use std::time::SystemTime;
 
-/// One connection on its way to a format; it lives for one line.
+/// One connection to print; it lives for one line.
 pub(super) struct FlowView<'a> {
     pub(super) flow: &'a CtFlow,
     pub(super) event: Option<EventInfo<'a>>,
-    /// When the listing is made; the clock is asked if nobody said.
+    /// The time of the listing; default: the system's clock.
     pub(super) now: Option<Instant>,
-    /// What our own engine knows of TCP beyond what Linux tells.
+    /// TCP state that our engine has and ctnetlink does not.
     pub(super) tcp_sides: Option<[TcpSide; 2]>,
-    /// Was it just deleted by the command that shows it?
+    /// Was it deleted by the command that prints it?
     pub(super) deleted: bool,
 }
 
 /// What an event adds to a connection.
 #[derive(Clone, Copy)]
 pub struct EventInfo<'a> {
-    /// What happened.
+    /// Its type.
     pub event_type: EventKind,
-    /// When; the epoch is that of Unix.
+    /// Its time, since the Unix epoch.
     pub at: Instant,
-    /// The program that caused it, if one did.
+    /// The program that caused it, if any.
     pub origin: Option<EventOrigin<'a>>,
 }
 
@@ -45,17 +45,17 @@ impl FlowView<'_> {
         self.flow.original.protocol.unwrap_or(0)
     }
 
-    /// Labels, if there are any: in listings and when it is new.
+    /// Labels, if any is set.
     pub(super) fn labels(&self) -> Option<[u8; 16]> {
         self.flow.labels.filter(|labels| *labels != [0; 16])
     }
 
-    /// When it began and, if so, ended.
+    /// Start and, if it has ended, stop.
     pub(super) fn timestamps(&self) -> Option<(u64, Option<u64>)> {
         Some((self.flow.start?, self.flow.stop))
     }
 
-    /// Whole seconds on the clock between beginning and end (or now, while it lives), as conntrack's lines count them.
+    /// Seconds from start to stop (or to now), as conntrack counts them: the difference of whole seconds.
     pub(super) fn delta_time(&self) -> Option<u64> {
         const SECOND: u64 = 1_000_000_000;
         let (start, stop) = self.timestamps()?;
@@ -67,9 +67,9 @@ impl FlowView<'_> {
         self.flow.status.unwrap_or_default().contains(bits)
     }
 
-    /// Is it to be marked as not answered? Not where nobody told of its status.
+    /// Is it to be marked `[UNREPLIED]`? Not without a status.
     pub(super) fn is_unreplied(&self) -> bool {
-        self.flow.status.is_some_and(|told| !told.contains(Status::SEEN_REPLY))
+        self.flow.status.is_some_and(|bits| !bits.contains(Status::SEEN_REPLY))
     }
 
     /// Packets and bytes of one direction.
@@ -78,7 +78,7 @@ impl FlowView<'_> {
     }
 }
 
-/// The time of day.
+/// The system's clock.
 pub(super) fn wall_clock() -> Instant {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Instant(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))

@@ -3,7 +3,10 @@
 //!
 //! (Where a program of ours, `conntrack -I` or `-F`, was the cause of an event, the line went on with `[USERSPACE] portid=`. That is
 //! left off: no program is ever the cause of ours.)
-use super::{FlowWriter, LabelNames, OutputOptions, vtag_as_conntrack};
+use super::labels::LabelNames;
+use super::output::OutputOptions;
+use super::save::vtag_as_conntrack;
+use super::writer::FlowWriter;
 use crate::test_entries::{EntryBuilder, entry_between};
 use jiff::tz::TimeZone;
 use keepstate_engine::{Entry, Event, EventKind, Instant, SctpState, Status, TcpState, ZoneDirection};

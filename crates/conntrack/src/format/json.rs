@@ -1,25 +1,27 @@
 //! JSON, our own: `conntrack` has none. Entries are one array of objects; each event is one object on a line of its own.
 //!
-//! Names are stable and in snake_case. Everything known is there whatever `-o` says; what an entry does not have is left out.
+//! Names are stable and in snake_case. Every attribute is printed whatever `-o` says; missing attributes are left out. The objects are
+//! written without an intermediate value, since a dump has millions of them.
 use super::datetime::DateFormat;
 use super::flow_view::FlowView;
 use super::labels::Label;
+use super::protocol::{L4Keys, protocol_and_keys, state_name};
+use super::style::FormatStyle;
 use super::text_buf::TextBuf;
-use super::{FormatStyle, L4Keys, protocol_and_keys, state_name};
 use keepstate_engine::{Instant, TcpSide};
 use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtProtoInfo, CtTuple, EventKind, Status};
 
-/// Appends a connection's or event's object, without anything around it.
+/// Appends the object of a connection or event.
 pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
     text.push("{");
-    if let Some(occasion) = view.event {
-        text.push("\"event\":\"").push(event_name(occasion.event_type)).push("\",");
-        push_time(text, "at", occasion.at);
+    if let Some(event) = view.event {
+        text.push("\"event\":\"").push(event_name(event.event_type)).push("\",");
+        push_time(text, "at", event.at);
         text.push(",");
-        if let Some(cause) = occasion.origin {
-            text.push("\"portid\":").number(cause.portid).push(",");
-            if let Some(name) = cause.program {
+        if let Some(origin) = event.origin {
+            text.push("\"portid\":").number(origin.portid).push(",");
+            if let Some(name) = origin.program {
                 text.push("\"program\":\"").push_escaped(name, escape).push("\",");
             }
         }
@@ -44,16 +46,16 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
     text.push("}");
 }
 
-/// The name of what happened.
-pub(super) fn event_name(happening: EventKind) -> &'static str {
-    match happening {
+/// The name of an event's type.
+pub(super) fn event_name(event_type: EventKind) -> &'static str {
+    match event_type {
         EventKind::New => "new",
         EventKind::Update => "update",
         EventKind::Destroy => "destroy",
     }
 }
 
-/// `,"name":1`, if it was told.
+/// `,"name":1`, if it is set.
 pub(super) fn push_number(text: &mut TextBuf, name: &str, value: Option<impl itoa::Integer>) {
     if let Some(value) = value {
         text.push(",\"").push(name).push("\":").number(value);
@@ -74,9 +76,9 @@ fn push_zone(text: &mut TextBuf, flow: &CtFlow) {
 }
 
 fn push_directions(text: &mut TextBuf, view: &FlowView<'_>) {
-    for (at, name, told) in [(0, "original", &view.flow.original), (1, "reply", &view.flow.reply)] {
+    for (at, name, tuple) in [(0, "original", &view.flow.original), (1, "reply", &view.flow.reply)] {
         text.push(",\"").push(name).push("\":{");
-        push_tuple(text, told);
+        push_tuple(text, tuple);
         if let Some(counts) = view.counts(at) {
             text.push(",\"packets\":").number(counts.packets).push(",\"bytes\":").number(counts.bytes);
         }
@@ -109,7 +111,7 @@ pub(super) fn push_tuple(text: &mut TextBuf, tuple: &CtTuple) {
     }
 }
 
-/// What the protocol knows of one side.
+/// The protocol's state of one side.
 fn push_protocol_side(text: &mut TextBuf, view: &FlowView<'_>, at: usize) {
     match &view.flow.protoinfo {
         CtProtoInfo::Tcp(info) => {

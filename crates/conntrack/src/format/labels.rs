@@ -1,17 +1,17 @@
 //! Names of connection labels.
 
-/// Which bit has which name, as `/etc/xtables/connlabel.conf` says.
+/// The names of the 128 label bits, from `/etc/xtables/connlabel.conf`.
 ///
-/// A label is one of 128 bits. Where a file names them, labels are shown as `conntrack` shows them: by name, and those without a name
-/// not at all. Without any file (where `conntrack` refuses to show labels) they are shown by number.
+/// With a file, labels are shown as `conntrack` shows them: by name, and those without a name not at all. Without a file (where
+/// `conntrack` refuses to show labels) they are shown by number.
 #[derive(Clone, Debug, Default)]
 pub struct LabelNames(Option<Vec<(u8, String)>>);
 
 impl LabelNames {
-    /// Reads a file's text: a bit and its name a line. Everything else is passed over, as `conntrack` does.
+    /// Parses a file's text: a bit and its name per line. Other lines are ignored, as `conntrack` does.
     ///
     /// ```
-    /// let names = keepstate::format::LabelNames::parse("# ours\n0 seen\n3 billed\n");
+    /// let names = keepstate_conntrack::format::LabelNames::parse("# ours\n0 seen\n3 billed\n");
     /// ```
     pub fn parse(text: &str) -> LabelNames {
         let mut names = Vec::new();
@@ -32,7 +32,7 @@ impl LabelNames {
         self.0.as_ref()?.iter().find(|(_, known)| known == name).map(|(bit, _)| *bit)
     }
 
-    /// What to show of labels: each name or number, lowest bit first.
+    /// The labels to show: each name or number, lowest bit first.
     pub(super) fn visible(&self, labels: [u8; 16]) -> impl Iterator<Item = Label<'_>> {
         (0..128u8).filter(move |bit| u128::from_le_bytes(labels) >> bit & 1 == 1).filter_map(|bit| match &self.0 {
             None => Some(Label::Number(bit)),

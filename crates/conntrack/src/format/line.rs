@@ -1,18 +1,19 @@
 //! Lines, as `conntrack -L` and `conntrack -E` print them.
 use super::flow_view::{EventOrigin, FlowView};
 use super::labels::Label;
+use super::protocol::{L4Keys, protocol_and_keys, state_name};
+use super::style::FormatStyle;
 use super::text_buf::{TextBuf, no_escape};
-use super::{FormatStyle, L4Keys, protocol_and_keys, state_name};
 use keepstate_engine::Instant;
 use keepstate_linux::ctnetlink::{CtCounters, CtFamily, CtTuple, EventKind, Status};
 
 /// Appends the line of a connection or event.
 pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
-    if let Some(occasion) = view.event {
+    if let Some(event) = view.event {
         if style.output.timestamp {
-            push_event_time(text, occasion.at);
+            push_event_time(text, event.at);
         }
-        text.push(event_column(occasion.event_type));
+        text.push(event_column(event.event_type));
     }
     let flow = view.flow;
     if style.output.extended {
@@ -57,9 +58,9 @@ pub(super) fn push_event_time(text: &mut TextBuf, at: Instant) {
         .push("]\t");
 }
 
-/// What happened, in a column of ten.
-pub(super) fn event_column(happening: EventKind) -> &'static str {
-    match happening {
+/// The event's type, in a column of ten.
+pub(super) fn event_column(event_type: EventKind) -> &'static str {
+    match event_type {
         EventKind::New => "    [NEW] ",
         EventKind::Update => " [UPDATE] ",
         EventKind::Destroy => "[DESTROY] ",
@@ -78,7 +79,7 @@ fn family_column(family: Option<CtFamily>) -> &'static str {
 /// The transport's name and number.
 fn push_protocol(text: &mut TextBuf, number: u8) {
     let name = protocol_and_keys(number).0.unwrap_or("unknown");
-    // Names stand in a column of eight; none is longer.
+    // Names are padded to eight characters; none is longer.
     text.push(name).push("        ".get(name.len()..).unwrap_or("")).push(" ").number(number).push(" ");
 }
 
@@ -102,7 +103,7 @@ pub(super) fn push_tuple(text: &mut TextBuf, tuple: &CtTuple) {
     };
 }
 
-/// A number, if it was told.
+/// A number, if it is set.
 fn push_field(text: &mut TextBuf, name: &str, value: Option<impl itoa::Integer>) {
     if let Some(value) = value {
         text.field(name, value);
@@ -115,7 +116,7 @@ fn push_counters(text: &mut TextBuf, counts: Option<CtCounters>) {
     }
 }
 
-/// What belongs to neither direction.
+/// Attributes of neither direction.
 fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     let flow = view.flow;
     push_field(text, "mark", flow.mark);
@@ -157,7 +158,7 @@ fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
 
 /// The program that caused an event, in whichever format.
 pub(super) fn push_origin(text: &mut TextBuf, view: &FlowView<'_>) {
-    if let Some(EventOrigin { portid: port, program: name }) = view.event.and_then(|occasion| occasion.origin) {
+    if let Some(EventOrigin { portid: port, program: name }) = view.event.and_then(|event| event.origin) {
         text.ensure_space().push("[USERSPACE] portid=").number(port);
         if let Some(name) = name {
             text.push(" progname=").push_escaped(name, no_escape);

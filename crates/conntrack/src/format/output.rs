@@ -1,7 +1,8 @@
 //! What `-o` asks for.
 
 /// The options of `-o`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct OutputOptions {
     /// Begin lines with the network layer's name and number.
     pub extended: bool,
@@ -18,7 +19,8 @@ pub struct OutputOptions {
 }
 
 /// A format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OutputFormat {
     /// A line a connection, as `conntrack -L` prints it.
     #[default]
@@ -31,7 +33,7 @@ pub enum OutputFormat {
     Json,
 }
 
-/// Every name that `-o` knows. `userspace` is taken and has no effect: nobody but us is the cause of an event.
+/// Every name that `-o` knows. `userspace` has no effect: no other program causes events in our engine.
 const NAMES: &str = "extended, id, timestamp, ktimestamp, labels, userspace, xml, save, json";
 
 const SAVE_ALONE: &str = "save cannot be combined with another output option: use -o save alone";
@@ -44,10 +46,10 @@ impl OutputOptions {
     /// A sentence for the user: an unknown name, or two formats that exclude each other.
     ///
     /// ```
-    /// use keepstate::format::{Kind, Output};
-    /// let output = Output::parse("xml,ktimestamp").unwrap();
-    /// assert!(output.kind == Kind::Xml && output.ktimestamp && !output.id);
-    /// assert!(Output::parse("yaml").is_err());
+    /// use keepstate_conntrack::format::{OutputFormat, OutputOptions};
+    /// let output = OutputOptions::parse("xml,ktimestamp").unwrap();
+    /// assert!(output.format == OutputFormat::Xml && output.ktimestamp && !output.id);
+    /// assert!(OutputOptions::parse("yaml").is_err());
     /// ```
     pub fn parse(list: &str) -> Result<OutputOptions, String> {
         let mut output = OutputOptions::default();
@@ -89,10 +91,15 @@ impl OutputOptions {
         Ok(output)
     }
 
+    /// Is it one document, with a beginning and an end?
+    pub fn is_document(self) -> bool {
+        matches!(self.format, OutputFormat::Xml | OutputFormat::Json)
+    }
+
     /// Both together, as when `-o` is given twice.
     ///
     /// # Errors
-    /// As [`Output::parse`].
+    /// As [`OutputOptions::parse`].
     pub fn merge(self, other: OutputOptions) -> Result<OutputOptions, String> {
         let sum = OutputOptions {
             extended: self.extended || other.extended,

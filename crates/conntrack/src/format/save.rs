@@ -1,11 +1,12 @@
-//! The arguments of `conntrack` that would make an entry again, as `conntrack -o save` prints them.
+//! The arguments of `conntrack` that would create an entry again, as `conntrack -o save` prints them.
 use super::flow_view::FlowView;
+use super::line;
+use super::protocol::{L4Keys, protocol_and_keys};
 use super::text_buf::TextBuf;
-use super::{L4Keys, line, protocol_and_keys};
 use keepstate_linux::ctnetlink::{CtProtoInfo, CtTuple, EventKind, SctpState, Status, TcpState};
 use std::net::IpAddr;
 
-/// The states one can give an entry, in the order they are printed.
+/// The status bits that can be set, in the order they are printed.
 const SETTABLE_STATUS: &[(Status, &str)] = &[
     (Status::EXPECTED, "EXPECTED"),
     (Status::SEEN_REPLY, "SEEN_REPLY"),
@@ -15,7 +16,7 @@ const SETTABLE_STATUS: &[(Status, &str)] = &[
     (Status::HW_OFFLOAD, "HW_OFFLOAD"),
 ];
 
-/// Appends the line of a connection or event. The mark is not in it: conntrack leaves it out.
+/// Appends the line of a connection or event, without the mark, as conntrack does.
 pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
     let flow = view.flow;
     text.push(match view.event_type() {
@@ -55,7 +56,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
     text.end_line();
 }
 
-/// conntrack reads and writes a verification tag, four octets in network order, as a number in this machine's order.
+/// conntrack reads and writes a verification tag, four bytes in network order, as a number in host order.
 pub(crate) fn vtag_as_conntrack(tag: u32) -> u32 {
     u32::from_ne_bytes(tag.to_be_bytes())
 }
@@ -75,7 +76,7 @@ fn push_status(text: &mut TextBuf, view: &FlowView<'_>) {
     text.push(if lead == "," { " " } else { "-u UNSET " });
 }
 
-/// Where the answer's addresses are not the original's, the connection is translated, and the option says which way.
+/// If the reply's addresses differ from the original's, the connection is translated, and the option says how.
 fn push_addresses(text: &mut TextBuf, original: &CtTuple, reply: &CtTuple) {
     let mut address = |name: &str, address: Option<IpAddr>| {
         if let Some(address) = address {

@@ -1,24 +1,33 @@
 //! The counters of `conntrack -S`.
-use super::{OutputFormat, OutputOptions};
+use super::output::{OutputFormat, OutputOptions};
 use keepstate_engine::Counters;
+use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
-/// Writes the line of `conntrack -S` for the first processor (the blanks at its end are conntrack's), or one object of JSON. Other formats have no
-/// counters and get the line.
+/// Writes the line of `conntrack -S` for CPU 0 (with conntrack's trailing space), or one JSON object. Other formats have no counters and
+/// get the line.
 ///
 /// # Errors
 /// Those of the writer beneath.
 pub fn write_stats(out: &mut impl Write, counters: &Counters, output: &OutputOptions) -> io::Result<()> {
     let named = named_counters(counters);
     if output.format == OutputFormat::Json {
-        let fields: Vec<String> = named.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        return writeln!(out, "{{{}}}", fields.join(","));
+        return writeln!(out, "{}", serde_json::to_string(&CounterObject(&named))?);
     }
     write!(out, "cpu=0   \t")?;
     for (name, value) in named {
         write!(out, "{name}={value} ")?;
     }
     writeln!(out)
+}
+
+/// The counters as one object, in conntrack's order.
+struct CounterObject<'a>(&'a [(&'static str, u64)]);
+
+impl Serialize for CounterObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }
 
 /// The counters by name, in conntrack's order.
@@ -34,7 +43,7 @@ pub fn named_counters(counters: &Counters) -> [(&'static str, u64); 10] {
         search_restart,
         clash_resolve,
         chaintoolong,
-        // conntrack -S does not show those of expectations.
+        // conntrack -S does not show the counters of expectations.
         expect_new: _,
         expect_create: _,
         expect_delete: _,

@@ -1,8 +1,8 @@
-//! A buffer of text: numbers and addresses are appended to it without further memory.
+//! A text buffer: numbers and addresses are appended without allocation.
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Text on its way out. It is filled, written and cleared, over and over; it grows to its largest need once.
+/// Text to be written. It is filled, written and cleared over and over, and keeps its capacity.
 #[derive(Default)]
 pub(super) struct TextBuf(Vec<u8>);
 
@@ -48,7 +48,7 @@ impl TextBuf {
         }
     }
 
-    /// An address, if it was told.
+    /// An address, if it is set.
     pub(super) fn address_opt(&mut self, address: Option<IpAddr>) -> &mut Self {
         match address {
             Some(address) => self.address(address),

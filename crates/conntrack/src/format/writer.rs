@@ -1,8 +1,11 @@
-//! Where entries and events become text on its way out.
+//! The writer of connections and events.
 use super::datetime::DateFormat;
 use super::flow_view::{EventInfo, FlowView};
+use super::labels::LabelNames;
+use super::output::{OutputFormat, OutputOptions};
+use super::style::FormatStyle;
 use super::text_buf::TextBuf;
-use super::{FormatStyle, LabelNames, OutputFormat, OutputOptions, engine_flow, json, line, save, xml};
+use super::{engine_flow, json, line, save, xml};
 use jiff::tz::TimeZone;
 use keepstate_engine::{Entry, Event, Instant, ProtocolInfo, TcpSide};
 use keepstate_linux::ctnetlink::CtFlow;
@@ -10,13 +13,13 @@ use std::io::{self, Write};
 
 /// Writes entries or events in one format.
 ///
-/// Its life: entries (or events) as they come, then [`finish`](Writer::finish), which closes the document; after that a new one may
-/// begin. Entries are gathered and written in large pieces; an event is written at once. One buffer serves all of them.
+/// Its life: connections (or events) as they come, then [`finish`](FlowWriter::finish), which closes the document; after that a new one
+/// may begin. Connections are collected and written in large pieces; an event of our engine is written at once.
 ///
 /// ```
-/// use keepstate::format::{Output, Writer};
+/// use keepstate_conntrack::format::{FlowWriter, OutputOptions};
 /// let mut text = Vec::new();
-/// Writer::new(&mut text, Output::parse("json").unwrap()).finish().unwrap();
+/// FlowWriter::new(&mut text, OutputOptions::parse("json").unwrap()).finish().unwrap();
 /// assert_eq!(text, b"[]\n");
 /// ```
 pub struct FlowWriter<W: Write> {
@@ -38,7 +41,7 @@ enum DocState {
     Events,
 }
 
-/// Gathered entries are written when they are this long.
+/// The text is written when it is this long.
 const FLUSH_BYTES: usize = 64 * 1024;
 
 impl<W: Write> FlowWriter<W> {
@@ -57,42 +60,42 @@ impl<W: Write> FlowWriter<W> {
         }
     }
 
-    /// When the entries are looked at, from which their age is told; the clock of the system, if this is not called.
+    /// Sets the time from which ages are computed. Default: the system's clock.
     #[must_use]
     pub fn at_time(mut self, now: Instant) -> Self {
         self.now = Some(now);
         self
     }
 
-    /// In another time zone.
+    /// Sets the time zone of dates.
     #[must_use]
     pub fn in_time_zone(mut self, zone: TimeZone) -> Self {
         self.style.dates = DateFormat(zone);
         self
     }
 
-    /// With names for labels.
+    /// Sets the names of labels.
     #[must_use]
     pub fn with_labels(mut self, names: LabelNames) -> Self {
         self.style.labels = names;
         self
     }
 
-    /// Only events will come: if none does, JSON is nothing at all instead of an empty array.
+    /// Only events will be written: JSON without any is empty instead of an empty array.
     #[must_use]
     pub fn for_events(mut self) -> Self {
         self.events_only = true;
         self
     }
 
-    /// Without a document around it: in XML, one element after the other.
+    /// Writes no document around the connections: in XML, one element after the other.
     #[must_use]
     pub fn without_document(mut self) -> Self {
         self.no_document = true;
         self
     }
 
-    /// What comes was just deleted: the arguments that save writes would delete it again.
+    /// The connections were just deleted: `-o save` writes `-D` lines.
     #[must_use]
     pub fn for_deleted(mut self) -> Self {
         self.deleted = true;
@@ -102,14 +105,14 @@ impl<W: Write> FlowWriter<W> {
     /// Writes a connection of our engine.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn write_entry(&mut self, entry: &Entry) -> io::Result<()> {
-        let windows = tcp_sides(entry);
+        let tcp_sides = tcp_sides(entry);
         self.push_listed(&FlowView {
             flow: &engine_flow::from_entry(entry),
             event: None,
             now: self.now,
-            tcp_sides: windows,
+            tcp_sides,
             deleted: false,
         })
     }
@@ -117,41 +120,36 @@ impl<W: Write> FlowWriter<W> {
     /// Writes an event of our engine.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn write_event(&mut self, event: &Event) -> io::Result<()> {
-        // JSON leaves nothing out that is known.
-        let everything = self.style.output.format == OutputFormat::Json;
-        let mut flow = if everything { engine_flow::from_entry(&event.entry) } else { engine_flow::from_event(event) };
-        let windows = tcp_sides(&event.entry);
+        // JSON leaves nothing out.
+        let all_attributes = self.style.output.format == OutputFormat::Json;
+        let mut flow =
+            if all_attributes { engine_flow::from_entry(&event.entry) } else { engine_flow::from_event(event) };
+        let tcp_sides = tcp_sides(&event.entry);
         flow.use_count = None;
-        if everything {
-            let told = engine_flow::from_event(event);
-            (flow.timeout, flow.counters) = (told.timeout, told.counters);
+        if all_attributes {
+            let sent = engine_flow::from_event(event);
+            (flow.timeout, flow.counters) = (sent.timeout, sent.counters);
         }
-        let occasion = EventInfo { event_type: event.kind, at: event.at, origin: None };
-        self.push_event_and_write(&FlowView {
-            flow: &flow,
-            event: Some(occasion),
-            now: None,
-            tcp_sides: windows,
-            deleted: false,
-        })
+        let info = EventInfo { event_type: event.kind, at: event.at, origin: None };
+        self.push_event_and_write(&FlowView { flow: &flow, event: Some(info), now: None, tcp_sides, deleted: false })
     }
 
-    /// Writes a connection that Linux told of.
+    /// Writes a connection of the kernel's.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn write_flow(&mut self, flow: &CtFlow) -> io::Result<()> {
         self.push_listed(&FlowView { flow, event: None, now: self.now, tcp_sides: None, deleted: self.deleted })
     }
 
-    /// Writes a connection that Linux told of as what happened to it. It is written with others, when there is enough; see [`flush`](Self::flush).
+    /// Writes an event of the kernel's. It is buffered with others; see [`flush`](Self::flush).
     ///
     /// # Errors
-    /// Those of the writer beneath.
-    pub fn write_flow_event(&mut self, flow: &CtFlow, occasion: EventInfo<'_>) -> io::Result<()> {
-        self.push_event(&FlowView { flow, event: Some(occasion), now: None, tcp_sides: None, deleted: false });
+    /// Those of the underlying writer.
+    pub fn write_flow_event(&mut self, flow: &CtFlow, event: EventInfo<'_>) -> io::Result<()> {
+        self.push_event(&FlowView { flow, event: Some(event), now: None, tcp_sides: None, deleted: false });
         self.write_if_full()
     }
 
@@ -200,10 +198,10 @@ impl<W: Write> FlowWriter<W> {
         self.doc_state = DocState::Events;
     }
 
-    /// Writes all that waits.
+    /// Writes the buffer and flushes the underlying writer.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn flush(&mut self) -> io::Result<()> {
         self.write_out()?;
         self.out.flush()
@@ -213,15 +211,15 @@ impl<W: Write> FlowWriter<W> {
         if self.text.as_bytes().len() >= FLUSH_BYTES { self.write_out() } else { Ok(()) }
     }
 
-    /// The writer beneath, for lines of one's own. Events never wait above it; entries do.
+    /// The underlying writer, for other lines. Events of our engine are never buffered above it; connections are.
     pub fn beneath(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Closes the document, writes all that waits, and flushes the writer beneath.
+    /// Closes the document, writes the buffer, and flushes the underlying writer.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the underlying writer.
     pub fn finish(&mut self) -> io::Result<()> {
         match (self.style.output.format, self.doc_state) {
             (OutputFormat::Xml, DocState::Entries | DocState::Events) if !self.no_document => self.text.push(xml::TAIL),
@@ -234,7 +232,7 @@ impl<W: Write> FlowWriter<W> {
         self.out.flush()
     }
 
-    /// Hands the text over. What failed is not tried again: after an error the document is lost anyway.
+    /// Writes the buffer. After an error nothing is retried: the document is lost anyway.
     fn write_out(&mut self) -> io::Result<()> {
         let written = self.out.write_all(self.text.as_bytes());
         self.text.clear();
@@ -242,7 +240,7 @@ impl<W: Write> FlowWriter<W> {
     }
 }
 
-/// What our engine knows of TCP beyond what Linux tells.
+/// TCP state that our engine has and ctnetlink does not.
 fn tcp_sides(entry: &Entry) -> Option<[TcpSide; 2]> {
     match entry.protocol {
         ProtocolInfo::Tcp { sides, .. } => Some(sides),

@@ -1,13 +1,15 @@
 //! XML, as `conntrack -o xml` prints it.
 use super::flow_view::FlowView;
 use super::labels::Label;
+use super::line;
+use super::protocol::{L4Keys, protocol_and_keys};
+use super::style::FormatStyle;
 use super::text_buf::TextBuf;
-use super::{FormatStyle, L4Keys, line, protocol_and_keys};
 use keepstate_linux::ctnetlink::{CtCounters, CtProtoInfo, CtTuple, EventKind, SctpState, Status, TcpState};
 
-/// What stands before the first flow.
+/// Printed before the first flow.
 pub(super) const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n";
-/// What stands after the last.
+/// Printed after the last.
 pub(super) const TAIL: &str = "</conntrack>\n";
 
 /// Appends the element of a connection or event.
@@ -26,8 +28,8 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
     text.push("<meta direction=\"independent\">");
     push_independent(text, view, style);
     text.push("</meta>");
-    if let Some(occasion) = view.event.filter(|_| style.output.timestamp) {
-        style.dates.push_xml_when(occasion.at, text);
+    if let Some(event) = view.event.filter(|_| style.output.timestamp) {
+        style.dates.push_xml_when(event.at, text);
     }
     if let Some(helper) = &flow.helper {
         text.push("<helper>").push_escaped(helper, escape).push("</helper>");

@@ -1,14 +1,12 @@
-//! Captures for tests, built octet by octet, and the program run on them.
+//! Captures for tests, built byte by byte, and the program run on them.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 use keepstate_wire::checksum::{Sum, internet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Says that a test does not run, and what it needs: past the harness, which keeps what passing tests print for itself.
-pub fn report_skipped(what: &str) {
-    let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: {what}");
-}
+#[allow(unused_imports, reason = "each test file uses its own part of this")]
+pub use keepstate_test_support::report_skipped;
 
 /// What one run of the program left.
 pub struct ProgramOutput {
@@ -31,7 +29,7 @@ pub fn keepstate(arguments: &[&str], input: &[u8]) -> ProgramOutput {
     let _ = stdin.write_all(input);
     drop(stdin);
     let output = child.wait_with_output().unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
     ProgramOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
@@ -79,7 +77,7 @@ pub fn udp_request_and_reply() -> Vec<(u64, Vec<u8>)> {
 /// The line that the conversation leaves, right after the answer.
 pub const UDP_ENTRY_LINE: &str = "udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=4000 mark=0 use=1\n";
 
-/// The order of octets in a capture's headers.
+/// The order of bytes in a capture's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteOrder {
     Little,
@@ -127,13 +125,13 @@ pub fn pcap(order: ByteOrder, nanos: bool, link: u16, frames: &[(u64, Vec<u8>)])
     file.extend(order.put_u16(2).iter().chain(&order.put_u16(4)));
     file.extend([0; 8]);
     file.extend(order.put_u32(65535).iter().chain(&order.put_u32(u32::from(link))));
-    for (time, octets) in frames {
+    for (time, bytes) in frames {
         let part = if nanos { time % 1_000_000_000 } else { time % 1_000_000_000 / 1000 };
-        let length = octets.len() as u32;
+        let length = bytes.len() as u32;
         for number in [(time / 1_000_000_000) as u32, part as u32, length, length] {
             file.extend(order.put_u32(number));
         }
-        file.extend(octets);
+        file.extend(bytes);
     }
     file
 }
@@ -172,8 +170,8 @@ pub fn enhanced_packet_block(order: ByteOrder, interface: u32, time: u64, frame:
 /// A pcapng file of one interface with a clock of microseconds.
 pub fn pcapng(order: ByteOrder, link: u16, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let mut file = [section_header_block(order), interface_description_block(order, link, 6)].concat();
-    for (time, octets) in frames {
-        file.extend(enhanced_packet_block(order, 0, time / 1000, octets));
+    for (time, bytes) in frames {
+        file.extend(enhanced_packet_block(order, 0, time / 1000, bytes));
     }
     file
 }

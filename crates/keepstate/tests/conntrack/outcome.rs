@@ -174,7 +174,7 @@ fn strip_clock(shape: &mut String) {
 fn strip_timeout(shape: &mut String) -> Option<u64> {
     let words: Vec<(usize, &str)> =
         shape.split_ascii_whitespace().map(|word| (word.as_ptr() as usize - shape.as_ptr() as usize, word)).collect();
-    let number = |at: usize| words.get(at).is_some_and(|(_, word)| word.bytes().all(|octet| octet.is_ascii_digit()));
+    let number = |at: usize| words.get(at).is_some_and(|(_, word)| word.bytes().all(|byte| byte.is_ascii_digit()));
     let first = words.iter().position(|(_, word)| !word.starts_with('['))?;
     let first = if words[first].1.starts_with("ipv") && number(first + 1) { first + 2 } else { first };
     let at = if number(first) && words.get(first + 1).is_some_and(|(_, word)| word.starts_with("proto=")) {

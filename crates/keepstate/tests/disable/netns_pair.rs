@@ -25,10 +25,7 @@ pub struct DisableOutput {
     pub err: String,
 }
 
-/// A test that cannot run here says so, past the harness that keeps what passing tests print.
-pub fn report_skipped(what: &str) {
-    let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: {what}");
-}
+pub use keepstate_test_support::report_skipped;
 
 impl NetnsPair {
     /// Makes them; `None`, said loudly, where that is not permitted.

@@ -245,9 +245,7 @@ mod tests {
     #[test]
     fn reads_a_loaded_program() {
         let Some(file) = load() else {
-            use std::io::Write;
-            let _ = writeln!(io::stderr(), "\n######## SKIPPED: loading a BPF program needs root");
-            return;
+            return keepstate_test_support::report_skipped("loading a BPF program needs root");
         };
         let id = obj_get_info(&file, &mut []).unwrap().id;
         let BpfProgram { prog_type: kind, name, instructions, .. } = read_program(id).unwrap();

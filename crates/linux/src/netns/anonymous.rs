@@ -90,7 +90,7 @@ mod tests {
     fn enter_and_command_run_inside_the_netns() {
         let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let Ok(netns) = AnonNetns::create() else {
-            eprintln!("\n######## SKIPPED: anonymous network namespaces need root");
+            return keepstate_test_support::report_skipped("anonymous network namespaces need root");
             return;
         };
         let there = netns.enter(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()).unwrap();

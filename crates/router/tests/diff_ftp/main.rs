@@ -10,7 +10,6 @@ use keepstate_engine::{Engine, Instant, Secret, Sysctls, Tuple};
 use keepstate_router::{Egress, FibTable, Interface, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use kernel::Kernel;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tcp_peer::{ACK, FIN, PSH, ParsedSegment, SYN, TcpPeer, parse_segment};
@@ -353,7 +352,7 @@ impl SplitMix64 {
 }
 
 fn skipped() {
-    let _ = writeln!(std::io::stderr(), "\n######## SKIPPED: FTP on both: it needs root and network namespaces");
+    keepstate_test_support::report_skipped("FTP beside Linux needs root and network namespaces");
 }
 
 #[test]

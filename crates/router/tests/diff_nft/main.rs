@@ -10,7 +10,6 @@ use keepstate_rules::{NoIncludes, compile, parse_with};
 use kernel::Kernel;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use traffic::TrafficRng;
@@ -337,11 +336,7 @@ fn every_ruleset_behaves_like_linux() {
         match one {
             Ok(true) => (),
             Ok(false) => {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "\n######## SKIPPED: the same ruleset on both: it needs root and network namespaces"
-                );
-                return;
+                return keepstate_test_support::report_skipped("rulesets beside Linux need root and network namespaces");
             }
             Err(panic) => failed.push(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
         }

@@ -11,7 +11,6 @@ use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls, Tuple};
 use keepstate_router::{Egress, FibTable, Interface, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use kernel::Kernel;
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const RULES: &str = "
@@ -93,9 +92,7 @@ fn our_router() -> OurRouter {
 fn synproxy_handshakes_and_splicing_match_linux() {
     // Linux checks a segment of IPv6 that no card has checked as if it were IPv4's, and drops it.
     let Some(mut kernel) = Kernel::with_checksum_offload(RULES) else {
-        let _ =
-            writeln!(std::io::stderr(), "\n######## SKIPPED: synproxy on both: it needs root and network namespaces");
-        return;
+        return keepstate_test_support::report_skipped("synproxy beside Linux needs root and network namespaces");
     };
     std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0").unwrap();
     let mut ours = our_router();

@@ -1,29 +1,32 @@
-//! Which connections to show: the filter options of `conntrack`, under their own names.
+//! The filter options of `conntrack` under their own names, for commands that show connections of our engine.
 //!
-//! A [`Filter`] is read from the command line, checked once with [`Filter::check`], and then asked of every entry; it never changes and
-//! nothing is parsed again. Where conntrack takes nonsense for zero (`-m x`, `-w 65536`), this refuses it.
-mod network;
+//! [`FilterArgs`] are read from a command line (or deserialized), checked once with [`FilterArgs::check`], and then compared with each
+//! entry; they never change and nothing is parsed again. Where conntrack reads a malformed value as zero (`-m x`, `-w 65536`), these
+//! options reject it. The comparison itself is conntrack's own: [`crate::flow_filter`].
 mod value;
 
-use keepstate_engine::{Entry, ProtocolInfo, Status, ZoneDirection};
-use network::Network;
+use crate::flow_filter::{FlowFilter, MaskedAddr};
+use crate::format::engine_flow;
+use keepstate_engine::{Entry, Status};
+use keepstate_linux::ctnetlink::{CtFamily, CtTuple, SctpState};
 use std::net::IpAddr;
 use value::{FamilyArg, MarkMask, StateArg};
 
-/// The filter options; no option lets everything pass.
+/// The filter options; with none given, every connection matches.
 #[cfg_attr(feature = "clap", derive(clap::Args))]
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", command(next_help_heading = "Filters"))]
-pub struct EntryFilter {
+pub struct FilterArgs {
     /// Only this transport protocol: a name or a number
     #[cfg_attr(feature = "clap", arg(short = 'p', long = "proto", value_name = "PROTOCOL", value_parser = value::parse_protocol))]
     protocol: Option<u8>,
     /// Only from this source (of the original direction): an address, or a network as ADDRESS/LENGTH
-    #[cfg_attr(feature = "clap", arg(short = 's', long = "src", visible_alias = "orig-src", value_name = "ADDRESS"))]
-    source: Option<Network>,
+    #[cfg_attr(feature = "clap", arg(short = 's', long = "src", visible_alias = "orig-src", value_name = "ADDRESS", value_parser = value::parse_network))]
+    source: Option<MaskedAddr>,
     /// Only to this destination (of the original direction): an address, or a network as ADDRESS/LENGTH
-    #[cfg_attr(feature = "clap", arg(short = 'd', long = "dst", visible_alias = "orig-dst", value_name = "ADDRESS"))]
-    destination: Option<Network>,
+    #[cfg_attr(feature = "clap", arg(short = 'd', long = "dst", visible_alias = "orig-dst", value_name = "ADDRESS", value_parser = value::parse_network))]
+    destination: Option<MaskedAddr>,
     /// Mask for --src
     #[cfg_attr(feature = "clap", arg(long = "mask-src", value_name = "MASK", requires = "source"))]
     mask_source: Option<IpAddr>,
@@ -53,14 +56,15 @@ pub struct EntryFilter {
     state: Option<StateArg>,
     /// Only with all of these status bits: ASSURED, SEEN_REPLY, ... (separated by commas)
     #[cfg_attr(feature = "clap", arg(short = 'u', long, value_name = "STATUS", value_parser = value::parse_status))]
+    #[serde(with = "value::status_names")]
     status: Option<Status>,
     /// Only with this mark, compared under the mask
     #[cfg_attr(feature = "clap", arg(short = 'm', long, value_name = "MARK[/MASK]"))]
     mark: Option<MarkMask>,
-    /// Only with this label, by its number; may be given several times
+    /// Only with this label, by number; may be given several times
     #[cfg_attr(feature = "clap", arg(short = 'l', long = "label", value_name = "LABEL", value_parser = clap::value_parser!(u8).range(0..128)))]
     labels: Vec<u8>,
-    /// Only in this zone (of both directions; 0 is no such zone)
+    /// Only in this zone of both directions; 0 for connections without one
     #[cfg_attr(feature = "clap", arg(short = 'w', long, value_name = "ZONE"))]
     zone: Option<u16>,
     /// Only with this zone in the original direction alone
@@ -74,7 +78,7 @@ pub struct EntryFilter {
     family: Option<FamilyArg>,
 }
 
-impl EntryFilter {
+impl FilterArgs {
     /// Do the options fit together?
     ///
     /// # Errors
@@ -85,47 +89,62 @@ impl EntryFilter {
         self.check_state()
     }
 
-    /// Does it let everything pass?
+    /// Does every connection match?
     pub fn is_empty(&self) -> bool {
-        *self == EntryFilter::default()
+        *self == FilterArgs::default()
     }
 
-    /// Would this entry be shown? Call [`check`](Self::check) before; an entry that lacks what is asked for does not match.
+    /// Does this entry match? Call [`check`](Self::check) before; an entry that lacks what is asked for does not match.
     pub fn matches(&self, entry: &Entry) -> bool {
-        let (original, reply) = (&entry.original, &entry.reply);
-        eq_if_set(self.protocol, original.protocol)
-            && self.family.is_none_or(|family| family == FamilyArg::of(original.source))
-            && self.source.is_none_or(|network| network.masked(self.mask_source).contains(original.source))
-            && self
-                .destination
-                .is_none_or(|network| network.masked(self.mask_destination).contains(original.destination))
-            && eq_if_set(self.reply_source, reply.source)
-            && eq_if_set(self.reply_destination, reply.destination)
-            && eq_if_set(self.source_port, original.source_key)
-            && eq_if_set(self.destination_port, original.destination_key)
-            && eq_if_set(self.reply_source_port, reply.source_key)
-            && eq_if_set(self.reply_destination_port, reply.destination_key)
-            && self.state.is_none_or(|state| state.matches_protocol(&entry.protocol))
-            && self.status.is_none_or(|status| entry.status.contains(status))
-            && self.mark.is_none_or(|mark| entry.mark & mark.mask == mark.value)
-            && self.labels.iter().all(|label| has_label(entry, *label))
-            && self.matches_zones(entry)
+        self.is_empty() || self.flow_filter().matches(&engine_flow::from_entry(entry))
     }
 
-    /// Zones of one direction are not seen by `-w`, and the other way round, as in conntrack.
-    fn matches_zones(&self, entry: &Entry) -> bool {
-        let of = |direction| if entry.zone.direction == direction { entry.zone.id } else { 0 };
-        eq_if_set(self.zone, of(ZoneDirection::Both))
-            && eq_if_set(self.orig_zone, of(ZoneDirection::Original))
-            && eq_if_set(self.reply_zone, of(ZoneDirection::Reply))
+    /// The same selection in conntrack's terms.
+    fn flow_filter(&self) -> FlowFilter {
+        let masked = |network: Option<MaskedAddr>, mask: Option<IpAddr>| {
+            network.map(|network| MaskedAddr { mask: mask.or(network.mask), ..network })
+        };
+        let labels = self.labels.iter().fold(0, |sum: u128, label| sum | 1 << (label % 128));
+        FlowFilter {
+            family: self.family.map(FamilyArg::ct_family),
+            original: CtTuple {
+                protocol: self.protocol,
+                source_port: self.source_port,
+                destination_port: self.destination_port,
+                zone: self.orig_zone,
+                ..CtTuple::default()
+            },
+            reply: CtTuple {
+                source: self.reply_source,
+                destination: self.reply_destination,
+                source_port: self.reply_source_port,
+                destination_port: self.reply_destination_port,
+                zone: self.reply_zone,
+                ..CtTuple::default()
+            },
+            source: masked(self.source, self.mask_source),
+            destination: masked(self.destination, self.mask_destination),
+            mark: self.mark.map(|mark| [mark.value, mark.mask]),
+            status: self.status.map(|status| [status, Status::empty()]),
+            tcp_state: self
+                .state
+                .filter(|_| self.protocol == Some(value::TCP))
+                .and_then(|state| state.tcp)
+                .map(|state| state as u8),
+            sctp_state: self.state.filter(|_| self.protocol == Some(value::SCTP)).and_then(|state| state.sctp),
+            zone: self.zone,
+            labels: (!self.labels.is_empty()).then(|| labels.to_le_bytes()),
+            ..FlowFilter::default()
+        }
     }
 
     fn check_families(&self) -> Result<(), String> {
-        let source = self.source.map(|network| network.address());
-        let destination = self.destination.map(|network| network.address());
+        let source = self.source.map(|network| network.address);
+        let destination = self.destination.map(|network| network.address);
         let addresses =
             [source, self.mask_source, destination, self.mask_destination, self.reply_source, self.reply_destination];
-        let mut families = self.family.into_iter().chain(addresses.into_iter().flatten().map(FamilyArg::of));
+        let given = self.family.map(FamilyArg::ct_family);
+        let mut families = given.into_iter().chain(addresses.into_iter().flatten().map(CtFamily::of));
         match families.next() {
             Some(first) if families.any(|family| family != first) => {
                 Err("mismatched address family: addresses and -f must all be of IPv4, or all of IPv6".to_owned())
@@ -157,25 +176,6 @@ impl EntryFilter {
             (Some(_), _) => {
                 Err("unknown option '--state' without a protocol that has states: add -p tcp or -p sctp".to_owned())
             }
-        }
-    }
-}
-
-/// Nothing wanted is always fulfilled.
-fn eq_if_set<T: PartialEq>(wanted: Option<T>, there: T) -> bool {
-    wanted.is_none_or(|wanted| wanted == there)
-}
-
-fn has_label(entry: &Entry, label: u8) -> bool {
-    entry.labels.is_some_and(|labels| u128::from_le_bytes(labels) >> (label % 128) & 1 == 1)
-}
-
-impl StateArg {
-    fn matches_protocol(self, protocol: &ProtocolInfo) -> bool {
-        match protocol {
-            ProtocolInfo::Tcp { state, .. } => self.tcp == Some(*state),
-            ProtocolInfo::Sctp { state, .. } => self.sctp == Some(*state),
-            ProtocolInfo::Stateless => false,
         }
     }
 }

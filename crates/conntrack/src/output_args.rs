@@ -1,11 +1,12 @@
-//! What to show and how: output formats, events, counters, filters.
-use crate::filter::EntryFilter;
-use crate::format::{OutputFormat, OutputOptions};
+//! The output options of commands that show connections of our engine: format, events, counters, filters.
+use crate::filter_args::FilterArgs;
+use crate::format::OutputOptions;
 use keepstate_engine::{Sysctl, Sysctls};
 
 /// What to show and how.
 #[cfg_attr(feature = "clap", derive(clap::Args))]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", command(next_help_heading = "Output"))]
 pub struct OutputArgs {
     /// Format, separated by commas: extended, id, timestamp, ktimestamp, labels, xml, save, json
@@ -14,15 +15,15 @@ pub struct OutputArgs {
     /// Print each event, as conntrack -E does, instead of the table
     #[cfg_attr(feature = "clap", arg(long))]
     pub events: bool,
-    /// Print the counters of conntrack -S (instead of the table, unless --events or --each is given too)
+    /// Print the counters of conntrack -S instead of the table (with --events or --each: after them)
     #[cfg_attr(feature = "clap", arg(long))]
     pub stats: bool,
-    /// Zero the counters after printing, as conntrack -z; nothing is left to be counted, so it changes nothing here
+    /// Accepted as in conntrack -z; has no effect here, since counting has ended
     #[cfg_attr(feature = "clap", arg(short = 'z', long))]
     pub zero: bool,
     /// Which entries and events.
     #[cfg_attr(feature = "clap", command(flatten))]
-    pub filter: EntryFilter,
+    pub filter: FilterArgs,
 }
 
 impl OutputArgs {
@@ -34,32 +35,32 @@ impl OutputArgs {
         self.outputs.iter().try_fold(OutputOptions::default(), |sum, more| sum.merge(*more))?;
         if self.stats && self.events && self.is_document() {
             return Err(
-                "counters are no part of a document of events: ask for --stats, or for --events with -o xml or json"
+                "--stats and --events with -o xml or json exclude each other: a document of events has no place for counters"
                     .into(),
             );
         }
         self.filter.check()
     }
 
-    /// All that was asked for with `-o`.
+    /// Every `-o` option together.
     pub fn output(&self) -> OutputOptions {
         self.outputs.iter().fold(OutputOptions::default(), |sum, more| sum.merge(*more).unwrap_or(sum))
     }
 
-    /// Was no format asked for?
+    /// Was no `-o` given?
     pub fn is_default_format(&self) -> bool {
         self.outputs.is_empty()
     }
 
-    /// Is the output a document, between whose lines nothing else may stand?
+    /// Is the output one document, so that nothing may be printed between its lines?
     pub fn is_document(&self) -> bool {
-        matches!(self.output().format, OutputFormat::Xml | OutputFormat::Json)
+        self.output().is_document()
     }
 
-    /// What the sysctls keep from being shown, if anything: a note for the user.
-    pub fn missing(&self, knobs: &Sysctls) -> Option<&'static str> {
-        (self.output().ktimestamp && knobs[Sysctl::Timestamp] == 0).then_some(
-            "-o ktimestamp has no times to show, as in Linux, unless they are kept: --set nf_conntrack_timestamp=1",
+    /// A note for the user if these sysctls leave a requested field empty.
+    pub fn missing(&self, sysctls: &Sysctls) -> Option<&'static str> {
+        (self.output().ktimestamp && sysctls[Sysctl::Timestamp] == 0).then_some(
+            "-o ktimestamp shows no times while nf_conntrack_timestamp is 0, as in Linux: --set nf_conntrack_timestamp=1",
         )
     }
 }

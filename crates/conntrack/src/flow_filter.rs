@@ -1,50 +1,52 @@
-//! Which connections are meant: all that fit every option given.
+//! Which connections a command selects: those that match every option given.
 //!
-//! As much of it as the kernel understands is asked of the kernel ([`Pick::restriction`]); every answer is looked at again, because older
-//! kernels understand less, and none understands masks, states, labels or translations.
+//! The kernel does as much of it as it can ([`FlowFilter::dump_filter`]); every answer is compared again, because older kernels can do
+//! less, and none compares masks, states, labels or translations. The fields are filled once, from a command line or from
+//! [`FilterArgs`](crate::FilterArgs), and never change.
 use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtLabels, CtProtoInfo, CtTuple, DumpFilter, SctpState, Status};
 use std::net::IpAddr;
 
-/// A choice among connections; the default is all of them.
+/// A selection of connections; the default selects all.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FlowFilter {
-    pub(super) family: Option<CtFamily>,
+pub(crate) struct FlowFilter {
+    /// IPv4 or IPv6.
+    pub(crate) family: Option<CtFamily>,
     /// Parts of the original direction that must be equal, addresses apart.
-    pub(super) original: CtTuple,
+    pub(crate) original: CtTuple,
     /// Parts of the reply direction that must be equal.
-    pub(super) reply: CtTuple,
-    pub(super) source: Option<MaskedAddr>,
-    pub(super) destination: Option<MaskedAddr>,
-    pub(super) mark: Option<[u32; 2]>,
+    pub(crate) reply: CtTuple,
+    pub(crate) source: Option<MaskedAddr>,
+    pub(crate) destination: Option<MaskedAddr>,
+    pub(crate) mark: Option<[u32; 2]>,
     /// Bits that must be set, bits that may not.
-    pub(super) status: Option<[Status; 2]>,
-    pub(super) tcp_state: Option<u8>,
-    pub(super) sctp_state: Option<SctpState>,
-    pub(super) vtags: [Option<u32>; 2],
-    pub(super) zone: Option<u16>,
-    pub(super) labels: Option<CtLabels>,
-    pub(super) id: Option<u32>,
-    pub(super) source_nat: Option<NatEndpoint>,
-    pub(super) destination_nat: Option<NatEndpoint>,
-    pub(super) any_nat: Option<NatEndpoint>,
+    pub(crate) status: Option<[Status; 2]>,
+    pub(crate) tcp_state: Option<u8>,
+    pub(crate) sctp_state: Option<SctpState>,
+    pub(crate) vtags: [Option<u32>; 2],
+    pub(crate) zone: Option<u16>,
+    pub(crate) labels: Option<CtLabels>,
+    pub(crate) id: Option<u32>,
+    pub(crate) source_nat: Option<NatEndpoint>,
+    pub(crate) destination_nat: Option<NatEndpoint>,
+    pub(crate) any_nat: Option<NatEndpoint>,
 }
 
-/// An address under a mask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MaskedAddr {
-    pub(super) address: IpAddr,
-    pub(super) mask: Option<IpAddr>,
+/// An address under a mask; without a mask, that address alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct MaskedAddr {
+    pub(crate) address: IpAddr,
+    pub(crate) mask: Option<IpAddr>,
 }
 
-/// What a connection is translated to, as far as it is asked for.
+/// What a connection's address or port is translated to, as far as it was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct NatEndpoint {
-    pub(super) address: Option<IpAddr>,
-    pub(super) port: Option<u16>,
+pub(crate) struct NatEndpoint {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
 }
 
 impl MaskedAddr {
-    fn contains(&self, address: Option<IpAddr>) -> bool {
+    pub(crate) fn contains(&self, address: Option<IpAddr>) -> bool {
         match (address, self.address, self.mask) {
             (Some(there), wanted, None) => there == wanted,
             (Some(IpAddr::V4(there)), IpAddr::V4(wanted), Some(IpAddr::V4(mask))) => {
@@ -68,17 +70,17 @@ impl MaskedAddr {
 }
 
 impl FlowFilter {
-    /// As much of it as the kernel understands.
-    pub(super) fn dump_filter(&self) -> DumpFilter {
+    /// The part of it that the kernel can compare itself.
+    pub(crate) fn dump_filter(&self) -> DumpFilter {
         let mut original = CtTuple { zone: None, ..self.original };
         original.source = self.source.and_then(|network| network.exact_address());
         original.destination = self.destination.and_then(|network| network.exact_address());
         let mut reply = CtTuple { zone: None, ..self.reply };
         if reply.source_port.is_some() || reply.destination_port.is_some() {
-            // The kernel looks at ports only where it is told of which protocol.
+            // The kernel compares ports only if the protocol is given too.
             reply.protocol = original.protocol;
         }
-        // Zone 0 is every connection without a zone of both directions, which the kernel sees otherwise.
+        // `-w 0` selects every connection without a zone of both directions; the kernel compares zones differently.
         let status = self.status.map(|[set, unset]| [set, set | unset]);
         DumpFilter {
             family: self.family,
@@ -90,8 +92,8 @@ impl FlowFilter {
         }
     }
 
-    /// Is this connection meant?
-    pub(super) fn matches(&self, flow: &CtFlow) -> bool {
+    /// Is this connection selected?
+    pub(crate) fn matches(&self, flow: &CtFlow) -> bool {
         let bits = flow.status.unwrap_or_default();
         self.family.is_none_or(|family| flow.family == Some(family))
             && tuple_matches(&self.original, &flow.original)
@@ -137,22 +139,22 @@ impl NatEndpoint {
     }
 }
 
-/// Nothing wanted is always there.
+/// `None` in `wanted` matches everything.
 fn eq_if_set<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
     wanted.is_none() || wanted == there
 }
 
-/// Is every part of `wanted` that is told the same in `there`?
-fn tuple_matches(of: &CtTuple, there: &CtTuple) -> bool {
-    eq_if_set(of.source, there.source)
-        && eq_if_set(of.destination, there.destination)
-        && eq_if_set(of.protocol, there.protocol)
-        && eq_if_set(of.source_port, there.source_port)
-        && eq_if_set(of.destination_port, there.destination_port)
-        && eq_if_set(of.icmp_id, there.icmp_id)
-        && eq_if_set(of.icmp_type, there.icmp_type)
-        && eq_if_set(of.icmp_code, there.icmp_code)
-        && eq_if_set(of.zone, there.zone.or(Some(0)))
+/// Is every part of `wanted` that is set the same in `there`?
+fn tuple_matches(wanted: &CtTuple, there: &CtTuple) -> bool {
+    eq_if_set(wanted.source, there.source)
+        && eq_if_set(wanted.destination, there.destination)
+        && eq_if_set(wanted.protocol, there.protocol)
+        && eq_if_set(wanted.source_port, there.source_port)
+        && eq_if_set(wanted.destination_port, there.destination_port)
+        && eq_if_set(wanted.icmp_id, there.icmp_id)
+        && eq_if_set(wanted.icmp_type, there.icmp_type)
+        && eq_if_set(wanted.icmp_code, there.icmp_code)
+        && eq_if_set(wanted.zone, there.zone.or(Some(0)))
 }
 
 fn has_labels(there: Option<CtLabels>, labels: CtLabels) -> bool {

@@ -1,17 +1,17 @@
 use super::*;
 use crate::test_entries::{EntryBuilder, entry_between};
 use clap::Parser;
-use keepstate_engine::{SctpState, TcpState};
+use keepstate_engine::{SctpState, TcpState, ZoneDirection};
 
 #[derive(clap::Parser)]
-struct FilterArgs {
+struct CommandLine {
     #[command(flatten)]
-    filter: EntryFilter,
+    filter: FilterArgs,
 }
 
 /// The filter of a command line, checked.
-fn parse_filter(arguments: &str) -> Result<EntryFilter, String> {
-    let line = FilterArgs::try_parse_from(["x"].into_iter().chain(arguments.split_whitespace()));
+fn parse_filter(arguments: &str) -> Result<FilterArgs, String> {
+    let line = CommandLine::try_parse_from(["x"].into_iter().chain(arguments.split_whitespace()));
     let filter = line.map_err(|error| error.to_string())?.filter;
     filter.check().map(|()| filter)
 }
@@ -153,4 +153,21 @@ fn invalid_option_combinations_are_rejected() {
         let error = parse_filter(arguments).expect_err(arguments);
         assert!(error.contains(reason), "{arguments}: {error}");
     }
+}
+
+/// What a control client sends is what was given on its command line.
+#[test]
+fn filters_survive_serialization() {
+    for arguments in [
+        "",
+        "-p tcp -s 10.0.0.9/24 -d ::ffff:1.2.3.4 --sport 5 --reply-port-dst 6 --state LISTEN",
+        "-p sctp --state COOKIE_WAIT -u ASSURED,SEEN_REPLY -m 5/0xf -l 3 -l 127 -w 7 --orig-zone 1 -f ipv6",
+    ] {
+        let line = CommandLine::try_parse_from(["x"].into_iter().chain(arguments.split_whitespace()));
+        let filter = line.map_err(|error| error.to_string()).unwrap().filter;
+        let text = serde_json::to_string(&filter).unwrap();
+        assert_eq!(serde_json::from_str::<FilterArgs>(&text).unwrap(), filter, "{text}");
+    }
+    assert!(serde_json::from_str::<FilterArgs>("{\"prot\":6}").is_err(), "an unknown field is an error");
+    assert_eq!(serde_json::from_str::<FilterArgs>("{}").unwrap(), FilterArgs::default());
 }

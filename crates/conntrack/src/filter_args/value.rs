@@ -1,7 +1,12 @@
 //! Values of filter options, as people write them.
-use crate::format::{L4Keys, protocol_and_keys as known_protocol};
+use crate::flow_filter::MaskedAddr;
+use crate::format::{L4Keys, protocol_and_keys};
+use crate::parse_value::{c_number, prefix_mask, registered_protocol};
 use keepstate_engine::{SctpState, Status, TcpState};
-use std::net::IpAddr;
+use keepstate_linux::ctnetlink::CtFamily;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// TCP's number.
@@ -9,36 +14,9 @@ pub(super) const TCP: u8 = 6;
 /// SCTP's number.
 pub(super) const SCTP: u8 = 132;
 
-/// Names of protocols, by the number registered with IANA; the first of each number is conntrack's, where it has one.
-const PROTOCOLS: &[(&str, u8)] = &[
-    ("icmp", 1),
-    ("tcp", 6),
-    ("udp", 17),
-    ("dccp", 33),
-    ("gre", 47),
-    ("icmpv6", 58),
-    ("ipv6-icmp", 58),
-    ("sctp", 132),
-    ("udplite", 136),
-    ("igmp", 2),
-    ("ipencap", 4),
-    ("ipip", 4),
-    ("egp", 8),
-    ("ipv6", 41),
-    ("rsvp", 46),
-    ("esp", 50),
-    ("ah", 51),
-    ("eigrp", 88),
-    ("ospf", 89),
-    ("pim", 103),
-    ("vrrp", 112),
-    ("l2tp", 115),
-];
-
 /// A protocol by name, in any case, or by number.
 pub(super) fn parse_protocol(text: &str) -> Result<u8, String> {
-    let known = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, number)| *number);
-    known.or_else(|| text.parse().ok()).ok_or_else(|| {
+    registered_protocol(text).or_else(|| text.parse().ok()).ok_or_else(|| {
         format!(
             "'{}' unsupported protocol: give a name such as tcp, udp or icmpv6, or a number up to 255",
             text.escape_debug()
@@ -46,9 +24,9 @@ pub(super) fn parse_protocol(text: &str) -> Result<u8, String> {
     })
 }
 
-/// Has it ports?
+/// Does this protocol have ports?
 pub(super) fn has_ports(protocol: u8) -> bool {
-    known_protocol(protocol).1 == L4Keys::Ports
+    protocol_and_keys(protocol).1 == L4Keys::Ports
 }
 
 /// Status bits by name, in any case, separated by commas.
@@ -62,16 +40,56 @@ pub(super) fn parse_status(text: &str) -> Result<Status, String> {
     })
 }
 
+/// Status bits in serialized form: their names, separated by commas.
+pub(super) mod status_names {
+    use super::{Status, parse_status};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(status: &Option<Status>, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = status.map(|status| {
+            status.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(",")
+        });
+        names.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
+        let names = Option::<String>::deserialize(deserializer)?;
+        names.map(|names| parse_status(&names)).transpose().map_err(de::Error::custom)
+    }
+}
+
+/// An address or a network as ADDRESS/LENGTH. Unlike conntrack, `1.2.3` is no address here.
+pub(super) fn parse_network(text: &str) -> Result<MaskedAddr, String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| format!("invalid IP address '{}'", address.escape_debug()))?;
+    let Some(length) = length else { return Ok(MaskedAddr { address, mask: None }) };
+    let bits = if address.is_ipv4() { Ipv4Addr::BITS } else { Ipv6Addr::BITS };
+    match length.parse().ok().and_then(|length| prefix_mask(length, address)) {
+        mask @ Some(_) => Ok(MaskedAddr { address, mask }),
+        None => {
+            Err(format!("invalid netmask '{}': give the number of leading bits, 0 to {bits}", length.escape_debug()))
+        }
+    }
+}
+
 /// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum FamilyArg {
+    #[serde(rename = "ipv4")]
     V4,
+    #[serde(rename = "ipv6")]
     V6,
 }
 
 impl FamilyArg {
-    pub(super) fn of(address: IpAddr) -> FamilyArg {
-        if address.is_ipv4() { FamilyArg::V4 } else { FamilyArg::V6 }
+    pub(super) fn ct_family(self) -> CtFamily {
+        match self {
+            FamilyArg::V4 => CtFamily::V4,
+            FamilyArg::V6 => CtFamily::V6,
+        }
     }
 }
 
@@ -88,7 +106,7 @@ impl FromStr for FamilyArg {
 }
 
 /// A mark, and which of its bits count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MarkMask {
     pub(super) value: u32,
     pub(super) mask: u32,
@@ -99,8 +117,8 @@ impl FromStr for MarkMask {
 
     fn from_str(text: &str) -> Result<MarkMask, String> {
         let (value, mask) = match text.split_once('/') {
-            Some((value, mask)) => (parse_u32(value), parse_u32(mask)),
-            None => (parse_u32(text), Some(u32::MAX)),
+            Some((value, mask)) => (c_number(value), c_number(mask)),
+            None => (c_number(text), Some(u32::MAX)),
         };
         match (value, mask) {
             (Some(value), Some(mask)) => Ok(MarkMask { value, mask }),
@@ -112,21 +130,9 @@ impl FromStr for MarkMask {
     }
 }
 
-/// A number as C writes it: decimal, 0x and hexadecimal, 0 and octal.
-fn parse_u32(text: &str) -> Option<u32> {
-    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => (digits, 16),
-        None => match text.strip_prefix('0') {
-            Some(digits) if !digits.is_empty() => (digits, 8),
-            _ => (text, 10),
-        },
-    };
-    // `from_str_radix` would take a sign.
-    if digits.starts_with(['+', '-']) { None } else { u32::from_str_radix(digits, radix).ok() }
-}
-
 /// The name of a state, and what it is in each protocol that has states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub(super) struct StateArg {
     pub(super) tcp: Option<TcpState>,
     pub(super) sctp: Option<SctpState>,
@@ -148,6 +154,26 @@ impl FromStr for StateArg {
             }
             name => Ok(name),
         }
+    }
+}
+
+impl fmt::Display for StateArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.tcp.map(TcpState::name).or(self.sctp.map(SctpState::name)).unwrap_or_default())
+    }
+}
+
+impl From<StateArg> for String {
+    fn from(state: StateArg) -> String {
+        state.to_string()
+    }
+}
+
+impl TryFrom<String> for StateArg {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<StateArg, String> {
+        text.parse()
     }
 }
 
@@ -183,6 +209,32 @@ mod tests {
         );
         assert!(["foo", "256", "", "-1", "6x"].into_iter().all(|bad| parse_protocol(bad).is_err()));
         assert!(has_ports(6) && has_ports(136) && !has_ports(1) && !has_ports(47) && !has_ports(50));
+    }
+
+    fn contains(network: &str, address: &str) -> bool {
+        parse_network(network).unwrap().contains(Some(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn network_contains_its_addresses() {
+        assert!(contains("10.0.0.1", "10.0.0.1") && !contains("10.0.0.1", "10.0.0.2"));
+        assert!(contains("10.0.0.1/8", "10.255.0.1") && !contains("10.0.0.1/8", "11.0.0.1"));
+        assert!(contains("10.0.0.1/0", "255.0.0.1") && contains("10.0.0.1/32", "10.0.0.1"));
+        assert!(contains("10.0.0.0/31", "10.0.0.1") && !contains("10.0.0.0/31", "10.0.0.2"));
+        assert!(contains("2001:db8::/32", "2001:db8:ffff::1") && !contains("2001:db8::/32", "2001:db9::"));
+        assert!(contains("::/0", "ff00::") && contains("::1/128", "::1") && !contains("::1/128", "::2"));
+        assert!(!contains("0.0.0.0/0", "::1"), "families stay apart");
+    }
+
+    #[test]
+    fn invalid_networks_are_rejected() {
+        for bad in
+            ["", "foo", "1.2.3.4/33", "1.2.3.4/", "1.2.3.4/x", "1.2.3.4/-1", "10.0.0.1/255.0.0.0", "::1/129", "1.2.3"]
+        {
+            assert!(parse_network(bad).is_err(), "{bad}");
+        }
+        assert!(parse_network("1.2.3.4/33").unwrap_err().contains("netmask"));
+        assert!(parse_network("foo").unwrap_err().contains("IP address"));
     }
 
     #[test]
