@@ -20,6 +20,7 @@ mod parsed_opts;
 mod request;
 mod stats;
 mod target;
+mod tcp_info;
 mod value;
 
 use error::{ConntrackError, print_message};

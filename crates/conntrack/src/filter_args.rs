@@ -8,7 +8,7 @@ mod value;
 use crate::flow_filter::{FlowFilter, MaskedAddr};
 use crate::format::engine_flow;
 use keepstate_engine::{Entry, Status};
-use keepstate_linux::ctnetlink::{CtFamily, CtTuple, SctpState};
+use keepstate_linux::ctnetlink::{CtFamily, CtTuple};
 use std::net::IpAddr;
 use value::{FamilyArg, MarkMask, StateArg};
 

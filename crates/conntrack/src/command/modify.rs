@@ -3,8 +3,9 @@ use super::error::{ConntrackError, Operation, print_message};
 use super::list;
 use super::output::flow_writer;
 use super::request::{ConntrackRequest, FlowChange};
+use super::tcp_info::liberal_tcp_info;
 use keepstate_linux::ctnetlink::{
-    CtClient, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, DumpFilter, Status,
+    CtClient, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTuple, DumpFilter, Status,
 };
 use keepstate_linux::netlink::NetlinkError;
 
@@ -163,10 +164,8 @@ fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
     let now = flow.status.unwrap_or_default();
     let bits = change.status.map(|bits| now | bits).filter(|bits| *bits != now);
     let mark = change.mark.map(|[value, mask]| (flow.mark.unwrap_or(0) & !mask) ^ value);
-    let tcp = match (&flow.protoinfo, change.tcp_state) {
-        (CtProtoInfo::Tcp(info), Some(state)) if info.state != Some(state) => {
-            CtProtoInfo::Tcp(CtTcpInfo { state: Some(state), ..CtTcpInfo::default() })
-        }
+    let protoinfo = match (&flow.protoinfo, change.tcp_state) {
+        (CtProtoInfo::Tcp(info), Some(state)) if info.state != Some(state) => CtProtoInfo::Tcp(liberal_tcp_info(state)),
         // The kernel requires SCTP's verification tags together with its state.
         (CtProtoInfo::Sctp(info), None) if change.sctp_state.is_some_and(|state| info.state != Some(state)) => {
             CtProtoInfo::Sctp(CtSctpInfo { state: change.sctp_state, ..*info })
@@ -174,17 +173,21 @@ fn diff_update(flow: &CtFlow, change: &FlowChange) -> Option<CtFlow> {
         _ => CtProtoInfo::Empty,
     };
     let (labels, mask) = label_update(flow.labels, change);
-    let to = CtFlow {
+    let mut to = CtFlow {
         timeout: change.timeout.filter(|timeout| flow.timeout != Some(*timeout)),
         mark: mark.filter(|mark| *mark != flow.mark.unwrap_or(0)),
         status: bits.map(|bits| bits | Status::CONFIRMED),
-        protoinfo: tcp,
+        protoinfo,
         labels,
         labels_mask: mask,
         ..CtFlow::default()
     };
     if to == CtFlow::default() {
         return None;
+    }
+    // If anything is sent, a TCP state that was given goes with it, as conntrack does.
+    if let (CtProtoInfo::Tcp(_), Some(state)) = (&flow.protoinfo, change.tcp_state) {
+        to.protoinfo = CtProtoInfo::Tcp(liberal_tcp_info(state));
     }
     Some(CtFlow { family: flow.family, original: flow.original, reply: flow.reply, zone: flow.zone, ..to })
 }

@@ -7,6 +7,7 @@ use super::grammar::{
 use super::parsed_opts::ParsedOpts;
 use super::request::{ConntrackRequest, FlowChange};
 use super::target::Target;
+use super::tcp_info::liberal_tcp_info;
 use crate::flow_filter::{FlowFilter, MaskedAddr};
 use crate::format::OutputFormat;
 use keepstate_linux::ctnetlink::{
@@ -238,7 +239,7 @@ fn build_flow(opts: &ParsedOpts) -> CtFlow {
         ..opts.original
     };
     let protocol = match opts.protocol {
-        Some(6) => CtProtoInfo::Tcp(CtTcpInfo { state: opts.tcp_state, ..CtTcpInfo::default() }),
+        Some(6) => CtProtoInfo::Tcp(opts.tcp_state.map_or_else(CtTcpInfo::default, liberal_tcp_info)),
         Some(132) => CtProtoInfo::Sctp(CtSctpInfo { state: opts.sctp_state, vtags: opts.vtags }),
         _ => CtProtoInfo::Empty,
     };

@@ -46,9 +46,7 @@ pub(super) mod status_names {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     pub(crate) fn serialize<S: Serializer>(status: &Option<Status>, serializer: S) -> Result<S::Ok, S::Error> {
-        let names = status.map(|status| {
-            status.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(",")
-        });
+        let names = status.map(|status| status.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(","));
         names.serialize(serializer)
     }
 

@@ -29,7 +29,9 @@ const PROTOCOLS: &[(u8, &str, L4Keys)] = &[
 /// The name of a protocol's state, where it has states.
 pub fn state_name(protocol: &CtProtoInfo) -> Option<&'static str> {
     match protocol {
-        CtProtoInfo::Tcp(info) => info.state.map(|number| TcpState::from_number(number).map_or("UNKNOWN", TcpState::name)),
+        CtProtoInfo::Tcp(info) => {
+            info.state.map(|number| TcpState::from_number(number).map_or("UNKNOWN", TcpState::name))
+        }
         CtProtoInfo::Sctp(info) => info.state.map(SctpState::name),
         CtProtoInfo::Empty => None,
     }

@@ -4,6 +4,7 @@
 //! must be equal, but for what `differences.txt` lists with its reason. `KEEPSTATE_CONNTRACK=PATH` judges another program than ours, `KEEPSTATE_CONNTRACK_CASE=TEXT` runs
 //! only the cases whose name contains the text. Nothing outside the two namespaces is ever written, but for their own temporary directories.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
+mod attributes;
 mod case_file;
 #[path = "../common/mod.rs"]
 mod common;
