@@ -45,7 +45,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
         ""
     });
     push_extensions(text, view, style);
-    push_origin(text, view);
+    push_origin(text, view, no_escape);
     text.end_line();
 }
 
@@ -157,11 +157,11 @@ fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
 }
 
 /// The program that caused an event, in whichever format.
-pub(super) fn push_origin(text: &mut TextBuf, view: &FlowView<'_>) {
+pub(super) fn push_origin(text: &mut TextBuf, view: &FlowView<'_>, escape: fn(char) -> Option<&'static str>) {
     if let Some(EventOrigin { portid: port, program: name }) = view.event.and_then(|event| event.origin) {
         text.ensure_space().push("[USERSPACE] portid=").number(port);
         if let Some(name) = name {
-            text.push(" progname=").push_escaped(name, no_escape);
+            text.push(" progname=").push_escaped(name, escape);
         }
     }
 }

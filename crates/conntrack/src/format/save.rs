@@ -2,7 +2,7 @@
 use super::flow_view::FlowView;
 use super::line;
 use super::protocol::{L4Keys, protocol_and_keys};
-use super::text_buf::TextBuf;
+use super::text_buf::{TextBuf, no_escape};
 use keepstate_linux::ctnetlink::{CtProtoInfo, CtTuple, EventKind, SctpState, Status, TcpState};
 use std::net::IpAddr;
 
@@ -52,7 +52,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
         }
         CtProtoInfo::Empty => {}
     }
-    line::push_origin(text, view);
+    line::push_origin(text, view, no_escape);
     text.end_line();
 }
 

@@ -35,7 +35,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
         text.push("<helper>").push_escaped(helper, escape).push("</helper>");
     }
     text.push("</flow>");
-    line::push_origin(text, view);
+    line::push_origin(text, view, escape);
     text.end_line();
 }
 

@@ -155,3 +155,20 @@ fn events_share_one_xml_document() {
         ["<?xml", "<conntrack>", "<flow ", "</flow>\n", "</conntrack>\n"].map(|part| text.matches(part).count());
     assert_eq!(counts, [1, 1, 2, 2, 1]);
 }
+
+/// The name of a program may be anything; in XML its special characters are escaped.
+#[test]
+fn program_names_are_escaped_in_xml() {
+    let flow = crate::format::engine_flow::from_entry(&entry_between(17, ("10.0.0.1", 1), ("10.0.0.2", 2)));
+    let render = |options: &str| {
+        let mut text = Vec::new();
+        let mut writer = test_writer(&mut text, options);
+        let origin = crate::format::EventOrigin { portid: 7, program: Some("a<b&c") };
+        let info = crate::format::EventInfo { event_type: EventKind::New, at: Instant(0), origin: Some(origin) };
+        writer.write_flow_event(&flow, info).unwrap();
+        writer.finish().unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    assert!(render("xml").contains("portid=7 progname=a&lt;b&amp;c\n"), "{}", render("xml"));
+    assert!(render("extended").contains("portid=7 progname=a<b&c\n"), "{}", render("extended"));
+}
