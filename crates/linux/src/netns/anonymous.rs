@@ -91,7 +91,6 @@ mod tests {
         let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let Ok(netns) = AnonNetns::create() else {
             return keepstate_test_support::report_skipped("anonymous network namespaces need root");
-            return;
         };
         let there = netns.enter(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()).unwrap();
         assert_ne!(here, there);
