@@ -66,7 +66,8 @@ fn large_transfer_survives_save_flush_and_restore() {
         return report_skipped("a transfer over a restored entry needs python3");
     }
     let folder = tempfile::tempdir().unwrap();
-    let script = format!("ip link set lo up\n{RULES}\npython3 -c '{TRANSFER}' {PROGRAM} conntrack && nft list chain ip t in");
+    let script =
+        format!("ip link set lo up\n{RULES}\npython3 -c '{TRANSFER}' {PROGRAM} conntrack && nft list chain ip t in");
     let output =
         Command::new("unshare").args(["--net", "sh", "-c", &script]).current_dir(folder.path()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -336,7 +336,9 @@ fn every_ruleset_behaves_like_linux() {
         match one {
             Ok(true) => (),
             Ok(false) => {
-                return keepstate_test_support::report_skipped("rulesets beside Linux need root and network namespaces");
+                return keepstate_test_support::report_skipped(
+                    "rulesets beside Linux need root and network namespaces",
+                );
             }
             Err(panic) => failed.push(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
         }
