@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 /// One error in a ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// Place in the text.
     pub span: Span,
@@ -59,6 +61,7 @@ impl Diagnostic {
 
 /// All errors of a ruleset, with the texts they refer to.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RulesetError {
     /// The errors, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,

@@ -12,6 +12,10 @@ mod parse;
 mod program;
 mod source;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use diagnostic::{Diagnostic, RulesetError};
 pub use fib::{AddressType, Fib, InterfaceInfo};
 pub use parse::{parse, parse_with};

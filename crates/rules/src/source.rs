@@ -3,6 +3,7 @@ use std::fmt;
 
 /// A range of bytes in one of the texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Span {
     pub(crate) file: u32,
     pub(crate) start: u32,
@@ -53,6 +54,7 @@ struct Source {
 
 /// Name of a text, line and column; both count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Position {
     /// Name of the text.
     pub file: String,
@@ -76,11 +78,13 @@ impl Sources {
         u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn name(&self, file: u32) -> &str {
+    /// Name of a text; empty if there is no such text.
+    pub fn name(&self, file: u32) -> &str {
         self.texts.get(file as usize).map_or("", |source| &source.name)
     }
 
-    pub(crate) fn text(&self, file: u32) -> &str {
+    /// Contents of a text; empty if there is no such text.
+    pub fn text(&self, file: u32) -> &str {
         self.texts.get(file as usize).map_or("", |source| &source.text)
     }
 

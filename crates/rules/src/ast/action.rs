@@ -19,6 +19,7 @@ pub struct Limit {
 
 /// State that an element of a set can have of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StatefulSpec {
     /// A rate limit.
     Limit(Limit),
@@ -115,6 +116,7 @@ pub enum NftVerdict {
 /// What `set` can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum AssignTarget {
     MetaMark,
     MetaPriority,

@@ -5,6 +5,7 @@ use crate::datatype::DataType;
 
 /// A value.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Expression {
     /// Read from the packet, its connection or its metadata.
     Select(Selector),

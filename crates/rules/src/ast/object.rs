@@ -16,6 +16,7 @@ pub struct Object {
 
 /// Kind and contents of a named object.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ObjectBody {
     /// A counter: packets and bytes.
     Counter(u64, u64),

@@ -3,6 +3,7 @@ use super::object::Object;
 use super::set::Set;
 use super::statement::Statement;
 use crate::source::Span;
+use std::fmt;
 
 /// The address family of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +24,16 @@ impl TableFamily {
             TableFamily::Ip6 => v6,
             TableFamily::Inet => true,
         }
+    }
+}
+
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+            TableFamily::Inet => "inet",
+        })
     }
 }
 
@@ -83,6 +94,18 @@ pub enum Hook {
     Forward,
     Output,
     Postrouting,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
+        })
+    }
 }
 
 /// A rule.

@@ -4,6 +4,7 @@ use keepstate_engine::Direction;
 
 /// One selector. Where a packet does not have it (the port of an ICMP message), the match fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Selector {
     /// A field of the IPv4 header.
     Ip(IpField),
@@ -95,6 +96,7 @@ impl ExthdrField {
 
 /// What an option, chunk or extension header is searched in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ExthdrOp {
     /// TCP options.
     TcpOptions,
@@ -117,6 +119,7 @@ pub enum Endpoint {
 /// Fields of the IPv4 and IPv6 headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum IpField {
     Source,
     Destination,
@@ -137,6 +140,7 @@ pub enum IpField {
 /// Packet metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum MetaKey {
     Iif,
     Oif,
@@ -166,6 +170,7 @@ pub enum MetaKey {
 /// Fields of a packet's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum CtKey {
     State,
     Direction,
@@ -195,6 +200,7 @@ pub enum CtTupleField {
 /// A counter of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum CtCounterKey {
     Packets,
     Bytes,
@@ -218,6 +224,7 @@ pub struct FibExpr {
 /// Result of a routing table lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum FibResult {
     AddressType,
     Oif,

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 /// One statement of a rule.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Statement {
     /// Continues only if the comparison holds.
     Match(Match),
@@ -102,6 +103,7 @@ pub struct Nat {
 
 /// The address of a NAT statement.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum NatTarget {
     /// The address is not changed.
     Unchanged,

@@ -12,6 +12,7 @@ pub use symbols::{CT_STATE_ESTABLISHED, CT_STATE_INVALID, CT_STATE_NEW, CT_STATE
 /// A kind of named object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
 pub enum ObjectKind {
     Counter,
     Quota,
@@ -21,6 +22,7 @@ pub enum ObjectKind {
 
 /// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DataType {
     /// An IPv4 address.
     Address4,

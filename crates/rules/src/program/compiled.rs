@@ -10,7 +10,7 @@ use crate::source::Sources;
 use std::ops::Range;
 
 /// A compiled ruleset with its state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Program {
     pub(super) chains: Vec<CompiledChain>,
     /// Base chains, lowest priority first.
@@ -21,13 +21,13 @@ pub struct Program {
 }
 
 /// What a listing needs besides the program: the texts and the names.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Listing {
     pub(super) sources: Sources,
     pub(super) tables: Vec<ListedTable>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ListedTable {
     pub(super) family: TableFamily,
     pub(super) name: String,

@@ -7,12 +7,12 @@ use crate::source::Span;
 use keepstate_engine::{Helper, Manip, PortSelection};
 use std::net::IpAddr;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CompiledChain {
     pub(super) rules: Vec<CompiledRule>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
     /// Place in the text.
     pub(super) span: Span,
@@ -31,7 +31,7 @@ pub(super) struct BaseChain {
 }
 
 /// One instruction of a rule; numbers are indices into the program's arrays.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Instr {
     Match {
         left: Vec<CompiledExpr>,
@@ -64,7 +64,7 @@ pub(super) enum Instr {
     Verdict(CompiledVerdict),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum CompiledRhs {
     Ranges(Vec<(u128, u128)>),
     AnyBit(u128),
@@ -92,7 +92,7 @@ pub(super) enum CompiledVerdict {
     Goto(usize),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CompiledNat {
     pub(super) manip: Manip,
     pub(super) target: NatAddress,
@@ -102,7 +102,7 @@ pub(super) struct CompiledNat {
     pub(super) netmap: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum NatAddress {
     Unchanged,
     Range(IpAddr, IpAddr),
@@ -113,7 +113,7 @@ pub(super) enum NatAddress {
     Redirect,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum NatPortSource {
     Range(u16, u16),
     Value(CompiledExpr),

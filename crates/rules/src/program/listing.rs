@@ -4,7 +4,7 @@
 use super::compiled::{ListedTable, Program};
 use super::instr::Instr;
 use super::set::CompiledSet;
-use crate::ast::{BaseChainSpec, Hook, TableFamily};
+use crate::ast::BaseChainSpec;
 use crate::source::{Sources, Span};
 use std::fmt::{self, Display, Write};
 
@@ -25,12 +25,7 @@ impl Display for RulesetListing<'_> {
 
 impl RulesetListing<'_> {
     fn write_table(&self, table: &ListedTable, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family = match table.family {
-            TableFamily::Ip => "ip",
-            TableFamily::Ip6 => "ip6",
-            TableFamily::Inet => "inet",
-        };
-        writeln!(f, "table {family} {} {{", table.name)?;
+        writeln!(f, "table {} {} {{", table.family, table.name)?;
         for (name, at) in &table.counters {
             let (packets, bytes) = self.0.state.counters.get(*at).copied().unwrap_or_default();
             writeln!(f, "\tcounter {name} {{\n\t\tpackets {packets} bytes {bytes}\n\t}}")?;
@@ -58,15 +53,8 @@ impl RulesetListing<'_> {
 
 fn write_base_chain(base: &BaseChainSpec, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = if base.nat { "nat" } else { "filter" };
-    let hook = match base.hook {
-        Hook::Prerouting => "prerouting",
-        Hook::Input => "input",
-        Hook::Forward => "forward",
-        Hook::Output => "output",
-        Hook::Postrouting => "postrouting",
-    };
     let policy = if base.policy_drop { "drop" } else { "accept" };
-    writeln!(f, "\t\ttype {kind} hook {hook} priority {}; policy {policy};", base.priority)
+    writeln!(f, "\t\ttype {kind} hook {} priority {}; policy {policy};", base.hook, base.priority)
 }
 
 /// A rule's text on one line: up to the end of its line, its semicolon or its block, without comments. Braces and quotation marks are respected.

@@ -11,7 +11,7 @@ const MAX_LEAF_SCAN: usize = 8;
 const MAX_DUPLICATION: usize = 16;
 
 /// The boxes and the tree over them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RangeTree<V> {
     entries: Vec<(KeyRanges, V)>,
     nodes: Vec<Node>,

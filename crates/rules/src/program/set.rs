@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// A set or a map. Only its dynamic elements change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct CompiledSet {
     exact: HashMap<Box<[u128]>, ElementValue>,
     /// Ranges of a key of one part, sorted by start, without overlaps.
@@ -51,7 +51,7 @@ impl ElementValue {
 }
 
 /// An element in the dynamic part of a set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct DynElement {
     /// For an element of the ruleset: timeout in seconds, from the first packet on.
     pub(super) timeout: Option<u64>,

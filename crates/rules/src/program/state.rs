@@ -4,7 +4,7 @@ use keepstate_engine::{Engine, Instant, PacketCtx, ProtocolInfo, TcpState, Tuple
 use std::collections::HashSet;
 
 /// All state outside sets.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// Packets and bytes.
     pub(super) counters: Vec<(u64, u64)>,
@@ -37,7 +37,7 @@ impl State {
 }
 
 /// A limit, quota, connection limit or counter with its state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum StatefulExpr {
     /// Tokens in nanoseconds, and the time of their last update.
     Limit(Limit, u64, Option<Instant>),
