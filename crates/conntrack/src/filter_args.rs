@@ -79,6 +79,11 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Connections of one transport protocol, by its number.
+    pub fn of_protocol(protocol: u8) -> FilterArgs {
+        FilterArgs { protocol: Some(protocol), ..FilterArgs::default() }
+    }
+
     /// Do the options fit together?
     ///
     /// # Errors

@@ -1,13 +1,15 @@
-//! What a gateway is started with, as plain values: from the command line, or from whoever embeds it.
-use crate::interface_args::{self, InterfaceArg, RouteArg};
+//! What a gateway is started with, as plain values: the program makes them from its command line, an embedder from what it likes.
+use crate::driver::Driver;
 use crate::load::LoadedConfig;
-use crate::nat_args::NatArgs;
-use crate::ruleset::RulesetArgs;
+use crate::nfqueue_driver::NfqueueDriver;
+use crate::ruleset::RulesetOptions;
 use crate::state_store::StateStore;
+use crate::static_fib::StaticFib;
+use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
-use crate::{control_server, main_loop, nfqueue_driver, notes, timezone, tun_driver};
+use crate::{clock, control_server, main_loop};
 use anyhow::Result;
-use keepstate_engine::{Engine, Helper, Instant, Secret, Sysctls};
+use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
 use keepstate_linux::xdp::XskMode;
 use keepstate_router::Router;
 use keepstate_rules::Program;
@@ -16,22 +18,22 @@ use std::time::Duration;
 
 /// Where packets come from and go to.
 #[derive(Clone, Debug)]
-pub enum Source {
-    /// TUN devices, made by the gateway: one for each of [`GatewayConfig::devices`].
+pub enum DriverConfig {
+    /// TUN interfaces, created by the gateway: one for each of [`StaticFib::interfaces`].
     Tun,
-    /// Real interfaces, by AF_XDP.
+    /// Existing interfaces, by AF_XDP.
     Xdp {
         /// Their names.
-        devices: Vec<String>,
-        /// Who copies frames.
+        interfaces: Vec<String>,
+        /// Copy or zero-copy.
         mode: XskMode,
         /// How frames are sent.
-        sending: XdpTxMode,
+        tx: XdpTxMode,
     },
     /// The NFQUEUE of this number.
-    Queue(u16),
-    /// A capture, driven by the caller on the capture's own clock.
-    Capture,
+    Nfqueue(u16),
+    /// None: the caller hands packets to [`GatewayConfig::router`]'s router itself, on its own clock.
+    External,
 }
 
 /// Everything a gateway is started with.
@@ -40,96 +42,101 @@ pub struct GatewayConfig {
     /// The ruleset; `-` for standard input.
     pub ruleset: PathBuf,
     /// How it is read.
-    pub reading: RulesetArgs,
+    pub ruleset_options: RulesetOptions,
     /// The services file.
     pub services: Option<PathBuf>,
     /// Where packets come from and go to.
-    pub source: Source,
-    /// Devices with their addresses; [`Source::Tun`] and [`Source::Capture`] only.
-    pub devices: Vec<InterfaceArg>,
-    /// Routes beside those of the devices' own prefixes.
-    pub routes: Vec<RouteArg>,
-    /// The MTU of each device, in bytes.
-    pub mtu: u32,
+    pub driver: DriverConfig,
+    /// Interfaces and routes, for [`DriverConfig::Tun`] and [`DriverConfig::External`]; the other drivers follow the kernel's.
+    pub fib: StaticFib,
     /// How long to busy-poll before sleeping.
-    pub spin: Duration,
+    pub busy_poll: Duration,
     /// The path of the control socket.
-    pub control: Option<PathBuf>,
-    /// The file, or the directory, in which the table is kept over a restart.
-    pub state: Option<PathBuf>,
+    pub control_socket: Option<PathBuf>,
+    /// The file (or a directory for it) that keeps the connection table over a restart.
+    pub state_file: Option<PathBuf>,
     /// NAT behaviour beyond Linux's.
-    pub mapping: NatArgs,
+    pub nat: NatPolicy,
     /// The engine's sysctls.
-    pub knobs: Sysctls,
+    pub sysctls: Sysctls,
     /// Connection tracking helpers and their ports.
     pub helpers: Vec<(Helper, u16)>,
-    /// Keys of hashes and ids.
+    /// The key of hashes and ids.
     pub secret: [u8; 16],
 }
 
 impl GatewayConfig {
     /// Reads ruleset and services, for the first time or again.
-    pub(crate) fn load_config(&self) -> Result<LoadedConfig> {
-        LoadedConfig::read(&self.reading, &self.ruleset, self.services.as_deref())
+    pub(crate) fn load(&self) -> Result<LoadedConfig> {
+        LoadedConfig::read(&self.ruleset_options, &self.ruleset, self.services.as_deref())
     }
 
-    /// The router, with its ruleset, services and, where it is kept, its table.
+    /// The router with its ruleset, services and, where there is a state file, the connections in it.
     ///
     /// # Errors
     /// A file cannot be read, or is refused.
     pub fn router(&self) -> Result<(Router, Option<StateStore>)> {
-        let loaded = self.load_config()?;
-        let map = interface_args::build_fib(&self.devices, &self.routes, self.mtu).map_err(anyhow::Error::msg)?;
-        let mut engine = Engine::new(self.knobs.clone(), Secret(self.secret), Instant(0));
+        let loaded = self.load()?;
+        let fib = self.fib.build().map_err(anyhow::Error::msg)?;
+        let mut engine = Engine::new(self.sysctls.clone(), Secret(self.secret), Instant(0));
         for (helper, port) in &self.helpers {
             engine.set_auto_helper(helper.protocol(), *port, *helper);
         }
-        self.mapping.apply(&mut engine, Instant(0));
-        let words = [0, 8].map(|at| {
-            self.secret.get(at..at + 8).and_then(|octets| octets.try_into().ok()).map_or(at as u64, u64::from_le_bytes)
-        });
-        let mut keep = None;
-        if let Some(path) = &self.state {
-            let (kept, restored) = StateStore::open(path, &mut engine, main_loop::now())?;
-            restored.lines(path).into_iter().for_each(notes::note);
-            keep = Some(kept);
+        // Linux's own behaviour costs nothing.
+        if self.nat != NatPolicy::default() {
+            engine.set_nat_policy(self.nat.clone(), Instant(0));
         }
-        let mut router = Router::new(engine, Program::default(), map, (words[0], words[1]))
-            .with_wall_clock(timezone::offset_nanoseconds);
-        if !matches!(self.source, Source::Capture) {
-            router = router.with_icmp_ratelimit((words[1], words[0]));
+        let mut store = None;
+        if let Some(path) = &self.state_file {
+            let (opened, restored) = StateStore::open(path, &mut engine, clock::now())?;
+            restored.lines(path).into_iter().for_each(|line| tracing::info!("{line}"));
+            store = Some(opened);
+        }
+        let [low, high] = self.secret_halves();
+        let mut router =
+            Router::new(engine, Program::default(), fib, (low, high)).with_wall_clock(clock::timezone_offset);
+        if !matches!(self.driver, DriverConfig::External) {
+            router = router.with_icmp_ratelimit((high, low));
         }
         loaded.apply(&mut router, Instant(0));
-        // What was kept has backends that count it.
-        router.adopt_connections(main_loop::now());
-        Ok((router, keep))
+        // Restored connections count for their backends.
+        router.adopt_connections(clock::now());
+        Ok((router, store))
+    }
+
+    fn secret_halves(&self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, high @ ..] = self.secret;
+        [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(high)]
     }
 
     /// Routes until SIGINT or SIGTERM.
     ///
     /// # Errors
-    /// A file cannot be read or is refused; the devices cannot be used; the source is a capture, which the caller has to drive.
+    /// A file cannot be read or is refused; the interfaces cannot be used; the driver is [`DriverConfig::External`].
     pub fn run(&self) -> Result<()> {
-        let (router, keep) = self.router()?;
-        let door = self.control.as_deref().map(control_server::ControlServer::open).transpose()?;
-        let load = || self.load_config();
-        match &self.source {
-            Source::Xdp { devices, mode, sending } => {
-                let mut driver = XdpDriver::new(devices, *mode, *sending)?;
-                notes::note(format!("routing between {}; Ctrl-C ends", devices.join(", ")));
-                main_loop::run(router.with_local_bypass(), &mut driver, door.as_ref(), keep, self.spin, load)
+        let (mut router, store) = self.router()?;
+        let control = self.control_socket.as_deref().map(control_server::ControlServer::open).transpose()?;
+        let mut driver: Box<dyn Driver> = match &self.driver {
+            DriverConfig::Xdp { interfaces, mode, tx } => {
+                let driver = XdpDriver::new(interfaces, *mode, *tx)?;
+                tracing::info!("routing between {}; Ctrl-C stops", interfaces.join(", "));
+                Box::new(driver)
             }
-            Source::Queue(number) => {
-                let mut driver = nfqueue_driver::NfqueueDriver::new(*number)?;
-                notes::note(format!("routing what comes to queue {number}; Ctrl-C ends"));
-                main_loop::run(router.with_local_bypass(), &mut driver, door.as_ref(), keep, self.spin, load)
+            DriverConfig::Nfqueue(number) => {
+                let driver = NfqueueDriver::new(*number)?;
+                tracing::info!("routing packets of NFQUEUE {number}; Ctrl-C stops");
+                Box::new(driver)
             }
-            Source::Tun => {
-                let mut driver = tun_driver::TunDriver::new(&self.devices)?;
-                notes::note(format!("routing between {} TUN devices; Ctrl-C ends", self.devices.len()));
-                main_loop::run(router, &mut driver, door.as_ref(), keep, self.spin, load)
+            DriverConfig::Tun => {
+                let driver = TunDriver::new(&self.fib.interfaces)?;
+                tracing::info!("routing between {} TUN interfaces; Ctrl-C stops", self.fib.interfaces.len());
+                Box::new(driver)
             }
-            Source::Capture => anyhow::bail!("a capture has no interfaces to route between"),
+            DriverConfig::External => anyhow::bail!("no driver is configured"),
+        };
+        if !matches!(self.driver, DriverConfig::Tun) {
+            router = router.with_local_bypass();
         }
+        main_loop::run(router, &mut *driver, control.as_ref(), store, self.busy_poll, || self.load())
     }
 }

@@ -1,81 +1,74 @@
-//! The other side of the control socket: whoever asks a gateway.
-use super::control_server::{ControlReply, ControlRequest, PROTOCOL_VERSION};
+//! The client side of the control socket.
+use super::control_protocol::{CTNETLINK, ControlRequest, PROTOCOL_VERSION, ReplyLine, RequestLine};
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// The longest first line of an answer.
-const MAX_REPLY_HEADER: usize = 1 << 20;
+/// The longest first line of an answer, in bytes.
+const MAX_REPLY_LINE: usize = 1 << 20;
 
-/// Asks in words; the text of the answer is still to be read from the stream.
+/// Sends a request; the answer's text is then read from the stream.
 ///
 /// # Errors
-/// Nobody listens, or what was asked is refused.
-pub fn send_command(path: &Path, words: Vec<String>) -> Result<UnixStream> {
-    connect(path, &ControlRequest { v: PROTOCOL_VERSION, words, speak: None })
+/// No gateway listens, or the request is refused.
+pub fn send_request(path: &Path, request: ControlRequest) -> Result<UnixStream> {
+    connect(path, &RequestLine { v: PROTOCOL_VERSION, request: Some(request), speak: None })
 }
 
-/// Asks in words, and reads all of the answer's text.
+/// Sends a request and reads the whole answer.
 ///
 /// # Errors
-/// Nobody listens, what was asked is refused, or the gateway ends in the middle.
-pub fn text(path: &Path, words: &[&str]) -> Result<String> {
+/// No gateway listens, the request is refused, or the gateway closes the connection early.
+pub fn fetch(path: &Path, request: ControlRequest) -> Result<String> {
     let mut text = String::new();
-    let mut answer = send_command(path, words.iter().map(|word| (*word).to_owned()).collect())?;
-    answer.read_to_string(&mut text).context("the gateway hung up")?;
+    send_request(path, request)?.read_to_string(&mut text).context("the gateway closed the connection")?;
     Ok(text)
 }
 
-/// Begins to speak in the kernel's messages.
+/// Opens a connection for ctnetlink messages.
 ///
 /// # Errors
-/// Nobody listens, or does not let us in.
+/// No gateway listens, or access is denied.
 pub fn open_ctnetlink(path: &Path) -> Result<UnixStream> {
-    connect(
-        path,
-        &ControlRequest {
-            v: PROTOCOL_VERSION,
-            words: Vec::new(),
-            speak: Some(super::control_server::CTNETLINK.to_owned()),
-        },
-    )
+    connect(path, &RequestLine { v: PROTOCOL_VERSION, request: None, speak: Some(CTNETLINK.to_owned()) })
 }
 
-fn connect(path: &Path, request: &ControlRequest) -> Result<UnixStream> {
+fn connect(path: &Path, request: &RequestLine) -> Result<UnixStream> {
     let shown = path.display();
     let mut stream = UnixStream::connect(path).with_context(|| match path.exists() {
-        true => format!("{shown}: it may not be opened, or the gateway has ended: try as root, or start keepstate gateway --control {shown}"),
-        false => format!("{shown}: no gateway listens there. keepstate gateway --control {shown} does"),
+        true => format!("{shown}: cannot connect. Try as root; if the gateway has ended, start it again: keepstate gateway --control {shown}"),
+        false => format!("{shown}: no gateway listens there. Start one: keepstate gateway --control {shown}"),
     })?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).context("the gateway hung up: perhaps too many visitors are there; try again")?;
-    let head = read_line(&mut stream)
-        .context("the gateway hung up: perhaps too many visitors are there; try again, or look at its log")?;
-    let head: ControlReply =
-        serde_json::from_slice(&head).with_context(|| format!("{shown}: this is no gateway's answer"))?;
-    if head.v != PROTOCOL_VERSION {
+    const CLOSED: &str =
+        "the gateway closed the connection (too many control connections?); retry later, or see its log";
+    stream.write_all(&line).context(CLOSED)?;
+    let reply = read_line(&mut stream).context(CLOSED)?;
+    let reply: ReplyLine =
+        serde_json::from_slice(&reply).with_context(|| format!("{shown}: the answer is not a gateway's"))?;
+    if reply.v != PROTOCOL_VERSION {
         bail!(
-            "{shown}: the gateway speaks version {} of the control protocol, this program version {PROTOCOL_VERSION}: use the keepstate that the gateway was started with",
-            head.v
+            "{shown}: the gateway speaks version {} of the control protocol, this program version {PROTOCOL_VERSION}: use the keepstate version that the gateway was started with",
+            reply.v
         );
     }
-    if let Some(error) = head.error {
+    if let Some(error) = reply.error {
         bail!("{}", error.trim_end());
     }
     Ok(stream)
 }
 
-/// The first line, and not an octet more: what follows is another's to read.
+/// The first line, and not a byte more: the caller reads the rest.
 fn read_line(stream: &mut UnixStream) -> Result<Vec<u8>> {
     let mut line = Vec::new();
-    let mut octet = [0];
+    let mut byte = [0];
     loop {
-        stream.read_exact(&mut octet)?;
-        match octet {
+        stream.read_exact(&mut byte)?;
+        match byte {
             [b'\n'] => return Ok(line),
-            [octet] if line.len() < MAX_REPLY_HEADER => line.push(octet),
+            [byte] if line.len() < MAX_REPLY_LINE => line.push(byte),
             _ => bail!("its first line is too long"),
         }
     }

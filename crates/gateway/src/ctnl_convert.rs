@@ -1,4 +1,4 @@
-//! What the kernel's messages mean here: which connection is meant, and how one, an announced one, and counts are told.
+//! Engine values as ctnetlink messages: entries, expectations, counters; and whether an entry matches a request's tuples.
 use keepstate_conntrack::format::engine_flow;
 use keepstate_engine::Counters;
 use keepstate_linux::ctnetlink::consts::{stats, stats_exp};
@@ -6,31 +6,31 @@ use keepstate_linux::ctnetlink::{CtExpectation, CtFlow, CtTuple, encode};
 use keepstate_linux::netlink::NlRequest;
 use std::net::IpAddr;
 
-/// As much of what is wanted as was told; who asks looks again.
+/// Do the attributes that a request gives match? The client filters again by all others.
 pub(super) fn flow_matches(wanted: &CtFlow, flow: &CtFlow) -> bool {
     tuple_matches(&wanted.original, &flow.original) && tuple_matches(&wanted.reply, &flow.reply)
 }
 
-pub(super) fn tuple_matches(wanted: &CtTuple, there: &CtTuple) -> bool {
-    fn same<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
-        wanted.is_none() || wanted == there
+pub(super) fn tuple_matches(wanted: &CtTuple, actual: &CtTuple) -> bool {
+    fn same<T: PartialEq>(wanted: Option<T>, actual: Option<T>) -> bool {
+        wanted.is_none() || wanted == actual
     }
-    same(wanted.source, there.source)
-        && same(wanted.destination, there.destination)
-        && same(wanted.protocol, there.protocol)
-        && same(wanted.source_port, there.source_port)
-        && same(wanted.destination_port, there.destination_port)
-        && same(wanted.icmp_id, there.icmp_id)
-        && same(wanted.icmp_type, there.icmp_type)
-        && same(wanted.icmp_code, there.icmp_code)
+    same(wanted.source, actual.source)
+        && same(wanted.destination, actual.destination)
+        && same(wanted.protocol, actual.protocol)
+        && same(wanted.source_port, actual.source_port)
+        && same(wanted.destination_port, actual.destination_port)
+        && same(wanted.icmp_id, actual.icmp_id)
+        && same(wanted.icmp_type, actual.icmp_type)
+        && same(wanted.icmp_code, actual.icmp_code)
 }
 
-/// Appends a connection as a message.
-pub(super) fn encode_flow(octets: &mut Vec<u8>, flow: &CtFlow, kind: u16, flags: u16, port: u32, sequence: u32) {
+/// Appends an entry as a message.
+pub(super) fn encode_flow(out: &mut Vec<u8>, flow: &CtFlow, kind: u16, flags: u16, portid: u32, sequence: u32) {
     let number = flow.family.map_or(0, keepstate_linux::ctnetlink::CtFamily::number);
-    let mut told = NlRequest::notification(kind, flags, number, port);
-    encode::flow(&mut told, flow);
-    octets.extend_from_slice(told.finish(sequence));
+    let mut message = NlRequest::notification(kind, flags, number, portid);
+    encode::flow(&mut message, flow);
+    out.extend_from_slice(message.finish(sequence));
 }
 
 pub(super) fn stats_cpu_attributes(counters: &Counters) -> Vec<(u16, u64)> {
@@ -56,12 +56,12 @@ pub(super) fn exp_stats_cpu_attributes(counters: &Counters) -> Vec<(u16, u64)> {
     ]
 }
 
-/// An expectation of the engine's as the kernel would tell it.
+/// An expectation as the kernel reports it.
 pub(super) fn to_ctnl_expectation(expected: &keepstate_engine::ExpectationEntry) -> CtExpectation {
     let all = |address: IpAddr| -> IpAddr {
         if address.is_ipv6() { IpAddr::from([0xff_u8; 16]) } else { IpAddr::from([0xff_u8; 4]) }
     };
-    let told = engine_flow::to_ct_tuple(&expected.tuple);
+    let tuple = engine_flow::to_ct_tuple(&expected.tuple);
     let mask = CtTuple {
         source: Some(expected.source_mask),
         destination: Some(all(expected.tuple.destination)),
@@ -71,9 +71,9 @@ pub(super) fn to_ctnl_expectation(expected: &keepstate_engine::ExpectationEntry)
         ..CtTuple::default()
     };
     CtExpectation {
-        family: told.source.map(keepstate_linux::ctnetlink::CtFamily::of),
+        family: tuple.source.map(keepstate_linux::ctnetlink::CtFamily::of),
         master: engine_flow::to_ct_tuple(&expected.master),
-        expected: told,
+        expected: tuple,
         mask,
         timeout: Some(expected.timeout),
         helper: Some(expected.helper.name().into()),

@@ -1,8 +1,7 @@
-//! One visitor who speaks the kernel's messages: pieces of ctnetlink requests in, pieces of answers out.
+//! One client that speaks ctnetlink: frames of requests in, frames of answers out.
 //!
-//! It lives on a thread of its own from the visitor's first line to his hanging up. Everything is decoded and encoded here; the router's thread is
-//! asked for what only it knows, a bounded piece at a time. Once a group of events is joined, a second thread hands on what
-//! happens, so that a request is answered meanwhile.
+//! It lives on a thread of its own from the client's first line until the client hangs up. Everything is decoded and encoded here; the main loop is
+//! asked for what only it has, in bounded jobs. Once an event group is joined, a second thread writes the events, so that requests are answered meanwhile.
 use super::ctnl_convert::{
     encode_flow, exp_stats_cpu_attributes, flow_matches, stats_cpu_attributes, to_ctnl_expectation, tuple_matches,
 };
@@ -23,14 +22,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Changes that one errand carries out.
+/// Changes that one job carries out.
 const EDIT_BATCH: usize = 64;
-/// Octets of answers that are sent at once.
+/// Bytes of answers sent at once.
 const SEND_BUFFER: usize = 32 * 1024;
-/// How often a listener is told of losses while nothing happens.
+/// How often a subscriber is told of lost events while there are no others.
 const LOSS_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The end where answers go in; two threads write there.
+/// Where answers are written, by two threads.
 type ReplyStream = Arc<Mutex<UnixStream>>;
 
 struct CtnlSession<'a> {
@@ -40,40 +39,40 @@ struct CtnlSession<'a> {
     subscriber: Option<Arc<Subscriber>>,
 }
 
-/// Answers until the visitor hangs up.
+/// Answers until the client hangs up.
 ///
 /// # Errors
-/// He said what cannot be understood, or does not read; the router has ended.
-pub(super) fn serve(stream: &UnixStream, access: &JobSender, peer: PeerCred) -> Result<()> {
+/// A malformed message, a client that does not read, a gateway that has ended.
+pub(super) fn serve(stream: &UnixStream, jobs: &JobSender, peer: PeerCred) -> Result<()> {
     let out = Arc::new(Mutex::new(stream.try_clone()?));
-    let mut session = CtnlSession { out, jobs: access, peer, subscriber: None };
-    let mut piece = Vec::new();
+    let mut session = CtnlSession { out, jobs, peer, subscriber: None };
+    let mut frame = Vec::new();
     let mut from = stream;
-    let attended = loop {
-        match stream_frame::read_frame(&mut from, &mut piece) {
+    let result = loop {
+        match stream_frame::read_frame(&mut from, &mut frame) {
             Ok(true) => (),
             Ok(false) => break Ok(()),
             Err(error) => break Err(error.into()),
         }
-        if let Err(error) = session.handle_messages(&piece) {
+        if let Err(error) = session.handle_messages(&frame) {
             break Err(error);
         }
     };
-    session.subscriber.iter().for_each(|ear| ear.close());
-    attended
+    session.subscriber.iter().for_each(|subscriber| subscriber.close());
+    result
 }
 
-/// What a message asks for.
+/// A parsed request.
 enum ParsedRequest {
     Edit(Box<CtnlEdit>),
     Other,
 }
 
 impl CtnlSession<'_> {
-    /// Answers every request in a piece, changes several at a time.
-    fn handle_messages(&mut self, piece: &[u8]) -> Result<()> {
+    /// Answers every request of a frame, changes several at a time.
+    fn handle_messages(&mut self, frame: &[u8]) -> Result<()> {
         let mut edits = Vec::new();
-        for message in NlMessages::new(piece) {
+        for message in NlMessages::new(frame) {
             let message = message?;
             if !matches!(message.body, NlBody::Data { .. }) {
                 continue;
@@ -84,9 +83,9 @@ impl CtnlSession<'_> {
                     self.apply_edits(&mut edits)?;
                     self.handle_request(&message)?;
                 }
-                Err(number) => {
+                Err(errno) => {
                     self.apply_edits(&mut edits)?;
-                    self.send_ack(message.sequence, number)?;
+                    self.send_ack(message.sequence, errno)?;
                 }
             }
             if edits.len() >= EDIT_BATCH {
@@ -96,23 +95,23 @@ impl CtnlSession<'_> {
         self.apply_edits(&mut edits)
     }
 
-    /// Carries out changes, and says of each how it ended.
+    /// Carries out changes, and acknowledges each with its result.
     fn apply_edits(&self, edits: &mut Vec<(u32, CtnlEdit)>) -> Result<()> {
         if edits.is_empty() {
             return Ok(());
         }
-        let port = self.peer.pid;
+        let portid = self.peer.pid;
         let edits = std::mem::take(edits);
-        let ends = self.jobs.run(move |at: &mut JobCtx<'_>| {
+        let results = self.jobs.run(move |at: &mut JobCtx<'_>| {
             at.hub.publish(at.router.engine_mut(), 0);
-            let carried = |(sequence, edit): &(u32, CtnlEdit)| (*sequence, edit.apply(at.router.engine_mut(), at.now));
-            let ends: Vec<(u32, i32)> = edits.iter().map(carried).collect();
-            at.hub.publish(at.router.engine_mut(), port);
-            ends
+            let apply = |(sequence, edit): &(u32, CtnlEdit)| (*sequence, edit.apply(at.router.engine_mut(), at.now));
+            let results: Vec<(u32, i32)> = edits.iter().map(apply).collect();
+            at.hub.publish(at.router.engine_mut(), portid);
+            results
         })?;
-        let mut octets = Vec::new();
-        ends.iter().for_each(|(sequence, number)| push_error(&mut octets, *sequence, *number));
-        self.send_messages(&octets)
+        let mut out = Vec::new();
+        results.iter().for_each(|(sequence, errno)| push_error(&mut out, *sequence, *errno));
+        self.send_messages(&out)
     }
 
     fn handle_request(&mut self, message: &NlMessage<'_>) -> Result<()> {
@@ -145,38 +144,38 @@ impl CtnlSession<'_> {
         })?;
         match found {
             Ok(entry) => {
-                let mut octets = Vec::new();
-                // Whoever shows it holds it, as in the kernel.
+                let mut out = Vec::new();
+                // The dump itself counts as a use, as in the kernel.
                 let flow = CtFlow { use_count: Some(entry.uses + 1), ..engine_flow::from_entry(&entry) };
-                encode_flow(&mut octets, &flow, message::CT_NEW, 0, 0, message.sequence);
-                push_error(&mut octets, message.sequence, 0);
-                self.send_messages(&octets)
+                encode_flow(&mut out, &flow, message::CT_NEW, 0, 0, message.sequence);
+                push_error(&mut out, message.sequence, 0);
+                self.send_messages(&out)
             }
-            Err(number) => self.send_ack(message.sequence, number),
+            Err(errno) => self.send_ack(message.sequence, errno),
         }
     }
 
-    /// A dump: the next piece is fetched while one is written.
+    /// A dump: the next part is fetched while one is written.
     fn dump(&self, message: &NlMessage<'_>) -> Result<()> {
         let family = request_family(message);
         let wanted = decode::flow(message).ok().flatten().unwrap_or_default();
         let zero = message.kind == message::CT_GET_CTRZERO;
-        let mut octets = Vec::new();
+        let mut out = Vec::new();
         dump_table(self.jobs, zero.then_some(family), |entries| {
             for entry in entries {
                 let flow = engine_flow::from_entry(&entry);
                 if family.is_none_or(|family| is_family(&entry, family)) && flow_matches(&wanted, &flow) {
-                    encode_flow(&mut octets, &flow, message::CT_NEW, flag::MULTI, 0, message.sequence);
+                    encode_flow(&mut out, &flow, message::CT_NEW, flag::MULTI, 0, message.sequence);
                 }
-                if octets.len() >= SEND_BUFFER {
-                    self.send_messages(&octets)?;
-                    octets.clear();
+                if out.len() >= SEND_BUFFER {
+                    self.send_messages(&out)?;
+                    out.clear();
                 }
             }
             Ok(())
         })?;
-        push_done(&mut octets, message.sequence);
-        self.send_messages(&octets)
+        push_done(&mut out, message.sequence);
+        self.send_messages(&out)
     }
 
     fn flush_table(&self, message: &NlMessage<'_>) -> Result<()> {
@@ -189,79 +188,79 @@ impl CtnlSession<'_> {
             let engine = at.router.engine();
             (engine.count(), engine.sysctls()[Sysctl::Max])
         })?;
-        let mut told = NlRequest::notification(message::CT_GET_STATS, 0, 0, 0);
+        let mut message = NlRequest::notification(message::CT_GET_STATS, 0, 0, 0);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        told.push(stats_global::ENTRIES, &count.to_be_bytes()).push(stats_global::MAX_ENTRIES, &limit.to_be_bytes());
-        let mut octets = told.finish(sequence).to_vec();
-        push_error(&mut octets, sequence, 0);
-        self.send_messages(&octets)
+        message.push(stats_global::ENTRIES, &count.to_be_bytes()).push(stats_global::MAX_ENTRIES, &limit.to_be_bytes());
+        let mut out = message.finish(sequence).to_vec();
+        push_error(&mut out, sequence, 0);
+        self.send_messages(&out)
     }
 
     fn get_stats_cpu(&self, sequence: u32, kind: u16, of: impl Fn(&Counters) -> Vec<(u16, u64)>) -> Result<()> {
         let counters = self.jobs.run(|at: &mut JobCtx<'_>| *at.router.engine().counters())?;
-        let mut told = NlRequest::notification(kind, flag::MULTI, 0, 0);
+        let mut message = NlRequest::notification(kind, flag::MULTI, 0, 0);
         for (attribute, value) in of(&counters) {
-            // The kernel's wrap likewise.
+            // The kernel's are of 32 bits too, and wrap.
             let [.., a, b, c, d] = value.to_be_bytes();
-            told.push(attribute, &[a, b, c, d]);
+            message.push(attribute, &[a, b, c, d]);
         }
-        let mut octets = told.finish(sequence).to_vec();
-        push_done(&mut octets, sequence);
-        self.send_messages(&octets)
+        let mut out = message.finish(sequence).to_vec();
+        push_done(&mut out, sequence);
+        self.send_messages(&out)
     }
 
-    /// All expectations, or (without `dump`) the one that is named.
+    /// All expectations, or (without `dump`) the one that the request names.
     fn get_expectations(&self, message: &NlMessage<'_>, dump: bool) -> Result<()> {
         let family = request_family(message);
         let named = CtExpectation::decode(message).ok().flatten().map(|named| named.expected);
-        let told = self.jobs.run(|at: &mut JobCtx<'_>| {
+        let expectations = self.jobs.run(|at: &mut JobCtx<'_>| {
             let now = at.now;
             at.router.engine().expectations(now).map(|expected| to_ctnl_expectation(&expected)).collect::<Vec<_>>()
         })?;
-        let mut octets = Vec::new();
+        let mut out = Vec::new();
         let mut count = 0;
-        for expectation in &told {
-            let meant = if dump {
+        for expectation in &expectations {
+            let matches = if dump {
                 family.is_none_or(|family| expectation.master.source.is_some_and(|source| family_of(source) == family))
             } else {
                 named.is_some_and(|named| tuple_matches(&named, &expectation.expected))
             };
-            if meant {
+            if matches {
                 let number = expectation.family.map_or(0, keepstate_linux::ctnetlink::CtFamily::number);
                 let mut one = NlRequest::notification(message::EXP_NEW, if dump { flag::MULTI } else { 0 }, number, 0);
                 expectation.encode(&mut one);
-                octets.extend_from_slice(one.finish(message.sequence));
+                out.extend_from_slice(one.finish(message.sequence));
                 count += 1;
             }
         }
         match (dump, count) {
-            (true, _) => push_done(&mut octets, message.sequence),
-            (false, 0) => push_error(&mut octets, message.sequence, libc::ENOENT),
-            (false, _) => push_error(&mut octets, message.sequence, 0),
+            (true, _) => push_done(&mut out, message.sequence),
+            (false, 0) => push_error(&mut out, message.sequence, libc::ENOENT),
+            (false, _) => push_error(&mut out, message.sequence, 0),
         }
-        self.send_messages(&octets)
+        self.send_messages(&out)
     }
 
-    /// Nobody but a helper announces connections here: what would be announced is refused, as where there is no such helper.
+    /// Only helpers create expectations here: a request is refused, as by a kernel without that helper.
     fn new_expectation(&self, message: &NlMessage<'_>) -> Result<()> {
         let Ok(Some(expectation)) = CtExpectation::decode(message) else {
             return self.send_ack(message.sequence, libc::EINVAL);
         };
-        let number = self.jobs.run(move |at: &mut JobCtx<'_>| {
+        let errno = self.jobs.run(move |at: &mut JobCtx<'_>| {
             match ctnl_edit::find_connection(at.router.engine(), &expectation.master_flow(), at.now) {
                 Ok(Some(_)) => libc::EOPNOTSUPP,
                 Ok(None) => libc::ENOENT,
-                Err(number) => number,
+                Err(errno) => errno,
             }
         })?;
-        self.send_ack(message.sequence, number)
+        self.send_ack(message.sequence, errno)
     }
 
-    /// Takes announcements back: the one that is named, or all.
+    /// Deletes the expectation that the request names, or all.
     fn delete_expectations(&self, message: &NlMessage<'_>) -> Result<()> {
         let named =
             CtExpectation::decode(message).ok().flatten().map(|named| (named.expected, named.zone.unwrap_or(0)));
-        let number = self.jobs.run(move |at: &mut JobCtx<'_>| match named {
+        let errno = self.jobs.run(move |at: &mut JobCtx<'_>| match named {
             Some((expected, zone)) => {
                 let Some(tuple) = ctnl_edit::to_engine_tuple(&expected) else { return libc::EINVAL };
                 if at.router.engine_mut().delete_expectation(&tuple, zone, at.now) { 0 } else { libc::ENOENT }
@@ -271,10 +270,10 @@ impl CtnlSession<'_> {
                 0
             }
         })?;
-        self.send_ack(message.sequence, number)
+        self.send_ack(message.sequence, errno)
     }
 
-    /// Joins groups of events.
+    /// Joins event groups.
     fn join_groups(&mut self, message: &NlMessage<'_>) -> Result<()> {
         let mut kinds = Vec::new();
         for attribute in
@@ -284,14 +283,14 @@ impl CtnlSession<'_> {
                 Some(group::CT_NEW) => kinds.push(EventKind::New),
                 Some(group::CT_UPDATE) => kinds.push(EventKind::Update),
                 Some(group::CT_DESTROY) => kinds.push(EventKind::Destroy),
-                // The engine tells nothing of expectations as they come and go: who listens to them hears nothing.
+                // The engine has no events for expectations: these groups stay silent.
                 Some(group::EXP_NEW | group::EXP_UPDATE | group::EXP_DESTROY) => {}
                 _ => return self.send_ack(message.sequence, libc::EINVAL),
             }
         }
         match &self.subscriber {
-            Some(ear) => {
-                kinds.into_iter().for_each(|kind| ear.subscribe_to(kind));
+            Some(subscriber) => {
+                kinds.into_iter().for_each(|kind| subscriber.subscribe_to(kind));
                 self.jobs.run(|at: &mut JobCtx<'_>| at.hub.update_event_mask(at.router.engine_mut()))?;
             }
             None => self.subscribe(&kinds)?,
@@ -300,65 +299,65 @@ impl CtnlSession<'_> {
     }
 
     fn subscribe(&mut self, kinds: &[EventKind]) -> Result<()> {
-        let ear = Arc::new(Subscriber::default());
-        kinds.iter().for_each(|&kind| ear.subscribe_to(kind));
-        let admitted = Arc::clone(&ear);
-        let chunks = self.jobs.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine_mut()))?;
-        self.subscriber = Some(Arc::clone(&ear));
+        let subscriber = Arc::new(Subscriber::default());
+        kinds.iter().for_each(|&kind| subscriber.subscribe_to(kind));
+        let admitted = Arc::clone(&subscriber);
+        let batches = self.jobs.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine_mut()))?;
+        self.subscriber = Some(Arc::clone(&subscriber));
         let out = Arc::clone(&self.out);
-        std::thread::Builder::new().name("listener".into()).spawn(move || {
-            // He has hung up, which the other thread sees too.
-            if let Err(error) = forward_events(&ear, &chunks, &out) {
+        std::thread::Builder::new().name("control-events".into()).spawn(move || {
+            // The client has hung up, which the other thread sees too.
+            if let Err(error) = forward_events(&subscriber, &batches, &out) {
                 tracing::trace!("control: {error:#}");
             }
-            ear.close();
+            subscriber.close();
         })?;
         Ok(())
     }
 
-    fn send_ack(&self, sequence: u32, number: i32) -> Result<()> {
-        let mut octets = Vec::new();
-        push_error(&mut octets, sequence, number);
-        self.send_messages(&octets)
+    fn send_ack(&self, sequence: u32, errno: i32) -> Result<()> {
+        let mut out = Vec::new();
+        push_error(&mut out, sequence, errno);
+        self.send_messages(&out)
     }
 
     fn send_done(&self, sequence: u32) -> Result<()> {
-        let mut octets = Vec::new();
-        push_done(&mut octets, sequence);
-        self.send_messages(&octets)
+        let mut out = Vec::new();
+        push_done(&mut out, sequence);
+        self.send_messages(&out)
     }
 
-    fn send_messages(&self, octets: &[u8]) -> Result<()> {
-        write_messages(&self.out, octets)
+    fn send_messages(&self, bytes: &[u8]) -> Result<()> {
+        write_messages(&self.out, bytes)
     }
 }
 
-fn write_messages(out: &ReplyStream, octets: &[u8]) -> Result<()> {
+fn write_messages(out: &ReplyStream, bytes: &[u8]) -> Result<()> {
     let mut stream = out.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(stream_frame::write_frame(&mut *stream, octets)?)
+    Ok(stream_frame::write_frame(&mut *stream, bytes)?)
 }
 
-/// Writes what happens to one listener, until he is gone or the router has ended.
-fn forward_events(ear: &Subscriber, chunks: &Receiver<Arc<EventBatch>>, out: &ReplyStream) -> Result<()> {
-    let mut octets = Vec::new();
+/// Writes events to one subscriber, until it hangs up or the gateway ends.
+fn forward_events(subscriber: &Subscriber, batches: &Receiver<Arc<EventBatch>>, out: &ReplyStream) -> Result<()> {
+    let mut bytes = Vec::new();
     loop {
-        let chunk = match chunks.recv_timeout(LOSS_CHECK_INTERVAL) {
-            Ok(chunk) => Some(chunk),
+        let batch = match batches.recv_timeout(LOSS_CHECK_INTERVAL) {
+            Ok(batch) => Some(batch),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        if ear.take_lost() > 0 {
-            octets.clear();
-            push_overrun(&mut octets);
-            write_messages(out, &octets)?;
+        if subscriber.take_lost() > 0 {
+            bytes.clear();
+            push_overrun(&mut bytes);
+            write_messages(out, &bytes)?;
         }
-        let Some(chunk) = chunk else { continue };
-        octets.clear();
-        for event in chunk.events.iter().filter(|event| ear.is_subscribed_to(event.kind)) {
+        let Some(batch) = batch else { continue };
+        bytes.clear();
+        for event in batch.events.iter().filter(|event| subscriber.is_subscribed_to(event.kind)) {
             let mut flow = engine_flow::from_event(event);
             flow.event_timestamp = Some(event.at.0);
-            if chunk.portid != 0 && event.kind != EventKind::Destroy {
-                // Of what a program makes or changes, mark and labels are told whatever they are.
+            if batch.portid != 0 && event.kind != EventKind::Destroy {
+                // Events of a request carry mark and labels even if they are zero.
                 flow.mark = Some(event.entry.mark);
                 flow.labels = event.entry.labels;
             }
@@ -367,61 +366,61 @@ fn forward_events(ear: &Subscriber, chunks: &Receiver<Arc<EventBatch>>, out: &Re
                 EventKind::Update => (message::CT_NEW, 0),
                 EventKind::Destroy => (message::CT_DELETE, 0),
             };
-            encode_flow(&mut octets, &flow, kind, flags, chunk.portid, 0);
-            if octets.len() >= SEND_BUFFER {
-                write_messages(out, &octets)?;
-                octets.clear();
+            encode_flow(&mut bytes, &flow, kind, flags, batch.portid, 0);
+            if bytes.len() >= SEND_BUFFER {
+                write_messages(out, &bytes)?;
+                bytes.clear();
             }
         }
-        if !octets.is_empty() {
-            write_messages(out, &octets)?;
+        if !bytes.is_empty() {
+            write_messages(out, &bytes)?;
         }
-        ear.consumed(&chunk);
+        subscriber.consumed(&batch);
     }
 }
 
-/// Hands over the whole table, piece by piece; with `zero`, the counts of one family, or of all, are set to zero.
+/// Passes the whole table to `each`, part by part; with `zero`, the counters of one family, or of all, are set to zero.
 pub(super) fn dump_table(
-    access: &JobSender,
+    jobs: &JobSender,
     zero: Option<Option<Family>>,
     mut each: impl FnMut(Vec<Entry>) -> Result<()>,
 ) -> Result<()> {
-    let piece = move |from: u32| {
-        access.submit(move |at: &mut JobCtx<'_>| {
+    let fetch = move |from: u32| {
+        jobs.submit(move |at: &mut JobCtx<'_>| {
             let engine = at.router.engine_mut();
             let mut entries = Vec::new();
             let next = engine.dump_range(from, SLOTS_PER_JOB, at.now, |entry| entries.push(entry));
             if let Some(family) = zero {
-                let meant = |entry: &&Entry| family.is_none_or(|family| is_family(entry, family));
-                entries.iter().filter(meant).for_each(|entry| engine.zero_counters(entry.conn_id, at.now));
+                let in_family = |entry: &&Entry| family.is_none_or(|family| is_family(entry, family));
+                entries.iter().filter(in_family).for_each(|entry| engine.zero_counters(entry.conn_id, at.now));
             }
             (entries, next)
         })
     };
-    let mut waits = Some(piece(0)?);
-    while let Some(waiting) = waits {
-        let Ok((entries, next)) = waiting.recv() else { bail!("the gateway has ended") };
-        waits = next.map(piece).transpose()?;
+    let mut pending = Some(fetch(0)?);
+    while let Some(result) = pending {
+        let Ok((entries, next)) = result.recv() else { bail!("the gateway has ended") };
+        pending = next.map(fetch).transpose()?;
         each(entries)?;
     }
     Ok(())
 }
 
-/// Empties the table, of one family or of all, piece by piece.
-pub(super) fn flush_table(access: &JobSender, family: Option<Family>, port: u32) -> Result<()> {
+/// Removes the connections of one family, or of all, part by part.
+pub(super) fn flush_table(jobs: &JobSender, family: Option<Family>, portid: u32) -> Result<()> {
     let mut next = Some(0);
     while let Some(from) = next {
-        next = access.run(move |at: &mut JobCtx<'_>| {
+        next = jobs.run(move |at: &mut JobCtx<'_>| {
             at.hub.publish(at.router.engine_mut(), 0);
             let next = at.router.engine_mut().flush_range(from, SLOTS_PER_JOB, family, at.now);
-            at.hub.publish(at.router.engine_mut(), port);
+            at.hub.publish(at.router.engine_mut(), portid);
             next
         })?;
     }
     Ok(())
 }
 
-/// What a message asks for; or the number of errno(3) that answers it.
+/// Parses a message; the error is an errno(3).
 fn parse_request(message: &NlMessage<'_>) -> Result<ParsedRequest, i32> {
     if !matches!(message.kind, message::CT_NEW | message::CT_DELETE) {
         return Ok(ParsedRequest::Other);

@@ -1,8 +1,7 @@
-//! Whether backends are up: each is asked on a thread of its own, by a TCP connection or a command, and only changes come back to the loop.
+//! Health checks of backends: a thread for each, which probes by a TCP connection or a command; only changes come back to the main loop.
 //!
-//! The threads live from one load of the services to the next; those of an older load end by themselves, and what they still say is not heard. The first answer after
-//! the start decides alone, later ones only in a row ([`Pulse`]). No packet ever waits for a check.
-use crate::notes;
+//! The threads live from one load of the services to the next; those of an older load end by themselves, and their results are ignored. The first result after
+//! the start decides alone, later ones only in a row ([`RiseFall`]). No packet ever waits for a check.
 use keepstate_engine::Instant;
 use keepstate_linux::signal;
 use keepstate_router::Router;
@@ -13,117 +12,117 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant as Moment};
+use std::time::{Duration, Instant as Clock};
 
-/// Octets of stack: a check needs little, and there may be thousands.
+/// Stack size in bytes: a check needs little, and there may be thousands.
 const STACK_SIZE: usize = 128 * 1024;
-/// How often a command is looked at whether it has ended.
+/// How often a running command is polled.
 const COMMAND_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// All checks of a gateway.
 #[derive(Default)]
 pub(super) struct HealthMonitor {
-    /// The load of services that the threads were made for.
+    /// The generation of services that the threads were started for.
     generation: u64,
     changes: Option<Receiver<HealthChange>>,
-    /// Its end is the end of the threads.
+    /// Dropping them ends the threads.
     stop_senders: Vec<Sender<()>>,
 }
 
-/// Something changed.
+/// A backend went up or down.
 struct HealthChange {
     backend: BackendId,
-    /// Or why not.
+    /// Up, or why it is down.
     result: Result<(), String>,
 }
 
-/// One backend to ask.
+/// The check of one backend.
 struct HealthCheck {
     backend: BackendId,
     service: String,
     address: IpAddr,
-    /// The backend's, or the service's first.
+    /// The backend's port, or the service's first.
     port: u16,
     config: HealthCheckConfig,
     rise_fall: RiseFall,
 }
 
-/// What the answers so far come to.
+/// The state after the results so far.
 struct RiseFall {
     is_up: Option<bool>,
-    /// Answers in a row that say the contrary.
+    /// Results in a row that contradict it.
     streak: u32,
     rise: u32,
     fall: u32,
 }
 
 impl HealthMonitor {
-    /// Tells the router what has been heard; makes the checks anew if the services were loaded again. Never waits.
+    /// Passes changes to the router; restarts the checks if the services were loaded again. Never waits.
     pub(super) fn poll(&mut self, router: &mut Router, now: Instant) {
-        let loads = router.services().generation();
-        if loads != self.generation {
-            self.generation = loads;
+        let generation = router.services().generation();
+        if generation != self.generation {
+            self.generation = generation;
             self.spawn_checks(router);
         }
-        while let Some(HealthChange { backend, result: well }) =
-            self.changes.as_ref().and_then(|heard| heard.try_recv().ok())
+        while let Some(HealthChange { backend, result }) =
+            self.changes.as_ref().and_then(|changes| changes.try_recv().ok())
         {
-            if router.set_health(backend, well.is_ok(), now) {
-                log_change(router, backend, well);
+            if router.set_health(backend, result.is_ok(), now) {
+                log_change(router, backend, result);
             }
         }
     }
 
     fn spawn_checks(&mut self, router: &mut Router) {
         self.stop_senders.clear();
-        let (say, heard) = channel();
-        self.changes = Some(heard);
-        let patients = router.services().backends().filter_map(|(backend, running, member)| {
-            let service = running.config();
+        let (sender, changes) = channel();
+        self.changes = Some(changes);
+        let checks = router.services().backends().filter_map(|(backend, service, state)| {
+            let service = service.config();
             let check = service.check.clone()?;
-            let pulse = RiseFall { is_up: member.is_up(), streak: 0, rise: check.rise, fall: check.fall };
-            let port = member.config().port.unwrap_or(*service.ports.start());
-            let (service, address) = (service.name.clone(), member.config().address);
-            Some(HealthCheck { backend, service, address, port, config: check, rise_fall: pulse })
+            let rise_fall = RiseFall { is_up: state.is_up(), streak: 0, rise: check.rise, fall: check.fall };
+            let port = state.config().port.unwrap_or(*service.ports.start());
+            let (service, address) = (service.name.clone(), state.config().address);
+            Some(HealthCheck { backend, service, address, port, config: check, rise_fall })
         });
-        for patient in patients.collect::<Vec<_>>() {
+        for check in checks.collect::<Vec<_>>() {
             let (stop, stopped) = channel();
-            let say = say.clone();
+            let sender = sender.clone();
             let thread = thread::Builder::new().name("health".into()).stack_size(STACK_SIZE);
-            match thread.spawn(move || patient.run(&say, &stopped)) {
+            match thread.spawn(move || check.run(&sender, &stopped)) {
                 Ok(_) => self.stop_senders.push(stop),
                 Err(error) => {
-                    notes::note(format!("a backend cannot be checked, and counts as it did: no thread: {error}"))
+                    tracing::warn!("health check not started, backend state unchanged: no thread: {error}");
                 }
             }
         }
     }
 }
 
-fn log_change(router: &mut Router, backend: BackendId, well: Result<(), String>) {
-    let named = router.services().backends().find(|(id, ..)| *id == backend);
-    if let Some((_, running, member)) = named {
-        let (name, backend) = (&running.config().name, member.config());
-        match well {
-            Ok(()) => notes::note(format!("{name}: {backend} is up")),
-            Err(why) => notes::note(format!("{name}: {backend} is down: {why}")),
+fn log_change(router: &mut Router, backend: BackendId, result: Result<(), String>) {
+    let found = router.services().backends().find(|(id, ..)| *id == backend);
+    if let Some((_, service, state)) = found {
+        let (name, backend) = (&service.config().name, state.config());
+        match result {
+            Ok(()) => tracing::info!("{name}: {backend} is up"),
+            Err(reason) => tracing::warn!("{name}: {backend} is down: {reason}"),
         }
     }
 }
 
 impl HealthCheck {
-    /// Asks until nobody wants to know any more.
-    fn run(mut self, say: &Sender<HealthChange>, stopped: &Receiver<()>) {
-        // Checks of one load do not begin all at once …
+    /// Probes until the services are loaded again or the gateway ends.
+    fn run(mut self, changes: &Sender<HealthChange>, stopped: &Receiver<()>) {
+        // Checks do not all start at once …
         let mut wait = random_fraction(self.config.interval.min(Duration::from_secs(1)) / 2);
         while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-            let well = self.probe();
-            if self.rise_fall.record(well.is_ok())
-                && say.send(HealthChange { backend: self.backend, result: well }).is_err()
+            let result = self.probe();
+            if self.rise_fall.record(result.is_ok())
+                && changes.send(HealthChange { backend: self.backend, result }).is_err()
             {
                 return;
             }
-            // … and do not find to the same step later.
+            // … and do not fall into step later.
             wait = random_fraction(self.config.interval / 5) + self.config.interval * 9 / 10;
         }
     }
@@ -145,17 +144,17 @@ impl HealthCheck {
         command.env("KEEPSTATE_SERVICE", &self.service).env("KEEPSTATE_ADDRESS", self.address.to_string());
         command.env("KEEPSTATE_PORT", self.port.to_string());
         let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
-        let begun = Moment::now();
+        let started = Clock::now();
         loop {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => return Err(format!("{program}: {status}")),
-                Ok(None) if begun.elapsed() < self.config.timeout => thread::sleep(COMMAND_POLL_INTERVAL),
-                slow => {
-                    // With whatever it has started.
+                Ok(None) if started.elapsed() < self.config.timeout => thread::sleep(COMMAND_POLL_INTERVAL),
+                ended => {
+                    // With all processes that it has started.
                     signal::kill_process_group(child.id());
                     let _ = child.wait();
-                    return Err(match slow {
+                    return Err(match ended {
                         Err(error) => format!("{program}: {error}"),
                         Ok(_) => format!("{program}: no answer within {:?}", self.config.timeout),
                     });
@@ -170,36 +169,36 @@ fn probe_tcp(to: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> std::
     if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
-    // Closed by a reset: no check leaves a connection that waits for its end.
+    // Closed by a reset: no check leaves a connection in TIME_WAIT.
     socket.set_linger(Some(Duration::ZERO))?;
     socket.connect_timeout(&to.into(), timeout)
 }
 
 impl RiseFall {
-    /// Takes an answer. True if it changes what they come to.
-    fn record(&mut self, well: bool) -> bool {
+    /// Records a result. True if the state changes.
+    fn record(&mut self, success: bool) -> bool {
         let enough = match self.is_up {
-            Some(is_up) if is_up == well => {
+            Some(is_up) if is_up == success => {
                 self.streak = 0;
                 return false;
             }
-            Some(_) if well => self.rise,
+            Some(_) if success => self.rise,
             Some(_) => self.fall,
             None => 1,
         };
         self.streak += 1;
         let changes = self.streak >= enough;
         if changes {
-            (self.is_up, self.streak) = (Some(well), 0);
+            (self.is_up, self.streak) = (Some(success), 0);
         }
         changes
     }
 }
 
-/// A random share of a time; none of it where the system has no random numbers.
+/// A random fraction of a time; 0 if the system has no random numbers.
 fn random_fraction(time: Duration) -> Duration {
-    let drawn = getrandom::u32().map_or(0.0, |drawn| f64::from(drawn) / f64::from(u32::MAX));
-    time.mul_f64(drawn)
+    let fraction = getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX));
+    time.mul_f64(fraction)
 }
 
 #[cfg(test)]
@@ -213,13 +212,13 @@ mod tests {
 
     #[test]
     fn first_result_decides_then_rise_and_fall_apply() {
-        let mut pulse = rise_fall(2, 3);
-        let answers = "+ -- +--- -+- ++ -";
-        let changes: String = answers
+        let mut state = rise_fall(2, 3);
+        let results = "+ -- +--- -+- ++ -";
+        let changes: String = results
             .chars()
-            .map(|answer| match answer {
+            .map(|result| match result {
                 ' ' => ' ',
-                answer if pulse.record(answer == '+') => answer,
+                result if state.record(result == '+') => result,
                 _ => '.',
             })
             .collect();
@@ -256,33 +255,33 @@ mod tests {
     fn tcp_probe_checks_that_the_port_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = Some(listener.local_addr().unwrap().port());
-        let ask = |port, source: Option<&str>| {
+        let probe = |port, source: Option<&str>| {
             let source = source.map(|source| source.parse().unwrap());
             health_check(Probe::Connect { port, source }, Duration::from_secs(5)).probe()
         };
-        assert_eq!(ask(port, None), Ok(()));
-        assert_eq!(ask(port, Some("127.0.0.9")), Ok(()));
+        assert_eq!(probe(port, None), Ok(()));
+        assert_eq!(probe(port, Some("127.0.0.9")), Ok(()));
         let from = [(); 2].map(|()| listener.accept().unwrap().1.ip().to_string());
         assert_eq!(from, ["127.0.0.1", "127.0.0.9"]);
-        assert!(ask(port, Some("192.0.2.1")).is_err(), "no address of ours");
+        assert!(probe(port, Some("192.0.2.1")).is_err(), "not an address of this host");
         drop(listener);
-        assert!(ask(port, None).unwrap_err().contains("refused"));
+        assert!(probe(port, None).unwrap_err().contains("refused"));
     }
 
     #[test]
     fn command_probe_checks_exit_code_and_timeout() {
-        let ask = |words: &[&str], timeout| {
+        let probe = |words: &[&str], timeout| {
             let words = words.iter().map(|word| (*word).to_owned()).collect();
             health_check(Probe::Command(words), Duration::from_millis(timeout)).probe()
         };
         assert_eq!(
-            ask(&["sh", "-c", "test $KEEPSTATE_SERVICE/$KEEPSTATE_ADDRESS/$KEEPSTATE_PORT = web/127.0.0.1/1"], 9000),
+            probe(&["sh", "-c", "test $KEEPSTATE_SERVICE/$KEEPSTATE_ADDRESS/$KEEPSTATE_PORT = web/127.0.0.1/1"], 9000),
             Ok(())
         );
-        assert!(ask(&["sh", "-c", "exit 3"], 9000).unwrap_err().contains("3"));
-        assert!(ask(&["/nonexistent/check"], 9000).unwrap_err().contains("No such file"));
-        let begun = Moment::now();
-        assert!(ask(&["sh", "-c", "sleep 30; true"], 100).unwrap_err().contains("no answer within 100ms"));
-        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert!(probe(&["sh", "-c", "exit 3"], 9000).unwrap_err().contains("3"));
+        assert!(probe(&["/nonexistent/check"], 9000).unwrap_err().contains("No such file"));
+        let started = Clock::now();
+        assert!(probe(&["sh", "-c", "sleep 30; true"], 100).unwrap_err().contains("no answer within 100ms"));
+        assert!(started.elapsed() < Duration::from_secs(20));
     }
 }

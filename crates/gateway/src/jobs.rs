@@ -1,8 +1,8 @@
-//! Where the router's thread serves visitors: a bounded amount of work in each turn, so that no packet waits for whoever asks.
+//! Work for control clients on the main loop's thread: a bounded amount in each turn, so that no packet waits for a client.
 //!
-//! A visitor's thread sends an [`Errand`], which runs on the router's thread between two turns of packets and is itself short: one connection, one batch of
-//! changes, one piece of the table. All else, to decode, to format, to write to a slow reader, is done by the visitor's own thread. Listeners are handed what
-//! happened in chunks; one that does not keep up loses events, is told so, and holds up nobody.
+//! A client's thread sends a job, which runs on the main loop's thread between two batches of packets and is itself short: one connection, one batch of
+//! changes, one piece of the table. All else (decoding, formatting, writing to a slow reader) is done by the client's own thread. Subscribers get events
+//! in batches; one that does not keep up loses events, is told so, and delays nobody.
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Event, EventKind, EventMask, Instant};
 use keepstate_router::Router;
@@ -12,24 +12,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant as Clock};
 
-/// Errands of one turn take no longer than this, but for the last.
+/// No job of a turn starts later than this.
 const JOB_TIME_BUDGET: Duration = Duration::from_micros(300);
-/// Errands of one turn.
+/// Jobs of one turn.
 const MAX_JOBS_PER_TURN: usize = 64;
-/// Events that the engine keeps until the next turn.
+/// Events that the engine queues until the next turn.
 const ENGINE_EVENT_QUEUE: usize = 1 << 16;
-/// Events that wait for one listener; more are lost to him.
+/// Events queued for one subscriber; further ones are lost to it.
 const SUBSCRIBER_MAX_EVENTS: usize = 1 << 16;
-/// Chunks that wait for one listener.
+/// Batches queued for one subscriber.
 const SUBSCRIBER_MAX_BATCHES: usize = 1024;
-/// Places of the table that one errand looks at.
+/// Slots of the table that one job reads.
 pub(super) const SLOTS_PER_JOB: u32 = 2048;
-/// So long after an errand the router does not wait for packets.
+/// For this long after a job the main loop does not wait for packets.
 const NO_WAIT_AFTER_JOB: Duration = Duration::from_millis(2);
-/// So long after an errand the router looks often whether there is another.
+/// For this long after a job the main loop looks often for another.
 const SHORT_WAIT_AFTER_JOB: Duration = Duration::from_secs(2);
 
-/// What an errand may touch.
+/// What a job may use.
 pub(super) struct JobCtx<'a> {
     pub(super) router: &'a mut Router,
     pub(super) hub: &'a mut EventHub,
@@ -38,55 +38,55 @@ pub(super) struct JobCtx<'a> {
 
 type Job = Box<dyn FnOnce(&mut JobCtx<'_>) + Send>;
 
-/// A visitor's way to the router's thread.
+/// Sends jobs to the main loop's thread.
 #[derive(Clone)]
 pub(super) struct JobSender {
     jobs: Sender<Job>,
 }
 
 impl JobSender {
-    /// Has something done on the router's thread, and waits for what comes of it.
+    /// Runs a job on the main loop's thread and waits for its result.
     ///
     /// # Errors
-    /// The router has ended.
+    /// The gateway has ended.
     pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut JobCtx<'_>) -> T + Send + 'static) -> Result<T> {
         self.submit(work)?.recv().context("the gateway has ended")
     }
 
-    /// As [`Access::ask`], without waiting yet.
+    /// As [`JobSender::run`], without waiting for the result.
     ///
     /// # Errors
-    /// The router has ended.
+    /// The gateway has ended.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut JobCtx<'_>) -> T + Send + 'static,
     ) -> Result<Receiver<T>> {
-        let (answer, waits) = sync_channel(1);
-        let errand: Job = Box::new(move |at| {
-            // Who asked may have gone.
-            let _ = answer.send(work(at));
+        let (sender, result) = sync_channel(1);
+        let job: Job = Box::new(move |at| {
+            // The client may have hung up.
+            let _ = sender.send(work(at));
         });
-        self.jobs.send(errand).ok().context("the gateway has ended")?;
-        Ok(waits)
+        self.jobs.send(job).ok().context("the gateway has ended")?;
+        Ok(result)
     }
 }
 
-/// What the router's thread keeps of its visitors.
+/// The event subscribers, on the main loop's thread.
 #[derive(Default)]
 pub(super) struct EventHub {
     subscribers: Vec<(Arc<Subscriber>, SyncSender<Arc<EventBatch>>)>,
-    /// Events that the engine had lost when that was last looked at.
+    /// Events that the engine had lost at the last look.
     engine_lost: u64,
 }
 
-/// What happened in one turn, or by one request.
+/// The events of one turn, or of one request.
 pub(super) struct EventBatch {
-    /// The process that asked for it; 0 where packets or time did it.
+    /// The process id of the client whose request caused them; 0 for packets and time.
     pub(super) portid: u32,
     pub(super) events: Vec<Event>,
 }
 
-/// What a listener and the router's thread share.
+/// What a subscriber's thread and the main loop share.
 #[derive(Default)]
 pub(super) struct Subscriber {
     kinds: AtomicUsize,
@@ -96,7 +96,7 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Wants events of this kind too.
+    /// Adds a kind of events.
     pub(super) fn subscribe_to(&self, kind: EventKind) {
         self.kinds.fetch_or(kind_bit(kind), Ordering::Relaxed);
     }
@@ -105,17 +105,17 @@ impl Subscriber {
         self.kinds.load(Ordering::Relaxed) & kind_bit(kind) != 0
     }
 
-    /// Wants nothing more.
+    /// Ends the subscription.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// A chunk was written to him.
-    pub(super) fn consumed(&self, chunk: &EventBatch) {
-        self.queued.fetch_sub(chunk.events.len(), Ordering::Relaxed);
+    /// A batch was written to the client.
+    pub(super) fn consumed(&self, batch: &EventBatch) {
+        self.queued.fetch_sub(batch.events.len(), Ordering::Relaxed);
     }
 
-    /// Events lost since this was last asked.
+    /// Events lost since the last call.
     pub(super) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }
@@ -130,18 +130,18 @@ fn kind_bit(kind: EventKind) -> usize {
 }
 
 impl EventHub {
-    /// Lets somebody listen from now on.
-    pub(super) fn subscribe(&mut self, ear: Arc<Subscriber>, engine: &mut Engine) -> Receiver<Arc<EventBatch>> {
+    /// Adds a subscriber.
+    pub(super) fn subscribe(&mut self, subscriber: Arc<Subscriber>, engine: &mut Engine) -> Receiver<Arc<EventBatch>> {
         let (sender, receiver) = sync_channel(SUBSCRIBER_MAX_BATCHES);
         self.publish(engine, 0);
-        self.subscribers.push((ear, sender));
+        self.subscribers.push((subscriber, sender));
         self.update_event_mask(engine);
         receiver
     }
 
-    /// Has the engine queue what somebody wants, and nothing else.
+    /// Has the engine queue the kinds of events that are subscribed to, and no others.
     pub(super) fn update_event_mask(&mut self, engine: &mut Engine) {
-        let wanted = |kind| self.subscribers.iter().any(|(ear, _)| ear.is_subscribed_to(kind));
+        let wanted = |kind| self.subscribers.iter().any(|(subscriber, _)| subscriber.is_subscribed_to(kind));
         let mask = EventMask {
             new: wanted(EventKind::New),
             update: wanted(EventKind::Update),
@@ -151,18 +151,18 @@ impl EventHub {
         self.engine_lost = engine.events_lost();
     }
 
-    /// How many listen.
+    /// The number of subscribers.
     pub(super) fn subscribers(&self) -> usize {
         self.subscribers.len()
     }
 
-    /// Events that have happened, and were not yet written to who listens: all listeners' together.
+    /// Events queued and not yet written, of all subscribers together.
     pub(super) fn queued(&self) -> usize {
-        self.subscribers.iter().map(|(ear, _)| ear.queued.load(Ordering::Relaxed)).sum()
+        self.subscribers.iter().map(|(subscriber, _)| subscriber.queued.load(Ordering::Relaxed)).sum()
     }
 
-    /// Hands what happened to those who listen.
-    pub(super) fn publish(&mut self, engine: &mut Engine, port: u32) {
+    /// Hands the events so far to the subscribers, as caused by `portid`.
+    pub(super) fn publish(&mut self, engine: &mut Engine, portid: u32) {
         if self.subscribers.is_empty() {
             return;
         }
@@ -172,8 +172,8 @@ impl EventHub {
         let lost = engine.events_lost() - self.engine_lost;
         self.engine_lost += lost;
         if !events.is_empty() || lost > 0 {
-            let chunk = Arc::new(EventBatch { portid: port, events });
-            self.subscribers.retain(|(ear, sender)| ear.push(sender, &chunk, lost));
+            let batch = Arc::new(EventBatch { portid, events });
+            self.subscribers.retain(|(subscriber, sender)| subscriber.push(sender, &batch, lost));
         }
         if self.subscribers.len() != before {
             self.update_event_mask(engine);
@@ -182,9 +182,9 @@ impl EventHub {
 }
 
 impl Subscriber {
-    /// Hands a chunk over, or counts it as lost. False if nobody is there any more.
-    fn push(&self, sender: &SyncSender<Arc<EventBatch>>, chunk: &Arc<EventBatch>, lost: u64) -> bool {
-        let length = chunk.events.len();
+    /// Queues a batch, or counts it as lost. False if the subscriber has gone.
+    fn push(&self, sender: &SyncSender<Arc<EventBatch>>, batch: &Arc<EventBatch>, lost: u64) -> bool {
+        let length = batch.events.len();
         self.lost.fetch_add(lost, Ordering::Relaxed);
         if length == 0 {
             return true;
@@ -195,18 +195,18 @@ impl Subscriber {
             return true;
         }
         self.queued.fetch_add(length, Ordering::Relaxed);
-        match sender.try_send(Arc::clone(chunk)) {
+        match sender.try_send(Arc::clone(batch)) {
             Ok(()) => true,
-            Err(refused) => {
+            Err(error) => {
                 self.queued.fetch_sub(length, Ordering::Relaxed);
                 lose();
-                matches!(refused, std::sync::mpsc::TrySendError::Full(_))
+                matches!(error, std::sync::mpsc::TrySendError::Full(_))
             }
         }
     }
 }
 
-/// The router's end of all this.
+/// Runs the jobs: the main loop's end.
 pub(super) struct JobRunner {
     jobs: Receiver<Job>,
     hub: RefCell<EventHub>,
@@ -215,34 +215,34 @@ pub(super) struct JobRunner {
 
 impl JobRunner {
     pub(super) fn new() -> (JobRunner, JobSender) {
-        let (sender, errands) = channel();
-        (JobRunner { jobs: errands, hub: RefCell::default(), last_job: RefCell::default() }, JobSender { jobs: sender })
+        let (sender, jobs) = channel();
+        (JobRunner { jobs, hub: RefCell::default(), last_job: RefCell::default() }, JobSender { jobs: sender })
     }
 
-    /// One turn: what happened is handed to listeners, and some errands are run; gives how many.
+    /// One turn: hands events to subscribers and runs some jobs; returns how many.
     pub(super) fn run_jobs(&self, router: &mut Router, now: Instant) -> usize {
-        let Ok(mut desk) = self.hub.try_borrow_mut() else { return 0 };
-        desk.publish(router.engine_mut(), 0);
+        let Ok(mut hub) = self.hub.try_borrow_mut() else { return 0 };
+        hub.publish(router.engine_mut(), 0);
         let Ok(first) = self.jobs.try_recv() else { return 0 };
-        let begun = Clock::now();
-        let mut at = JobCtx { router, hub: &mut desk, now };
+        let started = Clock::now();
+        let mut at = JobCtx { router, hub: &mut hub, now };
         first(&mut at);
         let mut count = 1;
-        while count < MAX_JOBS_PER_TURN && begun.elapsed() < JOB_TIME_BUDGET {
-            let Ok(errand) = self.jobs.try_recv() else { break };
-            errand(&mut at);
+        while count < MAX_JOBS_PER_TURN && started.elapsed() < JOB_TIME_BUDGET {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            job(&mut at);
             count += 1;
         }
         self.mark_active();
         count
     }
 
-    /// Somebody has asked, and may ask again.
+    /// A client has sent a request, and may send another.
     pub(super) fn mark_active(&self) {
         self.last_job.replace(Some(Clock::now()));
     }
 
-    /// How long the router may wait for packets, in milliseconds: not at all while somebody is being served, and not long while he may ask again.
+    /// How long the main loop may wait for packets, in milliseconds: not at all while a client is served, and not long while it may send more.
     pub(super) fn poll_timeout(&self, usual: i32) -> i32 {
         match self.last_job.borrow().map(|last| last.elapsed()) {
             Some(ago) if ago < NO_WAIT_AFTER_JOB => 0,

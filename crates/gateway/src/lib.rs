@@ -1,34 +1,38 @@
 //! The running router: drivers, control server, state store, services file, health checks, main loop.
+//!
+//! [`GatewayConfig`] says what to run, [`GatewayConfig::run`] runs it until a signal ends it. Nothing here reads a command line, a capture or an MQTT session:
+//! that is the program's.
+pub mod clock;
 pub mod config;
 pub mod control_client;
-pub mod control_command;
-pub mod control_server;
-pub mod control_services;
+mod control_handler;
+pub mod control_protocol;
+mod control_server;
+mod control_services;
 mod ctnl_convert;
 mod ctnl_edit;
 mod ctnl_session;
+mod driver;
+pub mod duration;
 mod gso;
 mod health;
-pub mod interface_args;
 mod jobs;
 mod kernel_fib;
 mod load;
 mod main_loop;
-pub mod nat_args;
 mod nfqueue_driver;
-mod notes;
 mod procfs;
 pub mod ruleset;
 mod sd_notify;
 pub mod services_file;
 mod shared;
+mod signals;
 pub mod state_store;
+pub mod static_fib;
 mod stats;
 mod streaming;
 mod test_session;
-pub mod timezone;
 mod tun_driver;
-pub mod unit_args;
 pub mod xdp;
 
 pub use config::GatewayConfig;

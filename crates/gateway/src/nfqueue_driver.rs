@@ -1,9 +1,9 @@
-//! The driver on a queue of netfilter's: works on any machine, beside the kernel's own rules.
+//! The NFQUEUE driver: works on any host, beside the kernel's own rules.
 //!
-//! A rule of the kernel's hands over what comes in (before it is tracked there, if it is wise: `iptables -t raw -I PREROUTING -i eth0 -j NFQUEUE --queue-num 0`). What the router leaves to the machine
-//! goes on where it stood; what it sends on leaves by the machine's routes, and the packet that was handed over goes no further.
+//! A kernel rule queues the packets that come in (best before conntrack: `iptables -t raw -I PREROUTING -i eth0 -j NFQUEUE --queue-num 0`). A packet that the router
+//! delivers to the host is accepted and goes on in the kernel; one that it forwards is sent by a raw socket and the host's routes, and the queued packet is dropped.
+use super::driver::Driver;
 use super::kernel_fib;
-use super::main_loop::Driver;
 use super::shared::SharedGateway;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -15,68 +15,69 @@ use keepstate_router::{Egress, FibTable};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-/// Reads before the rest of the house has its turn.
+/// Reads in one batch.
 const RX_BATCH: usize = 64;
 
-/// The queue, and what is known of the machine.
+/// The queue, the raw socket, and the kernel's routes.
 pub(super) struct NfqueueDriver {
     queue: NfQueue,
     sender: RawIpSender,
     watcher: RtMonitor,
     fib: Option<FibTable>,
     send_failures: u64,
-    /// Of one read: which packet, and what it goes on as (none: no further).
+    /// Of one read: the packet id, and the packet to accept it as (none: drop).
     verdicts: Vec<(u32, Option<Vec<u8>>)>,
 }
 
 impl NfqueueDriver {
-    /// Takes the queue of this number.
+    /// Binds to the queue of this number.
     ///
     /// # Errors
-    /// It may not be done, or another program has it.
+    /// Missing capabilities, or another program is bound to it.
     pub(super) fn new(number: u16) -> Result<NfqueueDriver> {
         let queue = NfQueue::bind(number).with_context(|| {
-            format!("queue {number}: it needs CAP_NET_ADMIN, a kernel with NFQUEUE, and no other program on it")
+            format!("NFQUEUE {number}: needs CAP_NET_ADMIN, a kernel with NFQUEUE, and no other program bound to it")
         })?;
-        let sender = RawIpSender::open().context("a raw socket to send by needs CAP_NET_RAW")?;
-        let mut watcher = RtMonitor::open().context("a socket to the kernel's routes")?;
-        let known = watcher.dump_all().context("reading the kernel's devices and routes")?;
-        let map = Some(kernel_fib::build_fib(&known));
-        Ok(NfqueueDriver { queue, sender, watcher, fib: map, send_failures: 0, verdicts: Vec::new() })
+        let sender = RawIpSender::open().context("opening a raw socket (needs CAP_NET_RAW)")?;
+        let mut watcher = RtMonitor::open().context("opening a route socket")?;
+        let messages = watcher.dump_all().context("reading the kernel's interfaces and routes")?;
+        let fib = Some(kernel_fib::build_fib(&messages));
+        Ok(NfqueueDriver { queue, sender, watcher, fib, send_failures: 0, verdicts: Vec::new() })
     }
 }
 
 impl Driver for NfqueueDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        poll::poll_readable([self.queue.as_fd()], milliseconds).map(drop).context("waiting for datagrams")
+        poll::poll_readable([self.queue.as_fd()], milliseconds).map(drop).context("waiting for packets")
     }
 
-    fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {
-        let router = &mut core.lock().router;
+    fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
+        let router = &mut gateway.lock().router;
         let mut count = 0;
         for _ in 0..RX_BATCH {
-            let NfqueueDriver { queue, sender, verdicts, send_failures: lost, .. } = self;
+            let NfqueueDriver { queue, sender, verdicts, send_failures, .. } = self;
             let more = queue
                 .receive(|packet| {
                     count += 1;
-                    // A loss is counted, and told to whom it must be.
+                    // Drops are counted and answered by the router.
                     let _ = router.handle(packet.packet, packet.ifindex_in, now);
-                    let mut goes_on = None;
-                    while let Some(left) = router.poll_output() {
-                        match left {
-                            Egress::LocalDeliver(bytes) => goes_on = Some(bytes),
+                    let mut accepted = None;
+                    while let Some(egress) = router.poll_output() {
+                        match egress {
+                            Egress::LocalDeliver(bytes) => accepted = Some(bytes),
                             Egress::Forward { packet: bytes, .. } => {
-                                *lost += u64::from(!destination(&bytes).is_some_and(|to| sender.send(to, &bytes)));
+                                *send_failures +=
+                                    u64::from(!destination(&bytes).is_some_and(|to| sender.send(to, &bytes)));
                                 router.recycle_buffer(bytes);
                             }
                         }
                     }
-                    verdicts.push((packet.id, goes_on));
+                    verdicts.push((packet.id, accepted));
                 })
-                .context("the queue is gone")?;
-            for (id, goes_on) in self.verdicts.drain(..) {
-                let verdict = if goes_on.is_some() { QueueVerdict::Accept } else { QueueVerdict::Drop };
-                self.queue.send_verdict(id, verdict, goes_on.as_deref()).context("the queue is gone")?;
+                .context("reading NFQUEUE")?;
+            for (id, accepted) in self.verdicts.drain(..) {
+                let verdict = if accepted.is_some() { QueueVerdict::Accept } else { QueueVerdict::Drop };
+                self.queue.send_verdict(id, verdict, accepted.as_deref()).context("reading NFQUEUE")?;
             }
             if !more {
                 break;
@@ -87,21 +88,21 @@ impl Driver for NfqueueDriver {
 
     fn poll_fib(&mut self) -> Result<Option<FibTable>> {
         if self.watcher.poll_changes().context("following the kernel's routes")?.needs_resync {
-            let known = self.watcher.dump_all().context("reading the kernel's devices and routes")?;
-            self.fib = Some(kernel_fib::build_fib(&known));
+            let messages = self.watcher.dump_all().context("reading the kernel's interfaces and routes")?;
+            self.fib = Some(kernel_fib::build_fib(&messages));
         }
         Ok(self.fib.take())
     }
 
-    fn drop_summary(&self) -> String {
-        if self.send_failures == 0 { String::new() } else { format!("; {} could not be sent", self.send_failures) }
+    fn drop_counts(&self) -> Vec<(&'static str, u64)> {
+        vec![("send failed", self.send_failures)]
     }
 }
 
-/// Where a datagram goes: the kernel finds the neighbour itself.
-fn destination(datagram: &[u8]) -> Option<IpAddr> {
-    match datagram.first()? >> 4 {
-        4 => datagram.get(16..20)?.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-        _ => datagram.get(24..40)?.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+/// The destination address of a packet: the kernel finds the neighbour itself.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => packet.get(16..20)?.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes)),
+        _ => packet.get(24..40)?.first_chunk::<16>().map(|bytes| IpAddr::from(*bytes)),
     }
 }

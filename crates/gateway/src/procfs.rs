@@ -1,7 +1,7 @@
-//! A connection as a line of `/proc/net/nf_conntrack`: nearly that of `conntrack -L -o extended`, and what reads the one does not always read the other.
+//! A connection as a line of `/proc/net/nf_conntrack`: nearly the line of `conntrack -L -o extended`, but programs that read one may not read the other.
 //!
-//! Learned from Linux 6.18's own lines: IPv6 addresses are written out, the zone is always told, GRE tells its timeouts, helpers and ids are not told,
-//! and whoever reads it counts as a use. A connection that a flow table forwards shows neither timeout nor state.
+//! Observed on Linux 6.18: IPv6 addresses are written in full, the zone is always shown, GRE shows its timeouts, helpers and ids are not shown,
+//! and the reader counts as a use. A connection that a flow table forwards shows neither timeout nor state.
 use keepstate_conntrack::format::engine_flow;
 use keepstate_conntrack::format::{protocol_name, state_name};
 use keepstate_engine::{Entry, Instant};
@@ -9,10 +9,10 @@ use keepstate_linux::ctnetlink::{CtFlow, CtTuple, Status, protocol};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-/// Writes one line; `gre` are the timeouts of GRE, in seconds.
+/// Writes one line; `gre` are GRE's two timeouts, in seconds.
 ///
 /// # Errors
-/// Those of the writer beneath.
+/// Those of the writer.
 pub(super) fn write_line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now: Instant) -> io::Result<()> {
     let flow = engine_flow::from_entry(entry);
     let number = entry.original.protocol;
@@ -76,8 +76,8 @@ fn write_tuple(out: &mut impl Write, tuple: &CtTuple) -> io::Result<()> {
     let port = |port: Option<u16>| port.unwrap_or(0);
     match tuple.protocol {
         Some(protocol::ICMP | protocol::ICMPV6) => {
-            let octet = |octet: Option<u8>| octet.unwrap_or(0);
-            write!(out, "type={} code={} id={} ", octet(tuple.icmp_type), octet(tuple.icmp_code), port(tuple.icmp_id))
+            let byte = |byte: Option<u8>| byte.unwrap_or(0);
+            write!(out, "type={} code={} id={} ", byte(tuple.icmp_type), byte(tuple.icmp_code), port(tuple.icmp_id))
         }
         Some(protocol::GRE) => {
             write!(out, "srckey=0x{:x} dstkey=0x{:x} ", port(tuple.source_port), port(tuple.destination_port))

@@ -1,4 +1,4 @@
-//! A ruleset in files: read with what it includes, and made ready, or refused with everything that is wrong with it.
+//! A ruleset in files: read with its includes and compiled, or refused with all its errors.
 use anyhow::{Context, Result, bail};
 use keepstate_rules::{IncludeResolver, Program, RulesetError, ast, compile, parse_with};
 use std::fs;
@@ -6,64 +6,52 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// How a ruleset is read.
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "clap", command(next_help_heading = "Ruleset"))]
-pub struct RulesetArgs {
-    /// Define a variable before the first line, as `define NAME = VALUE` would
-    #[cfg_attr(feature = "clap", arg(short = 'D', long = "define", value_name = "NAME=VALUE", value_parser = parse_definition))]
+pub struct RulesetOptions {
+    /// Variables defined before the first line, as `define NAME = VALUE` does.
     pub definitions: Vec<(String, String)>,
-    /// Also look here for what is included
-    #[cfg_attr(feature = "clap", arg(short = 'I', long = "includepath", value_name = "DIR"))]
+    /// Directories that `include` searches, after that of the including file.
     pub include_dirs: Vec<PathBuf>,
 }
 
-/// A ruleset that may be put to work.
+/// A ruleset that compiled.
 pub struct LoadedRuleset {
-    /// As it was read.
+    /// Its syntax tree.
     pub tree: ast::Ruleset,
-    /// Ready.
+    /// The program that evaluates it.
     pub program: Program,
 }
 
-#[cfg(feature = "clap")]
-fn parse_definition(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE".into()),
-    }
-}
-
-impl RulesetArgs {
-    /// Reads `path` (`-` is standard input) and what it includes. The inner result is what is wrong with the ruleset.
+impl RulesetOptions {
+    /// Reads `path` (`-` is standard input) and the files it includes. The inner error is what is wrong with the ruleset.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn load(&self, path: &Path) -> Result<Result<LoadedRuleset, RulesetError>> {
         let mut text = String::new();
         if path == Path::new("-") {
-            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read as text")?;
+            std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
         } else {
             text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         }
-        let library = IncludePath(&self.include_dirs);
-        let read = parse_with(&path.to_string_lossy(), &text, &library, &self.definitions);
-        Ok(read.and_then(|(tree, sources)| compile(&tree, &sources).map(|program| LoadedRuleset { tree, program })))
+        let includes = IncludePath(&self.include_dirs);
+        let parsed = parse_with(&path.to_string_lossy(), &text, &includes, &self.definitions);
+        Ok(parsed.and_then(|(tree, sources)| compile(&tree, &sources).map(|program| LoadedRuleset { tree, program })))
     }
 
-    /// As [`Reading::load`], for who can do nothing without it.
+    /// As [`RulesetOptions::load`], with what is wrong with the ruleset as an error.
     ///
     /// # Errors
     /// The file cannot be read, or the ruleset is refused.
     pub fn load_program(&self, path: &Path) -> Result<Program> {
         match self.load(path)? {
             Ok(loaded) => Ok(loaded.program),
-            Err(refused) => bail!("the ruleset is refused\n{refused}"),
+            Err(refused) => bail!("the ruleset has errors\n{refused}"),
         }
     }
 }
 
-/// Where `include` looks: beside the including file, then in the folders asked for, as nft does.
+/// Where `include` looks: in the directory of the including file, then in the include directories, as nft does.
 struct IncludePath<'a>(&'a [PathBuf]);
 
 impl IncludeResolver for IncludePath<'_> {
@@ -86,11 +74,11 @@ impl IncludeResolver for IncludePath<'_> {
                 return Ok(texts);
             }
         }
-        if wild { Ok(Vec::new()) } else { Err("there is no such file beside this one, nor where -I points".into()) }
+        if wild { Ok(Vec::new()) } else { Err("no such file in the directory of this file or of -I".into()) }
     }
 }
 
-/// The files of a folder whose names fit a pattern, by name.
+/// The files of a directory whose names match a pattern, sorted by name.
 fn glob_files(pattern: &Path) -> Vec<PathBuf> {
     let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name()) else { return Vec::new() };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -105,7 +93,7 @@ fn glob_files(pattern: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// `*` is any letters, `?` is one; a name that begins with a dot is passed over.
+/// `*` matches any characters, `?` matches one; a name that begins with a dot is skipped.
 fn glob_matches(pattern: &str, name: &str) -> bool {
     fn rest(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern, name) {

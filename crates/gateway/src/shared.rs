@@ -1,24 +1,24 @@
-//! The router, and the file its table is kept in: what all threads that carry packets share. Whoever has it has all of it.
+//! The router and its state store, as all packet threads share them. Whoever holds the lock has both.
 use super::state_store::StateStore;
 use keepstate_engine::Instant;
 use keepstate_router::Router;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Both.
+/// The router, and the file that its table is written to.
 pub(super) struct GatewayState {
     pub(super) router: Router,
     pub(super) store: Option<StateStore>,
 }
 
-/// For all of them.
+/// [`GatewayState`] behind its lock.
 pub(super) struct SharedGateway(Mutex<GatewayState>);
 
 impl SharedGateway {
-    pub(super) fn new(router: Router, keep: Option<StateStore>) -> SharedGateway {
-        SharedGateway(Mutex::new(GatewayState { router, store: keep }))
+    pub(super) fn new(router: Router, store: Option<StateStore>) -> SharedGateway {
+        SharedGateway(Mutex::new(GatewayState { router, store }))
     }
 
-    /// To be held over a batch of packets, not over a wait or a write to a device.
+    /// Held over a batch of packets, never over a wait or a write to an interface.
     pub(super) fn lock(&self) -> MutexGuard<'_, GatewayState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -29,10 +29,10 @@ impl SharedGateway {
 }
 
 impl GatewayState {
-    /// Puts on file what has been done so far, if the table is kept.
+    /// Writes the changes so far to the state file, if there is one.
     pub(super) fn persist(&mut self, now: Instant) {
-        if let Some(keep) = &mut self.store {
-            keep.poll(self.router.engine_mut(), now);
+        if let Some(store) = &mut self.store {
+            store.poll(self.router.engine_mut(), now);
         }
     }
 }

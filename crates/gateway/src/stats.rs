@@ -1,26 +1,28 @@
-//! Everything that a running gateway counts, by name: Linux's counters under Linux's names, and its own.
+//! The counters of a running gateway, by name: Linux's under Linux's names, and its own.
 use super::jobs::JobCtx;
 use keepstate_engine::{Counters, Sysctl};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
-/// Names and numbers, in the order in which they are shown.
+/// Names and values, in the order in which they are shown.
 pub(super) struct GatewayStats {
-    /// What went through the router.
+    /// The packets of the router.
     router: Vec<(&'static str, u64)>,
     /// The counters of `conntrack -S`.
     engine: Counters,
-    /// Expectations, and what stands.
+    /// The table: entries, limit, memory, expectations, subscribers.
     table: Vec<(&'static str, u64)>,
-    /// Handshakes answered in servers' names, if there are rules for that, by Linux's names.
+    /// SYN proxy counters, by Linux's names; empty without synproxy rules.
     synproxy: Vec<(&'static str, u64)>,
-    /// Packets by the reason for which they were refused, ignored or dropped.
+    /// Packets by the reason for which they were invalid, ignored or dropped.
     reasons: Vec<(&'static str, u64)>,
 }
 
-/// Counts, on the router's thread.
+/// Reads the counters, on the main loop's thread.
 pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
     let counters = *at.router.counters();
-    let closed = at.router.is_draining();
+    let draining = at.router.is_draining();
     let handshakes = *at.router.synproxy_stats();
     let proxies = at.router.program().has_synproxy() || handshakes.syn_received > 0;
     let engine = at.router.engine();
@@ -44,7 +46,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             ("memory", engine.memory_bytes() as u64),
             ("listeners", at.hub.subscribers() as u64),
             ("events_waiting", at.hub.queued() as u64),
-            ("draining", closed.into()),
+            ("draining", draining.into()),
         ],
         synproxy: [
             ("syn_received", handshakes.syn_received),
@@ -57,17 +59,17 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
         .collect(),
         reasons: engine
             .reason_counts()
-            .map(|(why, count)| (why.name(), count))
+            .map(|(reason, count)| (reason.name(), count))
             .filter(|(_, count)| *count > 0)
             .collect(),
     }
 }
 
 impl GatewayStats {
-    /// Lines for people: the router's, `conntrack -S`'s, what stands, and each reason that there was.
+    /// Text: the router's line, the one of `conntrack -S`, the table's, and a line for each reason that is not zero.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the writer.
     pub(super) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         write_row(out, &self.router)?;
         keepstate_conntrack::format::write_stats(out, &self.engine, &Default::default())?;
@@ -78,18 +80,35 @@ impl GatewayStats {
         self.reasons.iter().try_for_each(|(name, count)| writeln!(out, "{name}={count}"))
     }
 
-    /// One object of JSON.
+    /// One JSON object.
     ///
     /// # Errors
-    /// Those of the writer beneath.
+    /// Those of the writer.
     pub(super) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        let object = |numbers: &[(&str, u64)]| -> String {
-            numbers.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",")
-        };
+        serde_json::to_writer(&mut *out, self)?;
+        writeln!(out)
+    }
+}
+
+/// Names and values as a JSON object, in their order.
+struct NamedCounters<'a>(&'a [(&'static str, u64)]);
+
+impl Serialize for NamedCounters<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().copied())
+    }
+}
+
+impl Serialize for GatewayStats {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
-        let flat = [object(&self.router), object(&linux), object(&self.table)].join(",");
-        let (handshakes, reasons) = (object(&self.synproxy), object(&self.reasons));
-        writeln!(out, "{{{flat},\"synproxy\":{{{handshakes}}},\"reasons\":{{{reasons}}}}}")
+        let mut map = to.serialize_map(None)?;
+        for (name, value) in self.router.iter().chain(&linux).chain(&self.table) {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry("synproxy", &NamedCounters(&self.synproxy))?;
+        map.serialize_entry("reasons", &NamedCounters(&self.reasons))?;
+        map.end()
     }
 }
 

@@ -1,11 +1,9 @@
-//! Answers to words that may be longer than a turn: the table, events, its end. They are made on the visitor's own thread, from pieces that the
-//! router's thread gives out.
-use super::control_command::ControlCommand;
-use super::control_server::write_reply_header;
+//! Requests whose answer may take longer than one turn of the main loop: the table, events, a drain. Each is answered by the client's own thread, from pieces
+//! that it fetches from the main loop.
+use super::control_protocol::{ControlRequest, ShowOptions, write_reply_line};
 use super::jobs::{JobCtx, JobSender, Subscriber};
 use super::{ctnl_session, procfs, stats};
 use anyhow::Result;
-use keepstate_conntrack::OutputArgs;
 use keepstate_conntrack::format::FlowWriter;
 use keepstate_engine::{EventKind, Sysctl};
 use keepstate_linux::peercred::PeerCred;
@@ -15,134 +13,134 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-/// How often the gateway's connections are counted for who waits until there are none.
+/// How often connections are counted for a client that waits until there are none.
 const COUNT_INTERVAL: Duration = Duration::from_millis(200);
-/// How often it is looked whether a listener to whom nothing happens is still there.
+/// How often an event client that gets no events is checked for having hung up.
 const HANGUP_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Octets that are written at once.
+/// Bytes written at once.
 const WRITE_BUFFER: usize = 64 * 1024;
 
-/// Answers, if these words are for this module.
+/// Answers the requests of this module; `None` for all others.
 pub(super) fn serve_streaming(
-    words: &[String],
+    request: &ControlRequest,
     stream: &UnixStream,
-    access: &JobSender,
+    jobs: &JobSender,
     peer: PeerCred,
 ) -> Option<Result<()>> {
-    // Words that mean nothing are refused where all others are answered.
-    let asked = ControlCommand::parse(words).ok()?;
-    let done = match &asked {
-        ControlCommand::List(show) => list(show, stream, access),
-        ControlCommand::Events(show) => events(show, stream, access),
-        ControlCommand::Proc => proc_conntrack(stream, access),
-        ControlCommand::Flush => flush(stream, access, peer),
-        ControlCommand::Stats { json } => stats(*json, stream, access),
-        ControlCommand::DrainAll { off, wait } => drain_all(!off, *wait, stream, access),
+    Some(match request {
+        ControlRequest::List(show) => list(show, stream, jobs),
+        ControlRequest::Events(show) => events(show, stream, jobs),
+        ControlRequest::Proc => proc_conntrack(stream, jobs),
+        ControlRequest::Flush => flush(stream, jobs, peer),
+        ControlRequest::Stats { json } => stats(*json, stream, jobs),
+        ControlRequest::DrainAll { off, wait } => drain_all(!off, *wait, stream, jobs),
         _ => return None,
-    };
-    Some(done)
+    })
 }
 
-fn start_reply(stream: &UnixStream) -> Result<BufWriter<&UnixStream>> {
-    write_reply_header(stream, None)?;
+fn start_reply(mut stream: &UnixStream) -> Result<BufWriter<&UnixStream>> {
+    write_reply_line(&mut stream, None)?;
     Ok(BufWriter::with_capacity(WRITE_BUFFER, stream))
 }
 
-fn list(show: &OutputArgs, stream: &UnixStream, access: &JobSender) -> Result<()> {
-    let now = access.run(|at: &mut JobCtx<'_>| at.now)?;
-    let mut writer = FlowWriter::new(start_reply(stream)?, show.output()).at_time(now);
-    ctnl_session::dump_table(access, None, |entries| {
+fn list(show: &ShowOptions, stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let now = jobs.run(|at: &mut JobCtx<'_>| at.now)?;
+    let mut writer = FlowWriter::new(start_reply(stream)?, show.output).at_time(now);
+    ctnl_session::dump_table(jobs, None, |entries| {
         Ok(entries.iter().filter(|entry| show.filter.matches(entry)).try_for_each(|entry| writer.write_entry(entry))?)
     })?;
     writer.finish()?;
     Ok(writer.beneath().flush()?)
 }
 
-fn proc_conntrack(stream: &UnixStream, access: &JobSender) -> Result<()> {
-    let (now, gre) = access.run(|at: &mut JobCtx<'_>| {
-        let knobs = at.router.engine().sysctls();
-        (at.now, [Sysctl::GreTimeout, Sysctl::GreTimeoutStream].map(|knob| knobs[knob]))
+fn proc_conntrack(stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let (now, gre) = jobs.run(|at: &mut JobCtx<'_>| {
+        let sysctls = at.router.engine().sysctls();
+        (at.now, [Sysctl::GreTimeout, Sysctl::GreTimeoutStream].map(|sysctl| sysctls[sysctl]))
     })?;
     let mut out = start_reply(stream)?;
-    ctnl_session::dump_table(access, None, |entries| {
+    ctnl_session::dump_table(jobs, None, |entries| {
         Ok(entries.iter().try_for_each(|entry| procfs::write_line(&mut out, entry, gre, now))?)
     })?;
     Ok(out.flush()?)
 }
 
-fn flush(stream: &UnixStream, access: &JobSender, peer: PeerCred) -> Result<()> {
-    let count = access.run(|at: &mut JobCtx<'_>| at.router.engine().count())?;
-    ctnl_session::flush_table(access, None, peer.pid)?;
+fn flush(stream: &UnixStream, jobs: &JobSender, peer: PeerCred) -> Result<()> {
+    let count = jobs.run(|at: &mut JobCtx<'_>| at.router.engine().count())?;
+    ctnl_session::flush_table(jobs, None, peer.pid)?;
     let mut out = start_reply(stream)?;
-    writeln!(out, "{count} connections were removed")?;
+    writeln!(out, "removed {count}")?;
     Ok(out.flush()?)
 }
 
-fn stats(json: bool, stream: &UnixStream, access: &JobSender) -> Result<()> {
-    let counted = access.run(|at: &mut JobCtx<'_>| stats::collect(at))?;
+fn stats(json: bool, stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let counted = jobs.run(|at: &mut JobCtx<'_>| stats::collect(at))?;
     let mut out = start_reply(stream)?;
     if json { counted.write_json(&mut out) } else { counted.write_text(&mut out) }?;
     Ok(out.flush()?)
 }
 
-fn drain_all(on: bool, wait: bool, mut stream: &UnixStream, access: &JobSender) -> Result<()> {
+fn drain_all(on: bool, wait: bool, mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
     let count = move |at: &mut JobCtx<'_>| {
         at.router.set_draining(on);
         at.router.engine().count()
     };
-    let mut left = access.run(count)?;
-    write_reply_header(stream, None)?;
+    let mut left = jobs.run(count)?;
+    write_reply_line(&mut stream, None)?;
     if !on {
-        return Ok(writeln!(stream, "new connections are taken again")?);
+        return Ok(writeln!(stream, "draining off: new connections accepted")?);
     }
-    writeln!(stream, "no new connections are taken; {left} live on. keepstate control drain-all --off ends it")?;
+    writeln!(
+        stream,
+        "draining: new connections refused; {left} left. keepstate control drain-all --off accepts them again"
+    )?;
     while wait && left > 0 && !peer_closed(stream)? {
         std::thread::sleep(COUNT_INTERVAL);
-        let now = access.run(|at: &mut JobCtx<'_>| at.router.engine().count())?;
+        let now = jobs.run(|at: &mut JobCtx<'_>| at.router.engine().count())?;
         if now != left {
-            writeln!(stream, "{now} live on")?;
+            writeln!(stream, "{now} left")?;
         }
         left = now;
     }
     Ok(())
 }
 
-fn events(show: &OutputArgs, stream: &UnixStream, access: &JobSender) -> Result<()> {
-    let ear = Arc::new(Subscriber::default());
-    [EventKind::New, EventKind::Update, EventKind::Destroy].into_iter().for_each(|kind| ear.subscribe_to(kind));
-    let admitted = Arc::clone(&ear);
-    let chunks = access.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine_mut()))?;
-    let leaving = UnsubscribeOnDrop(&ear);
-    let mut writer = FlowWriter::new(start_reply(stream)?, show.output()).for_events();
+fn events(show: &ShowOptions, stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let subscriber = Arc::new(Subscriber::default());
+    [EventKind::New, EventKind::Update, EventKind::Destroy].into_iter().for_each(|kind| subscriber.subscribe_to(kind));
+    let admitted = Arc::clone(&subscriber);
+    let batches = jobs.run(move |at: &mut JobCtx<'_>| at.hub.subscribe(admitted, at.router.engine_mut()))?;
+    let subscribed = UnsubscribeOnDrop(&subscriber);
+    let mut writer = FlowWriter::new(start_reply(stream)?, show.output).for_events();
     loop {
-        let chunk = match chunks.recv_timeout(HANGUP_CHECK_INTERVAL) {
-            Ok(chunk) => Some(chunk),
+        let batch = match batches.recv_timeout(HANGUP_CHECK_INTERVAL) {
+            Ok(batch) => Some(batch),
             Err(RecvTimeoutError::Timeout) if peer_closed(stream)? => break,
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let lost = ear.take_lost();
+        let lost = subscriber.take_lost();
         if lost > 0 {
-            // A document has no place to say it, and must not pretend to be whole.
-            if show.is_document() {
+            // A document has no place for it, and must not look complete.
+            if show.output.is_document() {
                 break;
             }
             writer.flush()?;
-            writeln!(writer.beneath(), "# {lost} events were lost: they came faster than they were read")?;
+            writeln!(writer.beneath(), "# {lost} events lost: they came faster than they were read")?;
         }
-        for event in chunk.iter().flat_map(|chunk| &chunk.events).filter(|event| show.filter.matches(&event.entry)) {
+        for event in batch.iter().flat_map(|batch| &batch.events).filter(|event| show.filter.matches(&event.entry)) {
             writer.write_event(event)?;
         }
-        chunk.iter().for_each(|chunk| ear.consumed(chunk));
+        batch.iter().for_each(|batch| subscriber.consumed(batch));
         writer.flush()?;
         writer.beneath().flush()?;
     }
-    drop(leaving);
+    drop(subscribed);
     writer.finish()?;
     Ok(writer.beneath().flush()?)
 }
 
-/// Wants nothing more once it is dropped.
+/// Ends the subscription when it is dropped.
 struct UnsubscribeOnDrop<'a>(&'a Subscriber);
 
 impl Drop for UnsubscribeOnDrop<'_> {
@@ -151,7 +149,7 @@ impl Drop for UnsubscribeOnDrop<'_> {
     }
 }
 
-/// Has the visitor hung up? He says nothing more, so that whatever there is to be read is his end.
+/// Has the client hung up? It sends nothing more, so anything there is to read is the end.
 fn peer_closed(mut stream: &UnixStream) -> Result<bool> {
     stream.set_read_timeout(Some(Duration::from_millis(1)))?;
     match stream.read(&mut [0]) {

@@ -1,6 +1,6 @@
-//! One whole visit at the control socket, without a socket's file and without devices: for tests and fuzzing.
-use super::control_command;
-use super::control_server::{ControlHandle, PendingCommand, serve};
+//! One whole control connection without a socket file and without interfaces: for tests and fuzzing.
+use super::control_handler;
+use super::control_server::{ControlHandle, PendingRequest, serve};
 use super::jobs::JobRunner;
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Instant, Secret, Sysctls};
@@ -13,11 +13,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// A gateway without devices.
+/// A gateway without interfaces.
 struct TestGateway {
     router: Router,
     jobs: JobRunner,
-    commands: Receiver<PendingCommand>,
+    requests: Receiver<PendingRequest>,
     handle: ControlHandle,
 }
 
@@ -27,56 +27,56 @@ impl TestGateway {
     fn new() -> TestGateway {
         let engine = Engine::new(Sysctls::default(), Secret([7; 16]), NOW);
         let router = Router::new(engine, Program::default(), FibTable::default(), (1, 2));
-        let (jobs, access) = JobRunner::new();
-        let (words, commands) = channel();
-        TestGateway { router, jobs, commands, handle: ControlHandle { commands: words, jobs: access } }
+        let (runner, jobs) = JobRunner::new();
+        let (sender, requests) = channel();
+        TestGateway { router, jobs: runner, requests, handle: ControlHandle { requests: sender, jobs } }
     }
 
-    /// One turn of the router; gives how many errands it did.
+    /// One turn of the main loop; returns how many jobs it ran.
     fn tick(&mut self) -> usize {
-        while let Ok(visitor) = self.commands.try_recv() {
+        while let Ok(pending) = self.requests.try_recv() {
             let load = || anyhow::bail!("there is no ruleset");
-            let answer = control_command::run_command(&visitor.args, &mut self.router, load, NOW);
-            visitor.reply(answer);
+            let answer = control_handler::handle_request(&pending.request, &mut self.router, load, NOW);
+            pending.reply(answer);
         }
         self.jobs.run_jobs(&mut self.router, NOW)
     }
 
-    /// A visitor's thread, and his end of the socket.
+    /// A client's end of the socket, and the thread that serves it.
     fn connect(&self) -> Result<(UnixStream, JoinHandle<()>)> {
-        let (outside, inside) = UnixStream::pair().context("a pair of sockets")?;
-        let house = self.handle.clone();
-        let attending = thread::spawn(move || {
-            // What is wrong with what he says is his to hear.
-            let _ = serve(&inside, &house);
-            let _ = inside.shutdown(Shutdown::Both);
+        let (client, server) = UnixStream::pair().context("creating a socket pair")?;
+        let handle = self.handle.clone();
+        let serving = thread::spawn(move || {
+            // The client gets the errors.
+            let _ = serve(&server, &handle);
+            let _ = server.shutdown(Shutdown::Both);
         });
-        Ok((outside, attending))
+        Ok((client, serving))
     }
 }
 
-/// Lets somebody say `said` and hang up; gives what he was answered, and the router as he left it.
+/// Sends `input` as a client and hangs up; returns the answer, and the router after it.
 ///
 /// # Errors
-/// There are no sockets or threads to be had.
-pub fn run_control_session(said: &[u8]) -> Result<(Vec<u8>, Router)> {
-    let mut rehearsal = TestGateway::new();
-    let (mut outside, attending) = rehearsal.connect()?;
-    let mut hearing = outside.try_clone()?;
-    let hearing = thread::spawn(move || {
-        let mut heard = Vec::new();
-        let _ = hearing.read_to_end(&mut heard);
-        heard
+/// A socket or thread cannot be created.
+pub fn run_control_session(input: &[u8]) -> Result<(Vec<u8>, Router)> {
+    let mut gateway = TestGateway::new();
+    let (mut client, serving) = gateway.connect()?;
+    let mut reader = client.try_clone()?;
+    let reading = thread::spawn(move || {
+        let mut answer = Vec::new();
+        let _ = reader.read_to_end(&mut answer);
+        answer
     });
-    // He may be hung up on before he has said all.
-    let said = outside.write_all(said).and_then(|()| outside.shutdown(Shutdown::Write));
-    tracing::trace!("said: {said:?}");
-    while !attending.is_finished() {
-        rehearsal.tick();
+    // The server may hang up before all is sent.
+    let sent = client.write_all(input).and_then(|()| client.shutdown(Shutdown::Write));
+    tracing::trace!("sent: {sent:?}");
+    while !serving.is_finished() {
+        gateway.tick();
         thread::sleep(Duration::from_micros(20));
     }
-    let heard = hearing.join().ok().context("the hearing thread")?;
-    Ok((heard, rehearsal.router))
+    let answer = reading.join().ok().context("the reading thread panicked")?;
+    Ok((answer, gateway.router))
 }
 
 #[cfg(test)]

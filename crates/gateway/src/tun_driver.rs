@@ -1,8 +1,8 @@
-//! The driver between TUN devices, which it makes: what the machine routes into one is read here, what leaves is written to another.
+//! The TUN driver: creates TUN interfaces; packets that the host routes into one are read here, packets that leave are written to another.
+use super::driver::Driver;
 use super::gso::{self, MAX_GSO_LEN};
-use super::interface_args::InterfaceArg;
-use super::main_loop::Driver;
 use super::shared::SharedGateway;
+use super::static_fib::InterfaceConfig;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_linux::poll;
@@ -12,66 +12,62 @@ use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
 use std::os::fd::AsFd;
 
-/// Datagrams taken from one device before the next has its turn.
+/// Packets read from one interface before the next has its turn.
 const RX_BATCH: usize = 64;
 
-/// The devices, numbered from 1 on as the map has them; they are gone when this is dropped.
+/// The interfaces, numbered from 1 on as in the FIB; they are removed when this is dropped.
 pub(super) struct TunDriver {
-    devices: Vec<Tun>,
-    /// Room for the longest datagram.
+    interfaces: Vec<Tun>,
+    /// Room for the longest packet.
     buffer: Vec<u8>,
-    /// Others as large, not in use.
+    /// Unused buffers of that size.
     spare_buffers: Vec<Vec<u8>>,
 }
 
 impl TunDriver {
-    /// Makes the devices.
+    /// Creates the interfaces.
     ///
     /// # Errors
-    /// One may not be made, or its name is taken.
-    pub(super) fn new(names: &[InterfaceArg]) -> Result<TunDriver> {
-        let mut devices = Vec::new();
-        for device in names {
-            let made = Tun::create_with_offloads(&device.name).with_context(|| {
-                format!(
-                    "TUN device {}: making it needs /dev/net/tun and root (CAP_NET_ADMIN), and a name that is not taken",
-                    device.name
-                )
-            })?;
-            devices.push(made);
+    /// Missing capabilities, or a name is taken.
+    pub(super) fn new(configs: &[InterfaceConfig]) -> Result<TunDriver> {
+        let mut interfaces = Vec::new();
+        for InterfaceConfig { name, .. } in configs {
+            interfaces.push(Tun::create_with_offloads(name).with_context(|| {
+                format!("cannot create TUN interface {name}: needs /dev/net/tun, root (CAP_NET_ADMIN), and a name that is not taken")
+            })?);
         }
-        Ok(TunDriver { devices, buffer: vec![0; MAX_GSO_LEN], spare_buffers: Vec::new() })
+        Ok(TunDriver { interfaces, buffer: vec![0; MAX_GSO_LEN], spare_buffers: Vec::new() })
     }
 
-    /// What waits in one device, as far as its turn goes.
+    /// The packets of one interface, a batch at most.
     fn process_interface(&mut self, at: usize, router: &mut Router, now: Instant) -> Result<usize> {
         for count in 0..RX_BATCH {
-            let Some(tun) = self.devices.get_mut(at) else { return Ok(count) };
-            let read = tun.read(&mut self.buffer).context("a device is gone")?;
+            let Some(tun) = self.interfaces.get_mut(at) else { return Ok(count) };
+            let read = tun.read(&mut self.buffer).context("a TUN interface is gone")?;
             let Some((length, offload)) = read else { return Ok(count) };
             let index = u32::try_from(at + 1).unwrap_or(u32::MAX);
-            let Some(datagram) = self.buffer.get_mut(..length) else { continue };
-            let train = offload.gso_size.and_then(|size| GsoPacket::parse(datagram, size));
-            // A loss is counted, and told to whom it must be.
-            match (&train, offload.needs_csum) {
-                (Some(train), Some(_)) => {
+            let Some(packet) = self.buffer.get_mut(..length) else { continue };
+            let gso = offload.gso_size.and_then(|size| GsoPacket::parse(packet, size));
+            // Drops are counted and answered by the router.
+            match (&gso, offload.needs_csum) {
+                (Some(gso), Some(_)) => {
                     self.buffer.truncate(length);
-                    gso::route_gso(router, train, &mut self.buffer, index, now);
+                    gso::route_gso(router, gso, &mut self.buffer, index, now);
                     self.restore_buffer();
                 }
-                (_, open) => {
-                    if let Some((from, at)) = open {
-                        rewrite::finish_partial_checksum(datagram, from.into(), at.into());
+                (_, needs_csum) => {
+                    if let Some((from, at)) = needs_csum {
+                        rewrite::finish_partial_checksum(packet, from.into(), at.into());
                     }
-                    let _ = router.handle(datagram, index, now);
+                    let _ = router.handle(packet, index, now);
                 }
             }
-            self.send(train.as_ref(), router)?;
+            self.send(gso.as_ref(), router)?;
         }
         Ok(RX_BATCH)
     }
 
-    /// There is room for the longest datagram again.
+    /// Makes room for the longest packet again.
     fn restore_buffer(&mut self) {
         if self.buffer.capacity() < MAX_GSO_LEN {
             self.buffer = self.spare_buffers.pop().unwrap_or_default();
@@ -79,13 +75,13 @@ impl TunDriver {
         self.buffer.resize(MAX_GSO_LEN, 0);
     }
 
-    /// Sends what has left, cut again as it came.
-    fn send(&mut self, train: Option<&GsoPacket>, router: &mut Router) -> Result<()> {
-        while let Some(left) = router.poll_output() {
-            let Egress::Forward { oif: index, packet: mut bytes, .. } = left else { continue };
-            if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.devices.get_mut(at)) {
-                let offload = gso::tx_offload(train, &mut bytes);
-                tun.write(&bytes, offload).context("a device is gone")?;
+    /// Sends the packets that the router gave out; a GSO packet leaves as one.
+    fn send(&mut self, gso: Option<&GsoPacket>, router: &mut Router) -> Result<()> {
+        while let Some(egress) = router.poll_output() {
+            let Egress::Forward { oif: index, packet: mut bytes, .. } = egress else { continue };
+            if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.interfaces.get_mut(at)) {
+                let offload = gso::tx_offload(gso, &mut bytes);
+                tun.write(&bytes, offload).context("a TUN interface is gone")?;
             }
             if bytes.capacity() < MAX_GSO_LEN {
                 router.recycle_buffer(bytes);
@@ -99,15 +95,15 @@ impl TunDriver {
 
 impl Driver for TunDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        poll::poll_readable(self.devices.iter().map(AsFd::as_fd), milliseconds)
+        poll::poll_readable(self.interfaces.iter().map(AsFd::as_fd), milliseconds)
             .map(drop)
-            .context("waiting for datagrams")
+            .context("waiting for packets")
     }
 
-    fn process_batch(&mut self, core: &SharedGateway, now: Instant) -> Result<usize> {
-        let router = &mut core.lock().router;
+    fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
+        let router = &mut gateway.lock().router;
         let mut count = 0;
-        for at in 0..self.devices.len() {
+        for at in 0..self.interfaces.len() {
             count += self.process_interface(at, router, now)?;
         }
         Ok(count)

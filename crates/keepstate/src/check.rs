@@ -1,21 +1,21 @@
-//! `keepstate check`: would the gateway take this ruleset and these services, and if not, what is wrong where?
+//! `keepstate check`: checks a ruleset and a services file as the gateway does, and prints every error with its position.
+use crate::ruleset_args::RulesetArgs;
 use anyhow::Result;
 use clap::Args;
-use keepstate_gateway::ruleset::RulesetArgs;
 use keepstate_gateway::services_file;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Check an nftables ruleset, or the gateway's services: what is wrong, where, and what to write instead.
+/// Check an nftables ruleset or a services file for the gateway: errors, positions, suggestions
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckCommand {
-    /// The ruleset; - for standard input
+    /// The nftables ruleset; - for standard input
     #[arg(required_unless_present = "services")]
     file: Option<PathBuf>,
-    /// Check a file of services too
+    /// Check a services file too
     #[arg(long, value_name = "FILE")]
     services: Option<PathBuf>,
     #[command(flatten)]
@@ -27,29 +27,29 @@ pub struct CheckCommand {
 
 const EXAMPLES: &str = "\
 Examples:
-  # would the gateway take what nft has?
+  # does the gateway accept the rules that nft has?
   keepstate check /etc/nftables.conf
   sudo nft list ruleset | keepstate check -
-  # with a variable from outside, and includes of another folder
+  # with a variable and an include directory
   keepstate check router.nft -D wan=eth0 -I /etc/nftables.d
-  # and the services behind it
+  # and the services file
   keepstate check router.nft --services services.toml
 
-Exit codes: 0 it would, 1 it would not or cannot be read, 2 wrongly asked";
+Exit codes: 0 no errors, 1 errors, or a file cannot be read, 2 usage error";
 
-/// The schema of its document.
+/// The schema of the JSON document.
 const SCHEMA: &str = "keepstate.check/1";
 
 impl CheckCommand {
     /// Do the options fit together?
     ///
     /// # Errors
-    /// Never: there is nothing that could not.
+    /// Never: all combinations are valid.
     pub fn check(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// Checks, and says how large it is, or what is wrong.
+    /// Checks the files and prints their size, or their errors.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -57,26 +57,26 @@ impl CheckCommand {
         let ruleset = self.file.as_deref().map(|file| self.check_ruleset(file)).transpose()?;
         let services = self.services.as_deref().map(check_services).transpose()?;
         let parts: Vec<FileReport> = ruleset.into_iter().chain(services).collect();
-        let good = parts.iter().all(|part| part.errors.is_empty());
+        let ok = parts.iter().all(|part| part.errors.is_empty());
         let mut out = anstream::stdout().lock();
         if self.json {
-            let mut document = json!({"schema": SCHEMA, "ok": good});
-            for (name, count) in parts.iter().flat_map(|part| &part.counts).filter(|_| good) {
+            let mut document = json!({"schema": SCHEMA, "ok": ok});
+            for (name, count) in parts.iter().flat_map(|part| &part.counts).filter(|_| ok) {
                 document[format!("{name}s")] = json!(count);
             }
-            let faults: Vec<_> = parts.iter().flat_map(|part| part.errors.clone()).collect();
-            if !good {
-                document["faults"] = json!(faults);
+            let errors: Vec<_> = parts.iter().flat_map(|part| part.errors.clone()).collect();
+            if !ok {
+                document["faults"] = json!(errors);
             }
             writeln!(out, "{document:#}")?;
         } else {
             parts.iter().try_for_each(|part| write!(out, "{}", part.text))?;
         }
-        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn check_ruleset(&self, file: &Path) -> Result<FileReport> {
-        Ok(match self.ruleset_args.load(file)? {
+        Ok(match self.ruleset_args.options().load(file)? {
             Ok(loaded) => {
                 let (chains, rules, elements) = loaded.program.size();
                 let tables = loaded.tree.tables.len();
@@ -85,12 +85,12 @@ impl CheckCommand {
                     vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)],
                 )
             }
-            Err(refused) => {
-                let faults = refused.diagnostics.iter().map(|fault| {
-                    let at = refused.sources.position(fault.span);
-                    json!({"file": at.file, "line": at.line, "column": at.column, "what": fault.message, "instead": fault.help})
+            Err(error) => {
+                let errors = error.diagnostics.iter().map(|diagnostic| {
+                    let at = error.sources.position(diagnostic.span);
+                    json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message, "instead": diagnostic.help})
                 });
-                FileReport { text: refused.to_string(), errors: faults.collect(), counts: Vec::new() }
+                FileReport { text: error.to_string(), errors: errors.collect(), counts: Vec::new() }
             }
         })
     }
@@ -102,21 +102,21 @@ fn check_services(file: &Path) -> Result<FileReport> {
             let backends = services.iter().map(|service| service.backends.len()).sum();
             FileReport::ok_report(file, vec![("service", services.len()), ("backend", backends)])
         }
-        Err(refused) => {
-            let faults = refused.diagnostics.iter().map(|fault| {
-                let (line, column) = refused.position(fault);
-                json!({"file": refused.name(), "line": line, "column": column, "what": fault.message, "instead": null})
+        Err(error) => {
+            let errors = error.diagnostics.iter().map(|diagnostic| {
+                let (line, column) = error.position(diagnostic);
+                json!({"file": error.name(), "line": line, "column": column, "what": diagnostic.message, "instead": null})
             });
-            FileReport { text: refused.to_string(), errors: faults.collect(), counts: Vec::new() }
+            FileReport { text: error.to_string(), errors: errors.collect(), counts: Vec::new() }
         }
     })
 }
 
-/// What a file came to.
+/// The result of one file.
 struct FileReport {
-    /// For people.
+    /// Human-readable.
     text: String,
-    /// How many there are of what.
+    /// Name and number of its parts.
     counts: Vec<(&'static str, usize)>,
     errors: Vec<Value>,
 }
@@ -125,6 +125,6 @@ impl FileReport {
     fn ok_report(file: &Path, counts: Vec<(&'static str, usize)>) -> FileReport {
         let count = |(noun, number): &(&str, usize)| format!("{number} {noun}{}", if *number == 1 { "" } else { "s" });
         let parts: Vec<String> = counts.iter().map(count).collect();
-        FileReport { text: format!("{}: good: {}\n", file.display(), parts.join(", ")), counts, errors: Vec::new() }
+        FileReport { text: format!("{}: ok: {}\n", file.display(), parts.join(", ")), counts, errors: Vec::new() }
     }
 }

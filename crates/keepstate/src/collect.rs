@@ -3,7 +3,7 @@ use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use keepstate_bundle::BundleOptions;
-use keepstate_gateway::unit_args;
+use crate::unit_args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

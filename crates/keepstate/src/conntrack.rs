@@ -1,6 +1,6 @@
 //! `keepstate conntrack`, and the program itself if it is called `conntrack`.
 use keepstate_conntrack::command::{self, GatewaySocket};
-use keepstate_gateway::{control_client, control_server};
+use keepstate_gateway::{control_client, control_protocol};
 use std::process::ExitCode;
 
 /// The command in `keepstate --help`; its arguments are parsed by [`run`], never by clap.
@@ -18,5 +18,5 @@ pub struct Conntrack {
 
 /// Executes the command line `args` (without the program's name).
 pub fn run(args: &[String]) -> ExitCode {
-    command::run(args, &GatewaySocket::new(control_server::DEFAULT_SOCKET.into(), control_client::open_ctnetlink))
+    command::run(args, &GatewaySocket::new(control_protocol::DEFAULT_SOCKET.into(), control_client::open_ctnetlink))
 }

@@ -1,56 +1,110 @@
-//! `keepstate control`: asks a running gateway, or tells it something.
+//! `keepstate control`: sends a request to a running gateway and prints the answer.
+//!
+//! The command line is parsed here; the gateway gets a structured request ([`ControlRequest`], docs/control.md).
 use anyhow::{Context, Result};
-use clap::Args;
-use keepstate_gateway::control_command::ControlCommand;
-use keepstate_gateway::{control_client, control_server};
+use clap::{Args, Subcommand};
+use keepstate_conntrack::OutputArgs;
+use keepstate_gateway::control_client;
+use keepstate_gateway::control_protocol::{BackendSelector, ControlRequest, DEFAULT_SOCKET, ShowOptions};
+use keepstate_gateway::services_file::parse_backend_address;
 use std::io::{ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Ask a running gateway, or tell it something: its connections, counters, rules, knobs.
+/// Control a running gateway: connections, counters, rules, sysctls, services
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Control {
     /// The gateway's control socket
-    #[arg(long, value_name = "PATH", default_value = control_server::DEFAULT_SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     #[command(subcommand)]
     command: ControlCommand,
+}
+
+/// The requests, as subcommands.
+#[derive(Clone, Debug, Subcommand)]
+enum ControlCommand {
+    /// List connections, as conntrack -L
+    List(Box<OutputArgs>),
+    /// Print the number of connections
+    Count,
+    /// Print counters: packets received, forwarded, dropped; those of conntrack -S; the table; each drop reason
+    Stats {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print events (new, update, destroy) until Ctrl-C, as conntrack -E
+    Events(Box<OutputArgs>),
+    /// List connections in the format of /proc/net/nf_conntrack
+    Proc,
+    /// Print the ruleset with its counters
+    Rules,
+    /// Refuse new connections; existing ones are kept
+    DrainAll {
+        /// Accept new connections again
+        #[arg(long)]
+        off: bool,
+        /// Return only when no connection is left
+        #[arg(long, conflicts_with = "off")]
+        wait: bool,
+    },
+    /// Print NAT port exhaustion: translated address, peer, failures
+    Shortages,
+    /// Print a sysctl: nf_conntrack_max
+    Get {
+        /// Its name
+        #[arg(value_name = "SYSCTL")]
+        sysctl: String,
+    },
+    /// Set a sysctl: nf_conntrack_max=100000
+    Set {
+        /// Its name and value
+        #[arg(value_name = "SYSCTL=VALUE", value_parser = parse_assignment)]
+        setting: (String, String),
+    },
+    /// Remove all connections
+    Flush,
+    /// Reload ruleset and services; connections are kept. If either has an error, nothing changes
+    Reload,
+    /// List services and backends: state, weight, current and total connections
+    Services,
+    /// Send no new connections to a backend, until undrain or the end of the gateway; existing ones are kept
+    Drain(BackendArgs),
+    /// Send new connections to a drained backend again
+    Undrain(BackendArgs),
+}
+
+/// Which backends.
+#[derive(Args, Clone, Debug)]
+struct BackendArgs {
+    /// ADDRESS:PORT as in the services file; without a port, all backends of that address
+    #[arg(value_name = "BACKEND", value_parser = parse_backend_address)]
+    backend: (IpAddr, Option<u16>),
+    /// Only in this service
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   # the gateway's connections, as conntrack shows the kernel's
   keepstate control list -p tcp --state ESTABLISHED
-  # is it full? make it larger, while it runs
+  # is the table full? enlarge it at run time
   keepstate control count
   keepstate control set nf_conntrack_max=1000000
-  # which rules were met, and where ports ran out
+  # which rules matched, and where NAT ran out of ports
   keepstate control rules
   keepstate control shortages
-  # before it is stopped: no new connections, and wait until the last has ended
+  # before a stop: refuse new connections, and wait until the last one has ended
   keepstate control drain-all --wait
-  # all of conntrack on the gateway's table: change, delete, watch
+  # the whole of conntrack on the gateway's table: change, delete, watch
   keepstate conntrack --gateway -E -p tcp
 
-The socket is made by keepstate gateway --control.
-Exit codes: 0 done, 1 refused, or nobody listens, 2 wrongly asked";
-
-/// Prints what comes as it comes. (`std::io::copy` would let the kernel splice from socket to pipe, which keeps the pipe locked while it waits
-/// for more: whoever reads our output would not see the last line before the next one has come.)
-fn copy_to_stdout(answer: &mut impl Read) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let length = match answer.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            read => read.context("the gateway has ended in the middle of its answer")?,
-        };
-        out.write_all(buffer.get(..length).unwrap_or_default())?;
-        out.flush()?;
-    }
-}
+keepstate gateway --control creates the socket.
+Exit codes: 0 success, 1 request refused or no gateway, 2 usage error";
 
 impl Control {
     /// Do the options fit together?
@@ -60,38 +114,77 @@ impl Control {
     pub fn check(&self) -> Result<(), String> {
         match &self.command {
             ControlCommand::List(show) if show.events || show.stats => {
-                Err("list shows the table: --events and --stats are no part of it".into())
+                Err("list takes neither --events nor --stats: use control events, control stats".into())
             }
-            ControlCommand::Events(show) if show.stats => {
-                Err("events shows what happens: --stats is no part of it".into())
-            }
+            ControlCommand::Events(show) if show.stats => Err("events does not take --stats: use control stats".into()),
             ControlCommand::List(show) | ControlCommand::Events(show) => show.check(),
             _ => Ok(()),
         }
     }
 
-    /// Asks, and prints the answer.
+    /// Sends the request and prints the answer.
     ///
     /// # Errors
-    /// Nobody listens, or what was asked is refused.
+    /// No gateway listens, or the request is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let mut answer = control_client::send_command(&self.socket, self.command_args())?;
+        let mut answer = control_client::send_request(&self.socket, self.command.to_request())?;
         copy_to_stdout(&mut answer)?;
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// The words behind `control`, as they were typed, without the socket's.
-    fn command_args(&self) -> Vec<String> {
-        let mut words = std::env::args().skip_while(|word| word != "control").skip(1).peekable();
-        let mut left = Vec::new();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--socket" if left.is_empty() => drop(words.next()),
-                socket if socket.starts_with("--socket=") && left.is_empty() => (),
-                verbose if left.is_empty() && verbose.starts_with('-') => (),
-                _ => left.push(word),
+impl ControlCommand {
+    fn to_request(&self) -> ControlRequest {
+        match self {
+            ControlCommand::List(show) => ControlRequest::List(to_show_options(show)),
+            ControlCommand::Count => ControlRequest::Count,
+            ControlCommand::Stats { json } => ControlRequest::Stats { json: *json },
+            ControlCommand::Events(show) => ControlRequest::Events(to_show_options(show)),
+            ControlCommand::Proc => ControlRequest::Proc,
+            ControlCommand::Rules => ControlRequest::Rules,
+            ControlCommand::DrainAll { off, wait } => ControlRequest::DrainAll { off: *off, wait: *wait },
+            ControlCommand::Shortages => ControlRequest::Shortages,
+            ControlCommand::Get { sysctl } => ControlRequest::Get { sysctl: sysctl.clone() },
+            ControlCommand::Set { setting: (sysctl, value) } => {
+                ControlRequest::Set { sysctl: sysctl.clone(), value: value.clone() }
             }
+            ControlCommand::Flush => ControlRequest::Flush,
+            ControlCommand::Reload => ControlRequest::Reload,
+            ControlCommand::Services => ControlRequest::Services,
+            ControlCommand::Drain(backend) => ControlRequest::Drain(backend.to_selector()),
+            ControlCommand::Undrain(backend) => ControlRequest::Undrain(backend.to_selector()),
         }
-        left
+    }
+}
+
+impl BackendArgs {
+    fn to_selector(&self) -> BackendSelector {
+        let (address, port) = self.backend;
+        BackendSelector { address, port, service: self.service.clone() }
+    }
+}
+
+fn to_show_options(show: &OutputArgs) -> ShowOptions {
+    ShowOptions { output: show.output(), filter: show.filter.clone() }
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write SYSCTL=VALUE, like nf_conntrack_max=65536")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Prints the answer as it comes. (`std::io::copy` would let the kernel splice from socket to pipe, which keeps the pipe locked while it waits
+/// for more: a reader of our output would not see the last line before the next one has come.)
+fn copy_to_stdout(answer: &mut impl Read) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = match answer.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.context("the gateway ended in the middle of its answer")?,
+        };
+        out.write_all(buffer.get(..length).unwrap_or_default())?;
+        out.flush()?;
     }
 }

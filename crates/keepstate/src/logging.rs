@@ -1,26 +1,30 @@
-//! The log on standard error: notes and warnings, with `-v` steps, with `-vv` details. Under systemd each line carries its priority for
-//! journald.
-use std::fmt;
+//! Notes, warnings and errors of a command, and with `-v` its steps, on standard error. Under systemd each line begins with its syslog priority,
+//! by which journald files it.
+//!
+//! The priority is that of the event's level, or its field `priority` (a ruleset's `log level`).
+use std::fmt::{self, Write};
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Starts logging for the life of the process, at INFO, with `-v` DEBUG, with `-vv` TRACE.
+/// Starts logging, for the life of the process: notes, warnings and errors; with `-v` steps, with `-vv` every detail.
 pub fn init(verbose: u8) {
     let level = match verbose {
         0 => Level::INFO,
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
-    let lines = LogFormat { journal: std::env::var_os("JOURNAL_STREAM").is_some() };
-    // An error means that logging was started before, and that goes on.
-    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).event_format(lines).try_init();
+    let format = LogFormat { journald: std::env::var_os("JOURNAL_STREAM").is_some() };
+    // This fails only if it is called twice, and then the first call counts.
+    let _ =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).event_format(format).try_init();
 }
 
-/// One line per event: `keepstate: message field=value`, after `<priority>` if journald reads it.
+/// One line an event: `keepstate: message field=value`; under journald each line of it begins with `<priority>`.
 struct LogFormat {
-    journal: bool,
+    journald: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for LogFormat
@@ -28,13 +32,53 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if self.journal {
-            write!(out, "<{}>", syslog_priority(event.metadata().level()))?;
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut text = EventText::default();
+        event.record(&mut text);
+        let priority = text.priority.unwrap_or_else(|| u64::from(syslog_priority(event.metadata().level())));
+        self.write_text(&mut out, priority, &format!("{}{}", text.message, text.fields))
+    }
+}
+
+impl LogFormat {
+    /// `keepstate: ` before the first line only; the priority before every line, as journald reads each on its own.
+    fn write_text(&self, out: &mut impl Write, priority: u64, text: &str) -> fmt::Result {
+        let mut name = "keepstate: ";
+        for line in text.trim_end_matches('\n').split('\n') {
+            if self.journald {
+                write!(out, "<{priority}>")?;
+            }
+            writeln!(out, "{name}{line}")?;
+            name = "";
         }
-        out.write_str("keepstate: ")?;
-        context.format_fields(out.by_ref(), event)?;
-        writeln!(out)
+        Ok(())
+    }
+}
+
+/// An event's message and fields.
+#[derive(Default)]
+struct EventText {
+    message: String,
+    /// Each as ` name=value`.
+    fields: String,
+    priority: Option<u64>,
+}
+
+impl Visit for EventText {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a String does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            // 0 to 7 are syslog's.
+            "priority" if value < 8 => self.priority = Some(value),
+            _ => self.record_debug(field, &value),
+        }
     }
 }
 
@@ -45,5 +89,62 @@ fn syslog_priority(level: &Level) -> u8 {
         Level::WARN => 4,
         Level::INFO => 6,
         _ => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Lines;
+
+        fn make_writer(&self) -> Lines {
+            self.clone()
+        }
+    }
+
+    /// What `log` prints, under journald or not.
+    fn printed(journald: bool, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let format = tracing_subscriber::fmt().with_writer(lines.clone()).event_format(LogFormat { journald });
+        tracing::subscriber::with_default(format.finish(), log);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn log_examples() {
+        tracing::warn!("table full");
+        tracing::info!(priority = 5_u8, "IN=eth0 OUT=");
+        tracing::error!(queue = 3, "first\nsecond");
+    }
+
+    #[test]
+    fn terminal_lines_carry_no_priority() {
+        let expected = "keepstate: table full\nkeepstate: IN=eth0 OUT=\nkeepstate: first\nsecond queue=3\n";
+        assert_eq!(printed(false, log_examples), expected);
+    }
+
+    #[test]
+    fn journald_lines_begin_with_their_priority() {
+        let expected = "<4>keepstate: table full\n<5>keepstate: IN=eth0 OUT=\n<3>keepstate: first\n<3>second queue=3\n";
+        assert_eq!(printed(true, log_examples), expected);
     }
 }

@@ -175,7 +175,7 @@ fn observes_the_live_table() {
 
 #[test]
 fn usage_errors() {
-    assert_rejected(&["-c", "0"], &["0 need no table"]);
+    assert_rejected(&["-c", "0"], &["must be at least 1"]);
     assert_rejected(&["-c", "-5"], &["-5"]);
     assert_rejected(&["-c", "many"], &["whole number from 1 on"]);
     assert_rejected(&["-c", "1e6"], &["65536, 250k or 1.5M"]);
@@ -185,7 +185,7 @@ fn usage_errors() {
     assert_rejected(&["--rate", "10"], &["--rate needs --lifetime or --connections"]);
     assert_rejected(&["--lifetime", "1h"], &["no load is given"]);
     assert_rejected(&["--nat"], &["no load is given"]);
-    assert_rejected(&["--lifetime", "0", "-c", "1"], &["no time at all"]);
+    assert_rejected(&["--lifetime", "0", "-c", "1"], &["must be longer than 0"]);
     assert_rejected(&["--lifetime", "1 year", "-c", "1"], &["20min, 6h, 5d"]);
     assert_rejected(&["--silent", "101%", "-c", "1"], &["from 0 to 100"]);
     assert_rejected(

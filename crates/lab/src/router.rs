@@ -2,7 +2,9 @@
 use super::topology::{CommandOutput, find_program, run_ip, run_to_end, wait_until};
 use super::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
+use keepstate_conntrack::FilterArgs;
 use keepstate_gateway::control_client;
+use keepstate_gateway::control_protocol::{ControlRequest, ShowOptions};
 use keepstate_linux::netns::AnonNetns;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -131,17 +133,17 @@ impl Router {
 
     /// Connections in the table.
     pub(super) fn count(&self) -> Result<u64> {
-        self.read_counter("nf_conntrack_count", &["count"])
+        self.read_counter("nf_conntrack_count", ControlRequest::Count)
     }
 
     /// How many it takes.
     pub(super) fn limit(&self) -> Result<u64> {
-        self.read_counter("nf_conntrack_max", &["get", "nf_conntrack_max"])
+        self.read_counter("nf_conntrack_max", ControlRequest::Get { sysctl: "nf_conntrack_max".into() })
     }
 
-    fn read_counter(&self, knob: &str, words: &[&str]) -> Result<u64> {
+    fn read_counter(&self, knob: &str, request: ControlRequest) -> Result<u64> {
         let text = match self.kind {
-            RouterKind::Keepstate => self.control(words)?,
+            RouterKind::Keepstate => self.control(request)?,
             RouterKind::Linux => {
                 self.netns.enter(|| std::fs::read_to_string(format!("/proc/sys/net/netfilter/{knob}")))??
             }
@@ -149,15 +151,18 @@ impl Router {
         text.trim().parse().with_context(|| format!("{knob}: {text:?} is no number"))
     }
 
-    /// Asks the gateway, with the words of `keepstate control`.
-    pub(super) fn control(&self, words: &[&str]) -> Result<String> {
-        control_client::text(&self.socket, words)
+    /// Sends the gateway a control request.
+    pub(super) fn control(&self, request: ControlRequest) -> Result<String> {
+        control_client::fetch(&self.socket, request)
     }
 
     /// Its connections of TCP, as conntrack writes them.
     pub(super) fn connections(&self) -> Result<String> {
         match self.kind {
-            RouterKind::Keepstate => self.control(&["list", "-p", "tcp"]),
+            RouterKind::Keepstate => {
+                let filter = FilterArgs::of_protocol(keepstate_linux::ctnetlink::protocol::TCP);
+                self.control(ControlRequest::List(ShowOptions { filter, ..ShowOptions::default() }))
+            }
             RouterKind::Linux => Ok(self.run_keepstate(&["conntrack", "-L", "-p", "tcp"])?.stdout),
         }
     }
@@ -165,7 +170,7 @@ impl Router {
     /// Packets that the last rule of the forward chain has refused.
     pub(super) fn rejected_packets(&self) -> Result<u64> {
         let text = match self.kind {
-            RouterKind::Keepstate => self.control(&["rules"])?,
+            RouterKind::Keepstate => self.control(ControlRequest::Rules)?,
             RouterKind::Linux => {
                 let nft = find_program("nft").context("nft is missing. Type: apt-get install nftables")?;
                 run_to_end(self.netns.command(nft).args(["list", "chain", "inet", "filter", "forward"]), TIMEOUT)?

@@ -1,7 +1,8 @@
 //! The crisis: the table is made small and fills, clients are refused, the doctor says why; it is enlarged while it runs, and they get in.
 use super::scenario::Scenario;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use keepstate_advisor::units::Count;
+use keepstate_gateway::control_protocol::ControlRequest;
 use std::time::Duration;
 
 /// How long the clients of the crisis wait: three of the kernel's first segments.
@@ -27,7 +28,8 @@ fn fill_table(play: &mut Scenario<'_>, wave: u32) -> Result<(u32, Vec<String>)> 
     let left = u64::from(wave / 4);
     let limit = play.topology.router.count()? + left;
     play.reporter.command("gateway", &format!("keepstate control set nf_conntrack_max={limit}"));
-    play.topology.router.control(&["set", &format!("nf_conntrack_max={limit}")])?;
+    let request = ControlRequest::Set { sysctl: "nf_conntrack_max".into(), value: limit.to_string() };
+    play.topology.router.control(request)?;
     play.reporter.text(&format!("{} more clients come, and {} places are free", Count(wave.into()), Count(left)));
     let mut advice = Vec::new();
     let mut meanwhile = |play: &mut Scenario<'_>| {
@@ -64,9 +66,12 @@ fn run_doctor(play: &mut Scenario<'_>) -> Result<Vec<String>> {
 fn enlarge_table(play: &mut Scenario<'_>, refused: u32, advice: &[String]) -> Result<()> {
     play.check_interrupted()?;
     play.reporter.section("It is enlarged while it runs, as the doctor says, and the clients get in");
+    let socket = play.topology.router.socket().display().to_string();
     for command in advice {
         play.reporter.command("gateway", &format!("keepstate control {command}"));
-        play.topology.router.control(&command.split(' ').collect::<Vec<_>>())?;
+        let words: Vec<&str> = ["control", "--socket", &socket].into_iter().chain(command.split(' ')).collect();
+        let ran = play.topology.router.run_keepstate(&words)?;
+        ensure!(ran.success, "keepstate control {command}: {}", ran.stderr.trim_end());
     }
     play.reporter.text(&format!("the {} who were refused try again", Count(refused.into())));
     let (tally, _) = play.add_clients(refused, CONNECT_TIMEOUT, None)?;

@@ -1,5 +1,5 @@
-//! The services' file as it is written: its words, and what they default to.
-use crate::unit_args;
+//! The keys of the services file, and their defaults.
+use crate::duration;
 use keepstate_router::service::{
     BackendConfig, HashInput, HealthCheckConfig, Masquerade, Probe, Scheduler, ServiceConfig, Transport, WhenDown,
 };
@@ -140,20 +140,20 @@ impl TryFrom<String> for ListenAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<ListenAddress, String> {
-        let how = || {
+        let usage = || {
             format!(
                 "{text:?}: write ADDRESS:PORT or ADDRESS:FIRST-LAST, like 192.0.2.80:80 or [2001:db8::80]:8000-8010"
             )
         };
-        let (address, ports) = text.rsplit_once(':').ok_or_else(how)?;
-        let address = address_in_brackets(address).ok_or_else(how)?;
+        let (address, ports) = text.rsplit_once(':').ok_or_else(usage)?;
+        let address = address_in_brackets(address).ok_or_else(usage)?;
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let (Ok(first), Ok(last)) = (first.parse(), last.parse()) else { return Err(how()) };
+        let (Ok(first), Ok(last)) = (first.parse(), last.parse()) else { return Err(usage()) };
         Ok(ListenAddress { address, ports: first..=last })
     }
 }
 
-/// An address that a port may follow: IPv6 stands in brackets.
+/// An address that a port may follow: IPv6 is in brackets.
 fn address_in_brackets(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         Some(text) => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
@@ -161,20 +161,24 @@ fn address_in_brackets(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A backend's address, with a port or without: `10.0.0.11:8080`, `10.0.0.11`, `[fd00::11]:8080`, `[fd00::11]`. IPv6 without brackets is refused: in `fd00::11:8080` the port would be read
+/// A backend's address, with a port or without: `10.0.0.11:8080`, `10.0.0.11`, `[fd00::11]:8080`, `[fd00::11]`. IPv6 needs brackets: the port of `fd00::11:8080` would be read
 /// as a part of the address.
-pub(crate) fn parse_backend_address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
-    let how = || format!("{text:?}: write ADDRESS:PORT or ADDRESS, like 10.0.0.11:8080, 10.0.0.11 or [fd00::11]:8080");
+///
+/// # Errors
+/// A sentence for the user.
+pub fn parse_backend_address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    let usage =
+        || format!("{text:?}: write ADDRESS:PORT or ADDRESS, like 10.0.0.11:8080, 10.0.0.11 or [fd00::11]:8080");
     if let Some(address) = address_in_brackets(text) {
         return Ok((address, None));
     }
-    let (address, port) = text.rsplit_once(':').ok_or_else(how)?;
-    let address = address_in_brackets(address).ok_or_else(how)?;
-    let port = port.parse().map_err(|_| how())?;
+    let (address, port) = text.rsplit_once(':').ok_or_else(usage)?;
+    let address = address_in_brackets(address).ok_or_else(usage)?;
+    let port = port.parse().map_err(|_| usage())?;
     Ok((address, Some(port)))
 }
 
-/// A time in whole seconds, as `3h` or 10800; a day's length at most, as for kube-proxy.
+/// A time in whole seconds, as `3h` or 10800; at most a day, as for kube-proxy.
 #[derive(Deserialize)]
 #[serde(try_from = "DurationSetting")]
 struct AffinityTimeout(u32);
@@ -183,11 +187,11 @@ impl TryFrom<DurationSetting> for AffinityTimeout {
     type Error = String;
 
     fn try_from(DurationSetting(time): DurationSetting) -> Result<AffinityTimeout, String> {
-        let whole = time.subsec_nanos() == 0 && (1..=MAX_AFFINITY).contains(&time.as_secs());
-        let seconds = u32::try_from(time.as_secs()).ok().filter(|_| whole);
+        let is_valid = time.subsec_nanos() == 0 && (1..=MAX_AFFINITY).contains(&time.as_secs());
+        let seconds = u32::try_from(time.as_secs()).ok().filter(|_| is_valid);
         seconds
             .map(AffinityTimeout)
-            .ok_or_else(|| "sources stay for 1s to 24h, in whole seconds: kube-proxy's default is 3h".into())
+            .ok_or_else(|| "affinity is 1s to 24h in whole seconds (kube-proxy's default is 3h)".into())
     }
 }
 
@@ -206,9 +210,7 @@ impl<'de> Deserialize<'de> for DurationSetting {
                 f.write_str("a time like \"5s\" or \"1h30m\", or a number of seconds")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<DurationSetting, E> {
-                unit_args::parse_millis(text)
-                    .map(|time| DurationSetting(Duration::from_millis(time)))
-                    .map_err(E::custom)
+                duration::parse_millis(text).map(|time| DurationSetting(Duration::from_millis(time))).map_err(E::custom)
             }
             fn visit_i64<E: Error>(self, seconds: i64) -> Result<DurationSetting, E> {
                 self.visit_str(&seconds.to_string())
@@ -262,7 +264,7 @@ impl<'de> Deserialize<'de> for BackendEntry {
     }
 }
 
-/// `"tcp"`, or a table.
+/// `check`: `"tcp"`, or a table.
 struct CheckSetting(HealthCheckConfig);
 
 #[derive(Default, Deserialize)]
@@ -281,12 +283,12 @@ impl CheckTable {
     fn to_health_check(self) -> Result<HealthCheckConfig, String> {
         let probe = match self.command {
             Some(_) if self.port.is_some() || self.source.is_some() => {
-                return Err("port and source are for a TCP connection; a command is told its own arguments".into());
+                return Err("port and source belong to a TCP check; give a command its own arguments".into());
             }
             Some(words) => Probe::Command(words),
             None => Probe::Connect { port: self.port, source: self.source },
         };
-        let or = |told: Option<DurationSetting>, usual| told.map_or(usual, |time| time.0);
+        let or = |setting: Option<DurationSetting>, default| setting.map_or(default, |time| time.0);
         Ok(HealthCheckConfig {
             probe,
             interval: or(self.interval, Duration::from_secs(5)),
@@ -303,14 +305,12 @@ impl<'de> Deserialize<'de> for CheckSetting {
         impl<'de> Visitor<'de> for CheckVisitor {
             type Value = CheckSetting;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"tcp\", or a table like { command = [\"/usr/local/bin/is-well\"], interval = \"5s\" }")
+                f.write_str("\"tcp\", or a table like { command = [\"/usr/local/bin/check\"], interval = \"5s\" }")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<CheckSetting, E> {
                 match text {
                     "tcp" => CheckTable::default().to_health_check().map(CheckSetting).map_err(E::custom),
-                    _ => {
-                        Err(E::custom(format!("there is no check {text:?}: write \"tcp\", or a table with a command")))
-                    }
+                    _ => Err(E::custom(format!("unknown check {text:?}: write \"tcp\", or a table with a command"))),
                 }
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSetting, A::Error> {

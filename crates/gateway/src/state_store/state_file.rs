@@ -1,59 +1,59 @@
-//! The file that a table is kept in, octet by octet; reading it back.
+//! The format of the state file, byte by byte; reading it.
 //!
 //! ```text
-//! head   96  magic 8 │ version 4 │ kind 4 │ boot id 16 │ since boot 8 │ wall clock 8 │ 0 12 │ checksum 4
-//!            beat: since boot 8 │ wall clock 8 │ ended in order 4 │ 0 8 │ checksum 4         written again and again in place
-//! frames     length 4 │ checksum 4 │ since boot 8 │ wall clock 8 │ records …
-//! records    1 put:   place 4 │ length 2 │ a Description's octets
-//!            2 gone:  place 4
-//!            3 whole: every connection there was when this file was begun has been put; what follows is the journal
+//! header  96  magic 8 │ version 4 │ kind 4 │ boot id 16 │ since boot 8 │ wall clock 8 │ 0 12 │ checksum 4
+//!             heartbeat: since boot 8 │ wall clock 8 │ clean shutdown 4 │ 0 8 │ checksum 4         rewritten in place
+//! frames      length 4 │ checksum 4 │ since boot 8 │ wall clock 8 │ records …
+//! records     1 put:     slot 4 │ length 2 │ an encoded ConnSnapshot
+//!             2 delete:  slot 4
+//!             3 snapshot end: every connection that existed when this file was started has been put; what follows is the journal
 //! ```
-//! All numbers are little end first, all times nanoseconds, every checksum a CRC-32 of what it stands behind or before. The last record of a place is the
-//! one that counts. Octets are not believed: memory is only taken for records that are there. A frame that is not right before `whole` makes the file
-//! unusable; behind it, that frame and what follows is left out, because that is what a sudden end leaves behind.
+//! All numbers are little-endian, all times nanoseconds, every checksum is a CRC-32 of what precedes it in its block (of what follows it in a frame). The last
+//! record of a slot counts. Lengths are not trusted: memory is only allocated for records that are there. A damaged frame before `snapshot end` makes the file
+//! unusable; after it, that frame and what follows are ignored, because that is what a crash leaves.
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
 const MAGIC: [u8; 8] = *b"keepstat";
 const VERSION: u32 = 1;
-/// The one kind there is: a table of connections.
+/// The only kind: a connection table.
 const KIND: u32 = 1;
 pub(super) const HEADER_LEN: usize = 96;
-/// Where the beat stands in the head.
+/// Where the heartbeat is in the header.
 pub(super) const HEARTBEAT_OFFSET: usize = 64;
 const FRAME_HEADER_LEN: usize = 24;
-/// No frame is longer.
+/// The longest frame.
 const MAX_FRAME_LEN: usize = 1 << 23;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const SNAPSHOT_END: u8 = 3;
 
-/// A point in time by both clocks: the one that nobody sets, and the one that outlives a boot.
+/// A point in time by both clocks: the monotonic one, and the wall clock, which survives a reboot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockPair {
-    /// Which boot.
+    /// The boot id.
     pub boot: [u8; 16],
-    /// Nanoseconds since then.
+    /// Nanoseconds since boot.
     pub since_boot: u64,
     /// Nanoseconds since 1970.
     pub wall: u64,
 }
 
-/// Time between two moments, and how well it is known.
+/// The time between two points, and how well it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockGap {
-    /// Both are of one boot.
+    /// Both are of the same boot.
     SameBoot(Duration),
-    /// The machine was started again in between; the wall clock says so much.
+    /// There was a reboot in between; the time is by the wall clock.
     Rebooted(Duration),
-    /// It was, and the wall clock was set back: nobody knows.
+    /// There was a reboot, and the wall clock was set back.
     Unknown,
 }
 
 impl ClockPair {
-    /// Time from here to `later`.
+    /// The time from `self` to `later`.
     pub fn gap_to(&self, later: &ClockPair) -> ClockGap {
         if self.boot == later.boot {
             return ClockGap::SameBoot(Duration::from_nanos(later.since_boot.saturating_sub(self.since_boot)));
@@ -63,7 +63,7 @@ impl ClockPair {
 }
 
 impl ClockGap {
-    /// What is to be taken off the timeouts.
+    /// What to subtract from the timeouts.
     pub fn duration(self) -> Duration {
         match self {
             ClockGap::SameBoot(length) | ClockGap::Rebooted(length) => length,
@@ -72,94 +72,90 @@ impl ClockGap {
     }
 }
 
-/// Why a file is not used at all.
+/// Why a file is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateFileError {
-    /// Something else altogether.
-    #[error("it is no table that a gateway has kept")]
+    /// Another format.
+    #[error("not a state file of keepstate gateway")]
     NotStateFile,
-    /// Of another keepstate.
-    #[error("it is of version {0}, and this program reads version {VERSION}: it was written by another keepstate")]
+    /// Of another version.
+    #[error("format version {0}, this program reads version {VERSION}: it was written by another version of keepstate")]
     Version(u32),
-    /// Something else of ours.
-    #[error("it holds something else than connections (kind {0})")]
+    /// Another kind of content.
+    #[error("it does not hold connections (kind {0})")]
     Kind(u32),
     /// Not as it was written.
-    #[error("it is damaged at octet {0}")]
+    #[error("damaged at byte {0}")]
     Damaged(usize),
-    /// It was never finished.
-    #[error("it is not whole: its end is missing")]
+    /// Its snapshot was never completed.
+    #[error("incomplete: its end is missing")]
     Incomplete,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     bytes: &'a [u8],
-    /// By place, where the description is that counts.
+    /// By slot, the byte range of the last record.
     records_by_slot: HashMap<u32, Range<usize>>,
-    /// When its writer was last known to live.
+    /// When its writer was last alive.
     pub last_alive: ClockPair,
-    /// It was ended in order: nothing has happened since.
+    /// It was closed: nothing has changed since.
     pub clean_shutdown: bool,
-    /// Octets at the end that are left out.
+    /// Bytes at the end that are ignored.
     pub truncated_bytes: usize,
 }
 
 impl<'a> Snapshot<'a> {
-    /// Reads a file, all of it or nothing.
+    /// Parses a file, completely or not at all.
     ///
     /// # Errors
     /// Why it is not used.
-    pub fn parse(octets: &'a [u8]) -> Result<Snapshot<'a>, StateFileError> {
-        let (mut died, in_order) = parse_header(octets)?;
+    pub fn parse(bytes: &'a [u8]) -> Result<Snapshot<'a>, StateFileError> {
+        let (mut last_alive, clean) = parse_header(bytes)?;
         let mut latest = HashMap::new();
-        let mut whole = false;
+        let mut is_complete = false;
         let mut at = HEADER_LEN;
-        while let Some((frame, end)) = parse_frame(octets, at) {
-            died.since_boot = died.since_boot.max(frame.since_boot);
-            died.wall = died.wall.max(frame.wall);
+        while let Some((frame, end)) = parse_frame(bytes, at) {
+            last_alive.since_boot = last_alive.since_boot.max(frame.since_boot);
+            last_alive.wall = last_alive.wall.max(frame.wall);
             let mut rest = frame.records;
             while !rest.is_empty() {
-                let (record, length) = parse_record(octets, rest.clone()).ok_or(StateFileError::Damaged(rest.start))?;
+                let (record, length) = parse_record(bytes, rest.clone()).ok_or(StateFileError::Damaged(rest.start))?;
                 match record {
-                    Record::Put(place, description) => drop(latest.insert(place, description)),
-                    Record::Delete(place) => drop(latest.remove(&place)),
-                    Record::SnapshotEnd => whole = true,
+                    Record::Put(slot, record) => drop(latest.insert(slot, record)),
+                    Record::Delete(slot) => drop(latest.remove(&slot)),
+                    Record::SnapshotEnd => is_complete = true,
                 }
                 rest.start += length;
             }
             at = end;
         }
-        match (whole, octets.len() - at) {
-            (true, cut) => Ok(Snapshot {
-                bytes: octets,
-                records_by_slot: latest,
-                last_alive: died,
-                clean_shutdown: in_order,
-                truncated_bytes: cut,
-            }),
+        match (is_complete, bytes.len() - at) {
+            (true, truncated_bytes) => {
+                Ok(Snapshot { bytes, records_by_slot: latest, last_alive, clean_shutdown: clean, truncated_bytes })
+            }
             (false, 0) => Err(StateFileError::Incomplete),
             (false, _) => Err(StateFileError::Damaged(at)),
         }
     }
 
-    /// The connections' descriptions, those first that were written first.
+    /// The encoded connections, in the order in which they were written.
     pub fn connections(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        let mut places: Vec<&Range<usize>> = self.records_by_slot.values().collect();
-        places.sort_unstable_by_key(|place| place.start);
-        places.into_iter().filter_map(|place| self.bytes.get(place.clone()))
+        let mut ranges: Vec<&Range<usize>> = self.records_by_slot.values().collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.into_iter().filter_map(|range| self.bytes.get(range.clone()))
     }
 }
 
-/// When the writer last lived, as far as the head tells, and whether it ended in order.
-fn parse_header(octets: &[u8]) -> Result<(ClockPair, bool), StateFileError> {
-    if !octets.starts_with(&MAGIC) {
+/// When the writer was last alive by the header, and whether it was a clean shutdown.
+fn parse_header(bytes: &[u8]) -> Result<(ClockPair, bool), StateFileError> {
+    if !bytes.starts_with(&MAGIC) {
         return Err(StateFileError::NotStateFile);
     }
     let damaged = StateFileError::Damaged(0);
-    let word = |at: usize| octets.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
-    let long = |at: usize| octets.get(at..at + 8).and_then(|long| long.try_into().ok()).map(u64::from_le_bytes);
+    let word = |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+    let long = |at: usize| bytes.get(at..at + 8).and_then(|long| long.try_into().ok()).map(u64::from_le_bytes);
     match word(8).ok_or(damaged)? {
         VERSION => (),
         other => return Err(StateFileError::Version(other)),
@@ -168,40 +164,40 @@ fn parse_header(octets: &[u8]) -> Result<(ClockPair, bool), StateFileError> {
         KIND => (),
         other => return Err(StateFileError::Kind(other)),
     }
-    let sound =
-        |at: Range<usize>| octets.get(at.clone()).is_some_and(|part| word(at.end) == Some(crc32fast::hash(part)));
-    if !sound(0..HEARTBEAT_OFFSET - 4) || octets.len() < HEADER_LEN {
+    let is_valid =
+        |at: Range<usize>| bytes.get(at.clone()).is_some_and(|part| word(at.end) == Some(crc32fast::hash(part)));
+    if !is_valid(0..HEARTBEAT_OFFSET - 4) || bytes.len() < HEADER_LEN {
         return Err(damaged);
     }
-    let boot = octets.get(16..32).and_then(|boot| boot.try_into().ok()).ok_or(damaged)?;
-    let begun = ClockPair { boot, since_boot: long(32).ok_or(damaged)?, wall: long(40).ok_or(damaged)? };
-    // A beat that was cut in two says nothing; the one before it is gone, but the frames tell too.
-    if !sound(HEARTBEAT_OFFSET..HEADER_LEN - 4) {
-        return Ok((begun, false));
+    let boot = bytes.get(16..32).and_then(|boot| boot.try_into().ok()).ok_or(damaged)?;
+    let created = ClockPair { boot, since_boot: long(32).ok_or(damaged)?, wall: long(40).ok_or(damaged)? };
+    // A heartbeat of which only a part was written is ignored; the frames have times too.
+    if !is_valid(HEARTBEAT_OFFSET..HEADER_LEN - 4) {
+        return Ok((created, false));
     }
-    let beat = ClockPair {
+    let heartbeat = ClockPair {
         boot,
         since_boot: long(HEARTBEAT_OFFSET).ok_or(damaged)?,
         wall: long(HEARTBEAT_OFFSET + 8).ok_or(damaged)?,
     };
-    Ok((beat, word(HEARTBEAT_OFFSET + 16) == Some(1)))
+    Ok((heartbeat, word(HEARTBEAT_OFFSET + 16) == Some(1)))
 }
 
-/// A frame that is right.
+/// A valid frame.
 struct Frame {
     since_boot: u64,
     wall: u64,
     records: Range<usize>,
 }
 
-/// The frame at `at`, and where the next one begins.
-fn parse_frame(octets: &[u8], at: usize) -> Option<(Frame, usize)> {
-    let header: &[u8; FRAME_HEADER_LEN] = octets.get(at..)?.first_chunk()?;
+/// The frame at `at`, and the start of the next one.
+fn parse_frame(bytes: &[u8], at: usize) -> Option<(Frame, usize)> {
+    let header: &[u8; FRAME_HEADER_LEN] = bytes.get(at..)?.first_chunk()?;
     let [a, b, c, d, e, f, g, h, stamps @ ..] = header;
     let length =
         usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).ok().filter(|length| *length <= MAX_FRAME_LEN)?;
     let end = (at + FRAME_HEADER_LEN).checked_add(length)?;
-    let covered = octets.get(at + 8..end)?;
+    let covered = bytes.get(at + 8..end)?;
     if crc32fast::hash(covered) != u32::from_le_bytes([*e, *f, *g, *h]) {
         return None;
     }
@@ -221,54 +217,54 @@ enum Record {
     SnapshotEnd,
 }
 
-/// The record that `within` begins with, and its length.
-fn parse_record(octets: &[u8], within: Range<usize>) -> Option<(Record, usize)> {
+/// The first record of `within`, and its length.
+fn parse_record(bytes: &[u8], within: Range<usize>) -> Option<(Record, usize)> {
     let start = within.start;
-    let (kind, rest) = octets.get(within)?.split_first()?;
+    let (kind, rest) = bytes.get(within)?.split_first()?;
     if *kind == SNAPSHOT_END {
         return Some((Record::SnapshotEnd, 1));
     }
-    let (place, rest) = rest.split_first_chunk::<4>()?;
-    let place = u32::from_le_bytes(*place);
+    let (slot, rest) = rest.split_first_chunk::<4>()?;
+    let slot = u32::from_le_bytes(*slot);
     match *kind {
-        DELETE => Some((Record::Delete(place), 5)),
+        DELETE => Some((Record::Delete(slot), 5)),
         PUT => {
             let (length, rest) = rest.split_first_chunk::<2>()?;
             let length = usize::from(u16::from_le_bytes(*length));
             rest.get(..length)?;
-            Some((Record::Put(place, start + 7..start + 7 + length), 7 + length))
+            Some((Record::Put(slot, start + 7..start + 7 + length), 7 + length))
         }
         _ => None,
     }
 }
 
-/// The head of a file that is begun now.
+/// The header of a new file.
 pub(super) fn new_header(now: &ClockPair) -> [u8; HEADER_LEN] {
-    let mut head = [0; HEADER_LEN];
-    head[..8].copy_from_slice(&MAGIC);
-    head[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    head[12..16].copy_from_slice(&KIND.to_le_bytes());
-    head[16..32].copy_from_slice(&now.boot);
-    head[32..40].copy_from_slice(&now.since_boot.to_le_bytes());
-    head[40..48].copy_from_slice(&now.wall.to_le_bytes());
-    let check = crc32fast::hash(&head[..HEARTBEAT_OFFSET - 4]).to_le_bytes();
-    head[HEARTBEAT_OFFSET - 4..HEARTBEAT_OFFSET].copy_from_slice(&check);
-    head[HEARTBEAT_OFFSET..].copy_from_slice(&heartbeat_bytes(now, false));
-    head
+    let mut header = [0; HEADER_LEN];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&KIND.to_le_bytes());
+    header[16..32].copy_from_slice(&now.boot);
+    header[32..40].copy_from_slice(&now.since_boot.to_le_bytes());
+    header[40..48].copy_from_slice(&now.wall.to_le_bytes());
+    let check = crc32fast::hash(&header[..HEARTBEAT_OFFSET - 4]).to_le_bytes();
+    header[HEARTBEAT_OFFSET - 4..HEARTBEAT_OFFSET].copy_from_slice(&check);
+    header[HEARTBEAT_OFFSET..].copy_from_slice(&heartbeat_bytes(now, false));
+    header
 }
 
-/// The word that the writer lives.
-pub(super) fn heartbeat_bytes(now: &ClockPair, in_order: bool) -> [u8; HEADER_LEN - HEARTBEAT_OFFSET] {
-    let mut beat = [0; HEADER_LEN - HEARTBEAT_OFFSET];
-    beat[..8].copy_from_slice(&now.since_boot.to_le_bytes());
-    beat[8..16].copy_from_slice(&now.wall.to_le_bytes());
-    beat[16..20].copy_from_slice(&u32::from(in_order).to_le_bytes());
-    let check = crc32fast::hash(&beat[..28]).to_le_bytes();
-    beat[28..].copy_from_slice(&check);
-    beat
+/// The heartbeat block.
+pub(super) fn heartbeat_bytes(now: &ClockPair, clean: bool) -> [u8; HEADER_LEN - HEARTBEAT_OFFSET] {
+    let mut block = [0; HEADER_LEN - HEARTBEAT_OFFSET];
+    block[..8].copy_from_slice(&now.since_boot.to_le_bytes());
+    block[8..16].copy_from_slice(&now.wall.to_le_bytes());
+    block[16..20].copy_from_slice(&u32::from(clean).to_le_bytes());
+    let check = crc32fast::hash(&block[..28]).to_le_bytes();
+    block[28..].copy_from_slice(&check);
+    block
 }
 
-/// Records on their way into one frame.
+/// Collects the records of one frame.
 #[derive(Default)]
 pub(super) struct FrameWriter(Vec<u8>);
 
@@ -284,36 +280,36 @@ impl FrameWriter {
         &mut self.0
     }
 
-    /// The connection in `place` is what `describe` writes.
-    pub(super) fn put(&mut self, place: u32, describe: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a record for the connection in `slot`, which `encode` writes.
+    pub(super) fn put(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         let out = self.buffer();
         let at = out.len();
         out.push(PUT);
-        out.extend_from_slice(&place.to_le_bytes());
+        out.extend_from_slice(&slot.to_le_bytes());
         out.extend_from_slice(&[0; 2]);
         let begin = out.len();
-        describe(out);
+        encode(out);
         match u16::try_from(out.len() - begin) {
             Ok(length) => out[begin - 2..begin].copy_from_slice(&length.to_le_bytes()),
-            // No description is that long; one that were could not be kept.
+            // No connection is that long; one that were could not be stored.
             Err(_) => out.truncate(at),
         }
     }
 
-    pub(super) fn delete(&mut self, place: u32) {
+    pub(super) fn delete(&mut self, slot: u32) {
         let out = self.buffer();
         out.push(DELETE);
-        out.extend_from_slice(&place.to_le_bytes());
+        out.extend_from_slice(&slot.to_le_bytes());
     }
 
     pub(super) fn end_snapshot(&mut self) {
         self.buffer().push(SNAPSHOT_END);
     }
 
-    /// Closes the frame; it is there until [`Writing::clear`].
+    /// Completes the frame; it stays until [`FrameWriter::clear`].
     pub(super) fn finish(&mut self, now: &ClockPair) -> &[u8] {
         let out = self.buffer();
-        // Frames hold one turn's records: far below 4 GiB.
+        // A frame holds one turn's records: far below 4 GiB.
         let length = u32::try_from(out.len() - FRAME_HEADER_LEN).unwrap_or(u32::MAX);
         out[..4].copy_from_slice(&length.to_le_bytes());
         out[8..16].copy_from_slice(&now.since_boot.to_le_bytes());

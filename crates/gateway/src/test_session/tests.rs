@@ -1,4 +1,4 @@
-//! Visits: what is asked is answered, and whoever is slow, or many, holds up nobody.
+//! Control connections: requests are answered, and clients that are slow or many delay nobody.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 use super::*;
 use keepstate_engine::{ConnUpdate, NewConnection, Tuple, Zone};
@@ -12,9 +12,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant as Clock;
 
-const CTNETLINK_REQUEST: &[u8] = b"{\"v\":1,\"speak\":\"ctnetlink\"}\n";
+const CTNETLINK_REQUEST: &[u8] = b"{\"v\":2,\"speak\":\"ctnetlink\"}\n";
 
-/// So many connections of TCP, each of another address and port.
+/// Creates TCP connections, each of another address and port.
 fn fill_table(router: &mut Router, count: u32) {
     router.engine_mut().set_sysctl(keepstate_engine::Sysctl::Max, 0).unwrap();
     for number in 0..count {
@@ -25,72 +25,71 @@ fn fill_table(router: &mut Router, count: u32) {
             source_key: (number & 0xff) as u16 + 1024,
             destination_key: 443,
         };
-        let wish = ConnUpdate { timeout: Some(1000), ..ConnUpdate::default() };
+        let attributes = ConnUpdate { timeout: Some(1000), ..ConnUpdate::default() };
         let reply = original.invert().unwrap();
-        let draft =
-            NewConnection { original, reply, zone: Zone::default(), attributes: wish, dst_nat: None, src_nat: None };
-        router.engine_mut().create(&draft, NOW).unwrap();
+        let new = NewConnection { original, reply, zone: Zone::default(), attributes, dst_nat: None, src_nat: None };
+        router.engine_mut().create(&new, NOW).unwrap();
     }
 }
 
-/// Speaks, and reads the first line of the answer.
-fn open_ctnetlink(outside: &mut UnixStream) {
-    outside.write_all(CTNETLINK_REQUEST).unwrap();
+/// Asks for ctnetlink and reads the first line of the answer.
+fn open_ctnetlink(client: &mut UnixStream) {
+    client.write_all(CTNETLINK_REQUEST).unwrap();
     let mut head = Vec::new();
-    let mut octet = [0];
+    let mut byte = [0];
     while head.last() != Some(&b'\n') {
-        outside.read_exact(&mut octet).unwrap();
-        head.extend(octet);
+        client.read_exact(&mut byte).unwrap();
+        head.extend(byte);
     }
-    assert_eq!(head, b"{\"v\":1}\n");
+    assert_eq!(head, b"{\"v\":2}\n");
 }
 
 #[test]
 fn large_dump_is_complete_and_jobs_stay_short() {
     const COUNT: u32 = 200_000;
-    let mut rehearsal = TestGateway::new();
-    fill_table(&mut rehearsal.router, COUNT);
-    let (mut outside, attending) = rehearsal.connect().unwrap();
-    open_ctnetlink(&mut outside);
+    let mut gateway = TestGateway::new();
+    fill_table(&mut gateway.router, COUNT);
+    let (mut client, serving) = gateway.connect().unwrap();
+    open_ctnetlink(&mut client);
     let mut dump = NlRequest::new(message::CT_GET, flag::DUMP, 0);
-    stream_frame::write_frame(&mut outside, dump.finish(1)).unwrap();
-    // He does not read: after what fits on the way, nothing more is taken from the table for him.
+    stream_frame::write_frame(&mut client, dump.finish(1)).unwrap();
+    // The client does not read: after what fits into the socket, nothing more is read from the table for it.
     let until = Clock::now() + Duration::from_millis(300);
-    let mut errands = 0;
+    let mut jobs = 0;
     while Clock::now() < until {
-        errands += rehearsal.tick();
+        jobs += gateway.tick();
         thread::sleep(Duration::from_micros(100));
     }
-    assert!((1..=4).contains(&errands), "{errands} pieces for who does not read");
-    // Now he reads; the turns go on.
+    assert!((1..=4).contains(&jobs), "{jobs} jobs for a client that does not read");
+    // Now it reads; the turns go on.
     let reading = thread::spawn(move || {
-        let (mut ports, mut piece) = (std::collections::HashSet::new(), Vec::new());
+        let (mut tuples, mut frame) = (std::collections::HashSet::new(), Vec::new());
         loop {
-            assert!(stream_frame::read_frame(&mut outside, &mut piece).unwrap());
-            for message in NlMessages::new(&piece) {
+            assert!(stream_frame::read_frame(&mut client, &mut frame).unwrap());
+            for message in NlMessages::new(&frame) {
                 let message = message.unwrap();
                 match keepstate_linux::ctnetlink::decode::flow(&message).unwrap() {
-                    Some(CtFlow { original, .. }) => assert!(ports.insert(original), "told twice: {original:?}"),
-                    None => return ports.len(),
+                    Some(CtFlow { original, .. }) => assert!(tuples.insert(original), "dumped twice: {original:?}"),
+                    None => return tuples.len(),
                 }
             }
         }
     });
     let mut most = 0;
     while !reading.is_finished() {
-        most = most.max(rehearsal.tick());
+        most = most.max(gateway.tick());
         thread::sleep(Duration::from_micros(50));
     }
     assert_eq!(reading.join().unwrap(), COUNT as usize);
-    assert!(most as u32 * crate::jobs::SLOTS_PER_JOB < COUNT / 2, "{most} pieces in one turn");
-    assert!(attending.join().is_ok());
+    assert!(most as u32 * crate::jobs::SLOTS_PER_JOB < COUNT / 2, "{most} jobs in one turn");
+    assert!(serving.join().is_ok());
 }
 
 #[test]
 fn slow_subscriber_gets_enobufs_and_others_lose_nothing() {
-    let mut rehearsal = TestGateway::new();
-    let (mut slow, _attending) = rehearsal.connect().unwrap();
-    let (mut quick, _attending_too) = rehearsal.connect().unwrap();
+    let mut gateway = TestGateway::new();
+    let (mut slow, _serving) = gateway.connect().unwrap();
+    let (mut quick, _serving_too) = gateway.connect().unwrap();
     open_ctnetlink(&mut slow);
     open_ctnetlink(&mut quick);
     let over = std::sync::Arc::new(AtomicBool::new(false));
@@ -105,7 +104,7 @@ fn slow_subscriber_gets_enobufs_and_others_lose_nothing() {
         })
     };
     while !over.load(Ordering::Relaxed) {
-        rehearsal.tick();
+        gateway.tick();
         thread::sleep(Duration::from_micros(50));
     }
     let (mut slow, mut quick) = joining.join().unwrap();
@@ -130,32 +129,32 @@ fn slow_subscriber_gets_enobufs_and_others_lose_nothing() {
     };
     const COUNT: u32 = 150_000;
     for step in 0..COUNT as usize / 1000 {
-        // The quick one keeps up: she is never more than a few thousand events behind, however busy this machine is.
+        // The quick one keeps up: it is never more than a few thousand events behind, however busy this machine is.
         while heard_so_far.load(Ordering::Relaxed) + 8000 < step * 2000 {
             thread::sleep(Duration::from_millis(1));
         }
-        fill_table(&mut rehearsal.router, 1000);
-        rehearsal.tick();
-        let _ = rehearsal.router.engine_mut().flush_range(0, u32::MAX, None, NOW);
+        fill_table(&mut gateway.router, 1000);
+        gateway.tick();
+        let _ = gateway.router.engine_mut().flush_range(0, u32::MAX, None, NOW);
         let begun = Clock::now();
-        rehearsal.tick();
-        assert!(begun.elapsed() < Duration::from_secs(1), "a slow listener holds up the router");
+        gateway.tick();
+        assert!(begun.elapsed() < Duration::from_secs(1), "a slow subscriber delays the main loop");
         thread::sleep(Duration::from_millis(1));
     }
     let (heard, lost) = listening.join().unwrap();
     assert_eq!((heard, lost), (COUNT as usize * 2, 0));
     let (heard, lost) = count(&mut slow, &AtomicUsize::new(0));
-    assert!(heard < COUNT as usize * 2 && lost >= 1, "{heard} heard, told {lost} times of losses");
+    assert!(heard < COUNT as usize * 2 && lost >= 1, "{heard} received, {lost} overruns");
 }
 
 #[test]
 fn ctnetlink_over_control_socket_works_as_kernel_table() {
-    let mut rehearsal = TestGateway::new();
-    fill_table(&mut rehearsal.router, 3);
-    let (mut outside, attending) = rehearsal.connect().unwrap();
-    open_ctnetlink(&mut outside);
+    let mut gateway = TestGateway::new();
+    fill_table(&mut gateway.router, 3);
+    let (mut client, serving) = gateway.connect().unwrap();
+    open_ctnetlink(&mut client);
     let asking = thread::spawn(move || {
-        let mut table = CtClient::from_socket(NetlinkSocket::over_stream(outside));
+        let mut table = CtClient::from_socket(NetlinkSocket::over_stream(client));
         assert_eq!(table.count().unwrap().0, 3);
         let mut all = Vec::new();
         let restriction = DumpFilter::default();
@@ -183,32 +182,58 @@ fn ctnetlink_over_control_socket_works_as_kernel_table() {
         table.socket().join_groups(&[group::EXP_NEW]).unwrap();
     });
     while !asking.is_finished() {
-        rehearsal.tick();
+        gateway.tick();
         thread::sleep(Duration::from_micros(50));
     }
     asking.join().unwrap();
-    while !attending.is_finished() {
-        rehearsal.tick();
+    while !serving.is_finished() {
+        gateway.tick();
     }
 }
 
 #[test]
 fn invalid_requests_get_an_error_reply() {
-    let cases: [(&[u8], &str); 5] = [
-        (b"GET / HTTP/1.1\r\n", "this is no request"),
-        (b"{\"v\":2,\"words\":[\"count\"]}\n", "use the keepstate that it was started with"),
-        (b"{\"v\":1,\"speak\":\"grpc\"}\n", "it speaks ctnetlink"),
-        (b"{\"v\":1,\"words\":[\"cuont\"]}\n", "count"),
-        (b"{\"v\":1,\"words\":[\"get\",\"nf_conntrack_mox\"]}\n", "nf_conntrack_mox"),
+    let cases: [(&[u8], &str); 6] = [
+        (b"GET / HTTP/1.1\r\n", "invalid request"),
+        (b"{\"v\":1,\"words\":[\"count\"]}\n", "use the keepstate version that it was started with"),
+        (b"{\"v\":2,\"speak\":\"grpc\"}\n", "speaks \\\"ctnetlink\\\""),
+        (b"{\"v\":2,\"request\":\"cuont\"}\n", "count"),
+        (b"{\"v\":2,\"request\":{\"get\":{\"sysctl\":\"nf_conntrack_mox\"}}}\n", "unknown sysctl nf_conntrack_mox"),
+        (b"{\"v\":2,\"request\":{\"set\":{\"sysctl\":\"nf_conntrack_max\",\"value\":\"x\"}}}\n", "whole number"),
     ];
-    for (said, expected) in cases {
-        let (heard, _) = run_control_session(said).unwrap();
-        let mut lines = BufReader::new(&heard[..]).lines();
+    for (input, expected) in cases {
+        let (answer, _) = run_control_session(input).unwrap();
+        let mut lines = BufReader::new(&answer[..]).lines();
         let head = lines.next().unwrap().unwrap();
-        assert!(head.starts_with("{\"v\":1,\"error\":") && head.contains(expected), "{head}");
+        assert!(head.starts_with("{\"v\":2,\"error\":") && head.contains(expected), "{head}");
     }
-    // What is no message of the kernel's ends the visit, and nothing else.
-    let (heard, router) = run_control_session(&[CTNETLINK_REQUEST, &[0, 0, 0, 4, 1, 2, 3, 4]].concat()).unwrap();
-    assert_eq!(heard, b"{\"v\":1}\n");
+    // A malformed message ends the connection, and nothing else.
+    let (answer, router) = run_control_session(&[CTNETLINK_REQUEST, &[0, 0, 0, 4, 1, 2, 3, 4]].concat()).unwrap();
+    assert_eq!(answer, b"{\"v\":2}\n");
     router.engine().check_invariants().unwrap();
+}
+
+/// The words of a command line are the program's affair: a request is structured, and answered in text.
+#[test]
+fn requests_are_answered() {
+    let ask = |request: &str| {
+        let (answer, router) = run_control_session(format!("{{\"v\":2,\"request\":{request}}}\n").as_bytes()).unwrap();
+        (String::from_utf8(answer).unwrap(), router)
+    };
+    assert_eq!(ask("\"count\"").0, "{\"v\":2}\n0\n");
+    assert_eq!(ask("{\"get\":{\"sysctl\":\"net.netfilter.nf_conntrack_tcp_loose\"}}").0, "{\"v\":2}\n1\n");
+    let (answer, router) = ask("{\"set\":{\"sysctl\":\"net/netfilter/nf_conntrack_max\",\"value\":\"0x10\"}}");
+    assert_eq!(answer, "{\"v\":2}\nnf_conntrack_max = 16\n");
+    assert_eq!(router.engine().sysctls()[keepstate_engine::Sysctl::Max], 16);
+    let (answer, _) = ask("{\"stats\":{\"json\":true}}");
+    let stats: serde_json::Value = serde_json::from_str(answer.split_once('\n').unwrap().1).unwrap();
+    assert_eq!(
+        (&stats["received"], &stats["found"], &stats["reasons"]),
+        (&0.into(), &0.into(), &serde_json::json!({}))
+    );
+    assert!(answer.starts_with("{\"v\":2}\n{\"received\":0,\"forwarded\":0,"), "in the order of the text: {answer}");
+    assert!(ask("\"reload\"").0.contains("reload failed; the ruleset stays as it was: there is no ruleset"));
+    assert!(
+        ask("{\"drain\":{\"address\":\"10.0.0.1\",\"port\":80}}").0.contains("no service has a backend 10.0.0.1:80")
+    );
 }

@@ -1,38 +1,40 @@
-//! Who stands at an address on a link, by the kernel's own table; and what waits until that is known.
+//! The kernel's neighbour table (address to MAC), and the packets that wait for a neighbour.
 //!
-//! The kernel does the asking (ARP, neighbour discovery). It only keeps fresh what somebody uses, so that it is told of what we use. What waits is bounded, for each neighbour and for all.
-use super::NeighbourKey;
+//! The kernel resolves neighbours (ARP, neighbour discovery). It only refreshes entries that are used, so it is told which ones we use. Waiting packets are bounded, per neighbour and in total.
 use keepstate_engine::Instant;
 use keepstate_linux::rtnetlink::{RtMessage, RtMonitor, message::RtNeighbour};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// Datagrams that wait for one neighbour.
+/// Packets that wait for one neighbour.
 const MAX_QUEUED_PER_NEIGHBOUR: usize = 16;
-/// Datagrams that wait for any.
+/// Packets that wait, in total.
 const MAX_QUEUED: usize = 1024;
-/// Nanoseconds until the kernel is told again that somebody uses a neighbour, or wants one.
+/// Nanoseconds until the kernel is told again that a neighbour is used, or wanted.
 const REFRESH_INTERVAL: u64 = 3_000_000_000;
 const RETRY_INTERVAL: u64 = 1_000_000_000;
 
-/// What is known of a neighbour.
+/// The state of a neighbour.
 pub(super) enum Resolution {
-    /// Its address on the Ethernet.
+    /// Its MAC address.
     Resolved([u8; 6]),
-    /// The kernel is asking.
+    /// The kernel is resolving it.
     Pending,
 }
 
-/// One of them.
+/// The interface index, and the address.
+type NeighbourKey = (u32, IpAddr);
+
+/// One neighbour.
 #[derive(Default)]
 struct NeighbourEntry {
     mac: Option<[u8; 6]>,
-    /// When the kernel was told last.
+    /// When the kernel was last asked.
     kernel_asked: Option<Instant>,
     queue: Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All neighbours.
 #[derive(Default)]
 pub(super) struct Neighbours {
     entries: HashMap<NeighbourKey, NeighbourEntry>,
@@ -41,24 +43,24 @@ pub(super) struct Neighbours {
     failed: Vec<Vec<u8>>,
 }
 
-/// More than this are not remembered: an attacker may name as many as a prefix has addresses.
+/// The most entries: an attacker may send to every address of a prefix.
 const MAX_NEIGHBOURS: usize = 65_536;
 
 impl Neighbours {
-    /// The neighbours among what the kernel has told.
-    pub(super) fn update_all(&mut self, known: &[RtMessage]) {
-        for told in known {
-            if let RtMessage::Neighbour(neighbour) = told {
+    /// Takes over the neighbours of a dump.
+    pub(super) fn update_all(&mut self, messages: &[RtMessage]) {
+        for message in messages {
+            if let RtMessage::Neighbour(neighbour) = message {
                 self.update(neighbour);
             }
         }
     }
 
-    /// What the kernel says of one.
+    /// Takes over a change of one neighbour.
     pub(super) fn update(&mut self, neighbour: &RtNeighbour) {
         let key = (neighbour.ifindex, neighbour.address);
         if neighbour.mac.is_none() && !neighbour.failed {
-            // The kernel is asking, or has forgotten it: so do we, unless something waits.
+            // The kernel is resolving it, or has dropped it: so do we, unless packets wait.
             if self.entries.get(&key).is_some_and(|known| known.queue.is_empty()) {
                 self.entries.remove(&key);
             }
@@ -77,30 +79,30 @@ impl Neighbours {
         }
     }
 
-    /// Who stands there; if nobody knows, the kernel is asked.
+    /// Looks a neighbour up; if it is unknown, the kernel is asked.
     pub(super) fn resolve(
         &mut self,
-        device: u32,
+        ifindex: u32,
         address: IpAddr,
         now: Instant,
         watcher: &mut RtMonitor,
     ) -> Resolution {
-        if self.entries.len() >= MAX_NEIGHBOURS && !self.entries.contains_key(&(device, address)) {
+        if self.entries.len() >= MAX_NEIGHBOURS && !self.entries.contains_key(&(ifindex, address)) {
             self.entries.retain(|_, known| known.mac.is_some());
         }
-        let known = self.entries.entry((device, address)).or_default();
-        let patience = if known.mac.is_some() { REFRESH_INTERVAL } else { RETRY_INTERVAL };
-        if known.kernel_asked.is_none_or(|told| now.0.saturating_sub(told.0) > patience) {
+        let known = self.entries.entry((ifindex, address)).or_default();
+        let interval = if known.mac.is_some() { REFRESH_INTERVAL } else { RETRY_INTERVAL };
+        if known.kernel_asked.is_none_or(|asked| now.0.saturating_sub(asked.0) > interval) {
             known.kernel_asked = Some(now);
-            // A device that is gone has no neighbours; the news of that is on its way.
-            let _ = watcher.resolve_neighbour(device, address);
+            // This fails if the interface is gone; a message about that is on its way.
+            let _ = watcher.resolve_neighbour(ifindex, address);
         }
         known.mac.map_or(Resolution::Pending, Resolution::Resolved)
     }
 
-    /// Keeps a datagram until its neighbour is known. False if there is no room, and it is lost.
-    pub(super) fn enqueue(&mut self, device: u32, address: IpAddr, bytes: Vec<u8>) -> bool {
-        let known = self.entries.entry((device, address)).or_default();
+    /// Queues a packet until its neighbour is known. False if the queue is full and the packet dropped.
+    pub(super) fn enqueue(&mut self, ifindex: u32, address: IpAddr, bytes: Vec<u8>) -> bool {
+        let known = self.entries.entry((ifindex, address)).or_default();
         if known.queue.len() >= MAX_QUEUED_PER_NEIGHBOUR || self.queued >= MAX_QUEUED {
             return false;
         }
@@ -109,12 +111,12 @@ impl Neighbours {
         true
     }
 
-    /// What need not wait any longer: device, neighbour, datagram.
+    /// Packets whose neighbour is known now: interface index, MAC address, packet.
     pub(super) fn take_resolved(&mut self) -> Vec<(u32, [u8; 6], Vec<u8>)> {
         std::mem::take(&mut self.resolved)
     }
 
-    /// Datagrams whose neighbour did not answer.
+    /// Packets whose neighbour did not answer.
     pub(super) fn take_failed(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.failed)
     }

@@ -1,5 +1,4 @@
-//! What all workers share beside the router: neighbours, the way to the machine itself, and what was lost.
-use super::HOST_TUN;
+//! What all workers share beside the router: neighbours, the TUN interface to the host, drop counters.
 use super::neighbours::{Neighbours, Resolution};
 use crate::gso;
 use anyhow::{Context, Result};
@@ -11,7 +10,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// All of it.
+/// The TUN interface through which the kernel gets packets for the host.
+pub(super) const HOST_TUN: &str = "keepstate0";
+
+/// Shared by all workers.
 pub(super) struct XdpShared {
     state: Mutex<XdpSharedState>,
     pub(super) drops: TxDrops,
@@ -23,30 +25,30 @@ pub(super) struct XdpSharedState {
     host: Tun,
 }
 
-/// What the driver lost.
+/// Packets that the driver dropped.
 #[derive(Default)]
 pub(super) struct TxDrops {
-    /// No room in a device's queue.
+    /// The tx ring was full.
     ring_full: AtomicU64,
-    /// A neighbour that did not answer.
+    /// The neighbour did not answer, or too many packets waited for it.
     unresolved: AtomicU64,
 }
 
 impl TxDrops {
-    pub(super) fn add_ring_full(&self, datagrams: u64) {
-        self.ring_full.fetch_add(datagrams, Ordering::Relaxed);
+    pub(super) fn add_ring_full(&self, packets: u64) {
+        self.ring_full.fetch_add(packets, Ordering::Relaxed);
     }
 
-    pub(super) fn add_unresolved(&self, datagrams: u64) {
-        self.unresolved.fetch_add(datagrams, Ordering::Relaxed);
+    pub(super) fn add_unresolved(&self, packets: u64) {
+        self.unresolved.fetch_add(packets, Ordering::Relaxed);
     }
 
-    /// For the closing note; empty if there were none.
-    pub(super) fn summary(&self) -> String {
-        match (self.ring_full.load(Ordering::Relaxed), self.unresolved.load(Ordering::Relaxed)) {
-            (0, 0) => String::new(),
-            (room, waited) => format!("; {room} found no room in a device's queue, {waited} no neighbour"),
-        }
+    /// By reason, for the closing line.
+    pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("tx ring full", self.ring_full.load(Ordering::Relaxed)),
+            ("neighbour unresolved", self.unresolved.load(Ordering::Relaxed)),
+        ]
     }
 }
 
@@ -59,38 +61,38 @@ impl XdpShared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who stands there. If nobody knows yet, the datagram waits for it, in single segments, as there will be few.
+    /// The MAC address of a neighbour. If it is unknown, the packet waits for it, a GSO packet as single segments.
     pub(super) fn resolve(
         &self,
-        (device, to): (u32, IpAddr),
+        (ifindex, to): (u32, IpAddr),
         bytes: &[u8],
-        train: Option<&GsoPacket>,
+        gso: Option<&GsoPacket>,
         now: Instant,
     ) -> Option<[u8; 6]> {
-        let mut held = self.lock();
-        let XdpSharedState { watcher, neighbours, .. } = &mut *held;
-        if let Resolution::Resolved(mac) = neighbours.resolve(device, to, now, watcher) {
+        let mut state = self.lock();
+        let XdpSharedState { watcher, neighbours, .. } = &mut *state;
+        if let Resolution::Resolved(mac) = neighbours.resolve(ifindex, to, now, watcher) {
             return Some(mac);
         }
-        let mut wait = |bytes| {
-            if !neighbours.enqueue(device, to, bytes) {
+        let mut enqueue = |bytes| {
+            if !neighbours.enqueue(ifindex, to, bytes) {
                 self.drops.add_unresolved(1);
             }
         };
-        match train.filter(|train| bytes.len() > train.max_segment_len()) {
-            None => wait(bytes.to_vec()),
-            Some(train) => train.segments(bytes).for_each(wait),
+        match gso.filter(|gso| bytes.len() > gso.max_segment_len()) {
+            None => enqueue(bytes.to_vec()),
+            Some(gso) => gso.segments(bytes).for_each(enqueue),
         }
         None
     }
 
-    /// To the machine itself, or to a device that is the kernel's: it goes on there, if the kernel forwards.
+    /// Hands a packet to the kernel: for the host itself, or for an interface that the driver does not have (if the kernel forwards).
     ///
     /// # Errors
-    /// The way to it is gone.
-    pub(super) fn to_kernel(&self, bytes: &mut [u8], train: Option<&GsoPacket>) -> Result<()> {
-        let left = gso::tx_offload(train, bytes);
-        let written = self.lock().host.write(bytes, left).with_context(|| format!("{HOST_TUN} is gone"))?;
+    /// The TUN interface is gone.
+    pub(super) fn to_kernel(&self, bytes: &mut [u8], gso: Option<&GsoPacket>) -> Result<()> {
+        let offload = gso::tx_offload(gso, bytes);
+        let written = self.lock().host.write(bytes, offload).with_context(|| format!("{HOST_TUN} is gone"))?;
         self.drops.add_ring_full(u64::from(!written));
         Ok(())
     }

@@ -7,7 +7,7 @@ use keepstate_advisor::doctor::{
     Report, Sourced, StepLocation,
 };
 use keepstate_gateway::control_client;
-use keepstate_gateway::control_server::DEFAULT_SOCKET;
+use keepstate_gateway::control_protocol::{ControlRequest, DEFAULT_SOCKET, ShowOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -36,12 +36,12 @@ pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observ
     let begun = Instant::now();
     let source = |what: &str| format!("keepstate control {what}");
     let mut space = ObservedNamespace { name: NAMESPACE_NAME.into(), is_ours: true, ..ObservedNamespace::default() };
-    let count = query(socket, &["count"])?;
+    let count = query(socket, ControlRequest::Count)?;
     let count = count.trim().parse().with_context(|| format!("{count:?} is no count"))?;
     space.count = Some(Sourced::at(source("count"), count));
     for name in SYSCTLS {
         // One that this gateway does not have is not judged.
-        let Ok(value) = query(socket, &["get", name]) else { continue };
+        let Ok(value) = query(socket, ControlRequest::Get { sysctl: name.to_owned() }) else { continue };
         let Ok(value) = value.trim().parse() else { continue };
         let knob = ObservedSysctl {
             value,
@@ -52,18 +52,18 @@ pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observ
         };
         space.sysctls.insert(name.to_owned(), knob);
     }
-    let lines = send_request(socket, &["list"])?.lines().take(sample + 1);
+    let lines = send_request(socket, ControlRequest::List(ShowOptions::default()))?.lines().take(sample + 1);
     let mut flows: Vec<_> =
         lines.map_while(Result::ok).filter_map(|line| keepstate_linux::proc_conntrack::parse_line(&line)).collect();
     let is_whole = flows.len() <= sample;
     flows.truncate(sample);
     let flows = flows.into_iter().map(super::namespace_state::to_observed_flow).collect();
     space.sample = Some(Sourced::at(source("list"), ObservedSample { flows, is_complete: is_whole }));
-    let first = parse_counters(&query(socket, &["stats"])?);
+    let first = parse_counters(&query(socket, ControlRequest::Stats { json: false })?);
     let mut last = first;
     if !interval.is_zero() {
         std::thread::sleep(interval.saturating_sub(begun.elapsed()));
-        last = parse_counters(&query(socket, &["stats"])?);
+        last = parse_counters(&query(socket, ControlRequest::Stats { json: false })?);
         let over_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         space.growth = Some(CounterGrowth { over_ms, by: super::namespace_state::counter_growth(&first, &last) });
     }
@@ -148,12 +148,12 @@ fn parse_counters(text: &str) -> ObservedCounters {
     }
 }
 
-fn query(socket: &Path, words: &[&str]) -> Result<String> {
-    control_client::text(socket, words)
+fn query(socket: &Path, request: ControlRequest) -> Result<String> {
+    control_client::fetch(socket, request)
 }
 
-fn send_request(socket: &Path, words: &[&str]) -> Result<BufReader<UnixStream>> {
-    control_client::send_command(socket, words.iter().map(|word| (*word).to_owned()).collect()).map(BufReader::new)
+fn send_request(socket: &Path, request: ControlRequest) -> Result<BufReader<UnixStream>> {
+    control_client::send_request(socket, request).map(BufReader::new)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::Args;
 use gather::GatherOptions;
 use keepstate_bundle::Bundle;
-use keepstate_gateway::unit_args;
+use crate::unit_args;
 use report::DoctorReport;
 use std::io::Write;
 use std::path::PathBuf;

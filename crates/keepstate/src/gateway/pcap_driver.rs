@@ -1,9 +1,8 @@
-//! A capture through the router, on the clock of its own timestamps: the proof of a ruleset without a network.
-use crate::stderr;
+//! A capture through the router, on the clock of its timestamps: a test of a ruleset without a network.
 use anyhow::{Context, Result};
 use keepstate_capture::{Capture, Frame};
 use keepstate_engine::Instant;
-use keepstate_gateway::interface_args::InterfaceArg;
+use keepstate_gateway::static_fib::InterfaceConfig;
 use keepstate_router::{Egress, Router};
 use keepstate_rules::Fib;
 use keepstate_wire::{Addresses, Packet, link};
@@ -12,19 +11,19 @@ use std::io::{BufWriter, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The number of raw IP among the link types of pcap.
+/// The pcap link type of raw IP.
 const LINKTYPE_RAW: u32 = 101;
 
-/// Reads `input`, writes what leaves into `output`, says what became of each packet if that is wanted.
+/// Routes the packets of `input` and writes what leaves to `output`; with `each`, prints a line for each packet.
 pub(super) fn route_capture(
     mut router: Router,
-    devices: &[InterfaceArg],
+    interfaces: &[InterfaceConfig],
     input: &Path,
     output: &Path,
     each: bool,
 ) -> Result<()> {
     let mut capture = Capture::open(input)?;
-    let file = File::create(output).with_context(|| format!("{} cannot be written", output.display()))?;
+    let file = File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
     let mut written = PcapWriter::new(BufWriter::new(file)).with_context(|| format!("{}", output.display()))?;
     let mut lines = BufWriter::new(std::io::stdout().lock());
     let mut number = 0_u64;
@@ -32,24 +31,24 @@ pub(super) fn route_capture(
     let read = capture.for_each_frame(|frame: Frame<'_>| {
         number += 1;
         let Ok(network) = link::strip_link_header(frame.link, frame.data) else { return Ok(true) };
-        // Time never goes back: a capture of several cores may say so.
+        // Time never goes back, though the timestamps of a capture of several cores may.
         last = frame.time.unwrap_or(last).max(last);
         let now = Instant(last);
-        let device = ingress_interface(&router, network.packet);
+        let ifindex = ingress_interface(&router, network.packet);
         router.poll(now);
-        let said = router.handle(network.packet, device, now);
+        let result = router.handle(network.packet, ifindex, now);
         let out: Vec<Egress> = std::iter::from_fn(|| router.poll_output()).collect();
         if each {
-            let name = |index: u32| devices.get(index as usize - 1).map_or("?", |device| device.name.as_str());
-            let became = match (&said, out.first()) {
-                (Err(loss), _) => loss.to_string(),
+            let name = |index: u32| interfaces.get(index as usize - 1).map_or("?", |interface| interface.name.as_str());
+            let verdict = match (&result, out.first()) {
+                (Err(reason), _) => reason.to_string(),
                 (Ok(()), Some(Egress::Forward { oif, .. })) => format!("to {}", name(*oif)),
-                (Ok(()), _) => "to the machine itself".to_owned(),
+                (Ok(()), _) => "to the host".to_owned(),
             };
-            writeln!(lines, "{number} from {} {became}", name(device))?;
+            writeln!(lines, "{number} from {} {verdict}", name(ifindex))?;
         }
-        for left in &out {
-            if let Egress::Forward { packet, .. } = left {
+        for egress in &out {
+            if let Egress::Forward { packet, .. } = egress {
                 written.write_packet(last, packet)?;
             }
         }
@@ -58,31 +57,31 @@ pub(super) fn route_capture(
         }
         Ok(true)
     });
-    written.out.flush().with_context(|| format!("{} cannot be written", output.display()))?;
+    written.out.flush().with_context(|| format!("cannot write {}", output.display()))?;
     lines.flush()?;
     let counters = *router.counters();
-    stderr::note(format!(
-        "{} packets came in, {} were sent on, {} were for the machine itself, {} went no further, {} answers; {} connections",
+    tracing::info!(
+        "rx {} forwarded {} local {} dropped {} generated {} connections {}",
         counters.received,
         counters.forwarded,
         counters.delivered,
         counters.dropped,
         counters.generated,
         router.engine().count()
-    ));
+    );
     read
 }
 
-/// The device that leads to a packet's source: where it must have come in. The first one, if none does.
+/// The interface that leads to a packet's source: where it must have come in. The first one, if none does.
 fn ingress_interface(router: &Router, bytes: &[u8]) -> u32 {
     let source = Packet::parse(bytes).ok().map(|packet| match packet.addresses() {
         Addresses::V4 { source, .. } => IpAddr::from(source),
         Addresses::V6 { source, .. } => IpAddr::from(source),
     });
-    source.and_then(|source| router.fib().route_lookup(source, None)).map_or(1, |device| device.index)
+    source.and_then(|source| router.fib().route_lookup(source, None)).map_or(1, |interface| interface.index)
 }
 
-/// A pcap file of nanoseconds, being written.
+/// Writes a pcap file with nanoseconds.
 struct PcapWriter<W: Write> {
     out: W,
 }
@@ -97,7 +96,7 @@ impl<W: Write> PcapWriter<W> {
     }
 
     fn write_packet(&mut self, time: u64, bytes: &[u8]) -> std::io::Result<()> {
-        // Seconds of this format end in 2106; a datagram has at most 65,535 octets.
+        // The format counts seconds to 2106; a packet has at most 65,535 bytes.
         let seconds = u32::try_from(time / 1_000_000_000).unwrap_or(u32::MAX);
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         for word in [seconds, (time % 1_000_000_000) as u32, length, length] {

@@ -27,7 +27,7 @@ pub struct Simulate {
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// CPUs of the machine, shown in the output only: kernel defaults depend on memory alone
-    #[arg(long, value_name = "NUMBER", value_parser = keepstate_gateway::unit_args::parse_count)]
+    #[arg(long, value_name = "NUMBER", value_parser = crate::unit_args::parse_count)]
     cpus: Option<u64>,
     /// Print the samples as CSV: seconds, connections, dropped, by state
     #[arg(long, conflicts_with = "json")]

@@ -1,9 +1,9 @@
 //! The traffic model as described on the command line: the typical figures of a profile, and options that replace them.
 use crate::size::ProfileArg;
+use crate::unit_args;
 use clap::Args;
 use keepstate_advisor::simulate::{ReconnectStorm, StormCause, TrafficModel};
 use keepstate_advisor::size::Profile;
-use keepstate_gateway::unit_args;
 
 /// How clients connect, send and disconnect.
 #[derive(Args, Clone, Debug)]

@@ -4,13 +4,13 @@ pub(crate) mod gather;
 mod text_report;
 
 use crate::shared_args::{self, KernelVersionArg};
+use crate::unit_args;
 use anyhow::{Context, Result};
 use clap::Args;
 use demand::DemandArgs;
 pub use demand::ProfileArg;
 use keepstate_advisor::size::{self, SizeAdvice, SizingMachine, Workload, kernel_defaults};
 use keepstate_engine::sysctl_conf as sysctl;
-use keepstate_gateway::unit_args;
 use keepstate_linux::SysRoot;
 use std::io::Write;
 use std::path::PathBuf;

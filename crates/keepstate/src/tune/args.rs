@@ -4,7 +4,7 @@ use crate::size::demand::DemandArgs;
 use anyhow::{Result, bail};
 use clap::Args;
 use keepstate_engine::sysctl_conf as sysctl;
-use keepstate_gateway::unit_args;
+use crate::unit_args;
 use keepstate_linux::SysRoot;
 use std::path::PathBuf;
 

@@ -11,7 +11,7 @@ mod text_report;
 use anyhow::Result;
 use args::{PlanArgs, RootArgs};
 use clap::{Args, Subcommand};
-use keepstate_gateway::unit_args;
+use crate::unit_args;
 use std::process::ExitCode;
 
 /// Change conntrack sysctls, now and at boot: plan, apply, verify, roll back.

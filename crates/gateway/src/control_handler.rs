@@ -1,0 +1,80 @@
+//! Control requests that the main loop answers between two batches of packets, all of them short; `streaming` answers those that may be long.
+use super::control_protocol::ControlRequest;
+use super::control_services;
+use super::load::LoadedConfig;
+use anyhow::{Context, Result, bail};
+use keepstate_engine::sysctl_conf;
+use keepstate_engine::{Instant, Sysctl, Sysctls};
+use keepstate_router::Router;
+use std::io::Write;
+
+/// Carries out a request: the answer's text, or an error for the client.
+pub(super) fn handle_request(
+    request: &ControlRequest,
+    router: &mut Router,
+    load: impl Fn() -> Result<LoadedConfig>,
+    now: Instant,
+) -> Result<Vec<u8>, String> {
+    execute(request, router, load, now).map_err(|error| format!("{error:#}"))
+}
+
+fn execute(
+    request: &ControlRequest,
+    router: &mut Router,
+    load: impl Fn() -> Result<LoadedConfig>,
+    now: Instant,
+) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    match request {
+        ControlRequest::List(_)
+        | ControlRequest::Events(_)
+        | ControlRequest::Proc
+        | ControlRequest::Stats { .. }
+        | ControlRequest::Flush
+        | ControlRequest::DrainAll { .. } => bail!("this request is answered by a client thread"),
+        ControlRequest::Count => writeln!(out, "{}", router.engine().count())?,
+        ControlRequest::Rules => write!(out, "{}", router.program().list())?,
+        ControlRequest::Shortages => {
+            for (key, stats) in router.engine().exhaustion_stats() {
+                writeln!(
+                    out,
+                    "address={} peer={} port={} protocol={} refused={}",
+                    key.address, key.peer, key.peer_port, key.protocol, stats.failures
+                )?;
+            }
+        }
+        ControlRequest::Get { sysctl } => {
+            let sysctl = find_sysctl(sysctl)?;
+            writeln!(out, "{}", router.engine().sysctls()[sysctl])?;
+        }
+        ControlRequest::Set { sysctl, value } => {
+            // Name, syntax and range are checked on a copy.
+            let mut parsed = Sysctls::default();
+            sysctl_conf::apply_setting(&format!("{sysctl}={value}"), &mut parsed)?;
+            let sysctl = find_sysctl(sysctl)?;
+            router.engine_mut().set_sysctl(sysctl, u64::from(parsed[sysctl]))?;
+            writeln!(out, "{} = {}", sysctl.name(), router.engine().sysctls()[sysctl])?;
+        }
+        ControlRequest::Services => control_services::list(router, now, &mut out)?,
+        ControlRequest::Drain(backend) => {
+            let count = control_services::drain(router, backend, true)?;
+            writeln!(out, "drained {count}: connections are kept, new ones go to other backends")?;
+        }
+        ControlRequest::Undrain(backend) => {
+            let count = control_services::drain(router, backend, false)?;
+            writeln!(out, "undrained {count}")?;
+        }
+        ControlRequest::Reload => {
+            load().context("reload failed; the ruleset stays as it was")?.apply(router, now);
+            let (chains, rules, elements) = router.program().size();
+            writeln!(out, "loaded: {chains} chains, {rules} rules, {elements} elements; connections kept")?;
+        }
+    }
+    Ok(out)
+}
+
+/// `nf_conntrack_max`, `net.netfilter.nf_conntrack_max` or with slashes.
+fn find_sysctl(name: &str) -> Result<Sysctl> {
+    let last = name.trim().rsplit(['.', '/']).next().unwrap_or_default();
+    Sysctl::from_name(last).with_context(|| format!("unknown sysctl {name}"))
+}

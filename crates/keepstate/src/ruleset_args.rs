@@ -1,0 +1,30 @@
+//! The options by which a ruleset is read, of `gateway` and `check`.
+use clap::Args;
+use keepstate_gateway::ruleset::RulesetOptions;
+use std::path::PathBuf;
+
+/// How a ruleset is read.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Ruleset")]
+pub struct RulesetArgs {
+    /// Define a variable before the first line, as `define NAME = VALUE` does
+    #[arg(short = 'D', long = "define", value_name = "NAME=VALUE", value_parser = parse_definition)]
+    definitions: Vec<(String, String)>,
+    /// Also search this directory for included files
+    #[arg(short = 'I', long = "includepath", value_name = "DIR")]
+    include_dirs: Vec<PathBuf>,
+}
+
+impl RulesetArgs {
+    /// As the gateway takes them.
+    pub fn options(&self) -> RulesetOptions {
+        RulesetOptions { definitions: self.definitions.clone(), include_dirs: self.include_dirs.clone() }
+    }
+}
+
+fn parse_definition(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
