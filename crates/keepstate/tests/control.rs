@@ -1,4 +1,4 @@
-//! A running gateway's control socket, from outside: what it prints, what it tells systemd, and how it ends. In a namespace of its own, because it makes a device.
+//! The control socket of a running gateway, by the program: answers, sd_notify, the end. Each gateway is in a network namespace of its own, because it creates an interface.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -129,20 +129,20 @@ fn events_stream_until_the_client_disconnects() {
     let mut heard = BufReader::new(listening.stdout.take().unwrap()).lines();
     let until = Instant::now() + Duration::from_secs(20);
     while !gateway.control(&["stats"]).1.contains("listeners=1") {
-        assert!(Instant::now() < until, "nobody listens");
+        assert!(Instant::now() < until, "no subscriber");
     }
     for line in &CREATE_COMMANDS[..3] {
         assert_eq!(gateway.conntrack(line).0, Some(0));
     }
     let (code, said) = gateway.control(&["flush"]);
-    assert_eq!((code, said.as_str()), (Some(0), "3 connections were removed\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "removed 3\n"));
     let [new, destroy] = [(); 2].map(|()| heard.next().unwrap().unwrap());
     assert!(new.starts_with("    [NEW] ipv4     2 udp      17 "), "{new}");
     assert!(destroy.starts_with("[DESTROY] ipv4     2 udp      17 "), "{destroy}");
     listening.kill().unwrap();
     listening.wait().unwrap();
     while !gateway.control(&["stats", "--json"]).1.contains("\"listeners\":0") {
-        assert!(Instant::now() < until, "who has left is still listened for");
+        assert!(Instant::now() < until, "the subscriber is still counted");
     }
 }
 
@@ -151,12 +151,12 @@ fn drain_waits_until_the_table_is_empty() {
     let Some(gateway) = RunningGateway::start("drain", &[]) else { return };
     assert_eq!(gateway.conntrack("-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 2").0, Some(0));
     let (code, said) = gateway.control(&["drain-all"]);
-    assert!(code == Some(0) && said.contains("1 live on"), "{said}");
+    assert!(code == Some(0) && said.contains("; 1 left."), "{said}");
     assert!(gateway.control(&["stats"]).1.contains("draining=1"));
     let begun = Instant::now();
     let (code, said) = gateway.control(&["drain-all", "--wait"]);
-    assert!(code == Some(0) && said.ends_with("0 live on\n") && begun.elapsed() < Duration::from_secs(15), "{said}");
-    assert_eq!(gateway.control(&["drain-all", "--off"]), (Some(0), "new connections are taken again\n".into()));
+    assert!(code == Some(0) && said.ends_with("\n0 left\n") && begun.elapsed() < Duration::from_secs(15), "{said}");
+    assert_eq!(gateway.control(&["drain-all", "--off"]), (Some(0), "draining off: new connections accepted\n".into()));
     assert!(gateway.control(&["stats"]).1.contains("draining=0"));
 }
 
@@ -164,13 +164,13 @@ fn drain_waits_until_the_table_is_empty() {
 fn usage_errors_and_missing_gateway_are_explained() {
     let ran = keepstate(&["conntrack", "--gateway=/nonexistent/gateway.sock", "-L"], b"");
     assert_eq!(ran.code, Some(1));
-    assert!(ran.err.contains("keepstate gateway --control /nonexistent/gateway.sock does"), "{}", ran.err);
+    assert!(ran.err.contains("Start one: keepstate gateway --control /nonexistent/gateway.sock"), "{}", ran.err);
     let Some(gateway) = RunningGateway::start("wrong", &[]) else { return };
     let mode = std::fs::metadata(&gateway.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     // As conntrack does: 2 for a wrong command line, whatever the table.
     assert_eq!(gateway.conntrack("-L -p nosuch").0, Some(2));
-    // Others may not, even where they get at the socket.
+    // Other users are denied, even if they can open the socket.
     std::fs::set_permissions(&gateway.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     let nobody = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_keepstate")])
@@ -179,9 +179,9 @@ fn usage_errors_and_missing_gateway_are_explained() {
     match nobody {
         Ok(output) if output.status.code() == Some(1) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(said.contains("user 65534 may not: only root, user 0 and group 0 may"), "{said}");
+            assert!(said.contains("permission denied: uid 65534; allowed: root, uid 0, gid 0"), "{said}");
         }
-        _ => report_skipped("another user at the control socket: setpriv, and a program that he may run"),
+        _ => report_skipped("another user at the control socket: setpriv, and a program that this user may run"),
     }
 }
 
@@ -204,7 +204,7 @@ fn sd_notify_reports_state() {
     };
     if let Some(mut gateway) = gateway {
         next("READY=1");
-        next("STATUS=0 connections, 0 packets sent on");
+        next("STATUS=connections 0, packets forwarded 0");
         next("WATCHDOG=1");
         gateway.signal("-HUP");
         next("RELOADING=1\nMONOTONIC_USEC=");
@@ -244,15 +244,15 @@ fn systemd_analyze_accepts_the_unit() {
 fn hundred_connections_are_served_or_get_a_retry_error() {
     let Some(gateway) = RunningGateway::start("many", &[]) else { return };
     let mut idle: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&gateway.socket).unwrap()).collect();
-    // Those who say nothing are sent away after five seconds at the latest; the others were refused at once.
+    // Silent clients are closed after five seconds at the latest; those above the limit were refused at once.
     let mut refused = 0;
     for stream in &mut idle {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut said = String::new();
         stream.read_to_string(&mut said).unwrap();
-        refused += usize::from(said.contains("try again when one has left"));
+        refused += usize::from(said.contains("too many control connections (64); retry later"));
     }
-    // Whoever looked whether the gateway runs may not have left yet.
+    // The probes of the start may still be open.
     assert!((36..=40).contains(&refused), "{refused}");
     assert_eq!(gateway.control(&["count"]), (Some(0), "0\n".into()));
 }

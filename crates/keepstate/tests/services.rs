@@ -312,13 +312,13 @@ fn failed_backend_is_removed_and_drained_backend_keeps_connections() {
     // Drained: who is there stays, nobody new comes.
     let held = [hold_connection(&lab), hold_connection(&lab)];
     let of_one = held.iter().find(|(name, ..)| name == "1").unwrap();
-    assert!(lab.control(&["drain", one]).contains("1 drained"));
+    assert!(lab.control(&["drain", one]).contains("drained 1"));
     assert!(lab.backend_status(one).contains("draining"), "{}", lab.backend_status(one));
     assert!((0..4).all(|_| lab.connect_and_read_name().unwrap() == "2"));
     of_one.1.send(()).unwrap();
     assert!(of_one.2.recv_timeout(TIMEOUT).unwrap(), "cut off");
     wait_until("only the held connection is left", || lab.backend_status(one).contains("connections=1 "));
-    assert!(lab.control(&["undrain", one]).contains("1 drained no longer"));
+    assert!(lab.control(&["undrain", one]).contains("undrained 1"));
     assert!((0..2).any(|_| lab.connect_and_read_name().unwrap() == "1"));
 
     // One dies: its check says so, and nobody is sent there any more; what stands is kept, as its owner wants it.
@@ -364,7 +364,7 @@ fn udp_client_moves_to_another_backend_on_failure() {
     lab.wait_all_healthy();
     let first = lab.ask_udp(&socket).unwrap();
     assert!((0..5).all(|_| lab.ask_udp(&socket) == Some(first)), "one connection, one server");
-    assert!(lab.control(&["drain", &format!("10.{}.0.2:5353", char::from(first))]).contains("1 drained"));
+    assert!(lab.control(&["drain", &format!("10.{}.0.2:5353", char::from(first))]).contains("drained 1"));
     assert_eq!(lab.ask_udp(&socket), Some(first), "drained, not cut off");
     // Its check is a command that looks for a file; that fails for both, and then for nobody.
     std::fs::remove_file(lab.flag.path()).unwrap();
@@ -401,7 +401,7 @@ fn services_reload_atomically_with_the_ruleset() {
     assert!(Command::new("kill").args(["-HUP", &lab.gateway.id().to_string()]).status().unwrap().success());
     let mut notes = BufReader::new(lab.gateway.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("connections live on") {
+    while !line.contains("connections kept") {
         line.clear();
         assert!(notes.read_line(&mut line).unwrap() > 0, "the gateway ended");
     }
@@ -412,7 +412,7 @@ fn services_reload_atomically_with_the_ruleset() {
     drop(ask);
     lab.wait_backend_status(&gone, " connections=0 ");
     // It is forgotten with the last trace of its connections.
-    assert!(lab.control(&["flush"]).contains("were removed"));
+    assert!(lab.control(&["flush"]).contains("removed "));
     wait_until("it is forgotten", || !lab.control(&["services"]).contains(&gone));
     assert!(lab.control(&["drain", &gone]).contains("no service has a backend"));
     assert!(lab.control(&["drain", "fd00::1:80"]).contains("[fd00::11]:8080"));
@@ -450,7 +450,7 @@ fn documented_example_is_valid() {
     let file = TempFile::new("services.toml", example.as_bytes());
     let ran = keepstate(&["check", "--services", file.path()], b"");
     assert_eq!(
-        (ran.code, ran.out.ends_with("good: 3 services, 7 backends\n")),
+        (ran.code, ran.out.ends_with("ok: 3 services, 7 backends\n")),
         (Some(0), true),
         "{}{}",
         ran.out,

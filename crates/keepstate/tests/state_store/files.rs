@@ -1,4 +1,4 @@
-//! Files that are torn, foreign, somebody else's, or cannot be written; and what a turn may cost.
+//! State files that are torn, of another format, locked, or cannot be written; and what a turn may cost.
 use super::common::{TempFile, keepstate, report_skipped, udp_packet};
 use super::gateway_testbed::{TempFolder, wait_until};
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Zone};
@@ -59,7 +59,10 @@ fn written_entries_survive_a_crash() {
     let mut second = engine();
     let (keep, restored, said) = open(&path, &mut second);
     assert_eq!(restored, 549, "{said}");
-    assert!(said.contains("549 connections were restored") && !said.contains("torn"), "{said}");
+    assert!(
+        said.contains("connections restored 549, expired 0, not restored 0") && !said.contains("incomplete"),
+        "{said}"
+    );
     second.check_invariants().unwrap();
     keep.close(&mut second, now());
     let mut third = engine();
@@ -86,14 +89,14 @@ fn torn_journal_tail_is_truncated_and_torn_snapshot_rejected() {
     let mut second = engine();
     let (keep, restored, said) = open(&path, &mut second);
     assert_eq!(restored, 11, "all but the last: {said}");
-    assert!(said.contains("are torn, as a sudden end leaves them: all before them is used"), "{said}");
+    assert!(said.contains("ignored, as a crash leaves it; all before it is used"), "{said}");
     drop(keep);
 
     for (octets, wanted) in [
-        (whole[..snapshot - 1].to_vec(), "damaged at octet "),
-        (whole[..50].to_vec(), "damaged at octet 0"),
-        ([&whole[..8], &9u32.to_le_bytes(), &whole[12..]].concat(), "of version 9"),
-        (b"127.0.0.1 localhost\n".to_vec(), "no table that a gateway has kept"),
+        (whole[..snapshot - 1].to_vec(), "damaged at byte "),
+        (whole[..50].to_vec(), "damaged at byte 0"),
+        ([&whole[..8], &9u32.to_le_bytes(), &whole[12..]].concat(), "format version 9"),
+        (b"127.0.0.1 localhost\n".to_vec(), "not a state file"),
     ] {
         fs::write(&path, &octets).unwrap();
         let mut third = engine();
@@ -117,12 +120,12 @@ fn state_file_has_one_writer() {
     let words = ["gateway", "--ruleset", ruleset.path(), "--device", "ksnone0=10.0.0.1/24", "--state"];
     let ran = keepstate(&[&words[..], &[folder.0.to_str().unwrap()]].concat(), b"");
     let wanted =
-        format!("another gateway (process {}) keeps its table in {}", std::process::id(), folder.file().display());
+        format!("another gateway (process {}) uses state file {}", std::process::id(), folder.file().display());
     assert!(ran.code == Some(1) && ran.err.contains(&wanted), "{:?} {}", ran.code, ran.err);
     drop(keep);
     fs::write(folder.file(), b"#!/bin/sh\n").unwrap();
     let ran = keepstate(&[&words[..], &[folder.0.to_str().unwrap()]].concat(), b"");
-    assert!(ran.code == Some(1) && ran.err.contains("no table that a gateway has kept"), "{}", ran.err);
+    assert!(ran.code == Some(1) && ran.err.contains("not a state file"), "{}", ran.err);
     let ran = keepstate(&[&words[..], &["/dev/null/x"]].concat(), b"");
     assert!(ran.code == Some(1) && ran.err.contains("/dev/null"), "{}", ran.err);
 }
@@ -208,7 +211,7 @@ fn full_disk_does_not_stop_tracking() {
             return;
         }
     }
-    assert!(said.contains("the table cannot be kept in") && said.contains("No space left on device"), "{said}");
+    assert!(said.contains("write error: ") && said.contains("No space left on device"), "{said}");
     gateway.kill().unwrap();
     gateway.wait().unwrap();
 }

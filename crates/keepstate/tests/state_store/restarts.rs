@@ -69,7 +69,7 @@ impl Transfer {
     fn wait_for(&self, more: usize) {
         let goal = self.got.load(Ordering::Relaxed) + more;
         self.allowed.store(goal, Ordering::Relaxed);
-        super::gateway_testbed::wait_until("octets", || self.got.load(Ordering::Relaxed) >= goal);
+        super::gateway_testbed::wait_until("bytes", || self.got.load(Ordering::Relaxed) >= goal);
     }
 
     /// Both got all of it; gives the client's own address, and as whom the server saw it.
@@ -78,7 +78,7 @@ impl Transfer {
         let ((got, own), (sent, seen)) = (self.client.join().unwrap(), self.server.join().unwrap());
         assert!(
             got == test_bytes(length) && sent == test_bytes(length),
-            "{} and {} octets, or other ones",
+            "{} and {} bytes, or different ones",
             got.len(),
             sent.len()
         );
@@ -126,7 +126,7 @@ fn transfers_survive_repeated_gateway_kills() {
     for round in 0..3 {
         lab.kill();
         let said = lab.start();
-        assert!(said.contains("3 connections were restored"), "round {round}: {said}");
+        assert!(said.contains("connections restored 3, expired 0, not restored 0"), "round {round}: {said}");
         if round == 0 {
             go.send(()).unwrap();
         }
@@ -152,7 +152,10 @@ fn graceful_restart_keeps_all_connections() {
     let before = ports(&lab.control(&["list"]));
     lab.terminate();
     let said = lab.start();
-    assert!(said.contains("1 connection was restored") && !said.contains("torn"), "{said}");
+    assert!(
+        said.contains("connections restored 1, expired 0, not restored 0") && !said.contains("incomplete"),
+        "{said}"
+    );
     transfer.wait_for(MEGABYTE);
     assert_eq!(ports(&lab.control(&["list"])), before);
     transfer.finish(LENGTH);
