@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const RULES: &str = "
 table inet filter {
@@ -111,10 +111,10 @@ fn start_gateway(tag: &str, ruleset: &str, how: &[&str]) -> Child {
         .unwrap();
     let mut notes = BufReader::new(gateway.stderr.take().unwrap());
     let mut said = String::new();
-    while !said.contains("Ctrl-C ends") {
+    while !said.contains("Ctrl-C stops") {
         assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
     }
-    assert_eq!(said.contains("sent in bursts"), how == XDP_LIVE_FRAMES, "{said}");
+    assert_eq!(said.contains("batched tx"), how == XDP_LIVE_FRAMES, "{said}");
     // What it says later is of no interest, but must not fill the pipe.
     std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
     gateway
@@ -185,6 +185,20 @@ fn xdp_transmits_by_sockets() {
     assert_transfers(&lab);
 }
 
+/// Waits until the gateway knows the way to `to`, where nothing listens yet: the server itself refuses the connection then.
+fn wait_until_routed(lab: &XdpTestbed, to: &'static str) {
+    let until = Instant::now() + Duration::from_secs(30);
+    let connect = move || TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(1)).map(drop);
+    loop {
+        let result = spawn_in_netns(&lab.name("c"), connect).join().unwrap();
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            return;
+        }
+        assert!(Instant::now() < until, "no route to {to}: {result:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn xdp_transmits_live_frames_and_follows_route_changes() {
     let Some(lab) = XdpTestbed::new("b", XDP_LIVE_FRAMES) else { return };
@@ -192,7 +206,7 @@ fn xdp_transmits_live_frames_and_follows_route_changes() {
     // A network that nobody knew at the beginning.
     assert!(run_ip(&["-n", &lab.name("s"), "addr", "add", "203.0.113.9/32", "dev", "lo"]));
     assert!(run_ip(&["-n", &lab.name("r"), "route", "add", "203.0.113.0/24", "via", "10.0.2.2"]));
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until_routed(&lab, "203.0.113.9:7001");
     let seen = lab.transfer("c", "s", "203.0.113.9:7001", "203.0.113.9:7001", 100_000);
     assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
 }
@@ -317,7 +331,7 @@ fn killed_gateway_detaches_xdp() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
-    assert!(second.status.code() == Some(1) && said.contains("one gateway a namespace"), "{said}");
+    assert!(second.status.code() == Some(1) && said.contains("one gateway per network namespace"), "{said}");
     lab.gateway.kill().unwrap();
     lab.gateway.wait().unwrap();
     lab.gateway = start_gateway(&lab.tag, lab.ruleset.path(), XDP_LIVE_FRAMES);
@@ -328,7 +342,7 @@ fn killed_gateway_detaches_xdp() {
 fn unusable_interfaces_are_reported() {
     let ruleset = TempFile::new("xdpwrong.nft", RULES.as_bytes());
     for (words, code, said) in [
-        (&["--xdp", "nothere0"][..], 1, "no such device"),
+        (&["--xdp", "nothere0"][..], 1, "no such interface"),
         (&["--xdp", "lo", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
         (&["--xdp-mode", "copy"], 2, "--xdp"),
     ] {

@@ -45,12 +45,15 @@ const HEARTBEAT_INTERVAL: u64 = SECOND;
 const RETRY_INTERVAL: u64 = 30 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 
+/// Gives boot id, time since boot and wall clock at a time of the gateway.
+pub type ClockSource = Box<dyn Fn(Instant) -> ClockPair + Send>;
+
 /// Writes the connection table to its file; see the module.
 pub struct StateStore {
     path: PathBuf,
     /// Held as long as this lives: nobody else writes there.
     _lock: File,
-    boot: [u8; 16],
+    clock_source: ClockSource,
     /// The file under its final name, unless a write failed.
     current: Option<Journal>,
     /// Its length when the snapshot was complete.
@@ -84,13 +87,30 @@ impl StateStore {
     /// # Errors
     /// Another gateway uses it; it is not a state file or is damaged; the directory cannot be written to.
     pub fn open(path: &Path, engine: &mut Engine, now: Instant) -> Result<(StateStore, RestoreReport)> {
+        let boot = uptime::boot_id().context("reading the boot id")?;
+        let system_clocks = move |now: Instant| {
+            let since_boot = u64::try_from(uptime::since_boot().as_nanos()).unwrap_or(u64::MAX);
+            ClockPair { boot, since_boot, wall: now.0 }
+        };
+        StateStore::open_with_clocks(path, engine, Box::new(system_clocks), now)
+    }
+
+    /// As [`StateStore::open`], on other clocks than the system's.
+    ///
+    /// # Errors
+    /// As [`StateStore::open`].
+    pub fn open_with_clocks(
+        path: &Path,
+        engine: &mut Engine,
+        clock_source: ClockSource,
+        now: Instant,
+    ) -> Result<(StateStore, RestoreReport)> {
         let path = state_path(path)?;
         let lock = lock_state_file(&path)?;
-        let boot = uptime::boot_id().context("reading the boot id")?;
         let mut store = StateStore {
             path,
             _lock: lock,
-            boot,
+            clock_source,
             current: None,
             snapshot_len: 0,
             next: None,
@@ -285,8 +305,7 @@ impl StateStore {
     }
 
     fn clocks(&self, now: Instant) -> ClockPair {
-        let since_boot = u64::try_from(uptime::since_boot().as_nanos()).unwrap_or(u64::MAX);
-        ClockPair { boot: self.boot, since_boot, wall: now.0 }
+        (self.clock_source)(now)
     }
 }
 

@@ -3,12 +3,13 @@ use super::common::{TempFile, keepstate, report_skipped, udp_packet};
 use super::gateway_testbed::{TempFolder, wait_until};
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Zone};
 use keepstate_gateway::state_store::StateStore;
+use keepstate_gateway::state_store::state_file::ClockPair;
 use keepstate_wire::Packet;
 use std::fs;
 use std::io::BufRead;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn now() -> Instant {
     Instant(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64)
@@ -133,23 +134,29 @@ fn state_file_has_one_writer() {
 #[test]
 fn timeouts_run_while_the_gateway_is_down() {
     let folder = TempFolder::new("gap");
+    // Milliseconds after the start, on clocks of the test's own.
+    let start = now();
+    let at = |milliseconds: u64| Instant(start.0 + milliseconds * 1_000_000);
+    let clocks = move |now: Instant| ClockPair { boot: [1; 16], since_boot: now.0 - start.0 + 1_000_000, wall: now.0 };
     let mut first = engine();
-    open_connections(&mut first, 1000, 5);
-    let (mut keep, ..) = open(&folder.0, &mut first);
-    run_until_written(&mut keep, &mut first, &folder.file());
-    let before = first.entries(now()).next().unwrap().timeout;
-    std::thread::sleep(Duration::from_millis(1100));
-    keep.poll(&mut first, now());
-    drop(keep);
-    std::thread::sleep(Duration::from_millis(2100));
+    for port in 1000..1005 {
+        first.handle(&Packet::parse(&udp_packet(port, false)).unwrap(), Zone::default(), at(0));
+    }
+    let (mut store, _) = StateStore::open_with_clocks(&folder.0, &mut first, Box::new(clocks), at(0)).unwrap();
+    wait_until("the file", || {
+        store.poll(&mut first, at(0));
+        folder.file().exists() && !folder.file().with_extension("table.new").exists()
+    });
+    store.poll(&mut first, at(0));
+    assert_eq!(first.entries(at(0)).next().unwrap().timeout, 30);
+    // A heartbeat after a second, then a crash; the next start is two seconds later.
+    store.poll(&mut first, at(1100));
+    drop(store);
     let mut second = engine();
-    let (_keep, restored, _) = open(&folder.0, &mut second);
-    let after = second.entries(now()).next().unwrap().timeout;
-    // Two seconds dead; the second before, it may have been refreshed.
-    assert!(
-        restored == 5 && (25..=28).contains(&after) && before > after,
-        "{restored} connections, {before} s, {after} s"
-    );
+    let (_store, restored) = StateStore::open_with_clocks(&folder.0, &mut second, Box::new(clocks), at(3200)).unwrap();
+    let after = second.entries(at(3200)).next().unwrap().timeout;
+    // The time from the heartbeat to the restart is subtracted; the time before it is not, since the file does not say whether the connection was refreshed.
+    assert!(restored.connections == 5 && (26..=28).contains(&after), "{} connections, {after} s", restored.connections);
 }
 
 #[test]
