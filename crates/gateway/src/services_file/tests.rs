@@ -62,7 +62,7 @@ fn errors_name_line_and_column() {
         ("address = \"10.0.0.11:8080\"", "address = \"10.0.0.12:8080\"", "12:31", "twice"),
         ("10.0.0.9", "[fd00::13]", "18:32", "translated within a family"),
         ("fd00::13:53", "[fd00::13]", "18:32", "or [fd00::11]:8080"),
-        ("check = \"ping\"", "check.command = [\"/bin/true\", \"now\"]", "19:9", "there is no check \"ping\""),
+        ("check = \"ping\"", "check.command = [\"/bin/true\", \"now\"]", "19:9", "unknown check \"ping\""),
         ("check = \"tcp\"", "check.command = [\"/bin/true\", \"now\"]", "15:8", "takes no TCP connection"),
         ("check = { command = [], port = 3 }", "check.command = [\"/bin/true\", \"now\"]", "19:9", "port and source"),
         ("name = \"web\"", "name = \"dns\"", "15:8", "already"),
