@@ -1,9 +1,9 @@
 //! `keepstate collect`: a support bundle of this machine, for `keepstate doctor --from` on another one.
 use crate::stderr;
+use crate::unit_args;
 use anyhow::Result;
 use clap::Args;
 use keepstate_bundle::BundleOptions;
-use crate::unit_args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

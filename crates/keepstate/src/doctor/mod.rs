@@ -11,11 +11,11 @@ mod report;
 mod text_report;
 
 use crate::stderr;
+use crate::unit_args;
 use anyhow::Result;
 use clap::Args;
 use gather::GatherOptions;
 use keepstate_bundle::Bundle;
-use crate::unit_args;
 use report::DoctorReport;
 use std::io::Write;
 use std::path::PathBuf;

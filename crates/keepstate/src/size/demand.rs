@@ -1,7 +1,7 @@
 //! The demand as described on the command line: the typical figures of a profile, and options that replace them.
+use crate::unit_args;
 use clap::{Args, ValueEnum};
 use keepstate_advisor::size::{Demand, Profile};
-use crate::unit_args;
 
 /// The load to size for.
 #[derive(Args, Clone, Debug)]

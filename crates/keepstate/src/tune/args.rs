@@ -1,10 +1,10 @@
 //! Options of `keepstate tune`: what to change, and on which machine.
 use crate::shared_args;
 use crate::size::demand::DemandArgs;
+use crate::unit_args;
 use anyhow::{Result, bail};
 use clap::Args;
 use keepstate_engine::sysctl_conf as sysctl;
-use crate::unit_args;
 use keepstate_linux::SysRoot;
 use std::path::PathBuf;
 

@@ -8,10 +8,10 @@ mod confirm_timer;
 mod desired_state;
 mod text_report;
 
+use crate::unit_args;
 use anyhow::Result;
 use args::{PlanArgs, RootArgs};
 use clap::{Args, Subcommand};
-use crate::unit_args;
 use std::process::ExitCode;
 
 /// Change conntrack sysctls, now and at boot: plan, apply, verify, roll back.
