@@ -26,12 +26,12 @@ fn is_huge(layout: &Layout) -> bool {
     layout.size() >= HUGE_PAGE_SIZE && layout.align() <= HUGE_PAGE_SIZE
 }
 
-/// What a mapping for `size` octets takes; `None` if that is more than there are addresses.
+/// What a mapping for `size` bytes takes; `None` if that is more than there are addresses.
 fn mapped_len(size: usize) -> Option<usize> {
     size.checked_next_multiple_of(HUGE_PAGE_SIZE)
 }
 
-/// Zeroed memory of `size` octets, aligned to [`HUGE`], untouched; null if there is none.
+/// Zeroed memory of `size` bytes, aligned to [`HUGE`], untouched; null if there is none.
 fn mmap_huge(size: usize) -> *mut u8 {
     let Some((size, whole)) = mapped_len(size).and_then(|size| Some((size, size.checked_add(HUGE_PAGE_SIZE)?))) else {
         return std::ptr::null_mut();
@@ -97,7 +97,7 @@ unsafe impl GlobalAlloc for HugePages {
             // SAFETY: it was made by the system's allocator with this layout.
             (false, false) => unsafe { System.realloc(place, layout, size) },
             (true, true) if mapped_len(layout.size()) == mapped_len(size) => place,
-            // SAFETY: a new place of the new layout, the octets that both have copied, the old place given back as it was made.
+            // SAFETY: a new place of the new layout, the bytes that both have copied, the old place given back as it was made.
             _ => unsafe {
                 let new = self.alloc(fresh);
                 if !new.is_null() {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn impossible_allocation_fails() {
-        let mut octets: Vec<u8> = Vec::new();
-        assert!(octets.try_reserve_exact(isize::MAX as usize - HUGE_PAGE_SIZE).is_err());
+        let mut bytes: Vec<u8> = Vec::new();
+        assert!(bytes.try_reserve_exact(isize::MAX as usize - HUGE_PAGE_SIZE).is_err());
     }
 }

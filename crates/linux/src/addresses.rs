@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Octets of a list of sockets that are read. Those that listen come first; a million connections may come behind them.
+/// Most bytes of a list of sockets that are read. Those that listen come first; a million connections may come behind them.
 const MAX_SOCKET_LIST_BYTES: u64 = 1 << 18;
 
 /// More addresses than this are not listed.
@@ -13,7 +13,7 @@ const MAX_ADDRESSES: usize = 4096;
 /// The addresses that this thread's namespace, or the one whose files are below `root`, answers to.
 ///
 /// # Errors
-/// If the routing table cannot be read.
+/// The routing table cannot be read.
 pub fn local_addresses(root: &SysRoot) -> Result<Vec<IpAddr>, FileError> {
     let mut found = parse_fib_trie(&root.read("/proc/net/fib_trie")?);
     // Without IPv6 there is no such file.
@@ -22,17 +22,17 @@ pub fn local_addresses(root: &SysRoot) -> Result<Vec<IpAddr>, FileError> {
     Ok(found)
 }
 
-/// Does anything listen on this TCP port? And which file says so.
+/// Does a socket listen on this TCP port? Also returns the file that shows it.
 ///
 /// # Errors
-/// If neither family's list can be read.
+/// Neither family's list can be read.
 pub fn find_tcp_listener(root: &SysRoot, port: u16) -> Result<Option<&'static str>, FileError> {
     let mut unreadable = None;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let full = root.path(path);
-        match File::open(&full).and_then(|file| file.take(MAX_SOCKET_LIST_BYTES).read_to_end(&mut octets)) {
-            Ok(_) if is_listening(&String::from_utf8_lossy(&octets), port) => return Ok(Some(path)),
+        match File::open(&full).and_then(|file| file.take(MAX_SOCKET_LIST_BYTES).read_to_end(&mut bytes)) {
+            Ok(_) if is_listening(&String::from_utf8_lossy(&bytes), port) => return Ok(Some(path)),
             Ok(_) => unreadable = None,
             Err(source) => unreadable = Some(FileError { path: full, operation: "read", source }),
         }

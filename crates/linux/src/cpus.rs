@@ -1,7 +1,7 @@
-//! How many processors there are.
+//! The number of CPUs.
 use crate::sysroot::SysRoot;
 
-/// Processors that are online; `None` if no file tells.
+/// CPUs that are online; `None` if no file shows it.
 pub fn online(root: &SysRoot) -> Option<u64> {
     let ranges = root.read("/sys/devices/system/cpu/online").ok();
     ranges.and_then(|text| count_in_ranges(text.trim())).or_else(|| {

@@ -1,18 +1,18 @@
-//! What the kernel has said about connection tracking: its ring buffer, or a log kept in a file.
+//! Kernel log lines about connection tracking: from the ring buffer or a log file.
 //!
-//! Only lines that speak of connection tracking are kept, a bounded number of them. Nothing here waits for a line to come.
+//! Only matching lines are kept, a limited number of them. It never waits for new lines.
 use crate::sysroot::{FileError, SysRoot};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The lines of a log that speak of connection tracking.
+/// The lines of a log about connection tracking.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelLog {
     /// In the log's order.
     pub lines: Vec<KernelLogLine>,
-    /// Lines that were looked at.
+    /// Lines read.
     pub lines_read: usize,
 }
 
@@ -21,13 +21,13 @@ pub struct KernelLog {
 pub struct KernelLogLine {
     /// Seconds since boot, where the log counts them.
     pub uptime: Option<u64>,
-    /// What is said, without time and host.
+    /// The text, without time and host.
     pub text: String,
     /// `table full`: of which namespace? The initial one has no number.
     pub table_full: Option<TableFullNetns>,
 }
 
-/// Whose packets found no place.
+/// The namespace whose table was full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFullNetns {
     /// The initial namespace's.
@@ -42,7 +42,7 @@ const MAX_LINES: usize = 2000;
 /// The ring buffer of the running kernel: what is there now.
 ///
 /// # Errors
-/// If it may not be read (`kernel.dmesg_restrict` asks for CAP_SYSLOG).
+/// Permission denied (`kernel.dmesg_restrict` requires CAP_SYSLOG).
 pub fn read_kmsg() -> Result<KernelLog, FileError> {
     let path = Path::new("/dev/kmsg");
     let failed = |source| FileError { path: path.to_owned(), operation: "read", source };
@@ -83,20 +83,20 @@ pub fn parse(text: &str) -> KernelLog {
 impl KernelLog {
     /// A record of `/dev/kmsg`: `priority,sequence,microseconds,flags;text`, and lines of facts about it.
     fn push_record(&mut self, record: &str) {
-        let Some((head, said)) = record.split_once(';') else { return };
+        let Some((head, text)) = record.split_once(';') else { return };
         let micros: Option<u64> = head.split(',').nth(2).and_then(|time| time.parse().ok());
-        self.push_line(said.lines().next().unwrap_or_default(), micros.map(|micros| micros / 1_000_000));
+        self.push_line(text.lines().next().unwrap_or_default(), micros.map(|micros| micros / 1_000_000));
     }
 
     fn push_line(&mut self, line: &str, uptime: Option<u64>) {
         self.lines_read += 1;
         // A line begins where its subsystem does; before it stand times, hosts and levels.
         let start = ["nf_conntrack", "nf_ct_", "conntrack", "nf_nat"].iter().filter_map(|word| line.find(word)).min();
-        let Some(said) = start.and_then(|start| line.get(start..)) else { return };
+        let Some(text) = start.and_then(|start| line.get(start..)) else { return };
         if self.lines.len() == MAX_LINES {
             self.lines.remove(0);
         }
-        self.lines.push(KernelLogLine { uptime, text: said.trim_end().to_owned(), table_full: parse_table_full(said) });
+        self.lines.push(KernelLogLine { uptime, text: text.trim_end().to_owned(), table_full: parse_table_full(text) });
     }
 }
 
@@ -107,8 +107,8 @@ fn parse_uptime(line: &str) -> Option<u64> {
     if micros.len() == 6 { seconds.parse().ok() } else { None }
 }
 
-fn parse_table_full(said: &str) -> Option<TableFullNetns> {
-    let (_, rest) = said.split_once("table full")?;
+fn parse_table_full(text: &str) -> Option<TableFullNetns> {
+    let (_, rest) = text.split_once("table full")?;
     let number = rest.split_once("in netns ").map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
     match number {
         Some(number) => number.and_then(|number| number.parse().ok()).map(TableFullNetns::Netns),

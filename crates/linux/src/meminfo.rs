@@ -1,38 +1,38 @@
-//! The machine's memory, as `/proc/meminfo` shows it.
+//! The machine's memory: `/proc/meminfo`.
 use crate::sysroot::{FileError, SysRoot};
 
-/// Where the file stands.
+/// The file.
 pub const PATH: &str = "/proc/meminfo";
 
-/// What of it matters for a table, in octets; `None` where the kernel has no such line.
+/// The values that matter for a connection table, in bytes; `None` if the kernel has no such line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemInfo {
-    /// All the kernel manages: without what firmware and the kernel itself keep. Default sizes are computed from this.
+    /// All memory the kernel manages. Default table sizes are computed from it.
     pub total: Option<u64>,
-    /// What could be given out without swapping, by the kernel's own estimate (since 3.14).
+    /// Available without swapping, by the kernel's estimate (since 3.14).
     pub available: Option<u64>,
-    /// Held by the kernel's slabs.
+    /// Memory in slabs.
     pub slab: Option<u64>,
-    /// Of these, what cannot be taken back under pressure: connections are among it.
+    /// Of these, unreclaimable; connections are part of it.
     pub slab_unreclaimable: Option<u64>,
-    /// Set aside as huge pages: not available to a table.
+    /// Reserved as huge pages: not available to a table.
     pub huge_pages: Option<u64>,
 }
 
-/// The memory as it stands.
+/// Reads the file.
 ///
 /// # Errors
-/// Why the file cannot be read.
+/// The file cannot be read.
 pub fn read(root: &SysRoot) -> Result<MemInfo, FileError> {
     Ok(MemInfo::parse(&root.read(PATH)?))
 }
 
 impl MemInfo {
-    /// Reads the file's text. A line that is not understood is as one that is not there.
+    /// Parses the file's text. Lines that cannot be parsed are skipped.
     ///
     /// ```
-    /// use keepstate_linux::memory::Memory;
-    /// let memory = Memory::parse("MemTotal:        3953636 kB\nMemFree:          120 kB\n");
+    /// use keepstate_linux::meminfo::MemInfo;
+    /// let memory = MemInfo::parse("MemTotal:        3953636 kB\nMemFree:          120 kB\n");
     /// assert_eq!((memory.total, memory.available), (Some(3_953_636 << 10), None));
     /// ```
     pub fn parse(text: &str) -> MemInfo {

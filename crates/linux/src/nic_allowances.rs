@@ -1,6 +1,6 @@
-//! Limits that a network outside this machine sets: counters of packets that a device's own limits cost.
+//! Packets dropped by limits of the cloud's network, outside this machine.
 //!
-//! Amazon's ENA counts them as `…_allowance_exceeded`; `ethtool -S` shows them. Devices without hardware have none and are not asked.
+//! Amazon's ENA counts them as `…_allowance_exceeded`; `ethtool -S` shows them. Virtual interfaces have none and are not asked.
 use crate::command::{self, CommandError};
 use crate::sysroot::SysRoot;
 
@@ -15,16 +15,16 @@ pub struct NicAllowance {
     pub packets: u64,
 }
 
-/// What was found, and what kept the rest from being asked.
+/// The counters found, and the errors.
 #[derive(Clone, Debug, Default)]
 pub struct NicAllowances {
     /// Every such counter, also those that stand at zero.
     pub counters: Vec<NicAllowance>,
-    /// Why a device told nothing.
+    /// Why an interface could not be asked.
     pub errors: Vec<CommandError>,
 }
 
-/// Octets of one device's counters that are read: some have hundreds of queues.
+/// Bytes of one device's counters that are read: some have hundreds of queues.
 const MAX_OUTPUT: u64 = 1 << 20;
 
 /// The counters of every device of this thread's namespace, or those found in files.

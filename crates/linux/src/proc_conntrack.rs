@@ -1,64 +1,64 @@
-//! A sample of the table: its first entries, as `/proc/net/nf_conntrack` lists them.
+//! A sample of the connection table: the first entries of `/proc/net/nf_conntrack`.
 //!
-//! The kernel lists by bucket, and buckets are chosen by a keyed hash, so the first entries are as good a sample as any. Reading stops
-//! at the bound asked for, however large the table is.
+//! The kernel lists by bucket, and buckets are chosen by a keyed hash, so the first entries are a random sample. Reading stops
+//! at the given limit, however large the table is.
 use crate::sysroot::{FileError, SysRoot};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 
-/// The file, by its path on a running machine.
+/// The file.
 pub const PATH: &str = "/proc/net/nf_conntrack";
 
 /// Some entries of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcConntrackSample {
-    /// In the kernel's order.
+    /// In the file's order.
     pub entries: Vec<ProcConntrackEntry>,
-    /// Was that all there is?
+    /// Is it the whole table?
     pub is_complete: bool,
 }
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcConntrackEntry {
-    /// The number of the layer 4 protocol.
+    /// The layer 4 protocol number.
     pub protocol: u8,
-    /// Seconds it has left, where it is not offloaded.
+    /// Seconds until it expires; `None` if offloaded.
     pub timeout: Option<u64>,
-    /// What the protocol calls its state, for those that have any.
+    /// The state, for protocols that have one.
     pub state: Option<String>,
-    /// As the first packet had it.
+    /// The original direction.
     pub original: ProcConntrackTuple,
-    /// As its answers are expected.
+    /// The reply direction.
     pub reply: ProcConntrackTuple,
-    /// Has no answer been seen?
+    /// Is it `[UNREPLIED]`?
     pub is_unreplied: bool,
-    /// Is it kept when the table is full?
+    /// Is it `[ASSURED]`: not removed early when the table is full?
     pub is_assured: bool,
-    /// Are packets and octets counted?
+    /// Does it have packet and byte counters?
     pub is_counted: bool,
-    /// Who helps it.
+    /// Its helper.
     pub helper: Option<String>,
 }
 
 /// Addresses and ports of one direction; ports are 0 where a protocol has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcConntrackTuple {
-    /// From.
+    /// Source address.
     pub source: IpAddr,
-    /// To.
+    /// Destination address.
     pub destination: IpAddr,
-    /// From this port.
+    /// Source port.
     pub source_port: u16,
-    /// To this port.
+    /// Destination port.
     pub destination_port: u16,
 }
 
 /// The first `bound` entries.
 ///
 /// # Errors
-/// If the kernel has no such file (CONFIG_NF_CONNTRACK_PROCFS), or it may not be read.
+/// The kernel has no such file (CONFIG_NF_CONNTRACK_PROCFS), or permission is denied.
 pub fn read(root: &SysRoot, bound: usize) -> Result<ProcConntrackSample, FileError> {
     let path = root.path(PATH);
     let failed = |source| FileError { path: path.clone(), operation: "read", source };
@@ -73,18 +73,18 @@ pub fn read(root: &SysRoot, bound: usize) -> Result<ProcConntrackSample, FileErr
             break;
         }
         taken += 1;
-        // A line that is none of an entry, as in a file that was cut short, tells nothing.
+        // A line that is not an entry is skipped: the file may be cut short.
         sample.entries.extend(parse_line(&String::from_utf8_lossy(&line)));
     }
     Ok(sample)
 }
 
-/// A line of the file, or of `conntrack -L -o extended`.
+/// Parses a line of the file, or of `conntrack -L -o extended`.
 ///
 /// ```
 /// let line = "ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=1883 \
 ///             src=10.0.0.2 dst=10.0.0.1 sport=1883 dport=4000 [ASSURED] mark=0 zone=0 use=2";
-/// let flow = keepstate_linux::sample::flow(line).unwrap();
+/// let flow = keepstate_linux::proc_conntrack::parse_line(line).unwrap();
 /// assert!(flow.is_assured && flow.state.as_deref() == Some("ESTABLISHED") && flow.original.destination_port == 1883);
 /// ```
 pub fn parse_line(line: &str) -> Option<ProcConntrackEntry> {
@@ -96,7 +96,7 @@ pub fn parse_line(line: &str) -> Option<ProcConntrackEntry> {
     }
     words.next()?;
     let protocol = words.next()?.parse().ok()?;
-    let timeout = words.next_if(|word| word.bytes().all(|octet| octet.is_ascii_digit()));
+    let timeout = words.next_if(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     let state = words.next_if(|word| !word.contains(['=', '[']));
     let mut sides: Vec<PartialTuple> = Vec::new();
     let mut flow = ProcConntrackEntry {
@@ -131,7 +131,7 @@ pub fn parse_line(line: &str) -> Option<ProcConntrackEntry> {
     Some(flow)
 }
 
-/// A direction while its words are read.
+/// A direction while it is parsed.
 #[derive(Default)]
 struct PartialTuple {
     source: Option<IpAddr>,

@@ -1,12 +1,12 @@
-//! The tracker's own counters, as `/proc/net/stat/nf_conntrack` shows them.
+//! The kernel's conntrack statistics: `/proc/net/stat/nf_conntrack`.
 //!
-//! The file has a header line of column names, then one line a processor of hexadecimal numbers. The names changed over time
-//! (`searched` became `clashres`, `delete_list` became `chainlength`, `ignore` lost its meaning), so a column is only ever asked for
-//! by its name. The first column, `entries`, is the count of this namespace, repeated on every line; all others are to be summed.
+//! The file has a header line of column names, then one line of hexadecimal numbers per CPU. The names changed over time
+//! (`searched` became `clashres`, `delete_list` became `chainlength`, `ignore` lost its meaning), so a column is looked up
+//! by its name only. The first column, `entries`, is the count of this namespace, repeated on every line; all others are summed.
 use crate::sysroot::{FileError, SysRoot};
 use std::collections::BTreeMap;
 
-/// Where the file stands. It tells of the network namespace of who reads it.
+/// The file. It shows the reader's network namespace.
 pub const PATH: &str = "/proc/net/stat/nf_conntrack";
 
 /// One reading of the file.
@@ -14,54 +14,54 @@ pub const PATH: &str = "/proc/net/stat/nf_conntrack";
 pub struct ProcCtStats {
     /// Column names, in the file's order.
     names: Vec<String>,
-    /// A line a processor.
+    /// One row per CPU.
     rows: Vec<Vec<u64>>,
 }
 
-/// What is no table of counters.
+/// Why the text cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CtStatParseError {
     /// There is no header line with a column `entries`.
-    #[error("the first line names no column `entries`")]
+    #[error("no column `entries` in the first line")]
     MissingHeader,
-    /// A cell is no hexadecimal number.
-    #[error("line {line}: `{text}` is no hexadecimal number")]
+    /// A value is not hexadecimal.
+    #[error("line {line}: not a hexadecimal number: `{text}`")]
     BadNumber {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// The cell.
+        /// The value.
         text: String,
     },
 }
 
-/// Why there are no counters.
+/// Why there are no statistics.
 #[derive(Debug, thiserror::Error)]
 pub enum CtStatError {
-    /// The file: absent in kernels built without it (ask ctnetlink then), or denied.
+    /// The file cannot be read: the kernel was built without it (use ctnetlink), or permission is denied.
     #[error(transparent)]
     Unreadable(#[from] FileError),
-    /// Its contents.
+    /// The contents cannot be parsed.
     #[error("{PATH}: {0}")]
     Malformed(#[from] CtStatParseError),
 }
 
-/// The counters as they stand.
+/// Reads the file.
 ///
 /// # Errors
-/// The file cannot be read, or holds something else.
+/// The file cannot be read or parsed.
 pub fn read(root: &SysRoot) -> Result<ProcCtStats, CtStatError> {
     Ok(ProcCtStats::parse(&root.read(PATH)?)?)
 }
 
 impl ProcCtStats {
-    /// Reads the file's text. A line shorter than the header has zeros for the rest; cells behind the last name are passed over.
+    /// Parses the file's text. Missing values at the end of a line are zero; surplus values are skipped.
     ///
     /// # Errors
-    /// What is no such table.
+    /// The text is not such a table.
     ///
     /// ```
-    /// use keepstate_linux::counters::Counters;
-    /// let counters = Counters::parse("entries  clashres found drop\n0000000f 1 2 a\n0000000f 0 0 1\n").unwrap();
+    /// use keepstate_linux::proc_ct_stat::ProcCtStats;
+    /// let counters = ProcCtStats::parse("entries  clashres found drop\n0000000f 1 2 a\n0000000f 0 0 1\n").unwrap();
     /// assert_eq!((counters.entries(), counters.sum("drop"), counters.sum("searched")), (15, Some(11), None));
     /// ```
     pub fn parse(text: &str) -> Result<ProcCtStats, CtStatParseError> {
@@ -88,7 +88,7 @@ impl ProcCtStats {
         self.column("entries").and_then(|at| self.rows.first()?.get(at).copied()).unwrap_or(0)
     }
 
-    /// A counter over all processors; `None` if this kernel has no column of that name.
+    /// A counter summed over all CPUs; `None` if this kernel has no column of that name.
     pub fn sum(&self, name: &str) -> Option<u64> {
         let at = self.column(name)?;
         Some(self.rows.iter().filter_map(|row| row.get(at)).fold(0, |sum: u64, cell| sum.wrapping_add(*cell)))
@@ -100,8 +100,8 @@ impl ProcCtStats {
         names.filter_map(|name| Some((name.as_str(), self.sum(name)?))).collect()
     }
 
-    /// How much a counter rose from an `earlier` reading to this one. Cells are 32 bits wide in the kernel and wrap on their own, so each
-    /// processor's difference is taken for itself; a processor that is new counts from zero.
+    /// The increase of a counter since an `earlier` reading. Values are 32 bits wide in the kernel and wrap per CPU, so the
+    /// difference is taken per CPU; a new CPU counts from zero.
     pub fn delta(&self, earlier: &ProcCtStats, name: &str) -> Option<u64> {
         let (now, then) = (self.column(name)?, earlier.column(name)?);
         let mut rise = 0_u64;
@@ -114,7 +114,7 @@ impl ProcCtStats {
         Some(rise)
     }
 
-    /// Lines in the file: processors the kernel is ready for.
+    /// Lines in the file: possible CPUs.
     pub fn cpus(&self) -> usize {
         self.rows.len()
     }
@@ -163,7 +163,7 @@ entries  searched found new invalid ignore delete delete_list insert insert_fail
         assert_eq!(ProcCtStats::parse(""), Err(CtStatParseError::MissingHeader));
         assert_eq!(ProcCtStats::parse("hello world\n1 2\n"), Err(CtStatParseError::MissingHeader));
         let error = ProcCtStats::parse("entries drop\n1 2\n1 zz\n").unwrap_err();
-        assert_eq!(error.to_string(), "line 3: `zz` is no hexadecimal number");
+        assert_eq!(error.to_string(), "line 3: not a hexadecimal number: `zz`");
         assert_eq!(ProcCtStats::parse("entries drop\n00000001\n").unwrap().sum("drop"), Some(0));
     }
 
@@ -176,6 +176,6 @@ entries  searched found new invalid ignore delete delete_list insert insert_fail
         std::fs::write(there.path().join("proc/net/stat/nf_conntrack"), V6_18).unwrap();
         assert_eq!(read(&root).unwrap().entries(), 0x103);
         std::fs::write(there.path().join("proc/net/stat/nf_conntrack"), "x").unwrap();
-        assert!(read(&root).unwrap_err().to_string().contains("/proc/net/stat/nf_conntrack: the first line"));
+        assert!(read(&root).unwrap_err().to_string().contains("/proc/net/stat/nf_conntrack: no column"));
     }
 }

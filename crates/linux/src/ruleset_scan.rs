@@ -1,7 +1,8 @@
-//! What the packet filter's rules do with connection tracking: read from what `nft` and `iptables-save` print.
+//! Which rules use connection tracking, by a text search in the output of `nft` and `iptables-save`: for the doctor.
 //!
-//! Only what a verdict needs is kept, each with the rule's own words. This is no parser of a ruleset: a rule is a line, and what it
-//! does is seen by its words.
+//! Not a parser: a rule is a line, and its words tell what it does. It reads collected text of another machine too, where `nft -j` is not available. The real readers, with
+//! verdicts and chains, are [`ct_users::nftables`](crate::ct_users::nftables) and [`ct_users::iptables`](crate::ct_users::iptables): `disable` needs to know what a rule matches,
+//! the doctor only that such a rule exists.
 use crate::command::{self, CommandError};
 use crate::sysroot::SysRoot;
 use std::net::{IpAddr, SocketAddr};
@@ -53,7 +54,7 @@ pub struct DnatRule {
     pub to_port: Option<u16>,
 }
 
-/// Octets of a ruleset that are read.
+/// Most bytes of a ruleset that are read.
 const MAX_OUTPUT: u64 = 16 << 20;
 
 /// The programs that print rules.

@@ -1,11 +1,10 @@
-//! What the kernel's slabs hold, as `/proc/slabinfo` shows it: how large a connection really is on this kernel.
+//! The kernel's slabs, `/proc/slabinfo`: the real size of a connection on this kernel.
 //!
-//! Only root may read the file. Connections have a slab of their own, never shared with other objects of their size, because they are
-//! freed in a manner of their own; the extension beside each (NAT, accounting, events, timestamps) is of a general slab by its size
-//! and cannot be told from others there.
+//! Only root can read the file. Connections have a slab of their own; the extension of each (NAT, accounting, events, timestamps)
+//! is in a general slab and cannot be told apart there.
 use crate::sysroot::{FileError, SysRoot};
 
-/// Where the file stands.
+/// The file.
 pub const PATH: &str = "/proc/slabinfo";
 
 /// One slab.
@@ -17,7 +16,7 @@ pub struct SlabCache {
     pub active_objects: u64,
     /// Objects there is room for, in pages already taken.
     pub total_objects: u64,
-    /// Octets an object takes, alignment included.
+    /// Bytes of an object, with alignment.
     pub object_size: u64,
     /// Objects in one run of pages.
     pub objects_per_slab: u64,
@@ -29,16 +28,16 @@ pub struct SlabCache {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlabInfo(pub Vec<SlabCache>);
 
-/// The slabs as they stand.
+/// Reads the file.
 ///
 /// # Errors
-/// Why the file cannot be read: not root, or a kernel without it.
+/// The file cannot be read: not root, or a kernel without it.
 pub fn read(root: &SysRoot) -> Result<SlabInfo, FileError> {
     Ok(SlabInfo::parse(&root.read(PATH)?))
 }
 
 impl SlabInfo {
-    /// Reads the file's text. A line that is not understood is passed over.
+    /// Parses the file's text. Lines that cannot be parsed are skipped.
     pub fn parse(text: &str) -> SlabInfo {
         SlabInfo(text.lines().filter(|line| !line.starts_with('#')).filter_map(SlabCache::parse).collect())
     }
@@ -59,12 +58,12 @@ impl SlabInfo {
         })
     }
 
-    /// Octets a connection takes on this kernel.
+    /// Bytes of a connection on this kernel.
     pub fn conntrack_object_size(&self) -> Option<u64> {
         self.conntrack_caches().map(|slab| slab.object_size).max()
     }
 
-    /// Octets in pages that connections hold, used or not; extensions are not in it.
+    /// Bytes of pages that hold connections, used or not, without extensions.
     pub fn conntrack_bytes(&self) -> u64 {
         self.conntrack_caches()
             .map(|slab| slab.total_objects.saturating_mul(slab.object_size))

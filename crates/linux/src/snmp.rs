@@ -1,15 +1,15 @@
-//! What this namespace's own sockets do, as `/proc/net/snmp` counts it.
+//! TCP counters of this namespace's own sockets: `/proc/net/snmp`.
 use crate::sysroot::{FileError, SysRoot};
 
-/// Where the file stands.
+/// The file.
 pub const PATH: &str = "/proc/net/snmp";
 
-/// TCP connections that sockets of this namespace have opened or accepted since it began; `None` if the file does not tell.
+/// TCP connections that sockets of this namespace have opened or accepted since it was created; `None` if the file does not contain it.
 ///
-/// What is only forwarded is not among them, and a connection of the machine with itself counts twice.
+/// Forwarded connections are not counted; a connection of the machine with itself counts twice.
 ///
 /// # Errors
-/// Why the file cannot be read.
+/// The file cannot be read.
 pub fn read_tcp_opens(root: &SysRoot) -> Result<Option<u64>, FileError> {
     root.read(PATH).map(|text| parse_tcp_opens(&text))
 }

@@ -1,14 +1,14 @@
-//! How many sockets a namespace has: `/proc/net/sockstat` and `sockstat6`, the numbers of `ss -s`.
+//! Socket counts of a namespace: `/proc/net/sockstat` and `sockstat6` (the numbers of `ss -s`).
 use crate::sysroot::{FileError, SysRoot};
 
-/// Sockets of one namespace, by kind.
+/// Sockets of one namespace, by type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SockStat {
     /// TCP sockets that are connected or listen, of both families.
     pub tcp: u64,
-    /// TCP sockets without an owner, on their way out.
+    /// Orphaned TCP sockets.
     pub orphans: u64,
-    /// Those in TIME_WAIT.
+    /// TCP sockets in TIME_WAIT.
     pub time_wait: u64,
     /// UDP sockets of both families.
     pub udp: u64,
@@ -17,17 +17,17 @@ pub struct SockStat {
 /// The sockets of this thread's namespace, or of the files below `root`.
 ///
 /// # Errors
-/// If `sockstat` cannot be read; without IPv6 there is no `sockstat6`, and that is none.
+/// `sockstat` cannot be read. (Without IPv6 there is no `sockstat6`: that is no error.)
 pub fn read(root: &SysRoot) -> Result<SockStat, FileError> {
     let four = root.read("/proc/net/sockstat")?;
     let six = root.read("/proc/net/sockstat6").unwrap_or_default();
     Ok(parse(&four, &six))
 }
 
-/// The texts of both files.
+/// Parses the text of both files.
 ///
 /// ```
-/// let sockets = keepstate_linux::sockets::parse("TCP: inuse 3 orphan 0 tw 7 alloc 4 mem 1\nUDP: inuse 2 mem 0\n", "TCP6: inuse 1\n");
+/// let sockets = keepstate_linux::sockstat::parse("TCP: inuse 3 orphan 0 tw 7 alloc 4 mem 1\nUDP: inuse 2 mem 0\n", "TCP6: inuse 1\n");
 /// assert_eq!((sockets.tcp, sockets.time_wait, sockets.udp), (4, 7, 2));
 /// ```
 pub fn parse(four: &str, six: &str) -> SockStat {

@@ -1,10 +1,10 @@
-//! The kernel's knobs, as files below `/proc/sys`.
+//! Sysctls: files below `/proc/sys`.
 use crate::sysroot::{FileError, SysRoot};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Where a key's value stands: `net.netfilter.nf_conntrack_max` or, with slashes, `net/netfilter/nf_conntrack_max`.
+/// The file of a key: `net.netfilter.nf_conntrack_max` or, with slashes, `net/netfilter/nf_conntrack_max`.
 ///
 /// ```
 /// let path = keepstate_linux::sysctl::path("net.netfilter.nf_conntrack_max");
@@ -26,26 +26,26 @@ pub fn path(key: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(slashes.trim_start_matches('/'))
 }
 
-/// The value of a key, without the line's end.
+/// The value of a key, without the newline.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// It cannot be read.
 pub fn read(root: &SysRoot, key: &str) -> Result<String, FileError> {
     root.read(path(key)).map(|text| text.trim_end().to_owned())
 }
 
-/// The value of a key that is a number; `None` where it is none.
+/// The value of a key as a number; `None` if it is not one.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// It cannot be read.
 pub fn read_u64(root: &SysRoot, key: &str) -> Result<Option<u64>, FileError> {
     read(root, key).map(|text| text.trim().parse().ok())
 }
 
-/// Writes a key. The value takes effect at once, and is gone at the next boot.
+/// Writes a key. The value takes effect at once, and is lost at the next boot.
 ///
 /// # Errors
-/// Why it cannot be written: absent, not permitted, read-only, or a value the kernel refuses (`InvalidInput`).
+/// It cannot be written: no such key, permission denied, read-only, or a value the kernel rejects (`InvalidInput`).
 pub fn write(root: &SysRoot, key: &str, value: &str) -> Result<(), FileError> {
     let path = root.path(path(key));
     let written = OpenOptions::new()

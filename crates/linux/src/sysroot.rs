@@ -1,31 +1,31 @@
-//! Where files are read from: this machine, or a directory that holds another machine's.
+//! The root of the files that are read: this machine's, or a directory with another machine's files.
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A directory that stands for `/`. It is made once, and asked for files by the paths they have on a running machine.
+/// A directory used as `/`. Files below it are named by their paths on a running machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SysRoot(PathBuf);
 
-/// A file that could not be read, or written.
+/// A file that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be {operation}: {source}", .path.display())]
 pub struct FileError {
     /// The file, as it was opened.
     pub path: PathBuf,
-    /// What was tried: `read`, `written`.
+    /// The operation: `read`, `written`, `entered`.
     pub operation: &'static str,
-    /// Why not.
+    /// The cause.
     pub source: io::Error,
 }
 
 impl FileError {
-    /// Is it simply not there?
+    /// Does the file not exist?
     pub fn is_not_found(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
     }
 
-    /// Was it there, and not for us?
+    /// Was permission denied?
     pub fn is_permission_denied(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
     }
@@ -47,14 +47,14 @@ impl SysRoot {
         self.0 == Path::new("/")
     }
 
-    /// Where the file with this path on a running machine is.
+    /// The path below this root of a path on a running machine.
     ///
     /// ```
-    /// use keepstate_linux::Root;
-    /// assert_eq!(Root::at("/bundle").path("/proc/meminfo"), std::path::Path::new("/bundle/proc/meminfo"));
+    /// use keepstate_linux::SysRoot;
+    /// assert_eq!(SysRoot::at("/bundle").path("/proc/meminfo"), std::path::Path::new("/bundle/proc/meminfo"));
     /// ```
     ///
-    /// On this machine `/proc/net` is that of the thread that asks, not of the process: a thread may have entered another namespace.
+    /// On this machine `/proc/net` is the calling thread's, not the process's: a thread may have entered another namespace.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         if let (true, Ok(below)) = (self.is_live(), path.strip_prefix("/proc/net")) {
@@ -63,22 +63,22 @@ impl SysRoot {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// A whole file as text; octets that are no UTF-8 become U+FFFD.
+    /// A whole file as text; invalid UTF-8 becomes U+FFFD.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// The file cannot be read.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<String, FileError> {
         let path = self.path(path);
         match fs::read(&path) {
-            Ok(octets) => Ok(String::from_utf8_lossy(&octets).into_owned()),
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             Err(source) => Err(FileError { path, operation: "read", source }),
         }
     }
 
-    /// The names in a directory, sorted; none where there is no such directory.
+    /// The names in a directory, sorted; empty if there is no such directory.
     ///
     /// # Errors
-    /// Why it cannot be read, where it exists.
+    /// The directory exists but cannot be read.
     pub fn list_dir(&self, path: impl AsRef<Path>) -> Result<Vec<String>, FileError> {
         let path = self.path(path);
         let entries = match fs::read_dir(&path) {

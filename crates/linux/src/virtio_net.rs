@@ -1,23 +1,23 @@
-//! What is left to be done to a datagram by whoever sends it on: `virtio`'s header, which stands before datagrams of TUN devices and packet sockets that have agreed on it.
+//! Offloads of a packet (partial checksum, GSO): the virtio header that precedes packets of TUN interfaces and packet sockets.
 
-/// Octets of the header.
+/// Bytes of the header.
 pub(crate) const VNET_HDR_LEN: usize = 10;
-/// Its flag for an open checksum.
+/// Flag: partial checksum.
 const F_NEEDS_CSUM: u8 = 1;
-/// Its numbers for many segments of TCP, over IPv4 and IPv6.
+/// GSO types: TCP over IPv4 and IPv6.
 const GSO_TCP_TYPES: [u8; 2] = [1, 4];
 
-/// What is left to be done.
+/// The offloads of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VirtioNetHdr {
-    /// The checksum is open: where what it covers begins, and where it stands from there.
+    /// The checksum is partial: the offset where it starts, and the offset of its field from there.
     pub needs_csum: Option<(u16, u16)>,
-    /// The datagram stands for many segments of TCP, each with so many octets of data.
+    /// The packet is many TCP segments with this many bytes of payload each.
     pub gso_size: Option<u16>,
 }
 
 impl VirtioNetHdr {
-    /// The header, as it stands before this datagram, or before the `link` octets of the link's header that stand before that.
+    /// The header for this packet, with `link` bytes of link-layer header between the two.
     pub(crate) fn encode(&self, datagram: &[u8], link: u16) -> [u8; VNET_HDR_LEN] {
         let Some((from, at)) = self.needs_csum else { return [0; VNET_HDR_LEN] };
         let [kind, length, size] = match self.gso_size {
@@ -32,7 +32,7 @@ impl VirtioNetHdr {
         [F_NEEDS_CSUM, kind[0], length[0], length[1], size[0], size[1], from[0], from[1], at[0], at[1]]
     }
 
-    /// `None` if something is wanted that was never offered.
+    /// `None` for an offload that was not offered.
     pub(crate) fn decode(header: [u8; VNET_HDR_LEN]) -> Option<VirtioNetHdr> {
         let [flags, kind, _, _, size @ .., from, from_too, at, at_too] = header;
         let checksum = (flags & F_NEEDS_CSUM != 0)

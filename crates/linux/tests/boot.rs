@@ -11,7 +11,7 @@ const KEY_PREFIX: &str = "net/netfilter/nf_conntrack_tcp_timeout_";
 const NAMES: [&str; 3] = ["close", "close_wait", "last_ack"];
 const SYSTEMD: &str = "/usr/lib/systemd/systemd-sysctl";
 
-/// A line that says something about one of the three knobs, or about several.
+/// A line that says something about one of the three sysctls, or about several.
 fn line() -> impl Strategy<Value = String> {
     let key = prop_oneof![
         4 => prop::sample::select(&["close", "close_wait", "last_ack"][..]),
@@ -26,7 +26,7 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
-/// The three knobs in a new namespace, after the command has run in it.
+/// The three sysctls in a new namespace, after the command has run in it.
 fn observed(command: &str) -> Vec<u64> {
     let read = NAMES.map(|name| format!("cat /proc/sys/{KEY_PREFIX}{name}")).join("; ");
     let script = format!("{{ {command}; }} >/dev/null 2>&1; {read}");
@@ -37,14 +37,14 @@ fn observed(command: &str) -> Vec<u64> {
     values
 }
 
-/// The three knobs as we foretell them, from what a new namespace begins with.
+/// The three sysctls as we foretell them, from what a new namespace begins with.
 fn predicted(image: &Path, begin: &[u64]) -> Vec<u64> {
     let boot = BootConfig::read(&SysRoot::at(image)).unwrap();
-    let knobs = NAMES.iter().zip(begin).map(|(name, begin)| {
+    let sysctls = NAMES.iter().zip(begin).map(|(name, begin)| {
         let standing = boot.effective(&format!("{KEY_PREFIX}{name}"));
         standing.map_or(*begin, |standing| standing.number().unwrap())
     });
-    knobs.collect()
+    sysctls.collect()
 }
 
 /// Holds the two beside each other for many files. `marks` are the files by which we know who reads at boot.
@@ -57,7 +57,7 @@ fn compare_with_program(program: &str, command: &str, marks: &[&str]) {
     }
     let begin = observed("true");
     let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
-    let told = runner.run(&prop::collection::vec(line(), 0..7), |lines| {
+    let decoded = runner.run(&prop::collection::vec(line(), 0..7), |lines| {
         let image = tempfile::tempdir().unwrap();
         for path in marks.iter().copied().chain(["sys/module/nf_conntrack/version"]) {
             fs::create_dir_all(image.path().join(path).parent().unwrap()).unwrap();
@@ -70,7 +70,7 @@ fn compare_with_program(program: &str, command: &str, marks: &[&str]) {
         prop_assert_eq!(predicted(image.path(), &begin), observed, "{}", lines.concat());
         Ok(())
     });
-    told.unwrap_or_else(|failure| panic!("{failure}"));
+    decoded.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]

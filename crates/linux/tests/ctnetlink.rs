@@ -11,8 +11,8 @@ use std::net::IpAddr;
 
 fn address(family: CtFamily) -> BoxedStrategy<Option<IpAddr>> {
     match family {
-        CtFamily::V4 => any::<Option<[u8; 4]>>().prop_map(|octets| octets.map(IpAddr::from)).boxed(),
-        CtFamily::V6 => any::<Option<[u8; 16]>>().prop_map(|octets| octets.map(IpAddr::from)).boxed(),
+        CtFamily::V4 => any::<Option<[u8; 4]>>().prop_map(|bytes| bytes.map(IpAddr::from)).boxed(),
+        CtFamily::V6 => any::<Option<[u8; 16]>>().prop_map(|bytes| bytes.map(IpAddr::from)).boxed(),
     }
 }
 
@@ -62,7 +62,7 @@ prop_compose! {
             family: Some(family), original: tuples.0, reply: tuples.1, master: tuples.2, status: status.map(Status::from_bits_retain), timeout, mark, use_count, id, zone,
             protoinfo, counters: counts.map(|counts| counts.map(|(packets, bytes)| CtCounters { packets, bytes })),
             start: times[0], stop: times[1], event_timestamp: times[2], labels: labels[0], labels_mask: labels[1], helper, secctx,
-            seqadj: corrections.map(|told| told.map(|[correction_pos, offset_before, offset_after]| CtSeqAdj { correction_pos, offset_before, offset_after })),
+            seqadj: corrections.map(|decoded| decoded.map(|[correction_pos, offset_before, offset_after]| CtSeqAdj { correction_pos, offset_before, offset_after })),
             synproxy: synproxy.map(|[isn, its, tsoff]| CtSynproxy { isn, its, tsoff }),
             ..CtFlow::default()
         }
@@ -78,8 +78,8 @@ fn encode_message(flow: &CtFlow, kind: u16, flags: u16) -> Vec<u8> {
 proptest! {
     #[test]
     fn flow_round_trips(flow in flow()) {
-        let octets = encode_message(&flow, message::CT_NEW, 0);
-        let message = NlMessages::new(&octets).next().unwrap().unwrap();
+        let bytes = encode_message(&flow, message::CT_NEW, 0);
+        let message = NlMessages::new(&bytes).next().unwrap().unwrap();
         prop_assert_eq!(message.sequence, 7);
         prop_assert_eq!(decode::flow(&message).unwrap(), Some(flow));
     }
@@ -94,36 +94,36 @@ proptest! {
     ) {
         let [helper, expectfn] = names.map(|name| name.map(String::into_boxed_str));
         let [timeout, id, flags, class] = words;
-        let told = CtExpectation {
+        let decoded = CtExpectation {
             family: Some(CtFamily::V4), master: tuples.0, expected: tuples.1, mask: tuples.2, timeout, id, flags, class, zone, helper, expectfn,
             nat: direction.map(|direction| (direction, tuples.3)),
         };
         let mut request = NlRequest::new(message::EXP_NEW, 0, CtFamily::V4.number());
-        told.encode(&mut request);
+        decoded.encode(&mut request);
         let message = NlMessages::new(request.finish(1)).next().unwrap().unwrap();
-        prop_assert_eq!(CtExpectation::decode(&message).unwrap(), Some(told));
+        prop_assert_eq!(CtExpectation::decode(&message).unwrap(), Some(decoded));
     }
 
     #[test]
     fn corrupted_messages_do_not_panic(
-        flow in flow(), cut in any::<prop::sample::Index>(), changed in any::<prop::sample::Index>(), octet in any::<u8>()
+        flow in flow(), cut in any::<prop::sample::Index>(), changed in any::<prop::sample::Index>(), byte in any::<u8>()
     ) {
-        let mut octets = encode_message(&flow, message::CT_NEW, flag::CREATE);
-        let at = changed.index(octets.len());
-        octets[at] = octet;
-        octets.truncate(cut.index(octets.len() + 1));
-        decode_as_everything(&octets);
+        let mut bytes = encode_message(&flow, message::CT_NEW, flag::CREATE);
+        let at = changed.index(bytes.len());
+        bytes[at] = byte;
+        bytes.truncate(cut.index(bytes.len() + 1));
+        decode_as_everything(&bytes);
     }
 
     #[test]
-    fn arbitrary_bytes_do_not_panic(octets in prop::collection::vec(any::<u8>(), 0..200)) {
-        decode_as_everything(&octets);
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        decode_as_everything(&bytes);
     }
 }
 
-/// Reads octets as everything that they might be; ends, because each message and attribute is shorter than what is left.
-fn decode_as_everything(octets: &[u8]) {
-    for message in NlMessages::new(octets) {
+/// Reads bytes as everything that they might be; ends, because each message and attribute is shorter than what is left.
+fn decode_as_everything(bytes: &[u8]) {
+    for message in NlMessages::new(bytes) {
         let Ok(message) = message else { return };
         let _ = decode::flow(&message);
         let _ = CtExpectation::decode(&message);
@@ -131,7 +131,7 @@ fn decode_as_everything(octets: &[u8]) {
         let _ = CtCpuStats::decode(&message);
         let _ = CtExpectCpuStats::decode(&message);
         for attribute in message.attributes().flatten() {
-            assert!(attribute.nested().count() <= octets.len());
+            assert!(attribute.nested().count() <= bytes.len());
         }
     }
 }
@@ -140,8 +140,8 @@ fn decode_as_everything(octets: &[u8]) {
 fn event_type_follows_message_kind_and_flags() {
     let flow = CtFlow { family: Some(CtFamily::V4), id: Some(5), ..CtFlow::default() };
     let happening = |kind, flags| {
-        let octets = encode_message(&flow, kind, flags);
-        let message = NlMessages::new(&octets).next().unwrap().unwrap();
+        let bytes = encode_message(&flow, kind, flags);
+        let message = NlMessages::new(&bytes).next().unwrap().unwrap();
         CtEvent::decode(&message).unwrap().map(|event| (event.event_type, event.object))
     };
     let connection = CtObject::Connection(flow.clone());
@@ -154,13 +154,13 @@ fn event_type_follows_message_kind_and_flags() {
 #[test]
 fn error_done_and_overrun_bodies_are_parsed() {
     let message = |kind: u16, number: i32| {
-        let mut octets = vec![20, 0, 0, 0];
-        octets.extend_from_slice(&kind.to_ne_bytes());
-        octets.extend_from_slice(&[0; 10]);
-        octets.extend_from_slice(&number.to_ne_bytes());
-        octets
+        let mut bytes = vec![20, 0, 0, 0];
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 10]);
+        bytes.extend_from_slice(&number.to_ne_bytes());
+        bytes
     };
-    let body = |octets: &[u8]| match NlMessages::new(octets).next() {
+    let body = |bytes: &[u8]| match NlMessages::new(bytes).next() {
         Some(Ok(message)) => format!("{:?}", message.body),
         other => format!("{other:?}"),
     };

@@ -1,4 +1,4 @@
-//! Who wins each key.
+//! Which line wins for each sysctl key.
 use super::file_line::FileLine;
 use super::module_load::{ModuleLoad, parse_kernel_number};
 use super::overlay::Overlay;
@@ -7,16 +7,16 @@ use super::sysctl_loader::SysctlLoader;
 use super::udev_rule::{UdevRule, UdevSysctlRun};
 use std::collections::BTreeMap;
 
-/// How one key stands after a boot, as far as `sysctl.d` and the rules of udev go.
+/// The result for one key, from `sysctl.d` and udev rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectiveSysctl {
-    /// What the winner says, as it is written.
+    /// The winning value, as written.
     pub value: String,
-    /// The line that is written last, and so wins.
+    /// The winning line: the one written last.
     pub source: FileLine,
-    /// The other lines that say something about this key, in the order they are read.
+    /// The other lines that set this key, in the order they are read.
     pub overridden: Vec<SysctlAssignment>,
-    /// Does the winner's value come to stand at all?
+    /// Whether and when the winning value takes effect.
     pub effect: SysctlEffect,
 }
 
@@ -27,27 +27,27 @@ impl EffectiveSysctl {
     }
 }
 
-/// A value somebody says.
+/// A line that sets a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SysctlAssignment {
-    /// Where.
+    /// The line.
     pub location: FileLine,
-    /// The value, as it is written.
+    /// The value, as written.
     pub value: String,
 }
 
 /// When a value takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SysctlEffect {
-    /// At every boot, before anything is tracked.
+    /// At every boot, before any connection is tracked.
     Always,
-    /// When the module is loaded by its first use, by a rule of udev; not before.
+    /// When the module is loaded on first use, by a udev rule; not before.
     OnlyIfModuleLoaded,
-    /// Never: why.
+    /// Never; with the reason.
     Never(String),
 }
 
-/// All keys of connection tracking that anybody sets.
+/// All conntrack keys that some line sets.
 pub(super) fn effective_sysctls(
     tree: &Overlay<'_>,
     reader: &SysctlLoader,
@@ -58,12 +58,12 @@ pub(super) fn effective_sysctls(
     let run = |systemd: bool| resolve_writes(&SysctlLoader::settings_in_order(tree, systemd), &keys, systemd);
     let systemd = *reader != SysctlLoader::Procps;
     let boot = run(systemd);
-    let said = resolve_writes(&SysctlLoader::settings_in_order(tree, systemd), &keys, false);
-    note_removed_keys(tree, &said);
+    let writes = resolve_writes(&SysctlLoader::settings_in_order(tree, systemd), &keys, false);
+    note_removed_keys(tree, &writes);
     let mut later = Vec::new();
     for rule in rules {
         if let UdevSysctlRun::NoEffect(why) = &rule.run {
-            tree.add_note(format!("{} does nothing: {why}", rule.location));
+            tree.add_note(format!("{} has no effect: {why}", rule.location));
         }
         let collects =
             !matches!(rule.run, UdevSysctlRun::Directories { systemd: false, .. } | UdevSysctlRun::Assignments(_));
@@ -90,12 +90,12 @@ pub(super) fn effective_sysctls(
         let (winner, effect) = last_write(tree, &key, reader, module, (boot.last().copied(), later.last().copied()))?;
         let effect = rejected_by_kernel(&key, &winner.value).map_or(effect, SysctlEffect::Never);
         let others =
-            said.iter().filter(|write| canonical_key(&write.key).as_ref() == Some(&key)).chain(later.iter().copied());
+            writes.iter().filter(|write| canonical_key(&write.key).as_ref() == Some(&key)).chain(later.iter().copied());
         let mut losers = Vec::new();
         for write in others.filter(|write| write.location != winner.location) {
-            let said = SysctlAssignment { location: write.location.clone(), value: write.value.clone() };
-            if !losers.contains(&said) {
-                losers.push(said);
+            let writes = SysctlAssignment { location: write.location.clone(), value: write.value.clone() };
+            if !losers.contains(&writes) {
+                losers.push(writes);
             }
         }
         Some((
@@ -111,7 +111,7 @@ pub(super) fn effective_sysctls(
     found.collect()
 }
 
-/// Who is last of the run at boot and of the rules, and whether that reaches the kernel.
+/// Whether the run at boot or a udev rule writes last, and whether that takes effect.
 fn last_write<'a>(
     tree: &Overlay<'_>,
     key: &str,
@@ -131,7 +131,7 @@ fn last_write<'a>(
     }
     let effect = match (reader, present) {
         (SysctlLoader::NotLoaded(why), _) => {
-            SysctlEffect::Never(format!("nobody reads {} at boot: {why}", boot?.location.file))
+            SysctlEffect::Never(format!("{} is not read at boot: {why}", boot?.location.file))
         }
         (_, true) => SysctlEffect::Always,
         (_, false) => SysctlEffect::Never(
@@ -141,19 +141,19 @@ fn last_write<'a>(
     Some((boot?, effect))
 }
 
-/// Why the kernel would not take the value. It reads the first word alone.
+/// Why the kernel would reject the value. It reads the first word only.
 fn rejected_by_kernel(key: &str, value: &str) -> Option<String> {
     if key.ends_with(".nf_conntrack_count") {
-        return Some("the key can only be read".to_owned());
+        return Some("the key is read-only".to_owned());
     }
     let Some(word) = value.split_whitespace().next() else {
-        return Some("the value is empty, which changes nothing".to_owned());
+        return Some("the value is empty: nothing changes".to_owned());
     };
     let digits = word.strip_prefix('-').unwrap_or(word);
-    parse_kernel_number(digits).is_none().then(|| format!("the kernel refuses {value:?}: it is no number"))
+    parse_kernel_number(digits).is_none().then(|| format!("the kernel rejects {value:?}: not a number"))
 }
 
-/// What patterns are held against: the knobs that are there, or those that Linux has.
+/// The keys that patterns are matched against: those that exist, or those that Linux has.
 fn existing_keys(tree: &Overlay<'_>) -> Vec<String> {
     let there = tree.list_dir("/proc/sys/net/netfilter");
     let there = there.iter().map(String::as_str).filter(|name| name.starts_with("nf_conntrack_")).collect::<Vec<_>>();
@@ -162,9 +162,10 @@ fn existing_keys(tree: &Overlay<'_>) -> Vec<String> {
     below.chain(["net/nf_conntrack_max".to_owned()]).collect()
 }
 
-/// Names that Linux gave up: a line with one says nothing any more.
-fn note_removed_keys(tree: &Overlay<'_>, said: &[SysctlWrite]) {
-    for write in said.iter().filter(|write| write.key.starts_with("net/ipv4/") && write.key.contains("ip_conntrack")) {
+/// Keys that Linux has removed: a line with one has no effect.
+fn note_removed_keys(tree: &Overlay<'_>, writes: &[SysctlWrite]) {
+    for write in writes.iter().filter(|write| write.key.starts_with("net/ipv4/") && write.key.contains("ip_conntrack"))
+    {
         tree.add_note(format!(
             "{} has no effect: Linux 4.19 and later have no {}",
             write.location,
@@ -173,7 +174,7 @@ fn note_removed_keys(tree: &Overlay<'_>, said: &[SysctlWrite]) {
     }
 }
 
-/// On old kernels the event came before the module had made its knobs.
+/// On old kernels the event came before the module had created its sysctls.
 fn note_udev_race_before_5_10(tree: &Overlay<'_>) {
     let release = tree.read("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut parts = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
@@ -182,12 +183,12 @@ fn note_udev_race_before_5_10(tree: &Overlay<'_>) {
     {
         let release = release.trim();
         tree.add_note(format!(
-            "on Linux {release} udev's event may come before the module's knobs: modules-load.d is safer"
+            "on Linux {release} udev's event may come before the module's sysctls: modules-load.d is safer"
         ));
     }
 }
 
-/// The conntrack knobs of a recent Linux, for a tree without `/proc/sys`.
+/// The conntrack sysctls of a recent Linux, for a root without `/proc/sys`.
 const KNOWN_KEYS: [&str; 41] = [
     "nf_conntrack_acct",
     "nf_conntrack_buckets",

@@ -20,12 +20,12 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
             rest = beyond;
         }
         let mut next = vec![false; reach.len()];
-        for ((from, to), &octet) in reach.iter().zip(next.iter_mut().skip(1)).zip(text) {
+        for ((from, to), &byte) in reach.iter().zip(next.iter_mut().skip(1)).zip(text) {
             *to = *from
                 && match (letter, set) {
-                    (b'?', _) => octet != b'/',
-                    (_, Some((members, _))) => octet != b'/' && char_class_contains(members, octet),
-                    _ => octet == letter,
+                    (b'?', _) => byte != b'/',
+                    (_, Some((members, _))) => byte != b'/' && char_class_contains(members, byte),
+                    _ => byte == letter,
                 };
         }
         reach = next;
@@ -41,13 +41,13 @@ pub(super) fn is_glob(text: &str) -> bool {
 /// What is reachable after a `*`.
 fn expand_star(reach: &[bool], text: &[u8]) -> Vec<bool> {
     let mut open = false;
-    let mut octets = text.iter();
+    let mut bytes = text.iter();
     reach
         .iter()
         .map(|here| {
             open |= *here;
             let now = open;
-            if octets.next() == Some(&b'/') {
+            if bytes.next() == Some(&b'/') {
                 open = false;
             }
             now
@@ -59,11 +59,11 @@ fn expand_star(reach: &[bool], text: &[u8]) -> Vec<bool> {
 fn parse_char_class(after: &[u8]) -> Option<(&[u8], &[u8])> {
     // A ] that comes first is a member.
     let first = usize::from(matches!(after.first(), Some(b'!' | b'^'))).saturating_add(1);
-    let end = after.iter().skip(first).position(|octet| *octet == b']')?.checked_add(first)?;
+    let end = after.iter().skip(first).position(|byte| *byte == b']')?.checked_add(first)?;
     Some((after.get(..end)?, after.get(end.checked_add(1)?..)?))
 }
 
-fn char_class_contains(members: &[u8], octet: u8) -> bool {
+fn char_class_contains(members: &[u8], byte: u8) -> bool {
     let (negated, mut members) = match members.split_first() {
         Some((b'!' | b'^', rest)) => (true, rest),
         _ => (false, members),
@@ -78,7 +78,7 @@ fn char_class_contains(members: &[u8], octet: u8) -> bool {
             }
             _ => low,
         };
-        found |= (low..=high).contains(&octet);
+        found |= (low..=high).contains(&byte);
     }
     found != negated
 }

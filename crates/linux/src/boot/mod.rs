@@ -1,10 +1,10 @@
-//! What will stand after the next boot, from the files alone.
+//! The conntrack sysctls after the next boot, from the files alone.
 //!
-//! A [`Boot`] is read once, from a [`Root`] and possibly from files that are not written yet, and is never changed after: it
-//! says which value each knob of connection tracking would have, who wins, who loses, and who else may write. The story is
-//! told in the order of a boot: the module comes (or not), systemd-sysctl or sysctl reads `sysctl.d`, rules of udev run sysctl
-//! again, programs such as kube-proxy write last. It must never write anything, and never ask the running kernel what it
-//! knows only now: the same files give the same answer on any machine.
+//! A [`BootConfig`] is read once, from a [`SysRoot`] and possibly from files that are not written yet, and does not change: it
+//! has the value of each conntrack sysctl, the line that sets it, the lines that lose, and the other programs that write it. The order is
+//! that of a boot: the module is loaded (or not), systemd-sysctl or sysctl reads `sysctl.d`, udev rules run sysctl
+//! again, programs such as kube-proxy write last. It must never write anything, and never use the state of the running kernel:
+//! the same files give the same answer on any machine.
 mod effective;
 mod file_line;
 mod glob;
@@ -31,33 +31,33 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// What the next boot makes of the files.
+/// The result of the next boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootConfig {
-    /// Each conntrack key that `sysctl.d`, or a rule, sets, by the name `net.netfilter.nf_conntrack_…`; `net.nf_conntrack_max`
-    /// is the same value as `net.netfilter.nf_conntrack_max`, and is found there. Ask by either name with [`Boot::standing`].
+    /// Each conntrack key that `sysctl.d` or a udev rule sets, by the name `net.netfilter.nf_conntrack_…`; `net.nf_conntrack_max`
+    /// is listed as `net.netfilter.nf_conntrack_max`. Look up by either name with [`effective`](BootConfig::effective).
     pub sysctls: BTreeMap<String, EffectiveSysctl>,
-    /// When the tracking module comes.
+    /// When the module is loaded.
     pub module: ModuleLoad,
-    /// The buckets it is given at its start.
+    /// Its `hashsize` parameter.
     pub hashsize: Option<Hashsize>,
-    /// Who reads `sysctl.d` at boot.
+    /// The program that reads `sysctl.d` at boot.
     pub loader: SysctlLoader,
-    /// Rules of udev that run sysctl when the module comes.
+    /// udev rules that run sysctl when the module is loaded.
     pub udev_rules: Vec<UdevRule>,
-    /// Programs and scripts that write conntrack's knobs after all this.
+    /// Programs and scripts that write conntrack sysctls after that.
     pub other_writers: Vec<OtherWriter>,
-    /// What else a person should know: files that could not be read, lines without effect.
+    /// Notes: files that could not be read, lines without effect.
     pub notes: Vec<String>,
 }
 
 impl BootConfig {
-    /// What stands after the next boot of the machine whose files these are.
+    /// The result of the next boot of the machine with these files.
     ///
-    /// Single files that cannot be read become notes; files that are not there are no errors.
+    /// A file that cannot be read becomes a note; a missing file is no error.
     ///
     /// ```
-    /// use keepstate_linux::{Root, boot::{Boot, Effect, Module}};
+    /// use keepstate_linux::{SysRoot, boot::{BootConfig, ModuleLoad, SysctlEffect}};
     /// let image = tempfile::tempdir()?;
     /// let write = |path: &str, text: &str| {
     ///     let path = image.path().join(path);
@@ -66,12 +66,12 @@ impl BootConfig {
     /// };
     /// write("usr/lib/systemd/systemd", "")?;
     /// write("etc/sysctl.d/90-conntrack.conf", "net.netfilter.nf_conntrack_max = 1048576\n")?;
-    /// let boot = Boot::read(&Root::at(image.path()))?;
-    /// let max = boot.standing("net.nf_conntrack_max").ok_or("nothing sets it")?;
-    /// assert_eq!((max.value.as_str(), max.winner.to_string().as_str()), ("1048576", "/etc/sysctl.d/90-conntrack.conf:1"));
-    /// // The usual disappointment: nothing loads the module before systemd-sysctl looks for its knobs.
-    /// assert_eq!(boot.module, Module::OnFirstUse);
-    /// assert!(matches!(max.effect, Effect::Never(_)));
+    /// let boot = BootConfig::read(&SysRoot::at(image.path()))?;
+    /// let max = boot.effective("net.nf_conntrack_max").ok_or("nothing sets it")?;
+    /// assert_eq!((max.value.as_str(), max.source.to_string().as_str()), ("1048576", "/etc/sysctl.d/90-conntrack.conf:1"));
+    /// // The usual mistake: nothing loads the module before systemd-sysctl runs.
+    /// assert_eq!(boot.module, ModuleLoad::OnFirstUse);
+    /// assert!(matches!(max.effect, SysctlEffect::Never(_)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -81,11 +81,11 @@ impl BootConfig {
         BootConfig::read_with_overlay(root, &BTreeMap::new())
     }
 
-    /// What would stand if these files (by the path they have on a running machine) were added, or replaced what is there.
+    /// The same, as if these files (by their paths on a running machine) were added or replaced.
     /// Nothing is written.
     ///
     /// ```
-    /// use keepstate_linux::{Root, boot::{Boot, Effect}};
+    /// use keepstate_linux::{SysRoot, boot::{BootConfig, SysctlEffect}};
     /// use std::collections::BTreeMap;
     /// let image = tempfile::tempdir()?;
     /// std::fs::create_dir_all(image.path().join("usr/lib/systemd"))?;
@@ -94,9 +94,9 @@ impl BootConfig {
     ///     ("/etc/sysctl.d/90-conntrack.conf".into(), "net.netfilter.nf_conntrack_max = 1048576\n".to_owned()),
     ///     ("/etc/modules-load.d/conntrack.conf".into(), "nf_conntrack\n".to_owned()),
     /// ]);
-    /// let boot = Boot::with(&Root::at(image.path()), &plan)?;
-    /// let max = boot.standing("net.netfilter.nf_conntrack_max").ok_or("nothing sets it")?;
-    /// assert_eq!((max.value.as_str(), &max.effect), ("1048576", &Effect::Always));
+    /// let boot = BootConfig::read_with_overlay(&SysRoot::at(image.path()), &plan)?;
+    /// let max = boot.effective("net.netfilter.nf_conntrack_max").ok_or("nothing sets it")?;
+    /// assert_eq!((max.value.as_str(), &max.effect), ("1048576", &SysctlEffect::Always));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -125,7 +125,7 @@ impl BootConfig {
         })
     }
 
-    /// How a key stands, by either name and with dots or slashes; none where no file sets it.
+    /// The result for a key, by either name, with dots or slashes; `None` if no file sets it.
     pub fn effective(&self, key: &str) -> Option<&EffectiveSysctl> {
         self.sysctls.get(&setting::canonical_key(key)?)
     }

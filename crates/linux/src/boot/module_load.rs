@@ -1,26 +1,26 @@
-//! When the tracking module comes: before, with or after the run that writes the knobs.
+//! When the module nf_conntrack is loaded: before, with or after the run that writes the sysctls.
 use super::file_line::{FileLine, config_lines};
 use super::overlay::Overlay;
 
-/// When the connection tracking code is there. Without it its knobs do not exist, and cannot be set.
+/// When connection tracking is available. Before that its sysctls do not exist and cannot be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModuleLoad {
-    /// Part of the kernel: there before anything runs.
+    /// Built into the kernel.
     BuiltIn,
-    /// Loaded early by name, before the knobs are written; the place names it.
+    /// Loaded at boot before the sysctls are written, by this line.
     AtBoot(FileLine),
-    /// Loaded by the first rule that needs it, at no set time.
+    /// Loaded by the first rule that needs it, at any time.
     OnFirstUse,
 }
 
-/// The number of buckets that the module, or the kernel, is given at its start.
+/// The parameter `hashsize` of the module or the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hashsize {
-    /// The number asked for; the kernel may round it up.
+    /// The number requested; the kernel may round it up.
     pub buckets: u64,
-    /// The limit that follows from it until a knob says otherwise: 8 × buckets.
+    /// The resulting default of nf_conntrack_max: 8 × buckets.
     pub max: u64,
-    /// Who says so.
+    /// The line that sets it.
     pub location: FileLine,
 }
 
@@ -69,7 +69,7 @@ impl Hashsize {
                 let place = FileLine::new(&file.path, number);
                 match verb {
                     Some("install") => {
-                        tree.add_note(format!("{place} replaces the module's loading by a command: {line}"))
+                        tree.add_note(format!("{place}: an install command replaces the loading of the module: {line}"))
                     }
                     Some("options") => {
                         let sizes = words.filter_map(|word| word.strip_prefix("hashsize=")).map(str::to_owned);
@@ -81,14 +81,14 @@ impl Hashsize {
         }
         if *module == ModuleLoad::BuiltIn {
             for (_, place) in found.drain(..) {
-                tree.add_note(format!("{place} has no effect: the module is built in; use nf_conntrack.hashsize= on the kernel's command line"));
+                tree.add_note(format!("{place} has no effect: the module is built in; use nf_conntrack.hashsize= on the kernel command line"));
             }
         }
         // modprobe appends what the kernel's command line says, and of two the later counts.
         found.extend(command_line.into_iter().map(|size| (size, FileLine::new("/proc/cmdline", 1))));
         let (size, place) = found.pop()?;
         let Some(buckets) = parse_kernel_number(&size) else {
-            tree.add_note(format!("{place}: hashsize={size} is no number"));
+            tree.add_note(format!("{place}: hashsize={size} is not a number"));
             return None;
         };
         Some(Hashsize { buckets, max: buckets.saturating_mul(8), location: place })
@@ -118,7 +118,7 @@ impl KernelModules {
         for base in bases {
             let versions = tree.list_dir(base);
             if versions.len() > 1 {
-                tree.add_note(format!("{base} holds several kernels; the module was looked for in the last by name"));
+                tree.add_note(format!("{base} contains several kernels; the last by name was used to find the module"));
             }
             if let Some(version) = versions.last() {
                 return KernelModules { directory: Some(format!("{base}/{version}")) };

@@ -1,7 +1,7 @@
-//! The files the next boot will find: those below a [`Root`], with others laid over them.
+//! The files of the next boot: those below a [`SysRoot`], with others laid over them.
 //!
-//! A tree lives as long as one reading. It follows symbolic links itself, below the root, because an image's `/etc` points
-//! to the image's `/usr`, not to ours. It must never write anything.
+//! It lives as long as one reading. It resolves symbolic links itself, below the root, because an image's `/etc` points
+//! to the image's `/usr`, not to this machine's. It must never write anything.
 use crate::sysroot::SysRoot;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,7 +77,7 @@ impl<'a> Overlay<'a> {
             Ok(names) => names.into_iter().collect::<BTreeSet<String>>(),
             Err(error) => {
                 if !error.is_not_found() {
-                    self.add_note(format!("{path} cannot be read ({}): what is in it is not known", error.source));
+                    self.add_note(format!("{path} cannot be read ({}): its contents are unknown", error.source));
                 }
                 BTreeSet::new()
             }
@@ -126,7 +126,7 @@ impl<'a> Overlay<'a> {
                         first.insert(name, path);
                     }
                     Some(earlier) if self.read(&path).is_some_and(|text| text.contains("conntrack")) => {
-                        self.add_note(format!("{path} is not read: {earlier} has its name and comes first"));
+                        self.add_note(format!("{path} is not read: {earlier} has the same name and precedence"));
                     }
                     Some(_) => {}
                 }

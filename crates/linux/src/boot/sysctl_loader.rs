@@ -1,15 +1,15 @@
-//! Who reads sysctl.d at boot.
+//! Which program reads sysctl.d at boot.
 use super::overlay::Overlay;
 use super::setting::{SysctlSetting, canonical_key, parse_settings};
 
-/// Who reads `sysctl.d` at boot.
+/// The program that reads `sysctl.d` at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SysctlLoader {
     /// `systemd-sysctl`, after the modules of `modules-load.d`; it does not read `/etc/sysctl.conf`.
     SystemdSysctl,
     /// A script that runs `sysctl --system`, which reads `/etc/sysctl.conf` last.
     Procps,
-    /// Nobody: why.
+    /// None; with the reason.
     NotLoaded(String),
 }
 
@@ -21,21 +21,21 @@ impl SysctlLoader {
             Some("systemd") => true,
             // Another first process is a container's: what is installed there is not what starts it.
             Some(other) if other != "init" && !other.is_empty() => {
-                return SysctlLoader::NotLoaded(format!("the first process is {other}, which reads no sysctl.d"));
+                return SysctlLoader::NotLoaded(format!("the first process is {other}, which does not read sysctl.d"));
             }
             _ => any(&["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/run/systemd/system"]),
         };
         if systemd {
             let unit = "/etc/systemd/system/systemd-sysctl.service";
             return match tree.is_masked(unit) {
-                true => SysctlLoader::NotLoaded(format!("{unit} is a link to /dev/null: the service is masked")),
+                true => SysctlLoader::NotLoaded(format!("{unit} is masked (a link to /dev/null)")),
                 false => SysctlLoader::SystemdSysctl,
             };
         }
         if any(&["/etc/init.d/procps", "/etc/init.d/sysctl", "/etc/rc.d/rc.sysinit"]) {
             return SysctlLoader::Procps;
         }
-        SysctlLoader::NotLoaded("there is neither systemd nor a script that runs sysctl at boot".to_owned())
+        SysctlLoader::NotLoaded("no systemd, and no script that runs sysctl at boot".to_owned())
     }
 
     /// Every line of `sysctl.d`, in the order `systemd-sysctl` or `sysctl --system` reads them.

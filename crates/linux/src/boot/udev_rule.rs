@@ -1,4 +1,4 @@
-//! Rules of udev that write the knobs when the module comes.
+//! udev rules that run sysctl when the module is loaded.
 use super::file_line::FileLine;
 use super::glob;
 use super::overlay::Overlay;
@@ -32,7 +32,7 @@ pub enum UdevSysctlRun {
     Files(Vec<String>),
     /// These assignments, `KEY=VALUE`.
     Assignments(Vec<String>),
-    /// Nothing: why.
+    /// Nothing; with the reason.
     NoEffect(String),
 }
 
@@ -162,7 +162,7 @@ fn parse_rule(tree: &Overlay<'_>, line: &str, place: &FileLine) -> Vec<UdevRule>
             ));
         }
         let void = programs && program.starts_with('/') && !tree.exists(&program);
-        let writes = if void { UdevSysctlRun::NoEffect(format!("there is no {program}")) } else { rerun };
+        let writes = if void { UdevSysctlRun::NoEffect(format!("{program} does not exist")) } else { rerun };
         UdevRule { location: place.clone(), command, run: writes }
     });
     ruled.collect()

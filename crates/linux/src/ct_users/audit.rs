@@ -7,28 +7,28 @@ use super::{bpf, openvswitch};
 use crate::netns::{self, Netns, NetnsList};
 use crate::sysroot::{FileError, SysRoot};
 
-/// All that was found, and all that could not be seen.
+/// All that was found, and all that could not be checked.
 #[derive(Clone, Debug)]
 pub struct CtUserAudit {
-    /// Is there connection tracking, and can it go?
+    /// Is there connection tracking, and can it be unloaded?
     pub module_state: CtModuleState,
     /// The loaded modules; none where the kernel has no list of them.
     pub modules: Vec<LoadedModule>,
-    /// The files that have its module loaded at boot.
+    /// The files that load its module at boot.
     pub modules_load_files: Vec<String>,
-    /// The namespaces that were looked into.
+    /// The inspected namespaces.
     pub namespaces: Vec<NetnsInspection>,
-    /// What depends on tracking on the whole machine, in no namespace of its own.
+    /// Users of connection tracking that belong to no single namespace.
     pub host_wide: Vec<CtUser>,
-    /// What could not be looked at, on the whole machine.
+    /// What could not be checked, on the whole machine.
     pub not_checked: Vec<NotChecked>,
 }
 
 impl CtUserAudit {
-    /// Looks around on this machine: in `only`, or in every namespace that can be found, `bound` at most.
+    /// Inspects this machine: the namespace `only`, or every namespace, `bound` at most.
     ///
     /// # Errors
-    /// If not even this process' own namespace can be found.
+    /// Not even this process's own namespace can be read.
     pub fn run(only: Option<&Netns>, bound: usize) -> Result<CtUserAudit, FileError> {
         let root = SysRoot::live();
         let mut unseen = Vec::new();
@@ -87,8 +87,7 @@ fn netns_not_listed(root: &SysRoot, found: &NetnsList, bound: usize) -> Vec<NotC
     }
     if found.over_limit > 0 {
         let what = format!("{} more network namespaces", found.over_limit);
-        unseen
-            .push(NotChecked { what, why: format!("no more than {bound} are looked into; --namespaces raises that") });
+        unseen.push(NotChecked { what, why: format!("limit {bound}; raise it with --namespaces") });
     }
     let processes = root.path("/proc/self/ns/pid");
     if std::fs::read_link(processes).is_ok_and(|link| link.as_os_str() != INITIAL_PID_NS) {
@@ -105,7 +104,9 @@ fn find_services(root: &SysRoot, found: &mut Vec<CtUser>) {
     for (service, sign) in known_service::running_services(root) {
         let (place, what, sure) = match sign {
             ServiceEvidence::Process(process) => (format!("process {process}"), "runs", Confidence::Likely),
-            ServiceEvidence::Socket(socket) => (format!("socket {socket}"), "starts when asked", Confidence::Possible),
+            ServiceEvidence::Socket(socket) => {
+                (format!("socket {socket}"), "is started on demand", Confidence::Possible)
+            }
         };
         found.push(CtUser {
             kind: CtUserKind::Service,

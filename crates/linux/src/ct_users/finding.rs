@@ -2,26 +2,26 @@
 use super::listed_ruleset::CtFeature;
 use crate::command::CommandError;
 
-/// Something that depends on connection tracking, or holds it.
+/// A user of connection tracking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CtUser {
     /// What it needs tracking for.
     pub kind: CtUserKind,
-    /// Who lists it: `nftables`, `iptables-legacy`, `tc`, …
+    /// The program that lists it: `nftables`, `iptables-legacy`, `tc`, …
     pub listed_by: &'static str,
-    /// Where: table and chain, device, process.
+    /// Where: table and chain, interface, process.
     pub location: String,
     /// Handle in nftables, number in its chain in iptables.
     pub number: Option<u64>,
-    /// The rule, or whatever it is, as its own program prints it.
+    /// The rule, or other object, as its program prints it.
     pub description: String,
-    /// The service whose it is, by the name of its chain or table.
+    /// The service that owns it, by the name of its chain or table.
     pub owner: Option<&'static str>,
-    /// How sure that is.
+    /// How certain that is.
     pub confidence: Confidence,
 }
 
-/// What a dependent needs.
+/// What a user needs connection tracking for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CtUserKind {
     /// A rule, or an object of a table.
@@ -42,28 +42,28 @@ pub enum CtUserKind {
     UntrackedOnly,
 }
 
-/// How sure something is.
+/// How certain a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
-    /// It cannot be told from here.
+    /// It cannot be determined.
     Possible,
-    /// By what it is known to do.
+    /// By what the service usually does.
     Likely,
-    /// It was seen.
+    /// It was observed.
     Certain,
 }
 
-/// Something that could not be looked at.
+/// Something that could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotChecked {
     /// What.
     pub what: String,
-    /// Why not, and what to do.
+    /// The reason, and what to do.
     pub why: String,
 }
 
 impl CtUserKind {
-    /// A stable name, for programs.
+    /// A stable name, for JSON.
     pub fn name(self) -> &'static str {
         match self {
             CtUserKind::Rule(CtFeature::State) => "state",
@@ -109,11 +109,11 @@ impl CtUserKind {
             CtUserKind::Rule(CtFeature::Nat) => "addresses are not translated: connections through it end",
             CtUserKind::Rule(CtFeature::Synproxy) => "the server behind it cannot be reached",
             CtUserKind::Rule(CtFeature::Flowtable) => "the fast path is not used",
-            CtUserKind::Rule(CtFeature::Unknown) => "its program must tell: the listing at hand does not",
+            CtUserKind::Rule(CtFeature::Unknown) => "unknown: the listing does not show what it does",
             CtUserKind::Ipvs => "virtual servers that masquerade, or are filtered by state, do not answer",
             CtUserKind::OpenVswitch => "flows that match ct_state or translate addresses drop packets",
             CtUserKind::TrafficControl => "what is classified or marked by connection is not",
-            CtUserKind::Bpf => "the program finds no connection, and does what it does then",
+            CtUserKind::Bpf => "the program finds no connection",
             CtUserKind::Service => "it writes rules that need tracking, at any time",
             CtUserKind::IdleNat => "nothing; but it keeps tracking switched on in this namespace",
             CtUserKind::UntrackedOnly | CtUserKind::Rule(CtFeature::Notrack) => {
@@ -122,7 +122,7 @@ impl CtUserKind {
         }
     }
 
-    /// Does nothing break without tracking, though it be held?
+    /// Does it only keep tracking active, so that nothing breaks without it?
     pub fn is_idle(self) -> bool {
         matches!(self, CtUserKind::IdleNat | CtUserKind::UntrackedOnly | CtUserKind::Rule(CtFeature::Notrack))
     }

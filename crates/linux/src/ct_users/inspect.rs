@@ -1,4 +1,4 @@
-//! A look into the network namespace of the calling thread: its rules, its virtual servers, its traffic control.
+//! The users of connection tracking in the calling thread's network namespace: rules, virtual servers, traffic control.
 use super::finding::{Confidence, CtUser, CtUserKind, NotChecked};
 use super::listed_ruleset::{ListedChain, ListedTable, RulesetFormat};
 use super::rule_users::table_ct_users;
@@ -15,13 +15,13 @@ pub struct NetnsInspection {
     pub name: String,
     /// Its inode.
     pub inode: u64,
-    /// The connections that are tracked there now; `None` where that cannot be read.
+    /// The connections tracked there now; `None` if that cannot be read.
     pub connections: Option<u64>,
     /// Its rules.
     pub tables: Vec<ListedTable>,
-    /// Who depends on tracking.
+    /// The users of connection tracking.
     pub ct_users: Vec<CtUser>,
-    /// What could not be looked at.
+    /// What could not be checked.
     pub not_checked: Vec<NotChecked>,
 }
 
@@ -38,7 +38,7 @@ impl NetnsInspection {
     }
 }
 
-/// Looks into a namespace; one that may not be entered is unseen. Our own needs no entering.
+/// Inspects a namespace; one that cannot be entered is reported as not checked.
 pub fn inspect_netns(namespace: &Netns) -> NetnsInspection {
     let seen = if namespace.is_current { Ok(inspect()) } else { namespace.enter(inspect) };
     let mut inspection = seen.unwrap_or_else(|error| NetnsInspection {
@@ -53,7 +53,7 @@ pub fn inspect_netns(namespace: &Netns) -> NetnsInspection {
     inspection
 }
 
-/// What is to be seen from the network namespace that this thread is in.
+/// Inspects this thread's network namespace.
 pub fn inspect() -> NetnsInspection {
     let root = SysRoot::live();
     let mut seen = NetnsInspection::empty();
@@ -67,9 +67,8 @@ pub fn inspect() -> NetnsInspection {
     list_tc_users(&mut seen);
     if let (Some(1..), true) = (seen.connections, seen.ct_users.is_empty() && seen.not_checked.is_empty()) {
         seen.not_checked.push(NotChecked {
-            what: "what asks for the connections that are tracked here".into(),
-            why: "no rule was found that does; they may be left from rules that are gone: `conntrack -L` shows them"
-                .into(),
+            what: "the reason why connections are tracked here".into(),
+            why: "no rule needs them; they may remain from deleted rules: `conntrack -L` lists them".into(),
         });
     }
     seen

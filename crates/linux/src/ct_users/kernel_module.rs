@@ -1,37 +1,37 @@
-//! The module `nf_conntrack`: is it there, can it go, and which modules hold it.
+//! The module `nf_conntrack`: whether it is loaded, whether it can be unloaded, and which modules use it.
 use crate::sysroot::SysRoot;
 
-/// Connection tracking in the kernel at hand.
+/// How the kernel has connection tracking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CtModuleState {
-    /// There is none: not built, or its module is not loaded.
+    /// It has none: not built, or the module is not loaded.
     Absent,
-    /// It is part of the kernel's image, and cannot be unloaded.
+    /// Built into the kernel; it cannot be unloaded.
     BuiltIn,
     /// A loaded module.
     Module {
-        /// How often it is in use; `None` where that cannot be read.
+        /// Its reference count; `None` if that cannot be read.
         references: Option<u64>,
         /// The modules that use it, directly.
         holders: Vec<String>,
     },
 }
 
-/// A loaded module, as a line of `/proc/modules` has it.
+/// A line of `/proc/modules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedModule {
     /// Its name.
     pub name: String,
-    /// How often it is in use.
+    /// Its reference count.
     pub references: u64,
     /// The modules that use it.
     pub users: Vec<String>,
 }
 
-/// What the kernel says of its tracking.
+/// Finds out how this kernel has connection tracking.
 pub fn ct_module_state(root: &SysRoot) -> CtModuleState {
     let directory = "/sys/module/nf_conntrack";
-    // Only what can be unloaded has a state.
+    // Only a loadable module has this file.
     if root.exists(format!("{directory}/initstate")) {
         let references = root.read(format!("{directory}/refcnt")).ok().and_then(|text| text.trim().parse().ok());
         let holders = root.list_dir(format!("{directory}/holders")).unwrap_or_default();
@@ -43,12 +43,12 @@ pub fn ct_module_state(root: &SysRoot) -> CtModuleState {
     CtModuleState::Absent
 }
 
-/// The loaded modules, of a text like `/proc/modules`.
+/// Parses the text of `/proc/modules`.
 ///
 /// ```
-/// use keepstate_linux::dependents::module::{Module, loaded};
-/// let modules = loaded("nf_conntrack 188416 3 nf_nat,nft_ct, Live 0x0\n");
-/// assert_eq!(modules, [Module { name: "nf_conntrack".into(), references: 3, users: vec!["nf_nat".into(), "nft_ct".into()] }]);
+/// use keepstate_linux::ct_users::kernel_module::{LoadedModule, parse_proc_modules};
+/// let modules = parse_proc_modules("nf_conntrack 188416 3 nf_nat,nft_ct, Live 0x0\n");
+/// assert_eq!(modules, [LoadedModule { name: "nf_conntrack".into(), references: 3, users: vec!["nf_nat".into(), "nft_ct".into()] }]);
 /// ```
 pub fn parse_proc_modules(text: &str) -> Vec<LoadedModule> {
     let line = |line: &str| {
@@ -60,7 +60,7 @@ pub fn parse_proc_modules(text: &str) -> Vec<LoadedModule> {
     text.lines().filter_map(line).collect()
 }
 
-/// The files that have a module loaded at boot.
+/// The files that load a module at boot.
 pub fn modules_load_files(root: &SysRoot, module: &str) -> Vec<String> {
     let mut files = vec!["/etc/modules".to_owned()];
     for directory in
@@ -74,7 +74,7 @@ pub fn modules_load_files(root: &SysRoot, module: &str) -> Vec<String> {
     files
 }
 
-/// In which order modules may be removed so that `last` can be: those that use it, users first, and itself at the end.
+/// The order in which modules must be removed so that `last` can be removed: its users first, itself at the end.
 pub fn removal_order(modules: &[LoadedModule], last: &str) -> Vec<String> {
     fn visit(modules: &[LoadedModule], name: &str, order: &mut Vec<String>, path: &mut Vec<String>) {
         if order.iter().chain(path.iter()).any(|known| known == name) {

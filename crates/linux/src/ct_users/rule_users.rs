@@ -39,7 +39,7 @@ pub fn table_ct_users(table: &ListedTable) -> Vec<CtUser> {
     }
     let nat = table.chains.iter().any(|chain| chain.base.as_ref().is_some_and(|base| base.is_nat));
     if nat && !found.iter().any(|dependent| dependent.kind == CtUserKind::Rule(CtFeature::Nat)) {
-        let what = "chains of type nat, without a rule that translates".into();
+        let what = "chains of type nat without a NAT rule".into();
         found.push(dependent(place, None, what, None, CtUserKind::IdleNat));
     }
     found

@@ -73,7 +73,7 @@ fn parse_json(json: &str) -> Result<Value, String> {
     if json.trim().is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(json).map_err(|error| format!("no JSON: {error}"))
+    serde_json::from_str(json).map_err(|error| format!("not JSON: {error}"))
 }
 
 #[cfg(test)]

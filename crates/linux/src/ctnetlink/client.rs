@@ -1,7 +1,7 @@
-//! The kernel's table: ask it, change it.
+//! Requests to the connection table: list, get, create, update, delete.
 //!
-//! A [`Table`] is opened in the network namespace of the thread that opens it and stays with that one. Each of its calls is one exchange with the
-//! kernel; it keeps nothing of the table itself.
+//! A [`CtClient`] is opened in the calling thread's network namespace and bound to it. Each call is one exchange with the
+//! kernel; it caches nothing.
 use super::consts::{cta, message, stats_global};
 use super::{CtCpuStats, CtExpectCpuStats, CtExpectation, CtFlow, DumpFilter, decode, encode};
 use crate::netlink::message::flag;
@@ -9,7 +9,7 @@ use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlAttrs, NlM
 use std::io;
 use std::ops::ControlFlow;
 
-/// A way to the kernel's table.
+/// A client of the connection table.
 #[derive(Debug)]
 pub struct CtClient {
     socket: NetlinkSocket,
@@ -22,7 +22,7 @@ pub enum CtDumpKind {
     Confirmed,
     /// Those in the table, and their counters are zeroed.
     ConfirmedAndZero,
-    /// Those that have ended but are still held by somebody.
+    /// Those that have ended but are still referenced.
     Dying,
     /// Those that are not in the table yet.
     Unconfirmed,
@@ -43,20 +43,20 @@ impl CtClient {
     /// Opens the table of this thread's network namespace.
     ///
     /// # Errors
-    /// What the system says: a kernel without ctnetlink says "protocol not supported".
+    /// The system's error: "protocol not supported" without ctnetlink.
     pub fn open() -> io::Result<CtClient> {
         Ok(CtClient { socket: NetlinkSocket::open_netfilter()? })
     }
 
-    /// The table that a socket leads to: a gateway's.
+    /// A client over this socket: of a running gateway.
     pub fn from_socket(socket: NetlinkSocket) -> CtClient {
         CtClient { socket }
     }
 
-    /// Tells of every connection that fits, until `each` has enough; then the table must be opened anew.
+    /// Passes every matching connection to `each`, until it breaks; then the client must not be used again.
     ///
     /// # Errors
-    /// What the kernel says; without CAP_NET_ADMIN it says EPERM.
+    /// The kernel's error: EPERM without CAP_NET_ADMIN.
     pub fn dump(
         &mut self,
         listing: CtDumpKind,
@@ -67,7 +67,7 @@ impl CtClient {
         self.dump_chunks(listing, restriction, |piece| for_each_flow(piece, &mut flow, &mut each))
     }
 
-    /// As [`list`](Self::list), but hands over what each read gave: [`flows_in`] takes it apart, perhaps on another thread.
+    /// As [`list`](Self::list), but passes the undecoded bytes of each read: [`for_each_flow`] decodes them, possibly on another thread.
     ///
     /// # Errors
     /// As [`list`](Self::list).
@@ -85,7 +85,7 @@ impl CtClient {
     /// The connection with these tuples.
     ///
     /// # Errors
-    /// What the kernel says; ENOENT where there is none.
+    /// The kernel's error: ENOENT if there is none.
     pub fn get(&mut self, flow: &CtFlow) -> Result<Option<CtFlow>, NetlinkError> {
         let mut request = NlRequest::new(message::CT_GET, flag::ACK, family(flow));
         encode::tuples(&mut request, flow);
@@ -103,85 +103,85 @@ impl CtClient {
         Ok(found)
     }
 
-    /// Puts a connection into the table.
+    /// Creates a connection.
     ///
     /// # Errors
-    /// What the kernel says; EEXIST where it is there already.
+    /// The kernel's error: EEXIST if it exists.
     pub fn create(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
         self.send_flow(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE, flow)
     }
 
-    /// Changes what is told of a connection in the table.
+    /// Updates a connection with the fields that are set.
     ///
     /// # Errors
-    /// What the kernel says; ENOENT where it is not there.
+    /// The kernel's error: ENOENT if there is none.
     pub fn update(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
         self.send_flow(message::CT_NEW, 0, flow)
     }
 
-    /// Puts a connection into the table, or changes it if it is there.
+    /// Creates a connection, or updates it if it exists.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn create_or_update(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
         self.send_flow(message::CT_NEW, flag::CREATE, flow)
     }
 
-    /// Takes a connection out of the table: the one with these tuples, and this id if it is told.
+    /// Deletes the connection with these tuples, and with this id if it is set.
     ///
     /// # Errors
-    /// What the kernel says; ENOENT where it is not there.
+    /// The kernel's error: ENOENT if there is none.
     pub fn delete(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
         self.socket.request(&mut delete_request(flow))
     }
 
-    /// Takes many connections out of the table; says of each how it went: 0, or errno(3).
+    /// Deletes many connections; passes the index and the result (0 or an errno) of each.
     ///
     /// # Errors
-    /// If the socket fails.
+    /// The socket's error.
     pub fn delete_batch(&mut self, flows: &[CtFlow], each: impl FnMut(usize, i32)) -> Result<(), NetlinkError> {
         let mut requests: Vec<NlRequest> = flows.iter().map(delete_request).collect();
         self.socket.request_batch(&mut requests, each)
     }
 
-    /// Takes every connection that fits out of the table.
+    /// Deletes every matching connection.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn flush(&mut self, restriction: &DumpFilter) -> Result<(), NetlinkError> {
         let mut request = NlRequest::new(message::CT_DELETE, flag::ACK, restriction.family_number()).version(1);
         restriction.encode(&mut request);
         self.socket.request(&mut request)
     }
 
-    /// How many connections there are, confirmed or not; and the limit, if the kernel tells it (5.11 and later).
+    /// The number of connections, confirmed or not; and the limit, from Linux 5.11 on.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn count(&mut self) -> Result<(u32, Option<u32>), NetlinkError> {
         let mut request = NlRequest::new(message::CT_GET_STATS, flag::ACK, 0);
-        let mut told: Result<(u32, Option<u32>), MalformedNetlink> = Ok((0, None));
+        let mut decoded: Result<(u32, Option<u32>), MalformedNetlink> = Ok((0, None));
         self.socket.dump(&mut request, |message| {
-            if let Err(error) = decode_count(&message, &mut told) {
-                told = Err(error);
+            if let Err(error) = decode_count(&message, &mut decoded) {
+                decoded = Err(error);
             }
             ControlFlow::Continue(())
         })?;
-        Ok(told?)
+        Ok(decoded?)
     }
 
-    /// The counters of each processor.
+    /// The statistics of each CPU.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn cpu_stats(&mut self) -> Result<Vec<CtCpuStats>, NetlinkError> {
         self.dump_all(message::CT_GET_STATS_CPU, 0, CtCpuStats::decode)
     }
 
-    /// The counters of expectations, of each processor.
+    /// The expectation statistics of each CPU.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn expect_cpu_stats(&mut self) -> Result<Vec<CtExpectCpuStats>, NetlinkError> {
         self.dump_all(message::EXP_GET_STATS_CPU, 0, CtExpectCpuStats::decode)
     }
@@ -189,7 +189,7 @@ impl CtClient {
     /// Every expectation of a family (0: of any).
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn dump_expectations(&mut self, family: u8) -> Result<Vec<CtExpectation>, NetlinkError> {
         self.dump_all(message::EXP_GET, family, CtExpectation::decode)
     }
@@ -197,17 +197,17 @@ impl CtClient {
     /// The expectation of this tuple.
     ///
     /// # Errors
-    /// What the kernel says; ENOENT where there is none.
+    /// The kernel's error: ENOENT if there is none.
     pub fn get_expectation(&mut self, wanted: &CtExpectation) -> Result<Vec<CtExpectation>, NetlinkError> {
         let mut request = NlRequest::new(message::EXP_GET, flag::ACK, expectation_family(wanted));
         wanted.encode(&mut request);
         self.collect_replies(&mut request, CtExpectation::decode)
     }
 
-    /// Announces a connection.
+    /// Creates an expectation.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn create_expectation(&mut self, expectation: &CtExpectation) -> Result<(), NetlinkError> {
         let flags = flag::ACK | flag::CREATE | flag::EXCLUSIVE;
         let mut request = NlRequest::new(message::EXP_NEW, flags, expectation_family(expectation));
@@ -215,25 +215,25 @@ impl CtClient {
         self.socket.request(&mut request)
     }
 
-    /// Takes an announcement back.
+    /// Deletes an expectation.
     ///
     /// # Errors
-    /// What the kernel says; ENOENT where there is none.
+    /// The kernel's error: ENOENT if there is none.
     pub fn delete_expectation(&mut self, expectation: &CtExpectation) -> Result<(), NetlinkError> {
         let mut request = NlRequest::new(message::EXP_DELETE, flag::ACK, expectation_family(expectation));
         expectation.encode(&mut request);
         self.socket.request(&mut request)
     }
 
-    /// Takes every announcement back.
+    /// Deletes every expectation.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn flush_expectations(&mut self, family: u8) -> Result<(), NetlinkError> {
         self.socket.request(&mut NlRequest::new(message::EXP_DELETE, flag::ACK, family))
     }
 
-    /// The socket beneath.
+    /// The underlying socket.
     pub fn socket(&mut self) -> &mut NetlinkSocket {
         &mut self.socket
     }
@@ -258,24 +258,24 @@ impl CtClient {
         request: &mut NlRequest,
         decode: impl Fn(&NlMessage<'_>) -> Result<Option<T>, MalformedNetlink>,
     ) -> Result<Vec<T>, NetlinkError> {
-        let mut told = Vec::new();
+        let mut decoded = Vec::new();
         let mut malformed = Ok(());
         self.socket.dump(request, |message| {
             match decode(&message) {
-                Ok(one) => told.extend(one),
+                Ok(one) => decoded.extend(one),
                 Err(error) => malformed = Err(error),
             }
             ControlFlow::Continue(())
         })?;
         malformed?;
-        Ok(told)
+        Ok(decoded)
     }
 }
 
-/// Hands over each connection in a piece of a listing; `flow` is where they are decoded into.
+/// Passes each connection in the bytes of one read to `each`; `flow` is the buffer they are decoded into.
 ///
 /// # Errors
-/// Where the piece is malformed.
+/// A malformed message.
 pub fn for_each_flow(
     piece: &[u8],
     flow: &mut CtFlow,
@@ -297,7 +297,7 @@ fn expectation_family(expectation: &CtExpectation) -> u8 {
     expectation.family.map_or(0, super::CtFamily::number)
 }
 
-/// What takes a connection out of the table.
+/// The request that deletes a connection.
 fn delete_request(flow: &CtFlow) -> NlRequest {
     let mut request = NlRequest::new(message::CT_DELETE, flag::ACK, family(flow));
     encode::tuples(&mut request, flow);
@@ -309,9 +309,9 @@ fn delete_request(flow: &CtFlow) -> NlRequest {
 
 fn decode_count(
     message: &NlMessage<'_>,
-    told: &mut Result<(u32, Option<u32>), MalformedNetlink>,
+    decoded: &mut Result<(u32, Option<u32>), MalformedNetlink>,
 ) -> Result<(), MalformedNetlink> {
-    let Ok((entries, limit)) = told else { return Ok(()) };
+    let Ok((entries, limit)) = decoded else { return Ok(()) };
     let attributes: NlAttrs<'_> = message.attributes();
     for attribute in attributes {
         let attribute = attribute?;

@@ -1,4 +1,4 @@
-//! What the kernel counts, each processor for itself.
+//! The kernel's conntrack statistics, per CPU.
 use super::consts::{stats, stats_exp};
 use crate::netlink::message::NlBody;
 use crate::netlink::{MalformedNetlink, NlMessage};
@@ -6,27 +6,27 @@ use crate::netlink::{MalformedNetlink, NlMessage};
 macro_rules! counters {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $field_doc:literal])* $field:ident = $attribute:expr, $text:literal;)* }) => {
         $(#[doc = $doc])*
-        /// What this kernel does not count is `None`.
+        /// Counters that this kernel does not have are `None`.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name {
-            /// The processor's number.
+            /// The CPU number.
             pub cpu: u16,
             $($(#[doc = $field_doc])* pub $field: Option<u32>,)*
         }
 
         impl $name {
-            /// The counters a message tells of; `None` where it is a message of another kind.
+            /// The counters in a message; `None` for another message type.
             ///
             /// # Errors
-            /// Where a part is shorter than it must be.
+            /// An attribute is too short.
             pub fn decode(message: &NlMessage<'_>) -> Result<Option<$name>, MalformedNetlink> {
                 let NlBody::Data { resource, .. } = message.body else { return Ok(None) };
-                let mut told = $name { cpu: resource, ..$name::default() };
+                let mut decoded = $name { cpu: resource, ..$name::default() };
                 for attribute in message.attributes() {
                     let attribute = attribute?;
-                    $(if attribute.kind == $attribute { told.$field = Some(attribute.be32($text)?); })*
+                    $(if attribute.kind == $attribute { decoded.$field = Some(attribute.be32($text)?); })*
                 }
-                Ok(Some(told))
+                Ok(Some(decoded))
             }
 
             /// The counters by name, in the order `conntrack -S` has them; only those that this kernel counts.

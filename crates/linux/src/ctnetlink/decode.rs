@@ -1,4 +1,4 @@
-//! From the kernel's octets to a [`Flow`].
+//! From netlink messages to a [`CtFlow`].
 use super::consts::{counters, cta, help, nat, protoinfo, protonat, sctp, secctx, seqadj, synproxy, tcp, timestamp};
 use super::flow::{
     CtCounters, CtFamily, CtFlow, CtLabels, CtNatRange, CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo,
@@ -7,16 +7,16 @@ use super::{CtTuple, SctpState, Status};
 use crate::netlink::message::NlBody;
 use crate::netlink::{MalformedNetlink, NlAttr, NlMessage};
 
-/// The connection that a message tells of; `None` where it is a message of another kind, or of a family that is not known here.
+/// The connection in a message; `None` for another message type or an unknown address family.
 ///
 /// # Errors
-/// Where a part is shorter than it must be.
+/// An attribute is too short.
 pub fn flow(message: &NlMessage<'_>) -> Result<Option<CtFlow>, MalformedNetlink> {
     let mut flow = CtFlow::default();
     Ok(flow_into(message, &mut flow)?.then_some(flow))
 }
 
-/// As [`flow`], into one that is used again; says whether there was a connection.
+/// As [`flow`], into a buffer; returns whether there was a connection.
 ///
 /// # Errors
 /// As [`flow`].
@@ -129,11 +129,11 @@ fn decode_timestamps(flow: &mut CtFlow, attribute: &NlAttr<'_>) -> Result<(), Ma
     Ok(())
 }
 
-/// The kernel tells as many octets of them as it keeps; what is missing is zero.
+/// The kernel tells as many bytes of them as it keeps; what is missing is zero.
 fn decode_labels(attribute: &NlAttr<'_>) -> CtLabels {
     let mut labels = CtLabels::default();
-    for (label, told) in labels.iter_mut().zip(attribute.payload) {
-        *label = *told;
+    for (label, decoded) in labels.iter_mut().zip(attribute.payload) {
+        *label = *decoded;
     }
     labels
 }
@@ -166,7 +166,7 @@ fn decode_synproxy(attribute: &NlAttr<'_>) -> Result<CtSynproxy, MalformedNetlin
     Ok(proxied)
 }
 
-/// One address, of which the kernel takes a range; none where no address is told.
+/// One address, of which the kernel takes a range; none where there is no address.
 fn decode_nat(attribute: &NlAttr<'_>) -> Result<Option<CtNatRange>, MalformedNetlink> {
     let (mut address, mut ports) = (None, None);
     for part in attribute.nested() {

@@ -1,14 +1,14 @@
-//! What of the table is wanted, as far as the kernel itself can tell.
+//! The filter of a dump, as far as the kernel can apply it.
 //!
-//! Kernels before 5.8 know nothing of tuples here and tell of more than is wanted: who asks looks at each answer again. IPv6 addresses
-//! are never sent: the kernel (6.18) takes that comparison the wrong way round, and tells of everything but what is wanted.
+//! Kernels before 5.8 cannot filter by tuple and return more: the caller checks each answer again. IPv6 addresses
+//! are never sent: the kernel (6.18) inverts that comparison.
 use super::consts::{cta, filter};
 use super::flow::CtFamily;
 use super::{CtTuple, Status};
 use crate::netlink::NlRequest;
 use std::net::IpAddr;
 
-/// What is wanted; what is `None` may be anything. The default is everything.
+/// What to match; `None` matches anything, and so does the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DumpFilter {
     /// Of this family.
@@ -46,13 +46,13 @@ impl DumpFilter {
                 [(cta::TUPLE_ORIG, &told_original, original), (cta::TUPLE_REPLY, &told_reply, reply)]
             {
                 if flags != 0 {
-                    request.nest(kind, |octets| tuple.encode(octets));
+                    request.nest(kind, |bytes| tuple.encode(bytes));
                 }
             }
-            request.nest(cta::FILTER, |octets| {
+            request.nest(cta::FILTER, |bytes| {
                 use crate::netlink::attribute::push;
-                push(octets, filter::ORIG_FLAGS, &original.to_ne_bytes());
-                push(octets, filter::REPLY_FLAGS, &reply.to_ne_bytes());
+                push(bytes, filter::ORIG_FLAGS, &original.to_ne_bytes());
+                push(bytes, filter::REPLY_FLAGS, &reply.to_ne_bytes());
             });
         }
         let status = self.status.map(|pair| pair.map(|bits| bits.bits()));

@@ -1,7 +1,7 @@
-//! What happens in the table, as it happens.
+//! Events of the connection table.
 //!
-//! [`Events`] listens from the moment it is made to the moment it is dropped. Where the kernel's buffer runs over, events are lost for ever:
-//! that is told (`ENOBUFS`), never passed over, and who needs the whole must list the table anew.
+//! A [`CtEventSocket`] receives events from its creation until it is dropped. When the receive buffer is full, events are lost:
+//! that is reported (`ENOBUFS`), never ignored; the caller then lists the table again.
 use super::consts::{group, message};
 use super::{CtExpectation, CtFlow, EventKind, decode};
 use crate::netlink::message::flag;
@@ -9,7 +9,7 @@ use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlMessage};
 use std::io;
 use std::time::Duration;
 
-/// What it happened to.
+/// The object of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "nearly all are the large ones, and each lives for one line")]
 pub enum CtObject {
@@ -22,25 +22,25 @@ pub enum CtObject {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CtEvent {
-    /// What happened.
+    /// The type of event.
     pub event_type: EventKind,
-    /// To what.
+    /// The object.
     pub object: CtObject,
-    /// The netlink port of the program that caused it; 0 where packets or time did.
+    /// The netlink port id of the program that caused it; 0 for packets and timeouts.
     pub nlmsg_pid: u32,
 }
 
-/// Which events are wanted.
+/// Types of events, to be selected.
 #[derive(Debug)]
 pub struct CtEventSocket {
     socket: NetlinkSocket,
 }
 
 impl CtEvent {
-    /// The event that a message tells of; `None` where it tells of something else.
+    /// The event in a message; `None` for another message type.
     ///
     /// # Errors
-    /// Where a part is shorter than it must be.
+    /// An attribute is too short.
     pub fn decode(message: &NlMessage<'_>) -> Result<Option<CtEvent>, MalformedNetlink> {
         let happening = match message.kind {
             message::CT_DELETE | message::EXP_DELETE => EventKind::Destroy,
@@ -59,10 +59,10 @@ impl CtEvent {
 }
 
 impl CtEventSocket {
-    /// Listens to what happens to connections, as far as it is wanted.
+    /// Subscribes to these types of connection events.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn subscribe_connections(
         socket: NetlinkSocket,
         wanted: impl IntoIterator<Item = EventKind>,
@@ -77,10 +77,10 @@ impl CtEventSocket {
         )
     }
 
-    /// Listens to what happens to expectations, as far as it is wanted.
+    /// Subscribes to these types of expectation events.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn subscribe_expectations(
         socket: NetlinkSocket,
         wanted: impl IntoIterator<Item = EventKind>,
@@ -100,18 +100,18 @@ impl CtEventSocket {
         Ok(CtEventSocket { socket })
     }
 
-    /// What came within `patience`, if something did: one or more messages, for [`Messages`](crate::netlink::Messages) and [`Event::decode`].
+    /// The next bytes, if any come within `timeout`: one or more messages, for [`NlMessages`](crate::netlink::NlMessages) and [`CtEvent::decode`].
     ///
     /// # Errors
-    /// `ENOBUFS` where events were lost; otherwise what the system says.
-    pub fn receive(&mut self, patience: Duration) -> Result<Option<&[u8]>, NetlinkError> {
-        if !self.socket.wait_readable(patience)? {
+    /// `ENOBUFS` if events were lost; otherwise the system's error.
+    pub fn receive(&mut self, timeout: Duration) -> Result<Option<&[u8]>, NetlinkError> {
+        if !self.socket.wait_readable(timeout)? {
             return Ok(None);
         }
         Ok(Some(self.socket.receive()?))
     }
 
-    /// The socket beneath, for its buffer's size.
+    /// The underlying socket, for its buffer size.
     pub fn socket(&mut self) -> &mut NetlinkSocket {
         &mut self.socket
     }

@@ -1,62 +1,62 @@
-//! An announced connection.
+//! An expectation: a connection announced by a helper.
 use super::consts::expect;
 use super::flow::{CtFamily, CtFlow};
 use super::tuple::CtTuple;
 use crate::netlink::message::NlBody;
 use crate::netlink::{MalformedNetlink, NlAttr, NlMessage, NlRequest};
 
-/// An announced connection, as far as it is told.
+/// An expectation; fields that are not in the message are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CtExpectation {
-    /// Of the addresses.
+    /// The address family.
     pub family: Option<CtFamily>,
-    /// The original direction of the connection that announced it.
+    /// The original tuple of the master connection.
     pub master: CtTuple,
-    /// What is announced.
+    /// The expected tuple.
     pub expected: CtTuple,
-    /// Which bits of it must fit.
+    /// The mask of the expected tuple.
     pub mask: CtTuple,
     /// Seconds until it expires.
     pub timeout: Option<u32>,
-    /// Stable for its life.
+    /// Its id.
     pub id: Option<u32>,
-    /// The helper that announced it.
+    /// The helper.
     pub helper: Option<Box<str>>,
     /// The zone.
     pub zone: Option<u16>,
     /// See [`flags`].
     pub flags: Option<u32>,
-    /// The helper's class of it.
+    /// The helper's class.
     pub class: Option<u32>,
-    /// The direction, and what the expected connection is translated to.
+    /// NAT of the expected connection: direction and tuple.
     pub nat: Option<(u32, CtTuple)>,
-    /// The function that is called when it comes.
+    /// The function called when the connection arrives.
     pub expectfn: Option<Box<str>>,
 }
 
 /// Flags of an expectation, by the kernel's names.
 pub mod flags {
-    /// It stays after a connection came.
+    /// It remains after a connection matched.
     pub const PERMANENT: u32 = 1;
-    /// It takes no effect.
+    /// It is inactive.
     pub const INACTIVE: u32 = 2;
-    /// A program made it.
+    /// A user-space program created it.
     pub const USERSPACE: u32 = 4;
 }
 
 impl CtExpectation {
-    /// The expectation that a message tells of; `None` where it is a message of another kind.
+    /// The expectation in a message; `None` for another message type.
     ///
     /// # Errors
-    /// Where a part is shorter than it must be.
+    /// An attribute is too short.
     pub fn decode(message: &NlMessage<'_>) -> Result<Option<CtExpectation>, MalformedNetlink> {
         let NlBody::Data { family, .. } = message.body else { return Ok(None) };
         let Some(family) = CtFamily::from_number(family) else { return Ok(None) };
-        let mut told = CtExpectation { family: Some(family), ..CtExpectation::default() };
+        let mut expectation = CtExpectation { family: Some(family), ..CtExpectation::default() };
         for attribute in message.attributes() {
-            told.decode_attribute(&attribute?)?;
+            expectation.decode_attribute(&attribute?)?;
         }
-        Ok(Some(told))
+        Ok(Some(expectation))
     }
 
     fn decode_attribute(&mut self, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
@@ -77,13 +77,13 @@ impl CtExpectation {
         Ok(())
     }
 
-    /// Adds what is told to a request.
+    /// Adds the fields that are set to a request.
     pub fn encode(&self, request: &mut NlRequest) {
         for (kind, tuple) in
             [(expect::MASTER, &self.master), (expect::TUPLE, &self.expected), (expect::MASK, &self.mask)]
         {
             if !tuple.is_empty() {
-                request.nest(kind, |octets| tuple.encode(octets));
+                request.nest(kind, |bytes| tuple.encode(bytes));
             }
         }
         let words = [
@@ -106,16 +106,16 @@ impl CtExpectation {
             }
         }
         if let Some((direction, tuple)) = &self.nat {
-            request.nest(expect::NAT, |octets| {
+            request.nest(expect::NAT, |bytes| {
                 use super::consts::expect_nat;
                 use crate::netlink::attribute::{NLA_F_NESTED, nest, push};
-                push(octets, expect_nat::DIR, &direction.to_be_bytes());
-                nest(octets, expect_nat::TUPLE | NLA_F_NESTED, |octets| tuple.encode(octets));
+                push(bytes, expect_nat::DIR, &direction.to_be_bytes());
+                nest(bytes, expect_nat::TUPLE | NLA_F_NESTED, |bytes| tuple.encode(bytes));
             });
         }
     }
 
-    /// The connection that announced it, as far as it is told here.
+    /// The master connection's tuple and zone.
     pub fn master_flow(&self) -> CtFlow {
         CtFlow { family: self.family, original: self.master, zone: self.zone, ..CtFlow::default() }
     }
@@ -123,14 +123,14 @@ impl CtExpectation {
 
 fn decode_expect_nat(attribute: &NlAttr<'_>) -> Result<(u32, CtTuple), MalformedNetlink> {
     use super::consts::expect_nat;
-    let mut told = (0, CtTuple::default());
+    let mut nat = (0, CtTuple::default());
     for part in attribute.nested() {
         let part = part?;
         match part.kind {
-            expect_nat::DIR => told.0 = part.be32("CTA_EXPECT_NAT_DIR")?,
-            expect_nat::TUPLE => told.1 = CtTuple::decode(&part)?,
+            expect_nat::DIR => nat.0 = part.be32("CTA_EXPECT_NAT_DIR")?,
+            expect_nat::TUPLE => nat.1 = CtTuple::decode(&part)?,
             _ => (),
         }
     }
-    Ok(told)
+    Ok(nat)
 }

@@ -1,18 +1,18 @@
-//! A connection as the kernel tells of it, or as it is told to the kernel.
+//! A connection as it is in a ctnetlink message.
 use super::CtTuple;
 use keepstate_types::{SctpState, Status};
 use std::net::IpAddr;
 
-/// A connection, as far as it is told. It is decoded from one message, shown or compared, and gone; or filled in by a command and encoded.
+/// A connection. Decoded from one message, or filled in by a command and encoded; fields that are not in the message are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CtFlow {
-    /// Of the addresses.
+    /// The address family.
     pub family: Option<CtFamily>,
-    /// The first packet's direction.
+    /// The original tuple.
     pub original: CtTuple,
-    /// The answer's.
+    /// The reply tuple.
     pub reply: CtTuple,
-    /// The original direction of the connection that announced this one.
+    /// The original tuple of the master connection.
     pub master: Option<CtTuple>,
     /// Status bits.
     pub status: Option<Status>,
@@ -20,13 +20,13 @@ pub struct CtFlow {
     pub timeout: Option<u32>,
     /// The mark.
     pub mark: Option<u32>,
-    /// References.
+    /// The reference count.
     pub use_count: Option<u32>,
-    /// Stable for the connection's life.
+    /// Its id.
     pub id: Option<u32>,
     /// The zone of both directions.
     pub zone: Option<u16>,
-    /// What its protocol knows.
+    /// The protocol's state.
     pub protoinfo: CtProtoInfo,
     /// Packets and bytes, original then reply.
     pub counters: [Option<CtCounters>; 2],
@@ -34,27 +34,27 @@ pub struct CtFlow {
     pub start: Option<u64>,
     /// When it ended, likewise.
     pub stop: Option<u64>,
-    /// When the event happened, likewise (Linux 6.14 and later, with timestamps on).
+    /// When the event occurred, likewise (Linux 6.14 and later, with timestamps on).
     pub event_timestamp: Option<u64>,
     /// Labels.
     pub labels: Option<CtLabels>,
-    /// Which of [`labels`](Self::labels) are to be set; only to the kernel.
+    /// Which of [`labels`](Self::labels) to set; in requests only.
     pub labels_mask: Option<CtLabels>,
     /// The helper's name.
     pub helper: Option<Box<str>>,
     /// The security context.
     pub secctx: Option<Box<str>>,
-    /// How a helper moved sequence numbers, original then reply.
+    /// Sequence adjustment, original then reply.
     pub seqadj: [Option<CtSeqAdj>; 2],
-    /// What SYNPROXY holds of it.
+    /// SYNPROXY's state.
     pub synproxy: Option<CtSynproxy>,
-    /// How the source is to be translated; only to the kernel.
+    /// Source NAT; in requests only.
     pub source_nat: Option<CtNatRange>,
-    /// How the destination is to be translated; only to the kernel.
+    /// Destination NAT; in requests only.
     pub destination_nat: Option<CtNatRange>,
 }
 
-/// Address families that connections are tracked of.
+/// Address families of tracked connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CtFamily {
     /// IPv4.
@@ -64,7 +64,7 @@ pub enum CtFamily {
 }
 
 impl CtFamily {
-    /// As of sockets.
+    /// The family's number (`AF_INET`, `AF_INET6`).
     pub const fn number(self) -> u8 {
         match self {
             CtFamily::V4 => 2,
@@ -72,7 +72,7 @@ impl CtFamily {
         }
     }
 
-    /// The family with this number, if connections of it are tracked.
+    /// The family with this number.
     pub const fn from_number(number: u8) -> Option<CtFamily> {
         match number {
             2 => Some(CtFamily::V4),
@@ -81,7 +81,7 @@ impl CtFamily {
         }
     }
 
-    /// Of an address.
+    /// The family of an address.
     pub const fn of(address: IpAddr) -> CtFamily {
         match address {
             IpAddr::V4(_) => CtFamily::V4,
@@ -90,10 +90,10 @@ impl CtFamily {
     }
 }
 
-/// What a protocol's tracker knows.
+/// The protocol's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CtProtoInfo {
-    /// Nothing that is told.
+    /// Not in the message.
     #[default]
     Empty,
     /// TCP's.
@@ -102,18 +102,18 @@ pub enum CtProtoInfo {
     Sctp(CtSctpInfo),
 }
 
-/// What TCP's tracker knows. A number that is no state is kept: newer kernels may have more.
+/// TCP's state. Unknown state numbers are kept: newer kernels may have more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CtTcpInfo {
     /// The state's number.
     pub state: Option<u8>,
     /// Window scale, original then reply.
     pub wscale: [Option<u8>; 2],
-    /// Flags and which of them are meant, original then reply.
+    /// Flags and their mask, original then reply.
     pub flags: [Option<[u8; 2]>; 2],
 }
 
-/// What SCTP's tracker knows.
+/// SCTP's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CtSctpInfo {
     /// The state.
@@ -134,18 +134,18 @@ pub struct CtCounters {
 /// Labels, bit 0 first.
 pub type CtLabels = [u8; 16];
 
-/// How a helper moved the sequence numbers of one direction.
+/// Sequence adjustment of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CtSeqAdj {
-    /// Where.
+    /// The position of the correction.
     pub correction_pos: u32,
-    /// By how much before that.
+    /// The offset before it.
     pub offset_before: u32,
-    /// By how much after it.
+    /// The offset after it.
     pub offset_after: u32,
 }
 
-/// What SYNPROXY holds of a connection.
+/// SYNPROXY's state of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CtSynproxy {
     /// Its own initial sequence number.
@@ -156,7 +156,7 @@ pub struct CtSynproxy {
     pub tsoff: u32,
 }
 
-/// An address, and ports, that something is translated to.
+/// An address and ports to translate to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CtNatRange {
     /// The address.

@@ -1,7 +1,7 @@
-//! The kernel's connection table, over netlink.
+//! ctnetlink: the kernel's connection table over netlink.
 //!
-//! A [`Flow`] is a connection as the kernel tells of it (everything optional, because the kernel leaves out what is not so) and as it
-//! is told to the kernel. [`decode`] and [`encode`] are a codec without IO, each the other's inverse; [`Table`] asks and tells the kernel.
+//! A [`CtFlow`] is a connection as it is in a message (every field optional, because messages leave out what does not
+//! apply). [`decode`] and [`encode`] are a codec without IO, each the other's inverse; [`CtClient`] sends requests, [`CtEventSocket`] receives events.
 
 mod client;
 pub mod consts;

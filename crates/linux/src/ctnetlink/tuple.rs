@@ -1,10 +1,10 @@
-//! One direction of a connection, as far as it is told.
+//! One direction of a connection.
 use super::consts::{ip, proto, tuple};
 use crate::netlink::{MalformedNetlink, NlAttr, attribute};
 use keepstate_types::ipproto as protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses, transport and its keys; what nobody told is `None`.
+/// Addresses, protocol, ports; fields that are not in the message are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CtTuple {
     /// Source address.
@@ -28,29 +28,29 @@ pub struct CtTuple {
 }
 
 impl CtTuple {
-    /// Reads the attributes of a tuple.
+    /// Decodes the attributes of a tuple.
     ///
     /// # Errors
-    /// Where one is too short.
+    /// An attribute is too short.
     pub fn decode(attribute: &NlAttr<'_>) -> Result<CtTuple, MalformedNetlink> {
-        let mut told = CtTuple::default();
+        let mut decoded = CtTuple::default();
         for part in attribute.nested() {
             let part = part?;
             match part.kind {
-                tuple::IP => told.decode_addresses(&part)?,
-                tuple::PROTO => told.decode_transport(&part)?,
-                tuple::ZONE => told.zone = Some(part.be16("CTA_TUPLE_ZONE")?),
+                tuple::IP => decoded.decode_addresses(&part)?,
+                tuple::PROTO => decoded.decode_transport(&part)?,
+                tuple::ZONE => decoded.zone = Some(part.be16("CTA_TUPLE_ZONE")?),
                 _ => (),
             }
         }
-        Ok(told)
+        Ok(decoded)
     }
 
     fn decode_addresses(&mut self, attribute: &NlAttr<'_>) -> Result<(), MalformedNetlink> {
         for part in attribute.nested() {
             let part = part?;
-            let v4 = || part.bytes("CTA_IP_V4").map(|octets: [u8; 4]| IpAddr::V4(octets.into()));
-            let v6 = || part.bytes("CTA_IP_V6").map(|octets: [u8; 16]| IpAddr::V6(octets.into()));
+            let v4 = || part.bytes("CTA_IP_V4").map(|bytes: [u8; 4]| IpAddr::V4(bytes.into()));
+            let v6 = || part.bytes("CTA_IP_V6").map(|bytes: [u8; 16]| IpAddr::V6(bytes.into()));
             match part.kind {
                 ip::V4_SRC => self.source = Some(v4()?),
                 ip::V4_DST => self.destination = Some(v4()?),
@@ -78,25 +78,25 @@ impl CtTuple {
         Ok(())
     }
 
-    /// Appends what is told as the attributes of a tuple.
-    pub fn encode(&self, octets: &mut Vec<u8>) {
+    /// Appends the fields that are set as the attributes of a tuple.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
         if self.source.is_some() || self.destination.is_some() {
-            attribute::nest(octets, tuple::IP | attribute::NLA_F_NESTED, |octets| {
-                push_address(octets, [ip::V4_SRC, ip::V6_SRC], self.source);
-                push_address(octets, [ip::V4_DST, ip::V6_DST], self.destination);
+            attribute::nest(bytes, tuple::IP | attribute::NLA_F_NESTED, |bytes| {
+                push_address(bytes, [ip::V4_SRC, ip::V6_SRC], self.source);
+                push_address(bytes, [ip::V4_DST, ip::V6_DST], self.destination);
             });
         }
         if (CtTuple { source: None, destination: None, zone: None, ..*self }) != CtTuple::default() {
-            attribute::nest(octets, tuple::PROTO | attribute::NLA_F_NESTED, |octets| self.encode_transport(octets));
+            attribute::nest(bytes, tuple::PROTO | attribute::NLA_F_NESTED, |bytes| self.encode_transport(bytes));
         }
         if let Some(zone) = self.zone {
-            attribute::push(octets, tuple::ZONE, &zone.to_be_bytes());
+            attribute::push(bytes, tuple::ZONE, &zone.to_be_bytes());
         }
     }
 
-    fn encode_transport(&self, octets: &mut Vec<u8>) {
+    fn encode_transport(&self, bytes: &mut Vec<u8>) {
         if let Some(number) = self.protocol {
-            attribute::push(octets, proto::NUM, &[number]);
+            attribute::push(bytes, proto::NUM, &[number]);
         }
         let v6 = self.protocol == Some(protocol::ICMPV6);
         let words = [
@@ -106,7 +106,7 @@ impl CtTuple {
         ];
         for (kind, value) in words {
             if let Some(value) = value {
-                attribute::push(octets, kind, &value.to_be_bytes());
+                attribute::push(bytes, kind, &value.to_be_bytes());
             }
         }
         let single = [
@@ -115,22 +115,22 @@ impl CtTuple {
         ];
         for (kind, value) in single {
             if let Some(value) = value {
-                attribute::push(octets, kind, &[value]);
+                attribute::push(bytes, kind, &[value]);
             }
         }
     }
 
-    /// Is nothing of it told?
+    /// Is no field set?
     pub fn is_empty(&self) -> bool {
         *self == CtTuple::default()
     }
 }
 
 /// Appends an address under the kind of its family.
-fn push_address(octets: &mut Vec<u8>, [v4, v6]: [u16; 2], address: Option<IpAddr>) {
+fn push_address(bytes: &mut Vec<u8>, [v4, v6]: [u16; 2], address: Option<IpAddr>) {
     match address {
         None => (),
-        Some(IpAddr::V4(address)) => attribute::push(octets, v4, &Ipv4Addr::octets(&address)),
-        Some(IpAddr::V6(address)) => attribute::push(octets, v6, &Ipv6Addr::octets(&address)),
+        Some(IpAddr::V4(address)) => attribute::push(bytes, v4, &Ipv4Addr::octets(&address)),
+        Some(IpAddr::V6(address)) => attribute::push(bytes, v6, &Ipv6Addr::octets(&address)),
     }
 }

@@ -1,18 +1,18 @@
-//! Netlink messages over a stream: each piece (one or more messages) behind its length.
+//! Netlink messages over a stream: frames of one or more messages, each preceded by its length.
 //!
 //! ```text
-//! length 4, network order │ messages: `length` octets, at most 1 MiB
+//! length 4, network byte order │ messages: `length` bytes, at most 1 MiB
 //! ```
-//! It is how a gateway speaks what the kernel speaks. A length that is too large is refused before anything is kept for it.
+//! A running gateway speaks this. A length that is too large is an error before anything is allocated.
 use std::io::{self, ErrorKind, Read, Write};
 
-/// The longest piece.
+/// The longest frame.
 pub const MAX_FRAME_LEN: usize = 1 << 20;
 
-/// Reads one piece into `piece`, whose former content is gone. False at the stream's orderly end.
+/// Reads one frame into `piece`, replacing its contents. False at the end of the stream.
 ///
 /// # Errors
-/// The stream's; an end in the middle of a piece; a piece that is too long.
+/// The stream's error; an end inside a frame; a frame that is too long.
 pub fn read_frame(from: &mut impl Read, piece: &mut Vec<u8>) -> io::Result<bool> {
     piece.clear();
     let mut length = [0; 4];
@@ -28,7 +28,7 @@ pub fn read_frame(from: &mut impl Read, piece: &mut Vec<u8>) -> io::Result<bool>
     from.read_exact(length.get_mut(first..).unwrap_or_default())?;
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if length > MAX_FRAME_LEN {
-        let text = format!("a piece of {length} octets: {MAX_FRAME_LEN} are allowed");
+        let text = format!("a piece of {length} bytes: {MAX_FRAME_LEN} are allowed");
         return Err(io::Error::new(ErrorKind::InvalidData, text));
     }
     piece.resize(length, 0);
@@ -36,18 +36,18 @@ pub fn read_frame(from: &mut impl Read, piece: &mut Vec<u8>) -> io::Result<bool>
     Ok(true)
 }
 
-/// Writes one piece.
+/// Writes one frame.
 ///
 /// # Errors
-/// The stream's; a piece that is too long.
+/// The stream's error; a frame that is too long.
 pub fn write_frame(to: &mut impl Write, piece: &[u8]) -> io::Result<()> {
     let length = u32::try_from(piece.len()).ok().filter(|_| piece.len() <= MAX_FRAME_LEN);
     let length = length.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "a piece that is too long"))?;
     // In one go: the reader need not wake up twice.
-    let mut octets = Vec::with_capacity(piece.len() + 4);
-    octets.extend_from_slice(&length.to_be_bytes());
-    octets.extend_from_slice(piece);
-    to.write_all(&octets)
+    let mut bytes = Vec::with_capacity(piece.len() + 4);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(piece);
+    to.write_all(&bytes)
 }
 
 #[cfg(test)]

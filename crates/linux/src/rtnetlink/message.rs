@@ -1,11 +1,11 @@
-//! What rtnetlink's messages say of links, addresses, routes and neighbours.
+//! rtnetlink messages: links, addresses, routes, neighbours.
 //!
-//! Each has a header of its own behind netlink's, whose first four octets a [`Message`] has read already. Kinds and attributes that are not named here are passed over.
+//! Each type has its own header after netlink's, whose first four bytes an [`NlMessage`] has decoded already. Unknown types and attributes are skipped.
 use crate::netlink::message::{NlBody, NlRequest, flag};
 use crate::netlink::{MalformedNetlink, NlAttrs, NlMessage};
 use std::net::IpAddr;
 
-/// Kinds of message, by the kernel's names.
+/// Message types, by the kernel's names.
 pub mod rtm {
     #![allow(missing_docs, reason = "the names are the kernel's")]
     pub const NEW_LINK: u16 = 16;
@@ -22,18 +22,18 @@ pub mod rtm {
     pub const GET_NEIGHBOUR: u16 = 30;
 }
 
-/// A device.
+/// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RtLink {
     /// Its index.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// The largest datagram it takes, in octets.
+    /// Its MTU, in bytes.
     pub mtu: u32,
-    /// Its address on an Ethernet; none on what is no Ethernet.
+    /// Its MAC address; `None` if it is not Ethernet.
     pub mac: Option<[u8; 6]>,
-    /// It is up.
+    /// Is it up?
     pub is_up: bool,
     /// The group it belongs to; 0 is the default.
     pub group: u32,
@@ -42,58 +42,58 @@ pub struct RtLink {
 /// An address of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtAddress {
-    /// The index of its device.
+    /// The index of its interface.
     pub ifindex: u32,
     /// The address.
     pub address: IpAddr,
-    /// The length of its prefix.
+    /// The prefix length.
     pub prefix_length: u8,
 }
 
 /// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtRoute {
-    /// To whom …
+    /// The destination prefix …
     pub prefix: IpAddr,
-    /// … and how many bits of it count.
+    /// … and its length.
     pub prefix_length: u8,
-    /// The index of the device it leaves by; none of a route that leads nowhere (`blackhole`, `unreachable`, `prohibit`).
+    /// The index of the output interface; `None` for `blackhole`, `unreachable` and `prohibit` routes.
     pub ifindex: Option<u32>,
-    /// The router it is handed to.
+    /// The gateway.
     pub gateway: Option<IpAddr>,
-    /// Among routes to one prefix the smallest wins.
+    /// The metric: among routes to one prefix the smallest wins.
     pub metric: u32,
     /// The table: 254 is `main`, 255 `local`.
     pub table: u32,
 }
 
-/// Who stands at an address, on a link.
+/// A neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtNeighbour {
-    /// The index of the device.
+    /// The index of the interface.
     pub ifindex: u32,
     /// The address.
     pub address: IpAddr,
-    /// Its address on the Ethernet; none while it is not known, or no longer.
+    /// Its MAC address; `None` while it is not known.
     pub mac: Option<[u8; 6]>,
-    /// It was not found.
+    /// Resolution failed.
     pub failed: bool,
 }
 
-/// What one message says.
+/// One decoded message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RtMessage {
-    /// A device is there, or has changed.
+    /// A new or changed interface.
     Link(RtLink),
-    /// An address is there.
+    /// A new address.
     Address(RtAddress),
-    /// A route is there.
+    /// A new route.
     Route(RtRoute),
-    /// A neighbour is known, or no longer.
+    /// A new, changed or removed neighbour.
     Neighbour(RtNeighbour),
-    /// A link, an address or a route is gone.
+    /// A removed interface, address or route.
     Deleted,
-    /// Nothing that matters here.
+    /// Another message.
     Other,
 }
 
@@ -108,16 +108,16 @@ const RTN_UNICAST: u8 = 1;
 /// Kinds of a route that says: nowhere. Blackhole, unreachable, prohibit.
 const RTN_REJECTING: std::ops::RangeInclusive<u8> = 6..=8;
 
-/// Of a header of rtnetlink's own, the octets behind the first four.
+/// Of a header of rtnetlink's own, the bytes behind the first four.
 const IFINFOMSG_REST: usize = 12;
 const IFADDRMSG_REST: usize = 4;
 const RTMSG_REST: usize = 8;
 const NDMSG_REST: usize = 8;
 
-/// What a message says.
+/// Decodes a message.
 ///
 /// # Errors
-/// It is shorter than its kind has it.
+/// It is too short for its type.
 pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
     let NlBody::Data { family, version, attributes, .. } = message.body else { return Ok(RtMessage::Other) };
     match message.kind {
@@ -131,8 +131,8 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
     }
 }
 
-fn decode_link(octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
-    let (header, attributes) = split_header::<IFINFOMSG_REST>(octets, "a link")?;
+fn decode_link(bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<IFINFOMSG_REST>(bytes, "a link")?;
     let mut link = RtLink {
         index: read_u32(header, 0),
         name: String::new(),
@@ -154,8 +154,8 @@ fn decode_link(octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
     Ok(RtMessage::Link(link))
 }
 
-fn decode_address(length: u8, octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
-    let (header, attributes) = split_header::<IFADDRMSG_REST>(octets, "an address")?;
+fn decode_address(length: u8, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<IFADDRMSG_REST>(bytes, "an address")?;
     let device = read_u32(header, 0);
     let (mut local, mut any) = (None, None);
     for attribute in NlAttrs::new(attributes) {
@@ -172,8 +172,8 @@ fn decode_address(length: u8, octets: &[u8]) -> Result<RtMessage, MalformedNetli
     }))
 }
 
-fn decode_route(family: u8, length: u8, octets: &[u8]) -> Result<RtMessage, MalformedNetlink> {
-    let (header, attributes) = split_header::<RTMSG_REST>(octets, "a route")?;
+fn decode_route(family: u8, length: u8, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<RTMSG_REST>(bytes, "a route")?;
     let (table, kind) = (header.first().copied().unwrap_or(0), header.get(3).copied().unwrap_or(0));
     let prefix = match family {
         AF_INET => IpAddr::from([0; 4]),
@@ -204,9 +204,9 @@ fn decode_route(family: u8, length: u8, octets: &[u8]) -> Result<RtMessage, Malf
 }
 
 /// The first of several ways: its length, flags, weight, device; then attributes.
-fn decode_first_nexthop(octets: &[u8], route: &mut RtRoute) -> Result<(), MalformedNetlink> {
-    let length = octets.first_chunk().map_or(0, |octets| usize::from(u16::from_ne_bytes(*octets)));
-    let (header, attributes) = split_header::<8>(octets.get(..length).unwrap_or_default(), "a way of a route")?;
+fn decode_first_nexthop(bytes: &[u8], route: &mut RtRoute) -> Result<(), MalformedNetlink> {
+    let length = bytes.first_chunk().map_or(0, |bytes| usize::from(u16::from_ne_bytes(*bytes)));
+    let (header, attributes) = split_header::<8>(bytes.get(..length).unwrap_or_default(), "a way of a route")?;
     route.ifindex = Some(read_u32(header, 4));
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
@@ -217,10 +217,10 @@ fn decode_first_nexthop(octets: &[u8], route: &mut RtRoute) -> Result<(), Malfor
     Ok(())
 }
 
-fn decode_neighbour(octets: &[u8], gone: bool) -> Result<RtMessage, MalformedNetlink> {
-    let (header, attributes) = split_header::<NDMSG_REST>(octets, "a neighbour")?;
+fn decode_neighbour(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNetlink> {
+    let (header, attributes) = split_header::<NDMSG_REST>(bytes, "a neighbour")?;
     let device = read_u32(header, 0);
-    let state = header.get(4..6).and_then(|octets| octets.try_into().ok()).map_or(0, u16::from_ne_bytes);
+    let state = header.get(4..6).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_ne_bytes);
     let (mut address, mut mac) = (None, None);
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
@@ -231,19 +231,19 @@ fn decode_neighbour(octets: &[u8], gone: bool) -> Result<RtMessage, MalformedNet
         }
     }
     let mac = mac.filter(|_| state & NUD_VALID != 0 && !gone);
-    let told =
+    let decoded =
         |address| RtMessage::Neighbour(RtNeighbour { ifindex: device, address, mac, failed: state & NUD_FAILED != 0 });
-    Ok(address.map_or(RtMessage::Other, told))
+    Ok(address.map_or(RtMessage::Other, decoded))
 }
 
-/// Asks for everything of a kind.
+/// The request that dumps all objects of a type.
 pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
     let mut request = NlRequest::new(kind, flag::DUMP, 0);
     request.append([0; 16].get(..rest).unwrap_or_default());
     request
 }
 
-/// Asks the kernel to find a neighbour, or to see whether it is still there.
+/// The request to resolve or probe a neighbour.
 pub(super) fn resolve_neighbour_request(device: u32, address: IpAddr) -> NlRequest {
     /// `NTF_USE`: somebody uses it now.
     const USED: u8 = 1;
@@ -272,17 +272,17 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 fn split_header<'a, const N: usize>(
-    octets: &'a [u8],
+    bytes: &'a [u8],
     what: &'static str,
 ) -> Result<(&'a [u8], &'a [u8]), MalformedNetlink> {
-    octets.split_at_checked(N).ok_or(MalformedNetlink { what, length: octets.len() })
+    bytes.split_at_checked(N).ok_or(MalformedNetlink { what, length: bytes.len() })
 }
 
-fn read_u32(octets: &[u8], at: usize) -> u32 {
-    octets.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u32::from_ne_bytes(*octets))
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-fn parse_ip(octets: &[u8]) -> Option<IpAddr> {
-    let four = <[u8; 4]>::try_from(octets).map(IpAddr::from).ok();
-    four.or_else(|| <[u8; 16]>::try_from(octets).map(IpAddr::from).ok())
+fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    four.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }

@@ -1,6 +1,6 @@
-//! The kernel's devices, addresses, routes and neighbours (rtnetlink): read whole, then followed.
+//! rtnetlink: the kernel's interfaces, addresses, routes and neighbours; dumped, then monitored.
 //!
-//! [`message`] is the codec, without IO; [`Watcher`] asks, follows, and asks the kernel to find a neighbour. It never changes a route or an address.
+//! [`message`] is the codec, without IO; [`RtMonitor`] dumps, monitors, and asks the kernel to resolve a neighbour. It never changes a route or an address.
 pub mod message;
 mod monitor;
 

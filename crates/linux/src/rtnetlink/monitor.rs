@@ -1,7 +1,7 @@
-//! Follows the kernel's links, addresses, routes and neighbours.
+//! Monitors the kernel's links, addresses, routes and neighbours.
 //!
-//! Its life: opened in a namespace; [`everything`](Watcher::everything) is read; from then on [`news`](Watcher::news) says what has changed. It joins before it reads, so that nothing falls
-//! between the two; when the kernel's buffer ran over, everything is to be read again.
+//! Its life: opened in a namespace; dumped once; from then on polled for changes. It joins the groups before the dump, so that no change is missed
+//! between the two; when the receive buffer was full, everything must be dumped again.
 use super::message::{self, DUMP_KINDS, RtMessage};
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
 use std::io;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Groups: links, neighbours, addresses and routes of IPv4 and IPv6.
 const RTNLGRP_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
-/// The kernel's buffer for news, in octets.
+/// The kernel's buffer for news, in bytes.
 const RECV_BUFFER: usize = 1 << 20;
 /// Reads of news at a time, so that who asks is not held up.
 const MAX_READS_PER_POLL: usize = 64;
@@ -55,8 +55,8 @@ impl RtMonitor {
             self.request_socket.dump(&mut message::dump_request(kind, rest), |message| {
                 match message::decode(&message) {
                     Ok(RtMessage::Other | RtMessage::Deleted) => ControlFlow::Continue(()),
-                    Ok(told) => {
-                        all.push(told);
+                    Ok(decoded) => {
+                        all.push(decoded);
                         ControlFlow::Continue(())
                     }
                     // The rest of the dump is read nevertheless, so that the socket stays good.
@@ -124,13 +124,13 @@ mod tests {
     fn dump_contains_loopback_and_its_address() {
         let mut watcher = RtMonitor::open().unwrap();
         let all = watcher.dump_all().unwrap();
-        let lo = all.iter().find_map(|told| match told {
+        let lo = all.iter().find_map(|decoded| match decoded {
             RtMessage::Link(link) if link.name == "lo" => Some(link.clone()),
             _ => None,
         });
         let lo = lo.unwrap();
         assert!(lo.index >= 1 && lo.mtu >= 1280, "{lo:?}");
-        let is_ours = |told: &RtMessage| match told {
+        let is_ours = |decoded: &RtMessage| match decoded {
             RtMessage::Address(address) => address.ifindex == lo.index && address.address == Ipv4Addr::LOCALHOST,
             _ => false,
         };
@@ -145,8 +145,8 @@ mod tests {
             for length in 0..rest {
                 let mut request = NlRequest::new(kind, flag::DUMP, 2);
                 request.append(&vec![0; length]);
-                let octets = request.finish(1).to_vec();
-                let message = NlMessages::new(&octets).next().unwrap().unwrap();
+                let bytes = request.finish(1).to_vec();
+                let message = NlMessages::new(&bytes).next().unwrap().unwrap();
                 assert!(message::decode(&message).is_err(), "{kind} with {length}");
             }
         }

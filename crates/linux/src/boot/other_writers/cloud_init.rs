@@ -30,6 +30,6 @@ fn describe_section(section: &str) -> String {
         "runcmd" => "runcmd: runs at the first boot of an instance only".to_owned(),
         "write_files" => "write_files: writes the file at the first boot of an instance, over what is there".to_owned(),
         "" => "runs as user data at the first boot of an instance".to_owned(),
-        other => format!("mentions it under {other}"),
+        other => format!("has it in section {other}"),
     }
 }

@@ -102,7 +102,7 @@ fn settings_to_writers(tree: &Overlay<'_>, settings: KubeProxySettings, evidence
             per_core.zip(min).zip(count_cpus(tree)).map(|((each, min), count)| each.saturating_mul(count).max(min));
         let shown = |number: Option<u64>| number.map_or("an unknown number".to_owned(), |number| number.to_string());
         let (each, least) = (shown(per_core), shown(min));
-        let what = format!("sets the limit when it starts: {each} for each processor, at least {least}");
+        let what = format!("sets nf_conntrack_max when it starts: {each} per CPU, at least {least}");
         found.push(("nf_conntrack_max", what, limit.map(|limit| limit.to_string())));
     }
     let timeouts = [

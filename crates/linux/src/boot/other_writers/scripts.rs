@@ -1,4 +1,4 @@
-//! Scripts, tables of cron and units that set a knob by hand.
+//! Scripts, tables of cron and units that set a sysctl by hand.
 use super::writer::{OtherWriter, conntrack_lines};
 use crate::boot::overlay::Overlay;
 
@@ -28,19 +28,19 @@ fn scan_script(tree: &Overlay<'_>, file: &str, name: &str, when: &str) -> Vec<Ot
 }
 
 const SCRIPT_FILES: [(&str, &str, &str); 4] = [
-    ("/etc/rc.local", "rc.local", "runs at the end of the boot, where it is executable"),
-    ("/etc/crontab", "cron", "runs at its times, again and again"),
+    ("/etc/rc.local", "rc.local", "runs at the end of the boot if it is executable"),
+    ("/etc/crontab", "cron", "runs on schedule"),
     ("/etc/ufw/sysctl.conf", "ufw", "is applied when ufw starts, after sysctl.d"),
     ("/etc/network/interfaces", "ifupdown", "runs when an interface comes up"),
 ];
 const SCRIPT_DIRECTORIES: [(&str, &str, &str, &str); 9] = [
-    ("/etc/rc.d", "rc.local", "rc.local", "runs at the end of the boot, where it is executable"),
+    ("/etc/rc.d", "rc.local", "rc.local", "runs at the end of the boot if it is executable"),
     ("/etc/local.d", ".start", "local.d", "runs at the end of the boot"),
-    ("/etc/cron.d", "", "cron", "runs at its times, again and again"),
-    ("/var/spool/cron/crontabs", "", "cron", "runs at its times, again and again"),
-    ("/var/spool/cron", "", "cron", "runs at its times, again and again"),
+    ("/etc/cron.d", "", "cron", "runs on schedule"),
+    ("/var/spool/cron/crontabs", "", "cron", "runs on schedule"),
+    ("/var/spool/cron", "", "cron", "runs on schedule"),
     ("/etc/network/if-up.d", "", "ifupdown", "runs when an interface comes up"),
     ("/etc/NetworkManager/dispatcher.d", "", "NetworkManager", "runs when an interface changes"),
     ("/etc/systemd/system", ".service", "systemd", "runs when the unit starts, after sysctl.d"),
-    ("/etc/periodic/15min", "", "cron", "runs every quarter of an hour"),
+    ("/etc/periodic/15min", "", "cron", "runs every 15 minutes"),
 ];

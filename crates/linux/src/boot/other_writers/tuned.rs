@@ -47,7 +47,7 @@ fn read_profile(
     read.push(profile.to_owned());
     let files = PROFILE_DIRECTORIES.iter().map(|directory| format!("{directory}/{profile}/tuned.conf"));
     let Some((file, text)) = files.into_iter().find_map(|file| tree.read(&file).map(|text| (file, text))) else {
-        tree.add_note(format!("tuned's profile {profile} is active, and its file is not found"));
+        tree.add_note(format!("tuned: file of the active profile {profile} not found"));
         return;
     };
     let mut section = "";

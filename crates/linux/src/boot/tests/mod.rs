@@ -182,7 +182,8 @@ fn drop_in_precedence_by_name_and_masking() {
     machine.file("etc/modules", "nf_conntrack").file("usr/lib/sysctl.d/50.conf", &max(1));
     machine.file("run/sysctl.d/40.conf", &max(2)).file("usr/local/lib/sysctl.d/60.conf", &max(3));
     let boot = machine.boot();
-    let losers = boot.effective(MAX).unwrap().overridden.iter().map(|said| format!("{} {}", said.location, said.value));
+    let losers =
+        boot.effective(MAX).unwrap().overridden.iter().map(|loser| format!("{} {}", loser.location, loser.value));
     assert_eq!(losers.collect::<Vec<_>>(), ["/run/sysctl.d/40.conf:1 2", "/usr/lib/sysctl.d/50.conf:1 1"]);
     assert_eq!(machine.max(), always("3", "/usr/local/lib/sysctl.d/60.conf:1"), "by name, not by directory");
     machine.file("run/sysctl.d/60.conf", "");
@@ -269,7 +270,7 @@ fn udev_rule_runs_sysctl_when_the_module_loads() {
     machine.file(path, &rule("/sbin/missing/systemd-sysctl"));
     assert!(matches!(machine.max().2, SysctlEffect::Never(_)));
     assert!(
-        machine.boot().notes.iter().any(|note| note.contains("there is no /sbin/missing")),
+        machine.boot().notes.iter().any(|note| note.contains("/sbin/missing/systemd-sysctl does not exist")),
         "{:?}",
         machine.boot().notes
     );

@@ -1,6 +1,6 @@
 //! nftables' rulesets as `nft -j list ruleset` prints them; the text of each rule from `nft -s -a list ruleset`.
 //!
-//! Both texts are read once into [`Table`]s. What a rule says that is not understood here becomes a condition that may hold or not.
+//! Both texts are read once into [`ListedTable`]s. What a rule says that is not understood here becomes a condition that may hold or not.
 use super::iptables;
 use super::listed_ruleset::{
     CtFeature, ListedBaseChain, ListedChain, ListedObject, ListedRule, ListedTable, ListedVerdict, PortSide, RuleMatch,
@@ -15,8 +15,8 @@ use std::ops::RangeInclusive;
 /// # Errors
 /// If `json` is no ruleset as `nft -j` prints it.
 pub fn parse(json: &str, listing: &str) -> Result<Vec<ListedTable>, String> {
-    let document: Value = serde_json::from_str(json).map_err(|error| format!("no JSON: {error}"))?;
-    let items = document.get("nftables").and_then(Value::as_array).ok_or("no list named \"nftables\"")?;
+    let document: Value = serde_json::from_str(json).map_err(|error| format!("not JSON: {error}"))?;
+    let items = document.get("nftables").and_then(Value::as_array).ok_or("no array \"nftables\"")?;
     let texts = rule_texts_by_handle(listing);
     let sets = NamedSets::collect(items);
     let mut tables: Vec<ListedTable> = Vec::new();
