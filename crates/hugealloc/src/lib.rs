@@ -1,8 +1,8 @@
 //! A global allocator that puts large allocations on huge pages.
 //!
 //! A connection table is read at random: with pages of 4 KiB nearly every packet also misses the translation cache. [`HugePages`] gives every
-//! allocation of 2 MiB or more a mapping of its own, aligned to 2 MiB, and asks the kernel for huge pages there (`MADV_HUGEPAGE`); it is only a
-//! wish, and where it is not granted all works as before. Smaller allocations go to the system's allocator.
+//! allocation of 2 MiB or more a mapping of its own, aligned to 2 MiB, and asks the kernel for huge pages there (`MADV_HUGEPAGE`); that is only
+//! a hint, and without huge pages everything works as before. Smaller allocations go to the system's allocator.
 //!
 //! ```
 //! use keepstate_hugealloc::HugePages;
@@ -18,7 +18,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 /// From this size on an allocation has huge pages of its own.
 pub const HUGE_PAGE_SIZE: usize = 2 << 20;
 
-/// The allocator. See the crate's words.
+/// The allocator. See the crate documentation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HugePages;
 
@@ -31,7 +31,7 @@ fn mapped_len(size: usize) -> Option<usize> {
     size.checked_next_multiple_of(HUGE_PAGE_SIZE)
 }
 
-/// Zeroed memory of `size` bytes, aligned to [`HUGE`], untouched; null if there is none.
+/// Zeroed memory of `size` bytes, aligned to [`HUGE_PAGE_SIZE`], untouched; null if there is none.
 fn mmap_huge(size: usize) -> *mut u8 {
     let Some((size, whole)) = mapped_len(size).and_then(|size| Some((size, size.checked_add(HUGE_PAGE_SIZE)?))) else {
         return std::ptr::null_mut();
@@ -45,7 +45,7 @@ fn mmap_huge(size: usize) -> *mut u8 {
     let begin = begin.cast::<u8>();
     let before = begin.align_offset(HUGE_PAGE_SIZE);
     let after = HUGE_PAGE_SIZE - before;
-    // SAFETY: `before` is under HUGE and the mapping HUGE longer than `size`: all three pieces lie within the mapping just made, and the two
+    // SAFETY: `before` is under HUGE_PAGE_SIZE and the mapping HUGE_PAGE_SIZE longer than `size`: all three pieces lie within the mapping just made, and the two
     // that are given back are not used by anybody.
     unsafe {
         let place = begin.add(before);
@@ -60,7 +60,7 @@ fn mmap_huge(size: usize) -> *mut u8 {
     }
 }
 
-// SAFETY: an allocation is huge or not by its layout alone, so it is given back the way it was made. `map` returns memory of at least the
+// SAFETY: an allocation is huge or not by its layout alone, so it is given back the way it was made. `mmap_huge` returns memory of at least the
 // size asked for, aligned to 2 MiB, which is as much as `is_huge` lets a layout ask; the rest is the system's allocator.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -85,7 +85,7 @@ unsafe impl GlobalAlloc for HugePages {
             return unsafe { System.dealloc(place, layout) };
         }
         if let Some(size) = mapped_len(layout.size()) {
-            // SAFETY: `map` made it for this size.
+            // SAFETY: `mmap_huge` made it for this size.
             unsafe { libc::munmap(place.cast(), size) };
         }
     }

@@ -1,7 +1,7 @@
 //! A ruleset as far as it matters here: which packets a rule may match, what it decides, and what it needs of connection tracking.
 //!
 //! One model for nftables and iptables: made by their parsers, then only read. A condition that is not understood is kept as
-//! [`RuleMatch::Other`], which may hold or not: it must never be left out, or a rule would seem to match more than it does.
+//! [`RuleMatch::Unknown`], which may hold or not: it must never be left out, or a rule would seem to match more than it does.
 use std::ops::RangeInclusive;
 
 /// Who wrote a rule down, and who lists it.

@@ -67,10 +67,10 @@ impl CtClient {
         self.dump_chunks(listing, restriction, |piece| for_each_flow(piece, &mut flow, &mut each))
     }
 
-    /// As [`list`](Self::list), but passes the undecoded bytes of each read: [`for_each_flow`] decodes them, possibly on another thread.
+    /// As [`dump`](Self::dump), but passes the undecoded bytes of each read: [`for_each_flow`] decodes them, possibly on another thread.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
+    /// As [`dump`](Self::dump).
     pub fn dump_chunks(
         &mut self,
         listing: CtDumpKind,

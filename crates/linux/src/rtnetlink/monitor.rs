@@ -19,7 +19,7 @@ const MAX_READS_PER_POLL: usize = 64;
 /// What has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RtChanges {
-    /// Links, addresses or routes: read [everything](Watcher::everything) again.
+    /// Links, addresses or routes: [dump](RtMonitor::dump_all) again.
     pub needs_resync: bool,
     /// Neighbours, one by one.
     pub neighbours: Vec<message::RtNeighbour>,
