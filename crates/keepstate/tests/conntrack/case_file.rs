@@ -10,8 +10,8 @@
 //!     conntrack -E -e DESTROY
 //! ```
 //! The lines of a set-up are commands of the shell, run by Debian's tool wherever they say `conntrack`; each must succeed. Each line below `run` is a case of its own, on a
-//! table that was emptied and set up for it. Where there is a `stir`, the case's command goes on while those lines are run, and is then ended by a signal. A set-up
-//! reigns until the next. A backslash at a line's end takes the next line to it.
+//! table that was emptied and set up for it. Where there is a `stir`, the case's command goes on while those lines are run, and is then ended by a signal: TERM, or
+//! the one that the line names (`ended by INT: conntrack -E`). A set-up applies until the next. A backslash at a line's end takes the next line to it.
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
@@ -24,14 +24,20 @@ pub struct Case {
     pub set_up: Vec<String>,
     pub stir: Option<Vec<String>>,
     pub line: String,
+    /// The signal that ends the command of a case with a `stir`.
+    pub signal: String,
 }
 
 impl Case {
     /// What tells it from all others: `story/set-up: command`.
     pub fn name(&self) -> String {
-        format!("{}/{}: {}", self.story, self.title, self.line)
+        let ended = if self.signal == TERM { String::new() } else { format!("ended by {}: ", self.signal) };
+        format!("{}/{}: {ended}{}", self.story, self.title, self.line)
     }
 }
+
+/// The signal that ends a command that listens.
+pub const TERM: &str = "TERM";
 
 /// The cases of every story of a folder, in the order of their names.
 pub fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
@@ -83,13 +89,18 @@ fn parse_cases(story: &str, text: &str) -> Result<Vec<Case>, String> {
         match (&section, &mut stir) {
             (Some(Section::SetUp), _) => set_up.push(command.to_owned()),
             (Some(Section::Stir), Some(stir)) => stir.push(command.to_owned()),
-            (Some(Section::Run), _) => cases.push(Case {
-                story: story.to_owned(),
-                title: title.clone(),
-                set_up: set_up.clone(),
-                stir: stir.clone(),
-                line: command.to_owned(),
-            }),
+            (Some(Section::Run), _) => {
+                let ended = command.strip_prefix("ended by ").and_then(|rest| rest.split_once(": "));
+                let (signal, line) = ended.unwrap_or((TERM, command));
+                cases.push(Case {
+                    story: story.to_owned(),
+                    title: title.clone(),
+                    set_up: set_up.clone(),
+                    stir: stir.clone(),
+                    line: line.to_owned(),
+                    signal: signal.to_owned(),
+                });
+            }
             _ => return Err(format!("{command:?} is in no section")),
         }
     }

@@ -97,5 +97,6 @@ fn case(line: &str, stir: Option<Vec<String>>) -> Case {
         set_up: set_up.map(str::to_owned).to_vec(),
         stir,
         line: line.to_owned(),
+        signal: case_file::TERM.to_owned(),
     }
 }

@@ -104,7 +104,7 @@ impl NetnsFixture {
             .spawn()
             .map_err(|error| format!("setpriv: {error}"))?;
         house.gateway = Some(gateway);
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             let ended = house.gateway.as_mut().is_none_or(|gateway| !matches!(gateway.try_wait(), Ok(None)));
             if ended || Instant::now() > until {
@@ -131,10 +131,11 @@ impl NetnsFixture {
         let since = Instant::now();
         let target = self.holder.id().to_string();
         let status = Command::new("nsenter")
-            .args(["--target", &target, "--net", "--mount", "timeout", "-s", "KILL", "30", "sh"])
+            .args(["--target", &target, "--net", "--mount", "timeout", "-s", "KILL", "150", "sh"])
             .arg(room.join("script"))
             .env("ROOM", room)
             .env("LINE", &case.line)
+            .env("SIGNAL", &case.signal)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
@@ -161,6 +162,7 @@ impl NetnsFixture {
             table: text("table"),
             expected: text("expect"),
             ordered: case.stir.is_some(),
+            seconds: prepared.as_ref().map_or(since, |prepared| prepared.since).elapsed().as_secs(),
         };
         let prepared = prepared.unwrap_or_else(|| PreparedTables {
             story: case.story.clone(),
@@ -235,6 +237,8 @@ const HOLDER_SCRIPT: &str = "
 /// What the scripts are made of.
 const SHELL_FUNCTIONS: &str = r#"
 LEFT=$ROOM/left
+# Looks, 10 ms apart, before something that should happen counts as failed.
+PATIENCE=6000
 fault() { echo "$*" > $LEFT/fault; exit 0; }
 labels() { printf '# a comment\n0 zero\n1 one\n2 two\n\n31 last-of-word\n127 top\n' > /etc/xtables/connlabel.conf; }
 nft() { : > $ROOM/rules; command nft "$@"; }
@@ -263,8 +267,14 @@ PATH=$ROOM/judged:$PATH
 control() { $ROOM/keepstate control --socket $ROOM/socket "$@"; }
 knob() { control set "$1" > /dev/null; }
 nft() { :; }
-# One line of what waits if somebody listens.
-listeners() { control stats --json | sed -n 's/.*"listeners":[1-9][0-9]*,"events_waiting":\([0-9]*\).*/\1/p'; }
+# The events that wait, in one line, if there is a listener.
+listeners() {
+    stats=$(control stats --json | tr -d ' \n')
+    case $stats in
+        *'"listeners":0'[,}]*) ;;
+        *) echo "$stats" | sed -n 's/.*"events_waiting":\([0-9]*\).*/\1/p' ;;
+    esac
+}
 show() {
     [ "$(conntrack -C)" = 0 ] && return
     conntrack -L -o extended,labels > $LEFT/table$1 2>> $LEFT/log || fault 'the table cannot be read'
@@ -276,8 +286,8 @@ conntrack -F 2> /dev/null
 [ "$(conntrack -C)" = 0 ] || fault "the table is not empty"
 knob nf_conntrack_acct=0; knob nf_conntrack_timestamp=0
 # Who listened to the case before may not have left yet.
-for try in $(seq 300); do
-    control stats --json | grep -q '"listeners":0' && break
+for try in $(seq $PATIENCE); do
+    [ -z "$(listeners)" ] && break
     sleep 0.01
 done
 labels
@@ -288,7 +298,7 @@ const RESET_SCRIPT: &str = r#"
 cd /proc/sys/net/netfilter
 echo 0 > nf_conntrack_acct; echo 0 > nf_conntrack_timestamp; echo 1 > nf_conntrack_events
 # Expectations go with their connections.
-for try in 1 2 3 4 5 6 7 8 9 10; do
+for try in $(seq $PATIENCE); do
     read -r count < nf_conntrack_count
     [ $count = 0 ] && break
     conntrack -F 2> /dev/null; [ $try = 1 ] || sleep 0.02
@@ -297,24 +307,31 @@ done
 cd $ROOM/work
 labels
 "#;
+/// Starts the command, and waits until it listens (the kernel, or the gateway, lists its membership) or has ended.
 const START_WATCH_SCRIPT: &str = r#"
 PATH=$ROOM/judged:$PATH sh -c "exec $LINE" > $LEFT/out 2> $LEFT/err < /dev/null &
 pid=$!
-for try in $(seq 300); do
-    [ -n "$(listeners)" ] && break
+listening=
+for try in $(seq $PATIENCE); do
+    [ -n "$(listeners)" ] && { listening=yes; break; }
     state; [ $state = Z ] && break
     sleep 0.01
 done
+[ -n "$listening" ] || [ $state = Z ] || fault 'the command does not listen'
 "#;
+/// Waits until the command has taken every event, and ends it. The events of a command that has returned are all in the listener's queue; a queue that is empty, and after
+/// that a listener that sleeps again, means that it has printed them.
 const STOP_WATCH_SCRIPT: &str = r#"
 calm=0
-for try in $(seq 300); do
+for try in $(seq $PATIENCE); do
+    waiting=$(listeners)
     state; [ $state = Z ] && break
-    if [ $state = S ] && [ "$(listeners)" = 0 ]; then calm=$((calm + 1)); else calm=0; fi
+    if [ "$waiting" = 0 ] && [ $state = S ]; then calm=$((calm + 1)); else calm=0; fi
     [ $calm = 3 ] && break
     sleep 0.01
 done
-kill -TERM $pid 2> /dev/null
+[ $calm = 3 ] || [ $state = Z ] || fault 'the command does not take its events'
+kill -$SIGNAL $pid 2> /dev/null
 wait $pid
 echo $? > $LEFT/code
 "#;

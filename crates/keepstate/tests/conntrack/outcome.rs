@@ -12,6 +12,8 @@ pub struct Outcome {
     pub expected: String,
     /// Events come in their order; a listing's order is the hash's.
     pub ordered: bool,
+    /// How long the case took, from its set-up on: timeouts have run down by up to that.
+    pub seconds: u64,
 }
 
 impl Outcome {
@@ -27,8 +29,9 @@ impl Outcome {
             ("the table afterwards", &self.table, &ours.table, false),
             ("expectations afterwards", &self.expected, &ours.expected, false),
         ];
+        let slack = SLACK.max(self.seconds.max(ours.seconds) + 1);
         for (name, debian, ours, ordered) in parts {
-            report_part(&mut report, name, &normalize_lines(debian, ordered), &normalize_lines(ours, ordered));
+            report_part(&mut report, name, &normalize_lines(debian, ordered), &normalize_lines(ours, ordered), slack);
         }
         (!report.is_empty()).then_some(report)
     }
@@ -39,13 +42,13 @@ impl Outcome {
     pub fn tables_unchanged(&self, table: &str, expected: &str) -> bool {
         let same = |one: &str, other: &str| {
             let (one, other) = (normalize_lines(one, false), normalize_lines(other, false));
-            one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| one.matches_within_slack(other))
+            one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| one.matches_within(other, SLACK))
         };
         same(&self.table, table) && same(&self.expected, expected)
     }
 }
 
-/// Seconds that may lie between two runs of one set-up.
+/// Seconds that timeouts of two quick runs of one set-up may differ by; in a run that took longer, by as long as it took.
 const SLACK: u64 = 2;
 
 /// A line without what is never the same twice, and the seconds that it told.
@@ -56,8 +59,8 @@ struct NormalizedLine {
 }
 
 impl NormalizedLine {
-    fn matches_within_slack(&self, other: &NormalizedLine) -> bool {
-        let near = |(one, other): (&u64, &u64)| one.abs_diff(*other) <= SLACK;
+    fn matches_within(&self, other: &NormalizedLine, slack: u64) -> bool {
+        let near = |(one, other): (&u64, &u64)| one.abs_diff(*other) <= slack;
         self.same_text(other) && self.seconds.iter().zip(&other.seconds).all(near)
     }
 
@@ -191,15 +194,15 @@ fn strip_timeout(shape: &mut String) -> Option<u64> {
 }
 
 /// Lines that one has and the other has not, in order.
-fn report_part(report: &mut String, name: &str, debian: &[NormalizedLine], ours: &[NormalizedLine]) {
-    if debian.len() == ours.len() && debian.iter().zip(ours).all(|(one, other)| one.matches_within_slack(other)) {
+fn report_part(report: &mut String, name: &str, debian: &[NormalizedLine], ours: &[NormalizedLine], slack: u64) {
+    if debian.len() == ours.len() && debian.iter().zip(ours).all(|(one, other)| one.matches_within(other, slack)) {
         return;
     }
     let _ = writeln!(report, "{name}");
-    let same = debian.iter().zip(ours).take_while(|(one, other)| one.matches_within_slack(other)).count();
+    let same = debian.iter().zip(ours).take_while(|(one, other)| one.matches_within(other, slack)).count();
     let (debian, ours) = (&debian[same..], &ours[same..]);
     let end =
-        debian.iter().rev().zip(ours.iter().rev()).take_while(|(one, other)| one.matches_within_slack(other)).count();
+        debian.iter().rev().zip(ours.iter().rev()).take_while(|(one, other)| one.matches_within(other, slack)).count();
     for (mark, lines) in [('-', &debian[..debian.len() - end]), ('+', &ours[..ours.len() - end])] {
         for line in lines.iter().take(MAX_REPORTED_LINES) {
             let _ = writeln!(report, "  {mark} {}", line.render());
