@@ -390,11 +390,7 @@ impl Collector {
 
     fn record_missing(&mut self, what: &str, reason: &dyn std::fmt::Display, how: &str) {
         tracing::debug!("left out: {what}: {reason}");
-        self.manifest.left_out.push(MissingInput {
-            what: what.to_owned(),
-            why: reason.to_string(),
-            how: how.to_owned(),
-        });
+        self.manifest.left_out.push(MissingInput::new(what, reason, how));
     }
 }
 

@@ -5,63 +5,63 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// A value, and the file or program that told it.
+/// A value, and the file or command it comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sourced<T> {
-    /// What was seen.
+    /// The value.
     pub value: T,
-    /// Where.
+    /// The file or command.
     pub source: String,
 }
 
-/// All that was seen.
+/// All observations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observations {
     /// The machine as a whole.
     pub machine: ObservedMachine,
-    /// Each network namespace that was looked into.
+    /// The network namespaces.
     pub namespaces: Vec<ObservedNamespace>,
-    /// What the kernel said about connection tracking.
+    /// Lines of the kernel log about connection tracking.
     pub log: Option<Sourced<ObservedLog>>,
-    /// What the kernel's objects of tracking weigh.
+    /// Memory of the conntrack slabs.
     pub slab: Option<Sourced<ObservedSlab>>,
-    /// Counters of a device's own limits.
+    /// Limit counters of network interfaces.
     pub nic_limits: Option<Sourced<Vec<NicLimitCounter>>>,
-    /// Values that configuration files ask for.
+    /// Values set by configuration files.
     pub configured_sysctls: Vec<ConfiguredSysctl>,
-    /// Programs that write knobs of tracking on their own, found here.
+    /// Programs found here that write conntrack sysctls.
     pub sysctl_writers: Vec<SysctlWriter>,
-    /// What could not be seen.
+    /// Inputs that are missing.
     pub missing_inputs: Vec<MissingInput>,
 }
 
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedMachine {
-    /// As `uname -r` says.
+    /// The release, as `uname -r` prints it.
     pub kernel: Option<Sourced<String>>,
     /// Seconds since boot.
     pub uptime: Option<Sourced<u64>>,
-    /// Octets of memory.
+    /// Memory in bytes.
     pub memory: Option<Sourced<ObservedMemory>>,
-    /// Is this the inside of a container, and how is that known?
+    /// The kind of container, if this is one.
     pub container: Option<Sourced<String>>,
-    /// Is connection tracking in the kernel?
+    /// Is nf_conntrack in the kernel?
     pub module: Option<Sourced<ObservedModule>>,
-    /// Are the files of another machine judged?
+    /// Are these the files of another machine?
     pub is_remote: bool,
 }
 
-/// Octets of memory.
+/// Memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedMemory {
-    /// All.
+    /// Total.
     pub total: u64,
-    /// What programs could still have.
+    /// Available to programs.
     pub available: u64,
 }
 
-/// How tracking is in the kernel.
+/// The state of nf_conntrack in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedModule {
     /// Is it built into the kernel?
@@ -73,52 +73,52 @@ pub struct ObservedModule {
 /// One network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedNamespace {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Its inode, as the kernel's log prints it.
+    /// Its inode, as in the kernel log.
     pub inode: Option<u64>,
     /// Is it the one the doctor runs in?
     pub is_ours: bool,
-    /// Is it the one that owns the machine-wide knobs?
+    /// Is it the initial one, which owns the machine-wide sysctls?
     pub is_initial: Option<bool>,
-    /// The knobs of tracking, by the last part of their key.
+    /// The conntrack sysctls, by the last part of their key.
     pub sysctls: BTreeMap<String, ObservedSysctl>,
     /// Entries now.
     pub count: Option<Sourced<u64>>,
-    /// Counters since the namespace was made.
+    /// Counters since the namespace was created.
     pub counters: Option<Sourced<ObservedCounters>>,
-    /// Is it known that the kernel shows no counters?
+    /// Is it known that the kernel has no /proc statistics?
     pub lacks_statistics: bool,
-    /// What they grew by while we looked.
+    /// Growth of the counters in the interval.
     pub growth: Option<CounterGrowth>,
     /// Sockets.
     pub sockets: Option<Sourced<ObservedSockets>>,
-    /// Some entries.
+    /// A sample of the entries.
     pub sample: Option<Sourced<ObservedSample>>,
-    /// What the packet filter does with tracking.
+    /// Packet filter rules that use tracking.
     pub rules: Option<Sourced<ObservedRules>>,
-    /// Addresses that are this namespace's own.
+    /// Local addresses of this namespace.
     pub addresses: Vec<IpAddr>,
-    /// A port that a login service listens on.
+    /// The port of a login service (SSH).
     pub management_port: Option<Sourced<u16>>,
 }
 
-/// A knob.
+/// A sysctl.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedSysctl {
     /// Its value.
     pub value: u64,
-    /// Its value when it was read again, if that is another one.
+    /// Its value at the second reading, if different.
     pub reread_value: Option<u64>,
     /// The mode bits of its file.
     pub mode: Option<u32>,
-    /// Can it be written here at all, by anyone?
+    /// Can it be written here, even by root?
     pub is_writable: Option<bool>,
     /// The file.
     pub source: String,
 }
 
-/// The columns of `/proc/net/stat/nf_conntrack` that mean trouble, summed over processors.
+/// The columns of `/proc/net/stat/nf_conntrack` that show problems, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are the kernel's own names")]
 pub struct ObservedCounters {
@@ -134,12 +134,12 @@ pub struct ObservedCounters {
     pub chaintoolong: Option<u64>,
 }
 
-/// Two readings, one after the other.
+/// The difference of two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterGrowth {
     /// Milliseconds between them.
     pub over_ms: u64,
-    /// What each counter grew by.
+    /// Growth of each counter.
     pub by: ObservedCounters,
 }
 
@@ -156,30 +156,30 @@ pub struct ObservedSockets {
 /// Entries of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedSample {
-    /// In the kernel's order, which is by a hash and therefore a fair choice.
+    /// In the kernel's order, which is by hash and so a random sample.
     pub flows: Vec<ObservedFlow>,
-    /// Is that the whole table?
+    /// Is it the whole table?
     pub is_complete: bool,
 }
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedFlow {
-    /// The number of the layer 4 protocol.
+    /// Number of the layer 4 protocol.
     pub protocol: u8,
-    /// Seconds left.
+    /// Seconds until it expires.
     pub timeout: Option<u64>,
-    /// Its state, for protocols that have any.
+    /// Its state, if the protocol has one.
     pub state: Option<String>,
-    /// As the first packet had it.
+    /// Original direction.
     pub original: ObservedTuple,
-    /// As answers are expected.
+    /// Reply direction.
     pub reply: ObservedTuple,
-    /// Has no answer been seen?
+    /// UNREPLIED.
     pub is_unreplied: bool,
-    /// Is it kept when the table is full?
+    /// ASSURED: not evicted when the table is full.
     pub is_assured: bool,
-    /// Who helps it.
+    /// Its helper.
     pub helper: Option<String>,
 }
 
@@ -193,12 +193,12 @@ pub struct ObservedTuple {
     pub destination_port: u16,
 }
 
-/// What the rules do with tracking; each as the rule's own words.
+/// Rules that use tracking, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedRules {
-    /// Rules that drop what is invalid.
+    /// Rules that drop INVALID packets.
     pub drop_invalid: Vec<String>,
-    /// Rules that ask for a state.
+    /// Rules that match the state.
     pub match_state: Vec<String>,
     /// Rules that translate the source.
     pub source_nat: Vec<ObservedSnat>,
@@ -215,33 +215,33 @@ pub struct ObservedRules {
 /// A rule that translates the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedSnat {
-    /// Its words.
+    /// Its text.
     pub rule: String,
-    /// The ports it may give.
+    /// Its port range.
     pub ports: Option<(u16, u16)>,
-    /// Does it choose them at random?
+    /// Does it choose ports at random?
     pub is_random: bool,
 }
 
 /// A rule that translates the destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedDnat {
-    /// Its words.
+    /// Its text.
     pub rule: String,
     /// `udp` or `tcp`.
     pub protocol: Option<String>,
-    /// The port it asks for.
+    /// The port it matches.
     pub port: Option<u16>,
-    /// Where to.
+    /// New destination.
     pub to: Option<IpAddr>,
-    /// And which port.
+    /// New destination port.
     pub to_port: Option<u16>,
 }
 
-/// What the kernel said.
+/// The kernel log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedLog {
-    /// Lines `table full` of the initial namespace.
+    /// `table full` lines of the initial namespace.
     pub initial: TableFullLines,
     /// Those of other namespaces, by inode.
     pub by_inode: BTreeMap<u64, TableFullLines>,
@@ -249,108 +249,115 @@ pub struct ObservedLog {
     pub other_lines: Vec<String>,
 }
 
-/// Lines `table full`.
+/// `table full` lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFullLines {
-    /// How many; the kernel drops more packets than it logs.
+    /// Their number; the kernel drops more packets than it logs.
     pub lines: u64,
-    /// Seconds from the latest to now, where the log counts time.
+    /// Seconds since the latest, if the log has times.
     pub age: Option<u64>,
     /// The latest.
     pub latest: String,
 }
 
-/// What connections weigh.
+/// Memory of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedSlab {
     /// Connections allocated.
     pub objects: u64,
-    /// Octets each.
+    /// Bytes each.
     pub object_size: u64,
-    /// Octets of all their slabs.
+    /// Bytes of all slabs.
     pub bytes: u64,
 }
 
-/// A counter of packets that a device's own limits cost.
+/// A counter of packets dropped by limits of a network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicLimitCounter {
-    /// The device.
+    /// The interface.
     pub interface: String,
-    /// The counter, as its driver calls it.
+    /// The name of the counter in its driver.
     pub counter: String,
     /// Packets.
     pub packets: u64,
 }
 
-/// A value that a file asks for: of several files the one that wins.
+/// A value set by configuration files; of several the one that wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfiguredSysctl {
-    /// The last part of the knob's key.
+    /// The last part of its key.
     pub sysctl: String,
-    /// The value asked for.
+    /// The configured value.
     pub value: u64,
     /// File and line.
     pub source: String,
-    /// Why no boot brings it into force, if none does.
+    /// Why it is not set at boot, if it is not.
     pub ineffective_reason: Option<String>,
 }
 
-/// A program that writes knobs on its own.
+/// A program that writes sysctls.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SysctlWriter {
     /// `kube-proxy`, `tuned`, …
     pub name: String,
     /// What it does and when.
     pub what: String,
-    /// Where that stands, or how it was found.
+    /// Its configuration, or how it was found.
     pub source: String,
-    /// The knob it writes, where that is known.
+    /// The sysctl it writes, if known.
     pub sysctl: Option<String>,
-    /// The value it writes, where that is known.
+    /// The value it writes, if known.
     pub value: Option<u64>,
 }
 
-/// What could not be seen.
+/// A missing input.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingInput {
     /// What.
     pub what: String,
-    /// Why not.
+    /// Why it is missing.
     pub why: String,
-    /// How it could be.
+    /// How to get it.
     pub how: String,
 }
 
 impl<T> Sourced<T> {
-    /// A value, and where it was seen.
+    /// A value and its source.
     pub fn at(source: impl Into<String>, value: T) -> Sourced<T> {
         Sourced { value, source: source.into() }
     }
 }
 
+impl MissingInput {
+    /// An input that is missing, the reason, and how to get it.
+    pub fn new(what: &str, why: &dyn std::fmt::Display, how: &str) -> MissingInput {
+        MissingInput { what: what.to_owned(), why: why.to_string(), how: how.to_owned() }
+    }
+}
+
 impl ObservedNamespace {
-    /// The value of a knob.
+    /// The value of a sysctl.
     pub fn sysctl(&self, name: &str) -> Option<u64> {
         self.sysctls.get(name).map(|knob| knob.value)
     }
 
-    /// The limit. 0 is none.
+    /// The limit; 0 means unlimited.
     pub fn max(&self) -> Option<u64> {
         self.sysctl("nf_conntrack_max")
     }
 
-    /// How full the table is, in hundredths; `None` where there is no limit, or it was not seen.
+    /// Percent of the limit in use; `None` without a limit or input.
     pub fn fill_percent(&self) -> Option<u64> {
         let max = self.max().filter(|max| *max > 0)?;
         Some(self.count.as_ref()?.value.saturating_mul(100) / max)
     }
 
-    /// What a counter grew by while we looked.
+    /// The growth of a counter in the interval.
     pub fn counter_growth(&self, column: impl Fn(&ObservedCounters) -> u64) -> u64 {
         self.growth.as_ref().map_or(0, |growth| column(&growth.by))
     }
 
-    /// What a counter stands at.
+    /// The value of a counter.
     pub fn counter_total(&self, column: impl Fn(&ObservedCounters) -> u64) -> u64 {
         self.counters.as_ref().map_or(0, |counters| column(&counters.value))
     }

@@ -1,8 +1,8 @@
-//! The service by which an operator reaches the machine: found from the SSH session that the command runs in.
+//! The management port: the service by which the operator reaches the machine, found from the current SSH session.
 use super::service::{PortProtocol, ServicePort};
 use std::fs;
 
-/// What `--lifeline` asks for.
+/// The value of `--lifeline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MgmtPort {
     /// None.
@@ -11,7 +11,7 @@ pub enum MgmtPort {
     Service(ServicePort),
 }
 
-/// Reads the value of `--lifeline`.
+/// Parses the value of `--lifeline`.
 ///
 /// # Errors
 /// What to write instead.
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<MgmtPort, String> {
     text.parse().map(MgmtPort::Service).map_err(|error: String| format!("{error}; or none"))
 }
 
-/// The port of this machine that the SSH session runs over. Where `sudo` took the variable away, a parent still has it.
+/// The local port of the current SSH session. If `sudo` removed the variable, a parent process still has it.
 pub fn ssh_session_port() -> Option<ServicePort> {
     let own = std::env::var("SSH_CONNECTION").ok();
     let value = own.or_else(|| {
@@ -45,16 +45,16 @@ fn server_port(value: &str) -> Option<u16> {
 }
 
 fn ssh_connection_variable(environment: &[u8]) -> Option<String> {
-    let value = environment.split(|octet| *octet == 0).find_map(|line| line.strip_prefix(b"SSH_CONNECTION="))?;
+    let value = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"SSH_CONNECTION="))?;
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// The parent in a line like `/proc/self/stat`; the name in it may hold anything, but ends at the last parenthesis.
+/// The parent in a line of `/proc/PID/stat`; the process name may contain anything and ends at the last parenthesis.
 fn parent_pid(stat: &str) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().filter(|process| *process != 0)
 }
 
-/// So far up the search goes: shells in sudo in tmux in a shell.
+/// Limit on the search upwards: shells in sudo in tmux in a shell.
 const MAX_ANCESTORS: usize = 16;
 
 #[cfg(test)]

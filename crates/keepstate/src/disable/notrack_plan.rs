@@ -1,11 +1,12 @@
-//! The first rung: services that are not tracked. Looks at the rules of one namespace, writes the file or says why not, loads it or
-//! takes it away where that is asked for. It never deletes an entry of the table.
+//! `--ports` and `--remove`: notrack rules for single services. Checks the rules of one namespace, writes the file or the reasons
+//! against it, and loads or removes it if requested. It never deletes an entry of the table.
+use super::args::Disable;
 use super::mgmt_port::{self, MgmtPort};
 use super::notrack_ruleset::{NotrackFile, TABLE, delete_commands};
+use super::output;
 use super::report::SCHEMA;
 use super::rule_conflict::{NotrackRequest, NotrackScope, RuleConflicts};
 use super::service::ServicePort;
-use super::{Disable, output};
 use crate::stderr::note;
 use anyhow::{Context, Result, bail};
 use keepstate_linux::command;
@@ -16,7 +17,7 @@ use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use tracing::debug;
 
-/// What was found out before anything is written.
+/// The rules to write, and what was found in the namespace.
 struct NotrackPlan {
     requests: Vec<NotrackRequest>,
     mgmt_port: Option<ServicePort>,
@@ -27,27 +28,27 @@ struct NotrackPlan {
 /// `--ports`: the file, or the reasons against it.
 pub fn run_ports(asked: &Disable) -> Result<ExitCode> {
     let namespace = open_namespace(asked)?;
-    debug!("looking at the rules of {}", namespace.name);
+    debug!("reading the rules of {}", namespace.name);
     let inspection = ct_users::inspect_netns(&namespace);
     let plan = build_plan(asked, &inspection);
     let refusals = plan.refusal_lines(asked.force);
-    let mends = &plan.conflicts.fixes;
+    let fixes = &plan.conflicts.fixes;
     for forbids in &plan.conflicts.ineffective {
         note(format!("{} will have no effect on packets of {}: {}", forbids.location, forbids.service, forbids.rule));
     }
-    for mend in mends {
-        let sure = if mend.certain { "would be dropped" } else { "may be dropped" };
-        note(format!("{} {sure} in {}, which looks at the state:", mend.packets(), mend.location));
-        mend.rules.iter().for_each(|rule| note(format!("    {rule}")));
-        note(format!("  mend it first: {}", mend.command));
+    for fix in fixes {
+        let sure = if fix.certain { "would be dropped" } else { "may be dropped" };
+        note(format!("{} {sure} in {} by rules that match the state:", fix.packets(), fix.location));
+        fix.rules.iter().for_each(|rule| note(format!("    {rule}")));
+        note(format!("  fix it first: {}", fix.command));
     }
-    for unseen in &plan.unchecked {
-        note(format!("not checked: {unseen}"));
+    for input in &plan.unchecked {
+        note(format!("not checked: {input}"));
     }
     let file =
-        NotrackFile { requests: &plan.requests, mgmt_port: plan.mgmt_port, fixes: mends, unchecked: &plan.unchecked };
+        NotrackFile { requests: &plan.requests, mgmt_port: plan.mgmt_port, fixes: fixes, unchecked: &plan.unchecked };
     let text = file.text();
-    let code = match (refusals.is_empty() && mends.is_empty(), plan.unchecked.is_empty()) {
+    let code = match (refusals.is_empty() && fixes.is_empty(), plan.unchecked.is_empty()) {
         (false, _) => 1,
         (true, false) => 3,
         (true, true) => 0,
@@ -56,14 +57,11 @@ pub fn run_ports(asked: &Disable) -> Result<ExitCode> {
     if !refusals.is_empty() {
         refusals.iter().for_each(note);
     } else if asked.apply && code != 0 && !asked.force {
-        note("nothing was loaded: see above; --force loads it nevertheless");
+        note("nothing was loaded, for the reasons above; --force loads it anyway");
     } else if asked.apply {
         load_nft(&namespace, &text)?;
         applied = true;
-        note(format!(
-            "loaded as table inet {TABLE} in {}, until the next boot; --remove takes it away",
-            namespace.name
-        ));
+        note(format!("loaded as table inet {TABLE} in {}, until the next boot; --remove removes it", namespace.name));
     }
     if asked.json {
         output::print_json(&plan.json(&refusals, &text, applied))?;
@@ -71,29 +69,25 @@ pub fn run_ports(asked: &Disable) -> Result<ExitCode> {
         output::write_text(asked.file.as_deref(), &text)?;
     }
     if refusals.is_empty() {
-        note(
-            "connections that are tracked already stay in the table until they time out; these delete them, no others:",
-        );
+        note("existing entries stay until they time out; these commands delete only them:");
         delete_commands(&asked.ports).iter().for_each(|line| note(format!("  {line}")));
     }
     Ok(ExitCode::from(if applied { 0 } else { code }))
 }
 
-/// `--remove`: takes the table away, if it is there.
+/// `--remove`: removes the table, if it exists.
 pub fn run_remove(asked: &Disable) -> Result<ExitCode> {
     let namespace = open_namespace(asked)?;
-    // Declaring it first makes deleting it right where it is not there.
+    // Declared first, because deleting a table that does not exist is an error.
     load_nft(&namespace, &format!("table inet {TABLE}\ndelete table inet {TABLE}\n"))?;
-    note(format!("table inet {TABLE} is not in {} any more", namespace.name));
+    note(format!("table inet {TABLE} removed from {}", namespace.name));
     Ok(ExitCode::SUCCESS)
 }
 
 fn open_namespace(asked: &Disable) -> Result<Netns> {
     match &asked.netns {
         Some(name) => {
-            let hint = || {
-                format!("no network namespace {name:?}: `ip netns` lists the names, and a process number does as well")
-            };
+            let hint = || format!("no network namespace {name:?}: give a name from `ip netns`, or a process id");
             Ok(netns::find(name).with_context(hint)?)
         }
         None => Ok(netns::current()?),
@@ -102,10 +96,10 @@ fn open_namespace(asked: &Disable) -> Result<Netns> {
 
 fn build_plan(asked: &Disable, inspection: &NetnsInspection) -> NotrackPlan {
     let reach = if asked.server_only { NotrackScope::LocalOnly } else { NotrackScope::All };
-    let mut wishes: Vec<NotrackRequest> =
+    let mut requests: Vec<NotrackRequest> =
         asked.ports.iter().map(|service| NotrackRequest { service: *service, scope: reach }).collect();
-    wishes.sort_by_key(|wish| wish.service);
-    wishes.dedup();
+    requests.sort_by_key(|request| request.service);
+    requests.dedup();
     let lifeline = match asked.lifeline {
         Some(MgmtPort::None) => None,
         Some(MgmtPort::Service(service)) => Some(service),
@@ -113,24 +107,24 @@ fn build_plan(asked: &Disable, inspection: &NetnsInspection) -> NotrackPlan {
             let found = mgmt_port::ssh_session_port();
             if found.is_none() {
                 note(
-                    "no lifeline: this is no SSH session; --lifeline tcp/22 adds one, --lifeline none says that none is wanted",
+                    "no lifeline: this is not an SSH session; add one with --lifeline tcp/22, or silence this with --lifeline none",
                 );
             }
             found
         }
     };
-    // Who asks not to track the management port anyway needs no second rule for it.
+    // If the management port is in --ports it needs no second rule.
     let lifeline = lifeline.filter(|service| !asked.ports.contains(service));
     let of_lifeline = lifeline.map(|service| NotrackRequest { service, scope: NotrackScope::LocalOnly });
-    let all: Vec<NotrackRequest> = wishes.iter().cloned().chain(of_lifeline).collect();
+    let all: Vec<NotrackRequest> = requests.iter().cloned().chain(of_lifeline).collect();
     let obstacles = RuleConflicts::find(&all, &inspection.tables, &inspection.ct_users);
-    let of_rules = inspection.not_checked.iter().filter(|unseen| !unseen.what.starts_with("traffic control"));
-    let unseen = of_rules.map(|unseen| format!("{}: {}", unseen.what, unseen.why)).collect();
-    NotrackPlan { requests: wishes, mgmt_port: lifeline, conflicts: obstacles, unchecked: unseen }
+    let of_rules = inspection.not_checked.iter().filter(|input| !input.what.starts_with("traffic control"));
+    let unchecked = of_rules.map(|input| format!("{}: {}", input.what, input.why)).collect();
+    NotrackPlan { requests, mgmt_port: lifeline, conflicts: obstacles, unchecked }
 }
 
 impl NotrackPlan {
-    /// Why it is refused. `force` is for rules that may touch the packets among others; one that names the port is never passed over.
+    /// The reasons for a refusal. `force` ignores rules that may match the packets among others, but never one that names the port.
     fn refusal_lines(&self, force: bool) -> Vec<String> {
         let forbids = self.conflicts.blocking.iter().filter(|forbids| forbids.names_port || !force);
         let lines = forbids.map(|forbids| {
@@ -141,27 +135,26 @@ impl NotrackPlan {
             )
         });
         let mut lines: Vec<String> = lines.collect();
-        let all_served = self.requests.iter().all(|wish| wish.scope == NotrackScope::LocalOnly);
+        let all_served = self.requests.iter().all(|request| request.scope == NotrackScope::LocalOnly);
         if self.conflicts.blocking.iter().any(|forbids| !forbids.names_port) && !force {
             if !all_served {
                 lines.push(
-                    "if the services are on this machine, --server-only leaves all that only passes through tracked"
-                        .into(),
+                    "if the services run on this machine, --server-only leaves forwarded connections tracked".into(),
                 );
             }
-            lines.push("--force passes over rules that do not name the port".into());
+            lines.push("--force ignores rules that do not name the port".into());
         }
         lines
     }
 
     fn json(&self, refusals: &[String], text: &str, applied: bool) -> Value {
-        let services: Vec<String> = self.requests.iter().map(|wish| wish.service.to_string()).collect();
+        let services: Vec<String> = self.requests.iter().map(|request| request.service.to_string()).collect();
         let rules = |list: &[super::rule_conflict::ConflictingRule]| -> Vec<Value> {
             let one = |rule: &super::rule_conflict::ConflictingRule| json!({ "service": rule.service.to_string(), "place": rule.location, "rule": rule.rule, "names_it": rule.names_port });
             list.iter().map(one).collect()
         };
-        let mends = self.conflicts.fixes.iter().map(|mend| {
-            json!({ "packets": mend.packets(), "place": mend.location, "rules": mend.rules, "command": mend.command, "certain": mend.certain })
+        let fixes = self.conflicts.fixes.iter().map(|fix| {
+            json!({ "packets": fix.packets(), "place": fix.location, "rules": fix.rules, "command": fix.command, "certain": fix.certain })
         });
         json!({
             "schema": SCHEMA,
@@ -170,19 +163,19 @@ impl NotrackPlan {
             "refused": !refusals.is_empty(),
             "forbids": rules(&self.conflicts.blocking),
             "losses": rules(&self.conflicts.ineffective),
-            "mends": mends.collect::<Vec<Value>>(),
+            "mends": fixes.collect::<Vec<Value>>(),
             "unseen": self.unchecked,
             "file": refusals.is_empty().then_some(text),
             "applied": applied,
-            "deletions": delete_commands(&self.requests.iter().map(|wish| wish.service).collect::<Vec<_>>()),
+            "deletions": delete_commands(&self.requests.iter().map(|request| request.service).collect::<Vec<_>>()),
         })
     }
 }
 
-/// Hands a file to nft, which takes all of it or nothing.
+/// Loads a file with nft, completely or not at all.
 fn load_nft(namespace: &Netns, text: &str) -> Result<()> {
     let Some(nft) = command::find_in_path("nft") else {
-        bail!("nft is not installed; it loads the rules: install nftables")
+        bail!("nft is not installed (needed to load the rules): install nftables")
     };
     let run = || -> Result<()> {
         let mut child = Command::new(&nft)
@@ -191,20 +184,20 @@ fn load_nft(namespace: &Netns, text: &str) -> Result<()> {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("{} cannot be started", nft.display()))?;
+            .with_context(|| format!("cannot start {}", nft.display()))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // It may have refused before the end; then its own words tell why.
+            // nft may stop reading at an error, which it then prints.
             let _ = stdin.write_all(text.as_bytes());
         }
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let hint = if said.contains("ermitted") || said.contains("ermission") {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let hint = if stderr.contains("ermitted") || stderr.contains("ermission") {
                 "; run as root (CAP_NET_ADMIN)"
             } else {
                 ""
             };
-            bail!("nft took nothing of it: {}{hint}", said.trim());
+            bail!("nft rejected the rules, nothing was loaded: {}{hint}", stderr.trim());
         }
         Ok(())
     };

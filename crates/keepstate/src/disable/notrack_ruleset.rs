@@ -1,4 +1,4 @@
-//! The file that keeps services from being tracked: an nftables table of its own, which loads in one piece and may be loaded again.
+//! The notrack rules: an nftables table of their own, which is loaded atomically and can be loaded again.
 use super::rule_conflict::{NotrackRequest, NotrackScope, RuleFix};
 use super::service::{PortProtocol, ServicePort};
 use std::fmt::Write;
@@ -6,16 +6,16 @@ use std::fmt::Write;
 /// The table's name; its family is `inet`, for IPv4 and IPv6.
 pub const TABLE: &str = "keepstate_notrack";
 
-/// What the file is to say.
+/// The content of the file.
 #[derive(Clone, Debug)]
 pub struct NotrackFile<'a> {
-    /// Whose packets are not to be tracked.
+    /// The services that are not tracked.
     pub requests: &'a [NotrackRequest],
-    /// The service by which the machine is reached, and stays reachable when the table is full.
+    /// The management port, which stays reachable when the table is full.
     pub mgmt_port: Option<ServicePort>,
-    /// What is to be mended first; said in the file's head.
+    /// What must be fixed first; listed in the file's header.
     pub fixes: &'a [RuleFix],
-    /// What could not be looked at.
+    /// What could not be checked.
     pub unchecked: &'a [String],
 }
 
@@ -33,10 +33,10 @@ impl NotrackFile<'_> {
         };
         chain(
             "prerouting",
-            "What comes in, before tracking sees it: raw is priority -300, tracking -200.",
+            "Incoming packets, before tracking: raw is priority -300, tracking -200.",
             self.lines(true),
         );
-        chain("output", "What is sent from here, before tracking sees it.", self.lines(false));
+        chain("output", "Locally generated packets, before tracking.", self.lines(false));
         text.push_str("}\n");
         text
     }
@@ -44,25 +44,25 @@ impl NotrackFile<'_> {
     fn header(&self) -> String {
         let ports: Vec<String> = self.requests.iter().map(|wish| wish.service.to_string()).collect();
         let mut text = format!(
-            "#!/usr/sbin/nft -f\n# No connection tracking for {}; made by keepstate {}.\n#\n",
+            "#!/usr/sbin/nft -f\n# No connection tracking for {}; written by keepstate {}.\n#\n",
             ports.join(", "),
             env!("CARGO_PKG_VERSION")
         );
-        text.push_str("# Load it:      nft -f THIS-FILE      (again at each boot: include it in /etc/nftables.conf)\n");
-        let _ = writeln!(text, "# Take it away: nft delete table inet {TABLE}");
+        text.push_str("# Load:   nft -f THIS-FILE      (at each boot: include it in /etc/nftables.conf)\n");
+        let _ = writeln!(text, "# Remove: nft delete table inet {TABLE}");
         text.push_str(
-            "#\n# ICMP errors about these connections are no longer `related`: where rules accept them only as such, accept\n\
-             # destination-unreachable and packet-too-big as well, or large packets are lost on narrow paths.\n",
+            "#\n# ICMP errors about these connections are no longer `related`. If rules accept them only as related, accept\n\
+             # destination-unreachable and packet-too-big explicitly, or path MTU discovery fails.\n",
         );
-        for mend in self.fixes {
-            let _ = writeln!(text, "#\n# MEND FIRST, in {}: {} would be dropped. Type:", mend.location, mend.packets());
-            let _ = writeln!(text, "#   {}", mend.command);
+        for fix in self.fixes {
+            let _ = writeln!(text, "#\n# FIX FIRST, in {}: {} would be dropped. Run:", fix.location, fix.packets());
+            let _ = writeln!(text, "#   {}", fix.command);
         }
-        for unseen in self.unchecked {
-            let _ = writeln!(text, "#\n# NOT CHECKED: {}", unseen.replace('\n', " "));
+        for input in self.unchecked {
+            let _ = writeln!(text, "#\n# NOT CHECKED: {}", input.replace('\n', " "));
         }
         text.push_str(
-            "\n# Loading replaces the table at one stroke. The first line is there so that the second finds one.\n",
+            "\n# Loading replaces the table atomically. The first line creates it so that the second can delete it.\n",
         );
         let _ = writeln!(text, "table inet {TABLE}\ndelete table inet {TABLE}\n\ntable inet {TABLE} {{");
         text
@@ -73,10 +73,10 @@ impl NotrackFile<'_> {
         let mut lines = Vec::new();
         if let Some(ServicePort { protocol, port }) = self.mgmt_port {
             let protocol = protocol.name();
-            lines.push(format!("# The lifeline: {protocol}/{port} can be reached even when the table is full."));
+            lines.push(format!("# Lifeline: {protocol}/{port} stays reachable when the table is full."));
             lines.push(match incoming {
                 true => format!("fib daddr type local {protocol} dport {port} notrack comment \"lifeline: requests\""),
-                false => format!("{protocol} sport {port} notrack comment \"lifeline: answers\""),
+                false => format!("{protocol} sport {port} notrack comment \"lifeline: replies\""),
             });
         }
         for (reach, served) in [(NotrackScope::All, false), (NotrackScope::LocalOnly, true)] {
@@ -95,14 +95,14 @@ impl NotrackFile<'_> {
                     (true, true) => lines
                         .push(line(format!("fib daddr type local {protocol} dport {ports}"), "to the services here")),
                     (false, true) => {
-                        lines.push(line(format!("{protocol} sport {ports}"), "answers of the services here"))
+                        lines.push(line(format!("{protocol} sport {ports}"), "replies of the services here"))
                     }
                     (true, false) => {
-                        lines.push(line(format!("{protocol} dport {ports}"), "to the services, here or beyond"));
-                        lines.push(line(format!("{protocol} sport {ports}"), "answers to clients here or beyond"));
+                        lines.push(line(format!("{protocol} dport {ports}"), "to the services, local or forwarded"));
+                        lines.push(line(format!("{protocol} sport {ports}"), "replies to clients, local or forwarded"));
                     }
                     (false, false) => {
-                        lines.push(line(format!("{protocol} sport {ports}"), "answers of the services here"));
+                        lines.push(line(format!("{protocol} sport {ports}"), "replies of the services here"));
                         lines.push(line(format!("{protocol} dport {ports}"), "from clients here"));
                     }
                 }
@@ -118,7 +118,7 @@ fn port_set(ports: &[u16]) -> String {
     if words.len() == 1 { words.concat() } else { format!("{{ {} }}", words.join(", ")) }
 }
 
-/// What deletes the entries that are already there: they would stay until they time out.
+/// Commands that delete the existing entries, which would otherwise stay until they time out.
 pub fn delete_commands(services: &[ServicePort]) -> Vec<String> {
     let line = |service: &ServicePort| format!("conntrack -D -p {} --dport {}", service.protocol.name(), service.port);
     services.iter().map(line).collect()
@@ -144,13 +144,13 @@ mod tests {
             rules,
             [
                 "fib daddr type local tcp dport 22 notrack comment \"lifeline: requests\"",
-                "tcp dport { 1883, 8883 } notrack comment \"to the services, here or beyond\"",
-                "tcp sport { 1883, 8883 } notrack comment \"answers to clients here or beyond\"",
+                "tcp dport { 1883, 8883 } notrack comment \"to the services, local or forwarded\"",
+                "tcp sport { 1883, 8883 } notrack comment \"replies to clients, local or forwarded\"",
                 "fib daddr type local udp dport 53 notrack comment \"to the services here\"",
-                "tcp sport 22 notrack comment \"lifeline: answers\"",
-                "tcp sport { 1883, 8883 } notrack comment \"answers of the services here\"",
+                "tcp sport 22 notrack comment \"lifeline: replies\"",
+                "tcp sport { 1883, 8883 } notrack comment \"replies of the services here\"",
                 "tcp dport { 1883, 8883 } notrack comment \"from clients here\"",
-                "udp sport 53 notrack comment \"answers of the services here\"",
+                "udp sport 53 notrack comment \"replies of the services here\"",
             ]
         );
         assert!(text.contains("# NOT CHECKED: a b\n"), "{text}");

@@ -1,4 +1,4 @@
-//! An audit as people read it, and as programs do.
+//! An audit as text and as JSON.
 use super::verdict::{DisableVerdict, breaks_when_disabled};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The name and version of the JSON.
+/// Schema name and version.
 pub const SCHEMA: &str = "keepstate.disable/1";
 
-/// For people: the verdict, who depends on tracking and where, what would break, what could not be seen.
+/// The text: the verdict, what depends on tracking and where, what would break, what could not be checked.
 pub fn text(audit: &CtUserAudit, verdict: DisableVerdict) -> String {
     let mut text = format!("{}\n{}\n", colored_sentence(verdict), tracking_state(&audit.module_state));
     for namespace in &audit.namespaces {
@@ -48,7 +48,7 @@ pub fn text(audit: &CtUserAudit, verdict: DisableVerdict) -> String {
         })
         .collect();
     if !idle.is_empty() {
-        text.push_str("\nThese lose nothing:\n");
+        text.push_str("\nNot affected:\n");
         first_rows(&mut text, idle);
     }
     let unseen = audit.not_checked().map(|(namespace, NotChecked { what, why })| {
@@ -56,12 +56,12 @@ pub fn text(audit: &CtUserAudit, verdict: DisableVerdict) -> String {
     });
     let unseen: Vec<Vec<String>> = unseen.collect();
     if !unseen.is_empty() {
-        text.push_str("\nNot seen:\n");
+        text.push_str("\nNot checked:\n");
         first_rows(&mut text, unseen);
     }
     text.push_str(match verdict {
-        DisableVerdict::Safe => "\nNext: keepstate disable --unload says how; keepstate disable --ports tcp/PORT spares single services.\n",
-        _ => "\nNext: keepstate disable --ports tcp/PORT keeps single services out of it, with a file to look at first.\n",
+        DisableVerdict::Safe => "\nNext: keepstate disable --unload (commands to unload it), or keepstate disable --ports tcp/PORT (exempt single services).\n",
+        _ => "\nNext: keepstate disable --ports tcp/PORT (exempt single services: prints the rules first).\n",
     });
     text
 }
@@ -76,18 +76,18 @@ fn colored_sentence(verdict: DisableVerdict) -> String {
     format!("{style}{}{style:#}", verdict.sentence())
 }
 
-/// Is tracking there, and can it go?
+/// The state of the module in a sentence.
 pub fn tracking_state(tracking: &CtModuleState) -> String {
     match tracking {
         CtModuleState::Absent => "nf_conntrack is not loaded: nothing is tracked.".into(),
         CtModuleState::BuiltIn => {
-            "nf_conntrack is built into this kernel: it cannot be unloaded, and tracks only where a rule asks for it."
+            "nf_conntrack is built into this kernel: it cannot be unloaded, and tracks only where a rule uses it."
                 .into()
         }
         CtModuleState::Module { references, holders } => {
             let references = references.map_or("an unknown number of".into(), |count| count.to_string());
             let holders = if holders.is_empty() { "no module".into() } else { holders.join(", ") };
-            format!("nf_conntrack is a module with {references} references, held by {holders}.")
+            format!("nf_conntrack is a module with {references} references, used by {holders}.")
         }
     }
 }
@@ -106,12 +106,12 @@ fn rows(text: &mut String, dependents: &[&CtUser]) {
     first_rows(text, dependents.iter().map(row).collect());
 }
 
-/// The first rows; a node with ten thousand service rules is not printed whole.
+/// The first rows: a node can have ten thousand service rules.
 fn first_rows(text: &mut String, rows: Vec<Vec<String>>) {
     let more = rows.len().saturating_sub(MAX_ROWS);
     table(text, rows.into_iter().take(MAX_ROWS));
     if more > 0 {
-        let _ = writeln!(text, "  … and {} more: --json lists them all", Count(more as u64));
+        let _ = writeln!(text, "  and {} more: --json lists all", Count(more as u64));
     }
 }
 
@@ -124,7 +124,7 @@ fn table(text: &mut String, rows: impl Iterator<Item = Vec<String>>) {
     }
 }
 
-/// For programs: everything.
+/// The JSON document: everything.
 pub fn json(audit: &CtUserAudit, verdict: DisableVerdict) -> Value {
     let (state, references, holders) = match &audit.module_state {
         CtModuleState::Absent => ("absent", None, Vec::new()),
@@ -167,5 +167,5 @@ fn dependent_json(namespace: Option<&str>, dependent: &CtUser) -> Value {
     })
 }
 
-/// So many rows of one kind are shown.
+/// Limit on the rows of one kind.
 const MAX_ROWS: usize = 25;

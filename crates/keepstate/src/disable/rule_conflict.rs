@@ -1,7 +1,7 @@
-//! What stands in the way of not tracking a service: rules that translate its addresses, and rules that let its packets in only
+//! Rules that conflict with not tracking a service: rules that translate its addresses, and rules that accept its packets only
 //! because they are tracked.
 //!
-//! Pure: from the rules of a namespace to a list that names each rule, and for those that can be mended the command that does it.
+//! Pure: from the rules of a namespace to a list of conflicts, with the command that fixes each if there is one.
 use super::rule_walk::{AssumedCtState, ChainWalk, MatchedRule, PacketDirection, WalkPacket, contains_port};
 use super::service::ServicePort;
 use keepstate_linux::ct_users::listed_ruleset::{
@@ -9,10 +9,10 @@ use keepstate_linux::ct_users::listed_ruleset::{
 };
 use keepstate_linux::ct_users::{CtUser, CtUserKind};
 
-/// Which packets are not to be tracked.
+/// Packets that are not to be tracked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotrackRequest {
-    /// Whose.
+    /// The service.
     pub service: ServicePort,
     /// Which of its connections.
     pub scope: NotrackScope,
@@ -27,57 +27,57 @@ pub enum NotrackScope {
     LocalOnly,
 }
 
-/// A rule that forbids not to track.
+/// A rule that needs tracking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConflictingRule {
-    /// Whose packets it touches.
+    /// The service whose packets it matches.
     pub service: ServicePort,
     /// Table and chain, and the rule's number.
     pub location: String,
     /// The rule.
     pub rule: String,
-    /// Does it name the port? Otherwise it may touch its packets among others.
+    /// Does it name the port? Otherwise it may match its packets among others.
     pub names_port: bool,
 }
 
-/// A place where untracked packets are dropped that are let in now.
+/// A chain that drops untracked packets which it accepts when tracked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFix {
-    /// Whose packets.
+    /// The service.
     pub service: ServicePort,
-    /// Which of them.
+    /// The direction of the packets.
     pub direction: PacketDirection,
     /// Table and chain.
     pub location: String,
-    /// The rules that look at the state, each with its number.
+    /// The rules that match the state, each with its number.
     pub rules: Vec<String>,
-    /// What to type so that untracked packets pass as well.
+    /// The command that lets untracked packets pass as well.
     pub command: String,
-    /// Is there no other rule that may let them pass?
+    /// Is it certain that no other rule lets them pass?
     pub certain: bool,
 }
 
-/// What stands in the way.
+/// The conflicts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleConflicts {
-    /// These forbid it.
+    /// Rules that forbid it.
     pub blocking: Vec<ConflictingRule>,
-    /// These are to be mended first.
+    /// Chains to fix first.
     pub fixes: Vec<RuleFix>,
     /// Rules that name a port and lose their effect on its packets: limits, marks, helpers.
     pub ineffective: Vec<ConflictingRule>,
 }
 
 impl RuleConflicts {
-    /// Looks through the rules of a namespace, and what else depends on tracking there.
+    /// Checks the rules of a namespace, and its other users of tracking.
     pub fn find(wishes: &[NotrackRequest], tables: &[ListedTable], dependents: &[CtUser]) -> RuleConflicts {
         let mut found = RuleConflicts::default();
         for table in tables.iter().filter(|table| ["ip", "ip6", "inet"].contains(&table.family.as_str())) {
             for wish in wishes {
                 for chain in &table.chains {
                     let Some(base) = &chain.base else { continue };
-                    for way in packet_directions(base, wish.scope) {
-                        let packet = WalkPacket { service: wish.service, direction: *way };
+                    for direction in packet_directions(base, wish.scope) {
+                        let packet = WalkPacket { service: wish.service, direction: *direction };
                         found.check_chain(table, chain, base, packet);
                     }
                 }
@@ -119,12 +119,12 @@ impl RuleConflicts {
                 list.push(entry);
             }
         }
-        // Before its own priority tracking has told nobody a state.
+        // Before the priority of tracking no packet has a state.
         if base.is_nat || base.priority <= CONNTRACK_PRIORITY {
             return;
         }
-        let (fates, untracked) = ChainWalk::run(table, chain, packet, AssumedCtState::Untracked);
-        if !fates.drop {
+        let (verdicts, untracked) = ChainWalk::run(table, chain, packet, AssumedCtState::Untracked);
+        if !verdicts.drop {
             return;
         }
         let (_, established) = ChainWalk::run(table, chain, packet, AssumedCtState::Established);
@@ -147,11 +147,11 @@ impl RuleConflicts {
             location: format!("{} {} {}", table.family, table.name, chain.name),
             rules: offending.iter().map(named).collect(),
             command: fix_command(table, first.chain, first.rule, packet),
-            certain: !fates.accept && !fates.unknown,
+            certain: !verdicts.accept && !verdicts.unknown,
         });
     }
 
-    /// Translations from another port to this one: the answers come from this one.
+    /// Translations from another port to this one: the replies come from this one.
     fn check_translations_to(&mut self, table: &ListedTable, service: ServicePort) {
         for chain in &table.chains {
             for rule in chain.rules.iter().filter(|rule| rule.ct_features.contains(&CtFeature::Nat)) {
@@ -183,7 +183,7 @@ impl ConflictingRule {
     }
 }
 
-/// The packets of a service that pass a hook untracked.
+/// The directions in which a service's packets pass a hook untracked.
 fn packet_directions(base: &ListedBaseChain, reach: NotrackScope) -> &'static [PacketDirection] {
     match (base.hook.as_str(), reach) {
         ("prerouting" | "input" | "forward" | "output" | "postrouting", NotrackScope::All) => {
@@ -215,13 +215,13 @@ fn same_rule(a: &MatchedRule<'_>, b: &MatchedRule<'_>) -> bool {
     std::ptr::eq(a.rule, b.rule)
 }
 
-/// The command, as a shell takes it, that puts a rule for untracked packets in front of the one that misses them.
+/// The shell command that inserts a rule for untracked packets before the one that does not match them.
 fn fix_command(table: &ListedTable, chain: &ListedChain, rule: &ListedRule, packet: WalkPacket) -> String {
     let WalkPacket { service, direction: way } = packet;
     let (protocol, port, tcp) = (service.protocol.name(), service.port, service.protocol.name() == "tcp");
     let end = if way == PacketDirection::ToService { "dport" } else { "sport" };
     if table.format == RulesetFormat::Nftables {
-        // What claims to come from the service must not open connections.
+        // Packets from the service's port must not open connections.
         let answer =
             if tcp && way == PacketDirection::FromService { " tcp flags & (fin|syn|rst|ack) != syn" } else { "" };
         return format!(
@@ -242,7 +242,7 @@ fn fix_command(table: &ListedTable, chain: &ListedChain, rule: &ListedRule, pack
     )
 }
 
-/// The priority at which tracking looks at packets: `NF_IP_PRI_CONNTRACK`.
+/// The priority of tracking: `NF_IP_PRI_CONNTRACK`.
 const CONNTRACK_PRIORITY: i64 = -200;
 
 #[cfg(test)]

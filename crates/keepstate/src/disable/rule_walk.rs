@@ -1,7 +1,7 @@
-//! What a ruleset makes of a packet of which only protocol, one port and state are known.
+//! The possible verdicts of a ruleset for a packet of which only protocol, one port and the tracking state are known.
 //!
-//! A [`Walk`] goes through one base chain as the kernel would. Where a condition may hold or not, both ways are followed: what comes
-//! out is every fate that is possible, and every rule that the packet may meet. It changes nothing and lives as long as one question.
+//! A [`ChainWalk`] goes through one base chain as the kernel would. If a condition may or may not hold, both cases are followed: the
+//! result is every possible verdict, and every rule the packet may match. It changes nothing and is used once.
 use super::service::{PortProtocol, ServicePort};
 use keepstate_linux::ct_users::listed_ruleset::{
     ListedChain, ListedRule, ListedTable, ListedVerdict, PortSide, RuleMatch,
@@ -9,16 +9,16 @@ use keepstate_linux::ct_users::listed_ruleset::{
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-/// A packet: to a port, or from it.
+/// A packet to or from a service's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalkPacket {
-    /// The service whose packet it is.
+    /// The service.
     pub service: ServicePort,
-    /// Which way it goes.
+    /// Its direction.
     pub direction: PacketDirection,
 }
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PacketDirection {
     /// The service's port is its destination.
@@ -27,44 +27,44 @@ pub enum PacketDirection {
     FromService,
 }
 
-/// What rules see of a packet's connection.
+/// The assumed tracking state of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssumedCtState {
-    /// Its first packet.
+    /// The first packet of a connection.
     New,
-    /// A later one.
+    /// A later packet.
     Established,
     /// It is not tracked.
     Untracked,
 }
 
-/// Everything that may become of a packet.
+/// The possible verdicts for a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PossibleVerdicts {
-    /// It may pass.
+    /// It may be accepted.
     pub accept: bool,
     /// It may be dropped.
     pub drop: bool,
-    /// It may go where it is lost from sight.
+    /// It may go to an unknown target.
     pub unknown: bool,
-    /// It may come to the end of the chain undecided.
+    /// It may reach the end of the chain without a verdict.
     falls_through: bool,
 }
 
-/// A rule that a packet may meet.
+/// A rule that a packet may match.
 #[derive(Clone, Copy, Debug)]
 pub struct MatchedRule<'a> {
     /// The chain it is in.
     pub chain: &'a ListedChain,
     /// The rule.
     pub rule: &'a ListedRule,
-    /// What it decides then may let the packet pass.
+    /// It may accept the packet.
     pub accepts: bool,
-    /// What it decides then may drop the packet.
+    /// It may drop the packet.
     pub drops: bool,
 }
 
-/// One packet's way through one base chain.
+/// The evaluation of one packet in one base chain.
 pub struct ChainWalk<'a> {
     table: &'a ListedTable,
     packet: WalkPacket,
@@ -82,7 +82,7 @@ enum MatchCertainty {
 }
 
 impl<'a> ChainWalk<'a> {
-    /// Walks a chain of `table`; its policy decides what its rules do not.
+    /// Walks a chain of `table`; its policy applies if no rule decides.
     pub fn run(
         table: &'a ListedTable,
         chain: &'a ListedChain,
@@ -90,26 +90,26 @@ impl<'a> ChainWalk<'a> {
         seen: AssumedCtState,
     ) -> (PossibleVerdicts, Vec<MatchedRule<'a>>) {
         let mut walk = ChainWalk { table, packet, ct_state: seen, chain_verdicts: HashMap::new(), matched: Vec::new() };
-        let mut fates = walk.walk_chain(chain);
-        if fates.falls_through {
+        let mut verdicts = walk.walk_chain(chain);
+        if verdicts.falls_through {
             let accepts = chain.base.as_ref().is_none_or(|base| base.policy_accept);
-            fates.accept |= accepts;
-            fates.drop |= !accepts;
+            verdicts.accept |= accepts;
+            verdicts.drop |= !accepts;
         }
-        (fates, walk.matched)
+        (verdicts, walk.matched)
     }
 
     fn walk_chain_named(&mut self, name: &str) -> PossibleVerdicts {
-        if let Some(fates) = self.chain_verdicts.get(name) {
-            return *fates;
+        if let Some(verdicts) = self.chain_verdicts.get(name) {
+            return *verdicts;
         }
         match self.table.chains.iter().find(|chain| chain.name == name) {
-            // Rulesets have no loops; a listing that has one must not catch us in it.
+            // The kernel allows no loops; a listing with one must not make this endless.
             Some(chain) => {
                 self.chain_verdicts.insert(&chain.name, PossibleVerdicts::default());
-                let fates = self.walk_chain(chain);
-                self.chain_verdicts.insert(&chain.name, fates);
-                fates
+                let verdicts = self.walk_chain(chain);
+                self.chain_verdicts.insert(&chain.name, verdicts);
+                verdicts
             }
             // A target that is no chain: an extension.
             None => PossibleVerdicts { unknown: true, falls_through: true, ..PossibleVerdicts::default() },
@@ -123,16 +123,16 @@ impl<'a> ChainWalk<'a> {
             if holds == MatchCertainty::No {
                 continue;
             }
-            let (decided, goes_on) = self.eval_rule(chain, rule, holds);
+            let (decided, continues) = self.eval_rule(chain, rule, holds);
             all = all.union(decided);
-            if !goes_on {
+            if !continues {
                 return all;
             }
         }
         PossibleVerdicts { falls_through: true, ..all }
     }
 
-    /// What a rule decides whose conditions may hold, and whether the next rule may be reached.
+    /// The verdicts of a rule whose conditions may hold, and whether the next rule may be reached.
     fn eval_rule(
         &mut self,
         chain: &'a ListedChain,
@@ -142,21 +142,21 @@ impl<'a> ChainWalk<'a> {
         let at = self.matched.len();
         self.matched.push(MatchedRule { chain, rule, accepts: false, drops: false });
         let mut all = PossibleVerdicts::default();
-        let mut goes_on = true;
+        let mut continues = true;
         for branch in &rule.branches {
             let holds = branch.condition.as_ref().map_or(holds, |test| holds.min(self.eval_test(test)));
             if holds == MatchCertainty::No {
                 continue;
             }
-            let comes_back;
-            let fates = match &branch.verdict {
+            let returns;
+            let verdicts = match &branch.verdict {
                 ListedVerdict::Jump(name) => {
-                    let fates = self.walk_chain_named(name);
-                    comes_back = fates.falls_through;
-                    PossibleVerdicts { falls_through: false, ..fates }
+                    let verdicts = self.walk_chain_named(name);
+                    returns = verdicts.falls_through;
+                    PossibleVerdicts { falls_through: false, ..verdicts }
                 }
                 decided => {
-                    comes_back = false;
+                    returns = false;
                     match decided {
                         ListedVerdict::Accept => PossibleVerdicts { accept: true, ..PossibleVerdicts::default() },
                         ListedVerdict::Drop => PossibleVerdicts { drop: true, ..PossibleVerdicts::default() },
@@ -168,16 +168,16 @@ impl<'a> ChainWalk<'a> {
                     }
                 }
             };
-            all = all.union(fates);
+            all = all.union(verdicts);
             if holds == MatchCertainty::Yes {
-                goes_on = comes_back;
+                continues = returns;
                 break;
             }
         }
         if let Some(met) = self.matched.get_mut(at) {
             (met.accepts, met.drops) = (all.accept, all.drop);
         }
-        (all, goes_on)
+        (all, continues)
     }
 
     fn eval_tests(&self, tests: &[RuleMatch]) -> MatchCertainty {
@@ -200,7 +200,7 @@ impl<'a> ChainWalk<'a> {
                 );
                 match (is_ours || *end == PortSide::Any && listed, is_narrow_range(ports) && !listed) {
                     (true, _) => MatchCertainty::from(listed != *not),
-                    // The other end's port is one that a system picks, not one of a few that a rule names.
+                    // The other port is an ephemeral one, not one of a few named by a rule.
                     (false, true) => MatchCertainty::from(*not),
                     (false, false) => MatchCertainty::Maybe,
                 }
@@ -213,7 +213,7 @@ impl<'a> ChainWalk<'a> {
                 };
                 MatchCertainty::from(states.iter().any(|listed| listed == state) != *not)
             }
-            // What a server sends never opens a connection.
+            // A server's packets never open a connection.
             RuleMatch::NotSyn if way == PacketDirection::FromService && service.protocol == PortProtocol::Tcp => {
                 MatchCertainty::Yes
             }
@@ -223,7 +223,7 @@ impl<'a> ChainWalk<'a> {
     }
 }
 
-/// Are these so few ports that a system hardly picks one of them for the other end of a connection?
+/// Are these so few ports that an ephemeral port is hardly one of them?
 fn is_narrow_range(ports: &[RangeInclusive<u16>]) -> bool {
     ports.iter().map(|range| usize::from(*range.end()).saturating_sub(usize::from(*range.start())) + 1).sum::<usize>()
         < 1024
@@ -256,17 +256,17 @@ mod tests {
     use super::*;
     use keepstate_linux::ct_users::{iptables, listed_ruleset::RulesetFormat};
 
-    /// The fate of an untracked, a new and an established packet: `a`ccepted, `d`ropped, or either.
+    /// The verdicts for an untracked, a new and an established packet: `a`ccept, `d`rop, `e` unknown.
     fn verdicts(rules: &str, way: PacketDirection) -> String {
         let saved = format!("*filter\n:INPUT DROP [0:0]\n:A - [0:0]\n:B - [0:0]\n{rules}\nCOMMIT\n");
         let tables = iptables::parse(&saved, RulesetFormat::IptablesLegacy, "ip").unwrap();
         let packet = WalkPacket { service: "tcp/1883".parse().unwrap(), direction: way };
-        let fate = |seen| {
-            let (fates, _) = ChainWalk::run(&tables[0], &tables[0].chains[0], packet, seen);
-            let letters = [(fates.accept, "a"), (fates.drop, "d"), (fates.unknown, "e")];
+        let letters_of = |seen| {
+            let (verdicts, _) = ChainWalk::run(&tables[0], &tables[0].chains[0], packet, seen);
+            let letters = [(verdicts.accept, "a"), (verdicts.drop, "d"), (verdicts.unknown, "e")];
             letters.iter().filter(|(may, _)| *may).map(|(_, letter)| *letter).collect::<String>()
         };
-        [AssumedCtState::Untracked, AssumedCtState::New, AssumedCtState::Established].map(fate).join(" ")
+        [AssumedCtState::Untracked, AssumedCtState::New, AssumedCtState::Established].map(letters_of).join(" ")
     }
 
     #[test]

@@ -46,9 +46,9 @@ impl FromStr for ServicePort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ServicePort, String> {
-        let wrong = || format!("{text:?}: write protocol and port like tcp/1883; protocols are tcp, udp, sctp");
+        let wrong = || format!("{text:?}: write protocol and port, like tcp/1883 (protocols: tcp, udp, sctp)");
         let (one, other) = text.trim().split_once('/').ok_or_else(wrong)?;
-        // Some write the port first, as /etc/services does.
+        // The port may come first, as in /etc/services.
         let (protocol, port) =
             if one.starts_with(|letter: char| letter.is_ascii_digit()) { (other, one) } else { (one, other) };
         let protocol = protocol.to_ascii_lowercase();

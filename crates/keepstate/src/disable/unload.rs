@@ -1,31 +1,31 @@
-//! What to type to unload connection tracking, and to keep it from being loaded again; or why not.
+//! Commands that unload connection tracking and keep it from being loaded again; or why not.
 use super::verdict::DisableVerdict;
 use keepstate_linux::ct_users::CtUserAudit;
 use keepstate_linux::ct_users::kernel_module::{CtModuleState, removal_order};
 
-/// What `--unload` comes to.
+/// The result of `--unload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnloadPlan {
-    /// There is nothing to unload.
+    /// Nothing to unload.
     Absent,
-    /// Why it is refused.
+    /// Refused.
     Refused {
-        /// In a sentence.
+        /// The reason.
         why: String,
-        /// It was refused because something could not be seen.
+        /// Is the reason that something could not be checked?
         unknown: bool,
     },
-    /// What to type, in order.
+    /// Commands, in order.
     Commands(Vec<String>),
 }
 
-/// Decides from an audit of everything.
+/// Decides from an audit of the whole machine.
 pub fn plan_unload(audit: &CtUserAudit, verdict: DisableVerdict) -> UnloadPlan {
     let refused = |why: String| UnloadPlan::Refused { why, unknown: matches!(verdict, DisableVerdict::Unknown(_)) };
     match &audit.module_state {
         CtModuleState::Absent => return UnloadPlan::Absent,
         CtModuleState::BuiltIn => {
-            let why = "nf_conntrack is built into this kernel and cannot be unloaded; without rules that ask for it nothing is tracked";
+            let why = "nf_conntrack is built into this kernel and cannot be unloaded; without rules that use it nothing is tracked";
             return UnloadPlan::Refused { why: why.into(), unknown: false };
         }
         CtModuleState::Module { .. } => (),
@@ -35,16 +35,14 @@ pub fn plan_unload(audit: &CtUserAudit, verdict: DisableVerdict) -> UnloadPlan {
     }
     let idle = audit.ct_users().count();
     if idle > 0 {
-        let what = if idle == 1 { "one thing holds it" } else { "these things hold it" };
-        return refused(format!(
-            "nothing would break, but {what}, listed under \"These lose nothing\": remove them first"
-        ));
+        let what = if idle == 1 { "one item uses it" } else { "these items use it" };
+        return refused(format!("nothing would break, but {what} (see \"Not affected\"): remove them first"));
     }
     let order = removal_order(&audit.modules, "nf_conntrack");
     let mut commands = vec![format!("modprobe -r {}", order.join(" "))];
-    // A blacklist alone does not keep a module from being loaded for another's sake.
+    // A blacklist alone does not stop a module from being loaded as a dependency.
     commands.push(format!("printf 'install nf_conntrack /bin/false\\n' > {MODPROBE_BLOCK_FILE}"));
-    // Where a file still has it loaded at boot, that would fail there, and be logged as a failure.
+    // Otherwise files that load it at boot would log a failure.
     commands.extend(
         audit
             .modules_load_files
@@ -54,7 +52,7 @@ pub fn plan_unload(audit: &CtUserAudit, verdict: DisableVerdict) -> UnloadPlan {
     UnloadPlan::Commands(commands)
 }
 
-/// The file that keeps the module from being loaded again.
+/// The file that blocks the module.
 pub const MODPROBE_BLOCK_FILE: &str = "/etc/modprobe.d/keepstate-no-conntrack.conf";
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
-//! May tracking be turned off? One verdict from an audit. Whatever could not be seen is never taken for nothing.
+//! Can tracking be turned off? One verdict from an audit. What could not be checked never counts as unused.
 use keepstate_linux::ct_users::{Confidence, CtUser, CtUserAudit};
 
-/// The answer.
+/// The verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisableVerdict {
     /// Nothing depends on it.
     Safe,
-    /// So many things depend on it.
+    /// This many users depend on it.
     InUse(usize),
-    /// So many things could not be seen, or cannot be told.
+    /// This many items could not be checked, or are uncertain.
     Unknown(usize),
 }
 
 impl DisableVerdict {
-    /// What an audit comes to.
+    /// The verdict of an audit.
     pub fn from_audit(audit: &CtUserAudit) -> DisableVerdict {
         let depending = audit.ct_users().filter(|(_, dependent)| breaks_when_disabled(dependent)).count();
         let doubts =
@@ -25,7 +25,7 @@ impl DisableVerdict {
         }
     }
 
-    /// The exit code: 0 it may, 1 it may not, 3 that cannot be told.
+    /// The exit code: 0 yes, 1 no, 3 unknown.
     pub fn exit_code(self) -> u8 {
         match self {
             DisableVerdict::Safe => 0,
@@ -34,7 +34,7 @@ impl DisableVerdict {
         }
     }
 
-    /// For programs: may it be turned off?
+    /// The value of `may_be_disabled` in JSON.
     pub fn name(self) -> &'static str {
         match self {
             DisableVerdict::Safe => "yes",
@@ -43,23 +43,23 @@ impl DisableVerdict {
         }
     }
 
-    /// For people.
+    /// A sentence.
     pub fn sentence(self) -> String {
         match self {
-            DisableVerdict::Safe => "Connection tracking may be turned off: nothing depends on it.".into(),
-            DisableVerdict::InUse(1) => "Connection tracking must stay: one thing depends on it.".into(),
-            DisableVerdict::InUse(count) => format!("Connection tracking must stay: {count} things depend on it."),
+            DisableVerdict::Safe => "Connection tracking can be turned off: nothing depends on it.".into(),
+            DisableVerdict::InUse(1) => "Connection tracking is in use: one item depends on it.".into(),
+            DisableVerdict::InUse(count) => format!("Connection tracking is in use: {count} items depend on it."),
             DisableVerdict::Unknown(1) => {
-                "Whether anything depends on connection tracking is unknown: one thing could not be seen.".into()
+                "Unknown whether connection tracking is in use: one item could not be checked.".into()
             }
             DisableVerdict::Unknown(count) => {
-                format!("Whether anything depends on connection tracking is unknown: {count} things could not be seen.")
+                format!("Unknown whether connection tracking is in use: {count} items could not be checked.")
             }
         }
     }
 }
 
-/// Would something break?
+/// Would it break without tracking?
 pub fn breaks_when_disabled(dependent: &CtUser) -> bool {
     !dependent.kind.is_idle() && dependent.confidence >= Confidence::Likely
 }

@@ -1,15 +1,15 @@
-//! What has changed between two examinations.
+//! Changes between two diagnoses.
 use keepstate_advisor::doctor::Finding;
 use std::fmt;
 
-/// How a finding stands to the examination before.
+/// A finding compared with the diagnosis before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindingChange {
-    /// It was not there.
+    /// It is new.
     New,
-    /// It was there already, and is worse or less bad.
+    /// Its severity or certainty changed.
     Changed,
-    /// As before.
+    /// It is unchanged.
     Same,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for FindingChange {
     }
 }
 
-/// How a finding stands to those of before.
+/// Compares a finding with those before.
 pub fn compare_finding(finding: &Finding, before: &[Finding]) -> FindingChange {
     match before.iter().find(|other| is_same_finding(finding, other)) {
         None => FindingChange::New,
@@ -34,7 +34,7 @@ pub fn compare_finding(finding: &Finding, before: &[Finding]) -> FindingChange {
     }
 }
 
-/// Those of before that are gone.
+/// The findings before that are gone.
 pub fn gone_findings<'a>(now: &'a [Finding], before: &'a [Finding]) -> impl Iterator<Item = &'a Finding> {
     before.iter().filter(|other| !now.iter().any(|finding| is_same_finding(finding, other)))
 }

@@ -1,6 +1,6 @@
-//! Looking at a running gateway: its knobs, counters and entries, asked for at its control socket.
+//! Observing a running gateway: its sysctls, counters and entries, by its control socket.
 //!
-//! It is judged by the same rules as a namespace of the kernel's, because it behaves as one; only what is to be typed is another thing.
+//! The rules are the same as for a namespace of the kernel, because it behaves the same; only the remedy commands differ.
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{
     CounterGrowth, Observations, ObservedCounters, ObservedNamespace, ObservedSample, ObservedSysctl, RemedyStep,
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The knobs that findings speak of.
+/// The sysctls that findings use.
 const SYSCTLS: [&str; 8] = [
     "nf_conntrack_max",
     "nf_conntrack_buckets",
@@ -25,22 +25,22 @@ const SYSCTLS: [&str; 8] = [
     "nf_conntrack_udp_timeout_stream",
 ];
 
-/// What the namespace is called, so that findings name no place: it is the only one.
+/// The name of its only namespace, which findings do not print.
 const NAMESPACE_NAME: &str = "this namespace";
 
-/// A gateway, by its control socket: `sample` of its entries, its counters twice.
+/// Observes a gateway by its control socket: `sample` of its entries, its counters twice.
 ///
 /// # Errors
-/// Nobody listens there, or it speaks otherwise.
+/// If nothing listens there, or the reply is not understood.
 pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observations> {
     let begun = Instant::now();
     let source = |what: &str| format!("keepstate control {what}");
     let mut space = ObservedNamespace { name: NAMESPACE_NAME.into(), is_ours: true, ..ObservedNamespace::default() };
     let count = query(socket, ControlRequest::Count)?;
-    let count = count.trim().parse().with_context(|| format!("{count:?} is no count"))?;
+    let count = count.trim().parse().with_context(|| format!("unexpected reply to count: {count:?}"))?;
     space.count = Some(Sourced::at(source("count"), count));
     for name in SYSCTLS {
-        // One that this gateway does not have is not judged.
+        // A sysctl that this gateway does not have is left out.
         let Ok(value) = query(socket, ControlRequest::Get { sysctl: name.to_owned() }) else { continue };
         let Ok(value) = value.trim().parse() else { continue };
         let knob = ObservedSysctl {
@@ -71,14 +71,14 @@ pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observ
     Ok(Observations { namespaces: vec![space], ..Observations::default() })
 }
 
-/// The socket that is meant where none is named.
+/// The default control socket.
 pub fn default_socket() -> &'static str {
     DEFAULT_SOCKET
 }
 
-/// What is to be typed at a gateway instead of at the kernel.
-pub fn rewrite_steps(examination: &mut Report, socket: &Path) {
-    for finding in &mut examination.findings {
+/// Replaces commands for the kernel by commands for a gateway.
+pub fn rewrite_steps(report: &mut Report, socket: &Path) {
+    for finding in &mut report.findings {
         finding.now = finding.now.drain(..).flat_map(|step| gateway_steps(step, socket)).collect();
         finding.for_good = finding.for_good.drain(..).flat_map(|step| gateway_steps(step, socket)).collect();
     }
@@ -92,9 +92,13 @@ fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
     if let Some(settings) = command.strip_prefix("sysctl -w ") {
         let set = |setting: &str| {
             let setting = setting.trim_start_matches("net.netfilter.");
-            // What an entry costs the kernel, it does not cost a gateway.
+            // The memory of kernel entries does not apply to a gateway.
             let sizes = ["nf_conntrack_max=", "nf_conntrack_buckets="].iter().any(|knob| setting.starts_with(knob));
-            let why = if sizes { "limit and buckets together; new connections come in at once" } else { why.as_str() };
+            let why = if sizes {
+                "raise limit and buckets together; new connections are accepted at once"
+            } else {
+                why.as_str()
+            };
             RemedyStep::command(StepLocation::Here, format!("keepstate control {at}set {setting}"), why)
         };
         return settings.split(' ').map(set).collect();
@@ -103,9 +107,9 @@ fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
     match words.as_slice() {
         ["keepstate", "tune", .., option, value] => {
             let setting = if *option == "--max" { format!("nf_conntrack_max={value}") } else { (*value).to_owned() };
-            let why = "where the gateway is started: so it is set at every start";
+            let why = "sets it at every start of the gateway";
             vec![RemedyStep::command(
-                StepLocation::Elsewhere("its command line, or its unit".into()),
+                StepLocation::Elsewhere("the gateway's command line or unit file".into()),
                 format!("--set {setting}"),
                 why,
             )]
@@ -117,11 +121,11 @@ fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
                 why,
             )]
         }
-        // Not tracking is what a gateway's own ruleset says; so are other tables of rules.
+        // Tracking and rules are configured in the gateway's own ruleset.
         ["keepstate", "disable", ..] => Vec::new(),
         ["nft", "add", ..] => {
             vec![RemedyStep::command(
-                StepLocation::Elsewhere("its ruleset, then keepstate control reload".into()),
+                StepLocation::Elsewhere("the gateway's ruleset, then keepstate control reload".into()),
                 command,
                 why,
             )]
@@ -130,7 +134,7 @@ fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
     }
 }
 
-/// The line of `conntrack -S`.
+/// Parses the lines of `conntrack -S`.
 fn parse_counters(text: &str) -> ObservedCounters {
     let number = |name: &str| {
         let mut words = text.split_whitespace().filter_map(|word| word.split_once('='));

@@ -1,15 +1,14 @@
-//! What is seen of the machine as a whole: kernel, memory, log, modules, devices.
-use super::gather::missing_input;
+//! Observations of the machine as a whole: kernel, memory, log, modules, interfaces.
 use keepstate_advisor::doctor::{
-    ConfiguredSysctl, NicLimitCounter, Observations, ObservedLog, ObservedMemory, ObservedModule, ObservedSlab,
-    Sourced, SysctlWriter, TableFullLines,
+    ConfiguredSysctl, MissingInput, NicLimitCounter, Observations, ObservedLog, ObservedMemory, ObservedModule,
+    ObservedSlab, Sourced, SysctlWriter, TableFullLines,
 };
 use keepstate_linux::boot::{self, BootConfig, EffectiveSysctl, SysctlEffect};
 use keepstate_linux::kernel_log::{self, KernelLog};
 use keepstate_linux::{SysRoot, command, meminfo, nic_allowances, slabinfo};
 use std::path::Path;
 
-/// Adds what is seen of the machine.
+/// Adds the observations of the machine.
 pub fn gather(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
     let line = |path: &str| root.read(path).ok().map(|text| text.trim().to_owned());
     seen.machine.kernel =
@@ -34,9 +33,7 @@ pub fn gather(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
             };
             seen.slab = (objects > 0).then(|| Sourced::at(slabinfo::PATH, found));
         }
-        Err(error) => {
-            seen.missing_inputs.push(missing_input("the size of the kernel's objects", &error, "run it as root"))
-        }
+        Err(error) => seen.missing_inputs.push(MissingInput::new("conntrack slabs", &error, "run as root")),
     }
     let found = nic_allowances::read(root);
     let counters: Vec<NicLimitCounter> = found
@@ -49,13 +46,13 @@ pub fn gather(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
         })
         .collect();
     seen.nic_limits = (!counters.is_empty()).then(|| Sourced::at("ethtool -S", counters));
-    for silent in found.errors {
-        seen.missing_inputs.push(missing_input("limits of network devices", &silent, "install ethtool"));
+    for error in found.errors {
+        seen.missing_inputs.push(MissingInput::new("limit counters of network interfaces", &error, "install ethtool"));
     }
     gather_kernel_log(root, log, seen);
 }
 
-/// Is this the inside of a container? The files that runtimes leave say so; a namespace alone does not.
+/// The kind of container, by the files of the runtimes; a namespace alone is not a container.
 fn detect_container(root: &SysRoot) -> Option<Sourced<String>> {
     let marks = [("/run/.containerenv", "podman"), ("/.dockerenv", "docker")];
     let mark = marks.into_iter().find(|(path, _)| root.exists(path));
@@ -66,11 +63,11 @@ fn detect_container(root: &SysRoot) -> Option<Sourced<String>> {
     root.read(path).ok().map(|kind| Sourced::at(path, kind.trim().to_owned()))
 }
 
-/// How tracking is in the kernel: built in, loaded, or not.
+/// Is nf_conntrack built in, loaded, or absent?
 fn detect_module(root: &SysRoot) -> Option<Sourced<ObservedModule>> {
     let directory = "/sys/module/nf_conntrack";
     let list = root.read("/proc/modules");
-    // Only what can be unloaded has a state.
+    // Only loadable modules have an initstate.
     let is_builtin = root.exists(directory) && !root.exists(format!("{directory}/initstate"));
     let listed = list.as_ref().is_ok_and(|list| list.lines().any(|line| line.starts_with("nf_conntrack ")));
     let is_builtin = is_builtin && !listed;
@@ -84,29 +81,29 @@ fn detect_module(root: &SysRoot) -> Option<Sourced<ObservedModule>> {
 /// Where systemd is, on a machine that has it.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// What configuration asks for, whether a boot brings it into force, and who sets knobs on its own.
+/// Configured values, whether they are set at boot, and programs that write sysctls.
 fn gather_configuration(root: &SysRoot, seen: &mut Observations) {
-    // Files that somebody collected rarely tell who reads them at boot; most machines have systemd.
-    let is_untold =
+    // Collected files rarely show who reads them at boot; most machines have systemd.
+    let is_unknown =
         !root.is_live() && !["/proc/1/comm", SYSTEMD, "/etc/init.d/procps"].iter().any(|path| root.exists(path));
-    let programs: &[&str] = if is_untold { &[SYSTEMD, "/usr/lib/systemd/systemd-sysctl"] } else { &[] };
+    let programs: &[&str] = if is_unknown { &[SYSTEMD, "/usr/lib/systemd/systemd-sysctl"] } else { &[] };
     let assumed = programs.iter().map(|path| (path.into(), String::new())).collect();
     let boot = match BootConfig::read_with_overlay(root, &assumed) {
         Ok(boot) => boot,
         Err(error) => {
-            return seen.missing_inputs.push(missing_input("what configuration asks for", &error, "run it as root"));
+            return seen.missing_inputs.push(MissingInput::new("configured sysctls", &error, "run as root"));
         }
     };
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
-    let wish = |(key, standing): (&String, &EffectiveSysctl)| {
-        let lost = match &standing.effect {
+    let configured = |(key, effective): (&String, &EffectiveSysctl)| {
+        let lost = match &effective.effect {
             SysctlEffect::Never(why) => Some(why.clone()),
             SysctlEffect::Always | SysctlEffect::OnlyIfModuleLoaded => None,
         };
         Some(ConfiguredSysctl {
             sysctl: last(key),
-            value: standing.number()?,
-            source: standing.source.to_string(),
+            value: effective.number()?,
+            source: effective.source.to_string(),
             ineffective_reason: lost,
         })
     };
@@ -117,11 +114,11 @@ fn gather_configuration(root: &SysRoot, seen: &mut Observations) {
         sysctl: writer.key.as_deref().map(last),
         value: writer.value.and_then(|value| value.parse().ok()),
     };
-    seen.configured_sysctls = boot.sysctls.iter().filter_map(wish).collect();
+    seen.configured_sysctls = boot.sysctls.iter().filter_map(configured).collect();
     seen.sysctl_writers = boot.other_writers.into_iter().map(writer).collect();
 }
 
-/// Files that hold a kernel's log, the most telling first: ours, sos's, the system's own.
+/// Files with a kernel log, the best first: ours, sos's, the system's.
 const LOG_FILES: [&str; 4] = ["/kernel.log", "/var/log/dmesg", "/var/log/kern.log", "/var/log/messages"];
 
 fn gather_kernel_log(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
@@ -134,7 +131,7 @@ fn gather_kernel_log(root: &SysRoot, log: Option<&Path>, seen: &mut Observations
         let words = ["journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-monotonic"];
         let journal =
             command::output(root, &words, 64 << 20).map(|text| ("journalctl -k".to_owned(), kernel_log::parse(&text)));
-        // A journal with no line of the kernel's is one that this user may not see.
+        // A journal without kernel lines is one this user may not read.
         journal.ok().filter(|(_, log)| log.lines_read > 0).ok_or(error)
     });
     match found {
@@ -142,15 +139,15 @@ fn gather_kernel_log(root: &SysRoot, log: Option<&Path>, seen: &mut Observations
             let uptime = seen.machine.uptime.as_ref().map(|uptime| uptime.value);
             seen.log = Some(Sourced::at(source, summarize_log(&log, uptime)));
         }
-        Err(error) => seen.missing_inputs.push(missing_input(
-            "the kernel's log",
+        Err(error) => seen.missing_inputs.push(MissingInput::new(
+            "the kernel log",
             &error,
-            "run it as root (CAP_SYSLOG), or give a file with --log",
+            "run as root (CAP_SYSLOG), or give a file with --log",
         )),
     }
 }
 
-/// A log among another machine's files.
+/// The kernel log in another machine's files.
 fn bundled_log(root: &SysRoot) -> Result<(String, KernelLog), keepstate_linux::FileError> {
     let mut paths = vec![LOG_FILES[0].to_owned()];
     for words in [&["dmesg"][..], &["journalctl"]] {
@@ -161,25 +158,25 @@ fn bundled_log(root: &SysRoot) -> Result<(String, KernelLog), keepstate_linux::F
     kernel_log::read_file(root, path).map(|log| (path.to_owned(), log))
 }
 
-/// Lines of other kinds that are told, the latest.
+/// Limit on other log lines; the latest are kept.
 const MAX_OTHER_LINES: usize = 20;
 
 fn summarize_log(log: &KernelLog, uptime: Option<u64>) -> ObservedLog {
-    let mut told = ObservedLog::default();
+    let mut summary = ObservedLog::default();
     for line in &log.lines {
         let full = match line.table_full {
-            Some(kernel_log::TableFullNetns::Initial) => &mut told.initial,
-            Some(kernel_log::TableFullNetns::Netns(inode)) => told.by_inode.entry(inode).or_default(),
+            Some(kernel_log::TableFullNetns::Initial) => &mut summary.initial,
+            Some(kernel_log::TableFullNetns::Netns(inode)) => summary.by_inode.entry(inode).or_default(),
             None => {
-                told.other_lines.push(line.text.clone());
+                summary.other_lines.push(line.text.clone());
                 continue;
             }
         };
         count_line(full, &line.text, line.uptime.zip(uptime).map(|(then, now)| now.saturating_sub(then)));
     }
-    let surplus = told.other_lines.len().saturating_sub(MAX_OTHER_LINES);
-    told.other_lines.drain(..surplus);
-    told
+    let surplus = summary.other_lines.len().saturating_sub(MAX_OTHER_LINES);
+    summary.other_lines.drain(..surplus);
+    summary
 }
 
 fn count_line(full: &mut TableFullLines, text: &str, age: Option<u64>) {

@@ -1,7 +1,7 @@
-//! `keepstate doctor`: one verdict on a connection table, with its causes, what shows them and what to do.
+//! `keepstate doctor`: a diagnosis of a conntrack table, with causes, evidence and remedies.
 //!
-//! The life of an examination: look at the machine or at its files, hand what was seen to the judge, show what it says, end with its
-//! exit code. Nothing is changed, and the table is never dumped whole unless that is asked for.
+//! The life of a run: gather observations of the machine or its files, apply the rules, print the findings, exit with the status.
+//! Nothing is changed, and the table is never dumped as a whole unless requested.
 mod changes;
 pub mod gateway;
 pub mod gather;
@@ -22,82 +22,82 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Examine a connection table: what is wrong, how sure, and what to do now and for good.
+/// Diagnose conntrack problems: what is wrong, how certain, and what to do now and permanently.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Doctor {
-    /// Examine the files of another machine: a bundle of `keepstate collect`, a directory like its /, a report of sos
+    /// Diagnose another machine by its files: a bundle of `keepstate collect`, a copy of its /, or an sos report
     #[arg(long, value_name = "DIR or FILE", conflicts_with_all = ["netns", "watch"])]
     from: Option<PathBuf>,
-    /// Look into this network namespace alone: a name of `ip netns`, or a process
+    /// Diagnose only this network namespace: a name from `ip netns`, or a process id
     #[arg(long, value_name = "NAME or PID")]
     netns: Option<String>,
-    /// Examine a running gateway instead, at its control socket
+    /// Diagnose a running keepstate gateway by its control socket
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = gateway::default_socket(), conflicts_with_all = ["from", "netns", "log"])]
     gateway: Option<PathBuf>,
     /// Read the counters twice, this long apart; 0 reads them once
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = unit_args::parse_interval)]
     interval: Duration,
-    /// Examine again and again, this often, and mark what has changed; Ctrl-C ends
+    /// Repeat at this interval and mark changes; end with Ctrl-C
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10s", value_parser = unit_args::parse_interval)]
     watch: Option<Duration>,
-    /// With --watch: end after so many examinations
+    /// With --watch: end after this many runs
     #[arg(long, value_name = "NUMBER", requires = "watch")]
     times: Option<u64>,
-    /// One document for machines, schema keepstate.doctor/1; with --watch one a line
+    /// Print one JSON document (schema keepstate.doctor/1); with --watch one per line
     #[arg(long)]
     json: bool,
-    /// Look at this many entries of each table at most
+    /// Read at most this many entries of each table
     #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
     sample: usize,
-    /// Look at every entry: a large table takes seconds, and the kernel's processor time
+    /// Read every entry: a large table takes seconds of kernel CPU time
     #[arg(long, conflicts_with = "sample")]
     whole_table: bool,
-    /// Look into this many network namespaces at most
+    /// Read at most this many network namespaces
     #[arg(long, value_name = "NUMBER", default_value_t = 256)]
     namespaces: usize,
-    /// Read the kernel's log from this file, as of dmesg or journalctl -k
+    /// Read the kernel log from this file (output of dmesg or journalctl -k)
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # what is wrong with this machine's table?
+  # diagnose this machine
   sudo keepstate doctor
-  # for monitoring: the exit code alone, or the names of what was found
+  # for monitoring: the exit code, or the names of the findings
   keepstate doctor --json | jq -r '.findings[].name'
-  # one container's or pod's namespace, by its name or a process in it
+  # the namespace of a container or pod, by name or by a process in it
   sudo keepstate doctor --netns blue
   sudo keepstate doctor --netns $(pidof nginx)
-  # a running keepstate gateway, by its own numbers
+  # a running keepstate gateway
   sudo keepstate doctor --gateway
-  # keep an eye on it
+  # every 30 s
   sudo keepstate doctor --watch=30s
-  # another machine's: collect there, examine here
+  # another machine: collect there, diagnose here
   sudo keepstate collect -o host.tar.gz
   keepstate doctor --from host.tar.gz
 
-Without root it says what it could not see, and how it could.
-Exit codes: 0 ok, 1 warning, 2 critical (also: wrongly asked), 3 unknown: not enough
-could be seen";
+Without root some inputs are missing: they are listed with the reason.
+Exit codes: 0 ok, 1 warning, 2 critical (also: usage error), 3 unknown (too little
+could be read)";
 
 impl Doctor {
-    /// Do the options fit together?
+    /// Checks that the options fit together.
     ///
     /// # Errors
-    /// A sentence for the user.
+    /// What does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
         if self.sample == 0 {
-            return Err("a sample of no entries says nothing: give --sample a number from 1".into());
+            return Err("--sample must be at least 1".into());
         }
         Ok(())
     }
 
-    /// Examines, and shows the verdict on standard output.
+    /// Diagnoses, and prints the findings on standard output.
     ///
     /// # Errors
-    /// If standard output cannot be written. What cannot be looked at is said and gives the exit code 3.
+    /// If standard output cannot be written. Inputs that cannot be read give the exit code 3.
     pub fn run(&self) -> Result<ExitCode> {
         let bundle = match self.from.as_deref().map(Bundle::open).transpose() {
             Ok(bundle) => bundle,
@@ -114,7 +114,7 @@ impl Doctor {
         self.watch(every)
     }
 
-    /// Examines again and again; the exit code is the last one's.
+    /// Repeats the diagnosis; the exit code is the last one's.
     fn watch(&self, every: Duration) -> Result<ExitCode> {
         let mut last: Option<DoctorReport> = None;
         let mut times = 0;
@@ -139,9 +139,9 @@ impl Doctor {
         if let Some(socket) = &self.gateway {
             let sample = if self.whole_table { usize::MAX - 1 } else { self.sample };
             let seen = gateway::gather(socket, sample, self.interval)?;
-            let mut examination = keepstate_advisor::doctor::diagnose(&seen);
-            gateway::rewrite_steps(&mut examination, socket);
-            return Ok(DoctorReport { report: examination, observations: seen, from: None });
+            let mut report = keepstate_advisor::doctor::diagnose(&seen);
+            gateway::rewrite_steps(&mut report, socket);
+            return Ok(DoctorReport { report: report, observations: seen, from: None });
         }
         let wanted = GatherOptions {
             netns: self.netns.clone(),
@@ -174,7 +174,7 @@ impl Doctor {
     }
 }
 
-/// Nothing could be looked at: said, and the exit code is that of not knowing, which monitoring tells from a failure found.
+/// Nothing could be read: prints the error and returns the exit code of `unknown`.
 fn report_unknown(error: &anyhow::Error) -> ExitCode {
     stderr::note(format!("{error:#}"));
     ExitCode::from(keepstate_advisor::doctor::HealthStatus::Unknown.exit_code())

@@ -1,5 +1,4 @@
-//! What is seen in one namespace: by files below a root, and by asking the kernel where a file is missing.
-use super::gather::missing_input;
+//! Observations of one network namespace: from files below a root, and by netlink if a file is missing.
 use keepstate_advisor::doctor as seen;
 use keepstate_advisor::doctor::{CounterGrowth, MissingInput, ObservedNamespace, ObservedSysctl, Sourced};
 use keepstate_linux::ctnetlink::{CtDumpKind, CtFamily, CtFlow, CtProtoInfo, DumpFilter, Status, TcpState};
@@ -10,14 +9,14 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Where the knobs are.
+/// The directory of the sysctls.
 const SYSCTL_DIRECTORY: &str = "/proc/sys/net/netfilter";
 
-/// Where people log in.
+/// The SSH port.
 const SSH_PORT: u16 = 22;
 
-/// Everything in this thread's namespace, or in files; and what could not be seen.
-pub fn gather(root: &SysRoot, bound: usize) -> (ObservedNamespace, Vec<MissingInput>) {
+/// Observes this thread's namespace, or files; and lists missing inputs.
+pub fn gather(root: &SysRoot, limit: usize) -> (ObservedNamespace, Vec<MissingInput>) {
     let mut space = ObservedNamespace::default();
     let mut missing = Vec::new();
     gather_counters(root, &mut space, &mut missing);
@@ -37,9 +36,9 @@ pub fn gather(root: &SysRoot, bound: usize) -> (ObservedNamespace, Vec<MissingIn
             };
             space.sockets = Some(Sourced::at("/proc/net/sockstat", found));
         }
-        Err(error) => missing.push(missing_input("sockets", &error, "collect /proc/net/sockstat too")),
+        Err(error) => missing.push(MissingInput::new("sockets", &error, "collect /proc/net/sockstat too")),
     }
-    gather_sample(root, bound, &mut space, &mut missing);
+    gather_sample(root, limit, &mut space, &mut missing);
     gather_rules(root, &mut space, &mut missing);
     space.addresses = addresses::local_addresses(root).unwrap_or_default();
     space.management_port =
@@ -47,12 +46,12 @@ pub fn gather(root: &SysRoot, bound: usize) -> (ObservedNamespace, Vec<MissingIn
     (space, missing)
 }
 
-/// The counters and knobs once more.
+/// Reads counters and sysctls again.
 pub fn reread(root: &SysRoot, space: &mut ObservedNamespace, begun: Instant) {
     compare_readings(root, space, begun.elapsed());
 }
 
-/// Compares counters and knobs with a later reading.
+/// Compares counters and sysctls with a later reading.
 pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Duration) {
     let mut after = ObservedNamespace::default();
     gather_counters(later, &mut after, &mut Vec::new());
@@ -68,7 +67,7 @@ pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Du
     }
 }
 
-/// Modes that a copy did not keep say nothing.
+/// Removes file modes, for copies that did not keep them.
 pub fn clear_modes(space: &mut ObservedNamespace) {
     space.is_initial = None;
     for knob in space.sysctls.values_mut() {
@@ -76,8 +75,8 @@ pub fn clear_modes(space: &mut ObservedNamespace) {
     }
 }
 
-/// What each counter grew by. The kernel's are 32 bits wide on each processor; a sum that went back has wrapped, or the namespace is
-/// another one, and counts as not grown.
+/// The growth of each counter. The kernel's counters have 32 bits per CPU; a sum that decreased has wrapped, or belongs to another
+/// namespace, and counts as no growth.
 pub(super) fn counter_growth(
     before: &seen::ObservedCounters,
     after: &seen::ObservedCounters,
@@ -115,18 +114,18 @@ fn gather_counters(root: &SysRoot, space: &mut ObservedNamespace, missing: &mut 
             space.lacks_statistics = true;
             space.counters = if root.is_live() { ctnetlink_counters() } else { None };
             if space.counters.is_none() {
-                missing.push(missing_input(
+                missing.push(MissingInput::new(
                     "counters",
                     &error,
-                    "run it as root: ctnetlink has them too (CAP_NET_ADMIN)",
+                    "run as root: ctnetlink has them too (CAP_NET_ADMIN)",
                 ));
             }
         }
-        Err(error) => missing.push(missing_input("counters", &error, "run it as root")),
+        Err(error) => missing.push(MissingInput::new("counters", &error, "run as root")),
     }
 }
 
-/// The counters by ctnetlink.
+/// Reads the counters by ctnetlink.
 fn ctnetlink_counters() -> Option<Sourced<seen::ObservedCounters>> {
     let every = ctnetlink::CtClient::open().ok()?.cpu_stats().ok()?;
     let sum = |one: fn(&ctnetlink::CtCpuStats) -> Option<u32>| -> Option<u64> {
@@ -145,7 +144,7 @@ fn ctnetlink_counters() -> Option<Sourced<seen::ObservedCounters>> {
     Some(Sourced::at("ctnetlink (conntrack -S)", found))
 }
 
-/// Every knob of tracking that is a number, and whether anyone may write it.
+/// Reads every numeric conntrack sysctl, and whether it can be written.
 fn gather_sysctls(root: &SysRoot, space: &mut ObservedNamespace) {
     let frozen = is_proc_sys_read_only(root);
     for name in root.list_dir(SYSCTL_DIRECTORY).unwrap_or_default() {
@@ -160,7 +159,7 @@ fn gather_sysctls(root: &SysRoot, space: &mut ObservedNamespace) {
     }
 }
 
-/// Is `/proc/sys` mounted read-only, as containers have it?
+/// Is `/proc/sys` mounted read-only, as in containers?
 fn is_proc_sys_read_only(root: &SysRoot) -> bool {
     let mounts = root.read("/proc/self/mounts").or_else(|_| root.read("/proc/mounts")).unwrap_or_default();
     mounts.lines().any(|line| {
@@ -170,13 +169,13 @@ fn is_proc_sys_read_only(root: &SysRoot) -> bool {
     })
 }
 
-fn gather_sample(root: &SysRoot, bound: usize, space: &mut ObservedNamespace, missing: &mut Vec<MissingInput>) {
-    let found = match proc_conntrack::read(root, bound) {
+fn gather_sample(root: &SysRoot, limit: usize, space: &mut ObservedNamespace, missing: &mut Vec<MissingInput>) {
+    let found = match proc_conntrack::read(root, limit) {
         Ok(found) => Ok((proc_conntrack::PATH, found)),
         Err(error) if root.is_live() && error.is_not_found() => {
-            ctnetlink_listing(bound).map(|found| ("ctnetlink", found)).ok_or(error)
+            ctnetlink_listing(limit).map(|found| ("ctnetlink", found)).ok_or(error)
         }
-        Err(error) if !root.is_live() => bundled_listing(root, bound).map(|found| ("conntrack -L", found)).ok_or(error),
+        Err(error) if !root.is_live() => bundled_listing(root, limit).map(|found| ("conntrack -L", found)).ok_or(error),
         Err(error) => Err(error),
     };
     match found {
@@ -184,44 +183,44 @@ fn gather_sample(root: &SysRoot, bound: usize, space: &mut ObservedNamespace, mi
             let flows = found.entries.into_iter().map(to_observed_flow).collect();
             space.sample = Some(Sourced::at(source, seen::ObservedSample { flows, is_complete: found.is_complete }));
         }
-        Err(error) => missing.push(missing_input("entries of the table", &error, how_to_read_entries(root, &error))),
+        Err(error) => missing.push(MissingInput::new("conntrack entries", &error, how_to_read_entries(root, &error))),
     }
 }
 
 fn how_to_read_entries(root: &SysRoot, error: &FileError) -> &'static str {
     match (root.is_live(), error.is_permission_denied()) {
         (false, _) => "collect it with `sudo keepstate collect`",
-        (true, true) => "run it as root (CAP_NET_ADMIN)",
-        (true, false) => "load nf_conntrack_netlink, and run it as root",
+        (true, true) => "run as root (CAP_NET_ADMIN)",
+        (true, false) => "load nf_conntrack_netlink, and run as root",
     }
 }
 
-/// A listing that another program left in the files.
-fn bundled_listing(root: &SysRoot, bound: usize) -> Option<proc_conntrack::ProcConntrackSample> {
+/// A listing of another program in the files.
+fn bundled_listing(root: &SysRoot, limit: usize) -> Option<proc_conntrack::ProcConntrackSample> {
     let path = command::collected_files(root, &["conntrack", "-L"]).into_iter().next()?;
     let text = root.read(path).ok()?;
-    let flows: Vec<_> = text.lines().filter_map(proc_conntrack::parse_line).take(bound).collect();
-    let is_whole = flows.len() < bound;
+    let flows: Vec<_> = text.lines().filter_map(proc_conntrack::parse_line).take(limit).collect();
+    let is_whole = flows.len() < limit;
     Some(proc_conntrack::ProcConntrackSample { entries: flows, is_complete: is_whole })
 }
 
-/// Entries by ctnetlink, cut short at the bound.
-fn ctnetlink_listing(bound: usize) -> Option<proc_conntrack::ProcConntrackSample> {
+/// Reads entries by ctnetlink, at most `limit`.
+fn ctnetlink_listing(limit: usize) -> Option<proc_conntrack::ProcConntrackSample> {
     let mut found = proc_conntrack::ProcConntrackSample { entries: Vec::new(), is_complete: true };
     let mut table = ctnetlink::CtClient::open().ok()?;
-    let taken = table.dump(CtDumpKind::Confirmed, &DumpFilter::default(), |told| {
-        if found.entries.len() >= bound {
+    let taken = table.dump(CtDumpKind::Confirmed, &DumpFilter::default(), |flow| {
+        if found.entries.len() >= limit {
             found.is_complete = false;
             return ControlFlow::Break(());
         }
-        found.entries.extend(flow_from_ctnetlink(told));
+        found.entries.extend(flow_from_ctnetlink(flow));
         ControlFlow::Continue(())
     });
     taken.ok()?;
     Some(found)
 }
 
-fn flow_from_ctnetlink(told: &CtFlow) -> Option<proc_conntrack::ProcConntrackEntry> {
+fn flow_from_ctnetlink(flow: &CtFlow) -> Option<proc_conntrack::ProcConntrackEntry> {
     let tuple = |tuple: &ctnetlink::CtTuple| {
         Some(proc_conntrack::ProcConntrackTuple {
             source: tuple.source?,
@@ -230,23 +229,23 @@ fn flow_from_ctnetlink(told: &CtFlow) -> Option<proc_conntrack::ProcConntrackEnt
             destination_port: tuple.destination_port.unwrap_or(0),
         })
     };
-    let bits = told.status.unwrap_or_default();
-    debug_assert!(told.family.is_none_or(|family| matches!(family, CtFamily::V4 | CtFamily::V6)));
-    let state = match &told.protoinfo {
+    let bits = flow.status.unwrap_or_default();
+    debug_assert!(flow.family.is_none_or(|family| matches!(family, CtFamily::V4 | CtFamily::V6)));
+    let state = match &flow.protoinfo {
         CtProtoInfo::Tcp(info) => info.state.and_then(TcpState::from_number).map(|state| state.name().to_owned()),
         CtProtoInfo::Sctp(info) => info.state.map(|state| state.name().to_owned()),
         CtProtoInfo::Empty => None,
     };
     Some(proc_conntrack::ProcConntrackEntry {
-        protocol: told.original.protocol?,
-        timeout: told.timeout.map(u64::from),
+        protocol: flow.original.protocol?,
+        timeout: flow.timeout.map(u64::from),
         state,
-        original: tuple(&told.original)?,
-        reply: tuple(&told.reply)?,
+        original: tuple(&flow.original)?,
+        reply: tuple(&flow.reply)?,
         is_unreplied: !bits.contains(Status::SEEN_REPLY),
         is_assured: bits.contains(Status::ASSURED),
-        is_counted: told.counters.iter().any(Option::is_some),
-        helper: told.helper.as_deref().map(str::to_owned),
+        is_counted: flow.counters.iter().any(Option::is_some),
+        helper: flow.helper.as_deref().map(str::to_owned),
     })
 }
 
@@ -270,13 +269,13 @@ pub(super) fn to_observed_flow(flow: proc_conntrack::ProcConntrackEntry) -> seen
 }
 
 fn gather_rules(root: &SysRoot, space: &mut ObservedNamespace, missing: &mut Vec<MissingInput>) {
-    let (found, silent) = ruleset_scan::scan(root);
+    let (found, errors) = ruleset_scan::scan(root);
     if found.commands.is_empty() {
-        let why = silent.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        missing.push(missing_input(
-            "the packet filter's rules",
+        let why = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        missing.push(MissingInput::new(
+            "packet filter rules",
             &why,
-            "run it as root, where nft or iptables-save is installed",
+            "run as root, with nft or iptables-save installed",
         ));
         return;
     }

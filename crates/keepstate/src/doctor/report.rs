@@ -1,24 +1,24 @@
-//! An examination with what it was made of, and its document for machines.
+//! A diagnosis with its observations, and its JSON document.
 use super::changes;
 use keepstate_advisor::doctor::{Observations, ObservedNamespace, Report};
 use serde_json::{Value, json};
 
-/// The document's kind and version: what is added leaves the number, what changes raises it.
+/// Schema name and version: additions keep the number, changes raise it.
 pub const SCHEMA: &str = "keepstate.doctor/1";
 
-/// One examination.
+/// One diagnosis.
 #[derive(Debug)]
 pub struct DoctorReport {
-    /// What was said.
+    /// The diagnosis.
     pub report: Report,
-    /// What was seen.
+    /// Its observations.
     pub observations: Observations,
-    /// Whose files, if not this machine.
+    /// The path of the files, if not this machine.
     pub from: Option<String>,
 }
 
 impl DoctorReport {
-    /// As a document; what changed since the one before is marked in it.
+    /// The JSON document; changes since `last` are marked.
     pub fn json(&self, last: Option<&DoctorReport>) -> Value {
         let before = last.map(|last| last.report.findings.as_slice());
         let findings: Vec<Value> = self
@@ -55,7 +55,7 @@ impl DoctorReport {
     }
 }
 
-/// A namespace in numbers; the sample stays where it was taken.
+/// A namespace in numbers; the sample is not included.
 fn namespace_json(space: &ObservedNamespace) -> Value {
     json!({
         "name": space.name,

@@ -1,4 +1,4 @@
-//! A report for people: the verdict first, then each finding with what shows it and what to do, then what could not be seen.
+//! The report as text: the status first, then each finding with evidence and remedies, then missing inputs.
 use super::changes::{self, FindingChange};
 use super::report::DoctorReport;
 use anstyle::{AnsiColor, Style};
@@ -10,10 +10,10 @@ use std::io::{self, Write};
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// Namespaces shown in the table; the fullest, when there are more.
+/// Limit on namespaces in the table; the fullest are shown.
 const MAX_NAMESPACE_ROWS: usize = 12;
 
-/// Writes the page.
+/// Writes the report.
 ///
 /// # Errors
 /// Of the output.
@@ -48,15 +48,15 @@ fn write_headline(out: &mut impl Write, report: &DoctorReport) -> io::Result<()>
         HealthStatus::Critical => ("CRITICAL", style(Severity::Critical)),
         HealthStatus::Unknown => ("UNKNOWN", Style::new().bold().fg_color(Some(AnsiColor::Magenta.into()))),
     };
-    let said = match (report.report.findings.first(), verdict) {
+    let summary = match (report.report.findings.first(), verdict) {
         (Some(first), _) => format!("{}{}", first.title, namespace_suffix(first)),
-        (None, HealthStatus::Unknown) => "not enough could be seen to say".into(),
+        (None, HealthStatus::Unknown) => "too little could be read".into(),
         (None, _) if report.observations.namespaces.iter().all(|space| space.count.is_none()) => {
             "connection tracking is not in use".into()
         }
-        (None, _) => "nothing is wrong with what was seen".into(),
+        (None, _) => "no problem found".into(),
     };
-    writeln!(out, "{style}{word}{style:#} {said}")
+    writeln!(out, "{style}{word}{style:#} {summary}")
 }
 
 fn style(severity: Severity) -> Style {
@@ -86,25 +86,25 @@ fn write_finding(
         Severity::Warning => "warning",
         Severity::Critical => "critical",
     };
-    let sure = format!("{:?}", finding.certainty).to_lowercase();
+    let certainty = format!("{:?}", finding.certainty).to_lowercase();
     let change = change.map_or(String::new(), |change| format!(", {change}"));
     writeln!(
         out,
-        "{BOLD}{number}. {}{BOLD:#}{}: {style}{word}{style:#}, {sure}{change}",
+        "{BOLD}{number}. {}{BOLD:#}{}: {style}{word}{style:#}, {certainty}{change}",
         finding.name,
         namespace_suffix(finding)
     )?;
     write_wrapped(out, "   ", &format!("{}.", capitalize(finding.title)))?;
-    writeln!(out, "   {BOLD}seen{BOLD:#}")?;
+    writeln!(out, "   {BOLD}evidence{BOLD:#}")?;
     for seen in &finding.evidence {
         write_wrapped(out, "     ", &format!("{}: {} [{}]", seen.what, seen.value, seen.source))?;
     }
-    writeln!(out, "   {BOLD}which means{BOLD:#}")?;
+    writeln!(out, "   {BOLD}meaning{BOLD:#}")?;
     write_wrapped(out, "     ", &finding.meaning)?;
     write_steps(out, "now", &finding.now, here)?;
-    write_steps(out, "for good", &finding.for_good, here)?;
+    write_steps(out, "permanently", &finding.for_good, here)?;
     if !finding.explains.is_empty() {
-        write_wrapped(out, "   ", &format!("It explains, and so hides: {}.", finding.explains.join(", ")))?;
+        write_wrapped(out, "   ", &format!("Hidden consequences of this: {}.", finding.explains.join(", ")))?;
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ fn write_steps(out: &mut impl Write, when: &str, steps: &[RemedyStep], here: &st
             last = Some(&step.at);
         }
         match &step.command {
-            // A command is never wrapped: it is there to be copied.
+            // A command is never wrapped, so that it can be copied.
             Some(command) => {
                 writeln!(out, "     {command}")?;
                 write_dimmed(out, "       # ", &step.why)?;
@@ -149,7 +149,7 @@ fn write_namespaces(out: &mut impl Write, all: &[ObservedNamespace]) -> io::Resu
         .load_style(comfy_table::presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width());
-    table.set_header(["namespace", "entries", "limit", "full", "dropped", "evicted", "invalid", "failed"]);
+    table.set_header(["namespace", "entries", "limit", "used", "dropped", "evicted", "invalid", "failed"]);
     for column in 1..8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
@@ -179,24 +179,24 @@ fn write_namespaces(out: &mut impl Write, all: &[ObservedNamespace]) -> io::Resu
 }
 
 fn write_missing_inputs(out: &mut impl Write, report: &DoctorReport) -> io::Result<()> {
-    let mut told: Vec<(&str, &str, &str)> = Vec::new();
+    let mut listed: Vec<(&str, &str, &str)> = Vec::new();
     for unseen in &report.observations.missing_inputs {
         let one = (unseen.what.as_str(), unseen.why.as_str(), unseen.how.as_str());
-        if !told.contains(&one) {
-            told.push(one);
+        if !listed.contains(&one) {
+            listed.push(one);
         }
     }
-    if told.is_empty() {
+    if listed.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{BOLD}not seen{BOLD:#}")?;
-    for (what, why, how) in told {
-        write_wrapped(out, "  - ", &format!("{what}: {why}. To see it: {how}"))?;
+    writeln!(out, "\n{BOLD}missing inputs{BOLD:#}")?;
+    for (what, why, how) in listed {
+        write_wrapped(out, "  - ", &format!("{what}: {why}. To fix: {how}"))?;
     }
     Ok(())
 }
 
-/// Columns of the terminal, or eighty.
+/// Columns of the terminal, or 80.
 fn width() -> u16 {
     terminal_size::terminal_size().map_or(80, |(width, _)| width.0.clamp(60, 120))
 }
@@ -212,7 +212,7 @@ fn write_dimmed(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()
     write!(out, "{DIM:#}")
 }
 
-/// Words on lines that fit; the lines behind the first are indented by as much.
+/// Wraps text; following lines have the same indentation.
 fn write_wrapped(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()> {
     let room = usize::from(width()).saturating_sub(indent.len()).max(20);
     let hanging = if indent.contains('#') { indent.to_owned() } else { " ".repeat(indent.len()) };

@@ -8,10 +8,11 @@ use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use keepstate_advisor::simulate::{ClientStats, Simulation, Timeseries, TrafficModel, summarize};
+use keepstate_advisor::simulate::{Simulation, Timeseries, summarize};
 use keepstate_capture::Capture;
 use keepstate_capture::capture_tracker::{CaptureTracker, FrameResult};
-use keepstate_engine::{Instant, Sysctl, Sysctls};
+use keepstate_engine::Instant;
+use report::SimulationReport;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,18 +59,6 @@ Exit codes: 0 done, 1 read or write error, 2 usage error";
 /// Steps of a simulation, for the progress bar.
 const STEPS: u64 = 240;
 const MILLISECOND: u64 = 1_000_000;
-
-/// What is report_data at the end.
-struct SimulationReport<'a> {
-    model: Option<&'a TrafficModel>,
-    knobs: &'a Sysctls,
-    cpus: Option<u64>,
-    memory: u64,
-    timeseries: &'a Timeseries,
-    stats: Option<&'a ClientStats>,
-    summary: Vec<String>,
-    duration: u64,
-}
 
 impl Simulate {
     /// Checks that the options fit together.
@@ -204,11 +193,4 @@ fn progress_bar(duration: u64) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{spinner} simulated {percent} % {wide_bar} {eta}");
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-impl SimulationReport<'_> {
-    /// The limit.
-    fn limit(&self) -> u64 {
-        u64::from(self.knobs[Sysctl::Max])
-    }
 }

@@ -89,7 +89,7 @@ fn management_port_is_that_of_the_ssh_session() {
         lines,
         [
             "fib daddr type local tcp dport 2222 notrack comment \"lifeline: requests\"",
-            "tcp sport 2222 notrack comment \"lifeline: answers\""
+            "tcp sport 2222 notrack comment \"lifeline: replies\""
         ]
     );
     let none = disable(&[&arguments[..], &["--lifeline", "none"]].concat(), Some("192.0.2.7 50022 192.0.2.1 2222"));

@@ -1,18 +1,18 @@
-//! Failures that need the machine-wide knobs: one after the other, alone under the lock, and the knobs are put back whatever happens.
+//! Failures that need the machine-wide sysctls: one after the other under the exclusive lock, and the sysctls are restored whatever happens.
 use crate::netns_fixture::{
-    Connections, DoctorOutput, NetnsFixture, SysctlLock, UNREACHABLE_ADDR, send_datagrams, unreachable,
+    Connections, DEADLINE, DoctorOutput, NetnsFixture, SysctlLock, UNREACHABLE_ADDR, send_datagrams, unreachable,
 };
 use crate::raw_segments::{RawTcpSocket, SYN};
 use std::fs;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 
-/// The machine-wide knobs as they were, to be put back.
+/// The machine-wide sysctls as they were, restored on drop.
 pub struct SavedSysctls(Vec<(&'static str, String)>);
 
 impl SavedSysctls {
@@ -87,20 +87,10 @@ fn finds_table_full_of_assured(bed: &NetnsFixture) {
     assert_eq!((said.code, said.finding_names()[1]), (Some(2), "no-lifeline"));
     assert_eq!(said.document["findings"][0]["certainty"], "certain");
     // The same, seen from the host, whose own table is empty.
-    let over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            bed.enter(|| {
-                while !over.load(Ordering::Relaxed) {
-                    try_to_connect(1883);
-                }
-            });
-        });
-        let said = DoctorOutput::run(&["doctor", "--interval", "400ms", "--json"]);
-        over.store(true, Ordering::Relaxed);
-        assert_eq!(said.first_finding_in(&bed.name), Some("full-in-namespace"), "{:#}", said.document["findings"]);
-        assert_eq!(said.code, Some(2));
-    });
+    let run = || DoctorOutput::run(&["doctor", "--interval", "400ms", "--json"]);
+    let said = bed.repeat_during(|| try_to_connect(1883), run);
+    assert_eq!(said.first_finding_in(&bed.name), Some("full-in-namespace"), "{:#}", said.document["findings"]);
+    assert_eq!(said.code, Some(2));
     drop(held);
 }
 
@@ -164,11 +154,12 @@ fn finds_close_wait_majority(bed: &NetnsFixture) {
     });
     // The other end acknowledges each FIN when it pleases.
     bed.enter(|| {
-        let waiting = || fs::read_to_string("/proc/net/nf_conntrack").unwrap_or_default().matches("CLOSE_WAIT").count();
-        for _ in 0..100 {
-            if waiting() >= 300 {
-                break;
-            }
+        let waiting = || {
+            fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap_or_default().matches("CLOSE_WAIT").count()
+        };
+        let deadline = Instant::now() + DEADLINE;
+        while waiting() < 300 {
+            assert!(Instant::now() < deadline, "{} of 300 connections are in CLOSE_WAIT", waiting());
             std::thread::sleep(Duration::from_millis(50));
         }
     });
@@ -236,16 +227,12 @@ fn finds_long_hash_chains(bed: &NetnsFixture) {
 fn finds_resize_stalls(bed: &NetnsFixture) {
     // Another size each time: whatever two moments the doctor looks at, they differ.
     let turn = AtomicU32::new(128);
-    let said = std::thread::scope(|scope| {
-        let doctor = scope.spawn(|| bed.run_doctor());
-        let before = fs::read_to_string(BUCKETS).unwrap();
-        while !doctor.is_finished() {
-            std::thread::sleep(Duration::from_millis(50));
-            let size = turn.fetch_add(1, Ordering::Relaxed) * 512;
-            fs::write(BUCKETS, size.to_string()).unwrap();
-        }
-        fs::write(BUCKETS, before.trim()).unwrap();
-        doctor.join().unwrap()
+    let before = fs::read_to_string(BUCKETS).unwrap();
+    let said = bed.run_doctor_during_host(|| {
+        std::thread::sleep(Duration::from_millis(50));
+        let size = turn.fetch_add(1, Ordering::Relaxed) * 512;
+        fs::write(BUCKETS, size.to_string()).unwrap();
     });
+    fs::write(BUCKETS, before.trim()).unwrap();
     said.assert_first_finding("resize-stalls");
 }

@@ -6,9 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-/// The lock of the machine-wide knobs.
+/// How long a test waits for something that must happen.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The lock of the machine-wide sysctls.
 const SYSCTL_LOCK: &str = "/tmp/keepstate-global-knobs.lock";
 
 /// Addresses that nobody answers for: below the namespace's dummy device.
@@ -92,32 +96,74 @@ impl NetnsFixture {
         self.enter(|| fs::write(format!("/proc/sys/net/netfilter/{knob}"), value.to_string()).unwrap());
     }
 
-    /// What the doctor says of this namespace.
+    /// Runs the doctor on this namespace.
     pub fn run_doctor(&self) -> DoctorOutput {
         DoctorOutput::run(&["doctor", "--netns", &self.name, "--interval", "400ms", "--json"])
     }
 
-    /// The same, while something goes on inside.
+    /// Runs the doctor on this namespace while `work` is repeated inside.
     pub fn run_doctor_during(&self, work: impl Fn() + Send + Sync) -> DoctorOutput {
-        let over = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                self.enter(|| {
-                    while !over.load(Ordering::Relaxed) {
-                        work();
-                    }
-                });
-            });
-            let said = self.run_doctor();
-            over.store(true, Ordering::Relaxed);
-            said
-        })
+        self.repeat_during(work, || self.run_doctor())
+    }
+
+    /// Calls `run` while `work` is repeated inside, until it was really repeated during one call: on a busy machine the interval
+    /// between two readings may pass without it.
+    pub fn repeat_during(&self, work: impl Fn() + Send + Sync, run: impl Fn() -> DoctorOutput) -> DoctorOutput {
+        repeat_during(|repeat| self.enter(repeat), work, run)
+    }
+
+    /// Runs the doctor on this namespace while `work` is repeated in the initial one.
+    pub fn run_doctor_during_host(&self, work: impl Fn() + Send + Sync) -> DoctorOutput {
+        repeat_during(|repeat| repeat(), work, || self.run_doctor())
     }
 }
 
 impl Drop for NetnsFixture {
     fn drop(&mut self) {
         run(&["ip", "netns", "del", &self.name]);
+    }
+}
+
+/// Calls `run` while `work` is repeated by a thread of `within`; see [`NetnsFixture::repeat_during`].
+fn repeat_during(
+    within: impl FnOnce(&(dyn Fn() + Send + Sync)) + Send,
+    work: impl Fn() + Send + Sync,
+    run: impl Fn() -> DoctorOutput,
+) -> DoctorOutput {
+    const MIN_REPETITIONS: u32 = 5;
+    let over = AtomicBool::new(false);
+    let repetitions = AtomicU32::new(0);
+    let repeat = || {
+        while !over.load(Ordering::Relaxed) {
+            work();
+            repetitions.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        // Also when `run` panics: else the scope would wait for ever.
+        let _end = SetOnDrop(&over);
+        scope.spawn(|| within(&repeat));
+        let deadline = Instant::now() + DEADLINE;
+        while repetitions.load(Ordering::Relaxed) == 0 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        loop {
+            let before = repetitions.load(Ordering::Relaxed);
+            let output = run();
+            let during = repetitions.load(Ordering::Relaxed) - before;
+            if during >= MIN_REPETITIONS || Instant::now() >= deadline {
+                return output;
+            }
+        }
+    })
+}
+
+/// Sets a flag when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

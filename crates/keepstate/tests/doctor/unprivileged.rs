@@ -27,7 +27,7 @@ fn unprivileged_run_reports_unreadable_inputs() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let unseen = document["unseen"].as_array().unwrap();
     let all = document["unseen"].to_string();
-    for what in ["entries of the table", "the packet filter's rules", "the size of the kernel's objects"] {
+    for what in ["conntrack entries", "packet filter rules", "conntrack slabs"] {
         assert!(all.contains(what), "{all}");
     }
     for one in unseen {
@@ -40,5 +40,5 @@ fn unprivileged_run_reports_unreadable_inputs() {
 fn missing_namespace_is_an_error() {
     let ran = crate::common::keepstate(&["doctor", "--netns", "no-such-namespace"], b"");
     assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""));
-    assert!(ran.err.contains("there is no network namespace no-such-namespace"), "{}", ran.err);
+    assert!(ran.err.contains("no network namespace \"no-such-namespace\""), "{}", ran.err);
 }
