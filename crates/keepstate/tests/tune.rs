@@ -239,7 +239,7 @@ fn invalid_changes_are_refused_with_reason() {
         assert!(text(&output).contains(why), "{words:?}: {why:?} in {}", text(&output));
         assert_eq!(image.all_files(), before, "{words:?} changed something");
     };
-    refused(&["apply", "--max", "500"], "1,000 connections are in the table");
+    refused(&["apply", "--max", "500"], "the table holds 1,000 connections");
     refused(&["apply", "--set", "nf_conntrack_acct=1"], "does not exist here");
     assert!(text(&image.tune(&["apply", "--max", "500", "--force"])).contains("applied"));
     let warned = image.tune(&["plan", "--set", "nf_conntrack_tcp_timeout_established=3600"]);

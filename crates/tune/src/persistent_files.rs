@@ -35,6 +35,8 @@ const MODPROBE_FILE: &str = "/etc/modprobe.d/keepstate.conf";
 const UDEV_RULE_FILE: &str = "/etc/udev/rules.d/99-keepstate.rules";
 const SYSTEMD_SYSCTL_PATHS: [&str; 2] = ["/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl"];
 const UDEV_PATHS: [&str; 3] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/usr/bin/udevadm"];
+/// The beginning of every file that any version of `keepstate tune` has written.
+const OWNED_FILE_MARK: &str = "# Written by keepstate tune;";
 const FILE_HEADER: &str = "# Written by keepstate tune; `keepstate tune rollback` removes it.\n";
 
 /// The files that set `values` (by sysctl key) at the next boot.
@@ -136,7 +138,7 @@ fn add_hashsize_option(now: &BootConfig, files: &mut PersistentFiles, buckets: u
 /// The values that a file of ours sets already.
 fn previously_persisted(root: &SysRoot) -> BTreeMap<String, u64> {
     let texts = SYSCTL_FILE_NAMES.iter().filter_map(|name| root.read(PathBuf::from("/etc/sysctl.d").join(name)).ok());
-    let ours = texts.filter(|text| text.starts_with(FILE_HEADER));
+    let ours = texts.filter(|text| text.starts_with(OWNED_FILE_MARK));
     let settings = ours.flat_map(|text| parse_settings(&text));
     settings.filter_map(|(key, value)| Some((key, value.parse().ok()?))).collect()
 }

@@ -25,19 +25,21 @@ pub const RULES: &[DoctorRule] = &[
 
 fn lost_at_boot(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let lost: Vec<&ConfiguredSysctl> =
-        seen.configured_sysctls.iter().filter(|wish| wish.ineffective_reason.is_some()).collect();
+        seen.configured_sysctls.iter().filter(|configured| configured.ineffective_reason.is_some()).collect();
     // A value that is not in force today is the best example.
-    let now = configured_not_in_force(seen).find(|(wish, _)| wish.ineffective_reason.is_some());
-    let Some(wish) = now.map(|(wish, _)| wish).or_else(|| lost.first().copied()) else { return Vec::new() };
-    let why = wish.ineffective_reason.as_deref().unwrap_or_default();
+    let now = configured_not_in_force(seen).find(|(configured, _)| configured.ineffective_reason.is_some());
+    let Some(configured) = now.map(|(configured, _)| configured).or_else(|| lost.first().copied()) else {
+        return Vec::new();
+    };
+    let why = configured.ineffective_reason.as_deref().unwrap_or_default();
     // Today's value may have been set by hand; it will be lost at the next boot.
     let certainty = if now.is_some() { Certainty::Certain } else { Certainty::Likely };
     let mut finding = rule
         .finding(Severity::Warning, certainty)
-        .evidence("configured", format!("{} = {}", wish.sysctl, wish.value), &wish.source)
+        .evidence("configured", format!("{} = {}", configured.sysctl, configured.value), &configured.source)
         .evidence("at boot", why, "sysctl.d, modules-load.d and udev rules");
-    if let Some((_, knob)) = now {
-        finding = finding.evidence("current value", knob.value, &knob.source);
+    if let Some((_, current)) = now {
+        finding = finding.evidence("current value", current.value, &current.source);
     }
     if lost.len() > 1 {
         finding = finding.evidence("other values lost at boot", lost.len() - 1, "the same files");
@@ -45,27 +47,27 @@ fn lost_at_boot(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     vec![
         finding
             .meaning("The sysctl exists only while the module is loaded. A line that is read earlier at boot is ignored, and the module starts with its defaults.")
-            .now(remedy::set_sysctl(remedy::sysctl_location(seen), &wish.sysctl, wish.value, "until the next boot; `sysctl --system` sets all configured values"))
+            .now(remedy::set_sysctl(remedy::sysctl_location(seen), &configured.sysctl, configured.value, "until the next boot; `sysctl --system` sets all configured values"))
             .for_good(RemedyStep::command(
                 remedy::sysctl_location(seen),
                 "echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf",
                 "loads the module before the files are read",
             ))
-            .for_good(remedy::persist_sysctl(remedy::sysctl_location(seen), &wish.sysctl, wish.value, "or this: writes both files, and reports settings that would override them")),
+            .for_good(remedy::persist_sysctl(remedy::sysctl_location(seen), &configured.sysctl, configured.value, "or this: writes both files, and reports settings that would override them")),
     ]
 }
 
 fn value_not_in_force(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let open = |(wish, knob): &(&ConfiguredSysctl, &ObservedSysctl)| {
-        wish.ineffective_reason.is_none()
-            && knob.is_writable != Some(false)
-            && writers_of(&seen.sysctl_writers, &wish.sysctl).is_empty()
+    let open = |(configured, current): &(&ConfiguredSysctl, &ObservedSysctl)| {
+        configured.ineffective_reason.is_none()
+            && current.is_writable != Some(false)
+            && writers_of(&seen.sysctl_writers, &configured.sysctl).is_empty()
     };
-    let Some((wish, knob)) = configured_not_in_force(seen).find(open) else { return Vec::new() };
+    let Some((configured, current)) = configured_not_in_force(seen).find(open) else { return Vec::new() };
     vec![
         rule.finding(Severity::Warning, Certainty::Possible)
-            .evidence(&wish.sysctl, knob.value, &knob.source)
-            .evidence("configured", wish.value, &wish.source)
+            .evidence(&configured.sysctl, current.value, &current.source)
+            .evidence("configured", configured.value, &configured.source)
             .meaning("Another value was set after boot, or the file was changed and not loaded.")
             .now(RemedyStep::command(remedy::sysctl_location(seen), "sysctl --system", "loads the files again"))
             .for_good(RemedyStep::command(

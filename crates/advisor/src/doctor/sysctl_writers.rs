@@ -34,29 +34,31 @@ pub fn own_namespace(seen: &Observations) -> Option<&ObservedNamespace> {
 /// Values of configuration files that are not the current ones.
 pub fn configured_not_in_force(seen: &Observations) -> impl Iterator<Item = (&ConfiguredSysctl, &ObservedSysctl)> {
     let own = own_namespace(seen);
-    seen.configured_sysctls.iter().filter_map(move |wish| {
-        let knob = own?.sysctls.get(&wish.sysctl)?;
-        (knob.value != wish.value && !is_page_rounded(wish, knob)).then_some((wish, knob))
+    seen.configured_sysctls.iter().filter_map(move |configured| {
+        let current = own?.sysctls.get(&configured.sysctl)?;
+        (current.value != configured.value && !is_page_rounded(configured, current)).then_some((configured, current))
     })
 }
 
 /// The kernel rounds buckets up to a page.
-fn is_page_rounded(wish: &ConfiguredSysctl, knob: &ObservedSysctl) -> bool {
-    wish.sysctl == "nf_conntrack_buckets" && knob.value == wish.value.next_multiple_of(BUCKETS_PER_PAGE)
+fn is_page_rounded(configured: &ConfiguredSysctl, current: &ObservedSysctl) -> bool {
+    configured.sysctl == "nf_conntrack_buckets" && current.value == configured.value.next_multiple_of(BUCKETS_PER_PAGE)
 }
 
 fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let mut found = Vec::new();
     for space in &seen.namespaces {
         // Changing buckets are a resize, which has its own rule.
-        let changed =
-            space.sysctls.iter().filter(|(name, knob)| knob.reread_value.is_some() && *name != "nf_conntrack_buckets");
-        for (name, knob) in changed.take(1) {
-            let later = knob.reread_value.unwrap_or_default();
+        let changed = space
+            .sysctls
+            .iter()
+            .filter(|(name, current)| current.reread_value.is_some() && *name != "nf_conntrack_buckets");
+        for (name, current) in changed.take(1) {
+            let later = current.reread_value.unwrap_or_default();
             let finding = rule.finding(Severity::Warning, Certainty::Certain).in_namespace(&space.name).evidence(
                 name,
-                format!("{}, then {later}", knob.value),
-                &format!("{}, read twice", knob.source),
+                format!("{}, then {later}", current.value),
+                &format!("{}, read twice", current.source),
             );
             found.push(
                 with_writers(finding, &writers_of(&seen.sysctl_writers, name), name)
@@ -65,19 +67,19 @@ fn value_reverts(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         }
     }
     // Without a known writer anything may have set the value: boot.rs checks whether the order of boot explains it.
-    let open = configured_not_in_force(seen).filter(|(_, knob)| knob.is_writable != Some(false));
+    let open = configured_not_in_force(seen).filter(|(_, current)| current.is_writable != Some(false));
     let ours = open
-        .map(|(wish, knob)| (wish, knob, writers_of(&seen.sysctl_writers, &wish.sysctl)))
+        .map(|(configured, current)| (configured, current, writers_of(&seen.sysctl_writers, &configured.sysctl)))
         .find(|(_, _, writers)| !writers.is_empty());
-    if let Some((wish, knob, found_writers)) = ours {
-        let is_theirs = found_writers.iter().any(|writer| writer.value == Some(knob.value));
+    if let Some((configured, current, found_writers)) = ours {
+        let is_theirs = found_writers.iter().any(|writer| writer.value == Some(current.value));
         let certainty = if is_theirs { Certainty::Certain } else { Certainty::Likely };
         let finding = rule
             .finding(Severity::Warning, certainty)
-            .evidence(&wish.sysctl, knob.value, &knob.source)
-            .evidence("configured", wish.value, &wish.source);
+            .evidence(&configured.sysctl, current.value, &current.source)
+            .evidence("configured", configured.value, &configured.source);
         found.push(
-            with_writers(finding, &found_writers, &wish.sysctl)
+            with_writers(finding, &found_writers, &configured.sysctl)
                 .meaning("Another program wrote the sysctl after the file was read; the last write wins."),
         );
     }
@@ -122,18 +124,18 @@ fn configuration_of(writer: &SysctlWriter) -> String {
 }
 
 fn knob_read_only_here(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let check = |(wish, knob): (&ConfiguredSysctl, &ObservedSysctl)| {
-        (knob.is_writable == Some(false)).then(|| {
+    let check = |(configured, current): (&ConfiguredSysctl, &ObservedSysctl)| {
+        (current.is_writable == Some(false)).then(|| {
             let mut finding = rule.finding(Severity::Warning, Certainty::Certain)
-                .evidence(&wish.sysctl, format!("{}, read-only", knob.value), &knob.source)
-                .evidence("configured", wish.value, &wish.source);
+                .evidence(&configured.sysctl, format!("{}, read-only", current.value), &current.source)
+                .evidence("configured", configured.value, &configured.source);
             if let Some(container) = &seen.machine.container {
                 finding = finding.evidence("container", &container.value, &container.source);
             }
             finding
                 .meaning("The limit and the buckets are machine-wide: outside the initial network namespace they are read-only, even for root.")
-                .now(remedy::set_sysctl(StepLocation::Host, &wish.sysctl, wish.value, "in the host's initial network namespace"))
-                .for_good(remedy::persist_sysctl(StepLocation::Host, &wish.sysctl, wish.value, "and remove the line from the file here, where it cannot work"))
+                .now(remedy::set_sysctl(StepLocation::Host, &configured.sysctl, configured.value, "in the host's initial network namespace"))
+                .for_good(remedy::persist_sysctl(StepLocation::Host, &configured.sysctl, configured.value, "and remove the line from the file here, where it cannot work"))
         })
     };
     configured_not_in_force(seen).filter_map(check).take(1).collect()

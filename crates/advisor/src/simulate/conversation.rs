@@ -1,36 +1,36 @@
-//! One connection of a client as both its ends see it: what each would send next.
+//! One TCP connection of a client, both ends: what each sends next.
 use crate::simulate::packet_builder::{MSS, SimEndpoint, SimPacketBuilder, SimSegment, flag};
 use keepstate_engine::{CtInfo, CtVerdict, Engine, Instant, Outcome, Zone};
 
-/// The client's and the server's next octets.
+/// The sequence numbers of both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpConversation {
-    /// Where the client is.
+    /// The client.
     pub client: SimEndpoint,
-    /// Where the server is.
+    /// The server.
     pub server: SimEndpoint,
-    /// Next of the client's octets.
+    /// The client's next sequence number.
     pub client_seq: u32,
-    /// Next of the server's.
+    /// The server's next sequence number.
     pub server_seq: u32,
 }
 
-/// What became of a few packets sent together.
+/// The outcome of a few packets sent together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// All passed, and their connection was known.
+    /// All passed, and their entry existed.
     Passed,
-    /// All passed, but the connection had been forgotten: it was entered anew, or the packets were invalid (which a rule might drop).
+    /// All passed, but the entry had expired: it was created again, or the packets were INVALID (which a rule may drop).
     EntryGone(CtInfo),
-    /// There was no room: the first of them was dropped.
+    /// The table was full: the first was dropped.
     Dropped,
 }
 
-/// What packets pass through.
+/// The path of the packets.
 pub struct SimLink<'a> {
     /// The table.
     pub engine: &'a mut Engine,
-    /// Where packets are written.
+    /// The packet buffer.
     pub packet_builder: &'a mut SimPacketBuilder,
     /// The time.
     pub now: Instant,
@@ -39,7 +39,7 @@ pub struct SimLink<'a> {
 }
 
 impl SimLink<'_> {
-    /// Sends one segment; a packet that cannot be made (there is none) counts as dropped.
+    /// Sends one segment; one that cannot be built counts as dropped.
     pub fn send_tcp(&mut self, segment: &SimSegment) -> SendOutcome {
         *self.sent += 1;
         match self.packet_builder.tcp(segment) {
@@ -75,7 +75,7 @@ impl TcpConversation {
         SimSegment { from: self.server, to: self.client, flags, seq: self.server_seq, ack: self.client_seq, data }
     }
 
-    /// The client's SYN, and the server's answer if it arrives.
+    /// The client's SYN, and the server's SYN-ACK if it arrives.
     pub fn open(&mut self, line: &mut SimLink<'_>) -> SendOutcome {
         let syn = SimSegment { ack: 0, ..self.client_segment(flag::SYN, 0) };
         if line.send_tcp(&syn) == SendOutcome::Dropped {
@@ -92,7 +92,7 @@ impl TcpConversation {
         line.send_tcp(&self.client_segment(flag::ACK, 0))
     }
 
-    /// So many octets from the client, so many back, and both acknowledged.
+    /// Bytes from the client and back, both acknowledged.
     pub fn exchange(&mut self, up: u32, down: u16, line: &mut SimLink<'_>) -> SendOutcome {
         let mut first = None;
         let mut rest = up;
@@ -125,7 +125,7 @@ impl TcpConversation {
         line.send_tcp(&self.server_segment(flag::RST | flag::ACK, 0));
     }
 
-    /// The server closes towards a client that is gone.
+    /// The server closes the connection of a client that is gone.
     pub fn server_close(&mut self, line: &mut SimLink<'_>) {
         line.send_tcp(&self.server_segment(flag::FIN | flag::ACK, 0));
     }

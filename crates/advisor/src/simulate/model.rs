@@ -1,52 +1,52 @@
-//! The traffic: who comes, how often they speak, how they go.
+//! The traffic model: how clients connect, send and disconnect.
 use crate::size::Profile;
 use serde::Serialize;
 
 /// A traffic model. Times are milliseconds, shares from 0 to 1, rates per second.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrafficModel {
-    /// Whose figures it began from.
+    /// The profile it is based on.
     pub profile: Option<Profile>,
-    /// So many clients, each of whom comes again whenever its connection is over; `None`: every connection is another's, and they keep coming.
+    /// Number of clients, each of which reconnects when its connection ends; `None`: every connection is from a new client.
     pub clients: Option<u32>,
-    /// Connections begun each second: of the clients, until all have come; else for ever.
+    /// New connections per second: until all clients have connected, or to the end.
     pub arrival: f64,
-    /// How long a connection lives, on average (the exponential distribution); `None`: to the end.
+    /// Average lifetime of a connection (exponentially distributed); `None`: to the end.
     pub lifetime: Option<u64>,
-    /// The longest a client is silent before it pings; 0: it never pings.
+    /// Keepalive interval: the longest silence of a client before it pings; 0: it never pings.
     pub keepalive: u64,
-    /// What a client says of itself: every so often, so many octets. Where that is more often than the keepalive, it need not ping.
+    /// Messages of a client: interval and bytes. If they are more frequent than the keepalive, no ping is needed.
     pub message: Option<(u64, u32)>,
-    /// The share of connections that end without a word.
+    /// The share of connections that end without FIN or RST.
     pub silent: f64,
-    /// How long after its last word the server closes such a connection; `None`: it never does.
+    /// How long after the last packet the server closes such a connection; `None`: never.
     pub notice: Option<u64>,
-    /// When many lose their connection at once.
+    /// Times at which many clients lose their connections.
     pub storms: Vec<ReconnectStorm>,
-    /// Who lost a connection comes again within this, at random.
+    /// Clients that lost a connection reconnect within this time, at random.
     pub spread: u64,
-    /// Who was refused comes again after 1 s, 2 s, 4 s …, at most this.
+    /// Clients that could not connect retry after 1 s, 2 s, 4 s …, at most this.
     pub retry: u64,
-    /// From a packet to its answer's answer.
+    /// Round-trip time.
     pub round_trip: u64,
-    /// UDP questions begun each second, each from a port of its own, answered at once.
+    /// UDP queries per second, each from its own port, answered at once.
     pub udp_rate: f64,
-    /// Handshakes begun each second that are answered and never finished.
+    /// Handshakes per second that are answered and never finished.
     pub half_open_rate: f64,
     /// The server's port.
     pub port: u16,
-    /// How long all this lasts.
+    /// Duration of the simulation.
     pub duration: u64,
-    /// Send every packet, also those that change nothing but a deadline that is far away: slow.
+    /// Send every packet, even if it only refreshes a long timeout (slow).
     pub every_packet: bool,
 }
 
-/// Many clients lose their connection at one time.
+/// Many clients lose their connections at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ReconnectStorm {
     /// When.
     pub at: u64,
-    /// How many of those that are connected.
+    /// The share of the connected clients.
     pub share: f64,
     /// Why.
     pub cause: StormCause,
@@ -58,15 +58,15 @@ pub struct ReconnectStorm {
 pub enum StormCause {
     /// The server restarts: it resets them.
     Restart,
-    /// The network is away: nobody says anything.
+    /// A network outage: no packets.
     Outage,
 }
 
-/// More clients than this have no address of their own in the simulated network.
+/// The simulated network has addresses for this many clients.
 pub const MAX_CLIENTS: u32 = 10_000_000;
-/// The engine's clock of 32 bits wraps after half a year; no simulation comes near.
+/// The engine's 32-bit clock wraps after half a year; simulations stay far below.
 pub const MAX_DURATION: u64 = 60 * DAY;
-/// More octets than this would overrun the window that nobody opens here.
+/// More bytes would overrun the receive window, which stays fixed here.
 pub const MAX_MESSAGE_BYTES: u32 = 60_000;
 
 const SECOND: u64 = 1000;
@@ -108,56 +108,56 @@ impl TrafficModel {
         }
     }
 
-    /// What does not fit together, in a sentence for the user.
+    /// Checks that the values fit together.
     ///
     /// # Errors
-    /// That sentence.
+    /// What does not fit.
     pub fn check(&self) -> Result<(), String> {
         let no = |wrong: bool, what: &str| if wrong { Err(what.to_owned()) } else { Ok(()) };
         let rates = [self.arrival, self.udp_rate, self.half_open_rate];
         no(
             rates.iter().any(|rate| !rate.is_finite() || !(0.0..=MAX_RATE).contains(rate)),
-            "a rate is from 0 to 10,000,000 a second",
+            "a rate must be from 0 to 10,000,000 per second",
         )?;
         no(
             ![self.silent]
                 .iter()
                 .chain(self.storms.iter().map(|storm| &storm.share))
                 .all(|share| (0.0..=1.0).contains(share)),
-            "a share is from 0 to 100 %",
+            "a share must be from 0 to 100 %",
         )?;
-        no(self.duration == 0, "there is nothing to simulate in no time: give a duration")?;
-        no(self.duration > MAX_DURATION, "the longest that is simulated is 60 days")?;
-        no(self.clients == Some(0), "no clients need no table: give at least one")?;
+        no(self.duration == 0, "the duration must be longer than 0")?;
+        no(self.duration > MAX_DURATION, "the duration must be at most 60 days")?;
+        no(self.clients == Some(0), "the number of clients must be at least one")?;
         no(
             self.clients.is_some_and(|clients| clients > MAX_CLIENTS),
-            "the simulated network has addresses for 10,000,000 clients",
+            "the simulated network has addresses for at most 10,000,000 clients",
         )?;
         no(
             self.clients.is_some() && self.arrival <= 0.0,
-            "clients that arrive at a rate of 0 never come: give an arrival rate",
+            "with an arrival rate of 0 clients never come: give an arrival rate",
         )?;
-        no(rates.iter().all(|rate| *rate == 0.0), "nobody comes: give an arrival rate")?;
-        no(self.lifetime == Some(0), "a connection lives longer than no time")?;
+        no(rates.iter().all(|rate| *rate == 0.0), "no traffic: give an arrival rate")?;
+        no(self.lifetime == Some(0), "the lifetime must be longer than 0")?;
         no(
             self.clients.is_none() && self.arrival > 0.0 && self.lifetime.is_none(),
-            "connections that keep coming and never end need a lifetime",
+            "without a number of clients, connections need a lifetime",
         )?;
-        no(self.spread > MAX_DURATION || self.round_trip > HOUR, "nobody waits that long")?;
-        no(self.retry < SECOND, "who was refused waits at least a second")?;
         no(
-            self.message.is_some_and(|(every, _)| every == 0),
-            "messages without a pause between them are no messages: give an interval",
+            self.spread > MAX_DURATION || self.round_trip > HOUR,
+            "the spread must be at most 60 days and the round-trip time at most 1 hour",
         )?;
+        no(self.retry < SECOND, "the retry time must be at least 1 second")?;
+        no(self.message.is_some_and(|(every, _)| every == 0), "the message interval must be longer than 0")?;
         no(
             self.message.is_some_and(|(_, size)| size == 0 || size > MAX_MESSAGE_BYTES),
-            "a message has 1 to 60,000 octets",
+            "a message must have 1 to 60,000 bytes",
         )?;
         let late = self.storms.iter().any(|storm| storm.at >= self.duration);
-        no(late, "a storm comes after the end: give an earlier time, or a longer duration")
+        no(late, "a storm is after the end: give an earlier time, or a longer duration")
     }
 
-    /// From one word of a client to its next, and how many octets it has; `None` if it says nothing.
+    /// Interval and bytes of a client's messages or pings; `None` if it sends none.
     pub(crate) fn periodic_message(&self) -> Option<(u64, u32)> {
         let ping = (self.keepalive > 0).then_some((self.keepalive, MQTT_PINGREQ_BYTES));
         match (self.message, ping) {
@@ -168,6 +168,6 @@ impl TrafficModel {
     }
 }
 
-/// Octets of MQTT's PINGREQ, and of its answer.
+/// Bytes of MQTT's PINGREQ, and of PINGRESP.
 pub(crate) const MQTT_PINGREQ_BYTES: u32 = 2;
 const MAX_RATE: f64 = 1e7;

@@ -1,19 +1,19 @@
-//! The packets of a simulated conversation, octet by octet as they would cross the machine.
+//! The packets of a simulated connection, as real bytes.
 //!
-//! They carry no transport checksum, for nothing can corrupt them here; whoever simulates turns `nf_conntrack_checksum` off.
+//! They have no transport checksum, because nothing can corrupt them; the simulation turns `nf_conntrack_checksum` off.
 use keepstate_wire::{Packet, checksum};
 
 /// TCP flags.
 pub mod flag {
-    /// The last octet of its sender.
+    /// FIN.
     pub const FIN: u8 = 1;
-    /// The first.
+    /// SYN.
     pub const SYN: u8 = 2;
-    /// No such connection.
+    /// RST.
     pub const RST: u8 = 4;
-    /// The acknowledgement is meant.
+    /// ACK.
     pub const ACK: u8 = 16;
-    /// Data for the application, now.
+    /// PSH.
     pub const PSH: u8 = 8;
 }
 
@@ -29,32 +29,32 @@ pub struct SimEndpoint {
 /// One segment.
 #[derive(Clone, Copy, Debug)]
 pub struct SimSegment {
-    /// From where.
+    /// Source.
     pub from: SimEndpoint,
-    /// To where.
+    /// Destination.
     pub to: SimEndpoint,
     /// See [`flag`].
     pub flags: u8,
-    /// The number of its first octet.
+    /// Sequence number.
     pub seq: u32,
-    /// The next it expects.
+    /// Acknowledgement number.
     pub ack: u32,
-    /// Octets of data, at most [`LARGEST`].
+    /// Bytes of data, at most [`MSS`].
     pub data: u16,
 }
 
-/// Data one segment may carry (Ethernet's 1500 octets).
+/// Data bytes of one segment (Ethernet's MTU of 1500).
 pub const MSS: u16 = 1460;
 const MTU: usize = 1500;
 const IPV4_HEADER_LEN: usize = 20;
 const TCP_HEADER_LEN: usize = 20;
 const UDP_HEADER_LEN: usize = 8;
 
-/// Where a packet is written before it is handed on.
+/// A buffer for one packet.
 pub struct SimPacketBuilder([u8; MTU]);
 
 impl SimPacketBuilder {
-    /// An empty one.
+    /// An empty buffer.
     pub fn new() -> SimPacketBuilder {
         SimPacketBuilder([0; MTU])
     }

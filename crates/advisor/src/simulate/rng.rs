@@ -1,17 +1,17 @@
-//! Chance that comes out the same each time: a small generator of its own, seeded once (splitmix64). It decides nothing that an attacker
-//! could gain by; the table's own secret is the engine's.
+//! Reproducible random numbers: a small generator, seeded once (splitmix64). It is not for anything an attacker could exploit; the
+//! hash secret is the engine's.
 
-/// A stream of numbers.
+/// A random number generator.
 #[derive(Clone, Debug)]
 pub struct SimRng(u64);
 
 impl SimRng {
-    /// The stream of a seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> SimRng {
         SimRng(seed)
     }
 
-    /// Any 64 bits.
+    /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
@@ -28,13 +28,13 @@ impl SimRng {
         u64::try_from((u128::from(self.next_u64()) * u128::from(end)) >> 64).unwrap_or(0)
     }
 
-    /// How long until something that happens once in `mean` on average, however long it has not happened.
+    /// An exponentially distributed time with this mean.
     pub fn exponential(&mut self, mean: f64) -> f64 {
         -(1.0 - self.next_f64()).ln() * mean
     }
 }
 
-/// A share of 1 that belongs to these three numbers: the same whenever it is asked for.
+/// A number from 0 to 1 that is a hash of three numbers.
 pub fn unit_hash(seed: u64, first: u64, second: u64) -> f64 {
     let word = mix(mix(seed ^ first.wrapping_mul(GOLDEN)).wrapping_add(second.wrapping_mul(GOLDEN)));
     (word >> 11) as f64 / (1_u64 << 53) as f64

@@ -54,7 +54,7 @@ fn default_broker_table_is_full_at_65536() {
     );
     let told = summarize(record, Some(&simulation.stats), 10 * MINUTE).join("\n");
     for piece in [
-        "after 2 min 11 s the table is full: 65,536",
+        "the table is full after 2 min 11 s: 65,536",
         "no new connections after 65,536",
         "100 % of the entries are ASSURED",
         "34,464 clients were refused",
@@ -68,7 +68,7 @@ fn larger_table_accepts_all_clients() {
     let model = TrafficModel { lifetime: None, duration: 10 * MINUTE, ..broker(100_000) };
     let simulation = simulate(model, knobs(&[(Sysctl::Max, 158_208)]));
     assert_eq!((simulation.stats.opened, simulation.stats.refused, simulation.timeseries.full_at), (100_000, 0, None));
-    assert!(summarize(simulation.timeseries(), Some(&simulation.stats), 1)[0].contains("never fills: at most 100,000"));
+    assert!(summarize(simulation.timeseries(), Some(&simulation.stats), 1)[0].contains("never fills: peak 100,000"));
 }
 
 /// The shortcut and every packet: the same occupancy at each sample, the same tallies but for the packets.
@@ -249,11 +249,13 @@ fn inconsistent_models_are_rejected() {
     assert!(refused(TrafficModel { arrival: 0.0, ..base.clone() }).contains("never come"));
     assert!(refused(TrafficModel { arrival: f64::NAN, ..base.clone() }).contains("a rate"));
     assert!(refused(TrafficModel { silent: 1.5, ..base.clone() }).contains("a share"));
-    assert!(refused(TrafficModel { duration: 0, ..base.clone() }).contains("no time"));
+    assert!(refused(TrafficModel { duration: 0, ..base.clone() }).contains("duration must be longer than 0"));
     assert!(refused(TrafficModel { duration: MAX_DURATION + 1, ..base.clone() }).contains("60 days"));
-    assert!(refused(TrafficModel { message: Some((0, 10)), ..base.clone() }).contains("pause"));
-    assert!(refused(TrafficModel { message: Some((10, MAX_MESSAGE_BYTES + 1)), ..base.clone() }).contains("octets"));
-    assert!(refused(TrafficModel { clients: None, lifetime: None, ..base.clone() }).contains("never end"));
+    assert!(
+        refused(TrafficModel { message: Some((0, 10)), ..base.clone() }).contains("interval must be longer than 0")
+    );
+    assert!(refused(TrafficModel { message: Some((10, MAX_MESSAGE_BYTES + 1)), ..base.clone() }).contains("bytes"));
+    assert!(refused(TrafficModel { clients: None, lifetime: None, ..base.clone() }).contains("need a lifetime"));
     let storms = vec![ReconnectStorm { at: DAY, share: 0.5, cause: StormCause::Restart }];
     assert!(refused(TrafficModel { storms, ..base }).contains("after the end"));
 }

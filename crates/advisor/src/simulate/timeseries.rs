@@ -1,11 +1,11 @@
-//! What a table went through: its occupancy over time by state, when it was full, what was dropped and what left.
+//! The entries of a table over time by state, when it was full, what was dropped, evicted and expired.
 //!
-//! A record is begun with an engine, told after each step what happened, and read at the end. It samples at even intervals; where the end
-//! is not known (a capture), the interval doubles whenever there are too many samples, so that memory stays the same however long it lasts.
+//! A [`Timeseries`] starts with an engine, records each step, and is read at the end. It samples at even intervals; if the end is not
+//! known (a capture), the interval doubles whenever there are too many samples, so that its memory is bounded.
 use keepstate_engine::{Engine, Entry, EventMask, Instant, ProtocolInfo, SctpState, Status, Sysctl, TcpState};
 use serde::Serialize;
 
-/// Kinds of connections, as a histogram tells them apart: TCP's states, SCTP's, and the rest by whether they were answered.
+/// Number of kinds of connections: TCP's states, SCTP's states, and the rest by replied or unreplied.
 pub const STATE_COUNT: usize = TCP_STATES + SCTP_STATES + 2;
 const TCP_STATES: usize = TcpState::ALL.len();
 const SCTP_STATES: usize = SctpState::ALL.len();
@@ -21,17 +21,17 @@ pub struct TimeseriesSample {
     pub at: u64,
     /// `nf_conntrack_count`.
     pub connections: u64,
-    /// Of these, those that a full table may not push out.
+    /// ASSURED entries: not evicted when the table is full.
     pub assured: u64,
     /// By kind.
     pub by_state: StateHistogram,
-    /// Packets dropped for want of room since the beginning.
+    /// Packets dropped because the table was full, since the beginning.
     pub dropped: u64,
-    /// Connections pushed out to make room since the beginning (early drop).
+    /// Entries evicted since the beginning (early_drop).
     pub early_dropped: u64,
 }
 
-/// See the module's words.
+/// The recorded time series; see the module.
 #[derive(Clone, Debug)]
 pub struct Timeseries {
     interval: u64,
@@ -39,29 +39,29 @@ pub struct Timeseries {
     bounded: bool,
     /// The samples, first to last.
     pub samples: Vec<TimeseriesSample>,
-    /// The most connections there ever were, and when first.
+    /// The peak number of connections, and when it was first reached.
     pub peak: (u64, u64),
     /// When the table was full for the first time.
     pub full_at: Option<u64>,
-    /// When the first packet was dropped for want of room.
+    /// When the first packet was dropped because the table was full.
     pub first_drop: Option<u64>,
-    /// What was pushed out to make room, or ended early once there had been none.
+    /// Entries evicted by early_drop.
     pub early_dropped: StateHistogram,
-    /// What expired.
+    /// Entries that expired.
     pub expired: StateHistogram,
     limit: u64,
     last_drop_count: u64,
     last_early_drop_count: u64,
 }
 
-/// Samples a record has at least, once it is long enough, and at most twice as many.
+/// The least number of samples of a long series; the most is twice as many.
 pub const MIN_SAMPLES: u64 = 120;
-/// Destroyed connections that may wait to be told.
+/// Capacity of the engine's event queue.
 const EVENT_QUEUE_LEN: usize = 1 << 20;
 const MILLISECOND: u64 = 1_000_000;
 
 impl Timeseries {
-    /// A record of `engine` for a known duration (milliseconds), or for as long as it takes. It listens to the engine's events: nobody else may.
+    /// A time series of `engine` for a known duration in milliseconds, or without a known end. It reads the engine's events: nothing else may.
     pub fn new(engine: &mut Engine, duration: Option<u64>) -> Timeseries {
         engine.subscribe(EventMask { destroy: true, ..EventMask::default() }, EVENT_QUEUE_LEN);
         let interval = duration.map_or(FIRST_INTERVAL, |duration| (duration / MIN_SAMPLES).max(1));
@@ -86,13 +86,13 @@ impl Timeseries {
         self.next_sample_at
     }
 
-    /// Takes note of what the engine did at `at` with a packet.
+    /// Records what the engine did with a packet at `at`.
     #[inline]
     pub fn record_packet(&mut self, engine: &mut Engine, at: u64) {
         self.record_events(engine, at, DestroyTrigger::Packet);
     }
 
-    /// Takes note of what the engine did at `at` when it was polled.
+    /// Records what the engine did when polled at `at`.
     pub fn record_poll(&mut self, engine: &mut Engine, at: u64) {
         self.record_events(engine, at, DestroyTrigger::Poll);
     }
@@ -112,7 +112,7 @@ impl Timeseries {
             self.first_drop.get_or_insert(at);
         }
         while let Some(event) = engine.poll_event() {
-            // A packet may end a connection in its own right (a new one on its tuple, a RST): nobody pushed that one out.
+            // A packet may end a connection itself (a new one on its tuple, a RST): that is not an eviction.
             let (pushed, expired) = match cause {
                 DestroyTrigger::Packet => (early != self.last_early_drop_count, event.entry.timeout == 0),
                 DestroyTrigger::Poll => (event.entry.timeout > 0, true),
@@ -126,7 +126,7 @@ impl Timeseries {
         self.last_early_drop_count = early;
     }
 
-    /// Takes the sample that was due; `now` is that moment on the engine's clock.
+    /// Takes the sample that is due; `now` is its time on the engine's clock.
     pub fn take_sample(&mut self, engine: &Engine, now: Instant) {
         let mut sample = TimeseriesSample {
             at: self.next_sample_at,
@@ -158,7 +158,7 @@ impl Timeseries {
         self.interval
     }
 
-    /// The limit it stood against; 0: none.
+    /// The limit; 0 means unlimited.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -169,14 +169,14 @@ impl Timeseries {
     }
 }
 
-/// When something left the table.
+/// Why an entry left the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DestroyTrigger {
     Packet,
     Poll,
 }
 
-/// Milliseconds between the first samples of a record without a known end.
+/// Milliseconds between the first samples of a series without a known end.
 const FIRST_INTERVAL: u64 = 10;
 
 impl Default for StateHistogram {
@@ -199,7 +199,7 @@ impl StateHistogram {
         }
     }
 
-    /// What a place of the histogram is called: TCP's states by their own names.
+    /// The name of a kind.
     pub fn name(kind: usize) -> String {
         match (TcpState::ALL.get(kind), kind.checked_sub(TCP_STATES).and_then(|kind| SctpState::ALL.get(kind))) {
             (Some(state), _) => state.name().to_owned(),
@@ -209,7 +209,7 @@ impl StateHistogram {
         }
     }
 
-    /// The kinds there are, most first.
+    /// The kinds that are not zero, the most frequent first.
     pub fn nonzero(&self) -> Vec<(String, u64)> {
         let kinds = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         let mut present: Vec<(String, u64)> = kinds.map(|(kind, count)| (StateHistogram::name(kind), *count)).collect();
@@ -217,7 +217,7 @@ impl StateHistogram {
         present
     }
 
-    /// All together.
+    /// The sum.
     pub fn sum(&self) -> u64 {
         self.0.iter().sum()
     }
@@ -243,7 +243,7 @@ impl Serialize for TimeseriesSample {
     }
 }
 
-/// An engine's clock at so many milliseconds from the beginning.
+/// The engine's clock at this many milliseconds from the beginning.
 pub fn engine_instant(milliseconds: u64) -> Instant {
     Instant(milliseconds.saturating_mul(MILLISECOND))
 }

@@ -147,10 +147,10 @@ fn warnings_are_given() {
         assert!(size.warnings.iter().any(|warning| warning.contains(word)), "no {word:?}: {:?}", size.warnings);
     };
     let small = SizingMachine::new(KernelVersion::V6_18, GIB / 2);
-    warned(small.clone(), 1_000_000, "full, this table takes");
-    warned(small.clone(), 3_000_000_000, "more than a table may hold");
-    warned(SizingMachine { max: Some(0), ..small.clone() }, 10, "no limit at all");
-    warned(SizingMachine { max: Some(1 << 20), ..small.clone() }, 10, "leave it");
+    warned(small.clone(), 1_000_000, "a full table takes");
+    warned(small.clone(), 3_000_000_000, "more than a table can hold");
+    warned(SizingMachine { max: Some(0), ..small.clone() }, 10, "unlimited");
+    warned(SizingMachine { max: Some(1 << 20), ..small.clone() }, 10, "keep it");
     warned(SizingMachine { namespaces: 3, ..small.clone() }, 10, "3 network namespaces");
     warned(SizingMachine { buckets: Some(16_384), ..small }, 1_000_000, "chaintoolong");
     let node = Workload::Demand(Profile::KubernetesNode.demand());
@@ -207,7 +207,7 @@ proptest! {
     #[test]
     fn load_always_fits(demand in demands()) {
         let size = size_for(demand);
-        let beyond = size.warnings.iter().any(|warning| warning.contains("more than a table may hold"));
+        let beyond = size.warnings.iter().any(|warning| warning.contains("more than a table can hold"));
         prop_assert!(size.load.peak <= size.max.value || beyond);
         prop_assert_eq!(size.max.value % BUCKETS_PER_PAGE, 0);
         prop_assert!(size.load.steady <= size.load.peak);

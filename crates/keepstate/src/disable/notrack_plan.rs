@@ -45,8 +45,7 @@ pub fn run_ports(asked: &Disable) -> Result<ExitCode> {
     for input in &plan.unchecked {
         note(format!("not checked: {input}"));
     }
-    let file =
-        NotrackFile { requests: &plan.requests, mgmt_port: plan.mgmt_port, fixes: fixes, unchecked: &plan.unchecked };
+    let file = NotrackFile { requests: &plan.requests, mgmt_port: plan.mgmt_port, fixes, unchecked: &plan.unchecked };
     let text = file.text();
     let code = match (refusals.is_empty() && fixes.is_empty(), plan.unchecked.is_empty()) {
         (false, _) => 1,

@@ -23,7 +23,7 @@ pub fn spawn(id: &str, seconds: u64) -> Result<()> {
         .stderr(Stdio::null())
         .process_group(0)
         .current_dir("/");
-    command.spawn().context("cannot start the timer of --confirm-within: nothing was changed")?;
+    command.spawn().context("cannot start the timer of --confirm-within; no sysctl was changed")?;
     Ok(())
 }
 
