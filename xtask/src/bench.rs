@@ -1,11 +1,11 @@
-//! `cargo xtask bench`: builds the benches with optimisation and runs them.
+//! `cargo xtask bench`: builds the benchmarks in release mode and runs one.
 use clap::Args;
 use std::process::{Command, ExitCode};
 
-/// Measure the engine beside Linux's own table, in the same run.
+/// Run a benchmark: engine, router or gateway, beside Linux in the same run where that is possible
 #[derive(Args)]
 pub struct Bench {
-    /// What the bench takes: `table`, `replay`, `keep`, and their options (`table --help`).
+    /// The benchmark and its options: `help` lists them, `table --help` the options of one
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The project's own jobs, as `cargo xtask JOB`: one module a job.
+//! Development tasks, as `cargo xtask TASK`: one module each.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ mod lint;
 mod oracle;
 mod soak;
 
-/// The project's own jobs.
+/// Development tasks of this workspace
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {

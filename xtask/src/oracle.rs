@@ -1,7 +1,7 @@
-//! `cargo xtask oracle`: the same packets through the running kernel's conntrack and through the engine, and a comparison of all they say.
+//! `cargo xtask oracle`: sends the same packets through the running kernel's conntrack and through the engine, and compares the results.
 //!
 //! Packet by packet: what `ct state` and `ct direction` match. Connection by connection: tuples, state, status bits, remaining time,
-//! counters. Where they differ, the shortest story that shows it is printed, and the exit code is 1.
+//! counters. For a difference, the shortest scenario that shows it is printed, and the exit code is 1.
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ mod comparator;
 mod conntrack_max;
 mod coverage;
 mod ctnetlink_dump;
+mod divergence;
 mod expectation_row;
 mod grammar;
 mod kernel;
@@ -31,43 +32,43 @@ use comparator::{Comparator, CompareMode};
 use grammar::Grammar;
 use kernel::Routes;
 
-/// Hold the engine against the running kernel, packet by packet.
+/// Compare the engine with the running kernel's conntrack, packet by packet
 #[derive(Args)]
 pub struct Oracle {
-    /// How many packets to send.
+    /// Number of packets to send
     #[arg(long, default_value_t = 100_000)]
     packets: u64,
-    /// The seed of the traffic; the same seed, the same packets.
+    /// Seed of the generated traffic
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// IPv4 only.
+    /// IPv4 only
     #[arg(long, conflicts_with = "ipv6")]
     ipv4: bool,
-    /// IPv6 only.
+    /// IPv6 only
     #[arg(long)]
     ipv6: bool,
-    /// Which traffic; all kinds in turn if none is named.
+    /// Kind of traffic; all kinds in turn by default
     #[arg(long)]
     grammar: Vec<Grammar>,
-    /// How many different divergences to make short and print.
+    /// Number of different divergences to shrink and print
     #[arg(long, default_value_t = 10)]
     show: usize,
-    /// Play one written ledger instead.
+    /// Run one scenario file instead
     #[arg(long)]
     scenario: Option<PathBuf>,
-    /// Play one capture (pcap, pcapng) instead.
+    /// Run one capture (pcap, pcapng) instead
     #[arg(long)]
     capture: Option<PathBuf>,
-    /// Also fill the table: lowers nf_conntrack_max of the whole machine for a moment.
+    /// Also test a full table; lowers nf_conntrack_max of the whole machine for a moment
     #[arg(long)]
     full: bool,
-    /// Succeed where the kernel cannot be asked.
+    /// Exit with 0, not 2, if the requirements are missing
     #[arg(long)]
     skip_ok: bool,
 }
 
 impl Oracle {
-    /// Runs it, and says how it went.
+    /// Exit code 0: no divergence; 1: divergences; 2: skipped.
     pub fn run(self) -> Result<ExitCode> {
         let missing = missing_requirements();
         if !missing.is_empty() {
@@ -80,12 +81,12 @@ impl Oracle {
         if let Some(limit) = &limit {
             table_full::run(&mut kernel, limit)?;
         }
-        let mut judges = Comparator::new(kernel)?;
+        let mut comparator = Comparator::new(kernel)?;
         if let Some(path) = &self.scenario {
-            return run_scenario_file(&mut judges, path);
+            return run_scenario_file(&mut comparator, path);
         }
         if let Some(path) = &self.capture {
-            let divergences = run::run_capture(&mut judges, &capture::read_capture(path)?)?;
+            let divergences = run::run_capture(&mut comparator, &capture::read_capture(path)?)?;
             return Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let families = match (self.ipv4, self.ipv6) {
@@ -109,12 +110,12 @@ impl Oracle {
             self.grammar
         };
         let plan = run::OracleConfig { packets: self.packets, seed: self.seed, families, grammars, show: self.show };
-        let divergences = run::run(&mut judges, &plan)?;
+        let divergences = run::run(&mut comparator, &plan)?;
         Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// What keeps us from asking the kernel, and what to do about it.
+/// Missing requirements, and how to install them.
 fn missing_requirements() -> Vec<&'static str> {
     let runs = |program| Command::new(program).arg("-V").output().is_ok();
     let mut missing = Vec::new();
@@ -131,14 +132,14 @@ fn missing_requirements() -> Vec<&'static str> {
     missing
 }
 
-/// Plays a ledger and prints what both say of each line.
-fn run_scenario_file(judges: &mut Comparator, path: &Path) -> Result<ExitCode> {
+/// Runs a scenario file and prints both verdicts of each line.
+fn run_scenario_file(comparator: &mut Comparator, path: &Path) -> Result<ExitCode> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let story = scenario_file::read_scenario(&text).with_context(|| path.display().to_string())?;
-    for (step, remark) in story.steps.iter().zip(run::annotate(judges, &story)?) {
+    let scenario = scenario_file::read_scenario(&text).with_context(|| path.display().to_string())?;
+    for (step, remark) in scenario.steps.iter().zip(run::annotate(comparator, &scenario)?) {
         println!("{}   {remark}", scenario_file::describe(step));
     }
-    let divergences = judges.run_scenario(&story, CompareMode::EveryStep)?.divergences;
+    let divergences = comparator.run_scenario(&scenario, CompareMode::EveryStep)?.divergences;
     for divergence in &divergences {
         println!(
             "line {}: {}\n  kernel: {}\n  engine: {}",

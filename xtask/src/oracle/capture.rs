@@ -1,4 +1,4 @@
-//! A recorded capture as a story: the datagrams of its frames, made fit to be forwarded, without their pauses.
+//! A recorded capture as a scenario: the packets of its frames, made fit to be forwarded, without their pauses.
 //!
 //! Left out is what a router does not forward: loopback, link-local, multicast and broadcast addresses, and frames that carry no IP. Hop limits and
 //! traffic classes are overwritten, since the first must not run out and the second carries the answer.
@@ -23,24 +23,24 @@ pub fn read_capture(path: &Path) -> Result<OracleScenario> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let mut reader =
         create_reader(READ_BUFFER, file).ok().context("neither pcap nor pcapng (a compressed one: unpack it first)")?;
-    let mut story = OracleScenario { sysctls: vec![(Sysctl::Checksum, 0)], slow: true, ..OracleScenario::default() };
+    let mut scenario = OracleScenario { sysctls: vec![(Sysctl::Checksum, 0)], slow: true, ..OracleScenario::default() };
     let mut links = Vec::new();
     loop {
         match reader.next() {
             Ok((used, block)) => {
                 match &block {
                     PcapBlockOwned::LegacyHeader(header) => links.push(header.network.0),
-                    PcapBlockOwned::Legacy(frame) => push_frame(&mut story, links.first(), frame.data),
+                    PcapBlockOwned::Legacy(frame) => push_frame(&mut scenario, links.first(), frame.data),
                     PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => links.push(interface.linktype.0),
                     PcapBlockOwned::NG(Block::EnhancedPacket(frame)) => {
                         let link = usize::try_from(frame.if_id).ok().and_then(|at| links.get(at));
-                        push_frame(&mut story, link, frame.packet_data());
+                        push_frame(&mut scenario, link, frame.packet_data());
                     }
                     PcapBlockOwned::NG(_) => {}
                 }
                 reader.consume(used);
             }
-            Err(PcapError::Eof) => return Ok(story),
+            Err(PcapError::Eof) => return Ok(scenario),
             Err(PcapError::Incomplete(_)) => {
                 reader.refill().ok().context("the capture ends in the middle of a frame")?
             }
@@ -49,22 +49,22 @@ pub fn read_capture(path: &Path) -> Result<OracleScenario> {
     }
 }
 
-fn push_frame(story: &mut OracleScenario, link: Option<&i32>, frame: &[u8]) {
+fn push_frame(scenario: &mut OracleScenario, link: Option<&i32>, frame: &[u8]) {
     let link = link.and_then(|link| u32::try_from(*link).ok()).map(LinkType);
     let network = link.and_then(|link| link::strip_link_header(link, frame).ok());
-    story.steps.extend(
+    scenario.steps.extend(
         network
             .and_then(|network| forwardable(network.packet))
             .map(|bytes| OracleStep::from_packet(Toward::Server, bytes)),
     );
 }
 
-/// The datagram without padding, ready to cross a router.
-fn forwardable(datagram: &[u8]) -> Option<Vec<u8>> {
-    let word = |at: usize| datagram.get(at..at + 2).map(|pair| usize::from(pair[0]) << 8 | usize::from(pair[1]));
-    let v4 = datagram.first()? >> 4 == 4;
+/// The packet without padding, ready to cross a router.
+fn forwardable(packet: &[u8]) -> Option<Vec<u8>> {
+    let word = |at: usize| packet.get(at..at + 2).map(|pair| usize::from(pair[0]) << 8 | usize::from(pair[1]));
+    let v4 = packet.first()? >> 4 == 4;
     let length = if v4 { word(2)? } else { word(4)? + 40 };
-    let mut bytes = datagram.get(..length)?.to_vec();
+    let mut bytes = packet.get(..length)?.to_vec();
     let view = RawPacketView::parse(&bytes)?;
     if !is_forwardable_address(view.source) || !is_forwardable_address(view.destination) {
         return None;

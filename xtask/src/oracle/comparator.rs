@@ -1,9 +1,10 @@
 //! The kernel and the engine, side by side: each packet goes to both, and whatever they disagree about is a divergence.
 //!
-//! A story begins with both tables empty. After a divergence its flow is set aside, because all that follows in it would differ too; the other
+//! A scenario begins with both tables empty. After a divergence its flow is set aside, because all that follows in it would differ too; the other
 //! flows go on.
 use super::coverage::Coverage;
 use super::ctnetlink_dump::{CtnetlinkDump, statistic};
+use super::divergence::Divergence;
 use super::expectation_row::{self, ExpectationRow};
 use super::kernel::{FTP_PORT, KernelNetns, Toward};
 use super::packet_builder;
@@ -21,60 +22,48 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// One disagreement.
-#[derive(Clone, Debug)]
-pub struct Divergence {
-    /// The step at which, or after which, it was seen.
-    pub step_index: usize,
-    pub flow: Option<FlowHash>,
-    /// In what they disagree, without the numbers of this one case: equal for divergences of one kind.
-    pub kind: String,
-    pub kernel: String,
-    pub engine: String,
-}
-
-/// A story that may not wait must end before the shortest default timeout, the two seconds of a UDP stream, can matter.
+/// A scenario that may not wait must end before the shortest default timeout, the two seconds of a UDP stream, can matter.
 const MAX_SCENARIO_TIME: Duration = Duration::from_millis(1700);
 /// Steps between two looks at whole tables.
 const COMPARE_INTERVAL: usize = 2000;
-/// About so often tables are compared while a story is made short: after each step, once it is shorter than this.
+/// About so often tables are compared while a scenario is made short: after each step, once it is shorter than this.
 const SHRINK_COMPARE_COUNT: usize = 100;
 /// How often the engine is asked to remove what has expired.
 const POLL_INTERVAL: usize = 64;
 
-/// How a story is played.
+/// How a scenario is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompareMode {
     /// Tables are compared now and then, and all divergences are collected.
     Periodic,
-    /// Tables are compared often (in a short story after every step), and the first divergence ends the story.
+    /// Tables are compared often (in a short scenario after every step), and the first divergence ends the scenario.
     EveryStep,
 }
 
-/// What one playing of a story gave.
+/// The result of one run of a scenario.
 #[derive(Debug, Default)]
 pub struct ComparisonResult {
     pub divergences: Vec<Divergence>,
-    /// What each said of each step played.
+    /// Both verdicts of each step.
     pub verdicts: Vec<[ObservedVerdict; 2]>,
 }
 
-/// Both judges.
+/// The kernel and the engine.
 pub struct Comparator {
     kernel: KernelNetns,
     dump: CtnetlinkDump,
     engine: Engine,
     reassembler: Reassembler,
-    /// Counts playings.
+    /// Counts runs.
     run_number: u16,
     /// Where fragments are put together.
     reassembled: Vec<u8>,
-    /// The kernel's counters when the story began.
+    /// The kernel's counters when the scenario began.
     stats_at_start: HashMap<u16, u64>,
     /// Knobs as they stand in the kernel, so that only changes are written.
     kernel_sysctls: HashMap<Sysctl, u64>,
     pub coverage: Coverage,
-    /// The engine's reason for what it said last.
+    /// The engine's reason for its last verdict.
     pub last_reason: Option<Reason>,
 }
 
@@ -96,27 +85,27 @@ impl Comparator {
         })
     }
 
-    /// Plays a story from its beginning.
-    pub fn run_scenario(&mut self, story: &OracleScenario, care: CompareMode) -> Result<ComparisonResult> {
-        self.reset_both(story)?;
+    /// Plays a scenario from its beginning.
+    pub fn run_scenario(&mut self, scenario: &OracleScenario, care: CompareMode) -> Result<ComparisonResult> {
+        self.reset_both(scenario)?;
         let began = syscalls::monotonic_ns();
         let mut findings = ComparisonResult::default();
         let mut aside = HashSet::new();
         let stride = match care {
             CompareMode::Periodic => COMPARE_INTERVAL,
-            CompareMode::EveryStep => story.steps.len() / SHRINK_COMPARE_COUNT + 1,
+            CompareMode::EveryStep => scenario.steps.len() / SHRINK_COMPARE_COUNT + 1,
         };
-        for (at, step) in story.steps.iter().enumerate() {
+        for (at, step) in scenario.steps.iter().enumerate() {
             sleep_until(began + step.not_before * 1_000_000);
             let now = syscalls::monotonic_ns();
-            if !story.slow && now - began > MAX_SCENARIO_TIME.as_nanos() as u64 {
+            if !scenario.slow && now - began > MAX_SCENARIO_TIME.as_nanos() as u64 {
                 break;
             }
             let bytes = self.unique_fragment_id(&step.bytes);
-            let heard = self.send_to_both(step.toward, &bytes, Instant(now))?;
-            findings.verdicts.push(heard);
+            let verdicts = self.send_to_both(step.toward, &bytes, Instant(now))?;
+            findings.verdicts.push(verdicts);
             let flow = step.flow;
-            let [kernel, engine] = heard;
+            let [kernel, engine] = verdicts;
             if kernel != engine && flow.is_none_or(|flow| aside.insert(flow)) {
                 let kind = format!("packet: {kernel} / {engine}");
                 findings.divergences.push(Divergence {
@@ -158,19 +147,19 @@ impl Comparator {
         Ok(if kernel == engine { kernel } else { format!("kernel {kernel}; engine {engine}") })
     }
 
-    /// Empties both tables and sets the story's knobs on both sides.
-    fn reset_both(&mut self, story: &OracleScenario) -> Result<()> {
+    /// Empties both tables and sets the scenario's sysctls on both sides.
+    fn reset_both(&mut self, scenario: &OracleScenario) -> Result<()> {
         self.dump.flush()?;
         self.stats_at_start = self.dump.statistics()?;
-        for (knob, value) in story.sysctl_values() {
-            if self.kernel_sysctls.get(&knob) != Some(&value) {
-                self.kernel.set_sysctl(knob.name(), value)?;
-                self.kernel_sysctls.insert(knob, value);
+        for (sysctl, value) in scenario.sysctl_values() {
+            if self.kernel_sysctls.get(&sysctl) != Some(&value) {
+                self.kernel.set_sysctl(sysctl.name(), value)?;
+                self.kernel_sysctls.insert(sysctl, value);
             }
         }
         self.run_number = self.run_number.wrapping_add(1);
-        let knobs = story.engine_sysctls()?;
-        self.engine = Engine::new(knobs, Secret(*b"the oracle's own"), Instant(syscalls::monotonic_ns()));
+        let sysctls = scenario.engine_sysctls()?;
+        self.engine = Engine::new(sysctls, Secret(*b"the oracle's own"), Instant(syscalls::monotonic_ns()));
         self.engine.set_auto_helper(packet_builder::TCP, FTP_PORT, Helper::Ftp);
         Ok(())
     }
@@ -187,7 +176,7 @@ impl Comparator {
         Ok([kernel, engine])
     }
 
-    /// A fragment with an identification that no recent playing used.
+    /// A fragment with an identification that no recent run used.
     fn unique_fragment_id<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let v6 = bytes.len() > 48 && bytes[0] >> 4 == 6 && bytes[6] == packet_builder::FRAGMENT;
         let v4 = bytes.len() > 20 && bytes[0] == 0x45 && (bytes[6] & 0x3f != 0 || bytes[7] != 0);
@@ -198,7 +187,7 @@ impl Comparator {
         if v6 {
             bytes[44..46].copy_from_slice(&self.run_number.to_be_bytes());
         } else {
-            // Sixteen bits are few: stories are shifted by an odd number, and what they leave behind is little.
+            // Sixteen bits are few: scenarios are shifted by an odd number, and what they leave behind is little.
             let id = u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(self.run_number.wrapping_mul(20_011));
             bytes[4..6].copy_from_slice(&id.to_be_bytes());
             packet_builder::update_header_checksum(&mut bytes);
@@ -206,10 +195,10 @@ impl Comparator {
         Cow::Owned(bytes)
     }
 
-    /// The engine's way with a fragment: nothing is heard until its datagram is whole.
+    /// A fragment at the engine: there is no verdict until its packet is complete.
     fn defrag(&mut self, packet: &Packet<'_>, now: Instant) -> Result<ObservedVerdict> {
         let mut whole = std::mem::take(&mut self.reassembled);
-        let heard = match self.reassembler.push(packet, now.0, &mut whole) {
+        let verdicts = match self.reassembler.push(packet, now.0, &mut whole) {
             Ok(Reassembly::Incomplete) => {
                 self.last_reason = None;
                 ObservedVerdict::NotForwarded
@@ -230,7 +219,7 @@ impl Comparator {
             Err(refusal) => self.record_parse_error(refusal),
         };
         self.reassembled = whole;
-        Ok(heard)
+        Ok(verdicts)
     }
 
     fn record_parse_error(&mut self, refusal: ParseError) -> ObservedVerdict {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 
-/// The knob, if it can be written.
+/// The sysctl, if it can be written.
 pub struct ConntrackMax {
     file: File,
 }
@@ -57,7 +57,10 @@ impl Drop for LoweredMax<'_> {
     fn drop(&mut self) {
         // Somebody else may have set it meanwhile; then it is theirs.
         if self.limit.read().is_ok_and(|now| now == self.lowered_value) && self.limit.write(&self.before).is_err() {
-            eprintln!("nf_conntrack_max could not be put back to {}: do it by hand", self.before);
+            eprintln!(
+                "cannot restore nf_conntrack_max; set it by hand: sysctl net.netfilter.nf_conntrack_max={}",
+                self.before
+            );
         }
         syscalls::reset_signal_handlers();
     }

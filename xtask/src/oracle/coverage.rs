@@ -70,7 +70,7 @@ fn flag_class(flags: u8) -> usize {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdicts: Vec<_> = self.verdicts.iter().map(|(heard, count)| format!("{heard} {count}")).collect();
+        let verdicts: Vec<_> = self.verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
         writeln!(f, "verdicts: {}", verdicts.join(", "))?;
         let protocols: Vec<_> = self.protocols.iter().map(|(number, count)| format!("{number}: {count}")).collect();
         writeln!(f, "protocols: {}", protocols.join(", "))?;

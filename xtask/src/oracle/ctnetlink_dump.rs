@@ -147,7 +147,7 @@ fn attribute(body: &[u8], kind: u16) -> &[u8] {
 }
 
 fn parse_number(value: &[u8]) -> u64 {
-    value.iter().fold(0, |sum, octet| sum << 8 | u64::from(*octet))
+    value.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 fn attribute_number(body: &[u8], kind: u16) -> u64 {
@@ -161,16 +161,12 @@ fn parse_row(body: &[u8]) -> Option<ConnRow> {
     };
     let detail = attribute(body, 4);
     let (tcp, sctp) = (attribute(detail, 1), attribute(detail, 3));
-    let octet = |body, kind| attribute(body, kind).first().copied().unwrap_or(0);
+    let byte = |body, kind| attribute(body, kind).first().copied().unwrap_or(0);
     let detail = if !tcp.is_empty() {
-        ProtoRow::Tcp {
-            state: octet(tcp, 1),
-            scales: [octet(tcp, 2), octet(tcp, 3)],
-            flags: [octet(tcp, 4), octet(tcp, 5)],
-        }
+        ProtoRow::Tcp { state: byte(tcp, 1), scales: [byte(tcp, 2), byte(tcp, 3)], flags: [byte(tcp, 4), byte(tcp, 5)] }
     } else if !sctp.is_empty() {
         ProtoRow::Sctp {
-            state: octet(sctp, 1),
+            state: byte(sctp, 1),
             tags: [attribute_number(sctp, 2) as u32, attribute_number(sctp, 3) as u32],
         }
     } else {
@@ -210,7 +206,7 @@ fn parse_tuple(body: &[u8]) -> Option<Tuple> {
     let (ip, transport) = (attribute(body, 1), attribute(body, 2));
     let address = |v4, v6| -> Option<IpAddr> {
         match attribute(ip, v4).first_chunk::<4>() {
-            Some(octets) => Some(IpAddr::V4(Ipv4Addr::from(*octets))),
+            Some(bytes) => Some(IpAddr::V4(Ipv4Addr::from(*bytes))),
             None => Some(IpAddr::V6(Ipv6Addr::from(*attribute(ip, v6).first_chunk::<16>()?))),
         }
     };

@@ -1,5 +1,5 @@
 //! What is expected, from the kernel or from the engine, in the same words.
-use super::comparator::Divergence;
+use super::divergence::Divergence;
 use keepstate_engine::{ExpectationEntry, Tuple};
 use std::fmt;
 use std::net::IpAddr;

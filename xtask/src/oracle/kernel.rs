@@ -1,8 +1,8 @@
-//! The running kernel as a judge: a network namespace of its own, two TUN devices, and a packet that crosses from one to the other
-//! with what conntrack said of it written into its DSCP field.
+//! The running kernel as reference: a network namespace of its own, two TUN interfaces, and packets that cross from one to the other
+//! with conntrack's verdict written into their DSCP field.
 //!
 //! It lives as long as the process's stay in that namespace: when the process ends, devices, rules and table go with it. It must never
-//! touch a knob of the namespace it came from.
+//! touch a sysctl of the namespace it came from.
 use super::syscalls;
 use super::verdict::{CtStateDscp, ObservedVerdict};
 use anyhow::{Context, Result, bail, ensure};
@@ -43,7 +43,7 @@ table inet oracle {
 }
 ";
 
-/// The helper that stories may rely on: see [`HELPED`].
+/// The helper that scenarios may rely on: see [`HELPED`].
 const NFT_HELPERS: &str = "
 table inet oracle {
   ct helper ftp4 { type \"ftp\" protocol tcp; l3proto ip; }
@@ -121,15 +121,15 @@ pub struct KernelNetns {
 impl KernelNetns {
     /// Leaves the namespace this process was in, and furnishes the new one.
     pub fn create(routes: Routes) -> Result<KernelNetns> {
-        syscalls::unshare_net().context("a network namespace of our own (unshare)")?;
+        syscalls::unshare_net().context("cannot create a network namespace (unshare)")?;
         for (name, value) in SYSCTLS_BEFORE_LINKS {
             write_sysctl(name, value)?;
         }
         run_with_stdin("nft", &["-f", "-"], NFT_RULES)?;
         run_with_stdin("nft", &["-f", "-"], NFT_HELPERS)
-            .context("the kernel's FTP helper (modprobe nf_conntrack_ftp)")?;
-        let clients = syscalls::open_tun("t0").context("TUN device t0")?;
-        let servers = syscalls::open_tun("t1").context("TUN device t1")?;
+            .context("the kernel has no FTP helper (modprobe nf_conntrack_ftp)")?;
+        let clients = syscalls::open_tun("t0").context("cannot create TUN interface t0")?;
+        let servers = syscalls::open_tun("t1").context("cannot create TUN interface t1")?;
         run_with_stdin("ip", &["-batch", "-"], &[IP_BATCH, routes.ip_batch()].concat())?;
         for (name, value) in NET_SYSCTLS {
             write_sysctl(name, value)?;
@@ -161,9 +161,9 @@ impl KernelNetns {
         };
         match into.write(packet) {
             Ok(_) => {}
-            // The TUN driver itself refuses what is no IP datagram at all.
+            // The TUN driver itself refuses what is no IP packet at all.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(ObservedVerdict::NotForwarded),
-            Err(error) => return Err(error).context("writing to the TUN device"),
+            Err(error) => return Err(error).context("cannot write to the TUN interface"),
         }
         let Some(length) = read_packet(out, &mut self.buffer)? else { return Ok(ObservedVerdict::NotForwarded) };
         let seen = &self.buffer[..length];
@@ -175,22 +175,22 @@ impl KernelNetns {
         if is_fragment(seen) {
             while read_packet(out, &mut self.buffer)?.is_some() {}
         }
-        Ok(ObservedVerdict::Passed(mark.with_context(|| "a packet came out without a mark")?))
+        Ok(ObservedVerdict::Passed(mark.with_context(|| "a packet was forwarded without a mark")?))
     }
 }
 
-/// One datagram, if one waits.
+/// One packet, if one waits.
 fn read_packet(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
     match device.read(buffer) {
         Ok(length) => Ok(Some(length)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error).context("reading from the TUN device"),
+        Err(error) => Err(error).context("cannot read from the TUN interface"),
     }
 }
 
 /// The number that names a packet: see `Envelope`.
 fn packet_ident(packet: &[u8]) -> u32 {
-    match packet.first().map(|octet| octet >> 4) {
+    match packet.first().map(|byte| byte >> 4) {
         Some(4) => u32::from(packet[4]) << 8 | u32::from(packet[5]),
         Some(6) => u32::from(packet[1] & 15) << 16 | u32::from(packet[2]) << 8 | u32::from(packet[3]),
         _ => 0,
@@ -218,7 +218,7 @@ fn run_with_stdin(program: &str, arguments: &[&str], text: &str) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("running {program}"))?;
-    child.stdin.take().context("its standard input")?.write_all(text.trim_start().as_bytes())?;
+    child.stdin.take().context("no standard input")?.write_all(text.trim_start().as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("{program}: {}", String::from_utf8_lossy(&output.stderr));

@@ -11,7 +11,7 @@ pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
 pub const UDPLITE: u8 = 136;
 
-/// Source and destination of a datagram, of one family.
+/// Source and destination of a packet, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketEndpoints {
     pub source: IpAddr,
@@ -34,13 +34,13 @@ impl PacketEndpoints {
 pub struct IpHeaderSpec {
     /// The IPv4 identification, or the IPv6 flow label: names the packet when it comes out again.
     pub ident: u32,
-    /// IPv4 options, or IPv6 extension headers as (type, octets of the header but its first).
+    /// IPv4 options, or IPv6 extension headers as (type, bytes of the header but its first).
     pub options: Vec<u8>,
     pub extensions: Vec<(u8, Vec<u8>)>,
 }
 
-fn sum_words(octets: &[u8]) -> u64 {
-    octets.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0))).sum()
+fn sum_words(bytes: &[u8]) -> u64 {
+    bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0))).sum()
 }
 
 fn fold_checksum(mut sum: u64) -> u16 {
@@ -50,7 +50,7 @@ fn fold_checksum(mut sum: u64) -> u16 {
     !(sum as u16)
 }
 
-/// The octets of an address.
+/// The bytes of an address.
 pub fn address_bytes(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -74,10 +74,10 @@ pub fn checksum_over(ends: PacketEndpoints, protocol: u8, length: usize, covered
 }
 
 /// CRC32c, bit by bit: SCTP's checksum.
-pub fn crc32c(octets: &[u8]) -> u32 {
+pub fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
-    for octet in octets {
-        crc ^= u32::from(*octet);
+    for byte in bytes {
+        crc ^= u32::from(*byte);
         for _ in 0..8 {
             crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
         }
@@ -85,7 +85,7 @@ pub fn crc32c(octets: &[u8]) -> u32 {
     !crc
 }
 
-/// A whole IP datagram around `transport`.
+/// A whole IP packet around `transport`.
 pub fn ip_packet(ends: PacketEndpoints, protocol: u8, transport: &[u8], envelope: &IpHeaderSpec) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(60 + transport.len());
     if ends.is_ipv6() {
@@ -118,7 +118,7 @@ pub fn ip_packet(ends: PacketEndpoints, protocol: u8, transport: &[u8], envelope
     bytes
 }
 
-/// Writes the header checksum of an IPv4 datagram; nothing for IPv6.
+/// Writes the header checksum of an IPv4 packet; nothing for IPv6.
 pub fn update_header_checksum(bytes: &mut [u8]) {
     if bytes[0] >> 4 == 4 {
         bytes[10..12].fill(0);
@@ -128,7 +128,7 @@ pub fn update_header_checksum(bytes: &mut [u8]) {
     }
 }
 
-/// Cuts a datagram into pieces after each of `cuts` octets (multiples of eight) of its payload. An IPv6 datagram must have no extension headers.
+/// Cuts a packet into pieces after each of `cuts` bytes (multiples of eight) of its payload. An IPv6 packet must have no extension headers.
 pub fn fragment_packet(whole: &[u8], cuts: &[usize], ident: u32) -> Vec<Vec<u8>> {
     let v6 = whole[0] >> 4 == 6;
     let header = if v6 { 40 } else { usize::from(whole[0] & 15) * 4 };
@@ -170,12 +170,12 @@ pub struct OracleSegment {
     pub data_len: usize,
     pub data_offset: Option<u8>,
     pub bad_checksum: bool,
-    /// Keep only so many octets.
+    /// Keep only so many bytes.
     pub truncate_to: Option<usize>,
 }
 
 impl OracleSegment {
-    /// The transport part of a datagram between `ends`.
+    /// The transport part of a packet between `ends`.
     pub fn to_bytes(&self, ends: PacketEndpoints) -> Vec<u8> {
         let mut options = self.options.clone();
         options.truncate(40);

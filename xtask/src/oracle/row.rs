@@ -10,7 +10,7 @@ pub struct ConnRow {
     pub status: u32,
     pub timeout: u32,
     pub detail: ProtoRow,
-    /// Packets and octets, original then reply.
+    /// Packets and bytes, original then reply.
     pub counters: Option<[(u64, u64); 2]>,
     /// Empty if it has none.
     pub helper: String,

@@ -1,5 +1,6 @@
-//! One run: stories until enough packets were sent, divergences made short, and a summary.
-use super::comparator::{Comparator, CompareMode, Divergence};
+//! One run: scenarios until enough packets were sent, divergences made short, and a summary.
+use super::comparator::{Comparator, CompareMode};
+use super::divergence::Divergence;
 use super::grammar::{self, Grammar};
 use super::rng::OracleRng;
 use super::scenario::OracleScenario;
@@ -19,11 +20,11 @@ pub struct OracleConfig {
     pub show: usize,
 }
 
-/// Packets of one story.
+/// Packets of one scenario.
 const SCENARIO_PACKETS: usize = 20_000;
 
 /// Plays the plan; the number of divergences.
-pub fn run(judges: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
+pub fn run(comparator: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
     let began = Instant::now();
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     let mut shown = HashSet::new();
@@ -34,28 +35,28 @@ pub fn run(judges: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
         let grammar = plan.grammars[number / plan.families.len() % plan.grammars.len()];
         let seed = OracleRng::new(plan.seed ^ (number as u64) << 32).next_u64();
         let left = usize::try_from(plan.packets - sent).unwrap_or(SCENARIO_PACKETS);
-        let story = grammar::generate_scenario(grammar, v6, seed, SCENARIO_PACKETS.min(left));
-        judges.coverage.reset_states();
-        let findings = judges.run_scenario(&story, CompareMode::Periodic)?;
+        let scenario = grammar::generate_scenario(grammar, v6, seed, SCENARIO_PACKETS.min(left));
+        comparator.coverage.reset_states();
+        let findings = comparator.run_scenario(&scenario, CompareMode::Periodic)?;
         sent += findings.verdicts.len() as u64;
         for divergence in &findings.divergences {
             *kinds.entry(divergence.kind.clone()).or_default() += 1;
             if shown.len() < plan.show {
                 let title = format!(
-                    "{} of seed {}, story {number} ({grammar:?}, {})",
+                    "{} of seed {}, scenario {number} ({grammar:?}, {})",
                     divergence.kind,
                     plan.seed,
                     if v6 { "IPv6" } else { "IPv4" }
                 );
-                shrink_and_print(judges, &story, divergence, &title, &mut shown)?;
+                shrink_and_print(comparator, &scenario, divergence, &title, &mut shown)?;
             }
         }
         number += 1;
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("\n{}", judges.coverage);
+    println!("\n{}", comparator.coverage);
     println!(
-        "{sent} packets in {number} stories, seed {}, {seconds:.1} s, {:.0} packets/s",
+        "{sent} packets in {number} scenarios, seed {}, {seconds:.1} s, {:.0} packets/s",
         plan.seed,
         sent as f64 / seconds
     );
@@ -68,27 +69,27 @@ pub fn run(judges: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
 }
 
 /// Plays a capture; the number of divergences.
-pub fn run_capture(judges: &mut Comparator, story: &OracleScenario) -> Result<usize> {
-    let findings = judges.run_scenario(story, CompareMode::Periodic)?;
+pub fn run_capture(comparator: &mut Comparator, scenario: &OracleScenario) -> Result<usize> {
+    let findings = comparator.run_scenario(scenario, CompareMode::Periodic)?;
     let mut shown = HashSet::new();
     for divergence in &findings.divergences {
-        shrink_and_print(judges, story, divergence, &divergence.kind, &mut shown)?;
+        shrink_and_print(comparator, scenario, divergence, &divergence.kind, &mut shown)?;
     }
-    println!("\n{}\n{} packets, {} divergences", judges.coverage, story.steps.len(), findings.divergences.len());
+    println!("\n{}\n{} packets, {} divergences", comparator.coverage, scenario.steps.len(), findings.divergences.len());
     Ok(findings.divergences.len())
 }
 
 /// Makes a divergence short and prints it, unless one like it was printed.
 fn shrink_and_print(
-    judges: &mut Comparator,
-    story: &OracleScenario,
+    comparator: &mut Comparator,
+    scenario: &OracleScenario,
     divergence: &Divergence,
     title: &str,
     shown: &mut HashSet<String>,
 ) -> Result<()> {
-    let Some((short, root)) = shrink(judges, story, divergence)? else {
+    let Some((short, root)) = shrink(comparator, scenario, divergence)? else {
         if shown.insert(divergence.kind.clone()) {
-            let step = story.steps.get(divergence.step_index).map(scenario_file::describe).unwrap_or_default();
+            let step = scenario.steps.get(divergence.step_index).map(scenario_file::describe).unwrap_or_default();
             println!(
                 "\n# NOT REPRODUCED: {title}\n# {step}\n#   kernel {}, engine {}",
                 divergence.kernel, divergence.engine
@@ -100,28 +101,34 @@ fn shrink_and_print(
     let last = short.steps.last().map(scenario_file::describe).unwrap_or_default();
     let shape: Vec<&str> = last.split_whitespace().take(2).collect();
     if shown.insert(format!("{} {}", root.kind, shape.join(" "))) {
-        print_scenario(judges, &short, &root, title)?;
+        print_scenario(comparator, &short, &root, title)?;
     }
     Ok(())
 }
 
-/// Prints a short story with what both say of each packet.
-pub fn print_scenario(judges: &mut Comparator, story: &OracleScenario, root: &Divergence, title: &str) -> Result<()> {
-    let remarks = annotate(judges, story)?;
-    println!("\n{}", scenario_file::write_scenario(story, title, &remarks));
+/// Prints a short scenario with what both say of each packet.
+pub fn print_scenario(
+    comparator: &mut Comparator,
+    scenario: &OracleScenario,
+    root: &Divergence,
+    title: &str,
+) -> Result<()> {
+    let remarks = annotate(comparator, scenario)?;
+    println!("\n{}", scenario_file::write_scenario(scenario, title, &remarks));
     println!("#   {}\n#   kernel: {}\n#   engine: {}", root.kind, root.kernel, root.engine);
     Ok(())
 }
 
-/// Plays a story once more, and says of each packet what both said, and the connections after it.
-pub fn annotate(judges: &mut Comparator, story: &OracleScenario) -> Result<Vec<String>> {
+/// Runs a scenario once more: for each packet both verdicts, and the connections after it.
+pub fn annotate(comparator: &mut Comparator, scenario: &OracleScenario) -> Result<Vec<String>> {
     let mut remarks = Vec::new();
-    for length in 1..=story.steps.len() {
-        let findings = judges.run_scenario(&story.with_steps(story.steps[..length].to_vec()), CompareMode::Periodic)?;
+    for length in 1..=scenario.steps.len() {
+        let findings =
+            comparator.run_scenario(&scenario.with_steps(scenario.steps[..length].to_vec()), CompareMode::Periodic)?;
         let Some([kernel, engine]) = findings.verdicts.last() else { break };
-        let heard = if kernel == engine { kernel.to_string() } else { format!("kernel {kernel}, engine {engine}") };
-        let why = judges.last_reason.map_or(String::new(), |why| format!(" ({})", why.name()));
-        remarks.push(format!("{heard}{why}; {}", judges.describe_tables()?));
+        let verdict = if kernel == engine { kernel.to_string() } else { format!("kernel {kernel}, engine {engine}") };
+        let reason = comparator.last_reason.map_or(String::new(), |reason| format!(" ({})", reason.name()));
+        remarks.push(format!("{verdict}{reason}; {}", comparator.describe_tables()?));
     }
     Ok(remarks)
 }

@@ -1,4 +1,4 @@
-//! A story: knobs, and packets in order. What the grammars write, the judges play, and a ledger prints.
+//! A scenario: sysctls, and packets in order. The grammars generate it, the comparator runs it, a scenario file stores it.
 use super::step::OracleStep;
 use keepstate_engine::{Sysctl, Sysctls};
 
@@ -7,11 +7,11 @@ use keepstate_engine::{Sysctl, Sysctls};
 pub struct OracleScenario {
     pub sysctls: Vec<(Sysctl, u64)>,
     pub steps: Vec<OracleStep>,
-    /// Lasts long on purpose, and waits between bursts; any other story must end before anything can expire.
+    /// Lasts long on purpose, and waits between bursts; any other scenario must end before anything can expire.
     pub slow: bool,
 }
 
-/// Knobs that stories change: each is put back to its default by a story that does not name it.
+/// Knobs that scenarios change: each is put back to its default by a scenario that does not name it.
 pub const SCENARIO_SYSCTLS: &[Sysctl] = &[
     Sysctl::Acct,
     Sysctl::Checksum,
@@ -47,27 +47,27 @@ pub const SCENARIO_SYSCTLS: &[Sysctl] = &[
 ];
 
 impl OracleScenario {
-    /// The value of every knob that stories change.
+    /// The value of every sysctl that scenarios change.
     pub fn sysctl_values(&self) -> impl Iterator<Item = (Sysctl, u64)> + '_ {
-        SCENARIO_SYSCTLS.iter().map(|knob| {
-            let named = self.sysctls.iter().find(|(named, _)| named == knob).map(|(_, value)| *value);
-            let default = if *knob == Sysctl::Acct { 1 } else { u64::from(knob.default_value()) };
-            (*knob, named.unwrap_or(default))
+        SCENARIO_SYSCTLS.iter().map(|sysctl| {
+            let named = self.sysctls.iter().find(|(named, _)| named == sysctl).map(|(_, value)| *value);
+            let default = if *sysctl == Sysctl::Acct { 1 } else { u64::from(sysctl.default_value()) };
+            (*sysctl, named.unwrap_or(default))
         })
     }
 
-    /// The engine's knobs for this story.
+    /// The engine's sysctls for this scenario.
     pub fn engine_sysctls(&self) -> Result<Sysctls, keepstate_engine::SysctlError> {
-        let mut knobs = Sysctls::default();
+        let mut sysctls = Sysctls::default();
         // Stories are short; a small index makes a fresh engine cheap.
-        knobs.set(Sysctl::Buckets, 4096)?;
-        for (knob, value) in self.sysctl_values() {
-            knobs.set(knob, value)?;
+        sysctls.set(Sysctl::Buckets, 4096)?;
+        for (sysctl, value) in self.sysctl_values() {
+            sysctls.set(sysctl, value)?;
         }
-        Ok(knobs)
+        Ok(sysctls)
     }
 
-    /// The same story with only some of its steps.
+    /// The same scenario with only some of its steps.
     pub fn with_steps(&self, steps: Vec<OracleStep>) -> OracleScenario {
         OracleScenario { sysctls: self.sysctls.clone(), steps, slow: self.slow }
     }

@@ -1,14 +1,14 @@
-//! A story on paper: one line a packet, for people, and its octets, so that the same story can be played again from the file.
+//! A scenario on paper: one line a packet, for people, and its bytes, so that the same scenario can be played again from the file.
 //!
 //! ```text
 //! set nf_conntrack_tcp_loose 0
 //! wait 1500
 //! >  S    0   1000     -   64240
 //! <  SA   0   9000  1001   65160
-//! > 450000...                          any datagram, in hexadecimal
+//! > 450000...                          any packet, in hexadecimal
 //! ```
 //! `>` goes from the clients' network to the servers', `<` back. `#` begins a comment. TCP lines are between one client and one server.
-use super::grammar::{endpoints_toward, host_pair};
+use super::grammar::generated_packet::{endpoints_toward, host_pair};
 use super::kernel::Toward;
 use super::packet_builder::{self, IpHeaderSpec, OracleSegment};
 use super::scenario::OracleScenario;
@@ -30,7 +30,7 @@ pub fn describe(step: &OracleStep) -> String {
     }
     match RawPacketView::parse(&step.bytes) {
         Some(view) => describe_transport(&mut line, &view),
-        None => line.push_str("not an IP datagram"),
+        None => line.push_str("not an IP packet"),
     }
     line
 }
@@ -81,7 +81,7 @@ fn describe_transport(line: &mut String, view: &RawPacketView<'_>) {
         }
         packet_builder::UDP => write!(
             line,
-            "udp {} length {} check {:#06x}, {} octets",
+            "udp {} length {} check {:#06x}, {} bytes",
             ports(bytes),
             be16(bytes, 4),
             be16(bytes, 6),
@@ -89,7 +89,7 @@ fn describe_transport(line: &mut String, view: &RawPacketView<'_>) {
         ),
         packet_builder::UDPLITE => write!(
             line,
-            "udplite {} coverage {} check {:#06x}, {} octets",
+            "udplite {} coverage {} check {:#06x}, {} bytes",
             ports(bytes),
             be16(bytes, 4),
             be16(bytes, 6),
@@ -98,7 +98,7 @@ fn describe_transport(line: &mut String, view: &RawPacketView<'_>) {
         packet_builder::ICMP | packet_builder::ICMPV6 => {
             let _ = write!(
                 line,
-                "icmp {}/{} id {}, {} octets",
+                "icmp {}/{} id {}, {} bytes",
                 be16(bytes, 0) >> 8,
                 be16(bytes, 0) & 255,
                 be16(bytes, 4),
@@ -127,30 +127,30 @@ fn describe_transport(line: &mut String, view: &RawPacketView<'_>) {
             Ok(())
         }
         protocol => {
-            write!(line, "protocol {protocol}, {} octets {}", bytes.len(), hex_compact(&bytes[..bytes.len().min(16)]))
+            write!(line, "protocol {protocol}, {} bytes {}", bytes.len(), hex_compact(&bytes[..bytes.len().min(16)]))
         }
     };
 }
 
-/// Octets as two digits each; the last octet, if it stands there often, once, with its number: `4500+1000*6b`.
-pub fn hex_compact(octets: &[u8]) -> String {
-    let last = octets.last().copied().unwrap_or(0);
-    let same = octets.iter().rev().take_while(|octet| **octet == last).count();
-    let digits = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
-    if same < 8 { digits(octets) } else { format!("{}+{same}*{last:02x}", digits(&octets[..octets.len() - same])) }
+/// Bytes as two digits each; a long run of the last byte is written once, with its count: `4500+1000*6b`.
+pub fn hex_compact(bytes: &[u8]) -> String {
+    let last = bytes.last().copied().unwrap_or(0);
+    let same = bytes.iter().rev().take_while(|byte| **byte == last).count();
+    let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    if same < 8 { digits(bytes) } else { format!("{}+{same}*{last:02x}", digits(&bytes[..bytes.len() - same])) }
 }
 
-/// The story as a file.
-pub fn write_scenario(story: &OracleScenario, title: &str, remarks: &[String]) -> String {
+/// The scenario as a file.
+pub fn write_scenario(scenario: &OracleScenario, title: &str, remarks: &[String]) -> String {
     let mut text = String::new();
     for line in title.lines() {
         let _ = writeln!(text, "# {line}");
     }
-    for (knob, value) in &story.sysctls {
-        let _ = writeln!(text, "set {} {value}", knob.name());
+    for (sysctl, value) in &scenario.sysctls {
+        let _ = writeln!(text, "set {} {value}", sysctl.name());
     }
     let mut time = 0;
-    for (at, step) in story.steps.iter().enumerate() {
+    for (at, step) in scenario.steps.iter().enumerate() {
         if step.not_before > time {
             let _ = writeln!(text, "wait {}", step.not_before - time);
             time = step.not_before;
@@ -163,9 +163,9 @@ pub fn write_scenario(story: &OracleScenario, title: &str, remarks: &[String]) -
     text
 }
 
-/// Reads a story.
+/// Reads a scenario.
 pub fn read_scenario(text: &str) -> Result<OracleScenario> {
-    let mut story = OracleScenario::default();
+    let mut scenario = OracleScenario::default();
     let mut time = 0;
     for (at, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
@@ -174,24 +174,24 @@ pub fn read_scenario(text: &str) -> Result<OracleScenario> {
         match words.as_slice() {
             [] => {}
             ["set", name, value] => {
-                let knob = Sysctl::from_name(name).with_context(place)?;
-                story.sysctls.push((knob, value.parse().with_context(place)?));
+                let sysctl = Sysctl::from_name(name).with_context(place)?;
+                scenario.sysctls.push((sysctl, value.parse().with_context(place)?));
             }
             ["wait", milliseconds] => {
                 time += milliseconds.parse::<u64>().with_context(place)?;
-                story.slow = true;
+                scenario.slow = true;
             }
             [arrow @ (">" | "<"), rest @ ..] => {
                 let toward = if *arrow == ">" { Toward::Server } else { Toward::Client };
-                let number = 1 + story.steps.len() as u32;
+                let number = 1 + scenario.steps.len() as u32;
                 let mut step = read_packet(toward, rest, number).with_context(place)?;
                 step.not_before = time;
-                story.steps.push(step);
+                scenario.steps.push(step);
             }
             _ => bail!("{}", place()),
         }
     }
-    Ok(story)
+    Ok(scenario)
 }
 
 fn read_packet(toward: Toward, words: &[&str], number: u32) -> Result<OracleStep> {
@@ -224,7 +224,7 @@ fn read_packet(toward: Toward, words: &[&str], number: u32) -> Result<OracleStep
                 packet_builder::ip_packet(ends, packet_builder::TCP, &segment.to_bytes(ends), &envelope),
             ))
         }
-        _ => bail!("neither a datagram in hexadecimal nor flags, length, seq, ack, window"),
+        _ => bail!("expected a packet in hexadecimal, or flags, length, seq, ack, window"),
     }
 }
 
@@ -233,11 +233,11 @@ fn parse_hex(hex: &str) -> Result<Vec<u8>> {
         hex.split_once('+').and_then(|(start, rest)| Some((start, rest.split_once('*')?)))
     {
         let mut bytes = parse_hex(start)?;
-        let last = parse_hex(last)?.first().copied().context("an octet to repeat")?;
+        let last = parse_hex(last)?.first().copied().context("missing byte to repeat")?;
         bytes.resize(bytes.len() + count.parse::<u16>()? as usize, last);
         return Ok(bytes);
     }
     let digits: Option<Vec<u8>> = hex.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0).context("hexadecimal digits, two an octet")?;
+    let digits = digits.filter(|digits| digits.len() % 2 == 0).context("expected hexadecimal digits, two a byte")?;
     Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

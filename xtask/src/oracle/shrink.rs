@@ -1,8 +1,9 @@
-//! From a long story that shows a divergence to the shortest that still shows it.
+//! From a long scenario that shows a divergence to the shortest that still shows it.
 //!
 //! First only the flow's own packets, then only those between its hosts, then all; after that packets are left out, in ever smaller groups, as long
 //! as a divergence of the same kind remains.
-use super::comparator::{Comparator, CompareMode, Divergence};
+use super::comparator::{Comparator, CompareMode};
+use super::divergence::Divergence;
 use super::scenario::OracleScenario;
 use super::step::{OracleStep, RawPacketView};
 use anyhow::Result;
@@ -10,31 +11,31 @@ use std::time::{Duration, Instant};
 
 /// How long one divergence may take.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
-/// A slow story has to wait each time it is played.
+/// A slow scenario has to wait each time it is played.
 const SLOW_TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// The shortest story found, and what diverges in it. `None` if the divergence does not show again.
+/// The shortest scenario found, and what diverges in it. `None` if the divergence does not show again.
 pub fn shrink(
-    judges: &mut Comparator,
-    story: &OracleScenario,
+    comparator: &mut Comparator,
+    scenario: &OracleScenario,
     found: &Divergence,
 ) -> Result<Option<(OracleScenario, Divergence)>> {
-    let until = Instant::now() + if story.slow { SLOW_TIME_LIMIT } else { TIME_LIMIT };
-    let told = &story.steps[..=found.step_index];
+    let until = Instant::now() + if scenario.slow { SLOW_TIME_LIMIT } else { TIME_LIMIT };
+    let steps = &scenario.steps[..=found.step_index];
     let own = |step: &OracleStep| step.flow == found.flow;
-    let culprit = told.iter().rfind(|step| own(step)).and_then(address_pair);
+    let culprit = steps.iter().rfind(|step| own(step)).and_then(address_pair);
     let candidates = [
-        told.iter().filter(|step| own(step)).cloned().collect::<Vec<_>>(),
-        told.iter().filter(|step| culprit.is_some() && address_pair(step) == culprit).cloned().collect(),
-        told.to_vec(),
+        steps.iter().filter(|step| own(step)).cloned().collect::<Vec<_>>(),
+        steps.iter().filter(|step| culprit.is_some() && address_pair(step) == culprit).cloned().collect(),
+        steps.to_vec(),
     ];
     for steps in candidates {
         if steps.is_empty() {
             continue;
         }
-        let story = story.with_steps(steps);
-        if let Some(divergence) = first_divergence(judges, &story)? {
-            return reduce(judges, story, divergence, until).map(Some);
+        let scenario = scenario.with_steps(steps);
+        if let Some(divergence) = first_divergence(comparator, &scenario)? {
+            return reduce(comparator, scenario, divergence, until).map(Some);
         }
     }
     Ok(None)
@@ -46,18 +47,18 @@ fn address_pair(step: &OracleStep) -> Option<[std::net::IpAddr; 2]> {
     Some([view.source.min(view.destination), view.source.max(view.destination)])
 }
 
-fn first_divergence(judges: &mut Comparator, story: &OracleScenario) -> Result<Option<Divergence>> {
-    Ok(judges.run_scenario(story, CompareMode::EveryStep)?.divergences.into_iter().next())
+fn first_divergence(comparator: &mut Comparator, scenario: &OracleScenario) -> Result<Option<Divergence>> {
+    Ok(comparator.run_scenario(scenario, CompareMode::EveryStep)?.divergences.into_iter().next())
 }
 
 /// Leaves out groups of packets, halving the groups, until nothing more can go.
 fn reduce(
-    judges: &mut Comparator,
-    story: OracleScenario,
+    comparator: &mut Comparator,
+    scenario: OracleScenario,
     divergence: Divergence,
     until: Instant,
 ) -> Result<(OracleScenario, Divergence)> {
-    let mut best = (story.with_steps(story.steps[..=divergence.step_index].to_vec()), divergence);
+    let mut best = (scenario.with_steps(scenario.steps[..=divergence.step_index].to_vec()), divergence);
     let mut group = best.0.steps.len().div_ceil(2);
     loop {
         let mut at = 0;
@@ -67,7 +68,7 @@ fn reduce(
             let mut steps = best.0.steps.clone();
             steps.drain(at..end);
             let candidate = best.0.with_steps(steps);
-            match first_divergence(judges, &candidate)? {
+            match first_divergence(comparator, &candidate)? {
                 Some(again) if again.kind == best.1.kind => {
                     best = (candidate.with_steps(candidate.steps[..=again.step_index].to_vec()), again);
                     went = true;

@@ -1,4 +1,4 @@
-//! One packet of a story: where it goes, its octets, and the flow it is about.
+//! One packet of a scenario: where it goes, its bytes, and the flow it is about.
 use super::kernel::Toward;
 use super::packet_builder;
 use keepstate_engine::Tuple;
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// One packet; it may be a fragment.
 #[derive(Clone, Debug)]
 pub struct OracleStep {
-    /// Milliseconds since the story began before which it is not sent.
+    /// Milliseconds since the scenario began before which it is not sent.
     pub not_before: u64,
     pub toward: Toward,
     pub bytes: Vec<u8>,
@@ -69,7 +69,7 @@ impl FlowHash {
     }
 }
 
-/// A datagram as the oracle itself reads it, without help from the crates under test.
+/// A packet as the oracle itself reads it, without help from the crates under test.
 pub struct RawPacketView<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
@@ -81,9 +81,8 @@ impl<'a> RawPacketView<'a> {
     /// Reads the IP header, and follows IPv6 extension headers.
     pub fn parse(packet: &'a [u8]) -> Option<RawPacketView<'a>> {
         if packet.first()? >> 4 == 4 {
-            let address = |at: usize| {
-                packet.get(at..at + 4)?.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)))
-            };
+            let address =
+                |at: usize| packet.get(at..at + 4)?.first_chunk::<4>().map(|bytes| IpAddr::V4(Ipv4Addr::from(*bytes)));
             let transport = packet.get(usize::from(packet[0] & 15) * 4..)?;
             return Some(RawPacketView {
                 source: address(12)?,
@@ -93,7 +92,7 @@ impl<'a> RawPacketView<'a> {
             });
         }
         let address =
-            |at: usize| packet.get(at..at + 16)?.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)));
+            |at: usize| packet.get(at..at + 16)?.first_chunk::<16>().map(|bytes| IpAddr::V6(Ipv6Addr::from(*bytes)));
         let (mut protocol, mut at) = (*packet.get(6)?, 40);
         while let 0 | 43 | 44 | 60 = protocol {
             let length =

@@ -12,7 +12,7 @@ pub fn unshare_net() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
 }
 
-/// A TUN device: each read and each write is one IP datagram, without any header before it.
+/// A TUN device: each read and each write is one IP packet, without any header before it.
 pub fn open_tun(name: &str) -> io::Result<File> {
     const NAME_LENGTH: usize = 15;
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;

@@ -4,7 +4,7 @@
 //! limit is never exceeded; a new connection either comes in or is counted as dropped; assured connections stay; known connections go on.
 use super::conntrack_max::ConntrackMax;
 use super::ctnetlink_dump::CtnetlinkDump;
-use super::grammar::{endpoints_toward, host_pair};
+use super::grammar::generated_packet::{endpoints_toward, host_pair};
 use super::kernel::{KernelNetns, Toward};
 use super::packet_builder::{self, IpHeaderSpec, OracleSegment, PacketEndpoints};
 use super::syscalls;
@@ -35,7 +35,7 @@ struct FloodResult {
     early_drop: u64,
     count: u64,
     assured: u64,
-    /// Packets of assured connections that were told something else than ESTABLISHED while the table was full.
+    /// Packets of assured connections that were not classified ESTABLISHED while the table was full.
     misclassified: u64,
 }
 
@@ -63,25 +63,25 @@ pub fn run(kernel: &mut KernelNetns, limit: &ConntrackMax) -> Result<()> {
     let mut dump = CtnetlinkDump::open()?;
     dump.flush()?;
     let before = dump.statistics()?;
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Max, TABLE_MAX)?;
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Max, TABLE_MAX)?;
     let began = Instant(syscalls::monotonic_ns());
-    let mut engine = Engine::new(knobs, Secret(*b"a full table's s"), began);
+    let mut engine = Engine::new(sysctls, Secret(*b"a full table's s"), began);
     let (mut theirs, mut ours) = (FloodResult::default(), FloodResult::default());
     {
         let _lowered = limit.lower(TABLE_MAX)?;
         open_assured_connections(kernel, &mut engine)?;
         for number in 0..FLOOD {
-            let heard = send_to_both(kernel, &mut engine, Toward::Server, 20_000 + number, SYN, 1, 0)?;
-            for (account, heard) in [&mut theirs, &mut ours].into_iter().zip(heard) {
-                match heard {
+            let verdicts = send_to_both(kernel, &mut engine, Toward::Server, 20_000 + number, SYN, 1, 0)?;
+            for (account, verdicts) in [&mut theirs, &mut ours].into_iter().zip(verdicts) {
+                match verdicts {
                     ObservedVerdict::Passed(_) => account.accepted += 1,
                     ObservedVerdict::NotForwarded => account.dropped += 1,
                 }
             }
-            let heard = send_to_both(kernel, &mut engine, Toward::Server, 1000 + number % ASSURED, ACK, 2, 2)?;
-            for (account, heard) in [&mut theirs, &mut ours].into_iter().zip(heard) {
-                account.misclassified += u64::from(heard != ObservedVerdict::Passed(CtStateDscp::Established));
+            let verdicts = send_to_both(kernel, &mut engine, Toward::Server, 1000 + number % ASSURED, ACK, 2, 2)?;
+            for (account, verdicts) in [&mut theirs, &mut ours].into_iter().zip(verdicts) {
+                account.misclassified += u64::from(verdicts != ObservedVerdict::Passed(CtStateDscp::Established));
             }
         }
     }
@@ -105,10 +105,10 @@ fn open_assured_connections(kernel: &mut KernelNetns, engine: &mut Engine) -> Re
     for number in 0..ASSURED {
         send_to_both(kernel, engine, Toward::Server, 1000 + number, SYN, 1, 0)?;
         send_to_both(kernel, engine, Toward::Client, 1000 + number, SYN | ACK, 1, 2)?;
-        let heard = send_to_both(kernel, engine, Toward::Server, 1000 + number, ACK, 2, 2)?;
+        let verdicts = send_to_both(kernel, engine, Toward::Server, 1000 + number, ACK, 2, 2)?;
         ensure!(
-            heard == [ObservedVerdict::Passed(CtStateDscp::Established); 2],
-            "the handshake was not followed: {heard:?}"
+            verdicts == [ObservedVerdict::Passed(CtStateDscp::Established); 2],
+            "the handshake was not followed: {verdicts:?}"
         );
     }
     Ok(())

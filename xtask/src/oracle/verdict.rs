@@ -1,4 +1,4 @@
-//! What was said of one packet, by the kernel and by the engine, in the same words.
+//! The verdict on one packet, by the kernel or by the engine, in one form.
 use keepstate_engine::{CtInfo, CtVerdict, Direction, Outcome};
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl CtStateDscp {
         CtStateDscp::Untracked,
     ];
 
-    /// Reads the DSCP field of a datagram.
+    /// Reads the DSCP field of a packet.
     pub fn from_dscp(packet: &[u8]) -> Option<CtStateDscp> {
         let dscp = match packet.first()? >> 4 {
             4 => packet.get(1)? >> 2,

@@ -1,5 +1,5 @@
 //! FTP: control conversations whose commands are mostly whole and mostly honest, and data connections, announced or not.
-use super::GeneratedPacket;
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::{FTP_PORT, Toward};
 use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -21,7 +21,7 @@ pub struct FtpFlow {
     next: [u32; 2],
     /// Segments of the handshake that were sent.
     handshake_segments: u8,
-    /// What each side said last, and where.
+    /// The last line of each side, and its sequence number.
     last_line: [(u32, Vec<u8>); 2],
     /// Where data connections were announced: who opens them, and to which port.
     data_endpoints: Vec<(Toward, u16)>,
@@ -95,7 +95,7 @@ impl FtpFlow {
 
     /// A command or an answer that announces a data connection, to the speaker itself or now and then to somebody else.
     fn port_command(&mut self, toward: Toward, random: &mut OracleRng) -> Vec<u8> {
-        let ends = super::endpoints_toward(self.ends, toward);
+        let ends = endpoints_toward(self.ends, toward);
         let speaker = if random.percent(8) { ends.destination } else { ends.source };
         let port = random.pick(PORTS);
         // Who listens is who speaks: the other side opens.
@@ -120,18 +120,18 @@ impl FtpFlow {
         if random.percent(10) { line.to_lowercase().into_bytes() } else { line.into_bytes() }
     }
 
-    /// One side says again what it said last, or something else in its place.
+    /// One side retransmits its last line, or sends another in its place.
     fn retransmit_line(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.pick(&[Toward::Server, Toward::Client]);
-        let (seq, said) = self.last_line[side_index(toward)].clone();
-        let said = if random.percent(60) { said } else { self.port_command(toward, random) };
+        let (seq, line) = self.last_line[side_index(toward)].clone();
+        let line = if random.percent(60) { line } else { self.port_command(toward, random) };
         let next = std::mem::replace(&mut self.next[side_index(toward)], seq);
-        let emission = self.control_segment(toward, ACK, &said);
+        let packet = self.control_segment(toward, ACK, &line);
         let after = &mut self.next[side_index(toward)];
         if after.wrapping_sub(next) > 1 << 31 {
             *after = next;
         }
-        emission
+        packet
     }
 
     /// A segment of the control connection.
@@ -179,7 +179,7 @@ impl FtpFlow {
     }
 
     fn build_packet(&self, toward: Toward, segment: OracleSegment, data: &[u8]) -> GeneratedPacket {
-        let ends = super::endpoints_toward(self.ends, toward);
+        let ends = endpoints_toward(self.ends, toward);
         let mut transport = OracleSegment { window: 60_000, ..segment }.to_bytes(ends);
         transport.extend_from_slice(data);
         packet_builder::write_checksum(&mut transport, 16, ends, packet_builder::TCP, false);

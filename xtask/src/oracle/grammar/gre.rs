@@ -1,5 +1,5 @@
 //! GRE: plain, and the enhanced form that PPTP uses, with its call ids.
-use super::GeneratedPacket;
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -32,7 +32,7 @@ impl GreFlow {
         }
         GeneratedPacket {
             toward,
-            ends: super::endpoints_toward(self.ends, toward),
+            ends: endpoints_toward(self.ends, toward),
             protocol: packet_builder::GRE,
             transport: bytes,
         }

@@ -1,5 +1,5 @@
 //! ICMP and ICMPv6: queries and answers, messages that begin nothing, and errors about packets that were sent, or nearly.
-use super::GeneratedPacket;
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -46,7 +46,7 @@ impl IcmpFlow {
         if random.percent(2) {
             bytes.truncate(random.below(9));
         }
-        let ends = super::endpoints_toward(self.ends, toward);
+        let ends = endpoints_toward(self.ends, toward);
         let mut protocol = if v6 { packet_builder::ICMPV6 } else { packet_builder::ICMP };
         packet_builder::write_checksum(&mut bytes, 2, ends, protocol, random.percent(2));
         if random.permille(5) {
@@ -111,9 +111,9 @@ fn sibling_address(address: IpAddr, host: u8) -> IpAddr {
             Ipv4Addr::new(first, second, third, host).into()
         }
         IpAddr::V6(address) => {
-            let mut octets = address.octets();
-            octets[15] = host;
-            Ipv6Addr::from(octets).into()
+            let mut bytes = address.octets();
+            bytes[15] = host;
+            Ipv6Addr::from(bytes).into()
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Protocols without a tracker, the IP options and extension headers that may precede any protocol, and headers that are broken.
-use super::GeneratedPacket;
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, IpHeaderSpec, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -20,7 +20,7 @@ impl OtherFlow {
         let transport = vec![b'o'; random.pick(&[0, 1, 4, 8, 40])];
         // Protocol 51 is an extension header in IPv6, and must be a whole one.
         let protocol = if self.protocol == 51 && self.ends.is_ipv6() { 50 } else { self.protocol };
-        GeneratedPacket { toward, ends: super::endpoints_toward(self.ends, toward), protocol, transport }
+        GeneratedPacket { toward, ends: endpoints_toward(self.ends, toward), protocol, transport }
     }
 }
 

@@ -1,5 +1,5 @@
 //! SCTP: associations that mostly follow RFC 9260, and stray in tags, order of chunks, and checksums.
-use super::GeneratedPacket;
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -115,7 +115,7 @@ impl SctpFlow {
         let toward = if client { Toward::Server } else { Toward::Client };
         GeneratedPacket {
             toward,
-            ends: super::endpoints_toward(self.ends, toward),
+            ends: endpoints_toward(self.ends, toward),
             protocol: packet_builder::SCTP,
             transport: bytes,
         }

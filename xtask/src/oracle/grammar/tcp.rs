@@ -1,5 +1,5 @@
 //! TCP: two ends that mostly follow RFC 9293, and stray in sequence numbers, flags, windows and options.
-use super::GeneratedPacket;
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -83,7 +83,7 @@ impl TcpFlow {
         } else {
             self.apply_segment(toward, &segment);
         }
-        let ends = super::endpoints_toward(self.ends, toward);
+        let ends = endpoints_toward(self.ends, toward);
         GeneratedPacket { toward, ends, protocol: packet_builder::TCP, transport: segment.to_bytes(ends) }
     }
 

@@ -1,5 +1,5 @@
-//! UDP and UDP-Lite: datagrams to and fro, with lengths, coverages and checksums that may be wrong.
-use super::GeneratedPacket;
+//! UDP and UDP-Lite: packets to and fro, with lengths, coverages and checksums that may be wrong.
+use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -9,7 +9,7 @@ pub struct UdpFlow {
     ends: PacketEndpoints,
     ports: (u16, u16),
     lite: bool,
-    /// Out of a hundred datagrams, how many answer.
+    /// Out of a hundred packets, how many answer.
     reply_percent: usize,
 }
 
@@ -21,7 +21,7 @@ impl UdpFlow {
 
     pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = if random.percent(self.reply_percent) { Toward::Client } else { Toward::Server };
-        let ends = super::endpoints_toward(self.ends, toward);
+        let ends = endpoints_toward(self.ends, toward);
         let (source, destination) = if toward == Toward::Server { self.ports } else { (self.ports.1, self.ports.0) };
         let protocol = if self.lite { packet_builder::UDPLITE } else { packet_builder::UDP };
         let data = random.pick(&[0, 1, 9, 100, 500]);
@@ -52,7 +52,7 @@ impl UdpFlow {
 }
 
 /// UDP-Lite's checksum covers as much as its header says: all, if that is zero. Linux 6.18 was seen to sum UDP's number into it, and over IPv4 only
-/// the low octet of the length; most of these do as it does.
+/// the low byte of the length; most of these do as it does.
 fn write_udplite_checksum(bytes: &mut [u8], ends: PacketEndpoints, random: &mut OracleRng) {
     if random.percent(50) {
         bytes[4..6].copy_from_slice(&random.pick(&[0u16, 8, 8]).to_be_bytes());
