@@ -1,26 +1,27 @@
-//! What a router says of a packet that goes no further: ICMP errors (RFC 1812, 4.3; RFC 4443, 2.4) and TCP resets (RFC 9293, 3.5.2).
+//! What a router answers to a dropped packet: ICMP errors (RFC 1812, 4.3; RFC 4443, 2.4) and TCP resets (RFC 9293, 3.5.2).
 use keepstate_wire::checksum::{Sum, internet, update_u16};
 use keepstate_wire::{Addresses, Family, Packet, tcp::TcpFlags, tcp::TcpSegment};
 use std::net::IpAddr;
 
-/// The longest IPv4 answer that quotes (RFC 1812, 4.3.2.3).
+/// The longest ICMPv4 error (RFC 1812, 4.3.2.3).
 const MAX_ICMPV4_LEN: usize = 576;
-/// The longest IPv6 answer that quotes: what every link takes.
+/// The longest ICMPv6 error: the minimum MTU (RFC 4443, 2.4 (c)).
 const MAX_ICMPV6_LEN: usize = 1280;
-/// Routers that our own packets may pass.
+/// The TTL or hop limit of packets we send.
 const DEFAULT_TTL: u8 = 64;
 
-/// An ICMP error about `packet`, from `us`. `word` is what stands behind the checksum: a path's MTU, or nothing. `None` where there may be no answer: it was an error itself, or not the first
-/// fragment, or it came from nobody or went to many.
+/// An ICMP error about `packet`, from `us`. `word` is the second word of the ICMP header: a path's MTU, or 0. `None` where no error may be sent: about an ICMP error, about a fragment
+/// that is not the first, to an unspecified source, or about a packet to several hosts.
 pub(crate) fn build_icmp_error(packet: &Packet<'_>, us: IpAddr, kind: u8, code: u8, word: u32) -> Option<Vec<u8>> {
     let (to, at) = match packet.addresses() {
         Addresses::V4 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),
         Addresses::V6 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),
     };
     let too_big = packet.family() == Family::V6 && kind == 2;
-    let nobody = to.is_unspecified() || to.is_multicast() || matches!(to, IpAddr::V4(to) if to.is_broadcast());
-    let many = (at.is_multicast() || matches!(at, IpAddr::V4(at) if at.is_broadcast())) && !too_big;
-    if nobody || many || packet.fragment().is_some_and(|fragment| fragment.offset != 0) || is_icmp_error(packet) {
+    let bad_source = to.is_unspecified() || to.is_multicast() || matches!(to, IpAddr::V4(to) if to.is_broadcast());
+    let multiple = (at.is_multicast() || matches!(at, IpAddr::V4(at) if at.is_broadcast())) && !too_big;
+    if bad_source || multiple || packet.fragment().is_some_and(|fragment| fragment.offset != 0) || is_icmp_error(packet)
+    {
         return None;
     }
     let (header, most) = if packet.family() == Family::V4 { (20, MAX_ICMPV4_LEN) } else { (40, MAX_ICMPV6_LEN) };
@@ -33,7 +34,7 @@ pub(crate) fn build_icmp_error(packet: &Packet<'_>, us: IpAddr, kind: u8, code: 
     finish_ip_packet(us, to, protocol, message, 2, icmp_error_tos(packet))
 }
 
-/// The answer's class: ICMP errors of IPv4 go out with the precedence of network control.
+/// The TOS of an ICMP error: over IPv4 it has the precedence of internetwork control.
 fn icmp_error_tos(packet: &Packet<'_>) -> u8 {
     match packet.family() {
         Family::V4 => packet.bytes().get(1).map_or(0, |class| class & 0x1e) | 0xc0,
@@ -44,7 +45,7 @@ fn icmp_error_tos(packet: &Packet<'_>) -> u8 {
 fn is_icmp_error(packet: &Packet<'_>) -> bool {
     let kind = packet.transport().first().copied();
     match (packet.protocol(), kind) {
-        // What asks and what answers; all else tells of errors, or may.
+        // Queries and their answers; every other type is, or may be, an error.
         (1, Some(kind)) => !matches!(kind, 0 | 8 | 9 | 10 | 13..=18),
         (58, Some(kind)) => kind < 128,
         (1 | 58, None) => true,
@@ -52,8 +53,8 @@ fn is_icmp_error(packet: &Packet<'_>) -> bool {
     }
 }
 
-/// Is the packet's checksum right, so that its addresses and ports may be believed? Linux sums the payload of protocols it does not know as if they had such
-/// a checksum too, and refuses without an answer what does not sum up.
+/// Is the transport checksum correct? Linux checks protocols it does not know as if they had such a checksum too, and drops without an answer
+/// what does not pass.
 pub(crate) fn checksum_ok(packet: &Packet<'_>) -> bool {
     match packet.protocol() {
         // Optional, partial, or another kind of checksum.
@@ -73,7 +74,7 @@ pub(crate) fn checksum_ok(packet: &Packet<'_>) -> bool {
     }
 }
 
-/// A reset that ends the connection `packet` belongs to, as the other end would send it. `None` where nothing may be answered.
+/// A TCP reset for the connection of `packet`, as the other end would send it. `None` where none may be sent.
 pub(crate) fn build_tcp_reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let segment = TcpSegment::parse(packet.transport(), packet.transport_len()).ok()?;
     if segment.flags.any(TcpFlags::RST) || !packet.transport_checksum_ok() {
@@ -101,19 +102,19 @@ pub(crate) fn build_tcp_reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     finish_ip_packet(us, to, 6, message, 16, 0)
 }
 
-/// A segment of our own, whose checksum is still open. It is not to be cut on its way.
+/// A packet of our own with this TCP segment, whose checksum is filled in. It must not be fragmented.
 pub(crate) fn build_tcp_segment(from: IpAddr, to: IpAddr, segment: Vec<u8>) -> Option<Vec<u8>> {
     const DONT_FRAGMENT: u16 = 0x4000;
-    let mut datagram = finish_ip_packet(from, to, 6, segment, 16, 0)?;
+    let mut packet = finish_ip_packet(from, to, 6, segment, 16, 0)?;
     if from.is_ipv4() {
-        datagram.get_mut(6..8)?.copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-        let check = u16::from_be_bytes([*datagram.get(10)?, *datagram.get(11)?]);
-        datagram.get_mut(10..12)?.copy_from_slice(&update_u16(check, 0, DONT_FRAGMENT).to_be_bytes());
+        packet.get_mut(6..8)?.copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+        let check = u16::from_be_bytes([*packet.get(10)?, *packet.get(11)?]);
+        packet.get_mut(10..12)?.copy_from_slice(&update_u16(check, 0, DONT_FRAGMENT).to_be_bytes());
     }
-    Some(datagram)
+    Some(packet)
 }
 
-/// Header and checksums around a message whose checksum stands at `check_at`.
+/// Adds the IP header and the checksums; the message's checksum field is at `check_at`.
 fn finish_ip_packet(
     us: IpAddr,
     to: IpAddr,
@@ -123,7 +124,7 @@ fn finish_ip_packet(
     class: u8,
 ) -> Option<Vec<u8>> {
     let length = u16::try_from(message.len()).ok()?;
-    let mut datagram = match (us, to) {
+    let mut packet = match (us, to) {
         (IpAddr::V4(us), IpAddr::V4(to)) => {
             let mut header = vec![0x45, class];
             header.extend((length + 20).to_be_bytes());
@@ -146,11 +147,11 @@ fn finish_ip_packet(
     };
     let mut sum = Sum::new();
     if protocol != 1 {
-        let addresses = if datagram.len() == 20 { 12..20 } else { 8..40 };
-        sum = sum.add_bytes(datagram.get(addresses)?).add_bytes(&[0, protocol]).add_bytes(&length.to_be_bytes());
+        let addresses = if packet.len() == 20 { 12..20 } else { 8..40 };
+        sum = sum.add_bytes(packet.get(addresses)?).add_bytes(&[0, protocol]).add_bytes(&length.to_be_bytes());
     }
     let check = sum.add_bytes(&message).finish();
     message.get_mut(check_at..check_at + 2)?.copy_from_slice(&check.to_be_bytes());
-    datagram.extend(message);
-    Some(datagram)
+    packet.extend(message);
+    Some(packet)
 }

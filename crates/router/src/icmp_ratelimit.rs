@@ -1,25 +1,27 @@
-//! How many answers a router gives: Linux's limits of ICMP errors (`icmp_ratelimit`, `icmp_msgs_per_sec`), so that nobody uses it to flood somebody else.
+//! The rate limit of ICMP errors, as Linux's `icmp_ratelimit` and `icmp_msgs_per_sec`: a router must not be used to flood another host.
 //!
-//! A bucket of tokens for all answers, and one for whom they go to. Those of peers stand in a table of fixed size, where two that meet share one: it must never grow, whoever asks.
+//! One token bucket for all errors, and one for each peer. Peers' buckets are in a table of fixed size; peers whose hashes collide share a bucket. It must never grow.
 use keepstate_engine::Instant;
 use siphasher::sip::SipHasher13;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-/// Buckets of peers.
+/// Number of peer buckets.
 const PEER_BUCKETS: usize = 4096;
-/// To one peer: one answer in so many nanoseconds, and so many at once.
+/// The limit of one peer.
 const PEER_RATE: Rate = Rate { interval: 1_000_000_000, burst: 6 };
-/// To all of them.
+/// The limit of all peers together.
 const GLOBAL_RATE: Rate = Rate { interval: 1_000_000, burst: 50 };
 
 #[derive(Clone, Copy)]
 struct Rate {
+    /// Nanoseconds a token.
     interval: u64,
+    /// Tokens at once.
     burst: u64,
 }
 
-/// Who counts answers.
+/// The token buckets.
 pub(crate) struct IcmpRateLimiter {
     secret: (u64, u64),
     global: u64,
@@ -31,7 +33,7 @@ impl IcmpRateLimiter {
         IcmpRateLimiter { secret, global: 0, peers: vec![0; PEER_BUCKETS] }
     }
 
-    /// May this peer be told something now? Asked once for each answer.
+    /// Takes a token for an error to this peer, if there is one. Called once for each error.
     pub(crate) fn allows(&mut self, peer: IpAddr, now: Instant) -> bool {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         peer.hash(&mut hasher);
@@ -44,7 +46,7 @@ impl IcmpRateLimiter {
 }
 
 impl Rate {
-    /// A bucket is the moment at which it was, or will have been, empty.
+    /// A bucket is stored as the time at which it was, or will have been, empty.
     fn emptied_at(self, bucket: u64, now: Instant) -> u64 {
         bucket.max(now.0.saturating_sub(self.interval * self.burst))
     }
@@ -78,7 +80,7 @@ mod tests {
         assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun, 20), 6);
         assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun + second / 2, 20), 0);
         assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun + second, 20), 1);
-        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 2], begun + second, 20), 6, "another one has his own");
+        assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 2], begun + second, 20), 6, "another peer has its own limit");
         assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun + 60 * second, 20), 6);
     }
 

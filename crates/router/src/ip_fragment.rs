@@ -1,24 +1,24 @@
-//! Datagrams cut to what a device takes (RFC 791, 3.2; RFC 8200, 4.5).
+//! Fragmentation of packets longer than the MTU (RFC 791, 3.2; RFC 8200, 4.5).
 use keepstate_wire::checksum::internet;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
-/// In the flags of IPv4's header: do not cut; more fragments follow.
+/// IPv4 header flags: don't fragment, more fragments.
 const IP_DF: u16 = 0x4000;
 const IP_MF: u16 = 0x2000;
-/// The part of that word which is the offset, in eights.
+/// The fragment offset in the same word, in units of 8 bytes.
 const IP_OFFSET: u16 = 0x1fff;
-/// Octets of IPv6's fragment header, and its number.
+/// Length and protocol number of IPv6's fragment header.
 const FRAGMENT_HEADER_LEN: usize = 8;
 const NEXTHDR_FRAGMENT: u8 = 44;
 
-/// The pieces of an IPv4 datagram, none longer than `mtu`, in their order; itself, if it fits or cannot be cut. What must not be cut further says so in each piece.
-pub(crate) fn fragment_v4(datagram: Vec<u8>, mtu: usize) -> Vec<Vec<u8>> {
-    let header = datagram.first().map_or(0, |first| usize::from(first & 15) * 4);
-    let (Some(head), Some(body)) = (datagram.get(..header), datagram.get(header..)) else { return vec![datagram] };
+/// The fragments of an IPv4 packet in order, none longer than `mtu`; the packet itself, if it fits or cannot be fragmented. DF is kept in each fragment.
+pub(crate) fn fragment_v4(packet: Vec<u8>, mtu: usize) -> Vec<Vec<u8>> {
+    let header = packet.first().map_or(0, |first| usize::from(first & 15) * 4);
+    let (Some(head), Some(body)) = (packet.get(..header), packet.get(header..)) else { return vec![packet] };
     let room = mtu.saturating_sub(header);
-    if datagram.len() <= mtu || header < 20 || room < 8 {
-        return vec![datagram];
+    if packet.len() <= mtu || header < 20 || room < 8 {
+        return vec![packet];
     }
     let word = u16::from_be_bytes([head[6], head[7]]);
     let pieces = split_payload(body, room).map(|(at, piece, last)| {
@@ -26,7 +26,7 @@ pub(crate) fn fragment_v4(datagram: Vec<u8>, mtu: usize) -> Vec<Vec<u8>> {
         if at > 0 {
             clear_uncopied_options(&mut head);
         }
-        // A datagram has at most 65,535 octets: the offset in eights fits.
+        // A packet has at most 65,535 bytes: the offset in units of 8 fits.
         let offset = (word & IP_OFFSET) + (at / 8) as u16;
         let more = if last { word & IP_MF } else { IP_MF };
         head[2..4].copy_from_slice(&((header + piece.len()) as u16).to_be_bytes());
@@ -40,16 +40,16 @@ pub(crate) fn fragment_v4(datagram: Vec<u8>, mtu: usize) -> Vec<Vec<u8>> {
     pieces.collect()
 }
 
-/// The pieces of an IPv6 datagram, none longer than `mtu`, under one number: behind its first `headers` octets each has a fragment header. Itself, if it cannot be cut.
-pub(crate) fn fragment_v6(datagram: Vec<u8>, headers: usize, mtu: usize, number: u32) -> Vec<Vec<u8>> {
+/// The fragments of an IPv6 packet, none longer than `mtu`, with the identification `number`: each has a fragment header after the first `headers` bytes. The packet itself, if it cannot be fragmented.
+pub(crate) fn fragment_v6(packet: Vec<u8>, headers: usize, mtu: usize, number: u32) -> Vec<Vec<u8>> {
     let room = mtu.saturating_sub(headers + FRAGMENT_HEADER_LEN);
-    let (Some(head), Some(body)) = (datagram.get(..headers), datagram.get(headers..)) else { return vec![datagram] };
-    let Some(link) = next_header_offset(head).filter(|_| room >= 8) else { return vec![datagram] };
+    let (Some(head), Some(body)) = (packet.get(..headers), packet.get(headers..)) else { return vec![packet] };
+    let Some(link) = next_header_offset(head).filter(|_| room >= 8) else { return vec![packet] };
     let pieces = split_payload(body, room).map(|(at, piece, last)| {
         let mut whole = Vec::with_capacity(headers + FRAGMENT_HEADER_LEN + piece.len());
         whole.extend(head);
         let next = std::mem::replace(&mut whole[link], NEXTHDR_FRAGMENT);
-        // As above; the offset stands in the upper thirteen bits of its word.
+        // As above; the offset is the upper thirteen bits of its word.
         let word = at as u16 & !7 | u16::from(!last);
         whole.extend([next, 0]);
         whole.extend(word.to_be_bytes());
@@ -62,7 +62,7 @@ pub(crate) fn fragment_v6(datagram: Vec<u8>, headers: usize, mtu: usize, number:
     pieces.collect()
 }
 
-/// Where each piece begins, its octets, and is it the last? All but that have a multiple of eight.
+/// The offset of each fragment's payload, the payload, and whether it is the last. All but the last are a multiple of 8 bytes.
 fn split_payload(body: &[u8], room: usize) -> impl Iterator<Item = (usize, &[u8], bool)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -74,7 +74,7 @@ fn split_payload(body: &[u8], room: usize) -> impl Iterator<Item = (usize, &[u8]
     })
 }
 
-/// The place that names what follows the last of these headers.
+/// The offset of the next-header field of the last of these headers.
 fn next_header_offset(head: &[u8]) -> Option<usize> {
     let (mut link, mut at) = (6, 40);
     while at < head.len() {
@@ -84,7 +84,7 @@ fn next_header_offset(head: &[u8]) -> Option<usize> {
     (at == head.len()).then_some(link)
 }
 
-/// Numbers for datagrams that are cut here, which nobody can foretell (RFC 7739).
+/// Unpredictable identifications for fragmented packets (RFC 7739).
 pub(crate) struct FragmentIds {
     secret: (u64, u64),
     issued: u64,
@@ -103,7 +103,7 @@ impl FragmentIds {
     }
 }
 
-/// Options that are not to be copied into later pieces become nothing of the same length.
+/// Replaces options that are not copied into later fragments with NOPs.
 fn clear_uncopied_options(head: &mut [u8]) {
     const COPIED: u8 = 0x80;
     let mut at = 20;
@@ -127,7 +127,7 @@ mod tests {
     use keepstate_wire::Packet;
     use keepstate_wire::reassembly::{FragmentInfo, Reassembler, Reassembly, ReassemblyLimits};
 
-    /// What is put together from the pieces, and what they were.
+    /// The reassembled packet, and what is known of its fragments.
     fn reassemble(pieces: &[Vec<u8>]) -> (Vec<u8>, FragmentInfo) {
         let mut reassembler =
             Reassembler::new((1, 2), ReassemblyLimits { high_thresh: 1 << 20, ..ReassemblyLimits::default() });
@@ -141,7 +141,7 @@ mod tests {
                 Reassembly::Incomplete => {}
             }
         }
-        panic!("something is missing");
+        panic!("a fragment is missing");
     }
 
     #[test]
@@ -175,10 +175,7 @@ mod tests {
         whole.resize(20 + 8 + 12, 7);
         let lengths = |mtu| fragment_v4(whole.clone(), mtu).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(lengths(32), [28, 32]);
-        assert!(
-            fragment_v4(whole.clone(), 32).iter().all(|piece| piece[6] & 0x40 != 0),
-            "what must not be cut says so still"
-        );
+        assert!(fragment_v4(whole.clone(), 32).iter().all(|piece| piece[6] & 0x40 != 0), "DF is kept");
     }
 
     #[test]

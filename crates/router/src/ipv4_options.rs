@@ -1,5 +1,4 @@
-//! Options of IPv4 as a router meets them (RFC 791, 3.1; RFC 1812, 4.2.2.6 and 5.3.13): checked, and filled in where a datagram's sender asks each router for its
-//! address or its time.
+//! IPv4 options in a router (RFC 791, 3.1; RFC 1812, 4.2.2.6 and 5.3.13): checked, and record route and timestamp filled in.
 use std::ops::Range;
 
 const OPT_END: u8 = 0;
@@ -9,23 +8,23 @@ const TIMESTAMP: u8 = 68;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 const ROUTER_ALERT: u8 = 148;
-/// Behind the fixed part of a header.
+/// The length of the header without options.
 const IPV4_HEADER_LEN: usize = 20;
 
-/// What a header's options ask for.
+/// The options of one header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ParsedOptions {
-    /// Places for the address of the router, as it stands on the way out.
+    /// Where the address of the outgoing interface is to be written.
     pub(crate) router_address_slots: Vec<Range<usize>>,
-    /// Its sender says by which routers it is to go.
+    /// The packet has a source route.
     pub(crate) source_routed: bool,
 }
 
-/// Reads the options of a header and fills in the time where it is asked for: `milliseconds` since midnight, UTC. A place that is filled in is no longer free.
+/// Parses the options of a header and fills in timestamps: `milliseconds` since midnight, UTC. The options' pointers are advanced.
 /// `is_ours` tells whether an address belongs to this machine.
 ///
 /// # Errors
-/// Where the header is broken: an offset from its beginning, as ICMP's parameter problem has it.
+/// The offset of the malformed byte, as in ICMP's parameter problem.
 pub(crate) fn parse_options(
     header: &mut [u8],
     milliseconds: u32,
@@ -35,7 +34,7 @@ pub(crate) fn parse_options(
     let mut seen = [false; 3];
     let mut at = IPV4_HEADER_LEN;
     while at < header.len() {
-        // A header has at most sixty octets.
+        // A header has at most 60 bytes.
         let broken = |inside: usize| Err((at + inside) as u8);
         let (kind, length) = match header.get(at..) {
             Some([OPT_END, rest @ ..]) => {
@@ -82,7 +81,7 @@ pub(crate) fn parse_options(
                 const TS_PRESPECIFIED: u8 = 3;
                 if free > length {
                     if flags & 15 != TS_PRESPECIFIED {
-                        // The routers that found no room are counted.
+                        // The option's overflow counter.
                         if flags >> 4 == 15 {
                             return broken(3);
                         }
@@ -119,7 +118,7 @@ pub(crate) fn parse_options(
     Ok(asked)
 }
 
-/// Sums a header anew whose options have changed.
+/// Recomputes the header checksum.
 pub(crate) fn update_header_checksum(header: &mut [u8]) {
     if let Some(field) = header.get_mut(10..12) {
         field.fill(0);
@@ -137,8 +136,8 @@ mod tests {
     fn parse(options: &[u8]) -> (Result<ParsedOptions, u8>, Vec<u8>) {
         let mut header = vec![0x45; IPV4_HEADER_LEN];
         header.extend(options);
-        let said = parse_options(&mut header, 0x0102_0304, |address| address == [9, 9, 9, 9]);
-        (said, header.split_off(IPV4_HEADER_LEN))
+        let result = parse_options(&mut header, 0x0102_0304, |address| address == [9, 9, 9, 9]);
+        (result, header.split_off(IPV4_HEADER_LEN))
     }
 
     #[test]
@@ -163,22 +162,25 @@ mod tests {
 
     #[test]
     fn record_route_and_timestamp_are_processed() {
-        let (said, left) = parse(&[7, 7, 4, 0, 0, 0, 0, 0]);
-        assert_eq!((said.unwrap().router_address_slots.first(), left), (Some(&(23..27)), vec![7, 7, 8, 0, 0, 0, 0, 0]));
-        let (said, left) = parse(&[68, 12, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let (result, left) = parse(&[7, 7, 4, 0, 0, 0, 0, 0]);
         assert_eq!(
-            (said.unwrap().router_address_slots.first(), left),
+            (result.unwrap().router_address_slots.first(), left),
+            (Some(&(23..27)), vec![7, 7, 8, 0, 0, 0, 0, 0])
+        );
+        let (result, left) = parse(&[68, 12, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            (result.unwrap().router_address_slots.first(), left),
             (Some(&(24..28)), vec![68, 12, 13, 1, 0, 0, 0, 0, 1, 2, 3, 4])
         );
         assert_eq!(parse(&[68, 8, 5, 0, 0, 0, 0, 0]).1, [68, 8, 9, 0, 1, 2, 3, 4]);
-        assert_eq!(parse(&[68, 8, 9, 0x10, 5, 5, 5, 5]).1, [68, 8, 9, 0x20, 5, 5, 5, 5], "no room is counted");
+        assert_eq!(parse(&[68, 8, 9, 0x10, 5, 5, 5, 5]).1, [68, 8, 9, 0x20, 5, 5, 5, 5], "the overflow is counted");
         assert_eq!(parse(&[68, 12, 5, 3, 9, 9, 9, 9, 0, 0, 0, 0]).1, [68, 12, 13, 3, 9, 9, 9, 9, 1, 2, 3, 4]);
         assert_eq!(parse(&[68, 12, 5, 3, 9, 9, 9, 8, 0, 0, 0, 0]).1, [68, 12, 5, 3, 9, 9, 9, 8, 0, 0, 0, 0]);
         assert!(parse(&[131, 7, 4, 10, 1, 0, 9, 0]).0.unwrap().source_routed);
         assert_eq!(
             parse(&[0, 7, 7, 4]),
             (Ok(ParsedOptions::default()), vec![0, 0, 0, 0]),
-            "behind the end nothing stands"
+            "options after the end are cleared"
         );
     }
 }

@@ -59,13 +59,13 @@ fn errors_name_line_and_column() {
         ("affinity = true", "affinity = \"3h\"", "8:12", "a time like"),
         ("weight = 70000", "weight = 2", "12:70", "u16"),
         ("10.0.0.11:80800", "10.0.0.11:8080", "12:13", "or [fd00::11]:8080"),
-        ("address = \"10.0.0.11:8080\"", "address = \"10.0.0.12:8080\"", "12:31", "twice"),
-        ("10.0.0.9", "[fd00::13]", "18:32", "translated within a family"),
+        ("address = \"10.0.0.11:8080\"", "address = \"10.0.0.12:8080\"", "12:31", "duplicate backend"),
+        ("10.0.0.9", "[fd00::13]", "18:32", "between address families"),
         ("fd00::13:53", "[fd00::13]", "18:32", "or [fd00::11]:8080"),
         ("check = \"ping\"", "check.command = [\"/bin/true\", \"now\"]", "19:9", "unknown check \"ping\""),
         ("check = \"tcp\"", "check.command = [\"/bin/true\", \"now\"]", "15:8", "takes no TCP connection"),
         ("check = { command = [], port = 3 }", "check.command = [\"/bin/true\", \"now\"]", "19:9", "port and source"),
-        ("name = \"web\"", "name = \"dns\"", "15:8", "already"),
+        ("name = \"web\"", "name = \"dns\"", "15:8", "duplicate service name"),
     ] {
         let text = FULL_EXAMPLE.replace(right, wrong);
         assert_ne!(text, FULL_EXAMPLE, "{right}");

@@ -1,4 +1,4 @@
-//! Changes of a datagram's header that rules have asked for, made when it leaves the hook.
+//! Header changes by rules, made when the packet leaves the hook.
 use super::{DropReason, InFlightPacket, Router};
 use keepstate_rules::Fib;
 use keepstate_rules::HeaderRewrite;
@@ -6,7 +6,7 @@ use keepstate_rules::ast::{BitRange, Endpoint, PayloadBase};
 use keepstate_wire::rewrite::{ChecksumMode, HeaderBase};
 
 impl Router {
-    /// Changes of the header that rules have asked for.
+    /// Makes the header changes that rules have queued.
     pub(super) fn rewrite_headers(&self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         if pkt.meta.rewrites.is_empty() {
             return Ok(());
@@ -17,7 +17,7 @@ impl Router {
         for change in changes {
             match change {
                 HeaderRewrite::Dscp(class) => rewrite.set_dscp(class),
-                HeaderRewrite::Ttl(hops) => rewrite.set_hop_limit(hops),
+                HeaderRewrite::Ttl(ttl) => rewrite.set_hop_limit(ttl),
                 HeaderRewrite::TcpMss(0) => {
                     let headers = if rewrite.bytes().first().is_some_and(|first| first >> 4 == 6) { 60 } else { 40 };
                     rewrite.clamp_mss(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX));

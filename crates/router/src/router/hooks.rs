@@ -1,4 +1,4 @@
-//! What happens at a hook: chains that filter, chains and services that translate, and what their verdicts ask for.
+//! What happens at a hook: filter chains, NAT chains and services, and their verdicts.
 use super::{AFTER_SNAT, DropReason, InFlightPacket, Router, destination_of, parse_packet};
 use crate::service::{ServiceCtx, ServiceVerdict};
 use keepstate_engine::{Direction, Manip, NatRewrite, PacketCtx};
@@ -8,7 +8,7 @@ use keepstate_wire::Packet;
 use std::ops::Range;
 
 impl Router {
-    /// The filtering chains of a hook, and what they want changed.
+    /// Evaluates the filter chains of a hook, and makes their header changes.
     pub(super) fn run_filter_chains(
         &mut self,
         hook: Hook,
@@ -33,7 +33,7 @@ impl Router {
         self.rewrite_headers(pkt)
     }
 
-    /// The translating chains of a hook, and the change of the packet that follows from its connection.
+    /// Evaluates services and the NAT chains of a hook for a new connection; translates the packet as its connection says.
     pub(super) fn run_nat(&mut self, hook: Hook, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         if !self.services.is_empty() {
             self.dispatch_service(manip, pkt)?;
@@ -56,40 +56,40 @@ impl Router {
         if pkt.backend.is_some()
             && let Some(ctx) = &mut pkt.ctx
         {
-            // Also where the ruleset translates nothing: who asks a backend directly as well must be told apart.
+            // Also without a rule: a direct connection of the same client to the backend must get another tuple.
             self.engine.nat_null_binding(ctx, manip, pkt.now);
         }
         self.apply_verdict(verdict, pkt)?;
         self.apply_nat(manip, pkt)
     }
 
-    /// The change of the packet that follows from its connection.
+    /// Translates the packet as its connection says.
     fn apply_nat(&mut self, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let edits = pkt.ctx.as_ref().map_or(NatRewrite::NONE, |ctx| self.engine.nat_rewrite(ctx, manip));
         if edits.is_none() {
             return Ok(());
         }
-        // Behind a translated source there are seldom rules that could refuse a packet, and nobody else tells its sender anything.
-        let may_tell = manip == Manip::Destination || self.program.has_filter_chain(Hook::Postrouting, &AFTER_SNAT);
-        if may_tell && pkt.pre_nat.is_empty() {
+        // After SNAT only a filter chain could still answer the sender; without one the copy is saved.
+        let may_answer = manip == Manip::Destination || self.program.has_filter_chain(Hook::Postrouting, &AFTER_SNAT);
+        if may_answer && pkt.pre_nat.is_empty() {
             pkt.pre_nat.clone_from(&pkt.bytes);
         }
         let changed = pkt.rewrite().is_ok_and(|mut rewrite| edits.apply_to(&mut rewrite));
         if changed { Ok(()) } else { Err(DropReason::NatFailed) }
     }
 
-    /// Services come before the ruleset's own translations, as the chains of Docker and kube-proxy stand before others: what they decide is decided.
+    /// Services come before the ruleset's NAT chains, like the chains of Docker and kube-proxy; a chain cannot override them.
     fn dispatch_service(&mut self, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let InFlightPacket { meta, ctx: Some(ctx), backend: choice, now, .. } = pkt else { return Ok(()) };
-        let asked = ServiceCtx { engine: &mut self.engine, ctx, fib: &self.fib, meta, now: *now };
+        let service_ctx = ServiceCtx { engine: &mut self.engine, ctx, fib: &self.fib, meta, now: *now };
         match (manip, &choice) {
             (Manip::Source, None) => Ok(()),
             (Manip::Source, Some(choice)) => {
                 let to = destination_of(&pkt.bytes)?;
-                self.services.masquerade(choice, to, asked);
+                self.services.masquerade(choice, to, service_ctx);
                 Ok(())
             }
-            (Manip::Destination, _) => match self.services.dispatch(asked) {
+            (Manip::Destination, _) => match self.services.dispatch(service_ctx) {
                 ServiceVerdict::NotService => Ok(()),
                 ServiceVerdict::Dispatched(sent) => {
                     *choice = Some(sent);
@@ -105,7 +105,7 @@ impl Router {
         }
     }
 
-    /// A refused packet's connection is over once its client has been told.
+    /// Removes the connection of a refused packet, after its client was answered.
     fn remove_refused_connection(&mut self, pkt: &InFlightPacket) {
         let ctx = pkt.ctx.as_ref().filter(|ctx| ctx.direction() == Some(Direction::Original));
         if let Some(handle) = ctx.and_then(PacketCtx::connection) {

@@ -1,12 +1,12 @@
-//! One datagram's way through the router.
+//! The path of a packet through the router.
 //!
 //! ```text
-//! in ─▶ prerouting: raw ▶ track ▶ mangle ▶ destination translated ▶ filter
-//!    ─▶ ours? ── yes ▶ input ▶ confirm ▶ to the machine
-//!             └─ no ─▶ hops left? ▶ route? ▶ forward ▶ fits the way out? ▶ postrouting ▶ source translated ▶ confirm ─▶ out
+//! in ─▶ prerouting: raw ▶ conntrack ▶ mangle ▶ DNAT ▶ filter
+//!    ─▶ local? ── yes ▶ input ▶ confirm ▶ deliver
+//!              └─ no ─▶ TTL ▶ route ▶ MTU ▶ forward ▶ postrouting ▶ SNAT ▶ confirm ─▶ out
 //! ```
-//! What is dropped on the way leaves nothing behind; what is refused is answered, and the answer takes the way of our own packets. The router has no
-//! clock and no devices; it lives as long as its driver, and its ruleset can be exchanged between two packets.
+//! A dropped packet leaves no state behind. An ICMP error or a reset takes the path of locally generated packets (`output.rs`). The router lives as long as its
+//! driver, and its ruleset can be replaced between two packets. It must never read a clock, or do IO.
 mod drop_reason;
 mod egress;
 mod header_rewrite;
@@ -36,17 +36,17 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::ops::Range;
 
-/// Before it is tracked.
+/// Before conntrack.
 const BEFORE_CONNTRACK: Range<i32> = i32::MIN..-200;
-/// Tracked, its destination not yet translated.
+/// After conntrack, before DNAT.
 const CONNTRACK_TO_DNAT: Range<i32> = -200..-100;
-/// Its destination translated.
+/// After DNAT.
 const AFTER_DNAT: Range<i32> = -100..i32::MAX;
-/// Its source not yet translated.
+/// Before SNAT.
 const BEFORE_SNAT: Range<i32> = i32::MIN..100;
-/// Its source translated.
+/// After SNAT.
 const AFTER_SNAT: Range<i32> = 100..i32::MAX;
-/// Every chain of a hook.
+/// All chains of a hook.
 const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
 
 /// A router. See the [crate's front page](crate) for how a driver uses it.

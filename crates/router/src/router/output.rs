@@ -1,7 +1,7 @@
-//! Packets of the router's own: what it answers, and the way they take.
+//! Locally generated packets: ICMP errors, resets and synproxy segments, and their path through the hooks.
 //!
-//! An answer to a packet with a connection belongs to that connection, and is made from the packet as it was sent; any other is tracked, filtered and translated like anything that
-//! leaves a machine. Nobody is told what became of an answer.
+//! An answer to a packet with a connection belongs to that connection, and is built from the packet as it was before NAT. Any other is tracked, filtered and translated like
+//! a packet of the output hook. A dropped answer is never answered itself.
 use super::{
     AFTER_DNAT, AFTER_SNAT, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress, InFlightPacket,
     Router, destination_address, destination_of, drop_reason_of,
@@ -29,7 +29,7 @@ impl Router {
         }
     }
 
-    /// Tells the sender what became of its packet: about the packet as it was sent, not as we have translated it.
+    /// Sends an ICMP error to the packet's sender. It quotes the packet as it was before NAT.
     pub(super) fn send_icmp_error(&mut self, pkt: &InFlightPacket, kind: u8, code: u8, word: u32) {
         let Some(packet) = pkt.pre_nat_packet() else { return };
         let sent = packet.bytes();
@@ -37,7 +37,7 @@ impl Router {
             Addresses::V4 { source, .. } => IpAddr::from(source),
             Addresses::V6 { source, .. } => IpAddr::from(source),
         };
-        // About a translated destination we speak as that destination: nobody is to learn what stands behind it.
+        // The source is the destination before DNAT: the sender must not learn the translated address.
         let asked = destination_of(sent).ok().filter(|asked| destination_of(&pkt.bytes).is_ok_and(|now| now != *asked));
         let asked = asked.or_else(|| destination_of(sent).ok().filter(|asked| self.fib.is_local(*asked)));
         let us = asked
@@ -45,21 +45,21 @@ impl Router {
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, word)) else {
             return;
         };
-        // Who is not told of a path's MTU never gets through.
+        // Path MTU discovery must not fail because of the limit.
         let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
         if always || self.icmp_limiter.as_mut().is_none_or(|limiter| limiter.allows(to, pkt.now)) {
             self.send_reply(answer, pkt);
         }
     }
 
-    /// Tells the sender of a datagram that had left here that its next neighbour does not answer.
+    /// Sends "host unreachable" for a packet from [`Router::poll_output`] whose next hop could not be resolved.
     pub fn send_host_unreachable(&mut self, bytes: &[u8], now: Instant) {
         let Ok(packet) = Packet::parse(bytes) else { return };
         let (from, kind, code) = match packet.addresses() {
             Addresses::V4 { source, .. } => (IpAddr::from(source), 3, 1),
             Addresses::V6 { source, .. } => (IpAddr::from(source), 1, 3),
         };
-        // To its sender as the world sees him, who may be ourselves; the answer is translated as any other.
+        // To the sender after SNAT, which may be an address of our own; NAT then translates the error back.
         let us = match self.fib.is_local(from) {
             true => Some(from),
             false => self.fib.route_lookup(from, None).and_then(|device| self.fib.source_address(device.index, from)),
@@ -70,19 +70,18 @@ impl Router {
         }
     }
 
-    /// Sends an answer of our own about a packet. It belongs to the packet's connection, if that has one; else it is tracked like anything that leaves.
+    /// Sends an answer to a packet. It belongs to the packet's connection, if that has one; else it is tracked as a packet of its own.
     pub(crate) fn send_reply(&mut self, answer: Vec<u8>, about: &InFlightPacket) {
-        // Nothing is said to ourselves, nor to who has no address beyond his link: which link that was, an address does not say.
-        let speaks = |to: IpAddr| !self.fib.is_local(to) && !is_link_local(to);
-        if !destination_of(&answer).is_ok_and(speaks) {
+        // Not to ourselves, and not to a link-local address: it does not tell which link.
+        let may_send = |to: IpAddr| !self.fib.is_local(to) && !is_link_local(to);
+        if !destination_of(&answer).is_ok_and(may_send) {
             return;
         }
         let ctx = about.ctx.as_ref().filter(|ctx| ctx.direction().is_some()).map(PacketCtx::reply_ctx);
         self.local_out(answer, ctx, None, about.now);
     }
 
-    /// Sends a packet of our own. With a passage it belongs to that connection, and is as its other end is to see it; else it is tracked like anything that leaves, and a connection that it
-    /// begins keeps the promise.
+    /// Sends a packet of our own. With `ctx` it belongs to that connection and is not translated; else it is tracked, and `promise` is stored with the connection it begins.
     pub(crate) fn local_out(
         &mut self,
         bytes: Vec<u8>,
@@ -93,7 +92,7 @@ impl Router {
         let attached = ctx.is_some();
         let meta = PacketMeta::default();
         let mut pkt = InFlightPacket { bytes, meta, ctx, synproxy: promise, now, ..InFlightPacket::default() };
-        // Errors about our own packets go to nobody.
+        // Errors about our own packets are not sent.
         let queued = self.output.len();
         let passed = self.run_output_hooks(&mut pkt, attached);
         self.output.truncate(queued);
@@ -107,8 +106,7 @@ impl Router {
         self.queue_log(&mut pkt.meta.log_lines);
     }
 
-    /// The way of our own packets. `attached` ones were made from what their connection's packet was before it was translated, so that nothing is to be
-    /// changed in them.
+    /// The output and postrouting hooks. `attached` packets belong to a known connection and were built from the packet before NAT, so they are not translated.
     fn run_output_hooks(&mut self, pkt: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
         pkt.meta.oif = self.fib.route_lookup(destination_of(&pkt.bytes)?, None);
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
@@ -137,7 +135,7 @@ impl Router {
     }
 }
 
-/// Does it mean something on its link alone?
+/// Is it a link-local IPv6 address?
 pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

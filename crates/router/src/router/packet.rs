@@ -1,4 +1,4 @@
-//! One datagram between its coming and its leaving: its octets, what is known of them, and what goes with it.
+//! A packet in flight: its bytes, their layout, and what goes with it from hook to hook.
 use super::drop_reason::DropReason;
 use crate::service::BackendChoice;
 use keepstate_engine::{Instant, PacketCtx, SynproxyState};
@@ -9,42 +9,42 @@ use keepstate_wire::{Addresses, Layout, Packet};
 use std::net::IpAddr;
 use std::ops::Range;
 
-/// One datagram on its way.
+/// A packet in flight.
 #[derive(Default)]
 pub(crate) struct InFlightPacket {
     pub(crate) bytes: Vec<u8>,
-    /// Where its parts stand, while that is known.
+    /// The offsets of its headers, while they are known.
     pub(super) layout: Option<Layout>,
-    /// As it was before it was translated, if it was: what its sender must be told about.
+    /// The packet before NAT, if it was translated: what ICMP errors quote.
     pub(super) pre_nat: Vec<u8>,
     pub(super) meta: PacketMeta,
     pub(crate) ctx: Option<PacketCtx>,
-    /// What was promised to the client in whose name it is.
+    /// The state of the synproxy handshake, for a SYN sent in a client's name.
     pub(super) synproxy: Option<SynproxyState>,
-    /// The longest datagram of those it stands for, if it stands for several.
+    /// The length of the longest segment, if it is a GSO packet.
     pub(super) gso_packet_len: Option<usize>,
-    /// What it came in as, if it came in pieces.
+    /// Its fragments, if it was fragmented.
     pub(super) fragments: Option<FragmentInfo>,
-    /// Where its sender asks for our address, among IPv4's options.
+    /// Where IPv4 options ask for the router's address.
     pub(super) record_route_slots: Vec<Range<usize>>,
-    /// The backend its connection was sent to, while that is not confirmed.
+    /// The backend of its connection, until that is confirmed.
     pub(super) backend: Option<BackendChoice>,
     pub(crate) now: Instant,
 }
 
 impl InFlightPacket {
-    /// The longest datagram by which it came: what is told of a path's MTU is told of that.
+    /// The length of its longest fragment or segment: what the MTU is compared with.
     pub(super) fn max_packet_len(&self) -> usize {
         self.fragments.map(|pieces| pieces.max_size).or(self.gso_packet_len).unwrap_or(self.bytes.len())
     }
 
-    /// The datagram as it is now.
+    /// The packet as it is now.
     #[inline]
     pub(crate) fn packet(&self) -> Result<Packet<'_>, DropReason> {
         parse_packet(&self.bytes, self.layout)
     }
 
-    /// The datagram, to be changed.
+    /// The packet, to change it.
     #[inline]
     pub(super) fn rewrite(&mut self) -> Result<PacketMut<'_>, DropReason> {
         match self.layout {
@@ -55,7 +55,7 @@ impl InFlightPacket {
         }
     }
 
-    /// The datagram as it was sent.
+    /// The packet before NAT.
     pub(super) fn pre_nat_packet(&self) -> Option<Packet<'_>> {
         let sent = if self.pre_nat.is_empty() { &self.bytes } else { &self.pre_nat };
         let packet = Packet::parse(sent).ok()?;
@@ -68,7 +68,7 @@ impl InFlightPacket {
     }
 }
 
-/// Where a packet goes.
+/// The destination address.
 pub(super) fn destination_address(packet: &Packet<'_>) -> IpAddr {
     match packet.addresses() {
         Addresses::V4 { destination, .. } => IpAddr::from(destination),

@@ -1,4 +1,4 @@
-//! The way itself: from prerouting to the machine or to the way out.
+//! The steps of a packet, from prerouting to local delivery or forwarding.
 use super::output::is_link_local;
 use super::{
     AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
@@ -22,7 +22,7 @@ impl Router {
         self.check_martian(pkt, false)?;
         self.process_ipv4_options(pkt)?;
         let to = pkt.destination()?;
-        // To us, or to several hosts: those are not forwarded.
+        // Multicast and broadcast are not forwarded.
         if self.fib.is_local(to) || to.is_multicast() || self.fib.is_broadcast(to) {
             self.input(pkt)
         } else {
@@ -30,7 +30,7 @@ impl Router {
         }
     }
 
-    /// Tracking and rules see whole datagrams only.
+    /// Reassembles fragments: conntrack and rules see complete packets only.
     fn defrag(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let packet = match Packet::parse(&pkt.bytes) {
             Ok(packet) => packet,
@@ -43,7 +43,7 @@ impl Router {
             let length = packet.bytes().len();
             pkt.layout =
                 if pkt.gso_packet_len.is_some() { packet.checksum_unnecessary().layout() } else { packet.layout() };
-            // Padding of the link is not part of it.
+            // Ethernet padding is not part of the packet.
             pkt.bytes.truncate(length);
             return Ok(());
         }
@@ -60,27 +60,29 @@ impl Router {
         }
     }
 
-    /// Addresses that nobody else can have, and those that cannot be asked for (RFC 1812, 5.3.7): IPv6's are looked at as they came, IPv4's behind prerouting.
+    /// Drops martian addresses (RFC 1812, 5.3.7): of IPv6 before prerouting, of IPv4 after it, as Linux does.
     fn check_martian(&self, pkt: &InFlightPacket, came: bool) -> Result<(), DropReason> {
-        let believable = match pkt.packet()?.addresses() {
+        let valid = match pkt.packet()?.addresses() {
             Addresses::V6 { source, destination } if came => {
                 let (source, destination) = (Ipv6Addr::from(source), Ipv6Addr::from(destination));
                 !(source.is_loopback() || destination.is_loopback() || source.is_multicast())
             }
             Addresses::V4 { source, destination } if !came && pkt.meta.iif.is_some() => {
                 let (source, destination) = (Ipv4Addr::from(source), Ipv4Addr::from(destination));
-                let of_none = |address: Ipv4Addr| address.is_unspecified() || address.is_loopback();
-                // Who asks for an address of his own (DHCP) has none yet.
-                let to_all = destination.is_broadcast() || source.is_unspecified() && destination.is_unspecified();
-                // What is for the machine itself, it judges itself where it is apart.
-                let apart = self.bypass_local && self.fib.is_local(destination.into());
-                let of_nobody = source.is_multicast() || source.is_broadcast();
-                let of_ours = self.fib.is_local(source.into());
-                apart || !of_nobody && (to_all || !of_none(source) && !of_none(destination)) && !of_ours
+                let is_unusable = |address: Ipv4Addr| address.is_unspecified() || address.is_loopback();
+                // A DHCP client has no address yet.
+                let is_broadcast =
+                    destination.is_broadcast() || source.is_unspecified() && destination.is_unspecified();
+                // With the local bypass, the machine checks its own packets.
+                let bypassed = self.bypass_local && self.fib.is_local(destination.into());
+                let bad_source = source.is_multicast() || source.is_broadcast();
+                let own_source = self.fib.is_local(source.into());
+                bypassed
+                    || !bad_source && (is_broadcast || !is_unusable(source) && !is_unusable(destination)) && !own_source
             }
             _ => true,
         };
-        if believable { Ok(()) } else { Err(DropReason::Martian) }
+        if valid { Ok(()) } else { Err(DropReason::Martian) }
     }
 
     fn prerouting(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
@@ -90,14 +92,14 @@ impl Router {
             let ctx = self.engine.track(&packet, pkt.meta.zone, pkt.now);
             let outcome = ctx.outcome();
             if outcome.verdict == CtVerdict::Drop {
-                // A full table is no reason to cut the machine's own connections, which do not stand in it.
+                // A full table must not cut the machine's own connections, which are not in it.
                 let is_hosts = self.bypass_local && !is_tcp_syn(&packet) && self.fib.is_local(pkt.destination()?);
                 return if is_hosts { Ok(()) } else { Err(drop_reason_of(&outcome)) };
             }
             pkt.ctx = Some(ctx);
         }
         if self.bypass_local && self.fib.is_local(pkt.destination()?) && !has_connection(pkt) {
-            // Whether it is for the machine is decided before any rule may drop it for being unknown: the machine's connections are not known here.
+            // Decided before a rule may drop it as invalid or untracked: the machine's connections are not in this table.
             self.run_nat(Hook::Prerouting, Manip::Destination, pkt)?;
             if self.fib.is_local(pkt.destination()?) {
                 pkt.ctx = None;
@@ -109,17 +111,17 @@ impl Router {
             self.run_nat(Hook::Prerouting, Manip::Destination, pkt)?;
         }
         self.run_filter_chains(Hook::Prerouting, AFTER_DNAT, pkt)?;
-        let begins = |ctx: &mut PacketCtx| ctx.info() == CtInfo::New && ctx.unconfirmed().is_some();
-        if self.draining && pkt.ctx.as_mut().is_some_and(begins) { Err(DropReason::Draining) } else { Ok(()) }
+        let is_new = |ctx: &mut PacketCtx| ctx.info() == CtInfo::New && ctx.unconfirmed().is_some();
+        if self.draining && pkt.ctx.as_mut().is_some_and(is_new) { Err(DropReason::Draining) } else { Ok(()) }
     }
 
-    /// What the sender asks of each router on the way, by IPv4's options.
+    /// Checks IPv4 options, and fills in timestamps.
     fn process_ipv4_options(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         if pkt.bytes.first().is_none_or(|first| !(0x46..=0x4f).contains(first)) {
             return Ok(());
         }
-        let apart = self.bypass_local && self.fib.is_local(pkt.destination()?);
-        if apart {
+        let bypassed = self.bypass_local && self.fib.is_local(pkt.destination()?);
+        if bypassed {
             return Ok(());
         }
         let milliseconds = (pkt.now.0 / 1_000_000 % 86_400_000) as u32;
@@ -136,7 +138,7 @@ impl Router {
         };
         let asked = read(&mut pkt.bytes);
         if !pkt.pre_nat.is_empty() {
-            // Whoever is told of it, is told of it as it is now.
+            // ICMP errors quote the options as they are now.
             let _ = read(&mut pkt.pre_nat);
         }
         match asked {
@@ -144,7 +146,7 @@ impl Router {
                 self.send_icmp_error(pkt, 12, 0, u32::from(place) << 24);
                 Err(DropReason::Ipv4Options)
             }
-            // As Linux does unless it is told otherwise: who may choose his way passes every firewall.
+            // As Linux by default (accept_source_route = 0): a source route could bypass a firewall.
             Ok(asked) if asked.source_routed => Err(DropReason::Ipv4Options),
             Ok(asked) => {
                 pkt.record_route_slots = asked.router_address_slots;
@@ -153,10 +155,10 @@ impl Router {
         }
     }
 
-    /// Fills in the router's address where the sender asks for it: the one that it has towards where the datagram goes.
-    fn fill_record_route(&self, pkt: &mut InFlightPacket, device: u32, neighbour: IpAddr) {
+    /// Fills in record route and timestamp options with the address of the outgoing interface.
+    fn fill_record_route(&self, pkt: &mut InFlightPacket, device: u32, next_hop: IpAddr) {
         let Some(IpAddr::V4(us)) =
-            self.fib.source_address(device, neighbour).filter(|_| !pkt.record_route_slots.is_empty())
+            self.fib.source_address(device, next_hop).filter(|_| !pkt.record_route_slots.is_empty())
         else {
             return;
         };
@@ -193,9 +195,9 @@ impl Router {
             self.send_icmp_error(pkt, kind, code, 0);
             return Err(DropReason::TtlExceeded);
         }
-        // What means something on one link only is on the one that asks for it.
+        // A link-local destination is on the link the packet came from.
         let link = pkt.meta.iif.filter(|_| is_link_local(to)).map(|device| device.index);
-        let Some((device, neighbour)) = self.fib.next_hop_lookup(to, link) else {
+        let Some((device, next_hop)) = self.fib.next_hop_lookup(to, link) else {
             let (kind, code) = if v6 { (1, 0) } else { (3, 0) };
             self.send_icmp_error(pkt, kind, code, 0);
             return Err(DropReason::NoRoute);
@@ -210,7 +212,7 @@ impl Router {
             PacketMut::new(&mut pkt.pre_nat).map_err(|_| DropReason::Malformed)?.set_hop_limit(hops - 1);
         }
         self.run_filter_chains(Hook::Forward, ALL_PRIORITIES, pkt)?;
-        self.fill_record_route(pkt, device.index, neighbour);
+        self.fill_record_route(pkt, device.index, next_hop);
         self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
@@ -219,31 +221,31 @@ impl Router {
         self.counters.forwarded += 1;
         let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
         let pieces = match pkt.fragments {
-            // No piece leaves longer than it came, so that nobody on the way has to cut it once more.
+            // No fragment leaves longer than the longest that came, so that no router has to fragment it again.
             Some(came) if v6 && whole.len() > mtu.min(came.max_size) => {
                 ip_fragment::fragment_v6(whole, came.header_len, mtu.min(came.max_size), self.fragment_ids.next_id())
             }
             Some(came) if !v6 => ip_fragment::fragment_v4(whole, mtu.min(came.max_size)),
             None if !v6 && pkt.gso_packet_len.unwrap_or(whole.len()) > mtu => ip_fragment::fragment_v4(whole, mtu),
             _ => {
-                self.output.push_back(Egress::Forward { oif: device.index, next_hop: neighbour, packet: whole });
+                self.output.push_back(Egress::Forward { oif: device.index, next_hop, packet: whole });
                 return Ok(());
             }
         };
-        let forward = |packet| Egress::Forward { oif: device.index, next_hop: neighbour, packet };
+        let forward = |packet| Egress::Forward { oif: device.index, next_hop, packet };
         self.output.extend(pieces.into_iter().map(forward));
         Ok(())
     }
 
-    /// What is too large for its way out is not cut but told, where that may be.
+    /// Answers a packet that is longer than the MTU and must not be fragmented.
     fn check_mtu(&mut self, pkt: &mut InFlightPacket, v6: bool) -> Result<(), DropReason> {
         let Some(device) = pkt.meta.oif else { return Ok(()) };
         let mtu = self.fib.mtu(device.index);
-        let dont_cut = v6 || pkt.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
+        let dont_fragment = v6 || pkt.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
         if pkt.max_packet_len() <= mtu as usize {
             return Ok(());
         }
-        if !dont_cut {
+        if !dont_fragment {
             return if pkt.gso_packet_len.is_none() { Ok(()) } else { Err(DropReason::PacketTooBig) };
         }
         let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
@@ -261,7 +263,7 @@ impl Router {
     }
 }
 
-/// An IPv6 datagram whose source means nothing beyond its link goes no further (RFC 4291, 2.5.6); one without a source stays on its link.
+/// Drops IPv6 packets with a link-local source (RFC 4291, 2.5.6), and those with an unspecified source that would leave their link.
 fn check_ipv6_source_scope(pkt: &InFlightPacket, out: InterfaceInfo) -> Result<(), DropReason> {
     let Addresses::V6 { source, .. } = pkt.packet()?.addresses() else { return Ok(()) };
     let source = Ipv6Addr::from(source);
@@ -274,7 +276,7 @@ fn is_tcp_syn(packet: &Packet<'_>) -> bool {
     packet.protocol() == 6 && packet.transport().get(13).is_some_and(|flags| flags & 0x12 == 0x02)
 }
 
-/// Does it belong to a connection that stands in the table?
+/// Does it belong to a connection in the table?
 fn has_connection(pkt: &InFlightPacket) -> bool {
     pkt.ctx.as_ref().is_some_and(|ctx| ctx.direction().is_some() && ctx.outcome().connection.is_some())
 }

@@ -1,4 +1,4 @@
-//! What the router does for handshakes that it answers: promises, the SYN in the client's name, and both halves put together when the server has answered.
+//! Synproxy in the router: SYN cookies to clients, the SYN in a client's name, and the completed handshake when the server has answered.
 use super::Router;
 use super::drop_reason::DropReason;
 use super::packet::InFlightPacket;
@@ -10,7 +10,7 @@ use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 use keepstate_wire::{Packet, rewrite::PacketMut};
 
 impl Router {
-    /// A SYN, or an acknowledgement, that a rule wants to have answered in its server's name. Whatever it is, it goes no further.
+    /// A SYN, or its acknowledgement, that a rule passes to synproxy. It is dropped in any case; the reason tells what became of it.
     pub(crate) fn synproxy_answer(&mut self, rule: &SynproxyInfo, pkt: &InFlightPacket) -> DropReason {
         let Ok(packet) = pkt.packet() else { return DropReason::Malformed };
         let Ok(segment) = TcpSegment::parse(packet.transport(), packet.transport_len()) else {
@@ -26,7 +26,7 @@ impl Router {
         DropReason::SynproxyAnswered
     }
 
-    /// A client whose own first number was `first` acknowledges something.
+    /// An acknowledgement of a client whose initial sequence number was `first`.
     fn recv_client_ack(
         &mut self,
         packet: &Packet<'_>,
@@ -43,7 +43,7 @@ impl Router {
         DropReason::SynproxyAnswered
     }
 
-    /// A packet that has passed the last rule: is it the answer of a server in whose name a promise was given?
+    /// After the last rule: handles packets of connections that synproxy has begun, until the handshake is complete.
     pub(crate) fn synproxy_hook(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let Some(ctx) = &mut pkt.ctx else { return Ok(()) };
         let Some((promise, state)) = self.engine.synproxy_state(ctx) else { return Ok(()) };
@@ -53,7 +53,7 @@ impl Router {
             TcpSegment::parse(packet.transport(), packet.transport_len()).map_err(|_| DropReason::Malformed)?;
         let (syn, ack) = (segment.flags.any(TcpFlags::SYN), segment.flags.any(TcpFlags::ACK));
         match (state, direction) {
-            // Said again, before the server has answered. What keeps a connection alive is one behind.
+            // A retransmission before the server has answered. A keepalive is one behind.
             (TcpState::SynSent, Some(Direction::Original)) if ack && !syn => {
                 self.syn_cookies.count_retransmission();
                 Err(self.recv_client_ack(&packet, &segment, segment.seq, pkt))
@@ -64,7 +64,7 @@ impl Router {
                 self.complete_handshake(&halves, (first, clock), pkt);
                 Err(DropReason::SynproxyAnswered)
             }
-            // The server refuses: its client awaits the number that he was promised.
+            // The server resets: the client expects the sequence number of the cookie.
             (TcpState::Close, Some(Direction::Reply)) if segment.flags.any(TcpFlags::RST) && !lives => {
                 let mut rewrite = PacketMut::new(&mut pkt.bytes).map_err(|_| DropReason::Malformed)?;
                 let next = promise.isn.wrapping_add(1);
@@ -74,7 +74,7 @@ impl Router {
         }
     }
 
-    /// The server hears that its client is there; the client's window is opened.
+    /// Acknowledges to the server, and opens the client's window.
     fn complete_handshake(&mut self, halves: &HandshakeAcks, answered: (u32, Option<u32>), pkt: &mut InFlightPacket) {
         let Some(mut ctx) = pkt.ctx.take() else { return };
         if let Some(ack) = build_packet(&halves.to_server) {

@@ -1,31 +1,31 @@
-//! Sources that stay with their backend: who had a connection not long ago gets the same backend for the next.
+//! Client affinity: a source that had a connection not long ago gets the same backend for the next.
 //!
-//! As with kube-proxy's `ClientIP`: the time runs from the source's last *new* connection. The table is bounded: when it is full, who has been silent longest
-//! is forgotten first, so that a flood of sources costs memory to a limit and nothing else.
+//! As with kube-proxy's `ClientIP`: the time runs from the source's last *new* connection. The table is bounded: when it is full, the oldest
+//! source is evicted, so that a flood of sources costs bounded memory and nothing else.
 use keepstate_engine::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Sources that one service remembers.
+/// Sources of one service, at most.
 pub(super) const MAX_SOURCES: usize = 65_536;
 
 /// The sources of one service.
 #[derive(Debug, Default)]
 pub(super) struct Affinity {
-    /// To whom a source belongs, and since when.
+    /// The backend of a source, and the time of its last new connection.
     by_source: BTreeMap<IpAddr, (u32, Instant)>,
-    /// The same by time, the oldest first.
+    /// The sources by that time, the oldest first.
     by_age: BTreeSet<(Instant, IpAddr)>,
 }
 
 impl Affinity {
-    /// The member, by its key, that `source` belongs to, unless that is over.
+    /// The key of the backend of `source`, unless that has expired.
     pub(super) fn lookup(&self, source: IpAddr, seconds: u32, now: Instant) -> Option<u32> {
         let (member, since) = self.by_source.get(&source)?;
         (!is_expired(*since, seconds, now)).then_some(*member)
     }
 
-    /// `source` has got a connection to a member.
+    /// Records a new connection of `source` to a backend.
     pub(super) fn record(&mut self, source: IpAddr, member: u32, seconds: u32, now: Instant) {
         if let Some((_, since)) = self.by_source.insert(source, (member, now)) {
             self.by_age.remove(&(since, source));
@@ -35,7 +35,7 @@ impl Affinity {
         while self.by_source.len() > MAX_SOURCES && self.evict_oldest() {}
     }
 
-    /// Forgets whose time is over.
+    /// Removes expired sources.
     pub(super) fn expire(&mut self, seconds: u32, now: Instant) {
         while self.by_age.first().is_some_and(|(since, _)| is_expired(*since, seconds, now)) && self.evict_oldest() {}
     }
@@ -45,7 +45,7 @@ impl Affinity {
         oldest.is_some_and(|(_, source)| self.by_source.remove(&source).is_some())
     }
 
-    /// How many sources are known.
+    /// Number of sources.
     pub(super) fn len(&self) -> usize {
         self.by_source.len()
     }

@@ -1,8 +1,8 @@
-//! A backend as the rest of the router names it.
+//! A backend's name in the router, and the backend chosen for a packet.
 use super::config::Masquerade;
 use std::net::IpAddr;
 
-/// Names a backend of a service at work; never given again.
+/// Identifies a backend of a service; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId {
     pub(super) service: u32,

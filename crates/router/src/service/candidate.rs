@@ -1,12 +1,12 @@
 //! A backend as a scheduler sees it.
 
-/// One who may get connections.
+/// A backend that may get connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// His place among the service's members.
+    /// Its index among the service's backends.
     pub(super) index: usize,
-    /// His weight, at least 1.
+    /// Its weight, at least 1.
     pub(super) weight: u16,
-    /// Two hashes of who he is.
+    /// Two hashes of its address and port.
     pub(super) hashes: [u64; 2],
 }

@@ -1,32 +1,32 @@
-//! Services as they are asked for: plain data, and what must hold of it before it is put to work.
+//! The configuration of services: plain data, and its validation.
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// One service: who asks for its address and ports is sent to one of its backends.
+/// One service: connections to its address and ports go to one of its backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Its own name.
+    /// Its name, unique.
     pub name: String,
-    /// The virtual address; the unspecified one of a family (`0.0.0.0`, `::`) is every address of the router itself, as where a container's port is published.
+    /// The virtual address; `0.0.0.0` or `::` is every address of the router itself, as with a container's published port.
     pub address: IpAddr,
     /// Its ports.
     pub ports: RangeInclusive<u16>,
-    /// Its transport.
+    /// Its transport protocol.
     pub transport: Transport,
-    /// Who gets a new connection.
+    /// Which backend gets a new connection.
     pub scheduler: Scheduler,
-    /// What `SourceHash` and `Maglev` look at.
+    /// What `SourceHash` and `Maglev` hash.
     pub hash_input: HashInput,
-    /// Mixed into what is hashed: several routers with the same seed send the same client to the same backend.
+    /// Seed of the hash: routers with the same seed send a client to the same backend.
     pub seed: u64,
     /// Seconds for which a source stays with its backend after its last new connection.
     pub affinity: Option<u32>,
     /// Whether backends see the client's address or the router's.
     pub masquerade: Masquerade,
-    /// What becomes of TCP connections whose backend is down.
+    /// What happens to TCP connections when their backend goes down.
     pub when_down: WhenDown,
-    /// How somebody is to find out which of the backends are up; without it all of them are.
+    /// The health check of the backends; without one all are up.
     pub check: Option<HealthCheckConfig>,
     /// The backends.
     pub backends: Vec<BackendConfig>,
@@ -37,13 +37,13 @@ pub struct ServiceConfig {
 pub struct BackendConfig {
     /// Its address, of the service's family.
     pub address: IpAddr,
-    /// Its port: for the first port of the service, and so on; `None` keeps the port that was asked for.
+    /// Its port for the first port of the service, counted up for the others; `None` keeps the client's destination port.
     pub port: Option<u16>,
-    /// Its share beside the others'. With 0 it gets no new connection.
+    /// Its relative weight. With 0 it gets no new connections.
     pub weight: u16,
 }
 
-/// Transports that can be balanced.
+/// Transport protocols of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// TCP.
@@ -54,99 +54,99 @@ pub enum Transport {
     Sctp,
 }
 
-/// Who gets a new connection.
+/// Which backend gets a new connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheduler {
-    /// One after the other, by weight, evenly mixed.
+    /// Smooth weighted round robin.
     #[default]
     RoundRobin,
-    /// By lot, by weight.
+    /// At random, by weight.
     Random,
-    /// By the client: simple, and nearly everybody moves when the backends change.
+    /// By a hash of the client; most clients move when the backends change.
     SourceHash,
-    /// By the client, and few move when the backends change.
+    /// By a hash of the client; few clients move when the backends change.
     Maglev,
-    /// Who has the fewest connections for his weight.
+    /// The fewest connections for its weight.
     LeastConnections,
 }
 
-/// What is hashed of a client.
+/// The part of a client that is hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HashInput {
     /// Its address: all its connections go to one backend.
     #[default]
     Address,
-    /// Its address and port: they are spread.
+    /// Its address and port: its connections are spread.
     AddressAndPort,
 }
 
 /// Whether backends see the client's address or the router's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Masquerade {
-    /// The client's, always: answers must come back through the router.
+    /// Always the client's: replies must be routed through the router.
     Never,
-    /// The router's where the packet leaves by the device it came in by: the backend would answer a neighbour directly.
+    /// The router's if the packet leaves by the interface it came in by: the backend would otherwise answer the client directly.
     #[default]
     Hairpin,
-    /// The router's, always.
+    /// Always the router's.
     Always,
 }
 
-/// What becomes of TCP connections whose backend is down.
+/// What happens to TCP connections when their backend goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WhenDown {
-    /// They are left alone: the backend may come back, or only its check has failed.
+    /// They are kept: the backend may come back, or only its health check has failed.
     #[default]
     Keep,
-    /// The next segment is answered by a reset.
+    /// Their next segment is answered by a reset.
     Reset,
 }
 
-/// How a backend is asked whether it is up. Nobody is asked here: this is for who can.
+/// How to check whether a backend is up. The router does not check: its driver does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheckConfig {
-    /// What is tried.
+    /// What to try.
     pub probe: Probe,
-    /// From one try to the next.
+    /// Time between two tries.
     pub interval: Duration,
-    /// A try that takes longer has failed.
+    /// A longer try has failed.
     pub timeout: Duration,
-    /// So many successes in a row, and one that was down is up.
+    /// Successes in a row until a backend is up.
     pub rise: u32,
-    /// So many failures in a row, and one that was up is down.
+    /// Failures in a row until a backend is down.
     pub fall: u32,
 }
 
-/// What is tried.
+/// What a health check tries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// A TCP connection.
     Connect {
-        /// To this port, or the backend's.
+        /// The port; `None` for the backend's.
         port: Option<u16>,
-        /// From this address of the machine.
+        /// The source address; `None` for the kernel's choice.
         source: Option<IpAddr>,
     },
-    /// A program and its arguments: it is well if that ends with 0.
+    /// A program and its arguments: healthy if it exits with 0.
     Command(Vec<String>),
 }
 
-/// Something that does not fit.
+/// An error in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfigError {
-    /// The service, by its place.
+    /// The index of the service.
     pub service: usize,
-    /// Its backend, by its place, if it is about one.
+    /// The index of its backend, if it is about one.
     pub backend: Option<usize>,
-    /// What does not fit, and what to do.
+    /// What is wrong, and what to do.
     pub message: String,
 }
 
-/// Backends that a service can have.
+/// Backends of a service, at most.
 const MAX_BACKENDS: usize = 4096;
 
 impl Transport {
-    /// Its number in the IP header.
+    /// Its IP protocol number.
     pub const fn protocol_number(self) -> u8 {
         match self {
             Transport::Tcp => 6,
@@ -188,7 +188,7 @@ impl Scheduler {
 }
 
 impl ServiceConfig {
-    /// A service without backends, by round robin.
+    /// A service without backends, with round robin.
     pub fn new(name: &str, at: (IpAddr, RangeInclusive<u16>), transport: Transport) -> ServiceConfig {
         let (address, ports) = at;
         ServiceConfig {
@@ -207,14 +207,14 @@ impl ServiceConfig {
         }
     }
 
-    /// The same with one more backend.
+    /// Adds a backend.
     #[must_use]
     pub fn with_backend(mut self, backend: BackendConfig) -> ServiceConfig {
         self.backends.push(backend);
         self
     }
 
-    /// The port of `backend` that stands for `port` of the service.
+    /// The port of `backend` for `port` of the service.
     pub(super) fn backend_port(&self, backend: &BackendConfig, port: u16) -> Option<u16> {
         backend.port.map(|first| first.saturating_add(port.saturating_sub(*self.ports.start())))
     }
@@ -247,41 +247,41 @@ impl std::fmt::Display for BackendConfig {
     }
 }
 
-/// Everything that does not fit, in the order of the services.
+/// All errors of a configuration, in the order of the services.
 pub fn validate(services: &[ServiceConfig]) -> Vec<ServiceConfigError> {
     let mut found = Vec::new();
     for (place, service) in services.iter().enumerate() {
-        let mut say = |backend: Option<usize>, what: String| {
+        let mut report = |backend: Option<usize>, what: String| {
             found.push(ServiceConfigError { service: place, backend, message: what })
         };
         for other in services.iter().take(place) {
             if other.name == service.name {
-                say(None, format!("there is a service {:?} already: give each its own name", service.name));
+                report(None, format!("duplicate service name {:?}: give each service its own name", service.name));
             } else if service.overlaps(other) {
                 let transport = service.transport.name();
-                say(
+                report(
                     None,
                     format!(
-                        "{transport} {service} is the service {:?}'s already: one of them has to give way",
+                        "{transport} {service} overlaps with service {:?}: change the address or the ports of one",
                         other.name
                     ),
                 );
             }
         }
         if service.ports.is_empty() || *service.ports.start() == 0 {
-            say(None, "ports go from 1 to 65535, the smaller one first".into());
+            report(None, "invalid ports: write 1 to 65535, the smaller one first".into());
         }
         if service.address.is_multicast() {
-            say(None, format!("{} is an address of many: a service has one of its own", service.address));
+            report(None, format!("{} is a multicast address: a service needs a unicast address", service.address));
         }
         if let Some(what) = service.check.as_ref().and_then(|check| check.validate(service)) {
-            say(None, what);
+            report(None, what);
         }
         if service.backends.len() > MAX_BACKENDS {
-            say(None, format!("{} backends: a service has {MAX_BACKENDS} at most", service.backends.len()));
+            report(None, format!("{} backends: a service can have at most {MAX_BACKENDS}", service.backends.len()));
         }
         for (at, backend) in service.backends.iter().enumerate() {
-            validate_backend(service, at, backend).into_iter().for_each(|what| say(Some(at), what));
+            validate_backend(service, at, backend).into_iter().for_each(|message| report(Some(at), message));
         }
     }
     found
@@ -290,22 +290,22 @@ pub fn validate(services: &[ServiceConfig]) -> Vec<ServiceConfigError> {
 impl HealthCheckConfig {
     fn validate(&self, service: &ServiceConfig) -> Option<String> {
         if self.rise == 0 || self.fall == 0 || self.interval.is_zero() || self.timeout.is_zero() {
-            return Some("a check's interval, timeout, rise and fall are at least 1".into());
+            return Some("interval, timeout, rise and fall of a health check must be at least 1".into());
         }
         match &self.probe {
             Probe::Command(words) if words.is_empty() => {
-                Some("a check's command is a program and its arguments".into())
+                Some("empty command of a health check: write a program and its arguments".into())
             }
             Probe::Command(_) => None,
             Probe::Connect { port: None, .. } if service.transport != Transport::Tcp => {
                 let name = service.transport.name();
-                Some(format!("a {name} port takes no TCP connection: give the check a port that does, or a command"))
+                Some(format!("a {name} port takes no TCP connection: give the health check a TCP port, or a command"))
             }
             Probe::Connect { port: None, .. } if service.backends.iter().any(|backend| backend.port.is_none()) => {
-                Some("backends without a port: give the check one".into())
+                Some("a backend has no port: give the health check one".into())
             }
             Probe::Connect { source: Some(source), .. } if source.is_ipv4() != service.address.is_ipv4() => {
-                Some(format!("a check cannot go from {source} to the other family's addresses"))
+                Some(format!("the source {source} of the health check is of another address family than the service"))
             }
             Probe::Connect { .. } => None,
         }
@@ -318,23 +318,23 @@ fn validate_backend(service: &ServiceConfig, at: usize, backend: &BackendConfig)
     if backend.address.is_ipv4() != service.address.is_ipv4() {
         let (theirs, ours) = (family(backend.address), family(service.address));
         return Some(format!(
-            "{backend} is of {theirs}, its service of {ours}: addresses are translated within a family only"
+            "backend {backend} is {theirs}, its service {ours}: NAT does not translate between address families"
         ));
     }
     if backend.address.is_unspecified() || backend.address.is_multicast() {
-        return Some(format!("{} is nobody's own address: write the backend's", backend.address));
+        return Some(format!("{} is not a unicast address: write the backend's own address", backend.address));
     }
     if before.clone().any(|other| (other.address, other.port) == (backend.address, backend.port)) {
-        return Some(format!("{backend} is there twice: give it more weight instead"));
+        return Some(format!("duplicate backend {backend}: give it more weight instead"));
     }
     if service.address == backend.address && backend.port.is_none_or(|port| service.ports.contains(&port)) {
-        return Some(format!("{backend} is the service itself: connections would go round and round"));
+        return Some(format!("backend {backend} is the service itself: connections would loop"));
     }
     let more = service.ports.end().saturating_sub(*service.ports.start());
     match backend.port {
-        Some(0) => Some("ports go from 1 to 65535".into()),
+        Some(0) => Some("invalid port: write 1 to 65535".into()),
         Some(port) if port.checked_add(more).is_none() => {
-            Some(format!("{backend}: for {} ports from there on, ports do not suffice", u32::from(more) + 1))
+            Some(format!("backend {backend}: {} ports from this one on would exceed 65535", u32::from(more) + 1))
         }
         _ => None,
     }

@@ -1,7 +1,7 @@
-//! Connections that services have begun: how many each backend has, and which are to end with it.
+//! The connections of services: how many each backend has, and which are to end with it.
 //!
-//! A connection is entered when it is confirmed, and leaves when a sweep finds it gone from the table. TCP that is closed is over before that, and counts no more; should
-//! a late segment revive it, it counts again. Sweeps are bounded, so that a backend's count is behind by a pass over the list at most.
+//! A connection is added when it is confirmed, and removed when a sweep finds it gone from the table. Closed TCP connections no longer count before that; if a late
+//! segment reopens one, it counts again. Sweeps are bounded, so a backend's count lags by one pass over the list at most.
 use super::backend::BackendId;
 use indexmap::IndexMap;
 use keepstate_engine::{ConnId, Engine, Entry, Instant, ProtocolInfo, Status, TcpState};
@@ -9,12 +9,12 @@ use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
 
-/// Connections that one sweep looks at, at least; with many, a thousandth of them.
+/// Connections that one sweep checks, at least; with many, 1/1024 of them.
 const SWEEP_MIN: usize = 256;
-/// Connections that the sweep of who wants to know looks at, at most: packets wait meanwhile.
+/// Connections that a thorough sweep checks, at most: packets wait meanwhile.
 const SWEEP_MAX: usize = 65_536;
 
-/// Handles are the engine's own numbers: nobody from outside chooses what collides here.
+/// Connection ids are the engine's own: an attacker cannot choose collisions.
 type HandleHasher = BuildHasherDefault<DefaultHasher>;
 
 /// The connections of all services.
@@ -23,7 +23,7 @@ pub(super) struct ServiceConnections {
     entries: IndexMap<ConnId, ServiceConnection, HandleHasher>,
     /// Where the next sweep begins.
     sweep_cursor: usize,
-    /// Their next segment is answered by a reset.
+    /// Connections whose next segment is answered by a reset.
     pending_resets: HashSet<ConnId, HandleHasher>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct ServiceConnections {
 #[derive(Clone, Copy, Debug)]
 struct ServiceConnection {
     backend: BackendId,
-    /// It was over when it was last looked at.
+    /// Closed at the last sweep.
     closed: bool,
 }
 
@@ -44,19 +44,19 @@ impl ServiceConnection {
     }
 }
 
-/// What is found of a connection.
+/// What a sweep finds of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionEvent {
-    /// It is over.
+    /// It was closed.
     Closed,
-    /// It was over, and is no more.
+    /// It was closed and is open again.
     Reopened,
     /// It has left the table.
     Removed,
 }
 
 impl ServiceConnections {
-    /// A connection was confirmed. If another ended unseen that had the same handle, that is told.
+    /// Adds a confirmed connection. If an earlier one with the same id ended unseen, its end is reported.
     pub(super) fn insert(&mut self, handle: ConnId, backend: BackendId, tell: impl FnMut(BackendId, ConnectionEvent)) {
         self.pending_resets.remove(&handle);
         if let Some(before) = self.entries.insert(handle, ServiceConnection { backend, closed: false }) {
@@ -68,12 +68,12 @@ impl ServiceConnections {
         self.entries.is_empty()
     }
 
-    /// Is it entered?
+    /// Is it in the list?
     pub(super) fn contains(&self, handle: ConnId) -> bool {
         self.entries.contains_key(&handle)
     }
 
-    /// Looks at the connections that are next (`thorough`: at all, unless they are very many), and tells what has changed.
+    /// Checks the next connections (`thorough`: all, up to a limit), and reports what has changed.
     pub(super) fn sweep(
         &mut self,
         engine: &Engine,
@@ -106,8 +106,8 @@ impl ServiceConnections {
         }
     }
 
-    /// A backend is down: connections that cannot go on without it end, so that the next packet finds another. These are UDP, and what was never answered; with
-    /// `reset` the rest of TCP is condemned.
+    /// A backend is down: removes its UDP connections and those without a reply, so that their next packet goes to another; with
+    /// `reset` its TCP connections are reset at their next segment.
     pub(super) fn end_backend(
         &mut self,
         engine: &mut Engine,
@@ -136,7 +136,7 @@ impl ServiceConnections {
         });
     }
 
-    /// A backend is up again: what has not ended may go on.
+    /// A backend is up again: its connections are no longer reset.
     pub(super) fn cancel_resets(&mut self, up: BackendId) {
         let ServiceConnections { entries, pending_resets, .. } = self;
         for (handle, _) in entries.iter().filter(|(_, known)| known.backend == up) {

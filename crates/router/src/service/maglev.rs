@@ -1,26 +1,26 @@
-//! Maglev's table (Eisenbud and others, NSDI 2016, section 3.4): each backend has its own order of preference of all places, and they take turns to take the next free one of it.
+//! Maglev's table (Eisenbud and others, NSDI 2016, section 3.4): each backend has its own permutation of all slots, and in turn takes its next free slot.
 //!
-//! The table is a function of the backends alone, not of their order or of what was before: routers that know the same backends have the same table.
-//! When a backend leaves, its places are shared out, and few others change hands.
+//! The table depends on the backends alone, not on their order or an earlier table: routers with the same backends have the same table.
+//! When a backend leaves, its slots are distributed, and few others change.
 use super::candidate::Candidate;
 
-/// Places; a prime, so that every step leads through all of them. 65537 is Maglev's own choice for up to some 650 backends.
+/// Number of slots; a prime, so that every step reaches all of them. 65537 is Maglev's own choice for up to some 650 backends.
 pub(super) const TABLE_SIZE: usize = 65_537;
 
-/// Who is meant, by place.
+/// The candidate of each slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Maglev {
     slots: Vec<u16>,
 }
 
-/// One backend's way through the places.
+/// The permutation of the slots of one backend.
 struct Permutation {
     next: usize,
     step: usize,
 }
 
 impl Maglev {
-    /// The table of these candidates, who must stand in an order of their own.
+    /// The table of these candidates, which must be in a canonical order.
     pub(super) fn new(candidates: &[Candidate]) -> Maglev {
         let heaviest = candidates.iter().map(|candidate| u64::from(candidate.weight)).max().unwrap_or(0);
         if heaviest == 0 {
@@ -29,7 +29,7 @@ impl Maglev {
         let mut preferences: Vec<Permutation> = candidates.iter().map(Permutation::new).collect();
         let mut places = vec![EMPTY_SLOT; TABLE_SIZE];
         let mut free = TABLE_SIZE;
-        // In each round the heaviest takes a place, the others as often as their weight allows.
+        // In each round the heaviest takes a slot, the others in proportion to their weight.
         for round in 1_u64.. {
             for ((number, candidate), preference) in (0_u16..).zip(candidates).zip(&mut preferences) {
                 let due = |round: u64| round * u64::from(candidate.weight) / heaviest;
@@ -48,7 +48,7 @@ impl Maglev {
         Maglev { slots: places }
     }
 
-    /// Who is meant by `hash`.
+    /// The candidate for `hash`.
     pub(super) fn pick(&self, hash: u64) -> Option<usize> {
         let place = hash.checked_rem(self.slots.len() as u64)?;
         self.slots.get(usize::try_from(place).ok()?).map(|number| usize::from(*number))
@@ -58,11 +58,11 @@ impl Maglev {
 impl Permutation {
     fn new(candidate: &Candidate) -> Permutation {
         let [place, step] = candidate.hashes;
-        // Both remainders are below PLACES.
+        // Both remainders are below TABLE_SIZE.
         Permutation { next: (place % TABLE_SIZE as u64) as usize, step: (step % (TABLE_SIZE as u64 - 1)) as usize + 1 }
     }
 
-    /// The next free place, as long as there is one.
+    /// The next free slot, if there is one.
     fn next_free_slot(&mut self, places: &[u16]) -> Option<usize> {
         for _ in 0..TABLE_SIZE {
             let place = self.next;
@@ -75,5 +75,5 @@ impl Permutation {
     }
 }
 
-/// A place that nobody has: no candidate has this number, there are at most 4096.
+/// A free slot: no candidate has this number, there are at most 4096.
 const EMPTY_SLOT: u16 = u16::MAX;

@@ -1,10 +1,10 @@
 //! Services: a virtual address, and backends that share its connections, as Docker's published ports, Kubernetes' services and LVS do it.
 //!
-//! Services decide where a *new* connection goes, and translate it there; from then on its packets follow its tuples like any translated connection's, and
-//! nothing asked here again. So a backend can be drained, weighed anew or taken out of the file without cutting anybody off. Services are loaded whole, and loaded
-//! again: who is still named stays who it was, with its connections, its state and its counts.
+//! Services choose the backend of a *new* connection and translate it; its later packets are translated by the connection, like those of any DNAT. So a backend
+//! can be drained, reweighted or removed without cutting a connection. Services are replaced as a whole; a service or backend that is still named keeps its
+//! connections, its state and its counts.
 //!
-//! Nothing here reads a file, a clock or a device, or asks a backend how it is: that is said from outside ([`Router::set_health`](crate::Router::set_health)).
+//! Nothing here reads a file or a clock, or checks a backend: health is reported from outside ([`Router::set_health`](crate::Router::set_health)).
 mod affinity;
 mod backend;
 mod candidate;

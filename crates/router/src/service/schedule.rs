@@ -1,7 +1,7 @@
-//! Who gets a new connection, of those who may: the schedulers.
+//! The schedulers: which backend gets a new connection.
 //!
-//! A schedule is made anew whenever it changes who may get connections, or by what weight; in between it is asked once a connection. It holds no clock and
-//! draws no lots of its own: what is random is handed in.
+//! A schedule is rebuilt when the backends that may get connections, or their weights, change; in between it is asked once a connection. It has no clock and
+//! no randomness: random numbers are arguments.
 use super::candidate::Candidate;
 use super::config::{HashInput, Scheduler};
 use super::maglev::Maglev;
@@ -10,10 +10,10 @@ use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-/// What a scheduler keeps.
+/// The state of a scheduler.
 #[derive(Clone, Debug)]
 enum SchedulerState {
-    /// How far each is ahead of his turn.
+    /// The current weight of each candidate.
     RoundRobin(Vec<i64>),
     Random,
     SourceHash,
@@ -21,18 +21,18 @@ enum SchedulerState {
     LeastConnections,
 }
 
-/// A scheduler at work.
+/// A scheduler and its candidates.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     scheduler: Scheduler,
     method: SchedulerState,
     candidates: Vec<Candidate>,
-    /// The weights summed up, up to and with each candidate.
+    /// Cumulative weights, each with its candidate's included.
     cumulative_weights: Vec<u64>,
 }
 
 impl Schedule {
-    /// A schedule of these candidates, in an order of their own.
+    /// A schedule of these candidates, in their order.
     pub(super) fn new(scheduler: Scheduler, candidates: Vec<Candidate>) -> Schedule {
         let method = match scheduler {
             Scheduler::RoundRobin => SchedulerState::RoundRobin(vec![0; candidates.len()]),
@@ -48,12 +48,12 @@ impl Schedule {
         Schedule { scheduler, method, cumulative_weights: sums.collect(), candidates }
     }
 
-    /// Is it what would be made of these?
+    /// Was it built from these?
     pub(super) fn is_for(&self, scheduler: Scheduler, candidates: &[Candidate]) -> bool {
         self.scheduler == scheduler && self.candidates == candidates
     }
 
-    /// The member who gets a connection: by the hash of its client, by a lot, and by how many connections each member has.
+    /// The index of the backend for a connection: by the hash of its client, a random number, and each backend's number of connections.
     pub(super) fn pick(&mut self, hash: u64, random: u64, live: impl Fn(usize) -> u64) -> Option<usize> {
         let number = match &mut self.method {
             SchedulerState::RoundRobin(ahead) => smooth_weighted_round_robin(&self.candidates, ahead),
@@ -61,7 +61,7 @@ impl Schedule {
             SchedulerState::SourceHash => self.by_weight(hash),
             SchedulerState::Maglev(table) => table.pick(hash),
             SchedulerState::LeastConnections => {
-                // One more than there are: so that of those without any the heaviest is first.
+                // One more than there are: so that of idle backends the heaviest is first.
                 let load = |candidate: &Candidate| u128::from(live(candidate.index)) + 1;
                 let of = |candidate: &Candidate| u128::from(candidate.weight);
                 let numbers = 0..self.candidates.len();
@@ -74,7 +74,7 @@ impl Schedule {
         number.and_then(|number| self.candidates.get(number)).map(|candidate| candidate.index)
     }
 
-    /// Whose share `number` falls in, if all numbers there are were shared out by weight.
+    /// The candidate whose share, by weight, of all 64-bit numbers contains `number`.
     fn by_weight(&self, number: u64) -> Option<usize> {
         let all = *self.cumulative_weights.last()?;
         let at = (u128::from(number) * u128::from(all)) >> 64;
@@ -82,7 +82,7 @@ impl Schedule {
     }
 }
 
-/// Round robin by weight, evenly mixed: each gains his weight, who is ahead has his turn, and pays for it what all have gained.
+/// Smooth weighted round robin: each gains its weight, the one with the most is chosen and loses the sum of all weights.
 fn smooth_weighted_round_robin(candidates: &[Candidate], ahead: &mut [i64]) -> Option<usize> {
     let mut all = 0;
     let mut best: Option<(usize, i64)> = None;
@@ -108,7 +108,7 @@ pub(super) fn hash_client(seed: u64, hashed: HashInput, tuple: &Tuple) -> u64 {
     hasher.finish()
 }
 
-/// Two hashes of a backend: who knows the same backends makes the same table of them.
+/// Two hashes of a backend: routers with the same backends build the same table.
 pub(super) fn hash_backend(seed: u64, address: IpAddr, port: Option<u16>) -> [u64; 2] {
     BACKEND_HASH_KEYS.map(|key| {
         let mut hasher = SipHasher13::new_with_keys(seed, key);
@@ -125,7 +125,7 @@ fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
     }
 }
 
-/// Keeps what is hashed for one purpose apart from what is hashed for another.
+/// Keys that separate the hashes by purpose.
 const CLIENT_HASH_KEY: u64 = 1;
 const BACKEND_HASH_KEYS: [u64; 2] = [2, 3];
 

@@ -1,4 +1,4 @@
-//! All services of a router: which address leads to which, and what becomes of their connections.
+//! All services of a router: which addresses they listen at, and their connections.
 use super::backend::{BackendChoice, BackendId};
 use super::config::{BackendConfig, Masquerade, ServiceConfig, Transport, WhenDown};
 use super::connections::{ConnectionEvent, ServiceConnections};
@@ -16,7 +16,7 @@ use std::net::IpAddr;
 pub struct Services {
     /// By key, ascending.
     services: Vec<ServiceState>,
-    /// What is offered at an address, by protocol.
+    /// The listening ports, by address and protocol.
     listeners: BTreeMap<(IpAddr, u8), Vec<ListenRange>>,
     connections: ServiceConnections,
     last_key: u32,
@@ -25,7 +25,7 @@ pub struct Services {
     generation: u64,
 }
 
-/// Ports of an address, and the key of the service that answers there. None meet.
+/// A range of listening ports, and the key of its service. Ranges of an address do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ListenRange {
     first: u16,
@@ -33,7 +33,7 @@ struct ListenRange {
     service: u32,
 }
 
-/// A packet that services are asked about.
+/// A packet, and what services need to translate it.
 pub(crate) struct ServiceCtx<'a> {
     pub(crate) engine: &'a mut Engine,
     pub(crate) ctx: &'a mut PacketCtx,
@@ -42,29 +42,29 @@ pub(crate) struct ServiceCtx<'a> {
     pub(crate) now: Instant,
 }
 
-/// What services say of a packet.
+/// The result for a packet; the router acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServiceVerdict {
-    /// It is no service's, or its connection stands already.
+    /// Not for a service, or of a known connection.
     NotService,
-    /// It was sent to a backend.
+    /// Translated to a backend.
     Dispatched(BackendChoice),
-    /// There is nobody to send it to, or whom it was sent to is down: it is to be refused.
+    /// No backend is up, or its connection is to be reset: the router rejects the packet.
     Refused,
 }
 
 impl Services {
-    /// No services yet. `secret` is for lots that nobody is to guess.
+    /// No services. `secret` keys the random choice of backends.
     pub(crate) fn new(secret: (u64, u64)) -> Services {
         Services { secret, ..Services::default() }
     }
 
-    /// The services at work, and those that wait for their last connections to end.
+    /// All services, with those that are removed but still have connections.
     pub fn iter(&self) -> impl Iterator<Item = &ServiceState> {
         self.services.iter()
     }
 
-    /// There are none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
@@ -74,12 +74,12 @@ impl Services {
         !self.connections.is_empty()
     }
 
-    /// How often services were loaded: who keeps something for each backend sees here that they may be others.
+    /// Changes each time services are replaced: backends may be others then.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Every backend that the loaded services name, with its service.
+    /// Every configured backend, with its service.
     pub fn backends(&self) -> impl Iterator<Item = (BackendId, &ServiceState, &BackendState)> {
         self.services.iter().filter(|running| !running.removed).flat_map(|running| {
             let named = running.backends.iter().filter(|member| !member.removed);
@@ -87,7 +87,7 @@ impl Services {
         })
     }
 
-    /// Exchanges the services. Those of a name that is known go on; backends that are named no more drain.
+    /// Replaces the services. Services with a known name go on; backends no longer named drain.
     pub(crate) fn replace(&mut self, services: Vec<ServiceConfig>, fib: &FibTable, engine: &mut Engine, now: Instant) {
         self.generation += 1;
         self.services.iter_mut().for_each(|running| running.removed = true);
@@ -119,7 +119,7 @@ impl Services {
         self.remove_unused();
     }
 
-    /// Which address leads to which service.
+    /// Rebuilds the listening ports.
     fn rebuild_listeners(&mut self) {
         self.listeners.clear();
         for running in self.services.iter().filter(|running| !running.removed) {
@@ -130,7 +130,7 @@ impl Services {
         }
     }
 
-    /// The place of the service that answers there, if one does.
+    /// The index of the service that listens there.
     fn find_service(&self, fib: &FibTable, to: IpAddr, protocol: u8, port: u16) -> Option<usize> {
         let of = |address: IpAddr| {
             let offers = self.listeners.get(&(address, protocol))?;
@@ -143,8 +143,8 @@ impl Services {
         self.services.binary_search_by_key(&key, |running| running.key).ok()
     }
 
-    /// Connections that stood before their service was known: those that go to one of its backends are its own from now on, and datagrams that go elsewhere are to
-    /// ask again, as kube-proxy has it.
+    /// Connections older than their service: those to one of its backends are counted for it; UDP connections that are not translated are removed, as kube-proxy
+    /// does, so that the next packet reaches the service.
     pub(crate) fn adopt_connections(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {
         let entries: Vec<Entry> = engine.entries(now).collect();
         for entry in entries {
@@ -171,9 +171,9 @@ impl Services {
         }
     }
 
-    /// Where the packet's connection goes, if it begins one, and that to a service.
-    pub(crate) fn dispatch(&mut self, asked: ServiceCtx<'_>) -> ServiceVerdict {
-        let ServiceCtx { engine, ctx, fib, now, .. } = asked;
+    /// Chooses a backend for a new connection to a service, and translates its destination.
+    pub(crate) fn dispatch(&mut self, service_ctx: ServiceCtx<'_>) -> ServiceVerdict {
+        let ServiceCtx { engine, ctx, fib, now, .. } = service_ctx;
         let (handle, direction) = (ctx.connection(), ctx.direction());
         let Some(fresh) = ctx.unconfirmed() else {
             return if self.connections.is_reset_pending(handle) {
@@ -207,9 +207,9 @@ impl Services {
         })
     }
 
-    /// The source of a connection that was sent to a backend, where it leaves.
-    pub(crate) fn masquerade(&self, choice: &BackendChoice, to: IpAddr, asked: ServiceCtx<'_>) {
-        let ServiceCtx { engine, ctx, fib, meta, now } = asked;
+    /// Translates the source of a connection to a backend, if the service is configured so.
+    pub(crate) fn masquerade(&self, choice: &BackendChoice, to: IpAddr, service_ctx: ServiceCtx<'_>) {
+        let ServiceCtx { engine, ctx, fib, meta, now } = service_ctx;
         let Some(device) = meta.oif else { return };
         let is_hairpin = meta.iif.is_some_and(|iif| iif.index == device.index);
         let wanted = match choice.masquerade {
@@ -222,7 +222,7 @@ impl Services {
         }
     }
 
-    /// A connection that was sent to a backend stands in the table.
+    /// Counts a confirmed connection to a backend.
     pub(crate) fn add_connection(&mut self, choice: &BackendChoice, handle: ConnId, now: Instant) {
         let BackendId { service, backend: key } = choice.backend;
         let Some(running) = self.service_mut(service) else { return };
@@ -237,7 +237,7 @@ impl Services {
         live.insert(handle, choice.backend, |backend, found| record_event(running, backend, found));
     }
 
-    /// A bounded piece of looking which connections are over; a larger one, if `thorough`.
+    /// Sweeps some connections for those that are closed or gone: a bounded piece of work, larger if `thorough`.
     pub(crate) fn expire_connections(&mut self, engine: &Engine, thorough: bool, now: Instant) {
         let Services { services: running, connections: live, .. } = self;
         let mut ended = false;
@@ -255,7 +255,7 @@ impl Services {
         }
     }
 
-    /// What checks say of a backend. True if that is news.
+    /// Sets the health of a backend; true if it has changed.
     pub(crate) fn set_health(&mut self, backend: BackendId, is_up: bool, engine: &mut Engine, now: Instant) -> bool {
         let Some(running) = self.service_mut(backend.service) else { return false };
         let Some(member) = running.backend_mut(backend.backend) else { return false };
@@ -274,7 +274,7 @@ impl Services {
         before.is_some() || !is_up
     }
 
-    /// Drains, or drains no longer, every backend that `matching` says; how many these are.
+    /// Drains every matching backend, or ends that; returns their number.
     pub(crate) fn drain(&mut self, drained: bool, matching: impl Fn(&ServiceConfig, &BackendConfig) -> bool) -> usize {
         let mut count = 0;
         for running in &mut self.services {
@@ -288,7 +288,7 @@ impl Services {
         count
     }
 
-    /// Lets go of whoever is named no more and has no connections.
+    /// Removes backends and services that are no longer named and have no connections.
     fn remove_unused(&mut self) {
         self.services.iter_mut().for_each(ServiceState::remove_unused);
         self.services.retain(|running| !running.removed || !running.backends.is_empty());
@@ -299,7 +299,7 @@ impl Services {
         self.services.get_mut(place)
     }
 
-    /// A number that nobody can guess who does not know the secret.
+    /// A number that cannot be guessed without the secret.
     fn random_u64(&mut self) -> u64 {
         self.draws += 1;
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
@@ -308,7 +308,7 @@ impl Services {
     }
 }
 
-/// Something was found of a backend's connection.
+/// Counts an event of a backend's connection.
 fn record_event(
     running: &mut [ServiceState],
     BackendId { service, backend: member }: BackendId,

@@ -1,6 +1,6 @@
-//! One service at work: its members, who of them may get connections, and to whom the next goes.
+//! The state of one service: its backends, which of them may get connections, and which gets the next.
 //!
-//! A member lives from the load that names it until it is named no more and its last connection has left the table. Its key never changes and is never given again.
+//! A backend lives from the configuration that names it until it is no longer named and its last connection has left the table. Its key never changes and is never reused.
 use super::affinity::Affinity;
 use super::candidate::Candidate;
 use super::config::{BackendConfig, Scheduler, ServiceConfig};
@@ -8,33 +8,33 @@ use super::connections::ConnectionEvent;
 use super::schedule::{Schedule, hash_backend, hash_client};
 use keepstate_engine::{Instant, NatRange, Tuple};
 
-/// A backend at work.
+/// The state of a backend.
 #[derive(Clone, Debug)]
 pub struct BackendState {
     pub(super) key: u32,
     pub(super) config: BackendConfig,
-    /// What its checks say; `None` before the first.
+    /// The result of its health checks; `None` before the first.
     pub(super) is_up: Option<bool>,
-    /// An operator wants it to get no new connections.
+    /// Drained by an operator: it gets no new connections.
     pub(super) drained: bool,
-    /// The services' file names it no more.
+    /// No longer configured.
     pub(super) removed: bool,
-    /// Connections in the table that are not over.
+    /// Connections in the table that are not closed.
     pub(super) active: u64,
     /// Connections in the table.
     in_table: u64,
-    /// Connections it ever got.
+    /// Connections since the start.
     pub(super) total: u64,
 }
 
 /// Whether a backend gets connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendStatus {
-    /// It gets new connections.
+    /// Gets new connections.
     Up,
-    /// Its checks fail.
+    /// Its health checks fail.
     Down,
-    /// It keeps those it has, and gets no new ones.
+    /// Keeps its connections, gets no new ones.
     Draining,
 }
 
@@ -54,13 +54,13 @@ impl BackendState {
         BackendState { key, config, is_up: None, drained: false, removed: false, active: 0, in_table: 0, total: 0 }
     }
 
-    /// It has one more connection.
+    /// Counts a new connection.
     pub(super) fn add_connection(&mut self) {
         self.active += 1;
         self.in_table += 1;
     }
 
-    /// Something was found of one of its connections.
+    /// Counts an event of one of its connections.
     pub(super) fn record_event(&mut self, found: ConnectionEvent) {
         match found {
             ConnectionEvent::Closed => self.active = self.active.saturating_sub(1),
@@ -69,12 +69,12 @@ impl BackendState {
         }
     }
 
-    /// The backend as it was asked for.
+    /// Its configuration.
     pub fn config(&self) -> &BackendConfig {
         &self.config
     }
 
-    /// Whether it gets connections. One that is down is down, drained or not.
+    /// Whether it gets connections. `Down` takes precedence over `Draining`.
     pub fn status(&self) -> BackendStatus {
         match self.is_up {
             Some(false) => BackendStatus::Down,
@@ -83,7 +83,7 @@ impl BackendState {
         }
     }
 
-    /// Why it gets no connections, or only some, for people; empty if there is nothing to say.
+    /// Why it gets no new connections, as text for an operator; may be empty.
     pub fn status_note(&self) -> &'static str {
         match (self.removed, self.drained) {
             (true, _) => "no longer in the file",
@@ -93,34 +93,34 @@ impl BackendState {
         }
     }
 
-    /// What its checks say; `None` before the first.
+    /// The result of its health checks; `None` before the first.
     pub fn is_up(&self) -> Option<bool> {
         self.is_up
     }
 
-    /// Its connections that are not over.
+    /// Its connections that are not closed.
     pub fn active(&self) -> u64 {
         self.active
     }
 
-    /// Connections it ever got.
+    /// Connections since the start.
     pub fn total(&self) -> u64 {
         self.total
     }
 }
 
-/// A service at work.
+/// The state of a service.
 #[derive(Debug)]
 pub struct ServiceState {
     pub(super) key: u32,
     pub(super) config: ServiceConfig,
     /// By key, ascending.
     pub(super) backends: Vec<BackendState>,
-    /// The file names it no more: it only waits for its connections to end.
+    /// No longer configured: removed when its connections have ended.
     pub(super) removed: bool,
     pub(super) affinity: Affinity,
     schedule: Schedule,
-    /// Connections that found no backend.
+    /// Connections refused because no backend was up.
     pub(super) refused: u64,
 }
 
@@ -137,32 +137,32 @@ impl ServiceState {
         }
     }
 
-    /// The service as it was asked for.
+    /// Its configuration.
     pub fn config(&self) -> &ServiceConfig {
         &self.config
     }
 
-    /// Its backends, and those that still have connections.
+    /// Its backends, with those that are removed but still have connections.
     pub fn backends(&self) -> &[BackendState] {
         &self.backends
     }
 
-    /// The file names it no more.
+    /// Whether it is no longer configured.
     pub fn is_removed(&self) -> bool {
         self.removed
     }
 
-    /// Connections that found no backend.
+    /// Connections refused because no backend was up.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Sources that stay with a backend.
+    /// Sources with an affinity to a backend.
     pub fn affinity_sources(&self) -> usize {
         self.affinity.len()
     }
 
-    /// Takes what is asked for now; members that are asked for again stay who they were.
+    /// Takes a new configuration; backends named again keep their state.
     pub(super) fn update_config(&mut self, service: ServiceConfig, mut fresh_key: impl FnMut() -> u32) {
         self.removed = false;
         self.backends.iter_mut().for_each(|member| member.removed = true);
@@ -183,14 +183,14 @@ impl ServiceState {
         self.rebuild_schedule();
     }
 
-    /// Makes its schedule anew, if need be: somebody may get connections now who might not before, or the other way round.
+    /// Rebuilds the schedule if the backends that may get connections have changed.
     pub(super) fn rebuild_schedule(&mut self) {
         let seed = if self.config.scheduler == Scheduler::Maglev { Some(self.config.seed) } else { None };
         let is_open = |member: &&BackendState| member.status() == BackendStatus::Up && member.config.weight > 0;
         let mut open: Vec<(usize, &BackendState)> =
             self.backends.iter().enumerate().filter(|(_, member)| is_open(member)).collect();
         if matches!(self.config.scheduler, Scheduler::Maglev | Scheduler::SourceHash) {
-            // The order of the file is to mean nothing where routers are to agree.
+            // Several routers must agree, whatever the order in their files.
             open.sort_by_key(|(_, member)| (member.config.address, member.config.port));
         }
         let candidates = open.into_iter().map(|(place, member)| {
@@ -199,13 +199,13 @@ impl ServiceState {
             Candidate { index: place, weight, hashes }
         });
         let candidates: Vec<Candidate> = candidates.collect();
-        // Whose turn it is, is not forgotten for nothing; and a table of Maglev takes milliseconds to make.
+        // Round robin keeps its turn if nothing has changed; and a Maglev table takes milliseconds to build.
         if !self.schedule.is_for(self.config.scheduler, &candidates) {
             self.schedule = Schedule::new(self.config.scheduler, candidates);
         }
     }
 
-    /// The place of the member who gets the connection that `tuple` begins.
+    /// The index of the backend that gets the connection that `tuple` begins.
     pub(super) fn choose_backend(&mut self, tuple: &Tuple, random: u64, now: Instant) -> Option<usize> {
         if let Some(seconds) = self.config.affinity
             && let Some(key) = self.affinity.lookup(tuple.source, seconds, now)
@@ -222,7 +222,7 @@ impl ServiceState {
         self.schedule.pick(hash, random, |place| members.get(place).map_or(0, |member| member.active))
     }
 
-    /// Where a connection for `port` of the service is sent, if it goes to the member at `place`.
+    /// The destination of a connection to `port` of the service, if it goes to the backend at `place`.
     pub(super) fn nat_range(&self, place: usize, port: u16) -> Option<NatRange> {
         let backend = &self.backends.get(place)?.config;
         Some(match self.config.backend_port(backend, port) {
@@ -231,7 +231,7 @@ impl ServiceState {
         })
     }
 
-    /// The place of the member with this key.
+    /// The index of the backend with this key.
     pub(super) fn index_of(&self, key: u32) -> Option<usize> {
         self.backends.binary_search_by_key(&key, |member| member.key).ok()
     }
@@ -241,12 +241,12 @@ impl ServiceState {
         self.backends.get_mut(place)
     }
 
-    /// Lets go of members that are named no more and have no connections.
+    /// Removes backends that are no longer configured and have no connections.
     pub(super) fn remove_unused(&mut self) {
         let before = self.backends.len();
         self.backends.retain(|member| !member.removed || member.in_table > 0);
         if self.backends.len() < before {
-            // Places have changed.
+            // Indices have changed.
             self.rebuild_schedule();
         }
     }

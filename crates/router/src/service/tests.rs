@@ -16,7 +16,7 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Clients at 192.0.2.0/24 and 2001:db8::/64 behind device 1, backends at 10.0.0.0/24 and fd00::/64 behind device 2.
+/// Clients at 192.0.2.0/24 and 2001:db8::/64 behind interface 1, backends at 10.0.0.0/24 and fd00::/64 behind interface 2.
 fn router(rules: &str, services: Vec<ServiceConfig>) -> Router {
     let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[]).unwrap();
     let program = compile(&tree, &sources).unwrap();
@@ -121,10 +121,10 @@ fn ip_packet(ends: EndpointPair, protocol: u8, mut segment: Vec<u8>, check_at: u
     header
 }
 
-/// Sends a packet in by a device: what became of it, and what left.
+/// Sends a packet in by an interface: the result, and the packets sent.
 fn send_packet(router: &mut Router, iif: u32, bytes: &[u8], now: Instant) -> (Result<(), DropReason>, Vec<Vec<u8>>) {
-    let said = router.handle(bytes, iif, now);
-    (said, std::iter::from_fn(|| router.poll_output()).map(Egress::into_packet).collect())
+    let result = router.handle(bytes, iif, now);
+    (result, std::iter::from_fn(|| router.poll_output()).map(Egress::into_packet).collect())
 }
 
 /// Client `number` opens a connection: the backend it was sent to, if to any.
@@ -140,12 +140,12 @@ fn open_connection(router: &mut Router, number: u8, port: u16, now: Instant) -> 
     let answer = tcp((sent.1, sent.0), SYN | ACK, 900, 101);
     let (_, left) = send_packet(router, 2, &answer, now);
     assert_eq!(parse_packet(&left[0]).0, (ends.1, ends.0), "the client sees the service");
-    let (said, _) = send_packet(router, 1, &tcp(ends, ACK, 101, 901), now);
-    assert_eq!(said, Ok(()));
+    let (result, _) = send_packet(router, 1, &tcp(ends, ACK, 101, 901), now);
+    assert_eq!(result, Ok(()));
     Some(sent.1.0)
 }
 
-/// A segment of a connection that stands: what became of it, and where it went.
+/// A segment of a connection that stands: the result, and where it went.
 fn send_on_connection(
     router: &mut Router,
     number: u8,
@@ -153,10 +153,10 @@ fn send_on_connection(
     now: Instant,
 ) -> (Result<(), DropReason>, EndpointPair, u8) {
     let client = format!("192.0.2.{number}");
-    let (said, left) =
+    let (result, left) =
         send_packet(router, 1, &tcp(endpoints((&client, port), ("203.0.113.80", 80)), ACK, 101, 901), now);
     let (ends, flags) = parse_packet(&left[0]);
-    (said, ends, flags)
+    (result, ends, flags)
 }
 
 /// The client ends a connection by a reset.

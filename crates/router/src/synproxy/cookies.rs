@@ -1,4 +1,4 @@
-//! The cookie: what a SYN is answered with, and the SYN that comes of its acknowledgement.
+//! SYN cookies: the SYN+ACK that answers a SYN, and the SYN for the server when the cookie is acknowledged.
 use super::segment::{OutgoingSegment, SynproxyOptions, endpoints};
 use keepstate_engine::{Instant, SynproxyState};
 use keepstate_rules::ast::SynproxyInfo;
@@ -8,35 +8,36 @@ use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-/// Largest segments that a cookie can tell apart; a client that names none gets the first.
+/// MSS values that a cookie can encode over IPv4; a client without the option gets the first.
 const MSS_V4: [u16; 4] = [536, 1300, 1440, 1460];
-/// The same over IPv6.
+/// MSS values over IPv6.
 const MSS_V6: [u16; 4] = [1220, 1420, 1440, 8940];
-/// A cookie's age is counted in these nanoseconds.
+/// The unit of a cookie's age, in nanoseconds.
 const COOKIE_PERIOD: u64 = 64_000_000_000;
-/// Ages until which it is good: two minutes or a little more.
+/// The greatest age of a valid cookie: two minutes or a little more.
 const MAX_COOKIE_AGE: u32 = 2;
-/// Bits of a cookie that vouch for it.
+/// Bits of a cookie that authenticate it.
 const COOKIE_MAC_BITS: u32 = 28;
-/// Bits of the clock in which what the client has asked for waits.
+/// Bits of the timestamp that hold the client's options.
 const TS_OPT_MASK: u32 = 0x3f;
-/// In the place of a scale: none was asked for.
+/// In place of a window scale: the client has none.
 const TS_OPT_NO_WSCALE: u32 = 0xf;
 
-/// What was answered, and what came back.
+/// Counters of synproxy, as in Linux's `/proc/net/stat/synproxy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SynproxyStats {
-    /// SYNs that were answered.
+    /// SYNs answered.
     pub syn_received: u64,
-    /// Acknowledgements of a promise of ours.
+    /// Acknowledgements with a valid cookie.
     pub cookie_valid: u64,
-    /// Acknowledgements of something that nobody has promised.
+    /// Acknowledgements with an invalid cookie.
     pub cookie_invalid: u64,
-    /// Acknowledgements that came again before the server had answered.
+    /// Acknowledgements retransmitted before the server has answered.
     pub cookie_retrans: u64,
 }
 
-/// Who promises.
+/// Makes and verifies SYN cookies.
 pub(crate) struct SynCookies {
     secret: (u64, u64),
     stats: SynproxyStats,
@@ -88,7 +89,7 @@ impl SynCookies {
         OutgoingSegment { from: server, to: client, seq, ack: segment.seq.wrapping_add(1), flags, window: 0, options }
     }
 
-    /// The SYN in the name of a client who has acknowledged a promise, whose own first number was `first`; `None` if nobody has promised him that.
+    /// The SYN to the server for a client that has acknowledged a cookie and whose initial sequence number was `first`; `None` if the cookie is invalid.
     pub(crate) fn verify_ack(
         &mut self,
         packet: &Packet<'_>,
@@ -112,7 +113,7 @@ impl SynCookies {
             timestamps: clocks,
         };
         let promise = SynproxyState::new(promised, clocks.map_or(0, |(_, echo)| echo), segment.window);
-        // Linux tells itself there what was promised; nobody reads it.
+        // Linux has the cookie in the acknowledgement number; it is not read.
         let syn = OutgoingSegment {
             from: client,
             to: server,
@@ -125,7 +126,7 @@ impl SynCookies {
         Some((syn, promise))
     }
 
-    /// The largest segment that is to be asked for, if the cookie is a good one.
+    /// The MSS encoded in a cookie, if it is valid.
     fn cookie_mss(
         &self,
         cookie: u32,
@@ -146,7 +147,7 @@ impl SynCookies {
         None
     }
 
-    /// Two bits of age, two of size, the rest vouches; and over all of it what only this connection has, so that no number tells the time.
+    /// Two bits of age, two of MSS, the rest is a MAC; plus an offset of the connection, so that a cookie does not reveal the time.
     fn cookie(&self, client: (IpAddr, u16), server: (IpAddr, u16), first: u32, size: u32, age: u32) -> u32 {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0 ^ 0x7379_6e70, self.secret.1);
         for (address, port) in [client, server] {
@@ -170,11 +171,11 @@ fn mss_table(address: IpAddr) -> &'static [u16; 4] {
 }
 
 fn cookie_age(now: Instant) -> u32 {
-    // It wraps after eight thousand years.
+    // It wraps after 8,700 years.
     (now.0 / COOKIE_PERIOD) as u32
 }
 
-/// A clock, modulo 2³².
+/// Milliseconds, modulo 2³².
 fn timestamp_ms(now: Instant) -> u32 {
     (now.0 / 1_000_000) as u32
 }

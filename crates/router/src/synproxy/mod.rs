@@ -1,12 +1,12 @@
-//! Handshakes answered in a server's name (Linux's `synproxy`): a flood of SYNs that nobody stands behind costs neither a place in the table nor the server anything.
+//! Synproxy: TCP handshakes answered in a server's name, as Linux's `synproxy` does. A SYN flood costs no table entry and never reaches the server.
 //!
 //! ```text
-//! client ── SYN ──▶ a promise (a cookie, a clock), and nothing kept
-//!        ── ACK ──▶ is it ours? ── SYN in the client's name ──▶ server
-//!                   window opened ◀── its numbers shifted to the promise ── SYN+ACK
+//! client ── SYN ──▶ SYN+ACK with a cookie and a timestamp; no state
+//!        ── ACK ──▶ cookie valid? ── SYN in the client's name ──▶ server
+//!                   window opened ◀── sequence numbers adjusted to the cookie ── SYN+ACK
 //! ```
-//! The cookie says by which of four sizes the client's segments go, and vouches for addresses, ports, the client's own first number and the time; what else a SYN may ask for (scale,
-//! selective acknowledgements) waits in the low bits of the clock that the client echoes. It must never believe an acknowledgement that it has not promised itself.
+//! The cookie encodes one of four MSS values, and authenticates addresses, ports, the client's initial sequence number and the time. The other options of the SYN (window scale,
+//! SACK) are in the low bits of the timestamp that the client echoes. It must never accept an acknowledgement of a cookie it has not sent.
 mod cookies;
 mod handshake;
 mod segment;

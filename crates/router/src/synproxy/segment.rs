@@ -3,13 +3,13 @@ use keepstate_wire::tcp::{TcpOption, TcpSegment};
 use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
 
-/// What a segment says in its options, and what an answer is to say.
+/// TCP options that synproxy reads and sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SynproxyOptions {
     pub(crate) mss: Option<u16>,
     pub(crate) wscale: Option<u8>,
     pub(crate) sack: bool,
-    /// Value and echo.
+    /// Value and echo reply.
     pub(crate) timestamps: Option<(u32, u32)>,
 }
 
@@ -28,28 +28,28 @@ impl SynproxyOptions {
         options
     }
 
-    /// As the header has them, padded to words.
+    /// The encoded options, padded to 32-bit words.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut octets = Vec::with_capacity(40);
+        let mut bytes = Vec::with_capacity(40);
         if let Some(size) = self.mss {
-            octets.extend([2, 4]);
-            octets.extend(size.to_be_bytes());
+            bytes.extend([2, 4]);
+            bytes.extend(size.to_be_bytes());
         }
         match (self.timestamps, self.sack) {
             (Some((value, echo)), sack) => {
-                octets.extend(if sack { [4, 2, 8, 10] } else { [1, 1, 8, 10] });
-                octets.extend(value.to_be_bytes());
-                octets.extend(echo.to_be_bytes());
+                bytes.extend(if sack { [4, 2, 8, 10] } else { [1, 1, 8, 10] });
+                bytes.extend(value.to_be_bytes());
+                bytes.extend(echo.to_be_bytes());
             }
-            (None, true) => octets.extend([1, 1, 4, 2]),
+            (None, true) => bytes.extend([1, 1, 4, 2]),
             (None, false) => (),
         }
-        octets.extend(self.wscale.iter().flat_map(|scale| [1, 3, 3, *scale]));
-        octets
+        bytes.extend(self.wscale.iter().flat_map(|scale| [1, 3, 3, *scale]));
+        bytes
     }
 }
 
-/// One segment to be sent: its ends, its numbers, what it says.
+/// A segment to send.
 pub(crate) struct OutgoingSegment {
     pub(crate) from: (IpAddr, u16),
     pub(crate) to: (IpAddr, u16),
@@ -61,24 +61,24 @@ pub(crate) struct OutgoingSegment {
 }
 
 impl OutgoingSegment {
-    /// The segment, from the first port to the checksum left open.
+    /// The TCP header with options; the checksum is 0.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let options = self.options.to_bytes();
-        let mut octets = Vec::with_capacity(20 + options.len());
-        octets.extend(self.from.1.to_be_bytes());
-        octets.extend(self.to.1.to_be_bytes());
-        octets.extend(self.seq.to_be_bytes());
-        octets.extend(self.ack.to_be_bytes());
-        // At most ten words of options.
-        octets.extend([((5 + options.len() / 4) as u8) << 4, self.flags]);
-        octets.extend(self.window.to_be_bytes());
-        octets.extend([0; 4]);
-        octets.extend(options);
-        octets
+        let mut bytes = Vec::with_capacity(20 + options.len());
+        bytes.extend(self.from.1.to_be_bytes());
+        bytes.extend(self.to.1.to_be_bytes());
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(self.ack.to_be_bytes());
+        // At most 40 bytes of options.
+        bytes.extend([((5 + options.len() / 4) as u8) << 4, self.flags]);
+        bytes.extend(self.window.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(options);
+        bytes
     }
 }
 
-/// Both ends of a segment: address and port of its source and its destination.
+/// Source and destination of a segment, address and port each.
 pub(crate) fn endpoints(packet: &Packet<'_>, segment: &TcpSegment<'_>) -> [(IpAddr, u16); 2] {
     let (source, destination) = match packet.addresses() {
         Addresses::V4 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),

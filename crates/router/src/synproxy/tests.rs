@@ -21,7 +21,7 @@ fn parsed<T>(bytes: &[u8], what: impl FnOnce(&Packet<'_>, &TcpSegment<'_>) -> T)
     what(&packet, &segment)
 }
 
-/// What the client is promised, and the SYN that comes of it when he acknowledges `more` later.
+/// The SYN+ACK to the client, and the SYN to the server if the client acknowledges a cookie that is `more` off, `later` seconds later.
 fn handshake(
     asked: &SynproxyOptions,
     rule: &SynproxyInfo,
@@ -85,8 +85,8 @@ fn options_encode_and_parse_round_trip() {
             sack: number & 4 != 0,
             timestamps: (number & 8 != 0).then_some((7, 8)),
         };
-        let octets = segment(1, 2, TcpFlags::SYN, &options);
-        assert_eq!(parsed(&octets, |_, segment| SynproxyOptions::parse(segment)), options);
-        assert!(Packet::parse(&octets).unwrap().transport_checksum_ok());
+        let bytes = segment(1, 2, TcpFlags::SYN, &options);
+        assert_eq!(parsed(&bytes, |_, segment| SynproxyOptions::parse(segment)), options);
+        assert!(Packet::parse(&bytes).unwrap().transport_checksum_ok());
     }
 }

@@ -10,17 +10,17 @@ fn drained_backend_keeps_connections_and_gets_no_new_ones() {
     for client in 3..9 {
         assert_eq!(open_connection(&mut router, client, 4000, at(2)), Some(b));
     }
-    let (said, ends, _) = send_on_connection(&mut router, 1, 4000, at(3));
-    assert_eq!((said, ends.1.0), (Ok(()), a), "not cut off");
+    let (result, ends, _) = send_on_connection(&mut router, 1, 4000, at(3));
+    assert_eq!((result, ends.1.0), (Ok(()), a), "not cut off");
     assert_eq!(connection_counts(&mut router, at(3)), [(1, 1), (7, 7)]);
-    // Reloading does not make it forget what the operator said.
+    // Reloading does not make it forget what the operator result.
     router.replace_services(vec![service(Transport::Tcp, 2)], at(4));
     assert_eq!(open_connection(&mut router, 10, 4000, at(4)), Some(b));
     router.drain(false, |_, backend| backend.address == a);
     let both = [11, 12].map(|client| open_connection(&mut router, client, 4000, at(5)).unwrap());
     assert!(both.contains(&a) && both.contains(&b));
     router.drain(true, |_, _| true);
-    assert_eq!(open_connection(&mut router, 13, 4000, at(6)), None, "nobody is left");
+    assert_eq!(open_connection(&mut router, 13, 4000, at(6)), None, "no backend is left");
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn removed_backend_drains_then_is_deleted() {
             .collect::<Vec<_>>()
     };
     assert_eq!(states(&mut router, at(2)), [(BackendStatus::Draining, 1), (BackendStatus::Up, 0)]);
-    assert_eq!(router.services().backends().count(), 1, "nobody need ask how it is");
+    assert_eq!(router.services().backends().count(), 1, "the removed backend needs no health check");
     assert_eq!(open_connection(&mut router, 2, 4000, at(2)), Some(ip("10.0.0.12")));
     assert_eq!(send_on_connection(&mut router, 1, 4000, at(3)).1.1.0, a);
     // A reset ends its last connection.
@@ -49,7 +49,7 @@ fn removed_backend_drains_then_is_deleted() {
     // … which is forgotten some seconds later.
     router.engine_mut().poll(at(20));
     assert_eq!(states(&mut router, at(20)), [(BackendStatus::Up, 1)]);
-    // The whole service leaves; what it has begun lives on, and new packets are nobody's.
+    // The service is removed; its connections live on, new packets are not for a service.
     router.replace_services(Vec::new(), at(20));
     assert_eq!(send_on_connection(&mut router, 2, 4000, at(21)).1.1.0, ip("10.0.0.12"));
     let (_, left) =
@@ -103,16 +103,16 @@ fn when_down_keeps_or_resets_tcp() {
         assert_eq!(open_connection(&mut router, 5, 4000, at(2)), Some(ip("10.0.0.12")));
         let asked = endpoints(("192.0.2.1", 4000), ("203.0.113.80", 80));
         if when_down == WhenDown::Keep {
-            let (said, ends, _) = send_on_connection(&mut router, 1, 4000, at(3));
-            assert_eq!((said, ends.1.0), (Ok(()), ip("10.0.0.11")));
+            let (result, ends, _) = send_on_connection(&mut router, 1, 4000, at(3));
+            assert_eq!((result, ends.1.0), (Ok(()), ip("10.0.0.11")));
             continue;
         }
         // What the backend still says is refused, and ends nothing.
         let late = endpoints(("10.0.0.11", 8080), ("192.0.2.1", 4000));
-        let (said, left) = send_packet(&mut router, 2, &tcp(late, ACK, 901, 101), at(3));
-        assert_eq!((said, parse_packet(&left[0]).1), (Err(DropReason::NoBackend), RST));
-        let (said, told, flags) = send_on_connection(&mut router, 1, 4000, at(3));
-        assert_eq!((said, told, flags), (Err(DropReason::NoBackend), (asked.1, asked.0), RST));
+        let (result, left) = send_packet(&mut router, 2, &tcp(late, ACK, 901, 101), at(3));
+        assert_eq!((result, parse_packet(&left[0]).1), (Err(DropReason::NoBackend), RST));
+        let (result, told, flags) = send_on_connection(&mut router, 1, 4000, at(3));
+        assert_eq!((result, told, flags), (Err(DropReason::NoBackend), (asked.1, asked.0), RST));
         // The other backend's connections are none of this one's business, and one that has not spoken meanwhile is saved when it comes back.
         assert_eq!(send_on_connection(&mut router, 2, 4000, at(3)).0, Ok(()));
         router.set_health(first, true, at(4));

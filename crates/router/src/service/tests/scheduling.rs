@@ -14,14 +14,14 @@ fn round_robin_and_existing_connections_stick() {
     let [a, b, c] = [11, 12, 13].map(|last| ip(&format!("10.0.0.{last}")));
     assert_eq!(first, [a, b, c, a, b, c]);
     for (client, backend) in (1..=6).zip(first) {
-        let (said, ends, _) = send_on_connection(&mut router, client, 4000, at(2));
-        assert_eq!((said, ends.1), (Ok(()), (backend, 8080)));
+        let (result, ends, _) = send_on_connection(&mut router, client, 4000, at(2));
+        assert_eq!((result, ends.1), (Ok(()), (backend, 8080)));
     }
     assert_eq!(connection_counts(&mut router, at(2)), [(2, 2); 3]);
     // What is no service's is none of our business.
-    let (said, left) =
+    let (result, left) =
         send_packet(&mut router, 1, &tcp(endpoints(("192.0.2.9", 1), ("203.0.113.80", 81)), SYN, 1, 0), at(2));
-    assert_eq!((said, parse_packet(&left[0]).0.1), (Ok(()), (ip("203.0.113.80"), 81)));
+    assert_eq!((result, parse_packet(&left[0]).0.1), (Ok(()), (ip("203.0.113.80"), 81)));
 }
 
 #[test]
@@ -93,21 +93,21 @@ fn hairpin_and_always_masquerade() {
             assert_eq!(parse_packet(&left[0]).0, (asked.1, asked.0), "{masquerade:?} {client}");
         }
         // Another neighbour with the same port: both are to be told apart.
-        let (said, left) =
+        let (result, left) =
             send_packet(&mut router, 2, &tcp(endpoints(("10.0.0.8", 4000), ("203.0.113.80", 80)), SYN, 1, 0), at(1));
-        assert_eq!((said, left.len()), (Ok(()), 1));
+        assert_eq!((result, left.len()), (Ok(()), 1));
     }
 }
 
 #[test]
 fn direct_backend_connection_does_not_clash_with_service() {
     let mut router = router("", vec![service(Transport::Tcp, 1)]);
-    let (said, _) =
+    let (result, _) =
         send_packet(&mut router, 1, &tcp(endpoints(("192.0.2.7", 4000), ("10.0.0.11", 8080)), SYN, 1, 0), at(1));
-    assert_eq!(said, Ok(()));
-    let (said, left) =
+    assert_eq!(result, Ok(()));
+    let (result, left) =
         send_packet(&mut router, 1, &tcp(endpoints(("192.0.2.7", 4000), ("203.0.113.80", 80)), SYN, 1, 0), at(1));
-    assert_eq!(said, Ok(()));
+    assert_eq!(result, Ok(()));
     assert_ne!(parse_packet(&left[0]).0.0, (ip("192.0.2.7"), 4000), "the answers of both would look alike");
 }
 
@@ -118,10 +118,10 @@ fn no_backend_is_rejected() {
         vec![service(Transport::Tcp, 0), ServiceConfig { name: "dns".into(), ..service(Transport::Udp, 0) }],
     );
     let asked = endpoints(("192.0.2.7", 4000), ("203.0.113.80", 80));
-    let (said, left) = send_packet(&mut router, 1, &tcp(asked, SYN, 1, 0), at(1));
-    assert_eq!((said, parse_packet(&left[0])), (Err(DropReason::NoBackend), ((asked.1, asked.0), RST | ACK)));
-    let (said, left) = send_packet(&mut router, 1, &udp(endpoints(("192.0.2.7", 4000), ("203.0.113.80", 53))), at(1));
-    assert_eq!(said, Err(DropReason::NoBackend));
+    let (result, left) = send_packet(&mut router, 1, &tcp(asked, SYN, 1, 0), at(1));
+    assert_eq!((result, parse_packet(&left[0])), (Err(DropReason::NoBackend), ((asked.1, asked.0), RST | ACK)));
+    let (result, left) = send_packet(&mut router, 1, &udp(endpoints(("192.0.2.7", 4000), ("203.0.113.80", 53))), at(1));
+    assert_eq!(result, Err(DropReason::NoBackend));
     let error = Packet::parse(&left[0]).unwrap();
     assert_eq!((error.protocol(), error.transport()[..2].to_vec()), (1, vec![3, 3]));
     assert_eq!(router.engine().count(), 0, "nothing is left of it");
@@ -152,19 +152,19 @@ fn validate_reports_config_errors() {
         let mut other = ServiceConfig { name: "other".into(), ports: 90..=99, ..web.clone() };
         change(&mut other);
         let found = validate(&[web.clone(), other]);
-        assert!(found.iter().all(|misfit| misfit.service == 1));
-        found.into_iter().map(|misfit| misfit.message).collect::<Vec<_>>().join("; ")
+        assert!(found.iter().all(|error| error.service == 1));
+        found.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; ")
     };
     assert_eq!(wrong(&|_| ()), "");
-    assert!(wrong(&|other| other.name = "web".into()).contains("already"));
-    assert!(wrong(&|other| other.ports = 70..=80).contains("the service \"web\"'s already"));
+    assert!(wrong(&|other| other.name = "web".into()).contains("duplicate service name \"web\""));
+    assert!(wrong(&|other| other.ports = 70..=80).contains("overlaps with service \"web\""));
     assert!(wrong(&|other| other.ports = 0..=7).contains("1 to 65535"));
     assert!(wrong(&|other| other.backends[0].address = ip("fd00::1")).contains("IPv6"));
-    assert!(wrong(&|other| other.backends.push(backend(0))).contains("twice"));
-    assert!(wrong(&|other| other.backends[0].port = Some(65_530)).contains("do not suffice"));
+    assert!(wrong(&|other| other.backends.push(backend(0))).contains("duplicate backend"));
+    assert!(wrong(&|other| other.backends[0].port = Some(65_530)).contains("exceed 65535"));
     assert!(
         wrong(&|other| other.backends[0] = BackendConfig { address: other.address, port: Some(95), weight: 1 })
-            .contains("round and round")
+            .contains("would loop")
     );
-    assert!(wrong(&|other| other.backends[0].address = ip("0.0.0.0")).contains("nobody's own"));
+    assert!(wrong(&|other| other.backends[0].address = ip("0.0.0.0")).contains("not a unicast address"));
 }
