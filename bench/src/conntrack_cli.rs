@@ -1,6 +1,7 @@
 //! `bench cli`: `keepstate conntrack` beside Debian's `conntrack` on the kernel's own table, in the same run, command by command in turns.
 //!
 //! The table is one of a network namespace made for it; the limit, which all namespaces share, is raised meanwhile and put back.
+use crate::median::median;
 use crate::process::{self, ProcessUsage};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -14,45 +15,48 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// `keepstate conntrack` beside Debian's conntrack.
+/// Measure `keepstate conntrack` beside Debian's conntrack
 #[derive(Args)]
 pub struct CliBench {
-    /// Connections in the kernel's table.
+    /// Connections in the kernel's table
     #[arg(long, default_value_t = 1_000_000)]
     connections: u32,
-    /// Runs of each command, for a median.
+    /// Runs of each command, for the median
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Already in a namespace of its own.
+    /// Internal: already in a network namespace of its own
     #[arg(long, hide = true)]
     inside: bool,
 }
 
-/// The connections come from so many addresses, each the same share.
+/// Source addresses of the connections.
 const SOURCE_COUNT: u32 = 16;
 const DEBIAN_CONNTRACK: &str = "/usr/sbin/conntrack";
 const SYSCTL_MAX: &str = "net.netfilter.nf_conntrack_max";
 const SYSCTL_BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 
 impl CliBench {
-    /// Raises the limit, runs itself in a namespace, puts the limit back.
+    /// Raises nf_conntrack_max, runs itself in a network namespace, restores the limit.
     pub fn run(&self) -> Result<()> {
         if self.inside {
             return self.measure();
         }
-        ensure!(Path::new(DEBIAN_CONNTRACK).exists(), "Debian's conntrack is missing. Type: apt-get install conntrack");
+        ensure!(
+            Path::new(DEBIAN_CONNTRACK).exists(),
+            "Debian's conntrack is missing; install it with: apt-get install conntrack"
+        );
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
             .status()?;
-        ensure!(built.success(), "keepstate could not be built");
+        ensure!(built.success(), "cannot build keepstate");
         let _limits = RaisedLimits::raise_to(u64::from(self.connections) * 2)?;
         let status = Command::new("unshare")
             .args(["--net", "--"])
             .arg(std::env::current_exe()?)
             .args(["cli", "--inside", "--connections", &self.connections.to_string(), "--runs", &self.runs.to_string()])
             .status()
-            .context("unshare could not be started (Debian's util-linux has it)")?;
-        ensure!(status.success(), "the bench ended with {status}");
+            .context("cannot run unshare (package util-linux)")?;
+        ensure!(status.success(), "the benchmark failed: {status}");
         Ok(())
     }
 
@@ -65,7 +69,7 @@ impl CliBench {
             self.connections, self.runs
         );
         let dump = self.time_kernel_dump()?;
-        println!("the kernel's dump alone, read and thrown away: {:.2} s", dump.as_secs_f64());
+        println!("the kernel's dump alone, discarded: {:.2} s", dump.as_secs_f64());
         println!(
             "\n{:<34} {:>9} {:>9} {:>7} {:>11} {:>11}",
             "", "Debian's", "ours", "ratio", "its memory", "our memory"
@@ -84,24 +88,27 @@ impl CliBench {
         bench.compare("-D -s 10.0.0.3 (1 of 16)", &["-D", "-s", "10.0.0.3"], refill)?;
         let everything = || fill_table(0, self.connections, &(0..SOURCE_COUNT).collect::<Vec<_>>());
         bench.compare("-F", &["-F"], everything)?;
-        println!("\nour listing takes {:.2} x the kernel's dump alone", listed.as_secs_f64() / dump.as_secs_f64());
+        println!(
+            "\nkeepstate's listing takes {:.2} x the kernel's dump alone",
+            listed.as_secs_f64() / dump.as_secs_f64()
+        );
         bench.measure_events()
     }
 
-    /// The kernel's dump, read and thrown away: the median.
+    /// Median time of the kernel's dump, discarded.
     fn time_kernel_dump(&self) -> Result<Duration> {
         let mut runs = Vec::new();
         for _ in 0..self.runs {
             let begun = Instant::now();
-            let mut octets = 0;
+            let mut bytes = 0;
             CtClient::open()?.dump_chunks(CtDumpKind::Confirmed, &DumpFilter::default(), |piece| {
-                octets += piece.len();
+                bytes += piece.len();
                 Ok(ControlFlow::Continue(()))
             })?;
-            ensure!(octets > 0, "the kernel told nothing");
+            ensure!(bytes > 0, "the kernel's dump is empty");
             runs.push(begun.elapsed());
         }
-        Ok(median(runs))
+        Ok(median(runs).unwrap_or_default())
     }
 }
 
@@ -119,7 +126,7 @@ impl Comparison {
         [theirs, ours]
     }
 
-    /// Runs both in turns, each after `prepare`; prints the medians, gives ours.
+    /// Runs both in turns, each after `prepare`; prints the medians, returns keepstate's.
     fn compare(&self, name: &str, words: &[&str], prepare: impl Fn() -> Result<()>) -> Result<Duration> {
         let mut runs: [Vec<ProcessUsage>; 2] = Default::default();
         for _ in 0..self.runs {
@@ -132,7 +139,7 @@ impl Comparison {
         }
         let [theirs, ours] = runs.map(|runs| {
             (
-                median(runs.iter().map(|took| took.wall).collect()),
+                median(runs.iter().map(|took| took.wall).collect()).unwrap_or_default(),
                 runs.iter().map(|took| took.max_rss).max().unwrap_or(0),
             )
         });
@@ -147,10 +154,10 @@ impl Comparison {
         Ok(ours.0)
     }
 
-    /// Follows connections that begin as fast as one thread can make them.
+    /// Measures event listening, with connections created as fast as one thread can.
     fn measure_events(&self) -> Result<()> {
         const EVENTS: u32 = 300_000;
-        println!("\nfollowing {EVENTS} connections that begin, as fast as they can be made:");
+        println!("\nevents of {EVENTS} new connections, created as fast as possible:");
         for words in [
             &["-E", "-e", "NEW"][..],
             &["-E", "-e", "NEW", "-b", "67108864"],
@@ -189,7 +196,7 @@ fn fill_table(from: u32, to: u32, sources: &[u32]) -> Result<()> {
             let flow = established_flow(*source, from + number);
             match table.create(&flow) {
                 Err(failure) if failure.errno() != Some(17) => {
-                    return Err(failure).context("an entry could not be made");
+                    return Err(failure).context("cannot create an entry");
                 }
                 _ => (),
             }
@@ -232,11 +239,6 @@ fn established_flow(source: u32, number: u32) -> CtFlow {
     }
 }
 
-fn median(mut runs: Vec<Duration>) -> Duration {
-    runs.sort();
-    runs.get(runs.len() / 2).copied().unwrap_or_default()
-}
-
 /// The limit of all namespaces, raised for as long as this lives.
 struct RaisedLimits {
     before: [(&'static str, String); 2],
@@ -252,7 +254,8 @@ impl RaisedLimits {
             ],
         };
         for key in [SYSCTL_BUCKETS, SYSCTL_MAX] {
-            sysctl::write(&root, key, &limit.to_string()).context("this bench needs root, outside of containers")?;
+            sysctl::write(&root, key, &limit.to_string())
+                .context("this benchmark needs root, outside of containers")?;
         }
         Ok(raised)
     }

@@ -4,7 +4,7 @@ use keepstate_hugealloc::HugePages;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts, then lets [`HugePages`] do the work.
+/// Counts allocations; [`HugePages`] makes them.
 pub struct CountingAlloc;
 
 #[global_allocator]
@@ -16,7 +16,7 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
 }
 
-/// Octets of memory this process really occupies.
+/// Resident memory of this process, in bytes.
 pub fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")
         .ok()

@@ -1,6 +1,6 @@
 //! The engine under the bench's traffic: handshakes, then rounds in which every connection speaks once, in an order that jumps about.
 //!
-//! Packets are built outside the measured time, a batch of 32 at a time; reading them from their octets (`Packet::parse`, checksum of the IP header and
+//! Packets are built outside the measured time, a batch of 32 at a time; reading them from their bytes (`Packet::parse`, checksum of the IP header and
 //! all) is measured apart from tracking them. Every outcome is looked at: a bench that tracks wrongly fails.
 use crate::counting_alloc;
 use crate::tcp_segment::{SegmentBuf, SegmentSpec};
@@ -9,12 +9,12 @@ use keepstate_engine::{CtInfo, Engine, Instant, Outcome, Secret, Sysctl, Sysctls
 use keepstate_wire::Packet;
 use std::time::Instant as Clock;
 
-/// Packets whose memory is fetched together.
+/// Packets of a batch, whose memory is prefetched together.
 const BATCH: u32 = 32;
-/// At least so many packets are measured for known connections.
+/// Packets measured for known connections, at least.
 const PACKETS: u32 = 4_000_000;
 
-/// Nanoseconds a packet (or connection), allocations a packet, octets a connection.
+/// Nanoseconds a packet (or connection), allocations a packet, bytes a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineFigures {
     pub parse: f64,
@@ -22,7 +22,7 @@ pub struct EngineFigures {
     pub known_single: f64,
     /// A new connection while the table's memory is touched for the first time, and zeroed by the kernel.
     pub new_first: f64,
-    /// A new connection in memory that others had before.
+    /// A new connection in memory used before.
     pub new_batched: f64,
     pub new_single: f64,
     pub expiry: f64,
@@ -31,7 +31,7 @@ pub struct EngineFigures {
     pub bytes: f64,
 }
 
-/// What is to be measured.
+/// What to measure.
 #[derive(Clone, Copy)]
 pub struct EngineWorkload {
     pub connections: u32,
@@ -91,11 +91,11 @@ impl EngineWorkload {
     }
 
     fn new_run(self) -> Result<EngineRun> {
-        let mut knobs = Sysctls::default();
-        knobs.set(Sysctl::Max, u64::from(u32::MAX))?;
-        knobs.set(Sysctl::Buckets, u64::from(self.connections))?;
+        let mut sysctls = Sysctls::default();
+        sysctls.set(Sysctl::Max, u64::from(u32::MAX))?;
+        sysctls.set(Sysctl::Buckets, u64::from(self.connections))?;
         let now = Instant::from_secs(1_000_000);
-        let engine = Engine::new(knobs, Secret([5; 16]), now);
+        let engine = Engine::new(sysctls, Secret([5; 16]), now);
         let segments = [SegmentBuf::EMPTY; BATCH as usize];
         Ok(EngineRun { work: self, engine, segments, outcomes: Vec::with_capacity(BATCH as usize), now })
     }
@@ -117,7 +117,7 @@ impl EngineRun {
         Ok(new)
     }
 
-    /// Rounds: the client says an octet, the server acknowledges it.
+    /// Rounds: the client sends a byte, the server acknowledges it.
     fn measure_known(&mut self, batched: bool) -> Result<Timing> {
         let mut sum = Timing::default();
         let rounds = (PACKETS / self.work.connections).max(2).next_multiple_of(2);
@@ -177,7 +177,7 @@ impl EngineRun {
         Ok(())
     }
 
-    /// Lets all expire; nanoseconds a connection.
+    /// Expires all connections; nanoseconds a connection.
     fn measure_expiry(&mut self) -> Result<f64> {
         let count = self.engine.count();
         self.now = Instant(self.now.0 + 1_000_000 * 1_000_000_000);
@@ -192,7 +192,7 @@ impl EngineRun {
     }
 }
 
-/// All numbers below `count`, each once, in an order that jumps about: a bijection of the next power of two, what is too large left out.
+/// A permutation of all numbers below `count`: a bijection of the next power of two, without the numbers that are too large.
 fn shuffled(count: u32, round: u32) -> impl Iterator<Item = u32> {
     let bits = count.next_power_of_two().trailing_zeros().max(1);
     let mask = u32::MAX >> (32 - bits);

@@ -9,18 +9,18 @@ pub struct KernelFigures {
     pub insert: f64,
 }
 
-/// Measures once. `Ok(None)` where it cannot be had: the reason has been said.
+/// Measures once. `Ok(None)` if that is not possible here; the reason is on stderr.
 pub fn measure(connections: u32) -> Result<Option<KernelFigures>> {
     let output = Command::new("bash")
         .arg("scripts/kernel-table")
         .arg(connections.to_string())
         .output()
-        .context("bash could not be started")?;
+        .context("cannot run bash")?;
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     match output.status.code() {
         Some(0) => (),
         Some(3) => {
-            eprintln!("######## SKIPPED: Linux's figures: {}", complained.trim());
+            eprintln!("######## SKIPPED: measuring Linux: {}", complained.trim());
             return Ok(None);
         }
         _ => bail!("scripts/kernel-table {connections} failed: {}", complained.trim()),
@@ -34,6 +34,6 @@ pub fn measure(connections: u32) -> Result<Option<KernelFigures>> {
     let (lookups, inserts) = (figures("lookup_ns"), figures("insert_ns"));
     match (lookups.get(lookups.len() / 2), inserts.first()) {
         (Some(lookup), Some(insert)) => Ok(Some(KernelFigures { lookup: *lookup, insert: *insert })),
-        _ => bail!("scripts/kernel-table said: {said}"),
+        _ => bail!("unexpected output of scripts/kernel-table: {said}"),
     }
 }

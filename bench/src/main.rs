@@ -1,13 +1,13 @@
-//! Benches of the engine beside Linux's own table: `cargo xtask bench table`, `cargo xtask bench replay`; of the tools beside Debian's: `cargo xtask bench cli`;
-//! of the gateway beside Linux's masquerade: `cargo xtask bench gateway`, and of its router alone: `cargo xtask bench router`;
-//! of a table that is kept over a restart: `cargo xtask bench keep`.
+//! Benchmarks, as `cargo xtask bench NAME`: `table`, the engine beside Linux's conntrack table; `replay`, `keepstate replay`; `cli`, `keepstate conntrack` beside Debian's
+//! conntrack; `router`, the router alone; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
 //!
-//! Run from the root of the repository. These machines are noisy: only ratios of one run, and medians, mean anything.
+//! Run them from the root of the repository. Machines are noisy: compare only medians, and only within one run.
 mod conntrack_cli;
 mod counting_alloc;
 mod engine_bench;
 mod gateway;
 mod kernel_table;
+mod median;
 mod process;
 mod replay;
 mod router;

@@ -5,35 +5,35 @@ use anyhow::{Context, Result};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What a program took.
+/// Time and memory of a program.
 #[derive(Clone, Debug)]
 pub struct ProcessUsage {
-    /// On the clock.
+    /// Elapsed time.
     pub wall: Duration,
-    /// On processors, in the program and in the kernel for it.
+    /// CPU time, user and system.
     pub cpu_time: Duration,
-    /// The most memory it had, in KiB.
+    /// Peak resident memory, in KiB.
     pub max_rss: u64,
-    /// How it ended.
+    /// Its exit code.
     pub exit_code: Option<i32>,
-    /// What it said on standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
-/// Runs a program to its end, its output thrown away.
+/// Runs a program to its end; its output is discarded.
 pub fn run(command: &mut Command) -> Result<ProcessUsage> {
     let begun = Instant::now();
     wait(spawn(command)?, begun)
 }
 
-/// Begins a program, its output thrown away.
+/// Starts a program; its output is discarded.
 pub fn spawn(command: &mut Command) -> Result<Child> {
     let name = command.get_program().to_string_lossy().into_owned();
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.spawn().with_context(|| format!("{name} could not be started"))
+    command.spawn().with_context(|| format!("cannot run {name}"))
 }
 
-/// Asks a program to end, as Ctrl-C does.
+/// Sends SIGINT to a program.
 pub fn interrupt(child: &Child) {
     let id = libc::pid_t::try_from(child.id()).unwrap_or(0);
     if id > 0 {
@@ -42,7 +42,7 @@ pub fn interrupt(child: &Child) {
     }
 }
 
-/// Waits for a program that began at `begun`.
+/// Waits for a program that was started at `begun`.
 pub fn wait(mut child: Child, begun: Instant) -> Result<ProcessUsage> {
     let id = libc::pid_t::try_from(child.id()).context("a process id")?;
     let mut said = String::new();

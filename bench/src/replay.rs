@@ -7,27 +7,27 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant as Clock;
 
-/// Packets a second of `keepstate replay`, end to end.
+/// Measure packets per second of `keepstate replay`, end to end
 #[derive(Args)]
 pub struct ReplayBench {
-    /// Connections in the capture; each has a handshake, data both ways, and an orderly close: 12 packets.
+    /// Connections in the capture; each has 12 packets: handshake, data both ways, close
     #[arg(long, default_value_t = 250_000)]
     connections: u32,
-    /// Runs, for a median.
+    /// Runs, for the median
     #[arg(long, default_value_t = 5)]
     runs: usize,
 }
 
-/// Connections that live side by side in the capture.
+/// Concurrent connections in the capture.
 const CONCURRENT: u32 = 50_000;
 
 impl ReplayBench {
-    /// Makes the capture, replays it, prints.
+    /// Writes the capture, replays it, prints the result.
     pub fn run(&self) -> Result<()> {
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
             .status()?;
-        ensure!(built.success(), "keepstate could not be built");
+        ensure!(built.success(), "cannot build keepstate");
         let program = std::env::current_exe()?.with_file_name("keepstate");
         let capture = std::env::temp_dir().join(format!("keepstate-bench-{}.pcap", std::process::id()));
         let measured = self.write_capture(&capture).and_then(|packets| self.measure(&program, &capture, packets));
@@ -41,7 +41,7 @@ impl ReplayBench {
             let begun = Clock::now();
             let mut command = Command::new(program);
             let status = command.arg("replay").arg(capture).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-            ensure!(status.success(), "keepstate replay ended with {status}");
+            ensure!(status.success(), "keepstate replay failed: {status}");
             rates.push(packets as f64 / begun.elapsed().as_secs_f64());
         }
         rates.sort_by(f64::total_cmp);
@@ -57,9 +57,9 @@ impl ReplayBench {
         Ok(())
     }
 
-    /// Groups of connections side by side, each step of all before the next step.
+    /// Writes groups of concurrent connections: each step of all of them before the next step.
     fn write_capture(&self, path: &Path) -> Result<u64> {
-        let file = std::fs::File::create(path).with_context(|| format!("{} could not be made", path.display()))?;
+        let file = std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
         let mut header = Vec::new();
         header.extend(0xa1b2_c3d4_u32.to_le_bytes());

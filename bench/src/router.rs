@@ -7,7 +7,7 @@ use keepstate_router::{Egress, FibTable, Interface, Route, Router};
 use keepstate_rules::{NoIncludes, Program, compile, parse_with};
 use std::time::Instant as Clock;
 
-/// The ruleset that the gateway's bench gives to Linux too.
+/// The ruleset, the same as Linux's in the gateway benchmark.
 pub const RULESET: &str = "
 table ip nat {
 	chain post { type nat hook postrouting priority srcnat; policy accept; oifname \"r1\" masquerade; }
@@ -21,21 +21,21 @@ table ip filter {
 }
 ";
 
-/// Measure the router alone.
+/// Measure the router alone: ns and allocations a packet
 #[derive(Args)]
 pub struct RouterBench {
-    /// Connections.
+    /// Connections
     #[arg(long, value_delimiter = ',', default_value = "1000,200000")]
     flows: Vec<u32>,
-    /// Packets to measure.
+    /// Packets to measure
     #[arg(long, default_value_t = 3_000_000)]
     packets: u32,
-    /// Octets of a datagram.
+    /// Packet length in bytes
     #[arg(long, default_value_t = 46)]
     length: u16,
 }
 
-/// Packets that are made ready outside of the measured time.
+/// Packets prepared outside of the measured time.
 const BATCH: u32 = 64;
 
 impl RouterBench {
@@ -84,8 +84,8 @@ impl RouterBench {
 }
 
 fn router(flows: u32) -> Result<Router> {
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Max, u64::from(flows) * 2).ok().context("the limit")?;
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Max, u64::from(flows) * 2).ok().context("cannot set nf_conntrack_max")?;
     let device = |index, name: &str, address: [u8; 4]| Interface {
         index,
         name: name.into(),
@@ -95,7 +95,7 @@ fn router(flows: u32) -> Result<Router> {
     };
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
     let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
-    let engine = Engine::new(knobs, Secret([7; 16]), Instant(0));
+    let engine = Engine::new(sysctls, Secret([7; 16]), Instant(0));
     Ok(Router::new(engine, program()?, FibTable::new(interfaces, routes), (1, 2)))
 }
 
@@ -105,7 +105,7 @@ fn program() -> Result<Program> {
     compile(&tree, &sources).map_err(|refused| anyhow::anyhow!("{refused}"))
 }
 
-/// A datagram of UDP from 10.0.1.2 to 10.0.2.2.
+/// A UDP packet from 10.0.1.2 to 10.0.2.2.
 fn udp_packet(flow: u32, length: u16) -> Vec<u8> {
     let length = length.max(28);
     let mut bytes = vec![0; usize::from(length)];

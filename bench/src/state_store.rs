@@ -1,4 +1,4 @@
-//! `bench keep`: what it costs to keep the table over a restart: a connection's share of a turn, its octets on file, the way back.
+//! `bench keep`: what it costs to keep the table over a restart: a connection's share of a turn, its bytes on file, the way back.
 //!
 //! Everything is done by the gateway's own hands, on a file in a folder of your choice; the same traffic without them is measured in the same run.
 use anyhow::{Context, Result, ensure};
@@ -9,16 +9,16 @@ use keepstate_wire::{Packet, checksum};
 use std::path::PathBuf;
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
-/// The cost of a table that is kept.
+/// Measure the cost of the state store (`--state`)
 #[derive(Args)]
 pub struct StateStoreBench {
-    /// Connections, all of them translated.
+    /// Connections, all translated
     #[arg(long, default_value_t = 1_000_000)]
     connections: u32,
-    /// Packets between two turns of the loop.
+    /// Packets per turn of the gateway's loop
     #[arg(long, default_value_t = 64)]
     turn: u32,
-    /// Where the file is made, and removed again.
+    /// Folder for the state file, which is removed afterwards
     #[arg(long, default_value = "target/bench-keep")]
     folder: PathBuf,
 }
@@ -26,8 +26,8 @@ pub struct StateStoreBench {
 impl StateStoreBench {
     /// Measures and prints.
     pub fn run(&self) -> Result<()> {
-        ensure!(self.connections > 0 && self.turn > 0, "some connections and some packets a turn are needed");
-        std::fs::create_dir_all(&self.folder).with_context(|| format!("making {}", self.folder.display()))?;
+        ensure!(self.connections > 0 && self.turn > 0, "--connections and --turn must be at least 1");
+        std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot create {}", self.folder.display()))?;
         let path = self.folder.join("bench.table");
         let bare = self.open_connections(&mut engine()?, None)?;
         let mut engine = engine()?;
@@ -41,12 +41,12 @@ impl StateStoreBench {
         println!("  an idle turn {idle:7.0} ns");
         let begun = Clock::now();
         keep.close(&mut engine, now());
-        let octets = std::fs::metadata(&path)?.len();
+        let bytes = std::fs::metadata(&path)?.len();
         println!(
-            "  written whole at the end in {:.2} s: {} octets, {:.0} a connection",
+            "  written whole at the end in {:.2} s: {} bytes, {:.0} a connection",
             begun.elapsed().as_secs_f64(),
-            octets,
-            octets as f64 / f64::from(self.connections)
+            bytes,
+            bytes as f64 / f64::from(self.connections)
         );
         let mut heir = self::engine()?;
         let begun = Clock::now();
@@ -60,11 +60,11 @@ impl StateStoreBench {
         for word in ["", ".new", ".lock"] {
             let _ = std::fs::remove_file(self.folder.join(format!("bench.table{word}")));
         }
-        ensure!(restored.connections == self.connections as usize, "not all came back: {restored:?}");
+        ensure!(restored.connections == self.connections as usize, "not all connections were restored: {restored:?}");
         Ok(())
     }
 
-    /// Every connection is opened by its three packets, those of one turn together, as they come in a gateway.
+    /// Opens every connection with its three packets, in batches of one turn, as in the gateway.
     fn open_connections(&self, engine: &mut Engine, mut keep: Option<&mut StateStore>) -> Result<Duration> {
         let range = NatRange::to([192, 0, 2, 1].into());
         let mut packets = 0;
@@ -73,7 +73,7 @@ impl StateStoreBench {
             let time = now();
             for (step, mut bytes) in handshake(number).into_iter().enumerate() {
                 let copy = bytes.clone();
-                let packet = Packet::parse(&copy).ok().context("a packet of our own")?;
+                let packet = Packet::parse(&copy).ok().context("a generated packet cannot be parsed")?;
                 let mut passage = engine.track(&packet, Zone::default(), time);
                 if step == 0 {
                     engine.translate(&mut passage, Manip::Source, &range, time);
@@ -93,7 +93,7 @@ impl StateStoreBench {
     }
 }
 
-/// Nanoseconds of a turn in which nothing has happened.
+/// Nanoseconds of a turn without packets.
 fn idle_turn_ns(keep: &mut StateStore, engine: &mut Engine) -> f64 {
     const TURNS: u32 = 100_000;
     // Whatever is still under way comes to its end first.
@@ -107,11 +107,11 @@ fn idle_turn_ns(keep: &mut StateStore, engine: &mut Engine) -> f64 {
 }
 
 fn engine() -> Result<Engine> {
-    let mut knobs = Sysctls::default();
+    let mut sysctls = Sysctls::default();
     for (knob, value) in [(Sysctl::Max, 4_000_000), (Sysctl::Buckets, 2_000_000), (Sysctl::Checksum, 0)] {
-        knobs.set(knob, value)?;
+        sysctls.set(knob, value)?;
     }
-    Ok(Engine::new(knobs, Secret([7; 16]), Instant(0)))
+    Ok(Engine::new(sysctls, Secret([7; 16]), Instant(0)))
 }
 
 fn now() -> Instant {

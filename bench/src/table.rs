@@ -1,27 +1,28 @@
 //! `bench table`: the engine and Linux's table in turn, size by size; medians, and ratios within the same turn.
 use crate::engine_bench::{EngineFigures, EngineWorkload};
 use crate::kernel_table;
+use crate::median::median;
 use anyhow::Result;
 use clap::Args;
 
-/// ns a packet, allocations a packet and bytes a connection, beside Linux's own table.
+/// Measure ns and allocations a packet and bytes a connection, beside Linux's conntrack table
 #[derive(Args)]
 pub struct TableBench {
-    /// Connections in the table, sizes separated by commas.
+    /// Connections in the table; several numbers separated by commas
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 65_536, 1_000_000, 10_000_000])]
     sizes: Vec<u32>,
-    /// Turns of both, for medians.
+    /// Rounds, for medians
     #[arg(long, default_value_t = 3)]
     turns: usize,
-    /// Only the engine, not Linux.
+    /// Only the engine, without Linux
     #[arg(long)]
     alone: bool,
-    /// IPv6 connections (Linux's side stays IPv4).
+    /// IPv6 connections (Linux is measured with IPv4)
     #[arg(long)]
     ipv6: bool,
 }
 
-/// One turn: ours, and Linux's if it could be had.
+/// One round: the engine's result, and Linux's if it could be measured.
 type RoundFigures = (EngineFigures, Option<kernel_table::KernelFigures>);
 
 impl TableBench {
@@ -74,12 +75,13 @@ impl TableBench {
 }
 
 fn print(connections: u32, turns: &[RoundFigures]) {
-    let ours = |pick: fn(&EngineFigures) -> f64| median(turns.iter().map(|turn| pick(&turn.0)).collect());
+    let ours =
+        |pick: fn(&EngineFigures) -> f64| median(turns.iter().map(|turn| pick(&turn.0)).collect()).unwrap_or(f64::NAN);
     let theirs = |pick: fn(&kernel_table::KernelFigures) -> f64| {
-        median(turns.iter().filter_map(|turn| Some(pick(turn.1.as_ref()?))).collect())
+        median(turns.iter().filter_map(|turn| Some(pick(turn.1.as_ref()?))).collect()).unwrap_or(f64::NAN)
     };
     let ratio = |pick: fn(&EngineFigures, &kernel_table::KernelFigures) -> f64| {
-        median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect())
+        median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect()).unwrap_or(f64::NAN)
     };
     println!(
         "{connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
@@ -102,9 +104,4 @@ fn print(connections: u32, turns: &[RoundFigures]) {
 
 fn format_ratio(ratio: f64) -> String {
     if ratio.is_nan() { "-".into() } else { format!("1/{ratio:.1}") }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

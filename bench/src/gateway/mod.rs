@@ -6,6 +6,7 @@ mod streams;
 mod topology;
 mod udp_flood;
 
+use crate::median::median;
 use crate::router::RULESET;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -16,24 +17,24 @@ use streams::StreamResults;
 use topology::{BenchHost, BenchTopology, run};
 use udp_flood::FloodRates;
 
-/// The gateway beside Linux's masquerade.
+/// Measure the gateway beside Linux's masquerade: UDP rates, TCP, connections, round trips
 #[derive(Args)]
 pub struct GatewayBench {
-    /// Connections.
+    /// Connections
     #[arg(long, value_delimiter = ',', default_value = "1000,200000")]
     flows: Vec<u32>,
-    /// Rounds, for medians.
+    /// Rounds, for medians
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds of each measurement.
+    /// Seconds of each measurement
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Microseconds that the gateway looks for packets before it sleeps.
+    /// Microseconds the gateway busy-polls before it sleeps
     #[arg(long, default_value_t = 50)]
     spin: u64,
 }
 
-/// Who routes.
+/// The router under test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Forwarder {
     Linux,
@@ -43,7 +44,7 @@ enum Forwarder {
     Tun,
 }
 
-/// With datagrams that wait for nothing to be cut or summed: what a machine's own programs send through a gateway of the same machine.
+/// With GSO packets and partial checksums: what a machine's own programs send through a gateway on the same machine.
 const GSO_FORWARDERS: [(Forwarder, &str); 2] = [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tun, "keepstate, TUN")];
 
 const FORWARDERS: [(Forwarder, &str); 4] = [
@@ -53,11 +54,11 @@ const FORWARDERS: [(Forwarder, &str); 4] = [
     (Forwarder::XdpBatched, "keepstate, bursts"),
 ];
 
-/// What one round found of one way.
+/// The result of one round with one router.
 #[derive(Clone, Copy, Debug, Default)]
 struct FloodResult {
     rates: FloodRates,
-    /// Nanoseconds of our process a packet; 0 of Linux.
+    /// CPU nanoseconds of the gateway process a packet; 0 for Linux.
     cpu_ns: f64,
 }
 
@@ -67,12 +68,16 @@ impl GatewayBench {
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
             .status()?;
-        ensure!(built.success(), "keepstate could not be built");
+        ensure!(built.success(), "cannot build keepstate");
         for tool in ["ip", "ethtool", "nft", "taskset", "sysctl"] {
             let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output()?.status.success();
-            ensure!(there, "{tool} is missing. Type: apt-get install iproute2 ethtool nftables util-linux procps");
+            ensure!(
+                there,
+                "{tool} is missing; install with: apt-get install iproute2 ethtool nftables util-linux procps"
+            );
         }
-        let stage = BenchTopology::new().context("namespaces, veth pairs: the bench needs root")?;
+        let stage =
+            BenchTopology::new().context("cannot create namespaces and veth pairs (the benchmark needs root)")?;
         let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
         std::fs::write(rules.path(), RULESET)?;
         let tun_rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
@@ -85,20 +90,20 @@ impl GatewayBench {
             time: Duration::from_secs(self.seconds),
         };
         bench.stage.set_offloads(false)?;
-        println!("UDP, 46 octets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
+        println!("UDP, 46-byte packets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
         for flows in &self.flows {
             let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
             print_flood(*flows, &rounds);
         }
-        println!("TCP and round trips, with segments of 1,500 octets\n");
+        println!("TCP and round trips, packets of 1,500 bytes\n");
         print_streams(&FORWARDERS, &self.measure_rounds(&FORWARDERS, |way| bench.measure_streams(way))?);
-        println!("\nThe same with large segments and open checksums (GSO)\n");
+        println!("\nThe same with GSO packets and partial checksums\n");
         bench.stage.set_offloads(true)?;
         print_streams(&GSO_FORWARDERS, &self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way))?);
         Ok(())
     }
 
-    /// For each way what each round found; the ways take turns.
+    /// The results by router and round; the routers take turns.
     fn measure_rounds<T>(
         &self,
         ways: &[(Forwarder, &str)],
@@ -117,13 +122,13 @@ impl GatewayBench {
 struct GatewayRuns {
     stage: BenchTopology,
     rules: PathBuf,
-    /// The same between other devices.
+    /// The same between other interfaces.
     tun_rules: PathBuf,
     spin: u64,
     time: Duration,
 }
 
-/// A router at work, until it is dropped.
+/// A running router; stopped when dropped.
 struct RunningForwarder<'a> {
     bench: &'a GatewayRuns,
     gateway: Option<Child>,
@@ -186,7 +191,7 @@ impl GatewayRuns {
 fn set_threaded_napi(router: &str, on: bool) -> Result<()> {
     let script = format!("echo {} > /sys/class/net/r0/threaded", u8::from(on));
     let done = Command::new("ip").args(["netns", "exec", router, "sh", "-c", &script]).status()?;
-    ensure!(done.success(), "threaded NAPI cannot be switched");
+    ensure!(done.success(), "cannot switch threaded NAPI");
     let threads = Command::new("pgrep").arg("napi/r0").output()?;
     for id in String::from_utf8_lossy(&threads.stdout).split_whitespace() {
         run(&format!("taskset -pc 1 {id}"))?;
@@ -211,16 +216,11 @@ impl Drop for RunningForwarder<'_> {
     }
 }
 
-/// Ticks of a processor that a process and its threads have had.
+/// CPU time of a process with its threads, in clock ticks.
 fn cpu_ticks(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let behind = text.rsplit(')').next().unwrap_or_default();
     behind.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
@@ -233,7 +233,9 @@ fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
         "of our process",
         "ratio"
     );
-    let of = |found: &[FloodResult], part: fn(&FloodResult) -> f64| median(found.iter().map(part).collect());
+    let of = |found: &[FloodResult], part: fn(&FloodResult) -> f64| {
+        median(found.iter().map(part).collect()).unwrap_or_default()
+    };
     let linux = rounds.first().map_or(0.0, |found| of(found, |found| found.rates.received));
     for ((_, name), found) in FORWARDERS.iter().zip(rounds) {
         let received = of(found, |found| found.rates.received);
@@ -251,7 +253,9 @@ fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
 
 fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {
     println!("{:<24} {:>12} {:>15} {:>24}", "", "TCP, Gbit/s", "connections/s", "round trip p50/99/99.9 µs");
-    let of = |found: &[StreamResults], part: &dyn Fn(&StreamResults) -> f64| median(found.iter().map(part).collect());
+    let of = |found: &[StreamResults], part: &dyn Fn(&StreamResults) -> f64| {
+        median(found.iter().map(part).collect()).unwrap_or_default()
+    };
     for ((_, name), found) in ways.iter().zip(rounds) {
         let [half, hundred, thousand] =
             [0, 1, 2].map(|at| of(found, &|found| found.latency.get(at).copied().unwrap_or(0.0)));

@@ -7,29 +7,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What was found.
+/// The results.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StreamResults {
-    /// Gigabits of one stream a second.
+    /// Gbit/s of one TCP stream.
     pub throughput: f64,
-    /// Connections a second, each with a question and an answer, one after another.
+    /// Connections per second, one after another, each with a request and a response.
     pub connections_per_second: f64,
-    /// Microseconds of a round trip of UDP: median, of hundred the slowest, of a thousand the slowest.
+    /// UDP round trip in µs: 50th, 99th and 99.9th percentile.
     pub latency: [f64; 3],
 }
 
-/// Listening ports: a client has so many addresses towards each.
+/// Listening ports: each can be reached from all ephemeral ports of a client.
 const PORTS: std::ops::Range<u16> = 5001..5009;
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Round trips.
 const ROUND_TRIPS: usize = 20_000;
 
-/// Measures all three, each for so long.
+/// Measures all three, each for the given time.
 pub fn measure(stage: &BenchTopology, time: Duration) -> Result<StreamResults> {
     let ended = Arc::new(AtomicBool::new(false));
     let taken = Arc::new(AtomicU64::new(0));
-    let (over, octets) = (ended.clone(), taken.clone());
-    let server = stage.spawn_in_netns(BenchHost::Server, None, move || run_server(&over, &octets));
+    let (over, bytes) = (ended.clone(), taken.clone());
+    let server = stage.spawn_in_netns(BenchHost::Server, None, move || run_server(&over, &bytes));
     std::thread::sleep(Duration::from_millis(300));
     let count = taken.clone();
     let client = stage.spawn_in_netns(BenchHost::Client, None, move || {
@@ -44,17 +44,17 @@ pub fn measure(stage: &BenchTopology, time: Duration) -> Result<StreamResults> {
     found
 }
 
-/// Port 5000 takes a stream, the others answer one octet, port 9 of UDP sends back what came.
-fn run_server(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
+/// The server: TCP port 5000 reads a stream, the others answer one byte, UDP port 9 echoes.
+fn run_server(ended: &Arc<AtomicBool>, bytes: &Arc<AtomicU64>) -> Result<()> {
     let mut threads = Vec::new();
     for port in std::iter::once(5000).chain(PORTS) {
         let listener = TcpListener::bind(("0.0.0.0", port))?;
         listener.set_nonblocking(true)?;
-        let (ended, octets) = (ended.clone(), octets.clone());
+        let (ended, bytes) = (ended.clone(), bytes.clone());
         threads.push(std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((peer, _)) if port == 5000 => count_bytes(peer, &octets),
+                    Ok((peer, _)) if port == 5000 => count_bytes(peer, &bytes),
                     Ok((peer, _)) => echo_byte(peer),
                     Err(_) => std::thread::sleep(Duration::from_micros(if port == 5000 { 10_000 } else { 50 })),
                 }
@@ -75,24 +75,24 @@ fn run_server(ended: &Arc<AtomicBool>, octets: &Arc<AtomicU64>) -> Result<()> {
     Ok(())
 }
 
-fn count_bytes(mut peer: TcpStream, octets: &AtomicU64) {
+fn count_bytes(mut peer: TcpStream, bytes: &AtomicU64) {
     let _ = peer.set_nonblocking(false);
     let mut buffer = vec![0; 1 << 18];
     while let Ok(length) = peer.read(&mut buffer) {
         if length == 0 {
             break;
         }
-        octets.fetch_add(length as u64, Ordering::Relaxed);
+        bytes.fetch_add(length as u64, Ordering::Relaxed);
     }
 }
 
 fn echo_byte(mut peer: TcpStream) {
     let _ = peer.set_nonblocking(false);
     let _ = peer.set_read_timeout(Some(IO_TIMEOUT));
-    let mut octet = [0];
-    if peer.read_exact(&mut octet).is_ok() {
+    let mut byte = [0];
+    if peer.read_exact(&mut byte).is_ok() {
         // The client may have gone.
-        let _ = peer.write_all(&octet);
+        let _ = peer.write_all(&byte);
     }
 }
 
@@ -100,26 +100,27 @@ fn address(port: u16) -> SocketAddr {
     ([10, 0, 2, 2], port).into()
 }
 
-fn measure_throughput(time: Duration, octets: &AtomicU64) -> Result<f64> {
-    let mut peer = TcpStream::connect_timeout(&address(5000), IO_TIMEOUT).context("a stream to the server")?;
+fn measure_throughput(time: Duration, bytes: &AtomicU64) -> Result<f64> {
+    let mut peer = TcpStream::connect_timeout(&address(5000), IO_TIMEOUT).context("cannot connect to the server")?;
     peer.set_write_timeout(Some(IO_TIMEOUT))?;
     let (buffer, clock) = (vec![7; 1 << 17], Instant::now());
     // The first fifth is not counted: the stream finds its speed.
     while clock.elapsed() < time / 5 {
         peer.write_all(&buffer)?;
     }
-    let (before, clock) = (octets.load(Ordering::Relaxed), Instant::now());
+    let (before, clock) = (bytes.load(Ordering::Relaxed), Instant::now());
     while clock.elapsed() < time {
         peer.write_all(&buffer)?;
     }
-    Ok((octets.load(Ordering::Relaxed) - before) as f64 * 8.0 / clock.elapsed().as_nanos() as f64)
+    Ok((bytes.load(Ordering::Relaxed) - before) as f64 * 8.0 / clock.elapsed().as_nanos() as f64)
 }
 
 fn measure_connection_rate(time: Duration) -> Result<f64> {
     let (clock, mut count) = (Instant::now(), 0u32);
     while clock.elapsed() < time {
         let port = PORTS.start + (count % u32::from(PORTS.end - PORTS.start)) as u16;
-        let mut peer = TcpStream::connect_timeout(&address(port), IO_TIMEOUT).context("a connection to the server")?;
+        let mut peer =
+            TcpStream::connect_timeout(&address(port), IO_TIMEOUT).context("cannot connect to the server")?;
         peer.set_read_timeout(Some(IO_TIMEOUT))?;
         peer.write_all(&[1])?;
         peer.read_exact(&mut [0])?;
@@ -139,7 +140,7 @@ fn measure_round_trips() -> Result<[f64; 3]> {
         socket.send(&[1; 16])?;
         match socket.recv(&mut buffer) {
             Ok(_) => times.push(clock.elapsed().as_nanos() as f64 / 1000.0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => anyhow::bail!("a round trip was lost"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => anyhow::bail!("a UDP round trip timed out"),
             Err(error) => return Err(error.into()),
         }
     }

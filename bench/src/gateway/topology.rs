@@ -53,14 +53,14 @@ impl BenchTopology {
         format!("{}{letter}", self.0)
     }
 
-    /// The address of a device on the Ethernet.
+    /// The MAC address of an interface.
     pub fn mac(&self, side: BenchHost, device: &str) -> Result<String> {
         let out = Command::new("ip").args(["-n", &self.netns(side), "-br", "link", "show", device]).output()?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        text.split_whitespace().nth(2).map(str::to_owned).context("a device without an address")
+        text.split_whitespace().nth(2).map(str::to_owned).context("an interface has no MAC address")
     }
 
-    /// Segments of what a wire carries instead of large ones that no wire would carry, and checksums that are there.
+    /// Turns off GSO and checksum offload: packets as on a wire.
     pub fn set_offloads(&self, on: bool) -> Result<()> {
         let word = if on { "on" } else { "off" };
         for (side, device) in [(BenchHost::Client, "c0"), (BenchHost::Server, "s0")] {
@@ -69,7 +69,7 @@ impl BenchTopology {
         Ok(())
     }
 
-    /// Takes the gateway's TUN devices r2 and r3 over, in place of the pairs; or, when they are gone, the pairs again.
+    /// Routes by the gateway's TUN interfaces r2 and r3 instead of the veth pairs; or, when they are gone, by the pairs again.
     pub fn switch_to_tun(&self, on: bool) -> Result<()> {
         let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| self.netns(side));
         let state = if on { "down" } else { "up" };
@@ -86,7 +86,7 @@ impl BenchTopology {
         ip(&format!("-n {c} route add default dev r2"))
     }
 
-    /// Runs something in a namespace, on a thread of its own, on one processor if one is told.
+    /// Runs a function in a namespace, on a thread of its own, pinned to a CPU if one is given.
     pub fn spawn_in_netns<T: Send + 'static>(
         &self,
         side: BenchHost,
@@ -95,9 +95,9 @@ impl BenchTopology {
     ) -> std::thread::JoinHandle<Result<T>> {
         let path = format!("/run/netns/{}", self.netns(side));
         std::thread::spawn(move || {
-            let door = File::open(&path).with_context(|| format!("{path} is gone"))?;
+            let netns = File::open(&path).with_context(|| format!("cannot open {path}"))?;
             // SAFETY: the descriptor is open; only this thread changes its namespace.
-            ensure!(unsafe { libc::setns(door.as_raw_fd(), libc::CLONE_NEWNET) } == 0, "{path} cannot be entered");
+            ensure!(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } == 0, "cannot enter {path}");
             if let Some(processor) = processor {
                 pin_to_cpu(processor)?;
             }
@@ -115,7 +115,7 @@ impl Drop for BenchTopology {
     }
 }
 
-/// Keeps this thread on one processor.
+/// Pins this thread to a CPU.
 fn pin_to_cpu(processor: usize) -> Result<()> {
     // SAFETY: a set of zeros is an empty one; CPU_SET writes within it, as the processor's number is small.
     let done = unsafe {
@@ -123,7 +123,7 @@ fn pin_to_cpu(processor: usize) -> Result<()> {
         libc::CPU_SET(processor, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
-    ensure!(done == 0, "this thread cannot be kept on processor {processor}");
+    ensure!(done == 0, "cannot pin this thread to CPU {processor}");
     Ok(())
 }
 
@@ -135,7 +135,7 @@ fn ip(words: &str) -> Result<()> {
 pub fn run(line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default();
-    let out = Command::new(name).args(words).output().with_context(|| format!("{name} could not be started"))?;
+    let out = Command::new(name).args(words).output().with_context(|| format!("cannot run {name}"))?;
     if !out.status.success() {
         bail!("{line}: {}", String::from_utf8_lossy(&out.stderr).trim());
     }

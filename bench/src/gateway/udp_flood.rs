@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/forward/forward.bpf.o");
 
-/// Frames of one run: few, so that it ends in time; the program stands on a device, which makes a run cheap to begin.
+/// Frames of one run: few, so that it ends in time; the program is attached to an interface, which makes a run cheap to start.
 const FRAMES_PER_RUN: u32 = 4096;
-/// The shortest frame of an Ethernet.
+/// The shortest Ethernet frame.
 const FRAME_LEN: usize = 60;
-/// Until the tables are full and the rate is what it is.
+/// Warm-up: until all flows are in the tables.
 const WARMUP: Duration = Duration::from_millis(1500);
 
-/// What the program is told.
+/// The configuration of the BPF program.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct FloodPlan {
@@ -31,14 +31,14 @@ struct FloodPlan {
 // SAFETY: numbers only, without gaps, as the program has them.
 unsafe impl aya::Pod for FloodPlan {}
 
-/// Packets a second: offered, received.
+/// Packets per second: offered, received.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FloodRates {
     pub offered: f64,
     pub received: f64,
 }
 
-/// Sends from so many flows for so long; `meanwhile` is called before and after the measured time.
+/// Sends with the given number of flows and time; `meanwhile` is called before and after the measured time.
 pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: impl FnMut()) -> Result<FloodRates> {
     let to = stage.mac(BenchHost::Router, "r0")?;
     let generator =
@@ -63,16 +63,17 @@ pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: i
 }
 
 fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str, device: &str) -> Result<&'a mut Xdp> {
-    let xdp: &mut Xdp = ebpf.program_mut(name).context("it is not in its object file")?.try_into()?;
+    let xdp: &mut Xdp = ebpf.program_mut(name).context("no such program in the BPF object")?.try_into()?;
     xdp.load()?;
     xdp.attach(device, XdpMode::Driver).with_context(|| format!("{name} on {device}"))?;
     Ok(xdp)
 }
 
-/// Frames a second that were sent.
+/// Frames sent per second.
 fn generate(to: &str, flows: u32, time: Duration) -> Result<f64> {
     let mut ebpf = Ebpf::load(BPF_OBJECT)?;
-    let mut plans: Array<_, FloodPlan> = Array::try_from(ebpf.map_mut("plans").context("it has no plan")?)?;
+    let mut plans: Array<_, FloodPlan> =
+        Array::try_from(ebpf.map_mut("plans").context("no map `plans` in the BPF object")?)?;
     plans.set(0, FloodPlan { device: ifindex("c0")?, flows, sent: 0, spare: 0, head: frame_header(to)? }, 0)?;
     let xdp = load_xdp(&mut ebpf, "generate", "x0")?;
     let (template, clock) = ([0; FRAME_LEN], Instant::now());
@@ -93,20 +94,21 @@ fn generate(to: &str, flows: u32, time: Duration) -> Result<f64> {
 fn count_received(asked: &std::sync::mpsc::Receiver<()>, answer: &std::sync::mpsc::Sender<u64>) -> Result<()> {
     let mut ebpf = Ebpf::load(BPF_OBJECT)?;
     load_xdp(&mut ebpf, "sink", "s0")?;
-    let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.map("received").context("it has no counter")?)?;
+    let counts: PerCpuArray<_, u64> =
+        PerCpuArray::try_from(ebpf.map("received").context("no map `received` in the BPF object")?)?;
     while asked.recv().is_ok() {
         answer.send(counts.get(&0, 0)?.iter().sum())?;
     }
     Ok(())
 }
 
-/// A device's number, in this thread's namespace.
+/// The index of an interface in this thread's namespace.
 fn ifindex(device: &str) -> Result<u32> {
     let name = std::ffi::CString::new(device)?;
     #[allow(unsafe_code, reason = "if_nametoindex(3) has no safe wrapper in std")]
     // SAFETY: the name ends with a zero and outlives the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    ensure!(index > 0, "there is no device {device}");
+    ensure!(index > 0, "no interface {device}");
     Ok(index)
 }
 
@@ -114,10 +116,10 @@ fn ifindex(device: &str) -> Result<u32> {
 fn frame_header(to: &str) -> Result<[u8; 48]> {
     let mut head = [0; 48];
     let ip: [u8; 20] = [0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0x63, 0xbc, 10, 0, 1, 2, 10, 0, 2, 2];
-    let mac = to.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect::<Result<Vec<_>, _>>()?;
+    let mac = to.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
     let from = [2, 0, 0, 0, 0, 1];
-    let octets = mac.iter().chain(&from).chain(&[8, 0]).chain(&ip).chain(&[0, 0, 0, 0, 0, 26]);
-    for (to, from) in head.iter_mut().zip(octets) {
+    let bytes = mac.iter().chain(&from).chain(&[8, 0]).chain(&ip).chain(&[0, 0, 0, 0, 0, 26]);
+    for (to, from) in head.iter_mut().zip(bytes) {
         *to = *from;
     }
     Ok(head)

@@ -1,10 +1,10 @@
-//! Target `ctnetlink`: any octets as what the kernel told over netlink.
+//! Target `ctnetlink`: any bytes as netlink messages of the kernel.
 
 use keepstate_linux::ctnetlink::consts::message;
 use keepstate_linux::ctnetlink::{CtCpuStats, CtEvent, CtExpectCpuStats, CtExpectation, CtFamily, decode, encode};
 use keepstate_linux::netlink::{NlMessages, NlRequest};
 
-/// Reads `data` as messages of every kind; a connection that was read can be written and is read the same again.
+/// Parses `data` as messages of every kind; a parsed connection must survive encoding and parsing.
 pub fn ctnetlink(data: &[u8]) {
     for message in NlMessages::new(data) {
         let Ok(message) = message else { return };
@@ -30,9 +30,9 @@ pub fn ctnetlink(data: &[u8]) {
 }
 
 fn decode_first<T, E: std::fmt::Debug>(
-    octets: &[u8],
+    bytes: &[u8],
     decode: impl Fn(&keepstate_linux::netlink::NlMessage<'_>) -> Result<Option<T>, E>,
 ) -> Option<T> {
-    let message = NlMessages::new(octets).next().expect("a message").expect("a whole one");
+    let message = NlMessages::new(bytes).next().expect("a message").expect("a whole one");
     decode(&message).expect("what we wrote can be read")
 }

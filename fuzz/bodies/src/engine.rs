@@ -1,4 +1,4 @@
-//! Target `engine`: a story of packets, passing time and turned knobs, told to two engines; one takes packets one by one, the other in batches.
+//! Target `engine`: a scenario of packets, passing time and changed sysctls, run on two engines: one takes packets one by one, the other in batches.
 
 use crate::FuzzInput;
 use crate::grammar::PacketGrammar;
@@ -7,12 +7,12 @@ use keepstate_engine::{CtInfo, Engine, Instant, Outcome, ProtocolInfo, Reason, S
 use keepstate_wire::{Packet, ParseError};
 use std::collections::BTreeSet;
 
-/// Tells the story in `data`, and keeps the books.
+/// Runs the scenario in `data`, and checks the invariants.
 pub fn engine(data: &[u8]) {
     run_engine(data);
 }
 
-/// As [`engine`], and says what the story has led to.
+/// As [`engine`], and returns the outcome.
 pub fn run_engine(data: &[u8]) -> EngineCoverage {
     let mut script = FuzzInput::new(data);
     let mut world = EnginePair::new(&mut script);
@@ -29,7 +29,7 @@ pub fn run_engine(data: &[u8]) -> EngineCoverage {
     world.finish()
 }
 
-/// What a story has led to.
+/// The outcome of a scenario.
 #[derive(Default)]
 pub struct EngineCoverage {
     /// Packets that were tracked.
@@ -56,17 +56,17 @@ struct EnginePair {
 
 impl EnginePair {
     fn new(script: &mut FuzzInput<'_>) -> Self {
-        let mut knobs = Sysctls::default();
+        let mut sysctls = Sysctls::default();
         let max = script.choose(&[4, 1, 16, 64, 0]);
         let short_ticks_only = script.next_byte().unwrap_or(0) < 64;
         for (knob, value) in
             [(Sysctl::Max, max), (Sysctl::Buckets, 64), (Sysctl::Acct, 1), (Sysctl::Timestamp, 1), (Sysctl::Events, 1)]
         {
-            knobs.set(knob, value).expect("a value in the knob's range");
+            sysctls.set(knob, value).expect("a value in the knob's range");
         }
         let now = Instant::from_secs(1_800_000_000);
-        let mut single = Engine::new(knobs.clone(), Secret([7; 16]), now);
-        let batched = Engine::new(knobs, Secret([7; 16]), now);
+        let mut single = Engine::new(sysctls.clone(), Secret([7; 16]), now);
+        let batched = Engine::new(sysctls, Secret([7; 16]), now);
         let invariants = Invariants::new(&mut single);
         EnginePair {
             single,

@@ -1,4 +1,4 @@
-//! Target `ftp`: control conversations of a few clients with a server, and the data connections they announce, in an engine whose helper hears them.
+//! Target `ftp`: control conversations of a few clients with a server, and the data connections they announce, in an engine with the FTP helper.
 
 use crate::FuzzInput;
 use crate::packet_gen::{TcpSegmentSpec, ip_packet};
@@ -7,7 +7,7 @@ use keepstate_engine::{
 };
 use keepstate_wire::Packet;
 
-/// Words that conversations are made of; the rest are octets of the script.
+/// Words that conversations are made of; the rest are bytes of the script.
 const TOKENS: &[&str] = &[
     "PORT ",
     "EPRT ",
@@ -44,12 +44,12 @@ const SERVER: u8 = 1;
 const CLIENT: u8 = 2;
 const CONTROL_PORT: u16 = 21;
 
-/// Holds the conversation in `data`, and looks whether what must hold does.
+/// Runs the conversation in `data`, and checks the invariants.
 pub fn ftp(data: &[u8]) {
     run_ftp(data);
 }
 
-/// As [`ftp`], and gives the engine back: its counters and reasons say what the conversation has led to.
+/// As [`ftp`], and returns the engine with its counters and reasons.
 pub fn run_ftp(data: &[u8]) -> Engine {
     let mut script = FuzzInput::new(data);
     let mut scene = FtpRun::new(&mut script);
@@ -82,13 +82,13 @@ struct FtpRun {
 
 impl FtpRun {
     fn new(script: &mut FuzzInput<'_>) -> FtpRun {
-        let mut knobs = Sysctls::default();
+        let mut sysctls = Sysctls::default();
         let max = script.choose(&[4096usize, 1, 2, 0]);
         for (knob, value) in [(Sysctl::ExpectMax, max as u64), (Sysctl::TcpBeLiberal, 1)] {
-            knobs.set(knob, value).expect("a value in the knob's range");
+            sysctls.set(knob, value).expect("a value in the knob's range");
         }
         let now = Instant::from_secs(1_800_000_000);
-        let mut engine = Engine::new(knobs, Secret([7; 16]), now);
+        let mut engine = Engine::new(sysctls, Secret([7; 16]), now);
         engine.set_auto_helper(6, CONTROL_PORT, Helper::Ftp);
         let ipv6 = script.next_byte().unwrap_or(0) & 1 != 0;
         let mut scene = FtpRun { engine, now, ipv6, expect_max: max, next_seq: [[1, 1]; 3] };
@@ -205,7 +205,7 @@ impl FtpRun {
     }
 }
 
-/// A word of a conversation, or a few octets of any kind.
+/// A word of a conversation, or a few bytes of any kind.
 fn token(script: &mut FuzzInput<'_>) -> Vec<u8> {
     let which = usize::from(script.next_byte().unwrap_or(0));
     match TOKENS.get(which % (TOKENS.len() + 1)) {

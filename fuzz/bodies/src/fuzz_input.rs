@@ -1,29 +1,29 @@
-//! Octets read as choices, and choices made from a seed.
+//! Bytes read as choices, and choices made from a seed.
 
-/// Reads octets as choices; when they end, the story ends.
+/// Reads bytes as choices; when they end, the scenario ends.
 pub struct FuzzInput<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> FuzzInput<'a> {
-    /// A story told by `octets`.
-    pub fn new(octets: &'a [u8]) -> Self {
-        FuzzInput { rest: octets }
+    /// A story told by `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        FuzzInput { rest: bytes }
     }
 
-    /// The next octet; `None` at the end.
+    /// The next byte; `None` at the end.
     pub fn next_byte(&mut self) -> Option<u8> {
         let (&first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(first)
     }
 
-    /// The next two octets as a number; what is missing is zero.
+    /// The next two bytes as a number; what is missing is zero.
     pub fn next_u16(&mut self) -> u16 {
         u16::from_be_bytes([self.next_byte().unwrap_or(0), self.next_byte().unwrap_or(0)])
     }
 
-    /// The next four octets as a number; what is missing is zero.
+    /// The next four bytes as a number; what is missing is zero.
     pub fn next_u32(&mut self) -> u32 {
         u32::from(self.next_u16()) << 16 | u32::from(self.next_u16())
     }
@@ -33,7 +33,7 @@ impl<'a> FuzzInput<'a> {
         choices[usize::from(self.next_byte().unwrap_or(0)) % choices.len()]
     }
 
-    /// Up to `most` octets.
+    /// Up to `most` bytes.
     pub fn take_bytes(&mut self, most: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(most.min(self.rest.len()));
         self.rest = rest;
@@ -41,7 +41,7 @@ impl<'a> FuzzInput<'a> {
     }
 }
 
-/// Numbers that look random and follow from a seed (xorshift64*).
+/// Pseudo-random numbers from a seed (xorshift64*).
 pub struct Rng(u64);
 
 impl Rng {
@@ -64,7 +64,7 @@ impl Rng {
         (self.next_u64() >> 33) as usize % end
     }
 
-    /// `len` octets.
+    /// `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| (self.next_u64() >> 56) as u8).collect()
     }

@@ -1,9 +1,9 @@
-//! The grammar of a story: hosts that speak TCP, UDP, ICMP, SCTP and GRE well enough to get somewhere, and badly enough to get lost.
+//! The grammar of a scenario: TCP, UDP, ICMP, SCTP and GRE flows that are mostly valid, with errors.
 
 use crate::FuzzInput;
 use crate::packet_gen::{self, HostPort};
 
-/// What the story remembers of what it has sent, so that the next packet can follow, repeat or contradict it.
+/// The state of the flows, so that the next packet can follow, repeat or contradict an earlier one.
 pub struct PacketGrammar {
     /// What each side of each flow will send next: original, reply.
     next_seq: [[u32; 2]; FLOWS],
@@ -49,7 +49,7 @@ impl PacketGrammar {
         self.base_port = self.base_port.wrapping_add(FLOWS as u16);
     }
 
-    /// A flow and a direction from one octet: is it IPv6, its number, from whom, to whom, is it an answer.
+    /// A flow and a direction from one byte: is it IPv6, its number, from whom, to whom, is it an answer.
     fn flow(&self, script: &mut FuzzInput<'_>) -> (bool, usize, HostPort, HostPort, bool) {
         let choice = script.next_byte().unwrap_or(0);
         let number = usize::from(choice) % FLOWS;
@@ -125,9 +125,9 @@ impl PacketGrammar {
         };
         let (at, change) = (usize::from(script.next_byte().unwrap_or(0)), script.next_byte().unwrap_or(0));
         if change < 64
-            && let Some(octet) = quoted.get_mut(at)
+            && let Some(byte) = quoted.get_mut(at)
         {
-            *octet ^= change;
+            *byte ^= change;
         }
         let message = packet_gen::icmp(kind, script.choose(&[3, 0, 4, 1]), 0, &quoted);
         packet_gen::ip_packet(ipv6, from.host, to.host, if ipv6 { 58 } else { 1 }, message)
@@ -169,7 +169,7 @@ impl PacketGrammar {
         packet_gen::ip_packet(ipv6, from.host, to.host, protocol, bytes)
     }
 
-    /// One of the last packets once more, perhaps with an octet changed or its tail cut off.
+    /// One of the last packets once more, perhaps with an byte changed or its tail cut off.
     fn repeat_packet(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let which = usize::from(script.next_byte().unwrap_or(0));
         let Some(packet) = self.sent.get(which % self.sent.len().max(1)) else { return Vec::new() };
@@ -179,8 +179,8 @@ impl PacketGrammar {
             0..=127 => {}
             128..=191 => packet.truncate(at),
             _ => {
-                if let Some(octet) = packet.get_mut(at) {
-                    *octet ^= change;
+                if let Some(byte) = packet.get_mut(at) {
+                    *byte ^= change;
                 }
             }
         }
@@ -203,8 +203,8 @@ fn perturb_seq(how: u8, script: &mut FuzzInput<'_>) -> u32 {
 const INIT: u8 = 1;
 /// How many of [`ASSOCIATION`] make a whole conversation.
 const SCTP_SEQUENCE_LEN: usize = 8;
-/// The chunks of an SCTP conversation in their order, and whether the server says them: INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN,
-/// SHUTDOWN ACK, SHUTDOWN COMPLETE; and those of no certain place: SACK, HEARTBEAT and its ACK, ABORT, ERROR, one that nobody knows.
+/// The chunks of an SCTP conversation in their order, and whether the server sends them: INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN,
+/// SHUTDOWN ACK, SHUTDOWN COMPLETE; and those without a fixed place: SACK, HEARTBEAT and its ACK, ABORT, ERROR, an unknown one.
 const SCTP_CHUNKS: [(u8, bool); 14] = [
     (INIT, false),
     (2, true),

@@ -1,8 +1,8 @@
-//! What must hold of an engine at every moment.
+//! Invariants of an engine.
 
 use keepstate_engine::{Direction, Engine, EventKind, EventMask, Instant, Sysctl};
 
-/// Keeps the books of one engine.
+/// Checks the invariants of one engine.
 pub struct Invariants {
     inserted: usize,
     removed: usize,

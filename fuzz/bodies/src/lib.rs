@@ -1,8 +1,8 @@
 //! What each fuzz target does with its input.
 //!
-//! A body takes any octets and returns; it panics when something that must hold does not. The targets of cargo-fuzz in
+//! A body takes any bytes and returns; it panics if an invariant does not hold. The targets of cargo-fuzz in
 //! `fuzz/fuzz_targets` call these bodies, and so do the ordinary tests, with the corpus in `fuzz/corpus` and with random input of a
-//! printed seed: what fuzzing has found once is looked at for ever, on stable Rust.
+//! printed seed: inputs once found by fuzzing are tested for ever, on stable Rust.
 
 #![allow(clippy::expect_used, reason = "a body panics when something does not hold that must: that is how it speaks")]
 

@@ -1,7 +1,7 @@
-//! A session of MQTT heard from both ends: any octets, in any pieces, end it or say something; nothing panics, and no piece makes a difference to the whole.
+//! Target `mqtt`: any bytes as an MQTT stream, at the client and at the server: no panic, and the same result however the stream is split.
 use keepstate_lab::mqtt::session::{MqttClient, MqttServer, MqttVersion};
 
-/// The first octet says who hears and in what pieces, the rest is heard.
+/// The first byte selects the end and the split; the rest is the stream.
 pub fn mqtt(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let version = if first & 1 == 0 { MqttVersion::V4 } else { MqttVersion::V5 };

@@ -1,8 +1,8 @@
-//! Packets made to order, their checksums right: what a story sends.
+//! Builds packets with correct checksums.
 
 use keepstate_wire::checksum::{self, Sum};
 
-/// Where a packet comes from or goes to.
+/// Source or destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPort {
     /// Its number among the few hosts of a story; odd ones answer.
@@ -11,7 +11,7 @@ pub struct HostPort {
     pub port: u16,
 }
 
-/// A datagram of `protocol` from `source` to `destination`, over IPv6 or IPv4.
+/// A packet of `protocol` from `source` to `destination`, over IPv6 or IPv4.
 pub fn ip_packet(ipv6: bool, source: u8, destination: u8, protocol: u8, mut transport: Vec<u8>) -> Vec<u8> {
     let (source, destination) = (address(ipv6, source), address(ipv6, destination));
     let len = transport.len() as u16;
@@ -47,7 +47,7 @@ pub fn ip_packet(ipv6: bool, source: u8, destination: u8, protocol: u8, mut tran
     bytes
 }
 
-/// A TCP segment to be.
+/// The fields of a TCP segment.
 pub struct TcpSegmentSpec<'a> {
     /// Source and destination port.
     pub ports: (u16, u16),
@@ -55,13 +55,13 @@ pub struct TcpSegmentSpec<'a> {
     pub seq: u32,
     /// Acknowledgement number.
     pub ack: u32,
-    /// The flag octet.
+    /// The flag byte.
     pub flags: u8,
     /// The window field.
     pub window: u16,
-    /// Options; what is over forty octets or no whole word is left out.
+    /// Options; what is over forty bytes or no whole word is left out.
     pub options: &'a [u8],
-    /// How many octets of data follow.
+    /// How many bytes of data follow.
     pub data: usize,
 }
 
@@ -115,7 +115,7 @@ fn ports((source, destination): (u16, u16)) -> Vec<u8> {
     [source.to_be_bytes(), destination.to_be_bytes()].concat()
 }
 
-/// Writes the checksum of `bytes` into the two octets at `at`, which are zero until then.
+/// Writes the checksum of `bytes` into the two bytes at `at`, which are zero until then.
 fn write_checksum(bytes: &mut [u8], at: usize, sum: Sum) {
     let check = sum.add_bytes(bytes).finish();
     if let Some(field) = bytes.get_mut(at..at + 2) {
@@ -135,17 +135,17 @@ fn address(ipv6: bool, host: u8) -> Vec<u8> {
     }
 }
 
-/// A fragment of datagram `id` from host 2 to host 1: `octets` from `start` on, and whether more follow.
-pub fn fragment(ipv6: bool, id: u8, start: u16, more: bool, octets: Vec<u8>) -> Vec<u8> {
+/// A fragment of packet `id` from host 2 to host 1: `bytes` from `start` on, and whether more follow.
+pub fn fragment(ipv6: bool, id: u8, start: u16, more: bool, bytes: Vec<u8>) -> Vec<u8> {
     const EXPERIMENT: u8 = 253;
     if ipv6 {
         let mut transport = vec![EXPERIMENT, 0];
         transport.extend((start | u16::from(more)).to_be_bytes());
         transport.extend([0, 0, 0, id]);
-        transport.extend(octets);
+        transport.extend(bytes);
         return ip_packet(true, 2, 1, 44, transport);
     }
-    let mut bytes = ip_packet(false, 2, 1, EXPERIMENT, octets);
+    let mut bytes = ip_packet(false, 2, 1, EXPERIMENT, bytes);
     bytes[4..6].copy_from_slice(&[0, id]);
     let place = (start / 8) | u16::from(more) << 13;
     bytes[6..8].copy_from_slice(&place.to_be_bytes());

@@ -1,10 +1,10 @@
-//! Target `reassembly`: pieces of a few datagrams, in any order, doubled, overlapping, lying about their place, or never coming.
+//! Target `reassembly`: fragments of a few packets: reordered, duplicated, overlapping, with wrong offsets, or missing.
 
 use crate::{FuzzInput, packet_gen};
 use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
 use keepstate_wire::{Family, Packet};
 
-/// Sends the pieces that `data` tells of, and checks what comes out whole.
+/// Sends the fragments that `data` describes, and checks the reassembled packets.
 pub fn reassembly(data: &[u8]) {
     let mut script = FuzzInput::new(data);
     let limits = ReassemblyLimits { high_thresh: HIGH_THRESH, ..ReassemblyLimits::default() };
@@ -31,7 +31,7 @@ struct ReassemblyRun {
     reassembler: Reassembler,
     now: u64,
     out: Vec<u8>,
-    /// Datagrams of which a piece with other octets than the datagram's was sent: nobody can say what they will be.
+    /// Datagrams of which a piece with other bytes than the datagram's was sent: nobody can say what they will be.
     corrupted: [bool; DATAGRAMS],
 }
 
@@ -41,7 +41,7 @@ impl ReassemblyRun {
         let ipv6 = which & 1 != 0;
         let shape = script.next_byte().unwrap_or(0);
         let (start, len, more) = match shape {
-            // Of a datagram of three pieces of sixteen octets.
+            // Of a datagram of three pieces of sixteen bytes.
             0..=159 => (u16::from(shape % 3) * 16, 16, shape % 3 != 2),
             // The whole at once, or a little more or less of it.
             160..=191 => (0, script.choose(&[48, 32, 24, 20]), shape & 1 == 0),
@@ -49,8 +49,8 @@ impl ReassemblyRun {
         };
         let lie = script.next_byte().unwrap_or(0) > 250;
         self.corrupted[which] |= lie;
-        let octets = expected_bytes(which, usize::from(start), len).map(|octet| octet ^ u8::from(lie)).collect();
-        let bytes = packet_gen::fragment(ipv6, which as u8, start, more, octets);
+        let bytes = expected_bytes(which, usize::from(start), len).map(|byte| byte ^ u8::from(lie)).collect();
+        let bytes = packet_gen::fragment(ipv6, which as u8, start, more, bytes);
         let packet = Packet::parse(&bytes).expect("a sound fragment");
         if let Ok(Reassembly::Complete(_)) = self.reassembler.push(&packet, self.now, &mut self.out) {
             let whole = Packet::parse_reassembled(&self.out).expect("a whole datagram is a sound one");
@@ -58,11 +58,11 @@ impl ReassemblyRun {
             assert_eq!(whole.addresses(), packet.addresses());
             assert_eq!(whole.transport_len(), whole.transport().len());
             let told = expected_bytes(which, 0, whole.transport().len());
-            assert!(self.corrupted[which] || whole.transport().iter().copied().eq(told), "its octets, in their places");
+            assert!(self.corrupted[which] || whole.transport().iter().copied().eq(told), "its bytes, in their places");
         }
     }
 
-    /// Any octets as a packet: by chance they may name any of the datagrams.
+    /// Any bytes as a packet: by chance they may name any of the datagrams.
     fn push_raw(&mut self, bytes: &[u8]) {
         if let Ok(packet) = Packet::parse(bytes) {
             self.corrupted = [true; DATAGRAMS];
@@ -91,14 +91,14 @@ impl ReassemblyRun {
     }
 }
 
-/// The octets of datagram `which` from `start` on.
+/// The bytes of packet `which` from `start` on.
 fn expected_bytes(which: usize, start: usize, len: usize) -> impl Iterator<Item = u8> {
     (start..start + len).map(move |at| (at * 7 + at / 256 + which * 31) as u8 | 0x80)
 }
 
-/// Datagrams that are in pieces at a time; the odd ones are of IPv6.
+/// Packets being reassembled at a time; the odd ones are IPv6.
 const DATAGRAMS: usize = 16;
-/// Octets a queue may take beyond the limit: the piece that went over it, with its bookkeeping.
+/// Bytes a queue may take beyond the limit: the fragment that exceeded it, with its bookkeeping.
 const QUEUE_OVERSHOOT: usize = 70_000;
-/// Little, so that it is reached.
+/// Small, so that it is reached.
 const HIGH_THRESH: usize = 4096;

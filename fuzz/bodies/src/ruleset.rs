@@ -1,4 +1,4 @@
-//! The ruleset language: any text is read or refused, what is refused has a place, and what is read compiles or is refused too.
+//! Target `ruleset`: any text parses or is an error with a position; what parses compiles or is an error.
 use keepstate_rules::{NoIncludes, compile, parse_with};
 
 /// Reads `data` as a ruleset.

@@ -3,11 +3,11 @@
 use keepstate_engine::sysctl_conf::{self as sysctl, SkippedLines};
 use keepstate_engine::{Sysctl, Sysctls};
 
-/// Reads `data` as a sysctl file; what it sets can be written down and read again.
+/// Parses `data` as a sysctl file; what it sets must survive writing and parsing.
 pub fn sysctl(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let mut knobs = Sysctls::default();
-    if let Err(fault) = sysctl::apply_file(&text, &mut knobs) {
+    let mut sysctls = Sysctls::default();
+    if let Err(fault) = sysctl::apply_file(&text, &mut sysctls) {
         let line = fault.line.expect("a fault in a file is in a line");
         assert!(line >= 1 && line <= text.lines().count(), "line {line} is one of the file's");
         assert!(!fault.to_string().contains('\n'), "a fault is told in one line");
@@ -15,8 +15,8 @@ pub fn sysctl(data: &[u8]) {
     let mut written = String::new();
     for knob in Sysctl::ALL {
         // Those that are only read, and those whose default is not what is computed, are as they were.
-        if knobs[*knob] != Sysctls::default()[*knob] {
-            written += &format!("net.netfilter.{} = {}\n", knob.name(), knobs[*knob]);
+        if sysctls[*knob] != Sysctls::default()[*knob] {
+            written += &format!("net.netfilter.{} = {}\n", knob.name(), sysctls[*knob]);
         }
     }
     let mut again = Sysctls::default();
@@ -25,5 +25,5 @@ pub fn sysctl(data: &[u8]) {
         Ok(SkippedLines::default()),
         "what was read can be read again: {written}"
     );
-    assert_eq!(again, knobs);
+    assert_eq!(again, sysctls);
 }

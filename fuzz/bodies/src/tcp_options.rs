@@ -1,8 +1,8 @@
-//! Target `tcp_options`: any octets as the options of a segment.
+//! Target `tcp_options`: any bytes as the options of a segment.
 
 use keepstate_wire::tcp::{TcpOption, TcpSegment};
 
-/// Reads `data` as the options behind a sound header, and holds the readers of options against each other.
+/// Parses `data` as the options after a valid header, and compares the option parsers.
 pub fn tcp_options(data: &[u8]) {
     let options = &data[..data.len().min(40) / 4 * 4];
     let mut transport = vec![0; 20];

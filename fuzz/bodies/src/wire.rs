@@ -1,13 +1,13 @@
-//! Target `wire`: any octets as a packet, and every view of it.
+//! Target `wire`: any bytes as a packet, and every view of it.
 
 use keepstate_wire::{Family, InnerPacket, Packet, checksum, gre, icmp, sctp, tcp, udp};
 
-/// Reads `data` as a datagram, whole and snapped, and looks at it from every side.
+/// Parses `data` as a packet, complete and truncated, and checks every view of it.
 pub fn wire(data: &[u8]) {
     if let Ok(packet) = Packet::parse(data) {
         check_packet(&packet);
         assert!(packet.bytes().len() <= data.len());
-        assert_eq!(packet.bytes().len(), packet.total_len(), "a datagram that is not snapped has all its octets");
+        assert_eq!(packet.bytes().len(), packet.total_len(), "a datagram that is not snapped has all its bytes");
         // What was accepted whole must be accepted again without what followed it.
         let again = Packet::parse(packet.bytes()).expect("a datagram without its padding");
         assert_eq!(again.transport(), packet.transport());
@@ -26,7 +26,7 @@ pub fn wire(data: &[u8]) {
     check_incremental_checksum(data);
 }
 
-/// What a capture with a short snap length keeps may only be less, never different.
+/// A truncated packet may show less, never something different.
 fn check_snapped(packet: &Packet<'_>) {
     let kept = packet.bytes().len() / 2;
     if let Ok(snapped) = Packet::parse_snapped(&packet.bytes()[..kept], packet.total_len()) {
@@ -48,7 +48,7 @@ fn check_packet(packet: &Packet<'_>) {
     let _ = InnerPacket::parse(quoted, packet.family());
 }
 
-/// `transport` as each protocol would read it, whatever the header said it is.
+/// `transport` parsed as each protocol, whatever the IP header's protocol is.
 fn check_transport_views(transport: &[u8], transport_len: usize) {
     if let Ok(segment) = tcp::TcpSegment::parse(transport, transport_len) {
         assert!(segment.data.len() <= segment.data_len);
@@ -66,15 +66,15 @@ fn check_transport_views(transport: &[u8], transport_len: usize) {
     }
 }
 
-/// An incremental update gives what summing again gives.
+/// An incremental update must equal a full checksum.
 fn check_incremental_checksum(data: &[u8]) {
     let Some((&[a, b, c, d], rest)) = data.split_first_chunk::<4>() else { return };
     let (old, new) = ([a, b], [c, d]);
     let before = checksum::internet(&[&old, rest].concat());
     let after = checksum::internet(&[&new, rest].concat());
     let updated = checksum::update(before, &old, &new);
-    // Ones' complement has two zeros; any sum of octets that are not all zero has the same one.
-    if rest.iter().chain(&old).any(|&octet| octet != 0) && rest.iter().chain(&new).any(|&octet| octet != 0) {
+    // Ones' complement has two zeros; any sum of bytes that are not all zero has the same one.
+    if rest.iter().chain(&old).any(|&byte| byte != 0) && rest.iter().chain(&new).any(|&byte| byte != 0) {
         assert_eq!(updated, after, "update of {before:04x}");
     }
 }

@@ -100,7 +100,7 @@ fn random_engine_inputs_reach_every_state() {
     }
 }
 
-/// The same of control conversations, which start from the corpus: octets alone seldom make a command.
+/// The same of control conversations, which start from the corpus: bytes alone seldom make a command.
 #[test]
 fn ftp_corpus_reaches_every_helper_outcome() {
     let mut seen = BTreeSet::new();
@@ -114,7 +114,7 @@ fn ftp_corpus_reaches_every_helper_outcome() {
     }
 }
 
-/// One of the changes a fuzzer makes: an octet, a number at the edge, a cut, a repetition.
+/// One of the changes a fuzzer makes: an byte, a number at the edge, a cut, a repetition.
 fn mutate(input: &mut Vec<u8>, dice: &mut Rng) {
     let at = dice.below(input.len() + 1);
     match dice.below(5) {

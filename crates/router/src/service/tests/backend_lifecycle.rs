@@ -13,7 +13,7 @@ fn drained_backend_keeps_connections_and_gets_no_new_ones() {
     let (result, ends, _) = send_on_connection(&mut router, 1, 4000, at(3));
     assert_eq!((result, ends.1.0), (Ok(()), a), "not cut off");
     assert_eq!(connection_counts(&mut router, at(3)), [(1, 1), (7, 7)]);
-    // Reloading does not make it forget what the operator result.
+    // A reload keeps what the operator has drained.
     router.replace_services(vec![service(Transport::Tcp, 2)], at(4));
     assert_eq!(open_connection(&mut router, 10, 4000, at(4)), Some(b));
     router.drain(false, |_, backend| backend.address == a);
