@@ -2,19 +2,13 @@
 //!
 //! A policy is the engine's knobs with some timeouts changed. It is made once ([`Engine::timeouts`]) and lives as long as the engine, since connections may have it; when a knob is set, every policy
 //! follows in what it has not changed itself. As in Linux it is given to a connection before that is confirmed, and tells from the second packet on.
+pub(crate) mod policy;
+
+pub use policy::TimeoutPolicyId;
+
 use crate::{Engine, Sysctl, SysctlError, Sysctls, Unconfirmed};
 use alloc::vec::Vec;
-
-/// Names a policy of an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeoutPolicyId(pub(crate) u16);
-
-/// What a policy says.
-#[derive(Debug)]
-pub(crate) struct TimeoutPolicy {
-    settings: Vec<(Sysctl, u32)>,
-    pub(crate) sysctls: Sysctls,
-}
+use policy::TimeoutPolicy;
 
 impl Engine {
     /// The policy that sets these knobs (timeouts, in seconds), made if there is none like it.

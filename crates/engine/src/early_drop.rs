@@ -2,6 +2,8 @@
 //!
 //! A packet dropped so is a call for help: [`Engine::relieve`] then ends connections that are unassured or closing anyway, until the table is 95 % full,
 //! as Linux does in its next round of collecting (which may be a minute later; here it is the next [`Engine::poll`], but once in ten seconds).
+pub(crate) mod gc_state;
+
 use crate::protocol::{Tcp, sctp::Sctp};
 use crate::table::record::HotRecord;
 use crate::table::{LookupKey, TupleRef};
@@ -81,15 +83,6 @@ impl Engine {
     pub(crate) fn next_gc_full(&self, now: Instant) -> Option<Instant> {
         self.gc_state.cursor.map(|begun| if begun == 0 { self.gc_state.next_round.max(now) } else { now })
     }
-}
-
-/// A packet found no room.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct GcState {
-    /// The slot from where on weak connections are still to be ended.
-    cursor: Option<u32>,
-    /// The next round does not begin before: whoever sends packets that find no room shall not make us look through the whole table for each.
-    next_round: Instant,
 }
 
 /// From the beginning of one round to that of the next, at least.

@@ -1,5 +1,5 @@
 //! A connection as it is shown: a copy, taken at one moment.
-use crate::engine::ConnId;
+use crate::ConnId;
 use crate::{Instant, SctpState, Status, TcpState, Tuple, Zone};
 
 /// One connection, copied out of the table.

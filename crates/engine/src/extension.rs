@@ -1,9 +1,8 @@
 //! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts, a promise.
 use crate::helper::HelperState;
-use crate::master::Master;
-use crate::nat::SeqAdj;
+use crate::nat::seqadj::SeqAdj;
 use crate::protocol::IgnoredSyn;
-use crate::{Direction, SynproxyState, TimeoutPolicyId};
+use crate::{Direction, SynproxyState, TimeoutPolicyId, Tuple};
 use hashbrown::HashMap;
 
 /// What one connection has.
@@ -83,4 +82,15 @@ impl Extensions {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Extension)> {
         self.0.iter().map(|(slot, extra)| (*slot, extra))
     }
+}
+
+/// A child's master, as the child remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Master {
+    pub(crate) slot: u32,
+    /// Which life of the slot: a later connection in the same place is nobody's master.
+    pub(crate) generation: u32,
+    /// Its original tuple, which outlives it.
+    pub(crate) tuple: Tuple,
+    pub(crate) mark: u32,
 }

@@ -3,49 +3,23 @@
 //! A [`Saying`] is a copy of one segment's data. It is made when the segment of a connection with a helper was tracked, owned by the passage, and
 //! heard when the passage is confirmed; if a rule drops the packet, nobody has heard it. Where the connection is translated, what was announced is written anew
 //! into the packet, and the numbers of all that follows are shifted.
-use crate::expectation::{ExpectError, ExpectFlags, ExpectMask, Expectation};
-use crate::helper::HelperState;
-use crate::helper::ftp::{DataEndpoint, FtpParseResult, FtpSegment, format_cmd};
-use crate::nat::ExpectNat;
-use crate::protocol::seconds_to_ticks;
-use crate::table::TupleRef;
-use crate::time::Ticks;
-use crate::{ConnId, CtInfo, CtVerdict, Direction, Engine, Helper, Instant, Outcome, Reason, Status, Tuple};
+use crate::{ConnId, Direction, Status};
 use alloc::boxed::Box;
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use keepstate_types::ipproto;
-use keepstate_wire::rewrite::mangle_tcp_payload;
 use keepstate_wire::{Packet, tcp};
 
 /// Said by one end of a connection with a helper; nothing, perhaps, where only its numbers are to be shifted.
 #[derive(Debug)]
 pub(crate) struct HelperPacket {
-    connection: ConnId,
-    direction: Direction,
-    seq: u32,
-    data: Box<[u8]>,
+    pub(crate) connection: ConnId,
+    pub(crate) direction: Direction,
+    pub(crate) seq: u32,
+    pub(crate) data: Box<[u8]>,
 }
 
-/// Ports tried for an announced connection whose own is taken.
-const MAX_PORT_ATTEMPTS: u16 = 128;
-
 impl HelperPacket {
-    /// What `packet` says, if its connection has a helper and both ends have been heard. A capture that kept only a part of it says nothing.
-    #[inline]
-    pub(crate) fn from_packet(engine: &Engine, packet: &Packet<'_>, outcome: &Outcome) -> Option<HelperPacket> {
-        let connection = outcome.connection?;
-        let status = engine.table.records.hot(connection.slot)?.status();
-        if status.intersects(Status::HELPER.union(Status::SEQ_ADJUST)) && outcome.info == CtInfo::Established {
-            HelperPacket::copy_payload(packet, connection, outcome.direction?, status)
-        } else {
-            None
-        }
-    }
-
     #[cold]
-    fn copy_payload(
+    pub(crate) fn copy_payload(
         packet: &Packet<'_>,
         connection: ConnId,
         direction: Direction,
@@ -60,174 +34,5 @@ impl HelperPacket {
         let wanted = whole && !segment.data.is_empty() || status.contains(Status::SEQ_ADJUST);
         let data = if whole { segment.data } else { &[] };
         wanted.then(|| HelperPacket { connection, direction, seq: segment.seq, data: data.into() })
-    }
-}
-
-impl Engine {
-    /// Lets the connection's helper hear; an announcement becomes an expectation. As Linux does, a packet is dropped whose announcement
-    /// could not be read or kept: its sender will send it again.
-    #[cold]
-    pub(crate) fn run_helper(
-        &mut self,
-        saying: &HelperPacket,
-        outcome: Outcome,
-        datagram: Option<&mut Vec<u8>>,
-        now: Instant,
-    ) -> Outcome {
-        match self.process_helper_packet(saying, datagram, now) {
-            Ok(()) => outcome,
-            Err(why) => {
-                self.count_reason(why);
-                Outcome { verdict: CtVerdict::Drop, reason: Some(why), ..outcome }
-            }
-        }
-    }
-
-    fn process_helper_packet(
-        &mut self,
-        saying: &HelperPacket,
-        mut datagram: Option<&mut Vec<u8>>,
-        now: Instant,
-    ) -> Result<(), Reason> {
-        if self.table.records.hot(saying.connection.slot).is_none_or(|hot| !hot.is_confirmed())
-            || self.conn_id(saying.connection.slot) != saying.connection
-        {
-            return Ok(());
-        }
-        if let Some(ends) = self.endpoints(saying)
-            && let Some(announcement) = self.parse_helper_payload(saying, &ends)?
-        {
-            self.create_expectation(saying, &announcement, &ends, datagram.as_deref_mut(), now)?;
-        }
-        let renumbered =
-            datagram.is_none_or(|datagram| self.seq_adjust(saying.connection.slot, saying.direction, datagram));
-        if renumbered { Ok(()) } else { Err(Reason::HelperUnwritable) }
-    }
-
-    /// The tuples of the segment's own direction and the other, and the helper that listens, if one does.
-    fn endpoints(&self, saying: &HelperPacket) -> Option<HelperEndpoints> {
-        let HelperPacket { connection, direction, .. } = *saying;
-        let hot = self.table.records.hot(connection.slot)?;
-        let key = |direction| self.table.records.key(TupleRef::new(connection.slot, direction)).map(|key| key.tuple());
-        let helper = self.extensions.find(connection.slot)?.helper_state?.helper();
-        let translated = is_translated(hot.status());
-        Some(HelperEndpoints { own: key(direction)?, other: key(direction.opposite())?, translated, helper })
-    }
-
-    fn parse_helper_payload(
-        &mut self,
-        saying: &HelperPacket,
-        ends: &HelperEndpoints,
-    ) -> Result<Option<DataEndpoint>, Reason> {
-        let HelperPacket { connection, direction, seq, .. } = *saying;
-        let Some(listener) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
-        let heard = match listener {
-            HelperState::Ftp(_) if saying.data.is_empty() => FtpParseResult::NoMatch,
-            HelperState::Ftp(ftp) => {
-                ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &saying.data })
-            }
-        };
-        self.dirty.mark_dirty(connection.slot);
-        match heard {
-            FtpParseResult::NoMatch | FtpParseResult::ThirdParty(_) => Ok(None),
-            FtpParseResult::Partial => Err(Reason::HelperPartial),
-            FtpParseResult::Expect(announcement) => Ok(Some(announcement)),
-        }
-    }
-
-    /// An announcement becomes an expectation; through a translation it is written anew, of the end that the other side sees.
-    fn create_expectation(
-        &mut self,
-        saying: &HelperPacket,
-        announcement: &DataEndpoint,
-        ends: &HelperEndpoints,
-        datagram: Option<&mut Vec<u8>>,
-        now: Instant,
-    ) -> Result<(), Reason> {
-        let HelperEndpoints { own, other, translated, helper } = *ends;
-        let slot = saying.connection.slot;
-        let fresh = Expectation {
-            master: saying.connection,
-            tuple: Tuple {
-                source: other.source,
-                destination: other.destination,
-                protocol: ipproto::TCP,
-                source_key: 0,
-                destination_key: announcement.port,
-            },
-            mask: ExpectMask { source: full_address_mask(other.source), source_key: 0 },
-            zone: self.table.records.zone(slot).id,
-            class: 0,
-            helper,
-            flags: ExpectFlags::default(),
-            nat: None,
-            deadline: now.after_ticks(seconds_to_ticks(helper.expect_timeout_seconds())),
-        };
-        let Some(datagram) = datagram.filter(|_| translated) else { return self.add_expectation(fresh, now) };
-        let follow = ExpectNat { source: own.destination, destination: own.source, port: announcement.port };
-        let port = self.expect_on_free_port(Expectation { nat: Some(follow), ..fresh }, now)?;
-        let text = format_cmd(announcement.ftp_type, other.destination, port);
-        if !mangle_tcp_payload(datagram, announcement.match_range.clone(), text.as_bytes()) {
-            let over = self.expectations.remove_master(saying.connection);
-            self.counters.expect_delete += over.len() as u64;
-            return Err(Reason::HelperUnwritable);
-        }
-        // Both are lengths of datagrams, and the difference is meant modulo 2³².
-        let by = (text.len() as u32).wrapping_sub(announcement.match_range.len() as u32);
-        self.seqadj_set(slot, saying.direction, saying.seq, by);
-        Ok(())
-    }
-
-    /// Expects at the announced port; where others expect somebody there already, at one drawn above it.
-    fn expect_on_free_port(&mut self, fresh: Expectation, now: Instant) -> Result<u16, Reason> {
-        let least = fresh.tuple.destination_key;
-        let above = u16::MAX - least;
-        let mut tuple = fresh.tuple;
-        let mut left = above.min(MAX_PORT_ATTEMPTS);
-        loop {
-            match self.add_expectation(Expectation { tuple, ..fresh }, now) {
-                Ok(()) => return Ok(tuple.destination_key),
-                Err(Reason::ExpectClash) if left > 1 => left -= 1,
-                Err(why) => return Err(why),
-            }
-            tuple.destination_key = least + self.nat.random_u16() % above;
-        }
-    }
-
-    fn add_expectation(&mut self, fresh: Expectation, now: Instant) -> Result<(), Reason> {
-        let before = self.expectations.len() as u64;
-        let limits = fresh.helper.expect_limits(&self.sysctls);
-        let refused = self.expectations.expect_related(fresh, limits, now).err();
-        let created = u64::from(refused.is_none());
-        self.counters.expect_create += created;
-        self.counters.expect_delete += (before + created).saturating_sub(self.expectations.len() as u64);
-        match refused {
-            None => Ok(()),
-            Some(ExpectError::Clash) => Err(Reason::ExpectClash),
-            Some(ExpectError::Full) => {
-                self.log.push_ratelimited(now, || String::from("nf_conntrack: expectation table full"));
-                Err(Reason::ExpectFull)
-            }
-        }
-    }
-}
-
-/// Who speaks with whom.
-struct HelperEndpoints {
-    own: Tuple,
-    other: Tuple,
-    translated: bool,
-    helper: Helper,
-}
-
-const fn is_translated(status: Status) -> bool {
-    status.intersects(Status::SRC_NAT.union(Status::DST_NAT))
-}
-
-/// The mask under which every bit of an address counts.
-const fn full_address_mask(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
     }
 }

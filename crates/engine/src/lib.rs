@@ -7,11 +7,15 @@
 
 extern crate alloc;
 
+mod admin;
 mod classify;
 mod confirm;
+mod conn_id;
 mod connection;
 mod counters;
+mod ct_expr;
 mod ct_timeout;
+mod direction;
 mod dump;
 mod early_drop;
 mod engine;
@@ -26,13 +30,18 @@ mod helper;
 mod helper_packet;
 mod icmp_error;
 mod log;
+mod lookup;
 mod master;
 mod nat;
 mod offload;
 mod outcome;
 mod packet_ctx;
+mod poll;
 mod protocol;
+mod query;
 mod reason;
+mod run_helper;
+mod secret;
 mod synproxy;
 mod sysctl;
 pub mod sysctl_conf;
@@ -42,10 +51,12 @@ mod track;
 mod tuple;
 mod update;
 
+pub use conn_id::ConnId;
 pub use connection::Connection;
 pub use counters::Counters;
 pub use ct_timeout::TimeoutPolicyId;
-pub use engine::{ConnId, Engine, Secret};
+pub use direction::Direction;
+pub use engine::Engine;
 pub use entry::{Accounting, Entry, ProtocolInfo, TcpSide};
 pub use event::{Event, EventMask};
 pub use expectation::ExpectationEntry;
@@ -57,9 +68,10 @@ pub use nat::{
     NatResult, NatRewrite, PortBlockEvent, PortSelection,
 };
 pub use offload::{FlowStats, OffloadError, OffloadedFlow};
-pub use outcome::{CtInfo, CtVerdict, Direction, Outcome};
+pub use outcome::{CtInfo, CtVerdict, Outcome};
 pub use packet_ctx::{PacketCtx, Unconfirmed};
 pub use reason::Reason;
+pub use secret::Secret;
 pub use synproxy::SynproxyState;
 pub use sysctl::{KernelVersion, Sysctl, SysctlError, Sysctls};
 pub use time::Instant;

@@ -2,26 +2,14 @@
 //!
 //! A first packet that an expectation matches begins a child: it is RELATED until answered, takes its master's mark, and counts as a use of its
 //! master as long as it lives. A master takes its expectations with it when it ends; its children live on and keep its name.
-use crate::expectation::Expectation;
-use crate::extension::Extension;
-use crate::nat::ExpectNat;
+use crate::expectation::{ExpectNat, Expectation};
+use crate::extension::{Extension, Master};
 use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{LookupKey, TupleRef};
 use crate::time::Ticks;
 use crate::{Direction, Engine, Helper, Instant, Status, Tuple, Unconfirmed, Zone};
 use alloc::string::String;
 use hashbrown::HashMap;
-
-/// A child's master, as the child remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Master {
-    slot: u32,
-    /// Which life of the slot: a later connection in the same place is nobody's master.
-    generation: u32,
-    /// Its original tuple, which outlives it.
-    pub(crate) tuple: Tuple,
-    mark: u32,
-}
 
 impl Engine {
     /// The master that expects a connection which begins with `probe`'s tuple, and how that is to be translated. The expectation is used up.

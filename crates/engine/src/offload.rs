@@ -7,6 +7,8 @@
 //! ```
 //! The way translates by [`Edits`](crate::Edits) alone and decides nothing. What a connection needs a second look at (a helper, adjusted sequence numbers, a state other than open) is not handed out.
 //! Windows are forgotten at the handing out: who comes back is taken up in the middle, as Linux does.
+pub(crate) mod state;
+
 use crate::nat::nat_rewrite_for;
 use crate::protocol::stateless::Stateless;
 use crate::protocol::{Tcp, TrackCtx, TrackResult, seconds_to_ticks};
@@ -58,13 +60,6 @@ pub struct FlowStats {
     pub bytes: u64,
     /// When the last of them came.
     pub last_seen: Instant,
-}
-
-/// Flows that are out.
-#[derive(Debug, Default)]
-pub(crate) struct OffloadState {
-    count: usize,
-    revoked: Vec<ConnId>,
 }
 
 impl Engine {

@@ -10,7 +10,7 @@ mod tests;
 
 pub use dump::ExpectationEntry;
 
-use crate::nat::ExpectNat;
+use crate::helper::ExpectLimits;
 use crate::{ConnId, Helper, Instant, Tuple};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -69,13 +69,15 @@ pub(crate) struct Expectation {
     pub(crate) deadline: Instant,
 }
 
-/// How many there may be.
+/// How a connection that was announced through a translation is itself translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ExpectLimits {
-    /// Of this class with this master; FTP has one.
-    pub(crate) max_per_class: usize,
-    /// In all: `nf_conntrack_expect_max`.
-    pub(crate) max_total: usize,
+pub(crate) struct ExpectNat {
+    /// Whom it comes from, as its target is to see it: the end that the announcement was sent to.
+    pub(crate) source: IpAddr,
+    /// Who announced it, by his own address …
+    pub(crate) destination: IpAddr,
+    /// … and the port he really has.
+    pub(crate) port: u16,
 }
 
 /// Why an announcement was refused. Linux drops the packet that made it.

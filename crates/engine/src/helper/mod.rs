@@ -4,7 +4,6 @@
 //! keeps for its connection, a [`Listener`]; what it hears becomes an expectation elsewhere.
 pub(crate) mod ftp;
 
-use crate::expectation::ExpectLimits;
 use crate::{Sysctl, Sysctls};
 use ftp::Ftp;
 use keepstate_types::ipproto;
@@ -87,4 +86,13 @@ impl HelperState {
             HelperState::Ftp(_) => Helper::Ftp,
         }
     }
+}
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExpectLimits {
+    /// Of this class with this master; FTP has one.
+    pub(crate) max_per_class: usize,
+    /// In all: `nf_conntrack_expect_max`.
+    pub(crate) max_total: usize,
 }

@@ -2,8 +2,8 @@
 //!
 //! A connection comes in when its source's translation was decided (even to nothing), and goes when it ends. Those of one source hang in a
 //! chain, the youngest first. Nothing here is made before the first translation.
-use crate::table::{ChunkedArray, TupleRef};
-use crate::{Direction, Engine, Status, Tuple};
+use crate::Tuple;
+use crate::table::ChunkedArray;
 use core::net::IpAddr;
 use hashbrown::HashMap;
 
@@ -19,17 +19,6 @@ pub(super) struct BysourceKey {
 impl BysourceKey {
     pub(super) fn from_tuple(original: &Tuple, zone: u16) -> BysourceKey {
         BysourceKey { address: original.source, key: original.source_key, protocol: original.protocol, zone }
-    }
-}
-
-impl Engine {
-    /// A connection that was decided elsewhere is entered under its source.
-    pub(crate) fn restore_bysource(&mut self, slot: u32) {
-        let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));
-        let zone = self.table.records.zone(slot).id_for(Direction::Original);
-        if let (true, Some(original)) = (decided, self.table.records.key(TupleRef::new(slot, Direction::Original))) {
-            self.nat.bysource.insert(BysourceKey::from_tuple(&original.tuple(), zone), slot);
-        }
     }
 }
 

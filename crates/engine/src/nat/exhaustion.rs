@@ -44,10 +44,10 @@ pub(crate) struct Exhaustion {
 const MAX_KEYS: usize = 1024;
 
 impl Exhaustion {
-    pub(super) fn record(&mut self, translated: &Tuple, manip: super::Manip, now: Instant) {
+    pub(super) fn record(&mut self, translated: &Tuple, manip: super::range::Manip, now: Instant) {
         let (address, peer, peer_port) = match manip {
-            super::Manip::Source => (translated.source, translated.destination, translated.destination_key),
-            super::Manip::Destination => (translated.destination, translated.source, translated.source_key),
+            super::range::Manip::Source => (translated.source, translated.destination, translated.destination_key),
+            super::range::Manip::Destination => (translated.destination, translated.source, translated.source_key),
         };
         self.failures += 1;
         let shortage = ExhaustionKey { address, peer, peer_port, protocol: translated.protocol };

@@ -3,7 +3,7 @@
 //! What is let in is translated to the mapped source and RELATED, so that rulesets let it pass with what else was waited for. Asked only where no rule has
 //! translated the packet.
 use super::NatResult;
-use super::eim::{FilteringBehaviour, OutsidePort};
+use super::eim_table::{FilteringBehaviour, OutsidePort};
 use super::range::{Manip, NatRange};
 use crate::table::TupleRef;
 use crate::{CtInfo, Direction, Engine, Instant, PacketCtx, Status, Tuple, Zone};

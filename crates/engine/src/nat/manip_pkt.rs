@@ -1,5 +1,5 @@
 //! What to change in one packet: read off its connection's tuples, never decided.
-use super::Manip;
+use super::range::Manip;
 use crate::{Direction, Status, Tuple};
 use core::net::IpAddr;
 use keepstate_types::ipproto;
@@ -33,7 +33,7 @@ pub(super) fn nat_rewrite(
         Direction::Original => manip,
         Direction::Reply => manip.opposite(),
     };
-    let (changed, _) = super::nat_status_bits(of_original);
+    let (changed, _) = super::range::nat_status_bits(of_original);
     if !status.contains(changed) {
         return NatRewrite::NONE;
     }

@@ -7,6 +7,7 @@
 mod bysource;
 mod deterministic;
 mod eim;
+mod eim_table;
 mod exhaustion;
 mod expect_nat;
 mod filtering;
@@ -14,28 +15,28 @@ mod manip_pkt;
 mod port_bitmap;
 mod port_block;
 mod range;
-mod seqadj;
+mod seq_adjust;
+pub(crate) mod seqadj;
+pub(crate) mod state;
 mod unique_tuple;
 
 pub use deterministic::DeterministicNat;
-pub use eim::{FilteringBehaviour, MappingBehaviour, NatPolicy};
+pub use eim_table::{FilteringBehaviour, MappingBehaviour, NatPolicy};
 pub use exhaustion::{ExhaustionKey, ExhaustionStats};
-pub(crate) use expect_nat::ExpectNat;
 pub use manip_pkt::NatRewrite;
 pub use port_block::PortBlockEvent;
 pub use range::{Manip, NatRange, PortSelection};
-pub(crate) use seqadj::{SeqAdj, ack_offset};
+pub(crate) use seq_adjust::ack_offset;
+pub(crate) use seqadj::SeqAdj;
 
 use crate::packet_ctx::Pending;
 use crate::protocol::Tracker;
 use crate::table::TupleRef;
-use crate::table::key::{HashKeys, TupleKey};
-use crate::{Connection, Direction, Engine, Instant, PacketCtx, Secret, Status, Tuple, Unconfirmed};
+use crate::table::key::TupleKey;
+use crate::{Connection, Direction, Engine, Instant, PacketCtx, Status, Tuple, Unconfirmed};
 use alloc::boxed::Box;
-use bysource::{BysourceKey, BysourceTable};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use eim::EimTable;
-use exhaustion::Exhaustion;
+use bysource::BysourceKey;
+use range::nat_status_bits;
 use unique_tuple::{NatBinding, NatRequest};
 
 /// What a translation came to.
@@ -49,60 +50,6 @@ pub enum NatResult {
     Changed,
     /// No tuple in the range is free: when the connection is confirmed, its packet is dropped.
     Exhausted,
-}
-
-/// What translation keeps beside the table.
-pub(crate) struct NatState {
-    keys: HashKeys,
-    random_counter: u64,
-    pub(crate) bysource: BysourceTable,
-    pub(crate) exhaustion: Exhaustion,
-    pub(crate) eim: EimTable,
-    /// Some connection was translated, ever.
-    pub(crate) in_use: bool,
-    /// Is what a packet ends to be kept for its rules?
-    pub(crate) keep_ended: bool,
-    /// The connection that the packet at hand has ended.
-    pub(crate) ended: Option<Box<Connection>>,
-}
-
-impl NatState {
-    pub(crate) fn new(secret: &Secret) -> NatState {
-        NatState {
-            keys: HashKeys::derive(secret, 4),
-            random_counter: 0,
-            bysource: BysourceTable::default(),
-            exhaustion: Exhaustion::default(),
-            eim: EimTable::default(),
-            in_use: false,
-            keep_ended: false,
-            ended: None,
-        }
-    }
-
-    /// A number that nobody can guess who does not know the secret.
-    pub(crate) fn random_u16(&mut self) -> u16 {
-        self.random_counter += 1;
-        self.keys.hash([self.random_counter]) as u16
-    }
-
-    /// An address of `first..=last`, always the same for the same `seed`.
-    fn hash_to_address(&self, seed: &TupleKey, first: IpAddr, last: IpAddr) -> IpAddr {
-        let [high, low] = [0, 1].map(|half| seed.hash(half, &self.keys));
-        let hash = u128::from(high) << 64 | u128::from(low);
-        match (first, last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => {
-                let size = u64::from(last.to_bits().saturating_sub(first.to_bits())) + 1;
-                IpAddr::V4(Ipv4Addr::from_bits(first.to_bits() + (high % size) as u32))
-            }
-            (IpAddr::V6(first), IpAddr::V6(last)) => {
-                let size = last.to_bits().saturating_sub(first.to_bits()).checked_add(1);
-                let step = size.map_or(hash, |size| hash % size);
-                IpAddr::V6(Ipv6Addr::from_bits(first.to_bits().wrapping_add(step)))
-            }
-            (first, _) => first,
-        }
-    }
 }
 
 impl Engine {
@@ -276,14 +223,6 @@ impl Unconfirmed {
 /// What is changed at one end of a connection's packets, as [`Engine::edits`] says for one of them.
 pub(crate) fn nat_rewrite_for(status: Status, opposite: &Tuple, direction: Direction, manip: Manip) -> NatRewrite {
     manip_pkt::nat_rewrite(status, opposite, direction, manip, false)
-}
-
-/// Translated; decided.
-fn nat_status_bits(manip: Manip) -> (Status, Status) {
-    match manip {
-        Manip::Source => (Status::SRC_NAT, Status::SRC_NAT_DONE),
-        Manip::Destination => (Status::DST_NAT, Status::DST_NAT_DONE),
-    }
 }
 
 #[cfg(test)]

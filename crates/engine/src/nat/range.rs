@@ -1,5 +1,5 @@
 //! What a rule allows a translation to choose from.
-use crate::Tuple;
+use crate::{Status, Tuple};
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use keepstate_types::ipproto;
@@ -100,5 +100,13 @@ pub(super) fn end_key_mut(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
     match (tuple.protocol, manip) {
         (ipproto::ICMP | ipproto::ICMPV6, _) | (_, Manip::Source) => &mut tuple.source_key,
         (_, Manip::Destination) => &mut tuple.destination_key,
+    }
+}
+
+/// Translated; decided.
+pub(super) fn nat_status_bits(manip: Manip) -> (Status, Status) {
+    match manip {
+        Manip::Source => (Status::SRC_NAT, Status::SRC_NAT_DONE),
+        Manip::Destination => (Status::DST_NAT, Status::DST_NAT_DONE),
     }
 }

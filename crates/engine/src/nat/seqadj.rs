@@ -2,10 +2,7 @@
 //!
 //! A [`Shifts`] belongs to one connection and begins with the first change that made a segment longer or shorter (Linux's `nf_conntrack_seqadj`). What is tracked
 //! are the sender's own numbers; they are shifted only where a packet leaves. It must never forget the difference before the last change: segments from before are sent again.
-use crate::extension::Extension;
-use crate::table::record::RecordKind;
-use crate::{Direction, Engine, Status};
-use keepstate_wire::rewrite::PacketMut;
+use crate::Direction;
 
 /// Of both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,7 +10,7 @@ pub(crate) struct SeqAdj([DirectionSeqAdj; 2]);
 
 /// How much longer one direction's stream has become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct DirectionSeqAdj {
+pub(super) struct DirectionSeqAdj {
     /// The segment that was changed last, by the sender's number.
     correction_pos: u32,
     /// Modulo 2³², up to that segment.
@@ -24,12 +21,12 @@ struct DirectionSeqAdj {
 
 impl DirectionSeqAdj {
     /// The difference of a sender's own number.
-    fn seq_offset(&self, seq: u32) -> u32 {
+    pub(super) fn seq_offset(&self, seq: u32) -> u32 {
         if seq_after(seq, self.correction_pos) { self.offset_after } else { self.offset_before }
     }
 
     /// What the receiver acknowledges, in the sender's own numbers.
-    fn unadjust_ack(&self, ack: u32) -> u32 {
+    pub(super) fn unadjust_ack(&self, ack: u32) -> u32 {
         let old = ack.wrapping_sub(self.offset_before);
         if seq_after(old, self.correction_pos) { ack.wrapping_sub(self.offset_after) } else { old }
     }
@@ -74,7 +71,7 @@ impl SeqAdj {
         }))
     }
 
-    fn direction(&self, direction: Direction) -> &DirectionSeqAdj {
+    pub(super) fn direction(&self, direction: Direction) -> &DirectionSeqAdj {
         let [original, reply] = &self.0;
         if direction == Direction::Original { original } else { reply }
     }
@@ -83,40 +80,6 @@ impl SeqAdj {
 /// Is `a` after `b`, modulo 2³²?
 const fn seq_after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
-}
-
-/// By how much the acknowledgement `ack` from `direction` is ahead of the number that it is about.
-#[cold]
-pub(crate) fn ack_offset(extra: Option<&Extension>, direction: Direction, ack: u32) -> u32 {
-    let shifts = extra.and_then(|extra| extra.seqadj);
-    shifts.map_or(0, |shifts| shifts.direction(direction.opposite()).seq_offset(ack.wrapping_sub(1)))
-}
-
-impl Engine {
-    /// Brings the numbers of a segment that leaves up to what was written into its connection's streams. False where it cannot be read: it must not be sent on.
-    pub(crate) fn seq_adjust(&self, slot: u32, direction: Direction, datagram: &mut [u8]) -> bool {
-        let Some((shifts, promise)) =
-            self.extensions.find(slot).and_then(|extra| Some((extra.seqadj?, extra.synproxy)))
-        else {
-            return true;
-        };
-        let (own, other) = (*shifts.direction(direction), *shifts.direction(direction.opposite()));
-        let Ok(mut rewrite) = PacketMut::new(datagram) else { return false };
-        promise.is_none_or(|promise| promise.adjust_timestamps(direction, &mut rewrite))
-            && rewrite.adjust_seq(|seq| seq.wrapping_add(own.seq_offset(seq)), |ack| other.unadjust_ack(ack))
-    }
-
-    /// A segment of `direction` was made longer by `by`, modulo 2³².
-    pub(crate) fn seqadj_set(&mut self, slot: u32, direction: Direction, seq: u32, by: u32) {
-        if by == 0 {
-            return;
-        }
-        if let Some(hot) = self.table.records.hot_mut(slot) {
-            hot.add_status(Status::SEQ_ADJUST);
-            hot.kind.set(RecordKind::HAS_EXTENSION);
-            self.extensions.find_or_insert(slot).seqadj.get_or_insert_default().set_offset(direction, seq, by);
-        }
-    }
 }
 
 #[cfg(test)]

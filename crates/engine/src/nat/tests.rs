@@ -1,4 +1,5 @@
 use super::*;
+use crate::Secret;
 use crate::{CtInfo, Outcome, Reason, Sysctl, Sysctls, Zone};
 use alloc::vec;
 use alloc::vec::Vec;

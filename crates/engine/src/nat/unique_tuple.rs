@@ -41,6 +41,17 @@ const HARDER_THRESHOLD: u32 = 32;
 const MIN_ATTEMPTS: u32 = 16;
 
 impl Engine {
+    /// A connection that was decided elsewhere is entered under its source.
+    pub(crate) fn restore_bysource(&mut self, slot: u32) {
+        let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));
+        let zone = self.table.records.zone(slot).id_for(Direction::Original);
+        if let (true, Some(original)) = (decided, self.table.records.key(TupleRef::new(slot, Direction::Original))) {
+            self.nat.bysource.insert(BysourceKey::from_tuple(&original.tuple(), zone), slot);
+        }
+    }
+}
+
+impl Engine {
     /// The translated tuple, and whether it is free.
     pub(super) fn unique_tuple(&mut self, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let mapped = if self.nat.eim.in_use() { self.unique_tuple_by_policy(wanted) } else { None };

@@ -5,6 +5,7 @@
 mod chunked;
 mod index;
 pub(crate) mod key;
+mod new_record;
 pub(crate) mod record;
 mod records;
 mod simd;
@@ -12,6 +13,7 @@ mod timer_bounds;
 
 pub(crate) use chunked::ChunkedArray;
 pub(crate) use index::TupleRef;
+pub(crate) use new_record::NewRecord;
 pub(crate) use records::Records;
 pub(crate) use timer_bounds::{BlockScan, FANOUT as BLOCK};
 
@@ -21,9 +23,6 @@ use keepstate_wire::Family;
 use key::{HashKeys, TupleKey};
 use record::HotRecord;
 use timer_bounds::TimerBounds;
-
-/// Packets and bytes: original packets, original bytes, reply packets, reply bytes.
-pub(crate) type AcctCounts = [u64; 4];
 
 /// The table. See the module's words.
 pub(crate) struct Table {
@@ -35,23 +34,6 @@ pub(crate) struct Table {
     count: usize,
     /// Counts inserts: equal epochs mean that nothing was entered in between.
     epoch: u64,
-}
-
-/// A connection to be entered.
-pub(crate) struct NewRecord<'a> {
-    pub(crate) original: &'a TupleKey,
-    pub(crate) reply: &'a TupleKey,
-    pub(crate) zone: Zone,
-    pub(crate) mark: u32,
-    /// All but the keys and the kind.
-    pub(crate) hot: HotRecord,
-    /// Flags of [`record::Kind`] beyond those that the rest implies.
-    pub(crate) kind: u8,
-    pub(crate) counts: Option<AcctCounts>,
-    /// Nanoseconds; 0 if not kept.
-    pub(crate) start: u64,
-    /// The hashes of both keys, each 0 if not known.
-    pub(crate) hashes: [u64; 2],
 }
 
 /// A packet's key with its hash: what a lookup starts from.

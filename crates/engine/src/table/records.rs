@@ -2,9 +2,9 @@
 use super::chunked::ChunkedArray;
 use super::index::TupleRef;
 use super::key::{HashKeys, PackedAddrs, TupleKey};
+use super::new_record::{AcctCounts, NewRecord};
 use super::record::{ColdRecord, HotRecord, Ipv6Addrs, RecordKind, ZoneRecord};
 use super::simd;
-use super::{AcctCounts, NewRecord};
 use crate::{Direction, Zone};
 use keepstate_wire::Family;
 

@@ -1,6 +1,7 @@
 use super::super::tests::{CLIENT, OUTSIDE, SERVER, endpoints, engine, route_packet, syn, udp};
 use super::*;
 use crate::{CtInfo, Reason};
+use crate::{DeterministicNat, FilteringBehaviour, MappingBehaviour};
 use alloc::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Bundle`] is made once a packet, after a look over all chunks: it knows that they may stand together. It must never be stricter than
 //! Linux, which reads chunk headers only: a length under four octets, or beyond the packet, stops nobody; a length of zero does.
-use super::SctpError;
+use super::error::SctpError;
 use super::transitions::ChunkType;
 
 /// One chunk: what it is, its flags, and every octet of the packet behind its header.

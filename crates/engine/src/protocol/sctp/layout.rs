@@ -1,5 +1,6 @@
 //! An association in a record, and what its steps mean to the engine.
-use super::{Sctp, SctpError, SctpUpdate};
+use super::error::SctpError;
+use super::{Sctp, SctpUpdate};
 use crate::protocol::{TrackCtx, TrackResult, seconds_to_ticks};
 use crate::table::record::HotRecord;
 use crate::{Reason, SctpState, Status};

@@ -4,6 +4,7 @@
 //! moves the state, and what earlier chunks did stands even if a later one makes the packet invalid: the value is to be stored whatever
 //! `advance` returns. It must never trust a chunk's length, and never read past the packet.
 mod chunks;
+mod error;
 mod layout;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod transitions;
 
 use crate::{Direction, SctpState, Sysctl};
 use chunks::{Chunk, ChunkBundle};
+use error::SctpError;
 use keepstate_wire::sctp::SctpHeader;
 use transitions::{ChunkType, next_state};
 
@@ -35,21 +37,6 @@ const VTAG_FAILED_IN_REPLY: u8 = 2;
 const INIT_SEEN: u8 = 4;
 /// The association was up once: it stays assured, even if a later chunk of the packet that did it is invalid.
 const WAS_ESTABLISHED: u8 = 16;
-
-/// Why a packet is no part of an association.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SctpError {
-    /// Chunks that may not stand together, none at all, one of length zero, or an INIT cut short.
-    MalformedChunks,
-    /// An association does not begin with such a chunk.
-    UnexpectedFirstChunk,
-    /// The verification tag is not the association's.
-    BadVtag,
-    /// The chunk has no place in this state.
-    InvalidTransition,
-    /// An INIT ACK whose tag is neither the one known nor asked for by an INIT.
-    UnexpectedInitAck,
-}
 
 /// What a packet that belongs to the association did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

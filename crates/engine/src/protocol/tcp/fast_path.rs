@@ -6,8 +6,11 @@
 #[cfg(test)]
 mod tests;
 
+use super::layout::{ConnFlag, Tcp, side_flag};
+use super::segment_hash;
+use super::seq::Seq;
+use super::transitions::SegmentClass;
 use super::window::min_ack;
-use super::{ConnFlag, SegmentClass, Seq, Tcp, segment_hash, side_flag};
 use crate::{Direction, Sysctl, Sysctls, TcpState};
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 

@@ -8,10 +8,75 @@
 //! retrans  how often the last segment came again
 //! words    original end, max end, max window, max ack; the same of the reply; last end; last tag
 //! ```
+use super::seq::Seq;
 use super::transitions::SegmentClass;
-use super::{Tcp, side_flag};
 use crate::table::record::HotRecord;
 use crate::{Direction, TcpState};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A TCP connection: the octets of a record, as [`layout`] describes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Tcp {
+    pub(super) other_fields: OtherFields,
+    pub(super) state: u8,
+    pub(super) flags: [u8; 2],
+    pub(super) scales: u8,
+    pub(super) retrans: u8,
+    pub(super) windows: Windows,
+}
+
+/// What else is in a record: tuple, deadline, status, kind. Not the tracker's to read or write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct OtherFields(pub(super) [u8; 19]);
+
+/// The numbers of both ends, and of the last segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Windows {
+    /// Original, then reply.
+    pub(super) sides: [Side; 2],
+    pub(super) last_end: Seq,
+    /// Seq, window and ack of the last segment, keyed and folded: see [`fold`].
+    pub(super) last_hash: u32,
+}
+
+/// What one end said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Side {
+    /// Highest sequence number seen, plus one.
+    pub(super) end: Seq,
+    /// Highest it may send, plus one.
+    pub(super) max_end: Seq,
+    /// Largest window it offered, scaled; 0 while nothing was seen of it.
+    pub(super) max_window: u32,
+    /// Highest acknowledgement it sent, if `ACK_KNOWN`.
+    pub(super) max_ack: Seq,
+}
+
+/// Flags of a side, by the numbers that ctnetlink shows.
+pub(crate) mod side_flag {
+    pub(crate) const WINDOW_SCALE: u8 = 0x01;
+    pub(crate) const SACK_PERM: u8 = 0x02;
+    /// It closed first.
+    pub(crate) const CLOSE_INIT: u8 = 0x04;
+    pub(crate) const BE_LIBERAL: u8 = 0x08;
+    pub(crate) const DATA_UNACKNOWLEDGED: u8 = 0x10;
+    pub(crate) const MAXACK_SET: u8 = 0x20;
+    /// All of them: six bits.
+    pub(crate) const ALL: u8 = 0x3f;
+}
+
+/// What must be remembered exactly of a segment we ignored. Kept outside the record: few connections need it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IgnoredSyn {
+    pub(super) window: u16,
+    pub(super) scale: u8,
+    pub(super) flags: u8,
+    pub(super) ack: Seq,
+}
 
 /// A flag of the whole connection, in an unused bit of a side's flags.
 #[derive(Clone, Copy)]

@@ -13,75 +13,11 @@ mod window;
 use super::{TrackCtx, TrackResult};
 use crate::{Direction, Reason, Status, Sysctl, Sysctls, TcpState};
 use keepstate_wire::tcp::TcpSegment;
-use layout::ConnFlag;
+use layout::{ConnFlag, OtherFields, Side, Windows, side_flag};
+pub(crate) use layout::{IgnoredSyn, Tcp};
 use seq::Seq;
 use transitions::{SegmentClass, Transition, next_state};
 use window::{WindowCheck, segment_end};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// A TCP connection: the octets of a record, as [`layout`] describes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Tcp {
-    other_fields: OtherFields,
-    state: u8,
-    flags: [u8; 2],
-    scales: u8,
-    retrans: u8,
-    windows: Windows,
-}
-
-/// What else is in a record: tuple, deadline, status, kind. Not the tracker's to read or write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct OtherFields([u8; 19]);
-
-/// The numbers of both ends, and of the last segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Windows {
-    /// Original, then reply.
-    sides: [Side; 2],
-    last_end: Seq,
-    /// Seq, window and ack of the last segment, keyed and folded: see [`fold`].
-    last_hash: u32,
-}
-
-/// What one end said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Side {
-    /// Highest sequence number seen, plus one.
-    end: Seq,
-    /// Highest it may send, plus one.
-    max_end: Seq,
-    /// Largest window it offered, scaled; 0 while nothing was seen of it.
-    max_window: u32,
-    /// Highest acknowledgement it sent, if `ACK_KNOWN`.
-    max_ack: Seq,
-}
-
-/// Flags of a side, by the numbers that ctnetlink shows.
-pub(crate) mod side_flag {
-    pub(crate) const WINDOW_SCALE: u8 = 0x01;
-    pub(crate) const SACK_PERM: u8 = 0x02;
-    /// It closed first.
-    pub(crate) const CLOSE_INIT: u8 = 0x04;
-    pub(crate) const BE_LIBERAL: u8 = 0x08;
-    pub(crate) const DATA_UNACKNOWLEDGED: u8 = 0x10;
-    pub(crate) const MAXACK_SET: u8 = 0x20;
-    /// All of them: six bits.
-    pub(crate) const ALL: u8 = 0x3f;
-}
-
-/// What must be remembered exactly of a segment we ignored. Kept outside the record: few connections need it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct IgnoredSyn {
-    window: u16,
-    scale: u8,
-    flags: u8,
-    ack: Seq,
-}
 
 /// Upper half: of seq and window; lower half: of ack. Equal folds mean equal segments, but for one chance in 65,536 a half: three in a row
 /// are needed to have any effect, and the multipliers are secret. It saves ten octets in a record of one cache line.

@@ -1,6 +1,7 @@
 //! A TCP connection as octets, for where it is kept outside a table; and how it goes on when it comes back.
+use super::layout::{IgnoredSyn, OtherFields, Side, Tcp, Windows, side_flag};
+use super::seq::Seq;
 use super::transitions::SegmentClass;
-use super::{IgnoredSyn, OtherFields, Seq, Side, Tcp, Windows, side_flag};
 use crate::{Direction, TcpState};
 use keepstate_wire::tcp::TcpSegment;
 

@@ -9,9 +9,9 @@
 //! ```
 //! `end` is seq plus data plus SYN and FIN; `sack` the highest of ack and the SACK blocks.
 use super::super::TrackCtx;
+use super::layout::{Side, Tcp, side_flag};
 use super::seq::Seq;
 use super::transitions::SegmentClass;
-use super::{Side, Tcp, side_flag};
 use crate::{Direction, Reason, Sysctl, TcpState};
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 

@@ -1,0 +1,162 @@
+//! Which outside ports are mapped, and by what policy.
+use super::bysource::BysourceKey;
+use super::deterministic::DeterministicNat;
+use super::port_bitmap::{BitmapKey, PortBitmap};
+use super::port_block::PortBlocks;
+use crate::Instant;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::ops::RangeInclusive;
+use hashbrown::HashMap;
+
+/// What translations of sources do beyond what rules say. The default is Linux's own behaviour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatPolicy {
+    /// Which outside port a source's next connection gets.
+    pub mapping: MappingBehaviour,
+    /// Who may answer to such a port. More than the peers of its connections only with [`Behaviour::EndpointIndependent`].
+    pub filtering: FilteringBehaviour,
+    /// Even ports become even ones, and what is above an even one is kept free for its neighbour as long as there are others (RFC 4787, 4.2.2 and 4.2.3);
+    /// with [`Behaviour::EndpointIndependent`].
+    pub parity: bool,
+    /// So many ports in a row for each inside address, and no others.
+    pub port_block_size: Option<u16>,
+    /// Inside addresses whose outside address and ports are arithmetic, whatever addresses the rule that translates them names.
+    pub deterministic: Vec<DeterministicNat>,
+}
+
+/// Which outside port the next connection of the same inside address and port gets (RFC 4787, 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MappingBehaviour {
+    /// The same if it is free towards that peer; else another. A port serves several sources as long as their peers differ.
+    #[default]
+    AddressAndPortDependent,
+    /// The same towards every peer; and nobody else's as long as it has connections.
+    EndpointIndependent,
+}
+
+/// From whom a new connection is let in to a mapped port (RFC 4787, 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FilteringBehaviour {
+    /// From nobody: what comes must belong to a connection.
+    #[default]
+    AddressAndPortDependent,
+    /// From every port of an address that the mapped source has a connection to.
+    AddressDependent,
+    /// From everybody.
+    EndpointIndependent,
+}
+
+impl NatPolicy {
+    fn is_default(&self) -> bool {
+        self.mapping == MappingBehaviour::AddressAndPortDependent
+            && self.port_block_size.is_none()
+            && self.deterministic.is_empty()
+    }
+}
+
+/// One mapped port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct OutsidePort {
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+    pub(super) protocol: u8,
+    pub(super) zone: u16,
+}
+
+/// All mappings.
+#[derive(Default)]
+pub(crate) struct EimTable {
+    pub(super) policy: NatPolicy,
+    pub(super) in_use: bool,
+    pub(super) used_ports: PortBitmap,
+    /// With the number of connections of each.
+    pub(super) by_inside: HashMap<BysourceKey, Vec<(OutsidePort, u32)>>,
+    pub(super) by_outside: HashMap<OutsidePort, BysourceKey>,
+    pub(super) port_blocks: PortBlocks,
+}
+
+impl EimTable {
+    pub(super) fn new(policy: NatPolicy) -> EimTable {
+        EimTable {
+            in_use: !policy.is_default(),
+            port_blocks: PortBlocks::new(policy.port_block_size),
+            policy,
+            ..EimTable::default()
+        }
+    }
+
+    pub(super) fn in_use(&self) -> bool {
+        self.in_use
+    }
+
+    pub(super) fn is_endpoint_independent(&self) -> bool {
+        self.policy.mapping == MappingBehaviour::EndpointIndependent
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_inside.is_empty()
+            && self.by_outside.is_empty()
+            && self.used_ports.is_empty()
+            && self.port_blocks.is_empty()
+    }
+
+    pub(super) fn deterministic_mapping(&self, inside: IpAddr) -> Option<(IpAddr, RangeInclusive<u16>)> {
+        self.policy.deterministic.iter().find_map(|mapping| mapping.outside_ip(inside))
+    }
+
+    /// The mapped ports of a source.
+    pub(super) fn mappings_of(&self, source: &BysourceKey) -> impl Iterator<Item = OutsidePort> + '_ {
+        self.by_inside.get(source).into_iter().flatten().map(|(outside, _)| *outside)
+    }
+
+    pub(super) fn add_connection(&mut self, inside: BysourceKey, outside: OutsidePort, now: Instant) {
+        if self.deterministic_mapping(inside.address).is_none() {
+            self.port_blocks.add_connection((inside.address, inside.zone), outside.address, outside.port, now);
+        }
+        if !self.is_endpoint_independent() {
+            return;
+        }
+        let mapped = self.by_inside.entry(inside).or_default();
+        if let Some((_, connections)) = mapped.iter_mut().find(|(known, _)| *known == outside) {
+            *connections += 1;
+        } else if self.used_ports.reserve(outside.bitmap_key(), outside.port) {
+            mapped.push((outside, 1));
+            self.by_outside.insert(outside, inside);
+        } else if mapped.is_empty() {
+            self.by_inside.remove(&inside);
+        }
+    }
+
+    pub(super) fn remove_connection(&mut self, inside: BysourceKey, outside: OutsidePort, now: Instant) {
+        self.port_blocks.remove_connection((inside.address, inside.zone), outside.address, outside.port, now);
+        let Some(mapped) = self.by_inside.get_mut(&inside) else { return };
+        let Some(at) = mapped.iter().position(|(known, _)| *known == outside) else { return };
+        if let Some((_, connections)) = mapped.get_mut(at).filter(|(_, connections)| *connections > 1) {
+            *connections -= 1;
+            return;
+        }
+        mapped.swap_remove(at);
+        if mapped.is_empty() {
+            self.by_inside.remove(&inside);
+        }
+        self.by_outside.remove(&outside);
+        self.used_ports.release(&outside.bitmap_key(), outside.port);
+    }
+
+    /// The outside ports that neighbours of `source` leave to it: an RTP's RTCP is one above (RFC 3550, 11).
+    pub(super) fn rtp_pair_port(&self, source: &BysourceKey) -> Option<u16> {
+        let (neighbour, up) =
+            if source.key.is_multiple_of(2) { (source.key + 1, false) } else { (source.key - 1, true) };
+        let port = self.mappings_of(&BysourceKey { key: neighbour, ..*source }).next()?.port;
+        let fits = port % 2 == neighbour % 2;
+        fits.then(|| if up { port.wrapping_add(1) } else { port.wrapping_sub(1) })
+    }
+}
+
+impl OutsidePort {
+    pub(super) const fn bitmap_key(&self) -> BitmapKey {
+        (self.address, self.protocol, self.zone)
+    }
+}

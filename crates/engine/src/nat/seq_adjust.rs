@@ -1,0 +1,39 @@
+//! Sequence numbers of packets that leave, adjusted by what their connection's streams have become longer.
+use crate::extension::Extension;
+use crate::table::record::RecordKind;
+use crate::{Direction, Engine, Status};
+use keepstate_wire::rewrite::PacketMut;
+
+/// By how much the acknowledgement `ack` from `direction` is ahead of the number that it is about.
+#[cold]
+pub(crate) fn ack_offset(extra: Option<&Extension>, direction: Direction, ack: u32) -> u32 {
+    let shifts = extra.and_then(|extra| extra.seqadj);
+    shifts.map_or(0, |shifts| shifts.direction(direction.opposite()).seq_offset(ack.wrapping_sub(1)))
+}
+
+impl Engine {
+    /// Brings the numbers of a segment that leaves up to what was written into its connection's streams. False where it cannot be read: it must not be sent on.
+    pub(crate) fn seq_adjust(&self, slot: u32, direction: Direction, datagram: &mut [u8]) -> bool {
+        let Some((shifts, promise)) =
+            self.extensions.find(slot).and_then(|extra| Some((extra.seqadj?, extra.synproxy)))
+        else {
+            return true;
+        };
+        let (own, other) = (*shifts.direction(direction), *shifts.direction(direction.opposite()));
+        let Ok(mut rewrite) = PacketMut::new(datagram) else { return false };
+        promise.is_none_or(|promise| promise.adjust_timestamps(direction, &mut rewrite))
+            && rewrite.adjust_seq(|seq| seq.wrapping_add(own.seq_offset(seq)), |ack| other.unadjust_ack(ack))
+    }
+
+    /// A segment of `direction` was made longer by `by`, modulo 2³².
+    pub(crate) fn seqadj_set(&mut self, slot: u32, direction: Direction, seq: u32, by: u32) {
+        if by == 0 {
+            return;
+        }
+        if let Some(hot) = self.table.records.hot_mut(slot) {
+            hot.add_status(Status::SEQ_ADJUST);
+            hot.kind.set(RecordKind::HAS_EXTENSION);
+            self.extensions.find_or_insert(slot).seqadj.get_or_insert_default().set_offset(direction, seq, by);
+        }
+    }
+}
