@@ -164,7 +164,7 @@ impl EngineRun {
         let before = counting_alloc::allocations();
         let ready = Clock::now();
         if batched {
-            self.engine.handle_batch(packets, self.now, &mut self.outcomes);
+            self.engine.handle_batch(packets, Zone::default(), self.now, &mut self.outcomes);
         } else {
             self.outcomes.extend(packets.iter().map(|packet| self.engine.handle(packet, Zone::default(), self.now)));
         }

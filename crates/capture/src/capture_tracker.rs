@@ -195,7 +195,7 @@ impl CaptureTracker {
         for (slot, packet) in packets.iter_mut().zip(batch.iter().flatten()) {
             *slot = *packet;
         }
-        self.engine.handle_batch(&packets[..batch.len().min(BATCH)], self.now, &mut self.outcomes);
+        self.engine.handle_batch(&packets[..batch.len().min(BATCH)], Zone::default(), self.now, &mut self.outcomes);
     }
 
     /// Tracks a packet; fragments once their datagram is complete.

@@ -3,6 +3,7 @@ use crate::{Accounting, Entry, Status, SynproxyState, Tuple, Zone};
 
 /// What rules may ask of a packet's connection, copied at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Connection {
     /// The first packet's tuple.
     pub original: Tuple,

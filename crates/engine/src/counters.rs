@@ -1,7 +1,10 @@
 //! The counters of `conntrack -S`, and what `/proc/net/stat/nf_conntrack` has beside them.
+use core::fmt;
 
 /// What Linux counts on one processor; here, in one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Counters {
     /// Lookups by NAT that found a tuple taken.
     pub found: u64,
@@ -29,4 +32,25 @@ pub struct Counters {
     pub expect_create: u64,
     /// Expectations gone: met, replaced, or over.
     pub expect_delete: u64,
+}
+
+/// As `conntrack -S` prints them: `found=0 invalid=0 insert=0 …`; the counters of expectations are left out.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "found={} invalid={} insert={} insert_failed={} drop={} early_drop={} error={} search_restart={} \
+             clash_resolve={} chaintoolong={}",
+            self.found,
+            self.invalid,
+            self.insert,
+            self.insert_failed,
+            self.drop,
+            self.early_drop,
+            self.error,
+            self.search_restart,
+            self.clash_resolve,
+            self.chaintoolong
+        )
+    }
 }

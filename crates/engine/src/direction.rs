@@ -2,6 +2,7 @@
 
 /// The direction of a packet within its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Direction {
     /// As the connection's first packet.
     Original = 0,

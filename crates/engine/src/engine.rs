@@ -24,6 +24,7 @@ use crate::table::key::HashKeys;
 use crate::{Counters, Helper, Instant, Reason, Secret, Sysctl, Sysctls};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// Tracks connections. See the example at [`Engine::handle`].
 pub struct Engine {
@@ -75,5 +76,16 @@ impl Engine {
             dirty: DirtySlots::default(),
             synproxy_in_use: false,
         }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("connections", &self.table.count())
+            .field("max", &self.sysctls[Sysctl::Max])
+            .field("expectations", &self.expectations.len())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
     }
 }

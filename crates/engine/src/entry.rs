@@ -4,6 +4,8 @@ use crate::{Instant, SctpState, Status, TcpState, Tuple, Zone};
 
 /// One connection, copied out of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Entry {
     /// Where it is.
     pub conn_id: ConnId,
@@ -41,6 +43,7 @@ pub struct Entry {
 
 /// Packets and bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Accounting {
     /// Packets.
     pub packets: u64,
@@ -50,6 +53,7 @@ pub struct Accounting {
 
 /// What the protocol tracker knows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ProtocolInfo {
     /// TCP: state, and per direction what a dump shows.
     Tcp {
@@ -71,6 +75,8 @@ pub enum ProtocolInfo {
 
 /// One direction of a TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct TcpSide {
     /// The flags a dump shows: 0x01 window scale, 0x02 SACK permitted, 0x04 close initiated, 0x08 liberal, 0x10 data unacknowledged, 0x20 highest ack known.
     pub flags: u8,

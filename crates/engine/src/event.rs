@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 
 /// Which kinds to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EventMask {
     /// Keep [`EventKind::New`].
     pub new: bool,
@@ -20,6 +21,7 @@ impl EventMask {
 
 /// One event, with the connection as it was then.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Event {
     /// What happened.
     pub kind: EventKind,

@@ -59,12 +59,17 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::handle`] in the default zone for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
+    /// As [`Engine::handle`] for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
     /// `outcomes` is cleared first.
-    pub fn handle_batch(&mut self, packets: &[Packet<'_>], now: Instant, outcomes: &mut Vec<Outcome>) {
+    pub fn handle_batch(
+        &mut self,
+        packets: &[Packet<'_>],
+        zone: Zone,
+        now: Instant,
+        outcomes: &mut Vec<Outcome>,
+    ) {
         outcomes.clear();
         outcomes.reserve(packets.len());
-        let zone = Zone::default();
         let mut glimpses = [LookupHint::NONE; PREFETCH_GROUP];
         for group in packets.chunks(PREFETCH_GROUP) {
             self.hash_batch(group, zone, &mut glimpses);

@@ -1,8 +1,4 @@
-//! Connection tracking, faithful to Linux packet for packet; bytes and `now` in, outcome out.
-//!
-//! The story is in [`Engine`]: a packet is looked up by its tuple, judged by its protocol, and confirmed into the table, where the
-//! connection stands twice, by its original and by its reply tuple. A [`Helper`] hears what a control channel announces; what is announced is
-//! an [`Expectation`], and what then comes is RELATED. There is no clock, no randomness and no IO in this crate.
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 extern crate alloc;
@@ -42,6 +38,8 @@ mod query;
 mod reason;
 mod run_helper;
 mod secret;
+#[cfg(feature = "serde")]
+mod serde_impls;
 mod synproxy;
 mod sysctl;
 pub mod sysctl_conf;
@@ -62,6 +60,8 @@ pub use event::{Event, EventMask};
 pub use expectation::ExpectationEntry;
 pub use export::{ConnSnapshot, ImportError, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
+/// The packet views, checksums and rewrites that stand in this API.
+pub use keepstate_wire as wire;
 pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 pub use nat::{
     DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,

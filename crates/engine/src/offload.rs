@@ -34,6 +34,7 @@ pub struct OffloadedFlow {
 
 /// Why a flow is not handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OffloadError {
     /// It is not in the table any more.
     NotFound,

@@ -3,6 +3,7 @@ use crate::{ConnId, Direction, Reason};
 
 /// What `ct state` matches: the relation of a packet to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CtInfo {
     /// Of a connection that has not been answered.
     New,
@@ -18,6 +19,7 @@ pub enum CtInfo {
 
 /// What is to become of the packet so far as tracking has a say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CtVerdict {
     /// It goes on.
     Accept,
@@ -27,6 +29,7 @@ pub enum CtVerdict {
 
 /// All that tracking says of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Outcome {
     /// Its relation to the table.
     pub info: CtInfo,

@@ -5,6 +5,7 @@ macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal,)*) => {
         /// Why a packet is invalid, was ignored, is not tracked, or is dropped. Each has one name and one counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum Reason {
             /// The packet views refused it.
             ParseError(ParseError),

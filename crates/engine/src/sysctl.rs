@@ -7,6 +7,7 @@ macro_rules! knobs {
         /// One knob. Its [name](Sysctl::name) is the last part of the sysctl key.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
+        #[non_exhaustive]
         pub enum Sysctl { $($(#[doc = $doc])+ $variant,)* }
 
         impl Sysctl {
@@ -175,6 +176,7 @@ impl Sysctl {
 
 /// Why a knob could not be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SysctlError {
     /// The value is out of the knob's range.
     #[error("{} takes {min} to {max}, not {value}", sysctl.name())]
@@ -256,6 +258,7 @@ impl Sysctls {
 
 /// A generation of kernels, by how it computes its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum KernelVersion {
     /// Up to 3.19: as 4.19, but never more than 16,384 buckets.
     V3_10,

@@ -3,6 +3,7 @@ use core::time::Duration;
 
 /// A point in time: nanoseconds since an epoch of the driver's choice (the Unix epoch, where start and stop times are to be printed).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(pub u64);
 
 impl Instant {

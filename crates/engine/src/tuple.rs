@@ -1,9 +1,11 @@
 //! A tuple names one direction of a connection; inverted, it names the answer.
+use core::fmt;
 use core::net::IpAddr;
 use keepstate_types::ipproto;
 
 /// Addresses, protocol and the protocol's keys of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tuple {
     /// Source address.
     pub source: IpAddr,
@@ -52,6 +54,24 @@ impl Tuple {
     }
 }
 
+/// As `conntrack` prints a tuple: addresses, then the ports, the type, code and id of an ICMP message, or the keys of GRE.
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tuple { source, destination, protocol, source_key, destination_key } = *self;
+        write!(f, "src={source} dst={destination}")?;
+        match protocol {
+            ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP => {
+                write!(f, " sport={source_key} dport={destination_key}")
+            }
+            ipproto::ICMP | ipproto::ICMPV6 => {
+                write!(f, " type={} code={} id={source_key}", self.icmp_type(), self.icmp_code())
+            }
+            ipproto::GRE => write!(f, " srckey={source_key:#x} dstkey={destination_key:#x}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// RFC 792, 950: echo 8/0, timestamp 13/14, information 15/16, address mask 17/18.
 fn inverse_icmp_type(kind: u8) -> Option<u16> {
     Some(match kind {
@@ -80,6 +100,7 @@ fn inverse_icmpv6_type(kind: u8) -> Option<u16> {
 
 /// A zone keeps equal tuples of separate networks apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Zone {
     /// 0 is the default zone.
     pub id: u16,
@@ -89,6 +110,7 @@ pub struct Zone {
 
 /// Where a zone applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ZoneDirection {
     /// To both tuples.
     #[default]
@@ -109,5 +131,26 @@ impl Zone {
             | (ZoneDirection::Reply, crate::Direction::Reply) => self.id,
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn tuples_are_shown_as_conntrack_prints_them() {
+        let tuple = |protocol, source_key, destination_key| Tuple {
+            source: [10, 0, 0, 2].into(),
+            destination: [192, 0, 2, 9].into(),
+            protocol,
+            source_key,
+            destination_key,
+        };
+        assert_eq!(tuple(ipproto::TCP, 40_000, 80).to_string(), "src=10.0.0.2 dst=192.0.2.9 sport=40000 dport=80");
+        assert_eq!(tuple(ipproto::ICMP, 7, 8 << 8).to_string(), "src=10.0.0.2 dst=192.0.2.9 type=8 code=0 id=7");
+        assert_eq!(tuple(ipproto::GRE, 1, 0).to_string(), "src=10.0.0.2 dst=192.0.2.9 srckey=0x1 dstkey=0x0");
+        assert_eq!(tuple(50, 0, 0).to_string(), "src=10.0.0.2 dst=192.0.2.9");
     }
 }

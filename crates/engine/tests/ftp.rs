@@ -387,7 +387,7 @@ fn batch_equals_single_packets() {
     ];
     let packets: Vec<_> = segments.iter().map(|bytes| Packet::parse(bytes).unwrap()).collect();
     let mut outcomes = Vec::new();
-    world.engine.handle_batch(&packets, world.now, &mut outcomes);
+    world.engine.handle_batch(&packets, Zone::default(), world.now, &mut outcomes);
     assert!(outcomes.iter().all(|outcome| outcome.verdict == CtVerdict::Accept));
     assert_eq!(world.expectations(), ["10.2.0.9 → 10.1.0.2:2000"]);
 }

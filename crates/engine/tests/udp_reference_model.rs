@@ -154,7 +154,7 @@ proptest! {
                         (first..first + count).map(|port| ((host(from), port), (host(to), 100 + port % 7))).collect();
                     let bytes: Vec<_> = ends.iter().map(|(from, to)| udp(*from, *to, b"keepstate")).collect();
                     let packets: Vec<_> = bytes.iter().map(|bytes| Packet::parse(bytes).unwrap()).collect();
-                    engine.handle_batch(&packets, now, &mut outcomes);
+                    engine.handle_batch(&packets, Zone::default(), now, &mut outcomes);
                     for ((from, to), outcome) in ends.iter().zip(&outcomes) {
                         prop_assert_eq!((outcome.info, outcome.direction), model.handle(*from, *to, 0, now.0));
                     }

@@ -209,7 +209,7 @@ impl EnginePair {
         let waiting = std::mem::take(&mut self.pending);
         let packets: Vec<Packet<'_>> = waiting.iter().flat_map(|(bytes, _)| Packet::parse(bytes)).collect();
         let mut outcomes = Vec::new();
-        self.batched.handle_batch(&packets, self.now, &mut outcomes);
+        self.batched.handle_batch(&packets, Zone::default(), self.now, &mut outcomes);
         assert_eq!(outcomes.len(), waiting.len());
         for ((bytes, single), batched) in waiting.iter().zip(&outcomes) {
             assert_eq!(single, batched, "one by one, and in a batch: {bytes:02x?}");

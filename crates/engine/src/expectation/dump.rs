@@ -8,6 +8,7 @@ use core::net::IpAddr;
 /// One connection that is to come, as `/proc/net/nf_conntrack_expect` and `conntrack -L expect` show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ExpectationEntry {
     /// The tuple of its first packet, so far as the mask counts.
     pub tuple: Tuple,

@@ -24,6 +24,7 @@ use keepstate_types::ipproto;
 
 /// One connection, apart from any engine. Times are relative to the moment of its export.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ConnSnapshot {
     /// The first packet's tuple.
     pub original: Tuple,

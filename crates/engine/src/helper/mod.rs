@@ -11,6 +11,7 @@ use keepstate_types::ipproto;
 /// A helper, as nftables' `ct helper` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Helper {
     /// FTP's control channel (RFC 959, RFC 2428): PORT, EPRT and the answers 227 and 229.
     Ftp,

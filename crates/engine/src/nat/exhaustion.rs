@@ -21,6 +21,7 @@ pub struct ExhaustionKey {
 
 /// How often it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExhaustionStats {
     /// Connections that found no port.
     pub failures: u64,

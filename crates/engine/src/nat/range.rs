@@ -6,6 +6,7 @@ use keepstate_types::ipproto;
 
 /// Which end of a connection is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Manip {
     /// The source: snat, masquerade; decided where packets leave.
     Source,
