@@ -4,12 +4,12 @@ use crate::{ConnId, Engine, Helper, Instant, Sysctl, SysctlError};
 use alloc::vec::Vec;
 
 impl Engine {
-    /// Changes a knob while the engine runs. A larger index is grown in steps; a smaller maximum removes nothing by itself.
-    pub fn set_sysctl(&mut self, knob: Sysctl, value: u64) -> Result<(), SysctlError> {
-        self.sysctls.set(knob, value)?;
+    /// Changes a sysctl while the engine runs. A larger index is grown in steps; a smaller maximum removes nothing by itself.
+    pub fn set_sysctl(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
+        self.sysctls.set(sysctl, value)?;
         self.tcp_fast_timeouts = FastPathTimeouts::from(&self.sysctls);
         self.refresh_timeout_policies();
-        if knob == Sysctl::Buckets {
+        if sysctl == Sysctl::Buckets {
             self.table.set_target_size(self.sysctls[Sysctl::Buckets] as usize);
         }
         Ok(())
@@ -31,10 +31,10 @@ impl Engine {
     }
 
     /// Removes one connection, as `conntrack -D`. False if it no longer lives.
-    pub fn remove(&mut self, handle: ConnId, now: Instant) -> bool {
-        let living = self.entry(handle, now).is_some();
+    pub fn remove(&mut self, conn_id: ConnId, now: Instant) -> bool {
+        let living = self.entry(conn_id, now).is_some();
         if living {
-            self.destroy(handle.slot, now);
+            self.destroy(conn_id.slot, now);
         }
         living
     }

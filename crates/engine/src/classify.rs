@@ -5,7 +5,7 @@ use keepstate_types::ipproto;
 use keepstate_wire::icmp::IcmpMessage;
 use keepstate_wire::{Family, Packet, ParseError, gre};
 
-/// Whose packet is it? Said without a look at the table. A few octets, kept apart from the [`Key`] it goes with: an enum of both is written in
+/// Whose packet is it? Said without a look at the table. A few bytes, kept apart from the [`TupleKey`] it goes with: an enum of both is written in
 /// pieces and read whole, which stalls the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Classification {
@@ -20,13 +20,13 @@ pub(crate) enum Classification {
 }
 
 impl Classification {
-    const fn parse_error(refusal: ParseError) -> Classification {
-        Classification::Invalid(Reason::ParseError(refusal))
+    const fn parse_error(error: ParseError) -> Classification {
+        Classification::Invalid(Reason::ParseError(error))
     }
 }
 
 impl Engine {
-    /// The tuple of a packet, packed for the lookup; it means nothing but with [`Identity::Tuple`].
+    /// The tuple of a packet, packed for the lookup; it means nothing but with [`Classification::Tuple`].
     #[inline(always)]
     pub(crate) fn classify(&self, packet: &Packet<'_>) -> (Classification, TupleKey) {
         let keys = match packet.protocol() {
@@ -48,7 +48,7 @@ impl Engine {
     /// Id, type and code of an ICMP query or answer; or what else the message is.
     fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Classification> {
         let message = IcmpMessage::parse(packet.transport())
-            .map_err(|refusal| Classification::Invalid(Reason::ParseError(refusal)))?;
+            .map_err(|error| Classification::Invalid(Reason::ParseError(error)))?;
         if is_icmp_of_family(packet) {
             if self.sysctls.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
                 return Err(Classification::Invalid(Reason::Checksum));
@@ -119,11 +119,11 @@ pub(crate) fn classify_redirect(packet: &Packet<'_>, message: &IcmpMessage<'_>) 
     match message.redirected_packet() {
         Ok(Some(_)) => Classification::IcmpError,
         Ok(None) => Classification::Invalid(Reason::IcmpUnpaired),
-        Err(refusal) => Classification::Invalid(Reason::ParseError(refusal)),
+        Err(error) => Classification::Invalid(Reason::ParseError(error)),
     }
 }
 
-/// The first four octets of the transport header.
+/// The first four bytes of the transport header.
 #[inline(always)]
 pub(crate) fn parse_ports(transport: &[u8]) -> Result<u32, ParseError> {
     transport.first_chunk::<4>().map(|ports| u32::from_be_bytes(*ports)).ok_or(ParseError::Truncated)

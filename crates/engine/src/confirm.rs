@@ -13,22 +13,22 @@ use keepstate_types::ipproto;
 impl Engine {
     /// Confirms what a packet began, now that it has passed the last rule.
     #[inline(always)]
-    pub fn confirm(&mut self, passage: PacketCtx, now: Instant) -> Outcome {
-        match passage.pending {
-            Pending::Nothing => passage.outcome,
-            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, passage.outcome, now),
-            Pending::HelperPacket(saying) => self.run_helper(&saying, passage.outcome, None, now),
+    pub fn confirm(&mut self, ctx: PacketCtx, now: Instant) -> Outcome {
+        match ctx.pending {
+            Pending::Nothing => ctx.outcome,
+            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
+            Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, None, now),
         }
     }
 
     /// As [`Engine::confirm`], for who translates: what a helper has to write anew in `datagram`, which is the packet as it is about to leave, is written, and
-    /// the numbers of later segments follow (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`). The datagram may become longer or shorter.
+    /// the numbers of later segments follow (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`). The packet may become longer or shorter.
     #[inline(always)]
-    pub fn confirm_and_rewrite(&mut self, passage: PacketCtx, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
-        match passage.pending {
-            Pending::Nothing => passage.outcome,
-            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, passage.outcome, now),
-            Pending::HelperPacket(saying) => self.run_helper(&saying, passage.outcome, Some(datagram), now),
+    pub fn confirm_and_rewrite(&mut self, ctx: PacketCtx, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
+        match ctx.pending {
+            Pending::Nothing => ctx.outcome,
+            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
+            Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, Some(datagram), now),
         }
     }
 
@@ -41,7 +41,7 @@ impl Engine {
         }
         let limit = self.sysctls[Sysctl::Max] as usize;
         if limit != 0 && self.table.count() >= limit {
-            // Another passage took the last place since this one was tracked.
+            // Another packet took the last place since this one was tracked.
             return self.drop_table_full(now).outcome;
         }
         let tick = now.tick();
@@ -120,10 +120,10 @@ impl Engine {
     }
 
     #[cold]
-    fn drop_insert_failed(&mut self, why: Reason) -> Outcome {
+    fn drop_insert_failed(&mut self, reason: Reason) -> Outcome {
         self.counters.insert_failed += 1;
         self.counters.drop += 1;
-        self.count_reason(why);
-        Outcome::dropped(why)
+        self.count_reason(reason);
+        Outcome::dropped(reason)
     }
 }

@@ -5,9 +5,9 @@ use crate::{Accounting, Connection, Engine, Instant, PacketCtx, Sysctl};
 
 impl Engine {
     /// The connection of a packet on its way.
-    pub fn connection(&self, passage: &PacketCtx, now: Instant) -> Option<Connection> {
-        if let Pending::Unconfirmed(fresh) = &passage.pending {
-            let listener = fresh.extension.as_ref().and_then(|extra| extra.helper_state);
+    pub fn connection(&self, ctx: &PacketCtx, now: Instant) -> Option<Connection> {
+        if let Pending::Unconfirmed(fresh) = &ctx.pending {
+            let helper_state = fresh.extension.as_ref().and_then(|extra| extra.helper_state);
             return Some(Connection {
                 original: fresh.original(),
                 reply: fresh.reply(),
@@ -21,36 +21,36 @@ impl Engine {
                     .filter(|_| self.sysctls.is_enabled(Sysctl::Acct)),
                 timeout: 0,
                 id: 0,
-                helper: listener.map(|listener| listener.helper().name()),
+                helper: helper_state.map(|helper_state| helper_state.helper().name()),
                 synproxy: None,
             });
         }
-        match (passage.outcome.connection, &passage.ended) {
-            (Some(handle), _) => self.dump_entry(handle.slot, now).map(|entry| Connection::from(&entry)),
+        match (ctx.outcome.connection, &ctx.ended) {
+            (Some(conn_id), _) => self.dump_entry(conn_id.slot, now).map(|entry| Connection::from(&entry)),
             (None, ended) => ended.as_deref().copied(),
         }
     }
 
     /// The mark of a packet's connection; `None` where it has none.
-    pub fn mark(&self, passage: &PacketCtx) -> Option<u32> {
-        match (&passage.pending, passage.outcome.connection) {
+    pub fn mark(&self, ctx: &PacketCtx) -> Option<u32> {
+        match (&ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => Some(fresh.mark),
-            (_, Some(handle)) => self.table.records.cold(handle.slot).map(|cold| cold.mark),
-            _ => passage.ended.as_ref().map(|ended| ended.mark),
+            (_, Some(conn_id)) => self.table.records.cold(conn_id.slot).map(|cold| cold.mark),
+            _ => ctx.ended.as_ref().map(|ended| ended.mark),
         }
     }
 
     /// Sets the mark of a packet's connection. False where it has none.
-    pub fn set_mark(&mut self, passage: &mut PacketCtx, mark: u32) -> bool {
-        match (&mut passage.pending, passage.outcome.connection) {
+    pub fn set_mark(&mut self, ctx: &mut PacketCtx, mark: u32) -> bool {
+        match (&mut ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => {
                 fresh.mark = mark;
                 true
             }
-            (_, Some(handle)) => match self.table.records.cold_mut(handle.slot) {
+            (_, Some(conn_id)) => match self.table.records.cold_mut(conn_id.slot) {
                 Some(cold) => {
                     cold.mark = mark;
-                    self.dirty.mark_dirty(handle.slot);
+                    self.dirty.mark_dirty(conn_id.slot);
                     true
                 }
                 None => false,
@@ -60,18 +60,18 @@ impl Engine {
     }
 
     /// Adds labels to a packet's connection, bit 0 first. False where it has none.
-    pub fn add_labels(&mut self, passage: &mut PacketCtx, labels: [u8; 16]) -> bool {
+    pub fn add_labels(&mut self, ctx: &mut PacketCtx, labels: [u8; 16]) -> bool {
         let join = |known: &mut Option<[u8; 16]>| {
             let known = known.get_or_insert_default();
-            known.iter_mut().zip(labels).for_each(|(octet, more)| *octet |= more);
+            known.iter_mut().zip(labels).for_each(|(byte, more)| *byte |= more);
         };
-        match (&mut passage.pending, passage.outcome.connection) {
+        match (&mut ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => join(&mut fresh.labels),
-            (_, Some(handle)) => {
-                let Some(hot) = self.table.records.hot_mut(handle.slot) else { return false };
+            (_, Some(conn_id)) => {
+                let Some(hot) = self.table.records.hot_mut(conn_id.slot) else { return false };
                 hot.kind.set(RecordKind::HAS_EXTENSION);
-                join(&mut self.extensions.find_or_insert(handle.slot).labels);
-                self.dirty.mark_dirty(handle.slot);
+                join(&mut self.extensions.find_or_insert(conn_id.slot).labels);
+                self.dirty.mark_dirty(conn_id.slot);
             }
             _ => return false,
         }

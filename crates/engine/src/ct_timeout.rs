@@ -1,6 +1,6 @@
 //! Timeouts of single connections, as nftables' `ct timeout` gives them.
 //!
-//! A policy is the engine's knobs with some timeouts changed. It is made once ([`Engine::timeouts`]) and lives as long as the engine, since connections may have it; when a knob is set, every policy
+//! A policy is the engine's sysctls with some timeouts changed. It is made once ([`Engine::add_timeout_policy`]) and lives as long as the engine, since connections may have it; when a sysctl is set, every policy
 //! follows in what it has not changed itself. As in Linux it is given to a connection before that is confirmed, and tells from the second packet on.
 pub(crate) mod policy;
 
@@ -11,27 +11,27 @@ use alloc::vec::Vec;
 use policy::TimeoutPolicy;
 
 impl Engine {
-    /// The policy that sets these knobs (timeouts, in seconds), made if there is none like it.
+    /// The policy that sets these sysctls (timeouts, in seconds), made if there is none like it.
     ///
     /// ```
     /// use keepstate_engine::{Engine, Instant, Sysctl, Sysctls, Secret};
     /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
-    /// let short = engine.timeouts(&[(Sysctl::UdpTimeout, 5)]).unwrap();
-    /// assert_eq!(engine.timeouts(&[(Sysctl::UdpTimeout, 5)]).unwrap(), short);
+    /// let short = engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5)]).unwrap();
+    /// assert_eq!(engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5)]).unwrap(), short);
     /// ```
     ///
     /// # Errors
-    /// A value is not possible for its knob.
+    /// A value is not possible for its sysctl.
     pub fn add_timeout_policy(&mut self, settings: &[(Sysctl, u32)]) -> Result<TimeoutPolicyId, SysctlError> {
         let known = self.timeout_policies.iter().position(|policy| policy.settings == settings);
         if let Some(at) = known.and_then(|at| u16::try_from(at).ok()) {
             return Ok(TimeoutPolicyId(at));
         }
-        let knobs = self.sysctls_with(settings)?;
+        let sysctls = self.sysctls_with(settings)?;
         // As many as connections can name: the last stands for all beyond, which only a ruleset made for it has.
         let at = self.timeout_policies.len().min(usize::from(u16::MAX));
         self.timeout_policies.truncate(at);
-        self.timeout_policies.push(TimeoutPolicy { settings: settings.to_vec(), sysctls: knobs });
+        self.timeout_policies.push(TimeoutPolicy { settings: settings.to_vec(), sysctls });
         Ok(TimeoutPolicyId(at as u16))
     }
 
@@ -42,18 +42,18 @@ impl Engine {
     }
 
     fn sysctls_with(&self, settings: &[(Sysctl, u32)]) -> Result<Sysctls, SysctlError> {
-        let mut knobs = self.sysctls.clone();
-        settings.iter().try_for_each(|(knob, value)| knobs.set(*knob, u64::from(*value)))?;
-        Ok(knobs)
+        let mut sysctls = self.sysctls.clone();
+        settings.iter().try_for_each(|(sysctl, value)| sysctls.set(*sysctl, u64::from(*value)))?;
+        Ok(sysctls)
     }
 
-    /// A knob has been set.
+    /// A sysctl has been set.
     pub(crate) fn refresh_timeout_policies(&mut self) {
         for at in 0..self.timeout_policies.len() {
             let settings = self.timeout_policies.get_mut(at).map(|policy| core::mem::take(&mut policy.settings));
             let Some(settings) = settings else { return };
-            if let (Ok(knobs), Some(policy)) = (self.sysctls_with(&settings), self.timeout_policies.get_mut(at)) {
-                *policy = TimeoutPolicy { settings, sysctls: knobs };
+            if let (Ok(sysctls), Some(policy)) = (self.sysctls_with(&settings), self.timeout_policies.get_mut(at)) {
+                *policy = TimeoutPolicy { settings, sysctls };
             }
         }
     }
@@ -92,21 +92,21 @@ mod tests {
     fn timeout_policy_applies_from_the_second_packet() {
         let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
         let (query, answer) = (udp_packet(false), udp_packet(true));
-        let mut passage = engine.track(&Packet::parse(&query).unwrap(), Zone::default(), Instant(0));
+        let mut ctx = engine.track(&Packet::parse(&query).unwrap(), Zone::default(), Instant(0));
         let timeouts = engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5), (Sysctl::UdpTimeoutStream, 7)]).unwrap();
-        passage.unconfirmed().unwrap().set_timeout_policy(timeouts);
-        let handle = engine.confirm(passage, Instant(0)).connection.unwrap();
-        assert_eq!(engine.entry(handle, Instant(0)).unwrap().timeout, 30, "as it was before the rule");
+        ctx.unconfirmed().unwrap().set_timeout_policy(timeouts);
+        let conn_id = engine.confirm(ctx, Instant(0)).connection.unwrap();
+        assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 30, "as it was before the rule");
         engine.handle(&Packet::parse(&answer).unwrap(), Zone::default(), Instant(0));
-        assert_eq!(engine.entry(handle, Instant(0)).unwrap().timeout, 5);
+        assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 5);
         let later = Instant(3_000_000_000);
         engine.handle(&Packet::parse(&query).unwrap(), Zone::default(), later);
-        assert_eq!(engine.entry(handle, later).unwrap().timeout, 7);
-        // What a policy does not say follows the knobs; what it says stays.
+        assert_eq!(engine.entry(conn_id, later).unwrap().timeout, 7);
+        // What a policy does not say follows the sysctls; what it says stays.
         engine.set_sysctl(Sysctl::UdpTimeoutStream, 100).unwrap();
         engine.set_sysctl(Sysctl::Checksum, 0).unwrap();
         assert!(!engine.timeout_policies[0].sysctls.is_enabled(Sysctl::Checksum));
         engine.handle(&Packet::parse(&query).unwrap(), Zone::default(), later);
-        assert_eq!(engine.entry(handle, later).unwrap().timeout, 7);
+        assert_eq!(engine.entry(conn_id, later).unwrap().timeout, 7);
     }
 }

@@ -31,7 +31,7 @@ impl Engine {
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(Instant(start)),
             stop: None,
-            helper: extra.and_then(|extra| extra.helper_state).map(|listener| listener.helper().name()),
+            helper: extra.and_then(|extra| extra.helper_state).map(|helper_state| helper_state.helper().name()),
             master: extra.and_then(|extra| extra.master).map(|master| master.tuple),
             uses: 1 + extra.map_or(0, |extra| extra.children),
         })

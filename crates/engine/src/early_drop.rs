@@ -1,6 +1,6 @@
 //! A full table: unassured connections make room, with bounded work; else the packet is dropped, counted and logged.
 //!
-//! A packet dropped so is a call for help: [`Engine::relieve`] then ends connections that are unassured or closing anyway, until the table is 95 % full,
+//! A packet dropped so is a call for help: [`Engine::gc_full`] then ends connections that are unassured or closing anyway, until the table is 95 % full,
 //! as Linux does in its next round of collecting (which may be a minute later; here it is the next [`Engine::poll`], but once in ten seconds).
 pub(crate) mod gc_state;
 
@@ -79,7 +79,7 @@ impl Engine {
         self.gc_state.cursor = ((end as usize) < self.table.records.slot_count()).then_some(end);
     }
 
-    /// When [`Engine::relieve`] has something to do.
+    /// When [`Engine::gc_full`] has something to do.
     pub(crate) fn next_gc_full(&self, now: Instant) -> Option<Instant> {
         self.gc_state.cursor.map(|begun| if begun == 0 { self.gc_state.next_round.max(now) } else { now })
     }

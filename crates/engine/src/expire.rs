@@ -58,7 +58,7 @@ impl Engine {
         self.table.remove(slot, hashes);
     }
 
-    /// Does anybody want such events? The knob `nf_conntrack_events` can forbid them.
+    /// Does anybody want such events? The sysctl `nf_conntrack_events` can forbid them.
     #[inline(always)]
     pub(crate) fn wants_event(&self, kind: EventKind) -> bool {
         self.events.is_subscribed(kind) && self.sysctls.is_enabled(Sysctl::Events)

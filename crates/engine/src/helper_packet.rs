@@ -1,7 +1,7 @@
 //! What a control channel says, on its way through the rules: Linux lets a helper hear a packet only after the last rule has passed it.
 //!
-//! A [`Saying`] is a copy of one segment's data. It is made when the segment of a connection with a helper was tracked, owned by the passage, and
-//! heard when the passage is confirmed; if a rule drops the packet, nobody has heard it. Where the connection is translated, what was announced is written anew
+//! A [`HelperPacket`] is a copy of one segment's data. It is made when the segment of a connection with a helper was tracked, owned by the packet, and
+//! heard when the packet is confirmed; if a rule drops the packet, nobody has heard it. Where the connection is translated, what was announced is written anew
 //! into the packet, and the numbers of all that follows are shifted.
 use crate::{ConnId, Direction, Status};
 use alloc::boxed::Box;

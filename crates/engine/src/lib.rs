@@ -60,9 +60,9 @@ pub use event::{Event, EventMask};
 pub use expectation::ExpectationEntry;
 pub use export::{ConnSnapshot, ImportError, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
+pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 /// The packet views, checksums and rewrites that stand in this API.
 pub use keepstate_wire as wire;
-pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 pub use nat::{
     DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,
     NatResult, NatRewrite, PortBlockEvent, PortSelection,

@@ -6,16 +6,16 @@ use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason, Zone};
 use keepstate_wire::{LinuxAction, Packet, ParseError};
 
 impl Engine {
-    /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the passage when a rule dropped the packet.
+    /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the packet when a rule dropped the packet.
     #[inline]
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> PacketCtx {
         let (identity, key) = self.classify(packet);
         let probe = self.table.lookup_key(key, zone);
         // Who tracks without confirming at once has rules, which may ask about what this packet ends.
         self.nat.keep_ended = true;
-        let passage = self.lookup_or_create(packet, identity, &probe, now);
+        let ctx = self.lookup_or_create(packet, identity, &probe, now);
         self.nat.keep_ended = false;
-        passage
+        ctx
     }
 
     /// Known connection, or a new one; again if an old one had to go first.
@@ -33,11 +33,11 @@ impl Engine {
                 let outcome = self.track_icmp_error(packet, probe.zone, now);
                 return PacketCtx { is_icmp_error: true, ..self.finish_icmp(outcome) };
             }
-            Classification::Invalid(why) if is_icmp_of_family(packet) && why != Reason::IcmpUnpaired => {
-                return self.finish_icmp(Outcome::invalid(why));
+            Classification::Invalid(reason) if is_icmp_of_family(packet) && reason != Reason::IcmpUnpaired => {
+                return self.finish_icmp(Outcome::invalid(reason));
             }
-            Classification::Invalid(why) => return self.finish_untracked(Outcome::invalid(why)),
-            Classification::Untracked(why) => return self.finish_untracked(Outcome::untracked(why)),
+            Classification::Invalid(reason) => return self.finish_untracked(Outcome::invalid(reason)),
+            Classification::Untracked(reason) => return self.finish_untracked(Outcome::untracked(reason)),
         }
         while let Some(reference) = self.table.find(probe) {
             if let Some(outcome) = self.handle_known(packet, reference, now) {
@@ -55,28 +55,28 @@ impl Engine {
     }
 
     fn finish_with_reason(&mut self, outcome: Outcome) -> PacketCtx {
-        if let Some(why) = outcome.reason {
-            self.count_reason(why);
+        if let Some(reason) = outcome.reason {
+            self.count_reason(reason);
         }
         PacketCtx::finished(outcome)
     }
 
-    /// As [`Engine::settle`]; Linux counts bad ICMP messages as errors, not as invalid.
+    /// As [`Engine::finish_untracked`]; Linux counts bad ICMP messages as errors, not as invalid.
     fn finish_icmp(&mut self, outcome: Outcome) -> PacketCtx {
         self.counters.error += u64::from(outcome.info == CtInfo::Invalid);
         self.finish_with_reason(outcome)
     }
 
-    pub(crate) fn count_reason(&mut self, why: Reason) {
-        if let Some(count) = self.reason_counts.get_mut(why.index()) {
+    pub(crate) fn count_reason(&mut self, reason: Reason) {
+        if let Some(count) = self.reason_counts.get_mut(reason.index()) {
             *count += 1;
         }
     }
 
     /// Counts a packet that wire refused before it could be tracked (or that a driver could not make whole): as invalid, where Linux's tracking
     /// would have seen it.
-    pub fn count_parse_error(&mut self, refusal: ParseError) {
-        self.counters.invalid += u64::from(refusal.linux_action() == LinuxAction::Invalid);
-        self.count_reason(Reason::ParseError(refusal));
+    pub fn count_parse_error(&mut self, error: ParseError) {
+        self.counters.invalid += u64::from(error.linux_action() == LinuxAction::Invalid);
+        self.count_reason(Reason::ParseError(error));
     }
 }

@@ -69,7 +69,7 @@ impl Engine {
         }
     }
 
-    /// Part of [`Engine::check`].
+    /// Part of [`Engine::check_invariants`].
     pub(crate) fn check_masters(&self) -> Result<(), String> {
         self.expectations.check()?;
         for expected in self.expectations.iter() {
@@ -110,7 +110,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// The helper that [`Engine::help`] promised to such connections.
+    /// The helper that [`Engine::set_auto_helper`] promised to such connections.
     #[inline]
     pub(crate) fn try_assign_helper(&self, fresh: &mut Unconfirmed) {
         let to = |(protocol, port, _): &&(u8, u16, Helper)| {

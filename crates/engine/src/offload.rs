@@ -5,7 +5,7 @@
 //!    take_in   counts and last-seen times come back, many at once
 //! revoke    ─▶ back in software; also by itself, as soon as a packet of it arrives here (a FIN, a RST, a fragment), or when it ends: poll_revoked says so
 //! ```
-//! The way translates by [`Edits`](crate::Edits) alone and decides nothing. What a connection needs a second look at (a helper, adjusted sequence numbers, a state other than open) is not handed out.
+//! The way translates by [`NatRewrite`](crate::NatRewrite) alone and decides nothing. What a connection needs a second look at (a helper, adjusted sequence numbers, a state other than open) is not handed out.
 //! Windows are forgotten at the handing out: who comes back is taken up in the middle, as Linux does.
 pub(crate) mod state;
 
@@ -57,7 +57,7 @@ pub struct FlowStats {
     pub direction: Direction,
     /// Packets …
     pub packets: u64,
-    /// … and their octets, from the IP header on.
+    /// … and their bytes, from the IP header on.
     pub bytes: u64,
     /// When the last of them came.
     pub last_seen: Instant,
@@ -68,10 +68,10 @@ impl Engine {
     ///
     /// # Errors
     /// Why it has to stay.
-    pub fn offload(&mut self, handle: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
+    pub fn offload(&mut self, conn_id: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
         let secret = self.secret.0;
-        let hot = self.table.records.hot_mut(handle.slot).ok_or(OffloadError::NotFound)?;
-        if !hot.is_confirmed() || hot.tuple_hash(secret) != handle.tuple_hash || hot.is_expired(now.tick()) {
+        let hot = self.table.records.hot_mut(conn_id.slot).ok_or(OffloadError::NotFound)?;
+        if !hot.is_confirmed() || hot.tuple_hash(secret) != conn_id.tuple_hash || hot.is_expired(now.tick()) {
             return Err(OffloadError::NotFound);
         }
         let status = hot.status();
@@ -80,7 +80,7 @@ impl Engine {
         }
         let watched = Status::SEQ_ADJUST | Status::FIXED_TIMEOUT | Status::HELPER;
         let listened = hot.kind.has(RecordKind::HAS_EXTENSION)
-            && self.extensions.find(handle.slot).is_some_and(|extra| extra.helper_state.is_some());
+            && self.extensions.find(conn_id.slot).is_some_and(|extra| extra.helper_state.is_some());
         if status.intersects(watched) || listened {
             return Err(OffloadError::NeedsSlowPath);
         }
@@ -97,7 +97,7 @@ impl Engine {
         }
         hot.add_status(Status::OFFLOAD);
         let keys = [Direction::Original, Direction::Reply]
-            .map(|direction| self.table.records.key(TupleRef::new(handle.slot, direction)));
+            .map(|direction| self.table.records.key(TupleRef::new(conn_id.slot, direction)));
         let [Some(original), Some(reply)] = keys else { return Err(OffloadError::NotFound) };
         self.offload.count += 1;
         let tuples = [original.tuple(), reply.tuple()];
@@ -105,7 +105,7 @@ impl Engine {
             [Manip::Destination, Manip::Source].map(|manip| nat_rewrite_for(status, opposite, direction, manip))
         };
         let edits = [of(Direction::Original, &tuples[1]), of(Direction::Reply, &tuples[0])];
-        Ok(OffloadedFlow { conn_id: handle, tuples, rewrites: edits, zone: self.table.records.zone(handle.slot) })
+        Ok(OffloadedFlow { conn_id, tuples, rewrites: edits, zone: self.table.records.zone(conn_id.slot) })
     }
 
     /// Takes in what a faster way has seen; gives how many of these flows are not out (any more).
@@ -153,13 +153,14 @@ impl Engine {
     }
 
     /// Takes a flow back. False if it was not out.
-    pub fn revoke(&mut self, handle: ConnId) -> bool {
+    pub fn revoke(&mut self, conn_id: ConnId) -> bool {
         let secret = self.secret.0;
-        let Some(hot) = self.table.records.hot(handle.slot) else { return false };
-        let is_out =
-            hot.is_confirmed() && hot.tuple_hash(secret) == handle.tuple_hash && hot.status().contains(Status::OFFLOAD);
+        let Some(hot) = self.table.records.hot(conn_id.slot) else { return false };
+        let is_out = hot.is_confirmed()
+            && hot.tuple_hash(secret) == conn_id.tuple_hash
+            && hot.status().contains(Status::OFFLOAD);
         if is_out {
-            self.unoffload(handle.slot);
+            self.unoffload(conn_id.slot);
         }
         is_out
     }
@@ -190,12 +191,12 @@ impl Engine {
     /// A flow is the table's own again.
     #[cold]
     pub(crate) fn unoffload(&mut self, slot: u32) {
-        let handle = self.conn_id(slot);
+        let conn_id = self.conn_id(slot);
         if let Some(hot) = self.table.records.hot_mut(slot) {
             hot.remove_status(Status::OFFLOAD);
         }
         self.offload.count = self.offload.count.saturating_sub(1);
-        self.offload.revoked.push(handle);
+        self.offload.revoked.push(conn_id);
     }
 }
 

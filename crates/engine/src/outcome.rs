@@ -57,18 +57,18 @@ impl Outcome {
     }
 
     /// A packet of no connection, for `why`. It goes on: the ruleset decides.
-    pub(crate) const fn invalid(why: Reason) -> Outcome {
-        Outcome::without_connection(CtInfo::Invalid, Some(why), CtVerdict::Accept)
+    pub(crate) const fn invalid(reason: Reason) -> Outcome {
+        Outcome::without_connection(CtInfo::Invalid, Some(reason), CtVerdict::Accept)
     }
 
     /// A packet that Linux drops itself.
-    pub(crate) const fn dropped(why: Reason) -> Outcome {
-        Outcome::without_connection(CtInfo::Invalid, Some(why), CtVerdict::Drop)
+    pub(crate) const fn dropped(reason: Reason) -> Outcome {
+        Outcome::without_connection(CtInfo::Invalid, Some(reason), CtVerdict::Drop)
     }
 
     /// A packet that is not tracked, on purpose.
-    pub(crate) const fn untracked(why: Reason) -> Outcome {
-        Outcome::without_connection(CtInfo::Untracked, Some(why), CtVerdict::Accept)
+    pub(crate) const fn untracked(reason: Reason) -> Outcome {
+        Outcome::without_connection(CtInfo::Untracked, Some(reason), CtVerdict::Accept)
     }
 
     const fn without_connection(info: CtInfo, reason: Option<Reason>, verdict: CtVerdict) -> Outcome {

@@ -39,7 +39,7 @@ impl PacketCtx {
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
-    /// The passage of an answer of our own to this packet (an ICMP error, a reset): of the same connection, the other way, and RELATED.
+    /// The packet of an answer of our own to this packet (an ICMP error, a reset): of the same connection, the other way, and RELATED.
     pub fn reply_ctx(&self) -> PacketCtx {
         let outcome = Outcome {
             info: CtInfo::Related,
@@ -48,7 +48,7 @@ impl PacketCtx {
         };
         PacketCtx { outcome, pending: Pending::Nothing, is_icmp_error: false, ended: self.ended.clone() }
     }
-    /// The passage of a packet of our own that goes the same way: of the same connection, as much answered as this one.
+    /// The packet of a packet of our own that goes the same way: of the same connection, as much answered as this one.
     pub fn same_direction_ctx(&self) -> PacketCtx {
         PacketCtx { ended: self.ended.clone(), ..PacketCtx::finished(self.outcome) }
     }
@@ -89,7 +89,7 @@ pub struct Unconfirmed {
     pub(crate) tracker: Tracker,
     /// Ticks from its confirmation on.
     pub(crate) timeout: u32,
-    /// Octets of the first packet, once it was counted.
+    /// Bytes of the first packet, once it was counted.
     pub(crate) counted_bytes: Option<u64>,
     /// A translation found no free tuple: it cannot be entered.
     pub(crate) nat_exhausted: bool,

@@ -19,10 +19,10 @@ impl Engine {
     }
 
     /// One connection, if it still lives.
-    pub fn entry(&self, handle: ConnId, now: Instant) -> Option<Entry> {
-        let hot = self.table.records.hot(handle.slot)?;
-        let same = hot.is_confirmed() && hot.tuple_hash(self.secret.0) == handle.tuple_hash;
-        if same { self.dump_entry(handle.slot, now) } else { None }
+    pub fn entry(&self, conn_id: ConnId, now: Instant) -> Option<Entry> {
+        let hot = self.table.records.hot(conn_id.slot)?;
+        let same = hot.is_confirmed() && hot.tuple_hash(self.secret.0) == conn_id.tuple_hash;
+        if same { self.dump_entry(conn_id.slot, now) } else { None }
     }
 
     /// Every expectation whose time is not over at `now`, as `/proc/net/nf_conntrack_expect` lists them.
@@ -50,7 +50,7 @@ impl Engine {
         Reason::all().zip(self.reason_counts.iter().copied())
     }
 
-    /// The knobs as they stand. `nf_conntrack_count` is [`Engine::count`].
+    /// The sysctls as they stand. `nf_conntrack_count` is [`Engine::count`].
     pub fn sysctls(&self) -> &Sysctls {
         &self.sysctls
     }

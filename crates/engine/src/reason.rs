@@ -44,7 +44,7 @@ reasons! {
     NatExhausted "nat_exhausted",
     /// There is no memory for another connection.
     NoMemory "no_memory",
-    /// It is a fragment: only the reassembled datagram can be tracked.
+    /// It is a fragment: only the reassembled packet can be tracked.
     Fragment "fragment",
     /// Its transport checksum is wrong.
     Checksum "checksum",
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn each_reason_has_a_unique_index_and_name() {
         let mut names = alloc::collections::BTreeSet::new();
-        for (at, why) in Reason::all().enumerate() {
-            assert_eq!(why.index(), at);
-            assert!(names.insert(why.name()), "{} twice", why.name());
+        for (at, reason) in Reason::all().enumerate() {
+            assert_eq!(reason.index(), at);
+            assert!(names.insert(reason.name()), "{} twice", reason.name());
         }
         assert_eq!(names.len(), Reason::COUNT);
     }

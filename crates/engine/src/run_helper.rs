@@ -32,44 +32,44 @@ impl Engine {
     #[cold]
     pub(crate) fn run_helper(
         &mut self,
-        saying: &HelperPacket,
+        packet_data: &HelperPacket,
         outcome: Outcome,
         datagram: Option<&mut Vec<u8>>,
         now: Instant,
     ) -> Outcome {
-        match self.process_helper_packet(saying, datagram, now) {
+        match self.process_helper_packet(packet_data, datagram, now) {
             Ok(()) => outcome,
-            Err(why) => {
-                self.count_reason(why);
-                Outcome { verdict: CtVerdict::Drop, reason: Some(why), ..outcome }
+            Err(reason) => {
+                self.count_reason(reason);
+                Outcome { verdict: CtVerdict::Drop, reason: Some(reason), ..outcome }
             }
         }
     }
 
     fn process_helper_packet(
         &mut self,
-        saying: &HelperPacket,
+        packet_data: &HelperPacket,
         mut datagram: Option<&mut Vec<u8>>,
         now: Instant,
     ) -> Result<(), Reason> {
-        if self.table.records.hot(saying.connection.slot).is_none_or(|hot| !hot.is_confirmed())
-            || self.conn_id(saying.connection.slot) != saying.connection
+        if self.table.records.hot(packet_data.connection.slot).is_none_or(|hot| !hot.is_confirmed())
+            || self.conn_id(packet_data.connection.slot) != packet_data.connection
         {
             return Ok(());
         }
-        if let Some(ends) = self.endpoints(saying)
-            && let Some(announcement) = self.parse_helper_payload(saying, &ends)?
+        if let Some(ends) = self.endpoints(packet_data)
+            && let Some(announcement) = self.parse_helper_payload(packet_data, &ends)?
         {
-            self.create_expectation(saying, &announcement, &ends, datagram.as_deref_mut(), now)?;
+            self.create_expectation(packet_data, &announcement, &ends, datagram.as_deref_mut(), now)?;
         }
-        let renumbered =
-            datagram.is_none_or(|datagram| self.seq_adjust(saying.connection.slot, saying.direction, datagram));
+        let renumbered = datagram
+            .is_none_or(|datagram| self.seq_adjust(packet_data.connection.slot, packet_data.direction, datagram));
         if renumbered { Ok(()) } else { Err(Reason::HelperUnwritable) }
     }
 
     /// The tuples of the segment's own direction and the other, and the helper that listens, if one does.
-    fn endpoints(&self, saying: &HelperPacket) -> Option<HelperEndpoints> {
-        let HelperPacket { connection, direction, .. } = *saying;
+    fn endpoints(&self, packet_data: &HelperPacket) -> Option<HelperEndpoints> {
+        let HelperPacket { connection, direction, .. } = *packet_data;
         let hot = self.table.records.hot(connection.slot)?;
         let key = |direction| self.table.records.key(TupleRef::new(connection.slot, direction)).map(|key| key.tuple());
         let helper = self.extensions.find(connection.slot)?.helper_state?.helper();
@@ -79,15 +79,15 @@ impl Engine {
 
     fn parse_helper_payload(
         &mut self,
-        saying: &HelperPacket,
+        packet_data: &HelperPacket,
         ends: &HelperEndpoints,
     ) -> Result<Option<DataEndpoint>, Reason> {
-        let HelperPacket { connection, direction, seq, .. } = *saying;
-        let Some(listener) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
-        let heard = match listener {
-            HelperState::Ftp(_) if saying.data.is_empty() => FtpParseResult::NoMatch,
+        let HelperPacket { connection, direction, seq, .. } = *packet_data;
+        let Some(helper_state) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
+        let heard = match helper_state {
+            HelperState::Ftp(_) if packet_data.data.is_empty() => FtpParseResult::NoMatch,
             HelperState::Ftp(ftp) => {
-                ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &saying.data })
+                ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &packet_data.data })
             }
         };
         self.dirty.mark_dirty(connection.slot);
@@ -101,16 +101,16 @@ impl Engine {
     /// An announcement becomes an expectation; through a translation it is written anew, of the end that the other side sees.
     fn create_expectation(
         &mut self,
-        saying: &HelperPacket,
+        packet_data: &HelperPacket,
         announcement: &DataEndpoint,
         ends: &HelperEndpoints,
         datagram: Option<&mut Vec<u8>>,
         now: Instant,
     ) -> Result<(), Reason> {
         let HelperEndpoints { own, other, translated, helper } = *ends;
-        let slot = saying.connection.slot;
+        let slot = packet_data.connection.slot;
         let fresh = Expectation {
-            master: saying.connection,
+            master: packet_data.connection,
             tuple: Tuple {
                 source: other.source,
                 destination: other.destination,
@@ -131,13 +131,13 @@ impl Engine {
         let port = self.expect_on_free_port(Expectation { nat: Some(follow), ..fresh }, now)?;
         let text = format_cmd(announcement.ftp_type, other.destination, port);
         if !mangle_tcp_payload(datagram, announcement.match_range.clone(), text.as_bytes()) {
-            let over = self.expectations.remove_master(saying.connection);
+            let over = self.expectations.remove_master(packet_data.connection);
             self.counters.expect_delete += over.len() as u64;
             return Err(Reason::HelperUnwritable);
         }
-        // Both are lengths of datagrams, and the difference is meant modulo 2³².
+        // Both are lengths of packets, and the difference is meant modulo 2³².
         let by = (text.len() as u32).wrapping_sub(announcement.match_range.len() as u32);
-        self.seqadj_set(slot, saying.direction, saying.seq, by);
+        self.seqadj_set(slot, packet_data.direction, packet_data.seq, by);
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl Engine {
             match self.add_expectation(Expectation { tuple, ..fresh }, now) {
                 Ok(()) => return Ok(tuple.destination_key),
                 Err(Reason::ExpectClash) if left > 1 => left -= 1,
-                Err(why) => return Err(why),
+                Err(reason) => return Err(reason),
             }
             tuple.destination_key = least + self.nat.random_u16() % above;
         }

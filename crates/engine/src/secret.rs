@@ -1,7 +1,7 @@
 //! The secret of an engine.
 use core::fmt;
 
-/// The secret that keys hashes and ids: sixteen random octets, fresh at every start.
+/// The secret that keys hashes and ids: sixteen random bytes, fresh at every start.
 #[derive(Clone, Copy)]
 pub struct Secret(pub [u8; 16]);
 

@@ -82,9 +82,8 @@ mod tests {
 
     #[test]
     fn plain_values_and_snapshots_survive_json() {
-        let ping = [
-            0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1,
-        ];
+        let ping =
+            [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
         let now = Instant::from_secs(5);
         let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
         let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), now);

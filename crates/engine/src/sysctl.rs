@@ -1,17 +1,17 @@
-//! The knobs `net.netfilter.nf_conntrack_*`, by their own names and with their own defaults.
+//! The sysctls `net.netfilter.nf_conntrack_*`, by their own names and with their own defaults.
 use core::ops::Index;
 use thiserror::Error;
 
-macro_rules! knobs {
+macro_rules! sysctls {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $default:literal, $kind:ident;)*) => {
-        /// One knob. Its [name](Sysctl::name) is the last part of the sysctl key.
+        /// One sysctl. Its [name](Sysctl::name) is the last part of the sysctl key.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
         #[non_exhaustive]
         pub enum Sysctl { $($(#[doc = $doc])+ $variant,)* }
 
         impl Sysctl {
-            /// Every knob, in the order of its sysctl name.
+            /// Every sysctl, in the order of its sysctl name.
             pub const ALL: &'static [Sysctl] = &[$(Sysctl::$variant,)*];
             const TABLE: [(&'static str, u32, ValueKind); Sysctl::ALL.len()] = [$(($name, $default, ValueKind::$kind),)*];
             const HELP: [&'static str; Sysctl::ALL.len()] = [$(concat!($($doc),+),)*];
@@ -19,7 +19,7 @@ macro_rules! knobs {
     };
 }
 
-/// What values a knob takes.
+/// What values a sysctl takes.
 #[derive(Clone, Copy)]
 enum ValueKind {
     /// 0 or 1.
@@ -36,7 +36,7 @@ enum ValueKind {
     ReadOnly,
 }
 
-knobs! {
+sysctls! {
     /// Count packets and bytes of connections made from now on.
     Acct = "nf_conntrack_acct", 0, Switch;
     /// The size of the index: the memory Linux would give that many buckets. It grows by itself when connections need it.
@@ -53,7 +53,7 @@ knobs! {
     Frag6HighThresh = "nf_conntrack_frag6_high_thresh", 4194304, Number;
     /// Bytes down to which they are dropped (no effect in recent kernels).
     Frag6LowThresh = "nf_conntrack_frag6_low_thresh", 3145728, Number;
-    /// Seconds an IPv6 datagram may wait for its missing fragments.
+    /// Seconds an IPv6 packet may wait for its missing fragments.
     Frag6Timeout = "nf_conntrack_frag6_timeout", 60, Seconds;
     /// Seconds of protocols without a tracker of their own.
     GenericTimeout = "nf_conntrack_generic_timeout", 600, Seconds;
@@ -155,7 +155,7 @@ impl Sysctl {
             ValueKind::ReadOnly => None,
         }
     }
-    /// Finds a knob by any spelling sysctl takes: `net.netfilter.nf_conntrack_max`, `net/netfilter/nf_conntrack_max`,
+    /// Finds a sysctl by any spelling sysctl takes: `net.netfilter.nf_conntrack_max`, `net/netfilter/nf_conntrack_max`,
     /// `nf_conntrack_max`, and the old `net.nf_conntrack_max`.
     ///
     /// ```
@@ -170,18 +170,18 @@ impl Sysctl {
         if matches!(name, "net.nf_conntrack_max" | "net/nf_conntrack_max") {
             return Some(Sysctl::Max);
         }
-        Sysctl::ALL.iter().copied().find(|knob| knob.name() == name)
+        Sysctl::ALL.iter().copied().find(|sysctl| sysctl.name() == name)
     }
 }
 
-/// Why a knob could not be set.
+/// Why a sysctl could not be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SysctlError {
-    /// The value is out of the knob's range.
+    /// The value is out of the sysctl's range.
     #[error("{} takes {min} to {max}, not {value}", sysctl.name())]
     OutOfRange {
-        /// The knob.
+        /// The sysctl.
         sysctl: Sysctl,
         /// What was asked for.
         value: u64,
@@ -190,12 +190,12 @@ pub enum SysctlError {
         /// The greatest it takes.
         max: u64,
     },
-    /// The knob is only read.
+    /// The sysctl is only read.
     #[error("{} can only be read", .0.name())]
     ReadOnly(Sysctl),
 }
 
-/// The value of every knob.
+/// The value of every sysctl.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctls([u32; Sysctl::ALL.len()]);
 
@@ -207,8 +207,8 @@ impl Default for Sysctls {
 
 impl Index<Sysctl> for Sysctls {
     type Output = u32;
-    fn index(&self, knob: Sysctl) -> &u32 {
-        &self.0[knob as usize]
+    fn index(&self, sysctl: Sysctl) -> &u32 {
+        &self.0[sysctl as usize]
     }
 }
 
@@ -222,37 +222,37 @@ impl Sysctls {
     /// assert_eq!((knobs[Sysctl::Max], knobs[Sysctl::Buckets]), (65536, 65536));
     /// ```
     pub fn kernel_defaults(generation: KernelVersion, memory: u64) -> Sysctls {
-        let mut knobs = Sysctls::default();
+        let mut sysctls = Sysctls::default();
         let (buckets, max) = generation.table_sizes(memory);
-        knobs.set_unchecked(Sysctl::Buckets, buckets);
-        knobs.set_unchecked(Sysctl::Max, max);
-        knobs.set_unchecked(Sysctl::ExpectMax, (buckets / 256).max(1) * 4);
+        sysctls.set_unchecked(Sysctl::Buckets, buckets);
+        sysctls.set_unchecked(Sysctl::Max, max);
+        sysctls.set_unchecked(Sysctl::ExpectMax, (buckets / 256).max(1) * 4);
         if matches!(generation, KernelVersion::V3_10 | KernelVersion::V4_19) {
-            knobs.set_unchecked(Sysctl::Events, 1);
-            knobs.set_unchecked(Sysctl::UdpTimeoutStream, 180);
+            sysctls.set_unchecked(Sysctl::Events, 1);
+            sysctls.set_unchecked(Sysctl::UdpTimeoutStream, 180);
         }
-        knobs
+        sysctls
     }
 
-    /// Sets one knob, if it takes the value.
-    pub fn set(&mut self, knob: Sysctl, value: u64) -> Result<(), SysctlError> {
-        let (least, greatest) = knob.range().ok_or(SysctlError::ReadOnly(knob))?;
+    /// Sets one sysctl, if it takes the value.
+    pub fn set(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
+        let (least, greatest) = sysctl.range().ok_or(SysctlError::ReadOnly(sysctl))?;
         match u32::try_from(value) {
             Ok(number) if (least..=greatest).contains(&value) => {
-                self.set_unchecked(knob, number);
+                self.set_unchecked(sysctl, number);
                 Ok(())
             }
-            _ => Err(SysctlError::OutOfRange { sysctl: knob, value, min: least, max: greatest }),
+            _ => Err(SysctlError::OutOfRange { sysctl: sysctl, value, min: least, max: greatest }),
         }
     }
 
-    fn set_unchecked(&mut self, knob: Sysctl, value: u32) {
-        self.0[knob as usize] = value;
+    fn set_unchecked(&mut self, sysctl: Sysctl, value: u32) {
+        self.0[sysctl as usize] = value;
     }
 
     /// Is this switch on?
-    pub fn is_enabled(&self, knob: Sysctl) -> bool {
-        self[knob] != 0
+    pub fn is_enabled(&self, sysctl: Sysctl) -> bool {
+        self[sysctl] != 0
     }
 }
 

@@ -41,12 +41,12 @@ pub struct SkippedLines {
 /// Knobs that older kernels had: DCCP's, and automatic helpers.
 const REMOVED_SYSCTLS: [&str; 2] = ["nf_conntrack_dccp_", "nf_conntrack_helper"];
 
-/// Sets every knob that `text`, a sysctl file, names; counts the lines that set none.
+/// Sets every sysctl that `text`, a sysctl file, names; counts the lines that set none.
 ///
 /// # Errors
-/// The first line that names a knob of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
+/// The first line that names a sysctl of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
 /// may fail.
-pub fn apply_file(text: &str, knobs: &mut Sysctls) -> Result<SkippedLines, SysctlFileError> {
+pub fn apply_file(text: &str, sysctls: &mut Sysctls) -> Result<SkippedLines, SysctlFileError> {
     let mut skipped = SkippedLines::default();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -54,7 +54,7 @@ pub fn apply_file(text: &str, knobs: &mut Sysctls) -> Result<SkippedLines, Sysct
             continue;
         }
         let (optional, setting) = line.strip_prefix('-').map_or((false, line), |rest| (true, rest));
-        match apply_setting(setting, knobs) {
+        match apply_setting(setting, sysctls) {
             Ok(SetOutcome::Applied) => (),
             Ok(SetOutcome::NotConntrack) => skipped.not_conntrack += 1,
             Err(_) if optional => (),
@@ -75,25 +75,25 @@ pub enum SetOutcome {
     NotConntrack,
 }
 
-/// Sets one knob: `KEY=VALUE`, `KEY = VALUE`, with dots or slashes in the key.
+/// Sets one sysctl: `KEY=VALUE`, `KEY = VALUE`, with dots or slashes in the key.
 ///
 /// # Errors
 /// As [`read`].
-pub fn apply_setting(setting: &str, knobs: &mut Sysctls) -> Result<SetOutcome, SysctlFileError> {
+pub fn apply_setting(setting: &str, sysctls: &mut Sysctls) -> Result<SetOutcome, SysctlFileError> {
     let fault = |what: String| SysctlFileError { line: None, text: setting.to_owned(), message: what };
     let Some((key, value)) = setting.split_once('=') else {
         return Err(fault("write it as KEY=VALUE, for example nf_conntrack_max=65536".into()));
     };
     let (key, value) = (key.trim(), value.trim());
-    let Some(knob) = Sysctl::from_name(key) else {
+    let Some(sysctl) = Sysctl::from_name(key) else {
         if key.contains("nf_conntrack") {
             return Err(fault(format!("there is no knob {}{}", key.escape_debug(), suggest_name(key))));
         }
         return Ok(SetOutcome::NotConntrack);
     };
     let number =
-        parse_number(value).ok_or_else(|| fault(format!("{} takes a whole number, not {value:?}", knob.name())))?;
-    knobs.set(knob, number).map_err(|error| fault(error.to_string()))?;
+        parse_number(value).ok_or_else(|| fault(format!("{} takes a whole number, not {value:?}", sysctl.name())))?;
+    sysctls.set(sysctl, number).map_err(|error| fault(error.to_string()))?;
     Ok(SetOutcome::Applied)
 }
 
@@ -112,7 +112,7 @@ pub fn parse_setting(text: &str) -> Result<String, String> {
 }
 
 fn is_read_only(setting: &str) -> bool {
-    Sysctl::from_name(key(setting)).is_some_and(|knob| knob.range().is_none())
+    Sysctl::from_name(key(setting)).is_some_and(|sysctl| sysctl.range().is_none())
 }
 
 fn is_removed(setting: &str) -> bool {
@@ -135,15 +135,15 @@ fn parse_number(text: &str) -> Option<u64> {
     }
 }
 
-/// The knob whose name is most like `key`.
+/// The sysctl whose name is most like `key`.
 fn suggest_name(key: &str) -> String {
     let name = key.rsplit(['.', '/']).next().unwrap_or(key);
-    let likeness = |knob: &&Sysctl| {
-        let same = knob.name().bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
-        let tail = knob.name().bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
+    let likeness = |sysctl: &&Sysctl| {
+        let same = sysctl.name().bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+        let tail = sysctl.name().bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
         same + tail
     };
-    Sysctl::ALL.iter().max_by_key(likeness).map_or(String::new(), |knob| format!("; did you mean {}?", knob.name()))
+    Sysctl::ALL.iter().max_by_key(likeness).map_or(String::new(), |sysctl| format!("; did you mean {}?", sysctl.name()))
 }
 
 #[cfg(test)]
@@ -155,24 +155,24 @@ mod tests {
         let text = "# limits\n; and more\n\nnet.netfilter.nf_conntrack_max = 1000\nnet/netfilter/nf_conntrack_tcp_loose=0\n\
                     net.ipv4.ip_forward = 1\nnet.netfilter.nf_conntrack_count = 7\n\
                     net.netfilter.nf_conntrack_dccp_loose = 1\nnet.netfilter.nf_conntrack_helper = 0\n-net.netfilter.nf_conntrack_nonsense = 1\n  net.nf_conntrack_max=0x800  \n";
-        let mut knobs = Sysctls::default();
-        assert_eq!(apply_file(text, &mut knobs), Ok(SkippedLines { not_conntrack: 1, read_only: 1, removed: 2 }));
-        assert_eq!(knobs[Sysctl::Max], 2048);
-        assert_eq!(knobs[Sysctl::TcpLoose], 0);
+        let mut sysctls = Sysctls::default();
+        assert_eq!(apply_file(text, &mut sysctls), Ok(SkippedLines { not_conntrack: 1, read_only: 1, removed: 2 }));
+        assert_eq!(sysctls[Sysctl::Max], 2048);
+        assert_eq!(sysctls[Sysctl::TcpLoose], 0);
     }
 
     #[test]
     fn errors_name_the_line() {
-        let mut knobs = Sysctls::default();
-        let fault = |text: &str, knobs: &mut Sysctls| apply_file(text, knobs).unwrap_err().to_string();
+        let mut sysctls = Sysctls::default();
+        let fault = |text: &str, sysctls: &mut Sysctls| apply_file(text, sysctls).unwrap_err().to_string();
         assert_eq!(
-            fault("\nnet.netfilter.nf_conntrack_tcp_looze=1", &mut knobs),
-            "line 2: `net.netfilter.nf_conntrack_tcp_looze=1`: there is no knob net.netfilter.nf_conntrack_tcp_looze; \
+            fault("\nnet.netfilter.nf_conntrack_tcp_looze=1", &mut sysctls),
+            "line 2: `net.netfilter.nf_conntrack_tcp_looze=1`: there is no sysctl net.netfilter.nf_conntrack_tcp_looze; \
              did you mean nf_conntrack_tcp_loose?"
         );
-        assert!(fault("nf_conntrack_tcp_loose=2", &mut knobs).contains("takes 0 to 1, not 2"));
-        assert!(fault("nf_conntrack_max=many", &mut knobs).contains("whole number"));
-        assert!(fault("nf_conntrack_max", &mut knobs).contains("KEY=VALUE"));
+        assert!(fault("nf_conntrack_tcp_loose=2", &mut sysctls).contains("takes 0 to 1, not 2"));
+        assert!(fault("nf_conntrack_max=many", &mut sysctls).contains("whole number"));
+        assert!(fault("nf_conntrack_max", &mut sysctls).contains("KEY=VALUE"));
         assert!(parse_setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
         assert!(parse_setting("net.ipv4.ip_forward=1").unwrap_err().contains("no knob of connection tracking"));
         assert_eq!(parse_setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));

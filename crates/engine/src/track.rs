@@ -51,9 +51,9 @@ impl Engine {
             secret: self.secret,
             ack_offset: 0,
         };
-        let ruling = if packet.protocol() == ipproto::TCP {
+        let result = if packet.protocol() == ipproto::TCP {
             match parse_tcp_segment(packet, &self.sysctls) {
-                Err(why) => TrackResult::invalid(why),
+                Err(reason) => TrackResult::invalid(reason),
                 Ok(segment) => {
                     if status.contains(Status::SEQ_ADJUST) {
                         context.ack_offset = ack_offset(self.extensions.find(slot), direction, segment.ack);
@@ -67,27 +67,27 @@ impl Engine {
                     {
                         Tcp::from_record_mut(hot).relearn_windows(&segment, direction, left);
                     }
-                    let ruling = Tcp::from_record_mut(hot).track_packet(&segment, direction, &context, &mut noted);
+                    let result = Tcp::from_record_mut(hot).track_packet(&segment, direction, &context, &mut noted);
                     // Only a segment that is let pass without a change is ever noted.
-                    if matches!(ruling, TrackResult::NoRefresh { .. }) && noted.is_some() {
+                    if matches!(result, TrackResult::NoRefresh { .. }) && noted.is_some() {
                         hot.kind.set(RecordKind::HAS_EXTENSION);
                         self.extensions.find_or_insert(slot).ignored_syn = noted;
                     }
-                    let passed = matches!(ruling, TrackResult::Pass { .. });
+                    let passed = matches!(result, TrackResult::Pass { .. });
                     if passed
                         && hot.kind.has(RecordKind::HAS_EXTENSION)
                         && self.extensions.count_lenient_segment(slot, direction)
                     {
                         Tcp::from_record_mut(hot).clear_liberal();
                     }
-                    ruling
+                    result
                 }
             }
-        } else if let Err(why) = check_l4_header(packet, &self.sysctls) {
-            TrackResult::invalid(why)
+        } else if let Err(reason) = check_l4_header(packet, &self.sysctls) {
+            TrackResult::invalid(reason)
         } else if packet.protocol() == ipproto::SCTP {
             match sctp::SctpHeader::parse(packet.transport()) {
-                Err(refusal) => TrackResult::invalid(Reason::ParseError(refusal)),
+                Err(error) => TrackResult::invalid(Reason::ParseError(error)),
                 Ok(header) => {
                     let mut tracker = Sctp::load(hot);
                     let step = tracker.track_packet(&header, direction);
@@ -100,8 +100,8 @@ impl Engine {
             Stateless::load(hot).track_packet(&context)
         };
         let outcome = Outcome::tracked(info, direction, ConnId { slot, tuple_hash: hot.tuple_hash(self.secret.0) });
-        let TrackResult::Pass { timeout, changed, assured } = ruling else {
-            return self.apply_track_result(packet, reference, ruling, outcome, now);
+        let TrackResult::Pass { timeout, changed, assured } = result else {
+            return self.apply_track_result(packet, reference, result, outcome, now);
         };
         let mut update = changed || assured;
         if assured {
@@ -138,15 +138,15 @@ impl Engine {
         &mut self,
         packet: &Packet<'_>,
         reference: TupleRef,
-        ruling: TrackResult,
+        result: TrackResult,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
-        match ruling {
+        match result {
             TrackResult::Pass { .. } => Some(outcome),
-            TrackResult::NoRefresh { reason: why, changed } => {
-                why.into_iter().for_each(|why| self.count_reason(why));
+            TrackResult::NoRefresh { reason, changed } => {
+                reason.into_iter().for_each(|reason| self.count_reason(reason));
                 let hot = self.table.records.hot_mut(slot)?;
                 let answered = direction == Direction::Reply && !hot.status().contains(Status::SEEN_REPLY);
                 if answered {
@@ -158,10 +158,10 @@ impl Engine {
                         self.emit_update(slot, changed, now);
                     }
                 }
-                Some(Outcome { reason: why, ..outcome })
+                Some(Outcome { reason, ..outcome })
             }
-            TrackResult::Invalid { reason: why, shorten_to } => {
-                Some(self.reject_invalid(packet, slot, why, shorten_to, now))
+            TrackResult::Invalid { reason, shorten_to } => {
+                Some(self.reject_invalid(packet, slot, reason, shorten_to, now))
             }
             TrackResult::Restart => {
                 self.destroy(slot, now);
@@ -182,7 +182,7 @@ impl Engine {
         &mut self,
         packet: &Packet<'_>,
         slot: u32,
-        why: Reason,
+        reason: Reason,
         shorten_to: Option<u32>,
         now: Instant,
     ) -> Outcome {
@@ -191,8 +191,8 @@ impl Engine {
             let deadline = hot.deadline;
             self.table.lower_timer_bound(slot, deadline);
         }
-        self.log_invalid(packet.protocol(), why, now);
-        self.finish_untracked(Outcome::invalid(why)).outcome
+        self.log_invalid(packet.protocol(), reason, now);
+        self.finish_untracked(Outcome::invalid(reason)).outcome
     }
 
     /// A packet of no known connection: it may begin one.
@@ -209,7 +209,7 @@ impl Engine {
             return self.reject_new(packet, opened.err().unwrap_or(Reason::IcmpUnpaired), now);
         };
         // Built where it goes to the caller from: it is large, and to move it costs.
-        let mut passage = PacketCtx {
+        let mut ctx = PacketCtx {
             outcome: Outcome {
                 info: CtInfo::New,
                 direction: Some(Direction::Original),
@@ -237,25 +237,25 @@ impl Engine {
                 labels: None,
             }),
         };
-        if let (true, Some(fresh)) = (master.is_some() || !self.auto_helpers.is_empty(), passage.unconfirmed()) {
+        if let (true, Some(fresh)) = (master.is_some() || !self.auto_helpers.is_empty(), ctx.unconfirmed()) {
             let follow = master.and_then(|(_, follow)| follow);
             master.into_iter().for_each(|(master, _)| fresh.set_master(master));
             self.try_assign_helper(fresh);
             if fresh.status.contains(Status::EXPECTED) {
-                passage.outcome.info = CtInfo::Related;
+                ctx.outcome.info = CtInfo::Related;
             }
             if let Some(follow) = follow {
-                self.follow_master(&mut passage, &follow, now);
+                self.follow_master(&mut ctx, &follow, now);
             }
         }
-        passage
+        ctx
     }
 
     /// A first packet that begins nothing.
     #[cold]
-    fn reject_new(&mut self, packet: &Packet<'_>, why: Reason, now: Instant) -> PacketCtx {
-        self.log_invalid(packet.protocol(), why, now);
-        self.finish_untracked(Outcome::invalid(why))
+    fn reject_new(&mut self, packet: &Packet<'_>, reason: Reason, now: Instant) -> PacketCtx {
+        self.log_invalid(packet.protocol(), reason, now);
+        self.finish_untracked(Outcome::invalid(reason))
     }
 
     /// What the protocol makes of a first packet.
@@ -268,11 +268,11 @@ impl Engine {
             secret: self.secret,
             ack_offset: 0,
         };
-        let (tracker, ruling) = if packet.protocol() == ipproto::TCP {
+        let (tracker, result) = if packet.protocol() == ipproto::TCP {
             let segment = parse_tcp_segment(packet, &self.sysctls)?;
             let mut tcp = Tcp::from_first_packet(&segment, &self.sysctls)?;
-            let ruling = tcp.track_packet(&segment, Direction::Original, &context, &mut None::<IgnoredSyn>);
-            (Tracker::Tcp(tcp), ruling)
+            let result = tcp.track_packet(&segment, Direction::Original, &context, &mut None::<IgnoredSyn>);
+            (Tracker::Tcp(tcp), result)
         } else if packet.protocol() == ipproto::SCTP {
             check_l4_header(packet, &self.sysctls)?;
             let header = sctp::SctpHeader::parse(packet.transport()).map_err(Reason::ParseError)?;
@@ -282,21 +282,21 @@ impl Engine {
         } else {
             check_l4_header(packet, &self.sysctls)?;
             let stateless = Stateless::from_first_packet(&probe.key.tuple(), &context)?;
-            let ruling = stateless.track_packet(&context);
-            (Tracker::Stateless(stateless), ruling)
+            let result = stateless.track_packet(&context);
+            (Tracker::Stateless(stateless), result)
         };
-        let (timeout, counted) = match ruling {
+        let (timeout, counted) = match result {
             TrackResult::Pass { timeout, .. } => (timeout, true),
-            TrackResult::Invalid { reason: why, .. } => return Err(why),
+            TrackResult::Invalid { reason, .. } => return Err(reason),
             TrackResult::NoRefresh { .. } | TrackResult::Restart | TrackResult::Delete => (0, false),
         };
         Ok(InitialTracker { tracker, timeout, counted })
     }
 
-    fn log_invalid(&mut self, number: u8, why: Reason, now: Instant) {
+    fn log_invalid(&mut self, number: u8, reason: Reason, now: Instant) {
         let wanted = self.sysctls[Sysctl::LogInvalid];
         if wanted == 255 || wanted != 0 && wanted == u32::from(number) {
-            self.log.push_ratelimited(now, || alloc::format!("nf_ct_proto_{number}: {}", why.text()));
+            self.log.push_ratelimited(now, || alloc::format!("nf_ct_proto_{number}: {}", reason.text()));
         }
     }
 
@@ -327,9 +327,9 @@ pub(crate) fn account_packet(records: &mut Records, slot: u32, direction: Direct
 
 /// The segment in a packet, if Linux would call it well-formed.
 #[inline(always)]
-pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, knobs: &crate::Sysctls) -> Result<TcpSegment<'a>, Reason> {
+pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, sysctls: &crate::Sysctls) -> Result<TcpSegment<'a>, Reason> {
     let segment = TcpSegment::parse(packet.transport(), packet.transport_len()).map_err(Reason::ParseError)?;
-    if knobs.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
+    if sysctls.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
         return Err(Reason::Checksum);
     }
     tcp::check_flags(&segment)?;
@@ -337,7 +337,7 @@ pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, knobs: &crate::Sysctls)
 }
 
 /// Is a packet of another protocol than TCP well-formed? ICMP was looked at before.
-fn check_l4_header(packet: &Packet<'_>, knobs: &crate::Sysctls) -> Result<(), Reason> {
+fn check_l4_header(packet: &Packet<'_>, sysctls: &crate::Sysctls) -> Result<(), Reason> {
     let (transport, length) = (packet.transport(), packet.transport_len());
     match (packet.protocol(), packet.family()) {
         (ipproto::UDP, _) => udp::UdpHeader::parse(transport, length).map(drop).map_err(Reason::ParseError)?,
@@ -352,5 +352,5 @@ fn check_l4_header(packet: &Packet<'_>, knobs: &crate::Sysctls) -> Result<(), Re
         ipproto::UDPLITE => packet.udp_lite_checksum_ok_as_udp(),
         _ => packet.transport_checksum_ok(),
     };
-    if knobs.is_enabled(Sysctl::Checksum) && !holds { Err(Reason::Checksum) } else { Ok(()) }
+    if sysctls.is_enabled(Sysctl::Checksum) && !holds { Err(Reason::Checksum) } else { Ok(()) }
 }

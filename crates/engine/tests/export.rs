@@ -97,10 +97,10 @@ impl Rng {
 }
 
 fn engine(acct: bool) -> Engine {
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Acct, acct.into()).unwrap();
-    knobs.set(Sysctl::Timestamp, acct.into()).unwrap();
-    Engine::new(knobs, SECRET, Instant(0))
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Acct, acct.into()).unwrap();
+    sysctls.set(Sysctl::Timestamp, acct.into()).unwrap();
+    Engine::new(sysctls, SECRET, Instant(0))
 }
 
 /// A packet through a small router: what is said of it, and how it leaves. Sources are translated to one of four addresses, which one depends on the
@@ -109,26 +109,26 @@ fn translate_and_forward(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) 
     let copy = bytes.clone();
     let packet = Packet::parse(&copy).unwrap();
     let zone = if bytes[15] == 5 { Zone { id: 7, direction: ZoneDirection::Original } } else { Zone::default() };
-    let mut passage = engine.track(&packet, zone, now);
+    let mut ctx = engine.track(&packet, zone, now);
     let outside: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 4].into()];
     let all = NatRange { addresses: Some(outside[0]..=outside[1]), ..NatRange::default() };
     let to = NatRange::to([10, 9, 9, 9].into());
     if bytes[16..20] == [198, 51, 100, 4] && bytes[9] == 6 {
-        engine.translate(&mut passage, Manip::Destination, &to, now);
+        engine.translate(&mut ctx, Manip::Destination, &to, now);
     } else {
-        engine.nat_null_binding(&mut passage, Manip::Destination, now);
+        engine.nat_null_binding(&mut ctx, Manip::Destination, now);
     }
-    let mut changed = engine.nat_rewrite(&passage, Manip::Destination).apply(&mut bytes);
+    let mut changed = engine.nat_rewrite(&ctx, Manip::Destination).apply(&mut bytes);
     // Of those without ports of their own, clients would be in each other's way, and what is left to chance differs.
     if bytes[12] == 10 && bytes[15] != 0 && matches!(bytes[9], 1 | 6 | 17) {
-        engine.translate(&mut passage, Manip::Source, &all, now);
+        engine.translate(&mut ctx, Manip::Source, &all, now);
     }
-    changed &= engine.nat_rewrite(&passage, Manip::Source).apply(&mut bytes);
+    changed &= engine.nat_rewrite(&ctx, Manip::Source).apply(&mut bytes);
     if bytes[15] == 3 {
-        engine.set_mark(&mut passage, u32::from(bytes[19]) + 1);
-        engine.add_labels(&mut passage, [bytes[19]; 16]);
+        engine.set_mark(&mut ctx, u32::from(bytes[19]) + 1);
+        engine.add_labels(&mut ctx, [bytes[19]; 16]);
     }
-    let outcome = engine.confirm(passage, now);
+    let outcome = engine.confirm(ctx, now);
     let said =
         (outcome.info, outcome.direction, outcome.reason, outcome.verdict, outcome.connection.is_some(), changed);
     (format!("{said:?}"), bytes)
@@ -139,9 +139,9 @@ fn export_table(engine: &Engine, now: Instant) -> BTreeSet<Vec<u8>> {
     engine
         .export_all(now)
         .map(|described| {
-            let mut octets = Vec::new();
-            described.encode(&mut octets);
-            octets
+            let mut bytes = Vec::new();
+            described.encode(&mut bytes);
+            bytes
         })
         .collect()
 }
@@ -165,8 +165,8 @@ proptest! {
         }
         let mut second = engine(acct);
         let moved = export_table(&first, now);
-        for octets in &moved {
-            let described = ConnSnapshot::decode(octets).unwrap();
+        for bytes in &moved {
+            let described = ConnSnapshot::decode(bytes).unwrap();
             second.import(&described, Duration::ZERO, WindowTrust::Exact, now).unwrap();
         }
         prop_assert_eq!(&export_table(&second, now), &moved);
@@ -213,7 +213,7 @@ proptest! {
         prop_assert_eq!(told, seen);
     }
 
-    /// Octets near a description: they are read or not, the connection is entered or not, and the table is whole.
+    /// Bytes near a description: they are read or not, the connection is entered or not, and the table is whole.
     #[test]
     fn mutated_snapshots_never_break_the_table(seed in any::<u64>(), changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4)) {
         let mut dice = Rng(seed | 1);
@@ -224,12 +224,12 @@ proptest! {
             translate_and_forward(&mut first, packet, now);
         }
         let mut second = engine(true);
-        for mut octets in export_table(&first, now) {
+        for mut bytes in export_table(&first, now) {
             for (at, value) in &changes {
-                let at = usize::from(*at) % octets.len();
-                octets[at] = *value;
+                let at = usize::from(*at) % bytes.len();
+                bytes[at] = *value;
             }
-            if let Ok(described) = ConnSnapshot::decode(&octets) {
+            if let Ok(described) = ConnSnapshot::decode(&bytes) {
                 let _ = second.import(&described, Duration::ZERO, WindowTrust::Lenient, now);
             }
         }

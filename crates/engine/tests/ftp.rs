@@ -256,8 +256,8 @@ fn remove_and_flush_remove_expectations() {
     let mut second = world.open_logged_in("10.1.0.2:40001", SERVER);
     first.send_line(&mut world, Sender::Client, PORT_2000);
     second.send_line(&mut world, Sender::Client, PORT_2001);
-    let handle = first.conn_id(&world);
-    assert!(world.engine.remove(handle, world.now));
+    let conn_id = first.conn_id(&world);
+    assert!(world.engine.remove(conn_id, world.now));
     assert_eq!(world.expectations(), ["10.2.0.9 → 10.1.0.2:2001"]);
     world.engine.flush(world.now);
     world.engine.check_invariants().unwrap();
@@ -313,11 +313,11 @@ fn helper_set_by_rule_and_child_inherits_mark() {
     let mut world = TestEngine::new();
     let (client, server) = (CLIENT.parse().unwrap(), "10.2.0.9:2121".parse().unwrap());
     let syn = tcp_with(client, server, &Segment { flags: SYN, seq: 999, ..Segment::default() }, &[]);
-    let mut passage = world.engine.track(&Packet::parse(&syn).unwrap(), Zone::default(), world.now);
-    let fresh = passage.unconfirmed().unwrap();
+    let mut ctx = world.engine.track(&Packet::parse(&syn).unwrap(), Zone::default(), world.now);
+    let fresh = ctx.unconfirmed().unwrap();
     fresh.attach_helper(Helper::Ftp);
     fresh.mark = 7;
-    world.engine.confirm(passage, world.now);
+    world.engine.confirm(ctx, world.now);
     // The segments of a fresh conversation: its SYN comes again.
     let mut control = world.open_logged_in(CLIENT, "10.2.0.9:2121");
     assert_eq!(world.entry(control.conn_id(&world)).helper, Some("ftp"));
@@ -331,9 +331,9 @@ fn dropped_packet_does_not_run_the_helper() {
     let mut world = TestEngine::new();
     let mut control = world.open_logged_in(CLIENT, SERVER);
     let segment = control.segment(Sender::Client, ACK, PORT_2000.as_bytes());
-    let passage = world.engine.track(&Packet::parse(&segment).unwrap(), Zone::default(), world.now);
-    assert_eq!(passage.info(), CtInfo::Established);
-    drop(passage);
+    let ctx = world.engine.track(&Packet::parse(&segment).unwrap(), Zone::default(), world.now);
+    assert_eq!(ctx.info(), CtInfo::Established);
+    drop(ctx);
     assert_eq!(world.expectations(), [""; 0]);
     control.mark_lost(Sender::Client, PORT_2000);
     control.send_line(&mut world, Sender::Client, PORT_2000);
@@ -346,9 +346,9 @@ fn dropped_packet_does_not_run_the_helper() {
         &Segment { flags: SYN, ..Segment::default() },
         &[],
     );
-    let passage = world.engine.track(&Packet::parse(&syn).unwrap(), Zone::default(), world.now);
-    assert_eq!(passage.info(), CtInfo::Related);
-    drop(passage);
+    let ctx = world.engine.track(&Packet::parse(&syn).unwrap(), Zone::default(), world.now);
+    assert_eq!(ctx.info(), CtInfo::Related);
+    drop(ctx);
     world.engine.check_invariants().unwrap();
     assert_eq!(world.expectations(), [""; 0]);
     assert_eq!(world.entry(control.conn_id(&world)).uses, 1);
@@ -359,9 +359,9 @@ fn helper_is_not_run_if_the_master_ended_before_confirm() {
     let mut world = TestEngine::new();
     let mut control = world.open_logged_in(CLIENT, SERVER);
     let segment = control.segment(Sender::Client, ACK, PORT_2000.as_bytes());
-    let passage = world.engine.track(&Packet::parse(&segment).unwrap(), Zone::default(), world.now);
+    let ctx = world.engine.track(&Packet::parse(&segment).unwrap(), Zone::default(), world.now);
     world.engine.flush(world.now);
-    let outcome = world.engine.confirm(passage, world.now);
+    let outcome = world.engine.confirm(ctx, world.now);
     assert_eq!(outcome.verdict, CtVerdict::Accept);
     world.engine.check_invariants().unwrap();
     assert_eq!(world.engine.expectations(world.now).count(), 0);

@@ -19,8 +19,8 @@ fn engine() -> Engine {
 
 fn track_and_confirm(engine: &mut Engine, packet: &[u8], now: Instant) -> Outcome {
     // The longer way, as with rules.
-    let passage = engine.track(&Packet::parse(packet).unwrap(), Zone::default(), now);
-    engine.confirm(passage, now)
+    let ctx = engine.track(&Packet::parse(packet).unwrap(), Zone::default(), now);
+    engine.confirm(ctx, now)
 }
 
 fn client_segment(flags: u8, seq: u32, ack: u32, data: usize) -> Vec<u8> {
@@ -58,8 +58,8 @@ fn modified(described: &ConnSnapshot, change: impl FnOnce(&mut ConnSnapshot)) ->
     changed
 }
 
-fn is_liberal(engine: &Engine, handle: ConnId, now: Instant) -> bool {
-    match engine.entry(handle, now).unwrap().protocol {
+fn is_liberal(engine: &Engine, conn_id: ConnId, now: Instant) -> bool {
+    match engine.entry(conn_id, now).unwrap().protocol {
         ProtocolInfo::Tcp { sides, .. } => sides[0].flags & 8 != 0,
         other => panic!("{other:?}"),
     }
@@ -69,7 +69,7 @@ fn is_liberal(engine: &Engine, handle: ConnId, now: Instant) -> bool {
 fn lenient_import_relearns_windows_then_enforces_them() {
     let (_, described) = established();
     let mut second = engine();
-    let handle = second.import(&described, Duration::from_secs(3), WindowTrust::Lenient, NOW).unwrap();
+    let conn_id = second.import(&described, Duration::from_secs(3), WindowTrust::Lenient, NOW).unwrap();
     let mut strict = engine();
     strict.import(&described, Duration::from_secs(3), WindowTrust::Exact, NOW).unwrap();
     // A megabyte was sent meanwhile.
@@ -80,7 +80,7 @@ fn lenient_import_relearns_windows_then_enforces_them() {
         "it would be beyond its window"
     );
     for round in 0..16 {
-        assert!(is_liberal(&second, handle, NOW), "round {round}");
+        assert!(is_liberal(&second, conn_id, NOW), "round {round}");
         for _ in 0..3 {
             assert_eq!(
                 track_and_confirm(&mut second, &server_segment(ACK, server, client, 500), NOW).info,
@@ -94,7 +94,7 @@ fn lenient_import_relearns_windows_then_enforces_them() {
         );
         client += 7;
     }
-    assert!(!is_liberal(&second, handle, NOW));
+    assert!(!is_liberal(&second, conn_id, NOW));
     assert_eq!(
         track_and_confirm(&mut second, &server_segment(ACK, server + 900_000, client, 500), NOW).info,
         CtInfo::Invalid
@@ -111,27 +111,27 @@ fn second_lenient_import_does_not_stay_liberal() {
     let (_, mut described) = established();
     for _ in 0..3 {
         let mut next = engine();
-        let handle = next.import(&described, Duration::from_secs(1), WindowTrust::Lenient, NOW).unwrap();
+        let conn_id = next.import(&described, Duration::from_secs(1), WindowTrust::Lenient, NOW).unwrap();
         track_and_confirm(&mut next, &client_segment(ACK, 1001, 5011, 7), NOW);
-        assert!(is_liberal(&next, handle, NOW));
-        let mut octets = Vec::new();
-        next.export(handle, NOW).unwrap().encode(&mut octets);
-        described = ConnSnapshot::decode(&octets).unwrap();
+        assert!(is_liberal(&next, conn_id, NOW));
+        let mut bytes = Vec::new();
+        next.export(conn_id, NOW).unwrap().encode(&mut bytes);
+        described = ConnSnapshot::decode(&bytes).unwrap();
     }
     let mut last = engine();
-    let handle = last.import(&described, Duration::ZERO, WindowTrust::Lenient, NOW).unwrap();
+    let conn_id = last.import(&described, Duration::ZERO, WindowTrust::Lenient, NOW).unwrap();
     for round in 0..16 {
         track_and_confirm(&mut last, &server_segment(ACK, 5011, 1001 + round, 0), NOW);
         track_and_confirm(&mut last, &client_segment(ACK, 1001 + round, 5011, 1), NOW);
     }
-    assert!(!is_liberal(&last, handle, NOW));
+    assert!(!is_liberal(&last, conn_id, NOW));
 }
 
 #[test]
 fn transfer_with_lost_segments_recovers_after_lenient_import() {
     let (_, described) = established();
     let mut second = engine();
-    let handle = second.import(&described, Duration::from_secs(1), WindowTrust::Lenient, NOW).unwrap();
+    let conn_id = second.import(&described, Duration::from_secs(1), WindowTrust::Lenient, NOW).unwrap();
     // The server sends again what was lost; the client has got all behind it, and says so first by SACK, then at once.
     let sack = |ack: u32, from: u32, to: u32| {
         let options = [&[1, 1, 5, 10][..], &from.to_be_bytes(), &to.to_be_bytes()].concat();
@@ -154,10 +154,10 @@ fn transfer_with_lost_segments_recovers_after_lenient_import() {
             "{round}"
         );
     }
-    assert!(is_liberal(&second, handle, NOW), "nothing was as expected yet");
+    assert!(is_liberal(&second, conn_id, NOW), "nothing was as expected yet");
     let (mut server, mut rounds) = (400_000u32, 0);
     assert_eq!(track_and_confirm(&mut second, &client_segment(ACK, 1001, server, 0), NOW).info, CtInfo::Established);
-    while is_liberal(&second, handle, NOW) {
+    while is_liberal(&second, conn_id, NOW) {
         assert_eq!(
             track_and_confirm(&mut second, &server_segment(ACK, server, 1001, 500), NOW).info,
             CtInfo::Established
@@ -194,8 +194,8 @@ fn import_gap_counts_toward_the_timeout() {
     let mut second = engine();
     let over = second.import(&described, Duration::from_secs(30), WindowTrust::Lenient, NOW);
     assert_eq!(over, Err(ImportError::Expired));
-    let handle = second.import(&described, Duration::from_secs(29), WindowTrust::Lenient, NOW).unwrap();
-    assert_eq!(second.entry(handle, NOW).unwrap().timeout, 1);
+    let conn_id = second.import(&described, Duration::from_secs(29), WindowTrust::Lenient, NOW).unwrap();
+    assert_eq!(second.entry(conn_id, NOW).unwrap().timeout, 1);
     let later = NOW.after(Duration::from_millis(1001));
     second.poll(later);
     assert_eq!(second.count(), 0);
@@ -241,18 +241,18 @@ fn import_rejects_invalid_snapshots() {
 fn timeout_policy_is_exported_and_imported() {
     let own = vec![(Sysctl::UdpTimeout, 5), (Sysctl::UdpTimeoutStream, 7)];
     let described = modified(&udp_snapshot(), |one| one.timeouts = own.clone());
-    let mut octets = Vec::new();
-    described.encode(&mut octets);
+    let mut bytes = Vec::new();
+    described.encode(&mut bytes);
     let mut second = engine();
-    let described = ConnSnapshot::decode(&octets).unwrap();
-    let handle = second.import(&described, Duration::ZERO, WindowTrust::Lenient, NOW).unwrap();
+    let described = ConnSnapshot::decode(&bytes).unwrap();
+    let conn_id = second.import(&described, Duration::ZERO, WindowTrust::Lenient, NOW).unwrap();
     track_and_confirm(&mut second, &udp((SERVER, 53), (CLIENT, 4000), b"!"), NOW);
-    assert_eq!(second.entry(handle, NOW).unwrap().timeout, 5);
-    assert_eq!(second.export(handle, NOW).unwrap().timeouts, own);
+    assert_eq!(second.entry(conn_id, NOW).unwrap().timeout, 5);
+    assert_eq!(second.export(conn_id, NOW).unwrap().timeouts, own);
     let name = b"nf_conntrack_max";
     let field = [&[18, name.len() as u8 + 4, 0, 0, 0, 9][..], name].concat();
     assert_eq!(
-        ConnSnapshot::decode(&[octets, field].concat()),
+        ConnSnapshot::decode(&[bytes, field].concat()),
         Err(SnapshotDecodeError::InvalidValue(18)),
         "no timeout"
     );
@@ -261,18 +261,18 @@ fn timeout_policy_is_exported_and_imported() {
 #[test]
 fn decode_errors_are_distinguished() {
     let (_, described) = established();
-    let mut octets = Vec::new();
-    described.encode(&mut octets);
-    assert_eq!(ConnSnapshot::decode(&octets), Ok(described.clone()));
-    assert!(octets.len() < 100, "{} octets", octets.len());
+    let mut bytes = Vec::new();
+    described.encode(&mut bytes);
+    assert_eq!(ConnSnapshot::decode(&bytes), Ok(described.clone()));
+    assert!(bytes.len() < 100, "{} octets", bytes.len());
     assert_eq!(ConnSnapshot::decode(&[]), Err(SnapshotDecodeError::Truncated));
-    assert_eq!(ConnSnapshot::decode(&octets[..octets.len() - 1]), Err(SnapshotDecodeError::Truncated));
+    assert_eq!(ConnSnapshot::decode(&bytes[..bytes.len() - 1]), Err(SnapshotDecodeError::Truncated));
     assert_eq!(ConnSnapshot::decode(&[9]), Err(SnapshotDecodeError::UnsupportedVersion(9)));
-    assert_eq!(ConnSnapshot::decode(&octets[..16]), Err(SnapshotDecodeError::MissingField(4)));
+    assert_eq!(ConnSnapshot::decode(&bytes[..16]), Err(SnapshotDecodeError::MissingField(4)));
     // A field of later times: one that matters, and one that does not.
-    assert_eq!(ConnSnapshot::decode(&[&octets[..], &[99, 1, 0]].concat()), Err(SnapshotDecodeError::UnknownField(99)));
-    assert_eq!(ConnSnapshot::decode(&[&octets[..], &[200, 1, 0]].concat()), Ok(described.clone()));
-    assert_eq!(ConnSnapshot::decode(&[&octets[..], &[6, 1, 0]].concat()), Err(SnapshotDecodeError::InvalidValue(6)));
+    assert_eq!(ConnSnapshot::decode(&[&bytes[..], &[99, 1, 0]].concat()), Err(SnapshotDecodeError::UnknownField(99)));
+    assert_eq!(ConnSnapshot::decode(&[&bytes[..], &[200, 1, 0]].concat()), Ok(described.clone()));
+    assert_eq!(ConnSnapshot::decode(&[&bytes[..], &[6, 1, 0]].concat()), Err(SnapshotDecodeError::InvalidValue(6)));
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn imported_child_finds_master_and_helper_continues() {
     control.send_line(&mut world, Sender::Client, "PORT 10,1,0,2,7,208\r\n");
     let child = world.send_empty_segment("10.2.0.9:20", "10.1.0.2:2000", SYN).connection.unwrap();
     let (master, child) = (control.conn_id(&world), child);
-    let described = [master, child].map(|handle| world.engine.export(handle, world.now).unwrap());
+    let described = [master, child].map(|conn_id| world.engine.export(conn_id, world.now).unwrap());
     assert_eq!(described[0].helper(), Some(Helper::Ftp));
 
     let mut heir = TestEngine::new();

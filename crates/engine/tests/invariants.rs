@@ -68,11 +68,11 @@ impl Rng {
 
 fn run_random_traffic(packets: u64, seed: u64, limit: u64) {
     let mut dice = Rng(seed | 1);
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Max, limit).unwrap();
-    knobs.set(Sysctl::Buckets, 16).unwrap();
-    knobs.set(Sysctl::Acct, seed & 1).unwrap();
-    let mut engine = Engine::new(knobs, Secret([9; 16]), Instant(0));
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Max, limit).unwrap();
+    sysctls.set(Sysctl::Buckets, 16).unwrap();
+    sysctls.set(Sysctl::Acct, seed & 1).unwrap();
+    let mut engine = Engine::new(sysctls, Secret([9; 16]), Instant(0));
     engine.subscribe(EventMask::ALL, 1_000_000);
     let (mut now, mut born, mut gone) = (Instant::from_secs(1), 0u64, 0u64);
     for round in 0..packets {
@@ -80,10 +80,10 @@ fn run_random_traffic(packets: u64, seed: u64, limit: u64) {
         if dice.below(100_000) == 0 {
             now = Instant(now.0 + u64::from(dice.below(1000)) * 1_000_000_000);
         }
-        let octets = dice.random_packet();
-        match Packet::parse(&octets) {
+        let bytes = dice.random_packet();
+        match Packet::parse(&bytes) {
             Ok(packet) => drop(engine.handle(&packet, Zone::default(), now)),
-            Err(refusal) => engine.count_parse_error(refusal),
+            Err(error) => engine.count_parse_error(error),
         }
         if dice.below(8) == 0 {
             engine.poll(now);

@@ -1,4 +1,4 @@
-//! What the engine says of SCTP beyond states, which the ledgers beside the tracker hold: events.
+//! What the engine says of SCTP beyond states, which the scenarios beside the tracker hold: events.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -28,9 +28,9 @@ fn init_chunk(kind: u8, tag: u8) -> Vec<u8> {
 
 #[test]
 fn ignored_packet_that_changed_state_emits_an_update() {
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Checksum, 0).unwrap();
-    let mut engine = Engine::new(knobs, Secret([3; 16]), Instant(0));
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Checksum, 0).unwrap();
+    let mut engine = Engine::new(sysctls, Secret([3; 16]), Instant(0));
     let now = Instant::from_secs(1000);
     let send = |engine: &mut Engine, bytes: &[u8]| {
         engine.handle(&Packet::parse(bytes).unwrap(), Zone::default(), now);

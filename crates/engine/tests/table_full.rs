@@ -12,11 +12,11 @@ const FIN: u8 = 1;
 const MAX: u16 = 200;
 
 fn engine() -> Engine {
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Max, u64::from(MAX)).unwrap();
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Max, u64::from(MAX)).unwrap();
     // Early drop looks at eight buckets: in a larger index it would find them empty.
-    knobs.set(Sysctl::Buckets, u64::from(MAX)).unwrap();
-    Engine::new(knobs, Secret([7; 16]), Instant(0))
+    sysctls.set(Sysctl::Buckets, u64::from(MAX)).unwrap();
+    Engine::new(sysctls, Secret([7; 16]), Instant(0))
 }
 
 /// What becomes of one segment between the client's `port` and the server's 80.

@@ -1,4 +1,4 @@
-//! Ledgers: stories of TCP segments with what the kernel makes of each, one story a file in `tests/ledgers/`.
+//! Scenarios: stories of TCP segments with what the kernel makes of each, one story a file in `tests/scenarios/`.
 //!
 //! ```text
 //! # ledger: what the story is about
@@ -27,7 +27,7 @@ fn flags(text: &str) -> u8 {
     text.chars().map(|flag| 1 << "FSRPAU".find(flag).unwrap_or_else(|| panic!("flag {flag}"))).sum()
 }
 
-/// `0`, `100`, `0w7s`: data octets, then options.
+/// `0`, `100`, `0w7s`: data bytes, then options.
 fn data_and_options(text: &str) -> (usize, Vec<u8>) {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let mut options = Vec::new();
@@ -80,9 +80,9 @@ impl Scenario {
             options,
         };
         let (client, server) = ((CLIENT, 40000), (SERVER, 1883));
-        let octets = if words[0] == ">" { tcp(client, server, &segment) } else { tcp(server, client, &segment) };
+        let bytes = if words[0] == ">" { tcp(client, server, &segment) } else { tcp(server, client, &segment) };
         let before = self.engine.entries(self.now).next();
-        let outcome = self.engine.handle(&Packet::parse(&octets).unwrap(), Zone::default(), self.now);
+        let outcome = self.engine.handle(&Packet::parse(&bytes).unwrap(), Zone::default(), self.now);
         let after = self.engine.entries(self.now).next();
         let (state, timeout, assured) = match &after {
             Some(entry) => match entry.protocol {
@@ -108,7 +108,7 @@ fn remarks(outcome: &Outcome, other_entry: bool, assured: bool) -> Vec<String> {
         CtInfo::Invalid => remarks.push("invalid".into()),
         _ => (),
     }
-    remarks.extend(outcome.reason.map(|why| why.name().to_string()));
+    remarks.extend(outcome.reason.map(|reason| reason.name().to_string()));
     if assured {
         remarks.push("assured".into());
     }

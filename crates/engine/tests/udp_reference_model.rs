@@ -61,7 +61,7 @@ impl Model {
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A datagram between two of the hosts in a zone, or the answer to such a one.
+    /// A packet between two of the hosts in a zone, or the answer to such a one.
     UdpPacket {
         from: u8,
         to: u8,
@@ -133,10 +133,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn engine_matches_the_udp_reference_model(steps in proptest::collection::vec(step(), 1..120), buckets in 1u64..64) {
-        let mut knobs = Sysctls::default();
-        knobs.set(Sysctl::Buckets, buckets).unwrap();
+        let mut sysctls = Sysctls::default();
+        sysctls.set(Sysctl::Buckets, buckets).unwrap();
         let mut now = Instant::from_secs(1_000);
-        let mut engine = Engine::new(knobs, Secret([3; 16]), now);
+        let mut engine = Engine::new(sysctls, Secret([3; 16]), now);
         let mut model = Model::default();
         let mut outcomes = Vec::new();
         for step in steps {

@@ -1,6 +1,6 @@
 //! Expectations: connections that a helper heard announced, until they come, or their time or their master is over.
 //!
-//! An [`Expected`] is one of them; it belongs to the connection that announced it, its master. It is found by the first packet of a new connection: the
+//! An [`Expectation`] is one of them; it belongs to the connection that announced it, its master. It is found by the first packet of a new connection: the
 //! destination must be the announced one; what the mask leaves open of the source may be anything. Finding uses it up, unless it is
 //! permanent, even if that packet is dropped later. A master has few at a time: a new one of the same class pushes out the oldest.
 //! Nobody else can: an announcement that another master's expectation overlaps is refused. There are never more than the limit.
@@ -129,7 +129,7 @@ impl ExpectationTable {
     }
 
     /// Adds one. What it replaces is returned: the same one announced before, or the oldest of its class. One in its way whose time is over
-    /// is forgotten without a word: call [`Expectations::remove_expired`] before, if the end of each is to be reported.
+    /// is forgotten without a word: call [`ExpectationTable::remove_expired`] before, if the end of each is to be reported.
     pub(crate) fn expect_related(
         &mut self,
         fresh: Expectation,

@@ -1,4 +1,4 @@
-//! A description as octets: a version, then fields, each with its number, its length and its value; numbers big end first, but for TCP's own words.
+//! A description as bytes: a version, then fields, each with its number, its length and its value; numbers big end first, but for TCP's own words.
 //!
 //! What is usual is left out: no mark, no zone, a reply that is the original turned round. A field of a number from 128 on may be passed over by who does not
 //! know it; any other unknown one is not, because the connection would be another without it.
@@ -13,7 +13,7 @@ use crate::{Accounting, Instant, SctpState, Status, SynproxyState, Sysctl, Tuple
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-/// Why octets are no description.
+/// Why bytes are no description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotDecodeError {
@@ -57,14 +57,14 @@ mod field {
     pub(super) const LENIENT_SEGMENTS_LEFT: u8 = 17;
     pub(super) const SEQADJ: u8 = 19;
     pub(super) const SYNPROXY: u8 = 20;
-    /// One of its own timeouts: seconds, then the knob's name.
+    /// One of its own timeouts: seconds, then the sysctl's name.
     pub(super) const TIMEOUT: u8 = 18;
     /// From here on, who does not know a field may pass over it.
     pub(super) const OPTIONAL: u8 = 128;
 }
 
 impl ConnSnapshot {
-    /// Appends it to `out`: some 110 octets for a translated TCP connection over IPv4.
+    /// Appends it to `out`: some 110 bytes for a translated TCP connection over IPv4.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         write_tuple(out, field::ORIGINAL, &self.original);
@@ -82,10 +82,10 @@ impl ConnSnapshot {
         }
         self.labels.iter().for_each(|labels| write_field(out, field::LABELS, labels));
         if let Some(counts) = &self.accounting {
-            let mut octets = [0; 32];
+            let mut bytes = [0; 32];
             let numbers = counts.iter().flat_map(|count| [count.packets, count.bytes]);
-            octets.as_chunks_mut::<8>().0.iter_mut().zip(numbers).for_each(|(to, number)| *to = number.to_be_bytes());
-            write_field(out, field::ACCOUNTING, &octets);
+            bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers).for_each(|(to, number)| *to = number.to_be_bytes());
+            write_field(out, field::ACCOUNTING, &bytes);
         }
         self.start.iter().for_each(|start| write_field(out, field::START, &start.0.to_be_bytes()));
         self.master.iter().for_each(|master| write_tuple(out, field::MASTER, master));
@@ -101,10 +101,10 @@ impl ConnSnapshot {
             }
             ProtocolState::Udp { stream_in_ms: stream_in } => write_field(out, field::UDP, &stream_in.to_be_bytes()),
             ProtocolState::Gre { timeout_ms: timeout, stream_timeout_ms: stream } => {
-                let mut octets = [0; 16];
-                octets[..8].copy_from_slice(&timeout.to_be_bytes());
-                octets[8..].copy_from_slice(&stream.to_be_bytes());
-                write_field(out, field::GRE, &octets);
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&timeout.to_be_bytes());
+                bytes[8..].copy_from_slice(&stream.to_be_bytes());
+                write_field(out, field::GRE, &bytes);
             }
             ProtocolState::Stateless => (),
         }
@@ -114,21 +114,21 @@ impl ConnSnapshot {
         }
         self.ignored_syn.iter().for_each(|noted| write_field(out, field::IGNORED_SYN, &noted.to_bytes()));
         self.seqadj.iter().for_each(|shifts| write_field(out, field::SEQADJ, &shifts.to_bytes()));
-        self.synproxy.iter().for_each(|promise| write_field(out, field::SYNPROXY, &promise.to_bytes()));
+        self.synproxy.iter().for_each(|synproxy| write_field(out, field::SYNPROXY, &synproxy.to_bytes()));
         self.lenient_segments_left.iter().for_each(|regains| write_field(out, field::LENIENT_SEGMENTS_LEFT, regains));
-        for (knob, seconds) in &self.timeouts {
+        for (sysctl, seconds) in &self.timeouts {
             let mut value = seconds.to_be_bytes().to_vec();
-            value.extend_from_slice(knob.name().as_bytes());
+            value.extend_from_slice(sysctl.name().as_bytes());
             write_field(out, field::TIMEOUT, &value);
         }
     }
 
-    /// Reads what [`Description::encode`] has written. That it can be read does not mean that there can be such a connection: see [`crate::Engine::import`].
+    /// Reads what [`ConnSnapshot::encode`] has written. That it can be read does not mean that there can be such a connection: see [`crate::Engine::import`].
     ///
     /// # Errors
-    /// Why these octets are none.
-    pub fn decode(octets: &[u8]) -> Result<ConnSnapshot, SnapshotDecodeError> {
-        let (version, mut rest) = octets.split_first().ok_or(SnapshotDecodeError::Truncated)?;
+    /// Why these bytes are none.
+    pub fn decode(bytes: &[u8]) -> Result<ConnSnapshot, SnapshotDecodeError> {
+        let (version, mut rest) = bytes.split_first().ok_or(SnapshotDecodeError::Truncated)?;
         if *version != VERSION {
             return Err(SnapshotDecodeError::UnsupportedVersion(*version));
         }
@@ -190,8 +190,8 @@ impl DecodedFields {
             }
             field::START => self.start = Some(Instant(u64::from_be_bytes(read_array(value).ok_or(wrong)?))),
             field::TCP => {
-                let octets: [u8; restore::ENCODED_LEN] = read_array(value).ok_or(wrong)?;
-                self.protocol = Some(ProtocolState::Tcp(Tcp::from_bytes(&octets).ok_or(wrong)?));
+                let bytes: [u8; restore::ENCODED_LEN] = read_array(value).ok_or(wrong)?;
+                self.protocol = Some(ProtocolState::Tcp(Tcp::from_bytes(&bytes).ok_or(wrong)?));
             }
             field::SCTP => self.protocol = Some(ProtocolState::Sctp(read_sctp(value).ok_or(wrong)?)),
             field::UDP => {
@@ -242,7 +242,7 @@ impl DecodedFields {
     }
 }
 
-/// Values are shorter than 256 octets, all of them.
+/// Values are shorter than 256 bytes, all of them.
 fn write_field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     debug_assert!(value.len() < 256, "field {number} is too long");
     out.extend_from_slice(&[number, value.len() as u8]);
@@ -278,9 +278,9 @@ fn read_tuple(value: &[u8]) -> Option<Tuple> {
     let (head, addresses) = value.split_first_chunk::<5>()?;
     let [protocol, a, b, c, d] = *head;
     let (source, destination) = addresses.split_at_checked(addresses.len() / 2)?;
-    let address = |octets: &[u8]| match octets.len() {
-        4 => read_array::<4>(octets).map(IpAddr::from),
-        16 => read_array::<16>(octets).map(IpAddr::from),
+    let address = |bytes: &[u8]| match bytes.len() {
+        4 => read_array::<4>(bytes).map(IpAddr::from),
+        16 => read_array::<16>(bytes).map(IpAddr::from),
         _ => None,
     };
     Some(Tuple {

@@ -1,8 +1,8 @@
 //! One connection as it leaves one engine and enters another: everything that matters about it, and nothing of where it stood.
 //!
-//! A [`Description`] is made from a living connection ([`Engine::export`]), may be written as octets that say themselves what they are
-//! ([`Description::encode`]), and becomes a connection again in an engine that has neither of its tuples ([`Engine::import`]): its timeouts go on, a
-//! child finds its master, a source keeps its mapping (of several, the one that was imported last). What changes meanwhile is told by [`Engine::poll_change`]. Octets are not believed: what
+//! A [`ConnSnapshot`] is made from a living connection ([`Engine::export`]), may be written as bytes that say themselves what they are
+//! ([`ConnSnapshot::encode`]), and becomes a connection again in an engine that has neither of its tuples ([`Engine::import`]): its timeouts go on, a
+//! child finds its master, a source keeps its mapping (of several, the one that was imported last). What changes meanwhile is told by [`Engine::poll_dirty_slot`]. Bytes are not believed: what
 //! cannot be a connection is refused with a reason, and nothing of it is entered. Announced connections that have not come yet are not described.
 mod codec;
 mod dirty;
@@ -80,7 +80,7 @@ pub(crate) enum ProtocolState {
 impl ConnSnapshot {
     /// The helper attached to it.
     pub fn helper(&self) -> Option<Helper> {
-        self.helper_state.map(|listener| listener.helper())
+        self.helper_state.map(|helper_state| helper_state.helper())
     }
 }
 
@@ -88,26 +88,26 @@ impl Engine {
     /// Describes one connection, if it still lives.
     ///
     /// ```
-    /// use keepstate_engine::{Description, Engine, Instant, Sysctls, Secret, Trust, Zone};
+    /// use keepstate_engine::{ConnSnapshot, Engine, Instant, Sysctls, Secret, WindowTrust, Zone};
     /// use keepstate_wire::Packet;
     /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
     /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
     /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
-    /// let mut octets = Vec::new();
-    /// engine.export(outcome.connection.unwrap(), Instant(0)).unwrap().encode(&mut octets);
+    /// let mut bytes = Vec::new();
+    /// engine.export(outcome.connection.unwrap(), Instant(0)).unwrap().encode(&mut bytes);
     /// // Ten seconds later, elsewhere:
     /// let (gap, now) = (std::time::Duration::from_secs(10), Instant::from_secs(10));
     /// let mut heir = Engine::new(Sysctls::default(), Secret([8; 16]), now);
-    /// let described = Description::decode(&octets).unwrap();
-    /// let handle = heir.import(&described, gap, Trust::Exact, now).unwrap();
+    /// let described = ConnSnapshot::decode(&bytes).unwrap();
+    /// let handle = heir.import(&described, gap, WindowTrust::Exact, now).unwrap();
     /// assert_eq!(heir.entry(handle, now).unwrap().timeout, 20);
     /// ```
-    pub fn export(&self, handle: ConnId, now: Instant) -> Option<ConnSnapshot> {
-        let lives = self.entry(handle, now).is_some();
-        if lives { self.export_slot(handle.slot, now) } else { None }
+    pub fn export(&self, conn_id: ConnId, now: Instant) -> Option<ConnSnapshot> {
+        let lives = self.entry(conn_id, now).is_some();
+        if lives { self.export_slot(conn_id.slot, now) } else { None }
     }
 
-    /// Describes the connection that stands in a place, if one does that has not expired. Places are numbered from 0 to [`Engine::places`].
+    /// Describes the connection that stands in a place, if one does that has not expired. Places are numbered from 0 to [`Engine::slot_count`].
     pub fn export_slot(&self, place: u32, now: Instant) -> Option<ConnSnapshot> {
         let records = &self.table.records;
         let hot = records.hot(place).filter(|hot| hot.is_confirmed() && !hot.is_expired(now.tick()))?;

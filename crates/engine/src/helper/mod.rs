@@ -1,7 +1,7 @@
 //! Helpers: readers of control channels that announce connections to come.
 //!
-//! A helper is attached to a connection by rule, never by itself. It is a pure function of the octets it is shown and of what little it
-//! keeps for its connection, a [`Listener`]; what it hears becomes an expectation elsewhere.
+//! A helper is attached to a connection by rule, never by itself. It is a pure function of the bytes it is shown and of what little it
+//! keeps for its connection, a [`HelperState`]; what it hears becomes an expectation elsewhere.
 pub(crate) mod ftp;
 
 use crate::{Sysctl, Sysctls};
@@ -32,8 +32,8 @@ impl Helper {
     ///
     /// ```
     /// use keepstate_engine::Helper;
-    /// assert_eq!(Helper::named("ftp"), Some(Helper::Ftp));
-    /// assert_eq!(Helper::named("irc"), None);
+    /// assert_eq!(Helper::from_name("ftp"), Some(Helper::Ftp));
+    /// assert_eq!(Helper::from_name("irc"), None);
     /// ```
     pub fn from_name(name: &str) -> Option<Helper> {
         Helper::ALL.iter().copied().find(|helper| helper.name() == name)
@@ -54,11 +54,11 @@ impl Helper {
     }
 
     /// How many connections may be expected for it.
-    pub(crate) fn expect_limits(self, knobs: &Sysctls) -> ExpectLimits {
+    pub(crate) fn expect_limits(self, sysctls: &Sysctls) -> ExpectLimits {
         let of_class = match self {
             Helper::Ftp => 1,
         };
-        ExpectLimits { max_per_class: of_class, max_total: knobs[Sysctl::ExpectMax] as usize }
+        ExpectLimits { max_per_class: of_class, max_total: sysctls[Sysctl::ExpectMax] as usize }
     }
 
     /// How long what it hears is expected.

@@ -85,7 +85,7 @@ impl DeterministicNat {
         (subscriber & prefix_mask(self.inside_length) == 0).then(|| Ipv4Addr::from_bits(self.inside + subscriber))
     }
 
-    /// As [`Deterministic::outside`], for any address.
+    /// As [`DeterministicNat::outside_ip`], for any address.
     pub(super) fn outside_ip(&self, subscriber: IpAddr) -> Option<(IpAddr, RangeInclusive<u16>)> {
         let IpAddr::V4(subscriber) = subscriber else { return None };
         self.outside(subscriber).map(|(address, ports)| (IpAddr::V4(address), ports))

@@ -1,7 +1,7 @@
 //! Translation of sources beyond Linux's, by explicit choice: mappings that do not depend on the peer (RFC 4787, RFC 5382, RFC 5508), blocks of ports, arithmetic.
 //!
 //! A mapping lends one outside port to one inside source, whomever that talks to; it begins when the first of its connections is confirmed and ends with the last,
-//! so that there are never more mappings than connections. Nothing here is asked, and nothing kept, as long as [`Mapping`] is the default: Linux's own way.
+//! so that there are never more mappings than connections. Nothing here is asked, and nothing kept, as long as [`NatPolicy`] is the default: Linux's own way.
 use super::bysource::BysourceKey;
 use super::eim_table::{EimTable, NatPolicy, OutsidePort};
 use super::port_bitmap::PortConstraint;

@@ -14,10 +14,10 @@ use hashbrown::HashMap;
 pub struct NatPolicy {
     /// Which outside port a source's next connection gets.
     pub mapping: MappingBehaviour,
-    /// Who may answer to such a port. More than the peers of its connections only with [`Behaviour::EndpointIndependent`].
+    /// Who may answer to such a port. More than the peers of its connections only with [`MappingBehaviour::EndpointIndependent`].
     pub filtering: FilteringBehaviour,
     /// Even ports become even ones, and what is above an even one is kept free for its neighbour as long as there are others (RFC 4787, 4.2.2 and 4.2.3);
-    /// with [`Behaviour::EndpointIndependent`].
+    /// with [`MappingBehaviour::EndpointIndependent`].
     pub parity: bool,
     /// So many ports in a row for each inside address, and no others.
     pub port_block_size: Option<u16>,

@@ -17,12 +17,12 @@ impl Engine {
     /// A connection to a mapped port is let in, as one that was waited for; one from the inside leaves by its own mapped port.
     pub(super) fn translate_by_mapping(
         &mut self,
-        passage: &mut PacketCtx,
+        ctx: &mut PacketCtx,
         present: &Tuple,
         manip: Manip,
         now: Instant,
     ) -> Option<NatResult> {
-        let fresh = passage.unconfirmed()?;
+        let fresh = ctx.unconfirmed()?;
         if fresh.is_nat_initialized(manip) {
             return None;
         }
@@ -30,13 +30,13 @@ impl Engine {
             Manip::Destination => {
                 let (address, port) = self.filter_inbound(present, fresh.zone)?;
                 fresh.status |= Status::EXPECTED;
-                passage.outcome.info = CtInfo::Related;
+                ctx.outcome.info = CtInfo::Related;
                 NatRange::to_port(address, port)
             }
             Manip::Source if !fresh.status.contains(Status::DST_NAT) => return None,
             Manip::Source => NatRange::to(self.hairpin_source(&fresh.original(), fresh.zone)?),
         };
-        Some(self.translate(passage, manip, &range, now))
+        Some(self.translate(ctx, manip, &range, now))
     }
 
     /// The inside end that a new connection to a mapped port is for, if it is to be let in.

@@ -55,13 +55,13 @@ impl NatRewrite {
         self.0.is_none()
     }
 
-    /// Changes the datagram, and every checksum that covers what is changed. False, and nothing is changed, where the datagram cannot be read
+    /// Changes the packet, and every checksum that covers what is changed. False, and nothing is changed, where the packet cannot be read
     /// (or is not of the connection's family): such a packet must not be sent on.
     pub fn apply(&self, datagram: &mut [u8]) -> bool {
         self.0.is_none() || PacketMut::new(datagram).is_ok_and(|mut rewrite| self.apply_to(&mut rewrite))
     }
 
-    /// As [`Edits::apply`], for a datagram that is being changed already.
+    /// As [`NatRewrite::apply`], for a packet that is being changed already.
     pub fn apply_to(&self, rewrite: &mut PacketMut<'_>) -> bool {
         let Some(edit) = &self.0 else { return true };
         if edit.icmp_error {

@@ -1,8 +1,8 @@
 //! Translation: a connection's reply tuple is changed while it is unconfirmed, and everything else follows from the two tuples.
 //!
-//! A rule gives a [`Range`], [`Engine::translate`] chooses a tuple in it that nobody's answers have, and the connection is confirmed under it. From
-//! then on nothing is decided any more: what to change in a packet ([`Engine::edits`]) is read off the connection's tuples, for both directions and
-//! for ICMP errors. Where rules of NAT exist and none matches, [`Engine::keep`] settles that the end stays as it is, so that a clash of ports is still
+//! A rule gives a [`NatRange`], [`Engine::translate`] chooses a tuple in it that nobody's answers have, and the connection is confirmed under it. From
+//! then on nothing is decided any more: what to change in a packet ([`Engine::nat_rewrite`]) is read off the connection's tuples, for both directions and
+//! for ICMP errors. Where rules of NAT exist and none matches, [`Engine::nat_null_binding`] settles that the end stays as it is, so that a clash of ports is still
 //! resolved, as Linux does it. Nothing here looks at rules, addresses of devices, or the clock.
 mod bysource;
 mod deterministic;
@@ -56,7 +56,7 @@ impl Engine {
     /// Translates one end of the connection that `passage` begins, to something in `range`. A connection that is known already stays as it is.
     ///
     /// ```
-    /// use keepstate_engine::{Direction, Engine, Instant, Sysctls, Manip, Range, Secret, Translated, Zone};
+    /// use keepstate_engine::{Direction, Engine, Instant, Sysctls, Manip, NatRange, Secret, NatResult, Zone};
     /// use keepstate_wire::Packet;
     /// // A datagram from 10.1.0.2:4000 to 10.2.0.9:53.
     /// let query = [
@@ -65,31 +65,31 @@ impl Engine {
     /// ];
     /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
     /// let packet = Packet::parse(&query).unwrap();
-    /// let mut passage = engine.track(&packet, Zone::default(), Instant(0));
-    /// let range = Range::to([192, 0, 2, 1].into());
-    /// assert_eq!(engine.translate(&mut passage, Manip::Source, &range, Instant(0)), Translated::Changed);
-    /// let edits = engine.edits(&passage, Manip::Source);
-    /// engine.confirm(passage, Instant(0));
+    /// let mut ctx = engine.track(&packet, Zone::default(), Instant(0));
+    /// let range = NatRange::to([192, 0, 2, 1].into());
+    /// assert_eq!(engine.translate(&mut ctx, Manip::Source, &range, Instant(0)), NatResult::Changed);
+    /// let rewrite = engine.nat_rewrite(&ctx, Manip::Source);
+    /// engine.confirm(ctx, Instant(0));
     /// // The packet leaves under the translated address, with its checksums brought along …
     /// let mut sent = query;
-    /// assert!(edits.apply(&mut sent));
+    /// assert!(rewrite.apply(&mut sent));
     /// assert_eq!(sent[12..16], [192, 0, 2, 1]);
     /// // … and the table knows what the answer will look like.
     /// let entry = engine.entries(Instant(0)).next().unwrap();
     /// assert_eq!(entry.reply.destination, std::net::IpAddr::from([192, 0, 2, 1]));
     /// ```
-    pub fn translate(&mut self, passage: &mut PacketCtx, manip: Manip, range: &NatRange, now: Instant) -> NatResult {
-        self.setup_nat(passage, (manip, NatBinding::Rule), range, now)
+    pub fn translate(&mut self, ctx: &mut PacketCtx, manip: Manip, range: &NatRange, now: Instant) -> NatResult {
+        self.setup_nat(ctx, (manip, NatBinding::Rule), range, now)
     }
 
     fn setup_nat(
         &mut self,
-        passage: &mut PacketCtx,
+        ctx: &mut PacketCtx,
         (manip, cause): (Manip, NatBinding),
         range: &NatRange,
         now: Instant,
     ) -> NatResult {
-        let Pending::Unconfirmed(fresh) = &mut passage.pending else { return NatResult::AlreadyDone };
+        let Pending::Unconfirmed(fresh) = &mut ctx.pending else { return NatResult::AlreadyDone };
         let (changed, done) = nat_status_bits(manip);
         if fresh.status.contains(done) {
             return NatResult::AlreadyDone;
@@ -121,33 +121,33 @@ impl Engine {
     }
 
     /// Settles that one end stays as it is, where rules of NAT exist and none matched; another connection's ports are still kept clear of.
-    pub fn nat_null_binding(&mut self, passage: &mut PacketCtx, manip: Manip, now: Instant) -> NatResult {
-        let Pending::Unconfirmed(fresh) = &passage.pending else { return NatResult::AlreadyDone };
+    pub fn nat_null_binding(&mut self, ctx: &mut PacketCtx, manip: Manip, now: Instant) -> NatResult {
+        let Pending::Unconfirmed(fresh) = &ctx.pending else { return NatResult::AlreadyDone };
         let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
         if self.nat.eim.in_use()
-            && let Some(translated) = self.translate_by_mapping(passage, &present, manip, now)
+            && let Some(translated) = self.translate_by_mapping(ctx, &present, manip, now)
         {
             return translated;
         }
-        self.setup_nat(passage, (manip, NatBinding::Null), &NatRange::to(range::end_address(&present, manip)), now)
+        self.setup_nat(ctx, (manip, NatBinding::Null), &NatRange::to(range::end_address(&present, manip)), now)
     }
 
     /// What is to be changed in the packet of `passage`, at the end `manip`: of the destination where it comes in, of the source where it leaves.
-    pub fn nat_rewrite(&self, passage: &PacketCtx, manip: Manip) -> NatRewrite {
-        let outcome = &passage.outcome;
+    pub fn nat_rewrite(&self, ctx: &PacketCtx, manip: Manip) -> NatRewrite {
+        let outcome = &ctx.outcome;
         let Some(direction) = outcome.direction else { return NatRewrite::NONE };
-        let (status, opposite) = match (&passage.pending, outcome.connection) {
+        let (status, opposite) = match (&ctx.pending, outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => (fresh.status, fresh.reply),
-            (_, Some(handle)) => {
-                let Some(hot) = self.table.records.hot(handle.slot) else { return NatRewrite::NONE };
+            (_, Some(conn_id)) => {
+                let Some(hot) = self.table.records.hot(conn_id.slot) else { return NatRewrite::NONE };
                 if !hot.status().intersects(Status::SRC_NAT | Status::DST_NAT) {
                     return NatRewrite::NONE;
                 }
-                let opposite = self.table.records.key(TupleRef::new(handle.slot, direction.opposite()));
+                let opposite = self.table.records.key(TupleRef::new(conn_id.slot, direction.opposite()));
                 let Some(opposite) = opposite else { return NatRewrite::NONE };
                 (hot.status(), opposite)
             }
-            _ => match &passage.ended {
+            _ => match &ctx.ended {
                 Some(ended) => {
                     let opposite = if direction == Direction::Original { &ended.reply } else { &ended.original };
                     (ended.status, TupleKey::from(opposite))
@@ -155,7 +155,7 @@ impl Engine {
                 None => return NatRewrite::NONE,
             },
         };
-        manip_pkt::nat_rewrite(status, &opposite.tuple(), direction, manip, passage.is_icmp_error)
+        manip_pkt::nat_rewrite(status, &opposite.tuple(), direction, manip, ctx.is_icmp_error)
     }
 
     /// Connections that found no free port, by translated address and peer.
@@ -172,8 +172,8 @@ impl Engine {
     #[cold]
     pub(crate) fn save_ended_connection(&mut self, slot: u32, now: Instant) {
         if self.nat.keep_ended {
-            let promise = self.extensions.find(slot).and_then(|extra| extra.synproxy);
-            let remembered = |entry| Box::new(Connection { synproxy: promise, ..Connection::from(&entry) });
+            let synproxy = self.extensions.find(slot).and_then(|extra| extra.synproxy);
+            let remembered = |entry| Box::new(Connection { synproxy, ..Connection::from(&entry) });
             self.nat.ended = self.dump_entry(slot, now).map(remembered);
         }
     }
@@ -220,7 +220,7 @@ impl Unconfirmed {
     }
 }
 
-/// What is changed at one end of a connection's packets, as [`Engine::edits`] says for one of them.
+/// What is changed at one end of a connection's packets, as [`Engine::nat_rewrite`] says for one of them.
 pub(crate) fn nat_rewrite_for(status: Status, opposite: &Tuple, direction: Direction, manip: Manip) -> NatRewrite {
     manip_pkt::nat_rewrite(status, opposite, direction, manip, false)
 }

@@ -14,14 +14,14 @@ pub(crate) fn ack_offset(extra: Option<&Extension>, direction: Direction, ack: u
 impl Engine {
     /// Brings the numbers of a segment that leaves up to what was written into its connection's streams. False where it cannot be read: it must not be sent on.
     pub(crate) fn seq_adjust(&self, slot: u32, direction: Direction, datagram: &mut [u8]) -> bool {
-        let Some((shifts, promise)) =
+        let Some((shifts, synproxy)) =
             self.extensions.find(slot).and_then(|extra| Some((extra.seqadj?, extra.synproxy)))
         else {
             return true;
         };
         let (own, other) = (*shifts.direction(direction), *shifts.direction(direction.opposite()));
         let Ok(mut rewrite) = PacketMut::new(datagram) else { return false };
-        promise.is_none_or(|promise| promise.adjust_timestamps(direction, &mut rewrite))
+        synproxy.is_none_or(|synproxy| synproxy.adjust_timestamps(direction, &mut rewrite))
             && rewrite.adjust_seq(|seq| seq.wrapping_add(own.seq_offset(seq)), |ack| other.unadjust_ack(ack))
     }
 

@@ -1,6 +1,6 @@
 //! Sequence numbers of a connection into whose stream a helper wrote: what was sent before its last change counts by one difference, what comes after by another.
 //!
-//! A [`Shifts`] belongs to one connection and begins with the first change that made a segment longer or shorter (Linux's `nf_conntrack_seqadj`). What is tracked
+//! A [`SeqAdj`] belongs to one connection and begins with the first change that made a segment longer or shorter (Linux's `nf_conntrack_seqadj`). What is tracked
 //! are the sender's own numbers; they are shifted only where a packet leaves. It must never forget the difference before the last change: segments from before are sent again.
 use crate::Direction;
 
@@ -55,15 +55,15 @@ impl SeqAdj {
 
     /// For a description: position, before, after; original, then reply.
     pub(crate) fn to_bytes(&self) -> [u8; 24] {
-        let mut octets = [0; 24];
+        let mut bytes = [0; 24];
         let words = self.0.iter().flat_map(|shift| [shift.correction_pos, shift.offset_before, shift.offset_after]);
-        octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_be_bytes());
-        octets
+        bytes.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_be_bytes());
+        bytes
     }
 
     /// The same, read.
-    pub(crate) fn from_bytes(octets: &[u8; 24]) -> SeqAdj {
-        let word = |at: usize| octets.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
+    pub(crate) fn from_bytes(bytes: &[u8; 24]) -> SeqAdj {
+        let word = |at: usize| bytes.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
         SeqAdj([0, 3].map(|at| DirectionSeqAdj {
             correction_pos: word(at),
             offset_before: word(at + 1),

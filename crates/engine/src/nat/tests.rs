@@ -9,7 +9,7 @@ pub(super) const CLIENT: [u8; 4] = [10, 0, 0, 2];
 pub(super) const SERVER: [u8; 4] = [198, 51, 100, 9];
 pub(super) const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
 
-/// An IPv4 datagram with right checksums.
+/// An IPv4 packet with right checksums.
 fn ipv4_packet(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
     bytes.extend(source);
@@ -41,9 +41,9 @@ pub(super) fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> 
 }
 
 pub(super) fn engine() -> Engine {
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Checksum, 0).unwrap();
-    Engine::new(knobs, Secret([3; 16]), Instant(0))
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Checksum, 0).unwrap();
+    Engine::new(sysctls, Secret([3; 16]), Instant(0))
 }
 
 /// One packet through a router with one rule for each end.
@@ -55,15 +55,15 @@ pub(super) fn route_packet(
 ) -> (Outcome, Vec<u8>) {
     let now = Instant(1_000_000_000);
     let packet = Packet::parse(&bytes).unwrap();
-    let mut passage = engine.track(&packet, Zone::default(), now);
+    let mut ctx = engine.track(&packet, Zone::default(), now);
     for (manip, range) in [(Manip::Destination, dnat), (Manip::Source, snat)] {
         match range {
-            Some(range) => engine.translate(&mut passage, manip, range, now),
-            None => engine.nat_null_binding(&mut passage, manip, now),
+            Some(range) => engine.translate(&mut ctx, manip, range, now),
+            None => engine.nat_null_binding(&mut ctx, manip, now),
         };
-        assert!(engine.nat_rewrite(&passage, manip).apply(&mut bytes));
+        assert!(engine.nat_rewrite(&ctx, manip).apply(&mut bytes));
     }
-    let outcome = engine.confirm(passage, now);
+    let outcome = engine.confirm(ctx, now);
     engine.check_invariants().unwrap();
     (outcome, bytes)
 }

@@ -180,7 +180,7 @@ impl Engine {
         self.reply_tuple_owner(tuple, wanted).is_some()
     }
 
-    /// As [`Engine::used`]; with few tries left, a TCP connection that is over makes way for a SYN whose numbers lie behind it.
+    /// As [`Engine::used_tuple`]; with few tries left, a TCP connection that is over makes way for a SYN whose numbers lie behind it.
     fn used_tuple_harder(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>, tries_left: u32) -> bool {
         let Some(holder) = self.reply_tuple_owner(tuple, wanted) else { return false };
         if tries_left > HARDER_THRESHOLD || tuple.protocol != ipproto::TCP {

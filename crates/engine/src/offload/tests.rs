@@ -33,18 +33,18 @@ fn tcp(reply: bool, seq: u32, ack: u32, flags: u8) -> Vec<u8> {
 }
 
 fn engine() -> Engine {
-    let mut knobs = Sysctls::default();
-    knobs.set(Sysctl::Checksum, 0).unwrap();
-    knobs.set(Sysctl::Acct, 1).unwrap();
-    Engine::new(knobs, Secret([3; 16]), Instant(0))
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Checksum, 0).unwrap();
+    sysctls.set(Sysctl::Acct, 1).unwrap();
+    Engine::new(sysctls, Secret([3; 16]), Instant(0))
 }
 
 /// Sends a packet through a router that masquerades; says what it was to the table.
 fn masquerade(engine: &mut Engine, bytes: &[u8], at: u64) -> (CtInfo, Option<ConnId>) {
     let now = Instant(at * SECOND);
-    let mut passage = engine.track(&Packet::parse(bytes).unwrap(), Zone::default(), now);
-    engine.translate(&mut passage, Manip::Source, &NatRange::to(OUTSIDE.into()), now);
-    let outcome = engine.confirm(passage, now);
+    let mut ctx = engine.track(&Packet::parse(bytes).unwrap(), Zone::default(), now);
+    engine.translate(&mut ctx, Manip::Source, &NatRange::to(OUTSIDE.into()), now);
+    let outcome = engine.confirm(ctx, now);
     (outcome.info, outcome.connection)
 }
 
@@ -60,11 +60,11 @@ fn only_an_established_connection_is_offloaded_with_its_rewrites() {
     masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 1);
     let young = masquerade(&mut engine, &tcp(true, 5000, 1001, 0x12), 1).1.unwrap();
     assert_eq!(engine.offload(young, Instant(SECOND)), Err(OffloadError::NotEstablished));
-    let handle = masquerade(&mut engine, &tcp(false, 1001, 5001, 0x10), 1).1.unwrap();
-    let flow = engine.offload(handle, Instant(SECOND)).unwrap();
-    assert_eq!(engine.offload(handle, Instant(SECOND)), Err(OffloadError::AlreadyOffloaded));
+    let conn_id = masquerade(&mut engine, &tcp(false, 1001, 5001, 0x10), 1).1.unwrap();
+    let flow = engine.offload(conn_id, Instant(SECOND)).unwrap();
+    assert_eq!(engine.offload(conn_id, Instant(SECOND)), Err(OffloadError::AlreadyOffloaded));
     assert_eq!(engine.offloaded_count(), 1);
-    let entry = engine.entry(handle, Instant(SECOND)).unwrap();
+    let entry = engine.entry(conn_id, Instant(SECOND)).unwrap();
     assert!(entry.status.contains(Status::OFFLOAD));
     assert_eq!(flow.tuples, [entry.original, entry.reply]);
     // What the way does with the edits is what the router would have done.
@@ -79,32 +79,32 @@ fn only_an_established_connection_is_offloaded_with_its_rewrites() {
 #[test]
 fn flow_stats_update_counters_and_timeout() {
     let mut engine = engine();
-    let handle = establish(&mut engine);
-    engine.offload(handle, Instant(SECOND)).unwrap();
+    let conn_id = establish(&mut engine);
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
     let last = Instant(3600 * SECOND);
-    let seen = FlowStats { conn_id: handle, direction: Direction::Reply, packets: 10, bytes: 15_000, last_seen: last };
+    let seen = FlowStats { conn_id, direction: Direction::Reply, packets: 10, bytes: 15_000, last_seen: last };
     assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 0);
-    let entry = engine.entry(handle, Instant(3601 * SECOND)).unwrap();
+    let entry = engine.entry(conn_id, Instant(3601 * SECOND)).unwrap();
     let [original, reply] = entry.accounting.unwrap();
     assert_eq!((original.packets, reply.packets, reply.bytes), (2, 11, 15_040));
     assert_eq!(entry.timeout, 431_999);
     // What is told late does not shorten a life.
     let late = FlowStats { last_seen: Instant(2 * SECOND), ..seen };
     assert_eq!(engine.update_stats([late], Instant(3601 * SECOND)), 0);
-    assert_eq!(engine.entry(handle, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
-    assert!(engine.revoke(handle));
+    assert_eq!(engine.entry(conn_id, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
+    assert!(engine.revoke(conn_id));
     assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 1, "it is not out any more");
 }
 
 #[test]
 fn a_slow_path_packet_unoffloads_the_flow_at_any_sequence_number() {
     let mut engine = engine();
-    let handle = establish(&mut engine);
-    engine.offload(handle, Instant(SECOND)).unwrap();
+    let conn_id = establish(&mut engine);
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
     // Gigabytes later: far outside of any window that was known.
     let (info, same) = masquerade(&mut engine, &tcp(false, 900_001_001, 800_005_001, 0x10), 60);
-    assert_eq!((info, same), (CtInfo::Established, Some(handle)));
-    assert_eq!(engine.poll_revoked(), Some(handle));
+    assert_eq!((info, same), (CtInfo::Established, Some(conn_id)));
+    assert_eq!(engine.poll_revoked(), Some(conn_id));
     assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (None, 0));
     let (info, _) = masquerade(&mut engine, &tcp(true, 800_005_001, 900_001_001, 0x11), 61);
     assert_eq!(info, CtInfo::Established, "the other side is taken up in the middle too");
@@ -114,14 +114,14 @@ fn a_slow_path_packet_unoffloads_the_flow_at_any_sequence_number() {
 #[test]
 fn destroyed_and_flushed_flows_are_revoked() {
     let mut engine = engine();
-    let handle = establish(&mut engine);
-    engine.offload(handle, Instant(SECOND)).unwrap();
+    let conn_id = establish(&mut engine);
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
     engine.flush(Instant(2 * SECOND));
-    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(handle), 0));
-    assert_eq!(engine.offload(handle, Instant(2 * SECOND)), Err(OffloadError::NotFound));
-    let handle = establish(&mut engine);
-    engine.offload(handle, Instant(2 * SECOND)).unwrap();
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0));
+    assert_eq!(engine.offload(conn_id, Instant(2 * SECOND)), Err(OffloadError::NotFound));
+    let conn_id = establish(&mut engine);
+    engine.offload(conn_id, Instant(2 * SECOND)).unwrap();
     engine.revoke_all();
-    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(handle), 0));
-    assert!(!engine.revoke(handle));
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0));
+    assert!(!engine.revoke(conn_id));
 }

@@ -1,7 +1,7 @@
 //! Protocol trackers: what one packet makes of its connection.
 //!
 //! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]); it is opened by a first packet and
-//! advanced by every packet, and knows nothing of tables. What it decides is a [`Ruling`].
+//! advanced by every packet, and knows nothing of tables. What it decides is a [`TrackResult`].
 pub(crate) mod sctp;
 pub(crate) mod stateless;
 pub(crate) mod tcp;

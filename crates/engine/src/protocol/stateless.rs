@@ -47,20 +47,20 @@ impl Stateless {
     /// What one packet makes of it.
     pub(crate) fn track_packet(&self, context: &TrackCtx<'_>) -> TrackResult {
         let answered = context.status.contains(Status::SEEN_REPLY);
-        let knob = |knob| seconds_to_ticks(context.sysctls[knob]);
+        let sysctl = |sysctl| seconds_to_ticks(context.sysctls[sysctl]);
         let (timeout, stream) = match *self {
             Stateless::Udp { stream_after } => {
                 let old = (context.now.wrapping_sub(stream_after) as i32) > 0;
                 let stream = answered && old;
-                (knob(if stream { Sysctl::UdpTimeoutStream } else { Sysctl::UdpTimeout }), stream)
+                (sysctl(if stream { Sysctl::UdpTimeoutStream } else { Sysctl::UdpTimeout }), stream)
             }
             Stateless::UdpLite => {
-                (knob(if answered { Sysctl::UdpTimeoutStream } else { Sysctl::UdpTimeout }), answered)
+                (sysctl(if answered { Sysctl::UdpTimeoutStream } else { Sysctl::UdpTimeout }), answered)
             }
-            Stateless::Icmp => (knob(Sysctl::IcmpTimeout), false),
-            Stateless::Icmpv6 => (knob(Sysctl::Icmpv6Timeout), false),
+            Stateless::Icmp => (sysctl(Sysctl::IcmpTimeout), false),
+            Stateless::Icmpv6 => (sysctl(Sysctl::Icmpv6Timeout), false),
             Stateless::Gre { timeout, stream } => (if answered { stream } else { timeout }, answered),
-            Stateless::Other(_) => (knob(Sysctl::GenericTimeout), false),
+            Stateless::Other(_) => (sysctl(Sysctl::GenericTimeout), false),
         };
         // One that lost a clash stands in one direction only and soon ends: it is never assured.
         let assured =

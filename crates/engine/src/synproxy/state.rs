@@ -23,19 +23,19 @@ impl SynproxyState {
 
     /// For a description.
     pub(crate) fn to_bytes(&self) -> [u8; 14] {
-        let mut octets = [0; 14];
+        let mut bytes = [0; 14];
         let words = [self.isn, self.initial_timestamp, self.timestamp_offset].map(u32::to_be_bytes);
-        octets
+        bytes
             .iter_mut()
             .zip(words.iter().flatten().chain(&self.window.to_be_bytes()))
             .for_each(|(to, from)| *to = *from);
-        octets
+        bytes
     }
 
     /// The same, read.
-    pub(crate) fn from_bytes(octets: &[u8; 14]) -> SynproxyState {
-        let word = |at: usize| octets.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
-        let [.., high, low] = *octets;
+    pub(crate) fn from_bytes(bytes: &[u8; 14]) -> SynproxyState {
+        let word = |at: usize| bytes.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
+        let [.., high, low] = *bytes;
         SynproxyState {
             isn: word(0),
             initial_timestamp: word(1),
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn synproxy_state_bytes_round_trip() {
-        let promise =
+        let synproxy =
             SynproxyState { isn: 0x0102_0304, initial_timestamp: u32::MAX, window: 0xabcd, timestamp_offset: 77 };
-        assert_eq!(SynproxyState::from_bytes(&promise.to_bytes()), promise);
+        assert_eq!(SynproxyState::from_bytes(&synproxy.to_bytes()), synproxy);
     }
 }

@@ -25,7 +25,7 @@ impl<T: FromZeros, const N: usize> ChunkedArray<T, N> {
         self.chunks.get(at >> Self::SHIFT)?.as_ref().map(|chunk| &chunk[at & (N - 1)])
     }
 
-    /// As [`Chunked::find`], to be changed.
+    /// As [`ChunkedArray::find`], to be changed.
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         self.chunks.get_mut(at >> Self::SHIFT)?.as_mut().map(|chunk| &mut chunk[at & (N - 1)])

@@ -102,7 +102,7 @@ impl Index {
         (connections.saturating_mul(2 * 20) / ENTRIES_PER_20_BUCKETS).max(1)
     }
 
-    /// Asks for at least `buckets`; the growing is done by [`Index::step`].
+    /// Asks for at least `buckets`; the growing is done by [`Index::split_bucket`].
     pub(crate) fn set_target(&mut self, buckets: usize) {
         self.target_length = buckets.clamp(1, 1 << 31);
     }

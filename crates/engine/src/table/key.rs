@@ -56,14 +56,14 @@ impl HashKeys {
         sip13(self.first, self.second, words, (N as u64 * 8) << 56)
     }
 
-    /// SipHash-1-3 of whole words and seven octets more: those ride in the block that ends every message, and cost nothing.
+    /// SipHash-1-3 of whole words and seven bytes more: those ride in the block that ends every message, and cost nothing.
     #[inline(always)]
     fn hash_with_tail<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
         sip13(self.first, self.second, words, (N as u64 * 8 + 7) << 56 | tail)
     }
 }
 
-/// SipHash-1-3 of `N` whole words and the `last` block: the length, and up to seven octets (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), unrolled for the fixed lengths
+/// SipHash-1-3 of `N` whole words and the `last` block: the length, and up to seven bytes (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), unrolled for the fixed lengths
 /// tracking needs: [`siphasher`] buffers bytes and takes twice as long. A test holds the two equal.
 #[inline(always)]
 fn sip13<const N: usize>(first: u64, second: u64, words: [u64; N], last: u64) -> u64 {
@@ -178,9 +178,9 @@ mod tests {
     #[test]
     fn the_unrolled_hash_is_siphash_1_3() {
         let keys = HashKeys { first: 0x0706_0504_0302_0100, second: 0x0f0e_0d0c_0b0a_0908 };
-        let reference = |octets: &[u8]| {
+        let reference = |bytes: &[u8]| {
             let mut hasher = SipHasher13::new_with_keys(keys.first, keys.second);
-            hasher.write(octets);
+            hasher.write(bytes);
             hasher.finish()
         };
         assert_eq!(keys.hash([1]), reference(&[1u64.to_le_bytes()].concat()));
@@ -188,9 +188,9 @@ mod tests {
             keys.hash([u64::MAX, 1 << 63]),
             reference(&[u64::MAX.to_le_bytes(), (1u64 << 63).to_le_bytes()].concat())
         );
-        let mut octets = [7u64.to_le_bytes(), 0x00ff_eedd_ccbb_aa99u64.to_le_bytes()].concat();
-        octets.truncate(15);
-        assert_eq!(keys.hash_with_tail([7], 0x00ff_eedd_ccbb_aa99), reference(&octets));
+        let mut bytes = [7u64.to_le_bytes(), 0x00ff_eedd_ccbb_aa99u64.to_le_bytes()].concat();
+        bytes.truncate(15);
+        assert_eq!(keys.hash_with_tail([7], 0x00ff_eedd_ccbb_aa99), reference(&bytes));
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Table {
         if self.count == 0 { None } else { self.timer_bounds.earliest() }
     }
 
-    /// The timers, lent out while expired records are removed: give them back with [`Table::return_deadlines`].
+    /// The timers, lent out while expired records are removed: give them back with [`Table::restore_timer_bounds`].
     pub(crate) fn take_timer_bounds(&mut self) -> TimerBounds {
         core::mem::replace(&mut self.timer_bounds, TimerBounds::new())
     }

@@ -14,7 +14,7 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) mark: u32,
     /// All but the keys and the kind.
     pub(crate) hot: HotRecord,
-    /// Flags of [`record::Kind`] beyond those that the rest implies.
+    /// Flags of [`record::RecordKind`] beyond those that the rest implies.
     pub(crate) kind: u8,
     pub(crate) counts: Option<AcctCounts>,
     /// Nanoseconds; 0 if not kept.

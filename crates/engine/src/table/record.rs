@@ -74,14 +74,14 @@ pub(crate) struct Ipv6Addrs {
 
 const _: () = assert!(size_of::<Ipv6Addrs>() == 64);
 
-/// Protocol class and flags of a record in one octet.
+/// Protocol class and flags of a record in one byte.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub(crate) struct RecordKind(u8);
 
 impl RecordKind {
     const PROTOCOL_MASK: u8 = 0b111;
-    /// An IPv6 connection: its addresses are in [`Wide`].
+    /// An IPv6 connection: its addresses are in [`Ipv6Addrs`].
     pub(crate) const IPV6: u8 = 1 << 3;
     /// The reply tuple is the inverse of the original: NAT changed nothing.
     pub(crate) const UNTRANSLATED: u8 = 1 << 4;

@@ -10,7 +10,7 @@ use keepstate_wire::Family;
 
 /// Slots of one family come in runs of this many: 2 MiB of hot records.
 pub(crate) const SLOTS_PER_RUN: usize = 1 << 15;
-/// More than this a [`Reference`] cannot name.
+/// More than this a [`TupleRef`] cannot name.
 const MAX_SLOTS: usize = 1 << 31;
 
 /// See the module's words.
@@ -153,7 +153,7 @@ impl Records {
                 Direction::Reply => (both.rotate_left(32), key.keys.rotate_left(16)),
             };
             if hot.addresses == both && hot.keys == keys && hot.kind.is_untranslated_v4(key.protocol) && zone.id == 0 {
-                // A freed slot may still be remembered by a batch; its octets are zeros, which can be a tuple too.
+                // A freed slot may still be remembered by a batch; its bytes are zeros, which can be a tuple too.
                 return hot.is_confirmed();
             }
         }

@@ -61,7 +61,7 @@ impl TimerBounds {
         }
     }
 
-    /// Begins to fetch what [`Deadlines::lower`] will read for `slot`.
+    /// Begins to fetch what [`TimerBounds::lower`] will read for `slot`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, slot: usize) {
         if let Some(bound) = self.levels.first().and_then(|level| level.get(slot >> SHIFT)) {

@@ -16,17 +16,17 @@ impl Engine {
     /// Puts a connection into the table, as `conntrack -I` does.
     ///
     /// ```
-    /// use keepstate_engine::{Draft, Engine, Instant, Sysctls, ParseError, Secret, Tuple, Wish, Zone};
+    /// use keepstate_engine::{NewConnection, Engine, Instant, Sysctls, ParseError, Secret, Tuple, ConnUpdate, Zone};
     /// let now = Instant(0);
     /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
     /// let original = Tuple {
     ///     source: [10, 1, 0, 2].into(), destination: [10, 2, 0, 9].into(), protocol: 17, source_key: 4000, destination_key: 53,
     /// };
-    /// let draft = Draft {
+    /// let draft = NewConnection {
     ///     original,
     ///     reply: original.invert().unwrap(),
     ///     zone: Zone::default(),
-    ///     wish: Wish { timeout: Some(30), mark: Some(5), ..Wish::default() },
+    ///     wish: ConnUpdate { timeout: Some(30), mark: Some(5), ..ConnUpdate::default() },
     ///     destination: None,
     ///     source: None,
     /// };
@@ -37,12 +37,12 @@ impl Engine {
     ///
     /// # Errors
     /// Why it was not made.
-    pub fn create(&mut self, draft: &NewConnection, now: Instant) -> Result<ConnId, UpdateError> {
-        let (original, reply) = (TupleKey::from(&draft.original), TupleKey::from(&draft.reply));
-        if !self.tuple_is_free(&original, draft, Direction::Original, now) {
+    pub fn create(&mut self, new: &NewConnection, now: Instant) -> Result<ConnId, UpdateError> {
+        let (original, reply) = (TupleKey::from(&new.original), TupleKey::from(&new.reply));
+        if !self.tuple_is_free(&original, new, Direction::Original, now) {
             return Err(UpdateError::Exists);
         }
-        let fresh = self.build_unconfirmed(draft, original, reply, now)?;
+        let fresh = self.build_unconfirmed(new, original, reply, now)?;
         let outcome = Outcome {
             info: CtInfo::New,
             direction: Some(Direction::Original),
@@ -50,37 +50,36 @@ impl Engine {
             reason: None,
             verdict: CtVerdict::Accept,
         };
-        let mut passage =
-            PacketCtx { outcome, pending: Pending::Unconfirmed(fresh), is_icmp_error: false, ended: None };
-        if draft.dst_nat.is_some() || draft.src_nat.is_some() {
+        let mut ctx = PacketCtx { outcome, pending: Pending::Unconfirmed(fresh), is_icmp_error: false, ended: None };
+        if new.dst_nat.is_some() || new.src_nat.is_some() {
             // As the kernel does it: if one end is told, the other is decided too.
-            for (manip, range) in [(Manip::Destination, &draft.dst_nat), (Manip::Source, &draft.src_nat)] {
+            for (manip, range) in [(Manip::Destination, &new.dst_nat), (Manip::Source, &new.src_nat)] {
                 let done = match range {
-                    Some(range) => self.translate(&mut passage, manip, range, now),
-                    None => self.nat_null_binding(&mut passage, manip, now),
+                    Some(range) => self.translate(&mut ctx, manip, range, now),
+                    None => self.nat_null_binding(&mut ctx, manip, now),
                 };
                 if done == NatResult::Exhausted {
                     return Err(UpdateError::Exists);
                 }
             }
         }
-        let Pending::Unconfirmed(fresh) = &passage.pending else { return Err(UpdateError::Invalid) };
+        let Pending::Unconfirmed(fresh) = &ctx.pending else { return Err(UpdateError::Invalid) };
         let reply = fresh.reply;
-        if !self.tuple_is_free(&reply, draft, Direction::Reply, now) {
+        if !self.tuple_is_free(&reply, new, Direction::Reply, now) {
             return Err(UpdateError::Exists);
         }
-        let probe = self.table.lookup_key(original, draft.zone);
+        let probe = self.table.lookup_key(original, new.zone);
         if !self.make_room(&probe, now) {
             return Err(UpdateError::TableFull);
         }
-        let handle = self.confirm(passage, now).connection.ok_or(UpdateError::TableFull)?;
+        let conn_id = self.confirm(ctx, now).connection.ok_or(UpdateError::TableFull)?;
         self.counters.insert += 1;
-        Ok(handle)
+        Ok(conn_id)
     }
 
     /// Does nobody have a tuple, or only a connection that is over?
-    fn tuple_is_free(&mut self, key: &TupleKey, draft: &NewConnection, direction: Direction, now: Instant) -> bool {
-        let Some(holder) = self.table.tuple_owner(key, draft.zone, direction) else { return true };
+    fn tuple_is_free(&mut self, key: &TupleKey, new: &NewConnection, direction: Direction, now: Instant) -> bool {
+        let Some(holder) = self.table.tuple_owner(key, new.zone, direction) else { return true };
         let expired = self.table.records.hot(holder.slot()).is_some_and(|hot| hot.is_expired(now.tick()));
         if expired {
             self.destroy(holder.slot(), now);
@@ -90,24 +89,24 @@ impl Engine {
 
     fn build_unconfirmed(
         &self,
-        draft: &NewConnection,
+        new: &NewConnection,
         original: TupleKey,
         reply: TupleKey,
         now: Instant,
     ) -> Result<Unconfirmed, UpdateError> {
-        let (from, to) = (&draft.original, &draft.reply);
+        let (from, to) = (&new.original, &new.reply);
         let ends = [from.destination, to.source, to.destination];
         let alike = from.protocol == to.protocol && ends.iter().all(|end| end.is_ipv6() == from.is_ipv6());
         if !alike || from.invert().is_none() || to.invert().is_none() {
             return Err(UpdateError::Invalid);
         }
-        let timeout = draft.attributes.timeout.ok_or(UpdateError::Invalid)?;
+        let timeout = new.attributes.timeout.ok_or(UpdateError::Invalid)?;
         // What the confirmation sets is no change.
-        let wished = draft.attributes.status.map(|status| status | Status::CONFIRMED);
+        let wished = new.attributes.status.map(|status| status | Status::CONFIRMED);
         let mut status = merge_status(Status::CONFIRMED, wished)?;
         status.remove(UNCHANGEABLE_STATUS | Status::HELPER);
         let mut hot = HotRecord::of_protocol(from.protocol);
-        if let Some(knowledge) = &draft.attributes.protocol {
+        if let Some(knowledge) = &new.attributes.protocol {
             knowledge.apply_to(&mut hot)?;
         }
         Ok(Unconfirmed {
@@ -116,7 +115,7 @@ impl Engine {
             original,
             reply,
             untranslated: original.invert() == Some(reply),
-            zone: draft.zone,
+            zone: new.zone,
             status,
             tracker: self.build_tracker(from.protocol, &hot, now),
             timeout: seconds_to_ticks(timeout),
@@ -125,8 +124,8 @@ impl Engine {
             table_epoch: u64::MAX,
             hashes: [0; 2],
             extension: None,
-            mark: draft.attributes.mark.unwrap_or(0),
-            labels: draft.attributes.labels.map(|[labels, mask]| {
+            mark: new.attributes.mark.unwrap_or(0),
+            labels: new.attributes.labels.map(|[labels, mask]| {
                 let mut set = labels;
                 set.iter_mut().zip(mask).for_each(|(label, mask)| *label &= mask);
                 set
@@ -136,7 +135,7 @@ impl Engine {
 
     /// A connection that no packet has begun: its conversation is as old as one can be.
     fn build_tracker(&self, number: u8, hot: &HotRecord, now: Instant) -> Tracker {
-        let knob = |knob| seconds_to_ticks(self.sysctls[knob]);
+        let sysctl = |sysctl| seconds_to_ticks(self.sysctls[sysctl]);
         Tracker::Stateless(match number {
             ipproto::TCP => return Tracker::Tcp(Tcp::load(hot)),
             ipproto::SCTP => return Tracker::Sctp(Sctp::load(hot)),
@@ -145,7 +144,7 @@ impl Engine {
             ipproto::ICMP => Stateless::Icmp,
             ipproto::ICMPV6 => Stateless::Icmpv6,
             ipproto::GRE => {
-                Stateless::Gre { timeout: knob(Sysctl::GreTimeout), stream: knob(Sysctl::GreTimeoutStream) }
+                Stateless::Gre { timeout: sysctl(Sysctl::GreTimeout), stream: sysctl(Sysctl::GreTimeoutStream) }
             }
             other => Stateless::Other(other),
         })

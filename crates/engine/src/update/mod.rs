@@ -1,8 +1,8 @@
 //! What people and programs ask of the table, as Linux's ctnetlink answers it: connections made, changed and taken out by request, and the table read
 //! a piece at a time.
 //!
-//! A [`Draft`] becomes a connection ([`Engine::create`]); a [`Wish`] changes one ([`Engine::change`]): all of it or, with a [`ParseError`], nothing. Whoever reads or
-//! empties a large table does so in pieces ([`Engine::piece`], [`Engine::flush_piece`]), between which packets pass: records never move, so
+//! A [`NewConnection`] becomes a connection ([`Engine::create`]); a [`ConnUpdate`] changes one ([`Engine::update`]): all of it or, with a [`ParseError`], nothing. Whoever reads or
+//! empties a large table does so in pieces ([`Engine::poll`], [`Engine::flush`]), between which packets pass: records never move, so
 //! that each connection that lives all the while is met exactly once. Nothing here believes what it is asked: no request makes a table that
 //! packets could not have made, but for the numbers it may choose.
 mod create;
@@ -111,12 +111,12 @@ impl Engine {
     ///
     /// # Errors
     /// Why it was not changed.
-    pub fn update(&mut self, handle: ConnId, wish: &ConnUpdate, now: Instant) -> Result<(), UpdateError> {
+    pub fn update(&mut self, conn_id: ConnId, wish: &ConnUpdate, now: Instant) -> Result<(), UpdateError> {
         let tick = now.tick();
-        if self.entry(handle, now).is_none() {
+        if self.entry(conn_id, now).is_none() {
             return Err(UpdateError::NotFound);
         }
-        let slot = handle.slot;
+        let slot = conn_id.slot;
         let hot = self.table.records.hot_mut(slot).ok_or(UpdateError::NotFound)?;
         if hot.is_expired(tick) {
             return Err(UpdateError::NotFound);
@@ -157,9 +157,9 @@ impl Engine {
     }
 
     /// Sets the counts of packets and bytes of a connection to zero, as `conntrack -L -z` does.
-    pub fn zero_counters(&mut self, handle: ConnId, now: Instant) {
-        if self.entry(handle, now).is_some()
-            && let Some(counts) = self.table.records.counts_mut(handle.slot)
+    pub fn zero_counters(&mut self, conn_id: ConnId, now: Instant) {
+        if self.entry(conn_id, now).is_some()
+            && let Some(counts) = self.table.records.counts_mut(conn_id.slot)
         {
             *counts = [0; 4];
         }
@@ -179,7 +179,7 @@ impl Engine {
         next
     }
 
-    /// Removes the connections of at most `looks` places from `from` on, and gives where the next piece begins, as [`Engine::piece`] does; all of
+    /// Removes the connections of at most `looks` places from `from` on, and gives where the next piece begins, as [`Engine::poll`] does; all of
     /// them, or those of one family only.
     pub fn flush_range(&mut self, from: u32, looks: u32, family: Option<Family>, now: Instant) -> Option<u32> {
         let (places, next) = self.slot_range(from, looks);

@@ -42,21 +42,21 @@ fn created_connection_is_found_by_both_tuples_and_expires() {
         }),
         ..wanted.attributes
     };
-    let handle = engine.create(&wanted, NOW).unwrap();
-    let entry = engine.entry(handle, NOW).unwrap();
+    let conn_id = engine.create(&wanted, NOW).unwrap();
+    let entry = engine.entry(conn_id, NOW).unwrap();
     assert_eq!(entry.status, Status::ASSURED | Status::SEEN_REPLY | Status::CONFIRMED);
     assert_eq!((entry.timeout, entry.mark, entry.labels), (100, 7, Some([1; 16])));
     let ProtocolInfo::Tcp { state, sides } = entry.protocol else { panic!("{entry:?}") };
     assert_eq!((state, sides.map(|side| (side.flags, side.scale))), (TcpState::Established, [(1, 3), (1, 5)]));
     for known in [wanted.original, wanted.reply] {
-        assert_eq!(engine.find(&known, Zone::default(), NOW).map(|(found, _)| found), Some(handle));
+        assert_eq!(engine.find(&known, Zone::default(), NOW).map(|(found, _)| found), Some(conn_id));
     }
     assert_eq!(engine.create(&wanted, NOW), Err(UpdateError::Exists));
     assert_eq!(engine.counters().insert, 1);
     engine.check_invariants().unwrap();
     let later = Instant::from_secs(1_101);
     assert_eq!(
-        engine.update(handle, &ConnUpdate { mark: Some(1), ..ConnUpdate::default() }, later),
+        engine.update(conn_id, &ConnUpdate { mark: Some(1), ..ConnUpdate::default() }, later),
         Err(UpdateError::NotFound)
     );
     assert!(engine.create(&wanted, later).is_ok(), "one that is over is in nobody's way");
@@ -96,28 +96,28 @@ fn create_rejects_invalid_connections() {
 fn update_is_atomic() {
     let mut engine = engine();
     engine.subscribe(EventMask::ALL, 10);
-    let handle = engine.create(&new_connection(17, 1), NOW).unwrap();
+    let conn_id = engine.create(&new_connection(17, 1), NOW).unwrap();
     let fixed = Status::CONFIRMED | Status::SEEN_REPLY | Status::FIXED_TIMEOUT;
-    engine.update(handle, &ConnUpdate { status: Some(fixed), ..ConnUpdate::default() }, NOW).unwrap();
-    for (wish, refusal) in [
+    engine.update(conn_id, &ConnUpdate { status: Some(fixed), ..ConnUpdate::default() }, NOW).unwrap();
+    for (wish, error) in [
         (ConnUpdate { timeout: Some(1), ..ConnUpdate::default() }, UpdateError::FixedTimeout),
         (ConnUpdate { status: Some(Status::CONFIRMED), ..ConnUpdate::default() }, UpdateError::StatusUnchangeable),
         (ConnUpdate { status: Some(Status::SEEN_REPLY), ..ConnUpdate::default() }, UpdateError::StatusUnchangeable),
         (ConnUpdate { status: Some(fixed | Status::DYING), ..ConnUpdate::default() }, UpdateError::StatusUnchangeable),
     ] {
-        let before = engine.entry(handle, NOW);
-        assert_eq!(engine.update(handle, &ConnUpdate { mark: Some(9), ..wish }, NOW), Err(refusal));
-        assert_eq!(engine.entry(handle, NOW), before);
+        let before = engine.entry(conn_id, NOW);
+        assert_eq!(engine.update(conn_id, &ConnUpdate { mark: Some(9), ..wish }, NOW), Err(error));
+        assert_eq!(engine.entry(conn_id, NOW), before);
     }
     // Bits that are nobody's to choose are passed over.
     engine
         .update(
-            handle,
+            conn_id,
             &ConnUpdate { status: Some(fixed | Status::SRC_NAT | Status::OFFLOAD), ..ConnUpdate::default() },
             NOW,
         )
         .unwrap();
-    assert_eq!(engine.entry(handle, NOW).unwrap().status, fixed);
+    assert_eq!(engine.entry(conn_id, NOW).unwrap().status, fixed);
     let kinds: Vec<EventKind> = core::iter::from_fn(|| engine.poll_event()).map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::New, EventKind::Update, EventKind::Update]);
 }
@@ -127,8 +127,8 @@ fn created_nat_connection_is_found_by_its_reply_tuple() {
     let mut engine = engine();
     let wanted =
         NewConnection { src_nat: Some(NatRange::to_port([9, 9, 9, 9].into(), 5000)), ..new_connection(6, 1000) };
-    let handle = engine.create(&wanted, NOW).unwrap();
-    let entry = engine.entry(handle, NOW).unwrap();
+    let conn_id = engine.create(&wanted, NOW).unwrap();
+    let entry = engine.entry(conn_id, NOW).unwrap();
     assert_eq!((entry.reply.destination, entry.reply.destination_key), ([9, 9, 9, 9].into(), 5000));
     assert!(entry.status.contains(Status::SRC_NAT | Status::SRC_NAT_DONE | Status::DST_NAT_DONE));
     assert!(!entry.status.contains(Status::DST_NAT));
@@ -137,7 +137,7 @@ fn created_nat_connection_is_found_by_its_reply_tuple() {
     other.reply = other.original.invert().unwrap();
     assert_eq!(engine.create(&other, NOW), Err(UpdateError::Exists));
     engine.check_invariants().unwrap();
-    assert!(engine.remove(handle, NOW));
+    assert!(engine.remove(conn_id, NOW));
     engine.check_invariants().unwrap();
 }
 
@@ -147,7 +147,7 @@ fn dump_range_visits_each_once_and_flush_range_removes_all() {
     for port in 0..1000 {
         engine.create(&new_connection(17, port), NOW).unwrap();
     }
-    let v6 = |octets: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, octets]);
+    let v6 = |bytes: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, bytes]);
     let original = Tuple { source: v6(1), destination: v6(2), ..tuple(6, 1) };
     engine.create(&NewConnection { original, reply: original.invert().unwrap(), ..new_connection(6, 1) }, NOW).unwrap();
     let mut met = Vec::new();
@@ -156,7 +156,7 @@ fn dump_range_visits_each_once_and_flush_range_removes_all() {
         from = engine.dump_range(at, 64, NOW, |entry| met.push(entry.conn_id));
     }
     assert_eq!(met.len(), 1001);
-    met.sort_unstable_by_key(|handle| handle.slot);
+    met.sort_unstable_by_key(|conn_id| conn_id.slot);
     met.dedup();
     assert_eq!(met.len(), 1001);
     for (family, left) in [(Some(Family::V6), 1000), (None, 0)] {
@@ -173,10 +173,10 @@ fn dump_range_visits_each_once_and_flush_range_removes_all() {
 fn zero_counters_resets_accounting() {
     let mut engine = engine();
     engine.set_sysctl(Sysctl::Acct, 1).unwrap();
-    let handle = engine.create(&new_connection(17, 1), NOW).unwrap();
-    *engine.table.records.counts_mut(handle.slot).unwrap() = [1, 2, 3, 4];
-    engine.zero_counters(handle, NOW);
+    let conn_id = engine.create(&new_connection(17, 1), NOW).unwrap();
+    *engine.table.records.counts_mut(conn_id.slot).unwrap() = [1, 2, 3, 4];
+    engine.zero_counters(conn_id, NOW);
     assert!(
-        engine.entry(handle, NOW).unwrap().accounting.unwrap().iter().all(|counts| counts.packets + counts.bytes == 0)
+        engine.entry(conn_id, NOW).unwrap().accounting.unwrap().iter().all(|counts| counts.packets + counts.bytes == 0)
     );
 }

@@ -37,13 +37,13 @@ impl TestEngine {
         TestEngine::with(&[])
     }
 
-    /// The same, with some knobs turned.
+    /// The same, with some sysctls turned.
     pub fn with(settings: &[(Sysctl, u64)]) -> TestEngine {
-        let mut knobs = Sysctls::default();
-        for (knob, value) in settings {
-            knobs.set(*knob, *value).unwrap();
+        let mut sysctls = Sysctls::default();
+        for (sysctl, value) in settings {
+            sysctls.set(*sysctl, *value).unwrap();
         }
-        let mut engine = Engine::new(knobs, Secret([5; 16]), Instant(0));
+        let mut engine = Engine::new(sysctls, Secret([5; 16]), Instant(0));
         engine.set_auto_helper(6, 21, Helper::Ftp);
         TestEngine { engine, now: Instant::from_secs(1000) }
     }
@@ -78,8 +78,8 @@ impl TestEngine {
         control
     }
 
-    pub fn entry(&self, handle: ConnId) -> Entry {
-        self.engine.entry(handle, self.now).unwrap()
+    pub fn entry(&self, conn_id: ConnId) -> Entry {
+        self.engine.entry(conn_id, self.now).unwrap()
     }
 
     /// Every expectation, as `source → destination:port`.
@@ -94,7 +94,7 @@ impl TestEngine {
     }
 
     pub fn reason_count(&self, name: &str) -> u64 {
-        self.engine.reason_counts().find(|(why, _)| why.name() == name).unwrap().1
+        self.engine.reason_counts().find(|(reason, _)| reason.name() == name).unwrap().1
     }
 
     pub fn advance_ms(&mut self, milliseconds: u64) {
@@ -103,7 +103,7 @@ impl TestEngine {
 }
 
 impl ControlConnection {
-    /// The next segment of one side, as octets. What is not sent on was lost: `repeat` sends it again.
+    /// The next segment of one side, as bytes. What is not sent on was lost: `repeat` sends it again.
     pub fn segment(&mut self, side: Sender, flags: u8, data: &[u8]) -> Vec<u8> {
         let [from_client, from_server] = self.next;
         let (from, to, seq, ack) = match side {

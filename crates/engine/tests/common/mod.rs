@@ -1,4 +1,4 @@
-//! Packets for tests, built octet by octet with right checksums.
+//! Packets for tests, built byte by byte with right checksums.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its packet must fail")]
 use keepstate_wire::checksum::Sum;
@@ -9,7 +9,7 @@ pub mod ftp_session;
 pub const CLIENT: [u8; 4] = [10, 1, 0, 2];
 pub const SERVER: [u8; 4] = [10, 2, 0, 9];
 
-/// One TCP segment of a ledger.
+/// One TCP segment of a scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Segment {
     pub flags: u8,
@@ -20,7 +20,7 @@ pub struct Segment {
     pub options: Vec<u8>,
 }
 
-/// An IPv4 datagram.
+/// An IPv4 packet.
 pub fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     let mut packet = vec![0x45, 0, length[0], length[1], 0, 1, 0x40, 0, 64, protocol, 0, 0];
@@ -55,7 +55,7 @@ pub fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), segment: &Segment) -> Vec<u
     ipv4(from.0, to.0, 6, &payload)
 }
 
-/// An IPv6 datagram.
+/// An IPv6 packet.
 pub fn ipv6(source: [u8; 16], destination: [u8; 16], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
     let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], protocol, 64];
@@ -90,7 +90,7 @@ pub fn tcp_with(from: SocketAddr, to: SocketAddr, segment: &Segment, data: &[u8]
     }
 }
 
-/// A UDP datagram.
+/// A UDP packet.
 pub fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     payload.extend(from.1.to_be_bytes());
@@ -103,7 +103,7 @@ pub fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]) -> Vec<u8> {
     ipv4(from.0, to.0, 17, &payload)
 }
 
-/// An ICMP message; `rest` begins at octet 4.
+/// An ICMP message; `rest` begins at byte 4.
 pub fn icmp(source: [u8; 4], destination: [u8; 4], kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
     let mut payload = vec![kind, code, 0, 0];
     payload.extend(rest);

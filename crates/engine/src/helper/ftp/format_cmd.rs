@@ -1,4 +1,4 @@
-//! Announcements as Linux writes them anew (`nf_nat_ftp`): the numbers alone, for the octets that [`Announcement::at`](super::Announcement::at) names.
+//! Announcements as Linux writes them anew (`nf_nat_ftp`): the numbers alone, for the bytes that [`DataEndpoint::match_range`](super::DataEndpoint::match_range) names.
 use super::FtpType;
 use alloc::format;
 use alloc::string::String;

@@ -1,7 +1,7 @@
 //! The FTP helper: what a control channel (RFC 959, RFC 2428) says about data connections to come, heard as Linux 6.18 hears it.
 //!
 //! An [`Ftp`] belongs to one control connection. It remembers where lines begin, because a command counts only at the start of a segment
-//! that starts a line. It never reassembles: a command cut in two by a segment's end makes the segment [`Heard::Partial`], which Linux
+//! that starts a line. It never reassembles: a command cut in two by a segment's end makes the segment [`FtpParseResult::Partial`], which Linux
 //! drops, so that the sender sends it again whole. It must never take the word of one side about the other's address.
 mod format_cmd;
 mod line_starts;
@@ -30,7 +30,7 @@ pub(crate) struct Ftp {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FtpSegment<'a> {
     pub(crate) direction: Direction,
-    /// The sequence number of the first octet.
+    /// The sequence number of the first byte.
     pub(crate) seq: u32,
     /// The sender's address, as the connection's tuple of this direction has it.
     pub(crate) sender: IpAddr,
@@ -57,7 +57,7 @@ pub(crate) struct DataEndpoint {
     pub(crate) address: IpAddr,
     /// Zero is possible: `PORT` and `227` may say so.
     pub(crate) port: u16,
-    /// The octets of the payload that NAT would write anew: the numbers; with EPRT and EPSV the delimiters around them too.
+    /// The bytes of the payload that NAT would write anew: the numbers; with EPRT and EPSV the delimiters around them too.
     pub(crate) match_range: Range<usize>,
 }
 
@@ -77,14 +77,14 @@ pub(crate) enum FtpParseResult {
 impl Ftp {
     /// As it is kept outside a table.
     pub(crate) fn to_bytes(&self) -> [u8; 18] {
-        let mut octets = [0; 18];
-        octets.as_chunks_mut::<9>().0.iter_mut().zip(&self.line_starts).for_each(|(to, lines)| *to = lines.to_bytes());
-        octets
+        let mut bytes = [0; 18];
+        bytes.as_chunks_mut::<9>().0.iter_mut().zip(&self.line_starts).for_each(|(to, lines)| *to = lines.to_bytes());
+        bytes
     }
 
     /// `None` if they are none of its.
-    pub(crate) fn from_bytes(octets: &[u8; 18]) -> Option<Ftp> {
-        let [original, reply] = *octets.as_chunks::<9>().0 else { return None };
+    pub(crate) fn from_bytes(bytes: &[u8; 18]) -> Option<Ftp> {
+        let [original, reply] = *bytes.as_chunks::<9>().0 else { return None };
         Some(Ftp { line_starts: [LineStarts::from_bytes(&original)?, LineStarts::from_bytes(&reply)?] })
     }
 
@@ -94,7 +94,7 @@ impl Ftp {
         let heard = if lines.is_line_start(segment.seq) { find_pattern(segment) } else { FtpParseResult::NoMatch };
         // What is dropped will be sent again: the line has not ended yet.
         if heard != FtpParseResult::Partial && segment.payload.last() == Some(&b'\n') {
-            // A payload has fewer than 2³² octets, and sequence numbers wrap.
+            // A payload has fewer than 2³² bytes, and sequence numbers wrap.
             lines.record_line_end(segment.seq.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0)));
         }
         heard
@@ -162,9 +162,9 @@ fn parse_endpoint(kind: FtpType, word: usize, segment: &FtpSegment<'_>) -> FtpPa
 
 type ParsedEndpoint = Option<(IpAddr, u16, Range<usize>)>;
 
-/// The position behind the first `wanted` octet from `from` on, be it lines away: Linux looks no closer.
+/// The position behind the first `wanted` byte from `from` on, be it lines away: Linux looks no closer.
 fn skip_past(payload: &[u8], from: usize, wanted: u8) -> Option<usize> {
-    payload.get(from..)?.iter().position(|octet| *octet == wanted).map(|at| from + at + 1)
+    payload.get(from..)?.iter().position(|byte| *byte == wanted).map(|at| from + at + 1)
 }
 
 /// `h1,h2,h3,h4,p1,p2` and a carriage return.
@@ -196,7 +196,7 @@ fn parse_eprt(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
         let (parts, length) = parse_numbers::<4>(address, b'.', |terminator| terminator == delimiter)?;
         (parse::ipv4_from_numbers(parts), length)
     } else {
-        let length = address.iter().position(|octet| *octet == delimiter)?;
+        let length = address.iter().position(|byte| *byte == delimiter)?;
         let text = core::str::from_utf8(address.get(..length)?).ok()?;
         (IpAddr::V6(parse_ipv6(text)?), length)
     };
@@ -227,6 +227,6 @@ fn parse_epsv(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
 }
 
 /// RFC 2428, section 2: from 33 to 126; a digit could not be told from the numbers.
-const fn is_delimiter(octet: u8) -> bool {
-    matches!(octet, 33..=126) && !octet.is_ascii_digit()
+const fn is_delimiter(byte: u8) -> bool {
+    matches!(byte, 33..=126) && !byte.is_ascii_digit()
 }

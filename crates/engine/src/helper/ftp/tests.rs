@@ -1,4 +1,4 @@
-//! Ledgers of FTP: what Linux 6.18 made of each segment of a control connection, recorded, one story a file in `ledgers/`.
+//! Scenarios of FTP: what Linux 6.18 made of each segment of a control connection, recorded, one story a file in `ledgers/`.
 //!
 //! ```text
 //! again
@@ -18,12 +18,12 @@ use proptest::prelude::*;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 9));
 
-/// The octets behind `\r`, `\n`, `\t`, `\s`, `\\` and `\x00`.
+/// The bytes behind `\r`, `\n`, `\t`, `\s`, `\\` and `\x00`.
 fn unescape(text: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     let mut rest = text.bytes();
-    while let Some(octet) = rest.next() {
-        octets.push(match octet {
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
             b'\\' => match rest.next().unwrap() {
                 b'r' => b'\r',
                 b'n' => b'\n',
@@ -38,7 +38,7 @@ fn unescape(text: &str) -> Vec<u8> {
             other => other,
         });
     }
-    octets
+    bytes
 }
 
 fn segment(side: &str, sent: u32, payload: &[u8]) -> (Direction, IpAddr, u32, Vec<u8>) {
@@ -157,7 +157,7 @@ fn pattern_is_found_in_long_lines() {
 }
 
 proptest! {
-    /// No octets make the helper panic; what it announces is the sender's, and lies in the payload.
+    /// No bytes make the helper panic; what it announces is the sender's, and lies in the payload.
     #[test]
     fn arbitrary_bytes_never_panic(
         reply in any::<bool>(),

@@ -25,7 +25,7 @@ fn host(number: u8) -> [u8; 4] {
     [10, 0, 0, number]
 }
 
-/// The outside port of a datagram from within.
+/// The outside port of a packet from within.
 fn outside_port(engine: &mut Engine, from: ([u8; 4], u16), to: [u8; 4]) -> u16 {
     let (outcome, sent) = route_packet(engine, udp(from.0, from.1, to, 53), None, Some(&masquerade()));
     assert!(outcome.connection.is_some(), "{outcome:?}");
@@ -215,7 +215,7 @@ proptest! {
         for (number, port, peer, ends_one) in steps {
             if ends_one {
                 let one = engine.entries(NOW).next().map(|entry| entry.conn_id);
-                one.into_iter().for_each(|handle| assert!(engine.remove(handle, NOW)));
+                one.into_iter().for_each(|conn_id| assert!(engine.remove(conn_id, NOW)));
                 continue;
             }
             route_packet(&mut engine, udp(host(number), 5000 + port, [203, 0, 113, peer], 53), None, Some(&masquerade()));

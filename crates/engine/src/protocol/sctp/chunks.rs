@@ -1,11 +1,11 @@
 //! The chunks of one SCTP packet, walked as Linux walks them.
 //!
-//! A [`Bundle`] is made once a packet, after a look over all chunks: it knows that they may stand together. It must never be stricter than
-//! Linux, which reads chunk headers only: a length under four octets, or beyond the packet, stops nobody; a length of zero does.
+//! A [`ChunkBundle`] is made once a packet, after a look over all chunks: it knows that they may stand together. It must never be stricter than
+//! Linux, which reads chunk headers only: a length under four bytes, or beyond the packet, stops nobody; a length of zero does.
 use super::error::SctpError;
 use super::transitions::ChunkType;
 
-/// One chunk: what it is, its flags, and every octet of the packet behind its header.
+/// One chunk: what it is, its flags, and every byte of the packet behind its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk<'a> {
     pub(super) chunk_type: ChunkType,
@@ -13,7 +13,7 @@ pub(super) struct Chunk<'a> {
     payload: &'a [u8],
 }
 
-/// Octets of the fixed part of INIT and INIT ACK behind the chunk header (RFC 9260, section 3.3.2).
+/// Bytes of the fixed part of INIT and INIT ACK behind the chunk header (RFC 9260, section 3.3.2).
 const INIT_FIXED_LEN: usize = 16;
 
 impl Chunk<'_> {
@@ -35,17 +35,17 @@ impl Chunk<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkBundle<'a> {
     bytes: &'a [u8],
-    /// One bit a [`Kind`].
+    /// One bit a [`RecordKind`].
     types: u16,
 }
 
 impl<'a> ChunkBundle<'a> {
     /// Looks over the chunks: INIT, INIT ACK and SHUTDOWN COMPLETE stand alone (RFC 9260, section 6.10); COOKIE ECHO and COOKIE ACK
     /// stand first; and there is at least one.
-    pub(super) fn check(octets: &'a [u8]) -> Result<Self, SctpError> {
-        let mut bundle = ChunkBundle { bytes: octets, types: 0 };
+    pub(super) fn check(bytes: &'a [u8]) -> Result<Self, SctpError> {
+        let mut bundle = ChunkBundle { bytes: bytes, types: 0 };
         let mut alone = false;
-        let mut walk = ChunkIter { rest: octets };
+        let mut walk = ChunkIter { rest: bytes };
         while let Some(chunk) = walk.next_chunk()? {
             let first = bundle.types == 0;
             alone |= matches!(chunk.chunk_type, ChunkType::Init | ChunkType::InitAck | ChunkType::ShutdownComplete);
@@ -74,7 +74,7 @@ struct ChunkIter<'a> {
 }
 
 impl<'a> ChunkIter<'a> {
-    /// The next chunk; nothing when fewer octets are left than a chunk header takes.
+    /// The next chunk; nothing when fewer bytes are left than a chunk header takes.
     fn next_chunk(&mut self) -> Result<Option<Chunk<'a>>, SctpError> {
         let Some((&[kind, flags, a, b], behind)) = self.rest.split_first_chunk::<4>() else {
             return Ok(None);

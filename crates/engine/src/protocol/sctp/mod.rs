@@ -16,7 +16,7 @@ use error::SctpError;
 use keepstate_wire::sctp::SctpHeader;
 use transitions::{ChunkType, next_state};
 
-/// What is kept of an association on one path: twelve octets.
+/// What is kept of an association on one path: twelve bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sctp {
     /// The verification tags that packets of the original and of the reply direction must carry; 0 while not known.
@@ -66,7 +66,7 @@ impl Sctp {
         matches!(self.state, SctpState::ShutdownSent | SctpState::ShutdownRecd | SctpState::ShutdownAckSent)
     }
 
-    /// What a first packet opens: an association that [`Sctp::advance`] is then to be asked about, for the same packet.
+    /// What a first packet opens: an association that [`Sctp::track_packet`] is then to be asked about, for the same packet.
     pub(crate) fn from_first_packet(header: &SctpHeader<'_>) -> Result<Sctp, SctpError> {
         let bundle = ChunkBundle::check(header.chunks)?;
         let mut sctp = Sctp { vtags: [0; 2], state: SctpState::None, flags: 0 };
@@ -124,7 +124,7 @@ impl Sctp {
         self.flags & WAS_ESTABLISHED != 0
     }
 
-    /// The knob that says how long the association may be silent in its state.
+    /// The sysctl that says how long the association may be silent in its state.
     pub(crate) const fn timeout_sysctl(&self) -> Sysctl {
         match self.state {
             SctpState::None | SctpState::Closed => Sysctl::SctpTimeoutClosed,

@@ -1,4 +1,4 @@
-//! Ledgers of SCTP: what Linux 6.18 made of each packet, recorded, one story a file in `ledgers/`.
+//! Scenarios of SCTP: what Linux 6.18 made of each packet, recorded, one story a file in `ledgers/`.
 //!
 //! ```text
 //! # ledger: what the story is about
@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use proptest::prelude::*;
 
-/// The octets of one chunk by its name.
+/// The bytes of one chunk by its name.
 fn chunk(word: &str) -> Vec<u8> {
     let (word, flags) = word.strip_suffix(".T").map_or((word, 0), |word| (word, 1));
     let (name, tag) = word.split_once(':').unwrap_or((word, "0"));
@@ -39,13 +39,13 @@ fn chunk(word: &str) -> Vec<u8> {
         "X200" => 200,
         other => panic!("chunk {other}"),
     };
-    let mut octets = vec![kind, flags, 0, 4];
+    let mut bytes = vec![kind, flags, 0, 4];
     if matches!(kind, 1 | 2) {
-        octets[3] = 20;
-        octets.extend(u32::from_str_radix(tag, 16).unwrap().to_be_bytes());
-        octets.extend([0; 12]);
+        bytes[3] = 20;
+        bytes.extend(u32::from_str_radix(tag, 16).unwrap().to_be_bytes());
+        bytes.extend([0; 12]);
     }
-    octets
+    bytes
 }
 
 fn header(tag: u32, chunks: &[u8]) -> SctpHeader<'_> {
@@ -59,9 +59,9 @@ struct ScenarioRunner {
 }
 
 impl ScenarioRunner {
-    /// Takes in a packet and tells what became of it in the ledger's words.
-    fn track(&mut self, direction: Direction, tag: u32, octets: &[u8]) -> String {
-        let header = header(tag, octets);
+    /// Takes in a packet and tells what became of it in the scenario's words.
+    fn track(&mut self, direction: Direction, tag: u32, bytes: &[u8]) -> String {
+        let header = header(tag, bytes);
         let known = self.sctp;
         let Ok(mut sctp) = known.map_or_else(|| Sctp::from_first_packet(&header), Ok) else {
             return "invalid -".to_string();
@@ -89,9 +89,8 @@ impl ScenarioRunner {
         let words: Vec<&str> = line.split_whitespace().collect();
         let direction = if words[0] == ">" { Direction::Original } else { Direction::Reply };
         let tag = u32::from_str_radix(words[1], 16).unwrap();
-        let octets: Vec<u8> =
-            if words[2] == "nothing" { vec![] } else { words[2].split('+').flat_map(chunk).collect() };
-        let (told, expected) = (self.track(direction, tag, &octets), words[3..].join(" "));
+        let bytes: Vec<u8> = if words[2] == "nothing" { vec![] } else { words[2].split('+').flat_map(chunk).collect() };
+        let (told, expected) = (self.track(direction, tag, &bytes), words[3..].join(" "));
         if told == expected { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
     }
 }
@@ -139,9 +138,9 @@ ledgers! {
 #[test]
 fn chunk_lengths_are_checked_as_linux_does() {
     let established = Sctp { vtags: [0x22, 0x11], state: SctpState::Established, flags: 0 };
-    let after = |octets: &[u8]| {
+    let after = |bytes: &[u8]| {
         let mut sctp = established;
-        sctp.track_packet(&header(0x22, octets), Direction::Original).map(|_| sctp.state)
+        sctp.track_packet(&header(0x22, bytes), Direction::Original).map(|_| sctp.state)
     };
     assert_eq!(after(&[0, 0, 0, 0]), Err(SctpError::MalformedChunks), "a length of zero");
     assert_eq!(after(&[0, 0]), Err(SctpError::MalformedChunks), "no whole chunk header");
@@ -158,22 +157,22 @@ fn chunk_lengths_are_checked_as_linux_does() {
 fn truncated_init_is_invalid() {
     let mut sctp = Sctp { vtags: [0x22, 0x11], state: SctpState::ShutdownSent, flags: 0 };
     let before = sctp;
-    let mut octets = [0; 20];
-    octets[..8].copy_from_slice(&[1, 0, 0, 200, 0, 0, 0, 0x55]);
-    assert_eq!(sctp.track_packet(&header(0, &octets[..19]), Direction::Original), Err(SctpError::MalformedChunks));
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&[1, 0, 0, 200, 0, 0, 0, 0x55]);
+    assert_eq!(sctp.track_packet(&header(0, &bytes[..19]), Direction::Original), Err(SctpError::MalformedChunks));
     assert_eq!(sctp, before);
-    assert!(sctp.track_packet(&header(0, &octets), Direction::Original).is_ok());
+    assert!(sctp.track_packet(&header(0, &bytes), Direction::Original).is_ok());
     assert_eq!((sctp.state, sctp.vtags), (SctpState::Closed, [0x22, 0x55]));
 }
 
 proptest! {
-    /// No octets make the tracker panic, and an invalid first packet opens nothing.
+    /// No bytes make the tracker panic, and an invalid first packet opens nothing.
     #[test]
     fn arbitrary_bytes_never_panic(packets in prop::collection::vec((any::<bool>(), 0u32..4, prop::collection::vec(0u8..24, 0..48)), 1..20)) {
         let mut story = ScenarioRunner::default();
-        for (reply, tag, octets) in packets {
+        for (reply, tag, bytes) in packets {
             let direction = if reply && story.sctp.is_some() { Direction::Reply } else { Direction::Original };
-            let told = story.track(direction, tag, &octets);
+            let told = story.track(direction, tag, &bytes);
             prop_assert_eq!(told == "invalid -", story.sctp.is_none());
         }
     }

@@ -27,10 +27,10 @@ pub(crate) enum ChunkType {
 }
 
 impl ChunkType {
-    /// By the type octet (RFC 9260, section 3.2).
+    /// By the type byte (RFC 9260, section 3.2).
     #[inline(always)]
-    pub(crate) const fn from_type(octet: u8) -> ChunkType {
-        match octet {
+    pub(crate) const fn from_type(byte: u8) -> ChunkType {
+        match byte {
             0 => ChunkType::Data,
             1 => ChunkType::Init,
             2 => ChunkType::InitAck,
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn eleven_chunk_types_change_state() {
         let moving = (0..=255u8)
-            .filter(|octet| !matches!(ChunkType::from_type(*octet), ChunkType::Data | ChunkType::Other))
+            .filter(|byte| !matches!(ChunkType::from_type(*byte), ChunkType::Data | ChunkType::Other))
             .count();
         assert_eq!(moving, 11);
     }

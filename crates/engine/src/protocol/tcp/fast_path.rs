@@ -1,7 +1,7 @@
 //! The short way for the segments that nearly all are: an ACK, perhaps with data, of an established and assured connection, inside the window,
 //! both sides known, no SACK blocks to read.
 //!
-//! It does what [`Tcp::advance`] would do, with as few instructions as we could; a property test holds the two equal. It takes a segment whole or
+//! It does what [`Tcp::track_packet`] would do, with as few instructions as we could; a property test holds the two equal. It takes a segment whole or
 //! not at all: where it will not, nothing was changed.
 #[cfg(test)]
 mod tests;
@@ -14,7 +14,7 @@ use super::window::min_ack;
 use crate::{Direction, Sysctl, Sysctls, TcpState};
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 
-/// The knobs the short way needs, ready for use.
+/// The sysctls the short way needs, ready for use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FastPathTimeouts {
     /// Ticks that an established connection may be silent.
@@ -25,12 +25,12 @@ pub(crate) struct FastPathTimeouts {
 }
 
 impl From<&Sysctls> for FastPathTimeouts {
-    fn from(knobs: &Sysctls) -> FastPathTimeouts {
-        let established = knobs[Sysctl::TcpTimeoutEstablished];
+    fn from(sysctls: &Sysctls) -> FastPathTimeouts {
+        let established = sysctls[Sysctl::TcpTimeoutEstablished];
         FastPathTimeouts {
             established: super::super::seconds_to_ticks(established),
-            unacknowledged: super::super::seconds_to_ticks(established.min(knobs[Sysctl::TcpTimeoutUnacknowledged])),
-            max_retrans: knobs[Sysctl::TcpMaxRetrans],
+            unacknowledged: super::super::seconds_to_ticks(established.min(sysctls[Sysctl::TcpTimeoutUnacknowledged])),
+            max_retrans: sysctls[Sysctl::TcpMaxRetrans],
         }
     }
 }
@@ -42,14 +42,14 @@ impl Tcp {
         &mut self,
         segment: &TcpSegment<'_>,
         direction: Direction,
-        (pace, knobs): (&FastPathTimeouts, &Sysctls),
+        (pace, sysctls): (&FastPathTimeouts, &Sysctls),
         secret: (u64, u64),
     ) -> Option<u32> {
         const CLASS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
         let (own, peer) = (direction as usize, direction.opposite() as usize);
         let (sender, receiver) = (self.windows.sides[own], self.windows.sides[peer]);
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
-        // An IP datagram has at most 65,535 octets: wire refuses jumbograms.
+        // An IP packet has at most 65,535 bytes: wire refuses jumbograms.
         let end = seq.plus(segment.data_len as u32);
         let belongs = self.state & 0xf == ESTABLISHED
             && segment.flags.0 & CLASS == TcpFlags::ACK
@@ -75,26 +75,26 @@ impl Tcp {
             sides[peer].max_window = receiver.max_window.wrapping_add(end.since(sender.max_end));
         }
         if permitted.after(receiver.max_end.minus(1)) {
-            // A window of zero may be probed by one octet.
+            // A window of zero may be probed by one byte.
             sides[peer].max_end = permitted.plus(u32::from(window == 0));
         }
 
         let tag = segment_hash(segment, secret);
         let again = self.windows.last_end == end && self.windows.last_hash == tag && self.last_direction() == direction;
         let zero_window = if again { self.has_flag(ConnFlag::ZeroWindow) } else { segment.window == 0 };
-        // The flags first: read after a neighbouring octet was written, they would have to wait for that.
+        // The flags first: read after a neighbouring byte was written, they would have to wait for that.
         let unacknowledged = self.update_flags(direction, fresh, ack == receiver.end, zero_window);
         self.retrans = if again { self.retrans.wrapping_add(1) } else { 0 };
         (self.windows.last_end, self.windows.last_hash) = (end, tag);
         self.state = ESTABLISHED | (SegmentClass::Ack as u8) << 4;
 
         if u32::from(self.retrans) >= pace.max_retrans || zero_window {
-            return Some(super::super::seconds_to_ticks(self.select_timeout(SegmentClass::Ack, knobs)));
+            return Some(super::super::seconds_to_ticks(self.select_timeout(SegmentClass::Ack, sysctls)));
         }
         Some(if unacknowledged { pace.unacknowledged } else { pace.established })
     }
 
-    /// Both octets of flags at once: what the segment changes, and whether data of either side is now unacknowledged.
+    /// Both bytes of flags at once: what the segment changes, and whether data of either side is now unacknowledged.
     #[inline(always)]
     fn update_flags(&mut self, direction: Direction, fresh: bool, all_acknowledged: bool, zero_window: bool) -> bool {
         const UNACKNOWLEDGED: u16 = side_flag::DATA_UNACKNOWLEDGED as u16;

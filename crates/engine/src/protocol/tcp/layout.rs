@@ -1,4 +1,4 @@
-//! A TCP connection in the 45 octets a record has for it; the tracker works on them where they are.
+//! A TCP connection in the 45 bytes a record has for it; the tracker works on them where they are.
 //!
 //! ```text
 //! state    low half: the state; high half: the class of the last segment
@@ -14,7 +14,7 @@ use crate::table::record::HotRecord;
 use crate::{Direction, TcpState};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A TCP connection: the octets of a record, as [`layout`] describes them.
+/// A TCP connection: the bytes of a record, as [`layout`] describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Tcp {
@@ -38,7 +38,7 @@ pub(crate) struct Windows {
     /// Original, then reply.
     pub(super) sides: [Side; 2],
     pub(super) last_end: Seq,
-    /// Seq, window and ack of the last segment, keyed and folded: see [`fold`].
+    /// Seq, window and ack of the last segment, keyed and folded: see [`segment_hash`].
     pub(super) last_hash: u32,
 }
 

@@ -1,6 +1,6 @@
 //! TCP: what one segment makes of a connection (RFC 9293, seen from between the two ends; Linux's `nf_conntrack_proto_tcp`).
 //!
-//! A connection is [opened](Tcp::open) by its first segment and [advanced](Tcp::advance) by every one, the first too. The
+//! A connection is [opened](Tcp::from_first_packet) by its first segment and [advanced](Tcp::track_packet) by every one, the first too. The
 //! [transition table](transitions) proposes a state, exceptions dispose, the [window](window) decides whether the segment belongs.
 //! Nothing here knows tables, tuples or clocks.
 pub(crate) mod fast_path;
@@ -20,7 +20,7 @@ use transitions::{SegmentClass, Transition, next_state};
 use window::{WindowCheck, segment_end};
 
 /// Upper half: of seq and window; lower half: of ack. Equal folds mean equal segments, but for one chance in 65,536 a half: three in a row
-/// are needed to have any effect, and the multipliers are secret. It saves ten octets in a record of one cache line.
+/// are needed to have any effect, and the multipliers are secret. It saves ten bytes in a record of one cache line.
 #[inline(always)]
 fn segment_hash(segment: &TcpSegment<'_>, secret: (u64, u64)) -> u32 {
     seq_window_hash(segment, secret) | ack_hash(segment, secret)
@@ -50,7 +50,7 @@ impl Tcp {
     }
 
     /// A connection from its first segment: a SYN, or with `loose` an ACK from the middle.
-    pub(crate) fn from_first_packet(segment: &TcpSegment<'_>, knobs: &Sysctls) -> Result<Tcp, Reason> {
+    pub(crate) fn from_first_packet(segment: &TcpSegment<'_>, sysctls: &Sysctls) -> Result<Tcp, Reason> {
         let proposal = next_state(Direction::Original, SegmentClass::from_flags(segment.flags), TcpState::None);
         let (end, window) = (segment_end(segment), u32::from(segment.window).max(1));
         let mut tcp = Tcp {
@@ -64,7 +64,7 @@ impl Tcp {
         let mut sender = Side { end, max_window: window, max_end: end, ..Side::default() };
         match proposal {
             Transition::To(TcpState::SynSent) => tcp.read_options(segment, Direction::Original),
-            Transition::To(_) if knobs.is_enabled(Sysctl::TcpLoose) => {
+            Transition::To(_) if sysctls.is_enabled(Sysctl::TcpLoose) => {
                 sender.max_end = end.plus(window);
                 // Their options were not seen: assume the best.
                 tcp.flags = [side_flag::SACK_PERM | side_flag::BE_LIBERAL; 2];
@@ -131,14 +131,14 @@ impl Tcp {
             Transition::Ignore => return self.ignore_segment(segment, direction, class, context, noted),
             Transition::To(new) => match self.apply_exceptions(segment, direction, class, new, context, noted) {
                 Ok(step) => step,
-                Err(ruling) => return ruling,
+                Err(result) => return result,
             },
         };
         if !step.skip_window_check {
             match self.check_window(segment, direction, class, context) {
                 WindowCheck::Inside => (),
-                WindowCheck::Ignore(why) => return TrackResult::no_refresh(Some(why)),
-                WindowCheck::Outside(why) => return self.handle_out_of_window(direction, class, why, context),
+                WindowCheck::Ignore(reason) => return TrackResult::no_refresh(Some(reason)),
+                WindowCheck::Outside(reason) => return self.handle_out_of_window(direction, class, reason, context),
             }
         }
         self.enter_state(step, direction, class, context)
@@ -322,25 +322,25 @@ impl Tcp {
         &mut self,
         direction: Direction,
         class: SegmentClass,
-        why: Reason,
+        reason: Reason,
         context: &TrackCtx<'_>,
     ) -> TrackResult {
         const LONG: u32 = 120;
         let ending = |class| matches!(class, SegmentClass::Fin | SegmentClass::Rst);
         let fixed = context.status.contains(Status::FIXED_TIMEOUT);
         if !context.status.contains(Status::ASSURED) || fixed || !ending(class) {
-            return TrackResult::invalid(why);
+            return TrackResult::invalid(reason);
         }
         if self.last_direction() == direction || !ending(self.last_class()) {
             self.set_last_segment(class, direction);
-            return TrackResult::invalid(why);
+            return TrackResult::invalid(reason);
         }
         let shorter = context.sysctls[Sysctl::TcpTimeoutUnacknowledged];
         let remaining = context.remaining_ticks;
         if remaining < super::seconds_to_ticks(LONG) || remaining <= super::seconds_to_ticks(shorter) {
-            return TrackResult::invalid(why);
+            return TrackResult::invalid(reason);
         }
-        TrackResult::Invalid { reason: why, shorten_to: Some(super::seconds_to_ticks(shorter)) }
+        TrackResult::Invalid { reason, shorten_to: Some(super::seconds_to_ticks(shorter)) }
     }
 
     /// An ACK inside the window: the same one again, or another?
@@ -395,18 +395,18 @@ impl Tcp {
 
     /// Seconds that the connection may now be silent.
     #[inline(always)]
-    fn select_timeout(&self, class: SegmentClass, knobs: &Sysctls) -> u32 {
-        let own = knobs[STATE_TIMEOUT_SYSCTLS[self.state() as usize]];
-        let capped = |knob: Sysctl| own > knobs[knob];
+    fn select_timeout(&self, class: SegmentClass, sysctls: &Sysctls) -> u32 {
+        let own = sysctls[STATE_TIMEOUT_SYSCTLS[self.state() as usize]];
+        let capped = |sysctl: Sysctl| own > sysctls[sysctl];
         let unacknowledged = (self.flags[0] | self.flags[1]) & side_flag::DATA_UNACKNOWLEDGED != 0;
-        if u32::from(self.retrans) >= knobs[Sysctl::TcpMaxRetrans] && capped(Sysctl::TcpTimeoutMaxRetrans) {
-            knobs[Sysctl::TcpTimeoutMaxRetrans]
+        if u32::from(self.retrans) >= sysctls[Sysctl::TcpMaxRetrans] && capped(Sysctl::TcpTimeoutMaxRetrans) {
+            sysctls[Sysctl::TcpTimeoutMaxRetrans]
         } else if class == SegmentClass::Rst {
-            knobs[Sysctl::TcpTimeoutClose]
+            sysctls[Sysctl::TcpTimeoutClose]
         } else if unacknowledged && capped(Sysctl::TcpTimeoutUnacknowledged) {
-            knobs[Sysctl::TcpTimeoutUnacknowledged]
+            sysctls[Sysctl::TcpTimeoutUnacknowledged]
         } else if self.has_flag(ConnFlag::ZeroWindow) && capped(Sysctl::TcpTimeoutMaxRetrans) {
-            knobs[Sysctl::TcpTimeoutMaxRetrans]
+            sysctls[Sysctl::TcpTimeoutMaxRetrans]
         } else {
             own
         }
@@ -422,7 +422,7 @@ struct StateChange {
     skip_window_check: bool,
 }
 
-/// The knob that holds each state's timeout.
+/// The sysctl that holds each state's timeout.
 const STATE_TIMEOUT_SYSCTLS: [Sysctl; 10] = [
     Sysctl::TcpTimeoutSynSent,
     Sysctl::TcpTimeoutSynSent,

@@ -1,11 +1,11 @@
-//! A TCP connection as octets, for where it is kept outside a table; and how it goes on when it comes back.
+//! A TCP connection as bytes, for where it is kept outside a table; and how it goes on when it comes back.
 use super::layout::{IgnoredSyn, OtherFields, Side, Tcp, Windows, side_flag};
 use super::seq::Seq;
 use super::transitions::SegmentClass;
 use crate::{Direction, TcpState};
 use keepstate_wire::tcp::TcpSegment;
 
-/// Octets of a kept connection: state, flags of both sides, scales, retransmissions; ten words, little end first, in the record's own order.
+/// Bytes of a kept connection: state, flags of both sides, scales, retransmissions; ten words, little end first, in the record's own order.
 pub(crate) const ENCODED_LEN: usize = 45;
 
 /// Segments each way, all of them where they were to be expected, after which the windows of a connection that was resumed are strict again.
@@ -20,20 +20,20 @@ impl Tcp {
     }
 
     pub(crate) fn to_bytes(&self) -> [u8; ENCODED_LEN] {
-        let mut octets = [0; ENCODED_LEN];
-        let (head, words) = octets.split_at_mut(5);
+        let mut bytes = [0; ENCODED_LEN];
+        let (head, words) = bytes.split_at_mut(5);
         head.copy_from_slice(&[self.state, self.flags[0], self.flags[1], self.scales, self.retrans]);
         let [original, reply] = &self.windows.sides;
         let side = |side: &Side| [side.end.0, side.max_end.0, side.max_window, side.max_ack.0];
         let numbers = side(original).into_iter().chain(side(reply));
         let numbers = numbers.chain([self.windows.last_end.0, self.windows.last_hash]);
         words.as_chunks_mut::<4>().0.iter_mut().zip(numbers).for_each(|(word, number)| *word = number.to_le_bytes());
-        octets
+        bytes
     }
 
     /// `None` if they are no connection's.
-    pub(crate) fn from_bytes(octets: &[u8; ENCODED_LEN]) -> Option<Tcp> {
-        let [state, original, reply, scales, retrans, words @ ..] = octets;
+    pub(crate) fn from_bytes(bytes: &[u8; ENCODED_LEN]) -> Option<Tcp> {
+        let [state, original, reply, scales, retrans, words @ ..] = bytes;
         let mut numbers = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
         let mut side = || {
             let [end, max_end, max_window, max_ack] =

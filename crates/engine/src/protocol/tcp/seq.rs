@@ -19,19 +19,19 @@ impl Seq {
         other.before(self)
     }
 
-    /// So many octets on.
+    /// So many bytes on.
     #[inline(always)]
-    pub(crate) const fn plus(self, octets: u32) -> Seq {
-        Seq(self.0.wrapping_add(octets))
+    pub(crate) const fn plus(self, bytes: u32) -> Seq {
+        Seq(self.0.wrapping_add(bytes))
     }
 
-    /// So many octets back.
+    /// So many bytes back.
     #[inline(always)]
-    pub(crate) const fn minus(self, octets: u32) -> Seq {
-        Seq(self.0.wrapping_sub(octets))
+    pub(crate) const fn minus(self, bytes: u32) -> Seq {
+        Seq(self.0.wrapping_sub(bytes))
     }
 
-    /// Octets from `earlier` to here, modulo 2³².
+    /// Bytes from `earlier` to here, modulo 2³².
     #[inline(always)]
     pub(crate) const fn since(self, earlier: Seq) -> u32 {
         self.0.wrapping_sub(earlier.0)

@@ -156,7 +156,7 @@ impl Tcp {
         if receiver.max_window == 0 {
             (receiver.end, receiver.max_end) = (numbers.sack, numbers.sack);
         } else if numbers.sack == receiver.end.plus(1) {
-            // The answer to a keepalive, whose octet we did not count.
+            // The answer to a keepalive, whose byte we did not count.
             receiver.end = receiver.end.plus(1);
         }
     }
@@ -222,7 +222,7 @@ impl Tcp {
         }
         let permitted = numbers.sack.plus(window);
         if permitted.after(receiver.max_end.minus(1)) {
-            // A window of zero may be probed by one octet.
+            // A window of zero may be probed by one byte.
             receiver.max_end = if window == 0 { permitted.plus(1) } else { permitted };
         }
         let all_acknowledged = numbers.ack == receiver.end;
@@ -244,6 +244,6 @@ pub(super) fn min_ack(sender: &Side, receiver: &Side) -> Seq {
 pub(super) fn segment_end(segment: &TcpSegment<'_>) -> Seq {
     let syn = u32::from(segment.flags.any(TcpFlags::SYN));
     let fin = u32::from(segment.flags.any(TcpFlags::FIN));
-    // An IP datagram has at most 65,535 octets: wire refuses jumbograms.
+    // An IP packet has at most 65,535 bytes: wire refuses jumbograms.
     Seq(segment.seq).plus(segment.data_len as u32).plus(syn + fin)
 }

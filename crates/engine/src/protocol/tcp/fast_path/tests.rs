@@ -42,23 +42,23 @@ proptest! {
         before in connection(5_000), seq in near_boundary(), ack in near_boundary(), flags in any::<u8>(), window in any::<u16>(),
         data_len in 0usize..1500, options in 0usize..4, reply in any::<bool>(), liberal in 0u64..2,
     ) {
-        let mut knobs = Sysctls::default();
-        knobs.set(Sysctl::TcpBeLiberal, liberal).unwrap();
+        let mut sysctls = Sysctls::default();
+        sysctls.set(Sysctl::TcpBeLiberal, liberal).unwrap();
         let direction = if reply { Direction::Reply } else { Direction::Original };
         let segment = TcpSegment {
             source: 1, destination: 2, seq: 5_000u32.wrapping_add(seq), ack: 5_000u32.wrapping_add(ack), flags: TcpFlags(flags), window,
             data_len, options: OPTIONS[options], data: &[],
         };
         let context = TrackCtx {
-            sysctls: &knobs, status: Status::SEEN_REPLY | Status::ASSURED | Status::CONFIRMED, now: 0, remaining_ticks: 1_000_000, secret: (3, 5), ack_offset: 0,
+            sysctls: &sysctls, status: Status::SEEN_REPLY | Status::ASSURED | Status::CONFIRMED, now: 0, remaining_ticks: 1_000_000, secret: (3, 5), ack_offset: 0,
         };
         let mut short = before;
-        let taken = short.track_established(&segment, direction, (&FastPathTimeouts::from(&knobs), &knobs), (3, 5));
+        let taken = short.track_established(&segment, direction, (&FastPathTimeouts::from(&sysctls), &sysctls), (3, 5));
         let mut long = before;
-        let ruling = long.track_packet(&segment, direction, &context, &mut None);
+        let result = long.track_packet(&segment, direction, &context, &mut None);
         match taken {
             Some(timeout) => {
-                prop_assert_eq!(ruling, TrackResult::Pass { timeout, changed: false, assured: false });
+                prop_assert_eq!(result, TrackResult::Pass { timeout, changed: false, assured: false });
                 prop_assert_eq!(short, long);
             }
             None => prop_assert_eq!(short, before),
@@ -89,8 +89,8 @@ fn plain_ack_takes_the_fast_path() {
         options: &[],
         data: &[],
     };
-    let knobs = Sysctls::default();
+    let sysctls = Sysctls::default();
     let timeout =
-        tcp.track_established(&segment, Direction::Original, (&FastPathTimeouts::from(&knobs), &knobs), (3, 5));
+        tcp.track_established(&segment, Direction::Original, (&FastPathTimeouts::from(&sysctls), &sysctls), (3, 5));
     assert_eq!(timeout, Some(crate::protocol::seconds_to_ticks(300)));
 }
