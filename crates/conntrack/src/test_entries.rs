@@ -15,7 +15,9 @@ pub(crate) fn entry_between(protocol: u8, source: (&str, u16), destination: (&st
         destination_key: destination.1,
     };
     let reply = original.invert().unwrap();
-    Entry { original, reply, ..tracked_udp_entry() }
+    let mut entry = tracked_udp_entry();
+    (entry.original, entry.reply) = (original, reply);
+    entry
 }
 
 /// What the engine makes of one UDP datagram.
@@ -27,8 +29,9 @@ fn tracked_udp_entry() -> Entry {
     let now = Instant::from_secs(1_795_443_749);
     let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
     engine.handle(&Packet::parse(&datagram).unwrap(), Zone::default(), now);
-    let entry = engine.entries(now).next().unwrap();
-    Entry { accounting: None, start: None, ..entry }
+    let mut entry = engine.entries(now).next().unwrap();
+    (entry.accounting, entry.start) = (None, None);
+    entry
 }
 
 /// Changes, one after the other: `connection(...).tcp(...).answered().assured()`.

@@ -258,7 +258,6 @@ impl Sysctls {
 
 /// A generation of kernels, by how it computes its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
 pub enum KernelVersion {
     /// Up to 3.19: as 4.19, but never more than 16,384 buckets.
     V3_10,
