@@ -1,4 +1,4 @@
-//! Scenarios: stories of TCP segments with what the kernel makes of each, one story a file in `tests/scenarios/`.
+//! Sequences of TCP segments with the state and timeout that Linux gives each, one file each in `tests/tcp_scenarios/`.
 //!
 //! ```text
 //! # ledger: what the story is about
@@ -117,7 +117,7 @@ fn remarks(outcome: &Outcome, other_entry: bool, assured: bool) -> Vec<String> {
 
 #[test]
 fn all_tcp_scenarios_pass() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ledgers");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tcp_scenarios");
     let mut failures = Vec::new();
     let mut stories = 0;
     for file in std::fs::read_dir(folder).unwrap() {
@@ -134,6 +134,6 @@ fn all_tcp_scenarios_pass() {
             }
         }
     }
-    assert!(stories >= 10, "only {stories} ledgers were found");
+    assert!(stories >= 10, "only {stories} scenarios were found");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
