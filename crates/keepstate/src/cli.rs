@@ -7,7 +7,9 @@ use crate::control::Control;
 use crate::disable::Disable;
 use crate::doctor::Doctor;
 use crate::gateway::GatewayArgs;
+use crate::lab::Lab;
 use crate::man::Man;
+use crate::mqtt::Mqtt;
 use crate::replay::Replay;
 use crate::simulate::Simulate;
 use crate::size::SizeCommand;
@@ -15,8 +17,6 @@ use crate::tune::Tune;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use keepstate_lab::Lab;
-use keepstate_lab::mqtt::Mqtt;
 
 /// Connection tracking: see, size, tune and repair Linux's table; replay captures; run a gateway.
 #[derive(Parser, Debug)]

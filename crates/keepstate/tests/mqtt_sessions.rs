@@ -1,6 +1,6 @@
-//! 70,000 sessions of MQTT through `keepstate gateway`, with translation: all are held, and all answer in the end.
+//! 70,000 MQTT sessions through `keepstate gateway` with NAT: all stay open, and all answer a ping at the end.
 //!
-//! KEEPSTATE_SESSIONS makes it fewer, or more.
+//! KEEPSTATE_SESSIONS sets another number.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const DEFAULT_SESSIONS: usize = 70_000;
-/// A process has 20,000 open files on many machines, a client address 28,000 ports towards one server, the gateway's one address 64,512: so four of each.
+/// Many machines allow a process 20,000 open files; a client address has 28,000 ports towards one server address: so four of each.
 const ADDRESS_PAIRS: usize = 4;
 const CLIENTS: [[u8; 4]; ADDRESS_PAIRS] = [[10, 1, 0, 2], [10, 1, 0, 3], [10, 1, 0, 4], [10, 1, 0, 5]];
 const SERVERS: [[u8; 4]; ADDRESS_PAIRS] = [[192, 0, 2, 9], [192, 0, 2, 10], [192, 0, 2, 11], [192, 0, 2, 12]];
@@ -84,7 +84,7 @@ impl MqttTestbed {
         for address in addresses {
             assert!(run_ip(&["-n", &to, "addr", "add", &format!("{}/24", IpAddr::from(*address)), "dev", device]));
         }
-        // Crowds of first segments: a device drops what finds no room in its queue.
+        // Thousands of SYNs leave at once: a longer queue keeps the interface from dropping them.
         assert!(run_ip(&["-n", &to, "link", "set", device, "txqueuelen", "10000"]));
         for words in [
             &["link", "set", "lo", "up"][..],
@@ -106,10 +106,10 @@ fn socket(tag: &str) -> String {
     std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned()
 }
 
-/// A process of one end: a few thousand open files are what a process may have.
+/// A process of `keepstate mqtt`, at one end.
 struct MqttProcess {
     child: Child,
-    told: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl MqttProcess {
@@ -122,13 +122,13 @@ impl MqttProcess {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let told = BufReader::new(child.stdout.take().unwrap());
-        MqttProcess { child, told }
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        MqttProcess { child, stdout }
     }
 
     fn read_line(&mut self) -> String {
         let mut line = String::new();
-        assert!(self.told.read_line(&mut line).unwrap() > 0, "an end has ended");
+        assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the process has ended");
         line.trim().to_owned()
     }
 }
@@ -148,12 +148,14 @@ fn all_mqtt_sessions_stay_open_through_the_gateway() {
     let ruleset = TempFile::new("mqtt.nft", RULES.as_bytes());
     let Some(lab) = MqttTestbed::new(&ruleset) else { return };
     let (inside, outside) = (format!("{}c", lab.tag), format!("{}s", lab.tag));
-    let _servers: Vec<MqttProcess> = SERVERS
+    let mut servers: Vec<MqttProcess> = SERVERS
         .iter()
         .map(|address| MqttProcess::start(&outside, &["accept".into(), format!("{}:1883", IpAddr::from(*address))]))
         .collect();
-    std::thread::sleep(Duration::from_millis(500));
-    let mut fleets: Vec<MqttProcess> = CLIENTS
+    for server in &mut servers {
+        assert_eq!(server.read_line(), "listening");
+    }
+    let mut clients: Vec<MqttProcess> = CLIENTS
         .iter()
         .zip(SERVERS)
         .map(|(from, to)| {
@@ -165,15 +167,15 @@ fn all_mqtt_sessions_stay_open_through_the_gateway() {
             MqttProcess::start(&inside, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
         })
         .collect();
-    for fleet in &mut fleets {
-        assert_eq!(fleet.read_line(), format!("open={each} refused=0 lost=0"));
+    for client in &mut clients {
+        assert_eq!(client.read_line(), format!("open={each} refused=0 lost=0"));
     }
     assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
-    // The rules are loaded anew, and then everybody is asked.
+    // The ruleset is reloaded, and then every session is pinged.
     lab.control(&["reload"]);
-    for fleet in &mut fleets {
-        fleet.child.stdin.as_mut().unwrap().write_all(b"ping\n").unwrap();
-        assert_eq!(fleet.read_line(), format!("open={each} refused=0 lost=0 answered={each}"));
+    for client in &mut clients {
+        client.child.stdin.as_mut().unwrap().write_all(b"ping\n").unwrap();
+        assert_eq!(client.read_line(), format!("open={each} refused=0 lost=0 answered={each}"));
     }
     assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
 }

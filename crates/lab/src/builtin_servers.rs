@@ -1,46 +1,46 @@
-//! Small servers of our own, for machines that have no real ones: a page that says who is seen, and bytes without end.
+//! Built-in servers for machines without real ones: a web page with the addresses of both ends, and an endless stream of bytes.
 use anyhow::{Context, Result};
 use keepstate_linux::netns::AnonNetns;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Where bytes are poured out.
+/// Port of the stream of bytes: iperf3's.
 pub(super) const THROUGHPUT_PORT: u16 = 5201;
-/// How long a peer may be silent.
+/// Timeout of reads and writes.
 const IO_TIMEOUT: Duration = Duration::from_secs(3);
-/// The longest page or request that is read.
+/// Maximum length of a page or request, in bytes.
 const MAX_LEN: u64 = 65_536;
 
-/// A server, in threads that end with the process.
+/// A server; its threads end with the process.
 #[derive(Debug)]
 pub(super) struct BuiltinServer;
 
 impl BuiltinServer {
-    /// Serves a page there.
-    pub(super) fn serve_page(space: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
-        BuiltinServer::start(space, at, answer_request)
+    /// Serves a web page at this address.
+    pub(super) fn serve_page(netns: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
+        BuiltinServer::start(netns, at, answer_request)
     }
 
-    /// Pours out bytes there until nobody takes them.
-    pub(super) fn serve_bytes(space: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
-        BuiltinServer::start(space, at, |stream| {
-            let piece = vec![0x5a; 1 << 16];
+    /// Sends bytes to every client until it closes the connection.
+    pub(super) fn serve_bytes(netns: &AnonNetns, at: SocketAddr) -> Result<BuiltinServer> {
+        BuiltinServer::start(netns, at, |stream| {
+            let buffer = vec![0x5a; 1 << 16];
             loop {
-                stream.write_all(&piece)?;
+                stream.write_all(&buffer)?;
             }
         })
     }
 
-    fn start(space: &AnonNetns, at: SocketAddr, serve: fn(&mut TcpStream) -> io::Result<()>) -> Result<BuiltinServer> {
-        let listener = space.enter(|| TcpListener::bind(at))?.with_context(|| format!("{at} cannot be listened at"))?;
+    fn start(netns: &AnonNetns, at: SocketAddr, serve: fn(&mut TcpStream) -> io::Result<()>) -> Result<BuiltinServer> {
+        let listener = netns.enter(|| TcpListener::bind(at))?.with_context(|| format!("cannot listen on {at}"))?;
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                // A thread each: there are few, and a silent one holds up nobody.
+                // One thread each: connections are few, and a silent one delays no other.
                 std::thread::spawn(move || {
                     let timed =
                         stream.set_read_timeout(Some(IO_TIMEOUT)).and(stream.set_write_timeout(Some(IO_TIMEOUT)));
-                    // Who asked may have gone.
+                    // The client may have gone.
                     let _ = timed.and_then(|()| serve(&mut stream));
                 });
             }
@@ -49,26 +49,26 @@ impl BuiltinServer {
     }
 }
 
-/// Answers one request.
+/// Answers one HTTP request.
 fn answer_request(stream: &mut TcpStream) -> io::Result<()> {
     let mut request = Vec::new();
-    let mut piece = [0; 1024];
+    let mut buffer = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_LEN as usize {
-        match stream.read(&mut piece)? {
+        match stream.read(&mut buffer)? {
             0 => return Ok(()),
-            length => request.extend_from_slice(piece.get(..length).unwrap_or_default()),
+            length => request.extend_from_slice(buffer.get(..length).unwrap_or_default()),
         }
     }
-    let said = format!("I am {}, you are {}\n", stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+    let page = format!("I am {}, you are {}\n", stream.local_addr()?.ip(), stream.peer_addr()?.ip());
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        said.len()
+        page.len()
     );
     stream.write_all(head.as_bytes())?;
-    stream.write_all(said.as_bytes())
+    stream.write_all(page.as_bytes())
 }
 
-/// Fetches a page.
+/// Fetches a page over HTTP.
 pub(super) fn http_get(at: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&at, IO_TIMEOUT)?;
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
@@ -78,19 +78,19 @@ pub(super) fn http_get(at: SocketAddr) -> io::Result<String> {
     Ok(answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, page)| page.to_owned()))
 }
 
-/// Takes bytes for some time; gives bits a second.
+/// Downloads for some time; returns bits per second.
 pub(super) fn measure_download(at: SocketAddr, time: Duration) -> io::Result<f64> {
     let mut stream = TcpStream::connect_timeout(&at, IO_TIMEOUT)?;
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
-    let mut piece = vec![0; 1 << 18];
-    let (begun, mut bytes) = (Instant::now(), 0_u64);
-    while begun.elapsed() < time {
-        match stream.read(&mut piece)? {
+    let mut buffer = vec![0; 1 << 18];
+    let (start, mut bytes) = (Instant::now(), 0_u64);
+    while start.elapsed() < time {
+        match stream.read(&mut buffer)? {
             0 => break,
             length => bytes += length as u64,
         }
     }
-    Ok(bytes as f64 * 8.0 / begun.elapsed().as_secs_f64())
+    Ok(bytes as f64 * 8.0 / start.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]
@@ -104,15 +104,15 @@ mod tests {
         let at = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
             for stream in listener.incoming().take(3) {
-                // One asks nothing, and gets nothing.
+                // One client sends no request.
                 let _ = answer_request(&mut stream.unwrap());
             }
         });
         assert_eq!(http_get(at).unwrap(), "I am 127.0.0.1, you are 127.0.0.1\n");
         drop(TcpStream::connect(at).unwrap());
         let mut slow = TcpStream::connect(at).unwrap();
-        for piece in ["GET / HTTP/1.1\r", "\nHost: a\r\n\r", "\n"] {
-            slow.write_all(piece.as_bytes()).unwrap();
+        for part in ["GET / HTTP/1.1\r", "\nHost: a\r\n\r", "\n"] {
+            slow.write_all(part.as_bytes()).unwrap();
         }
         let mut answer = String::new();
         slow.read_to_string(&mut answer).unwrap();

@@ -1,67 +1,61 @@
-//! The stage is held, to play with: what to type, until Ctrl-C.
-use super::router::{RouterKind, current_exe};
+//! `--hold`: the laboratory stays up and prints the commands to type, until Ctrl-C.
+use super::process::current_exe;
+use super::router::RouterKind;
 use super::topology::{Side, Topology};
 use anyhow::Result;
+use keepstate_linux::netns::AnonNetns;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Says what to type, and waits.
-pub(super) fn hold_until_interrupted(stage: &Topology, ended: &AtomicBool) -> Result<()> {
-    write_scripts(stage)?;
-    let at = stage.work_dir.path().display();
-    let lines = [
-        ("clients curl http://192.0.2.9/", "out, translated"),
-        ("servers curl http://192.0.2.1:8080/", "the published port"),
-        ("clients ping -c 3 192.0.2.9", ""),
-        ("clients bash", "a shell inside; servers bash: outside"),
-    ];
-    anstream::println!("\nIt stays up. In another terminal:\n\n  cd {at}");
-    for (command, why) in lines {
-        print_hint(command, why);
-    }
-    if stage.router.kind() == RouterKind::Keepstate {
-        for (command, why) in [
-            ("control list -p tcp --state ESTABLISHED", "its connections; control --help says more"),
-            ("control set nf_conntrack_max=100", "make it small, and see"),
-            ("doctor", "what is wrong with its table"),
-            ("control reload", "after you have changed router.nft"),
-        ] {
-            print_hint(command, why);
-        }
+/// Prints the commands, and waits.
+pub(super) fn hold_until_interrupted(topology: &Topology, interrupted: &AtomicBool) -> Result<()> {
+    write_scripts(topology)?;
+    let folder = topology.work_dir.path().display();
+    anstream::println!("\nThe laboratory stays up. In another terminal:\n\n  cd {folder}");
+    print_hint("clients curl http://192.0.2.9/", "outbound, source address translated");
+    print_hint("servers curl http://192.0.2.1:8080/", "the published port");
+    print_hint("clients ping -c 3 192.0.2.9", "");
+    print_hint("clients bash", "a shell inside; ./servers bash: outside");
+    if topology.router.kind() == RouterKind::Keepstate {
+        print_hint("control list -p tcp --state ESTABLISHED", "the gateway's connections; more: ./control --help");
+        print_hint("control set nf_conntrack_max=100", "lower the table limit");
+        print_hint("doctor", "diagnose the gateway's table");
+        print_hint("control reload", "load router.nft again after you have edited it");
     } else {
-        print_hint("gateway keepstate conntrack -L -p tcp", "its connections");
+        print_hint("gateway ./keepstate conntrack -L -p tcp", "the router's connections");
         print_hint("gateway nft list ruleset", "its rules, with counters");
     }
-    anstream::println!("\nCtrl-C takes it all away.");
-    while !ended.load(Ordering::Relaxed) {
+    anstream::println!("\nCtrl-C removes everything.");
+    while !interrupted.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
-fn print_hint(command: &str, why: &str) {
-    let note = if why.is_empty() { String::new() } else { format!("# {why}") };
+fn print_hint(command: &str, note: &str) {
+    let note = if note.is_empty() { String::new() } else { format!("# {note}") };
     anstream::println!("  {}", format!("./{command:<44} {note}").trim_end());
 }
 
-/// Small programs in the folder, so that what is to be typed is short.
-fn write_scripts(stage: &Topology) -> Result<()> {
-    let enter = |space: &keepstate_linux::netns::AnonNetns| {
-        let (process, net) = (std::process::id(), space.path());
+/// Scripts in the work directory that keep the commands short.
+fn write_scripts(topology: &Topology) -> Result<()> {
+    let enter = |netns: &AnonNetns| {
+        let (process, net) = (std::process::id(), netns.path());
         let net = net.display();
-        // Where this process is root of a user namespace of its own, whoever enters must enter that first.
+        // If this process is root of its own user namespace, the script must enter that first.
         format!(
             "if [ \"$(readlink /proc/self/ns/user)\" = \"$(readlink /proc/{process}/ns/user)\" ]; then\n\
              exec nsenter --net={net} \"$@\"\nfi\n\
              exec nsenter --target {process} --user --preserve-credentials --net={net} \"$@\""
         )
     };
-    stage.work_dir.write_script("clients", &enter(stage.netns_of(Side::Client)))?;
-    stage.work_dir.write_script("servers", &enter(stage.netns_of(Side::Server)))?;
-    stage.work_dir.write_script("gateway", &enter(stage.router.netns()))?;
-    let (program, socket) = (current_exe()?, stage.router.socket());
+    let work_dir = &topology.work_dir;
+    work_dir.write_script("clients", &enter(topology.netns_of(Side::Client)))?;
+    work_dir.write_script("servers", &enter(topology.netns_of(Side::Server)))?;
+    work_dir.write_script("gateway", &enter(topology.router.netns()))?;
+    let (program, socket) = (current_exe()?, topology.router.socket());
     let (program, socket) = (program.display(), socket.display());
-    stage.work_dir.write_script("keepstate", &format!("exec {program} \"$@\""))?;
-    stage.work_dir.write_script("control", &format!("exec {program} control --socket {socket} \"$@\""))?;
-    stage.work_dir.write_script("doctor", &format!("exec {program} doctor --gateway={socket} \"$@\""))
+    work_dir.write_script("keepstate", &format!("exec {program} \"$@\""))?;
+    work_dir.write_script("control", &format!("exec {program} control --socket {socket} \"$@\""))?;
+    work_dir.write_script("doctor", &format!("exec {program} doctor --gateway={socket} \"$@\""))
 }

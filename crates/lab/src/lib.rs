@@ -1,107 +1,85 @@
-//! `keepstate lab`: the whole story on one machine: clients, a gateway, servers, in namespaces of their own.
+//! The laboratory: clients, a gateway and servers in network namespaces of one machine, and MQTT sessions by the thousands.
 //!
-//! A stage is made, the story is told on it, each step with what was seen, and everything is taken away again, whatever happened.
-//! It touches nothing outside of what it made.
+//! A run checks its [requirements], builds a [topology], runs the [scenario] step by step, prints what it measured and removes
+//! everything again, however it ends. It changes nothing on the machine outside of its own namespaces and its work directory.
 mod builtin_servers;
 mod hold;
 pub mod mqtt;
 mod mqtt_load;
 mod peers;
+mod process;
 mod reporter;
+mod requirements;
 mod results;
 mod router;
 mod scenario;
+mod signals;
 mod table_full;
 mod topology;
 mod work_dir;
 
 use anyhow::Result;
-use clap::Args;
 use router::RouterKind;
 use scenario::Scenario;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-/// Show it all on this machine: clients, a gateway, servers; NAT, firewall, balancing; a table that fills and is enlarged.
-#[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
-pub struct Lab {
-    /// MQTT sessions that clients hold
-    #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=70_000))]
-    clients: u32,
-    /// Tell it a second time with Linux's own conntrack and nftables as the gateway, and compare
-    #[arg(long)]
-    kernel: bool,
-    /// Keep it up afterwards, to play with: prints what to type; Ctrl-C ends it
-    #[arg(long)]
-    hold: bool,
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct LabConfig {
+    /// MQTT sessions that clients hold.
+    pub clients: u32,
+    /// Run a second time with Linux as the router, and compare.
+    pub compare_with_linux: bool,
+    /// Keep the laboratory up afterwards, until SIGINT or SIGTERM.
+    pub hold: bool,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  # the story, in half a minute
-  sudo keepstate lab
-  # and then try things yourself
-  sudo keepstate lab --hold
-  # the same with Linux as the gateway, side by side
-  sudo keepstate lab --kernel
-  # as root or not: where users may make namespaces, anybody may
-  keepstate lab --clients 70000
-
-Real programs are its clients and servers where the machine has them: curl, nginx, mosquitto, dig, dnsmasq, iperf3; small ones of its own stand in.
-It makes three network namespaces and takes them away again; nothing else on the machine is touched.
-Exit codes: 0 everything was as it should be, 1 something was not, or namespaces may not be made, 2 wrongly asked";
-
-impl Lab {
-    /// Do the options fit together?
-    ///
-    /// # Errors
-    /// Never: there is nothing that could not.
-    pub fn check(&self) -> Result<(), String> {
-        Ok(())
+/// Runs the laboratory and prints its story. True if all checks passed. The process must have no threads yet.
+///
+/// # Errors
+/// A program or a permission is missing, the gateway does not start, or the run was interrupted.
+pub fn run(config: &LabConfig) -> Result<bool> {
+    // Before there is a second thread.
+    requirements::check(config)?;
+    // After a signal the run stops at its next check, and dropping the topology cleans up.
+    let interrupted = signals::termination_flag()?;
+    let processes = mqtt_load::process_count(config.clients)
+        .max(mqtt_load::process_count(table_full::extra_clients(config.clients)));
+    let mut results = Vec::new();
+    let mut scenario = Scenario::set_up(RouterKind::Keepstate, processes, &interrupted)?;
+    scenario.print_intro();
+    run_steps(&mut scenario, config.clients)?;
+    results.push(scenario.results.clone());
+    if config.compare_with_linux {
+        // One after the other: side by side they would slow each other down.
+        drop(scenario);
+        scenario = Scenario::set_up(RouterKind::Linux, processes, &interrupted)?;
+        anstream::println!();
+        scenario.reporter.title("The same with Linux's own conntrack and nftables as the router");
+        run_steps(&mut scenario, config.clients)?;
+        results.push(scenario.results.clone());
     }
-
-    /// Tells the story.
-    ///
-    /// # Errors
-    /// The namespaces cannot be made, or the gateway does not come up.
-    pub fn run(&self) -> Result<ExitCode> {
-        // Before there is a second thread.
-        topology::ensure_netns_allowed()?;
-        // The run then stops at its next check, and dropping the topology cleans up.
-        let interrupted = termination_flag()?;
-        let fleets = mqtt_load::process_count(self.clients)
-            .max(mqtt_load::process_count(table_full::extra_clients(self.clients)));
-        let mut accounts = Vec::new();
-        let mut play = Scenario::set_up(RouterKind::Keepstate, fleets, &interrupted)?;
-        play.print_intro();
-        play.run(self.clients)?;
-        accounts.push(play.results.clone());
-        if self.kernel {
-            // Not both at a time: they would measure each other.
-            drop(play);
-            play = Scenario::set_up(RouterKind::Linux, fleets, &interrupted)?;
-            anstream::println!();
-            play.reporter.title("The same, with Linux's own conntrack and nftables as the gateway");
-            play.run(self.clients)?;
-            accounts.push(play.results.clone());
-        }
-        anstream::println!("\n{}", results::render_table(&accounts).trim_end());
-        if self.hold {
-            hold::hold_until_interrupted(&play.topology, &interrupted)?;
-        }
-        let good = accounts.iter().all(|account| account.passed);
-        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    anstream::println!("\n{}", results::render_table(&results).trim_end());
+    if config.hold {
+        hold::hold_until_interrupted(&scenario.topology, &interrupted)?;
     }
+    Ok(results.iter().all(|result| result.passed))
 }
 
-/// A flag that SIGINT, SIGTERM and SIGHUP set.
-fn termination_flag() -> std::io::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, flag.clone())?;
+fn run_steps(scenario: &mut Scenario<'_>, clients: u32) -> Result<()> {
+    scenario.run(clients)?;
+    match scenario.results.kind {
+        RouterKind::Keepstate => table_full::run(scenario, clients)?,
+        RouterKind::Linux => {
+            scenario.reporter.section("A full table: skipped with Linux as the router");
+            scenario
+                .reporter
+                .text("nf_conntrack_max is global: it can be set in the initial network namespace only, and");
+            scenario
+                .reporter
+                .text("the laboratory changes nothing on the machine. keepstate gateway has its own limit.");
+            scenario.ping_all()?;
+        }
     }
-    Ok(flag)
+    scenario.finish();
+    Ok(())
 }

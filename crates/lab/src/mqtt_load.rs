@@ -1,5 +1,5 @@
-//! Sessions of MQTT by the thousands: `keepstate mqtt` on both sides, as processes, because one may not have as many files open as two.
-use super::router::current_exe;
+//! MQTT sessions by the thousands: processes of `keepstate mqtt` on both sides, because the limit of open files is per process.
+use super::process::current_exe;
 use super::topology::{Side, Topology, session_addrs};
 use anyhow::{Context, Result, ensure};
 use std::io::{BufRead, BufReader, Write};
@@ -7,43 +7,43 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-/// The most sessions of one fleet: its one address has 28,000 ports, and many machines let a process have 20,000 files.
+/// Sessions of one process: its address has 28,000 ports, and many machines allow 20,000 open files for a process.
 const MAX_SESSIONS_PER_PROCESS: u32 = 15_000;
-/// MQTT's port.
+/// The MQTT port.
 const MQTT_PORT: u16 = 1883;
-/// How long pings may take.
+/// Time limit for the pings of a process.
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Fleets that are needed for so many sessions.
+/// Processes needed for so many sessions.
 pub(super) fn process_count(sessions: u32) -> u8 {
     u8::try_from(sessions.div_ceil(MAX_SESSIONS_PER_PROCESS)).unwrap_or(u8::MAX)
 }
 
-/// Who accepts them.
+/// The servers of the sessions.
 #[derive(Debug)]
 pub(super) struct BrokerProcesses(Vec<LineProcess>);
 
 impl BrokerProcesses {
-    /// One for each fleet.
-    pub(super) fn start(stage: &Topology, fleets: u8) -> Result<BrokerProcesses> {
-        let mut begun = Vec::new();
-        for fleet in 0..fleets {
-            let mut talker = LineProcess::spawn(
-                stage,
+    /// Starts one for each client process.
+    pub(super) fn start(topology: &Topology, processes: u8) -> Result<BrokerProcesses> {
+        let mut started = Vec::new();
+        for number in 0..processes {
+            let mut process = LineProcess::spawn(
+                topology,
                 Side::Server,
-                &["accept".into(), format!("{}:{MQTT_PORT}", session_addrs(fleet).1)],
+                &["accept".into(), format!("{}:{MQTT_PORT}", session_addrs(number).1)],
             )?;
-            ensure!(talker.recv_line(PING_TIMEOUT)? == "listening", "an acceptor does not come up");
-            begun.push(talker);
+            ensure!(process.recv_line(PING_TIMEOUT)? == "listening", "an MQTT server does not start");
+            started.push(process);
         }
-        Ok(BrokerProcesses(begun))
+        Ok(BrokerProcesses(started))
     }
 
-    /// Where sessions came from, as far as they have seen.
+    /// The client addresses that they have seen.
     pub(super) fn client_addresses(&mut self) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
-        for talker in &mut self.0 {
-            while let Ok(line) = talker.lines.try_recv() {
+        for process in &mut self.0 {
+            while let Ok(line) = process.lines.try_recv() {
                 all.extend(line.strip_prefix("from=").map(str::to_owned));
             }
         }
@@ -53,7 +53,7 @@ impl BrokerProcesses {
     }
 }
 
-/// How sessions stand.
+/// Counts of sessions by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SessionCounts {
     pub(super) open: u32,
@@ -62,41 +62,41 @@ pub(super) struct SessionCounts {
     pub(super) answered: u32,
 }
 
-/// Clients that open sessions together, and hold them.
+/// Client processes that open sessions at the same time, and hold them.
 #[derive(Debug)]
 pub(super) struct MqttLoad {
     processes: Vec<LineProcess>,
-    /// Of each fleet that has told.
+    /// The report of each process; `None` until it comes.
     counts: Vec<Option<SessionCounts>>,
 }
 
 impl MqttLoad {
-    /// Sends them off.
-    pub(super) fn start(stage: &Topology, sessions: u32, patience: Duration) -> Result<MqttLoad> {
-        let mut crowd = MqttLoad { processes: Vec::new(), counts: Vec::new() };
+    /// Starts them.
+    pub(super) fn start(topology: &Topology, sessions: u32, timeout: Duration) -> Result<MqttLoad> {
+        let mut load = MqttLoad { processes: Vec::new(), counts: Vec::new() };
         let count = u32::from(process_count(sessions));
-        for fleet in 0..process_count(sessions) {
-            let share = sessions / count + u32::from(u32::from(fleet) < sessions % count);
-            let (from, to) = session_addrs(fleet);
-            let words = format!(
+        for number in 0..process_count(sessions) {
+            let share = sessions / count + u32::from(u32::from(number) < sessions % count);
+            let (from, to) = session_addrs(number);
+            let args = format!(
                 "fleet --from {from} --to {to}:{MQTT_PORT} --sessions {share} --patience {}",
-                patience.as_secs()
+                timeout.as_secs()
             );
-            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-            crowd.processes.push(LineProcess::spawn(stage, Side::Client, &words)?);
-            crowd.counts.push(None);
+            let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
+            load.processes.push(LineProcess::spawn(topology, Side::Client, &args)?);
+            load.counts.push(None);
         }
-        Ok(crowd)
+        Ok(load)
     }
 
-    /// How it went, once every session is open or refused.
+    /// The counts, once every session is open or has failed.
     pub(super) fn poll_settled(&mut self) -> Result<Option<SessionCounts>> {
-        for (fleet, tally) in self.processes.iter_mut().zip(&mut self.counts) {
-            if tally.is_none() {
-                match fleet.lines.try_recv() {
-                    Ok(line) => *tally = Some(parse_counts(&line)?),
+        for (process, counts) in self.processes.iter_mut().zip(&mut self.counts) {
+            if counts.is_none() {
+                match process.lines.try_recv() {
+                    Ok(line) => *counts = Some(parse_counts(&line)?),
                     Err(TryRecvError::Empty) => return Ok(None),
-                    Err(TryRecvError::Disconnected) => return Err(fleet.exit_error()),
+                    Err(TryRecvError::Disconnected) => return Err(process.exit_error()),
                 }
             }
         }
@@ -105,12 +105,12 @@ impl MqttLoad {
 
     /// Pings every session.
     pub(super) fn ping(&mut self) -> Result<SessionCounts> {
-        for fleet in &mut self.processes {
-            fleet.send_line("ping")?;
+        for process in &mut self.processes {
+            process.send_line("ping")?;
         }
         let mut all = SessionCounts::default();
-        for fleet in &mut self.processes {
-            all = add_counts(all, &parse_counts(&fleet.recv_line(PING_TIMEOUT * 2)?)?);
+        for process in &mut self.processes {
+            all = add_counts(all, &parse_counts(&process.recv_line(PING_TIMEOUT * 2)?)?);
         }
         Ok(all)
     }
@@ -128,14 +128,14 @@ fn add_counts(one: SessionCounts, other: &SessionCounts) -> SessionCounts {
 /// `open=3 refused=0 lost=0 answered=3`
 fn parse_counts(line: &str) -> Result<SessionCounts> {
     let number = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
-    let tally = || {
+    let counts = || {
         let answered = number("answered").unwrap_or(0);
         Some(SessionCounts { open: number("open")?, refused: number("refused")?, lost: number("lost")?, answered })
     };
-    tally().with_context(|| format!("a fleet says {line:?}"))
+    counts().with_context(|| format!("unexpected report of a client process: {line:?}"))
 }
 
-/// A process that is spoken with by lines.
+/// A process that talks in lines over its standard input and output.
 #[derive(Debug)]
 struct LineProcess {
     child: Child,
@@ -144,39 +144,39 @@ struct LineProcess {
 }
 
 impl LineProcess {
-    fn spawn(stage: &Topology, side: Side, words: &[String]) -> Result<LineProcess> {
-        let mut command = stage.netns_of(side).command(current_exe()?);
-        let piped = command.arg("mqtt").args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().context("sessions cannot be begun")?;
-        let (ear, out) = (child.stdin.take(), child.stdout.take());
-        let (sender, told) = channel();
+    fn spawn(topology: &Topology, side: Side, args: &[String]) -> Result<LineProcess> {
+        let mut command = topology.netns_of(side).command(current_exe()?);
+        let piped = command.arg("mqtt").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().context("cannot start keepstate mqtt")?;
+        let (stdin, out) = (child.stdin.take(), child.stdout.take());
+        let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in out.into_iter().flat_map(|out| BufReader::new(out).lines().map_while(Result::ok)) {
-                // Nobody may listen any more.
+                // The receiver may be gone.
                 let _ = sender.send(line);
             }
         });
-        Ok(LineProcess { child, stdin: ear, lines: told })
+        Ok(LineProcess { child, stdin, lines })
     }
 
     fn send_line(&mut self, line: &str) -> Result<()> {
-        let ear = self.stdin.as_mut().context("a fleet hears nothing")?;
-        Ok(writeln!(ear, "{line}").and_then(|()| ear.flush())?)
+        let stdin = self.stdin.as_mut().context("a client process has no standard input")?;
+        Ok(writeln!(stdin, "{line}").and_then(|()| stdin.flush())?)
     }
 
-    fn recv_line(&mut self, patience: Duration) -> Result<String> {
-        self.lines.recv_timeout(patience).map_err(|_| self.exit_error())
+    fn recv_line(&mut self, timeout: Duration) -> Result<String> {
+        self.lines.recv_timeout(timeout).map_err(|_| self.exit_error())
     }
 
-    /// Why it says nothing more.
+    /// The error of a process that has ended or does not answer: what it wrote to standard error.
     fn exit_error(&mut self) -> anyhow::Error {
-        let mut why = String::new();
-        // It has closed its output, and so has ended or is about to.
+        let mut text = String::new();
+        // So that reading its standard error ends.
         let _ = self.child.kill();
         if let Some(mut err) = self.child.stderr.take() {
-            let _ = std::io::Read::read_to_string(&mut err, &mut why);
+            let _ = std::io::Read::read_to_string(&mut err, &mut text);
         }
-        anyhow::anyhow!("the sessions' process has ended: {}", why.trim_end())
+        anyhow::anyhow!("keepstate mqtt has ended or does not answer: {}", text.trim_end())
     }
 }
 
@@ -195,9 +195,9 @@ mod tests {
 
     #[test]
     fn parses_client_process_report() {
-        let tally = SessionCounts { open: 3, refused: 1, lost: 0, answered: 2 };
-        assert_eq!(parse_counts("open=3 refused=1 lost=0 answered=2").unwrap(), tally);
-        assert_eq!(parse_counts("open=3 refused=1 lost=0").unwrap(), SessionCounts { answered: 0, ..tally });
+        let counts = SessionCounts { open: 3, refused: 1, lost: 0, answered: 2 };
+        assert_eq!(parse_counts("open=3 refused=1 lost=0 answered=2").unwrap(), counts);
+        assert_eq!(parse_counts("open=3 refused=1 lost=0").unwrap(), SessionCounts { answered: 0, ..counts });
         assert!(parse_counts("open=3").is_err() && parse_counts("").is_err());
     }
 

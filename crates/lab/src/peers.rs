@@ -1,153 +1,159 @@
-//! Who the two sides are: real programs where the machine has them, small ones of our own where it has not.
+//! Clients and servers of both sides: installed programs where the machine has them, built-in ones where it has not.
 use super::builtin_servers::{self, BuiltinServer};
-use super::topology::{CommandOutput, GATEWAY_ADDR, INSIDE_ADDRS, SERVER_ADDR, Side, Topology, find_program};
+use super::process::{CommandOutput, find_program};
+use super::topology::{GATEWAY_ADDR, INSIDE_ADDRS, SERVER_ADDR, Side, Topology};
 use anyhow::Result;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The published port, and that of the servers behind it.
 pub(super) const PUBLISHED_PORT: u16 = 8080;
-/// The name that the name server knows.
+/// The name that the DNS server resolves.
 pub(super) const DNS_NAME: &str = "lab.example";
-/// How long a real server may take until it listens.
+/// Time limit for an installed server to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call of a client takes at most.
-const CALL_TIMEOUT_SECS: &str = "3";
+/// Time limit of a client's request, in seconds.
+const REQUEST_TIMEOUT_SECS: &str = "3";
 
-/// The peers of one stage.
+/// Clients and servers of one topology.
 #[derive(Debug)]
 pub(super) struct Peers {
     curl: Option<PathBuf>,
     /// mosquitto_pub and mosquitto_sub, if a broker listens.
-    broker: Option<(PathBuf, PathBuf)>,
+    mosquitto_clients: Option<(PathBuf, PathBuf)>,
     dig: Option<PathBuf>,
     iperf3: Option<PathBuf>,
-    /// Real ones, by name.
+    /// Names of the installed programs that are used.
     pub(super) installed: Vec<&'static str>,
-    /// Those that are our own, and why.
-    pub(super) builtin: Vec<(&'static str, String)>,
-    /// Servers of our own, which live as long.
-    _builtin_servers: Vec<BuiltinServer>,
+    /// What is built in or skipped because a program is missing, and the package to install.
+    pub(super) substitutes: Vec<String>,
+    builtin_servers: Vec<BuiltinServer>,
 }
 
 impl Peers {
-    /// Starts them on a stage.
-    pub(super) fn start(stage: &mut Topology) -> Result<Peers> {
-        let (real, ours) = (Vec::new(), Vec::new());
+    /// Starts the servers.
+    pub(super) fn start(topology: &mut Topology) -> Result<Peers> {
         let mut peers = Peers {
-            curl: None,
-            broker: None,
+            curl: find_program("curl"),
+            mosquitto_clients: None,
             dig: None,
             iperf3: None,
-            installed: real,
-            builtin: ours,
-            _builtin_servers: Vec::new(),
+            installed: Vec::new(),
+            substitutes: Vec::new(),
+            builtin_servers: Vec::new(),
         };
-        peers.curl = peers.find_client("curl", "curl", "curl");
-        peers.start_web(stage)?;
-        peers.broker = peers.start_broker(stage)?;
-        peers.dig = peers.start_dns(stage)?;
-        peers.iperf3 = peers.start_iperf3(stage)?;
+        match peers.curl {
+            Some(_) => peers.installed.push("curl"),
+            None => peers.substitute("web client: built in", "curl"),
+        }
+        peers.start_web(topology)?;
+        peers.mosquitto_clients = peers.start_broker(topology)?;
+        peers.dig = peers.start_dns(topology)?;
+        peers.iperf3 = peers.start_iperf3(topology)?;
         Ok(peers)
     }
 
-    /// A program that the machine has; else it is noted what it would have to be given.
-    fn find_client(&mut self, program: &'static str, what: &'static str, package: &str) -> Option<PathBuf> {
-        let there = find_program(program);
-        match there {
-            Some(_) => self.installed.push(program),
-            None => self.builtin.push((what, format!("apt-get install {package}"))),
-        }
-        there
+    fn substitute(&mut self, what: &str, packages: &str) {
+        self.substitutes.push(format!("{what} (for the real one: apt-get install {packages})"));
     }
 
-    /// Web servers: one outside that says whom it sees, two inside that say who they are.
-    fn start_web(&mut self, stage: &mut Topology) -> Result<()> {
+    /// Web servers: one outside that answers with the client's address, two inside that answer with their own.
+    fn start_web(&mut self, topology: &mut Topology) -> Result<()> {
         let outer = [SocketAddr::new(SERVER_ADDR, 80)];
         let inner = INSIDE_ADDRS.map(|address| SocketAddr::new(address, PUBLISHED_PORT));
-        if let Some(nginx) = find_program("nginx") {
-            for (side, name, at) in [(Side::Server, "outer", &outer[..]), (Side::Client, "inner", &inner)] {
-                let file = stage.work_dir.write(&format!("{name}.nginx"), &nginx_config(name, at))?;
-                let folder = stage.work_dir.path().display().to_string();
-                stage.spawn_background(
-                    side,
-                    &nginx,
-                    &["-e", "stderr", "-p", &folder, "-c", &file.display().to_string()],
-                )?;
-            }
-            if wait_listening(stage, Side::Server, outer[0])? && wait_listening(stage, Side::Client, inner[0])? {
-                self.installed.push("nginx");
-                return Ok(());
+        let sides = [(Side::Server, "outer", &outer[..]), (Side::Client, "inner", &inner)];
+        match find_program("nginx") {
+            None => self.substitute("web servers: built in", "nginx-light"),
+            Some(nginx) => {
+                let mut listening = true;
+                for (side, name, addresses) in sides {
+                    let config = topology.work_dir.write(&format!("{name}.nginx"), &nginx_config(name, addresses))?;
+                    let (folder, config) =
+                        (topology.work_dir.path().display().to_string(), config.display().to_string());
+                    let args = ["-e", "stderr", "-p", &folder, "-c", &config];
+                    let server = topology.spawn_background(side, &nginx, &args)?;
+                    listening = listening && wait_listening(topology, side, addresses, server)?;
+                }
+                if listening {
+                    self.installed.push("nginx");
+                    return Ok(());
+                }
+                self.substitutes.push("web servers: built in (the installed nginx does not start here)".into());
             }
         }
-        self.builtin.push(("the web servers", "apt-get install nginx-light".into()));
-        for (side, at) in [(Side::Server, &outer[..]), (Side::Client, &inner)] {
-            for at in at {
-                self._builtin_servers.push(BuiltinServer::serve_page(stage.netns_of(side), *at)?);
+        for (side, _, addresses) in sides {
+            for address in addresses {
+                self.builtin_servers.push(BuiltinServer::serve_page(topology.netns_of(side), *address)?);
             }
         }
         Ok(())
     }
 
-    fn start_broker(&mut self, stage: &mut Topology) -> Result<Option<(PathBuf, PathBuf)>> {
+    fn start_broker(&mut self, topology: &mut Topology) -> Result<Option<(PathBuf, PathBuf)>> {
         let tools = (find_program("mosquitto"), find_program("mosquitto_pub"), find_program("mosquitto_sub"));
         let (Some(broker), Some(publish), Some(subscribe)) = tools else {
-            self.builtin.push(("the MQTT broker", "apt-get install mosquitto mosquitto-clients".into()));
+            self.substitute("MQTT publish and subscribe: skipped", "mosquitto mosquitto-clients");
             return Ok(None);
         };
-        let log = stage.work_dir.file("broker.log");
+        let log = topology.work_dir.file("broker.log");
         let text = format!(
             "listener 1883 {SERVER_ADDR}\nallow_anonymous true\nuser root\npersistence false\n\
              log_dest file {}\nlog_type notice\nconnection_messages true\n",
             log.display()
         );
-        let file = stage.work_dir.write("mosquitto.conf", &text)?;
-        stage.spawn_background(Side::Server, &broker, &["-c", &file.display().to_string()])?;
-        if !wait_listening(stage, Side::Server, SocketAddr::new(SERVER_ADDR, 1883))? {
-            self.builtin.push(("the MQTT broker", "mosquitto does not come up here".into()));
+        let config = topology.work_dir.write("mosquitto.conf", &text)?.display().to_string();
+        let server = topology.spawn_background(Side::Server, &broker, &["-c", &config])?;
+        if !wait_listening(topology, Side::Server, &[SocketAddr::new(SERVER_ADDR, 1883)], server)? {
+            self.substitutes
+                .push("MQTT publish and subscribe: skipped (the installed mosquitto does not start here)".into());
             return Ok(None);
         }
         self.installed.push("mosquitto");
         Ok(Some((publish, subscribe)))
     }
 
-    fn start_dns(&mut self, stage: &mut Topology) -> Result<Option<PathBuf>> {
+    fn start_dns(&mut self, topology: &mut Topology) -> Result<Option<PathBuf>> {
         let (Some(dig), Some(dnsmasq)) = (find_program("dig"), find_program("dnsmasq")) else {
-            self.builtin.push(("the name server", "apt-get install dnsutils dnsmasq-base".into()));
+            self.substitute("DNS query: skipped", "dnsutils dnsmasq-base");
             return Ok(None);
         };
-        let (at, name) = (format!("--listen-address={SERVER_ADDR}"), format!("--address=/{DNS_NAME}/{SERVER_ADDR}"));
-        let words = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="];
-        let who = ["--user=root", "--group=root", "--bind-interfaces", &at, &name];
-        stage.spawn_background(Side::Server, &dnsmasq, &[&words[..], &who].concat())?;
-        // It answers TCP too, by which it can be seen to be there.
-        if !wait_listening(stage, Side::Server, SocketAddr::new(SERVER_ADDR, 53))? {
-            self.builtin.push(("the name server", "dnsmasq does not come up here".into()));
+        let (listen, name) =
+            (format!("--listen-address={SERVER_ADDR}"), format!("--address=/{DNS_NAME}/{SERVER_ADDR}"));
+        let options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="];
+        let more = ["--user=root", "--group=root", "--bind-interfaces", &listen, &name];
+        let server = topology.spawn_background(Side::Server, &dnsmasq, &[&options[..], &more].concat())?;
+        // It listens on TCP as well as on UDP.
+        if !wait_listening(topology, Side::Server, &[SocketAddr::new(SERVER_ADDR, 53)], server)? {
+            self.substitutes.push("DNS query: skipped (the installed dnsmasq does not start here)".into());
             return Ok(None);
         }
         self.installed.extend(["dig", "dnsmasq"]);
         Ok(Some(dig))
     }
 
-    fn start_iperf3(&mut self, stage: &mut Topology) -> Result<Option<PathBuf>> {
-        let Some(iperf3) = self.find_client("iperf3", "the measure of speed", "iperf3") else {
-            self._builtin_servers.push(BuiltinServer::serve_bytes(
-                stage.netns_of(Side::Server),
-                SocketAddr::new(SERVER_ADDR, builtin_servers::THROUGHPUT_PORT),
-            )?);
-            return Ok(None);
-        };
-        stage.spawn_background(Side::Server, &iperf3, &["-s", "-B", &SERVER_ADDR.to_string()])?;
-        // It serves one client at a time: who looks whether it is there takes the next one's place for a moment.
-        std::thread::sleep(Duration::from_millis(300));
-        Ok(Some(iperf3))
+    fn start_iperf3(&mut self, topology: &mut Topology) -> Result<Option<PathBuf>> {
+        let address = SocketAddr::new(SERVER_ADDR, builtin_servers::THROUGHPUT_PORT);
+        match find_program("iperf3") {
+            None => self.substitute("throughput test: built in", "iperf3"),
+            Some(iperf3) => {
+                let server =
+                    topology.spawn_background(Side::Server, &iperf3, &["-s", "-B", &SERVER_ADDR.to_string()])?;
+                if wait_listening(topology, Side::Server, &[address], server)? {
+                    self.installed.push("iperf3");
+                    return Ok(Some(iperf3));
+                }
+                self.substitutes.push("throughput test: built in (the installed iperf3 does not start here)".into());
+            }
+        }
+        self.builtin_servers.push(BuiltinServer::serve_bytes(topology.netns_of(Side::Server), address)?);
+        Ok(None)
     }
 
-    /// Fetches a page: what was typed, what came.
+    /// Fetches a page. Returns the command as typed, and its output.
     pub(super) fn fetch(
         &self,
-        stage: &Topology,
+        topology: &Topology,
         from: Side,
         address: IpAddr,
         port: u16,
@@ -156,12 +162,13 @@ impl Peers {
         let url = if port == 80 { format!("http://{address}/") } else { format!("http://{at}/") };
         match &self.curl {
             Some(curl) => {
-                let ran = stage.run(from, curl, &["-sS", "--noproxy", "*", "--max-time", CALL_TIMEOUT_SECS, &url])?;
+                let ran =
+                    topology.run(from, curl, &["-sS", "--noproxy", "*", "--max-time", REQUEST_TIMEOUT_SECS, &url])?;
                 Ok((format!("curl {url}"), ran))
             }
             None => {
-                let got = stage.netns_of(from).enter(|| builtin_servers::http_get(at))?;
-                let ran = match got {
+                let page = topology.netns_of(from).enter(|| builtin_servers::http_get(at))?;
+                let ran = match page {
                     Ok(out) => CommandOutput { success: true, stdout: out, stderr: String::new() },
                     Err(error) => CommandOutput { success: false, stdout: String::new(), stderr: error.to_string() },
                 };
@@ -170,48 +177,48 @@ impl Peers {
         }
     }
 
-    /// Publishes a message and has it delivered; what the broker wrote of whom it saw. `None` without a broker.
-    pub(super) fn publish_message(&self, stage: &Topology) -> Result<Option<(CommandOutput, String)>> {
-        let Some((publish, subscribe)) = &self.broker else { return Ok(None) };
+    /// Publishes a message and subscribes to it. Returns the output, and the broker's log line about its client. `None` without a broker.
+    pub(super) fn publish_message(&self, topology: &Topology) -> Result<Option<(CommandOutput, String)>> {
+        let Some((publish, subscribe)) = &self.mosquitto_clients else { return Ok(None) };
         let at = SERVER_ADDR.to_string();
-        // Kept by the broker, so that it does not matter who comes first.
-        stage.run(Side::Client, publish, &["-h", &at, "-t", "lab", "-m", "hello", "-r", "-q", "1"])?;
-        let heard =
-            stage.run(Side::Client, subscribe, &["-h", &at, "-t", "lab", "-C", "1", "-W", CALL_TIMEOUT_SECS])?;
-        let log = std::fs::read_to_string(stage.work_dir.file("broker.log")).unwrap_or_default();
-        let mut came =
+        // A retained message: the order of publishing and subscribing does not matter.
+        topology.run(Side::Client, publish, &["-h", &at, "-t", "lab", "-m", "hello", "-r", "-q", "1"])?;
+        let received =
+            topology.run(Side::Client, subscribe, &["-h", &at, "-t", "lab", "-C", "1", "-W", REQUEST_TIMEOUT_SECS])?;
+        let log = std::fs::read_to_string(topology.work_dir.file("broker.log")).unwrap_or_default();
+        let mut clients =
             log.lines().filter(|line| line.contains("connected from") && !line.contains(&format!("from {at}")));
-        Ok(Some((heard, came.next_back().unwrap_or_default().to_owned())))
+        Ok(Some((received, clients.next_back().unwrap_or_default().to_owned())))
     }
 
-    /// Asks for a name. `None` without a name server.
-    pub(super) fn resolve_name(&self, stage: &Topology) -> Result<Option<CommandOutput>> {
+    /// Resolves a name. `None` without a DNS server.
+    pub(super) fn resolve_name(&self, topology: &Topology) -> Result<Option<CommandOutput>> {
         let Some(dig) = &self.dig else { return Ok(None) };
-        let words = ["+short", "+time=1", "+tries=3", DNS_NAME, &format!("@{SERVER_ADDR}")];
-        stage.run(Side::Client, dig, &words).map(Some)
+        let args = ["+short", "+time=1", "+tries=3", DNS_NAME, &format!("@{SERVER_ADDR}")];
+        topology.run(Side::Client, dig, &args).map(Some)
     }
 
-    /// Bits a second of a transfer from inside to outside, for some seconds: what was typed, what was measured.
-    pub(super) fn measure_throughput(&self, stage: &Topology, seconds: u32) -> Result<(String, Option<f64>)> {
+    /// Measures the throughput of one TCP connection. Returns the command as typed, and bits per second.
+    pub(super) fn measure_throughput(&self, topology: &Topology, seconds: u32) -> Result<(String, Option<f64>)> {
         let Some(iperf3) = &self.iperf3 else {
             let at = SocketAddr::new(SERVER_ADDR, builtin_servers::THROUGHPUT_PORT);
-            let got = stage
+            let measured = topology
                 .netns_of(Side::Client)
                 .enter(|| builtin_servers::measure_download(at, Duration::from_secs(seconds.into())))?;
-            return Ok((format!("(built in) a transfer of {seconds} s from {SERVER_ADDR}"), got.ok()));
+            return Ok((format!("(built in) download from {SERVER_ADDR} for {seconds} s"), measured.ok()));
         };
         let (at, time) = (SERVER_ADDR.to_string(), seconds.to_string());
-        let ran = stage.run(Side::Client, iperf3, &["-c", &at, "-t", &time, "-J"])?;
-        let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
-        let speed = told.pointer("/end/sum_received/bits_per_second").and_then(serde_json::Value::as_f64);
-        Ok((format!("iperf3 -c {at} -t {time}"), speed))
+        let ran = topology.run(Side::Client, iperf3, &["-c", &at, "-t", &time, "-J"])?;
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        let throughput = report.pointer("/end/sum_received/bits_per_second").and_then(serde_json::Value::as_f64);
+        Ok((format!("iperf3 -c {at} -t {time}"), throughput))
     }
 
-    /// Asks the published port so often, and counts who answered.
-    pub(super) fn count_balanced(&self, stage: &Topology, times: u32) -> Result<(String, [u32; 2], u32)> {
+    /// Sends requests to the published port. Returns the command as typed, the answers of each inner server, and all other results.
+    pub(super) fn count_balanced(&self, topology: &Topology, times: u32) -> Result<(String, [u32; 2], u32)> {
         let (mut typed, mut counts, mut others) = (String::new(), [0; 2], 0);
         for _ in 0..times {
-            let (command, ran) = self.fetch(stage, Side::Server, GATEWAY_ADDR, PUBLISHED_PORT)?;
+            let (command, ran) = self.fetch(topology, Side::Server, GATEWAY_ADDR, PUBLISHED_PORT)?;
             let answered =
                 INSIDE_ADDRS.iter().zip(&mut counts).find(|(inside, _)| ran.stdout.contains(&format!("I am {inside}")));
             match answered {
@@ -224,7 +231,7 @@ impl Peers {
     }
 }
 
-/// What nginx is told; it leaves nothing outside of the folder.
+/// The configuration of nginx; it writes nothing outside of the work directory.
 fn nginx_config(name: &str, at: &[SocketAddr]) -> String {
     let servers: Vec<String> = at
         .iter()
@@ -245,14 +252,53 @@ fn nginx_config(name: &str, at: &[SocketAddr]) -> String {
     )
 }
 
-/// Does somebody listen there before our patience ends?
-fn wait_listening(stage: &Topology, side: Side, at: SocketAddr) -> Result<bool> {
-    let end = Instant::now() + START_TIMEOUT;
-    while Instant::now() < end {
-        if stage.netns_of(side).enter(|| TcpStream::connect_timeout(&at, Duration::from_millis(500)).is_ok())? {
+/// Waits until a background program listens on these TCP addresses; false if it ends or takes too long. No connection is made: some
+/// servers (iperf3) serve one client at a time.
+fn wait_listening(topology: &mut Topology, side: Side, addresses: &[SocketAddr], program: usize) -> Result<bool> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while Instant::now() < deadline {
+        // The namespace of this thread, which is not that of the process.
+        let sockets = topology.netns_of(side).enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp"))??;
+        if addresses.iter().all(|address| is_listening(&sockets, *address)) {
             return Ok(true);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        if topology.has_exited(program) {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     Ok(false)
+}
+
+/// Whether /proc/net/tcp has a listening socket on this IPv4 address and port, or on the port at any address.
+fn is_listening(sockets: &str, at: SocketAddr) -> bool {
+    const LISTEN: &str = "0A";
+    let IpAddr::V4(address) = at.ip() else { return false };
+    // The kernel prints the address as a number in the machine's byte order.
+    let bound = [u32::from_ne_bytes(address.octets()), 0].map(|address| format!("{address:08X}:{:04X}", at.port()));
+    sockets.lines().any(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (local, state) = (columns.next().unwrap_or_default(), columns.nth(1));
+        state == Some(LISTEN) && bound.iter().any(|bound| bound == local)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn listening_sockets_are_found_without_connecting() {
+        let sockets = || std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        assert!(is_listening(&sockets(), at));
+        let connection = TcpStream::connect(at).unwrap();
+        assert!(!is_listening(&sockets(), connection.local_addr().unwrap()), "a connected socket does not listen");
+        let any = TcpListener::bind("0.0.0.0:0").unwrap();
+        assert!(is_listening(&sockets(), SocketAddr::new(at.ip(), any.local_addr().unwrap().port())));
+        assert!(!is_listening("", at) && !is_listening("  sl  local_address\n", at));
+    }
 }

@@ -1,4 +1,4 @@
-//! Who tells the story: chapters, what is typed, what is seen; and whether all of it was as it should be.
+//! Output of the laboratory: sections, commands, their output, and checks; it keeps whether all checks passed.
 use anstyle::{AnsiColor, Style};
 use keepstate_advisor::units::Count;
 use std::time::Duration;
@@ -8,10 +8,10 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const FULL: Style = AnsiColor::Red.on_default();
-/// Cells of the bar.
+/// Width of the bar.
 const BAR_CELLS: u64 = 30;
 
-/// See the module's words.
+/// Prints to standard output.
 pub(super) struct Reporter {
     all_passed: bool,
     sections: u32,
@@ -22,7 +22,7 @@ impl Reporter {
         Reporter { all_passed: true, sections: 0 }
     }
 
-    /// Was everything so far as it should be?
+    /// Whether all checks so far passed.
     pub(super) fn all_passed(&self) -> bool {
         self.all_passed
     }
@@ -36,34 +36,34 @@ impl Reporter {
         anstream::println!("\n{BOLD}{}. {title}{BOLD:#}", self.sections);
     }
 
-    /// A line of ordinary words.
-    pub(super) fn text(&self, what: &str) {
-        anstream::println!("  {what}");
+    /// A line of text.
+    pub(super) fn text(&self, text: &str) {
+        anstream::println!("  {text}");
     }
 
-    /// What is typed, and where.
-    pub(super) fn command(&self, place: &str, command: &str) {
-        anstream::println!("  {DIM}{place}${DIM:#} {command}");
+    /// A command, and the side it runs on.
+    pub(super) fn command(&self, side: &str, command: &str) {
+        anstream::println!("  {DIM}{side}${DIM:#} {command}");
     }
 
-    /// Some lines of what somebody said.
+    /// The first lines of a command's output.
     pub(super) fn output(&self, text: &str, lines: usize) {
         for line in text.lines().take(lines) {
             anstream::println!("    {DIM}{line}{DIM:#}");
         }
     }
 
-    /// What must hold.
-    pub(super) fn check(&mut self, holds: bool, what: &str) {
-        self.all_passed &= holds;
-        if holds {
+    /// A check, and what it expects or found.
+    pub(super) fn check(&mut self, passed: bool, what: &str) {
+        self.all_passed &= passed;
+        if passed {
             anstream::println!("  {GOOD}✓{GOOD:#} {what}");
         } else {
-            anstream::println!("  {BAD}✗ not so: {what}{BAD:#}");
+            anstream::println!("  {BAD}✗ failed: {what}{BAD:#}");
         }
     }
 
-    /// The table at a moment.
+    /// The fill level of the table at a time.
     pub(super) fn table_bar(&self, at: Duration, count: u64, limit: u64) {
         let cells = filled_cells(count, limit);
         let style = if count >= limit { FULL } else { GOOD };
@@ -78,14 +78,14 @@ impl Reporter {
 
     pub(super) fn finish(&self) {
         if self.all_passed {
-            anstream::println!("\n{GOOD}Everything was as it should be.{GOOD:#}");
+            anstream::println!("\n{GOOD}All checks passed.{GOOD:#}");
         } else {
-            anstream::println!("\n{BAD}Something was not as it should be: see above.{BAD:#}");
+            anstream::println!("\n{BAD}Some checks failed: see ✗ above.{BAD:#}");
         }
     }
 }
 
-/// Cells of the bar that are full: none only if nothing is there, all only if no place is left.
+/// Filled cells of the bar: none only if the table is empty, all only if it is full.
 fn filled_cells(count: u64, limit: u64) -> usize {
     let cells = match (count, limit) {
         (0, _) | (_, 0) => 0,

@@ -1,5 +1,5 @@
-//! Who routes between the two sides, by the same rules: `keepstate gateway`, or Linux itself.
-use super::topology::{CommandOutput, find_program, run_ip, run_to_end, wait_until};
+//! The router between the two sides: `keepstate gateway` or Linux itself, with the same ruleset.
+use super::process::{CommandOutput, TIMEOUT, current_exe, find_program, run_ip, run_to_end, wait_until};
 use super::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
 use keepstate_conntrack::FilterArgs;
@@ -10,22 +10,21 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-/// The rules, of both.
+/// The ruleset of both.
 pub(super) const RULESET: &str = include_str!("router.nft");
 
-/// Who it is.
+/// Which router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouterKind {
-    /// `keepstate gateway`, between TUN devices.
+    /// `keepstate gateway`, between TUN interfaces.
     Keepstate,
     /// Linux's connection tracking and nftables, between veth pairs.
     Linux,
 }
 
 impl RouterKind {
-    /// As it is called in tables.
+    /// Its name in tables.
     pub(super) fn name(self) -> &'static str {
         match self {
             RouterKind::Keepstate => "keepstate gateway",
@@ -34,24 +33,29 @@ impl RouterKind {
     }
 }
 
-/// See the module's words.
+/// A running router in its own network namespace.
 #[derive(Debug)]
 pub(super) struct Router {
     kind: RouterKind,
     netns: AnonNetns,
     process: Option<Child>,
     socket: PathBuf,
-    /// What the gateway has said.
+    /// The gateway's log so far.
     log_lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Router {
-    /// Starts it; its devices are then [handed over](Router::hand_over) to the sides.
-    pub(super) fn launch(kind: RouterKind, folder: &WorkDir, client: &AnonNetns, server: &AnonNetns) -> Result<Router> {
-        let rules = folder.write("router.nft", RULESET)?;
-        let socket = folder.file("control.sock");
-        let space = AnonNetns::create()?;
-        let mut router = Router { kind, netns: space, process: None, socket, log_lines: Arc::default() };
+    /// Starts it; its interfaces are then [moved](Router::move_interface) to the sides.
+    pub(super) fn launch(
+        kind: RouterKind,
+        work_dir: &WorkDir,
+        client: &AnonNetns,
+        server: &AnonNetns,
+    ) -> Result<Router> {
+        let rules = work_dir.write("router.nft", RULESET)?;
+        let socket = work_dir.file("control.sock");
+        let netns = AnonNetns::create()?;
+        let mut router = Router { kind, netns, process: None, socket, log_lines: Arc::default() };
         match kind {
             RouterKind::Keepstate => router.start_gateway(&rules)?,
             RouterKind::Linux => router.set_up_linux(&rules, client, server)?,
@@ -69,13 +73,13 @@ impl Router {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .context("the gateway cannot be started")?;
-        let (notes, said) = (process.stderr.take(), self.log_lines.clone());
+            .context("cannot start keepstate gateway")?;
+        let (stderr, log_lines) = (process.stderr.take(), self.log_lines.clone());
         self.process = Some(process);
         std::thread::spawn(move || {
-            for line in notes.into_iter().flat_map(|notes| BufReader::new(notes).lines().map_while(Result::ok)) {
-                if let Ok(mut said) = said.lock() {
-                    said.push(line);
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok)) {
+                if let Ok(mut lines) = log_lines.lock() {
+                    lines.push(line);
                 }
             }
         });
@@ -83,72 +87,75 @@ impl Router {
     }
 
     fn set_up_linux(&self, rules: &Path, client: &AnonNetns, server: &AnonNetns) -> Result<()> {
-        for (device, side, address) in [("lan0", client, "10.1.0.1/24"), ("wan0", server, "192.0.2.1/24")] {
+        for (interface, side, address) in [("lan0", client, "10.1.0.1/24"), ("wan0", server, "192.0.2.1/24")] {
             let other = side.path().display().to_string();
-            run_ip(&self.netns, &["link", "add", device, "type", "veth", "peer", "name", device, "netns", &other])?;
-            run_ip(&self.netns, &["addr", "add", address, "dev", device])?;
-            run_ip(&self.netns, &["link", "set", device, "up"])?;
+            run_ip(
+                &self.netns,
+                &["link", "add", interface, "type", "veth", "peer", "name", interface, "netns", &other],
+            )?;
+            run_ip(&self.netns, &["addr", "add", address, "dev", interface])?;
+            run_ip(&self.netns, &["link", "set", interface, "up"])?;
         }
         let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
-        self.netns.enter(forward)?.context("forwarding cannot be switched on")?;
-        let nft = find_program("nft").context("nft is missing. Type: apt-get install nftables")?;
+        self.netns.enter(forward)?.context("cannot enable net.ipv4.ip_forward")?;
+        let nft = find_program("nft").context("missing program: nft. Type: apt-get install nftables")?;
         let ran = run_to_end(self.netns.command(nft).arg("-f").arg(rules), TIMEOUT)?;
-        ensure!(ran.success, "nft takes these rules not: {}", ran.stderr.trim_end());
+        ensure!(ran.success, "nft rejects the ruleset: {}", ran.stderr.trim_end());
         Ok(())
     }
 
-    /// Gives a side its device, as soon as it is there.
-    pub(super) fn move_interface(&mut self, device: &str, side: &AnonNetns) -> Result<()> {
+    /// Moves the router's interface to a side, as soon as it exists.
+    pub(super) fn move_interface(&mut self, interface: &str, side: &AnonNetns) -> Result<()> {
         if self.kind == RouterKind::Linux {
-            // The other end of the pair is there from the beginning.
+            // The other end of the veth pair was made there.
             return Ok(());
         }
-        let there = side.path().display().to_string();
-        let (space, process, said) = (&self.netns, &mut self.process, &self.log_lines);
-        wait_until("the gateway's start", || {
-            if run_ip(space, &["link", "set", device, "netns", &there]).is_ok() {
+        let (netns, process, log_lines) = (&self.netns, &mut self.process, &self.log_lines);
+        wait_until("the start of the gateway", || {
+            if has_interface(netns, interface)? {
                 return Ok(true);
             }
-            if process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|ended| ended.is_some())) {
-                bail!("the gateway does not come up:\n  {}", lock_lines(said).join("\n  "));
+            if process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|status| status.is_some())) {
+                bail!("the gateway does not start:\n  {}", lock_lines(log_lines).join("\n  "));
             }
             Ok(false)
-        })
+        })?;
+        run_ip(netns, &["link", "set", interface, "netns", &side.path().display().to_string()])
     }
 
-    /// Where it routes.
+    /// The namespace it routes in.
     pub(super) fn netns(&self) -> &AnonNetns {
         &self.netns
     }
 
-    /// Who it is.
+    /// Which router it is.
     pub(super) fn kind(&self) -> RouterKind {
         self.kind
     }
 
-    /// The control socket; Linux has none.
+    /// The gateway's control socket; Linux has none.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Connections in the table.
+    /// The number of connections in the table.
     pub(super) fn count(&self) -> Result<u64> {
         self.read_counter("nf_conntrack_count", ControlRequest::Count)
     }
 
-    /// How many it takes.
+    /// The table limit.
     pub(super) fn limit(&self) -> Result<u64> {
         self.read_counter("nf_conntrack_max", ControlRequest::Get { sysctl: "nf_conntrack_max".into() })
     }
 
-    fn read_counter(&self, knob: &str, request: ControlRequest) -> Result<u64> {
+    fn read_counter(&self, sysctl: &str, request: ControlRequest) -> Result<u64> {
         let text = match self.kind {
             RouterKind::Keepstate => self.control(request)?,
             RouterKind::Linux => {
-                self.netns.enter(|| std::fs::read_to_string(format!("/proc/sys/net/netfilter/{knob}")))??
+                self.netns.enter(|| std::fs::read_to_string(format!("/proc/sys/net/netfilter/{sysctl}")))??
             }
         };
-        text.trim().parse().with_context(|| format!("{knob}: {text:?} is no number"))
+        text.trim().parse().with_context(|| format!("{sysctl}: {text:?} is not a number"))
     }
 
     /// Sends the gateway a control request.
@@ -156,7 +163,7 @@ impl Router {
         control_client::fetch(&self.socket, request)
     }
 
-    /// Its connections of TCP, as conntrack writes them.
+    /// Its TCP connections, in the format of conntrack -L.
     pub(super) fn connections(&self) -> Result<String> {
         match self.kind {
             RouterKind::Keepstate => {
@@ -167,12 +174,12 @@ impl Router {
         }
     }
 
-    /// Packets that the last rule of the forward chain has refused.
+    /// Packets that the last rule of the forward chain has rejected.
     pub(super) fn rejected_packets(&self) -> Result<u64> {
         let text = match self.kind {
             RouterKind::Keepstate => self.control(ControlRequest::Rules)?,
             RouterKind::Linux => {
-                let nft = find_program("nft").context("nft is missing. Type: apt-get install nftables")?;
+                let nft = find_program("nft").context("missing program: nft. Type: apt-get install nftables")?;
                 run_to_end(self.netns.command(nft).args(["list", "chain", "inet", "filter", "forward"]), TIMEOUT)?
                     .stdout
             }
@@ -181,12 +188,12 @@ impl Router {
         Ok(text.lines().last().and_then(parse_packets).unwrap_or(0))
     }
 
-    /// Runs this program where the router is.
-    pub(super) fn run_keepstate(&self, words: &[&str]) -> Result<CommandOutput> {
-        run_to_end(self.netns.command(current_exe()?).args(words), TIMEOUT)
+    /// Runs this program in the router's namespace.
+    pub(super) fn run_keepstate(&self, args: &[&str]) -> Result<CommandOutput> {
+        run_to_end(self.netns.command(current_exe()?).args(args), TIMEOUT)
     }
 
-    /// What the gateway has said so far.
+    /// The gateway's log so far.
     pub(super) fn log(&self) -> Vec<String> {
         lock_lines(&self.log_lines)
     }
@@ -202,22 +209,22 @@ impl Drop for Router {
     }
 }
 
-/// This program's own file.
-pub(super) fn current_exe() -> Result<PathBuf> {
-    std::env::current_exe().context("this program's own file")
+/// Whether the namespace has this interface: by /proc, so that no program is run while waiting.
+fn has_interface(netns: &AnonNetns, interface: &str) -> Result<bool> {
+    let interfaces = netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
+    let interfaces = interfaces.context("cannot read /proc/thread-self/net/dev")?;
+    Ok(interfaces.lines().any(|line| line.split_once(':').is_some_and(|(name, _)| name.trim() == interface)))
 }
 
-/// `… packets 3 bytes 180 …`
+/// The number in `… packets 3 bytes 180 …`.
 fn parse_packets(line: &str) -> Option<u64> {
     let mut words = line.split_whitespace().skip_while(|word| *word != "packets");
     words.nth(1)?.parse().ok()
 }
 
-fn lock_lines(said: &Mutex<Vec<String>>) -> Vec<String> {
-    said.lock().map(|said| said.clone()).unwrap_or_default()
+fn lock_lines(lines: &Mutex<Vec<String>>) -> Vec<String> {
+    lines.lock().map(|lines| lines.clone()).unwrap_or_default()
 }
-
-const TIMEOUT: Duration = super::topology::TIMEOUT;
 
 #[cfg(test)]
 mod tests {

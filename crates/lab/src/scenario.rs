@@ -1,33 +1,32 @@
-//! The story: out through the gateway, the firewall, a published port, sessions by the thousands; then the [crisis](super::crisis).
+//! The steps of a run: outbound NAT, firewall, a balanced port, MQTT sessions by the thousands; and, in [table_full](super::table_full), a table that fills up.
 use super::mqtt_load::{BrokerProcesses, MqttLoad, SessionCounts};
 use super::peers::{DNS_NAME, PUBLISHED_PORT, Peers};
 use super::reporter::Reporter;
 use super::results::LabResults;
 use super::router::{RULESET, RouterKind};
-use super::table_full;
 use super::topology::{GATEWAY_ADDR, INSIDE_ADDRS, SERVER_ADDR, Side, Topology};
 use anyhow::{Result, bail};
 use keepstate_advisor::units::Count;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a crowd.
+/// Between two polls of the client processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two lines about the table.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a session may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Seconds of the transfer.
+/// Time limit for a session to open.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Duration of the transfer, in seconds.
 const TRANSFER_SECS: u32 = 2;
-/// Calls of the published port.
-const BALANCE_CALLS: u32 = 10;
+/// Requests to the published port.
+const BALANCED_REQUESTS: u32 = 10;
 
-/// A stage with everybody on it.
+/// A topology with its servers, clients and results.
 pub(super) struct Scenario<'a> {
     pub(super) topology: Topology,
     pub(super) peers: Peers,
     pub(super) brokers: BrokerProcesses,
-    /// Sessions that are held.
+    /// The client processes, with the sessions that they hold.
     pub(super) loads: Vec<MqttLoad>,
     pub(super) reporter: Reporter,
     pub(super) results: LabResults,
@@ -35,208 +34,188 @@ pub(super) struct Scenario<'a> {
 }
 
 impl<'a> Scenario<'a> {
-    /// Sets it up, with room for so many sessions.
-    pub(super) fn set_up(kind: RouterKind, fleets: u8, ended: &'a AtomicBool) -> Result<Scenario<'a>> {
-        let mut stage = Topology::build(kind, fleets)?;
-        let peers = Peers::start(&mut stage)?;
-        let acceptors = BrokerProcesses::start(&stage, fleets)?;
-        let (teller, account) = (Reporter::new(), LabResults::new(kind));
-        Ok(Scenario {
-            topology: stage,
-            peers,
-            brokers: acceptors,
-            loads: Vec::new(),
-            reporter: teller,
-            results: account,
-            interrupted: ended,
-        })
+    /// Builds the topology and starts the servers, for so many processes of MQTT clients.
+    pub(super) fn set_up(kind: RouterKind, processes: u8, interrupted: &'a AtomicBool) -> Result<Scenario<'a>> {
+        let mut topology = Topology::build(kind, processes)?;
+        let peers = Peers::start(&mut topology)?;
+        let brokers = BrokerProcesses::start(&topology, processes)?;
+        let (reporter, results) = (Reporter::new(), LabResults::new(kind));
+        Ok(Scenario { topology, peers, brokers, loads: Vec::new(), reporter, results, interrupted })
     }
 
-    /// Tells it.
+    /// Runs the steps before the full table.
     pub(super) fn run(&mut self, clients: u32) -> Result<()> {
         self.run_outbound_nat()?;
         self.run_firewall()?;
         self.run_balancing()?;
-        self.run_sessions(clients)?;
-        match self.results.kind {
-            RouterKind::Keepstate => table_full::run(self, clients)?,
-            RouterKind::Linux => {
-                self.reporter.section("A table that is made small: not here");
-                self.reporter.text(
-                    "nf_conntrack_max is one number for all of Linux's namespaces, set in the initial one alone;",
-                );
-                self.reporter.text("the laboratory changes nothing of the machine. A gateway has its own.");
-                self.ping_all()?;
-            }
-        }
+        self.run_sessions(clients)
+    }
+
+    /// Prints the verdict, and keeps it with the results.
+    pub(super) fn finish(&mut self) {
         self.results.passed = self.reporter.all_passed();
         self.reporter.finish();
-        Ok(())
     }
 
-    /// Who is here, and the rules.
+    /// Prints the topology, the servers and the ruleset.
     pub(super) fn print_intro(&self) {
-        let teller = &self.reporter;
+        let reporter = &self.reporter;
         let (name, (left, right)) = (self.results.kind.name(), ("10.1.0.1", "192.0.2.1"));
-        teller.title("Clients, a gateway and servers, each in a network namespace of its own");
-        teller.text("");
-        teller.text(&format!("clients 10.1.0.0/24 ── lan0 [ {name} ] wan0 ── servers 192.0.2.0/24"));
-        teller.text(&format!("                    {left:>8}   {:^width$}   {right}", "", width = name.len() - 3));
-        teller.text("");
-        teller.text(&format!("peers: {}", self.peers.installed.join(", ")));
-        for (what, why) in &self.peers.builtin {
-            teller.text(&format!("       {what}: built in ({why})"));
+        reporter.title("Clients, a gateway and servers, each in a network namespace of its own");
+        reporter.text("");
+        reporter.text(&format!("clients 10.1.0.0/24 ── lan0 [ {name} ] wan0 ── servers 192.0.2.0/24"));
+        reporter.text(&format!("                    {left:>8}   {:^width$}   {right}", "", width = name.len() - 3));
+        reporter.text("");
+        reporter.text(&format!("programs: {}", self.peers.installed.join(", ")));
+        for substitute in &self.peers.substitutes {
+            reporter.text(&format!("          {substitute}"));
         }
-        teller.text("the gateway's rules:");
-        teller.output(RULESET, usize::MAX);
+        reporter.text("ruleset of the gateway:");
+        reporter.output(RULESET, usize::MAX);
     }
 
-    /// Has somebody pressed Ctrl-C?
+    /// Fails after SIGINT or SIGTERM.
     pub(super) fn check_interrupted(&self) -> Result<()> {
         if self.interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted; everything was taken away");
+            bail!("interrupted; everything has been removed");
         }
         Ok(())
     }
 
     fn run_outbound_nat(&mut self) -> Result<()> {
         self.check_interrupted()?;
-        self.reporter.section("Out through the gateway: sources are translated");
-        let (typed, ran) = self.peers.fetch(&self.topology, Side::Client, SERVER_ADDR, 80)?;
-        self.reporter.command("clients", &typed);
+        self.reporter.section("Outbound connections: the gateway translates the source address");
+        let (command, ran) = self.peers.fetch(&self.topology, Side::Client, SERVER_ADDR, 80)?;
+        self.reporter.command("clients", &command);
         self.reporter.output(&(ran.stdout.clone() + &ran.stderr), 2);
-        let seen = ran.stdout.contains(&format!("you are {GATEWAY_ADDR}"));
-        self.reporter.check(seen, &format!("the web server saw {GATEWAY_ADDR}, not {}", INSIDE_ADDRS[0]));
+        let is_translated = ran.stdout.contains(&format!("you are {GATEWAY_ADDR}"));
+        self.reporter.check(is_translated, &format!("the web server saw {GATEWAY_ADDR}, not {}", INSIDE_ADDRS[0]));
         if let Some((ran, log)) = self.peers.publish_message(&self.topology)? {
             self.reporter
                 .command("clients", &format!("mosquitto_pub -h {SERVER_ADDR} -t lab -m hello; mosquitto_sub …"));
             self.reporter.output(&log, 1);
-            let good = ran.stdout.trim() == "hello" && log.contains(&format!("from {GATEWAY_ADDR}"));
-            self.reporter
-                .check(good, &format!("the broker delivered {:?}, and saw {GATEWAY_ADDR} too", ran.stdout.trim()));
+            let message = ran.stdout.trim();
+            let passed = message == "hello" && log.contains(&format!("from {GATEWAY_ADDR}"));
+            self.reporter.check(passed, &format!("the MQTT broker delivered {message:?} and saw {GATEWAY_ADDR}"));
         }
         if let Some(ran) = self.peers.resolve_name(&self.topology)? {
             self.reporter.command("clients", &format!("dig +short {DNS_NAME} @{SERVER_ADDR}"));
             self.reporter.output(&ran.stdout, 1);
-            self.reporter.check(ran.stdout.trim() == SERVER_ADDR.to_string(), "the name server answered");
+            self.reporter.check(ran.stdout.trim() == SERVER_ADDR.to_string(), "the DNS server answered");
         }
-        let (typed, speed) = self.peers.measure_throughput(&self.topology, TRANSFER_SECS)?;
-        self.reporter.command("clients", &typed);
-        let told = speed.map_or_else(|| "nothing came through".to_owned(), |bits| format!("{:.2} Gbit/s", bits / 1e9));
-        self.reporter.check(speed.is_some_and(|bits| bits > 0.0), &told);
-        self.results.throughput = speed;
-        self.reporter.text("two of its connections: from whom they come, and what the answers are sent to");
+        let (command, throughput) = self.peers.measure_throughput(&self.topology, TRANSFER_SECS)?;
+        self.reporter.command("clients", &command);
+        let text = throughput
+            .map_or_else(|| "no data arrived".to_owned(), |bits| format!("TCP throughput {:.2} Gbit/s", bits / 1e9));
+        self.reporter.check(throughput.is_some_and(|bits| bits > 0.0), &text);
+        self.results.throughput = throughput;
+        self.reporter.text("two connections in the gateway's table, each with its original and its reply direction:");
         self.reporter.output(&self.topology.router.connections()?, 2);
         Ok(())
     }
 
     fn run_firewall(&mut self) -> Result<()> {
         self.check_interrupted()?;
-        self.reporter.section("The firewall: nobody comes in uninvited");
-        let (typed, ran) = self.peers.fetch(&self.topology, Side::Server, INSIDE_ADDRS[0], PUBLISHED_PORT)?;
-        self.reporter.command("servers", &typed);
+        self.reporter.section("Firewall: new connections from outside are rejected");
+        let (command, ran) = self.peers.fetch(&self.topology, Side::Server, INSIDE_ADDRS[0], PUBLISHED_PORT)?;
+        self.reporter.command("servers", &command);
         self.reporter.output(&ran.stderr, 1);
-        let refused = self.topology.router.rejected_packets()?;
-        let packets = if refused == 1 { "packet" } else { "packets" };
-        self.reporter.check(
-            !ran.success && refused > 0,
-            &format!("refused at once: the last rule has counted {refused} {packets}"),
-        );
+        let rejected = self.topology.router.rejected_packets()?;
+        let text = format!("rejected at once; the counter of the last rule: packets {rejected}");
+        self.reporter.check(!ran.success && rejected > 0, &text);
         Ok(())
     }
 
     fn run_balancing(&mut self) -> Result<()> {
         self.check_interrupted()?;
-        self.reporter.section("A published port, balanced over two servers inside");
-        let (typed, counts, others) = self.peers.count_balanced(&self.topology, BALANCE_CALLS)?;
-        self.reporter.command("servers", &format!("{typed}      # {BALANCE_CALLS} times"));
-        let told = INSIDE_ADDRS.iter().zip(counts).map(|(inside, count)| format!("{inside} answered {count}"));
-        let told: Vec<String> = told.collect();
-        self.reporter.check(counts == [BALANCE_CALLS / 2; 2] && others == 0, &told.join(", "));
+        self.reporter.section("Published port: connections from outside are balanced over two servers inside");
+        let (command, counts, others) = self.peers.count_balanced(&self.topology, BALANCED_REQUESTS)?;
+        self.reporter.command("servers", &format!("{command}      # {BALANCED_REQUESTS} times"));
+        let answers = INSIDE_ADDRS.iter().zip(counts).map(|(inside, count)| format!("{inside} answered {count}"));
+        let answers: Vec<String> = answers.collect();
+        self.reporter.check(counts == [BALANCED_REQUESTS / 2; 2] && others == 0, &answers.join(", "));
         self.results.balanced = Some(counts);
         Ok(())
     }
 
     fn run_sessions(&mut self, clients: u32) -> Result<()> {
         self.check_interrupted()?;
-        self.reporter.section(&format!("{} clients hold MQTT sessions", Count(clients.into())));
-        let (tally, took) = self.add_clients(clients, CONNECT_TIMEOUT, None)?;
-        let rate = f64::from(tally.open) / took.as_secs_f64();
-        self.reporter.check(
-            tally.open == clients,
-            &format!(
-                "{} of {} are open, {} a second",
-                Count(tally.open.into()),
-                Count(clients.into()),
-                Count(rate as u64)
-            ),
-        );
-        let count = self.topology.router.count()?;
-        self.reporter.check(count >= u64::from(tally.open), &format!("the table holds {} connections", Count(count)));
-        let saw = self.brokers.client_addresses();
-        self.reporter
-            .check(saw == [GATEWAY_ADDR.to_string()], &format!("the servers saw nobody but {}", saw.join(", ")));
-        (self.results.sessions, self.results.rate) = (tally.open, Some(rate));
+        self.reporter.section(&format!("{} clients open and hold MQTT sessions", Count(clients.into())));
+        let (counts, duration) = self.add_clients(clients, CONNECT_TIMEOUT, None)?;
+        let rate = f64::from(counts.open) / duration.as_secs_f64();
+        let (open, all, per_second) = (Count(counts.open.into()), Count(clients.into()), Count(rate as u64));
+        let text = format!("{open} of {all} sessions are open, {per_second} opened per second");
+        self.reporter.check(counts.open == clients, &text);
+        let entries = self.topology.router.count()?;
+        let text = format!("the table holds {} connections", Count(entries));
+        self.reporter.check(entries >= u64::from(counts.open), &text);
+        let addresses = self.brokers.client_addresses();
+        let text = format!("the servers saw one client address: {}", addresses.join(", "));
+        self.reporter.check(addresses == [GATEWAY_ADDR.to_string()], &text);
+        (self.results.sessions, self.results.rate) = (counts.open, Some(rate));
         Ok(())
     }
 
-    /// More clients come; the table is shown until all have settled. `meanwhile` is done once, when the time has come.
+    /// Starts more clients, and prints the fill level of the table until all their sessions are open or have failed. `during` runs once,
+    /// as soon as its condition holds.
     pub(super) fn add_clients(
         &mut self,
         clients: u32,
-        patience: Duration,
-        mut meanwhile: Option<DuringLoad<'_, 'a>>,
+        timeout: Duration,
+        mut during: Option<DuringLoad<'_, 'a>>,
     ) -> Result<(SessionCounts, Duration)> {
-        let mut crowd = MqttLoad::start(&self.topology, clients, patience)?;
-        let begun = Instant::now();
-        let (mut next, mut last) = (Duration::ZERO, None);
-        let tally = loop {
+        let mut load = MqttLoad::start(&self.topology, clients, timeout)?;
+        let start = Instant::now();
+        let (mut next_report, mut reported) = (Duration::ZERO, None);
+        let counts = loop {
             self.check_interrupted()?;
-            if let Some(tally) = crowd.poll_settled()? {
-                break tally;
+            if let Some(counts) = load.poll_settled()? {
+                break counts;
             }
-            if begun.elapsed() >= next {
-                last = Some(self.report_table(begun.elapsed())?);
-                next += REPORT_INTERVAL;
+            if start.elapsed() >= next_report {
+                reported = Some(self.report_table(start.elapsed())?);
+                next_report += REPORT_INTERVAL;
             }
-            if let Some((_, what)) = meanwhile.take_if(|(at, _)| begun.elapsed() >= *at) {
-                what(self)?;
+            if let Some(during) = during.take_if(|during| (during.is_due)(self, start.elapsed())) {
+                (during.action)(self)?;
             }
             std::thread::sleep(POLL_INTERVAL);
         };
-        let took = begun.elapsed();
-        if last != Some(self.topology.router.count()?) {
-            self.report_table(took)?;
+        let duration = start.elapsed();
+        if reported != Some(self.topology.router.count()?) {
+            self.report_table(duration)?;
         }
-        self.loads.push(crowd);
-        Ok((tally, took))
+        self.loads.push(load);
+        Ok((counts, duration))
     }
 
-    /// Gives how many connections it shows.
+    /// Prints the fill level of the table. Returns the number of connections.
     fn report_table(&self, at: Duration) -> Result<u64> {
         let count = self.topology.router.count()?;
         self.reporter.table_bar(at, count, self.topology.router.limit()?);
         Ok(count)
     }
 
-    /// Every session that is open is asked.
+    /// Pings every open session.
     pub(super) fn ping_all(&mut self) -> Result<()> {
         self.check_interrupted()?;
         let mut all = SessionCounts::default();
-        for crowd in &mut self.loads {
-            let tally = crowd.ping()?;
+        for load in &mut self.loads {
+            let counts = load.ping()?;
             (all.open, all.lost, all.answered) =
-                (all.open + tally.open, all.lost + tally.lost, all.answered + tally.answered);
+                (all.open + counts.open, all.lost + counts.lost, all.answered + counts.answered);
         }
         let (answered, open) = (Count(all.answered.into()), Count((all.open + all.lost).into()));
-        self.reporter.check(
-            all.lost == 0 && all.answered == all.open,
-            &format!("{answered} of {open} sessions answer their ping: none was lost meanwhile"),
-        );
+        let text = format!("{answered} of {open} sessions answer an MQTT ping: none was lost");
+        self.reporter.check(all.lost == 0 && all.answered == all.open, &text);
         self.results.lost = Some(all.lost + all.open - all.answered);
         Ok(())
     }
 }
 
-/// What is done while clients come, and when.
-pub(super) type DuringLoad<'b, 'a> = (Duration, &'b mut dyn FnMut(&mut Scenario<'a>) -> Result<()>);
+/// An action while clients connect.
+pub(super) struct DuringLoad<'b, 'a> {
+    /// Whether it is time, so long after the start.
+    pub(super) is_due: &'b dyn Fn(&Scenario<'a>, Duration) -> bool,
+    pub(super) action: &'b mut dyn FnMut(&mut Scenario<'a>) -> Result<()>,
+}

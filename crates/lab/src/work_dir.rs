@@ -1,35 +1,34 @@
-//! The laboratory's folder: control socket, rules, what its peers are told; gone with this value.
+//! The laboratory's work directory: control socket, ruleset, configuration files of the servers. It is removed with this value.
 //!
-//! A laboratory that was killed leaves its folder and nothing else; the next one takes that away.
+//! A laboratory that was killed leaves its work directory and nothing else; the next run removes it.
 use anyhow::{Context, Result};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// What every such folder's name begins with; the process's number follows.
+/// Prefix of the directory name; the process id follows.
 const PREFIX: &str = "keepstate-lab-";
 
-/// See the module's words.
+/// The work directory.
 #[derive(Debug)]
 pub(super) struct WorkDir(PathBuf);
 
 impl WorkDir {
-    /// Makes it, for this user alone.
+    /// Creates it, readable by this user only.
     pub(super) fn create() -> Result<WorkDir> {
         remove_stale(&std::env::temp_dir());
         let path = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
-        // Nobody else can have put something there: it must not exist yet.
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.with_context(|| format!("{} cannot be made", path.display()))?;
+        // It must not exist yet, so no other user can have put anything into it.
+        DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(WorkDir(path))
     }
 
-    /// Itself.
+    /// Its path.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// A file in it, by its name.
+    /// The path of a file in it.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -37,33 +36,33 @@ impl WorkDir {
     /// Writes a file.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.file(name);
-        fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 
-    /// Writes a script that can be run.
+    /// Writes an executable shell script.
     pub(super) fn write_script(&self, name: &str, text: &str) -> Result<()> {
         let path = self.write(name, &format!("#!/bin/sh\n{text}\n"))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("{} cannot be made a program", path.display()))
+            .with_context(|| format!("cannot make {} executable", path.display()))
     }
 }
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        // Whoever plays with it may have removed it.
+        // The user may have removed it.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Takes away what laboratories have left whose process is gone.
+/// Removes the directories of laboratories whose process is gone.
 fn remove_stale(below: &Path) {
     for entry in fs::read_dir(below).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder && number.is_some_and(|number| !Path::new(&format!("/proc/{number}")).exists()) {
-            // Another user's stays: it is his.
+        if is_folder && process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            // Fails for another user's directory, which stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -87,6 +86,6 @@ mod tests {
         remove_stale(below.path());
         let left: Vec<bool> = names.iter().map(|name| below.path().join(name).exists()).collect();
         assert_eq!(left, [false, true, true, true]);
-        assert!(below.path().join("keepstate-lab-4294967294").exists(), "a file is none of ours");
+        assert!(below.path().join("keepstate-lab-4294967294").exists(), "files are not touched");
     }
 }

@@ -1,4 +1,4 @@
-//! A server that accepts every session and answers what is asked of it, thousands in one thread.
+//! A server that accepts every session and answers its requests, thousands in one thread.
 use super::session::MqttServer;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -8,44 +8,44 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Bytes read at a time.
+/// Size of the read buffer.
 const READ_SIZE: usize = 4096;
-/// How long it waits before it looks whether it is to end.
+/// Between two checks whether to stop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-/// Addresses of clients that are remembered.
+/// Client addresses that are kept.
 const MAX_CLIENT_ADDRS: usize = 64;
-/// Events taken at a time.
+/// Events per poll.
 const EVENTS: usize = 4096;
 
-/// What came to it.
+/// Its counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerStats {
     /// Sessions accepted.
     pub accepted: u64,
-    /// The most at a time.
+    /// Most sessions at the same time.
     pub peak: usize,
     /// Messages published.
     pub published: u64,
-    /// Sessions that ended by what was said in them.
+    /// Sessions that ended with a protocol error or DISCONNECT.
     pub failed: u64,
 }
 
-/// See the module's words.
+/// The server; see the [module](self).
 pub struct StubBroker {
     poll: Poll,
     listeners: Vec<TcpListener>,
     sessions: HashMap<usize, (TcpStream, MqttServer)>,
     next: usize,
     stats: BrokerStats,
-    /// The addresses that sessions came from.
+    /// The first client addresses.
     client_addrs: BTreeSet<IpAddr>,
 }
 
 impl StubBroker {
-    /// Listens at these addresses, in the network namespace of this thread.
+    /// Listens on these addresses, in the network namespace of this thread.
     ///
     /// # Errors
-    /// One is taken, or not ours.
+    /// An address is in use, or is not local.
     pub fn listen(addresses: &[SocketAddr]) -> io::Result<StubBroker> {
         let poll = Poll::new()?;
         let mut listeners = Vec::new();
@@ -54,7 +54,7 @@ impl StubBroker {
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
             socket.bind(&(*address).into())?;
-            // As many as the system lets wait: clients come in crowds.
+            // A long backlog: thousands of clients connect at once.
             socket.listen(4096)?;
             let mut listener = TcpListener::from_std(socket.into());
             poll.registry().register(&mut listener, Token(number), Interest::READABLE)?;
@@ -71,13 +71,13 @@ impl StubBroker {
         })
     }
 
-    /// Serves until told to end; `meet` is told the first few addresses that sessions come from, each once.
+    /// Serves until `interrupted` is set. Calls `on_client` once for each of the first client addresses.
     ///
     /// # Errors
-    /// The system fails; a session that fails ends, no more.
-    pub fn serve(mut self, ended: &AtomicBool, mut meet: impl FnMut(IpAddr)) -> io::Result<BrokerStats> {
+    /// A system call fails; an error in a session ends that session only.
+    pub fn serve(mut self, interrupted: &AtomicBool, mut on_client: impl FnMut(IpAddr)) -> io::Result<BrokerStats> {
         let mut events = Events::with_capacity(EVENTS);
-        while !ended.load(Ordering::Relaxed) {
+        while !interrupted.load(Ordering::Relaxed) {
             match self.poll.poll(&mut events, Some(POLL_TIMEOUT)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
@@ -85,7 +85,7 @@ impl StubBroker {
             for event in &events {
                 let Token(number) = event.token();
                 if number < self.listeners.len() {
-                    self.accept_pending(number, &mut meet)?;
+                    self.accept_pending(number, &mut on_client)?;
                 } else if !self.serve_session(number) {
                     self.sessions.remove(&number);
                 }
@@ -94,13 +94,13 @@ impl StubBroker {
         Ok(self.stats)
     }
 
-    fn accept_pending(&mut self, number: usize, meet: &mut impl FnMut(IpAddr)) -> io::Result<()> {
+    fn accept_pending(&mut self, number: usize, on_client: &mut impl FnMut(IpAddr)) -> io::Result<()> {
         let Some(listener) = self.listeners.get(number) else { return Ok(()) };
         loop {
             match listener.accept() {
                 Ok((mut stream, from)) => {
                     if self.client_addrs.len() < MAX_CLIENT_ADDRS && self.client_addrs.insert(from.ip()) {
-                        meet(from.ip());
+                        on_client(from.ip());
                     }
                     self.poll.registry().register(&mut stream, Token(self.next), Interest::READABLE)?;
                     self.sessions.insert(self.next, (stream, MqttServer::default()));
@@ -109,7 +109,7 @@ impl StubBroker {
                     self.stats.peak = self.stats.peak.max(self.sessions.len());
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // Who came has gone again, or there are no more descriptors: the next may get in.
+                // The client has gone already.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => (),
                 Err(error) => return Err(error),
             }
@@ -119,16 +119,16 @@ impl StubBroker {
     /// False if the session has ended.
     fn serve_session(&mut self, number: usize) -> bool {
         let Some((stream, server)) = self.sessions.get_mut(&number) else { return true };
-        let (mut piece, mut answer) = ([0; READ_SIZE], Vec::new());
+        let (mut buffer, mut answer) = ([0; READ_SIZE], Vec::new());
         loop {
-            match stream.read(&mut piece) {
+            match stream.read(&mut buffer) {
                 Ok(0) => return false,
                 Ok(length) => {
-                    let heard = server.receive(piece.get(..length).unwrap_or_default(), &mut answer);
-                    self.stats.published += u64::from(*heard.as_ref().unwrap_or(&0));
-                    self.stats.failed += u64::from(heard.is_err());
-                    // Answers are a few bytes: who does not take them has stopped reading.
-                    if !answer.is_empty() && stream.write_all(&answer).is_err() || heard.is_err() {
+                    let received = server.receive(buffer.get(..length).unwrap_or_default(), &mut answer);
+                    self.stats.published += u64::from(*received.as_ref().unwrap_or(&0));
+                    self.stats.failed += u64::from(received.is_err());
+                    // Replies are a few bytes: if they cannot be written, the client has stopped reading.
+                    if !answer.is_empty() && stream.write_all(&answer).is_err() || received.is_err() {
                         return false;
                     }
                     answer.clear();

@@ -1,4 +1,4 @@
-//! Clients by the thousands in one thread: they connect, hold their sessions, and ping when they are told to.
+//! Thousands of clients in one thread: they connect, hold their sessions, and ping on request.
 use super::session::{MqttClient, MqttVersion};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -7,31 +7,31 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Bytes read at a time.
+/// Size of the read buffer.
 const READ_SIZE: usize = 4096;
-/// Sessions that are being opened at a time: a crowd, but not all at once.
+/// Most sessions that are being opened at the same time.
 const MAX_CONNECTING: usize = 512;
-/// Patience is looked after this often.
+/// Between two checks for timeouts.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const EVENTS: usize = 4096;
-/// Seconds until a silent session is one no more; pings come by order.
+/// Keep-alive in seconds: long, because pings are sent on request only.
 const KEEP_ALIVE: u16 = 3600;
 
-/// How a fleet stands.
+/// Counts of sessions by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionTotals {
     /// Sessions open.
     pub open: usize,
-    /// Sessions that were refused, or never answered.
+    /// Sessions that were refused or timed out.
     pub refused: usize,
-    /// Sessions that were open and are no more.
+    /// Sessions that were open and have ended.
     pub lost: usize,
 }
 
 enum SessionState {
-    /// The stream comes up.
+    /// TCP is connecting.
     Connecting(Instant),
-    /// CONNECT was said.
+    /// CONNECT was sent.
     ConnectSent(Instant),
     Open,
     Closed,
@@ -44,7 +44,7 @@ struct PooledSession {
     pinged: bool,
 }
 
-/// See the module's words.
+/// The clients; see the [module](self).
 pub struct ClientPool {
     poll: Poll,
     sessions: Vec<PooledSession>,
@@ -52,58 +52,58 @@ pub struct ClientPool {
 }
 
 impl ClientPool {
-    /// A fleet of none, in the network namespace of this thread.
+    /// An empty pool, in the network namespace of this thread.
     ///
     /// # Errors
-    /// What the system says.
+    /// epoll_create(2) fails.
     pub fn new() -> io::Result<ClientPool> {
         Ok(ClientPool { poll: Poll::new()?, sessions: Vec::new(), totals: SessionTotals::default() })
     }
 
-    /// How it stands.
+    /// The counts so far.
     pub fn totals(&self) -> SessionTotals {
         self.totals
     }
 
-    /// Opens `wanted` more sessions, from these addresses in turns to those in turns, every second one of version 5. Returns when each is open, refused or out of patience; or, if `refused` of
-    /// them were, at once.
+    /// Opens `wanted` more sessions, from the addresses `from` in turns to the servers `to` in turns, every second one with MQTT 5. Returns when each
+    /// is open, refused or timed out; or as soon as `max_failed` of them have failed.
     ///
     /// # Errors
-    /// The system fails: no more descriptors, no such address.
+    /// A system call fails: no more file descriptors, no such address.
     pub fn open_sessions(
         &mut self,
         wanted: usize,
         from: &[IpAddr],
         to: &[SocketAddr],
-        patience: Duration,
-        refused: usize,
+        timeout: Duration,
+        max_failed: usize,
     ) -> io::Result<SessionTotals> {
         let (before, first) = (self.totals, self.sessions.len());
-        let (mut begun, mut looked) = (0, Instant::now());
+        let (mut started, mut checked) = (0, Instant::now());
         loop {
             let settled = (self.totals.open + self.totals.refused + self.totals.lost)
                 .saturating_sub(before.open + before.refused + before.lost);
-            if settled >= wanted || self.totals.refused - before.refused >= refused {
+            if settled >= wanted || self.totals.refused - before.refused >= max_failed {
                 return Ok(self.totals);
             }
-            while begun < wanted && begun - settled < MAX_CONNECTING {
-                self.connect_one(begun, from, to)?;
-                begun += 1;
-                if begun % 64 == 0 {
+            while started < wanted && started - settled < MAX_CONNECTING {
+                self.connect_one(started, from, to)?;
+                started += 1;
+                if started % 64 == 0 {
                     break;
                 }
             }
-            self.poll_events(Duration::from_millis(if begun < wanted { 0 } else { 20 }))?;
-            if looked.elapsed() > TIMEOUT_CHECK_INTERVAL {
-                looked = Instant::now();
-                self.expire_pending(first, patience);
+            self.poll_events(Duration::from_millis(if started < wanted { 0 } else { 20 }))?;
+            if checked.elapsed() > TIMEOUT_CHECK_INTERVAL {
+                checked = Instant::now();
+                self.expire_pending(first, timeout);
             }
         }
     }
 
     fn connect_one(&mut self, number: usize, from: &[IpAddr], to: &[SocketAddr]) -> io::Result<()> {
         let of = |length: usize| if length == 0 { None } else { Some(number % length) };
-        let missing = || io::Error::new(ErrorKind::InvalidInput, "no address to call");
+        let missing = || io::Error::new(ErrorKind::InvalidInput, "no server address");
         let target = *of(to.len()).and_then(|at| to.get(at)).ok_or_else(missing)?;
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -130,10 +130,10 @@ impl ClientPool {
         Ok(())
     }
 
-    /// What is said to anybody of the fleet within that time.
-    fn poll_events(&mut self, patience: Duration) -> io::Result<()> {
+    /// Handles the events of at most `timeout`.
+    fn poll_events(&mut self, timeout: Duration) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        match self.poll.poll(&mut events, Some(patience)) {
+        match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
@@ -158,27 +158,27 @@ impl ClientPool {
         Ok(())
     }
 
-    /// Who has waited too long does not wait any more.
-    fn expire_pending(&mut self, first: usize, patience: Duration) {
+    /// Closes sessions that have not opened within `timeout`.
+    fn expire_pending(&mut self, first: usize, timeout: Duration) {
         for session in self.sessions.iter_mut().skip(first) {
             let (SessionState::Connecting(since) | SessionState::ConnectSent(since)) = session.state else { continue };
-            if since.elapsed() > patience {
+            if since.elapsed() > timeout {
                 session.state = SessionState::Closed;
                 self.totals.refused += 1;
-                // It would go on calling, and get in when nobody counts it any more.
+                // Else it would go on connecting, and open after it was counted as failed.
                 let _ = session.stream.shutdown(std::net::Shutdown::Both);
-                // What it would still say is of no interest.
+                // Its events no longer matter.
                 let _ = self.poll.registry().deregister(&mut session.stream);
             }
         }
     }
 
-    /// Pings every open session; gives how many answer within that time.
+    /// Pings every open session. Returns how many answer within `timeout`.
     ///
     /// # Errors
-    /// The system fails.
-    pub fn ping_all(&mut self, patience: Duration) -> io::Result<usize> {
-        let until = Instant::now() + patience;
+    /// A system call fails.
+    pub fn ping_all(&mut self, timeout: Duration) -> io::Result<usize> {
+        let until = Instant::now() + timeout;
         let mut waiting = 0;
         for at in 0..self.sessions.len() {
             let Some(session) = self.sessions.get_mut(at) else { break };
@@ -191,9 +191,9 @@ impl ClientPool {
                 self.poll_events(Duration::ZERO)?;
             }
         }
-        let unanswered = |fleet: &ClientPool| {
+        let unanswered = |pool: &ClientPool| {
             let waits = |session: &&PooledSession| session.pinged && matches!(session.state, SessionState::Open);
-            fleet.sessions.iter().filter(waits).count()
+            pool.sessions.iter().filter(waits).count()
         };
         while Instant::now() < until && unanswered(self) > 0 {
             self.poll_events(Duration::from_millis(20))?;
@@ -204,7 +204,7 @@ impl ClientPool {
 }
 
 impl PooledSession {
-    /// What has come for it. False if it has ended.
+    /// Handles readiness of its socket. False if the session has ended.
     fn handle_ready(&mut self, number: usize) -> bool {
         if let SessionState::Connecting(since) = self.state {
             if self.stream.take_error().is_ok_and(|error| error.is_some()) {
@@ -213,22 +213,22 @@ impl PooledSession {
             if self.stream.peer_addr().is_err() {
                 return true;
             }
-            let greeting = self.client.connect(&format!("keepstate-{number}"), KEEP_ALIVE).unwrap_or_default();
-            if self.stream.write_all(&greeting).is_err() {
+            let packet = self.client.connect(&format!("keepstate-{number}"), KEEP_ALIVE).unwrap_or_default();
+            if self.stream.write_all(&packet).is_err() {
                 return false;
             }
             self.state = SessionState::ConnectSent(since);
         }
-        let mut piece = [0; READ_SIZE];
+        let mut buffer = [0; READ_SIZE];
         loop {
-            match self.stream.read(&mut piece) {
+            match self.stream.read(&mut buffer) {
                 Ok(0) => return false,
-                Ok(length) => match self.client.receive(piece.get(..length).unwrap_or_default()) {
-                    Ok(heard) => {
-                        if heard.accepted {
+                Ok(length) => match self.client.receive(buffer.get(..length).unwrap_or_default()) {
+                    Ok(received) => {
+                        if received.accepted {
                             self.state = SessionState::Open;
                         }
-                        self.pinged &= heard.pongs == 0;
+                        self.pinged &= received.pongs == 0;
                     }
                     Err(_) => return false,
                 },

@@ -1,44 +1,44 @@
-//! One session from either end, without IO: bytes heard in, bytes to say out.
+//! One session from either end, without I/O: received bytes in, bytes to send out.
 //!
-//! The packets are those of a codec crate; here is only who says what when, and where one packet ends in a stream (MQTT 5, 2.1.4: a type, a length of one to four bytes). What is longer than
-//! [`LONGEST`] or cannot be read ends the session.
+//! A codec crate encodes and decodes the packets; here is the order of packets, and where a packet ends in a stream (MQTT 5, section 2.1.4: a
+//! type byte, then a length of one to four bytes). A packet longer than [`MAX_PACKET`] or malformed ends the session.
 use mqtt_protocol_core::mqtt::Arc;
 use mqtt_protocol_core::mqtt::packet::{Qos, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode, SubackReasonCode, SubackReturnCode};
 
-/// The longest packet, in bytes.
+/// Maximum length of a packet, in bytes.
 pub const MAX_PACKET: usize = 65_536;
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// A packet is longer than anybody here says.
-    #[error("a packet of more than {MAX_PACKET} bytes")]
+    /// A packet is too long.
+    #[error("packet longer than {MAX_PACKET} bytes")]
     TooLong,
-    /// It cannot be read.
-    #[error("bytes that are no packet of MQTT")]
+    /// A packet cannot be decoded.
+    #[error("malformed MQTT packet")]
     Malformed,
-    /// It is said at the wrong time, or by the wrong end.
-    #[error("a packet that does not belong here")]
+    /// A packet comes at the wrong time, or from the wrong end.
+    #[error("unexpected MQTT packet")]
     Unexpected,
-    /// The other end refuses the session.
-    #[error("the session is refused")]
+    /// The server refuses the session.
+    #[error("session refused by the server")]
     Refused,
-    /// The other end says that it ends.
-    #[error("the other end has said goodbye")]
+    /// The other end sent DISCONNECT.
+    #[error("disconnected by the other end")]
     Disconnected,
 }
 
-/// The version of the protocol.
+/// The protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MqttVersion {
-    /// 3.1.1
+    /// MQTT 3.1.1, protocol level 4.
     V4,
-    /// 5
+    /// MQTT 5.
     V5,
 }
 
-/// Kinds of packet (MQTT 5, 2.1.2).
+/// Packet types (MQTT 5, section 2.1.2).
 mod kind {
     pub(super) const CONNECT: u8 = 1;
     pub(super) const CONNACK: u8 = 2;
@@ -50,17 +50,17 @@ mod kind {
     pub(super) const DISCONNECT: u8 = 14;
 }
 
-/// Puts a stream's pieces together to packets.
+/// Splits a stream into packets.
 #[derive(Debug, Default)]
 struct PacketReader(Vec<u8>);
 
 impl PacketReader {
-    /// The next packet: first byte, rest.
+    /// The next complete packet: its first byte, and what follows the length.
     fn next_packet(&mut self) -> Result<Option<(u8, Vec<u8>)>, SessionError> {
-        let Some((first, behind)) = self.0.split_first() else { return Ok(None) };
+        let Some((first, after)) = self.0.split_first() else { return Ok(None) };
         let (mut length, mut digits) = (0usize, 0);
         loop {
-            let Some(digit) = behind.get(digits) else { return Ok(None) };
+            let Some(digit) = after.get(digits) else { return Ok(None) };
             length |= usize::from(digit & 0x7f) << (7 * digits);
             digits += 1;
             if digit & 0x80 == 0 {
@@ -73,29 +73,29 @@ impl PacketReader {
         if length > MAX_PACKET {
             return Err(SessionError::TooLong);
         }
-        let Some(rest) = behind.get(digits..digits + length) else { return Ok(None) };
+        let Some(rest) = after.get(digits..digits + length) else { return Ok(None) };
         let packet = (*first, rest.to_vec());
         self.0.drain(..1 + digits + length);
         if self.0.is_empty() {
-            // Tens of thousands of sessions hold nothing between their packets.
+            // Tens of thousands of sessions: none keeps a buffer between packets.
             self.0 = Vec::new();
         }
         Ok(Some(packet))
     }
 }
 
-/// What a client has heard.
+/// The events of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientEvents {
     /// The session was accepted.
     pub accepted: bool,
-    /// Answers to pings.
+    /// Received PINGRESP packets.
     pub pongs: u32,
-    /// Acknowledged messages.
+    /// Received PUBACK packets.
     pub acknowledged: u32,
 }
 
-/// A client's end.
+/// The client end of a session.
 #[derive(Debug)]
 pub struct MqttClient {
     version: MqttVersion,
@@ -104,12 +104,12 @@ pub struct MqttClient {
 }
 
 impl MqttClient {
-    /// A session that is yet to be [greeted](Client::greet).
+    /// A session before its [CONNECT](MqttClient::connect).
     pub fn new(version: MqttVersion) -> MqttClient {
         MqttClient { version, reader: PacketReader::default(), open: false }
     }
 
-    /// CONNECT; `None` if this name cannot be one.
+    /// A CONNECT packet; `None` if the client id is not valid.
     pub fn connect(&self, name: &str, keep_alive: u16) -> Option<Vec<u8>> {
         Some(match self.version {
             MqttVersion::V4 => {
@@ -124,12 +124,12 @@ impl MqttClient {
         })
     }
 
-    /// PINGREQ: the same in both versions.
+    /// A PINGREQ packet; the same in both versions.
     pub fn ping(&self) -> Vec<u8> {
         vec![kind::PINGREQ << 4, 0]
     }
 
-    /// PUBLISH, to be acknowledged.
+    /// A PUBLISH packet with QoS 1; `None` if the topic is not valid.
     pub fn publish(&self, topic: &str, payload: &[u8], id: u16) -> Option<Vec<u8>> {
         Some(match self.version {
             MqttVersion::V4 => {
@@ -143,13 +143,13 @@ impl MqttClient {
         })
     }
 
-    /// What these bytes say.
+    /// Handles received bytes.
     ///
     /// # Errors
-    /// Why the session ends.
+    /// The reason why the session ends.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<ClientEvents, SessionError> {
         self.reader.0.extend_from_slice(bytes);
-        let mut heard = ClientEvents::default();
+        let mut events = ClientEvents::default();
         while let Some((first, rest)) = self.reader.next_packet()? {
             match first >> 4 {
                 kind::CONNACK if !self.open => {
@@ -163,26 +163,26 @@ impl MqttClient {
                     if !self.open {
                         return Err(SessionError::Refused);
                     }
-                    heard.accepted = true;
+                    events.accepted = true;
                 }
-                kind::PINGRESP if self.open => heard.pongs += 1,
+                kind::PINGRESP if self.open => events.pongs += 1,
                 kind::PUBACK if self.open => {
                     let read = match self.version {
                         MqttVersion::V4 => v3_1_1::Puback::parse(&rest).map(drop),
                         MqttVersion::V5 => v5_0::Puback::parse(&rest).map(drop),
                     };
                     read.map_err(|_| SessionError::Malformed)?;
-                    heard.acknowledged += 1;
+                    events.acknowledged += 1;
                 }
                 kind::DISCONNECT => return Err(SessionError::Disconnected),
                 _ => return Err(SessionError::Unexpected),
             }
         }
-        Ok(heard)
+        Ok(events)
     }
 }
 
-/// A server's end.
+/// The server end of a session.
 #[derive(Debug, Default)]
 pub struct MqttServer {
     reader: PacketReader,
@@ -190,19 +190,19 @@ pub struct MqttServer {
 }
 
 impl MqttServer {
-    /// Has the client been accepted?
+    /// Whether CONNECT was accepted.
     pub fn is_open(&self) -> bool {
         self.version.is_some()
     }
 
-    /// What these bytes say; what to answer is appended to `answer`. Gives how many messages were published.
+    /// Handles received bytes and appends the reply to `reply`. Returns the number of PUBLISH packets.
     ///
     /// # Errors
-    /// Why the session ends; the answer is to be sent even then.
-    pub fn receive(&mut self, bytes: &[u8], answer: &mut Vec<u8>) -> Result<u32, SessionError> {
+    /// The reason why the session ends; the reply is to be sent even then.
+    pub fn receive(&mut self, bytes: &[u8], reply: &mut Vec<u8>) -> Result<u32, SessionError> {
         self.reader.0.extend_from_slice(bytes);
         let mut published = 0;
-        // Who begins with another protocol is not waited for until a packet of that length is whole.
+        // Another protocol is refused at its first byte, not when a packet of that length is complete.
         if !self.is_open() && self.reader.0.first().is_some_and(|first| first >> 4 != kind::CONNECT) {
             return Err(SessionError::Unexpected);
         }
@@ -211,16 +211,16 @@ impl MqttServer {
                 if first >> 4 != kind::CONNECT {
                     return Err(SessionError::Unexpected);
                 }
-                self.push_connack(&rest, answer)?;
+                self.push_connack(&rest, reply)?;
                 continue;
             };
             match first >> 4 {
-                kind::PINGREQ => answer.extend([kind::PINGRESP << 4, 0]),
+                kind::PINGREQ => reply.extend([kind::PINGRESP << 4, 0]),
                 kind::PUBLISH => {
-                    push_puback(version, first & 15, &rest, answer)?;
+                    push_puback(version, first & 15, &rest, reply)?;
                     published += 1;
                 }
-                kind::SUBSCRIBE => push_suback(version, &rest, answer)?,
+                kind::SUBSCRIBE => push_suback(version, &rest, reply)?,
                 kind::DISCONNECT => return Err(SessionError::Disconnected),
                 _ => return Err(SessionError::Unexpected),
             }
@@ -228,8 +228,8 @@ impl MqttServer {
         Ok(published)
     }
 
-    fn push_connack(&mut self, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), SessionError> {
-        // Name and level stand at the same place in every version.
+    fn push_connack(&mut self, rest: &[u8], reply: &mut Vec<u8>) -> Result<(), SessionError> {
+        // The protocol level is at the same offset in all versions.
         let (version, connack) = match rest.get(6) {
             Some(4) => {
                 v3_1_1::Connect::parse(rest).map_err(|_| SessionError::Malformed)?;
@@ -245,14 +245,14 @@ impl MqttServer {
             }
             _ => return Err(SessionError::Malformed),
         };
-        answer.extend(connack.map_err(|_| SessionError::Malformed)?);
+        reply.extend(connack.map_err(|_| SessionError::Malformed)?);
         self.version = Some(version);
         Ok(())
     }
 }
 
-/// The answer to PUBLISH: none, or PUBACK. Delivery exactly once is not spoken here.
-fn push_puback(version: MqttVersion, flags: u8, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), SessionError> {
+/// The reply to PUBLISH: none for QoS 0, PUBACK for QoS 1. QoS 2 is not supported.
+fn push_puback(version: MqttVersion, flags: u8, rest: &[u8], reply: &mut Vec<u8>) -> Result<(), SessionError> {
     let (qos, id) = match version {
         MqttVersion::V4 => {
             v3_1_1::Publish::parse(flags, Arc::from(rest)).map(|(packet, _)| (packet.qos(), packet.packet_id()))
@@ -273,15 +273,15 @@ fn push_puback(version: MqttVersion, flags: u8, rest: &[u8], answer: &mut Vec<u8
                     v5_0::Puback::builder().packet_id(id).build().map(|packet| packet.to_continuous_buffer())
                 }
             };
-            answer.extend(puback.map_err(|_| SessionError::Malformed)?);
+            reply.extend(puback.map_err(|_| SessionError::Malformed)?);
             Ok(())
         }
         _ => Err(SessionError::Unexpected),
     }
 }
 
-/// The answer to SUBSCRIBE: granted, though nothing will ever come.
-fn push_suback(version: MqttVersion, rest: &[u8], answer: &mut Vec<u8>) -> Result<(), SessionError> {
+/// The reply to SUBSCRIBE: granted, although no message is ever delivered.
+fn push_suback(version: MqttVersion, rest: &[u8], reply: &mut Vec<u8>) -> Result<(), SessionError> {
     let suback = match version {
         MqttVersion::V4 => v3_1_1::Subscribe::parse(rest).and_then(|(packet, _)| {
             let codes = vec![SubackReturnCode::SuccessMaximumQos0; packet.entries().len()];
@@ -294,7 +294,7 @@ fn push_suback(version: MqttVersion, rest: &[u8], answer: &mut Vec<u8>) -> Resul
             suback.map(|packet| packet.to_continuous_buffer())
         }),
     };
-    answer.extend(suback.map_err(|_| SessionError::Malformed)?);
+    reply.extend(suback.map_err(|_| SessionError::Malformed)?);
     Ok(())
 }
 
@@ -311,48 +311,45 @@ mod tests {
     #[test]
     fn session_connects_pings_and_publishes() {
         for version in versions() {
-            let (mut client, mut server, mut said) = (MqttClient::new(version), MqttServer::default(), Vec::new());
-            assert_eq!(server.receive(&client.connect("one", 60).unwrap(), &mut said), Ok(0));
-            assert!(server.is_open() && client.receive(&said).unwrap().accepted);
-            said.clear();
+            let (mut client, mut server, mut reply) = (MqttClient::new(version), MqttServer::default(), Vec::new());
+            assert_eq!(server.receive(&client.connect("one", 60).unwrap(), &mut reply), Ok(0));
+            assert!(server.is_open() && client.receive(&reply).unwrap().accepted);
+            reply.clear();
             let both = [client.ping(), client.publish("a/b", b"hello", 7).unwrap()].concat();
-            // One byte at a time: a stream has no edges.
-            let published: u32 = both.iter().map(|byte| server.receive(&[*byte], &mut said).unwrap()).sum();
+            // One byte at a time: TCP has no packet boundaries.
+            let published: u32 = both.iter().map(|byte| server.receive(&[*byte], &mut reply).unwrap()).sum();
             assert_eq!(published, 1);
-            assert_eq!(client.receive(&said), Ok(ClientEvents { accepted: false, pongs: 1, acknowledged: 1 }));
+            assert_eq!(client.receive(&reply), Ok(ClientEvents { accepted: false, pongs: 1, acknowledged: 1 }));
         }
     }
 
     #[test]
     fn first_packet_must_be_connect() {
-        let mut answer = Vec::new();
-        assert_eq!(MqttServer::default().receive(&[0xc0, 0], &mut answer), Err(SessionError::Unexpected));
+        let mut reply = Vec::new();
+        assert_eq!(MqttServer::default().receive(&[0xc0, 0], &mut reply), Err(SessionError::Unexpected));
+        assert_eq!(MqttServer::default().receive(b"GET / HTTP/1.1\r\n\r\n", &mut reply), Err(SessionError::Unexpected));
         assert_eq!(
-            MqttServer::default().receive(b"GET / HTTP/1.1\r\n\r\n", &mut answer),
-            Err(SessionError::Unexpected)
-        );
-        assert_eq!(
-            MqttServer::default().receive(&[0x10, 0xff, 0xff, 0xff, 0xff], &mut answer),
+            MqttServer::default().receive(&[0x10, 0xff, 0xff, 0xff, 0xff], &mut reply),
             Err(SessionError::Malformed)
         );
         assert_eq!(
-            MqttServer::default().receive(&[0x10, 0xff, 0xff, 0xff, 0x7f], &mut answer),
+            MqttServer::default().receive(&[0x10, 0xff, 0xff, 0xff, 0x7f], &mut reply),
             Err(SessionError::TooLong)
         );
         assert_eq!(MqttClient::new(MqttVersion::V5).receive(&[0xd0, 0]), Err(SessionError::Unexpected));
-        assert!(answer.is_empty());
+        assert!(reply.is_empty());
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, v5: bool, begun: bool) {
             let version = if v5 { MqttVersion::V5 } else { MqttVersion::V4 };
-            let (mut client, mut server, mut said) = (MqttClient::new(version), MqttServer::default(), Vec::new());
+            let (mut client, mut server, mut reply) = (MqttClient::new(version), MqttServer::default(), Vec::new());
             if begun {
-                server.receive(&client.connect("one", 60).unwrap(), &mut said).unwrap();
-                client.receive(&said).unwrap();
+                server.receive(&client.connect("one", 60).unwrap(), &mut reply).unwrap();
+                client.receive(&reply).unwrap();
             }
-            let _ = server.receive(&bytes, &mut said);
+            let _ = server.receive(&bytes, &mut reply);
             let _ = client.receive(&bytes);
         }
     }
