@@ -56,7 +56,7 @@ pub struct FilterArgs {
     state: Option<StateArg>,
     /// Only with all of these status bits: ASSURED, SEEN_REPLY, ... (separated by commas)
     #[cfg_attr(feature = "clap", arg(short = 'u', long, value_name = "STATUS", value_parser = value::parse_status))]
-    #[serde(with = "value::status_names")]
+    #[serde(serialize_with = "value::serialize_status", deserialize_with = "value::deserialize_status")]
     status: Option<Status>,
     /// Only with this mark, compared under the mask
     #[cfg_attr(feature = "clap", arg(short = 'm', long, value_name = "MARK[/MASK]"))]

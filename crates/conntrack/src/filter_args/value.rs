@@ -4,7 +4,7 @@ use crate::format::{L4Keys, protocol_and_keys};
 use crate::parse_value::{c_number, prefix_mask, registered_protocol};
 use keepstate_engine::{SctpState, Status, TcpState};
 use keepstate_linux::ctnetlink::CtFamily;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -40,20 +40,16 @@ pub(super) fn parse_status(text: &str) -> Result<Status, String> {
     })
 }
 
-/// Status bits in serialized form: their names, separated by commas.
-pub(super) mod status_names {
-    use super::{Status, parse_status};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+/// Status bits are serialized as their names, separated by commas.
+pub(super) fn serialize_status<S: Serializer>(status: &Option<Status>, serializer: S) -> Result<S::Ok, S::Error> {
+    let names = status.map(|status| status.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(","));
+    names.serialize(serializer)
+}
 
-    pub(crate) fn serialize<S: Serializer>(status: &Option<Status>, serializer: S) -> Result<S::Ok, S::Error> {
-        let names = status.map(|status| status.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(","));
-        names.serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
-        let names = Option::<String>::deserialize(deserializer)?;
-        names.map(|names| parse_status(&names)).transpose().map_err(de::Error::custom)
-    }
+/// The reverse of [`serialize_status`].
+pub(super) fn deserialize_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
+    let names = Option::<String>::deserialize(deserializer)?;
+    names.map(|names| parse_status(&names)).transpose().map_err(serde::de::Error::custom)
 }
 
 /// An address or a network as ADDRESS/LENGTH. Unlike conntrack, `1.2.3` is no address here.
