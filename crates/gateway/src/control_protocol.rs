@@ -1,8 +1,9 @@
 //! The control protocol: a line of JSON each way, then text or ctnetlink messages. docs/control.md describes it for programs.
 //!
 //! Plain types, for client and server alike; nothing here reads a command line.
-use keepstate_conntrack::FilterArgs;
-use keepstate_conntrack::format::OutputOptions;
+pub use keepstate_conntrack::FilterArgs;
+pub use keepstate_conntrack::format::OutputOptions;
+
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::net::IpAddr;

@@ -2,9 +2,8 @@
 use super::process::{CommandOutput, TIMEOUT, current_exe, find_program, run_ip, run_to_end, wait_until};
 use super::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
-use keepstate_conntrack::FilterArgs;
 use keepstate_gateway::control_client;
-use keepstate_gateway::control_protocol::{ControlRequest, ShowOptions};
+use keepstate_gateway::control_protocol::{ControlRequest, FilterArgs, ShowOptions};
 use keepstate_linux::netns::AnonNetns;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
