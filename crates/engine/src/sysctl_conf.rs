@@ -87,7 +87,7 @@ pub fn apply_setting(setting: &str, sysctls: &mut Sysctls) -> Result<SetOutcome,
     let (key, value) = (key.trim(), value.trim());
     let Some(sysctl) = Sysctl::from_name(key) else {
         if key.contains("nf_conntrack") {
-            return Err(fault(format!("there is no knob {}{}", key.escape_debug(), suggest_name(key))));
+            return Err(fault(format!("there is no sysctl {}{}", key.escape_debug(), suggest_name(key))));
         }
         return Ok(SetOutcome::NotConntrack);
     };
@@ -105,7 +105,7 @@ pub fn parse_setting(text: &str) -> Result<String, String> {
     match apply_setting(text, &mut Sysctls::default()) {
         Ok(SetOutcome::Applied) => Ok(text.to_owned()),
         Ok(SetOutcome::NotConntrack) => {
-            Err("this is no knob of connection tracking; they begin with nf_conntrack_".into())
+            Err("this is no sysctl of connection tracking; they begin with nf_conntrack_".into())
         }
         Err(fault) => Err(fault.message),
     }
@@ -174,7 +174,7 @@ mod tests {
         assert!(fault("nf_conntrack_max=many", &mut sysctls).contains("whole number"));
         assert!(fault("nf_conntrack_max", &mut sysctls).contains("KEY=VALUE"));
         assert!(parse_setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
-        assert!(parse_setting("net.ipv4.ip_forward=1").unwrap_err().contains("no knob of connection tracking"));
+        assert!(parse_setting("net.ipv4.ip_forward=1").unwrap_err().contains("no sysctl of connection tracking"));
         assert_eq!(parse_setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));
     }
 }

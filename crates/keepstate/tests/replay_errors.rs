@@ -67,14 +67,14 @@ fn unreadable_file_is_rejected() {
 #[test]
 fn invalid_sysctls_are_rejected() {
     for (setting, pieces) in [
-        ("nf_conntrack_tcp_lose=1", &["no knob nf_conntrack_tcp_lose", "did you mean nf_conntrack_tcp_loose?"][..]),
+        ("nf_conntrack_tcp_lose=1", &["no sysctl nf_conntrack_tcp_lose", "did you mean nf_conntrack_tcp_loose?"][..]),
         ("nf_conntrack_tcp_loose=2", &["nf_conntrack_tcp_loose takes 0 to 1, not 2"]),
         ("nf_conntrack_max=-1", &["a whole number"]),
         ("nf_conntrack_max=", &["a whole number"]),
         ("nf_conntrack_max=99999999999999999999", &["a whole number"]),
         ("nf_conntrack_max=4294967296", &["takes"]),
         ("nf_conntrack_max", &["KEY=VALUE"]),
-        ("net.ipv4.ip_forward=1", &["no knob of connection tracking"]),
+        ("net.ipv4.ip_forward=1", &["no sysctl of connection tracking"]),
         ("nf_conntrack_count=1", &["can only be read"]),
     ] {
         assert_fails(

@@ -58,7 +58,7 @@ fn usage_errors_are_explained() {
         (&["--clients", "0"][..], "0"),
         (&["--clients", "many"], "many"),
         (&["--clients", "5", "--json", "--csv"], "csv"),
-        (&["--set", "nf_conntrack_nonsense=1"], "there is no knob"),
+        (&["--set", "nf_conntrack_nonsense=1"], "there is no sysctl"),
         (&["--duration", "-1"], "-1"),
     ] {
         let told = keepstate(&[&["simulate"][..], words].concat(), b"");
