@@ -160,9 +160,9 @@ impl Sysctl {
     ///
     /// ```
     /// use keepstate_engine::Sysctl;
-    /// assert_eq!(Sysctl::named("net.netfilter.nf_conntrack_tcp_loose"), Some(Sysctl::TcpLoose));
-    /// assert_eq!(Sysctl::named("net/nf_conntrack_max"), Some(Sysctl::Max));
-    /// assert_eq!(Sysctl::named("net.ipv4.ip_forward"), None);
+    /// assert_eq!(Sysctl::from_name("net.netfilter.nf_conntrack_tcp_loose"), Some(Sysctl::TcpLoose));
+    /// assert_eq!(Sysctl::from_name("net/nf_conntrack_max"), Some(Sysctl::Max));
+    /// assert_eq!(Sysctl::from_name("net.ipv4.ip_forward"), None);
     /// ```
     pub fn from_name(key: &str) -> Option<Sysctl> {
         let name =
@@ -216,10 +216,10 @@ impl Sysctls {
     /// The defaults a kernel of `generation` computes on a machine with `memory` bytes (reserved pages left out).
     ///
     /// ```
-    /// use keepstate_engine::{Generation, Sysctl, Sysctls};
+    /// use keepstate_engine::{KernelVersion, Sysctl, Sysctls};
     /// // A "4 GB" machine has less than 4 GiB for the kernel to count: the famous 65,536.
-    /// let knobs = Sysctls::as_linux(Generation::V5_15, 3_900_000_000);
-    /// assert_eq!((knobs[Sysctl::Max], knobs[Sysctl::Buckets]), (65536, 65536));
+    /// let sysctls = Sysctls::kernel_defaults(KernelVersion::V5_15, 3_900_000_000);
+    /// assert_eq!((sysctls[Sysctl::Max], sysctls[Sysctl::Buckets]), (65536, 65536));
     /// ```
     pub fn kernel_defaults(generation: KernelVersion, memory: u64) -> Sysctls {
         let mut sysctls = Sysctls::default();

@@ -8,9 +8,9 @@ use core::ops::RangeInclusive;
 /// A prefix of subscribers, and the outside prefix that they share.
 ///
 /// ```
-/// use keepstate_engine::Deterministic;
+/// use keepstate_engine::DeterministicNat;
 /// // 65,536 subscribers on 16 addresses: 4,096 each, with 15 ports for everybody.
-/// let mapping = Deterministic::new(([100, 64, 0, 0].into(), 16), ([192, 0, 2, 0].into(), 28)).unwrap();
+/// let mapping = DeterministicNat::new(([100, 64, 0, 0].into(), 16), ([192, 0, 2, 0].into(), 28)).unwrap();
 /// let (address, ports) = mapping.outside([100, 64, 16, 1].into()).unwrap();
 /// assert_eq!((address, ports.clone()), ([192, 0, 2, 1].into(), 1039..=1053));
 /// // Who was it?
@@ -85,7 +85,7 @@ impl DeterministicNat {
         (subscriber & prefix_mask(self.inside_length) == 0).then(|| Ipv4Addr::from_bits(self.inside + subscriber))
     }
 
-    /// As [`DeterministicNat::outside_ip`], for any address.
+    /// As [`DeterministicNat::outside`], for any address.
     pub(super) fn outside_ip(&self, subscriber: IpAddr) -> Option<(IpAddr, RangeInclusive<u16>)> {
         let IpAddr::V4(subscriber) = subscriber else { return None };
         self.outside(subscriber).map(|(address, ports)| (IpAddr::V4(address), ports))

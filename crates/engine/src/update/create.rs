@@ -16,23 +16,23 @@ impl Engine {
     /// Puts a connection into the table, as `conntrack -I` does.
     ///
     /// ```
-    /// use keepstate_engine::{NewConnection, Engine, Instant, Sysctls, ParseError, Secret, Tuple, ConnUpdate, Zone};
+    /// use keepstate_engine::{NewConnection, Engine, Instant, Sysctls, UpdateError, Secret, Tuple, ConnUpdate, Zone};
     /// let now = Instant(0);
     /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
     /// let original = Tuple {
     ///     source: [10, 1, 0, 2].into(), destination: [10, 2, 0, 9].into(), protocol: 17, source_key: 4000, destination_key: 53,
     /// };
-    /// let draft = NewConnection {
+    /// let request = NewConnection {
     ///     original,
     ///     reply: original.invert().unwrap(),
     ///     zone: Zone::default(),
-    ///     wish: ConnUpdate { timeout: Some(30), mark: Some(5), ..ConnUpdate::default() },
-    ///     destination: None,
-    ///     source: None,
+    ///     attributes: ConnUpdate { timeout: Some(30), mark: Some(5), ..ConnUpdate::default() },
+    ///     dst_nat: None,
+    ///     src_nat: None,
     /// };
-    /// let handle = engine.create(&draft, now).unwrap();
-    /// assert_eq!(engine.entry(handle, now).unwrap().mark, 5);
-    /// assert_eq!(engine.create(&draft, now), Err(ParseError::Exists));
+    /// let conn_id = engine.create(&request, now).unwrap();
+    /// assert_eq!(engine.entry(conn_id, now).unwrap().mark, 5);
+    /// assert_eq!(engine.create(&request, now), Err(UpdateError::Exists));
     /// ```
     ///
     /// # Errors
