@@ -3,6 +3,7 @@
 //! A run checks its [requirements], builds a [topology], runs the [scenario] step by step, prints what it measured and removes
 //! everything again, however it ends. It changes nothing on the machine outside of its own namespaces and its work directory.
 mod builtin_servers;
+mod config;
 mod hold;
 pub mod mqtt;
 mod mqtt_load;
@@ -18,20 +19,11 @@ mod table_full;
 mod topology;
 mod work_dir;
 
+pub use config::LabConfig;
+
 use anyhow::Result;
 use router::RouterKind;
 use scenario::Scenario;
-
-/// What to run.
-#[derive(Clone, Copy, Debug)]
-pub struct LabConfig {
-    /// MQTT sessions that clients hold.
-    pub clients: u32,
-    /// Run a second time with Linux as the router, and compare.
-    pub compare_with_linux: bool,
-    /// Keep the laboratory up afterwards, until SIGINT or SIGTERM.
-    pub hold: bool,
-}
 
 /// Runs the laboratory and prints its story. True if all checks passed. The process must have no threads yet.
 ///

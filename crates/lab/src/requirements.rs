@@ -1,5 +1,5 @@
 //! What the laboratory needs of the machine, checked before anything is built: the error names what is missing and what to type.
-use super::LabConfig;
+use super::config::LabConfig;
 use super::process::find_program;
 use anyhow::{Context, Result, bail};
 use keepstate_linux::netns::{self, AnonNetns};
