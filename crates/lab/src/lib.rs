@@ -1,6 +1,6 @@
 //! The laboratory: clients, a gateway and servers in network namespaces of one machine, and MQTT sessions by the thousands.
 //!
-//! A run checks its [requirements], builds a [topology], runs the [scenario] step by step, prints what it measured and removes
+//! A run checks its requirements, builds a topology, runs the scenario step by step, prints what it measured and removes
 //! everything again, however it ends. It changes nothing on the machine outside of its own namespaces and its work directory.
 mod builtin_servers;
 mod config;

@@ -71,7 +71,7 @@ fn run_doctor(scenario: &mut Scenario<'_>) -> Result<Vec<String>> {
     let ran = router.run_keepstate(&["doctor", &format!("--gateway={socket}"), "--interval", "1s"])?;
     scenario.reporter.command("gateway", "keepstate doctor --gateway");
     let report = ran.stdout.replace(&format!("--socket {socket} "), "");
-    let shown: Vec<&str> = report.lines().take_while(|line| !line.starts_with("   for good")).collect();
+    let shown: Vec<&str> = report.lines().take_while(|line| !line.starts_with("   permanently")).collect();
     scenario.reporter.output(&shown.join("\n"), usize::MAX);
     scenario.reporter.check(report.starts_with("CRITICAL the table is full"), "the doctor reports the full table");
     let commands = shown.iter().filter_map(|line| line.trim().strip_prefix("keepstate control "));

@@ -30,7 +30,7 @@ pub struct BrokerStats {
     pub failed: u64,
 }
 
-/// The server; see the [module](self).
+/// A server that accepts every session and delivers no message.
 pub struct StubBroker {
     poll: Poll,
     listeners: Vec<TcpListener>,

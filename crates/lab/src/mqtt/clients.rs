@@ -44,7 +44,7 @@ struct PooledSession {
     pinged: bool,
 }
 
-/// The clients; see the [module](self).
+/// Thousands of clients in one thread.
 pub struct ClientPool {
     poll: Poll,
     sessions: Vec<PooledSession>,
