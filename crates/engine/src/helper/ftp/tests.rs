@@ -1,4 +1,4 @@
-//! Scenarios of FTP: what Linux 6.18 made of each segment of a control connection, recorded, one story a file in `ledgers/`.
+//! Scenarios of FTP: what Linux 6.18 made of each segment of a control connection, recorded, one story a file in `scenarios/`.
 //!
 //! ```text
 //! again
@@ -74,13 +74,13 @@ fn run_scenario(name: &str, text: &str) {
     assert!(segments > 1, "{name} tells nothing");
 }
 
-macro_rules! ledgers {
+macro_rules! scenarios {
     ($($test:ident $file:literal,)*) => {
-        $(#[test] fn $test() { run_scenario($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
+        $(#[test] fn $test() { run_scenario($file, include_str!(concat!("scenarios/", $file, ".ledger"))); })*
     };
 }
 
-ledgers! {
+scenarios! {
     port "port",
     eprt "eprt",
     pasv "pasv",

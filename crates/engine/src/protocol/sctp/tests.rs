@@ -1,4 +1,4 @@
-//! Scenarios of SCTP: what Linux 6.18 made of each packet, recorded, one story a file in `ledgers/`.
+//! Scenarios of SCTP: what Linux 6.18 made of each packet, recorded, one story a file in `scenarios/`.
 //!
 //! ```text
 //! # ledger: what the story is about
@@ -105,13 +105,13 @@ fn run_scenario(name: &str, text: &str) {
     assert!(packets > 1, "{name} tells nothing");
 }
 
-macro_rules! ledgers {
+macro_rules! scenarios {
     ($($test:ident $file:literal,)*) => {
-        $(#[test] fn $test() { run_scenario($file, include_str!(concat!("ledgers/", $file, ".ledger"))); })*
+        $(#[test] fn $test() { run_scenario($file, include_str!(concat!("scenarios/", $file, ".ledger"))); })*
     };
 }
 
-ledgers! {
+scenarios! {
     an_association "association",
     closed_by_the_server "closed-by-server",
     every_step_twice "repeated",
