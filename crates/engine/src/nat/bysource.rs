@@ -1,13 +1,13 @@
-//! Which connections a source has: so that its next one is translated alike.
+//! The connections of each source, so that its next connection is translated the same way.
 //!
-//! A connection comes in when its source's translation was decided (even to nothing), and goes when it ends. Those of one source hang in a
-//! chain, the youngest first. Nothing here is made before the first translation.
+//! A connection is inserted when its source NAT is initialized (even if that changed nothing), and removed when it ends. The connections of one
+//! source form a linked list, newest first. Nothing is allocated before the first translation.
 use crate::Tuple;
 use crate::table::ChunkedArray;
 use core::net::IpAddr;
 use hashbrown::HashMap;
 
-/// Whose connections.
+/// The inside source of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BysourceKey {
     pub(super) address: IpAddr,
@@ -22,14 +22,14 @@ impl BysourceKey {
     }
 }
 
-/// All sources with translated connections.
+/// All sources whose NAT is initialized.
 #[derive(Default)]
 pub(crate) struct BysourceTable {
     newest: HashMap<BysourceKey, u32>,
     links: Links,
 }
 
-/// By slot: the younger and the older neighbour, each plus one; 0 is none.
+/// By slot: the newer and the older neighbour, each plus one; 0 means none.
 struct Links(ChunkedArray<[u32; 2], { 1 << 18 }>);
 
 impl Default for Links {
@@ -42,7 +42,7 @@ const NEWER: usize = 0;
 const OLDER: usize = 1;
 
 impl BysourceTable {
-    /// Enters a connection. Without memory for it the source's next connection is translated as if this one were not.
+    /// Inserts a connection. If memory is short it is left out, and the source's next connection is translated without regard to it.
     pub(super) fn insert(&mut self, source: BysourceKey, slot: u32) {
         if !self.links.0.ensure_chunk(slot as usize) {
             return;
@@ -55,12 +55,12 @@ impl BysourceTable {
         }
     }
 
-    /// Takes a connection out, if it is there.
+    /// Removes a connection, if it is there.
     pub(super) fn remove(&mut self, source: &BysourceKey, slot: u32) {
         let (younger, older) = (self.links.neighbour(slot, NEWER), self.links.neighbour(slot, OLDER));
         match (younger, older) {
             (Some(younger), older) => self.links.set(younger, OLDER, older),
-            // Only the youngest has nobody before it; one that was never entered has neither.
+            // Only the newest has no newer neighbour. A connection that was never inserted has no neighbour either, and is not the newest.
             (None, _) if self.newest.get(source) != Some(&slot) => return,
             (None, Some(older)) => {
                 self.newest.insert(*source, older);
@@ -76,7 +76,7 @@ impl BysourceTable {
         self.links.set(slot, OLDER, None);
     }
 
-    /// Its connections, the youngest first.
+    /// The slots of the source's connections, newest first.
     pub(super) fn connections(&self, source: &BysourceKey) -> impl Iterator<Item = u32> + '_ {
         core::iter::successors(self.newest.get(source).copied(), |slot| self.links.neighbour(*slot, OLDER))
     }

@@ -1,19 +1,19 @@
-//! Deterministic mapping (RFC 7422): which address and ports a subscriber has is arithmetic, so that no log of translations need be kept.
+//! Deterministic NAT (RFC 7422): the outside address and ports of a subscriber are computed, so that no translation log is needed.
 //!
-//! Subscribers are numbered by their place in their prefix, outside addresses likewise. Each outside address serves equally many subscribers in a row, and each of
-//! those has equally many ports in a row, from 1024 on.
+//! Subscribers are numbered by their position in their prefix, and outside addresses by theirs. Each outside address serves the same number of consecutive subscribers, and
+//! each subscriber has the same number of consecutive ports, starting at 1024.
 use core::net::{IpAddr, Ipv4Addr};
 use core::ops::RangeInclusive;
 
-/// A prefix of subscribers, and the outside prefix that they share.
+/// A prefix of subscribers, and the outside prefix they share.
 ///
 /// ```
 /// use keepstate_engine::DeterministicNat;
-/// // 65,536 subscribers on 16 addresses: 4,096 each, with 15 ports for everybody.
+/// 65,536 subscribers on 16 addresses: 4,096 each, with 15 ports per subscriber.
 /// let mapping = DeterministicNat::new(([100, 64, 0, 0].into(), 16), ([192, 0, 2, 0].into(), 28)).unwrap();
 /// let (address, ports) = mapping.outside([100, 64, 16, 1].into()).unwrap();
 /// assert_eq!((address, ports.clone()), ([192, 0, 2, 1].into(), 1039..=1053));
-/// // Who was it?
+/// The reverse: which subscriber used this port?
 /// assert_eq!(mapping.inside(address, *ports.end()), Some([100, 64, 16, 1].into()));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,26 +22,26 @@ pub struct DeterministicNat {
     inside_length: u8,
     outside: u32,
     outside_length: u8,
-    /// Subscribers of one outside address.
+    /// Number of subscribers per outside address.
     sharing_ratio: u32,
-    /// Ports of one subscriber.
+    /// Number of ports per subscriber.
     ports_per_subscriber: u32,
 }
 
-/// The first port that is given away: those below are for what is well known.
+/// The first port assigned; the ports below it are reserved for well-known services.
 const FIRST_PORT: u32 = 1024;
-/// Ports from there on.
+/// Number of ports from there on.
 const USABLE_PORTS: u32 = 65_536 - FIRST_PORT;
 
 impl DeterministicNat {
-    /// Addresses with the lengths of their prefixes. `None` where a length is over 32, or the outside prefix has so few addresses that a subscriber would have
-    /// no port at all.
+    /// Each prefix is an address and a prefix length. `None` if a length is over 32, or if there are so few outside addresses that a subscriber would get
+    /// no port.
     pub const fn new(inside: (Ipv4Addr, u8), outside: (Ipv4Addr, u8)) -> Option<DeterministicNat> {
         let ((inside, inside_length), (outside, outside_length)) = (inside, outside);
         if inside_length > 32 || outside_length > 32 {
             return None;
         }
-        // More outside addresses than subscribers: one each, and the others are not used.
+        // More outside addresses than subscribers: one each, and the remaining addresses are not used.
         let shared = outside_length.saturating_sub(inside_length);
         let ratio = match 1_u32.checked_shl(shared as u32) {
             Some(ratio) if ratio <= USABLE_PORTS => ratio,
@@ -57,24 +57,24 @@ impl DeterministicNat {
         })
     }
 
-    /// How many ports each subscriber has.
+    /// Number of ports per subscriber.
     pub const fn ports_per_subscriber(&self) -> u32 {
         self.ports_per_subscriber
     }
 
-    /// The address and the ports of a subscriber; `None` for who is none.
+    /// The outside address and ports of a subscriber; `None` for an address outside the subscriber prefix.
     pub fn outside(&self, subscriber: Ipv4Addr) -> Option<(Ipv4Addr, RangeInclusive<u16>)> {
         let number = subscriber.to_bits() ^ self.inside;
         if number & prefix_mask(self.inside_length) != 0 {
             return None;
         }
         let first = FIRST_PORT + number % self.sharing_ratio * self.ports_per_subscriber;
-        // The last port of the last subscriber is 65535 at most.
+        // The last port of the last subscriber is at most 65535.
         let ports = first as u16..=(first + self.ports_per_subscriber - 1) as u16;
         Some((Ipv4Addr::from_bits(self.outside + number / self.sharing_ratio), ports))
     }
 
-    /// The subscriber who has this port of this address; `None` if nobody has.
+    /// The subscriber with this port of this outside address; `None` if it is not assigned.
     pub fn inside(&self, address: Ipv4Addr, port: u16) -> Option<Ipv4Addr> {
         let number = address.to_bits() ^ self.outside;
         let place = u32::from(port).checked_sub(FIRST_PORT)? / self.ports_per_subscriber;
@@ -85,7 +85,7 @@ impl DeterministicNat {
         (subscriber & prefix_mask(self.inside_length) == 0).then(|| Ipv4Addr::from_bits(self.inside + subscriber))
     }
 
-    /// As [`DeterministicNat::outside`], for any address.
+    /// Like [`DeterministicNat::outside`], for an address of either family.
     pub(super) fn outside_ip(&self, subscriber: IpAddr) -> Option<(IpAddr, RangeInclusive<u16>)> {
         let IpAddr::V4(subscriber) = subscriber else { return None };
         self.outside(subscriber).map(|(address, ports)| (IpAddr::V4(address), ports))
@@ -114,7 +114,7 @@ mod tests {
                 prop_assert_eq!(ports.len() as u32, mapping.ports_per_subscriber());
                 let port = ports.start() + pick % ports.len() as u16;
                 prop_assert_eq!(mapping.inside(address, port), Some(subscriber));
-                // Nobody else's.
+                // Not assigned to another subscriber.
                 if let Some(other) = mapping.inside(Ipv4Addr::from_bits(outside & prefix_mask(o) | who & !prefix_mask(o)), pick) {
                     let (back, ports) = mapping.outside(other).unwrap();
                     prop_assert_eq!(back.to_bits(), outside & prefix_mask(o) | who & !prefix_mask(o));

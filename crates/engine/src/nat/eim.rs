@@ -1,7 +1,7 @@
-//! Translation of sources beyond Linux's, by explicit choice: mappings that do not depend on the peer (RFC 4787, RFC 5382, RFC 5508), blocks of ports, arithmetic.
+//! Source NAT beyond Linux's, enabled explicitly: endpoint-independent mapping (RFC 4787, RFC 5382, RFC 5508), port blocks, deterministic NAT.
 //!
-//! A mapping lends one outside port to one inside source, whomever that talks to; it begins when the first of its connections is confirmed and ends with the last,
-//! so that there are never more mappings than connections. Nothing here is asked, and nothing kept, as long as [`NatPolicy`] is the default: Linux's own way.
+//! A mapping assigns one outside port to one inside source, whatever its peers. It is created when its first connection is confirmed and removed with its last,
+//! so there are never more mappings than connections. While [`NatPolicy`] is the default (Linux's behaviour), nothing here runs and nothing is stored.
 use super::bysource::BysourceKey;
 use super::eim_table::{EimTable, NatPolicy, OutsidePort};
 use super::port_bitmap::PortConstraint;
@@ -14,17 +14,17 @@ use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use keepstate_types::ipproto;
 
-/// Where a translation may go.
+/// The address and ports a translation may select.
 struct AllowedPorts {
     address: IpAddr,
     ports: RangeInclusive<u16>,
 }
 
-/// Ports tried that are free of mappings, but may be taken by connections without one.
+/// Maximum number of ports tried that have no mapping but may be in use by connections without one.
 const MAX_ATTEMPTS: usize = 128;
 
 impl Engine {
-    /// Has sources translated beyond what Linux does, from now on. Connections that are known keep what they have.
+    /// Sets the source NAT policy. Known connections keep their translation.
     pub fn set_nat_policy(&mut self, mapping: NatPolicy, now: Instant) {
         self.nat.eim = EimTable::new(mapping);
         let slots: Vec<u32> = self.table.used_slots().collect();
@@ -33,7 +33,7 @@ impl Engine {
         }
     }
 
-    /// A connection is here that did not begin here, or not under this mapping.
+    /// Adds the mapping of a connection that was imported, or that was created under another policy.
     pub(crate) fn restore_mapping(&mut self, slot: u32, now: Instant) {
         if self.nat.eim.in_use
             && let Some((original, reply, zone)) = self.snat_tuples(slot)
@@ -42,17 +42,17 @@ impl Engine {
         }
     }
 
-    /// How sources are translated beyond what Linux does.
+    /// The source NAT policy.
     pub fn nat_policy(&self) -> &NatPolicy {
         &self.nat.eim.policy
     }
 
-    /// The next block of ports that was taken or given back.
+    /// The next port block event: a block was allocated or released.
     pub fn poll_port_block(&mut self) -> Option<PortBlockEvent> {
         self.nat.eim.port_blocks.pop_event()
     }
 
-    /// Changes of blocks that nobody asked for in time.
+    /// Number of port block events lost because the queue was full.
     pub fn port_block_events_lost(&self) -> u64 {
         self.nat.eim.port_blocks.events_lost()
     }
@@ -65,21 +65,21 @@ impl Engine {
         translated.then_some((key(Direction::Original)?, key(Direction::Reply)?, records.zone(slot)))
     }
 
-    /// A connection whose source is translated was entered.
+    /// Adds a connection whose source is translated.
     pub(super) fn insert_mapping(&mut self, original: &Tuple, reply: &Tuple, zone: Zone, now: Instant) {
         if let Some((inside, outside)) = mapping_ends(original, reply, zone) {
             self.nat.eim.add_connection(inside, outside, now);
         }
     }
 
-    /// It has ended.
+    /// Removes a connection that has ended.
     pub(super) fn remove_mapping(&mut self, original: &Tuple, reply: &Tuple, zone: Zone, now: Instant) {
         if let Some((inside, outside)) = mapping_ends(original, reply, zone) {
             self.nat.eim.remove_connection(inside, outside, now);
         }
     }
 
-    /// The tuple that was asked for beyond Linux, and whether it is free; `None` where Linux's way is to be gone.
+    /// The tuple that the policy selects, and whether it is free; `None` where Linux's selection applies.
     pub(super) fn unique_tuple_by_policy(&mut self, wanted: &NatRequest<'_>) -> Option<(Tuple, bool)> {
         let NatRequest { current: present, manip, range, .. } = wanted;
         let same =
@@ -89,7 +89,7 @@ impl Engine {
             return None;
         }
         let Some(bounds) = self.allowed_ports(wanted) else {
-            // Every block is somebody's.
+            // No block is free.
             let address = range.addresses.as_ref().map_or(present.source, |addresses| *addresses.start());
             return Some((Tuple { source: address, ..*present }, false));
         };
@@ -109,7 +109,7 @@ impl Engine {
         Some(self.unique_tuple_linux(&NatRequest { range: &narrowed, ..*wanted }))
     }
 
-    /// The address and ports that a subscriber may use. `None` if there is no block left for him.
+    /// The address and ports that a subscriber may use. `None` if no block is left.
     fn allowed_ports(&self, wanted: &NatRequest<'_>) -> Option<AllowedPorts> {
         let NatRequest { current: present, range, zone, .. } = wanted;
         let mappings = &self.nat.eim;
@@ -135,7 +135,7 @@ impl Engine {
         Some(AllowedPorts { address, ports: *ports.start().min(ports.end())..=*ports.start().max(ports.end()) })
     }
 
-    /// The source's own mapping, or a port that nobody has.
+    /// The source's existing mapping, or a port without a mapping.
     fn unique_tuple_eim(&mut self, bounds: &AllowedPorts, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let NatRequest { current: present, range, zone, .. } = wanted;
         let source = BysourceKey::from_tuple(present, zone.id_for(Direction::Original));
@@ -164,7 +164,7 @@ impl Engine {
             (true, _) => &[PortConstraint::SameParity(1), PortConstraint::Any],
         };
         for wish in wishes {
-            // A remainder of a port is one.
+            // A remainder of a division by at most 65,536 fits a port.
             let mut from = first.wrapping_add((usize::from(self.nat.random_u16()) % bounds.ports.len()) as u16);
             for _ in 0..MAX_ATTEMPTS.min(bounds.ports.len()) {
                 let Some(port) = self.nat.eim.used_ports.find_free(&place, &bounds.ports, from, *wish) else { break };
@@ -195,7 +195,7 @@ const fn has_ports(number: u8) -> bool {
     matches!(number, TCP | UDP | UDPLITE | SCTP | ICMP | ICMPV6)
 }
 
-/// Ports of the same class as the present one's.
+/// The ports of the same class as the current one.
 fn port_class(present: &Tuple) -> RangeInclusive<u16> {
     match (present.protocol, present.source_key) {
         (ipproto::ICMP | ipproto::ICMPV6, _) => 0..=u16::MAX,

@@ -1,4 +1,4 @@
-//! Which outside ports are mapped, and by what policy.
+//! The NAT policy, and the table of mapped outside ports.
 use super::bysource::BysourceKey;
 use super::deterministic::DeterministicNat;
 use super::port_bitmap::{BitmapKey, PortBitmap};
@@ -9,41 +9,41 @@ use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use hashbrown::HashMap;
 
-/// What translations of sources do beyond what rules say. The default is Linux's own behaviour.
+/// Source NAT policy beyond the rules. The default is Linux's behaviour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatPolicy {
-    /// Which outside port a source's next connection gets.
+    /// Which outside port the next connection of a source gets.
     pub mapping: MappingBehaviour,
-    /// Who may answer to such a port. More than the peers of its connections only with [`MappingBehaviour::EndpointIndependent`].
+    /// Who may open connections to a mapped port. Anything but the default needs [`MappingBehaviour::EndpointIndependent`].
     pub filtering: FilteringBehaviour,
-    /// Even ports become even ones, and what is above an even one is kept free for its neighbour as long as there are others (RFC 4787, 4.2.2 and 4.2.3);
-    /// with [`MappingBehaviour::EndpointIndependent`].
+    /// Even ports are mapped to even ones, and the port above an even one is left to its RTCP neighbour while other ports are free (RFC 4787, 4.2.2 and 4.2.3).
+    /// Needs [`MappingBehaviour::EndpointIndependent`].
     pub parity: bool,
-    /// So many ports in a row for each inside address, and no others.
+    /// Number of consecutive ports in the block of each inside address, which uses no other ports; `None` is without blocks.
     pub port_block_size: Option<u16>,
-    /// Inside addresses whose outside address and ports are arithmetic, whatever addresses the rule that translates them names.
+    /// Inside prefixes whose outside address and ports are computed, whatever addresses the rule that translates them names.
     pub deterministic: Vec<DeterministicNat>,
 }
 
 /// Which outside port the next connection of the same inside address and port gets (RFC 4787, 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MappingBehaviour {
-    /// The same if it is free towards that peer; else another. A port serves several sources as long as their peers differ.
+    /// The same port if it is free towards that peer; otherwise another. A port may serve several sources with different peers.
     #[default]
     AddressAndPortDependent,
-    /// The same towards every peer; and nobody else's as long as it has connections.
+    /// The same port towards every peer; no other source uses it while it has connections.
     EndpointIndependent,
 }
 
-/// From whom a new connection is let in to a mapped port (RFC 4787, 5).
+/// Who may open a connection to a mapped port (RFC 4787, 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FilteringBehaviour {
-    /// From nobody: what comes must belong to a connection.
+    /// Nobody: a packet must belong to a known connection.
     #[default]
     AddressAndPortDependent,
-    /// From every port of an address that the mapped source has a connection to.
+    /// Any port of an address that the mapped source has a connection to.
     AddressDependent,
-    /// From everybody.
+    /// Everybody.
     EndpointIndependent,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct EimTable {
     pub(super) policy: NatPolicy,
     pub(super) in_use: bool,
     pub(super) used_ports: PortBitmap,
-    /// With the number of connections of each.
+    /// Mappings, each with its number of connections.
     pub(super) by_inside: HashMap<BysourceKey, Vec<(OutsidePort, u32)>>,
     pub(super) by_outside: HashMap<OutsidePort, BysourceKey>,
     pub(super) port_blocks: PortBlocks,
@@ -145,7 +145,7 @@ impl EimTable {
         self.used_ports.release(&outside.bitmap_key(), outside.port);
     }
 
-    /// The outside ports that neighbours of `source` leave to it: an RTP's RTCP is one above (RFC 3550, 11).
+    /// The outside port reserved for `source` beside a neighbour's: RTCP uses the port above RTP's (RFC 3550, 11).
     pub(super) fn rtp_pair_port(&self, source: &BysourceKey) -> Option<u16> {
         let (neighbour, up) =
             if source.key.is_multiple_of(2) { (source.key + 1, false) } else { (source.key - 1, true) };

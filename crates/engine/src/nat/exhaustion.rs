@@ -1,47 +1,47 @@
-//! Where ports ran out: per translated address and destination, which Linux never says.
+//! Statistics of port exhaustion, per translated address and destination. Linux has no such statistics.
 //!
-//! A translation that finds no free tuple is counted here and its packet dropped. The list is bounded: what does not fit is counted as others.
+//! A translation that finds no free tuple is counted here and its packet is dropped. The list is bounded: what does not fit is counted as other.
 use crate::{Instant, Tuple};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use hashbrown::HashMap;
 
-/// What ran out.
+/// The address, peer and protocol whose ports ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExhaustionKey {
     /// The address that a source was to be translated to, or the translated destination.
     pub address: IpAddr,
     /// The other end: its address …
     pub peer: IpAddr,
-    /// … and port. Ports are used up per peer: the same one serves connections to many.
+    /// … and port. Ports are exhausted per peer: one port can serve connections to many peers.
     pub peer_port: u16,
     /// The transport protocol.
     pub protocol: u8,
 }
 
-/// How often it did.
+/// How often the ports ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExhaustionStats {
-    /// Connections that found no port.
+    /// Number of connections that found no port.
     pub failures: u64,
-    /// When it happened first and last.
+    /// Time of the first and the last failure.
     pub first: Instant,
     /// See `first`.
     pub last: Instant,
 }
 
-/// Every shortage so far, bounded.
+/// All shortages so far, bounded.
 #[derive(Default)]
 pub(crate) struct Exhaustion {
     by_key: HashMap<ExhaustionKey, ExhaustionStats>,
-    /// Those that were new since somebody last asked.
+    /// Shortages that were not reported yet.
     unreported: Vec<ExhaustionKey>,
-    /// Refused for want of a port, all in all.
+    /// Total number of connections dropped for lack of a port.
     pub(crate) failures: u64,
 }
 
-/// Shortages told apart.
+/// Maximum number of distinct keys.
 const MAX_KEYS: usize = 1024;
 
 impl Exhaustion {

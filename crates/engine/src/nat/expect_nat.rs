@@ -1,13 +1,13 @@
-//! Announced connections of a translated one: they go where the announcement meant, and come from where it was sent to.
+//! NAT of expected connections whose master is translated: the destination is the announcing end, the source is the end that the announcement was sent to.
 //!
-//! A [`ExpectNat`] is made with the expectation and kept in it; when the connection comes, both its ends are decided by it before any rule is asked
+//! An [`ExpectNat`] is created with its expectation and stored in it. When the connection arrives, both its ends are translated accordingly before any rule is evaluated
 //! (Linux's `nf_nat_follow_master`).
 use super::range::{Manip, NatRange};
 use crate::expectation::ExpectNat;
 use crate::{Engine, Instant, PacketCtx};
 
 impl Engine {
-    /// Translates a connection that was just begun as its announcement said.
+    /// Translates a new connection as its expectation says.
     #[cold]
     pub(crate) fn follow_master(&mut self, ctx: &mut PacketCtx, follow: &ExpectNat, now: Instant) {
         self.translate(ctx, Manip::Source, &NatRange::to(follow.source), now);

@@ -1,6 +1,6 @@
-//! Who may begin a connection to a mapped port (RFC 4787, 5 and 6): nobody, the addresses that its source talks to, everybody; and always those within.
+//! Inbound filtering for mapped ports (RFC 4787, 5 and 6): who may open a connection to one: nobody, the addresses its source talks to, or everybody; inside hosts always may.
 //!
-//! What is let in is translated to the mapped source and RELATED, so that rulesets let it pass with what else was waited for. Asked only where no rule has
+//! An accepted connection is translated to the mapped source and is RELATED, so that rulesets accept it together with expected connections. This runs only if no rule has
 //! translated the packet.
 use super::NatResult;
 use super::eim_table::{FilteringBehaviour, OutsidePort};
@@ -10,11 +10,11 @@ use crate::{CtInfo, Direction, Engine, Instant, PacketCtx, Status, Tuple, Zone};
 use core::net::IpAddr;
 use keepstate_types::ipproto;
 
-/// Connections of a source that are looked at for one to an address.
+/// Maximum number of a source's connections searched for one to a given address.
 const MAX_PEERS_CHECKED: usize = 1024;
 
 impl Engine {
-    /// A connection to a mapped port is let in, as one that was waited for; one from the inside leaves by its own mapped port.
+    /// Accepts a connection to a mapped port, as RELATED; translates the source of a hairpinned one to its own outside address.
     pub(super) fn translate_by_mapping(
         &mut self,
         ctx: &mut PacketCtx,
@@ -39,7 +39,7 @@ impl Engine {
         Some(self.translate(ctx, manip, &range, now))
     }
 
-    /// The inside end that a new connection to a mapped port is for, if it is to be let in.
+    /// The inside address and port of a new connection to a mapped port, if the filter accepts it.
     fn filter_inbound(&self, present: &Tuple, zone: Zone) -> Option<(IpAddr, u16)> {
         let mappings = &self.nat.eim;
         let Tuple { destination: address, destination_key: port, protocol, .. } = *present;
@@ -47,7 +47,7 @@ impl Engine {
             return None;
         }
         let inside = mappings.by_outside.get(&OutsidePort { address, port, protocol, zone: zone.id })?;
-        // Who is inside himself comes in by the other's outside port, whoever else may (RFC 4787, REQ-9).
+        // An inside host may always use another's outside port, whatever the filter (RFC 4787, REQ-9).
         let neighbour =
             mappings.port_blocks.first_address(&(present.source, zone.id_for(Direction::Original))).is_some();
         let wanted = match mappings.policy.filtering {
@@ -64,7 +64,7 @@ impl Engine {
         wanted.then_some((inside.address, inside.key))
     }
 
-    /// The outside address under which an inside source meets another that it has called by its outside port.
+    /// Hairpinning: the outside address of an inside source that sends to another's outside port.
     fn hairpin_source(&self, original: &Tuple, zone: Zone) -> Option<IpAddr> {
         let Tuple { destination: address, destination_key: port, protocol, .. } = *original;
         let called = OutsidePort { address, port, protocol, zone: zone.id };

@@ -1,11 +1,11 @@
-//! What to change in one packet: read off its connection's tuples, never decided.
+//! The changes to one packet, derived from its connection's tuples; nothing is decided here.
 use super::range::Manip;
 use crate::{Direction, Status, Tuple};
 use core::net::IpAddr;
 use keepstate_types::ipproto;
 use keepstate_wire::rewrite::PacketMut;
 
-/// A change of one end of a packet: small, and good for every packet of the connection in this direction as long as the connection lives.
+/// A change of one end of a packet. It is small, and valid for every packet of the connection in this direction as long as the connection lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatRewrite(Option<ManipPkt>);
 
@@ -14,13 +14,13 @@ struct ManipPkt {
     manip: Manip,
     address: IpAddr,
     key: u16,
-    /// The connection's protocol, which the packet has, or the one that an ICMP error quotes.
+    /// The connection's protocol: that of the packet, or of the packet inside an ICMP error.
     protocol: u8,
-    /// The packet is an ICMP error: what it quotes is changed at its other end.
+    /// The packet is an ICMP error: the packet inside it is changed at its other end.
     icmp_error: bool,
 }
 
-/// What the connection's tuples say for a packet that travels in `direction`; `opposite` is the tuple of the other direction.
+/// The change for a packet in `direction`; `opposite` is the tuple of the other direction.
 pub(super) fn nat_rewrite(
     status: Status,
     opposite: &Tuple,
@@ -28,7 +28,7 @@ pub(super) fn nat_rewrite(
     manip: Manip,
     about: bool,
 ) -> NatRewrite {
-    // What the original direction has changed at its source, the reply direction changes back at its destination.
+    // A change at the source in the original direction is undone at the destination in the reply direction.
     let of_original = match direction {
         Direction::Original => manip,
         Direction::Reply => manip.opposite(),
@@ -37,7 +37,7 @@ pub(super) fn nat_rewrite(
     if !status.contains(changed) {
         return NatRewrite::NONE;
     }
-    // The packet is to look like what the other direction's tuple answers.
+    // The changed packet is the inverse of the other direction's tuple.
     let (address, key) = match (manip, opposite.protocol) {
         (Manip::Source, ipproto::ICMP | ipproto::ICMPV6) => (opposite.destination, opposite.source_key),
         (Manip::Source, _) => (opposite.destination, opposite.destination_key),
@@ -55,13 +55,13 @@ impl NatRewrite {
         self.0.is_none()
     }
 
-    /// Changes the packet, and every checksum that covers what is changed. False, and nothing is changed, where the packet cannot be read
-    /// (or is not of the connection's family): such a packet must not be sent on.
+    /// Applies the change to the packet, and to every checksum that covers it. False, with nothing changed, if the packet cannot be parsed
+    /// or has another address family: such a packet must not be sent.
     pub fn apply(&self, datagram: &mut [u8]) -> bool {
         self.0.is_none() || PacketMut::new(datagram).is_ok_and(|mut rewrite| self.apply_to(&mut rewrite))
     }
 
-    /// As [`NatRewrite::apply`], for a packet that is being changed already.
+    /// Like [`NatRewrite::apply`], for a packet that is already open for rewriting.
     pub fn apply_to(&self, rewrite: &mut PacketMut<'_>) -> bool {
         let Some(edit) = &self.0 else { return true };
         if edit.icmp_error {
@@ -78,7 +78,7 @@ impl ManipPkt {
         if !self.manip_address(rewrite, manip) {
             return false;
         }
-        // A quote may end before its ports, and a later fragment has none: then there is nothing more to change.
+        // The packet inside an ICMP error may end before its ports, and a later fragment has none: then there is nothing more to change.
         match (self.protocol, manip) {
             (ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP, Manip::Source) => {
                 rewrite.set_source_port(self.key);

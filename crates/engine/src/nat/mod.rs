@@ -1,9 +1,9 @@
-//! Translation: a connection's reply tuple is changed while it is unconfirmed, and everything else follows from the two tuples.
+//! NAT: it changes a connection's reply tuple while the connection is unconfirmed; all else follows from the two tuples.
 //!
-//! A rule gives a [`NatRange`], [`Engine::translate`] chooses a tuple in it that nobody's answers have, and the connection is confirmed under it. From
-//! then on nothing is decided any more: what to change in a packet ([`Engine::nat_rewrite`]) is read off the connection's tuples, for both directions and
-//! for ICMP errors. Where rules of NAT exist and none matches, [`Engine::nat_null_binding`] settles that the end stays as it is, so that a clash of ports is still
-//! resolved, as Linux does it. Nothing here looks at rules, addresses of devices, or the clock.
+//! A rule gives a [`NatRange`], [`Engine::translate`] selects a tuple in it that no other connection uses for its replies, and the connection is confirmed with it. After
+//! that nothing is decided again: the changes to a packet ([`Engine::nat_rewrite`]) are derived from the connection's tuples, for both directions and
+//! for ICMP errors. If NAT rules exist and none matches, [`Engine::nat_null_binding`] records that the end stays as it is, so that port clashes are still
+//! resolved, as Linux does. This module must never look at rules, interface addresses, or the clock.
 mod bysource;
 mod deterministic;
 mod eim;
@@ -39,26 +39,26 @@ use bysource::BysourceKey;
 use range::nat_status_bits;
 use unique_tuple::{NatBinding, NatRequest};
 
-/// What a translation came to.
+/// The result of a translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NatResult {
-    /// The connection is known already, or this end of it was decided before: nothing is changed.
+    /// The connection is already known, or this end is already initialized: nothing is changed.
     AlreadyDone,
-    /// The end stays as it is.
+    /// The end is initialized and stays as it is.
     Unchanged,
     /// The end was changed.
     Changed,
-    /// No tuple in the range is free: when the connection is confirmed, its packet is dropped.
+    /// No tuple in the range is free: the packet is dropped when the connection is confirmed.
     Exhausted,
 }
 
 impl Engine {
-    /// Translates one end of the connection that `passage` begins, to something in `range`. A connection that is known already stays as it is.
+    /// Translates one end of the new connection in `ctx` into `range`. A connection that is already known is not changed.
     ///
     /// ```
     /// use keepstate_engine::{Direction, Engine, Instant, Sysctls, Manip, NatRange, Secret, NatResult, Zone};
     /// use keepstate_wire::Packet;
-    /// // A datagram from 10.1.0.2:4000 to 10.2.0.9:53.
+    /// A UDP packet from 10.1.0.2:4000 to 10.2.0.9:53.
     /// let query = [
     ///     0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0x66, 0xc3, 10, 1, 0, 2, 10, 2, 0, 9, //
     ///     0x0f, 0xa0, 0, 53, 0, 8, 0, 0,
@@ -70,11 +70,11 @@ impl Engine {
     /// assert_eq!(engine.translate(&mut ctx, Manip::Source, &range, Instant(0)), NatResult::Changed);
     /// let rewrite = engine.nat_rewrite(&ctx, Manip::Source);
     /// engine.confirm(ctx, Instant(0));
-    /// // The packet leaves under the translated address, with its checksums brought along …
+    /// The packet leaves with the translated address and updated checksums …
     /// let mut sent = query;
     /// assert!(rewrite.apply(&mut sent));
     /// assert_eq!(sent[12..16], [192, 0, 2, 1]);
-    /// // … and the table knows what the answer will look like.
+    /// … and the connection's reply tuple has the translated address.
     /// let entry = engine.entries(Instant(0)).next().unwrap();
     /// assert_eq!(entry.reply.destination, std::net::IpAddr::from([192, 0, 2, 1]));
     /// ```
@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// Settles that one end stays as it is, where rules of NAT exist and none matched; another connection's ports are still kept clear of.
+    /// Records that one end stays as it is, for use when NAT rules exist and none matched. Port clashes with other connections are still resolved.
     pub fn nat_null_binding(&mut self, ctx: &mut PacketCtx, manip: Manip, now: Instant) -> NatResult {
         let Pending::Unconfirmed(fresh) = &ctx.pending else { return NatResult::AlreadyDone };
         let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
@@ -132,7 +132,7 @@ impl Engine {
         self.setup_nat(ctx, (manip, NatBinding::Null), &NatRange::to(range::end_address(&present, manip)), now)
     }
 
-    /// What is to be changed in the packet of `passage`, at the end `manip`: of the destination where it comes in, of the source where it leaves.
+    /// The changes to the packet in `ctx` at the end `manip`: the destination in prerouting, the source in postrouting.
     pub fn nat_rewrite(&self, ctx: &PacketCtx, manip: Manip) -> NatRewrite {
         let outcome = &ctx.outcome;
         let Some(direction) = outcome.direction else { return NatRewrite::NONE };
@@ -163,12 +163,12 @@ impl Engine {
         self.nat.exhaustion.iter()
     }
 
-    /// A shortage that was not told yet.
+    /// A shortage that was not reported yet.
     pub fn poll_exhaustion(&mut self) -> Option<ExhaustionKey> {
         self.nat.exhaustion.pop_unreported()
     }
 
-    /// The packet at hand ends this connection: what rules may ask of it is kept.
+    /// The current packet ends this connection: stores what rules may ask about it.
     #[cold]
     pub(crate) fn save_ended_connection(&mut self, slot: u32, now: Instant) {
         if self.nat.keep_ended {
@@ -178,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// A connection with a decided source is entered under it.
+    /// Adds a connection whose source NAT is initialized to the by-source table.
     pub(crate) fn insert_bysource(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
         if fresh.status.contains(Status::SRC_NAT_DONE) {
             let source = BysourceKey::from_tuple(&fresh.original.tuple(), fresh.zone.id_for(Direction::Original));
@@ -189,7 +189,7 @@ impl Engine {
         }
     }
 
-    /// A connection ends.
+    /// Removes a connection that has ended.
     #[cold]
     pub(crate) fn remove_bysource(&mut self, slot: u32, now: Instant) {
         if self.nat.eim.in_use()
@@ -205,12 +205,12 @@ impl Engine {
 }
 
 impl Unconfirmed {
-    /// Was it decided how this end is translated, or that it is not?
+    /// Is NAT initialized for this end?
     pub fn is_nat_initialized(&self, manip: Manip) -> bool {
         self.status.contains(nat_status_bits(manip).1)
     }
 
-    /// The first packet will look like `chosen`: its answer, the other way round.
+    /// Sets the reply tuple to the inverse of `chosen`, the tuple of the first packet after translation.
     fn set_reply_tuple(&mut self, chosen: &Tuple) {
         if let Some(reply) = chosen.invert() {
             self.reply = TupleKey::from(&reply);
@@ -220,7 +220,7 @@ impl Unconfirmed {
     }
 }
 
-/// What is changed at one end of a connection's packets, as [`Engine::nat_rewrite`] says for one of them.
+/// The changes at one end of a connection's packets, as [`Engine::nat_rewrite`] gives them for one packet.
 pub(crate) fn nat_rewrite_for(status: Status, opposite: &Tuple, direction: Direction, manip: Manip) -> NatRewrite {
     manip_pkt::nat_rewrite(status, opposite, direction, manip, false)
 }

@@ -1,22 +1,22 @@
-//! Ports of outside addresses that somebody has to himself: a bit each, so that a free one is found by looking at 64 at a time.
+//! Ports of outside addresses in exclusive use: one bit each, so that the search for a free one checks 64 at a time.
 //!
-//! A page of bits belongs to one address, protocol and zone; it comes with the first port taken there and goes with the last. There are never more than
-//! [`MOST`] pages: who finds none is translated as if he had asked for nothing.
+//! A page of bits belongs to one address, protocol and zone; it is allocated with the first port reserved there and freed with the last. There are never more than
+//! [`MAX_PAGES`] pages: without room for a page, no port is reserved.
 use alloc::boxed::Box;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use hashbrown::HashMap;
 
-/// Whose ports: address, protocol, zone.
+/// Key of a page: address, protocol, zone.
 pub(super) type BitmapKey = (IpAddr, u8, u16);
 
-/// Which ports will do, beside being free.
+/// What a port must satisfy beside being free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortConstraint {
     Any,
-    /// Even, if the number is; odd, if it is (RFC 4787, 4.2.2).
+    /// The parity of this number (RFC 4787, 4.2.2).
     SameParity(u16),
-    /// Even, and the one above free too: for who will want that next (RFC 4787, 4.2.3).
+    /// Even, and the next port free as well, for the RTCP port (RFC 4787, 4.2.3).
     Pair,
 }
 
@@ -28,13 +28,13 @@ struct BitmapPage {
     count: u32,
 }
 
-/// Pages of 8 KiB: 32 MiB in all.
+/// Maximum number of pages. A page is 8 KiB: 32 MiB in all.
 const MAX_PAGES: usize = 4096;
-/// Bits of even ports.
+/// The bits of the even ports.
 const EVEN_BITS: u64 = 0x5555_5555_5555_5555;
 
 impl PortBitmap {
-    /// Is there room for this place?
+    /// Is there room for a port of this key?
     pub(super) fn has_room(&self, place: &BitmapKey) -> bool {
         self.0.len() < MAX_PAGES || self.0.contains_key(place)
     }
@@ -50,7 +50,7 @@ impl PortBitmap {
         self.0.is_empty()
     }
 
-    /// Takes a port. False if somebody has it, or there is no room.
+    /// Reserves a port. False if it is in use, or if there is no room.
     pub(super) fn reserve(&mut self, place: BitmapKey, port: u16) -> bool {
         if !self.has_room(&place) || !self.is_free(&place, port) {
             return false;
@@ -77,7 +77,7 @@ impl PortBitmap {
         }
     }
 
-    /// The first free port of `ports` that fits the wish, from `from` on and round.
+    /// The first free port of `ports` that meets the constraint, searching from `from` and wrapping around.
     pub(super) fn find_free(
         &self,
         place: &BitmapKey,
@@ -107,10 +107,10 @@ fn find_free_in(page: Option<&BitmapPage>, first: u16, last: u16, wish: PortCons
             PortConstraint::Any => u64::MAX,
             PortConstraint::SameParity(port) if port % 2 == 0 => EVEN_BITS,
             PortConstraint::SameParity(_) => !EVEN_BITS,
-            // An even port and the one above are always in one word.
+            // An even port and the next one are always in the same word.
             PortConstraint::Pair => EVEN_BITS & free >> 1,
         };
-        // A word's bits are 64, and the last word's last is port 65535.
+        // A word has 64 bits, and the last bit of the last word is port 65535.
         (free != 0).then(|| at * 64 + free.trailing_zeros() as u16)
     })
 }

@@ -1,8 +1,8 @@
-//! Blocks of ports: each subscriber has so many in a row to himself, so that who had a port is known from two lines of a log (RFC 6888, REQ-13; RFC 7422, 2).
+//! Port blocks: each subscriber has a range of consecutive ports to itself, so that two log lines tell who used a port (RFC 6888, REQ-13; RFC 7422, 2).
 //!
-//! A [`Holding`] is what one inside address has of one outside address: as long as it has connections there. With it comes a block, if blocks are asked for; it
-//! is given back with the last connection. Taking and giving back is told, each once. A subscriber's connections all go by the addresses he holds already
-//! (RFC 4787, REQ-2), where the rule allows them.
+//! A [`PortBlockAllocation`] is an inside address's share of one outside address; it lives as long as the inside address has connections there. If port blocks are enabled
+//! it includes a block, released with the last connection. Each allocation and each release is reported exactly once. All connections of a subscriber use the addresses it has
+//! already (RFC 4787, REQ-2), where the rule allows them.
 use super::port_bitmap::{BitmapKey, PortBitmap, PortConstraint};
 use super::range::NatRange;
 use crate::Instant;
@@ -12,49 +12,49 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;
 use hashbrown::HashMap;
 
-/// A block was taken, or given back.
+/// A block was allocated or released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortBlockEvent {
-    /// Taken, or given back.
+    /// True if allocated, false if released.
     pub allocated: bool,
-    /// Who has, or had, it.
+    /// The subscriber's inside address.
     pub subscriber: IpAddr,
     /// The outside address …
     pub address: IpAddr,
-    /// … and its ports, of every protocol.
+    /// … and its ports, for all protocols.
     pub ports: RangeInclusive<u16>,
-    /// When.
+    /// Time of the event.
     pub at: Instant,
 }
 
 /// A subscriber: inside address, zone.
 pub(super) type Subscriber = (IpAddr, u16);
 
-/// What a subscriber has of one outside address.
+/// A subscriber's share of one outside address.
 #[derive(Clone, Copy, Debug)]
 struct PortBlockAllocation {
     outside: IpAddr,
-    /// The number of his block.
+    /// The number of the block; `None` if the address is shared without a block.
     block_index: Option<u16>,
     connections: u32,
 }
 
 #[derive(Default)]
 pub(super) struct PortBlocks {
-    /// Ports of a block.
+    /// Number of ports in a block; `None` if blocks are off.
     block_size: Option<u16>,
     allocations: HashMap<Subscriber, Vec<PortBlockAllocation>>,
-    /// Numbers of blocks that are taken.
+    /// Numbers of allocated blocks, by outside address and zone.
     allocated: PortBitmap,
     events: VecDeque<PortBlockEvent>,
     events_lost: u64,
 }
 
-/// The first port of the first block.
+/// First port of the first block.
 const FIRST_PORT: u16 = 1024;
-/// Outside addresses looked at for a free block.
+/// Maximum number of outside addresses searched for a free block.
 const MAX_ADDRESSES_SEARCHED: usize = 256;
-/// Changes that wait to be told.
+/// Maximum number of events that wait to be polled.
 const MAX_QUEUED_EVENTS: usize = 65_536;
 
 impl PortBlocks {
@@ -71,12 +71,12 @@ impl PortBlocks {
         self.block_size.is_some()
     }
 
-    /// The first outside address that he holds.
+    /// The first outside address that the subscriber has.
     pub(super) fn first_address(&self, subscriber: &Subscriber) -> Option<IpAddr> {
         Some(self.allocations.get(subscriber)?.first()?.outside)
     }
 
-    /// The outside address that he holds in `range`, and his block there.
+    /// The outside address in `range` that the subscriber has, and its block there.
     pub(super) fn find_allocation(
         &self,
         subscriber: &Subscriber,
@@ -91,7 +91,7 @@ impl PortBlocks {
         Some((holding.outside, holding.block_index.map(|block| self.block_ports(block))))
     }
 
-    /// A free block of `range`, first at the address `preferred`.
+    /// A free block of `range`; the address `preferred` is tried first.
     pub(super) fn find_free_block(
         &self,
         preferred: IpAddr,
@@ -121,7 +121,7 @@ impl PortBlocks {
         })
     }
 
-    /// A connection of his was entered at `port` of `outside`.
+    /// Adds a connection of the subscriber at `port` of `outside`.
     pub(super) fn add_connection(&mut self, subscriber: Subscriber, outside: IpAddr, port: u16, now: Instant) {
         let number = self.block_index(port);
         let held = self.allocations.entry(subscriber).or_default();
@@ -129,13 +129,13 @@ impl PortBlocks {
             holding.connections += 1;
             return;
         }
-        // Where another has the block, which a rule of its own may cause, he holds the address alone.
+        // If another subscriber has the block, which a rule with its own range may cause, only the address is recorded.
         let block = number.filter(|number| self.allocated.reserve(bitmap_key(outside, subscriber.1), *number));
         held.push(PortBlockAllocation { outside, block_index: block, connections: 1 });
         self.queue_event(true, subscriber, outside, block, now);
     }
 
-    /// One of his connections has ended.
+    /// Removes a connection of the subscriber.
     pub(super) fn remove_connection(&mut self, subscriber: Subscriber, outside: IpAddr, port: u16, now: Instant) {
         let number = self.block_index(port);
         let Some(held) = self.allocations.get_mut(&subscriber) else { return };
@@ -189,7 +189,7 @@ impl PortBlockAllocation {
     }
 }
 
-/// Blocks are of all protocols together.
+/// One block covers all protocols, so the protocol in the key is 0.
 const fn bitmap_key(outside: IpAddr, zone: u16) -> BitmapKey {
     (outside, 0, zone)
 }

@@ -1,4 +1,4 @@
-//! What a rule allows a translation to choose from.
+//! The addresses and ports that a NAT rule allows, and how one of them is selected.
 use crate::{Status, Tuple};
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
@@ -8,9 +8,9 @@ use keepstate_types::ipproto;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Manip {
-    /// The source: snat, masquerade; decided where packets leave.
+    /// The source: snat and masquerade, in postrouting.
     Source,
-    /// The destination: dnat, redirect; decided where packets come in.
+    /// The destination: dnat and redirect, in prerouting.
     Destination,
 }
 
@@ -24,35 +24,35 @@ impl Manip {
     }
 }
 
-/// How a port is chosen where more than one is allowed.
+/// How a port is selected when several are allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PortSelection {
-    /// The packet's own if that is free; else the first free one, from a random place on for a source.
+    /// The packet's own port if it is free; otherwise the first free one. For a source the search starts at a random port.
     #[default]
     PreferOriginal,
-    /// Always a new one, from a random place on: `random` and `fully-random`, which are one since Linux 5.0.
+    /// Always a new port, starting at a random one: `random` and `fully-random`, which are the same since Linux 5.0.
     Random,
-    /// As far above the range's beginning as the packet's port is above this one: port forwarding of whole ranges.
+    /// The range's first port plus the difference between the packet's port and this one: port forwarding of whole ranges.
     Offset(u16),
 }
 
-/// Addresses and ports that a translation may choose from. The default allows the packet's own address, and any port of its class.
+/// Addresses and ports that a translation may select. The default allows the packet's own address, and any port of the same class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NatRange {
-    /// Addresses, all of the packet's family; `None` keeps the packet's.
+    /// Addresses, all of the packet's family; `None` keeps the packet's address.
     pub addresses: Option<RangeInclusive<IpAddr>>,
-    /// Ports, or ICMP ids; `None` is any of the same class: below 512, below 1024, or above.
+    /// Ports or ICMP ids; `None` allows any of the same class: below 512, below 1024, or above.
     pub ports: Option<RangeInclusive<u16>>,
-    /// How a port is chosen.
+    /// How a port is selected.
     pub port_selection: PortSelection,
-    /// The same client gets the same address of several, whatever its peer.
+    /// A client always gets the same address of several, whatever its peer.
     pub persistent: bool,
-    /// `addresses` are a prefix: only the bits that all of them share are replaced.
+    /// `addresses` is a prefix: only the bits that all its addresses share are replaced.
     pub prefix: bool,
 }
 
 impl NatRange {
-    /// One address, and any port.
+    /// One address, any port.
     pub fn to(address: IpAddr) -> NatRange {
         NatRange { addresses: Some(address..=address), ..NatRange::default() }
     }
@@ -62,7 +62,7 @@ impl NatRange {
         NatRange { ports: Some(port..=port), ..NatRange::to(address) }
     }
 
-    /// Does the end `manip` of `tuple` lie in it?
+    /// Does the end `manip` of `tuple` lie in the range?
     pub(super) fn contains(&self, tuple: &Tuple, manip: Manip) -> bool {
         let address = end_address(tuple, manip);
         self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&address)) && self.contains_port(tuple, manip)
@@ -88,7 +88,7 @@ pub(super) fn end_address(tuple: &Tuple, manip: Manip) -> IpAddr {
     }
 }
 
-/// The key of one end; ICMP has but one.
+/// The key of one end; ICMP has only one key.
 pub(super) fn end_key(tuple: &Tuple, manip: Manip) -> u16 {
     match (tuple.protocol, manip) {
         (ipproto::ICMP | ipproto::ICMPV6, _) | (_, Manip::Source) => tuple.source_key,
@@ -96,7 +96,7 @@ pub(super) fn end_key(tuple: &Tuple, manip: Manip) -> u16 {
     }
 }
 
-/// The key of one end, to be changed.
+/// The key of one end, mutable.
 pub(super) fn end_key_mut(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
     match (tuple.protocol, manip) {
         (ipproto::ICMP | ipproto::ICMPV6, _) | (_, Manip::Source) => &mut tuple.source_key,
@@ -104,7 +104,7 @@ pub(super) fn end_key_mut(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
     }
 }
 
-/// Translated; decided.
+/// The status bits of one end: translated, and NAT initialized.
 pub(super) fn nat_status_bits(manip: Manip) -> (Status, Status) {
     match manip {
         Manip::Source => (Status::SRC_NAT, Status::SRC_NAT_DONE),

@@ -1,10 +1,10 @@
-//! Sequence numbers of packets that leave, adjusted by what their connection's streams have become longer.
+//! Adjusts the sequence numbers of outgoing packets whose connection's payload changed in length.
 use crate::extension::Extension;
 use crate::table::record::RecordKind;
 use crate::{Direction, Engine, Status};
 use keepstate_wire::rewrite::PacketMut;
 
-/// By how much the acknowledgement `ack` from `direction` is ahead of the number that it is about.
+/// How far the acknowledgement `ack`, sent in `direction`, is ahead of the sender's own number it acknowledges.
 #[cold]
 pub(crate) fn ack_offset(extra: Option<&Extension>, direction: Direction, ack: u32) -> u32 {
     let shifts = extra.and_then(|extra| extra.seqadj);
@@ -12,7 +12,7 @@ pub(crate) fn ack_offset(extra: Option<&Extension>, direction: Direction, ack: u
 }
 
 impl Engine {
-    /// Brings the numbers of a segment that leaves up to what was written into its connection's streams. False where it cannot be read: it must not be sent on.
+    /// Adjusts the sequence and acknowledgement numbers of an outgoing segment. False if it cannot be parsed: it must not be sent.
     pub(crate) fn seq_adjust(&self, slot: u32, direction: Direction, datagram: &mut [u8]) -> bool {
         let Some((shifts, synproxy)) =
             self.extensions.find(slot).and_then(|extra| Some((extra.seqadj?, extra.synproxy)))
@@ -25,7 +25,7 @@ impl Engine {
             && rewrite.adjust_seq(|seq| seq.wrapping_add(own.seq_offset(seq)), |ack| other.unadjust_ack(ack))
     }
 
-    /// A segment of `direction` was made longer by `by`, modulo 2³².
+    /// Records that the segment `seq` of `direction` grew by `by` bytes, modulo 2³².
     pub(crate) fn seqadj_set(&mut self, slot: u32, direction: Direction, seq: u32, by: u32) {
         if by == 0 {
             return;

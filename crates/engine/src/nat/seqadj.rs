@@ -1,31 +1,31 @@
-//! Sequence numbers of a connection into whose stream a helper wrote: what was sent before its last change counts by one difference, what comes after by another.
+//! Sequence number offsets of a connection whose payload a helper changed: one offset up to the last change, another after it.
 //!
-//! A [`SeqAdj`] belongs to one connection and begins with the first change that made a segment longer or shorter (Linux's `nf_conntrack_seqadj`). What is tracked
-//! are the sender's own numbers; they are shifted only where a packet leaves. It must never forget the difference before the last change: segments from before are sent again.
+//! A [`SeqAdj`] belongs to one connection and is created by the first change of a segment's length (Linux's `nf_conntrack_seqadj`). Tracking uses
+//! the sender's original numbers; they are adjusted only when a packet leaves. The offset before the last change must never be forgotten: older segments may be retransmitted.
 use crate::Direction;
 
-/// Of both directions.
+/// The offsets of both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SeqAdj([DirectionSeqAdj; 2]);
 
-/// How much longer one direction's stream has become.
+/// The offsets of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DirectionSeqAdj {
-    /// The segment that was changed last, by the sender's number.
+    /// Sequence number of the last changed segment, as the sender numbered it.
     correction_pos: u32,
-    /// Modulo 2³², up to that segment.
+    /// Offset modulo 2³² up to that segment.
     offset_before: u32,
-    /// The same, behind it.
+    /// Offset modulo 2³² after that segment.
     offset_after: u32,
 }
 
 impl DirectionSeqAdj {
-    /// The difference of a sender's own number.
+    /// The offset for one of the sender's own sequence numbers.
     pub(super) fn seq_offset(&self, seq: u32) -> u32 {
         if seq_after(seq, self.correction_pos) { self.offset_after } else { self.offset_before }
     }
 
-    /// What the receiver acknowledges, in the sender's own numbers.
+    /// The receiver's acknowledgement, converted to the sender's own numbers.
     pub(super) fn unadjust_ack(&self, ack: u32) -> u32 {
         let old = ack.wrapping_sub(self.offset_before);
         if seq_after(old, self.correction_pos) { ack.wrapping_sub(self.offset_after) } else { old }
@@ -33,7 +33,7 @@ impl DirectionSeqAdj {
 }
 
 impl SeqAdj {
-    /// The segment `seq` of `direction` has become longer by `by`, modulo 2³². One that is sent again was counted before.
+    /// The segment `seq` of `direction` grew by `by` bytes, modulo 2³². A retransmission is not counted again.
     pub(crate) fn set_offset(&mut self, direction: Direction, seq: u32, by: u32) {
         let [original, reply] = &mut self.0;
         let shift = if direction == Direction::Original { original } else { reply };
@@ -46,14 +46,14 @@ impl SeqAdj {
         }
     }
 
-    /// Everything of `direction` counts by this difference, modulo 2³².
+    /// Sets one offset, modulo 2³², for all of `direction`.
     pub(crate) fn init(&mut self, direction: Direction, by: u32) {
         let [original, reply] = &mut self.0;
         let shift = if direction == Direction::Original { original } else { reply };
         *shift = DirectionSeqAdj { offset_before: by, offset_after: by, ..*shift };
     }
 
-    /// For a description: position, before, after; original, then reply.
+    /// The fields as exported: position, before, after; original, then reply.
     pub(crate) fn to_bytes(&self) -> [u8; 24] {
         let mut bytes = [0; 24];
         let words = self.0.iter().flat_map(|shift| [shift.correction_pos, shift.offset_before, shift.offset_after]);
@@ -61,7 +61,7 @@ impl SeqAdj {
         bytes
     }
 
-    /// The same, read.
+    /// The reverse: from the exported fields.
     pub(crate) fn from_bytes(bytes: &[u8; 24]) -> SeqAdj {
         let word = |at: usize| bytes.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
         SeqAdj([0, 3].map(|at| DirectionSeqAdj {
@@ -97,7 +97,7 @@ mod tests {
             [0, 0, 4, 4],
             "the changed segment begins where it began"
         );
-        // Shortened by one, later.
+        // One byte shorter, later.
         shifts.set_offset(Direction::Original, 2000, u32::MAX);
         let shift = *shifts.direction(Direction::Original);
         assert_eq!([1500, 2000, 2001].map(|seq| shift.seq_offset(seq)), [4, 4, 3]);

@@ -1,4 +1,4 @@
-//! What translation keeps beside the table.
+//! NAT state outside the connection table.
 use super::bysource::BysourceTable;
 use super::eim_table::EimTable;
 use super::exhaustion::Exhaustion;
@@ -7,18 +7,18 @@ use crate::{Connection, Secret};
 use alloc::boxed::Box;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What translation keeps beside the table.
+/// NAT state outside the connection table.
 pub(crate) struct NatState {
     pub(crate) keys: HashKeys,
     pub(crate) random_counter: u64,
     pub(crate) bysource: BysourceTable,
     pub(crate) exhaustion: Exhaustion,
     pub(crate) eim: EimTable,
-    /// Some connection was translated, ever.
+    /// True once any connection has been translated.
     pub(crate) in_use: bool,
-    /// Is what a packet ends to be kept for its rules?
+    /// Whether a connection that the current packet ends is stored for the ruleset.
     pub(crate) keep_ended: bool,
-    /// The connection that the packet at hand has ended.
+    /// The connection that the current packet ended.
     pub(crate) ended: Option<Box<Connection>>,
 }
 
@@ -36,13 +36,13 @@ impl NatState {
         }
     }
 
-    /// A number that nobody can guess who does not know the secret.
+    /// A number that cannot be predicted without the secret.
     pub(crate) fn random_u16(&mut self) -> u16 {
         self.random_counter += 1;
         self.keys.hash([self.random_counter]) as u16
     }
 
-    /// An address of `first..=last`, always the same for the same `seed`.
+    /// An address in `first..=last`; the same `seed` always gives the same address.
     pub(super) fn hash_to_address(&self, seed: &TupleKey, first: IpAddr, last: IpAddr) -> IpAddr {
         let [high, low] = [0, 1].map(|half| seed.hash(half, &self.keys));
         let hash = u128::from(high) << 64 | u128::from(low);

@@ -9,7 +9,7 @@ pub(super) const CLIENT: [u8; 4] = [10, 0, 0, 2];
 pub(super) const SERVER: [u8; 4] = [198, 51, 100, 9];
 pub(super) const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
 
-/// An IPv4 packet with right checksums.
+/// An IPv4 packet with correct checksums.
 fn ipv4_packet(source: [u8; 4], destination: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
     bytes.extend(source);
@@ -31,7 +31,7 @@ pub(super) fn udp(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> 
     ipv4_packet(source, destination, 17, &transport)
 }
 
-/// A SYN whose checksum is not looked at.
+/// A SYN with an unchecked checksum.
 pub(super) fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> Vec<u8> {
     let mut transport = Vec::new();
     transport.extend(from.to_be_bytes());
@@ -46,7 +46,7 @@ pub(super) fn engine() -> Engine {
     Engine::new(sysctls, Secret([3; 16]), Instant(0))
 }
 
-/// One packet through a router with one rule for each end.
+/// Sends one packet through a router with at most one NAT rule for each end.
 pub(super) fn route_packet(
     engine: &mut Engine,
     mut bytes: Vec<u8>,
@@ -112,7 +112,7 @@ fn used_port_is_replaced_within_its_class() {
             assert!(if host == 2 { chosen == port } else { class.contains(&chosen) }, "{port} became {chosen}");
         }
     }
-    // Without a rule a clash of two tuples is settled too.
+    // A clash of two tuples is resolved even without a rule.
     assert_eq!(engine.count(), 3 * 38);
 }
 
@@ -148,7 +148,7 @@ fn exhausted_range_drops_and_counts() {
     assert_eq!(shortfall.failures, 2);
     assert_eq!(engine.counters().insert_failed, 2);
     assert!(engine.poll_exhaustion().is_some() && engine.poll_exhaustion().is_none());
-    // Another peer has all ten again.
+    // For another peer all ten ports are free again.
     let (outcome, _) = route_packet(&mut engine, udp(CLIENT, 1, [198, 51, 100, 10], 53), None, Some(&range));
     assert_eq!(outcome.info, CtInfo::New);
 }
@@ -168,7 +168,7 @@ fn icmp_error_is_translated_outer_and_inner() {
     assert!(packet.transport_checksum_ok());
     assert_eq!(back[16..20], CLIENT);
     assert_eq!(endpoints(&back[28..]), (CLIENT, 4000, SERVER, 53));
-    // One from a router on the way keeps the router's address.
+    // An error sent by a router on the path keeps that router's address.
     let (_, back) = route_packet(&mut engine, ipv4_packet([203, 0, 113, 1], OUTSIDE, 1, &error), None, None);
     assert_eq!((&back[12..16], &back[16..20]), (&[203, 0, 113, 1][..], &CLIENT[..]));
 }

@@ -1,6 +1,6 @@
-//! Which tuple a translated connection gets: the source's own if that is free, then as its other connections, then what the range allows.
+//! Selects the tuple of a translated connection: the packet's own source if it is free, then that of the source's other connections, then what the range allows.
 //!
-//! The order is that of Linux (`nf_nat_core.c`, `get_unique_tuple`), learned by watching it choose: see docs/differences.md for the two places where we go another way.
+//! The order is that of Linux (`nf_nat_core.c`, `get_unique_tuple`), found by observing the kernel. Two deliberate differences are described in docs/differences.md.
 use super::bysource::BysourceKey;
 use super::range::{Manip, NatRange, PortSelection, end_address, end_key, end_key_mut};
 use crate::table::{TupleRef, key::TupleKey};
@@ -9,39 +9,39 @@ use crate::{Direction, Engine, Instant, ProtocolInfo, Status, TcpState, Tuple, Z
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use keepstate_types::ipproto;
 
-/// For whom a tuple is looked for.
+/// A search for a free tuple.
 pub(super) struct NatRequest<'a> {
-    /// How the first packet looks before this translation.
+    /// The tuple of the first packet before this translation.
     pub(super) current: Tuple,
     pub(super) manip: Manip,
     pub(super) range: &'a NatRange,
     pub(super) binding: NatBinding,
     pub(super) zone: Zone,
-    /// Behind the first segment's sequence number, if it is a SYN.
+    /// The sequence number after the first segment, if that is a SYN.
     pub(super) syn_end_seq: Option<u32>,
     pub(super) now: Instant,
 }
 
-/// Why a tuple is looked for.
+/// Why a tuple is selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NatBinding {
-    /// A rule wants it translated.
+    /// A NAT rule matched.
     Rule,
-    /// None does.
+    /// No NAT rule matched.
     Null,
 }
 
-/// Tuples of others that are looked at for one that suits.
+/// Maximum number of other connections of the source that are tried.
 const MAX_BYSOURCE_LOOKUPS: usize = 128;
-/// Ports tried in one go.
+/// Maximum number of ports tried in one round.
 const MAX_ATTEMPTS: u32 = 128;
-/// With so few tries left, the place of a connection that is over is taken.
+/// With this few tries left, a closed TCP connection may be replaced.
 const HARDER_THRESHOLD: u32 = 32;
-/// With so few tries in a go, there is no further one.
+/// A round with fewer tries than this is the last.
 const MIN_ATTEMPTS: u32 = 16;
 
 impl Engine {
-    /// A connection that was decided elsewhere is entered under its source.
+    /// Adds an imported connection to the by-source table, if its source NAT is initialized.
     pub(crate) fn restore_bysource(&mut self, slot: u32) {
         let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));
         let zone = self.table.records.zone(slot).id_for(Direction::Original);
@@ -58,7 +58,7 @@ impl Engine {
         mapped.unwrap_or_else(|| self.unique_tuple_linux(wanted))
     }
 
-    /// As Linux chooses.
+    /// Selects a tuple as Linux does.
     pub(super) fn unique_tuple_linux(&mut self, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let NatRequest { current: present, manip, range, .. } = wanted;
         let random = range.port_selection == PortSelection::Random;
@@ -78,7 +78,7 @@ impl Engine {
             let keep = match &range.ports {
                 None => !self.used_tuple(&tuple, wanted),
                 Some(_) if matches!(range.port_selection, PortSelection::Offset(_)) => false,
-                // The one port there is, is taken by whoever wants it: a clash is seen when the connection is entered.
+                // A range of one port takes it unconditionally: a clash is found when the connection is confirmed.
                 Some(ports) if ports.start() == ports.end() && range.contains_port(&tuple, *manip) => true,
                 Some(_) => range.contains_port(&tuple, *manip) && !self.used_tuple(&tuple, wanted),
             };
@@ -91,7 +91,7 @@ impl Engine {
         (tuple, free)
     }
 
-    /// The translation of another connection of the same source, where the range allows it here.
+    /// The translation of another connection of the same source, if this range allows it.
     fn find_appropriate_src(&self, wanted: &NatRequest<'_>) -> Option<Tuple> {
         let source = BysourceKey::from_tuple(&wanted.current, wanted.zone.id_for(Direction::Original));
         self.nat.bysource.connections(&source).take(MAX_BYSOURCE_LOOKUPS).find_map(|slot| {
@@ -102,7 +102,7 @@ impl Engine {
         })
     }
 
-    /// One of the range's addresses, by the client (and, unless it is to be persistent, its peer).
+    /// Selects one of the range's addresses by a hash of the client (and of its peer, unless the range is persistent).
     pub(super) fn find_best_ip(&self, tuple: &mut Tuple, wanted: &NatRequest<'_>) {
         let Some(addresses) = &wanted.range.addresses else { return };
         let (first, last) = (*addresses.start(), *addresses.end());
@@ -131,13 +131,13 @@ impl Engine {
         }
     }
 
-    /// A free port of the range, or of the present one's class.
+    /// A free port of the range, or of the same class as the current one.
     fn unique_port(&mut self, tuple: &mut Tuple, wanted: &NatRequest<'_>) -> bool {
         let NatRequest { manip, range, .. } = wanted;
         let present = end_key(tuple, *manip);
         let (first, last) = match (tuple.protocol, &range.ports) {
             (ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP, None) => match (manip, present) {
-                // Whom a destination is sent to is not ours to choose.
+                // Without a port range, the port of a translated destination is not changed.
                 (Manip::Destination, _) => return !self.used_tuple(tuple, wanted),
                 (_, 0..=511) => (1, 511),
                 (_, 512..=1023) => (600, 1023),
@@ -148,7 +148,7 @@ impl Engine {
                 ipproto::TCP | ipproto::UDP | ipproto::UDPLITE | ipproto::SCTP | ipproto::ICMP | ipproto::ICMPV6,
                 Some(ports),
             ) => (*ports.start().min(ports.end()), *ports.start().max(ports.end())),
-            // What has no ports has nothing to choose.
+            // A protocol without ports has nothing to select.
             _ => return !self.used_tuple(tuple, wanted),
         };
         let size = u32::from(last - first) + 1;
@@ -160,7 +160,7 @@ impl Engine {
         let mut tries = size.min(MAX_ATTEMPTS);
         loop {
             for left in (1..=tries).rev() {
-                // Both are below 2^17.
+                // The sum is at most 65535: the remainder is below `size`.
                 *end_key_mut(tuple, *manip) = first + (offset % size) as u16;
                 if !self.used_tuple_harder(tuple, wanted, left) {
                     return true;
@@ -175,12 +175,12 @@ impl Engine {
         }
     }
 
-    /// Has somebody the tuple that this connection's answers would have?
+    /// Does another connection use the reply tuple that `tuple` would have?
     pub(super) fn used_tuple(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>) -> bool {
         self.reply_tuple_owner(tuple, wanted).is_some()
     }
 
-    /// As [`Engine::used_tuple`]; with few tries left, a TCP connection that is over makes way for a SYN whose numbers lie behind it.
+    /// Like [`Engine::used_tuple`]; with few tries left, a closed TCP connection is replaced by a SYN with a later sequence number.
     fn used_tuple_harder(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>, tries_left: u32) -> bool {
         let Some(holder) = self.reply_tuple_owner(tuple, wanted) else { return false };
         if tries_left > HARDER_THRESHOLD || tuple.protocol != ipproto::TCP {
@@ -189,7 +189,7 @@ impl Engine {
         let Some(entry) = self.dump_entry(holder.slot(), wanted.now) else { return true };
         let over = match entry.protocol {
             ProtocolInfo::Tcp { state: TcpState::TimeWait | TcpState::Close, sides: [client, _] } => {
-                // Later by the numbers' own circle.
+                // Later, in sequence number arithmetic.
                 wanted.syn_end_seq.is_some_and(|opening| (opening.wrapping_sub(client.end) as i32) > 0)
             }
             _ => false,
@@ -202,7 +202,7 @@ impl Engine {
         false
     }
 
-    /// Who has the tuple of the answer; one that has expired makes way.
+    /// The owner of the reply tuple of `tuple`; an expired connection is removed first.
     fn reply_tuple_owner(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>) -> Option<TupleRef> {
         let answer = TupleKey::from(&tuple.invert()?);
         let holder = self.table.tuple_owner(&answer, wanted.zone, Direction::Reply)?;
@@ -215,7 +215,7 @@ impl Engine {
     }
 }
 
-/// The bits in which all of `first` to `last` agree are theirs; the others stay.
+/// Replaces the bits that `first` and `last` have in common, as a prefix does; the other bits stay.
 fn netmap_address(present: IpAddr, first: IpAddr, last: IpAddr) -> IpAddr {
     match (present, first, last) {
         (IpAddr::V4(present), IpAddr::V4(first), IpAddr::V4(last)) => {

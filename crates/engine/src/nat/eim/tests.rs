@@ -25,7 +25,7 @@ fn host(number: u8) -> [u8; 4] {
     [10, 0, 0, number]
 }
 
-/// The outside port of a packet from within.
+/// The outside port of a packet sent from inside.
 fn outside_port(engine: &mut Engine, from: ([u8; 4], u16), to: [u8; 4]) -> u16 {
     let (outcome, sent) = route_packet(engine, udp(from.0, from.1, to, 53), None, Some(&masquerade()));
     assert!(outcome.connection.is_some(), "{outcome:?}");
@@ -38,14 +38,14 @@ fn mapping_is_endpoint_independent_and_exclusive() {
     let mut engine = engine_with_policy(endpoint_independent());
     let first = outside_port(&mut engine, (CLIENT, 4000), SERVER);
     assert_eq!(first, 4000, "its own, as it was free");
-    // Linux would give the same port to another client of another server.
+    // Linux would give the same port to another client that talks to another server.
     let second = outside_port(&mut engine, (host(3), 4000), [198, 51, 100, 77]);
     assert_ne!(second, 4000);
     for peer in 1..20 {
         assert_eq!(outside_port(&mut engine, (host(3), 4000), [203, 0, 113, peer]), second);
         assert_eq!(outside_port(&mut engine, (CLIENT, 4000), [203, 0, 113, peer]), first);
     }
-    // It ends with its last connection.
+    // The mapping ends with its last connection.
     engine.flush(NOW);
     assert_eq!(outside_port(&mut engine, (host(3), 4000), SERVER), 4000);
 }
@@ -66,14 +66,14 @@ fn filtering_behaviours_admit_their_peers() {
             assert_eq!(to_client, comes_in, "{filtering:?} from {from:?}: {outcome:?}");
             let expected = if from.1 == 53 && from.0 == SERVER { CtInfo::Established } else { CtInfo::Related };
             assert_eq!(outcome.info == expected, comes_in, "{outcome:?}");
-            // What answers goes out as it was called.
+            // The reply leaves from the outside port that was addressed.
             if comes_in {
                 let (_, answer) =
                     route_packet(&mut engine, udp(CLIENT, 4000, from.0, from.1), None, Some(&masquerade()));
                 assert_eq!(endpoints(&answer), (OUTSIDE, port, from.0, from.1));
             }
         }
-        // Another port of ours is nobody's.
+        // Another port of the outside address has no mapping.
         let (outcome, sent) = route_packet(&mut engine, udp(stranger, 53, OUTSIDE, port + 1), None, None);
         assert_eq!((outcome.info, endpoints(&sent).2), (CtInfo::New, OUTSIDE));
     }
@@ -103,7 +103,7 @@ fn hairpin_between_two_mapped_sources() {
 #[test]
 fn port_parity_and_rtp_pairs_are_preserved() {
     let mut engine = engine_with_policy(NatPolicy { parity: true, ..endpoint_independent() });
-    // Somebody has them already.
+    // Another host has both ports already.
     for port in [5000, 5001] {
         outside_port(&mut engine, (host(9), port), SERVER);
     }
@@ -162,7 +162,7 @@ fn port_blocks_and_their_ports_can_be_exhausted() {
     let (outcome, _) = route_packet(&mut engine, udp(host(6), 1, SERVER, 53), None, Some(&pool));
     assert_eq!(outcome.reason, Some(Reason::NatExhausted));
     assert_eq!(engine.exhaustion_stats().count(), 1);
-    // Ports of a block run out per subscriber.
+    // Each subscriber runs out of the ports of its own block.
     let mut engine = engine_with_policy(NatPolicy { port_block_size: Some(10), ..endpoint_independent() });
     let all: BTreeSet<u16> = (0..10).map(|port| outside_port(&mut engine, (CLIENT, 2000 + port), SERVER)).collect();
     assert_eq!(all.len(), 10);
@@ -187,7 +187,7 @@ fn deterministic_nat_maps_subscriber_both_ways() {
             let (_, back) = route_packet(&mut engine, udp(SERVER, 53, address, port), None, None);
             assert_eq!((endpoints(&back).2, endpoints(&back).3), (host(number), from));
         }
-        // Who is no subscriber goes where the rule says.
+        // An address outside the subscriber prefix is translated as the rule says.
         let (_, sent) = route_packet(&mut engine, udp([10, 9, 9, 9], 4000, SERVER, 53), None, Some(&masquerade()));
         assert_eq!((endpoints(&sent).0, endpoints(&sent).1), (OUTSIDE, 4000));
     }
@@ -208,7 +208,7 @@ fn set_nat_policy_adds_existing_connections() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever opens and ends: a port is one source's, a source has one port, and nothing is left behind.
+    /// After any sequence of opens and closes: a port has one source, a source has one port, and flushing leaves nothing behind.
     #[test]
     fn mappings_and_port_blocks_stay_consistent(steps in proptest::collection::vec((2u8..6, 0u16..6, 1u8..5, any::<bool>()), 1..200), port_block_size in proptest::option::of(4u16..9), parity in any::<bool>()) {
         let mut engine = engine_with_policy(NatPolicy { port_block_size, parity, filtering: FilteringBehaviour::EndpointIndependent, ..endpoint_independent() });
@@ -243,7 +243,7 @@ proptest! {
 fn hairpin_to_own_mapping() {
     let mut engine = engine_with_policy(endpoint_independent());
     let port = outside_port(&mut engine, (CLIENT, 4000), SERVER);
-    // Both tuples of this connection are the same one.
+    // The original and the reply tuple of this connection are equal.
     for _ in 0..3 {
         let (outcome, sent) = route_packet(&mut engine, udp(CLIENT, 4000, OUTSIDE, port), None, None);
         assert_eq!((outcome.verdict, endpoints(&sent)), (crate::CtVerdict::Accept, (OUTSIDE, port, CLIENT, 4000)));
