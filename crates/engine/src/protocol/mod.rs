@@ -1,7 +1,7 @@
-//! Protocol trackers: what one packet makes of its connection.
+//! Protocol trackers: how one packet changes its connection.
 //!
-//! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]); it is opened by a first packet and
-//! advanced by every packet, and knows nothing of tables. What it decides is a [`TrackResult`].
+//! Each tracker is a small value, read from the record and written back ([`Tcp::load`], [`Tcp::store`]). It is created from a first packet and
+//! updated by every packet, and must never access tables. Its result is a [`TrackResult`].
 pub(crate) mod sctp;
 pub(crate) mod stateless;
 pub(crate) mod tcp;
@@ -13,7 +13,7 @@ pub(crate) use tcp::fast_path::FastPathTimeouts;
 pub(crate) use tcp::{IgnoredSyn, Tcp};
 pub(crate) use track_ctx::{TrackCtx, TrackResult, seconds_to_ticks};
 
-/// The tracker of an unconfirmed connection: what becomes part of its record.
+/// The tracker state of an unconfirmed connection; it becomes part of the record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tracker {
     Tcp(Tcp),
@@ -22,7 +22,7 @@ pub(crate) enum Tracker {
 }
 
 impl Tracker {
-    /// Writes it into a record.
+    /// Writes the state into a record.
     pub(crate) fn store(&self, hot: &mut HotRecord) {
         match self {
             Tracker::Tcp(tcp) => tcp.store(hot),

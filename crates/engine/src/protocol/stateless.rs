@@ -1,32 +1,32 @@
-//! Protocols that have no states of their own, only timeouts: UDP, UDP-Lite, ICMP, ICMPv6, GRE, and all that are not known.
+//! Protocols without states, only timeouts: UDP, UDP-Lite, ICMP, ICMPv6, GRE, and all others without a tracker.
 use super::{TrackCtx, TrackResult, seconds_to_ticks};
 use crate::Tuple;
 use crate::table::record::HotRecord;
 use crate::{Reason, Status, Sysctl};
 use keepstate_types::ipproto;
 
-/// A connection of such a protocol.
+/// A connection of a stateless protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stateless {
-    /// UDP: a stream once it is answered and older than the tick `stream_after`.
+    /// UDP: a stream once it is replied to and older than the tick `stream_after`.
     Udp { stream_after: u32 },
-    /// UDP-Lite: a stream once it is answered.
+    /// UDP-Lite: a stream once it is replied to.
     UdpLite,
-    /// A query of ICMP or ICMPv6 and its answers.
+    /// An ICMP query and its replies.
     Icmp,
-    /// ICMPv6, likewise.
+    /// An ICMPv6 query and its replies.
     Icmpv6,
-    /// GRE, with the timeouts (ticks) in force when it began: unanswered, and seen both ways.
+    /// GRE, with the timeouts (ticks) at the time it was created: unreplied, and replied.
     Gre { timeout: u32, stream: u32 },
-    /// Any other protocol, by its number.
+    /// Any other protocol, by number.
     Other(u8),
 }
 
-/// A UDP conversation that still goes on after so many seconds is a stream.
+/// Seconds after which a UDP connection that is still active becomes a stream.
 const STREAM_AFTER_SECONDS: u32 = 2;
 
 impl Stateless {
-    /// A connection from its first packet.
+    /// Creates a connection from its first packet.
     pub(crate) fn from_first_packet(tuple: &Tuple, context: &TrackCtx<'_>) -> Result<Stateless, Reason> {
         Ok(match tuple.protocol {
             ipproto::UDP => {
@@ -44,7 +44,7 @@ impl Stateless {
         })
     }
 
-    /// What one packet makes of it.
+    /// Tracks one packet.
     pub(crate) fn track_packet(&self, context: &TrackCtx<'_>) -> TrackResult {
         let answered = context.status.contains(Status::SEEN_REPLY);
         let sysctl = |sysctl| seconds_to_ticks(context.sysctls[sysctl]);
@@ -62,13 +62,13 @@ impl Stateless {
             Stateless::Gre { timeout, stream } => (if answered { stream } else { timeout }, answered),
             Stateless::Other(_) => (sysctl(Sysctl::GenericTimeout), false),
         };
-        // One that lost a clash stands in one direction only and soon ends: it is never assured.
+        // A connection that lost a clash is seen in one direction only and ends soon: it never becomes assured.
         let assured =
             stream && !context.status.contains(Status::ASSURED) && !context.status.contains(Status::NAT_CLASH);
         TrackResult::Pass { timeout, changed: false, assured }
     }
 
-    /// Reads it from a record.
+    /// Reads the connection from a record.
     pub(crate) fn load(hot: &HotRecord) -> Stateless {
         match hot.protocol() {
             ipproto::UDP => Stateless::Udp { stream_after: hot.words[0] },
@@ -80,7 +80,7 @@ impl Stateless {
         }
     }
 
-    /// Writes it into a record.
+    /// Writes the connection into a record.
     pub(crate) fn store(&self, hot: &mut HotRecord) {
         match *self {
             Stateless::Udp { stream_after } => hot.words[0] = stream_after,

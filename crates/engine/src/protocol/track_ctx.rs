@@ -1,30 +1,30 @@
-//! What a tracker may know beside the packet, and what it makes of it.
+//! The context a tracker gets beside the packet, and the result it returns.
 use crate::time::TICKS_PER_SECOND;
 use crate::{Reason, Status, Sysctls};
 
-/// What a tracker makes of one packet.
+/// A tracker's result for one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrackResult {
-    /// It passes, is counted, and the connection may now be silent so long.
+    /// The packet passes, is counted, and restarts the timeout.
     Pass {
-        /// In ticks.
+        /// The timeout, in ticks.
         timeout: u32,
-        /// The protocol's state is another now.
+        /// The protocol state has changed.
         changed: bool,
-        /// The connection is not to be dropped early from now on.
+        /// The connection must not be dropped early from now on.
         assured: bool,
     },
-    /// It passes, but nothing is counted and no timeout moves.
+    /// The packet passes, but is not counted and does not restart the timeout.
     NoRefresh {
         reason: Option<Reason>,
-        /// The protocol's state is another now, by an earlier chunk of the same packet.
+        /// The protocol state was changed by an earlier chunk of the same packet.
         changed: bool,
     },
-    /// Not part of this connection; perhaps the connection is not to last much longer.
+    /// The packet does not belong to this connection; the timeout may be shortened.
     Invalid { reason: Reason, shorten_to: Option<u32> },
-    /// A new life on an old tuple: forget this entry, look up again.
+    /// A new connection on an old tuple: remove this entry, and look up again.
     Restart,
-    /// It passes and ends the connection at once.
+    /// The packet passes, and the connection is removed at once.
     Delete,
 }
 
@@ -38,21 +38,21 @@ impl TrackResult {
     }
 }
 
-/// What a tracker may know beside the packet.
+/// The context a tracker gets beside the packet.
 pub(crate) struct TrackCtx<'a> {
     pub(crate) sysctls: &'a Sysctls,
     pub(crate) status: Status,
     /// The current tick, modulo 2³².
     pub(crate) now: u32,
-    /// Until the connection expires.
+    /// Ticks until the connection expires.
     pub(crate) remaining_ticks: u32,
-    /// Unknown to the peers, for folds.
+    /// Secret multipliers for segment hashes, unknown to the peers.
     pub(crate) secret: (u64, u64),
-    /// By how much the segment's acknowledgements are ahead of the numbers they are about, where a helper wrote into that stream.
+    /// How far the segment's acknowledgements are ahead of the sender's own numbers, where a helper changed that payload's length.
     pub(crate) ack_offset: u32,
 }
 
-/// Ticks of so many seconds; as in Linux not more than an `int` holds (less 64 million ticks, which bounds how late `poll` may be).
+/// Seconds as ticks; as in Linux at most what an `int` holds (less 64 million ticks, which bounds how late `poll` may be).
 #[inline(always)]
 pub(crate) const fn seconds_to_ticks(seconds: u32) -> u32 {
     const LONGEST: u64 = (1 << 31) - (1 << 26);

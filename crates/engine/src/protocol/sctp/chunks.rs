@@ -1,11 +1,11 @@
-//! The chunks of one SCTP packet, walked as Linux walks them.
+//! The chunks of one SCTP packet, iterated as Linux does.
 //!
-//! A [`ChunkBundle`] is made once a packet, after a look over all chunks: it knows that they may stand together. It must never be stricter than
-//! Linux, which reads chunk headers only: a length under four bytes, or beyond the packet, stops nobody; a length of zero does.
+//! A [`ChunkBundle`] is created once per packet, after a check that its chunks may be bundled. It must never be stricter than
+//! Linux, which reads chunk headers only: a length under four bytes or beyond the packet is accepted; a length of zero is not.
 use super::error::SctpError;
 use super::transitions::ChunkType;
 
-/// One chunk: what it is, its flags, and every byte of the packet behind its header.
+/// One chunk: its kind, its flags, and all bytes of the packet after its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk<'a> {
     pub(super) chunk_type: ChunkType,
@@ -13,16 +13,16 @@ pub(super) struct Chunk<'a> {
     payload: &'a [u8],
 }
 
-/// Bytes of the fixed part of INIT and INIT ACK behind the chunk header (RFC 9260, section 3.3.2).
+/// Length in bytes of the fixed part of INIT and INIT ACK after the chunk header (RFC 9260, section 3.3.2).
 const INIT_FIXED_LEN: usize = 16;
 
 impl Chunk<'_> {
-    /// The T bit of ABORT and SHUTDOWN COMPLETE: the sender had no association and reflects our tag (RFC 9260, section 8.5.1).
+    /// The T bit of ABORT and SHUTDOWN COMPLETE: the sender had no association and reflects the receiver's tag (RFC 9260, section 8.5.1).
     pub(super) const fn has_t_bit(&self) -> bool {
         self.flags & 1 != 0
     }
 
-    /// The initiate tag of INIT and INIT ACK. Their whole fixed part must be there.
+    /// The initiate tag of INIT and INIT ACK. `None` if their fixed part is truncated.
     pub(super) fn initiate_tag(&self) -> Result<u32, SctpError> {
         match self.payload.first_chunk::<INIT_FIXED_LEN>() {
             Some(&[a, b, c, d, ..]) => Ok(u32::from_be_bytes([a, b, c, d])),
@@ -31,17 +31,17 @@ impl Chunk<'_> {
     }
 }
 
-/// Chunks that may stand together.
+/// Chunks that may be bundled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkBundle<'a> {
     bytes: &'a [u8],
-    /// One bit a [`RecordKind`].
+    /// One bit for each [`ChunkType`].
     types: u16,
 }
 
 impl<'a> ChunkBundle<'a> {
-    /// Looks over the chunks: INIT, INIT ACK and SHUTDOWN COMPLETE stand alone (RFC 9260, section 6.10); COOKIE ECHO and COOKIE ACK
-    /// stand first; and there is at least one.
+    /// Checks the chunks: INIT, INIT ACK and SHUTDOWN COMPLETE must not be bundled (RFC 9260, section 6.10); COOKIE ECHO and COOKIE ACK
+    /// must be the first chunk; and there must be at least one chunk.
     pub(super) fn check(bytes: &'a [u8]) -> Result<Self, SctpError> {
         let mut bundle = ChunkBundle { bytes: bytes, types: 0 };
         let mut alone = false;
@@ -57,12 +57,12 @@ impl<'a> ChunkBundle<'a> {
         if bundle.types == 0 { Err(SctpError::MalformedChunks) } else { Ok(bundle) }
     }
 
-    /// Is any of `kinds` among them?
+    /// Is there a chunk of any of `kinds`?
     pub(super) fn has_any(&self, kinds: &[ChunkType]) -> bool {
         kinds.iter().any(|kind| self.types & (1 << *kind as u16) != 0)
     }
 
-    /// One after the other. Lengths were checked before.
+    /// The chunks in order. Their lengths were checked before.
     pub(super) fn chunks(&self) -> impl Iterator<Item = Chunk<'a>> + use<'a> {
         let mut walk = ChunkIter { rest: self.bytes };
         core::iter::from_fn(move || walk.next_chunk().ok().flatten())
@@ -74,7 +74,7 @@ struct ChunkIter<'a> {
 }
 
 impl<'a> ChunkIter<'a> {
-    /// The next chunk; nothing when fewer bytes are left than a chunk header takes.
+    /// The next chunk; `None` if fewer bytes are left than a chunk header has.
     fn next_chunk(&mut self) -> Result<Option<Chunk<'a>>, SctpError> {
         let Some((&[kind, flags, a, b], behind)) = self.rest.split_first_chunk::<4>() else {
             return Ok(None);

@@ -1,16 +1,16 @@
-//! Why a packet is not part of its association.
+//! Why a packet does not belong to its association.
 
-/// Why a packet is no part of an association.
+/// Why a packet does not belong to an association.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SctpError {
-    /// Chunks that may not stand together, none at all, one of length zero, or an INIT cut short.
+    /// Chunks that must not be bundled, no chunk at all, a chunk of length zero, or a truncated INIT.
     MalformedChunks,
-    /// An association does not begin with such a chunk.
+    /// A chunk that cannot begin an association.
     UnexpectedFirstChunk,
-    /// The verification tag is not the association's.
+    /// The verification tag is not that of the association.
     BadVtag,
-    /// The chunk has no place in this state.
+    /// The chunk is not valid in this state.
     InvalidTransition,
-    /// An INIT ACK whose tag is neither the one known nor asked for by an INIT.
+    /// An INIT ACK whose tag is neither the known one nor requested by an INIT.
     UnexpectedInitAck,
 }

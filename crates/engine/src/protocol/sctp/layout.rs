@@ -1,4 +1,4 @@
-//! An association in a record, and what its steps mean to the engine.
+//! An association's layout in a record, and the conversion of its updates to a [`TrackResult`].
 use super::error::SctpError;
 use super::{Sctp, SctpUpdate};
 use crate::protocol::{TrackCtx, TrackResult, seconds_to_ticks};
@@ -6,24 +6,24 @@ use crate::table::record::HotRecord;
 use crate::{Reason, SctpState, Status};
 
 impl Sctp {
-    /// Reads it from a record.
+    /// Reads the association from a record.
     pub(crate) fn load(hot: &HotRecord) -> Sctp {
         let state = SctpState::ALL.get(usize::from(hot.state)).copied().unwrap_or(SctpState::None);
         Sctp { vtags: [hot.words[0], hot.words[1]], state, flags: hot.flags[0] }
     }
 
-    /// Writes it into a record.
+    /// Writes the association into a record.
     pub(crate) fn store(&self, hot: &mut HotRecord) {
         [hot.words[0], hot.words[1]] = self.vtags;
         hot.state = self.state as u8;
         hot.flags[0] = self.flags;
-        // A ruling of invalid or ignored does not tell, and yet Linux has set the bit.
+        // An invalid or ignored packet does not report it, yet Linux has set the bit.
         if self.was_established() {
             hot.add_status(Status::ASSURED);
         }
     }
 
-    /// What a step means for the connection.
+    /// Converts an update to a [`TrackResult`].
     pub(crate) fn track_result(&self, step: Result<SctpUpdate, SctpError>, context: &TrackCtx<'_>) -> TrackResult {
         match step {
             Err(fault) => TrackResult::invalid(fault.into()),

@@ -1,8 +1,8 @@
-//! SCTP (RFC 9260) as Linux 6.18 tracks it: a state, and for each direction the tag its packets must carry.
+//! The SCTP tracker (RFC 9260), as in Linux 6.18: a state, and for each direction the verification tag its packets must carry.
 //!
-//! An [`Sctp`] is opened by a first packet and advanced by every packet, that first one included. Packets may carry several chunks; each
-//! moves the state, and what earlier chunks did stands even if a later one makes the packet invalid: the value is to be stored whatever
-//! `advance` returns. It must never trust a chunk's length, and never read past the packet.
+//! An [`Sctp`] is created from a first packet and updated by every packet, including the first. A packet may carry several chunks, and each
+//! may change the state. Changes by earlier chunks remain even if a later one makes the packet invalid: the value must be stored whatever
+//! `track_packet` returns. The tracker must never trust a chunk's length, and never read past the packet.
 mod chunks;
 mod error;
 mod layout;
@@ -16,40 +16,40 @@ use error::SctpError;
 use keepstate_wire::sctp::SctpHeader;
 use transitions::{ChunkType, next_state};
 
-/// What is kept of an association on one path: twelve bytes.
+/// The state of an association on one path: twelve bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sctp {
-    /// The verification tags that packets of the original and of the reply direction must carry; 0 while not known.
+    /// The verification tags that packets of the original and of the reply direction must carry; 0 if unknown.
     pub(crate) vtags: [u32; 2],
     /// The state.
     pub(crate) state: SctpState,
-    /// What else must be remembered: see the constants.
+    /// Flags: see the constants.
     pub(crate) flags: u8,
 }
 
 const _: () = assert!(size_of::<Sctp>() <= 16);
 
-/// A heartbeat with a strange tag passed: its answer may teach us new tags.
+/// A heartbeat with an unknown tag passed: its ack may bring new tags.
 const HEARTBEAT_VTAG_FAILED: u8 = 1;
-/// It came from the reply direction.
+/// That heartbeat came from the reply direction.
 const VTAG_FAILED_IN_REPLY: u8 = 2;
-/// An INIT with a new tag came from the original direction, and no COOKIE ACK since; the next bit is for the reply direction.
+/// An INIT with a new tag came from the original direction, without a COOKIE ACK since; the next bit is for the reply direction.
 const INIT_SEEN: u8 = 4;
-/// The association was up once: it stays assured, even if a later chunk of the packet that did it is invalid.
+/// The association was established once: it stays assured, even if a later chunk of the same packet is invalid.
 const WAS_ESTABLISHED: u8 = 16;
 
-/// What a packet that belongs to the association did.
+/// The effect of a valid packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SctpUpdate {
-    /// The state is another now.
+    /// The state has changed.
     pub(crate) changed: bool,
-    /// The association is up: it is not to be dropped early from now on.
+    /// The association is established: it must not be dropped early from now on.
     pub(crate) assured: bool,
-    /// The packet passes, but is not counted and moves no timeout: we may be the one out of step.
+    /// The packet passes, but is not counted and does not restart the timeout: the tracker may be out of step.
     pub(crate) ignored: bool,
 }
 
-/// Any of these sets the check of the whole packet's tag aside; most have a rule of their own.
+/// With any of these chunks the packet's tag is not checked as a whole; most have a rule of their own.
 const OWN_VTAG_CHECK: [ChunkType; 7] = [
     ChunkType::Init,
     ChunkType::Abort,
@@ -61,12 +61,12 @@ const OWN_VTAG_CHECK: [ChunkType; 7] = [
 ];
 
 impl Sctp {
-    /// Shutting down, so that it may also be dropped early.
+    /// Is the association shutting down? If so, it may be dropped early.
     pub(crate) const fn is_closing(&self) -> bool {
         matches!(self.state, SctpState::ShutdownSent | SctpState::ShutdownRecd | SctpState::ShutdownAckSent)
     }
 
-    /// What a first packet opens: an association that [`Sctp::track_packet`] is then to be asked about, for the same packet.
+    /// Creates an association from a first packet. The same packet must then be passed to [`Sctp::track_packet`].
     pub(crate) fn from_first_packet(header: &SctpHeader<'_>) -> Result<Sctp, SctpError> {
         let bundle = ChunkBundle::check(header.chunks)?;
         let mut sctp = Sctp { vtags: [0; 2], state: SctpState::None, flags: 0 };
@@ -80,7 +80,7 @@ impl Sctp {
                     sctp.flags = init_seen_flag(Direction::Original);
                 }
                 ChunkType::Heartbeat => sctp.vtags = [header.tag, sctp.vtag(Direction::Reply)],
-                // An answer to somebody who has forgotten: it carries the tag of the direction that is still to speak.
+                // A response to an end that lost its state: it carries the tag of the direction that has not sent yet.
                 ChunkType::ShutdownAck => sctp.vtags = [sctp.vtag(Direction::Original), header.tag],
                 _ => {}
             }
@@ -88,7 +88,7 @@ impl Sctp {
         Ok(sctp)
     }
 
-    /// Takes in one packet of the association.
+    /// Tracks one packet of the association.
     pub(crate) fn track_packet(
         &mut self,
         header: &SctpHeader<'_>,
@@ -119,12 +119,12 @@ impl Sctp {
         Ok(step)
     }
 
-    /// Has it been up, and so is not to be dropped early?
+    /// Was it ever established? If so, it must not be dropped early.
     pub(crate) const fn was_established(&self) -> bool {
         self.flags & WAS_ESTABLISHED != 0
     }
 
-    /// The sysctl that says how long the association may be silent in its state.
+    /// The sysctl with the timeout of the current state.
     pub(crate) const fn timeout_sysctl(&self) -> Sysctl {
         match self.state {
             SctpState::None | SctpState::Closed => Sysctl::SctpTimeoutClosed,
@@ -138,7 +138,7 @@ impl Sctp {
         }
     }
 
-    /// The rules of RFC 9260, section 8.5.1, for chunks with a rule of their own. `strict` forbids a strange heartbeat.
+    /// The tag rules of RFC 9260, section 8.5.1, for chunks with a rule of their own. `strict` forbids a heartbeat with an unknown tag.
     fn check_vtag(
         &mut self,
         chunk: &Chunk<'_>,
@@ -169,7 +169,7 @@ impl Sctp {
         if tag == expected { Ok(VtagCheck::Accept) } else { Err(SctpError::BadVtag) }
     }
 
-    /// The answer to a heartbeat with a strange tag: both ends agree on tags that we missed, so they are right.
+    /// The ack of a heartbeat with an unknown tag: both ends agree on tags that the tracker missed, so they are accepted.
     fn relearn_vtag(&mut self, tag: u32, direction: Direction, strict: bool) -> Result<VtagCheck, SctpError> {
         let answers = self.flags & HEARTBEAT_VTAG_FAILED != 0 && self.vtag_failed_direction() != direction;
         if strict || !answers {
@@ -181,16 +181,16 @@ impl Sctp {
         Ok(VtagCheck::Accept)
     }
 
-    /// Tags that INIT and INIT ACK bring, for the packets that will come from the other end.
+    /// Takes the tags from INIT and INIT ACK, for packets from the other end.
     fn update_vtags(&mut self, chunk: &Chunk<'_>, direction: Direction) -> Result<(), SctpError> {
         let other = direction.opposite();
         match chunk.chunk_type {
             ChunkType::Init => {
                 let tag = chunk.initiate_tag()?;
-                // Sent again with the tag it had, it asks for nothing new.
+                // A retransmission with the same tag changes nothing.
                 if tag != self.vtag(other) {
                     self.set_vtag(other, tag);
-                    // Of two that collided, the one sent again wins: the other end has given up its own.
+                    // After a collision the retransmitted INIT wins: the other end has given up its own.
                     if self.flags & init_seen_flag(direction) != 0 {
                         self.flags &= !init_seen_flag(other);
                     }
@@ -203,9 +203,9 @@ impl Sctp {
                 let (other_asked, this_asked) =
                     (self.flags & init_seen_flag(other) != 0, self.flags & init_seen_flag(direction) != 0);
                 let asked = other_asked && !this_asked;
-                // Of two that both asked, neither may bring a tag that was not noted.
-                let noted = known != 0 || other_asked && this_asked;
-                if noted && known != tag && !asked {
+                // If both ends sent an INIT, neither may bring a tag that was not recorded.
+                let must_match = known != 0 || other_asked && this_asked;
+                if must_match && known != tag && !asked {
                     return Err(SctpError::UnexpectedInitAck);
                 }
                 self.set_vtag(other, tag);
@@ -238,12 +238,12 @@ impl Sctp {
     }
 }
 
-/// What the tag of a packet makes of one of its chunks.
+/// The effect of the packet's tag on one of its chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VtagCheck {
-    /// It counts.
+    /// The chunk is processed.
     Accept,
-    /// It passes without a word.
+    /// The chunk passes without effect.
     Ignore,
 }
 

@@ -1,16 +1,16 @@
-//! Scenarios of SCTP: what Linux 6.18 made of each packet, recorded, one story a file in `scenarios/`.
+//! SCTP scenarios: the recorded verdict of Linux 6.18 on each packet, one scenario per file in `scenarios/`.
 //!
 //! ```text
-//! # ledger: what the story is about
+//! # ledger: title of the scenario
 //! >  22  SHUTDOWN+DATA   ok  SHUTDOWN_SENT  fresh  22/11  assured
 //! │  │   │               │   │              │      │      └ the ASSURED bit
-//! │  │   │               │   │              │      tags kept for the original and the reply direction, hexadecimal
-//! │  │   │               │   │              the timer: fresh, or kept as it was
+//! │  │   │               │   │              │      tags of the original and the reply direction, hexadecimal
+//! │  │   │               │   │              the timer: fresh (restarted), or kept (unchanged)
 //! │  │   │               │   the state; - while there is no connection
-//! │  │   │               ok, or invalid
-//! │  │   chunks; `INIT:11` brings initiate tag 0x11, `.T` sets the T bit
+//! │  │   │               ok or invalid
+//! │  │   chunks; `INIT:11` has initiate tag 0x11, `.T` sets the T bit
 //! │  verification tag, hexadecimal
-//! > from the opener, < from the other end; `forget` begins anew
+//! > from the opener, < from the other end; `forget` starts a new association
 //! ```
 use super::*;
 use alloc::string::{String, ToString};
@@ -52,14 +52,14 @@ fn header(tag: u32, chunks: &[u8]) -> SctpHeader<'_> {
     SctpHeader { source: 1000, destination: 2000, tag, chunks }
 }
 
-/// The tracker as the engine would hold it.
+/// The tracker, as the engine holds it.
 #[derive(Default)]
 struct ScenarioRunner {
     sctp: Option<Sctp>,
 }
 
 impl ScenarioRunner {
-    /// Takes in a packet and tells what became of it in the scenario's words.
+    /// Tracks a packet, and returns the result in the format of a scenario line.
     fn track(&mut self, direction: Direction, tag: u32, bytes: &[u8]) -> String {
         let header = header(tag, bytes);
         let known = self.sctp;
@@ -90,19 +90,19 @@ impl ScenarioRunner {
         let direction = if words[0] == ">" { Direction::Original } else { Direction::Reply };
         let tag = u32::from_str_radix(words[1], 16).unwrap();
         let bytes: Vec<u8> = if words[2] == "nothing" { vec![] } else { words[2].split('+').flat_map(chunk).collect() };
-        let (told, expected) = (self.track(direction, tag, &bytes), words[3..].join(" "));
-        if told == expected { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
+        let (result, expected) = (self.track(direction, tag, &bytes), words[3..].join(" "));
+        if result == expected { Ok(()) } else { Err(format!("`{line}` got: {result}")) }
     }
 }
 
 fn run_scenario(name: &str, text: &str) {
-    let mut story = ScenarioRunner::default();
+    let mut runner = ScenarioRunner::default();
     let mut packets = 0;
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty()) {
-        story.run_line(line).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
+        runner.run_line(line).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
         packets += 1;
     }
-    assert!(packets > 1, "{name} tells nothing");
+    assert!(packets > 1, "{name} has too few lines");
 }
 
 macro_rules! scenarios {
@@ -134,7 +134,7 @@ scenarios! {
     random_packets "random",
 }
 
-/// Chunk lengths, as Linux takes them: only zero is too short, and none is too long.
+/// Chunk lengths are checked as Linux does: only zero is too short, and none is too long.
 #[test]
 fn chunk_lengths_are_checked_as_linux_does() {
     let established = Sctp { vtags: [0x22, 0x11], state: SctpState::Established, flags: 0 };
@@ -147,12 +147,12 @@ fn chunk_lengths_are_checked_as_linux_does() {
     assert_eq!(after(&[7, 0, 0, 3]), Ok(SctpState::ShutdownSent), "a length of three");
     assert_eq!(after(&[7, 0, 0xff, 0xff, 0]), Ok(SctpState::ShutdownSent), "a length beyond the packet");
     assert_eq!(after(&[7, 0, 0, 5, 9]), Ok(SctpState::ShutdownSent), "no padding at the end");
-    assert_eq!(after(&[7, 0, 0, 4, 1, 2, 3]), Ok(SctpState::ShutdownSent), "three octets behind");
+    assert_eq!(after(&[7, 0, 0, 4, 1, 2, 3]), Ok(SctpState::ShutdownSent), "three bytes after the chunk");
     assert_eq!(after(&[0, 0, 0, 4, 6, 0, 1, 144]), Ok(SctpState::Closed), "a second chunk beyond the packet");
     assert_eq!(after(&[0, 0, 0, 4, 6, 0, 0, 0]), Err(SctpError::MalformedChunks), "a second chunk of length zero");
 }
 
-/// An INIT cut short is invalid and changes nothing; its length field alone does not matter.
+/// A truncated INIT is invalid and changes nothing; its length field alone does not matter.
 #[test]
 fn truncated_init_is_invalid() {
     let mut sctp = Sctp { vtags: [0x22, 0x11], state: SctpState::ShutdownSent, flags: 0 };
@@ -166,14 +166,14 @@ fn truncated_init_is_invalid() {
 }
 
 proptest! {
-    /// No bytes make the tracker panic, and an invalid first packet opens nothing.
+    /// No input makes the tracker panic, and an invalid first packet opens nothing.
     #[test]
     fn arbitrary_bytes_never_panic(packets in prop::collection::vec((any::<bool>(), 0u32..4, prop::collection::vec(0u8..24, 0..48)), 1..20)) {
-        let mut story = ScenarioRunner::default();
+        let mut runner = ScenarioRunner::default();
         for (reply, tag, bytes) in packets {
-            let direction = if reply && story.sctp.is_some() { Direction::Reply } else { Direction::Original };
-            let told = story.track(direction, tag, &bytes);
-            prop_assert_eq!(told == "invalid -", story.sctp.is_none());
+            let direction = if reply && runner.sctp.is_some() { Direction::Reply } else { Direction::Original };
+            let result = runner.track(direction, tag, &bytes);
+            prop_assert_eq!(result == "invalid -", runner.sctp.is_none());
         }
     }
 }

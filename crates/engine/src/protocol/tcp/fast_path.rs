@@ -1,8 +1,8 @@
-//! The short way for the segments that nearly all are: an ACK, perhaps with data, of an established and assured connection, inside the window,
-//! both sides known, no SACK blocks to read.
+//! The fast path for nearly all segments: an ACK, with or without data, of an established and assured connection, inside the window,
+//! with both sides known and no SACK blocks to parse.
 //!
-//! It does what [`Tcp::track_packet`] would do, with as few instructions as we could; a property test holds the two equal. It takes a segment whole or
-//! not at all: where it will not, nothing was changed.
+//! The result must equal that of [`Tcp::track_packet`], with as few instructions as possible; a property test checks this. A segment is processed
+//! completely or not at all: if the fast path does not apply, nothing is changed.
 #[cfg(test)]
 mod tests;
 
@@ -14,12 +14,12 @@ use super::window::min_ack;
 use crate::{Direction, Sysctl, Sysctls, TcpState};
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 
-/// The sysctls the short way needs, ready for use.
+/// The sysctls that the fast path needs, precomputed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FastPathTimeouts {
-    /// Ticks that an established connection may be silent.
+    /// Timeout of an established connection, in ticks.
     established: u32,
-    /// The same while data is unacknowledged.
+    /// Timeout while data is unacknowledged, in ticks.
     unacknowledged: u32,
     max_retrans: u32,
 }
@@ -36,7 +36,7 @@ impl From<&Sysctls> for FastPathTimeouts {
 }
 
 impl Tcp {
-    /// The timeout in ticks; or `None`, and nothing was changed.
+    /// The timeout in ticks; `None`, with nothing changed, if the fast path does not apply.
     #[inline(always)]
     pub(crate) fn track_established(
         &mut self,
@@ -49,7 +49,7 @@ impl Tcp {
         let (own, peer) = (direction as usize, direction.opposite() as usize);
         let (sender, receiver) = (self.windows.sides[own], self.windows.sides[peer]);
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
-        // An IP packet has at most 65,535 bytes: wire refuses jumbograms.
+        // An IP packet has at most 65,535 bytes: the wire crate rejects jumbograms.
         let end = seq.plus(segment.data_len as u32);
         let belongs = self.state & 0xf == ESTABLISHED
             && segment.flags.0 & CLASS == TcpFlags::ACK
@@ -75,14 +75,14 @@ impl Tcp {
             sides[peer].max_window = receiver.max_window.wrapping_add(end.since(sender.max_end));
         }
         if permitted.after(receiver.max_end.minus(1)) {
-            // A window of zero may be probed by one byte.
+            // A zero window may be probed with one byte.
             sides[peer].max_end = permitted.plus(u32::from(window == 0));
         }
 
         let tag = segment_hash(segment, secret);
         let again = self.windows.last_end == end && self.windows.last_hash == tag && self.last_direction() == direction;
         let zero_window = if again { self.has_flag(ConnFlag::ZeroWindow) } else { segment.window == 0 };
-        // The flags first: read after a neighbouring byte was written, they would have to wait for that.
+        // The flags are read first: after a write to a neighbouring byte the read would stall.
         let unacknowledged = self.update_flags(direction, fresh, ack == receiver.end, zero_window);
         self.retrans = if again { self.retrans.wrapping_add(1) } else { 0 };
         (self.windows.last_end, self.windows.last_hash) = (end, tag);
@@ -94,7 +94,7 @@ impl Tcp {
         Some(if unacknowledged { pace.unacknowledged } else { pace.established })
     }
 
-    /// Both bytes of flags at once: what the segment changes, and whether data of either side is now unacknowledged.
+    /// The flags of both sides at once: updated for the segment, and whether data of either side is now unacknowledged.
     #[inline(always)]
     fn update_flags(&mut self, direction: Direction, fresh: bool, all_acknowledged: bool, zero_window: bool) -> bool {
         const UNACKNOWLEDGED: u16 = side_flag::DATA_UNACKNOWLEDGED as u16;
@@ -113,7 +113,7 @@ impl Tcp {
 
 const ESTABLISHED: u8 = TcpState::Established as u8;
 
-/// No options, or what nearly every segment carries: two of padding, then timestamps (RFC 7323, appendix A).
+/// True without options, or with the usual ones: two padding bytes, then timestamps (RFC 7323, appendix A).
 #[inline(always)]
 fn has_only_timestamps(options: &[u8]) -> bool {
     options.is_empty() || options.len() == 12 && options.starts_with(&[1, 1, 8, 10])

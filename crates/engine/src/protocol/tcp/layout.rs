@@ -1,12 +1,12 @@
-//! A TCP connection in the 45 bytes a record has for it; the tracker works on them where they are.
+//! The layout of a TCP connection in 45 bytes of its record; the tracker works on them in place.
 //!
 //! ```text
 //! state    low half: the state; high half: the class of the last segment
-//! flags    each side's six flags; original's: 0x40 the last segment was a reply, 0x80 it offered a window of zero
-//!                                 reply's:    0x40 a challenge may come,         0x80 both ends sent a SYN
+//! flags    each side's six flags; original's: 0x40 the last segment was a reply, 0x80 its window was zero
+//!                                 reply's:    0x40 expect a challenge ACK,       0x80 simultaneous open
 //! scales   low half: original's, high half: reply's
-//! retrans  how often the last segment came again
-//! words    original end, max end, max window, max ack; the same of the reply; last end; last tag
+//! retrans  number of retransmissions of the last segment
+//! words    original end, max_end, max_window, max_ack; the same of the reply; last_end; last_hash
 //! ```
 use super::seq::Seq;
 use super::transitions::SegmentClass;
@@ -14,7 +14,7 @@ use crate::table::record::HotRecord;
 use crate::{Direction, TcpState};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A TCP connection: the bytes of a record, as [`layout`] describes them.
+/// A TCP connection: part of a record, laid out as the [`layout`] module describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Tcp {
@@ -26,50 +26,50 @@ pub(crate) struct Tcp {
     pub(super) windows: Windows,
 }
 
-/// What else is in a record: tuple, deadline, status, kind. Not the tracker's to read or write.
+/// The other fields of the record: tuple, deadline, status, kind. The tracker must neither read nor write them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct OtherFields(pub(super) [u8; 19]);
 
-/// The numbers of both ends, and of the last segment.
+/// The numbers of both ends and of the last segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Windows {
     /// Original, then reply.
     pub(super) sides: [Side; 2],
     pub(super) last_end: Seq,
-    /// Seq, window and ack of the last segment, keyed and folded: see [`segment_hash`].
+    /// Keyed hash of seq, window and ack of the last segment: see [`segment_hash`].
     pub(super) last_hash: u32,
 }
 
-/// What one end said.
+/// The numbers of one end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Side {
     /// Highest sequence number seen, plus one.
     pub(super) end: Seq,
-    /// Highest it may send, plus one.
+    /// Highest sequence number it may send, plus one.
     pub(super) max_end: Seq,
-    /// Largest window it offered, scaled; 0 while nothing was seen of it.
+    /// Largest window it offered, scaled; 0 until a segment of this end is seen.
     pub(super) max_window: u32,
-    /// Highest acknowledgement it sent, if `ACK_KNOWN`.
+    /// Highest acknowledgement it sent; valid if `MAXACK_SET`.
     pub(super) max_ack: Seq,
 }
 
-/// Flags of a side, by the numbers that ctnetlink shows.
+/// Flags of a side, with the bit values of ctnetlink.
 pub(crate) mod side_flag {
     pub(crate) const WINDOW_SCALE: u8 = 0x01;
     pub(crate) const SACK_PERM: u8 = 0x02;
-    /// It closed first.
+    /// This side closed first.
     pub(crate) const CLOSE_INIT: u8 = 0x04;
     pub(crate) const BE_LIBERAL: u8 = 0x08;
     pub(crate) const DATA_UNACKNOWLEDGED: u8 = 0x10;
     pub(crate) const MAXACK_SET: u8 = 0x20;
-    /// All of them: six bits.
+    /// All six flags.
     pub(crate) const ALL: u8 = 0x3f;
 }
 
-/// What must be remembered exactly of a segment we ignored. Kept outside the record: few connections need it.
+/// Details of an ignored segment that the record has no room for. Stored outside it, since few connections need them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IgnoredSyn {
     pub(super) window: u16,
@@ -83,9 +83,9 @@ pub(crate) struct IgnoredSyn {
 pub(super) enum ConnFlag {
     /// The last segment came from the reply side.
     LastWasReply,
-    /// It offered a window of zero.
+    /// The last segment offered a zero window.
     ZeroWindow,
-    /// A SYN passed in LAST_ACK: the next ACK may be a challenge (RFC 5961), not the last.
+    /// A SYN passed in LAST_ACK: the next ACK may be a challenge ACK (RFC 5961), not the last ACK.
     ExpectChallengeAck,
     /// Both ends sent a SYN.
     SimultaneousOpen,
@@ -103,24 +103,24 @@ impl ConnFlag {
 }
 
 impl Tcp {
-    /// The connection in a record, in place: nothing is copied.
+    /// The connection in a record, in place, without a copy.
     #[inline(always)]
     pub(crate) fn from_record_mut(hot: &mut HotRecord) -> &mut Tcp {
         zerocopy::transmute_mut!(hot)
     }
 
-    /// A copy of it.
+    /// A copy of the connection in a record.
     pub(crate) fn load(hot: &HotRecord) -> Tcp {
         zerocopy::transmute!(*hot)
     }
 
-    /// Writes it into a record, whose other fields stay as they are.
+    /// Writes the connection into a record, whose other fields are not changed.
     pub(crate) fn store(&self, hot: &mut HotRecord) {
         let place = Tcp::from_record_mut(hot);
         *place = Tcp { other_fields: place.other_fields, ..*self };
     }
 
-    /// Takes what a person or a program says of it. Scales count only where both ends have the flag for them.
+    /// Applies an update from outside. Scales apply only if both ends have the window scale flag.
     pub(crate) fn set_protoinfo(
         &mut self,
         state: Option<TcpState>,
@@ -128,10 +128,10 @@ impl Tcp {
         flags: [Option<[u8; 2]>; 2],
     ) {
         state.into_iter().for_each(|state| self.set_state(state));
-        for (known, told) in self.flags.iter_mut().zip(flags) {
-            if let Some([told, mask]) = told {
+        for (flags, update) in self.flags.iter_mut().zip(flags) {
+            if let Some([value, mask]) = update {
                 let mask = mask & side_flag::ALL;
-                *known = *known & !mask | told & mask;
+                *flags = *flags & !mask | value & mask;
             }
         }
         let both = [Direction::Original, Direction::Reply];
@@ -153,13 +153,13 @@ impl Tcp {
         self.state = self.state & 0xf0 | state as u8;
     }
 
-    /// The class of the last segment that mattered.
+    /// The class of the last segment that was recorded.
     #[inline(always)]
     pub(super) const fn last_class(&self) -> SegmentClass {
         SegmentClass::from_number(self.state >> 4)
     }
 
-    /// Which way it went.
+    /// The direction of that segment.
     #[inline(always)]
     pub(super) const fn last_direction(&self) -> Direction {
         if self.has_flag(ConnFlag::LastWasReply) { Direction::Reply } else { Direction::Original }
@@ -213,7 +213,7 @@ impl Tcp {
 
 const _: () = assert!(size_of::<Tcp>() == size_of::<HotRecord>());
 
-/// States by number; only numbers of states are ever stored.
+/// States by number; only valid state numbers are ever stored.
 const STATES: [TcpState; 16] = {
     let mut states = [TcpState::None; 16];
     let mut number = 0;

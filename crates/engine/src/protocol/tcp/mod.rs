@@ -1,8 +1,8 @@
-//! TCP: what one segment makes of a connection (RFC 9293, seen from between the two ends; Linux's `nf_conntrack_proto_tcp`).
+//! The TCP tracker: how one segment changes a connection (RFC 9293, seen from between the two ends; Linux's `nf_conntrack_proto_tcp`).
 //!
-//! A connection is [opened](Tcp::from_first_packet) by its first segment and [advanced](Tcp::track_packet) by every one, the first too. The
-//! [transition table](transitions) proposes a state, exceptions dispose, the [window](window) decides whether the segment belongs.
-//! Nothing here knows tables, tuples or clocks.
+//! A connection is [created](Tcp::from_first_packet) from its first segment and [updated](Tcp::track_packet) by every segment, including the first. The
+//! [transition table](transitions) proposes a state, exceptions may override it, and the [window check](window) decides whether the segment belongs to the connection.
+//! The tracker must never access tables, tuples or clocks.
 pub(crate) mod fast_path;
 mod layout;
 pub(crate) mod restore;
@@ -19,8 +19,8 @@ use seq::Seq;
 use transitions::{SegmentClass, Transition, next_state};
 use window::{WindowCheck, segment_end};
 
-/// Upper half: of seq and window; lower half: of ack. Equal folds mean equal segments, but for one chance in 65,536 a half: three in a row
-/// are needed to have any effect, and the multipliers are secret. It saves ten bytes in a record of one cache line.
+/// A keyed hash. Upper half: of seq and window; lower half: of ack. Two different segments have equal halves with a chance of 1 in 65,536 each; an effect needs
+/// three such collisions in a row, and the multipliers are secret. The hash saves ten bytes in a record of one cache line.
 #[inline(always)]
 fn segment_hash(segment: &TcpSegment<'_>, secret: (u64, u64)) -> u32 {
     seq_window_hash(segment, secret) | ack_hash(segment, secret)
@@ -37,19 +37,19 @@ fn ack_hash(segment: &TcpSegment<'_>, (_, second): (u64, u64)) -> u32 {
     (u64::from(segment.ack).wrapping_mul(second | 1) >> 48) as u32
 }
 
-/// Linux calls a segment malformed for its flags before it looks at the connection.
+/// Linux rejects a segment for its flags before it looks at the connection.
 #[inline(always)]
 pub(crate) fn check_flags(segment: &TcpSegment<'_>) -> Result<(), Reason> {
     if transitions::valid_flags(segment.flags) { Ok(()) } else { Err(Reason::TcpFlags) }
 }
 
 impl Tcp {
-    /// Both sides are to be taken up in the middle by their next segments.
+    /// Resets both windows, to be learned from the next segments as in a connection picked up in the middle.
     pub(crate) fn reset_max_windows(&mut self) {
         self.windows.sides.iter_mut().for_each(|side| side.max_window = 0);
     }
 
-    /// A connection from its first segment: a SYN, or with `loose` an ACK from the middle.
+    /// Creates a connection from its first segment: a SYN or, with `loose`, an ACK from the middle.
     pub(crate) fn from_first_packet(segment: &TcpSegment<'_>, sysctls: &Sysctls) -> Result<Tcp, Reason> {
         let proposal = next_state(Direction::Original, SegmentClass::from_flags(segment.flags), TcpState::None);
         let (end, window) = (segment_end(segment), u32::from(segment.window).max(1));
@@ -66,7 +66,7 @@ impl Tcp {
             Transition::To(TcpState::SynSent) => tcp.read_options(segment, Direction::Original),
             Transition::To(_) if sysctls.is_enabled(Sysctl::TcpLoose) => {
                 sender.max_end = end.plus(window);
-                // Their options were not seen: assume the best.
+                // The options of the ends were not seen: assume the most permissive.
                 tcp.flags = [side_flag::SACK_PERM | side_flag::BE_LIBERAL; 2];
             }
             Transition::To(_) => return Err(Reason::TcpNotOpened),
@@ -78,7 +78,7 @@ impl Tcp {
         Ok(tcp)
     }
 
-    /// Takes the options of a SYN; what was known of them is forgotten, unless it has none at all.
+    /// Reads the options of a SYN. They replace the earlier ones, unless the SYN has no options at all.
     fn read_options(&mut self, segment: &TcpSegment<'_>, direction: Direction) {
         if segment.options.is_empty() {
             return;
@@ -94,12 +94,12 @@ impl Tcp {
         }
     }
 
-    /// Behind the number of the first segment, if it was a SYN.
+    /// The sequence number after the first segment, if that was a SYN.
     pub(crate) fn syn_end_seq(&self) -> Option<u32> {
         (self.state == TcpState::SynSent as u8).then(|| self.tcp_side(Direction::Original).end)
     }
 
-    /// One side as a dump shows it.
+    /// One side, as a dump shows it.
     pub(crate) fn tcp_side(&self, direction: Direction) -> crate::TcpSide {
         let side = &self.windows.sides[direction as usize];
         crate::TcpSide {
@@ -112,24 +112,24 @@ impl Tcp {
         }
     }
 
-    /// What `segment` makes of this connection.
+    /// Tracks `segment`, and updates the connection.
     pub(crate) fn track_packet(
         &mut self,
         segment: &TcpSegment<'_>,
         direction: Direction,
         context: &TrackCtx<'_>,
-        noted: &mut Option<IgnoredSyn>,
+        ignored_syn: &mut Option<IgnoredSyn>,
     ) -> TrackResult {
         let class = SegmentClass::from_flags(segment.flags);
         let old = self.state();
         let step = match next_state(direction, class, old) {
             Transition::Invalid => return TrackResult::invalid(Reason::TcpState),
             Transition::Ignore if self.is_synack_for_ignored_syn(segment, direction, class) => {
-                self.resynchronise(direction, noted);
+                self.resynchronise(direction, ignored_syn);
                 StateChange { old: TcpState::SynSent, new: TcpState::SynRecv, skip_window_check: false }
             }
-            Transition::Ignore => return self.ignore_segment(segment, direction, class, context, noted),
-            Transition::To(new) => match self.apply_exceptions(segment, direction, class, new, context, noted) {
+            Transition::Ignore => return self.ignore_segment(segment, direction, class, context, ignored_syn),
+            Transition::To(new) => match self.apply_exceptions(segment, direction, class, new, context, ignored_syn) {
                 Ok(step) => step,
                 Err(result) => return result,
             },
@@ -144,7 +144,7 @@ impl Tcp {
         self.enter_state(step, direction, class, context)
     }
 
-    /// Exceptions to a proposed move.
+    /// Applies the exceptions to a proposed transition.
     #[inline(always)]
     fn apply_exceptions(
         &mut self,
@@ -153,7 +153,7 @@ impl Tcp {
         class: SegmentClass,
         new: TcpState,
         context: &TrackCtx<'_>,
-        noted: &mut Option<IgnoredSyn>,
+        ignored_syn: &mut Option<IgnoredSyn>,
     ) -> Result<StateChange, TrackResult> {
         let old = self.state();
         let step = StateChange { old, new, skip_window_check: false };
@@ -162,7 +162,7 @@ impl Tcp {
                 if self.may_reopen(direction) {
                     return Err(TrackResult::Restart);
                 }
-                Err(self.ignore_segment(segment, direction, class, context, noted))
+                Err(self.ignore_segment(segment, direction, class, context, ignored_syn))
             }
             TcpState::TimeWait if self.is_challenge_ack(direction, class) => {
                 self.set_flag(ConnFlag::ExpectChallengeAck, false);
@@ -172,7 +172,7 @@ impl Tcp {
                 self.set_flag(ConnFlag::SimultaneousOpen, true);
                 Ok(step)
             }
-            // The table alone cannot tell the last ACK of a simultaneous open.
+            // The table alone cannot recognize the last ACK of a simultaneous open.
             TcpState::SynRecv
                 if direction == Direction::Reply
                     && class == SegmentClass::Ack
@@ -180,18 +180,18 @@ impl Tcp {
             {
                 Ok(StateChange { new: TcpState::Established, ..step })
             }
-            TcpState::Close if class == SegmentClass::Rst => self.check_rst(segment, direction, context, noted),
+            TcpState::Close if class == SegmentClass::Rst => self.check_rst(segment, direction, context, ignored_syn),
             _ => Ok(step),
         }
     }
 
-    /// An old tuple may live again if one side closed it, or the opener itself reset it.
+    /// A tuple may be reopened if one side has closed it, or if the opener itself reset it.
     fn may_reopen(&self, direction: Direction) -> bool {
         (self.flags[0] | self.flags[1]) & side_flag::CLOSE_INIT != 0
             || self.last_direction() == direction && self.last_class() == SegmentClass::Rst
     }
 
-    /// RFC 5961, 4.2: a SYN that we let pass in LAST_ACK is answered by an ACK of the old connection.
+    /// RFC 5961, 4.2: a SYN that passed in LAST_ACK is answered with an ACK of the old connection.
     fn is_challenge_ack(&self, direction: Direction, class: SegmentClass) -> bool {
         self.state() == TcpState::LastAck
             && class == SegmentClass::Ack
@@ -200,18 +200,18 @@ impl Tcp {
             && self.has_flag(ConnFlag::ExpectChallengeAck)
     }
 
-    /// A RST closes only if it can be honest (RFC 5961, 3.2).
+    /// A RST closes only if its sequence number is plausible (RFC 5961, 3.2).
     fn check_rst(
         &self,
         segment: &TcpSegment<'_>,
         direction: Direction,
         context: &TrackCtx<'_>,
-        noted: &Option<IgnoredSyn>,
+        ignored_syn: &Option<IgnoredSyn>,
     ) -> Result<StateChange, TrackResult> {
         let mut step = StateChange { old: self.state(), new: TcpState::Close, skip_window_check: false };
         let unchecked = StateChange { skip_window_check: true, ..step };
         if self.is_closing() {
-            // The tuple may be in use again already: our numbers are worth nothing.
+            // The tuple may be in use again already, so the recorded numbers are not reliable.
             return Ok(unchecked);
         }
         let peer = direction.opposite();
@@ -220,7 +220,7 @@ impl Tcp {
         if self.has_side_flag(peer, side_flag::MAXACK_SET) && self.last_class() != SegmentClass::Syn {
             let seq = Seq(segment.seq);
             if segment.seq == 0 && !established {
-                // Most likely the answer to a SYN that we let pass.
+                // Most likely the response to a SYN that was passed.
                 return Ok(step);
             }
             if seq.before(peer_ack) && !context.sysctls.is_enabled(Sysctl::TcpIgnoreInvalidRst) {
@@ -232,7 +232,7 @@ impl Tcp {
             if !established || seq == peer_ack || after_last {
                 return Ok(step);
             }
-            // Not the exact number: the end may answer with a challenge, so the connection may go on.
+            // Not the exact sequence number: the end may send a challenge ACK, so the connection may continue.
             step.new = step.old;
         }
         let seen_reply = context.status.contains(Status::SEEN_REPLY);
@@ -247,11 +247,11 @@ impl Tcp {
         let challenged = self.state() == TcpState::SynSent
             && self.last_class() == SegmentClass::Ack
             && self.last_direction() == Direction::Reply
-            && Seq(segment.seq) == noted.unwrap_or_default().ack;
+            && Seq(segment.seq) == ignored_syn.unwrap_or_default().ack;
         Ok(if challenged { StateChange { skip_window_check: true, ..step } } else { step })
     }
 
-    /// Closing, so that it may also be dropped early.
+    /// Is the connection closing? If so, it may be dropped early.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(
             self.state(),
@@ -259,7 +259,7 @@ impl Tcp {
         )
     }
 
-    /// A SYN-ACK for a SYN we ignored: client and server agree, we are the one out of step.
+    /// A SYN-ACK for an ignored SYN: client and server agree, so the tracker is out of step.
     fn is_synack_for_ignored_syn(&self, segment: &TcpSegment<'_>, direction: Direction, class: SegmentClass) -> bool {
         class == SegmentClass::SynAck
             && self.last_class() == SegmentClass::Syn
@@ -267,24 +267,24 @@ impl Tcp {
             && Seq(segment.ack) == self.windows.last_end
     }
 
-    /// Begins anew from what was noted of the ignored SYN.
-    fn resynchronise(&mut self, direction: Direction, noted: &Option<IgnoredSyn>) {
-        let noted = noted.unwrap_or_default();
+    /// Restarts the connection from the recorded ignored SYN.
+    fn resynchronise(&mut self, direction: Direction, ignored_syn: &Option<IgnoredSyn>) {
+        let ignored_syn = ignored_syn.unwrap_or_default();
         let (opener, end) = (direction.opposite(), self.windows.last_end);
         let side = &mut self.windows.sides[opener as usize];
         (side.end, side.max_end) = (end, end);
-        side.max_window = u32::from(noted.window).max(1);
+        side.max_window = u32::from(ignored_syn.window).max(1);
         self.windows.sides[direction as usize] = Side::default();
-        self.set_scale(opener, noted.scale);
+        self.set_scale(opener, ignored_syn.scale);
         self.set_scale(direction, 0);
         self.clear_side_flag(opener, side_flag::ALL);
-        // The answering side stays liberal, if it was picked up so.
+        // The responding side stays liberal if it was picked up that way.
         self.clear_side_flag(direction, side_flag::ALL & !side_flag::BE_LIBERAL);
-        self.set_side_flag(opener, noted.flags);
+        self.set_side_flag(opener, ignored_syn.flags);
         self.set_flag(ConnFlag::ExpectChallengeAck, false);
     }
 
-    /// Lets a segment pass that may tell of a connection we do not know, and notes what its answer will need.
+    /// Passes a segment that may belong to an unknown connection, and records what is needed to recognize its response.
     #[cold]
     fn ignore_segment(
         &mut self,
@@ -292,9 +292,9 @@ impl Tcp {
         direction: Direction,
         class: SegmentClass,
         context: &TrackCtx<'_>,
-        noted: &mut Option<IgnoredSyn>,
+        ignored_syn: &mut Option<IgnoredSyn>,
     ) -> TrackResult {
-        let mut note = noted.unwrap_or_default();
+        let mut note = ignored_syn.unwrap_or_default();
         note.window = segment.window;
         self.set_last_segment(class, direction);
         self.set_flag(ConnFlag::ZeroWindow, segment.window == 0);
@@ -312,11 +312,11 @@ impl Tcp {
             note.ack = Seq(segment.ack);
             self.windows.last_hash = self.windows.last_hash & 0xffff_0000 | ack_hash(segment, context.secret);
         }
-        *noted = Some(note);
+        *ignored_syn = Some(note);
         TrackResult::no_refresh(Some(Reason::TcpIgnored))
     }
 
-    /// A FIN or RST outside the window, then the same from the other end: both are done, whatever we think.
+    /// A FIN or RST outside the window, followed by one from the other end: both ends are done, so the timeout is shortened.
     #[cold]
     fn handle_out_of_window(
         &mut self,
@@ -343,7 +343,7 @@ impl Tcp {
         TrackResult::Invalid { reason, shorten_to: Some(super::seconds_to_ticks(shorter)) }
     }
 
-    /// An ACK inside the window: the same one again, or another?
+    /// An ACK inside the window: counts it if it is a retransmission, otherwise restarts the count.
     #[inline(always)]
     fn count_retransmissions(&mut self, segment: &TcpSegment<'_>, direction: Direction, end: Seq, secret: (u64, u64)) {
         let tag = segment_hash(segment, secret);
@@ -357,7 +357,7 @@ impl Tcp {
         }
     }
 
-    /// The segment belongs: move, and choose the timeout.
+    /// The segment belongs to the connection: enters the new state, and selects the timeout.
     #[inline(always)]
     fn enter_state(
         &mut self,
@@ -376,15 +376,15 @@ impl Tcp {
         let mut assured = false;
         if !context.status.contains(Status::SEEN_REPLY) {
             if class == SegmentClass::Rst {
-                // Refused: nothing will follow.
+                // Connection refused: nothing more will follow.
                 return TrackResult::Delete;
             }
             if class == SegmentClass::Syn && old == TcpState::SynSent {
-                // Else who reuses a port could keep an unanswered entry for ever.
+                // Otherwise a client that reuses its port could keep an unanswered entry alive for ever.
                 return TrackResult::no_refresh(None);
             }
             if new == TcpState::Established {
-                // Picked up in the middle, seen one way only.
+                // Picked up in the middle, and seen in one direction only.
                 timeout = timeout.min(context.sysctls[Sysctl::TcpTimeoutUnacknowledged]);
             }
         } else if !context.status.contains(Status::ASSURED) {
@@ -393,7 +393,7 @@ impl Tcp {
         TrackResult::Pass { timeout: super::seconds_to_ticks(timeout), changed: old != new, assured }
     }
 
-    /// Seconds that the connection may now be silent.
+    /// The timeout in seconds.
     #[inline(always)]
     fn select_timeout(&self, class: SegmentClass, sysctls: &Sysctls) -> u32 {
         let own = sysctls[STATE_TIMEOUT_SYSCTLS[self.state() as usize]];
@@ -413,16 +413,16 @@ impl Tcp {
     }
 }
 
-/// A move decided on.
+/// A state transition that was decided.
 #[derive(Clone, Copy)]
 struct StateChange {
     old: TcpState,
     new: TcpState,
-    /// Do not hold it against the window: our numbers are known to be wrong.
+    /// Skip the window check: the recorded numbers are known to be wrong.
     skip_window_check: bool,
 }
 
-/// The sysctl that holds each state's timeout.
+/// The sysctl with each state's timeout.
 const STATE_TIMEOUT_SYSCTLS: [Sysctl; 10] = [
     Sysctl::TcpTimeoutSynSent,
     Sysctl::TcpTimeoutSynSent,

@@ -1,20 +1,20 @@
-//! A TCP connection as bytes, for where it is kept outside a table; and how it goes on when it comes back.
+//! Encodes a TCP connection for storage outside the table, and resumes it after import.
 use super::layout::{IgnoredSyn, OtherFields, Side, Tcp, Windows, side_flag};
 use super::seq::Seq;
 use super::transitions::SegmentClass;
 use crate::{Direction, TcpState};
 use keepstate_wire::tcp::TcpSegment;
 
-/// Bytes of a kept connection: state, flags of both sides, scales, retransmissions; ten words, little end first, in the record's own order.
+/// Length in bytes of an encoded connection: state, flags of both sides, scales, retransmissions; ten little-endian words, in the order of the record.
 pub(crate) const ENCODED_LEN: usize = 45;
 
-/// Segments each way, all of them where they were to be expected, after which the windows of a connection that was resumed are strict again.
+/// Number of segments in each direction, all inside the window, after which a resumed connection's window checks are strict again.
 const STRICT_AFTER_SEGMENTS: u8 = 16;
-/// RFC 7323, 2.3: no window is scaled by more.
+/// The largest window scale (RFC 7323, 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;
 
 impl Tcp {
-    /// Without the rest of the record it was read from.
+    /// A copy without the other fields of its record.
     pub(crate) fn without_record(&self) -> Tcp {
         Tcp { other_fields: OtherFields::default(), ..*self }
     }
@@ -31,7 +31,7 @@ impl Tcp {
         bytes
     }
 
-    /// `None` if they are no connection's.
+    /// `None` if the bytes are not a valid connection.
     pub(crate) fn from_bytes(bytes: &[u8; ENCODED_LEN]) -> Option<Tcp> {
         let [state, original, reply, scales, retrans, words @ ..] = bytes;
         let mut numbers = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
@@ -56,11 +56,11 @@ impl Tcp {
         (known && scaled && tcp.state() != TcpState::None).then_some(tcp)
     }
 
-    /// Goes on after a time that nobody saw: as a connection met in its middle, liberal, its windows learned from what the ends send next. How many segments
-    /// each way it stays so; `None` if for ever, because it was liberal before (but for being `regaining` even then).
+    /// Resumes a connection after a time without tracking: as if picked up in the middle, with liberal window checks and windows learned from the next segments. Returns the number of
+    /// segments in each direction for which it stays liberal; `None` for ever, if it was liberal before for another reason than an earlier resume (`regaining`).
     pub(crate) fn resume(&mut self, regaining: bool) -> Option<[u8; 2]> {
         let strict = regaining || (self.flags[0] | self.flags[1]) & side_flag::BE_LIBERAL == 0;
-        // The numbers of a handshake do not move, and it is only begun: they are still true.
+        // During a handshake the sequence numbers do not advance, so they are still valid.
         let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
         if !opening {
             self.reset_sides();
@@ -70,7 +70,7 @@ impl Tcp {
         strict.then_some([STRICT_AFTER_SEGMENTS; 2])
     }
 
-    /// Nothing is known of either end, as if neither had sent anything yet.
+    /// Forgets the numbers of both ends, as if neither had sent anything.
     fn reset_sides(&mut self) {
         for direction in [Direction::Original, Direction::Reply] {
             self.windows.sides[direction as usize] = Side::default();
@@ -78,8 +78,8 @@ impl Tcp {
         }
     }
 
-    /// While windows are regained: a segment that does not fit what was learned so far shows that it was too little (after a loss, an end may acknowledge what
-    /// nobody here has seen, and go on far ahead). It is learned from afresh, and the segments are counted from the beginning.
+    /// While windows are being relearned: a segment outside the learned windows means that they are incomplete (after a loss, an end may acknowledge data
+    /// that was never tracked, and continue far ahead). Both windows are then learned afresh, and the segment count starts again.
     pub(crate) fn relearn_windows(&mut self, segment: &TcpSegment<'_>, direction: Direction, left: &mut [u8; 2]) {
         let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
         if !opening && !self.would_be_in_window(segment, direction) {
@@ -88,7 +88,7 @@ impl Tcp {
         }
     }
 
-    /// Its windows hold again.
+    /// Makes the window checks strict again.
     pub(crate) fn clear_liberal(&mut self) {
         self.clear_side_flag(Direction::Original, side_flag::BE_LIBERAL);
         self.clear_side_flag(Direction::Reply, side_flag::BE_LIBERAL);

@@ -7,31 +7,31 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(crate) struct Seq(pub(crate) u32);
 
 impl Seq {
-    /// Is it earlier than `other`?
+    /// Is it before `other`?
     #[inline(always)]
     pub(crate) const fn before(self, other: Seq) -> bool {
         (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
-    /// Is it later than `other`?
+    /// Is it after `other`?
     #[inline(always)]
     pub(crate) const fn after(self, other: Seq) -> bool {
         other.before(self)
     }
 
-    /// So many bytes on.
+    /// `bytes` later.
     #[inline(always)]
     pub(crate) const fn plus(self, bytes: u32) -> Seq {
         Seq(self.0.wrapping_add(bytes))
     }
 
-    /// So many bytes back.
+    /// `bytes` earlier.
     #[inline(always)]
     pub(crate) const fn minus(self, bytes: u32) -> Seq {
         Seq(self.0.wrapping_sub(bytes))
     }
 
-    /// Bytes from `earlier` to here, modulo 2³².
+    /// Number of bytes from `earlier` to this, modulo 2³².
     #[inline(always)]
     pub(crate) const fn since(self, earlier: Seq) -> u32 {
         self.0.wrapping_sub(earlier.0)

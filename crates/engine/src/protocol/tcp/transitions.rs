@@ -1,11 +1,11 @@
-//! TCP as a table: direction, class of the segment, state before → what the table proposes.
+//! The TCP transition table: direction, segment class and state → proposed transition.
 //!
-//! The table proposes; exceptions dispose (`advance`). The states are the connection's as seen from between the two ends.
+//! The table only proposes; `Tcp::track_packet` applies the exceptions. The states are those seen by a router between the two ends.
 use crate::Direction;
 use crate::TcpState::{self, *};
 use keepstate_wire::tcp::TcpFlags;
 
-/// A segment by its flags: the first that applies of RST, SYN, FIN, ACK, nothing.
+/// A segment's class: the first that applies of RST, SYN, FIN, ACK, none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum SegmentClass {
@@ -33,7 +33,7 @@ impl SegmentClass {
         }
     }
 
-    /// Back from its number.
+    /// From its number.
     #[inline(always)]
     pub(crate) const fn from_number(number: u8) -> SegmentClass {
         use SegmentClass::*;
@@ -41,14 +41,14 @@ impl SegmentClass {
     }
 }
 
-/// What the table proposes.
+/// A transition that the table proposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transition {
-    /// Move to this state (or stay there).
+    /// Move to this state, or stay in it.
     To(TcpState),
-    /// Let it pass and keep the state: we may be the one out of step.
+    /// Pass the segment and keep the state: the tracker may be out of step with the two ends.
     Ignore,
-    /// It has no business here.
+    /// The segment is not valid in this state.
     Invalid,
 }
 
@@ -63,34 +63,34 @@ const TW: Transition = Transition::To(TimeWait);
 const CL: Transition = Transition::To(Close);
 const S2: Transition = Transition::To(SynSent2);
 
-/// `[direction][class][state]`.
+/// Indexed by `[direction][class][state]`.
 #[rustfmt::skip]
 const TABLE: [[[Transition; 10]; 6]; 2] = [
     [ //  none  SS  SR  ES  FW  CW  LA  TW  CL  S2
-        [ SS, SS, IG, IG, IG, IG, IG, SS, SS, S2 ], // syn: opens, or reopens what has closed; else perhaps we missed the close
-        [ IV, IV, SR, IV, IV, IV, IV, IV, IV, SR ], // syn-ack from the opener: only in a simultaneous open
-        [ IV, IV, FW, FW, LA, LA, LA, TW, CL, IV ], // fin: the first close begins to wait, the second leaves the last ack open
-        [ ES, IV, ES, ES, CW, CW, TW, TW, CL, IV ], // ack: ends the handshake; picks up a connection whose beginning we missed
-        [ IV, CL, CL, CL, CL, CL, CL, CL, CL, CL ], // rst: closes whatever was open
-        [ IV, IV, IV, IV, IV, IV, IV, IV, IV, IV ], // no flag that means anything
+        [ SS, SS, IG, IG, IG, IG, IG, SS, SS, S2 ], // syn: opens, or reopens a closed connection; otherwise the close may have been missed
+        [ IV, IV, SR, IV, IV, IV, IV, IV, IV, SR ], // syn-ack from the opener: valid only in a simultaneous open
+        [ IV, IV, FW, FW, LA, LA, LA, TW, CL, IV ], // fin: the first starts the close, the second leaves only the last ack
+        [ ES, IV, ES, ES, CW, CW, TW, TW, CL, IV ], // ack: ends the handshake; picks up a connection in the middle
+        [ IV, CL, CL, CL, CL, CL, CL, CL, CL, CL ], // rst: closes in any state
+        [ IV, IV, IV, IV, IV, IV, IV, IV, IV, IV ], // no flag of the above
     ],
     [ //  none  SS  SR  ES  FW  CW  LA  TW  CL  S2
-        [ IV, S2, IV, IV, IV, IV, IV, SS, IV, S2 ], // syn: a simultaneous open; or the other end reopens
-        [ IV, SR, IG, IG, IG, IG, IG, IG, IG, SR ], // syn-ack: the answer; later, perhaps to a syn we ignored
+        [ IV, S2, IV, IV, IV, IV, IV, SS, IV, S2 ], // syn: a simultaneous open, or the other end reopens
+        [ IV, SR, IG, IG, IG, IG, IG, IG, IG, SR ], // syn-ack: the response; later, possibly the response to an ignored syn
         [ IV, IV, FW, FW, LA, LA, LA, TW, CL, IV ], // fin: as from the opener
-        [ IV, IG, SR, ES, CW, CW, TW, TW, CL, IG ], // ack: before the answer perhaps a challenge ack of a connection we missed
+        [ IV, IG, SR, ES, CW, CW, TW, TW, CL, IG ], // ack: before the syn-ack, possibly a challenge ack of a connection that was missed
         [ IV, CL, CL, CL, CL, CL, CL, CL, CL, CL ], // rst
         [ IV, IV, IV, IV, IV, IV, IV, IV, IV, IV ], // nothing
     ],
 ];
 
-/// What the table proposes for `class` from `direction` in `state`.
+/// The transition that the table proposes for `class` from `direction` in `state`.
 #[inline(always)]
 pub(crate) fn next_state(direction: Direction, class: SegmentClass, state: TcpState) -> Transition {
     TABLE[direction as usize][class as usize][state as usize]
 }
 
-/// Flag sets that a segment may carry, PSH, ECE and CWR left out.
+/// Flag sets that a segment may have; PSH, ECE and CWR are not looked at.
 #[inline(always)]
 pub(crate) const fn valid_flags(flags: TcpFlags) -> bool {
     const S: u8 = TcpFlags::SYN;
@@ -112,7 +112,7 @@ mod tests {
     use alloc::format;
     use alloc::string::String;
 
-    /// A change of any cell is reviewed as a picture.
+    /// A snapshot of the whole table: a change of any cell shows in review.
     #[test]
     fn the_whole_matrix() {
         let mut text = String::from("                 NO SS SR ES FW CW LA TW CL S2\n");

@@ -1,10 +1,10 @@
-//! Is a segment within the window? The four inequalities of Guido van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001),
-//! with what Linux learned since (`tcp_in_window`):
+//! The TCP window check: the four inequalities of Guido van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001),
+//! with the later additions of Linux (`tcp_in_window`):
 //!
 //! ```text
 //! I    seq  ≤ the sender's highest permitted end
-//! II   sack ≤ the receiver's highest end seen         (nobody acknowledges what was not sent)
-//! III  end  ≥ the sender's end − the receiver's window (no retransmission of what was long acknowledged)
+//! II   sack ≤ the receiver's highest end seen         (only sent data can be acknowledged)
+//! III  end  ≥ the sender's end − the receiver's window (no retransmission of data acknowledged long ago)
 //! IV   sack ≥ the receiver's end − 66000 or the sender's window
 //! ```
 //! `end` is seq plus data plus SYN and FIN; `sack` the highest of ack and the SACK blocks.
@@ -15,17 +15,17 @@ use super::transitions::SegmentClass;
 use crate::{Direction, Reason, Sysctl, TcpState};
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 
-/// An acknowledgement may be this old even where the window is small.
+/// An acknowledgement may lag by this many bytes even if the window is small.
 const MAX_ACK_WINDOW: u32 = 66000;
 
-/// What the window says of a segment.
+/// The result of the window check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WindowCheck {
-    /// Inside.
+    /// Inside the window.
     Inside,
-    /// Not inside, but perhaps honest: pass it and learn nothing.
+    /// Outside the window, but possibly legitimate: pass the segment, and update nothing.
     Ignore(Reason),
-    /// Not inside.
+    /// Outside the window.
     Outside(Reason),
 }
 
@@ -38,7 +38,7 @@ struct SegmentNumbers {
 }
 
 impl Tcp {
-    /// Holds `segment` against the window, and learns from it if it fits.
+    /// Checks `segment` against the window, and updates the window if it fits.
     #[inline(always)]
     pub(super) fn check_window(
         &mut self,
@@ -58,12 +58,12 @@ impl Tcp {
         }
         let reset = segment.flags.any(TcpFlags::RST);
         if !segment.flags.any(TcpFlags::ACK) || reset && ack == Seq(0) {
-            // Without an ACK (or with the zero that broken stacks put into a RST), pretend it acknowledges everything.
+            // Without an ACK (or with ack 0, which broken stacks put into a RST), treat everything as acknowledged.
             let receiver = self.side(direction.opposite());
             (numbers.ack, numbers.sack) = (receiver.end, receiver.end);
         }
         if reset && segment.seq == 0 && self.state() == TcpState::SynSent {
-            // The RST that refuses a SYN has no number of its own.
+            // The RST that refuses a SYN has no sequence number of its own.
             let sender = self.side(direction);
             (numbers.seq, numbers.end) = (sender.end, sender.end);
         }
@@ -75,13 +75,13 @@ impl Tcp {
             return WindowCheck::Inside;
         }
         let fit = self.classify_out_of_window(direction, &numbers);
-        // Liberal: it passes, and nothing else is learned from it.
+        // Liberal: the segment passes, and nothing else is updated.
         let liberal =
             self.has_side_flag(direction, side_flag::BE_LIBERAL) || context.sysctls.is_enabled(Sysctl::TcpBeLiberal);
         if liberal { WindowCheck::Inside } else { fit }
     }
 
-    /// Is it inside, as far as both ends are known? Nothing is learned from it.
+    /// Is the segment inside the window, as far as both ends are known? Nothing is updated.
     #[cold]
     pub(super) fn would_be_in_window(&self, segment: &TcpSegment<'_>, direction: Direction) -> bool {
         let [sender, receiver] = [direction, direction.opposite()].map(|side| &self.windows.sides[side as usize]);
@@ -109,14 +109,14 @@ impl Tcp {
         }
     }
 
-    /// Learns a side from its first segment, or afresh from a new SYN. True if the segment needs no further look.
+    /// Initializes a side from its first segment, or again from a new SYN. True if no further check is needed.
     #[inline(always)]
     fn init_side(&mut self, segment: &TcpSegment<'_>, direction: Direction, numbers: &SegmentNumbers) -> bool {
         let (syn, ack) = (segment.flags.any(TcpFlags::SYN), segment.flags.any(TcpFlags::ACK));
         let unseen = self.side(direction).max_window == 0;
         if unseen && syn {
             self.init_side_from_syn(segment, direction, numbers.end);
-            // A SYN both ways: a simultaneous open.
+            // SYNs in both directions: a simultaneous open.
             return !ack;
         }
         if unseen {
@@ -125,14 +125,14 @@ impl Tcp {
             && numbers.end.after(self.side(direction).end)
             && matches!(self.state(), TcpState::SynSent | TcpState::SynRecv)
         {
-            // Begun again with a later number (RFC 9293, 3.4.3): options may differ too.
+            // Restarted with a later sequence number (RFC 9293, 3.4.3): the options may differ too.
             self.init_side_from_syn(segment, direction, numbers.end);
             return direction == Direction::Reply && !ack;
         }
         false
     }
 
-    /// RFC 7323, 2.2: scaling holds only if both sides offered it.
+    /// RFC 7323, 2.2: window scaling applies only if both sides offered it.
     #[cold]
     fn init_side_from_syn(&mut self, segment: &TcpSegment<'_>, direction: Direction, end: Seq) {
         let sender = self.side(direction);
@@ -145,7 +145,7 @@ impl Tcp {
         }
     }
 
-    /// A connection whose beginning we missed: what this segment says must do.
+    /// Initializes a side of a connection picked up in the middle from this segment.
     #[cold]
     fn init_side_midstream(&mut self, segment: &TcpSegment<'_>, direction: Direction, numbers: &SegmentNumbers) {
         let window = (u32::from(segment.window) << self.scale(direction)).max(1);
@@ -156,7 +156,7 @@ impl Tcp {
         if receiver.max_window == 0 {
             (receiver.end, receiver.max_end) = (numbers.sack, numbers.sack);
         } else if numbers.sack == receiver.end.plus(1) {
-            // The answer to a keepalive, whose byte we did not count.
+            // The response to a keepalive, whose byte was not counted.
             receiver.end = receiver.end.plus(1);
         }
     }
@@ -172,7 +172,7 @@ impl Tcp {
             && numbers.sack.after(min_ack(sender, receiver))
     }
 
-    /// Which inequality a segment outside the window breaks.
+    /// Which inequality does a segment outside the window violate?
     #[cold]
     fn classify_out_of_window(&mut self, direction: Direction, numbers: &SegmentNumbers) -> WindowCheck {
         let (sender, receiver) = self.sender_and_receiver(direction);
@@ -183,8 +183,8 @@ impl Tcp {
             let over = numbers.end.since(sender.max_end).wrapping_add(1);
             let acks_fit = numbers.sack.after(oldest_ack) && numbers.sack.before(receiver.end.plus(1));
             if receiver.max_window != 0 && in_window && acks_fit && over <= receiver.max_window {
-                // A sender that takes a little more than its window. If the ruleset lets it pass and the peer acknowledges it, that ack
-                // must not look like one of data never sent; so remember the end.
+                // A sender that exceeds its window slightly. If the ruleset accepts the segment and the peer acknowledges it, that ACK
+                // must not look like one for unsent data; so the end is recorded.
                 self.side(direction).end = numbers.end;
                 self.set_side_flag(direction, side_flag::DATA_UNACKNOWLEDGED);
                 return WindowCheck::Ignore(Reason::TcpOverWindow);
@@ -200,7 +200,7 @@ impl Tcp {
         WindowCheck::Ignore(Reason::TcpAckBelow)
     }
 
-    /// What a segment inside the window teaches of both sides.
+    /// Updates both sides from a segment inside the window.
     #[inline(always)]
     fn update_window(&mut self, segment: &TcpSegment<'_>, direction: Direction, numbers: &SegmentNumbers) {
         let scale = if segment.flags.any(TcpFlags::SYN) { 0 } else { self.scale(direction) };
@@ -222,7 +222,7 @@ impl Tcp {
         }
         let permitted = numbers.sack.plus(window);
         if permitted.after(receiver.max_end.minus(1)) {
-            // A window of zero may be probed by one byte.
+            // A zero window may be probed with one byte.
             receiver.max_end = if window == 0 { permitted.plus(1) } else { permitted };
         }
         let all_acknowledged = numbers.ack == receiver.end;
@@ -233,7 +233,7 @@ impl Tcp {
     }
 }
 
-/// The oldest acknowledgement that may still be under way, less one.
+/// The oldest acknowledgement that may still be in flight, less one.
 #[inline(always)]
 pub(super) fn min_ack(sender: &Side, receiver: &Side) -> Seq {
     receiver.end.minus(sender.max_window.max(MAX_ACK_WINDOW)).minus(1)
@@ -244,6 +244,6 @@ pub(super) fn min_ack(sender: &Side, receiver: &Side) -> Seq {
 pub(super) fn segment_end(segment: &TcpSegment<'_>) -> Seq {
     let syn = u32::from(segment.flags.any(TcpFlags::SYN));
     let fin = u32::from(segment.flags.any(TcpFlags::FIN));
-    // An IP packet has at most 65,535 bytes: wire refuses jumbograms.
+    // An IP packet has at most 65,535 bytes: the wire crate rejects jumbograms.
     Seq(segment.seq).plus(segment.data_len as u32).plus(syn + fin)
 }

@@ -1,4 +1,4 @@
-//! The short way is the long way: whatever an ordinary segment does on the one, it does on the other.
+//! The fast path and the full path give the same result for every ordinary segment.
 use super::*;
 use crate::protocol::tcp::{OtherFields, Side, Windows};
 use crate::protocol::{TrackCtx, TrackResult};
@@ -6,7 +6,7 @@ use crate::{Status, Sysctls};
 use keepstate_wire::tcp::TcpFlags;
 use proptest::prelude::*;
 
-/// Numbers around one another, so that every inequality is met from both sides.
+/// Numbers close to each other, so that every inequality is tested from both sides.
 fn near_boundary() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0u32), 1u32..3, 60_000u32..70_000, 0u32..2000, (0u32..3000).prop_map(u32::wrapping_neg)]
 }
