@@ -1,14 +1,14 @@
-//! What a control channel says, on its way through the rules: Linux lets a helper hear a packet only after the last rule has passed it.
+//! The payload for a connection's helper while its packet traverses the rules: Linux runs a helper only after the last rule has accepted the packet.
 //!
-//! A [`HelperPacket`] is a copy of one segment's data. It is made when the segment of a connection with a helper was tracked, owned by the packet, and
-//! heard when the packet is confirmed; if a rule drops the packet, nobody has heard it. Where the connection is translated, what was announced is written anew
-//! into the packet, and the numbers of all that follows are shifted.
+//! A [`HelperPacket`] is a copy of one segment's payload. It is created when the segment is tracked, if the connection has a helper; it is owned by the packet, and
+//! parsed when the packet is confirmed. If a rule drops the packet, the helper does not run. If the connection is translated, the announcement is rewritten
+//! in the packet, and the sequence numbers of later segments are adjusted.
 use crate::{ConnId, Direction, Status};
 use alloc::boxed::Box;
 use keepstate_types::ipproto;
 use keepstate_wire::{Packet, tcp};
 
-/// Said by one end of a connection with a helper; nothing, perhaps, where only its numbers are to be shifted.
+/// Payload from one end of a connection with a helper; empty if only sequence numbers are to be adjusted.
 #[derive(Debug)]
 pub(crate) struct HelperPacket {
     pub(crate) connection: ConnId,

@@ -1,4 +1,4 @@
-//! A connection's helper reads what its control channel carries; what it announces becomes an expectation.
+//! Runs a connection's helper on its payload, and creates an expectation from what it announces.
 use crate::expectation::{ExpectError, ExpectFlags, ExpectMask, ExpectNat, Expectation};
 use crate::helper::HelperState;
 use crate::helper::ftp::{DataEndpoint, FtpParseResult, FtpSegment, format_cmd};
@@ -15,7 +15,7 @@ use keepstate_wire::Packet;
 use keepstate_wire::rewrite::mangle_tcp_payload;
 
 impl Engine {
-    /// What `packet` says, if its connection has a helper and both ends have been heard. A capture that kept only a part of it says nothing.
+    /// The payload of `packet`, if its connection has a helper and is established. `None` for a truncated capture.
     #[inline]
     pub(crate) fn helper_packet(&self, packet: &Packet<'_>, outcome: &Outcome) -> Option<HelperPacket> {
         let connection = outcome.connection?;
@@ -27,8 +27,8 @@ impl Engine {
         }
     }
 
-    /// Lets the connection's helper hear; an announcement becomes an expectation. As Linux does, a packet is dropped whose announcement
-    /// could not be read or kept: its sender will send it again.
+    /// Runs the connection's helper, and creates an expectation from an announcement. As in Linux, a packet is dropped if its announcement
+    /// cannot be parsed, or if the expectation cannot be created: the sender will retransmit it.
     #[cold]
     pub(crate) fn run_helper(
         &mut self,
@@ -67,7 +67,7 @@ impl Engine {
         if renumbered { Ok(()) } else { Err(Reason::HelperUnwritable) }
     }
 
-    /// The tuples of the segment's own direction and the other, and the helper that listens, if one does.
+    /// The tuples of the segment's own direction and of the other, and the connection's helper, if it has one.
     fn endpoints(&self, packet_data: &HelperPacket) -> Option<HelperEndpoints> {
         let HelperPacket { connection, direction, .. } = *packet_data;
         let hot = self.table.records.hot(connection.slot)?;
@@ -84,21 +84,21 @@ impl Engine {
     ) -> Result<Option<DataEndpoint>, Reason> {
         let HelperPacket { connection, direction, seq, .. } = *packet_data;
         let Some(helper_state) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
-        let heard = match helper_state {
+        let result = match helper_state {
             HelperState::Ftp(_) if packet_data.data.is_empty() => FtpParseResult::NoMatch,
             HelperState::Ftp(ftp) => {
                 ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &packet_data.data })
             }
         };
         self.dirty.mark_dirty(connection.slot);
-        match heard {
+        match result {
             FtpParseResult::NoMatch | FtpParseResult::ThirdParty(_) => Ok(None),
             FtpParseResult::Partial => Err(Reason::HelperPartial),
             FtpParseResult::Expect(announcement) => Ok(Some(announcement)),
         }
     }
 
-    /// An announcement becomes an expectation; through a translation it is written anew, of the end that the other side sees.
+    /// Creates an expectation from an announcement; if the connection is translated, the announcement is rewritten with the end that the peer sees.
     fn create_expectation(
         &mut self,
         packet_data: &HelperPacket,
@@ -135,13 +135,13 @@ impl Engine {
             self.counters.expect_delete += over.len() as u64;
             return Err(Reason::HelperUnwritable);
         }
-        // Both are lengths of packets, and the difference is meant modulo 2³².
+        // Both are lengths within a packet, and the difference is modulo 2³².
         let by = (text.len() as u32).wrapping_sub(announcement.match_range.len() as u32);
         self.seqadj_set(slot, packet_data.direction, packet_data.seq, by);
         Ok(())
     }
 
-    /// Expects at the announced port; where others expect somebody there already, at one drawn above it.
+    /// Creates the expectation for the announced port or, if that clashes with another expectation, for a random port above it.
     fn expect_on_free_port(&mut self, fresh: Expectation, now: Instant) -> Result<u16, Reason> {
         let least = fresh.tuple.destination_key;
         let above = u16::MAX - least;
@@ -175,7 +175,7 @@ impl Engine {
     }
 }
 
-/// Who speaks with whom.
+/// The two ends of a helper's packet.
 struct HelperEndpoints {
     own: Tuple,
     other: Tuple,
@@ -187,7 +187,7 @@ const fn is_translated(status: Status) -> bool {
     status.intersects(Status::SRC_NAT.union(Status::DST_NAT))
 }
 
-/// The mask under which every bit of an address counts.
+/// The mask with all address bits set.
 const fn full_address_mask(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
@@ -195,5 +195,5 @@ const fn full_address_mask(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Ports tried for an announced connection whose own is taken.
+/// Maximum number of ports tried if the announced one clashes.
 const MAX_PORT_ATTEMPTS: u16 = 128;

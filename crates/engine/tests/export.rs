@@ -1,4 +1,4 @@
-//! A table that moves from one engine to another in the middle of traffic: what comes after is judged, translated and kept as if nothing had happened.
+//! A table that moves to another engine in the middle of traffic: later packets are tracked, translated and stored as if it had not moved.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const SECRET: Secret = Secret([4; 16]);
 
-/// xorshift64*: small, seeded, and all a test needs.
+/// xorshift64*: small and seeded, which is enough for a test.
 struct Rng(u64);
 
 impl Rng {
@@ -26,10 +26,10 @@ impl Rng {
         ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % u64::from(sides)) as u32
     }
 
-    /// A packet of nobody in particular: it begins something, or it is odd.
+    /// A packet of no known connection: it begins one, or it is odd.
     fn random_new_packet(&mut self) -> Vec<u8> {
         let client = self.below(6);
-        // No two clients have a port in common, so that no choice of another port is ever left to chance.
+        // No two clients share a port, so that no port is ever selected at random.
         let from = ([10, 0, 0, client as u8], (1024 + client * 16 + self.below(4)) as u16);
         let to = ([198, 51, 100, self.below(5) as u8], 80 + self.below(2) as u16);
         match self.below(8) {
@@ -49,7 +49,7 @@ impl Rng {
         }
     }
 
-    /// A packet of a connection that stands, either way, as its end of the world would send it; of TCP mostly near where it is.
+    /// A packet of an existing connection, in either direction, as its end would send it; for TCP mostly with numbers near the current ones.
     fn random_packet_of(&mut self, entry: &Entry) -> Option<Vec<u8>> {
         let direction = [Direction::Original, Direction::Reply][self.below(2) as usize];
         let tuple = if direction == Direction::Original { entry.original } else { entry.reply };
@@ -103,8 +103,8 @@ fn engine(acct: bool) -> Engine {
     Engine::new(sysctls, SECRET, Instant(0))
 }
 
-/// A packet through a small router: what is said of it, and how it leaves. Sources are translated to one of four addresses, which one depends on the
-/// peer unless the source has a connection already; marks, labels and zones are set here and there.
+/// Routes a packet, and returns the result and the packet as it leaves. Sources are translated to one of four addresses, selected by the peer unless the
+/// source has a connection already; some packets get marks, labels and zones.
 fn translate_and_forward(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) -> (String, Vec<u8>) {
     let copy = bytes.clone();
     let packet = Packet::parse(&copy).unwrap();
@@ -119,7 +119,7 @@ fn translate_and_forward(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) 
         engine.nat_null_binding(&mut ctx, Manip::Destination, now);
     }
     let mut changed = engine.nat_rewrite(&ctx, Manip::Destination).apply(&mut bytes);
-    // Of those without ports of their own, clients would be in each other's way, and what is left to chance differs.
+    // Protocols without ports are not translated: clients would clash, and the random selection differs between the engines.
     if bytes[12] == 10 && bytes[15] != 0 && matches!(bytes[9], 1 | 6 | 17) {
         engine.translate(&mut ctx, Manip::Source, &all, now);
     }
@@ -129,12 +129,12 @@ fn translate_and_forward(engine: &mut Engine, mut bytes: Vec<u8>, now: Instant) 
         engine.add_labels(&mut ctx, [bytes[19]; 16]);
     }
     let outcome = engine.confirm(ctx, now);
-    let said =
+    let result =
         (outcome.info, outcome.direction, outcome.reason, outcome.verdict, outcome.connection.is_some(), changed);
-    (format!("{said:?}"), bytes)
+    (format!("{result:?}"), bytes)
 }
 
-/// Every connection, whole.
+/// Every connection, encoded completely.
 fn export_table(engine: &Engine, now: Instant) -> BTreeSet<Vec<u8>> {
     engine
         .export_all(now)
@@ -183,37 +183,37 @@ proptest! {
         second.check_invariants().unwrap();
     }
 
-    /// Who only follows the changes knows the same connections as who looks at all of them.
+    /// Applying only the changes gives the same connections as a full export.
     #[test]
     fn dirty_slots_reproduce_a_full_export(seed in any::<u64>()) {
         let mut dice = Rng(seed | 1);
         let mut first = engine(false);
         first.track_dirty(true);
         let mut now = Instant::from_secs(1_000);
-        let mut told: HashMap<u32, ConnSnapshot> = HashMap::new();
+        let mut followed: HashMap<u32, ConnSnapshot> = HashMap::new();
         for _ in 0..300 {
             now = now.after(Duration::from_millis(u64::from(dice.below(3000))));
             let packet = dice.random_packet(&first, now);
             translate_and_forward(&mut first, packet, now);
             first.poll(now);
-            while let Some(place) = first.poll_dirty_slot() {
-                match first.export_slot(place, now) {
-                    Some(described) => told.insert(place, described),
-                    None => told.remove(&place),
+            while let Some(slot) = first.poll_dirty_slot() {
+                match first.export_slot(slot, now) {
+                    Some(described) => followed.insert(slot, described),
+                    None => followed.remove(&slot),
                 };
             }
         }
         let matters = |described: &ConnSnapshot| {
             (described.original, described.reply, described.zone.id, described.status, described.mark, described.labels)
         };
-        let mut told: Vec<_> = told.values().map(matters).map(|all| format!("{all:?}")).collect();
+        let mut followed: Vec<_> = followed.values().map(matters).map(|all| format!("{all:?}")).collect();
         let mut seen: Vec<_> = first.export_all(now).map(|one| format!("{:?}", matters(&one))).collect();
-        told.sort();
+        followed.sort();
         seen.sort();
-        prop_assert_eq!(told, seen);
+        prop_assert_eq!(followed, seen);
     }
 
-    /// Bytes near a description: they are read or not, the connection is entered or not, and the table is whole.
+    /// Mutated snapshots: whether or not one decodes and is imported, the table stays consistent.
     #[test]
     fn mutated_snapshots_never_break_the_table(seed in any::<u64>(), changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4)) {
         let mut dice = Rng(seed | 1);
@@ -242,7 +242,7 @@ proptest! {
     }
 }
 
-/// What the traffic above leads to, or it would prove little.
+/// The states that the traffic above must reach for these tests to be meaningful.
 #[test]
 fn random_traffic_reaches_established_states() {
     let (mut states, mut translated, mut zoned) = (BTreeSet::new(), 0, 0);

@@ -1,5 +1,5 @@
-//! FTP through the engine's public face: what is announced is expected, and what comes is a child of who announced it.
-//! `docs/kernel-facts/ftp-and-expectations.md` says what Linux 6.18 was seen to do.
+//! FTP through the engine's public API: announced connections are expected, and an arriving one becomes a child of the master.
+//! The behaviour of Linux 6.18 is described in `docs/kernel-facts/ftp-and-expectations.md`.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -230,7 +230,7 @@ fn master_end_removes_expectations_but_not_children() {
     assert_eq!(world.entry(child).master, Some(master.original), "its name outlives it");
     assert_eq!(world.send_empty_segment("10.2.0.9:20", "10.1.0.2:2001", SYN).info, CtInfo::New);
 
-    // Another connection in the same place is not the child's master.
+    // A later connection with the same tuple is not the child's master.
     let again = world.open_logged_in(CLIENT, SERVER);
     assert_eq!(world.entry(again.conn_id(&world)).uses, 1);
     assert!(world.engine.remove(child, world.now));
@@ -243,7 +243,7 @@ fn expired_master_matches_no_expectation() {
     let mut world = TestEngine::with(&[(Sysctl::TcpTimeoutEstablished, 100)]);
     let mut control = world.open_logged_in(CLIENT, SERVER);
     control.send_line(&mut world, Sender::Client, PORT_2000);
-    // Nobody has polled, so that it still stands in the table.
+    // The engine was not polled, so the expired master is still in the table.
     world.advance_ms(150_000);
     let outcome = world.send_empty_segment("10.2.0.9:20", "10.1.0.2:2000", SYN);
     assert_eq!((outcome.info, world.engine.count()), (CtInfo::New, 1));
@@ -271,7 +271,7 @@ fn expectation_expires_after_five_minutes() {
     let mut control = world.open_logged_in(CLIENT, SERVER);
     let before = world.engine.next_wake(world.now).unwrap();
     control.send_line(&mut world, Sender::Client, PORT_2000);
-    // All data acknowledged, or the master would last no longer.
+    // Acknowledge all data, otherwise the master expires first.
     control.send(&mut world, Sender::Server, ACK, b"");
     let over = world.now.after(Duration::from_secs(300));
     assert_eq!(world.engine.next_wake(world.now), Some(over.min(before)));
@@ -318,7 +318,7 @@ fn helper_set_by_rule_and_child_inherits_mark() {
     fresh.attach_helper(Helper::Ftp);
     fresh.mark = 7;
     world.engine.confirm(ctx, world.now);
-    // The segments of a fresh conversation: its SYN comes again.
+    // The segments of a new connection: its SYN is sent again.
     let mut control = world.open_logged_in(CLIENT, "10.2.0.9:2121");
     assert_eq!(world.entry(control.conn_id(&world)).helper, Some("ftp"));
     control.send_line(&mut world, Sender::Client, PORT_2000);
@@ -339,7 +339,7 @@ fn dropped_packet_does_not_run_the_helper() {
     control.send_line(&mut world, Sender::Client, PORT_2000);
     assert_eq!(world.expectations(), ["10.2.0.9 → 10.1.0.2:2000"]);
 
-    // A first packet that a rule drops has used it up all the same.
+    // The first packet consumes the expectation even if a rule drops it.
     let syn = tcp_with(
         "10.2.0.9:20".parse().unwrap(),
         "10.1.0.2:2000".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! ICMPv6 redirects, as Linux 6.18 was seen to judge them on the link they are sent on (the oracle's forwarding path never lets them through).
+//! ICMPv6 redirects as Linux 6.18 classifies them on the link they are sent on (the oracle's forwarding path never passes them).
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its packet must fail")]
 use keepstate_engine::{CtInfo, Engine, Instant, Secret, Sysctls, Zone};
 use keepstate_wire::{Packet, checksum::Sum};
@@ -72,7 +72,7 @@ fn redirect_is_related_to_the_connection_of_its_redirected_header_option() {
     let link_address = [2, 1, 2, 0, 0, 0, 0, 1];
     let behind = [&link_address[..], &quote_option(&quote)].concat();
     let before = [&quote_option(&quote), &link_address[..]].concat();
-    // What it is, whether it is related, and what `conntrack -S` counts: invalid, error.
+    // The expected class, whether it is related, and the `conntrack -S` counters: invalid, error.
     let seen = [
         ("good", good(), true, (0, 0)),
         ("another option after it", Redirect { options: before, ..good() }, true, (0, 0)),

@@ -1,4 +1,4 @@
-//! What may enter a table from outside and what may not; how a connection goes on whose windows are not known any more.
+//! Which connections may be imported, and how a connection with unknown windows continues.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -18,7 +18,7 @@ fn engine() -> Engine {
 }
 
 fn track_and_confirm(engine: &mut Engine, packet: &[u8], now: Instant) -> Outcome {
-    // The longer way, as with rules.
+    // `track` and `confirm` separately, as with rules.
     let ctx = engine.track(&Packet::parse(packet).unwrap(), Zone::default(), now);
     engine.confirm(ctx, now)
 }
@@ -31,7 +31,7 @@ fn server_segment(flags: u8, seq: u32, ack: u32, data: usize) -> Vec<u8> {
     tcp((SERVER, 80), (CLIENT, 4000), &Segment { flags, seq, ack, window: 1000, data, ..Segment::default() })
 }
 
-/// An engine with one established TCP connection, and the connection described.
+/// An engine with one established TCP connection, and a snapshot of that connection.
 fn established() -> (Engine, ConnSnapshot) {
     let mut first = engine();
     for packet in [
@@ -72,7 +72,7 @@ fn lenient_import_relearns_windows_then_enforces_them() {
     let conn_id = second.import(&described, Duration::from_secs(3), WindowTrust::Lenient, NOW).unwrap();
     let mut strict = engine();
     strict.import(&described, Duration::from_secs(3), WindowTrust::Exact, NOW).unwrap();
-    // A megabyte was sent meanwhile.
+    // Meanwhile the server sent a megabyte.
     let (mut client, mut server) = (1001u32, 1_050_000u32);
     assert_eq!(
         track_and_confirm(&mut strict, &server_segment(ACK, server, client, 500), NOW).info,
@@ -132,7 +132,7 @@ fn transfer_with_lost_segments_recovers_after_lenient_import() {
     let (_, described) = established();
     let mut second = engine();
     let conn_id = second.import(&described, Duration::from_secs(1), WindowTrust::Lenient, NOW).unwrap();
-    // The server sends again what was lost; the client has got all behind it, and says so first by SACK, then at once.
+    // The server retransmits what was lost; the client has everything after it, and acknowledges that first by SACK, then cumulatively.
     let sack = |ack: u32, from: u32, to: u32| {
         let options = [&[1, 1, 5, 10][..], &from.to_be_bytes(), &to.to_be_bytes()].concat();
         tcp(
@@ -264,12 +264,12 @@ fn decode_errors_are_distinguished() {
     let mut bytes = Vec::new();
     described.encode(&mut bytes);
     assert_eq!(ConnSnapshot::decode(&bytes), Ok(described.clone()));
-    assert!(bytes.len() < 100, "{} octets", bytes.len());
+    assert!(bytes.len() < 100, "{} bytes", bytes.len());
     assert_eq!(ConnSnapshot::decode(&[]), Err(SnapshotDecodeError::Truncated));
     assert_eq!(ConnSnapshot::decode(&bytes[..bytes.len() - 1]), Err(SnapshotDecodeError::Truncated));
     assert_eq!(ConnSnapshot::decode(&[9]), Err(SnapshotDecodeError::UnsupportedVersion(9)));
     assert_eq!(ConnSnapshot::decode(&bytes[..16]), Err(SnapshotDecodeError::MissingField(4)));
-    // A field of later times: one that matters, and one that does not.
+    // A field of a future version: a critical one, and one that may be ignored.
     assert_eq!(ConnSnapshot::decode(&[&bytes[..], &[99, 1, 0]].concat()), Err(SnapshotDecodeError::UnknownField(99)));
     assert_eq!(ConnSnapshot::decode(&[&bytes[..], &[200, 1, 0]].concat()), Ok(described.clone()));
     assert_eq!(ConnSnapshot::decode(&[&bytes[..], &[6, 1, 0]].concat()), Err(SnapshotDecodeError::InvalidValue(6)));
@@ -291,13 +291,13 @@ fn imported_child_finds_master_and_helper_continues() {
         described.clone().map(|one| heir.engine.import(&one, Duration::ZERO, WindowTrust::Lenient, heir.now).unwrap());
     heir.engine.check_invariants().unwrap();
     assert_eq!((heir.entry(master).uses, heir.entry(child).master), (2, Some(heir.entry(master).original)));
-    // Each side has begun a line before: the very next command is heard.
+    // Each side has completed a line before, so the very next command is parsed.
     control.send_line(&mut heir, Sender::Client, "PORT 10,1,0,2,7,209\r\n");
     assert_eq!(heir.expectations(), ["10.2.0.9 → 10.1.0.2:2001"]);
     heir.engine.remove(child, heir.now);
     assert_eq!(heir.entry(master).uses, 1);
 
-    // Without its master it lives on, and keeps the name.
+    // Without its master the child lives on, and keeps the master's tuple.
     let mut orphan = TestEngine::new();
     let child = orphan.engine.import(&described[1], Duration::ZERO, WindowTrust::Lenient, world.now).unwrap();
     assert_eq!(orphan.engine.entry(child, world.now).unwrap().master, Some(described[0].original));

@@ -1,5 +1,5 @@
-//! Random traffic, odd and malformed too: nothing panics, nothing is lost. Inserted = living + removed; both directions or neither; never
-//! above the limit. `KEEPSTATE_PACKETS` sets how many packets (the record in docs/ was made with 100 million).
+//! Random traffic, including odd and malformed packets: no panic, and the invariants hold: inserted = living + removed; both directions or neither; never
+//! above the limit. `KEEPSTATE_PACKETS` sets the number of packets (the run recorded in docs/ had 100 million).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -7,7 +7,7 @@ use common::{Segment, icmp, ipv4, tcp, udp};
 use keepstate_engine::{Engine, EventKind, EventMask, Instant, Secret, Sysctl, Sysctls, Zone};
 use keepstate_wire::Packet;
 
-/// xorshift64*: small, seeded, and all a test needs.
+/// xorshift64*: small and seeded, which is enough for a test.
 struct Rng(u64);
 
 impl Rng {

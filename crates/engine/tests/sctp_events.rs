@@ -1,4 +1,4 @@
-//! What the engine says of SCTP beyond states, which the scenarios beside the tracker hold: events.
+//! The events of SCTP connections. Their states are tested by the scenarios beside the tracker.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -9,7 +9,7 @@ use keepstate_wire::Packet;
 const SHUTDOWN: &[u8] = &[7, 0, 0, 8, 0, 0, 0, 0];
 const HEARTBEAT: &[u8] = &[4, 0, 0, 4];
 
-/// A packet between two fixed ports; its checksum is not looked at.
+/// A packet between two fixed ports, with an unchecked checksum.
 fn packet(from_client: bool, tag: u32, chunks: &[&[u8]]) -> Vec<u8> {
     let (from, to, ports) = if from_client { (CLIENT, SERVER, [9, 7]) } else { (SERVER, CLIENT, [7, 9]) };
     let mut payload = vec![0, ports[0], 0, ports[1]];
@@ -19,7 +19,7 @@ fn packet(from_client: bool, tag: u32, chunks: &[&[u8]]) -> Vec<u8> {
     ipv4(from, to, 132, &payload)
 }
 
-/// INIT or INIT ACK that brings `tag`.
+/// INIT or INIT ACK with initiate tag `tag`.
 fn init_chunk(kind: u8, tag: u8) -> Vec<u8> {
     let mut chunk = vec![kind, 0, 0, 20, 0, 0, 0, tag];
     chunk.resize(20, 0);

@@ -1,4 +1,4 @@
-//! A full table: who is refused, who makes room, and that the limit holds.
+//! A full table: which packets are dropped, which connections are dropped early, and that the limit holds.
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its packet must fail")]
 mod common;
 
@@ -14,12 +14,12 @@ const MAX: u16 = 200;
 fn engine() -> Engine {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Max, u64::from(MAX)).unwrap();
-    // Early drop looks at eight buckets: in a larger index it would find them empty.
+    // Early drop searches eight buckets: in a larger index they would be empty.
     sysctls.set(Sysctl::Buckets, u64::from(MAX)).unwrap();
     Engine::new(sysctls, Secret([7; 16]), Instant(0))
 }
 
-/// What becomes of one segment between the client's `port` and the server's 80.
+/// The result of one segment between the client's `port` and the server's port 80.
 fn send_segment(
     engine: &mut Engine,
     port: u16,
@@ -84,7 +84,7 @@ fn closing_connections_are_collected_after_a_table_full_drop() {
     assert_eq!(send_segment(&mut engine, MAX, false, SYN, (99, 0)), DROPPED_TABLE_FULL);
     assert_eq!(engine.next_wake(Instant(0)), Some(Instant(0)), "there is something to do at once");
     engine.poll(Instant(0));
-    // Linux 6.18 with a limit of 600, full of TIME_WAIT: 600 until its next round, then 569 (95 % are 570); `early_drop` counts none of it.
+    // Linux 6.18 with a limit of 600, full of TIME_WAIT: 600 until the next gc run, then 569 (95 % are 570); `early_drop` counts none of them.
     assert_eq!((engine.count(), engine.counters().early_drop), (189, 0));
     assert_eq!(send_segment(&mut engine, MAX, false, SYN, (99, 0)), (CtInfo::New, None));
     assert_eq!(send_segment(&mut engine, 1, true, ACK, (500, 100)), (CtInfo::Established, None));

@@ -1,13 +1,13 @@
-//! Sequences of TCP segments with the state and timeout that Linux gives each, one file each in `tests/tcp_scenarios/`.
+//! TCP scenarios: sequences of segments with Linux's state and timeout after each, one scenario per file in `tests/tcp_scenarios/` (its README has the format).
 //!
 //! ```text
-//! # ledger: what the story is about
+//! # ledger: title of the scenario
 //! set nf_conntrack_tcp_loose 0
 //! wait 5
 //! >  S    0   1000     -   64240   SYN_SENT   120   new
-//! │  │    │    │       │     │        │        │     └ what else: new, assured, ignored, invalid, gone, reopened; a reason's name
+//! │  │    │    │       │     │        │        │     └ remarks: new, invalid, the name of a reason, assured
 //! │  │    │    seq    ack  window   state   timeout
-//! │  │    data octets; options after it: w7 (window scale), s (SACK permitted)
+//! │  │    data bytes; then options: w7 (window scale), s (SACK permitted)
 //! │  flags of SAFRPU, or - for none
 //! > from the client, < from the server
 //! ```
@@ -27,7 +27,7 @@ fn flags(text: &str) -> u8 {
     text.chars().map(|flag| 1 << "FSRPAU".find(flag).unwrap_or_else(|| panic!("flag {flag}"))).sum()
 }
 
-/// `0`, `100`, `0w7s`: data bytes, then options.
+/// Parses `0`, `100`, `0w7s`: number of data bytes, then options.
 fn data_and_options(text: &str) -> (usize, Vec<u8>) {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let mut options = Vec::new();
@@ -93,11 +93,11 @@ impl Scenario {
             },
             None => ("-", "-".to_string(), false),
         };
-        let mut said = vec![state.to_string(), timeout];
-        said.extend(remarks(&outcome, before.map(|entry| entry.id) != after.map(|entry| entry.id), assured));
+        let mut result = vec![state.to_string(), timeout];
+        result.extend(remarks(&outcome, before.map(|entry| entry.id) != after.map(|entry| entry.id), assured));
         let expected: Vec<String> = words[6..].iter().map(|word| word.to_string()).collect();
         self.engine.check_invariants()?;
-        if said == expected { Ok(()) } else { Err(format!("said {}", said.join(" "))) }
+        if result == expected { Ok(()) } else { Err(format!("got {}", result.join(" "))) }
     }
 }
 
@@ -119,21 +119,24 @@ fn remarks(outcome: &Outcome, other_entry: bool, assured: bool) -> Vec<String> {
 fn all_tcp_scenarios_pass() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tcp_scenarios");
     let mut failures = Vec::new();
-    let mut stories = 0;
+    let mut scenarios = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "ledger") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
-        let mut story = Scenario::new();
-        stories += 1;
+        let mut scenario = Scenario::new();
+        scenarios += 1;
         for (at, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            if let Err(what) = story.run_line(line) {
+            if let Err(what) = scenario.run_line(line) {
                 failures.push(format!("{}:{}: {line}\n    {what}", path.display(), at + 1));
             }
         }
     }
-    assert!(stories >= 10, "only {stories} scenarios were found");
+    assert!(scenarios >= 10, "only {scenarios} scenarios were found");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

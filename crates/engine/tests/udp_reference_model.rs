@@ -1,7 +1,7 @@
-//! The engine in lock step with a model that fits on a page: a plain list of UDP connections, looked through from end to end.
+//! The engine in lock step with a one-page reference model: a plain list of UDP connections with linear search.
 //!
-//! What tables, fingerprints, batches, bounds of deadlines and free lists are for, the model does not know; so it can be read, and believed.
-//! A full table is not its matter: who has to make room is decided by a secret.
+//! The model has none of the engine's tables, fingerprints, batches, deadline bounds and free lists, so it can be checked by reading.
+//! It does not cover a full table, because a secret decides which connection is dropped early.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod common;
 
@@ -15,7 +15,7 @@ const SECOND: u64 = 1_000_000_000;
 /// Address and port.
 type Endpoint = ([u8; 4], u16);
 
-/// One connection, as a reader of the manual would have it.
+/// One connection, as the documentation describes it.
 #[derive(Clone, Debug)]
 struct ModelConnection {
     ends: [Endpoint; 2],
@@ -26,13 +26,13 @@ struct ModelConnection {
     assured: bool,
 }
 
-/// All of them.
+/// All connections.
 #[derive(Default)]
 struct Model(Vec<ModelConnection>);
 
 impl Model {
     fn handle(&mut self, from: Endpoint, to: Endpoint, zone: u16, now: u64) -> (CtInfo, Option<Direction>) {
-        // Expired means gone, whenever it is noticed.
+        // An expired connection counts as removed, whenever that is noticed.
         self.0.retain(|one| one.expires_at > now);
         let known =
             self.0.iter_mut().find(|one| one.zone == zone && (one.ends == [from, to] || one.ends == [to, from]));
@@ -58,10 +58,10 @@ impl Model {
     }
 }
 
-/// Something that happens.
+/// One step of a test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A packet between two of the hosts in a zone, or the answer to such a one.
+    /// A packet between two hosts in a zone, or its reply.
     UdpPacket {
         from: u8,
         to: u8,
@@ -69,20 +69,20 @@ enum Step {
         reply: bool,
         zone: u16,
     },
-    /// Many of them, between fresh ports, handed over as one batch.
+    /// Several packets between new ports, tracked as one batch.
     Batch {
         from: u8,
         to: u8,
         first: u16,
         count: u16,
     },
-    /// Milliseconds pass; perhaps the engine is polled.
+    /// Advances the time by milliseconds, and optionally polls the engine.
     Wait {
         milliseconds: u32,
         poll: bool,
     },
     Flush,
-    /// Removes the connection at this place of the model's list, if there is one.
+    /// Removes the connection at this index of the model's list, if there is one.
     Remove(usize),
 }
 
@@ -93,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => datagram,
         2 => (0u8..3, 0u8..3, 1u16..30, 1u16..40)
             .prop_map(|(from, to, first, count)| Step::Batch { from, to, first, count }),
-        // Four milliseconds are a tick, below which the engine's clock does not see.
+        // A tick is four milliseconds, the resolution of the engine's clock.
         6 => (prop_oneof![0u32..1_000, 0u32..12_000, Just(7_500), Just(30_000)], any::<bool>()).prop_map(|(units, poll)| Step::Wait { milliseconds: units * 4, poll }),
         1 => Just(Step::Flush),
         2 => (0usize..8).prop_map(Step::Remove),

@@ -1,35 +1,35 @@
-//! An expectation as it is shown: a copy, taken at one moment.
+//! Snapshot of an expectation for display.
 use super::Expectation;
 use crate::table::TupleRef;
 use crate::time::{TICKS_PER_SECOND, Ticks};
 use crate::{Direction, Engine, Helper, Instant, Tuple};
 use core::net::IpAddr;
 
-/// One connection that is to come, as `/proc/net/nf_conntrack_expect` and `conntrack -L expect` show it.
+/// One expected connection, as `/proc/net/nf_conntrack_expect` and `conntrack -L expect` show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ExpectationEntry {
-    /// The tuple of its first packet, so far as the mask counts.
+    /// The tuple of its first packet, under the mask.
     pub tuple: Tuple,
-    /// The bits of the source address that count. Those of the destination all do.
+    /// Mask of the source address. The destination address is always compared in full.
     pub source_mask: IpAddr,
-    /// The bits of the source key that count: none where any port may come.
+    /// Mask of the source key: 0 if any port may be used.
     pub source_key_mask: u16,
-    /// The id of its zone.
+    /// The zone id.
     pub zone: u16,
-    /// Whole seconds until it is over, rounded down as Linux prints them.
+    /// Whole seconds until it expires, rounded down as Linux prints them.
     pub timeout: u32,
-    /// The original tuple of the connection that announced it.
+    /// The original tuple of the master connection.
     pub master: Tuple,
-    /// The helper that heard it.
+    /// The helper that created it.
     pub helper: Helper,
-    /// Which of the helper's kinds of expectations it is.
+    /// Its expectation class within the helper.
     pub class: u8,
 }
 
 impl Engine {
-    /// One expectation, unless its time is over.
+    /// One expectation; `None` if it has expired.
     pub(crate) fn dump_expectation(&self, expected: &Expectation, now: Instant) -> Option<ExpectationEntry> {
         if expected.deadline <= now {
             return None;

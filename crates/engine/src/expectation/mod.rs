@@ -1,9 +1,9 @@
-//! Expectations: connections that a helper heard announced, until they come, or their time or their master is over.
+//! Expectations: connections announced to a helper. An expectation lives until the connection arrives, it times out, or its master ends.
 //!
-//! An [`Expectation`] is one of them; it belongs to the connection that announced it, its master. It is found by the first packet of a new connection: the
-//! destination must be the announced one; what the mask leaves open of the source may be anything. Finding uses it up, unless it is
-//! permanent, even if that packet is dropped later. A master has few at a time: a new one of the same class pushes out the oldest.
-//! Nobody else can: an announcement that another master's expectation overlaps is refused. There are never more than the limit.
+//! An [`Expectation`] belongs to the connection that announced it, its master. The first packet of a new connection matches it if its
+//! destination equals the announced one and its source matches under the mask. A match consumes the expectation, unless it is
+//! permanent, even if that packet is dropped later. A master's expectations are limited per class: a new one replaces the oldest.
+//! An expectation must never replace another master's: if the two overlap, the new one is refused. The total never exceeds the limit.
 mod dump;
 #[cfg(test)]
 mod tests;
@@ -20,25 +20,25 @@ use core::net::IpAddr;
 use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
-/// What of a tuple's source must be as expected. The destination and the protocol always must.
+/// Which bits of a tuple's source must match. Destination and protocol must always match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpectMask {
-    /// The bits of the source address that count.
+    /// Mask of the source address.
     pub(crate) source: IpAddr,
-    /// The bits of the source key that count.
+    /// Mask of the source key.
     pub(crate) source_key: u16,
 }
 
-/// The flags of an expectation, by the kernel's numbers.
+/// The flags of an expectation, with the kernel's bit values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExpectFlags(pub(crate) u8);
 
 impl ExpectFlags {
-    /// Being found does not use it up.
+    /// A match does not consume it.
     pub(crate) const PERMANENT: u8 = 1;
-    /// It is not found.
+    /// It never matches.
     pub(crate) const INACTIVE: u8 = 2;
-    /// A person or a program made it, not a helper.
+    /// Created by user space, not by a helper.
     #[allow(dead_code, reason = "helpers alone expect, as long as there is no ctnetlink")]
     pub(crate) const USERSPACE: u8 = 4;
 
@@ -47,59 +47,59 @@ impl ExpectFlags {
     }
 }
 
-/// One connection that is to come.
+/// One expected connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expectation {
-    /// Who announced it.
+    /// The connection that announced it.
     pub(crate) master: ConnId,
-    /// Its original tuple, so far as the mask counts.
+    /// Its original tuple, under the mask.
     pub(crate) tuple: Tuple,
-    /// What counts.
+    /// The bits of the source that must match.
     pub(crate) mask: ExpectMask,
-    /// The zone its packets are in.
+    /// The zone of its packets.
     pub(crate) zone: u16,
-    /// Which of the helper's kinds of expectations it is; each has a limit of its own.
+    /// Its expectation class within the helper; each class has a limit.
     pub(crate) class: u8,
-    /// The helper that heard it.
+    /// The helper that created it.
     pub(crate) helper: Helper,
     pub(crate) flags: ExpectFlags,
-    /// How it is translated, if its master is.
+    /// How the connection is translated, if its master is.
     pub(crate) nat: Option<ExpectNat>,
-    /// When it is over.
+    /// Time at which it expires.
     pub(crate) deadline: Instant,
 }
 
-/// How a connection that was announced through a translation is itself translated.
+/// How an expected connection is translated if its master is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpectNat {
-    /// Whom it comes from, as its target is to see it: the end that the announcement was sent to.
+    /// The source as its destination sees it: the end that the announcement was sent to.
     pub(crate) source: IpAddr,
-    /// Who announced it, by his own address …
+    /// The address of the end that announced it, before translation …
     pub(crate) destination: IpAddr,
-    /// … and the port he really has.
+    /// … and the port it listens on.
     pub(crate) port: u16,
 }
 
-/// Why an announcement was refused. Linux drops the packet that made it.
+/// Why an expectation was refused. As in Linux, the packet that announced it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpectError {
-    /// Packets that it would match, another expectation matches.
+    /// It overlaps another expectation.
     Clash,
-    /// There are as many as there may be.
+    /// The limit is reached.
     Full,
 }
 
 /// All expectations.
 pub(crate) struct ExpectationTable {
     by_destination: HashMap<Destination, Vec<Expectation>, SipKeys>,
-    /// The same once more, by master, oldest first.
+    /// The same expectations by master, oldest first.
     by_master: HashMap<ConnId, Vec<Expectation>, SipKeys>,
-    /// Where to look for what expires, and how many are to be found there.
+    /// Number of expectations by deadline and destination, to find the expired ones.
     by_deadline: BTreeMap<(Instant, Destination), usize>,
     count: usize,
 }
 
-/// What every packet of an expected connection shares with its expectation.
+/// The part of the tuple that is compared in full.
 type Destination = (IpAddr, u16, u8);
 
 const fn destination_key(tuple: &Tuple) -> Destination {
@@ -107,7 +107,7 @@ const fn destination_key(tuple: &Tuple) -> Destination {
 }
 
 impl ExpectationTable {
-    /// None yet. `keys` must be unknown to whoever sends packets.
+    /// An empty table. `keys` must be unknown to senders of packets.
     pub(crate) fn new(keys: (u64, u64)) -> Self {
         let keys = SipKeys(keys.0, keys.1);
         ExpectationTable {
@@ -118,7 +118,7 @@ impl ExpectationTable {
         }
     }
 
-    /// How many there are, those included whose time is over and that nobody has met since.
+    /// Number of expectations, including expired ones that were not removed yet.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
@@ -128,8 +128,8 @@ impl ExpectationTable {
         self.count == 0
     }
 
-    /// Adds one. What it replaces is returned: the same one announced before, or the oldest of its class. One in its way whose time is over
-    /// is forgotten without a word: call [`ExpectationTable::remove_expired`] before, if the end of each is to be reported.
+    /// Adds an expectation. Returns the one it replaces: an identical one, or the oldest of its class. Expired ones with the same destination
+    /// are removed without a report: call [`ExpectationTable::remove_expired`] before if the end of each must be reported.
     pub(crate) fn expect_related(
         &mut self,
         fresh: Expectation,
@@ -159,7 +159,7 @@ impl ExpectationTable {
         Ok(replaced)
     }
 
-    /// The one that a new connection with `tuple` fulfils. It is used up, unless it is permanent.
+    /// The expectation that a new connection with `tuple` matches. It is removed, unless it is permanent.
     pub(crate) fn find_expectation(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> Option<Expectation> {
         let at = destination_key(tuple);
         let found = *self.by_destination.get(&at)?.iter().find(|known| known.matches(tuple, zone, now))?;
@@ -169,7 +169,7 @@ impl ExpectationTable {
         Some(found)
     }
 
-    /// Removes those of a master that is over, and returns them.
+    /// Removes the expectations of a master that has ended, and returns them.
     pub(crate) fn remove_master(&mut self, master: ConnId) -> Vec<Expectation> {
         let all = self.by_master.get(&master).cloned().unwrap_or_default();
         all.into_iter()
@@ -177,7 +177,7 @@ impl ExpectationTable {
             .collect()
     }
 
-    /// Removes those whose time is over, `most` at most; says how many.
+    /// Removes at most `most` expired expectations; returns their number.
     pub(crate) fn remove_expired(&mut self, now: Instant, most: usize) -> usize {
         let before = self.count;
         while let Some((deadline, at)) = self.by_deadline.keys().next().copied() {
@@ -189,17 +189,17 @@ impl ExpectationTable {
         before - self.count
     }
 
-    /// When the first of them is over.
+    /// Time at which the next one expires.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.by_deadline.keys().next().map(|(deadline, _)| *deadline)
     }
 
-    /// All, in no order.
+    /// All expectations, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Expectation> {
         self.by_destination.values().flatten()
     }
 
-    /// Checks what must always hold: all three maps know the same.
+    /// Checks the invariants: all three maps have the same expectations.
     pub(crate) fn check(&self) -> Result<(), String> {
         let (masters, deadlines) =
             (self.by_master.values().map(Vec::len).sum::<usize>(), self.by_deadline.values().sum::<usize>());
@@ -232,7 +232,7 @@ impl ExpectationTable {
         while self.remove_first(at, |known| known.deadline <= now).is_some() {}
     }
 
-    /// Removes the first at `at` that is `wanted`, from both maps.
+    /// Removes the first expectation at `at` for which `wanted` holds, from all maps.
     fn remove_first(&mut self, at: Destination, wanted: impl Fn(&Expectation) -> bool) -> Option<Expectation> {
         let here = self.by_destination.get_mut(&at)?;
         let taken = here.remove(here.iter().position(wanted)?);
@@ -265,13 +265,13 @@ impl Expectation {
         source && source_key && self.zone == zone && now < self.deadline && !self.flags.has(ExpectFlags::INACTIVE)
     }
 
-    /// Announced twice: by the same master, for the same packets.
+    /// Is it identical: the same master, matching the same packets?
     fn is_same(&self, other: &Expectation) -> bool {
         let same = self.master == other.master && self.class == other.class && self.zone == other.zone;
         same && self.mask == other.mask && self.tuple == other.tuple
     }
 
-    /// Is there a packet that both match? Their destinations are the same.
+    /// Is there a packet that matches both? Their destinations are equal.
     fn overlaps(&self, other: &Expectation) -> bool {
         let mask = match (self.mask.source, other.mask.source) {
             (IpAddr::V4(a), IpAddr::V4(b)) => IpAddr::V4(a & b),
@@ -285,7 +285,7 @@ impl Expectation {
     }
 }
 
-/// The address so far as the mask counts; all of it under a mask of the other family, which never is.
+/// The address under the mask; the address itself if the mask has another family, which never happens.
 fn apply_mask(address: IpAddr, mask: IpAddr) -> IpAddr {
     match (address, mask) {
         (IpAddr::V4(address), IpAddr::V4(mask)) => IpAddr::V4(address & mask),
@@ -294,7 +294,7 @@ fn apply_mask(address: IpAddr, mask: IpAddr) -> IpAddr {
     }
 }
 
-/// Makes hashers that nobody outside can foresee.
+/// Builds keyed hashers that outsiders cannot predict.
 #[derive(Clone, Copy)]
 struct SipKeys(u64, u64);
 

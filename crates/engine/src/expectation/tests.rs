@@ -1,4 +1,4 @@
-//! What Linux 6.18 was seen to do with FTP's expectations (`docs/kernel-facts/ftp-and-expectations.md`), and what must hold for all.
+//! Behaviour observed on Linux 6.18 with FTP expectations (`docs/kernel-facts/ftp-and-expectations.md`), and invariants for all.
 use super::*;
 use core::net::Ipv4Addr;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn tuple(source: u8, source_key: u16, destination_key: u16) -> Tuple {
     Tuple { source: address(source), destination: address(200), protocol: 6, source_key, destination_key }
 }
 
-/// As FTP expects: any source port of one address.
+/// An expectation as FTP creates it: any source port of one address.
 fn expectation(slot: u32, port: u16) -> Expectation {
     Expectation {
         master: master(slot),
@@ -141,7 +141,7 @@ fn remove_expired_honours_its_limit() {
 }
 
 proptest! {
-    /// In step with a plain list: the same is found, and all maps agree on what there is.
+    /// In lock step with a plain list: both find the same expectation, and all maps stay consistent.
     #[test]
     fn behaves_like_a_plain_list(steps in prop::collection::vec((0u8..5, 0u32..4, 0u16..4, 0u8..2, 0u64..6), 1..60)) {
         let limits = ExpectLimits { max_per_class: 2, max_total: 5 };

@@ -1,34 +1,34 @@
-//! Helpers: readers of control channels that announce connections to come.
+//! Helpers: parsers of control connections that announce further connections.
 //!
-//! A helper is attached to a connection by rule, never by itself. It is a pure function of the bytes it is shown and of what little it
-//! keeps for its connection, a [`HelperState`]; what it hears becomes an expectation elsewhere.
+//! A helper is attached to a connection by rule, never automatically. It is a pure function of the payload and of its small state
+//! for the connection, a [`HelperState`]. It must never create expectations itself: the engine does, from the announcements it returns.
 pub(crate) mod ftp;
 
 use crate::{Sysctl, Sysctls};
 use ftp::Ftp;
 use keepstate_types::ipproto;
 
-/// A helper, as nftables' `ct helper` names it.
+/// A helper, named as in nftables' `ct helper`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Helper {
-    /// FTP's control channel (RFC 959, RFC 2428): PORT, EPRT and the answers 227 and 229.
+    /// FTP control connections (RFC 959, RFC 2428): PORT, EPRT and the replies 227 and 229.
     Ftp,
 }
 
 impl Helper {
-    /// Every helper.
+    /// All helpers.
     pub const ALL: &'static [Helper] = &[Helper::Ftp];
 
-    /// As nftables and `conntrack` call it.
+    /// The name that nftables and `conntrack` use.
     pub const fn name(self) -> &'static str {
         match self {
             Helper::Ftp => "ftp",
         }
     }
 
-    /// The helper of this name.
+    /// The helper with this name.
     ///
     /// ```
     /// use keepstate_engine::Helper;
@@ -39,21 +39,21 @@ impl Helper {
         Helper::ALL.iter().copied().find(|helper| helper.name() == name)
     }
 
-    /// The number of the protocol it hears; it is attached to no other.
+    /// The protocol number it parses; it is not attached to other protocols.
     pub const fn protocol(self) -> u8 {
         match self {
             Helper::Ftp => ipproto::TCP,
         }
     }
 
-    /// The port where what it hears is usually spoken.
+    /// The usual server port of its protocol.
     pub const fn default_port(self) -> u16 {
         match self {
             Helper::Ftp => 21,
         }
     }
 
-    /// How many connections may be expected for it.
+    /// Limits on the number of its expectations.
     pub(crate) fn expect_limits(self, sysctls: &Sysctls) -> ExpectLimits {
         let of_class = match self {
             Helper::Ftp => 1,
@@ -61,7 +61,7 @@ impl Helper {
         ExpectLimits { max_per_class: of_class, max_total: sysctls[Sysctl::ExpectMax] as usize }
     }
 
-    /// How long what it hears is expected.
+    /// Timeout of its expectations, in seconds.
     pub(crate) const fn expect_timeout_seconds(self) -> u32 {
         match self {
             Helper::Ftp => 300,
@@ -69,7 +69,7 @@ impl Helper {
     }
 }
 
-/// What a helper keeps for the connection that it is attached to.
+/// A helper's state for the connection it is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HelperState {
     Ftp(Ftp),
@@ -89,11 +89,11 @@ impl HelperState {
     }
 }
 
-/// How many there may be.
+/// Limits on the number of expectations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpectLimits {
-    /// Of this class with this master; FTP has one.
+    /// Of this class with this master; 1 for FTP.
     pub(crate) max_per_class: usize,
-    /// In all: `nf_conntrack_expect_max`.
+    /// In total: `nf_conntrack_expect_max`.
     pub(crate) max_total: usize,
 }

@@ -1,4 +1,4 @@
-//! FTP control conversations, and the data connections that they announce.
+//! FTP control connections, and the data connections they announce.
 use super::{Segment, tcp_with};
 use keepstate_engine::{
     ConnId, Engine, Entry, ExpectationEntry, Helper, Instant, Outcome, Secret, Sysctl, Sysctls, Zone,
@@ -11,20 +11,20 @@ pub const RST: u8 = 4;
 pub const ACK: u8 = 16;
 pub const SYN_ACK: u8 = SYN | ACK;
 
-/// An engine, and the time.
+/// An engine, and the current time.
 pub struct TestEngine {
     pub engine: Engine,
     pub now: Instant,
 }
 
-/// A control connection: its ends, and what each has sent.
+/// A control connection: its two ends, and the next sequence number of each.
 pub struct ControlConnection {
     pub client: SocketAddr,
     pub server: SocketAddr,
     next: [u32; 2],
 }
 
-/// Who speaks.
+/// The sending end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     Client,
@@ -37,7 +37,7 @@ impl TestEngine {
         TestEngine::with(&[])
     }
 
-    /// The same, with some sysctls turned.
+    /// The same, with the given sysctls.
     pub fn with(settings: &[(Sysctl, u64)]) -> TestEngine {
         let mut sysctls = Sysctls::default();
         for (sysctl, value) in settings {
@@ -60,7 +60,7 @@ impl TestEngine {
         self.packet(&tcp_with(from.parse().unwrap(), to.parse().unwrap(), &segment, &[]))
     }
 
-    /// A control connection that has been opened, greeted and logged in to: both sides have begun a line.
+    /// A control connection after login: each side has sent a complete line.
     pub fn open_logged_in(&mut self, client: &str, server: &str) -> ControlConnection {
         let mut control = self.open_control(client, server);
         control.send_line(self, Sender::Server, "220 ready\r\n");
@@ -68,7 +68,7 @@ impl TestEngine {
         control
     }
 
-    /// One that has been opened only.
+    /// A control connection after the handshake only.
     pub fn open_control(&mut self, client: &str, server: &str) -> ControlConnection {
         let (client, server) = (client.parse().unwrap(), server.parse().unwrap());
         let mut control = ControlConnection { client, server, next: [1000, 5000] };
@@ -103,7 +103,7 @@ impl TestEngine {
 }
 
 impl ControlConnection {
-    /// The next segment of one side, as bytes. What is not sent on was lost: `repeat` sends it again.
+    /// The next segment of one side, as bytes. If it is not passed on, call `mark_lost` before sending it again.
     pub fn segment(&mut self, side: Sender, flags: u8, data: &[u8]) -> Vec<u8> {
         let [from_client, from_server] = self.next;
         let (from, to, seq, ack) = match side {
@@ -124,7 +124,7 @@ impl ControlConnection {
         self.send(world, side, ACK | 8, text.as_bytes())
     }
 
-    /// The segment that this side sent last, with these data, did not arrive: it will be sent again.
+    /// The last segment of this side, with these data, was lost: the next one repeats it.
     pub fn mark_lost(&mut self, side: Sender, text: &str) {
         self.next[side as usize] -= text.len() as u32;
     }

@@ -1,4 +1,4 @@
-//! Packets for tests, built byte by byte with right checksums.
+//! Packets for tests, built byte by byte with correct checksums.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its packet must fail")]
 use keepstate_wire::checksum::Sum;

@@ -1,8 +1,8 @@
-//! The FTP helper: what a control channel (RFC 959, RFC 2428) says about data connections to come, heard as Linux 6.18 hears it.
+//! The FTP helper: finds announcements of data connections in a control connection (RFC 959, RFC 2428), as Linux 6.18 does.
 //!
-//! An [`Ftp`] belongs to one control connection. It remembers where lines begin, because a command counts only at the start of a segment
-//! that starts a line. It never reassembles: a command cut in two by a segment's end makes the segment [`FtpParseResult::Partial`], which Linux
-//! drops, so that the sender sends it again whole. It must never take the word of one side about the other's address.
+//! An [`Ftp`] belongs to one control connection. It records where lines begin, because a command counts only at the start of a segment
+//! that starts a line. It must never reassemble: a command split by the end of a segment makes the segment [`FtpParseResult::Partial`], which Linux
+//! drops, so that the sender retransmits it whole. It must never trust one side's statement about the other's address.
 mod format_cmd;
 mod line_starts;
 mod parse;
@@ -19,7 +19,7 @@ use core::ops::Range;
 use line_starts::LineStarts;
 use parse::{parse_delimited_port, parse_numbers};
 
-/// What is kept for a control connection.
+/// The helper's state for a control connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ftp {
     /// By direction.
@@ -30,14 +30,14 @@ pub(crate) struct Ftp {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FtpSegment<'a> {
     pub(crate) direction: Direction,
-    /// The sequence number of the first byte.
+    /// Sequence number of the first byte.
     pub(crate) seq: u32,
-    /// The sender's address, as the connection's tuple of this direction has it.
+    /// The sender's address, from the connection's tuple of this direction.
     pub(crate) sender: IpAddr,
     pub(crate) payload: &'a [u8],
 }
 
-/// The commands and answers that announce.
+/// The commands and replies that announce a data connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FtpType {
     /// `PORT h1,h2,h3,h4,p1,p2`, from the client.
@@ -50,58 +50,58 @@ pub(crate) enum FtpType {
     Epsv,
 }
 
-/// Where a data connection is to go.
+/// Destination of an announced data connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DataEndpoint {
     pub(crate) ftp_type: FtpType,
     pub(crate) address: IpAddr,
-    /// Zero is possible: `PORT` and `227` may say so.
+    /// Zero is possible: `PORT` and `227` may announce it.
     pub(crate) port: u16,
-    /// The bytes of the payload that NAT would write anew: the numbers; with EPRT and EPSV the delimiters around them too.
+    /// The bytes of the payload that NAT would replace: the numbers; for EPRT and EPSV also the delimiters around them.
     pub(crate) match_range: Range<usize>,
 }
 
-/// What a segment said.
+/// The result of parsing a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FtpParseResult {
-    /// Nothing of interest.
+    /// No announcement.
     NoMatch,
-    /// A data connection to the sender itself: to be expected.
+    /// A data connection to the sender itself: create an expectation.
     Expect(DataEndpoint),
-    /// A data connection to somebody else: not to be expected, though the segment passes.
+    /// A data connection to another host: create no expectation; the segment passes.
     ThirdParty(DataEndpoint),
-    /// A command that is not whole or not understood: the segment is to be dropped.
+    /// A command that is incomplete or cannot be parsed: drop the segment.
     Partial,
 }
 
 impl Ftp {
-    /// As it is kept outside a table.
+    /// The state encoded for storage outside the table.
     pub(crate) fn to_bytes(&self) -> [u8; 18] {
         let mut bytes = [0; 18];
         bytes.as_chunks_mut::<9>().0.iter_mut().zip(&self.line_starts).for_each(|(to, lines)| *to = lines.to_bytes());
         bytes
     }
 
-    /// `None` if they are none of its.
+    /// `None` if the bytes are not a valid state.
     pub(crate) fn from_bytes(bytes: &[u8; 18]) -> Option<Ftp> {
         let [original, reply] = *bytes.as_chunks::<9>().0 else { return None };
         Some(Ftp { line_starts: [LineStarts::from_bytes(&original)?, LineStarts::from_bytes(&reply)?] })
     }
 
-    /// Listens to one segment of the established control connection.
+    /// Parses one segment of the established control connection.
     pub(crate) fn parse_segment(&mut self, segment: &FtpSegment<'_>) -> FtpParseResult {
         let lines = &mut self.line_starts[segment.direction as usize];
-        let heard = if lines.is_line_start(segment.seq) { find_pattern(segment) } else { FtpParseResult::NoMatch };
-        // What is dropped will be sent again: the line has not ended yet.
-        if heard != FtpParseResult::Partial && segment.payload.last() == Some(&b'\n') {
-            // A payload has fewer than 2³² bytes, and sequence numbers wrap.
+        let result = if lines.is_line_start(segment.seq) { find_pattern(segment) } else { FtpParseResult::NoMatch };
+        // A dropped segment will be retransmitted, so its line has not ended yet.
+        if result != FtpParseResult::Partial && segment.payload.last() == Some(&b'\n') {
+            // A payload is shorter than 2³² bytes, and sequence numbers wrap.
             lines.record_line_end(segment.seq.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0)));
         }
-        heard
+        result
     }
 }
 
-/// A segment that starts a line.
+/// Parses a segment that starts a line.
 fn find_pattern(segment: &FtpSegment<'_>) -> FtpParseResult {
     let kinds = match segment.direction {
         Direction::Original => [(&b"PORT"[..], FtpType::Port), (b"EPRT", FtpType::Eprt)],
@@ -119,7 +119,7 @@ fn find_pattern(segment: &FtpSegment<'_>) -> FtpParseResult {
 
 enum PatternMatch {
     NoMatch,
-    /// The payload ends before, or with, the word.
+    /// The payload ends before or with the word.
     Partial,
     Found,
 }
@@ -127,7 +127,7 @@ enum PatternMatch {
 fn match_pattern(payload: &[u8], word: &[u8]) -> PatternMatch {
     let shared = payload.len().min(word.len());
     match (payload.get(..shared), word.get(..shared)) {
-        (Some(said), Some(wanted)) if said.eq_ignore_ascii_case(wanted) => match shared {
+        (Some(start), Some(expected)) if start.eq_ignore_ascii_case(expected) => match shared {
             0 => PatternMatch::NoMatch,
             _ if payload.len() <= word.len() => PatternMatch::Partial,
             _ => PatternMatch::Found,
@@ -162,7 +162,7 @@ fn parse_endpoint(kind: FtpType, word: usize, segment: &FtpSegment<'_>) -> FtpPa
 
 type ParsedEndpoint = Option<(IpAddr, u16, Range<usize>)>;
 
-/// The position behind the first `wanted` byte from `from` on, be it lines away: Linux looks no closer.
+/// The position after the first `wanted` byte from `from` on, even if that is lines away, as in Linux.
 fn skip_past(payload: &[u8], from: usize, wanted: u8) -> Option<usize> {
     payload.get(from..)?.iter().position(|byte| *byte == wanted).map(|at| from + at + 1)
 }
@@ -172,7 +172,7 @@ fn parse_port(payload: &[u8], from: usize) -> ParsedEndpoint {
     parse_six_numbers(payload, from, |terminator| terminator == b'\r')
 }
 
-/// The same from the first digit on, with anything behind that is no digit and no comma: servers agree on no more (RFC 1123, 4.1.2.6).
+/// The same, from the first digit on and followed by any byte other than a digit or comma: servers differ in all else (RFC 1123, 4.1.2.6).
 fn parse_pasv(payload: &[u8], word: usize) -> ParsedEndpoint {
     let digit = payload.get(word..)?.iter().position(u8::is_ascii_digit)?;
     parse_six_numbers(payload, word + digit, |_| true)
@@ -180,12 +180,12 @@ fn parse_pasv(payload: &[u8], word: usize) -> ParsedEndpoint {
 
 fn parse_six_numbers(payload: &[u8], from: usize, ends: impl Fn(u8) -> bool) -> ParsedEndpoint {
     let ([a, b, c, d, high, low], length) = parse_numbers(payload.get(from..)?, b',', ends)?;
-    // The port is put together as Linux does it, so that numbers over 255 come to the same.
+    // The port is computed as in Linux, so that numbers over 255 give the same result.
     let port = (high << 8 | low) & 0xffff;
     Some((parse::ipv4_from_numbers([a, b, c, d]), u16::try_from(port).ok()?, from..from + length))
 }
 
-/// `|1|h1.h2.h3.h4|port|` or `|2|address|port|`, with any delimiter that can be seen and is no digit.
+/// `|1|h1.h2.h3.h4|port|` or `|2|address|port|`, with any printable delimiter other than a digit.
 fn parse_eprt(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
     let text = payload.get(from..)?;
     let (&[delimiter, family, again], address) = text.split_first_chunk::<3>()?;
@@ -205,7 +205,7 @@ fn parse_eprt(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
     Some((address, port, from..from + before_port + length + 1))
 }
 
-/// An IPv6 address; Linux takes any number of zeros before a group's digits.
+/// An IPv6 address; as in Linux a group may have any number of leading zeros.
 fn parse_ipv6(text: &str) -> Option<Ipv6Addr> {
     let group = |group: &str| match group.trim_start_matches('0') {
         "" if !group.is_empty() => String::from("0"),
@@ -216,7 +216,7 @@ fn parse_ipv6(text: &str) -> Option<Ipv6Addr> {
     groups.join(":").parse().ok()
 }
 
-/// `|||port|`: the address is the sender's.
+/// `|||port|`: the address is that of the sender.
 fn parse_epsv(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
     let (&[delimiter, second, third], port) = payload.get(from..)?.split_first_chunk::<3>()?;
     if !is_delimiter(delimiter) || second != delimiter || third != delimiter {
@@ -226,7 +226,7 @@ fn parse_epsv(payload: &[u8], from: usize, sender: IpAddr) -> ParsedEndpoint {
     Some((sender, port, from..from + 3 + length + 1))
 }
 
-/// RFC 2428, section 2: from 33 to 126; a digit could not be told from the numbers.
+/// RFC 2428, section 2: a byte from 33 to 126; a digit would be ambiguous.
 const fn is_delimiter(byte: u8) -> bool {
     matches!(byte, 33..=126) && !byte.is_ascii_digit()
 }

@@ -1,8 +1,8 @@
-//! Numbers as Linux reads them in FTP: decimal, modulo 2³² (2¹⁶ for a port of its own), and none at all is zero.
+//! Numbers in FTP commands, parsed as in Linux: decimal, modulo 2³² (2¹⁶ for a separate port); no digits at all are zero.
 use core::net::{IpAddr, Ipv4Addr};
 
-/// `N` numbers with `separator` between them and behind them a byte that `ends` accepts; and how many bytes the numbers take.
-/// Nothing if the text ends first, or is something else.
+/// Parses `N` numbers separated by `separator` and followed by a byte that `ends` accepts. Returns them, and their length in bytes.
+/// `None` if the text ends early, or is malformed.
 pub(super) fn parse_numbers<const N: usize>(
     text: &[u8],
     separator: u8,
@@ -23,12 +23,12 @@ pub(super) fn parse_numbers<const N: usize>(
     None
 }
 
-/// The address of four numbers, put together as Linux does it: one over 255 spills into the number before it.
+/// The address of four numbers, computed as in Linux: a number over 255 carries into the one before it.
 pub(super) fn ipv4_from_numbers([a, b, c, d]: [u32; 4]) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(a << 24 | b << 16 | c << 8 | d))
 }
 
-/// A port other than zero and its delimiter; and how many bytes the port takes.
+/// Parses a nonzero port and its delimiter. Returns the port, and its length in bytes.
 pub(super) fn parse_delimited_port(text: &[u8], delimiter: u8) -> Option<(u16, usize)> {
     let length = text.iter().position(|byte| !byte.is_ascii_digit())?;
     if text.get(length) != Some(&delimiter) {

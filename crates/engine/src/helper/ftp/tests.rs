@@ -1,12 +1,12 @@
-//! Scenarios of FTP: what Linux 6.18 made of each segment of a control connection, recorded, one story a file in `scenarios/`.
+//! FTP scenarios: the recorded result of Linux 6.18 for each segment of a control connection, one scenario per file in `scenarios/`.
 //!
 //! ```text
 //! again
 //! >  8  PORT\s10,1,0,2,7,208\r\n  expect 2000
-//! │  │  │                         └ an expectation to this port, or `pass`, or `drop`
+//! │  │  │                         └ expectation for this port, or `pass`, or `drop`
 //! │  │  the payload; \s is a space
-//! │  octets sent before in this direction
-//! > from the client 10.1.0.2, < from the server 10.2.0.9; `again` begins another connection
+//! │  bytes sent before in this direction
+//! > from the client 10.1.0.2, < from the server 10.2.0.9; `again` starts another connection
 //! ```
 use super::*;
 use alloc::format;
@@ -18,7 +18,8 @@ use proptest::prelude::*;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 9));
 
-/// The bytes behind `\r`, `\n`, `\t`, `\s`, `\\` and `\x00`.
+/// Replaces the escapes `\r`, `
+/// `, `\t`, `\s`, `\\` and `\x00` with the bytes they stand for.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
@@ -43,7 +44,7 @@ fn unescape(text: &str) -> Vec<u8> {
 
 fn segment(side: &str, sent: u32, payload: &[u8]) -> (Direction, IpAddr, u32, Vec<u8>) {
     let (direction, sender) = if side == ">" { (Direction::Original, CLIENT) } else { (Direction::Reply, SERVER) };
-    // Sequence numbers wrap in the middle of the stories.
+    // Sequence numbers wrap in the middle of a scenario.
     (direction, sender, sent.wrapping_sub(10), payload.to_vec())
 }
 
@@ -56,12 +57,12 @@ fn run_line(ftp: &mut Ftp, line: &str) -> Result<(), String> {
     let sent: i64 = words[1].parse().unwrap();
     let sent = u32::try_from(sent.rem_euclid(1 << 32)).unwrap();
     let (direction, sender, seq, payload) = segment(words[0], sent, &unescape(words[2]));
-    let told = match ftp.parse_segment(&FtpSegment { direction, seq, sender, payload: &payload }) {
+    let result = match ftp.parse_segment(&FtpSegment { direction, seq, sender, payload: &payload }) {
         FtpParseResult::NoMatch | FtpParseResult::ThirdParty(_) => "pass".to_string(),
         FtpParseResult::Partial => "drop".to_string(),
         FtpParseResult::Expect(announcement) => format!("expect {}", announcement.port),
     };
-    if told == words[3..].join(" ") { Ok(()) } else { Err(format!("`{line}` but here: {told}")) }
+    if result == words[3..].join(" ") { Ok(()) } else { Err(format!("`{line}` got: {result}")) }
 }
 
 fn run_scenario(name: &str, text: &str) {
@@ -71,7 +72,7 @@ fn run_scenario(name: &str, text: &str) {
         run_line(&mut ftp, text).unwrap_or_else(|wrong| panic!("{name} line {}: {wrong}", number + 1));
         segments += 1;
     }
-    assert!(segments > 1, "{name} tells nothing");
+    assert!(segments > 1, "{name} has too few lines");
 }
 
 macro_rules! scenarios {
@@ -98,7 +99,7 @@ fn expect_endpoint(direction: Direction, sender: IpAddr, payload: &[u8]) -> Data
     }
 }
 
-/// What NAT would write anew.
+/// The bytes that NAT would replace.
 #[test]
 fn match_range_covers_address_and_port() {
     for (direction, sender, payload, text) in [
@@ -111,12 +112,12 @@ fn match_range_covers_address_and_port() {
     }
 }
 
-/// Over IPv6, as Linux 6.18 hears it; EPRT's address is then the protocol 2 of RFC 2428.
+/// Commands over IPv6, as Linux 6.18 parses them; in EPRT the address is then protocol 2 of RFC 2428.
 #[test]
 fn parses_commands_over_ipv6() {
     let client: IpAddr = "2001:db8:1::2".parse().unwrap();
     let server: IpAddr = "2001:db8:2::9".parse().unwrap();
-    for (direction, payload, told) in [
+    for (direction, payload, expected) in [
         (Direction::Original, "EPRT |2|2001:db8:1::2|2000|\r\n", "announced"),
         (Direction::Original, "EPRT |2|2001:DB8:1:0:0:0:0:2|2000|\r\n", "announced"),
         (Direction::Original, "EPRT a2a2001:db8:1::2a2000a\r\n", "announced"),
@@ -133,7 +134,7 @@ fn parses_commands_over_ipv6() {
         (Direction::Reply, "229 (|||2000|)\r\n", "announced"),
     ] {
         let sender = if direction == Direction::Original { client } else { server };
-        let heard = match find_pattern(&FtpSegment { direction, seq: 0, sender, payload: payload.as_bytes() }) {
+        let result = match find_pattern(&FtpSegment { direction, seq: 0, sender, payload: payload.as_bytes() }) {
             FtpParseResult::NoMatch => "nothing",
             FtpParseResult::Expect(announcement) => {
                 assert_eq!((announcement.address, announcement.port), (sender, 2000));
@@ -142,11 +143,11 @@ fn parses_commands_over_ipv6() {
             FtpParseResult::ThirdParty(_) => "elsewhere",
             FtpParseResult::Partial => "partial",
         };
-        assert_eq!(heard, told, "{payload}");
+        assert_eq!(result, expected, "{payload}");
     }
 }
 
-/// Lengths over 255 do not shrink to fewer (CVE-2026-34956).
+/// Lengths over 255 are not truncated to eight bits (CVE-2026-34956).
 #[test]
 fn pattern_is_found_in_long_lines() {
     let mut payload = b"229 ".to_vec();
@@ -157,7 +158,7 @@ fn pattern_is_found_in_long_lines() {
 }
 
 proptest! {
-    /// No bytes make the helper panic; what it announces is the sender's, and lies in the payload.
+    /// No input makes the helper panic; the match range of an announcement lies in the payload.
     #[test]
     fn arbitrary_bytes_never_panic(
         reply in any::<bool>(),
@@ -170,14 +171,14 @@ proptest! {
         if let FtpParseResult::Expect(announcement) | FtpParseResult::ThirdParty(announcement) = find_pattern(&segment) {
             prop_assert!(payload.get(announcement.match_range.clone()).is_some_and(|text| !text.is_empty()));
         }
-        // Without a line's end before it, nothing is heard.
+        // Without a line end before it, the segment is not parsed.
         prop_assert_eq!(Ftp::default().parse_segment(&segment), FtpParseResult::NoMatch);
     }
 }
 
 #[test]
 fn leading_zeros_in_ipv6_groups_are_ignored() {
-    // Seen on Linux 6.18, by the oracle: `EPRT |2|0fd02::1|2000|` is an address, not the beginning of one.
+    // Observed on Linux 6.18 by the oracle: `EPRT |2|0fd02::1|2000|` is a complete address, not a partial one.
     assert_eq!(parse_ipv6("0fd02::1"), "fd02::1".parse().ok());
     assert_eq!(parse_ipv6("00000:0:0:0:0:0:0:000001"), "::1".parse().ok());
     assert_eq!(parse_ipv6("::ffff:10.0.0.1"), "::ffff:10.0.0.1".parse().ok());
