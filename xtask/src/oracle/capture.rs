@@ -1,7 +1,7 @@
-//! A recorded capture as a scenario: the packets of its frames, made fit to be forwarded, without their pauses.
+//! A capture as a scenario: the packets of its frames, changed so that they can be forwarded, without pauses.
 //!
-//! Left out is what a router does not forward: loopback, link-local, multicast and broadcast addresses, and frames that carry no IP. Hop limits and
-//! traffic classes are overwritten, since the first must not run out and the second carries the answer.
+//! Packets that a router does not forward are left out: loopback, link-local, multicast and broadcast addresses, and frames without IP. Hop limits and
+//! traffic classes are overwritten, since the hop limit must not run out and the traffic class carries the result.
 use super::kernel::Toward;
 use super::packet_builder;
 use super::scenario::OracleScenario;
@@ -15,10 +15,10 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Octets of a capture that are read at a time: more than any frame.
+/// Bytes of a capture read at a time: more than any frame.
 const READ_BUFFER: usize = 1 << 20;
 
-/// Reads a pcap or pcapng file. Checksums are not judged: captures of virtual devices have them unfinished.
+/// Reads a pcap or pcapng file. Checksums are not verified: captures on virtual interfaces have incomplete ones.
 pub fn read_capture(path: &Path) -> Result<OracleScenario> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let mut reader =
@@ -59,7 +59,7 @@ fn push_frame(scenario: &mut OracleScenario, link: Option<&i32>, frame: &[u8]) {
     );
 }
 
-/// The packet without padding, ready to cross a router.
+/// The packet without padding, changed so that it can cross a router.
 fn forwardable(packet: &[u8]) -> Option<Vec<u8>> {
     let word = |at: usize| packet.get(at..at + 2).map(|pair| usize::from(pair[0]) << 8 | usize::from(pair[1]));
     let v4 = packet.first()? >> 4 == 4;

@@ -1,7 +1,7 @@
-//! The kernel and the engine, side by side: each packet goes to both, and whatever they disagree about is a divergence.
+//! Runs the kernel and the engine side by side: each packet goes to both, and every difference is a divergence.
 //!
-//! A scenario begins with both tables empty. After a divergence its flow is set aside, because all that follows in it would differ too; the other
-//! flows go on.
+//! A scenario begins with both tables empty. After a divergence its flow is ignored, because everything after it would differ too; the other
+//! flows continue.
 use super::coverage::Coverage;
 use super::ctnetlink_dump::{CtnetlinkDump, statistic};
 use super::divergence::Divergence;
@@ -22,21 +22,21 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// A scenario that may not wait must end before the shortest default timeout, the two seconds of a UDP stream, can matter.
+/// A scenario without waits must end before the shortest default timeout, the two seconds of a UDP stream, can matter.
 const MAX_SCENARIO_TIME: Duration = Duration::from_millis(1700);
-/// Steps between two looks at whole tables.
+/// Number of steps between two comparisons of the whole tables.
 const COMPARE_INTERVAL: usize = 2000;
-/// About so often tables are compared while a scenario is made short: after each step, once it is shorter than this.
+/// While shrinking, the tables are compared about this many times per scenario: after each step, once it is shorter than this.
 const SHRINK_COMPARE_COUNT: usize = 100;
-/// How often the engine is asked to remove what has expired.
+/// Number of steps between two polls of the engine, which remove expired connections.
 const POLL_INTERVAL: usize = 64;
 
-/// How a scenario is played.
+/// How a scenario is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompareMode {
     /// Tables are compared now and then, and all divergences are collected.
     Periodic,
-    /// Tables are compared often (in a short scenario after every step), and the first divergence ends the scenario.
+    /// Tables are compared often (after every step of a short scenario), and the first divergence ends the scenario.
     EveryStep,
 }
 
@@ -44,7 +44,7 @@ pub enum CompareMode {
 #[derive(Debug, Default)]
 pub struct ComparisonResult {
     pub divergences: Vec<Divergence>,
-    /// Both verdicts of each step.
+    /// Both verdicts on each step.
     pub verdicts: Vec<[ObservedVerdict; 2]>,
 }
 
@@ -54,13 +54,13 @@ pub struct Comparator {
     dump: CtnetlinkDump,
     engine: Engine,
     reassembler: Reassembler,
-    /// Counts runs.
+    /// Number of runs.
     run_number: u16,
-    /// Where fragments are put together.
+    /// Buffer for a reassembled packet.
     reassembled: Vec<u8>,
-    /// The kernel's counters when the scenario began.
+    /// The kernel's counters at the start of the scenario.
     stats_at_start: HashMap<u16, u64>,
-    /// Knobs as they stand in the kernel, so that only changes are written.
+    /// Current sysctls of the kernel, so that only changes are written.
     kernel_sysctls: HashMap<Sysctl, u64>,
     pub coverage: Coverage,
     /// The engine's reason for its last verdict.
@@ -85,7 +85,7 @@ impl Comparator {
         })
     }
 
-    /// Plays a scenario from its beginning.
+    /// Runs a scenario from its beginning.
     pub fn run_scenario(&mut self, scenario: &OracleScenario, care: CompareMode) -> Result<ComparisonResult> {
         self.reset_both(scenario)?;
         let began = syscalls::monotonic_ns();
@@ -138,7 +138,7 @@ impl Comparator {
         Ok(findings)
     }
 
-    /// Both tables in words: once, where they agree.
+    /// Both tables as text; only once if they are equal.
     pub fn describe_tables(&mut self) -> Result<String> {
         let rows: Vec<String> = self.dump.connections()?.iter().map(ConnRow::to_string).collect();
         let now = Instant(syscalls::monotonic_ns());
@@ -164,7 +164,7 @@ impl Comparator {
         Ok(())
     }
 
-    /// What the kernel and what the engine say of one packet.
+    /// The verdicts of the kernel and of the engine on one packet.
     fn send_to_both(&mut self, toward: Toward, bytes: &[u8], now: Instant) -> Result<[ObservedVerdict; 2]> {
         let kernel = self.kernel.forward_packet(toward, bytes)?;
         self.coverage.count_verdict(kernel);
@@ -176,7 +176,7 @@ impl Comparator {
         Ok([kernel, engine])
     }
 
-    /// A fragment with an identification that no recent run used.
+    /// The fragment with an identification that no recent run used.
     fn unique_fragment_id<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let v6 = bytes.len() > 48 && bytes[0] >> 4 == 6 && bytes[6] == packet_builder::FRAGMENT;
         let v4 = bytes.len() > 20 && bytes[0] == 0x45 && (bytes[6] & 0x3f != 0 || bytes[7] != 0);
@@ -187,7 +187,7 @@ impl Comparator {
         if v6 {
             bytes[44..46].copy_from_slice(&self.run_number.to_be_bytes());
         } else {
-            // Sixteen bits are few: scenarios are shifted by an odd number, and what they leave behind is little.
+            // There are only 2^16 ids: each run shifts them by an odd number, and few fragments are left over from a run.
             let id = u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(self.run_number.wrapping_mul(20_011));
             bytes[4..6].copy_from_slice(&id.to_be_bytes());
             packet_builder::update_header_checksum(&mut bytes);
@@ -195,7 +195,7 @@ impl Comparator {
         Cow::Owned(bytes)
     }
 
-    /// A fragment at the engine: there is no verdict until its packet is complete.
+    /// A fragment at the engine: there is no verdict until the packet is complete.
     fn defrag(&mut self, packet: &Packet<'_>, now: Instant) -> Result<ObservedVerdict> {
         let mut whole = std::mem::take(&mut self.reassembled);
         let verdicts = match self.reassembler.push(packet, now.0, &mut whole) {
@@ -207,7 +207,7 @@ impl Comparator {
                 Ok(packet) => self.track(&packet, now)?,
                 Err(refusal) => self.record_parse_error(refusal),
             },
-            // Reassembly lets it go on as it is, and so tracking sees the fragment itself.
+            // Linux passes it on without reassembly, so conntrack sees the fragment itself.
             Err(refusal)
                 if refusal.linux_action() == LinuxAction::PassedUnassembled && packet.family() == Family::V6 =>
             {
@@ -241,7 +241,7 @@ impl Comparator {
         Ok(ObservedVerdict::from(outcome))
     }
 
-    /// Compares the counters of `conntrack -S`, as long as nothing else differs.
+    /// Compares the counters of `conntrack -S`, unless there is another divergence.
     fn compare_statistics(&mut self, at: usize, divergences: &mut Vec<Divergence>) -> Result<()> {
         if !divergences.is_empty() {
             return Ok(());
@@ -277,7 +277,7 @@ impl Comparator {
         Ok(())
     }
 
-    /// Compares what is expected, as long as nothing else differs.
+    /// Compares the expectations, unless there is another divergence.
     fn compare_expectations(&mut self, at: usize, divergences: &mut Vec<Divergence>) -> Result<()> {
         if divergences.is_empty() {
             let kernel = self.dump.expectations()?;
@@ -291,8 +291,8 @@ impl Comparator {
         Ok(())
     }
 
-    /// The kernel's table. A dump loses entries when somebody resizes the table meanwhile (it is one for the whole machine): if it is shorter than
-    /// ours, it is read again.
+    /// The kernel's table. A dump loses entries if the table, which is machine-wide, is resized meanwhile: if it is shorter than
+    /// the engine's, it is read again.
     fn kernel_rows(&mut self) -> Result<Vec<ConnRow>> {
         let rows = self.dump.connections()?;
         let ours = self.engine.entries(Instant(syscalls::monotonic_ns())).count();

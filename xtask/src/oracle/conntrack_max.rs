@@ -1,6 +1,6 @@
-//! `nf_conntrack_max` of the whole machine: opened before this process leaves for a namespace of its own, where it can only be read.
+//! The machine-wide `nf_conntrack_max`: opened before this process enters a new namespace, where it is read-only.
 //!
-//! It is lowered for a moment and put back when the guard is dropped, when a panic unwinds, and when a signal ends the process.
+//! It is lowered for a moment, and restored when the guard is dropped, when a panic unwinds, and when a signal ends the process.
 use super::syscalls;
 use anyhow::{Context, Result, ensure};
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ pub struct ConntrackMax {
     file: File,
 }
 
-/// While it lives, the limit is low.
+/// The limit is lowered while this guard lives.
 pub struct LoweredMax<'a> {
     limit: &'a ConntrackMax,
     before: String,
@@ -55,7 +55,7 @@ impl ConntrackMax {
 
 impl Drop for LoweredMax<'_> {
     fn drop(&mut self) {
-        // Somebody else may have set it meanwhile; then it is theirs.
+        // If another process changed it meanwhile, that value stays.
         if self.limit.read().is_ok_and(|now| now == self.lowered_value) && self.limit.write(&self.before).is_err() {
             eprintln!(
                 "cannot restore nf_conntrack_max; set it by hand: sysctl net.netfilter.nf_conntrack_max={}",

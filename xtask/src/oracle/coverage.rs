@@ -1,21 +1,21 @@
-//! What the traffic exercised: verdicts, protocols, and the cells of the TCP and SCTP transition tables.
+//! Coverage of the traffic: verdicts, protocols, and the cells of the TCP and SCTP transition tables.
 use super::verdict::ObservedVerdict;
 use keepstate_engine::{ConnId, Direction, Entry, Outcome, ProtocolInfo, TcpState};
 use keepstate_wire::Packet;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// Flag classes in the order the kernel ranks them, and two it has no class for.
+/// Flag classes in the kernel's order of precedence, and two without a class in the kernel.
 const FLAG_CLASSES: [&str; 6] = ["syn", "syn-ack", "fin", "ack", "rst", "other"];
 
-/// Counts of what was seen.
+/// The counts.
 #[derive(Default)]
 pub struct Coverage {
     pub packets: u64,
     pub connections_compared: u64,
     verdicts: BTreeMap<ObservedVerdict, u64>,
     protocols: BTreeMap<u8, u64>,
-    /// By (state before, direction, flag class): how often, and how often the state changed.
+    /// By (state before, direction, flag class): number of packets, and number of state changes.
     tcp_segments: BTreeMap<(u8, u8, usize), u64>,
     tcp_state_changes: BTreeMap<(u8, u8), u64>,
     sctp_state_changes: BTreeMap<(u8, u8), u64>,
@@ -28,7 +28,7 @@ impl Coverage {
         *self.verdicts.entry(kernel).or_default() += 1;
     }
 
-    /// Counts a packet, and where it took its connection.
+    /// Counts a packet, and the state change of its connection.
     pub fn count_packet(&mut self, packet: &Packet<'_>, outcome: &Outcome, after: Option<&Entry>) {
         *self.protocols.entry(packet.protocol()).or_default() += 1;
         let (Some(handle), Some(entry)) = (outcome.connection, after) else { return };
@@ -51,7 +51,7 @@ impl Coverage {
         }
     }
 
-    /// A new engine gives out handles anew.
+    /// Forgets the states: a new engine assigns connection ids anew.
     pub fn reset_states(&mut self) {
         self.states.clear();
     }

@@ -1,4 +1,4 @@
-//! The kernel's own table, read and flushed by ctnetlink: just enough of that protocol to compare.
+//! Dumps and flushes the kernel's table by ctnetlink: only what the comparison needs.
 use super::expectation_row::ExpectationRow;
 use super::row::{ConnRow, ProtoRow};
 use super::syscalls;
@@ -22,7 +22,7 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 
-/// A socket to the table of the namespace it was opened in.
+/// A ctnetlink socket of the namespace it was opened in.
 pub struct CtnetlinkDump {
     socket: File,
     buffer: Vec<u8>,
@@ -36,7 +36,7 @@ impl CtnetlinkDump {
         })
     }
 
-    /// Every connection that has not expired.
+    /// All connections that have not expired.
     pub fn connections(&mut self) -> Result<Vec<ConnRow>> {
         let mut rows = Vec::new();
         self.request(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, |kind, body| {
@@ -47,7 +47,7 @@ impl CtnetlinkDump {
         Ok(rows)
     }
 
-    /// Every expectation.
+    /// All expectations.
     pub fn expectations(&mut self) -> Result<Vec<ExpectationRow>> {
         let mut all = Vec::new();
         self.request(EXP_GET, NLM_F_REQUEST | NLM_F_DUMP, |kind, body| {
@@ -58,12 +58,12 @@ impl CtnetlinkDump {
         Ok(all)
     }
 
-    /// Removes every connection, and with each what it expects.
+    /// Removes all connections and their expectations.
     pub fn flush(&mut self) -> Result<()> {
         self.request(CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, |_, _| {})
     }
 
-    /// The counters of `conntrack -S` and those of expectations, summed over processors, by attribute number: see [`statistic`].
+    /// The counters of `conntrack -S` and those of expectations, summed over CPUs, by attribute number: see [`statistic`].
     pub fn statistics(&mut self) -> Result<HashMap<u16, u64>> {
         let mut sums = HashMap::new();
         self.request(CT_GET_STATS_CPU, NLM_F_REQUEST | NLM_F_DUMP, |_, body| {
@@ -115,7 +115,7 @@ impl CtnetlinkDump {
 
 /// Counters of `conntrack -S`, by the kernel's attribute numbers.
 pub mod statistic {
-    /// Those that traffic alone can move, with their names.
+    /// The counters that traffic alone can change, with their names.
     pub const COMPARED: [(u16, &str); 9] = [
         (4, "invalid"),
         (12, "error"),
@@ -127,7 +127,7 @@ pub mod statistic {
         (EXPECT_STATS | 2, "expect_create"),
         (EXPECT_STATS | 3, "expect_delete"),
     ];
-    /// Those of expectations have numbers of their own, from 1 on again.
+    /// The expectation counters have their own attribute numbers, starting at 1.
     pub const EXPECT_STATS: u16 = 0x100;
 }
 
@@ -197,7 +197,7 @@ fn parse_expectation(body: &[u8]) -> Option<ExpectationRow> {
     })
 }
 
-/// A string that ends with a zero.
+/// A NUL-terminated string.
 fn parse_string(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }

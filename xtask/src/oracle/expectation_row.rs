@@ -1,4 +1,4 @@
-//! What is expected, from the kernel or from the engine, in the same words.
+//! An expectation in one form, from the kernel or from the engine.
 use super::divergence::Divergence;
 use keepstate_engine::{ExpectationEntry, Tuple};
 use std::fmt;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectationRow {
     pub tuple: Tuple,
-    /// Which bits of the source's address and key count.
+    /// Masks of the source address and key.
     pub mask: (IpAddr, u16),
     pub master: Tuple,
     pub helper: String,
@@ -16,7 +16,7 @@ pub struct ExpectationRow {
     pub timeout: u32,
 }
 
-/// Seconds that two remaining times may differ: both are rounded down, a moment apart.
+/// Seconds by which two remaining times may differ: both are rounded down, a moment apart.
 const TIMEOUT_TOLERANCE: u32 = 1;
 
 impl From<&ExpectationEntry> for ExpectationRow {
@@ -41,7 +41,7 @@ impl fmt::Display for ExpectationRow {
     }
 }
 
-/// In what two lists differ, whatever their order.
+/// The differences of two lists, regardless of order.
 pub fn difference(mut kernel: Vec<ExpectationRow>, mut engine: Vec<ExpectationRow>, at: usize) -> Option<Divergence> {
     kernel.sort_by_key(|one| (one.tuple, one.master));
     engine.sort_by_key(|one| (one.tuple, one.master));

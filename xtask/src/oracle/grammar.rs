@@ -1,5 +1,5 @@
-//! Random traffic that is nearly right: a pool of flows that live at the same time, each following its protocol for the most part and
-//! straying now and then, among few addresses and ports, so that they meet.
+//! Random traffic that is nearly valid: a pool of concurrent flows, each mostly following its protocol, with
+//! occasional errors, among few addresses and ports, so that flows collide.
 use super::kernel::Toward;
 use super::packet_builder::{self, IpHeaderSpec, PacketEndpoints};
 use super::rng::OracleRng;
@@ -18,7 +18,7 @@ mod sctp;
 mod tcp;
 mod udp;
 
-/// What a scenario's traffic is made of.
+/// The traffic of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Grammar {
     /// Every protocol at once.
@@ -38,7 +38,7 @@ pub enum Grammar {
     Expiry,
 }
 
-/// A flow: it is asked for its next packet until it is replaced.
+/// A flow: it generates packets until it is replaced.
 enum TrafficFlow {
     Tcp(Box<tcp::TcpFlow>),
     Udp(udp::UdpFlow),
@@ -49,11 +49,11 @@ enum TrafficFlow {
     Other(other::OtherFlow),
 }
 
-/// How many flows live at once.
+/// Number of concurrent flows.
 const CONCURRENT_FLOWS: usize = 160;
-/// Recent packets that an ICMP error may quote.
+/// Number of recent packets that an ICMP error may be about.
 const RECENT_PACKETS: usize = 64;
-/// Packets of a burst, and milliseconds from one burst to the next, in a slow scenario. Timeouts of one and two seconds never end within a burst.
+/// Packets per burst, and milliseconds from one burst to the next, in a slow scenario. Timeouts of one and two seconds never end within a burst.
 const BURST: usize = 700;
 const BURST_INTERVAL_MS: u64 = 750;
 const BURST_COUNT: usize = 7;
@@ -116,7 +116,7 @@ struct TrafficGenerator {
 }
 
 impl TrafficGenerator {
-    /// A client and a server, out of few.
+    /// A client and a server, out of a few.
     fn random_endpoints(&mut self) -> PacketEndpoints {
         let (client, server) = (1 + self.random.below(3) as u8, 1 + self.random.below(2) as u8);
         host_pair(self.v6, client, server)

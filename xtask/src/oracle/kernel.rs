@@ -1,8 +1,8 @@
-//! The running kernel as reference: a network namespace of its own, two TUN interfaces, and packets that cross from one to the other
+//! The running kernel as reference: a network namespace, two TUN interfaces, and packets that cross from one to the other
 //! with conntrack's verdict written into their DSCP field.
 //!
-//! It lives as long as the process's stay in that namespace: when the process ends, devices, rules and table go with it. It must never
-//! touch a sysctl of the namespace it came from.
+//! It lives as long as the process is in that namespace: when the process ends, interfaces, rules and table end with it. It must never
+//! change a sysctl of the namespace it came from.
 use super::syscalls;
 use super::verdict::{CtStateDscp, ObservedVerdict};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,14 +10,14 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 
-/// Where a packet is going: the original direction side is `Server` in most traffic, but not in all.
+/// The side a packet is sent to: the original direction is toward `Server` in most traffic, but not in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Toward {
     Server,
     Client,
 }
 
-/// What stands between the two devices.
+/// The nftables ruleset between the two interfaces.
 const NFT_RULES: &str = "
 table inet oracle {
   chain say {
@@ -43,7 +43,7 @@ table inet oracle {
 }
 ";
 
-/// The helper that scenarios may rely on: see [`HELPED`].
+/// The helper rule for scenarios: see [`FTP_PORT`].
 const NFT_HELPERS: &str = "
 table inet oracle {
   ct helper ftp4 { type \"ftp\" protocol tcp; l3proto ip; }
@@ -56,10 +56,10 @@ table inet oracle {
 }
 ";
 
-/// The port to which connections get the FTP helper, in the kernel and in the engine.
+/// The port whose connections get the FTP helper, in the kernel and in the engine.
 pub const FTP_PORT: u16 = 21;
 
-/// The devices. The kernel itself has no address that traffic uses.
+/// The interfaces. The kernel itself has no address that the traffic uses.
 const IP_BATCH: &str = "
 link set lo up
 link set t0 mtu 65535
@@ -70,7 +70,7 @@ addr add 192.0.0.9/32 dev t0
 addr add 192.0.0.10/32 dev t1
 ";
 
-/// Where packets go that were written into one device.
+/// Routing of packets written into an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routes {
     /// Clients (10.1.0.0/16, fd01::/64) behind t0, servers (10.2.0.0/16, fd02::/64) behind t1.
@@ -90,19 +90,19 @@ impl Routes {
     }
 }
 
-/// Knobs of the network that are not conntrack's.
+/// Sysctls of the network other than conntrack's.
 const NET_SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
-    // The kernel counts the memory of fragments by its own buffers; the limit is not what is compared here.
+    // The kernel counts the memory of fragments by its own buffers, so this limit cannot be compared.
     ("ipv4/ipfrag_high_thresh", "268435456"),
     ("netfilter/nf_conntrack_frag6_high_thresh", "268435456"),
     ("ipv4/conf/all/accept_source_route", "1"),
     ("ipv6/conf/all/forwarding", "1"),
 ];
 
-/// Knobs that must stand before the devices come up.
+/// Sysctls that must be set before the interfaces are up.
 const SYSCTLS_BEFORE_LINKS: &[(&str, &str)] = &[
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv6/conf/default/accept_ra", "0"),
@@ -111,7 +111,7 @@ const SYSCTLS_BEFORE_LINKS: &[(&str, &str)] = &[
     ("ipv6/conf/default/accept_dad", "0"),
 ];
 
-/// The namespace and its two ends.
+/// The namespace and its two interfaces.
 pub struct KernelNetns {
     client_tun: File,
     server_tun: File,
@@ -119,7 +119,7 @@ pub struct KernelNetns {
 }
 
 impl KernelNetns {
-    /// Leaves the namespace this process was in, and furnishes the new one.
+    /// Moves this process into a new namespace, and sets it up.
     pub fn create(routes: Routes) -> Result<KernelNetns> {
         syscalls::unshare_net().context("cannot create a network namespace (unshare)")?;
         for (name, value) in SYSCTLS_BEFORE_LINKS {
@@ -144,7 +144,7 @@ impl KernelNetns {
         write_sysctl(&format!("netfilter/{name}"), &value.to_string())
     }
 
-    /// Throws away whatever waits in the devices.
+    /// Discards all packets queued in the interfaces.
     fn drain(&mut self) -> Result<()> {
         for device in [&mut self.client_tun, &mut self.server_tun] {
             while read_packet(device, &mut self.buffer)?.is_some() {}
@@ -152,8 +152,8 @@ impl KernelNetns {
         Ok(())
     }
 
-    /// Sends one packet, whose `ident` names it, and hears what became of it. The write runs the whole way through the kernel, so that what
-    /// comes out is there when it returns; of what comes out in pieces, the first says it for all.
+    /// Sends one packet, identified by `ident`, and returns the result. The write runs through the whole kernel path, so the forwarded packet
+    /// is there when it returns; if it is forwarded in fragments, the first has the verdict.
     pub fn forward_packet(&mut self, toward: Toward, packet: &[u8]) -> Result<ObservedVerdict> {
         let (into, out) = match toward {
             Toward::Server => (&mut self.client_tun, &mut self.server_tun),
@@ -161,7 +161,7 @@ impl KernelNetns {
         };
         match into.write(packet) {
             Ok(_) => {}
-            // The TUN driver itself refuses what is no IP packet at all.
+            // The TUN driver itself rejects what is not an IP packet.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(ObservedVerdict::NotForwarded),
             Err(error) => return Err(error).context("cannot write to the TUN interface"),
         }
@@ -179,7 +179,7 @@ impl KernelNetns {
     }
 }
 
-/// One packet, if one waits.
+/// The next queued packet, if any.
 fn read_packet(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
     match device.read(buffer) {
         Ok(length) => Ok(Some(length)),
@@ -188,7 +188,7 @@ fn read_packet(device: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
     }
 }
 
-/// The number that names a packet: see `Envelope`.
+/// The number that identifies a packet: see `IpHeaderSpec`.
 fn packet_ident(packet: &[u8]) -> u32 {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) => u32::from(packet[4]) << 8 | u32::from(packet[5]),
@@ -204,12 +204,12 @@ fn is_fragment(packet: &[u8]) -> bool {
     }
 }
 
-/// Writes `/proc/sys/net/NAME`, which is this namespace's.
+/// Writes `/proc/sys/net/NAME` of this namespace.
 fn write_sysctl(name: &str, value: &str) -> Result<()> {
     fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| format!("setting net/{name} to {value}"))
 }
 
-/// Runs a program with `text` on its standard input; it shares our namespace.
+/// Runs a program with `text` on its standard input, in this namespace.
 fn run_with_stdin(program: &str, arguments: &[&str], text: &str) -> Result<()> {
     let mut child = Command::new(program)
         .args(arguments)

@@ -1,4 +1,4 @@
-//! Packets made by hand, right or wrong on purpose: nothing here is shared with the crates under test, checksums least of all.
+//! Builds packets, valid or deliberately not. It must share nothing with the crates under test, checksums least of all.
 use std::net::IpAddr;
 
 /// Protocol numbers.
@@ -11,7 +11,7 @@ pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
 pub const UDPLITE: u8 = 136;
 
-/// Source and destination of a packet, of one family.
+/// Source and destination of a packet, of the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketEndpoints {
     pub source: IpAddr,
@@ -19,7 +19,7 @@ pub struct PacketEndpoints {
 }
 
 impl PacketEndpoints {
-    /// The way back.
+    /// Source and destination exchanged.
     pub fn reverse(self) -> PacketEndpoints {
         PacketEndpoints { source: self.destination, destination: self.source }
     }
@@ -29,12 +29,12 @@ impl PacketEndpoints {
     }
 }
 
-/// What stands around the transport part.
+/// The IP header around the transport part.
 #[derive(Clone, Debug, Default)]
 pub struct IpHeaderSpec {
-    /// The IPv4 identification, or the IPv6 flow label: names the packet when it comes out again.
+    /// The IPv4 identification or the IPv6 flow label: identifies the packet when it is forwarded.
     pub ident: u32,
-    /// IPv4 options, or IPv6 extension headers as (type, bytes of the header but its first).
+    /// IPv4 options, or IPv6 extension headers as (type, bytes of the header except the first).
     pub options: Vec<u8>,
     pub extensions: Vec<(u8, Vec<u8>)>,
 }
@@ -67,7 +67,7 @@ pub fn checksum(ends: PacketEndpoints, protocol: u8, transport: &[u8]) -> u16 {
     }
 }
 
-/// The Internet checksum over `covered` and a pseudo-header that says `protocol` and `length`.
+/// The Internet checksum over `covered` and a pseudo-header with `protocol` and `length`.
 pub fn checksum_over(ends: PacketEndpoints, protocol: u8, length: usize, covered: &[u8]) -> u16 {
     let addresses = sum_words(&address_bytes(ends.source)) + sum_words(&address_bytes(ends.destination));
     fold_checksum(sum_words(covered) + addresses + u64::from(protocol) + length as u64)
@@ -85,7 +85,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// A whole IP packet around `transport`.
+/// A complete IP packet around `transport`.
 pub fn ip_packet(ends: PacketEndpoints, protocol: u8, transport: &[u8], envelope: &IpHeaderSpec) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(60 + transport.len());
     if ends.is_ipv6() {
@@ -118,7 +118,7 @@ pub fn ip_packet(ends: PacketEndpoints, protocol: u8, transport: &[u8], envelope
     bytes
 }
 
-/// Writes the header checksum of an IPv4 packet; nothing for IPv6.
+/// Writes the header checksum of an IPv4 packet; does nothing for IPv6.
 pub fn update_header_checksum(bytes: &mut [u8]) {
     if bytes[0] >> 4 == 4 {
         bytes[10..12].fill(0);
@@ -128,7 +128,7 @@ pub fn update_header_checksum(bytes: &mut [u8]) {
     }
 }
 
-/// Cuts a packet into pieces after each of `cuts` bytes (multiples of eight) of its payload. An IPv6 packet must have no extension headers.
+/// Fragments a packet after each of `cuts` bytes (multiples of eight) of its payload. An IPv6 packet must have no extension headers.
 pub fn fragment_packet(whole: &[u8], cuts: &[usize], ident: u32) -> Vec<Vec<u8>> {
     let v6 = whole[0] >> 4 == 6;
     let header = if v6 { 40 } else { usize::from(whole[0] & 15) * 4 };
@@ -170,7 +170,7 @@ pub struct OracleSegment {
     pub data_len: usize,
     pub data_offset: Option<u8>,
     pub bad_checksum: bool,
-    /// Keep only so many bytes.
+    /// Truncate the segment to this many bytes.
     pub truncate_to: Option<usize>,
 }
 

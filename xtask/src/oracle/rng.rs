@@ -1,4 +1,4 @@
-//! A small generator of pseudo-random numbers: the same seed gives the same traffic on every machine, for ever.
+//! A small pseudo-random number generator: a seed gives the same traffic on every machine and in every version.
 
 /// SplitMix64: one word of state, and every seed is a good one.
 #[derive(Clone, Debug)]
@@ -34,22 +34,22 @@ impl OracleRng {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
-    /// True so many times in a hundred.
+    /// True with a probability of `times` in 100.
     pub fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    /// True so many times in a thousand.
+    /// True with a probability of `times` in 1000.
     pub fn permille(&mut self, chance: usize) -> bool {
         self.below(1000) < chance
     }
 
-    /// One of `choices`, each as likely; there must be one.
+    /// One of `choices`, uniformly; there must be at least one.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// One of `choices`, each as likely as its weight.
+    /// One of `choices`, weighted.
     pub fn weighted<T: Copy>(&mut self, choices: &[(usize, T)]) -> T {
         let total: usize = choices.iter().map(|(weight, _)| weight).sum();
         let mut at = self.below(total);

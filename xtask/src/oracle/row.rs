@@ -1,8 +1,8 @@
-//! One connection as a dump shows it, from the kernel or from the engine, in the same words.
+//! One connection in one form, from the kernel or from the engine, as a dump shows it.
 use keepstate_engine::{Entry, ProtocolInfo, SctpState, TcpState, Tuple};
 use std::fmt;
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnRow {
     pub original: Tuple,
@@ -12,14 +12,14 @@ pub struct ConnRow {
     pub detail: ProtoRow,
     /// Packets and bytes, original then reply.
     pub counters: Option<[(u64, u64); 2]>,
-    /// Empty if it has none.
+    /// The helper's name; empty without one.
     pub helper: String,
     /// The original tuple of its master, if it was expected.
     pub master: Option<Tuple>,
     pub uses: u32,
 }
 
-/// What the protocol adds.
+/// Protocol-specific columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtoRow {
     Tcp { state: u8, scales: [u8; 2], flags: [u8; 2] },
@@ -52,11 +52,11 @@ impl From<&Entry> for ConnRow {
     }
 }
 
-/// Seconds that two remaining times may differ: both are rounded down, a moment apart.
+/// Seconds by which two remaining times may differ: both are rounded down, a moment apart.
 const TIMEOUT_TOLERANCE: u32 = 1;
 
 impl ConnRow {
-    /// The state's name, or `-`.
+    /// Name of the state, or `-`.
     pub fn state_name(&self) -> &'static str {
         let at = |names: &[&'static str], state: u8| names.get(usize::from(state)).copied().unwrap_or("?");
         match self.detail {
@@ -85,7 +85,7 @@ impl ConnRow {
             () if self.counters != other.counters => Some("counters"),
             () if self.helper != other.helper => Some("helper"),
             () if self.master != other.master => Some("master"),
-            // The entry that a dump has just come to, it uses itself.
+            // While a dump is at an entry, it holds a reference of its own.
             () if self.uses != other.uses && self.uses != other.uses + 1 => Some("uses"),
             () => None,
         }

@@ -1,4 +1,4 @@
-//! One run: scenarios until enough packets were sent, divergences made short, and a summary.
+//! One run: runs scenarios until enough packets were sent, shrinks divergences, and prints a summary.
 use super::comparator::{Comparator, CompareMode};
 use super::divergence::Divergence;
 use super::grammar::{self, Grammar};
@@ -16,14 +16,14 @@ pub struct OracleConfig {
     pub seed: u64,
     pub families: Vec<bool>,
     pub grammars: Vec<Grammar>,
-    /// How many different divergences to show.
+    /// Maximum number of different divergences to show.
     pub show: usize,
 }
 
-/// Packets of one scenario.
+/// Number of packets in one scenario.
 const SCENARIO_PACKETS: usize = 20_000;
 
-/// Plays the plan; the number of divergences.
+/// Runs the plan; returns the number of divergences.
 pub fn run(comparator: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
     let began = Instant::now();
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
@@ -68,7 +68,7 @@ pub fn run(comparator: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
     Ok(total)
 }
 
-/// Plays a capture; the number of divergences.
+/// Runs a capture; returns the number of divergences.
 pub fn run_capture(comparator: &mut Comparator, scenario: &OracleScenario) -> Result<usize> {
     let findings = comparator.run_scenario(scenario, CompareMode::Periodic)?;
     let mut shown = HashSet::new();
@@ -79,7 +79,7 @@ pub fn run_capture(comparator: &mut Comparator, scenario: &OracleScenario) -> Re
     Ok(findings.divergences.len())
 }
 
-/// Makes a divergence short and prints it, unless one like it was printed.
+/// Shrinks a divergence and prints it, unless one of the same kind was printed.
 fn shrink_and_print(
     comparator: &mut Comparator,
     scenario: &OracleScenario,
@@ -97,7 +97,7 @@ fn shrink_and_print(
         }
         return Ok(());
     };
-    // Stories that end with the same kind of packet, differing in the same way, have most likely the same cause.
+    // Scenarios that end with the same kind of packet and differ in the same way most likely have the same cause.
     let last = short.steps.last().map(scenario_file::describe).unwrap_or_default();
     let shape: Vec<&str> = last.split_whitespace().take(2).collect();
     if shown.insert(format!("{} {}", root.kind, shape.join(" "))) {
@@ -106,7 +106,7 @@ fn shrink_and_print(
     Ok(())
 }
 
-/// Prints a short scenario with what both say of each packet.
+/// Prints a short scenario with both verdicts on each packet.
 pub fn print_scenario(
     comparator: &mut Comparator,
     scenario: &OracleScenario,
@@ -119,7 +119,7 @@ pub fn print_scenario(
     Ok(())
 }
 
-/// Runs a scenario once more: for each packet both verdicts, and the connections after it.
+/// Runs a scenario again: both verdicts on each packet, and the connections after it.
 pub fn annotate(comparator: &mut Comparator, scenario: &OracleScenario) -> Result<Vec<String>> {
     let mut remarks = Vec::new();
     for length in 1..=scenario.steps.len() {

@@ -2,16 +2,16 @@
 use super::step::OracleStep;
 use keepstate_engine::{Sysctl, Sysctls};
 
-/// Knobs and packets. It begins with an empty table.
+/// Sysctls and packets. A scenario begins with an empty table.
 #[derive(Clone, Debug, Default)]
 pub struct OracleScenario {
     pub sysctls: Vec<(Sysctl, u64)>,
     pub steps: Vec<OracleStep>,
-    /// Lasts long on purpose, and waits between bursts; any other scenario must end before anything can expire.
+    /// A long scenario with pauses between bursts; any other must end before anything can expire.
     pub slow: bool,
 }
 
-/// Knobs that scenarios change: each is put back to its default by a scenario that does not name it.
+/// Sysctls that scenarios change. A scenario that does not name one sets it to its default.
 pub const SCENARIO_SYSCTLS: &[Sysctl] = &[
     Sysctl::Acct,
     Sysctl::Checksum,
@@ -59,7 +59,7 @@ impl OracleScenario {
     /// The engine's sysctls for this scenario.
     pub fn engine_sysctls(&self) -> Result<Sysctls, keepstate_engine::SysctlError> {
         let mut sysctls = Sysctls::default();
-        // Stories are short; a small index makes a fresh engine cheap.
+        // Scenarios are short, and a small index makes a new engine cheap.
         sysctls.set(Sysctl::Buckets, 4096)?;
         for (sysctl, value) in self.sysctl_values() {
             sysctls.set(sysctl, value)?;

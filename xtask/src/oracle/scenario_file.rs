@@ -1,4 +1,4 @@
-//! A scenario on paper: one line a packet, for people, and its bytes, so that the same scenario can be played again from the file.
+//! The scenario file format: one line per packet, with a description and its bytes, so that the scenario can be run again from the file.
 //!
 //! ```text
 //! set nf_conntrack_tcp_loose 0
@@ -7,7 +7,7 @@
 //! <  SA   0   9000  1001   65160
 //! > 450000...                          any packet, in hexadecimal
 //! ```
-//! `>` goes from the clients' network to the servers', `<` back. `#` begins a comment. TCP lines are between one client and one server.
+//! `>` is from the clients' network to the servers', `<` is back. `#` begins a comment. TCP lines are between one client and one server.
 use super::grammar::generated_packet::{endpoints_toward, host_pair};
 use super::kernel::Toward;
 use super::packet_builder::{self, IpHeaderSpec, OracleSegment};
@@ -20,7 +20,7 @@ use std::fmt::Write;
 const TCP_FLAG_LETTERS: [(u8, char); 8] =
     [(2, 'S'), (16, 'A'), (1, 'F'), (4, 'R'), (8, 'P'), (32, 'U'), (64, 'E'), (128, 'C')];
 
-/// One packet in words.
+/// Describes one packet.
 pub fn describe(step: &OracleStep) -> String {
     let arrow = if step.toward == Toward::Server { '>' } else { '<' };
     let mut line = format!("{arrow}  ");
@@ -35,7 +35,7 @@ pub fn describe(step: &OracleStep) -> String {
     line
 }
 
-/// What a fragment is, if it is one.
+/// Describes a fragment; `None` if it is none.
 fn describe_fragment(bytes: &[u8]) -> Option<String> {
     let (id, field, unit, protocol) = match bytes.first()? >> 4 {
         4 => (u32::from(be16(bytes, 4)), be16(bytes, 6) & 0x3fff, 8, *bytes.get(9)?),
@@ -44,7 +44,7 @@ fn describe_fragment(bytes: &[u8]) -> Option<String> {
         }
         _ => return None,
     };
-    // IPv4 has "more" above the offset, IPv6 below it; rotated, bit 13 says it in both.
+    // IPv4 has the more-fragments bit above the offset, IPv6 below it; after the rotation it is bit 13 for both.
     let (offset, more) = (field & 0x1fff, field & 0x2000 != 0);
     let header = if bytes[0] >> 4 == 4 { usize::from(bytes[0] & 15) * 4 } else { 48 };
     let length = bytes.len().saturating_sub(header);
@@ -132,7 +132,7 @@ fn describe_transport(line: &mut String, view: &RawPacketView<'_>) {
     };
 }
 
-/// Bytes as two digits each; a long run of the last byte is written once, with its count: `4500+1000*6b`.
+/// Bytes in hexadecimal; a long run of the last byte is written once, with its count: `4500+1000*6b`.
 pub fn hex_compact(bytes: &[u8]) -> String {
     let last = bytes.last().copied().unwrap_or(0);
     let same = bytes.iter().rev().take_while(|byte| **byte == last).count();
@@ -140,7 +140,7 @@ pub fn hex_compact(bytes: &[u8]) -> String {
     if same < 8 { digits(bytes) } else { format!("{}+{same}*{last:02x}", digits(&bytes[..bytes.len() - same])) }
 }
 
-/// The scenario as a file.
+/// Writes the scenario as a file.
 pub fn write_scenario(scenario: &OracleScenario, title: &str, remarks: &[String]) -> String {
     let mut text = String::new();
     for line in title.lines() {
@@ -163,7 +163,7 @@ pub fn write_scenario(scenario: &OracleScenario, title: &str, remarks: &[String]
     text
 }
 
-/// Reads a scenario.
+/// Parses a scenario file.
 pub fn read_scenario(text: &str) -> Result<OracleScenario> {
     let mut scenario = OracleScenario::default();
     let mut time = 0;

@@ -1,6 +1,6 @@
-//! From a long scenario that shows a divergence to the shortest that still shows it.
+//! Shrinks a long scenario with a divergence to the shortest that still shows it.
 //!
-//! First only the flow's own packets, then only those between its hosts, then all; after that packets are left out, in ever smaller groups, as long
+//! It tries the flow's own packets first, then those between its hosts, then all; after that it removes packets in ever smaller groups, as long
 //! as a divergence of the same kind remains.
 use super::comparator::{Comparator, CompareMode};
 use super::divergence::Divergence;
@@ -9,9 +9,9 @@ use super::step::{OracleStep, RawPacketView};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
-/// How long one divergence may take.
+/// Time limit for one divergence.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
-/// A slow scenario has to wait each time it is played.
+/// Time limit for a slow scenario, which has to wait in each run.
 const SLOW_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The shortest scenario found, and what diverges in it. `None` if the divergence does not show again.
@@ -51,7 +51,7 @@ fn first_divergence(comparator: &mut Comparator, scenario: &OracleScenario) -> R
     Ok(comparator.run_scenario(scenario, CompareMode::EveryStep)?.divergences.into_iter().next())
 }
 
-/// Leaves out groups of packets, halving the groups, until nothing more can go.
+/// Removes groups of packets, halving their size, until nothing more can be removed.
 fn reduce(
     comparator: &mut Comparator,
     scenario: OracleScenario,

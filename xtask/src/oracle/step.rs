@@ -1,4 +1,4 @@
-//! One packet of a scenario: where it goes, its bytes, and the flow it is about.
+//! One packet of a scenario: its direction, its bytes, and its flow.
 use super::kernel::Toward;
 use super::packet_builder;
 use keepstate_engine::Tuple;
@@ -6,26 +6,26 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One packet; it may be a fragment.
+/// One packet or fragment.
 #[derive(Clone, Debug)]
 pub struct OracleStep {
-    /// Milliseconds since the scenario began before which it is not sent.
+    /// The earliest time it is sent, in milliseconds since the scenario began.
     pub not_before: u64,
     pub toward: Toward,
     pub bytes: Vec<u8>,
-    /// What it is about, if that can be told.
+    /// Its flow, if known.
     pub flow: Option<FlowHash>,
 }
 
 impl OracleStep {
-    /// A packet that is sent whole.
+    /// A packet sent unfragmented.
     pub fn from_packet(toward: Toward, bytes: Vec<u8>) -> OracleStep {
         let flow = FlowHash::from_packet(&bytes);
         OracleStep { not_before: 0, toward, bytes, flow }
     }
 }
 
-/// Names a flow: the same in both directions, and for an ICMP error that quotes a packet of it.
+/// Identifies a flow: the same in both directions, and for an ICMP error about a packet of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowHash(u64);
 
@@ -46,7 +46,7 @@ impl FlowHash {
         FlowHash::new((tuple.source, first), (tuple.destination, second), tuple.protocol)
     }
 
-    /// The flow of a packet, so far as it can be read.
+    /// The flow of a packet, as far as it can be parsed.
     pub fn from_packet(packet: &[u8]) -> Option<FlowHash> {
         let view = RawPacketView::parse(packet)?;
         if let Some(quoted) = view.inner_packet() {
@@ -69,7 +69,7 @@ impl FlowHash {
     }
 }
 
-/// A packet as the oracle itself reads it, without help from the crates under test.
+/// A packet parsed by the oracle itself, without the crates under test.
 pub struct RawPacketView<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
@@ -78,7 +78,7 @@ pub struct RawPacketView<'a> {
 }
 
 impl<'a> RawPacketView<'a> {
-    /// Reads the IP header, and follows IPv6 extension headers.
+    /// Parses the IP header and IPv6 extension headers.
     pub fn parse(packet: &'a [u8]) -> Option<RawPacketView<'a>> {
         if packet.first()? >> 4 == 4 {
             let address =
@@ -102,7 +102,7 @@ impl<'a> RawPacketView<'a> {
         Some(RawPacketView { source: address(8)?, destination: address(24)?, protocol, transport: packet.get(at..)? })
     }
 
-    /// What an ICMP error quotes.
+    /// The packet inside an ICMP error.
     pub fn inner_packet(&self) -> Option<&'a [u8]> {
         let kind = *self.transport.first()?;
         let error = match self.protocol {

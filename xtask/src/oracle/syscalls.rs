@@ -1,4 +1,4 @@
-//! The few system calls that have no safe face in the standard library. Nothing else in the oracle is unsafe.
+//! The system calls without a safe wrapper in the standard library. Nothing else in the oracle is unsafe.
 #![allow(unsafe_code, reason = "namespaces, TUN devices, clocks and signals are reached by system calls only")]
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -6,13 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 
-/// Moves this thread into a network namespace of its own; it goes when the last who is in it does.
+/// Moves this thread into a new network namespace; it ends with the last thread in it.
 pub fn unshare_net() -> io::Result<()> {
     // SAFETY: unshare takes no pointer and changes only which namespace this thread is in.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
 }
 
-/// A TUN device: each read and each write is one IP packet, without any header before it.
+/// A TUN interface: each read and each write is one IP packet, without any header before it.
 pub fn open_tun(name: &str) -> io::Result<File> {
     const NAME_LENGTH: usize = 15;
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
@@ -27,12 +27,12 @@ pub fn open_tun(name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// A netlink socket to netfilter; a write is a request, a read an answer.
+/// A netlink socket to netfilter: a write is a request, a read is a response.
 pub fn netfilter_socket() -> io::Result<File> {
     // SAFETY: socket takes no pointer.
     let fd =
         check(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER) })?;
-    // SAFETY: the kernel has just given us this descriptor, and nobody else owns it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
@@ -44,7 +44,7 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// Is this the superuser?
+/// Is the effective user root?
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
     unsafe { libc::geteuid() == 0 }
@@ -54,12 +54,12 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// What the signal handler writes, and where: set before the handler is.
+/// The text that the signal handler writes, and the file: set before the handler is installed.
 static RESTORE_ON_SIGNAL: OnceLock<(RawFd, Vec<u8>)> = OnceLock::new();
-/// Signals that end a process politely.
+/// Signals that end a process normally.
 const TERMINATION_SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Until [`forget_signals`], a signal that ends the process first writes `text` to `file`, which must stay open.
+/// Until [`forget_signals`] is called, a signal that ends the process first writes `text` to `file`, which must stay open.
 pub fn restore_on_signal(file: &File, text: &str) -> io::Result<()> {
     let _ = RESTORE_ON_SIGNAL.set((file.as_raw_fd(), text.as_bytes().to_vec()));
     for signal in TERMINATION_SIGNALS {
@@ -72,10 +72,10 @@ pub fn restore_on_signal(file: &File, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Signals do again what they always do.
+/// Restores the default signal handling.
 pub fn reset_signal_handlers() {
     for signal in TERMINATION_SIGNALS {
-        // SAFETY: SIG_DFL is no function of ours.
+        // SAFETY: SIG_DFL is not a function of this program.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }

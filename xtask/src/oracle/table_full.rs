@@ -1,7 +1,7 @@
-//! A full table. The limit is one for the whole machine, so it is lowered only while this runs and put back whatever happens.
+//! A full table. The limit is machine-wide, so it is lowered only while this runs, and always restored.
 //!
-//! Which connections are dropped early depends on the kernel's secret, so nothing is compared packet by packet. What must hold on both sides: the
-//! limit is never exceeded; a new connection either comes in or is counted as dropped; assured connections stay; known connections go on.
+//! Early drop depends on the kernel's secret, so packets are not compared one by one. On both sides: the
+//! limit is never exceeded; a new connection is either created or counted as dropped; assured connections stay; known connections continue.
 use super::conntrack_max::ConntrackMax;
 use super::ctnetlink_dump::CtnetlinkDump;
 use super::grammar::generated_packet::{endpoints_toward, host_pair};
@@ -13,20 +13,20 @@ use anyhow::{Context, Result, ensure};
 use keepstate_engine::{Engine, Instant, Secret, Status, Sysctl, Sysctls, Zone};
 use keepstate_wire::Packet;
 
-/// The limit while this runs.
+/// The limit during this test.
 const TABLE_MAX: u64 = 600;
-/// Connections that are assured before the flood.
+/// Number of assured connections before the flood.
 const ASSURED: u16 = 200;
-/// New connections tried in the flood.
+/// Number of new connections in the flood.
 const FLOOD: u16 = 3000;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-/// The numbers of `drop` and `early_drop` in a dump of counters.
+/// The attribute numbers of `drop` and `early_drop` in a dump of counters.
 const DROP: u16 = 10;
 const EARLY_DROP: u16 = 11;
 
-/// What one side made of it.
+/// The result of one side.
 #[derive(Debug, Default)]
 struct FloodResult {
     accepted: u64,
@@ -40,7 +40,7 @@ struct FloodResult {
 }
 
 impl FloodResult {
-    /// What must hold on either side.
+    /// Checks what must hold on both sides.
     fn check(&self, side: &str) -> Result<()> {
         ensure!(self.count <= TABLE_MAX, "{side}: {} connections, and {TABLE_MAX} is the limit: {self:?}", self.count);
         ensure!(
@@ -58,7 +58,7 @@ impl FloodResult {
     }
 }
 
-/// Fills both tables and floods them.
+/// Fills both tables, and floods them.
 pub fn run(kernel: &mut KernelNetns, limit: &ConntrackMax) -> Result<()> {
     let mut dump = CtnetlinkDump::open()?;
     dump.flush()?;
@@ -100,7 +100,7 @@ pub fn run(kernel: &mut KernelNetns, limit: &ConntrackMax) -> Result<()> {
     ours.check("engine")
 }
 
-/// Connections that are assured.
+/// Opens the connections that are to be assured.
 fn open_assured_connections(kernel: &mut KernelNetns, engine: &mut Engine) -> Result<()> {
     for number in 0..ASSURED {
         send_to_both(kernel, engine, Toward::Server, 1000 + number, SYN, 1, 0)?;
@@ -114,7 +114,7 @@ fn open_assured_connections(kernel: &mut KernelNetns, engine: &mut Engine) -> Re
     Ok(())
 }
 
-/// One segment to both.
+/// Sends one segment to both.
 fn send_to_both(
     kernel: &mut KernelNetns,
     engine: &mut Engine,

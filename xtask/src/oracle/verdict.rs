@@ -2,7 +2,7 @@
 use keepstate_engine::{CtInfo, CtVerdict, Direction, Outcome};
 use std::fmt;
 
-/// What `ct state` and `ct direction` match. The numbers are the DSCP values that the rules write.
+/// The values of `ct state` and `ct direction`. The numbers are the DSCP values that the rules write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CtStateDscp {
     New = 1,
@@ -25,7 +25,7 @@ impl CtStateDscp {
         CtStateDscp::Untracked,
     ];
 
-    /// Reads the DSCP field of a packet.
+    /// The verdict in the DSCP field of a packet.
     pub fn from_dscp(packet: &[u8]) -> Option<CtStateDscp> {
         let dscp = match packet.first()? >> 4 {
             4 => packet.get(1)? >> 2,
@@ -35,12 +35,12 @@ impl CtStateDscp {
     }
 }
 
-/// What became of a packet.
+/// The result of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObservedVerdict {
-    /// It came out, marked.
+    /// It was forwarded, with its verdict.
     Passed(CtStateDscp),
-    /// It did not come out: dropped, or held as a fragment.
+    /// It was not forwarded: dropped, or held as a fragment.
     NotForwarded,
 }
 

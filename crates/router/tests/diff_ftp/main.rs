@@ -1,5 +1,5 @@
-//! FTP through NAT on both: Linux with its own FTP helper, and our router; the same dialogues into both. What comes out must be equal octet by octet: the announcements
-//! written anew, sequence numbers, acknowledgements and SACK blocks behind them, and where the data connections go.
+//! Compares FTP through NAT on Linux, with its own FTP helper, and on our router, with the same conversations. The packets that leave must be equal byte by byte: rewritten
+//! announcements, sequence numbers, acknowledgements and SACK blocks after them, and the destinations of the data connections.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 #[path = "../diff_nft/kernel.rs"]
@@ -49,7 +49,7 @@ table ip6 nat {
 }
 "#;
 
-/// From, by which device; to.
+/// Client, the interface it is behind, and server.
 const CONTROL_CONNECTIONS: [(&str, usize, &str); 7] = [
     ("10.1.0.2:40000", 0, "198.51.100.9:21"),
     ("10.1.0.177:40001", 0, "198.51.100.9:21"),
@@ -60,16 +60,16 @@ const CONTROL_CONNECTIONS: [(&str, usize, &str); 7] = [
     ("[2001:db8::7]:40006", 1, "[2001:db8::1]:2121"),
 ];
 
-/// What came out: by which device, and the datagram.
+/// The packets that leave, each with its interface.
 type Output = Vec<(usize, Vec<u8>)>;
 
-/// Linux and we.
+/// Linux and our router.
 struct LinuxAndRouter {
     kernel: Kernel,
     router: Router,
-    /// What was asked of them so far.
+    /// The packets sent so far.
     history: Vec<String>,
-    /// Data connections so far: each has a port of its own, as what a clash is settled with is drawn by lot.
+    /// Number of data connections so far: each has its own port, since the port that resolves a clash is random.
     data_connections: u16,
 }
 
@@ -103,9 +103,9 @@ impl LinuxAndRouter {
         })
     }
 
-    /// Sends a datagram through both; what came out, which is the same.
+    /// Sends a packet through both, checks that the output is equal, and returns it.
     fn send(&mut self, device: usize, bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
-        let (said, mut ours, mut theirs) = self.send_both(device, bytes);
+        let (result, mut ours, mut theirs) = self.send_both(device, bytes);
         self.history.push(format!("{} {:?} → {} out", ["lan0", "wan0"][device], parse_segment(bytes), theirs.len()));
         if ours != theirs {
             let shown = |out: &[(usize, Vec<u8>)]| -> String {
@@ -113,8 +113,8 @@ impl LinuxAndRouter {
                     .map(|(device, bytes)| format!("\n  {device} {:?} {bytes:02x?}", parse_segment(bytes)))
                     .collect()
             };
-            let story = self.history[self.history.len().saturating_sub(40)..].join("\n");
-            panic!("{story}\nLinux:{}\nours ({said}):{}", shown(&theirs), shown(&ours));
+            let history = self.history[self.history.len().saturating_sub(40)..].join("\n");
+            panic!("{history}\nLinux:{}\nours ({result}):{}", shown(&theirs), shown(&ours));
         }
         ours.clear();
         assert!(theirs.len() < 2);
@@ -122,14 +122,14 @@ impl LinuxAndRouter {
     }
 
     fn send_both(&mut self, device: usize, bytes: &[u8]) -> (String, Output, Output) {
-        let said = self.router.handle(bytes, device as u32 + 1, now());
+        let result = self.router.handle(bytes, device as u32 + 1, now());
         let leaves = |out: Egress| match out {
             Egress::Forward { oif, packet, .. } => Some((oif as usize - 1, packet)),
             Egress::LocalDeliver(_) => None,
         };
         let ours: Output = std::iter::from_fn(|| self.router.poll_output()).filter_map(leaves).collect();
         let theirs = self.kernel.handle(bytes, device, ours.len());
-        (format!("{said:?}"), ours, theirs)
+        (format!("{result:?}"), ours, theirs)
     }
 
     /// The tuples of both tables.
@@ -145,7 +145,7 @@ impl LinuxAndRouter {
         [self.kernel.table(), ours]
     }
 
-    /// What both expect: source, destination and port.
+    /// The expectations of both: source, destination and port.
     fn expectations(&mut self) -> [Vec<String>; 2] {
         let text = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack_expect").unwrap();
         let line = |line: &str| {
@@ -172,7 +172,7 @@ struct FtpControl {
     client: TcpPeer,
     server: TcpPeer,
     number: u16,
-    /// What each end said last, to be said again.
+    /// The last lines of each end, for retransmission.
     last_sent: [Vec<(u32, Vec<u8>)>; 2],
 }
 
@@ -180,7 +180,7 @@ impl FtpControl {
     fn open(both: &mut LinuxAndRouter, number: usize, dice: &mut SplitMix64) -> FtpControl {
         let (from, device, to) = CONTROL_CONNECTIONS[number];
         let (own, other) = (from.parse().unwrap(), to.parse().unwrap());
-        // Close to the wrap, often.
+        // Often close to the sequence number wrap.
         let first = |dice: &mut SplitMix64| dice.pick(&[1000, u32::MAX - 60, u32::MAX - 700, 1 << 31]);
         let mut client = TcpPeer { device, own, other, next_seq: first(dice), rcv_next: 0 };
         let (device, syn) = both.send(device, &client.segment(client.next_seq, SYN, b"", &[])).unwrap();
@@ -207,54 +207,54 @@ impl FtpControl {
         if client { (&mut self.client, &mut self.server) } else { (&mut self.server, &mut self.client) }
     }
 
-    /// What came out at the other end.
+    /// Sends a line, and returns its data as received at the other end.
     fn send_line(&mut self, both: &mut LinuxAndRouter, client: bool, text: &[u8]) -> Option<Vec<u8>> {
-        let (speaker, hearer) = self.sender_receiver(client);
-        let seq = speaker.next_seq;
-        // Dropped: it is to be said again, or something else.
-        let (device, bytes) = both.send(speaker.device, &speaker.segment(seq, ACK | PSH, text, &[]))?;
-        assert_eq!(device, hearer.device);
-        assert!(hearer.receive(&parse_segment(&bytes)), "{:?} to {hearer:?}", parse_segment(&bytes));
-        speaker.next_seq = seq.wrapping_add(text.len() as u32);
+        let (sender, receiver) = self.sender_receiver(client);
+        let seq = sender.next_seq;
+        // `None` if it was dropped: a retransmission or another line follows.
+        let (device, bytes) = both.send(sender.device, &sender.segment(seq, ACK | PSH, text, &[]))?;
+        assert_eq!(device, receiver.device);
+        assert!(receiver.receive(&parse_segment(&bytes)), "{:?} to {receiver:?}", parse_segment(&bytes));
+        sender.next_seq = seq.wrapping_add(text.len() as u32);
         let last = &mut self.last_sent[usize::from(client)];
         last.insert(0, (seq, text.to_vec()));
         last.truncate(3);
         Some(parse_segment(&bytes).data.to_vec())
     }
 
-    /// Says something again.
+    /// Retransmits one of the last lines.
     fn retransmit(&mut self, both: &mut LinuxAndRouter, client: bool, dice: &mut SplitMix64) {
         let last = &self.last_sent[usize::from(client)];
         if last.is_empty() {
             return;
         }
         let (seq, text) = last[dice.below(last.len())].clone();
-        let (speaker, hearer) = self.sender_receiver(client);
-        if let Some((_, bytes)) = both.send(speaker.device, &speaker.segment(seq, ACK | PSH, &text, &[])) {
-            hearer.receive(&parse_segment(&bytes));
+        let (sender, receiver) = self.sender_receiver(client);
+        if let Some((_, bytes)) = both.send(sender.device, &sender.segment(seq, ACK | PSH, &text, &[])) {
+            receiver.receive(&parse_segment(&bytes));
         }
     }
 
-    /// Acknowledges, perhaps selectively, perhaps not the newest.
+    /// Sends an ACK, possibly with SACK blocks, possibly an old one.
     fn acknowledge(&mut self, both: &mut LinuxAndRouter, client: bool, dice: &mut SplitMix64) {
-        let (speaker, _) = self.sender_receiver(client);
-        let mut speaker = speaker.clone();
-        let newest = speaker.rcv_next;
-        speaker.rcv_next = newest.wrapping_sub(dice.pick(&[0, 0, 1, 20, 60]));
+        let (sender, _) = self.sender_receiver(client);
+        let mut sender = sender.clone();
+        let newest = sender.rcv_next;
+        sender.rcv_next = newest.wrapping_sub(dice.pick(&[0, 0, 1, 20, 60]));
         let block = |dice: &mut SplitMix64| {
             let right = newest.wrapping_sub(dice.below(60) as u32);
             (right.wrapping_sub(10), right)
         };
         let sacks: Vec<(u32, u32)> = (0..dice.pick(&[0, 1, 2, 3])).map(|_| block(dice)).collect();
-        both.send(speaker.device, &speaker.segment(speaker.next_seq, ACK, b"", &sacks));
+        both.send(sender.device, &sender.segment(sender.next_seq, ACK, b"", &sacks));
     }
 
-    /// Something that one end may say.
+    /// A random line that one end may send.
     fn random_line(&self, client: bool, dice: &mut SplitMix64) -> Vec<u8> {
-        let speaker = if client { &self.client } else { &self.server };
-        // Nobody announces another's port: what is chosen then is drawn by lot.
+        let sender = if client { &self.client } else { &self.server };
+        // Ports differ by connection: a clash would be resolved with a random port.
         let port = dice.pick(&[200_u16, 1024, 2000, 9992, 20_000, 60_000]) + self.number + 8 * dice.below(4) as u16;
-        let address = speaker.own.ip();
+        let address = sender.own.ip();
         let [high, low] = port.to_be_bytes();
         let commas = address.to_string().replace('.', ",");
         let family = if address.is_ipv4() { 1 } else { 2 };
@@ -284,14 +284,14 @@ impl FtpControl {
             ]
         };
         let line = &all[dice.below(all.len())];
-        // Over IPv6 there is neither PORT nor 227.
-        if speaker.own.is_ipv6() && (line.starts_with("PORT") || line.starts_with("227")) {
+        // PORT and 227 do not exist for IPv6.
+        if sender.own.is_ipv6() && (line.starts_with("PORT") || line.starts_with("227")) {
             return b"NOOP\r\n".to_vec();
         }
         line.clone().into_bytes()
     }
 
-    /// The data connection that `text`, heard by one end, announces: opened by that end.
+    /// Opens the data connection announced by `text` from the end that received it.
     fn open_data_connection(&mut self, both: &mut LinuxAndRouter, by_client: bool, text: &[u8]) -> bool {
         let (opener, _) = self.sender_receiver(by_client);
         let Some(to) = parse_announcement(text, opener.other.ip()) else { return false };
@@ -309,7 +309,7 @@ impl FtpControl {
     }
 }
 
-/// The end that an announcement names.
+/// The address and port of an announcement.
 fn parse_announcement(text: &[u8], from: IpAddr) -> Option<SocketAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let numbers = |text: &str| -> Vec<u8> {
@@ -406,7 +406,7 @@ fn ftp_expectation_port_clash_is_resolved_like_linux() {
         parse_announcement(data, client.own.ip()).unwrap().port()
     });
     assert!(ports.iter().all(|port| *port > 64_000), "{ports:?}");
-    // Both lead to the client's own.
+    // Both ports lead to the client's own port.
     for (which, port) in ports.into_iter().enumerate() {
         let opener = TcpPeer {
             device: 1,

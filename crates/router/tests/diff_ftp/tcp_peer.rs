@@ -1,4 +1,4 @@
-//! Two ends of an FTP control connection, each with what it has seen of the other: a NAT may have changed all of it.
+//! The two ends of an FTP control connection. Each tracks what it received from the other, since NAT may change everything.
 use std::net::{IpAddr, SocketAddr};
 
 pub const FIN: u8 = 1;
@@ -9,18 +9,18 @@ pub const ACK: u8 = 16;
 /// One end of a TCP connection.
 #[derive(Clone, Debug)]
 pub struct TcpPeer {
-    /// The device of the router it is behind.
+    /// The router interface that the peer is behind.
     pub device: usize,
     pub own: SocketAddr,
     pub other: SocketAddr,
-    /// The sequence number of what it says next.
+    /// Next sequence number to send.
     pub next_seq: u32,
-    /// The one it waits for.
+    /// Next sequence number expected from the other end.
     pub rcv_next: u32,
 }
 
 impl TcpPeer {
-    /// A segment of its own; with a SACK option if it has `sacks` to tell.
+    /// Builds a segment from this peer; with a SACK option unless `sacks` is empty.
     pub fn segment(&self, seq: u32, flags: u8, data: &[u8], sacks: &[(u32, u32)]) -> Vec<u8> {
         let mut body = Vec::new();
         body.extend(self.own.port().to_be_bytes());
@@ -43,7 +43,7 @@ impl TcpPeer {
         ip_packet(self.own.ip(), self.other.ip(), body)
     }
 
-    /// What came to it. `false` if it is not from its peer.
+    /// Receives a segment. False if it is not from the other end.
     pub fn receive(&mut self, segment: &ParsedSegment<'_>) -> bool {
         let end = segment.seq.wrapping_add(segment.data.len() as u32).wrapping_add(u32::from(segment.flags & SYN != 0));
         if (end.wrapping_sub(self.rcv_next) as i32) > 0 || segment.flags & SYN != 0 {
@@ -53,7 +53,7 @@ impl TcpPeer {
     }
 }
 
-/// A segment as it came out.
+/// A parsed segment.
 #[derive(Debug)]
 pub struct ParsedSegment<'a> {
     pub source: SocketAddr,
@@ -116,9 +116,9 @@ fn ip_packet(source: IpAddr, destination: IpAddr, mut body: Vec<u8>) -> Vec<u8> 
     packet
 }
 
-pub fn checksum(octets: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
-    for pair in octets.chunks(2) {
+    for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
     }
     while sum >> 16 != 0 {

@@ -1,6 +1,6 @@
-//! Linux as the other router: a namespace of this thread's own, two TUN devices, nft's ruleset between them.
+//! Linux as the other router: a network namespace of this thread, two TUN interfaces, and the ruleset loaded by nft.
 //!
-//! It lives as long as its thread; devices, rules and table go with the namespace. It must never touch what it came from.
+//! It lives as long as its thread; interfaces, rules and table end with the namespace. It must never change the namespace it came from.
 #![allow(unsafe_code, reason = "unshare(2) and TUNSETIFF have no safe wrapper in std")]
 
 use std::fs::{self, File, OpenOptions};
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 pub struct Kernel {
     devices: [File; 2],
-    /// Does a header of virtio's stand before each datagram?
+    /// Is there a virtio-net header before each packet?
     vnet_hdr: bool,
 }
 
-/// Addresses and routes: what the map of ours has too.
+/// Addresses and routes: the same as in our FIB.
 const IP_COMMANDS: &str = "
 link set lo up
 link set lan0 up
@@ -43,13 +43,13 @@ const SYSCTLS: [(&str, &str); 8] = [
 ];
 
 impl Kernel {
-    /// Moves this thread into a new namespace and loads `ruleset`. `None` where that may not be done.
+    /// Moves this thread into a new namespace and loads `ruleset`. `None` without permission.
     #[allow(dead_code, reason = "not every test wants it")]
     pub fn new(ruleset: &str) -> Option<Kernel> {
         Kernel::create(false, ruleset)
     }
 
-    /// The same behind cards that vouch for the checksums of TCP segments, which is all that may come in.
+    /// The same with interfaces that offload checksums of TCP segments; only TCP may be sent into them.
     #[allow(dead_code, reason = "not every test wants it")]
     pub fn with_checksum_offload(ruleset: &str) -> Option<Kernel> {
         Kernel::create(true, ruleset)
@@ -64,7 +64,7 @@ impl Kernel {
             fs::write(Path::new("/proc/sys").join(knob), value).unwrap_or_else(|error| panic!("{knob}: {error}"));
         }
         for knob in ["net/ipv4/icmp_msgs_per_sec", "net/ipv4/icmp_msgs_burst"] {
-            // Of the namespace since Linux 6.13; before, of the machine, and not ours to change.
+            // Per namespace since Linux 6.13; machine-wide before, and then not to be changed.
             let _ = fs::write(Path::new("/proc/sys").join(knob), "1000000");
         }
         let devices = ["lan0", "wan0"].map(|name| tun(name, headed).unwrap());
@@ -77,10 +77,10 @@ impl Kernel {
         Some(Kernel { devices, vnet_hdr: headed })
     }
 
-    /// Sends a datagram in by a device (0 is lan0, 1 is wan0); what comes out, by device. Waits only if `expected` says that something should.
+    /// Sends a packet into an interface (0 is lan0, 1 is wan0), and returns the packets that leave, each with its interface. Waits for `expected` packets.
     pub fn handle(&mut self, bytes: &[u8], device: usize, expected: usize) -> Vec<(usize, Vec<u8>)> {
         match self.devices[device].write(&if self.vnet_hdr { with_vnet_hdr(bytes) } else { bytes.to_vec() }) {
-            // What the stack refuses at the door is refused.
+            // The stack rejects some malformed packets on input.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Vec::new(),
             other => drop(other.unwrap()),
         }
@@ -90,7 +90,7 @@ impl Kernel {
                 let mut buffer = [0; 65_536];
                 while let Ok(length) = device.read(&mut buffer) {
                     let datagram = &buffer[if self.vnet_hdr { VNET_HDR_LEN } else { 0 }..length];
-                    // The stack's own talk with neighbours and groups.
+                    // The stack's own neighbour discovery and multicast.
                     let own = datagram[0] >> 4 == 6 && (datagram[8] == 0xfe || datagram[24] == 0xff);
                     if !own {
                         out.push((at, datagram.to_vec()));
@@ -105,7 +105,7 @@ impl Kernel {
         out
     }
 
-    /// The tuples of its table: `protocol original | reply`, sorted.
+    /// The tuples of the connection table: `protocol original | reply`, sorted.
     pub fn table(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for family in ["ipv4", "ipv6"] {
@@ -132,16 +132,16 @@ fn run(program: &str, arguments: &[&str], input: &str) {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    // `ip -force` goes on behind a route that is there already.
-    assert!(output.status.success() || said.contains("File exists"), "{program} {arguments:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // `ip -force` continues after a route that already exists.
+    assert!(output.status.success() || stderr.contains("File exists"), "{program} {arguments:?}: {stderr}");
 }
 
-/// Octets of virtio's header.
+/// Length of the virtio-net header in bytes.
 const VNET_HDR_LEN: usize = 10;
 
-/// A segment whose checksum is left to the card that will send it on: the flag `VIRTIO_NET_HDR_F_NEEDS_CSUM`, where the segment and its checksum stand, and the sum of the
-/// pseudo-header.
+/// A segment with checksum offload: the flag `VIRTIO_NET_HDR_F_NEEDS_CSUM`, the offsets of the segment and of its checksum, and the sum of the
+/// pseudo-header in the checksum field.
 fn with_vnet_hdr(bytes: &[u8]) -> Vec<u8> {
     let (at, addresses) = if bytes[0] >> 4 == 6 { (40, 8..40) } else { (20, 12..20) };
     let mut sum = (bytes.len() - at) as u32 + 6;
@@ -157,17 +157,17 @@ fn with_vnet_hdr(bytes: &[u8]) -> Vec<u8> {
     headed
 }
 
-/// A TUN device of that name, which gives no answer rather than wait.
+/// A nonblocking TUN interface with this name.
 fn tun(name: &str, header: bool) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-    // SAFETY: an ifreq of zeros is one.
+    // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     let flags = libc::IFF_TUN | libc::IFF_NO_PI | if header { libc::IFF_VNET_HDR } else { 0 };
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the request lives over the call, and is what TUNSETIFF wants.
+    // SAFETY: the request outlives the call, and is what TUNSETIFF expects.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,4 +1,4 @@
-//! The same ruleset on both: Linux with nft, and our router; the same packets into both; what comes out and what stands in the tables is compared.
+//! Compares our router with Linux and nft: the same ruleset and the same packets on both; the packets that leave and the connection tables must be equal.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod kernel;
@@ -14,19 +14,19 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use traffic::TrafficRng;
 
-/// Rulesets that two routers need not agree about, and why.
+/// Rulesets on which the two routers may differ, and why.
 const NONDETERMINISTIC: [(&str, &str); 1] = [(
     "limits.nft",
     "numbers of connections: Linux counts those that were refused for some milliseconds more; see the tests of programs",
 )];
 
-/// Who changes the machine's own knobs of connection tracking holds this file locked.
+/// A test that changes machine-wide conntrack sysctls holds an exclusive lock on this file.
 const SYSCTL_LOCK: &str = "/tmp/keepstate-global-knobs.lock";
 
-/// Rulesets that let next to nothing through.
+/// Rulesets that drop nearly everything.
 const LOW_TRAFFIC: [&str; 1] = ["spoofing.nft"];
 
-/// What the kernel's side has, in our words.
+/// The interfaces and routes of the kernel's side.
 fn fib() -> FibTable {
     let interface = |index, name: &str, addresses: &[(&str, u8)]| Interface {
         index,
@@ -42,15 +42,15 @@ fn fib() -> FibTable {
     FibTable::new(vec![lan, wan], vec![default("0.0.0.0"), default("::"), carrier])
 }
 
-/// A ruleset without lots, at our devices: what is drawn is counted round, since two draws are never alike, and rates let everything pass, since they go by the
-/// moment.
+/// The ruleset without randomness, for the test's interfaces: random numbers become counters, since two random ones never match, and rate limits never apply, since they
+/// depend on timing.
 fn deterministic_ruleset(ruleset: &Path) -> String {
     let mut text = fs::read_to_string(ruleset).unwrap();
     for (from, to) in [
         ("numgen random", "numgen inc"),
         ("symhash mod", "numgen inc mod"),
         (" fully-random", ""),
-        // One address of several is chosen by a hash with a secret, so there is only one.
+        // One of several addresses is selected by a keyed hash, so there is only one.
         ("203.0.113.0/30", "203.0.113.1/32"),
         ("203.0.113.4-203.0.113.7", "203.0.113.4/32"),
         ("203.0.113.8-203.0.113.11", "203.0.113.8"),
@@ -65,7 +65,7 @@ fn deterministic_ruleset(ruleset: &Path) -> String {
     text.lines().map(|line| without_rate_limits(line) + "\n").collect()
 }
 
-/// Each rate of packets so large that nothing reaches it; those of octets stay, which nothing here reaches.
+/// Raises packet rate limits so that nothing reaches them; byte rates stay, since the traffic never reaches them.
 fn without_rate_limits(line: &str) -> String {
     let Some((before, rest)) = line.split_once("limit rate ") else { return line.to_owned() };
     let (over, rest) = rest.strip_prefix("over ").map_or(("", rest), |rest| ("over ", rest));
@@ -112,7 +112,7 @@ fn conntrack_table(router: &mut Router) -> Vec<String> {
     lines
 }
 
-/// Without what is drawn by lot or counted up: the identification of answers of the router's own.
+/// Clears random and counter fields: the identification of the router's own replies.
 fn normalize(mut bytes: Vec<u8>) -> Vec<u8> {
     let whole = bytes[6] & 0x3f == 0 && bytes[7] == 0;
     let own = bytes[0] >> 4 == 4
@@ -126,29 +126,29 @@ fn normalize(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes[4..8].fill(0);
         bytes[10..12].fill(0);
     }
-    // Linux forgets in some pieces that they must not be cut further, depending on how its memory lies.
+    // Linux clears DF in some fragments, depending on its memory layout.
     if bytes[0] >> 4 == 4 && !whole {
         bytes[6] &= !0x40;
         bytes[10..12].fill(0);
     }
-    // Two clocks, a moment apart.
+    // Timestamps of two clocks, a moment apart.
     if bytes[0] == 0x48 && bytes[20] == 68 {
         let first = if bytes[23] & 15 == 0 { 24 } else { 28 };
         bytes[first..32].fill(0);
         bytes[10..12].fill(0);
     }
-    // And of an IPv6 datagram that was cut.
+    // The identification of a fragmented IPv6 packet.
     if bytes[0] >> 4 == 6 && bytes[6] == 44 {
         bytes[44..48].fill(0);
     }
-    // Linux gives what it says itself a flow label of its own choice.
+    // Linux selects the flow label of packets it sends itself.
     if bytes[0] >> 4 == 6 && (bytes[6] == 58 && bytes[40] < 128 || bytes[6] == 6 && bytes[53] & 4 != 0) {
         bytes[1..4].fill(0);
     }
     bytes
 }
 
-/// Whose packet it is: protocol, addresses, ports.
+/// Identifies a packet's flow: protocol, addresses, ports.
 fn flow_key(packet: &[u8]) -> Vec<u8> {
     let (protocol, at) = traffic::transport(packet);
     let addresses = if packet[0] >> 4 == 6 { 8..40 } else { 12..20 };
@@ -156,7 +156,7 @@ fn flow_key(packet: &[u8]) -> Vec<u8> {
     [&[protocol], &packet[addresses], ports].concat()
 }
 
-/// Where both have settled a clash of ports, each by its own lot: the ports drawn. The rest of the packet must be the same.
+/// The two random ports, where both routers resolved a port clash. The rest of the packet must be equal.
 fn random_ports(ours: &[(usize, Vec<u8>)], theirs: &[(usize, Vec<u8>)]) -> Option<[u16; 2]> {
     let ([(our_device, ours)], [(their_device, theirs)]) = (ours, theirs) else { return None };
     let (protocol, at) = traffic::transport(ours);
@@ -183,12 +183,12 @@ fn format_output(out: &[(usize, Vec<u8>)]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().take(80).map(|octet| format!("{octet:02x}")).collect()
+    bytes.iter().take(80).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Sends the same packets through both; panics at the first difference. True if it could be done at all.
+/// Sends the same packets through both routers; panics at the first difference. False if Linux cannot be tested here.
 fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
-    // Linux tracks only the families that some rule asks about; we always track both.
+    // Linux tracks only address families that a rule needs; ours always tracks both.
     let asks = "table inet asks { chain about { ct state new; }; }";
     let Some(mut kernel) = Kernel::new(&format!("{}\n{asks}\n", deterministic_ruleset(ruleset))) else { return false };
     let mut router = router(ruleset);
@@ -196,7 +196,7 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
     let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
     let mut came_out = 0;
     let mut lots = BTreeSet::new();
-    let mut told = BTreeSet::new();
+    let mut local_flows = BTreeSet::new();
     for number in 0..packets {
         let (device, packet) = match waiting.is_empty() || dice.below(4) == 0 {
             true => traffic::new_packet(&mut dice),
@@ -205,27 +205,27 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
                 waiting.swap_remove(at)
             }
         };
-        if told.contains(&flow_key(&packet)) {
+        if local_flows.contains(&flow_key(&packet)) {
             continue;
         }
         let leaves = |out: &Egress| match out {
             Egress::Forward { oif, packet, .. } => Some((*oif as usize - 1, packet.clone())),
             Egress::LocalDeliver(_) => None,
         };
-        // One in eight comes in pieces.
+        // One packet in eight is fragmented.
         let pieces = if dice.below(8) == 0 { traffic::fragment(&packet, &mut dice) } else { vec![packet.clone()] };
-        let (mut ours, mut theirs, mut delivered, mut said) = (Vec::new(), Vec::new(), false, Ok(()));
+        let (mut ours, mut theirs, mut delivered, mut result) = (Vec::new(), Vec::new(), false, Ok(()));
         for piece in &pieces {
-            said = router.handle(piece, device as u32 + 1, now());
+            result = router.handle(piece, device as u32 + 1, now());
             let out: Vec<Egress> = std::iter::from_fn(|| router.poll_output()).collect();
             let before = ours.len();
             ours.extend(out.iter().filter_map(leaves));
             delivered |= out.iter().any(|out| matches!(out, Egress::LocalDeliver(_)));
             theirs.extend(kernel.handle(piece, device, ours.len() - before));
         }
-        // Linux repeats in its answers what was recorded on the way, and quotes it with a sum that is no longer right.
+        // In its ICMP errors Linux repeats the recorded options, and includes the original packet with a checksum that is no longer correct.
         let refused = matches!(
-            said,
+            result,
             Err(DropReason::RulesetReject | DropReason::TtlExceeded | DropReason::NoRoute | DropReason::PacketTooBig)
         );
         if refused && traffic::has_recording_options(&packet) {
@@ -237,8 +237,8 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
         };
         let own_stack = ours.is_empty() && theirs.len() == 1 && reset(&theirs[0].1);
         if delivered || own_stack {
-            // Its own stack answers what it is told, which its table sees; ours has none. So it is told no more of that.
-            told.insert(flow_key(&packet));
+            // Linux's own stack replies to it, which changes its table; ours has no stack. So no more packets of that flow are sent.
+            local_flows.insert(flow_key(&packet));
             theirs.clear();
             ours.clear();
         }
@@ -257,7 +257,7 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
             out
         };
         let (ours, theirs) = (normal(ours), normal(theirs));
-        // Later pieces have no ports, and must be the same in any case.
+        // Later fragments have no ports, and must be equal in any case.
         let later = |out: &[(usize, Vec<u8>)]| -> (Vec<_>, Vec<_>) {
             let is_later = |bytes: &[u8]| match bytes[0] >> 4 {
                 4 => u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff != 0,
@@ -275,7 +275,7 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
         }
         assert!(
             ours == theirs,
-            "{}: seed {seed}, packet {number}, in {} pieces, into {}:\n    {}\n  Linux:{}\n  ours ({said:?}):{}",
+            "{}: seed {seed}, packet {number}, in {} pieces, into {}:\n    {}\n  Linux:{}\n  ours ({result:?}):{}",
             ruleset.file_name().unwrap().to_string_lossy(),
             pieces.len(),
             ["lan0", "wan0"][device],
@@ -284,10 +284,10 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
             format_output(&ours)
         );
     }
-    // What the machine itself was told, its own stack has answered; ours has none.
+    // Leave out flows to the router's own addresses: Linux's own stack replied to them; ours has none.
     let elsewhere = |lines: Vec<String>| -> Vec<String> {
         let local = ["10.1.0.1", "192.0.2.1", "fd00:1::1", "2001:db8::1"].map(|address| format!(" src={address} "));
-        let told = |line: &String| {
+        let is_local = |line: &String| {
             line.match_indices(" src=")
                 .nth(1)
                 .is_some_and(|(at, _)| local.iter().any(|local| line[at..].starts_with(local)))
@@ -298,7 +298,7 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
                 port.is_some_and(|port| lots.contains(&port.parse::<u16>().unwrap()))
             })
         };
-        lines.into_iter().filter(|line| !told(line) && !drawn(line)).collect()
+        lines.into_iter().filter(|line| !is_local(line) && !drawn(line)).collect()
     };
     let (ours, theirs) = (elsewhere(conntrack_table(&mut router)), elsewhere(kernel.table()));
     let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
@@ -324,14 +324,14 @@ fn every_ruleset_behaves_like_linux() {
     let wanted = std::env::var("KEEPSTATE_RULESET").unwrap_or_default();
     let seed = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let packets = std::env::var("KEEPSTATE_PACKETS").ok().and_then(|number| number.parse().ok()).unwrap_or(5000);
-    // The limit is one for the whole machine: whoever lowers it for a moment holds this lock alone.
+    // The limit is machine-wide: a test that lowers it holds this lock exclusively.
     let knobs = File::options().create(true).truncate(false).write(true).open(SYSCTL_LOCK).unwrap();
     knobs.lock_shared().unwrap();
     let mut failed = Vec::new();
     files.retain(|file| NONDETERMINISTIC.iter().all(|(name, _)| !file.ends_with(name)));
     assert!(files.len() >= 40, "{} rulesets", files.len());
     for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
-        // A thread of its own: its namespace ends with it.
+        // One thread per ruleset: its namespace ends with it.
         let one = std::thread::spawn(move || compare_with_linux(&file, seed, packets)).join();
         match one {
             Ok(true) => (),

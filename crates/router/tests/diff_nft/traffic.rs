@@ -1,12 +1,12 @@
-//! Traffic that the usual rulesets decide about: clients within and without, answers made from what came out.
+//! Random traffic for the rulesets: clients inside and outside, and replies made from the packets that leave.
 //!
-//! It is drawn from a seed. A packet that comes out of a device may be answered, as the program at the other end would; so both routers are asked about the
-//! same packets as long as they give the same.
+//! The traffic is generated from a seed. A packet that leaves through an interface may get a reply, as from the program at the other end; so both routers receive the
+//! same packets as long as their output is the same.
 
-/// A generator of numbers (SplitMix64).
+/// A random number generator (SplitMix64).
 pub struct TrafficRng {
     state: u64,
-    /// Clients that have asked the router itself.
+    /// Number of requests to the router's own addresses.
     local_requests: u16,
 }
 
@@ -36,7 +36,7 @@ pub const ACK: u8 = 16;
 
 type Address = [u8; 16];
 
-/// A packet that begins something, and the device it comes in by.
+/// A packet that begins a flow, and the interface it arrives on.
 pub fn new_packet(dice: &mut TrafficRng) -> (usize, Vec<u8>) {
     let v6 = dice.below(5) == 0;
     let inside = dice.below(3) > 0;
@@ -69,12 +69,12 @@ pub fn new_packet(dice: &mut TrafficRng) -> (usize, Vec<u8>) {
     let port = dice.pick(&[
         7, 9, 22, 22, 53, 53, 72, 80, 80, 81, 82, 83, 84, 443, 443, 2222, 5005, 5353, 8050, 8080, 8443, 30443, 546,
     ]);
-    // Each host has ports of its own: which one a clash is settled with is drawn by lot.
+    // Each host has its own source ports: the port that resolves a clash is random.
     let host = u16::from(source[if v6 { 15 } else { 3 }]) << 4 | u16::from(source[if v6 { 1 } else { 2 }]) & 15;
-    // So have those who come past a translation: they would meet those who come through it.
+    // Flows that bypass a translation have their own ports too, or they would clash with translated ones.
     let past = u16::from(!inside && destination == near) * 2048;
     let from = if destination == us {
-        // Linux's own stack answers what it is told, and its table sees that; ours has no stack. So nobody asks the router itself twice.
+        // Linux's own stack replies to packets for the router, which changes its table; ours has no stack. So every such request has a new source port.
         dice.local_requests = dice.local_requests % 20_000 + 1;
         12_000 + dice.local_requests
     } else {
@@ -94,7 +94,7 @@ pub fn new_packet(dice: &mut TrafficRng) -> (usize, Vec<u8>) {
     };
     let mut packet = ip_packet(v6, source, destination, hops, &message);
     if !v6 && dice.below(3) == 0 {
-        // It may be cut.
+        // Allow fragmentation.
         packet[6] = 0;
         packet[10..12].fill(0);
         let sum = checksum(&packet[..20]);
@@ -106,7 +106,7 @@ pub fn new_packet(dice: &mut TrafficRng) -> (usize, Vec<u8>) {
     (device, packet)
 }
 
-/// Now and then an address that nobody has, or that nobody else has.
+/// Now and then a martian address.
 fn maybe_martian(v6: bool, source: Address, destination: Address, dice: &mut TrafficRng) -> (Address, Address) {
     const SOURCES: [&str; 8] =
         ["127.0.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.9", "255.255.255.255", "240.0.0.9", "10.1.0.1", "10.1.0.255"];
@@ -122,10 +122,10 @@ fn maybe_martian(v6: bool, source: Address, destination: Address, dice: &mut Tra
     }
 }
 
-/// The datagram with an option of IPv4, or with one or two extension headers of IPv6.
+/// Adds an IPv4 option, or up to three IPv6 extension headers.
 fn with_more_headers(v6: bool, mut packet: Vec<u8>, dice: &mut TrafficRng) -> Vec<u8> {
     const PADDING: [u8; 6] = [1, 4, 0, 0, 0, 0];
-    /// Router alert; nothing; a record of the route, empty, full, broken; a source's route; timestamps; one whose length is none.
+    /// Router alert; no-operation; record route, empty, full, malformed; source route; timestamps; an option of invalid length.
     const OPTIONS: [&[u8]; 15] = [
         &[148, 4, 0, 0],
         &[148, 4, 0, 0],
@@ -145,7 +145,7 @@ fn with_more_headers(v6: bool, mut packet: Vec<u8>, dice: &mut TrafficRng) -> Ve
     ];
     if !v6 {
         let short = packet.len() < 200;
-        // An error about a long one quotes less of it, by as much as its own options take.
+        // An ICMP error about a long packet includes less of it, by the length of its own options.
         let option = if short { dice.pick(&OPTIONS) } else { OPTIONS[0] };
         packet.splice(20..20, option.iter().copied());
         packet[0] = 0x45 + (option.len() / 4) as u8;
@@ -156,7 +156,7 @@ fn with_more_headers(v6: bool, mut packet: Vec<u8>, dice: &mut TrafficRng) -> Ve
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
         return packet;
     }
-    // Nobody is left to be visited, so that the destination stays what it is.
+    // Segments left is zero, so the destination does not change.
     let visited = [dice.pick(&[2_u8, 3, 4]), 0, 0, 0, 0, 0];
     let wanted = [(0_u8, PADDING), (60, PADDING), (43, visited)].into_iter().filter(|_| dice.below(2) == 0);
     let headers: Vec<(u8, [u8; 6])> = wanted.collect();
@@ -171,7 +171,7 @@ fn with_more_headers(v6: bool, mut packet: Vec<u8>, dice: &mut TrafficRng) -> Ve
     packet
 }
 
-/// What a datagram carries, and where that begins; behind the header of a fragment too.
+/// The transport protocol and its offset, after any IPv6 extension headers.
 pub fn transport(packet: &[u8]) -> (u8, usize) {
     if packet[0] >> 4 == 4 {
         return (packet[9], usize::from(packet[0] & 15) * 4);
@@ -185,17 +185,17 @@ pub fn transport(packet: &[u8]) -> (u8, usize) {
     (next, at)
 }
 
-/// Does it ask routers for their addresses, or for the time, or for order behind the end of its options?
+/// Does it have a record route or timestamp option, or one after the end of options?
 pub fn has_recording_options(packet: &[u8]) -> bool {
     packet[0] >> 4 == 4 && packet[0] > 0x45 && (matches!(packet[20], 7 | 68) || matches!(packet[20..22], [0 | 1, 7]))
 }
 
-/// Is there more between the IP header and what it carries?
+/// Are there options or extension headers?
 fn has_more_headers(packet: &[u8]) -> bool {
     if packet[0] >> 4 == 6 { matches!(packet[6], 0 | 43 | 60) } else { packet[0] != 0x45 }
 }
 
-/// What the other end says to `packet`, if it says anything.
+/// The other end's reply to `packet`, if any.
 pub fn reply_to(packet: &[u8], dice: &mut TrafficRng) -> Option<Vec<u8>> {
     if has_more_headers(packet) {
         return None;
@@ -203,7 +203,7 @@ pub fn reply_to(packet: &[u8], dice: &mut TrafficRng) -> Option<Vec<u8>> {
     let v6 = packet[0] >> 4 == 6;
     let (protocol, at) = if v6 { (packet[6], 40) } else { (packet[9], usize::from(packet[0] & 15) * 4) };
     if !v6 && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
-        // A piece of something: the other end waits for the rest.
+        // A fragment: the other end waits for the rest.
         return None;
     }
     let (source, destination) = endpoints(packet);
@@ -244,14 +244,14 @@ pub fn reply_to(packet: &[u8], dice: &mut TrafficRng) -> Option<Vec<u8>> {
     Some(ip_packet(v6, destination, source, 64, &message))
 }
 
-/// A packet in pieces of one length but the last, in any order.
+/// The packet in fragments of equal length except the last, in random order.
 pub fn fragment(packet: &[u8], dice: &mut TrafficRng) -> Vec<Vec<u8>> {
     if has_more_headers(packet) {
         return vec![packet.to_vec()];
     }
     let v6 = packet[0] >> 4 == 6;
     let (head, body) = packet.split_at(if v6 { 40 } else { 20 });
-    // Nobody cuts IPv6 to less than 1280 octets; where somebody does, Linux joins some of the pieces.
+    // IPv6 fragments are not shorter than 1280 bytes, except the last; Linux merges some shorter ones.
     let size =
         if v6 { dice.pick(&[1232, 1400, 1448, 1456]) } else { dice.pick(&[24, 40, 200, 552, 1232, 1440, 1480, 1600]) };
     if body.len() > 40 * size {
@@ -284,7 +284,7 @@ pub fn fragment(packet: &[u8], dice: &mut TrafficRng) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Octets behind the IP header, and where their checksum stands.
+/// The bytes after the IP header, and the position of their checksum.
 pub struct Message {
     protocol: u8,
     bytes: Vec<u8>,
@@ -297,13 +297,13 @@ fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Mess
     bytes.extend(to.to_be_bytes());
     bytes.extend(seq.to_be_bytes());
     bytes.extend(ack.to_be_bytes());
-    // Which ones is told by the ports, so that both directions and every run have them all.
+    // The ports select the options, so that both directions and every run have all of them.
     let options: &[u8] = match (flags & SYN != 0, (from ^ to) % 4) {
         (false, 0) => &[1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6],
         (false, _) => &[],
         (true, 0 | 1) => &[2, 4, 5, 180, 1, 3, 3, 7],
         (true, 2) => &[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 5, 0, 0, 0, 0, 1, 3, 3, 9],
-        // One that is longer than what is left.
+        // An option longer than the space left.
         (true, _) => &[2, 4, 2, 0, 34, 2, 3, 9],
     };
     bytes.extend([((20 + options.len()) as u8 / 4) << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
@@ -312,7 +312,7 @@ fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Mess
     Message { protocol: 6, bytes, check_at: Some(16) }
 }
 
-/// Something that is neither TCP nor UDP nor an echo; what of it is SCTP has two chunks behind a header that is not in order.
+/// A packet that is neither TCP, UDP nor an echo; SCTP has two chunks and an invalid header.
 fn other_protocol(dice: &mut TrafficRng) -> Message {
     let protocol = dice.pick(&[47, 50, 132, 132, 89]);
     let mut bytes = vec![0x20; 24];
@@ -393,9 +393,9 @@ fn ip_packet(v6: bool, source: Address, destination: Address, hops: u8, message:
     packet
 }
 
-fn checksum(octets: &[u8]) -> u16 {
+fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
-    for pair in octets.chunks(2) {
+    for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
     }
     while sum >> 16 != 0 {

@@ -1,4 +1,4 @@
-//! One conversation through a router that answers handshakes: what a client and a server say, and what comes out, told relative to what each router has made up.
+//! One TCP conversation through a synproxy: the segments of a client and a server and the router's output, with numbers relative to the cookie each router chose.
 use std::net::{IpAddr, SocketAddr};
 
 const FIN: u8 = 1;
@@ -9,19 +9,19 @@ const ACK: u8 = 16;
 const ECE: u8 = 64;
 const CWR: u8 = 128;
 
-/// First numbers and clocks of both ends: far from each other.
+/// Initial sequence numbers and timestamps of both ends, far apart from each other.
 const CLIENT_ISN: u32 = 0x1000_0000;
 const SERVER_ISN: u32 = 0xffff_fff0;
 const CLIENT_TSVAL: u32 = 0x2000_0000;
 const SERVER_TSVAL: u32 = 0x7000_0000;
 
-/// A router.
+/// A router under test.
 pub trait RouterUnderTest {
-    /// Takes a datagram in by a device (0 is lan0); gives what leaves. `expected` datagrams are waited for.
+    /// Sends a packet into an interface (0 is lan0, 1 is wan0), and returns the packets that leave. Waits for `expected` packets.
     fn handle(&mut self, bytes: &[u8], device: usize, expected: usize) -> Vec<(usize, Vec<u8>)>;
 }
 
-/// What one end says in its options.
+/// The TCP options of one end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PeerOptions {
     mss: Option<u16>,
@@ -30,7 +30,7 @@ pub struct PeerOptions {
     timestamps: bool,
 }
 
-/// One step: who did what, and what came out.
+/// One step: the packet sent and the packets that left.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub text: String,
@@ -44,9 +44,9 @@ pub struct Scenario {
     asked: PeerOptions,
     answered: PeerOptions,
     ecn: bool,
-    /// The client acknowledges something else.
+    /// The client acknowledges a wrong number.
     wrong_ack: bool,
-    /// The SYN, and the acknowledgement, come twice.
+    /// The SYN and the handshake's ACKs are sent twice.
     retransmits: bool,
     server_refuses: bool,
     server_silent: bool,
@@ -98,7 +98,7 @@ impl Scenario {
         Scenario {
             client: SocketAddr::new(client, 10_000 + number),
             server: SocketAddr::new(server, port),
-            // What was not asked for is not answered.
+            // A server uses no option that the client did not offer.
             answered: PeerOptions {
                 sack: answered.sack && asked.sack,
                 timestamps: answered.timestamps && asked.timestamps && port != 82,
@@ -118,9 +118,9 @@ impl Scenario {
         ScenarioRun::new(self, world, None).run()
     }
 
-    /// The same at another router, which is given time for as much as came out of the first.
-    pub fn run_expecting(&self, world: &mut impl RouterUnderTest, told: &[Step]) -> Vec<Step> {
-        ScenarioRun::new(self, world, Some(told)).run()
+    /// The same for another router, waiting in each step for as many packets as the first one sent.
+    pub fn run_expecting(&self, world: &mut impl RouterUnderTest, expected: &[Step]) -> Vec<Step> {
+        ScenarioRun::new(self, world, Some(expected)).run()
     }
 }
 
@@ -129,12 +129,12 @@ struct ScenarioRun<'a, W> {
     router: &'a mut W,
     expected: Option<&'a [Step]>,
     steps: Vec<Step>,
-    /// The client's own address as the server sees it.
+    /// The client's address as the server sees it.
     seen_as: SocketAddr,
-    /// What the router has made up: its number and its clock.
+    /// The sequence number and the timestamp that the router chose.
     cookie: u32,
     tsval: u32,
-    /// Do both ends show their clocks?
+    /// Do both ends use timestamps?
     timestamps: bool,
 }
 
@@ -185,7 +185,7 @@ impl<'a, W: RouterUnderTest> ScenarioRun<'a, W> {
         }
     }
 
-    /// The server's turn.
+    /// The server's response.
     fn server_answer(&mut self, begun: &Segment) {
         let Scenario { answered, server_refuses: refuses, retransmits: twice, .. } = *self.scenario;
         if refuses {
@@ -202,7 +202,7 @@ impl<'a, W: RouterUnderTest> ScenarioRun<'a, W> {
         self.exchange_data();
     }
 
-    /// In numbers of their own; the client knows the server by what was promised.
+    /// Data and close, each end with its own numbers; the client knows the server by the router's cookie.
     fn exchange_data(&mut self) {
         let promised = self.cookie.wrapping_add(1);
         let (hello, back) = (b"hello from the client", b"hello from the server");
@@ -256,7 +256,7 @@ impl<'a, W: RouterUnderTest> ScenarioRun<'a, W> {
     }
 
     fn send(&mut self, who: &str, device: usize, bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
-        let expected = self.expected.map_or(0, |told| told.get(self.steps.len()).map_or(0, |step| step.out));
+        let expected = self.expected.map_or(0, |steps| steps.get(self.steps.len()).map_or(0, |step| step.out));
         let mut out = self.router.handle(bytes, device, expected);
         out.sort_by_key(|(device, _)| *device);
         if let (SYN, Some((_, answer))) = (Segment::parse(bytes).flags & (SYN | ACK), out.first()) {
@@ -271,7 +271,7 @@ impl<'a, W: RouterUnderTest> ScenarioRun<'a, W> {
         out
     }
 
-    /// A datagram in words: numbers and clocks by what they are relative to.
+    /// A packet as text: sequence numbers and timestamps relative to known bases.
     fn describe(&self, bytes: &[u8]) -> String {
         let segment = Segment::parse(bytes);
         let near = |number: u32, bases: [(&str, u32); 3]| {
@@ -282,12 +282,12 @@ impl<'a, W: RouterUnderTest> ScenarioRun<'a, W> {
         };
         let number = |number| near(number, [("client", CLIENT_ISN), ("server", SERVER_ISN), ("promised", self.cookie)]);
         let clock = |clock| near(clock, [("client", CLIENT_TSVAL), ("server", SERVER_TSVAL), ("promised", self.tsval)]);
-        // The acknowledgement made for the server echoes its clock; Linux's is shifted once more, see docs/differences.md.
+        // The ACK that the router sends to the server echoes the server's timestamp; Linux shifts that echo once more, see docs/differences.md.
         let made = segment.source == self.seen_as && segment.flags == ACK && segment.data.is_empty();
         let twice = SERVER_TSVAL.wrapping_add(SERVER_TSVAL.wrapping_sub(self.tsval));
         let echoed = |echo| if made && echo == twice { SERVER_TSVAL } else { echo };
         let clocks = segment.timestamps.map(|(value, echo)| (clock(value), clock(echoed(echo))));
-        // Of the promised clock only what was kept in it is the same everywhere.
+        // Of the timestamp in the cookie only the encoded bits are the same on both routers.
         let kept = segment.flags & SYN != 0 && segment.flags & ACK != 0;
         let kept = if kept && segment.source == self.scenario.server {
             segment.timestamps.map(|(value, _)| value & 0x3f)
@@ -295,7 +295,7 @@ impl<'a, W: RouterUnderTest> ScenarioRun<'a, W> {
             None
         };
         let Segment { source, destination, window, header, options, data, flags, .. } = &segment;
-        // By whom it seems to be sent is chosen by lot where it is translated.
+        // The translated source port is selected at random.
         let port = |end: &SocketAddr| if *end == self.seen_as { "the client".into() } else { end.to_string() };
         let [source, destination] = [source, destination].map(port);
         let (seq, ack, text) = (number(segment.seq), number(segment.ack), String::from_utf8_lossy(data));
@@ -318,7 +318,7 @@ fn encode_options(offer: &PeerOptions, (value, echo): (u32, u32)) -> Vec<u8> {
     options
 }
 
-/// A segment as it came out.
+/// A parsed segment.
 struct Segment {
     source: SocketAddr,
     destination: SocketAddr,
@@ -327,9 +327,9 @@ struct Segment {
     flags: u8,
     window: u16,
     timestamps: Option<(u32, u32)>,
-    /// What the IP header has besides, in words.
+    /// The other fields of the IP header, as text.
     header: String,
-    /// Options without clocks, in words.
+    /// TCP options without timestamps, as text.
     options: String,
     data: Vec<u8>,
 }
@@ -361,7 +361,7 @@ impl Segment {
                     timestamps = Some((word(at + 2), word(at + 6)));
                     shown.push("clocks".to_owned());
                 }
-                // Their edges are compared by where they are relative to what is acknowledged.
+                // SACK edges are compared relative to the acknowledgement number.
                 5 => shown.push(format!(
                     "sack {}..{}",
                     word(at + 2).wrapping_sub(word(8)),
@@ -430,9 +430,9 @@ fn build_segment(
     packet
 }
 
-fn checksum(octets: &[u8]) -> u16 {
+fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
-    for pair in octets.chunks(2) {
+    for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
     }
     while sum >> 16 != 0 {

@@ -1,5 +1,5 @@
-//! Handshakes answered by both: Linux's synproxy and ours, the same clients and servers at both. Cookies and clocks differ; told by what they are relative to, everything that comes
-//! out must be equal: options, flags, windows, numbers, echoes, and what stands in the tables.
+//! Compares Linux's synproxy with ours, with the same clients and servers. Cookies and timestamps differ, so they are shown relative to their bases; everything that
+//! leaves must be equal: options, flags, windows, numbers, echoes, and the connection tables.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod conversation;
@@ -90,7 +90,7 @@ fn our_router() -> OurRouter {
 
 #[test]
 fn synproxy_handshakes_and_splicing_match_linux() {
-    // Linux checks a segment of IPv6 that no card has checked as if it were IPv4's, and drops it.
+    // Without checksum offload Linux verifies an IPv6 segment as if it were IPv4, and drops it.
     let Some(mut kernel) = Kernel::with_checksum_offload(RULES) else {
         return keepstate_test_support::report_skipped("synproxy beside Linux needs root and network namespaces");
     };
@@ -99,12 +99,12 @@ fn synproxy_handshakes_and_splicing_match_linux() {
     let seed: u64 = std::env::var("KEEPSTATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut spliced = 0;
     for number in 0..400_u16 {
-        let story = Scenario::random(seed, number);
-        let told = story.run(&mut ours);
-        // How many datagrams are to be awaited is known from ours.
-        let theirs = story.run_expecting(&mut kernel, &told);
-        let [ours, theirs] = [&told, &theirs].map(|told| told.iter().map(|step| step.text.clone()).collect::<Vec<_>>());
-        assert_eq!(ours, theirs, "{story:?}\nours: {ours:#?}\nLinux: {theirs:#?}");
+        let scenario = Scenario::random(seed, number);
+        let steps = scenario.run(&mut ours);
+        // The number of packets to wait for is known from our router.
+        let theirs = scenario.run_expecting(&mut kernel, &steps);
+        let [ours, theirs] = [&steps, &theirs].map(|steps| steps.iter().map(|step| step.text.clone()).collect::<Vec<_>>());
+        assert_eq!(ours, theirs, "{scenario:?}\nours: {ours:#?}\nLinux: {theirs:#?}");
         spliced += usize::from(ours.iter().any(|line| line.contains("hello from the server")));
     }
     assert!(spliced > 100, "only {spliced} conversations");

@@ -1,10 +1,10 @@
-//! Datagrams in pieces: in order or not, one missing, one twice, one that overlaps or ends where it must not.
+//! Fragmented packets: in order or not, with a fragment missing, duplicated, overlapping, or with a wrong end.
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder;
 use crate::oracle::rng::OracleRng;
 use crate::oracle::step::{FlowHash, OracleStep};
 
-/// Cuts `whole` up, and appends the packets that carry it.
+/// Fragments `whole`, and appends the fragments.
 pub fn push_fragments(toward: Toward, whole: &[u8], ident: u32, random: &mut OracleRng, into: &mut Vec<OracleStep>) {
     let header = if whole[0] >> 4 == 6 { 40 } else { 20 };
     let most = (whole.len() - header - 1) / 8;
@@ -32,7 +32,7 @@ pub fn push_fragments(toward: Toward, whole: &[u8], ident: u32, random: &mut Ora
     into.extend(pieces.into_iter().map(|bytes| OracleStep { not_before: 0, toward, bytes, flow }));
 }
 
-/// Another length, another offset, or another end.
+/// Changes the length, the offset, or the more-fragments flag.
 fn corrupt_fragment(mut piece: Vec<u8>, random: &mut OracleRng) -> Vec<u8> {
     let v4 = piece[0] >> 4 == 4;
     let field = if v4 { 6 } else { 42 };

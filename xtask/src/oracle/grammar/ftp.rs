@@ -1,4 +1,4 @@
-//! FTP: control conversations whose commands are mostly whole and mostly honest, and data connections, announced or not.
+//! FTP: control connections whose commands are mostly complete and with correct addresses, and data connections, announced or not.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::{FTP_PORT, Toward};
 use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
@@ -10,22 +10,22 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// Ports that are announced: few, so that masters get in each other's way. One of them is the helper's own.
+/// Announced ports: few, so that masters clash. One of them is the helper's own.
 const PORTS: &[u16] = &[2000, 2001, 2002, 464, FTP_PORT, 0];
 
-/// A control connection, or several in a row, and the data connections around it.
+/// A control connection, or several in sequence, and their data connections.
 pub struct FtpFlow {
     ends: PacketEndpoints,
     port: u16,
-    /// What client and server will send next.
+    /// Next sequence numbers of client and server.
     next: [u32; 2],
-    /// Segments of the handshake that were sent.
+    /// Number of handshake segments sent.
     handshake_segments: u8,
     /// The last line of each side, and its sequence number.
     last_line: [(u32, Vec<u8>); 2],
-    /// Where data connections were announced: who opens them, and to which port.
+    /// Announced data connections: the end that opens it, and the port.
     data_endpoints: Vec<(Toward, u16)>,
-    /// A data connection: who opened it, its ports.
+    /// A data connection: the end that opened it, and its ports.
     data: Option<(Toward, [u16; 2])>,
 }
 
@@ -69,7 +69,7 @@ impl FtpFlow {
         self.control_segment(toward, flags, b"")
     }
 
-    /// What one side says.
+    /// A line from one side.
     fn control_line(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.pick(&[Toward::Server, Toward::Client]);
         let mut line =
@@ -93,12 +93,12 @@ impl FtpFlow {
         line.as_bytes().to_vec()
     }
 
-    /// A command or an answer that announces a data connection, to the speaker itself or now and then to somebody else.
+    /// A command or reply that announces a data connection, to the sender itself or now and then to another host.
     fn port_command(&mut self, toward: Toward, random: &mut OracleRng) -> Vec<u8> {
         let ends = endpoints_toward(self.ends, toward);
         let speaker = if random.percent(8) { ends.destination } else { ends.source };
         let port = random.pick(PORTS);
-        // Who listens is who speaks: the other side opens.
+        // The sender listens: the other side opens the data connection.
         let opener = if toward == Toward::Server { Toward::Client } else { Toward::Server };
         self.data_endpoints.push((opener, port));
         if self.data_endpoints.len() > 3 {
@@ -120,7 +120,7 @@ impl FtpFlow {
         if random.percent(10) { line.to_lowercase().into_bytes() } else { line.into_bytes() }
     }
 
-    /// One side retransmits its last line, or sends another in its place.
+    /// One side retransmits its last line, or sends another with the same sequence number.
     fn retransmit_line(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.pick(&[Toward::Server, Toward::Client]);
         let (seq, line) = self.last_line[side_index(toward)].clone();
@@ -151,7 +151,7 @@ impl FtpFlow {
         )
     }
 
-    /// A segment of a data connection: a new one's first, mostly where it was announced, or the next of the one there is.
+    /// A segment of a data connection: the first of a new one, mostly to an announced port, or the next of the existing one.
     fn data_segment(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let known = self.data.filter(|_| random.percent(50));
         let (toward, [source, destination], flags) = match known {
@@ -187,7 +187,7 @@ impl FtpFlow {
     }
 }
 
-/// The place of who sends.
+/// The sender's index.
 const fn side_index(toward: Toward) -> usize {
     match toward {
         Toward::Server => 0,
@@ -195,7 +195,7 @@ const fn side_index(toward: Toward) -> usize {
     }
 }
 
-/// One or two changes, or an end too soon.
+/// Makes one or two changes, or truncates the line.
 fn mangle(line: &mut Vec<u8>, random: &mut OracleRng) {
     for _ in 0..=random.below(2) {
         let at = random.below(line.len().max(1));

@@ -1,4 +1,4 @@
-//! GRE: plain, and the enhanced form that PPTP uses, with its call ids.
+//! GRE: plain, and the enhanced form used by PPTP, with call ids.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};

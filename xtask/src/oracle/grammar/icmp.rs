@@ -1,4 +1,4 @@
-//! ICMP and ICMPv6: queries and answers, messages that begin nothing, and errors about packets that were sent, or nearly.
+//! ICMP and ICMPv6: queries and replies, messages that create no connection, and errors about packets that were sent, or similar ones.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
@@ -56,7 +56,7 @@ impl IcmpFlow {
     }
 }
 
-/// An error about `packet`, which went `toward`: from its destination or a router on the way, to its source; or wrong in some way.
+/// An error about `packet`, which was sent `toward`: from its destination or a router on the path, to its source; or with an error in one of these.
 pub fn icmp_error(packet: &[u8], toward: Toward, random: &mut OracleRng) -> Option<GeneratedPacket> {
     let view = RawPacketView::parse(packet)?;
     let v6 = view.source.is_ipv6();
@@ -79,7 +79,7 @@ pub fn icmp_error(packet: &[u8], toward: Toward, random: &mut OracleRng) -> Opti
     let (kind, code) = random.pick(kinds);
     let mut bytes = vec![kind, code, 0, 0, 0, 0, 5, 0];
     bytes.extend(quote);
-    // An error travels against the packet it is about; one that does not is a forgery, or about a reply.
+    // An error is sent in the opposite direction of its packet; one that is not is forged, or is about a reply.
     let against = random.percent(92);
     let way = match (toward, against) {
         (Toward::Server, true) | (Toward::Client, false) => Toward::Client,

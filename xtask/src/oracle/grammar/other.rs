@@ -1,4 +1,4 @@
-//! Protocols without a tracker, the IP options and extension headers that may precede any protocol, and headers that are broken.
+//! Protocols without a tracker, IP options and extension headers before any protocol, and malformed headers.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, IpHeaderSpec, PacketEndpoints};
@@ -18,7 +18,7 @@ impl OtherFlow {
     pub fn next_packet(&mut self, random: &mut OracleRng) -> GeneratedPacket {
         let toward = random.weighted(&[(7, Toward::Server), (3, Toward::Client)]);
         let transport = vec![b'o'; random.pick(&[0, 1, 4, 8, 40])];
-        // Protocol 51 is an extension header in IPv6, and must be a whole one.
+        // Protocol 51 is an extension header in IPv6, and must be complete.
         let protocol = if self.protocol == 51 && self.ends.is_ipv6() { 50 } else { self.protocol };
         GeneratedPacket { toward, ends: endpoints_toward(self.ends, toward), protocol, transport }
     }
@@ -43,7 +43,7 @@ pub fn add_ip_options(envelope: &mut IpHeaderSpec, v6: bool, random: &mut Oracle
     }
 }
 
-/// Breaks the IP header itself: such a packet never reaches conntrack.
+/// Makes the IP header malformed: such a packet never reaches conntrack.
 pub fn corrupt_ip_header(whole: &mut Vec<u8>, random: &mut OracleRng) {
     let v4 = whole[0] >> 4 == 4;
     match random.below(4) {

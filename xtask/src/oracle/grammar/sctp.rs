@@ -1,4 +1,4 @@
-//! SCTP: associations that mostly follow RFC 9260, and stray in tags, order of chunks, and checksums.
+//! SCTP: associations that mostly follow RFC 9260, with errors in tags, chunk order and checksums.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
@@ -21,13 +21,13 @@ const SHUTDOWN_COMPLETE: u8 = 14;
 pub struct SctpFlow {
     ends: PacketEndpoints,
     ports: (u16, u16),
-    /// The tags that the client and the server chose.
+    /// The tags chosen by client and server.
     tags: [u32; 2],
     stage: usize,
     error_percent: usize,
 }
 
-/// Who sends what in the life of an association: kind of chunk, and whether the client sends it.
+/// The packets of an association in order: chunk kind, and whether the client sends it.
 const ASSOCIATION_SEQUENCE: &[(u8, bool)] = &[
     (INIT, true),
     (INIT_ACK, false),
@@ -143,7 +143,7 @@ impl SctpFlow {
     }
 }
 
-/// Appends a chunk with a body of the usual size.
+/// Appends a chunk of the usual size.
 fn push_chunk(bytes: &mut Vec<u8>, kind: u8, tag: u32, random: &mut OracleRng) {
     let mut body = match kind {
         INIT | INIT_ACK => {

@@ -1,4 +1,4 @@
-//! TCP: two ends that mostly follow RFC 9293, and stray in sequence numbers, flags, windows and options.
+//! TCP: two ends that mostly follow RFC 9293, with errors in sequence numbers, flags, windows and options.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
@@ -10,12 +10,12 @@ const RST: u8 = 4;
 const PSH: u8 = 8;
 const ACK: u8 = 16;
 
-/// One end, as far as the generator believes in it.
+/// One end, as the generator models it.
 #[derive(Clone, Debug, Default)]
 struct Side {
-    /// The next sequence number it will send.
+    /// Next sequence number to send.
     snd_next: u32,
-    /// What it has of the other: its acknowledgement.
+    /// Next sequence number expected from the other end: its acknowledgement.
     rcv_next: u32,
     window: u16,
     scale: Option<u8>,
@@ -25,21 +25,21 @@ struct Side {
     sent_fin: bool,
     received_syn: bool,
     received_fin: bool,
-    /// The greatest window it offered, scaled.
+    /// Largest window offered, scaled.
     max_window: u32,
-    /// The length of its last data, for retransmission.
+    /// Length of the last data, for retransmission.
     last_data_len: u32,
 }
 
-/// One connection, or several in a row on the same ports.
+/// One connection, or several in sequence on the same ports.
 pub struct TcpFlow {
     ends: PacketEndpoints,
     ports: (u16, u16),
     client: Side,
     server: Side,
-    /// Out of a hundred packets, how many stray.
+    /// Percentage of packets with an error.
     error_percent: usize,
-    /// The sequence number of the last SYN out of season.
+    /// Sequence number of the last stray SYN.
     stray_syn_seq: u32,
 }
 
@@ -61,7 +61,7 @@ impl TcpFlow {
         flow
     }
 
-    /// As if the handshake had been before the capture.
+    /// Starts as if the handshake was before the capture.
     fn start_midstream(&mut self) {
         (self.client.rcv_next, self.server.rcv_next) = (self.server.snd_next, self.client.snd_next);
         for side in [&mut self.client, &mut self.server] {
@@ -94,7 +94,7 @@ impl TcpFlow {
         }
     }
 
-    /// Whose turn it is: who has something outstanding, else anybody.
+    /// Selects the sender: the end that has something to send, otherwise either.
     fn choose_sender(&self, random: &mut OracleRng) -> Toward {
         let (client, server) = (&self.client, &self.server);
         match () {
@@ -108,7 +108,7 @@ impl TcpFlow {
         }
     }
 
-    /// What this end would send next by the book.
+    /// The segment that this end would send next according to the RFC.
     fn regular_segment(&mut self, toward: Toward, random: &mut OracleRng) -> OracleSegment {
         let over = self.client.sent_fin && self.server.sent_fin;
         if (over && random.percent(25)) || random.permille(8) {
@@ -164,7 +164,7 @@ impl TcpFlow {
         segment
     }
 
-    /// A new life on the same ports.
+    /// Starts a new connection on the same ports.
     fn reopen(&mut self, random: &mut OracleRng) {
         let (before_client, before_server) = (self.client.snd_next, self.server.snd_next);
         self.client = Side::new(random);
@@ -179,7 +179,7 @@ impl TcpFlow {
         }
     }
 
-    /// One thing goes wrong.
+    /// Introduces one error.
     fn corrupt_segment(&mut self, toward: Toward, segment: &mut OracleSegment, random: &mut OracleRng) {
         match random.below(100) {
             0..24 => segment.seq = self.seq_near_window_edge(toward, segment.data_len as u32, random),
@@ -227,7 +227,7 @@ impl TcpFlow {
         }
     }
 
-    /// A sequence number near one of the places where the window test turns.
+    /// A sequence number near one of the edges of the window check.
     fn seq_near_window_edge(&self, toward: Toward, data: u32, random: &mut OracleRng) -> u32 {
         let (me, peer) = self.side(toward);
         let base = match random.below(7) {
@@ -255,7 +255,7 @@ impl TcpFlow {
         base.wrapping_add(boundary_offset(random))
     }
 
-    /// Both ends take the segment for true.
+    /// Both ends process the segment as valid.
     fn apply_segment(&mut self, toward: Toward, segment: &OracleSegment) {
         let (me, peer) = match toward {
             Toward::Server => (&mut self.client, &mut self.server),
@@ -331,7 +331,7 @@ fn boundary_offset(random: &mut OracleRng) -> u32 {
     random.pick(&[0, 0, 1, 2, u32::MAX, u32::MAX - 1, 1000, 0u32.wrapping_sub(1000), 1 << 31])
 }
 
-/// One to three SACK blocks after `ack`, or not after it.
+/// One to three SACK blocks, after `ack` or not.
 fn sack_blocks(ack: u32, random: &mut OracleRng) -> Vec<u8> {
     let count = 1 + random.below(3) as u8;
     let mut options = vec![1, 1, 5, 2 + 8 * count];
@@ -347,7 +347,7 @@ fn sack_blocks(ack: u32, random: &mut OracleRng) -> Vec<u8> {
     options
 }
 
-/// Options that break the rules, each in its own way.
+/// Malformed options, each in a different way.
 fn malformed_options(random: &mut OracleRng) -> Vec<u8> {
     match random.below(9) {
         0 => vec![3, 3, random.next_u8()],

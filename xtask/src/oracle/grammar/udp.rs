@@ -1,15 +1,15 @@
-//! UDP and UDP-Lite: packets to and fro, with lengths, coverages and checksums that may be wrong.
+//! UDP and UDP-Lite: packets in both directions; lengths, coverages and checksums may be wrong.
 use super::generated_packet::{GeneratedPacket, endpoints_toward};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
 
-/// A conversation.
+/// A UDP or UDP-Lite flow.
 pub struct UdpFlow {
     ends: PacketEndpoints,
     ports: (u16, u16),
     lite: bool,
-    /// Out of a hundred packets, how many answer.
+    /// Percentage of packets that are replies.
     reply_percent: usize,
 }
 
@@ -51,8 +51,8 @@ impl UdpFlow {
     }
 }
 
-/// UDP-Lite's checksum covers as much as its header says: all, if that is zero. Linux 6.18 was seen to sum UDP's number into it, and over IPv4 only
-/// the low byte of the length; most of these do as it does.
+/// UDP-Lite's checksum covers as many bytes as its header says; zero means all. Linux 6.18 was observed to sum UDP's protocol number into it, and over IPv4 only
+/// the low byte of the length; most of these packets do the same.
 fn write_udplite_checksum(bytes: &mut [u8], ends: PacketEndpoints, random: &mut OracleRng) {
     if random.percent(50) {
         bytes[4..6].copy_from_slice(&random.pick(&[0u16, 8, 8]).to_be_bytes());
