@@ -1,6 +1,6 @@
-//! `bench cli`: `keepstate conntrack` beside Debian's `conntrack` on the kernel's own table, in the same run, command by command in turns.
+//! `bench cli`: `keepstate conntrack` beside Debian's `conntrack` on the kernel's own table, in the same run, the two taking turns for each command.
 //!
-//! The table is one of a network namespace made for it; the limit, which all namespaces share, is raised meanwhile and put back.
+//! The table is that of a new network namespace; the machine-wide limit is raised meanwhile and restored.
 use crate::median::median;
 use crate::process::{self, ProcessUsage};
 use anyhow::{Context, Result, ensure};
@@ -29,7 +29,7 @@ pub struct CliBench {
     inside: bool,
 }
 
-/// Source addresses of the connections.
+/// Number of source addresses of the connections.
 const SOURCE_COUNT: u32 = 16;
 const DEBIAN_CONNTRACK: &str = "/usr/sbin/conntrack";
 const SYSCTL_MAX: &str = "net.netfilter.nf_conntrack_max";
@@ -61,7 +61,7 @@ impl CliBench {
     }
 
     fn measure(&self) -> Result<()> {
-        // Even with the table of a namespace in use, its hooks are not needed: entries are put in by ctnetlink.
+        // The namespace needs no conntrack hooks: entries are created by ctnetlink.
         let ours = std::env::current_exe()?.with_file_name("keepstate");
         fill_table(0, self.connections, &(0..SOURCE_COUNT).collect::<Vec<_>>())?;
         println!(
@@ -95,7 +95,7 @@ impl CliBench {
         bench.measure_events()
     }
 
-    /// Median time of the kernel's dump, discarded.
+    /// Median time to dump the kernel's table and discard it.
     fn time_kernel_dump(&self) -> Result<Duration> {
         let mut runs = Vec::new();
         for _ in 0..self.runs {
@@ -126,7 +126,7 @@ impl Comparison {
         [theirs, ours]
     }
 
-    /// Runs both in turns, each after `prepare`; prints the medians, returns keepstate's.
+    /// Runs both programs in turns, each after `prepare`; prints the medians, and returns keepstate's.
     fn compare(&self, name: &str, words: &[&str], prepare: impl Fn() -> Result<()>) -> Result<Duration> {
         let mut runs: [Vec<ProcessUsage>; 2] = Default::default();
         for _ in 0..self.runs {
@@ -154,7 +154,7 @@ impl Comparison {
         Ok(ours.0)
     }
 
-    /// Measures event listening, with connections created as fast as one thread can.
+    /// Measures the event monitor, with connections created as fast as one thread can.
     fn measure_events(&self) -> Result<()> {
         const EVENTS: u32 = 300_000;
         println!("\nevents of {EVENTS} new connections, created as fast as possible:");
@@ -187,7 +187,7 @@ impl Comparison {
     }
 }
 
-/// Puts connections number `from` to `to` into the table, of those sources; those that are there stay.
+/// Creates the connections with numbers `from` to `to`, from the given number of sources; existing ones stay.
 fn fill_table(from: u32, to: u32, sources: &[u32]) -> Result<()> {
     let mut table = CtClient::open()?;
     let share = if sources.len() == 1 && to - from <= 300_000 { to - from } else { (to - from) / SOURCE_COUNT };
@@ -205,7 +205,7 @@ fn fill_table(from: u32, to: u32, sources: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Empties the table.
+/// Flushes the table.
 fn flush_table() -> Result<()> {
     Ok(CtClient::open()?.flush(&DumpFilter::default())?)
 }
@@ -239,7 +239,7 @@ fn established_flow(source: u32, number: u32) -> CtFlow {
     }
 }
 
-/// The limit of all namespaces, raised for as long as this lives.
+/// The machine-wide limit, raised while this lives.
 struct RaisedLimits {
     before: [(&'static str, String); 2],
 }

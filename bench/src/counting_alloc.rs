@@ -1,10 +1,10 @@
-//! The allocator of the benches: huge pages as the program has them, and a count of what is asked for.
+//! The allocator of the benchmarks: huge pages, as in the program, and a count of allocations.
 #![allow(unsafe_code, reason = "an allocator hands out memory: its trait is unsafe")]
 use keepstate_hugealloc::HugePages;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts allocations; [`HugePages`] makes them.
+/// Counts allocations; [`HugePages`] performs them.
 pub struct CountingAlloc;
 
 #[global_allocator]
@@ -24,25 +24,25 @@ pub fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * 4096
 }
 
-// SAFETY: every call is passed on as it came.
+// SAFETY: every call is forwarded unchanged.
 unsafe impl GlobalAlloc for CountingAlloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as the caller promised us.
+        // SAFETY: the caller upholds the contract.
         unsafe { HugePages.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as the caller promised us.
+        // SAFETY: the caller upholds the contract.
         unsafe { HugePages.alloc_zeroed(layout) }
     }
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised us.
+        // SAFETY: the caller upholds the contract.
         unsafe { HugePages.dealloc(place, layout) }
     }
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as the caller promised us.
+        // SAFETY: the caller upholds the contract.
         unsafe { HugePages.realloc(place, layout, size) }
     }
 }

@@ -1,7 +1,7 @@
-//! The engine under the bench's traffic: handshakes, then rounds in which every connection speaks once, in an order that jumps about.
+//! The engine under the benchmark's traffic: handshakes, then rounds in which every connection sends one packet, in shuffled order.
 //!
-//! Packets are built outside the measured time, a batch of 32 at a time; reading them from their bytes (`Packet::parse`, checksum of the IP header and
-//! all) is measured apart from tracking them. Every outcome is looked at: a bench that tracks wrongly fails.
+//! Packets are built outside the measured time, a batch of 32 at a time. Parsing (`Packet::parse`, including the IP header
+//! checksum) is measured apart from tracking. Every outcome is checked: a benchmark that tracks wrongly fails.
 use crate::counting_alloc;
 use crate::tcp_segment::{SegmentBuf, SegmentSpec};
 use anyhow::{Result, ensure};
@@ -9,20 +9,20 @@ use keepstate_engine::{CtInfo, Engine, Instant, Outcome, Secret, Sysctl, Sysctls
 use keepstate_wire::Packet;
 use std::time::Instant as Clock;
 
-/// Packets of a batch, whose memory is prefetched together.
+/// Number of packets in a batch, whose memory is prefetched together.
 const BATCH: u32 = 32;
-/// Packets measured for known connections, at least.
+/// Minimum number of packets measured for known connections.
 const PACKETS: u32 = 4_000_000;
 
-/// Nanoseconds a packet (or connection), allocations a packet, bytes a connection.
+/// Nanoseconds per packet or connection, allocations per packet, bytes per connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineFigures {
     pub parse: f64,
     pub known_batched: f64,
     pub known_single: f64,
-    /// A new connection while the table's memory is touched for the first time, and zeroed by the kernel.
+    /// A new connection whose table memory is touched for the first time, and zeroed by the kernel.
     pub new_first: f64,
-    /// A new connection in memory used before.
+    /// A new connection in memory that was used before.
     pub new_batched: f64,
     pub new_single: f64,
     pub expiry: f64,
@@ -31,7 +31,7 @@ pub struct EngineFigures {
     pub bytes: f64,
 }
 
-/// What to measure.
+/// The parameters of a measurement.
 #[derive(Clone, Copy)]
 pub struct EngineWorkload {
     pub connections: u32,
@@ -46,7 +46,7 @@ struct EngineRun {
     now: Instant,
 }
 
-/// Nanoseconds and packets.
+/// Nanoseconds and number of packets.
 #[derive(Default, Clone, Copy)]
 struct Timing {
     parse_ns: u128,
@@ -70,7 +70,7 @@ impl Timing {
 }
 
 impl EngineWorkload {
-    /// Measures all of it once.
+    /// Runs all measurements once.
     pub fn measure(self) -> Result<EngineFigures> {
         let resident = counting_alloc::resident_bytes();
         let mut bench = self.new_run()?;
@@ -102,7 +102,7 @@ impl EngineWorkload {
 }
 
 impl EngineRun {
-    /// SYN, SYN-ACK, ACK of every connection; the SYNs are measured.
+    /// SYN, SYN-ACK, ACK of every connection; only the SYNs are measured.
     fn measure_new(&mut self, batched: bool) -> Result<Timing> {
         let (mut new, mut rest) = (Timing::default(), Timing::default());
         for first in (0..self.work.connections).step_by(BATCH as usize) {
@@ -117,16 +117,16 @@ impl EngineRun {
         Ok(new)
     }
 
-    /// Rounds: the client sends a byte, the server acknowledges it.
+    /// Rounds in which the client sends one byte, and the server acknowledges it.
     fn measure_known(&mut self, batched: bool) -> Result<Timing> {
         let mut sum = Timing::default();
         let rounds = (PACKETS / self.work.connections).max(2).next_multiple_of(2);
         let base = if batched { 0 } else { rounds / 2 };
         for round in 0..rounds {
-            let said = base + round / 2;
+            let sent = base + round / 2;
             let say = match round % 2 {
-                0 => SegmentSpec { reply: false, flags: 0x18, seq: 100 + said, ack: 500, data: true },
-                _ => SegmentSpec { reply: true, flags: 0x10, seq: 500, ack: 101 + said, data: false },
+                0 => SegmentSpec { reply: false, flags: 0x18, seq: 100 + sent, ack: 500, data: true },
+                _ => SegmentSpec { reply: true, flags: 0x10, seq: 500, ack: 101 + sent, data: false },
             };
             let mut connections = Vec::with_capacity(BATCH as usize);
             for connection in shuffled(self.work.connections, round) {
@@ -141,7 +141,7 @@ impl EngineRun {
         Ok(sum)
     }
 
-    /// One segment of each of `connections`, measured into `sum`.
+    /// Sends one segment of each of `connections`, and adds the measurement to `sum`.
     fn send_batch(
         &mut self,
         connections: &[u32],
@@ -157,7 +157,7 @@ impl EngineRun {
         let begun = Clock::now();
         let packets: [_; BATCH as usize] = std::array::from_fn(|at| Packet::parse(self.segments[at].bytes()));
         let parsed = Clock::now();
-        // All or none: what cannot be read here is a fault of the bench.
+        // All or none: a packet that cannot be parsed is an error of the benchmark.
         let first = packets[0].map_err(|refusal| anyhow::anyhow!(refusal.text()))?;
         let packets = packets.map(|packet| packet.unwrap_or(first));
         let packets = &packets[..connections.len()];
@@ -177,7 +177,7 @@ impl EngineRun {
         Ok(())
     }
 
-    /// Expires all connections; nanoseconds a connection.
+    /// Expires all connections; returns nanoseconds per connection.
     fn measure_expiry(&mut self) -> Result<f64> {
         let count = self.engine.count();
         self.now = Instant(self.now.0 + 1_000_000 * 1_000_000_000);
@@ -192,7 +192,7 @@ impl EngineRun {
     }
 }
 
-/// A permutation of all numbers below `count`: a bijection of the next power of two, without the numbers that are too large.
+/// A permutation of all numbers below `count`: a bijection on the next power of two, without the numbers that are too large.
 fn shuffled(count: u32, round: u32) -> impl Iterator<Item = u32> {
     let bits = count.next_power_of_two().trailing_zeros().max(1);
     let mask = u32::MAX >> (32 - bits);

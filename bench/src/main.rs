@@ -1,7 +1,7 @@
 //! Benchmarks, as `cargo xtask bench NAME`: `table`, the engine beside Linux's conntrack table; `replay`, `keepstate replay`; `cli`, `keepstate conntrack` beside Debian's
 //! conntrack; `router`, the router alone; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
 //!
-//! Run them from the root of the repository. Machines are noisy: compare only medians, and only within one run.
+//! Run them from the root of the repository. Machines are noisy: compare only medians within one run.
 mod conntrack_cli;
 mod counting_alloc;
 mod engine_bench;

@@ -1,4 +1,4 @@
-//! A program run to its end, with what it took: time on the clock, time on processors, memory.
+//! Runs a program to its end, and measures elapsed time, CPU time and memory.
 #![allow(unsafe_code, reason = "wait4(2) and kill(2), which the standard library does not have")]
 
 use anyhow::{Context, Result};
@@ -37,7 +37,7 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
 pub fn interrupt(child: &Child) {
     let id = libc::pid_t::try_from(child.id()).unwrap_or(0);
     if id > 0 {
-        // SAFETY: it takes numbers only; the child is ours and has not been waited for.
+        // SAFETY: kill takes numbers only; the child is ours and has not been waited for.
         unsafe { libc::kill(id, libc::SIGINT) };
     }
 }
@@ -45,14 +45,14 @@ pub fn interrupt(child: &Child) {
 /// Waits for a program that was started at `begun`.
 pub fn wait(mut child: Child, begun: Instant) -> Result<ProcessUsage> {
     let id = libc::pid_t::try_from(child.id()).context("a process id")?;
-    let mut said = String::new();
+    let mut stderr = String::new();
     if let Some(mut pipe) = child.stderr.take() {
-        std::io::Read::read_to_string(&mut pipe, &mut said)?;
+        std::io::Read::read_to_string(&mut pipe, &mut stderr)?;
     }
     let mut status = 0;
-    // SAFETY: an all-zero rusage is one; wait4 fills it.
+    // SAFETY: an all-zero rusage is valid; wait4 fills it.
     let mut used: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both places live through the call; nobody else waits for this child.
+    // SAFETY: both pointers are valid during the call; nothing else waits for this child.
     let waited = unsafe { libc::wait4(id, &raw mut status, 0, &raw mut used) };
     let wall = begun.elapsed();
     anyhow::ensure!(waited == id, "wait4: {}", std::io::Error::last_os_error());
@@ -65,6 +65,6 @@ pub fn wait(mut child: Child, begun: Instant) -> Result<ProcessUsage> {
         cpu_time: seconds(used.ru_utime) + seconds(used.ru_stime),
         max_rss: used.ru_maxrss.try_into().unwrap_or(0),
         exit_code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
-        stderr: said,
+        stderr,
     })
 }

@@ -1,4 +1,4 @@
-//! `bench replay`: packets a second of `keepstate replay` over a large capture, end to end, the whole process timed from outside.
+//! `bench replay`: packets per second of `keepstate replay` over a large capture, end to end, with the whole process timed from outside.
 use crate::tcp_segment::{SegmentBuf, SegmentSpec};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -18,11 +18,11 @@ pub struct ReplayBench {
     runs: usize,
 }
 
-/// Concurrent connections in the capture.
+/// Number of concurrent connections in the capture.
 const CONCURRENT: u32 = 50_000;
 
 impl ReplayBench {
-    /// Writes the capture, replays it, prints the result.
+    /// Writes the capture, replays it, and prints the result.
     pub fn run(&self) -> Result<()> {
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
@@ -57,7 +57,7 @@ impl ReplayBench {
         Ok(())
     }
 
-    /// Writes groups of concurrent connections: each step of all of them before the next step.
+    /// Writes groups of concurrent connections: one step of all of them before the next step.
     fn write_capture(&self, path: &Path) -> Result<u64> {
         let file = std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut out = std::io::BufWriter::with_capacity(1 << 20, file);

@@ -1,4 +1,4 @@
-//! The router alone: a datagram of a known, masqueraded connection goes through every hook of a small ruleset. No driver, no kernel: what is left is what we cost.
+//! `bench router`: the router alone. A packet of a known, masqueraded connection traverses every hook of a small ruleset, without driver and kernel.
 use crate::counting_alloc;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -35,7 +35,7 @@ pub struct RouterBench {
     length: u16,
 }
 
-/// Packets prepared outside of the measured time.
+/// Packets are prepared outside the measured time.
 const BATCH: u32 = 64;
 
 impl RouterBench {
@@ -63,7 +63,7 @@ impl RouterBench {
         let mut sent = 0;
         while sent < packets {
             for (number, bytes) in (sent..).zip(&mut batch) {
-                // A prime step visits every flow, none near the one before.
+                // A prime step visits every flow, with consecutive ones far apart.
                 set_flow(bytes, (u64::from(number) * 7919 % u64::from(flows)) as u32);
             }
             let (before, begin) = (counting_alloc::allocations(), Clock::now());

@@ -1,6 +1,6 @@
-//! `bench keep`: what it costs to keep the table over a restart: a connection's share of a turn, its bytes on file, the way back.
+//! `bench keep`: the cost of the state store: time per connection and turn, bytes per connection on file, time to restore.
 //!
-//! Everything is done by the gateway's own hands, on a file in a folder of your choice; the same traffic without them is measured in the same run.
+//! The gateway's own code does all of it, on a file in a given folder; the same traffic without the store is measured in the same run.
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use keepstate_engine::{Engine, Instant, Manip, NatRange, Secret, Sysctl, Sysctls, Zone};
@@ -24,7 +24,7 @@ pub struct StateStoreBench {
 }
 
 impl StateStoreBench {
-    /// Measures and prints.
+    /// Runs the measurements, and prints the results.
     pub fn run(&self) -> Result<()> {
         ensure!(self.connections > 0 && self.turn > 0, "--connections and --turn must be at least 1");
         std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot create {}", self.folder.display()))?;
@@ -64,7 +64,7 @@ impl StateStoreBench {
         Ok(())
     }
 
-    /// Opens every connection with its three packets, in batches of one turn, as in the gateway.
+    /// Opens every connection with its three packets, in batches of one turn, as the gateway does.
     fn open_connections(&self, engine: &mut Engine, mut keep: Option<&mut StateStore>) -> Result<Duration> {
         let range = NatRange::to([192, 0, 2, 1].into());
         let mut packets = 0;
@@ -93,10 +93,10 @@ impl StateStoreBench {
     }
 }
 
-/// Nanoseconds of a turn without packets.
+/// Nanoseconds per turn without packets.
 fn idle_turn_ns(keep: &mut StateStore, engine: &mut Engine) -> f64 {
     const TURNS: u32 = 100_000;
-    // Whatever is still under way comes to its end first.
+    // Finish what is still in progress first.
     for _ in 0..500 {
         keep.poll(engine, now());
         std::thread::sleep(Duration::from_millis(10));
@@ -121,7 +121,7 @@ fn now() -> Instant {
 
 /// SYN, SYN-ACK to the translated address, ACK.
 fn handshake(number: u32) -> [Vec<u8>; 3] {
-    // Every server is asked from each port once.
+    // Each port connects to every server once.
     let (port, server) = ((1024 + number % 60_000) as u16, [198, 51, (number / 60_000) as u8, 9]);
     let client = [10, 0, (port >> 8) as u8, port as u8];
     [

@@ -1,4 +1,4 @@
-//! `bench table`: the engine and Linux's table in turn, size by size; medians, and ratios within the same turn.
+//! `bench table`: the engine and Linux's table in turns, for each table size; medians, and ratios within the same turn.
 use crate::engine_bench::{EngineFigures, EngineWorkload};
 use crate::kernel_table;
 use crate::median::median;
@@ -22,11 +22,11 @@ pub struct TableBench {
     ipv6: bool,
 }
 
-/// One round: the engine's result, and Linux's if it could be measured.
+/// One round: the engine's result, and Linux's if it was measured.
 type RoundFigures = (EngineFigures, Option<kernel_table::KernelFigures>);
 
 impl TableBench {
-    /// Measures and prints.
+    /// Runs the measurements, and prints the results.
     pub fn run(&self) -> Result<()> {
         println!(
             "ns a packet (new, expiry: a connection); median of {} turns; lookup and insert are Linux's bare ones",

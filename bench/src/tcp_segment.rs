@@ -1,4 +1,4 @@
-//! TCP segments of numbered connections: connection `i` is 10.x.y.z:port → 192.168.0.1:1883, as in Linux's bench.
+//! TCP segments of numbered connections: connection `i` is 10.x.y.z:port → 192.168.0.1:1883, as in the kernel benchmark.
 use keepstate_wire::checksum::Sum;
 
 /// An IPv4 or IPv6 packet with a TCP segment of at most one byte of data.
@@ -35,7 +35,7 @@ impl SegmentBuf {
     /// Writes a segment of `connection`, with checksums.
     pub fn write(&mut self, connection: u32, ipv6: bool, say: SegmentSpec) {
         let [_, a, b, c] = connection.to_be_bytes();
-        // Ten million hosts at most; beyond, the port tells connections apart.
+        // At most ten million hosts; beyond that, ports distinguish the connections.
         let host = connection.to_be_bytes()[0];
         let port = 1024 + (connection.wrapping_mul(7919) % 60000) as u16;
         let (mut client, mut server) = ((port, [10 + host, a, b, c]), (1883, [192, 168, 0, 1]));

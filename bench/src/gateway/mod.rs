@@ -1,7 +1,7 @@
-//! `bench gateway`: `keepstate gateway` between real devices beside Linux's own masquerade, by the same ruleset, in turns in one run.
+//! `bench gateway`: `keepstate gateway` between real interfaces beside Linux's own masquerade, with the same ruleset, in turns in one run.
 //!
-//! The generator has processor 0 and so have Linux's soft interrupts, which it sets off; our process has processor 1. "Linux, two processors" moves the router's receiving to
-//! processor 1 by a thread of its own (threaded NAPI). What is compared is what arrives, with a generator that never waits.
+//! The generator runs on CPU 0, and so do Linux's soft interrupts, which it triggers; our process runs on CPU 1. "Linux, two processors" moves the router's receive path to
+//! CPU 1 with threaded NAPI. The rates compared are those received, with a generator that never waits.
 mod streams;
 mod topology;
 mod udp_flood;
@@ -44,7 +44,7 @@ enum Forwarder {
     Tun,
 }
 
-/// With GSO packets and partial checksums: what a machine's own programs send through a gateway on the same machine.
+/// With GSO packets and partial checksums, as sent by programs on the gateway's own machine.
 const GSO_FORWARDERS: [(Forwarder, &str); 2] = [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tun, "keepstate, TUN")];
 
 const FORWARDERS: [(Forwarder, &str); 4] = [
@@ -58,12 +58,12 @@ const FORWARDERS: [(Forwarder, &str); 4] = [
 #[derive(Clone, Copy, Debug, Default)]
 struct FloodResult {
     rates: FloodRates,
-    /// CPU nanoseconds of the gateway process a packet; 0 for Linux.
+    /// CPU time of the gateway process in nanoseconds per packet; 0 for Linux.
     cpu_ns: f64,
 }
 
 impl GatewayBench {
-    /// Measures and prints.
+    /// Runs the measurements, and prints the results.
     pub fn run(&self) -> Result<()> {
         let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
@@ -103,7 +103,7 @@ impl GatewayBench {
         Ok(())
     }
 
-    /// The results by router and round; the routers take turns.
+    /// The results by router and round; the routers run in turns.
     fn measure_rounds<T>(
         &self,
         ways: &[(Forwarder, &str)],
@@ -122,13 +122,13 @@ impl GatewayBench {
 struct GatewayRuns {
     stage: BenchTopology,
     rules: PathBuf,
-    /// The same between other interfaces.
+    /// The same router between other interfaces.
     tun_rules: PathBuf,
     spin: u64,
     time: Duration,
 }
 
-/// A running router; stopped when dropped.
+/// A running router; stopped on drop.
 struct RunningForwarder<'a> {
     bench: &'a GatewayRuns,
     gateway: Option<Child>,
@@ -143,7 +143,7 @@ impl GatewayRuns {
         let rates = udp_flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, cpu_ticks)))?;
         let spent = ticks.last().zip(ticks.first()).map_or(0, |(last, first)| last - first);
         let packets = rates.received * self.time.as_secs_f64();
-        // A tick is ten milliseconds.
+        // A clock tick is ten milliseconds.
         Ok(FloodResult { rates, cpu_ns: spent as f64 * 1e7 / packets.max(1.0) })
     }
 
@@ -187,7 +187,7 @@ impl GatewayRuns {
     }
 }
 
-/// Receiving in a thread of its own, on processor 1, or as usual.
+/// Receives in a NAPI thread on CPU 1, or as by default.
 fn set_threaded_napi(router: &str, on: bool) -> Result<()> {
     let script = format!("echo {} > /sys/class/net/r0/threaded", u8::from(on));
     let done = Command::new("ip").args(["netns", "exec", router, "sh", "-c", &script]).status()?;
@@ -204,7 +204,7 @@ impl Drop for RunningForwarder<'_> {
         let router = self.bench.stage.netns(BenchHost::Router);
         if let Some(gateway) = &mut self.gateway {
             crate::process::interrupt(gateway);
-            // It has ended, or will with its namespace.
+            // The process has ended, or will end with its namespace.
             let _ = gateway.wait();
             if self.through_tun {
                 let _ = self.bench.stage.switch_to_tun(false);
@@ -216,7 +216,7 @@ impl Drop for RunningForwarder<'_> {
     }
 }
 
-/// CPU time of a process with its threads, in clock ticks.
+/// CPU time of a process and its threads, in clock ticks.
 fn cpu_ticks(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let behind = text.rsplit(')').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Real TCP and UDP between client and server: throughput, connections a second, the time of a round trip.
+//! Real TCP and UDP between client and server: throughput, connections per second, round-trip time.
 use super::topology::{BenchHost, BenchTopology};
 use anyhow::{Context, Result, anyhow};
 use std::io::{ErrorKind, Read, Write};
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 pub struct StreamResults {
     /// Gbit/s of one TCP stream.
     pub throughput: f64,
-    /// Connections per second, one after another, each with a request and a response.
+    /// Connections per second, sequential, each with a request and a response.
     pub connections_per_second: f64,
     /// UDP round trip in µs: 50th, 99th and 99.9th percentile.
     pub latency: [f64; 3],
 }
 
-/// Listening ports: each can be reached from all ephemeral ports of a client.
+/// Number of listening ports: each can be reached from all ephemeral ports of a client.
 const PORTS: std::ops::Range<u16> = 5001..5009;
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Round trips.
+/// Number of round trips.
 const ROUND_TRIPS: usize = 20_000;
 
 /// Measures all three, each for the given time.
@@ -91,7 +91,7 @@ fn echo_byte(mut peer: TcpStream) {
     let _ = peer.set_read_timeout(Some(IO_TIMEOUT));
     let mut byte = [0];
     if peer.read_exact(&mut byte).is_ok() {
-        // The client may have gone.
+        // The client may have closed the connection.
         let _ = peer.write_all(&byte);
     }
 }
@@ -104,7 +104,7 @@ fn measure_throughput(time: Duration, bytes: &AtomicU64) -> Result<f64> {
     let mut peer = TcpStream::connect_timeout(&address(5000), IO_TIMEOUT).context("cannot connect to the server")?;
     peer.set_write_timeout(Some(IO_TIMEOUT))?;
     let (buffer, clock) = (vec![7; 1 << 17], Instant::now());
-    // The first fifth is not counted: the stream finds its speed.
+    // The first fifth is not counted: TCP slow start.
     while clock.elapsed() < time / 5 {
         peer.write_all(&buffer)?;
     }

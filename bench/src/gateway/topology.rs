@@ -1,4 +1,4 @@
-//! Client, router and server, each in a network namespace of its own, two veth pairs between them. Gone when dropped.
+//! Client, router and server, each in its own network namespace, connected by two veth pairs. Removed on drop.
 #![allow(unsafe_code, reason = "setns(2) and sched_setaffinity(2) have no safe wrapper in std")]
 
 use anyhow::{Context, Result, bail, ensure};
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
-/// The three of them.
+/// The three hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BenchHost {
     Client,
@@ -14,11 +14,11 @@ pub enum BenchHost {
     Server,
 }
 
-/// The namespaces.
+/// The names of the three namespaces.
 pub struct BenchTopology(String);
 
 impl BenchTopology {
-    /// Makes them: 10.0.1.2 (c0) and 10.0.1.1 (r0), 10.0.2.1 (r1) and 10.0.2.2 (s0). The server has no way back to the client's addresses: it sees only translated ones.
+    /// Creates the topology: 10.0.1.2 (c0) and 10.0.1.1 (r0), 10.0.2.1 (r1) and 10.0.2.2 (s0). The server has no route to the client's addresses: it sees only translated ones.
     pub fn new() -> Result<BenchTopology> {
         let stage = BenchTopology(format!("ksbench{}", std::process::id()));
         let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| stage.netns(side));
@@ -28,7 +28,7 @@ impl BenchTopology {
         }
         ip(&format!("link add c0 netns {c} type veth peer name r0 netns {r}"))?;
         ip(&format!("link add s0 netns {s} type veth peer name r1 netns {r}"))?;
-        // The generator's program stands there, so that the kernel need not prepare it with each run.
+        // The generator's BPF program is attached here, so that the kernel need not prepare it for each run.
         ip(&format!("link add x0 netns {c} type veth peer name x1 netns {c}"))?;
         for (name, device, address) in
             [(&c, "c0", "10.0.1.2"), (&r, "r0", "10.0.1.1"), (&r, "r1", "10.0.2.1"), (&s, "s0", "10.0.2.2")]
@@ -69,7 +69,7 @@ impl BenchTopology {
         Ok(())
     }
 
-    /// Routes by the gateway's TUN interfaces r2 and r3 instead of the veth pairs; or, when they are gone, by the pairs again.
+    /// Routes through the gateway's TUN interfaces r2 and r3 instead of the veth pairs or, if these are gone, through the pairs again.
     pub fn switch_to_tun(&self, on: bool) -> Result<()> {
         let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| self.netns(side));
         let state = if on { "down" } else { "up" };
@@ -86,7 +86,7 @@ impl BenchTopology {
         ip(&format!("-n {c} route add default dev r2"))
     }
 
-    /// Runs a function in a namespace, on a thread of its own, pinned to a CPU if one is given.
+    /// Runs a function in a namespace, on its own thread, pinned to a CPU if one is given.
     pub fn spawn_in_netns<T: Send + 'static>(
         &self,
         side: BenchHost,
@@ -109,7 +109,7 @@ impl BenchTopology {
 impl Drop for BenchTopology {
     fn drop(&mut self) {
         for side in [BenchHost::Client, BenchHost::Router, BenchHost::Server] {
-            // It may never have been made.
+            // It may not exist.
             let _ = Command::new("ip").args(["netns", "del", &self.netns(side)]).stderr(Stdio::null()).status();
         }
     }
@@ -117,7 +117,7 @@ impl Drop for BenchTopology {
 
 /// Pins this thread to a CPU.
 fn pin_to_cpu(processor: usize) -> Result<()> {
-    // SAFETY: a set of zeros is an empty one; CPU_SET writes within it, as the processor's number is small.
+    // SAFETY: an all-zero set is an empty one; CPU_SET writes within it, since the CPU number is small.
     let done = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(processor, &mut set);
@@ -131,7 +131,7 @@ fn ip(words: &str) -> Result<()> {
     run(&format!("ip {words}"))
 }
 
-/// Runs a command; its words have no blanks.
+/// Runs a command; its arguments contain no blanks.
 pub fn run(line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Datagrams as fast as the kernel sends them, and a count of what arrives.
+//! Sends UDP packets as fast as the kernel can, and counts those received.
 use super::topology::{BenchHost, BenchTopology};
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/forward/forward.bpf.o");
 
-/// Frames of one run: few, so that it ends in time; the program is attached to an interface, which makes a run cheap to start.
+/// Number of frames in one run: few, so that it ends in time. The program is attached to an interface, which makes a run cheap to start.
 const FRAMES_PER_RUN: u32 = 4096;
-/// The shortest Ethernet frame.
+/// Length of the shortest Ethernet frame.
 const FRAME_LEN: usize = 60;
-/// Warm-up: until all flows are in the tables.
+/// Warm-up time, until all flows are in the tables.
 const WARMUP: Duration = Duration::from_millis(1500);
 
 /// The configuration of the BPF program.
@@ -28,7 +28,7 @@ struct FloodPlan {
 }
 
 #[allow(unsafe_code, reason = "aya asks that the layout be vouched for")]
-// SAFETY: numbers only, without gaps, as the program has them.
+// SAFETY: numbers only, without padding, laid out as in the program.
 unsafe impl aya::Pod for FloodPlan {}
 
 /// Packets per second: offered, received.
@@ -38,7 +38,7 @@ pub struct FloodRates {
     pub received: f64,
 }
 
-/// Sends with the given number of flows and time; `meanwhile` is called before and after the measured time.
+/// Sends with the given number of flows for the given time; `meanwhile` is called before and after the measured time.
 pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: impl FnMut()) -> Result<FloodRates> {
     let to = stage.mac(BenchHost::Router, "r0")?;
     let generator =
@@ -102,11 +102,11 @@ fn count_received(asked: &std::sync::mpsc::Receiver<()>, answer: &std::sync::mps
     Ok(())
 }
 
-/// The index of an interface in this thread's namespace.
+/// The index of an interface in this thread's network namespace.
 fn ifindex(device: &str) -> Result<u32> {
     let name = std::ffi::CString::new(device)?;
     #[allow(unsafe_code, reason = "if_nametoindex(3) has no safe wrapper in std")]
-    // SAFETY: the name ends with a zero and outlives the call.
+    // SAFETY: the name is NUL-terminated and outlives the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     ensure!(index > 0, "no interface {device}");
     Ok(index)

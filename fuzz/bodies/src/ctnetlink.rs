@@ -11,11 +11,11 @@ pub fn ctnetlink(data: &[u8]) {
         let _ = CtEvent::decode(&message);
         let _ = CtCpuStats::decode(&message);
         let _ = CtExpectCpuStats::decode(&message);
-        if let Ok(Some(told)) = CtExpectation::decode(&message) {
-            let mut request = NlRequest::new(message::EXP_NEW, 0, told.family.map_or(0, CtFamily::number));
-            told.encode(&mut request);
+        if let Ok(Some(expectation)) = CtExpectation::decode(&message) {
+            let mut request = NlRequest::new(message::EXP_NEW, 0, expectation.family.map_or(0, CtFamily::number));
+            expectation.encode(&mut request);
             let again = decode_first(request.finish(1), CtExpectation::decode);
-            assert_eq!(again.map(|again| again.master), Some(told.master), "an expectation's master");
+            assert_eq!(again.map(|again| again.master), Some(expectation.master), "an expectation's master");
         }
         if let Ok(Some(flow)) = decode::flow(&message) {
             let mut request = NlRequest::new(message::CT_NEW, 0, flow.family.map_or(0, CtFamily::number));

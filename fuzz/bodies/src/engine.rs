@@ -1,4 +1,4 @@
-//! Target `engine`: a scenario of packets, passing time and changed sysctls, run on two engines: one takes packets one by one, the other in batches.
+//! Target `engine`: a scenario of packets, waits and sysctl changes, run on two engines: one tracks packets one by one, the other in batches.
 
 use crate::FuzzInput;
 use crate::grammar::PacketGrammar;
@@ -20,7 +20,7 @@ pub fn run_engine(data: &[u8]) -> EngineCoverage {
     while let Some(what) = script.next_byte() {
         world.step(what, &mut script);
         steps += 1;
-        // An audit looks at the whole table: the larger that is, the rarer they are.
+        // A check reads the whole table: the larger the table, the rarer the checks.
         if steps > 256 + 4 * world.single.count() {
             world.invariants.check_table(&world.single, world.now);
             steps = 0;
@@ -29,14 +29,14 @@ pub fn run_engine(data: &[u8]) -> EngineCoverage {
     world.finish()
 }
 
-/// The outcome of a scenario.
+/// The result of a scenario.
 #[derive(Default)]
 pub struct EngineCoverage {
-    /// Packets that were tracked.
+    /// Number of tracked packets.
     pub packets: u64,
-    /// The most connections at a time.
+    /// Largest number of connections at a time.
     pub max_connections: usize,
-    /// Names of states, of relations to the table and of reasons.
+    /// Names of the states, of `CtInfo` values and of reasons that occurred.
     pub seen: BTreeSet<&'static str>,
 }
 
@@ -46,11 +46,11 @@ struct EnginePair {
     invariants: Invariants,
     now: Instant,
     grammar: PacketGrammar,
-    /// Packets that the batched engine has yet to see, and what the other one said of them.
+    /// Packets that the batched engine has not tracked yet, with the outcomes of the other engine.
     pending: Vec<(Vec<u8>, Outcome)>,
     coverage: EngineCoverage,
     polls: u32,
-    /// Time passes in ticks only, so that the table fills.
+    /// Waits are single ticks, so that the table fills.
     short_ticks_only: bool,
 }
 
@@ -134,7 +134,7 @@ impl EnginePair {
         self.batched.count_parse_error(refusal);
     }
 
-    /// Time passes: ticks, seconds, or days.
+    /// Advances the time by a tick, by seconds, or by days.
     fn advance_time(&mut self, script: &mut FuzzInput<'_>) {
         self.run_batch();
         let nanos = match script.next_byte().unwrap_or(0) {
@@ -149,7 +149,7 @@ impl EnginePair {
             self.single.poll(self.now);
             self.batched.poll(self.now);
             self.polls += 1;
-            // Looking at the whole table takes longer than the rest of the story.
+            // Reading the whole table takes longer than the rest of the scenario.
             if self.polls.is_multiple_of(16) {
                 let living = self.single.entries(self.now).count();
                 assert_eq!(living, self.single.count(), "a poll of a small table leaves nothing that has expired");
@@ -157,13 +157,13 @@ impl EnginePair {
         }
     }
 
-    /// Turns a knob. Not that of events: the books live on them.
+    /// Sets a sysctl, except `Events`, which the invariants need.
     fn set_sysctl(&mut self, script: &mut FuzzInput<'_>) {
         self.run_batch();
         let knob = script.choose(Sysctl::ALL);
         let value = match knob {
             Sysctl::Events => return,
-            // What tables of millions do, the benches show.
+            // Small values only: the benchmarks cover tables of millions.
             Sysctl::Max | Sysctl::Buckets => u64::from(script.next_byte().unwrap_or(0)) << script.choose(&[0, 0, 4, 8]),
             _ => u64::from(script.choose(&[0, 1, 2, 3, 30, 255, u32::MAX])),
         };
@@ -183,7 +183,7 @@ impl EnginePair {
         }
     }
 
-    /// A packet that a rule drops between tracking and confirming leaves nothing.
+    /// A packet dropped by a rule between `track` and `confirm` leaves nothing in the table.
     fn drop_unconfirmed(&mut self, script: &mut FuzzInput<'_>) {
         self.run_batch();
         let bytes = self.grammar.packet(script);
@@ -204,7 +204,7 @@ impl EnginePair {
         }
     }
 
-    /// Gives the batched engine what it has missed: it must say the same.
+    /// Tracks the pending packets with the batched engine: the outcomes must be equal.
     fn run_batch(&mut self) {
         let waiting = std::mem::take(&mut self.pending);
         let packets: Vec<Packet<'_>> = waiting.iter().flat_map(|(bytes, _)| Packet::parse(bytes)).collect();
@@ -217,7 +217,7 @@ impl EnginePair {
         assert_eq!(self.single.count(), self.batched.count());
     }
 
-    /// At the end of time nothing is left.
+    /// At the end, flushes and checks that nothing is left.
     fn finish(mut self) -> EngineCoverage {
         self.run_batch();
         self.invariants.check_table(&self.single, self.now);

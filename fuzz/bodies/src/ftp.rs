@@ -1,4 +1,4 @@
-//! Target `ftp`: control conversations of a few clients with a server, and the data connections they announce, in an engine with the FTP helper.
+//! Target `ftp`: control connections of a few clients with a server, and the data connections they announce, in an engine with the FTP helper.
 
 use crate::FuzzInput;
 use crate::packet_gen::{TcpSegmentSpec, ip_packet};
@@ -7,7 +7,7 @@ use keepstate_engine::{
 };
 use keepstate_wire::Packet;
 
-/// Words that conversations are made of; the rest are bytes of the script.
+/// Words that conversations are built from; the rest are bytes of the input.
 const TOKENS: &[&str] = &[
     "PORT ",
     "EPRT ",
@@ -49,7 +49,7 @@ pub fn ftp(data: &[u8]) {
     run_ftp(data);
 }
 
-/// As [`ftp`], and returns the engine with its counters and reasons.
+/// Like [`ftp`], and returns the engine with its counters and reasons.
 pub fn run_ftp(data: &[u8]) -> Engine {
     let mut script = FuzzInput::new(data);
     let mut scene = FtpRun::new(&mut script);
@@ -57,7 +57,7 @@ pub fn run_ftp(data: &[u8]) -> Engine {
     while let Some(what) = script.next_byte() {
         scene.step(what, &mut script);
         scene.check_expectations();
-        // A look at the whole table takes longer than many steps.
+        // Reading the whole table takes longer than many steps.
         if steps.is_multiple_of(16) {
             scene.engine.check_invariants().expect("a sound table");
         }
@@ -76,7 +76,7 @@ struct FtpRun {
     now: Instant,
     ipv6: bool,
     expect_max: usize,
-    /// What each side of each control connection has sent.
+    /// Next sequence numbers of each side of each control connection.
     next_seq: [[u32; 2]; 3],
 }
 
@@ -113,7 +113,7 @@ impl FtpRun {
                 let payload = (0..words).flat_map(|_| token(script)).collect::<Vec<u8>>();
                 self.send_control(number, what & 64 != 0, ACK, &payload);
             }
-            // Lost on the way, or sent again.
+            // Lost on the path, or retransmitted.
             160..=169 => {
                 self.next_seq[number][0] =
                     self.next_seq[number][0].wrapping_sub(u32::from(script.next_byte().unwrap_or(0)))
@@ -190,7 +190,7 @@ impl FtpRun {
         self.engine.handle(&packet, Zone::default(), self.now)
     }
 
-    /// Of each master one expectation at most, to one of its own ends, and never more than the limit.
+    /// Each master has at most one expectation, for one of its own ends, and the total never exceeds the limit.
     fn check_expectations(&self) {
         let mut masters = Vec::new();
         for expectation in self.engine.expectations(self.now) {
@@ -205,7 +205,7 @@ impl FtpRun {
     }
 }
 
-/// A word of a conversation, or a few bytes of any kind.
+/// A word of a conversation, or a few arbitrary bytes.
 fn token(script: &mut FuzzInput<'_>) -> Vec<u8> {
     let which = usize::from(script.next_byte().unwrap_or(0));
     match TOKENS.get(which % (TOKENS.len() + 1)) {

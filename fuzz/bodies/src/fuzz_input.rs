@@ -1,12 +1,12 @@
-//! Bytes read as choices, and choices made from a seed.
+//! Input bytes interpreted as choices, and choices generated from a seed.
 
-/// Reads bytes as choices; when they end, the scenario ends.
+/// Reads bytes as choices; the scenario ends with the bytes.
 pub struct FuzzInput<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> FuzzInput<'a> {
-    /// A story told by `bytes`.
+    /// The scenario in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         FuzzInput { rest: bytes }
     }
@@ -18,17 +18,17 @@ impl<'a> FuzzInput<'a> {
         Some(first)
     }
 
-    /// The next two bytes as a number; what is missing is zero.
+    /// The next two bytes as a number; missing bytes are zero.
     pub fn next_u16(&mut self) -> u16 {
         u16::from_be_bytes([self.next_byte().unwrap_or(0), self.next_byte().unwrap_or(0)])
     }
 
-    /// The next four bytes as a number; what is missing is zero.
+    /// The next four bytes as a number; missing bytes are zero.
     pub fn next_u32(&mut self) -> u32 {
         u32::from(self.next_u16()) << 16 | u32::from(self.next_u16())
     }
 
-    /// One of `choices`, which must not be empty.
+    /// Selects one of `choices`, which must not be empty.
     pub fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::from(self.next_byte().unwrap_or(0)) % choices.len()]
     }
@@ -45,9 +45,9 @@ impl<'a> FuzzInput<'a> {
 pub struct Rng(u64);
 
 impl Rng {
-    /// The sequence of `seed`.
+    /// The generator with this seed.
     pub fn new(seed: u64) -> Self {
-        // Zero is the one state that would stay as it is.
+        // Zero is the one state that never changes.
         Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 

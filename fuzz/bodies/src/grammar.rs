@@ -5,26 +5,26 @@ use crate::packet_gen::{self, HostPort};
 
 /// The state of the flows, so that the next packet can follow, repeat or contradict an earlier one.
 pub struct PacketGrammar {
-    /// What each side of each flow will send next: original, reply.
+    /// Next sequence numbers of each side of each flow: original, reply.
     next_seq: [[u32; 2]; FLOWS],
-    /// How many words of its conversation the SCTP association of each family has said.
+    /// Number of chunks sent so far by the SCTP association of each address family.
     sctp_step: [usize; 2],
-    /// The last packets, to be repeated or quoted.
+    /// The last packets, for repetition or for ICMP errors about them.
     sent: Vec<Vec<u8>>,
-    /// The first port of the flows; moved on to make many.
+    /// First port of the flows; advanced to create many flows.
     base_port: u16,
 }
 
-/// Flows at a time: few, so that packets meet.
+/// Number of concurrent flows: few, so that packets collide.
 const FLOWS: usize = 8;
 
 impl PacketGrammar {
-    /// Nothing has been sent.
+    /// The state before any packet.
     pub fn new() -> Self {
         PacketGrammar { next_seq: [[1_000, 9_000]; FLOWS], sctp_step: [0; 2], sent: Vec::new(), base_port: 40_000 }
     }
 
-    /// The next packet of the story.
+    /// The next packet of the scenario.
     pub fn packet(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let kind = script.next_byte().unwrap_or(0);
         let packet = match kind {
@@ -44,16 +44,16 @@ impl PacketGrammar {
         packet
     }
 
-    /// Moves on to fresh ports.
+    /// Advances to fresh ports.
     pub fn use_new_ports(&mut self) {
         self.base_port = self.base_port.wrapping_add(FLOWS as u16);
     }
 
-    /// A flow and a direction from one byte: is it IPv6, its number, from whom, to whom, is it an answer.
+    /// A flow and a direction from one byte: is it IPv6, its number, source, destination, is it a reply.
     fn flow(&self, script: &mut FuzzInput<'_>) -> (bool, usize, HostPort, HostPort, bool) {
         let choice = script.next_byte().unwrap_or(0);
         let number = usize::from(choice) % FLOWS;
-        // The number decides the peers, so that what is remembered of a flow is true of it; every fourth flow is of IPv6.
+        // The number selects the hosts, so that the flow's state matches them; every fourth flow is IPv6.
         let (ipv6, answer) = (number % 4 == 3, choice & 0x40 != 0);
         let client = HostPort { host: 2 + number as u8 % 2 * 2, port: self.base_port.wrapping_add(number as u16) };
         let server = HostPort { host: 1, port: if number < 4 { 1883 } else { 80 } };
@@ -98,13 +98,13 @@ impl PacketGrammar {
         let (protocol, mut bytes) =
             (script.choose(&[17, 17, 17, 136]), packet_gen::udp((from.port, to.port), script.choose(&[0, 4, 512])));
         if protocol == 136 {
-            // Coverage of the whole; the checksum is left wrong, which `nf_conntrack_checksum` decides about.
+            // Checksum coverage of the whole packet; the checksum stays wrong, which is accepted or not by `nf_conntrack_checksum`.
             bytes[4..8].copy_from_slice(&[0, 0, 1, 1]);
         }
         packet_gen::ip_packet(ipv6, from.host, to.host, protocol, bytes)
     }
 
-    /// An ICMP query or an answer to one.
+    /// An ICMP query or its reply.
     fn icmp_query(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let (ipv6, number, from, to, answer) = self.flow(script);
         let kinds = if ipv6 { [[128, 128, 139, 135], [129, 129, 140, 136]] } else { [[8, 8, 13, 17], [0, 0, 14, 18]] };
@@ -113,7 +113,7 @@ impl PacketGrammar {
         packet_gen::ip_packet(ipv6, from.host, to.host, if ipv6 { 58 } else { 1 }, message)
     }
 
-    /// An ICMP error that quotes one of the last packets, or pretends to.
+    /// An ICMP error about one of the last packets, or about random bytes.
     fn icmp_error(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let (ipv6, _, from, to, _) = self.flow(script);
         let kind = if ipv6 { script.choose(&[1, 2, 3, 4, 0, 137]) } else { script.choose(&[3, 11, 12, 4, 5, 6]) };
@@ -136,14 +136,14 @@ impl PacketGrammar {
     fn sctp(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let choice = script.next_byte().unwrap_or(0);
         let (ipv6, mut answer) = (choice < 64, choice & 0x10 != 0);
-        // Two associations only: a conversation has to get on before its short timeouts end it.
+        // Only two associations: each has to progress before its short timeouts end it.
         let (client, server) = (HostPort { host: 2, port: 36_412 }, HostPort { host: 1, port: 38_412 });
         let mut kind = script.choose(&SCTP_CHUNKS).0;
         if script.next_byte().unwrap_or(0) < 192 {
-            // The next word of a conversation that gets on.
-            let said = &mut self.sctp_step[usize::from(ipv6)];
-            (kind, answer) = SCTP_CHUNKS[*said % SCTP_SEQUENCE_LEN];
-            *said += 1;
+            // The next chunk of a valid association.
+            let step = &mut self.sctp_step[usize::from(ipv6)];
+            (kind, answer) = SCTP_CHUNKS[*step % SCTP_SEQUENCE_LEN];
+            *step += 1;
         }
         let (from, to) = if answer { (server, client) } else { (client, server) };
         let tag = match kind {
@@ -158,7 +158,7 @@ impl PacketGrammar {
         packet_gen::ip_packet(ipv6, from.host, to.host, 132, packet)
     }
 
-    /// GRE, plain or of PPTP, or a protocol nobody tracks closer.
+    /// GRE, plain or of PPTP, or a protocol without a tracker.
     fn other_protocol(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let (ipv6, number, from, to, _) = self.flow(script);
         let (protocol, bytes) = match script.next_byte().unwrap_or(0) {
@@ -169,7 +169,7 @@ impl PacketGrammar {
         packet_gen::ip_packet(ipv6, from.host, to.host, protocol, bytes)
     }
 
-    /// One of the last packets once more, perhaps with an byte changed or its tail cut off.
+    /// One of the last packets again, possibly with a byte changed or truncated.
     fn repeat_packet(&mut self, script: &mut FuzzInput<'_>) -> Vec<u8> {
         let which = usize::from(script.next_byte().unwrap_or(0));
         let Some(packet) = self.sent.get(which % self.sent.len().max(1)) else { return Vec::new() };
@@ -188,7 +188,7 @@ impl PacketGrammar {
     }
 }
 
-/// How far a sequence number strays: mostly not at all, sometimes by a little, sometimes out of every window.
+/// An error of a sequence number: mostly none, sometimes small, sometimes outside every window.
 fn perturb_seq(how: u8, script: &mut FuzzInput<'_>) -> u32 {
     match how {
         0..=10 => 0,
@@ -201,10 +201,10 @@ fn perturb_seq(how: u8, script: &mut FuzzInput<'_>) -> u32 {
 }
 
 const INIT: u8 = 1;
-/// How many of [`ASSOCIATION`] make a whole conversation.
+/// The number of [`SCTP_CHUNKS`] that make a complete association.
 const SCTP_SEQUENCE_LEN: usize = 8;
-/// The chunks of an SCTP conversation in their order, and whether the server sends them: INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN,
-/// SHUTDOWN ACK, SHUTDOWN COMPLETE; and those without a fixed place: SACK, HEARTBEAT and its ACK, ABORT, ERROR, an unknown one.
+/// The chunks of an SCTP association in order, and whether the server sends them: INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN,
+/// SHUTDOWN ACK, SHUTDOWN COMPLETE; then those without a fixed position: SACK, HEARTBEAT and its ACK, ABORT, ERROR, an unknown one.
 const SCTP_CHUNKS: [(u8, bool); 14] = [
     (INIT, false),
     (2, true),
@@ -228,6 +228,6 @@ const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
-/// MSS 1460, SACK permitted, timestamps, window scale 7: what Linux sends.
+/// MSS 1460, SACK permitted, timestamps, window scale 7, as Linux sends them.
 const SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
 const TIMESTAMP_OPTIONS: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 2, 0, 0, 0, 1];

@@ -6,18 +6,18 @@ use keepstate_engine::{Direction, Engine, EventKind, EventMask, Instant, Sysctl}
 pub struct Invariants {
     inserted: usize,
     removed: usize,
-    /// The count after the step before: a limit lowered under it may be exceeded, but only downwards.
+    /// The count after the previous step: if the limit is lowered below it, the count may exceed the limit, but must not grow.
     previous_count: usize,
 }
 
 impl Invariants {
-    /// Opens the books of an engine that has tracked nothing yet; it must report every event, and the reader must lose none.
+    /// Subscribes to all events of an engine that has tracked nothing yet; the engine must report every event, and none may be lost.
     pub fn new(engine: &mut Engine) -> Self {
         engine.subscribe(EventMask::ALL, 1 << 20);
         Invariants { inserted: 0, removed: 0, previous_count: 0 }
     }
 
-    /// After every step: inserted = living + removed, and never above max.
+    /// Run after every step: inserted = living + removed, and the count never exceeds the maximum.
     pub fn check_counts(&mut self, engine: &mut Engine) {
         while let Some(event) = engine.poll_event() {
             match event.kind {
@@ -34,11 +34,11 @@ impl Invariants {
         self.previous_count = count;
     }
 
-    /// Now and then, since it looks at the whole table: both directions or neither.
+    /// Run now and then, since it reads the whole table: every connection is found in both directions or in neither.
     pub fn check_table(&self, engine: &Engine, now: Instant) {
         engine.check_invariants().expect("a sound table");
         for entry in engine.entries(now) {
-            // A host that talks to itself from port to same port has one tuple for both directions.
+            // For a host that sends to itself from the same port, both directions have the same tuple.
             let itself = entry.original == entry.reply;
             for (tuple, direction) in [(&entry.original, Direction::Original), (&entry.reply, Direction::Reply)] {
                 let found = engine.find(tuple, entry.zone, now);

@@ -1,8 +1,8 @@
 //! What each fuzz target does with its input.
 //!
-//! A body takes any bytes and returns; it panics if an invariant does not hold. The targets of cargo-fuzz in
-//! `fuzz/fuzz_targets` call these bodies, and so do the ordinary tests, with the corpus in `fuzz/corpus` and with random input of a
-//! printed seed: inputs once found by fuzzing are tested for ever, on stable Rust.
+//! A body accepts any bytes and returns; it must panic if and only if an invariant does not hold. The cargo-fuzz targets in
+//! `fuzz/fuzz_targets` call these bodies, and so do the ordinary tests, with the corpus in `fuzz/corpus` and with random input from a
+//! printed seed: inputs once found by fuzzing are tested from then on, on stable Rust.
 
 #![allow(clippy::expect_used, reason = "a body panics when something does not hold that must: that is how it speaks")]
 
@@ -37,7 +37,7 @@ pub use sysctl::sysctl;
 pub use tcp_options::tcp_options;
 pub use wire::wire;
 
-/// One fuzz target: its name, which is that of its corpus, and its body.
+/// One fuzz target: its name, which is also that of its corpus, and its body.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// Every target.

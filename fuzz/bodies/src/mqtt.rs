@@ -8,7 +8,7 @@ pub fn mqtt(data: &[u8]) {
     let size = usize::from(first >> 2).max(1);
     let greeting = MqttClient::new(version).connect("fuzz", 60).unwrap_or_default();
     let begun = if first & 2 == 0 { rest.to_vec() } else { [&greeting[..], rest].concat() };
-    // At one go, and in pieces: the same answers up to where it ends.
+    // Undivided and split, the results are equal up to the end or first error.
     let (mut whole, mut pieces) = (Vec::new(), Vec::new());
     let at_one_go = MqttServer::default().receive(&begun, &mut whole);
     let mut server = MqttServer::default();

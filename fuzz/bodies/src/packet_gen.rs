@@ -5,7 +5,7 @@ use keepstate_wire::checksum::{self, Sum};
 /// Source or destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// Its number among the few hosts of a story; odd ones answer.
+    /// Number of the host, of a few in a scenario; odd hosts are servers.
     pub host: u8,
     /// Its port.
     pub port: u16,
@@ -59,14 +59,14 @@ pub struct TcpSegmentSpec<'a> {
     pub flags: u8,
     /// The window field.
     pub window: u16,
-    /// Options; what is over forty bytes or no whole word is left out.
+    /// TCP options; anything over forty bytes, or not a multiple of four, is cut off.
     pub options: &'a [u8],
-    /// How many bytes of data follow.
+    /// Number of data bytes.
     pub data: usize,
 }
 
 impl TcpSegmentSpec<'_> {
-    /// The segment without its checksum.
+    /// The segment, without checksum.
     pub fn to_bytes(&self) -> Vec<u8> {
         let options = &self.options[..self.options.len().min(40) / 4 * 4];
         let mut bytes = ports(self.ports);
@@ -81,7 +81,7 @@ impl TcpSegmentSpec<'_> {
     }
 }
 
-/// A UDP datagram without its checksum.
+/// A UDP packet, without checksum.
 pub fn udp(between: (u16, u16), data: usize) -> Vec<u8> {
     let mut bytes = ports(between);
     bytes.extend(((8 + data) as u16).to_be_bytes());
@@ -90,7 +90,7 @@ pub fn udp(between: (u16, u16), data: usize) -> Vec<u8> {
     bytes
 }
 
-/// An SCTP packet of one chunk without its checksum.
+/// An SCTP packet with one chunk, without checksum.
 pub fn sctp(between: (u16, u16), tag: u32, kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
     let mut bytes = ports(between);
     bytes.extend(tag.to_be_bytes());
@@ -102,7 +102,7 @@ pub fn sctp(between: (u16, u16), tag: u32, kind: u8, flags: u8, value: &[u8]) ->
     bytes
 }
 
-/// An ICMP or ICMPv6 message without its checksum.
+/// An ICMP or ICMPv6 message, without checksum.
 pub fn icmp(kind: u8, code: u8, id: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind, code, 0, 0];
     bytes.extend(id.to_be_bytes());
@@ -115,7 +115,7 @@ fn ports((source, destination): (u16, u16)) -> Vec<u8> {
     [source.to_be_bytes(), destination.to_be_bytes()].concat()
 }
 
-/// Writes the checksum of `bytes` into the two bytes at `at`, which are zero until then.
+/// Writes the checksum of `bytes` into the two bytes at `at`, which must be zero before.
 fn write_checksum(bytes: &mut [u8], at: usize, sum: Sum) {
     let check = sum.add_bytes(bytes).finish();
     if let Some(field) = bytes.get_mut(at..at + 2) {
@@ -125,7 +125,7 @@ fn write_checksum(bytes: &mut [u8], at: usize, sum: Sum) {
 
 fn address(ipv6: bool, host: u8) -> Vec<u8> {
     if ipv6 {
-        // 2001:db8::/32 is for documentation (RFC 3849), as 192.0.2.0/24 is (RFC 5737).
+        // 2001:db8::/32 is for documentation (RFC 3849), as is 192.0.2.0/24 (RFC 5737).
         let mut address = vec![0x20, 0x01, 0x0d, 0xb8];
         address.resize(15, 0);
         address.push(host);
@@ -135,7 +135,7 @@ fn address(ipv6: bool, host: u8) -> Vec<u8> {
     }
 }
 
-/// A fragment of packet `id` from host 2 to host 1: `bytes` from `start` on, and whether more follow.
+/// A fragment of packet `id` from host 2 to host 1: `bytes` at offset `start`, and whether more follow.
 pub fn fragment(ipv6: bool, id: u8, start: u16, more: bool, bytes: Vec<u8>) -> Vec<u8> {
     const EXPERIMENT: u8 = 253;
     if ipv6 {

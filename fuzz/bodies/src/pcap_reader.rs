@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Reads `data` to its end or its first error, and tracks every frame.
 pub fn pcap_reader(data: &[u8]) {
-    // A few bytes of gzip or zstd can hold a capture of any size: that they are told apart is enough.
+    // A few bytes of gzip or zstd can decompress to a capture of any size: that they are detected is enough.
     let compressed = data.starts_with(&[0x1f, 0x8b]) || data.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     let Ok(mut capture) = Capture::from_reader(Cursor::new(data.to_vec()), Path::new("fuzz")) else { return };
     let mut follower = CaptureTracker::new(Sysctls::default(), [7; 16]);

@@ -8,7 +8,7 @@ use keepstate_wire::{Family, Packet};
 pub fn reassembly(data: &[u8]) {
     let mut script = FuzzInput::new(data);
     let limits = ReassemblyLimits { high_thresh: HIGH_THRESH, ..ReassemblyLimits::default() };
-    let mut story = ReassemblyRun {
+    let mut run = ReassemblyRun {
         reassembler: Reassembler::new((7, 11), limits),
         now: 0,
         out: Vec::new(),
@@ -16,34 +16,34 @@ pub fn reassembly(data: &[u8]) {
     };
     while let Some(what) = script.next_byte() {
         match what {
-            0..=223 => story.push_fragment(usize::from(what) % DATAGRAMS, &mut script),
-            224..=239 => story.push_raw(script.take_bytes(128)),
-            _ => story.advance_time(u64::from(script.next_byte().unwrap_or(0))),
+            0..=223 => run.push_fragment(usize::from(what) % DATAGRAMS, &mut script),
+            224..=239 => run.push_raw(script.take_bytes(128)),
+            _ => run.advance_time(u64::from(script.next_byte().unwrap_or(0))),
         }
-        story.check_memory();
+        run.check_memory();
     }
-    story.advance_time(3600);
-    assert_eq!(story.reassembler.queue_count(), 0, "nothing waits for ever");
-    story.check_memory();
+    run.advance_time(3600);
+    assert_eq!(run.reassembler.queue_count(), 0, "nothing waits for ever");
+    run.check_memory();
 }
 
 struct ReassemblyRun {
     reassembler: Reassembler,
     now: u64,
     out: Vec<u8>,
-    /// Datagrams of which a piece with other bytes than the datagram's was sent: nobody can say what they will be.
+    /// Packets with a corrupted fragment: their reassembled bytes cannot be predicted.
     corrupted: [bool; DATAGRAMS],
 }
 
 impl ReassemblyRun {
-    /// A piece of a datagram: from where, how much, whether more follow, whether it lies.
+    /// Sends a fragment of a packet: offset, length, more-fragments flag, and whether its bytes are corrupted.
     fn push_fragment(&mut self, which: usize, script: &mut FuzzInput<'_>) {
         let ipv6 = which & 1 != 0;
         let shape = script.next_byte().unwrap_or(0);
         let (start, len, more) = match shape {
-            // Of a datagram of three pieces of sixteen bytes.
+            // One of three fragments of sixteen bytes each.
             0..=159 => (u16::from(shape % 3) * 16, 16, shape % 3 != 2),
-            // The whole at once, or a little more or less of it.
+            // The whole packet, or nearly.
             160..=191 => (0, script.choose(&[48, 32, 24, 20]), shape & 1 == 0),
             _ => (u16::from(script.next_byte().unwrap_or(0)) * 8, script.choose(&[8, 16, 17, 0, 1400]), shape & 1 == 0),
         };
@@ -57,12 +57,12 @@ impl ReassemblyRun {
             assert!(whole.fragment().is_none(), "a whole datagram is no fragment");
             assert_eq!(whole.addresses(), packet.addresses());
             assert_eq!(whole.transport_len(), whole.transport().len());
-            let told = expected_bytes(which, 0, whole.transport().len());
-            assert!(self.corrupted[which] || whole.transport().iter().copied().eq(told), "its bytes, in their places");
+            let expected = expected_bytes(which, 0, whole.transport().len());
+            assert!(self.corrupted[which] || whole.transport().iter().copied().eq(expected), "its bytes, in their places");
         }
     }
 
-    /// Any bytes as a packet: by chance they may name any of the datagrams.
+    /// Sends any bytes as a packet: by chance they may be a fragment of any of the packets.
     fn push_raw(&mut self, bytes: &[u8]) {
         if let Ok(packet) = Packet::parse(bytes) {
             self.corrupted = [true; DATAGRAMS];
@@ -91,14 +91,14 @@ impl ReassemblyRun {
     }
 }
 
-/// The bytes of packet `which` from `start` on.
+/// The bytes of packet `which` from offset `start` on.
 fn expected_bytes(which: usize, start: usize, len: usize) -> impl Iterator<Item = u8> {
     (start..start + len).map(move |at| (at * 7 + at / 256 + which * 31) as u8 | 0x80)
 }
 
-/// Packets being reassembled at a time; the odd ones are IPv6.
+/// Number of packets being reassembled at a time; odd ones are IPv6.
 const DATAGRAMS: usize = 16;
-/// Bytes a queue may take beyond the limit: the fragment that exceeded it, with its bookkeeping.
+/// Bytes a queue may use beyond the limit: the fragment that exceeded it, with its bookkeeping.
 const QUEUE_OVERSHOOT: usize = 70_000;
-/// Small, so that it is reached.
+/// Small, so that the limit is reached.
 const HIGH_THRESH: usize = 4096;

@@ -1,7 +1,7 @@
-//! Target `ruleset`: any text parses or is an error with a position; what parses compiles or is an error.
+//! Target `ruleset`: any text is parsed or gives an error with a position; a parsed ruleset is compiled or gives an error.
 use keepstate_rules::{NoIncludes, compile, parse_with};
 
-/// Reads `data` as a ruleset.
+/// Parses `data` as a ruleset, and compiles it.
 pub fn ruleset(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match parse_with("fuzz", &text, &NoIncludes, &[]) {

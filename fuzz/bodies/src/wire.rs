@@ -8,7 +8,7 @@ pub fn wire(data: &[u8]) {
         check_packet(&packet);
         assert!(packet.bytes().len() <= data.len());
         assert_eq!(packet.bytes().len(), packet.total_len(), "a datagram that is not snapped has all its bytes");
-        // What was accepted whole must be accepted again without what followed it.
+        // A packet accepted with trailing bytes must be accepted without them.
         let again = Packet::parse(packet.bytes()).expect("a datagram without its padding");
         assert_eq!(again.transport(), packet.transport());
         check_snapped(&packet);
@@ -73,7 +73,7 @@ fn check_incremental_checksum(data: &[u8]) {
     let before = checksum::internet(&[&old, rest].concat());
     let after = checksum::internet(&[&new, rest].concat());
     let updated = checksum::update(before, &old, &new);
-    // Ones' complement has two zeros; any sum of bytes that are not all zero has the same one.
+    // Ones' complement has two zeros; the checksum of bytes that are not all zero always uses the same one.
     if rest.iter().chain(&old).any(|&byte| byte != 0) && rest.iter().chain(&new).any(|&byte| byte != 0) {
         assert_eq!(updated, after, "update of {before:04x}");
     }

@@ -1,4 +1,4 @@
-//! Replays the corpus of every fuzz target, and some random input beside it, on stable Rust.
+//! Replays the corpus of every fuzz target, and some random input, on stable Rust.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
 
@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Inputs made from each file of the corpus, and from nothing, a target.
+/// Number of mutated corpus inputs, and of random inputs, for each target.
 const ROUNDS: usize = 600;
 
-/// What random stories must lead to, to be worth telling.
+/// States and reasons that random scenarios must reach.
 const REACHED: &[&str] = &[
     "SYN_SENT",
     "SYN_SENT2",
@@ -63,7 +63,7 @@ fn mutated_corpus_inputs_pass() {
     for (target, body) in TARGETS {
         let inputs = corpus(target);
         for seed in 0..ROUNDS as u64 {
-            // Shown when the test fails: the seed makes the input again.
+            // Shown if the test fails: the seed reproduces the input.
             println!("{target} seed {seed}");
             let mut dice = Rng::new(seed);
             let (_, input) = &inputs[dice.below(inputs.len())];
@@ -88,7 +88,7 @@ fn random_inputs_pass() {
     }
 }
 
-/// A grammar that leads nowhere would find nothing: these stories must see the world.
+/// Random scenarios must reach every state in `REACHED`, or the grammar would find nothing.
 #[test]
 fn random_engine_inputs_reach_every_state() {
     let mut seen = BTreeSet::new();
@@ -100,7 +100,7 @@ fn random_engine_inputs_reach_every_state() {
     }
 }
 
-/// The same of control conversations, which start from the corpus: bytes alone seldom make a command.
+/// The same for FTP conversations, which start from the corpus: random bytes rarely form a command.
 #[test]
 fn ftp_corpus_reaches_every_helper_outcome() {
     let mut seen = BTreeSet::new();
@@ -114,7 +114,7 @@ fn ftp_corpus_reaches_every_helper_outcome() {
     }
 }
 
-/// One of the changes a fuzzer makes: an byte, a number at the edge, a cut, a repetition.
+/// One mutation, as a fuzzer makes: a byte, a boundary value, a truncation, a repetition.
 fn mutate(input: &mut Vec<u8>, dice: &mut Rng) {
     let at = dice.below(input.len() + 1);
     match dice.below(5) {
@@ -128,7 +128,7 @@ fn mutate(input: &mut Vec<u8>, dice: &mut Rng) {
     input.truncate(8192);
 }
 
-/// The corpus of kept tables holds what it is to hold: connections of every kind that come in.
+/// The state store corpus has the connections it should have, and they can be read.
 #[test]
 fn state_store_corpus_is_read() {
     for (path, input) in corpus("keep") {

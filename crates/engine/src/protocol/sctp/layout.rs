@@ -26,7 +26,7 @@ impl Sctp {
     /// Converts an update to a [`TrackResult`].
     pub(crate) fn track_result(&self, step: Result<SctpUpdate, SctpError>, context: &TrackCtx<'_>) -> TrackResult {
         match step {
-            Err(fault) => TrackResult::invalid(fault.into()),
+            Err(error) => TrackResult::invalid(error.into()),
             Ok(SctpUpdate { ignored: true, changed, .. }) => TrackResult::NoRefresh { reason: None, changed },
             Ok(SctpUpdate { changed, assured, .. }) => TrackResult::Pass {
                 timeout: seconds_to_ticks(context.sysctls[self.timeout_sysctl()]),
@@ -38,8 +38,8 @@ impl Sctp {
 }
 
 impl From<SctpError> for Reason {
-    fn from(fault: SctpError) -> Reason {
-        match fault {
+    fn from(error: SctpError) -> Reason {
+        match error {
             SctpError::MalformedChunks => Reason::SctpChunks,
             SctpError::UnexpectedFirstChunk => Reason::SctpFirst,
             SctpError::BadVtag => Reason::SctpTag,
