@@ -18,8 +18,7 @@ use proptest::prelude::*;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 9));
 
-/// Replaces the escapes `\r`, `
-/// `, `\t`, `\s`, `\\` and `\x00` with the bytes they stand for.
+/// Replaces the escapes `\r`, `\n`, `\t`, `\s`, `\\` and `\x00` with the bytes they stand for.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
