@@ -58,7 +58,10 @@ impl ReassemblyRun {
             assert_eq!(whole.addresses(), packet.addresses());
             assert_eq!(whole.transport_len(), whole.transport().len());
             let expected = expected_bytes(which, 0, whole.transport().len());
-            assert!(self.corrupted[which] || whole.transport().iter().copied().eq(expected), "its bytes, in their places");
+            assert!(
+                self.corrupted[which] || whole.transport().iter().copied().eq(expected),
+                "its bytes, in their places"
+            );
         }
     }
 

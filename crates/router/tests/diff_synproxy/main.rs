@@ -103,7 +103,8 @@ fn synproxy_handshakes_and_splicing_match_linux() {
         let steps = scenario.run(&mut ours);
         // The number of packets to wait for is known from our router.
         let theirs = scenario.run_expecting(&mut kernel, &steps);
-        let [ours, theirs] = [&steps, &theirs].map(|steps| steps.iter().map(|step| step.text.clone()).collect::<Vec<_>>());
+        let [ours, theirs] =
+            [&steps, &theirs].map(|steps| steps.iter().map(|step| step.text.clone()).collect::<Vec<_>>());
         assert_eq!(ours, theirs, "{scenario:?}\nours: {ours:#?}\nLinux: {theirs:#?}");
         spliced += usize::from(ours.iter().any(|line| line.contains("hello from the server")));
     }
