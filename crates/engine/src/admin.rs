@@ -1,10 +1,14 @@
-//! What an operator changes in a running engine: sysctls, helpers, removing connections.
+//! Administration of a running engine: set sysctls, assign helpers, remove connections.
 use crate::protocol::FastPathTimeouts;
 use crate::{ConnId, Engine, Helper, Instant, Sysctl, SysctlError};
 use alloc::vec::Vec;
 
 impl Engine {
-    /// Changes a sysctl while the engine runs. A larger index is grown in steps; a smaller maximum removes nothing by itself.
+    /// Sets a sysctl while the engine runs. A larger `nf_conntrack_buckets` grows the index in steps; a smaller `nf_conntrack_max`
+    /// removes no connection.
+    ///
+    /// # Errors
+    /// The value is out of range, or the sysctl is read-only.
     pub fn set_sysctl(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
         self.sysctls.set(sysctl, value)?;
         self.tcp_fast_timeouts = FastPathTimeouts::from(&self.sysctls);
@@ -15,8 +19,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Attaches `helper` to every new connection of `protocol` to `port`, from now on: for who has no rules (else see
-    /// [`Unconfirmed::attach_helper`](crate::Unconfirmed::attach_helper)). No helper is ever attached otherwise.
+    /// Attaches `helper` to every later connection of `protocol` to destination port `port`. Without a ruleset this is the only way to
+    /// attach one; with a ruleset use [`Unconfirmed::attach_helper`](crate::Unconfirmed::attach_helper). There is no default helper.
     pub fn set_auto_helper(&mut self, protocol: u8, port: u16, helper: Helper) {
         self.auto_helpers.retain(|(known, at, _)| (*known, *at) != (protocol, port));
         self.auto_helpers.push((protocol, port, helper));
@@ -30,7 +34,7 @@ impl Engine {
         }
     }
 
-    /// Removes one connection, as `conntrack -D`. False if it no longer lives.
+    /// Removes one connection, as `conntrack -D`. False if it does not exist any more.
     pub fn remove(&mut self, conn_id: ConnId, now: Instant) -> bool {
         let living = self.entry(conn_id, now).is_some();
         if living {

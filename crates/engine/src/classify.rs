@@ -1,21 +1,24 @@
-//! Whose packet is it? What can be said of a packet before any look at the table: its tuple, or why it has none.
+//! Classifies a packet before any table lookup: its tuple, or why it has none.
+//!
+//! A [`Classification`] and its [`TupleKey`] are computed once per packet and dropped after the lookup. This module reads nothing but
+//! the packet and the sysctls; it must never depend on the table.
 use crate::table::key::{PackedAddrs, TupleKey};
 use crate::{Engine, Reason, Sysctl};
 use keepstate_types::ipproto;
 use keepstate_wire::icmp::IcmpMessage;
 use keepstate_wire::{Family, Packet, ParseError, gre};
 
-/// Whose packet is it? Said without a look at the table. A few bytes, kept apart from the [`TupleKey`] it goes with: an enum of both is written in
-/// pieces and read whole, which stalls the processor.
+/// What a packet is, before any table lookup. It is a few bytes, separate from its [`TupleKey`]: an enum holding both would be
+/// written in pieces and read as a whole, which causes a store-forwarding stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Classification {
-    /// Of the connection with the probe's tuple, if there is one.
+    /// It has a tuple: look it up.
     Tuple,
-    /// An ICMP error: of the connection that it is about.
+    /// An ICMP error: it belongs to the connection of the packet it quotes.
     IcmpError,
-    /// Of none: it is invalid.
+    /// It is invalid and has no connection.
     Invalid(Reason),
-    /// Of none: it is not tracked.
+    /// It is not tracked and has no connection.
     Untracked(Reason),
 }
 
@@ -26,7 +29,7 @@ impl Classification {
 }
 
 impl Engine {
-    /// The tuple of a packet, packed for the lookup; it means nothing but with [`Classification::Tuple`].
+    /// Classifies a packet and builds its packed tuple. The key is only meaningful with [`Classification::Tuple`].
     #[inline(always)]
     pub(crate) fn classify(&self, packet: &Packet<'_>) -> (Classification, TupleKey) {
         let keys = match packet.protocol() {
@@ -45,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Id, type and code of an ICMP query or answer; or what else the message is.
+    /// The keys (id, type, code) of an ICMP query or reply, or the classification of any other ICMP message.
     fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Classification> {
         let message = IcmpMessage::parse(packet.transport())
             .map_err(|error| Classification::Invalid(Reason::ParseError(error)))?;
@@ -67,34 +70,34 @@ impl Engine {
     }
 }
 
-/// ICMP in IPv4, or ICMPv6 in IPv6?
+/// True for ICMP in IPv4 and for ICMPv6 in IPv6.
 pub(crate) fn is_icmp_of_family(packet: &Packet<'_>) -> bool {
     matches!((packet.protocol(), packet.family()), (ipproto::ICMP, Family::V4) | (ipproto::ICMPV6, Family::V6))
 }
 
-/// What kind of ICMP message a type is.
+/// The class of an ICMP type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IcmpClass {
-    /// A query or an answer, perhaps of a kind not tracked.
+    /// A query or a reply; not every such type can be inverted.
     Query,
-    /// About another packet.
+    /// An error about another packet.
     Error,
-    /// Not tracked, on purpose.
+    /// Deliberately not tracked.
     Untracked,
     /// An ICMPv6 redirect (RFC 4861, 4.5).
     Redirect,
-    /// Of no known type.
+    /// An unknown type.
     Unknown,
 }
 
-/// The sort of a type, in its own family.
+/// The class of ICMP type `kind` in `family`.
 pub(crate) const fn icmp_class(family: Family, kind: u8) -> IcmpClass {
     match (family, kind) {
         // RFC 792: unreachable, source quench, redirect, time exceeded, parameter problem.
         (Family::V4, 3 | 4 | 5 | 11 | 12) => IcmpClass::Error,
         (Family::V4, 0..=18) => IcmpClass::Query,
         (Family::V4, _) => IcmpClass::Unknown,
-        // RFC 4861, 2710, 3810: neighbour discovery and multicast listening have no connection.
+        // RFC 4861, 2710, 3810: neighbour discovery and multicast listener messages have no connection.
         (Family::V6, 130..=136 | 143) => IcmpClass::Untracked,
         (Family::V6, 137) => IcmpClass::Redirect,
         // RFC 4443, 2.1: types below 128 are errors.
@@ -103,13 +106,14 @@ pub(crate) const fn icmp_class(family: Family, kind: u8) -> IcmpClass {
     }
 }
 
-/// What an ICMPv6 redirect is. Only a router on the link may send one, and its first option must be the quoted packet (RFC 4861, 8.1).
+/// Classifies an ICMPv6 redirect. Only a router on the link may send one, and its first option must be the quoted packet
+/// (RFC 4861, section 8.1).
 pub(crate) fn classify_redirect(packet: &Packet<'_>, message: &IcmpMessage<'_>) -> Classification {
     let link_local = match packet.addresses() {
         keepstate_wire::Addresses::V6 { source: [first, second, ..], .. } => first == 0xfe && second & 0xc0 == 0x80,
         keepstate_wire::Addresses::V4 { .. } => false,
     };
-    // Linux takes one of an unknown code for a query, and only then looks where it came from.
+    // Linux treats a redirect with an unknown code as a query, before it checks the source.
     if message.code != 0 && message.body.len() >= 32 {
         return Classification::Invalid(Reason::IcmpUnpaired);
     }
@@ -129,12 +133,12 @@ pub(crate) fn parse_ports(transport: &[u8]) -> Result<u32, ParseError> {
     transport.first_chunk::<4>().map(|ports| u32::from_be_bytes(*ports)).ok_or(ParseError::Truncated)
 }
 
-/// The call id of enhanced GRE (RFC 2637) is its key; other GRE has none.
+/// The call id of enhanced GRE (RFC 2637), 0 for other GRE.
 pub(crate) fn parse_gre_key(transport: &[u8]) -> Result<u32, ParseError> {
     Ok(u32::from(gre::key(transport)?.unwrap_or(0)))
 }
 
-/// The id is the source's key, type and code the destination's.
+/// The id is the source key; type and code are the destination key.
 pub(crate) fn icmp_keys(message: &IcmpMessage<'_>) -> u32 {
     u32::from(message.id) << 16 | u32::from(message.kind) << 8 | u32::from(message.code)
 }

@@ -1,4 +1,6 @@
-//! The second half of a packet's way: what it began is moved into the table, both directions or neither.
+//! Confirmation, the second half of a packet's processing (`nf_conntrack_confirm`): a new connection is inserted into the table.
+//!
+//! It takes the [`PacketCtx`] that [`Engine::track`] returned and consumes it. It must never insert only one of a connection's two tuples.
 use crate::extension::Extension;
 use crate::packet_ctx::Pending;
 use crate::table::record::{HotRecord, RecordKind};
@@ -11,7 +13,8 @@ use alloc::vec::Vec;
 use keepstate_types::ipproto;
 
 impl Engine {
-    /// Confirms what a packet began, now that it has passed the last rule.
+    /// Confirms a packet that has passed the last rule: inserts its new connection, or runs the helper on its payload. The outcome has
+    /// verdict Drop if the table is full, the tuples clash, or the helper rejects the packet.
     #[inline(always)]
     pub fn confirm(&mut self, ctx: PacketCtx, now: Instant) -> Outcome {
         match ctx.pending {
@@ -21,8 +24,9 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::confirm`], for who translates: what a helper has to write anew in `datagram`, which is the packet as it is about to leave, is written, and
-    /// the numbers of later segments follow (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`). The packet may become longer or shorter.
+    /// As [`Engine::confirm`], with NAT. `datagram` is the packet as it is about to be sent, from the IP header on: a helper's rewrite of the payload
+    /// is written into it, and sequence numbers of later segments are adjusted (Linux's `nf_nat_helper` and `nf_conntrack_seqadj`).
+    /// The packet may become longer or shorter.
     #[inline(always)]
     pub fn confirm_and_rewrite(&mut self, ctx: PacketCtx, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
         match ctx.pending {
@@ -41,7 +45,7 @@ impl Engine {
         }
         let limit = self.sysctls[Sysctl::Max] as usize;
         if limit != 0 && self.table.count() >= limit {
-            // Another packet took the last place since this one was tracked.
+            // Another packet took the last slot since this one was tracked.
             return self.drop_table_full(now).outcome;
         }
         let tick = now.tick();
@@ -79,7 +83,7 @@ impl Engine {
         outcome
     }
 
-    /// What few connections have outside their record.
+    /// Stores the parts of a connection that its record has no room for, and counts it as a child of its master.
     #[cold]
     fn insert_extension(&mut self, slot: u32, fresh: &Unconfirmed) {
         let extra = fresh.extension.as_deref().copied().unwrap_or_default();
@@ -89,11 +93,11 @@ impl Engine {
         }
     }
 
-    /// Who has one of its tuples by now?
+    /// The entry that has taken one of the connection's tuples since the lookup, if any.
     #[inline(always)]
     fn tuple_taken(&self, fresh: &Unconfirmed) -> Option<TupleRef> {
-        // Nothing was entered since the lookup, and the answer's tuple is the lookup's inverse: both are free, as long as no translated connection
-        // has a tuple whose inverse is not its own.
+        // Nothing was inserted since the lookup, and the reply tuple is the inverse of the one looked up. Both are free, unless NAT is in use:
+        // a translated connection may own one tuple without owning its inverse.
         let plain = fresh.untranslated && fresh.zone.direction == ZoneDirection::Both && !self.nat.in_use;
         if plain && fresh.table_epoch == self.table.epoch() {
             return None;
@@ -102,7 +106,8 @@ impl Engine {
         holder(&fresh.original, Direction::Original).or_else(|| holder(&fresh.reply, Direction::Reply))
     }
 
-    /// Two packets of one flow raced: the later adopts the earlier's connection, where the protocol can bear it.
+    /// Resolves a clash (`nf_ct_resolve_clash`): if two packets of one flow raced, the later one takes the earlier one's connection, for
+    /// protocols that allow it. Otherwise the packet is dropped.
     #[cold]
     fn resolve_clash(&mut self, fresh: &Unconfirmed, taken: TupleRef, mut outcome: Outcome) -> Outcome {
         let records = &self.table.records;

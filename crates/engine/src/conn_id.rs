@@ -1,7 +1,7 @@
-//! The name of a connection while it lives.
+//! The identifier of a connection in the table.
 
-/// Names a connection while it lives: by its place in the table and a fold of its original tuple. If it ends and the same tuple takes the
-/// same place again, that is taken for the same connection.
+/// Identifies a connection while it is in the table, by its slot and a hash of its original tuple. If the connection ends and a new one
+/// with the same tuple gets the same slot, the id is valid for the new one too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnId {

@@ -1,13 +1,13 @@
-//! A packet's connection as rules see it, copied at one moment.
+//! A packet's connection as the ruleset sees it: a copy, taken at one moment.
 use crate::{Accounting, Entry, Status, SynproxyState, Tuple, Zone};
 
-/// What rules may ask of a packet's connection, copied at one moment.
+/// What nftables' `ct` expression can read of a packet's connection: a copy, taken at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Connection {
     /// The first packet's tuple.
     pub original: Tuple,
-    /// The answer's tuple, as translations decided so far have made it.
+    /// The reply tuple, with the NAT decided so far.
     pub reply: Tuple,
     /// Status bits.
     pub status: Status,
@@ -21,11 +21,11 @@ pub struct Connection {
     pub accounting: Option<[Accounting; 2]>,
     /// Whole seconds until it expires.
     pub timeout: u32,
-    /// Its id; 0 while it is only begun.
+    /// Its id; 0 while it is unconfirmed.
     pub id: u32,
     /// The helper attached to it.
     pub helper: Option<&'static str>,
-    /// What its client was promised, if the packet has ended it.
+    /// Its synproxy state, if the packet has ended it.
     pub(crate) synproxy: Option<SynproxyState>,
 }
 

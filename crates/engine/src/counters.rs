@@ -1,7 +1,7 @@
-//! The counters of `conntrack -S`, and what `/proc/net/stat/nf_conntrack` has beside them.
+//! The counters of `conntrack -S`, and the additional ones of `/proc/net/stat/nf_conntrack`.
 use core::fmt;
 
-/// What Linux counts on one processor; here, in one engine.
+/// The statistics that Linux keeps per CPU, here per engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -10,31 +10,31 @@ pub struct Counters {
     pub found: u64,
     /// Packets that could not be tracked.
     pub invalid: u64,
-    /// Entries inserted by request (not by packets, as in Linux).
+    /// Entries inserted by [`Engine::create`](crate::Engine::create). As in Linux, entries made by packets are not counted here.
     pub insert: u64,
-    /// Entries that could not be inserted: a clash not resolved.
+    /// Entries that could not be inserted: an unresolved clash, NAT exhausted, no memory.
     pub insert_failed: u64,
-    /// Packets dropped: the table was full, or a clash.
+    /// Packets dropped: the table was full, or an insert failed.
     pub drop: u64,
     /// Entries removed early to make room.
     pub early_drop: u64,
     /// ICMP errors and the like that could not be handled.
     pub error: u64,
-    /// Lookups begun again because the table moved; always 0 here.
+    /// Lookups restarted because the table was resized; always 0 here.
     pub search_restart: u64,
-    /// Clashes settled.
+    /// Clashes resolved.
     pub clash_resolve: u64,
-    /// Inserts refused because a bucket was too long; always 0 here.
+    /// Inserts rejected because a hash chain was too long; always 0 here.
     pub chaintoolong: u64,
-    /// Connections that were expected; not in `conntrack -S`, like those that follow.
+    /// Connections that matched an expectation. This and the following counters are not in `conntrack -S`.
     pub expect_new: u64,
-    /// Expectations made.
+    /// Expectations created.
     pub expect_create: u64,
-    /// Expectations gone: met, replaced, or over.
+    /// Expectations removed: matched, replaced, or expired.
     pub expect_delete: u64,
 }
 
-/// As `conntrack -S` prints them: `found=0 invalid=0 insert=0 …`; the counters of expectations are left out.
+/// As `conntrack -S` prints them: `found=0 invalid=0 insert=0 …`, without the counters of expectations.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

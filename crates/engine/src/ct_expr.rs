@@ -1,10 +1,10 @@
-//! What rules ask and set of a packet's connection (nftables' `ct` expression).
+//! Read and set attributes of a packet's connection, for nftables' `ct` expression.
 use crate::packet_ctx::Pending;
 use crate::table::record::RecordKind;
 use crate::{Accounting, Connection, Engine, Instant, PacketCtx, Sysctl};
 
 impl Engine {
-    /// The connection of a packet on its way.
+    /// A copy of the packet's connection, confirmed, unconfirmed, or ended by this packet; `None` if it has none.
     pub fn connection(&self, ctx: &PacketCtx, now: Instant) -> Option<Connection> {
         if let Pending::Unconfirmed(fresh) = &ctx.pending {
             let helper_state = fresh.extension.as_ref().and_then(|extra| extra.helper_state);
@@ -31,7 +31,7 @@ impl Engine {
         }
     }
 
-    /// The mark of a packet's connection; `None` where it has none.
+    /// The mark of the packet's connection; `None` without a connection.
     pub fn mark(&self, ctx: &PacketCtx) -> Option<u32> {
         match (&ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => Some(fresh.mark),
@@ -40,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// Sets the mark of a packet's connection. False where it has none.
+    /// Sets the mark of the packet's connection. False without a connection.
     pub fn set_mark(&mut self, ctx: &mut PacketCtx, mark: u32) -> bool {
         match (&mut ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => {
@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// Adds labels to a packet's connection, bit 0 first. False where it has none.
+    /// Adds labels (bit 0 first) to those of the packet's connection. False without a connection.
     pub fn add_labels(&mut self, ctx: &mut PacketCtx, labels: [u8; 16]) -> bool {
         let join = |known: &mut Option<[u8; 16]>| {
             let known = known.get_or_insert_default();

@@ -4,14 +4,14 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Direction {
-    /// As the connection's first packet.
+    /// The direction of the connection's first packet.
     Original = 0,
-    /// The other way.
+    /// The opposite direction.
     Reply = 1,
 }
 
 impl Direction {
-    /// The other one.
+    /// The opposite direction.
     pub const fn opposite(self) -> Direction {
         match self {
             Direction::Original => Direction::Reply,

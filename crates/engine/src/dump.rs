@@ -1,4 +1,4 @@
-//! A connection copied out of the table, for people and tools.
+//! Copies a connection out of the table into an [`Entry`], for listings and events.
 use crate::protocol::Tcp;
 use crate::protocol::sctp::Sctp;
 use crate::table::TupleRef;
@@ -8,7 +8,7 @@ use crate::{Accounting, Direction, Engine, Entry, Instant, ProtocolInfo};
 use keepstate_types::ipproto;
 
 impl Engine {
-    /// The connection in `slot`.
+    /// The connection in `slot`, if the slot exists.
     pub(crate) fn dump_entry(&self, slot: u32, now: Instant) -> Option<Entry> {
         let records = &self.table.records;
         let (hot, cold) = (records.hot(slot)?, records.cold(slot)?);

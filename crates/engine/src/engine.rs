@@ -1,14 +1,14 @@
-//! The engine: one packet's way, from the table and back into it.
+//! The [`Engine`]: the connection table and everything that belongs to it, and the order in which a packet uses them.
 //!
 //! ```text
 //! handle = track, then confirm
-//!   track     identify (a tuple, or why not) ▶ find ─ known ▶ its protocol rules ▶ apply
-//!                                                  └ none  ▶ expected? ▶ begin: Unconfirmed, owned by the passage
-//!   confirm   Unconfirmed is moved into the table, both directions or neither; a helper hears what its connection says
-//! poll      what has expired leaves the table; the index grows a step
+//!   track     classify (a tuple, or a Reason) ▶ find ─ known ▶ protocol tracker ▶ apply its result
+//!                                                    └ none  ▶ expected? ▶ init_conntrack: Unconfirmed, owned by the PacketCtx
+//!   confirm   inserts the Unconfirmed under both tuples or neither; runs the helper on the packet's payload
+//! poll      removes expired connections; grows the index by a few steps
 //! ```
-//! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet: it reports, except where Linux itself drops
-//! (the table is full; a clash; an announcement that a helper cannot read or keep).
+//! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet, it only reports an [`Outcome`](crate::Outcome).
+//! The exceptions are those of nf_conntrack itself: a full table, a clash, a helper command that cannot be parsed or expected.
 use crate::ct_timeout::policy::TimeoutPolicy;
 use crate::early_drop::gc_state::GcState;
 use crate::event::EventQueue;
@@ -33,7 +33,7 @@ pub struct Engine {
     pub(crate) table: Table,
     pub(crate) extensions: Extensions,
     pub(crate) expectations: ExpectationTable,
-    /// Which new connections get a helper: protocol, destination port.
+    /// Helpers attached to new connections by protocol and destination port.
     pub(crate) auto_helpers: Vec<(u8, u16, Helper)>,
     pub(crate) gc_state: GcState,
     pub(crate) nat: NatState,
@@ -44,16 +44,16 @@ pub struct Engine {
     pub(crate) events: EventQueue,
     pub(crate) log: KernelLog,
     pub(crate) dirty: DirtySlots,
-    /// Some connection was begun in its client's name.
+    /// True once any connection has a [`SynproxyState`](crate::SynproxyState); until then lookups of it are skipped.
     pub(crate) synproxy_in_use: bool,
-    /// Folds what peers send: see `Tcp`.
+    /// Keys the hashes of values taken from packets: see `Tcp`.
     pub(crate) secret: (u64, u64),
-    /// Makes ids unpredictable.
+    /// Keys the hash that makes connection ids unpredictable.
     pub(crate) id_keys: HashKeys,
 }
 
 impl Engine {
-    /// An engine without connections. `secret` must be unknown to whoever sends packets.
+    /// Creates an engine without connections. `secret` must be unknown to the senders of packets.
     pub fn new(sysctls: Sysctls, secret: Secret, _now: Instant) -> Engine {
         let connections = sysctls[Sysctl::Buckets] as usize;
         Engine {

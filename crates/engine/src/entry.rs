@@ -1,4 +1,4 @@
-//! A connection as it is shown: a copy, taken at one moment.
+//! A connection as `conntrack -L` and events show it: a copy, taken at one moment.
 use crate::ConnId;
 use crate::{Instant, SctpState, Status, TcpState, Tuple, Zone};
 
@@ -7,13 +7,13 @@ use crate::{Instant, SctpState, Status, TcpState, Tuple, Zone};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Entry {
-    /// Where it is.
+    /// Identifies the connection in this engine.
     pub conn_id: ConnId,
-    /// As `conntrack -o id` prints it: unpredictable, stable for the connection's life.
+    /// The id that `conntrack -o id` prints: unpredictable, and constant while the connection exists.
     pub id: u32,
     /// The first packet's tuple.
     pub original: Tuple,
-    /// The answer's tuple (translated where NAT changed it).
+    /// The reply tuple, after NAT.
     pub reply: Tuple,
     /// Its zone.
     pub zone: Zone,
@@ -25,19 +25,19 @@ pub struct Entry {
     pub mark: u32,
     /// Labels, bit 0 first; `None` if none were ever set.
     pub labels: Option<[u8; 16]>,
-    /// What its protocol knows.
+    /// Protocol state.
     pub protocol: ProtocolInfo,
-    /// Packets and bytes, original then reply, if it was created while `nf_conntrack_acct` was on.
+    /// Packets and bytes, original then reply; `None` if it was created while `nf_conntrack_acct` was off.
     pub accounting: Option<[Accounting; 2]>,
-    /// When it was confirmed, if it was created while `nf_conntrack_timestamp` was on.
+    /// When it was confirmed; `None` if it was created while `nf_conntrack_timestamp` was off.
     pub start: Option<Instant>,
     /// When it ended (in DESTROY events).
     pub stop: Option<Instant>,
     /// The helper attached to it.
     pub helper: Option<&'static str>,
-    /// The original tuple of its master, if it was expected; the master may have ended since.
+    /// The original tuple of its master, if it was expected. The master may have ended since.
     pub master: Option<Tuple>,
-    /// References as Linux would count them: its own, and one for each living connection that it announced.
+    /// The reference count as Linux would print it: 1, plus one for each existing child connection.
     pub uses: u32,
 }
 
@@ -51,11 +51,11 @@ pub struct Accounting {
     pub bytes: u64,
 }
 
-/// What the protocol tracker knows of a connection.
+/// The protocol tracker's state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ProtocolInfo {
-    /// TCP: state, and per direction what a dump shows.
+    /// TCP: state, and the values of each direction.
     Tcp {
         /// The state.
         state: TcpState,
@@ -69,7 +69,7 @@ pub enum ProtocolInfo {
         /// Verification tags, original then reply.
         tags: [u32; 2],
     },
-    /// Nothing beyond the tuple and the timeout.
+    /// Other protocols: there is no state but tuple and timeout.
     Stateless,
 }
 
@@ -78,7 +78,8 @@ pub enum ProtocolInfo {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TcpSide {
-    /// The flags a dump shows: 0x01 window scale, 0x02 SACK permitted, 0x04 close initiated, 0x08 liberal, 0x10 data unacknowledged, 0x20 highest ack known.
+    /// `IP_CT_TCP_FLAG_*`: 0x01 window scale, 0x02 SACK permitted, 0x04 close initiated, 0x08 liberal, 0x10 data unacknowledged,
+    /// 0x20 highest ack known.
     pub flags: u8,
     /// Window scale.
     pub scale: u8,
@@ -86,8 +87,8 @@ pub struct TcpSide {
     pub end: u32,
     /// Highest sequence number this side may send, plus one.
     pub max_end: u32,
-    /// Largest window it advertised, scaled.
+    /// Largest window it advertised, in bytes (scaled).
     pub max_window: u32,
-    /// Highest acknowledgement it sent.
+    /// Highest acknowledgement number it sent.
     pub max_ack: u32,
 }

@@ -1,16 +1,16 @@
-//! What changed in the table, for whoever listens.
+//! Conntrack events: changes of the table, queued for the driver.
 use crate::{Entry, EventKind};
 use alloc::collections::VecDeque;
 
-/// Which kinds to keep.
+/// Which kinds of event to queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EventMask {
-    /// Keep [`EventKind::New`].
+    /// Queue [`EventKind::New`].
     pub new: bool,
-    /// Keep [`EventKind::Update`].
+    /// Queue [`EventKind::Update`].
     pub update: bool,
-    /// Keep [`EventKind::Destroy`].
+    /// Queue [`EventKind::Destroy`].
     pub destroy: bool,
 }
 
@@ -19,19 +19,19 @@ impl EventMask {
     pub const ALL: EventMask = EventMask { new: true, update: true, destroy: true };
 }
 
-/// One event, with the connection as it was then.
+/// One event, with a copy of the connection at that moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
-    /// To which connection. In an update that leaves the protocol's state as it was, `protocol` is [`crate::ProtocolInfo::Stateless`].
+    /// The connection. In an update without a change of protocol state, `protocol` is [`crate::ProtocolInfo::Stateless`].
     pub entry: Entry,
-    /// When.
+    /// When it happened.
     pub at: crate::Instant,
 }
 
-/// Events on their way to whoever listens: so many wait, later ones are lost and counted.
+/// A bounded queue of events. When it is full, new events are discarded and counted in `lost`.
 #[derive(Default)]
 pub(crate) struct EventQueue {
     events: VecDeque<Event>,
@@ -46,7 +46,7 @@ impl EventQueue {
         self.capacity = capacity;
     }
 
-    /// Does anybody want events of this kind?
+    /// Is `kind` in the subscribed mask?
     #[inline(always)]
     pub(crate) fn is_subscribed(&self, kind: EventKind) -> bool {
         match kind {

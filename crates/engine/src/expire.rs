@@ -1,17 +1,19 @@
-//! The end of connections: they expire, or are removed for a reason, and leave nothing behind.
+//! Removal of connections: expiry, and [`Engine::destroy`], which every removal goes through.
+//!
+//! Removing a connection releases everything that belongs to it: index entries, extension, expectations, offload, NAT source entry.
 use crate::table::record::RecordKind;
 use crate::table::{BLOCK, BlockScan};
 use crate::time::Ticks;
 use crate::{Engine, Event, EventKind, Instant, ProtocolInfo, Status, Sysctl};
 
 impl Engine {
-    /// Removes what has expired; looks at no more than `budget` blocks of records.
+    /// Removes expired connections; scans at most `budget` blocks of records.
     pub(crate) fn remove_expired(&mut self, now: Instant, mut budget: usize) {
         let tick = now.tick();
         let mut deadlines = self.table.take_timer_bounds();
         deadlines.scan_due(tick, &mut budget, &mut |slots| {
             let mut earliest: Option<i32> = None;
-            // The buckets of all that go are fetched together.
+            // The buckets of all expired connections of the block are prefetched together.
             let mut due = [(0, [0; 2]); BLOCK];
             let mut length = 0;
             for slot in slots {
@@ -35,7 +37,7 @@ impl Engine {
         self.table.restore_timer_bounds(deadlines);
     }
 
-    /// Takes a connection out of the table and says so.
+    /// Removes a connection from the table and emits a DESTROY event.
     pub(crate) fn destroy(&mut self, slot: u32, now: Instant) {
         self.destroy_with_hashes(slot, self.table.hashes(slot), now);
     }
@@ -58,13 +60,13 @@ impl Engine {
         self.table.remove(slot, hashes);
     }
 
-    /// Does anybody want such events? The sysctl `nf_conntrack_events` can forbid them.
+    /// Is `kind` subscribed to, and is the sysctl `nf_conntrack_events` not 0?
     #[inline(always)]
     pub(crate) fn wants_event(&self, kind: EventKind) -> bool {
         self.events.is_subscribed(kind) && self.sysctls.is_enabled(Sysctl::Events)
     }
 
-    /// An update says what the protocol knows only if the protocol's state has changed: a first answer alone does not, nor does being assured.
+    /// Emits an UPDATE event. It carries the protocol state only if `state_changed`: a first reply or becoming assured alone is no such change.
     #[cold]
     pub(crate) fn emit_update(&mut self, slot: u32, state_changed: bool, now: Instant) {
         if let Some(mut entry) = self.dump_entry(slot, now) {

@@ -1,33 +1,36 @@
-//! What only few connections have, outside their records: labels, a noted segment, a helper, a master, timeouts, a promise.
+//! Connection extensions (`nf_ct_ext`): data that only few connections have, stored outside their records.
+//!
+//! An [`Extension`] is created on first use and removed with its connection. The record's flag `HAS_EXTENSION` must be set whenever one exists:
+//! without the flag nothing looks here.
 use crate::helper::HelperState;
 use crate::nat::seqadj::SeqAdj;
 use crate::protocol::IgnoredSyn;
 use crate::{Direction, SynproxyState, TimeoutPolicyId, Tuple};
 use hashbrown::HashMap;
 
-/// What one connection has.
+/// The extension of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extension {
     pub(crate) labels: Option<[u8; 16]>,
     pub(crate) ignored_syn: Option<IgnoredSyn>,
-    /// What its helper keeps, if it has one.
+    /// The state of its helper, if it has one.
     pub(crate) helper_state: Option<HelperState>,
-    /// Who announced it, if it was expected.
+    /// Its master, if it was expected.
     pub(crate) master: Option<Master>,
-    /// Segments each way until the window of a TCP connection that was kept over a gap is strict again.
+    /// For a TCP connection restored after a gap: segments per direction until window checks are strict again.
     pub(crate) lenient_segments_left: Option<[u8; 2]>,
-    /// How much longer its streams have become, if a helper wrote into them.
+    /// Sequence number offsets, if a helper changed the length of its payload.
     pub(crate) seqadj: Option<SeqAdj>,
-    /// Living connections that it announced.
+    /// The number of its existing child connections.
     pub(crate) children: u32,
-    /// Timeouts of its own.
+    /// Its own timeout policy.
     pub(crate) timeout_policy: Option<TimeoutPolicyId>,
-    /// What its client was promised, if its handshake was answered for its server.
+    /// Its synproxy state, if synproxy did the handshake with the client.
     pub(crate) synproxy: Option<SynproxyState>,
 }
 
 impl Extension {
-    /// Is there nothing to keep?
+    /// Is every field empty?
     pub(crate) const fn is_empty(&self) -> bool {
         let quiet =
             self.labels.is_none() && self.ignored_syn.is_none() && self.helper_state.is_none() && self.seqadj.is_none();
@@ -36,7 +39,7 @@ impl Extension {
     }
 }
 
-/// By slot. A record's `EXTRAS` flag says whether to look here.
+/// Extensions by slot. A record's flag `HAS_EXTENSION` says whether it has one.
 pub(crate) struct Extensions(HashMap<u32, Extension>);
 
 impl Extensions {
@@ -48,22 +51,22 @@ impl Extensions {
         self.0.get(&slot)
     }
 
-    /// What `slot` has, made empty if it had nothing. The caller sets the record's flag.
+    /// The extension of `slot`, created empty if there was none. The caller sets the record's flag.
     pub(crate) fn find_or_insert(&mut self, slot: u32) -> &mut Extension {
         self.0.entry(slot).or_default()
     }
 
-    /// What the helper of `slot` keeps, if it has one.
+    /// The helper state of `slot`, if it has a helper.
     pub(crate) fn helper_state_mut(&mut self, slot: u32) -> Option<&mut HelperState> {
         self.0.get_mut(&slot)?.helper_state.as_mut()
     }
 
-    /// How many segments each way a connection that was kept over a gap is not yet strict.
+    /// For a connection restored after a gap: the segments per direction that are still checked leniently.
     pub(crate) fn lenient_segments_left_mut(&mut self, slot: u32) -> Option<&mut [u8; 2]> {
         self.0.get_mut(&slot)?.lenient_segments_left.as_mut()
     }
 
-    /// A segment of a connection that was kept over a gap has passed. True once it is the last for which the window is not strict.
+    /// Counts one segment of a connection restored after a gap. True if it was the last lenient one: from now on windows are strict.
     #[cold]
     pub(crate) fn count_lenient_segment(&mut self, slot: u32, direction: Direction) -> bool {
         let Some(extra) = self.0.get_mut(&slot) else { return false };
@@ -78,19 +81,19 @@ impl Extensions {
         self.0.remove(&slot)
     }
 
-    /// All, in no order.
+    /// All extensions, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Extension)> {
         self.0.iter().map(|(slot, extra)| (*slot, extra))
     }
 }
 
-/// A child's master, as the child remembers it.
+/// A child's reference to its master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Master {
     pub(crate) slot: u32,
-    /// Which life of the slot: a later connection in the same place is nobody's master.
+    /// The generation of the slot: a later connection in the same slot is not the master.
     pub(crate) generation: u32,
-    /// Its original tuple, which outlives it.
+    /// The master's original tuple; valid after the master has ended.
     pub(crate) tuple: Tuple,
     pub(crate) mark: u32,
 }

@@ -1,8 +1,8 @@
-//! Tracking and confirming in one, for who has no rules: a packet at a time, or a batch whose memory is fetched ahead.
+//! Tracks and confirms in one call, for use without a ruleset: one packet, or a batch with prefetching.
 //!
-//! A packet is read once for its [`LookupHint`]: the hash, and what of its key the hot part of a record holds. A batch is a pipeline of three
-//! stages, a few packets apart: bucket, record, tracking, so that memory is waited for while other packets are computed. A hint promises nothing: the record it names may have ended,
-//! or be another's, and is looked at again.
+//! Each packet is parsed once for its [`LookupHint`]: the hash, and the part of its key that a hot record holds. A group of packets goes
+//! through three stages (bucket, record, tracking), so that cache misses of one packet overlap with work for others. A hint lives for one group. It
+//! must never be trusted: the record it names may have ended or belong to another connection, and is checked again before use.
 use crate::classify::Classification;
 use crate::protocol::Tcp;
 use crate::table::key::{PackedAddrs, TupleKey};
@@ -15,20 +15,20 @@ use alloc::vec::Vec;
 use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet};
 
-/// Packets whose memory is fetched together.
+/// Packets that are prefetched together.
 const PREFETCH_GROUP: usize = 32;
 
-/// What is known of a packet ahead of its turn.
+/// What the first stages compute of a packet before it is tracked.
 #[derive(Clone, Copy)]
 struct LookupHint {
     /// 0 for a packet without a tuple.
     hash: u64,
-    /// The hash of the answer's key, if the packet seems to begin a connection; 0 if not known.
+    /// The hash of the reply key, if the packet probably begins a connection; 0 if unknown.
     reply_hash: u64,
-    /// What the hot part of a record has of the key.
+    /// The part of the key that a hot record holds.
     addresses: u64,
     keys: u32,
-    /// Whose packet it is, by its fingerprint.
+    /// The probable connection, found by fingerprint only.
     candidate: Option<TupleRef>,
 }
 
@@ -37,7 +37,7 @@ impl LookupHint {
 }
 
 impl Engine {
-    /// Tracks one packet and confirms its connection at once: for who has no rules.
+    /// Tracks one packet and immediately confirms its connection: for use without a ruleset.
     ///
     /// ```
     /// use keepstate_engine::{Engine, CtInfo, Instant, Sysctls, Secret, Zone};
@@ -59,8 +59,8 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::handle`] for each of `packets`, in order, with their cache lines fetched ahead, so that their misses overlap.
-    /// `outcomes` is cleared first.
+    /// As [`Engine::handle`] for each of `packets`, in order. Their cache lines are prefetched, so that cache misses overlap.
+    /// `outcomes` is cleared first; afterwards it has one outcome per packet.
     pub fn handle_batch(&mut self, packets: &[Packet<'_>], zone: Zone, now: Instant, outcomes: &mut Vec<Outcome>) {
         outcomes.clear();
         outcomes.reserve(packets.len());
@@ -69,7 +69,7 @@ impl Engine {
             self.hash_batch(group, zone, &mut hints);
             self.prefetch_records(group, zone, &mut hints);
             for (packet, hint) in group.iter().zip(&hints) {
-                // Made where it is to stay: put together elsewhere and moved, its parts would have to be waited for.
+                // The outcome is built in place: building it elsewhere and copying it causes a store-forwarding stall.
                 match self.fast_path(packet, zone, hint, now) {
                     Some((conn_id, direction)) => {
                         outcomes.push(Outcome::tracked(CtInfo::Established, direction, conn_id))
@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    /// First stage: who is it? The buckets that will tell are fetched together, so that the processor translates their addresses together too.
+    /// First stage: hash each packet, then prefetch all buckets together, so that the TLB misses overlap too.
     #[inline(always)]
     fn hash_batch(&self, packets: &[Packet<'_>], zone: Zone, hints: &mut [LookupHint; PREFETCH_GROUP]) {
         for (packet, hint) in packets.iter().zip(hints.iter_mut()) {
@@ -91,7 +91,7 @@ impl Engine {
         }
     }
 
-    /// Second stage: the records that the buckets name.
+    /// Second stage: prefetch the records that the buckets refer to.
     #[inline(always)]
     fn prefetch_records(&self, packets: &[Packet<'_>], zone: Zone, hints: &mut [LookupHint; PREFETCH_GROUP]) {
         for (packet, hint) in packets.iter().zip(hints) {
@@ -127,7 +127,7 @@ impl Engine {
         }
     }
 
-    /// The packet begins a connection, it seems: its answer will be entered too.
+    /// The packet probably begins a connection: prefetches the bucket where the reply tuple will be inserted.
     #[inline(never)]
     fn prefetch_reply_bucket(&self, packet: &Packet<'_>, zone: Zone, hint: &mut LookupHint) {
         if let (Classification::Tuple, key) = self.classify(packet) {
@@ -135,8 +135,8 @@ impl Engine {
         }
     }
 
-    /// The short way for nearly every packet: an ordinary segment of an established TCP connection. `None` if it is another; then nothing
-    /// was changed, and [`Engine::slow_path`] says what becomes of it. What it passes is ESTABLISHED.
+    /// Handles the most common packet: an ordinary segment of an established TCP connection. Such a packet is ESTABLISHED. `None` for any
+    /// other packet; then nothing was changed and [`Engine::slow_path`] handles it.
     #[inline(always)]
     fn fast_path(
         &mut self,
@@ -161,7 +161,7 @@ impl Engine {
         if hot.status() & OPEN.union(CLOSED) != OPEN || hot.is_expired(tick) {
             return None;
         }
-        // It may have timeouts of its own.
+        // It may have its own timeout policy.
         if !self.timeout_policies.is_empty() && hot.kind.has(RecordKind::HAS_EXTENSION) {
             return None;
         }
@@ -182,7 +182,7 @@ impl Engine {
         Some((conn_id, direction))
     }
 
-    /// Apart, so that the compiler does not make one push of two, through memory.
+    /// A separate function, so that the compiler does not merge this push with the one of the fast path, which would copy the outcome through memory.
     #[inline(never)]
     fn push_slow_path(
         &mut self,
@@ -195,7 +195,7 @@ impl Engine {
         outcomes.push(self.slow_path(packet, zone, hint, now));
     }
 
-    /// Is `reference` the packet's connection? Asked where the hot part of the record does not tell.
+    /// Is `reference` the packet's connection? Full comparison, for records that the hot part alone does not decide.
     #[inline(never)]
     fn tuple_matches(&self, packet: &Packet<'_>, reference: TupleRef, zone: Zone) -> bool {
         let (identity, key) = self.classify(packet);
@@ -211,7 +211,7 @@ impl Engine {
 }
 
 impl LookupHint {
-    /// Is it a packet of that direction of this IPv4 connection, whose tuples are each other's inverse, in the default zone?
+    /// Does the packet belong to `direction` of this connection? Only true for untranslated IPv4 connections in the default zone.
     #[inline(always)]
     fn matches(&self, hot: &HotRecord, direction: Direction) -> bool {
         let (word, keys) = match direction {
@@ -221,7 +221,7 @@ impl LookupHint {
         hot.addresses == word && hot.keys == keys && hot.kind.is_untranslated_v4(ipproto::TCP)
     }
 
-    /// With the key that it is the hint of.
+    /// The lookup key of the packet with `key`, with this hint's hashes and candidate.
     fn lookup_key(&self, key: TupleKey, zone: Zone) -> LookupKey {
         LookupKey { key, zone, hash: self.hash, candidate: self.candidate, reply_hash: self.reply_hash }
     }

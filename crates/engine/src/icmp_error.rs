@@ -1,4 +1,4 @@
-//! ICMP errors: they belong to the connection of the packet they quote.
+//! ICMP errors: they are RELATED to the connection of the packet they quote.
 use crate::classify::{IcmpClass, icmp_class, icmp_keys, parse_gre_key, parse_ports};
 use crate::table::key::TupleKey;
 use crate::time::Ticks;
@@ -6,7 +6,7 @@ use crate::{CtInfo, Engine, Instant, Outcome, Reason, Zone};
 use keepstate_types::ipproto;
 use keepstate_wire::{Family, InnerPacket, Packet, ParseError, icmp::IcmpMessage};
 
-/// The packet that a message quotes.
+/// The quoted packet of an ICMP error or redirect.
 fn inner_packet<'a>(message: &IcmpMessage<'a>, family: Family) -> Result<&'a [u8], ParseError> {
     match icmp_class(family, message.kind) {
         IcmpClass::Redirect => message.redirected_packet().map(Option::unwrap_or_default),
@@ -15,7 +15,8 @@ fn inner_packet<'a>(message: &IcmpMessage<'a>, family: Family) -> Result<&'a [u8
 }
 
 impl Engine {
-    /// The connection that an error is about: found by the quoted packet turned round, and only if the error goes to one of its ends.
+    /// Finds the connection an ICMP error is about, by the inverted tuple of the quoted packet. The error is invalid unless it is sent to the
+    /// source of the quoted packet (`nf_conntrack_inet_error`).
     pub(crate) fn track_icmp_error(&self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
         let quoted = IcmpMessage::parse(packet.transport())
             .and_then(|message| inner_packet(&message, packet.family()))
@@ -41,7 +42,7 @@ impl Engine {
     }
 }
 
-/// The tuple of a quoted packet; its lengths and checksums are not believed and not looked at.
+/// The tuple of a quoted packet. Its lengths and checksums are not checked: a quoted packet is usually truncated.
 fn inner_tuple_key(quote: &InnerPacket<'_>) -> Result<TupleKey, ParseError> {
     let keys = match quote.protocol {
         ipproto::TCP | ipproto::UDP | ipproto::SCTP | ipproto::UDPLITE => parse_ports(quote.transport)?,

@@ -1,16 +1,16 @@
-//! The lines the kernel would log, rate-limited as the kernel limits them.
+//! The kernel log lines of nf_conntrack, rate-limited as the kernel does (`net_ratelimit`), queued for the driver.
 use crate::Instant;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::time::Duration;
 
-/// As `net_ratelimit`'s defaults: ten lines, then silence until five seconds have passed since the first.
+/// The defaults of `net_ratelimit`: ten lines, then none until five seconds have passed since the first.
 const RATELIMIT_BURST: u32 = 10;
 const RATELIMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// Lines that wait for a driver that never asks are dropped.
+/// The queue's capacity. Further lines are dropped, so a driver that never polls costs no more memory.
 const MAX_PENDING_LINES: usize = 64;
 
-/// See the module's words.
+/// A rate-limited, bounded queue of log lines.
 #[derive(Default)]
 pub(crate) struct KernelLog {
     lines: VecDeque<String>,
@@ -20,7 +20,7 @@ pub(crate) struct KernelLog {
 }
 
 impl KernelLog {
-    /// Adds the line that `text` makes, unless there were too many.
+    /// Queues the line that `text` returns, unless the rate limit is reached; suppressed lines are counted.
     pub(crate) fn push_ratelimited(&mut self, now: Instant, text: impl FnOnce() -> String) {
         if self.window_start.is_none_or(|begun| now.since(begun) >= RATELIMIT_INTERVAL) {
             self.window_start = Some(now);

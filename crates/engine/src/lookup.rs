@@ -1,4 +1,4 @@
-//! A packet's connection: looked up, or created; and the packets that have none.
+//! Looks up a packet's connection or creates one, and counts packets that have none (`nf_conntrack_in`, `resolve_normal_ct`).
 use crate::classify::{Classification, is_icmp_of_family};
 use crate::packet_ctx::Pending;
 use crate::table::LookupKey;
@@ -6,19 +6,19 @@ use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason, Zone};
 use keepstate_wire::{LinuxAction, Packet, ParseError};
 
 impl Engine {
-    /// Tracks one packet. What it begins is confirmed only by [`Engine::confirm`]; drop the packet when a rule dropped the packet.
+    /// Tracks one packet. A connection it begins is only inserted by [`Engine::confirm`]. If a rule drops the packet, drop the [`PacketCtx`].
     #[inline]
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> PacketCtx {
         let (identity, key) = self.classify(packet);
         let probe = self.table.lookup_key(key, zone);
-        // Who tracks without confirming at once has rules, which may ask about what this packet ends.
+        // A caller of `track` has a ruleset, which may read the connection that this packet ends: keep a copy.
         self.nat.keep_ended = true;
         let ctx = self.lookup_or_create(packet, identity, &probe, now);
         self.nat.keep_ended = false;
         ctx
     }
 
-    /// Known connection, or a new one; again if an old one had to go first.
+    /// Handles the packet in its known connection or in a new one. Looks up again if the known connection had expired or is restarted.
     #[inline(never)]
     pub(crate) fn lookup_or_create(
         &mut self,
@@ -48,7 +48,7 @@ impl Engine {
         self.init_conntrack(packet, probe, now)
     }
 
-    /// Counts a packet that has no connection.
+    /// Counts a packet without a connection and finishes it.
     pub(crate) fn finish_untracked(&mut self, outcome: Outcome) -> PacketCtx {
         self.counters.invalid += u64::from(outcome.info == CtInfo::Invalid);
         self.finish_with_reason(outcome)
@@ -61,7 +61,7 @@ impl Engine {
         PacketCtx::finished(outcome)
     }
 
-    /// As [`Engine::finish_untracked`]; Linux counts bad ICMP messages as errors, not as invalid.
+    /// As [`Engine::finish_untracked`], for ICMP errors: Linux counts bad ones in `error`, not in `invalid`.
     fn finish_icmp(&mut self, outcome: Outcome) -> PacketCtx {
         self.counters.error += u64::from(outcome.info == CtInfo::Invalid);
         self.finish_with_reason(outcome)
@@ -73,8 +73,8 @@ impl Engine {
         }
     }
 
-    /// Counts a packet that wire refused before it could be tracked (or that a driver could not make whole): as invalid, where Linux's tracking
-    /// would have seen it.
+    /// Counts a packet that could not be parsed (or reassembled by the driver) and was never tracked. It counts as invalid if Linux's
+    /// tracking would have called it invalid.
     pub fn count_parse_error(&mut self, error: ParseError) {
         self.counters.invalid += u64::from(error.linux_action() == LinuxAction::Invalid);
         self.count_reason(Reason::ParseError(error));

@@ -1,7 +1,8 @@
-//! Masters and their children: a connection that announced another, and the one that came.
+//! Masters and children: a connection whose helper created an expectation, and the connection that matched it.
 //!
-//! A first packet that an expectation matches begins a child: it is RELATED until answered, takes its master's mark, and counts as a use of its
-//! master as long as it lives. A master takes its expectations with it when it ends; its children live on and keep its name.
+//! A first packet that matches an expectation begins a child: it is RELATED until answered, takes its master's mark, and counts as a reference to its
+//! master while it exists. When a master ends its expectations are removed; its children continue and keep its original tuple. A later
+//! connection in the master's slot must never be taken for the master.
 use crate::expectation::{ExpectNat, Expectation};
 use crate::extension::{Extension, Master};
 use crate::table::record::{HotRecord, RecordKind};
@@ -12,10 +13,10 @@ use alloc::string::String;
 use hashbrown::HashMap;
 
 impl Engine {
-    /// The master that expects a connection which begins with `probe`'s tuple, and how that is to be translated. The expectation is used up.
+    /// Finds and removes the expectation that `probe`'s tuple matches; returns its master and the NAT of the child.
     #[inline]
     pub(crate) fn take_expectation(&mut self, probe: &LookupKey, now: Instant) -> Option<(Master, Option<ExpectNat>)> {
-        // Most engines expect nothing most of the time.
+        // Most of the time there are no expectations.
         if self.expectations.is_empty() { None } else { self.match_expectation(probe, now) }
     }
 
@@ -28,7 +29,7 @@ impl Engine {
         self.counters.expect_delete += (before - self.expectations.len()) as u64;
         let hot = self.table.records.hot(master.slot)?;
         if hot.is_expired(now.tick()) {
-            // It was over before this packet, though nobody has noticed yet.
+            // The master has expired but was not removed yet.
             self.destroy(master.slot, now);
             return None;
         }
@@ -37,7 +38,7 @@ impl Engine {
         Some((Master { slot: master.slot, generation: cold.generation, tuple, mark: cold.mark }, follow))
     }
 
-    /// The master that a child names which was kept elsewhere. It may have ended: then the name is all that is left of it.
+    /// The master of an imported child, by its original tuple. If it has ended, only the tuple is kept.
     pub(crate) fn master_by_tuple(&self, tuple: &Tuple, zone: Zone) -> Master {
         let found = self.find_by_original(tuple, zone);
         let cold = found.and_then(|slot| self.table.records.cold(slot));
@@ -48,14 +49,14 @@ impl Engine {
         Master { slot, generation: life, tuple: *tuple, mark }
     }
 
-    /// A child was entered: a master that still stands has one use more.
+    /// Counts an inserted child at its master, if the master still exists.
     pub(crate) fn add_child(&mut self, master: &Master) {
         if self.is_master_alive(master) {
             self.extensions.find_or_insert(master.slot).children += 1;
         }
     }
 
-    /// What a connection leaves behind outside the table when it ends.
+    /// Removes a connection's extension when it ends, with its expectations and its reference to its master.
     #[cold]
     pub(crate) fn release_extension(&mut self, slot: u32) {
         let Some(extra) = self.extensions.remove(slot) else { return };
@@ -69,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Part of [`Engine::check_invariants`].
+    /// Part of [`Engine::check_invariants`]: expectations and child counts.
     pub(crate) fn check_masters(&self) -> Result<(), String> {
         self.expectations.check()?;
         for expected in self.expectations.iter() {
@@ -99,7 +100,7 @@ impl Engine {
         wrong.map_or(Ok(()), |(slot, extra)| Err(alloc::format!("not the children of slot {slot}: {extra:?}")))
     }
 
-    /// Does a child's master still live?
+    /// Does the master still exist?
     pub(crate) fn is_master_alive(&self, master: &Master) -> bool {
         let records = &self.table.records;
         let same = records.cold(master.slot).is_some_and(|cold| cold.generation == master.generation);
@@ -110,7 +111,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// The helper that [`Engine::set_auto_helper`] promised to such connections.
+    /// Attaches the helper that [`Engine::set_auto_helper`] configured for this protocol and destination port, if any.
     #[inline]
     pub(crate) fn try_assign_helper(&self, fresh: &mut Unconfirmed) {
         let to = |(protocol, port, _): &&(u8, u16, Helper)| {
@@ -123,7 +124,7 @@ impl Engine {
 }
 
 impl Unconfirmed {
-    /// Makes it the child of `master`.
+    /// Makes it a child of `master`: EXPECTED, with the master's mark.
     pub(crate) fn set_master(&mut self, master: Master) {
         self.status |= Status::EXPECTED;
         self.mark = master.mark;

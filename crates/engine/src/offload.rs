@@ -1,12 +1,14 @@
-//! Flows that a faster way forwards for a while: handed out, counted in bulk, taken back.
+//! Flow offload: established connections that a faster data path (XDP, hardware) forwards for a while, as Linux's flowtable does.
 //!
 //! ```text
-//! hand_out ─▶ Flow: tuples and edits of both directions; the connection is OFFLOAD, and not timed out as long as the way says that it lives
-//!    take_in   counts and last-seen times come back, many at once
-//! revoke    ─▶ back in software; also by itself, as soon as a packet of it arrives here (a FIN, a RST, a fragment), or when it ends: poll_revoked says so
+//! offload      ─▶ OffloadedFlow: tuples and rewrites of both directions; the connection has status OFFLOAD
+//! update_stats    packet counts and last-seen times of many flows; they refresh the timeouts
+//! revoke       ─▶ back in software. Also automatic: when a packet of the flow arrives here (a FIN, a RST, a fragment), or when
+//!                 the connection ends. Then poll_revoked returns its id
 //! ```
-//! The way translates by [`NatRewrite`](crate::NatRewrite) alone and decides nothing. What a connection needs a second look at (a helper, adjusted sequence numbers, a state other than open) is not handed out.
-//! Windows are forgotten at the handing out: who comes back is taken up in the middle, as Linux does.
+//! The data path translates by [`NatRewrite`](crate::NatRewrite) alone and takes no decision. A connection whose packets need more (a helper, adjusted
+//! sequence numbers, a TCP state other than ESTABLISHED) must never be offloaded. TCP windows are forgotten on offload: a flow that comes back
+//! is picked up mid-stream, as in Linux.
 pub(crate) mod state;
 
 use crate::nat::nat_rewrite_for;
@@ -19,55 +21,55 @@ use crate::{ConnId, Direction, Engine, Instant, Manip, NatRewrite, Status, Sysct
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
 
-/// A flow as a faster way needs it.
+/// An offloaded flow, as a data path needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffloadedFlow {
-    /// Names its connection.
+    /// Its connection.
     pub conn_id: ConnId,
-    /// What its packets look like as they come in, each direction by its own.
+    /// The tuples of its packets as they are received: original, reply.
     pub tuples: [Tuple; 2],
-    /// What is changed in them, original direction first: the destination, then the source.
+    /// The rewrites of each direction, original first: of the destination, then of the source.
     pub rewrites: [[NatRewrite; 2]; 2],
-    /// Where its tuples hold.
+    /// The zone of its tuples.
     pub zone: Zone,
 }
 
-/// Why a flow is not handed out.
+/// Why a connection cannot be offloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OffloadError {
-    /// It is not in the table any more.
+    /// It is not in the table.
     NotFound,
-    /// It is handed out already.
+    /// It is already offloaded.
     AlreadyOffloaded,
     /// It is not yet assured, or it is closing.
     NotEstablished,
-    /// Its packets need a second look: a helper listens, sequence numbers are adjusted, its timeout is fixed.
+    /// Its packets need the slow path: it has a helper, adjusted sequence numbers, or a fixed timeout.
     NeedsSlowPath,
-    /// Its protocol has no ports that a table of flows could go by, or too many states.
+    /// Its protocol has no ports to look a flow up by, or too many states: only TCP, UDP and UDP-Lite are supported.
     UnsupportedProtocol,
 }
 
-/// What a faster way has seen of one direction of a flow since it last told.
+/// Statistics of one direction of a flow since the data path's last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowStats {
-    /// Which flow.
+    /// The flow's connection.
     pub conn_id: ConnId,
-    /// Which direction.
+    /// The direction.
     pub direction: Direction,
-    /// Packets …
+    /// Packets since the last report.
     pub packets: u64,
-    /// … and their bytes, from the IP header on.
+    /// Bytes since the last report, from the IP header on.
     pub bytes: u64,
-    /// When the last of them came.
+    /// When the last packet was received.
     pub last_seen: Instant,
 }
 
 impl Engine {
-    /// Hands a connection out to a faster way.
+    /// Offloads a connection: sets OFFLOAD and returns the flow for the data path.
     ///
     /// # Errors
-    /// Why it has to stay.
+    /// It is not in the table, already offloaded, not established, or needs the slow path. Then nothing has changed.
     pub fn offload(&mut self, conn_id: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
         let secret = self.secret.0;
         let hot = self.table.records.hot_mut(conn_id.slot).ok_or(OffloadError::NotFound)?;
@@ -108,7 +110,8 @@ impl Engine {
         Ok(OffloadedFlow { conn_id, tuples, rewrites: edits, zone: self.table.records.zone(conn_id.slot) })
     }
 
-    /// Takes in what a faster way has seen; gives how many of these flows are not out (any more).
+    /// Adds the data path's statistics to the connections and refreshes their timeouts. Returns how many of the given items
+    /// belong to flows that are not offloaded (any more).
     pub fn update_stats(&mut self, seen: impl IntoIterator<Item = FlowStats>, now: Instant) -> usize {
         seen.into_iter().filter(|seen| !self.update_flow_stats(seen, now)).count()
     }
@@ -138,7 +141,7 @@ impl Engine {
                 _ => 0,
             },
         };
-        // Told late, a packet counts from when it came; a deadline never moves back by it.
+        // The timeout runs from when the packet was received, not from the report; a deadline never moves back.
         let deadline = seen.last_seen.tick().wrapping_add(timeout);
         if deadline.wrapping_sub(hot.deadline) as i32 > 0 {
             hot.deadline = deadline;
@@ -152,7 +155,7 @@ impl Engine {
         true
     }
 
-    /// Takes a flow back. False if it was not out.
+    /// Ends the offload of a connection; [`Engine::poll_revoked`] will return its id. False if it was not offloaded.
     pub fn revoke(&mut self, conn_id: ConnId) -> bool {
         let secret = self.secret.0;
         let Some(hot) = self.table.records.hot(conn_id.slot) else { return false };
@@ -165,7 +168,7 @@ impl Engine {
         is_out
     }
 
-    /// Takes every flow back: its edits may be cached, and the rules have changed.
+    /// Ends the offload of every connection, for instance because the ruleset has changed.
     pub fn revoke_all(&mut self) {
         if self.offload.count == 0 {
             return;
@@ -178,17 +181,17 @@ impl Engine {
         }
     }
 
-    /// A flow that is not out any more, though nobody has revoked it by its name: forget it.
+    /// The id of a flow that is no longer offloaded: the data path must delete it. `None` if there is no further one.
     pub fn poll_revoked(&mut self) -> Option<ConnId> {
         self.offload.revoked.pop()
     }
 
-    /// Flows that are out.
+    /// The number of offloaded flows.
     pub fn offloaded_count(&self) -> usize {
         self.offload.count
     }
 
-    /// A flow is the table's own again.
+    /// Clears OFFLOAD and queues the id for [`Engine::poll_revoked`].
     #[cold]
     pub(crate) fn unoffload(&mut self, slot: u32) {
         let conn_id = self.conn_id(slot);

@@ -1,33 +1,33 @@
-//! What tracking says of a packet.
+//! The result of tracking a packet.
 use crate::{ConnId, Direction, Reason};
 
-/// What `ct state` matches: the relation of a packet to the table.
+/// A packet's `ct state`: its relation to the connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CtInfo {
-    /// Of a connection that has not been answered.
+    /// Its connection has only been seen in the original direction.
     New,
-    /// Of a connection seen both ways.
+    /// Its connection has been seen in both directions.
     Established,
-    /// Of an expected connection not yet answered, or an ICMP error about a known one.
+    /// Its connection was expected and is not answered yet; or it is an ICMP error about a known connection.
     Related,
-    /// Of no connection, for the reason given.
+    /// It has no connection; [`Outcome::reason`] says why.
     Invalid,
-    /// Not tracked, on purpose.
+    /// It is deliberately not tracked.
     Untracked,
 }
 
-/// What is to become of the packet so far as tracking has a say.
+/// Tracking's verdict on a packet. The ruleset has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CtVerdict {
-    /// It goes on.
+    /// Process it further.
     Accept,
-    /// Linux drops it here, and so do we.
+    /// Drop it, as Linux does here.
     Drop,
 }
 
-/// All that tracking says of one packet.
+/// The result of tracking one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Outcome {
@@ -35,11 +35,11 @@ pub struct Outcome {
     pub info: CtInfo,
     /// Its direction; `None` when it belongs to no connection.
     pub direction: Option<Direction>,
-    /// Its connection, while that lives: `None` for invalid packets and when this packet ended it.
+    /// Its connection in the table. `None` for packets without one, for unconfirmed connections, and if this packet ended it.
     pub connection: Option<ConnId>,
     /// Why it is invalid, ignored or dropped.
     pub reason: Option<Reason>,
-    /// Whether it goes on.
+    /// Whether to drop it.
     pub verdict: CtVerdict,
 }
 
@@ -56,7 +56,7 @@ impl Outcome {
         }
     }
 
-    /// A packet of no connection, for `why`. It goes on: the ruleset decides.
+    /// An invalid packet. It is accepted here: the ruleset decides about it.
     pub(crate) const fn invalid(reason: Reason) -> Outcome {
         Outcome::without_connection(CtInfo::Invalid, Some(reason), CtVerdict::Accept)
     }
@@ -66,7 +66,7 @@ impl Outcome {
         Outcome::without_connection(CtInfo::Invalid, Some(reason), CtVerdict::Drop)
     }
 
-    /// A packet that is not tracked, on purpose.
+    /// A packet that is deliberately not tracked.
     pub(crate) const fn untracked(reason: Reason) -> Outcome {
         Outcome::without_connection(CtInfo::Untracked, Some(reason), CtVerdict::Accept)
     }

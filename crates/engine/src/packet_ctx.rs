@@ -1,4 +1,4 @@
-//! A packet on its way through the rules: tracked, not yet confirmed.
+//! The tracking context of a packet between tracking and confirmation, while the ruleset processes it (as `skb->_nfct` in Linux).
 use crate::extension::Extension;
 use crate::helper::HelperState;
 use crate::helper_packet::HelperPacket;
@@ -7,39 +7,39 @@ use crate::table::key::TupleKey;
 use crate::{ConnId, Connection, CtInfo, Direction, Helper, Outcome, Reason, Status, Tuple, Zone};
 use alloc::boxed::Box;
 
-/// What [`Engine::track`](crate::Engine::track) found. Give it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
-/// the last rule; drop it when a rule dropped the packet, and nothing is left of it.
+/// The result of [`Engine::track`](crate::Engine::track). Pass it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
+/// the last rule. If a rule drops the packet, drop the context: the table is as if the packet's new connection had never been.
 #[derive(Debug)]
 pub struct PacketCtx {
     pub(crate) outcome: Outcome,
     pub(crate) pending: Pending,
     /// The packet is an ICMP error about its connection, not of it.
     pub(crate) is_icmp_error: bool,
-    /// The connection that the packet has ended: rules may still ask about it, and the packet is translated as ever.
+    /// A copy of the connection that the packet has ended: the ruleset can still read it, and the packet is still translated.
     pub(crate) ended: Option<Box<Connection>>,
 }
 
-/// What waits for the packet to pass the last rule.
+/// What confirmation has to do.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation a connection")]
 pub(crate) enum Pending {
     Nothing,
-    /// A connection to be entered.
+    /// Insert a connection.
     Unconfirmed(Unconfirmed),
-    /// Words for a helper.
+    /// Pass a payload to a helper.
     HelperPacket(HelperPacket),
 }
 
 impl PacketCtx {
-    /// Nothing waits.
+    /// A context without anything to confirm.
     pub(crate) const fn finished(outcome: Outcome) -> PacketCtx {
         PacketCtx { outcome, pending: Pending::Nothing, is_icmp_error: false, ended: None }
     }
-    /// All that tracking says of the packet so far.
+    /// The result of tracking so far.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
-    /// The packet of an answer of our own to this packet (an ICMP error, a reset): of the same connection, the other way, and RELATED.
+    /// The context of a locally generated reply to this packet (an ICMP error, a RST): same connection, opposite direction, RELATED.
     pub fn reply_ctx(&self) -> PacketCtx {
         let outcome = Outcome {
             info: CtInfo::Related,
@@ -48,7 +48,7 @@ impl PacketCtx {
         };
         PacketCtx { outcome, pending: Pending::Nothing, is_icmp_error: false, ended: self.ended.clone() }
     }
-    /// The packet of a packet of our own that goes the same way: of the same connection, as much answered as this one.
+    /// The context of a locally generated packet in the same direction: same connection, same `ct state`.
     pub fn same_direction_ctx(&self) -> PacketCtx {
         PacketCtx { ended: self.ended.clone(), ..PacketCtx::finished(self.outcome) }
     }
@@ -60,15 +60,15 @@ impl PacketCtx {
     pub fn direction(&self) -> Option<Direction> {
         self.outcome.direction
     }
-    /// Its connection, if that is in the table.
+    /// Its connection, if it is in the table.
     pub fn connection(&self) -> Option<ConnId> {
         self.outcome.connection
     }
-    /// Why it is invalid or was ignored.
+    /// Why it is invalid, ignored or dropped.
     pub fn reason(&self) -> Option<Reason> {
         self.outcome.reason
     }
-    /// The connection it begins: rules may still change it.
+    /// The connection it begins. Rules may still change it.
     pub fn unconfirmed(&mut self) -> Option<&mut Unconfirmed> {
         match &mut self.pending {
             Pending::Unconfirmed(fresh) => Some(fresh),
@@ -77,33 +77,33 @@ impl PacketCtx {
     }
 }
 
-/// A connection that exists only as long as its first packet is on its way: the only time its reply tuple may change.
+/// A connection whose first packet is not confirmed yet. It is not in the table, and its reply tuple may still change (NAT).
 #[derive(Debug)]
 pub struct Unconfirmed {
     pub(crate) original: TupleKey,
     pub(crate) reply: TupleKey,
-    /// The reply is the original turned round: nothing was translated.
+    /// The reply is the inverse of the original: nothing was translated.
     pub(crate) untranslated: bool,
     pub(crate) zone: Zone,
     pub(crate) status: Status,
     pub(crate) tracker: Tracker,
-    /// Ticks from its confirmation on.
+    /// Its timeout in ticks, counted from confirmation.
     pub(crate) timeout: u32,
-    /// Bytes of the first packet, once it was counted.
+    /// Bytes of the first packet; `None` if it is not counted.
     pub(crate) counted_bytes: Option<u64>,
-    /// A translation found no free tuple: it cannot be entered.
+    /// NAT found no free tuple: it cannot be inserted.
     pub(crate) nat_exhausted: bool,
-    /// What it was to have is not to be had, though its tuple may be free: it is not entered.
+    /// NAT refused it although its tuple may be free: it is not inserted.
     pub(crate) nat_refused: bool,
-    /// The table's epoch when the tuples were found free.
+    /// The table's epoch when its tuples were found free.
     pub(crate) table_epoch: u64,
-    /// The hashes of both tuples, each 0 if not known.
+    /// The hashes of both tuples; 0 if unknown.
     pub(crate) hashes: [u64; 2],
-    /// A helper, a master: for the few that have one.
+    /// Helper, master and other extensions, if it has any.
     pub(crate) extension: Option<Box<Extension>>,
-    /// The mark; kept with the connection.
+    /// The mark of the connection.
     pub mark: u32,
-    /// Labels; kept with the connection.
+    /// The labels of the connection, bit 0 first.
     pub labels: Option<[u8; 16]>,
 }
 
@@ -112,7 +112,7 @@ impl Unconfirmed {
     pub fn original(&self) -> Tuple {
         self.original.tuple()
     }
-    /// The tuple the answer will have.
+    /// The reply tuple, with the NAT decided so far.
     pub fn reply(&self) -> Tuple {
         self.reply.tuple()
     }
@@ -123,7 +123,7 @@ impl Unconfirmed {
     pub(crate) const fn has_extension(&self) -> bool {
         self.labels.is_some() || self.extension.is_some()
     }
-    /// Attaches a helper, as nftables' `ct helper set` does. A connection of a protocol that the helper does not hear stays as it is.
+    /// Attaches a helper, as nftables' `ct helper set` does. No effect if the connection has another protocol than the helper.
     pub fn attach_helper(&mut self, helper: Helper) {
         if self.original.protocol == helper.protocol() {
             self.extension.get_or_insert_default().helper_state = Some(HelperState::new(helper));

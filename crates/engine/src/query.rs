@@ -1,11 +1,11 @@
-//! What can be asked of an engine: connections, expectations, counters, sysctls.
+//! Read access to an engine: connections, expectations, counters, sysctls.
 use crate::table::TupleRef;
 use crate::time::Ticks;
 use crate::{ConnId, Counters, Direction, Engine, Entry, ExpectationEntry, Instant, Reason, Sysctls, Tuple, Zone};
 use alloc::string::String;
 
 impl Engine {
-    /// Connections in the table: `nf_conntrack_count`. Like Linux, it counts what has expired and was not yet removed.
+    /// The number of connections in the table: `nf_conntrack_count`. As in Linux it includes expired ones that were not removed yet.
     pub fn count(&self) -> usize {
         self.table.count()
     }
@@ -18,19 +18,19 @@ impl Engine {
         })
     }
 
-    /// One connection, if it still lives.
+    /// One connection, if it is in the table.
     pub fn entry(&self, conn_id: ConnId, now: Instant) -> Option<Entry> {
         let hot = self.table.records.hot(conn_id.slot)?;
         let same = hot.is_confirmed() && hot.tuple_hash(self.secret.0) == conn_id.tuple_hash;
         if same { self.dump_entry(conn_id.slot, now) } else { None }
     }
 
-    /// Every expectation whose time is not over at `now`, as `/proc/net/nf_conntrack_expect` lists them.
+    /// Every expectation that has not expired at `now`, as `/proc/net/nf_conntrack_expect` lists them.
     pub fn expectations(&self, now: Instant) -> impl Iterator<Item = ExpectationEntry> + '_ {
         self.expectations.iter().filter_map(move |expected| self.dump_expectation(expected, now))
     }
 
-    /// The connection that a tuple belongs to, and which direction of it the tuple is.
+    /// Finds the connection that has `tuple`, and the direction that `tuple` names.
     pub fn find(&self, tuple: &Tuple, zone: Zone, now: Instant) -> Option<(ConnId, Direction)> {
         let probe = self.table.lookup_key(tuple.into(), zone);
         let reference = self.table.find(&probe)?;
@@ -40,29 +40,31 @@ impl Engine {
         Some((self.conn_id(reference.slot()), reference.direction()))
     }
 
-    /// The counters of `conntrack -S`, and those of expectations.
+    /// The counters of `conntrack -S` and of expectations.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// How many packets there were for each reason to refuse, ignore or drop one.
+    /// The number of packets per [`Reason`].
     pub fn reason_counts(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
         Reason::all().zip(self.reason_counts.iter().copied())
     }
 
-    /// The sysctls as they stand. `nf_conntrack_count` is [`Engine::count`].
+    /// The current sysctls. For `nf_conntrack_count` see [`Engine::count`].
     pub fn sysctls(&self) -> &Sysctls {
         &self.sysctls
     }
 
-    /// Bytes held for connections: records, index, timers. Chunks are counted whole, though memory is only touched when used.
+    /// Bytes allocated for connections: records, index, timers. Whole chunks are counted, though the OS only commits touched pages.
     pub fn memory_bytes(&self) -> usize {
         self.table.memory_bytes()
     }
 
-    /// Checks what must always hold: every connection stands in the index exactly twice, and can be found by both its tuples; every
-    /// expectation has a living master with a helper, and every master as many uses as it has living children.
-    /// Costs a look at everything; for tests and fuzzing.
+    /// Checks the engine's invariants: every connection is in the index exactly twice and is found by both its tuples; every expectation
+    /// has an existing master with a helper; every master's child count is right. It scans the whole table: for tests and fuzzing.
+    ///
+    /// # Errors
+    /// The first violated invariant.
     pub fn check_invariants(&self) -> Result<(), String> {
         let connections = self.table.used_slots().count();
         if connections != self.table.count() {

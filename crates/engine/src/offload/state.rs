@@ -1,8 +1,8 @@
-//! The flows that are offloaded, counted; and those that were revoked.
+//! Offload bookkeeping: the number of offloaded flows, and the queue of revoked ones.
 use crate::ConnId;
 use alloc::vec::Vec;
 
-/// Flows that are out.
+/// The number of offloaded flows, and revoked flows that were not polled yet.
 #[derive(Debug, Default)]
 pub(crate) struct OffloadState {
     pub(crate) count: usize,
