@@ -1,19 +1,19 @@
-//! Why a packet is invalid, was ignored, is not tracked, or is dropped: one closed list.
+//! The closed list of reasons why a packet is invalid, ignored, untracked or dropped.
 use keepstate_wire::ParseError;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal,)*) => {
-        /// Why a packet is invalid, was ignored, is not tracked, or is dropped. Each has one name and one counter.
+        /// Why a packet is invalid, ignored, untracked or dropped. Each reason has one name and one counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Reason {
-            /// The packet views refused it.
+            /// It could not be parsed (`keepstate-wire`).
             ParseError(ParseError),
             $($(#[doc = $doc])+ $variant,)*
         }
 
         impl Reason {
-            /// Every reason that is tracking's own.
+            /// Every reason but the parse errors.
             pub const TRACKING: &'static [Reason] = &[$(Reason::$variant,)*];
 
             /// A short stable name in snake case.
@@ -24,7 +24,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// One sentence for people.
+            /// One sentence for logs and reports.
             pub fn text(self) -> &'static str {
                 match self {
                     Reason::ParseError(error) => error.text(),
@@ -36,80 +36,80 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The table is full and no unassured connection could make room.
+    /// The table is full and no connection could be dropped early.
     TableFull "table_full",
-    /// Another packet took the tuple first, and the two cannot be one connection.
+    /// Another connection has taken the tuple, and the clash cannot be resolved.
     Clash "clash",
-    /// No address and port of the rule's range is free for its translation.
+    /// No address and port in the NAT rule's range is free.
     NatExhausted "nat_exhausted",
-    /// There is no memory for another connection.
+    /// Out of memory for another connection.
     NoMemory "no_memory",
-    /// It is a fragment: only the reassembled packet can be tracked.
+    /// It is a fragment; only reassembled packets are tracked.
     Fragment "fragment",
     /// Its transport checksum is wrong.
     Checksum "checksum",
     /// ICMP in IPv6, or ICMPv6 in IPv4.
     WrongFamily "wrong_family",
-    /// A set of TCP flags that no segment carries.
+    /// Invalid combination of TCP flags.
     TcpFlags "tcp_flags",
-    /// A TCP connection does not begin with such a segment.
+    /// The TCP segment cannot begin a connection.
     TcpFirst "tcp_first",
     /// No SYN, and nf_conntrack_tcp_loose is off.
     TcpNotOpened "tcp_not_opened",
-    /// Such a segment has no place in this state of the connection.
+    /// The TCP segment is invalid in this state.
     TcpState "tcp_state",
-    /// Passed without a change of state: it may belong to a connection we do not know.
+    /// Passed without a state change: it may belong to a connection not seen here.
     TcpIgnored "tcp_ignored",
-    /// A challenge to a SYN that we let pass, not the last ACK.
+    /// A challenge ACK in reply to an ignored SYN.
     TcpChallengeAck "tcp_challenge_ack",
-    /// A RST older than what the other end has acknowledged.
+    /// A RST below the highest sequence number that the other end has acknowledged.
     TcpRst "tcp_rst",
-    /// Its sequence number is over the window of the receiver.
+    /// Its sequence number is above the receiver's window.
     TcpSeqAbove "tcp_seq_above",
-    /// It acknowledges data that was not seen.
+    /// It acknowledges data that was never seen.
     TcpAckAbove "tcp_ack_above",
-    /// It repeats data that was acknowledged long ago.
+    /// Its sequence number is below the window: data acknowledged long ago.
     TcpSeqBelow "tcp_seq_below",
-    /// Its acknowledgement is too old.
+    /// Its acknowledgement number is too low.
     TcpAckBelow "tcp_ack_below",
-    /// It carries a little more than the window of the receiver.
+    /// It slightly exceeds the receiver's window.
     TcpOverWindow "tcp_over_window",
-    /// SCTP chunks that may not stand together, none at all, or one cut short.
+    /// No SCTP chunk, a truncated one, or chunks that must not be bundled.
     SctpChunks "sctp_chunks",
-    /// An SCTP association does not begin with such a chunk.
+    /// The SCTP chunk cannot begin an association.
     SctpFirst "sctp_first",
-    /// The verification tag is not the association's.
+    /// The SCTP verification tag is not the association's.
     SctpTag "sctp_tag",
-    /// The SCTP chunk has no place in this state.
+    /// The SCTP chunk is invalid in this state.
     SctpState "sctp_state",
-    /// An INIT ACK with a tag that is neither known nor asked for.
+    /// An SCTP INIT ACK with an unexpected verification tag.
     SctpInitAck "sctp_init_ack",
-    /// An ICMP type that tracking does not know.
+    /// Unknown ICMP type.
     IcmpType "icmp_type",
-    /// An ICMP type that is neither a query nor an answer.
+    /// The ICMP type is neither a query nor a reply.
     IcmpUnpaired "icmp_unpaired",
-    /// An ICMPv6 redirect that no router on the link can have sent: its hop limit is below 255, or its source not link-local.
+    /// An ICMPv6 redirect not sent by a router on the link: hop limit below 255, or source not link-local.
     Icmpv6Redirect "icmpv6_redirect",
-    /// An ICMP answer that nobody asked for.
+    /// An ICMP reply without a query.
     IcmpUnasked "icmp_unasked",
-    /// An ICMP error about a packet of no known connection.
+    /// An ICMP error about an unknown connection.
     IcmpNoConnection "icmp_no_connection",
-    /// An ICMP error sent to somebody else than the connection's end.
+    /// An ICMP error not sent to the source of the packet it quotes.
     IcmpAddress "icmp_address",
-    /// Neighbour discovery and multicast listening are not tracked.
+    /// ICMPv6 neighbour discovery and multicast listener messages are not tracked.
     IcmpUntracked "icmp_untracked",
-    /// A command for the helper that is not whole or not understood: the sender has to send it again.
+    /// The helper could not parse a partial or unknown command; the sender retransmits it.
     HelperPartial "helper_partial",
-    /// What a helper or a translation has to write into it does not fit, or its options cannot be read.
+    /// A helper or NAT could not rewrite it: the text does not fit, or its options cannot be parsed.
     HelperUnwritable "helper_unwritable",
-    /// It announces a connection that another master expects already.
+    /// Its expectation clashes with one of another master.
     ExpectClash "expect_clash",
-    /// It announces a connection, and nf_conntrack_expect_max are expected already.
+    /// The expectation table is full (nf_conntrack_expect_max).
     ExpectFull "expect_full",
 }
 
 impl Reason {
-    /// A place of its own in an array of [`Reason::COUNT`] counters.
+    /// Its index in an array of [`Reason::COUNT`] counters.
     pub fn index(self) -> usize {
         match self {
             Reason::ParseError(error) => Reason::TRACKING.len() + error as usize,
@@ -117,7 +117,7 @@ impl Reason {
         }
     }
 
-    /// How many reasons there are.
+    /// The number of reasons.
     pub const COUNT: usize = Reason::TRACKING.len() + ParseError::ALL.len();
 
     /// Every reason, in the order of [`Reason::index`].

@@ -1,4 +1,6 @@
-//! Runs a connection's helper on its payload, and creates an expectation from what it announces.
+//! Runs a connection's helper on the payload of its control channel and creates the expectations it returns.
+//!
+//! It runs on confirmation. It must never create an expectation from a packet that a rule has dropped, or from a partial payload.
 use crate::expectation::{ExpectError, ExpectFlags, ExpectMask, ExpectNat, Expectation};
 use crate::helper::HelperState;
 use crate::helper::ftp::{DataEndpoint, FtpParseResult, FtpSegment, format_cmd};
@@ -15,7 +17,8 @@ use keepstate_wire::Packet;
 use keepstate_wire::rewrite::mangle_tcp_payload;
 
 impl Engine {
-    /// The payload of `packet`, if its connection has a helper and is established. `None` for a truncated capture.
+    /// The payload of `packet` for the helper, if its connection is ESTABLISHED and has a helper or adjusted sequence numbers. A packet that
+    /// a capture has truncated has no payload for the helper.
     #[inline]
     pub(crate) fn helper_packet(&self, packet: &Packet<'_>, outcome: &Outcome) -> Option<HelperPacket> {
         let connection = outcome.connection?;
@@ -27,8 +30,8 @@ impl Engine {
         }
     }
 
-    /// Runs the connection's helper, and creates an expectation from an announcement. As in Linux, a packet is dropped if its announcement
-    /// cannot be parsed, or if the expectation cannot be created: the sender will retransmit it.
+    /// Runs the connection's helper. As in Linux, the packet is dropped if its command cannot be parsed, expected or rewritten: the sender
+    /// will retransmit it.
     #[cold]
     pub(crate) fn run_helper(
         &mut self,
@@ -67,7 +70,7 @@ impl Engine {
         if renumbered { Ok(()) } else { Err(Reason::HelperUnwritable) }
     }
 
-    /// The tuples of the segment's own direction and of the other, and the connection's helper, if it has one.
+    /// The tuples of the segment's direction and of the opposite one, and the helper; `None` without a helper.
     fn endpoints(&self, packet_data: &HelperPacket) -> Option<HelperEndpoints> {
         let HelperPacket { connection, direction, .. } = *packet_data;
         let hot = self.table.records.hot(connection.slot)?;
@@ -84,21 +87,22 @@ impl Engine {
     ) -> Result<Option<DataEndpoint>, Reason> {
         let HelperPacket { connection, direction, seq, .. } = *packet_data;
         let Some(helper_state) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
-        let result = match helper_state {
+        let heard = match helper_state {
             HelperState::Ftp(_) if packet_data.data.is_empty() => FtpParseResult::NoMatch,
             HelperState::Ftp(ftp) => {
                 ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &packet_data.data })
             }
         };
         self.dirty.mark_dirty(connection.slot);
-        match result {
+        match heard {
             FtpParseResult::NoMatch | FtpParseResult::ThirdParty(_) => Ok(None),
             FtpParseResult::Partial => Err(Reason::HelperPartial),
             FtpParseResult::Expect(announcement) => Ok(Some(announcement)),
         }
     }
 
-    /// Creates an expectation from an announcement; if the connection is translated, the announcement is rewritten with the end that the peer sees.
+    /// Creates an expectation for the announced endpoint. With NAT, the announcement in `datagram` is rewritten to the address and port that the other
+    /// side sees.
     fn create_expectation(
         &mut self,
         packet_data: &HelperPacket,
@@ -135,13 +139,13 @@ impl Engine {
             self.counters.expect_delete += over.len() as u64;
             return Err(Reason::HelperUnwritable);
         }
-        // Both are lengths within a packet, and the difference is modulo 2³².
+        // Both are lengths of packets, and the difference is meant modulo 2³².
         let by = (text.len() as u32).wrapping_sub(announcement.match_range.len() as u32);
         self.seqadj_set(slot, packet_data.direction, packet_data.seq, by);
         Ok(())
     }
 
-    /// Creates the expectation for the announced port or, if that clashes with another expectation, for a random port above it.
+    /// Creates an expectation for the announced port or, if that clashes, for a random port above it. Returns the port.
     fn expect_on_free_port(&mut self, fresh: Expectation, now: Instant) -> Result<u16, Reason> {
         let least = fresh.tuple.destination_key;
         let above = u16::MAX - least;
@@ -175,7 +179,7 @@ impl Engine {
     }
 }
 
-/// The two ends of a helper's packet.
+/// The tuples and the helper of a connection, seen from the segment's direction.
 struct HelperEndpoints {
     own: Tuple,
     other: Tuple,
@@ -187,7 +191,7 @@ const fn is_translated(status: Status) -> bool {
     status.intersects(Status::SRC_NAT.union(Status::DST_NAT))
 }
 
-/// The mask with all address bits set.
+/// The mask that compares every bit of an address.
 const fn full_address_mask(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
@@ -195,5 +199,5 @@ const fn full_address_mask(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Maximum number of ports tried if the announced one clashes.
+/// Ports tried if the announced one is taken.
 const MAX_PORT_ATTEMPTS: u16 = 128;

@@ -45,7 +45,7 @@ impl Serialize for Sysctls {
     }
 }
 
-/// What the map does not name keeps its default; what can only be read is ignored.
+/// Sysctls not in the map keep their default; read-only ones are ignored.
 impl<'de> Deserialize<'de> for Sysctls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sysctls, D::Error> {
         let mut sysctls = Sysctls::default();

@@ -1,8 +1,9 @@
-//! Connections whose handshake was answered for their server before it knew of them (Linux's `synproxy`).
+//! Synproxy connections: the proxy completes the handshake with the client before the server sees a SYN (Linux's `synproxy`).
 //!
-//! Whoever answers promises the client a first number and a clock, and keeps nothing. Once the client has shown that he is there, a connection is begun in his name,
-//! and its [`SynproxyState`] is noted with it; when the server answers for itself, both are [spliced](Engine::synproxy_adjust_server): from then on the server's numbers and clock are shifted to what
-//! was promised, where a packet leaves. It must never shift anything of a connection to which nothing was promised.
+//! The SYN-ACK of the proxy carries an initial sequence number and a timestamp, and no state is kept for it (SYN cookie). When the client's ACK
+//! has proved its address, a connection to the server is begun and its [`SynproxyState`] is stored with it. When the server's SYN-ACK arrives, the
+//! two handshakes are [joined](Engine::synproxy_adjust_server): from then on, on output, the server's sequence numbers and timestamps are shifted to those
+//! the client was given. Nothing must ever be shifted in a connection without a [`SynproxyState`].
 pub(crate) mod state;
 
 pub use state::SynproxyState;
@@ -14,8 +15,8 @@ use crate::{Direction, Engine, PacketCtx, Status, TcpState};
 use keepstate_types::ipproto;
 
 impl Engine {
-    /// Notes what the client was promised, of the connection that a packet in his name begins, or begins again before its server has answered. Of any other
-    /// nothing is noted.
+    /// Stores the synproxy state of the connection that the packet (a SYN sent for the client) begins, or restarts before the server has answered.
+    /// No effect for any other packet.
     pub fn set_synproxy(&mut self, ctx: &mut PacketCtx, synproxy: SynproxyState) {
         let was_promised = self.synproxy_state(ctx).is_some();
         match (&mut ctx.pending, ctx.outcome.connection) {
@@ -31,7 +32,7 @@ impl Engine {
         }
     }
 
-    /// What the client of a packet's connection was promised, if he was, and the state that the packet has brought it to.
+    /// The synproxy state of the packet's connection, if it has one, and the TCP state after this packet.
     #[inline]
     pub fn synproxy_state(&self, ctx: &PacketCtx) -> Option<(SynproxyState, TcpState)> {
         if self.synproxy_in_use { self.find_synproxy_state(ctx) } else { None }
@@ -45,12 +46,13 @@ impl Engine {
                 let synproxy = self.extensions.find(conn_id.slot)?.synproxy?;
                 (hot.protocol() == ipproto::TCP).then(|| (synproxy, Tcp::load(hot).state()))
             }
-            // Only a reset ends a connection at once.
+            // Only a RST ends a connection immediately.
             (_, None) => Some((ctx.ended.as_ref()?.synproxy?, TcpState::Close)),
         }
     }
 
-    /// The server of a packet's connection has answered, with this first number and this clock: from now on what it sends is shifted to what was promised.
+    /// Joins the two handshakes when the server has answered with initial sequence number `first` and timestamp `clock`: from now on the server's
+    /// sequence numbers and timestamps are shifted to those the client was given.
     pub fn synproxy_adjust_server(&mut self, ctx: &mut PacketCtx, first: u32, clock: Option<u32>) {
         let (Some((synproxy, _)), Some(conn_id)) = (self.synproxy_state(ctx), ctx.outcome.connection) else {
             return;

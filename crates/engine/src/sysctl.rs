@@ -1,17 +1,17 @@
-//! The sysctls `net.netfilter.nf_conntrack_*`, by their own names and with their own defaults.
+//! The sysctls `net.netfilter.nf_conntrack_*`: names, defaults, ranges, values.
 use core::ops::Index;
 use thiserror::Error;
 
 macro_rules! sysctls {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $default:literal, $kind:ident;)*) => {
-        /// One sysctl. Its [name](Sysctl::name) is the last part of the sysctl key.
+        /// One sysctl. Its [name](Sysctl::name) is the last part of the key.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
         #[non_exhaustive]
         pub enum Sysctl { $($(#[doc = $doc])+ $variant,)* }
 
         impl Sysctl {
-            /// Every sysctl, in the order of its sysctl name.
+            /// Every sysctl, sorted by name.
             pub const ALL: &'static [Sysctl] = &[$(Sysctl::$variant,)*];
             const TABLE: [(&'static str, u32, ValueKind); Sysctl::ALL.len()] = [$(($name, $default, ValueKind::$kind),)*];
             const HELP: [&'static str; Sysctl::ALL.len()] = [$(concat!($($doc),+),)*];
@@ -19,7 +19,7 @@ macro_rules! sysctls {
     };
 }
 
-/// What values a sysctl takes.
+/// The values that a sysctl accepts.
 #[derive(Clone, Copy)]
 enum ValueKind {
     /// 0 or 1.
@@ -32,42 +32,42 @@ enum ValueKind {
     Number,
     /// Whole seconds.
     Seconds,
-    /// Set by nobody: only read.
+    /// Read-only.
     ReadOnly,
 }
 
 sysctls! {
-    /// Count packets and bytes of connections made from now on.
+    /// Count packets and bytes of connections created from now on.
     Acct = "nf_conntrack_acct", 0, Switch;
-    /// The size of the index: the memory Linux would give that many buckets. It grows by itself when connections need it.
+    /// Size of the index: as much memory as Linux uses for this many buckets. It grows when connections need more.
     Buckets = "nf_conntrack_buckets", 262144, Number;
     /// Verify checksums; a packet with a bad one is invalid.
     Checksum = "nf_conntrack_checksum", 1, Switch;
-    /// How many connections there are (read only).
+    /// Number of connections (read-only).
     Count = "nf_conntrack_count", 0, ReadOnly;
-    /// Report events: 0 never, 1 always, 2 while somebody listens.
+    /// Report events: 0 never, 1 always, 2 while there is a subscriber.
     Events = "nf_conntrack_events", 2, ZeroToTwo;
-    /// How many expectations there may be.
+    /// Maximum number of expectations.
     ExpectMax = "nf_conntrack_expect_max", 4096, Number;
-    /// Bytes that IPv6 fragments may hold before the oldest are dropped.
+    /// Maximum bytes of queued IPv6 fragments; above it the oldest are dropped.
     Frag6HighThresh = "nf_conntrack_frag6_high_thresh", 4194304, Number;
-    /// Bytes down to which they are dropped (no effect in recent kernels).
+    /// Bytes of IPv6 fragments down to which the oldest are dropped (no effect in recent kernels).
     Frag6LowThresh = "nf_conntrack_frag6_low_thresh", 3145728, Number;
-    /// Seconds an IPv6 packet may wait for its missing fragments.
+    /// Seconds to wait for missing IPv6 fragments.
     Frag6Timeout = "nf_conntrack_frag6_timeout", 60, Seconds;
-    /// Seconds of protocols without a tracker of their own.
+    /// Seconds for protocols without their own tracker.
     GenericTimeout = "nf_conntrack_generic_timeout", 600, Seconds;
-    /// Seconds of GRE without an answer.
+    /// Seconds for GRE without a reply.
     GreTimeout = "nf_conntrack_gre_timeout", 30, Seconds;
-    /// Seconds of GRE seen both ways.
+    /// Seconds for GRE seen in both directions.
     GreTimeoutStream = "nf_conntrack_gre_timeout_stream", 180, Seconds;
-    /// Seconds of an ICMP query.
+    /// Seconds for an ICMP query.
     IcmpTimeout = "nf_conntrack_icmp_timeout", 30, Seconds;
-    /// Seconds of an ICMPv6 query.
+    /// Seconds for an ICMPv6 query.
     Icmpv6Timeout = "nf_conntrack_icmpv6_timeout", 30, Seconds;
-    /// Log invalid packets of this protocol number; 255 all, 0 none.
+    /// Log invalid packets of this protocol number; 255 for all, 0 for none.
     LogInvalid = "nf_conntrack_log_invalid", 0, Byte;
-    /// How many connections there may be.
+    /// Maximum number of connections.
     Max = "nf_conntrack_max", 262144, Number;
     /// Seconds in CLOSED.
     SctpTimeoutClosed = "nf_conntrack_sctp_timeout_closed", 10, Seconds;
@@ -87,11 +87,11 @@ sysctls! {
     SctpTimeoutShutdownSent = "nf_conntrack_sctp_timeout_shutdown_sent", 3, Seconds;
     /// Let out-of-window segments pass, except RSTs.
     TcpBeLiberal = "nf_conntrack_tcp_be_liberal", 0, Switch;
-    /// Do not call out-of-window RSTs invalid.
+    /// Do not mark out-of-window RSTs as invalid.
     TcpIgnoreInvalidRst = "nf_conntrack_tcp_ignore_invalid_rst", 0, Switch;
-    /// Pick up connections whose beginning was not seen.
+    /// Pick up established connections whose handshake was not seen.
     TcpLoose = "nf_conntrack_tcp_loose", 1, Switch;
-    /// So many retransmissions without an answer lower the timeout.
+    /// Retransmissions without a reply after which the timeout is lowered.
     TcpMaxRetrans = "nf_conntrack_tcp_max_retrans", 3, Byte;
     /// Seconds in CLOSE.
     TcpTimeoutClose = "nf_conntrack_tcp_timeout_close", 10, Seconds;
@@ -103,7 +103,7 @@ sysctls! {
     TcpTimeoutFinWait = "nf_conntrack_tcp_timeout_fin_wait", 120, Seconds;
     /// Seconds in LAST_ACK.
     TcpTimeoutLastAck = "nf_conntrack_tcp_timeout_last_ack", 30, Seconds;
-    /// Seconds after too many retransmissions, or a window of zero.
+    /// Seconds after too many retransmissions, or with a zero window.
     TcpTimeoutMaxRetrans = "nf_conntrack_tcp_timeout_max_retrans", 300, Seconds;
     /// Seconds in SYN_RECV.
     TcpTimeoutSynRecv = "nf_conntrack_tcp_timeout_syn_recv", 60, Seconds;
@@ -113,23 +113,23 @@ sysctls! {
     TcpTimeoutTimeWait = "nf_conntrack_tcp_timeout_time_wait", 120, Seconds;
     /// Seconds while data is unacknowledged.
     TcpTimeoutUnacknowledged = "nf_conntrack_tcp_timeout_unacknowledged", 300, Seconds;
-    /// Keep start and stop times of connections made from now on.
+    /// Record start and stop times of connections created from now on.
     Timestamp = "nf_conntrack_timestamp", 0, Switch;
-    /// Seconds of UDP without an answer.
+    /// Seconds for UDP without a reply.
     UdpTimeout = "nf_conntrack_udp_timeout", 30, Seconds;
-    /// Seconds of a UDP stream.
+    /// Seconds for a UDP stream.
     UdpTimeoutStream = "nf_conntrack_udp_timeout_stream", 120, Seconds;
 }
 
-/// Linux keeps timeouts in ticks of 1/250 s in an `int`: longer than this, it refuses.
+/// The longest timeout: Linux stores timeouts as an `int` of ticks (CONFIG_HZ=250) and rejects longer ones.
 const MAX_TIMEOUT_SECONDS: u64 = (i32::MAX as u64) / crate::time::TICKS_PER_SECOND;
 
 impl Sysctl {
-    /// Its sysctl name, without `net.netfilter.`.
+    /// Its name, without `net.netfilter.`.
     pub const fn name(self) -> &'static str {
         Sysctl::TABLE[self as usize].0
     }
-    /// Its default on a machine with more than 4 GiB and Linux 6.18.
+    /// Its default in Linux 6.18 on a machine with more than 4 GiB of memory.
     pub const fn default_value(self) -> u32 {
         Sysctl::TABLE[self as usize].1
     }
@@ -137,14 +137,14 @@ impl Sysctl {
     pub fn help(self) -> &'static str {
         Sysctl::HELP[self as usize].trim()
     }
-    /// Its unit, for people: `seconds`, or nothing.
+    /// Its unit, for display: `seconds`, or empty.
     pub const fn unit(self) -> &'static str {
         match Sysctl::TABLE[self as usize].2 {
             ValueKind::Seconds => "seconds",
             _ => "",
         }
     }
-    /// The least and the greatest value it takes; `None` if it is only read.
+    /// The smallest and the largest value it accepts; `None` if it is read-only.
     pub const fn range(self) -> Option<(u64, u64)> {
         match Sysctl::TABLE[self as usize].2 {
             ValueKind::Switch => Some((0, 1)),
@@ -155,7 +155,7 @@ impl Sysctl {
             ValueKind::ReadOnly => None,
         }
     }
-    /// Finds a sysctl by any spelling sysctl takes: `net.netfilter.nf_conntrack_max`, `net/netfilter/nf_conntrack_max`,
+    /// Finds a sysctl by any spelling that sysctl(8) accepts: `net.netfilter.nf_conntrack_max`, `net/netfilter/nf_conntrack_max`,
     /// `nf_conntrack_max`, and the old `net.nf_conntrack_max`.
     ///
     /// ```
@@ -183,14 +183,14 @@ pub enum SysctlError {
     OutOfRange {
         /// The sysctl.
         sysctl: Sysctl,
-        /// What was asked for.
+        /// The rejected value.
         value: u64,
-        /// The least it takes.
+        /// The smallest value it accepts.
         min: u64,
-        /// The greatest it takes.
+        /// The largest value it accepts.
         max: u64,
     },
-    /// The sysctl is only read.
+    /// The sysctl is read-only.
     #[error("{} can only be read", .0.name())]
     ReadOnly(Sysctl),
 }
@@ -213,11 +213,11 @@ impl Index<Sysctl> for Sysctls {
 }
 
 impl Sysctls {
-    /// The defaults a kernel of `generation` computes on a machine with `memory` bytes (reserved pages left out).
+    /// The defaults that a kernel of `generation` computes on a machine with `memory` bytes (without reserved pages).
     ///
     /// ```
     /// use keepstate_engine::{KernelVersion, Sysctl, Sysctls};
-    /// // A "4 GB" machine has less than 4 GiB for the kernel to count: the famous 65,536.
+    /// // A "4 GB" machine has less than 4 GiB of managed memory: the common 65,536.
     /// let sysctls = Sysctls::kernel_defaults(KernelVersion::V5_15, 3_900_000_000);
     /// assert_eq!((sysctls[Sysctl::Max], sysctls[Sysctl::Buckets]), (65536, 65536));
     /// ```
@@ -234,7 +234,10 @@ impl Sysctls {
         sysctls
     }
 
-    /// Sets one sysctl, if it takes the value.
+    /// Sets one sysctl.
+    ///
+    /// # Errors
+    /// The value is out of range, or the sysctl is read-only. Then nothing has changed.
     pub fn set(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
         let (least, greatest) = sysctl.range().ok_or(SysctlError::ReadOnly(sysctl))?;
         match u32::try_from(value) {
@@ -256,7 +259,7 @@ impl Sysctls {
     }
 }
 
-/// A generation of kernels, by how it computes its defaults.
+/// A range of kernel versions that compute defaults alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum KernelVersion {
     /// Up to 3.19: as 4.19, but never more than 16,384 buckets.
@@ -271,7 +274,7 @@ pub enum KernelVersion {
 }
 
 impl KernelVersion {
-    /// Buckets and max for a machine with `memory` bytes.
+    /// The defaults of `nf_conntrack_buckets` and `nf_conntrack_max` on a machine with `memory` bytes.
     pub fn table_sizes(self, memory: u64) -> (u32, u32) {
         const GIB: u64 = 1 << 30;
         const BUCKETS_PER_PAGE: u64 = 512;

@@ -1,18 +1,18 @@
-//! Sysctls in sysctl's own syntax: `net.netfilter.nf_conntrack_max = 65536`, one a line, `#` and `;` for comments.
+//! Parses conntrack sysctls in the syntax of sysctl.conf(5): `net.netfilter.nf_conntrack_max = 65536`, one per line, `#` and `;` for comments.
 use crate::{Sysctl, Sysctls};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
 
-/// What is wrong with a line, or with one `--set`.
+/// An error in a line of a sysctl file, or in one `--set`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SysctlFileError {
     /// Line number from 1; `None` on the command line.
     pub line: Option<usize>,
-    /// The piece of text at fault.
+    /// The invalid text.
     pub text: String,
-    /// What is wrong with it and what to do.
+    /// What is wrong and what to do.
     pub message: String,
 }
 
@@ -27,25 +27,25 @@ impl fmt::Display for SysctlFileError {
 
 impl core::error::Error for SysctlFileError {}
 
-/// Lines of a file that set nothing here, by kind.
+/// The number of lines of a file that set nothing, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SkippedLines {
-    /// Keys that are not of connection tracking.
+    /// Keys of other subsystems.
     pub not_conntrack: usize,
-    /// Sysctls that can only be read, which `sysctl -a` prints too.
+    /// Read-only sysctls, which `sysctl -a` also prints.
     pub read_only: usize,
-    /// Knobs of older kernels, which have gone since.
+    /// Sysctls that recent kernels no longer have.
     pub removed: usize,
 }
 
-/// Knobs that older kernels had: DCCP's, and automatic helpers.
+/// Prefixes of sysctls that only older kernels have: DCCP, and automatic helpers.
 const REMOVED_SYSCTLS: [&str; 2] = ["nf_conntrack_dccp_", "nf_conntrack_helper"];
 
-/// Sets every sysctl that `text`, a sysctl file, names; counts the lines that set none.
+/// Applies `text`, the contents of a sysctl file, to `sysctls`. Returns the number of lines that set nothing.
 ///
 /// # Errors
-/// The first line that names a sysctl of connection tracking which there is not, or gives one a value it does not take. A line that begins with `-`
-/// may fail.
+/// The first line with an unknown conntrack sysctl or an invalid value. Errors of lines that begin with `-` are ignored.
+/// The lines before the error stay applied.
 pub fn apply_file(text: &str, sysctls: &mut Sysctls) -> Result<SkippedLines, SysctlFileError> {
     let mut skipped = SkippedLines::default();
     for (at, line) in text.lines().enumerate() {
@@ -66,19 +66,19 @@ pub fn apply_file(text: &str, sysctls: &mut Sysctls) -> Result<SkippedLines, Sys
     Ok(skipped)
 }
 
-/// Is a key one of connection tracking's?
+/// What [`apply_setting`] did.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SetOutcome {
-    /// It was set.
+    /// The sysctl was set.
     Applied,
-    /// It belongs to somebody else.
+    /// The key belongs to another subsystem; nothing was set.
     NotConntrack,
 }
 
-/// Sets one sysctl: `KEY=VALUE`, `KEY = VALUE`, with dots or slashes in the key.
+/// Sets one sysctl: `KEY=VALUE` or `KEY = VALUE`, with dots or slashes in the key.
 ///
 /// # Errors
-/// As [`read`].
+/// An unknown conntrack sysctl, or an invalid value. Then nothing has changed.
 pub fn apply_setting(setting: &str, sysctls: &mut Sysctls) -> Result<SetOutcome, SysctlFileError> {
     let fault = |what: String| SysctlFileError { line: None, text: setting.to_owned(), message: what };
     let Some((key, value)) = setting.split_once('=') else {
@@ -97,10 +97,10 @@ pub fn apply_setting(setting: &str, sysctls: &mut Sysctls) -> Result<SetOutcome,
     Ok(SetOutcome::Applied)
 }
 
-/// One setting of a command line, checked.
+/// Checks one setting of a command line and returns it unchanged.
 ///
 /// # Errors
-/// As [`read`], and a key that is none of ours.
+/// As [`apply_setting`]; also a key of another subsystem.
 pub fn parse_setting(text: &str) -> Result<String, String> {
     match apply_setting(text, &mut Sysctls::default()) {
         Ok(SetOutcome::Applied) => Ok(text.to_owned()),
@@ -124,7 +124,7 @@ fn key(setting: &str) -> &str {
     setting.split_once('=').map_or(setting, |(key, _)| key).trim()
 }
 
-/// As the kernel reads numbers: 0x for sixteen, 0 for eight.
+/// Parses a number as the kernel does: prefix 0x for hexadecimal, 0 for octal.
 fn parse_number(text: &str) -> Option<u64> {
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return u64::from_str_radix(hex, 16).ok();
@@ -135,7 +135,7 @@ fn parse_number(text: &str) -> Option<u64> {
     }
 }
 
-/// The sysctl whose name is most like `key`.
+/// A suggestion for the error message: the sysctl whose name is most similar to `key`.
 fn suggest_name(key: &str) -> String {
     let name = key.rsplit(['.', '/']).next().unwrap_or(key);
     let likeness = |sysctl: &&Sysctl| {

@@ -1,7 +1,9 @@
-//! Time as the driver tells it.
+//! Time, as the driver passes it in, and timer ticks.
+//!
+//! The engine has no clock: every call takes an [`Instant`], and a driver must never let it go backwards.
 use core::time::Duration;
 
-/// A point in time: nanoseconds since an epoch of the driver's choice (the Unix epoch, where start and stop times are to be printed).
+/// A point in time: nanoseconds since an epoch that the driver chooses (the Unix epoch, if start and stop times are to be printed).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(pub u64);
@@ -15,37 +17,37 @@ impl Instant {
     pub const fn from_millis(milliseconds: u64) -> Self {
         Instant(milliseconds.saturating_mul(1_000_000))
     }
-    /// This much later; the end of time at most.
+    /// The instant `wait` later; saturates.
     pub const fn after(self, wait: Duration) -> Self {
         let nanos = wait.as_nanos();
         Instant(if nanos > u64::MAX as u128 { u64::MAX } else { self.0.saturating_add(nanos as u64) })
     }
-    /// Time passed since `earlier`; zero if that is later.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// The kernel's clock for timeouts ticks so often here too (CONFIG_HZ=250), so that remaining times round alike.
+/// Timer ticks per second, as in a kernel with CONFIG_HZ=250, so that remaining times are rounded alike.
 pub(crate) const TICKS_PER_SECOND: u64 = 250;
 
-/// Nanoseconds of one tick.
+/// Nanoseconds per tick.
 const TICK_NANOS: u64 = 1_000_000_000 / TICKS_PER_SECOND;
 
-/// An instant as the timers see it.
+/// Conversion between instants and timer ticks.
 pub(crate) trait Ticks {
     /// The tick it falls in, modulo 2³².
     fn tick(self) -> u32;
-    /// The beginning of the tick so many on; itself for a tick that has passed.
+    /// The beginning of the tick `ticks` later; `self` if that tick is in the past (0, or above `i32::MAX`).
     fn after_ticks(self, ticks: u32) -> Self;
 }
 
-/// Ticks in milliseconds.
+/// Converts ticks to milliseconds.
 pub(crate) const fn ticks_to_millis(ticks: u32) -> u64 {
     ticks as u64 * (1000 / TICKS_PER_SECOND)
 }
 
-/// Whole ticks of so many milliseconds, as many as a timeout may have.
+/// Converts milliseconds to ticks, rounded down, at most `i32::MAX`.
 pub(crate) fn millis_to_ticks(milliseconds: u64) -> u32 {
     let ticks = milliseconds / (1000 / TICKS_PER_SECOND);
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)

@@ -1,4 +1,7 @@
-//! The first half of a packet's way: what does its connection make of it, or which one does it begin?
+//! Tracking, the first half of a packet's processing: updates its known connection, or creates an unconfirmed one.
+//!
+//! The protocol tracker returns a [`TrackResult`], which is applied here: status, timeout, counters, events. A new connection is only returned
+//! as [`Unconfirmed`]; this module must never insert one into the table.
 use crate::nat::ack_offset;
 use crate::packet_ctx::Pending;
 use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
@@ -14,7 +17,7 @@ use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet, sctp, tcp::TcpSegment, udp};
 
 impl Engine {
-    /// A packet of the connection that `reference` names. `None` if that connection has ended before this packet: look again.
+    /// Handles a packet of the connection that `reference` names. `None` if that connection has expired or is restarted: look up again.
     #[inline(never)]
     pub(crate) fn handle_known(&mut self, packet: &Packet<'_>, reference: TupleRef, now: Instant) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
@@ -26,7 +29,7 @@ impl Engine {
         }
         let status = hot.status();
         if status.contains(Status::OFFLOAD) {
-            // It comes by here again: it is forwarded here again.
+            // Its packets arrive here again: it is no longer offloaded.
             self.unoffload(slot);
             return self.handle_known(packet, reference, now);
         }
@@ -68,7 +71,7 @@ impl Engine {
                         Tcp::from_record_mut(hot).relearn_windows(&segment, direction, left);
                     }
                     let result = Tcp::from_record_mut(hot).track_packet(&segment, direction, &context, &mut noted);
-                    // Only a segment that is let pass without a change is ever noted.
+                    // Only a segment that passes without a state change is ever recorded.
                     if matches!(result, TrackResult::NoRefresh { .. }) && noted.is_some() {
                         hot.kind.set(RecordKind::HAS_EXTENSION);
                         self.extensions.find_or_insert(slot).ignored_syn = noted;
@@ -91,7 +94,7 @@ impl Engine {
                 Ok(header) => {
                     let mut tracker = Sctp::load(hot);
                     let step = tracker.track_packet(&header, direction);
-                    // What earlier chunks did stands, even if a later one is invalid.
+                    // The effect of earlier chunks stays, even if a later one is invalid.
                     tracker.store(hot);
                     tracker.track_result(step, &context)
                 }
@@ -132,7 +135,7 @@ impl Engine {
         Some(outcome)
     }
 
-    /// What a packet's connection ruled, other than to pass it and refresh the timeout.
+    /// Applies a tracker's result other than `Pass`. `None` if the connection is restarted: look up again.
     #[cold]
     fn apply_track_result(
         &mut self,
@@ -176,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// A packet that its connection disowns.
+    /// Handles a packet that its connection's tracker calls invalid.
     #[cold]
     fn reject_invalid(
         &mut self,
@@ -195,20 +198,20 @@ impl Engine {
         self.finish_untracked(Outcome::invalid(reason)).outcome
     }
 
-    /// A packet of no known connection: it may begin one.
+    /// Handles a packet of no known connection: creates an unconfirmed one (`init_conntrack`).
     #[inline(never)]
     pub(crate) fn init_conntrack(&mut self, packet: &Packet<'_>, probe: &LookupKey, now: Instant) -> PacketCtx {
-        // Linux takes the place before it looks at the packet: even one that turns out invalid needs room.
+        // Linux allocates the entry before it checks the packet: even an invalid one needs room.
         if !self.make_room(probe, now) {
             return self.drop_table_full(now);
         }
-        // Linux asks who expects it before it looks at the packet, too: an invalid one uses the expectation up.
+        // Linux also looks for an expectation before it checks the packet: even an invalid one uses it up.
         let master = self.take_expectation(probe, now);
         let opened = self.init_tracker(packet, probe, now);
         let (Some(reply), Ok(opened)) = (probe.key.invert(), &opened) else {
             return self.reject_new(packet, opened.err().unwrap_or(Reason::IcmpUnpaired), now);
         };
-        // Built where it goes to the caller from: it is large, and to move it costs.
+        // Built in place as the return value: it is large, and copying it is expensive.
         let mut ctx = PacketCtx {
             outcome: Outcome {
                 info: CtInfo::New,
@@ -251,14 +254,14 @@ impl Engine {
         ctx
     }
 
-    /// A first packet that begins nothing.
+    /// Handles a packet that cannot begin a connection.
     #[cold]
     fn reject_new(&mut self, packet: &Packet<'_>, reason: Reason, now: Instant) -> PacketCtx {
         self.log_invalid(packet.protocol(), reason, now);
         self.finish_untracked(Outcome::invalid(reason))
     }
 
-    /// What the protocol makes of a first packet.
+    /// Creates the protocol tracker for a first packet; an error if the packet cannot begin a connection.
     fn init_tracker(&self, packet: &Packet<'_>, probe: &LookupKey, now: Instant) -> Result<InitialTracker, Reason> {
         let context = TrackCtx {
             sysctls: &self.sysctls,
@@ -306,16 +309,16 @@ impl Engine {
     }
 }
 
-/// A connection as its protocol begins it.
+/// The tracker of a new connection.
 struct InitialTracker {
     tracker: Tracker,
-    /// In ticks.
+    /// Its timeout in ticks.
     timeout: u32,
-    /// Is the first packet counted?
+    /// Does accounting count the first packet?
     counted: bool,
 }
 
-/// Counts a packet, if its connection counts.
+/// Adds a packet to its connection's counters, if it has any.
 pub(crate) fn account_packet(records: &mut Records, slot: u32, direction: Direction, packet: &Packet<'_>) {
     let counted = records.hot(slot).is_some_and(|hot| hot.kind.has(RecordKind::COUNTED));
     if let (true, Some(counts)) = (counted, records.counts_mut(slot)) {
@@ -325,7 +328,7 @@ pub(crate) fn account_packet(records: &mut Records, slot: u32, direction: Direct
     }
 }
 
-/// The segment in a packet, if Linux would call it well-formed.
+/// Parses the TCP segment of a packet. The error is the reason Linux would call it invalid for: header, checksum or flags.
 #[inline(always)]
 pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, sysctls: &crate::Sysctls) -> Result<TcpSegment<'a>, Reason> {
     let segment = TcpSegment::parse(packet.transport(), packet.transport_len()).map_err(Reason::ParseError)?;
@@ -336,7 +339,7 @@ pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, sysctls: &crate::Sysctl
     Ok(segment)
 }
 
-/// Is a packet of another protocol than TCP well-formed? ICMP was looked at before.
+/// Checks the transport header and checksum of a packet other than TCP. ICMP was checked by `classify`.
 fn check_l4_header(packet: &Packet<'_>, sysctls: &crate::Sysctls) -> Result<(), Reason> {
     let (transport, length) = (packet.transport(), packet.transport_len());
     match (packet.protocol(), packet.family()) {
@@ -347,7 +350,7 @@ fn check_l4_header(packet: &Packet<'_>, sysctls: &crate::Sysctls) -> Result<(), 
         (ipproto::ICMP | ipproto::ICMPV6, _) => return Ok(()),
         _ => return Ok(()),
     }
-    // Linux sums UDP's number into the pseudo header of UDP-Lite; see docs/differences.md for why so do we.
+    // Linux uses UDP's protocol number in the pseudo header of UDP-Lite, and so does this; see docs/differences.md for why.
     let holds = match packet.protocol() {
         ipproto::UDPLITE => packet.udp_lite_checksum_ok_as_udp(),
         _ => packet.transport_checksum_ok(),

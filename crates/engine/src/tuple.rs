@@ -1,15 +1,15 @@
-//! A tuple names one direction of a connection; inverted, it names the answer.
+//! Tuples (`struct nf_conntrack_tuple`) and zones. A tuple names one direction of a connection; its inverse names the other.
 use core::fmt;
 use core::net::IpAddr;
 use keepstate_types::ipproto;
 
-/// Addresses, protocol and the protocol's keys of one direction.
+/// Addresses, protocol and protocol keys of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tuple {
     /// Source address.
     pub source: IpAddr,
-    /// Destination address; of the source's family.
+    /// Destination address, of the same family.
     pub destination: IpAddr,
     /// Transport protocol number.
     pub protocol: u8,
@@ -20,7 +20,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The tuple that answers this one; `None` for an ICMP type that is no query and no answer to one.
+    /// The tuple of the opposite direction; `None` for an ICMP type that is neither a query nor a reply.
     pub fn invert(&self) -> Option<Tuple> {
         let (source_key, destination_key) = match self.protocol {
             ipproto::ICMP => (self.source_key, inverse_icmp_type(self.icmp_type())? << 8 | u16::from(self.icmp_code())),
@@ -98,7 +98,7 @@ fn inverse_icmpv6_type(kind: u8) -> Option<u16> {
     })
 }
 
-/// A zone keeps equal tuples of separate networks apart.
+/// A conntrack zone: it separates equal tuples of different networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Zone {
@@ -108,7 +108,7 @@ pub struct Zone {
     pub direction: ZoneDirection,
 }
 
-/// Where a zone applies.
+/// Which of a connection's tuples a zone applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ZoneDirection {

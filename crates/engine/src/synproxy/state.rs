@@ -1,27 +1,27 @@
-//! What was promised to a client in its server's name.
+//! The synproxy state of one connection.
 use crate::Direction;
 use keepstate_wire::rewrite::PacketMut;
 
-/// What was promised to a client in its server's name.
+/// What the proxy's SYN-ACK told the client, stored with the connection to the server (`struct nf_conn_synproxy`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynproxyState {
-    /// The sequence number of the answered SYN.
+    /// The initial sequence number of the proxy's SYN-ACK.
     pub isn: u32,
-    /// The clock that was shown in its timestamps (RFC 7323), and came back; 0 without them.
+    /// The timestamp (RFC 7323) of the proxy's SYN-ACK, which the client has echoed; 0 without timestamps.
     pub initial_timestamp: u32,
-    /// The window that the client has shown.
+    /// The window that the client has advertised, unscaled.
     pub window: u16,
-    /// By how much the server's clock is ahead of it, modulo 2³².
+    /// By how much the server's timestamps are ahead of `initial_timestamp`, modulo 2³²; 0 until the server has answered.
     pub(crate) timestamp_offset: u32,
 }
 
 impl SynproxyState {
-    /// Of a connection whose server has not answered yet.
+    /// The state of a connection whose server has not answered yet.
     pub fn new(isn: u32, initial_timestamp: u32, window: u16) -> SynproxyState {
         SynproxyState { isn, initial_timestamp, window, timestamp_offset: 0 }
     }
 
-    /// For a description.
+    /// Encodes it for a [`ConnSnapshot`](crate::ConnSnapshot): three 32-bit words (isn, timestamp, offset), then the window, big-endian.
     pub(crate) fn to_bytes(&self) -> [u8; 14] {
         let mut bytes = [0; 14];
         let words = [self.isn, self.initial_timestamp, self.timestamp_offset].map(u32::to_be_bytes);
@@ -32,7 +32,7 @@ impl SynproxyState {
         bytes
     }
 
-    /// The same, read.
+    /// Decodes [`SynproxyState::to_bytes`].
     pub(crate) fn from_bytes(bytes: &[u8; 14]) -> SynproxyState {
         let word = |at: usize| bytes.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_be_bytes(*word));
         let [.., high, low] = *bytes;
@@ -44,7 +44,7 @@ impl SynproxyState {
         }
     }
 
-    /// The server's clock, or its echo, in a packet of `direction`, as the other end knows it. False where there are no timestamps to be read.
+    /// Shifts the server's timestamp, or the client's echo of it, in a packet of `direction`. False if the TCP options cannot be parsed.
     pub(crate) fn adjust_timestamps(&self, direction: Direction, rewrite: &mut PacketMut<'_>) -> bool {
         let ahead = self.timestamp_offset;
         match direction {
