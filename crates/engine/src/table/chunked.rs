@@ -1,10 +1,10 @@
-//! An array that grows without moving: fixed chunks, each zeroed by the allocator and untouched until used.
+//! An array that grows without moving its elements: fixed-size chunks, zeroed by the allocator and not touched until used.
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use zerocopy::FromZeros;
 
-/// An array of `T` in chunks of `N` elements, `N` a power of two. Element 0 of every chunk is at its beginning, so a chunk of
-/// 2 MiB can be one huge page.
+/// An array of `T` in chunks of `N` elements; `N` is a power of two. A chunk has no header, so a chunk of 2 MiB can be one huge page.
+/// Chunks are never freed or moved.
 pub(crate) struct ChunkedArray<T, const N: usize> {
     chunks: Vec<Option<Box<[T; N]>>>,
 }
@@ -19,19 +19,19 @@ impl<T: FromZeros, const N: usize> ChunkedArray<T, N> {
         ChunkedArray { chunks: Vec::new() }
     }
 
-    /// The element at `at`, if its chunk was made.
+    /// The element at `at`, if its chunk is allocated.
     #[inline(always)]
     pub(crate) fn get(&self, at: usize) -> Option<&T> {
         self.chunks.get(at >> Self::SHIFT)?.as_ref().map(|chunk| &chunk[at & (N - 1)])
     }
 
-    /// As [`ChunkedArray::find`], to be changed.
+    /// As [`ChunkedArray::get`], mutable.
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         self.chunks.get_mut(at >> Self::SHIFT)?.as_mut().map(|chunk| &mut chunk[at & (N - 1)])
     }
 
-    /// Makes the chunk of `at`, unless it is there. False if there is no memory for it.
+    /// Allocates the chunk of `at` unless it exists. False if out of memory.
     pub(crate) fn ensure_chunk(&mut self, at: usize) -> bool {
         let chunk = at >> Self::SHIFT;
         if self.chunks.len() <= chunk {
@@ -46,7 +46,7 @@ impl<T: FromZeros, const N: usize> ChunkedArray<T, N> {
         self.chunks[chunk].is_some()
     }
 
-    /// Bytes of all chunks made.
+    /// Bytes of all allocated chunks.
     pub(crate) fn memory_bytes(&self) -> usize {
         let made = self.chunks.iter().filter(|chunk| chunk.is_some()).count();
         made * size_of::<[T; N]>() + self.chunks.capacity() * size_of::<usize>()

@@ -1,4 +1,4 @@
-//! From a hash to the few entries that may carry it: linear hashing in buckets of one cache line.
+//! The hash index: maps a hash to the few references that may have it. Linear hashing, with buckets of one cache line.
 //!
 //! ```text
 //! Bucket: one cache line
@@ -7,9 +7,9 @@
 //!   │ 10 fingerprints u16│ 10 references u32 (slot × 2 + direct.)│overflow│
 //!   └────────────────────┴───────────────────────────────────────┴────────┘
 //! ```
-//! A fingerprint of 0 is an empty place. A bucket that is full goes on in an overflow bucket from a pool. The index grows one bucket at
-//! a time (Litwin, "Linear hashing", 1980): bucket `split` gives up those of its entries whose next hash bit is set, so no packet ever
-//! waits for a whole table to be moved. The index never shrinks below what it was asked for, and never moves a bucket in memory.
+//! A fingerprint of 0 marks an empty slot. A full bucket is continued in an overflow bucket from a pool. The index grows one bucket at a time
+//! (Litwin, "Linear hashing", 1980): one bucket is split, and its entries with the next hash bit set move to the new one. So no packet ever
+//! waits for a rehash of the whole table. The index must never shrink, and never moves a bucket in memory.
 use super::chunked::ChunkedArray;
 use super::simd;
 use crate::Direction;
@@ -19,7 +19,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const ENTRIES_PER_BUCKET: usize = 10;
 /// 2 MiB of buckets.
 const BUCKETS_PER_CHUNK: usize = 1 << 15;
-/// Grow past this many entries for every 20 buckets: 7 of 10 places. Fuller, more lookups need an overflow bucket; emptier, more memory.
+/// Grow above this many entries per 20 buckets, that is 7 of 10 slots. With more, more lookups need an overflow bucket; with fewer,
+/// memory is wasted.
 const ENTRIES_PER_20_BUCKETS: usize = 140;
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -33,7 +34,7 @@ struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// Names one direction of a slot.
+/// Refers to one tuple of a connection: its slot and direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TupleRef(u32);
 
@@ -51,14 +52,14 @@ impl TupleRef {
     }
 }
 
-/// The index. See the module's words.
+/// The index. See the module documentation.
 pub(crate) struct Index {
     buckets: ChunkedArray<Bucket, BUCKETS_PER_CHUNK>,
     /// Buckets in use.
     length: usize,
     /// The smallest power of two not below `length`, less one.
     mask: usize,
-    /// It grows to this many without being pressed by entries.
+    /// It grows to this many buckets even without entries.
     target_length: usize,
     entries: usize,
     overflow: Vec<Bucket>,
@@ -66,7 +67,7 @@ pub(crate) struct Index {
     free_overflow: u32,
 }
 
-/// Where a fingerprint comes from: bits of the hash that no bucket number uses.
+/// The fingerprint of a hash: its upper 16 bits, which no bucket number uses, but never 0.
 #[inline(always)]
 fn fingerprint(hash: u64) -> u16 {
     let top = (hash >> 48) as u16;
@@ -74,7 +75,7 @@ fn fingerprint(hash: u64) -> u16 {
 }
 
 impl Index {
-    /// An index of `buckets` buckets. Memory is touched only when used.
+    /// Creates an index of `buckets` buckets. Their memory is not touched until used.
     pub(crate) fn new(buckets: usize) -> Self {
         let mut index = Index {
             buckets: ChunkedArray::new(),
@@ -87,7 +88,7 @@ impl Index {
         };
         index.buckets.ensure_chunk(0);
         index.set_target(buckets);
-        // Empty, so that growing is only a matter of chunks: no entry has to move.
+        // The index is empty: growing only needs chunks, no entry has to move.
         let mut made = BUCKETS_PER_CHUNK;
         while made < index.target_length && index.buckets.ensure_chunk(made) {
             made += BUCKETS_PER_CHUNK;
@@ -102,12 +103,12 @@ impl Index {
         (connections.saturating_mul(2 * 20) / ENTRIES_PER_20_BUCKETS).max(1)
     }
 
-    /// Asks for at least `buckets`; the growing is done by [`Index::split_bucket`].
+    /// Sets the number of buckets to grow to, at least. [`Index::split_bucket`] does the growing.
     pub(crate) fn set_target(&mut self, buckets: usize) {
         self.target_length = buckets.clamp(1, 1 << 31);
     }
 
-    /// Is there growing to do?
+    /// Is the index smaller than its target, or too full?
     #[inline(always)]
     pub(crate) fn needs_growth(&self) -> bool {
         self.length < self.target_length || self.entries * 20 > self.length * ENTRIES_PER_20_BUCKETS
@@ -127,7 +128,7 @@ impl Index {
         if low < self.length { low } else { low & (self.mask >> 1) }
     }
 
-    /// Begins to fetch the bucket of `hash`.
+    /// Prefetches the bucket of `hash`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
         if let Some(bucket) = self.buckets.get(self.bucket_of(hash)) {
@@ -135,7 +136,7 @@ impl Index {
         }
     }
 
-    /// The first reference whose fingerprint fits, of the bucket itself: an overflow bucket is not looked at.
+    /// The first reference with the fingerprint of `hash` in its bucket. Overflow buckets are not searched.
     #[inline(always)]
     pub(crate) fn first_match(&self, hash: u64) -> Option<TupleRef> {
         let bucket = self.buckets.get(self.bucket_of(hash))?;
@@ -143,7 +144,7 @@ impl Index {
         bucket.references.get(fits.trailing_zeros() as usize).copied().map(TupleRef)
     }
 
-    /// Calls `try_reference` with each reference whose fingerprint fits, until it answers.
+    /// Calls `try_reference` with each reference whose fingerprint matches, until it returns `Some`.
     #[inline(always)]
     pub(crate) fn search<T>(&self, hash: u64, mut try_reference: impl FnMut(TupleRef) -> Option<T>) -> Option<T> {
         let wanted = fingerprint(hash);
@@ -163,7 +164,8 @@ impl Index {
         }
     }
 
-    /// Calls `see` with every reference in the `count` buckets from that of `hash` on, until it answers.
+    /// Calls `see` with the references of each of `count` buckets, beginning with that of `hash`, until it returns `Some`. Overflow buckets
+    /// are not searched.
     pub(crate) fn scan_buckets<T>(
         &self,
         hash: u64,
@@ -188,7 +190,7 @@ impl Index {
         None
     }
 
-    /// Enters `reference` under `hash`. False if there is no memory for an overflow bucket.
+    /// Inserts `reference` under `hash`. False if out of memory for an overflow bucket.
     pub(crate) fn insert(&mut self, hash: u64, reference: TupleRef) -> bool {
         let done = self.insert_entry(self.bucket_of(hash), fingerprint(hash), reference);
         self.entries += usize::from(done);
@@ -231,7 +233,7 @@ impl Index {
         u32::try_from(self.overflow.len()).ok()
     }
 
-    /// Removes `reference`, entered under `hash`. False if it was not there.
+    /// Removes `reference`, inserted under `hash`. False if it is not there.
     pub(crate) fn remove(&mut self, hash: u64, reference: TupleRef) -> bool {
         let home = self.bucket_of(hash);
         let Some(bucket) = self.buckets.get_mut(home) else { return false };
@@ -254,7 +256,7 @@ impl Index {
         done
     }
 
-    /// The overflow bucket after `previous` (0: the home bucket itself) is now `after`.
+    /// Links overflow bucket `after` behind `previous`, or behind the home bucket if `previous` is 0.
     fn relink_overflow(&mut self, home: usize, previous: u32, after: u32) {
         let link = match (previous as usize).checked_sub(1) {
             None => self.buckets.get_mut(home),
@@ -265,7 +267,7 @@ impl Index {
         }
     }
 
-    /// Splits one bucket. `hash_of` finds an entry's hash again; `fetch` begins to fetch what it will need.
+    /// Splits one bucket. `hash_of` recomputes an entry's hash; `fetch` prefetches what `hash_of` will read. No effect if out of memory.
     pub(crate) fn split_bucket(&mut self, fetch: impl Fn(TupleRef), hash_of: impl Fn(TupleRef) -> u64) {
         if !self.buckets.ensure_chunk(self.length) {
             return;
@@ -284,7 +286,7 @@ impl Index {
         }
     }
 
-    /// Empties a bucket and frees its overflow buckets.
+    /// Moves the entries of a bucket to `out` and frees its overflow buckets.
     fn drain_bucket(&mut self, home: usize, out: &mut Vec<(u16, TupleRef)>) {
         let Some(bucket) = self.buckets.get_mut(home) else { return };
         let taken = core::mem::take(bucket);
@@ -301,7 +303,7 @@ impl Index {
 }
 
 impl Bucket {
-    /// One bit for each place whose fingerprint is `wanted`.
+    /// One bit for each slot whose fingerprint is `wanted`, slot 0 lowest.
     #[inline(always)]
     fn match_mask(&self, wanted: u16) -> u32 {
         let (first, rest) = self.fingerprints.split_at(8);
@@ -361,7 +363,7 @@ mod tests {
     }
 
     proptest! {
-        /// Through inserts, removals and splits, exactly what was entered and not removed is found.
+        /// After any inserts, removals and splits, exactly the references inserted and not removed are found.
         #[test]
         fn index_matches_a_set_model_through_inserts_removals_and_splits(steps in proptest::collection::vec((0u32..400, any::<bool>()), 1..1500)) {
             let mut index = Index::new(1);
@@ -398,7 +400,7 @@ mod tests {
         assert!(
             (0..100_000).all(|slot| index.search(hash(slot), |found| (found.slot() == slot).then_some(())).is_some())
         );
-        // Between two doublings the buckets not yet split are twice as full as the others: up to a sixth overflow. More is a bad hash.
+        // Between two doublings, buckets not yet split are twice as full as the others: up to a sixth overflow. More means a bad hash.
         assert!(index.overflow.len() < index.length / 5, "{} of {}", index.overflow.len(), index.length);
     }
 }

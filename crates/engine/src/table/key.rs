@@ -1,4 +1,4 @@
-//! A tuple and its zone, packed for hashing and comparing.
+//! A packed tuple, for hashing and comparison, and the keyed hash of the table.
 use crate::Secret;
 use crate::Tuple;
 use core::hash::Hasher;
@@ -6,9 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use keepstate_types::ipproto;
 use siphasher::sip::SipHasher13;
 
-/// One direction of a connection as the index knows it: addresses, keys, protocol.
-///
-/// IPv4 needs two words, and takes a path of its own wherever it matters.
+/// A packed [`Tuple`]: addresses, keys, protocol. IPv4 fits in two words and has its own code path where speed matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TupleKey {
     pub(crate) addresses: PackedAddrs,
@@ -22,11 +20,11 @@ pub(crate) struct TupleKey {
 pub(crate) enum PackedAddrs {
     /// Source in the upper half.
     V4(u64),
-    /// Source, destination; each with its upper half first.
+    /// Source, destination; each as upper half, lower half.
     V6([[u64; 2]; 2]),
 }
 
-/// The secret words that key the table's hash.
+/// A SipHash key, derived from the engine's secret.
 #[derive(Clone, Copy)]
 pub(crate) struct HashKeys {
     first: u64,
@@ -34,7 +32,7 @@ pub(crate) struct HashKeys {
 }
 
 impl HashKeys {
-    /// Keys for one purpose (`salt`), from the engine's secret.
+    /// Derives the key for one purpose (`salt`) from the engine's secret.
     pub(crate) fn derive(secret: &Secret, salt: u64) -> HashKeys {
         let mut halves = [0; 2];
         for (half, tweak) in halves.iter_mut().zip([0, 1]) {
@@ -45,7 +43,7 @@ impl HashKeys {
         HashKeys { first: halves[0], second: halves[1] }
     }
 
-    /// The words themselves, for mixers that need an unknown odd number.
+    /// The key itself, for multiplicative hashes that need an unpredictable odd number.
     pub(crate) fn words(&self) -> (u64, u64) {
         (self.first, self.second)
     }
@@ -56,15 +54,16 @@ impl HashKeys {
         sip13(self.first, self.second, words, (N as u64 * 8) << 56)
     }
 
-    /// SipHash-1-3 of whole words and seven bytes more: those ride in the block that ends every message, and cost nothing.
+    /// SipHash-1-3 of whole words and seven more bytes. Those are part of the final block, so they cost nothing.
     #[inline(always)]
     fn hash_with_tail<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
         sip13(self.first, self.second, words, (N as u64 * 8 + 7) << 56 | tail)
     }
 }
 
-/// SipHash-1-3 of `N` whole words and the `last` block: the length, and up to seven bytes (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), unrolled for the fixed lengths
-/// tracking needs: [`siphasher`] buffers bytes and takes twice as long. A test holds the two equal.
+/// SipHash-1-3 of `N` whole words and the final block `last`: the length, and up to seven bytes (Aumasson and Bernstein, "SipHash: a fast
+/// short-input PRF", 2012). Unrolled for the fixed lengths used here: [`siphasher`] buffers bytes and takes twice as long. A test
+/// compares the two.
 #[inline(always)]
 fn sip13<const N: usize>(first: u64, second: u64, words: [u64; N], last: u64) -> u64 {
     let mut v = [
@@ -113,7 +112,7 @@ impl TupleKey {
         }
     }
 
-    /// The key of the answer; `None` for an ICMP type that has none.
+    /// The key of the opposite direction; `None` for an ICMP type that is neither a query nor a reply.
     #[inline(always)]
     pub(crate) fn invert(&self) -> Option<TupleKey> {
         let addresses = match self.addresses {
@@ -130,7 +129,7 @@ impl TupleKey {
         Some(TupleKey { addresses, keys, protocol: self.protocol })
     }
 
-    /// As a tuple, for people.
+    /// Unpacks it.
     pub(crate) fn tuple(&self) -> Tuple {
         let (source, destination) = match self.addresses {
             PackedAddrs::V4(both) => {
@@ -152,7 +151,7 @@ impl TupleKey {
 }
 
 impl From<&Tuple> for TupleKey {
-    /// A tuple of mixed families is read as IPv6, mapped.
+    /// Packs a tuple. In a tuple of mixed families the IPv4 address becomes an IPv4-mapped IPv6 address.
     fn from(tuple: &Tuple) -> TupleKey {
         let addresses = match (tuple.source, tuple.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -1,7 +1,7 @@
-//! The table: every connection once as a record, twice in the index.
+//! The connection table: each connection is one record, and two entries in the index, one per tuple.
 //!
-//! A record lives in a slot. It is born in [`Table::insert`], found by either of its keys, and dies in [`Table::remove`], when both
-//! index entries go with it: both directions or neither. The table judges nothing and never drops a record by itself.
+//! A record occupies a slot from [`Table::insert`] to [`Table::remove`] and is found by either of its keys. Both index entries are inserted and
+//! removed together. The table takes no decision: it must never remove a record by itself, and a record never moves to another slot.
 mod chunked;
 mod index;
 pub(crate) mod key;
@@ -24,32 +24,32 @@ use key::{HashKeys, TupleKey};
 use record::HotRecord;
 use timer_bounds::TimerBounds;
 
-/// The table. See the module's words.
+/// The table. See the module documentation.
 pub(crate) struct Table {
     keys: HashKeys,
     index: Index,
-    /// What is known of each connection.
+    /// The records, by slot.
     pub(crate) records: Records,
     timer_bounds: TimerBounds,
     count: usize,
-    /// Counts inserts: equal epochs mean that nothing was entered in between.
+    /// Counts inserts: if two epochs are equal, nothing was inserted in between.
     epoch: u64,
 }
 
-/// A packet's key with its hash: what a lookup starts from.
+/// The input of a lookup: a packet's key and its hash.
 #[derive(Clone, Copy)]
 pub(crate) struct LookupKey {
     pub(crate) key: TupleKey,
     pub(crate) zone: Zone,
     pub(crate) hash: u64,
-    /// The record that was fetched ahead for it; it may have ended since.
+    /// The record prefetched for it; it may have ended since.
     pub(crate) candidate: Option<TupleRef>,
-    /// The hash of the answer's key, if the packet looked like a new connection's when it was fetched ahead; 0 if not known.
+    /// The hash of the reply key, if it was computed ahead because no record was found; 0 if unknown.
     pub(crate) reply_hash: u64,
 }
 
 impl Table {
-    /// A table whose index is sized for `connections`.
+    /// Creates an empty table whose index is sized for `connections`.
     pub(crate) fn new(keys: HashKeys, connections: usize) -> Self {
         let index = Index::new(Index::buckets_for(connections));
         Table { keys, index, records: Records::new(), timer_bounds: TimerBounds::new(), count: 0, epoch: 0 }
@@ -63,7 +63,7 @@ impl Table {
         self.epoch
     }
 
-    /// Sizes the index for `connections`, in steps.
+    /// Sets the size that the index grows to in steps: enough for `connections`.
     pub(crate) fn set_target_size(&mut self, connections: usize) {
         self.index.set_target(Index::buckets_for(connections));
     }
@@ -79,26 +79,27 @@ impl Table {
         LookupKey { key, zone, hash: self.hash(&key, zone), candidate: None, reply_hash: 0 }
     }
 
-    /// First stage of a batched lookup: fetch the bucket.
+    /// First stage of a batched lookup: prefetch the bucket.
     #[inline(always)]
     pub(crate) fn prefetch_bucket(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: what the bucket's first fitting fingerprint names. Most likely it is the one.
+    /// Second stage: the reference of the bucket's first matching fingerprint. It is most likely the right one, but unchecked.
     #[inline(always)]
     pub(crate) fn candidate(&self, hash: u64) -> Option<TupleRef> {
         self.index.first_match(hash)
     }
 
-    /// Third stage: fetch what a packet reads and writes of its connection.
+    /// Third stage: prefetch what tracking a packet reads and writes.
     #[inline(always)]
     pub(crate) fn prefetch_record(&self, reference: TupleRef, family: Family) {
         self.records.prefetch(reference, family);
         self.timer_bounds.prefetch(reference.slot() as usize);
     }
 
-    /// Third stage for what is not in the table: fetch the bucket where the answer will be entered. Its hash, or 0 if there is none.
+    /// Third stage, for a packet without a candidate: prefetch the bucket where the reply key will be inserted. Returns its hash, or 0 if the key
+    /// has no inverse.
     pub(crate) fn prefetch_reply_bucket(&self, key: &TupleKey, zone: Zone) -> u64 {
         let Some(answer) = key.invert() else { return 0 };
         let hash = answer.hash(zone.id_for(Direction::Reply), &self.keys);
@@ -106,7 +107,7 @@ impl Table {
         hash
     }
 
-    /// Finds the connection whose tuple `probe` is, in either direction.
+    /// Finds the connection that has `probe`'s tuple, and its direction.
     #[inline(always)]
     pub(crate) fn find(&self, probe: &LookupKey) -> Option<TupleRef> {
         let fits = |reference| self.records.matches(reference, &probe.key, probe.zone).then_some(reference);
@@ -117,11 +118,11 @@ impl Table {
         if found.is_some() || probe.zone.direction == ZoneDirection::Both {
             return found;
         }
-        // A zone of one direction: the answer may stand under the other id.
+        // The zone applies to one direction: a reply is hashed with the other zone id.
         self.index.search(probe.key.hash(probe.zone.id_for(Direction::Reply), &self.keys), fits)
     }
 
-    /// Is the tuple `key` of `direction` in `zone` taken, by either direction of any connection?
+    /// The entry that has the tuple `key` (as `direction` in `zone`), of any connection and either direction; `None` if the tuple is free.
     pub(crate) fn tuple_owner(&self, key: &TupleKey, zone: Zone, direction: Direction) -> Option<TupleRef> {
         let hash = key.hash(zone.id_for(direction), &self.keys);
         self.index.search(hash, |reference| self.records.matches(reference, key, zone).then_some(reference))
@@ -133,7 +134,7 @@ impl Table {
             .filter(|slot| self.records.hot(*slot).is_some_and(HotRecord::is_confirmed))
     }
 
-    /// Enters a connection under both keys. Neither may be in the table. `None` if there is no memory.
+    /// Inserts a connection under both keys; neither may be in the table yet. Returns its slot; `None` if out of memory.
     pub(crate) fn insert(&mut self, record: &NewRecord<'_>, now: u32) -> Option<u32> {
         let slot = self.records.insert(record)?;
         self.timer_bounds.grow(self.records.slot_count(), now);
@@ -143,7 +144,7 @@ impl Table {
         };
         let original = hash(record.hashes[0], record.original, Direction::Original);
         let reply = hash(record.hashes[1], record.reply, Direction::Reply);
-        // Both entries, or neither.
+        // Insert both entries or neither.
         if !self.index.insert(original, TupleRef::new(slot, Direction::Original)) {
             self.records.free_slot(slot);
             return None;
@@ -156,18 +157,18 @@ impl Table {
         self.timer_bounds.lower(slot as usize, record.hot.deadline);
         self.count += 1;
         self.epoch += 1;
-        // Each connection brings two entries, so two splits a connection are several times what keeps up.
+        // Each connection adds two entries, a fraction of a bucket: two splits per insert are several times what is needed to keep up.
         self.grow_index(2);
         Some(slot)
     }
 
-    /// Both hashes of a connection: what [`Table::remove`] needs.
+    /// The hashes of a connection's original and reply keys, for [`Table::remove`].
     pub(crate) fn hashes(&self, slot: u32) -> [u64; 2] {
         [Direction::Original, Direction::Reply]
             .map(|direction| self.records.hash(TupleRef::new(slot, direction), &self.keys).unwrap_or_default())
     }
 
-    /// Takes a connection out: both index entries and the record.
+    /// Removes a connection: both index entries and the record.
     pub(crate) fn remove(&mut self, slot: u32, [original, reply]: [u64; 2]) {
         self.index.remove(original, TupleRef::new(slot, Direction::Original));
         self.index.remove(reply, TupleRef::new(slot, Direction::Reply));
@@ -175,7 +176,7 @@ impl Table {
         self.count -= 1;
     }
 
-    /// At most `steps` steps of growing, if the index is pressed.
+    /// Splits at most `steps` buckets, while the index needs to grow.
     pub(crate) fn grow_index(&mut self, steps: usize) {
         for _ in 0..steps {
             if !self.index.needs_growth() {
@@ -189,12 +190,12 @@ impl Table {
         }
     }
 
-    /// Is there growing to do that no packet is needed for?
+    /// Does the index need to grow?
     pub(crate) fn needs_growth(&self) -> bool {
         self.index.needs_growth()
     }
 
-    /// `slot` may now expire earlier than it might have.
+    /// Must be called when the deadline of `slot` has become earlier.
     #[inline]
     pub(crate) fn lower_timer_bound(&mut self, slot: u32, deadline: u32) {
         self.timer_bounds.lower(slot as usize, deadline);
@@ -205,7 +206,7 @@ impl Table {
         if self.count == 0 { None } else { self.timer_bounds.earliest() }
     }
 
-    /// The timers, lent out while expired records are removed: give them back with [`Table::restore_timer_bounds`].
+    /// Takes the timers out while expired records are removed; put them back with [`Table::restore_timer_bounds`].
     pub(crate) fn take_timer_bounds(&mut self) -> TimerBounds {
         core::mem::replace(&mut self.timer_bounds, TimerBounds::new())
     }
@@ -214,7 +215,7 @@ impl Table {
         self.timer_bounds = deadlines;
     }
 
-    /// Calls `see` with the references in each of `count` buckets from the one `probe` falls in, until it answers.
+    /// Calls `see` with the references of each of `count` buckets, beginning with that of `probe`, until it returns `Some`.
     pub(crate) fn scan_buckets<T>(
         &self,
         probe: &LookupKey,
@@ -224,7 +225,7 @@ impl Table {
         self.index.scan_buckets(probe.hash, count, see)
     }
 
-    /// Index entries: twice the connections, or something is wrong.
+    /// The number of index entries: always twice the number of connections.
     pub(crate) fn index_entries(&self) -> usize {
         self.index.entries()
     }

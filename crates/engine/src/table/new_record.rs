@@ -1,4 +1,4 @@
-//! A connection to be entered into the table.
+//! The input of [`Table::insert`](super::Table::insert).
 use super::key::TupleKey;
 use super::record::HotRecord;
 use crate::Zone;
@@ -6,19 +6,19 @@ use crate::Zone;
 /// Packets and bytes: original packets, original bytes, reply packets, reply bytes.
 pub(crate) type AcctCounts = [u64; 4];
 
-/// A connection to be entered.
+/// A connection to insert.
 pub(crate) struct NewRecord<'a> {
     pub(crate) original: &'a TupleKey,
     pub(crate) reply: &'a TupleKey,
     pub(crate) zone: Zone,
     pub(crate) mark: u32,
-    /// All but the keys and the kind.
+    /// The hot record, without addresses, keys and kind: those are filled in on insert.
     pub(crate) hot: HotRecord,
-    /// Flags of [`record::RecordKind`] beyond those that the rest implies.
+    /// Flags of [`RecordKind`](super::record::RecordKind), without those that follow from the other fields.
     pub(crate) kind: u8,
     pub(crate) counts: Option<AcctCounts>,
-    /// Nanoseconds; 0 if not kept.
+    /// When it was confirmed, in nanoseconds; 0 if not recorded.
     pub(crate) start: u64,
-    /// The hashes of both keys, each 0 if not known.
+    /// The hashes of both keys; 0 if unknown.
     pub(crate) hashes: [u64; 2],
 }

@@ -1,28 +1,30 @@
-//! What the table keeps of a connection, byte by byte.
+//! The memory layout of a connection's record.
 //!
 //! ```text
-//! Hot: one cache line, all that a packet of a known IPv4 connection reads and writes
+//! HotRecord: one cache line, all that a packet of a known IPv4 connection reads and writes
 //!   0        8      12       16       18     19      20      22       23        24                              64
 //!   ├────────┼──────┼────────┼────────┼──────┼───────┼───────┼────────┼─────────┼───────────────────────────────┤
 //!   │ source │ keys │deadline│ status │ kind │ state │ flags │ scales │ retrans │ ten words of the protocol     │
 //!   │ destin.│      │        │        │      │       │ 2×u8  │ 2×4bit │         │ TCP: end, max end, max window,│
 //!   │ (IPv4) │      │        │        │      │       │       │        │         │ max ack ×2, last end, last tag│
 //!   └────────┴──────┴────────┴────────┴──────┴───────┴───────┴────────┴─────────┴───────────────────────────────┘
-//! Cold: 20 bytes, read when NAT changed the reply tuple, and on listing
-//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4 │ life 4
-//! Wide: 64 bytes, IPv6 only: original source, destination; reply source, destination
-//! Placed: 4 bytes, only where a zone other than the default is used
+//! ColdRecord: 20 bytes, read if NAT changed the reply tuple, and for listings
+//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4 │ generation 4
+//! Ipv6Addrs: 64 bytes, IPv6 only: original source, destination; reply source, destination
+//! ZoneRecord: 4 bytes, only for zones other than the default
 //! ```
+//! A record is valid from insertion until its slot is freed, which zeroes the hot part. Only the generation survives: it must never repeat for
+//! a slot (but by wrapping), because ids are made from it.
 use super::key::{PackedAddrs, TupleKey};
 use crate::{Status, Zone, ZoneDirection};
 use keepstate_types::ipproto;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// One cache line of a connection.
+/// The hot part of a connection: one cache line.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct HotRecord {
-    /// Original source (upper half) and destination of an IPv4 connection; of IPv6, a fold of them.
+    /// Original source (upper half) and destination of an IPv4 connection; for IPv6, a hash of the addresses.
     pub(crate) addresses: u64,
     /// Original source key and destination key.
     pub(crate) keys: u32,
@@ -40,7 +42,7 @@ pub(crate) struct HotRecord {
 
 const _: () = assert!(size_of::<HotRecord>() == 64);
 
-/// What seldom matters to a packet.
+/// The cold part of a connection, which most packets do not read.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct ColdRecord {
@@ -48,13 +50,13 @@ pub(crate) struct ColdRecord {
     addresses: [u32; 2],
     pub(crate) keys: u32,
     pub(crate) mark: u32,
-    /// Counts the lives of this slot, so that each has an id of its own.
+    /// Counts the connections that have used this slot, so that each has a different id.
     pub(crate) generation: u32,
 }
 
 const _: () = assert!(size_of::<ColdRecord>() == 20);
 
-/// A zone as it is kept.
+/// A stored [`Zone`].
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct ZoneRecord {
@@ -85,9 +87,9 @@ impl RecordKind {
     pub(crate) const IPV6: u8 = 1 << 3;
     /// The reply tuple is the inverse of the original: NAT changed nothing.
     pub(crate) const UNTRANSLATED: u8 = 1 << 4;
-    /// Its zone is not the default one.
+    /// Its zone is not the default zone.
     pub(crate) const ZONED: u8 = 1 << 5;
-    /// Something is kept about it outside the table: labels, helper, master, a segment noted.
+    /// It has an [`Extension`](crate::extension::Extension).
     pub(crate) const HAS_EXTENSION: u8 = 1 << 6;
     /// Its packets and bytes are counted.
     pub(crate) const COUNTED: u8 = 1 << 7;
@@ -101,7 +103,7 @@ impl RecordKind {
         RecordKind(class | flags)
     }
 
-    /// IPv4 of this protocol with ports, neither translated nor zoned?
+    /// Is it an untranslated IPv4 connection of `protocol` (TCP or UDP) in the default zone?
     #[inline(always)]
     pub(crate) fn is_untranslated_v4(self, protocol: u8) -> bool {
         let class = match protocol {
@@ -124,7 +126,7 @@ impl RecordKind {
 }
 
 impl HotRecord {
-    /// An empty record of a protocol, for what is told of it.
+    /// An empty record of a protocol, to be filled in.
     pub(crate) fn of_protocol(protocol: u8) -> HotRecord {
         HotRecord { kind: RecordKind::new(protocol, 0), ..HotRecord::default() }
     }
@@ -163,14 +165,14 @@ impl HotRecord {
         }
     }
 
-    /// A fold of the original tuple. It is all here, so that to name a connection costs no other cache line.
+    /// A hash of the original tuple. It needs only the hot part, so making a [`ConnId`](crate::ConnId) reads no other cache line.
     #[inline(always)]
     pub(crate) fn tuple_hash(&self, secret: u64) -> u32 {
         let mixed = (self.addresses ^ u64::from(self.keys).rotate_left(20)).wrapping_mul(secret | 1);
         (mixed >> 32) as u32
     }
 
-    /// Has it expired at `now` (both modulo 2³²)?
+    /// Has it expired at tick `now` (modulo 2³²)?
     #[inline(always)]
     pub(crate) fn is_expired(&self, now: u32) -> bool {
         (self.deadline.wrapping_sub(now) as i32) <= 0
@@ -183,7 +185,7 @@ impl ColdRecord {
         u64::from(self.addresses[0]) << 32 | u64::from(self.addresses[1])
     }
 
-    /// A new life of the slot.
+    /// Initializes it for a new connection in this slot and increments the generation.
     pub(crate) fn init(&mut self, reply: &TupleKey, mark: u32) {
         let word = reply.packed_addresses();
         *self = ColdRecord {
@@ -218,7 +220,7 @@ impl From<ZoneRecord> for Zone {
 }
 
 impl TupleKey {
-    /// The IPv4 addresses in one word; of IPv6, whose addresses are elsewhere, a fold.
+    /// The IPv4 addresses in one word; for IPv6, whose addresses are stored elsewhere, a hash of them.
     pub(crate) fn packed_addresses(&self) -> u64 {
         match self.addresses {
             PackedAddrs::V4(both) => both,

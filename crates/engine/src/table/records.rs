@@ -1,4 +1,7 @@
-//! The records of all connections, by slot: hot and cold parts apart, IPv6 addresses, counts and start times only where used.
+//! The records of all connections, by slot. Hot and cold parts are in separate arrays; IPv6 addresses, counters, start times and zones are only
+//! allocated where used.
+//!
+//! A slot is allocated on insert and returned to its family's free list on removal. It never changes its family.
 use super::chunked::ChunkedArray;
 use super::index::TupleRef;
 use super::key::{HashKeys, PackedAddrs, TupleKey};
@@ -8,32 +11,32 @@ use super::simd;
 use crate::{Direction, Zone};
 use keepstate_wire::Family;
 
-/// Slots of one family come in runs of this many: 2 MiB of hot records.
+/// Slots are allocated per address family, in runs of this many: 2 MiB of hot records.
 pub(crate) const SLOTS_PER_RUN: usize = 1 << 15;
-/// More than this a [`TupleRef`] cannot name.
+/// The most slots that a [`TupleRef`] can refer to.
 const MAX_SLOTS: usize = 1 << 31;
 
-/// See the module's words.
+/// The records. See the module documentation.
 pub(crate) struct Records {
     hot: ChunkedArray<HotRecord, SLOTS_PER_RUN>,
-    /// 10 MiB a chunk: the least that is whole huge pages.
+    /// 10 MiB per chunk: the smallest chunk that is a whole number of huge pages.
     cold: ChunkedArray<ColdRecord, { 1 << 19 }>,
     ipv6_addrs: ChunkedArray<Ipv6Addrs, SLOTS_PER_RUN>,
     counts: ChunkedArray<AcctCounts, { 1 << 16 }>,
-    /// When each was confirmed, in nanoseconds; 0 if that is not kept.
+    /// When each was confirmed, in nanoseconds; 0 if not recorded.
     starts: ChunkedArray<u64, { 1 << 18 }>,
     zones: ChunkedArray<ZoneRecord, { 1 << 18 }>,
-    /// IPv4, then IPv6.
+    /// Free slots for IPv4, then for IPv6.
     free_slots: [FreeSlots; 2],
     slot_count: usize,
 }
 
-/// The slots of one family that are not in use.
+/// The free slots of one address family.
 #[derive(Default)]
 struct FreeSlots {
-    /// Freed slots, chained through their first word (slot plus one); 0 ends it.
+    /// Freed slots, linked through `words[0]` (slot plus one); 0 ends the list.
     freelist_head: u32,
-    /// Never used yet, of the last run.
+    /// The slots of the last run that were never used.
     unused: core::ops::Range<u32>,
 }
 
@@ -88,12 +91,12 @@ impl Records {
         placed.copied().map_or(Zone::default(), Zone::from)
     }
 
-    /// Slots there are, in use or not.
+    /// The number of slots, in use or not.
     pub(crate) fn slot_count(&self) -> usize {
         self.slot_count
     }
 
-    /// Begins to fetch what a packet will read of `reference`.
+    /// Prefetches what tracking a packet reads of `reference`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, reference: TupleRef, family: Family) {
         let slot = reference.slot() as usize;
@@ -105,14 +108,14 @@ impl Records {
         }
     }
 
-    /// Begins to fetch what [`Records::hash`] will read of `reference`.
+    /// Prefetches what [`Records::hash`] reads of `reference`.
     pub(crate) fn prefetch_for_hash(&self, reference: TupleRef) {
         if let Some(hot) = self.hot(reference.slot()) {
             simd::prefetch(hot);
         }
     }
 
-    /// The hash under which `reference` stands in the index.
+    /// The hash under which `reference` is in the index.
     pub(crate) fn hash(&self, reference: TupleRef, keys: &HashKeys) -> Option<u64> {
         let zone = self.zone(reference.slot()).id_for(reference.direction());
         Some(self.key(reference)?.hash(zone, keys))
@@ -124,7 +127,7 @@ impl Records {
         let hot = self.hot(slot)?;
         let (word, keys) = match reference.direction() {
             Direction::Original => (hot.addresses, hot.keys),
-            // From the hot part alone, if it is all there: a line of cache less.
+            // Untranslated IPv4: the hot part is enough, which saves a cache line.
             Direction::Reply if hot.kind.is_untranslated_v4(hot.protocol()) => {
                 (hot.addresses.rotate_left(32), hot.keys.rotate_left(16))
             }
@@ -142,18 +145,18 @@ impl Records {
         Some(TupleKey { addresses, keys, protocol: hot.protocol() })
     }
 
-    /// Is `key` in `zone` the tuple that `reference` names, of a connection that stands?
+    /// Does `reference` name a confirmed connection with tuple `key` in `zone`?
     #[inline(always)]
     pub(crate) fn matches(&self, reference: TupleRef, key: &TupleKey, zone: Zone) -> bool {
         let Some(hot) = self.hot(reference.slot()) else { return false };
-        // The common case, from the hot part alone: IPv4, no NAT, no zone; an answer is compared turned round.
+        // The common case needs only the hot part: IPv4, no NAT, default zone. A reply is inverted before the comparison.
         if let PackedAddrs::V4(both) = key.addresses {
             let (both, keys) = match reference.direction() {
                 Direction::Original => (both, key.keys),
                 Direction::Reply => (both.rotate_left(32), key.keys.rotate_left(16)),
             };
             if hot.addresses == both && hot.keys == keys && hot.kind.is_untranslated_v4(key.protocol) && zone.id == 0 {
-                // A freed slot may still be remembered by a batch; its bytes are zeros, which can be a tuple too.
+                // A batch may still refer to a freed slot; its bytes are zero, which is a possible tuple.
                 return hot.is_confirmed();
             }
         }
@@ -168,7 +171,7 @@ impl Records {
         hot.is_confirmed() && own == zone.id_for(direction) && self.key(reference) == Some(*key)
     }
 
-    /// Puts `record` into a free slot. `None` if there is no memory.
+    /// Stores `record` in a free slot and returns the slot. `None` if out of memory.
     pub(crate) fn insert(&mut self, record: &NewRecord<'_>) -> Option<u32> {
         let wide = matches!(record.original.addresses, PackedAddrs::V6(_));
         let slot = self.alloc_slot(wide)?;
@@ -212,7 +215,7 @@ impl Records {
         if let Some(slot) = self.free_slots[family].freelist_head.checked_sub(1) {
             let next = self.hot(slot)?.words[0];
             self.free_slots[family].freelist_head = next;
-            // The next connection will be written there.
+            // The next connection will be written to it.
             if let Some(hot) = next.checked_sub(1).and_then(|next| self.hot(next)) {
                 simd::prefetch(hot);
             }
@@ -233,7 +236,7 @@ impl Records {
         self.free_slots[family].unused.next()
     }
 
-    /// Ends the record in `slot`; a handle to it no longer fits.
+    /// Frees `slot` and zeroes its hot record; a [`ConnId`](crate::ConnId) of it becomes invalid.
     pub(crate) fn free_slot(&mut self, slot: u32) {
         if let Some(hot) = self.hot.get_mut(slot as usize) {
             let freed = &mut self.free_slots[usize::from(hot.kind.has(RecordKind::IPV6))].freelist_head;

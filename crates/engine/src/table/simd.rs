@@ -1,8 +1,8 @@
-//! What the table asks of the processor beyond plain Rust: to fetch a cache line before it is needed, and to compare eight fingerprints at
-//! once. The one place of this crate that needs `unsafe`.
+//! CPU instructions that the table needs beyond plain Rust: prefetch of a cache line, and comparison of eight fingerprints in one
+//! instruction. This is the only module of the crate that uses `unsafe`; without x86-64 it falls back to plain code.
 #![allow(unsafe_code, reason = "a prefetch takes a pointer, and vector instructions are unsafe to name")]
 
-/// Begins to fetch the cache line of `place`.
+/// Prefetches the cache line of `place`.
 #[inline(always)]
 pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
@@ -14,7 +14,7 @@ pub(crate) fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
-/// One bit for each of eight `marks` that is `wanted`, lowest first.
+/// One bit for each of the eight `marks` that equals `wanted`, the first mark in the lowest bit.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn match_fingerprints(marks: &[u16; 8], wanted: u16) -> u32 {
@@ -28,7 +28,7 @@ pub(crate) fn match_fingerprints(marks: &[u16; 8], wanted: u16) -> u32 {
     bits.cast_unsigned()
 }
 
-/// One bit for each of eight `marks` that is `wanted`, lowest first.
+/// One bit for each of the eight `marks` that equals `wanted`, the first mark in the lowest bit.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(crate) fn equal_marks(marks: &[u16; 8], wanted: u16) -> u32 {

@@ -1,27 +1,27 @@
-//! When to look where: a bound on the earliest deadline of every 16 slots, of every 16 such blocks, and so on up to one.
+//! Expiry timers: a lower bound of the deadlines of every 16 slots, of every 16 such blocks, and so on up to one bound for all.
 //!
-//! A bound says "nothing here expires before". Refreshing a timeout makes deadlines later and need not touch the bound; only a deadline
-//! earlier than before lowers it. So a packet of a known connection costs nothing here, a timer costs about a quarter of a byte,
-//! and expiry is exact: a block is looked at when its bound has passed, and its bound is then made true again.
-//! All ticks are modulo 2³²; a bound must never be later than the earliest deadline under it.
+//! A bound means "nothing in this block expires before this tick". Refreshing a timeout makes a deadline later and need not touch the bound; only a
+//! deadline earlier than before lowers it. So a packet of a known connection costs nothing here, and a timer needs about a quarter of a byte.
+//! Expiry is exact: a block is scanned when its bound has passed, and the bound is then recomputed.
+//! All ticks are modulo 2³². A bound must never be later than the earliest deadline in its block.
 use super::simd;
 use alloc::vec::Vec;
 
-/// A block is this many slots (level 0) or this many blocks of the level below.
+/// The size of a block: this many slots (level 0), or blocks of the level below.
 pub(crate) const FANOUT: usize = 16;
 const SHIFT: u32 = FANOUT.trailing_zeros();
-/// The bound of a block without deadlines: look again after half the clock's range.
+/// The bound of a block without deadlines, relative to now: a quarter of the clock's range.
 const IDLE_TICKS: u32 = 1 << 30;
 
-/// The bounds, level by level; the last level has one.
+/// The bounds, by level; the last level has a single one.
 pub(crate) struct TimerBounds {
     levels: Vec<Vec<u32>>,
     slots: usize,
 }
 
-/// What a look at 16 slots found.
+/// The result of scanning a block of 16 slots.
 pub(crate) struct BlockScan {
-    /// The earliest deadline left among them, if any.
+    /// The earliest remaining deadline, if any.
     pub(crate) earliest: Option<u32>,
 }
 
@@ -30,7 +30,7 @@ impl TimerBounds {
         TimerBounds { levels: Vec::new(), slots: 0 }
     }
 
-    /// Makes room for `slots` slots. New blocks are idle as of `now`.
+    /// Grows to `slots` slots. New blocks have no deadlines.
     pub(crate) fn grow(&mut self, slots: usize, now: u32) {
         if slots <= self.slots {
             return;
@@ -42,7 +42,7 @@ impl TimerBounds {
         loop {
             blocks = blocks.div_ceil(FANOUT);
             if self.levels.len() == level {
-                // A new top covers what was the top before it.
+                // The bound of a new top level covers the previous top level.
                 let below = level
                     .checked_sub(1)
                     .and_then(|at| self.levels.get(at)?.iter().copied().min_by_key(|bound| bound.wrapping_sub(now)));
@@ -61,7 +61,7 @@ impl TimerBounds {
         }
     }
 
-    /// Begins to fetch what [`TimerBounds::lower`] will read for `slot`.
+    /// Prefetches what [`TimerBounds::lower`] reads for `slot`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, slot: usize) {
         if let Some(bound) = self.levels.first().and_then(|level| level.get(slot >> SHIFT)) {
@@ -69,7 +69,7 @@ impl TimerBounds {
         }
     }
 
-    /// `slot` now has `deadline`, which may be earlier than anything around it.
+    /// Lowers the bounds above `slot` to `deadline` where they are later.
     #[inline]
     pub(crate) fn lower(&mut self, slot: usize, deadline: u32) {
         let mut at = slot;
@@ -88,7 +88,7 @@ impl TimerBounds {
         self.levels.last()?.first().copied()
     }
 
-    /// Calls `look` for the blocks whose bound has passed, `budget` blocks at most, and makes their bounds true again.
+    /// Calls `look` for the blocks whose bound has passed, at most `budget` blocks, and updates their bounds.
     pub(crate) fn scan_due(
         &mut self,
         now: u32,
@@ -143,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever deadlines are set in whatever order, each is met at its tick, never before, never missed.
+        /// Any deadlines in any order expire exactly at their tick, never earlier or later.
         #[test]
         fn every_deadline_expires_exactly_at_its_tick(start in any::<u32>(), waits in proptest::collection::vec((0usize..3000, 1u32..5000), 1..200)) {
             let mut deadlines = TimerBounds::new();
