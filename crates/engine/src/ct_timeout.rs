@@ -1,7 +1,8 @@
-//! Timeouts of single connections, as nftables' `ct timeout` gives them.
+//! Timeout policies: timeouts of single connections, as nftables' `ct timeout` sets them.
 //!
-//! A policy is the engine's sysctls with some timeouts changed. It is made once ([`Engine::add_timeout_policy`]) and lives as long as the engine, since connections may have it; when a sysctl is set, every policy
-//! follows in what it has not changed itself. As in Linux it is given to a connection before that is confirmed, and tells from the second packet on.
+//! A policy is the engine's sysctls with some timeouts replaced. It is created once ([`Engine::add_timeout_policy`]) and must never be removed, because
+//! connections refer to it. When a sysctl is set, every policy that does not replace it follows. As in Linux, a policy is assigned before the
+//! connection is confirmed and takes effect from the second packet on.
 pub(crate) mod policy;
 
 pub use policy::TimeoutPolicyId;
@@ -11,7 +12,7 @@ use alloc::vec::Vec;
 use policy::TimeoutPolicy;
 
 impl Engine {
-    /// The policy that sets these sysctls (timeouts, in seconds), made if there is none like it.
+    /// Returns the policy with these sysctls (timeouts, in seconds), and creates it if there is none yet.
     ///
     /// ```
     /// use keepstate_engine::{Engine, Instant, Sysctl, Sysctls, Secret};
@@ -21,21 +22,21 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// A value is not possible for its sysctl.
+    /// A value is out of its sysctl's range, or the sysctl is read-only.
     pub fn add_timeout_policy(&mut self, settings: &[(Sysctl, u32)]) -> Result<TimeoutPolicyId, SysctlError> {
         let known = self.timeout_policies.iter().position(|policy| policy.settings == settings);
         if let Some(at) = known.and_then(|at| u16::try_from(at).ok()) {
             return Ok(TimeoutPolicyId(at));
         }
         let sysctls = self.sysctls_with(settings)?;
-        // As many as connections can name: the last stands for all beyond, which only a ruleset made for it has.
+        // An id has 16 bits: any further policy replaces the last one. No realistic ruleset has so many.
         let at = self.timeout_policies.len().min(usize::from(u16::MAX));
         self.timeout_policies.truncate(at);
         self.timeout_policies.push(TimeoutPolicy { settings: settings.to_vec(), sysctls });
         Ok(TimeoutPolicyId(at as u16))
     }
 
-    /// What a connection's policy changes; nothing without one.
+    /// The settings of a policy; empty without one.
     pub(crate) fn timeout_settings(&self, timeouts: Option<TimeoutPolicyId>) -> Vec<(Sysctl, u32)> {
         let policy = timeouts.and_then(|timeouts| self.timeout_policies.get(usize::from(timeouts.0)));
         policy.map_or_else(Vec::new, |policy| policy.settings.clone())
@@ -47,7 +48,7 @@ impl Engine {
         Ok(sysctls)
     }
 
-    /// A sysctl has been set.
+    /// Recomputes all policies after a sysctl was set.
     pub(crate) fn refresh_timeout_policies(&mut self) {
         for at in 0..self.timeout_policies.len() {
             let settings = self.timeout_policies.get_mut(at).map(|policy| core::mem::take(&mut policy.settings));
@@ -60,7 +61,7 @@ impl Engine {
 }
 
 impl Unconfirmed {
-    /// Gives it these timeouts; the first policy stays.
+    /// Assigns a timeout policy. No effect if it has one already.
     pub fn set_timeout_policy(&mut self, timeouts: TimeoutPolicyId) {
         self.extension.get_or_insert_default().timeout_policy.get_or_insert(timeouts);
     }
@@ -102,7 +103,7 @@ mod tests {
         let later = Instant(3_000_000_000);
         engine.handle(&Packet::parse(&query).unwrap(), Zone::default(), later);
         assert_eq!(engine.entry(conn_id, later).unwrap().timeout, 7);
-        // What a policy does not say follows the sysctls; what it says stays.
+        // Settings of the policy stay; all others follow the sysctls.
         engine.set_sysctl(Sysctl::UdpTimeoutStream, 100).unwrap();
         engine.set_sysctl(Sysctl::Checksum, 0).unwrap();
         assert!(!engine.timeout_policies[0].sysctls.is_enabled(Sysctl::Checksum));

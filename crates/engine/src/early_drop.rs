@@ -1,7 +1,8 @@
-//! A full table: unassured connections make room, with bounded work; else the packet is dropped, counted and logged.
+//! Early drop: when the table is full, an unassured connection is removed for a new one; otherwise the packet is dropped, counted and logged.
 //!
-//! A packet dropped so is a call for help: [`Engine::gc_full`] then ends connections that are unassured or closing anyway, until the table is 95 % full,
-//! as Linux does in its next round of collecting (which may be a minute later; here it is the next [`Engine::poll`], but once in ten seconds).
+//! A packet dropped because of a full table also starts [`Engine::gc_full`], which removes unassured or closing connections until the table is
+//! 95 % full. Linux does so in its next garbage collection, up to a minute later; here it is the next [`Engine::poll`], at most once in ten seconds.
+//! The work per packet and per poll is bounded, and an assured connection that is not closing must never be removed.
 pub(crate) mod gc_state;
 
 use crate::protocol::{Tcp, sctp::Sctp};
@@ -12,20 +13,20 @@ use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Status, Sysctl};
 use alloc::string::String;
 use keepstate_types::ipproto;
 
-/// Buckets of the index that are looked at for a connection to drop, as in Linux.
+/// Index buckets searched for a connection to drop, as in Linux.
 const EARLY_DROP_BUCKETS: usize = 8;
 
 impl Engine {
-    /// Is there a place for one more connection, or can one be made?
+    /// Is there room for another connection? Drops one early if the table is full.
     #[inline(always)]
     pub(crate) fn make_room(&mut self, probe: &LookupKey, now: Instant) -> bool {
         let limit = self.sysctls[Sysctl::Max] as usize;
-        // As in Linux, a limit of zero is none.
+        // As in Linux, zero means no limit.
         limit == 0 || self.table.count() < limit || self.early_drop(probe, now)
     }
 
-    /// Removes one unassured connection (or one that has expired) near where the new one would stand. Where that is depends on a secret,
-    /// so nobody chooses whom to push out. Linux removes all it finds in one bucket; one is enough.
+    /// Removes one unassured or expired connection from the buckets near that of the new one. False if there is none. The bucket depends on the
+    /// secret, so an attacker cannot choose the victim. Linux removes all it finds in one bucket; here one is enough.
     #[cold]
     fn early_drop(&mut self, probe: &LookupKey, now: Instant) -> bool {
         let tick = now.tick();
@@ -47,7 +48,7 @@ impl Engine {
         true
     }
 
-    /// There was no room.
+    /// Drops a packet because the table is full: counts it, logs it, and requests [`Engine::gc_full`].
     #[cold]
     pub(crate) fn drop_table_full(&mut self, now: Instant) -> PacketCtx {
         self.gc_state.cursor.get_or_insert(0);
@@ -57,7 +58,7 @@ impl Engine {
         PacketCtx::finished(Outcome::dropped(Reason::TableFull))
     }
 
-    /// Ends weak connections of at most `budget` slots, from where it stopped before.
+    /// Removes connections that may be dropped early, in at most `budget` slots, continuing where the last call stopped.
     #[cold]
     pub(crate) fn gc_full(&mut self, now: Instant, budget: usize) {
         let due = self.next_gc_full(now).is_some_and(|due| due <= now);
@@ -68,7 +69,7 @@ impl Engine {
         let enough = self.sysctls[Sysctl::Max] as usize / 100 * 95;
         let end = (begin as usize + budget).min(self.table.records.slot_count()) as u32;
         for slot in begin..end {
-            // As in Linux, a limit under a hundred is too small for this.
+            // As in Linux, this does nothing with a limit below 100.
             if enough == 0 || self.table.count() < enough {
                 return;
             }
@@ -79,16 +80,16 @@ impl Engine {
         self.gc_state.cursor = ((end as usize) < self.table.records.slot_count()).then_some(end);
     }
 
-    /// When [`Engine::gc_full`] has something to do.
+    /// When [`Engine::gc_full`] has to run next; `None` if it is not requested.
     pub(crate) fn next_gc_full(&self, now: Instant) -> Option<Instant> {
         self.gc_state.cursor.map(|begun| if begun == 0 { self.gc_state.next_round.max(now) } else { now })
     }
 }
 
-/// From the beginning of one round to that of the next, at least.
+/// The minimum time between the starts of two rounds.
 const GC_FULL_INTERVAL_NANOS: u64 = 10_000_000_000;
 
-/// Not assured, or soon over anyway.
+/// May the connection be dropped early: unassured or closing, and not offloaded?
 fn can_early_drop(hot: &HotRecord) -> bool {
     let closing = match hot.protocol() {
         ipproto::TCP => Tcp::load(hot).is_closing(),

@@ -1,12 +1,12 @@
-//! A timeout policy and its name.
+//! A timeout policy and its id.
 use crate::{Sysctl, Sysctls};
 use alloc::vec::Vec;
 
-/// Names a policy of an engine.
+/// Identifies a timeout policy of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutPolicyId(pub(crate) u16);
 
-/// What a policy says.
+/// The replaced timeouts (in seconds), and the complete sysctls that result.
 #[derive(Debug)]
 pub(crate) struct TimeoutPolicy {
     pub(crate) settings: Vec<(Sysctl, u32)>,

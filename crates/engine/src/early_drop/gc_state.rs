@@ -1,11 +1,11 @@
-//! What collecting in a full table keeps from one step to the next.
+//! The state of [`Engine::gc_full`](crate::Engine) between calls.
 use crate::Instant;
 
-/// A packet found no room.
+/// A requested or running scan of a full table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GcState {
-    /// The slot from where on weak connections are still to be ended.
+    /// The next slot to scan; 0 for a requested scan, `None` if there is none.
     pub(crate) cursor: Option<u32>,
-    /// The next round does not begin before: whoever sends packets that find no room shall not make us look through the whole table for each.
+    /// The next scan does not begin earlier. This bounds the work that packets arriving at a full table can cause.
     pub(crate) next_round: Instant,
 }

@@ -1,7 +1,7 @@
-//! A description as bytes: a version, then fields, each with its number, its length and its value; numbers big end first, but for TCP's own words.
+//! The encoding of a [`ConnSnapshot`]: one version byte, then fields of number, length and value. Numbers are big-endian, except the words of the TCP state.
 //!
-//! What is usual is left out: no mark, no zone, a reply that is the original turned round. A field of a number from 128 on may be passed over by who does not
-//! know it; any other unknown one is not, because the connection would be another without it.
+//! Default values are omitted: mark 0, zone 0, a reply that is the inverse of the original. A decoder may skip unknown fields from 128 on; it must
+//! never skip any other unknown field, because without it the connection would be a different one.
 use super::{ConnSnapshot, ProtocolState};
 use crate::helper::HelperState;
 use crate::helper::ftp::Ftp;
@@ -13,30 +13,30 @@ use crate::{Accounting, Instant, SctpState, Status, SynproxyState, Sysctl, Tuple
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-/// Why bytes are no description.
+/// Why bytes are not a valid snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotDecodeError {
-    /// They end in the middle of a field.
+    /// The input ends within a field.
     #[error("it is cut short")]
     Truncated,
-    /// A version that is not known here.
+    /// Unknown version.
     #[error("a description of version {0}; known here is version {VERSION}")]
     UnsupportedVersion(u8),
-    /// A field that is not known here and may not be passed over.
+    /// An unknown field that must not be skipped.
     #[error("field {0} is not known here")]
     UnknownField(u8),
-    /// A field with a value that it cannot have.
+    /// A field with an invalid value.
     #[error("field {0} has a value that it cannot have")]
     InvalidValue(u8),
-    /// A field that every connection has is missing.
+    /// A mandatory field is missing.
     #[error("field {0} is missing")]
     MissingField(u8),
 }
 
 const VERSION: u8 = 1;
 
-/// The numbers of fields.
+/// Field numbers.
 mod field {
     pub(super) const ORIGINAL: u8 = 1;
     pub(super) const REPLY: u8 = 2;
@@ -57,14 +57,14 @@ mod field {
     pub(super) const LENIENT_SEGMENTS_LEFT: u8 = 17;
     pub(super) const SEQADJ: u8 = 19;
     pub(super) const SYNPROXY: u8 = 20;
-    /// One of its own timeouts: seconds, then the sysctl's name.
+    /// One timeout of its policy: 32-bit seconds, then the sysctl's name.
     pub(super) const TIMEOUT: u8 = 18;
-    /// From here on, who does not know a field may pass over it.
+    /// Unknown fields from here on may be skipped.
     pub(super) const OPTIONAL: u8 = 128;
 }
 
 impl ConnSnapshot {
-    /// Appends it to `out`: some 110 bytes for a translated TCP connection over IPv4.
+    /// Appends the encoded snapshot to `out`: about 110 bytes for a translated TCP connection over IPv4.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         write_tuple(out, field::ORIGINAL, &self.original);
@@ -123,10 +123,10 @@ impl ConnSnapshot {
         }
     }
 
-    /// Reads what [`ConnSnapshot::encode`] has written. That it can be read does not mean that there can be such a connection: see [`crate::Engine::import`].
+    /// Decodes [`ConnSnapshot::encode`]. It checks the encoding only; [`crate::Engine::import`] checks that such a connection is possible.
     ///
     /// # Errors
-    /// Why these bytes are none.
+    /// The input is truncated, has an unknown version or field, an invalid value, or a mandatory field is missing.
     pub fn decode(bytes: &[u8]) -> Result<ConnSnapshot, SnapshotDecodeError> {
         let (version, mut rest) = bytes.split_first().ok_or(SnapshotDecodeError::Truncated)?;
         if *version != VERSION {
@@ -143,7 +143,7 @@ impl ConnSnapshot {
     }
 }
 
-/// Fields found so far.
+/// The fields decoded so far.
 #[derive(Default)]
 struct DecodedFields {
     original: Option<Tuple>,
@@ -166,7 +166,7 @@ struct DecodedFields {
 }
 
 impl DecodedFields {
-    /// One field more; the later of two counts.
+    /// Decodes one field. If a field is repeated, the last one counts.
     fn add_field(&mut self, number: u8, value: &[u8]) -> Result<(), SnapshotDecodeError> {
         let wrong = SnapshotDecodeError::InvalidValue(number);
         match number {
@@ -242,14 +242,14 @@ impl DecodedFields {
     }
 }
 
-/// Values are shorter than 256 bytes, all of them.
+/// Appends a field. Every value is shorter than 256 bytes.
 fn write_field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     debug_assert!(value.len() < 256, "field {number} is too long");
     out.extend_from_slice(&[number, value.len() as u8]);
     out.extend_from_slice(value);
 }
 
-/// Protocol, keys, source, destination; the length tells the family.
+/// Appends a tuple: protocol, keys, source, destination. The length determines the address family.
 fn write_tuple(out: &mut Vec<u8>, number: u8, tuple: &Tuple) {
     let mut value = [0; 37];
     value[0] = tuple.protocol;

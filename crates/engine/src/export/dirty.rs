@@ -1,14 +1,14 @@
-//! Places of the table where something has changed, each told once until somebody has looked.
+//! The queue of dirty slots: slots whose connection has changed since it was last polled, each queued once.
 //!
-//! Nobody pays for it who does not ask: noting is one test while it is off. What waits is never more than there are places.
+//! While it is disabled, marking costs one test. The queue must never be longer than the number of slots.
 use alloc::vec::Vec;
 
-/// See the module's words.
+/// The queue of dirty slots. See the module documentation.
 #[derive(Default)]
 pub(crate) struct DirtySlots {
     enabled: bool,
     queue: Vec<u32>,
-    /// A bit a place: it waits.
+    /// One bit per slot: it is in the queue.
     queued_bits: Vec<u64>,
 }
 
@@ -17,7 +17,7 @@ impl DirtySlots {
         *self = DirtySlots { enabled: on, ..DirtySlots::default() };
     }
 
-    /// Something has changed there.
+    /// Queues `slot` if the queue is enabled and does not contain it.
     #[inline(always)]
     pub(crate) fn mark_dirty(&mut self, slot: u32) {
         if self.enabled {

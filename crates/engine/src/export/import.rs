@@ -1,4 +1,6 @@
-//! A described connection enters a table, or is refused with a reason.
+//! Imports a snapshot: validates it and inserts the connection into the table, or returns an error.
+//!
+//! A snapshot is untrusted input. Import must never insert a connection that packets could not have created, and after an error nothing has changed.
 use super::{ConnSnapshot, ProtocolState};
 use crate::extension::Extension;
 use crate::protocol::{Tracker, stateless::Stateless};
@@ -10,21 +12,21 @@ use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Sysctl, Tuple
 use core::time::Duration;
 use keepstate_types::ipproto;
 
-/// How far the described TCP windows are believed.
+/// Whether the TCP windows of a snapshot are still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowTrust {
-    /// No packet has passed since: they hold.
+    /// No packet has passed since the export: the windows are exact.
     Exact,
-    /// Packets may have passed that nobody saw, or the windows were described some time before: as for a connection met in its middle, they are learned
-    /// anew from what the ends send, and nothing is refused for its numbers meanwhile. Once both ends have sent a few segments, they hold as ever.
+    /// Packets may have passed unseen, or the snapshot is old. As for a connection picked up mid-stream, windows are learned from the next segments, and
+    /// until then no segment is invalid because of its sequence numbers. After a few segments of each end, windows are strict again.
     Lenient,
 }
 
-/// Why a described connection was not entered.
+/// Why a snapshot was not imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// Its time was over meanwhile.
+    /// It has expired since the export.
     #[error("it has expired meanwhile")]
     Expired,
     /// One of its tuples belongs to another connection.
@@ -33,22 +35,22 @@ pub enum ImportError {
     /// The table is full: `nf_conntrack_max`.
     #[error("the table is full: nf_conntrack_max is too small for it")]
     TableFull,
-    /// There is no memory for it.
+    /// Out of memory.
     #[error("there is no memory for it")]
     NoMemory,
-    /// No connection is like that.
+    /// The snapshot is inconsistent: there can be no such connection.
     #[error("no connection can be like that: {0}")]
     Invalid(&'static str),
 }
 
-/// Longer than any timeout, in milliseconds.
+/// Milliseconds; longer than any timeout.
 const MAX_REMAINING_MS: u64 = (1 << 31) * 4;
 
 impl Engine {
-    /// Enters a described connection; `gap` is the time since it was described. A child comes after its master, else it has none.
+    /// Inserts the connection of a snapshot. `gap` is the time since its export. Import a master before its children, otherwise they have no master.
     ///
     /// # Errors
-    /// Why it was not entered; then nothing has changed.
+    /// It is invalid, has expired, clashes with another connection, or the table is full. Then nothing has changed.
     pub fn import(
         &mut self,
         described: &ConnSnapshot,
@@ -126,7 +128,7 @@ impl Engine {
 }
 
 impl ConnSnapshot {
-    /// What goes on in its record, and for how many segments each way it is not strict.
+    /// The tracker to continue with, and the number of lenient segments per direction.
     fn restore_tracker(&self, gap: u64, trust: WindowTrust, now: Instant) -> (Tracker, Option<[u8; 2]>) {
         let stateless = |stateless| (Tracker::Stateless(stateless), None);
         match self.protocol {
@@ -155,7 +157,7 @@ impl ConnSnapshot {
     }
 }
 
-/// Can there be such a connection?
+/// Checks that such a connection is possible.
 fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
     let ConnSnapshot { original, reply, status, .. } = described;
     let ends = [original.source, original.destination, reply.source, reply.destination];
@@ -199,14 +201,14 @@ fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
     checks.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(ImportError::Invalid(what)))
 }
 
-/// What is translated was decided.
+/// Is every translated side marked as decided (`*_NAT_DONE`)?
 fn nat_setup_done(status: Status) -> bool {
     let source = !status.contains(Status::SRC_NAT) || status.contains(Status::SRC_NAT_DONE);
     source && (!status.contains(Status::DST_NAT) || status.contains(Status::DST_NAT_DONE))
 }
 
 impl Engine {
-    /// Is the tuple the original one of a connection here?
+    /// The slot of the connection whose original tuple is `tuple`.
     pub(crate) fn find_by_original(&self, tuple: &Tuple, zone: crate::Zone) -> Option<u32> {
         let found = self.table.tuple_owner(&tuple.into(), zone, Direction::Original)?;
         let same = found == TupleRef::new(found.slot(), Direction::Original);

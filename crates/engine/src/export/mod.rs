@@ -1,9 +1,9 @@
-//! One connection as it leaves one engine and enters another: everything that matters about it, and nothing of where it stood.
+//! Export and import: moves connections from one engine to another, for restart, upgrade and failover.
 //!
-//! A [`ConnSnapshot`] is made from a living connection ([`Engine::export`]), may be written as bytes that say themselves what they are
-//! ([`ConnSnapshot::encode`]), and becomes a connection again in an engine that has neither of its tuples ([`Engine::import`]): its timeouts go on, a
-//! child finds its master, a source keeps its mapping (of several, the one that was imported last). What changes meanwhile is told by [`Engine::poll_dirty_slot`]. Bytes are not believed: what
-//! cannot be a connection is refused with a reason, and nothing of it is entered. Announced connections that have not come yet are not described.
+//! A [`ConnSnapshot`] is made from an existing connection ([`Engine::export`]), can be encoded to bytes with a version ([`ConnSnapshot::encode`]), and
+//! becomes a connection again in an engine that has neither of its tuples ([`Engine::import`]). Its timeouts continue, a child finds its master, a
+//! source keeps its NAT mapping (of several, the one imported last). [`Engine::poll_dirty_slot`] reports which connections have changed since.
+//! Snapshots are untrusted: an impossible connection is rejected with an error and must never be inserted in part. Expectations are not exported.
 mod codec;
 mod dirty;
 mod import;
@@ -22,13 +22,13 @@ use crate::{Accounting, ConnId, Direction, Engine, Helper, Instant, Status, Synp
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
 
-/// One connection, apart from any engine. Times are relative to the moment of its export.
+/// A connection, independent of any engine. Times are relative to the export.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConnSnapshot {
     /// The first packet's tuple.
     pub original: Tuple,
-    /// The answer's tuple; where it is not the original turned round, the connection is translated.
+    /// The reply tuple; if it is not the inverse of the original, the connection is translated.
     pub reply: Tuple,
     /// Its zone.
     pub zone: Zone,
@@ -42,38 +42,38 @@ pub struct ConnSnapshot {
     pub labels: Option<[u8; 16]>,
     /// Packets and bytes, original then reply, if they are counted.
     pub accounting: Option<[Accounting; 2]>,
-    /// When it was confirmed, if that is kept.
+    /// When it was confirmed, if that was recorded.
     pub start: Option<Instant>,
     /// The original tuple of its master, if it was expected.
     pub master: Option<Tuple>,
-    /// Timeouts of its own, in seconds: `ct timeout`.
+    /// Its own timeouts (`ct timeout`), in seconds.
     pub timeouts: Vec<(Sysctl, u32)>,
     pub(crate) protocol: ProtocolState,
     pub(crate) helper_state: Option<HelperState>,
     pub(crate) ignored_syn: Option<IgnoredSyn>,
-    /// How much longer its streams have become.
+    /// Its sequence number offsets.
     pub(crate) seqadj: Option<SeqAdj>,
-    /// What its client was promised in its server's name.
+    /// Its synproxy state.
     pub(crate) synproxy: Option<SynproxyState>,
-    /// Segments each way until its TCP window is strict again.
+    /// Segments per direction until its TCP windows are strict again.
     pub(crate) lenient_segments_left: Option<[u8; 2]>,
 }
 
-/// How far its protocol has come.
+/// The protocol tracker's state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ProtocolState {
     Tcp(Tcp),
     Sctp(Sctp),
-    /// UDP: milliseconds until it may be a stream; 0 if it may be one already.
+    /// UDP: milliseconds until it can become a stream; 0 if it already can.
     Udp {
         stream_in_ms: u64,
     },
-    /// GRE: the timeouts in force when it began, in milliseconds.
+    /// GRE: the timeouts when it was created, in milliseconds.
     Gre {
         timeout_ms: u64,
         stream_timeout_ms: u64,
     },
-    /// Tuple and timeout are all there is.
+    /// Other protocols have no state.
     Stateless,
 }
 
@@ -85,7 +85,7 @@ impl ConnSnapshot {
 }
 
 impl Engine {
-    /// Describes one connection, if it still lives.
+    /// Exports one connection; `None` if it is not in the table.
     ///
     /// ```
     /// use keepstate_engine::{ConnSnapshot, Engine, Instant, Sysctls, Secret, WindowTrust, Zone};
@@ -95,7 +95,7 @@ impl Engine {
     /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
     /// let mut bytes = Vec::new();
     /// engine.export(outcome.connection.unwrap(), Instant(0)).unwrap().encode(&mut bytes);
-    /// // Ten seconds later, elsewhere:
+    /// // Ten seconds later, in another engine:
     /// let (gap, now) = (std::time::Duration::from_secs(10), Instant::from_secs(10));
     /// let mut heir = Engine::new(Sysctls::default(), Secret([8; 16]), now);
     /// let described = ConnSnapshot::decode(&bytes).unwrap();
@@ -107,7 +107,8 @@ impl Engine {
         if lives { self.export_slot(conn_id.slot, now) } else { None }
     }
 
-    /// Describes the connection that stands in a place, if one does that has not expired. Places are numbered from 0 to [`Engine::slot_count`].
+    /// Exports the connection in a slot; `None` if the slot is free or the connection has expired. Slots are numbered from 0 up to
+    /// [`Engine::slot_count`].
     pub fn export_slot(&self, place: u32, now: Instant) -> Option<ConnSnapshot> {
         let records = &self.table.records;
         let hot = records.hot(place).filter(|hot| hot.is_confirmed() && !hot.is_expired(now.tick()))?;
@@ -135,23 +136,23 @@ impl Engine {
         })
     }
 
-    /// How many places there are, in use or not: as many as there ever were connections at a time, and some more.
+    /// The number of slots, in use or not: at least the largest number of connections there ever was.
     pub fn slot_count(&self) -> u32 {
         u32::try_from(self.table.records.slot_count()).unwrap_or(u32::MAX)
     }
 
-    /// Every connection that has not expired at `now`, described.
+    /// Exports every connection that has not expired at `now`.
     pub fn export_all(&self, now: Instant) -> impl Iterator<Item = ConnSnapshot> + '_ {
         (0..self.slot_count()).filter_map(move |place| self.export_slot(place, now))
     }
 
-    /// Begins, or ceases, to note in which places connections begin, change or end.
+    /// Enables or disables recording of dirty slots, for [`Engine::poll_dirty_slot`]. Both clear the queue.
     pub fn track_dirty(&mut self, on: bool) {
         self.dirty.set_enabled(on);
     }
 
-    /// A place whose connection has begun, ended or changed (its state, its status, its mark; not a count, a timeout or a window alone) since it was
-    /// last given out.
+    /// Takes a slot whose connection was created, changed (state, status, mark; not counters, timeout or windows alone) or removed since the
+    /// slot was last returned here. `None` if there is none.
     pub fn poll_dirty_slot(&mut self) -> Option<u32> {
         self.dirty.pop()
     }
@@ -164,7 +165,7 @@ impl ProtocolState {
             ipproto::SCTP => ProtocolState::Sctp(Sctp::load(hot)),
             _ => match Stateless::load(hot) {
                 Stateless::Udp { stream_after } => {
-                    // It may be one in the tick after that one.
+                    // It can become a stream one tick after `stream_after`.
                     let ahead = (stream_after.wrapping_sub(tick) as i32).saturating_add(1);
                     ProtocolState::Udp { stream_in_ms: u32::try_from(ahead).map_or(0, ticks_to_millis) }
                 }

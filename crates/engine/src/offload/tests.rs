@@ -39,7 +39,7 @@ fn engine() -> Engine {
     Engine::new(sysctls, Secret([3; 16]), Instant(0))
 }
 
-/// Sends a packet through a router that masquerades; says what it was to the table.
+/// Sends a packet through the engine with masquerading; returns its `ct state` and connection.
 fn masquerade(engine: &mut Engine, bytes: &[u8], at: u64) -> (CtInfo, Option<ConnId>) {
     let now = Instant(at * SECOND);
     let mut ctx = engine.track(&Packet::parse(bytes).unwrap(), Zone::default(), now);
@@ -67,7 +67,7 @@ fn only_an_established_connection_is_offloaded_with_its_rewrites() {
     let entry = engine.entry(conn_id, Instant(SECOND)).unwrap();
     assert!(entry.status.contains(Status::OFFLOAD));
     assert_eq!(flow.tuples, [entry.original, entry.reply]);
-    // What the way does with the edits is what the router would have done.
+    // The flow's rewrites do what the router would have done.
     let mut out = tcp(false, 1001, 5001, 0x10);
     assert!(flow.rewrites[0].iter().all(|edits| edits.apply(&mut out)));
     assert_eq!(out[12..20], [192, 0, 2, 1, 198, 51, 100, 9]);
@@ -88,7 +88,7 @@ fn flow_stats_update_counters_and_timeout() {
     let [original, reply] = entry.accounting.unwrap();
     assert_eq!((original.packets, reply.packets, reply.bytes), (2, 11, 15_040));
     assert_eq!(entry.timeout, 431_999);
-    // What is told late does not shorten a life.
+    // A late report does not shorten the timeout.
     let late = FlowStats { last_seen: Instant(2 * SECOND), ..seen };
     assert_eq!(engine.update_stats([late], Instant(3601 * SECOND)), 0);
     assert_eq!(engine.entry(conn_id, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
@@ -101,7 +101,7 @@ fn a_slow_path_packet_unoffloads_the_flow_at_any_sequence_number() {
     let mut engine = engine();
     let conn_id = establish(&mut engine);
     engine.offload(conn_id, Instant(SECOND)).unwrap();
-    // Gigabytes later: far outside of any window that was known.
+    // Gigabytes later: far outside any known window.
     let (info, same) = masquerade(&mut engine, &tcp(false, 900_001_001, 800_005_001, 0x10), 60);
     assert_eq!((info, same), (CtInfo::Established, Some(conn_id)));
     assert_eq!(engine.poll_revoked(), Some(conn_id));

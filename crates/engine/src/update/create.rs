@@ -1,4 +1,4 @@
-//! A drafted connection enters the table.
+//! Creates a connection by request (`ctnetlink_create_conntrack`).
 use super::{NewConnection, UNCHANGEABLE_STATUS, UpdateError, merge_status};
 use crate::packet_ctx::Pending;
 use crate::protocol::stateless::Stateless;
@@ -13,7 +13,7 @@ use crate::{
 use keepstate_types::ipproto;
 
 impl Engine {
-    /// Puts a connection into the table, as `conntrack -I` does.
+    /// Inserts a connection into the table, as `conntrack -I` does.
     ///
     /// ```
     /// use keepstate_engine::{NewConnection, Engine, Instant, Sysctls, UpdateError, Secret, Tuple, ConnUpdate, Zone};
@@ -36,7 +36,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// Why it was not made.
+    /// One of its tuples is taken, it is invalid, or the table is full. Then nothing has changed.
     pub fn create(&mut self, new: &NewConnection, now: Instant) -> Result<ConnId, UpdateError> {
         let (original, reply) = (TupleKey::from(&new.original), TupleKey::from(&new.reply));
         if !self.tuple_is_free(&original, new, Direction::Original, now) {
@@ -52,7 +52,7 @@ impl Engine {
         };
         let mut ctx = PacketCtx { outcome, pending: Pending::Unconfirmed(fresh), is_icmp_error: false, ended: None };
         if new.dst_nat.is_some() || new.src_nat.is_some() {
-            // As the kernel does it: if one end is told, the other is decided too.
+            // As in the kernel: if NAT of one side is given, the other side gets a null binding.
             for (manip, range) in [(Manip::Destination, &new.dst_nat), (Manip::Source, &new.src_nat)] {
                 let done = match range {
                     Some(range) => self.translate(&mut ctx, manip, range, now),
@@ -77,7 +77,7 @@ impl Engine {
         Ok(conn_id)
     }
 
-    /// Does nobody have a tuple, or only a connection that is over?
+    /// Is the tuple free? A connection that has it but has expired is removed.
     fn tuple_is_free(&mut self, key: &TupleKey, new: &NewConnection, direction: Direction, now: Instant) -> bool {
         let Some(holder) = self.table.tuple_owner(key, new.zone, direction) else { return true };
         let expired = self.table.records.hot(holder.slot()).is_some_and(|hot| hot.is_expired(now.tick()));
@@ -101,7 +101,7 @@ impl Engine {
             return Err(UpdateError::Invalid);
         }
         let timeout = new.attributes.timeout.ok_or(UpdateError::Invalid)?;
-        // What the confirmation sets is no change.
+        // CONFIRMED is set anyway: a request without it is no change.
         let wished = new.attributes.status.map(|status| status | Status::CONFIRMED);
         let mut status = merge_status(Status::CONFIRMED, wished)?;
         status.remove(UNCHANGEABLE_STATUS | Status::HELPER);
@@ -120,7 +120,7 @@ impl Engine {
             tracker: self.build_tracker(from.protocol, &hot, now),
             timeout: seconds_to_ticks(timeout),
             counted_bytes: None,
-            // Of no time at all: its tuples are looked up again when it is confirmed.
+            // Never a valid epoch, so that its tuples are looked up again on confirmation.
             table_epoch: u64::MAX,
             hashes: [0; 2],
             extension: None,
@@ -133,7 +133,7 @@ impl Engine {
         })
     }
 
-    /// A connection that no packet has begun: its conversation is as old as one can be.
+    /// The tracker of a connection that no packet has begun. A UDP connection can become a stream immediately.
     fn build_tracker(&self, number: u8, hot: &HotRecord, now: Instant) -> Tracker {
         let sysctl = |sysctl| seconds_to_ticks(self.sysctls[sysctl]);
         Tracker::Stateless(match number {

@@ -1,10 +1,9 @@
-//! What people and programs ask of the table, as Linux's ctnetlink answers it: connections made, changed and taken out by request, and the table read
-//! a piece at a time.
+//! Requests to the table, as ctnetlink handles them: create, update and delete connections and expectations, and dump the table in pieces.
 //!
-//! A [`NewConnection`] becomes a connection ([`Engine::create`]); a [`ConnUpdate`] changes one ([`Engine::update`]): all of it or, with a [`ParseError`], nothing. Whoever reads or
-//! empties a large table does so in pieces ([`Engine::poll`], [`Engine::flush`]), between which packets pass: records never move, so
-//! that each connection that lives all the while is met exactly once. Nothing here believes what it is asked: no request makes a table that
-//! packets could not have made, but for the numbers it may choose.
+//! A [`NewConnection`] becomes a connection ([`Engine::create`]); a [`ConnUpdate`] changes one ([`Engine::update`]): completely or, with an
+//! [`UpdateError`], not at all. A large table is read or flushed in pieces ([`Engine::dump_range`], [`Engine::flush_range`]), between which packets can
+//! be handled: records never move, so each connection that exists all the time is visited exactly once. Requests are untrusted: apart from the
+//! values that they may choose, they must never create a table that packets could not have created.
 mod create;
 #[cfg(test)]
 mod tests;
@@ -16,34 +15,35 @@ use crate::time::Ticks;
 use crate::{ConnId, Engine, Entry, EventKind, Instant, NatRange, SctpState, Status, TcpState, Tuple, Zone};
 use keepstate_types::ipproto;
 
-/// What is to be so of a connection; what is `None` is left as it is.
+/// The attributes to set on a connection; `None` leaves one unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnUpdate {
     /// Seconds until it expires.
     pub timeout: Option<u32>,
-    /// All status bits; of a connection that is there, those that may not be changed must be as they are.
+    /// All status bits. In an update, EXPECTED, CONFIRMED and DYING must be as they are, and SEEN_REPLY and ASSURED can only be set; bits of NAT,
+    /// offload and the like are ignored.
     pub status: Option<Status>,
     /// The mark.
     pub mark: Option<u32>,
-    /// Labels, and which of them are meant.
+    /// Labels, and the mask of those to change.
     pub labels: Option<[[u8; 16]; 2]>,
-    /// What its protocol is to know.
+    /// Protocol state.
     pub protocol: Option<ProtocolUpdate>,
 }
 
-/// What a protocol is told of a connection.
+/// Protocol state to set. It is ignored if the connection has another protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolUpdate {
-    /// TCP's.
+    /// TCP.
     Tcp {
         /// The state.
         state: Option<TcpState>,
-        /// Window scales, original then reply: taken only together.
+        /// Window scales, original then reply, 0 to 14.
         scales: Option<[u8; 2]>,
-        /// Flags and which of them are meant, original then reply; the numbers are those of [`TcpSide::flags`](crate::TcpSide::flags).
+        /// Flags and the mask of those to change, original then reply; the bits are those of [`TcpSide::flags`](crate::TcpSide::flags).
         flags: [Option<[u8; 2]>; 2],
     },
-    /// SCTP's.
+    /// SCTP.
     Sctp {
         /// The state.
         state: SctpState,
@@ -52,48 +52,48 @@ pub enum ProtocolUpdate {
     },
 }
 
-/// A connection to be made.
+/// A connection to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewConnection {
     /// The first packet's tuple.
     pub original: Tuple,
-    /// The answer's tuple.
+    /// The reply tuple, before NAT.
     pub reply: Tuple,
     /// Its zone.
     pub zone: Zone,
-    /// The rest of it. A timeout must be told.
+    /// The other attributes. The timeout is mandatory.
     pub attributes: ConnUpdate,
-    /// How its destination is to be translated.
+    /// Destination NAT.
     pub dst_nat: Option<NatRange>,
-    /// How its source is to be translated.
+    /// Source NAT.
     pub src_nat: Option<NatRange>,
 }
 
-/// Why something asked of the table was not done; then nothing has changed.
+/// Why a request failed; then nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// A connection has one of the tuples already.
+    /// A connection with one of the tuples exists.
     #[error("there is such a connection already")]
     Exists,
-    /// The connection has ended.
+    /// The connection does not exist (any more).
     #[error("there is no such connection")]
     NotFound,
-    /// There is no such connection, or something that it must have was not told.
+    /// The request is inconsistent, or a mandatory attribute is missing.
     #[error("no connection can be like that")]
     Invalid,
-    /// Bits of the status that may not be changed.
+    /// The request changes status bits that must not be changed.
     #[error("these bits of the status cannot be changed by request")]
     StatusUnchangeable,
     /// Its timeout is fixed: [`Status::FIXED_TIMEOUT`].
     #[error("its timeout is fixed")]
     FixedTimeout,
-    /// The table is full, or there is no memory.
+    /// The table is full, or out of memory.
     #[error("there is no room for it: nf_conntrack_max, or memory")]
     TableFull,
 }
 
-/// Bits that a request never sets nor clears, though it may name them.
+/// Status bits that a request can neither set nor clear.
 const UNCHANGEABLE_STATUS: Status = Status::SRC_NAT
     .union(Status::DST_NAT)
     .union(Status::SRC_NAT_DONE)
@@ -110,7 +110,7 @@ impl Engine {
     /// Changes a connection, as `conntrack -U` does.
     ///
     /// # Errors
-    /// Why it was not changed.
+    /// It does not exist, the update is invalid, its timeout is fixed, or status bits must not be changed. Then nothing has changed.
     pub fn update(&mut self, conn_id: ConnId, wish: &ConnUpdate, now: Instant) -> Result<(), UpdateError> {
         let tick = now.tick();
         if self.entry(conn_id, now).is_none() {
@@ -156,7 +156,7 @@ impl Engine {
         }
     }
 
-    /// Sets the counts of packets and bytes of a connection to zero, as `conntrack -L -z` does.
+    /// Sets the packet and byte counters of a connection to zero, as `conntrack -L -z` does.
     pub fn zero_counters(&mut self, conn_id: ConnId, now: Instant) {
         if self.entry(conn_id, now).is_some()
             && let Some(counts) = self.table.records.counts_mut(conn_id.slot)
@@ -165,8 +165,8 @@ impl Engine {
         }
     }
 
-    /// A piece of the table: `each` is called for every connection, not expired at `now`, of at most `looks` places from `from` on. Gives the place where the
-    /// next piece begins; `None` behind the last. Begin at 0.
+    /// Dumps a piece of the table: calls `each` for every connection in at most `looks` slots from slot `from` on that has not expired at `now`. Returns
+    /// the slot where the next piece begins; `None` after the last. Begin at 0.
     pub fn dump_range(&self, from: u32, looks: u32, now: Instant, mut each: impl FnMut(Entry)) -> Option<u32> {
         let (places, next) = self.slot_range(from, looks);
         for slot in places {
@@ -179,8 +179,8 @@ impl Engine {
         next
     }
 
-    /// Removes the connections of at most `looks` places from `from` on, and gives where the next piece begins, as [`Engine::poll`] does; all of
-    /// them, or those of one family only.
+    /// Removes the connections in at most `looks` slots from slot `from` on: all of them, or those of one address family. Returns the slot where the
+    /// next piece begins, as [`Engine::dump_range`] does.
     pub fn flush_range(&mut self, from: u32, looks: u32, family: Option<Family>, now: Instant) -> Option<u32> {
         let (places, next) = self.slot_range(from, looks);
         for slot in places {
@@ -195,7 +195,7 @@ impl Engine {
         next
     }
 
-    /// Takes an announced connection back: the one that a first packet of this tuple would fulfil. False if nobody expects it.
+    /// Removes the expectation that a first packet with this tuple would match. False if there is none.
     pub fn delete_expectation(&mut self, tuple: &Tuple, zone: u16, now: Instant) -> bool {
         let before = self.expectations.len();
         let found = self.expectations.find_expectation(tuple, zone, now).is_some();
@@ -203,7 +203,7 @@ impl Engine {
         found
     }
 
-    /// Takes every announced connection back.
+    /// Removes every expectation.
     pub fn flush_expectations(&mut self) {
         self.counters.expect_delete += self.expectations.remove_expired(Instant(u64::MAX), usize::MAX) as u64;
     }
@@ -217,12 +217,12 @@ impl Engine {
 
 pub use keepstate_wire::Family;
 
-/// The status of a connection after a request for it.
+/// The status of a connection after a request for status `wished`.
 fn merge_status(now: Status, wished: Option<Status>) -> Result<Status, UpdateError> {
     let Some(wished) = wished else { return Ok(now) };
     let differ = now ^ wished;
     let never = Status::EXPECTED | Status::CONFIRMED | Status::DYING;
-    // What was seen stays seen.
+    // These bits cannot be cleared.
     let only_set = Status::SEEN_REPLY | Status::ASSURED;
     if differ.intersects(never) || (differ & only_set).intersects(now) {
         return Err(UpdateError::StatusUnchangeable);
@@ -231,7 +231,7 @@ fn merge_status(now: Status, wished: Option<Status>) -> Result<Status, UpdateErr
 }
 
 impl ProtocolUpdate {
-    /// Writes it into a record of its protocol. Knowledge of another protocol is passed over, as the kernel does.
+    /// Writes it into a record. As in the kernel, state of another protocol is ignored.
     fn apply_to(&self, hot: &mut HotRecord) -> Result<(), UpdateError> {
         match (*self, hot.protocol()) {
             (ProtocolUpdate::Tcp { state, scales, flags }, ipproto::TCP) => {
@@ -249,5 +249,5 @@ impl ProtocolUpdate {
     }
 }
 
-/// RFC 7323.
+/// The largest window scale (RFC 7323, section 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;

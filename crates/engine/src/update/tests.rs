@@ -1,4 +1,4 @@
-//! Requests: what they make is what packets would find, and what is refused changes nothing.
+//! Requests: packets find what they create, and a failed request changes nothing.
 use super::*;
 use crate::{EventMask, ProtocolInfo, Secret, Sysctl, Sysctls};
 use alloc::vec::Vec;
@@ -109,7 +109,7 @@ fn update_is_atomic() {
         assert_eq!(engine.update(conn_id, &ConnUpdate { mark: Some(9), ..wish }, NOW), Err(error));
         assert_eq!(engine.entry(conn_id, NOW), before);
     }
-    // Bits that are nobody's to choose are passed over.
+    // Bits that cannot be requested are ignored.
     engine
         .update(
             conn_id,
@@ -132,7 +132,7 @@ fn created_nat_connection_is_found_by_its_reply_tuple() {
     assert_eq!((entry.reply.destination, entry.reply.destination_key), ([9, 9, 9, 9].into(), 5000));
     assert!(entry.status.contains(Status::SRC_NAT | Status::SRC_NAT_DONE | Status::DST_NAT_DONE));
     assert!(!entry.status.contains(Status::DST_NAT));
-    // The same end for another connection of another source: taken.
+    // The same translated endpoint for a connection of another source is taken.
     let mut other = NewConnection { original: Tuple { source: [10, 0, 0, 7].into(), ..wanted.original }, ..wanted };
     other.reply = other.original.invert().unwrap();
     assert_eq!(engine.create(&other, NOW), Err(UpdateError::Exists));
