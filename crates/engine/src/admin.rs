@@ -36,10 +36,10 @@ impl Engine {
 
     /// Removes one connection, as `conntrack -D`. False if it does not exist any more.
     pub fn remove(&mut self, conn_id: ConnId, now: Instant) -> bool {
-        let living = self.entry(conn_id, now).is_some();
-        if living {
+        let exists = self.entry(conn_id, now).is_some();
+        if exists {
             self.destroy(conn_id.slot, now);
         }
-        living
+        exists
     }
 }

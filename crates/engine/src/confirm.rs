@@ -86,9 +86,9 @@ impl Engine {
     /// Stores the parts of a connection that its record has no room for, and counts it as a child of its master.
     #[cold]
     fn insert_extension(&mut self, slot: u32, fresh: &Unconfirmed) {
-        let extra = fresh.extension.as_deref().copied().unwrap_or_default();
-        *self.extensions.find_or_insert(slot) = Extension { labels: fresh.labels, ..extra };
-        if let Some(master) = &extra.master {
+        let extension = fresh.extension.as_deref().copied().unwrap_or_default();
+        *self.extensions.find_or_insert(slot) = Extension { labels: fresh.labels, ..extension };
+        if let Some(master) = &extension.master {
             self.add_child(master);
         }
     }
@@ -102,8 +102,8 @@ impl Engine {
         if plain && fresh.table_epoch == self.table.epoch() {
             return None;
         }
-        let holder = |key, direction| self.table.tuple_owner(key, fresh.zone, direction);
-        holder(&fresh.original, Direction::Original).or_else(|| holder(&fresh.reply, Direction::Reply))
+        let owner = |key, direction| self.table.tuple_owner(key, fresh.zone, direction);
+        owner(&fresh.original, Direction::Original).or_else(|| owner(&fresh.reply, Direction::Reply))
     }
 
     /// Resolves a clash (`nf_ct_resolve_clash`): if two packets of one flow raced, the later one takes the earlier one's connection, for
@@ -114,9 +114,9 @@ impl Engine {
         let same = taken.direction() == Direction::Original
             && records.key(taken) == Some(fresh.original)
             && records.key(TupleRef::new(taken.slot(), Direction::Reply)) == Some(fresh.reply);
-        let bearable =
+        let resolvable =
             !matches!(fresh.original.protocol, ipproto::TCP | ipproto::SCTP | ipproto::ICMP | ipproto::ICMPV6);
-        if same && bearable {
+        if same && resolvable {
             self.counters.clash_resolve += 1;
             outcome.connection = Some(self.conn_id(taken.slot()));
             return outcome;

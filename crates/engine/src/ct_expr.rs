@@ -7,7 +7,7 @@ impl Engine {
     /// A copy of the packet's connection, confirmed, unconfirmed, or ended by this packet; `None` if it has none.
     pub fn connection(&self, ctx: &PacketCtx, now: Instant) -> Option<Connection> {
         if let Pending::Unconfirmed(fresh) = &ctx.pending {
-            let helper_state = fresh.extension.as_ref().and_then(|extra| extra.helper_state);
+            let helper_state = fresh.extension.as_ref().and_then(|extension| extension.helper_state);
             return Some(Connection {
                 original: fresh.original(),
                 reply: fresh.reply(),

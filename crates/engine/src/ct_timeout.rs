@@ -97,7 +97,7 @@ mod tests {
         let timeouts = engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5), (Sysctl::UdpTimeoutStream, 7)]).unwrap();
         ctx.unconfirmed().unwrap().set_timeout_policy(timeouts);
         let conn_id = engine.confirm(ctx, Instant(0)).connection.unwrap();
-        assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 30, "as it was before the rule");
+        assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 30, "unchanged until the second packet");
         engine.handle(&Packet::parse(&answer).unwrap(), Zone::default(), Instant(0));
         assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 5);
         let later = Instant(3_000_000_000);

@@ -15,7 +15,7 @@ impl Engine {
         let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
         let start = records.start(slot);
         let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.generation)]);
-        let extra = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(slot) } else { None };
+        let extension = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(slot) } else { None };
         let counts = if hot.kind.has(RecordKind::COUNTED) { records.counts(slot) } else { None };
         Some(Entry {
             conn_id: self.conn_id(slot),
@@ -26,14 +26,16 @@ impl Engine {
             status: hot.status(),
             timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
             mark: cold.mark,
-            labels: extra.and_then(|extra| extra.labels),
+            labels: extension.and_then(|extension| extension.labels),
             protocol: protocol_info(hot),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(Instant(start)),
             stop: None,
-            helper: extra.and_then(|extra| extra.helper_state).map(|helper_state| helper_state.helper().name()),
-            master: extra.and_then(|extra| extra.master).map(|master| master.tuple),
-            uses: 1 + extra.map_or(0, |extra| extra.children),
+            helper: extension
+                .and_then(|extension| extension.helper_state)
+                .map(|helper_state| helper_state.helper().name()),
+            master: extension.and_then(|extension| extension.master).map(|master| master.tuple),
+            uses: 1 + extension.map_or(0, |extension| extension.children),
         })
     }
 }

@@ -34,8 +34,8 @@ impl Engine {
         let victim = self.table.scan_buckets(probe, EARLY_DROP_BUCKETS, |references: &[TupleRef]| {
             let weak = references.iter().filter_map(|reference| {
                 let hot = records.hot(reference.slot())?;
-                let kept = Status::ASSURED | Status::OFFLOAD;
-                (hot.is_expired(tick) || !hot.status().intersects(kept))
+                let protected = Status::ASSURED | Status::OFFLOAD;
+                (hot.is_expired(tick) || !hot.status().intersects(protected))
                     .then_some((hot.deadline.wrapping_sub(tick) as i32, reference.slot()))
             });
             weak.min()

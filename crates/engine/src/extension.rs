@@ -32,10 +32,10 @@ pub(crate) struct Extension {
 impl Extension {
     /// Is every field empty?
     pub(crate) const fn is_empty(&self) -> bool {
-        let quiet =
+        let no_data =
             self.labels.is_none() && self.ignored_syn.is_none() && self.helper_state.is_none() && self.seqadj.is_none();
-        let alone = self.master.is_none() && self.children == 0 && self.synproxy.is_none();
-        quiet && alone && self.lenient_segments_left.is_none() && self.timeout_policy.is_none()
+        let no_relations = self.master.is_none() && self.children == 0 && self.synproxy.is_none();
+        no_data && no_relations && self.lenient_segments_left.is_none() && self.timeout_policy.is_none()
     }
 }
 
@@ -69,12 +69,12 @@ impl Extensions {
     /// Counts one segment of a connection restored after a gap. True if it was the last lenient one: from now on windows are strict.
     #[cold]
     pub(crate) fn count_lenient_segment(&mut self, slot: u32, direction: Direction) -> bool {
-        let Some(extra) = self.0.get_mut(&slot) else { return false };
-        let Some(left) = &mut extra.lenient_segments_left else { return false };
+        let Some(extension) = self.0.get_mut(&slot) else { return false };
+        let Some(left) = &mut extension.lenient_segments_left else { return false };
         left[direction as usize] = left[direction as usize].saturating_sub(1);
-        let regained = *left == [0; 2];
-        extra.lenient_segments_left = extra.lenient_segments_left.filter(|_| !regained);
-        regained
+        let is_last = *left == [0; 2];
+        extension.lenient_segments_left = extension.lenient_segments_left.filter(|_| !is_last);
+        is_last
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Extension> {
@@ -83,7 +83,7 @@ impl Extensions {
 
     /// All extensions, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Extension)> {
-        self.0.iter().map(|(slot, extra)| (*slot, extra))
+        self.0.iter().map(|(slot, extension)| (*slot, extension))
     }
 }
 

@@ -29,10 +29,10 @@ impl HelperPacket {
             return None;
         }
         let segment = tcp::TcpSegment::parse(packet.transport(), packet.transport_len()).ok()?;
-        let whole = segment.data.len() == segment.data_len;
-        let whole = whole && status.contains(Status::HELPER);
-        let wanted = whole && !segment.data.is_empty() || status.contains(Status::SEQ_ADJUST);
-        let data = if whole { segment.data } else { &[] };
+        let complete = segment.data.len() == segment.data_len;
+        let complete = complete && status.contains(Status::HELPER);
+        let wanted = complete && !segment.data.is_empty() || status.contains(Status::SEQ_ADJUST);
+        let data = if complete { segment.data } else { &[] };
         wanted.then(|| HelperPacket { connection, direction, seq: segment.seq, data: data.into() })
     }
 }

@@ -61,7 +61,7 @@ pub use expectation::ExpectationEntry;
 pub use export::{ConnSnapshot, ImportError, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
 pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
-/// The packet views, checksums and rewrites that stand in this API.
+/// The crate with the packet types, checksums and rewrites that this API uses.
 pub use keepstate_wire as wire;
 pub use nat::{
     DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,

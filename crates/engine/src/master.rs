@@ -42,11 +42,11 @@ impl Engine {
     pub(crate) fn master_by_tuple(&self, tuple: &Tuple, zone: Zone) -> Master {
         let found = self.find_by_original(tuple, zone);
         let cold = found.and_then(|slot| self.table.records.cold(slot));
-        let (slot, life, mark) = match (found, cold) {
+        let (slot, generation, mark) = match (found, cold) {
             (Some(slot), Some(cold)) => (slot, cold.generation, cold.mark),
             _ => (u32::MAX, 0, 0),
         };
-        Master { slot, generation: life, tuple: *tuple, mark }
+        Master { slot, generation, tuple: *tuple, mark }
     }
 
     /// Counts an inserted child at its master, if the master still exists.
@@ -59,12 +59,12 @@ impl Engine {
     /// Removes a connection's extension when it ends, with its expectations and its reference to its master.
     #[cold]
     pub(crate) fn release_extension(&mut self, slot: u32) {
-        let Some(extra) = self.extensions.remove(slot) else { return };
-        if extra.helper_state.is_some() {
-            let over = self.expectations.remove_master(self.conn_id(slot));
-            self.counters.expect_delete += over.len() as u64;
+        let Some(extension) = self.extensions.remove(slot) else { return };
+        if extension.helper_state.is_some() {
+            let removed = self.expectations.remove_master(self.conn_id(slot));
+            self.counters.expect_delete += removed.len() as u64;
         }
-        if let Some(master) = extra.master.filter(|master| self.is_master_alive(master)) {
+        if let Some(master) = extension.master.filter(|master| self.is_master_alive(master)) {
             let children = &mut self.extensions.find_or_insert(master.slot).children;
             *children = children.saturating_sub(1);
         }
@@ -77,27 +77,28 @@ impl Engine {
             let slot = expected.master.slot;
             let same = self.table.records.hot(slot).is_some_and(HotRecord::is_confirmed)
                 && self.conn_id(slot) == expected.master;
-            if !same || self.extensions.find(slot).is_none_or(|extra| extra.helper_state.is_none()) {
+            if !same || self.extensions.find(slot).is_none_or(|extension| extension.helper_state.is_none()) {
                 return Err(alloc::format!("expected by nobody: {expected:?}"));
             }
         }
         let mut children = HashMap::<u32, u32>::new();
-        for (slot, extra) in self.extensions.iter() {
+        for (slot, extension) in self.extensions.iter() {
             if !self
                 .table
                 .records
                 .hot(slot)
                 .is_some_and(|hot| hot.is_confirmed() && hot.kind.has(RecordKind::HAS_EXTENSION))
             {
-                return Err(alloc::format!("slot {slot} is gone, or does not know of {extra:?}"));
+                return Err(alloc::format!("slot {slot} is gone, or does not know of {extension:?}"));
             }
-            if let Some(master) = extra.master.filter(|master| self.is_master_alive(master)) {
+            if let Some(master) = extension.master.filter(|master| self.is_master_alive(master)) {
                 *children.entry(master.slot).or_default() += 1;
             }
         }
-        let wrong = |(slot, extra): &(u32, &Extension)| extra.children != children.get(slot).copied().unwrap_or(0);
+        let wrong =
+            |(slot, extension): &(u32, &Extension)| extension.children != children.get(slot).copied().unwrap_or(0);
         let wrong = self.extensions.iter().find(wrong);
-        wrong.map_or(Ok(()), |(slot, extra)| Err(alloc::format!("not the children of slot {slot}: {extra:?}")))
+        wrong.map_or(Ok(()), |(slot, extension)| Err(alloc::format!("not the children of slot {slot}: {extension:?}")))
     }
 
     /// Does the master still exist?

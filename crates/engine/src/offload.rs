@@ -80,10 +80,10 @@ impl Engine {
         if status.contains(Status::OFFLOAD) {
             return Err(OffloadError::AlreadyOffloaded);
         }
-        let watched = Status::SEQ_ADJUST | Status::FIXED_TIMEOUT | Status::HELPER;
-        let listened = hot.kind.has(RecordKind::HAS_EXTENSION)
-            && self.extensions.find(conn_id.slot).is_some_and(|extra| extra.helper_state.is_some());
-        if status.intersects(watched) || listened {
+        let slow_path_status = Status::SEQ_ADJUST | Status::FIXED_TIMEOUT | Status::HELPER;
+        let has_helper = hot.kind.has(RecordKind::HAS_EXTENSION)
+            && self.extensions.find(conn_id.slot).is_some_and(|extension| extension.helper_state.is_some());
+        if status.intersects(slow_path_status) || has_helper {
             return Err(OffloadError::NeedsSlowPath);
         }
         if !status.contains(Status::ASSURED) {
@@ -103,24 +103,24 @@ impl Engine {
         let [Some(original), Some(reply)] = keys else { return Err(OffloadError::NotFound) };
         self.offload.count += 1;
         let tuples = [original.tuple(), reply.tuple()];
-        let of = |direction: Direction, opposite| {
+        let rewrites_of = |direction: Direction, opposite| {
             [Manip::Destination, Manip::Source].map(|manip| nat_rewrite_for(status, opposite, direction, manip))
         };
-        let edits = [of(Direction::Original, &tuples[1]), of(Direction::Reply, &tuples[0])];
-        Ok(OffloadedFlow { conn_id, tuples, rewrites: edits, zone: self.table.records.zone(conn_id.slot) })
+        let rewrites = [rewrites_of(Direction::Original, &tuples[1]), rewrites_of(Direction::Reply, &tuples[0])];
+        Ok(OffloadedFlow { conn_id, tuples, rewrites, zone: self.table.records.zone(conn_id.slot) })
     }
 
     /// Adds the data path's statistics to the connections and refreshes their timeouts. Returns how many of the given items
     /// belong to flows that are not offloaded (any more).
-    pub fn update_stats(&mut self, seen: impl IntoIterator<Item = FlowStats>, now: Instant) -> usize {
-        seen.into_iter().filter(|seen| !self.update_flow_stats(seen, now)).count()
+    pub fn update_stats(&mut self, stats: impl IntoIterator<Item = FlowStats>, now: Instant) -> usize {
+        stats.into_iter().filter(|stats| !self.update_flow_stats(stats, now)).count()
     }
 
-    fn update_flow_stats(&mut self, seen: &FlowStats, now: Instant) -> bool {
-        let (slot, secret) = (seen.conn_id.slot, self.secret.0);
+    fn update_flow_stats(&mut self, stats: &FlowStats, now: Instant) -> bool {
+        let (slot, secret) = (stats.conn_id.slot, self.secret.0);
         let Some(hot) = self.table.records.hot_mut(slot) else { return false };
         if !hot.is_confirmed()
-            || hot.tuple_hash(secret) != seen.conn_id.tuple_hash
+            || hot.tuple_hash(secret) != stats.conn_id.tuple_hash
             || !hot.status().contains(Status::OFFLOAD)
         {
             return false;
@@ -142,15 +142,15 @@ impl Engine {
             },
         };
         // The timeout runs from when the packet was received, not from the report; a deadline never moves back.
-        let deadline = seen.last_seen.tick().wrapping_add(timeout);
+        let deadline = stats.last_seen.tick().wrapping_add(timeout);
         if deadline.wrapping_sub(hot.deadline) as i32 > 0 {
             hot.deadline = deadline;
         }
         let counted = hot.kind.has(RecordKind::COUNTED);
         if let (true, Some(counts)) = (counted, self.table.records.counts_mut(slot)) {
-            let at = seen.direction as usize * 2;
-            counts[at] += seen.packets;
-            counts[at + 1] += seen.bytes;
+            let at = stats.direction as usize * 2;
+            counts[at] += stats.packets;
+            counts[at + 1] += stats.bytes;
         }
         true
     }
@@ -159,13 +159,13 @@ impl Engine {
     pub fn revoke(&mut self, conn_id: ConnId) -> bool {
         let secret = self.secret.0;
         let Some(hot) = self.table.records.hot(conn_id.slot) else { return false };
-        let is_out = hot.is_confirmed()
+        let is_offloaded = hot.is_confirmed()
             && hot.tuple_hash(secret) == conn_id.tuple_hash
             && hot.status().contains(Status::OFFLOAD);
-        if is_out {
+        if is_offloaded {
             self.unoffload(conn_id.slot);
         }
-        is_out
+        is_offloaded
     }
 
     /// Ends the offload of every connection, for instance because the ruleset has changed.

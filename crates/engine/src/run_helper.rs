@@ -87,14 +87,14 @@ impl Engine {
     ) -> Result<Option<DataEndpoint>, Reason> {
         let HelperPacket { connection, direction, seq, .. } = *packet_data;
         let Some(helper_state) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
-        let heard = match helper_state {
+        let result = match helper_state {
             HelperState::Ftp(_) if packet_data.data.is_empty() => FtpParseResult::NoMatch,
             HelperState::Ftp(ftp) => {
                 ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &packet_data.data })
             }
         };
         self.dirty.mark_dirty(connection.slot);
-        match heard {
+        match result {
             FtpParseResult::NoMatch | FtpParseResult::ThirdParty(_) => Ok(None),
             FtpParseResult::Partial => Err(Reason::HelperPartial),
             FtpParseResult::Expect(announcement) => Ok(Some(announcement)),
@@ -135,8 +135,8 @@ impl Engine {
         let port = self.expect_on_free_port(Expectation { nat: Some(follow), ..fresh }, now)?;
         let text = format_cmd(announcement.ftp_type, other.destination, port);
         if !mangle_tcp_payload(datagram, announcement.match_range.clone(), text.as_bytes()) {
-            let over = self.expectations.remove_master(packet_data.connection);
-            self.counters.expect_delete += over.len() as u64;
+            let removed = self.expectations.remove_master(packet_data.connection);
+            self.counters.expect_delete += removed.len() as u64;
             return Err(Reason::HelperUnwritable);
         }
         // Both are lengths of packets, and the difference is meant modulo 2³².
@@ -164,11 +164,11 @@ impl Engine {
     fn add_expectation(&mut self, fresh: Expectation, now: Instant) -> Result<(), Reason> {
         let before = self.expectations.len() as u64;
         let limits = fresh.helper.expect_limits(&self.sysctls);
-        let refused = self.expectations.expect_related(fresh, limits, now).err();
-        let created = u64::from(refused.is_none());
+        let error = self.expectations.expect_related(fresh, limits, now).err();
+        let created = u64::from(error.is_none());
         self.counters.expect_create += created;
         self.counters.expect_delete += (before + created).saturating_sub(self.expectations.len() as u64);
-        match refused {
+        match error {
             None => Ok(()),
             Some(ExpectError::Clash) => Err(Reason::ExpectClash),
             Some(ExpectError::Full) => {

@@ -18,13 +18,13 @@ impl Engine {
     /// Stores the synproxy state of the connection that the packet (a SYN sent for the client) begins, or restarts before the server has answered.
     /// No effect for any other packet.
     pub fn set_synproxy(&mut self, ctx: &mut PacketCtx, synproxy: SynproxyState) {
-        let was_promised = self.synproxy_state(ctx).is_some();
+        let has_synproxy = self.synproxy_state(ctx).is_some();
         match (&mut ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) if fresh.original.protocol == ipproto::TCP => {
                 fresh.extension.get_or_insert_default().synproxy = Some(synproxy);
                 self.synproxy_in_use = true;
             }
-            (_, Some(conn_id)) if was_promised => {
+            (_, Some(conn_id)) if has_synproxy => {
                 self.extensions.find_or_insert(conn_id.slot).synproxy = Some(synproxy);
                 self.dirty.mark_dirty(conn_id.slot);
             }
@@ -59,10 +59,10 @@ impl Engine {
         };
         let Some(hot) = self.table.records.hot_mut(conn_id.slot) else { return };
         hot.add_status(Status::SEQ_ADJUST);
-        let extra = self.extensions.find_or_insert(conn_id.slot);
+        let extension = self.extensions.find_or_insert(conn_id.slot);
         let ahead = clock.map_or(0, |clock| clock.wrapping_sub(synproxy.initial_timestamp));
-        extra.synproxy = Some(SynproxyState { timestamp_offset: ahead, ..synproxy });
-        extra.seqadj.get_or_insert_default().init(Direction::Reply, synproxy.isn.wrapping_sub(first));
+        extension.synproxy = Some(SynproxyState { timestamp_offset: ahead, ..synproxy });
+        extension.seqadj.get_or_insert_default().init(Direction::Reply, synproxy.isn.wrapping_sub(first));
         self.dirty.mark_dirty(conn_id.slot);
     }
 }

@@ -60,7 +60,7 @@ pub fn apply_file(text: &str, sysctls: &mut Sysctls) -> Result<SkippedLines, Sys
             Err(_) if optional => (),
             Err(_) if is_read_only(setting) => skipped.read_only += 1,
             Err(_) if is_removed(setting) => skipped.removed += 1,
-            Err(fault) => return Err(SysctlFileError { line: Some(at + 1), ..fault }),
+            Err(file_error) => return Err(SysctlFileError { line: Some(at + 1), ..file_error }),
         }
     }
     Ok(skipped)
@@ -80,20 +80,20 @@ pub enum SetOutcome {
 /// # Errors
 /// An unknown conntrack sysctl, or an invalid value. Then nothing has changed.
 pub fn apply_setting(setting: &str, sysctls: &mut Sysctls) -> Result<SetOutcome, SysctlFileError> {
-    let fault = |what: String| SysctlFileError { line: None, text: setting.to_owned(), message: what };
+    let file_error = |what: String| SysctlFileError { line: None, text: setting.to_owned(), message: what };
     let Some((key, value)) = setting.split_once('=') else {
-        return Err(fault("write it as KEY=VALUE, for example nf_conntrack_max=65536".into()));
+        return Err(file_error("write it as KEY=VALUE, for example nf_conntrack_max=65536".into()));
     };
     let (key, value) = (key.trim(), value.trim());
     let Some(sysctl) = Sysctl::from_name(key) else {
         if key.contains("nf_conntrack") {
-            return Err(fault(format!("there is no sysctl {}{}", key.escape_debug(), suggest_name(key))));
+            return Err(file_error(format!("there is no sysctl {}{}", key.escape_debug(), suggest_name(key))));
         }
         return Ok(SetOutcome::NotConntrack);
     };
-    let number =
-        parse_number(value).ok_or_else(|| fault(format!("{} takes a whole number, not {value:?}", sysctl.name())))?;
-    sysctls.set(sysctl, number).map_err(|error| fault(error.to_string()))?;
+    let number = parse_number(value)
+        .ok_or_else(|| file_error(format!("{} takes a whole number, not {value:?}", sysctl.name())))?;
+    sysctls.set(sysctl, number).map_err(|error| file_error(error.to_string()))?;
     Ok(SetOutcome::Applied)
 }
 
@@ -107,7 +107,7 @@ pub fn parse_setting(text: &str) -> Result<String, String> {
         Ok(SetOutcome::NotConntrack) => {
             Err("this is no sysctl of connection tracking; they begin with nf_conntrack_".into())
         }
-        Err(fault) => Err(fault.message),
+        Err(file_error) => Err(file_error.message),
     }
 }
 
@@ -164,15 +164,15 @@ mod tests {
     #[test]
     fn errors_name_the_line() {
         let mut sysctls = Sysctls::default();
-        let fault = |text: &str, sysctls: &mut Sysctls| apply_file(text, sysctls).unwrap_err().to_string();
+        let file_error = |text: &str, sysctls: &mut Sysctls| apply_file(text, sysctls).unwrap_err().to_string();
         assert_eq!(
-            fault("\nnet.netfilter.nf_conntrack_tcp_looze=1", &mut sysctls),
+            file_error("\nnet.netfilter.nf_conntrack_tcp_looze=1", &mut sysctls),
             "line 2: `net.netfilter.nf_conntrack_tcp_looze=1`: there is no sysctl net.netfilter.nf_conntrack_tcp_looze; \
              did you mean nf_conntrack_tcp_loose?"
         );
-        assert!(fault("nf_conntrack_tcp_loose=2", &mut sysctls).contains("takes 0 to 1, not 2"));
-        assert!(fault("nf_conntrack_max=many", &mut sysctls).contains("whole number"));
-        assert!(fault("nf_conntrack_max", &mut sysctls).contains("KEY=VALUE"));
+        assert!(file_error("nf_conntrack_tcp_loose=2", &mut sysctls).contains("takes 0 to 1, not 2"));
+        assert!(file_error("nf_conntrack_max=many", &mut sysctls).contains("whole number"));
+        assert!(file_error("nf_conntrack_max", &mut sysctls).contains("KEY=VALUE"));
         assert!(parse_setting("nf_conntrack_count=1").unwrap_err().contains("only be read"));
         assert!(parse_setting("net.ipv4.ip_forward=1").unwrap_err().contains("no sysctl of connection tracking"));
         assert_eq!(parse_setting("nf_conntrack_max = 5").as_deref(), Ok("nf_conntrack_max = 5"));

@@ -1,6 +1,4 @@
-//! Time, as the driver passes it in, and timer ticks.
-//!
-//! The engine has no clock: every call takes an [`Instant`], and a driver must never let it go backwards.
+//! Time, as the driver passes it in, and timer ticks. The engine has no clock: calls take an [`Instant`].
 use core::time::Duration;
 
 /// A point in time: nanoseconds since an epoch that the driver chooses (the Unix epoch, if start and stop times are to be printed).

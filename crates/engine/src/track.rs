@@ -43,7 +43,7 @@ impl Engine {
             true => self
                 .extensions
                 .find(slot)
-                .and_then(|extra| self.timeout_policies.get(usize::from(extra.timeout_policy?.0))),
+                .and_then(|extension| self.timeout_policies.get(usize::from(extension.timeout_policy?.0))),
             false => None,
         };
         let mut context = TrackCtx {
@@ -61,8 +61,8 @@ impl Engine {
                     if status.contains(Status::SEQ_ADJUST) {
                         context.ack_offset = ack_offset(self.extensions.find(slot), direction, segment.ack);
                     }
-                    let mut noted = match hot.kind.has(RecordKind::HAS_EXTENSION) {
-                        true => self.extensions.find(slot).and_then(|extra| extra.ignored_syn),
+                    let mut ignored_syn = match hot.kind.has(RecordKind::HAS_EXTENSION) {
+                        true => self.extensions.find(slot).and_then(|extension| extension.ignored_syn),
                         false => None,
                     };
                     if hot.kind.has(RecordKind::HAS_EXTENSION)
@@ -70,11 +70,12 @@ impl Engine {
                     {
                         Tcp::from_record_mut(hot).relearn_windows(&segment, direction, left);
                     }
-                    let result = Tcp::from_record_mut(hot).track_packet(&segment, direction, &context, &mut noted);
+                    let result =
+                        Tcp::from_record_mut(hot).track_packet(&segment, direction, &context, &mut ignored_syn);
                     // Only a segment that passes without a state change is ever recorded.
-                    if matches!(result, TrackResult::NoRefresh { .. }) && noted.is_some() {
+                    if matches!(result, TrackResult::NoRefresh { .. }) && ignored_syn.is_some() {
                         hot.kind.set(RecordKind::HAS_EXTENSION);
-                        self.extensions.find_or_insert(slot).ignored_syn = noted;
+                        self.extensions.find_or_insert(slot).ignored_syn = ignored_syn;
                     }
                     let passed = matches!(result, TrackResult::Pass { .. });
                     if passed

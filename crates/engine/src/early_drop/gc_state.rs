@@ -1,4 +1,4 @@
-//! The state of [`Engine::gc_full`](crate::Engine) between calls.
+//! The state of `Engine::gc_full` between calls.
 use crate::Instant;
 
 /// A requested or running scan of a full table.

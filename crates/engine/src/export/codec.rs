@@ -112,10 +112,10 @@ impl ConnSnapshot {
             Some(HelperState::Ftp(ftp)) => write_field(out, field::FTP, &ftp.to_bytes()),
             None => (),
         }
-        self.ignored_syn.iter().for_each(|noted| write_field(out, field::IGNORED_SYN, &noted.to_bytes()));
-        self.seqadj.iter().for_each(|shifts| write_field(out, field::SEQADJ, &shifts.to_bytes()));
+        self.ignored_syn.iter().for_each(|syn| write_field(out, field::IGNORED_SYN, &syn.to_bytes()));
+        self.seqadj.iter().for_each(|seqadj| write_field(out, field::SEQADJ, &seqadj.to_bytes()));
         self.synproxy.iter().for_each(|synproxy| write_field(out, field::SYNPROXY, &synproxy.to_bytes()));
-        self.lenient_segments_left.iter().for_each(|regains| write_field(out, field::LENIENT_SEGMENTS_LEFT, regains));
+        self.lenient_segments_left.iter().for_each(|left| write_field(out, field::LENIENT_SEGMENTS_LEFT, left));
         for (sysctl, seconds) in &self.timeouts {
             let mut value = seconds.to_be_bytes().to_vec();
             value.extend_from_slice(sysctl.name().as_bytes());

@@ -53,15 +53,15 @@ mod tests {
 
     #[test]
     fn each_dirty_slot_is_queued_once_until_polled() {
-        let mut changes = DirtySlots::default();
-        changes.mark_dirty(3);
-        assert_eq!(changes.pop(), None, "nobody has asked");
-        changes.set_enabled(true);
-        [3, 70, 3, 64].into_iter().for_each(|slot| changes.mark_dirty(slot));
-        let mut told: Vec<u32> = core::iter::from_fn(|| changes.pop()).collect();
-        told.sort_unstable();
-        assert_eq!(told, [3, 64, 70]);
-        changes.mark_dirty(3);
-        assert_eq!((changes.pop(), changes.pop()), (Some(3), None));
+        let mut dirty = DirtySlots::default();
+        dirty.mark_dirty(3);
+        assert_eq!(dirty.pop(), None, "the queue is disabled");
+        dirty.set_enabled(true);
+        [3, 70, 3, 64].into_iter().for_each(|slot| dirty.mark_dirty(slot));
+        let mut polled: Vec<u32> = core::iter::from_fn(|| dirty.pop()).collect();
+        polled.sort_unstable();
+        assert_eq!(polled, [3, 64, 70]);
+        dirty.mark_dirty(3);
+        assert_eq!((dirty.pop(), dirty.pop()), (Some(3), None));
     }
 }

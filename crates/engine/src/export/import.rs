@@ -53,14 +53,14 @@ impl Engine {
     /// It is invalid, has expired, clashes with another connection, or the table is full. Then nothing has changed.
     pub fn import(
         &mut self,
-        described: &ConnSnapshot,
+        snapshot: &ConnSnapshot,
         gap: Duration,
         trust: WindowTrust,
         now: Instant,
     ) -> Result<ConnId, ImportError> {
-        validate(described)?;
+        validate(snapshot)?;
         let gap = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        let remaining = millis_to_ticks(described.remaining_ms.saturating_sub(gap));
+        let remaining = millis_to_ticks(snapshot.remaining_ms.saturating_sub(gap));
         if remaining == 0 {
             return Err(ImportError::Expired);
         }
@@ -68,53 +68,52 @@ impl Engine {
         if limit != 0 && self.table.count() >= limit {
             return Err(ImportError::TableFull);
         }
-        let (original, reply) = (TupleKey::from(&described.original), TupleKey::from(&described.reply));
-        let holder = |key, direction| self.table.tuple_owner(key, described.zone, direction);
-        if holder(&original, Direction::Original).is_some() || holder(&reply, Direction::Reply).is_some() {
+        let (original, reply) = (TupleKey::from(&snapshot.original), TupleKey::from(&snapshot.reply));
+        let owner = |key, direction| self.table.tuple_owner(key, snapshot.zone, direction);
+        if owner(&original, Direction::Original).is_some() || owner(&reply, Direction::Reply).is_some() {
             return Err(ImportError::Clash);
         }
         let timeouts =
-            if described.timeouts.is_empty() { None } else { Some(self.add_timeout_policy(&described.timeouts)) };
+            if snapshot.timeouts.is_empty() { None } else { Some(self.add_timeout_policy(&snapshot.timeouts)) };
         let timeouts =
             timeouts.transpose().map_err(|_| ImportError::Invalid("a timeout of its own that cannot be set"))?;
-        let (tracker, regains) = described.restore_tracker(gap, trust, now);
-        let extra = Extension {
-            labels: described.labels,
-            ignored_syn: described.ignored_syn,
-            helper_state: described.helper_state,
-            master: described.master.map(|tuple| self.master_by_tuple(&tuple, described.zone)),
-            seqadj: described.seqadj,
-            synproxy: described.synproxy,
-            lenient_segments_left: regains,
+        let (tracker, lenient_segments_left) = snapshot.restore_tracker(gap, trust, now);
+        let extension = Extension {
+            labels: snapshot.labels,
+            ignored_syn: snapshot.ignored_syn,
+            helper_state: snapshot.helper_state,
+            master: snapshot.master.map(|tuple| self.master_by_tuple(&tuple, snapshot.zone)),
+            seqadj: snapshot.seqadj,
+            synproxy: snapshot.synproxy,
+            lenient_segments_left,
             timeout_policy: timeouts,
             ..Extension::default()
         };
-        let kept = described.status - (Status::OFFLOAD | Status::HW_OFFLOAD);
+        let status = snapshot.status - (Status::OFFLOAD | Status::HW_OFFLOAD);
         let mut hot = HotRecord { deadline: now.tick().wrapping_add(remaining), ..HotRecord::default() };
-        hot.set_status(kept);
+        hot.set_status(status);
         tracker.store(&mut hot);
         let plain = original.invert() == Some(reply);
-        let kind = if extra.is_empty() { 0 } else { RecordKind::HAS_EXTENSION }
+        let kind = if extension.is_empty() { 0 } else { RecordKind::HAS_EXTENSION }
             | if plain { RecordKind::UNTRANSLATED } else { 0 };
-        let counts = described
-            .accounting
-            .map(|[original, reply]| [original.packets, original.bytes, reply.packets, reply.bytes]);
+        let counts =
+            snapshot.accounting.map(|[original, reply]| [original.packets, original.bytes, reply.packets, reply.bytes]);
         let record = NewRecord {
             original: &original,
             reply: &reply,
-            zone: described.zone,
-            mark: described.mark,
+            zone: snapshot.zone,
+            mark: snapshot.mark,
             hot,
             kind,
             counts,
-            start: described.start.map_or(0, |start| start.0),
+            start: snapshot.start.map_or(0, |start| start.0),
             hashes: [0; 2],
         };
         let slot = self.table.insert(&record, now.tick()).ok_or(ImportError::NoMemory)?;
-        self.synproxy_in_use |= extra.synproxy.is_some();
-        if !extra.is_empty() {
-            *self.extensions.find_or_insert(slot) = extra;
-            extra.master.iter().for_each(|master| self.add_child(master));
+        self.synproxy_in_use |= extension.synproxy.is_some();
+        if !extension.is_empty() {
+            *self.extensions.find_or_insert(slot) = extension;
+            extension.master.iter().for_each(|master| self.add_child(master));
         }
         self.nat.in_use |= !plain;
         self.restore_bysource(slot);
@@ -133,11 +132,11 @@ impl ConnSnapshot {
         let stateless = |stateless| (Tracker::Stateless(stateless), None);
         match self.protocol {
             ProtocolState::Tcp(mut tcp) => {
-                let regains = match trust {
+                let lenient_segments_left = match trust {
                     WindowTrust::Exact => self.lenient_segments_left,
                     WindowTrust::Lenient => tcp.resume(self.lenient_segments_left.is_some()),
                 };
-                (Tracker::Tcp(tcp), regains)
+                (Tracker::Tcp(tcp), lenient_segments_left)
             }
             ProtocolState::Sctp(sctp) => (Tracker::Sctp(sctp), None),
             ProtocolState::Udp { stream_in_ms: stream_in } => {
@@ -158,16 +157,16 @@ impl ConnSnapshot {
 }
 
 /// Checks that such a connection is possible.
-fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
-    let ConnSnapshot { original, reply, status, .. } = described;
+fn validate(snapshot: &ConnSnapshot) -> Result<(), ImportError> {
+    let ConnSnapshot { original, reply, status, .. } = snapshot;
     let ends = [original.source, original.destination, reply.source, reply.destination];
     let translated = Status::SRC_NAT | Status::DST_NAT;
     let progress = match original.protocol {
-        ipproto::TCP => matches!(described.protocol, ProtocolState::Tcp(_)),
-        ipproto::SCTP => matches!(described.protocol, ProtocolState::Sctp(_)),
-        ipproto::UDP => matches!(described.protocol, ProtocolState::Udp { .. }),
-        ipproto::GRE => matches!(described.protocol, ProtocolState::Gre { .. }),
-        _ => described.protocol == ProtocolState::Stateless,
+        ipproto::TCP => matches!(snapshot.protocol, ProtocolState::Tcp(_)),
+        ipproto::SCTP => matches!(snapshot.protocol, ProtocolState::Sctp(_)),
+        ipproto::UDP => matches!(snapshot.protocol, ProtocolState::Udp { .. }),
+        ipproto::GRE => matches!(snapshot.protocol, ProtocolState::Gre { .. }),
+        _ => snapshot.protocol == ProtocolState::Stateless,
     };
     let checks = [
         (ends.iter().all(|end| end.is_ipv6() == original.is_ipv6()), "addresses of both families"),
@@ -177,24 +176,21 @@ fn validate(described: &ConnSnapshot) -> Result<(), ImportError> {
         (!status.intersects(Status::DYING | Status::TEMPLATE), "it was dying, or a template"),
         (status.intersects(translated) || original.invert() == Some(*reply), "translated, and not marked so"),
         (nat_setup_done(*status), "translated without a decision"),
-        (described.remaining_ms <= MAX_REMAINING_MS, "a timeout longer than there are"),
+        (snapshot.remaining_ms <= MAX_REMAINING_MS, "a timeout longer than there are"),
         (progress, "the state of another protocol"),
+        (snapshot.helper().is_none_or(|helper| helper.protocol() == original.protocol), "a helper of another protocol"),
         (
-            described.helper().is_none_or(|helper| helper.protocol() == original.protocol),
-            "a helper of another protocol",
-        ),
-        (
-            described.helper().is_some() == status.contains(Status::HELPER),
+            snapshot.helper().is_some() == status.contains(Status::HELPER),
             "a helper without its mark, or a mark without its helper",
         ),
-        (described.master.is_none() || status.contains(Status::EXPECTED), "a master's that was not expected"),
+        (snapshot.master.is_none() || status.contains(Status::EXPECTED), "a master's that was not expected"),
         (
-            described.seqadj.is_some() == status.contains(Status::SEQ_ADJUST),
+            snapshot.seqadj.is_some() == status.contains(Status::SEQ_ADJUST),
             "shifted numbers without their mark, or a mark without them",
         ),
-        (described.synproxy.is_none() || original.protocol == ipproto::TCP, "a handshake of a protocol that has none"),
+        (snapshot.synproxy.is_none() || original.protocol == ipproto::TCP, "a handshake of a protocol that has none"),
         (
-            described.lenient_segments_left.is_none() || original.protocol == ipproto::TCP,
+            snapshot.lenient_segments_left.is_none() || original.protocol == ipproto::TCP,
             "a window of a protocol that has none",
         ),
     ];

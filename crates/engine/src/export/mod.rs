@@ -97,42 +97,42 @@ impl Engine {
     /// engine.export(outcome.connection.unwrap(), Instant(0)).unwrap().encode(&mut bytes);
     /// // Ten seconds later, in another engine:
     /// let (gap, now) = (std::time::Duration::from_secs(10), Instant::from_secs(10));
-    /// let mut heir = Engine::new(Sysctls::default(), Secret([8; 16]), now);
-    /// let described = ConnSnapshot::decode(&bytes).unwrap();
-    /// let handle = heir.import(&described, gap, WindowTrust::Exact, now).unwrap();
-    /// assert_eq!(heir.entry(handle, now).unwrap().timeout, 20);
+    /// let mut target = Engine::new(Sysctls::default(), Secret([8; 16]), now);
+    /// let snapshot = ConnSnapshot::decode(&bytes).unwrap();
+    /// let conn_id = target.import(&snapshot, gap, WindowTrust::Exact, now).unwrap();
+    /// assert_eq!(target.entry(conn_id, now).unwrap().timeout, 20);
     /// ```
     pub fn export(&self, conn_id: ConnId, now: Instant) -> Option<ConnSnapshot> {
-        let lives = self.entry(conn_id, now).is_some();
-        if lives { self.export_slot(conn_id.slot, now) } else { None }
+        let exists = self.entry(conn_id, now).is_some();
+        if exists { self.export_slot(conn_id.slot, now) } else { None }
     }
 
     /// Exports the connection in a slot; `None` if the slot is free or the connection has expired. Slots are numbered from 0 up to
     /// [`Engine::slot_count`].
-    pub fn export_slot(&self, place: u32, now: Instant) -> Option<ConnSnapshot> {
+    pub fn export_slot(&self, slot: u32, now: Instant) -> Option<ConnSnapshot> {
         let records = &self.table.records;
-        let hot = records.hot(place).filter(|hot| hot.is_confirmed() && !hot.is_expired(now.tick()))?;
-        let extra = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(place) } else { None };
-        let counts = if hot.kind.has(RecordKind::COUNTED) { records.counts(place) } else { None };
-        let start = records.start(place);
+        let hot = records.hot(slot).filter(|hot| hot.is_confirmed() && !hot.is_expired(now.tick()))?;
+        let extension = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(slot) } else { None };
+        let counts = if hot.kind.has(RecordKind::COUNTED) { records.counts(slot) } else { None };
+        let start = records.start(slot);
         Some(ConnSnapshot {
-            original: records.key(TupleRef::new(place, Direction::Original))?.tuple(),
-            reply: records.key(TupleRef::new(place, Direction::Reply))?.tuple(),
-            zone: records.zone(place),
+            original: records.key(TupleRef::new(slot, Direction::Original))?.tuple(),
+            reply: records.key(TupleRef::new(slot, Direction::Reply))?.tuple(),
+            zone: records.zone(slot),
             status: hot.status(),
             remaining_ms: ticks_to_millis(hot.deadline.wrapping_sub(now.tick())),
-            mark: records.cold(place)?.mark,
-            labels: extra.and_then(|extra| extra.labels),
+            mark: records.cold(slot)?.mark,
+            labels: extension.and_then(|extension| extension.labels),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(Instant(start)),
-            master: extra.and_then(|extra| extra.master).map(|master| master.tuple),
-            timeouts: self.timeout_settings(extra.and_then(|extra| extra.timeout_policy)),
+            master: extension.and_then(|extension| extension.master).map(|master| master.tuple),
+            timeouts: self.timeout_settings(extension.and_then(|extension| extension.timeout_policy)),
             protocol: ProtocolState::of(hot, now.tick()),
-            helper_state: extra.and_then(|extra| extra.helper_state),
-            ignored_syn: extra.and_then(|extra| extra.ignored_syn),
-            seqadj: extra.and_then(|extra| extra.seqadj),
-            synproxy: extra.and_then(|extra| extra.synproxy),
-            lenient_segments_left: extra.and_then(|extra| extra.lenient_segments_left),
+            helper_state: extension.and_then(|extension| extension.helper_state),
+            ignored_syn: extension.and_then(|extension| extension.ignored_syn),
+            seqadj: extension.and_then(|extension| extension.seqadj),
+            synproxy: extension.and_then(|extension| extension.synproxy),
+            lenient_segments_left: extension.and_then(|extension| extension.lenient_segments_left),
         })
     }
 
@@ -143,7 +143,7 @@ impl Engine {
 
     /// Exports every connection that has not expired at `now`.
     pub fn export_all(&self, now: Instant) -> impl Iterator<Item = ConnSnapshot> + '_ {
-        (0..self.slot_count()).filter_map(move |place| self.export_slot(place, now))
+        (0..self.slot_count()).filter_map(move |slot| self.export_slot(slot, now))
     }
 
     /// Enables or disables recording of dirty slots, for [`Engine::poll_dirty_slot`]. Both clear the queue.

@@ -93,7 +93,7 @@ fn flow_stats_update_counters_and_timeout() {
     assert_eq!(engine.update_stats([late], Instant(3601 * SECOND)), 0);
     assert_eq!(engine.entry(conn_id, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
     assert!(engine.revoke(conn_id));
-    assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 1, "it is not out any more");
+    assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 1, "it is no longer offloaded");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_slow_path_packet_unoffloads_the_flow_at_any_sequence_number() {
     assert_eq!(engine.poll_revoked(), Some(conn_id));
     assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (None, 0));
     let (info, _) = masquerade(&mut engine, &tcp(true, 800_005_001, 900_001_001, 0x11), 61);
-    assert_eq!(info, CtInfo::Established, "the other side is taken up in the middle too");
+    assert_eq!(info, CtInfo::Established, "the other direction is picked up mid-stream too");
     engine.check_invariants().unwrap();
 }
 

@@ -209,13 +209,13 @@ impl From<Zone> for ZoneRecord {
 }
 
 impl From<ZoneRecord> for Zone {
-    fn from(placed: ZoneRecord) -> Zone {
-        let direction = match placed.direction {
+    fn from(record: ZoneRecord) -> Zone {
+        let direction = match record.direction {
             1 => ZoneDirection::Original,
             2 => ZoneDirection::Reply,
             _ => ZoneDirection::Both,
         };
-        Zone { id: placed.zone, direction }
+        Zone { id: record.zone, direction }
     }
 }
 

@@ -87,8 +87,8 @@ impl Records {
 
     pub(crate) fn zone(&self, slot: u32) -> Zone {
         let zoned = self.hot(slot).is_some_and(|hot| hot.kind.has(RecordKind::ZONED));
-        let placed = if zoned { self.zones.get(slot as usize) } else { None };
-        placed.copied().map_or(Zone::default(), Zone::from)
+        let zone = if zoned { self.zones.get(slot as usize) } else { None };
+        zone.copied().map_or(Zone::default(), Zone::from)
     }
 
     /// The number of slots, in use or not.
@@ -103,8 +103,8 @@ impl Records {
         if let Some(hot) = self.hot.get(slot) {
             simd::prefetch(hot);
         }
-        if let (Family::V6, Some(wide)) = (family, self.ipv6_addrs.get(slot)) {
-            simd::prefetch(wide);
+        if let (Family::V6, Some(addrs)) = (family, self.ipv6_addrs.get(slot)) {
+            simd::prefetch(addrs);
         }
     }
 
@@ -134,10 +134,10 @@ impl Records {
             Direction::Reply => self.cold(slot).map(|cold| (cold.packed_addresses(), cold.keys))?,
         };
         let addresses = if hot.kind.has(RecordKind::IPV6) {
-            let wide = self.ipv6_addrs.get(slot as usize)?;
+            let addrs = self.ipv6_addrs.get(slot as usize)?;
             PackedAddrs::V6(match reference.direction() {
-                Direction::Original => wide.original,
-                Direction::Reply => wide.reply,
+                Direction::Original => addrs.original,
+                Direction::Reply => addrs.reply,
             })
         } else {
             PackedAddrs::V4(word)
@@ -173,18 +173,18 @@ impl Records {
 
     /// Stores `record` in a free slot and returns the slot. `None` if out of memory.
     pub(crate) fn insert(&mut self, record: &NewRecord<'_>) -> Option<u32> {
-        let wide = matches!(record.original.addresses, PackedAddrs::V6(_));
-        let slot = self.alloc_slot(wide)?;
+        let is_ipv6 = matches!(record.original.addresses, PackedAddrs::V6(_));
+        let slot = self.alloc_slot(is_ipv6)?;
         let at = slot as usize;
-        let made = (record.counts.is_none() || self.counts.ensure_chunk(at))
+        let allocated = (record.counts.is_none() || self.counts.ensure_chunk(at))
             && (record.start == 0 || self.starts.ensure_chunk(at))
             && (record.zone.id == 0 || self.zones.ensure_chunk(at));
-        if !made {
+        if !allocated {
             self.free_slot(slot);
             return None;
         }
         let mut kind = record.kind;
-        kind |= if wide { RecordKind::IPV6 } else { 0 };
+        kind |= if is_ipv6 { RecordKind::IPV6 } else { 0 };
         kind |= if record.zone.id != 0 { RecordKind::ZONED } else { 0 };
         kind |= if record.counts.is_some() { RecordKind::COUNTED } else { 0 };
         *self.hot.get_mut(at)? = HotRecord {
@@ -198,20 +198,20 @@ impl Records {
         {
             *self.ipv6_addrs.get_mut(at)? = Ipv6Addrs { original, reply };
         }
-        if let (Some(counts), Some(place)) = (record.counts, self.counts.get_mut(at)) {
-            *place = counts;
+        if let (Some(counts), Some(counters)) = (record.counts, self.counts.get_mut(at)) {
+            *counters = counts;
         }
         if let Some(start) = self.starts.get_mut(at) {
             *start = record.start;
         }
-        if let Some(placed) = self.zones.get_mut(at) {
-            *placed = record.zone.into();
+        if let Some(zone) = self.zones.get_mut(at) {
+            *zone = record.zone.into();
         }
         Some(slot)
     }
 
-    fn alloc_slot(&mut self, wide: bool) -> Option<u32> {
-        let family = usize::from(wide);
+    fn alloc_slot(&mut self, is_ipv6: bool) -> Option<u32> {
+        let family = usize::from(is_ipv6);
         if let Some(slot) = self.free_slots[family].freelist_head.checked_sub(1) {
             let next = self.hot(slot)?.words[0];
             self.free_slots[family].freelist_head = next;
@@ -226,7 +226,7 @@ impl Records {
             if end > MAX_SLOTS
                 || !self.hot.ensure_chunk(begin)
                 || !self.cold.ensure_chunk(begin)
-                || wide && !self.ipv6_addrs.ensure_chunk(begin)
+                || is_ipv6 && !self.ipv6_addrs.ensure_chunk(begin)
             {
                 return None;
             }

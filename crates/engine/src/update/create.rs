@@ -79,10 +79,10 @@ impl Engine {
 
     /// Is the tuple free? A connection that has it but has expired is removed.
     fn tuple_is_free(&mut self, key: &TupleKey, new: &NewConnection, direction: Direction, now: Instant) -> bool {
-        let Some(holder) = self.table.tuple_owner(key, new.zone, direction) else { return true };
-        let expired = self.table.records.hot(holder.slot()).is_some_and(|hot| hot.is_expired(now.tick()));
+        let Some(owner) = self.table.tuple_owner(key, new.zone, direction) else { return true };
+        let expired = self.table.records.hot(owner.slot()).is_some_and(|hot| hot.is_expired(now.tick()));
         if expired {
-            self.destroy(holder.slot(), now);
+            self.destroy(owner.slot(), now);
         }
         expired
     }
@@ -102,12 +102,12 @@ impl Engine {
         }
         let timeout = new.attributes.timeout.ok_or(UpdateError::Invalid)?;
         // CONFIRMED is set anyway: a request without it is no change.
-        let wished = new.attributes.status.map(|status| status | Status::CONFIRMED);
-        let mut status = merge_status(Status::CONFIRMED, wished)?;
+        let requested = new.attributes.status.map(|status| status | Status::CONFIRMED);
+        let mut status = merge_status(Status::CONFIRMED, requested)?;
         status.remove(UNCHANGEABLE_STATUS | Status::HELPER);
         let mut hot = HotRecord::of_protocol(from.protocol);
-        if let Some(knowledge) = &new.attributes.protocol {
-            knowledge.apply_to(&mut hot)?;
+        if let Some(protocol_update) = &new.attributes.protocol {
+            protocol_update.apply_to(&mut hot)?;
         }
         Ok(Unconfirmed {
             nat_exhausted: false,

@@ -111,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     /// It does not exist, the update is invalid, its timeout is fixed, or status bits must not be changed. Then nothing has changed.
-    pub fn update(&mut self, conn_id: ConnId, wish: &ConnUpdate, now: Instant) -> Result<(), UpdateError> {
+    pub fn update(&mut self, conn_id: ConnId, changes: &ConnUpdate, now: Instant) -> Result<(), UpdateError> {
         let tick = now.tick();
         if self.entry(conn_id, now).is_none() {
             return Err(UpdateError::NotFound);
@@ -121,23 +121,23 @@ impl Engine {
         if hot.is_expired(tick) {
             return Err(UpdateError::NotFound);
         }
-        let status = merge_status(hot.status(), wish.status)?;
-        if wish.timeout.is_some() && hot.status().contains(Status::FIXED_TIMEOUT) {
+        let status = merge_status(hot.status(), changes.status)?;
+        if changes.timeout.is_some() && hot.status().contains(Status::FIXED_TIMEOUT) {
             return Err(UpdateError::FixedTimeout);
         }
-        if let Some(knowledge) = &wish.protocol {
-            knowledge.apply_to(hot)?;
+        if let Some(protocol_update) = &changes.protocol {
+            protocol_update.apply_to(hot)?;
         }
         hot.set_status(status);
-        if let Some(seconds) = wish.timeout {
+        if let Some(seconds) = changes.timeout {
             let deadline = tick.wrapping_add(seconds_to_ticks(seconds));
             hot.deadline = deadline;
             self.table.lower_timer_bound(slot, deadline);
         }
-        if let (Some(mark), Some(cold)) = (wish.mark, self.table.records.cold_mut(slot)) {
+        if let (Some(mark), Some(cold)) = (changes.mark, self.table.records.cold_mut(slot)) {
             cold.mark = mark;
         }
-        if let Some(labels) = wish.labels {
+        if let Some(labels) = changes.labels {
             self.set_labels(slot, labels);
         }
         self.dirty.mark_dirty(slot);
@@ -165,25 +165,25 @@ impl Engine {
         }
     }
 
-    /// Dumps a piece of the table: calls `each` for every connection in at most `looks` slots from slot `from` on that has not expired at `now`. Returns
+    /// Dumps a piece of the table: calls `each` for every connection in at most `max_slots` slots from slot `from` on that has not expired at `now`. Returns
     /// the slot where the next piece begins; `None` after the last. Begin at 0.
-    pub fn dump_range(&self, from: u32, looks: u32, now: Instant, mut each: impl FnMut(Entry)) -> Option<u32> {
-        let (places, next) = self.slot_range(from, looks);
-        for slot in places {
-            let lives =
+    pub fn dump_range(&self, from: u32, max_slots: u32, now: Instant, mut each: impl FnMut(Entry)) -> Option<u32> {
+        let (slots, next) = self.slot_range(from, max_slots);
+        for slot in slots {
+            let exists =
                 self.table.records.hot(slot).is_some_and(|hot| hot.is_confirmed() && !hot.is_expired(now.tick()));
-            if let Some(entry) = lives.then(|| self.dump_entry(slot, now)).flatten() {
+            if let Some(entry) = exists.then(|| self.dump_entry(slot, now)).flatten() {
                 each(entry);
             }
         }
         next
     }
 
-    /// Removes the connections in at most `looks` slots from slot `from` on: all of them, or those of one address family. Returns the slot where the
+    /// Removes the connections in at most `max_slots` slots from slot `from` on: all of them, or those of one address family. Returns the slot where the
     /// next piece begins, as [`Engine::dump_range`] does.
-    pub fn flush_range(&mut self, from: u32, looks: u32, family: Option<Family>, now: Instant) -> Option<u32> {
-        let (places, next) = self.slot_range(from, looks);
-        for slot in places {
+    pub fn flush_range(&mut self, from: u32, max_slots: u32, family: Option<Family>, now: Instant) -> Option<u32> {
+        let (slots, next) = self.slot_range(from, max_slots);
+        for slot in slots {
             let meant = |hot: &HotRecord| {
                 hot.is_confirmed()
                     && family.is_none_or(|family| hot.kind.has(RecordKind::IPV6) == (family == Family::V6))
@@ -208,26 +208,26 @@ impl Engine {
         self.counters.expect_delete += self.expectations.remove_expired(Instant(u64::MAX), usize::MAX) as u64;
     }
 
-    fn slot_range(&self, from: u32, looks: u32) -> (core::ops::Range<u32>, Option<u32>) {
-        let places = u32::try_from(self.table.records.slot_count()).unwrap_or(u32::MAX);
-        let end = from.saturating_add(looks.max(1)).min(places);
-        (from.min(end)..end, (end < places).then_some(end))
+    fn slot_range(&self, from: u32, max_slots: u32) -> (core::ops::Range<u32>, Option<u32>) {
+        let slots = u32::try_from(self.table.records.slot_count()).unwrap_or(u32::MAX);
+        let end = from.saturating_add(max_slots.max(1)).min(slots);
+        (from.min(end)..end, (end < slots).then_some(end))
     }
 }
 
 pub use keepstate_wire::Family;
 
 /// The status of a connection after a request for status `wished`.
-fn merge_status(now: Status, wished: Option<Status>) -> Result<Status, UpdateError> {
-    let Some(wished) = wished else { return Ok(now) };
-    let differ = now ^ wished;
+fn merge_status(now: Status, requested: Option<Status>) -> Result<Status, UpdateError> {
+    let Some(requested) = requested else { return Ok(now) };
+    let difference = now ^ requested;
     let never = Status::EXPECTED | Status::CONFIRMED | Status::DYING;
     // These bits cannot be cleared.
     let only_set = Status::SEEN_REPLY | Status::ASSURED;
-    if differ.intersects(never) || (differ & only_set).intersects(now) {
+    if difference.intersects(never) || (difference & only_set).intersects(now) {
         return Err(UpdateError::StatusUnchangeable);
     }
-    Ok(now & UNCHANGEABLE_STATUS | wished & !UNCHANGEABLE_STATUS | now & Status::HELPER)
+    Ok(now & UNCHANGEABLE_STATUS | requested & !UNCHANGEABLE_STATUS | now & Status::HELPER)
 }
 
 impl ProtocolUpdate {

@@ -22,9 +22,9 @@ fn tuple(number: u8, port: u16) -> Tuple {
 
 fn new_connection(number: u8, port: u16) -> NewConnection {
     let original = tuple(number, port);
-    let wish = ConnUpdate { timeout: Some(100), ..ConnUpdate::default() };
+    let changes = ConnUpdate { timeout: Some(100), ..ConnUpdate::default() };
     let reply = original.invert().unwrap();
-    NewConnection { original, reply, zone: Zone::default(), attributes: wish, dst_nat: None, src_nat: None }
+    NewConnection { original, reply, zone: Zone::default(), attributes: changes, dst_nat: None, src_nat: None }
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn created_connection_is_found_by_both_tuples_and_expires() {
         engine.update(conn_id, &ConnUpdate { mark: Some(1), ..ConnUpdate::default() }, later),
         Err(UpdateError::NotFound)
     );
-    assert!(engine.create(&wanted, later).is_ok(), "one that is over is in nobody's way");
+    assert!(engine.create(&wanted, later).is_ok(), "an expired connection does not block its tuple");
     engine.check_invariants().unwrap();
 }
 
@@ -99,14 +99,14 @@ fn update_is_atomic() {
     let conn_id = engine.create(&new_connection(17, 1), NOW).unwrap();
     let fixed = Status::CONFIRMED | Status::SEEN_REPLY | Status::FIXED_TIMEOUT;
     engine.update(conn_id, &ConnUpdate { status: Some(fixed), ..ConnUpdate::default() }, NOW).unwrap();
-    for (wish, error) in [
+    for (changes, error) in [
         (ConnUpdate { timeout: Some(1), ..ConnUpdate::default() }, UpdateError::FixedTimeout),
         (ConnUpdate { status: Some(Status::CONFIRMED), ..ConnUpdate::default() }, UpdateError::StatusUnchangeable),
         (ConnUpdate { status: Some(Status::SEEN_REPLY), ..ConnUpdate::default() }, UpdateError::StatusUnchangeable),
         (ConnUpdate { status: Some(fixed | Status::DYING), ..ConnUpdate::default() }, UpdateError::StatusUnchangeable),
     ] {
         let before = engine.entry(conn_id, NOW);
-        assert_eq!(engine.update(conn_id, &ConnUpdate { mark: Some(9), ..wish }, NOW), Err(error));
+        assert_eq!(engine.update(conn_id, &ConnUpdate { mark: Some(9), ..changes }, NOW), Err(error));
         assert_eq!(engine.entry(conn_id, NOW), before);
     }
     // Bits that cannot be requested are ignored.
@@ -150,15 +150,15 @@ fn dump_range_visits_each_once_and_flush_range_removes_all() {
     let v6 = |bytes: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, bytes]);
     let original = Tuple { source: v6(1), destination: v6(2), ..tuple(6, 1) };
     engine.create(&NewConnection { original, reply: original.invert().unwrap(), ..new_connection(6, 1) }, NOW).unwrap();
-    let mut met = Vec::new();
+    let mut visited = Vec::new();
     let mut from = Some(0);
     while let Some(at) = from {
-        from = engine.dump_range(at, 64, NOW, |entry| met.push(entry.conn_id));
+        from = engine.dump_range(at, 64, NOW, |entry| visited.push(entry.conn_id));
     }
-    assert_eq!(met.len(), 1001);
-    met.sort_unstable_by_key(|conn_id| conn_id.slot);
-    met.dedup();
-    assert_eq!(met.len(), 1001);
+    assert_eq!(visited.len(), 1001);
+    visited.sort_unstable_by_key(|conn_id| conn_id.slot);
+    visited.dedup();
+    assert_eq!(visited.len(), 1001);
     for (family, left) in [(Some(Family::V6), 1000), (None, 0)] {
         let mut from = Some(0);
         while let Some(at) = from {
