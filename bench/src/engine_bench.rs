@@ -95,7 +95,7 @@ impl EngineWorkload {
         sysctls.set(Sysctl::Max, u64::from(u32::MAX))?;
         sysctls.set(Sysctl::Buckets, u64::from(self.connections))?;
         let now = Instant::from_secs(1_000_000);
-        let engine = Engine::new(sysctls, Secret([5; 16]), now);
+        let engine = Engine::new(sysctls, Secret([5; 16]));
         let segments = [SegmentBuf::EMPTY; BATCH as usize];
         Ok(EngineRun { work: self, engine, segments, outcomes: Vec::with_capacity(BATCH as usize), now })
     }

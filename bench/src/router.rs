@@ -95,7 +95,7 @@ fn router(flows: u32) -> Result<Router> {
     };
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
     let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
-    let engine = Engine::new(sysctls, Secret([7; 16]), Instant(0));
+    let engine = Engine::new(sysctls, Secret([7; 16]));
     Ok(Router::new(engine, program()?, FibTable::new(interfaces, routes), (1, 2)))
 }
 

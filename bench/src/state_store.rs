@@ -111,7 +111,7 @@ fn engine() -> Result<Engine> {
     for (knob, value) in [(Sysctl::Max, 4_000_000), (Sysctl::Buckets, 2_000_000), (Sysctl::Checksum, 0)] {
         sysctls.set(knob, value)?;
     }
-    Ok(Engine::new(sysctls, Secret([7; 16]), Instant(0)))
+    Ok(Engine::new(sysctls, Secret([7; 16])))
 }
 
 fn now() -> Instant {

@@ -63,7 +63,7 @@ impl CaptureTracker {
         let (first, second) = secret.split_at(8);
         let half = |bytes: &[u8]| bytes.iter().fold(0, |word: u64, byte| word.rotate_left(8) ^ u64::from(*byte));
         CaptureTracker {
-            engine: Engine::new(sysctls, Secret(secret), Instant(0)),
+            engine: Engine::new(sysctls, Secret(secret)),
             reassembler: Reassembler::new((!half(first), !half(second)), limits),
             reassembled: Vec::new(),
             now: Instant(0),

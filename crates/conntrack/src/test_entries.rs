@@ -27,7 +27,7 @@ fn tracked_udp_entry() -> Entry {
         3, 232, 0, 53, 0, 8, 0, 0, // UDP without a checksum
     ];
     let now = Instant::from_secs(1_795_443_749);
-    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
+    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     engine.handle(&Packet::parse(&datagram).unwrap(), Zone::default(), now);
     let mut entry = engine.entries(now).next().unwrap();
     (entry.accounting, entry.start) = (None, None);

@@ -32,7 +32,7 @@ fn print_events(engine: &mut Engine) {
 fn main() {
     let client = ([10, 0, 0, 2], 40_000);
     let server = ([192, 0, 2, 53], 53);
-    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     engine.subscribe(EventMask::ALL, 1024);
 
     for (second, packet) in [(0, udp_packet(client, server)), (1, udp_packet(server, client))] {

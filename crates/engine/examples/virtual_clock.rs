@@ -27,7 +27,7 @@ fn main() {
     let server = ([192, 0, 2, 80], 80);
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Checksum, 0).unwrap();
-    let mut engine = Engine::new(sysctls, Secret([7; 16]), Instant(0));
+    let mut engine = Engine::new(sysctls, Secret([7; 16]));
 
     let handshake = [
         (0, segment(client, server, 1000, 0, SYN)),

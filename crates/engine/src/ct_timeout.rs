@@ -16,7 +16,7 @@ impl Engine {
     ///
     /// ```
     /// use keepstate_engine::{Engine, Instant, Sysctl, Sysctls, Secret};
-    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     /// let short = engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5)]).unwrap();
     /// assert_eq!(engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5)]).unwrap(), short);
     /// ```
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn timeout_policy_applies_from_the_second_packet() {
-        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         let (query, answer) = (udp_packet(false), udp_packet(true));
         let mut ctx = engine.track(&Packet::parse(&query).unwrap(), Zone::default(), Instant(0));
         let timeouts = engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5), (Sysctl::UdpTimeoutStream, 7)]).unwrap();

@@ -21,7 +21,7 @@ use crate::offload::state::OffloadState;
 use crate::protocol::FastPathTimeouts;
 use crate::table::Table;
 use crate::table::key::HashKeys;
-use crate::{Counters, Helper, Instant, Reason, Secret, Sysctl, Sysctls};
+use crate::{Counters, Helper, Reason, Secret, Sysctl, Sysctls};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -54,7 +54,7 @@ pub struct Engine {
 
 impl Engine {
     /// Creates an engine without connections. `secret` must be unknown to the senders of packets.
-    pub fn new(sysctls: Sysctls, secret: Secret, _now: Instant) -> Engine {
+    pub fn new(sysctls: Sysctls, secret: Secret) -> Engine {
         let connections = sysctls[Sysctl::Buckets] as usize;
         Engine {
             table: Table::new(HashKeys::derive(&secret, 0), connections),

@@ -44,7 +44,7 @@ impl Engine {
     /// use keepstate_wire::Packet;
     /// // An echo request from 10.1.0.2 to 10.2.0.9.
     /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
-    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
     /// assert_eq!(outcome.info, CtInfo::New);
     /// assert_eq!(engine.count(), 1);

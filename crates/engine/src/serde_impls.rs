@@ -85,7 +85,7 @@ mod tests {
         let ping =
             [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
         let now = Instant::from_secs(5);
-        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
+        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), now);
         let text = serde_json::to_string(&outcome).unwrap();
         assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);

@@ -100,7 +100,7 @@ fn engine(acct: bool) -> Engine {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Acct, acct.into()).unwrap();
     sysctls.set(Sysctl::Timestamp, acct.into()).unwrap();
-    Engine::new(sysctls, SECRET, Instant(0))
+    Engine::new(sysctls, SECRET)
 }
 
 /// Routes a packet, and returns the result and the packet as it leaves. Sources are translated to one of four addresses, selected by the peer unless the

@@ -99,7 +99,7 @@ fn redirect_is_related_to_the_connection_of_its_redirected_header_option() {
         ("cut before the ports", Redirect { options: quote_option(&quote[..40]), ..good() }, false, (0, 1)),
     ];
     for (what, redirect, related, (invalid, error)) in seen {
-        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         let first = udp(PEER, HOST, (53, 5000));
         engine.handle(&Packet::parse(&first).unwrap(), Zone::default(), Instant(0));
         let packet = redirect.packet();

@@ -14,7 +14,7 @@ use std::time::Duration;
 const NOW: Instant = Instant::from_secs(1_000);
 
 fn engine() -> Engine {
-    Engine::new(Sysctls::default(), Secret([5; 16]), Instant(0))
+    Engine::new(Sysctls::default(), Secret([5; 16]))
 }
 
 fn track_and_confirm(engine: &mut Engine, packet: &[u8], now: Instant) -> Outcome {

@@ -72,7 +72,7 @@ fn run_random_traffic(packets: u64, seed: u64, limit: u64) {
     sysctls.set(Sysctl::Max, limit).unwrap();
     sysctls.set(Sysctl::Buckets, 16).unwrap();
     sysctls.set(Sysctl::Acct, seed & 1).unwrap();
-    let mut engine = Engine::new(sysctls, Secret([9; 16]), Instant(0));
+    let mut engine = Engine::new(sysctls, Secret([9; 16]));
     engine.subscribe(EventMask::ALL, 1_000_000);
     let (mut now, mut born, mut gone) = (Instant::from_secs(1), 0u64, 0u64);
     for round in 0..packets {

@@ -30,7 +30,7 @@ fn init_chunk(kind: u8, tag: u8) -> Vec<u8> {
 fn ignored_packet_that_changed_state_emits_an_update() {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Checksum, 0).unwrap();
-    let mut engine = Engine::new(sysctls, Secret([3; 16]), Instant(0));
+    let mut engine = Engine::new(sysctls, Secret([3; 16]));
     let now = Instant::from_secs(1000);
     let send = |engine: &mut Engine, bytes: &[u8]| {
         engine.handle(&Packet::parse(bytes).unwrap(), Zone::default(), now);

@@ -50,7 +50,7 @@ fn data_and_options(text: &str) -> (usize, Vec<u8>) {
 
 impl Scenario {
     fn new() -> Self {
-        Scenario { engine: Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0)), now: Instant::from_secs(1000) }
+        Scenario { engine: Engine::new(Sysctls::default(), Secret([1; 16])), now: Instant::from_secs(1000) }
     }
 
     fn run_line(&mut self, line: &str) -> Result<(), String> {

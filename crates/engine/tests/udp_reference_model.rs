@@ -136,7 +136,7 @@ proptest! {
         let mut sysctls = Sysctls::default();
         sysctls.set(Sysctl::Buckets, buckets).unwrap();
         let mut now = Instant::from_secs(1_000);
-        let mut engine = Engine::new(sysctls, Secret([3; 16]), now);
+        let mut engine = Engine::new(sysctls, Secret([3; 16]));
         let mut model = Model::default();
         let mut outcomes = Vec::new();
         for step in steps {

@@ -78,7 +78,7 @@ impl GatewayConfig {
     pub fn router(&self) -> Result<(Router, Option<StateStore>)> {
         let loaded = self.load()?;
         let fib = self.fib.build().map_err(anyhow::Error::msg)?;
-        let mut engine = Engine::new(self.sysctls.clone(), Secret(self.secret), Instant(0));
+        let mut engine = Engine::new(self.sysctls.clone(), Secret(self.secret));
         for (helper, port) in &self.helpers {
             engine.set_auto_helper(helper.protocol(), *port, *helper);
         }

@@ -241,7 +241,7 @@ mod tests {
     fn backend() -> BackendId {
         use keepstate_engine::{Engine, Secret, Sysctls};
         use keepstate_router::service::{BackendConfig, ServiceConfig, Transport};
-        let engine = Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0));
+        let engine = Engine::new(Sysctls::default(), Secret([1; 16]));
         let mut router = Router::new(engine, Default::default(), Default::default(), (1, 2));
         let service = ServiceConfig::new("web", ([127, 0, 0, 2].into(), 80..=80), Transport::Tcp);
         router.replace_services(

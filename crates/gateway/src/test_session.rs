@@ -25,7 +25,7 @@ const NOW: Instant = Instant::from_secs(1_700_000_000);
 
 impl TestGateway {
     fn new() -> TestGateway {
-        let engine = Engine::new(Sysctls::default(), Secret([7; 16]), NOW);
+        let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         let router = Router::new(engine, Program::default(), FibTable::default(), (1, 2));
         let (runner, jobs) = JobRunner::new();
         let (sender, requests) = channel();

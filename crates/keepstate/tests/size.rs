@@ -180,7 +180,7 @@ fn usage_errors() {
     assert_rejected(&["-c", "many"], &["whole number from 1 on"]);
     assert_rejected(&["-c", "1e6"], &["65536, 250k or 1.5M"]);
     assert_rejected(&["-c", "99999999999999999999"], &["whole number"]);
-    assert_rejected(&["--rate", "1/week"], &["/s, /min, /h or /d"]);
+    assert_rejected(&["--rate", "1/week"], &["N/s, N/min, N/h or N/d"]);
     assert_rejected(&["--rate", "inf"], &["how many a second"]);
     assert_rejected(&["--rate", "10"], &["--rate needs --lifetime or --connections"]);
     assert_rejected(&["--lifetime", "1h"], &["no load is given"]);

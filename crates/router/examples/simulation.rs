@@ -68,7 +68,7 @@ fn router(now: Instant) -> Result<Router, Box<dyn Error>> {
     let wan = Interface::new(WAN, "wan0", 1500).with_address([192, 0, 2, 1].into(), 24);
     let default = Route::new([0; 4].into(), 0, WAN).via([192, 0, 2, 254].into());
     let fib = FibTable::new(vec![lan, wan], vec![default]);
-    let engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
+    let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     Ok(Router::new(engine, compile(&ruleset, &sources)?, fib, (1, 2)))
 }
 

@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let fib = FibTable::new(vec![lan, wan], vec![default]);
     let key = std::fs::read("/proc/sys/kernel/random/uuid")?;
     let secret = Secret(*key.first_chunk().ok_or("no randomness")?);
-    let engine = Engine::new(Sysctls::default(), secret, now()?);
+    let engine = Engine::new(Sysctls::default(), secret);
     let mut router = Router::new(engine, compile(&ruleset, &sources)?, fib, (u64::from(key[20]), u64::from(key[30])));
 
     let mut tuns = [tun("lan0")?, tun("wan0")?];

@@ -29,7 +29,7 @@
 //! let fib = FibTable::new(vec![lan, wan], vec![Route::new([0; 4].into(), 0, 2)]);
 //! let mut now = Instant::from_secs(1);
 //! // Use random secrets in earnest.
-//! let engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
+//! let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
 //! let mut router = Router::new(engine, compile(&ruleset, &sources)?, fib, (1, 2));
 //!
 //! // One turn of a driver's loop; a UDP packet from 10.1.0.7 has come in by lan0.

@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (tree, sources) = parse_with(&name, &text, &NoIncludes, &[])?;
     let mut program = compile(&tree, &sources)?;
     // A real program takes the secret from the operating system.
-    let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0));
+    let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]));
     let now = Instant::from_millis(1);
 
     let dns = packet(17, 53, &[0, 12, 0, 0, 1, 2, 3, 4]);

@@ -109,7 +109,7 @@ const RULESET: &str = "table ip t {
 fn evaluation_allocates_nothing_in_steady_state() {
     let (tree, sources) = parse_with("t", RULESET, &NoIncludes, &[]).unwrap_or_else(|error| panic!("{error}"));
     let mut program = compile(&tree, &sources).unwrap_or_else(|error| panic!("{error}"));
-    let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0));
+    let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]));
     let bytes = udp_packet();
     let packet = Packet::parse(&bytes).unwrap();
     let mut allocations = Vec::with_capacity(200);

@@ -39,7 +39,7 @@ impl Harness {
         );
         let (tree, sources) = parse_with("t", &text, &NoIncludes, &[]).unwrap_or_else(|error| panic!("{error}"));
         let program = compile(&tree, &sources).unwrap_or_else(|error| panic!("{error}"));
-        Harness { engine: Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0)), program }
+        Harness { engine: Engine::new(Sysctls::default(), Secret([1; 16])), program }
     }
 
     /// Is a UDP packet of `length` bytes from 10.0.0.`host`, port `port`, accepted at this millisecond?

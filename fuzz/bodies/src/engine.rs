@@ -65,8 +65,8 @@ impl EnginePair {
             sysctls.set(knob, value).expect("a value in the knob's range");
         }
         let now = Instant::from_secs(1_800_000_000);
-        let mut single = Engine::new(sysctls.clone(), Secret([7; 16]), now);
-        let batched = Engine::new(sysctls, Secret([7; 16]), now);
+        let mut single = Engine::new(sysctls.clone(), Secret([7; 16]));
+        let batched = Engine::new(sysctls, Secret([7; 16]));
         let invariants = Invariants::new(&mut single);
         EnginePair {
             single,

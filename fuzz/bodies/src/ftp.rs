@@ -88,7 +88,7 @@ impl FtpRun {
             sysctls.set(knob, value).expect("a value in the knob's range");
         }
         let now = Instant::from_secs(1_800_000_000);
-        let mut engine = Engine::new(sysctls, Secret([7; 16]), now);
+        let mut engine = Engine::new(sysctls, Secret([7; 16]));
         engine.set_auto_helper(6, CONTROL_PORT, Helper::Ftp);
         let ipv6 = script.next_byte().unwrap_or(0) & 1 != 0;
         let mut scene = FtpRun { engine, now, ipv6, expect_max: max, next_seq: [[1, 1]; 3] };

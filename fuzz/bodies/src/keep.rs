@@ -10,7 +10,7 @@ pub fn keep(data: &[u8]) {
     let now = Instant::from_secs(1_000_000);
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Max, 64).expect("a limit");
-    let mut engine = Engine::new(sysctls, Secret([6; 16]), Instant(0));
+    let mut engine = Engine::new(sysctls, Secret([6; 16]));
     match Snapshot::parse(data) {
         Ok(image) => {
             let here = ClockPair { boot: [1; 16], since_boot: 1_000_000_000, wall: now.0 };

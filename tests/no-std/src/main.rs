@@ -55,7 +55,7 @@ pub extern "C" fn _Unwind_Resume() {}
 #[unsafe(no_mangle)]
 pub extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
     let start = Instant::default();
-    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), start);
+    let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     let handshake = [
         (segment(CLIENT, SERVER, SYN, 1000, 0), CtInfo::New, Direction::Original),
         (segment(SERVER, CLIENT, SYN | ACK, 9000, 1001), CtInfo::Established, Direction::Reply),

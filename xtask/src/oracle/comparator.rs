@@ -69,7 +69,7 @@ pub struct Comparator {
 
 impl Comparator {
     pub fn new(kernel: KernelNetns) -> Result<Comparator> {
-        let engine = Engine::new(Sysctls::default(), Secret([0; 16]), Instant(0));
+        let engine = Engine::new(Sysctls::default(), Secret([0; 16]));
         let coverage = Coverage::default();
         Ok(Comparator {
             kernel,
@@ -159,7 +159,7 @@ impl Comparator {
         }
         self.run_number = self.run_number.wrapping_add(1);
         let sysctls = scenario.engine_sysctls()?;
-        self.engine = Engine::new(sysctls, Secret(*b"the oracle's own"), Instant(syscalls::monotonic_ns()));
+        self.engine = Engine::new(sysctls, Secret(*b"the oracle's own"));
         self.engine.set_auto_helper(packet_builder::TCP, FTP_PORT, Helper::Ftp);
         Ok(())
     }

@@ -66,7 +66,7 @@ pub fn run(kernel: &mut KernelNetns, limit: &ConntrackMax) -> Result<()> {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Max, TABLE_MAX)?;
     let began = Instant(syscalls::monotonic_ns());
-    let mut engine = Engine::new(sysctls, Secret(*b"a full table's s"), began);
+    let mut engine = Engine::new(sysctls, Secret(*b"a full table's s"));
     let (mut theirs, mut ours) = (FloodResult::default(), FloodResult::default());
     {
         let _lowered = limit.lower(TABLE_MAX)?;

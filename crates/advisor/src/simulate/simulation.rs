@@ -6,7 +6,7 @@ use crate::simulate::packet_builder::SimPacketBuilder;
 use crate::simulate::rng::SimRng;
 use crate::simulate::stats::ClientStats;
 use crate::simulate::timeseries::{Timeseries, engine_instant};
-use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls};
+use keepstate_engine::{Engine, Secret, Sysctl, Sysctls};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -107,7 +107,7 @@ impl Simulation {
         let stretch = if model.every_packet { 0 } else { established / 2 };
         let (first, _) = secret.split_at(8);
         let seed = first.iter().rev().fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
-        let mut engine = Engine::new(knobs, Secret(secret), Instant(0));
+        let mut engine = Engine::new(knobs, Secret(secret));
         let record = Timeseries::new(&mut engine, Some(model.duration));
         let mut simulation = Simulation {
             engine,

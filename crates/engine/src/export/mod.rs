@@ -91,13 +91,13 @@ impl Engine {
     /// use keepstate_engine::{ConnSnapshot, Engine, Instant, Sysctls, Secret, WindowTrust, Zone};
     /// use keepstate_wire::Packet;
     /// let ping = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xd3, 10, 1, 0, 2, 10, 2, 0, 9, 8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
-    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     /// let outcome = engine.handle(&Packet::parse(&ping).unwrap(), Zone::default(), Instant(0));
     /// let mut bytes = Vec::new();
     /// engine.export(outcome.connection.unwrap(), Instant(0)).unwrap().encode(&mut bytes);
     /// // Ten seconds later, in another engine:
     /// let (gap, now) = (std::time::Duration::from_secs(10), Instant::from_secs(10));
-    /// let mut target = Engine::new(Sysctls::default(), Secret([8; 16]), now);
+    /// let mut target = Engine::new(Sysctls::default(), Secret([8; 16]));
     /// let snapshot = ConnSnapshot::decode(&bytes).unwrap();
     /// let conn_id = target.import(&snapshot, gap, WindowTrust::Exact, now).unwrap();
     /// assert_eq!(target.entry(conn_id, now).unwrap().timeout, 20);

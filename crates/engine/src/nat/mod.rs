@@ -63,7 +63,7 @@ impl Engine {
     ///     0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0x66, 0xc3, 10, 1, 0, 2, 10, 2, 0, 9, //
     ///     0x0f, 0xa0, 0, 53, 0, 8, 0, 0,
     /// ];
-    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     /// let packet = Packet::parse(&query).unwrap();
     /// let mut ctx = engine.track(&packet, Zone::default(), Instant(0));
     /// let range = NatRange::to([192, 0, 2, 1].into());

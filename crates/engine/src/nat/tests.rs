@@ -43,7 +43,7 @@ pub(super) fn syn(source: [u8; 4], from: u16, destination: [u8; 4], to: u16) -> 
 pub(super) fn engine() -> Engine {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Checksum, 0).unwrap();
-    Engine::new(sysctls, Secret([3; 16]), Instant(0))
+    Engine::new(sysctls, Secret([3; 16]))
 }
 
 /// Sends one packet through a router with at most one NAT rule for each end.

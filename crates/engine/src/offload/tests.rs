@@ -36,7 +36,7 @@ fn engine() -> Engine {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Checksum, 0).unwrap();
     sysctls.set(Sysctl::Acct, 1).unwrap();
-    Engine::new(sysctls, Secret([3; 16]), Instant(0))
+    Engine::new(sysctls, Secret([3; 16]))
 }
 
 /// Sends a packet through the engine with masquerading; returns its `ct state` and connection.

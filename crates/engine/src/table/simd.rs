@@ -31,7 +31,7 @@ pub(crate) fn match_fingerprints(marks: &[u16; 8], wanted: u16) -> u32 {
 /// One bit for each of the eight `marks` that equals `wanted`, the first mark in the lowest bit.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-pub(crate) fn equal_marks(marks: &[u16; 8], wanted: u16) -> u32 {
+pub(crate) fn match_fingerprints(marks: &[u16; 8], wanted: u16) -> u32 {
     marks.iter().enumerate().fold(0, |fits, (place, mark)| fits | u32::from(*mark == wanted) << place)
 }
 

@@ -18,7 +18,7 @@ impl Engine {
     /// ```
     /// use keepstate_engine::{NewConnection, Engine, Instant, Sysctls, UpdateError, Secret, Tuple, ConnUpdate, Zone};
     /// let now = Instant(0);
-    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]), now);
+    /// let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     /// let original = Tuple {
     ///     source: [10, 1, 0, 2].into(), destination: [10, 2, 0, 9].into(), protocol: 17, source_key: 4000, destination_key: 53,
     /// };

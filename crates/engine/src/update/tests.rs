@@ -7,7 +7,7 @@ use core::net::IpAddr;
 const NOW: Instant = Instant::from_secs(1_000);
 
 fn engine() -> Engine {
-    Engine::new(Sysctls::default(), Secret([7; 16]), NOW)
+    Engine::new(Sysctls::default(), Secret([7; 16]))
 }
 
 fn tuple(number: u8, port: u16) -> Tuple {

@@ -43,7 +43,7 @@ impl TestEngine {
         for (sysctl, value) in settings {
             sysctls.set(*sysctl, *value).unwrap();
         }
-        let mut engine = Engine::new(sysctls, Secret([5; 16]), Instant(0));
+        let mut engine = Engine::new(sysctls, Secret([5; 16]));
         engine.set_auto_helper(6, 21, Helper::Ftp);
         TestEngine { engine, now: Instant::from_secs(1000) }
     }

@@ -16,7 +16,7 @@ fn now() -> Instant {
 }
 
 fn engine() -> Engine {
-    Engine::new(Sysctls::default(), Secret([1; 16]), Instant(0))
+    Engine::new(Sysctls::default(), Secret([1; 16]))
 }
 
 /// `count` connections, from the port `from` on.

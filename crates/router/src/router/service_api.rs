@@ -12,7 +12,7 @@ impl Router {
     /// use keepstate_router::service::{BackendConfig, BackendStatus, ServiceConfig, Transport};
     /// use keepstate_router::{FibTable, Router};
     /// use keepstate_rules::Program;
-    /// let engine = Engine::new(Sysctls::default(), Secret([7; 16]), Instant(0));
+    /// let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     /// let mut router = Router::new(engine, Program::default(), FibTable::default(), (1, 2));
     /// let web = ServiceConfig::new("web", ([192, 0, 2, 80].into(), 80..=80), Transport::Tcp)
     ///     .with_backend(BackendConfig { address: [10, 0, 0, 11].into(), port: Some(8080), weight: 1 })

@@ -94,7 +94,7 @@ impl LinuxAndRouter {
         let wan = interface(2, "wan0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]);
         let default = |prefix: &str| Route { prefix: prefix.parse().unwrap(), length: 0, device: 2, gateway: None };
         let map = FibTable::new(vec![lan, wan], vec![default("0.0.0.0"), default("::")]);
-        let engine = Engine::new(Sysctls::default(), Secret([9; 16]), now());
+        let engine = Engine::new(Sysctls::default(), Secret([9; 16]));
         Some(LinuxAndRouter {
             kernel,
             router: Router::new(engine, program, map, (1, 2)),

@@ -86,7 +86,7 @@ fn router(ruleset: &Path) -> Router {
     let (tree, sources) =
         parse_with(&ruleset.to_string_lossy(), &text, &NoIncludes, &[]).unwrap_or_else(|refused| panic!("{refused}"));
     let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
-    let engine = Engine::new(Sysctls::default(), Secret([9; 16]), now());
+    let engine = Engine::new(Sysctls::default(), Secret([9; 16]));
     Router::new(engine, program, fib(), (1, 2))
 }
 

@@ -85,7 +85,7 @@ fn our_router() -> OurRouter {
     let map = FibTable::new(vec![lan, wan], vec![default("0.0.0.0"), default("::")]);
     let mut knobs = Sysctls::default();
     knobs.set(Sysctl::TcpLoose, 0).unwrap();
-    OurRouter(Router::new(Engine::new(knobs, Secret([9; 16]), now()), program, map, (1, 2)))
+    OurRouter(Router::new(Engine::new(knobs, Secret([9; 16])), program, map, (1, 2)))
 }
 
 #[test]
