@@ -59,7 +59,7 @@ fn mqtt_broker_example_as_text() {
         "mqtt-broker: 100,000 connections; defaults of Linux 5.15 to 6.17, 4 GiB, 8 CPUs",
         "158208  the surge of 150,1",
         "living      100,000  1.2/s × 1 d (Little's law)",
-        "RFC 5382",
+        "5382 (REQ-5)",
         "balls in bins",
         "5.15 to 6.17  65,536   65,536",
         "does not fit",
@@ -181,7 +181,7 @@ fn usage_errors() {
     assert_rejected(&["-c", "1e6"], &["65536, 250k or 1.5M"]);
     assert_rejected(&["-c", "99999999999999999999"], &["whole number"]);
     assert_rejected(&["--rate", "1/week"], &["N/s, N/min, N/h or N/d"]);
-    assert_rejected(&["--rate", "inf"], &["how many a second"]);
+    assert_rejected(&["--rate", "inf"], &["rate per second"]);
     assert_rejected(&["--rate", "10"], &["--rate needs --lifetime or --connections"]);
     assert_rejected(&["--lifetime", "1h"], &["no load is given"]);
     assert_rejected(&["--nat"], &["no load is given"]);

@@ -23,7 +23,7 @@ const WAN: u32 = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::from_secs(1_000);
-    let mut router = router(start)?;
+    let mut router = router()?;
     router.poll(start);
 
     let query = udp([10, 1, 0, 7], [198, 51, 100, 53], 40_000, 53)?;
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn router(now: Instant) -> Result<Router, Box<dyn Error>> {
+fn router() -> Result<Router, Box<dyn Error>> {
     let (ruleset, sources) = parse_with("simulation.nft", RULES, &NoIncludes, &[])?;
     let lan = Interface::new(LAN, "lan0", 1500).with_address([10, 1, 0, 1].into(), 24);
     let wan = Interface::new(WAN, "wan0", 1500).with_address([192, 0, 2, 1].into(), 24);
