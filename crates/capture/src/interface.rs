@@ -56,7 +56,7 @@ impl CaptureInterface {
     }
 
     /// Nanoseconds of a time in seconds and parts of a second.
-    pub(super) fn to_nanos(&self, seconds: u64, parts: u64) -> u64 {
+    pub(super) fn to_nanos(self, seconds: u64, parts: u64) -> u64 {
         let parts = u128::from(parts) * NANOS / u128::from(self.ticks_per_second);
         u64::try_from(u128::from(seconds) * NANOS + parts).unwrap_or(u64::MAX)
     }

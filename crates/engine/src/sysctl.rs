@@ -245,7 +245,7 @@ impl Sysctls {
                 self.set_unchecked(sysctl, number);
                 Ok(())
             }
-            _ => Err(SysctlError::OutOfRange { sysctl: sysctl, value, min: least, max: greatest }),
+            _ => Err(SysctlError::OutOfRange { sysctl, value, min: least, max: greatest }),
         }
     }
 

@@ -119,6 +119,7 @@ pub struct BackendSelector {
 
 /// What a client's first line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each connection, for a moment")]
 pub enum ClientHello {
     /// This.
     Request(ControlRequest),

@@ -116,7 +116,10 @@ fn inconsistent_pcapng_blocks_are_reported_with_offset() {
             ("a block's content is longer than the block", with(20, 60_000)),
             ("inconsistent", with(20, u32::MAX)),
             ("interface 9, which no earlier block describes", with(8, 9)),
-            ("clock has an unsupported resolution (0x7f)", common::interface_description_block(order, linktype::RAW, 0x7f)),
+            (
+                "clock has an unsupported resolution (0x7f)",
+                common::interface_description_block(order, linktype::RAW, 0x7f),
+            ),
             ("unknown byte order", section),
         ] {
             // Something stands behind, too: what is broken is not taken for what is only not whole yet.

@@ -126,7 +126,7 @@ fn link_payload<'a>(frame: &'a [u8], family: Family, packet: &'a [u8]) -> Result
     if carried.is_some_and(|carried| carried != family) {
         return Err(ParseError::LinkFamily);
     }
-    Ok(LinkPayload { family, packet: packet, offset: frame.len() - packet.len() })
+    Ok(LinkPayload { family, packet, offset: frame.len() - packet.len() })
 }
 
 fn family_of_version(first: u8) -> Option<Family> {

@@ -16,7 +16,7 @@ use syn::{Attribute, Item, UseTree, Visibility};
 /// The errors of one crate: one for each knot of modules. `root` is the file of the crate's root module.
 pub fn find_cycles(workspace: &Path, root: &Path) -> anyhow::Result<Vec<LintError>> {
     let mut modules = BTreeMap::new();
-    read_module(workspace, root, &[], &mut modules)?;
+    read_module(root, &[], &mut modules)?;
     let graph = ModuleGraph::new(&modules);
     Ok(graph
         .knots()
@@ -50,12 +50,7 @@ struct Module {
 }
 
 /// Reads `file` and the files of its modules.
-fn read_module(
-    workspace: &Path,
-    file: &Path,
-    path: &[String],
-    modules: &mut BTreeMap<ModulePath, Module>,
-) -> anyhow::Result<()> {
+fn read_module(file: &Path, path: &[String], modules: &mut BTreeMap<ModulePath, Module>) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let syntax = syn::parse_file(&text).with_context(|| format!("parsing {}", file.display()))?;
     let mut reader = ModuleReader { path: path.to_vec(), module: Module::default(), files: Vec::new() };
@@ -69,7 +64,7 @@ fn read_module(
         let candidates = [folder.join(format!("{child}.rs")), folder.join(&child).join("mod.rs")];
         let found = candidates.iter().find(|candidate| candidate.exists());
         let found = found.with_context(|| format!("{}: no file for `mod {child}`", file.display()))?;
-        read_module(workspace, found, &below, modules)?;
+        read_module(found, &below, modules)?;
     }
     Ok(())
 }

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::*;
 use crate::test_entries::{EntryBuilder, entry_between};
 use clap::Parser;

@@ -54,7 +54,7 @@ impl SeqAdj {
     }
 
     /// The fields as exported: position, before, after; original, then reply.
-    pub(crate) fn to_bytes(&self) -> [u8; 24] {
+    pub(crate) fn to_bytes(self) -> [u8; 24] {
         let mut bytes = [0; 24];
         let words = self.0.iter().flat_map(|shift| [shift.correction_pos, shift.offset_before, shift.offset_after]);
         bytes.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_be_bytes());

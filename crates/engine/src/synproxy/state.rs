@@ -22,7 +22,7 @@ impl SynproxyState {
     }
 
     /// Encodes it for a [`ConnSnapshot`](crate::ConnSnapshot): three 32-bit words (isn, timestamp, offset), then the window, big-endian.
-    pub(crate) fn to_bytes(&self) -> [u8; 14] {
+    pub(crate) fn to_bytes(self) -> [u8; 14] {
         let mut bytes = [0; 14];
         let words = [self.isn, self.initial_timestamp, self.timestamp_offset].map(u32::to_be_bytes);
         bytes

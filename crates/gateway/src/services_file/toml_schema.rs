@@ -280,7 +280,7 @@ struct CheckTable {
 }
 
 impl CheckTable {
-    fn to_health_check(self) -> Result<HealthCheckConfig, String> {
+    fn into_health_check(self) -> Result<HealthCheckConfig, String> {
         let probe = match self.command {
             Some(_) if self.port.is_some() || self.source.is_some() => {
                 return Err("port and source belong to a TCP check; give a command its own arguments".into());
@@ -309,13 +309,13 @@ impl<'de> Deserialize<'de> for CheckSetting {
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<CheckSetting, E> {
                 match text {
-                    "tcp" => CheckTable::default().to_health_check().map(CheckSetting).map_err(E::custom),
+                    "tcp" => CheckTable::default().into_health_check().map(CheckSetting).map_err(E::custom),
                     _ => Err(E::custom(format!("unknown check {text:?}: write \"tcp\", or a table with a command"))),
                 }
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSetting, A::Error> {
                 CheckTable::deserialize(MapAccessDeserializer::new(map))?
-                    .to_health_check()
+                    .into_health_check()
                     .map(CheckSetting)
                     .map_err(A::Error::custom)
             }

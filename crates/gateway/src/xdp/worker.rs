@@ -153,7 +153,7 @@ impl Worker {
     fn flush(&mut self) -> Result<()> {
         self.ports.iter_mut().for_each(|port| port.needs_flush = false);
         if let (Some(burst), Some(redirect)) = (&mut self.burst, &self.redirect) {
-            if burst.len() >= MIN_BURST {
+            if burst.queued() >= MIN_BURST {
                 let lost = burst.send(redirect).context("batched tx failed")?;
                 self.shared.drops.add_ring_full(lost);
                 // An interface may not support it any more: then its sockets send from now on.

@@ -141,7 +141,7 @@ impl Doctor {
             let seen = gateway::gather(socket, sample, self.interval)?;
             let mut report = keepstate_advisor::doctor::diagnose(&seen);
             gateway::rewrite_steps(&mut report, socket);
-            return Ok(DoctorReport { report: report, observations: seen, from: None });
+            return Ok(DoctorReport { report, observations: seen, from: None });
         }
         let wanted = GatherOptions {
             netns: self.netns.clone(),

@@ -75,7 +75,7 @@ impl LiveFrames {
     }
 
     /// Frames queued.
-    pub fn len(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.queued
     }
 

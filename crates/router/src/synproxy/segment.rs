@@ -29,7 +29,7 @@ impl SynproxyOptions {
     }
 
     /// The encoded options, padded to 32-bit words.
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(40);
         if let Some(size) = self.mss {
             bytes.extend([2, 4]);
@@ -62,7 +62,7 @@ pub(crate) struct OutgoingSegment {
 
 impl OutgoingSegment {
     /// The TCP header with options; the checksum is 0.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let options = self.options.to_bytes();
         let mut bytes = Vec::with_capacity(20 + options.len());
         bytes.extend(self.from.1.to_be_bytes());

@@ -41,7 +41,7 @@ const fn seq_after(a: u32, b: u32) -> bool {
 
 impl LineStarts {
     /// The positions encoded for storage outside the table.
-    pub(super) fn to_bytes(&self) -> [u8; 9] {
+    pub(super) fn to_bytes(self) -> [u8; 9] {
         let [[a, b, c, d], [e, f, g, h]] = self.starts.map(u32::to_be_bytes);
         [self.count, a, b, c, d, e, f, g, h]
     }

@@ -76,7 +76,7 @@ pub(crate) enum FtpParseResult {
 
 impl Ftp {
     /// The state encoded for storage outside the table.
-    pub(crate) fn to_bytes(&self) -> [u8; 18] {
+    pub(crate) fn to_bytes(self) -> [u8; 18] {
         let mut bytes = [0; 18];
         bytes.as_chunks_mut::<9>().0.iter_mut().zip(&self.line_starts).for_each(|(to, lines)| *to = lines.to_bytes());
         bytes

@@ -43,7 +43,7 @@ impl<'a> ChunkBundle<'a> {
     /// Checks the chunks: INIT, INIT ACK and SHUTDOWN COMPLETE must not be bundled (RFC 9260, section 6.10); COOKIE ECHO and COOKIE ACK
     /// must be the first chunk; and there must be at least one chunk.
     pub(super) fn check(bytes: &'a [u8]) -> Result<Self, SctpError> {
-        let mut bundle = ChunkBundle { bytes: bytes, types: 0 };
+        let mut bundle = ChunkBundle { bytes, types: 0 };
         let mut alone = false;
         let mut walk = ChunkIter { rest: bytes };
         while let Some(chunk) = walk.next_chunk()? {

@@ -19,7 +19,7 @@ impl Tcp {
         Tcp { other_fields: OtherFields::default(), ..*self }
     }
 
-    pub(crate) fn to_bytes(&self) -> [u8; ENCODED_LEN] {
+    pub(crate) fn to_bytes(self) -> [u8; ENCODED_LEN] {
         let mut bytes = [0; ENCODED_LEN];
         let (head, words) = bytes.split_at_mut(5);
         head.copy_from_slice(&[self.state, self.flags[0], self.flags[1], self.scales, self.retrans]);
@@ -96,7 +96,7 @@ impl Tcp {
 }
 
 impl IgnoredSyn {
-    pub(crate) fn to_bytes(&self) -> [u8; 8] {
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
         let ([a, b], [c, d, e, f]) = (self.window.to_be_bytes(), self.ack.0.to_be_bytes());
         [a, b, self.scale, self.flags, c, d, e, f]
     }
