@@ -62,7 +62,7 @@ pub(crate) struct OutgoingSegment {
 
 impl OutgoingSegment {
     /// The TCP header with options; the checksum is 0.
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let options = self.options.to_bytes();
         let mut bytes = Vec::with_capacity(20 + options.len());
         bytes.extend(self.from.1.to_be_bytes());
