@@ -9,7 +9,7 @@ use core::ops::RangeInclusive;
 ///
 /// ```
 /// use keepstate_engine::DeterministicNat;
-/// 65,536 subscribers on 16 addresses: 4,096 each, with 15 ports per subscriber.
+/// // 65,536 subscribers on 16 addresses: 4,096 each, with 15 ports per subscriber.
 /// let mapping = DeterministicNat::new(([100, 64, 0, 0].into(), 16), ([192, 0, 2, 0].into(), 28)).unwrap();
 /// let (address, ports) = mapping.outside([100, 64, 16, 1].into()).unwrap();
 /// assert_eq!((address, ports.clone()), ([192, 0, 2, 1].into(), 1039..=1053));

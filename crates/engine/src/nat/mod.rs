@@ -70,11 +70,11 @@ impl Engine {
     /// assert_eq!(engine.translate(&mut ctx, Manip::Source, &range, Instant(0)), NatResult::Changed);
     /// let rewrite = engine.nat_rewrite(&ctx, Manip::Source);
     /// engine.confirm(ctx, Instant(0));
-    /// The packet leaves with the translated address and updated checksums …
+    /// // The packet leaves with the translated address and updated checksums …
     /// let mut sent = query;
     /// assert!(rewrite.apply(&mut sent));
     /// assert_eq!(sent[12..16], [192, 0, 2, 1]);
-    /// … and the connection's reply tuple has the translated address.
+    /// // … and the connection's reply tuple has the translated address.
     /// let entry = engine.entries(Instant(0)).next().unwrap();
     /// assert_eq!(entry.reply.destination, std::net::IpAddr::from([192, 0, 2, 1]));
     /// ```
