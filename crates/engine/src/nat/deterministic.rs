@@ -13,7 +13,7 @@ use core::ops::RangeInclusive;
 /// let mapping = DeterministicNat::new(([100, 64, 0, 0].into(), 16), ([192, 0, 2, 0].into(), 28)).unwrap();
 /// let (address, ports) = mapping.outside([100, 64, 16, 1].into()).unwrap();
 /// assert_eq!((address, ports.clone()), ([192, 0, 2, 1].into(), 1039..=1053));
-/// The reverse: which subscriber used this port?
+/// // The reverse: which subscriber used this port?
 /// assert_eq!(mapping.inside(address, *ports.end()), Some([100, 64, 16, 1].into()));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

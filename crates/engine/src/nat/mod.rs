@@ -58,7 +58,7 @@ impl Engine {
     /// ```
     /// use keepstate_engine::{Direction, Engine, Instant, Sysctls, Manip, NatRange, Secret, NatResult, Zone};
     /// use keepstate_wire::Packet;
-    /// A UDP packet from 10.1.0.2:4000 to 10.2.0.9:53.
+    /// // A UDP packet from 10.1.0.2:4000 to 10.2.0.9:53.
     /// let query = [
     ///     0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0x66, 0xc3, 10, 1, 0, 2, 10, 2, 0, 9, //
     ///     0x0f, 0xa0, 0, 53, 0, 8, 0, 0,
