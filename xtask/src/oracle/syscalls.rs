@@ -59,7 +59,7 @@ static RESTORE_ON_SIGNAL: OnceLock<(RawFd, Vec<u8>)> = OnceLock::new();
 /// Signals that end a process normally.
 const TERMINATION_SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Until [`forget_signals`] is called, a signal that ends the process first writes `text` to `file`, which must stay open.
+/// Until [`reset_signal_handlers`] is called, a signal that ends the process first writes `text` to `file`, which must stay open.
 pub fn restore_on_signal(file: &File, text: &str) -> io::Result<()> {
     let _ = RESTORE_ON_SIGNAL.set((file.as_raw_fd(), text.as_bytes().to_vec()));
     for signal in TERMINATION_SIGNALS {
