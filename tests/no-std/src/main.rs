@@ -9,7 +9,7 @@ extern crate alloc;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
-use keepstate_engine::{Direction, Engine, CtInfo, Instant, Sysctls, Secret, Zone};
+use keepstate_engine::{CtInfo, Direction, Engine, Instant, Secret, Sysctls, Zone};
 use keepstate_wire::Packet;
 
 /// The C library's allocator: what stands in for an operating system's here.
