@@ -3,6 +3,8 @@
 //! [`FilterArgs`] are read from a command line (or deserialized), checked once with [`FilterArgs::check`], and then compared with each
 //! entry; they never change and nothing is parsed again. Where conntrack reads a malformed value as zero (`-m x`, `-w 65536`), these
 //! options reject it. The comparison itself is conntrack's own: [`crate::flow_filter`].
+#[cfg(any(test, feature = "clap"))]
+mod option_value;
 mod value;
 
 use crate::flow_filter::{FlowFilter, MaskedAddr};
@@ -19,13 +21,13 @@ use value::{FamilyArg, MarkMask, StateArg};
 #[cfg_attr(feature = "clap", command(next_help_heading = "Filters"))]
 pub struct FilterArgs {
     /// Only this transport protocol: a name or a number
-    #[cfg_attr(feature = "clap", arg(short = 'p', long = "proto", value_name = "PROTOCOL", value_parser = value::parse_protocol))]
+    #[cfg_attr(feature = "clap", arg(short = 'p', long = "proto", value_name = "PROTOCOL", value_parser = option_value::parse_protocol))]
     protocol: Option<u8>,
     /// Only from this source (of the original direction): an address, or a network as ADDRESS/LENGTH
-    #[cfg_attr(feature = "clap", arg(short = 's', long = "src", visible_alias = "orig-src", value_name = "ADDRESS", value_parser = value::parse_network))]
+    #[cfg_attr(feature = "clap", arg(short = 's', long = "src", visible_alias = "orig-src", value_name = "ADDRESS", value_parser = option_value::parse_network))]
     source: Option<MaskedAddr>,
     /// Only to this destination (of the original direction): an address, or a network as ADDRESS/LENGTH
-    #[cfg_attr(feature = "clap", arg(short = 'd', long = "dst", visible_alias = "orig-dst", value_name = "ADDRESS", value_parser = value::parse_network))]
+    #[cfg_attr(feature = "clap", arg(short = 'd', long = "dst", visible_alias = "orig-dst", value_name = "ADDRESS", value_parser = option_value::parse_network))]
     destination: Option<MaskedAddr>,
     /// Mask for --src
     #[cfg_attr(feature = "clap", arg(long = "mask-src", value_name = "MASK", requires = "source"))]

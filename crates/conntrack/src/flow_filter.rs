@@ -146,15 +146,7 @@ fn eq_if_set<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
 
 /// Is every part of `wanted` that is set the same in `there`?
 fn tuple_matches(wanted: &CtTuple, there: &CtTuple) -> bool {
-    eq_if_set(wanted.source, there.source)
-        && eq_if_set(wanted.destination, there.destination)
-        && eq_if_set(wanted.protocol, there.protocol)
-        && eq_if_set(wanted.source_port, there.source_port)
-        && eq_if_set(wanted.destination_port, there.destination_port)
-        && eq_if_set(wanted.icmp_id, there.icmp_id)
-        && eq_if_set(wanted.icmp_type, there.icmp_type)
-        && eq_if_set(wanted.icmp_code, there.icmp_code)
-        && eq_if_set(wanted.zone, there.zone.or(Some(0)))
+    wanted.matches(there) && eq_if_set(wanted.zone, there.zone.or(Some(0)))
 }
 
 fn has_labels(there: Option<CtLabels>, labels: CtLabels) -> bool {

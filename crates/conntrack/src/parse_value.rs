@@ -35,12 +35,8 @@ pub(crate) fn builtin_protocol(name: &str) -> Option<u8> {
     number_of(BUILTIN_PROTOCOLS, name)
 }
 
-/// The number of a protocol by the name registered with IANA, in any case: conntrack's and some more.
-pub(crate) fn registered_protocol(name: &str) -> Option<u8> {
-    builtin_protocol(name).or_else(|| number_of(MORE_PROTOCOLS, name))
-}
-
-fn number_of(table: &[(&str, u8)], name: &str) -> Option<u8> {
+/// The number of a name in a table of names, in any case.
+pub(crate) fn number_of(table: &[(&str, u8)], name: &str) -> Option<u8> {
     table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, number)| *number)
 }
 
@@ -57,19 +53,6 @@ const BUILTIN_PROTOCOLS: &[(&str, u8)] = &[
     ("esp", 50),
     ("ah", 51),
     ("igmp", 2),
-];
-
-const MORE_PROTOCOLS: &[(&str, u8)] = &[
-    ("ipencap", 4),
-    ("ipip", 4),
-    ("egp", 8),
-    ("ipv6", 41),
-    ("rsvp", 46),
-    ("eigrp", 88),
-    ("ospf", 89),
-    ("pim", 103),
-    ("vrrp", 112),
-    ("l2tp", 115),
 ];
 
 #[cfg(test)]

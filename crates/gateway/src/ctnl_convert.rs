@@ -8,21 +8,7 @@ use std::net::IpAddr;
 
 /// Do the attributes that a request gives match? The client filters again by all others.
 pub(super) fn flow_matches(wanted: &CtFlow, flow: &CtFlow) -> bool {
-    tuple_matches(&wanted.original, &flow.original) && tuple_matches(&wanted.reply, &flow.reply)
-}
-
-pub(super) fn tuple_matches(wanted: &CtTuple, actual: &CtTuple) -> bool {
-    fn same<T: PartialEq>(wanted: Option<T>, actual: Option<T>) -> bool {
-        wanted.is_none() || wanted == actual
-    }
-    same(wanted.source, actual.source)
-        && same(wanted.destination, actual.destination)
-        && same(wanted.protocol, actual.protocol)
-        && same(wanted.source_port, actual.source_port)
-        && same(wanted.destination_port, actual.destination_port)
-        && same(wanted.icmp_id, actual.icmp_id)
-        && same(wanted.icmp_type, actual.icmp_type)
-        && same(wanted.icmp_code, actual.icmp_code)
+    wanted.original.matches(&flow.original) && wanted.reply.matches(&flow.reply)
 }
 
 /// Appends an entry as a message.

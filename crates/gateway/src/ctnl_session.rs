@@ -3,7 +3,7 @@
 //! It lives on a thread of its own from the client's first line until the client hangs up. Everything is decoded and encoded here; the main loop is
 //! asked for what only it has, in bounded jobs. Once an event group is joined, a second thread writes the events, so that requests are answered meanwhile.
 use super::ctnl_convert::{
-    encode_flow, exp_stats_cpu_attributes, flow_matches, stats_cpu_attributes, to_ctnl_expectation, tuple_matches,
+    encode_flow, exp_stats_cpu_attributes, flow_matches, stats_cpu_attributes, to_ctnl_expectation,
 };
 use super::ctnl_edit::{self, CtnlEdit};
 use super::jobs::{EventBatch, JobCtx, JobSender, SLOTS_PER_JOB, Subscriber};
@@ -223,7 +223,7 @@ impl CtnlSession<'_> {
             let matches = if dump {
                 family.is_none_or(|family| expectation.master.source.is_some_and(|source| family_of(source) == family))
             } else {
-                named.is_some_and(|named| tuple_matches(&named, &expectation.expected))
+                named.is_some_and(|named| named.matches(&expectation.expected))
             };
             if matches {
                 let number = expectation.family.map_or(0, keepstate_linux::ctnetlink::CtFamily::number);

@@ -1,20 +1,5 @@
-//! Signals: SIGHUP as a flag, the usual request to reload configuration files; and SIGKILL for a process group.
+//! SIGKILL for a process group.
 use rustix::process::{Pid, Signal};
-use signal_hook::consts::SIGHUP;
-use std::io;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock};
-
-static SIGHUP_RECEIVED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
-/// From now on SIGHUP does not end the process but sets the returned flag.
-///
-/// # Errors
-/// The signal handler cannot be installed.
-pub fn catch_sighup() -> io::Result<&'static AtomicBool> {
-    signal_hook::flag::register(SIGHUP, Arc::clone(&SIGHUP_RECEIVED))?;
-    Ok(&SIGHUP_RECEIVED)
-}
 
 /// Kills a process that leads a process group, and everything in that group. It may have ended already.
 pub fn kill_process_group(leader: u32) {
@@ -29,15 +14,6 @@ mod tests {
     use super::*;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::Command;
-    use std::sync::atomic::Ordering;
-
-    #[test]
-    fn sighup_sets_the_flag() {
-        let received = catch_sighup().unwrap();
-        assert!(!received.load(Ordering::Relaxed));
-        signal_hook::low_level::raise(SIGHUP).unwrap();
-        assert!(received.swap(false, Ordering::Relaxed));
-    }
 
     #[test]
     fn kills_a_process_group() {

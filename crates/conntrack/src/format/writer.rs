@@ -154,20 +154,10 @@ impl<W: Write> FlowWriter<W> {
     }
 
     fn push_listed(&mut self, view: &FlowView<'_>) -> io::Result<()> {
-        match self.style.output.format {
-            OutputFormat::Line => line::push(&mut self.text, view, &self.style),
-            OutputFormat::Save => save::push(&mut self.text, view),
-            OutputFormat::Xml => {
-                if self.doc_state == DocState::Empty && !self.no_document {
-                    self.text.push(xml::HEAD);
-                }
-                xml::push(&mut self.text, view, &self.style);
-            }
-            OutputFormat::Json => {
-                self.text.push(if self.doc_state == DocState::Entries { ",\n" } else { "[\n" });
-                json::push(&mut self.text, view, &self.style);
-            }
+        if self.style.output.format == OutputFormat::Json {
+            self.text.push(if self.doc_state == DocState::Entries { ",\n" } else { "[\n" });
         }
+        self.push_flow(view);
         self.doc_state = DocState::Entries;
         self.write_if_full()
     }
@@ -178,6 +168,19 @@ impl<W: Write> FlowWriter<W> {
     }
 
     fn push_event(&mut self, view: &FlowView<'_>) {
+        let is_json = self.style.output.format == OutputFormat::Json;
+        if is_json && self.doc_state == DocState::Entries {
+            self.text.push("\n]\n");
+        }
+        self.push_flow(view);
+        if is_json {
+            self.text.push("\n");
+        }
+        self.doc_state = DocState::Events;
+    }
+
+    /// One flow in the format asked for, behind the head of an XML document if it is the first.
+    fn push_flow(&mut self, view: &FlowView<'_>) {
         match self.style.output.format {
             OutputFormat::Line => line::push(&mut self.text, view, &self.style),
             OutputFormat::Save => save::push(&mut self.text, view),
@@ -187,15 +190,8 @@ impl<W: Write> FlowWriter<W> {
                 }
                 xml::push(&mut self.text, view, &self.style);
             }
-            OutputFormat::Json => {
-                if self.doc_state == DocState::Entries {
-                    self.text.push("\n]\n");
-                }
-                json::push(&mut self.text, view, &self.style);
-                self.text.push("\n");
-            }
+            OutputFormat::Json => json::push(&mut self.text, view, &self.style),
         }
-        self.doc_state = DocState::Events;
     }
 
     /// Writes the buffer and flushes the underlying writer.

@@ -28,6 +28,21 @@ pub struct CtTuple {
 }
 
 impl CtTuple {
+    /// Is every field that is set here, apart from the zone, the same in `actual`?
+    pub fn matches(&self, actual: &CtTuple) -> bool {
+        fn same<T: PartialEq>(wanted: Option<T>, actual: Option<T>) -> bool {
+            wanted.is_none() || wanted == actual
+        }
+        same(self.source, actual.source)
+            && same(self.destination, actual.destination)
+            && same(self.protocol, actual.protocol)
+            && same(self.source_port, actual.source_port)
+            && same(self.destination_port, actual.destination_port)
+            && same(self.icmp_id, actual.icmp_id)
+            && same(self.icmp_type, actual.icmp_type)
+            && same(self.icmp_code, actual.icmp_code)
+    }
+
     /// Decodes the attributes of a tuple.
     ///
     /// # Errors
