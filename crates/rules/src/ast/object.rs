@@ -12,6 +12,10 @@ pub struct Object {
     pub span: Span,
     /// Kind and contents.
     pub body: ObjectBody,
+    /// Its contents as written, on one line.
+    pub text: String,
+    /// Number by which commands name it.
+    pub handle: u64,
 }
 
 /// Kind and contents of a named object.

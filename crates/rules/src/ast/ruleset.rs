@@ -42,6 +42,35 @@ impl fmt::Display for TableFamily {
 pub struct Ruleset {
     /// Tables, in the order of the text.
     pub tables: Vec<Table>,
+    /// Chains created so far: the next value of [`Chain::registration`].
+    pub registrations: u64,
+    /// Tables that got a handle so far.
+    pub table_handles: u64,
+    /// The text empties the ruleset first (`flush ruleset`).
+    pub flushed: bool,
+}
+
+impl Ruleset {
+    /// Gives a handle to all that has none, as Linux does: tables count apart; in a table chains come first, then sets, objects and rules.
+    pub fn assign_handles(&mut self) {
+        for table in &mut self.tables {
+            if table.handle == 0 {
+                self.table_handles += 1;
+                table.handle = self.table_handles;
+            }
+            let Table { chains, sets, objects, handles, .. } = table;
+            let mut assign = |handle: &mut u64| {
+                if *handle == 0 {
+                    *handles += 1;
+                    *handle = *handles;
+                }
+            };
+            chains.iter_mut().for_each(|chain| assign(&mut chain.handle));
+            sets.iter_mut().for_each(|set| assign(&mut set.handle));
+            objects.iter_mut().for_each(|object| assign(&mut object.handle));
+            chains.iter_mut().flat_map(|chain| &mut chain.rules).for_each(|rule| assign(&mut rule.handle));
+        }
+    }
 }
 
 /// A table.
@@ -57,6 +86,14 @@ pub struct Table {
     pub sets: Vec<Set>,
     /// Named counters, quotas, limits, helpers, timeouts and synproxies.
     pub objects: Vec<Object>,
+    /// Number by which commands name it; 0 until [`Ruleset::assign_handles`].
+    pub handle: u64,
+    /// Handles of its chains, sets, objects and rules so far.
+    pub handles: u64,
+    /// Created by a script, not by the ruleset's file.
+    pub by_script: bool,
+    /// Comment.
+    pub comment: Option<String>,
 }
 
 /// A chain.
@@ -68,6 +105,14 @@ pub struct Chain {
     pub span: Span,
     /// Hook and priority of a base chain; `None` for a chain that is only jumped to.
     pub base: Option<BaseChainSpec>,
+    /// `type … hook … priority …` as written.
+    pub base_text: String,
+    /// Comment.
+    pub comment: Option<String>,
+    /// Number by which commands name it.
+    pub handle: u64,
+    /// When it was created: of base chains with the same hook and priority, the newest runs first, as in Linux.
+    pub registration: u64,
     /// Rules.
     pub rules: Vec<Rule>,
 }
@@ -115,6 +160,10 @@ pub struct Rule {
     pub span: Span,
     /// Statements, in order; the first that does not match ends the rule.
     pub statements: Vec<Statement>,
+    /// Number by which commands name it.
+    pub handle: u64,
+    /// As written, on one line and with variables replaced by their values.
+    pub text: String,
     /// Comment.
     pub comment: Option<String>,
 }

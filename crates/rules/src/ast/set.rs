@@ -29,6 +29,12 @@ pub struct Set {
     pub size: Option<u32>,
     /// Overlapping ranges are merged.
     pub auto_merge: bool,
+    /// Elements may be ranges (`flags interval`).
+    pub interval: bool,
+    /// Its properties as written, one a line, without the elements.
+    pub properties: Vec<String>,
+    /// Number by which commands name it.
+    pub handle: u64,
     /// Elements.
     pub elements: Vec<SetElement>,
 }

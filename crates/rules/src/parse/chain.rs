@@ -4,12 +4,31 @@ use crate::ast::{BaseChainSpec, Chain, Hook, Rule};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 
+/// What a chain's block says besides its rules.
+#[derive(Default)]
+struct ChainHead {
+    base: Option<BaseChainSpec>,
+    base_text: String,
+    comment: Option<String>,
+}
+
 impl Parser<'_> {
     /// After the keyword `chain`.
     pub(super) fn parse_chain(&mut self, at: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("a chain name")?;
         if self.chain_mut(at, &name).is_none() {
-            let chain = Chain { name: name.clone(), span, base: None, rules: Vec::new() };
+            let registration = self.ruleset.registrations;
+            self.ruleset.registrations += 1;
+            let chain = Chain {
+                name: name.clone(),
+                span,
+                base: None,
+                base_text: String::new(),
+                comment: None,
+                handle: 0,
+                registration,
+                rules: Vec::new(),
+            };
             if let Some(table) = self.ruleset.tables.get_mut(at) {
                 table.chains.push(chain);
                 self.chains.insert((at, name.clone()), table.chains.len() - 1);
@@ -19,7 +38,7 @@ impl Parser<'_> {
             return self.expect_end();
         }
         // Collected apart: the chain is stored when its block is complete.
-        let mut base = None;
+        let mut head = ChainHead::default();
         let mut rules = Vec::new();
         let depth = self.brace_depth;
         loop {
@@ -30,20 +49,23 @@ impl Parser<'_> {
             if matches!(self.peek(), TokenKind::Eof) {
                 return Err(self.unexpected("`}`"));
             }
-            let line = self.parse_chain_line(&mut base, &mut rules);
+            let line = self.parse_chain_line(&mut head, &mut rules);
             if let Err(diagnostic) = line {
                 self.recover(diagnostic, depth)?;
             }
         }
         if let Some(chain) = self.chain_mut(at, &name) {
-            chain.base = base.or(chain.base);
+            if head.base.is_some() {
+                (chain.base, chain.base_text) = (head.base, head.base_text);
+            }
+            chain.comment = head.comment.or(chain.comment.take());
             chain.rules.extend(rules);
         }
         Ok(())
     }
 
     /// One line of a chain's block.
-    fn parse_chain_line(&mut self, base: &mut Option<BaseChainSpec>, rules: &mut Vec<Rule>) -> ParseResult<()> {
+    fn parse_chain_line(&mut self, head: &mut ChainHead, rules: &mut Vec<Rule>) -> ParseResult<()> {
         if self.parse_definition()? {
             return Ok(());
         }
@@ -54,13 +76,15 @@ impl Parser<'_> {
         };
         match word.as_str() {
             "type" => {
+                let recording = self.start_recording();
                 self.next_token();
-                *base = Some(self.parse_base_chain()?);
+                head.base = Some(self.parse_base_chain()?);
+                head.base_text = self.recorded_text(recording, "");
             }
             "policy" => {
                 self.next_token();
                 let policy_drop = self.parse_policy()?;
-                match base {
+                match &mut head.base {
                     Some(base) => base.policy_drop = policy_drop,
                     None => {
                         return Err(Diagnostic::new(span, "a chain without a hook has no policy")
@@ -74,7 +98,7 @@ impl Parser<'_> {
             }
             "comment" => {
                 self.next_token();
-                self.expect_name("a comment")?;
+                head.comment = Some(self.expect_name("a comment")?.0);
             }
             "flags" | "device" | "devices" => {
                 return Err(Diagnostic::new(span, format!("`{word}` is not supported in chains of this family")));
@@ -181,7 +205,8 @@ impl Parser<'_> {
     /// Statements up to the end of the line.
     pub(super) fn parse_rule(&mut self) -> ParseResult<Rule> {
         let start = self.span();
-        let mut rule = Rule { span: start, statements: Vec::new(), comment: None };
+        let mut rule = Rule { span: start, statements: Vec::new(), handle: 0, text: String::new(), comment: None };
+        let recording = self.start_recording();
         loop {
             match self.peek() {
                 TokenKind::Separator | TokenKind::Eof | TokenKind::Punct("}") => break,
@@ -199,6 +224,7 @@ impl Parser<'_> {
         if rule.statements.is_empty() && rule.comment.is_none() {
             return Err(self.unexpected("a rule"));
         }
+        rule.text = self.recorded_text(recording, "");
         Ok(rule)
     }
 }

@@ -26,6 +26,7 @@ impl Parser<'_> {
     /// After `ct timeout`.
     pub(super) fn parse_ct_timeout(&mut self, table: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("a name for the timeout")?;
+        let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut timeout = CtTimeoutPolicy { protocol: 0, v6: None, seconds: Vec::new() };
         loop {
@@ -75,7 +76,8 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, format!("ct timeout {name} has no policy"))
                 .with_help("write `policy = { established : 3600 }`"));
         }
-        self.add_object(table, Object { name, span, body: ObjectBody::CtTimeout(timeout) })
+        let text = self.recorded_text(recording, ";");
+        self.add_object(table, Object { name, span, body: ObjectBody::CtTimeout(timeout), text, handle: 0 })
     }
 
     /// After `policy`: `= { state : seconds, … }`.

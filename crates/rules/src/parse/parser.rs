@@ -27,6 +27,9 @@ pub(super) struct Parser<'a> {
     /// Index of each chain, by table and name.
     pub(super) chains: HashMap<(usize, String), usize>,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// Places of the tokens taken while something is recorded, to quote it as written.
+    recorded: Vec<(Span, bool)>,
+    recordings: usize,
 }
 
 pub(super) type ParseResult<T> = Result<T, Diagnostic>;
@@ -44,6 +47,8 @@ impl Parser<'_> {
             ruleset: Ruleset::default(),
             chains: HashMap::new(),
             diagnostics: Vec::new(),
+            recorded: Vec::new(),
+            recordings: 0,
         }
     }
 
@@ -97,9 +102,46 @@ impl Parser<'_> {
                     TokenKind::Punct("}") => self.brace_depth = self.brace_depth.saturating_sub(1),
                     _ => (),
                 }
+                if self.recordings > 0
+                    && let Some(token) = self.tokens.last()
+                {
+                    self.recorded.push((token.span, matches!(token.kind, TokenKind::Separator)));
+                }
                 self.tokens.pop().unwrap_or(Token { kind: TokenKind::Eof, span: Span::default() })
             }
         }
+    }
+
+    /// From here on tokens are recorded, until [`Parser::recorded_text`]; recordings may be nested.
+    pub(super) fn start_recording(&mut self) -> usize {
+        self.recordings += 1;
+        self.recorded.len()
+    }
+
+    /// The tokens since `start` as they were written, on one line, variables replaced by their values. `separator` is written for the ends of lines.
+    pub(super) fn recorded_text(&mut self, start: usize, separator: &str) -> String {
+        let mut text = String::new();
+        let mut last = Span::default();
+        for (span, is_separator) in self.recorded.get(start..).unwrap_or_default() {
+            let adjacent = last.file == span.file && last.end == span.start;
+            if *is_separator {
+                let redundant =
+                    separator.is_empty() || text.ends_with(separator) || text.ends_with('{') || text.is_empty();
+                text.push_str(if redundant { "" } else { separator });
+                continue;
+            }
+            let word = self.sources.text(span.file).get(span.start as usize..span.end as usize).unwrap_or_default();
+            if !text.is_empty() && !adjacent {
+                text.push(' ');
+            }
+            text.push_str(word);
+            last = *span;
+        }
+        self.recordings = self.recordings.saturating_sub(1);
+        if self.recordings == 0 {
+            self.recorded.clear();
+        }
+        text
     }
 
     pub(super) fn span(&mut self) -> Span {

@@ -70,6 +70,7 @@ impl Parser<'_> {
     }
 
     fn parse_set_property(&mut self, set: &mut Set, map: bool) -> ParseResult<()> {
+        let recording = self.start_recording();
         let (word, span) = self.expect_name("type, typeof, flags, timeout, size or elements")?;
         match word.as_str() {
             "type" | "typeof" => {
@@ -92,7 +93,8 @@ impl Parser<'_> {
                 let (flag, span) = self.expect_name("a flag")?;
                 match flag.as_str() {
                     "dynamic" | "timeout" => set.dynamic = true,
-                    "constant" | "interval" => (),
+                    "constant" => (),
+                    "interval" => set.interval = true,
                     _ => {
                         return Err(Diagnostic::new(span, format!("unknown flag `{flag}`"))
                             .with_help("use constant, interval, timeout or dynamic"));
@@ -135,6 +137,10 @@ impl Parser<'_> {
                     "use type, typeof, flags, timeout, gc-interval, size, policy, auto-merge, counter, comment or elements",
                 ));
             }
+        }
+        let text = self.recorded_text(recording, "");
+        if word != "elements" && !set.properties.contains(&text) {
+            set.properties.push(text);
         }
         self.expect_end()
     }

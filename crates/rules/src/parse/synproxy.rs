@@ -21,12 +21,15 @@ impl Parser<'_> {
     /// After the keyword `synproxy`, in a table: `NAME { mss 1460; wscale 7; timestamp sack-perm; }`.
     pub(super) fn parse_synproxy_object(&mut self, table: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("a name for the synproxy")?;
+        let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut proxy = SynproxyInfo::default();
         loop {
             self.skip_separators();
             if self.eat_punct("}") {
-                return self.add_object(table, Object { name, span, body: ObjectBody::Synproxy(proxy) });
+                let text = self.recorded_text(recording, ";");
+                return self
+                    .add_object(table, Object { name, span, body: ObjectBody::Synproxy(proxy), text, handle: 0 });
             }
             if self.eat_keyword("comment") {
                 self.expect_name("a comment")?;

@@ -27,8 +27,17 @@ impl Parser<'_> {
     pub(super) fn find_or_add_table(&mut self, family: TableFamily, name: &str) -> usize {
         let known = self.ruleset.tables.iter().position(|table| table.family == family && table.name == name);
         known.unwrap_or_else(|| {
-            let table =
-                Table { family, name: name.to_owned(), chains: Vec::new(), sets: Vec::new(), objects: Vec::new() };
+            let table = Table {
+                family,
+                name: name.to_owned(),
+                chains: Vec::new(),
+                sets: Vec::new(),
+                objects: Vec::new(),
+                handle: 0,
+                handles: 0,
+                by_script: false,
+                comment: None,
+            };
             self.ruleset.tables.push(table);
             self.ruleset.tables.len() - 1
         })
@@ -46,7 +55,13 @@ impl Parser<'_> {
             "set" | "map" => self.parse_named_set(table, word == "map"),
             "counter" | "quota" | "limit" => self.parse_object(table, &word),
             "ct" => self.parse_ct_object(table, span),
-            "comment" => self.expect_name("a comment").map(|_| ()),
+            "comment" => {
+                let (comment, _) = self.expect_name("a comment")?;
+                if let Some(table) = self.ruleset.tables.get_mut(table) {
+                    table.comment = Some(comment);
+                }
+                Ok(())
+            }
             "flags" => {
                 let (flag, span) = self.expect_name("a flag")?;
                 Err(Diagnostic::new(span, format!("table flag `{flag}` is not supported"))
@@ -63,6 +78,7 @@ impl Parser<'_> {
 
     fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
         let (name, span) = self.expect_name("an object name")?;
+        let recording = self.start_recording();
         let body = if self.eat_punct("{") {
             self.skip_separators();
             let body = self.parse_object_body(what)?;
@@ -76,7 +92,8 @@ impl Parser<'_> {
         } else {
             self.parse_object_body(what)?
         };
-        self.add_object(table, Object { name, span, body })
+        let text = self.recorded_text(recording, ";");
+        self.add_object(table, Object { name, span, body, text, handle: 0 })
     }
 
     fn parse_object_body(&mut self, what: &str) -> ParseResult<ObjectBody> {
@@ -112,6 +129,7 @@ impl Parser<'_> {
 
     fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("an object name")?;
+        let recording = self.start_recording();
         self.expect_punct("{")?;
         self.skip_separators();
         self.expect_keyword("type")?;
@@ -137,7 +155,8 @@ impl Parser<'_> {
                 return Err(self.unexpected("l3proto, comment or `}`"));
             }
         }
-        self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6) })
+        let text = self.recorded_text(recording, ";");
+        self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6), text, handle: 0 })
     }
 
     pub(super) fn add_object(&mut self, table: usize, object: Object) -> ParseResult<()> {
@@ -160,6 +179,7 @@ impl Parser<'_> {
             "ruleset" => {
                 let family = matches!(self.peek(), TokenKind::Ident(_)).then(|| self.parse_family()).transpose()?;
                 self.ruleset.tables.retain(|table| family.is_some_and(|family| table.family != family));
+                self.ruleset.flushed |= family.is_none();
                 self.reindex_chains();
                 self.expect_end()
             }

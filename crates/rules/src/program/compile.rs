@@ -15,6 +15,7 @@ use crate::datatype::DataType;
 use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::{Sources, Span};
 use keepstate_engine::Helper;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Elements that packets may add to a set without `size`.
@@ -29,7 +30,8 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetE
     for table in &ruleset.tables {
         compiler.compile_table(table);
     }
-    compiler.program.base_chains.sort_by_key(|base| base.priority);
+    // As in Linux (nf_hook_entries_grow), the chain registered last runs first among those of one priority.
+    compiler.program.base_chains.sort_by_key(|base| (base.priority, Reverse(base.registration)));
     compiler.program.listing.sources = sources.clone();
     if compiler.diagnostics.is_empty() {
         Ok(compiler.program)
@@ -80,8 +82,15 @@ impl Compiler {
             self.scope.chains.insert(chain.name.clone(), first + at);
             if let Some(base) = chain.base {
                 let ast::BaseChainSpec { nat, hook, priority, policy_drop } = base;
-                let base_chain =
-                    BaseChain { hook, family: table.family, nat, priority, policy_drop, chain: first + at };
+                let base_chain = BaseChain {
+                    hook,
+                    family: table.family,
+                    nat,
+                    priority,
+                    registration: chain.registration,
+                    policy_drop,
+                    chain: first + at,
+                };
                 self.program.base_chains.push(base_chain);
             }
         }

@@ -26,6 +26,8 @@ pub(super) struct BaseChain {
     pub(super) family: TableFamily,
     pub(super) nat: bool,
     pub(super) priority: i32,
+    /// Of chains with the same priority, the highest runs first.
+    pub(super) registration: u64,
     pub(super) policy_drop: bool,
     pub(super) chain: usize,
 }
