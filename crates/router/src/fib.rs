@@ -1,9 +1,9 @@
 //! The machine as the router sees it: interfaces, their addresses, routes.
 use keepstate_rules::datatype::encode_name;
-use keepstate_rules::{AddressType, Fib, InterfaceInfo};
+use keepstate_rules::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 // The keys come from the machine's own configuration, never from a packet: a hash without a secret is enough.
 use hashbrown::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,11 @@ pub struct FibTable {
     interfaces: Vec<Interface>,
     /// By index, as rules see them.
     rule_devices: HashMap<u32, InterfaceInfo>,
-    local_addresses: HashSet<IpAddr>,
-    broadcasts: HashSet<IpAddr>,
+    /// Own addresses, and broadcast addresses of their prefixes, with the interface of each.
+    local_addresses: HashMap<IpAddr, u32>,
+    broadcasts: HashMap<IpAddr, u32>,
+    /// The subnet-router anycast address of each IPv6 prefix (RFC 4291, 2.6.1).
+    anycasts: HashSet<IpAddr>,
     routes_v4: RoutePrefixes,
     routes_v6: RoutePrefixes,
 }
@@ -140,8 +143,11 @@ impl FibTable {
                 fib.rule_devices.insert(index, InterfaceInfo { index, name, group: interface.group });
             }
             for (address, length) in &interface.addresses {
-                fib.local_addresses.insert(*address);
-                fib.broadcasts.extend(broadcast_address(*address, *length));
+                fib.local_addresses.entry(*address).or_insert(index);
+                if let Some(broadcast) = broadcast_address(*address, *length) {
+                    fib.broadcasts.entry(broadcast).or_insert(index);
+                }
+                fib.anycasts.extend(anycast_address(*address, *length));
                 let own = Route { prefix: *address, length: *length, device: index, gateway: None };
                 fib.routes_of_family(*address).insert(own);
             }
@@ -166,7 +172,7 @@ impl FibTable {
 
     /// Is it an address of this machine?
     pub fn is_local(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.local_addresses.contains(&address)
+        address.is_loopback() || self.local_addresses.contains_key(&address)
     }
 
     /// The interface a packet to this address leaves by, and the neighbour it is sent to.
@@ -185,9 +191,53 @@ impl FibTable {
         table.find(address, |route| device.is_none_or(|device| route.device == device))
     }
 
+    /// As Linux (`inet_dev_addr_type`): whoever is neither local, broadcast nor multicast is unicast, with or without a route.
+    fn address_type_v4(&self, address: Ipv4Addr, device: Option<u32>) -> AddressType {
+        let through = |own: Option<&u32>| own.is_some_and(|own| device.is_none_or(|device| device == *own));
+        if address.is_unspecified() || address.is_broadcast() {
+            AddressType::Broadcast
+        } else if address.is_multicast() {
+            AddressType::Multicast
+        } else if through(self.local_addresses.get(&IpAddr::V4(address))) || device.is_none() && address.is_loopback() {
+            AddressType::Local
+        } else if through(self.broadcasts.get(&IpAddr::V4(address))) {
+            AddressType::Broadcast
+        } else {
+            AddressType::Unicast
+        }
+    }
+
+    /// As Linux (`nft_fib6_eval_type`): an address of our own on another interface than `device` is unicast; only a link-local address is looked up on `device`.
+    fn address_type_v6(&self, address: Ipv6Addr, device: Option<u32>) -> AddressType {
+        let on_device = |device| {
+            let own = self.interface(device).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
+            own.iter().any(|(own, _)| *own == address)
+        };
+        if device.map_or_else(|| self.is_local(address.into()), on_device) {
+            AddressType::Local
+        } else if address.is_multicast() {
+            AddressType::Multicast
+        } else if self.is_local(address.into()) && !is_link_scoped(address.into()) {
+            AddressType::Unicast
+        } else {
+            match self.find(address.into(), device.filter(|_| is_link_scoped(address.into()))) {
+                None => AddressType::Unreachable,
+                Some(route) if route.device == 0 => AddressType::Unreachable,
+                // The address of a prefix itself is that of its routers (RFC 4291, 2.6.1).
+                Some(Route { prefix, length: length @ 0..127, gateway: None, .. })
+                    if prefix_bits(*prefix, *length) == address.to_bits() =>
+                {
+                    AddressType::Anycast
+                }
+                Some(_) if address.is_unspecified() => AddressType::Unspecified,
+                Some(_) => AddressType::Unicast,
+            }
+        }
+    }
+
     /// Is it the broadcast address of one of our prefixes?
     pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(four) if four.is_broadcast()) || self.broadcasts.contains(&address)
+        matches!(address, IpAddr::V4(four) if four.is_broadcast()) || self.broadcasts.contains_key(&address)
     }
 }
 
@@ -195,7 +245,14 @@ impl FibTable {
 fn broadcast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
     let IpAddr::V4(address) = address else { return None };
     let mask = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
-    (length < 31).then(|| std::net::Ipv4Addr::from_bits(address.to_bits() | mask).into())
+    (length < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | mask).into())
+}
+
+/// The subnet-router anycast address of a prefix, if it has one: routers with the prefix answer to it.
+fn anycast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
+    let IpAddr::V6(_) = address else { return None };
+    // Of longer prefixes (RFC 6164) there is none.
+    (length < 127).then(|| Ipv6Addr::from_bits(prefix_bits(address, length)).into())
 }
 
 /// Do the first `length` bits agree?
@@ -211,28 +268,25 @@ fn prefix_contains(address: IpAddr, prefix: IpAddr, length: u8) -> bool {
 
 impl Fib for FibTable {
     fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType {
-        let local = match device {
-            None => self.is_local(address),
-            Some(device) => {
-                let own = self.interface(device).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
-                own.iter().any(|(own, _)| *own == address)
-            }
-        };
-        if local {
-            AddressType::Local
-        } else if address.is_multicast() {
-            AddressType::Multicast
-        } else if self.is_broadcast(address) {
-            AddressType::Broadcast
-        } else if self.find(address, device).is_some() {
-            AddressType::Unicast
-        } else {
-            AddressType::Unreachable
+        match address {
+            IpAddr::V4(address) => self.address_type_v4(address, device),
+            IpAddr::V6(address) => self.address_type_v6(address, device),
         }
     }
 
+    fn is_own_address(&self, address: IpAddr, device: Option<u32>) -> bool {
+        self.anycasts.contains(&address)
+            || self.address_type(address, device.filter(|_| is_link_scoped(address))) == AddressType::Local
+    }
+
     fn route_lookup(&self, address: IpAddr, device: Option<u32>) -> Option<InterfaceInfo> {
-        self.find(address, device).and_then(|route| self.device(route.device))
+        let on_link = device.filter(|_| is_link_scoped(address));
+        let leaves_by = match address {
+            // Every interface has a route to ff00::/8; of several the first is used.
+            IpAddr::V6(group) if group.is_multicast() => on_link.or_else(|| Some(self.interfaces.first()?.index))?,
+            _ => self.find(address, on_link)?.device,
+        };
+        device.is_none_or(|device| device == leaves_by).then(|| self.device(leaves_by))?
     }
 
     fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr> {

@@ -29,14 +29,28 @@ pub enum AddressType {
 
 /// Routing table and interface addresses of the machine.
 pub trait Fib {
-    /// Type of an address; with `device`, by the routes of that interface only.
+    /// Type of an address; with `device`, as that interface sees it: an address of another interface is not local to it.
     fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType;
-    /// The interface by which a packet to this address leaves; with `device`, by the routes of that interface only.
+    /// The interface by which a packet to this address leaves. With `device`: that interface if the best route leaves by it, else `None`. A
+    /// [link-scoped](is_link_scoped) address is looked up among the routes of `device` only.
     fn route_lookup(&self, address: IpAddr, device: Option<u32>) -> Option<InterfaceInfo>;
+    /// Is a packet to this address, come in by `device`, for the machine itself? Broadcasts and multicasts are not meant.
+    fn is_own_address(&self, address: IpAddr, device: Option<u32>) -> bool {
+        self.address_type(address, device.filter(|_| is_link_scoped(address))) == AddressType::Local
+    }
     /// The source address that an interface uses towards this destination, of the same family.
     fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
     /// MTU of an interface, in bytes.
     fn mtu(&self, device: u32) -> u32;
+}
+
+/// Does the address mean another host on each link: a link-local address, or multicast on one link? IPv6 only.
+pub fn is_link_scoped(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return false };
+    // Interface-local and link-local multicast (RFC 4291, 2.7).
+    let near =
+        address.is_multicast() && matches!(address.segments().first(), Some(first) if matches!(first & 0xf, 1 | 2));
+    near || address.is_unicast_link_local()
 }
 
 impl InterfaceInfo {

@@ -17,7 +17,7 @@ mod source;
 mod readme {}
 
 pub use diagnostic::{Diagnostic, RulesetError};
-pub use fib::{AddressType, Fib, InterfaceInfo};
+pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 pub use parse::{parse, parse_with};
 pub use program::{EvalCtx, HeaderRewrite, PacketMeta, Program, Verdict, compile};
 pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

@@ -23,7 +23,10 @@ impl Router {
         self.process_ipv4_options(pkt)?;
         let to = pkt.destination()?;
         // Multicast and broadcast are not forwarded.
-        if self.fib.is_local(to) || to.is_multicast() || self.fib.is_broadcast(to) {
+        if self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index))
+            || to.is_multicast()
+            || self.fib.is_broadcast(to)
+        {
             self.input(pkt)
         } else {
             self.forward(pkt, to)
@@ -263,12 +266,12 @@ impl Router {
     }
 }
 
-/// Drops IPv6 packets with a link-local source (RFC 4291, 2.5.6), and those with an unspecified source that would leave their link.
+/// Drops IPv6 packets with a link-local (RFC 4291, 2.5.6) or an unspecified source that would leave their link.
 fn check_ipv6_source_scope(pkt: &InFlightPacket, out: InterfaceInfo) -> Result<(), DropReason> {
     let Addresses::V6 { source, .. } = pkt.packet()?.addresses() else { return Ok(()) };
     let source = Ipv6Addr::from(source);
     let leaves = pkt.meta.iif != Some(out);
-    if source.is_unspecified() && leaves || is_link_local(source.into()) { Err(DropReason::Martian) } else { Ok(()) }
+    if leaves && (source.is_unspecified() || is_link_local(source.into())) { Err(DropReason::Martian) } else { Ok(()) }
 }
 
 /// Is it the first segment of a TCP connection?

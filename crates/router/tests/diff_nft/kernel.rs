@@ -105,6 +105,24 @@ impl Kernel {
         out
     }
 
+    /// Runs `ip` in the namespace of this thread, one command a line.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn ip(&self, commands: &str) {
+        run("ip", &["-batch", "-"], commands);
+    }
+
+    /// Packets and bytes of each rule's counter, in the order of the listing.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn rule_counters(&self) -> Vec<(u64, u64)> {
+        let output = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+        let listing = String::from_utf8_lossy(&output.stdout);
+        let counters = listing.match_indices("counter packets ").map(|(at, what)| {
+            let mut words = listing[at + what.len()..].split_whitespace();
+            (words.next().unwrap().parse().unwrap(), words.nth(1).unwrap().parse().unwrap())
+        });
+        counters.collect()
+    }
+
     /// The tuples of the connection table: `protocol original | reply`, sorted.
     pub fn table(&self) -> Vec<String> {
         let mut lines = Vec::new();

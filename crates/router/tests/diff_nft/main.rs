@@ -1,7 +1,9 @@
 //! Compares our router with Linux and nft: the same ruleset and the same packets on both; the packets that leave and the connection tables must be equal.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
+mod fib;
 mod kernel;
+mod rule_counters;
 mod traffic;
 
 use keepstate_engine::{Engine, Instant, Secret, Sysctls};

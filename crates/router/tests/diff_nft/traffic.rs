@@ -34,7 +34,7 @@ pub const RST: u8 = 4;
 pub const PSH: u8 = 8;
 pub const ACK: u8 = 16;
 
-type Address = [u8; 16];
+pub type Address = [u8; 16];
 
 /// A packet that begins a flow, and the interface it arrives on.
 pub fn new_packet(dice: &mut TrafficRng) -> (usize, Vec<u8>) {
@@ -291,7 +291,7 @@ pub struct Message {
     check_at: Option<usize>,
 }
 
-fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Message {
+pub fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Message {
     let mut bytes = Vec::new();
     bytes.extend(from.to_be_bytes());
     bytes.extend(to.to_be_bytes());
@@ -325,7 +325,7 @@ fn other_protocol(dice: &mut TrafficRng) -> Message {
     Message { protocol, bytes, check_at: None }
 }
 
-fn udp(from: u16, to: u16, length: usize) -> Message {
+pub fn udp(from: u16, to: u16, length: usize) -> Message {
     let mut bytes = Vec::new();
     for word in [from, to, 8 + length as u16, 0] {
         bytes.extend(word.to_be_bytes());
@@ -334,7 +334,7 @@ fn udp(from: u16, to: u16, length: usize) -> Message {
     Message { protocol: 17, bytes, check_at: Some(6) }
 }
 
-fn echo(v6: bool, request: bool, id: u16) -> Message {
+pub fn echo(v6: bool, request: bool, id: u16) -> Message {
     let kind = match (v6, request) {
         (false, true) => 8,
         (false, false) => 0,
@@ -355,7 +355,7 @@ fn icmp_error(v6: bool, about: &[u8], dice: &mut TrafficRng) -> Message {
     Message { protocol: if v6 { 58 } else { 1 }, bytes, check_at: Some(2) }
 }
 
-fn ip_packet(v6: bool, source: Address, destination: Address, hops: u8, message: &Message) -> Vec<u8> {
+pub fn ip_packet(v6: bool, source: Address, destination: Address, hops: u8, message: &Message) -> Vec<u8> {
     let mut body = message.bytes.clone();
     let width = if v6 { 16 } else { 4 };
     let (source, destination) = (&source[..width], &destination[..width]);
@@ -393,7 +393,7 @@ fn ip_packet(v6: bool, source: Address, destination: Address, hops: u8, message:
     packet
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));

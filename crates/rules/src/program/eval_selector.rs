@@ -1,14 +1,14 @@
 //! Reading selectors from a packet, its connection and its metadata.
 use super::context::{EvalCtx, HeaderRewrite};
 use super::exthdr;
+use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
 use super::state::State;
 use crate::ast::{
-    CtCounterKey, CtKey, CtTupleField, Endpoint, ExthdrField, ExthdrOp, FibResult, IpField, MetaKey, PayloadBase,
-    PayloadField, Selector,
+    CtCounterKey, CtKey, CtTupleField, Endpoint, ExthdrField, ExthdrOp, IpField, MetaKey, PayloadBase, PayloadField,
+    Selector,
 };
 use crate::datatype;
-use crate::fib::AddressType;
 use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Tuple};
 use keepstate_wire::{Family, Packet};
 use std::net::IpAddr;
@@ -96,22 +96,7 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
         Selector::Ct(ct) => eval_ct(ct, ctx),
         Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, ctx),
         Selector::CtCounter(direction, counts) => eval_ct_counter(direction, counts, &connection(ctx)?),
-        Selector::Fib(fib) => {
-            let address = packet_address(packet, fib.endpoint);
-            let through = match (fib.iif, fib.oif) {
-                (true, _) => Some(ctx.meta.iif?.index),
-                (_, true) => Some(ctx.meta.oif?.index),
-                _ => None,
-            };
-            Some(match fib.result {
-                FibResult::AddressType => ctx.fib.address_type(address, through) as u128,
-                // 0 is no interface: `fib saddr . iif oif missing` compares with it. Local addresses have no output interface.
-                FibResult::Oif | FibResult::OifName if ctx.fib.address_type(address, None) == AddressType::Local => 0,
-                FibResult::Oif | FibResult::OifName => {
-                    ctx.fib.route_lookup(address, through).map_or(0, |device| device.name)
-                }
-            })
-        }
+        Selector::Fib(fib) => eval_fib(fib, ctx),
     }
 }
 

@@ -7,6 +7,7 @@ mod eval_expr;
 mod eval_selector;
 mod evaluate;
 mod exthdr;
+mod fib_expr;
 mod header_bits;
 mod instr;
 mod jhash;
