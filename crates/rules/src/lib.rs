@@ -4,6 +4,7 @@
 //! [`Program::eval_filter_chains`] and [`Program::eval_nat_chains`] evaluate one packet at one hook. What is not supported is an error with file, line and
 //! column and a hint what to write instead; nothing is silently ignored. This crate does no IO, reads no clock and has no source of randomness.
 pub mod ast;
+mod check;
 pub mod datatype;
 mod diagnostic;
 mod fib;

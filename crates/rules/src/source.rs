@@ -15,6 +15,11 @@ impl Span {
     pub fn to(self, last: Span) -> Span {
         if self.file == last.file && last.end >= self.start { Span { end: last.end, ..self } } else { self }
     }
+
+    /// Do they have text in common?
+    pub(crate) fn overlaps(self, other: Span) -> bool {
+        self.file == other.file && self.start < other.end && other.start < self.end
+    }
 }
 
 /// Finds the texts that `include` names. The parser does no IO; a program that has files implements this.

@@ -160,6 +160,8 @@ pub struct Rule {
     pub span: Span,
     /// Statements, in order; the first that does not match ends the rule.
     pub statements: Vec<Statement>,
+    /// Place of each statement in the text.
+    pub places: Vec<Span>,
     /// Number by which commands name it.
     pub handle: u64,
     /// As written, on one line and with variables replaced by their values.

@@ -89,6 +89,8 @@ pub enum MatchRhs {
 pub struct Nat {
     /// Source or destination.
     pub manip: Manip,
+    /// Family as written (`dnat ip6 to …`): is it IPv6?
+    pub v6: Option<bool>,
     /// New address.
     pub target: NatTarget,
     /// New port.

@@ -205,7 +205,14 @@ impl Parser<'_> {
     /// Statements up to the end of the line.
     pub(super) fn parse_rule(&mut self) -> ParseResult<Rule> {
         let start = self.span();
-        let mut rule = Rule { span: start, statements: Vec::new(), handle: 0, text: String::new(), comment: None };
+        let mut rule = Rule {
+            span: start,
+            statements: Vec::new(),
+            places: Vec::new(),
+            handle: 0,
+            text: String::new(),
+            comment: None,
+        };
         let recording = self.start_recording();
         loop {
             match self.peek() {
@@ -217,9 +224,11 @@ impl Parser<'_> {
                 }
                 _ => (),
             }
-            rule.span = rule.span.to(self.span());
+            let begin = self.span();
+            rule.span = rule.span.to(begin);
             let statement = self.parse_statement()?;
             rule.statements.push(statement);
+            rule.places.push(begin.to(self.last_span));
         }
         if rule.statements.is_empty() && rule.comment.is_none() {
             return Err(self.unexpected("a rule"));

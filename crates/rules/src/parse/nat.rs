@@ -19,6 +19,7 @@ impl Parser<'_> {
         };
         let mut nat = Nat {
             manip,
+            v6: None,
             target: to,
             ports: None,
             port_selection: PortSelection::PreferOriginal,
@@ -48,6 +49,7 @@ impl Parser<'_> {
             }
             _ => None,
         };
+        nat.v6 = family.map(|family| family == DataType::Address6);
         nat.netmap = self.eat_keyword("prefix");
         self.eat_keyword("interval");
         if self.eat_keyword("addr") {

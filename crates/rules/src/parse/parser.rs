@@ -27,6 +27,8 @@ pub(super) struct Parser<'a> {
     /// Index of each chain, by table and name.
     pub(super) chains: HashMap<(usize, String), usize>,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// Place of the token taken last.
+    pub(super) last_span: Span,
     /// Places of the tokens taken while something is recorded, to quote it as written.
     recorded: Vec<(Span, bool)>,
     recordings: usize,
@@ -47,6 +49,7 @@ impl Parser<'_> {
             ruleset: Ruleset::default(),
             chains: HashMap::new(),
             diagnostics: Vec::new(),
+            last_span: Span::default(),
             recorded: Vec::new(),
             recordings: 0,
         }
@@ -107,7 +110,9 @@ impl Parser<'_> {
                 {
                     self.recorded.push((token.span, matches!(token.kind, TokenKind::Separator)));
                 }
-                self.tokens.pop().unwrap_or(Token { kind: TokenKind::Eof, span: Span::default() })
+                let token = self.tokens.pop().unwrap_or(Token { kind: TokenKind::Eof, span: Span::default() });
+                self.last_span = token.span;
+                token
             }
         }
     }

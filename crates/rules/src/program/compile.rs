@@ -1,5 +1,4 @@
 //! From the syntax tree to a program: names become indices, sets are built, and inconsistent rulesets are refused.
-use super::chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
 use super::compiled::{ListedTable, Program};
 use super::instr::{
     BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,
@@ -11,6 +10,7 @@ use crate::ast::{
     self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, StatefulSpec,
     Statement,
 };
+use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
 use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::{Sources, Span};
@@ -33,6 +33,12 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetE
     // As in Linux (nf_hook_entries_grow), the chain registered last runs first among those of one priority.
     compiler.program.base_chains.sort_by_key(|base| (base.priority, Reverse(base.registration)));
     compiler.program.listing.sources = sources.clone();
+    // One error a rule is enough.
+    for diagnostic in check_ruleset(ruleset) {
+        if !compiler.diagnostics.iter().any(|known| known.span.overlaps(diagnostic.span)) {
+            compiler.diagnostics.push(diagnostic);
+        }
+    }
     if compiler.diagnostics.is_empty() {
         Ok(compiler.program)
     } else {
@@ -456,7 +462,25 @@ impl Compiler {
         }
     }
 
+    /// Of which family are the addresses of a NAT statement (`None` for one without an address)? Is it IPv6?
+    fn nat_family(&self, nat: &ast::Nat) -> Option<bool> {
+        let data_type = match &nat.target {
+            NatTarget::Addresses(first, _) => return Some(first.is_ipv6()),
+            NatTarget::Value(Expression::Map(_, SetRef::Named(name, _))) => {
+                self.scope.sets.get(name).and_then(|set| set.data.as_deref()?.first().copied())
+            }
+            NatTarget::Value(value) => Some(value.data_type()),
+            NatTarget::Unchanged | NatTarget::Masquerade | NatTarget::Redirect => None,
+        };
+        match data_type {
+            Some(DataType::Address6) => Some(true),
+            Some(DataType::Address4) => Some(false),
+            _ => None,
+        }
+    }
+
     fn compile_nat(&mut self, nat: &ast::Nat) -> CompileResult<CompiledNat> {
+        let v6 = nat.v6.or_else(|| self.nat_family(nat));
         let to = match &nat.target {
             NatTarget::Unchanged => NatAddress::Unchanged,
             NatTarget::Addresses(first, last) => NatAddress::Range(*first, *last),
@@ -474,7 +498,7 @@ impl Compiler {
             Some(ast::NatPorts::Value(value)) => Some(NatPortSource::Value(self.compile_expr(value)?)),
         };
         let ast::Nat { manip, port_selection: choice, persistent, netmap: prefix, .. } = *nat;
-        Ok(CompiledNat { manip, target: to, ports, port_selection: choice, persistent, netmap: prefix })
+        Ok(CompiledNat { manip, v6, target: to, ports, port_selection: choice, persistent, netmap: prefix })
     }
 }
 

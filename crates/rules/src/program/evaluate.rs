@@ -197,6 +197,9 @@ impl Evaluator<'_> {
             Instr::Nat(_) => InstrOutcome::Break,
             // Only TCP segments can be answered with a reset.
             Instr::Reject(Reject::TcpReset) if ctx.packet.protocol() != 6 => InstrOutcome::Break,
+            // The type implies the family: nothing is done with packets of the other one.
+            Instr::Reject(Reject::Icmp(_)) if ctx.packet.family() == Family::V6 => InstrOutcome::Break,
+            Instr::Reject(Reject::Icmpv6(_)) if ctx.packet.family() == Family::V4 => InstrOutcome::Break,
             Instr::Reject(reject) => InstrOutcome::Final(Verdict::Reject(*reject)),
             Instr::Synproxy(proxy) => {
                 const SYN_OR_ACK: u8 = 0x12;

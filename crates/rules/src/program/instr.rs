@@ -97,6 +97,8 @@ pub(super) enum CompiledVerdict {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledNat {
     pub(super) manip: Manip,
+    /// Only for packets of this family: is it IPv6?
+    pub(super) v6: Option<bool>,
     pub(super) target: NatAddress,
     pub(super) ports: Option<NatPortSource>,
     pub(super) port_selection: PortSelection,

@@ -1,5 +1,4 @@
 //! From a parsed ruleset to a program, and from a packet to a verdict.
-mod chain_graph;
 mod compile;
 mod compiled;
 mod context;

@@ -22,6 +22,10 @@ pub(super) fn apply_nat(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &
 
 fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_, '_>) -> Option<NatRange> {
     let v6 = ctx.packet.family() == Family::V6;
+    // Before anything is read from the packet: nft implies the family ahead of the statement.
+    if nat.v6.is_some_and(|six| six != v6) {
+        return None;
+    }
     let mut ports = match &nat.ports {
         None => None,
         Some(NatPortSource::Range(first, last)) => Some(*first..=*last),

@@ -36,22 +36,24 @@ fn jump_targets<'a>(table: &'a ast::Table, chain: &'a ast::Chain) -> Vec<(&'a st
 }
 
 /// Chains that are not reachable from filter chains, and so may contain NAT statements. Unreachable chains are included.
-pub(super) fn nat_only_chains(table: &ast::Table) -> HashSet<&str> {
-    let filtering = reachable_chains(table, |base| !base.nat);
+pub(crate) fn nat_only_chains(table: &ast::Table) -> HashSet<&str> {
+    let filtering = reachable_chains(table, |chain| chain.base.is_some_and(|base| !base.nat));
     table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !filtering.contains(name)).collect()
 }
 
 /// Chains that packets reach only where handshakes may be answered: behind tracking, on the level to somebody.
-pub(super) fn synproxy_allowed_chains(table: &ast::Table) -> HashSet<&str> {
-    let elsewhere = reachable_chains(table, |base| base.nat || !matches!(base.hook, Hook::Input | Hook::Forward));
+pub(crate) fn synproxy_allowed_chains(table: &ast::Table) -> HashSet<&str> {
+    let elsewhere = reachable_chains(table, |chain| {
+        chain.base.is_some_and(|base| base.nat || !matches!(base.hook, Hook::Input | Hook::Forward))
+    });
     table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| !elsewhere.contains(name)).collect()
 }
 
-/// Chains reachable from some base chains.
-fn reachable_chains(table: &ast::Table, bases: impl Fn(&ast::BaseChainSpec) -> bool) -> HashSet<&str> {
+/// Chains reachable from some chains, which are among them.
+pub(super) fn reachable_chains(table: &ast::Table, from: impl Fn(&ast::Chain) -> bool) -> HashSet<&str> {
     let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
-    let from = table.chains.iter().filter(|chain| chain.base.as_ref().is_some_and(&bases));
-    let mut open: Vec<&str> = from.map(|chain| chain.name.as_str()).collect();
+    let mut open: Vec<&str> =
+        table.chains.iter().filter(|chain| from(chain)).map(|chain| chain.name.as_str()).collect();
     let mut reached = HashSet::new();
     while let Some(name) = open.pop() {
         if let Some(chain) = by_name.get(name)
@@ -64,7 +66,7 @@ fn reachable_chains(table: &ast::Table, bases: impl Fn(&ast::BaseChainSpec) -> b
 }
 
 /// Checks that jumps have no loops and are nested at most [`MAX_JUMP_DEPTH`] deep.
-pub(super) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
+pub(crate) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
     let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
     // Depth below each chain, once known.
     let mut known: HashMap<&str, usize> = HashMap::new();

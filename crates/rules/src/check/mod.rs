@@ -1,0 +1,58 @@
+//! What nft and the kernel refuse although every word of it is known: run on the parsed ruleset before it is compiled.
+//!
+//! One file a kind of check. A check reads the tree and changes nothing; it says what is wrong, where, and what to write instead.
+mod chain_graph;
+mod hooks;
+mod protocol;
+mod translation;
+
+pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
+
+use crate::ast::{Rule, Ruleset, Table};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+use protocol::ProtocolContext;
+
+/// Why a statement is refused; the place is added by who knows it.
+struct Refusal {
+    message: String,
+    help: String,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>, help: impl Into<String>) -> Refusal {
+        Refusal { message: message.into(), help: help.into() }
+    }
+
+    fn at(self, span: Span) -> Diagnostic {
+        Diagnostic::new(span, self.message).with_help(self.help)
+    }
+}
+
+/// All that is wrong with a ruleset whose text could be parsed.
+pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for table in &ruleset.tables {
+        for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+            found.extend(check_rule(table, rule));
+        }
+        found.extend(hooks::check_hooks(table));
+    }
+    found
+}
+
+/// Follows what the statements of a rule say about its packets; the first contradiction ends the rule.
+fn check_rule(table: &Table, rule: &Rule) -> Option<Diagnostic> {
+    let mut context = ProtocolContext::new(table);
+    for (at, statement) in rule.statements.iter().enumerate() {
+        if let Err(refusal) = context.statement(statement) {
+            return Some(refusal.at(place(rule, at)));
+        }
+    }
+    None
+}
+
+/// Place of a rule's statement.
+fn place(rule: &Rule, statement: usize) -> Span {
+    rule.places.get(statement).copied().unwrap_or(rule.span)
+}
