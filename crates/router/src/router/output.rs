@@ -112,7 +112,7 @@ impl Router {
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
         if !attached && !pkt.meta.untracked {
             let packet = pkt.packet()?;
-            let mut ctx = self.engine.track(&packet, pkt.meta.zone, pkt.now);
+            let mut ctx = self.engine.track(&packet, pkt.meta.zone.unwrap_or_default(), pkt.now);
             let outcome = ctx.outcome();
             pkt.synproxy.into_iter().for_each(|promise| self.engine.set_synproxy(&mut ctx, promise));
             pkt.ctx = Some(ctx);

@@ -92,7 +92,7 @@ impl Router {
         self.run_filter_chains(Hook::Prerouting, BEFORE_CONNTRACK, pkt)?;
         if !pkt.meta.untracked {
             let packet = pkt.packet()?;
-            let ctx = self.engine.track(&packet, pkt.meta.zone, pkt.now);
+            let ctx = self.engine.track(&packet, pkt.meta.zone.unwrap_or_default(), pkt.now);
             let outcome = ctx.outcome();
             if outcome.verdict == CtVerdict::Drop {
                 // A full table must not cut the machine's own connections, which are not in it.

@@ -1,20 +1,11 @@
 //! `fib` beside the kernel: each address, key and result.
-use crate::rule_counters::{Additions, Arrival, compare_rule_counters};
+use crate::rule_counters::{Additions, Arrival, address, compare_rule_counters, in_own_thread};
 use crate::traffic::{ip_packet, udp};
 use keepstate_router::Route;
 use std::fmt::Write;
-use std::net::IpAddr;
 
 /// A packet of each source to each destination, by both interfaces.
 fn arrivals(sources: &[&str], destinations: &[&str]) -> Vec<Arrival> {
-    let address = |text: &str| match text.parse().unwrap() {
-        IpAddr::V4(address) => {
-            let mut wide = [0; 16];
-            wide[..4].copy_from_slice(&address.octets());
-            wide
-        }
-        IpAddr::V6(address) => address.octets(),
-    };
     let mut arrivals = Vec::new();
     for source in sources {
         for destination in destinations {
@@ -130,22 +121,16 @@ fn additions() -> Additions {
     }
 }
 
-/// Runs in a thread of its own, whose namespace ends with it.
-fn compare(sources: &'static [&str], destinations: &'static [&str], additions: Additions) {
-    let run = move || compare_rule_counters(&every_fib_rule(), &additions, &arrivals(sources, destinations));
-    match std::thread::spawn(run).join() {
-        Ok(true) => (),
-        Ok(false) => keepstate_test_support::report_skipped("fib beside Linux needs root and network namespaces"),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+fn compare(sources: &'static [&str], destinations: &'static [&str]) {
+    in_own_thread(|| compare_rule_counters(&every_fib_rule(), &additions(), &arrivals(sources, destinations)));
 }
 
 #[test]
 fn fib_of_ipv4_is_that_of_linux() {
-    compare(&SOURCES4, &DESTINATIONS4, additions());
+    compare(&SOURCES4, &DESTINATIONS4);
 }
 
 #[test]
 fn fib_of_ipv6_is_that_of_linux() {
-    compare(&SOURCES6, &DESTINATIONS6, additions());
+    compare(&SOURCES6, &DESTINATIONS6);
 }

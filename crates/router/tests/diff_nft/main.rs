@@ -5,6 +5,7 @@ mod fib;
 mod kernel;
 mod rule_counters;
 mod traffic;
+mod zones;
 
 use keepstate_engine::{Engine, Instant, Secret, Sysctls};
 use keepstate_router::{DropReason, Egress, FibTable, Interface, Route, Router};
@@ -90,6 +91,13 @@ fn router(ruleset: &Path) -> Router {
     let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
     let engine = Engine::new(Sysctls::default(), Secret([9; 16]));
     Router::new(engine, program, fib(), (1, 2))
+}
+
+/// A router of these rules, on the interfaces of the kernel's side.
+fn router_of(rules: &str) -> Router {
+    let (tree, sources) = parse_with("rules", rules, &NoIncludes, &[]).unwrap_or_else(|refused| panic!("{refused}"));
+    let program = compile(&tree, &sources).unwrap_or_else(|refused| panic!("{refused}"));
+    Router::new(Engine::new(Sysctls::default(), Secret([9; 16])), program, fib(), (1, 2))
 }
 
 fn now() -> Instant {

@@ -1,9 +1,11 @@
 //! One ruleset, the same packets, and after each packet the counter of every rule: which rules matched must be equal on both.
 use crate::kernel::Kernel;
+use crate::traffic::Address;
 use crate::{fib, now};
 use keepstate_engine::{Engine, Secret, Sysctls};
 use keepstate_router::{FibTable, Interface, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
+use std::net::IpAddr;
 
 /// A packet and the interface it comes in by: 0 is lan0, 1 is wan0.
 pub struct Arrival {
@@ -75,4 +77,25 @@ pub fn compare_rule_counters(ruleset: &str, additions: &Additions, arrivals: &[A
         wrong.iter().take(25).cloned().collect::<Vec<_>>().join("\n")
     );
     true
+}
+
+/// Runs a comparison in a thread of its own, whose namespace ends with it.
+pub fn in_own_thread(compare: impl FnOnce() -> bool + Send + 'static) {
+    match std::thread::spawn(compare).join() {
+        Ok(true) => (),
+        Ok(false) => keepstate_test_support::report_skipped("rules beside Linux need root and network namespaces"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// An address as the packet builders take it.
+pub fn address(text: &str) -> Address {
+    match text.parse().unwrap() {
+        IpAddr::V4(address) => {
+            let mut wide = [0; 16];
+            wide[..4].copy_from_slice(&address.octets());
+            wide
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
 }

@@ -347,7 +347,7 @@ pub fn echo(v6: bool, request: bool, id: u16) -> Message {
     Message { protocol: if v6 { 58 } else { 1 }, bytes, check_at: Some(2) }
 }
 
-fn icmp_error(v6: bool, about: &[u8], dice: &mut TrafficRng) -> Message {
+pub fn icmp_error(v6: bool, about: &[u8], dice: &mut TrafficRng) -> Message {
     let (kind, code) =
         if v6 { dice.pick(&[(1, 4), (2, 0), (3, 0)]) } else { dice.pick(&[(3, 3), (3, 1), (11, 0), (3, 4)]) };
     let mut bytes = vec![kind, code, 0, 0, 0, 0, 5, 0];

@@ -1,6 +1,7 @@
 //! What a rule can do that needs no expression: limits, log lines, rejects, verdicts, targets of `set`.
 use super::selector::{Endpoint, PayloadField};
 use crate::source::Span;
+use keepstate_engine::ZoneDirection;
 
 /// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +123,8 @@ pub enum AssignTarget {
     MetaPriority,
     NfTrace,
     CtMark,
-    CtZone,
+    /// The zone, in both directions or in one.
+    CtZone(ZoneDirection),
     CtLabel,
     /// Of IPv6, or of IPv4.
     Dscp {

@@ -176,7 +176,8 @@ pub enum CtKey {
     Direction,
     Status,
     Mark,
-    Zone,
+    /// The zone; with a direction, the one that its tuple has.
+    Zone(Option<Direction>),
     Expiration,
     Helper,
     Label,
@@ -261,7 +262,7 @@ impl Selector {
                 CtKey::Direction => DataType::CtDirection,
                 CtKey::Status => DataType::CtStatus,
                 CtKey::Mark => DataType::Mark,
-                CtKey::Zone => DataType::Number(16),
+                CtKey::Zone(_) => DataType::Number(16),
                 CtKey::Expiration => DataType::Duration,
                 CtKey::Helper => DataType::CtHelper,
                 CtKey::Label => DataType::CtLabel,

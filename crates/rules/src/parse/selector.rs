@@ -257,7 +257,7 @@ impl Parser<'_> {
             ("packets", _) => Selector::CtCounter(direction, CtCounterKey::Packets),
             ("bytes", _) => Selector::CtCounter(direction, CtCounterKey::Bytes),
             ("avgpkt", _) => Selector::CtCounter(direction, CtCounterKey::AvgPacketSize),
-            ("zone", _) => Selector::Ct(CtKey::Zone),
+            ("zone", _) => Selector::Ct(CtKey::Zone(direction)),
             ("saddr" | "daddr" | "proto-src" | "proto-dst", None) => {
                 return Err(Diagnostic::new(start.to(span), format!("ct {word} needs a direction"))
                     .with_help(format!("use `ct original {word}` or `ct reply {word}`")));

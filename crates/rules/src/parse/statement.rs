@@ -10,6 +10,7 @@ use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
+use keepstate_engine::{Direction, ZoneDirection};
 
 /// Statements that are not supported, with a hint.
 const UNSUPPORTED_STATEMENTS: [(&str, &str); 8] = [
@@ -218,7 +219,11 @@ impl Parser<'_> {
             Selector::Meta(MetaKey::Mark) => AssignTarget::MetaMark,
             Selector::Meta(MetaKey::Priority) => AssignTarget::MetaPriority,
             Selector::Ct(CtKey::Mark) => AssignTarget::CtMark,
-            Selector::Ct(CtKey::Zone) => AssignTarget::CtZone,
+            Selector::Ct(CtKey::Zone(direction)) => AssignTarget::CtZone(match direction {
+                None => ZoneDirection::Both,
+                Some(Direction::Original) => ZoneDirection::Original,
+                Some(Direction::Reply) => ZoneDirection::Reply,
+            }),
             Selector::Ct(CtKey::Label) => AssignTarget::CtLabel,
             Selector::Ct(CtKey::Helper) => {
                 let (name, span) = self.expect_name("the name of a ct helper")?;

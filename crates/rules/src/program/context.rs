@@ -32,8 +32,8 @@ pub struct PacketMeta {
     pub mark: u32,
     /// Priority.
     pub priority: u32,
-    /// Conntrack zone.
-    pub zone: Zone,
+    /// The zone that a rule has set before tracking.
+    pub zone: Option<Zone>,
     /// `notrack` was applied.
     pub untracked: bool,
     /// Header changes to apply after this hook.

@@ -226,12 +226,17 @@ fn eval_ct(ct: CtKey, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
             Some(CtInfo::Untracked) => datatype::CT_STATE_UNTRACKED,
             Some(CtInfo::Invalid) => datatype::CT_STATE_INVALID,
             None if ctx.meta.untracked => datatype::CT_STATE_UNTRACKED,
+            // As in Linux, where a packet that has a zone already has a template of its connection.
+            None if ctx.meta.zone.is_some() => datatype::CT_STATE_NEW,
             None => datatype::CT_STATE_INVALID,
         }),
         CtKey::Direction => packet_ctx?.direction().map(|direction| direction as u128),
         CtKey::Mark => ctx.engine.mark(packet_ctx?).map(u128::from),
         CtKey::Status => connection(ctx).map(|known| known.status.bits().into()),
-        CtKey::Zone => connection(ctx).map(|known| known.zone.id.into()),
+        CtKey::Zone(direction) => {
+            let zone = connection(ctx)?.zone;
+            Some(direction.map_or(zone.id, |direction| zone.id_for(direction)).into())
+        }
         CtKey::Expiration => connection(ctx).map(|known| known.timeout.into()),
         CtKey::Helper => connection(ctx).and_then(|known| datatype::encode_name(known.helper?)),
         CtKey::Label => connection(ctx).map(|known| u128::from_le_bytes(known.labels.unwrap_or_default())),

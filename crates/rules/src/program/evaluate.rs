@@ -171,7 +171,7 @@ impl Evaluator<'_> {
             }
             Instr::Notrack => {
                 // As in Linux, a packet with a zone is tracked in it, whichever statement comes first.
-                ctx.meta.untracked = ctx.meta.zone.id == 0;
+                ctx.meta.untracked = ctx.meta.zone.is_none();
                 InstrOutcome::Continue
             }
             Instr::Assign(target, value, kind) => continue_or_break(self.assign(*target, value, *kind, ctx).is_some()),
@@ -313,8 +313,10 @@ impl Evaluator<'_> {
             AssignTarget::CtMark => {
                 ctx.engine.set_mark(ctx.packet_ctx.as_deref_mut()?, low);
             }
-            AssignTarget::CtZone => {
-                ctx.meta.zone = Zone { id: low as u16, ..Zone::default() };
+            // As in Linux, a packet has one zone: the first that is set, before tracking.
+            AssignTarget::CtZone(_) if ctx.packet_ctx.is_some() || ctx.meta.zone.is_some() => (),
+            AssignTarget::CtZone(direction) => {
+                ctx.meta.zone = Some(Zone { id: low as u16, direction });
                 ctx.meta.untracked = false;
             }
             AssignTarget::CtLabel => {
