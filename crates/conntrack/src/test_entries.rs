@@ -1,6 +1,6 @@
 //! Connections for tests: one that the engine made, changed into whatever a test needs.
 use keepstate_engine::{
-    Accounting, Engine, Entry, Instant, ProtocolInfo, SctpState, Secret, Status, Sysctls, TcpSide, TcpState, Tuple,
+    Accounting, Engine, Entry, Instant, ProtocolInfo, SctpState, Secret, Status, Sysctls, TcpSide, TcpState, Tuple, UnixTime,
     Zone, ZoneDirection,
 };
 use keepstate_wire::Packet;
@@ -72,10 +72,10 @@ pub(crate) trait EntryBuilder: Sized {
         self.with(|entry| entry.labels = Some(labels.to_le_bytes()))
     }
     fn start(self, nanoseconds: u64) -> Entry {
-        self.with(|entry| entry.start = Some(Instant(nanoseconds)))
+        self.with(|entry| entry.start = Some(UnixTime(nanoseconds)))
     }
     fn stop(self, nanoseconds: u64) -> Entry {
-        self.with(|entry| entry.stop = Some(Instant(nanoseconds)))
+        self.with(|entry| entry.stop = Some(UnixTime(nanoseconds)))
     }
     /// Answers come from, and go to, these addresses: the connection is translated.
     fn reply(self, source: &str, destination: &str) -> Entry {

@@ -66,7 +66,7 @@ impl Engine {
                 | if fresh.untranslated { RecordKind::UNTRANSLATED } else { 0 },
             counts: self.sysctls.is_enabled(Sysctl::Acct).then_some(bytes),
             hashes: fresh.hashes,
-            start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.0 } else { 0 },
+            start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.to_unix(self.wall_clock_offset).0 } else { 0 },
         };
         let Some(slot) = self.table.insert(&record, tick) else {
             return self.drop_insert_failed(Reason::NoMemory);

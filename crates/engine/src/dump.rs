@@ -4,7 +4,7 @@ use crate::protocol::sctp::Sctp;
 use crate::table::TupleRef;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::{TICKS_PER_SECOND, Ticks};
-use crate::{Accounting, Direction, Engine, Entry, Instant, ProtocolInfo};
+use crate::{Accounting, Direction, Engine, Entry, Instant, ProtocolInfo, UnixTime};
 use keepstate_types::ipproto;
 
 impl Engine {
@@ -29,7 +29,7 @@ impl Engine {
             labels: extension.and_then(|extension| extension.labels),
             protocol: protocol_info(hot),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
-            start: (start != 0).then_some(Instant(start)),
+            start: (start != 0).then_some(UnixTime(start)),
             stop: None,
             helper: extension
                 .and_then(|extension| extension.helper_state)

@@ -44,6 +44,8 @@ pub struct Engine {
     pub(crate) events: EventQueue,
     pub(crate) log: KernelLog,
     pub(crate) dirty: DirtySlots,
+    /// The wall clock minus the driver's clock, in nanoseconds.
+    pub(crate) wall_clock_offset: i64,
     /// True once any connection has a [`SynproxyState`](crate::SynproxyState); until then lookups of it are skipped.
     pub(crate) synproxy_in_use: bool,
     /// Keys the hashes of values taken from packets: see `Tcp`.
@@ -74,6 +76,7 @@ impl Engine {
             events: EventQueue::default(),
             log: KernelLog::default(),
             dirty: DirtySlots::default(),
+            wall_clock_offset: 0,
             synproxy_in_use: false,
         }
     }

@@ -1,6 +1,6 @@
 //! A connection as `conntrack -L` and events show it: a copy, taken at one moment.
 use crate::ConnId;
-use crate::{Instant, SctpState, Status, TcpState, Tuple, Zone};
+use crate::{SctpState, Status, TcpState, Tuple, UnixTime, Zone};
 
 /// One connection, copied out of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,10 +29,10 @@ pub struct Entry {
     pub protocol: ProtocolInfo,
     /// Packets and bytes, original then reply; `None` if it was created while `nf_conntrack_acct` was off.
     pub accounting: Option<[Accounting; 2]>,
-    /// When it was confirmed; `None` if it was created while `nf_conntrack_timestamp` was off.
-    pub start: Option<Instant>,
+    /// When it was confirmed, by the wall clock of then; `None` if it was created while `nf_conntrack_timestamp` was off.
+    pub start: Option<UnixTime>,
     /// When it ended (in DESTROY events).
-    pub stop: Option<Instant>,
+    pub stop: Option<UnixTime>,
     /// The helper attached to it.
     pub helper: Option<&'static str>,
     /// The original tuple of its master, if it was expected. The master may have ended since.

@@ -27,8 +27,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The connection. In an update without a change of protocol state, `protocol` is [`crate::ProtocolInfo::Stateless`].
     pub entry: Entry,
-    /// When it happened.
-    pub at: crate::Instant,
+    /// When it happened, by the wall clock.
+    pub at: crate::UnixTime,
 }
 
 /// A bounded queue of events. When it is full, new events are discarded and counted in `lost`.

@@ -73,17 +73,18 @@ impl Engine {
             if !state_changed {
                 entry.protocol = ProtocolInfo::Stateless;
             }
-            self.events.push(Event { kind: EventKind::Update, entry, at: now });
+            self.events.push(Event { kind: EventKind::Update, entry, at: now.to_unix(self.wall_clock_offset) });
         }
     }
 
     #[cold]
     pub(crate) fn emit_event(&mut self, kind: EventKind, slot: u32, now: Instant) {
+        let at = now.to_unix(self.wall_clock_offset);
         if let Some(mut entry) = self.dump_entry(slot, now) {
             if kind == EventKind::Destroy {
-                entry.stop = entry.start.map(|_| now);
+                entry.stop = entry.start.map(|_| at);
             }
-            self.events.push(Event { kind, entry, at: now });
+            self.events.push(Event { kind, entry, at });
         }
     }
 }

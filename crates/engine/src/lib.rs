@@ -1,3 +1,4 @@
+#![warn(clippy::disallowed_methods)]
 #![doc = include_str!("../README.md")]
 #![no_std]
 
@@ -74,6 +75,6 @@ pub use reason::Reason;
 pub use secret::Secret;
 pub use synproxy::SynproxyState;
 pub use sysctl::{KernelVersion, Sysctl, SysctlError, Sysctls};
-pub use time::Instant;
+pub use time::{Instant, UnixTime};
 pub use tuple::{Tuple, Zone, ZoneDirection};
 pub use update::{ConnUpdate, Family, NewConnection, ProtocolUpdate, UpdateError};

@@ -38,6 +38,12 @@ impl Engine {
             .min()
     }
 
+    /// Sets how far the wall clock is ahead of the driver's clock, in nanoseconds: for the times of events, and the start and stop times of connections. Defaults to 0: the
+    /// driver's clock counts from 1970. A change (the wall clock was set) moves no timeout.
+    pub fn set_wall_clock_offset(&mut self, offset: i64) {
+        self.wall_clock_offset = offset;
+    }
+
     /// Selects the events to queue, at most `capacity`. When the queue is full, new events are lost and counted.
     pub fn subscribe(&mut self, mask: EventMask, capacity: usize) {
         self.events.subscribe(mask, capacity);

@@ -1,7 +1,7 @@
 //! Time, as the driver passes it in, and timer ticks. The engine has no clock: calls take an [`Instant`].
 use core::time::Duration;
 
-/// A point in time: nanoseconds since an epoch that the driver chooses (the Unix epoch, if start and stop times are to be printed).
+/// A point in time by the driver's clock: nanoseconds since an epoch that the driver chooses. Timeouts go by it, so it must not be set: CLOCK_BOOTTIME, not the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(pub u64);
@@ -23,6 +23,29 @@ impl Instant {
     /// The time since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A point in time by the wall clock: nanoseconds since 1970, UTC. It is printed, and nothing waits for it: the wall clock may be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// From whole seconds.
+    pub const fn from_secs(seconds: u64) -> Self {
+        UnixTime(seconds.saturating_mul(1_000_000_000))
+    }
+    /// The time since `earlier`; zero if `earlier` is later.
+    pub const fn since(self, earlier: UnixTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Instant {
+    /// The wall clock's time, if it is `offset` nanoseconds ahead of this clock.
+    pub const fn to_unix(self, offset: i64) -> UnixTime {
+        UnixTime(self.0.saturating_add_signed(offset))
     }
 }
 

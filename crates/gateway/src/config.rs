@@ -7,13 +7,15 @@ use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
-use crate::{clock, control_server, main_loop};
+use crate::clock::{SystemTimeSource, TimeSource};
+use crate::{control_server, main_loop};
 use anyhow::Result;
 use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
 use keepstate_linux::xdp::XskMode;
 use keepstate_router::Router;
 use keepstate_rules::Program;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where packets come from and go to.
@@ -86,21 +88,23 @@ impl GatewayConfig {
         if self.nat != NatPolicy::default() {
             engine.set_nat_policy(self.nat.clone(), Instant(0));
         }
+        let time = SystemTimeSource;
+        let now = time.now();
         let mut store = None;
         if let Some(path) = &self.state_file {
-            let (opened, restored) = StateStore::open(path, &mut engine, clock::now())?;
+            let (opened, restored) = StateStore::open(path, &mut engine, now)?;
             restored.lines(path).into_iter().for_each(|line| tracing::info!("{line}"));
             store = Some(opened);
         }
         let [low, high] = self.secret_halves();
-        let mut router =
-            Router::new(engine, Program::default(), fib, (low, high)).with_wall_clock(clock::timezone_offset);
+        let mut router = Router::new(engine, Program::default(), fib, (low, high));
         if !matches!(self.driver, DriverConfig::External) {
+            router.set_wall_clock(time.wall_clock());
             router = router.with_icmp_ratelimit((high, low));
         }
-        loaded.apply(&mut router, Instant(0));
+        loaded.apply(&mut router, now);
         // Restored connections count for their backends.
-        router.adopt_connections(clock::now());
+        router.adopt_connections(now);
         Ok((router, store))
     }
 
@@ -137,6 +141,6 @@ impl GatewayConfig {
         if !matches!(self.driver, DriverConfig::Tun) {
             router = router.with_local_bypass();
         }
-        main_loop::run(router, &mut *driver, control.as_ref(), store, self.busy_poll, || self.load())
+        main_loop::run(router, &mut *driver, control.as_ref(), store, Arc::new(SystemTimeSource), self.busy_poll, || self.load())
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`GatewayConfig`] says what to run, [`GatewayConfig::run`] runs it until a signal ends it. Nothing here reads a command line, a capture or an MQTT session:
 //! that is the program's.
+#![warn(clippy::disallowed_methods)]
 pub mod clock;
 pub mod config;
 pub mod control_client;

@@ -2,7 +2,7 @@
 //!
 //! A [`Driver`] carries packets between the router and the network; the loop knows nothing of how. What else is done in one turn is bounded, so that packets
 //! do not wait for it. A driver with several workers (AF_XDP: one for each queue) gets a thread for each; they share the router, one batch at a time.
-use super::clock::now;
+use super::clock::TimeSource;
 use super::control_handler;
 use super::control_server::ControlServer;
 use super::driver::Driver;
@@ -14,6 +14,7 @@ use super::signals::SignalFlags;
 use super::state_store::StateStore;
 use anyhow::{Context, Result, bail};
 use keepstate_router::{LogLine, Router, RouterCounters};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Clock};
 
@@ -31,11 +32,12 @@ pub(super) fn run(
     driver: &mut dyn Driver,
     control: Option<&ControlServer>,
     store: Option<StateStore>,
+    time: Arc<dyn TimeSource>,
     busy_poll: Duration,
     load: impl Fn() -> Result<LoadedConfig>,
 ) -> Result<()> {
     let signals = SignalFlags::install().context("installing signal handlers")?;
-    let gateway = SharedGateway::new(router, store);
+    let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     let workers = driver.workers();
     std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
@@ -52,7 +54,7 @@ pub(super) fn run(
     })?;
     let GatewayState { mut router, store } = gateway.into_inner();
     if let Some(store) = store {
-        store.close(router.engine_mut(), now());
+        store.close(router.engine_mut(), time.now());
     }
     tracing::info!("{}", closing_line(router.counters(), &driver.drop_counts()));
     Ok(())
@@ -81,19 +83,21 @@ fn control_loop(
         if signals.take_reload() {
             notifier.reloading(|| match load() {
                 Ok(loaded) => {
-                    loaded.apply(&mut gateway.lock().router, now());
+                    loaded.apply(&mut gateway.lock().router, gateway.now());
                     tracing::info!("ruleset reloaded; connections kept");
                 }
                 Err(error) => tracing::error!("{error:#}\nreload failed; the ruleset stays as it was"),
             });
         }
         let fib = driver.poll_fib()?;
+        let wall_clock = gateway.time.wall_clock();
         let mut state = gateway.lock();
         let router = &mut state.router;
         if let Some(fib) = fib {
             router.replace_fib(fib);
         }
-        let now = now();
+        router.set_wall_clock(wall_clock);
+        let now = gateway.now();
         router.poll(now);
         health.poll(router, now);
         while let Some(pending) = control.and_then(ControlServer::next_request) {
@@ -127,7 +131,7 @@ fn worker_loop(
             stop.store(true, Ordering::Relaxed);
         }
         result?;
-        gateway.lock().persist(now());
+        gateway.lock().persist(gateway.now());
     }
     Ok(())
 }
@@ -139,7 +143,7 @@ fn packet_loop(gateway: &SharedGateway, driver: &mut dyn Driver, busy_poll: Dura
     let mut idle_since: Option<Clock> = None;
     let mut turns = 0;
     while turns < MAX_BUSY_TURNS {
-        if driver.process_batch(gateway, now())? > 0 {
+        if driver.process_batch(gateway, gateway.now())? > 0 {
             (idle_since, turns) = (None, turns + 1);
             continue;
         }
@@ -165,6 +169,9 @@ fn flush_log(router: &mut Router) {
         }
     }
 }
+
+#[cfg(test)]
+mod clock_tests;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! and the reader counts as a use. A connection that a flow table forwards shows neither timeout nor state.
 use keepstate_conntrack::format::engine_flow;
 use keepstate_conntrack::format::{protocol_name, state_name};
-use keepstate_engine::{Entry, Instant};
+use keepstate_engine::{Entry, UnixTime};
 use keepstate_linux::ctnetlink::{CtFlow, CtTuple, Status, protocol};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 ///
 /// # Errors
 /// Those of the writer.
-pub(super) fn write_line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now: Instant) -> io::Result<()> {
+pub(super) fn write_line(out: &mut impl Write, entry: &Entry, gre: [u32; 2], now: UnixTime) -> io::Result<()> {
     let flow = engine_flow::from_entry(entry);
     let number = entry.original.protocol;
     let (name, family) = if entry.original.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) };

@@ -13,6 +13,12 @@ pub(super) struct SignalFlags {
 }
 
 impl SignalFlags {
+    /// Without handlers.
+    #[cfg(test)]
+    pub(super) fn none() -> SignalFlags {
+        SignalFlags { stop: Arc::default(), reload: Arc::default() }
+    }
+
     /// Installs the handlers, for the life of the process.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ fn start_reply(mut stream: &UnixStream) -> Result<BufWriter<&UnixStream>> {
 }
 
 fn list(show: &ShowOptions, stream: &UnixStream, jobs: &JobSender) -> Result<()> {
-    let now = jobs.run(|at: &mut JobCtx<'_>| at.now)?;
+    let now = jobs.run(|at: &mut JobCtx<'_>| at.router.unix_time(at.now))?;
     let mut writer = FlowWriter::new(start_reply(stream)?, show.output).at_time(now);
     ctnl_session::dump_table(jobs, None, |entries| {
         Ok(entries.iter().filter(|entry| show.filter.matches(entry)).try_for_each(|entry| writer.write_entry(entry))?)
@@ -56,7 +56,7 @@ fn list(show: &ShowOptions, stream: &UnixStream, jobs: &JobSender) -> Result<()>
 fn proc_conntrack(stream: &UnixStream, jobs: &JobSender) -> Result<()> {
     let (now, gre) = jobs.run(|at: &mut JobCtx<'_>| {
         let sysctls = at.router.engine().sysctls();
-        (at.now, [Sysctl::GreTimeout, Sysctl::GreTimeoutStream].map(|sysctl| sysctls[sysctl]))
+        (at.router.unix_time(at.now), [Sysctl::GreTimeout, Sysctl::GreTimeoutStream].map(|sysctl| sysctls[sysctl]))
     })?;
     let mut out = start_reply(stream)?;
     ctnl_session::dump_table(jobs, None, |entries| {

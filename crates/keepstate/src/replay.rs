@@ -194,7 +194,7 @@ impl<'a> ReplayOutput<'a> {
 
 /// Writes the table; returns the number of entries.
 pub(crate) fn write_table(out: &mut impl Write, tracker: &CaptureTracker, show: &OutputArgs) -> Result<usize> {
-    let mut writer = FlowWriter::new(out, show.output()).at_time(tracker.now());
+    let mut writer = FlowWriter::new(out, show.output()).at_time(tracker.now().to_unix(0));
     let mut shown = 0;
     for entry in tracker.engine().entries(tracker.now()).filter(|entry| show.filter.matches(entry)) {
         writer.write_entry(&entry)?;

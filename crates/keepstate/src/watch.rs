@@ -199,7 +199,7 @@ impl WatchView<'_> {
         let show = &self.watch.output;
         let brief = show.is_default_format() && width < WIDE_COLUMNS;
         let (mut rows, mut shown) = (Vec::new(), 0);
-        let mut writer = FlowWriter::new(Vec::new(), show.output()).at_time(tracker.now());
+        let mut writer = FlowWriter::new(Vec::new(), show.output()).at_time(tracker.now().to_unix(0));
         for entry in tracker.engine().entries(tracker.now()).filter(|entry| show.filter.matches(entry)) {
             shown += 1;
             if shown > room {

@@ -13,8 +13,8 @@
 //! | [`poll_log()`](Router::poll_log) | now and then, until it is empty: lines for the log |
 //! | [`next_wake(now)`](Router::next_wake) | before waiting for packets: when to call `poll` at the latest |
 //!
-//! Nothing else has to be called. `now` must not go back. It is nanoseconds since an epoch of the driver's choice; rules that match dates take it for the
-//! time since 1970, see [`Router::with_wall_clock`]. Optional inputs: [`Router::handle_gso`] for large TCP packets, [`Router::send_host_unreachable`] when a
+//! Nothing else has to be called. `now` must not go back. It is nanoseconds since an epoch of the driver's choice; it must be a clock that nobody sets. Rules that match dates take it for
+//! the time since 1970, unless [`Router::set_wall_clock`] tells otherwise. Optional inputs: [`Router::handle_gso`] for large TCP packets, [`Router::send_host_unreachable`] when a
 //! neighbour does not answer, [`Router::replace_program`], [`Router::replace_fib`] and [`Router::replace_services`] when the configuration changes.
 //!
 //! ```
@@ -53,6 +53,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //! `examples/tun_firewall.rs` is a whole program between two TUN interfaces, `examples/simulation.rs` one on a virtual clock.
+#![warn(clippy::disallowed_methods)]
 mod fib;
 mod icmp_error;
 mod icmp_ratelimit;
@@ -63,5 +64,5 @@ pub mod service;
 mod synproxy;
 
 pub use fib::{FibTable, Interface, Route};
-pub use router::{DropReason, Egress, LogLine, Router, RouterCounters};
+pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
 pub use synproxy::SynproxyStats;

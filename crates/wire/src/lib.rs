@@ -28,6 +28,7 @@
 //! assert_eq!(packet.to_string(), "IPv4 UDP 10.1.0.2:40000 > 10.2.0.9:53 length 32");
 //! # Ok::<(), ParseError>(())
 //! ```
+#![warn(clippy::disallowed_methods)]
 #![no_std]
 #![forbid(unsafe_code)]
 

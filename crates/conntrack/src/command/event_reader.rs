@@ -3,7 +3,7 @@
 //!
 //! It reads from when it is opened until a signal (INT, TERM, HUP).
 use super::error::{self, ConntrackError, Operation, print_message};
-use keepstate_engine::Instant;
+use keepstate_engine::UnixTime;
 use keepstate_linux::ctnetlink::CtEventSocket;
 use keepstate_linux::netlink::NetlinkError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -31,7 +31,7 @@ pub(super) struct EventReader {
 /// Netlink messages, and when they were read.
 pub(super) struct EventChunk {
     pub(super) bytes: Vec<u8>,
-    pub(super) read_at: Instant,
+    pub(super) read_at: UnixTime,
 }
 
 /// What the reading thread sends.
@@ -142,9 +142,9 @@ pub(super) fn program_of_port(port: u32) -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
-fn wall_clock() -> Instant {
+fn wall_clock() -> UnixTime {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Instant(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    UnixTime(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// The error of a malformed message.

@@ -4,7 +4,7 @@ use super::event_reader::{EventReader, malformed_error, program_of_port};
 use super::output::flow_writer;
 use super::request::ConntrackRequest;
 use crate::format::{EventInfo, EventOrigin};
-use keepstate_engine::Instant;
+use keepstate_engine::UnixTime;
 use keepstate_linux::ctnetlink::{CtEvent, CtEventSocket, CtObject};
 use keepstate_linux::netlink::NlMessages;
 
@@ -31,7 +31,7 @@ pub(super) fn run(request: &ConntrackRequest) -> Result<(), ConntrackError> {
                 program = (portid, program_of_port(portid));
             }
             let origin = (portid != 0).then_some(EventOrigin { portid, program: program.1.as_deref() });
-            let at = flow.event_timestamp.map_or(chunk.read_at, Instant);
+            let at = flow.event_timestamp.map_or(chunk.read_at, UnixTime);
             out.write_flow_event(&flow, EventInfo { event_type, at, origin })?;
             shown += 1;
         }

@@ -3,7 +3,7 @@ use super::text_buf::TextBuf;
 use jiff::Timestamp;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
-use keepstate_engine::Instant;
+use keepstate_engine::UnixTime;
 use std::fmt::Write;
 
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
@@ -13,13 +13,13 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 pub(super) struct DateFormat(pub(super) TimeZone);
 
 impl DateFormat {
-    /// An instant in this zone. The engine's epoch is the Unix epoch here.
-    fn local(&self, instant: Instant) -> Zoned {
+    /// A time in this zone.
+    fn local(&self, instant: UnixTime) -> Zoned {
         timestamp(instant).to_zoned(self.0.clone())
     }
 
     /// `Mon Nov 23 14:00:00 2026`, as the C library's ctime writes it.
-    pub(super) fn push_ctime(&self, instant: Instant, text: &mut TextBuf) {
+    pub(super) fn push_ctime(&self, instant: UnixTime, text: &mut TextBuf) {
         let local = self.local(instant);
         let day = usize::try_from(local.weekday().to_sunday_zero_offset()).unwrap_or(0);
         let month = usize::try_from(local.month()).unwrap_or(1);
@@ -38,7 +38,7 @@ impl DateFormat {
     }
 
     /// The `<when>` of an event in XML; the week begins with Sunday, 1.
-    pub(super) fn push_xml_when(&self, instant: Instant, text: &mut TextBuf) {
+    pub(super) fn push_xml_when(&self, instant: UnixTime, text: &mut TextBuf) {
         let local = self.local(instant);
         let two = |number: i8| u64::try_from(number).unwrap_or(0);
         text.push("<when><hour>").number(local.hour()).push("</hour><min>").zero_padded(two(local.minute()), 2);
@@ -49,14 +49,14 @@ impl DateFormat {
     }
 
     /// RFC 3339, in UTC, to the nanosecond: `2026-11-23T14:00:00.000000001Z`.
-    pub(super) fn push_rfc3339(instant: Instant, text: &mut TextBuf) {
+    pub(super) fn push_rfc3339(instant: UnixTime, text: &mut TextBuf) {
         // A Text takes everything.
         let _ = write!(text, "{}", timestamp(instant));
     }
 }
 
 /// All 64 bits of nanoseconds (to the year 2554) are within what a timestamp holds.
-fn timestamp(instant: Instant) -> Timestamp {
+fn timestamp(instant: UnixTime) -> Timestamp {
     Timestamp::from_nanosecond(instant.0.into()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -64,7 +64,7 @@ fn timestamp(instant: Instant) -> Timestamp {
 mod tests {
     use super::*;
 
-    fn date(zone: &str, instant: Instant) -> String {
+    fn date(zone: &str, instant: UnixTime) -> String {
         let mut text = TextBuf::default();
         DateFormat(TimeZone::posix(zone).unwrap()).push_ctime(instant, &mut text);
         String::from_utf8(text.as_bytes().to_vec()).unwrap()
@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn dates_match_ctime() {
         // `TZ=... date -d @1793671445 +%c` in the C locale says the same.
-        assert_eq!(date("UTC0", Instant::from_secs(1_793_671_445)), "Tue Nov  3 02:04:05 2026");
-        assert_eq!(date("CET-1CEST,M3.5.0,M10.5.0/3", Instant::from_secs(1_793_671_445)), "Tue Nov  3 03:04:05 2026");
-        assert_eq!(date("EST5EDT,M3.2.0,M11.1.0", Instant::from_secs(1_793_671_445)), "Mon Nov  2 21:04:05 2026");
-        assert_eq!(date("UTC0", Instant(0)), "Thu Jan  1 00:00:00 1970");
-        assert_eq!(date("UTC0", Instant(u64::MAX)), "Sun Jul 21 23:34:33 2554");
+        assert_eq!(date("UTC0", UnixTime::from_secs(1_793_671_445)), "Tue Nov  3 02:04:05 2026");
+        assert_eq!(date("CET-1CEST,M3.5.0,M10.5.0/3", UnixTime::from_secs(1_793_671_445)), "Tue Nov  3 03:04:05 2026");
+        assert_eq!(date("EST5EDT,M3.2.0,M11.1.0", UnixTime::from_secs(1_793_671_445)), "Mon Nov  2 21:04:05 2026");
+        assert_eq!(date("UTC0", UnixTime(0)), "Thu Jan  1 00:00:00 1970");
+        assert_eq!(date("UTC0", UnixTime(u64::MAX)), "Sun Jul 21 23:34:33 2554");
     }
 }

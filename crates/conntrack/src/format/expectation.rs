@@ -5,7 +5,7 @@ use super::line::{event_column, push_event_time};
 use super::output::{OutputFormat, OutputOptions};
 use super::protocol::{L4Keys, protocol_and_keys};
 use super::text_buf::{TextBuf, no_escape};
-use keepstate_engine::Instant;
+use keepstate_engine::UnixTime;
 use keepstate_linux::ctnetlink::{CtExpectation, CtFamily, CtTuple, EventKind, expectation::flags};
 use std::io::{self, Write};
 
@@ -47,7 +47,7 @@ impl<W: Write> ExpectationWriter<W> {
     ///
     /// # Errors
     /// Those of the underlying writer.
-    pub fn write_event(&mut self, expectation: &CtExpectation, event_type: EventKind, at: Instant) -> io::Result<()> {
+    pub fn write_event(&mut self, expectation: &CtExpectation, event_type: EventKind, at: UnixTime) -> io::Result<()> {
         self.push_expectation(expectation, Some((event_type, at)));
         if self.output.format == OutputFormat::Json {
             self.text.push("\n");
@@ -79,7 +79,7 @@ impl<W: Write> ExpectationWriter<W> {
         self.flush()
     }
 
-    fn push_expectation(&mut self, expectation: &CtExpectation, event: Option<(EventKind, Instant)>) {
+    fn push_expectation(&mut self, expectation: &CtExpectation, event: Option<(EventKind, UnixTime)>) {
         let text = &mut self.text;
         match self.output.format {
             OutputFormat::Xml => {
@@ -190,7 +190,7 @@ fn push_xml(text: &mut TextBuf, expectation: &CtExpectation, event_type: Option<
     text.push("</meta></flow>\n");
 }
 
-fn push_json(text: &mut TextBuf, expectation: &CtExpectation, event: Option<(EventKind, Instant)>) {
+fn push_json(text: &mut TextBuf, expectation: &CtExpectation, event: Option<(EventKind, UnixTime)>) {
     text.push("{");
     if let Some((event_type, at)) = event {
         text.push("\"event\":\"").push(json::event_name(event_type)).push("\",");

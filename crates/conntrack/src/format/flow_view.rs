@@ -1,5 +1,5 @@
 //! What a format prints: a connection, and the event if it is one.
-use keepstate_engine::{Instant, TcpSide};
+use keepstate_engine::{UnixTime, TcpSide};
 use keepstate_linux::ctnetlink::{CtCounters, CtFlow, EventKind, Status};
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ pub(super) struct FlowView<'a> {
     pub(super) flow: &'a CtFlow,
     pub(super) event: Option<EventInfo<'a>>,
     /// The time of the listing; default: the system's clock.
-    pub(super) now: Option<Instant>,
+    pub(super) now: Option<UnixTime>,
     /// TCP state that our engine has and ctnetlink does not.
     pub(super) tcp_sides: Option<[TcpSide; 2]>,
     /// Was it deleted by the command that prints it?
@@ -21,7 +21,7 @@ pub struct EventInfo<'a> {
     /// Its type.
     pub event_type: EventKind,
     /// Its time, since the Unix epoch.
-    pub at: Instant,
+    pub at: UnixTime,
     /// The program that caused it, if any.
     pub origin: Option<EventOrigin<'a>>,
 }
@@ -79,7 +79,7 @@ impl FlowView<'_> {
 }
 
 /// The system's clock.
-pub(super) fn wall_clock() -> Instant {
+pub(super) fn wall_clock() -> UnixTime {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Instant(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    UnixTime(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -9,7 +9,7 @@ use super::save::vtag_as_conntrack;
 use super::writer::FlowWriter;
 use crate::test_entries::{EntryBuilder, entry_between};
 use jiff::tz::TimeZone;
-use keepstate_engine::{Entry, Event, EventKind, Instant, SctpState, Status, TcpState, ZoneDirection};
+use keepstate_engine::{Entry, Event, EventKind, UnixTime, SctpState, Status, TcpState, ZoneDirection};
 
 mod events;
 mod json;
@@ -19,7 +19,7 @@ const SECOND: u64 = 1_000_000_000;
 /// The document of one entry.
 fn render_entry(entry: &Entry, options: &str, now: u64) -> String {
     let mut text = Vec::new();
-    let mut writer = test_writer(&mut text, options).at_time(Instant(now * SECOND));
+    let mut writer = test_writer(&mut text, options).at_time(UnixTime(now * SECOND));
     writer.write_entry(entry).unwrap();
     writer.finish().unwrap();
     String::from_utf8(text).unwrap()

@@ -8,7 +8,7 @@ use super::labels::Label;
 use super::protocol::{L4Keys, protocol_and_keys, state_name};
 use super::style::FormatStyle;
 use super::text_buf::TextBuf;
-use keepstate_engine::{Instant, TcpSide};
+use keepstate_engine::{UnixTime, TcpSide};
 use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtProtoInfo, CtTuple, EventKind, Status};
 
 /// Appends the object of a connection or event.
@@ -140,7 +140,7 @@ fn push_status(text: &mut TextBuf, bits: Status) {
     text.push("]");
 }
 
-pub(super) fn push_time(text: &mut TextBuf, name: &str, at: Instant) {
+pub(super) fn push_time(text: &mut TextBuf, name: &str, at: UnixTime) {
     text.push("\"").push(name).push("\":\"");
     DateFormat::push_rfc3339(at, text);
     text.push("\"");
@@ -165,7 +165,7 @@ fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
     for (name, at) in [("start", flow.start), ("stop", flow.stop)] {
         if let Some(at) = at {
             text.push(",");
-            push_time(text, name, Instant(at));
+            push_time(text, name, UnixTime(at));
         }
     }
     for (name, value) in [("helper", &flow.helper), ("security_context", &flow.secctx)] {

@@ -4,7 +4,7 @@ use super::labels::Label;
 use super::protocol::{L4Keys, protocol_and_keys, state_name};
 use super::style::FormatStyle;
 use super::text_buf::{TextBuf, no_escape};
-use keepstate_engine::Instant;
+use keepstate_engine::UnixTime;
 use keepstate_linux::ctnetlink::{CtCounters, CtFamily, CtTuple, EventKind, Status};
 
 /// Appends the line of a connection or event.
@@ -50,7 +50,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
 }
 
 /// `[1795443749.838765]` and a tab.
-pub(super) fn push_event_time(text: &mut TextBuf, at: Instant) {
+pub(super) fn push_event_time(text: &mut TextBuf, at: UnixTime) {
     text.push("[")
         .zero_padded(at.0 / 1_000_000_000, 8)
         .push(".")
@@ -127,11 +127,11 @@ fn push_extensions(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle)
     push_field(text, "delta-time", view.delta_time());
     if let Some((start, stop)) = view.timestamps().filter(|_| style.output.ktimestamp) {
         text.push("[start=");
-        style.dates.push_ctime(Instant(start), text);
+        style.dates.push_ctime(UnixTime(start), text);
         text.push("] ");
         if let Some(stop) = stop {
             text.push("[stop=");
-            style.dates.push_ctime(Instant(stop), text);
+            style.dates.push_ctime(UnixTime(stop), text);
             text.push("] ");
         }
     }

@@ -7,7 +7,7 @@ use super::style::FormatStyle;
 use super::text_buf::TextBuf;
 use super::{engine_flow, json, line, save, xml};
 use jiff::tz::TimeZone;
-use keepstate_engine::{Entry, Event, Instant, ProtocolInfo, TcpSide};
+use keepstate_engine::{Entry, Event, UnixTime, ProtocolInfo, TcpSide};
 use keepstate_linux::ctnetlink::CtFlow;
 use std::io::{self, Write};
 
@@ -26,7 +26,7 @@ pub struct FlowWriter<W: Write> {
     out: W,
     style: FormatStyle,
     text: TextBuf,
-    now: Option<Instant>,
+    now: Option<UnixTime>,
     doc_state: DocState,
     events_only: bool,
     no_document: bool,
@@ -62,7 +62,7 @@ impl<W: Write> FlowWriter<W> {
 
     /// Sets the time from which ages are computed. Default: the system's clock.
     #[must_use]
-    pub fn at_time(mut self, now: Instant) -> Self {
+    pub fn at_time(mut self, now: UnixTime) -> Self {
         self.now = Some(now);
         self
     }

@@ -9,7 +9,7 @@ use crate::nat::SeqAdj;
 use crate::protocol::sctp::Sctp;
 use crate::protocol::tcp::restore;
 use crate::protocol::{IgnoredSyn, Tcp};
-use crate::{Accounting, Instant, SctpState, Status, SynproxyState, Sysctl, Tuple, Zone, ZoneDirection};
+use crate::{Accounting, SctpState, Status, SynproxyState, Sysctl, Tuple, UnixTime, Zone, ZoneDirection};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -154,7 +154,7 @@ struct DecodedFields {
     mark: u32,
     labels: Option<[u8; 16]>,
     accounting: Option<[Accounting; 2]>,
-    start: Option<Instant>,
+    start: Option<UnixTime>,
     master: Option<Tuple>,
     protocol: Option<ProtocolState>,
     helper_state: Option<HelperState>,
@@ -188,7 +188,7 @@ impl DecodedFields {
                 let [a, b, c, d] = read_u64s(value).ok_or(wrong)?;
                 self.accounting = Some([Accounting { packets: a, bytes: b }, Accounting { packets: c, bytes: d }]);
             }
-            field::START => self.start = Some(Instant(u64::from_be_bytes(read_array(value).ok_or(wrong)?))),
+            field::START => self.start = Some(UnixTime(u64::from_be_bytes(read_array(value).ok_or(wrong)?))),
             field::TCP => {
                 let bytes: [u8; restore::ENCODED_LEN] = read_array(value).ok_or(wrong)?;
                 self.protocol = Some(ProtocolState::Tcp(Tcp::from_bytes(&bytes).ok_or(wrong)?));

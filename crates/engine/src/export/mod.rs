@@ -18,7 +18,7 @@ use crate::protocol::{IgnoredSyn, Tcp, sctp::Sctp, stateless::Stateless};
 use crate::table::TupleRef;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::{Ticks, ticks_to_millis};
-use crate::{Accounting, ConnId, Direction, Engine, Helper, Instant, Status, SynproxyState, Sysctl, Tuple, Zone};
+use crate::{Accounting, ConnId, Direction, Engine, Helper, Instant, Status, SynproxyState, Sysctl, Tuple, UnixTime, Zone};
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
 
@@ -42,8 +42,8 @@ pub struct ConnSnapshot {
     pub labels: Option<[u8; 16]>,
     /// Packets and bytes, original then reply, if they are counted.
     pub accounting: Option<[Accounting; 2]>,
-    /// When it was confirmed, if that was recorded.
-    pub start: Option<Instant>,
+    /// When it was confirmed, by the wall clock, if that was recorded.
+    pub start: Option<UnixTime>,
     /// The original tuple of its master, if it was expected.
     pub master: Option<Tuple>,
     /// Its own timeouts (`ct timeout`), in seconds.
@@ -124,7 +124,7 @@ impl Engine {
             mark: records.cold(slot)?.mark,
             labels: extension.and_then(|extension| extension.labels),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
-            start: (start != 0).then_some(Instant(start)),
+            start: (start != 0).then_some(UnixTime(start)),
             master: extension.and_then(|extension| extension.master).map(|master| master.tuple),
             timeouts: self.timeout_settings(extension.and_then(|extension| extension.timeout_policy)),
             protocol: ProtocolState::of(hot, now.tick()),

@@ -15,6 +15,7 @@ pub mod state_file;
 
 pub use restore::{RestoreReport, import_snapshot};
 
+use crate::clock::{SystemTimeSource, TimeSource};
 use anyhow::{Context, Result, bail};
 use journal::{Journal, PendingRename};
 use keepstate_engine::{Engine, Instant};
@@ -88,10 +89,9 @@ impl StateStore {
     /// Another gateway uses it; it is not a state file or is damaged; the directory cannot be written to.
     pub fn open(path: &Path, engine: &mut Engine, now: Instant) -> Result<(StateStore, RestoreReport)> {
         let boot = uptime::boot_id().context("reading the boot id")?;
-        let system_clocks = move |now: Instant| {
-            let since_boot = u64::try_from(uptime::since_boot().as_nanos()).unwrap_or(u64::MAX);
-            ClockPair { boot, since_boot, wall: now.0 }
-        };
+        let time = SystemTimeSource;
+        let system_clocks =
+            move |_| ClockPair { boot, since_boot: time.now().0, wall: time.unix_time().0 };
         StateStore::open_with_clocks(path, engine, Box::new(system_clocks), now)
     }
 

@@ -2,8 +2,9 @@
 use anyhow::{Context, Result};
 use keepstate_capture::{Capture, Frame};
 use keepstate_engine::Instant;
+use keepstate_gateway::clock::{SystemTimeSource, TimeSource};
 use keepstate_gateway::static_fib::InterfaceConfig;
-use keepstate_router::{Egress, Router};
+use keepstate_router::{Egress, Router, WallClock};
 use keepstate_rules::Fib;
 use keepstate_wire::{Addresses, Packet, link};
 use std::fs::File;
@@ -35,6 +36,9 @@ pub(super) fn route_capture(
         last = frame.time.unwrap_or(last).max(last);
         let now = Instant(last);
         let ifindex = ingress_interface(&router, network.packet);
+        // A capture's clock is the wall clock.
+        let local_offset = SystemTimeSource.timezone_offset(now.to_unix(0));
+        router.set_wall_clock(WallClock { utc_offset: 0, local_offset });
         router.poll(now);
         let result = router.handle(network.packet, ifindex, now);
         let out: Vec<Egress> = std::iter::from_fn(|| router.poll_output()).collect();

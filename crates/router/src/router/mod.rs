@@ -27,7 +27,7 @@ use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
-use keepstate_engine::{Engine, Instant, Outcome};
+use keepstate_engine::{Engine, Instant, Outcome, UnixTime};
 use keepstate_rules::{PacketMeta, Program};
 use keepstate_wire::Packet;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -53,8 +53,7 @@ const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
 pub struct Router {
     engine: Engine,
     program: Program,
-    wall_clock: Option<WallClock>,
-    wall_offset: i64,
+    wall_clock: WallClock,
     fib: FibTable,
     reassembler: Reassembler,
     fragment_ids: FragmentIds,
@@ -74,8 +73,14 @@ pub struct Router {
     draining: bool,
 }
 
-/// Gives the nanoseconds between the engine's clock and local time.
-type WallClock = Box<dyn Fn(Instant) -> i64 + Send>;
+/// How far the wall clock is ahead of the driver's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallClock {
+    /// Nanoseconds to add for the time since 1970, UTC.
+    pub utc_offset: i64,
+    /// Nanoseconds to add for local time since 1970.
+    pub local_offset: i64,
+}
 
 /// Unused buffers kept, at most.
 const MAX_SPARE_BUFFERS: usize = 512;
@@ -88,8 +93,7 @@ impl Router {
         Router {
             engine,
             program,
-            wall_clock: None,
-            wall_offset: 0,
+            wall_clock: WallClock::default(),
             fib,
             reassembler: Reassembler::new(secret, ReassemblyLimits::default()),
             fragment_ids: FragmentIds::new(secret),
@@ -121,12 +125,17 @@ impl Router {
         self
     }
 
-    /// Sets the clock for rules that match hours, days or dates: for a time of the engine's clock, `offset` gives the nanoseconds to add to get local time since 1970.
-    /// [`Router::poll`] asks it. Without it the engine's time is taken for local time.
-    #[must_use]
-    pub fn with_wall_clock(mut self, offset: impl Fn(Instant) -> i64 + Send + 'static) -> Router {
-        self.wall_clock = Some(Box::new(offset));
-        self
+    /// Sets how far the wall clock is ahead of the clock that packets go by: for rules that match hours, days or dates, and for the start times of connections.
+    /// Call it often: the wall clock may be set. No timeout follows it. Without a call the driver's clock is taken for both.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
+        self.program.set_wall_clock_offset(wall_clock.local_offset);
+        self.engine.set_wall_clock_offset(wall_clock.utc_offset);
+    }
+
+    /// The wall clock's time.
+    pub fn unix_time(&self, now: Instant) -> UnixTime {
+        now.to_unix(self.wall_clock.utc_offset)
     }
 
     /// Processes a packet that came in by the interface of index `iif`; `packet` begins with its IP header. What is to be sent then waits for [`Router::poll_output`].
@@ -173,13 +182,8 @@ impl Router {
         })
     }
 
-    /// Does what is due at `now`: removes expired connections, expectations and fragments, sweeps the connections of services, asks the wall clock. It is a bounded piece of
-    /// work; more may be due afterwards, and [`Router::next_wake`] is `now` then. Call it once before the first packet, at `next_wake`, and between batches of packets.
+    /// Does what is due at `now`: removes expired connections, expectations and fragments, sweeps the connections of services. It is a bounded piece of work; more may be due afterwards, and [`Router::next_wake`] is `now` then. Call it once before the first packet, at `next_wake`, and between batches of packets.
     pub fn poll(&mut self, now: Instant) {
-        if let Some(wall_clock) = &self.wall_clock {
-            self.wall_offset = wall_clock(now);
-            self.program.set_wall_clock_offset(self.wall_offset);
-        }
         self.engine.poll(now);
         self.reassembler.poll(now.0);
         self.services.expire_connections(&self.engine, false, now);
@@ -236,7 +240,7 @@ impl Router {
         // Offloaded flows were decided by the old rules.
         self.engine.revoke_all();
         self.program = program;
-        self.program.set_wall_clock_offset(self.wall_offset);
+        self.program.set_wall_clock_offset(self.wall_clock.local_offset);
     }
 
     /// Interfaces and routes.

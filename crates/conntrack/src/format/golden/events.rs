@@ -5,7 +5,7 @@ use super::*;
 fn render_event(kind: EventKind, entry: Entry, at: u64, options: &str) -> String {
     let mut text = Vec::new();
     let mut writer = test_writer(&mut text, options);
-    writer.write_event(&Event { kind, entry, at: Instant(at) }).unwrap();
+    writer.write_event(&Event { kind, entry, at: UnixTime(at) }).unwrap();
     writer.finish().unwrap();
     let text = String::from_utf8(text).unwrap();
     if !options.starts_with("xml") {
@@ -146,7 +146,7 @@ fn helper_in_new_event_and_listing_not_in_destroy() {
 fn events_share_one_xml_document() {
     let mut text = Vec::new();
     let mut writer = test_writer(&mut text, "xml");
-    let event = Event { kind: EventKind::New, entry: tcp(TcpState::SynSent, 120), at: Instant(0) };
+    let event = Event { kind: EventKind::New, entry: tcp(TcpState::SynSent, 120), at: UnixTime(0) };
     writer.write_event(&event).unwrap();
     writer.write_event(&event).unwrap();
     writer.finish().unwrap();
@@ -164,7 +164,7 @@ fn program_names_are_escaped_in_xml() {
         let mut text = Vec::new();
         let mut writer = test_writer(&mut text, options);
         let origin = crate::format::EventOrigin { portid: 7, program: Some("a<b&c") };
-        let info = crate::format::EventInfo { event_type: EventKind::New, at: Instant(0), origin: Some(origin) };
+        let info = crate::format::EventInfo { event_type: EventKind::New, at: UnixTime(0), origin: Some(origin) };
         writer.write_flow_event(&flow, info).unwrap();
         writer.finish().unwrap();
         String::from_utf8(text).unwrap()
