@@ -1,7 +1,7 @@
 //! Connections for tests: one that the engine made, changed into whatever a test needs.
 use keepstate_engine::{
-    Accounting, Engine, Entry, Instant, ProtocolInfo, SctpState, Secret, Status, Sysctls, TcpSide, TcpState, Tuple, UnixTime,
-    Zone, ZoneDirection,
+    Accounting, Engine, Entry, Instant, ProtocolInfo, SctpState, Secret, Status, Sysctls, TcpSide, TcpState, Tuple,
+    UnixTime, Zone, ZoneDirection,
 };
 use keepstate_wire::Packet;
 

@@ -1,10 +1,10 @@
 //! The identifier of a connection in the table.
 
-/// Identifies a connection while it is in the table, by its slot and a hash of its original tuple. If the connection ends and a new one
-/// with the same tuple gets the same slot, the id is valid for the new one too.
+/// Identifies a connection: its slot, and how many connections had the slot before. Once the connection has ended the id names nothing, also if a later connection with the same
+/// tuple gets the slot: no sender of packets can have an id that is still in use name its own connection (but by 2³² connections in one slot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnId {
     pub(crate) slot: u32,
-    pub(crate) tuple_hash: u32,
+    pub(crate) generation: u32,
 }

@@ -14,7 +14,7 @@ impl Engine {
         let (hot, cold) = (records.hot(slot)?, records.cold(slot)?);
         let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
         let start = records.start(slot);
-        let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(cold.generation)]);
+        let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(records.generation(slot))]);
         let extension = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(slot) } else { None };
         let counts = if hot.kind.has(RecordKind::COUNTED) { records.counts(slot) } else { None };
         Some(Entry {

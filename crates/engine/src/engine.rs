@@ -65,7 +65,7 @@ impl Engine {
             tcp_fast_timeouts: FastPathTimeouts::from(&sysctls),
             sysctls,
             extensions: Extensions::new(),
-            expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).words()),
+            expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).sip_key()),
             auto_helpers: Vec::new(),
             gc_state: GcState::default(),
             nat: NatState::new(&secret),

@@ -6,6 +6,7 @@ use crate::helper::HelperState;
 use crate::nat::seqadj::SeqAdj;
 use crate::protocol::IgnoredSyn;
 use crate::{Direction, SynproxyState, TimeoutPolicyId, Tuple};
+#[allow(clippy::disallowed_types, reason = "the keys are slots, which the engine numbers")]
 use hashbrown::HashMap;
 
 /// The extension of one connection.

@@ -171,8 +171,8 @@ impl Engine {
         let deadline = tick.wrapping_add(timeout);
         let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
         hot.deadline = deadline;
-        let conn_id = ConnId { slot, tuple_hash: hot.tuple_hash(self.secret.0) };
         let counted = hot.kind.has(RecordKind::COUNTED);
+        let conn_id = self.conn_id(slot);
         if earlier {
             self.table.lower_timer_bound(slot, deadline);
         }

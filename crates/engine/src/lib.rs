@@ -1,4 +1,4 @@
-#![warn(clippy::disallowed_methods)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 #![doc = include_str!("../README.md")]
 #![no_std]
 

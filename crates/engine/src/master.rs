@@ -9,8 +9,8 @@ use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{LookupKey, TupleRef};
 use crate::time::Ticks;
 use crate::{Direction, Engine, Helper, Instant, Status, Tuple, Unconfirmed, Zone};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
-use hashbrown::HashMap;
 
 impl Engine {
     /// Finds and removes the expectation that `probe`'s tuple matches; returns its master and the NAT of the child.
@@ -33,9 +33,12 @@ impl Engine {
             self.destroy(master.slot, now);
             return None;
         }
-        let cold = self.table.records.cold(master.slot)?;
+        let mark = self.table.records.cold(master.slot)?.mark;
         let tuple = self.table.records.key(TupleRef::new(master.slot, Direction::Original))?.tuple();
-        Some((Master { slot: master.slot, generation: cold.generation, tuple, mark: cold.mark }, follow))
+        Some((
+            Master { slot: master.slot, generation: self.table.records.generation(master.slot), tuple, mark },
+            follow,
+        ))
     }
 
     /// The master of an imported child, by its original tuple. If it has ended, only the tuple is kept.
@@ -43,7 +46,7 @@ impl Engine {
         let found = self.find_by_original(tuple, zone);
         let cold = found.and_then(|slot| self.table.records.cold(slot));
         let (slot, generation, mark) = match (found, cold) {
-            (Some(slot), Some(cold)) => (slot, cold.generation, cold.mark),
+            (Some(slot), Some(cold)) => (slot, self.table.records.generation(slot), cold.mark),
             _ => (u32::MAX, 0, 0),
         };
         Master { slot, generation, tuple: *tuple, mark }
@@ -81,7 +84,7 @@ impl Engine {
                 return Err(alloc::format!("expected by nobody: {expected:?}"));
             }
         }
-        let mut children = HashMap::<u32, u32>::new();
+        let mut children = BTreeMap::<u32, u32>::new();
         for (slot, extension) in self.extensions.iter() {
             if !self
                 .table
@@ -104,7 +107,7 @@ impl Engine {
     /// Does the master still exist?
     pub(crate) fn is_master_alive(&self, master: &Master) -> bool {
         let records = &self.table.records;
-        let same = records.cold(master.slot).is_some_and(|cold| cold.generation == master.generation);
+        let same = records.generation(master.slot) == master.generation;
         same && records
             .hot(master.slot)
             .is_some_and(|hot| hot.is_confirmed() && hot.kind.has(RecordKind::HAS_EXTENSION))

@@ -71,9 +71,9 @@ impl Engine {
     /// # Errors
     /// It is not in the table, already offloaded, not established, or needs the slow path. Then nothing has changed.
     pub fn offload(&mut self, conn_id: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
-        let secret = self.secret.0;
+        let named = self.names(conn_id);
         let hot = self.table.records.hot_mut(conn_id.slot).ok_or(OffloadError::NotFound)?;
-        if !hot.is_confirmed() || hot.tuple_hash(secret) != conn_id.tuple_hash || hot.is_expired(now.tick()) {
+        if !named || hot.is_expired(now.tick()) {
             return Err(OffloadError::NotFound);
         }
         let status = hot.status();
@@ -117,12 +117,9 @@ impl Engine {
     }
 
     fn update_flow_stats(&mut self, stats: &FlowStats, now: Instant) -> bool {
-        let (slot, secret) = (stats.conn_id.slot, self.secret.0);
+        let (slot, named) = (stats.conn_id.slot, self.names(stats.conn_id));
         let Some(hot) = self.table.records.hot_mut(slot) else { return false };
-        if !hot.is_confirmed()
-            || hot.tuple_hash(secret) != stats.conn_id.tuple_hash
-            || !hot.status().contains(Status::OFFLOAD)
-        {
+        if !named || !hot.status().contains(Status::OFFLOAD) {
             return false;
         }
         let tick = now.tick();
@@ -157,11 +154,8 @@ impl Engine {
 
     /// Ends the offload of a connection; [`Engine::poll_revoked`] will return its id. False if it was not offloaded.
     pub fn revoke(&mut self, conn_id: ConnId) -> bool {
-        let secret = self.secret.0;
         let Some(hot) = self.table.records.hot(conn_id.slot) else { return false };
-        let is_offloaded = hot.is_confirmed()
-            && hot.tuple_hash(secret) == conn_id.tuple_hash
-            && hot.status().contains(Status::OFFLOAD);
+        let is_offloaded = self.names(conn_id) && hot.status().contains(Status::OFFLOAD);
         if is_offloaded {
             self.unoffload(conn_id.slot);
         }

@@ -20,9 +20,7 @@ impl Engine {
 
     /// One connection, if it is in the table.
     pub fn entry(&self, conn_id: ConnId, now: Instant) -> Option<Entry> {
-        let hot = self.table.records.hot(conn_id.slot)?;
-        let same = hot.is_confirmed() && hot.tuple_hash(self.secret.0) == conn_id.tuple_hash;
-        if same { self.dump_entry(conn_id.slot, now) } else { None }
+        if self.names(conn_id) { self.dump_entry(conn_id.slot, now) } else { None }
     }
 
     /// Every expectation that has not expired at `now`, as `/proc/net/nf_conntrack_expect` lists them.

@@ -6,7 +6,7 @@ use crate::nat::ack_offset;
 use crate::packet_ctx::Pending;
 use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::table::LookupKey;
-use crate::table::record::RecordKind;
+use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{Records, TupleRef};
 use crate::time::Ticks;
 use crate::{
@@ -22,6 +22,7 @@ impl Engine {
     pub(crate) fn handle_known(&mut self, packet: &Packet<'_>, reference: TupleRef, now: Instant) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
         let tick = now.tick();
+        let generation = self.table.records.generation(slot);
         let hot = self.table.records.hot_mut(slot)?;
         if hot.is_expired(tick) {
             self.destroy(slot, now);
@@ -103,7 +104,7 @@ impl Engine {
         } else {
             Stateless::load(hot).track_packet(&context)
         };
-        let outcome = Outcome::tracked(info, direction, ConnId { slot, tuple_hash: hot.tuple_hash(self.secret.0) });
+        let outcome = Outcome::tracked(info, direction, ConnId { slot, generation });
         let TrackResult::Pass { timeout, changed, assured } = result else {
             return self.apply_track_result(packet, reference, result, outcome, now);
         };
@@ -304,9 +305,16 @@ impl Engine {
         }
     }
 
+    /// The connection in this slot that `conn_id` names, if it is still there.
+    #[inline(always)]
+    pub(crate) fn names(&self, conn_id: ConnId) -> bool {
+        self.table.records.generation(conn_id.slot) == conn_id.generation
+            && self.table.records.hot(conn_id.slot).is_some_and(HotRecord::is_confirmed)
+    }
+
     #[inline(always)]
     pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
-        ConnId { slot, tuple_hash: self.table.records.hot(slot).map_or(0, |hot| hot.tuple_hash(self.secret.0)) }
+        ConnId { slot, generation: self.table.records.generation(slot) }
     }
 }
 

@@ -1,4 +1,5 @@
 //! What a gateway is started with, as plain values: the program makes them from its command line, an embedder from what it likes.
+use crate::clock::{SystemTimeSource, TimeSource};
 use crate::driver::Driver;
 use crate::load::LoadedConfig;
 use crate::nfqueue_driver::NfqueueDriver;
@@ -7,7 +8,6 @@ use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
-use crate::clock::{SystemTimeSource, TimeSource};
 use crate::{control_server, main_loop};
 use anyhow::Result;
 use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
@@ -100,7 +100,7 @@ impl GatewayConfig {
         let mut router = Router::new(engine, Program::default(), fib, (low, high));
         if !matches!(self.driver, DriverConfig::External) {
             router.set_wall_clock(time.wall_clock());
-            router = router.with_icmp_ratelimit((high, low));
+            router = router.with_icmp_ratelimit();
         }
         loaded.apply(&mut router, now);
         // Restored connections count for their backends.
@@ -141,6 +141,14 @@ impl GatewayConfig {
         if !matches!(self.driver, DriverConfig::Tun) {
             router = router.with_local_bypass();
         }
-        main_loop::run(router, &mut *driver, control.as_ref(), store, Arc::new(SystemTimeSource), self.busy_poll, || self.load())
+        main_loop::run(
+            router,
+            &mut *driver,
+            control.as_ref(),
+            store,
+            Arc::new(SystemTimeSource),
+            self.busy_poll,
+            || self.load(),
+        )
     }
 }

@@ -1,4 +1,5 @@
 //! The machine as the router sees it: interfaces, their addresses, routes.
+#![allow(clippy::disallowed_types, reason = "the keys are this host's own configuration, which no packet changes")]
 use keepstate_rules::datatype::encode_name;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 // The keys come from the machine's own configuration, never from a packet: a hash without a secret is enough.

@@ -2,8 +2,8 @@
 //!
 //! One token bucket for all errors, and one for each peer. Peers' buckets are in a table of fixed size; peers whose hashes collide share a bucket. It must never grow.
 use keepstate_engine::Instant;
-use siphasher::sip::SipHasher13;
-use std::hash::{Hash, Hasher};
+use keepstate_wire::keyed_hash::SipKey;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 /// Number of peer buckets.
@@ -23,22 +23,21 @@ struct Rate {
 
 /// The token buckets.
 pub(crate) struct IcmpRateLimiter {
-    secret: (u64, u64),
+    key: SipKey,
     global: u64,
     peers: Vec<u64>,
 }
 
 impl IcmpRateLimiter {
-    pub(crate) fn new(secret: (u64, u64)) -> IcmpRateLimiter {
-        IcmpRateLimiter { secret, global: 0, peers: vec![0; PEER_BUCKETS] }
+    pub(crate) fn new(key: SipKey) -> IcmpRateLimiter {
+        IcmpRateLimiter { key, global: 0, peers: vec![0; PEER_BUCKETS] }
     }
 
     /// Takes a token for an error to this peer, if there is one. Called once for each error.
     pub(crate) fn allows(&mut self, peer: IpAddr, now: Instant) -> bool {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        peer.hash(&mut hasher);
+        let hash = self.key.hash_one(peer);
         // It is less than the length of the table, which fits.
-        let at = (hasher.finish() % PEER_BUCKETS as u64) as usize;
+        let at = (hash % PEER_BUCKETS as u64) as usize;
         let Some(bucket) = self.peers.get_mut(at) else { return false };
         let full = PEER_RATE.has_token(*bucket, now);
         if full && GLOBAL_RATE.take(&mut self.global, now) { PEER_RATE.take(bucket, now) } else { false }
@@ -74,7 +73,7 @@ mod tests {
 
     #[test]
     fn per_peer_limit_is_six_then_one_a_second() {
-        let mut limiter = IcmpRateLimiter::new((1, 2));
+        let mut limiter = IcmpRateLimiter::new(SipKey::new(1, 2));
         let second = 1_000_000_000;
         let begun = 100 * second;
         assert_eq!(count_allowed(&mut limiter, [10, 0, 0, 1], begun, 20), 6);
@@ -86,7 +85,7 @@ mod tests {
 
     #[test]
     fn global_limit_is_fifty_then_a_thousand_a_second() {
-        let mut limiter = IcmpRateLimiter::new((1, 2));
+        let mut limiter = IcmpRateLimiter::new(SipKey::new(1, 2));
         let begun = 100_000_000_000;
         let everybody = |limiter: &mut IcmpRateLimiter, now| -> usize {
             (0..200_u8).map(|last| count_allowed(limiter, [10, 0, 1, last], now, 1)).sum()

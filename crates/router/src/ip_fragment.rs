@@ -1,6 +1,7 @@
 //! Fragmentation of packets longer than the MTU (RFC 791, 3.2; RFC 8200, 4.5).
 use keepstate_wire::checksum::internet;
-use siphasher::sip::SipHasher13;
+use keepstate_wire::keyed_hash::SipKey;
+use std::hash::BuildHasher;
 use std::hash::Hasher;
 
 /// IPv4 header flags: don't fragment, more fragments.
@@ -86,18 +87,18 @@ fn next_header_offset(head: &[u8]) -> Option<usize> {
 
 /// Unpredictable identifications for fragmented packets (RFC 7739).
 pub(crate) struct FragmentIds {
-    secret: (u64, u64),
+    key: SipKey,
     issued: u64,
 }
 
 impl FragmentIds {
-    pub(crate) fn new(secret: (u64, u64)) -> FragmentIds {
-        FragmentIds { secret, issued: 0 }
+    pub(crate) fn new(key: SipKey) -> FragmentIds {
+        FragmentIds { key, issued: 0 }
     }
 
     pub(crate) fn next_id(&mut self) -> u32 {
         self.issued += 1;
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0 ^ 0x6672_6167, self.secret.1);
+        let mut hasher = self.key.build_hasher();
         hasher.write_u64(self.issued);
         hasher.finish() as u32
     }
@@ -204,6 +205,6 @@ mod tests {
                 assert_eq!(came.header_len, headers);
             }
         }
-        assert_ne!(FragmentIds::new((1, 2)).next_id(), FragmentIds::new((1, 3)).next_id());
+        assert_ne!(FragmentIds::new(SipKey::new(1, 2)).next_id(), FragmentIds::new(SipKey::new(1, 3)).next_id());
     }
 }

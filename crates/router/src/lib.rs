@@ -53,7 +53,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //! `examples/tun_firewall.rs` is a whole program between two TUN interfaces, `examples/simulation.rs` one on a virtual clock.
-#![warn(clippy::disallowed_methods)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 mod fib;
 mod icmp_error;
 mod icmp_ratelimit;

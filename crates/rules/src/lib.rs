@@ -3,7 +3,7 @@
 //! [`parse_with`] reads the text of a ruleset (such as `/etc/nftables.conf`) into a syntax tree ([`ast`]). [`compile()`] resolves names and gives a [`Program`];
 //! [`Program::eval_filter_chains`] and [`Program::eval_nat_chains`] evaluate one packet at one hook. What is not supported is an error with file, line and
 //! column and a hint what to write instead; nothing is silently ignored. This crate does no IO, reads no clock and has no source of randomness.
-#![warn(clippy::disallowed_methods)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod ast;
 mod check;
 pub mod datatype;

@@ -28,7 +28,7 @@
 //! assert_eq!(packet.to_string(), "IPv4 UDP 10.1.0.2:40000 > 10.2.0.9:53 length 32");
 //! # Ok::<(), ParseError>(())
 //! ```
-#![warn(clippy::disallowed_methods)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -43,6 +43,7 @@ pub mod icmp;
 mod icmp_inner;
 pub mod ipv4_options;
 mod ipv6_ext;
+pub mod keyed_hash;
 pub mod link;
 mod packet;
 pub mod protocol;

@@ -44,11 +44,11 @@ mod tests;
 pub use fragment::FragmentInfo;
 
 use crate::ipv6_ext::{self, SkipMode};
+use crate::keyed_hash::{KeyedMap, SipKey};
 use crate::{Family, Packet, ParseError, protocol};
 use alloc::vec::Vec;
 use deadlines::Deadlines;
-use fragment::{FragmentKey, FragmentView, SipKey};
-use hashbrown::HashMap;
+use fragment::{FragmentKey, FragmentView};
 use max_dist::SourceCounters;
 use queue::{FragmentQueue, QueueError};
 
@@ -86,7 +86,7 @@ impl Default for ReassemblyLimits {
 /// The queues of both families. See the [module](self) for an example.
 #[derive(Debug)]
 pub struct Reassembler {
-    queues: HashMap<FragmentKey, FragmentQueue, SipKey>,
+    queues: KeyedMap<FragmentKey, FragmentQueue>,
     v4: FamilyUsage,
     v6: FamilyUsage,
     source_counters: SourceCounters,
@@ -105,11 +105,12 @@ struct FamilyUsage {
 impl Reassembler {
     /// An empty reassembler. `secret` is the key of its hash table: it must be random, and senders must not learn it.
     pub fn new(secret: (u64, u64), limits: ReassemblyLimits) -> Self {
+        let secret = SipKey::new(secret.0, secret.1);
         Reassembler {
-            queues: HashMap::with_hasher(SipKey(secret.0, secret.1)),
+            queues: secret.derive(0).map(),
             v4: FamilyUsage::default(),
             v6: FamilyUsage::default(),
-            source_counters: SourceCounters::new(secret),
+            source_counters: SourceCounters::new(secret.derive(1)),
             limits,
             now: 0,
             serial: 0,

@@ -1,5 +1,5 @@
 //! What a format prints: a connection, and the event if it is one.
-use keepstate_engine::{UnixTime, TcpSide};
+use keepstate_engine::{TcpSide, UnixTime};
 use keepstate_linux::ctnetlink::{CtCounters, CtFlow, EventKind, Status};
 use std::time::SystemTime;
 

@@ -9,7 +9,7 @@ use super::save::vtag_as_conntrack;
 use super::writer::FlowWriter;
 use crate::test_entries::{EntryBuilder, entry_between};
 use jiff::tz::TimeZone;
-use keepstate_engine::{Entry, Event, EventKind, UnixTime, SctpState, Status, TcpState, ZoneDirection};
+use keepstate_engine::{Entry, Event, EventKind, SctpState, Status, TcpState, UnixTime, ZoneDirection};
 
 mod events;
 mod json;

@@ -8,7 +8,7 @@ use super::labels::Label;
 use super::protocol::{L4Keys, protocol_and_keys, state_name};
 use super::style::FormatStyle;
 use super::text_buf::TextBuf;
-use keepstate_engine::{UnixTime, TcpSide};
+use keepstate_engine::{TcpSide, UnixTime};
 use keepstate_linux::ctnetlink::{CtFamily, CtFlow, CtProtoInfo, CtTuple, EventKind, Status};
 
 /// Appends the object of a connection or event.

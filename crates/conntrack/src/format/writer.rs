@@ -7,7 +7,7 @@ use super::style::FormatStyle;
 use super::text_buf::TextBuf;
 use super::{engine_flow, json, line, save, xml};
 use jiff::tz::TimeZone;
-use keepstate_engine::{Entry, Event, UnixTime, ProtocolInfo, TcpSide};
+use keepstate_engine::{Entry, Event, ProtocolInfo, TcpSide, UnixTime};
 use keepstate_linux::ctnetlink::CtFlow;
 use std::io::{self, Write};
 

@@ -15,10 +15,8 @@ use crate::{ConnId, Helper, Instant, Tuple};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
 use core::net::IpAddr;
-use hashbrown::HashMap;
-use siphasher::sip::SipHasher13;
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// Which bits of a tuple's source must match. Destination and protocol must always match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +89,9 @@ pub(crate) enum ExpectError {
 
 /// All expectations.
 pub(crate) struct ExpectationTable {
-    by_destination: HashMap<Destination, Vec<Expectation>, SipKeys>,
+    by_destination: KeyedMap<Destination, Vec<Expectation>>,
     /// The same expectations by master, oldest first.
-    by_master: HashMap<ConnId, Vec<Expectation>, SipKeys>,
+    by_master: KeyedMap<ConnId, Vec<Expectation>>,
     /// Number of expectations by deadline and destination, to find the expired ones.
     by_deadline: BTreeMap<(Instant, Destination), usize>,
     count: usize,
@@ -108,11 +106,10 @@ const fn destination_key(tuple: &Tuple) -> Destination {
 
 impl ExpectationTable {
     /// An empty table. `keys` must be unknown to senders of packets.
-    pub(crate) fn new(keys: (u64, u64)) -> Self {
-        let keys = SipKeys(keys.0, keys.1);
+    pub(crate) fn new(keys: SipKey) -> Self {
         ExpectationTable {
-            by_destination: HashMap::with_hasher(keys),
-            by_master: HashMap::with_hasher(keys),
+            by_destination: keys.derive(0).map(),
+            by_master: keys.derive(1).map(),
             by_deadline: BTreeMap::new(),
             count: 0,
         }
@@ -291,16 +288,5 @@ fn apply_mask(address: IpAddr, mask: IpAddr) -> IpAddr {
         (IpAddr::V4(address), IpAddr::V4(mask)) => IpAddr::V4(address & mask),
         (IpAddr::V6(address), IpAddr::V6(mask)) => IpAddr::V6(address & mask),
         _ => address,
-    }
-}
-
-/// Builds keyed hashers that outsiders cannot predict.
-#[derive(Clone, Copy)]
-struct SipKeys(u64, u64);
-
-impl BuildHasher for SipKeys {
-    type Hasher = SipHasher13;
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
     }
 }

@@ -7,7 +7,7 @@ const FTP: ExpectLimits = ExpectLimits { max_per_class: 1, max_total: 4096 };
 const EXACT: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
 fn master(slot: u32) -> ConnId {
-    ConnId { slot, tuple_hash: 7 }
+    ConnId { slot, generation: 7 }
 }
 
 fn address(last: u8) -> IpAddr {
@@ -34,7 +34,7 @@ fn expectation(slot: u32, port: u16) -> Expectation {
 }
 
 fn empty() -> ExpectationTable {
-    ExpectationTable::new((1, 2))
+    ExpectationTable::new(keepstate_wire::keyed_hash::SipKey::new(1, 2))
 }
 
 const NOW: Instant = Instant::from_secs(1);

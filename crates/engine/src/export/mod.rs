@@ -18,7 +18,9 @@ use crate::protocol::{IgnoredSyn, Tcp, sctp::Sctp, stateless::Stateless};
 use crate::table::TupleRef;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::{Ticks, ticks_to_millis};
-use crate::{Accounting, ConnId, Direction, Engine, Helper, Instant, Status, SynproxyState, Sysctl, Tuple, UnixTime, Zone};
+use crate::{
+    Accounting, ConnId, Direction, Engine, Helper, Instant, Status, SynproxyState, Sysctl, Tuple, UnixTime, Zone,
+};
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
 

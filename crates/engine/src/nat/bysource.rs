@@ -5,7 +5,7 @@
 use crate::Tuple;
 use crate::table::ChunkedArray;
 use core::net::IpAddr;
-use hashbrown::HashMap;
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// The inside source of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,25 +23,22 @@ impl BysourceKey {
 }
 
 /// All sources whose NAT is initialized.
-#[derive(Default)]
 pub(crate) struct BysourceTable {
-    newest: HashMap<BysourceKey, u32>,
+    newest: KeyedMap<BysourceKey, u32>,
     links: Links,
 }
 
 /// By slot: the newer and the older neighbour, each plus one; 0 means none.
 struct Links(ChunkedArray<[u32; 2], { 1 << 18 }>);
 
-impl Default for Links {
-    fn default() -> Self {
-        Links(ChunkedArray::new())
-    }
-}
-
 const NEWER: usize = 0;
 const OLDER: usize = 1;
 
 impl BysourceTable {
+    pub(super) fn new(key: SipKey) -> BysourceTable {
+        BysourceTable { newest: key.map(), links: Links(ChunkedArray::new()) }
+    }
+
     /// Inserts a connection. If memory is short it is left out, and the source's next connection is translated without regard to it.
     pub(super) fn insert(&mut self, source: BysourceKey, slot: u32) {
         if !self.links.0.ensure_chunk(slot as usize) {
@@ -106,7 +103,7 @@ mod tests {
     #[test]
     fn removing_any_element_keeps_the_chain_intact() {
         for gone in 0..3 {
-            let mut sources = BysourceTable::default();
+            let mut sources = BysourceTable::new(SipKey::new(1, 2));
             (0..3).for_each(|slot| sources.insert(source(1), slot));
             sources.insert(source(2), 7);
             sources.remove(&source(1), gone);

@@ -3,7 +3,7 @@
 //! A mapping assigns one outside port to one inside source, whatever its peers. It is created when its first connection is confirmed and removed with its last,
 //! so there are never more mappings than connections. While [`NatPolicy`] is the default (Linux's behaviour), nothing here runs and nothing is stored.
 use super::bysource::BysourceKey;
-use super::eim_table::{EimTable, NatPolicy, OutsidePort};
+use super::eim_table::{NatPolicy, OutsidePort};
 use super::port_bitmap::PortConstraint;
 use super::port_block::{PortBlockEvent, Subscriber};
 use super::range::{Manip, NatRange, PortSelection};
@@ -26,7 +26,7 @@ const MAX_ATTEMPTS: usize = 128;
 impl Engine {
     /// Sets the source NAT policy. Known connections keep their translation.
     pub fn set_nat_policy(&mut self, mapping: NatPolicy, now: Instant) {
-        self.nat.eim = EimTable::new(mapping);
+        self.nat.eim = self.nat.eim.with_policy(mapping);
         let slots: Vec<u32> = self.table.used_slots().collect();
         for slot in slots {
             self.restore_mapping(slot, now);

@@ -7,7 +7,7 @@ use crate::Instant;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
-use hashbrown::HashMap;
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// Source NAT policy beyond the rules. The default is Linux's behaviour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,25 +65,33 @@ pub(super) struct OutsidePort {
 }
 
 /// All mappings.
-#[derive(Default)]
 pub(crate) struct EimTable {
+    key: SipKey,
     pub(super) policy: NatPolicy,
     pub(super) in_use: bool,
     pub(super) used_ports: PortBitmap,
     /// Mappings, each with its number of connections.
-    pub(super) by_inside: HashMap<BysourceKey, Vec<(OutsidePort, u32)>>,
-    pub(super) by_outside: HashMap<OutsidePort, BysourceKey>,
+    pub(super) by_inside: KeyedMap<BysourceKey, Vec<(OutsidePort, u32)>>,
+    pub(super) by_outside: KeyedMap<OutsidePort, BysourceKey>,
     pub(super) port_blocks: PortBlocks,
 }
 
 impl EimTable {
-    pub(super) fn new(policy: NatPolicy) -> EimTable {
+    pub(super) fn new(policy: NatPolicy, key: SipKey) -> EimTable {
         EimTable {
             in_use: !policy.is_default(),
-            port_blocks: PortBlocks::new(policy.port_block_size),
+            port_blocks: PortBlocks::new(policy.port_block_size, key.derive(0)),
             policy,
-            ..EimTable::default()
+            used_ports: PortBitmap::new(key.derive(1)),
+            by_inside: key.derive(2).map(),
+            by_outside: key.derive(3).map(),
+            key,
         }
+    }
+
+    /// An empty table for another policy.
+    pub(super) fn with_policy(&self, policy: NatPolicy) -> EimTable {
+        EimTable::new(policy, self.key)
     }
 
     pub(super) fn in_use(&self) -> bool {

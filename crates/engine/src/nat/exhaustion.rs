@@ -4,7 +4,7 @@
 use crate::{Instant, Tuple};
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use hashbrown::HashMap;
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// The address, peer and protocol whose ports ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,9 +32,8 @@ pub struct ExhaustionStats {
 }
 
 /// All shortages so far, bounded.
-#[derive(Default)]
 pub(crate) struct Exhaustion {
-    by_key: HashMap<ExhaustionKey, ExhaustionStats>,
+    by_key: KeyedMap<ExhaustionKey, ExhaustionStats>,
     /// Shortages that were not reported yet.
     unreported: Vec<ExhaustionKey>,
     /// Total number of connections dropped for lack of a port.
@@ -45,6 +44,10 @@ pub(crate) struct Exhaustion {
 const MAX_KEYS: usize = 1024;
 
 impl Exhaustion {
+    pub(super) fn new(key: SipKey) -> Exhaustion {
+        Exhaustion { by_key: key.map(), unreported: Vec::new(), failures: 0 }
+    }
+
     pub(super) fn record(&mut self, translated: &Tuple, manip: super::range::Manip, now: Instant) {
         let (address, peer, peer_port) = match manip {
             super::range::Manip::Source => (translated.source, translated.destination, translated.destination_key),

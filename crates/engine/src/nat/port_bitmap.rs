@@ -5,7 +5,7 @@
 use alloc::boxed::Box;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
-use hashbrown::HashMap;
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// Key of a page: address, protocol, zone.
 pub(super) type BitmapKey = (IpAddr, u8, u16);
@@ -20,8 +20,7 @@ pub(super) enum PortConstraint {
     Pair,
 }
 
-#[derive(Default)]
-pub(super) struct PortBitmap(HashMap<BitmapKey, BitmapPage>);
+pub(super) struct PortBitmap(KeyedMap<BitmapKey, BitmapPage>);
 
 struct BitmapPage {
     taken: Box<[u64; 1024]>,
@@ -34,6 +33,10 @@ const MAX_PAGES: usize = 4096;
 const EVEN_BITS: u64 = 0x5555_5555_5555_5555;
 
 impl PortBitmap {
+    pub(super) fn new(key: SipKey) -> PortBitmap {
+        PortBitmap(key.map())
+    }
+
     /// Is there room for a port of this key?
     pub(super) fn has_room(&self, place: &BitmapKey) -> bool {
         self.0.len() < MAX_PAGES || self.0.contains_key(place)
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn every_port_of_a_range_is_found_once_and_no_other() {
         for ports in [1024..=1024, 1000..=1100, 63..=65, 65_500..=65_535, 0..=u16::MAX] {
-            let mut all = PortBitmap::default();
+            let mut all = PortBitmap::new(SipKey::new(1, 2));
             let mut found = BTreeSet::new();
             while let Some(port) = all.find_free(&KEY, &ports, 1050, PortConstraint::Any) {
                 assert!(
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn constraints_are_honoured() {
-        let mut all = PortBitmap::default();
+        let mut all = PortBitmap::new(SipKey::new(1, 2));
         assert_eq!(all.find_free(&KEY, &(1024..=2000), 1025, PortConstraint::SameParity(8)), Some(1026));
         assert_eq!(all.find_free(&KEY, &(1024..=2000), 1026, PortConstraint::SameParity(7)), Some(1027));
         assert!(all.reserve(KEY, 1027));

@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;
-use hashbrown::HashMap;
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// A block was allocated or released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +39,10 @@ struct PortBlockAllocation {
     connections: u32,
 }
 
-#[derive(Default)]
 pub(super) struct PortBlocks {
     /// Number of ports in a block; `None` if blocks are off.
     block_size: Option<u16>,
-    allocations: HashMap<Subscriber, Vec<PortBlockAllocation>>,
+    allocations: KeyedMap<Subscriber, Vec<PortBlockAllocation>>,
     /// Numbers of allocated blocks, by outside address and zone.
     allocated: PortBitmap,
     events: VecDeque<PortBlockEvent>,
@@ -58,8 +57,14 @@ const MAX_ADDRESSES_SEARCHED: usize = 256;
 const MAX_QUEUED_EVENTS: usize = 65_536;
 
 impl PortBlocks {
-    pub(super) fn new(size: Option<u16>) -> PortBlocks {
-        PortBlocks { block_size: size.filter(|size| *size > 0), ..PortBlocks::default() }
+    pub(super) fn new(size: Option<u16>, key: SipKey) -> PortBlocks {
+        PortBlocks {
+            block_size: size.filter(|size| *size > 0),
+            allocations: key.derive(0).map(),
+            allocated: PortBitmap::new(key.derive(1)),
+            events: VecDeque::new(),
+            events_lost: 0,
+        }
     }
 
     #[cfg(test)]

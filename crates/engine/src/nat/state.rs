@@ -3,7 +3,7 @@ use super::bysource::BysourceTable;
 use super::eim_table::EimTable;
 use super::exhaustion::Exhaustion;
 use crate::table::key::{HashKeys, TupleKey};
-use crate::{Connection, Secret};
+use crate::{Connection, NatPolicy, Secret};
 use alloc::boxed::Box;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,12 +24,13 @@ pub(crate) struct NatState {
 
 impl NatState {
     pub(crate) fn new(secret: &Secret) -> NatState {
+        let tables = HashKeys::derive(secret, 5).sip_key();
         NatState {
             keys: HashKeys::derive(secret, 4),
             random_counter: 0,
-            bysource: BysourceTable::default(),
-            exhaustion: Exhaustion::default(),
-            eim: EimTable::default(),
+            bysource: BysourceTable::new(tables.derive(0)),
+            exhaustion: Exhaustion::new(tables.derive(1)),
+            eim: EimTable::new(NatPolicy::default(), tables.derive(2)),
             in_use: false,
             keep_ended: false,
             ended: None,

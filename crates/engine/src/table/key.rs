@@ -4,6 +4,7 @@ use crate::Tuple;
 use core::hash::Hasher;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use keepstate_types::ipproto;
+use keepstate_wire::keyed_hash::SipKey;
 use siphasher::sip::SipHasher13;
 
 /// A packed [`Tuple`]: addresses, keys, protocol. IPv4 fits in two words and has its own code path where speed matters.
@@ -41,6 +42,11 @@ impl HashKeys {
             *half = hasher.finish();
         }
         HashKeys { first: halves[0], second: halves[1] }
+    }
+
+    /// The key for a table of another kind.
+    pub(crate) fn sip_key(&self) -> SipKey {
+        SipKey::new(self.first, self.second)
     }
 
     /// The key itself, for multiplicative hashes that need an unpredictable odd number.

@@ -8,8 +8,9 @@
 //!   │ destin.│      │        │        │      │       │ 2×u8  │ 2×4bit │         │ TCP: end, max end, max window,│
 //!   │ (IPv4) │      │        │        │      │       │       │        │         │ max ack ×2, last end, last tag│
 //!   └────────┴──────┴────────┴────────┴──────┴───────┴───────┴────────┴─────────┴───────────────────────────────┘
-//! ColdRecord: 20 bytes, read if NAT changed the reply tuple, and for listings
-//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4 │ generation 4
+//! ColdRecord: 16 bytes, read if NAT changed the reply tuple, and for listings
+//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4
+//! generation: 4 bytes, counts the connections of a slot
 //! Ipv6Addrs: 64 bytes, IPv6 only: original source, destination; reply source, destination
 //! ZoneRecord: 4 bytes, only for zones other than the default
 //! ```
@@ -50,11 +51,9 @@ pub(crate) struct ColdRecord {
     addresses: [u32; 2],
     pub(crate) keys: u32,
     pub(crate) mark: u32,
-    /// Counts the connections that have used this slot, so that each has a different id.
-    pub(crate) generation: u32,
 }
 
-const _: () = assert!(size_of::<ColdRecord>() == 20);
+const _: () = assert!(size_of::<ColdRecord>() == 16);
 
 /// A stored [`Zone`].
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -165,13 +164,6 @@ impl HotRecord {
         }
     }
 
-    /// A hash of the original tuple. It needs only the hot part, so making a [`ConnId`](crate::ConnId) reads no other cache line.
-    #[inline(always)]
-    pub(crate) fn tuple_hash(&self, secret: u64) -> u32 {
-        let mixed = (self.addresses ^ u64::from(self.keys).rotate_left(20)).wrapping_mul(secret | 1);
-        (mixed >> 32) as u32
-    }
-
     /// Has it expired at tick `now` (modulo 2³²)?
     #[inline(always)]
     pub(crate) fn is_expired(&self, now: u32) -> bool {
@@ -185,15 +177,10 @@ impl ColdRecord {
         u64::from(self.addresses[0]) << 32 | u64::from(self.addresses[1])
     }
 
-    /// Initializes it for a new connection in this slot and increments the generation.
+    /// Initializes it for a new connection in this slot.
     pub(crate) fn init(&mut self, reply: &TupleKey, mark: u32) {
         let word = reply.packed_addresses();
-        *self = ColdRecord {
-            addresses: [(word >> 32) as u32, word as u32],
-            keys: reply.keys,
-            mark,
-            generation: self.generation.wrapping_add(1),
-        };
+        *self = ColdRecord { addresses: [(word >> 32) as u32, word as u32], keys: reply.keys, mark };
     }
 }
 

@@ -19,8 +19,9 @@ const MAX_SLOTS: usize = 1 << 31;
 /// The records. See the module documentation.
 pub(crate) struct Records {
     hot: ChunkedArray<HotRecord, SLOTS_PER_RUN>,
-    /// 10 MiB per chunk: the smallest chunk that is a whole number of huge pages.
-    cold: ChunkedArray<ColdRecord, { 1 << 19 }>,
+    cold: ChunkedArray<ColdRecord, { 1 << 17 }>,
+    /// How many connections each slot has had. Never reset: together with the slot it names a connection for ever (but for wrapping), whatever a peer sends.
+    generations: ChunkedArray<u32, { 1 << 19 }>,
     ipv6_addrs: ChunkedArray<Ipv6Addrs, SLOTS_PER_RUN>,
     counts: ChunkedArray<AcctCounts, { 1 << 16 }>,
     /// When each was confirmed, in nanoseconds; 0 if not recorded.
@@ -46,6 +47,7 @@ impl Records {
         Records {
             hot: ChunkedArray::new(),
             cold: ChunkedArray::new(),
+            generations: ChunkedArray::new(),
             ipv6_addrs: ChunkedArray::new(),
             counts: ChunkedArray::new(),
             starts: ChunkedArray::new(),
@@ -71,6 +73,12 @@ impl Records {
 
     pub(crate) fn cold_mut(&mut self, slot: u32) -> Option<&mut ColdRecord> {
         self.cold.get_mut(slot as usize)
+    }
+
+    /// The generation of the connection in a slot, or of the last one.
+    #[inline(always)]
+    pub(crate) fn generation(&self, slot: u32) -> u32 {
+        self.generations.get(slot as usize).copied().unwrap_or(0)
     }
 
     pub(crate) fn counts(&self, slot: u32) -> Option<&AcctCounts> {
@@ -102,6 +110,9 @@ impl Records {
         let slot = reference.slot() as usize;
         if let Some(hot) = self.hot.get(slot) {
             simd::prefetch(hot);
+        }
+        if let Some(generation) = self.generations.get(slot) {
+            simd::prefetch(generation);
         }
         if let (Family::V6, Some(addrs)) = (family, self.ipv6_addrs.get(slot)) {
             simd::prefetch(addrs);
@@ -194,6 +205,8 @@ impl Records {
             ..record.hot
         };
         self.cold.get_mut(at)?.init(record.reply, record.mark);
+        let generation = self.generations.get_mut(at)?;
+        *generation = generation.wrapping_add(1);
         if let (PackedAddrs::V6(original), PackedAddrs::V6(reply)) = (record.original.addresses, record.reply.addresses)
         {
             *self.ipv6_addrs.get_mut(at)? = Ipv6Addrs { original, reply };
@@ -226,6 +239,7 @@ impl Records {
             if end > MAX_SLOTS
                 || !self.hot.ensure_chunk(begin)
                 || !self.cold.ensure_chunk(begin)
+                || !self.generations.ensure_chunk(begin)
                 || is_ipv6 && !self.ipv6_addrs.ensure_chunk(begin)
             {
                 return None;
@@ -248,6 +262,10 @@ impl Records {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let optional = self.counts.memory_bytes() + self.starts.memory_bytes() + self.zones.memory_bytes();
-        self.hot.memory_bytes() + self.cold.memory_bytes() + self.ipv6_addrs.memory_bytes() + optional
+        self.hot.memory_bytes()
+            + self.cold.memory_bytes()
+            + self.generations.memory_bytes()
+            + self.ipv6_addrs.memory_bytes()
+            + optional
     }
 }

@@ -99,7 +99,8 @@ impl Driver for ScriptDriver {
 }
 
 fn udp_packet(port: u16) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 29, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 2, 10, 2, 0, 9, 0, 0, 0, 53, 0, 9, 0, 0, 7];
+    let mut packet =
+        vec![0x45, 0, 0, 29, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 2, 10, 2, 0, 9, 0, 0, 0, 53, 0, 9, 0, 0, 7];
     packet[20..22].copy_from_slice(&port.to_be_bytes());
     let sum: u32 = packet[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
@@ -127,11 +128,13 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     assert!(driver.steps.next().is_none(), "not all steps ran");
 }
 
-const ACCEPT: &str = "table ip t { chain c { type filter hook forward priority 0; policy accept; ct state new accept; } }";
+const ACCEPT: &str =
+    "table ip t { chain c { type filter hook forward priority 0; policy accept; ct state new accept; } }";
 
 #[test]
 fn wall_clock_set_forward_ends_no_connection() {
-    let script = vec![Step::Packet(1000, true), Step::SetWall(2 * HOUR), Step::Count(1), Step::Advance(29), Step::Count(1)];
+    let script =
+        vec![Step::Packet(1000, true), Step::SetWall(2 * HOUR), Step::Count(1), Step::Advance(29), Step::Count(1)];
     run_script(ACCEPT, script);
 }
 

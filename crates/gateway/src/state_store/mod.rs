@@ -90,8 +90,7 @@ impl StateStore {
     pub fn open(path: &Path, engine: &mut Engine, now: Instant) -> Result<(StateStore, RestoreReport)> {
         let boot = uptime::boot_id().context("reading the boot id")?;
         let time = SystemTimeSource;
-        let system_clocks =
-            move |_| ClockPair { boot, since_boot: time.now().0, wall: time.unix_time().0 };
+        let system_clocks = move |_| ClockPair { boot, since_boot: time.now().0, wall: time.unix_time().0 };
         StateStore::open_with_clocks(path, engine, Box::new(system_clocks), now)
     }
 

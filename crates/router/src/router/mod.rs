@@ -30,6 +30,7 @@ use crate::synproxy::{SynCookies, SynproxyStats};
 use keepstate_engine::{Engine, Instant, Outcome, UnixTime};
 use keepstate_rules::{PacketMeta, Program};
 use keepstate_wire::Packet;
+use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
 use packet::{InFlightPacket, destination_address, parse_packet};
 use std::collections::VecDeque;
@@ -51,6 +52,8 @@ const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
 
 /// A router. See the [crate's front page](crate) for how a driver uses it.
 pub struct Router {
+    /// The key that every purpose's key is derived from.
+    key: SipKey,
     engine: Engine,
     program: Program,
     wall_clock: WallClock,
@@ -73,6 +76,19 @@ pub struct Router {
     draining: bool,
 }
 
+/// "router": keeps its keys apart from the engine's.
+const ROUTER_KEYS: u64 = 0x726f_7574_6572;
+
+/// What a key is for: each has its own, derived from the router's secret.
+#[derive(Clone, Copy)]
+enum KeyPurpose {
+    Reassembly,
+    FragmentIds,
+    Services,
+    SynCookies,
+    IcmpLimit,
+}
+
 /// How far the wall clock is ahead of the driver's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WallClock {
@@ -88,20 +104,27 @@ const MAX_SPARE_BUFFERS: usize = 512;
 const SERVICE_SWEEP_INTERVAL: u64 = 20_000_000;
 
 impl Router {
-    /// A router with the connections of `engine`. `secret` keys fragment identifications, SYN cookies, and the random choices of services.
+    /// A router with the connections of `engine`. From `secret` come the keys of fragment identifications, SYN cookies, hash tables and
+    /// the random choices of services.
     pub fn new(engine: Engine, program: Program, fib: FibTable, secret: (u64, u64)) -> Router {
+        // An engine of the same secret derives other keys.
+        let key = SipKey::new(secret.0, secret.1).derive(ROUTER_KEYS);
         Router {
+            key,
             engine,
             program,
             wall_clock: WallClock::default(),
             fib,
-            reassembler: Reassembler::new(secret, ReassemblyLimits::default()),
-            fragment_ids: FragmentIds::new(secret),
+            reassembler: Reassembler::new(
+                key.derive(KeyPurpose::Reassembly as u64).words(),
+                ReassemblyLimits::default(),
+            ),
+            fragment_ids: FragmentIds::new(key.derive(KeyPurpose::FragmentIds as u64)),
             counters: RouterCounters::default(),
             log: VecDeque::new(),
             output: VecDeque::new(),
-            services: Services::new(secret),
-            syn_cookies: SynCookies::new(secret),
+            services: Services::new(key.derive(KeyPurpose::Services as u64)),
+            syn_cookies: SynCookies::new(key.derive(KeyPurpose::SynCookies as u64)),
             icmp_limiter: None,
             bypass_local: false,
             spare_buffers: Vec::new(),
@@ -118,10 +141,10 @@ impl Router {
     }
 
     /// Limits ICMP errors as Linux does by default: six at once to a peer, then one a second; fifty at once to all peers, then a thousand a second. Errors that tell a path's MTU
-    /// are not limited. `secret` keys the table of peers.
+    /// are not limited.
     #[must_use]
-    pub fn with_icmp_ratelimit(mut self, secret: (u64, u64)) -> Router {
-        self.icmp_limiter = Some(IcmpRateLimiter::new(secret));
+    pub fn with_icmp_ratelimit(mut self) -> Router {
+        self.icmp_limiter = Some(IcmpRateLimiter::new(self.key.derive(KeyPurpose::IcmpLimit as u64)));
         self
     }
 

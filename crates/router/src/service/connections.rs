@@ -5,26 +5,21 @@
 use super::backend::BackendId;
 use indexmap::IndexMap;
 use keepstate_engine::{ConnId, Engine, Entry, Instant, ProtocolInfo, Status, TcpState};
-use std::collections::HashSet;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::BuildHasherDefault;
+use keepstate_wire::keyed_hash::{KeyedSet, SipKey};
 
 /// Connections that one sweep checks, at least; with many, 1/1024 of them.
 const SWEEP_MIN: usize = 256;
 /// Connections that a thorough sweep checks, at most: packets wait meanwhile.
 const SWEEP_MAX: usize = 65_536;
 
-/// Connection ids are the engine's own: an attacker cannot choose collisions.
-type HandleHasher = BuildHasherDefault<DefaultHasher>;
-
 /// The connections of all services.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ServiceConnections {
-    entries: IndexMap<ConnId, ServiceConnection, HandleHasher>,
+    entries: IndexMap<ConnId, ServiceConnection, SipKey>,
     /// Where the next sweep begins.
     sweep_cursor: usize,
     /// Connections whose next segment is answered by a reset.
-    pending_resets: HashSet<ConnId, HandleHasher>,
+    pending_resets: KeyedSet<ConnId>,
 }
 
 /// One connection.
@@ -56,6 +51,14 @@ pub(super) enum ConnectionEvent {
 }
 
 impl ServiceConnections {
+    pub(super) fn new(key: SipKey) -> ServiceConnections {
+        ServiceConnections {
+            entries: IndexMap::with_hasher(key.derive(0)),
+            sweep_cursor: 0,
+            pending_resets: key.derive(1).set(),
+        }
+    }
+
     /// Adds a confirmed connection. If an earlier one with the same id ended unseen, its end is reported.
     pub(super) fn insert(&mut self, handle: ConnId, backend: BackendId, tell: impl FnMut(BackendId, ConnectionEvent)) {
         self.pending_resets.remove(&handle);

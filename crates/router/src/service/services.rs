@@ -6,13 +6,13 @@ use super::state::{BackendState, ServiceState};
 use crate::fib::FibTable;
 use keepstate_engine::{ConnId, Direction, Engine, Entry, Instant, Manip, NatRange, PacketCtx, Status, Tuple};
 use keepstate_rules::{Fib, PacketMeta};
-use siphasher::sip::SipHasher13;
+use keepstate_wire::keyed_hash::SipKey;
 use std::collections::BTreeMap;
-use std::hash::Hasher;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 /// All services of a router.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Services {
     /// By key, ascending.
     services: Vec<ServiceState>,
@@ -21,7 +21,7 @@ pub struct Services {
     connections: ServiceConnections,
     last_key: u32,
     draws: u64,
-    secret: (u64, u64),
+    key: SipKey,
     generation: u64,
 }
 
@@ -54,9 +54,17 @@ pub(crate) enum ServiceVerdict {
 }
 
 impl Services {
-    /// No services. `secret` keys the random choice of backends.
-    pub(crate) fn new(secret: (u64, u64)) -> Services {
-        Services { secret, ..Services::default() }
+    /// No services. `key` keys the random choice of backends.
+    pub(crate) fn new(key: SipKey) -> Services {
+        Services {
+            services: Vec::new(),
+            listeners: BTreeMap::new(),
+            connections: ServiceConnections::new(key.derive(1)),
+            last_key: 0,
+            draws: 0,
+            key: key.derive(0),
+            generation: 0,
+        }
     }
 
     /// All services, with those that are removed but still have connections.
@@ -302,9 +310,7 @@ impl Services {
     /// A number that cannot be guessed without the secret.
     fn random_u64(&mut self) -> u64 {
         self.draws += 1;
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u64(self.draws);
-        hasher.finish()
+        self.key.hash_one(self.draws)
     }
 }
 

@@ -3,8 +3,9 @@ use super::segment::{OutgoingSegment, SynproxyOptions, endpoints};
 use keepstate_engine::{Instant, SynproxyState};
 use keepstate_rules::ast::SynproxyInfo;
 use keepstate_wire::Packet;
+use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::tcp::{TcpFlags, TcpSegment};
-use siphasher::sip::SipHasher13;
+use std::hash::BuildHasher;
 use std::hash::Hasher;
 use std::net::IpAddr;
 
@@ -39,13 +40,13 @@ pub struct SynproxyStats {
 
 /// Makes and verifies SYN cookies.
 pub(crate) struct SynCookies {
-    secret: (u64, u64),
+    key: SipKey,
     stats: SynproxyStats,
 }
 
 impl SynCookies {
-    pub(crate) fn new(secret: (u64, u64)) -> SynCookies {
-        SynCookies { secret, stats: SynproxyStats::default() }
+    pub(crate) fn new(key: SipKey) -> SynCookies {
+        SynCookies { key, stats: SynproxyStats::default() }
     }
 
     pub(crate) fn stats(&self) -> &SynproxyStats {
@@ -149,7 +150,7 @@ impl SynCookies {
 
     /// Two bits of age, two of MSS, the rest is a MAC; plus an offset of the connection, so that a cookie does not reveal the time.
     fn cookie(&self, client: (IpAddr, u16), server: (IpAddr, u16), first: u32, size: u32, age: u32) -> u32 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0 ^ 0x7379_6e70, self.secret.1);
+        let mut hasher = self.key.build_hasher();
         for (address, port) in [client, server] {
             match address {
                 IpAddr::V4(address) => hasher.write(&address.octets()),

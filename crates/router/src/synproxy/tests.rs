@@ -28,7 +28,7 @@ fn handshake(
     more: u32,
     later: u64,
 ) -> (OutgoingSegment, Option<OutgoingSegment>) {
-    let mut cookies = SynCookies::new((1, 2));
+    let mut cookies = SynCookies::new(keepstate_wire::keyed_hash::SipKey::new(1, 2));
     let now = Instant::from_secs(1_000_000);
     let promised = parsed(&segment(77, 0, TcpFlags::SYN, asked), |packet, syn| cookies.syn_ack(packet, syn, rule, now));
     let clocks = promised.options.timestamps.map(|(value, _)| (5, value));

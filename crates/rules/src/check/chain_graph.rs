@@ -1,4 +1,5 @@
 //! Which chains are reachable from which hooks: where NAT and synproxy are allowed, and that jumps have no loops.
+#![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use crate::ast::{self, ElementData, Hook, SetRef, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;

@@ -1,4 +1,5 @@
 //! From the syntax tree to a program: names become indices, sets are built, and inconsistent rulesets are refused.
+#![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use super::compiled::{ListedTable, Program};
 use super::instr::{
     BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,

@@ -1,4 +1,5 @@
 //! Compiled sets and maps: exact keys in a hash table, ranges of one part by binary search, ranges in concatenations in a [`RangeTree`].
+#![allow(clippy::disallowed_types, reason = "std's map hashes with SipHash-1-3 and a random key")]
 use super::instr::CompiledVerdict;
 use super::range_tree::{KeyRanges, RangeTree};
 use super::state::StatefulExpr;

@@ -1,4 +1,5 @@
 //! The state of a program that packets change: counters, limits, quotas, connection limits.
+#![allow(clippy::disallowed_types, reason = "std's map hashes with SipHash-1-3 and a random key")]
 use crate::ast::{Limit, StatefulSpec};
 use keepstate_engine::{Engine, Instant, PacketCtx, ProtocolInfo, TcpState, Tuple, Zone};
 use std::collections::HashSet;

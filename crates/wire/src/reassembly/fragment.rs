@@ -1,8 +1,5 @@
 //! Plain types of reassembly: one fragment, the key of its queue, and the sizes that the packet came in.
 use crate::{Addresses, Family, FragmentHeader, Packet};
-use core::fmt;
-use core::hash::BuildHasher;
-use siphasher::sip::SipHasher13;
 
 /// The sizes of the fragments that a packet came in. A router that fragments it again makes no fragment larger than these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,24 +41,5 @@ impl FragmentKey {
             FragmentKey::V4 { .. } => Family::V4,
             FragmentKey::V6 { .. } => Family::V6,
         }
-    }
-}
-
-/// The secret key of the hash tables.
-#[derive(Clone)]
-pub(super) struct SipKey(pub u64, pub u64);
-
-impl fmt::Debug for SipKey {
-    /// Without the key: it must not get into logs.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SipKey")
-    }
-}
-
-impl BuildHasher for SipKey {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
     }
 }

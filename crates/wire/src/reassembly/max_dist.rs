@@ -2,12 +2,11 @@
 //!
 //! The 16-bit identification wraps within a second at today's rates, and a fragment of an old packet would be put into a new
 //! one. A source is counter while it has a queue; a queue keeps the count of its last fragment.
-use super::fragment::SipKey;
-use hashbrown::HashMap;
+use crate::keyed_hash::{KeyedMap, SipKey};
 
 #[derive(Debug)]
 pub(super) struct SourceCounters {
-    sources: HashMap<[u8; 4], SourceCounter, SipKey>,
+    sources: KeyedMap<[u8; 4], SourceCounter>,
 }
 
 #[derive(Debug, Default)]
@@ -18,8 +17,8 @@ struct SourceCounter {
 }
 
 impl SourceCounters {
-    pub fn new(secret: (u64, u64)) -> Self {
-        SourceCounters { sources: HashMap::with_hasher(SipKey(secret.0, secret.1)) }
+    pub fn new(key: SipKey) -> Self {
+        SourceCounters { sources: key.map() }
     }
 
     /// Counts a fragment of `source`. `rid` is the count kept by its queue, if it has one. True if that queue's last fragment is
