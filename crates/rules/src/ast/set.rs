@@ -12,9 +12,26 @@ pub enum SetRef {
     Anonymous(Box<Set>),
 }
 
+/// Flags of a set, as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetFlags {
+    /// Nothing may change it after it is bound to a rule.
+    pub constant: bool,
+    /// Elements may have timeouts; also without the flag if the set has a default timeout.
+    pub timeout: bool,
+    /// Packets may change it; also without the flag if a rule does.
+    pub dynamic: bool,
+    /// A map's values may be ranges (`type … : interval …`).
+    pub data_interval: bool,
+}
+
 /// A set or a map.
 #[derive(Clone, Debug, Default)]
 pub struct Set {
+    /// Place of its name in the text.
+    pub span: Span,
+    /// Flags.
+    pub flags: SetFlags,
     /// Name; empty for an anonymous set.
     pub name: String,
     /// Types of the key's parts.

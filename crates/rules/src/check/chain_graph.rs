@@ -66,6 +66,27 @@ pub(super) fn reachable_chains(table: &ast::Table, from: impl Fn(&ast::Chain) ->
     reached
 }
 
+/// Jumps to chains that have a hook: packets reach those by their hook only. In maps too.
+pub(super) fn jumps_to_base_chains(table: &ast::Table) -> Vec<Diagnostic> {
+    let bases: HashSet<&str> =
+        table.chains.iter().filter(|chain| chain.base.is_some()).map(|chain| chain.name.as_str()).collect();
+    let in_rules = table.chains.iter().flat_map(|chain| jump_targets(table, chain));
+    let in_maps = table.sets.iter().flat_map(|set| &set.elements).filter_map(|element| match &element.data {
+        Some(ElementData::Verdict(ast::NftVerdict::Jump(name, span) | ast::NftVerdict::Goto(name, span))) => {
+            Some((name.as_str(), *span))
+        }
+        _ => None,
+    });
+    let mut seen = HashSet::new();
+    let refused = in_rules.chain(in_maps).filter(|(name, span)| bases.contains(name) && seen.insert(*span));
+    refused
+        .map(|(name, span)| {
+            Diagnostic::new(span, format!("{name} is a base chain: rules cannot jump to it"))
+                .with_help("move its rules into a chain without a hook, and jump to that one from both")
+        })
+        .collect()
+}
+
 /// Checks that jumps have no loops and are nested at most [`MAX_JUMP_DEPTH`] deep.
 pub(crate) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
     let by_name: HashMap<&str, &ast::Chain> = table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();

@@ -4,7 +4,9 @@
 mod chain_graph;
 mod hooks;
 mod protocol;
+mod sets;
 mod translation;
+mod types;
 
 pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
 
@@ -37,6 +39,8 @@ pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
             found.extend(check_rule(table, rule));
         }
         found.extend(hooks::check_hooks(table));
+        found.extend(sets::check_sets(table));
+        found.extend(chain_graph::jumps_to_base_chains(table));
     }
     found
 }
@@ -45,7 +49,7 @@ pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
 fn check_rule(table: &Table, rule: &Rule) -> Option<Diagnostic> {
     let mut context = ProtocolContext::new(table);
     for (at, statement) in rule.statements.iter().enumerate() {
-        if let Err(refusal) = context.statement(statement) {
+        if let Err(refusal) = context.statement(statement).and_then(|()| types::check_types(table, statement)) {
             return Some(refusal.at(place(rule, at)));
         }
     }

@@ -3,10 +3,16 @@ use super::parser::{ParseResult, Parser};
 use crate::ast::{BaseChainSpec, Chain, Hook, Rule};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
+use crate::source::Span;
+
+/// Priority of connection tracking (NF_IP_PRI_CONNTRACK): translation needs a connection.
+const CONNTRACK_PRIORITY: i32 = -200;
 
 /// What a chain's block says besides its rules.
 #[derive(Default)]
 struct ChainHead {
+    /// Policy `drop`, else `accept`; and its place.
+    policy: Option<(bool, Span)>,
     base: Option<BaseChainSpec>,
     base_text: String,
     comment: Option<String>,
@@ -16,7 +22,8 @@ impl Parser<'_> {
     /// After the keyword `chain`.
     pub(super) fn parse_chain(&mut self, at: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("a chain name")?;
-        if self.chain_mut(at, &name).is_none() {
+        let again = self.chain_mut(at, &name).is_some();
+        if !again {
             let registration = self.ruleset.registrations;
             self.ruleset.registrations += 1;
             let chain = Chain {
@@ -55,8 +62,30 @@ impl Parser<'_> {
             }
         }
         if let Some(chain) = self.chain_mut(at, &name) {
-            if head.base.is_some() {
-                (chain.base, chain.base_text) = (head.base, head.base_text);
+            match (&mut chain.base, head.base) {
+                (_, None) => (),
+                (Some(known), Some(base)) => {
+                    if (known.nat, known.hook, known.priority) != (base.nat, base.hook, base.priority) {
+                        return Err(Diagnostic::new(
+                            span,
+                            format!("chain {name} is declared above with another type, hook or priority"),
+                        )
+                        .with_help("use one declaration, or another name"));
+                    }
+                }
+                (None, Some(_)) if again => {
+                    return Err(Diagnostic::new(span, format!("chain {name} is declared above without a hook"))
+                        .with_help("write `type … hook … priority …;` where the chain is declared first"));
+                }
+                (None, Some(_)) => (chain.base, chain.base_text) = (head.base, head.base_text),
+            }
+            match (&mut chain.base, head.policy) {
+                (Some(base), Some((policy_drop, _))) => base.policy_drop = policy_drop,
+                (None, Some((_, span))) => {
+                    return Err(Diagnostic::new(span, "a chain without a hook has no policy")
+                        .with_help("write `type filter hook forward priority filter;` before the policy"));
+                }
+                (_, None) => (),
             }
             chain.comment = head.comment.or(chain.comment.take());
             chain.rules.extend(rules);
@@ -84,13 +113,11 @@ impl Parser<'_> {
             "policy" => {
                 self.next_token();
                 let policy_drop = self.parse_policy()?;
-                match &mut head.base {
-                    Some(base) => base.policy_drop = policy_drop,
-                    None => {
-                        return Err(Diagnostic::new(span, "a chain without a hook has no policy")
-                            .with_help("write `type filter hook forward priority filter;` before the policy"));
-                    }
+                if head.policy.is_some() {
+                    return Err(Diagnostic::new(span, "the policy of this chain is given twice")
+                        .with_help("remove one of them"));
                 }
+                head.policy = Some((policy_drop, span));
             }
             "include" => {
                 self.next_token();
@@ -98,7 +125,7 @@ impl Parser<'_> {
             }
             "comment" => {
                 self.next_token();
-                head.comment = Some(self.expect_name("a comment")?.0);
+                head.comment = Some(self.expect_comment()?);
             }
             "flags" | "device" | "devices" => {
                 return Err(Diagnostic::new(span, format!("`{word}` is not supported in chains of this family")));
@@ -150,7 +177,13 @@ impl Parser<'_> {
                 .with_help("use hook prerouting for dnat, postrouting for snat"));
         }
         self.expect_keyword("priority")?;
+        let priority_span = self.span();
         let priority = self.parse_priority(hook)?;
+        if nat && priority <= CONNTRACK_PRIORITY {
+            let what = format!("a chain of type nat at priority {priority} would run before connection tracking");
+            return Err(Diagnostic::new(priority_span.to(self.last_span), what)
+                .with_help("use dstnat (-100) at prerouting and srcnat (100) at postrouting; at least -199"));
+        }
         Ok(BaseChainSpec { nat, hook, priority, policy_drop: false })
     }
 
@@ -219,7 +252,7 @@ impl Parser<'_> {
                 TokenKind::Separator | TokenKind::Eof | TokenKind::Punct("}") => break,
                 TokenKind::Ident(name) if name == "comment" => {
                     self.next_token();
-                    rule.comment = Some(self.expect_name("a comment")?.0);
+                    rule.comment = Some(self.expect_comment()?);
                     continue;
                 }
                 _ => (),

@@ -67,7 +67,7 @@ impl Parser<'_> {
                 };
                 self.parse_timeout_policy(states, &mut timeout)?;
             } else if self.eat_keyword("comment") {
-                self.expect_name("a comment")?;
+                self.expect_comment()?;
             } else {
                 return Err(self.unexpected("protocol, l3proto, policy, comment or `}`"));
             }

@@ -11,6 +11,10 @@ use std::collections::HashMap;
 
 /// Tokens of a ruleset with all variables expanded: variables made of variables could otherwise grow without bound.
 const MAX_TOKENS: usize = 5_000_000;
+/// Bytes of a comment, as in nft.
+const MAX_COMMENT: usize = 128;
+/// Bytes of a name, as in the kernel.
+const MAX_NAME: usize = 255;
 /// Errors reported at once.
 const MAX_DIAGNOSTICS: usize = 20;
 
@@ -186,11 +190,24 @@ impl Parser<'_> {
     pub(super) fn expect_name(&mut self, wanted: &str) -> ParseResult<(String, Span)> {
         match self.peek() {
             TokenKind::Ident(_) | TokenKind::Quoted(_) => match self.next_token() {
+                Token { kind: TokenKind::Ident(name), span } if name.len() > MAX_NAME => {
+                    Err(Diagnostic::new(span, format!("a name has at most {MAX_NAME} bytes, not {}", name.len()))
+                        .with_help("use a shorter name"))
+                }
                 Token { kind: TokenKind::Ident(name) | TokenKind::Quoted(name), span } => Ok((name, span)),
                 Token { span, .. } => Err(Diagnostic::new(span, wanted)),
             },
             _ => Err(self.unexpected(wanted)),
         }
+    }
+
+    pub(super) fn expect_comment(&mut self) -> ParseResult<String> {
+        let (comment, span) = self.expect_name("a comment")?;
+        if comment.len() > MAX_COMMENT {
+            let what = format!("a comment has at most {MAX_COMMENT} bytes, not {}", comment.len());
+            return Err(Diagnostic::new(span, what).with_help("shorten it, or write a line that begins with `#`"));
+        }
+        Ok(comment)
     }
 
     pub(super) fn expect_number(&mut self, wanted: &str) -> ParseResult<(u64, Span)> {

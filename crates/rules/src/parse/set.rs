@@ -7,7 +7,8 @@ use crate::lexer::TokenKind;
 use crate::source::Span;
 
 /// Type names.
-const TYPE_NAMES: [(&str, DataType); 25] = [
+const TYPE_NAMES: [(&str, DataType); 26] = [
+    ("fib_addrtype", DataType::AddressType),
     ("ipv4_addr", DataType::Address4),
     ("ipv6_addr", DataType::Address6),
     ("inet_proto", DataType::Protocol),
@@ -41,7 +42,8 @@ impl Parser<'_> {
         let (name, span) = self.expect_name("a set name")?;
         let known = self.set_mut(table, &name).cloned();
         let again = known.is_some();
-        let mut set = known.unwrap_or(Set { name: name.clone(), ..Set::default() });
+        let mut set = known.clone().unwrap_or(Set { name: name.clone(), span, ..Set::default() });
+        (set.key, set.data, set.interval, set.flags) = Default::default();
         self.expect_punct("{")?;
         loop {
             self.skip_separators();
@@ -57,6 +59,12 @@ impl Parser<'_> {
         if map && set.data.is_none() {
             return Err(Diagnostic::new(span, format!("map {name} has no value type"))
                 .with_help("write `type ipv4_addr : verdict;`"));
+        }
+        if let Some(known) = known
+            && (&known.key, &known.data, known.interval, known.flags) != (&set.key, &set.data, set.interval, set.flags)
+        {
+            return Err(Diagnostic::new(span, format!("{name} is declared above with another type or other flags"))
+                .with_help("use one declaration, or another name"));
         }
         match self.set_mut(table, &name) {
             Some(known) if again => *known = set,
@@ -78,7 +86,7 @@ impl Parser<'_> {
                 set.key = self.parse_data_types(by_name)?;
                 if map {
                     self.expect_punct(":")?;
-                    self.eat_keyword("interval");
+                    set.flags.data_interval = self.eat_keyword("interval");
                     let objects =
                         [("counter", ObjectKind::Counter), ("quota", ObjectKind::Quota), ("limit", ObjectKind::Limit)];
                     let object = objects.into_iter().find(|(word, _)| self.eat_keyword(word));
@@ -92,8 +100,9 @@ impl Parser<'_> {
             "flags" => loop {
                 let (flag, span) = self.expect_name("a flag")?;
                 match flag.as_str() {
-                    "dynamic" | "timeout" => set.dynamic = true,
-                    "constant" => (),
+                    "dynamic" => (set.dynamic, set.flags.dynamic) = (true, true),
+                    "timeout" => (set.dynamic, set.flags.timeout) = (true, true),
+                    "constant" => set.flags.constant = true,
                     "interval" => set.interval = true,
                     _ => {
                         return Err(Diagnostic::new(span, format!("unknown flag `{flag}`"))
@@ -104,13 +113,20 @@ impl Parser<'_> {
                     break;
                 }
             },
-            "timeout" => set.timeout = Some(self.parse_time()?),
+            "timeout" => (set.timeout, set.flags.timeout) = (Some(self.parse_time()?), true),
             "gc-interval" => {
                 self.parse_time()?;
             }
             "size" => set.size = Some(self.expect_u32("a number of elements")?),
-            "policy" | "comment" => {
-                self.expect_name("a value")?;
+            "comment" => {
+                self.expect_comment()?;
+            }
+            "policy" => {
+                let (policy, span) = self.expect_name("memory or performance")?;
+                if !matches!(policy.as_str(), "memory" | "performance") {
+                    return Err(Diagnostic::new(span, format!("unknown policy `{policy}` of a set"))
+                        .with_help("use memory or performance"));
+                }
             }
             "auto-merge" => set.auto_merge = true,
             "counter" => (),
@@ -173,8 +189,14 @@ impl Parser<'_> {
 
     /// An anonymous set or map.
     pub(super) fn parse_anonymous_set(&mut self, key: &[DataType], data: Option<&[DataType]>) -> ParseResult<Set> {
+        let start = self.span();
         let elements = self.parse_elements(key, data)?;
+        if elements.is_empty() {
+            return Err(Diagnostic::new(start.to(self.last_span), "this set has no element: nothing would ever match")
+                .with_help("write elements in the braces, or remove the rule"));
+        }
         Ok(Set {
+            span: start,
             key: key.to_vec(),
             data: data.map(<[DataType]>::to_vec),
             // In an anonymous set, overlapping elements do no harm.
@@ -234,7 +256,7 @@ impl Parser<'_> {
             } else if self.eat_keyword("expires") {
                 left = Some(self.parse_time()?);
             } else if self.eat_keyword("comment") {
-                self.expect_name("a comment")?;
+                self.expect_comment()?;
             } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
             {
                 stateful.push(self.parse_stateful_spec()?);

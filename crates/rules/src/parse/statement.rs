@@ -102,9 +102,7 @@ impl Parser<'_> {
                     return Ok(named);
                 }
                 let (over, bytes) = self.parse_quota()?;
-                if self.eat_keyword("used") {
-                    self.parse_byte_count()?;
-                }
+                self.parse_quota_used(bytes)?;
                 Ok(Statement::Quota { over, bytes })
             }
             "log" => {
@@ -313,6 +311,16 @@ impl Parser<'_> {
         Ok((over, self.parse_byte_count()?))
     }
 
+    /// `used N unit`, if it is next.
+    pub(super) fn parse_quota_used(&mut self, quota: u64) -> ParseResult<()> {
+        let span = self.span();
+        if self.eat_keyword("used") && self.parse_byte_count()? > quota {
+            return Err(Diagnostic::new(span.to(self.last_span), "more is used than the quota allows")
+                .with_help("a quota that is used up is written with both numbers equal"));
+        }
+        Ok(())
+    }
+
     /// `rate [over] N/unit [burst N packets|bytes]`.
     pub(super) fn parse_limit(&mut self) -> ParseResult<Limit> {
         self.expect_keyword("rate")?;
@@ -352,9 +360,17 @@ impl Parser<'_> {
             );
         }
         let mut burst = if bytes { 0 } else { 5 };
+        let span = self.span();
         if self.eat_keyword("burst") {
             burst = if bytes { self.parse_byte_count()? } else { self.expect_number("a number of packets")?.0 };
-            self.eat_keyword("packets");
+            let zero = burst == 0;
+            if !bytes {
+                self.eat_keyword("packets");
+                if zero {
+                    return Err(Diagnostic::new(span, "with a burst of 0 packets no packet would ever pass")
+                        .with_help("write `burst 1 packets` or more, or leave burst out"));
+                }
+            }
         }
         Ok(Limit { over, rate, seconds, burst, per_byte: bytes })
     }
@@ -420,8 +436,13 @@ impl Parser<'_> {
                     .with_help("use icmp, icmpv6 or icmpx with a reason, or tcp reset"));
             }
         };
+        let span = self.span();
         // Both types have 8 bits.
         let code = self.parse_value(kind)? as u8;
+        if code == u8::MAX {
+            return Err(Diagnostic::new(span, "255 is no code of an ICMP error")
+                .with_help("write a name like port-unreachable, or a smaller number"));
+        }
         Ok(if kind == DataType::IcmpCode { Reject::Icmp(code) } else { Reject::Icmpv6(code) })
     }
 

@@ -32,7 +32,7 @@ impl Parser<'_> {
                     .add_object(table, Object { name, span, body: ObjectBody::Synproxy(proxy), text, handle: 0 });
             }
             if self.eat_keyword("comment") {
-                self.expect_name("a comment")?;
+                self.expect_comment()?;
             } else if !self.parse_synproxy_option(&mut proxy)? {
                 return Err(self.unexpected("mss, wscale, timestamp, sack-perm or `}`"));
             }

@@ -56,7 +56,7 @@ impl Parser<'_> {
             "counter" | "quota" | "limit" => self.parse_object(table, &word),
             "ct" => self.parse_ct_object(table, span),
             "comment" => {
-                let (comment, _) = self.expect_name("a comment")?;
+                let comment = self.expect_comment()?;
                 if let Some(table) = self.ruleset.tables.get_mut(table) {
                     table.comment = Some(comment);
                 }
@@ -84,7 +84,7 @@ impl Parser<'_> {
             let body = self.parse_object_body(what)?;
             self.skip_separators();
             if self.eat_keyword("comment") {
-                self.expect_name("a comment")?;
+                self.expect_comment()?;
                 self.skip_separators();
             }
             self.expect_punct("}")?;
@@ -104,9 +104,7 @@ impl Parser<'_> {
             }
             "quota" => {
                 let (over, bytes) = self.parse_quota()?;
-                if self.eat_keyword("used") {
-                    self.parse_byte_count()?;
-                }
+                self.parse_quota_used(bytes)?;
                 ObjectBody::Quota { over, bytes }
             }
             _ => ObjectBody::Limit(self.parse_limit()?),
@@ -149,14 +147,37 @@ impl Parser<'_> {
             if self.eat_punct("}") {
                 break;
             }
-            if self.eat_keyword("l3proto") || self.eat_keyword("comment") {
-                self.expect_name("a value")?;
+            if self.eat_keyword("l3proto") {
+                let (family, span) = self.expect_name("ip, ip6 or inet")?;
+                self.check_l3proto(table, &family, span)?;
+            } else if self.eat_keyword("comment") {
+                self.expect_comment()?;
             } else {
                 return Err(self.unexpected("l3proto, comment or `}`"));
             }
         }
         let text = self.recorded_text(recording, ";");
         self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6), text, handle: 0 })
+    }
+
+    /// Does a helper's `l3proto` fit the table?
+    fn check_l3proto(&self, table: usize, family: &str, span: Span) -> ParseResult<()> {
+        let of_table = self.ruleset.tables.get(table).map(|table| table.family);
+        let fits = match (family, of_table) {
+            ("ip", of_table) => of_table != Some(TableFamily::Ip6),
+            ("ip6", of_table) => of_table != Some(TableFamily::Ip),
+            ("inet", _) => true,
+            _ => {
+                return Err(
+                    Diagnostic::new(span, format!("unknown family `{family}`")).with_help("use ip, ip6 or inet")
+                );
+            }
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Diagnostic::new(span, format!("the table never sees packets of family {family}"))
+            .with_help("leave l3proto out, or use a table of family inet"))
     }
 
     pub(super) fn add_object(&mut self, table: usize, object: Object) -> ParseResult<()> {

@@ -53,6 +53,10 @@ impl Parser<'_> {
         let (TokenKind::Ident(name) | TokenKind::Quoted(name)) = self.peek() else { return Ok(None) };
         let Some(prefix) = name.strip_suffix('*').map(str::to_owned) else { return Ok(None) };
         let span = self.next_token().span;
+        if prefix.is_empty() {
+            return Err(Diagnostic::new(span, "`*` alone matches every interface")
+                .with_help("remove the match, or write the beginning of the names: \"eth*\""));
+        }
         let Some(first) = encode_name(&prefix) else {
             return Err(Diagnostic::new(span, format!("interface name {prefix} is too long: at most 15 bytes")));
         };
@@ -131,6 +135,10 @@ impl Parser<'_> {
             && let Some(seconds) = parse_duration(name)
         {
             return Ok(u128::from(seconds));
+        }
+        if name.is_empty() {
+            return Err(Diagnostic::new(span, format!("an empty text is not {}", kind.description()))
+                .with_help("write a value in the quotation marks"));
         }
         if let Some(value) = kind.symbol_value(name) {
             return Ok(value);

@@ -8,8 +8,8 @@ use super::instr::{
 use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, StatefulSpec,
-    Statement,
+    self, BitRange, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, PayloadField,
+    Ruleset, Selector, Set, SetRef, StatefulSpec, Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
@@ -416,11 +416,8 @@ impl Compiler {
         let Some(NamedSet { index: at, key: kinds, data: values }) = self.scope.sets.get(name) else {
             return Err(Diagnostic::new(span, format!("no set or map named {name} in this table")));
         };
-        let wanted: Vec<DataType> = key.iter().map(Expression::data_type).collect();
-        let like = |one: &DataType, other: &DataType| {
-            one == other || one.bit_width() == other.bit_width() && is_interchangeable(*one, *other)
-        };
-        if kinds.len() != wanted.len() || !kinds.iter().zip(&wanted).all(|(one, other)| like(one, other)) {
+        let wanted: Vec<DataType> = key.iter().map(lookup_type).collect();
+        if kinds.len() != wanted.len() || !kinds.iter().zip(&wanted).all(|(one, other)| one == other) {
             let names =
                 |kinds: &[DataType]| kinds.iter().map(|kind| kind.description()).collect::<Vec<_>>().join(" . ");
             let what = format!(
@@ -503,15 +500,17 @@ impl Compiler {
     }
 }
 
-/// May values of one type be compared with values of the other?
-fn is_interchangeable(one: DataType, other: DataType) -> bool {
-    let number = |kind| matches!(kind, DataType::Number(_) | DataType::Mark);
-    number(one)
-        || number(other)
-        || matches!(
-            (one, other),
-            (DataType::InterfaceIndex, DataType::InterfaceName) | (DataType::InterfaceName, DataType::InterfaceIndex)
-        )
+/// Type of a part of a key that is looked up in a named set; the first 32 bits of a transport header are ports.
+fn lookup_type(value: &Expression) -> DataType {
+    match value {
+        Expression::Select(Selector::Payload(PayloadField {
+            base: PayloadBase::Transport,
+            bits: BitRange { offset: 0 | 16, count: 16 },
+            protocol: None,
+            ..
+        })) => DataType::Port,
+        other => other.data_type(),
+    }
 }
 
 fn conflict_diagnostic(conflict: &ElementConflict, span: Span) -> Diagnostic {

@@ -107,6 +107,7 @@ impl CompiledSet {
         let mut joined: Vec<(u128, u128, ElementValue)> = Vec::with_capacity(self.ranges.len());
         for (first, last, found) in self.ranges.drain(..) {
             match joined.last_mut() {
+                Some((start, end, before)) if (first, last, &found) == (*start, *end, before) => (),
                 Some((_, end, before)) if first <= *end => {
                     if !(merges && found == *before) {
                         return Err(ElementConflict::Overlap);
