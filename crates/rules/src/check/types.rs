@@ -17,7 +17,7 @@ fn check_assignment(table: &Table, target: AssignTarget, value: &Expression) -> 
     let wanted = match target {
         AssignTarget::MetaMark | AssignTarget::CtMark => DataType::Mark,
         AssignTarget::MetaPriority => DataType::ClassId,
-        AssignTarget::CtZone => DataType::Number(16),
+        AssignTarget::CtZone(_) => DataType::Number(16),
         AssignTarget::CtLabel => DataType::CtLabel,
         AssignTarget::Dscp { .. } => DataType::Dscp,
         AssignTarget::Ttl { .. } => DataType::Number(8),

@@ -5,11 +5,12 @@ use super::instr::{
     BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,
     NatPortSource,
 };
+use super::named_set::NamedSet;
 use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, BitRange, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, PayloadField,
-    Ruleset, Selector, Set, SetRef, StatefulSpec, Statement,
+    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, StatefulSpec,
+    Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
@@ -67,13 +68,6 @@ struct TableScope {
     allows_nat: bool,
     /// The current chain may contain synproxy statements.
     allows_synproxy: bool,
-}
-
-/// A named set: index, types of its key, and types of its values if it is a map.
-struct NamedSet {
-    index: usize,
-    key: Vec<DataType>,
-    data: Option<Vec<DataType>>,
 }
 
 type CompileResult<T> = Result<T, Diagnostic>;
@@ -413,51 +407,11 @@ impl Compiler {
             SetRef::Anonymous(set) => return self.compile_set(set),
             SetRef::Named(name, span) => (name, *span),
         };
-        let Some(NamedSet { index: at, key: kinds, data: values }) = self.scope.sets.get(name) else {
+        let Some(set) = self.scope.sets.get(name) else {
             return Err(Diagnostic::new(span, format!("no set or map named {name} in this table")));
         };
-        let wanted: Vec<DataType> = key.iter().map(lookup_type).collect();
-        if kinds.len() != wanted.len() || !kinds.iter().zip(&wanted).all(|(one, other)| one == other) {
-            let names =
-                |kinds: &[DataType]| kinds.iter().map(|kind| kind.description()).collect::<Vec<_>>().join(" . ");
-            let what = format!(
-                "type mismatch: {name} has keys of type {}, the rule looks up {}",
-                names(kinds),
-                names(&wanted)
-            );
-            return Err(Diagnostic::new(span, what));
-        }
-        let object = |kinds: Option<&[DataType]>| match kinds {
-            Some([kind @ DataType::Object(_)]) => Some(*kind),
-            _ => None,
-        };
-        if let (wanted, Some(there)) = (object(data), values)
-            && wanted != object(Some(there))
-        {
-            let names = |kind: Option<DataType>| kind.map_or("a value", DataType::description);
-            let what = format!(
-                "type mismatch: {name} maps to {}, the rule needs {}",
-                names(object(Some(there))),
-                names(wanted)
-            );
-            return Err(Diagnostic::new(span, what));
-        }
-        match (data, values) {
-            (None, Some(_)) => {
-                Err(Diagnostic::new(span, format!("{name} is a map, not a set"))
-                    .with_help("write map or vmap before it"))
-            }
-            (Some(_), None) => Err(Diagnostic::new(span, format!("{name} is a set, not a map"))),
-            (Some([]), Some(values)) if !values.is_empty() => {
-                Err(Diagnostic::new(span, format!("{name} maps to values, not to verdicts"))
-                    .with_help("use map instead of vmap"))
-            }
-            (Some([_, ..]), Some(values)) if values.is_empty() => {
-                Err(Diagnostic::new(span, format!("{name} maps to verdicts, not to values"))
-                    .with_help("use vmap instead of map"))
-            }
-            _ => Ok(*at),
-        }
+        set.check_use(name, span, key, data)?;
+        Ok(set.index)
     }
 
     /// Of which family are the addresses of a NAT statement (`None` for one without an address)? Is it IPv6?
@@ -497,19 +451,6 @@ impl Compiler {
         };
         let ast::Nat { manip, port_selection: choice, persistent, netmap: prefix, .. } = *nat;
         Ok(CompiledNat { manip, v6, target: to, ports, port_selection: choice, persistent, netmap: prefix })
-    }
-}
-
-/// Type of a part of a key that is looked up in a named set; the first 32 bits of a transport header are ports.
-fn lookup_type(value: &Expression) -> DataType {
-    match value {
-        Expression::Select(Selector::Payload(PayloadField {
-            base: PayloadBase::Transport,
-            bits: BitRange { offset: 0 | 16, count: 16 },
-            protocol: None,
-            ..
-        })) => DataType::Port,
-        other => other.data_type(),
     }
 }
 

@@ -12,6 +12,7 @@ mod instr;
 mod jhash;
 mod listing;
 mod log;
+mod named_set;
 mod nat;
 mod range_tree;
 mod set;
