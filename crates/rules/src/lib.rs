@@ -21,5 +21,8 @@ mod readme {}
 pub use diagnostic::{Diagnostic, RulesetError};
 pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 pub use parse::{parse, parse_with};
-pub use program::{EvalCtx, HeaderRewrite, PacketMeta, Program, Verdict, compile};
+pub use program::{
+    EvalCtx, HeaderRewrite, ListOptions, PacketMeta, Program, RulesetSnapshot, RulesetUpdate, RunningRuleset,
+    UpdateError, Verdict, compile,
+};
 pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

@@ -1,5 +1,7 @@
 //! The texts of a ruleset (the file and what it includes), and places in them.
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// A range of bytes in one of the texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,7 +47,9 @@ impl IncludeResolver for NoIncludes {
 /// All texts of a ruleset, in the order in which they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    texts: Vec<Source>,
+    texts: BTreeMap<u32, Arc<Source>>,
+    /// Number of the next text; numbers are not used again.
+    next: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -78,29 +82,36 @@ impl fmt::Display for Position {
 impl Sources {
     pub(crate) fn add(&mut self, name: &str, text: String, included: Option<Span>) -> u32 {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        self.texts.push(Source { name: name.to_owned(), text, included_from: included, line_starts: lines });
-        // More than u32::MAX files do not fit into memory.
-        u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
+        let number = self.next;
+        let source = Source { name: name.to_owned(), text, included_from: included, line_starts: lines };
+        self.texts.insert(number, Arc::new(source));
+        self.next = self.next.saturating_add(1);
+        number
     }
 
-    /// Name of a text; empty if there is no such text.
+    /// Forgets the texts that were added after `before` was taken: those of a script that has done its work.
+    pub(crate) fn forget_since(&mut self, before: &Sources) {
+        self.texts.split_off(&before.next);
+    }
+
+    /// Name of a text; `(script)` if it is not kept.
     pub fn name(&self, file: u32) -> &str {
-        self.texts.get(file as usize).map_or("", |source| &source.name)
+        self.texts.get(&file).map_or("(script)", |source| &source.name)
     }
 
     /// Contents of a text; empty if there is no such text.
     pub fn text(&self, file: u32) -> &str {
-        self.texts.get(file as usize).map_or("", |source| &source.text)
+        self.texts.get(&file).map_or("", |source| &source.text)
     }
 
     pub(crate) fn included_from(&self, file: u32) -> Option<Span> {
-        self.texts.get(file as usize)?.included_from
+        self.texts.get(&file)?.included_from
     }
 
     /// Start of a span as name, line and column.
     pub fn position(&self, span: Span) -> Position {
         let text = self.text(span.file);
-        let lines = self.texts.get(span.file as usize).map(|source| source.line_starts.as_slice()).unwrap_or_default();
+        let lines = self.texts.get(&span.file).map(|source| source.line_starts.as_slice()).unwrap_or_default();
         let start = span.start as usize;
         let line = lines.partition_point(|begins| *begins <= start);
         let begins = line.checked_sub(1).and_then(|line| lines.get(line)).copied().unwrap_or(0);

@@ -41,6 +41,20 @@ pub enum ObjectBody {
     Synproxy(SynproxyInfo),
 }
 
+impl ObjectBody {
+    /// How the object is declared in a table.
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            ObjectBody::Counter(..) => "counter",
+            ObjectBody::Quota { .. } => "quota",
+            ObjectBody::Limit(_) => "limit",
+            ObjectBody::CtHelper(..) => "ct helper",
+            ObjectBody::CtTimeout(_) => "ct timeout",
+            ObjectBody::Synproxy(_) => "synproxy",
+        }
+    }
+}
+
 /// The TCP options that a SYN proxy offers to clients; a client gets at most those it asked for itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynproxyInfo {

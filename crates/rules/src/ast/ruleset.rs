@@ -164,6 +164,8 @@ pub struct Rule {
     pub places: Vec<Span>,
     /// Number by which commands name it.
     pub handle: u64,
+    /// How often `replace rule` has replaced it: the handle stays, its counters do not.
+    pub replaced: u32,
     /// As written, on one line and with variables replaced by their values.
     pub text: String,
     /// Comment.

@@ -2,6 +2,7 @@
 use super::action::{NftVerdict, StatefulSpec};
 use crate::datatype::DataType;
 use crate::source::Span;
+use keepstate_engine::Instant;
 
 /// A set: by name, or anonymous (written in the rule).
 #[derive(Clone, Debug)]
@@ -56,6 +57,18 @@ pub struct Set {
     pub elements: Vec<SetElement>,
 }
 
+impl Set {
+    /// Are its elements changed in the running program, one by one? Those of other sets (ranges, verdicts, objects) are changed in the tree, and compiled again.
+    pub fn is_runtime(&self) -> bool {
+        let kept_in_tree = match self.data.as_deref() {
+            Some([]) => true,
+            Some([kind]) => matches!(kind, DataType::Object(_)),
+            _ => false,
+        };
+        !self.interval && !kept_in_tree
+    }
+}
+
 /// An element.
 #[derive(Clone, Debug)]
 pub struct SetElement {
@@ -67,6 +80,8 @@ pub struct SetElement {
     pub data: Option<ElementData>,
     /// Timeout in seconds, from loading on.
     pub timeout: Option<u64>,
+    /// When it ends: known once the element is in use.
+    pub deadline: Option<Instant>,
     /// Limits, quotas, counters and connection limits of this element.
     pub stateful: Vec<StatefulSpec>,
 }

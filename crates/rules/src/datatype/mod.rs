@@ -1,7 +1,10 @@
 //! Types of values: their width, and the names of their constants.
 //!
 //! Every value is a number of at most 128 bits: an address by its bits, an interface by the bytes of its name (the first one highest), a time in seconds.
+mod format;
 mod symbols;
+
+pub(crate) use format::format_duration;
 
 use symbols::{
     ADDRESS_TYPES, CT_STATES, CT_STATUS, DAYS, DCCP_TYPES, DSCP, ICMP_CODES, ICMP_TYPES, ICMP6_CODES, ICMP6_TYPES,

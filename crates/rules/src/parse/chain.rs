@@ -23,6 +23,9 @@ impl Parser<'_> {
     pub(super) fn parse_chain(&mut self, at: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("a chain name")?;
         let again = self.chain_mut(at, &name).is_some();
+        if std::mem::take(&mut self.script.create) && again {
+            return Err(Diagnostic::new(span, format!("chain {name} already exists")));
+        }
         if !again {
             let registration = self.ruleset.registrations;
             self.ruleset.registrations += 1;
@@ -243,6 +246,7 @@ impl Parser<'_> {
             statements: Vec::new(),
             places: Vec::new(),
             handle: 0,
+            replaced: 0,
             text: String::new(),
             comment: None,
         };

@@ -1,4 +1,5 @@
 //! The outermost level: commands, `define` and `include`.
+use super::edit::AddMode;
 use super::parser::{ParseResult, Parser};
 use crate::ast::TableFamily;
 use crate::diagnostic::Diagnostic;
@@ -27,18 +28,23 @@ impl Parser<'_> {
         let (word, span) = self.expect_name("a command (table, include, define, add, flush, delete)")?;
         match word.as_str() {
             "include" => self.parse_include(span),
-            "table" => self.parse_table(),
+            "table" => self.echoed(|parser| parser.parse_table()),
             "flush" => self.parse_flush(),
-            "add" | "create" => self.parse_add(false),
-            "insert" => self.parse_add(true),
-            "delete" | "destroy" => self.parse_delete(),
-            "replace" | "reset" | "list" | "rename" | "monitor" => Err(Diagnostic::new(
-                span,
-                format!("command `{word}` is not supported: a ruleset is always loaded as a whole"),
-            )
-            .with_help("write all rules in order in `table … { chain … { … } }`")),
-            _ => Err(Diagnostic::new(span, format!("unknown command `{word}`"))
-                .with_help("use table, include, define, add, flush or delete")),
+            "add" => self.parse_add(AddMode::Add),
+            "create" => self.parse_add(AddMode::Create),
+            "insert" => self.parse_add(AddMode::Insert),
+            "replace" => self.parse_replace(),
+            "delete" => self.parse_delete(true),
+            "destroy" => self.parse_delete(false),
+            "rename" => self.parse_rename(),
+            "list" | "reset" if self.script.active => self.parse_query(word == "reset"),
+            "list" | "reset" | "monitor" => {
+                Err(Diagnostic::new(span, format!("`{word}` has no place in a ruleset file"))
+                    .with_help("`keepstate control nft list ruleset` lists the rules of a running gateway"))
+            }
+            _ => Err(Diagnostic::new(span, format!("unknown command `{word}`")).with_help(
+                "use table, include, define, add, create, insert, replace, delete, destroy, flush or rename",
+            )),
         }
     }
 

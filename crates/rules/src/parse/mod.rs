@@ -3,11 +3,14 @@ mod chain;
 mod command;
 mod ct_timeout;
 mod dynset;
+mod edit;
+mod elements;
 mod expression;
 mod exthdr;
 mod nat;
 mod parser;
 mod payload;
+mod query;
 mod selector;
 mod set;
 mod statement;
@@ -15,7 +18,7 @@ mod synproxy;
 mod table;
 mod value;
 
-use crate::ast::Ruleset;
+use crate::ast::{AddedItem, Query, Ruleset, SetChange};
 use crate::diagnostic::RulesetError;
 use crate::source::{IncludeResolver, Sources};
 use parser::Parser;
@@ -56,8 +59,42 @@ pub fn parse_with(
         parser.diagnostics.push(diagnostic);
     }
     if parser.diagnostics.is_empty() {
+        parser.ruleset.assign_handles();
         Ok((parser.ruleset, parser.sources))
     } else {
         Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources })
     }
+}
+
+/// A script that was parsed: the tree as it makes it, and what else it asks.
+pub(crate) struct ParsedScript {
+    pub(crate) tree: Ruleset,
+    pub(crate) sources: Sources,
+    /// Does `tree` differ from the tree that the script was parsed with?
+    pub(crate) tree_changed: bool,
+    pub(crate) changes: Vec<SetChange>,
+    pub(crate) queries: Vec<Query>,
+    pub(crate) added: Vec<AddedItem>,
+}
+
+/// Parses a script of commands on a running ruleset, whose tree and texts are `tree` and `sources`.
+pub(crate) fn parse_script(
+    tree: Ruleset,
+    sources: Sources,
+    (name, text): (&str, &str),
+    includes: &dyn IncludeResolver,
+) -> Result<ParsedScript, RulesetError> {
+    let mut parser = Parser::new(includes);
+    parser.ruleset = tree;
+    parser.sources = sources;
+    parser.script.active = true;
+    parser.index_chains();
+    if let Err(diagnostic) = parser.load_source(name, text, &[]).and_then(|()| parser.parse_ruleset()) {
+        parser.diagnostics.push(diagnostic);
+    }
+    if !parser.diagnostics.is_empty() {
+        return Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources });
+    }
+    let parser::ScriptState { tree_changed, changes, queries, added, .. } = parser.script;
+    Ok(ParsedScript { tree: parser.ruleset, sources: parser.sources, tree_changed, changes, queries, added })
 }

@@ -3,7 +3,7 @@
 //! `include` and variables put other tokens in front of those that are left, so no other module needs to know about either. An error in a rule is recorded
 //! and the next rule is read; an error in a block ends parsing.
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
-use crate::ast::Ruleset;
+use crate::ast::{AddedItem, Query, Ruleset, SetChange};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind, tokenize};
 use crate::source::{IncludeResolver, Sources, Span};
@@ -37,6 +37,23 @@ pub(super) struct Parser<'a> {
     /// Places of the tokens taken while something is recorded, to quote it as written.
     recorded: Vec<(Span, bool)>,
     recordings: usize,
+    /// What a script asks besides changing the tree.
+    pub(super) script: ScriptState,
+}
+
+/// What is collected while a script is parsed; a ruleset file leaves all of it empty.
+#[derive(Debug, Default)]
+pub(super) struct ScriptState {
+    /// The tree is that of a running ruleset.
+    pub(super) active: bool,
+    /// The command deletes elements.
+    pub(super) deletes: bool,
+    /// What the command adds must not exist.
+    pub(super) create: bool,
+    pub(super) tree_changed: bool,
+    pub(super) changes: Vec<SetChange>,
+    pub(super) queries: Vec<Query>,
+    pub(super) added: Vec<AddedItem>,
 }
 
 pub(super) type ParseResult<T> = Result<T, Diagnostic>;
@@ -57,6 +74,7 @@ impl Parser<'_> {
             last_span: Span::default(),
             recorded: Vec::new(),
             recordings: 0,
+            script: ScriptState::default(),
         }
     }
 

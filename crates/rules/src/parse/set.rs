@@ -1,6 +1,6 @@
 //! Named and anonymous sets and maps, and their elements.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{ElementData, Expression, ObjectKind, Set, SetElement};
+use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
@@ -42,6 +42,9 @@ impl Parser<'_> {
         let (name, span) = self.expect_name("a set name")?;
         let known = self.set_mut(table, &name).cloned();
         let again = known.is_some();
+        if again && std::mem::take(&mut self.script.create) {
+            return Err(Diagnostic::new(span, format!("set or map {name} already exists")));
+        }
         let mut set = known.clone().unwrap_or(Set { name: name.clone(), span, ..Set::default() });
         (set.key, set.data, set.interval, set.flags) = Default::default();
         self.expect_punct("{")?;
@@ -66,6 +69,9 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, format!("{name} is declared above with another type or other flags"))
                 .with_help("use one declaration, or another name"));
         }
+        // The elements of a set in use are changed there, not in the tree.
+        let added = if self.script.active && set.is_runtime() { std::mem::take(&mut set.elements) } else { Vec::new() };
+        self.push_set_change(table, &name, span, SetChangeKind::Add { elements: added, create: false });
         match self.set_mut(table, &name) {
             Some(known) if again => *known = set,
             _ => {
@@ -206,21 +212,12 @@ impl Parser<'_> {
         })
     }
 
-    /// `add element … { … }`.
-    pub(super) fn parse_added_elements(&mut self, table: usize, name: &str, span: Span) -> ParseResult<()> {
-        let Some(set) = self.set_mut(table, name) else {
-            return Err(Diagnostic::new(span, format!("no set or map named {name}")));
-        };
-        let (key, data) = (set.key.clone(), set.data.clone());
-        let elements = self.parse_elements(&key, data.as_deref())?;
-        if let Some(set) = self.set_mut(table, name) {
-            set.elements.extend(elements);
-        }
-        Ok(())
-    }
-
     /// Elements in braces; variables among them may bring braces of their own.
-    fn parse_elements(&mut self, key: &[DataType], data: Option<&[DataType]>) -> ParseResult<Vec<SetElement>> {
+    pub(super) fn parse_elements(
+        &mut self,
+        key: &[DataType],
+        data: Option<&[DataType]>,
+    ) -> ParseResult<Vec<SetElement>> {
         let mut elements = Vec::new();
         self.expect_punct("{")?;
         let mut depth = 1_usize;
@@ -267,6 +264,8 @@ impl Parser<'_> {
         let timeout = left.or(timeout);
         let data = match data {
             None => None,
+            // An element to delete may be named without its value.
+            Some(_) if self.script.deletes && !matches!(self.peek(), TokenKind::Punct(":")) => None,
             Some(kinds) => {
                 self.expect_punct(":")?;
                 self.skip_separators();
@@ -276,7 +275,7 @@ impl Parser<'_> {
         let end = self.span();
         let span =
             if matches!(self.peek(), TokenKind::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
-        Ok(SetElement { span, key, data, timeout, stateful })
+        Ok(SetElement { span, key, data, timeout, deadline: None, stateful })
     }
 
     fn parse_element_key(&mut self, kinds: &[DataType]) -> ParseResult<Vec<(u128, u128)>> {

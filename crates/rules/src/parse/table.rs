@@ -2,14 +2,16 @@
 use super::parser::{ParseResult, Parser};
 use crate::ast::{Chain, Object, ObjectBody, Set, Table, TableFamily};
 use crate::diagnostic::Diagnostic;
-use crate::lexer::TokenKind;
 use crate::source::Span;
 
 impl Parser<'_> {
     /// After the keyword `table`.
     pub(super) fn parse_table(&mut self) -> ParseResult<()> {
         let family = self.parse_family()?;
-        let (name, _) = self.expect_name("a table name")?;
+        let (name, span) = self.expect_name("a table name")?;
+        if std::mem::take(&mut self.script.create) && self.table_index(family, &name).is_some() {
+            return Err(Diagnostic::new(span, format!("table {family} {name} already exists")));
+        }
         let at = self.find_or_add_table(family, &name);
         if !self.eat_punct("{") {
             return self.expect_end();
@@ -25,8 +27,8 @@ impl Parser<'_> {
 
     /// The table of that name, created if it does not exist.
     pub(super) fn find_or_add_table(&mut self, family: TableFamily, name: &str) -> usize {
-        let known = self.ruleset.tables.iter().position(|table| table.family == family && table.name == name);
-        known.unwrap_or_else(|| {
+        let by_script = self.script.active;
+        self.table_index(family, name).unwrap_or_else(|| {
             let table = Table {
                 family,
                 name: name.to_owned(),
@@ -35,12 +37,16 @@ impl Parser<'_> {
                 objects: Vec::new(),
                 handle: 0,
                 handles: 0,
-                by_script: false,
+                by_script,
                 comment: None,
             };
             self.ruleset.tables.push(table);
             self.ruleset.tables.len() - 1
         })
+    }
+
+    pub(super) fn table_index(&self, family: TableFamily, name: &str) -> Option<usize> {
+        self.ruleset.tables.iter().position(|table| table.family == family && table.name == name)
     }
 
     /// One item of a table's block.
@@ -76,7 +82,7 @@ impl Parser<'_> {
         }
     }
 
-    fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
+    pub(super) fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
         let (name, span) = self.expect_name("an object name")?;
         let recording = self.start_recording();
         let body = if self.eat_punct("{") {
@@ -125,7 +131,7 @@ impl Parser<'_> {
         self.parse_ct_helper(table)
     }
 
-    fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
+    pub(super) fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
         let (name, span) = self.expect_name("an object name")?;
         let recording = self.start_recording();
         self.expect_punct("{")?;
@@ -186,145 +192,16 @@ impl Parser<'_> {
         let same = |known: &Object| {
             known.name == object.name && std::mem::discriminant(&known.body) == std::mem::discriminant(&object.body)
         };
-        if objects.iter().any(same) {
+        let exists = objects.iter().any(same);
+        // As in Linux, to add what exists changes nothing.
+        if exists && self.script.active && !std::mem::take(&mut self.script.create) {
+            return Ok(());
+        }
+        if exists {
             return Err(Diagnostic::new(object.span, format!("object {} already exists", object.name)));
         }
         objects.push(object);
         Ok(())
-    }
-
-    /// After `flush`.
-    pub(super) fn parse_flush(&mut self) -> ParseResult<()> {
-        let (what, span) = self.expect_name("ruleset")?;
-        match what.as_str() {
-            "ruleset" => {
-                let family = matches!(self.peek(), TokenKind::Ident(_)).then(|| self.parse_family()).transpose()?;
-                self.ruleset.tables.retain(|table| family.is_some_and(|family| table.family != family));
-                self.ruleset.flushed |= family.is_none();
-                self.reindex_chains();
-                self.expect_end()
-            }
-            "table" => {
-                let family = self.parse_family()?;
-                let (name, _) = self.expect_name("a table name")?;
-                let emptied = self.ruleset.tables.iter_mut().find(|table| table.family == family && table.name == name);
-                if let Some(table) = emptied {
-                    table.chains.iter_mut().for_each(|chain| chain.rules.clear());
-                }
-                self.expect_end()
-            }
-            "chain" => {
-                let (table, name, span) = self.parse_table_and_name("a chain name")?;
-                let chain = table.and_then(|table| self.chain_mut(table, &name));
-                match chain {
-                    Some(chain) => chain.rules.clear(),
-                    None => return Err(Diagnostic::new(span, format!("no chain named {name}"))),
-                }
-                self.expect_end()
-            }
-            "set" | "map" => {
-                let (table, name, span) = self.parse_table_and_name("a set name")?;
-                match table.and_then(|table| self.set_mut(table, &name)) {
-                    Some(set) => set.elements.clear(),
-                    None => return Err(Diagnostic::new(span, format!("no set or map named {name}"))),
-                }
-                self.expect_end()
-            }
-            _ => Err(Diagnostic::new(span, format!("cannot flush `{what}`"))
-                .with_help("use ruleset, table, chain, set or map")),
-        }
-    }
-
-    /// After `delete`: only tables, which files delete before they create them again.
-    pub(super) fn parse_delete(&mut self) -> ParseResult<()> {
-        let (what, span) = self.expect_name("table")?;
-        if what != "table" {
-            return Err(Diagnostic::new(
-                span,
-                format!("`delete {what}` is not supported: a ruleset is always loaded as a whole"),
-            )
-            .with_help("remove this line and what it deletes"));
-        }
-        let family = self.parse_family()?;
-        let (name, _) = self.expect_name("a table name")?;
-        self.ruleset.tables.retain(|table| table.family != family || table.name != name);
-        self.reindex_chains();
-        self.expect_end()
-    }
-
-    /// Rebuilds the chain index after tables were removed.
-    fn reindex_chains(&mut self) {
-        let tables = self.ruleset.tables.iter().enumerate();
-        let chains = tables.flat_map(|(table, content)| {
-            let names = content.chains.iter().enumerate();
-            names.map(move |(at, chain)| ((table, chain.name.clone()), at))
-        });
-        self.chains = chains.collect();
-    }
-
-    /// After `add`, or (with `first`) after `insert`, which puts a rule before the others.
-    pub(super) fn parse_add(&mut self, first: bool) -> ParseResult<()> {
-        let (what, span) = self.expect_name("table, chain, rule, set, map or element")?;
-        match what.as_str() {
-            "table" => self.parse_table(),
-            "chain" => {
-                let family = self.parse_family()?;
-                let (name, _) = self.expect_name("a table name")?;
-                let table = self.find_or_add_table(family, &name);
-                self.parse_chain(table)
-            }
-            "rule" => {
-                let (table, name, span) = self.parse_table_and_name("a chain name")?;
-                let rule = self.parse_rule()?;
-                match table.and_then(|table| self.chain_mut(table, &name)) {
-                    Some(chain) if first => chain.rules.insert(0, rule),
-                    Some(chain) => chain.rules.push(rule),
-                    None => return Err(Diagnostic::new(span, format!("no chain named {name}"))),
-                }
-                self.expect_end()
-            }
-            "set" | "map" => {
-                let family = self.parse_family()?;
-                let (name, _) = self.expect_name("a table name")?;
-                let table = self.find_or_add_table(family, &name);
-                self.parse_named_set(table, what == "map")
-            }
-            "element" => {
-                let (table, name, span) = self.parse_table_and_name("a set name")?;
-                let Some(table) = table else {
-                    return Err(Diagnostic::new(span, format!("no table for set {name}")));
-                };
-                self.parse_added_elements(table, &name, span)?;
-                self.expect_end()
-            }
-            "counter" | "quota" | "limit" | "ct" => {
-                // `add ct helper ip filter name { … }`: the object type precedes the table.
-                let kind = if what == "ct" { Some(self.expect_name("helper or timeout")?) } else { None };
-                let family = self.parse_family()?;
-                let (name, _) = self.expect_name("a table name")?;
-                let table = self.find_or_add_table(family, &name);
-                match kind {
-                    None => self.parse_object(table, &what),
-                    Some((kind, _)) if kind == "timeout" => self.parse_ct_timeout(table),
-                    Some((kind, _)) if kind == "helper" => self.parse_ct_helper(table),
-                    Some((kind, at)) => {
-                        Err(Diagnostic::new(at, format!("objects of type `ct {kind}` are not supported"))
-                            .with_help("use ct helper or ct timeout"))
-                    }
-                }
-            }
-            _ => Err(Diagnostic::new(span, format!("cannot add `{what}`"))
-                .with_help("use table, chain, rule, set, map, element, counter, quota, limit or ct")),
-        }
-    }
-
-    /// `[FAMILY] TABLE NAME`: the table, if there is one, and the name.
-    fn parse_table_and_name(&mut self, wanted: &str) -> ParseResult<(Option<usize>, String, Span)> {
-        let family = self.parse_family()?;
-        let (table, _) = self.expect_name("a table name")?;
-        let (name, span) = self.expect_name(wanted)?;
-        let at = self.ruleset.tables.iter().position(|known| known.family == family && known.name == table);
-        Ok((at, name, span))
     }
 
     pub(super) fn chain_mut(&mut self, table: usize, name: &str) -> Option<&mut Chain> {

@@ -1,6 +1,6 @@
 //! From the syntax tree to a program: names become indices, sets are built, and inconsistent rulesets are refused.
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
-use super::compiled::{ListedTable, Program};
+use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::instr::{
     BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,
     NatPortSource,
@@ -19,22 +19,24 @@ use crate::source::{Sources, Span};
 use keepstate_engine::Helper;
 use std::cmp::Reverse;
 use std::collections::HashMap;
-
-/// Elements that packets may add to a set without `size`.
-const DEFAULT_DYNSET_SIZE: usize = 65_535;
+use std::sync::Arc;
 
 /// Compiles a ruleset that [`parse_with`](crate::parse_with) parsed from `sources`.
 ///
 /// # Errors
 /// Missing chains, sets and objects, jump loops, conflicting elements, statements in the wrong chain.
 pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetError> {
-    let mut compiler = Compiler { program: Program::default(), diagnostics: Vec::new(), scope: TableScope::default() };
+    let mut compiler = Compiler {
+        program: Program::default(),
+        tables: Vec::new(),
+        diagnostics: Vec::new(),
+        scope: TableScope::default(),
+    };
     for table in &ruleset.tables {
         compiler.compile_table(table);
     }
     // As in Linux (nf_hook_entries_grow), the chain registered last runs first among those of one priority.
     compiler.program.base_chains.sort_by_key(|base| (base.priority, Reverse(base.registration)));
-    compiler.program.listing.sources = sources.clone();
     // One error a rule is enough.
     for diagnostic in check_ruleset(ruleset) {
         if !compiler.diagnostics.iter().any(|known| known.span.overlaps(diagnostic.span)) {
@@ -42,6 +44,8 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetE
         }
     }
     if compiler.diagnostics.is_empty() {
+        let listing = Listing { sources: sources.clone(), tree: ruleset.clone(), tables: compiler.tables };
+        compiler.program.listing = Arc::new(listing);
         Ok(compiler.program)
     } else {
         Err(RulesetError { diagnostics: compiler.diagnostics, sources: sources.clone() })
@@ -50,6 +54,7 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetE
 
 struct Compiler {
     program: Program,
+    tables: Vec<ListedTable>,
     diagnostics: Vec<Diagnostic>,
     scope: TableScope,
 }
@@ -104,40 +109,57 @@ impl Compiler {
                 Err(diagnostic) => self.diagnostics.push(diagnostic),
             }
         }
+        let mut slots_of_rules = HashMap::new();
         let (nat_chains, synproxy_chains) = (nat_only_chains(table), synproxy_allowed_chains(table));
         for chain in &table.chains {
             self.scope.allows_nat = nat_chains.contains(chain.name.as_str());
             self.scope.allows_synproxy = synproxy_chains.contains(chain.name.as_str());
             let mut rules = Vec::with_capacity(chain.rules.len());
             for rule in &chain.rules {
+                let before = self.state_sizes();
                 match self.compile_rule(rule) {
                     Ok(rule) => rules.push(rule),
                     Err(diagnostic) => self.diagnostics.push(diagnostic),
                 }
+                let after = self.state_sizes();
+                if before != after {
+                    let slots = StateSlots {
+                        counters: before[0]..after[0],
+                        stateful: before[1]..after[1],
+                        sets: before[2]..after[2],
+                        numgens: before[3]..after[3],
+                    };
+                    slots_of_rules.insert((rule.handle, rule.replaced), slots);
+                }
             }
             self.program.chains.push(CompiledChain { rules });
         }
-        self.add_listing(table, first);
+        self.add_listing(table, slots_of_rules);
         if let Err(diagnostic) = check_jump_depth(table) {
             self.diagnostics.push(diagnostic);
         }
     }
 
-    /// Adds the table to the listing; its chains start at index `first`.
-    fn add_listing(&mut self, table: &ast::Table, first: usize) {
+    /// Adds the table to the listing.
+    fn add_listing(&mut self, table: &ast::Table, slots: HashMap<(u64, u32), StateSlots>) {
         let counters = table.objects.iter().filter(|object| matches!(object.body, ObjectBody::Counter(..)));
         let counters =
             counters.filter_map(|object| Some((object.name.clone(), *self.scope.counters.get(&object.name)?)));
-        let sets = table.sets.iter().filter_map(|set| Some((set.name.clone(), self.scope.sets.get(&set.name)?.index)));
         let listed = ListedTable {
             family: table.family,
             name: table.name.clone(),
             counters: counters.collect(),
-            sets: sets.collect(),
-            chains: table.chains.iter().map(|chain| (chain.name.clone(), chain.base)).collect(),
-            chain_indices: first..first + table.chains.len(),
+            stateful: self.scope.stateful.iter().map(|(name, at)| (name.clone(), *at)).collect(),
+            set_indices: self.scope.sets.iter().map(|(name, set)| (name.clone(), set.index)).collect(),
+            slots,
         };
-        self.program.listing.tables.push(listed);
+        self.tables.push(listed);
+    }
+
+    /// Lengths of the arrays that hold state: what a rule adds lies between two of these.
+    fn state_sizes(&self) -> [usize; 4] {
+        let state = &self.program.state;
+        [state.counters.len(), state.stateful.len(), self.program.sets.len(), state.numgen_counters.len()]
     }
 
     fn compile_object(&mut self, object: &ast::Object) {
@@ -180,7 +202,7 @@ impl Compiler {
     }
 
     fn compile_set(&mut self, set: &Set) -> CompileResult<usize> {
-        let most = set.size.map_or(DEFAULT_DYNSET_SIZE, |size| size as usize);
+        let most = set.size.map(|size| size as usize);
         let mut compiled = CompiledSet::new(set.timeout, most);
         let mut last = Span::default();
         for element in &set.elements {
@@ -196,21 +218,24 @@ impl Compiler {
             };
             let timeout = element.timeout.or(set.timeout);
             let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
-            // Elements that packets may delete, that expire, or that have state are stored like those that packets add.
+            // Elements that packets and scripts add and delete, and those with state, are stored one by one.
             if let Some(key) = exact
-                && (set.dynamic || timeout.is_some() || !element.stateful.is_empty())
                 && !matches!(found, ElementValue::Verdict(_))
+                && (!element.stateful.is_empty() || !set.name.is_empty() && set.is_runtime())
             {
                 let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
                 let key = key.iter().map(|(first, _)| *first).collect();
-                compiled.dynamic.insert(key, DynElement { expires_at: None, timeout, stateful, value: found });
+                let timeout = timeout.filter(|seconds| *seconds > 0);
+                let element =
+                    DynElement { expires_at: element.deadline, timeout, declared: true, stateful, value: found };
+                compiled.dynamic.insert(key, element);
                 continue;
             }
             if element.stateful.iter().any(|spec| *spec != StatefulSpec::Counter) {
                 return Err(Diagnostic::new(element.span, "a range cannot have a limit, quota or ct count of its own"));
             }
             let found = match timeout {
-                Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, None),
+                Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, element.deadline),
                 None => found,
             };
             compiled
@@ -326,7 +351,7 @@ impl Compiler {
         if self.scope.sets.contains_key(&meter.set) {
             return;
         }
-        self.program.sets.push(CompiledSet::new(None, size as usize));
+        self.program.sets.push(CompiledSet::new(None, Some(size as usize)));
         let key = meter.key.iter().map(Expression::data_type).collect();
         let named = NamedSet { index: self.program.sets.len() - 1, key, data: None };
         self.scope.sets.insert(meter.set.clone(), named);

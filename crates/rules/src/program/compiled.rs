@@ -5,9 +5,11 @@
 use super::instr::{BaseChain, CompiledChain, CompiledRule, Instr};
 use super::set::CompiledSet;
 use super::state::State;
-use crate::ast::{BaseChainSpec, Hook, TableFamily};
+use crate::ast::{Hook, Ruleset, TableFamily};
 use crate::source::Sources;
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A compiled ruleset with its state.
 #[derive(Clone, Debug, Default)]
@@ -17,13 +19,16 @@ pub struct Program {
     pub(super) base_chains: Vec<BaseChain>,
     pub(super) sets: Vec<CompiledSet>,
     pub(super) state: State,
-    pub(super) listing: Listing,
+    /// Shared with those who list or change the ruleset, away from the packets.
+    pub(super) listing: Arc<Listing>,
 }
 
-/// What a listing needs besides the program: the texts and the names.
+/// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Listing {
     pub(super) sources: Sources,
+    pub(super) tree: Ruleset,
+    /// In the order of the tree's.
     pub(super) tables: Vec<ListedTable>,
 }
 
@@ -33,12 +38,21 @@ pub(super) struct ListedTable {
     pub(super) name: String,
     /// Name and index of each named counter.
     pub(super) counters: Vec<(String, usize)>,
-    /// Name and index of each named set or map.
-    pub(super) sets: Vec<(String, usize)>,
-    /// Names of the chains, with hook and priority of base chains.
-    pub(super) chains: Vec<(String, Option<BaseChainSpec>)>,
-    /// Indices of the chains.
-    pub(super) chain_indices: Range<usize>,
+    /// Name and index of each named quota (true) and limit.
+    pub(super) stateful: Vec<((String, bool), usize)>,
+    /// Index of each set by its name, those of `meter` statements included.
+    pub(super) set_indices: HashMap<String, usize>,
+    /// Where each rule keeps its state, by handle and how often it was replaced.
+    pub(super) slots: HashMap<(u64, u32), StateSlots>,
+}
+
+/// The parts of a program's state that belong to one rule: indices into the arrays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StateSlots {
+    pub(super) counters: Range<usize>,
+    pub(super) stateful: Range<usize>,
+    pub(super) sets: Range<usize>,
+    pub(super) numgens: Range<usize>,
 }
 
 impl Program {

@@ -10,7 +10,7 @@ use super::set::{DynElement, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{AssignTarget, DynsetOp, Hook, Reject};
 use crate::datatype::DataType;
-use keepstate_engine::{Manip, Zone};
+use keepstate_engine::{Instant, Manip, Zone};
 use keepstate_wire::Family;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -77,12 +77,18 @@ impl Program {
         Verdict::Accept
     }
 
-    fn eval_base_chain(&mut self, base: BaseChain, ctx: &mut EvalCtx<'_, '_>) -> Verdict {
-        let Program { chains, sets, state, .. } = self;
-        if !state.timeouts_started {
-            state.timeouts_started = true;
-            sets.iter_mut().for_each(|set| set.start_timeouts(ctx.now));
+    /// The timeouts of the ruleset's elements begin to run, unless they do already.
+    pub(super) fn start_timeouts(&mut self, now: Instant) {
+        self.state.last_seen = now;
+        if self.state.started_at.is_none() {
+            self.state.started_at = Some(now);
+            self.sets.iter_mut().for_each(|set| set.start_timeouts(now));
         }
+    }
+
+    fn eval_base_chain(&mut self, base: BaseChain, ctx: &mut EvalCtx<'_, '_>) -> Verdict {
+        self.start_timeouts(ctx.now);
+        let Program { chains, sets, state, .. } = self;
         let mut parts = Evaluator { chains, sets, state };
         match parts.eval_chain(base.chain, ctx, 0) {
             ChainOutcome::Final(verdict) => verdict,
@@ -252,7 +258,7 @@ impl Evaluator<'_> {
                     };
                     set.dynamic.insert(
                         key.as_slice().into(),
-                        DynElement { expires_at: until, stateful, value: found, timeout: None },
+                        DynElement { expires_at: until, stateful, value: found, timeout: None, declared: false },
                     );
                 }
                 let Some(element) = set.dynamic.get_mut(key.as_slice()) else { return InstrOutcome::Break };

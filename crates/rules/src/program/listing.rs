@@ -1,117 +1,324 @@
-//! Listing a program: every rule as written in the ruleset, with current counters.
-//!
-//! The texts and names come from compilation ([`Listing`](super::compiled::Listing)); numbers are read when the listing is formatted.
+//! A ruleset in nft's syntax: rules as they were written, with today's counters, quotas and set elements. nft reads it, and so do we.
 use super::compiled::{ListedTable, Program};
-use super::instr::Instr;
-use super::set::CompiledSet;
-use crate::ast::BaseChainSpec;
-use crate::source::{Sources, Span};
-use std::fmt::{self, Display, Write};
+use super::format_state::{format_catchall, format_element, format_tree_element};
+use super::snapshot::RulesetSnapshot;
+use crate::ast::{AddedItem, Chain, Object, ObjectBody, Query, QueryKind, Rule, Set, Table};
+use std::fmt::{Display, Write};
+
+/// What a listing shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListOptions {
+    /// Handles, as comments.
+    pub handles: bool,
+    /// No elements of sets.
+    pub terse: bool,
+    /// No counters.
+    pub stateless: bool,
+}
 
 impl Program {
-    /// The ruleset in nft's syntax: tables, named counters, sets (only the number of elements), chains; every rule as written, with its current counters.
+    /// The whole ruleset in nft's syntax: named objects, sets with their elements, chains; every rule as written, with its current counters.
     pub fn list(&self) -> impl Display + '_ {
-        RulesetListing(self)
+        let query = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+        let mut snapshot = self.start_snapshot(std::slice::from_ref(&query), self.state.last_seen);
+        self.continue_snapshot(&mut snapshot, usize::MAX);
+        snapshot.list(&query, ListOptions::default()).unwrap_or_default()
     }
 }
 
-struct RulesetListing<'a>(&'a Program);
-
-impl Display for RulesetListing<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.listing.tables.iter().try_for_each(|table| self.write_table(table, f))
-    }
-}
-
-impl RulesetListing<'_> {
-    fn write_table(&self, table: &ListedTable, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table {} {} {{", table.family, table.name)?;
-        for (name, at) in &table.counters {
-            let (packets, bytes) = self.0.state.counters.get(*at).copied().unwrap_or_default();
-            writeln!(f, "\tcounter {name} {{\n\t\tpackets {packets} bytes {bytes}\n\t}}")?;
-        }
-        for (name, at) in &table.sets {
-            let count = self.0.sets.get(*at).map_or(0, CompiledSet::len);
-            writeln!(f, "\tset {name} {{ # elements: {count}\n\t}}")?;
-        }
-        for ((name, base), at) in table.chains.iter().zip(table.chain_indices.clone()) {
-            writeln!(f, "\tchain {name} {{")?;
-            base.iter().try_for_each(|base| write_base_chain(base, f))?;
-            for rule in self.0.chains.get(at).into_iter().flat_map(|chain| &chain.rules) {
-                let named: Vec<usize> = table.counters.iter().map(|(_, at)| *at).collect();
-                let counts = rule.instrs.iter().filter_map(|instr| match instr {
-                    Instr::Counter(at) if !named.contains(at) => self.0.state.counters.get(*at).copied(),
-                    _ => None,
-                });
-                writeln!(f, "\t\t{}", insert_counters(&rule_text(&self.0.listing.sources, rule.span), counts))?;
+impl RulesetSnapshot {
+    /// The answer to a query.
+    ///
+    /// # Errors
+    /// What was asked for by name does not exist.
+    pub fn list(&self, query: &Query, options: ListOptions) -> Result<String, String> {
+        let mut writer = ListingWriter { snapshot: self, options, out: String::new(), found: false };
+        for (table, listed) in self.listing.tree.tables.iter().zip(&self.listing.tables) {
+            if query.covers(table.family, &table.name) {
+                writer.write_table(query, table, listed);
             }
-            writeln!(f, "\t}}")?;
         }
-        writeln!(f, "}}")
+        match &query.name {
+            Some(name) if !writer.found => Err(format!("nothing named {name} of this kind in this table")),
+            _ => Ok(writer.out),
+        }
+    }
+
+    /// What a script has added, as commands that add it again.
+    pub fn list_added(&self, added: &[AddedItem], options: ListOptions) -> String {
+        let mut writer = ListingWriter { snapshot: self, options, out: String::new(), found: false };
+        for item in added {
+            let tables = self.listing.tree.tables.iter().zip(&self.listing.tables);
+            if let Some((table, listed)) = tables.into_iter().find(|(table, _)| table.handle == item.table) {
+                writer.write_added(item, table, listed);
+            }
+        }
+        writer.out
     }
 }
 
-fn write_base_chain(base: &BaseChainSpec, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let kind = if base.nat { "nat" } else { "filter" };
-    let policy = if base.policy_drop { "drop" } else { "accept" };
-    writeln!(f, "\t\ttype {kind} hook {} priority {}; policy {policy};", base.hook, base.priority)
+struct ListingWriter<'a> {
+    snapshot: &'a RulesetSnapshot,
+    options: ListOptions,
+    out: String,
+    /// What the query names was found.
+    found: bool,
 }
 
-/// A rule's text on one line: up to the end of its line, its semicolon or its block, without comments. Braces and quotation marks are respected.
-fn rule_text(sources: &Sources, span: Span) -> String {
-    let rest = sources.text(span.file).get(span.start as usize..).unwrap_or_default();
-    let (mut text, mut depth, mut quoted, mut comment) = (String::new(), 0_usize, false, false);
-    for c in rest.chars() {
+impl ListingWriter<'_> {
+    fn line(&mut self, indent: usize, text: &str) {
+        self.out.extend(std::iter::repeat_n('\t', indent));
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+
+    fn handle(&self, handle: u64) -> String {
+        if self.options.handles { format!(" # handle {handle}") } else { String::new() }
+    }
+
+    fn write_table(&mut self, query: &Query, table: &Table, listed: &ListedTable) {
+        let name = format!("table {} {}", table.family, table.name);
+        if query.kind == QueryKind::Tables {
+            let handle = self.handle(table.handle);
+            return self.line(0, &format!("{name}{handle}"));
+        }
+        let whole = query.kind == QueryKind::Ruleset;
+        self.line(0, &format!("{name} {{{}", if whole { self.handle(table.handle) } else { String::new() }));
+        if let Some(comment) = table.comment.as_ref().filter(|_| whole) {
+            self.line(1, &format!("comment \"{comment}\""));
+        }
+        let mut first = true;
+        let named = |name: &String| query.name.as_ref().is_none_or(|wanted| wanted == name);
+        for object in
+            table.objects.iter().filter(|object| shows_object(query.kind, &object.body) && named(&object.name))
+        {
+            self.separate(&mut first, whole);
+            self.write_object(object, listed);
+        }
+        for set in table.sets.iter().filter(|set| query.shows_set(set)) {
+            self.separate(&mut first, whole);
+            self.write_set(set, listed);
+        }
+        if query.kind == QueryKind::Meters {
+            self.write_meters(query, table, listed);
+        }
+        let chains = matches!(query.kind, QueryKind::Ruleset | QueryKind::Chains | QueryKind::Rules);
+        for chain in table.chains.iter().filter(|chain| chains && named(&chain.name)) {
+            self.separate(&mut first, whole);
+            self.write_chain(chain, listed, query.kind != QueryKind::Chains || query.name.is_some());
+        }
+        self.line(0, "}");
+    }
+
+    /// An empty line between the parts of a table.
+    fn separate(&mut self, first: &mut bool, whole: bool) {
+        self.found = true;
+        if !std::mem::take(first) && whole {
+            self.out.push('\n');
+        }
+    }
+
+    fn write_object(&mut self, object: &Object, listed: &ListedTable) {
+        let word = object.body.keyword();
+        let handle = self.handle(object.handle);
+        self.line(1, &format!("{word} {} {{{handle}", object.name));
+        self.object_lines(object, listed).iter().for_each(|line| self.line(2, line));
+        self.line(1, "}");
+    }
+
+    fn object_lines(&self, object: &Object, listed: &ListedTable) -> Vec<String> {
+        let written = split_block(&object.text);
+        let comment = written.iter().find(|line| line.starts_with("comment ")).cloned();
+        let first = match &object.body {
+            ObjectBody::Counter(..) => {
+                let at = listed.counters.iter().find(|(name, _)| *name == object.name).map(|(_, at)| *at);
+                let (packets, bytes) = at.and_then(|at| self.snapshot.counters.get(at).copied()).unwrap_or_default();
+                if self.options.stateless { String::new() } else { format!("packets {packets} bytes {bytes}") }
+            }
+            ObjectBody::Quota { over, bytes } => {
+                let mut find = listed.stateful.iter().filter(|((name, quota), _)| *name == object.name && *quota);
+                let used = find.next().and_then(|(_, at)| self.snapshot.used.get(*at).copied()).unwrap_or_default();
+                let over = if *over { "over " } else { "" };
+                let used =
+                    if used == 0 || self.options.stateless { String::new() } else { format!(" used {used} bytes") };
+                format!("{over}{bytes} bytes{used}")
+            }
+            _ => return written,
+        };
+        [first].into_iter().filter(|line| !line.is_empty()).chain(comment).collect()
+    }
+
+    fn write_set(&mut self, set: &Set, listed: &ListedTable) {
+        let word = if set.data.is_some() { "map" } else { "set" };
+        let handle = self.handle(set.handle);
+        self.line(1, &format!("{word} {} {{{handle}", set.name));
+        set.properties.iter().for_each(|line| self.line(2, line));
+        let elements = if self.options.terse { Vec::new() } else { self.elements(set, listed) };
+        if !elements.is_empty() {
+            self.line(2, &format!("elements = {{ {} }}", elements.join(",\n\t\t\t     ")));
+        }
+        self.line(1, "}");
+    }
+
+    /// The set's elements, in the order of their keys.
+    fn elements(&self, set: &Set, listed: &ListedTable) -> Vec<String> {
+        let at = listed.set_indices.get(&set.name);
+        let found = at.and_then(|at| self.snapshot.elements.get(at)).map(Vec::as_slice).unwrap_or_default();
+        let (now, stateless) = (self.snapshot.now, self.options.stateless);
+        if set.is_runtime() {
+            let mut sorted: Vec<_> = found.iter().collect();
+            sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+            let catchall = at.and_then(|at| self.snapshot.catchalls.get(at));
+            return sorted
+                .into_iter()
+                .map(|(key, element)| format_element(set, key, element, now, stateless))
+                .chain(catchall.map(|value| format_catchall(set, value)))
+                .collect();
+        }
+        let lives = set.elements.iter().filter(|element| element.deadline.is_none_or(|end| end > now));
+        let mut sorted: Vec<_> = lives.collect();
+        sorted.sort_by(|one, other| (one.key.is_none(), &one.key).cmp(&(other.key.is_none(), &other.key)));
+        sorted.into_iter().map(|element| format_tree_element(set, element, now)).collect()
+    }
+
+    fn write_meters(&mut self, query: &Query, table: &Table, listed: &ListedTable) {
+        let mut names: Vec<_> = listed.set_indices.iter().collect();
+        names.sort();
+        for (name, at) in names {
+            let declared = table.sets.iter().any(|set| set.name == *name);
+            if declared || query.name.as_ref().is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            self.found = true;
+            let count = self.snapshot.elements.get(at).map_or(0, Vec::len);
+            self.line(1, &format!("meter {name} {{ # elements: {count}"));
+            self.line(1, "}");
+        }
+    }
+
+    fn write_chain(&mut self, chain: &Chain, listed: &ListedTable, rules: bool) {
+        let handle = self.handle(chain.handle);
+        self.line(1, &format!("chain {} {{{handle}", chain.name));
+        if let Some(base) = &chain.base {
+            let policy = if base.policy_drop { "drop" } else { "accept" };
+            self.line(2, &format!("{}; policy {policy};", chain.base_text));
+        }
+        if let Some(comment) = &chain.comment {
+            self.line(2, &format!("comment \"{comment}\""));
+        }
+        for rule in chain.rules.iter().filter(|_| rules) {
+            let text = self.rule_text(rule, listed);
+            let handle = self.handle(rule.handle);
+            self.line(2, &format!("{text}{handle}"));
+        }
+        self.line(1, "}");
+    }
+
+    fn rule_text(&self, rule: &Rule, listed: &ListedTable) -> String {
+        let slots = listed.slots.get(&(rule.handle, rule.replaced));
+        let counters = slots.and_then(|slots| self.snapshot.counters.get(slots.counters.clone())).unwrap_or_default();
+        insert_counters(
+            &rule.text,
+            counters.iter().copied().filter(|_| !self.options.stateless),
+            self.options.stateless,
+        )
+    }
+
+    fn write_added(&mut self, item: &AddedItem, table: &Table, listed: &ListedTable) {
+        let place = format!("{} {}", table.family, table.name);
+        let Some(handle) = item.handle else {
+            let handle = self.handle(table.handle);
+            return self.line(0, &format!("add table {place}{handle}"));
+        };
+        let end = self.handle(handle);
+        if let Some(chain) = table.chains.iter().find(|chain| chain.handle == handle) {
+            let policy = chain.base.map(|base| if base.policy_drop { "drop" } else { "accept" });
+            let head = policy.map(|policy| format!(" {{ {}; policy {policy}; }}", chain.base_text));
+            self.line(0, &format!("add chain {place} {}{}{end}", chain.name, head.unwrap_or_default()));
+        } else if let Some(set) = table.sets.iter().find(|set| set.handle == handle) {
+            let word = if set.data.is_some() { "map" } else { "set" };
+            self.line(0, &format!("add {word} {place} {} {{ {}; }}{end}", set.name, set.properties.join("; ")));
+        } else if let Some(object) = table.objects.iter().find(|object| object.handle == handle) {
+            let lines = self.object_lines(object, listed).join("; ");
+            self.line(0, &format!("add {} {place} {} {{ {lines}; }}{end}", object.body.keyword(), object.name));
+        }
+        let word = if item.inserted { "insert" } else { "add" };
+        for chain in &table.chains {
+            if let Some(rule) = chain.rules.iter().find(|rule| rule.handle == handle) {
+                let text = self.rule_text(rule, listed);
+                self.line(0, &format!("{word} rule {place} {} {text}{end}", chain.name));
+            }
+        }
+    }
+}
+
+fn shows_object(kind: QueryKind, body: &ObjectBody) -> bool {
+    match kind {
+        QueryKind::Ruleset => true,
+        QueryKind::Counters => matches!(body, ObjectBody::Counter(..)),
+        QueryKind::Quotas => matches!(body, ObjectBody::Quota { .. }),
+        QueryKind::Limits => matches!(body, ObjectBody::Limit(_)),
+        QueryKind::CtHelpers => matches!(body, ObjectBody::CtHelper(..)),
+        QueryKind::CtTimeouts => matches!(body, ObjectBody::CtTimeout(_)),
+        QueryKind::Synproxies => matches!(body, ObjectBody::Synproxy(_)),
+        _ => false,
+    }
+}
+
+/// The lines of an object's block: split at semicolons outside of braces and quotation marks.
+fn split_block(text: &str) -> Vec<String> {
+    let inside = text.trim();
+    let inside = inside.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(inside);
+    let (mut lines, mut line, mut depth, mut quoted) = (Vec::new(), String::new(), 0_usize, false);
+    for c in inside.chars() {
         match c {
-            '"' if !comment => quoted = !quoted,
-            '#' if !quoted => comment = true,
-            '\n' if quoted => break,
-            '\n' if depth > 0 || text.ends_with('\\') => {
-                comment = false;
-                text.truncate(text.trim_end_matches('\\').len());
+            '"' => quoted = !quoted,
+            '{' if !quoted => depth += 1,
+            '}' if !quoted => depth = depth.saturating_sub(1),
+            ';' if !quoted && depth == 0 => {
+                lines.push(std::mem::take(&mut line));
+                continue;
             }
-            '\n' => break,
-            ';' if depth == 0 && !quoted && !comment => break,
-            '{' if !quoted && !comment => depth += 1,
-            '}' if !quoted && !comment => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => break,
-            },
             _ => (),
         }
-        match c {
-            _ if comment => (),
-            c if c.is_whitespace() && !quoted => {
-                if !text.ends_with(' ') {
-                    text.push(' ');
-                }
-            }
-            c => text.push(c),
-        }
+        line.push(c);
     }
-    text.truncate(text.trim_end().len());
-    text
+    lines.push(line);
+    lines.into_iter().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
-/// The rule's text with the current values of its counters.
-fn insert_counters(text: &str, mut counts: impl Iterator<Item = (u64, u64)>) -> String {
+/// The rule's text with the current values of its counters; with `bare`, without any.
+fn insert_counters(text: &str, mut counts: impl Iterator<Item = (u64, u64)>, bare: bool) -> String {
     let (mut out, mut depth, mut words) = (String::with_capacity(text.len() + 32), 0_usize, text.split(' ').peekable());
+    let mut quoted = false;
     while let Some(word) = words.next() {
         if !out.is_empty() {
             out.push(' ');
         }
         out.push_str(word);
+        let was_quoted = quoted;
+        quoted ^= word.matches('"').count() % 2 == 1;
+        if was_quoted || quoted {
+            continue;
+        }
         depth = (depth + word.matches('{').count()).saturating_sub(word.matches('}').count());
         if word != "counter" || depth > 0 || words.peek() == Some(&"name") {
             continue;
         }
-        let Some((packets, bytes)) = counts.next() else { continue };
-        // The initial values in the text are replaced.
-        if words.next_if_eq(&"packets").is_some() {
-            let _ = (words.next(), words.next_if_eq(&"bytes"), words.next());
+        let count = counts.next();
+        if count.is_none() && !bare {
+            continue;
         }
-        // Writing to a string does not fail.
-        let _ = write!(out, " packets {packets} bytes {bytes}");
+        // The initial values in the text are replaced, in either order.
+        for _ in 0..2 {
+            if words.next_if(|word| matches!(*word, "packets" | "bytes")).is_some() {
+                words.next();
+            }
+        }
+        if let Some((packets, bytes)) = count {
+            // Writing to a string does not fail.
+            let _ = write!(out, " packets {packets} bytes {bytes}");
+        }
     }
     out
 }
@@ -122,16 +329,18 @@ mod tests {
 
     #[test]
     fn listing_keeps_rule_text_and_adds_counters() {
-        let text = "define lan = 10.0.0.0/8\ntable inet t {\n\tcounter web { }\n\tset bad {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1, 10.0.0.2 }\n\t}\n\
+        let text = "define lan = 10.0.0.0/8\ntable inet t {\n\tcounter web { }\n\tset bad {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.2, 10.0.0.1 }\n\t}\n\
             \tchain c { type filter hook forward priority filter; policy drop; tcp dport 80 counter name web; counter packets 7 bytes 8 accept }\n\
             \tchain d {\n\t\tip saddr $lan tcp dport {\n\t\t\t22, # ssh\n\t\t\t23 } \\\n\t\t\tlog prefix \"a # b; }  c\" counter drop # a remark\n\t\tip saddr @bad drop\n\t}\n}\n";
         let (tree, sources) = parse_with("r.nft", text, &NoIncludes, &[]).unwrap_or_else(|error| panic!("{error}"));
         let program = compile(&tree, &sources).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(
-            program.list().to_string(),
-            "table inet t {\n\tcounter web {\n\t\tpackets 0 bytes 0\n\t}\n\tset bad { # elements: 2\n\t}\n\
-             \tchain c {\n\t\ttype filter hook forward priority 0; policy drop;\n\t\ttcp dport 80 counter name web\n\t\tcounter packets 7 bytes 8 accept\n\t}\n\
-             \tchain d {\n\t\tip saddr $lan tcp dport { 22, 23 } log prefix \"a # b; }  c\" counter packets 0 bytes 0 drop\n\t\tip saddr @bad drop\n\t}\n}\n"
-        );
+        let listing = "table inet t {\n\tcounter web {\n\t\tpackets 0 bytes 0\n\t}\n\n\tset bad {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1,\n\t\t\t     10.0.0.2 }\n\t}\n\
+             \n\tchain c {\n\t\ttype filter hook forward priority filter; policy drop;\n\t\ttcp dport 80 counter name web\n\t\tcounter packets 7 bytes 8 accept\n\t}\n\
+             \n\tchain d {\n\t\tip saddr 10.0.0.0/8 tcp dport { 22, 23 } log prefix \"a # b; }  c\" counter packets 0 bytes 0 drop\n\t\tip saddr @bad drop\n\t}\n}\n";
+        assert_eq!(program.list().to_string(), listing);
+        // What was listed lists the same again.
+        let (tree, sources) = parse_with("r.nft", listing, &NoIncludes, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let again = compile(&tree, &sources).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(again.list().to_string(), listing);
     }
 }

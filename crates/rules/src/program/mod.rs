@@ -2,11 +2,13 @@
 mod compile;
 mod compiled;
 mod context;
+mod element_change;
 mod eval_expr;
 mod eval_selector;
 mod evaluate;
 mod exthdr;
 mod fib_expr;
+mod format_state;
 mod header_bits;
 mod instr;
 mod jhash;
@@ -16,8 +18,13 @@ mod named_set;
 mod nat;
 mod range_tree;
 mod set;
+mod snapshot;
 mod state;
+mod update;
 
 pub use compile::compile;
 pub use compiled::Program;
 pub use context::{EvalCtx, HeaderRewrite, PacketMeta, Verdict};
+pub use listing::ListOptions;
+pub use snapshot::RulesetSnapshot;
+pub use update::{RulesetUpdate, RunningRuleset, UpdateError};

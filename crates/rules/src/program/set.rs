@@ -16,12 +16,16 @@ pub(super) struct CompiledSet {
     /// Keys of several parts with ranges.
     concat_ranges: RangeTree<ElementValue>,
     /// Value of the catch-all element `*`.
-    catchall: Option<ElementValue>,
+    pub(super) catchall: Option<ElementValue>,
     /// Elements that packets add or delete, that expire, or that have state.
     pub(super) dynamic: HashMap<Box<[u128]>, DynElement>,
     pub(super) timeout: Option<u64>,
-    pub(super) max_size: usize,
+    /// Most elements, if the set says so.
+    pub(super) max_size: Option<usize>,
 }
+
+/// Elements that packets may add to a set without `size`.
+const DEFAULT_DYNSET_SIZE: usize = 65_535;
 
 /// What an element maps to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,11 +58,21 @@ impl ElementValue {
 /// An element in the dynamic part of a set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DynElement {
-    /// For an element of the ruleset: timeout in seconds, from the first packet on.
+    /// Timeout in seconds, of an element that a ruleset or a script names: from the first packet on, or from the script on.
     pub(super) timeout: Option<u64>,
+    /// The ruleset's file names it.
+    pub(super) declared: bool,
     pub(super) expires_at: Option<Instant>,
     pub(super) stateful: Vec<StatefulExpr>,
     pub(super) value: ElementValue,
+}
+
+impl DynElement {
+    /// A copy without the connections that it counts, which no listing shows.
+    pub(super) fn for_listing(&self) -> DynElement {
+        let stateful = self.stateful.iter().map(StatefulExpr::for_listing).collect();
+        DynElement { stateful, value: self.value.clone(), ..*self }
+    }
 }
 
 /// Why an element cannot be added.
@@ -71,7 +85,7 @@ pub(super) enum ElementConflict {
 
 impl CompiledSet {
     /// An empty set with a default timeout in seconds and a maximum number of dynamic elements.
-    pub(super) fn new(timeout: Option<u64>, max_size: usize) -> CompiledSet {
+    pub(super) fn new(timeout: Option<u64>, max_size: Option<usize>) -> CompiledSet {
         CompiledSet { timeout, max_size, ..CompiledSet::default() }
     }
 
@@ -131,7 +145,9 @@ impl CompiledSet {
         self.ranges.iter_mut().for_each(|(.., found)| found.start_timeout(now));
         self.concat_ranges.values_mut().for_each(|found| found.start_timeout(now));
         for element in self.dynamic.values_mut() {
-            if let Some(seconds) = element.timeout.take() {
+            if element.expires_at.is_none()
+                && let Some(seconds) = element.timeout
+            {
                 element.expires_at = Some(now.after(Duration::from_secs(seconds)));
             }
         }
@@ -167,10 +183,11 @@ impl CompiledSet {
 
     /// Is there room for one more dynamic element? Removes expired ones if the set is full.
     pub(super) fn make_room(&mut self, now: Instant) -> bool {
-        if self.dynamic.len() < self.max_size {
+        let most = self.max_size.unwrap_or(DEFAULT_DYNSET_SIZE);
+        if self.dynamic.len() < most {
             return true;
         }
         self.dynamic.retain(|_, element| element.expires_at.is_none_or(|until| until > now));
-        self.dynamic.len() < self.max_size
+        self.dynamic.len() < most
     }
 }

@@ -16,8 +16,10 @@ pub(super) struct State {
     pub(super) rng_state: u64,
     /// Added to the engine's time, gives nanoseconds since 1970, wall clock time.
     pub(super) wall_clock_offset: i64,
-    /// Timeouts of static elements are running: set by the first packet.
-    pub(super) timeouts_started: bool,
+    /// When the timeouts of the ruleset's elements began to run: with the first packet.
+    pub(super) started_at: Option<Instant>,
+    /// When a packet was last evaluated.
+    pub(super) last_seen: Instant,
 }
 
 impl State {
@@ -69,6 +71,41 @@ impl StatefulExpr {
                 StatefulExpr::ConnLimit { over, count, connections: HashSet::new(), last_gc: None }
             }
             StatefulSpec::Counter => StatefulExpr::Counter(0, 0),
+        }
+    }
+
+    /// A copy without the connections that it counts.
+    pub(super) fn for_listing(&self) -> StatefulExpr {
+        match self {
+            StatefulExpr::ConnLimit { over, count, .. } => {
+                StatefulExpr::ConnLimit { over: *over, count: *count, connections: HashSet::new(), last_gc: None }
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Exchanges what was counted so far, if both are of one kind; the limits themselves stay.
+    pub(super) fn swap_state(&mut self, other: &mut StatefulExpr) {
+        match (self, other) {
+            (StatefulExpr::Limit(limit, tokens, last), StatefulExpr::Limit(other, other_tokens, other_last))
+                if limit == other =>
+            {
+                std::mem::swap(tokens, other_tokens);
+                std::mem::swap(last, other_last);
+            }
+            (StatefulExpr::Quota { used, .. }, StatefulExpr::Quota { used: other, .. }) => std::mem::swap(used, other),
+            (
+                StatefulExpr::ConnLimit { connections, last_gc, .. },
+                StatefulExpr::ConnLimit { connections: other, last_gc: other_gc, .. },
+            ) => {
+                std::mem::swap(connections, other);
+                std::mem::swap(last_gc, other_gc);
+            }
+            (StatefulExpr::Counter(packets, bytes), StatefulExpr::Counter(other_packets, other_bytes)) => {
+                std::mem::swap(packets, other_packets);
+                std::mem::swap(bytes, other_bytes);
+            }
+            _ => (),
         }
     }
 

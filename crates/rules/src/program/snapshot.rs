@@ -1,0 +1,116 @@
+//! The state of a program, copied piece by piece, to be listed away from the packets.
+use super::compiled::{Listing, Program};
+use super::set::{DynElement, ElementValue};
+use super::state::StatefulExpr;
+use crate::ast::{Query, QueryKind, Set};
+use keepstate_engine::Instant;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A copy of what a listing needs. [`Program::continue_snapshot`] completes it.
+#[derive(Debug)]
+pub struct RulesetSnapshot {
+    pub(super) listing: Arc<Listing>,
+    pub(super) counters: Vec<(u64, u64)>,
+    /// What quotas have used, by index.
+    pub(super) used: Vec<u64>,
+    /// Elements of the sets asked for, by set.
+    pub(super) elements: HashMap<usize, Vec<(Box<[u128]>, DynElement)>>,
+    /// Values of the elements `*`, by set.
+    pub(super) catchalls: HashMap<usize, ElementValue>,
+    pub(super) now: Instant,
+    /// Sets that are still to be copied, the next one last.
+    pending: Vec<usize>,
+    /// Elements of that one that were copied, and the room of its table: more room means that they were moved.
+    position: (usize, usize),
+}
+
+impl Program {
+    /// Begins a copy for these queries: counters and quotas at once, elements later.
+    pub fn start_snapshot(&self, queries: &[Query], now: Instant) -> RulesetSnapshot {
+        let listing = Arc::clone(&self.listing);
+        let mut pending = Vec::new();
+        for (table, listed) in listing.tree.tables.iter().zip(&listing.tables) {
+            for set in &table.sets {
+                let asked = |query: &Query| query.covers(table.family, &table.name) && query.shows_set(set);
+                if queries.iter().any(asked) {
+                    pending.extend(listed.set_indices.get(&set.name));
+                }
+            }
+            let declared = |name: &String| table.sets.iter().any(|set| set.name == *name);
+            if queries.iter().any(|query| query.kind == QueryKind::Meters && query.covers(table.family, &table.name)) {
+                pending.extend(listed.set_indices.iter().filter(|(name, _)| !declared(name)).map(|(_, at)| *at));
+            }
+        }
+        let used = self.state.stateful.iter().map(|state| match state {
+            StatefulExpr::Quota { used, .. } => *used,
+            _ => 0,
+        });
+        let catchalls = self.sets.iter().enumerate();
+        RulesetSnapshot {
+            counters: self.state.counters.clone(),
+            used: used.collect(),
+            elements: HashMap::new(),
+            catchalls: catchalls.filter_map(|(at, set)| Some((at, set.catchall.clone()?))).collect(),
+            now,
+            pending,
+            position: (0, 0),
+            listing,
+        }
+    }
+
+    /// Copies at most about `count` elements. True when the copy is complete; `None` if the ruleset was replaced since it began, and another copy must be
+    /// begun.
+    pub fn continue_snapshot(&self, snapshot: &mut RulesetSnapshot, count: usize) -> Option<bool> {
+        if !Arc::ptr_eq(&self.listing, &snapshot.listing) {
+            return None;
+        }
+        let mut left = count;
+        while let Some(at) = snapshot.pending.last().copied() {
+            let Some(set) = self.sets.get(at) else {
+                snapshot.pending.pop();
+                continue;
+            };
+            let copied = snapshot.elements.entry(at).or_default();
+            let (mut done, room) = snapshot.position;
+            if room != set.dynamic.capacity() {
+                copied.clear();
+                done = 0;
+            }
+            let before = copied.len();
+            let lives = |element: &DynElement| element.expires_at.is_none_or(|until| until > snapshot.now);
+            let part = set.dynamic.iter().skip(done).take(left);
+            copied.extend(
+                part.filter(|(_, element)| lives(element)).map(|(key, element)| (key.clone(), element.for_listing())),
+            );
+            let all = set.dynamic.len();
+            let end = done.saturating_add(left).min(all);
+            left = left.saturating_sub((end - done.min(end)).max(copied.len() - before));
+            if end < all {
+                snapshot.position = (end, set.dynamic.capacity());
+                return Some(false);
+            }
+            snapshot.pending.pop();
+            snapshot.position = (0, 0);
+        }
+        Some(true)
+    }
+}
+
+impl Query {
+    /// Is this table asked for?
+    pub(super) fn covers(&self, family: crate::ast::TableFamily, table: &str) -> bool {
+        self.family.is_none_or(|wanted| wanted == family) && self.table.as_ref().is_none_or(|wanted| wanted == table)
+    }
+
+    /// Is this set of such a table asked for?
+    pub(super) fn shows_set(&self, set: &Set) -> bool {
+        let kind = match self.kind {
+            QueryKind::Ruleset => true,
+            QueryKind::Sets => set.data.is_none(),
+            QueryKind::Maps => set.data.is_some(),
+            _ => false,
+        };
+        kind && self.name.as_ref().is_none_or(|name| *name == set.name)
+    }
+}

@@ -1,0 +1,399 @@
+//! A ruleset in use is changed by a script, or replaced by another file: all of it or nothing.
+//!
+//! Parsing and compiling are done away from the packets, on a [`RunningRuleset`], which shares the tree with the program. What is left for
+//! [`Program::apply`] is to move state (set elements, counters, quotas, limits) from the old program to the new one, and to change elements: it takes as
+//! long as what changes, and never copies a set.
+use super::compile::compile;
+use super::compiled::{ListedTable, Listing, Program, StateSlots};
+use super::element_change::{PreparedChange, apply_changes, prepare_changes};
+use super::set::DynElement;
+use super::state::StatefulExpr;
+use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
+use crate::diagnostic::RulesetError;
+use crate::parse::{ParsedScript, parse_script};
+use crate::source::{IncludeResolver, Sources};
+use keepstate_engine::Instant;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The names, rules and texts of a program in use. Cheap to clone; does not change.
+#[derive(Clone, Debug)]
+pub struct RunningRuleset {
+    pub(super) listing: Arc<Listing>,
+    /// When its timeouts began to run.
+    started: Option<Instant>,
+}
+
+/// A checked change of a running ruleset, ready to be applied.
+#[derive(Debug)]
+pub struct RulesetUpdate {
+    base: Arc<Listing>,
+    /// The program that takes over; `None` if only elements change.
+    program: Option<Box<Program>>,
+    plan: AdoptPlan,
+    changes: Vec<PreparedChange>,
+    /// What the script asks to list, in order.
+    pub queries: Vec<Query>,
+    /// What the script has added.
+    pub added: Vec<AddedItem>,
+    sources: Sources,
+}
+
+/// Why an update was not applied. Nothing has changed.
+#[derive(Debug)]
+pub enum UpdateError {
+    /// Somebody else has changed the ruleset in the meantime: prepare the update again.
+    Outdated,
+    /// An element exists, or does not exist.
+    Refused(RulesetError),
+}
+
+/// What moves from the old program to the new one: indices into both.
+#[derive(Debug, Default)]
+struct AdoptPlan {
+    counters: Vec<(usize, usize)>,
+    stateful: Vec<(usize, usize)>,
+    sets: Vec<(usize, usize)>,
+    /// Sets of a file that was read again: what the file names, and what packets and scripts have added.
+    merged_sets: Vec<(usize, usize)>,
+    /// Sets of which only the state of equal elements moves.
+    element_state: Vec<(usize, usize)>,
+    numgens: Vec<(usize, usize)>,
+}
+
+impl Program {
+    /// The names and rules of this program.
+    pub fn ruleset(&self) -> RunningRuleset {
+        RunningRuleset { listing: Arc::clone(&self.listing), started: self.state.started_at }
+    }
+
+    /// Applies an update. Returns the program that was replaced, if one was: the caller may drop it where that delays nobody.
+    ///
+    /// # Errors
+    /// See [`UpdateError`]; the program is as it was.
+    pub fn apply(&mut self, update: RulesetUpdate, now: Instant) -> Result<Option<Box<Program>>, UpdateError> {
+        let RulesetUpdate { base, program, plan, changes, sources, .. } = update;
+        if !Arc::ptr_eq(&base, &self.listing) {
+            return Err(UpdateError::Outdated);
+        }
+        self.start_timeouts(now);
+        let refused =
+            |diagnostic| UpdateError::Refused(RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() });
+        let Some(mut new) = program else {
+            return apply_changes(&mut self.sets, changes, now).map(|()| None).map_err(refused);
+        };
+        new.start_timeouts(now);
+        new.swap_state(self, &plan);
+        if let Err(diagnostic) = apply_changes(&mut new.sets, changes, now) {
+            new.swap_state(self, &plan);
+            return Err(refused(diagnostic));
+        }
+        for (to, from) in &plan.counters {
+            if let (Some(to), Some(from)) = (new.state.counters.get_mut(*to), self.state.counters.get(*from)) {
+                *to = *from;
+            }
+        }
+        for (to, from) in &plan.numgens {
+            if let (Some(to), Some(from)) =
+                (new.state.numgen_counters.get_mut(*to), self.state.numgen_counters.get(*from))
+            {
+                *to = *from;
+            }
+        }
+        new.state.rng_state = self.state.rng_state;
+        new.state.wall_clock_offset = self.state.wall_clock_offset;
+        std::mem::swap(self, &mut new);
+        Ok(Some(new))
+    }
+
+    /// Exchanges what the plan moves; done twice, nothing has changed.
+    fn swap_state(&mut self, old: &mut Program, plan: &AdoptPlan) {
+        for (at, from) in &plan.stateful {
+            if let (Some(one), Some(other)) = (self.state.stateful.get_mut(*at), old.state.stateful.get_mut(*from)) {
+                one.swap_state(other);
+            }
+        }
+        for (at, from) in &plan.sets {
+            let (Some(one), Some(other)) = (self.sets.get_mut(*at), old.sets.get_mut(*from)) else { continue };
+            std::mem::swap(&mut one.dynamic, &mut other.dynamic);
+            std::mem::swap(&mut one.catchall, &mut other.catchall);
+        }
+        for (at, from) in &plan.merged_sets {
+            let (Some(one), Some(other)) = (self.sets.get_mut(*at), old.sets.get_mut(*from)) else { continue };
+            // The file's elements stay in force; those of packets and scripts join them.
+            for (key, element) in other.dynamic.drain() {
+                match one.dynamic.get_mut(&key) {
+                    Some(declared) => *declared = DynElement { declared: true, ..element },
+                    None if !element.declared => {
+                        one.dynamic.insert(key, element);
+                    }
+                    None => (),
+                }
+            }
+        }
+        for (at, from) in &plan.element_state {
+            let (Some(one), Some(other)) = (self.sets.get_mut(*at), old.sets.get_mut(*from)) else { continue };
+            for (key, element) in &mut one.dynamic {
+                if let Some(old) = other.dynamic.get_mut(key) {
+                    let pairs = element.stateful.iter_mut().zip(&mut old.stateful);
+                    pairs.for_each(|(one, other)| one.swap_state(other));
+                }
+            }
+        }
+    }
+
+    /// Sets counters and quotas that a query names to zero, after they were read.
+    pub fn reset(&mut self, query: &Query) {
+        use crate::ast::QueryKind;
+        let listing = Arc::clone(&self.listing);
+        for (listed, table) in listing.tables.iter().zip(&listing.tree.tables) {
+            if query.family.is_some_and(|family| family != listed.family)
+                || query.table.as_ref().is_some_and(|name| *name != listed.name)
+            {
+                continue;
+            }
+            let named = |name: &String| query.name.as_ref().is_none_or(|wanted| wanted == name);
+            match query.kind {
+                QueryKind::Counters => {
+                    for (_, at) in listed.counters.iter().filter(|(name, _)| named(name)) {
+                        self.reset_counters(*at..*at + 1);
+                    }
+                }
+                QueryKind::Quotas => {
+                    for (_, at) in listed.stateful.iter().filter(|((name, quota), _)| *quota && named(name)) {
+                        self.reset_stateful(*at..*at + 1);
+                    }
+                }
+                _ => {
+                    let chains = table.chains.iter().filter(|chain| named(&chain.name));
+                    for rule in chains.flat_map(|chain| &chain.rules) {
+                        if let Some(slots) = listed.slots.get(&(rule.handle, rule.replaced)) {
+                            self.reset_counters(slots.counters.clone());
+                            self.reset_stateful(slots.stateful.clone());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn reset_counters(&mut self, range: Range<usize>) {
+        self.state.counters.get_mut(range).unwrap_or_default().fill((0, 0));
+    }
+
+    fn reset_stateful(&mut self, range: Range<usize>) {
+        for state in self.state.stateful.get_mut(range).unwrap_or_default() {
+            if let StatefulExpr::Quota { used, .. } = state {
+                *used = 0;
+            }
+        }
+    }
+}
+
+impl RunningRuleset {
+    /// Prepares the changes that a script of nft commands makes to this ruleset. `script` is its name in messages, and its text.
+    ///
+    /// # Errors
+    /// The script has errors, or the ruleset it makes is refused.
+    pub fn prepare_script(
+        &self,
+        script: (&str, &str),
+        includes: &dyn IncludeResolver,
+        now: Instant,
+    ) -> Result<RulesetUpdate, RulesetError> {
+        let mut tree = self.listing.tree.clone();
+        settle_elements(&mut tree, self.started.unwrap_or(now), now);
+        let before = &self.listing.sources;
+        let parsed = parse_script(tree, before.clone(), script, includes)?;
+        let ParsedScript { mut tree, sources, tree_changed, changes, queries, added } = parsed;
+        let refused = |diagnostic| RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() };
+        let (program, plan, tables) = if tree_changed {
+            settle_elements(&mut tree, now, now);
+            let mut program = compile(&tree, &sources)?;
+            let plan = plan_adoption(&self.listing, &program.listing, false);
+            if let Some(listing) = Arc::get_mut(&mut program.listing) {
+                listing.sources.forget_since(before);
+            }
+            let tables = Arc::clone(&program.listing);
+            (Some(Box::new(program)), plan, tables)
+        } else {
+            (None, AdoptPlan::default(), Arc::clone(&self.listing))
+        };
+        let changes = prepare_changes(changes, &tables.tables).map_err(refused)?;
+        Ok(RulesetUpdate { base: Arc::clone(&self.listing), program, plan, changes, queries, added, sources })
+    }
+
+    /// Prepares to replace this ruleset by that of a file (`tree` and `sources`, as parsed). The elements that packets and scripts have added to sets,
+    /// counters, quotas and limits go on in those of the same name; unless the file says `flush ruleset`, tables that only scripts have made stay.
+    ///
+    /// # Errors
+    /// The ruleset is refused.
+    pub fn prepare_reload(
+        &self,
+        mut tree: Ruleset,
+        sources: &Sources,
+        now: Instant,
+    ) -> Result<RulesetUpdate, RulesetError> {
+        let old = &self.listing.tree;
+        if !tree.flushed {
+            let known =
+                |table: &Table| tree.tables.iter().any(|one| one.family == table.family && one.name == table.name);
+            let kept: Vec<Table> =
+                old.tables.iter().filter(|table| table.by_script && !known(table)).cloned().collect();
+            // Their chains are older than those of the file.
+            for chain in tree.tables.iter_mut().flat_map(|table| &mut table.chains) {
+                chain.registration += old.registrations;
+            }
+            for table in &mut tree.tables {
+                table.handle += old.table_handles;
+            }
+            tree.registrations += old.registrations;
+            tree.table_handles += old.table_handles;
+            tree.tables.splice(0..0, kept);
+        }
+        settle_elements_of_kept(&mut tree, self.started.unwrap_or(now), now);
+        let program = compile(&tree, sources)?;
+        let plan = plan_adoption(&self.listing, &program.listing, true);
+        Ok(RulesetUpdate {
+            base: Arc::clone(&self.listing),
+            program: Some(Box::new(program)),
+            plan,
+            changes: Vec::new(),
+            queries: Vec::new(),
+            added: Vec::new(),
+            sources: sources.clone(),
+        })
+    }
+}
+
+/// Elements with a timeout get the time at which they end, and those that have ended are removed. Elements that the program keeps one by one are its own
+/// from now on.
+fn settle_elements(tree: &mut Ruleset, started: Instant, now: Instant) {
+    for set in tree.tables.iter_mut().flat_map(|table| &mut table.sets) {
+        if set.is_runtime() {
+            set.elements.clear();
+            continue;
+        }
+        let usual = set.timeout;
+        for element in &mut set.elements {
+            let timeout = element.timeout.or(usual).filter(|seconds| *seconds > 0);
+            if let (None, Some(seconds)) = (element.deadline, timeout) {
+                element.deadline = Some(started.after(Duration::from_secs(seconds)));
+            }
+        }
+        set.elements.retain(|element| element.deadline.is_none_or(|end| end > now));
+    }
+}
+
+/// The same for the tables of scripts that a reload keeps.
+fn settle_elements_of_kept(tree: &mut Ruleset, started: Instant, now: Instant) {
+    let mut kept = Ruleset::default();
+    for table in &mut tree.tables {
+        if table.by_script {
+            kept.tables.push(table.clone());
+            settle_elements(&mut kept, started, now);
+            if let Some(settled) = kept.tables.pop() {
+                *table = settled;
+            }
+        }
+    }
+}
+
+/// Which state of the old program belongs to what in the new one. Of a script's result by handle; of a file read again by name.
+fn plan_adoption(old: &Listing, new: &Listing, reload: bool) -> AdoptPlan {
+    let mut plan = AdoptPlan::default();
+    let tables: HashMap<_, _> = old
+        .tree
+        .tables
+        .iter()
+        .zip(&old.tables)
+        .map(|(tree, listed)| ((tree.family, tree.name.as_str()), (tree, listed)))
+        .collect();
+    for (tree, listed) in new.tree.tables.iter().zip(&new.tables) {
+        let Some((old_tree, old_listed)) = tables.get(&(tree.family, tree.name.as_str())) else { continue };
+        let by_name = reload && !tree.by_script;
+        if by_name || tree.handle == old_tree.handle {
+            plan.add_table((old_tree, old_listed), (tree, listed), by_name);
+        }
+    }
+    plan
+}
+
+impl AdoptPlan {
+    fn add_table(
+        &mut self,
+        (old, old_listed): (&Table, &ListedTable),
+        (new, listed): (&Table, &ListedTable),
+        by_name: bool,
+    ) {
+        for set in &new.sets {
+            let same = |one: &&crate::ast::Set| {
+                one.name == set.name
+                    && (by_name || one.handle == set.handle)
+                    && (&one.key, &one.data, one.is_runtime()) == (&set.key, &set.data, set.is_runtime())
+            };
+            let (Some(_), Some(from)) = (old.sets.iter().find(same), old_listed.set_indices.get(&set.name)) else {
+                continue;
+            };
+            let Some(to) = listed.set_indices.get(&set.name) else { continue };
+            let moved = match (set.is_runtime(), by_name) {
+                (false, _) => &mut self.element_state,
+                (true, true) => &mut self.merged_sets,
+                (true, false) => &mut self.sets,
+            };
+            moved.push((*to, *from));
+        }
+        // Sets of `meter` statements have no declaration of their own.
+        for (name, to) in &listed.set_indices {
+            let declared = new.sets.iter().any(|set| set.name == *name) || old.sets.iter().any(|set| set.name == *name);
+            if let (false, Some(from)) = (declared, old_listed.set_indices.get(name)) {
+                self.sets.push((*to, *from));
+            }
+        }
+        for object in &new.objects {
+            let kind = std::mem::discriminant(&object.body);
+            let same = |one: &&crate::ast::Object| {
+                one.name == object.name
+                    && (by_name || one.handle == object.handle)
+                    && std::mem::discriminant(&one.body) == kind
+            };
+            if old.objects.iter().find(same).is_none() {
+                continue;
+            }
+            let quota = matches!(object.body, ObjectBody::Quota { .. });
+            let find = |listed: &ListedTable| match object.body {
+                ObjectBody::Counter(..) => {
+                    listed.counters.iter().find(|(name, _)| *name == object.name).map(|(_, at)| *at)
+                }
+                _ => listed
+                    .stateful
+                    .iter()
+                    .find(|((name, is_quota), _)| *name == object.name && *is_quota == quota)
+                    .map(|(_, at)| *at),
+            };
+            let (Some(to), Some(from)) = (find(listed), find(old_listed)) else { continue };
+            if matches!(object.body, ObjectBody::Counter(..)) { &mut self.counters } else { &mut self.stateful }
+                .push((to, from));
+        }
+        if by_name {
+            return;
+        }
+        for (rule, slots) in &listed.slots {
+            if let Some(from) = old_listed.slots.get(rule) {
+                self.add_rule(slots, from, listed);
+            }
+        }
+    }
+
+    fn add_rule(&mut self, to: &StateSlots, from: &StateSlots, listed: &ListedTable) {
+        self.counters.extend(to.counters.clone().zip(from.counters.clone()));
+        self.stateful.extend(to.stateful.clone().zip(from.stateful.clone()));
+        self.numgens.extend(to.numgens.clone().zip(from.numgens.clone()));
+        let named = |at: &usize| listed.set_indices.values().any(|named| named == at);
+        if to.sets.len() == from.sets.len() {
+            self.element_state.extend(to.sets.clone().zip(from.sets.clone()).filter(|(to, _)| !named(to)));
+        }
+    }
+}
