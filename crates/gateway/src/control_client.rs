@@ -16,6 +16,14 @@ pub fn send_request(path: &Path, request: ControlRequest) -> Result<UnixStream> 
     connect(path, &RequestLine { v: PROTOCOL_VERSION, request: Some(request), speak: None })
 }
 
+/// As [`send_request`], with bytes that follow the request's line.
+///
+/// # Errors
+/// No gateway listens, or the request is refused.
+pub fn send_request_with(path: &Path, request: ControlRequest, payload: &[u8]) -> Result<UnixStream> {
+    connect_with(path, &RequestLine { v: PROTOCOL_VERSION, request: Some(request), speak: None }, payload)
+}
+
 /// Sends a request and reads the whole answer.
 ///
 /// # Errors
@@ -35,6 +43,10 @@ pub fn open_ctnetlink(path: &Path) -> Result<UnixStream> {
 }
 
 fn connect(path: &Path, request: &RequestLine) -> Result<UnixStream> {
+    connect_with(path, request, &[])
+}
+
+fn connect_with(path: &Path, request: &RequestLine, payload: &[u8]) -> Result<UnixStream> {
     let shown = path.display();
     let mut stream = UnixStream::connect(path).with_context(|| match path.exists() {
         true => format!("{shown}: cannot connect. Try as root; if the gateway has ended, start it again: keepstate gateway --control {shown}"),
@@ -44,7 +56,12 @@ fn connect(path: &Path, request: &RequestLine) -> Result<UnixStream> {
     line.push(b'\n');
     const CLOSED: &str =
         "the gateway closed the connection (too many control connections?); retry later, or see its log";
-    stream.write_all(&line).context(CLOSED)?;
+    line.extend(payload);
+    // A refusal closes the connection before all was read; its reason can be read nevertheless.
+    let sent = stream.write_all(&line);
+    if payload.is_empty() {
+        sent.context(CLOSED)?;
+    }
     let reply = read_line(&mut stream).context(CLOSED)?;
     let reply: ReplyLine =
         serde_json::from_slice(&reply).with_context(|| format!("{shown}: the answer is not a gateway's"))?;

@@ -31,6 +31,7 @@ fn execute(
         | ControlRequest::Proc
         | ControlRequest::Stats { .. }
         | ControlRequest::Flush
+        | ControlRequest::Nft(_)
         | ControlRequest::DrainAll { .. } => bail!("this request is answered by a client thread"),
         ControlRequest::Count => writeln!(out, "{}", router.engine().count())?,
         ControlRequest::Rules => write!(out, "{}", router.program().list())?,
@@ -65,7 +66,10 @@ fn execute(
             writeln!(out, "undrained {count}")?;
         }
         ControlRequest::Reload => {
-            load().context("reload failed; the ruleset stays as it was")?.apply(router, now);
+            let running = router.program().ruleset();
+            let prepared = load().and_then(|loaded| loaded.prepare_reload(&running, now));
+            let applied = prepared.and_then(|prepared| prepared.apply(router, now));
+            applied.context("reload failed; the ruleset stays as it was")?;
             let (chains, rules, elements) = router.program().size();
             writeln!(out, "loaded: {chains} chains, {rules} rules, {elements} elements; connections kept")?;
         }

@@ -58,6 +58,8 @@ pub enum ControlRequest {
     Proc,
     /// The ruleset with its counters.
     Rules,
+    /// nft's commands on the ruleset in use.
+    Nft(NftRequest),
     /// Whether new connections are refused.
     DrainAll {
         /// Accept new connections again.
@@ -101,6 +103,53 @@ pub struct ShowOptions {
     pub output: OutputOptions,
     /// Which connections.
     pub filter: FilterArgs,
+}
+
+/// A script of nft's commands, carried out completely or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NftRequest {
+    /// The script.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<NftScript>,
+    /// Instead of `script`: it follows the line, as JSON of this many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+    /// Listings show handles.
+    pub handles: bool,
+    /// What was added is listed.
+    pub echo: bool,
+    /// Listings leave out the elements of sets.
+    pub terse: bool,
+    /// Listings leave out counters.
+    pub stateless: bool,
+    /// The script is checked, and changes nothing.
+    pub check: bool,
+}
+
+/// The text of a script, and the texts that it includes: the gateway opens no file for a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NftScript {
+    /// Its name in messages.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// What `include` finds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub includes: Vec<IncludedText>,
+}
+
+/// What one `include` finds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncludedText {
+    /// Name of the text that includes.
+    pub from: String,
+    /// What is written behind `include`.
+    pub pattern: String,
+    /// Names and texts.
+    pub files: Vec<(String, String)>,
 }
 
 /// Which backends.
@@ -161,6 +210,9 @@ impl ControlRequest {
     fn check(&self) -> Result<(), String> {
         match self {
             ControlRequest::List(show) | ControlRequest::Events(show) => show.filter.check(),
+            ControlRequest::Nft(nft) if nft.script.is_some() == nft.length.is_some() => {
+                Err("nft: send either script or length".into())
+            }
             ControlRequest::DrainAll { off: true, wait: true } => {
                 Err("drain-all: off and wait exclude each other".into())
             }
@@ -199,6 +251,7 @@ mod tests {
             ControlRequest::Events(show),
             ControlRequest::Proc,
             ControlRequest::Rules,
+            ControlRequest::Nft(NftRequest { script: Some(NftScript::default()), echo: true, ..NftRequest::default() }),
             ControlRequest::DrainAll { off: false, wait: true },
             ControlRequest::Shortages,
             ControlRequest::Get { sysctl: "nf_conntrack_max".into() },

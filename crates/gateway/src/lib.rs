@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control_client;
 mod control_handler;
+mod control_nft;
 pub mod control_protocol;
 mod control_server;
 mod control_services;

@@ -1,16 +1,16 @@
 //! What a gateway reads at its start and again at SIGHUP: a ruleset and services. Both are read and checked before either is used.
-use crate::ruleset::RulesetOptions;
+use crate::ruleset::{LoadedRuleset, RulesetOptions};
 use crate::services_file;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use keepstate_engine::{Instant, Sysctl};
 use keepstate_router::Router;
 use keepstate_router::service::ServiceConfig;
-use keepstate_rules::Program;
+use keepstate_rules::{RulesetUpdate, RunningRuleset};
 use std::path::Path;
 
 /// A ruleset and services that were checked.
 pub struct LoadedConfig {
-    program: Program,
+    ruleset: LoadedRuleset,
     services: Vec<ServiceConfig>,
 }
 
@@ -20,24 +20,60 @@ impl LoadedConfig {
     /// # Errors
     /// One of them cannot be read, or is refused.
     pub fn read(options: &RulesetOptions, ruleset: &Path, services: Option<&Path>) -> Result<LoadedConfig> {
-        let program = options.load_program(ruleset)?;
+        let ruleset = options.load_checked(ruleset)?;
         let services = match services.map(services_file::load).transpose()? {
             None => Vec::new(),
             Some(Ok(services)) => services,
             Some(Err(refused)) => bail!("the services file has errors\n{refused}"),
         };
-        Ok(LoadedConfig { program, services })
+        Ok(LoadedConfig { ruleset, services })
     }
 
-    /// Replaces both between two packets; connections are kept.
+    /// Uses both in a router that has none yet.
     pub fn apply(self, router: &mut Router, now: Instant) {
-        router.replace_program(self.program);
+        router.replace_program(self.ruleset.program);
         router.replace_services(self.services, now);
-        if router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0 {
-            tracing::warn!(
-                "synproxy answers no client while nf_conntrack_tcp_loose is 1 (an ACK then creates a connection by itself): \
-                 --set nf_conntrack_tcp_loose=0, or keepstate control set nf_conntrack_tcp_loose=0"
-            );
+        warn_of_synproxy(router);
+    }
+
+    /// Prepares to replace `running`: what packets and scripts have added to sets, counters, quotas and limits goes on in those of the same name.
+    ///
+    /// # Errors
+    /// The ruleset does not fit together with the tables of scripts that it keeps.
+    pub fn prepare_reload(self, running: &RunningRuleset, now: Instant) -> Result<PreparedConfig> {
+        let LoadedRuleset { tree, sources, .. } = self.ruleset;
+        let update = running.prepare_reload(tree, &sources, now);
+        let update = update.map_err(|refused| anyhow!("the ruleset has errors\n{refused}"))?;
+        Ok(PreparedConfig { update, services: self.services })
+    }
+}
+
+/// A ruleset and services that are ready to replace those in use.
+pub struct PreparedConfig {
+    update: RulesetUpdate,
+    services: Vec<ServiceConfig>,
+}
+
+impl PreparedConfig {
+    /// Replaces both between two packets; connections are kept.
+    ///
+    /// # Errors
+    /// The ruleset was changed after this was prepared.
+    pub fn apply(self, router: &mut Router, now: Instant) -> Result<()> {
+        if router.update_program(self.update, now).is_err() {
+            bail!("the ruleset was changed at the same time; reload again");
         }
+        router.replace_services(self.services, now);
+        warn_of_synproxy(router);
+        Ok(())
+    }
+}
+
+fn warn_of_synproxy(router: &Router) {
+    if router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0 {
+        tracing::warn!(
+            "synproxy answers no client while nf_conntrack_tcp_loose is 1 (an ACK then creates a connection by itself): \
+                 --set nf_conntrack_tcp_loose=0, or keepstate control set nf_conntrack_tcp_loose=0"
+        );
     }
 }

@@ -81,11 +81,12 @@ fn control_loop(
     let mut notifier = ServiceNotifier::ready();
     while !signals.is_stopped() {
         if signals.take_reload() {
-            notifier.reloading(|| match load() {
-                Ok(loaded) => {
-                    loaded.apply(&mut gateway.lock().router, gateway.now());
-                    tracing::info!("ruleset reloaded; connections kept");
-                }
+            // Scripts change the ruleset on this thread only: nothing comes between.
+            let running = gateway.lock().router.program().ruleset();
+            let prepared = load().and_then(|loaded| loaded.prepare_reload(&running, gateway.now()));
+            let applied = prepared.and_then(|prepared| prepared.apply(&mut gateway.lock().router, gateway.now()));
+            notifier.reloading(|| match applied {
+                Ok(()) => tracing::info!("ruleset reloaded; connections kept"),
                 Err(error) => tracing::error!("{error:#}\nreload failed; the ruleset stays as it was"),
             });
         }

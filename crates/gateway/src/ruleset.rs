@@ -1,6 +1,7 @@
 //! A ruleset in files: read with its includes and compiled, or refused with all its errors.
-use anyhow::{Context, Result, bail};
-use keepstate_rules::{IncludeResolver, Program, RulesetError, ast, compile, parse_with};
+use super::control_protocol::IncludedText;
+use anyhow::{Context, Result, anyhow, bail};
+use keepstate_rules::{IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes, parse_with};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub struct RulesetOptions {
 pub struct LoadedRuleset {
     /// Its syntax tree.
     pub tree: ast::Ruleset,
+    /// Its texts.
+    pub sources: Sources,
     /// The program that evaluates it.
     pub program: Program,
 }
@@ -36,7 +39,31 @@ impl RulesetOptions {
         }
         let includes = IncludePath(&self.include_dirs);
         let parsed = parse_with(&path.to_string_lossy(), &text, &includes, &self.definitions);
-        Ok(parsed.and_then(|(tree, sources)| compile(&tree, &sources).map(|program| LoadedRuleset { tree, program })))
+        Ok(parsed.and_then(|(tree, sources)| {
+            let program = compile(&tree, &sources)?;
+            Ok(LoadedRuleset { tree, sources, program })
+        }))
+    }
+
+    /// The texts that a script includes, and those that they include: read here, with the rights of who sends the script.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn read_includes(&self, name: &str, text: &str) -> Result<Vec<IncludedText>> {
+        let mut found: Vec<IncludedText> = Vec::new();
+        let mut open = vec![(name.to_owned(), text.to_owned())];
+        while let Some((from, text)) = open.pop() {
+            for pattern in find_includes(&text) {
+                if found.iter().any(|one| one.from == from && one.pattern == pattern) {
+                    continue;
+                }
+                let resolved = IncludePath(&self.include_dirs).resolve(&pattern, &from);
+                let files = resolved.map_err(|reason| anyhow!("{from}: cannot include {pattern}: {reason}"))?;
+                open.extend(files.iter().cloned());
+                found.push(IncludedText { from: from.clone(), pattern, files });
+            }
+        }
+        Ok(found)
     }
 
     /// As [`RulesetOptions::load`], with what is wrong with the ruleset as an error.
@@ -44,8 +71,16 @@ impl RulesetOptions {
     /// # Errors
     /// The file cannot be read, or the ruleset is refused.
     pub fn load_program(&self, path: &Path) -> Result<Program> {
+        self.load_checked(path).map(|loaded| loaded.program)
+    }
+
+    /// As [`RulesetOptions::load_program`], with the tree.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the ruleset is refused.
+    pub fn load_checked(&self, path: &Path) -> Result<LoadedRuleset> {
         match self.load(path)? {
-            Ok(loaded) => Ok(loaded.program),
+            Ok(loaded) => Ok(loaded),
             Err(refused) => bail!("the ruleset has errors\n{refused}"),
         }
     }

@@ -2,7 +2,7 @@
 //! that it fetches from the main loop.
 use super::control_protocol::{ControlRequest, ShowOptions, write_reply_line};
 use super::jobs::{JobCtx, JobSender, Subscriber};
-use super::{ctnl_session, procfs, stats};
+use super::{control_nft, ctnl_session, procfs, stats};
 use anyhow::Result;
 use keepstate_conntrack::format::FlowWriter;
 use keepstate_engine::{EventKind, Sysctl};
@@ -31,6 +31,7 @@ pub(super) fn serve_streaming(
         ControlRequest::List(show) => list(show, stream, jobs),
         ControlRequest::Events(show) => events(show, stream, jobs),
         ControlRequest::Proc => proc_conntrack(stream, jobs),
+        ControlRequest::Nft(nft) => control_nft::serve(nft, stream, jobs),
         ControlRequest::Flush => flush(stream, jobs, peer),
         ControlRequest::Stats { json } => stats(*json, stream, jobs),
         ControlRequest::DrainAll { off, wait } => drain_all(!off, *wait, stream, jobs),

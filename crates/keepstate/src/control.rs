@@ -42,6 +42,8 @@ enum ControlCommand {
     Proc,
     /// Print the ruleset with its counters
     Rules,
+    /// Change or list the ruleset in use with nft's commands: all of a script, or nothing
+    Nft(crate::control_nft::NftArgs),
     /// Refuse new connections; existing ones are kept
     DrainAll {
         /// Accept new connections again
@@ -98,6 +100,10 @@ Examples:
   # which rules matched, and where NAT ran out of ports
   keepstate control rules
   keepstate control shortages
+  # ban an address, and list who is banned; a whole file of changes at once
+  keepstate control nft 'add element inet filter banned { 203.0.113.9 timeout 1h }'
+  keepstate control nft list set inet filter banned
+  keepstate control nft -f changes.nft
   # before a stop: refuse new connections, and wait until the last one has ended
   keepstate control drain-all --wait
   # the whole of conntrack on the gateway's table: change, delete, watch
@@ -127,7 +133,10 @@ impl Control {
     /// # Errors
     /// No gateway listens, or the request is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        let mut answer = control_client::send_request(&self.socket, self.command.to_request())?;
+        let mut answer = match &self.command {
+            ControlCommand::Nft(nft) => nft.send(&self.socket)?,
+            other => control_client::send_request(&self.socket, other.to_request())?,
+        };
         copy_to_stdout(&mut answer)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -142,6 +151,7 @@ impl ControlCommand {
             ControlCommand::Events(show) => ControlRequest::Events(to_show_options(show)),
             ControlCommand::Proc => ControlRequest::Proc,
             ControlCommand::Rules => ControlRequest::Rules,
+            ControlCommand::Nft(nft) => ControlRequest::Nft(nft.options()),
             ControlCommand::DrainAll { off, wait } => ControlRequest::DrainAll { off: *off, wait: *wait },
             ControlCommand::Shortages => ControlRequest::Shortages,
             ControlCommand::Get { sysctl } => ControlRequest::Get { sysctl: sysctl.clone() },

@@ -94,6 +94,11 @@ impl Sources {
         self.texts.split_off(&before.next);
     }
 
+    /// Was this text added after `before` was taken?
+    pub(crate) fn is_newer(before: &Sources, span: Span) -> bool {
+        span.file >= before.next
+    }
+
     /// Name of a text; `(script)` if it is not kept.
     pub fn name(&self, file: u32) -> &str {
         self.texts.get(&file).map_or("(script)", |source| &source.name)

@@ -28,7 +28,8 @@ use crate::ip_fragment::FragmentIds;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
 use keepstate_engine::{Engine, Instant, Outcome, UnixTime};
-use keepstate_rules::{PacketMeta, Program};
+use keepstate_rules::ast::Query;
+use keepstate_rules::{PacketMeta, Program, RulesetUpdate, UpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -264,6 +265,23 @@ impl Router {
         self.engine.revoke_all();
         self.program = program;
         self.program.set_wall_clock_offset(self.wall_clock.local_offset);
+    }
+
+    /// Changes the ruleset between two packets; connections live on. Returns the program that was replaced, to be dropped where that delays nobody.
+    ///
+    /// # Errors
+    /// The ruleset has changed since the update was prepared, or an element exists or does not exist: nothing has changed.
+    pub fn update_program(&mut self, update: RulesetUpdate, now: Instant) -> Result<Option<Box<Program>>, UpdateError> {
+        let old = self.program.apply(update, now)?;
+        if old.is_some() {
+            self.engine.revoke_all();
+        }
+        Ok(old)
+    }
+
+    /// Sets counters and quotas to zero.
+    pub fn reset_counters(&mut self, query: &Query) {
+        self.program.reset(query);
     }
 
     /// Interfaces and routes.

@@ -1,4 +1,5 @@
 //! Elements added to a set and taken from it by commands.
+#![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::parser::{ParseResult, Parser};
 use crate::ast::{SetChange, SetChangeKind, SetElement};
 use crate::diagnostic::Diagnostic;

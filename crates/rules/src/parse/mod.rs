@@ -20,6 +20,7 @@ mod value;
 
 use crate::ast::{AddedItem, Query, Ruleset, SetChange};
 use crate::diagnostic::RulesetError;
+use crate::lexer::{Token, TokenKind, tokenize};
 use crate::source::{IncludeResolver, Sources};
 use parser::Parser;
 
@@ -64,6 +65,17 @@ pub fn parse_with(
     } else {
         Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources })
     }
+}
+
+/// What a text includes, without reading it: the patterns behind `include`. A text that is no ruleset has none.
+pub fn find_includes(text: &str) -> Vec<String> {
+    let tokens = tokenize(0, text).unwrap_or_default();
+    let pairs = tokens.iter().zip(tokens.iter().skip(1));
+    let pattern = |(word, next): (&Token, &Token)| match (&word.kind, &next.kind) {
+        (TokenKind::Ident(word), TokenKind::Quoted(pattern)) if word == "include" => Some(pattern.clone()),
+        _ => None,
+    };
+    pairs.filter_map(pattern).collect()
 }
 
 /// A script that was parsed: the tree as it makes it, and what else it asks.

@@ -193,8 +193,13 @@ impl Parser<'_> {
             known.name == object.name && std::mem::discriminant(&known.body) == std::mem::discriminant(&object.body)
         };
         let exists = objects.iter().any(same);
-        // As in Linux, to add what exists changes nothing.
+        // As in Linux, to add what exists changes nothing but the size of a quota.
         if exists && self.script.active && !std::mem::take(&mut self.script.create) {
+            if let Some(known) = objects.iter_mut().find(|known| same(known))
+                && matches!(object.body, ObjectBody::Quota { .. })
+            {
+                (known.body, known.text) = (object.body, object.text);
+            }
             return Ok(());
         }
         if exists {

@@ -1,6 +1,7 @@
 //! Elements of sets in use, added and deleted one by one, all or none.
 //!
 //! A change is prepared away from the packets; [`apply_changes`] takes as long as the script has elements, whatever the size of the set.
+#![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::compiled::ListedTable;
 use super::set::{CompiledSet, DynElement, ElementValue};
 use super::state::StatefulExpr;

@@ -1,4 +1,5 @@
 //! The state of a program, copied piece by piece, to be listed away from the packets.
+#![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::compiled::{Listing, Program};
 use super::set::{DynElement, ElementValue};
 use super::state::StatefulExpr;

@@ -3,6 +3,7 @@
 //! Parsing and compiling are done away from the packets, on a [`RunningRuleset`], which shares the tree with the program. What is left for
 //! [`Program::apply`] is to move state (set elements, counters, quotas, limits) from the old program to the new one, and to change elements: it takes as
 //! long as what changes, and never copies a set.
+#![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::compile::compile;
 use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::element_change::{PreparedChange, apply_changes, prepare_changes};
@@ -211,7 +212,7 @@ impl RunningRuleset {
         let refused = |diagnostic| RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() };
         let (program, plan, tables) = if tree_changed {
             settle_elements(&mut tree, now, now);
-            let mut program = compile(&tree, &sources)?;
+            let mut program = compile(&tree, &sources).map_err(|refused| explain_older_rules(refused, before))?;
             let plan = plan_adoption(&self.listing, &program.listing, false);
             if let Some(listing) = Arc::get_mut(&mut program.listing) {
                 listing.sources.forget_since(before);
@@ -266,6 +267,18 @@ impl RunningRuleset {
             sources: sources.clone(),
         })
     }
+}
+
+/// Errors in rules that were there before the script: it takes away what they need.
+fn explain_older_rules(mut refused: RulesetError, before: &Sources) -> RulesetError {
+    for diagnostic in &mut refused.diagnostics {
+        if !Sources::is_newer(before, diagnostic.span) {
+            diagnostic.message =
+                format!("a rule of the running ruleset needs what this script deletes: {}", diagnostic.message);
+            diagnostic.help = Some("delete the rule in the same script, before what it needs".to_owned());
+        }
+    }
+    refused
 }
 
 /// Elements with a timeout get the time at which they end, and those that have ended are removed. Elements that the program keeps one by one are its own

@@ -1,0 +1,115 @@
+//! `keepstate control nft`: scripts of nft's commands on the ruleset in use, and listings of it.
+//!
+//! All that takes long (parsing, compiling, writing a listing) is done by the client's thread. The main loop hands out the ruleset's names, which are shared,
+//! exchanges the program between two packets, and copies sets in pieces.
+use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line};
+use super::jobs::{JobCtx, JobSender};
+use anyhow::{Context, Result, bail};
+use keepstate_engine::Instant;
+use keepstate_rules::ast::Query;
+use keepstate_rules::{IncludeResolver, ListOptions, RulesetSnapshot, RunningRuleset, UpdateError};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+/// The longest script with its includes, in bytes.
+const MAX_SCRIPT_LEN: usize = 64 << 20;
+/// How often a script is prepared anew because another one was faster.
+const MAX_ATTEMPTS: usize = 100;
+/// Elements of sets that one job copies.
+const ELEMENTS_PER_JOB: usize = 2048;
+
+/// Carries out a request, and writes the answer.
+pub(super) fn serve(request: &NftRequest, mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let answer = read_script(request, stream).and_then(|script| run(request, &script, jobs));
+    let (text, error) = match answer {
+        Ok(text) => (text, None),
+        Err(error) => (String::new(), Some(format!("{error:#}"))),
+    };
+    write_reply_line(&mut stream, error)?;
+    Ok(stream.write_all(text.as_bytes())?)
+}
+
+fn read_script(request: &NftRequest, mut stream: &UnixStream) -> Result<NftScript> {
+    let Some(length) = request.length else { return Ok(request.script.clone().unwrap_or_default()) };
+    if length > MAX_SCRIPT_LEN {
+        bail!("the script is too long: {length} bytes, at most {MAX_SCRIPT_LEN}; send it in parts");
+    }
+    let mut bytes = Vec::new();
+    Read::take(&mut stream, length as u64).read_to_end(&mut bytes).context("reading the script")?;
+    if bytes.len() < length {
+        bail!("the script ended after {} of {length} bytes", bytes.len());
+    }
+    serde_json::from_slice(&bytes).context("invalid script: JSON with name, text and includes is expected")
+}
+
+fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<String> {
+    for _ in 0..MAX_ATTEMPTS {
+        let (running, now): (RunningRuleset, Instant) =
+            jobs.run(|at: &mut JobCtx<'_>| (at.router.program().ruleset(), at.now))?;
+        let prepared = running.prepare_script((&script.name, &script.text), &SentIncludes(&script.includes), now);
+        let update = match prepared {
+            Ok(update) => update,
+            Err(refused) => bail!("nothing was changed\n{refused}"),
+        };
+        if request.check {
+            return Ok(String::new());
+        }
+        let (queries, added) = (update.queries.clone(), update.added.clone());
+        // The old program is dropped here, not between two packets.
+        match jobs.run(move |at: &mut JobCtx<'_>| at.router.update_program(update, at.now))? {
+            Ok(_old) => (),
+            Err(UpdateError::Outdated) => continue,
+            Err(UpdateError::Refused(refused)) => bail!("nothing was changed\n{refused}"),
+        }
+        let options = ListOptions { handles: request.handles, terse: request.terse, stateless: request.stateless };
+        let mut out = String::new();
+        if request.echo && !added.is_empty() {
+            out = snapshot(&[], jobs)?.list_added(&added, options);
+        }
+        if !queries.is_empty() {
+            let state = snapshot(&queries, jobs)?;
+            for query in &queries {
+                let listed = state.list(query, options);
+                out.push_str(&listed.map_err(|missing| anyhow::anyhow!("{}: {missing}", script.name))?);
+            }
+        }
+        return Ok(out);
+    }
+    bail!("the ruleset is being changed all the time by others; retry later")
+}
+
+/// The state of the ruleset for these queries, copied in pieces. Counters are reset in the moment in which they are read.
+fn snapshot(queries: &[Query], jobs: &JobSender) -> Result<RulesetSnapshot> {
+    let mut resets: Vec<Query> = queries.iter().filter(|query| query.reset).cloned().collect();
+    for _ in 0..MAX_ATTEMPTS {
+        let (wanted, resetting) = (queries.to_vec(), std::mem::take(&mut resets));
+        let mut state = jobs.run(move |at: &mut JobCtx<'_>| {
+            let state = at.router.program().start_snapshot(&wanted, at.now);
+            resetting.iter().for_each(|query| at.router.reset_counters(query));
+            state
+        })?;
+        loop {
+            let (same, complete) = jobs.run(move |at: &mut JobCtx<'_>| {
+                let complete = at.router.program().continue_snapshot(&mut state, ELEMENTS_PER_JOB);
+                (state, complete)
+            })?;
+            state = same;
+            match complete {
+                Some(true) => return Ok(state),
+                Some(false) => (),
+                None => break,
+            }
+        }
+    }
+    bail!("the ruleset is being changed all the time by others; retry later")
+}
+
+/// The texts that came with the script.
+struct SentIncludes<'a>(&'a [IncludedText]);
+
+impl IncludeResolver for SentIncludes<'_> {
+    fn resolve(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String> {
+        let found = self.0.iter().find(|one| one.pattern == pattern && one.from == from);
+        found.map(|one| one.files.clone()).ok_or_else(|| "it was not sent with the script".to_owned())
+    }
+}
