@@ -8,6 +8,9 @@ use keepstate_engine::Instant;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// An element: its key, and the rest.
+type ListedElement = (Box<[u128]>, DynElement);
+
 /// A copy of what a listing needs. [`Program::continue_snapshot`] completes it.
 #[derive(Debug)]
 pub struct RulesetSnapshot {
@@ -16,7 +19,7 @@ pub struct RulesetSnapshot {
     /// What quotas have used, by index.
     pub(super) used: Vec<u64>,
     /// Elements of the sets asked for, by set.
-    pub(super) elements: HashMap<usize, Vec<(Box<[u128]>, DynElement)>>,
+    pub(super) elements: HashMap<usize, Vec<ListedElement>>,
     /// Values of the elements `*`, by set.
     pub(super) catchalls: HashMap<usize, ElementValue>,
     pub(super) now: Instant,

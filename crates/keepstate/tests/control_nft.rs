@@ -1,0 +1,141 @@
+//! `keepstate control nft` on a running gateway: fail2ban's and others' scripts act on real packets, all or nothing, and state survives a reload.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{TempFile, keepstate, report_skipped};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const RULESET: &str = "\
+table inet filter {
+	set banned {
+		type ipv4_addr
+		flags timeout
+	}
+	counter seen { }
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		counter name seen
+		ip saddr @banned counter drop
+	}
+}
+";
+
+/// A gateway in a namespace of its own, while it runs.
+struct RunningGateway {
+    child: Child,
+    socket: PathBuf,
+    ruleset: TempFile,
+}
+
+impl RunningGateway {
+    fn start(name: &str) -> Option<RunningGateway> {
+        let ruleset = TempFile::new(&format!("nft-{name}.nft"), RULESET.as_bytes());
+        let socket = std::env::temp_dir().join(format!("ksnft{}{name}.sock", std::process::id()));
+        let child = Command::new("unshare")
+            .args(["--net", env!("CARGO_BIN_EXE_keepstate"), "gateway", "--device", "nft0=10.1.0.1/24"])
+            .args(["--device", "nft1=10.2.0.1/24", "--ruleset", ruleset.path(), "--control"])
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut running = RunningGateway { child, socket, ruleset };
+        let until = Instant::now() + Duration::from_secs(60);
+        while UnixStream::connect(&running.socket).is_err() {
+            if !matches!(running.child.try_wait(), Ok(None)) || Instant::now() > until {
+                report_skipped("control nft on a running gateway: it needs root, unshare and /dev/net/tun");
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(running)
+    }
+
+    /// What `keepstate control` prints, if it succeeds.
+    fn control(&self, words: &[&str], input: &str) -> Result<String, String> {
+        let socket = self.socket.to_str().unwrap();
+        let ran = keepstate(&[&["control", "--socket", socket][..], words].concat(), input.as_bytes());
+        if ran.code == Some(0) { Ok(ran.out) } else { Err(ran.err) }
+    }
+
+    fn nft(&self, commands: &str) -> Result<String, String> {
+        self.control(&["nft", commands], "")
+    }
+}
+
+impl Drop for RunningGateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+#[test]
+fn scripts_change_the_running_ruleset_and_reload_keeps_state() {
+    let Some(gateway) = RunningGateway::start("script") else { return };
+    gateway.nft("add element inet filter banned { 192.0.2.7 timeout 1h }").unwrap();
+    let listed = gateway.nft("list set inet filter banned").unwrap();
+    assert!(listed.contains("192.0.2.7 timeout 1h expires 59m"), "{listed}");
+
+    // All or nothing: the last command is impossible, so the first has not happened.
+    let refused =
+        gateway.nft("add element inet filter banned { 192.0.2.8 }; delete element inet filter banned { 192.0.2.9 }");
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.contains("nothing was changed") && refused.contains("banned does not have this element"),
+        "{refused}"
+    );
+    assert!(!gateway.nft("list ruleset").unwrap().contains("192.0.2.8"));
+
+    // As scripts do it: ask for the handle, delete by it.
+    let echoed =
+        gateway.control(&["nft", "-e", "-a", "insert rule inet filter forward tcp dport 25 counter drop"], "").unwrap();
+    assert_eq!(echoed, "insert rule inet filter forward tcp dport 25 counter packets 0 bytes 0 drop # handle 6\n");
+    let rules = gateway.control(&["nft", "-a", "list", "chain", "inet", "filter", "forward"], "").unwrap();
+    assert!(rules.contains("\t\ttcp dport 25 counter packets 0 bytes 0 drop # handle 6\n"), "{rules}");
+    gateway.nft("delete rule inet filter forward handle 6").unwrap();
+    assert!(gateway.nft("delete rule inet filter forward handle 6").is_err());
+
+    // A table of its own, from standard input; more than fits into the request's line.
+    let addresses: Vec<String> = (0..10_000).map(|number| format!("10.{}.{}.1", number / 250, number % 250)).collect();
+    let script = format!(
+        "add table ip blocker\nadd set ip blocker list {{ type ipv4_addr; }}\nadd element ip blocker list {{ {} }}\n",
+        addresses.join(", ")
+    );
+    gateway.control(&["nft", "-f", "-"], &script).unwrap();
+    let listed = gateway.nft("list set ip blocker list").unwrap();
+    assert_eq!(listed.matches(".1,").count() + 1, addresses.len());
+
+    // A reload of the file keeps the ban and the other table.
+    gateway.control(&["reload"], "").unwrap();
+    let after = gateway.nft("list ruleset").unwrap();
+    assert!(after.contains("192.0.2.7 timeout 1h expires 59m") && after.contains("table ip blocker"), "{after}");
+    // Only the names of tables, without what is in them; a check changes nothing.
+    assert_eq!(gateway.nft("list tables").unwrap(), "table ip blocker\ntable inet filter\n");
+    gateway.control(&["nft", "-c", "flush ruleset"], "").unwrap();
+    assert_eq!(gateway.nft("list tables").unwrap(), "table ip blocker\ntable inet filter\n");
+    gateway.nft("flush ruleset").unwrap();
+    assert_eq!(gateway.nft("list ruleset").unwrap(), "");
+}
+
+#[test]
+fn included_files_are_read_by_the_client() {
+    let Some(gateway) = RunningGateway::start("include") else { return };
+    let included = TempFile::new("nft-included.nft", b"add element inet filter banned { 192.0.2.55 }\n");
+    let script = TempFile::new("nft-outer.nft", format!("include \"{}\"\n", included.path()).as_bytes());
+    gateway.control(&["nft", "-f", script.path()], "").unwrap();
+    assert!(gateway.nft("list set inet filter banned").unwrap().contains("192.0.2.55"));
+    // The gateway itself opens nothing: a request whose texts were not sent is refused.
+    let line = serde_json::json!({"v": 2, "request": {"nft": {"script": {"name": "x", "text": format!("include \"{}\"", gateway.ruleset.path())}}}});
+    let mut stream = UnixStream::connect(&gateway.socket).unwrap();
+    let mut answer = String::new();
+    std::io::Write::write_all(&mut stream, format!("{line}\n").as_bytes()).unwrap();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert!(answer.contains("it was not sent with the script"), "{answer}");
+}
