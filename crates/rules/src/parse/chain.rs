@@ -49,11 +49,6 @@ impl Parser<'_> {
         }
         // Collected apart: the chain is stored when its block is complete.
         let mut head = ChainHead::default();
-        if self.script.active
-            && let Some(known) = self.chain_mut(at, &name)
-        {
-            (head.base, head.base_text) = (known.base, known.base_text.clone());
-        }
         let mut rules = Vec::new();
         let depth = self.brace_depth;
         loop {
