@@ -23,8 +23,8 @@ pub(crate) enum Classification {
 }
 
 impl Classification {
-    const fn parse_error(error: ParseError) -> Classification {
-        Classification::Invalid(Reason::ParseError(error))
+    fn parse_error(packet: &Packet<'_>, error: ParseError) -> Classification {
+        Classification::Invalid(Reason::parse_error(packet, error))
     }
 }
 
@@ -35,10 +35,12 @@ impl Engine {
         let keys = match packet.protocol() {
             _ if packet.fragment().is_some() => Err(Classification::Invalid(Reason::Fragment)),
             ipproto::TCP | ipproto::UDP | ipproto::SCTP | ipproto::UDPLITE => {
-                parse_ports(packet.transport()).map_err(Classification::parse_error)
+                parse_ports(packet.transport()).map_err(|error| Classification::parse_error(packet, error))
             }
             ipproto::ICMP | ipproto::ICMPV6 => self.classify_icmp(packet),
-            ipproto::GRE => parse_gre_key(packet.transport()).map_err(Classification::parse_error),
+            ipproto::GRE => {
+                parse_gre_key(packet.transport()).map_err(|error| Classification::parse_error(packet, error))
+            }
             _ => Ok(0),
         };
         let key = |keys| TupleKey { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
@@ -50,8 +52,8 @@ impl Engine {
 
     /// The keys (id, type, code) of an ICMP query or reply, or the classification of any other ICMP message.
     fn classify_icmp(&self, packet: &Packet<'_>) -> Result<u32, Classification> {
-        let message = IcmpMessage::parse(packet.transport())
-            .map_err(|error| Classification::Invalid(Reason::ParseError(error)))?;
+        let message =
+            IcmpMessage::parse(packet.transport()).map_err(|error| Classification::parse_error(packet, error))?;
         if is_icmp_of_family(packet) {
             if self.sysctls.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
                 return Err(Classification::Invalid(Reason::Checksum));
@@ -123,7 +125,7 @@ pub(crate) fn classify_redirect(packet: &Packet<'_>, message: &IcmpMessage<'_>) 
     match message.redirected_packet() {
         Ok(Some(_)) => Classification::IcmpError,
         Ok(None) => Classification::Invalid(Reason::IcmpUnpaired),
-        Err(error) => Classification::Invalid(Reason::ParseError(error)),
+        Err(error) => Classification::parse_error(packet, error),
     }
 }
 

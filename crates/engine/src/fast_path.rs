@@ -10,7 +10,7 @@ use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{LookupKey, TupleRef};
 use crate::time::Ticks;
 use crate::track::{account_packet, parse_tcp_segment};
-use crate::{ConnId, CtInfo, Direction, Engine, Instant, Outcome, Status, Zone};
+use crate::{ConnId, CtInfo, Direction, Engine, Instant, Outcome, Reason, Status, Zone};
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet};
@@ -148,7 +148,7 @@ impl Engine {
         const OPEN: Status = Status::SEEN_REPLY.union(Status::ASSURED).union(Status::CONFIRMED);
         const CLOSED: Status = Status::FIXED_TIMEOUT.union(Status::HELPER);
         let reference = hint.candidate?;
-        if packet.protocol() != ipproto::TCP || packet.fragment().is_some() {
+        if packet.protocol() != ipproto::TCP || packet.fragment().is_some() || !packet.ipv4_options_ok() {
             return None;
         }
         let (slot, direction, tick) = (reference.slot(), reference.direction(), now.tick());
@@ -199,13 +199,18 @@ impl Engine {
     #[inline(never)]
     fn tuple_matches(&self, packet: &Packet<'_>, reference: TupleRef, zone: Zone) -> bool {
         let (identity, key) = self.classify(packet);
-        identity == Classification::Tuple && self.table.records.matches(reference, &key, zone)
+        identity == Classification::Tuple && !key.is_own_reply() && self.table.records.matches(reference, &key, zone)
     }
 
     #[inline(never)]
     fn slow_path(&mut self, packet: &Packet<'_>, zone: Zone, hint: &LookupHint, now: Instant) -> Outcome {
         let (identity, key) = self.classify(packet);
         let ctx = self.lookup_or_create(packet, identity, &hint.lookup_key(key, zone), now);
+        if !packet.ipv4_options_ok() {
+            // Linux tracks it, and its IP layer drops it before it is confirmed (`ip_rcv_options`).
+            self.count_reason(Reason::Ipv4Options);
+            return Outcome::dropped(Reason::Ipv4Options);
+        }
         self.confirm(ctx, now)
     }
 }
@@ -218,7 +223,9 @@ impl LookupHint {
             Direction::Original => (self.addresses, self.keys),
             Direction::Reply => (self.addresses.rotate_left(32), self.keys.rotate_left(16)),
         };
-        hot.addresses == word && hot.keys == keys && hot.kind.is_untranslated_v4(ipproto::TCP)
+        // A tuple that is its own reply has no direction here: see `Table::find`.
+        let own_reply = word.rotate_left(32) == word && keys.rotate_left(16) == keys;
+        hot.addresses == word && hot.keys == keys && !own_reply && hot.kind.is_untranslated_v4(ipproto::TCP)
     }
 
     /// The lookup key of the packet with `key`, with this hint's hashes and candidate.

@@ -24,7 +24,7 @@ impl Engine {
             .and_then(|quote| inner_tuple_key(&quote));
         let key = match quoted {
             Ok(key) => key,
-            Err(error) => return Outcome::invalid(Reason::ParseError(error)),
+            Err(error) => return Outcome::invalid(Reason::parse_error(packet, error)),
         };
         let found = key.invert().and_then(|answer| self.table.find(&self.table.lookup_key(answer, zone)));
         let living = found.filter(|reference| {

@@ -1,5 +1,6 @@
 //! The result of tracking a packet.
 use crate::{ConnId, Direction, Reason};
+use keepstate_wire::ParseError;
 
 /// A packet's `ct state`: its relation to the connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,8 +57,12 @@ impl Outcome {
         }
     }
 
-    /// An invalid packet. It is accepted here: the ruleset decides about it.
+    /// An invalid packet. It is accepted here: the ruleset decides about it. A packet of which a capture has too little is not called
+    /// invalid: nothing is known about it.
     pub(crate) const fn invalid(reason: Reason) -> Outcome {
+        if matches!(reason, Reason::ParseError(ParseError::NotCaptured)) {
+            return Outcome::untracked(reason);
+        }
         Outcome::without_connection(CtInfo::Invalid, Some(reason), CtVerdict::Accept)
     }
 

@@ -1,5 +1,5 @@
 //! The closed list of reasons why a packet is invalid, ignored, untracked or dropped.
-use keepstate_wire::ParseError;
+use keepstate_wire::{Packet, ParseError};
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal,)*) => {
@@ -48,6 +48,8 @@ reasons! {
     Fragment "fragment",
     /// Its transport checksum is wrong.
     Checksum "checksum",
+    /// Its IPv4 options are malformed: the IP layer drops it before its connection is confirmed.
+    Ipv4Options "ipv4_options",
     /// ICMP in IPv6, or ICMPv6 in IPv4.
     WrongFamily "wrong_family",
     /// Invalid combination of TCP flags.
@@ -109,6 +111,12 @@ reasons! {
 }
 
 impl Reason {
+    /// Why `packet` cannot be parsed. Where a capture has only a part of it, missing bytes are the capture's fault.
+    pub(crate) fn parse_error(packet: &Packet<'_>, error: ParseError) -> Reason {
+        let cut = packet.is_snapped() && error.is_truncation();
+        Reason::ParseError(if cut { ParseError::NotCaptured } else { error })
+    }
+
     /// Its index in an array of [`Reason::COUNT`] counters.
     pub fn index(self) -> usize {
         match self {

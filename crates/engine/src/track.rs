@@ -14,7 +14,7 @@ use crate::{
     Unconfirmed,
 };
 use keepstate_types::ipproto;
-use keepstate_wire::{Family, Packet, sctp, tcp::TcpSegment, udp};
+use keepstate_wire::{Family, Packet, ParseError, sctp, tcp::TcpSegment, udp};
 
 impl Engine {
     /// Handles a packet of the connection that `reference` names. `None` if that connection has expired or is restarted: look up again.
@@ -92,13 +92,18 @@ impl Engine {
             TrackResult::invalid(reason)
         } else if packet.protocol() == ipproto::SCTP {
             match sctp::SctpHeader::parse(packet.transport()) {
-                Err(error) => TrackResult::invalid(Reason::ParseError(error)),
+                Err(error) => TrackResult::invalid(Reason::parse_error(packet, error)),
                 Ok(header) => {
                     let mut tracker = Sctp::load(hot);
                     let step = tracker.track_packet(&header, direction);
                     // The effect of earlier chunks stays, even if a later one is invalid.
                     tracker.store(hot);
-                    tracker.track_result(step, &context)
+                    match tracker.track_result(step, &context) {
+                        TrackResult::Invalid { reason: Reason::SctpChunks, .. } if packet.is_snapped() => {
+                            TrackResult::invalid(Reason::ParseError(ParseError::NotCaptured))
+                        }
+                        result => result,
+                    }
                 }
             }
         } else {
@@ -280,8 +285,12 @@ impl Engine {
             (Tracker::Tcp(tcp), result)
         } else if packet.protocol() == ipproto::SCTP {
             check_l4_header(packet, &self.sysctls)?;
-            let header = sctp::SctpHeader::parse(packet.transport()).map_err(Reason::ParseError)?;
-            let mut sctp = Sctp::from_first_packet(&header)?;
+            let parse_error = |error| Reason::parse_error(packet, error);
+            let header = sctp::SctpHeader::parse(packet.transport()).map_err(parse_error)?;
+            let mut sctp = Sctp::from_first_packet(&header).map_err(|error| match Reason::from(error) {
+                Reason::SctpChunks if packet.is_snapped() => Reason::ParseError(ParseError::NotCaptured),
+                reason => reason,
+            })?;
             let step = sctp.track_packet(&header, Direction::Original);
             (Tracker::Sctp(sctp), sctp.track_result(step, &context))
         } else {
@@ -300,6 +309,9 @@ impl Engine {
 
     fn log_invalid(&mut self, number: u8, reason: Reason, now: Instant) {
         let wanted = self.sysctls[Sysctl::LogInvalid];
+        if reason == Reason::ParseError(ParseError::NotCaptured) {
+            return;
+        }
         if wanted == 255 || wanted != 0 && wanted == u32::from(number) {
             self.log.push_ratelimited(now, || alloc::format!("nf_ct_proto_{number}: {}", reason.text()));
         }
@@ -340,7 +352,8 @@ pub(crate) fn account_packet(records: &mut Records, slot: u32, direction: Direct
 /// Parses the TCP segment of a packet. The error is the reason Linux would call it invalid for: header, checksum or flags.
 #[inline(always)]
 pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, sysctls: &crate::Sysctls) -> Result<TcpSegment<'a>, Reason> {
-    let segment = TcpSegment::parse(packet.transport(), packet.transport_len()).map_err(Reason::ParseError)?;
+    let segment = TcpSegment::parse(packet.transport(), packet.transport_len())
+        .map_err(|error| Reason::parse_error(packet, error))?;
     if sysctls.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
         return Err(Reason::Checksum);
     }
@@ -351,10 +364,11 @@ pub(crate) fn parse_tcp_segment<'a>(packet: &Packet<'a>, sysctls: &crate::Sysctl
 /// Checks the transport header and checksum of a packet other than TCP. ICMP was checked by `classify`.
 fn check_l4_header(packet: &Packet<'_>, sysctls: &crate::Sysctls) -> Result<(), Reason> {
     let (transport, length) = (packet.transport(), packet.transport_len());
+    let parse_error = |error| Reason::parse_error(packet, error);
     match (packet.protocol(), packet.family()) {
-        (ipproto::UDP, _) => udp::UdpHeader::parse(transport, length).map(drop).map_err(Reason::ParseError)?,
-        (ipproto::UDPLITE, _) => udp::UdpHeader::parse_lite(transport, length).map(drop).map_err(Reason::ParseError)?,
-        (ipproto::SCTP, _) => sctp::SctpHeader::parse(transport).map(drop).map_err(Reason::ParseError)?,
+        (ipproto::UDP, _) => udp::UdpHeader::parse(transport, length).map(drop).map_err(parse_error)?,
+        (ipproto::UDPLITE, _) => udp::UdpHeader::parse_lite(transport, length).map(drop).map_err(parse_error)?,
+        (ipproto::SCTP, _) => sctp::SctpHeader::parse(transport).map(drop).map_err(parse_error)?,
         (ipproto::ICMP, Family::V6) | (ipproto::ICMPV6, Family::V4) => return Err(Reason::WrongFamily),
         (ipproto::ICMP | ipproto::ICMPV6, _) => return Ok(()),
         _ => return Ok(()),

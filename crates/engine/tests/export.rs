@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod common;
 
+use common::rng::Rng;
 use common::{Segment, icmp, ipv4, tcp, udp};
 use keepstate_engine::{
     ConnSnapshot, Direction, Engine, Entry, Instant, Manip, NatRange, ProtocolInfo, Secret, Sysctl, Sysctls,
@@ -15,17 +16,14 @@ use std::time::Duration;
 
 const SECRET: Secret = Secret([4; 16]);
 
-/// xorshift64*: small and seeded, which is enough for a test.
-struct Rng(u64);
+/// The packets of this test.
+trait NewPackets {
+    fn random_new_packet(&mut self) -> Vec<u8>;
+    fn random_packet_of(&mut self, entry: &Entry) -> Option<Vec<u8>>;
+    fn random_packet(&mut self, engine: &Engine, now: Instant) -> Vec<u8>;
+}
 
-impl Rng {
-    fn below(&mut self, sides: u32) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % u64::from(sides)) as u32
-    }
-
+impl NewPackets for Rng {
     /// A packet of no known connection: it begins one, or it is odd.
     fn random_new_packet(&mut self) -> Vec<u8> {
         let client = self.below(6);

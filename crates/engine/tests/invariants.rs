@@ -3,21 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 mod common;
 
+use common::rng::Rng;
 use common::{Segment, icmp, ipv4, tcp, udp};
 use keepstate_engine::{Engine, EventKind, EventMask, Instant, Secret, Sysctl, Sysctls, Zone};
 use keepstate_wire::Packet;
 
-/// xorshift64*: small and seeded, which is enough for a test.
-struct Rng(u64);
+/// The packets of this test.
+trait RandomPackets {
+    fn random_address(&mut self) -> [u8; 4];
+    fn random_packet(&mut self) -> Vec<u8>;
+}
 
-impl Rng {
-    fn below(&mut self, sides: u32) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % u64::from(sides)) as u32
-    }
-
+impl RandomPackets for Rng {
     fn random_address(&mut self) -> [u8; 4] {
         [10, 0, 0, self.below(24) as u8]
     }

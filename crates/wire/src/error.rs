@@ -79,8 +79,10 @@ parse_errors! {
     Truncated = "truncated", Dropped, "The packet is shorter than its length field says.";
     /// IPv4: the header checksum is wrong.
     HeaderChecksum = "header_checksum", Dropped, "The IPv4 header checksum is wrong.";
-    /// IPv6: payload length zero with a hop-by-hop header: a jumbogram (RFC 2675).
+    /// IPv6: a jumbo payload option (RFC 2675): a jumbogram, or malformed.
     Jumbogram = "jumbogram", Dropped, "The packet is an IPv6 jumbogram.";
+    /// IPv6: malformed hop-by-hop options, or one that must not be skipped (RFC 8200, section 4.2).
+    HopByHopOptions = "hop_by_hop_options", Dropped, "The IPv6 hop-by-hop options are malformed or must not be skipped.";
     /// IPv6: an extension header ends past the end of the packet.
     ExtensionTruncated = "extension_truncated", Invalid, "An IPv6 extension header goes past the end of the packet.";
     /// IPv6: the header chain ends in "no next header" (59): there is nothing to track.
@@ -140,6 +142,28 @@ parse_errors! {
     FragmentMemory = "fragment_memory", Dropped, "The memory limit for fragments is reached.";
     /// IPv6: a reassembled packet is itself a fragment, and not the first.
     FragmentNested = "fragment_nested", Invalid, "The reassembled packet is itself a fragment.";
+}
+
+impl ParseError {
+    /// Whether bytes are missing: of a packet that was captured in part this says nothing ([`ParseError::NotCaptured`]).
+    pub const fn is_truncation(self) -> bool {
+        matches!(
+            self,
+            ParseError::LinkTruncated
+                | ParseError::Empty
+                | ParseError::HeaderTruncated
+                | ParseError::Truncated
+                | ParseError::ExtensionTruncated
+                | ParseError::NotCaptured
+                | ParseError::TcpTruncated
+                | ParseError::UdpTruncated
+                | ParseError::IcmpTruncated
+                | ParseError::GreTruncated
+                | ParseError::SctpTruncated
+                | ParseError::SctpChunk
+                | ParseError::InnerTruncated
+        )
+    }
 }
 
 impl core::fmt::Display for LinuxAction {

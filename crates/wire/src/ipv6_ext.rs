@@ -55,6 +55,58 @@ pub(crate) fn skip_exthdrs(
     Ok(SkipResult { protocol: next, transport_at: at, fragment_at: None })
 }
 
+/// Checks the hop-by-hop options of an IPv6 packet of `total_len` bytes as Linux does before it tracks the packet
+/// (`ipv6_parse_hopopts`): at most seven bytes of padding in a row, all zero; at most eight options; unknown ones only of a type
+/// that may be skipped (RFC 8200, section 4.2).
+///
+/// # Errors
+/// [`ParseError::HopByHopOptions`], [`ParseError::Jumbogram`], or [`ParseError::NotCaptured`] if a capture has too few of them.
+pub(crate) fn check_hop_by_hop(bytes: &[u8], total_len: usize) -> Result<(), ParseError> {
+    const MAX_OPTIONS: usize = 8;
+    const MAX_PADDING: usize = 7;
+    let rest = bytes.get(HOP_BY_HOP_AT..).unwrap_or_default();
+    let missing = if bytes.len() < total_len { ParseError::NotCaptured } else { ParseError::HopByHopOptions };
+    let Some(&[_, length, ..]) = rest.first_chunk::<8>() else { return Err(missing) };
+    let Some(header) = rest.get(..header_len(HOP_BY_HOP, length)) else { return Err(missing) };
+    let mut rest = header.get(2..).unwrap_or_default();
+    let (mut padding, mut count) = (0, 0);
+    while let Some((&kind, after)) = rest.split_first() {
+        if kind == PAD1 {
+            padding += 1;
+            if padding > MAX_PADDING {
+                return Err(ParseError::HopByHopOptions);
+            }
+            rest = after;
+            continue;
+        }
+        let at = HOP_BY_HOP_AT + header.len() - rest.len();
+        let split = after.split_first().and_then(|(length, after)| after.split_at_checked(usize::from(*length)));
+        let Some((value, after)) = split else { return Err(ParseError::HopByHopOptions) };
+        rest = after;
+        if kind == PADN {
+            padding += value.len() + 2;
+            if padding > MAX_PADDING || value.iter().any(|byte| *byte != 0) {
+                return Err(ParseError::HopByHopOptions);
+            }
+            continue;
+        }
+        (padding, count) = (0, count + 1);
+        let well_formed = match kind {
+            // A jumbogram is larger than any packet here; with a smaller length the option is malformed.
+            JUMBO => return Err(ParseError::Jumbogram),
+            ROUTER_ALERT => value.len() == 2,
+            IOAM => at % 4 == 0,
+            // CALIPSO is dropped unless its domain is configured.
+            CALIPSO => false,
+            other => other & UNKNOWN_ACTION == 0,
+        };
+        if !well_formed || count > MAX_OPTIONS {
+            return Err(ParseError::HopByHopOptions);
+        }
+    }
+    Ok(())
+}
+
 /// The first four bytes of an extension header of which eight are present; in an inner packet two are enough.
 #[inline]
 fn read_header(bytes: &[u8], mode: SkipMode) -> Option<[u8; 4]> {
@@ -108,6 +160,17 @@ fn header_len(kind: u8, length: u8) -> usize {
 pub(crate) const fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | NO_NEXT_HEADER)
 }
+
+/// Offset of the hop-by-hop options: only the first header may be one that Linux reads.
+const HOP_BY_HOP_AT: usize = 40;
+/// Types of hop-by-hop options, and the two bits that say what to do with an unknown one.
+const PAD1: u8 = 0;
+const PADN: u8 = 1;
+const ROUTER_ALERT: u8 = 5;
+const CALIPSO: u8 = 7;
+const IOAM: u8 = 49;
+const JUMBO: u8 = 194;
+const UNKNOWN_ACTION: u8 = 0xc0;
 
 pub(crate) const HOP_BY_HOP: u8 = 0;
 pub(crate) const ROUTING: u8 = 43;

@@ -9,6 +9,8 @@ use crate::{Addresses, Family, ParseError, ipv4_options, protocol};
 use core::fmt;
 use core::net::SocketAddr;
 
+mod transport_checksum;
+
 /// The fragment fields of a packet: the IPv6 fragment header, or the fields of the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -109,7 +111,17 @@ impl<'a> Packet<'a> {
     /// As [`Packet::parse`]; [`ParseError::NotCaptured`] if the captured part does not hold the headers.
     #[inline(always)]
     pub fn parse_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
-        Self::parse_ip(bytes, wire_len.max(bytes.len()), SkipMode::ToFragment)
+        Self::parse_ip::<false>(bytes, wire_len.max(bytes.len()), SkipMode::ToFragment)
+    }
+
+    /// Like [`Packet::parse_snapped`], for a packet captured on the machine that sent it, before its network card has filled in what
+    /// was left to it: the IPv4 header checksum is not verified, and a length field of zero means the whole frame (a segment that
+    /// the card will cut).
+    ///
+    /// # Errors
+    /// As [`Packet::parse_snapped`], except [`ParseError::HeaderChecksum`].
+    pub fn parse_unfinished(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
+        Self::parse_ip::<true>(bytes, wire_len.max(bytes.len()), SkipMode::ToFragment)
     }
 
     /// Like [`Packet::parse`], for a packet that [`crate::reassembly`] has built: the result is never a fragment. A fragment
@@ -118,32 +130,44 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// As [`Packet::parse`]; [`ParseError::FragmentNested`] if the packet is itself a later fragment.
     pub fn parse_reassembled(bytes: &'a [u8]) -> Result<Self, ParseError> {
-        Self::parse_ip(bytes, bytes.len(), SkipMode::ThroughFragments)
+        Self::parse_ip::<false>(bytes, bytes.len(), SkipMode::ThroughFragments)
+    }
+
+    /// Like [`Packet::parse_reassembled`], for a packet of `wire_len` bytes whose fragments were captured in part: `bytes` are
+    /// those before the first gap.
+    ///
+    /// # Errors
+    /// As [`Packet::parse_reassembled`]; [`ParseError::NotCaptured`] if `bytes` do not hold the headers.
+    pub fn parse_reassembled_snapped(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
+        Self::parse_ip::<false>(bytes, wire_len.max(bytes.len()), SkipMode::ThroughFragments)
     }
 
     // Inlined by order: a result of this size is otherwise returned through memory, which costs more than the parsing.
     #[inline(always)]
-    fn parse_ip(bytes: &'a [u8], wire_len: usize, mode: SkipMode) -> Result<Self, ParseError> {
+    fn parse_ip<const UNFINISHED: bool>(bytes: &'a [u8], wire_len: usize, mode: SkipMode) -> Result<Self, ParseError> {
         match bytes.first() {
-            Some(first) if first >> 4 == 4 => Self::parse_v4(bytes, wire_len),
-            Some(first) if first >> 4 == 6 => Self::parse_v6(bytes, wire_len, mode),
+            Some(first) if first >> 4 == 4 => Self::parse_v4::<UNFINISHED>(bytes, wire_len),
+            Some(first) if first >> 4 == 6 => Self::parse_v6::<UNFINISHED>(bytes, wire_len, mode),
             Some(_) => Err(ParseError::Version),
             None => Err(ParseError::Empty),
         }
     }
 
     #[inline(always)]
-    fn parse_v4(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
+    fn parse_v4<const UNFINISHED: bool>(bytes: &'a [u8], wire_len: usize) -> Result<Self, ParseError> {
         let Some(h) = bytes.first_chunk::<V4_HEADER_LEN>() else {
             return Err(short_header_error(wire_len, V4_HEADER_LEN, ParseError::HeaderTruncated));
         };
         let header_len = usize::from(h[0] & 15) * 4;
         if header_len != V4_HEADER_LEN {
-            check_v4_header_with_options(bytes, header_len, wire_len)?;
-        } else if !checksum::ipv4_header_checksum_ok(h) {
+            check_v4_header_with_options(bytes, header_len, wire_len, !UNFINISHED)?;
+        } else if !UNFINISHED && !checksum::ipv4_header_checksum_ok(h) {
             return Err(ParseError::HeaderChecksum);
         }
-        let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+        let mut total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+        if UNFINISHED && total_len == 0 {
+            total_len = wire_len.min(MAX_UNFINISHED_LEN);
+        }
         if total_len < header_len {
             return Err(ParseError::TotalLength);
         }
@@ -164,16 +188,15 @@ impl<'a> Packet<'a> {
     }
 
     #[inline(always)]
-    fn parse_v6(bytes: &'a [u8], wire_len: usize, mode: SkipMode) -> Result<Self, ParseError> {
+    fn parse_v6<const UNFINISHED: bool>(bytes: &'a [u8], wire_len: usize, mode: SkipMode) -> Result<Self, ParseError> {
         let Some(h) = bytes.first_chunk::<V6_HEADER_LEN>() else {
             return Err(short_header_error(wire_len, V6_HEADER_LEN, ParseError::HeaderTruncated));
         };
         let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
         let next = h[6];
-        if payload_len == 0 && next == ipv6_ext::HOP_BY_HOP {
-            return Err(ParseError::Jumbogram);
-        }
-        let total_len = V6_HEADER_LEN + payload_len;
+        // Linux takes the length from the frame if the field is zero and hop-by-hop options follow, jumbo option or not.
+        let from_frame = payload_len == 0 && (next == ipv6_ext::HOP_BY_HOP || UNFINISHED && next == protocol::TCP);
+        let total_len = if from_frame { wire_len.min(MAX_UNFINISHED_LEN) } else { V6_HEADER_LEN + payload_len };
         if total_len > wire_len {
             return Err(ParseError::Truncated);
         }
@@ -188,6 +211,9 @@ impl<'a> Packet<'a> {
             checksum_unnecessary: false,
         };
         if ipv6_ext::is_extension(next) {
+            if next == ipv6_ext::HOP_BY_HOP {
+                ipv6_ext::check_hop_by_hop(bytes, total_len)?;
+            }
             let end = Self::skip_v6_exthdrs(bytes, total_len, next, mode)?;
             packet.transport_at = position_u32(end.transport_at);
             packet.fragment_at = end.fragment_at.map_or(0, position_u32);
@@ -280,6 +306,18 @@ impl<'a> Packet<'a> {
         ipv4_options::Ipv4Options::new(self.bytes.get(V4_HEADER_LEN..end).unwrap_or(&[]))
     }
 
+    /// Whether the options of the IPv4 header are well-formed; also true without any, and in IPv6. Linux drops a packet with
+    /// malformed options after tracking it and before confirming its connection.
+    #[inline(always)]
+    pub fn ipv4_options_ok(&self) -> bool {
+        self.transport_at as usize == V4_HEADER_LEN || self.family == Family::V6 || self.check_ipv4_options()
+    }
+
+    #[cold]
+    fn check_ipv4_options(&self) -> bool {
+        self.bytes.get(..self.transport_at()).is_some_and(|header| ipv4_options::check_options(header).is_ok())
+    }
+
     /// Offset of the transport header from the first byte of the packet.
     #[inline]
     pub fn transport_at(&self) -> usize {
@@ -348,91 +386,6 @@ impl<'a> Packet<'a> {
     pub fn is_snapped(&self) -> bool {
         self.bytes.len() < self.total_len as usize
     }
-
-    /// Whether the transport checksum is right. Also true where it cannot be verified (truncated capture, fragment, incomplete
-    /// header) and where the protocol has none.
-    #[inline(always)]
-    pub fn transport_checksum_ok(&self) -> bool {
-        if self.checksum_unnecessary {
-            return true;
-        }
-        // The common case first: TCP over IPv4.
-        if self.protocol == protocol::TCP && self.family == Family::V4 && self.fragment_at == 0 && !self.is_snapped() {
-            let transport = self.transport();
-            let Some(addresses) = self.bytes.get(12..20).and_then(<[u8]>::first_chunk) else { return true };
-            let length = self.total_len.saturating_sub(self.transport_at);
-            let sum = Sum::from_word(u64::from_ne_bytes(*addresses)).add_u32(length + u32::from(protocol::TCP));
-            let Some((header, rest)) = transport.split_first_chunk::<20>() else { return true };
-            let sum = sum.add_20_bytes(header);
-            return if rest.is_empty() { sum } else { sum.add_bytes(rest) }.is_valid();
-        }
-        self.transport_checksum_ok_slow()
-    }
-
-    #[inline(never)]
-    fn transport_checksum_ok_slow(&self) -> bool {
-        if self.is_snapped() || self.fragment_at != 0 {
-            return true;
-        }
-        let transport = self.transport();
-        match self.protocol {
-            protocol::TCP => transport.len() < 20 || self.pseudo_header().add_bytes(transport).is_valid(),
-            protocol::UDP => match transport.first_chunk::<8>() {
-                None | Some([.., 0, 0]) => true,
-                Some(_) => self.pseudo_header().add_bytes(transport).is_valid(),
-            },
-            protocol::UDPLITE => self.udp_lite_checksum_ok(self.pseudo_header()),
-            protocol::ICMP if self.family == Family::V4 => {
-                transport.len() < 8 || Sum::new().add_bytes(transport).is_valid()
-            }
-            protocol::ICMPV6 if self.family == Family::V6 => {
-                transport.len() < 8 || self.pseudo_header().add_bytes(transport).is_valid()
-            }
-            protocol::SCTP => match (transport.first_chunk::<12>(), checksum::sctp_crc32c(transport)) {
-                (Some(&[.., a, b, c, d]), Some(crc)) => u32::from_le_bytes([a, b, c, d]) == crc,
-                _ => true,
-            },
-            _ => true,
-        }
-    }
-
-    /// Whether a UDP-Lite checksum is right as Linux 6.18 verifies it: with UDP's protocol number in the pseudo-header, and over
-    /// IPv4 with only the low byte of the length. A checksum made by RFC 3828 is wrong by that rule. Also true where
-    /// [`Packet::transport_checksum_ok`] cannot verify the checksum.
-    pub fn udp_lite_checksum_ok_as_udp(&self) -> bool {
-        self.is_snapped() || self.fragment_at != 0 || self.udp_lite_checksum_ok(self.linux_udp_lite_pseudo_header())
-    }
-
-    fn udp_lite_checksum_ok(&self, sum: Sum) -> bool {
-        let transport = self.transport();
-        let Some(&[.., a, b, check_a, check_b]) = transport.first_chunk::<8>() else { return true };
-        let coverage = usize::from(u16::from_be_bytes([a, b]));
-        let covered = if coverage == 0 { Some(transport) } else { transport.get(..coverage) };
-        [check_a, check_b] == [0, 0] || covered.is_none_or(|covered| sum.add_bytes(covered).is_valid())
-    }
-
-    /// The sum over the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
-    #[inline]
-    fn pseudo_header(&self) -> Sum {
-        let length = self.total_len.saturating_sub(self.transport_at);
-        self.pseudo_header_with(length, self.protocol)
-    }
-
-    /// The pseudo-header that Linux takes for UDP-Lite.
-    fn linux_udp_lite_pseudo_header(&self) -> Sum {
-        let length = self.total_len.saturating_sub(self.transport_at);
-        let length = if self.family == Family::V4 { length & 0xff } else { length };
-        self.pseudo_header_with(length, protocol::UDP)
-    }
-
-    #[inline]
-    fn pseudo_header_with(&self, length: u32, number: u8) -> Sum {
-        let addresses = match self.family {
-            Family::V4 => self.bytes.get(12..20),
-            Family::V6 => self.bytes.get(8..40),
-        };
-        Sum::new().add_bytes(addresses.unwrap_or(&[])).add_u32(length).add_u16(u16::from(number))
-    }
 }
 
 impl fmt::Display for Packet<'_> {
@@ -487,14 +440,19 @@ fn address_pair<const N: usize>(bytes: &[u8], at: usize) -> ([u8; N], [u8; N]) {
 
 /// Checks an IPv4 header whose length is not 20 bytes.
 #[cold]
-fn check_v4_header_with_options(bytes: &[u8], header_len: usize, wire_len: usize) -> Result<(), ParseError> {
+fn check_v4_header_with_options(
+    bytes: &[u8],
+    header_len: usize,
+    wire_len: usize,
+    verify: bool,
+) -> Result<(), ParseError> {
     if header_len < V4_HEADER_LEN {
         return Err(ParseError::HeaderLength);
     }
     let Some(header) = bytes.get(..header_len) else {
         return Err(short_header_error(wire_len, header_len, ParseError::HeaderTruncated));
     };
-    if Sum::new().add_bytes(header).is_valid() { Ok(()) } else { Err(ParseError::HeaderChecksum) }
+    if !verify || Sum::new().add_bytes(header).is_valid() { Ok(()) } else { Err(ParseError::HeaderChecksum) }
 }
 
 /// The error for an incomplete header of `needed` bytes: [`ParseError::NotCaptured`] if the packet itself had them.
@@ -503,12 +461,14 @@ fn short_header_error(wire_len: usize, needed: usize, truncated: ParseError) -> 
     if wire_len < needed { truncated } else { ParseError::NotCaptured }
 }
 
-/// A position in a packet as `u32`: at most 65,575, bounded by the 16-bit length field.
+/// A position in a packet as `u32`: at most 65,575, bounded by the 16-bit length field, or [`MAX_UNFINISHED_LEN`].
 #[inline]
 fn position_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
+/// The longest packet whose length is taken from its frame: the largest that Linux hands to a card in one piece (GSO_MAX_SIZE).
+const MAX_UNFINISHED_LEN: usize = 8 * 65_535;
 const V4_HEADER_LEN: usize = 20;
 const V6_HEADER_LEN: usize = 40;
 const V4_FRAG_OFF_AT: u32 = 6;

@@ -89,6 +89,8 @@ pub struct TcpSegment<'a> {
     pub data_len: usize,
     /// The bytes of the options.
     pub options: &'a [u8],
+    /// The capture has only the first part of the options.
+    pub options_cut: bool,
     /// The captured data.
     pub data: &'a [u8],
 }
@@ -115,7 +117,8 @@ impl<'a> TcpSegment<'a> {
             return Err(ParseError::TcpOffsetBeyond);
         };
         // Only in a truncated capture are there fewer bytes than the options take.
-        let (options, data) = rest.split_at_checked(offset - MIN_HEADER_LEN).unwrap_or((rest, &[]));
+        let split = rest.split_at_checked(offset - MIN_HEADER_LEN);
+        let (options, data) = split.unwrap_or((rest, &[]));
         Ok(TcpSegment {
             source: u16::from_be_bytes([h[0], h[1]]),
             destination: u16::from_be_bytes([h[2], h[3]]),
@@ -125,6 +128,7 @@ impl<'a> TcpSegment<'a> {
             window: u16::from_be_bytes([h[14], h[15]]),
             data_len,
             options,
+            options_cut: split.is_none(),
             data,
         })
     }

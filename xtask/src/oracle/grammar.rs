@@ -119,7 +119,9 @@ impl TrafficGenerator {
     /// A client and a server, out of a few.
     fn random_endpoints(&mut self) -> PacketEndpoints {
         let (client, server) = (1 + self.random.below(3) as u8, 1 + self.random.below(2) as u8);
-        host_pair(self.v6, client, server)
+        let ends = host_pair(self.v6, client, server);
+        // Some packets have one address, and then one port, at both ends.
+        if self.random.percent(3) { PacketEndpoints { source: ends.destination, ..ends } } else { ends }
     }
 
     fn new_flow(&mut self) -> TrafficFlow {
@@ -156,7 +158,7 @@ impl TrafficGenerator {
             }
         }
         let random = &mut self.random;
-        match flow {
+        let mut generated = match flow {
             TrafficFlow::Tcp(flow) => flow.next_packet(random),
             TrafficFlow::Udp(flow) => flow.next_packet(random),
             TrafficFlow::Icmp(flow) => flow.next_packet(random),
@@ -164,7 +166,12 @@ impl TrafficGenerator {
             TrafficFlow::Gre(flow) => flow.next_packet(random),
             TrafficFlow::Ftp(flow) => flow.next_packet(random),
             TrafficFlow::Other(flow) => flow.next_packet(random),
+        };
+        if generated.ends.source == generated.ends.destination {
+            // Both ends are the server's.
+            generated.toward = Toward::Server;
         }
+        generated
     }
 
     /// Adds the IP header, and sometimes fragments the packet.

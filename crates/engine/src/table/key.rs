@@ -135,6 +135,16 @@ impl TupleKey {
         Some(TupleKey { addresses, keys, protocol: self.protocol })
     }
 
+    /// Is it its own reply: the same address and port at both ends?
+    #[inline(always)]
+    pub(crate) fn is_own_reply(&self) -> bool {
+        let one_address = match self.addresses {
+            PackedAddrs::V4(both) => both.rotate_left(32) == both,
+            PackedAddrs::V6([source, destination]) => source == destination,
+        };
+        one_address && self.invert() == Some(*self)
+    }
+
     /// Unpacks it.
     pub(crate) fn tuple(&self) -> Tuple {
         let (source, destination) = match self.addresses {

@@ -107,9 +107,18 @@ impl Table {
         hash
     }
 
-    /// Finds the connection that has `probe`'s tuple, and its direction.
+    /// Finds the connection that has `probe`'s tuple, and its direction. If both of its tuples are that one, the direction is reply: Linux
+    /// puts the reply tuple first into their bucket.
     #[inline(always)]
     pub(crate) fn find(&self, probe: &LookupKey) -> Option<TupleRef> {
+        let found = self.find_either(probe)?;
+        let reply = TupleRef::new(found.slot(), Direction::Reply);
+        let both = probe.key.is_own_reply() && self.records.matches(reply, &probe.key, probe.zone);
+        Some(if both { reply } else { found })
+    }
+
+    #[inline(always)]
+    fn find_either(&self, probe: &LookupKey) -> Option<TupleRef> {
         let fits = |reference| self.records.matches(reference, &probe.key, probe.zone).then_some(reference);
         if let Some(found) = probe.candidate.and_then(fits) {
             return Some(found);

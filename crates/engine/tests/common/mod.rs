@@ -5,6 +5,7 @@ use keepstate_wire::checksum::Sum;
 use std::net::{IpAddr, SocketAddr};
 
 pub mod ftp_session;
+pub mod rng;
 
 pub const CLIENT: [u8; 4] = [10, 1, 0, 2];
 pub const SERVER: [u8; 4] = [10, 2, 0, 9];

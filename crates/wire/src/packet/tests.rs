@@ -137,15 +137,82 @@ fn ipv6_extension_headers_are_skipped() {
     for len in 40..bytes.len() - 4 {
         let mut cut = bytes[..len].to_vec();
         cut[4..6].copy_from_slice(&u16::try_from(len - 40).unwrap().to_be_bytes());
-        assert!(matches!(parse_error(&cut), Some(ParseError::ExtensionTruncated | ParseError::Jumbogram)), "{len}");
+        let expected = if len < 48 { ParseError::HopByHopOptions } else { ParseError::ExtensionTruncated };
+        assert_eq!(parse_error(&cut), Some(expected), "{len}");
     }
     assert_eq!(Packet::parse(&v6(60, &skipped(253))).map(|packet| packet.protocol()), Ok(253));
     assert_eq!(parse_error(&v6(60, &skipped(59))), Some(ParseError::NoNextHeader));
     assert_eq!(parse_error(&v6(59, &[])), Some(ParseError::NoNextHeader));
     assert_eq!(Packet::parse(&v6(50, &[0; 8])).map(|packet| packet.protocol()), Ok(50));
-    assert_eq!(parse_error(&v6(0, &[])), Some(ParseError::Jumbogram));
+    assert_eq!(parse_error(&v6(0, &[])), Some(ParseError::HopByHopOptions));
     assert_eq!(parse_error(&v6(6, &[0; 8])[..47]), Some(ParseError::Truncated));
     assert_eq!(parse_error(&v6(6, &[])[..39]), Some(ParseError::HeaderTruncated));
+}
+
+/// Each was observed on Linux 6.18.
+#[test]
+fn ipv6_hop_by_hop_options_are_checked() {
+    let packet = |options: &[u8]| {
+        let length = u8::try_from((options.len() + 2) / 8 - 1).unwrap();
+        v6(0, &[&[253, length], options, &[1, 2, 3, 4]].concat())
+    };
+    for good in [
+        &[1, 4, 0, 0, 0, 0][..],
+        &[0, 0, 0, 0, 0, 0],
+        &[5, 2, 0, 0, 1, 0],
+        &[0x1e, 4, 9, 9, 9, 9],
+        &[0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0],
+    ] {
+        assert_eq!(parse_error(&packet(good)), None, "{good:?}");
+    }
+    for malformed in [
+        &[1, 4, 0, 0, 0, 1][..],
+        &[1, 5, 0, 0, 0, 0],
+        &[1, 3, 0, 0, 0, 1],
+        &[0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0],
+        &[5, 3, 0, 0, 0, 0],
+        &[0x5e, 4, 0, 0, 0, 0],
+        &[0x9e, 4, 0, 0, 0, 0],
+        &[0xde, 4, 0, 0, 0, 0],
+        &[[0x1e, 0].repeat(9), [1, 2, 0, 0].to_vec()].concat(),
+    ] {
+        assert_eq!(parse_error(&packet(malformed)), Some(ParseError::HopByHopOptions), "{malformed:?}");
+    }
+    assert_eq!(parse_error(&packet(&[194, 4, 0, 1, 0, 0])), Some(ParseError::Jumbogram));
+    // A payload length of zero without that option: the length is the frame's.
+    let mut unsized_packet = packet(&[1, 4, 0, 0, 0, 0]);
+    unsized_packet[4..6].fill(0);
+    assert_eq!(Packet::parse(&unsized_packet).map(|packet| (packet.total_len(), packet.transport_len())), Ok((52, 4)));
+    assert_eq!(Packet::parse_snapped(&unsized_packet[..46], 52).err(), Some(ParseError::NotCaptured));
+}
+
+#[test]
+fn what_is_left_to_the_network_card_is_not_an_error_in_an_unfinished_packet() {
+    let mut bytes = tcp_v4();
+    bytes[10..12].fill(0);
+    assert_eq!(parse_error(&bytes), Some(ParseError::HeaderChecksum));
+    let whole = |bytes: &[u8]| Packet::parse_unfinished(bytes, bytes.len()).map(|packet| packet.total_len());
+    assert_eq!(whole(&bytes), Ok(45));
+    bytes[2..4].fill(0);
+    assert_eq!(whole(&bytes), Ok(45));
+    let large = v6(6, &[0; 40]);
+    let mut bytes = large.clone();
+    bytes[4..6].fill(0);
+    assert_eq!((Packet::parse(&bytes).map(|packet| packet.total_len()), whole(&bytes)), (Ok(40), Ok(80)));
+}
+
+#[test]
+fn partial_checksums_are_recognized() {
+    let mut bytes = tcp_v4();
+    let partial = |bytes: &[u8]| Packet::parse(bytes).unwrap().has_partial_checksum();
+    assert!(!partial(&bytes));
+    // 10.1.0.2, 10.2.0.9, protocol 6, 25 bytes; and without the length.
+    for sum in [0x0a01u16 + 2 + 0x0a02 + 9 + 6 + 25, 0x0a01 + 2 + 0x0a02 + 9 + 6] {
+        bytes[36..38].copy_from_slice(&sum.to_be_bytes());
+        assert!(partial(&bytes) && !Packet::parse(&bytes).unwrap().transport_checksum_ok());
+        bytes[36..38].copy_from_slice(&(sum + 1).to_be_bytes());
+        assert!(!partial(&bytes));
+    }
 }
 
 #[test]

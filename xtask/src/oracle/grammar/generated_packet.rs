@@ -23,6 +23,11 @@ pub fn host_pair(v6: bool, client: u8, server: u8) -> PacketEndpoints {
     PacketEndpoints { source: host(1, client), destination: host(2, server) }
 }
 
+/// The ports of a flow between `ends`: the same one twice if both ends are one host.
+pub fn ports_between(ends: PacketEndpoints, ports: (u16, u16)) -> (u16, u16) {
+    if ends.source == ends.destination { (ports.0, ports.0) } else { ports }
+}
+
 /// The endpoints of a packet in direction `toward`, for a flow whose client-to-server endpoints are `ends`.
 pub fn endpoints_toward(ends: PacketEndpoints, toward: Toward) -> PacketEndpoints {
     match toward {

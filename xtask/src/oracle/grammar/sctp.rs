@@ -1,5 +1,5 @@
 //! SCTP: associations that mostly follow RFC 9260, with errors in tags, chunk order and checksums.
-use super::generated_packet::{GeneratedPacket, endpoints_toward};
+use super::generated_packet::{GeneratedPacket, endpoints_toward, ports_between};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -48,7 +48,7 @@ impl SctpFlow {
     pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> SctpFlow {
         SctpFlow {
             ends,
-            ports: (40000 + random.below(8) as u16, random.pick(&[36412, 40001])),
+            ports: ports_between(ends, (40000 + random.below(8) as u16, random.pick(&[36412, 40001]))),
             tags: [random.next_u32() | 1, random.next_u32() | 1],
             stage: random.weighted(&[(80, 0), (10, 4), (5, 6), (5, 10)]),
             error_percent: random.pick(&[0, 5, 15, 40]),

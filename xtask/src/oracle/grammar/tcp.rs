@@ -1,5 +1,5 @@
 //! TCP: two ends that mostly follow RFC 9293, with errors in sequence numbers, flags, windows and options.
-use super::generated_packet::{GeneratedPacket, endpoints_toward};
+use super::generated_packet::{GeneratedPacket, endpoints_toward, ports_between};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, OracleSegment, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -45,7 +45,7 @@ pub struct TcpFlow {
 
 impl TcpFlow {
     pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> TcpFlow {
-        let ports = (40000 + random.below(12) as u16, random.pick(&[80, 443, 1883, 40001]));
+        let ports = ports_between(ends, (40000 + random.below(12) as u16, random.pick(&[80, 443, 1883, 40001])));
         let wildness = random.weighted(&[(30, 0), (30, 5), (25, 15), (15, 45)]);
         let mut flow = TcpFlow {
             ends,

@@ -1,5 +1,5 @@
 //! UDP and UDP-Lite: packets in both directions; lengths, coverages and checksums may be wrong.
-use super::generated_packet::{GeneratedPacket, endpoints_toward};
+use super::generated_packet::{GeneratedPacket, endpoints_toward, ports_between};
 use crate::oracle::kernel::Toward;
 use crate::oracle::packet_builder::{self, PacketEndpoints};
 use crate::oracle::rng::OracleRng;
@@ -15,7 +15,7 @@ pub struct UdpFlow {
 
 impl UdpFlow {
     pub fn new(ends: PacketEndpoints, random: &mut OracleRng) -> UdpFlow {
-        let ports = (40000 + random.below(8) as u16, random.pick(&[53, 123, 40001, 0]));
+        let ports = ports_between(ends, (40000 + random.below(8) as u16, random.pick(&[53, 123, 40001, 0])));
         UdpFlow { ends, ports, lite: random.percent(25), reply_percent: random.pick(&[0, 20, 50]) }
     }
 

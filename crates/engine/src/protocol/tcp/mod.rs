@@ -67,7 +67,7 @@ impl Tcp {
             Transition::To(_) if sysctls.is_enabled(Sysctl::TcpLoose) => {
                 sender.max_end = end.plus(window);
                 // The options of the ends were not seen: assume the most permissive.
-                tcp.flags = [side_flag::SACK_PERM | side_flag::BE_LIBERAL; 2];
+                tcp.flags = [UNKNOWN_OPTIONS; 2];
             }
             Transition::To(_) => return Err(Reason::TcpNotOpened),
             Transition::Ignore | Transition::Invalid => return Err(Reason::TcpFirst),
@@ -80,7 +80,7 @@ impl Tcp {
 
     /// Reads the options of a SYN. They replace the earlier ones, unless the SYN has no options at all.
     fn read_options(&mut self, segment: &TcpSegment<'_>, direction: Direction) {
-        if segment.options.is_empty() {
+        if segment.options.is_empty() && !segment.options_cut {
             return;
         }
         let options = segment.syn_options();
@@ -91,6 +91,17 @@ impl Tcp {
         }
         if options.sack_permitted {
             self.set_side_flag(direction, side_flag::SACK_PERM);
+        }
+        if segment.options_cut {
+            self.assume_unknown_options();
+        }
+    }
+
+    /// The rest of a SYN's options was not captured: both ends are taken as in a connection picked up in the middle.
+    #[cold]
+    fn assume_unknown_options(&mut self) {
+        for direction in [Direction::Original, Direction::Reply] {
+            self.set_side_flag(direction, UNKNOWN_OPTIONS);
         }
     }
 
@@ -281,6 +292,9 @@ impl Tcp {
         // The responding side stays liberal if it was picked up that way.
         self.clear_side_flag(direction, side_flag::ALL & !side_flag::BE_LIBERAL);
         self.set_side_flag(opener, ignored_syn.flags);
+        if ignored_syn.flags & side_flag::BE_LIBERAL != 0 {
+            self.assume_unknown_options();
+        }
         self.set_flag(ConnFlag::ExpectChallengeAck, false);
     }
 
@@ -305,6 +319,7 @@ impl Tcp {
             note.scale = options.window_scale.unwrap_or(0);
             note.flags = if options.window_scale.is_some() { side_flag::WINDOW_SCALE } else { 0 };
             note.flags |= if options.sack_permitted { side_flag::SACK_PERM } else { 0 };
+            note.flags |= if segment.options_cut { UNKNOWN_OPTIONS } else { 0 };
             self.set_flag(ConnFlag::SimultaneousOpen, false);
             self.set_flag(ConnFlag::ExpectChallengeAck, self.state() == TcpState::LastAck);
         }
@@ -381,7 +396,8 @@ impl Tcp {
             }
             if class == SegmentClass::Syn && old == TcpState::SynSent {
                 // Otherwise a client that reuses its port could keep an unanswered entry alive for ever.
-                return TrackResult::no_refresh(None);
+                // The other end's SYN, in a simultaneous open, does change the state.
+                return TrackResult::NoRefresh { reason: None, changed: old != new };
             }
             if new == TcpState::Established {
                 // Picked up in the middle, and seen in one direction only.
@@ -412,6 +428,9 @@ impl Tcp {
         }
     }
 }
+
+/// The flags of a side whose options were not seen: the most permissive.
+const UNKNOWN_OPTIONS: u8 = side_flag::SACK_PERM | side_flag::BE_LIBERAL;
 
 /// A state transition that was decided.
 #[derive(Clone, Copy)]

@@ -46,6 +46,7 @@ proptest! {
         sysctls.set(Sysctl::TcpBeLiberal, liberal).unwrap();
         let direction = if reply { Direction::Reply } else { Direction::Original };
         let segment = TcpSegment {
+            options_cut: false,
             source: 1, destination: 2, seq: 5_000u32.wrapping_add(seq), ack: 5_000u32.wrapping_add(ack), flags: TcpFlags(flags), window,
             data_len, options: OPTIONS[options], data: &[],
         };
@@ -87,6 +88,8 @@ fn plain_ack_takes_the_fast_path() {
         window: 500,
         data_len: 10,
         options: &[],
+
+        options_cut: false,
         data: &[],
     };
     let sysctls = Sysctls::default();
