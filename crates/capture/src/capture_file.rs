@@ -2,8 +2,8 @@
 //!
 //! A [`Capture`] is opened, read frame by frame to its end or to where it breaks, and dropped. The format is detected from the first
 //! bytes, never from the name. A broken file yields all frames up to the break, then a [`CorruptCapture`] that says where.
-use crate::frame::Frame;
-use crate::framing::{ByteOrder, FileFormat, NextBlock};
+use crate::frame::{Frame, FrameChecksum};
+use crate::framing::{ByteOrder, FileFormat, MODIFIED_RECORD_HEADER, NextBlock};
 use crate::interface::CaptureInterface;
 use crate::source::{CaptureSource, ReadErrorSlot};
 use anyhow::{Context, Result};
@@ -56,6 +56,7 @@ impl Capture {
     }
 
     fn from_source(source: CaptureSource, path: &Path) -> Result<Capture> {
+        let mut source = source;
         let (failure, compressed) = (source.read_error(), source.is_compressed());
         let (head, layout) = (source.head().len(), FileFormat::detect(source.head()));
         let broken = |what: String| corrupt_capture(CorruptCapture { offset: 0, compressed, what }, path);
@@ -73,6 +74,10 @@ impl Capture {
             ),
             (Some(layout), None) => {
                 let whole = head >= FileFormat::header_len(source.head());
+                if let FileFormat::ModifiedPcap(order) = layout {
+                    // The header is an ordinary one; the records are not, and are parsed here.
+                    source.set_magic(order.pcap_magic());
+                }
                 let reader = pcap_parser::create_reader(INITIAL_BUFFER, source).map_err(|_| match whole {
                     true => broken("the file header is inconsistent".into()),
                     false => broken(format!("it ends at byte {head}, inside the file header")),
@@ -101,7 +106,7 @@ impl Capture {
     pub fn for_each_frame(&mut self, mut see: impl FnMut(Frame<'_>) -> Result<bool>) -> Result<()> {
         loop {
             // The parser first returns the header of a pcap file, which is no record.
-            let header = matches!(self.format, FileFormat::Pcap(_)) && self.offset() == 0;
+            let header = !matches!(self.format, FileFormat::Pcapng(_)) && self.offset() == 0;
             let coming = if header { Ok(NextBlock::Complete) } else { self.format.check_next(self.reader.data()) };
             let length = match coming.map_err(|what| self.corrupt(what))? {
                 NextBlock::Skipped(length) => length,
@@ -113,6 +118,22 @@ impl Capture {
                         return Ok(());
                     }
                     length
+                }
+                NextBlock::ModifiedRecord(length) => {
+                    let record = self.reader.data().get(..length).unwrap_or_default();
+                    let frame = parse_modified_record(record, self.format.byte_order(), &self.interfaces);
+                    let Ok(frame) = frame else { return Err(self.corrupt(frame.err().unwrap_or_default())) };
+                    if !see(frame)? {
+                        return Ok(());
+                    }
+                    length
+                }
+                NextBlock::Incomplete if matches!(self.format, FileFormat::ModifiedPcap(_)) => {
+                    if self.reader.reader_exhausted() && self.reader.data().is_empty() {
+                        return self.read_error.take().map_or(Ok(()), |error| Err(self.corrupt(error.to_string())));
+                    }
+                    self.refill()?;
+                    continue;
                 }
                 coming => match self.parse_next(&mut see) {
                     Ok(Some(length)) => length,
@@ -214,7 +235,13 @@ fn frame_in_block<'a>(
             let interface = interface_of(interfaces, 0)?;
             let time = interface.to_nanos(u64::from(record.ts_sec), u64::from(record.ts_usec));
             let data = record.data.get(..record.caplen as usize).unwrap_or(record.data);
-            Some(Frame { time: Some(time), link: interface.link_type, data, wire_len: record.origlen as usize })
+            Some(Frame {
+                time: Some(time),
+                link: interface.link_type,
+                data,
+                wire_len: record.origlen as usize,
+                checksum: FrameChecksum::Unknown,
+            })
         }
         PcapBlockOwned::NG(block) => match block {
             Block::SectionHeader(_) => {
@@ -229,13 +256,25 @@ fn frame_in_block<'a>(
                 let interface = interface_of(interfaces, packet.if_id)?;
                 let time = interface.ticks_to_nanos(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
                 let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-                Some(Frame { time: Some(time), link: interface.link_type, data, wire_len: packet.origlen as usize })
+                Some(Frame {
+                    time: Some(time),
+                    link: interface.link_type,
+                    data,
+                    wire_len: packet.origlen as usize,
+                    checksum: FrameChecksum::Unknown,
+                })
             }
             Block::SimplePacket(packet) => {
                 let interface = interface_of(interfaces, 0)?;
                 let captured = interface.captured_len(packet.origlen as usize);
                 let data = packet.data.get(..captured).unwrap_or(packet.data);
-                Some(Frame { time: None, link: interface.link_type, data, wire_len: packet.origlen as usize })
+                Some(Frame {
+                    time: None,
+                    link: interface.link_type,
+                    data,
+                    wire_len: packet.origlen as usize,
+                    checksum: FrameChecksum::Unknown,
+                })
             }
             _ => None,
         },
@@ -254,7 +293,30 @@ fn parse_obsolete_packet<'a>(
     let time = interface.ticks_to_nanos(u64::from(four(4)) << 32 | u64::from(four(8)));
     let data = usize::try_from(four(12)).ok().and_then(|captured| body.get(20..)?.get(..captured));
     let data = data.ok_or("a block's content is longer than the block")?;
-    Ok(Frame { time: Some(time), link: interface.link_type, data, wire_len: four(16) as usize })
+    Ok(Frame {
+        time: Some(time),
+        link: interface.link_type,
+        data,
+        wire_len: four(16) as usize,
+        checksum: FrameChecksum::Unknown,
+    })
+}
+
+/// The frame in a record of a "modified" pcap file (Alexey Kuznetsov's): interface, protocol and packet type follow the usual header.
+fn parse_modified_record<'a>(
+    record: &'a [u8],
+    order: ByteOrder,
+    interfaces: &[CaptureInterface],
+) -> Result<Frame<'a>, String> {
+    let four = |at: usize| record.get(at..).and_then(|bytes| order.read_u32(bytes)).unwrap_or(0);
+    let interface = interface_of(interfaces, 0)?;
+    Ok(Frame {
+        time: Some(interface.to_nanos(u64::from(four(0)), u64::from(four(4)))),
+        link: interface.link_type,
+        data: record.get(MODIFIED_RECORD_HEADER..).unwrap_or_default(),
+        wire_len: four(12) as usize,
+        checksum: FrameChecksum::Unknown,
+    })
 }
 
 /// The interface of a packet.

@@ -3,9 +3,12 @@
 //! A [`CaptureTracker`] owns the engine and the reassembler. Frames come in order. Time never goes back, and timeouts between two frames
 //! expire at their own time. Frames are tracked one by one, each with its result, or queued and tracked in batches. No frame is changed
 //! or sent.
-use crate::frame::Frame;
+use crate::checksums::{ChecksumMode, ChecksumPolicy, blame_capture, network_part};
+use crate::cut_fragments::{CutFragments, DatagramKey};
+use crate::duplicates::DuplicateFilter;
+use crate::frame::{Frame, FrameChecksum};
 use keepstate_engine::{Engine, Instant, Outcome, Secret, Sysctl, Sysctls, Zone};
-use keepstate_wire::link::{self, LinkType};
+use keepstate_wire::link::LinkType;
 use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
 use keepstate_wire::{Family, LinuxAction, Packet, ParseError};
 
@@ -16,6 +19,8 @@ pub enum FrameResult {
     Tracked(Outcome),
     /// It is a fragment; others of its datagram are missing.
     FragmentQueued,
+    /// It was tracked already, as captured on another interface (`tcpdump -i any` on a router).
+    Duplicate,
     /// It could not be parsed.
     Rejected(ParseError),
 }
@@ -34,12 +39,18 @@ pub struct CaptureTracker {
     reassembler: Reassembler,
     reassembled: Vec<u8>,
     now: Instant,
+    /// The clock has been set by a frame.
+    started: bool,
+    checksums: ChecksumPolicy,
+    cut_fragments: CutFragments,
+    duplicates: DuplicateFilter,
     queue: PacketQueue,
     outcomes: Vec<Outcome>,
     /// The latest time of a frame, and the number of frames older than that.
     latest_time: u64,
     out_of_order: u64,
     unknown_link_type: Option<LinkType>,
+    unknown_link_frames: u64,
     /// Frames seen.
     pub frame_count: u64,
 }
@@ -48,8 +59,16 @@ pub struct CaptureTracker {
 #[derive(Default)]
 struct PacketQueue {
     bytes: Vec<u8>,
-    /// Start, end, length on the wire.
-    ranges: Vec<(usize, usize, usize)>,
+    ranges: Vec<QueuedRange>,
+}
+
+/// A packet in the queue's buffer.
+#[derive(Clone, Copy)]
+struct QueuedRange {
+    begin: usize,
+    end: usize,
+    wire_len: usize,
+    checksum: FrameChecksum,
 }
 
 impl CaptureTracker {
@@ -67,13 +86,34 @@ impl CaptureTracker {
             reassembler: Reassembler::new((!half(first), !half(second)), limits),
             reassembled: Vec::new(),
             now: Instant(0),
+            started: false,
+            checksums: ChecksumPolicy::new(ChecksumMode::Auto),
+            cut_fragments: CutFragments::default(),
+            duplicates: DuplicateFilter::default(),
             latest_time: 0,
             out_of_order: 0,
             unknown_link_type: None,
+            unknown_link_frames: 0,
             queue: PacketQueue::default(),
             outcomes: Vec::with_capacity(BATCH),
             frame_count: 0,
         }
+    }
+
+    /// The same with another policy for checksums; without this it is `auto` without a sample.
+    #[must_use]
+    pub fn with_checksums(self, checksums: ChecksumPolicy) -> CaptureTracker {
+        CaptureTracker { checksums, ..self }
+    }
+
+    /// The policy for checksums, and what it has trusted.
+    pub fn checksums(&self) -> &ChecksumPolicy {
+        &self.checksums
+    }
+
+    /// Frames skipped because their packet was tracked on another interface.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.skipped()
     }
 
     /// The engine: its table, counters and events.
@@ -94,9 +134,9 @@ impl CaptureTracker {
     /// Advances the clock; timeouts on the way expire at their own time.
     pub fn advance(&mut self, to: Instant) {
         let to = to.min(MAX_TIME);
-        if self.now == Instant(0) {
+        if !self.started {
             // The clock starts at the first frame.
-            self.now = to;
+            (self.started, self.now) = (true, to);
         }
         while let Some(wake) = self.engine.next_wake(self.now).filter(|wake| *wake <= to) {
             self.now = self.now.max(wake);
@@ -121,6 +161,11 @@ impl CaptureTracker {
         self.unknown_link_type
     }
 
+    /// No frame could be read, for want of a supported link type.
+    pub fn is_unreadable(&self) -> bool {
+        self.frame_count > 0 && self.unknown_link_frames == self.frame_count
+    }
+
     /// Tracks one frame at once.
     pub fn track_frame(&mut self, frame: &Frame<'_>) -> FrameResult {
         self.flush();
@@ -129,28 +174,48 @@ impl CaptureTracker {
         if let Some(time) = frame.time {
             self.advance(Instant(time));
         }
-        let parsed = link::strip_link_header(frame.link, frame.data)
-            .and_then(|network| Packet::parse_snapped(network.packet, frame.wire_len.saturating_sub(network.offset)));
-        match parsed {
-            Ok(packet) => self.track_packet(&packet),
+        match self.parse_frame(frame) {
+            Ok(Some(packet)) => self.track_packet(&packet, frame.checksum),
+            Ok(None) => FrameResult::Duplicate,
             Err(error) => self.reject_frame(frame, error),
         }
+    }
+
+    /// The packet in a frame; `None` if it was tracked on another interface.
+    fn parse_frame<'a>(&mut self, frame: &Frame<'a>) -> Result<Option<Packet<'a>>, ParseError> {
+        let (network, wire_len) = network_part(frame)?;
+        let packet = self
+            .checksums
+            .parse(network.packet, wire_len, frame.checksum)
+            .map_err(|error| blame_capture(frame, error))?;
+        Ok((!self.duplicates.is_duplicate(frame, &packet)).then_some(packet))
     }
 
     /// Queues one frame; it is tracked with its batch, or by [`CaptureTracker::flush`].
     pub fn queue_frame(&mut self, frame: &Frame<'_>) {
         self.frame_count += 1;
         frame.time.into_iter().for_each(|time| self.update_latest_time(time));
-        if let Some(time) = frame.time.filter(|time| *time / TICK_NANOS != self.now.0 / TICK_NANOS) {
+        let same_tick = |time: u64| self.started && time / TICK_NANOS == self.now.0 / TICK_NANOS;
+        if let Some(time) = frame.time.filter(|time| !same_tick(*time)) {
             self.flush();
             self.advance(Instant(time));
         }
-        match link::strip_link_header(frame.link, frame.data) {
-            Ok(network) => {
+        // What needs the link header again is done at once.
+        if frame.link == LinkType::LINUX_SLL2 {
+            self.flush();
+            match self.parse_frame(frame) {
+                Ok(Some(packet)) => drop(self.track_packet(&packet, frame.checksum)),
+                Ok(None) => (),
+                Err(error) => drop(self.reject_frame(frame, error)),
+            }
+            return;
+        }
+        match network_part(frame) {
+            Ok((network, wire_len)) => {
                 let begin = self.queue.bytes.len();
                 self.queue.bytes.extend_from_slice(network.packet);
-                let wire_len = frame.wire_len.saturating_sub(network.offset);
-                self.queue.ranges.push((begin, self.queue.bytes.len(), wire_len));
+                let (end, checksum) = (self.queue.bytes.len(), frame.checksum);
+                self.queue.ranges.push(QueuedRange { begin, end, wire_len, checksum });
             }
             Err(error) => drop(self.reject_frame(frame, error)),
         }
@@ -165,9 +230,9 @@ impl CaptureTracker {
         {
             let mut batch = [const { None::<Packet<'_>> }; BATCH];
             let mut length = 0;
-            for (begin, end, wire_len) in &queue.ranges {
-                let bytes = queue.bytes.get(*begin..*end).unwrap_or_default();
-                match Packet::parse_snapped(bytes, *wire_len) {
+            for &QueuedRange { begin, end, wire_len, checksum } in &queue.ranges {
+                let bytes = queue.bytes.get(begin..end).unwrap_or_default();
+                match self.checksums.parse(bytes, wire_len, checksum) {
                     Ok(packet) if packet.fragment().is_none() => {
                         batch[length] = Some(packet);
                         length += 1;
@@ -176,7 +241,10 @@ impl CaptureTracker {
                         self.handle_batch(&batch[..length]);
                         length = 0;
                         match other {
-                            Ok(fragment) => self.track_packet(&fragment),
+                            Ok(fragment) => self.track_packet(&fragment, checksum),
+                            Err(error) if bytes.len() < wire_len && error.is_truncation() => {
+                                self.reject(ParseError::NotCaptured)
+                            }
                             Err(error) => self.reject(error),
                         };
                     }
@@ -199,14 +267,23 @@ impl CaptureTracker {
     }
 
     /// Tracks a packet; fragments once their datagram is complete.
-    fn track_packet(&mut self, packet: &Packet<'_>) -> FrameResult {
+    fn track_packet(&mut self, packet: &Packet<'_>, checksum: FrameChecksum) -> FrameResult {
         if packet.fragment().is_none() {
             return FrameResult::Tracked(self.engine.handle(packet, Zone::default(), self.now));
         }
         let mut datagram = core::mem::take(&mut self.reassembled);
-        let reassembled = match self.reassembler.push(packet, self.now.0, &mut datagram) {
+        let pushed = self.push_fragment(packet, &mut datagram);
+        let gap = match pushed {
+            Ok(Reassembly::Incomplete) => None,
+            _ => self.cut_fragments.take_gap(DatagramKey::of(packet)),
+        };
+        let reassembled = match pushed {
             Ok(Reassembly::Incomplete) => Ok(None),
-            Ok(Reassembly::Complete(_)) => Packet::parse_reassembled(&datagram).map(Some),
+            Ok(Reassembly::Complete(info)) => {
+                let captured = gap.map_or(datagram.len(), |gap| datagram.len().min(info.header_len + gap));
+                let bytes = datagram.get(..captured).unwrap_or_default();
+                Packet::parse_reassembled_snapped(bytes, datagram.len()).map(Some)
+            }
             // IPv6 reassembly passes it on unassembled, and so the fragment itself is tracked.
             Err(error) if error.linux_action() == LinuxAction::PassedUnassembled && packet.family() == Family::V6 => {
                 Packet::parse_reassembled(packet.bytes()).map(Some)
@@ -214,7 +291,10 @@ impl CaptureTracker {
             Err(error) => Err(error),
         };
         let result = match reassembled {
-            Ok(Some(packet)) => FrameResult::Tracked(self.engine.handle(&packet, Zone::default(), self.now)),
+            Ok(Some(packet)) => {
+                let packet = self.checksums.check_transport(packet, checksum);
+                FrameResult::Tracked(self.engine.handle(&packet, Zone::default(), self.now))
+            }
             Ok(None) => FrameResult::FragmentQueued,
             Err(error) => self.reject(error),
         };
@@ -222,9 +302,20 @@ impl CaptureTracker {
         result
     }
 
+    /// Gives a fragment to the reassembler. What of it was not captured is filled with zeros.
+    fn push_fragment(&mut self, packet: &Packet<'_>, datagram: &mut Vec<u8>) -> Result<Reassembly, ParseError> {
+        if !packet.is_snapped() {
+            return self.reassembler.push(packet, self.now.0, datagram);
+        }
+        let filled = self.cut_fragments.fill(packet).ok_or(ParseError::NotCaptured)?;
+        let whole = Packet::parse_unfinished(filled, filled.len())?;
+        self.reassembler.push(&whole, self.now.0, datagram)
+    }
+
     fn reject_frame(&mut self, frame: &Frame<'_>, error: ParseError) -> FrameResult {
         if error == ParseError::LinkUnknown {
             self.unknown_link_type = Some(frame.link);
+            self.unknown_link_frames += 1;
         }
         self.reject(error)
     }

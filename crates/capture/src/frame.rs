@@ -12,4 +12,18 @@ pub struct Frame<'a> {
     pub data: &'a [u8],
     /// The frame's length on the wire.
     pub wire_len: usize,
+    /// What is known of its transport checksum.
+    pub checksum: FrameChecksum,
+}
+
+/// What is known of the transport checksum of a captured frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrameChecksum {
+    /// Nothing: the frame is from a file.
+    #[default]
+    Unknown,
+    /// The kernel has not verified it.
+    Unverified,
+    /// The kernel says that it is not filled in yet, or that it was verified.
+    Unnecessary,
 }

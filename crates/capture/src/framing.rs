@@ -12,6 +12,12 @@ pub(super) enum ByteOrder {
 }
 
 impl ByteOrder {
+    /// The first bytes of an ordinary pcap file.
+    pub(super) fn pcap_magic(self) -> [u8; 4] {
+        const MAGIC: u32 = 0xa1b2_c3d4;
+        if self == ByteOrder::Little { MAGIC.to_le_bytes() } else { MAGIC.to_be_bytes() }
+    }
+
     /// The 16-bit number at the start of `bytes`.
     pub(super) fn read_u16(self, bytes: &[u8]) -> Option<u16> {
         let number = bytes.first_chunk()?;
@@ -36,6 +42,8 @@ impl ByteOrder {
 pub(super) enum FileFormat {
     /// One header, then records.
     Pcap(ByteOrder),
+    /// The same with longer records: "modified" pcap.
+    ModifiedPcap(ByteOrder),
     /// Blocks; the byte order is the current section's.
     Pcapng(ByteOrder),
 }
@@ -51,7 +59,14 @@ pub(super) enum NextBlock {
     Skipped(usize),
     /// An obsolete Packet Block of this length.
     ObsoletePacket(usize),
+    /// A record of a "modified" pcap file, of this length.
+    ModifiedRecord(usize),
 }
+
+/// Length of a record's header.
+const RECORD_HEADER: usize = 16;
+/// The same in a "modified" pcap file.
+pub(super) const MODIFIED_RECORD_HEADER: usize = 24;
 
 /// No block or record is larger than this.
 const MAX_BLOCK: u32 = 256 << 20;
@@ -68,7 +83,9 @@ impl FileFormat {
     pub(super) fn detect(head: &[u8]) -> Option<FileFormat> {
         match ByteOrder::Little.read_u32(head)? {
             SECTION => Some(FileFormat::Pcapng(ByteOrder::Little)),
-            0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34 => Some(FileFormat::Pcap(ByteOrder::Little)),
+            0xa1b2_c3d4 | 0xa1b2_3c4d => Some(FileFormat::Pcap(ByteOrder::Little)),
+            0xa1b2_cd34 => Some(FileFormat::ModifiedPcap(ByteOrder::Little)),
+            0x34cd_b2a1 => Some(FileFormat::ModifiedPcap(ByteOrder::Big)),
             0xd4c3_b2a1 | 0x4d3c_b2a1 => Some(FileFormat::Pcap(ByteOrder::Big)),
             _ => None,
         }
@@ -78,7 +95,7 @@ impl FileFormat {
     pub(super) fn header_len(head: &[u8]) -> usize {
         match FileFormat::detect(head) {
             None => 4,
-            Some(FileFormat::Pcap(_)) => 24,
+            Some(FileFormat::Pcap(_) | FileFormat::ModifiedPcap(_)) => 24,
             Some(FileFormat::Pcapng(_)) => {
                 let length = section_byte_order(head).and_then(|order| order.read_u32(head.get(4..)?));
                 length.map_or(12, |length| usize::try_from(length.min(MAX_BLOCK)).unwrap_or(12)).max(12)
@@ -89,7 +106,7 @@ impl FileFormat {
     /// The current byte order.
     pub(super) fn byte_order(self) -> ByteOrder {
         match self {
-            FileFormat::Pcap(order) | FileFormat::Pcapng(order) => order,
+            FileFormat::Pcap(order) | FileFormat::ModifiedPcap(order) | FileFormat::Pcapng(order) => order,
         }
     }
 
@@ -99,21 +116,27 @@ impl FileFormat {
     /// What is wrong with its lengths.
     pub(super) fn check_next(&mut self, bytes: &[u8]) -> Result<NextBlock, String> {
         match self {
-            FileFormat::Pcap(order) => check_pcap_record(*order, bytes),
+            FileFormat::Pcap(order) => Ok(match check_pcap_record(*order, bytes, RECORD_HEADER)? {
+                Some(_) => NextBlock::Complete,
+                None => NextBlock::Incomplete,
+            }),
+            FileFormat::ModifiedPcap(order) => Ok(check_pcap_record(*order, bytes, MODIFIED_RECORD_HEADER)?
+                .map_or(NextBlock::Incomplete, NextBlock::ModifiedRecord)),
             FileFormat::Pcapng(order) => check_pcapng_block(order, bytes),
         }
     }
 }
 
-/// A record's header: seconds, fraction, captured length, length on the wire.
-fn check_pcap_record(order: ByteOrder, bytes: &[u8]) -> Result<NextBlock, String> {
+/// The length of a record, once all of it is here. Its header: seconds, fraction, captured length, length on the wire.
+fn check_pcap_record(order: ByteOrder, bytes: &[u8], header_len: usize) -> Result<Option<usize>, String> {
     let Some(captured) = bytes.get(8..).and_then(|bytes| order.read_u32(bytes)) else {
-        return Ok(NextBlock::Incomplete);
+        return Ok(None);
     };
     if captured > MAX_BLOCK {
         return Err(format!("a packet record claims {captured} bytes; the maximum is {MAX_BLOCK}"));
     }
-    Ok(if bytes.len() as u64 >= u64::from(captured) + 16 { NextBlock::Complete } else { NextBlock::Incomplete })
+    let length = usize::try_from(captured).map_err(|_| "a packet record is larger than memory")? + header_len;
+    Ok((bytes.len() >= length).then_some(length))
 }
 
 /// A block: its type, its length, its body, and its length again.

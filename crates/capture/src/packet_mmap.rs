@@ -5,7 +5,7 @@
 //! promiscuous mode while it lives.
 #![allow(unsafe_code, reason = "a ring is memory shared with the kernel, and its socket options are structures")]
 
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameChecksum};
 use anyhow::{Context, Result, bail};
 use keepstate_wire::link::LinkType;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -177,6 +177,10 @@ impl PacketRing {
                     link: self.link_type,
                     data,
                     wire_len: field(offset_of!(libc::tpacket3_hdr, tp_len)) as usize,
+                    checksum: match field(offset_of!(libc::tpacket3_hdr, tp_status)) & CHECKSUM_KNOWN {
+                        0 => FrameChecksum::Unverified,
+                        _ => FrameChecksum::Unnecessary,
+                    },
                 };
                 // On the loopback interface every frame passes twice, out and in.
                 if !(self.loopback && kind == PACKET_OUTGOING) {
@@ -214,6 +218,8 @@ impl Drop for PacketRing {
     }
 }
 
+/// Status of a frame whose checksum is not filled in yet, or was verified.
+const CHECKSUM_KNOWN: u32 = libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_CSUM_VALID;
 /// Offsets in a block's header, after version and private offset.
 const HEADER_OFFSET: usize = offset_of!(libc::tpacket_block_desc, hdr);
 const STATUS_OFFSET: usize = HEADER_OFFSET + offset_of!(libc::tpacket_hdr_v1, block_status);

@@ -91,6 +91,11 @@ impl CaptureSource {
         &self.head
     }
 
+    /// Replaces the first four bytes of the header that is about to be read.
+    pub(super) fn set_magic(&mut self, magic: [u8; 4]) {
+        self.head.iter_mut().zip(magic).for_each(|(byte, new)| *byte = new);
+    }
+
     pub(super) fn read_error(&self) -> ReadErrorSlot {
         self.read_error.clone()
     }

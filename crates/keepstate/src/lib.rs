@@ -1,6 +1,7 @@
 //! The program's parts, as modules: what `main` puts together.
 
 pub mod check;
+pub mod checksum_args;
 pub mod cli;
 pub mod collect;
 pub mod completions;

@@ -22,6 +22,12 @@ pub fn write_line(out: &mut impl Write, number: u64, result: &FrameResult, entry
                 "{number:>8}  FRAGMENT     -          -                      -  waits for the other fragments"
             );
         }
+        FrameResult::Duplicate => {
+            return writeln!(
+                out,
+                "{number:>8}  DUPLICATE    -          -                      -  tracked on another interface"
+            );
+        }
         FrameResult::Rejected(reason) => {
             return writeln!(
                 out,

@@ -1,4 +1,5 @@
 //! `keepstate replay`: a capture tracked by the engine, on the clock of its own timestamps.
+use crate::checksum_args::{self, ChecksumArgs};
 use crate::per_packet;
 use crate::progress::Progress;
 use crate::shared_args::EngineArgs;
@@ -26,6 +27,8 @@ pub struct Replay {
     /// Stop at this time: seconds from the first packet (12.5) or a date (2026-11-23T14:00:00Z). After the last packet, timeouts run on
     #[arg(long, value_name = "TIME")]
     at: Option<TimeArg>,
+    #[command(flatten)]
+    checksums: ChecksumArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -74,19 +77,22 @@ impl Replay {
     /// # Errors
     /// What could not be read or written; a broken capture after everything up to the break was printed.
     pub fn run(&self) -> Result<()> {
-        let mut tracker = CaptureTracker::new(self.engine.sysctls(stderr::note)?, self.engine.hash_secret()?);
+        let mut policy = self.checksums.policy(&self.engine)?;
+        let sysctls = self.engine.sysctls(stderr::note)?;
+        let mut capture = checksum_args::open_sampled(&self.file, &mut policy, self.each || self.output.events)?;
+        let mut tracker = CaptureTracker::new(sysctls, self.engine.hash_secret()?).with_checksums(policy);
         self.engine.attach_helpers(tracker.engine_mut());
         self.output.missing(tracker.engine().sysctls()).into_iter().for_each(stderr::note);
         if self.output.events {
             tracker.engine_mut().subscribe(EventMask::ALL, EVENT_QUEUE);
         }
-        let mut capture = Capture::open(&self.file)?;
         let mut out = ReplayOutput::new(self);
         let read = self.read_capture(&mut capture, &mut tracker, &mut out);
         tracker.flush();
         let shown = self.write_results(&mut tracker, &mut out)?;
         stderr::print_tracking_report(&mut tracker, shown);
-        read
+        read?;
+        stderr::ensure_readable(&tracker, &self.file)
     }
 
     fn read_capture(

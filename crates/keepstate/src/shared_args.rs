@@ -2,7 +2,7 @@
 use crate::stderr::was_or_were;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use keepstate_engine::{Engine, Helper, KernelVersion, Sysctls, sysctl_conf as sysctl};
+use keepstate_engine::{Engine, Helper, KernelVersion, Sysctl, Sysctls, sysctl_conf as sysctl};
 use std::path::PathBuf;
 
 /// The sysctls: which kernel's defaults, and what differs from them.
@@ -80,8 +80,12 @@ impl EngineArgs {
     ///
     /// # Errors
     /// An unreadable file, an unknown sysctl, a value out of range: where and what.
-    pub fn sysctls(&self, mut note: impl FnMut(String)) -> Result<Sysctls> {
-        let mut sysctls = Sysctls::kernel_defaults(self.as_linux.kernel_version(), self.memory());
+    pub fn sysctls(&self, note: impl FnMut(String)) -> Result<Sysctls> {
+        self.sysctls_over(Sysctls::kernel_defaults(self.as_linux.kernel_version(), self.memory()), note)
+    }
+
+    /// What differs from `sysctls`, applied to it.
+    fn sysctls_over(&self, mut sysctls: Sysctls, mut note: impl FnMut(String)) -> Result<Sysctls> {
         for path in &self.files {
             let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
             let skipped = sysctl::apply_file(&text, &mut sysctls).with_context(|| format!("in {}", path.display()))?;
@@ -101,14 +105,19 @@ impl EngineArgs {
         Ok(sysctls)
     }
 
-    /// As [`EngineArgs::sysctls`], but checksums are not verified unless that is asked for.
+    /// The value of a switch (0 or 1), if it was asked for.
     ///
     /// # Errors
     /// As [`EngineArgs::sysctls`].
-    pub fn sysctls_without_checksum(&self, note: impl FnMut(String)) -> Result<Sysctls> {
-        let mut args = self.clone();
-        args.settings.insert(0, "nf_conntrack_checksum=0".into());
-        args.sysctls(note)
+    pub fn explicit(&self, switch: Sysctl) -> Result<Option<u32>> {
+        let mut values = [0, 1];
+        for value in &mut values {
+            let mut base = Sysctls::default();
+            base.set(switch, u64::from(*value))?;
+            *value = self.sysctls_over(base, drop)?[switch];
+        }
+        let [first, second] = values;
+        Ok((first == second).then_some(first))
     }
 
     /// Attaches the helpers asked for to connections created from now on.

@@ -2,8 +2,14 @@
 //!
 //! `replay` and `watch` end with one report ([`print_tracking_report`]): each note once, in a fixed order, after everything on standard
 //! output. A note that cannot be written is no failure: `2>&1 | head` may have closed the pipe.
+use anyhow::Result;
 use keepstate_capture::capture_tracker::CaptureTracker;
+use keepstate_capture::checksums::ChecksumMode;
+use keepstate_engine::Reason;
+use keepstate_wire::ParseError;
+use keepstate_wire::link::LinkType;
 use std::io::Write;
+use std::path::Path;
 
 /// Prints one note.
 pub fn note(text: impl AsRef<str>) {
@@ -65,10 +71,15 @@ fn count_repeated(lines: impl Iterator<Item = String>) -> Vec<(String, u64)> {
 
 /// Prints what is unusual about a capture: an unsupported link type, times that go back.
 pub fn print_capture_warnings(tracker: &CaptureTracker) {
-    if let Some(link) = tracker.unknown_link_type() {
+    if let Some(link) = tracker.unknown_link_type().filter(|_| !tracker.is_unreadable()) {
+        note(unsupported_link_type(link));
+    }
+    print_checksum_notes(tracker);
+    let duplicates = tracker.duplicates();
+    if duplicates > 0 {
         note(format!(
-            "link type {} is not supported; Ethernet, raw IP, loopback and Linux cooked captures are (tcpdump -i any makes one)",
-            link.0
+            "{} skipped: their packets were tracked on the interface where their connection is first seen (a router's capture of all interfaces has each packet more than once)",
+            was_or_were(duplicates, "frame")
         ));
     }
     let older = tracker.out_of_order();
@@ -77,6 +88,58 @@ pub fn print_capture_warnings(tracker: &CaptureTracker) {
             "{} older than an earlier one and tracked at the latest time, since time does not go back. Sort the capture with: reordercap IN OUT",
             was_or_were(older, "frame")
         ));
+    }
+}
+
+/// Prints which checksums were trusted, and which refused.
+fn print_checksum_notes(tracker: &CaptureTracker) {
+    let trusted = tracker.checksums().trusted();
+    if tracker.checksums().mode() == ChecksumMode::Auto {
+        for (count, why) in [
+            (trusted.left_open, "not filled in: captured on the sender, before its network card did"),
+            (
+                trusted.wrong,
+                "wrong, as most of their sender's or of the capture: captured on the sender, or changed later",
+            ),
+        ] {
+            if count > 0 {
+                note(format!(
+                    "checksums of {}: {why}. They are trusted; --checksums verify refuses them",
+                    frames(count)
+                ));
+            }
+        }
+    }
+    let wrong = [Reason::Checksum, Reason::ParseError(ParseError::HeaderChecksum)];
+    let refused: u64 =
+        tracker.engine().reason_counts().filter(|(reason, _)| wrong.contains(reason)).map(|(_, count)| count).sum();
+    if refused > 0 {
+        note(format!("wrong checksums in {}, which were not tracked; --checksums trust tracks them", frames(refused)));
+    }
+}
+
+/// `1 frame`, `2 frames`.
+fn frames(count: u64) -> String {
+    format!("{count} frame{}", if count == 1 { "" } else { "s" })
+}
+
+fn unsupported_link_type(link: LinkType) -> String {
+    format!(
+        "link type {} ({link}) is not supported; Ethernet, raw IP, PPP, NFLOG, loopback and Linux cooked captures are (tcpdump -i any makes one)",
+        link.0
+    )
+}
+
+/// Fails if not one frame of the capture at `path` could be read.
+///
+/// # Errors
+/// Which link type is not supported.
+pub fn ensure_readable(tracker: &CaptureTracker, path: &Path) -> Result<()> {
+    match tracker.unknown_link_type() {
+        Some(link) if tracker.is_unreadable() => {
+            anyhow::bail!("{}: no frame could be read: {}", path.display(), unsupported_link_type(link))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
 //! `keepstate watch`: the traffic of an interface tracked by the engine, live and passive.
+use crate::checksum_args::ChecksumArgs;
 use crate::replay;
 use crate::shared_args::EngineArgs;
 use crate::stderr;
@@ -18,8 +19,7 @@ use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
 /// Watch an interface: the same as replay, live and passive, both directions.
 ///
-/// Nothing is sent. Checksums are not verified unless --set nf_conntrack_checksum=1 is given: outgoing packets are seen before their
-/// checksum is filled in.
+/// Nothing is sent. Checksums are verified, except where the kernel has done so or says that they are not filled in yet.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Watch {
@@ -32,6 +32,8 @@ pub struct Watch {
     /// Promiscuous mode: track frames for other machines too
     #[arg(long)]
     promiscuous: bool,
+    #[command(flatten)]
+    checksums: ChecksumArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -74,8 +76,9 @@ impl Watch {
     /// # Errors
     /// An interface that cannot be captured, and why; output that cannot be written.
     pub fn run(&self) -> Result<()> {
+        let policy = self.checksums.policy(&self.engine)?;
         let mut tracker =
-            CaptureTracker::new(self.engine.sysctls_without_checksum(stderr::note)?, self.engine.hash_secret()?);
+            CaptureTracker::new(self.engine.sysctls(stderr::note)?, self.engine.hash_secret()?).with_checksums(policy);
         self.engine.attach_helpers(tracker.engine_mut());
         self.output.missing(tracker.engine().sysctls()).into_iter().for_each(stderr::note);
         let mut ring = PacketRing::open(&self.interface, self.promiscuous)?;

@@ -26,6 +26,14 @@ impl LinkType {
     pub const IPV6: LinkType = LinkType(229);
     /// Linux cooked capture, version 2.
     pub const LINUX_SLL2: LinkType = LinkType(276);
+    /// PPP, also with HDLC framing.
+    pub const PPP: LinkType = LinkType(9);
+    /// PPP in HDLC-like framing.
+    pub const PPP_HDLC: LinkType = LinkType(50);
+    /// PPP as pppd sees it: a byte for the direction in the place of the address.
+    pub const PPP_PPPD: LinkType = LinkType(166);
+    /// Linux's netfilter log (nfnetlink_log).
+    pub const NFLOG: LinkType = LinkType(239);
     /// Raw IP, by the numbers that the BSDs and OpenBSD have for it.
     const RAW_BSD: LinkType = LinkType(12);
     const RAW_OPENBSD: LinkType = LinkType(14);
@@ -42,6 +50,35 @@ impl core::fmt::Display for LinkType {
             LinkType::IPV4 => "IPV4",
             LinkType::IPV6 => "IPV6",
             LinkType::LINUX_SLL2 => "LINUX_SLL2",
+            LinkType::PPP => "PPP",
+            LinkType::PPP_HDLC => "PPP_HDLC",
+            LinkType::PPP_PPPD => "PPP_PPPD",
+            LinkType::NFLOG => "NFLOG",
+            // Some that are met in captures and carry no IP that is tracked here.
+            LinkType(6) => "IEEE802_5",
+            LinkType(8) => "SLIP",
+            LinkType(10) => "FDDI",
+            LinkType(51) => "PPP_ETHER",
+            LinkType(104) => "C_HDLC",
+            LinkType(105) => "IEEE802_11",
+            LinkType(107) => "FRELAY",
+            LinkType(117) => "PFLOG",
+            LinkType(119) => "IEEE802_11_PRISM",
+            LinkType(122) => "IP_OVER_FC",
+            LinkType(127) => "IEEE802_11_RADIOTAP",
+            LinkType(143) => "DOCSIS",
+            LinkType(147) => "USER0",
+            LinkType(187) => "BLUETOOTH_HCI_H4",
+            LinkType(189) => "USB_LINUX",
+            LinkType(192) => "PPI",
+            LinkType(195) => "IEEE802_15_4_WITHFCS",
+            LinkType(197) => "ERF",
+            LinkType(201) => "BLUETOOTH_HCI_H4_WITH_PHDR",
+            LinkType(220) => "USB_LINUX_MMAPPED",
+            LinkType(227) => "CAN_SOCKETCAN",
+            LinkType(249) => "USBPCAP",
+            LinkType(252) => "WIRESHARK_UPPER_PDU",
+            LinkType(253) => "NETLINK",
             LinkType(number) => return write!(f, "LINKTYPE {number}"),
         };
         f.pad(name)
@@ -98,7 +135,51 @@ pub fn strip_link_header(link: LinkType, frame: &[u8]) -> Result<LinkPayload<'_>
             };
             parse_ethertype(frame, u16::from_be_bytes([a, b]), rest)
         }
+        LinkType::PPP | LinkType::PPP_HDLC => {
+            // Address and control (RFC 1662) may be missing.
+            parse_ppp(frame, frame.strip_prefix(&[0xff, 3]).unwrap_or(frame))
+        }
+        LinkType::PPP_PPPD => parse_ppp(frame, frame.get(2..).ok_or(ParseError::LinkTruncated)?),
+        LinkType::NFLOG => parse_nflog(frame),
         _ => Err(ParseError::LinkUnknown),
+    }
+}
+
+/// The PPP protocol field (RFC 1661, section 2), which may be compressed to one byte, and the packet after it.
+fn parse_ppp<'a>(frame: &'a [u8], rest: &'a [u8]) -> Result<LinkPayload<'a>, ParseError> {
+    match rest {
+        [0, 0x21, packet @ ..] | [0x21, packet @ ..] => link_payload(frame, Family::V4, packet),
+        [0, 0x57, packet @ ..] | [0x57, packet @ ..] => link_payload(frame, Family::V6, packet),
+        [] | [0] => Err(ParseError::LinkTruncated),
+        _ => Err(ParseError::NotIp),
+    }
+}
+
+/// The payload of an nfnetlink_log message: family, version, resource, then attributes, whose numbers are in the byte order of the
+/// machine that captured.
+fn parse_nflog(frame: &[u8]) -> Result<LinkPayload<'_>, ParseError> {
+    let Some((&[family, ..], attributes)) = frame.split_first_chunk::<4>() else {
+        return Err(ParseError::LinkTruncated);
+    };
+    let family = family_of_af(u32::from(family)).ok_or(ParseError::NotIp)?;
+    let little = find_nflog_payload(attributes, u16::from_le_bytes);
+    let found = little.or_else(|| find_nflog_payload(attributes, u16::from_be_bytes));
+    let packet = found.ok_or(ParseError::LinkTruncated)?;
+    link_payload(frame, family, packet)
+}
+
+/// The attribute with the packet; one that was captured in part is the last.
+fn find_nflog_payload(mut attributes: &[u8], number: fn([u8; 2]) -> u16) -> Option<&[u8]> {
+    const NFULA_PAYLOAD: u16 = 9;
+    const KNOWN_ATTRIBUTES: u16 = 64;
+    loop {
+        let (&[a, b, c, d], value) = attributes.split_first_chunk::<4>()?;
+        let length = usize::from(number([a, b])).checked_sub(4)?;
+        match number([c, d]) {
+            NFULA_PAYLOAD => return Some(value.get(..length).unwrap_or(value)),
+            KNOWN_ATTRIBUTES.. => return None,
+            _ => attributes = value.get(length.next_multiple_of(4)..)?,
+        }
     }
 }
 

@@ -107,6 +107,17 @@ fn random_sysctls(grammar: Grammar, random: &mut OracleRng) -> Vec<(Sysctl, u64)
     sysctls
 }
 
+/// The packet on its way: if both its ends are in the servers' network, it goes there.
+fn routed(generated: GeneratedPacket) -> GeneratedPacket {
+    let ends = generated.ends;
+    let toward = if [ends.source, ends.destination].into_iter().all(generated_packet::is_server) {
+        Toward::Server
+    } else {
+        generated.toward
+    };
+    GeneratedPacket { toward, ..generated }
+}
+
 struct TrafficGenerator {
     random: OracleRng,
     v6: bool,
@@ -154,11 +165,11 @@ impl TrafficGenerator {
             let at = self.random.below(self.recent.len());
             let (toward, packet) = self.recent[at].clone();
             if let Some(generated) = icmp::icmp_error(&packet, toward, &mut self.random) {
-                return generated;
+                return routed(generated);
             }
         }
         let random = &mut self.random;
-        let mut generated = match flow {
+        routed(match flow {
             TrafficFlow::Tcp(flow) => flow.next_packet(random),
             TrafficFlow::Udp(flow) => flow.next_packet(random),
             TrafficFlow::Icmp(flow) => flow.next_packet(random),
@@ -166,12 +177,7 @@ impl TrafficGenerator {
             TrafficFlow::Gre(flow) => flow.next_packet(random),
             TrafficFlow::Ftp(flow) => flow.next_packet(random),
             TrafficFlow::Other(flow) => flow.next_packet(random),
-        };
-        if generated.ends.source == generated.ends.destination {
-            // Both ends are the server's.
-            generated.toward = Toward::Server;
-        }
-        generated
+        })
     }
 
     /// Adds the IP header, and sometimes fragments the packet.

@@ -3,13 +3,13 @@ mod plot;
 mod report;
 mod traffic;
 
+use crate::checksum_args::{self, ChecksumArgs};
 use crate::shared_args::EngineArgs;
 use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use keepstate_advisor::simulate::{Simulation, Timeseries, summarize};
-use keepstate_capture::Capture;
 use keepstate_capture::capture_tracker::{CaptureTracker, FrameResult};
 use keepstate_engine::Instant;
 use report::SimulationReport;
@@ -36,6 +36,8 @@ pub struct Simulate {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    checksums: ChecksumArgs,
     #[command(flatten)]
     tuning: EngineArgs,
 }
@@ -117,9 +119,11 @@ impl Simulate {
     }
 
     fn run_capture(&self, path: &Path) -> Result<()> {
-        let mut tracker = CaptureTracker::new(self.tuning.sysctls(stderr::note)?, self.tuning.hash_secret()?);
+        let mut policy = self.checksums.policy(&self.tuning)?;
+        let sysctls = self.tuning.sysctls(stderr::note)?;
+        let mut capture = checksum_args::open_sampled(path, &mut policy, false)?;
+        let mut tracker = CaptureTracker::new(sysctls, self.tuning.hash_secret()?).with_checksums(policy);
         self.tuning.attach_helpers(tracker.engine_mut());
-        let mut capture = Capture::open(path)?;
         let mut record = Timeseries::new(tracker.engine_mut(), None);
         let mut first = None;
         let mut rejected = 0_u64;
@@ -147,7 +151,8 @@ impl Simulate {
             duration,
         })?;
         stderr::print_capture_warnings(&tracker);
-        read
+        read?;
+        stderr::ensure_readable(&tracker, path)
     }
 
     fn print_report(&self, report_data: &SimulationReport<'_>) -> Result<()> {

@@ -23,6 +23,14 @@ pub fn host_pair(v6: bool, client: u8, server: u8) -> PacketEndpoints {
     PacketEndpoints { source: host(1, client), destination: host(2, server) }
 }
 
+/// Is it a host of the servers' network?
+pub fn is_server(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[1] == 2,
+        IpAddr::V6(address) => address.octets()[1] == 2,
+    }
+}
+
 /// The ports of a flow between `ends`: the same one twice if both ends are one host.
 pub fn ports_between(ends: PacketEndpoints, ports: (u16, u16)) -> (u16, u16) {
     if ends.source == ends.destination { (ports.0, ports.0) } else { ports }
