@@ -26,6 +26,11 @@ fn assert_shows_conversation(what: &str, ran: &ProgramOutput) {
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), UDP_ENTRY_LINE), "{what}: {}", ran.err);
 }
 
+/// Changes a packet.
+type Change = fn(&mut Vec<u8>);
+/// Puts a packet into a frame.
+type Framing<'a> = dyn Fn(&[u8]) -> Vec<u8> + 'a;
+
 /// The conversation, with each packet changed.
 fn changed(change: impl Fn(&mut Vec<u8>)) -> Vec<(u64, Vec<u8>)> {
     let mut frames = udp_request_and_reply();
@@ -48,7 +53,7 @@ fn partial_checksum(packet: &mut [u8], at: usize) {
 
 #[test]
 fn checksums_left_to_the_network_card_are_trusted() {
-    let left_open: [(&str, fn(&mut Vec<u8>)); 3] = [
+    let left_open: [(&str, Change); 3] = [
         ("UDP", |packet| partial_checksum(packet, 6)),
         ("IPv4 header", |packet| packet[10..12].fill(0)),
         ("length of a segment to be cut", |packet| {
@@ -156,7 +161,7 @@ fn ppp_and_nflog_are_read() {
         frame.extend(packet);
         frame
     };
-    let framings: [(u16, &dyn Fn(&[u8]) -> Vec<u8>); 7] = [
+    let framings: [(u16, &Framing<'_>); 7] = [
         (9, &|packet| [&[0xff, 3, 0, 0x21], packet].concat()),
         (9, &|packet| [&[0, 0x21], packet].concat()),
         (9, &|packet| [&[0x21], packet].concat()),

@@ -95,7 +95,7 @@ pub(crate) fn check_hop_by_hop(bytes: &[u8], total_len: usize) -> Result<(), Par
             // A jumbogram is larger than any packet here; with a smaller length the option is malformed.
             JUMBO => return Err(ParseError::Jumbogram),
             ROUTER_ALERT => value.len() == 2,
-            IOAM => at % 4 == 0,
+            IOAM => at.is_multiple_of(4),
             // CALIPSO is dropped unless its domain is configured.
             CALIPSO => false,
             other => other & UNKNOWN_ACTION == 0,
