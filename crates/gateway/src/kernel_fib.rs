@@ -24,6 +24,7 @@ pub(super) fn build_fib(messages: &[RtMessage]) -> FibTable {
             name: link.name.clone(),
             mtu: link.mtu,
             group: link.group,
+            link_type: link.link_type,
             addresses: Vec::new(),
         })
         .collect();

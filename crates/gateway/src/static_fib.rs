@@ -1,5 +1,5 @@
 //! Interfaces, addresses and routes that the configuration names, where no kernel is asked for them (TUN, captures).
-use keepstate_router::{FibTable, Interface, Route};
+use keepstate_router::{FibTable, Interface, LINK_TYPE_NONE, Route};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -46,7 +46,7 @@ impl StaticFib {
                 return Err(format!("--device {name}: given twice"));
             }
             let (name, addresses) = (name.clone(), addresses.clone());
-            interfaces.push(Interface { index, name, mtu: self.mtu, group: 0, addresses });
+            interfaces.push(Interface { index, name, mtu: self.mtu, group: 0, link_type: LINK_TYPE_NONE, addresses });
         }
         let mut routes = Vec::new();
         for RouteConfig { prefix, length, interface } in &self.routes {

@@ -17,14 +17,19 @@ pub struct Interface {
     pub mtu: u32,
     /// Its group (`ip link set … group`); 0 is the default.
     pub group: u32,
+    /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet, [`LINK_TYPE_NONE`] none at all.
+    pub link_type: u16,
     /// Its addresses, each with its prefix length. The first of a family is the source of packets the router itself sends, unless another shares the destination's prefix.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
+/// Link type of an interface without link layer headers, as a TUN interface has it.
+pub const LINK_TYPE_NONE: u16 = 0xfffe;
+
 impl Interface {
     /// An interface without addresses, in the default group.
     pub fn new(index: u32, name: &str, mtu: u32) -> Interface {
-        Interface { index, name: name.to_owned(), mtu, group: 0, addresses: Vec::new() }
+        Interface { index, name: name.to_owned(), mtu, group: 0, link_type: LINK_TYPE_NONE, addresses: Vec::new() }
     }
 
     /// Adds an address with its prefix length.
@@ -141,7 +146,10 @@ impl FibTable {
         for interface in &interfaces {
             let index = interface.index;
             if let Some(name) = encode_name(&interface.name) {
-                fib.rule_devices.insert(index, InterfaceInfo { index, name, group: interface.group });
+                fib.rule_devices.insert(
+                    index,
+                    InterfaceInfo { index, name, group: interface.group, link_type: interface.link_type },
+                );
             }
             for (address, length) in &interface.addresses {
                 fib.local_addresses.entry(*address).or_insert(index);

@@ -63,6 +63,6 @@ mod router;
 pub mod service;
 mod synproxy;
 
-pub use fib::{FibTable, Interface, Route};
+pub use fib::{FibTable, Interface, LINK_TYPE_NONE, Route};
 pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
 pub use synproxy::SynproxyStats;

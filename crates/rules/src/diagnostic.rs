@@ -13,11 +13,18 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead, if known.
     pub help: Option<String>,
+    /// Correct nftables that is not supported here, so it may be left out on request; any other error is a mistake in the text.
+    pub unsupported: bool,
 }
 
 impl Diagnostic {
     pub(crate) fn new(span: Span, what: impl Into<String>) -> Diagnostic {
-        Diagnostic { span, message: what.into(), help: None }
+        Diagnostic { span, message: what.into(), help: None, unsupported: false }
+    }
+
+    /// For correct nftables that is not supported here.
+    pub(crate) fn unsupported(span: Span, what: impl Into<String>) -> Diagnostic {
+        Diagnostic { unsupported: true, ..Diagnostic::new(span, what) }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Diagnostic {

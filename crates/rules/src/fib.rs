@@ -10,6 +10,8 @@ pub struct InterfaceInfo {
     pub name: u128,
     /// Interface group; 0 is the default.
     pub group: u32,
+    /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet.
+    pub link_type: u16,
 }
 
 /// Type of an address by the routing table.

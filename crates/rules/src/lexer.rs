@@ -138,6 +138,9 @@ impl<'a> Lexer<'a> {
         let rest = self.rest();
         if let Some((address, length)) = ipv6_prefix(rest) {
             self.emit(length, TokenKind::Address6(address));
+        } else if let Some(length) = mac_address_len(rest).or_else(|| colon_pair_len(rest)) {
+            let written = rest.get(..length).unwrap_or_default().to_owned();
+            self.emit(length, TokenKind::Ident(written));
         } else if next.is_ascii_digit() {
             self.lex_number()?;
         } else if next.is_ascii_alphabetic() || next == '_' {
@@ -169,11 +172,6 @@ impl<'a> Lexer<'a> {
                 )
                 .with_help("four numbers from 0 to 255, without leading zeros")),
             };
-        }
-        if let Some(length) = colon_pair_len(rest) {
-            let written = rest.get(..length).unwrap_or_default().to_owned();
-            self.emit(length, TokenKind::Ident(written));
-            return Ok(());
         }
         let word = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
         let written = rest.get(..word).unwrap_or_default();
@@ -208,6 +206,14 @@ fn ident_prefix(text: &str) -> &str {
         Some(rest) if rest.starts_with('*') && !trimmed.is_empty() => text.get(..trimmed.len() + 1).unwrap_or(trimmed),
         _ => trimmed,
     }
+}
+
+/// Length of a link layer address, `00:11:22:aa:bb:cc`.
+fn mac_address_len(text: &str) -> Option<usize> {
+    let end = text.find(|c: char| !c.is_ascii_hexdigit() && c != ':').unwrap_or(text.len());
+    let address = text.get(..end)?;
+    let parts = address.split(':');
+    (parts.clone().count() == 6 && parts.clone().all(|part| matches!(part.len(), 1 | 2))).then_some(end)
 }
 
 /// Length of `1:10` or `08:00` where it is a token of its own; as in nft, with at most four hexadecimal digits on each side.

@@ -32,6 +32,16 @@ pub trait IncludeResolver {
     /// # Errors
     /// Why the text cannot be read, for the error message.
     fn resolve(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String>;
+
+    /// Number of the user of that name, for `meta skuid`.
+    fn user_id(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
+    /// Number of the group of that name, for `meta skgid`.
+    fn group_id(&self, _name: &str) -> Option<u32> {
+        None
+    }
 }
 
 /// Refuses every `include`.

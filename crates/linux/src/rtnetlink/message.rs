@@ -37,6 +37,8 @@ pub struct RtLink {
     pub is_up: bool,
     /// The group it belongs to; 0 is the default.
     pub group: u32,
+    /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet.
+    pub link_type: u16,
 }
 
 /// An address of this machine.
@@ -119,9 +121,10 @@ const NDMSG_REST: usize = 8;
 /// # Errors
 /// It is too short for its type.
 pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
-    let NlBody::Data { family, version, attributes, .. } = message.body else { return Ok(RtMessage::Other) };
+    let NlBody::Data { family, version, resource, attributes } = message.body else { return Ok(RtMessage::Other) };
     match message.kind {
-        rtm::NEW_LINK => decode_link(attributes),
+        // The type stands where netfilter's messages have a number in network order.
+        rtm::NEW_LINK => decode_link(u16::from_ne_bytes(resource.to_be_bytes()), attributes),
         rtm::NEW_ADDRESS => decode_address(version, attributes),
         rtm::NEW_ROUTE => decode_route(family, version, attributes),
         rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
@@ -131,7 +134,7 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
     }
 }
 
-fn decode_link(bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
     let (header, attributes) = split_header::<IFINFOMSG_REST>(bytes, "a link")?;
     let mut link = RtLink {
         index: read_u32(header, 0),
@@ -140,6 +143,7 @@ fn decode_link(bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
         mac: None,
         is_up: read_u32(header, 4) & IFF_UP != 0,
         group: 0,
+        link_type,
     };
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;

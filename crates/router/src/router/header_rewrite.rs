@@ -38,7 +38,8 @@ impl Router {
                     let BitRange { offset: from, count } = field.bits;
                     // As in Linux, a raw payload expression (`@th,…`) leaves checksums as they are.
                     let is_named = field.protocol.is_some() || field.v6.is_some();
-                    let checksums = if is_named { ChecksumMode::Update } else { ChecksumMode::Keep };
+                    let checksums =
+                        if is_named && !field.is_checksum() { ChecksumMode::Update } else { ChecksumMode::Keep };
                     let base =
                         if field.base == PayloadBase::Transport { HeaderBase::Transport } else { HeaderBase::Network };
                     let from = usize::from(from);

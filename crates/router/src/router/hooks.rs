@@ -29,8 +29,9 @@ impl Router {
             now: *now,
         };
         let verdict = self.program.eval_filter_chains(hook, priorities, &mut eval_ctx);
-        self.apply_verdict(verdict, pkt)?;
-        self.rewrite_headers(pkt)
+        // An error quotes the packet as the rules have changed it.
+        self.rewrite_headers(pkt)?;
+        self.apply_verdict(verdict, pkt)
     }
 
     /// Evaluates services and the NAT chains of a hook for a new connection; translates the packet as its connection says.

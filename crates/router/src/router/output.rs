@@ -22,6 +22,8 @@ impl Router {
         }
         match reject.icmp_type_code(to.is_ipv6()) {
             Some((kind, code)) => self.send_icmp_error(pkt, kind, code, 0),
+            // As in Linux (nf_send_reset6), no reset comes from an address that is not unicast.
+            None if to.is_ipv6() && (to.is_unspecified() || to.is_multicast()) => (),
             None => {
                 let answer = pkt.pre_nat_packet().and_then(|packet| icmp_error::build_tcp_reset(&packet));
                 answer.into_iter().for_each(|answer| self.send_reply(answer, pkt));

@@ -1,7 +1,7 @@
 //! Services through a whole router: packets in, packets out.
 use super::*;
 use crate::FibTable;
-use crate::{DropReason, Egress, Interface, Route, Router};
+use crate::{DropReason, Egress, Interface, LINK_TYPE_NONE, Route, Router};
 use keepstate_engine::{Engine, Instant, Secret, Sysctls};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use keepstate_wire::Packet;
@@ -25,6 +25,7 @@ fn router(rules: &str, services: Vec<ServiceConfig>) -> Router {
         name: name.into(),
         mtu: 1500,
         group: 0,
+        link_type: LINK_TYPE_NONE,
         addresses: addresses.map(|(address, length)| (ip(address), length)).to_vec(),
     };
     let wan = device(1, "wan0", [("192.0.2.254", 24), ("2001:db8::fffe", 64)]);

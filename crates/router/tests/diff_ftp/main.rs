@@ -7,7 +7,7 @@ mod kernel;
 mod tcp_peer;
 
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Tuple};
-use keepstate_router::{Egress, FibTable, Interface, Route, Router};
+use keepstate_router::{Egress, FibTable, Interface, LINK_TYPE_NONE, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use kernel::Kernel;
 use std::net::{IpAddr, SocketAddr};
@@ -88,6 +88,7 @@ impl LinuxAndRouter {
             name: name.to_owned(),
             mtu: 1500,
             group: 0,
+            link_type: LINK_TYPE_NONE,
             addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
         };
         let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);

@@ -8,7 +8,7 @@ mod traffic;
 mod zones;
 
 use keepstate_engine::{Engine, Instant, Secret, Sysctls};
-use keepstate_router::{DropReason, Egress, FibTable, Interface, Route, Router};
+use keepstate_router::{DropReason, Egress, FibTable, Interface, LINK_TYPE_NONE, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use kernel::Kernel;
 use std::collections::BTreeSet;
@@ -36,6 +36,7 @@ fn fib() -> FibTable {
         name: name.to_owned(),
         mtu: 1500,
         group: 0,
+        link_type: LINK_TYPE_NONE,
         addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
     };
     let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);

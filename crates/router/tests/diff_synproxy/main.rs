@@ -8,7 +8,7 @@ mod kernel;
 
 use conversation::{RouterUnderTest, Scenario};
 use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls, Tuple};
-use keepstate_router::{Egress, FibTable, Interface, Route, Router};
+use keepstate_router::{Egress, FibTable, Interface, LINK_TYPE_NONE, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use kernel::Kernel;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -77,6 +77,7 @@ fn our_router() -> OurRouter {
         name: name.to_owned(),
         mtu: 1500,
         group: 0,
+        link_type: LINK_TYPE_NONE,
         addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
     };
     let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);

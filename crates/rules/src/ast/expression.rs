@@ -15,6 +15,8 @@ pub enum Expression {
     Bitwise(Box<Expression>, u128, u128),
     /// Shifted; positive numbers shift to the left.
     Shift(Box<Expression>, i8),
+    /// Taken as a value of a wider type.
+    Cast(Box<Expression>, DataType),
     /// Looked up in a map.
     Map(Vec<Expression>, SetRef),
     /// Incremental or random, below a modulus.
@@ -44,7 +46,7 @@ impl Expression {
     pub fn data_type(&self) -> DataType {
         match self {
             Expression::Select(selector) => selector.data_type(),
-            Expression::Constant(_, kind) => *kind,
+            Expression::Constant(_, kind) | Expression::Cast(_, kind) => *kind,
             Expression::Bitwise(of, ..) | Expression::Shift(of, _) => of.data_type(),
             Expression::Map(_, SetRef::Anonymous(map)) => {
                 map.data.as_ref().and_then(|data| data.first()).copied().unwrap_or(DataType::Number(32))

@@ -94,6 +94,10 @@ pub struct Table {
     pub by_script: bool,
     /// Comment.
     pub comment: Option<String>,
+    /// Names of its flowtables.
+    pub flowtables: Vec<String>,
+    /// Its chains see no packets (`flags dormant`).
+    pub dormant: bool,
 }
 
 /// A chain.

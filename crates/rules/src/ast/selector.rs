@@ -26,6 +26,34 @@ pub enum Selector {
     CtCounter(Option<Direction>, CtCounterKey),
     /// A routing table lookup.
     Fib(FibExpr),
+    /// The socket that a packet belongs to. Forwarded packets have none, so the match fails, as in Linux.
+    Socket(SocketKey),
+    /// The route of the packet, once there is one.
+    Route(RouteKey),
+}
+
+/// Properties of the socket that a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
+pub enum SocketKey {
+    Transparent,
+    Wildcard,
+    Mark,
+    UserId,
+    GroupId,
+    Cgroup,
+}
+
+/// Properties of a packet's route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+#[non_exhaustive]
+pub enum RouteKey {
+    /// The realm; there are none here.
+    ClassId,
+    /// Does IPsec encrypt what takes it?
+    Ipsec,
 }
 
 /// Header that an offset refers to.
@@ -69,6 +97,20 @@ pub struct PayloadField {
     pub v6: Option<bool>,
     /// Only ICMP messages of these types; all if empty.
     pub icmp_types: &'static [u8],
+}
+
+impl PayloadField {
+    /// Is it the checksum of a transport header? Writing it changes no other.
+    pub fn is_checksum(&self) -> bool {
+        let bits = match self.protocol {
+            Some(6) => BitRange::new(128, 16),
+            Some(17 | 136) => BitRange::new(48, 16),
+            Some(132) => BitRange::new(64, 32),
+            Some(1 | 2 | 58) => BitRange::new(16, 16),
+            _ => return false,
+        };
+        self.base == PayloadBase::Transport && self.bits == bits
+    }
 }
 
 /// An option, a chunk or an extension header.
@@ -163,6 +205,8 @@ pub enum MetaKey {
     Time,
     /// Group of the input or output interface.
     Group(Endpoint),
+    /// Link type of the input or output interface.
+    LinkType(Endpoint),
     /// Was it decrypted by IPsec?
     Ipsec,
 }
@@ -254,6 +298,7 @@ impl Selector {
                 MetaKey::Day => DataType::DayOfWeek,
                 MetaKey::Time => DataType::Timestamp,
                 MetaKey::Group(_) => DataType::DeviceGroup,
+                MetaKey::LinkType(_) => DataType::LinkType,
                 MetaKey::Ipsec => DataType::Boolean,
                 MetaKey::PacketType => DataType::PacketType,
             },
@@ -276,6 +321,15 @@ impl Selector {
                 CtTupleField::L3Proto => DataType::Family,
             },
             Selector::CtCounter(..) => DataType::Number(64),
+            Selector::Socket(key) => match key {
+                SocketKey::Transparent | SocketKey::Wildcard => DataType::Number(1),
+                SocketKey::Mark => DataType::Mark,
+                SocketKey::UserId => DataType::UserId,
+                SocketKey::GroupId => DataType::GroupId,
+                SocketKey::Cgroup => DataType::Number(32),
+            },
+            Selector::Route(RouteKey::ClassId) => DataType::Realm,
+            Selector::Route(RouteKey::Ipsec) => DataType::Boolean,
             Selector::Fib(fib) => match fib.result {
                 FibResult::AddressType => DataType::AddressType,
                 FibResult::Oif => DataType::InterfaceIndex,

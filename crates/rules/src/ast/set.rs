@@ -53,6 +53,8 @@ pub struct Set {
     pub properties: Vec<String>,
     /// Number by which commands name it.
     pub handle: u64,
+    /// Limits, quotas, counters and connection limits that each element has of its own.
+    pub stateful: Vec<StatefulSpec>,
     /// Elements.
     pub elements: Vec<SetElement>,
 }

@@ -48,6 +48,10 @@ pub enum Statement {
     CtHelper(String, Span),
     /// Attaches the timeout policy of this named object.
     CtTimeout(String, Span),
+    /// Gives the connection to a flowtable: the fast path does that by itself.
+    FlowOffload(String, Span),
+    /// Remembers when it was reached last; no packet is treated differently.
+    Last,
     /// Translates addresses or ports.
     Nat(Nat),
     /// Drops the packet and sends an error.

@@ -2,13 +2,16 @@
 //!
 //! Every value is a number of at most 128 bits: an address by its bits, an interface by the bytes of its name (the first one highest), a time in seconds.
 mod format;
+mod protocols;
+mod services;
 mod symbols;
 
 pub(crate) use format::format_duration;
-
+use protocols::PROTOCOLS;
+use services::SERVICES;
 use symbols::{
-    ADDRESS_TYPES, CT_STATES, CT_STATUS, DAYS, DCCP_TYPES, DSCP, ICMP_CODES, ICMP_TYPES, ICMP6_CODES, ICMP6_TYPES,
-    IGMP_TYPES, MOBILITY_TYPES, PROTOCOLS, SERVICES, TCP_FLAGS,
+    ADDRESS_TYPES, CT_STATES, CT_STATUS, DAYS, DCCP_TYPES, DSCP, ETHER_TYPES, ICMP_CODES, ICMP_TYPES, ICMP6_CODES,
+    ICMP6_TYPES, IGMP_TYPES, LINK_TYPES, MOBILITY_TYPES, TCP_FLAGS,
 };
 pub use symbols::{CT_STATE_ESTABLISHED, CT_STATE_INVALID, CT_STATE_NEW, CT_STATE_RELATED, CT_STATE_UNTRACKED};
 
@@ -21,6 +24,8 @@ pub enum ObjectKind {
     Quota,
     Limit,
     Synproxy,
+    CtHelper,
+    CtTimeout,
 }
 
 /// Type of a value.
@@ -51,6 +56,8 @@ pub enum DataType {
     IcmpCode,
     /// An ICMPv6 code.
     Icmp6Code,
+    /// A reason of `reject` that ICMP and ICMPv6 have.
+    IcmpxCode,
     /// `ct state`, a bitmask.
     CtState,
     /// `ct status`, a bitmask.
@@ -95,6 +102,16 @@ pub enum DataType {
     DayOfWeek,
     /// Nanoseconds since 1970, wall clock time.
     Timestamp,
+    /// A link layer address.
+    EtherAddress,
+    /// The kind of an interface's link layer.
+    LinkType,
+    /// A user.
+    UserId,
+    /// A group of users.
+    GroupId,
+    /// A realm of routing.
+    Realm,
     /// A named object, by its index.
     Object(ObjectKind),
 }
@@ -115,13 +132,17 @@ impl DataType {
             | DataType::ClassId
             | DataType::DeviceGroup
             | DataType::HourOfDay => 32,
+            DataType::UserId | DataType::GroupId | DataType::Realm => 32,
+            DataType::EtherAddress => 48,
+            DataType::LinkType => 16,
             DataType::Timestamp => 64,
             DataType::Port | DataType::EtherType => 16,
             DataType::Protocol
             | DataType::IcmpType
             | DataType::Icmp6Type
             | DataType::IcmpCode
-            | DataType::Icmp6Code => 8,
+            | DataType::Icmp6Code
+            | DataType::IcmpxCode => 8,
             DataType::IgmpType | DataType::MobilityType | DataType::DayOfWeek => 8,
             DataType::DccpType => 4,
             DataType::CtDirection | DataType::TcpFlags | DataType::Family | DataType::PacketType => 8,
@@ -142,6 +163,11 @@ impl DataType {
         matches!(self, DataType::CtState | DataType::CtStatus | DataType::TcpFlags)
     }
 
+    /// Is it written as a name, so that an operator cannot follow?
+    pub const fn is_name(self) -> bool {
+        matches!(self, DataType::InterfaceName | DataType::InterfaceIndex | DataType::CtHelper)
+    }
+
     /// For error messages.
     pub const fn description(self) -> &'static str {
         match self {
@@ -156,6 +182,7 @@ impl DataType {
             DataType::Icmp6Type => "an ICMPv6 type",
             DataType::IcmpCode => "an ICMP code",
             DataType::Icmp6Code => "an ICMPv6 code",
+            DataType::IcmpxCode => "a reject reason",
             DataType::CtState => "a ct state",
             DataType::CtStatus => "a ct status",
             DataType::CtDirection => "a ct direction",
@@ -178,10 +205,17 @@ impl DataType {
             DataType::HourOfDay => "a time of day",
             DataType::DayOfWeek => "a day of the week",
             DataType::Timestamp => "a date",
+            DataType::EtherAddress => "a link layer address",
+            DataType::LinkType => "an interface type",
+            DataType::UserId => "a user id",
+            DataType::GroupId => "a group id",
+            DataType::Realm => "a realm",
             DataType::Object(ObjectKind::Counter) => "a counter",
             DataType::Object(ObjectKind::Quota) => "a quota",
             DataType::Object(ObjectKind::Limit) => "a limit",
             DataType::Object(ObjectKind::Synproxy) => "a synproxy",
+            DataType::Object(ObjectKind::CtHelper) => "a ct helper",
+            DataType::Object(ObjectKind::CtTimeout) => "a ct timeout",
         }
     }
 
@@ -194,6 +228,9 @@ impl DataType {
             DataType::Icmp6Type => ICMP6_TYPES,
             DataType::IcmpCode => ICMP_CODES,
             DataType::Icmp6Code => ICMP6_CODES,
+            DataType::IcmpxCode => {
+                &[("no-route", 0), ("port-unreachable", 1), ("host-unreachable", 2), ("admin-prohibited", 3)]
+            }
             DataType::CtState => CT_STATES,
             DataType::CtStatus => CT_STATUS,
             DataType::CtDirection => &[("original", 0), ("reply", 1)],
@@ -201,7 +238,7 @@ impl DataType {
             DataType::Dscp => DSCP,
             DataType::Ecn => &[("not-ect", 0), ("ect1", 1), ("ect0", 2), ("ce", 3)],
             DataType::Family => &[("ipv4", 2), ("ipv6", 10)],
-            DataType::EtherType => &[("ip", 0x0800), ("ip6", 0x86dd), ("arp", 0x0806), ("vlan", 0x8100)],
+            DataType::EtherType => ETHER_TYPES,
             DataType::PacketType => &[("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)],
             DataType::AddressType => ADDRESS_TYPES,
             DataType::Boolean => &[("missing", 0), ("exists", 1)],
@@ -211,6 +248,8 @@ impl DataType {
             DataType::ClassId => &[("none", 0), ("root", 0xffff_ffff)],
             DataType::DeviceGroup => &[("default", 0)],
             DataType::DayOfWeek => DAYS,
+            DataType::LinkType => LINK_TYPES,
+            DataType::UserId | DataType::GroupId => &[("root", 0)],
             _ => &[],
         }
     }

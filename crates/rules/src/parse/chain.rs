@@ -168,7 +168,7 @@ impl Parser<'_> {
             "postrouting" => Hook::Postrouting,
             "ingress" | "egress" => {
                 let what = format!("hook {hook} belongs to a device and is not supported");
-                return Err(Diagnostic::new(hook_span, what).with_help("use `hook prerouting priority raw`"));
+                return Err(Diagnostic::unsupported(hook_span, what).with_help("use `hook prerouting priority raw`"));
             }
             _ => {
                 return Err(Diagnostic::new(hook_span, format!("unknown hook `{hook}`"))
@@ -191,7 +191,7 @@ impl Parser<'_> {
     }
 
     /// A name, a number, or a name plus or minus a number.
-    fn parse_priority(&mut self, hook: Hook) -> ParseResult<i32> {
+    pub(super) fn parse_priority(&mut self, hook: Hook) -> ParseResult<i32> {
         let span = self.span();
         let mut base = 0_i64;
         let mut sign = 1_i64;

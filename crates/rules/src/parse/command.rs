@@ -33,6 +33,12 @@ impl Parser<'_> {
             "add" => self.parse_add(AddMode::Add),
             "create" => self.parse_add(AddMode::Create),
             "insert" => self.parse_add(AddMode::Insert),
+            // Without a command, something is added.
+            "chain" | "rule" | "set" | "map" | "element" | "counter" | "quota" | "limit" | "ct" | "flowtable"
+            | "synproxy" => {
+                self.push_tokens(vec![Token { kind: TokenKind::Ident(word), span }], span)?;
+                self.parse_add(AddMode::Add)
+            }
             "replace" => self.parse_replace(),
             "delete" => self.parse_delete(true),
             "destroy" => self.parse_delete(false),
@@ -132,7 +138,7 @@ impl Parser<'_> {
             "inet" => TableFamily::Inet,
             "arp" | "bridge" | "netdev" => {
                 let what = format!("tables of family {name} are not supported: a router sees IP packets only");
-                return Err(Diagnostic::new(span, what)
+                return Err(Diagnostic::unsupported(span, what)
                     .with_help("use ip, ip6 or inet; tables of this family stay in the kernel's ruleset"));
             }
             _ => return Ok(TableFamily::Ip),

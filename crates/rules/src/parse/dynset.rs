@@ -23,6 +23,25 @@ impl Parser<'_> {
         self.parse_dynset_element(op, set, span, None)
     }
 
+    /// After `set`, as older nft writes it: `add KEY @set`.
+    pub(super) fn parse_set_statement(&mut self) -> ParseResult<Dynset> {
+        let (word, span) = self.expect_name("add or update")?;
+        let op = match word.as_str() {
+            "add" => DynsetOp::Add,
+            "update" => DynsetOp::Update,
+            "delete" => DynsetOp::Delete,
+            _ => {
+                return Err(Diagnostic::new(span, format!("unknown operation `{word}`")).with_help("use add or update"));
+            }
+        };
+        let key = self.parse_key()?;
+        let timeout = if self.eat_keyword("timeout") { Some(self.parse_time()?) } else { None };
+        let Token { kind: TokenKind::SetName(set), span } = self.next_token() else {
+            return Err(self.unexpected("a set name with @"));
+        };
+        Ok(Dynset { op, set, span, meter_size: None, key, timeout, stateful: Vec::new(), data: Vec::new() })
+    }
+
     /// After `meter`: `NAME [size N] { key … }`, a dynamic set that needs no declaration.
     pub(super) fn parse_meter(&mut self) -> ParseResult<Dynset> {
         let (name, span) = self.expect_name("a name for the meter")?;
@@ -77,6 +96,28 @@ impl Parser<'_> {
                     .with_help("use limit, quota, counter or ct count"));
             }
         })
+    }
+
+    /// After `counter`, `limit`, `quota` or `last` in the block of a set.
+    pub(super) fn parse_stateful_after(&mut self, word: &str) -> ParseResult<Option<StatefulSpec>> {
+        Ok(Some(match word {
+            "counter" => {
+                self.parse_counter_values()?;
+                StatefulSpec::Counter
+            }
+            "limit" => StatefulSpec::Limit(self.parse_limit()?),
+            "quota" => {
+                let (over, bytes) = self.parse_quota()?;
+                if self.eat_keyword("used") {
+                    self.parse_byte_count()?;
+                }
+                StatefulSpec::Quota { over, bytes }
+            }
+            _ => {
+                self.parse_last()?;
+                return Ok(None);
+            }
+        }))
     }
 
     /// The value of the element of a map: read from the packet, or a constant.

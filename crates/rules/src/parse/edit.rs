@@ -37,9 +37,10 @@ impl Parser<'_> {
     fn parse_add_item(&mut self, what: &str, span: Span) -> ParseResult<()> {
         // `add ct helper ip filter name { … }`: the object type precedes the table.
         let kind = if what == "ct" { Some(self.expect_name("helper or timeout")?) } else { None };
-        if !matches!(what, "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "ct") {
-            return Err(Diagnostic::new(span, format!("cannot add `{what}`"))
-                .with_help("use table, chain, rule, set, map, element, counter, quota, limit, synproxy or ct"));
+        if !matches!(what, "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "ct" | "flowtable") {
+            return Err(Diagnostic::new(span, format!("cannot add `{what}`")).with_help(
+                "use table, chain, rule, set, map, element, flowtable, counter, quota, limit, synproxy or ct",
+            ));
         }
         let family = self.parse_family()?;
         let (name, name_span) = self.expect_name("a table name")?;
@@ -54,11 +55,14 @@ impl Parser<'_> {
             ("chain", _) => self.parse_chain(table),
             ("set" | "map", _) => self.parse_named_set(table, what == "map"),
             ("synproxy", _) => self.parse_synproxy_object(table),
+            ("flowtable", _) => self.parse_flowtable(table),
             (_, None) => self.parse_object(table, what),
             (_, Some((kind, _))) if kind == "timeout" => self.parse_ct_timeout(table),
             (_, Some((kind, _))) if kind == "helper" => self.parse_ct_helper(table),
-            (_, Some((kind, at))) => Err(Diagnostic::new(at, format!("objects of type `ct {kind}` are not supported"))
-                .with_help("use ct helper or ct timeout")),
+            (_, Some((kind, at))) => {
+                Err(Diagnostic::unsupported(at, format!("objects of type `ct {kind}` are not supported"))
+                    .with_help("use ct helper or ct timeout"))
+            }
         }
     }
 
@@ -201,8 +205,9 @@ impl Parser<'_> {
             kind.as_str(),
             "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "helper" | "timeout"
         ) {
-            return Err(Diagnostic::new(span, format!("cannot delete `{what}`"))
-                .with_help("use table, chain, rule, set, map, element, counter, quota, limit, synproxy or ct"));
+            return Err(Diagnostic::new(span, format!("cannot delete `{what}`")).with_help(
+                "use table, chain, rule, set, map, element, flowtable, counter, quota, limit, synproxy or ct",
+            ));
         }
         let family = self.parse_family()?;
         let (table_name, table_span) = self.expect_name("a table name")?;

@@ -1,16 +1,85 @@
-//! Expressions, and the right-hand side of matches.
+//! Expressions: selectors and constants with bit operations, keys, maps, number generators and hashes.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{Expression, FibExpr, FibResult, Match, MatchRhs, Selector, SetRef};
+use crate::ast::{Expression, FibExpr, Selector, SetRef};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
-use crate::source::Span;
+
+/// Operators with their words, those that bind least first.
+const BIT_OPERATORS: [(&str, &str); 4] = [("|", "or"), ("^", "xor"), ("&", "and"), ("<<", "lshift")];
+/// Place of the shifts among them.
+const SHIFT_LEVEL: usize = 3;
+/// Depth of nested parentheses; no real ruleset comes near.
+const MAX_NESTING: usize = 32;
+
+/// What may stand at a place of an expression.
+#[derive(Clone, Copy)]
+enum Operand {
+    /// What is read from the packet or computed.
+    Selector,
+    /// A constant of this type.
+    Constant(DataType),
+    /// Either.
+    Any(DataType),
+}
+
+impl Operand {
+    fn data_type(self) -> Option<DataType> {
+        match self {
+            Operand::Selector => None,
+            Operand::Constant(kind) | Operand::Any(kind) => Some(kind),
+        }
+    }
+}
+
+/// An operation with a constant; of two constants, its result.
+fn apply_bit_operator(operator: &str, left: Expression, right: u128) -> Expression {
+    let kind = left.data_type();
+    let all = kind.max_value();
+    if let Expression::Constant(left, _) = left {
+        let by = u32::try_from(right).unwrap_or(u32::MAX);
+        let result = match operator {
+            "|" => left | right,
+            "^" => left ^ right,
+            "&" => left & right,
+            "<<" => left.checked_shl(by).unwrap_or(0),
+            _ => left.checked_shr(by).unwrap_or(0),
+        };
+        return Expression::Constant(result & all, kind);
+    }
+    // The type of the number of bits has at most 127.
+    let by = i8::try_from(right).unwrap_or(i8::MAX);
+    match operator {
+        "|" => Expression::Bitwise(Box::new(left), all & !right, right),
+        "^" => Expression::Bitwise(Box::new(left), all, right),
+        "&" => Expression::Bitwise(Box::new(left), right, 0),
+        "<<" => Expression::Shift(Box::new(left), by),
+        _ => Expression::Shift(Box::new(left), -by),
+    }
+}
 
 impl Parser<'_> {
     /// An expression, if one is next: `ip saddr`, `tcp flags & syn`, `numgen inc mod 2`, possibly looked up in a map. `data` is the type of an anonymous
     /// map's values.
     pub(super) fn parse_expression(&mut self, data: &[DataType]) -> ParseResult<Option<Expression>> {
         let Some(first) = self.parse_operand()? else { return Ok(None) };
+        self.parse_lookup(first, data)
+    }
+
+    /// An expression of a type, or a constant.
+    pub(super) fn parse_expression_of(&mut self, kind: DataType) -> ParseResult<Expression> {
+        match self.parse_bitwise(Operand::Any(kind), 0)? {
+            Some(constant @ Expression::Constant(..)) => Ok(constant),
+            Some(first) => match self.parse_lookup(first, &[kind])? {
+                Some(value) => Ok(value),
+                None => Err(self.unexpected(kind.description())),
+            },
+            None => Err(self.unexpected(kind.description())),
+        }
+    }
+
+    /// The rest of a concatenation, and the map that it is looked up in.
+    fn parse_lookup(&mut self, first: Expression, data: &[DataType]) -> ParseResult<Option<Expression>> {
         let mut key = vec![first];
         while matches!(self.peek(), TokenKind::Punct(".")) {
             self.next_token();
@@ -42,50 +111,88 @@ impl Parser<'_> {
         Ok(key)
     }
 
-    /// One value with bit operations.
+    /// One part of a key: a value with bit operations. Constants may only be operands.
     fn parse_operand(&mut self) -> ParseResult<Option<Expression>> {
-        let Some(mut value) = self.parse_primary()? else { return Ok(None) };
+        self.parse_bitwise(Operand::Selector, 0)
+    }
+
+    /// A constant of a type, possibly computed: `0x10 | 0x1`, `(fin | syn)`.
+    pub(super) fn parse_constant(&mut self, kind: DataType) -> ParseResult<u128> {
+        match self.parse_bitwise(Operand::Constant(kind), 0)? {
+            Some(Expression::Constant(value, _)) => Ok(value),
+            _ => Err(self.unexpected(kind.description())),
+        }
+    }
+
+    /// Binary operations of [`BIT_OPERATORS`] from a level on, of which the later ones bind more tightly.
+    fn parse_bitwise(&mut self, operand: Operand, level: usize) -> ParseResult<Option<Expression>> {
+        let Some((sign, word)) = BIT_OPERATORS.get(level).copied() else { return self.parse_primary(operand) };
+        let Some(mut value) = self.parse_bitwise(operand, level + 1)? else { return Ok(None) };
         loop {
-            let kind = value.data_type();
-            let all = kind.max_value();
-            if self.eat_punct("&") || self.eat_keyword("and") {
-                let mask = self.parse_bitmask(kind)?;
-                value = Expression::Bitwise(Box::new(value), mask, 0);
-            } else if self.eat_punct("|") || self.eat_keyword("or") {
-                let bits = self.parse_bitmask(kind)?;
-                value = Expression::Bitwise(Box::new(value), all & !bits, bits);
-            } else if self.eat_punct("^") || self.eat_keyword("xor") {
-                let bits = self.parse_bitmask(kind)?;
-                value = Expression::Bitwise(Box::new(value), all, bits);
-            } else if self.eat_punct("<<") || self.eat_keyword("lshift") {
-                value = Expression::Shift(Box::new(value), self.parse_shift()?);
-            } else if self.eat_punct(">>") || self.eat_keyword("rshift") {
-                value = Expression::Shift(Box::new(value), -self.parse_shift()?);
-            } else {
+            let span = self.span();
+            let to_right = level == SHIFT_LEVEL && (self.eat_punct(">>") || self.eat_keyword("rshift"));
+            if !to_right && !self.eat_punct(sign) && !self.eat_keyword(word) {
                 return Ok(Some(value));
             }
+            let wanted = operand.data_type().filter(|kind| kind.bit_width() > value.data_type().bit_width());
+            if let Some(kind) = wanted {
+                // The result may have as many bits as what it is assigned to.
+                value = Expression::Cast(Box::new(value), kind);
+            }
+            let kind = if level == SHIFT_LEVEL { DataType::Number(7) } else { value.data_type() };
+            let Some(right) = self.parse_bitwise(Operand::Constant(kind), level + 1)? else {
+                return Err(self.unexpected(kind.description()));
+            };
+            let (Expression::Constant(right, _), false) = (right, matches!(value, Expression::Map(..))) else {
+                return Err(Diagnostic::new(span, "the right side of a bit operation must be a constant"));
+            };
+            let operator = if to_right { ">>" } else { sign };
+            value = apply_bit_operator(operator, value, right);
         }
     }
 
-    fn parse_shift(&mut self) -> ParseResult<i8> {
-        let (by, span) = self.expect_number("a number of bits")?;
-        i8::try_from(by).map_err(|_| Diagnostic::new(span, "this shift is too large"))
-    }
-
-    /// A mask: one value, or several with `|`, with or without parentheses.
-    pub(super) fn parse_bitmask(&mut self, kind: DataType) -> ParseResult<u128> {
-        let inside = self.eat_punct("(");
-        let mut bits = self.parse_value(kind)?;
-        while self.eat_punct("|") || (inside && self.eat_punct(",")) {
-            bits |= self.parse_value(kind)?;
-        }
-        if inside {
+    fn parse_primary(&mut self, operand: Operand) -> ParseResult<Option<Expression>> {
+        let span = self.span();
+        if self.eat_punct("(") {
+            self.nesting += 1;
+            if self.nesting > MAX_NESTING {
+                return Err(Diagnostic::new(span, format!("parentheses are nested more than {MAX_NESTING} deep")));
+            }
+            let inside = self.parse_bitwise(operand, 0)?;
+            if inside.is_none() {
+                return Err(self.unexpected("a value"));
+            }
             self.expect_punct(")")?;
+            self.nesting -= 1;
+            return Ok(inside);
         }
-        Ok(bits)
+        match operand {
+            Operand::Constant(kind) => self.parse_value(kind).map(|value| Some(Expression::Constant(value, kind))),
+            Operand::Selector => self.parse_selector_expression(),
+            Operand::Any(kind) => match self.parse_selector_expression()? {
+                Some(value) => Ok(Some(value)),
+                None if self.is_constant_next() => {
+                    self.parse_value(kind).map(|value| Some(Expression::Constant(value, kind)))
+                }
+                None => Ok(None),
+            },
+        }
     }
 
-    fn parse_primary(&mut self) -> ParseResult<Option<Expression>> {
+    fn is_constant_next(&mut self) -> bool {
+        matches!(
+            self.peek(),
+            TokenKind::Number(_)
+                | TokenKind::Ident(_)
+                | TokenKind::Quoted(_)
+                | TokenKind::Address4(_)
+                | TokenKind::Address6(_)
+                | TokenKind::Punct("[")
+        )
+    }
+
+    /// A selector, a number generator or a hash.
+    fn parse_selector_expression(&mut self) -> ParseResult<Option<Expression>> {
         let span = self.span();
         if matches!(self.peek(), TokenKind::SetName(_)) && matches!(self.peek_second(), TokenKind::Punct(",")) {
             return Ok(self.parse_selector()?.map(Expression::Select));
@@ -150,120 +257,6 @@ impl Parser<'_> {
         let span = self.span();
         let modulus = self.expect_u32("a modulus")?;
         if modulus == 0 { Err(Diagnostic::new(span, "the modulus must be at least 1")) } else { Ok(modulus) }
-    }
-
-    /// Operator and right-hand side of a match.
-    pub(super) fn parse_relational(&mut self, left: Vec<Expression>, start: Span) -> ParseResult<Match> {
-        let kinds: Vec<DataType> = left.iter().map(Expression::data_type).collect();
-        let mut not = false;
-        let mut relation = "";
-        for sign in ["!=", "=", "<=", ">=", "<", ">", "!"] {
-            if self.eat_punct(sign) {
-                relation = sign;
-                break;
-            }
-        }
-        for (word, sign) in [("eq", "="), ("ne", "!="), ("lt", "<"), ("gt", ">"), ("le", "<="), ("ge", ">=")] {
-            if relation.is_empty() && self.eat_keyword(word) {
-                relation = sign;
-            }
-        }
-        if relation == "!=" {
-            not = true;
-        }
-        if matches!(self.peek(), TokenKind::Punct("{") | TokenKind::SetName(_)) {
-            if !matches!(relation, "" | "=" | "!=") {
-                return Err(self.unexpected("a single value: a set cannot be compared with <, >, <= or >="));
-            }
-            let set = self.parse_set_ref(&kinds)?;
-            return Ok(Match { left, not, right: MatchRhs::Set(set) });
-        }
-        if let [Expression::Select(Selector::Fib(FibExpr { result: FibResult::Oif | FibResult::OifName, .. }))] =
-            left.as_slice()
-        {
-            let missing = self.eat_keyword("missing");
-            if missing || self.eat_keyword("exists") {
-                // 0 stands for no interface.
-                return Ok(Match { left, not: not == missing, right: MatchRhs::Ranges(vec![(0, 0)]) });
-            }
-        }
-        if let [kind] = kinds.as_slice() {
-            let kind = *kind;
-            if kind.is_bitmask() {
-                return self.parse_bitmask_match(left, kind, relation);
-            }
-            if !matches!(relation, "" | "=" | "!=" | "!") {
-                let value = self.parse_value(kind)?;
-                let range = match relation {
-                    "<" => value.checked_sub(1).map(|last| (0, last)),
-                    "<=" => Some((0, value)),
-                    ">" => (value < kind.max_value()).then(|| (value + 1, kind.max_value())),
-                    _ => Some((value, kind.max_value())),
-                };
-                let range = range.ok_or_else(|| {
-                    Diagnostic::new(start, format!("no value is {relation} {value}: the match can never hold"))
-                })?;
-                return Ok(Match { left, not: false, right: MatchRhs::Ranges(vec![range]) });
-            }
-        }
-        if !matches!(relation, "" | "=" | "!=") {
-            return Err(Diagnostic::new(start, format!("operator `{relation}` is not possible here")));
-        }
-        if let [kind @ (DataType::HourOfDay | DataType::DayOfWeek)] = kinds.as_slice() {
-            return self.parse_clock_match(left, *kind, not);
-        }
-        let mut ranges = Vec::new();
-        for (at, kind) in kinds.iter().enumerate() {
-            if at > 0 {
-                self.expect_punct(".")?;
-            }
-            ranges.push(self.parse_range(*kind)?);
-        }
-        if let TokenKind::Punct(",") = self.peek() {
-            return Err(self
-                .unexpected("the end of the value")
-                .with_help("write several values in braces: { 80, 443 }"));
-        }
-        Ok(Match { left, not, right: MatchRhs::Ranges(ranges) })
-    }
-
-    /// Bitmasks: a list matches any of the bits, `==` and `!=` compare all bits, `!` matches none of the bits, `/` gives a mask.
-    fn parse_bitmask_match(&mut self, left: Vec<Expression>, kind: DataType, relation: &str) -> ParseResult<Match> {
-        let mut bits = self.parse_bitmask(kind)?;
-        while self.eat_punct(",") {
-            bits |= self.parse_bitmask(kind)?;
-        }
-        if self.eat_punct("/") {
-            let mut mask = self.parse_bitmask(kind)?;
-            while self.eat_punct(",") {
-                mask |= self.parse_bitmask(kind)?;
-            }
-            let left = left.into_iter().map(|value| Expression::Bitwise(Box::new(value), mask, 0)).collect();
-            return Ok(Match { left, not: relation == "!=", right: MatchRhs::Ranges(vec![(bits, bits)]) });
-        }
-        let masked = matches!(left.first(), Some(Expression::Bitwise(..)));
-        let right = match relation {
-            "" if !masked => MatchRhs::AnyBit(bits),
-            "!" => MatchRhs::AnyBit(bits),
-            "" | "=" | "!=" => MatchRhs::Ranges(vec![(bits, bits)]),
-            _ => return Err(self.unexpected("`==` or `!=`")),
-        };
-        Ok(Match { left, not: matches!(relation, "!" | "!="), right })
-    }
-
-    /// Ranges of hours and days may wrap: Friday to Monday, 22:00 to 06:00.
-    fn parse_clock_match(&mut self, left: Vec<Expression>, kind: DataType, not: bool) -> ParseResult<Match> {
-        let first = self.parse_value(kind)?;
-        let last = if self.eat_punct("-") { self.parse_value(kind)? } else { first };
-        if first <= last {
-            return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(first, last)]) });
-        }
-        // A wrapped range is everything but the gap between its end and its start.
-        let between = (last + 1, first - 1);
-        if between.0 > between.1 {
-            return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(0, kind.max_value())]) });
-        }
-        Ok(Match { left, not: !not, right: MatchRhs::Ranges(vec![between]) })
     }
 
     /// A named or anonymous set.

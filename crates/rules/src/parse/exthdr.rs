@@ -29,7 +29,8 @@ const TCP_OPTIONS: &[ExthdrDef] = &[
     ("sack1", 5, &[OPTION_LENGTH, number_field("left", 80, 32), number_field("right", 112, 32)]),
     ("sack2", 5, &[OPTION_LENGTH, number_field("left", 144, 32), number_field("right", 176, 32)]),
     ("sack3", 5, &[OPTION_LENGTH, number_field("left", 208, 32), number_field("right", 240, 32)]),
-    ("echo", 6, &[OPTION_LENGTH]),
+    // As in nft; the option that RFC 1072 calls echo has number 6.
+    ("echo", 8, &[OPTION_LENGTH]),
     ("timestamp", 8, &[OPTION_LENGTH, number_field("tsval", 16, 32), number_field("tsecr", 48, 32)]),
     ("md5sig", 19, &[OPTION_LENGTH]),
     ("mptcp", 30, &[OPTION_LENGTH, number_field("subtype", 16, 4)]),
@@ -206,7 +207,13 @@ impl Parser<'_> {
     ) -> ParseResult<ExthdrField> {
         let (word, span) = self.expect_name(wanted)?;
         let (_, number, fields) = self.find_exthdr_def(all, &word, span, wanted)?;
-        if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "exists" | "missing")) {
+        let tests_presence = match self.peek() {
+            TokenKind::Ident(word) => matches!(word.as_str(), "exists" | "missing"),
+            // `nft -n` lists `exists` as 1.
+            TokenKind::Number(_) | TokenKind::Punct(_) => true,
+            _ => false,
+        };
+        if tests_presence {
             return self.presence_test(among, *number);
         }
         let (field, span) = self.expect_name("exists, missing or a field")?;

@@ -105,7 +105,7 @@ impl Parser<'_> {
             _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         };
         nat.target = NatTarget::Addresses(address(first), address(last));
-        if self.eat_punct(":") {
+        if self.eat_punct(":") || self.eat_punct(".") {
             nat.ports = Some(self.parse_nat_ports()?);
         }
         Ok(())

@@ -37,6 +37,8 @@ pub(super) struct Parser<'a> {
     /// Places of the tokens taken while something is recorded, to quote it as written.
     recorded: Vec<(Span, bool)>,
     recordings: usize,
+    /// Number of open parentheses.
+    pub(super) nesting: usize,
     /// What a script asks besides changing the tree.
     pub(super) script: ScriptState,
 }
@@ -74,6 +76,7 @@ impl Parser<'_> {
             last_span: Span::default(),
             recorded: Vec::new(),
             recordings: 0,
+            nesting: 0,
             script: ScriptState::default(),
         }
     }
@@ -184,6 +187,13 @@ impl Parser<'_> {
         behind.and_then(|at| self.tokens.get(at)).map_or(&TokenKind::Eof, |token| &token.kind)
     }
 
+    /// Is the token after `by` others this keyword? Variables are not expanded.
+    pub(super) fn is_keyword_ahead(&mut self, by: usize, word: &str) -> bool {
+        self.peek();
+        let ahead = self.tokens.len().checked_sub(by + 1).and_then(|at| self.tokens.get(at));
+        matches!(ahead, Some(Token { kind: TokenKind::Ident(name), .. }) if name == word)
+    }
+
     pub(super) fn unexpected(&mut self, wanted: &str) -> Diagnostic {
         let span = self.span();
         match self.peek() {
@@ -288,6 +298,7 @@ impl Parser<'_> {
             return Err(diagnostic);
         }
         self.diagnostics.push(diagnostic);
+        self.nesting = 0;
         loop {
             let here = self.brace_depth <= depth;
             match self.peek() {

@@ -130,6 +130,9 @@ impl Parser<'_> {
     pub(super) fn parse_payload_field(&mut self, header: &str) -> ParseResult<PayloadField> {
         let known = HEADERS.iter().find(|known| known.name == header);
         let (word, span) = self.expect_name("a header field")?;
+        if header == "dccp" && word == "option" {
+            return Err(Diagnostic::unsupported(span, "DCCP options are not supported").with_help("match dccp type"));
+        }
         let fields = known.map_or(&[][..], |known| known.fields);
         match (known, fields.iter().find(|field| field.name == word)) {
             (Some(header), Some(field)) => Ok(PayloadField {

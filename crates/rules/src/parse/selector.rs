@@ -3,7 +3,7 @@ use super::exthdr::is_ipv6_ext_header;
 use super::parser::{ParseResult, Parser};
 use crate::ast::{
     BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, PayloadBase,
-    PayloadField, Selector,
+    PayloadField, RouteKey, Selector, SocketKey,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -12,8 +12,11 @@ use crate::source::Span;
 use keepstate_engine::Direction;
 
 /// Meta keys that need no `meta` in front.
-const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 9] = [
+const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 12] = [
     ("pkttype", MetaKey::PacketType),
+    ("time", MetaKey::Time),
+    ("hour", MetaKey::Hour),
+    ("day", MetaKey::Day),
     ("cpu", MetaKey::Cpu),
     ("iif", MetaKey::Iif),
     ("oif", MetaKey::Oif),
@@ -24,12 +27,24 @@ const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 9] = [
     ("oifgroup", MetaKey::Group(Endpoint::Destination)),
 ];
 
+/// The same, of the packet's socket and route.
+const UNQUALIFIED_SOCKET_KEYS: [(&str, Selector); 4] = [
+    ("skuid", Selector::Socket(SocketKey::UserId)),
+    ("skgid", Selector::Socket(SocketKey::GroupId)),
+    ("cgroup", Selector::Socket(SocketKey::Cgroup)),
+    ("rtclassid", Selector::Route(RouteKey::ClassId)),
+];
+
 /// Selectors that are not supported, with a hint.
-const UNSUPPORTED_SELECTORS: [(&str, &str); 11] = [
+const UNSUPPORTED_SELECTORS: [(&str, &str); 15] = [
     ("ether", "link layer addresses are not visible here: match the interface or the IP address"),
     ("vlan", "match the VLAN interface: iifname \"eth0.10\""),
     ("arp", "ARP is handled by the kernel: use an arp table there"),
-    ("socket", "sockets are not visible here: match addresses and ports"),
+    ("vxlan", "match the VXLAN interface"),
+    ("geneve", "match the Geneve interface"),
+    ("gre", "match the tunnel interface, or meta l4proto gre"),
+    ("gretap", "match the tunnel interface"),
+    ("xfrm", "match esp, or the tunnel interface"),
     ("osf", "match addresses, ports or TCP options"),
     ("ipsec", "match esp, or the tunnel interface"),
     ("tunnel", "match the tunnel interface"),
@@ -39,10 +54,14 @@ const UNSUPPORTED_SELECTORS: [(&str, &str); 11] = [
     ("srh", "use rt type 4"),
 ];
 
+/// For error messages.
+const META_KEYS: &str = "iif, oif, iifname, oifname, iifgroup, oifgroup, iiftype, oiftype, mark, l4proto, nfproto, protocol, length, priority, \
+                         pkttype, skuid, skgid, cgroup, rtclassid, random, cpu, ipsec, hour, day, time";
+
 /// Keywords that start a selector and are followed by a field.
-const SELECTOR_KEYWORDS: [&str; 18] = [
+const SELECTOR_KEYWORDS: [&str; 19] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
-    "exthdr", "meta", "ct", "fib",
+    "exthdr", "meta", "ct", "fib", "socket",
 ];
 
 /// Does this keyword start a selector?
@@ -50,6 +69,7 @@ pub(super) fn is_selector_keyword(word: &str) -> bool {
     SELECTOR_KEYWORDS.contains(&word)
         || is_ipv6_ext_header(word)
         || UNQUALIFIED_META_KEYS.iter().any(|(bare, _)| *bare == word)
+        || UNQUALIFIED_SOCKET_KEYS.iter().any(|(bare, _)| *bare == word)
 }
 
 impl Parser<'_> {
@@ -65,11 +85,17 @@ impl Parser<'_> {
             self.next_token();
             return Ok(Some(Selector::Meta(*meta)));
         }
+        if let Some((_, selector)) = UNQUALIFIED_SOCKET_KEYS.iter().find(|(name, _)| *name == word) {
+            self.next_token();
+            return Ok(Some(*selector));
+        }
         if let Some((_, help)) = UNSUPPORTED_SELECTORS.iter().find(|(name, _)| *name == word) {
-            return Err(Diagnostic::new(span, format!("`{word}` is not supported")).with_help(*help));
+            return Err(Diagnostic::unsupported(span, format!("`{word}` is not supported")).with_help(*help));
         }
         if is_ipv6_ext_header(&word) {
-            self.reject_rt_expression(&word)?;
+            if let Some(selector) = self.parse_route_key(&word)? {
+                return Ok(Some(selector));
+            }
             return self.parse_ipv6_ext_field().map(|piece| Some(Selector::Exthdr(piece)));
         }
         if !SELECTOR_KEYWORDS.contains(&word.as_str()) {
@@ -89,27 +115,52 @@ impl Parser<'_> {
             "sctp" => self.parse_transport_field(&word, Some(132)).map(Some),
             "dccp" => self.parse_transport_field(&word, Some(33)).map(Some),
             "th" => self.parse_transport_field(&word, None).map(Some),
-            "meta" => self.parse_meta().map(|meta| Some(Selector::Meta(meta))),
+            "socket" => self.parse_socket().map(Some),
+            "meta" => self.parse_meta().map(Some),
             "ct" => self.parse_ct(span).map(Some),
             "fib" => self.parse_fib().map(|fib| Some(Selector::Fib(fib))),
             _ => self.parse_payload_field(&word).map(|field| Some(Selector::Payload(field))),
         }
     }
 
-    /// `rt` is the IPv6 routing header; nft also has an expression of that name for the packet's route.
-    fn reject_rt_expression(&mut self, word: &str) -> ParseResult<()> {
-        let of_route = match self.peek_second() {
-            TokenKind::Ident(second) => {
-                matches!(second.as_str(), "classid" | "nexthop" | "mtu" | "ip" | "ip6" | "ipsec")
-            }
-            _ => false,
+    /// `rt` is the IPv6 routing header, or the packet's route.
+    fn parse_route_key(&mut self, word: &str) -> ParseResult<Option<Selector>> {
+        let key = match self.peek_second() {
+            TokenKind::Ident(second) if word == "rt" => second.clone(),
+            _ => return Ok(None),
         };
-        if word == "rt" && of_route {
-            let span = self.span();
-            return Err(Diagnostic::new(span, "the expression `rt` (the packet's route) is not supported")
-                .with_help("use oifname or fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu"));
-        }
-        Ok(())
+        let selector = match key.as_str() {
+            "classid" => Selector::Route(RouteKey::ClassId),
+            "ipsec" => Selector::Route(RouteKey::Ipsec),
+            "nexthop" | "mtu" | "ip" | "ip6" => {
+                let what = format!("`rt {key}` (of the packet's route) is not supported");
+                return Err(Diagnostic::unsupported(self.span(), what).with_help(
+                    "use oifname or fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu",
+                ));
+            }
+            _ => return Ok(None),
+        };
+        self.next_token();
+        self.next_token();
+        Ok(Some(selector))
+    }
+
+    /// After `socket`.
+    fn parse_socket(&mut self) -> ParseResult<Selector> {
+        let (word, span) = self.expect_name("transparent, mark or wildcard")?;
+        Ok(Selector::Socket(match word.as_str() {
+            "transparent" => SocketKey::Transparent,
+            "mark" => SocketKey::Mark,
+            "wildcard" => SocketKey::Wildcard,
+            "cgroupv2" => {
+                return Err(Diagnostic::unsupported(span, "`socket cgroupv2` is not supported")
+                    .with_help("forwarded packets have no socket: the rule never matches them"));
+            }
+            _ => {
+                return Err(Diagnostic::new(span, format!("unknown socket key `{word}`"))
+                    .with_help("use transparent, mark or wildcard"));
+            }
+        }))
     }
 
     /// `@th,0,16`: header, first bit, number of bits.
@@ -122,8 +173,11 @@ impl Parser<'_> {
             "th" => PayloadBase::Transport,
             "ih" => PayloadBase::Inner,
             "ll" => {
-                return Err(Diagnostic::new(span, "@ll is not supported: link layer headers are not visible here")
-                    .with_help("match the interface or the IP address"));
+                return Err(Diagnostic::unsupported(
+                    span,
+                    "@ll is not supported: link layer headers are not visible here",
+                )
+                .with_help("match the interface or the IP address"));
             }
             _ => {
                 return Err(
@@ -196,9 +250,12 @@ impl Parser<'_> {
         self.parse_payload_field(header).map(Selector::Payload)
     }
 
-    fn parse_meta(&mut self) -> ParseResult<MetaKey> {
+    fn parse_meta(&mut self) -> ParseResult<Selector> {
         let (word, span) = self.expect_name("a meta key")?;
-        Ok(match word.as_str() {
+        if let Some((_, selector)) = UNQUALIFIED_SOCKET_KEYS.iter().find(|(name, _)| *name == word) {
+            return Ok(*selector);
+        }
+        Ok(Selector::Meta(match word.as_str() {
             "iif" => MetaKey::Iif,
             "oif" => MetaKey::Oif,
             "iifname" => MetaKey::IifName,
@@ -212,25 +269,24 @@ impl Parser<'_> {
             "pkttype" => MetaKey::PacketType,
             "random" => MetaKey::Random,
             "cpu" => MetaKey::Cpu,
-            "skuid" | "skgid" | "cgroup" => {
-                return Err(Diagnostic::new(
-                    span,
-                    format!("meta {word} is not supported: sockets are not visible here"),
-                )
-                .with_help("match addresses, ports or marks"));
-            }
             "hour" => MetaKey::Hour,
             "day" => MetaKey::Day,
             "time" => MetaKey::Time,
             "iifgroup" => MetaKey::Group(Endpoint::Source),
             "oifgroup" => MetaKey::Group(Endpoint::Destination),
+            "iiftype" => MetaKey::LinkType(Endpoint::Source),
+            "oiftype" => MetaKey::LinkType(Endpoint::Destination),
             "ipsec" | "secpath" => MetaKey::Ipsec,
-            _ => {
-                return Err(Diagnostic::new(span, format!("meta {word} is not supported")).with_help(
-                    "supported: iif, oif, iifname, oifname, iifgroup, oifgroup, mark, l4proto, nfproto, protocol, length, priority, pkttype, random, hour, day, time",
-                ));
+            "sdif" | "sdifname" | "iifkind" | "oifkind" | "nftrace" | "secmark" | "ibrname" | "obrname" | "ibrpvid"
+            | "ibrvproto" => {
+                return Err(Diagnostic::unsupported(span, format!("meta {word} is not supported"))
+                    .with_help(format!("supported: {META_KEYS}")));
             }
-        })
+            _ => {
+                return Err(Diagnostic::new(span, format!("unknown meta key `{word}`"))
+                    .with_help(format!("supported: {META_KEYS}")));
+            }
+        }))
     }
 
     fn parse_ct(&mut self, start: Span) -> ParseResult<Selector> {
@@ -270,6 +326,10 @@ impl Parser<'_> {
             ("helper", None) => Selector::Ct(CtKey::Helper),
             ("label", None) => Selector::Ct(CtKey::Label),
             ("id", None) => Selector::Ct(CtKey::Id),
+            ("secmark", None) => {
+                return Err(Diagnostic::unsupported(span, "ct secmark is not supported")
+                    .with_help("there are no security marks here"));
+            }
             _ => {
                 return Err(Diagnostic::new(span, format!("ct {word} is not supported")).with_help(
                     "supported: state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",
@@ -309,6 +369,8 @@ impl Parser<'_> {
             "type" => FibResult::AddressType,
             "oif" => FibResult::Oif,
             "oifname" => FibResult::OifName,
+            // Newer nft lists `oif exists` so; `exists` or `missing` follows.
+            "check" => FibResult::Oif,
             _ => {
                 return Err(
                     Diagnostic::new(span, format!("unknown fib result `{name}`")).with_help("use type, oif or oifname")

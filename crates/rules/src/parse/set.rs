@@ -1,14 +1,13 @@
 //! Named and anonymous sets and maps, and their elements.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement};
+use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement, StatefulSpec};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
 
 /// Type names.
-const TYPE_NAMES: [(&str, DataType); 26] = [
-    ("fib_addrtype", DataType::AddressType),
+const TYPE_NAMES: [(&str, DataType); 35] = [
     ("ipv4_addr", DataType::Address4),
     ("ipv6_addr", DataType::Address6),
     ("inet_proto", DataType::Protocol),
@@ -34,6 +33,16 @@ const TYPE_NAMES: [(&str, DataType); 26] = [
     ("mh_type", DataType::MobilityType),
     ("devgroup", DataType::DeviceGroup),
     ("classid", DataType::ClassId),
+    ("ether_addr", DataType::EtherAddress),
+    ("iface_type", DataType::LinkType),
+    ("uid", DataType::UserId),
+    ("gid", DataType::GroupId),
+    ("realm", DataType::Realm),
+    ("fib_addrtype", DataType::AddressType),
+    ("icmpx_code", DataType::IcmpxCode),
+    ("boolean", DataType::Boolean),
+    ("time", DataType::Duration),
+    ("ecn", DataType::Ecn),
 ];
 
 impl Parser<'_> {
@@ -93,11 +102,8 @@ impl Parser<'_> {
                 if map {
                     self.expect_punct(":")?;
                     set.flags.data_interval = self.eat_keyword("interval");
-                    let objects =
-                        [("counter", ObjectKind::Counter), ("quota", ObjectKind::Quota), ("limit", ObjectKind::Limit)];
-                    let object = objects.into_iter().find(|(word, _)| self.eat_keyword(word));
-                    set.data = Some(match object {
-                        Some((_, kind)) => vec![DataType::Object(kind)],
+                    set.data = Some(match self.parse_object_kind()? {
+                        Some(kind) => vec![DataType::Object(kind)],
                         None if self.eat_keyword("verdict") => Vec::new(),
                         None => self.parse_data_types(by_name)?,
                     });
@@ -119,7 +125,9 @@ impl Parser<'_> {
                     break;
                 }
             },
-            "timeout" => (set.timeout, set.flags.timeout) = (Some(self.parse_time()?), true),
+            "timeout" => {
+                (set.timeout, set.flags.timeout, set.dynamic) = (Some(self.parse_time()?), true, true);
+            }
             "gc-interval" => {
                 self.parse_time()?;
             }
@@ -135,14 +143,15 @@ impl Parser<'_> {
                 }
             }
             "auto-merge" => set.auto_merge = true,
-            "counter" => (),
-            "limit" | "quota" | "ct" => {
-                let hint = format!(
-                    "write `add @{} {{ ip saddr {word} … }}` in a rule; every element it adds has its own",
-                    set.name
-                );
-                return Err(Diagnostic::new(span, format!("`{word}` for all elements of a set is not supported"))
-                    .with_help(hint));
+            "counter" | "limit" | "quota" | "last" => {
+                let spec = self.parse_stateful_after(&word)?;
+                set.stateful.extend(spec);
+            }
+            "ct" => {
+                self.expect_keyword("count")?;
+                let over = self.eat_keyword("over");
+                let count = self.expect_u32("a number of connections")?;
+                set.stateful.push(StatefulSpec::ConnLimit { over, count });
             }
             "elements" => {
                 self.expect_punct("=")?;
@@ -151,7 +160,10 @@ impl Parser<'_> {
                         .with_help("write `type ipv4_addr;` above this line"));
                 }
                 let (key, data) = (set.key.clone(), set.data.clone());
-                let elements = self.parse_elements(&key, data.as_deref())?;
+                let mut elements = self.parse_elements(&key, data.as_deref())?;
+                for element in elements.iter_mut().filter(|element| element.stateful.is_empty()) {
+                    element.stateful.clone_from(&set.stateful);
+                }
                 set.elements.extend(elements);
             }
             _ => {
@@ -165,6 +177,30 @@ impl Parser<'_> {
             set.properties.push(text);
         }
         self.expect_end()
+    }
+
+    /// The kind of the named objects that a map has as values, if it has.
+    fn parse_object_kind(&mut self) -> ParseResult<Option<ObjectKind>> {
+        let objects = [
+            ("counter", ObjectKind::Counter),
+            ("quota", ObjectKind::Quota),
+            ("limit", ObjectKind::Limit),
+            ("synproxy", ObjectKind::Synproxy),
+        ];
+        if let Some((_, kind)) = objects.into_iter().find(|(word, _)| self.eat_keyword(word)) {
+            return Ok(Some(kind));
+        }
+        for (word, kind) in [("helper", ObjectKind::CtHelper), ("timeout", ObjectKind::CtTimeout)] {
+            if matches!(self.peek(), TokenKind::Ident(first) if first == "ct") && self.is_keyword_ahead(1, word) {
+                self.next_token();
+                self.next_token();
+                return Ok(Some(kind));
+            }
+        }
+        if matches!(self.peek(), TokenKind::Ident(word) if word == "secmark") {
+            return Err(Diagnostic::unsupported(self.span(), "secmark is not supported"));
+        }
+        Ok(None)
     }
 
     /// Types by name, or by expression (`typeof`), separated by `.`.
@@ -254,6 +290,8 @@ impl Parser<'_> {
                 left = Some(self.parse_time()?);
             } else if self.eat_keyword("comment") {
                 self.expect_comment()?;
+            } else if self.eat_keyword("last") {
+                self.parse_stateful_after("last")?;
             } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
             {
                 stateful.push(self.parse_stateful_spec()?);

@@ -1,6 +1,5 @@
 //! Statements.
 use super::parser::{ParseResult, Parser};
-use super::selector::is_selector_keyword;
 use super::value::byte_unit;
 use crate::ast::{
     AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, Log, MetaKey, NftVerdict,
@@ -8,17 +7,16 @@ use crate::ast::{
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
-use crate::lexer::{Token, TokenKind};
+use crate::lexer::TokenKind;
 use crate::source::Span;
 use keepstate_engine::{Direction, ZoneDirection};
 
 /// Statements that are not supported, with a hint.
-const UNSUPPORTED_STATEMENTS: [(&str, &str); 8] = [
+const UNSUPPORTED_STATEMENTS: [(&str, &str); 7] = [
     ("queue", "leave it out: the router is itself in user space"),
     ("tproxy", "use redirect; the proxy can ask for the original destination"),
     ("dup", "capture packets with a capture tool"),
     ("fwd", "use a route"),
-    ("flow", "leave it out: established connections use the fast path automatically"),
     ("tc", "use tc in the kernel"),
     ("secmark", "leave it out"),
     ("xt", "translate the iptables extension with iptables-translate"),
@@ -37,7 +35,7 @@ const LOG_LEVELS: [(&str, u8); 9] = [
     ("debug", 7),
 ];
 
-/// The header bits that a rule may write: all but lengths and checksums.
+/// The header bits that a rule may write: all but lengths, and checksums of transport headers.
 fn writable_payload(selector: Selector) -> Option<PayloadField> {
     let network = |field: IpField, v6| {
         let bits = field.rewritable_bits(v6)?;
@@ -56,10 +54,9 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
         Selector::Payload(field) if field.protocol.is_none() => (field.base != PayloadBase::Inner).then_some(field),
         Selector::Payload(field) => {
             let read_only: &[BitRange] = match field.protocol {
-                Some(6) => &[BitRange::new(96, 4), BitRange::new(128, 16)],
-                Some(17 | 136) => &[BitRange::new(32, 16), BitRange::new(48, 16)],
-                Some(132) => &[BitRange::new(64, 32)],
-                Some(1 | 2 | 58) => &[BitRange::new(16, 16)],
+                Some(6) => &[BitRange::new(96, 4)],
+                Some(17 | 136) => &[BitRange::new(32, 16)],
+                Some(132 | 1 | 2 | 58) => &[],
                 _ => return None,
             };
             (!read_only.contains(&field.bits)).then_some(field)
@@ -75,15 +72,29 @@ impl Parser<'_> {
             return Ok(Statement::Verdict(verdict));
         }
         let span = self.span();
-        if matches!(self.peek(), TokenKind::SetName(_)) && matches!(self.peek_second(), TokenKind::Punct(",")) {
+        let raw_payload =
+            matches!(self.peek(), TokenKind::SetName(_)) && matches!(self.peek_second(), TokenKind::Punct(","));
+        if raw_payload || matches!(self.peek(), TokenKind::Punct("(")) {
             return self.parse_match_or_assign(span);
         }
         let TokenKind::Ident(word) = self.peek() else { return Err(self.unexpected("a statement")) };
         let word = word.clone();
         if let Some((_, help)) = UNSUPPORTED_STATEMENTS.iter().find(|(name, _)| *name == word) {
-            return Err(Diagnostic::new(span, format!("`{word}` is not supported")).with_help(*help));
+            return Err(Diagnostic::unsupported(span, format!("`{word}` is not supported")).with_help(*help));
         }
         match word.as_str() {
+            "flow" => {
+                self.next_token();
+                self.parse_flow_offload()
+            }
+            "last" => {
+                self.next_token();
+                self.parse_last()
+            }
+            "set" => {
+                self.next_token();
+                self.parse_set_statement().map(Statement::Dynset)
+            }
             "counter" => {
                 self.next_token();
                 self.parse_counter()
@@ -140,9 +151,15 @@ impl Parser<'_> {
                 self.parse_tcp_option_number().map(Statement::TcpOptStrip)
             }
             "ct" => self.parse_ct_statement(span),
-            "meta" if matches!(self.peek_second(), TokenKind::Ident(name) if name == "nftrace") => {
+            "meta"
+                if matches!(self.peek_second(), TokenKind::Ident(name) if matches!(name.as_str(), "nftrace" | "pkttype" | "secmark"))
+                    && self.is_keyword_ahead(2, "set") =>
+            {
                 self.next_token();
-                self.next_token();
+                let (key, span) = self.expect_name("nftrace")?;
+                if key != "nftrace" {
+                    return Err(Diagnostic::unsupported(span, format!("`meta {key} set` is not supported")));
+                }
                 self.expect_keyword("set")?;
                 let value = self.parse_value(DataType::Number(8))?;
                 Ok(Statement::Assign(AssignTarget::NfTrace, Expression::Constant(value, DataType::Number(8))))
@@ -195,18 +212,19 @@ impl Parser<'_> {
                 let over = self.eat_keyword("over");
                 Ok(Statement::ConnLimit { over, count: self.expect_u32("a number of connections")? })
             }
-            "timeout" => {
-                self.next_token();
-                self.next_token();
-                self.expect_keyword("set")?;
-                let (name, span) = self.expect_name("the name of a ct timeout")?;
-                Ok(Statement::CtTimeout(name, span))
+            "timeout" | "helper" if self.is_keyword_ahead(2, "set") => {
+                let kind = if second == "helper" { ObjectKind::CtHelper } else { ObjectKind::CtTimeout };
+                (0..3).for_each(|_| drop(self.next_token()));
+                self.parse_ct_object_set(kind)
             }
-            "event" | "expectation" => {
-                Err(Diagnostic::new(span, format!("`ct {second}` is not supported")).with_help(match second.as_str() {
-                    "event" => "select events when listening: keepstate conntrack -E -e NEW,DESTROY",
-                    _ => "use `ct helper set`",
-                }))
+            "event" | "expectation" | "secmark" => {
+                Err(Diagnostic::unsupported(span, format!("`ct {second}` is not supported")).with_help(
+                    match second.as_str() {
+                        "secmark" => "leave it out: there are no security marks here",
+                        "event" => "select events when listening: keepstate conntrack -E -e NEW,DESTROY",
+                        _ => "use `ct helper set`",
+                    },
+                ))
             }
             _ => self.parse_match_or_assign(span),
         }
@@ -223,10 +241,6 @@ impl Parser<'_> {
                 Some(Direction::Reply) => ZoneDirection::Reply,
             }),
             Selector::Ct(CtKey::Label) => AssignTarget::CtLabel,
-            Selector::Ct(CtKey::Helper) => {
-                let (name, span) = self.expect_name("the name of a ct helper")?;
-                return Ok(Statement::CtHelper(name, span));
-            }
             Selector::Ip(IpField::Dscp) => AssignTarget::Dscp { v6: false },
             Selector::Ip6(IpField::Dscp) => AssignTarget::Dscp { v6: true },
             Selector::Ip(IpField::Ttl) => AssignTarget::Ttl { v6: false },
@@ -240,7 +254,7 @@ impl Parser<'_> {
             other => match writable_payload(other) {
                 Some(field) => AssignTarget::Payload(field),
                 None => {
-                    return Err(Diagnostic::new(span, "this field cannot be set").with_help(
+                    return Err(Diagnostic::unsupported(span, "this field cannot be set").with_help(
                         "can be set: meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, TCP and ICMP fields, tcp option maxseg size",
                     ));
                 }
@@ -251,10 +265,7 @@ impl Parser<'_> {
             return Ok(Statement::Assign(target, Expression::Constant(0, DataType::Number(16))));
         }
         let kind = selector.data_type();
-        let value = match self.parse_expression(&[kind])? {
-            Some(value) => value,
-            None => Expression::Constant(self.parse_bitmask(kind)?, kind),
-        };
+        let value = self.parse_expression_of(kind)?;
         Ok(Statement::Assign(target, value))
     }
 
@@ -286,22 +297,6 @@ impl Parser<'_> {
         Ok(Statement::Counter(packets, bytes))
     }
 
-    /// `name "x"`, if it is next.
-    pub(super) fn parse_object_ref(&mut self, kind: ObjectKind) -> ParseResult<Option<Statement>> {
-        if !self.eat_keyword("name") {
-            return Ok(None);
-        }
-        if matches!(self.peek(), TokenKind::Ident(word) if is_selector_keyword(word)) {
-            let key = self.parse_key()?;
-            self.expect_keyword("map")?;
-            let kinds: Vec<DataType> = key.iter().map(Expression::data_type).collect();
-            let map = self.parse_map_ref(&kinds, &[DataType::Object(kind)])?;
-            return Ok(Some(Statement::ObjectMap(kind, key, map)));
-        }
-        let (name, span) = self.expect_name("an object name")?;
-        Ok(Some(Statement::ObjectRef(kind, name, span)))
-    }
-
     /// `[over|until] N unit`.
     pub(super) fn parse_quota(&mut self) -> ParseResult<(bool, u64)> {
         let over = self.eat_keyword("over");
@@ -328,18 +323,24 @@ impl Parser<'_> {
         let (rate, span) = self.expect_number("a rate, like 10/second")?;
         let mut scale = 1;
         let mut bytes = false;
-        let per = if self.eat_punct("/") {
-            self.expect_name("second, minute, hour, day or week")?
-        } else {
+        let mut period = None;
+        if !matches!(self.peek(), TokenKind::Punct("/")) {
             // In `10 mbytes/second`, unit and period are one token.
             let (word, span) = self.expect_name("`/`")?;
-            let parts = word.split_once('/').and_then(|(unit, per)| Some((byte_unit(unit)?, per.to_owned())));
-            let Some((unit, per)) = parts else {
+            let (unit, per) = word.split_once('/').map_or((word.as_str(), None), |(unit, per)| (unit, Some(per)));
+            let Some(factor) = byte_unit(unit) else {
                 return Err(Diagnostic::new(span, format!("invalid rate unit `{word}`"))
                     .with_help("write 10/second or 10 mbytes/second"));
             };
-            (scale, bytes) = (unit, true);
-            (per, span)
+            (scale, bytes) = (factor, true);
+            period = per.map(|per| (per.to_owned(), span));
+        }
+        let per = match period {
+            Some(period) => period,
+            None => {
+                self.expect_punct("/")?;
+                self.expect_name("second, minute, hour, day or week")?
+            }
         };
         let seconds = match per.0.as_str() {
             "second" => 1,
@@ -386,6 +387,10 @@ impl Parser<'_> {
                 }
             } else if self.eat_keyword("level") {
                 let (level, span) = self.expect_name("a log level")?;
+                if level == "audit" {
+                    return Err(Diagnostic::unsupported(span, "log level audit is not supported")
+                        .with_help("use a log level of syslog, or log group"));
+                }
                 let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
                 let Some((_, number)) = found else {
                     return Err(Diagnostic::new(span, format!("unknown log level `{level}`"))
@@ -447,16 +452,13 @@ impl Parser<'_> {
     }
 
     fn parse_icmpx(&mut self) -> ParseResult<Icmpx> {
-        let Token { kind, span } = self.next_token();
-        Ok(match &kind {
-            TokenKind::Ident(name) if name == "no-route" => Icmpx::NoRoute,
-            TokenKind::Ident(name) if name == "port-unreachable" => Icmpx::PortUnreachable,
-            TokenKind::Ident(name) if name == "host-unreachable" => Icmpx::HostUnreachable,
-            TokenKind::Ident(name) if name == "admin-prohibited" => Icmpx::AdminProhibited,
-            other => {
-                return Err(Diagnostic::new(span, format!("unknown reject reason {}", other.describe()))
-                    .with_help("use no-route, port-unreachable, host-unreachable or admin-prohibited"));
-            }
+        let span = self.span();
+        Ok(match self.parse_value(DataType::IcmpxCode)? {
+            0 => Icmpx::NoRoute,
+            1 => Icmpx::PortUnreachable,
+            2 => Icmpx::HostUnreachable,
+            3 => Icmpx::AdminProhibited,
+            _ => return Err(Diagnostic::new(span, "reject with icmpx has the reasons 0 to 3")),
         })
     }
 }

@@ -1,7 +1,9 @@
 //! Tables, and commands about them.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{Chain, Object, ObjectBody, Set, Table, TableFamily};
+use crate::ast::{Chain, Hook, Object, ObjectBody, Set, Table, TableFamily};
+use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
+use crate::lexer::TokenKind;
 use crate::source::Span;
 
 impl Parser<'_> {
@@ -39,6 +41,8 @@ impl Parser<'_> {
                 handles: 0,
                 by_script,
                 comment: None,
+                flowtables: Vec::new(),
+                dormant: false,
             };
             self.ruleset.tables.push(table);
             self.ruleset.tables.len() - 1
@@ -68,33 +72,101 @@ impl Parser<'_> {
                 }
                 Ok(())
             }
-            "flags" => {
-                let (flag, span) = self.expect_name("a flag")?;
-                Err(Diagnostic::new(span, format!("table flag `{flag}` is not supported"))
-                    .with_help("leave it out: tables are always active here"))
-            }
-            "flowtable" => Err(Diagnostic::new(span, "flowtable is not needed")
-                .with_help("remove it and `flow add`: established connections use the fast path automatically")),
+            "flags" => self.parse_table_flags(table),
+            "flowtable" => self.parse_flowtable(table),
             "synproxy" => self.parse_synproxy_object(table),
-            "secmark" => Err(Diagnostic::new(span, "secmark is not supported").with_help("leave it out")),
+            "secmark" | "tunnel" => {
+                Err(Diagnostic::unsupported(span, format!("{word} is not supported")).with_help("leave it out"))
+            }
             _ => Err(Diagnostic::new(span, format!("unknown table item `{word}`"))
                 .with_help("use chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
         }
     }
 
+    fn parse_table_flags(&mut self, table: usize) -> ParseResult<()> {
+        loop {
+            let (flag, span) = self.expect_name("a flag")?;
+            match flag.as_str() {
+                "dormant" => {
+                    if let Some(table) = self.ruleset.tables.get_mut(table) {
+                        table.dormant = true;
+                    }
+                }
+                // Who owns a table matters to programs that change the kernel's ruleset.
+                "owner" | "persist" => (),
+                _ => {
+                    return Err(Diagnostic::new(span, format!("unknown table flag `{flag}`"))
+                        .with_help("use dormant, owner or persist"));
+                }
+            }
+            if !self.eat_punct(",") {
+                return self.expect_end();
+            }
+        }
+    }
+
+    /// After `flowtable`: `NAME { hook ingress priority filter; devices = { … }; flags offload; counter; }`.
+    pub(super) fn parse_flowtable(&mut self, table: usize) -> ParseResult<()> {
+        let (name, _) = self.expect_name("a flowtable name")?;
+        self.expect_punct("{")?;
+        loop {
+            self.skip_separators();
+            if self.eat_punct("}") {
+                break;
+            }
+            let (word, span) = self.expect_name("hook, devices, flags, counter or `}`")?;
+            match word.as_str() {
+                "hook" => {
+                    self.expect_keyword("ingress")?;
+                    self.expect_keyword("priority")?;
+                    self.parse_priority(Hook::Prerouting)?;
+                }
+                "devices" => {
+                    self.expect_punct("=")?;
+                    self.parse_anonymous_set(&[DataType::InterfaceName], None)?;
+                }
+                "flags" => drop(self.expect_name("offload")?),
+                "counter" => (),
+                _ => {
+                    return Err(Diagnostic::new(span, format!("unknown flowtable property `{word}`"))
+                        .with_help("use hook, devices, flags or counter"));
+                }
+            }
+            self.expect_end()?;
+        }
+        if let Some(table) = self.ruleset.tables.get_mut(table)
+            && !table.flowtables.contains(&name)
+        {
+            table.flowtables.push(name);
+        }
+        Ok(())
+    }
+
+    /// `counter`, `quota` or `limit` with a name: its contents and a comment, in any order.
     pub(super) fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
         let (name, span) = self.expect_name("an object name")?;
         let recording = self.start_recording();
         let body = if self.eat_punct("{") {
-            self.skip_separators();
-            let body = self.parse_object_body(what)?;
-            self.skip_separators();
-            if self.eat_keyword("comment") {
-                self.expect_comment()?;
+            let mut body = None;
+            loop {
                 self.skip_separators();
+                if self.eat_punct("}") {
+                    break;
+                }
+                if self.eat_keyword("comment") {
+                    self.expect_comment()?;
+                } else if body.is_none() {
+                    body = Some(self.parse_object_body(what)?);
+                } else {
+                    return Err(self.unexpected("comment or `}`"));
+                }
+                self.expect_end()?;
             }
-            self.expect_punct("}")?;
-            body
+            match body {
+                Some(body) => body,
+                None if what == "counter" => ObjectBody::Counter(0, 0),
+                None => return Err(Diagnostic::new(span, format!("{what} {name} has no value"))),
+            }
         } else {
             self.parse_object_body(what)?
         };
@@ -104,10 +176,13 @@ impl Parser<'_> {
 
     fn parse_object_body(&mut self, what: &str) -> ParseResult<ObjectBody> {
         Ok(match what {
-            "counter" => {
+            "counter" if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "packets" | "bytes")) =>
+            {
                 let (packets, bytes) = self.parse_counter_values()?;
                 ObjectBody::Counter(packets, bytes)
             }
+            "counter" if matches!(self.peek(), TokenKind::Separator | TokenKind::Eof) => ObjectBody::Counter(0, 0),
+            "counter" => return Err(self.unexpected("packets, comment or `}`")),
             "quota" => {
                 let (over, bytes) = self.parse_quota()?;
                 self.parse_quota_used(bytes)?;
@@ -124,8 +199,11 @@ impl Parser<'_> {
             "helper" => (),
             "timeout" => return self.parse_ct_timeout(table),
             _ => {
-                return Err(Diagnostic::new(start.to(span), format!("objects of type `ct {what}` are not supported"))
-                    .with_help("use ct helper or ct timeout"));
+                return Err(Diagnostic::unsupported(
+                    start.to(span),
+                    format!("objects of type `ct {what}` are not supported"),
+                )
+                .with_help("use ct helper or ct timeout"));
             }
         }
         self.parse_ct_helper(table)
@@ -135,33 +213,27 @@ impl Parser<'_> {
         let (name, span) = self.expect_name("an object name")?;
         let recording = self.start_recording();
         self.expect_punct("{")?;
-        self.skip_separators();
-        self.expect_keyword("type")?;
-        let (kind, kind_span) = self.expect_name("a helper name in quotation marks")?;
-        if kind != "ftp" {
-            return Err(
-                Diagnostic::new(kind_span, format!("unknown helper \"{kind}\"")).with_help("only \"ftp\" is supported")
-            );
-        }
-        self.expect_keyword("protocol")?;
-        let (protocol, protocol_span) = self.expect_name("tcp")?;
-        if protocol != "tcp" {
-            return Err(Diagnostic::new(protocol_span, "helper \"ftp\" needs protocol tcp"));
-        }
+        let mut kind = None;
         loop {
             self.skip_separators();
             if self.eat_punct("}") {
                 break;
             }
-            if self.eat_keyword("l3proto") {
+            if self.eat_keyword("type") {
+                kind = Some(self.parse_helper_type()?);
+            } else if self.eat_keyword("l3proto") {
                 let (family, span) = self.expect_name("ip, ip6 or inet")?;
                 self.check_l3proto(table, &family, span)?;
             } else if self.eat_keyword("comment") {
                 self.expect_comment()?;
             } else {
-                return Err(self.unexpected("l3proto, comment or `}`"));
+                return Err(self.unexpected("type, l3proto, comment or `}`"));
             }
         }
+        let Some(kind) = kind else {
+            return Err(Diagnostic::new(span, format!("ct helper {name} has no type"))
+                .with_help("write `type \"ftp\" protocol tcp;`"));
+        };
         let text = self.recorded_text(recording, ";");
         self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6), text, handle: 0 })
     }
@@ -184,6 +256,21 @@ impl Parser<'_> {
         }
         Err(Diagnostic::new(span, format!("the table never sees packets of family {family}"))
             .with_help("leave l3proto out, or use a table of family inet"))
+    }
+
+    /// After `type`: `"ftp" protocol tcp`.
+    fn parse_helper_type(&mut self) -> ParseResult<String> {
+        let (kind, span) = self.expect_name("a helper name in quotation marks")?;
+        self.expect_keyword("protocol")?;
+        let (protocol, protocol_span) = self.expect_name("tcp")?;
+        if kind != "ftp" {
+            return Err(Diagnostic::unsupported(span, format!("helper \"{kind}\" is not supported"))
+                .with_help("only \"ftp\" is supported"));
+        }
+        if protocol != "tcp" {
+            return Err(Diagnostic::new(protocol_span, "helper \"ftp\" needs protocol tcp"));
+        }
+        Ok(kind)
     }
 
     pub(super) fn add_object(&mut self, table: usize, object: Object) -> ParseResult<()> {

@@ -14,12 +14,9 @@ impl Parser<'_> {
         {
             return Ok(range);
         }
-        if kind.is_bitmask() {
-            let bits = self.parse_bitmask(kind)?;
-            return Ok((bits, bits));
-        }
-        let first = self.parse_value(kind)?;
-        if matches!(kind, DataType::Address4 | DataType::Address6) && self.eat_punct("/") {
+        let first = self.parse_constant(kind)?;
+        let has_prefix = !kind.is_bitmask() && !kind.is_name();
+        if has_prefix && self.eat_punct("/") {
             let (length, span) = self.expect_number("a prefix length")?;
             let bits = u64::from(kind.bit_width());
             if length > bits {
@@ -32,7 +29,7 @@ impl Parser<'_> {
             return Ok((first & !mask, first | mask));
         }
         if self.eat_punct("-") {
-            let last = self.parse_value(kind)?;
+            let last = self.parse_constant(kind)?;
             if last < first && matches!(kind, DataType::HourOfDay | DataType::DayOfWeek) {
                 let span = start.to(self.span());
                 return Err(Diagnostic::new(span, "a range in a set cannot wrap: its end is before its start")
@@ -52,7 +49,13 @@ impl Parser<'_> {
     fn parse_ifname_wildcard(&mut self) -> ParseResult<Option<(u128, u128)>> {
         let (TokenKind::Ident(name) | TokenKind::Quoted(name)) = self.peek() else { return Ok(None) };
         let Some(prefix) = name.strip_suffix('*').map(str::to_owned) else { return Ok(None) };
+        let escaped = prefix.strip_suffix('\\').map(|before| format!("{before}*"));
         let span = self.next_token().span;
+        if let Some(name) = escaped {
+            // `"eth\*"` is a name that ends with the star itself.
+            let value = encode_name(&name).ok_or_else(|| Diagnostic::new(span, "this interface name is too long"))?;
+            return Ok(Some((value, value)));
+        }
         if prefix.is_empty() {
             return Err(Diagnostic::new(span, "`*` alone matches every interface")
                 .with_help("remove the match, or write the beginning of the names: \"eth*\""));
@@ -102,21 +105,15 @@ impl Parser<'_> {
 
     fn check_value(&self, number: u128, kind: DataType, span: Span) -> ParseResult<u128> {
         if kind == DataType::Timestamp {
-            return Err(Diagnostic::new(span, format!("{number} is not {}", kind.description()))
+            return Err(Diagnostic::unsupported(span, format!("{number} is not {}", kind.description()))
                 .with_help("write a date in quotation marks: \"2026-12-24 18:00:00\""));
         }
         if kind == DataType::DayOfWeek && number > 6 || kind == DataType::HourOfDay && number >= 86_400 {
             return Err(Diagnostic::new(span, format!("{number} is too large for {}", kind.description())));
         }
-        let by_name = matches!(
-            kind,
-            DataType::Address4
-                | DataType::Address6
-                | DataType::InterfaceName
-                | DataType::CtHelper
-                | DataType::CtDirection
-        );
-        if by_name && !(kind == DataType::CtDirection && number < 2) {
+        let by_name =
+            matches!(kind, DataType::Address6 | DataType::InterfaceName | DataType::CtHelper | DataType::EtherAddress);
+        if by_name || kind == DataType::CtDirection && number > 1 {
             return Err(Diagnostic::new(span, format!("{number} is not {}", kind.description())));
         }
         let value = if kind == DataType::CtLabel {
@@ -147,6 +144,13 @@ impl Parser<'_> {
             DataType::HourOfDay => parse_hour(name),
             DataType::Timestamp => parse_date(name),
             DataType::ClassId => parse_classid(name),
+            DataType::EtherAddress => parse_ether_address(name),
+            DataType::UserId => self.includes.user_id(name).map(u128::from),
+            DataType::GroupId => self.includes.group_id(name).map(u128::from),
+            // nft takes any value in quotation marks: "22" is 22.
+            _ if name.starts_with(|c: char| c.is_ascii_digit()) => {
+                name.parse().ok().filter(|number| *number <= kind.max_value())
+            }
             _ => None,
         };
         if let Some(value) = written {
@@ -164,7 +168,9 @@ impl Parser<'_> {
             DataType::Address4 | DataType::Address6 => {
                 diagnostic.with_help("write a numeric address: host names are not resolved")
             }
-            DataType::Port => diagnostic.with_help("write the port number: only common service names are known"),
+            DataType::Port => {
+                diagnostic.with_help("write the port number: the known service names are a built-in list")
+            }
             DataType::InterfaceName | DataType::InterfaceIndex => {
                 diagnostic.with_help("an interface name has at most 15 bytes")
             }
@@ -198,14 +204,18 @@ impl Parser<'_> {
         number.checked_mul(unit.unwrap_or(1)).ok_or_else(|| Diagnostic::new(span, "this byte count is too large"))
     }
 
-    /// `packets N bytes N`, if present.
+    /// `packets N bytes N`, in either order, if present.
     pub(super) fn parse_counter_values(&mut self) -> ParseResult<(u64, u64)> {
-        if !self.eat_keyword("packets") {
-            return Ok((0, 0));
+        let (mut packets, mut bytes) = (0, 0);
+        if self.eat_keyword("bytes") {
+            (bytes, _) = self.expect_number("a number of bytes")?;
+            self.expect_keyword("packets")?;
+            (packets, _) = self.expect_number("a number of packets")?;
+        } else if self.eat_keyword("packets") {
+            (packets, _) = self.expect_number("a number of packets")?;
+            self.expect_keyword("bytes")?;
+            (bytes, _) = self.expect_number("a number of bytes")?;
         }
-        let (packets, _) = self.expect_number("a number of packets")?;
-        self.expect_keyword("bytes")?;
-        let (bytes, _) = self.expect_number("a number of bytes")?;
         Ok((packets, bytes))
     }
 }
@@ -258,6 +268,13 @@ fn parse_classid(text: &str) -> Option<u128> {
     let (major, minor) = text.split_once(':')?;
     let number = |digits: &str| u16::from_str_radix(digits, 16).ok();
     Some(u128::from(number(major)?) << 16 | u128::from(number(minor)?))
+}
+
+/// `00:11:22:aa:bb:cc`.
+fn parse_ether_address(text: &str) -> Option<u128> {
+    let bytes = text.split(':').map(|part| u8::from_str_radix(part, 16).ok());
+    let all: Vec<u8> = bytes.collect::<Option<_>>()?;
+    (all.len() == 6).then(|| all.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte)))
 }
 
 /// `1d2h3m4s500ms` in seconds, rounded up.

@@ -18,7 +18,7 @@ use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::{Sources, Span};
 use keepstate_engine::Helper;
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Compiles a ruleset that [`parse_with`](crate::parse_with) parsed from `sources`.
@@ -52,41 +52,46 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetE
     }
 }
 
-struct Compiler {
-    program: Program,
+pub(super) struct Compiler {
+    pub(super) program: Program,
     tables: Vec<ListedTable>,
     diagnostics: Vec<Diagnostic>,
-    scope: TableScope,
+    pub(super) scope: TableScope,
 }
 
 /// Names of the table being compiled.
 #[derive(Default)]
-struct TableScope {
+pub(super) struct TableScope {
     chains: HashMap<String, usize>,
     sets: HashMap<String, NamedSet>,
-    counters: HashMap<String, usize>,
-    stateful: HashMap<(String, bool), usize>,
-    helpers: HashMap<String, Helper>,
-    timeouts: HashMap<String, ast::CtTimeoutPolicy>,
-    synproxies: HashMap<String, ast::SynproxyInfo>,
+    pub(super) counters: HashMap<String, usize>,
+    pub(super) stateful: HashMap<(String, bool), usize>,
+    pub(super) helpers: HashMap<String, Helper>,
+    pub(super) timeouts: HashMap<String, ast::CtTimeoutPolicy>,
+    pub(super) synproxies: HashMap<String, ast::SynproxyInfo>,
+    /// What the objects of some kinds do, by kind and name: a map's elements name them by their places.
+    pub(super) choices: Vec<(ObjectKind, String, Instr)>,
+    flowtables: HashSet<String>,
     /// The current chain may contain NAT statements.
     allows_nat: bool,
     /// The current chain may contain synproxy statements.
     allows_synproxy: bool,
 }
 
-type CompileResult<T> = Result<T, Diagnostic>;
+pub(super) type CompileResult<T> = Result<T, Diagnostic>;
 
 impl Compiler {
     fn compile_table(&mut self, table: &ast::Table) {
         self.scope = TableScope::default();
+        self.scope.flowtables = table.flowtables.iter().cloned().collect();
         for object in &table.objects {
             self.compile_object(object);
         }
         let first = self.program.chains.len();
         for (at, chain) in table.chains.iter().enumerate() {
             self.scope.chains.insert(chain.name.clone(), first + at);
-            if let Some(base) = chain.base {
+            // The chains of a dormant table see no packets.
+            if let Some(base) = chain.base.filter(|_| !table.dormant) {
                 let ast::BaseChainSpec { nat, hook, priority, policy_drop } = base;
                 let base_chain = BaseChain {
                     hook,
@@ -103,7 +108,12 @@ impl Compiler {
         for set in &table.sets {
             match self.compile_set(set) {
                 Ok(at) => {
-                    let named = NamedSet { index: at, key: set.key.clone(), data: set.data.clone() };
+                    let named = NamedSet {
+                        index: at,
+                        key: set.key.clone(),
+                        data: set.data.clone(),
+                        stateful: set.stateful.clone(),
+                    };
                     self.scope.sets.insert(set.name.clone(), named);
                 }
                 Err(diagnostic) => self.diagnostics.push(diagnostic),
@@ -162,41 +172,12 @@ impl Compiler {
         [state.counters.len(), state.stateful.len(), self.program.sets.len(), state.numgen_counters.len()]
     }
 
-    fn compile_object(&mut self, object: &ast::Object) {
-        let name = object.name.clone();
-        match &object.body {
-            ObjectBody::Counter(packets, bytes) => {
-                let at = self.add_counter(*packets, *bytes);
-                self.scope.counters.insert(name, at);
-            }
-            ObjectBody::Quota { over, bytes } => {
-                let at = self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes });
-                self.scope.stateful.insert((name, true), at);
-            }
-            ObjectBody::Limit(limit) => {
-                let at = self.add_stateful(&StatefulSpec::Limit(*limit));
-                self.scope.stateful.insert((name, false), at);
-            }
-            ObjectBody::CtHelper(kind, _) => {
-                if let Some(helper) = Helper::from_name(kind) {
-                    self.scope.helpers.insert(name, helper);
-                }
-            }
-            ObjectBody::CtTimeout(timeout) => {
-                self.scope.timeouts.insert(name, timeout.clone());
-            }
-            ObjectBody::Synproxy(proxy) => {
-                self.scope.synproxies.insert(name, *proxy);
-            }
-        }
-    }
-
-    fn add_counter(&mut self, packets: u64, bytes: u64) -> usize {
+    pub(super) fn add_counter(&mut self, packets: u64, bytes: u64) -> usize {
         self.program.state.counters.push((packets, bytes));
         self.program.state.counters.len() - 1
     }
 
-    fn add_stateful(&mut self, spec: &StatefulSpec) -> usize {
+    pub(super) fn add_stateful(&mut self, spec: &StatefulSpec) -> usize {
         self.program.state.stateful.push(StatefulExpr::new(spec));
         self.program.state.stateful.len() - 1
     }
@@ -251,7 +232,7 @@ impl Compiler {
         let mut instrs = Vec::with_capacity(rule.statements.len());
         for statement in &rule.statements {
             let instr = self.compile_statement(statement, rule.span)?;
-            if matches!(instr, Instr::Synproxy(_)) && !self.scope.allows_synproxy {
+            if instr.has_synproxy() && !self.scope.allows_synproxy {
                 return Err(Diagnostic::new(rule.span, "synproxy is not possible in this chain")
                     .with_help("use it in chains of type filter at hook input or forward"));
             }
@@ -281,17 +262,16 @@ impl Compiler {
             }
             Statement::Counter(packets, bytes) => Instr::Counter(self.add_counter(*packets, *bytes)),
             Statement::ObjectRef(kind, name, span) => self.compile_object_ref(*kind, name, *span)?,
-            Statement::ObjectMap(ObjectKind::Synproxy, ..) => {
-                return Err(Diagnostic::new(span, "synproxy objects cannot be looked up in a map")
-                    .with_help("write `synproxy name \"…\"`"));
-            }
             Statement::ObjectMap(kind, key, map) => {
                 let place = self.resolve_set(map, key, Some(&[DataType::Object(*kind)]))?;
                 let key = self.compile_exprs(key)?;
-                if *kind == ObjectKind::Counter {
-                    Instr::CounterMap(key, place)
-                } else {
-                    Instr::StatefulMap(key, place)
+                match kind {
+                    ObjectKind::Counter => Instr::CounterMap(key, place),
+                    ObjectKind::Quota | ObjectKind::Limit => Instr::StatefulMap(key, place),
+                    ObjectKind::Synproxy | ObjectKind::CtHelper | ObjectKind::CtTimeout => {
+                        let choices = self.scope.choices.iter().filter(|(known, ..)| known == kind);
+                        Instr::ObjectMap { key, map: place, choices: choices.map(|(.., does)| does.clone()).collect() }
+                    }
                 }
             }
             Statement::Limit(limit) => Instr::Stateful(self.add_stateful(&StatefulSpec::Limit(*limit))),
@@ -319,6 +299,12 @@ impl Compiler {
                         .with_help(format!("write `ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }}` above the chain")));
                 }
             },
+            Statement::FlowOffload(name, _) if self.scope.flowtables.contains(name) => Instr::FlowOffload,
+            Statement::FlowOffload(name, span) => {
+                return Err(Diagnostic::new(*span, format!("no flowtable named {name} in this table"))
+                    .with_help(format!("write `flowtable {name} {{ hook ingress priority filter; devices = {{ … }}; }}` above the chain")));
+            }
+            Statement::Last => Instr::Nop,
             Statement::Nat(nat) => {
                 if !self.scope.allows_nat {
                     return Err(Diagnostic::new(span, "NAT statements are only possible in chains of type nat")
@@ -337,7 +323,9 @@ impl Compiler {
                 let kinds: Vec<DataType> = dynamic.data.iter().map(Expression::data_type).collect();
                 let set = self.resolve_set(&name, &dynamic.key, (!kinds.is_empty()).then_some(&kinds))?;
                 let key = self.compile_exprs(&dynamic.key)?;
-                let stateful = dynamic.stateful.clone();
+                let own = &dynamic.stateful;
+                let shared = self.scope.sets.get(&dynamic.set).map_or(&[][..], |set| &set.stateful);
+                let stateful = if own.is_empty() { shared.to_vec() } else { own.clone() };
                 let data = self.compile_exprs(&dynamic.data)?;
                 Instr::Dynset { op: dynamic.op, set, key, timeout: dynamic.timeout, stateful, data }
             }
@@ -353,31 +341,8 @@ impl Compiler {
         }
         self.program.sets.push(CompiledSet::new(None, Some(size as usize)));
         let key = meter.key.iter().map(Expression::data_type).collect();
-        let named = NamedSet { index: self.program.sets.len() - 1, key, data: None };
+        let named = NamedSet { index: self.program.sets.len() - 1, key, data: None, stateful: Vec::new() };
         self.scope.sets.insert(meter.set.clone(), named);
-    }
-
-    /// Index of the object that a map's element names.
-    fn object_index(&self, kinds: &[DataType], name: &str, span: Span) -> CompileResult<usize> {
-        let place = match kinds {
-            [DataType::Object(ObjectKind::Counter)] => self.scope.counters.get(name),
-            [DataType::Object(ObjectKind::Quota)] => self.scope.stateful.get(&(name.to_owned(), true)),
-            [DataType::Object(ObjectKind::Limit)] => self.scope.stateful.get(&(name.to_owned(), false)),
-            _ => None,
-        };
-        place
-            .copied()
-            .ok_or_else(|| Diagnostic::new(span, format!("no object named {name} of this type in this table")))
-    }
-
-    fn compile_object_ref(&self, kind: ObjectKind, name: &str, span: Span) -> CompileResult<Instr> {
-        let instr = match kind {
-            ObjectKind::Counter => self.scope.counters.get(name).map(|at| Instr::Counter(*at)),
-            ObjectKind::Quota => self.scope.stateful.get(&(name.to_owned(), true)).map(|at| Instr::Stateful(*at)),
-            ObjectKind::Limit => self.scope.stateful.get(&(name.to_owned(), false)).map(|at| Instr::Stateful(*at)),
-            ObjectKind::Synproxy => self.scope.synproxies.get(name).map(|proxy| Instr::Synproxy(*proxy)),
-        };
-        instr.ok_or_else(|| Diagnostic::new(span, format!("no object named {name} of this type in this table")))
     }
 
     fn compile_verdict(&self, verdict: &ast::NftVerdict) -> CompileResult<CompiledVerdict> {
@@ -403,6 +368,7 @@ impl Compiler {
         Ok(match value {
             Expression::Select(selector) => CompiledExpr::Select(*selector),
             Expression::Constant(value, _) => CompiledExpr::Constant(*value),
+            Expression::Cast(of, _) => self.compile_expr(of)?,
             Expression::Bitwise(of, and, xor) => CompiledExpr::Bitwise(Box::new(self.compile_expr(of)?), *and, *xor),
             Expression::Shift(of, by) => {
                 CompiledExpr::Shift(Box::new(self.compile_expr(of)?), *by, of.data_type().max_value())

@@ -71,7 +71,7 @@ impl Program {
     /// Does any rule use synproxy?
     pub fn has_synproxy(&self) -> bool {
         let mut instrs = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
-        instrs.any(|instr| matches!(instr, Instr::Synproxy(_)))
+        instrs.any(Instr::has_synproxy)
     }
 
     /// Does a hook have filter chains at priorities in this range?

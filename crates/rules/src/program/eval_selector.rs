@@ -96,6 +96,10 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
         Selector::Ct(ct) => eval_ct(ct, ctx),
         Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, ctx),
         Selector::CtCounter(direction, counts) => eval_ct_counter(direction, counts, &connection(ctx)?),
+        // Forwarded packets belong to no socket.
+        Selector::Socket(_) => None,
+        // Realms and IPsec are not there; packets have a route from the routing decision on.
+        Selector::Route(_) => ctx.meta.oif.map(|_| 0),
         Selector::Fib(fib) => eval_fib(fib, ctx),
     }
 }
@@ -202,6 +206,8 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
         MetaKey::Cpu => 0,
         MetaKey::Group(Endpoint::Source) => meta.iif?.group.into(),
         MetaKey::Group(Endpoint::Destination) => meta.oif?.group.into(),
+        MetaKey::LinkType(Endpoint::Source) => meta.iif?.link_type.into(),
+        MetaKey::LinkType(Endpoint::Destination) => meta.oif?.link_type.into(),
         // IPsec is done by the kernel; its packets cannot be told apart here.
         MetaKey::Ipsec => 0,
         MetaKey::Time => state.wall_clock_ns(ctx.now).into(),

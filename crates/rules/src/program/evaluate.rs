@@ -3,6 +3,7 @@ use super::compiled::Program;
 use super::context::{EvalCtx, HeaderRewrite, Verdict};
 use super::eval_expr::Evaluator;
 use super::exthdr::can_be_stripped;
+use super::flow_offload::may_be_offloaded;
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
 use super::nat::apply_nat;
@@ -170,6 +171,14 @@ impl Evaluator<'_> {
                 Some(at) => self.eval_instr(&Instr::Stateful(at), ctx),
                 None => InstrOutcome::Break,
             },
+            Instr::ObjectMap { key, map, choices } => {
+                match self.lookup_object(key, *map, ctx).and_then(|at| choices.get(at)) {
+                    Some(choice) => self.eval_instr(choice, ctx),
+                    None => InstrOutcome::Break,
+                }
+            }
+            Instr::Nop => InstrOutcome::Continue,
+            Instr::FlowOffload => continue_or_break(may_be_offloaded(ctx)),
             Instr::Log(log) => {
                 let line = format_log_line(log, ctx);
                 ctx.meta.log_lines.push((log.level.unwrap_or(4), line));

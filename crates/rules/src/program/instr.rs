@@ -45,6 +45,16 @@ pub(super) enum Instr {
     CounterMap(Vec<CompiledExpr>, usize),
     Stateful(usize),
     StatefulMap(Vec<CompiledExpr>, usize),
+    /// What to do is looked up in a map: its values are places among the choices.
+    ObjectMap {
+        key: Vec<CompiledExpr>,
+        map: usize,
+        choices: Vec<Instr>,
+    },
+    /// Nothing to do.
+    Nop,
+    /// Goes on if the packet's connection may take the fast path.
+    FlowOffload,
     Log(Log),
     Notrack,
     Assign(AssignTarget, CompiledExpr, DataType),
@@ -64,6 +74,17 @@ pub(super) enum Instr {
     },
     TcpOptStrip(u8),
     Verdict(CompiledVerdict),
+}
+
+impl Instr {
+    /// May it answer handshakes for a server?
+    pub(super) fn has_synproxy(&self) -> bool {
+        match self {
+            Instr::Synproxy(_) => true,
+            Instr::ObjectMap { choices, .. } => choices.iter().any(Instr::has_synproxy),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

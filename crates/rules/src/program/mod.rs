@@ -1,5 +1,6 @@
 //! From a parsed ruleset to a program, and from a packet to a verdict.
 mod compile;
+mod compile_object;
 mod compiled;
 mod context;
 mod element_change;
@@ -8,6 +9,7 @@ mod eval_selector;
 mod evaluate;
 mod exthdr;
 mod fib_expr;
+mod flow_offload;
 mod format_state;
 mod header_bits;
 mod instr;

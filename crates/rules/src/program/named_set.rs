@@ -1,5 +1,5 @@
 //! A named set as rules use it: its types have to be those of what is looked up, and of what the rule makes of the value.
-use crate::ast::{BitRange, Expression, PayloadBase, PayloadField, Selector};
+use crate::ast::{BitRange, Expression, PayloadBase, PayloadField, Selector, StatefulSpec};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
@@ -9,6 +9,8 @@ pub(super) struct NamedSet {
     pub(super) index: usize,
     pub(super) key: Vec<DataType>,
     pub(super) data: Option<Vec<DataType>>,
+    /// What each of its elements has of its own.
+    pub(super) stateful: Vec<StatefulSpec>,
 }
 
 impl NamedSet {
