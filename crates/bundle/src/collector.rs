@@ -9,7 +9,7 @@ use keepstate_advisor::doctor::MissingInput;
 use keepstate_linux::{SysRoot, command, kernel_log, netns, proc_conntrack, ruleset_scan};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -346,7 +346,7 @@ impl Collector {
         path: &str,
         make: impl FnOnce(&str) -> String,
     ) -> Result<()> {
-        let mode = live.path(path).metadata().map_or(0o644, |metadata| metadata.mode() & 0o777);
+        let mode = live.mode(path).map_or(0o644, |mode| mode & 0o777);
         match live.read(path) {
             Ok(text) => self.write_file(directory, path, &make(&text), mode),
             Err(error) => {
@@ -420,8 +420,8 @@ fn format_log_line(line: &kernel_log::KernelLogLine) -> String {
 }
 
 /// The first entries of the conntrack table, as the kernel lists them.
-fn first_entries(live: &SysRoot, limit: usize) -> std::io::Result<String> {
-    let mut lines = BufReader::with_capacity(1 << 16, fs::File::open(live.path(proc_conntrack::PATH))?);
+fn first_entries(live: &SysRoot, limit: usize) -> Result<String> {
+    let mut lines = BufReader::with_capacity(1 << 16, live.open_file(proc_conntrack::PATH)?);
     let mut text = String::new();
     for _ in 0..limit {
         if lines.read_line(&mut text)? == 0 {

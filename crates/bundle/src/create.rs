@@ -7,7 +7,10 @@ use crate::manifest::Manifest;
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,12 +41,22 @@ pub fn create(output: &Path, options: &BundleOptions) -> Result<Manifest> {
     let what = || format!("cannot write to {}", parent.display());
     let temporary = tempfile::Builder::new().prefix(".keepstate-").tempdir_in(parent).with_context(what)?;
     let directory = temporary.path().join("bundle");
-    fs::create_dir(&directory).with_context(what)?;
+    // Only its owner may read what was collected.
+    fs::DirBuilder::new().mode(0o700).create(&directory).with_context(what)?;
     let limits = CollectLimits { sample: options.sample, namespaces: options.namespaces, interval: options.interval };
     let manifest = Collector::new(&directory, options.max_bytes, options.redact).collect(&limits)?;
     let made = if is_tar_gz(output) { write_tar_gz(&directory, &temporary.path().join("packed"))? } else { directory };
-    fs::rename(&made, output).with_context(|| format!("cannot write {}", output.display()))?;
+    rename_to_free_name(&made, output).with_context(|| format!("cannot write {}", output.display()))?;
     Ok(manifest)
+}
+
+/// Renames, unless something has got that name meanwhile.
+fn rename_to_free_name(from: &Path, to: &Path) -> std::io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot say so.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 fn is_tar_gz(path: &Path) -> bool {
@@ -54,7 +67,7 @@ fn is_tar_gz(path: &Path) -> bool {
 /// Packs a directory and syncs the archive before it gets its name.
 fn write_tar_gz(directory: &Path, file: &Path) -> Result<PathBuf> {
     let what = || "cannot pack the bundle".to_owned();
-    let out = fs::File::create(file).with_context(what)?;
+    let out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(what)?;
     let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
     archive.append_dir_all("keepstate", directory).with_context(what)?;
     let out = archive.into_inner().and_then(GzEncoder::finish).with_context(what)?;

@@ -1,6 +1,7 @@
 //! The manifest of a bundle: which namespaces and files it holds, what was cut or left out, and why.
 use anyhow::{Context, Result, bail};
 use keepstate_advisor::doctor::MissingInput;
+use keepstate_linux::SysRoot;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path};
 
@@ -60,9 +61,9 @@ impl Manifest {
     ///
     /// # Errors
     /// If its schema is another one, or a path in it leads outside the bundle.
-    pub fn read(directory: &Path) -> Result<Option<Manifest>> {
-        let path = directory.join(FILE_NAME);
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    pub fn read(directory: &SysRoot) -> Result<Option<Manifest>> {
+        let path = directory.path(FILE_NAME);
+        let Ok(text) = directory.read(FILE_NAME) else { return Ok(None) };
         let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(None) };
         // Reports of other programs have a manifest.json too, without a schema.
         let Some(schema) = value.get("schema").and_then(|schema| schema.as_str()) else { return Ok(None) };

@@ -1,11 +1,13 @@
 //! A namespace's own addresses, and the ports it listens on, as `/proc/net` lists them.
 use crate::sysroot::{FileError, SysRoot};
-use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Most bytes of a list of sockets that are read. Those that listen come first; a million connections may come behind them.
 const MAX_SOCKET_LIST_BYTES: u64 = 1 << 18;
+
+/// A router with all routes of the Internet lists some 200 MB.
+const MAX_FIB_TRIE_BYTES: u64 = 1 << 30;
 
 /// More addresses than this are not listed.
 const MAX_ADDRESSES: usize = 4096;
@@ -15,7 +17,7 @@ const MAX_ADDRESSES: usize = 4096;
 /// # Errors
 /// The routing table cannot be read.
 pub fn local_addresses(root: &SysRoot) -> Result<Vec<IpAddr>, FileError> {
-    let mut found = parse_fib_trie(&root.read("/proc/net/fib_trie")?);
+    let mut found = parse_fib_trie(&root.read_up_to("/proc/net/fib_trie", MAX_FIB_TRIE_BYTES)?);
     // Without IPv6 there is no such file.
     found.extend(parse_if_inet6(&root.read("/proc/net/if_inet6").unwrap_or_default()));
     found.truncate(MAX_ADDRESSES);
@@ -30,11 +32,14 @@ pub fn find_tcp_listener(root: &SysRoot, port: u16) -> Result<Option<&'static st
     let mut unreadable = None;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let mut bytes = Vec::new();
-        let full = root.path(path);
-        match File::open(&full).and_then(|file| file.take(MAX_SOCKET_LIST_BYTES).read_to_end(&mut bytes)) {
+        let read = root.open_file(path).and_then(|file| {
+            let read = file.take(MAX_SOCKET_LIST_BYTES).read_to_end(&mut bytes);
+            read.map_err(|source| FileError { path: root.path(path), operation: "read", source })
+        });
+        match read {
             Ok(_) if is_listening(&String::from_utf8_lossy(&bytes), port) => return Ok(Some(path)),
             Ok(_) => unreadable = None,
-            Err(source) => unreadable = Some(FileError { path: full, operation: "read", source }),
+            Err(error) => unreadable = Some(error),
         }
     }
     unreadable.map_or(Ok(None), Err)

@@ -184,7 +184,7 @@ fn read_collected(root: &SysRoot, words: &[&str]) -> Result<String, CommandError
     let missing = || CommandError::NotCollected(words.join(" "));
     let paths = collected_files(root, words);
     let exact = paths.iter().find(|path| path.rsplit('/').next() == Some(name.as_str()));
-    root.read(exact.ok_or_else(missing)?).map_err(|_| missing())
+    root.read_up_to(exact.ok_or_else(missing)?, MAX_LISTING).map_err(|_| missing())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Only matching lines are kept, a limited number of them. It never waits for new lines.
 use crate::sysroot::{FileError, SysRoot};
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -39,6 +39,9 @@ pub enum TableFullNetns {
 /// More lines than this say nothing new; the latest are kept.
 const MAX_LINES: usize = 2000;
 
+/// Of a longer file the end is read.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
 /// The ring buffer of the running kernel: what is there now.
 ///
 /// # Errors
@@ -68,7 +71,16 @@ pub fn read_kmsg() -> Result<KernelLog, FileError> {
 /// # Errors
 /// Why it cannot be read.
 pub fn read_file(root: &SysRoot, path: impl AsRef<Path>) -> Result<KernelLog, FileError> {
-    Ok(parse(&root.read(path)?))
+    let path = path.as_ref();
+    let failed = |source| FileError { path: root.path(path), operation: "read", source };
+    // On this machine the user names it, and it may be a pipe.
+    let mut file = if root.is_live() { File::open(root.path(path)).map_err(failed)? } else { root.open_file(path)? };
+    if file.metadata().is_ok_and(|found| found.is_file() && found.len() > MAX_FILE_BYTES) {
+        file.seek(SeekFrom::End(-MAX_FILE_BYTES.cast_signed())).map_err(failed)?;
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(parse(&String::from_utf8_lossy(&bytes)))
 }
 
 /// A log as text.

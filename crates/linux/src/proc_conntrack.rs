@@ -3,12 +3,14 @@
 //! The kernel lists by bucket, and buckets are chosen by a keyed hash, so the first entries are a random sample. Reading stops
 //! at the given limit, however large the table is.
 use crate::sysroot::{FileError, SysRoot};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 
 /// The file.
 pub const PATH: &str = "/proc/net/nf_conntrack";
+
+/// No line is longer; what lies behind that in a broken file is read as another line.
+const MAX_LINE_BYTES: u64 = 1 << 16;
 
 /// Some entries of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,13 +64,13 @@ pub struct ProcConntrackTuple {
 pub fn read(root: &SysRoot, bound: usize) -> Result<ProcConntrackSample, FileError> {
     let path = root.path(PATH);
     let failed = |source| FileError { path: path.clone(), operation: "read", source };
-    let mut lines = BufReader::with_capacity(1 << 16, File::open(&path).map_err(failed)?);
+    let mut lines = BufReader::with_capacity(1 << 16, root.open_file(PATH)?);
     let mut sample = ProcConntrackSample { entries: Vec::new(), is_complete: false };
     let mut line = Vec::new();
     let mut taken = 0;
     while taken < bound {
         line.clear();
-        if lines.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+        if lines.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(failed)? == 0 {
             sample.is_complete = true;
             break;
         }

@@ -1,7 +1,5 @@
 //! Sysctls: files below `/proc/sys`.
 use crate::sysroot::{FileError, SysRoot};
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// The file of a key: `net.netfilter.nf_conntrack_max` or, with slashes, `net/netfilter/nf_conntrack_max`.
@@ -47,13 +45,7 @@ pub fn read_u64(root: &SysRoot, key: &str) -> Result<Option<u64>, FileError> {
 /// # Errors
 /// It cannot be written: no such key, permission denied, read-only, or a value the kernel rejects (`InvalidInput`).
 pub fn write(root: &SysRoot, key: &str, value: &str) -> Result<(), FileError> {
-    let path = root.path(path(key));
-    let written = OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(format!("{value}\n").as_bytes()));
-    written.map_err(|source| FileError { path, operation: "written", source })
+    root.write_value(path(key), value)
 }
 
 #[cfg(test)]

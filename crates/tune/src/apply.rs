@@ -6,7 +6,6 @@ use crate::sysctl_write::write_and_verify;
 use anyhow::{Context, Result};
 use keepstate_advisor::tune::TunePlan;
 use keepstate_linux::{SysRoot, atomic_file};
-use std::fs;
 use std::path::PathBuf;
 
 /// Applies a plan; `None` if nothing was to be changed. `before` is the journal of an earlier apply, which this one extends.
@@ -57,7 +56,7 @@ struct PendingFile {
 fn pending_files(root: &SysRoot, planned: &PlanWithFiles) -> Result<Vec<PendingFile>> {
     let mut pending = Vec::new();
     for file in &planned.files.files {
-        let before = FileContent::read(&root.path(&file.path))?;
+        let before = FileContent::read(root, &file.path)?;
         let after = FileContent { bytes: file.text.clone().into_bytes(), mode: 0o644 };
         if before.as_ref() != Some(&after) {
             pending.push(PendingFile { path: file.path.clone(), before, after });
@@ -69,12 +68,11 @@ fn pending_files(root: &SysRoot, planned: &PlanWithFiles) -> Result<Vec<PendingF
 /// Writes the files, then the sysctls.
 fn apply_changes(root: &SysRoot, plan: &TunePlan, files: &[PendingFile]) -> Result<()> {
     for PendingFile { path, after, .. } in files {
-        let path = root.path(path);
         if let Some(directory) = path.parent() {
             atomic_file::kill_point();
-            fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+            atomic_file::create_dir_all(root, directory)?;
         }
-        atomic_file::write(&path, &after.bytes, after.mode)?;
+        atomic_file::write(root, path, &after.bytes, after.mode)?;
     }
     for change in &plan.changes {
         write_and_verify(root, &change.key, &change.after.to_string())?;

@@ -2,17 +2,22 @@
 //!
 //! It is written and synced before the first change, and again after the last. A second apply extends it and keeps the values from
 //! before the first; rollback removes it last of all.
-use crate::paths;
+use crate::{journal_check, paths};
 use anyhow::{Context, Result, bail};
 use keepstate_linux::{SysRoot, atomic_file};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Schema name and version.
 const SCHEMA: &str = "keepstate.tune-journal/1";
+
+/// A journal holds some short files.
+const MAX_JOURNAL_BYTES: u64 = 16 << 20;
+
+/// What stood where our own files are written, at most.
+const MAX_CONTENT_BYTES: u64 = 1 << 20;
 
 /// How far an apply or rollback came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,18 +95,16 @@ impl JournalStage {
 }
 
 impl FileContent {
-    /// Reads a file; `None` if it does not exist.
+    /// Reads a file below a root; `None` if it does not exist.
     ///
     /// # Errors
     /// If it exists and cannot be read.
-    pub fn read(path: &Path) -> Result<Option<FileContent>> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
-        Ok(Some(FileContent { bytes, mode }))
+    pub fn read(root: &SysRoot, path: &Path) -> Result<Option<FileContent>> {
+        match root.read_bytes(path, MAX_CONTENT_BYTES) {
+            Ok(bytes) => Ok(Some(FileContent { bytes, mode: root.mode(path).unwrap_or(0o644) & 0o777 })),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -109,21 +112,28 @@ impl Journal {
     /// Reads the journal below a root, if there is one.
     ///
     /// # Errors
-    /// If it exists and cannot be read, is no journal, or has another schema.
+    /// If it exists and cannot be read, is no journal, has another schema, or says what no journal of `tune` says.
     pub fn read(root: &SysRoot) -> Result<Option<Journal>> {
-        let path = paths::journal_path(root);
-        let text = match fs::read(&path) {
+        let shown = root.path(paths::journal_path());
+        let text = match root.read_bytes(paths::journal_path(), MAX_JOURNAL_BYTES) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {} (try again as root)", path.display()));
-            }
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("try again as root"),
         };
-        let journal: Journal = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not a journal of keepstate tune", path.display()))?;
-        if journal.schema != SCHEMA {
-            bail!("{} has schema {}; this program reads {SCHEMA}", path.display(), journal.schema);
+        if root.is_live() {
+            check_owner(root, &shown)?;
         }
+        let journal: Journal = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not a journal of keepstate tune", shown.display()))?;
+        if journal.schema != SCHEMA {
+            bail!("{} has schema {}; this program reads {SCHEMA}", shown.display(), journal.schema.escape_debug());
+        }
+        journal_check::check(&journal).with_context(|| {
+            format!(
+                "{} was not written by keepstate tune: nothing was changed; look at it, then remove it",
+                shown.display()
+            )
+        })?;
         Ok(Some(journal))
     }
 
@@ -149,7 +159,7 @@ impl Journal {
     /// What could not be written.
     pub fn write(&self, root: &SysRoot) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
-        write_state(&paths::journal_path(root), &text, 0o600).context("cannot write the journal")
+        write_state(root, paths::journal_path(), &text, 0o600).context("cannot write the journal")
     }
 
     /// Records a sysctl that is about to change; its value before the first apply is kept.
@@ -188,12 +198,33 @@ impl Journal {
 ///
 /// # Errors
 /// What could not be written.
-pub fn write_state(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub fn write_state(root: &SysRoot, path: &Path, content: &[u8], mode: u32) -> Result<()> {
     if let Some(directory) = path.parent() {
         atomic_file::kill_point();
-        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        atomic_file::create_dir_all(root, directory)?;
     }
-    Ok(atomic_file::write(path, content, mode)?)
+    Ok(atomic_file::write(root, path, content, mode)?)
+}
+
+/// The last outcome of a timer, without control characters: an image's may be somebody else's.
+pub fn read_last_outcome(root: &SysRoot) -> Option<String> {
+    let text = root.read_up_to(paths::last_outcome_path(), 1 << 16).ok()?;
+    Some(text.trim_end().chars().filter(|letter| !letter.is_control()).collect())
+}
+
+/// On this machine only root, or the user who runs this, may say what is to be restored.
+fn check_owner(root: &SysRoot, shown: &Path) -> Result<()> {
+    let found = root.open_file(paths::journal_path())?.metadata()?;
+    let own = rustix::process::geteuid().as_raw();
+    if (found.uid() != 0 && found.uid() != own) || found.mode() & 0o022 != 0 {
+        bail!(
+            "{} can be written by others (owner {}, mode {:o}): look at it, then chown root and chmod 600",
+            shown.display(),
+            found.uid(),
+            found.mode() & 0o7777
+        );
+    }
+    Ok(())
 }
 
 /// Seconds since 1970.

@@ -7,6 +7,7 @@
 mod apply;
 mod current_state;
 mod journal;
+mod journal_check;
 mod paths;
 mod persistent_files;
 mod plan;
@@ -17,7 +18,9 @@ mod verify;
 
 pub use apply::apply;
 pub use current_state::read_current_state;
-pub use journal::{ChangedSysctl, FileContent, Journal, JournalStage, WrittenFile, unix_now, write_state};
+pub use journal::{
+    ChangedSysctl, FileContent, Journal, JournalStage, WrittenFile, read_last_outcome, unix_now, write_state,
+};
 pub use paths::{journal_path, last_outcome_path};
 pub use persistent_files::{PersistentFile, PersistentFiles};
 pub use plan::{PlanWithFiles, plan};

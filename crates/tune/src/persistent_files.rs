@@ -30,6 +30,16 @@ pub struct PersistentFile {
 /// Possible names of our sysctl file; the first that wins against the existing files is taken.
 const SYSCTL_FILE_NAMES: [&str; 4] =
     ["99-keepstate.conf", "99-zz-keepstate.conf", "zz-keepstate.conf", "zzzz-keepstate.conf"];
+/// Every file that `tune` may write.
+pub const OWN_FILES: [&str; 7] = [
+    "/etc/sysctl.d/99-keepstate.conf",
+    "/etc/sysctl.d/99-zz-keepstate.conf",
+    "/etc/sysctl.d/zz-keepstate.conf",
+    "/etc/sysctl.d/zzzz-keepstate.conf",
+    MODULES_LOAD_FILE,
+    MODPROBE_FILE,
+    UDEV_RULE_FILE,
+];
 const MODULES_LOAD_FILE: &str = "/etc/modules-load.d/keepstate.conf";
 const MODPROBE_FILE: &str = "/etc/modprobe.d/keepstate.conf";
 const UDEV_RULE_FILE: &str = "/etc/udev/rules.d/99-keepstate.rules";

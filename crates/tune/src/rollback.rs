@@ -6,7 +6,7 @@ use anyhow::Result;
 use keepstate_advisor::tune::{COUNT, MAX};
 use keepstate_advisor::units::Count;
 use keepstate_linux::{SysRoot, atomic_file, sysctl};
-use std::fs;
+use std::path::Path;
 
 /// Reasons not to roll back unless forced, one sentence each.
 ///
@@ -15,7 +15,7 @@ use std::fs;
 pub fn rollback_blockers(root: &SysRoot, journal: &Journal) -> Result<Vec<String>> {
     let mut blockers = Vec::new();
     for file in &journal.files {
-        let found = FileContent::read(&root.path(&file.path))?;
+        let found = FileContent::read(root, &file.path)?;
         if found != file.before && found.as_ref() != Some(&file.after) {
             blockers.push(format!("{} was changed by another program after apply", file.path.display()));
         }
@@ -53,12 +53,12 @@ pub fn restore(root: &SysRoot, journal: &Journal) -> Result<()> {
     let journal = Journal { stage: JournalStage::RollingBack, ..journal.clone() };
     journal.write(root)?;
     for file in journal.files.iter().rev() {
-        let path = root.path(&file.path);
-        atomic_file::remove_leftover(&path);
+        let path = &file.path;
+        atomic_file::remove_leftover(root, path);
         match &file.before {
-            _ if FileContent::read(&path)? == file.before => (),
-            Some(before) => atomic_file::write(&path, &before.bytes, before.mode)?,
-            None => atomic_file::remove(&path)?,
+            _ if FileContent::read(root, path)? == file.before => (),
+            Some(before) => atomic_file::write(root, path, &before.bytes, before.mode)?,
+            None => atomic_file::remove(root, path)?,
         }
     }
     // In reverse order: the limit shrinks before its buckets do.
@@ -70,12 +70,12 @@ pub fn restore(root: &SysRoot, journal: &Journal) -> Result<()> {
     for directory in &journal.directories {
         atomic_file::kill_point();
         // Another program may have put something there since.
-        let _ = fs::remove_dir(root.path(directory));
+        let _ = atomic_file::remove_dir(root, directory);
     }
-    atomic_file::remove(&paths::journal_path(root))?;
-    atomic_file::remove_leftover(&paths::journal_path(root));
+    atomic_file::remove(root, paths::journal_path())?;
+    atomic_file::remove_leftover(root, paths::journal_path());
     for directory in [paths::STATE_DIRECTORY, "/var/lib/keepstate"] {
-        let _ = fs::remove_dir(root.path(directory));
+        let _ = atomic_file::remove_dir(root, Path::new(directory));
     }
     Ok(())
 }

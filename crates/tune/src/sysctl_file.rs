@@ -4,18 +4,13 @@
 //! initial network namespace neither can be written, but `nf_conntrack_max` cannot either: that tells the two cases apart.
 use keepstate_advisor::tune::{BUCKETS, MAX};
 use keepstate_linux::{FileError, SysRoot, sysctl};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 /// The parameter by which old kernels take the number of buckets.
 const HASHSIZE_PARAMETER: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
 /// Must this sysctl be written as the module's parameter?
 pub fn is_module_parameter(root: &SysRoot, key: &str) -> bool {
-    key == BUCKETS
-        && !has_write_bit(root, BUCKETS)
-        && has_write_bit(root, MAX)
-        && root.path(HASHSIZE_PARAMETER).exists()
+    key == BUCKETS && !has_write_bit(root, BUCKETS) && has_write_bit(root, MAX) && root.exists(HASHSIZE_PARAMETER)
 }
 
 /// Can it be written here? By its mode: outside the initial namespace the global sysctls are read-only even for root.
@@ -40,17 +35,11 @@ pub fn read(root: &SysRoot, key: &str) -> Result<String, FileError> {
 /// If it cannot be written.
 pub fn write(root: &SysRoot, key: &str, value: &str) -> Result<(), FileError> {
     if is_module_parameter(root, key) {
-        let path = root.path(HASHSIZE_PARAMETER);
-        return fs::write(&path, format!("{value}\n")).map_err(|source| FileError {
-            path,
-            operation: "written",
-            source,
-        });
+        return root.write_value(HASHSIZE_PARAMETER, value);
     }
     sysctl::write(root, key, value)
 }
 
 fn has_write_bit(root: &SysRoot, key: &str) -> bool {
-    let mode = fs::metadata(root.path(sysctl::path(key))).map(|metadata| metadata.permissions().mode());
-    mode.is_ok_and(|mode| mode & 0o222 != 0)
+    root.mode(sysctl::path(key)).is_some_and(|mode| mode & 0o222 != 0)
 }

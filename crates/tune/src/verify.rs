@@ -37,7 +37,7 @@ pub fn verify(root: &SysRoot, journal: &Journal) -> Result<Vec<VerifyCheck>> {
         checks.push(VerifyCheck { name: changed.key.clone(), ok, found });
     }
     for file in &journal.files {
-        let ok = FileContent::read(&root.path(&file.path))?.as_ref() == Some(&file.after);
+        let ok = FileContent::read(root, &file.path)?.as_ref() == Some(&file.after);
         let found = if ok { "is as written" } else { "was changed or removed after apply" };
         checks.push(VerifyCheck { name: file.path.display().to_string(), ok, found: found.to_owned() });
     }

@@ -23,7 +23,7 @@ use keepstate_linux::uptime;
 use state_file::{ClockPair, FrameWriter};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file's name in a directory.
@@ -340,9 +340,15 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Makes sure that no other gateway writes there. The lock is a file of its own, because the state file is replaced again and again; it ends with its process, however that ends.
 fn lock_state_file(path: &Path) -> Result<File> {
     let lock = with_suffix(path, "lock");
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock);
+    // Somebody else may have put a link or a FIFO there: the file is emptied below.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut open = OpenOptions::new();
+    let opened = open.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&lock);
     let mut file =
         opened.with_context(|| format!("cannot create {}: the state file cannot be locked", lock.display()))?;
+    if !file.metadata().is_ok_and(|found| found.is_file() && found.nlink() == 1) {
+        bail!("{} is not a file of the gateway: remove it, or choose another --state", lock.display());
+    }
     match file.try_lock() {
         Ok(()) => (),
         Err(TryLockError::WouldBlock) => {
@@ -361,4 +367,26 @@ fn lock_state_file(path: &Path) -> Result<File> {
     // For the error message of a second gateway; the lock holds without it.
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_lock_that_is_no_file_of_ours_is_refused_and_left_alone() {
+        let there = tempfile::tempdir().unwrap();
+        let (victim, state) = (there.path().join("victim"), there.path().join("state"));
+        fs::write(&victim, "precious").unwrap();
+        let lock = with_suffix(&state, "lock");
+        symlink(&victim, &lock).unwrap();
+        assert!(lock_state_file(&state).is_err());
+        fs::remove_file(&lock).unwrap();
+        fs::hard_link(&victim, &lock).unwrap();
+        assert!(lock_state_file(&state).unwrap_err().to_string().contains("is not a file of the gateway"));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        fs::remove_file(&lock).unwrap();
+        assert!(lock_state_file(&state).is_ok());
+    }
 }

@@ -3,8 +3,9 @@ use super::state_file::{ClockGap, ClockPair, Snapshot};
 use anyhow::{Context, Result, bail};
 use keepstate_engine::{ConnSnapshot, Engine, ImportError, Instant, WindowTrust};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,13 +27,15 @@ pub struct RestoreReport {
 /// # Errors
 /// It cannot be read, or is not used at all: why, and what to do.
 pub(super) fn restore(path: &Path, engine: &mut Engine, clocks: &ClockPair, now: Instant) -> Result<RestoreReport> {
-    let bytes = match fs::metadata(path) {
+    // Without waiting: it may be a FIFO.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let bytes = match opened.and_then(|file| Ok((file.metadata()?, file))) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(RestoreReport::default()),
         Err(error) => return Err(error).with_context(|| format!("cannot access {}", path.display())),
-        Ok(found) if !found.is_file() => {
+        Ok((found, _)) if !found.is_file() => {
             bail!("{} is not a regular file: choose another --state", path.display())
         }
-        Ok(found) => read_file(path, found.len()).with_context(|| format!("cannot read {}", path.display()))?,
+        Ok((found, file)) => read_file(file, found.len()).with_context(|| format!("cannot read {}", path.display()))?,
     };
     // Created by an administrator in advance, for its owner or its mode.
     if bytes.is_empty() {
@@ -53,11 +56,11 @@ pub(super) fn restore(path: &Path, engine: &mut Engine, clocks: &ClockPair, now:
     Ok(restored)
 }
 
-fn read_file(path: &Path, length: u64) -> std::io::Result<Vec<u8>> {
+fn read_file(file: File, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     bytes.try_reserve_exact(length).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
-    File::open(path)?.take(length as u64).read_to_end(&mut bytes)?;
+    file.take(length as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -1,6 +1,6 @@
 //! Output: standard output, or a file that is written atomically.
 use anyhow::Result;
-use keepstate_linux::atomic_file;
+use keepstate_linux::{SysRoot, atomic_file};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -27,5 +27,5 @@ pub fn write_text(path: Option<&Path>, text: &str) -> Result<()> {
         out.write_all(text.as_bytes())?;
         return Ok(out.flush()?);
     };
-    Ok(atomic_file::write(path, text.as_bytes(), 0o644)?)
+    Ok(atomic_file::write(&SysRoot::live(), &std::path::absolute(path)?, text.as_bytes(), 0o644)?)
 }

@@ -6,7 +6,6 @@ use keepstate_linux::{
     FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, ruleset_scan, sockstat,
 };
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// The directory of the sysctls.
@@ -153,7 +152,7 @@ fn gather_sysctls(root: &SysRoot, space: &mut ObservedNamespace) {
         }
         let source = format!("{SYSCTL_DIRECTORY}/{name}");
         let Some(value) = root.read(&source).ok().and_then(|text| text.trim().parse().ok()) else { continue };
-        let mode = root.path(&source).metadata().ok().map(|metadata| metadata.mode() & 0o777);
+        let mode = root.mode(&source).map(|mode| mode & 0o777);
         let is_writable = mode.map(|mode| mode & 0o222 != 0 && !frozen);
         space.sysctls.insert(name, ObservedSysctl { value, reread_value: None, is_writable, mode, source });
     }

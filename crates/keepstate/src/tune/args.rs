@@ -64,7 +64,16 @@ impl RootArgs {
     pub fn root(&self) -> Result<SysRoot> {
         match &self.root {
             None => Ok(SysRoot::live()),
-            Some(directory) if directory.is_dir() => Ok(SysRoot::at(directory)),
+            Some(directory) if directory.is_dir() => {
+                let root = SysRoot::at(directory);
+                if root.is_live() || root.is_live_by_another_name() {
+                    bail!(
+                        "--root {} is this machine's /: leave --root out to change this machine",
+                        directory.display()
+                    );
+                }
+                Ok(root)
+            }
             Some(directory) => bail!("--root {}: no such directory", directory.display()),
         }
     }

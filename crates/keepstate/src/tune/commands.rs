@@ -5,8 +5,7 @@ use crate::size::gather;
 use anyhow::{Result, bail};
 use keepstate_advisor::kernel_constants::OBJECT_BYTES;
 use keepstate_linux::SysRoot;
-use keepstate_tune::{Journal, JournalStage, PlanWithFiles, journal_path, last_outcome_path};
-use std::fs;
+use keepstate_tune::{Journal, JournalStage, PlanWithFiles, journal_path, read_last_outcome};
 use std::process::ExitCode;
 
 fn make_plan(wanted: &PlanArgs, root: &SysRoot) -> Result<PlanWithFiles> {
@@ -53,7 +52,7 @@ pub fn apply(wanted: &PlanArgs, confirm_within: Option<u64>) -> Result<ExitCode>
 pub fn verify(here: &RootArgs) -> Result<ExitCode> {
     let root = here.root()?;
     let Some(journal) = Journal::read(&root)? else {
-        bail!("nothing was applied: {} does not exist", journal_path(&root).display());
+        bail!("nothing was applied: {} does not exist", root.path(journal_path()).display());
     };
     let checks = keepstate_tune::verify(&root, &journal)?;
     text_report::checks(&checks, here.json)?;
@@ -64,7 +63,7 @@ pub fn verify(here: &RootArgs) -> Result<ExitCode> {
 pub fn rollback(here: &RootArgs, force: bool) -> Result<ExitCode> {
     let root = here.root()?;
     let Some(journal) = Journal::read(&root)? else {
-        bail!("nothing to roll back: {} does not exist", journal_path(&root).display());
+        bail!("nothing to roll back: {} does not exist", root.path(journal_path()).display());
     };
     let blockers = keepstate_tune::rollback_blockers(&root, &journal)?;
     if !force && !blockers.is_empty() {
@@ -78,7 +77,7 @@ pub fn rollback(here: &RootArgs, force: bool) -> Result<ExitCode> {
 /// Shows what was applied.
 pub fn status(here: &RootArgs) -> Result<ExitCode> {
     let root = here.root()?;
-    let last = fs::read_to_string(last_outcome_path(&root)).ok();
+    let last = read_last_outcome(&root);
     text_report::status(&root, Journal::read(&root)?.as_ref(), last.as_deref(), here.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use super::args::RootArgs;
 use crate::stderr::note;
 use anyhow::{Context, Result, bail};
 use keepstate_linux::atomic_file;
-use keepstate_tune::{Journal, last_outcome_path, restore, rollback_blockers, write_state};
+use keepstate_tune::{Journal, last_outcome_path, read_last_outcome, restore, rollback_blockers, write_state};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub fn wait_and_roll_back(here: &RootArgs, id: &str, seconds: u64) -> Result<Exi
             blockers.join("; ")
         )
     };
-    write_state(&last_outcome_path(&root), outcome.as_bytes(), 0o644)?;
+    write_state(&root, last_outcome_path(), outcome.as_bytes(), 0o644)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -53,7 +53,7 @@ pub fn wait_and_roll_back(here: &RootArgs, id: &str, seconds: u64) -> Result<Exi
 pub fn confirm(here: &RootArgs) -> Result<ExitCode> {
     let root = here.root()?;
     let Some(journal) = Journal::read(&root)? else {
-        let last = std::fs::read_to_string(last_outcome_path(&root)).unwrap_or_default();
+        let last = read_last_outcome(&root).unwrap_or_default();
         bail!("nothing to confirm. {}", last.trim_end());
     };
     if journal.confirm_until.is_none() {

@@ -60,7 +60,7 @@ pub fn plan(root: &SysRoot, planned: &PlanWithFiles, persist: bool, as_json: boo
 /// A file before and after; true if they differ.
 fn write_file_diff(out: &mut impl Write, root: &SysRoot, file: &PersistentFile) -> Result<bool> {
     let PersistentFile { path, text, why } = file;
-    let found = FileContent::read(&root.path(path))?;
+    let found = FileContent::read(root, path)?;
     let found = found.map(|content| String::from_utf8_lossy(&content.bytes).into_owned());
     if found.as_ref() == Some(text) {
         return Ok(false);
@@ -140,7 +140,7 @@ pub fn status(root: &SysRoot, journal: Option<&Journal>, last: Option<&str>, as_
         writeln!(out, "{}", last.trim_end())?;
     }
     let Some(journal) = journal else {
-        return Ok(writeln!(out, "nothing is applied: {} does not exist", journal_path(root).display())?);
+        return Ok(writeln!(out, "nothing is applied: {} does not exist", root.path(journal_path()).display())?);
     };
     writeln!(out, "{} {} s ago", journal.stage.name(), unix_now().saturating_sub(journal.at))?;
     for changed in &journal.knobs {

@@ -28,7 +28,6 @@ pub use udev_rule::{UdevRule, UdevSysctlRun};
 use crate::sysroot::{FileError, SysRoot};
 use overlay::Overlay;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 /// The result of the next boot.
@@ -103,10 +102,7 @@ impl BootConfig {
     /// # Errors
     /// The root itself cannot be read.
     pub fn read_with_overlay(root: &SysRoot, files: &BTreeMap<PathBuf, String>) -> Result<BootConfig, FileError> {
-        let top = root.path("/");
-        if let Err(source) = fs::read_dir(&top) {
-            return Err(FileError { path: top, operation: "read", source });
-        }
+        root.below("/")?;
         let tree = Overlay::new(root, files);
         let reader = SysctlLoader::detect(&tree);
         let module = ModuleLoad::find(&tree, reader == SysctlLoader::SystemdSysctl);

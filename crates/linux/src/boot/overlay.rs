@@ -6,7 +6,6 @@ use crate::sysroot::SysRoot;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 pub(super) struct Overlay<'a> {
@@ -94,7 +93,7 @@ impl<'a> Overlay<'a> {
     }
 
     pub(super) fn is_dir(&self, path: &str) -> bool {
-        self.root.path(self.resolve(Path::new(path))).is_dir()
+        self.root.is_dir(self.resolve(Path::new(path)))
     }
 
     /// Is it a link to `/dev/null`, which hides what would have its name?
@@ -150,7 +149,7 @@ impl<'a> Overlay<'a> {
             if self.overlaid.contains_key(&done) {
                 continue;
             }
-            let Ok(target) = fs::read_link(self.root.path(&done)) else { continue };
+            let Some(target) = self.root.read_link(&done) else { continue };
             links = links.saturating_add(1);
             if links > MAX_SYMLINKS {
                 break;

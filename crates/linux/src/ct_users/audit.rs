@@ -89,8 +89,7 @@ fn netns_not_listed(root: &SysRoot, found: &NetnsList, bound: usize) -> Vec<NotC
         let what = format!("{} more network namespaces", found.over_limit);
         unseen.push(NotChecked { what, why: format!("limit {bound}; raise it with --namespaces") });
     }
-    let processes = root.path("/proc/self/ns/pid");
-    if std::fs::read_link(processes).is_ok_and(|link| link.as_os_str() != INITIAL_PID_NS) {
+    if root.read_link("/proc/self/ns/pid").is_some_and(|link| link.as_os_str() != INITIAL_PID_NS) {
         let what = "the host's network namespaces, and those of its other containers".into();
         unseen.push(NotChecked { what, why: "this is a container; run on the host".into() });
     }

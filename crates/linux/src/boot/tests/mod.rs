@@ -3,6 +3,7 @@ mod other_writers;
 
 use super::*;
 use proptest::prelude::*;
+use std::fs;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
