@@ -4,6 +4,7 @@
 //! their line numbers but only the lines about connection tracking: the rest must never leave the machine.
 use crate::manifest::{BundleFile, Manifest, NamespaceDirectory};
 use crate::redact::Redactor;
+use crate::secrets::redact_secrets;
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::MissingInput;
 use keepstate_linux::{SysRoot, command, kernel_log, netns, proc_conntrack, ruleset_scan};
@@ -360,10 +361,11 @@ impl Collector {
 
     /// Writes a file of the bundle, as much of it as fits.
     fn write_file(&mut self, directory: &str, path: &str, text: &str, mode: u32) -> Result<()> {
-        let text = match &mut self.redactor {
-            Some(redactor) => redactor.redact_text(text),
-            None => text.to_owned(),
-        };
+        // Secrets never leave the machine; addresses only if they may.
+        let mut text = redact_secrets(text);
+        if let Some(redactor) = &mut self.redactor {
+            text = redactor.redact_text(&text);
+        }
         let room = usize::try_from(self.bytes_left.min(MAX_FILE_BYTES)).unwrap_or(usize::MAX);
         let kept = truncate_at_line(&text, room);
         let is_cut = kept.len() < text.len();
@@ -460,6 +462,23 @@ mod tests {
     fn listening_sockets_keep_only_ports() {
         let tcp = "  sl  local\n   0: 0200000A:0016 00000000:0000 0A 0\n   1: 0200000A:0016 0300000A:9999 01 0\n";
         assert_eq!(listening_sockets(tcp), "  sl  local\n0: 00000000:0016 00000000:0000 0A\n");
+    }
+
+    #[test]
+    fn secrets_are_redacted_in_every_file_with_and_without_redact() {
+        for redact in [false, true] {
+            let there = tempfile::tempdir().unwrap();
+            let mut collector = Collector::new(there.path(), 1 << 20, redact);
+            for (path, text) in [
+                ("/proc/7/cmdline", "kube-proxy\0--token=hunter2\0--v=2\0"),
+                ("/etc/rc.local", "curl -H 'Authorization: Bearer hunter2' conntrack\n"),
+                ("/etc/sysctl.d/a.conf", "net.ipv4.tcp_fastopen_key = hunter2\n"),
+            ] {
+                collector.write_file("", path, text, 0o644).unwrap();
+                let written = fs::read_to_string(there.path().join(path.trim_start_matches('/'))).unwrap();
+                assert!(!written.contains("hunter2") && written.contains("[REDACTED]"), "{path} {redact}: {written}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod collector;
 mod create;
 mod manifest;
 mod redact;
+mod secrets;
 mod unpack;
 
 pub use bundle::{Bundle, BundleNamespace};

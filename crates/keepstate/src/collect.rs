@@ -15,7 +15,7 @@ pub struct Collect {
     /// Output path: a file if it ends in .tar.gz or .tgz, else a directory [default: keepstate-DATE.tar.gz here]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Replace addresses by pseudonyms: the same address by the same pseudonym, of the same family, private if it was
+    /// Also replace addresses by pseudonyms (secrets are always replaced): the same address by the same pseudonym, of the same family, private if it was
     #[arg(long)]
     redact: bool,
     /// Limit the size of the bundle before packing; files that do not fit are cut and listed in manifest.json
@@ -43,6 +43,9 @@ Examples:
   # and on the other machine
   keepstate doctor --from host.tar.gz
 
+Secrets are always replaced: values of options, settings and headers named token, password,
+secret, credential, key and the like, passwords in URLs, private keys. --redact also
+replaces IP and MAC addresses. Names of machines, interfaces and processes stay.
 Of configuration files only the lines about connection tracking are kept. manifest.json
 lists what is in the bundle, what was left out, and why.
 Exit codes: 0 done, 1 the bundle could not be written, 2 usage error";
