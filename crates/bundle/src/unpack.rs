@@ -69,8 +69,6 @@ fn unpack_into(directory: &Path, unpacked: impl Read, limits: UnpackLimits) -> R
             None => break,
             Some(Ok(entry)) => entry,
             Some(Err(error)) => {
-                drop(entries);
-                drop(archive);
                 return Err(if counted.left == 0 { anyhow::anyhow!(too_large()) } else { error.into() });
             }
         };
@@ -94,7 +92,6 @@ fn unpack_into(directory: &Path, unpacked: impl Read, limits: UnpackLimits) -> R
             }
         }
     }
-    drop(archive);
     if counted.left == 0 { bail!(too_large()) } else { Ok(()) }
 }
 
