@@ -1,7 +1,9 @@
 //! Administration of a running engine: set sysctls, assign helpers, remove connections.
 use crate::protocol::FastPathTimeouts;
-use crate::{ConnId, Engine, Helper, Instant, Sysctl, SysctlError};
+use crate::table::TupleRef;
+use crate::{ConnId, Direction, Engine, Helper, Instant, Sysctl, SysctlError};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 impl Engine {
     /// Sets a sysctl while the engine runs. A larger `nf_conntrack_buckets` grows the index in steps; a smaller `nf_conntrack_max`
@@ -32,6 +34,27 @@ impl Engine {
         for slot in slots {
             self.destroy(slot, now);
         }
+    }
+
+    /// Removes masqueraded connections whose address this machine does not have any more, in the slots from `from` on, `max_slots` at most; as Linux does when an address or an interface goes.
+    /// Returns where to go on; `None` if all were checked.
+    pub fn end_masqueraded(
+        &mut self,
+        from: u32,
+        max_slots: u32,
+        is_own: impl Fn(IpAddr) -> bool,
+        now: Instant,
+    ) -> Option<u32> {
+        let behind = self.slot_count().min(from.saturating_add(max_slots));
+        for slot in from..behind {
+            let records = &self.table.records;
+            let is_masqueraded = records.hot(slot).is_some_and(|hot| hot.is_confirmed() && hot.is_masqueraded());
+            let reply = if is_masqueraded { records.key(TupleRef::new(slot, Direction::Reply)) } else { None };
+            if reply.is_some_and(|reply| !is_own(reply.tuple().destination)) {
+                self.destroy(slot, now);
+            }
+        }
+        (behind < self.slot_count()).then_some(behind)
     }
 
     /// Removes one connection, as `conntrack -D`. False if it does not exist any more.

@@ -54,6 +54,7 @@ impl Engine {
             status: (fresh.status | Status::CONFIRMED).bits() as u16,
             ..HotRecord::default()
         };
+        hot.set_masqueraded(fresh.masqueraded);
         fresh.tracker.store(&mut hot);
         let bytes = fresh.counted_bytes.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
         let record = NewRecord {

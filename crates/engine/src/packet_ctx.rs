@@ -95,6 +95,8 @@ pub struct Unconfirmed {
     pub(crate) nat_exhausted: bool,
     /// NAT refused it although its tuple may be free: it is not inserted.
     pub(crate) nat_refused: bool,
+    /// Its source is the address that an interface has now.
+    pub(crate) masqueraded: bool,
     /// The table's epoch when its tuples were found free.
     pub(crate) table_epoch: u64,
     /// The hashes of both tuples; 0 if unknown.

@@ -240,6 +240,7 @@ impl Engine {
                 tracker: opened.tracker,
                 timeout: opened.timeout,
                 counted_bytes: opened.counted.then_some(packet.total_len() as u64),
+                masqueraded: false,
                 table_epoch: self.table.epoch(),
                 hashes: [probe.hash, probe.reply_hash],
                 extension: None,

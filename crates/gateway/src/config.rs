@@ -9,8 +9,9 @@ use crate::static_fib::StaticFib;
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
 use crate::{control_server, main_loop};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
+use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::xdp::XskMode;
 use keepstate_router::Router;
 use keepstate_rules::Program;
@@ -102,9 +103,13 @@ impl GatewayConfig {
             router.set_wall_clock(time.wall_clock());
             router = router.with_icmp_ratelimit();
         }
-        loaded.apply(&mut router, now);
+        loaded.apply(&mut router, now).log();
         // Restored connections count for their backends.
         router.adopt_connections(now);
+        if matches!(self.driver, DriverConfig::Tun | DriverConfig::External) {
+            // The other drivers do not know the machine's addresses yet.
+            router.check_masqueraded();
+        }
         Ok((router, store))
     }
 
@@ -113,42 +118,59 @@ impl GatewayConfig {
         [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(high)]
     }
 
+    /// What a running gateway needs after its start.
+    fn needed_capabilities(&self) -> CapabilitySet {
+        let mut needed = match self.driver {
+            // Its interfaces are open files.
+            DriverConfig::Tun | DriverConfig::External => CapabilitySet::empty(),
+            // Every verdict is checked.
+            DriverConfig::Nfqueue(_) => CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW,
+            // Neighbours are asked for, and the XDP program is run for batched tx.
+            DriverConfig::Xdp { .. } => {
+                CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::BPF | CapabilitySet::PERFMON
+            }
+        };
+        // Root may do this to another user's files only with it.
+        let files =
+            [Some(&self.ruleset), self.services.as_ref(), self.state_file.as_ref(), self.control_socket.as_ref()];
+        if files.into_iter().flatten().any(|path| privileges::is_other_users(path)) {
+            needed |= CapabilitySet::DAC_OVERRIDE;
+        }
+        needed
+    }
+
     /// Routes until SIGINT or SIGTERM.
     ///
     /// # Errors
     /// A file cannot be read or is refused; the interfaces cannot be used; the driver is [`DriverConfig::External`].
     pub fn run(&self) -> Result<()> {
         let (mut router, store) = self.router()?;
-        let control = self.control_socket.as_deref().map(control_server::ControlServer::open).transpose()?;
-        let mut driver: Box<dyn Driver> = match &self.driver {
+        let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
             DriverConfig::Xdp { interfaces, mode, tx } => {
                 let driver = XdpDriver::new(interfaces, *mode, *tx)?;
-                tracing::info!("routing between {}; Ctrl-C stops", interfaces.join(", "));
-                Box::new(driver)
+                (Box::new(driver), format!("routing between {}; Ctrl-C stops", interfaces.join(", ")))
             }
             DriverConfig::Nfqueue(number) => {
                 let driver = NfqueueDriver::new(*number)?;
-                tracing::info!("routing packets of NFQUEUE {number}; Ctrl-C stops");
-                Box::new(driver)
+                (Box::new(driver), format!("routing packets of NFQUEUE {number}; Ctrl-C stops"))
             }
             DriverConfig::Tun => {
                 let driver = TunDriver::new(&self.fib.interfaces)?;
-                tracing::info!("routing between {} TUN interfaces; Ctrl-C stops", self.fib.interfaces.len());
-                Box::new(driver)
+                let count = self.fib.interfaces.len();
+                (Box::new(driver), format!("routing between {count} TUN interfaces; Ctrl-C stops"))
             }
             DriverConfig::External => anyhow::bail!("no driver is configured"),
         };
         if !matches!(self.driver, DriverConfig::Tun) {
             router = router.with_local_bypass();
         }
-        main_loop::run(
-            router,
-            &mut *driver,
-            control.as_ref(),
-            store,
-            Arc::new(SystemTimeSource),
-            self.busy_poll,
-            || self.load(),
-        )
+        // Threads inherit what this one has: before the first of them.
+        privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
+        let control = self.control_socket.as_deref().map(control_server::ControlServer::open).transpose()?;
+        tracing::info!("{note}");
+        tracing::debug!("limits: one reassembler for all zones and interfaces, 4 MiB of fragments a family");
+        let config = self.clone();
+        let load = Arc::new(move || config.load());
+        main_loop::run(router, &mut *driver, control.as_ref(), store, Arc::new(SystemTimeSource), self.busy_poll, load)
     }
 }

@@ -1,7 +1,6 @@
 //! Control requests that the main loop answers between two batches of packets, all of them short; `streaming` answers those that may be long.
 use super::control_protocol::ControlRequest;
 use super::control_services;
-use super::load::LoadedConfig;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::sysctl_conf;
 use keepstate_engine::{Instant, Sysctl, Sysctls};
@@ -9,21 +8,11 @@ use keepstate_router::Router;
 use std::io::Write;
 
 /// Carries out a request: the answer's text, or an error for the client.
-pub(super) fn handle_request(
-    request: &ControlRequest,
-    router: &mut Router,
-    load: impl Fn() -> Result<LoadedConfig>,
-    now: Instant,
-) -> Result<Vec<u8>, String> {
-    execute(request, router, load, now).map_err(|error| format!("{error:#}"))
+pub(super) fn handle_request(request: &ControlRequest, router: &mut Router, now: Instant) -> Result<Vec<u8>, String> {
+    execute(request, router, now).map_err(|error| format!("{error:#}"))
 }
 
-fn execute(
-    request: &ControlRequest,
-    router: &mut Router,
-    load: impl Fn() -> Result<LoadedConfig>,
-    now: Instant,
-) -> Result<Vec<u8>> {
+fn execute(request: &ControlRequest, router: &mut Router, now: Instant) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match request {
         ControlRequest::List(_)
@@ -33,6 +22,7 @@ fn execute(
         | ControlRequest::Flush
         | ControlRequest::Nft(_)
         | ControlRequest::DrainAll { .. } => bail!("this request is answered by a client thread"),
+        ControlRequest::Reload => bail!("this gateway has no files to read"),
         ControlRequest::Count => writeln!(out, "{}", router.engine().count())?,
         ControlRequest::Rules => write!(out, "{}", router.program().list())?,
         ControlRequest::Shortages => {
@@ -64,14 +54,6 @@ fn execute(
         ControlRequest::Undrain(backend) => {
             let count = control_services::drain(router, backend, false)?;
             writeln!(out, "undrained {count}")?;
-        }
-        ControlRequest::Reload => {
-            let running = router.program().ruleset();
-            let prepared = load().and_then(|loaded| loaded.prepare_reload(&running, now));
-            let applied = prepared.and_then(|prepared| prepared.apply(router, now));
-            applied.context("reload failed; the ruleset stays as it was")?;
-            let (chains, rules, elements) = router.program().size();
-            writeln!(out, "loaded: {chains} chains, {rules} rules, {elements} elements; connections kept")?;
         }
     }
     Ok(out)

@@ -1,6 +1,6 @@
 //! The control socket: accepts connections, checks who connected, reads one request of each, and answers it.
 //!
-//! The socket has the mode 0660, and the kernel names the client's user (SO_PEERCRED). A client's first line is JSON (`control_protocol`): a request, which is
+//! The socket has the mode 0660 from its first moment on; whoever may write to it is served, as the kernel decides by its owner, group and mode (chgrp and chmod it for others). A client's first line is JSON (`control_protocol`): a request, which is
 //! answered by a line of JSON and then text to the end; or `ctnetlink`, and frames of messages follow (`ctnl_session`). Requests are bounded in length, time and
 //! number, and the router is only asked between two of its turns: a slow client delays nobody but itself.
 use super::control_protocol::{ClientHello, ControlRequest, parse_request_line, write_reply_line};
@@ -9,10 +9,11 @@ use super::{ctnl_session, streaming};
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_linux::peercred::PeerCred;
+use keepstate_linux::privileges;
 use keepstate_router::Router;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,9 +70,9 @@ impl ControlServer {
             Ok(_) => fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?,
             Err(_) => (),
         }
-        let listener = UnixListener::bind(path).with_context(|| format!("cannot create socket {}", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
-            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+        // 0660 at once: a mode set afterwards would leave a moment in which others may connect. No other thread makes files yet.
+        let listener = privileges::with_umask(0o117, || UnixListener::bind(path))
+            .with_context(|| format!("cannot create socket {}", path.display()))?;
         let (sender, requests) = channel();
         let (runner, jobs) = JobRunner::new();
         let handle = ControlHandle { requests: sender, jobs };
@@ -141,11 +142,8 @@ fn accept_loop(listener: &UnixListener, handle: &ControlHandle) {
 pub(super) fn serve(mut stream: &UnixStream, handle: &ControlHandle) -> Result<()> {
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let (peer, own) = (PeerCred::of(stream)?, PeerCred::current());
-    if peer.uid != 0 && peer.uid != own.uid && peer.gid != own.gid {
-        let denied = format!("permission denied: uid {}; allowed: root, uid {}, gid {}", peer.uid, own.uid, own.gid);
-        return write_reply(stream, Err(denied));
-    }
+    // Who may connect is decided by the mode, owner and group of the socket file: the kernel checks it, supplementary groups included.
+    let peer = PeerCred::of(stream)?;
     let request = match parse_request_line(&read_line(stream)?) {
         Ok(ClientHello::Request(request)) => request,
         Ok(ClientHello::Ctnetlink) => {

@@ -3,7 +3,9 @@ use super::control_protocol::BackendSelector;
 use anyhow::{Result, bail};
 use keepstate_engine::Instant;
 use keepstate_router::Router;
-use keepstate_router::service::{BackendConfig, BackendStatus, HashInput, Masquerade, Scheduler, ServiceState};
+use keepstate_router::service::{
+    BackendConfig, BackendState, BackendStatus, HashInput, Masquerade, Scheduler, ServiceState,
+};
 use std::io::Write;
 
 /// Drains the selected backends, or ends that; returns how many.
@@ -23,10 +25,16 @@ pub(super) fn drain(router: &mut Router, selector: &BackendSelector, drained: bo
 
 /// A line for each service, and one for each of its backends.
 pub(super) fn list(router: &mut Router, now: Instant, out: &mut impl Write) -> Result<()> {
-    router.services_with_fresh_counts(now).iter().try_for_each(|state| write_service(state, out))
+    let services = router.services_with_fresh_counts(now);
+    services.iter().try_for_each(|state| write_service(state, |backend| services.removed_in(state, backend, now), out))
 }
 
-fn write_service(state: &ServiceState, out: &mut impl Write) -> Result<()> {
+/// `removed_in` gives the seconds until the connections of a removed backend end.
+fn write_service(
+    state: &ServiceState,
+    removed_in: impl Fn(&BackendState) -> Option<u64>,
+    out: &mut impl Write,
+) -> Result<()> {
     let service = state.config();
     write!(out, "{} {} {service} scheduler={}", service.name, service.transport.name(), service.scheduler.name())?;
     if matches!(service.scheduler, Scheduler::SourceHash | Scheduler::Maglev)
@@ -46,7 +54,12 @@ fn write_service(state: &ServiceState, out: &mut impl Write) -> Result<()> {
     for member in state.backends() {
         let unchecked = member.status() != BackendStatus::Down && service.check.is_some() && member.is_up().is_none();
         let note = if member.status_note().is_empty() && unchecked { "not checked yet" } else { member.status_note() };
-        let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
+        let ending = match removed_in(member) {
+            Some(0) => ", its connections end".into(),
+            Some(seconds) => format!(", its connections end in {seconds} s"),
+            None => String::new(),
+        };
+        let note = if note.is_empty() { String::new() } else { format!(" ({note}{ending})") };
         let backend = member.config();
         writeln!(
             out,

@@ -3,7 +3,7 @@
 //! The threads live from one load of the services to the next; those of an older load end by themselves, and their results are ignored. The first result after
 //! the start decides alone, later ones only in a row ([`RiseFall`]). No packet ever waits for a check.
 use keepstate_engine::Instant;
-use keepstate_linux::signal;
+use keepstate_linux::{privileges, signal};
 use keepstate_router::Router;
 use keepstate_router::service::{BackendId, HealthCheckConfig, Probe};
 use socket2::{Domain, Socket, Type};
@@ -27,6 +27,16 @@ pub(super) struct HealthMonitor {
     changes: Option<Receiver<HealthChange>>,
     /// Dropping them ends the threads.
     stop_senders: Vec<Sender<()>>,
+    /// Checks to be started, and where they send their results.
+    pending: Vec<(HealthCheck, Sender<HealthChange>)>,
+    /// What is to be logged.
+    notes: Vec<(BackendHealth, String)>,
+}
+
+/// Whether a note is about a backend that is up or down.
+enum BackendHealth {
+    Up,
+    Down,
 }
 
 /// A backend went up or down.
@@ -57,23 +67,23 @@ struct RiseFall {
 }
 
 impl HealthMonitor {
-    /// Passes changes to the router; restarts the checks if the services were loaded again. Never waits.
+    /// Passes changes to the router. It is called under the router's lock: what takes longer is left to [`HealthMonitor::finish_poll`].
     pub(super) fn poll(&mut self, router: &mut Router, now: Instant) {
         let generation = router.services().generation();
         if generation != self.generation {
             self.generation = generation;
-            self.spawn_checks(router);
+            self.prepare_checks(router);
         }
         while let Some(HealthChange { backend, result }) =
             self.changes.as_ref().and_then(|changes| changes.try_recv().ok())
         {
             if router.set_health(backend, result.is_ok(), now) {
-                log_change(router, backend, result);
+                self.notes.extend(change_note(router, backend, result));
             }
         }
     }
 
-    fn spawn_checks(&mut self, router: &mut Router) {
+    fn prepare_checks(&mut self, router: &mut Router) {
         self.stop_senders.clear();
         let (sender, changes) = channel();
         self.changes = Some(changes);
@@ -85,9 +95,19 @@ impl HealthMonitor {
             let (service, address) = (service.name.clone(), state.config().address);
             Some(HealthCheck { backend, service, address, port, config: check, rise_fall })
         });
-        for check in checks.collect::<Vec<_>>() {
+        self.pending = checks.map(|check| (check, sender.clone())).collect();
+    }
+
+    /// Logs, and starts the threads of new checks: not to be called under the router's lock.
+    pub(super) fn finish_poll(&mut self) {
+        for (health, note) in self.notes.drain(..) {
+            match health {
+                BackendHealth::Up => tracing::info!("{note}"),
+                BackendHealth::Down => tracing::warn!("{note}"),
+            }
+        }
+        for (check, sender) in self.pending.drain(..) {
             let (stop, stopped) = channel();
-            let sender = sender.clone();
             let thread = thread::Builder::new().name("health".into()).stack_size(STACK_SIZE);
             match thread.spawn(move || check.run(&sender, &stopped)) {
                 Ok(_) => self.stop_senders.push(stop),
@@ -99,20 +119,23 @@ impl HealthMonitor {
     }
 }
 
-fn log_change(router: &mut Router, backend: BackendId, result: Result<(), String>) {
-    let found = router.services().backends().find(|(id, ..)| *id == backend);
-    if let Some((_, service, state)) = found {
-        let (name, backend) = (&service.config().name, state.config());
-        match result {
-            Ok(()) => tracing::info!("{name}: {backend} is up"),
-            Err(reason) => tracing::warn!("{name}: {backend} is down: {reason}"),
-        }
-    }
+fn change_note(router: &Router, backend: BackendId, result: Result<(), String>) -> Option<(BackendHealth, String)> {
+    let (_, service, state) = router.services().backends().find(|(id, ..)| *id == backend)?;
+    let (name, backend) = (&service.config().name, state.config());
+    Some(match result {
+        Ok(()) => (BackendHealth::Up, format!("{name}: {backend} is up")),
+        Err(reason) => (BackendHealth::Down, format!("{name}: {backend} is down: {reason}")),
+    })
 }
 
 impl HealthCheck {
     /// Probes until the services are loaded again or the gateway ends.
     fn run(mut self, changes: &Sender<HealthChange>, stopped: &Receiver<()>) {
+        // A check needs none, and its command gets what this thread has.
+        if let Err(error) = privileges::drop_thread_capabilities() {
+            tracing::warn!("health check not started, backend state unchanged: dropping capabilities: {error}");
+            return;
+        }
         // Checks do not all start at once …
         let mut wait = random_fraction(self.config.interval.min(Duration::from_secs(1)) / 2);
         while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {

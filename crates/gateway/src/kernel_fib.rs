@@ -1,6 +1,7 @@
 //! The kernel's interfaces, addresses and routes, as the router's FIB.
-use keepstate_linux::rtnetlink::{RtLink, RtMessage};
-use keepstate_router::{FibTable, Interface, Route};
+use keepstate_linux::rtnetlink::message::ifa_flag;
+use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage};
+use keepstate_router::{FibTable, Interface, Route, SourceAddress};
 use std::fs;
 use std::path::Path;
 
@@ -29,11 +30,13 @@ pub(super) fn build_fib(messages: &[RtMessage]) -> FibTable {
         })
         .collect();
     let mut routes = Vec::new();
+    let mut sources = Vec::new();
     for message in messages {
         match message {
             RtMessage::Address(address) => {
                 if let Some(interface) = interfaces.iter_mut().find(|interface| interface.index == address.ifindex) {
                     interface.addresses.push((address.address, address.prefix_length));
+                    sources.push(source_address(address));
                 }
             }
             RtMessage::Route(route) if route.table == RT_TABLE_MAIN => routes.push(*route),
@@ -48,7 +51,21 @@ pub(super) fn build_fib(messages: &[RtMessage]) -> FibTable {
         device: route.ifindex.unwrap_or(0),
         gateway: route.gateway,
     });
-    FibTable::new(interfaces, routes.collect())
+    FibTable::new(interfaces, routes.collect()).with_source_addresses(sources)
+}
+
+fn source_address(address: &RtAddress) -> SourceAddress {
+    let has = |flag| address.flags & flag != 0;
+    SourceAddress {
+        ifindex: address.ifindex,
+        address: address.address,
+        network: address.network,
+        prefix_length: address.prefix_length,
+        scope: address.scope,
+        secondary: has(ifa_flag::SECONDARY),
+        deprecated: has(ifa_flag::DEPRECATED | ifa_flag::OPTIMISTIC),
+        tentative: has(ifa_flag::DADFAILED) || has(ifa_flag::TENTATIVE) && !has(ifa_flag::OPTIMISTIC),
+    }
 }
 
 /// The number of receive queues of an interface.
@@ -72,3 +89,6 @@ pub(super) fn disable_rp_filter(tun: &str) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ mod load;
 mod main_loop;
 mod nfqueue_driver;
 mod procfs;
+mod reload;
 pub mod ruleset;
 mod sd_notify;
 pub mod services_file;

@@ -30,10 +30,10 @@ impl LoadedConfig {
     }
 
     /// Uses both in a router that has none yet.
-    pub fn apply(self, router: &mut Router, now: Instant) {
+    pub(crate) fn apply(self, router: &mut Router, now: Instant) -> AppliedConfig {
         router.replace_program(self.ruleset.program);
         router.replace_services(self.services, now);
-        warn_of_synproxy(router);
+        AppliedConfig::of(router)
     }
 
     /// Prepares to replace `running`: what packets and scripts have added to sets, counters, quotas and limits goes on in those of the same name.
@@ -55,25 +55,45 @@ pub struct PreparedConfig {
 }
 
 impl PreparedConfig {
-    /// Replaces both between two packets; connections are kept.
+    /// Replaces both between two packets; connections are kept. The rest is for when packets go on.
     ///
     /// # Errors
     /// The ruleset was changed after this was prepared.
-    pub fn apply(self, router: &mut Router, now: Instant) -> Result<()> {
+    pub(crate) fn apply(self, router: &mut Router, now: Instant) -> Result<AppliedConfig> {
         if router.update_program(self.update, now).is_err() {
             bail!("the ruleset was changed at the same time; reload again");
         }
         router.replace_services(self.services, now);
-        warn_of_synproxy(router);
-        Ok(())
+        Ok(AppliedConfig::of(router))
     }
 }
 
-fn warn_of_synproxy(router: &Router) {
-    if router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0 {
-        tracing::warn!(
-            "synproxy answers no client while nf_conntrack_tcp_loose is 1 (an ACK then creates a connection by itself): \
+/// What a load leaves to do once packets go on: to log.
+pub(crate) struct AppliedConfig {
+    /// Chains, rules and elements.
+    size: (usize, usize, usize),
+    warns_of_loose_synproxy: bool,
+}
+
+impl AppliedConfig {
+    fn of(router: &Router) -> AppliedConfig {
+        let warns = router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0;
+        AppliedConfig { size: router.program().size(), warns_of_loose_synproxy: warns }
+    }
+
+    /// Logs what the user should know.
+    pub(crate) fn log(&self) {
+        if self.warns_of_loose_synproxy {
+            tracing::warn!(
+                "synproxy answers no client while nf_conntrack_tcp_loose is 1 (an ACK then creates a connection by itself): \
                  --set nf_conntrack_tcp_loose=0, or keepstate control set nf_conntrack_tcp_loose=0"
-        );
+            );
+        }
+    }
+
+    /// The answer to a client.
+    pub(crate) fn summary(&self) -> String {
+        let (chains, rules, elements) = self.size;
+        format!("loaded: {chains} chains, {rules} rules, {elements} elements; connections kept\n")
     }
 }

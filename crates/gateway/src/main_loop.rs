@@ -4,10 +4,12 @@
 //! do not wait for it. A driver with several workers (AF_XDP: one for each queue) gets a thread for each; they share the router, one batch at a time.
 use super::clock::TimeSource;
 use super::control_handler;
+use super::control_protocol::ControlRequest;
 use super::control_server::ControlServer;
 use super::driver::Driver;
 use super::health::HealthMonitor;
-use super::load::LoadedConfig;
+use super::load::AppliedConfig;
+use super::reload::{LoadConfig, ReloadOrigin, Reloader};
 use super::sd_notify::ServiceNotifier;
 use super::shared::{GatewayState, SharedGateway};
 use super::signals::SignalFlags;
@@ -20,6 +22,8 @@ use std::time::{Duration, Instant as Clock};
 
 /// Milliseconds to wait for a packet: expiry goes on and signals are seen meanwhile.
 const POLL_TIMEOUT_MS: i32 = 20;
+/// Log lines written in one turn; others wait, up to the router's limit.
+const MAX_LINES_PER_TURN: usize = 4096;
 /// Turns with nothing but packets.
 const MAX_BUSY_TURNS: u32 = 16;
 
@@ -34,7 +38,7 @@ pub(super) fn run(
     store: Option<StateStore>,
     time: Arc<dyn TimeSource>,
     busy_poll: Duration,
-    load: impl Fn() -> Result<LoadedConfig>,
+    load: Arc<LoadConfig>,
 ) -> Result<()> {
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
@@ -47,7 +51,7 @@ pub(super) fn run(
             let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
             threads.push(spawned.context("starting a worker thread")?);
         }
-        let result = control_loop(&gateway, driver, control, busy_poll, &signals, load);
+        let result = control_loop(&gateway, driver, control, busy_poll, &signals, Reloader::new(load));
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
         others.fold(result, Result::and)
@@ -75,45 +79,52 @@ fn control_loop(
     control: Option<&ControlServer>,
     busy_poll: Duration,
     signals: &SignalFlags,
-    load: impl Fn() -> Result<LoadedConfig>,
+    mut reloader: Reloader,
 ) -> Result<()> {
     let mut health = HealthMonitor::default();
     let mut notifier = ServiceNotifier::ready();
     while !signals.is_stopped() {
         if signals.take_reload() {
+            notifier.reloading();
+            reloader.request(ReloadOrigin::Signal);
+        }
+        if let Some((origins, loaded)) = reloader.poll() {
             // Scripts change the ruleset on this thread only: nothing comes between.
             let running = gateway.lock().router.program().ruleset();
-            let prepared = load().and_then(|loaded| loaded.prepare_reload(&running, gateway.now()));
-            let applied = prepared.and_then(|prepared| prepared.apply(&mut gateway.lock().router, gateway.now()));
-            notifier.reloading(|| match applied {
-                Ok(()) => tracing::info!("ruleset reloaded; connections kept"),
-                Err(error) => tracing::error!("{error:#}\nreload failed; the ruleset stays as it was"),
+            let prepared = loaded.and_then(|loaded| loaded.prepare_reload(&running, gateway.now()));
+            let applied = prepared.and_then(|prepared| {
+                let mut state = gateway.lock();
+                prepared.apply(&mut state.router, gateway.now())
             });
+            answer_reload(origins, applied, &notifier);
         }
         let fib = driver.poll_fib()?;
         let wall_clock = gateway.time.wall_clock();
         let mut state = gateway.lock();
         let router = &mut state.router;
-        if let Some(fib) = fib {
-            router.replace_fib(fib);
-        }
+        // Dropped once the lock is released: a large table takes a while.
+        let _old_fib = fib.map(|fib| router.replace_fib(fib));
         router.set_wall_clock(wall_clock);
         let now = gateway.now();
         router.poll(now);
         health.poll(router, now);
         while let Some(pending) = control.and_then(ControlServer::next_request) {
-            let answer = control_handler::handle_request(&pending.request, router, &load, now);
+            if pending.request == ControlRequest::Reload {
+                reloader.request(ReloadOrigin::Request(pending));
+                continue;
+            }
+            let answer = control_handler::handle_request(&pending.request, router, now);
             pending.reply(answer);
         }
         control.inspect(|control| control.run_jobs(router, now));
         // Before the next wait: what packets and control clients have changed is in the state file by then.
         state.persist(now);
         drop(state);
+        health.finish_poll();
         let timeout = control.map_or(POLL_TIMEOUT_MS, |control| control.poll_timeout(POLL_TIMEOUT_MS));
         packet_loop(gateway, driver, busy_poll, timeout)?;
-        let router = &mut gateway.lock().router;
-        flush_log(router);
-        notifier.tick(router);
+        flush_log(gateway);
+        notifier.tick(|| status_text(&gateway.lock().router));
     }
     Ok(())
 }
@@ -159,9 +170,40 @@ fn packet_loop(gateway: &SharedGateway, driver: &mut dyn Driver, busy_poll: Dura
     Ok(())
 }
 
-/// Logs the lines of rules (`log prefix …`), of the engine and of port blocks, each with its syslog priority.
-fn flush_log(router: &mut Router) {
-    while let Some(LogLine { level: priority, text }) = router.poll_log() {
+/// Tells those who asked for a reload how it went.
+fn answer_reload(origins: Vec<ReloadOrigin>, applied: Result<AppliedConfig>, notifier: &ServiceNotifier) {
+    if let Ok(applied) = &applied {
+        applied.log();
+    }
+    for origin in origins {
+        match (origin, &applied) {
+            (ReloadOrigin::Signal, Ok(_)) => tracing::info!("ruleset reloaded; connections kept"),
+            (ReloadOrigin::Signal, Err(error)) => {
+                tracing::error!("{error:#}\nreload failed; the ruleset stays as it was");
+            }
+            (ReloadOrigin::Request(pending), Ok(applied)) => pending.reply(Ok(applied.summary().into_bytes())),
+            (ReloadOrigin::Request(pending), Err(error)) => {
+                pending.reply(Err(format!("reload failed; the ruleset stays as it was: {error:#}")));
+            }
+        }
+    }
+    notifier.reloaded();
+}
+
+/// What systemd shows of a running gateway.
+fn status_text(router: &Router) -> String {
+    let forwarded = router.counters().forwarded;
+    let draining = if router.is_draining() { ", draining: new connections refused" } else { "" };
+    format!("connections {}, packets forwarded {forwarded}{draining}", router.engine().count())
+}
+
+/// Logs the lines of rules (`log prefix …`), of the engine and of port blocks, each with its syslog priority. They are taken under the lock and written without it.
+fn flush_log(gateway: &SharedGateway) {
+    let lines: Vec<LogLine> = {
+        let mut state = gateway.lock();
+        std::iter::from_fn(|| state.router.poll_log()).take(MAX_LINES_PER_TURN).collect()
+    };
+    for LogLine { level: priority, text } in lines {
         match priority {
             0..=3 => tracing::error!(priority, "{text}"),
             4 => tracing::warn!(priority, "{text}"),

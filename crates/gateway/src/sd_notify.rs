@@ -1,6 +1,5 @@
 //! Notifications of a running gateway to systemd (sd_notify(3)): ready, reloading, watchdog, status, stopping.
 use keepstate_linux::sd_notify::{self, SdNotifier};
-use keepstate_router::Router;
 use std::time::{Duration, Instant};
 
 /// How often the status is sent.
@@ -27,25 +26,25 @@ impl ServiceNotifier {
         }
     }
 
-    /// Runs `work`, which reads the files again, between RELOADING and READY.
-    pub(super) fn reloading(&self, work: impl FnOnce()) {
+    /// Reports that the files are being read again.
+    pub(super) fn reloading(&self) {
         self.notifier.iter().for_each(SdNotifier::reloading);
-        work();
+    }
+
+    /// Reports that they have been read.
+    pub(super) fn reloaded(&self) {
         self.notifier.iter().for_each(SdNotifier::ready);
     }
 
-    /// One turn of the loop: a watchdog message and a status, if it is time.
-    pub(super) fn tick(&mut self, router: &mut Router) {
+    /// One turn of the loop: a watchdog message and a status, if it is time. Sending may wait: not to be called under the router's lock.
+    pub(super) fn tick(&mut self, status: impl FnOnce() -> String) {
         let Some(notifier) = &self.notifier else { return };
         if self.watchdog.is_some_and(|interval| self.watchdog_sent.elapsed() >= interval) {
             notifier.notify("WATCHDOG=1");
             self.watchdog_sent = Instant::now();
         }
         if self.status_sent.is_none_or(|sent| sent.elapsed() >= STATUS_INTERVAL) {
-            let forwarded = router.counters().forwarded;
-            let draining = if router.is_draining() { ", draining: new connections refused" } else { "" };
-            notifier
-                .status(&format!("connections {}, packets forwarded {forwarded}{draining}", router.engine().count()));
+            notifier.status(&status());
             self.status_sent = Some(Instant::now());
         }
     }

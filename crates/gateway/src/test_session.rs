@@ -35,8 +35,7 @@ impl TestGateway {
     /// One turn of the main loop; returns how many jobs it ran.
     fn tick(&mut self) -> usize {
         while let Ok(pending) = self.requests.try_recv() {
-            let load = || anyhow::bail!("there is no ruleset");
-            let answer = control_handler::handle_request(&pending.request, &mut self.router, load, NOW);
+            let answer = control_handler::handle_request(&pending.request, &mut self.router, NOW);
             pending.reply(answer);
         }
         self.jobs.run_jobs(&mut self.router, NOW)

@@ -23,6 +23,7 @@ pub mod shared_args;
 pub mod simulate;
 pub mod size;
 pub mod stderr;
+pub mod stderr_queue;
 pub mod time_arg;
 pub mod tui;
 pub mod tune;

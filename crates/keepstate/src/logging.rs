@@ -2,6 +2,7 @@
 //! by which journald files it.
 //!
 //! The priority is that of the event's level, or its field `priority` (a ruleset's `log level`).
+use crate::stderr_queue::StderrQueue;
 use std::fmt::{self, Write};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -9,17 +10,40 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+/// As [`init`], through a queue: for a program that must not wait for whoever reads its standard error. Call [`StderrQueue::flush_within`] at the end.
+pub fn init_queued(verbose: u8) -> Option<StderrQueue> {
+    let format = LogFormat::for_stderr();
+    let note = move |count| {
+        let mut line = String::new();
+        // Writing to a String does not fail.
+        let _ =
+            format.write_text(&mut line, 4, &format!("log lines dropped: {count}; standard error is read too slowly"));
+        line
+    };
+    let Ok(queue) = StderrQueue::start(std::io::stderr(), note) else {
+        init(verbose);
+        return None;
+    };
+    let writer = queue.clone();
+    let logger = tracing_subscriber::fmt().with_max_level(max_level(verbose)).with_writer(move || writer.clone());
+    // This fails only if it is called twice, and then the first call counts.
+    let _ = logger.event_format(LogFormat::for_stderr()).try_init();
+    Some(queue)
+}
+
 /// Starts logging, for the life of the process: notes, warnings and errors; with `-v` steps, with `-vv` every detail.
 pub fn init(verbose: u8) {
-    let level = match verbose {
+    let logger = tracing_subscriber::fmt().with_max_level(max_level(verbose)).with_writer(std::io::stderr);
+    // This fails only if it is called twice, and then the first call counts.
+    let _ = logger.event_format(LogFormat::for_stderr()).try_init();
+}
+
+fn max_level(verbose: u8) -> Level {
+    match verbose {
         0 => Level::INFO,
         1 => Level::DEBUG,
         _ => Level::TRACE,
-    };
-    let format = LogFormat { journald: std::env::var_os("JOURNAL_STREAM").is_some() };
-    // This fails only if it is called twice, and then the first call counts.
-    let _ =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).event_format(format).try_init();
+    }
 }
 
 /// One line an event: `keepstate: message field=value`; under journald each line of it begins with `<priority>`.
@@ -41,6 +65,10 @@ where
 }
 
 impl LogFormat {
+    fn for_stderr() -> LogFormat {
+        LogFormat { journald: std::env::var_os("JOURNAL_STREAM").is_some() }
+    }
+
     /// `keepstate: ` before the first line only; the priority before every line, as journald reads each on its own.
     fn write_text(&self, out: &mut impl Write, priority: u64, text: &str) -> fmt::Result {
         let mut name = "keepstate: ";

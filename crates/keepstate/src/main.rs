@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: HugePages = HugePages;
@@ -16,7 +17,14 @@ fn main() -> ExitCode {
         return conntrack::run(&args);
     }
     let cli = Cli::parse_and_check();
-    logging::init(cli.verbose);
+    // A gateway must not wait for whoever reads its log.
+    let log = match &cli.command {
+        Command::Gateway(_) => logging::init_queued(cli.verbose),
+        _ => {
+            logging::init(cli.verbose);
+            None
+        }
+    };
     let done = match cli.command {
         Command::Replay(replay) => replay.run().map(|()| ExitCode::SUCCESS),
         Command::Watch(watch) => watch.run().map(|()| ExitCode::SUCCESS),
@@ -35,6 +43,7 @@ fn main() -> ExitCode {
         Command::Lab(lab) => lab.run(),
         Command::Mqtt(mqtt) => mqtt.run(),
     };
+    log.inspect(|log| log.flush_within(LOG_FLUSH_TIMEOUT));
     match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -44,6 +53,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// How long the end of a gateway waits for its last log lines to be read.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reader of our output has closed the pipe: that is success.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -10,7 +10,7 @@ mod peers;
 use common::{TempFile, keepstate, report_skipped};
 use peers::{download, run_ip, serve_once, spawn_in_netns, test_bytes};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,10 @@ struct TunTestbed {
 impl TunTestbed {
     /// `None` where namespaces may not be made.
     fn new(name: &str) -> Option<TunTestbed> {
+        TunTestbed::with_rules(name, RULES)
+    }
+
+    fn with_rules(name: &str, rules: &str) -> Option<TunTestbed> {
         let tag = format!("ksgw{}{name}", std::process::id());
         for side in ["c", "g", "s"] {
             if !run_ip(&["netns", "add", &format!("{tag}{side}")]) {
@@ -52,7 +56,7 @@ impl TunTestbed {
                 return None;
             }
         }
-        let ruleset = TempFile::new(&format!("{name}.nft"), RULES.as_bytes());
+        let ruleset = TempFile::new(&format!("{name}.nft"), rules.as_bytes());
         let gateway = Command::new("ip")
             .args([
                 "netns",
@@ -161,6 +165,43 @@ fn snat_out_and_dnat_in_with_real_tcp() {
     assert_eq!(seen, "fd00:1::2".parse::<IpAddr>().unwrap(), "IPv6 is not translated");
     let seen = transfer(&lab, "s", "c", "10.1.0.2:80", "192.0.2.1:8080", LENGTH / 10);
     assert_eq!(seen, IpAddr::from([192, 0, 2, 9]));
+}
+
+#[test]
+fn log_that_nobody_reads_delays_no_packet() {
+    const ROUNDS: u32 = 3000;
+    // Each packet is logged with a long line: ten times what the pipe of standard error holds, and nobody reads it.
+    let prefix = "x".repeat(120);
+    let rules = format!(
+        "table ip t {{ chain f {{ type filter hook forward priority 0; udp dport 7000 log prefix \"{prefix}\"; }} }}"
+    );
+    let Some(lab) = TunTestbed::with_rules("log", &rules) else { return };
+    let (ready, waits) = std::sync::mpsc::channel();
+    let server = lab.spawn_in_netns("s", move || {
+        let socket = UdpSocket::bind("192.0.2.9:7000").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        ready.send(()).unwrap();
+        let mut packet = [0; 4];
+        while let Ok((_, from)) = socket.recv_from(&mut packet) {
+            socket.send_to(&packet, from).unwrap();
+            if packet == (ROUNDS - 1).to_be_bytes() {
+                return;
+            }
+        }
+    });
+    waits.recv().unwrap();
+    let client = lab.spawn_in_netns("c", || {
+        let socket = UdpSocket::bind("10.1.0.2:7001").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut answer = [0; 4];
+        (0..ROUNDS).find(|number| {
+            socket.send_to(&number.to_be_bytes(), "192.0.2.9:7000").unwrap();
+            socket.recv(&mut answer).is_err()
+        })
+    });
+    assert_eq!(client.join().unwrap(), None, "the first packet that was not forwarded");
+    server.join().unwrap();
+    assert_eq!(lab.control(&["count"]).0, Some(0), "control clients are served too");
 }
 
 #[test]

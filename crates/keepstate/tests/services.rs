@@ -380,6 +380,47 @@ fn udp_client_moves_to_another_backend_on_failure() {
 }
 
 #[test]
+fn active_udp_sender_leaves_a_backend_that_is_removed_from_the_file() {
+    let Some(lab) = ServiceTestbed::new("d") else { return };
+    let _servers = [Server::new(&lab, "1"), Server::new(&lab, "2")];
+    lab.wait_all_healthy();
+    let connect = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket.connect("198.51.100.80:53").unwrap();
+        socket
+    };
+    let socket = Arc::new(lab.spawn_in_netns("c", connect).join().unwrap());
+    let first = lab.ask_udp(&socket).unwrap();
+    // It sends on and on, so that its flow never times out.
+    let (sender, stop) = (socket.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let sending = lab.spawn_in_netns("c", move || {
+        while !stopped.load(Ordering::Relaxed) {
+            let _ = sender.send(b"who?");
+            sleep(Duration::from_millis(5));
+        }
+    });
+    let name = char::from(first);
+    let other = if first == b'1' { '2' } else { '1' };
+    let whole = std::fs::read_to_string(lab.services.path()).unwrap();
+    let both = "[\"10.1.0.2:5353\", \"10.2.0.2:5353\"]";
+    std::fs::write(lab.services.path(), whole.replace(both, &format!("[\"10.{other}.0.2:5353\"]"))).unwrap();
+    assert!(lab.control(&["reload"]).contains("loaded"));
+    // Answers of before may still be on their way; then there is only the other's name.
+    let reads = socket.clone();
+    let answers = lab.spawn_in_netns("c", move || {
+        let mut answer = [0];
+        std::iter::from_fn(|| reads.recv(&mut answer).ok().map(|_| answer[0])).take(400).collect::<Vec<u8>>()
+    });
+    let answers = answers.join().unwrap();
+    stop.store(true, Ordering::Relaxed);
+    sending.join().unwrap();
+    assert!(answers.len() == 400 && answers.iter().rev().take(200).all(|name| *name == other as u8), "{answers:?}");
+    assert!(!lab.control(&["services"]).contains(&format!("10.{name}.0.2:5353")), "forgotten with its last connection");
+}
+
+#[test]
 fn services_reload_atomically_with_the_ruleset() {
     let Some(mut lab) = ServiceTestbed::new("c") else { return };
     let _servers = [Server::new(&lab, "1"), Server::new(&lab, "2")];
@@ -397,6 +438,8 @@ fn services_reload_atomically_with_the_ruleset() {
     let gone = format!("10.{name}.0.2:8080");
     let other = if name == "1" { "10.2.0.2:8080" } else { "10.1.0.2:8080" };
     let less = whole.replace("[\"10.1.0.2:8080\", \"10.2.0.2:8080\"]", &format!("[\"{other}\"]"));
+    // The removed server's connections may go on for an hour.
+    let less = less.replace("name = \"web\"\n", "name = \"web\"\ndrain = \"1h\"\n");
     std::fs::write(lab.services.path(), less).unwrap();
     assert!(Command::new("kill").args(["-HUP", &lab.gateway.id().to_string()]).status().unwrap().success());
     let mut notes = BufReader::new(lab.gateway.stderr.take().unwrap());

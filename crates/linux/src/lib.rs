@@ -20,6 +20,7 @@ pub mod nic_allowances;
 mod open_in_root;
 pub mod peercred;
 pub mod poll;
+pub mod privileges;
 pub mod proc_conntrack;
 pub mod proc_ct_stat;
 pub mod raw_socket;

@@ -1,5 +1,6 @@
 //! The machine as the router sees it: interfaces, their addresses, routes.
 #![allow(clippy::disallowed_types, reason = "the keys are this host's own configuration, which no packet changes")]
+use crate::source_address::{SourceAddress, select_v4, select_v6};
 use keepstate_rules::datatype::encode_name;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 // The keys come from the machine's own configuration, never from a packet: a hash without a secret is enough.
@@ -80,6 +81,8 @@ impl std::fmt::Display for Route {
 #[derive(Clone, Debug, Default)]
 pub struct FibTable {
     interfaces: Vec<Interface>,
+    /// The addresses that may be sources.
+    sources: Vec<SourceAddress>,
     /// By index, as rules see them.
     rule_devices: HashMap<u32, InterfaceInfo>,
     /// Own addresses, and broadcast addresses of their prefixes, with the interface of each.
@@ -161,8 +164,30 @@ impl FibTable {
                 fib.routes_of_family(*address).insert(own);
             }
         }
+        let own = |interface: &Interface| {
+            let index = interface.index;
+            interface
+                .addresses
+                .clone()
+                .into_iter()
+                .map(move |(address, length)| SourceAddress::new(index, address, length))
+        };
+        fib.sources = interfaces.iter().flat_map(own).collect();
         fib.interfaces = interfaces;
         fib
+    }
+
+    /// Whether both have the same own addresses.
+    pub(crate) fn has_same_addresses(&self, other: &FibTable) -> bool {
+        let has = |address| other.local_addresses.contains_key(address);
+        self.local_addresses.len() == other.local_addresses.len() && self.local_addresses.keys().all(has)
+    }
+
+    /// Sets what the kernel knows of the addresses beside their values, in its order: which of them are sources. Without it all are permanent and primary.
+    #[must_use]
+    pub fn with_source_addresses(mut self, sources: Vec<SourceAddress>) -> FibTable {
+        self.sources = sources;
+        self
     }
 
     fn routes_of_family(&mut self, family: IpAddr) -> &mut RoutePrefixes {
@@ -264,17 +289,6 @@ fn anycast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
     (length < 127).then(|| Ipv6Addr::from_bits(prefix_bits(address, length)).into())
 }
 
-/// Do the first `length` bits agree?
-fn prefix_contains(address: IpAddr, prefix: IpAddr, length: u8) -> bool {
-    let (difference, bits) = match (address, prefix) {
-        (IpAddr::V4(address), IpAddr::V4(prefix)) => (u128::from(address.to_bits() ^ prefix.to_bits()), 32),
-        (IpAddr::V6(address), IpAddr::V6(prefix)) => (address.to_bits() ^ prefix.to_bits(), 128),
-        _ => return false,
-    };
-    let free = 128 - u32::from(length.min(bits)) - (128 - u32::from(bits));
-    difference.checked_shr(free).unwrap_or(0) == 0
-}
-
 impl Fib for FibTable {
     fn address_type(&self, address: IpAddr, device: Option<u32>) -> AddressType {
         match address {
@@ -299,11 +313,15 @@ impl Fib for FibTable {
     }
 
     fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr> {
-        let own = &self.interface(device)?.addresses;
-        let family = own.iter().filter(|(own, _)| own.is_ipv4() == to.is_ipv4());
-        // An address in the destination's own prefix, else the first.
-        let near = family.clone().find(|(own, length)| prefix_contains(to, *own, *length));
-        near.or_else(|| family.clone().next()).map(|(own, _)| *own)
+        match to {
+            IpAddr::V4(to) => {
+                let route = self.find(to.into(), Some(device)).and_then(|route| route.gateway);
+                let next_hop =
+                    route.and_then(|gateway| if let IpAddr::V4(gateway) = gateway { Some(gateway) } else { None });
+                select_v4(&self.sources, device, next_hop.unwrap_or(to))
+            }
+            IpAddr::V6(to) => select_v6(&self.sources, device, to),
+        }
     }
 
     fn mtu(&self, device: u32) -> u32 {

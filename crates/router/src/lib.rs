@@ -61,8 +61,10 @@ mod ip_fragment;
 mod ipv4_options;
 mod router;
 pub mod service;
+mod source_address;
 mod synproxy;
 
 pub use fib::{FibTable, Interface, LINK_TYPE_NONE, Route};
 pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
+pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

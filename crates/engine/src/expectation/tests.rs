@@ -34,7 +34,7 @@ fn expectation(slot: u32, port: u16) -> Expectation {
 }
 
 fn empty() -> ExpectationTable {
-    ExpectationTable::new(keepstate_wire::keyed_hash::SipKey::new(1, 2))
+    ExpectationTable::new(SipKey::new(1, 2))
 }
 
 const NOW: Instant = Instant::from_secs(1);

@@ -61,6 +61,8 @@ mod field {
     pub(super) const TIMEOUT: u8 = 18;
     /// Unknown fields from here on may be skipped.
     pub(super) const OPTIONAL: u8 = 128;
+    /// Without a value.
+    pub(super) const MASQUERADED: u8 = 129;
 }
 
 impl ConnSnapshot {
@@ -116,6 +118,9 @@ impl ConnSnapshot {
         self.seqadj.iter().for_each(|seqadj| write_field(out, field::SEQADJ, &seqadj.to_bytes()));
         self.synproxy.iter().for_each(|synproxy| write_field(out, field::SYNPROXY, &synproxy.to_bytes()));
         self.lenient_segments_left.iter().for_each(|left| write_field(out, field::LENIENT_SEGMENTS_LEFT, left));
+        if self.masqueraded {
+            write_field(out, field::MASQUERADED, &[]);
+        }
         for (sysctl, seconds) in &self.timeouts {
             let mut value = seconds.to_be_bytes().to_vec();
             value.extend_from_slice(sysctl.name().as_bytes());
@@ -162,6 +167,7 @@ struct DecodedFields {
     seqadj: Option<SeqAdj>,
     synproxy: Option<SynproxyState>,
     lenient_segments_left: Option<[u8; 2]>,
+    masqueraded: bool,
     timeouts: Vec<(Sysctl, u32)>,
 }
 
@@ -211,6 +217,7 @@ impl DecodedFields {
             field::SYNPROXY => self.synproxy = Some(SynproxyState::from_bytes(&read_array(value).ok_or(wrong)?)),
             field::LENIENT_SEGMENTS_LEFT => self.lenient_segments_left = Some(read_array(value).ok_or(wrong)?),
             field::TIMEOUT => self.timeouts.push(read_timeout(value).ok_or(wrong)?),
+            field::MASQUERADED => self.masqueraded = true,
             field::OPTIONAL.. => (),
             _ => return Err(SnapshotDecodeError::UnknownField(number)),
         }
@@ -237,6 +244,7 @@ impl DecodedFields {
             seqadj: self.seqadj,
             synproxy: self.synproxy,
             lenient_segments_left: self.lenient_segments_left,
+            masqueraded: self.masqueraded,
             timeouts: self.timeouts,
         })
     }

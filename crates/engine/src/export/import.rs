@@ -92,6 +92,7 @@ impl Engine {
         let status = snapshot.status - (Status::OFFLOAD | Status::HW_OFFLOAD);
         let mut hot = HotRecord { deadline: now.tick().wrapping_add(remaining), ..HotRecord::default() };
         hot.set_status(status);
+        hot.set_masqueraded(snapshot.masqueraded);
         tracker.store(&mut hot);
         let plain = original.invert() == Some(reply);
         let kind = if extension.is_empty() { 0 } else { RecordKind::HAS_EXTENSION }

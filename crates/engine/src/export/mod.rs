@@ -48,6 +48,8 @@ pub struct ConnSnapshot {
     pub start: Option<UnixTime>,
     /// The original tuple of its master, if it was expected.
     pub master: Option<Tuple>,
+    /// Its source is the address that an interface had when it began.
+    pub masqueraded: bool,
     /// Its own timeouts (`ct timeout`), in seconds.
     pub timeouts: Vec<(Sysctl, u32)>,
     pub(crate) protocol: ProtocolState,
@@ -128,6 +130,7 @@ impl Engine {
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(UnixTime(start)),
             master: extension.and_then(|extension| extension.master).map(|master| master.tuple),
+            masqueraded: hot.is_masqueraded(),
             timeouts: self.timeout_settings(extension.and_then(|extension| extension.timeout_policy)),
             protocol: ProtocolState::of(hot, now.tick()),
             helper_state: extension.and_then(|extension| extension.helper_state),

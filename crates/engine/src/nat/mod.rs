@@ -103,6 +103,7 @@ impl Engine {
             NatRequest { current: present, manip, range, binding: cause, zone: fresh.zone, syn_end_seq: opening, now };
         let (chosen, free) = self.unique_tuple(&wanted);
         fresh.status |= done;
+        fresh.masqueraded |= range.masquerade;
         if chosen != present {
             fresh.set_reply_tuple(&chosen);
             self.nat.in_use = true;

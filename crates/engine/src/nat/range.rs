@@ -47,6 +47,8 @@ pub struct NatRange {
     pub port_selection: PortSelection,
     /// A client always gets the same address of several, whatever its peer.
     pub persistent: bool,
+    /// The address is the interface's of that moment (masquerade): the connection ends with it, see [`Engine::end_masqueraded`](crate::Engine::end_masqueraded).
+    pub masquerade: bool,
     /// `addresses` is a prefix: only the bits that all its addresses share are replaced.
     pub prefix: bool,
 }
@@ -55,6 +57,11 @@ impl NatRange {
     /// One address, any port.
     pub fn to(address: IpAddr) -> NatRange {
         NatRange { addresses: Some(address..=address), ..NatRange::default() }
+    }
+
+    /// One address, that of the interface at this moment; any port.
+    pub fn masquerade(address: IpAddr) -> NatRange {
+        NatRange { masquerade: true, ..NatRange::to(address) }
     }
 
     /// One address and one port.

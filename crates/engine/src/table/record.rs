@@ -124,6 +124,9 @@ impl RecordKind {
     }
 }
 
+/// The bit of TEMPLATE among the status bits: no template is ever in the table, so the bit is free for what Linux keeps beside the status (`masq_index`).
+const MASQUERADED: u16 = Status::TEMPLATE.bits() as u16;
+
 impl HotRecord {
     /// An empty record of a protocol, to be filled in.
     pub(crate) fn of_protocol(protocol: u8) -> HotRecord {
@@ -132,12 +135,21 @@ impl HotRecord {
 
     #[inline(always)]
     pub(crate) fn status(&self) -> Status {
-        Status::from_bits_retain(self.status as u32)
+        Status::from_bits_retain((self.status & !MASQUERADED) as u32)
     }
 
     #[inline(always)]
     pub(crate) fn set_status(&mut self, status: Status) {
-        self.status = status.bits() as u16;
+        self.status = status.bits() as u16 & !MASQUERADED | self.status & MASQUERADED;
+    }
+
+    /// Is its source the address that an interface had when it began?
+    pub(crate) fn is_masqueraded(&self) -> bool {
+        self.status & MASQUERADED != 0
+    }
+
+    pub(crate) fn set_masqueraded(&mut self, masqueraded: bool) {
+        self.status = self.status & !MASQUERADED | if masqueraded { MASQUERADED } else { 0 };
     }
 
     #[inline(always)]

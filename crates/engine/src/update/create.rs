@@ -120,6 +120,7 @@ impl Engine {
             tracker: self.build_tracker(from.protocol, &hot, now),
             timeout: seconds_to_ticks(timeout),
             counted_bytes: None,
+            masqueraded: false,
             // Never a valid epoch, so that its tuples are looked up again on confirmation.
             table_epoch: u64::MAX,
             hashes: [0; 2],

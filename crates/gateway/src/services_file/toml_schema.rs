@@ -40,6 +40,8 @@ pub(super) struct ServiceEntry {
     masquerade: MasqueradeSetting,
     #[serde(default)]
     when_down: WhenDownSetting,
+    /// How long connections of a removed backend go on.
+    drain: Option<DurationSetting>,
     check: Option<CheckSetting>,
     pub(super) backends: Vec<Spanned<BackendEntry>>,
 }
@@ -75,6 +77,7 @@ impl ServiceEntry {
                 WhenDownSetting::Keep => WhenDown::Keep,
                 WhenDownSetting::Reset => WhenDown::Reset,
             },
+            drain: self.drain.as_ref().map_or(Duration::ZERO, |time| time.0),
             check: self.check.as_ref().map(|check| check.0.clone()),
             backends: self.backends.iter().map(|backend| backend.get_ref().0.clone()).collect(),
             ..ServiceConfig::new(self.name.get_ref(), at, transport)

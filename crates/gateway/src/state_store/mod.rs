@@ -6,6 +6,8 @@
 //!         the next file: a few hundred connections a turn, until all are in it ▶ synced to the disk ▶ renamed
 //! close   all connections once more, marked as a clean shutdown
 //! ```
+//! The file is written by a thread of its own (`journal.rs`).
+//!
 //! A [`StateStore`] lives as long as its gateway. A file is a snapshot followed by a journal; once the journal is as long as the snapshot (or some minutes
 //! old), the next file is started. It must never delay packets, decide about a connection, or change a file of another format. A full disk stops
 //! nothing: the gateway goes on without the file, logs that, and tries again.
@@ -17,7 +19,7 @@ pub use restore::{RestoreReport, import_snapshot};
 
 use crate::clock::{SystemTimeSource, TimeSource};
 use anyhow::{Context, Result, bail};
-use journal::{Journal, PendingRename};
+use journal::{FileWriter, Journal, PendingRename};
 use keepstate_engine::{Engine, Instant};
 use keepstate_linux::uptime;
 use state_file::{ClockPair, FrameWriter};
@@ -55,6 +57,7 @@ pub struct StateStore {
     /// Held as long as this lives: nobody else writes there.
     _lock: File,
     clock_source: ClockSource,
+    writer: FileWriter,
     /// The file under its final name, unless a write failed.
     current: Option<Journal>,
     /// Its length when the snapshot was complete.
@@ -106,8 +109,10 @@ impl StateStore {
     ) -> Result<(StateStore, RestoreReport)> {
         let path = state_path(path)?;
         let lock = lock_state_file(&path)?;
+        let writer = FileWriter::start().context("starting the thread that writes the state file")?;
         let mut store = StateStore {
             path,
+            writer,
             _lock: lock,
             clock_source,
             current: None,
@@ -125,13 +130,20 @@ impl StateStore {
         // All at once: no packets come yet, and from the first one on a crash loses nothing.
         let written =
             store.start_snapshot(engine, &clocks).and_then(|()| store.snapshot_step(engine, &clocks, now, u64::MAX));
+        store.flush();
+        let written = written.and_then(|()| store.next.iter().try_for_each(|next| next.journal.check()));
         if let Err(error) = written {
             store.suspend(engine, &clocks, &error);
         }
         Ok((store, restored))
     }
 
-    /// Writes what has changed, between two batches of packets: a bounded amount of work.
+    /// Waits until what was handed over so far is written. A running gateway never waits.
+    pub fn flush(&self) {
+        self.writer.flush();
+    }
+
+    /// Hands over what has changed, between two batches of packets: a bounded amount of work, without a system call. The file has it as soon as its thread has written it.
     pub fn poll(&mut self, engine: &mut Engine, now: Instant) {
         let clocks = self.clocks(now);
         let passed = clocks.since_boot.saturating_sub(self.last_poll);
@@ -189,7 +201,7 @@ impl StateStore {
         if self.current.is_none() {
             engine.track_dirty(true);
         }
-        let journal = Journal::create(&with_suffix(&self.path, "new"), clocks)?;
+        let journal = Journal::create(&self.writer, &with_suffix(&self.path, "new"), clocks)?;
         self.next = Some(NextFile { journal, stage: NextFileStage::Snapshotting(0) });
         self.snapshot_started = clocks.since_boot;
         Ok(())
@@ -223,6 +235,10 @@ impl StateStore {
             let written = if self.frame.is_empty() { Ok(()) } else { journal.append(self.frame.finish(clocks)) };
             self.frame.clear();
             written?;
+            if budget == u64::MAX {
+                // At the start no packet waits, and the queue is smaller than a large table.
+                self.writer.flush();
+            }
         }
         if engine.slot_count() == 0 {
             self.frame.end_snapshot();
@@ -265,7 +281,7 @@ impl StateStore {
         self.frame.clear();
         engine.track_dirty(false);
         // It may be what filled the disk.
-        let _ = fs::remove_file(with_suffix(&self.path, "new"));
+        self.writer.remove(with_suffix(&self.path, "new"));
     }
 
     /// Writes all connections once more, marked as a clean shutdown.
@@ -286,7 +302,7 @@ impl StateStore {
             let _ = rename.wait();
         }
         let path = with_suffix(&self.path, "new");
-        let mut last = Journal::create(&path, clocks)?;
+        let mut last = Journal::create(&self.writer, &path, clocks)?;
         self.frame.clear();
         for slot in 0..engine.slot_count() {
             if let Some(snapshot) = engine.export_slot(slot, now) {
@@ -295,12 +311,14 @@ impl StateStore {
             if u64::from(slot) % SNAPSHOT_MAX_BATCH == SNAPSHOT_MAX_BATCH - 1 && !self.frame.is_empty() {
                 last.append(self.frame.finish(clocks))?;
                 self.frame.clear();
+                // No packet waits any more.
+                self.writer.flush();
             }
         }
         self.frame.end_snapshot();
         last.append(self.frame.finish(clocks))?;
         last.heartbeat(clocks, true)?;
-        last.rename_now(&path, &self.path)
+        last.rename_async(&path, &self.path)?.wait()
     }
 
     fn clocks(&self, now: Instant) -> ClockPair {
@@ -314,6 +332,7 @@ impl Drop for StateStore {
         if let Some(NextFile { stage: NextFileStage::Renaming(rename), .. }) = self.next.take() {
             let _ = rename.wait();
         }
+        self.writer.flush();
     }
 }
 

@@ -232,7 +232,7 @@ fn requests_are_answered() {
         (&0.into(), &0.into(), &serde_json::json!({}))
     );
     assert!(answer.starts_with("{\"v\":2}\n{\"received\":0,\"forwarded\":0,"), "in the order of the text: {answer}");
-    assert!(ask("\"reload\"").0.contains("reload failed; the ruleset stays as it was: there is no ruleset"));
+    assert!(ask("\"reload\"").0.contains("this gateway has no files to read"));
     assert!(
         ask("{\"drain\":{\"address\":\"10.0.0.1\",\"port\":80}}").0.contains("no service has a backend 10.0.0.1:80")
     );

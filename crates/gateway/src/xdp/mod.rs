@@ -17,7 +17,7 @@ use keepstate_engine::Instant;
 use keepstate_linux::af_packet::PacketSocket;
 use keepstate_linux::rtnetlink::{RtLink, RtMonitor};
 use keepstate_linux::tun::Tun;
-use keepstate_linux::xdp::{LiveFrames, XdpRedirect, XskMode, XskSocket};
+use keepstate_linux::xdp::{LiveFrames, QUEUE_MEMORY, XdpRedirect, XskMode, XskSocket};
 use keepstate_router::FibTable;
 use neighbours::Neighbours;
 use port::{Port, probe_burst};
@@ -87,7 +87,8 @@ impl XdpDriver {
             let xdp = if is_native { "native XDP" } else { "generic XDP (slow)" };
             let copy = if port.is_zero_copy() { "zero-copy" } else { "copy mode" };
             let tx = if port.uses_burst { "batched tx" } else { "socket tx" };
-            tracing::info!("{name}: {queues} queues, {xdp}, {copy}, {tx}");
+            let megabytes = queues * QUEUE_MEMORY / 1_000_000;
+            tracing::info!("{name}: {queues} queues, {xdp}, {copy}, {tx}, {megabytes} MB of packet buffers");
         }
         let others: Vec<Worker> = workers.collect();
         if !others.is_empty() {

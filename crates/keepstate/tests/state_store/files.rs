@@ -31,6 +31,7 @@ fn run_until_written(keep: &mut StateStore, engine: &mut Engine, path: &Path) {
     let modified = || fs::metadata(path).ok().and_then(|there| there.modified().ok());
     wait_until("the file", || {
         keep.poll(engine, now());
+        keep.flush();
         modified().is_some() && !path.with_extension("table.new").exists()
     });
     keep.poll(engine, now());
@@ -178,6 +179,7 @@ fn new_snapshot_is_written_incrementally() {
         open_connections(&mut first, 1000, 30_000);
         for _ in 0..40 {
             keep.poll(&mut first, now());
+            keep.flush();
             let length = fs::metadata(&new).map_or(0, |there| there.len());
             longest = longest.max(length.saturating_sub(before));
             before = length;

@@ -48,8 +48,25 @@ pub struct RtAddress {
     pub ifindex: u32,
     /// The address.
     pub address: IpAddr,
-    /// The prefix length.
+    /// The prefix that its link has: its own, or the other end's of a link of two …
+    pub network: IpAddr,
+    /// … and the length.
     pub prefix_length: u8,
+    /// Its scope: 0 global, 253 link, 254 host.
+    pub scope: u8,
+    /// Its flags, `IFA_F_*`.
+    pub flags: u32,
+}
+
+/// Flags of an address, by the kernel's names.
+pub mod ifa_flag {
+    #![allow(missing_docs, reason = "the names are the kernel's")]
+    /// For IPv6 it means: temporary.
+    pub const SECONDARY: u32 = 0x01;
+    pub const OPTIMISTIC: u32 = 0x04;
+    pub const DADFAILED: u32 = 0x08;
+    pub const DEPRECATED: u32 = 0x20;
+    pub const TENTATIVE: u32 = 0x40;
 }
 
 /// A route.
@@ -125,7 +142,7 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
     match message.kind {
         // The type stands where netfilter's messages have a number in network order.
         rtm::NEW_LINK => decode_link(u16::from_ne_bytes(resource.to_be_bytes()), attributes),
-        rtm::NEW_ADDRESS => decode_address(version, attributes),
+        rtm::NEW_ADDRESS => decode_address(version, resource, attributes),
         rtm::NEW_ROUTE => decode_route(family, version, attributes),
         rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
         rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
@@ -158,21 +175,25 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
     Ok(RtMessage::Link(link))
 }
 
-fn decode_address(length: u8, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
     let (header, attributes) = split_header::<IFADDRMSG_REST>(bytes, "an address")?;
     let device = read_u32(header, 0);
-    let (mut local, mut any) = (None, None);
+    let [flags, scope] = flags_and_scope.to_be_bytes();
+    let (mut local, mut any, mut flags) = (None, None, u32::from(flags));
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
             1 => any = parse_ip(attribute.payload),
             // At one end of a link of two, the first is the other end's.
             2 => local = parse_ip(attribute.payload),
+            // All of them; the header has room for eight.
+            8 => flags = attribute.bytes("flags").map(u32::from_ne_bytes)?,
             _ => (),
         }
     }
     Ok(local.or(any).map_or(RtMessage::Other, |address| {
-        RtMessage::Address(RtAddress { ifindex: device, address, prefix_length: length })
+        let network = any.unwrap_or(address);
+        RtMessage::Address(RtAddress { ifindex: device, address, network, prefix_length: length, scope, flags })
     }))
 }
 

@@ -10,5 +10,5 @@ mod socket;
 mod xdp_program;
 
 pub use live_frames::LiveFrames;
-pub use socket::{XskMode, XskSocket};
+pub use socket::{QUEUE_MEMORY, XskMode, XskSocket};
 pub use xdp_program::{XdpError, XdpRedirect};

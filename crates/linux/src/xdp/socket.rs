@@ -23,6 +23,9 @@ const XDP_HEADROOM: usize = 256;
 /// The longest frame that can be received or sent, in bytes, with its Ethernet header.
 const MAX_FRAME_LEN: usize = FRAME_SIZE - XDP_HEADROOM;
 
+/// The memory of one queue's frames, both directions, in bytes: locked, whether there is traffic or not.
+pub const QUEUE_MEMORY: usize = 2 * RING_SIZE as usize * FRAME_SIZE;
+
 /// How frames get into our memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum XskMode {

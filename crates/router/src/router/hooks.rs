@@ -96,6 +96,7 @@ impl Router {
                     *choice = Some(sent);
                     Ok(())
                 }
+                ServiceVerdict::Ended => Err(DropReason::NoBackend),
                 ServiceVerdict::Refused => {
                     let tcp = Packet::parse(&pkt.bytes).is_ok_and(|packet| packet.protocol() == 6);
                     self.send_reject(if tcp { Reject::TcpReset } else { Reject::Default }, pkt);

@@ -59,6 +59,8 @@ pub struct Router {
     program: Program,
     wall_clock: WallClock,
     fib: FibTable,
+    /// Slots from this one on are still to be searched for masqueraded connections without an address.
+    masquerade_cursor: Option<u32>,
     reassembler: Reassembler,
     fragment_ids: FragmentIds,
     counters: RouterCounters,
@@ -101,6 +103,8 @@ pub struct WallClock {
 
 /// Unused buffers kept, at most.
 const MAX_SPARE_BUFFERS: usize = 512;
+/// Slots of the table that one call checks for masqueraded connections whose address is gone.
+const MASQUERADE_STEP: u32 = 8192;
 /// How often service connections are swept while there are any.
 const SERVICE_SWEEP_INTERVAL: u64 = 20_000_000;
 
@@ -116,6 +120,7 @@ impl Router {
             program,
             wall_clock: WallClock::default(),
             fib,
+            masquerade_cursor: None,
             reassembler: Reassembler::new(
                 key.derive(KeyPurpose::Reassembly as u64).words(),
                 ReassemblyLimits::default(),
@@ -209,8 +214,13 @@ impl Router {
     /// Does what is due at `now`: removes expired connections, expectations and fragments, sweeps the connections of services. It is a bounded piece of work; more may be due afterwards, and [`Router::next_wake`] is `now` then. Call it once before the first packet, at `next_wake`, and between batches of packets.
     pub fn poll(&mut self, now: Instant) {
         self.engine.poll(now);
+        if let Some(from) = self.masquerade_cursor {
+            let fib = &self.fib;
+            let is_own = |address| fib.is_local(address);
+            self.masquerade_cursor = self.engine.end_masqueraded(from, MASQUERADE_STEP, is_own, now);
+        }
         self.reassembler.poll(now.0);
-        self.services.expire_connections(&self.engine, false, now);
+        self.services.expire_connections(&self.fib, &mut self.engine, false, now);
     }
 
     /// When [`Router::poll`] is next due; `None` if only a packet can bring work. Each packet may bring it forward.
@@ -233,7 +243,9 @@ impl Router {
     /// The next line for the log: of a rule, of the engine, or of a port block.
     pub fn poll_log(&mut self) -> Option<LogLine> {
         let line = self.log.pop_front();
-        line.or_else(|| self.engine.poll_log().map(LogLine::of_engine))
+        let note = |text| LogLine { level: 6, text };
+        line.or_else(|| self.services.pop_note().map(note))
+            .or_else(|| self.engine.poll_log().map(LogLine::of_engine))
             .or_else(|| self.engine.poll_port_block().map(|event| LogLine::of_port_block(&event)))
     }
 
@@ -259,12 +271,13 @@ impl Router {
         &self.program
     }
 
-    /// Replaces the ruleset; connections live on.
-    pub fn replace_program(&mut self, program: Program) {
+    /// Replaces the ruleset; connections live on. Returns the old one: a large one takes a while to drop.
+    pub fn replace_program(&mut self, program: Program) -> Program {
         // Offloaded flows were decided by the old rules.
         self.engine.revoke_all();
-        self.program = program;
+        let old = std::mem::replace(&mut self.program, program);
         self.program.set_wall_clock_offset(self.wall_clock.local_offset);
+        old
     }
 
     /// Changes the ruleset between two packets; connections live on. Returns the program that was replaced, to be dropped where that delays nobody.
@@ -289,9 +302,18 @@ impl Router {
         &self.fib
     }
 
-    /// Replaces interfaces and routes.
-    pub fn replace_fib(&mut self, fib: FibTable) {
-        self.fib = fib;
+    /// Replaces interfaces and routes. Returns the old ones: a large table takes a while to drop.
+    pub fn replace_fib(&mut self, fib: FibTable) -> FibTable {
+        if !self.fib.has_same_addresses(&fib) {
+            self.check_masqueraded();
+        }
+        std::mem::replace(&mut self.fib, fib)
+    }
+
+    /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
+    /// [`Router::replace_fib`] does so by itself.
+    pub fn check_masqueraded(&mut self) {
+        self.masquerade_cursor = Some(0);
     }
 
     /// While it drains, new connections are dropped; existing ones, and those they expect (RELATED), go on.

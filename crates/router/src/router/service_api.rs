@@ -4,8 +4,8 @@ use crate::service::{BackendConfig, BackendId, ServiceConfig, Services};
 use keepstate_engine::Instant;
 
 impl Router {
-    /// Replaces the services; connections live on. Services with a known name keep their counts and drained backends. Backends no longer named get no new
-    /// connections, and are removed when the last of theirs has left the table. Check the services with [`validate`](crate::service::validate) before.
+    /// Replaces the services; connections live on. Services with a known name keep their counts and drained backends. Backends no longer named get no
+    /// packet any more, or none after [`ServiceConfig::drain`]: UDP flows go to other backends, TCP connections are reset. Check the services with [`validate`](crate::service::validate) before.
     ///
     /// ```
     /// use keepstate_engine::{Engine, Instant, Secret, Sysctls};
@@ -39,14 +39,14 @@ impl Router {
 
     /// The services, with connection counts as of now (of up to 65,536 connections), not as of the last sweep.
     pub fn services_with_fresh_counts(&mut self, now: Instant) -> &Services {
-        self.services.expire_connections(&self.engine, true, now);
+        self.services.expire_connections(&self.fib, &mut self.engine, true, now);
         &self.services
     }
 
     /// Reports the result of a backend's health check; true if its state has changed. When a backend goes down, its UDP connections and those without a reply are removed,
     /// so that the next packet goes to another backend; TCP is kept or reset, as the service is configured.
     pub fn set_health(&mut self, backend: BackendId, is_up: bool, now: Instant) -> bool {
-        self.services.set_health(backend, is_up, &mut self.engine, now)
+        self.services.set_health(backend, is_up, &self.fib, (&mut self.engine, now))
     }
 
     /// Drains every backend that `matching` is true for, or ends that: a drained backend keeps its connections and gets no new ones. Returns how many match.

@@ -26,6 +26,8 @@ pub struct ServiceConfig {
     pub masquerade: Masquerade,
     /// What happens to TCP connections when their backend goes down.
     pub when_down: WhenDown,
+    /// How long the connections of a backend that is no longer configured go on; zero: they end at once.
+    pub drain: Duration,
     /// The health check of the backends; without one all are up.
     pub check: Option<HealthCheckConfig>,
     /// The backends.
@@ -202,6 +204,7 @@ impl ServiceConfig {
             affinity: None,
             masquerade: Masquerade::default(),
             when_down: WhenDown::default(),
+            drain: Duration::ZERO,
             check: None,
             backends: Vec::new(),
         }

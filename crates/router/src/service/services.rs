@@ -1,7 +1,7 @@
 //! All services of a router: which addresses they listen at, and their connections.
 use super::backend::{BackendChoice, BackendId};
 use super::config::{BackendConfig, Masquerade, ServiceConfig, Transport, WhenDown};
-use super::connections::{ConnectionEvent, ServiceConnections};
+use super::connections::{ConnectionEvent, EndAction, EndMode, ServiceConnections};
 use super::state::{BackendState, ServiceState};
 use crate::fib::FibTable;
 use keepstate_engine::{ConnId, Direction, Engine, Entry, Instant, Manip, NatRange, PacketCtx, Status, Tuple};
@@ -19,6 +19,10 @@ pub struct Services {
     /// The listening ports, by address and protocol.
     listeners: BTreeMap<(IpAddr, u8), Vec<ListenRange>>,
     connections: ServiceConnections,
+    /// Slots of the table from this one on are still to be searched for connections older than their service.
+    adopt_cursor: Option<u32>,
+    /// Lines for the log.
+    notes: Vec<String>,
     last_key: u32,
     draws: u64,
     key: SipKey,
@@ -51,6 +55,8 @@ pub(crate) enum ServiceVerdict {
     Dispatched(BackendChoice),
     /// No backend is up, or its connection is to be reset: the router rejects the packet.
     Refused,
+    /// Its connection has ended: the packet is dropped, and the next one begins a new connection.
+    Ended,
 }
 
 impl Services {
@@ -60,6 +66,8 @@ impl Services {
             services: Vec::new(),
             listeners: BTreeMap::new(),
             connections: ServiceConnections::new(key.derive(1)),
+            adopt_cursor: None,
+            notes: Vec::new(),
             last_key: 0,
             draws: 0,
             key: key.derive(0),
@@ -79,7 +87,7 @@ impl Services {
 
     /// Is any connection of a service in the table?
     pub(crate) fn has_connections(&self) -> bool {
-        !self.connections.is_empty()
+        !self.connections.is_empty() || self.adopt_cursor.is_some()
     }
 
     /// Changes each time services are replaced: backends may be others then.
@@ -95,7 +103,7 @@ impl Services {
         })
     }
 
-    /// Replaces the services. Services with a known name go on; backends no longer named drain.
+    /// Replaces the services. Services with a known name go on; the connections of backends no longer named end, at once or after the service's `drain`.
     pub(crate) fn replace(&mut self, services: Vec<ServiceConfig>, fib: &FibTable, engine: &mut Engine, now: Instant) {
         self.generation += 1;
         self.services.iter_mut().for_each(|running| running.removed = true);
@@ -121,9 +129,12 @@ impl Services {
             running.backends.iter_mut().for_each(|member| member.removed = true);
         }
         self.rebuild_listeners();
+        self.end_removed_backends(now);
         if is_new {
-            self.adopt_connections(fib, engine, now);
+            self.adopt_cursor = Some(0);
+            self.adopt_step(fib, engine, now);
         }
+        self.end_step(fib, engine, now);
         self.remove_unused();
     }
 
@@ -151,30 +162,152 @@ impl Services {
         self.services.binary_search_by_key(&key, |running| running.key).ok()
     }
 
-    /// Connections older than their service: those to one of its backends are counted for it; UDP connections that are not translated are removed, as kube-proxy
-    /// does, so that the next packet reaches the service.
-    pub(crate) fn adopt_connections(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {
-        let entries: Vec<Entry> = engine.entries(now).collect();
-        for entry in entries {
-            let Tuple { destination, protocol, destination_key, .. } = entry.original;
-            let Some(running) = self.find_service(fib, destination, protocol, destination_key) else { continue };
-            let Some(running) = self.services.get_mut(running) else { continue };
-            if !entry.status.contains(Status::DST_NAT) {
-                if protocol == Transport::Udp.protocol_number() {
-                    engine.remove(entry.conn_id, now);
+    /// Begins the end of the connections of backends that are no longer named, and calls it off for those that are named again.
+    fn end_removed_backends(&mut self, now: Instant) {
+        let Services { services, connections, notes, .. } = self;
+        for running in services {
+            for member in &running.backends {
+                let id = BackendId { service: running.key, backend: member.key };
+                let is_ending = matches!(connections.ending(id), Some((EndMode::Removed, _)));
+                if member.removed && !is_ending {
+                    connections.begin_end(id, EndMode::Removed, now.after(running.config.drain));
+                    let (name, backend, count) = (&running.config.name, &member.config, member.active);
+                    let seconds = running.config.drain.as_secs();
+                    let when = if seconds == 0 { "now".into() } else { format!("in {seconds} s at the latest") };
+                    notes.push(format!("{name}: {backend} removed; its {count} connections end {when}"));
+                } else if !member.removed && is_ending {
+                    connections.cancel_end(id);
+                    if member.is_up == Some(false) {
+                        let reset = running.config.when_down == WhenDown::Reset;
+                        connections.begin_end(id, EndMode::Down { reset }, now);
+                    }
                 }
-                continue;
             }
-            let service = &running.config;
-            let is_its = |backend: &BackendConfig| {
-                let port = service.backend_port(backend, destination_key).unwrap_or(destination_key);
-                (backend.address, port) == (entry.reply.source, entry.reply.source_key)
-            };
-            let member = running.backends.iter_mut().find(|member| is_its(&member.config));
-            if let Some(member) = member.filter(|_| !self.connections.contains(entry.conn_id)) {
-                member.add_connection();
-                let backend = BackendId { service: running.key, backend: member.key };
-                self.connections.insert(entry.conn_id, backend, |_, _| ());
+        }
+    }
+
+    /// The next line for the log.
+    pub(crate) fn pop_note(&mut self) -> Option<String> {
+        if self.notes.is_empty() { None } else { Some(self.notes.remove(0)) }
+    }
+
+    /// How the connections of a removed backend end: the seconds until then, 0 if they have.
+    pub fn removed_in(&self, service: &ServiceState, backend: &BackendState, now: Instant) -> Option<u64> {
+        let id = BackendId { service: service.key, backend: backend.key };
+        match self.connections.ending(id) {
+            Some((EndMode::Removed, at)) => Some(at.since(now).as_secs()),
+            _ => None,
+        }
+    }
+
+    /// Ends some of the connections of backends that are down or removed: a bounded piece of work.
+    fn end_step(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {
+        for (handle, backend) in self.connections.next_ending(now, END_STEP) {
+            if let Some(entry) = engine.entry(handle, now)
+                && self.end_action(fib, handle, backend, &entry, now) == Some(EndAction::Remove)
+            {
+                engine.remove(handle, now);
+                self.forget_connection(handle);
+            }
+        }
+    }
+
+    /// What is to happen to a connection whose backend ends; one that another service has the same backend for moves there.
+    fn end_action(
+        &mut self,
+        fib: &FibTable,
+        handle: ConnId,
+        backend: BackendId,
+        entry: &Entry,
+        now: Instant,
+    ) -> Option<EndAction> {
+        let action = self.connections.end_action(backend, entry, now)?;
+        if matches!(self.connections.ending(backend), Some((EndMode::Removed, _)))
+            && let Some((running, member)) = self.backend_of(fib, entry)
+            && let Some(running) = self.services.get_mut(running)
+            && let Some(member) = running.backends.get_mut(member)
+        {
+            member.add_connection();
+            let to = BackendId { service: running.key, backend: member.key };
+            let Services { services: running, connections: live, .. } = self;
+            live.insert(handle, to, |backend, found| record_event(running, backend, found));
+            return None;
+        }
+        Some(action)
+    }
+
+    fn forget_connection(&mut self, handle: ConnId) {
+        let Services { services: running, connections: live, .. } = self;
+        live.remove(handle, |backend, found| record_event(running, backend, found));
+    }
+
+    /// The configured service and backend, by index, that a connection is translated to.
+    fn backend_of(&self, fib: &FibTable, entry: &Entry) -> Option<(usize, usize)> {
+        let Tuple { destination, protocol, destination_key, .. } = entry.original;
+        let place = self.find_service(fib, destination, protocol, destination_key)?;
+        let running = self.services.get(place)?;
+        let service = &running.config;
+        let is_its = |member: &BackendState| {
+            let port = service.backend_port(&member.config, destination_key).unwrap_or(destination_key);
+            !member.removed && (member.config.address, port) == (entry.reply.source, entry.reply.source_key)
+        };
+        Some((place, running.backends.iter().position(is_its)?))
+    }
+
+    /// As [`Services::adopt_step`], for the whole table at once: before the first packet.
+    pub(crate) fn adopt_connections(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {
+        self.adopt_cursor = Some(0);
+        while self.adopt_cursor.is_some() {
+            self.adopt_step(fib, engine, now);
+        }
+    }
+
+    /// Searches a piece of the table for connections older than their service. Those to one of its backends are counted for it. Those to a host that is not (any more) its backend
+    /// end, and UDP connections that are not translated, as kube-proxy does, so that the next packet reaches the service.
+    fn adopt_step(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {
+        let Some(first) = self.adopt_cursor else { return };
+        let mut found = Vec::new();
+        self.adopt_cursor = engine.dump_range(first, ADOPT_STEP, now, |entry| found.push(entry));
+        for entry in found {
+            self.adopt_connection(fib, engine, &entry, now);
+        }
+    }
+
+    fn adopt_connection(&mut self, fib: &FibTable, engine: &mut Engine, entry: &Entry, now: Instant) {
+        let Tuple { destination, protocol, destination_key, .. } = entry.original;
+        if self.connections.contains(entry.conn_id)
+            || self.find_service(fib, destination, protocol, destination_key).is_none()
+        {
+            return;
+        }
+        if !entry.status.contains(Status::DST_NAT) {
+            if protocol == Transport::Udp.protocol_number() {
+                engine.remove(entry.conn_id, now);
+            }
+            return;
+        }
+        let Some((running, member)) = self.backend_of(fib, entry) else {
+            engine.remove(entry.conn_id, now);
+            return;
+        };
+        let Some(running) = self.services.get_mut(running) else { return };
+        let Some(member) = running.backends.get_mut(member) else { return };
+        member.add_connection();
+        let backend = BackendId { service: running.key, backend: member.key };
+        self.connections.insert(entry.conn_id, backend, |_, _| ());
+    }
+
+    /// A packet of a known connection: may it go to its backend?
+    fn check_known(&mut self, fib: &FibTable, engine: &mut Engine, handle: ConnId, now: Instant) -> ServiceVerdict {
+        let Some(backend) = self.connections.ending_backend(handle, now) else { return ServiceVerdict::NotService };
+        let Some(entry) = engine.entry(handle, now) else { return ServiceVerdict::NotService };
+        match self.end_action(fib, handle, backend, &entry, now) {
+            None => ServiceVerdict::NotService,
+            Some(EndAction::Reset) => ServiceVerdict::Refused,
+            Some(EndAction::Remove) => {
+                engine.remove(handle, now);
+                self.forget_connection(handle);
+                ServiceVerdict::Ended
             }
         }
     }
@@ -184,11 +317,7 @@ impl Services {
         let ServiceCtx { engine, ctx, fib, now, .. } = service_ctx;
         let (handle, direction) = (ctx.connection(), ctx.direction());
         let Some(fresh) = ctx.unconfirmed() else {
-            return if self.connections.is_reset_pending(handle) {
-                ServiceVerdict::Refused
-            } else {
-                ServiceVerdict::NotService
-            };
+            return handle.map_or(ServiceVerdict::NotService, |handle| self.check_known(fib, engine, handle, now));
         };
         if fresh.is_nat_initialized(Manip::Destination) || direction != Some(Direction::Original) {
             return ServiceVerdict::NotService;
@@ -226,7 +355,7 @@ impl Services {
             Masquerade::Always => true,
         };
         if let Some(us) = fib.source_address(device.index, to).filter(|_| wanted) {
-            engine.translate(ctx, Manip::Source, &NatRange::to(us), now);
+            engine.translate(ctx, Manip::Source, &NatRange::masquerade(us), now);
         }
     }
 
@@ -246,7 +375,9 @@ impl Services {
     }
 
     /// Sweeps some connections for those that are closed or gone: a bounded piece of work, larger if `thorough`.
-    pub(crate) fn expire_connections(&mut self, engine: &Engine, thorough: bool, now: Instant) {
+    pub(crate) fn expire_connections(&mut self, fib: &FibTable, engine: &mut Engine, thorough: bool, now: Instant) {
+        self.adopt_step(fib, engine, now);
+        self.end_step(fib, engine, now);
         let Services { services: running, connections: live, .. } = self;
         let mut ended = false;
         live.sweep(engine, thorough, now, |backend, found| {
@@ -264,20 +395,29 @@ impl Services {
     }
 
     /// Sets the health of a backend; true if it has changed.
-    pub(crate) fn set_health(&mut self, backend: BackendId, is_up: bool, engine: &mut Engine, now: Instant) -> bool {
+    pub(crate) fn set_health(
+        &mut self,
+        backend: BackendId,
+        is_up: bool,
+        fib: &FibTable,
+        (engine, now): (&mut Engine, Instant),
+    ) -> bool {
         let Some(running) = self.service_mut(backend.service) else { return false };
         let Some(member) = running.backend_mut(backend.backend) else { return false };
         let before = member.is_up.replace(is_up);
+        let is_removed = member.removed;
         if before == Some(is_up) {
             return false;
         }
         running.rebuild_schedule();
         let reset = running.config.when_down == WhenDown::Reset;
-        if is_up {
-            self.connections.cancel_resets(backend);
-        } else {
-            let Services { services: running, connections: live, .. } = self;
-            live.end_backend(engine, backend, reset, now, |backend, found| record_event(running, backend, found));
+        if !is_removed {
+            if is_up {
+                self.connections.cancel_end(backend);
+            } else {
+                self.connections.begin_end(backend, EndMode::Down { reset }, now);
+                self.end_step(fib, engine, now);
+            }
         }
         before.is_some() || !is_up
     }
@@ -300,6 +440,11 @@ impl Services {
     fn remove_unused(&mut self) {
         self.services.iter_mut().for_each(ServiceState::remove_unused);
         self.services.retain(|running| !running.removed || !running.backends.is_empty());
+        let Services { services, connections, .. } = self;
+        connections.retain_endings(|id| {
+            let place = services.binary_search_by_key(&id.service, |running| running.key).ok();
+            place.and_then(|place| services.get(place)).is_some_and(|running| running.index_of(id.backend).is_some())
+        });
     }
 
     fn service_mut(&mut self, key: u32) -> Option<&mut ServiceState> {
@@ -313,6 +458,11 @@ impl Services {
         self.key.hash_one(self.draws)
     }
 }
+
+/// Connections that one step checks for backends that are down or removed.
+const END_STEP: usize = 4096;
+/// Slots of the table that one step searches for connections older than their service.
+const ADOPT_STEP: u32 = 4096;
 
 /// Counts an event of a backend's connection.
 fn record_event(

@@ -36,6 +36,8 @@ pub enum BackendStatus {
     Down,
     /// Keeps its connections, gets no new ones.
     Draining,
+    /// No longer configured: its connections end.
+    Removed,
 }
 
 impl BackendStatus {
@@ -45,6 +47,7 @@ impl BackendStatus {
             BackendStatus::Up => "up",
             BackendStatus::Down => "down",
             BackendStatus::Draining => "draining",
+            BackendStatus::Removed => "removed",
         }
     }
 }
@@ -74,11 +77,12 @@ impl BackendState {
         &self.config
     }
 
-    /// Whether it gets connections. `Down` takes precedence over `Draining`.
+    /// Whether it gets connections. `Removed` takes precedence over `Down`, that over `Draining`.
     pub fn status(&self) -> BackendStatus {
         match self.is_up {
+            _ if self.removed => BackendStatus::Removed,
             Some(false) => BackendStatus::Down,
-            _ if self.drained || self.removed => BackendStatus::Draining,
+            _ if self.drained => BackendStatus::Draining,
             _ => BackendStatus::Up,
         }
     }

@@ -72,6 +72,7 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_,
         ports,
         port_selection: nat.port_selection,
         persistent: nat.persistent,
+        masquerade: matches!(nat.target, NatAddress::Masquerade),
         prefix: nat.netmap,
     })
 }

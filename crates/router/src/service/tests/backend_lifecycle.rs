@@ -23,41 +23,117 @@ fn drained_backend_keeps_connections_and_gets_no_new_ones() {
     assert_eq!(open_connection(&mut router, 13, 4000, at(6)), None, "no backend is left");
 }
 
+fn states(router: &mut Router, now: Instant) -> Vec<(BackendStatus, u64)> {
+    let services = router.services_with_fresh_counts(now);
+    services.iter().flat_map(ServiceState::backends).map(|member| (member.status(), member.active())).collect()
+}
+
+/// The services without the first backend.
+fn without_first(transport: Transport, drain: u64) -> ServiceConfig {
+    let mut less = ServiceConfig { drain: std::time::Duration::from_secs(drain), ..service(transport, 2) };
+    less.backends.remove(0);
+    less
+}
+
 #[test]
-fn removed_backend_drains_then_is_deleted() {
+fn removed_backend_drains_for_the_time_given_then_is_deleted() {
     let mut router = router("", vec![service(Transport::Tcp, 2)]);
     let a = ip("10.0.0.11");
     assert_eq!(open_connection(&mut router, 1, 4000, at(1)), Some(a));
-    let mut less = service(Transport::Tcp, 2);
-    less.backends.remove(0);
-    router.replace_services(vec![less.clone()], at(2));
-    let states = |router: &mut Router, now| {
-        let services = router.services_with_fresh_counts(now);
-        services
-            .iter()
-            .flat_map(ServiceState::backends)
-            .map(|member| (member.status(), member.active()))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(states(&mut router, at(2)), [(BackendStatus::Draining, 1), (BackendStatus::Up, 0)]);
+    assert_eq!(open_connection(&mut router, 2, 4000, at(1)), Some(ip("10.0.0.12")));
+    assert_eq!(open_connection(&mut router, 3, 4000, at(1)), Some(a));
+    router.replace_services(vec![without_first(Transport::Tcp, 30)], at(2));
+    assert_eq!(
+        router.poll_log().unwrap().text,
+        "web: 10.0.0.11:8080 removed; its 2 connections end in 30 s at the latest"
+    );
+    assert_eq!(states(&mut router, at(2)), [(BackendStatus::Removed, 2), (BackendStatus::Up, 1)]);
     assert_eq!(router.services().backends().count(), 1, "the removed backend needs no health check");
-    assert_eq!(open_connection(&mut router, 2, 4000, at(2)), Some(ip("10.0.0.12")));
-    assert_eq!(send_on_connection(&mut router, 1, 4000, at(3)).1.1.0, a);
-    // A reset ends its last connection.
-    reset_connection(&mut router, 1, 4000, at(4));
-    assert_eq!(states(&mut router, at(4)), [(BackendStatus::Draining, 0), (BackendStatus::Up, 1)]);
-    // … which is forgotten some seconds later.
-    router.engine_mut().poll(at(20));
-    assert_eq!(states(&mut router, at(20)), [(BackendStatus::Up, 1)]);
-    // The service is removed; its connections live on, new packets are not for a service.
-    router.replace_services(Vec::new(), at(20));
-    assert_eq!(send_on_connection(&mut router, 2, 4000, at(21)).1.1.0, ip("10.0.0.12"));
-    let (_, left) =
-        send_packet(&mut router, 1, &tcp(endpoints(("192.0.2.3", 1), ("203.0.113.80", 80)), SYN, 1, 0), at(21));
-    assert_eq!(parse_packet(&left[0]).0.1, (ip("203.0.113.80"), 80));
-    // It comes back: the same members, with what they have.
-    router.replace_services(vec![less], at(22));
-    assert_eq!(states(&mut router, at(22)), [(BackendStatus::Up, 1)]);
+    assert_eq!(open_connection(&mut router, 4, 4000, at(2)), Some(ip("10.0.0.12")));
+    assert_eq!(send_on_connection(&mut router, 1, 4000, at(31)).1.1.0, a, "drained");
+    let (result, _, flags) = send_on_connection(&mut router, 1, 4000, at(32));
+    assert_eq!((result, flags), (Err(DropReason::NoBackend), RST), "the time is over");
+    assert_eq!(send_on_connection(&mut router, 2, 4000, at(32)).0, Ok(()), "the other backend's go on");
+    // One that says nothing is forgotten a minute later, and its backend with it.
+    router.poll(at(93));
+    assert_eq!(states(&mut router, at(93)), [(BackendStatus::Up, 2)]);
+}
+
+#[test]
+fn no_packet_reaches_a_removed_backend() {
+    // An active sender, whose flow never times out; answered or not.
+    for answered in [false, true] {
+        let mut router = router("", vec![service(Transport::Udp, 2)]);
+        let asked = endpoints(("192.0.2.7", 4000), ("203.0.113.80", 53));
+        let ask = |router: &mut Router, now| {
+            let (_, left) = send_packet(router, 1, &udp(asked), now);
+            let (sent, _) = parse_packet(&left[0]);
+            if answered {
+                assert_eq!(send_packet(router, 2, &udp((sent.1, sent.0)), now).0, Ok(()));
+            }
+            sent.1.0
+        };
+        let [a, b] = [ip("10.0.0.11"), ip("10.0.0.12")];
+        assert_eq!([1, 2, 3].map(|second| ask(&mut router, at(second))), [a; 3]);
+        router.replace_services(vec![without_first(Transport::Udp, 0)], at(4));
+        assert_eq!([4, 5, 6].map(|second| ask(&mut router, at(second))), [b; 3], "answered: {answered}");
+        assert_eq!(states(&mut router, at(7)), [(BackendStatus::Up, 1)]);
+    }
+}
+
+#[test]
+fn retransmitted_syn_goes_to_another_backend_once_its_own_is_removed() {
+    let mut router = router("", vec![service(Transport::Tcp, 2)]);
+    let syn = tcp(endpoints(("192.0.2.7", 4000), ("203.0.113.80", 80)), SYN, 100, 0);
+    let to = |router: &mut Router, second| parse_packet(&send_packet(router, 1, &syn, at(second)).1[0]).0.1.0;
+    assert_eq!([1, 2].map(|second| to(&mut router, second)), [ip("10.0.0.11"); 2]);
+    router.replace_services(vec![without_first(Transport::Tcp, 0)], at(3));
+    assert_eq!(to(&mut router, 3), ip("10.0.0.12"));
+}
+
+#[test]
+fn backend_named_again_in_time_keeps_its_connections() {
+    let mut router = router("", vec![service(Transport::Tcp, 2)]);
+    assert_eq!(open_connection(&mut router, 1, 4000, at(1)), Some(ip("10.0.0.11")));
+    router.replace_services(vec![without_first(Transport::Tcp, 30)], at(2));
+    router.replace_services(vec![service(Transport::Tcp, 2)], at(10));
+    router.poll(at(100));
+    assert_eq!(send_on_connection(&mut router, 1, 4000, at(101)).1.1.0, ip("10.0.0.11"));
+}
+
+#[test]
+fn removed_service_ends_its_connections() {
+    let mut router = router("", vec![service(Transport::Tcp, 2)]);
+    open_connection(&mut router, 1, 4000, at(1)).unwrap();
+    router.replace_services(Vec::new(), at(2));
+    assert_eq!(send_on_connection(&mut router, 1, 4000, at(3)).0, Err(DropReason::NoBackend));
+    router.poll(at(63));
+    assert_eq!(router.services().iter().count(), 0);
+}
+
+#[test]
+fn removed_backends_end_in_bounded_steps_and_no_packet_waits_for_them() {
+    let mut router = router("", vec![service(Transport::Udp, 1)]);
+    let asked = |number: u32| {
+        let port = u16::try_from(number % 50_000).unwrap() + 1;
+        endpoints((if number < 50_000 { "192.0.2.7" } else { "192.0.2.8" }, port), ("203.0.113.80", 53))
+    };
+    const COUNT: u32 = 10_000;
+    for number in 0..COUNT {
+        assert_eq!(send_packet(&mut router, 1, &udp(asked(number)), at(1)).0, Ok(()));
+    }
+    let mut other = service(Transport::Udp, 2);
+    other.backends.remove(0);
+    router.replace_services(vec![other], at(2));
+    let left = router.engine().count();
+    assert!((1..10_000).contains(&left), "one step ends a bounded number: {left} of {COUNT} are left");
+    // The first connections come last; theirs is not sent to the removed backend meanwhile.
+    let (result, out) = send_packet(&mut router, 1, &udp(asked(0)), at(2));
+    assert_eq!((result, out.len()), (Err(DropReason::NoBackend), 0));
+    let (_, out) = send_packet(&mut router, 1, &udp(asked(0)), at(2));
+    assert_eq!(parse_packet(&out[0]).0.1.0, ip("10.0.0.12"));
+    (0..3).for_each(|_| router.poll(at(2)));
+    assert_eq!(router.engine().count(), 1);
 }
 
 #[test]
@@ -177,7 +253,8 @@ fn new_service_adopts_existing_connections() {
             })
             .collect::<Vec<_>>()
     };
-    assert_eq!(shown(&mut router), [("web".into(), 1), ("renamed".into(), 0)], "counted once, where it began");
+    assert_eq!(shown(&mut router), [("renamed".into(), 1)], "it moves with its backend");
+    assert_eq!(send_on_connection(&mut router, 1, 4000, at(2)).0, Ok(()));
     // Datagrams that went elsewhere ask again when a service comes.
     let asked = endpoints(("192.0.2.7", 4000), ("203.0.113.80", 53));
     assert_eq!(parse_packet(&send_packet(&mut router, 1, &udp(asked), at(3)).1[0]).0, asked);

@@ -1,0 +1,113 @@
+//! Masquerade's source beside the kernel's, on interfaces with several addresses of every kind.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+use super::*;
+use keepstate_linux::netns::AnonNetns;
+use keepstate_linux::rtnetlink::RtMonitor;
+use keepstate_rules::Fib;
+use keepstate_test_support::report_skipped;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Stdio;
+
+/// `d1` has the sender's addresses; packets leave by `d0`, and by `d2`, which has none of its own.
+const SETUP: &str = "
+    link add d0 type dummy
+    link add d1 type dummy
+    link add d2 type dummy
+    link set d0 up
+    link set d1 up
+    link set d2 up
+    addr add 10.9.0.1/24 dev d1
+    addr add 2001:db8:9::1/64 dev d1
+    addr add fd00:9::1/64 dev d1
+    addr add 192.168.7.1/24 scope link dev d0
+    addr add 10.0.0.1/24 dev d0
+    addr add 10.0.0.2/24 dev d0
+    addr add 10.1.0.1/24 dev d0
+    addr add 172.16.0.1 peer 172.16.0.2/32 dev d0
+    addr add 169.254.9.1/24 scope link dev d2
+    route add 198.51.100.0/24 via 10.1.0.254 dev d0
+    route add 203.0.113.0/24 via 10.0.0.254 dev d0
+    route add 198.18.0.0/24 dev d0
+    route add 198.19.0.0/24 dev d2
+    addr add 2001:db8:1::1/64 dev d0
+    addr add 2001:db8:1::2/64 dev d0 preferred_lft 0
+    addr add 2001:db8:2::1/64 dev d0
+    addr add 2001:db8:3::1/64 dev d0 preferred_lft 0
+    addr add fd00:1::1/64 dev d0
+    route add 2001:db8:aa::/48 dev d0
+    route add fd00:77::/32 dev d0
+    route add 2002::/16 dev d0
+    route add 2001:db8:bb::/48 dev d2
+    route add fd00:bb::/32 dev d2
+";
+
+const DESTINATIONS: [(&str, &str); 20] = [
+    ("d0", "198.51.100.9"),
+    ("d0", "203.0.113.9"),
+    ("d0", "198.18.0.9"),
+    ("d0", "10.0.0.77"),
+    ("d0", "10.1.0.77"),
+    ("d0", "172.16.0.2"),
+    ("d0", "192.168.7.7"),
+    ("d2", "198.19.0.9"),
+    ("d0", "2001:db8:1::77"),
+    ("d0", "2001:db8:2::77"),
+    ("d0", "2001:db8:3::77"),
+    ("d0", "2001:db8:aa::9"),
+    ("d0", "2001:db8:aa:1::9"),
+    ("d0", "fd00:1::77"),
+    ("d0", "fd00:77::9"),
+    ("d0", "2002:a00:1::9"),
+    ("d2", "2001:db8:bb::9"),
+    ("d2", "2001:db8:bb:8000::9"),
+    ("d2", "fd00:bb::9"),
+    ("d0", "2001:db8:2:8000::9"),
+];
+
+const RULES: &str =
+    "table inet t { chain p { type nat hook postrouting priority srcnat; oifname { d0, d2 } masquerade; } }";
+
+fn ip(namespace: &AnonNetns, words: &str) -> bool {
+    let ran = namespace.command("ip").args(words.split_whitespace()).stderr(Stdio::null()).status();
+    ran.is_ok_and(|status| status.success())
+}
+
+/// The source that the kernel gave a packet from `d1`'s address.
+fn masqueraded_by_kernel(namespace: &AnonNetns, to: IpAddr) -> Option<IpAddr> {
+    let (from, family) = if to.is_ipv4() { ("10.9.0.1", "ipv4") } else { ("2001:db8:9::1", "ipv6") };
+    let sent = namespace.enter(|| {
+        let socket = UdpSocket::bind((from.parse::<IpAddr>().unwrap(), 4000)).unwrap();
+        socket.send_to(b"x", (to, 4000))
+    });
+    sent.unwrap().unwrap();
+    let listed = namespace.command("conntrack").args(["-L", "-f", family, "-d", &to.to_string()]).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    text.split_whitespace().filter_map(|word| word.strip_prefix("dst=")).next_back()?.parse().ok()
+}
+
+#[test]
+fn masquerade_picks_the_source_that_linux_picks() {
+    let skipped =
+        || report_skipped("masquerade beside the kernel's: it needs root, namespaces, iproute2, nft and conntrack");
+    let Ok(namespace) = AnonNetns::create() else { return skipped() };
+    let rules = namespace.command("nft").arg(RULES).stderr(Stdio::null()).status();
+    let tool = namespace.command("conntrack").arg("--version").stdout(Stdio::null()).status();
+    if !rules.is_ok_and(|status| status.success()) || tool.is_err() || !ip(&namespace, "link set lo up") {
+        return skipped();
+    }
+    for line in SETUP.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        assert!(ip(&namespace, line), "{line}");
+    }
+    let messages = namespace.enter(|| RtMonitor::open().unwrap().dump_all().unwrap()).unwrap();
+    let fib = build_fib(&messages);
+    let index = |name: &str| links(&messages).into_iter().find(|link| link.name == name).unwrap().index;
+    let mut wrong = Vec::new();
+    for (device, to) in DESTINATIONS {
+        let to: IpAddr = to.parse().unwrap();
+        let (ours, theirs) = (fib.source_address(index(device), to), masqueraded_by_kernel(&namespace, to));
+        if ours != theirs || theirs.is_none() {
+            wrong.push(format!("to {to} by {device}: the kernel {theirs:?}, here {ours:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
