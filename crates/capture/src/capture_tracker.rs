@@ -3,7 +3,7 @@
 //! A [`CaptureTracker`] owns the engine and the reassembler. Frames come in order. Time never goes back, and timeouts between two frames
 //! expire at their own time. Frames are tracked one by one, each with its result, or queued and tracked in batches. No frame is changed
 //! or sent.
-use crate::checksums::{ChecksumMode, ChecksumPolicy, blame_capture, network_part};
+use crate::checksums::{ChecksumPolicy, ChecksumTrust, blame_capture, network_part};
 use crate::cut_fragments::{CutFragments, DatagramKey};
 use crate::duplicates::DuplicateFilter;
 use crate::frame::{Frame, FrameChecksum};
@@ -87,7 +87,7 @@ impl CaptureTracker {
             reassembled: Vec::new(),
             now: Instant(0),
             started: false,
-            checksums: ChecksumPolicy::new(ChecksumMode::Auto),
+            checksums: ChecksumPolicy::new(ChecksumTrust::Auto),
             cut_fragments: CutFragments::default(),
             duplicates: DuplicateFilter::default(),
             latest_time: 0,

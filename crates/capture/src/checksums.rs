@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChecksumMode {
+pub enum ChecksumTrust {
     /// Verify every checksum.
     Verify,
     /// Verify none.
@@ -42,7 +42,7 @@ pub struct TrustedChecksums {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ChecksumPolicy {
-    mode: ChecksumMode,
+    mode: ChecksumTrust,
     senders: HashMap<IpAddr, SenderChecksums>,
     capture: SenderChecksums,
     trusted: TrustedChecksums,
@@ -86,13 +86,13 @@ enum Layer {
 
 impl ChecksumPolicy {
     /// A policy without a sample.
-    pub fn new(mode: ChecksumMode) -> ChecksumPolicy {
+    pub fn new(mode: ChecksumTrust) -> ChecksumPolicy {
         ChecksumPolicy { mode, ..ChecksumPolicy::default() }
     }
 
     /// Does it want a sample of the capture?
     pub fn wants_sample(&self) -> bool {
-        self.mode == ChecksumMode::Auto
+        self.mode == ChecksumTrust::Auto
     }
 
     /// The checksums trusted so far although they are not right.
@@ -101,7 +101,7 @@ impl ChecksumPolicy {
     }
 
     /// The mode it was made with.
-    pub fn mode(&self) -> ChecksumMode {
+    pub fn mode(&self) -> ChecksumTrust {
         self.mode
     }
 
@@ -137,12 +137,12 @@ impl ChecksumPolicy {
 
     fn parse_header<'a>(&mut self, bytes: &'a [u8], wire_len: usize) -> Result<Packet<'a>, ParseError> {
         match (self.mode, Packet::parse_snapped(bytes, wire_len)) {
-            (ChecksumMode::Verify, parsed) => parsed,
+            (ChecksumTrust::Verify, parsed) => parsed,
             // TCP without a byte: a segment whose length was left open.
             (_, Ok(packet)) if packet.protocol() == ipproto::TCP && packet.transport_len() == 0 => {
                 Ok(Packet::parse_unfinished(bytes, wire_len).unwrap_or(packet))
             }
-            (ChecksumMode::Auto, Ok(packet)) => {
+            (ChecksumTrust::Auto, Ok(packet)) => {
                 if packet.family() == Family::V4 {
                     self.count_later(&packet, Layer::Header, true);
                 }
@@ -161,7 +161,7 @@ impl ChecksumPolicy {
             return Ok(packet);
         }
         // The length was left open, and the checksum was not.
-        if Packet::parse_snapped(bytes, wire_len) == Err(ParseError::TotalLength) || self.mode == ChecksumMode::Trust {
+        if Packet::parse_snapped(bytes, wire_len) == Err(ParseError::TotalLength) || self.mode == ChecksumTrust::Trust {
             return Ok(packet);
         }
         self.count_later(&packet, Layer::Header, false);
@@ -175,11 +175,11 @@ impl ChecksumPolicy {
     /// Marks a complete packet as one whose transport checksum need not be verified, if it is right or trusted.
     pub fn check_transport<'a>(&mut self, packet: Packet<'a>, told: FrameChecksum) -> Packet<'a> {
         match (self.mode, told) {
-            (ChecksumMode::Verify, _) | (ChecksumMode::Auto, FrameChecksum::Unverified) => packet,
-            (ChecksumMode::Trust, _) | (ChecksumMode::Auto, FrameChecksum::Unnecessary) => {
+            (ChecksumTrust::Verify, _) | (ChecksumTrust::Auto, FrameChecksum::Unverified) => packet,
+            (ChecksumTrust::Trust, _) | (ChecksumTrust::Auto, FrameChecksum::Unnecessary) => {
                 packet.checksum_unnecessary()
             }
-            (ChecksumMode::Auto, FrameChecksum::Unknown) => {
+            (ChecksumTrust::Auto, FrameChecksum::Unknown) => {
                 let is_right = is_transport_right(&packet);
                 if !is_right && packet.has_partial_checksum() {
                     self.trusted.left_open += 1;

@@ -3,7 +3,7 @@ use crate::shared_args::EngineArgs;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use keepstate_capture::Capture;
-use keepstate_capture::checksums::{ChecksumMode, ChecksumPolicy};
+use keepstate_capture::checksums::{ChecksumPolicy, ChecksumTrust};
 use keepstate_engine::Sysctl;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -17,7 +17,7 @@ pub struct ChecksumArgs {
     checksums: ChecksumModeArg,
 }
 
-/// [`ChecksumMode`] as an argument.
+/// [`ChecksumTrust`] as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ChecksumModeArg {
     /// Verify all, as a router does that receives the packets
@@ -39,9 +39,9 @@ impl ChecksumArgs {
     /// As [`EngineArgs::sysctls`].
     pub fn policy(self, engine: &EngineArgs) -> Result<ChecksumPolicy> {
         let mode = match (engine.explicit(Sysctl::Checksum)?, self.checksums) {
-            (Some(0), _) | (None, ChecksumModeArg::Trust) => ChecksumMode::Trust,
-            (Some(_), _) | (None, ChecksumModeArg::Verify) => ChecksumMode::Verify,
-            (None, ChecksumModeArg::Auto) => ChecksumMode::Auto,
+            (Some(0), _) | (None, ChecksumModeArg::Trust) => ChecksumTrust::Trust,
+            (Some(_), _) | (None, ChecksumModeArg::Verify) => ChecksumTrust::Verify,
+            (None, ChecksumModeArg::Auto) => ChecksumTrust::Auto,
         };
         Ok(ChecksumPolicy::new(mode))
     }

@@ -4,7 +4,7 @@
 //! output. A note that cannot be written is no failure: `2>&1 | head` may have closed the pipe.
 use anyhow::Result;
 use keepstate_capture::capture_tracker::CaptureTracker;
-use keepstate_capture::checksums::ChecksumMode;
+use keepstate_capture::checksums::ChecksumTrust;
 use keepstate_engine::Reason;
 use keepstate_wire::ParseError;
 use keepstate_wire::link::LinkType;
@@ -94,7 +94,7 @@ pub fn print_capture_warnings(tracker: &CaptureTracker) {
 /// Prints which checksums were trusted, and which refused.
 fn print_checksum_notes(tracker: &CaptureTracker) {
     let trusted = tracker.checksums().trusted();
-    if tracker.checksums().mode() == ChecksumMode::Auto {
+    if tracker.checksums().mode() == ChecksumTrust::Auto {
         for (count, why) in [
             (trusted.left_open, "not filled in: captured on the sender, before its network card did"),
             (

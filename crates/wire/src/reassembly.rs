@@ -283,9 +283,17 @@ fn usage_of<'s>(v4: &'s mut FamilyUsage, v6: &'s mut FamilyUsage, family: Family
 
 /// RFC 8200, section 4.5: the first fragment holds all headers up to the transport header.
 fn check_first_fragment_headers(packet: &Packet<'_>) -> Result<(), ParseError> {
-    let end =
-        ipv6_ext::skip_exthdrs(packet.bytes(), packet.transport_at(), packet.protocol(), SkipMode::ThroughFragments)
-            .map_err(|_| ParseError::FragmentHeaders)?;
+    let end = match ipv6_ext::skip_exthdrs(
+        packet.bytes(),
+        packet.transport_at(),
+        packet.protocol(),
+        SkipMode::ThroughFragments,
+    ) {
+        Ok(end) => end,
+        // All headers are there: Linux queues it.
+        Err(ParseError::NoNextHeader) => return Ok(()),
+        Err(_) => return Err(ParseError::FragmentHeaders),
+    };
     let needed = match end.protocol {
         protocol::TCP => 20,
         protocol::UDP | protocol::ICMPV6 => 8,

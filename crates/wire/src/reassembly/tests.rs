@@ -249,6 +249,9 @@ fn first_ipv6_fragment_must_hold_all_headers() {
     let destination_options = [17, 0, 1, 4, 0, 0, 0, 0];
     let result = push(&mut reassembler(), &v6(1, (0, 8, M), &[], 60, &destination_options), &mut Vec::new());
     assert_eq!(result, Err(ParseError::FragmentHeaders));
+    // "No next header" is complete; observed on Linux 6.18.
+    let result = push(&mut reassembler(), &v6(1, (0, 8, M), &[], 59, &content(8)), &mut Vec::new());
+    assert_eq!(result, Ok(Reassembly::Incomplete));
 }
 
 #[test]
