@@ -1,7 +1,10 @@
 //! A ruleset in files: read with its includes and compiled, or refused with all its errors.
 use super::control_protocol::IncludedText;
 use anyhow::{Context, Result, anyhow, bail};
-use keepstate_rules::{IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes, parse_with};
+use keepstate_rules::{
+    Diagnostic, IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes,
+    parse_skipping_unsupported, parse_with,
+};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,12 +16,16 @@ pub struct RulesetOptions {
     pub definitions: Vec<(String, String)>,
     /// Directories that `include` searches, after that of the including file.
     pub include_dirs: Vec<PathBuf>,
+    /// Leave out what is not supported, and say so, instead of refusing the ruleset.
+    pub skip_unsupported: bool,
 }
 
 /// A ruleset that compiled.
 pub struct LoadedRuleset {
     /// Its syntax tree.
     pub tree: ast::Ruleset,
+    /// What was left out because it is not supported.
+    pub left_out: Vec<Diagnostic>,
     /// Its texts.
     pub sources: Sources,
     /// The program that evaluates it.
@@ -38,10 +45,15 @@ impl RulesetOptions {
             text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         }
         let includes = IncludePath(&self.include_dirs);
-        let parsed = parse_with(&path.to_string_lossy(), &text, &includes, &self.definitions);
-        Ok(parsed.and_then(|(tree, sources)| {
+        let name = path.to_string_lossy();
+        let parsed = if self.skip_unsupported {
+            parse_skipping_unsupported(&name, &text, &includes, &self.definitions)
+        } else {
+            parse_with(&name, &text, &includes, &self.definitions).map(|(tree, sources)| (tree, sources, Vec::new()))
+        };
+        Ok(parsed.and_then(|(tree, sources, left_out)| {
             let program = compile(&tree, &sources)?;
-            Ok(LoadedRuleset { tree, sources, program })
+            Ok(LoadedRuleset { tree, left_out, sources, program })
         }))
     }
 
@@ -80,9 +92,27 @@ impl RulesetOptions {
     /// The file cannot be read, or the ruleset is refused.
     pub fn load_checked(&self, path: &Path) -> Result<LoadedRuleset> {
         match self.load(path)? {
-            Ok(loaded) => Ok(loaded),
+            Ok(loaded) => {
+                for diagnostic in &loaded.left_out {
+                    tracing::warn!("left out of the ruleset, not in force: {}", loaded.describe(diagnostic));
+                }
+                if !loaded.left_out.is_empty() {
+                    tracing::warn!("{} parts of the ruleset are left out", loaded.left_out.len());
+                }
+                Ok(loaded)
+            }
             Err(refused) => bail!("the ruleset has errors\n{refused}"),
         }
+    }
+}
+
+impl LoadedRuleset {
+    /// One line about what was left out: place, reason, and the line's text.
+    pub fn describe(&self, diagnostic: &Diagnostic) -> String {
+        let at = self.sources.position(diagnostic.span);
+        let text = diagnostic.render(&self.sources);
+        let line = text.lines().nth(1).and_then(|line| line.split_once('|')).map_or("", |(_, line)| line.trim());
+        format!("{at}: {}: {line}", diagnostic.message)
     }
 }
 

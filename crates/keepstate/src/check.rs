@@ -65,6 +65,10 @@ impl CheckCommand {
                 document[format!("{name}s")] = json!(count);
             }
             let errors: Vec<_> = parts.iter().flat_map(|part| part.errors.clone()).collect();
+            let left_out: Vec<_> = parts.iter().flat_map(|part| part.left_out.clone()).collect();
+            if !left_out.is_empty() {
+                document["left_out"] = json!(left_out);
+            }
             if !ok {
                 document["faults"] = json!(errors);
             }
@@ -80,17 +84,31 @@ impl CheckCommand {
             Ok(loaded) => {
                 let (chains, rules, elements) = loaded.program.size();
                 let tables = loaded.tree.tables.len();
-                FileReport::ok_report(
-                    file,
-                    vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)],
-                )
+                let counts = vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)];
+                let mut report = FileReport::ok_report(file, counts);
+                for diagnostic in &loaded.left_out {
+                    report.text += &format!("left out: {}\n", loaded.describe(diagnostic));
+                    let at = loaded.sources.position(diagnostic.span);
+                    report.left_out.push(
+                        json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message}),
+                    );
+                }
+                if !report.left_out.is_empty() {
+                    report.text += &format!("{}: {} left out, not in force\n", file.display(), report.left_out.len());
+                }
+                report
             }
             Err(error) => {
                 let errors = error.diagnostics.iter().map(|diagnostic| {
                     let at = error.sources.position(diagnostic.span);
                     json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message, "instead": diagnostic.help})
                 });
-                FileReport { text: error.to_string(), errors: errors.collect(), counts: Vec::new() }
+                FileReport {
+                    text: error.to_string(),
+                    errors: errors.collect(),
+                    counts: Vec::new(),
+                    left_out: Vec::new(),
+                }
             }
         })
     }
@@ -107,7 +125,7 @@ fn check_services(file: &Path) -> Result<FileReport> {
                 let (line, column) = error.position(diagnostic);
                 json!({"file": error.name(), "line": line, "column": column, "what": diagnostic.message, "instead": null})
             });
-            FileReport { text: error.to_string(), errors: errors.collect(), counts: Vec::new() }
+            FileReport { text: error.to_string(), errors: errors.collect(), counts: Vec::new(), left_out: Vec::new() }
         }
     })
 }
@@ -119,12 +137,19 @@ struct FileReport {
     /// Name and number of its parts.
     counts: Vec<(&'static str, usize)>,
     errors: Vec<Value>,
+    /// What is not in force because it is not supported.
+    left_out: Vec<Value>,
 }
 
 impl FileReport {
     fn ok_report(file: &Path, counts: Vec<(&'static str, usize)>) -> FileReport {
         let count = |(noun, number): &(&str, usize)| format!("{number} {noun}{}", if *number == 1 { "" } else { "s" });
         let parts: Vec<String> = counts.iter().map(count).collect();
-        FileReport { text: format!("{}: ok: {}\n", file.display(), parts.join(", ")), counts, errors: Vec::new() }
+        FileReport {
+            text: format!("{}: ok: {}\n", file.display(), parts.join(", ")),
+            counts,
+            errors: Vec::new(),
+            left_out: Vec::new(),
+        }
     }
 }

@@ -13,12 +13,19 @@ pub struct RulesetArgs {
     /// Also search this directory for included files
     #[arg(short = 'I', long = "includepath", value_name = "DIR")]
     include_dirs: Vec<PathBuf>,
+    /// Leave out rules, sets, chains and tables that are not supported, and name each one. What they drop is not dropped
+    #[arg(long)]
+    skip_unsupported: bool,
 }
 
 impl RulesetArgs {
     /// As the gateway takes them.
     pub fn options(&self) -> RulesetOptions {
-        RulesetOptions { definitions: self.definitions.clone(), include_dirs: self.include_dirs.clone() }
+        RulesetOptions {
+            definitions: self.definitions.clone(),
+            include_dirs: self.include_dirs.clone(),
+            skip_unsupported: self.skip_unsupported,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ mod readme {}
 
 pub use diagnostic::{Diagnostic, RulesetError};
 pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
-pub use parse::{find_includes, parse, parse_with};
+pub use parse::{find_includes, parse, parse_skipping_unsupported, parse_with};
 pub use program::{
     EvalCtx, HeaderRewrite, ListOptions, PacketMeta, Program, RulesetSnapshot, RulesetUpdate, RunningRuleset,
     UpdateError, Verdict, compile,

@@ -16,6 +16,8 @@ struct ChainHead {
     base: Option<BaseChainSpec>,
     base_text: String,
     comment: Option<String>,
+    /// Its hook is left out: no packet reaches it.
+    without_hook: bool,
 }
 
 impl Parser<'_> {
@@ -59,9 +61,16 @@ impl Parser<'_> {
             if matches!(self.peek(), TokenKind::Eof) {
                 return Err(self.unexpected("`}`"));
             }
+            let is_type = matches!(self.peek(), TokenKind::Ident(word) if word == "type");
+            let known = rules.len();
             let line = self.parse_chain_line(&mut head, &mut rules);
             if let Err(diagnostic) = line {
+                head.without_hook |= is_type && diagnostic.unsupported && self.left_out.active;
                 self.recover(diagnostic, depth)?;
+            } else if let Some(rule) = rules.get(known..).and_then(<[Rule]>::first)
+                && self.names_left_out(at, rule)
+            {
+                rules.truncate(known);
             }
         }
         if let Some(chain) = self.chain_mut(at, &name) {
@@ -84,6 +93,7 @@ impl Parser<'_> {
             }
             match (&mut chain.base, head.policy) {
                 (Some(base), Some((policy_drop, _))) => base.policy_drop = policy_drop,
+                (None, Some(_)) if head.without_hook => (),
                 (None, Some((_, span))) => {
                     return Err(Diagnostic::new(span, "a chain without a hook has no policy")
                         .with_help("write `type filter hook forward priority filter;` before the policy"));

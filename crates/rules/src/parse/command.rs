@@ -16,7 +16,10 @@ impl Parser<'_> {
             if matches!(self.peek(), TokenKind::Eof) {
                 return Ok(());
             }
-            self.parse_command()?;
+            let depth = self.brace_depth;
+            if let Err(diagnostic) = self.parse_command() {
+                self.leave_out(diagnostic, depth)?;
+            }
         }
     }
 

@@ -15,13 +15,14 @@ mod query;
 mod relational;
 mod selector;
 mod set;
+mod skip;
 mod statement;
 mod synproxy;
 mod table;
 mod value;
 
 use crate::ast::{AddedItem, Query, Ruleset, SetChange};
-use crate::diagnostic::RulesetError;
+use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::lexer::{Token, TokenKind, tokenize};
 use crate::source::{IncludeResolver, Sources};
 use parser::Parser;
@@ -64,6 +65,38 @@ pub fn parse_with(
     if parser.diagnostics.is_empty() {
         parser.ruleset.assign_handles();
         Ok((parser.ruleset, parser.sources))
+    } else {
+        Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources })
+    }
+}
+
+/// Like [`parse_with`], but leaves out what is correct nftables and not supported here: rules, sets, objects, chains' hooks and whole tables, and the rules that
+/// name something left out. Each is returned: whoever calls this must show them, since a rule that is left out drops nothing.
+///
+/// ```
+/// use keepstate_rules::{NoIncludes, parse_skipping_unsupported};
+/// let text = "table ip t { chain c { ether saddr 00:11:22:33:44:55 drop; tcp dport 22 accept; }; }";
+/// let (ruleset, _, left_out) = parse_skipping_unsupported("rules.nft", text, &NoIncludes, &[]).unwrap();
+/// assert_eq!(ruleset.tables[0].chains[0].rules.len(), 1);
+/// assert_eq!(left_out[0].message, "`ether` is not supported");
+/// ```
+///
+/// # Errors
+/// All other errors of the text, with their places.
+pub fn parse_skipping_unsupported(
+    name: &str,
+    text: &str,
+    includes: &dyn IncludeResolver,
+    variables: &[(String, String)],
+) -> Result<(Ruleset, Sources, Vec<Diagnostic>), RulesetError> {
+    let mut parser = Parser::new(includes);
+    parser.left_out.active = true;
+    if let Err(diagnostic) = parser.load_source(name, text, variables).and_then(|()| parser.parse_ruleset()) {
+        parser.diagnostics.push(diagnostic);
+    }
+    if parser.diagnostics.is_empty() {
+        parser.ruleset.assign_handles();
+        Ok((parser.ruleset, parser.sources, parser.left_out.diagnostics))
     } else {
         Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources })
     }

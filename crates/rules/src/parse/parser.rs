@@ -3,6 +3,7 @@
 //! `include` and variables put other tokens in front of those that are left, so no other module needs to know about either. An error in a rule is recorded
 //! and the next rule is read; an error in a block ends parsing.
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
+use super::skip::LeftOut;
 use crate::ast::{AddedItem, Query, Ruleset, SetChange};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind, tokenize};
@@ -37,6 +38,7 @@ pub(super) struct Parser<'a> {
     /// Places of the tokens taken while something is recorded, to quote it as written.
     recorded: Vec<(Span, bool)>,
     recordings: usize,
+    pub(super) left_out: LeftOut,
     /// Number of open parentheses.
     pub(super) nesting: usize,
     /// What a script asks besides changing the tree.
@@ -76,6 +78,7 @@ impl Parser<'_> {
             last_span: Span::default(),
             recorded: Vec::new(),
             recordings: 0,
+            left_out: LeftOut::default(),
             nesting: 0,
             script: ScriptState::default(),
         }
@@ -294,10 +297,16 @@ impl Parser<'_> {
 
     /// Records an error and skips the rest of its line, in the block at brace depth `depth`.
     pub(super) fn recover(&mut self, diagnostic: Diagnostic, depth: usize) -> ParseResult<()> {
+        let Err(diagnostic) = self.leave_out(diagnostic, depth) else { return Ok(()) };
         if self.diagnostics.len() + 1 >= MAX_DIAGNOSTICS {
             return Err(diagnostic);
         }
         self.diagnostics.push(diagnostic);
+        self.skip_line(depth)
+    }
+
+    /// Skips the rest of a line, in the block at brace depth `depth`.
+    pub(super) fn skip_line(&mut self, depth: usize) -> ParseResult<()> {
         self.nesting = 0;
         loop {
             let here = self.brace_depth <= depth;

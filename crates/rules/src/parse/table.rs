@@ -23,7 +23,10 @@ impl Parser<'_> {
             if self.eat_punct("}") {
                 return Ok(());
             }
-            self.parse_table_item(at)?;
+            let (name, depth) = (self.peek_item_name(), self.brace_depth);
+            if let Err(diagnostic) = self.parse_table_item(at) {
+                self.leave_out_item(at, name, diagnostic, depth)?;
+            }
         }
     }
 

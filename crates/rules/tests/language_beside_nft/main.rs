@@ -186,3 +186,31 @@ fn unsupported_statements_are_named() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn documentation_table_is_true() {
+    let sections = sections(&["[inet filter forward]\n"]);
+    let section = sections.first().unwrap();
+    let document = include_str!("../../../../docs/nftables.md");
+    let mut rows = 0;
+    for line in document.lines().filter(|line| line.starts_with("| `")) {
+        // In a table, `|` is written `\|`.
+        let (example, rest) = line.trim_start_matches("| `").split_once("` | ").unwrap();
+        let rule = example.replace("\\|", "|");
+        rows += 1;
+        let ruleset = section.ruleset(&[&rule]);
+        match (rest.starts_with("taken"), chain_meaning(&ruleset, "c0")) {
+            (true, Err(error)) => panic!("not taken: {rule}\n{error}"),
+            (false, Ok(_)) => panic!("taken: {rule}"),
+            (true, Ok(_)) => (),
+            (false, Err(_)) => {
+                let error = parse("r.nft", &ruleset, &NoIncludes).unwrap_err();
+                assert!(
+                    error.diagnostics.iter().all(|one| one.unsupported),
+                    "not named as unsupported: {rule}\n{error}"
+                );
+            }
+        }
+    }
+    assert!(rows > 50, "{rows} rows");
+}
