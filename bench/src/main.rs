@@ -1,5 +1,5 @@
 //! Benchmarks, as `cargo xtask bench NAME`: `table`, the engine beside Linux's conntrack table; `replay`, `keepstate replay`; `cli`, `keepstate conntrack` beside Debian's
-//! conntrack; `router`, the router alone; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
+//! conntrack; `router`, the router alone; `rules`, long chains beside Linux; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
 //!
 //! Run them from the root of the repository. Machines are noisy: compare only medians within one run.
 mod conntrack_cli;
@@ -11,6 +11,7 @@ mod median;
 mod process;
 mod replay;
 mod router;
+mod rules;
 mod state_store;
 mod table;
 mod tcp_segment;
@@ -24,6 +25,7 @@ enum BenchCommand {
     Replay(replay::ReplayBench),
     Cli(conntrack_cli::CliBench),
     Router(router::RouterBench),
+    Rules(rules::RulesBench),
     Gateway(gateway::GatewayBench),
     Keep(state_store::StateStoreBench),
 }
@@ -34,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         BenchCommand::Replay(replay) => replay.run(),
         BenchCommand::Cli(cli) => cli.run(),
         BenchCommand::Router(router) => router.run(),
+        BenchCommand::Rules(rules) => rules.run(),
         BenchCommand::Gateway(gateway) => gateway.run(),
         BenchCommand::Keep(keep) => keep.run(),
     }

@@ -4,15 +4,17 @@
 
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Zone};
 use keepstate_rules::ast::Hook;
-use keepstate_rules::{AddressType, EvalCtx, Fib, InterfaceInfo, NoIncludes, PacketMeta, Verdict, compile, parse_with};
+use keepstate_rules::{EvalCtx, NoIncludes, PacketMeta, Verdict, compile, parse_with};
 use keepstate_wire::Packet;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::IpAddr;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
+
+mod empty_fib;
+use empty_fib::EmptyFib;
 
 struct CountingAllocator;
 
@@ -36,23 +38,6 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-struct EmptyFib;
-
-impl Fib for EmptyFib {
-    fn address_type(&self, _: IpAddr, _: Option<u32>) -> AddressType {
-        AddressType::Unicast
-    }
-    fn route_lookup(&self, _: IpAddr, _: Option<u32>) -> Option<InterfaceInfo> {
-        None
-    }
-    fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
-        None
-    }
-    fn mtu(&self, _: u32) -> u32 {
-        1500
-    }
-}
 
 /// A UDP packet from 10.0.0.5 port 4000 to 198.51.100.9 port 53.
 fn udp_packet() -> Vec<u8> {

@@ -6,6 +6,7 @@ use super::instr::{
     NatPortSource,
 };
 use super::named_set::NamedSet;
+use super::rule_run::RuleRun;
 use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{
@@ -142,7 +143,8 @@ impl Compiler {
                     slots_of_rules.insert((rule.handle, rule.replaced), slots);
                 }
             }
-            self.program.chains.push(CompiledChain { rules });
+            let runs = RuleRun::find_all(&rules);
+            self.program.chains.push(CompiledChain { rules, runs });
         }
         self.add_listing(table, slots_of_rules);
         if let Err(diagnostic) = check_jump_depth(table) {

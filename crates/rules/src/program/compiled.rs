@@ -93,6 +93,19 @@ impl Program {
         })
     }
 
+    /// The same program with every rule evaluated one after another, as it is written: to compare with.
+    #[doc(hidden)]
+    pub fn without_lookup_of_rules(mut self) -> Program {
+        self.chains.iter_mut().for_each(|chain| chain.runs.clear());
+        self
+    }
+
+    /// Number of rules that are found by lookup.
+    #[doc(hidden)]
+    pub fn rules_found_by_lookup(&self) -> usize {
+        self.chains.iter().flat_map(|chain| &chain.runs).map(|run| run.end - run.start).sum()
+    }
+
     /// Number of chains, rules and set elements.
     pub fn size(&self) -> (usize, usize, usize) {
         let rules = self.chains.iter().map(|chain| chain.rules.len()).sum();

@@ -2,6 +2,7 @@
 use super::compiled::Program;
 use super::context::{EvalCtx, HeaderRewrite, Verdict};
 use super::eval_expr::Evaluator;
+use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
 use super::flow_offload::may_be_offloaded;
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
@@ -114,7 +115,20 @@ impl Evaluator<'_> {
         let Some(chain) = chains.get(chain).filter(|_| depth < MAX_CHAIN_DEPTH) else {
             return ChainOutcome::EndOfChain;
         };
-        for rule in &chain.rules {
+        let (mut at, mut runs) = (0, chain.runs.iter().peekable());
+        while at < chain.rules.len() {
+            if let Some(run) = runs.peek() {
+                // Rules that cannot match are skipped.
+                if at >= run.start {
+                    at = run.next_rule(at, |selector| eval_selector(selector, ctx, self.state)).unwrap_or(run.end);
+                    if at >= run.end {
+                        runs.next();
+                        continue;
+                    }
+                }
+            }
+            let Some(rule) = chain.rules.get(at) else { break };
+            at += 1;
             match self.eval_rule(rule, ctx) {
                 InstrOutcome::Continue | InstrOutcome::Break | InstrOutcome::Verdict(CompiledVerdict::Continue) => (),
                 InstrOutcome::Final(verdict) => return ChainOutcome::Final(verdict),

@@ -1,4 +1,5 @@
 //! The compiled form of rules: names are indices into the program's arrays.
+use super::rule_run::RuleRun;
 use crate::ast::{
     AssignTarget, CtTimeoutPolicy, DynsetOp, Hook, Log, Reject, Selector, StatefulSpec, SynproxyInfo, TableFamily,
 };
@@ -10,6 +11,8 @@ use std::net::IpAddr;
 #[derive(Clone, Debug)]
 pub(super) struct CompiledChain {
     pub(super) rules: Vec<CompiledRule>,
+    /// Runs of rules that are found by lookup, in order.
+    pub(super) runs: Vec<RuleRun>,
 }
 
 #[derive(Clone, Debug)]

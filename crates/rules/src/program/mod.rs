@@ -19,6 +19,7 @@ mod log;
 mod named_set;
 mod nat;
 mod range_tree;
+mod rule_run;
 mod set;
 mod snapshot;
 mod state;

@@ -1,0 +1,20 @@
+//! A routing table without routes.
+use keepstate_rules::{AddressType, Fib, InterfaceInfo};
+use std::net::IpAddr;
+
+pub struct EmptyFib;
+
+impl Fib for EmptyFib {
+    fn address_type(&self, _: IpAddr, _: Option<u32>) -> AddressType {
+        AddressType::Unicast
+    }
+    fn route_lookup(&self, _: IpAddr, _: Option<u32>) -> Option<InterfaceInfo> {
+        None
+    }
+    fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
+        None
+    }
+    fn mtu(&self, _: u32) -> u32 {
+        1500
+    }
+}
