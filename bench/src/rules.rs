@@ -122,6 +122,7 @@ fn router(text: &str) -> Result<Router> {
         name: name.into(),
         mtu: 1500,
         group: 0,
+        link_type: keepstate_router::LINK_TYPE_NONE,
         addresses: vec![(address.into(), 24)],
     };
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
