@@ -38,6 +38,10 @@ impl Engine {
                 parse_ports(packet.transport()).map_err(|error| Classification::parse_error(packet, error))
             }
             ipproto::ICMP | ipproto::ICMPV6 => self.classify_icmp(packet),
+            // Linux finds nothing to track, but routes it (RFC 8200, 4.7).
+            ipproto::NO_NEXT_HEADER if packet.family() == Family::V6 => {
+                Err(Classification::Invalid(Reason::ParseError(ParseError::NoNextHeader)))
+            }
             ipproto::GRE => {
                 parse_gre_key(packet.transport()).map_err(|error| Classification::parse_error(packet, error))
             }

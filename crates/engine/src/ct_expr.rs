@@ -31,6 +31,16 @@ impl Engine {
         }
     }
 
+    /// The name of the helper that expected the packet's connection: what nftables' `ct helper` compares with.
+    pub fn master_helper(&self, ctx: &PacketCtx) -> Option<&'static str> {
+        let extension = match (&ctx.pending, ctx.outcome.connection) {
+            (Pending::Unconfirmed(fresh), _) => fresh.extension.as_deref(),
+            (_, connection) => self.extensions.find(connection?.slot),
+        };
+        let master = extension?.master.filter(|master| self.is_master_alive(master))?;
+        Some(self.extensions.find(master.slot)?.helper_state?.helper().name())
+    }
+
     /// The mark of the packet's connection; `None` without a connection.
     pub fn mark(&self, ctx: &PacketCtx) -> Option<u32> {
         match (&ctx.pending, ctx.outcome.connection) {

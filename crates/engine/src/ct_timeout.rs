@@ -2,13 +2,15 @@
 //!
 //! A policy is the engine's sysctls with some timeouts replaced. It is created once ([`Engine::add_timeout_policy`]) and must never be removed, because
 //! connections refer to it. When a sysctl is set, every policy that does not replace it follows. As in Linux, a policy is assigned before the
-//! connection is confirmed and takes effect from the second packet on.
+//! connection is confirmed; the first packet's timeout is that of the protocol's first state, whatever state the packet has led to.
 pub(crate) mod policy;
 
 pub use policy::TimeoutPolicyId;
 
-use crate::{Engine, Sysctl, SysctlError, Sysctls, Unconfirmed};
+use crate::protocol::seconds_to_ticks;
+use crate::{Engine, PacketCtx, Sysctl, SysctlError, Sysctls};
 use alloc::vec::Vec;
+use keepstate_types::ipproto;
 use policy::TimeoutPolicy;
 
 impl Engine {
@@ -60,10 +62,26 @@ impl Engine {
     }
 }
 
-impl Unconfirmed {
-    /// Assigns a timeout policy. No effect if it has one already.
-    pub fn set_timeout_policy(&mut self, timeouts: TimeoutPolicyId) {
-        self.extension.get_or_insert_default().timeout_policy.get_or_insert(timeouts);
+impl Engine {
+    /// Assigns a timeout policy to the packet's connection, if it is new. The last one assigned counts.
+    pub fn set_timeout_policy(&self, ctx: &mut PacketCtx, timeouts: TimeoutPolicyId) {
+        let Some(fresh) = ctx.unconfirmed() else { return };
+        let Some(policy) = self.timeout_policies.get(usize::from(timeouts.0)) else { return };
+        fresh.extension.get_or_insert_default().timeout_policy = Some(timeouts);
+        fresh.timeout = seconds_to_ticks(policy.sysctls[first_timeout(fresh.original.protocol)]);
+    }
+}
+
+/// The timeout of a protocol's first state.
+const fn first_timeout(protocol: u8) -> Sysctl {
+    match protocol {
+        ipproto::TCP => Sysctl::TcpTimeoutSynSent,
+        ipproto::UDP | ipproto::UDPLITE => Sysctl::UdpTimeout,
+        ipproto::ICMP => Sysctl::IcmpTimeout,
+        ipproto::ICMPV6 => Sysctl::Icmpv6Timeout,
+        ipproto::SCTP => Sysctl::SctpTimeoutClosed,
+        ipproto::GRE => Sysctl::GreTimeout,
+        _ => Sysctl::GenericTimeout,
     }
 }
 
@@ -90,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn timeout_policy_applies_from_the_second_packet() {
+    fn timeout_policy_applies_from_the_first_packet() {
         let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         let (query, answer) = (udp_packet(false), udp_packet(true));
         let mut ctx = engine.track(&Packet::parse(&query).unwrap(), Zone::default(), Instant(0));
         let timeouts = engine.add_timeout_policy(&[(Sysctl::UdpTimeout, 5), (Sysctl::UdpTimeoutStream, 7)]).unwrap();
-        ctx.unconfirmed().unwrap().set_timeout_policy(timeouts);
+        engine.set_timeout_policy(&mut ctx, timeouts);
         let conn_id = engine.confirm(ctx, Instant(0)).connection.unwrap();
-        assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 30, "unchanged until the second packet");
+        assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 5);
         engine.handle(&Packet::parse(&answer).unwrap(), Zone::default(), Instant(0));
         assert_eq!(engine.entry(conn_id, Instant(0)).unwrap().timeout, 5);
         let later = Instant(3_000_000_000);

@@ -99,7 +99,7 @@ pub(crate) fn build_tcp_reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     message.extend(seq.to_be_bytes());
     message.extend(ack.to_be_bytes());
     message.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
-    finish_ip_packet(us, to, 6, message, 16, 0)
+    build_tcp_segment(us, to, message)
 }
 
 /// A packet of our own with this TCP segment, whose checksum is filled in. It must not be fragmented.

@@ -12,6 +12,8 @@ pub const DCCP: u8 = 33;
 pub const GRE: u8 = 47;
 /// ICMPv6.
 pub const ICMPV6: u8 = 58;
+/// IPv6: no next header (RFC 8200, 4.7).
+pub const NO_NEXT_HEADER: u8 = 59;
 /// SCTP.
 pub const SCTP: u8 = 132;
 /// UDP-Lite.

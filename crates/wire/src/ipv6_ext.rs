@@ -1,8 +1,8 @@
 //! Skipping IPv6 extension headers (RFC 8200, section 4) to find the transport header.
 //!
 //! Hop-by-hop options, routing, destination options, fragment and authentication headers are skipped, in any order and
-//! number, as Linux's connection tracking does. ESP ends the chain and is the protocol. "No next header" is an error:
-//! Linux finds such a packet invalid.
+//! number, as Linux's connection tracking does. ESP and "no next header" end the chain and are
+//! the protocol. In the inner packet of an ICMP error "no next header" is an error: it names no connection.
 use crate::ParseError;
 
 /// How far to skip.
@@ -37,7 +37,10 @@ pub(crate) fn skip_exthdrs(
 ) -> Result<SkipResult, ParseError> {
     while is_extension(next) {
         if next == NO_NEXT_HEADER {
-            return Err(ParseError::NoNextHeader);
+            if mode == SkipMode::IcmpInner {
+                return Err(ParseError::NoNextHeader);
+            }
+            break;
         }
         let Some([following, length, c, d]) = read_header(bytes.get(at..).unwrap_or_default(), mode) else {
             return Err(ParseError::ExtensionTruncated);

@@ -1,7 +1,7 @@
 //! What happens at a hook: filter chains, NAT chains and services, and their verdicts.
 use super::{AFTER_SNAT, DropReason, InFlightPacket, Router, destination_of, parse_packet};
 use crate::service::{ServiceCtx, ServiceVerdict};
-use keepstate_engine::{Direction, Manip, NatRewrite, PacketCtx};
+use keepstate_engine::{Direction, Manip, NatRewrite, PacketCtx, Status};
 use keepstate_rules::ast::{Hook, Reject};
 use keepstate_rules::{EvalCtx, Verdict};
 use keepstate_wire::Packet;
@@ -66,6 +66,10 @@ impl Router {
 
     /// Translates the packet as its connection says.
     fn apply_nat(&mut self, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        if is_redirect(&pkt.packet()?) && self.is_translated(pkt) {
+            // As in Linux (`nf_nat_icmp_reply_translation`): the ends would speak past the translation.
+            return Err(DropReason::NatFailed);
+        }
         let edits = pkt.ctx.as_ref().map_or(NatRewrite::NONE, |ctx| self.engine.nat_rewrite(ctx, manip));
         if edits.is_none() {
             return Ok(());
@@ -77,6 +81,12 @@ impl Router {
         }
         let changed = pkt.rewrite().is_ok_and(|mut rewrite| edits.apply_to(&mut rewrite));
         if changed { Ok(()) } else { Err(DropReason::NatFailed) }
+    }
+
+    /// Is the packet's connection translated?
+    fn is_translated(&self, pkt: &InFlightPacket) -> bool {
+        let connection = pkt.ctx.as_ref().and_then(|ctx| self.engine.connection(ctx, pkt.now));
+        connection.is_some_and(|connection| connection.status.intersects(Status::SRC_NAT | Status::DST_NAT))
     }
 
     /// Services come before the ruleset's NAT chains, like the chains of Docker and kube-proxy; a chain cannot override them.
@@ -126,4 +136,9 @@ impl Router {
             Verdict::Synproxy(rule) => Err(self.synproxy_answer(&rule, pkt)),
         }
     }
+}
+
+/// Is it an ICMP redirect?
+fn is_redirect(packet: &Packet<'_>) -> bool {
+    matches!((packet.protocol(), packet.transport().first()), (1, Some(5)) | (58, Some(137)))
 }

@@ -27,7 +27,7 @@ use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
-use keepstate_engine::{Engine, Instant, Outcome, UnixTime};
+use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
 use keepstate_rules::ast::Query;
 use keepstate_rules::{PacketMeta, Program, RulesetUpdate, UpdateError};
 use keepstate_wire::Packet;
@@ -114,7 +114,7 @@ impl Router {
     pub fn new(engine: Engine, program: Program, fib: FibTable, secret: (u64, u64)) -> Router {
         // An engine of the same secret derives other keys.
         let key = SipKey::new(secret.0, secret.1).derive(ROUTER_KEYS);
-        Router {
+        let mut router = Router {
             key,
             engine,
             program,
@@ -135,7 +135,9 @@ impl Router {
             bypass_local: false,
             spare_buffers: Vec::new(),
             draining: false,
-        }
+        };
+        router.enable_accounting();
+        router
     }
 
     /// Neither tracks nor filters packets for the machine itself, unless they are translated to another host. For a driver that sees packets to the machine but
@@ -276,6 +278,7 @@ impl Router {
         // Offloaded flows were decided by the old rules.
         self.engine.revoke_all();
         let old = std::mem::replace(&mut self.program, program);
+        self.enable_accounting();
         self.program.set_wall_clock_offset(self.wall_clock.local_offset);
         old
     }
@@ -288,6 +291,7 @@ impl Router {
         let old = self.program.apply(update, now)?;
         if old.is_some() {
             self.engine.revoke_all();
+            self.enable_accounting();
         }
         Ok(old)
     }
@@ -295,6 +299,14 @@ impl Router {
     /// Sets counters and quotas to zero.
     pub fn reset_counters(&mut self, query: &Query) {
         self.program.reset(query);
+    }
+
+    /// Counts packets and bytes of connections from now on, if a rule reads them. As in Linux, counting is not switched off again.
+    fn enable_accounting(&mut self) {
+        if self.program.needs_accounting() {
+            // 1 is in the range of the sysctl.
+            let _ = self.engine.set_sysctl(Sysctl::Acct, 1);
+        }
     }
 
     /// Interfaces and routes.

@@ -3,7 +3,10 @@
 
 mod fib;
 mod kernel;
+mod replies;
 mod rule_counters;
+mod selectors;
+mod timeouts;
 mod traffic;
 mod zones;
 

@@ -286,9 +286,9 @@ pub fn fragment(packet: &[u8], dice: &mut TrafficRng) -> Vec<Vec<u8>> {
 
 /// The bytes after the IP header, and the position of their checksum.
 pub struct Message {
-    protocol: u8,
-    bytes: Vec<u8>,
-    check_at: Option<usize>,
+    pub protocol: u8,
+    pub bytes: Vec<u8>,
+    pub check_at: Option<usize>,
 }
 
 pub fn tcp(from: u16, to: u16, seq: u32, ack: u32, flags: u8, length: usize) -> Message {

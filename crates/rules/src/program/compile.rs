@@ -10,8 +10,8 @@ use super::rule_run::RuleRun;
 use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Set, SetRef, StatefulSpec,
-    Statement,
+    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Selector, Set, SetRef,
+    StatefulSpec, Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
@@ -368,7 +368,10 @@ impl Compiler {
 
     fn compile_expr(&mut self, value: &Expression) -> CompileResult<CompiledExpr> {
         Ok(match value {
-            Expression::Select(selector) => CompiledExpr::Select(*selector),
+            Expression::Select(selector) => {
+                self.program.needs_accounting |= matches!(selector, Selector::CtCounter(..));
+                CompiledExpr::Select(*selector)
+            }
             Expression::Constant(value, _) => CompiledExpr::Constant(*value),
             Expression::Cast(of, _) => self.compile_expr(of)?,
             Expression::Bitwise(of, and, xor) => CompiledExpr::Bitwise(Box::new(self.compile_expr(of)?), *and, *xor),

@@ -22,6 +22,8 @@ pub struct Program {
     pub(super) state: State,
     /// Shared with those who list or change the ruleset, away from the packets.
     pub(super) listing: Arc<Listing>,
+    /// A rule reads the counters of connections.
+    pub(super) needs_accounting: bool,
 }
 
 /// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
@@ -72,6 +74,11 @@ impl Program {
     pub fn has_synproxy(&self) -> bool {
         let mut instrs = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
         instrs.any(Instr::has_synproxy)
+    }
+
+    /// Does any rule read the counters of connections? Like Linux, who runs the program then has to count (`nf_conntrack_acct`).
+    pub fn needs_accounting(&self) -> bool {
+        self.needs_accounting
     }
 
     /// Does a hook have filter chains at priorities in this range?

@@ -83,12 +83,11 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
         Selector::Ip(_) | Selector::Ip6(_) => None,
         Selector::Port(protocol, end) => {
             let number = packet.protocol();
-            let has_ports = matches!(number, 6 | 17 | 33 | 132 | 136);
-            if !protocol.map_or(has_ports, |protocol| protocol == number) {
+            if protocol.is_some_and(|protocol| protocol != number) {
                 return None;
             }
-            let (source, destination) = packet.ports()?;
-            Some(u128::from(if end == Endpoint::Source { source } else { destination }))
+            // As in Linux, `th dport` loads the bytes of any protocol.
+            be16(packet.transport(), if end == Endpoint::Source { 0 } else { 2 })
         }
         Selector::Payload(field) => eval_payload(&field, packet),
         Selector::Exthdr(piece) => exthdr::eval_exthdr(piece, packet),
@@ -113,7 +112,13 @@ fn payload_base<'a>(packet: &Packet<'a>, layer: PayloadBase) -> Option<&'a [u8]>
         PayloadBase::Inner => {
             let at = match packet.protocol() {
                 6 => usize::from(transport.get(12)? >> 4) * 4,
-                17 | 136 => 8,
+                17 => 8,
+                // GRE version 0, without a source route (RFC 2784, RFC 2890): a checksum, a key and a sequence number may follow.
+                47 => match (transport.first()?, transport.get(1)? & 7) {
+                    (flags, 0) if flags & 0x40 == 0 => 4 + 4 * (flags & 0xb0).count_ones() as usize,
+                    _ => return None,
+                },
+                4 => 0,
                 _ => return None,
             };
             transport.get(at..)
@@ -244,7 +249,8 @@ fn eval_ct(ct: CtKey, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
             Some(direction.map_or(zone.id, |direction| zone.id_for(direction)).into())
         }
         CtKey::Expiration => connection(ctx).map(|known| known.timeout.into()),
-        CtKey::Helper => connection(ctx).and_then(|known| datatype::encode_name(known.helper?)),
+        // As in Linux: the connections that a helper expected, not the one that it listens to.
+        CtKey::Helper => datatype::encode_name(ctx.engine.master_helper(packet_ctx?)?),
         CtKey::Label => connection(ctx).map(|known| u128::from_le_bytes(known.labels.unwrap_or_default())),
         CtKey::Id => connection(ctx).map(|known| known.id.into()),
     }
@@ -288,6 +294,6 @@ fn eval_ct_counter(direction: Option<Direction>, counts: CtCounterKey, known: &C
     match counts {
         CtCounterKey::Packets => Some(of.packets.into()),
         CtCounterKey::Bytes => Some(of.bytes.into()),
-        CtCounterKey::AvgPacketSize => of.bytes.checked_div(of.packets).map(u128::from),
+        CtCounterKey::AvgPacketSize => Some(of.bytes.checked_div(of.packets).unwrap_or(0).into()),
     }
 }

@@ -215,10 +215,11 @@ impl Evaluator<'_> {
                 let fits = ctx.packet.protocol() == timeout.protocol && timeout.v6.is_none_or(|six| six == v6);
                 // The parser has refused values that no sysctl takes.
                 if fits
-                    && let Some(fresh) = ctx.packet_ctx.as_deref_mut().and_then(|packet_ctx| packet_ctx.unconfirmed())
+                    && let Some(packet_ctx) = ctx.packet_ctx.as_deref_mut()
+                    && packet_ctx.unconfirmed().is_some()
                     && let Ok(timeouts) = ctx.engine.add_timeout_policy(&timeout.seconds)
                 {
-                    fresh.set_timeout_policy(timeouts);
+                    ctx.engine.set_timeout_policy(packet_ctx, timeouts);
                 }
                 InstrOutcome::Continue
             }
