@@ -2,11 +2,11 @@
 //!
 //! An [`Extension`] is created on first use and removed with its connection. The record's flag `HAS_EXTENSION` must be set whenever one exists:
 //! without the flag nothing looks here.
+#![allow(clippy::disallowed_types, reason = "the keys are slots, which the engine numbers")]
 use crate::helper::HelperState;
 use crate::nat::seqadj::SeqAdj;
 use crate::protocol::IgnoredSyn;
 use crate::{Direction, SynproxyState, TimeoutPolicyId, Tuple};
-#[allow(clippy::disallowed_types, reason = "the keys are slots, which the engine numbers")]
 use hashbrown::HashMap;
 
 /// The extension of one connection.
