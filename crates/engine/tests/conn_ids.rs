@@ -1,4 +1,5 @@
 //! A connection's id names that connection only: not a later one in its slot, whatever tuple a peer chooses for it.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 use keepstate_engine::{ConnUpdate, Engine, Instant, NewConnection, Secret, Sysctls, Tuple, Zone};
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,5 @@
 //! Masqueraded connections end when their address is no longer this machine's, also after a restart; those translated to a fixed address do not.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 use keepstate_engine::{ConnSnapshot, Engine, Instant, Manip, NatRange, NatResult, Secret, Sysctls, WindowTrust, Zone};
 use keepstate_wire::{Packet, checksum};
 use std::net::{IpAddr, Ipv4Addr};

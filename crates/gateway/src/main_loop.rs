@@ -110,7 +110,7 @@ fn control_loop(
         health.poll(router, now);
         while let Some(pending) = control.and_then(ControlServer::next_request) {
             if pending.request == ControlRequest::Reload {
-                reloader.request(ReloadOrigin::Request(pending));
+                reloader.request(ReloadOrigin::Request(Box::new(pending)));
                 continue;
             }
             let answer = control_handler::handle_request(&pending.request, router, now);

@@ -15,7 +15,7 @@ pub(super) enum ReloadOrigin {
     /// SIGHUP.
     Signal,
     /// A control client, who waits for the answer.
-    Request(PendingRequest),
+    Request(Box<PendingRequest>),
 }
 
 /// Loads the files, never on the caller's thread.
