@@ -7,7 +7,7 @@ use super::jobs::{JobCtx, JobSender};
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_rules::ast::Query;
-use keepstate_rules::{IncludeResolver, ListOptions, RulesetSnapshot, RunningRuleset, UpdateError};
+use keepstate_rules::{IncludeResolver, ListOptions, RulesetSnapshot, RulesetUpdateError, RunningRuleset};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -58,8 +58,8 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Str
         // The old program is dropped here, not between two packets.
         match jobs.run(move |at: &mut JobCtx<'_>| at.router.update_program(update, at.now))? {
             Ok(_old) => (),
-            Err(UpdateError::Outdated) => continue,
-            Err(UpdateError::Refused(refused)) => bail!("nothing was changed\n{refused}"),
+            Err(RulesetUpdateError::Outdated) => continue,
+            Err(RulesetUpdateError::Refused(refused)) => bail!("nothing was changed\n{refused}"),
         }
         let options = ListOptions { handles: request.handles, terse: request.terse, stateless: request.stateless };
         let mut out = String::new();

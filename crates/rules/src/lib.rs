@@ -22,7 +22,7 @@ pub use diagnostic::{Diagnostic, RulesetError};
 pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 pub use parse::{find_includes, parse, parse_skipping_unsupported, parse_with};
 pub use program::{
-    EvalCtx, HeaderRewrite, ListOptions, PacketMeta, Program, RulesetSnapshot, RulesetUpdate, RunningRuleset,
-    UpdateError, Verdict, compile,
+    EvalCtx, HeaderRewrite, ListOptions, PacketMeta, Program, RulesetSnapshot, RulesetUpdate, RulesetUpdateError,
+    RunningRuleset, Verdict, compile,
 };
 pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

@@ -3,7 +3,7 @@
 
 use keepstate_engine::Instant;
 use keepstate_rules::ast::{Query, QueryKind};
-use keepstate_rules::{ListOptions, NoIncludes, Program, UpdateError, compile, parse_with};
+use keepstate_rules::{ListOptions, NoIncludes, Program, RulesetUpdateError, compile, parse_with};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -164,8 +164,8 @@ fn apply(program: &mut Program, script: &str) -> Result<(), String> {
             queries.iter().filter(|query| query.reset).for_each(|query| program.reset(query));
             Ok(())
         }
-        Err(UpdateError::Outdated) => panic!("nobody else changes it"),
-        Err(UpdateError::Refused(refused)) => Err(refused.to_string()),
+        Err(RulesetUpdateError::Outdated) => panic!("nobody else changes it"),
+        Err(RulesetUpdateError::Refused(refused)) => Err(refused.to_string()),
     }
 }
 
@@ -296,6 +296,6 @@ fn an_update_for_an_older_ruleset_is_not_applied() {
     let mut program = Program::default();
     let older = program.ruleset().prepare_script(("script", "add table ip a"), &NoIncludes, Instant(1)).unwrap();
     apply(&mut program, "add table ip b").unwrap();
-    assert!(matches!(program.apply(older, Instant(1)), Err(UpdateError::Outdated)));
+    assert!(matches!(program.apply(older, Instant(1)), Err(RulesetUpdateError::Outdated)));
     assert_eq!(listing(&program, false), "table ip b {\n}\n");
 }

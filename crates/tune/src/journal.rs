@@ -2,19 +2,15 @@
 //!
 //! It is written and synced before the first change, and again after the last. A second apply extends it and keeps the values from
 //! before the first; rollback removes it last of all.
-use crate::{journal_check, paths};
-use anyhow::{Context, Result, bail};
+use crate::paths;
+use anyhow::{Context, Result};
 use keepstate_linux::{SysRoot, atomic_file};
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Schema name and version.
-const SCHEMA: &str = "keepstate.tune-journal/1";
-
-/// A journal holds some short files.
-const MAX_JOURNAL_BYTES: u64 = 16 << 20;
+pub(crate) const SCHEMA: &str = "keepstate.tune-journal/1";
 
 /// What stood where our own files are written, at most.
 const MAX_CONTENT_BYTES: u64 = 1 << 20;
@@ -109,34 +105,6 @@ impl FileContent {
 }
 
 impl Journal {
-    /// Reads the journal below a root, if there is one.
-    ///
-    /// # Errors
-    /// If it exists and cannot be read, is no journal, has another schema, or says what no journal of `tune` says.
-    pub fn read(root: &SysRoot) -> Result<Option<Journal>> {
-        let shown = root.path(paths::journal_path());
-        let text = match root.read_bytes(paths::journal_path(), MAX_JOURNAL_BYTES) {
-            Ok(text) => text,
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context("try again as root"),
-        };
-        if root.is_live() {
-            check_owner(root, &shown)?;
-        }
-        let journal: Journal = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not a journal of keepstate tune", shown.display()))?;
-        if journal.schema != SCHEMA {
-            bail!("{} has schema {}; this program reads {SCHEMA}", shown.display(), journal.schema.escape_debug());
-        }
-        journal_check::check(&journal).with_context(|| {
-            format!(
-                "{} was not written by keepstate tune: nothing was changed; look at it, then remove it",
-                shown.display()
-            )
-        })?;
-        Ok(Some(journal))
-    }
-
     /// A journal that begins now, or continues an earlier one.
     pub fn begin(before: Option<Journal>, at: u64) -> Journal {
         let id = format!("{at}-{}", std::process::id());
@@ -210,21 +178,6 @@ pub fn write_state(root: &SysRoot, path: &Path, content: &[u8], mode: u32) -> Re
 pub fn read_last_outcome(root: &SysRoot) -> Option<String> {
     let text = root.read_up_to(paths::last_outcome_path(), 1 << 16).ok()?;
     Some(text.trim_end().chars().filter(|letter| !letter.is_control()).collect())
-}
-
-/// On this machine only root, or the user who runs this, may say what is to be restored.
-fn check_owner(root: &SysRoot, shown: &Path) -> Result<()> {
-    let found = root.open_file(paths::journal_path())?.metadata()?;
-    let own = rustix::process::geteuid().as_raw();
-    if (found.uid() != 0 && found.uid() != own) || found.mode() & 0o022 != 0 {
-        bail!(
-            "{} can be written by others (owner {}, mode {:o}): look at it, then chown root and chmod 600",
-            shown.display(),
-            found.uid(),
-            found.mode() & 0o7777
-        );
-    }
-    Ok(())
 }
 
 /// Seconds since 1970.

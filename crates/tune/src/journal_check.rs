@@ -1,17 +1,67 @@
 //! What a journal may say: an image's journal may be somebody else's, and rollback does what it says.
 //!
 //! Only our own files, only conntrack's sysctls, only directories above our files, and no modes beyond permissions.
-use crate::journal::{ChangedSysctl, Journal, WrittenFile};
+use crate::journal::{ChangedSysctl, Journal, SCHEMA, WrittenFile};
 use crate::paths::journal_path;
 use crate::persistent_files::OWN_FILES;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use keepstate_linux::SysRoot;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+/// A journal holds some short files.
+const MAX_JOURNAL_BYTES: u64 = 16 << 20;
+
+impl Journal {
+    /// Reads the journal below a root, if there is one.
+    ///
+    /// # Errors
+    /// If it exists and cannot be read, is no journal, has another schema, or says what no journal of `tune` says.
+    pub fn read(root: &SysRoot) -> Result<Option<Journal>> {
+        let shown = root.path(journal_path());
+        let text = match root.read_bytes(journal_path(), MAX_JOURNAL_BYTES) {
+            Ok(text) => text,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("try again as root"),
+        };
+        if root.is_live() {
+            check_owner(root, &shown)?;
+        }
+        let journal: Journal = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not a journal of keepstate tune", shown.display()))?;
+        if journal.schema != SCHEMA {
+            bail!("{} has schema {}; this program reads {SCHEMA}", shown.display(), journal.schema.escape_debug());
+        }
+        check(&journal).with_context(|| {
+            format!(
+                "{} was not written by keepstate tune: nothing was changed; look at it, then remove it",
+                shown.display()
+            )
+        })?;
+        Ok(Some(journal))
+    }
+}
+
+/// On this machine only root, or the user who runs this, may say what is to be restored.
+fn check_owner(root: &SysRoot, shown: &Path) -> Result<()> {
+    let found = root.open_file(journal_path())?.metadata()?;
+    let own = rustix::process::geteuid().as_raw();
+    if (found.uid() != 0 && found.uid() != own) || found.mode() & 0o022 != 0 {
+        bail!(
+            "{} can be written by others (owner {}, mode {:o}): look at it, then chown root and chmod 600",
+            shown.display(),
+            found.uid(),
+            found.mode() & 0o7777
+        );
+    }
+    Ok(())
+}
 
 /// Does the journal say only what `tune` would have written?
 ///
 /// # Errors
 /// What it says instead.
-pub fn check(journal: &Journal) -> Result<()> {
+fn check(journal: &Journal) -> Result<()> {
     if !journal.id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
         bail!("its id is {}", journal.id.escape_debug());
     }

@@ -29,7 +29,7 @@ use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
 use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
 use keepstate_rules::ast::Query;
-use keepstate_rules::{PacketMeta, Program, RulesetUpdate, UpdateError};
+use keepstate_rules::{PacketMeta, Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -287,7 +287,11 @@ impl Router {
     ///
     /// # Errors
     /// The ruleset has changed since the update was prepared, or an element exists or does not exist: nothing has changed.
-    pub fn update_program(&mut self, update: RulesetUpdate, now: Instant) -> Result<Option<Box<Program>>, UpdateError> {
+    pub fn update_program(
+        &mut self,
+        update: RulesetUpdate,
+        now: Instant,
+    ) -> Result<Option<Box<Program>>, RulesetUpdateError> {
         let old = self.program.apply(update, now)?;
         if old.is_some() {
             self.engine.revoke_all();

@@ -1,7 +1,7 @@
 //! Statements and matches that are possible at some hooks only, in every chain that packets of another hook can reach by jumps.
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use super::chain_graph::reachable_chains;
-use super::{Refusal, place};
+use super::refusal::{Refusal, place};
 use crate::ast::{
     AssignTarget, BaseChainSpec, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, Selector, Statement, Table,
 };

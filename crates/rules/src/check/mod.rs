@@ -4,32 +4,17 @@
 mod chain_graph;
 mod hooks;
 mod protocol;
+mod refusal;
 mod sets;
 mod translation;
 mod types;
 
 pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
 
-use crate::ast::{Rule, Ruleset, Table};
+use crate::ast::{Rule, Ruleset, Statement, Table};
 use crate::diagnostic::Diagnostic;
-use crate::source::Span;
 use protocol::ProtocolContext;
-
-/// Why a statement is refused; the place is added by who knows it.
-struct Refusal {
-    message: String,
-    help: String,
-}
-
-impl Refusal {
-    fn new(message: impl Into<String>, help: impl Into<String>) -> Refusal {
-        Refusal { message: message.into(), help: help.into() }
-    }
-
-    fn at(self, span: Span) -> Diagnostic {
-        Diagnostic::new(span, self.message).with_help(self.help)
-    }
-}
+use refusal::place;
 
 /// All that is wrong with a ruleset whose text could be parsed.
 pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
@@ -49,14 +34,13 @@ pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
 fn check_rule(table: &Table, rule: &Rule) -> Option<Diagnostic> {
     let mut context = ProtocolContext::new(table);
     for (at, statement) in rule.statements.iter().enumerate() {
-        if let Err(refusal) = context.statement(statement).and_then(|()| types::check_types(table, statement)) {
+        let checked = match statement {
+            Statement::Nat(nat) => translation::check_nat(&mut context, nat),
+            other => context.statement(other),
+        };
+        if let Err(refusal) = checked.and_then(|()| types::check_types(table, statement)) {
             return Some(refusal.at(place(rule, at)));
         }
     }
     None
-}
-
-/// Place of a rule's statement.
-fn place(rule: &Rule, statement: usize) -> Span {
-    rule.places.get(statement).copied().unwrap_or(rule.span)
 }

@@ -2,8 +2,7 @@
 //!
 //! nft adds the implied matches when it loads a rule (`tcp dport` implies the protocol, `ip saddr` the family), and refuses a rule whose parts exclude each
 //! other. Measured on nft 1.0.6: `crates/rules/tests/check_beside_nft`.
-use super::Refusal;
-use super::translation::check_nat;
+use super::refusal::Refusal;
 use crate::ast::{
     AssignTarget, CtTupleField, Expression, ExthdrOp, IpField, Match, MatchRhs, MetaKey, PayloadField, Reject,
     Selector, SetRef, Statement, Table, TableFamily,
@@ -50,7 +49,8 @@ impl<'a> ProtocolContext<'a> {
                 self.expressions(&change.key)?;
                 self.expressions(&change.data)
             }
-            Statement::Nat(nat) => check_nat(self, nat),
+            // Its own check knows more of it.
+            Statement::Nat(_) => Ok(()),
             Statement::Reject(reject) => self.reject(*reject),
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Named sets and maps: what their flags allow their elements and the rules that change them.
 #![allow(clippy::disallowed_types, reason = "the keys are names and values in a ruleset, not a peer's")]
-use super::{Refusal, place};
+use super::refusal::{Refusal, place};
 use crate::ast::{Dynset, DynsetOp, ElementData, Rule, Set, SetElement, Statement, Table};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;

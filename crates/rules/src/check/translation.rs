@@ -1,6 +1,6 @@
 //! NAT statements: whether the family of the new address is known and fits, and whether a port is changed of packets that have one.
-use super::Refusal;
 use super::protocol::ProtocolContext;
+use super::refusal::Refusal;
 use crate::ast::{Expression, Nat, NatPorts, NatTarget, SetRef, Table};
 use crate::datatype::DataType;
 

@@ -1,5 +1,5 @@
 //! Types of what a statement writes, and comparisons that cannot hold.
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::ast::{AssignTarget, Expression, Match, MatchRhs, SetRef, Statement, Table};
 use crate::datatype::DataType;
 

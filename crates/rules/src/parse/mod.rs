@@ -7,6 +7,7 @@ mod edit;
 mod elements;
 mod expression;
 mod exthdr;
+mod left_out;
 mod nat;
 mod object_ref;
 mod parser;

@@ -3,7 +3,7 @@
 //! `include` and variables put other tokens in front of those that are left, so no other module needs to know about either. An error in a rule is recorded
 //! and the next rule is read; an error in a block ends parsing.
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
-use super::skip::LeftOut;
+use super::left_out::LeftOut;
 use crate::ast::{AddedItem, Query, Ruleset, SetChange};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind, tokenize};

@@ -4,16 +4,6 @@ use crate::ast::Rule;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{TokenKind, tokenize};
 
-/// What was left out so far.
-#[derive(Debug, Default)]
-pub(super) struct LeftOut {
-    /// Something may be left out.
-    pub(super) active: bool,
-    pub(super) diagnostics: Vec<Diagnostic>,
-    /// Sets and objects: index of the table and name.
-    names: Vec<(usize, String)>,
-}
-
 impl Parser<'_> {
     /// Leaves out what an error is about, up to the end of its line in the block at brace depth `depth`. Other errors are returned.
     pub(super) fn leave_out(&mut self, diagnostic: Diagnostic, depth: usize) -> ParseResult<()> {

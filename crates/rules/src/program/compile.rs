@@ -1,9 +1,9 @@
 //! From the syntax tree to a program: names become indices, sets are built, and inconsistent rulesets are refused.
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use super::compiled::{ListedTable, Listing, Program, StateSlots};
+use super::compiled_chain::CompiledChain;
 use super::instr::{
-    BaseChain, CompiledChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress,
-    NatPortSource,
+    BaseChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress, NatPortSource,
 };
 use super::named_set::NamedSet;
 use super::rule_run::RuleRun;

@@ -3,7 +3,8 @@
 //! A [`Program`] is compiled from a parsed ruleset and lives until the next ruleset replaces it. Its rules never change; its counters, limits and dynamic
 //! sets change with each packet ([`State`]). It reads neither clock nor devices: everything comes from the [`EvalCtx`](crate::EvalCtx) of the packet.
 #![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
-use super::instr::{BaseChain, CompiledChain, CompiledRule, Instr};
+use super::compiled_chain::CompiledChain;
+use super::instr::{BaseChain, CompiledRule, Instr};
 use super::set::CompiledSet;
 use super::state::State;
 use crate::ast::{Hook, Ruleset, TableFamily};

@@ -1,8 +1,9 @@
 //! Evaluating expressions: values and keys of one packet.
+use super::compiled_chain::CompiledChain;
 use super::context::EvalCtx;
 use super::eval_selector::eval_selector;
 use super::header_bits::{address_value, packet_address};
-use super::instr::{CompiledChain, CompiledExpr};
+use super::instr::CompiledExpr;
 use super::jhash::{HashInput, jhash, push_register_bytes};
 use super::set::{CompiledSet, ElementValue};
 use super::state::State;

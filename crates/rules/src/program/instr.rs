@@ -1,5 +1,4 @@
 //! The compiled form of rules: names are indices into the program's arrays.
-use super::rule_run::RuleRun;
 use crate::ast::{
     AssignTarget, CtTimeoutPolicy, DynsetOp, Hook, Log, Reject, Selector, StatefulSpec, SynproxyInfo, TableFamily,
 };
@@ -7,13 +6,6 @@ use crate::datatype::DataType;
 use crate::source::Span;
 use keepstate_engine::{Helper, Manip, PortSelection};
 use std::net::IpAddr;
-
-#[derive(Clone, Debug)]
-pub(super) struct CompiledChain {
-    pub(super) rules: Vec<CompiledRule>,
-    /// Runs of rules that are found by lookup, in order.
-    pub(super) runs: Vec<RuleRun>,
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {

@@ -2,6 +2,7 @@
 mod compile;
 mod compile_object;
 mod compiled;
+mod compiled_chain;
 mod context;
 mod element_change;
 mod eval_expr;
@@ -30,4 +31,4 @@ pub use compiled::Program;
 pub use context::{EvalCtx, HeaderRewrite, PacketMeta, Verdict};
 pub use listing::ListOptions;
 pub use snapshot::RulesetSnapshot;
-pub use update::{RulesetUpdate, RunningRuleset, UpdateError};
+pub use update::{RulesetUpdate, RulesetUpdateError, RunningRuleset};

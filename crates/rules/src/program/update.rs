@@ -44,7 +44,7 @@ pub struct RulesetUpdate {
 
 /// Why an update was not applied. Nothing has changed.
 #[derive(Debug)]
-pub enum UpdateError {
+pub enum RulesetUpdateError {
     /// Somebody else has changed the ruleset in the meantime: prepare the update again.
     Outdated,
     /// An element exists, or does not exist.
@@ -73,15 +73,16 @@ impl Program {
     /// Applies an update. Returns the program that was replaced, if one was: the caller may drop it where that delays nobody.
     ///
     /// # Errors
-    /// See [`UpdateError`]; the program is as it was.
-    pub fn apply(&mut self, update: RulesetUpdate, now: Instant) -> Result<Option<Box<Program>>, UpdateError> {
+    /// See [`RulesetUpdateError`]; the program is as it was.
+    pub fn apply(&mut self, update: RulesetUpdate, now: Instant) -> Result<Option<Box<Program>>, RulesetUpdateError> {
         let RulesetUpdate { base, program, plan, changes, sources, .. } = update;
         if !Arc::ptr_eq(&base, &self.listing) {
-            return Err(UpdateError::Outdated);
+            return Err(RulesetUpdateError::Outdated);
         }
         self.start_timeouts(now);
-        let refused =
-            |diagnostic| UpdateError::Refused(RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() });
+        let refused = |diagnostic| {
+            RulesetUpdateError::Refused(RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() })
+        };
         let Some(mut new) = program else {
             return apply_changes(&mut self.sets, changes, now).map(|()| None).map_err(refused);
         };

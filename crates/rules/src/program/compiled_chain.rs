@@ -1,0 +1,10 @@
+//! A chain as it is evaluated.
+use super::instr::CompiledRule;
+use super::rule_run::RuleRun;
+
+#[derive(Clone, Debug)]
+pub(super) struct CompiledChain {
+    pub(super) rules: Vec<CompiledRule>,
+    /// Runs of rules that are found by lookup, in order.
+    pub(super) runs: Vec<RuleRun>,
+}
