@@ -115,7 +115,8 @@ pub(crate) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
         known.insert(chain.name.as_str(), deepest);
         Ok(deepest)
     }
-    for chain in &table.chains {
+    // As in the kernel, only what packets can reach from a hook counts.
+    for chain in table.chains.iter().filter(|chain| chain.base.is_some()) {
         if depth_below(table, &by_name, &mut known, chain, 0)? > MAX_JUMP_DEPTH {
             return Err(Diagnostic::new(
                 chain.span,

@@ -241,15 +241,29 @@ impl Parser<'_> {
             }
         };
         let modulus = self.parse_modulus()?;
-        let offset = if self.eat_keyword("offset") { self.expect_u32("an offset")? } else { 0 };
+        let offset = self.parse_offset(modulus)?;
         Ok(Expression::Numgen { random, modulus, offset })
     }
 
     fn parse_hash(&mut self, of: Vec<Expression>) -> ParseResult<Expression> {
         let modulus = self.parse_modulus()?;
         let seed = if self.eat_keyword("seed") { self.expect_u32("a seed")? } else { 0 };
-        let offset = if self.eat_keyword("offset") { self.expect_u32("an offset")? } else { 0 };
+        let offset = self.parse_offset(modulus)?;
         Ok(Expression::Hash { of, modulus, seed, offset })
+    }
+
+    /// `offset N`, if it is next; results are below the modulus plus the offset.
+    fn parse_offset(&mut self, modulus: u32) -> ParseResult<u32> {
+        if !self.eat_keyword("offset") {
+            return Ok(0);
+        }
+        let span = self.span();
+        let offset = self.expect_u32("an offset")?;
+        match offset.checked_add(modulus - 1) {
+            Some(_) => Ok(offset),
+            None => Err(Diagnostic::new(span, "with this offset the results do not fit into 32 bits")
+                .with_help("use a smaller offset or modulus")),
+        }
     }
 
     fn parse_modulus(&mut self) -> ParseResult<u32> {

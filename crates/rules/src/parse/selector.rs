@@ -302,6 +302,8 @@ impl Parser<'_> {
             self.eat_keyword("ip");
         }
         let (word, span) = self.expect_name("a ct key")?;
+        // Without a family, the address tells it.
+        let v6 = v6 || matches!(self.peek(), TokenKind::Address6(_));
         let tuple = |field| Selector::CtTuple(direction, field);
         let selector = match (word.as_str(), direction) {
             ("saddr", Some(_)) => tuple(if v6 { CtTupleField::Source6 } else { CtTupleField::Source4 }),

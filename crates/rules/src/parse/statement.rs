@@ -303,7 +303,13 @@ impl Parser<'_> {
         if !over {
             self.eat_keyword("until");
         }
-        Ok((over, self.parse_byte_count()?))
+        let span = self.span();
+        let bytes = self.parse_byte_count()?;
+        if i64::try_from(bytes).is_err() {
+            return Err(Diagnostic::new(span.to(self.last_span), format!("a quota is at most {} bytes", i64::MAX))
+                .with_help("leave the quota out to allow more"));
+        }
+        Ok((over, bytes))
     }
 
     /// `used N unit`, if it is next.
@@ -372,6 +378,9 @@ impl Parser<'_> {
                         .with_help("write `burst 1 packets` or more, or leave burst out"));
                 }
             }
+        }
+        if rate.checked_add(burst).is_none() {
+            return Err(Diagnostic::new(span, "rate and burst together are too large").with_help("use a lower rate"));
         }
         Ok(Limit { over, rate, seconds, burst, per_byte: bytes })
     }

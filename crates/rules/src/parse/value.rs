@@ -56,6 +56,11 @@ impl Parser<'_> {
             let value = encode_name(&name).ok_or_else(|| Diagnostic::new(span, "this interface name is too long"))?;
             return Ok(Some((value, value)));
         }
+        // 14 letters and the wildcard: a name has at most 15.
+        if prefix.len() > 14 {
+            return Err(Diagnostic::new(span, format!("interface name {prefix}* is too long: at most 15 bytes"))
+                .with_help("write the name without `*`"));
+        }
         if prefix.is_empty() {
             return Err(Diagnostic::new(span, "`*` alone matches every interface")
                 .with_help("remove the match, or write the beginning of the names: \"eth*\""));

@@ -240,8 +240,7 @@ impl Compiler {
             }
             instrs.push(instr);
         }
-        let ends =
-            |instr: &Instr| matches!(instr, Instr::Verdict(_) | Instr::Nat(_) | Instr::Reject(_) | Instr::Synproxy(_));
+        let ends = |instr: &Instr| matches!(instr, Instr::Verdict(_) | Instr::Nat(_) | Instr::Reject(_));
         if let Some(at) = instrs.iter().position(ends)
             && at + 1 < instrs.len()
         {

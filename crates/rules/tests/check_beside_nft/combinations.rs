@@ -1,7 +1,9 @@
 //! Rulesets made of every selector, statement, hook, chain type and family, in right and wrong combinations.
+mod types;
 mod words;
 
-use words::{ASSIGNED, CONTEXTS, DECLARATIONS, LOOKED_UP, PAIRED, PROBES, SELECTORS, SET_TYPES, SOURCES, STATEMENTS};
+use types::{ASSIGNED, LOOKED_UP, SET_TYPES, SOURCES};
+use words::{CONTEXTS, DECLARATIONS, PAIRED, PROBES, SELECTORS, STATEMENTS};
 
 const FAMILIES: [&str; 3] = ["ip", "ip6", "inet"];
 

@@ -21,7 +21,7 @@ const CASES: [&str; 4] = [
 ];
 
 /// Combinations that run by default.
-const SAMPLE: usize = 1000;
+const SAMPLE: usize = 700;
 
 /// The first error of a ruleset, if it has one.
 fn our_error(text: &str) -> Option<String> {
@@ -86,6 +86,9 @@ fn check_refuses_what_nft_refuses_and_nothing_else() {
         differences.iter().take(60).cloned().collect::<Vec<_>>().join("\n")
     );
     assert!(taken > rulesets.len() / 4, "only {taken} of {} rulesets were taken", rulesets.len());
-    let stale = ledger::stale(&used);
-    assert!(stale.is_empty(), "differences that are no more: {stale:#?}");
+    // A sample does not meet every difference.
+    if from_environment("KEEPSTATE_CHECK_SAMPLE", SAMPLE) == 0 {
+        let stale = ledger::stale(&used);
+        assert!(stale.is_empty(), "differences that are no more: {stale:#?}");
+    }
 }
