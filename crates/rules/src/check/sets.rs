@@ -1,10 +1,10 @@
 //! Named sets and maps: what their flags allow their elements and the rules that change them.
 #![allow(clippy::disallowed_types, reason = "the keys are names and values in a ruleset, not a peer's")]
 use super::refusal::{Refusal, place};
-use crate::ast::{Dynset, DynsetOp, ElementData, Rule, Set, SetElement, Statement, Table};
+use crate::ast::{Dynset, DynsetOp, ElementData, NftVerdict, Rule, Set, SetElement, Statement, Table};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Overlaps are looked for one by one in sets of at most this many ranges of several parts.
 const MAX_COMPARED: usize = 2000;
@@ -45,6 +45,12 @@ fn check_set(set: &Set) -> Option<Diagnostic> {
     if let Some((element, refusal)) = element {
         return Some(refusal.at(element.span));
     }
+    if let Some(element) = remapped(set) {
+        return Some(
+            Diagnostic::new(element.span, "this key already maps to another value")
+                .with_help("remove one of the elements"),
+        );
+    }
     if let Some(size) = set.size.filter(|size| *size > 0 && !set.auto_merge) {
         let different: HashSet<_> = set.elements.iter().map(|element| &element.key).collect();
         if different.len() > size as usize {
@@ -78,6 +84,28 @@ fn check_element(set: &Set, element: &SetElement) -> Option<Refusal> {
         return Some(Refusal::new(what, format!("add `counter;` or `flags dynamic;` to the {kind}")));
     }
     None
+}
+
+/// The first element whose key already maps to another value.
+fn remapped(set: &Set) -> Option<&SetElement> {
+    let mut known: HashMap<&[(u128, u128)], &ElementData> = HashMap::new();
+    set.elements.iter().find(|element| {
+        let (Some(key), Some(data)) = (element.key.as_deref(), &element.data) else { return false };
+        known.insert(key, data).is_some_and(|before| !is_same(before, data))
+    })
+}
+
+fn is_same(one: &ElementData, other: &ElementData) -> bool {
+    match (one, other) {
+        (ElementData::Values(one), ElementData::Values(other)) => one == other,
+        (ElementData::Object(one, _), ElementData::Object(other, _)) => one == other,
+        (ElementData::Verdict(one), ElementData::Verdict(other)) => match (one, other) {
+            (NftVerdict::Jump(one, _), NftVerdict::Jump(other, _))
+            | (NftVerdict::Goto(one, _), NftVerdict::Goto(other, _)) => one == other,
+            _ => one == other,
+        },
+        _ => false,
+    }
 }
 
 /// Ranges of several parts that begin or end inside an earlier one: the kernel does not take them.
