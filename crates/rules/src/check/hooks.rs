@@ -3,7 +3,8 @@
 use super::chain_graph::reachable_chains;
 use super::refusal::{Refusal, place};
 use crate::ast::{
-    AssignTarget, BaseChainSpec, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, Selector, Statement, Table,
+    AssignTarget, BaseChainSpec, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, Selector, SocketKey,
+    Statement, Table,
 };
 use crate::diagnostic::Diagnostic;
 use keepstate_engine::Manip;
@@ -70,6 +71,13 @@ const IPSEC: Placement = Placement {
     help: "use a chain at hook prerouting, input or forward",
 };
 
+const SOCKET: Placement = Placement {
+    what: "a match of the socket",
+    nat_only: false,
+    hooks: &[Hook::Prerouting, Hook::Input, Hook::Output],
+    help: "use a chain at hook prerouting, input or output",
+};
+
 /// Checks all rules of a table against the hooks from which they can be reached.
 pub(super) fn check_hooks(table: &Table) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -132,6 +140,7 @@ fn misplaced(statement: &Statement, base: &BaseChainSpec) -> Option<&'static Pla
         Selector::Fib(FibExpr { iif: true, .. }) => Some(&FIB_RECEIVED),
         Selector::Fib(FibExpr { oif: true, .. }) => Some(&FIB_SENT),
         Selector::Meta(MetaKey::Ipsec) => Some(&IPSEC),
+        Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark) => Some(&SOCKET),
         _ => None,
     });
     let mut all = of_statement.into_iter().chain(of_selectors);
