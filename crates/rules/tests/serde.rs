@@ -13,6 +13,7 @@ fn diagnostic_as_json() {
             "span": { "file": 0, "start": 23, "end": 28 },
             "message": "expected a match, a statement or a verdict, found `acept`",
             "help": "did you mean `accept`?",
+            "unsupported": false,
         })
     );
     assert_eq!(
