@@ -37,7 +37,7 @@ fn from_environment(name: &str, default: usize) -> usize {
 fn sample(all: Vec<String>) -> Vec<String> {
     let wanted = from_environment("KEEPSTATE_CHECK_SAMPLE", SAMPLE);
     // A step that has no factor in common with the lists' lengths, so that each list is sampled evenly.
-    let step = if wanted == 0 { 1 } else { (all.len() / wanted).max(1) | 1 };
+    let step = all.len().checked_div(wanted).map_or(1, |step| step.max(1) | 1);
     let first = from_environment("KEEPSTATE_CHECK_SEED", 1) % step;
     all.into_iter().skip(first).step_by(step).collect()
 }
