@@ -4,30 +4,14 @@
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Zone};
 use keepstate_rules::ast::Hook;
 use keepstate_rules::{EvalCtx, NoIncludes, PacketMeta, Program, compile, parse_with};
+use keepstate_test_support::SplitMix64;
 use keepstate_wire::Packet;
 
 mod empty_fib;
 use empty_fib::EmptyFib;
 
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ word >> 31) % below as u64) as usize
-    }
-
-    fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
-        list[self.below(list.len())]
-    }
-}
-
 /// One match; few values, so that many rules match and many share their values.
-fn random_match(rng: &mut Rng) -> String {
+fn random_match(rng: &mut SplitMix64) -> String {
     let number = rng.below(6);
     match rng.below(14) {
         0..=3 => format!("ip saddr 10.0.{}.{number}", rng.below(2)),
@@ -43,7 +27,7 @@ fn random_match(rng: &mut Rng) -> String {
     }
 }
 
-fn random_rule(rng: &mut Rng, chain: usize) -> String {
+fn random_rule(rng: &mut SplitMix64, chain: usize) -> String {
     let mut rule = String::new();
     for _ in 0..rng.below(3) + 1 {
         let next = random_match(rng);
@@ -68,7 +52,7 @@ fn random_rule(rng: &mut Rng, chain: usize) -> String {
     rule
 }
 
-fn random_ruleset(rng: &mut Rng) -> String {
+fn random_ruleset(rng: &mut SplitMix64) -> String {
     let mut text = String::from("table inet t {\n");
     for chain in 0..2 {
         text += &format!("\tchain c{chain} {{\n");
@@ -91,7 +75,7 @@ fn random_ruleset(rng: &mut Rng) -> String {
     text + "}\n"
 }
 
-fn random_packet(rng: &mut Rng) -> Vec<u8> {
+fn random_packet(rng: &mut SplitMix64) -> Vec<u8> {
     let tcp = rng.below(3) > 0;
     let mut bytes = vec![0x45, 0, 0, 40, 0, 1, 0, 0, 64, if tcp { 6 } else { 17 }, 0, 0, 10, 0];
     bytes.extend([rng.below(3) as u8, rng.below(7) as u8, 10, 1, 0, rng.below(3) as u8]);
@@ -123,7 +107,7 @@ fn rules_found_by_lookup_do_what_they_do_one_after_another() {
     let (mut matched, mut looked_up) = (0, 0);
     let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]));
     for seed in 0..rounds {
-        let mut rng = Rng(seed);
+        let mut rng = SplitMix64(seed);
         let text = random_ruleset(&mut rng);
         let (tree, sources) = parse_with("t", &text, &NoIncludes, &[]).unwrap_or_else(|error| panic!("{error}"));
         let program = compile(&tree, &sources).unwrap_or_else(|error| panic!("{error}"));

@@ -3,28 +3,11 @@
 
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Zone};
 use keepstate_rules::ast::Hook;
-use keepstate_rules::{
-    AddressType, EvalCtx, Fib, InterfaceInfo, NoIncludes, PacketMeta, Program, Verdict, compile, parse_with,
-};
+use keepstate_rules::{EvalCtx, NoIncludes, PacketMeta, Program, Verdict, compile, parse_with};
 use keepstate_wire::Packet;
-use std::net::IpAddr;
 
-struct EmptyFib;
-
-impl Fib for EmptyFib {
-    fn address_type(&self, _: IpAddr, _: Option<u32>) -> AddressType {
-        AddressType::Unicast
-    }
-    fn route_lookup(&self, _: IpAddr, _: Option<u32>) -> Option<InterfaceInfo> {
-        None
-    }
-    fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
-        None
-    }
-    fn mtu(&self, _: u32) -> u32 {
-        1500
-    }
-}
+mod empty_fib;
+use empty_fib::EmptyFib;
 
 struct Harness {
     engine: Engine,

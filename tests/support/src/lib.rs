@@ -1,7 +1,10 @@
-//! What the tests of several crates share: how a test reports that it cannot run here.
+//! What the tests of several crates share: how a test reports that it cannot run here, and random numbers.
 //!
 //! A test that needs root, a tool or a kernel feature that is missing calls [`report_skipped`] and returns. It then counts as skipped in
-//! the closing line of `./test`, which passes a file for these reports in `KEEPSTATE_SKIPPED`. Nothing here panics.
+//! the closing line of `./test`, which passes a file for these reports in `KEEPSTATE_SKIPPED`. Reporting never panics.
+mod split_mix64;
+
+pub use split_mix64::SplitMix64;
 use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Write;

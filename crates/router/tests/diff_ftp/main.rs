@@ -9,6 +9,7 @@ mod tcp_peer;
 use keepstate_engine::{Engine, Instant, Secret, Sysctls, Tuple};
 use keepstate_router::{Egress, FibTable, Interface, LINK_TYPE_NONE, Route, Router};
 use keepstate_rules::{NoIncludes, compile, parse_with};
+use keepstate_test_support::SplitMix64;
 use kernel::Kernel;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -333,23 +334,6 @@ fn parse_announcement(text: &[u8], from: IpAddr) -> Option<SocketAddr> {
     }
     let parts = parts(text.find('(').filter(|_| upper.starts_with("229"))? + 1)?;
     Some(SocketAddr::new(from, parts.get(3)?.parse().ok()?))
-}
-
-/// SplitMix64.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn below(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ word >> 31) % below as u64) as usize
-    }
-
-    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
 }
 
 fn skipped() {

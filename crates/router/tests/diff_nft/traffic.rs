@@ -3,28 +3,26 @@
 //! The traffic is generated from a seed. A packet that leaves through an interface may get a reply, as from the program at the other end; so both routers receive the
 //! same packets as long as their output is the same.
 
-/// A random number generator (SplitMix64).
+use keepstate_test_support::SplitMix64;
+
+/// The random choices of the traffic.
 pub struct TrafficRng {
-    state: u64,
+    numbers: SplitMix64,
     /// Number of requests to the router's own addresses.
     local_requests: u16,
 }
 
 impl TrafficRng {
     pub fn new(seed: u64) -> TrafficRng {
-        TrafficRng { state: seed, local_requests: 0 }
+        TrafficRng { numbers: SplitMix64(seed), local_requests: 0 }
     }
 
     pub fn below(&mut self, below: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.state;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ word >> 31) % below as u64) as usize
+        self.numbers.below(below)
     }
 
     pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
+        self.numbers.pick(list)
     }
 }
 

@@ -1,4 +1,5 @@
 //! One TCP conversation through a synproxy: the segments of a client and a server and the router's output, with numbers relative to the cookie each router chose.
+use keepstate_test_support::SplitMix64;
 use std::net::{IpAddr, SocketAddr};
 
 const FIN: u8 = 1;
@@ -53,39 +54,23 @@ pub struct Scenario {
     ends_by_reset: bool,
 }
 
-struct SplitMix64(u64);
+fn one_in(dice: &mut SplitMix64, times: usize) -> bool {
+    dice.below(times) == 0
+}
 
-impl SplitMix64 {
-    fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ word >> 31) % below
-    }
-
-    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
-    }
-
-    fn one_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-
-    fn random_options(&mut self) -> PeerOptions {
-        PeerOptions {
-            mss: self.pick(&[None, Some(500), Some(536), Some(1300), Some(1399), Some(1460), Some(9000)]),
-            scale: self.pick(&[None, Some(0), Some(7), Some(7), Some(14)]),
-            sack: self.below(3) > 0,
-            timestamps: self.below(3) > 0,
-        }
+fn random_options(dice: &mut SplitMix64) -> PeerOptions {
+    PeerOptions {
+        mss: dice.pick(&[None, Some(500), Some(536), Some(1300), Some(1399), Some(1460), Some(9000)]),
+        scale: dice.pick(&[None, Some(0), Some(7), Some(7), Some(14)]),
+        sack: dice.below(3) > 0,
+        timestamps: dice.below(3) > 0,
     }
 }
 
 impl Scenario {
     pub fn random(seed: u64, number: u16) -> Scenario {
         let mut dice = SplitMix64(seed << 16 | u64::from(number));
-        let v6 = dice.one_in(3);
+        let v6 = one_in(&mut dice, 3);
         let host: u8 = dice.pick(&[5, 200]);
         let port = dice.pick(&[80, 80, 81, 82]);
         let (client, server): (IpAddr, IpAddr) = if v6 {
@@ -93,8 +78,8 @@ impl Scenario {
         } else {
             ([10, 1, 0, host].into(), [198, 51, 100, 9].into())
         };
-        let asked = dice.random_options();
-        let answered = dice.random_options();
+        let asked = random_options(&mut dice);
+        let answered = random_options(&mut dice);
         Scenario {
             client: SocketAddr::new(client, 10_000 + number),
             server: SocketAddr::new(server, port),
@@ -105,12 +90,12 @@ impl Scenario {
                 ..answered
             },
             asked,
-            ecn: dice.one_in(3),
-            wrong_ack: dice.one_in(8),
-            retransmits: dice.one_in(4),
-            server_refuses: dice.one_in(6),
-            server_silent: dice.one_in(8),
-            ends_by_reset: dice.one_in(4),
+            ecn: one_in(&mut dice, 3),
+            wrong_ack: one_in(&mut dice, 8),
+            retransmits: one_in(&mut dice, 4),
+            server_refuses: one_in(&mut dice, 6),
+            server_silent: one_in(&mut dice, 8),
+            ends_by_reset: one_in(&mut dice, 4),
         }
     }
 
