@@ -164,15 +164,11 @@ impl FibTable {
                 fib.routes_of_family(*address).insert(own);
             }
         }
-        let own = |interface: &Interface| {
-            let index = interface.index;
-            interface
-                .addresses
-                .clone()
-                .into_iter()
-                .map(move |(address, length)| SourceAddress::new(index, address, length))
-        };
-        fib.sources = interfaces.iter().flat_map(own).collect();
+        let sources = interfaces.iter().flat_map(|interface| {
+            let own = interface.addresses.iter();
+            own.map(|(address, length)| SourceAddress::new(interface.index, *address, *length))
+        });
+        fib.sources = sources.collect();
         fib.interfaces = interfaces;
         fib
     }
@@ -227,27 +223,32 @@ impl FibTable {
 
     /// As Linux (`inet_dev_addr_type`): whoever is neither local, broadcast nor multicast is unicast, with or without a route.
     fn address_type_v4(&self, address: Ipv4Addr, device: Option<u32>) -> AddressType {
-        let through = |own: Option<&u32>| own.is_some_and(|own| device.is_none_or(|device| device == *own));
         if address.is_unspecified() || address.is_broadcast() {
             AddressType::Broadcast
         } else if address.is_multicast() {
             AddressType::Multicast
-        } else if through(self.local_addresses.get(&IpAddr::V4(address))) || device.is_none() && address.is_loopback() {
+        } else if self.is_local_v4(address, device) {
             AddressType::Local
-        } else if through(self.broadcasts.get(&IpAddr::V4(address))) {
+        } else if is_through(self.broadcasts.get(&IpAddr::V4(address)), device) {
             AddressType::Broadcast
         } else {
             AddressType::Unicast
         }
     }
 
+    fn is_local_v4(&self, address: Ipv4Addr, device: Option<u32>) -> bool {
+        is_through(self.local_addresses.get(&IpAddr::V4(address)), device) || device.is_none() && address.is_loopback()
+    }
+
+    fn is_local_v6(&self, address: Ipv6Addr, device: Option<u32>) -> bool {
+        let Some(device) = device else { return self.is_local(address.into()) };
+        let interface = self.interface(device);
+        interface.is_some_and(|interface| interface.addresses.iter().any(|(own, _)| *own == address))
+    }
+
     /// As Linux (`nft_fib6_eval_type`): an address of our own on another interface than `device` is unicast; only a link-local address is looked up on `device`.
     fn address_type_v6(&self, address: Ipv6Addr, device: Option<u32>) -> AddressType {
-        let on_device = |device| {
-            let own = self.interface(device).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
-            own.iter().any(|(own, _)| *own == address)
-        };
-        if device.map_or_else(|| self.is_local(address.into()), on_device) {
+        if self.is_local_v6(address, device) {
             AddressType::Local
         } else if address.is_multicast() {
             AddressType::Multicast
@@ -275,6 +276,11 @@ impl FibTable {
     }
 }
 
+/// Is it the address of an interface, and of `device` if one is given?
+fn is_through(own: Option<&u32>, device: Option<u32>) -> bool {
+    own.is_some_and(|own| device.is_none_or(|device| device == *own))
+}
+
 /// The broadcast address of a prefix, if it has one.
 fn broadcast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
     let IpAddr::V4(address) = address else { return None };
@@ -298,8 +304,14 @@ impl Fib for FibTable {
     }
 
     fn is_own_address(&self, address: IpAddr, device: Option<u32>) -> bool {
-        self.anycasts.contains(&address)
-            || self.address_type(address, device.filter(|_| is_link_scoped(address))) == AddressType::Local
+        // Asked for every packet: what `address_type` would say, without a look at the routes.
+        match address {
+            IpAddr::V4(four) if four.is_unspecified() || four.is_broadcast() || four.is_multicast() => false,
+            IpAddr::V4(four) => self.is_local_v4(four, None),
+            IpAddr::V6(six) => {
+                self.anycasts.contains(&address) || self.is_local_v6(six, device.filter(|_| is_link_scoped(address)))
+            }
+        }
     }
 
     fn route_lookup(&self, address: IpAddr, device: Option<u32>) -> Option<InterfaceInfo> {

@@ -1,7 +1,7 @@
 //! What happens at a hook: filter chains, NAT chains and services, and their verdicts.
 use super::{AFTER_SNAT, DropReason, InFlightPacket, Router, destination_of, parse_packet};
 use crate::service::{ServiceCtx, ServiceVerdict};
-use keepstate_engine::{Direction, Manip, NatRewrite, PacketCtx, Status};
+use keepstate_engine::{CtInfo, Direction, Manip, NatRewrite, PacketCtx, Status};
 use keepstate_rules::ast::{Hook, Reject};
 use keepstate_rules::{EvalCtx, Verdict};
 use keepstate_wire::Packet;
@@ -66,7 +66,9 @@ impl Router {
 
     /// Translates the packet as its connection says.
     fn apply_nat(&mut self, manip: Manip, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
-        if is_redirect(&pkt.packet()?) && self.is_translated(pkt) {
+        // Only an ICMP error is related and may be a redirect: other packets are not looked at again.
+        let related = pkt.ctx.as_ref().is_some_and(|ctx| ctx.info() == CtInfo::Related);
+        if related && is_redirect(&pkt.packet()?) && self.is_translated(pkt) {
             // As in Linux (`nf_nat_icmp_reply_translation`): the ends would speak past the translation.
             return Err(DropReason::NatFailed);
         }

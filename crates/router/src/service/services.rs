@@ -7,7 +7,7 @@ use crate::fib::FibTable;
 use keepstate_engine::{ConnId, Direction, Engine, Entry, Instant, Manip, NatRange, PacketCtx, Status, Tuple};
 use keepstate_rules::{Fib, PacketMeta};
 use keepstate_wire::keyed_hash::SipKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub struct Services {
     /// Slots of the table from this one on are still to be searched for connections older than their service.
     adopt_cursor: Option<u32>,
     /// Lines for the log.
-    notes: Vec<String>,
+    notes: VecDeque<String>,
     last_key: u32,
     draws: u64,
     key: SipKey,
@@ -67,7 +67,7 @@ impl Services {
             listeners: BTreeMap::new(),
             connections: ServiceConnections::new(key.derive(1)),
             adopt_cursor: None,
-            notes: Vec::new(),
+            notes: VecDeque::new(),
             last_key: 0,
             draws: 0,
             key: key.derive(0),
@@ -174,7 +174,7 @@ impl Services {
                     let (name, backend, count) = (&running.config.name, &member.config, member.active);
                     let seconds = running.config.drain.as_secs();
                     let when = if seconds == 0 { "now".into() } else { format!("in {seconds} s at the latest") };
-                    notes.push(format!("{name}: {backend} removed; its {count} connections end {when}"));
+                    notes.push_back(format!("{name}: {backend} removed; its {count} connections end {when}"));
                 } else if !member.removed && is_ending {
                     connections.cancel_end(id);
                     if member.is_up == Some(false) {
@@ -188,7 +188,7 @@ impl Services {
 
     /// The next line for the log.
     pub(crate) fn pop_note(&mut self) -> Option<String> {
-        if self.notes.is_empty() { None } else { Some(self.notes.remove(0)) }
+        self.notes.pop_front()
     }
 
     /// How the connections of a removed backend end: the seconds until then, 0 if they have.
