@@ -49,7 +49,9 @@ impl RouterBench {
     }
 
     fn measure(&self, flows: u32) -> Result<(f64, f64, f64)> {
-        let mut router = router(flows)?;
+        let mut sysctls = Sysctls::default();
+        sysctls.set(Sysctl::Max, u64::from(flows) * 2).ok().context("cannot set nf_conntrack_max")?;
+        let mut router = router(sysctls, RULESET)?;
         let (new, _) = self.send_packets(&mut router, flows, flows)?;
         let (known, allocations) = self.send_packets(&mut router, flows, self.packets.max(flows))?;
         ensure!(router.engine().count() == flows as usize, "{} connections, not {flows}", router.engine().count());
@@ -83,9 +85,8 @@ impl RouterBench {
     }
 }
 
-fn router(flows: u32) -> Result<Router> {
-    let mut sysctls = Sysctls::default();
-    sysctls.set(Sysctl::Max, u64::from(flows) * 2).ok().context("cannot set nf_conntrack_max")?;
+/// A router with two interfaces and a default route by the second.
+pub fn router(sysctls: Sysctls, ruleset: &str) -> Result<Router> {
     let device = |index, name: &str, address: [u8; 4]| Interface {
         index,
         name: name.into(),
@@ -97,17 +98,17 @@ fn router(flows: u32) -> Result<Router> {
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
     let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
     let engine = Engine::new(sysctls, Secret([7; 16]));
-    Ok(Router::new(engine, program()?, FibTable::new(interfaces, routes), (1, 2)))
+    Ok(Router::new(engine, program(ruleset)?, FibTable::new(interfaces, routes), (1, 2)))
 }
 
-fn program() -> Result<Program> {
+fn program(ruleset: &str) -> Result<Program> {
     let (tree, sources) =
-        parse_with("bench", RULESET, &NoIncludes, &[]).map_err(|refused| anyhow::anyhow!("{refused}"))?;
+        parse_with("bench", ruleset, &NoIncludes, &[]).map_err(|refused| anyhow::anyhow!("{refused}"))?;
     compile(&tree, &sources).map_err(|refused| anyhow::anyhow!("{refused}"))
 }
 
 /// A UDP packet from 10.0.1.2 to 10.0.2.2.
-fn udp_packet(flow: u32, length: u16) -> Vec<u8> {
+pub fn udp_packet(flow: u32, length: u16) -> Vec<u8> {
     let length = length.max(28);
     let mut bytes = vec![0; usize::from(length)];
     let [high, low] = length.to_be_bytes();

@@ -4,11 +4,10 @@
 //! connection for each packet, with the chain at hook forward; the time of a router with an empty chain is subtracted.
 #![allow(unsafe_code, reason = "unshare(2) has no safe wrapper in std")]
 use super::median::median;
+use super::router::{router, udp_packet};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use keepstate_engine::{Engine, Instant, Secret, Sysctls};
-use keepstate_router::{FibTable, Interface, Route, Router};
-use keepstate_rules::{NoIncludes, compile, parse_with};
+use keepstate_engine::{Instant, Sysctls};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::UdpSocket;
@@ -95,11 +94,12 @@ impl RulesBench {
     /// Nanoseconds that the chain costs a packet here.
     fn ours(&self, kind: &str) -> Result<f64> {
         let mut costs = Vec::new();
-        let mut routers = [router(&self.chain(kind, "forward", 0))?, router(&self.chain(kind, "forward", self.rules))?];
+        let router = |rules| router(Sysctls::default(), &self.chain(kind, "forward", rules));
+        let mut routers = [router(0)?, router(self.rules)?];
         for _ in 0..self.rounds {
             let mut times = [0.0; 2];
             for (router, time) in routers.iter_mut().zip(&mut times) {
-                let packet = udp_packet();
+                let packet = udp_packet(0, 32);
                 let begin = Clock::now();
                 for _ in 0..self.packets {
                     router.handle(&packet, 1, Instant(1_000_000_000)).map_err(|loss| anyhow::anyhow!("{loss}"))?;
@@ -111,40 +111,6 @@ impl RulesBench {
         }
         median(costs).context("no rounds")
     }
-}
-
-fn router(text: &str) -> Result<Router> {
-    let refused = |refused| anyhow::anyhow!("{refused}");
-    let (tree, sources) = parse_with("bench", text, &NoIncludes, &[]).map_err(refused)?;
-    let program = compile(&tree, &sources).map_err(refused)?;
-    let device = |index, name: &str, address: [u8; 4]| Interface {
-        index,
-        name: name.into(),
-        mtu: 1500,
-        group: 0,
-        link_type: keepstate_router::LINK_TYPE_NONE,
-        addresses: vec![(address.into(), 24)],
-    };
-    let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
-    let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
-    let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
-    Ok(Router::new(engine, program, FibTable::new(interfaces, routes), (1, 2)))
-}
-
-/// A UDP packet from 10.0.1.2 to 10.0.2.2, without a checksum of its own.
-fn udp_packet() -> Vec<u8> {
-    let mut bytes = vec![0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0x62, 0xc8, 10, 0, 1, 2, 10, 0, 2, 2];
-    bytes.extend([0x0f, 0xa0, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4]);
-    let sum: u32 =
-        bytes.chunks(2).take(10).enumerate().filter(|(at, _)| *at != 5).map(|(_, pair)| pair_value(pair)).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((sum & 0xffff) + (sum >> 16)) & 0xffff;
-    bytes.splice(10..12, [(checksum >> 8) as u8, checksum as u8]);
-    bytes
-}
-
-fn pair_value(pair: &[u8]) -> u32 {
-    pair.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
