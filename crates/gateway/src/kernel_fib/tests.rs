@@ -8,14 +8,17 @@ use keepstate_test_support::report_skipped;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Stdio;
 
-/// `d1` has the sender's addresses; packets leave by `d0`, and by `d2`, which has none of its own.
+/// `d1` has the sender's addresses; packets leave by `d0`, and by `d2`, which has none of its own. Without ARP, so that no IPv6 address is tentative.
 const SETUP: &str = "
-    link add d0 type dummy
-    link add d1 type dummy
-    link add d2 type dummy
-    link set d0 up
-    link set d1 up
-    link set d2 up
+    link add d0 type veth peer name e0
+    link add d1 type veth peer name e1
+    link add d2 type veth peer name e2
+    link set e0 up
+    link set d0 arp off up
+    link set e1 up
+    link set d1 arp off up
+    link set e2 up
+    link set d2 arp off up
     addr add 10.9.0.1/24 dev d1
     addr add 2001:db8:9::1/64 dev d1
     addr add fd00:9::1/64 dev d1
@@ -35,6 +38,7 @@ const SETUP: &str = "
     addr add 2001:db8:3::1/64 dev d0 preferred_lft 0
     addr add fd00:1::1/64 dev d0
     route add 2001:db8:aa::/48 dev d0
+    route add 2001:db8:2::/48 dev d0
     route add fd00:77::/32 dev d0
     route add 2002::/16 dev d0
     route add 2001:db8:bb::/48 dev d2
@@ -65,7 +69,7 @@ const DESTINATIONS: [(&str, &str); 20] = [
 ];
 
 const RULES: &str =
-    "table inet t { chain p { type nat hook postrouting priority srcnat; oifname { d0, d2 } masquerade; } }";
+    "table inet t { chain p { type nat hook postrouting priority srcnat; oifname { d0, d2 } masquerade; }; }";
 
 fn ip(namespace: &AnonNetns, words: &str) -> bool {
     let ran = namespace.command("ip").args(words.split_whitespace()).stderr(Stdio::null()).status();
@@ -79,7 +83,7 @@ fn masqueraded_by_kernel(namespace: &AnonNetns, to: IpAddr) -> Option<IpAddr> {
         let socket = UdpSocket::bind((from.parse::<IpAddr>().unwrap(), 4000)).unwrap();
         socket.send_to(b"x", (to, 4000))
     });
-    sent.unwrap().unwrap();
+    sent.unwrap().unwrap_or_else(|error| panic!("to {to}: {error}"));
     let listed = namespace.command("conntrack").args(["-L", "-f", family, "-d", &to.to_string()]).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
     text.split_whitespace().filter_map(|word| word.strip_prefix("dst=")).next_back()?.parse().ok()
@@ -90,11 +94,12 @@ fn masquerade_picks_the_source_that_linux_picks() {
     let skipped =
         || report_skipped("masquerade beside the kernel's: it needs root, namespaces, iproute2, nft and conntrack");
     let Ok(namespace) = AnonNetns::create() else { return skipped() };
-    let rules = namespace.command("nft").arg(RULES).stderr(Stdio::null()).status();
+    let rules = namespace.command("nft").arg(RULES).status();
     let tool = namespace.command("conntrack").arg("--version").stdout(Stdio::null()).status();
-    if !rules.is_ok_and(|status| status.success()) || tool.is_err() || !ip(&namespace, "link set lo up") {
+    if rules.is_err() || tool.is_err() || !ip(&namespace, "link set lo up") {
         return skipped();
     }
+    assert!(rules.unwrap().success(), "nft refuses {RULES}");
     for line in SETUP.lines().map(str::trim).filter(|line| !line.is_empty()) {
         assert!(ip(&namespace, line), "{line}");
     }
