@@ -15,16 +15,23 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Correct nftables that is not supported here, so it may be left out on request; any other error is a mistake in the text.
     pub unsupported: bool,
+    /// Not an error: a table of another family, which the kernel goes on to apply and no packet meets here.
+    pub not_governed: bool,
 }
 
 impl Diagnostic {
     pub(crate) fn new(span: Span, what: impl Into<String>) -> Diagnostic {
-        Diagnostic { span, message: what.into(), help: None, unsupported: false }
+        Diagnostic { span, message: what.into(), help: None, unsupported: false, not_governed: false }
     }
 
     /// For correct nftables that is not supported here.
     pub(crate) fn unsupported(span: Span, what: impl Into<String>) -> Diagnostic {
         Diagnostic { unsupported: true, ..Diagnostic::new(span, what) }
+    }
+
+    /// For a command about a table that is the kernel's.
+    pub(crate) fn not_governed(span: Span, what: impl Into<String>) -> Diagnostic {
+        Diagnostic { not_governed: true, ..Diagnostic::new(span, what) }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Diagnostic {

@@ -12,6 +12,8 @@ pub struct InterfaceInfo {
     pub group: u32,
     /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet.
     pub link_type: u16,
+    /// Its kind (`wireguard`, `vlan`, …), encoded as the name is; 0 has none, as of a network card.
+    pub kind: u128,
 }
 
 /// Type of an address by the routing table.

@@ -196,15 +196,14 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The name at the start of a text: letters, digits, and `_ - . /` inside; a trailing `*` belongs to it.
+/// The name at the start of a text: letters, digits, `_ - . /`; a trailing `*` belongs to it. As in nft, a name may end with any of them.
 fn ident_prefix(text: &str) -> &str {
     let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
     let length = text.len() - text.trim_start_matches(inside).len();
     let name = text.get(..length).unwrap_or_default();
-    let trimmed = name.trim_end_matches(['.', '/', '-']);
-    match text.get(trimmed.len()..) {
-        Some(rest) if rest.starts_with('*') && !trimmed.is_empty() => text.get(..trimmed.len() + 1).unwrap_or(trimmed),
-        _ => trimmed,
+    match text.get(length..) {
+        Some(rest) if rest.starts_with('*') && length > 0 => text.get(..=length).unwrap_or(name),
+        _ => name,
     }
 }
 

@@ -38,6 +38,11 @@ pub trait IncludeResolver {
         None
     }
 
+    /// Bit of the connection label of that name, for `ct label`.
+    fn ct_label(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
     /// Number of the group of that name, for `meta skgid`.
     fn group_id(&self, _name: &str) -> Option<u32> {
         None

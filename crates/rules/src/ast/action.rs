@@ -30,6 +30,8 @@ pub enum StatefulSpec {
         over: bool,
         /// Bytes.
         bytes: u64,
+        /// Of which this many were used when the text was written.
+        used: u64,
     },
     /// A number of connections.
     ConnLimit {
@@ -38,8 +40,8 @@ pub enum StatefulSpec {
         /// Connections.
         count: u32,
     },
-    /// Counts packets and bytes.
-    Counter,
+    /// Counts packets and bytes, starting from these.
+    Counter(u64, u64),
 }
 
 /// A log statement.

@@ -13,6 +13,8 @@ pub enum Expression {
     Constant(u128, DataType),
     /// `(of & and) ^ xor`.
     Bitwise(Box<Expression>, u128, u128),
+    /// Two values combined bit by bit.
+    Combine(BitOperator, Box<Expression>, Box<Expression>),
     /// Shifted; positive numbers shift to the left.
     Shift(Box<Expression>, i8),
     /// Taken as a value of a wider type.
@@ -41,13 +43,22 @@ pub enum Expression {
     },
 }
 
+/// How two values are combined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum BitOperator {
+    And,
+    Or,
+    Xor,
+}
+
 impl Expression {
     /// The type of its value.
     pub fn data_type(&self) -> DataType {
         match self {
             Expression::Select(selector) => selector.data_type(),
             Expression::Constant(_, kind) | Expression::Cast(_, kind) => *kind,
-            Expression::Bitwise(of, ..) | Expression::Shift(of, _) => of.data_type(),
+            Expression::Bitwise(of, ..) | Expression::Shift(of, _) | Expression::Combine(_, of, _) => of.data_type(),
             Expression::Map(_, SetRef::Anonymous(map)) => {
                 map.data.as_ref().and_then(|data| data.first()).copied().unwrap_or(DataType::Number(32))
             }

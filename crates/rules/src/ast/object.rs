@@ -30,6 +30,8 @@ pub enum ObjectBody {
         over: bool,
         /// Bytes.
         bytes: u64,
+        /// Of which this many were used when the text was written.
+        used: u64,
     },
     /// A rate limit.
     Limit(Limit),

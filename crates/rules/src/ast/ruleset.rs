@@ -2,6 +2,7 @@
 use super::object::Object;
 use super::set::Set;
 use super::statement::Statement;
+use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use std::fmt;
 
@@ -48,6 +49,8 @@ pub struct Ruleset {
     pub table_handles: u64,
     /// The text empties the ruleset first (`flush ruleset`).
     pub flushed: bool,
+    /// Tables of families arp, bridge and netdev in the text, each once: the kernel's, no packet meets them here. Whoever loads a ruleset shows them.
+    pub not_governed: Vec<Diagnostic>,
 }
 
 impl Ruleset {

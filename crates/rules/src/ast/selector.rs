@@ -43,6 +43,7 @@ pub enum SocketKey {
     UserId,
     GroupId,
     Cgroup,
+    CgroupV2,
 }
 
 /// Properties of a packet's route.
@@ -60,6 +61,8 @@ pub enum RouteKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the field's own")]
 pub enum PayloadBase {
+    /// The header of the Ethernet frame that the packet came in.
+    Link,
     Network,
     Transport,
     /// Payload of TCP or UDP.
@@ -209,6 +212,12 @@ pub enum MetaKey {
     LinkType(Endpoint),
     /// Was it decrypted by IPsec?
     Ipsec,
+    /// Index of the interface below the input interface, if that is a VRF.
+    Sdif,
+    /// Its name.
+    SdifName,
+    /// Kind of the input or output interface: `wireguard`, `vlan`, ….
+    Kind(Endpoint),
 }
 
 /// Fields of a packet's connection.
@@ -300,6 +309,9 @@ impl Selector {
                 MetaKey::Group(_) => DataType::DeviceGroup,
                 MetaKey::LinkType(_) => DataType::LinkType,
                 MetaKey::Ipsec => DataType::Boolean,
+                MetaKey::Sdif => DataType::InterfaceIndex,
+                MetaKey::SdifName => DataType::InterfaceName,
+                MetaKey::Kind(_) => DataType::InterfaceKind,
                 MetaKey::PacketType => DataType::PacketType,
             },
             Selector::Ct(ct) => match ct {
@@ -327,6 +339,7 @@ impl Selector {
                 SocketKey::UserId => DataType::UserId,
                 SocketKey::GroupId => DataType::GroupId,
                 SocketKey::Cgroup => DataType::Number(32),
+                SocketKey::CgroupV2 => DataType::CgroupV2,
             },
             Selector::Route(RouteKey::ClassId) => DataType::Realm,
             Selector::Route(RouteKey::Ipsec) => DataType::Boolean,

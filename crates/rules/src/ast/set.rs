@@ -82,6 +82,8 @@ pub struct SetElement {
     pub data: Option<ElementData>,
     /// Timeout in seconds, from loading on.
     pub timeout: Option<u64>,
+    /// Comment.
+    pub comment: Option<Box<str>>,
     /// When it ends: known once the element is in use.
     pub deadline: Option<Instant>,
     /// Limits, quotas, counters and connection limits of this element.

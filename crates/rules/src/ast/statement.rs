@@ -28,6 +28,8 @@ pub enum Statement {
         over: bool,
         /// Bytes.
         bytes: u64,
+        /// Of which this many were used when the text was written.
+        used: u64,
     },
     /// Continues only up to a number of connections (with `over`: only above it).
     ConnLimit {

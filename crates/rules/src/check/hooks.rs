@@ -71,6 +71,13 @@ const IPSEC: Placement = Placement {
     help: "use a chain at hook prerouting, input or forward",
 };
 
+const SDIF: Placement = Placement {
+    what: "meta sdif",
+    nat_only: false,
+    hooks: &[Hook::Input, Hook::Forward],
+    help: "use a chain at hook input or forward",
+};
+
 const SOCKET: Placement = Placement {
     what: "a match of the socket",
     nat_only: false,
@@ -140,7 +147,10 @@ fn misplaced(statement: &Statement, base: &BaseChainSpec) -> Option<&'static Pla
         Selector::Fib(FibExpr { iif: true, .. }) => Some(&FIB_RECEIVED),
         Selector::Fib(FibExpr { oif: true, .. }) => Some(&FIB_SENT),
         Selector::Meta(MetaKey::Ipsec) => Some(&IPSEC),
-        Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark) => Some(&SOCKET),
+        Selector::Meta(MetaKey::Sdif | MetaKey::SdifName) => Some(&SDIF),
+        Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark | SocketKey::CgroupV2) => {
+            Some(&SOCKET)
+        }
         _ => None,
     });
     let mut all = of_statement.into_iter().chain(of_selectors);
@@ -157,6 +167,10 @@ fn selectors(statement: &Statement) -> Vec<Selector> {
         match value {
             Expression::Select(selector) => found.push(*selector),
             Expression::Bitwise(of, ..) | Expression::Shift(of, _) => collect(of, found),
+            Expression::Combine(_, left, right) => {
+                collect(left, found);
+                collect(right, found);
+            }
             Expression::Map(of, _) | Expression::Hash { of, .. } => of.iter().for_each(|value| collect(value, found)),
             _ => (),
         }

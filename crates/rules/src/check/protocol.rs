@@ -4,8 +4,8 @@
 //! other. Measured on nft 1.0.6: `crates/rules/tests/check_beside_nft`.
 use super::refusal::Refusal;
 use crate::ast::{
-    AssignTarget, CtTupleField, Expression, ExthdrOp, IpField, Match, MatchRhs, MetaKey, PayloadField, Reject,
-    Selector, SetRef, Statement, Table, TableFamily,
+    AssignTarget, CtTupleField, Expression, ExthdrOp, IpField, Match, MatchRhs, MetaKey, PayloadBase, PayloadField,
+    Reject, Selector, SetRef, Statement, Table, TableFamily,
 };
 use crate::datatype::DataType;
 
@@ -65,6 +65,10 @@ impl<'a> ProtocolContext<'a> {
         match value {
             Expression::Select(selector) => self.selector(*selector),
             Expression::Bitwise(of, ..) | Expression::Shift(of, _) => self.expression(of),
+            Expression::Combine(_, left, right) => {
+                self.expression(left)?;
+                self.expression(right)
+            }
             Expression::Map(key, _) => self.expressions(key),
             Expression::Hash { of, .. } => self.expressions(of),
             _ => Ok(()),
@@ -179,6 +183,16 @@ impl<'a> ProtocolContext<'a> {
                 if let Some(last) = values.last() {
                     self.v6 = Some(*last == NFPROTO_IPV6);
                 }
+            }
+            // As nft, the value written last; an address of the other family contradicts it.
+            Selector::Payload(field)
+                if field.base == PayloadBase::Link && field.data_type == DataType::EtherType && self.v6.is_none() =>
+            {
+                self.v6 = match values.last() {
+                    Some(0x0800) => Some(false),
+                    Some(0x86dd) => Some(true),
+                    _ => None,
+                };
             }
             _ => (),
         }

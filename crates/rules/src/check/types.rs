@@ -81,6 +81,7 @@ fn check_shift(value: &Expression) -> Result<(), Refusal> {
             check_shift(of)
         }
         Expression::Bitwise(of, ..) => check_shift(of),
+        Expression::Combine(_, left, right) => check_shift(left).and_then(|()| check_shift(right)),
         _ => Ok(()),
     }
 }

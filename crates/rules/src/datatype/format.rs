@@ -10,13 +10,20 @@ impl DataType {
         match self {
             DataType::Address4 => Ipv4Addr::from(u32::try_from(value).unwrap_or(u32::MAX)).to_string(),
             DataType::Address6 => Ipv6Addr::from(value).to_string(),
-            DataType::InterfaceName | DataType::InterfaceIndex | DataType::CtHelper => {
+            DataType::InterfaceName | DataType::InterfaceIndex | DataType::InterfaceKind | DataType::CtHelper => {
                 let bytes = value.to_be_bytes();
                 let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
                 format!("\"{}\"", String::from_utf8_lossy(name))
             }
             DataType::Mark => format!("0x{value:08x}"),
-            DataType::Port | DataType::CtLabel => value.to_string(),
+            DataType::Port => value.to_string(),
+            DataType::CtLabel => value.trailing_zeros().to_string(),
+            DataType::EtherAddress => {
+                let bytes: Vec<String> =
+                    value.to_be_bytes().iter().skip(10).map(|byte| format!("{byte:02x}")).collect();
+                bytes.join(":")
+            }
+            DataType::Duration => format_duration(u64::try_from(value).unwrap_or(u64::MAX).saturating_mul(1000)),
             DataType::ClassId => symbol().unwrap_or_else(|| format!("{:x}:{:x}", value >> 16, value & 0xffff)),
             DataType::CtState | DataType::CtStatus | DataType::TcpFlags => self.format_bits(value),
             DataType::Dscp => symbol().unwrap_or_else(|| format!("0x{value:02x}")),

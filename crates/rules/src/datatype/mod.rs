@@ -112,6 +112,10 @@ pub enum DataType {
     GroupId,
     /// A realm of routing.
     Realm,
+    /// The kind of an interface.
+    InterfaceKind,
+    /// A control group, by its path.
+    CgroupV2,
     /// A named object, by its index.
     Object(ObjectKind),
 }
@@ -120,7 +124,11 @@ impl DataType {
     /// Width of its values, in bits.
     pub const fn bit_width(self) -> u8 {
         match self {
-            DataType::Address6 | DataType::InterfaceName | DataType::CtLabel | DataType::CtHelper => 128,
+            DataType::Address6
+            | DataType::InterfaceName
+            | DataType::InterfaceKind
+            | DataType::CtLabel
+            | DataType::CtHelper => 128,
             DataType::Address4
             | DataType::Mark
             | DataType::InterfaceIndex
@@ -135,7 +143,7 @@ impl DataType {
             DataType::UserId | DataType::GroupId | DataType::Realm => 32,
             DataType::EtherAddress => 48,
             DataType::LinkType => 16,
-            DataType::Timestamp => 64,
+            DataType::Timestamp | DataType::CgroupV2 => 64,
             DataType::Port | DataType::EtherType => 16,
             DataType::Protocol
             | DataType::IcmpType
@@ -165,7 +173,10 @@ impl DataType {
 
     /// Is it written as a name, so that an operator cannot follow?
     pub const fn is_name(self) -> bool {
-        matches!(self, DataType::InterfaceName | DataType::InterfaceIndex | DataType::CtHelper)
+        matches!(
+            self,
+            DataType::InterfaceName | DataType::InterfaceIndex | DataType::InterfaceKind | DataType::CtHelper
+        )
     }
 
     /// For error messages.
@@ -210,6 +221,8 @@ impl DataType {
             DataType::UserId => "a user id",
             DataType::GroupId => "a group id",
             DataType::Realm => "a realm",
+            DataType::InterfaceKind => "the kind of an interface",
+            DataType::CgroupV2 => "the path of a control group",
             DataType::Object(ObjectKind::Counter) => "a counter",
             DataType::Object(ObjectKind::Quota) => "a quota",
             DataType::Object(ObjectKind::Limit) => "a limit",
@@ -256,7 +269,7 @@ impl DataType {
 
     /// Value of a named constant.
     pub fn symbol_value(self, name: &str) -> Option<u128> {
-        if matches!(self, DataType::InterfaceName | DataType::CtHelper) {
+        if matches!(self, DataType::InterfaceName | DataType::InterfaceKind | DataType::CtHelper) {
             return encode_name(name);
         }
         self.symbols().iter().find(|(known, _)| *known == name).map(|(_, value)| *value)

@@ -65,7 +65,7 @@ impl Parser<'_> {
             let known = rules.len();
             let line = self.parse_chain_line(&mut head, &mut rules);
             if let Err(diagnostic) = line {
-                head.without_hook |= is_type && diagnostic.unsupported && self.left_out.active;
+                head.without_hook |= is_type && diagnostic.unsupported;
                 self.recover(diagnostic, depth)?;
             } else if let Some(rule) = rules.get(known..).and_then(<[Rule]>::first)
                 && self.names_left_out(at, rule)

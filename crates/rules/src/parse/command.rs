@@ -17,8 +17,10 @@ impl Parser<'_> {
                 return Ok(());
             }
             let depth = self.brace_depth;
-            if let Err(diagnostic) = self.parse_command() {
-                self.leave_out(diagnostic, depth)?;
+            match self.parse_command() {
+                Err(diagnostic) if diagnostic.not_governed => self.note_not_governed(diagnostic, depth)?,
+                Err(diagnostic) => self.leave_out(diagnostic, depth)?,
+                Ok(()) => (),
             }
         }
     }
@@ -140,9 +142,14 @@ impl Parser<'_> {
             "ip6" => TableFamily::Ip6,
             "inet" => TableFamily::Inet,
             "arp" | "bridge" | "netdev" => {
-                let what = format!("tables of family {name} are not supported: a router sees IP packets only");
-                return Err(Diagnostic::unsupported(span, what)
-                    .with_help("use ip, ip6 or inet; tables of this family stay in the kernel's ruleset"));
+                let family = name.clone();
+                let table = match self.peek_second() {
+                    TokenKind::Ident(name) | TokenKind::Quoted(name) => format!("table {family} {name}"),
+                    _ => format!("family {family}"),
+                };
+                let what = format!("{table} is not governed here: the kernel applies it to what passes the kernel");
+                return Err(Diagnostic::not_governed(span, what)
+                    .with_help("what it drops is not dropped here: write rules for forwarded packets in a table of family ip, ip6 or inet"));
             }
             _ => return Ok(TableFamily::Ip),
         };

@@ -60,7 +60,7 @@ impl Parser<'_> {
         meter: Option<u32>,
     ) -> ParseResult<Dynset> {
         self.expect_punct("{")?;
-        let key = self.parse_key()?;
+        let key = self.parse_dynset_key()?;
         if key.is_empty() {
             return Err(self.unexpected("a key, like `ip saddr`"));
         }
@@ -83,13 +83,25 @@ impl Parser<'_> {
         }
     }
 
+    /// The key of an element: what the packet has, and constants behind it (`ip saddr . 22`).
+    fn parse_dynset_key(&mut self) -> ParseResult<Vec<Expression>> {
+        let mut key: Vec<Expression> = self.parse_operand()?.into_iter().collect();
+        while !key.is_empty() && self.eat_punct(".") {
+            match self.parse_operand()? {
+                Some(next) => key.push(next),
+                None => key.push(self.parse_element_constant("the next part of the concatenation")?),
+            }
+        }
+        Ok(key)
+    }
+
     /// A limit, quota, counter or connection limit of an element.
     pub(super) fn parse_stateful_spec(&mut self) -> ParseResult<StatefulSpec> {
         let start = self.span();
         Ok(match self.parse_statement()? {
             Statement::Limit(limit) => StatefulSpec::Limit(limit),
-            Statement::Counter(..) => StatefulSpec::Counter,
-            Statement::Quota { over, bytes } => StatefulSpec::Quota { over, bytes },
+            Statement::Counter(packets, bytes) => StatefulSpec::Counter(packets, bytes),
+            Statement::Quota { over, bytes, used } => StatefulSpec::Quota { over, bytes, used },
             Statement::ConnLimit { over, count } => StatefulSpec::ConnLimit { over, count },
             _ => {
                 return Err(Diagnostic::new(start, "this statement cannot belong to an element")
@@ -102,16 +114,13 @@ impl Parser<'_> {
     pub(super) fn parse_stateful_after(&mut self, word: &str) -> ParseResult<Option<StatefulSpec>> {
         Ok(Some(match word {
             "counter" => {
-                self.parse_counter_values()?;
-                StatefulSpec::Counter
+                let (packets, bytes) = self.parse_counter_values()?;
+                StatefulSpec::Counter(packets, bytes)
             }
             "limit" => StatefulSpec::Limit(self.parse_limit()?),
             "quota" => {
-                let (over, bytes) = self.parse_quota()?;
-                if self.eat_keyword("used") {
-                    self.parse_byte_count()?;
-                }
-                StatefulSpec::Quota { over, bytes }
+                let (over, bytes, used) = self.parse_quota()?;
+                StatefulSpec::Quota { over, bytes, used }
             }
             _ => {
                 self.parse_last()?;
@@ -126,12 +135,17 @@ impl Parser<'_> {
         if !key.is_empty() {
             return Ok(key);
         }
+        self.parse_element_constant("a value for the element: a selector or a constant").map(|value| vec![value])
+    }
+
+    /// A constant whose type is the set's, which may be declared further below: it has to be plain from the constant itself.
+    fn parse_element_constant(&mut self, wanted: &str) -> ParseResult<Expression> {
         let kind = match self.peek() {
             TokenKind::Address4(_) => DataType::Address4,
             TokenKind::Address6(_) => DataType::Address6,
             TokenKind::Number(_) => DataType::Number(32),
-            _ => return Err(self.unexpected("a value for the element: a selector or a constant")),
+            _ => return Err(self.unexpected(wanted)),
         };
-        Ok(vec![Expression::Constant(self.parse_value(kind)?, kind)])
+        Ok(Expression::Constant(self.parse_value(kind)?, kind))
     }
 }

@@ -1,6 +1,6 @@
 //! Expressions: selectors and constants with bit operations, keys, maps, number generators and hashes.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{Expression, FibExpr, Selector, SetRef};
+use crate::ast::{BitOperator, Expression, FibExpr, Selector, SetRef};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
@@ -112,7 +112,7 @@ impl Parser<'_> {
     }
 
     /// One part of a key: a value with bit operations. Constants may only be operands.
-    fn parse_operand(&mut self) -> ParseResult<Option<Expression>> {
+    pub(super) fn parse_operand(&mut self) -> ParseResult<Option<Expression>> {
         self.parse_bitwise(Operand::Selector, 0)
     }
 
@@ -140,14 +140,27 @@ impl Parser<'_> {
                 value = Expression::Cast(Box::new(value), kind);
             }
             let kind = if level == SHIFT_LEVEL { DataType::Number(7) } else { value.data_type() };
-            let Some(right) = self.parse_bitwise(Operand::Constant(kind), level + 1)? else {
+            // What is assigned may combine two fields, as nft since 1.1.1 writes it.
+            let right = if let (Operand::Any(_), false) = (operand, level == SHIFT_LEVEL) {
+                Operand::Any(kind)
+            } else {
+                Operand::Constant(kind)
+            };
+            let Some(right) = self.parse_bitwise(right, level + 1)? else {
                 return Err(self.unexpected(kind.description()));
             };
-            let (Expression::Constant(right, _), false) = (right, matches!(value, Expression::Map(..))) else {
-                return Err(Diagnostic::new(span, "the right side of a bit operation must be a constant"));
+            if matches!(value, Expression::Map(..)) {
+                return Err(Diagnostic::new(span, "a value looked up in a map cannot be an operand"));
+            }
+            value = match (right, sign) {
+                (Expression::Constant(right, _), _) => {
+                    apply_bit_operator(if to_right { ">>" } else { sign }, value, right)
+                }
+                (right, "|") => Expression::Combine(BitOperator::Or, Box::new(value), Box::new(right)),
+                (right, "^") => Expression::Combine(BitOperator::Xor, Box::new(value), Box::new(right)),
+                (right, "&") => Expression::Combine(BitOperator::And, Box::new(value), Box::new(right)),
+                _ => return Err(Diagnostic::new(span, "a shift is by a constant number of bits")),
             };
-            let operator = if to_right { ">>" } else { sign };
-            value = apply_bit_operator(operator, value, right);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Fields of transport headers at fixed offsets.
+//! Fields of headers at fixed offsets: transport, and the frame's.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{BitRange, PayloadBase, PayloadField};
 use crate::datatype::DataType;
@@ -120,12 +120,48 @@ const HEADERS: &[HeaderDef] = &[
     ),
 ];
 
+/// The Ethernet header.
+const ETHER_FIELDS: &[FieldDef] = &[
+    typed_field("daddr", 0, 48, DataType::EtherAddress),
+    typed_field("saddr", 48, 48, DataType::EtherAddress),
+    typed_field("type", 96, 16, DataType::EtherType),
+];
+/// The tag behind it. A packet of a VLAN comes in by the VLAN's interface, without a tag: such a match never holds, as in Linux.
+const VLAN_FIELDS: &[FieldDef] = &[
+    number_field("pcp", 112, 3),
+    number_field("dei", 115, 1),
+    number_field("cfi", 115, 1),
+    number_field("id", 116, 12),
+    typed_field("type", 128, 16, DataType::EtherType),
+];
+
 /// Does the header have ports?
 fn has_ports(header: &str) -> bool {
     matches!(header, "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "th")
 }
 
 impl Parser<'_> {
+    /// After `ether` or `vlan`.
+    pub(super) fn parse_link_field(&mut self, header: &str) -> ParseResult<PayloadField> {
+        let fields = if header == "ether" { ETHER_FIELDS } else { VLAN_FIELDS };
+        let (word, span) = self.expect_name("a header field")?;
+        match fields.iter().find(|field| field.name == word) {
+            Some(field) => Ok(PayloadField {
+                base: PayloadBase::Link,
+                bits: field.bits,
+                data_type: field.data_type,
+                protocol: None,
+                v6: None,
+                icmp_types: &[],
+            }),
+            None => {
+                let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+                Err(Diagnostic::new(span, format!("{header} has no field `{word}`"))
+                    .with_help(format!("fields: {}", names.join(", "))))
+            }
+        }
+    }
+
     /// A field, after the header's name.
     pub(super) fn parse_payload_field(&mut self, header: &str) -> ParseResult<PayloadField> {
         let known = HEADERS.iter().find(|known| known.name == header);

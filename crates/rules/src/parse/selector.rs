@@ -36,9 +36,7 @@ const UNQUALIFIED_SOCKET_KEYS: [(&str, Selector); 4] = [
 ];
 
 /// Selectors that are not supported, with a hint.
-const UNSUPPORTED_SELECTORS: [(&str, &str); 15] = [
-    ("ether", "link layer addresses are not visible here: match the interface or the IP address"),
-    ("vlan", "match the VLAN interface: iifname \"eth0.10\""),
+const UNSUPPORTED_SELECTORS: [(&str, &str); 13] = [
     ("arp", "ARP is handled by the kernel: use an arp table there"),
     ("vxlan", "match the VXLAN interface"),
     ("geneve", "match the Geneve interface"),
@@ -56,12 +54,12 @@ const UNSUPPORTED_SELECTORS: [(&str, &str); 15] = [
 
 /// For error messages.
 const META_KEYS: &str = "iif, oif, iifname, oifname, iifgroup, oifgroup, iiftype, oiftype, mark, l4proto, nfproto, protocol, length, priority, \
-                         pkttype, skuid, skgid, cgroup, rtclassid, random, cpu, ipsec, hour, day, time";
+                         pkttype, skuid, skgid, cgroup, rtclassid, random, cpu, ipsec, hour, day, time, sdif, sdifname, iifkind, oifkind";
 
 /// Keywords that start a selector and are followed by a field.
-const SELECTOR_KEYWORDS: [&str; 19] = [
+const SELECTOR_KEYWORDS: [&str; 21] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
-    "exthdr", "meta", "ct", "fib", "socket",
+    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan",
 ];
 
 /// Does this keyword start a selector?
@@ -115,6 +113,7 @@ impl Parser<'_> {
             "sctp" => self.parse_transport_field(&word, Some(132)).map(Some),
             "dccp" => self.parse_transport_field(&word, Some(33)).map(Some),
             "th" => self.parse_transport_field(&word, None).map(Some),
+            "ether" | "vlan" => self.parse_link_field(&word).map(|field| Some(Selector::Payload(field))),
             "socket" => self.parse_socket().map(Some),
             "meta" => self.parse_meta().map(Some),
             "ct" => self.parse_ct(span).map(Some),
@@ -153,12 +152,17 @@ impl Parser<'_> {
             "mark" => SocketKey::Mark,
             "wildcard" => SocketKey::Wildcard,
             "cgroupv2" => {
-                return Err(Diagnostic::unsupported(span, "`socket cgroupv2` is not supported")
-                    .with_help("forwarded packets have no socket: the rule never matches them"));
+                self.expect_keyword("level")?;
+                let level_span = self.span();
+                let level = self.expect_u32("a level")?;
+                if !(1..=255).contains(&level) {
+                    return Err(Diagnostic::new(level_span, "the level of a control group is 1 to 255"));
+                }
+                SocketKey::CgroupV2
             }
             _ => {
                 return Err(Diagnostic::new(span, format!("unknown socket key `{word}`"))
-                    .with_help("use transparent, mark or wildcard"));
+                    .with_help("use transparent, mark, wildcard or cgroupv2"));
             }
         }))
     }
@@ -172,16 +176,10 @@ impl Parser<'_> {
             "nh" => PayloadBase::Network,
             "th" => PayloadBase::Transport,
             "ih" => PayloadBase::Inner,
-            "ll" => {
-                return Err(Diagnostic::unsupported(
-                    span,
-                    "@ll is not supported: link layer headers are not visible here",
-                )
-                .with_help("match the interface or the IP address"));
-            }
+            "ll" => PayloadBase::Link,
             _ => {
                 return Err(
-                    Diagnostic::new(span, format!("unknown header `@{layer}`")).with_help("use @nh, @th or @ih")
+                    Diagnostic::new(span, format!("unknown header `@{layer}`")).with_help("use @ll, @nh, @th or @ih")
                 );
             }
         };
@@ -277,8 +275,11 @@ impl Parser<'_> {
             "iiftype" => MetaKey::LinkType(Endpoint::Source),
             "oiftype" => MetaKey::LinkType(Endpoint::Destination),
             "ipsec" | "secpath" => MetaKey::Ipsec,
-            "sdif" | "sdifname" | "iifkind" | "oifkind" | "nftrace" | "secmark" | "ibrname" | "obrname" | "ibrpvid"
-            | "ibrvproto" => {
+            "sdif" => MetaKey::Sdif,
+            "sdifname" => MetaKey::SdifName,
+            "iifkind" => MetaKey::Kind(Endpoint::Source),
+            "oifkind" => MetaKey::Kind(Endpoint::Destination),
+            "nftrace" | "secmark" | "ibrname" | "obrname" | "ibrpvid" | "ibrvproto" => {
                 return Err(Diagnostic::unsupported(span, format!("meta {word} is not supported"))
                     .with_help(format!("supported: {META_KEYS}")));
             }

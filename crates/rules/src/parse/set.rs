@@ -7,7 +7,7 @@ use crate::lexer::TokenKind;
 use crate::source::Span;
 
 /// Type names.
-const TYPE_NAMES: [(&str, DataType); 35] = [
+const TYPE_NAMES: [(&str, DataType); 37] = [
     ("ipv4_addr", DataType::Address4),
     ("ipv6_addr", DataType::Address6),
     ("inet_proto", DataType::Protocol),
@@ -35,6 +35,8 @@ const TYPE_NAMES: [(&str, DataType); 35] = [
     ("classid", DataType::ClassId),
     ("ether_addr", DataType::EtherAddress),
     ("iface_type", DataType::LinkType),
+    ("ifkind", DataType::InterfaceKind),
+    ("cgroupsv2", DataType::CgroupV2),
     ("uid", DataType::UserId),
     ("gid", DataType::GroupId),
     ("realm", DataType::Realm),
@@ -283,13 +285,14 @@ impl Parser<'_> {
         let key = if self.eat_punct("*") { None } else { Some(self.parse_element_key(kinds)?) };
         let (mut timeout, mut left) = (None, None);
         let mut stateful = Vec::new();
+        let mut comment = None;
         loop {
             if self.eat_keyword("timeout") {
                 timeout = Some(self.parse_time()?);
             } else if self.eat_keyword("expires") {
                 left = Some(self.parse_time()?);
             } else if self.eat_keyword("comment") {
-                self.expect_comment()?;
+                comment = Some(self.expect_comment()?.into_boxed_str());
             } else if self.eat_keyword("last") {
                 self.parse_stateful_after("last")?;
             } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
@@ -313,7 +316,7 @@ impl Parser<'_> {
         let end = self.span();
         let span =
             if matches!(self.peek(), TokenKind::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
-        Ok(SetElement { span, key, data, timeout, deadline: None, stateful })
+        Ok(SetElement { span, key, data, timeout, comment, deadline: None, stateful })
     }
 
     fn parse_element_key(&mut self, kinds: &[DataType]) -> ParseResult<Vec<(u128, u128)>> {

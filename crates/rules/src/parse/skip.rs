@@ -14,6 +14,15 @@ impl Parser<'_> {
         self.skip_line(depth)
     }
 
+    /// Remembers a table that is the kernel's, once, and leaves out what is said about it.
+    pub(super) fn note_not_governed(&mut self, diagnostic: Diagnostic, depth: usize) -> ParseResult<()> {
+        let known = &mut self.ruleset.not_governed;
+        if !known.iter().any(|one| one.message == diagnostic.message) {
+            known.push(diagnostic);
+        }
+        self.skip_line(depth)
+    }
+
     /// The same for an item of a table's block, which rules may name.
     pub(super) fn leave_out_item(
         &mut self,

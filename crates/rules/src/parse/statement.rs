@@ -51,7 +51,9 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
     match selector {
         Selector::Ip(field) => network(field, false),
         Selector::Ip6(field) => network(field, true),
-        Selector::Payload(field) if field.protocol.is_none() => (field.base != PayloadBase::Inner).then_some(field),
+        Selector::Payload(field) if field.protocol.is_none() => {
+            matches!(field.base, PayloadBase::Network | PayloadBase::Transport).then_some(field)
+        }
         Selector::Payload(field) => {
             let read_only: &[BitRange] = match field.protocol {
                 Some(6) => &[BitRange::new(96, 4)],
@@ -112,9 +114,8 @@ impl Parser<'_> {
                 if let Some(named) = self.parse_object_ref(ObjectKind::Quota)? {
                     return Ok(named);
                 }
-                let (over, bytes) = self.parse_quota()?;
-                self.parse_quota_used(bytes)?;
-                Ok(Statement::Quota { over, bytes })
+                let (over, bytes, used) = self.parse_quota()?;
+                Ok(Statement::Quota { over, bytes, used })
             }
             "log" => {
                 self.next_token();
@@ -297,8 +298,8 @@ impl Parser<'_> {
         Ok(Statement::Counter(packets, bytes))
     }
 
-    /// `[over|until] N unit`.
-    pub(super) fn parse_quota(&mut self) -> ParseResult<(bool, u64)> {
+    /// `[over|until] N unit [used N unit]`.
+    pub(super) fn parse_quota(&mut self) -> ParseResult<(bool, u64, u64)> {
         let over = self.eat_keyword("over");
         if !over {
             self.eat_keyword("until");
@@ -309,17 +310,22 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span.to(self.last_span), format!("a quota is at most {} bytes", i64::MAX))
                 .with_help("leave the quota out to allow more"));
         }
-        Ok((over, bytes))
+        let used = self.parse_quota_used(bytes)?;
+        Ok((over, bytes, used))
     }
 
     /// `used N unit`, if it is next.
-    pub(super) fn parse_quota_used(&mut self, quota: u64) -> ParseResult<()> {
+    fn parse_quota_used(&mut self, quota: u64) -> ParseResult<u64> {
         let span = self.span();
-        if self.eat_keyword("used") && self.parse_byte_count()? > quota {
+        if !self.eat_keyword("used") {
+            return Ok(0);
+        }
+        let used = self.parse_byte_count()?;
+        if used > quota {
             return Err(Diagnostic::new(span.to(self.last_span), "more is used than the quota allows")
                 .with_help("a quota that is used up is written with both numbers equal"));
         }
-        Ok(())
+        Ok(used)
     }
 
     /// `rate [over] N/unit [burst N packets|bytes]`.

@@ -187,9 +187,8 @@ impl Parser<'_> {
             "counter" if matches!(self.peek(), TokenKind::Separator | TokenKind::Eof) => ObjectBody::Counter(0, 0),
             "counter" => return Err(self.unexpected("packets, comment or `}`")),
             "quota" => {
-                let (over, bytes) = self.parse_quota()?;
-                self.parse_quota_used(bytes)?;
-                ObjectBody::Quota { over, bytes }
+                let (over, bytes, used) = self.parse_quota()?;
+                ObjectBody::Quota { over, bytes, used }
             }
             _ => ObjectBody::Limit(self.parse_limit()?),
         })

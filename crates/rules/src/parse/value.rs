@@ -116,8 +116,14 @@ impl Parser<'_> {
         if kind == DataType::DayOfWeek && number > 6 || kind == DataType::HourOfDay && number >= 86_400 {
             return Err(Diagnostic::new(span, format!("{number} is too large for {}", kind.description())));
         }
-        let by_name =
-            matches!(kind, DataType::Address6 | DataType::InterfaceName | DataType::CtHelper | DataType::EtherAddress);
+        let by_name = matches!(
+            kind,
+            DataType::Address6
+                | DataType::InterfaceName
+                | DataType::InterfaceKind
+                | DataType::CtHelper
+                | DataType::EtherAddress
+        );
         if by_name || kind == DataType::CtDirection && number > 1 {
             return Err(Diagnostic::new(span, format!("{number} is not {}", kind.description())));
         }
@@ -150,6 +156,8 @@ impl Parser<'_> {
             DataType::Timestamp => parse_date(name),
             DataType::ClassId => parse_classid(name),
             DataType::EtherAddress => parse_ether_address(name),
+            DataType::CgroupV2 => Some(path_value(name)),
+            DataType::CtLabel => self.includes.ct_label(name).and_then(|bit| 1_u128.checked_shl(bit)),
             DataType::UserId => self.includes.user_id(name).map(u128::from),
             DataType::GroupId => self.includes.group_id(name).map(u128::from),
             // nft takes any value in quotation marks: "22" is 22.
@@ -280,6 +288,14 @@ fn parse_ether_address(text: &str) -> Option<u128> {
     let bytes = text.split(':').map(|part| u8::from_str_radix(part, 16).ok());
     let all: Vec<u8> = bytes.collect::<Option<_>>()?;
     (all.len() == 6).then(|| all.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte)))
+}
+
+/// A control group's path as a number. No packet has a socket here, so paths only have to differ.
+fn path_value(path: &str) -> u128 {
+    const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const FNV_PRIME: u64 = 0x100_0000_01b3;
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+    path.trim_matches('/').bytes().fold(FNV_OFFSET, hash).into()
 }
 
 /// `1d2h3m4s500ms` in seconds, rounded up.

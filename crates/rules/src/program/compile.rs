@@ -209,12 +209,18 @@ impl Compiler {
                 let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
                 let key = key.iter().map(|(first, _)| *first).collect();
                 let timeout = timeout.filter(|seconds| *seconds > 0);
-                let element =
-                    DynElement { expires_at: element.deadline, timeout, declared: true, stateful, value: found };
+                let element = DynElement {
+                    expires_at: element.deadline,
+                    timeout,
+                    declared: true,
+                    stateful,
+                    value: found,
+                    comment: element.comment.clone(),
+                };
                 compiled.dynamic.insert(key, element);
                 continue;
             }
-            if element.stateful.iter().any(|spec| *spec != StatefulSpec::Counter) {
+            if element.stateful.iter().any(|spec| !matches!(spec, StatefulSpec::Counter(..))) {
                 return Err(Diagnostic::new(element.span, "a range cannot have a limit, quota or ct count of its own"));
             }
             let found = match timeout {
@@ -276,8 +282,8 @@ impl Compiler {
                 }
             }
             Statement::Limit(limit) => Instr::Stateful(self.add_stateful(&StatefulSpec::Limit(*limit))),
-            Statement::Quota { over, bytes } => {
-                Instr::Stateful(self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes }))
+            Statement::Quota { over, bytes, used } => {
+                Instr::Stateful(self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes, used: *used }))
             }
             Statement::ConnLimit { over, count } => {
                 Instr::Stateful(self.add_stateful(&StatefulSpec::ConnLimit { over: *over, count: *count }))
@@ -374,6 +380,11 @@ impl Compiler {
             Expression::Constant(value, _) => CompiledExpr::Constant(*value),
             Expression::Cast(of, _) => self.compile_expr(of)?,
             Expression::Bitwise(of, and, xor) => CompiledExpr::Bitwise(Box::new(self.compile_expr(of)?), *and, *xor),
+            Expression::Combine(operator, left, right) => CompiledExpr::Combine(
+                *operator,
+                Box::new(self.compile_expr(left)?),
+                Box::new(self.compile_expr(right)?),
+            ),
             Expression::Shift(of, by) => {
                 CompiledExpr::Shift(Box::new(self.compile_expr(of)?), *by, of.data_type().max_value())
             }

@@ -15,8 +15,8 @@ impl Compiler {
                 let at = self.add_counter(*packets, *bytes);
                 self.scope.counters.insert(name, at);
             }
-            ObjectBody::Quota { over, bytes } => {
-                let at = self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes });
+            ObjectBody::Quota { over, bytes, used } => {
+                let at = self.add_stateful(&StatefulSpec::Quota { over: *over, bytes: *bytes, used: *used });
                 self.scope.stateful.insert((name, true), at);
             }
             ObjectBody::Limit(limit) => {

@@ -24,6 +24,8 @@ pub struct EvalCtx<'a, 'p> {
 /// Metadata of a packet, kept from one hook to the next.
 #[derive(Clone, Debug, Default)]
 pub struct PacketMeta {
+    /// Header of the Ethernet frame that it came in: destination, source, type. `None` if the packet came without one.
+    pub link_header: Option<[u8; 14]>,
     /// Input interface.
     pub iif: Option<InterfaceInfo>,
     /// Output interface.

@@ -81,7 +81,8 @@ fn prepare_element(element: &SetElement) -> Result<PreparedElement, Diagnostic> 
     };
     let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
     let timeout = element.timeout.filter(|seconds| *seconds > 0);
-    let prepared = DynElement { timeout, declared: false, expires_at: None, stateful, value };
+    let prepared =
+        DynElement { timeout, declared: false, expires_at: None, stateful, value, comment: element.comment.clone() };
     Ok(PreparedElement { key: exact_key(element)?, span: element.span, element: prepared })
 }
 

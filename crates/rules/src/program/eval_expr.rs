@@ -7,7 +7,7 @@ use super::instr::CompiledExpr;
 use super::jhash::{HashInput, jhash, push_register_bytes};
 use super::set::{CompiledSet, ElementValue};
 use super::state::State;
-use crate::ast::Endpoint;
+use crate::ast::{BitOperator, Endpoint};
 use smallvec::SmallVec;
 
 /// The values of a key's parts. Six fit without an allocation: the five of a tuple and one more.
@@ -30,6 +30,14 @@ impl Evaluator<'_> {
             CompiledExpr::Select(selector) => eval_selector(*selector, ctx, self.state)?,
             CompiledExpr::Constant(value) => *value,
             CompiledExpr::Bitwise(of, and, xor) => self.eval_expr(of, ctx)? & and ^ xor,
+            CompiledExpr::Combine(operator, left, right) => {
+                let (left, right) = (self.eval_expr(left, ctx)?, self.eval_expr(right, ctx)?);
+                match operator {
+                    BitOperator::And => left & right,
+                    BitOperator::Or => left | right,
+                    BitOperator::Xor => left ^ right,
+                }
+            }
             CompiledExpr::Shift(of, by, greatest) => {
                 let of = self.eval_expr(of, ctx)?;
                 let bits = u32::from(by.unsigned_abs());

@@ -89,7 +89,7 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
             // As in Linux, `th dport` loads the bytes of any protocol.
             be16(packet.transport(), if end == Endpoint::Source { 0 } else { 2 })
         }
-        Selector::Payload(field) => eval_payload(&field, packet),
+        Selector::Payload(field) => eval_payload(&field, ctx),
         Selector::Exthdr(piece) => exthdr::eval_exthdr(piece, packet),
         Selector::Meta(meta) => eval_meta(meta, ctx, state),
         Selector::Ct(ct) => eval_ct(ct, ctx),
@@ -104,9 +104,11 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
 }
 
 /// The packet from the start of a header on.
-fn payload_base<'a>(packet: &Packet<'a>, layer: PayloadBase) -> Option<&'a [u8]> {
+fn payload_base<'a>(ctx: &'a EvalCtx<'_, '_>, layer: PayloadBase) -> Option<&'a [u8]> {
+    let packet = ctx.packet;
     let transport = packet.transport();
     match layer {
+        PayloadBase::Link => ctx.meta.link_header.as_ref().map(<[u8; 14]>::as_slice),
         PayloadBase::Network => Some(packet.bytes()),
         PayloadBase::Transport => Some(transport),
         PayloadBase::Inner => {
@@ -127,12 +129,13 @@ fn payload_base<'a>(packet: &Packet<'a>, layer: PayloadBase) -> Option<&'a [u8]>
 }
 
 /// A header field, if the packet has it.
-fn eval_payload(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
+fn eval_payload(field: &PayloadField, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
+    let packet = ctx.packet;
     let v6 = packet.family() == Family::V6;
     if field.protocol.is_some_and(|one| one != packet.protocol()) || field.v6.is_some_and(|six| six != v6) {
         return None;
     }
-    let header = payload_base(packet, field.base)?;
+    let header = payload_base(ctx, field.base)?;
     if !field.icmp_types.is_empty() && !field.icmp_types.contains(header.first()?) {
         return None;
     }
@@ -215,6 +218,12 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
         MetaKey::LinkType(Endpoint::Destination) => meta.oif?.link_type.into(),
         // IPsec is done by the kernel; its packets cannot be told apart here.
         MetaKey::Ipsec => 0,
+        // No interface here is a VRF.
+        MetaKey::Sdif | MetaKey::SdifName => 0,
+        MetaKey::Kind(end) => {
+            let device = if end == Endpoint::Source { meta.iif? } else { meta.oif? };
+            (device.kind != 0).then_some(device.kind)?
+        }
         MetaKey::Time => state.wall_clock_ns(ctx.now).into(),
         MetaKey::Hour => (state.wall_clock_ns(ctx.now) / SECOND % DAY).into(),
         // 1970-01-01 was a Thursday.

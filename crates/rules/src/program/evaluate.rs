@@ -282,7 +282,14 @@ impl Evaluator<'_> {
                     };
                     set.dynamic.insert(
                         key.as_slice().into(),
-                        DynElement { expires_at: until, stateful, value: found, timeout: None, declared: false },
+                        DynElement {
+                            expires_at: until,
+                            stateful,
+                            value: found,
+                            timeout: None,
+                            declared: false,
+                            comment: None,
+                        },
                     );
                 }
                 let Some(element) = set.dynamic.get_mut(key.as_slice()) else { return InstrOutcome::Break };

@@ -16,6 +16,7 @@ pub(super) fn format_element(set: &Set, key: &[u128], element: &DynElement, now:
         out.push_str(&text);
     }
     write_times(&mut out, element.timeout.filter(|own| Some(*own) != set.timeout), element.expires_at, now);
+    write_comment(&mut out, element.comment.as_deref());
     if let (Some(kinds), ElementValue::Values(values)) = (&set.data, &element.value) {
         let _ = write!(out, " : {}", format_parts(kinds, values.iter().copied()));
     }
@@ -42,6 +43,7 @@ pub(super) fn format_tree_element(set: &Set, element: &SetElement, now: Instant)
         out.push_str(&text);
     }
     write_times(&mut out, element.timeout, element.deadline, now);
+    write_comment(&mut out, element.comment.as_deref());
     match &element.data {
         None => (),
         Some(ElementData::Values(values)) => {
@@ -56,6 +58,12 @@ pub(super) fn format_tree_element(set: &Set, element: &SetElement, now: Instant)
         }
     }
     out
+}
+
+fn write_comment(out: &mut String, comment: Option<&str>) {
+    if let Some(comment) = comment {
+        let _ = write!(out, " comment \"{comment}\"");
+    }
 }
 
 fn write_times(out: &mut String, timeout: Option<u64>, until: Option<Instant>, now: Instant) {

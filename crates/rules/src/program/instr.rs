@@ -1,6 +1,7 @@
 //! The compiled form of rules: names are indices into the program's arrays.
 use crate::ast::{
-    AssignTarget, CtTimeoutPolicy, DynsetOp, Hook, Log, Reject, Selector, StatefulSpec, SynproxyInfo, TableFamily,
+    AssignTarget, BitOperator, CtTimeoutPolicy, DynsetOp, Hook, Log, Reject, Selector, StatefulSpec, SynproxyInfo,
+    TableFamily,
 };
 use crate::datatype::DataType;
 use crate::source::Span;
@@ -94,6 +95,7 @@ pub(super) enum CompiledExpr {
     Select(Selector),
     Constant(u128),
     Bitwise(Box<CompiledExpr>, u128, u128),
+    Combine(BitOperator, Box<CompiledExpr>, Box<CompiledExpr>),
     Shift(Box<CompiledExpr>, i8, u128),
     Map(Vec<CompiledExpr>, usize),
     Numgen { slot: Option<usize>, modulus: u32, offset: u32 },

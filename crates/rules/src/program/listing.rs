@@ -87,6 +87,9 @@ impl ListingWriter<'_> {
         if let Some(comment) = table.comment.as_ref().filter(|_| whole) {
             self.line(1, &format!("comment \"{comment}\""));
         }
+        if table.dormant && whole {
+            self.line(1, "flags dormant");
+        }
         let mut first = true;
         let named = |name: &String| query.name.as_ref().is_none_or(|wanted| wanted == name);
         for object in
@@ -135,7 +138,7 @@ impl ListingWriter<'_> {
                 let (packets, bytes) = at.and_then(|at| self.snapshot.counters.get(at).copied()).unwrap_or_default();
                 if self.options.stateless { String::new() } else { format!("packets {packets} bytes {bytes}") }
             }
-            ObjectBody::Quota { over, bytes } => {
+            ObjectBody::Quota { over, bytes, .. } => {
                 let mut find = listed.stateful.iter().filter(|((name, quota), _)| *name == object.name && *quota);
                 let used = find.next().and_then(|(_, at)| self.snapshot.used.get(*at).copied()).unwrap_or_default();
                 let over = if *over { "over " } else { "" };

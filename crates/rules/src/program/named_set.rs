@@ -23,7 +23,14 @@ impl NamedSet {
         data: Option<&[DataType]>,
     ) -> Result<(), Diagnostic> {
         let wanted: Vec<DataType> = key.iter().map(lookup_type).collect();
-        if self.key.len() != wanted.len() || !self.key.iter().zip(&wanted).all(|(one, other)| one == other) {
+        if self.key.len() != wanted.len()
+            || !self
+                .key
+                .iter()
+                .zip(&wanted)
+                .zip(key)
+                .all(|((one, other), part)| one == other || is_number_of(*one, part))
+        {
             let names =
                 |kinds: &[DataType]| kinds.iter().map(|kind| kind.description()).collect::<Vec<_>>().join(" . ");
             let what = format!(
@@ -65,6 +72,11 @@ impl NamedSet {
             _ => Ok(()),
         }
     }
+}
+
+/// A plain number takes the type of the set.
+fn is_number_of(kind: DataType, value: &Expression) -> bool {
+    matches!(value, Expression::Constant(number, DataType::Number(_)) if *number <= kind.max_value() && !kind.is_name())
 }
 
 /// Type of a part of a key that is looked up in a named set; the first 32 bits of a transport header are ports.

@@ -65,13 +65,14 @@ pub(super) struct DynElement {
     pub(super) expires_at: Option<Instant>,
     pub(super) stateful: Vec<StatefulExpr>,
     pub(super) value: ElementValue,
+    pub(super) comment: Option<Box<str>>,
 }
 
 impl DynElement {
     /// A copy without the connections that it counts, which no listing shows.
     pub(super) fn for_listing(&self) -> DynElement {
         let stateful = self.stateful.iter().map(StatefulExpr::for_listing).collect();
-        DynElement { stateful, value: self.value.clone(), ..*self }
+        DynElement { stateful, value: self.value.clone(), comment: self.comment.clone(), ..*self }
     }
 }
 

@@ -66,11 +66,11 @@ impl StatefulExpr {
     pub(super) fn new(spec: &StatefulSpec) -> StatefulExpr {
         match *spec {
             StatefulSpec::Limit(limit) => StatefulExpr::Limit(limit, max_tokens(&limit), None),
-            StatefulSpec::Quota { over, bytes } => StatefulExpr::Quota { over, bytes, used: 0 },
+            StatefulSpec::Quota { over, bytes, used } => StatefulExpr::Quota { over, bytes, used },
             StatefulSpec::ConnLimit { over, count } => {
                 StatefulExpr::ConnLimit { over, count, connections: HashSet::new(), last_gc: None }
             }
-            StatefulSpec::Counter => StatefulExpr::Counter(0, 0),
+            StatefulSpec::Counter(packets, bytes) => StatefulExpr::Counter(packets, bytes),
         }
     }
 
