@@ -99,6 +99,9 @@ impl GatewayConfig {
         }
         let [low, high] = self.secret_halves();
         let mut router = Router::new(engine, Program::default(), fib, (low, high));
+        if matches!(self.driver, DriverConfig::Xdp { .. }) {
+            router = router.with_link_headers();
+        }
         if !matches!(self.driver, DriverConfig::External) {
             router.set_wall_clock(time.wall_clock());
             router = router.with_icmp_ratelimit();

@@ -74,6 +74,7 @@ fn connect_with(path: &Path, request: &RequestLine, payload: &[u8]) -> Result<Un
     if let Some(error) = reply.error {
         bail!("{}", error.trim_end());
     }
+    reply.notes.iter().for_each(|note| tracing::warn!("{note}"));
     Ok(stream)
 }
 

@@ -2,8 +2,9 @@
 //!
 //! All that takes long (parsing, compiling, writing a listing) is done by the client's thread. The main loop hands out the ruleset's names, which are shared,
 //! exchanges the program between two packets, and copies sets in pieces.
-use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line};
+use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line_with};
 use super::jobs::{JobCtx, JobSender};
+use super::system_names;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_rules::ast::Query;
@@ -21,12 +22,21 @@ const ELEMENTS_PER_JOB: usize = 2048;
 /// Carries out a request, and writes the answer.
 pub(super) fn serve(request: &NftRequest, mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
     let answer = read_script(request, stream).and_then(|script| run(request, &script, jobs));
-    let (text, error) = match answer {
-        Ok(text) => (text, None),
-        Err(error) => (String::new(), Some(format!("{error:#}"))),
+    let (answer, error) = match answer {
+        Ok(answer) => (answer, None),
+        Err(error) => (Answer::default(), Some(format!("{error:#}"))),
     };
-    write_reply_line(&mut stream, error)?;
+    let Answer { text, notes } = answer;
+    write_reply_line_with(&mut stream, error, notes)?;
     Ok(stream.write_all(text.as_bytes())?)
+}
+
+/// The answer to a script that was carried out.
+#[derive(Default)]
+struct Answer {
+    /// What it asked to list.
+    text: String,
+    notes: Vec<String>,
 }
 
 fn read_script(request: &NftRequest, mut stream: &UnixStream) -> Result<NftScript> {
@@ -42,7 +52,7 @@ fn read_script(request: &NftRequest, mut stream: &UnixStream) -> Result<NftScrip
     serde_json::from_slice(&bytes).context("invalid script: JSON with name, text and includes is expected")
 }
 
-fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<String> {
+fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Answer> {
     for _ in 0..MAX_ATTEMPTS {
         let (running, now): (RunningRuleset, Instant) =
             jobs.run(|at: &mut JobCtx<'_>| (at.router.program().ruleset(), at.now))?;
@@ -52,9 +62,9 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Str
             Err(refused) => bail!("nothing was changed\n{refused}"),
         };
         if request.check {
-            return Ok(String::new());
+            return Ok(Answer { notes: update.notes, ..Answer::default() });
         }
-        let (queries, added) = (update.queries.clone(), update.added.clone());
+        let (queries, added, notes) = (update.queries.clone(), update.added.clone(), update.notes.clone());
         // The old program is dropped here, not between two packets.
         match jobs.run(move |at: &mut JobCtx<'_>| at.router.update_program(update, at.now))? {
             Ok(_old) => (),
@@ -73,7 +83,7 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Str
                 out.push_str(&listed.map_err(|missing| anyhow::anyhow!("{}: {missing}", script.name))?);
             }
         }
-        return Ok(out);
+        return Ok(Answer { text: out, notes });
     }
     bail!("the ruleset is being changed all the time by others; retry later")
 }
@@ -111,5 +121,17 @@ impl IncludeResolver for SentIncludes<'_> {
     fn resolve(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String> {
         let found = self.0.iter().find(|one| one.pattern == pattern && one.from == from);
         found.map(|one| one.files.clone()).ok_or_else(|| "it was not sent with the script".to_owned())
+    }
+
+    fn user_id(&self, name: &str) -> Option<u32> {
+        system_names::user_id(name)
+    }
+
+    fn group_id(&self, name: &str) -> Option<u32> {
+        system_names::group_id(name)
+    }
+
+    fn ct_label(&self, name: &str) -> Option<u32> {
+        system_names::ct_label(name)
     }
 }

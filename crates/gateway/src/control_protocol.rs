@@ -36,6 +36,9 @@ pub struct ReplyLine {
     /// Why the request failed; none if it was carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What the client's user should know besides: a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One request.
@@ -226,7 +229,19 @@ impl ControlRequest {
 /// # Errors
 /// Those of the writer.
 pub(crate) fn write_reply_line(out: &mut impl Write, error: Option<String>) -> anyhow::Result<()> {
-    let mut line = serde_json::to_vec(&ReplyLine { v: PROTOCOL_VERSION, error })?;
+    write_reply_line_with(out, error, Vec::new())
+}
+
+/// As [`write_reply_line`], with notes.
+///
+/// # Errors
+/// Those of the writer.
+pub(crate) fn write_reply_line_with(
+    out: &mut impl Write,
+    error: Option<String>,
+    notes: Vec<String>,
+) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(&ReplyLine { v: PROTOCOL_VERSION, error, notes })?;
     line.push(b'\n');
     Ok(out.write_all(&line)?)
 }

@@ -26,6 +26,7 @@ pub(super) fn build_fib(messages: &[RtMessage]) -> FibTable {
             mtu: link.mtu,
             group: link.group,
             link_type: link.link_type,
+            kind: link.kind.clone(),
             addresses: Vec::new(),
         })
         .collect();

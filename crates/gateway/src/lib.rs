@@ -34,6 +34,7 @@ pub mod state_store;
 pub mod static_fib;
 mod stats;
 mod streaming;
+mod system_names;
 mod test_session;
 mod tun_driver;
 pub mod xdp;

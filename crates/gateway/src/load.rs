@@ -31,9 +31,10 @@ impl LoadedConfig {
 
     /// Uses both in a router that has none yet.
     pub(crate) fn apply(self, router: &mut Router, now: Instant) -> AppliedConfig {
+        let left_out = self.ruleset.describe_left_out();
         router.replace_program(self.ruleset.program);
         router.replace_services(self.services, now);
-        AppliedConfig::of(router)
+        AppliedConfig::of(router, left_out)
     }
 
     /// Prepares to replace `running`: what packets and scripts have added to sets, counters, quotas and limits goes on in those of the same name.
@@ -41,10 +42,11 @@ impl LoadedConfig {
     /// # Errors
     /// The ruleset does not fit together with the tables of scripts that it keeps.
     pub fn prepare_reload(self, running: &RunningRuleset, now: Instant) -> Result<PreparedConfig> {
+        let left_out = self.ruleset.describe_left_out();
         let LoadedRuleset { tree, sources, .. } = self.ruleset;
         let update = running.prepare_reload(tree, &sources, now);
         let update = update.map_err(|refused| anyhow!("the ruleset has errors\n{refused}"))?;
-        Ok(PreparedConfig { update, services: self.services })
+        Ok(PreparedConfig { update, services: self.services, left_out })
     }
 }
 
@@ -52,6 +54,7 @@ impl LoadedConfig {
 pub struct PreparedConfig {
     update: RulesetUpdate,
     services: Vec<ServiceConfig>,
+    left_out: Vec<String>,
 }
 
 impl PreparedConfig {
@@ -64,7 +67,7 @@ impl PreparedConfig {
             bail!("the ruleset was changed at the same time; reload again");
         }
         router.replace_services(self.services, now);
-        Ok(AppliedConfig::of(router))
+        Ok(AppliedConfig::of(router, self.left_out))
     }
 }
 
@@ -72,17 +75,32 @@ impl PreparedConfig {
 pub(crate) struct AppliedConfig {
     /// Chains, rules and elements.
     size: (usize, usize, usize),
+    /// A line for each part of the ruleset that is not in force.
+    left_out: Vec<String>,
     warns_of_loose_synproxy: bool,
+    /// Rules match the Ethernet header, and the driver gives none.
+    warns_of_link_header: bool,
 }
 
 impl AppliedConfig {
-    fn of(router: &Router) -> AppliedConfig {
+    fn of(router: &Router, left_out: Vec<String>) -> AppliedConfig {
         let warns = router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0;
-        AppliedConfig { size: router.program().size(), warns_of_loose_synproxy: warns }
+        AppliedConfig {
+            size: router.program().size(),
+            left_out,
+            warns_of_loose_synproxy: warns,
+            warns_of_link_header: router.program().reads_link_header() && !router.has_link_headers(),
+        }
     }
 
     /// Logs what the user should know.
     pub(crate) fn log(&self) {
+        if self.warns_of_link_header {
+            tracing::warn!(
+                "rules match ether or @ll, but packets come without an Ethernet header here (TUN, NFQUEUE): these rules never match. \
+                 Use --xdp, or match interfaces and addresses"
+            );
+        }
         if self.warns_of_loose_synproxy {
             tracing::warn!(
                 "synproxy answers no client while nf_conntrack_tcp_loose is 1 (an ACK then creates a connection by itself): \
@@ -94,6 +112,7 @@ impl AppliedConfig {
     /// The answer to a client.
     pub(crate) fn summary(&self) -> String {
         let (chains, rules, elements) = self.size;
-        format!("loaded: {chains} chains, {rules} rules, {elements} elements; connections kept\n")
+        let left_out: String = self.left_out.iter().map(|line| format!("left out, not in force: {line}\n")).collect();
+        format!("loaded: {chains} chains, {rules} rules, {elements} elements; connections kept\n{left_out}")
     }
 }

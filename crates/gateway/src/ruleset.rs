@@ -1,5 +1,6 @@
 //! A ruleset in files: read with its includes and compiled, or refused with all its errors.
 use super::control_protocol::IncludedText;
+use super::system_names;
 use anyhow::{Context, Result, anyhow, bail};
 use keepstate_rules::{
     Diagnostic, IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes,
@@ -93,6 +94,9 @@ impl RulesetOptions {
     pub fn load_checked(&self, path: &Path) -> Result<LoadedRuleset> {
         match self.load(path)? {
             Ok(loaded) => {
+                for diagnostic in &loaded.tree.not_governed {
+                    tracing::warn!("{}", loaded.note(diagnostic));
+                }
                 for diagnostic in &loaded.left_out {
                     tracing::warn!("left out of the ruleset, not in force: {}", loaded.describe(diagnostic));
                 }
@@ -107,6 +111,17 @@ impl RulesetOptions {
 }
 
 impl LoadedRuleset {
+    /// One line about a table that is the kernel's: place, and what that means.
+    pub fn note(&self, diagnostic: &Diagnostic) -> String {
+        let help = diagnostic.help.as_deref().unwrap_or_default();
+        format!("{}: {}; {help}", self.sources.position(diagnostic.span), diagnostic.message)
+    }
+
+    /// A line for each part that was left out.
+    pub fn describe_left_out(&self) -> Vec<String> {
+        self.left_out.iter().map(|diagnostic| self.describe(diagnostic)).collect()
+    }
+
     /// One line about what was left out: place, reason, and the line's text.
     pub fn describe(&self, diagnostic: &Diagnostic) -> String {
         let at = self.sources.position(diagnostic.span);
@@ -140,6 +155,18 @@ impl IncludeResolver for IncludePath<'_> {
             }
         }
         if wild { Ok(Vec::new()) } else { Err("no such file in the directory of this file or of -I".into()) }
+    }
+
+    fn user_id(&self, name: &str) -> Option<u32> {
+        system_names::user_id(name)
+    }
+
+    fn group_id(&self, name: &str) -> Option<u32> {
+        system_names::group_id(name)
+    }
+
+    fn ct_label(&self, name: &str) -> Option<u32> {
+        system_names::ct_label(name)
     }
 }
 

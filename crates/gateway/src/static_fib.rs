@@ -46,7 +46,15 @@ impl StaticFib {
                 return Err(format!("--device {name}: given twice"));
             }
             let (name, addresses) = (name.clone(), addresses.clone());
-            interfaces.push(Interface { index, name, mtu: self.mtu, group: 0, link_type: LINK_TYPE_NONE, addresses });
+            interfaces.push(Interface {
+                index,
+                name,
+                mtu: self.mtu,
+                group: 0,
+                link_type: LINK_TYPE_NONE,
+                kind: String::new(),
+                addresses,
+            });
         }
         let mut routes = Vec::new();
         for RouteConfig { prefix, length, interface } in &self.routes {

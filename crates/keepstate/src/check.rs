@@ -66,6 +66,10 @@ impl CheckCommand {
             }
             let errors: Vec<_> = parts.iter().flat_map(|part| part.errors.clone()).collect();
             let left_out: Vec<_> = parts.iter().flat_map(|part| part.left_out.clone()).collect();
+            let notes: Vec<_> = parts.iter().flat_map(|part| part.notes.clone()).collect();
+            if !notes.is_empty() {
+                document["notes"] = json!(notes);
+            }
             if !left_out.is_empty() {
                 document["left_out"] = json!(left_out);
             }
@@ -86,6 +90,13 @@ impl CheckCommand {
                 let tables = loaded.tree.tables.len();
                 let counts = vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)];
                 let mut report = FileReport::ok_report(file, counts);
+                for diagnostic in &loaded.tree.not_governed {
+                    report.text += &format!("note: {}\n", loaded.note(diagnostic));
+                    let at = loaded.sources.position(diagnostic.span);
+                    report.notes.push(
+                        json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message}),
+                    );
+                }
                 for diagnostic in &loaded.left_out {
                     report.text += &format!("left out: {}\n", loaded.describe(diagnostic));
                     let at = loaded.sources.position(diagnostic.span);
@@ -108,6 +119,7 @@ impl CheckCommand {
                     errors: errors.collect(),
                     counts: Vec::new(),
                     left_out: Vec::new(),
+                    notes: Vec::new(),
                 }
             }
         })
@@ -125,7 +137,13 @@ fn check_services(file: &Path) -> Result<FileReport> {
                 let (line, column) = error.position(diagnostic);
                 json!({"file": error.name(), "line": line, "column": column, "what": diagnostic.message, "instead": null})
             });
-            FileReport { text: error.to_string(), errors: errors.collect(), counts: Vec::new(), left_out: Vec::new() }
+            FileReport {
+                text: error.to_string(),
+                errors: errors.collect(),
+                counts: Vec::new(),
+                left_out: Vec::new(),
+                notes: Vec::new(),
+            }
         }
     })
 }
@@ -139,6 +157,8 @@ struct FileReport {
     errors: Vec<Value>,
     /// What is not in force because it is not supported.
     left_out: Vec<Value>,
+    /// Tables that are the kernel's.
+    notes: Vec<Value>,
 }
 
 impl FileReport {
@@ -150,6 +170,7 @@ impl FileReport {
             counts,
             errors: Vec::new(),
             left_out: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }

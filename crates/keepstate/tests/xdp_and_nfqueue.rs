@@ -352,3 +352,30 @@ fn unusable_interfaces_are_reported() {
         assert!(denied || ran.code == Some(code) && ran.err.contains(said), "{words:?}: {:?} {}", ran.code, ran.err);
     }
 }
+
+#[test]
+fn rules_see_the_ethernet_header_of_xdp_frames() {
+    let Some(lab) = XdpTestbed::new("m", XDP_SEND_SOCKETS) else { return };
+    let address = |side: &str, device: &str| {
+        let path = format!("/sys/class/net/{device}/address");
+        let told = Command::new("ip").args(["netns", "exec", &lab.name(side), "cat", &path]).output().unwrap();
+        String::from_utf8(told.stdout).unwrap().trim().to_owned()
+    };
+    let (client, router) = (address("c", "c0"), address("r", "r0"));
+    let rules = [
+        format!("ether saddr {client} ether daddr {router} ether type ip meta iifkind \"veth\" counter"),
+        format!("ether saddr != {client} counter"),
+        "ether type ip6 counter".to_owned(),
+        "vlan id 1 counter".to_owned(),
+    ];
+    for rule in &rules {
+        lab.control(&["nft", &format!("add rule inet filter early iifname \"r0\" ip protocol tcp {rule}")]);
+    }
+    lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+    let listed = lab.control(&["nft", "list", "chain", "inet", "filter", "early"]);
+    let counts: Vec<u64> = listed
+        .lines()
+        .filter_map(|line| line.split_once("counter packets ")?.1.split(' ').next()?.parse().ok())
+        .collect();
+    assert!(matches!(counts.as_slice(), [1..=u64::MAX, 0, 0, 0]), "{listed}");
+}

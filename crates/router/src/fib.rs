@@ -20,6 +20,8 @@ pub struct Interface {
     pub group: u32,
     /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet, [`LINK_TYPE_NONE`] none at all.
     pub link_type: u16,
+    /// Its kind (`wireguard`, `vlan`, …); empty for hardware.
+    pub kind: String,
     /// Its addresses, each with its prefix length. The first of a family is the source of packets the router itself sends, unless another shares the destination's prefix.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -30,7 +32,15 @@ pub const LINK_TYPE_NONE: u16 = 0xfffe;
 impl Interface {
     /// An interface without addresses, in the default group.
     pub fn new(index: u32, name: &str, mtu: u32) -> Interface {
-        Interface { index, name: name.to_owned(), mtu, group: 0, link_type: LINK_TYPE_NONE, addresses: Vec::new() }
+        Interface {
+            index,
+            name: name.to_owned(),
+            mtu,
+            group: 0,
+            link_type: LINK_TYPE_NONE,
+            kind: String::new(),
+            addresses: Vec::new(),
+        }
     }
 
     /// Adds an address with its prefix length.
@@ -151,7 +161,13 @@ impl FibTable {
             if let Some(name) = encode_name(&interface.name) {
                 fib.rule_devices.insert(
                     index,
-                    InterfaceInfo { index, name, group: interface.group, link_type: interface.link_type },
+                    InterfaceInfo {
+                        index,
+                        name,
+                        group: interface.group,
+                        link_type: interface.link_type,
+                        kind: encode_name(&interface.kind).unwrap_or(0),
+                    },
                 );
             }
             for (address, length) in &interface.addresses {

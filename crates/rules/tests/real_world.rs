@@ -73,7 +73,7 @@ fn our_listing(name: &str, text: &str) -> Result<String, RulesetError> {
     let (tree, sources) = parse_with(name, text, &SystemNames, &[])?;
     let program = compile(&tree, &sources)?;
     let everything = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
-    let mut state = program.start_snapshot(&[everything.clone()], Instant(1));
+    let mut state = program.start_snapshot(std::slice::from_ref(&everything), Instant(1));
     while program.continue_snapshot(&mut state, 64) == Some(false) {}
     Ok(state.list(&everything, ListOptions::default()).unwrap())
 }

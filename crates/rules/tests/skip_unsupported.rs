@@ -44,22 +44,20 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
     assert_eq!(
         places,
         [
-            "1 tables of family netdev are not supported: a router sees IP packets only",
             "8 objects of type `ct expectation` are not supported",
-            "9 `ether` is not supported",
             "12 hook ingress belongs to a device and is not supported",
-            "17 `ether` is not supported",
-            "18 `ether` is not supported",
             "19 `ct expectation` is not supported",
             "22 `queue` is not supported",
             "23 `osf` is not supported",
-            "26 tables of family bridge are not supported: a router sees IP packets only",
             "27 `dup` is not supported",
         ]
     );
     assert_eq!(tree.tables.len(), 1);
     let rules: Vec<usize> = tree.tables[0].chains.iter().map(|chain| chain.rules.len()).collect();
-    assert_eq!(rules, [1, 3]);
+    assert_eq!(rules, [1, 5]);
+    let notes: Vec<&str> = tree.not_governed.iter().map(|note| note.message.as_str()).collect();
+    let note = |table| format!("table {table} is not governed here: the kernel applies it to what passes the kernel");
+    assert_eq!(notes, [note("netdev early"), note("bridge b")]);
     assert!(tree.tables[0].chains[0].base.is_none(), "the chain of the ingress hook sees no packets");
     compile(&tree, &sources).unwrap();
 }
@@ -80,4 +78,34 @@ fn rules_that_name_something_left_out_are_left_out_too() {
     let messages: Vec<&str> = left_out.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
     assert_eq!(messages, ["helper \"sip\" is not supported", "the rule names sip, which is left out"]);
     assert_eq!(tree.tables[0].chains[0].rules.len(), 1);
+}
+
+#[test]
+fn tables_of_other_families_are_noted_once_and_sink_nothing() {
+    let text = "add table bridge b
+add chain bridge b c { type filter hook forward priority 0 ; }
+add rule bridge b c ether type arp drop
+table arp a { chain c { type filter hook input priority 0; arp operation request drop; }; }
+table netdev n {
+	set blocked { type ipv4_addr; }
+	chain c { type filter hook ingress device lo priority 0; ip saddr @blocked drop; }
+}
+flush table netdev n
+delete table netdev n
+add table ip t
+add chain ip t c
+add rule ip t c accept
+";
+    let (tree, sources) = parse_with("r.nft", text, &NoIncludes, &[]).unwrap();
+    let notes: Vec<String> = tree
+        .not_governed
+        .iter()
+        .map(|note| format!("{} {}", sources.position(note.span).line, note.message.split(" is ").next().unwrap()))
+        .collect();
+    assert_eq!(notes, ["1 table bridge b", "4 table arp a", "5 table netdev n"]);
+    assert_eq!((tree.tables.len(), tree.tables[0].chains[0].rules.len()), (1, 1));
+    // What is wrong outside of such a table is still an error.
+    assert!(
+        parse_with("r.nft", "table bridge b { }\ntable ip t { chain c { nonsense; }; }\n", &NoIncludes, &[]).is_err()
+    );
 }

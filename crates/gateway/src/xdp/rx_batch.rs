@@ -1,4 +1,5 @@
 //! The packets received in one turn, before the router handles them: segments of one stream that came together are merged (GRO).
+use super::port::ETH_HEADER_LEN;
 use crate::gso::MAX_GSO_LEN;
 use keepstate_wire::gso::{GroAggregator, GsoPacket};
 
@@ -11,6 +12,8 @@ const MAX_SPARE_BUFFERS: usize = 512;
 /// One received packet.
 pub(super) struct RxPacket {
     pub(super) bytes: Vec<u8>,
+    /// The Ethernet header; of merged packets, the first one's.
+    pub(super) link_header: Option<[u8; 14]>,
     /// For a merged packet: the checksums of its segments were valid, and its own is partial.
     pub(super) gso: Option<GsoPacket>,
     pub(super) ifindex: u32,
@@ -19,17 +22,20 @@ pub(super) struct RxPacket {
 /// Collects received packets. Nothing waits here longer than a turn.
 #[derive(Default)]
 pub(super) struct RxBatch {
-    aggregators: Vec<GroAggregator>,
+    /// Streams that are merged, each with the Ethernet header of its first packet.
+    aggregators: Vec<(GroAggregator, Option<[u8; 14]>)>,
     packets: Vec<RxPacket>,
     gso_buffers: Vec<Vec<u8>>,
     spare_buffers: Vec<Vec<u8>>,
 }
 
 impl RxBatch {
-    /// Adds a packet received on an interface; those of one stream keep their order.
-    pub(super) fn push(&mut self, packet: &[u8], ifindex: u32) {
-        if let Some(at) = self.aggregators.iter().position(|stream| stream.same_flow(packet)) {
-            if self.aggregators.get_mut(at).is_some_and(|stream| stream.merge(packet)) {
+    /// Adds a frame received on an interface; those of one stream keep their order.
+    pub(super) fn push(&mut self, frame: &[u8], ifindex: u32) {
+        let link_header = frame.first_chunk().copied();
+        let packet = frame.get(ETH_HEADER_LEN..).unwrap_or_default();
+        if let Some(at) = self.aggregators.iter().position(|(stream, _)| stream.same_flow(packet)) {
+            if self.aggregators.get_mut(at).is_some_and(|(stream, _)| stream.merge(packet)) {
                 return;
             }
             self.finish_stream(at, ifindex);
@@ -40,14 +46,14 @@ impl RxBatch {
                 if self.aggregators.len() == MAX_STREAMS {
                     self.finish_stream(0, ifindex);
                 }
-                self.aggregators.push(stream);
+                self.aggregators.push((stream, link_header));
             }
             Err(buffer) => {
                 self.gso_buffers.push(buffer);
                 let mut bytes = self.spare_buffers.pop().unwrap_or_default();
                 bytes.clear();
                 bytes.extend_from_slice(packet);
-                self.packets.push(RxPacket { bytes, gso: None, ifindex });
+                self.packets.push(RxPacket { bytes, link_header, gso: None, ifindex });
             }
         }
     }
@@ -60,8 +66,9 @@ impl RxBatch {
     }
 
     fn finish_stream(&mut self, at: usize, ifindex: u32) {
-        let (bytes, gso) = self.aggregators.remove(at).finish();
-        self.packets.push(RxPacket { bytes, gso, ifindex });
+        let (stream, link_header) = self.aggregators.remove(at);
+        let (bytes, gso) = stream.finish();
+        self.packets.push(RxPacket { bytes, link_header, gso, ifindex });
     }
 
     /// All received packets, in order.

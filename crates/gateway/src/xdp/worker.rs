@@ -1,7 +1,7 @@
 //! One worker: a queue of every interface, from its sockets through the router and out.
 //!
 //! The router is locked only while it handles a batch; receiving, merging and sending, which cost most, run in parallel.
-use super::port::{ETH_HEADER_LEN, Port, probe_burst};
+use super::port::{Port, probe_burst};
 use super::rx_batch::{RxBatch, RxPacket};
 use super::shared::XdpShared;
 use crate::driver::Driver;
@@ -60,7 +60,7 @@ impl Worker {
         let mut count = 0;
         for port in &mut self.ports {
             for socket in &mut port.sockets {
-                let take = |frame: &[u8]| self.rx.push(frame.get(ETH_HEADER_LEN..).unwrap_or_default(), port.index);
+                let take = |frame: &[u8]| self.rx.push(frame, port.index);
                 count += socket.receive(RX_BATCH, take);
                 self.rx.flush(port.index);
             }
@@ -77,7 +77,8 @@ impl Worker {
         }
         let router = &mut gateway.lock().router;
         let mut received = std::mem::take(self.rx.packets());
-        for RxPacket { mut bytes, gso, ifindex } in received.drain(..) {
+        for RxPacket { mut bytes, link_header, gso, ifindex } in received.drain(..) {
+            router.set_link_header(link_header);
             // Drops are counted and answered by the router.
             match &gso {
                 Some(gso) => gso::route_gso(router, gso, &mut bytes, ifindex, now),
@@ -87,6 +88,7 @@ impl Worker {
             self.rx.recycle(bytes);
             self.tx.extend(outputs(router).map(|egress| TxPacket { egress, gso }));
         }
+        router.set_link_header(None);
         *self.rx.packets() = received;
         for bytes in failed {
             router.send_host_unreachable(&bytes, now);

@@ -39,6 +39,8 @@ pub struct RtLink {
     pub group: u32,
     /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet.
     pub link_type: u16,
+    /// Its kind (`wireguard`, `vlan`, …); empty for hardware.
+    pub kind: String,
 }
 
 /// An address of this machine.
@@ -151,6 +153,10 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
     }
 }
 
+/// What is particular to the kind of a link, and its kind inside.
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+
 fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
     let (header, attributes) = split_header::<IFINFOMSG_REST>(bytes, "a link")?;
     let mut link = RtLink {
@@ -161,6 +167,7 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
         is_up: read_u32(header, 4) & IFF_UP != 0,
         group: 0,
         link_type,
+        kind: String::new(),
     };
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
@@ -168,6 +175,14 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
             1 => link.mac = attribute.payload.try_into().ok(),
             3 => link.name = attribute.text().into(),
             27 => link.group = attribute.bytes("a group").map(u32::from_ne_bytes)?,
+            IFLA_LINKINFO => {
+                for nested in NlAttrs::new(attribute.payload) {
+                    let nested = nested?;
+                    if nested.kind == IFLA_INFO_KIND {
+                        link.kind = nested.text().into();
+                    }
+                }
+            }
             4 => link.mtu = attribute.bytes("an MTU").map(u32::from_ne_bytes)?,
             _ => (),
         }

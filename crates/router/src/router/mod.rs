@@ -75,6 +75,8 @@ pub struct Router {
     bypass_local: bool,
     /// Buffers that are not in use.
     spare_buffers: Vec<Vec<u8>>,
+    link_header: Option<[u8; 14]>,
+    has_link_headers: bool,
     /// New connections are refused.
     draining: bool,
 }
@@ -134,6 +136,8 @@ impl Router {
             icmp_limiter: None,
             bypass_local: false,
             spare_buffers: Vec::new(),
+            link_header: None,
+            has_link_headers: false,
             draining: false,
         };
         router.enable_accounting();
@@ -352,6 +356,23 @@ impl Router {
         self.syn_cookies.stats()
     }
 
+    /// Packets come with their Ethernet headers ([`Router::set_link_header`]).
+    #[must_use]
+    pub fn with_link_headers(mut self) -> Router {
+        self.has_link_headers = true;
+        self
+    }
+
+    /// Do packets come with their Ethernet headers?
+    pub fn has_link_headers(&self) -> bool {
+        self.has_link_headers
+    }
+
+    /// The Ethernet header of the packets handled from now on, for the rules that match it; without one, none of them matches.
+    pub fn set_link_header(&mut self, header: Option<[u8; 14]>) {
+        self.link_header = header;
+    }
+
     fn receive(
         &mut self,
         bytes: Vec<u8>,
@@ -360,7 +381,7 @@ impl Router {
         now: Instant,
     ) -> Result<(), (DropReason, Vec<u8>)> {
         self.counters.received += 1;
-        let meta = PacketMeta { iif: self.fib.device(iif), ..PacketMeta::default() };
+        let meta = PacketMeta { iif: self.fib.device(iif), link_header: self.link_header, ..PacketMeta::default() };
         let pre_nat = self.copy_to_buffer(&[]);
         let mut pkt = InFlightPacket { bytes, pre_nat, meta, gso_packet_len, now, ..InFlightPacket::default() };
         let result = self.process_packet(&mut pkt);

@@ -26,6 +26,7 @@ fn router(rules: &str, services: Vec<ServiceConfig>) -> Router {
         mtu: 1500,
         group: 0,
         link_type: LINK_TYPE_NONE,
+        kind: String::new(),
         addresses: addresses.map(|(address, length)| (ip(address), length)).to_vec(),
     };
     let wan = device(1, "wan0", [("192.0.2.254", 24), ("2001:db8::fffe", 64)]);

@@ -40,6 +40,7 @@ fn fib() -> FibTable {
         mtu: 1500,
         group: 0,
         link_type: LINK_TYPE_NONE,
+        kind: String::new(),
         addresses: addresses.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
     };
     let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);

@@ -123,6 +123,8 @@ pub(crate) struct ParsedScript {
     pub(crate) changes: Vec<SetChange>,
     pub(crate) queries: Vec<Query>,
     pub(crate) added: Vec<AddedItem>,
+    /// Tables that are the kernel's.
+    pub(crate) not_governed: Vec<Diagnostic>,
 }
 
 /// Parses a script of commands on a running ruleset, whose tree and texts are `tree` and `sources`.
@@ -134,6 +136,7 @@ pub(crate) fn parse_script(
 ) -> Result<ParsedScript, RulesetError> {
     let mut parser = Parser::new(includes);
     parser.ruleset = tree;
+    parser.ruleset.not_governed.clear();
     parser.sources = sources;
     parser.script.active = true;
     parser.index_chains();
@@ -144,5 +147,7 @@ pub(crate) fn parse_script(
         return Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources });
     }
     let parser::ScriptState { tree_changed, changes, queries, added, .. } = parser.script;
-    Ok(ParsedScript { tree: parser.ruleset, sources: parser.sources, tree_changed, changes, queries, added })
+    let not_governed = std::mem::take(&mut parser.ruleset.not_governed);
+    let (tree, sources) = (parser.ruleset, parser.sources);
+    Ok(ParsedScript { tree, sources, tree_changed, changes, queries, added, not_governed })
 }

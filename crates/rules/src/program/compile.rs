@@ -10,8 +10,8 @@ use super::rule_run::RuleRun;
 use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, Ruleset, Selector, Set, SetRef,
-    StatefulSpec, Statement,
+    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, Set,
+    SetRef, StatefulSpec, Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
@@ -375,6 +375,8 @@ impl Compiler {
         Ok(match value {
             Expression::Select(selector) => {
                 self.program.needs_accounting |= matches!(selector, Selector::CtCounter(..));
+                self.program.reads_link_header |=
+                    matches!(selector, Selector::Payload(field) if field.base == PayloadBase::Link);
                 CompiledExpr::Select(*selector)
             }
             Expression::Constant(value, _) => CompiledExpr::Constant(*value),

@@ -25,6 +25,7 @@ pub struct Program {
     pub(super) listing: Arc<Listing>,
     /// A rule reads the counters of connections.
     pub(super) needs_accounting: bool,
+    pub(super) reads_link_header: bool,
 }
 
 /// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
@@ -80,6 +81,11 @@ impl Program {
     /// Does any rule read the counters of connections? Like Linux, who runs the program then has to count (`nf_conntrack_acct`).
     pub fn needs_accounting(&self) -> bool {
         self.needs_accounting
+    }
+
+    /// Does a rule match the Ethernet header of packets? Where packets come without one, such a rule never matches.
+    pub fn reads_link_header(&self) -> bool {
+        self.reads_link_header
     }
 
     /// Does a hook have filter chains at priorities in this range?

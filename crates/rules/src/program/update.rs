@@ -39,6 +39,8 @@ pub struct RulesetUpdate {
     pub queries: Vec<Query>,
     /// What the script has added.
     pub added: Vec<AddedItem>,
+    /// Tables that the script names and that are the kernel's: nothing was done about them. A line each.
+    pub notes: Vec<String>,
     sources: Sources,
 }
 
@@ -209,7 +211,11 @@ impl RunningRuleset {
         settle_elements(&mut tree, self.started.unwrap_or(now), now);
         let before = &self.listing.sources;
         let parsed = parse_script(tree, before.clone(), script, includes)?;
-        let ParsedScript { mut tree, sources, tree_changed, changes, queries, added } = parsed;
+        let ParsedScript { mut tree, sources, tree_changed, changes, queries, added, not_governed } = parsed;
+        let notes = not_governed
+            .iter()
+            .map(|diagnostic| format!("{}: {}", sources.position(diagnostic.span), diagnostic.message));
+        let notes = notes.collect();
         let refused = |diagnostic| RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() };
         let (program, plan, tables) = if tree_changed {
             settle_elements(&mut tree, now, now);
@@ -224,7 +230,7 @@ impl RunningRuleset {
             (None, AdoptPlan::default(), Arc::clone(&self.listing))
         };
         let changes = prepare_changes(changes, &tables.tables).map_err(refused)?;
-        Ok(RulesetUpdate { base: Arc::clone(&self.listing), program, plan, changes, queries, added, sources })
+        Ok(RulesetUpdate { base: Arc::clone(&self.listing), program, plan, changes, queries, added, notes, sources })
     }
 
     /// Prepares to replace this ruleset by that of a file (`tree` and `sources`, as parsed). The elements that packets and scripts have added to sets,
@@ -265,6 +271,7 @@ impl RunningRuleset {
             changes: Vec::new(),
             queries: Vec::new(),
             added: Vec::new(),
+            notes: Vec::new(),
             sources: sources.clone(),
         })
     }

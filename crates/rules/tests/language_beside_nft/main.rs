@@ -41,6 +41,7 @@ const REWORDED: &[&str] = &[
     "ct reply l3proto ipv6",
     "ct original protocol tcp",
     "ct reply protocol 17",
+    "vlan type ip",
     "@th,16,16 53",
     "@th,16,16 { 22, 80 }",
     "@th,0,16 != 53",

@@ -92,7 +92,12 @@ pub fn without_counts(meaning: &str) -> String {
         let behind = part.split_once(')').map_or("", |(_, behind)| behind);
         out += &format!("Counter(0, 0){behind}");
     }
-    out
+    let mut parts = out.split("used: ");
+    let mut bare = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        bare += &format!("used: 0{}", part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    bare
 }
 
 /// Without the time that is left to the elements of a listing.
