@@ -93,6 +93,7 @@ pub fn router(sysctls: Sysctls, ruleset: &str) -> Result<Router> {
         mtu: 1500,
         group: 0,
         link_type: keepstate_router::LINK_TYPE_NONE,
+        kind: String::new(),
         addresses: vec![(address.into(), 24)],
     };
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
