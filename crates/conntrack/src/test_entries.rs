@@ -82,6 +82,8 @@ pub(crate) trait EntryBuilder: Sized {
         self.with(|entry| {
             entry.reply.source = source.parse().unwrap();
             entry.reply.destination = destination.parse().unwrap();
+            entry.status.set(Status::SRC_NAT, entry.reply.destination != entry.original.source);
+            entry.status.set(Status::DST_NAT, entry.reply.source != entry.original.destination);
         })
     }
 }

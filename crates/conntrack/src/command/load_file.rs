@@ -1,11 +1,13 @@
 //! `-R`: commands from a file, one per line, as `-o save` writes them. All lines are parsed before the first is executed, so that a bad
 //! line changes nothing.
-use super::error::ConntrackError;
+use super::error::{ConntrackError, print_message};
 use super::grammar::{Command, Table};
 use super::modify;
-use super::parse::parse;
+use super::parse::parse_saved;
 use super::request::ConntrackRequest;
 use super::target::Target;
+use crate::format::{SAVED_LEAD, SavedAttributes};
+use keepstate_linux::ctnetlink::{CtClient, CtFlow};
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -20,17 +22,58 @@ pub(super) fn run(target: &Target, option: &str, rest: &[String]) -> Result<Exit
     let mut requests = parse_lines(&read_text(file)?)?;
     requests.iter_mut().for_each(|(_, request)| request.target = target.clone());
     let mut table = target.open_table()?;
+    let mut before_master = Vec::new();
     for (line, request) in &requests {
-        let done = match request.command {
-            Command::Create => modify::create(&mut table, request).map(drop),
-            Command::Add => modify::add(&mut table, request).map(drop),
-            Command::Update => modify::update(request).map(drop),
-            Command::Delete => modify::delete(request).map(drop),
-            _ => modify::flush(request),
-        };
-        done.map_err(|error| at_line(*line, error))?;
+        match restore(&mut table, *line, request) {
+            // A table is saved in no order: the master may stand further below.
+            Err(_) if request.flow.master.is_some() => before_master.push((*line, request)),
+            done => done?,
+        }
     }
+    restore_expected(&mut table, before_master)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Executes a line. A helper that this table has not is no reason to lose the connection.
+fn restore(table: &mut CtClient, line: usize, request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    let Err(error) = execute(table, request) else { return Ok(()) };
+    let Some(helper) = &request.flow.helper else { return Err(at_line(line, error)) };
+    let without = ConntrackRequest { flow: CtFlow { helper: None, ..request.flow.clone() }, ..request.clone() };
+    if execute(table, &without).is_err() {
+        return Err(at_line(line, error));
+    }
+    print_message(format!(
+        "restored without its helper `{}', which is not here (a kernel loads it with `modprobe nf_conntrack_{0}'): in line {line}",
+        helper.escape_debug()
+    ));
+    Ok(())
+}
+
+/// Creates expected connections, whose masters may be expected ones themselves; at last those whose masters are nowhere.
+fn restore_expected(table: &mut CtClient, mut waiting: Vec<(usize, &ConntrackRequest)>) -> Result<(), ConntrackError> {
+    loop {
+        let before = waiting.len();
+        waiting.retain(|(line, request)| restore(table, *line, request).is_err());
+        if waiting.len() == before {
+            break;
+        }
+    }
+    for (line, request) in waiting {
+        let flow = CtFlow { master: None, ..request.flow.clone() };
+        restore(table, line, &ConntrackRequest { flow, ..request.clone() })?;
+        print_message(format!("restored without its master, which is not in the table: in line {line}"));
+    }
+    Ok(())
+}
+
+fn execute(table: &mut CtClient, request: &ConntrackRequest) -> Result<(), ConntrackError> {
+    match request.command {
+        Command::Create => modify::create(table, request).map(drop),
+        Command::Add => modify::add(table, request).map(drop),
+        Command::Update => modify::update(request).map(drop),
+        Command::Delete => modify::delete(request).map(drop),
+        _ => modify::flush(request),
+    }
 }
 
 fn read_text(file: &str) -> Result<String, ConntrackError> {
@@ -55,7 +98,8 @@ fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackEr
             continue;
         }
         let number = index + 1;
-        let request = parse(&words).map_err(|error| at_line(number, error))?;
+        let saved = take_saved_attributes(&mut words).map_err(|error| at_line(number, error))?;
+        let mut request = parse_saved(&words).map_err(|error| at_line(number, error))?;
         let fits = matches!(
             request.command,
             Command::Create | Command::Add | Command::Update | Command::Delete | Command::Flush
@@ -67,9 +111,26 @@ fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackEr
                 ConntrackError::usage(format!("Cannot use command `{first}' with --load-file")),
             ));
         }
+        if let Some(saved) = saved.filter(|_| matches!(request.command, Command::Create | Command::Add)) {
+            saved.apply(&mut request.flow);
+        }
         requests.push((number, request));
     }
     Ok(requests)
+}
+
+/// What stands behind `# keepstate`; those words are taken away.
+fn take_saved_attributes(words: &mut Vec<String>) -> Result<Option<SavedAttributes>, ConntrackError> {
+    let Some(at) = words.windows(SAVED_LEAD.len()).position(|pair| pair == SAVED_LEAD) else { return Ok(None) };
+    let saved = words.split_off(at);
+    let saved = SavedAttributes::parse(saved.get(SAVED_LEAD.len()..).unwrap_or_default());
+    saved.map(Some).map_err(|word| {
+        ConntrackError::usage(format!(
+            "unknown attribute `{}' behind `# keepstate': a newer keepstate may know it; without the words from # on, the entry is \
+             restored without its attributes",
+            word.escape_debug()
+        ))
+    })
 }
 
 /// The words of a line; text in double quotes is one word.

@@ -8,7 +8,7 @@ use super::parsed_opts::ParsedOpts;
 use super::request::{ConntrackRequest, FlowChange};
 use super::target::Target;
 use super::tcp_info::liberal_tcp_info;
-use crate::flow_filter::{FlowFilter, MaskedAddr};
+use crate::flow_filter::{FlowFilter, MaskedAddr, NatEndpoint};
 use crate::format::OutputFormat;
 use keepstate_linux::ctnetlink::{
     CtExpectation, CtFamily, CtFlow, CtNatRange, CtProtoInfo, CtSctpInfo, CtTcpInfo, CtTuple, EventKind, Status,
@@ -20,7 +20,18 @@ use std::net::IpAddr;
 /// # Errors
 /// The first error in it, in conntrack's words.
 pub(super) fn parse(args: &[String]) -> Result<ConntrackRequest, ConntrackError> {
-    let mut opts = ParsedOpts::default();
+    parse_into(ParsedOpts::default(), args)
+}
+
+/// As [`parse`], a line of a file: what the kernel has of DCCP, a tuple without ports, is enough there.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_saved(args: &[String]) -> Result<ConntrackRequest, ConntrackError> {
+    parse_into(ParsedOpts { bare_dccp: true, ..ParsedOpts::default() }, args)
+}
+
+fn parse_into(mut opts: ParsedOpts, args: &[String]) -> Result<ConntrackRequest, ConntrackError> {
     let mut command = None;
     let mut table = Table::default();
     let mut args = Getopt::new(args);
@@ -112,7 +123,7 @@ fn check_option(command: Command, table: Table, opts: &ParsedOpts, spec: &OptSpe
         && spec.id == OptId::Output
         && opts.output.format == OutputFormat::Json;
     match (applicability(command, table, spec.id, opts.protocol), opts.is_given(spec.id)) {
-        (Applicability::Required, false) => {
+        (Applicability::Required, false) if !(opts.is_bare_dccp() && matches!(spec.id, OptId::State | OptId::Role)) => {
             Err(ConntrackError::usage(format!("You need to supply the `--{name}' option for this command")))
         }
         (Applicability::Illegal, true) if !counters => {
@@ -149,6 +160,7 @@ fn check_addresses_given(opts: &ParsedOpts) -> Result<(), ConntrackError> {
 /// and by both ports.
 fn check_ports_given(opts: &ParsedOpts) -> Result<(), ConntrackError> {
     let names = match opts.protocol {
+        _ if opts.is_bare_dccp() => return Ok(()),
         Some(6 | 17 | 33 | 132 | 136) => [["sport", "dport"], ["reply-port-src", "reply-port-dst"]],
         Some(47) => [["srckey", "dstkey"], ["reply-key-src", "reply-key-dst"]],
         _ => return Ok(()),
@@ -243,7 +255,7 @@ fn build_flow(opts: &ParsedOpts) -> CtFlow {
         Some(132) => CtProtoInfo::Sctp(CtSctpInfo { state: opts.sctp_state, vtags: opts.vtags }),
         _ => CtProtoInfo::Empty,
     };
-    let translation = |endpoint: Option<crate::flow_filter::NatEndpoint>| {
+    let translation = |endpoint: Option<NatEndpoint>| {
         let endpoint = endpoint?;
         // ICMP's id is no port.
         let port = endpoint.port.filter(|_| !icmp);
@@ -266,14 +278,18 @@ fn build_flow(opts: &ParsedOpts) -> CtFlow {
     }
 }
 
-/// The reply direction: what was not given of it is the inverted original direction.
+/// The reply direction: what was not given of it is the inverted original direction. A port that a translation names is left to it.
 fn build_reply_tuple(opts: &ParsedOpts, original: &CtTuple) -> CtTuple {
+    let before_nat = |port: Option<u16>, nat: Option<NatEndpoint>| {
+        let translated = nat.and_then(|nat| nat.port);
+        port.filter(|port| translated != Some(*port))
+    };
     CtTuple {
         source: opts.reply.source.or(original.destination),
         destination: opts.reply.destination.or(original.source),
         protocol: original.protocol,
-        source_port: opts.reply.source_port.or(original.destination_port),
-        destination_port: opts.reply.destination_port.or(original.source_port),
+        source_port: before_nat(opts.reply.source_port, opts.destination_nat).or(original.destination_port),
+        destination_port: before_nat(opts.reply.destination_port, opts.source_nat).or(original.source_port),
         icmp_type: original.icmp_type.map(|kind| icmp_reply_type(opts.family, kind)),
         zone: opts.reply.zone,
         ..*original

@@ -44,6 +44,8 @@ pub(super) struct ParsedOpts {
     pub(super) zero: bool,
     pub(super) events: Vec<EventKind>,
     pub(super) buffer_size: Option<u32>,
+    /// DCCP may be given without its options.
+    pub(super) bare_dccp: bool,
 }
 
 /// The file with the names of labels.
@@ -53,6 +55,11 @@ impl ParsedOpts {
     /// Was this option given?
     pub(super) fn is_given(&self, meaning: OptId) -> bool {
         self.given_opts.iter().any(|(given, _)| *given == meaning)
+    }
+
+    /// Is it DCCP, given as the kernel has it?
+    pub(super) fn is_bare_dccp(&self) -> bool {
+        self.bare_dccp && self.protocol == Some(33)
     }
 
     /// Stores one option.

@@ -3,17 +3,12 @@
 //! The command line has no windows or window scale, so the kernel would check the next segments against nothing: a large transfer over a
 //! restored entry would become INVALID at the first scaled window. conntrack 1.4.7 therefore makes such entries liberal
 //! (docs/kernel-facts/conntrack-tool.md), and so do we.
-use keepstate_linux::ctnetlink::{CtTcpInfo, TcpState};
+use crate::format::liberal_tcp_flags;
+use keepstate_linux::ctnetlink::CtTcpInfo;
 
-/// `IP_CT_TCP_FLAG_SACK_PERM`, `_CLOSE_INIT`, `_BE_LIBERAL` of `nf_conntrack_tcp.h`.
-const SACK_PERM: u8 = 0x02;
-const CLOSE_INIT: u8 = 0x04;
-const BE_LIBERAL: u8 = 0x08;
-
-/// This state, and both directions liberal. From TIME_WAIT on, both have closed.
+/// This state, and both directions liberal.
 pub(super) fn liberal_tcp_info(state: u8) -> CtTcpInfo {
-    let closed = if state >= TcpState::TimeWait.number() { CLOSE_INIT } else { 0 };
-    let flags = SACK_PERM | BE_LIBERAL | closed;
+    let flags = liberal_tcp_flags(state);
     CtTcpInfo { state: Some(state), flags: [Some([flags, flags]); 2], ..CtTcpInfo::default() }
 }
 

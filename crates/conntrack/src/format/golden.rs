@@ -75,7 +75,7 @@ fn tcp_all_formats() {
         tcp_with_reply_zone(),
         "save",
         now,
-        "-A -t 119 -u ASSURED --reply-zone 6 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1004 --dport 80 --reply-port-src 80 --reply-port-dst 1004 --state TIME_WAIT",
+        "-A -t 119 -u ASSURED --reply-zone 6 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1004 --dport 80 --reply-port-src 80 --reply-port-dst 1004 --state TIME_WAIT # keepstate tcp=0x00/0,0x00/0",
     );
     assert_xml_flow(
         tcp_with_reply_zone(),
@@ -121,7 +121,7 @@ fn without_accounting_and_timestamps() {
         entry,
         "save",
         0,
-        "-A -t 19 -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1003 --dport 80 --reply-port-src 80 --reply-port-dst 1003 --state CLOSE_WAIT",
+        "-A -t 19 -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1003 --dport 80 --reply-port-src 80 --reply-port-dst 1003 --state CLOSE_WAIT -m 16 # keepstate tcp=0x00/0,0x00/0",
     );
     assert_xml_flow(
         entry,
@@ -335,7 +335,7 @@ fn zones_and_nat() {
     assert_inserted(
         fixed,
         "save",
-        "-A -t 19 -u SEEN_REPLY,ASSURED,FIXED_TIMEOUT -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1004 --dport 80 --reply-port-src 80 --reply-port-dst 1004 --state SYN_SENT2",
+        "-A -t 19 -u SEEN_REPLY,ASSURED,FIXED_TIMEOUT -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1004 --dport 80 --reply-port-src 80 --reply-port-dst 1004 --state SYN_SENT2 # keepstate tcp=0x00/0,0x00/0",
     );
 }
 

@@ -34,11 +34,16 @@ impl LabelNames {
 
     /// The labels to show: each name or number, lowest bit first.
     pub(super) fn visible(&self, labels: [u8; 16]) -> impl Iterator<Item = Label<'_>> {
-        (0..128u8).filter(move |bit| u128::from_le_bytes(labels) >> bit & 1 == 1).filter_map(|bit| match &self.0 {
+        set_bits(labels).filter_map(|bit| match &self.0 {
             None => Some(Label::Number(bit)),
             Some(names) => names.iter().find(|(named, _)| *named == bit).map(|(_, name)| Label::Name(name)),
         })
     }
+}
+
+/// The label bits that are set, lowest first.
+pub(super) fn set_bits(labels: [u8; 16]) -> impl Iterator<Item = u8> {
+    (0..128u8).filter(move |bit| u128::from_le_bytes(labels) >> bit & 1 == 1)
 }
 
 /// One label.

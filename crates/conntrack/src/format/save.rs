@@ -1,8 +1,10 @@
-//! The arguments of `conntrack` that would create an entry again, as `conntrack -o save` prints them.
+//! The arguments of `conntrack` that would create an entry again, as `conntrack -o save` prints them, and behind them what else the entry
+//! has (`saved_attributes`).
 use super::flow_view::FlowView;
 use super::line;
 use super::protocol::{L4Keys, protocol_and_keys};
-use super::text_buf::{TextBuf, no_escape};
+use super::saved_attributes::SavedAttributes;
+use super::text_buf::{TextBuf, word_escape};
 use keepstate_linux::ctnetlink::{CtProtoInfo, CtTuple, EventKind, SctpState, Status, TcpState};
 use std::net::IpAddr;
 
@@ -16,21 +18,22 @@ const SETTABLE_STATUS: &[(Status, &str)] = &[
     (Status::HW_OFFLOAD, "HW_OFFLOAD"),
 ];
 
-/// Appends the line of a connection or event, without the mark, as conntrack does.
+/// Appends the line of a connection or event.
 pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
     let flow = view.flow;
-    text.push(match view.event_type() {
+    let command = match view.event_type() {
         None if view.deleted => "-D ",
         None | Some(EventKind::New) => "-A ",
         Some(EventKind::Update) => "-U ",
         Some(EventKind::Destroy) => "-D ",
-    });
+    };
+    text.push(command);
     push_option(text, "-t", flow.timeout);
     push_status(text, view);
     for (name, zone) in [("-w", flow.zone), ("--orig-zone", flow.original.zone), ("--reply-zone", flow.reply.zone)] {
         push_option(text, name, zone);
     }
-    push_addresses(text, &flow.original, &flow.reply);
+    push_addresses(text, view);
     let number = view.protocol();
     match protocol_and_keys(number).0 {
         Some(name) => text.push("-p ").push(name).push(" "),
@@ -52,7 +55,12 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
         }
         CtProtoInfo::Empty => {}
     }
-    line::push_origin(text, view, no_escape);
+    // conntrack prints no mark, but reads it; behind -u, which would overwrite it there.
+    push_option(text, "-m", flow.mark.filter(|mark| *mark != 0 && command != "-D "));
+    line::push_origin(text, view, word_escape);
+    if command == "-A " {
+        SavedAttributes::of(flow).push(text);
+    }
     text.end_line();
 }
 
@@ -76,8 +84,9 @@ fn push_status(text: &mut TextBuf, view: &FlowView<'_>) {
     text.push(if lead == "," { " " } else { "-u UNSET " });
 }
 
-/// If the reply's addresses differ from the original's, the connection is translated, and the option says how.
-fn push_addresses(text: &mut TextBuf, original: &CtTuple, reply: &CtTuple) {
+/// `-g` and `-n` where the connection is translated, `-r` and `-q` where the reply's address is merely told.
+fn push_addresses(text: &mut TextBuf, view: &FlowView<'_>) {
+    let (original, reply) = (&view.flow.original, &view.flow.reply);
     let mut address = |name: &str, address: Option<IpAddr>| {
         if let Some(address) = address {
             text.push(name).address(address).push(" ");
@@ -85,8 +94,41 @@ fn push_addresses(text: &mut TextBuf, original: &CtTuple, reply: &CtTuple) {
     };
     address("-s ", original.source);
     address("-d ", original.destination);
-    address(if reply.source == original.destination { "-r " } else { "-g " }, reply.source);
-    address(if reply.destination == original.source { "-q " } else { "-n " }, reply.destination);
+    for (options, nat, was, is) in [
+        (["-r ", "-g "], Status::DST_NAT, destination(original), source(reply)),
+        (["-q ", "-n "], Status::SRC_NAT, source(original), destination(reply)),
+    ] {
+        push_reply_address(text, options, view.has_status(nat), was, is);
+    }
+}
+
+fn source(tuple: &CtTuple) -> Endpoint {
+    Endpoint { address: tuple.source, port: tuple.source_port, icmp_id: tuple.icmp_id }
+}
+
+fn destination(tuple: &CtTuple) -> Endpoint {
+    Endpoint { address: tuple.destination, port: tuple.destination_port, icmp_id: tuple.icmp_id }
+}
+
+/// An address and what the protocol adds to it.
+#[derive(PartialEq, Eq)]
+struct Endpoint {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    icmp_id: Option<u16>,
+}
+
+/// The reply's address of one side. A translation of the port alone names the port, since conntrack takes the reply's ports for given.
+fn push_reply_address(text: &mut TextBuf, options: [&str; 2], nat: bool, was: Endpoint, is: Endpoint) {
+    let Some(address) = is.address else { return };
+    let [plain, translated] = options;
+    text.push(if nat && was != is { translated } else { plain });
+    match is.port.filter(|_| nat && was.address == is.address && was.port != is.port) {
+        Some(port) if address.is_ipv6() => text.push("[").address(address).push("]:").number(port),
+        Some(port) => text.address(address).push(":").number(port),
+        None => text.address(address),
+    };
+    text.push(" ");
 }
 
 fn push_l4_keys(text: &mut TextBuf, original: &CtTuple, reply: &CtTuple) {

@@ -132,6 +132,11 @@ pub(super) fn no_escape(_: char) -> Option<&'static str> {
     None
 }
 
+/// For a word of a command line: what would end the word or quote it is replaced.
+pub(super) fn word_escape(character: char) -> Option<&'static str> {
+    (character.is_whitespace() || character == '"').then_some("?")
+}
+
 /// Where the longest run of at least two zero words begins, the first of equals, and its length; `(8, 0)` if there is none.
 fn longest_zero_run(words: &[u16; 8]) -> (usize, usize) {
     let mut best = (8, 0);

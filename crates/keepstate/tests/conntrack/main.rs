@@ -13,6 +13,7 @@ mod known_differences;
 mod mutants;
 mod netns_fixture;
 mod outcome;
+mod saved_entries;
 
 use case_file::Case;
 use common::report_skipped;
@@ -36,9 +37,7 @@ fn matches_debian_conntrack_on_the_kernel_table() {
     if !can_run() {
         return;
     }
-    // Other tests lower the limit of all namespaces, alone under this lock.
-    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(SYSCTL_LOCK).unwrap();
-    lock.lock_shared().unwrap();
+    let _lock = lock_global_knobs();
     let judged =
         env::var_os("KEEPSTATE_CONNTRACK").map_or_else(|| env!("CARGO_BIN_EXE_keepstate").into(), PathBuf::from);
     let chosen = env::var("KEEPSTATE_CONNTRACK_CASE").ok();
@@ -67,6 +66,13 @@ fn matches_debian_conntrack_on_the_kernel_table() {
     }
     let (wrong, of) = (complaints.len(), cases.len());
     assert!(complaints.is_empty(), "{wrong} of {of} cases\n{}", complaints.join("\n"));
+}
+
+/// Other tests lower the limit of all namespaces, alone under this lock; it is held until the file is closed.
+fn lock_global_knobs() -> std::fs::File {
+    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(SYSCTL_LOCK).unwrap();
+    lock.lock_shared().unwrap();
+    lock
 }
 
 /// What is not equal about a case.

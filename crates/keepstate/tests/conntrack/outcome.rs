@@ -114,6 +114,7 @@ fn normalize_line(text: &str) -> NormalizedLine {
         strip_number(&mut shape, before, after);
     }
     strip_clock(&mut shape);
+    strip_saved_additions(&mut shape);
     for (before, after) in
         [("<timeout>", "</timeout>"), ("-t ", " "), ("delta-time=", ""), ("<deltatime>", "</deltatime>")]
     {
@@ -134,6 +135,20 @@ fn strip_entry_id(shape: &mut String) {
             return shape.push_str(&end);
         }
         from = at;
+    }
+}
+
+/// What ours adds to a saved line, which Debian's has not: the mark, and what stands behind `# keepstate`. `saved_entries.rs` tests that.
+fn strip_saved_additions(shape: &mut String) {
+    if !["-A -t ", "-U -t "].iter().any(|command| shape.starts_with(command)) {
+        return;
+    }
+    if let Some(at) = shape.find(" # keepstate ") {
+        shape.truncate(at);
+    }
+    if let Some((before, rest)) = shape.split_once(" -m ") {
+        let after = rest.find(' ').map_or("", |end| &rest[end..]);
+        *shape = format!("{before}{after}");
     }
 }
 

@@ -41,6 +41,14 @@ pub fn flow(request: &mut NlRequest, flow: &CtFlow) {
             request.nest(kind, |bytes| encode_seqadj(bytes, correction));
         }
     }
+    if let Some(proxied) = flow.synproxy {
+        request.nest(cta::SYNPROXY, |bytes| {
+            let parts = [(synproxy::ISN, proxied.isn), (synproxy::ITS, proxied.its), (synproxy::TSOFF, proxied.tsoff)];
+            for (kind, value) in parts {
+                attribute::push(bytes, kind, &value.to_be_bytes());
+            }
+        });
+    }
     encode_kernel_only(request, flow);
     for (kind, labels) in [(cta::LABELS, flow.labels), (cta::LABELS_MASK, flow.labels_mask)] {
         if let Some(labels) = labels {
@@ -82,14 +90,6 @@ fn encode_kernel_only(request: &mut NlRequest, flow: &CtFlow) {
     }
     if let Some(time) = flow.event_timestamp {
         request.push(cta::TIMESTAMP_EVENT, &time.to_be_bytes());
-    }
-    if let Some(proxied) = flow.synproxy {
-        request.nest(cta::SYNPROXY, |bytes| {
-            let parts = [(synproxy::ISN, proxied.isn), (synproxy::ITS, proxied.its), (synproxy::TSOFF, proxied.tsoff)];
-            for (kind, value) in parts {
-                attribute::push(bytes, kind, &value.to_be_bytes());
-            }
-        });
     }
 }
 

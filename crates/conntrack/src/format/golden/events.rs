@@ -63,7 +63,7 @@ fn new_event_of_expected_connection() {
     let entry = entry.with(|entry| entry.status |= Status::EXPECTED);
     assert_eq!(
         render_event(EventKind::New, entry, 0, "save"),
-        "-A -t 120 -u EXPECTED -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p tcp --sport 58236 --dport 60819 --reply-port-src 60819 --reply-port-dst 58236 --state SYN_SENT\n"
+        "-A -t 120 -u EXPECTED -s 127.0.0.1 -d 127.0.0.1 -r 127.0.0.1 -q 127.0.0.1 -p tcp --sport 58236 --dport 60819 --reply-port-src 60819 --reply-port-dst 58236 --state SYN_SENT # keepstate tcp=0x00/0,0x00/0\n"
     );
 }
 

@@ -1,0 +1,410 @@
+//! Entries of every kind, made in the kernel, saved with `-o save`, flushed and restored with `-R`: the kernel then has the same, attribute by attribute.
+use super::{can_run, common::report_skipped, lock_global_knobs};
+use keepstate_linux::ctnetlink::{
+    CtClient, CtDumpKind, CtFamily, CtFlow, CtNatRange, CtProtoInfo, CtSctpInfo, CtSeqAdj, CtSynproxy, CtTcpInfo,
+    CtTuple, DumpFilter, SctpState, Status,
+};
+use keepstate_linux::netns::AnonNetns;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::process::{Command, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keepstate");
+/// Labels are kept only while a rule uses them.
+const LABEL_RULE: &str =
+    "add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c ct label set 3";
+/// Flags that mean nothing without the sequence numbers seen, which ctnetlink does not tell: DATA_UNACKNOWLEDGED, MAXACK_SET, CHALLENGE_ACK.
+const UNSAVED_TCP_FLAGS: u8 = 0x70;
+const BE_LIBERAL: u8 = 0x08;
+/// The port of the connection that expected ones belong to.
+const MASTER_PORT: u16 = 21;
+
+#[test]
+fn saved_entries_are_restored_attribute_by_attribute() {
+    if !can_run() {
+        return;
+    }
+    let _lock = lock_global_knobs();
+    let Ok(namespace) = AnonNetns::create() else { return report_skipped("restoring entries needs root") };
+    let ruled = namespace.command("nft").arg(LABEL_RULE).status().unwrap();
+    assert!(ruled.success());
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+    let met = RefCell::new(BTreeSet::new());
+    let tables = prop::collection::vec(entry(), 1..40);
+    let result = runner.run(&tables, |entries| {
+        met.borrow_mut().append(&mut namespace.enter(|| save_and_restore(&entries)).unwrap()?);
+        Ok(())
+    });
+    result.unwrap();
+    // The kernel took entries of each kind: none of them was passed over.
+    let missing: Vec<&str> = ALL_KINDS.into_iter().filter(|kind| !met.borrow().contains(kind)).collect();
+    assert!(missing.is_empty(), "no {missing:?} was tried");
+}
+
+const ALL_KINDS: [&str; 26] = [
+    "tcp",
+    "udp",
+    "icmp",
+    "icmpv6",
+    "sctp",
+    "udplite",
+    "gre",
+    "dccp",
+    "other",
+    "ipv6",
+    "source nat",
+    "destination nat",
+    "port nat",
+    "icmp id nat",
+    "nat done",
+    "reply differs",
+    "helper",
+    "labels",
+    "mark",
+    "zone",
+    "original zone",
+    "reply zone",
+    "seqadj",
+    "synproxy",
+    "master",
+    "window scale",
+];
+
+/// The kinds that an entry of the kernel's is of.
+fn kinds(flow: &CtFlow) -> Vec<&'static str> {
+    let (original, reply) = (&flow.original, &flow.reply);
+    let bits = flow.status.unwrap_or_default();
+    let protocol = match original.protocol {
+        Some(6) => "tcp",
+        Some(17) => "udp",
+        Some(1) => "icmp",
+        Some(58) => "icmpv6",
+        Some(132) => "sctp",
+        Some(136) => "udplite",
+        Some(47) => "gre",
+        Some(33) => "dccp",
+        _ => "other",
+    };
+    let translated = bits.intersects(Status::SRC_NAT | Status::DST_NAT);
+    let same_addresses = original.source == reply.destination && original.destination == reply.source;
+    let scaled = matches!(flow.protoinfo, CtProtoInfo::Tcp(info) if info.wscale[0].is_some_and(|scale| scale > 0));
+    let present = [
+        (flow.family == Some(CtFamily::V6), "ipv6"),
+        (bits.contains(Status::SRC_NAT), "source nat"),
+        (bits.contains(Status::DST_NAT), "destination nat"),
+        (translated && same_addresses && original.icmp_id.is_none(), "port nat"),
+        (translated && original.icmp_id != reply.icmp_id, "icmp id nat"),
+        (!translated && bits.contains(Status::SRC_NAT_DONE), "nat done"),
+        (!translated && !same_addresses, "reply differs"),
+        (flow.helper.is_some(), "helper"),
+        (flow.labels.is_some_and(|labels| labels != [0; 16]), "labels"),
+        (flow.mark.is_some_and(|mark| mark != 0), "mark"),
+        (flow.zone.is_some(), "zone"),
+        (original.zone.is_some(), "original zone"),
+        (reply.zone.is_some(), "reply zone"),
+        (flow.seqadj[0].is_some_and(|side| side.correction_pos != 0), "seqadj"),
+        (flow.synproxy.is_some_and(|proxied| proxied.isn != 0), "synproxy"),
+        (flow.master.is_some(), "master"),
+        (scaled, "window scale"),
+    ];
+    let named = present.into_iter().filter(|(is, _)| *is).map(|(_, name)| name);
+    std::iter::once(protocol).chain(named).collect()
+}
+
+/// Makes the entries, saves, flushes, restores and compares; returns the kinds that there were.
+fn save_and_restore(entries: &[CtFlow]) -> Result<BTreeSet<&'static str>, TestCaseError> {
+    let mut table = CtClient::open().unwrap();
+    table.flush(&DumpFilter::default()).unwrap();
+    let masters = [CtFamily::V4, CtFamily::V6].map(master);
+    for master in &masters {
+        table.create(master).unwrap();
+    }
+    for entry in entries {
+        // Some have the same tuple, and some combinations the kernel refuses.
+        let _ = table.create(entry);
+    }
+    let before = dump(&mut table);
+    let saved = Command::new(PROGRAM).args(["conntrack", "-L", "-o", "save"]).output().unwrap().stdout;
+    let text = String::from_utf8_lossy(&saved).into_owned();
+    table.flush(&DumpFilter::default()).unwrap();
+    let mut restore = Command::new(PROGRAM)
+        .args(["conntrack", "-R", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    restore.stdin.take().unwrap().write_all(&saved).unwrap();
+    let restored = restore.wait_with_output().unwrap();
+    prop_assert!(restored.status.success(), "{}\n{text}", String::from_utf8_lossy(&restored.stderr));
+    let after = dump(&mut table);
+    prop_assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        let (shown, seconds) = (comparable(before), before.timeout.unwrap_or(0));
+        prop_assert_eq!(&shown, &comparable(after), "{}", text);
+        prop_assert!(seconds.abs_diff(after.timeout.unwrap_or(0)) <= 60, "{:?}", after);
+    }
+    Ok(before.iter().flat_map(kinds).collect())
+}
+
+fn dump(table: &mut CtClient) -> Vec<CtFlow> {
+    let mut flows = Vec::new();
+    let listed = table.dump(CtDumpKind::Confirmed, &DumpFilter::default(), |flow| {
+        flows.push(flow.clone());
+        ControlFlow::Continue(())
+    });
+    listed.unwrap();
+    flows.sort_by_key(|flow| (flow.original, flow.zone, flow.reply));
+    flows
+}
+
+/// Without what is another's each time; TCP as it is after a restoration, which checks no windows.
+fn comparable(flow: &CtFlow) -> CtFlow {
+    let mut flow = CtFlow { id: None, use_count: None, timeout: None, ..flow.clone() };
+    if let CtProtoInfo::Tcp(info) = &mut flow.protoinfo {
+        for [flags, _] in info.flags.iter_mut().flatten() {
+            *flags = *flags & !UNSAVED_TCP_FLAGS | BE_LIBERAL;
+        }
+    }
+    flow
+}
+
+fn addresses(family: CtFamily) -> [IpAddr; 2] {
+    match family {
+        CtFamily::V4 => [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
+        CtFamily::V6 => ["fd00::1".parse().unwrap(), "fd00::2".parse().unwrap()],
+    }
+}
+
+fn master(family: CtFamily) -> CtFlow {
+    let [source, destination] = addresses(family);
+    let original = CtTuple {
+        source: Some(source),
+        destination: Some(destination),
+        protocol: Some(6),
+        source_port: Some(MASTER_PORT),
+        destination_port: Some(MASTER_PORT),
+        ..CtTuple::default()
+    };
+    CtFlow {
+        family: Some(family),
+        original,
+        reply: invert(&original),
+        timeout: Some(10_000),
+        status: Some(Status::CONFIRMED),
+        protoinfo: CtProtoInfo::Tcp(CtTcpInfo { state: Some(3), ..CtTcpInfo::default() }),
+        ..CtFlow::default()
+    }
+}
+
+fn invert(tuple: &CtTuple) -> CtTuple {
+    // An echo request is 8, its answer 0; every other request's answer has the next number.
+    let icmp_type = tuple.icmp_type.map(|kind| if kind == 8 { 0 } else { kind + 1 });
+    CtTuple {
+        source: tuple.destination,
+        destination: tuple.source,
+        source_port: tuple.destination_port,
+        destination_port: tuple.source_port,
+        icmp_type,
+        zone: None,
+        ..*tuple
+    }
+}
+
+fn transport(family: CtFamily) -> impl Strategy<Value = (CtTuple, CtProtoInfo)> {
+    let with_ports = |protocol: u8| {
+        (1_u16..9, 1_u16..9).prop_map(move |(source, destination)| CtTuple {
+            protocol: Some(protocol),
+            source_port: Some(source),
+            destination_port: Some(destination),
+            ..CtTuple::default()
+        })
+    };
+    let tcp = (with_ports(6), 0_u8..10, any::<[u8; 2]>(), prop::array::uniform2(0_u8..15)).prop_map(
+        |(tuple, state, flags, scales)| {
+            let info = CtTcpInfo {
+                state: Some(state),
+                wscale: scales.map(Some),
+                flags: flags.map(|flags| Some([flags, 0xff])),
+            };
+            (tuple, CtProtoInfo::Tcp(info))
+        },
+    );
+    let states: Vec<SctpState> = SctpState::ALL.to_vec();
+    let sctp = (with_ports(132), prop::sample::select(states), any::<[u32; 2]>()).prop_map(|(tuple, state, tags)| {
+        (tuple, CtProtoInfo::Sctp(CtSctpInfo { state: Some(state), vtags: tags.map(Some) }))
+    });
+    let (number, types): (u8, &'static [u8]) =
+        if family == CtFamily::V4 { (1, &[8, 13, 15, 17]) } else { (58, &[128, 139]) };
+    let icmp = (prop::sample::select(types), 0_u16..9).prop_map(move |(kind, id)| {
+        let tuple = CtTuple {
+            protocol: Some(number),
+            icmp_type: Some(kind),
+            icmp_code: Some(0),
+            icmp_id: Some(id),
+            ..CtTuple::default()
+        };
+        (tuple, CtProtoInfo::Empty)
+    });
+    let others = prop::sample::select(&[0_u8, 2, 33, 33, 50, 51, 99, 255][..])
+        .prop_map(|protocol| (CtTuple { protocol: Some(protocol), ..CtTuple::default() }, CtProtoInfo::Empty));
+    let stateless = prop::sample::select(&[17_u8, 47, 136][..])
+        .prop_flat_map(with_ports)
+        .prop_map(|tuple| (tuple, CtProtoInfo::Empty));
+    prop_oneof![4 => tcp, 1 => sctp, 2 => icmp, 1 => others, 3 => stateless]
+}
+
+/// What the reply direction is: the inverse, another, or left to a translation.
+#[derive(Clone, Debug)]
+enum Reply {
+    Inverse,
+    Differs,
+    DoneOnly,
+    Nat { source: Option<(bool, Option<u16>)>, destination: Option<(bool, Option<u16>)> },
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    let side = || prop::option::of((any::<bool>(), prop::option::of(1_u16..60_000)));
+    prop_oneof![
+        2 => Just(Reply::Inverse),
+        1 => Just(Reply::Differs),
+        1 => Just(Reply::DoneOnly),
+        4 => (side(), side()).prop_map(|(source, destination)| Reply::Nat { source, destination }),
+    ]
+}
+
+/// The attributes beside tuples.
+fn extras() -> impl Strategy<Value = CtFlow> {
+    let bits = [Status::SEEN_REPLY, Status::ASSURED, Status::FIXED_TIMEOUT, Status::HELPER];
+    let status = prop::collection::vec(prop::sample::select(bits.to_vec()), 0..3)
+        .prop_map(|bits| bits.into_iter().fold(Status::CONFIRMED, |all, bit| all | bit));
+    let zones = prop_oneof![
+        2 => Just([None; 3]),
+        1 => any::<u16>().prop_map(|zone| [Some(zone), None, None]),
+        1 => any::<u16>().prop_map(|zone| [None, Some(zone), None]),
+        1 => any::<u16>().prop_map(|zone| [None, None, Some(zone)]),
+    ];
+    let corrections = prop::option::of(any::<[[u32; 3]; 2]>());
+    let synproxy = prop::option::of(any::<[u32; 3]>());
+    let rest = (status, 1000_u32..8_000_000, any::<Option<u32>>(), zones);
+    (rest, prop::option::of(any::<[u8; 16]>()), corrections, synproxy, any::<[bool; 2]>()).prop_map(
+        |((status, timeout, mark, [zone, original, reply]), labels, corrections, synproxy, [helper, expected])| {
+            CtFlow {
+                status: Some(status),
+                timeout: Some(timeout),
+                mark,
+                zone,
+                original: CtTuple { zone: original, ..CtTuple::default() },
+                reply: CtTuple { zone: reply, ..CtTuple::default() },
+                labels,
+                helper: helper.then(|| "ftp".into()),
+                master: expected.then(CtTuple::default),
+                seqadj: corrections.map_or([None; 2], |sides| {
+                    sides.map(|[correction_pos, offset_before, offset_after]| {
+                        Some(CtSeqAdj { correction_pos, offset_before, offset_after })
+                    })
+                }),
+                synproxy: synproxy.map(|[isn, its, tsoff]| CtSynproxy { isn, its, tsoff }),
+                ..CtFlow::default()
+            }
+        },
+    )
+}
+
+fn entry() -> impl Strategy<Value = CtFlow> {
+    prop::sample::select(&[CtFamily::V4, CtFamily::V4, CtFamily::V6][..]).prop_flat_map(|family| {
+        (transport(family), extras(), reply()).prop_map(move |((tuple, protoinfo), extras, reply)| {
+            let [source, destination] = addresses(family);
+            let is_tcp = tuple.protocol == Some(6);
+            let original =
+                CtTuple { source: Some(source), destination: Some(destination), zone: extras.original.zone, ..tuple };
+            let back = CtTuple { zone: extras.reply.zone, ..invert(&original) };
+            let no_zone = [extras.zone, original.zone, back.zone] == [None; 3];
+            let flow = CtFlow {
+                family: Some(family),
+                original,
+                reply: back,
+                protoinfo,
+                helper: extras.helper.clone().filter(|_| is_tcp),
+                seqadj: if is_tcp { extras.seqadj } else { [None; 2] },
+                synproxy: extras.synproxy.filter(|_| is_tcp),
+                // A master is looked for in the zone of its child.
+                master: extras.master.filter(|_| no_zone).map(|_| master(family).original),
+                ..extras
+            };
+            with_reply(flow, &reply)
+        })
+    })
+}
+
+fn other_address(family: CtFamily, last: u8) -> IpAddr {
+    match family {
+        CtFamily::V4 => [192, 0, 2, last].into(),
+        CtFamily::V6 => std::net::Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last.into()).into(),
+    }
+}
+
+fn with_reply(flow: CtFlow, reply: &Reply) -> CtFlow {
+    let family = flow.family.unwrap();
+    let [source, destination] = addresses(family);
+    let range = |side: &Option<(bool, Option<u16>)>, own: IpAddr, last: u8| {
+        let (moves, port) = (*side)?;
+        let address = if moves { other_address(family, last) } else { own };
+        Some(CtNatRange { address, ports: port.map(|port| [port, port]) })
+    };
+    match reply {
+        Reply::Inverse => flow,
+        Reply::Differs => {
+            let back = flow.reply;
+            let back = CtTuple {
+                source: Some(other_address(family, 7)),
+                destination_port: back.destination_port.map(|port| port + 100),
+                icmp_id: back.icmp_id.map(|id| id + 100),
+                ..back
+            };
+            CtFlow { reply: back, ..flow }
+        }
+        Reply::DoneOnly => CtFlow { destination_nat: Some(CtNatRange { address: destination, ports: None }), ..flow },
+        Reply::Nat { source: from, destination: to } => {
+            CtFlow { source_nat: range(from, source, 8), destination_nat: range(to, destination, 9), ..flow }
+        }
+    }
+}
+
+/// Attributes that this table cannot take are named, and the connection is there without them.
+#[test]
+fn missing_helper_or_master_is_no_lost_connection() {
+    if !can_run() {
+        return;
+    }
+    let script = format!(
+        "printf -- '-A {UDP} # keepstate helper=nosuch\\n-A {UDP} -w 1 # keepstate master=6,10.0.0.8,10.0.0.9,1,2\\n' | \
+         {PROGRAM} conntrack -R -; echo $?; {PROGRAM} conntrack -L -o json 2> /dev/null"
+    );
+    let output = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.starts_with("0\n") && out.matches("\"id\"").count() == 2, "{out}{err}");
+    assert!(err.contains("without its helper `nosuch'") && err.contains("in line 1"), "{err}");
+    assert!(err.contains("without its master") && err.contains("in line 2"), "{err}");
+}
+
+const UDP: &str = "-t 100 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 2";
+
+/// Older files, and Debian's: without words behind a `#`, and an attribute that only a later version knows.
+#[test]
+fn unknown_attribute_changes_nothing() {
+    if !can_run() {
+        return;
+    }
+    let script = format!(
+        "printf -- '-A {UDP} # a comment\\n-A {UDP} -w 1 # keepstate later=1\\n' | {PROGRAM} conntrack -R -; echo $?; {PROGRAM} conntrack -C"
+    );
+    let output = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out, "2\n0\n", "{err}");
+    assert!(err.contains("unknown attribute `later=1'") && err.contains("in line 2"), "{err}");
+}
