@@ -3,6 +3,7 @@
 //!
 //! A command line is parsed into a `ConntrackRequest`, checked as a whole, and executed once. Nothing is changed before all of it is
 //! valid. The table is the kernel's or a gateway's (`target`). What differs from conntrack, and why, is in docs/differences.md.
+mod completion;
 mod error;
 mod event_reader;
 mod expect;
@@ -23,6 +24,7 @@ mod target;
 mod tcp_info;
 mod value;
 
+pub use completion::{CompletedOption, completed_options};
 use error::{ConntrackError, print_message};
 pub use gateway_socket::GatewaySocket;
 use grammar::{Command, Table};

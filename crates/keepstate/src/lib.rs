@@ -15,6 +15,7 @@ pub mod lab;
 pub mod logging;
 pub mod man;
 pub mod mqtt;
+pub mod netns_arg;
 pub mod per_packet;
 pub mod progress;
 pub mod replay;

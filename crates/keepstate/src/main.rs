@@ -1,6 +1,7 @@
 //! The program: parses the command line, runs one command, and returns an exit code: 0 done, 1 failed, 2 usage error.
 use clap::CommandFactory;
 use keepstate::cli::{Cli, Command};
+use keepstate::netns_arg::UnknownNetns;
 use keepstate::{conntrack, logging, stderr};
 use keepstate_hugealloc::HugePages;
 use std::ffi::OsString;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             stderr::note(format!("{error:#}"));
-            ExitCode::FAILURE
+            if error.is::<UnknownNetns>() { ExitCode::from(UnknownNetns::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -85,6 +85,8 @@ fn render_page(command: &Command) -> io::Result<Vec<u8>> {
     if command.get_name() == "conntrack" {
         // Its options are not clap's.
         let (options, ending) = conntrack::HELP.split_once("\nExamples:\n").unwrap_or((conntrack::HELP, ""));
+        let usage = options.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default();
+        write_verbatim(&mut page, "SYNOPSIS", &format!("keepstate {usage}\n{usage}"))?;
         write_verbatim(&mut page, "DESCRIPTION", options)?;
         write_after_help(&mut page, &format!("Examples:\n{ending}"))?;
         return Ok(page);

@@ -64,7 +64,7 @@ fn every_command_has_a_man_page() {
     assert_eq!(names, expected);
     for command in commands() {
         let page = std::fs::read_to_string(directory.path().join(format!("keepstate-{command}.1"))).unwrap();
-        for part in [&format!(".TH keepstate-{command} 1"), ".SH NAME", ".SH EXAMPLES"] {
+        for part in [&format!(".TH keepstate-{command} 1"), ".SH NAME", ".SH SYNOPSIS", ".SH EXAMPLES"] {
             assert!(page.contains(part), "{command}: no {part}: {page}");
         }
         let printed = keepstate(&["man", &command], b"");
@@ -100,7 +100,27 @@ fn every_shell_completes_every_command() {
 fn bash_completes_a_command_and_an_option() {
     let script = keepstate(&["completions", "bash"], b"").out;
     let asks = "\nCOMP_WORDS=(keepstate disa); COMP_CWORD=1; _keepstate keepstate disa keepstate; [ \"${COMPREPLY[*]}\" = disable ] || exit 1\n\
-                COMP_WORDS=(keepstate disable --po); COMP_CWORD=2; _keepstate keepstate --po disable; [ \"${COMPREPLY[*]}\" = --ports ] || exit 2\n";
+                COMP_WORDS=(keepstate disable --po); COMP_CWORD=2; _keepstate keepstate --po disable; [ \"${COMPREPLY[*]}\" = --ports ] || exit 2\n\
+                COMP_WORDS=(keepstate conntrack --reply-port-s); COMP_CWORD=2; _keepstate keepstate --reply-port-s conntrack; [ \"${COMPREPLY[*]}\" = --reply-port-src ] || exit 3\n\
+                COMP_WORDS=(keepstate conntrack -f ''); COMP_CWORD=3; _keepstate keepstate '' -f; [ \"${COMPREPLY[*]}\" = 'ipv4 ipv6' ] || exit 4\n";
     let (well, said) = pipe_to_program("bash", &["--noprofile", "--norc"], &(script + asks)).unwrap();
     assert!(well, "{said}");
+}
+
+/// One text and one exit code, whichever command was to look there.
+#[test]
+fn unknown_namespace_is_the_same_error_everywhere() {
+    let text = "keepstate: no network namespace \"no such\": give a name from `ip netns`, or a process id \
+                (/run/netns/no such cannot be read: No such file or directory (os error 2))\n";
+    let commands: [&[&str]; 5] = [
+        &["doctor"],
+        &["disable"],
+        &["disable", "--ports", "tcp/1883"],
+        &["disable", "--ports", "tcp/1883", "--apply"],
+        &["disable", "--remove"],
+    ];
+    for command in commands {
+        let ran = keepstate(&[command, &["--netns", "no such"]].concat(), b"");
+        assert_eq!((ran.code, ran.err.as_str(), ran.out.as_str()), (Some(3), text, ""), "{command:?}");
+    }
 }

@@ -275,7 +275,8 @@ pub(super) fn applicability(command: Command, table: Table, meaning: OptId, prot
         M::SecurityMark => "o....o.......",
         M::BufferSize => ".....o.......",
         M::AnyNat => "o....o.......",
-        M::Zone | M::OrigZone | M::ReplyZone => "oo.o.o.......",
+        // conntrack refuses a zone with -U and -G, which then find nothing in a zone.
+        M::Zone | M::OrigZone | M::ReplyZone => "oooooo.......",
         M::Label => "o.oooo.......",
         M::LabelAdd => ".oo..........",
         M::LabelDel => "..o..........",

@@ -94,24 +94,28 @@ pub(super) fn parse_single_address(text: &str, option: &str) -> Result<IpAddr, C
     parse_address(text)
 }
 
-/// An address with an optional port: `10.0.0.1:80`, `[::1]:80`.
+/// An address with an optional port: `10.0.0.1:80`, `[::1]:80`. Brackets belong to a port: an address in brackets without one is refused.
 pub(super) fn parse_nat_endpoint(text: &str, option: &str) -> Result<(IpAddr, Option<u16>), ConntrackError> {
     let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) =
-                rest.split_once(']').ok_or_else(|| ConntrackError::usage(format!("Invalid IP address `{text}'")))?;
-            (host, rest.strip_prefix(':'))
-        }
+        Some(rest) => match rest.split_once(']') {
+            None => return Err(ConntrackError::usage("No closing ']' around IPv6 address")),
+            Some(("", _)) => return Err(ConntrackError::usage("No IPv6 address specified")),
+            Some((host, port)) => port.strip_prefix(':').map_or((text, None), |port| (host, Some(port))),
+        },
         None => match text.split_once(':') {
             Some((host, port)) if !port.contains(':') => (host, Some(port)),
             _ => (text, None),
         },
     };
-    let invalid = |port: &str| ConntrackError::usage(format!("Invalid port `{}'", port.escape_debug()));
     if port == Some("") {
         return Err(ConntrackError::usage("No port specified after `:'"));
     }
-    let port = port.map(|port| port.parse::<u16>().map_err(|_| invalid(port))).transpose()?;
+    let read = |port: &str| parse_decimal(port, u16::MAX.into(), option).ok().and_then(|port| u16::try_from(port).ok());
+    let invalid = |port: &str| ConntrackError::usage(format!("Invalid port `{}'", port.escape_debug()));
+    let port = port.map(|port| read(port).ok_or_else(|| invalid(port))).transpose()?;
+    if text.starts_with('[') && port.is_none() {
+        return Err(ConntrackError::usage(format!("Invalid IP address `{}'", text.escape_debug())));
+    }
     Ok((parse_single_address(host, option)?, port))
 }
 
@@ -198,7 +202,8 @@ pub(super) fn parse_sctp_state(text: &str) -> Result<SctpState, ConntrackError> 
 
 /// A DCCP state or role: checked, then ignored, since recent kernels do not track DCCP.
 pub(super) fn check_dccp_value(text: &str, kind: &str, known: &[&str]) -> Result<(), ConntrackError> {
-    if known.contains(&text) {
+    let any_case = kind == "role";
+    if known.iter().any(|name| *name == text || (any_case && name.eq_ignore_ascii_case(text))) {
         Ok(())
     } else {
         Err(ConntrackError::usage(format!("Unknown DCCP {kind} `{}'", text.escape_debug())))
@@ -250,6 +255,10 @@ mod tests {
         assert!(
             parse_nat_endpoint("1.2.3.4:33-40", "dst-nat").is_err() && parse_nat_endpoint("[::9", "dst-nat").is_err()
         );
+        // Each is refused by conntrack.
+        for text in ["[::9]", "[::9]x", "[::9]/64", "[]:5", "[]", "[", "[::9]:", "[1.2.3.4]", "1.2.3.4:+5", "::9]"] {
+            assert!(parse_nat_endpoint(text, "dst-nat").is_err(), "{text}");
+        }
     }
 
     #[test]

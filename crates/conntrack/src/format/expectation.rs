@@ -5,6 +5,7 @@ use super::line::{event_column, push_event_time};
 use super::output::{OutputFormat, OutputOptions};
 use super::protocol::{L4Keys, protocol_and_keys};
 use super::text_buf::{TextBuf, no_escape};
+use super::xml;
 use keepstate_engine::UnixTime;
 use keepstate_linux::ctnetlink::{CtExpectation, CtFamily, CtTuple, EventKind, expectation::flags};
 use std::io::{self, Write};
@@ -178,7 +179,7 @@ fn push_xml(text: &mut TextBuf, expectation: &CtExpectation, event_type: Option<
     }
     text.push("</layer4><meta>");
     if let Some(helper) = &expectation.helper {
-        text.push("<helper-name>").push_escaped(helper, no_escape).push("</helper-name>");
+        text.push("<helper-name>").push_escaped(helper, xml::escape).push("</helper-name>");
     }
     for (name, value) in
         [("timeout", expectation.timeout), ("class", expectation.class), ("zone", expectation.zone.map(u32::from))]

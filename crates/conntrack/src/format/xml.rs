@@ -142,7 +142,8 @@ fn push_times(text: &mut TextBuf, view: &FlowView<'_>, style: &FormatStyle) {
     push_element(text, "deltatime", age.unwrap_or(0));
 }
 
-fn escape(character: char) -> Option<&'static str> {
+/// What XML would take for its own.
+pub(super) fn escape(character: char) -> Option<&'static str> {
     Some(match character {
         '<' => "&lt;",
         '>' => "&gt;",

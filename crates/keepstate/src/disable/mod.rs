@@ -16,10 +16,10 @@ mod verdict;
 
 pub use args::Disable;
 
+use crate::netns_arg::find_netns;
 use crate::stderr::note;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use keepstate_linux::ct_users::CtUserAudit;
-use keepstate_linux::netns;
 use serde_json::json;
 use std::process::ExitCode;
 use tracing::debug;
@@ -38,13 +38,7 @@ impl Disable {
         if !self.ports.is_empty() {
             return notrack_plan::run_ports(self);
         }
-        let only = match &self.netns {
-            Some(name) => {
-                let hint = || format!("no network namespace {name:?}: give a name from `ip netns`, or a process id");
-                Some(netns::find(name).with_context(hint)?)
-            }
-            None => None,
-        };
+        let only = self.netns.as_deref().map(find_netns).transpose()?;
         debug!("looking for users of connection tracking");
         let audit = CtUserAudit::run(only.as_ref(), self.namespaces)?;
         let verdict = DisableVerdict::from_audit(&audit);

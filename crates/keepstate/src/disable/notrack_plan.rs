@@ -7,6 +7,7 @@ use super::output;
 use super::report::SCHEMA;
 use super::rule_conflict::{NotrackRequest, NotrackScope, RuleConflicts};
 use super::service::ServicePort;
+use crate::netns_arg::find_netns;
 use crate::stderr::note;
 use anyhow::{Context, Result, bail};
 use keepstate_linux::command;
@@ -85,10 +86,7 @@ pub fn run_remove(asked: &Disable) -> Result<ExitCode> {
 
 fn open_namespace(asked: &Disable) -> Result<Netns> {
     match &asked.netns {
-        Some(name) => {
-            let hint = || format!("no network namespace {name:?}: give a name from `ip netns`, or a process id");
-            Ok(netns::find(name).with_context(hint)?)
-        }
+        Some(name) => Ok(find_netns(name)?),
         None => Ok(netns::current()?),
     }
 }

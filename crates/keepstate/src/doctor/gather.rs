@@ -3,6 +3,7 @@
 //! Each namespace is read twice, the interval apart: first everything, then counters and sysctls again. An input that cannot be read
 //! is recorded with the reason and the remedy, and gathering goes on.
 use super::{machine, namespace_state};
+use crate::netns_arg::find_netns;
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{MissingInput, Observations};
 use keepstate_bundle::Bundle;
@@ -33,12 +34,7 @@ pub fn gather_live(wanted: &GatherOptions) -> Result<Observations> {
     let root = SysRoot::live();
     let mut seen = Observations::default();
     let found = match &wanted.netns {
-        Some(name) => {
-            let only = netns::find(name).with_context(|| {
-                format!("no network namespace {name:?}: give a name from `ip netns`, or a process id")
-            })?;
-            netns::NetnsList { namespaces: vec![only], denied: Vec::new(), over_limit: 0 }
-        }
+        Some(name) => netns::NetnsList { namespaces: vec![find_netns(name)?], denied: Vec::new(), over_limit: 0 },
         None => netns::list(wanted.namespaces)?,
     };
     let mut gathered = Vec::new();

@@ -172,3 +172,33 @@ fn program_names_are_escaped_in_xml() {
     assert!(render("xml").contains("portid=7 progname=a&lt;b&amp;c\n"), "{}", render("xml"));
     assert!(render("extended").contains("portid=7 progname=a<b&c\n"), "{}", render("extended"));
 }
+
+/// Programs and helpers choose their names themselves: none of them reaches a document as markup, or a saved line as words.
+#[test]
+fn names_of_others_are_escaped() {
+    use crate::format::{EventInfo, EventOrigin, ExpectationWriter, FlowWriter, OutputOptions};
+    use keepstate_linux::ctnetlink::{CtExpectation, CtFlow};
+    let name = "<a b=\"&\">\\\n";
+    let flow = CtFlow { helper: Some(name.into()), secctx: Some(name.into()), ..CtFlow::default() };
+    let origin = EventOrigin { portid: 1, program: Some(name) };
+    let event = EventInfo { event_type: EventKind::New, at: UnixTime(0), origin: Some(origin) };
+    let in_xml = "&lt;a b=\"&amp;\"&gt;\\";
+    for (format, expected) in [
+        ("xml", &format!("<helper>{in_xml}</helper></flow> [USERSPACE] portid=1 progname={in_xml}\n")[..]),
+        ("save", "progname=<a?b=?&?>\\ # keepstate helper=<a?b=?&?>\\\n"),
+        ("json", "\"program\":\"<a b=\\\"&\\\">\\\\\""),
+    ] {
+        let mut text = Vec::new();
+        let mut out = FlowWriter::new(&mut text, OutputOptions::parse(format).unwrap());
+        out.write_flow_event(&flow, event).unwrap();
+        out.flush().unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(expected), "{format}: {text}");
+    }
+    let mut text = Vec::new();
+    let mut out = ExpectationWriter::new(&mut text, OutputOptions::parse("xml").unwrap());
+    out.write_expectation(&CtExpectation { helper: Some(name.into()), ..CtExpectation::default() }).unwrap();
+    out.finish().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains(&format!("<helper-name>{in_xml}</helper-name>")), "{text}");
+}
