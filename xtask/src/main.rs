@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod compare;
 mod lint;
 mod oracle;
 mod soak;
@@ -19,6 +20,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Job {
     Bench(bench::Bench),
+    Compare(compare::Compare),
     Lint(lint::Lint),
     Oracle(oracle::Oracle),
     Soak(soak::Soak),
@@ -27,6 +29,7 @@ enum Job {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().job {
         Job::Bench(job) => job.run(),
+        Job::Compare(job) => job.run(),
         Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
         Job::Oracle(job) => job.run(),
         Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),

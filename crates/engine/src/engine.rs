@@ -27,6 +27,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 /// Tracks connections. See the example at [`Engine::handle`].
+///
+/// A clone is an engine of its own with the same connections: for a snapshot, or to try what a packet would do. It costs a copy of the whole table.
+#[derive(Clone)]
 pub struct Engine {
     pub(crate) sysctls: Sysctls,
     pub(crate) tcp_fast_timeouts: FastPathTimeouts,

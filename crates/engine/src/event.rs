@@ -32,7 +32,7 @@ pub struct Event {
 }
 
 /// A bounded queue of events. When it is full, new events are discarded and counted in `lost`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct EventQueue {
     events: VecDeque<Event>,
     mask: EventMask,

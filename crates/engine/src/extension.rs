@@ -41,6 +41,7 @@ impl Extension {
 }
 
 /// Extensions by slot. A record's flag `HAS_EXTENSION` says whether it has one.
+#[derive(Clone)]
 pub(crate) struct Extensions(HashMap<u32, Extension>);
 
 impl Extensions {

@@ -11,7 +11,7 @@ const RATELIMIT_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_PENDING_LINES: usize = 64;
 
 /// A rate-limited, bounded queue of log lines.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct KernelLog {
     lines: VecDeque<String>,
     window_start: Option<Instant>,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 pub struct TimeoutPolicyId(pub(crate) u16);
 
 /// The replaced timeouts (in seconds), and the complete sysctls that result.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TimeoutPolicy {
     pub(crate) settings: Vec<(Sysctl, u32)>,
     pub(crate) sysctls: Sysctls,

@@ -88,6 +88,7 @@ pub(crate) enum ExpectError {
 }
 
 /// All expectations.
+#[derive(Clone)]
 pub(crate) struct ExpectationTable {
     by_destination: KeyedMap<Destination, Vec<Expectation>>,
     /// The same expectations by master, oldest first.

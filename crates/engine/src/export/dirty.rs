@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 /// The queue of dirty slots. See the module documentation.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct DirtySlots {
     enabled: bool,
     queue: Vec<u32>,

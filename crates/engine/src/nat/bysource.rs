@@ -23,12 +23,14 @@ impl BysourceKey {
 }
 
 /// All sources whose NAT is initialized.
+#[derive(Clone)]
 pub(crate) struct BysourceTable {
     newest: KeyedMap<BysourceKey, u32>,
     links: Links,
 }
 
 /// By slot: the newer and the older neighbour, each plus one; 0 means none.
+#[derive(Clone)]
 struct Links(ChunkedArray<[u32; 2], { 1 << 18 }>);
 
 const NEWER: usize = 0;

@@ -65,6 +65,7 @@ pub(super) struct OutsidePort {
 }
 
 /// All mappings.
+#[derive(Clone)]
 pub(crate) struct EimTable {
     key: SipKey,
     pub(super) policy: NatPolicy,

@@ -32,6 +32,7 @@ pub struct ExhaustionStats {
 }
 
 /// All shortages so far, bounded.
+#[derive(Clone)]
 pub(crate) struct Exhaustion {
     by_key: KeyedMap<ExhaustionKey, ExhaustionStats>,
     /// Shortages that were not reported yet.

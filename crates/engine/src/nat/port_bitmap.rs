@@ -20,8 +20,10 @@ pub(super) enum PortConstraint {
     Pair,
 }
 
+#[derive(Clone)]
 pub(super) struct PortBitmap(KeyedMap<BitmapKey, BitmapPage>);
 
+#[derive(Clone)]
 struct BitmapPage {
     taken: Box<[u64; 1024]>,
     count: u32,

@@ -39,6 +39,7 @@ struct PortBlockAllocation {
     connections: u32,
 }
 
+#[derive(Clone)]
 pub(super) struct PortBlocks {
     /// Number of ports in a block; `None` if blocks are off.
     block_size: Option<u16>,

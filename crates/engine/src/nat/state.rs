@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// NAT state outside the connection table.
+#[derive(Clone)]
 pub(crate) struct NatState {
     pub(crate) keys: HashKeys,
     pub(crate) random_counter: u64,

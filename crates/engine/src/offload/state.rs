@@ -3,7 +3,7 @@ use crate::ConnId;
 use alloc::vec::Vec;
 
 /// The number of offloaded flows, and revoked flows that were not polled yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct OffloadState {
     pub(crate) count: usize,
     pub(crate) revoked: Vec<ConnId>,

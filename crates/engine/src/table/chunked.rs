@@ -5,6 +5,7 @@ use zerocopy::FromZeros;
 
 /// An array of `T` in chunks of `N` elements; `N` is a power of two. A chunk has no header, so a chunk of 2 MiB can be one huge page.
 /// Chunks are never freed or moved.
+#[derive(Clone)]
 pub(crate) struct ChunkedArray<T, const N: usize> {
     chunks: Vec<Option<Box<[T; N]>>>,
 }

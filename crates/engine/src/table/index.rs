@@ -53,6 +53,7 @@ impl TupleRef {
 }
 
 /// The index. See the module documentation.
+#[derive(Clone)]
 pub(crate) struct Index {
     buckets: ChunkedArray<Bucket, BUCKETS_PER_CHUNK>,
     /// Buckets in use.

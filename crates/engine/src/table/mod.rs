@@ -25,6 +25,7 @@ use record::HotRecord;
 use timer_bounds::TimerBounds;
 
 /// The table. See the module documentation.
+#[derive(Clone)]
 pub(crate) struct Table {
     keys: HashKeys,
     index: Index,

@@ -17,6 +17,7 @@ pub(crate) const SLOTS_PER_RUN: usize = 1 << 15;
 const MAX_SLOTS: usize = 1 << 31;
 
 /// The records. See the module documentation.
+#[derive(Clone)]
 pub(crate) struct Records {
     hot: ChunkedArray<HotRecord, SLOTS_PER_RUN>,
     cold: ChunkedArray<ColdRecord, { 1 << 17 }>,
@@ -33,7 +34,7 @@ pub(crate) struct Records {
 }
 
 /// The free slots of one address family.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct FreeSlots {
     /// Freed slots, linked through `words[0]` (slot plus one); 0 ends the list.
     freelist_head: u32,

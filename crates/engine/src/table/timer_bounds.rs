@@ -14,6 +14,7 @@ const SHIFT: u32 = FANOUT.trailing_zeros();
 const IDLE_TICKS: u32 = 1 << 30;
 
 /// The bounds, by level; the last level has a single one.
+#[derive(Clone)]
 pub(crate) struct TimerBounds {
     levels: Vec<Vec<u32>>,
     slots: usize,

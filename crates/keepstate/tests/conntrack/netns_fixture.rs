@@ -115,6 +115,11 @@ impl NetnsFixture {
         Ok(house)
     }
 
+    /// The next case begins with empty tables.
+    pub fn forget_prepared(&mut self) {
+        self.prepared = None;
+    }
+
     /// Empties the tables, sets up the case, runs it. Where the case before left everything as the same set-up had made it, that is used again.
     ///
     /// # Errors
