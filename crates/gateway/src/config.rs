@@ -6,6 +6,7 @@ use crate::nfqueue_driver::NfqueueDriver;
 use crate::ruleset::RulesetOptions;
 use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
+use crate::tc::{InterfacePattern, OnExit, TcDriver};
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
 use crate::{control_server, main_loop};
@@ -32,6 +33,13 @@ pub enum DriverConfig {
         mode: XskMode,
         /// How frames are sent.
         tx: XdpTxMode,
+    },
+    /// Existing interfaces, at tc's hooks: with the kernel's neighbours, and the machine's own packets too.
+    Tc {
+        /// Their names.
+        interfaces: Vec<InterfacePattern>,
+        /// What becomes of them at the end.
+        on_exit: OnExit,
     },
     /// The NFQUEUE of this number.
     Nfqueue(u16),
@@ -128,6 +136,8 @@ impl GatewayConfig {
             DriverConfig::Tun | DriverConfig::External => CapabilitySet::empty(),
             // Every verdict is checked.
             DriverConfig::Nfqueue(_) => CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW,
+            // Programs are attached to interfaces that come later.
+            DriverConfig::Tc { .. } => CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::PERFMON,
             // Neighbours are asked for, and the XDP program is run for batched tx.
             DriverConfig::Xdp { .. } => {
                 CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::BPF | CapabilitySet::PERFMON
@@ -153,6 +163,13 @@ impl GatewayConfig {
                 let driver = XdpDriver::new(interfaces, *mode, *tx)?;
                 (Box::new(driver), format!("routing between {}; Ctrl-C stops", interfaces.join(", ")))
             }
+            DriverConfig::Tc { interfaces, on_exit } => {
+                let [low, high] = self.secret_halves();
+                let cookie = (low ^ high.rotate_left(17)) | 1;
+                let driver = TcDriver::new(interfaces, [cookie as u32, (cookie >> 32) as u32], *on_exit)?;
+                let note = format!("routing {}; Ctrl-C stops", driver.interface_names());
+                (Box::new(driver), note)
+            }
             DriverConfig::Nfqueue(number) => {
                 let driver = NfqueueDriver::new(*number)?;
                 (Box::new(driver), format!("routing packets of NFQUEUE {number}; Ctrl-C stops"))
@@ -164,7 +181,7 @@ impl GatewayConfig {
             }
             DriverConfig::External => anyhow::bail!("no driver is configured"),
         };
-        if !matches!(self.driver, DriverConfig::Tun) {
+        if matches!(self.driver, DriverConfig::Xdp { .. } | DriverConfig::Nfqueue(_)) {
             router = router.with_local_bypass();
         }
         // Threads inherit what this one has: before the first of them.

@@ -31,6 +31,14 @@ pub(super) trait Driver {
         Ok(None)
     }
 
+    /// Leaves the interfaces as the user has chosen, at the end.
+    ///
+    /// # Errors
+    /// They cannot be left so.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Packets that the driver itself has dropped, by reason: for the closing line.
     fn drop_counts(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

@@ -35,6 +35,7 @@ pub mod static_fib;
 mod stats;
 mod streaming;
 mod system_names;
+pub mod tc;
 mod test_session;
 mod tun_driver;
 pub mod xdp;

@@ -61,7 +61,7 @@ pub(super) fn run(
         store.close(router.engine_mut(), time.now());
     }
     tracing::info!("{}", closing_line(router.counters(), &driver.drop_counts()));
-    Ok(())
+    driver.close()
 }
 
 /// `rx 5 forwarded 3 dropped 2 (tx ring full 1, neighbour unresolved 1)`: what the router counted, then what the driver dropped of what the router gave it.

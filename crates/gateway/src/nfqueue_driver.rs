@@ -64,7 +64,7 @@ impl Driver for NfqueueDriver {
                     let mut accepted = None;
                     while let Some(egress) = router.poll_output() {
                         match egress {
-                            Egress::LocalDeliver(bytes) => accepted = Some(bytes),
+                            Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) => accepted = Some(bytes),
                             Egress::Forward { packet: bytes, .. } => {
                                 *send_failures +=
                                     u64::from(!destination(&bytes).is_some_and(|to| sender.send(to, &bytes)));

@@ -33,6 +33,7 @@ pub mod snmp;
 pub mod sockstat;
 pub mod sysctl;
 mod sysroot;
+pub mod tc;
 pub mod tun;
 pub mod uptime;
 pub mod virtio_net;

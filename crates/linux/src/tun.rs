@@ -23,7 +23,9 @@ const MAX_NAME_LEN: usize = 15;
 
 const TUNSETIFF: Opcode = libc::TUNSETIFF as Opcode;
 const TUNSETOFFLOAD: Opcode = libc::TUNSETOFFLOAD as Opcode;
+const TUNSETPERSIST: Opcode = libc::TUNSETPERSIST as Opcode;
 const SIOCSIFFLAGS: Opcode = libc::SIOCSIFFLAGS as Opcode;
+const SIOCSIFMTU: Opcode = libc::SIOCSIFMTU as Opcode;
 
 /// `struct ifreq` of netdevice(7), with flags.
 #[repr(C)]
@@ -59,22 +61,13 @@ impl Tun {
     /// # Errors
     /// As [`Tun::create`].
     pub fn create_with_offloads(name: &str) -> io::Result<Tun> {
-        const OFFERED: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
         let tun = Tun::open(name, true)?;
-        // SAFETY: TUNSETOFFLOAD takes a number.
-        unsafe { ioctl(&tun.file, IntegerSetter::<TUNSETOFFLOAD>::new_usize(OFFERED as usize)) }?;
+        offer_offloads(&tun.file)?;
         Ok(tun)
     }
 
     fn open(name: &str, offloads: bool) -> io::Result<Tun> {
-        if name.is_empty() || name.len() > MAX_NAME_LEN {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "an interface name has 1 to 15 characters"));
-        }
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-        let flags = libc::IFF_TUN | libc::IFF_NO_PI | if offloads { libc::IFF_VNET_HDR } else { 0 };
-        let mut request = IfReq::new(name, flags);
-        // SAFETY: TUNSETIFF reads and writes one ifreq.
-        unsafe { ioctl(&file, Updater::<TUNSETIFF, IfReq>::new(&mut request)) }?;
+        let file = open_device(name, libc::IFF_TUN | if offloads { libc::IFF_VNET_HDR } else { 0 })?;
         Ok(Tun { file, vnet_hdr: offloads })
     }
 
@@ -83,10 +76,7 @@ impl Tun {
     /// # Errors
     /// The system's error.
     pub fn set_up(&self, name: &str) -> io::Result<()> {
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        // SAFETY: SIOCSIFFLAGS reads one ifreq.
-        unsafe { ioctl(&socket, Setter::<SIOCSIFFLAGS, IfReq>::new(IfReq::new(name, libc::IFF_UP))) }?;
-        Ok(())
+        set_link_up(name)
     }
 
     /// The length of the next packet, and its offloads; `None` if none waits.
@@ -136,6 +126,56 @@ impl Tun {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Opens the TUN or TAP interface of that name, and creates it if there is none.
+pub(crate) fn open_device(name: &str, flags: libc::c_int) -> io::Result<File> {
+    if name.is_empty() || name.len() > MAX_NAME_LEN {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "an interface name has 1 to 15 characters"));
+    }
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let mut request = IfReq::new(name, flags | libc::IFF_NO_PI);
+    // SAFETY: TUNSETIFF reads and writes one ifreq.
+    unsafe { ioctl(&file, Updater::<TUNSETIFF, IfReq>::new(&mut request)) }?;
+    Ok(file)
+}
+
+/// Takes and gives TCP segments merged into one packet, and partial checksums.
+pub(crate) fn offer_offloads(device: &File) -> io::Result<()> {
+    const OFFERED: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    // SAFETY: TUNSETOFFLOAD takes a number.
+    Ok(unsafe { ioctl(device, IntegerSetter::<TUNSETOFFLOAD>::new_usize(OFFERED as usize)) }?)
+}
+
+/// Whether the interface stays when the last process that has it open is gone.
+pub(crate) fn set_persistent(device: &File, persistent: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes a number.
+    Ok(unsafe { ioctl(device, IntegerSetter::<TUNSETPERSIST>::new_usize(usize::from(persistent))) }?)
+}
+
+/// Sets an interface up.
+pub(crate) fn set_link_up(name: &str) -> io::Result<()> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq.
+    Ok(unsafe { ioctl(&socket, Setter::<SIOCSIFFLAGS, IfReq>::new(IfReq::new(name, libc::IFF_UP))) }?)
+}
+
+/// Sets the MTU of an interface.
+pub(crate) fn set_mtu(name: &str, mtu: libc::c_int) -> io::Result<()> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut request = IfReq::new(name, 0);
+    // The union of an ifreq holds the MTU where it holds the flags.
+    let [first, second, third, fourth] = mtu.to_ne_bytes();
+    request.flags = libc::c_short::from_ne_bytes([first, second]);
+    (request.unused[0], request.unused[1]) = (third, fourth);
+    // SAFETY: SIOCSIFMTU reads one ifreq.
+    Ok(unsafe { ioctl(&socket, Setter::<SIOCSIFMTU, IfReq>::new(request)) }?)
+}
+
+/// The index of the interface of that name.
+pub(crate) fn index_of(name: &str) -> io::Result<u32> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    Ok(rustix::net::netdevice::name_to_index(&socket, name)?)
 }
 
 impl AsFd for Tun {

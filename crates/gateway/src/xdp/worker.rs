@@ -101,7 +101,7 @@ impl Worker {
         let mut packets = std::mem::take(&mut self.tx);
         for TxPacket { egress, gso } in packets.drain(..) {
             let bytes = match egress {
-                Egress::LocalDeliver(mut bytes) => {
+                Egress::LocalDeliver(mut bytes) | Egress::LetOut(mut bytes) => {
                     self.shared.to_kernel(&mut bytes, gso.as_ref())?;
                     bytes
                 }

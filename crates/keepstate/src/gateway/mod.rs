@@ -11,6 +11,7 @@ use clap::Args;
 use keepstate_gateway::config::{DriverConfig, GatewayConfig};
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig, StaticFib};
+use keepstate_gateway::tc::{self, InterfacePattern, OnExit};
 use keepstate_gateway::xdp::XdpTxMode;
 use keepstate_linux::xdp::XskMode;
 use nat_args::NatArgs;
@@ -23,15 +24,18 @@ use std::time::Duration;
 #[command(after_help = EXAMPLES)]
 pub struct GatewayArgs {
     /// The nftables ruleset; - for standard input
-    #[arg(long, value_name = "FILE")]
-    ruleset: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "detach")]
+    ruleset: Option<PathBuf>,
+    /// Give interfaces that a gateway has left closed back to the kernel, and end
+    #[arg(long, exclusive = true)]
+    detach: bool,
     #[command(flatten)]
     ruleset_args: RulesetArgs,
     /// Services file (TOML): virtual addresses and the backends behind them
     #[arg(long, value_name = "FILE")]
     services: Option<PathBuf>,
     /// An interface with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (repeatable); without --in it is created as a TUN interface
-    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", required_unless_present_any = ["xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", required_unless_present_any = ["governed", "xdp", "queue", "detach"], help_heading = "Interfaces")]
     interfaces: Vec<InterfaceConfig>,
     /// A route: 0.0.0.0/0=wan0 (repeatable); the prefixes of --device are routes already
     #[arg(long = "route", value_name = "PREFIX=INTERFACE", help_heading = "Interfaces")]
@@ -39,6 +43,12 @@ pub struct GatewayArgs {
     /// MTU of each interface
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Interfaces")]
     mtu: u32,
+    /// Govern existing interfaces: eth0,eth1, eth*, '*,!eth3'. Addresses, routes and neighbours are the kernel's; the machine's own packets pass the rules too. They stay closed when the gateway ends
+    #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    governed: Vec<InterfacePattern>,
+    /// What becomes of governed interfaces when the gateway is stopped
+    #[arg(long, value_name = "STATE", value_enum, default_value_t = OnExitArg::Closed, requires = "governed", help_heading = "Interfaces")]
+    on_exit: OnExitArg,
     /// Use existing interfaces by AF_XDP: eth0,eth1. Addresses, routes and neighbours are the kernel's
     #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
     xdp: Vec<String>,
@@ -73,6 +83,24 @@ pub struct GatewayArgs {
     nat_args: NatArgs,
     #[command(flatten)]
     tuning: EngineArgs,
+}
+
+/// What becomes of governed interfaces.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnExitArg {
+    /// Nothing passes until a gateway runs again
+    Closed,
+    /// The kernel has them again, without the ruleset
+    Open,
+}
+
+impl From<OnExitArg> for OnExit {
+    fn from(state: OnExitArg) -> OnExit {
+        match state {
+            OnExitArg::Closed => OnExit::Closed,
+            OnExitArg::Open => OnExit::Open,
+        }
+    }
 }
 
 /// AF_XDP copy mode.
@@ -122,7 +150,9 @@ Examples:
   # route between two TUN interfaces, created by the gateway
   sudo keepstate gateway --ruleset router.nft \\
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
-  # route between two existing interfaces
+  # a router and firewall at the kernel's own hooks, for forwarded packets and the machine's own
+  sudo keepstate gateway --ruleset /etc/nftables.conf --interface eth0,eth1 --control
+  # route between two existing interfaces by AF_XDP
   sudo keepstate gateway --ruleset /etc/nftables.conf --xdp eth0,eth1 --control
   # route what kernel rules queue: on any host, beside its own rules
   sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
@@ -149,6 +179,11 @@ impl GatewayArgs {
     /// # Errors
     /// What cannot be read or written; errors in the ruleset.
     pub fn run(&self) -> Result<ExitCode> {
+        if self.detach {
+            let count = tc::detach()?;
+            tracing::info!("{count} interfaces given back to the kernel; no ruleset of keepstate's is in force there");
+            return Ok(ExitCode::SUCCESS);
+        }
         let config = self.config()?;
         match (&self.input, &self.output) {
             (Some(input), Some(output)) => {
@@ -169,13 +204,15 @@ impl GatewayArgs {
             DriverConfig::External
         } else if !self.xdp.is_empty() {
             DriverConfig::Xdp { interfaces: self.xdp.clone(), mode: self.xdp_mode.into(), tx: self.xdp_send.into() }
+        } else if !self.governed.is_empty() {
+            DriverConfig::Tc { interfaces: self.governed.clone(), on_exit: self.on_exit.into() }
         } else if let Some(number) = self.queue {
             DriverConfig::Nfqueue(number)
         } else {
             DriverConfig::Tun
         };
         Ok(GatewayConfig {
-            ruleset: self.ruleset.clone(),
+            ruleset: self.ruleset.clone().unwrap_or_default(),
             ruleset_options: self.ruleset_args.options(),
             services: self.services.clone(),
             driver,

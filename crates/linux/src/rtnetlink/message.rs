@@ -37,6 +37,8 @@ pub struct RtLink {
     pub is_up: bool,
     /// The group it belongs to; 0 is the default.
     pub group: u32,
+    /// The interface that it is a port of: a bridge, a bond.
+    pub master: Option<u32>,
     /// Kind of its link layer, by the ARPHRD numbers: 1 is Ethernet.
     pub link_type: u16,
     /// Its kind (`wireguard`, `vlan`, …); empty for hardware.
@@ -166,6 +168,7 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
         mac: None,
         is_up: read_u32(header, 4) & IFF_UP != 0,
         group: 0,
+        master: None,
         link_type,
         kind: String::new(),
     };
@@ -174,6 +177,7 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
         match attribute.kind {
             1 => link.mac = attribute.payload.try_into().ok(),
             3 => link.name = attribute.text().into(),
+            10 => link.master = Some(attribute.bytes("a master").map(u32::from_ne_bytes)?),
             27 => link.group = attribute.bytes("a group").map(u32::from_ne_bytes)?,
             IFLA_LINKINFO => {
                 for nested in NlAttrs::new(attribute.payload) {

@@ -15,20 +15,22 @@ pub enum Egress {
     },
     /// Deliver it to the machine itself: the packet, from its IP header on.
     LocalDeliver(Vec<u8>),
+    /// Let it leave as it was about to: a packet of [`Router::handle_output`](crate::Router::handle_output), by the interface that it was given for.
+    LetOut(Vec<u8>),
 }
 
 impl Egress {
     /// The packet.
     pub fn packet(&self) -> &[u8] {
         match self {
-            Egress::Forward { packet, .. } | Egress::LocalDeliver(packet) => packet,
+            Egress::Forward { packet, .. } | Egress::LocalDeliver(packet) | Egress::LetOut(packet) => packet,
         }
     }
 
     /// The packet's buffer.
     pub fn into_packet(self) -> Vec<u8> {
         match self {
-            Egress::Forward { packet, .. } | Egress::LocalDeliver(packet) => packet,
+            Egress::Forward { packet, .. } | Egress::LocalDeliver(packet) | Egress::LetOut(packet) => packet,
         }
     }
 }

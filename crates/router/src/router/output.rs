@@ -74,6 +74,12 @@ impl Router {
 
     /// Sends an answer to a packet. It belongs to the packet's connection, if that has one; else it is tracked as a packet of its own.
     pub(crate) fn send_reply(&mut self, answer: Vec<u8>, about: &InFlightPacket) {
+        if about.is_output && destination_of(&answer).is_ok_and(|to| self.fib.is_local(to)) {
+            // To a socket of this machine: no hook would see it but those of the loopback interface.
+            self.counters.generated += 1;
+            self.output.push_back(Egress::LocalDeliver(answer));
+            return;
+        }
         // Not to ourselves, and not to a link-local address: it does not tell which link.
         let may_send = |to: IpAddr| !self.fib.is_local(to) && !is_link_local(to);
         if !destination_of(&answer).is_ok_and(may_send) {
@@ -108,9 +114,63 @@ impl Router {
         self.queue_log(&mut pkt.meta.log_lines);
     }
 
+    /// Processes a packet that the machine itself sends by the interface of index `oif`: output and postrouting. `max_segment_len` is as for [`Router::handle_gso`]. What may go waits
+    /// for [`Router::poll_output`]: as [`Egress::LetOut`], or as another kind if it has got another destination. The packet is taken out of `packet`, and put back if it is dropped.
+    ///
+    /// # Errors
+    /// Why the packet was dropped. An answer to its sender waits for [`Router::poll_output`] as well.
+    pub fn handle_output(
+        &mut self,
+        packet: &mut Vec<u8>,
+        max_segment_len: Option<usize>,
+        oif: u32,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.counters.received += 1;
+        let meta = PacketMeta { oif: self.fib.device(oif), ..PacketMeta::default() };
+        let bytes = std::mem::take(packet);
+        let gso_packet_len = max_segment_len;
+        let mut pkt =
+            InFlightPacket { bytes, meta, gso_packet_len, is_output: true, now, ..InFlightPacket::default() };
+        let result = self.process_output(&mut pkt, oif);
+        self.queue_log(&mut pkt.meta.log_lines);
+        self.counters.dropped += u64::from(result.is_err());
+        if result.is_err() {
+            *packet = pkt.bytes;
+        }
+        result
+    }
+
+    fn process_output(&mut self, pkt: &mut InFlightPacket, oif: u32) -> Result<(), DropReason> {
+        self.defrag(pkt)?;
+        let sent_to = pkt.destination()?;
+        self.run_output_hooks(pkt, false)?;
+        let to = destination_of(&pkt.bytes)?;
+        if to == sent_to {
+            self.counters.generated += 1;
+            let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
+            let pieces = self.fragment_again(pkt, whole, mtu);
+            self.output.extend(pieces.into_iter().map(Egress::LetOut));
+        } else if self.fib.is_local(to) {
+            self.counters.delivered += 1;
+            self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)));
+        } else {
+            let (device, next_hop) = self.fib.next_hop(to).ok_or(DropReason::NoRoute)?;
+            self.counters.generated += 1;
+            let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
+            let pieces = self.fragment_again(pkt, whole, mtu);
+            let forward = |packet| Egress::Forward { oif: device.index, next_hop, packet };
+            self.output.extend(pieces.into_iter().map(forward));
+        }
+        Ok(())
+    }
+
     /// The output and postrouting hooks. `attached` packets belong to a known connection and were built from the packet before NAT, so they are not translated.
     fn run_output_hooks(&mut self, pkt: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
-        pkt.meta.oif = self.fib.route_lookup(destination_of(&pkt.bytes)?, None);
+        if !pkt.is_output {
+            pkt.meta.oif = self.fib.route_lookup(destination_of(&pkt.bytes)?, None);
+        }
+        let sent_to = destination_of(&pkt.bytes)?;
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
         if !attached && !pkt.meta.untracked {
             let packet = pkt.packet()?;
@@ -127,7 +187,11 @@ impl Router {
             self.run_nat(Hook::Output, Manip::Destination, pkt)?;
         }
         self.run_filter_chains(Hook::Output, AFTER_DNAT, pkt)?;
-        pkt.meta.oif = Some(self.fib.route_lookup(destination_of(&pkt.bytes)?, None).ok_or(DropReason::NoRoute)?);
+        let to = destination_of(&pkt.bytes)?;
+        // What a socket sends is routed by the kernel, and again only if its destination has changed.
+        if !pkt.is_output || to != sent_to {
+            pkt.meta.oif = Some(self.fib.route_lookup(to, None).ok_or(DropReason::NoRoute)?);
+        }
         self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         if !attached {
             self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;

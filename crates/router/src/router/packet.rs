@@ -27,6 +27,8 @@ pub(crate) struct InFlightPacket {
     pub(super) fragments: Option<FragmentInfo>,
     /// Where IPv4 options ask for the router's address.
     pub(super) record_route_slots: Vec<Range<usize>>,
+    /// The machine itself sends it.
+    pub(super) is_output: bool,
     /// The backend of its connection, until that is confirmed.
     pub(super) backend: Option<BackendChoice>,
     pub(crate) now: Instant,

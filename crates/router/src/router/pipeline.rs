@@ -12,6 +12,7 @@ use keepstate_rules::{Fib, InterfaceInfo};
 use keepstate_wire::reassembly::Reassembly;
 use keepstate_wire::rewrite::PacketMut;
 use keepstate_wire::{Addresses, Packet};
+use smallvec::{SmallVec, smallvec};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Router {
@@ -34,7 +35,7 @@ impl Router {
     }
 
     /// Reassembles fragments: conntrack and rules see complete packets only.
-    fn defrag(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+    pub(super) fn defrag(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let packet = match Packet::parse(&pkt.bytes) {
             Ok(packet) => packet,
             Err(error) => {
@@ -223,21 +224,27 @@ impl Router {
         self.confirm(pkt)?;
         self.counters.forwarded += 1;
         let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
-        let pieces = match pkt.fragments {
-            // No fragment leaves longer than the longest that came, so that no router has to fragment it again.
-            Some(came) if v6 && whole.len() > mtu.min(came.max_size) => {
-                ip_fragment::fragment_v6(whole, came.header_len, mtu.min(came.max_size), self.fragment_ids.next_id())
-            }
-            Some(came) if !v6 => ip_fragment::fragment_v4(whole, mtu.min(came.max_size)),
-            None if !v6 && pkt.gso_packet_len.unwrap_or(whole.len()) > mtu => ip_fragment::fragment_v4(whole, mtu),
-            _ => {
-                self.output.push_back(Egress::Forward { oif: device.index, next_hop, packet: whole });
-                return Ok(());
-            }
-        };
+        let pieces = self.fragment_again(pkt, whole, mtu);
         let forward = |packet| Egress::Forward { oif: device.index, next_hop, packet };
         self.output.extend(pieces.into_iter().map(forward));
         Ok(())
+    }
+
+    /// A packet in the pieces that it leaves in: fragments, if it came in fragments or is longer than the MTU.
+    pub(super) fn fragment_again(&mut self, pkt: &InFlightPacket, whole: Vec<u8>, mtu: usize) -> SmallVec<[Vec<u8>; 1]> {
+        let v6 = whole.first().is_some_and(|first| first >> 4 == 6);
+        match pkt.fragments {
+            // No fragment leaves longer than the longest that came, so that no router has to fragment it again.
+            Some(came) if v6 && whole.len() > mtu.min(came.max_size) => {
+                ip_fragment::fragment_v6(whole, came.header_len, mtu.min(came.max_size), self.fragment_ids.next_id())
+                    .into()
+            }
+            Some(came) if !v6 => ip_fragment::fragment_v4(whole, mtu.min(came.max_size)).into(),
+            None if !v6 && pkt.gso_packet_len.unwrap_or(whole.len()) > mtu => {
+                ip_fragment::fragment_v4(whole, mtu).into()
+            }
+            _ => smallvec![whole],
+        }
     }
 
     /// Answers a packet that is longer than the MTU and must not be fragmented.

@@ -1,0 +1,318 @@
+//! The driver at tc's hooks: packets of existing interfaces, with the kernel's routes and neighbours, and those of the machine itself.
+//!
+//! Programs at ingress and egress of each governed interface send every IP packet to the carrier; here it is read, goes through the router, and is written back with what is to be done with it. Packets that
+//! are forwarded leave by the kernel's own neighbours; those for the machine go on into its stack on the interface they came by, those from it leave as they were about to.
+//!
+//! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
+mod governed;
+
+use super::driver::Driver;
+use super::gso::MAX_GSO_LEN;
+use super::shared::SharedGateway;
+use super::{gso, kernel_fib};
+use anyhow::{Context, Result, bail};
+pub use governed::InterfacePattern;
+use governed::GovernedInterfaces;
+use keepstate_engine::Instant;
+use keepstate_linux::poll;
+use keepstate_linux::rtnetlink::{RtMessage, RtMonitor};
+use keepstate_linux::tc::{
+    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, PinDir, TcHook, TcHooks,
+};
+use keepstate_linux::virtio_net::VirtioNetHdr;
+use keepstate_router::{Egress, FibTable, Router};
+use keepstate_wire::gso::GsoPacket;
+use keepstate_wire::rewrite;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+/// Packets read before the router is locked.
+const RX_BATCH: usize = 64;
+
+/// What becomes of the governed interfaces when the gateway is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    /// They stay closed: nothing passes until a gateway runs again.
+    Closed,
+    /// They are given back to the kernel.
+    Open,
+}
+
+/// The carrier, the programs, and what is known of the interfaces.
+pub(super) struct TcDriver {
+    carrier: Carrier,
+    hooks: TcHooks,
+    governed: GovernedInterfaces,
+    /// Names of the governed interfaces, by index.
+    attached: BTreeMap<u32, String>,
+    /// What was said of interfaces that cannot be governed.
+    refused: Vec<String>,
+    watcher: RtMonitor,
+    fib: Option<FibTable>,
+    on_exit: OnExit,
+    received: Vec<RxPacket>,
+    /// Buffers for the longest packet.
+    spare_buffers: Vec<Vec<u8>>,
+    to_send: Vec<TxPacket>,
+    lost: u64,
+}
+
+/// A packet read, and not yet routed.
+struct RxPacket {
+    carried: CarriedPacket,
+    bytes: Vec<u8>,
+}
+
+/// A packet routed, and not yet written.
+struct TxPacket {
+    action: CarrierAction,
+    carried: CarriedPacket,
+    bytes: Vec<u8>,
+    offload: VirtioNetHdr,
+}
+
+impl TcDriver {
+    /// Governs the interfaces of these names.
+    ///
+    /// # Errors
+    /// An interface does not exist or cannot be governed; another gateway runs; missing capabilities.
+    pub(super) fn new(patterns: &[InterfacePattern], cookie: [u32; 2], on_exit: OnExit) -> Result<TcDriver> {
+        let mut watcher = RtMonitor::open().context("opening a route socket")?;
+        let messages = watcher.dump_all().context("reading the kernel's interfaces and routes")?;
+        let governed = GovernedInterfaces(patterns.to_vec());
+        governed.check(&kernel_fib::links(&messages))?;
+        let pins = open_pins()?;
+        let mut carrier = open_carrier()?;
+        let hooks = TcHooks::load(&carrier, cookie, pins)
+            .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
+        // From here on the interfaces stay closed when this process dies.
+        carrier.set_persistent(true).with_context(|| format!("keeping {CARRIER_NAME}"))?;
+        let mut driver = TcDriver {
+            carrier,
+            hooks,
+            governed,
+            attached: BTreeMap::new(),
+            refused: Vec::new(),
+            watcher,
+            fib: None,
+            on_exit,
+            received: Vec::new(),
+            spare_buffers: Vec::new(),
+            to_send: Vec::new(),
+            lost: 0,
+        };
+        driver.follow_interfaces(&messages).context("cannot govern the interfaces")?;
+        let others = driver.governed.others(&kernel_fib::links(&messages));
+        if !others.is_empty() {
+            tracing::info!(
+                "not governed: {}; what the kernel forwards from there to a governed interface is dropped",
+                others.join(", ")
+            );
+        }
+        driver.fib = Some(kernel_fib::build_fib(&messages));
+        Ok(driver)
+    }
+
+    /// The names of the governed interfaces.
+    pub(super) fn interface_names(&self) -> String {
+        let names: Vec<&str> = self.attached.values().map(String::as_str).collect();
+        names.join(", ")
+    }
+
+    /// Attaches to interfaces that have come, and forgets those that have gone.
+    fn follow_interfaces(&mut self, messages: &[RtMessage]) -> Result<()> {
+        let links = kernel_fib::links(messages);
+        let (selected, refused) = self.governed.select(&links);
+        for why in refused.iter().filter(|why| !self.refused.contains(why)) {
+            tracing::warn!("not governed: {why}");
+        }
+        self.refused = refused;
+        for link in &selected {
+            match self.attached.get(&link.index) {
+                None => {
+                    self.hooks.attach(&link.name, link.index).with_context(|| format!("--interface {}", link.name))?;
+                    tracing::info!("{}: governed", link.name);
+                }
+                Some(before) if *before != link.name => tracing::info!("{before} is called {} now", link.name),
+                Some(_) => (),
+            }
+            self.attached.insert(link.index, link.name.clone());
+        }
+        for index in self.hooks.attached() {
+            if !selected.iter().any(|link| link.index == index) {
+                let name = self.attached.remove(&index).unwrap_or_else(|| format!("interface {index}"));
+                self.hooks.detach(index).with_context(|| format!("detaching from {name}"))?;
+                tracing::info!("{name}: no longer governed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a batch of packets at most.
+    fn receive(&mut self) -> Result<()> {
+        while self.received.len() < RX_BATCH {
+            let mut bytes = self.spare_buffers.pop().unwrap_or_default();
+            bytes.resize(MAX_GSO_LEN, 0);
+            let Some(carried) = self.carrier.read(&mut bytes).with_context(|| format!("{CARRIER_NAME} is gone"))?
+            else {
+                self.spare_buffers.push(bytes);
+                break;
+            };
+            bytes.truncate(carried.length);
+            self.received.push(RxPacket { carried, bytes });
+        }
+        Ok(())
+    }
+
+    /// Gives a packet to the router, and takes what it gives out.
+    fn route(&mut self, mut packet: RxPacket, router: &mut Router, now: Instant) {
+        let carried = packet.carried;
+        let gso = carried.offload.gso_size.and_then(|size| GsoPacket::parse(&packet.bytes, size));
+        match (&gso, carried.offload.needs_csum) {
+            (Some(gso), Some(_)) => route_gso(router, gso, &mut packet.bytes, &carried, now),
+            (_, needs_csum) => {
+                if let Some((from, at)) = needs_csum {
+                    rewrite::finish_partial_checksum(&mut packet.bytes, from.into(), at.into());
+                }
+                route_one(router, &mut packet.bytes, None, &carried, now);
+            }
+        }
+        while let Some(egress) = router.poll_output() {
+            let (action, mut bytes) = match egress {
+                Egress::Forward { oif, next_hop, packet } => (CarrierAction::Neighbour(oif, next_hop), packet),
+                Egress::LocalDeliver(packet) => (CarrierAction::Deliver(carried.ifindex), packet),
+                Egress::LetOut(packet) => (CarrierAction::Send(carried.ifindex), packet),
+            };
+            let offload = gso::tx_offload(gso.as_ref(), &mut bytes);
+            let mut carried = carried;
+            if carried.hook == TcHook::Egress && matches!(action, CarrierAction::Deliver(_)) {
+                // An answer to the machine itself: as if the other end of the link had sent it.
+                let (to, from) = carried.ethernet.split_at_mut(6);
+                to.swap_with_slice(from.get_mut(..6).unwrap_or_default());
+            }
+            self.to_send.push(TxPacket { action, carried, bytes, offload });
+        }
+        self.recycle(packet.bytes);
+    }
+
+    fn recycle(&mut self, bytes: Vec<u8>) {
+        if bytes.capacity() >= MAX_GSO_LEN && self.spare_buffers.len() < 2 * RX_BATCH {
+            self.spare_buffers.push(bytes);
+        }
+    }
+
+    /// Writes what the router gave out.
+    fn send(&mut self) -> Result<()> {
+        for TxPacket { action, carried, bytes, offload } in std::mem::take(&mut self.to_send) {
+            let written = self.carrier.write(action, &carried, &bytes, offload);
+            self.lost += u64::from(!written.with_context(|| format!("{CARRIER_NAME} is gone"))?);
+            self.recycle(bytes);
+        }
+        Ok(())
+    }
+}
+
+fn route_one(router: &mut Router, bytes: &mut Vec<u8>, max_len: Option<usize>, carried: &CarriedPacket, now: Instant) {
+    // Drops are counted and answered by the router.
+    let _ = match (carried.hook, max_len) {
+        (TcHook::Egress, max_len) => router.handle_output(bytes, max_len, carried.ifindex, now),
+        (TcHook::Ingress, None) => router.handle_owned(bytes, carried.ifindex, now),
+        (TcHook::Ingress, Some(max_len)) => router.handle_gso(bytes, max_len, carried.ifindex, now),
+    };
+}
+
+/// Routes a GSO packet; segment by segment, where the segments are too big for the outgoing MTU.
+fn route_gso(router: &mut Router, gso: &GsoPacket, bytes: &mut Vec<u8>, carried: &CarriedPacket, now: Instant) {
+    if carried.hook == TcHook::Ingress {
+        return gso::route_gso(router, gso, bytes, carried.ifindex, now);
+    }
+    route_one(router, bytes, Some(gso.max_segment_len()), carried, now);
+}
+
+impl Driver for TcDriver {
+    fn wait(&mut self, milliseconds: i32) -> Result<()> {
+        poll::poll_readable([self.carrier.as_fd()], milliseconds)
+            .map(drop)
+            .context("waiting for packets")
+    }
+
+    fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
+        self.receive()?;
+        let received = std::mem::take(&mut self.received);
+        let count = received.len();
+        if count > 0 {
+            let router = &mut gateway.lock().router;
+            for packet in received {
+                self.route(packet, router, now);
+            }
+        }
+        self.send()?;
+        Ok(count)
+    }
+
+    fn poll_fib(&mut self) -> Result<Option<FibTable>> {
+        let changes = self.watcher.poll_changes().context("following the kernel's routes")?;
+        if changes.needs_resync {
+            let messages = self.watcher.dump_all().context("reading the kernel's interfaces and routes")?;
+            self.follow_interfaces(&messages)?;
+            self.fib = Some(kernel_fib::build_fib(&messages));
+        }
+        Ok(self.fib.take())
+    }
+
+    fn drop_counts(&self) -> Vec<(&'static str, u64)> {
+        let HookCounters { ungoverned, broken, .. } = self.hooks.counters().unwrap_or_default();
+        vec![
+            ("lost on the way back", self.lost),
+            ("forwarded by the kernel from interfaces that are not governed", ungoverned),
+            ("refused by the kernel", broken),
+        ]
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let names = self.interface_names();
+        match self.on_exit {
+            OnExit::Closed => {
+                tracing::warn!(
+                    "closed: no packet passes {names} until a gateway runs again; keepstate gateway --detach gives the interfaces back to the kernel"
+                );
+            }
+            OnExit::Open => {
+                TcHooks::detach_all(self.hooks.pins()).context("giving the interfaces back to the kernel")?;
+                self.carrier.set_persistent(false).context("removing the carrier")?;
+                tracing::warn!("open: the kernel has {names} again, without this ruleset");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_carrier() -> Result<Carrier> {
+    Carrier::open().map_err(|error| match error.kind() {
+        ErrorKind::ResourceBusy => {
+            anyhow::anyhow!("another gateway runs in this network namespace (it has {CARRIER_NAME} open); stop it first")
+        }
+        _ => anyhow::Error::new(error).context(format!(
+            "cannot create the TAP interface {CARRIER_NAME}: needs /dev/net/tun and root (CAP_NET_ADMIN)"
+        )),
+    })
+}
+
+fn open_pins() -> Result<PinDir> {
+    PinDir::open().context("cannot use the BPF file system at /sys/fs/bpf, which keeps the interfaces closed when the gateway dies: needs root")
+}
+
+/// Gives all interfaces that a gateway has left closed back to the kernel. Returns how many they were.
+///
+/// # Errors
+/// A gateway runs; missing capabilities.
+pub fn detach() -> Result<usize> {
+    let mut carrier = open_carrier()?;
+    let interfaces = TcHooks::detach_all(&open_pins()?).context("detaching from the interfaces")?;
+    carrier.set_persistent(false).with_context(|| format!("removing {CARRIER_NAME}"))?;
+    if interfaces.is_empty() {
+        bail!("no gateway has left interfaces closed in this network namespace");
+    }
+    Ok(interfaces.len())
+}

@@ -1,0 +1,205 @@
+//! The programs at tc's ingress and egress of governed interfaces, and at the carrier.
+//!
+//! Their life: loaded by [`TcHooks::load`]; attached by [`TcHooks::attach`], each link pinned at once. A link that an earlier process has left gets the new program in the same instant that the
+//! old one goes, so that no packet passes between them. Dropping this leaves everything attached.
+use super::carrier::Carrier;
+use super::pin_dir::PinDir;
+use aya::Ebpf;
+use aya::maps::{Array, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+/// The compiled programs; `scripts/check-bpf` compares them with their source.
+static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tc_hooks.bpf.o");
+
+/// Why programs cannot be attached or detached.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct TcError {
+    what: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+fn tc_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: impl fmt::Display) -> impl FnOnce(E) -> TcError {
+    move |error| TcError { what: what.to_string(), source: error.into() }
+}
+
+/// What the programs count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookCounters {
+    /// Sent to user space.
+    pub to_user: u64,
+    /// Let pass without being asked about: what netfilter does not see either, and neighbour discovery.
+    pub passed: u64,
+    /// Dropped: the kernel had forwarded it from an interface that is not governed.
+    pub ungoverned: u64,
+    /// Dropped: the kernel refused an operation on the packet.
+    pub broken: u64,
+}
+
+/// `struct config` of the programs: the carrier's index, and the cookie that marks packets which user space has let go on.
+type Config = [u32; 3];
+
+/// The programs of this process.
+pub struct TcHooks {
+    ebpf: Ebpf,
+    pins: PinDir,
+}
+
+impl fmt::Debug for TcHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcHooks").field("pins", &self.pins).finish_non_exhaustive()
+    }
+}
+
+/// A place where a program is attached, and the name of its pin.
+struct Place<'a> {
+    program: &'static str,
+    interface: &'a str,
+    pin: String,
+    attach_type: TcAttachType,
+}
+
+impl TcHooks {
+    /// Loads the programs for this carrier, and attaches the one that stands there. `cookie` must be unknown to others.
+    ///
+    /// # Errors
+    /// Permission denied (CAP_BPF, CAP_NET_ADMIN), or a kernel without what the programs need.
+    pub fn load(carrier: &Carrier, cookie: [u32; 2], pins: PinDir) -> Result<TcHooks, TcError> {
+        let mut ebpf = Ebpf::load(BPF_OBJECT).map_err(tc_error("cannot load the BPF object"))?;
+        let map = ebpf.map_mut("config").ok_or("not in the object file").map_err(tc_error("BPF map config"))?;
+        let mut config: Array<_, Config> = map.try_into().map_err(tc_error::<MapError>("BPF map config"))?;
+        config
+            .set(0, [carrier.index(), cookie[0], cookie[1]], 0)
+            .map_err(tc_error::<MapError>("cannot write the BPF map config"))?;
+        for name in ["ingress", "egress", "carrier"] {
+            classifier(&mut ebpf, name)?.load().map_err(tc_error(format!("cannot load the BPF program {name}")))?;
+        }
+        let mut hooks = TcHooks { ebpf, pins };
+        hooks.attach_at(&Place {
+            program: "carrier",
+            interface: super::CARRIER_NAME,
+            pin: format!("{}-carrier", carrier.index()),
+            attach_type: TcAttachType::Ingress,
+        })?;
+        Ok(hooks)
+    }
+
+    /// Attaches the programs to an interface. Where an earlier process has left its own, they are replaced.
+    ///
+    /// # Errors
+    /// There is no such interface (any more); permission denied; a kernel before 6.6.
+    pub fn attach(&mut self, interface: &str, ifindex: u32) -> Result<(), TcError> {
+        // Egress first: what comes in is answered only when the answer can be seen.
+        for (program, attach_type) in [("egress", TcAttachType::Egress), ("ingress", TcAttachType::Ingress)] {
+            self.attach_at(&Place { program, interface, pin: format!("{ifindex}-{program}"), attach_type })?;
+        }
+        Ok(())
+    }
+
+    fn attach_at(&mut self, place: &Place<'_>) -> Result<(), TcError> {
+        let Place { program: name, interface, attach_type, .. } = place;
+        let path = self.pins.path(&place.pin);
+        let program = classifier(&mut self.ebpf, name)?;
+        if path.exists() {
+            let replaced = pinned_link(&path).and_then(|link| {
+                let id = program.attach_to_link(link).map_err(tc_error("cannot replace the program"))?;
+                program.take_link(id).map_err(tc_error("cannot keep the link"))
+            });
+            match replaced {
+                Ok(_) => return Ok(()),
+                // Its interface is gone, and another one has the index now.
+                Err(_) => fs::remove_file(&path).map_err(tc_error(format!("cannot remove {}", path.display())))?,
+            }
+        }
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let attached = program.attach_with_options(interface, *attach_type, options);
+        let id = attached.map_err(tc_error(format!("cannot attach the BPF program {name} to {interface}")))?;
+        let link = program.take_link(id).map_err(tc_error("cannot keep the link"))?;
+        let link: FdLink = link.try_into().map_err(tc_error("a link of the wrong type"))?;
+        link.pin(&path).map_err(tc_error(format!("cannot pin the link at {}", path.display())))?;
+        Ok(())
+    }
+
+    /// Where its links are pinned.
+    pub fn pins(&self) -> &PinDir {
+        &self.pins
+    }
+
+    /// The indices of the interfaces that have programs, of this process or an earlier one.
+    pub fn attached(&self) -> Vec<u32> {
+        attached(&self.pins)
+    }
+
+    /// Gives an interface back to the kernel.
+    ///
+    /// # Errors
+    /// The pin cannot be removed.
+    pub fn detach(&mut self, ifindex: u32) -> io::Result<()> {
+        detach(&self.pins, ifindex)
+    }
+
+    /// Gives all interfaces of this network namespace back to the kernel, whatever process has attached programs there. Returns their indices.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn detach_all(pins: &PinDir) -> io::Result<Vec<u32>> {
+        let attached = attached(pins);
+        for ifindex in &attached {
+            detach(pins, *ifindex)?;
+        }
+        for name in pins.names() {
+            fs::remove_file(pins.path(&name))?;
+        }
+        pins.remove()?;
+        Ok(attached)
+    }
+
+    /// What the programs have counted since they were loaded.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self) -> Result<HookCounters, TcError> {
+        let map = self.ebpf.map("counters").ok_or("not in the object file").map_err(tc_error("BPF map counters"))?;
+        let counters: PerCpuArray<_, u64> = map.try_into().map_err(tc_error::<MapError>("BPF map counters"))?;
+        let read = |at| {
+            let values = counters.get(&at, 0).map_err(tc_error::<MapError>("cannot read the BPF map counters"))?;
+            Ok(values.iter().sum())
+        };
+        Ok(HookCounters { to_user: read(0)?, passed: read(1)?, ungoverned: read(2)?, broken: read(3)? })
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, TcError> {
+    let program = ebpf.program_mut(name).ok_or("not in the object file");
+    let program = program.map_err(tc_error(format!("BPF program {name}")))?;
+    program.try_into().map_err(tc_error(format!("BPF program {name} of the wrong type")))
+}
+
+fn pinned_link(path: &PathBuf) -> Result<SchedClassifierLink, TcError> {
+    let pinned = PinnedLink::from_pin(path).map_err(tc_error(format!("cannot open {}", path.display())))?;
+    SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(tc_error("a pin of the wrong type"))
+}
+
+fn attached(pins: &PinDir) -> Vec<u32> {
+    let names = pins.names();
+    let mut indices: Vec<u32> =
+        names.iter().filter_map(|name| name.strip_suffix("-ingress")?.parse().ok()).collect();
+    indices.sort_unstable();
+    indices
+}
+
+fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
+    for program in ["ingress", "egress"] {
+        let path = pins.path(&format!("{ifindex}-{program}"));
+        if path.exists() {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}

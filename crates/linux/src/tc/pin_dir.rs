@@ -1,0 +1,105 @@
+//! Where the links of attached programs are pinned: a directory of the BPF file system for each network namespace.
+//!
+//! A pin keeps a program attached when its process is gone. It must be in a mount namespace that lives longer than that process (`ip netns exec`, for one, runs a command in a mount namespace
+//! of its own), so it is made where the outermost process above this one sees it that lets itself be looked into: process 1, mostly.
+#![allow(unsafe_code, reason = "a thread leaves the file system information that it shares")]
+use rustix::fs::{CWD, FsWord, Mode, OFlags, openat, statfs};
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The directory of this network namespace, held open: another process's root can be entered only by who may trace it.
+#[derive(Debug)]
+pub struct PinDir {
+    directory: OwnedFd,
+    parent: OwnedFd,
+    name: String,
+}
+
+/// Where the BPF file system is.
+const BPF_FS: &str = "sys/fs/bpf";
+const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
+
+impl PinDir {
+    /// The directory for this network namespace; made, and the BPF file system mounted, if there is none.
+    ///
+    /// # Errors
+    /// Permission denied (CAP_SYS_ADMIN to mount), the kernel has no BPF file system, or none is mounted and nothing tells in which mount namespace it would last.
+    pub fn open() -> io::Result<PinDir> {
+        let outermost = outermost_process();
+        let process = outermost.as_deref().unwrap_or(Path::new("/proc/self"));
+        let root = process.join("root").join(BPF_FS);
+        if !is_bpf_fs(&root)? {
+            if outermost.is_none() {
+                let why = "it is not mounted, and this mount namespace may end with this process: mount -t bpf bpf /sys/fs/bpf";
+                return Err(io::Error::new(ErrorKind::NotFound, why));
+            }
+            std::thread::scope(|scope| scope.spawn(|| mount_bpf_fs(process)).join())
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+        let (parent, name) = (root.join("keepstate"), format!("net-{namespace}"));
+        fs::create_dir_all(parent.join(&name))?;
+        let open = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        Ok(PinDir { directory: open(&parent.join(&name))?, parent: open(&parent)?, name })
+    }
+
+    /// The path of a pin.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        fd_path(&self.directory).join(name)
+    }
+
+    /// The names of all pins.
+    pub(super) fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(fd_path(&self.directory)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Removes the directory, once it is empty.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir(fd_path(&self.parent).join(&self.name))
+    }
+}
+
+fn fd_path(directory: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+fn is_bpf_fs(path: &Path) -> io::Result<bool> {
+    Ok(statfs(path)?.f_type == BPF_FS_MAGIC)
+}
+
+/// The folder in proc of the outermost process above this one whose root may be entered.
+fn outermost_process() -> Option<PathBuf> {
+    let mut found = None;
+    let mut id = parent_of("self");
+    while let Some(parent) = id.filter(|id| id != "0") {
+        let folder = Path::new("/proc").join(&parent);
+        if fs::metadata(folder.join("root").join(BPF_FS)).is_ok() {
+            found = Some(folder);
+        }
+        id = parent_of(&parent);
+    }
+    found
+}
+
+/// The id of a process's parent.
+fn parent_of(process: &str) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name before it may contain anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned)
+}
+
+/// Mounts it in the mount namespace of a process. For a thread of its own: the thread stays there.
+fn mount_bpf_fs(process: &Path) -> io::Result<()> {
+    let namespace = File::open(process.join("ns/mnt"))?;
+    // SAFETY: only CLONE_FS is asked for: this thread gets its own root and working directory, which it uses for nothing else.
+    unsafe { unshare_unsafe(UnshareFlags::FS) }?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    let target = Path::new("/").join(BPF_FS);
+    Ok(mount("bpf", &target, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?)
+}
