@@ -4,11 +4,14 @@
 mod common;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/router_netns.rs"]
+mod router_netns;
 
 use common::{TempFile, keepstate, report_skipped};
-use peers::{download, enable_icmp_errors, run_ip, serve_once, spawn_in_netns, test_bytes};
+use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
+use router_netns::RouterNetns;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -48,6 +51,7 @@ struct XdpTestbed {
     tag: String,
     gateway: Child,
     ruleset: TempFile,
+    netns: RouterNetns,
 }
 
 impl XdpTestbed {
@@ -59,38 +63,25 @@ impl XdpTestbed {
     /// The same, its devices with so many queues.
     fn with_queues(name: &str, how: &[&str], queues: u32) -> Option<XdpTestbed> {
         let tag = format!("ksdrv{}{name}", std::process::id());
-        let made = ["c", "r", "s"].iter().all(|side| run_ip(&["netns", "add", &format!("{tag}{side}")]));
         let tool = Command::new("ethtool").arg("--version").stdout(Stdio::null()).status().is_ok();
-        if !made || !tool {
-            for side in ["c", "r", "s"] {
-                run_ip(&["netns", "del", &format!("{tag}{side}")]);
-            }
+        let Some(netns) = RouterNetns::new(&tag, queues).filter(|_| tool) else {
             report_skipped("the gateway on real devices: it needs root, network namespaces, iproute2 and ethtool");
             return None;
-        }
-        connect_veths(&tag, queues);
+        };
+        // A veth leaves checksums to the hardware that it has not; bursts need a peer that polls.
+        netns.set_offload("tx off");
+        netns.set_offload("gro on");
         let ruleset = TempFile::new(&format!("drv{name}.nft"), RULES.as_bytes());
         let gateway = start_gateway(&tag, ruleset.path(), how);
-        Some(XdpTestbed { tag, gateway, ruleset })
+        Some(XdpTestbed { tag, gateway, ruleset, netns })
     }
 
     fn name(&self, side: &str) -> String {
-        format!("{}{side}", self.tag)
+        self.netns.name(side)
     }
 
-    /// From a client in `from` to a server in `to` that listens at `at` and is called `called`: whom the server saw.
     fn transfer(&self, from: &str, to: &str, at: &'static str, called: &str, length: usize) -> IpAddr {
-        let (ready, waits) = channel();
-        let server = spawn_in_netns(&self.name(to), move || {
-            let (_, serve) = serve_once(at, length);
-            ready.send(()).unwrap();
-            serve()
-        });
-        waits.recv().unwrap();
-        let called: SocketAddr = called.parse().unwrap();
-        let got = spawn_in_netns(&self.name(from), move || download(called)).join().unwrap();
-        assert!(got == test_bytes(length), "{} of {length} octets, or other ones", got.len());
-        server.join().unwrap()
+        self.netns.transfer(from, to, at, called, length)
     }
 
     fn control(&self, words: &[&str]) -> String {
@@ -120,48 +111,11 @@ fn start_gateway(tag: &str, ruleset: &str, how: &[&str]) -> Child {
     gateway
 }
 
-/// The devices: c0 – r0, r1 – s0.
-fn connect_veths(tag: &str, queues: u32) {
-    let [c, r, s] = ["c", "r", "s"].map(|side| format!("{tag}{side}"));
-    let queues = queues.to_string();
-    for (outside, there, inside) in [("c0", &c, "r0"), ("s0", &s, "r1")] {
-        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
-        let one = [&["link", "add", outside, "netns", there][..], &queues, &["type", "veth"]].concat();
-        let other = [&["peer", "name", inside, "netns", &r][..], &queues].concat();
-        assert!(run_ip(&[one, other].concat()));
-    }
-    for (name, device, addresses) in [
-        (&c, "c0", ["10.0.1.2/24", "fd00:1::2/64"]),
-        (&r, "r0", ["10.0.1.1/24", "fd00:1::1/64"]),
-        (&r, "r1", ["10.0.2.1/24", "fd00:2::1/64"]),
-        (&s, "s0", ["10.0.2.2/24", "fd00:2::2/64"]),
-    ] {
-        for address in addresses {
-            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-            assert!(run_ip(&[&["-n", name, "addr", "add", address, "dev", device][..], nodad].concat()));
-        }
-        assert!(run_ip(&["-n", name, "link", "set", "lo", "up"]));
-        assert!(run_ip(&["-n", name, "link", "set", device, "up"]));
-        // A veth leaves checksums to the hardware that it has not; bursts need a peer that polls.
-        for words in ["tx off", "gro on"] {
-            let words: Vec<&str> = words.split(' ').collect();
-            let all = [&["netns", "exec", name, "ethtool", "-K", device][..], &words].concat();
-            assert!(run_ip(&all), "{all:?}");
-        }
-    }
-    assert!(run_ip(&["-n", &c, "route", "add", "default", "via", "10.0.1.1"]));
-    assert!(run_ip(&["-n", &c, "-6", "route", "add", "default", "via", "fd00:1::1"]));
-    assert!(run_ip(&["-n", &s, "-6", "route", "add", "fd00:1::/64", "via", "fd00:2::1"]));
-}
-
 impl Drop for XdpTestbed {
     fn drop(&mut self) {
         let _ = self.gateway.kill();
         let _ = self.gateway.wait();
         let _ = std::fs::remove_file(socket(&self.tag));
-        for side in ["c", "r", "s"] {
-            run_ip(&["netns", "del", &self.name(side)]);
-        }
     }
 }
 

@@ -17,7 +17,9 @@ impl FromStr for InterfacePattern {
     fn from_str(text: &str) -> Result<InterfacePattern, String> {
         let (excludes, name) = text.strip_prefix('!').map_or((false, text), |name| (true, name));
         if name.is_empty() || name.contains(['/', ' ', ',']) {
-            return Err(format!("{text:?}: write the name of an interface, like eth0 or eth*, or !eth3 to leave one out"));
+            return Err(format!(
+                "{text:?}: write the name of an interface, like eth0 or eth*, or !eth3 to leave one out"
+            ));
         }
         if name == LOOPBACK {
             return Err(format!("{LOOPBACK}: what the machine sends to itself is not governed; leave it out"));

@@ -11,14 +11,12 @@ use super::gso::MAX_GSO_LEN;
 use super::shared::SharedGateway;
 use super::{gso, kernel_fib};
 use anyhow::{Context, Result, bail};
-pub use governed::InterfacePattern;
 use governed::GovernedInterfaces;
+pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::{RtMessage, RtMonitor};
-use keepstate_linux::tc::{
-    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, PinDir, TcHook, TcHooks,
-};
+use keepstate_linux::tc::{CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, PinDir, TcHook, TcHooks};
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{Egress, FibTable, Router};
 use keepstate_wire::gso::GsoPacket;
@@ -232,9 +230,7 @@ fn route_gso(router: &mut Router, gso: &GsoPacket, bytes: &mut Vec<u8>, carried:
 
 impl Driver for TcDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
-        poll::poll_readable([self.carrier.as_fd()], milliseconds)
-            .map(drop)
-            .context("waiting for packets")
+        poll::poll_readable([self.carrier.as_fd()], milliseconds).map(drop).context("waiting for packets")
     }
 
     fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
@@ -291,7 +287,9 @@ impl Driver for TcDriver {
 fn open_carrier() -> Result<Carrier> {
     Carrier::open().map_err(|error| match error.kind() {
         ErrorKind::ResourceBusy => {
-            anyhow::anyhow!("another gateway runs in this network namespace (it has {CARRIER_NAME} open); stop it first")
+            anyhow::anyhow!(
+                "another gateway runs in this network namespace (it has {CARRIER_NAME} open); stop it first"
+            )
         }
         _ => anyhow::Error::new(error).context(format!(
             "cannot create the TAP interface {CARRIER_NAME}: needs /dev/net/tun and root (CAP_NET_ADMIN)"

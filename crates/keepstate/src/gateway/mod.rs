@@ -47,7 +47,7 @@ pub struct GatewayArgs {
     #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp", "queue"], help_heading = "Interfaces")]
     governed: Vec<InterfacePattern>,
     /// What becomes of governed interfaces when the gateway is stopped
-    #[arg(long, value_name = "STATE", value_enum, default_value_t = OnExitArg::Closed, requires = "governed", help_heading = "Interfaces")]
+    #[arg(long, value_name = "STATE", value_enum, default_value_t = OnExitArg::Closed, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     on_exit: OnExitArg,
     /// Use existing interfaces by AF_XDP: eth0,eth1. Addresses, routes and neighbours are the kernel's
     #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
@@ -56,10 +56,10 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp"], help_heading = "Interfaces")]
     queue: Option<u16>,
     /// AF_XDP copy mode
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpModeArg::Auto, requires = "xdp", help_heading = "Interfaces")]
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpModeArg::Auto, requires = "xdp", conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
     xdp_mode: XdpModeArg,
     /// How frames are sent in AF_XDP copy mode
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpSendArg::Auto, requires = "xdp", help_heading = "Interfaces")]
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpSendArg::Auto, requires = "xdp", conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
     xdp_send: XdpSendArg,
     /// Busy-poll this many µs before sleeping (lower latency, more CPU)
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Interfaces")]

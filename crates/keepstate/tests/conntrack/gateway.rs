@@ -4,8 +4,8 @@
 //! `KEEPSTATE_CONNTRACK_CASE=TEXT` runs only the cases whose name contains the text.
 use crate::netns_fixture::NetnsFixture;
 use crate::{
-    CASES_DIR, KnownDifferences, Mismatch, SYSCTL_LOCK, can_run, case_file, common::report_skipped, keep_sample, mismatch_of,
-    run_debian_cases,
+    CASES_DIR, KnownDifferences, Mismatch, SYSCTL_LOCK, can_run, case_file, common::report_skipped, keep_sample,
+    mismatch_of, run_debian_cases,
 };
 use std::env;
 use std::path::Path;

@@ -188,8 +188,7 @@ fn pinned_link(path: &PathBuf) -> Result<SchedClassifierLink, TcError> {
 
 fn attached(pins: &PinDir) -> Vec<u32> {
     let names = pins.names();
-    let mut indices: Vec<u32> =
-        names.iter().filter_map(|name| name.strip_suffix("-ingress")?.parse().ok()).collect();
+    let mut indices: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix("-ingress")?.parse().ok()).collect();
     indices.sort_unstable();
     indices
 }

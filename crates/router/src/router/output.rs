@@ -130,8 +130,7 @@ impl Router {
         let meta = PacketMeta { oif: self.fib.device(oif), ..PacketMeta::default() };
         let bytes = std::mem::take(packet);
         let gso_packet_len = max_segment_len;
-        let mut pkt =
-            InFlightPacket { bytes, meta, gso_packet_len, is_output: true, now, ..InFlightPacket::default() };
+        let mut pkt = InFlightPacket { bytes, meta, gso_packet_len, is_output: true, now, ..InFlightPacket::default() };
         let result = self.process_output(&mut pkt, oif);
         self.queue_log(&mut pkt.meta.log_lines);
         self.counters.dropped += u64::from(result.is_err());

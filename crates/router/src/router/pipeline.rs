@@ -231,7 +231,12 @@ impl Router {
     }
 
     /// A packet in the pieces that it leaves in: fragments, if it came in fragments or is longer than the MTU.
-    pub(super) fn fragment_again(&mut self, pkt: &InFlightPacket, whole: Vec<u8>, mtu: usize) -> SmallVec<[Vec<u8>; 1]> {
+    pub(super) fn fragment_again(
+        &mut self,
+        pkt: &InFlightPacket,
+        whole: Vec<u8>,
+        mtu: usize,
+    ) -> SmallVec<[Vec<u8>; 1]> {
         let v6 = whole.first().is_some_and(|first| first >> 4 == 6);
         match pkt.fragments {
             // No fragment leaves longer than the longest that came, so that no router has to fragment it again.

@@ -1,0 +1,346 @@
+//! `keepstate gateway --interface`: client, router and server in namespaces of their own, veth pairs with all offloads between them, the kernel's own TCP at all three.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/peers.rs"]
+mod peers;
+#[path = "../common/router_netns.rs"]
+mod router_netns;
+
+use common::{ProgramOutput, TempFile, keepstate, report_skipped};
+use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
+use router_netns::RouterNetns;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const RULES: &str = "
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state established,related accept
+		iifname r0 tcp dport 2222 counter accept
+		iifname r0 udp dport 53 accept
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname r0 oifname r1 accept
+		ct status dnat accept
+	}
+	chain output {
+		type filter hook output priority filter; policy accept;
+		ct state invalid drop
+		oifname r1 tcp dport 9 reject with tcp reset
+		oifname r1 udp dport 9 drop
+	}
+}
+table ip nat {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		iifname r1 tcp dport 8080 dnat to 10.0.1.2:80
+		iifname r0 tcp dport 8022 redirect to :2222
+	}
+	chain out {
+		type nat hook output priority dstnat;
+		ip daddr 198.51.100.7 tcp dport 7000 dnat to 10.0.2.2
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname r1 masquerade
+	}
+}
+";
+
+/// The namespaces, and the gateway in the middle one.
+struct TcTestbed {
+    gateway: Option<Child>,
+    ruleset: TempFile,
+    socket: String,
+    netns: RouterNetns,
+}
+
+impl TcTestbed {
+    /// `None` where it cannot be made.
+    fn new(name: &str) -> Option<TcTestbed> {
+        let tag = format!("kstc{}{name}", std::process::id());
+        let Some(netns) = RouterNetns::new(&tag, 1) else {
+            report_skipped("the gateway at tc's hooks: it needs root, network namespaces and iproute2");
+            return None;
+        };
+        let socket = std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned();
+        let ruleset = TempFile::new(&format!("tc{name}.nft"), RULES.as_bytes());
+        let mut lab = TcTestbed { gateway: None, ruleset, socket, netns };
+        lab.start(&["--interface", "r0,r1"]);
+        Some(lab)
+    }
+
+    /// Starts a gateway in the middle, and waits until it routes.
+    fn start(&mut self, how: &[&str]) {
+        let mut gateway =
+            self.command(&[&["--ruleset", self.ruleset.path(), "--control", &self.socket][..], how].concat());
+        let mut gateway = gateway.stderr(Stdio::piped()).spawn().unwrap();
+        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("Ctrl-C stops") {
+            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        // What it says later is of no interest, but must not fill the pipe.
+        std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
+        self.gateway = Some(gateway);
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        let router = self.netns.name("r");
+        command.args(["netns", "exec", &router, env!("CARGO_BIN_EXE_keepstate"), "gateway"]).args(words);
+        command
+    }
+
+    fn kill(&mut self) {
+        let mut gateway = self.gateway.take().unwrap();
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+    }
+
+    /// Stops it as `kill PID` does.
+    fn stop(&mut self) {
+        let mut gateway = self.gateway.take().unwrap();
+        let pid = rustix::process::Pid::from_raw(gateway.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(gateway.wait().unwrap().success());
+    }
+
+    fn detach(&self) -> ProgramOutput {
+        let output = self.command(&["--detach"]).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        ProgramOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn control(&self, words: &[&str]) -> String {
+        let ran = keepstate(&[&["control", "--socket", &self.socket][..], words].concat(), b"");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        ran.out
+    }
+
+    /// What becomes of a TCP connection from `side` to `to` within `patience`.
+    fn connect(&self, side: &str, to: &'static str, patience: Duration) -> Result<(), ErrorKind> {
+        let connect = move || TcpStream::connect_timeout(&to.parse().unwrap(), patience).map(drop);
+        spawn_in_netns(&self.netns.name(side), connect).join().unwrap().map_err(|error| error.kind())
+    }
+}
+
+impl Drop for TcTestbed {
+    fn drop(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            let _ = gateway.kill();
+            let _ = gateway.wait();
+        }
+        self.detach();
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Nobody answers: the packet was dropped.
+const SILENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn forwarded_packets_are_filtered_and_translated() {
+    let Some(lab) = TcTestbed::new("f") else { return };
+    const LENGTH: usize = 10_000_000;
+    let seen = lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", LENGTH);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]), "masqueraded");
+    let seen = lab.netns.transfer("c", "s", "[fd00:2::2]:7000", "[fd00:2::2]:7000", LENGTH);
+    assert_eq!(seen, "fd00:1::2".parse::<IpAddr>().unwrap(), "IPv6 is not translated");
+    let seen = lab.netns.transfer("s", "c", "10.0.1.2:80", "10.0.2.1:8080", LENGTH);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 2]), "published");
+    assert_eq!(lab.connect("s", "[fd00:1::2]:81", SILENCE), Err(ErrorKind::TimedOut), "dropped by the forward chain");
+    assert_eq!(lab.control(&["count"]).trim(), "3");
+}
+
+#[test]
+fn packets_to_the_machine_pass_the_input_chain() {
+    let Some(lab) = TcTestbed::new("i") else { return };
+    let seen = lab.netns.transfer("c", "r", "10.0.1.1:2222", "10.0.1.1:2222", 3_000_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 1, 2]));
+    // Redirected to the machine itself, and the answers translated back.
+    let seen = lab.netns.transfer("c", "r", "10.0.1.1:2222", "10.0.1.1:8022", 3_000_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 1, 2]));
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut), "dropped by the input chain");
+    assert_eq!(lab.connect("s", "10.0.2.1:2222", SILENCE), Err(ErrorKind::TimedOut), "not from this interface");
+    assert_eq!(lab.control(&["count"]).trim(), "2");
+}
+
+/// A socket bound to an interface, as dnsmasq's or a DHCP server's, gets its packets on it, broadcasts too.
+#[test]
+fn sockets_bound_to_an_interface_are_served() {
+    let Some(lab) = TcTestbed::new("b") else { return };
+    for (to, from) in [("10.0.1.1:53", "10.0.1.2:0"), ("10.0.1.255:53", "10.0.1.2:0")] {
+        let server = spawn_in_netns(&lab.netns.name("r"), || {
+            let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+            bind_to_device(&socket, "r0");
+            socket
+        });
+        let socket = server.join().unwrap();
+        let client = spawn_in_netns(&lab.netns.name("c"), move || {
+            let socket = UdpSocket::bind(from).unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send_to(b"question", to).unwrap();
+            let mut answer = [0; 16];
+            let (length, from) = socket.recv_from(&mut answer).unwrap();
+            (answer[..length].to_vec(), from)
+        });
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut question = [0; 16];
+        let (length, asks) = socket.recv_from(&mut question).unwrap();
+        assert_eq!(&question[..length], b"question");
+        socket.send_to(b"answer", asks).unwrap();
+        let (answer, from) = client.join().unwrap();
+        assert_eq!((&answer[..], from), (&b"answer"[..], "10.0.1.1:53".parse().unwrap()), "{to}");
+    }
+}
+
+fn bind_to_device(socket: &UdpSocket, name: &str) {
+    use std::os::fd::AsRawFd;
+    let length = libc::socklen_t::try_from(name.len()).unwrap();
+    #[allow(unsafe_code, reason = "SO_BINDTODEVICE has no safe wrapper")]
+    // SAFETY: the pointer and the length are those of the name, which outlives the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_ptr().cast(), length)
+    };
+    assert_eq!(done, 0);
+}
+
+#[test]
+fn packets_of_the_machine_pass_the_output_chain() {
+    let Some(lab) = TcTestbed::new("o") else { return };
+    let seen = lab.netns.transfer("r", "s", "10.0.2.2:7000", "10.0.2.2:7000", 3_000_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
+    let seen = lab.netns.transfer("r", "s", "[fd00:2::2]:7000", "[fd00:2::2]:7000", 3_000_000);
+    assert_eq!(seen, "fd00:2::1".parse::<IpAddr>().unwrap());
+    assert!(run_ip(&["-n", &lab.netns.name("r"), "route", "add", "198.51.100.0/24", "via", "10.0.2.2"]));
+    let seen = lab.netns.transfer("r", "s", "10.0.2.2:7000", "198.51.100.7:7000", 1_000_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]), "translated on its way out");
+    assert_eq!(lab.connect("r", "10.0.2.2:9", PATIENCE), Err(ErrorKind::ConnectionRefused), "rejected");
+    assert_eq!(lab.control(&["count"]).trim(), "3");
+}
+
+/// Fragments, both of forwarded packets and of the machine's own.
+#[test]
+fn fragments_are_tracked_as_whole_packets() {
+    let Some(lab) = TcTestbed::new("g") else { return };
+    for side in ["c", "r"] {
+        for (at, bind) in [("10.0.2.2:7001", "0.0.0.0:0"), ("[fd00:2::2]:7001", "[::]:0")] {
+            let server = spawn_in_netns(&lab.netns.name("s"), move || UdpSocket::bind(at).unwrap()).join().unwrap();
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            let client = spawn_in_netns(&lab.netns.name(side), move || {
+                let socket = UdpSocket::bind(bind).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.send_to(&[7; 4000], at).unwrap();
+                socket.recv(&mut [0; 8000]).unwrap()
+            });
+            let mut question = [0; 8000];
+            let (length, asks) = server.recv_from(&mut question).unwrap();
+            assert_eq!((length, question[3999]), (4000, 7));
+            server.send_to(&question[..length], asks).unwrap();
+            assert_eq!(client.join().unwrap(), 4000, "{side} {at}");
+        }
+    }
+}
+
+#[test]
+fn errors_of_the_router_reach_the_sender() {
+    let Some(lab) = TcTestbed::new("e") else { return };
+    let asked = spawn_in_netns(&lab.netns.name("c"), || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        enable_icmp_errors(&socket);
+        socket.set_ttl(1).unwrap();
+        socket.connect("10.0.2.2:9").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send(b"hello").unwrap();
+        socket.recv(&mut [0; 9]).unwrap_err().kind()
+    });
+    assert_eq!(asked.join().unwrap(), ErrorKind::HostUnreachable, "time exceeded");
+}
+
+/// A killed gateway leaves nothing open; the next one takes over; only who says so gets the interfaces back.
+#[test]
+fn closed_when_it_dies_until_the_next_one_or_detached() {
+    let Some(mut lab) = TcTestbed::new("k") else { return };
+    lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+    let second = lab.command(&["--ruleset", lab.ruleset.path(), "--interface", "r0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.code() == Some(1) && said.contains("another gateway runs"), "{said}");
+    let refused = lab.detach();
+    assert!(refused.code == Some(1) && refused.err.contains("stop it first"), "{}", refused.err);
+
+    lab.kill();
+    let forwards = Command::new("ip")
+        .args(["netns", "exec", &lab.netns.name("r"), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
+        .status();
+    assert!(forwards.unwrap().success());
+    for to in ["10.0.2.2:7000", "10.0.1.1:2223"] {
+        assert_eq!(lab.connect("c", to, SILENCE), Err(ErrorKind::TimedOut), "{to}");
+    }
+    assert_eq!(lab.connect("r", "10.0.2.2:7000", SILENCE), Err(ErrorKind::TimedOut));
+
+    lab.start(&["--interface", "r*"]);
+    lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+    lab.stop();
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut), "closed");
+    let detached = lab.detach();
+    assert!(detached.code == Some(0) && detached.err.contains("2 interfaces given back"), "{}", detached.err);
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", PATIENCE), Err(ErrorKind::ConnectionRefused), "the kernel's own");
+    let nothing = lab.detach();
+    assert!(nothing.code == Some(1) && nothing.err.contains("no gateway has left"), "{}", nothing.err);
+
+    lab.start(&["--interface", "*", "--on-exit", "open"]);
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut));
+    lab.stop();
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", PATIENCE), Err(ErrorKind::ConnectionRefused));
+}
+
+/// An interface that is made anew under its name is governed as soon as it is there.
+#[test]
+fn interfaces_made_anew_are_governed() {
+    let Some(lab) = TcTestbed::new("n") else { return };
+    let [client, router] = ["c", "r"].map(|side| lab.netns.name(side));
+    assert!(run_ip(&["-n", &router, "link", "del", "r0"]));
+    assert!(run_ip(&["link", "add", "c0", "netns", &client, "type", "veth", "peer", "name", "r0", "netns", &router]));
+    for (name, device, address) in [(&client, "c0", "10.0.1.2/24"), (&router, "r0", "10.0.1.1/24")] {
+        assert!(run_ip(&["-n", name, "addr", "add", address, "dev", device]));
+        assert!(run_ip(&["-n", name, "link", "set", device, "up"]));
+    }
+    assert!(run_ip(&["-n", &client, "route", "add", "default", "via", "10.0.1.1"]));
+    let until = Instant::now() + PATIENCE;
+    // A closed port answers until the programs are there.
+    while lab.connect("c", "10.0.1.1:2223", SILENCE) != Err(ErrorKind::TimedOut) {
+        assert!(Instant::now() < until, "it is not governed");
+    }
+    let seen = lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
+}
+
+#[test]
+fn unusable_interfaces_are_reported() {
+    let ruleset = TempFile::new("tcwrong.nft", RULES.as_bytes());
+    for (words, code, said) in [
+        (&["--interface", "nothere0"][..], 1, "no such interface"),
+        (&["--interface", "lo"], 2, "not governed"),
+        (&["--interface", "nothere*"], 1, "no interface has such a name"),
+        (&["--interface", "r0", "--xdp", "r1"], 2, "cannot be used with"),
+        (&["--on-exit", "open"], 2, "--interface"),
+        (&["--on-exit", "open", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
+        (&["--xdp-mode", "copy", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
+    ] {
+        let ran = keepstate(&[&["gateway", "--ruleset", ruleset.path()][..], words].concat(), b"");
+        assert!(ran.code == Some(code) && ran.err.contains(said), "{words:?}: {:?} {}", ran.code, ran.err);
+    }
+    let ran = keepstate(&["gateway", "--detach", "--interface", "r0"], b"");
+    assert!(ran.code == Some(2) && ran.err.contains("--detach"), "{}", ran.err);
+}
