@@ -129,6 +129,7 @@ mod tests {
             group: 0,
             master: None,
             link_type: ETHERNET,
+            kind: Default::default(),
         }
     }
 
