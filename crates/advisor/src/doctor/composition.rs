@@ -190,22 +190,33 @@ fn udp_dominates(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         if stats.percent(stats.udp) < UDP_DOMINANT_PERCENT {
             return None;
         }
-        let port = stats.ports.iter().find(|(protocol, _, _)| *protocol == sample_stats::UDP);
-        let (port, share) = port.map_or((0, 0), |(_, port, entries)| (*port, stats.percent(*entries)));
         let finding = finding_with_entry_count(rule, space, Certainty::Certain)
             .evidence("UDP", format!("{} %", stats.percent(stats.udp)), source)
-            .evidence("most frequent destination", format!("udp port {port}, {share} % of all entries"), source);
-        Some(
-            with_sockets(finding, space)
-                .meaning("Each query from a new port is an entry for 30 s, or 120 s if packets go both ways. DNS and QUIC make many.")
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_udp_timeout_stream", 60, "answered flows expire sooner"))
-                .for_good(RemedyStep::command(remedy::namespace_location(space), remedy::notrack_command("udp", &port.to_string()), "traffic that is not translated need not be tracked"))
+            .evidence("UDP without a reply", format!("{} %", stats.percent(stats.udp_unreplied)), source);
+        let here = || remedy::namespace_location(space);
+        // The shorter timeout is that of the entries which are there.
+        let (timeout, seconds, why) = if stats.udp_unreplied * 2 >= stats.udp {
+            ("nf_conntrack_udp_timeout", 10, "unanswered flows expire sooner")
+        } else {
+            ("nf_conntrack_udp_timeout_stream", 60, "answered flows expire sooner")
+        };
+        let mut finding = with_sockets(finding, space)
+            .meaning("Each query from a new port is an entry for 30 s, or 120 s if packets go both ways. DNS and QUIC make many.")
+            .now(remedy::set_sysctl(here(), timeout, seconds, why));
+        if let Some(port) = stats.major_port(sample_stats::UDP) {
+            let share =
+                stats.ports.iter().find(|(protocol, other, _)| (*protocol, *other) == (sample_stats::UDP, port));
+            let share = share.map_or(0, |(_, _, entries)| stats.percent(*entries));
+            finding = finding
+                .evidence("most frequent destination", format!("udp port {port}, {share} % of all entries"), source)
+                .for_good(RemedyStep::command(here(), remedy::notrack_command("udp", &port.to_string()), "traffic that is not translated need not be tracked"))
                 .for_good(RemedyStep::command(
-                    remedy::namespace_location(space),
-                    format!("nft 'add ct timeout inet filter short {{ protocol udp; policy = {{ unreplied : 5, replied : 10 }}; }}' and rules `udp dport {port} ct timeout set \"short\"`"),
-                    "or a shorter timeout for this port only",
-                )),
-        )
+                    here(),
+                    format!("nft 'table inet udp_timeout {{ ct timeout short {{ protocol udp; l3proto ip; policy = {{ unreplied : 5, replied : 10 }}; }}; chain pre {{ type filter hook prerouting priority -150; udp dport {port} ct timeout set \"short\"; }}; }}'"),
+                    "or a shorter timeout for this port only (IPv4)",
+                ));
+        }
+        Some(finding.for_good(remedy::persist_sysctl(here(), timeout, seconds, "the same at every boot")))
     };
     seen.namespaces.iter().filter_map(check).collect()
 }

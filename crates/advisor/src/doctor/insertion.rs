@@ -13,7 +13,7 @@ pub const RULES: &[DoctorRule] = &[
         name: "chains-too-long",
         number: 8,
         title: "connections are dropped because hash chains are too long (too few buckets)",
-        explains: &["buckets-too-few", "udp-insert-race"],
+        explains: &["buckets-too-few", "udp-insert-race", "snat-port-race"],
         check: chains_too_long,
     },
     DoctorRule {
@@ -29,6 +29,13 @@ pub const RULES: &[DoctorRule] = &[
         title: "packets sent at the same time lose an insert race (5-second DNS delays)",
         explains: &[],
         check: udp_insert_race,
+    },
+    DoctorRule {
+        name: "snat-port-race",
+        number: 6,
+        title: "new connections choose the same NAT port at the same time, and one of them is dropped",
+        explains: &[],
+        check: snat_port_race,
     },
     DoctorRule {
         name: "resize-stalls",
@@ -48,6 +55,9 @@ const MAX_LIMIT_PER_BUCKET: u64 = 8;
 
 /// Lost races since boot that are worth reporting. A few happen on any busy resolver.
 const MIN_LOST_RACES: u64 = 100;
+
+/// Percent of the entries that are UDP below which failed inserts have another cause.
+const MIN_UDP_PERCENT: u64 = 5;
 
 /// Lookup restarts per second above which it is not chance: an entry reused while it is read causes one now and then.
 const MAX_RESTARTS_PER_SECOND: u64 = 100;
@@ -158,10 +168,15 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             space.growth.map_or(0, |growth| lost(growth.by.insert_failed, growth.by.chaintoolong, growth.by.drop));
         let counters = space.counters.as_ref()?;
         let all = lost(counters.value.insert_failed, counters.value.chaintoolong, counters.value.drop);
-        if now == 0 && all < MIN_LOST_RACES {
+        // Counters since boot say nothing about now, unless they are all there is.
+        if space.growth.map_or(all < MIN_LOST_RACES, |_| now == 0) {
             return None;
         }
         let stats = SampleStats::from_sample(space);
+        // Without UDP in the table it was not this race.
+        if stats.as_ref().is_some_and(|stats| stats.percent(stats.udp) < MIN_UDP_PERCENT) {
+            return None;
+        }
         let asks_names = stats.as_ref().is_some_and(|stats| {
             stats.ports.iter().any(|(protocol, port, _)| (*protocol, *port) == (sample_stats::UDP, 53))
         });
@@ -171,7 +186,11 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             .is_some_and(|rules| !rules.value.destination_nat.is_empty() || !rules.value.source_nat.is_empty());
         // The race happens with NAT and UDP; each of the two makes it more certain.
         let certainty = if asks_names || translates { Certainty::Likely } else { Certainty::Possible };
-        let value = format!("{} since boot, {} in the interval", Count(all), Count(now));
+        let value = match space.growth {
+            Some(growth) => format!("{} in {} ms, {} since boot", Count(now), growth.over_ms, Count(all)),
+            None => format!("{} since boot (read once, so it may be long ago)", Count(all)),
+        };
+        let certainty = if space.growth.is_some() { certainty } else { Certainty::Possible };
         let mut finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name).evidence(
             "failed inserts that dropped a packet",
             value,
@@ -199,6 +218,37 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                     remedy::namespace_location(space),
                     remedy::notrack_command("udp", "53"),
                     "if DNS is not translated here it needs no tracking",
+                )),
+        )
+    };
+    seen.namespaces.iter().filter_map(check).collect()
+}
+
+fn snat_port_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    let check = |space: &ObservedNamespace| {
+        let (growth, counters, rules) = (space.growth?, space.counters.as_ref()?, space.rules.as_ref()?);
+        let failed = growth.by.insert_failed.saturating_sub(growth.by.chaintoolong.unwrap_or(0)).min(growth.by.drop);
+        let stats = SampleStats::from_sample(space)?;
+        // Of UDP the socket's own packets race too: that is another finding.
+        if failed == 0 || stats.percent(stats.udp) >= MIN_UDP_PERCENT {
+            return None;
+        }
+        let nat = rules.value.source_nat.iter().find(|nat| !nat.is_random)?;
+        let random = if nat.rule.starts_with("-A ") { "--random-fully" } else { "fully-random" };
+        Some(
+            rule.finding(Severity::Warning, Certainty::Likely)
+                .in_namespace(&space.name)
+                .evidence("failed inserts that dropped a packet", format!("{} in {} ms", Count(failed), growth.over_ms), &counters.source)
+                .evidence("TCP", format!("{} % of the entries", stats.percent(stats.tcp)), space.sample.as_ref().map_or("", |sample| sample.source.as_str()))
+                .evidence("rule without random ports", &nat.rule, &rules.source)
+                .meaning(
+                    "Connections to one destination look for a free port of the NAT address in the same order. Two that begin at the \
+                     same time find the same one; the second loses its SYN and is sent again a second later.",
+                )
+                .now(RemedyStep::manual(remedy::namespace_location(space), format!("add {random} to this rule")))
+                .for_good(RemedyStep::manual(
+                    remedy::namespace_location(space),
+                    format!("add {random} where the rule comes from: Docker's, kube-proxy's and the firewall's own configuration write it again"),
                 )),
         )
     };
@@ -244,7 +294,7 @@ fn resize_stalls(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             ))
             .for_good(RemedyStep::command(
                 remedy::sysctl_location(seen),
-                remedy::tune_command("--buckets N"),
+                remedy::tune_command(&format!("--buckets {}", wanted_buckets(seen, 0))),
                 "set the size once at boot, while the table is empty; or off-peak, in steps",
             )),
     ]

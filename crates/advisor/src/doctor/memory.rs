@@ -77,7 +77,7 @@ fn memory_not_charged(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                 limit,
                 "at most a tenth of the memory; if more connections are open, new ones are dropped until the count has fallen",
             ))
-            .for_good(RemedyStep::command(remedy::sysctl_location(seen), "keepstate size --connections N", "computes the table size for N connections and its memory")),
+            .for_good(RemedyStep::command(remedy::sysctl_location(seen), format!("keepstate size --connections {}", total_entries(seen).max(1)), "computes the table size for as many connections as there are now, and its memory")),
     ]
 }
 

@@ -14,7 +14,7 @@ pub const RULES: &[DoctorRule] = &[
         name: "snat-ports-exhausted",
         number: 7,
         title: "source NAT runs out of ports for one destination",
-        explains: &["udp-insert-race"],
+        explains: &["udp-insert-race", "snat-port-race"],
         check: snat_ports_exhausted,
     },
     DoctorRule {
@@ -99,7 +99,7 @@ fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Opti
             ))
             .for_good(RemedyStep::command(
                 remedy::namespace_location(space),
-                "nft add rule ip nat postrouting snat to 192.0.2.1-192.0.2.4 fully-random",
+                "nft 'table ip more_snat { chain post { type nat hook postrouting priority 90; snat to 192.0.2.1-192.0.2.4 fully-random; }; }'",
                 "more NAT addresses, each with its own ports; replace 192.0.2.1-192.0.2.4 by yours. With fully-random the search fails later",
             ))
             .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "reuse connections (pools, keepalive) instead of one per request")),

@@ -17,6 +17,8 @@ pub struct SampleStats {
     pub tcp: u64,
     /// UDP.
     pub udp: u64,
+    /// UDP without a reply.
+    pub udp_unreplied: u64,
     /// TCP by state.
     pub states: BTreeMap<String, u64>,
     /// TCP with an unfinished handshake.
@@ -36,6 +38,9 @@ pub const UDP: u8 = 17;
 
 /// Seconds after which the peer of an idle connection is probably gone: a day. Keepalives of brokers reach 18 hours at most.
 pub const IDLE_SECONDS: u64 = 86_400;
+
+/// Percent of the entries that a port must have to be named in a remedy.
+const MAJOR_PORT_PERCENT: u64 = 20;
 
 /// Entries a sample needs for its shares to mean anything.
 const MIN_SAMPLE: u64 = 20;
@@ -67,6 +72,7 @@ impl SampleStats {
         self.assured += u64::from(flow.is_assured);
         self.unreplied += u64::from(flow.is_unreplied);
         self.udp += u64::from(flow.protocol == UDP);
+        self.udp_unreplied += u64::from(flow.protocol == UDP && flow.is_unreplied);
         if flow.protocol != TCP {
             return;
         }
@@ -111,9 +117,16 @@ impl SampleStats {
         parts.join(", ")
     }
 
+    /// The destination port of a protocol that so many entries have that a remedy for it alone helps.
+    pub fn major_port(&self, protocol: u8) -> Option<u16> {
+        let (_, port, entries) = self.ports.iter().find(|(other, _, _)| *other == protocol)?;
+        (self.percent(*entries) >= MAJOR_PORT_PERCENT).then_some(*port)
+    }
+
     /// The most frequent destination port, in words.
     pub fn top_port(&self) -> Option<String> {
-        let (protocol, port, entries) = self.ports.first()?;
+        let (protocol, port, entries) =
+            self.ports.first().filter(|(_, _, entries)| self.percent(*entries) >= MAJOR_PORT_PERCENT)?;
         let protocol = match *protocol {
             TCP => "tcp".to_owned(),
             UDP => "udp".to_owned(),

@@ -3,7 +3,7 @@ use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedNamespace, TableFullLines};
 use super::remedy;
 use super::rule::DoctorRule;
-use super::sample_stats::SampleStats;
+use super::sample_stats::{SampleStats, TCP, UDP};
 use crate::units::{Count, Seconds};
 
 /// The rules of this file.
@@ -110,7 +110,9 @@ fn detect_full<'a>(seen: &'a Observations, space: &'a ObservedNamespace) -> Opti
     let crowded = space.fill_percent()? >= FULL_PERCENT;
     let log = table_full_log(seen, space).filter(|(full, _)| full.age.is_some_and(|age| age <= RECENT_SECONDS));
     // A drop has other causes too, but hardly with a table that is nearly full.
-    let losing = (dropped > 0 || evicted > 0 || log.is_some()) && space.fill_percent()? >= NEARLY_FULL_PERCENT;
+    // A log line is about the past: it counts only where nothing was measured.
+    let was_losing = log.is_some() && space.growth.is_none();
+    let losing = (dropped > 0 || evicted > 0 || was_losing) && space.fill_percent()? >= NEARLY_FULL_PERCENT;
     (crowded || losing).then(|| FullTable {
         namespace: space,
         dropped,
@@ -256,29 +258,84 @@ fn table_full_half_open(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> 
     let check = |space: &ObservedNamespace| {
         let full = detect_full(seen, space).filter(FullTable::is_half_open)?;
         let certainty = if full.sample_stats.is_some() { Certainty::Certain } else { Certainty::Likely };
-        let port = full.sample_stats.as_ref().and_then(|stats| stats.ports.first().copied());
-        let port = port.map_or_else(|| "PORT".to_owned(), |(_, port, _)| port.to_string());
-        let finding = full.finding(rule, certainty).meaning(
+        let is_udp = full.sample_stats.as_ref().is_some_and(|stats| stats.udp_unreplied > stats.half_open);
+        let mut finding = full.finding(rule, certainty);
+        if is_udp {
+            finding.title = "the table is full of UDP flows that nobody answers";
+            finding = finding.meaning(
+                "Each packet from another address or port is an entry for 30 s: a flood with forged sources, a scan, or a server that \
+                 does not answer. The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
+            );
+            return Some(with_udp_flood_remedies(finding, space, full.sample_stats.as_ref()));
+        }
+        let finding = finding.meaning(
             "Connections are opened and never finished: a SYN flood, a scan, or a destination that does not answer. \
              The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
         );
-        Some(
-            finding
-                .now(RemedyStep::command(
-                    remedy::namespace_location(space),
-                    format!("nft add table inet lifeline '{{ chain in {{ type filter hook prerouting priority -350; tcp dport {port} tcp flags & (syn|ack) == syn limit rate over 1000/second drop; }}; }}'"),
-                    "limits new connections before they are tracked; replace 1000/second by a rate above your normal traffic",
-                ))
-                .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_syn_recv", 20, "half-open entries expire sooner"))
-                .for_good(RemedyStep::command(
-                    remedy::namespace_location(space),
-                    remedy::notrack_command("tcp", &port),
-                    "do not track a public port that needs no tracking",
-                ))
-                .for_good(RemedyStep::manual(remedy::namespace_location(space), "or put nftables' `synproxy` in front of it, with nf_conntrack_tcp_loose=0")),
-        )
+        Some(with_syn_flood_remedies(finding, space, full.sample_stats.as_ref()))
     };
     seen.namespaces.iter().filter_map(check).collect()
+}
+
+fn with_syn_flood_remedies(finding: Finding, space: &ObservedNamespace, stats: Option<&SampleStats>) -> Finding {
+    let here = || remedy::namespace_location(space);
+    let port = stats.and_then(|stats| stats.major_port(TCP));
+    let dport = port.map_or(String::new(), |port| format!("tcp dport {port} "));
+    // Without an answer the entry waits in SYN_SENT, with one in SYN_RECV.
+    let answered = stats.map_or(0, |stats| stats.entries_in_state("SYN_RECV"));
+    let (timeout, seconds) = match stats {
+        Some(stats) if stats.entries_in_state("SYN_SENT") > answered => ("nf_conntrack_tcp_timeout_syn_sent", 30),
+        _ => ("nf_conntrack_tcp_timeout_syn_recv", 20),
+    };
+    let finding = finding
+        .now(limit_rate(here(), &format!("{dport}tcp flags & (syn|ack) == syn")))
+        .now(remedy::set_sysctl(here(), timeout, seconds, "half-open entries expire sooner"));
+    let finding = match port {
+        Some(port) => finding.for_good(RemedyStep::command(
+            here(),
+            remedy::notrack_command("tcp", &port.to_string()),
+            "do not track a public port that needs no tracking",
+        )),
+        None => finding.for_good(remedy::persist_sysctl(here(), timeout, seconds, "the same at every boot")),
+    };
+    finding.for_good(RemedyStep::manual(
+        here(),
+        "or put nftables' `synproxy` in front of it, with nf_conntrack_tcp_loose=0",
+    ))
+}
+
+fn with_udp_flood_remedies(finding: Finding, space: &ObservedNamespace, stats: Option<&SampleStats>) -> Finding {
+    let here = || remedy::namespace_location(space);
+    let port = stats.and_then(|stats| stats.major_port(UDP));
+    let matched = port.map_or("meta l4proto udp".to_owned(), |port| format!("udp dport {port}"));
+    let finding = finding
+        .now(remedy::set_sysctl(here(), "nf_conntrack_udp_timeout", 10, "unanswered flows expire sooner"))
+        .now(limit_rate(here(), &matched))
+        .for_good(remedy::persist_sysctl(
+            here(),
+            "nf_conntrack_udp_timeout",
+            10,
+            "if answers come within 10 s, as they nearly always do",
+        ));
+    match port {
+        Some(port) => finding.for_good(RemedyStep::command(
+            here(),
+            remedy::notrack_command("udp", &port.to_string()),
+            "traffic that is not translated need not be tracked",
+        )),
+        None => finding,
+    }
+}
+
+/// Limits packets before they are tracked.
+fn limit_rate(at: StepLocation, matched: &str) -> RemedyStep {
+    RemedyStep::command(
+        at,
+        format!(
+            "nft 'table inet flood_limit {{ chain pre {{ type filter hook prerouting priority -350; {matched} limit rate over 1000/second drop; }}; }}'"
+        ),
+        "limits these packets before they are tracked; replace 1000/second by a rate above your normal traffic",
+    )
 }
 
 fn table_full_assured(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
@@ -422,7 +479,7 @@ fn no_lifeline(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                 .meaning("A full table drops new SSH connections like any other. Keep the session that is open.")
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
-                    format!("nft add table inet lifeline '{{ chain pre {{ type filter hook prerouting priority -300; tcp dport {0} notrack; }}; chain out {{ type filter hook output priority -300; tcp sport {0} notrack; }}; }}'", port.value),
+                    format!("nft 'table inet lifeline {{ chain pre {{ type filter hook prerouting priority -300; tcp dport {0} notrack; }}; chain out {{ type filter hook output priority -300; tcp sport {0} notrack; }}; }}'", port.value),
                     "rules that accept only established connections must then accept this port explicitly",
                 ))
                 .for_good(RemedyStep::command(remedy::namespace_location(space), remedy::notrack_command("tcp", &port.value.to_string()), "the same with checks; prints rules that can be kept in a file")),

@@ -126,3 +126,113 @@ fn boot_findings_follow_writers_and_permissions() {
     seen.configured_sysctls[0].ineffective_reason = None;
     assert_eq!(finding_names(&seen), Vec::<&str>::new());
 }
+
+/// A table of `tcp` SYN_SENT entries and `udp` unanswered ones, each with a port of its own.
+fn unanswered(tcp: u16, udp: u16) -> ObservedSample {
+    let flow = |protocol: u8, port: u16| {
+        let tuple = |source: [u8; 4], destination: [u8; 4], source_port, destination_port| ObservedTuple {
+            source: source.into(),
+            destination: destination.into(),
+            source_port,
+            destination_port,
+        };
+        ObservedFlow {
+            protocol,
+            timeout: Some(20),
+            state: (protocol == 6).then(|| "SYN_SENT".into()),
+            original: tuple([10, 0, 0, 1], [10, 0, 0, 2], 40_000, port),
+            reply: tuple([10, 0, 0, 2], [10, 0, 0, 1], port, 40_000),
+            is_unreplied: true,
+            is_assured: false,
+            helper: None,
+        }
+    };
+    let flows = (0..tcp).map(|port| flow(6, port)).chain((0..udp).map(|port| flow(17, port))).collect();
+    ObservedSample { flows, is_complete: true }
+}
+
+fn commands(finding: &Finding) -> String {
+    let steps = finding.now.iter().chain(&finding.for_good);
+    steps.filter_map(|step| step.command.as_deref()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn remedies_of_a_flood_are_about_what_the_table_holds() {
+    let mut full = namespace(1000, 1000);
+    full.sample = Some(Sourced::at("nf_conntrack", unanswered(0, 300)));
+    let found = diagnose(&machine(vec![full.clone()]));
+    let first = &found.findings[0];
+    assert_eq!(
+        (first.name, first.title),
+        ("table-full-half-open", "the table is full of UDP flows that nobody answers")
+    );
+    let text = commands(first);
+    assert!(text.contains("nf_conntrack_udp_timeout=10") && text.contains("meta l4proto udp"), "{text}");
+    assert!(
+        !text.contains("tcp") && !text.contains("stream") && !text.contains("--ports") && !text.contains("dport"),
+        "{text}"
+    );
+
+    full.sample = Some(Sourced::at("nf_conntrack", unanswered(300, 0)));
+    let found = diagnose(&machine(vec![full.clone()]));
+    let text = commands(&found.findings[0]);
+    assert!(text.contains("tcp_timeout_syn_sent=30") && !text.contains("dport") && !text.contains("udp"), "{text}");
+
+    let mut sample = unanswered(0, 300);
+    for flow in &mut sample.flows {
+        flow.original.destination_port = 53;
+    }
+    full.sample = Some(Sourced::at("nf_conntrack", sample.clone()));
+    let text = commands(&diagnose(&machine(vec![full.clone()])).findings[0]);
+    assert!(text.contains("udp dport 53") && text.contains("--ports udp/53"), "{text}");
+
+    full.count = Some(Sourced::at("count", 400));
+    full.sample = Some(Sourced::at("nf_conntrack", unanswered(0, 300)));
+    let found = diagnose(&machine(vec![full.clone()]));
+    assert_eq!(found.findings[0].name, "udp-dominates");
+    assert!(commands(&found.findings[0]).contains("udp_timeout=10"));
+    for flow in &mut sample.flows {
+        flow.is_unreplied = false;
+    }
+    full.sample = Some(Sourced::at("nf_conntrack", sample));
+    let text = commands(&diagnose(&machine(vec![full])).findings[0]);
+    assert!(text.contains("udp_timeout_stream=60") && text.contains("udp dport 53"), "{text}");
+}
+
+#[test]
+fn old_log_lines_do_not_make_a_table_full() {
+    let mut space = namespace(910, 1000);
+    space.counters = Some(Sourced::at("stat", ObservedCounters { drop: 40, ..ObservedCounters::default() }));
+    let mut seen = machine(vec![space]);
+    let initial =
+        TableFullLines { lines: 3, age: Some(900), latest: "nf_conntrack: table full, dropping packet".into() };
+    seen.log = Some(Sourced::at("/dev/kmsg", ObservedLog { initial, ..ObservedLog::default() }));
+    let found = diagnose(&seen);
+    assert_eq!((found.status, found.findings[0].name), (HealthStatus::Warning, "table-nearly-full"));
+    seen.namespaces[0].growth = None;
+    assert_eq!(
+        diagnose(&seen).findings[0].name,
+        "table-full-assured",
+        "nothing was measured: the log is the best there is"
+    );
+}
+
+#[test]
+fn insert_races_are_news_only_while_they_happen() {
+    let counters = ObservedCounters { insert_failed: 5000, drop: 5000, ..ObservedCounters::default() };
+    let mut space = namespace(1000, 262_144);
+    space.counters = Some(Sourced::at("stat", counters));
+    space.sample = Some(Sourced::at("nf_conntrack", unanswered(0, 300)));
+    assert_eq!(finding_names(&machine(vec![space.clone()])), Vec::<&str>::new(), "none in the interval");
+    let by = ObservedCounters { insert_failed: 3, drop: 3, ..ObservedCounters::default() };
+    space.growth = Some(CounterGrowth { over_ms: 1000, by });
+    assert_eq!(finding_names(&machine(vec![space.clone()])), ["udp-insert-race"]);
+    space.sample = Some(Sourced::at("nf_conntrack", unanswered(300, 0)));
+    assert_eq!(finding_names(&machine(vec![space.clone()])), Vec::<&str>::new(), "TCP does not race with itself");
+    let nat = |is_random| ObservedSnat { rule: "oifname \"wan\" masquerade".into(), ports: None, is_random };
+    let rules = |is_random| ObservedRules { source_nat: vec![nat(is_random)], ..ObservedRules::default() };
+    space.rules = Some(Sourced::at("nft", rules(false)));
+    assert_eq!(finding_names(&machine(vec![space.clone()])), ["snat-port-race"]);
+    space.rules = Some(Sourced::at("nft", rules(true)));
+    assert_eq!(finding_names(&machine(vec![space])), Vec::<&str>::new());
+}

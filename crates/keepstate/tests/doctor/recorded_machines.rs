@@ -88,7 +88,10 @@ fn n06_dns_insert_race_five_second_stall() {
         .with("proc/net/nf_conntrack", &(40_000..40_060).map(question).collect::<String>());
     let said = machine.run_doctor();
     said.assert_first_finding("udp-insert-race");
-    assert_eq!(said.document["findings"][0]["certainty"], "likely");
+    // Read once: the races may be long ago.
+    assert_eq!(said.document["findings"][0]["certainty"], "possible");
+    let evidence = said.document["findings"][0]["evidence"].to_string();
+    assert!(evidence.contains("read once"), "{evidence}");
 }
 
 #[test]
