@@ -14,6 +14,8 @@ pub struct RulesetScan {
     pub commands: Vec<String>,
     /// Rules that drop or reject what is invalid.
     pub drop_invalid: Vec<String>,
+    /// Rules and policies that drop whatever an earlier rule of their chain has not accepted as established.
+    pub drop_unaccepted: Vec<String>,
     /// Rules that ask for a state, or anything else that tracking knows.
     pub ct_matches: Vec<String>,
     /// Rules that translate the source.
@@ -79,9 +81,13 @@ pub fn scan(root: &SysRoot) -> (RulesetScan, Vec<CommandError>) {
 impl RulesetScan {
     /// Adds what a program printed.
     pub fn scan_text(&mut self, text: &str) {
+        let mut chains = ChainScan::default();
         for line in text.lines() {
             let line = line.trim();
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            if let Some(drop) = chains.drop_behind_established(line, &words) {
+                push_unique(&mut self.drop_unaccepted, drop);
+            }
             self.scan_rule(line, &words);
         }
     }
@@ -151,6 +157,13 @@ impl RulesetScan {
         } else {
             None
         };
+        // To this machine itself; the address is the interface's.
+        if words.contains(&"redirect") || word_after(words, "-j") == Some("REDIRECT") {
+            let rule = DnatRule { rule: line.to_owned(), protocol: None, port: None, to: None, to_port: None };
+            if !self.destination_nat.contains(&rule) {
+                self.destination_nat.push(rule);
+            }
+        }
         if let Some(to) = to {
             let (to, to_port) = to.map_or((None, None), parse_endpoint);
             let protocol = match is_iptables {
@@ -167,6 +180,54 @@ impl RulesetScan {
                 self.destination_nat.push(found);
             }
         }
+    }
+}
+
+/// The chain that is being read: does it accept what is established, and drop the rest?
+#[derive(Default)]
+struct ChainScan<'a> {
+    /// nftables: the `policy drop` of this chain.
+    policy: Option<&'a str>,
+    /// nftables: a rule of this chain accepts what is established.
+    accepts: bool,
+    /// iptables: chains whose policy is DROP.
+    policies: Vec<(&'a str, &'a str)>,
+    /// iptables: chains that accept what is established.
+    accepting: Vec<&'a str>,
+}
+
+impl<'a> ChainScan<'a> {
+    /// The rule or policy that drops the rest, once its chain is known to accept what is established.
+    fn drop_behind_established(&mut self, line: &'a str, words: &[&'a str]) -> Option<String> {
+        match words {
+            ["chain", ..] => (self.policy, self.accepts) = (None, false),
+            ["type", ..] if line.contains("policy drop") => self.policy = Some(line),
+            [chain, "DROP", ..] if chain.starts_with(':') => self.policies.push((chain.trim_start_matches(':'), line)),
+            ["-A", chain, ..] => return self.iptables_rule(chain, line, words),
+            _ if line.contains("ct state") && line.contains("established") && line.contains("accept") => {
+                self.accepts = true;
+                return self.policy.map(str::to_owned);
+            }
+            // Without a match: `drop`, `counter packets 1 bytes 2 drop`, `reject with …`.
+            ["drop" | "reject", ..] if self.accepts => return Some(line.to_owned()),
+            ["counter", "packets", _, "bytes", _, "drop" | "reject", ..] if self.accepts => {
+                return Some(line.to_owned());
+            }
+            _ => (),
+        }
+        None
+    }
+
+    fn iptables_rule(&mut self, chain: &'a str, line: &str, words: &[&str]) -> Option<String> {
+        let target = word_after(words, "-j")?;
+        let state = word_after(words, "--ctstate").or_else(|| word_after(words, "--state"));
+        if target == "ACCEPT" && state.is_some_and(|state| state.contains("ESTABLISHED")) {
+            self.accepting.push(chain);
+            let policy = self.policies.iter().find(|(name, _)| *name == chain);
+            return policy.map(|(_, line)| (*line).to_owned());
+        }
+        let is_last = words.get(2) == Some(&"-j") && matches!(target, "DROP" | "REJECT");
+        (is_last && self.accepting.contains(&chain)).then(|| line.to_owned())
     }
 }
 
@@ -222,6 +283,33 @@ mod tests {
         assert_eq!((first.protocol.as_deref(), first.port, first.to_port), (Some("udp"), Some(53), Some(5353)));
         assert_eq!(rules.destination_nat[1].to, Some("10.0.0.3".parse().unwrap()));
         assert_eq!((rules.drop_invalid.len(), rules.notrack.len(), rules.ct_matches.len()), (2, 1, 2));
+    }
+
+    #[test]
+    fn finds_what_drops_the_rest_behind_established() {
+        let dropping = |text: &str| {
+            let mut rules = RulesetScan::default();
+            rules.scan_text(text);
+            rules.drop_unaccepted
+        };
+        let chain = |policy: &str, rules: &str| {
+            format!(
+                "chain in {{\ntype filter hook input priority filter; policy {policy};\n{rules}\n}}\nchain other {{\ndrop\n}}\n"
+            )
+        };
+        let accept = "ct state { established, related } accept";
+        assert_eq!(dropping(&chain("drop", accept)), ["type filter hook input priority filter; policy drop;"]);
+        let last = chain("accept", &format!("{accept}\ncounter packets 1 bytes 2 drop"));
+        assert_eq!(dropping(&last), ["counter packets 1 bytes 2 drop"]);
+        assert!(dropping(&chain("accept", &format!("{accept}\ntcp dport 1 drop"))).is_empty());
+        assert!(dropping(&chain("drop", "tcp dport 22 accept")).is_empty());
+        let established = "-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n";
+        assert_eq!(dropping(&format!(":INPUT DROP [0:0]\n{established}")), [":INPUT DROP [0:0]"]);
+        assert_eq!(
+            dropping(&format!(":INPUT ACCEPT [0:0]\n{established}-A INPUT -j REJECT\n")),
+            ["-A INPUT -j REJECT"]
+        );
+        assert!(dropping(&format!(":INPUT ACCEPT [0:0]\n{established}-A FORWARD -j DROP\n")).is_empty());
     }
 
     #[test]

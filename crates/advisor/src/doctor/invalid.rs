@@ -12,7 +12,7 @@ pub const RULES: &[DoctorRule] = &[
         name: "one-way-flows",
         number: 13,
         title: "only one direction of the traffic passes here",
-        explains: &["invalid-dropped"],
+        explains: &["invalid-dropped", "invalid-not-dropped"],
         check: one_way_flows,
     },
     DoctorRule {
@@ -21,6 +21,13 @@ pub const RULES: &[DoctorRule] = &[
         title: "packets are INVALID, and a rule drops them",
         explains: &[],
         check: invalid_dropped,
+    },
+    DoctorRule {
+        name: "invalid-not-dropped",
+        number: 12,
+        title: "packets are INVALID, and no rule drops them before they do harm",
+        explains: &[],
+        check: invalid_not_dropped,
     },
 ];
 
@@ -76,7 +83,7 @@ fn one_way_flows(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                 .now(remedy::set_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_be_liberal", 1, "segments outside the window are no longer INVALID"))
                 .now(RemedyStep::command(
                     remedy::namespace_location(space),
-                    "nft add rule inet raw prerouting ip daddr 192.0.2.0/24 notrack",
+                    "nft 'table inet one_way { chain pre { type filter hook prerouting priority -300; ip daddr 192.0.2.0/24 notrack; }; }'",
                     "or do not track this traffic; replace 192.0.2.0/24 by the addresses concerned",
                 ))
                 .for_good(RemedyStep::manual(StepLocation::Elsewhere("the routers".into()), "make the routes symmetric, or share state between the gateways (conntrackd)")),
@@ -115,3 +122,83 @@ fn invalid_dropped(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     };
     seen.namespaces.iter().filter_map(check).collect()
 }
+
+fn invalid_not_dropped(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    let check = |space: &ObservedNamespace| {
+        let rules = space.rules.as_ref()?;
+        let rate = invalid_per_second(space);
+        if rate < MIN_INVALID_PER_SECOND || !rules.value.drop_invalid.is_empty() {
+            return None;
+        }
+        // Who sees them: a host that answers with resets, NAT that leaves them as they are, or a chain's last rule.
+        let over_ms = space.growth.map_or(0, |growth| growth.over_ms).max(1);
+        let resets = space.resets_sent_growth.unwrap_or(0).saturating_mul(1000) / over_ms;
+        let is_reset = resets >= MIN_INVALID_PER_SECOND && resets.saturating_mul(2) >= rate;
+        let nat = rules.value.source_nat.first().map(|nat| &nat.rule);
+        let nat = nat.or_else(|| rules.value.destination_nat.first().map(|nat| &nat.rule));
+        let last = rules.value.drop_unaccepted.first();
+        if !is_reset && nat.is_none() && last.is_none() {
+            return None;
+        }
+        let certainty = if is_reset { Certainty::Certain } else { Certainty::Likely };
+        let finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name);
+        let mut finding = with_invalid_counter(finding, space);
+        let mut meaning =
+            "The kernel does not track these packets (out of window, an unexpected reset, a wrong checksum)."
+                .to_owned();
+        if let Some(sent) = space.resets_sent.as_ref().filter(|_| is_reset) {
+            finding = finding.evidence("resets sent", format!("{resets}/s in the interval"), &sent.source);
+            meaning.push_str(" This host answers them with a reset, which ends the real connection.");
+        }
+        if let Some(nat) = nat {
+            finding = finding.evidence("NAT rule that does not apply to them", nat, &rules.source);
+            meaning.push_str(" NAT does not translate them: they go on with the wrong address, and whoever gets them resets the connection.");
+        }
+        if let Some(last) = last {
+            finding = finding.evidence("they are dropped by", last, &rules.source);
+            meaning
+                .push_str(" They do not match `established`, so the end of the chain drops them, and transfers stall.");
+        }
+        let here = || remedy::namespace_location(space);
+        let mut finding = finding.meaning(meaning);
+        if space.sysctl("nf_conntrack_tcp_be_liberal") == Some(0) {
+            finding = finding
+                .now(remedy::set_sysctl(
+                    here(),
+                    "nf_conntrack_tcp_be_liberal",
+                    1,
+                    "segments outside the window belong to their connection again; a forger needs only the ports",
+                ))
+                .for_good(remedy::persist_sysctl(
+                    here(),
+                    "nf_conntrack_tcp_be_liberal",
+                    1,
+                    "if these are real clients, not an attack",
+                ));
+        }
+        if nat.is_some() || is_reset {
+            finding = finding.for_good(RemedyStep::command(
+                here(),
+                DROP_INVALID,
+                "a table of its own that drops them before NAT and the host; the sender retransmits instead of being reset. Real segments out of the window are lost too",
+            ));
+        }
+        if space.sysctl("nf_conntrack_tcp_ignore_invalid_rst") == Some(0) {
+            finding = finding.for_good(remedy::persist_sysctl(
+                here(),
+                "nf_conntrack_tcp_ignore_invalid_rst",
+                1,
+                "if the packets are resets: the connection stays, also when a reset was meant",
+            ));
+        }
+        Some(
+            finding
+                .now(remedy::set_sysctl(here(), "nf_conntrack_log_invalid", 6, "the kernel log then names the reason for each TCP packet; set it back to 0 after a minute"))
+                .for_good(RemedyStep::manual(here(), "if the kernel log says that checksums are wrong, turn checksum offload off at the sending interface")),
+        )
+    };
+    seen.namespaces.iter().filter_map(check).collect()
+}
+
+/// Drops INVALID packets in every hook that follows tracking.
+const DROP_INVALID: &str = "nft 'table inet drop_invalid { chain pre { type filter hook prerouting priority -150; ct state invalid drop; }; chain out { type filter hook output priority -150; ct state invalid drop; }; }'";

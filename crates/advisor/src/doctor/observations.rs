@@ -91,6 +91,10 @@ pub struct ObservedNamespace {
     pub lacks_statistics: bool,
     /// Growth of the counters in the interval.
     pub growth: Option<CounterGrowth>,
+    /// TCP resets sent since the namespace was created.
+    pub resets_sent: Option<Sourced<u64>>,
+    /// Their growth in the interval.
+    pub resets_sent_growth: Option<u64>,
     /// Sockets.
     pub sockets: Option<Sourced<ObservedSockets>>,
     /// A sample of the entries.
@@ -198,6 +202,8 @@ pub struct ObservedTuple {
 pub struct ObservedRules {
     /// Rules that drop INVALID packets.
     pub drop_invalid: Vec<String>,
+    /// Rules or policies that drop whatever an earlier rule has not accepted as established.
+    pub drop_unaccepted: Vec<String>,
     /// Rules that match the state.
     pub match_state: Vec<String>,
     /// Rules that translate the source.

@@ -3,7 +3,7 @@ use keepstate_advisor::doctor as seen;
 use keepstate_advisor::doctor::{CounterGrowth, MissingInput, ObservedNamespace, ObservedSysctl, Sourced};
 use keepstate_linux::ctnetlink::{CtDumpKind, CtFamily, CtFlow, CtProtoInfo, DumpFilter, Status, TcpState};
 use keepstate_linux::{
-    FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, ruleset_scan, sockstat,
+    FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, ruleset_scan, snmp, sockstat,
 };
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ pub fn gather(root: &SysRoot, limit: usize) -> (ObservedNamespace, Vec<MissingIn
         }
         Err(error) => missing.push(MissingInput::new("sockets", &error, "collect /proc/net/sockstat too")),
     }
+    space.resets_sent = read_resets_sent(root);
     gather_sample(root, limit, &mut space, &mut missing);
     gather_rules(root, &mut space, &mut missing);
     space.addresses = addresses::local_addresses(root).unwrap_or_default();
@@ -58,12 +59,22 @@ pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Du
         let by = counter_growth(&before.value, &after.value);
         space.growth = Some(CounterGrowth { over_ms: u64::try_from(over.as_millis()).unwrap_or(u64::MAX), by });
     }
+    let resets = read_resets_sent(later);
+    if let (Some(before), Some(after)) = (&space.resets_sent, &resets) {
+        space.resets_sent_growth = Some(after.value.saturating_sub(before.value));
+    }
+    space.resets_sent = resets.or(space.resets_sent.take());
     space.counters = after.counters.take().or(space.counters.take());
     gather_sysctls(later, &mut after);
     for (name, knob) in &mut space.sysctls {
         let value = after.sysctls.get(name).map(|after| after.value);
         knob.reread_value = value.filter(|value| *value != knob.value);
     }
+}
+
+fn read_resets_sent(root: &SysRoot) -> Option<Sourced<u64>> {
+    let sent = snmp::read_tcp_resets_sent(root).ok().flatten()?;
+    Some(Sourced::at(format!("{}, OutRsts", snmp::PATH), sent))
 }
 
 /// Removes file modes, for copies that did not keep them.
@@ -290,6 +301,7 @@ fn gather_rules(root: &SysRoot, space: &mut ObservedNamespace, missing: &mut Vec
     };
     let found = seen::ObservedRules {
         drop_invalid: found.drop_invalid,
+        drop_unaccepted: found.drop_unaccepted,
         match_state: found.ct_matches,
         source_nat: found.source_nat.into_iter().map(source_nat).collect(),
         destination_nat: found.destination_nat.into_iter().map(destination_nat).collect(),

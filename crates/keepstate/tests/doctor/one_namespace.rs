@@ -57,6 +57,55 @@ fn n12_invalid_dropped_by_a_rule() {
     assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new(), "the remedy is taken");
 }
 
+/// Segments out of every window on a real connection, while the doctor looks.
+fn run_doctor_during_bad_segments(bed: &NetnsFixture, client: u16, server: u16) -> crate::netns_fixture::DoctorOutput {
+    let seq = AtomicU32::new(0);
+    bed.run_doctor_during(|| {
+        let seq = seq.fetch_add(0x4000_0001, Ordering::Relaxed);
+        RawTcpSocket::new().send_segment(client, SocketAddrV4::new(Ipv4Addr::LOCALHOST, server), seq, ACK);
+        std::thread::sleep(Duration::from_millis(2));
+    })
+}
+
+#[test]
+fn n12_invalid_passes_nat_untranslated() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
+    bed.nft("table ip nat { chain out { type nat hook output priority -100; tcp dport 8083 redirect to :8082; }; }");
+    let (listener, client) = bed.enter(|| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:8082").unwrap();
+        (listener, TcpStream::connect("127.0.0.1:8083").unwrap())
+    });
+    let port = client.local_addr().unwrap().port();
+    // Untranslated, a segment reaches port 8083, where nobody listens.
+    let said = run_doctor_during_bad_segments(&bed, port, 8083);
+    said.assert_first_finding("invalid-not-dropped");
+    let finding = &said.document["findings"][0];
+    assert!(finding["evidence"].to_string().contains("resets sent"), "{finding:#}");
+    let steps = finding["for_good"].as_array().unwrap().iter();
+    let table = steps.filter_map(|step| step["command"].as_str()).find(|command| command.starts_with("nft ")).unwrap();
+    let cure = ["ip", "netns", "exec", &bed.name, "sh", "-c", table];
+    assert!(crate::netns_fixture::run(&cure), "{table}");
+    let rules = std::process::Command::new("ip")
+        .args(["netns", "exec", &bed.name, "nft", "list", "table", "inet", "drop_invalid"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&rules.stdout).matches("ct state invalid drop").count(), 2);
+    drop((listener, client));
+}
+
+#[test]
+fn n12_invalid_dropped_by_the_end_of_a_chain() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
+    bed.nft("table inet host { chain in { type filter hook input priority 0; ct state established,related accept; tcp dport 8084 accept; drop; }; }");
+    let held = bed.enter(|| Connections::open(8084, 1));
+    let port = held.servers[0].local_addr().unwrap().port();
+    // From the server to its client: no rule but the first accepts it.
+    let client = held.clients[0].local_addr().unwrap().port();
+    run_doctor_during_bad_segments(&bed, port, client).assert_first_finding("invalid-not-dropped");
+    bed.set_sysctl("nf_conntrack_tcp_be_liberal", 1);
+    assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new());
+}
+
 #[test]
 fn n13_one_way_traffic() {
     let Some(bed) = NetnsFixture::create_shared() else { return };
