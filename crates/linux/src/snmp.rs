@@ -27,6 +27,14 @@ pub fn read_tcp_resets_sent(root: &SysRoot) -> Result<Option<u64>, FileError> {
     root.read(PATH).map(|text| tcp_counter(&text, "OutRsts"))
 }
 
+/// TCP segments that this namespace's sockets got with a wrong checksum (`InCsumErrors`); `None` if the file does not contain it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_tcp_checksum_errors(root: &SysRoot) -> Result<Option<u64>, FileError> {
+    root.read(PATH).map(|text| tcp_counter(&text, "InCsumErrors"))
+}
+
 fn tcp_counter(text: &str, wanted: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
     let (names, numbers) = (lines.next()?, lines.next()?);

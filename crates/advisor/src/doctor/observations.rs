@@ -95,6 +95,10 @@ pub struct ObservedNamespace {
     pub resets_sent: Option<Sourced<u64>>,
     /// Their growth in the interval.
     pub resets_sent_growth: Option<u64>,
+    /// TCP segments with a wrong checksum that reached this namespace's sockets since it was created.
+    pub checksum_errors: Option<u64>,
+    /// Their growth in the interval.
+    pub checksum_errors_growth: Option<u64>,
     /// Sockets.
     pub sockets: Option<Sourced<ObservedSockets>>,
     /// A sample of the entries.

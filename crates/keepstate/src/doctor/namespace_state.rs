@@ -38,6 +38,7 @@ pub fn gather(root: &SysRoot, limit: usize) -> (ObservedNamespace, Vec<MissingIn
         Err(error) => missing.push(MissingInput::new("sockets", &error, "collect /proc/net/sockstat too")),
     }
     space.resets_sent = read_resets_sent(root);
+    space.checksum_errors = read_checksum_errors(root);
     gather_sample(root, limit, &mut space, &mut missing);
     gather_rules(root, &mut space, &mut missing);
     space.addresses = addresses::local_addresses(root).unwrap_or_default();
@@ -63,6 +64,9 @@ pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Du
     if let (Some(before), Some(after)) = (&space.resets_sent, &resets) {
         space.resets_sent_growth = Some(after.value.saturating_sub(before.value));
     }
+    let errors = read_checksum_errors(later);
+    space.checksum_errors_growth =
+        space.checksum_errors.zip(errors).map(|(before, after)| after.saturating_sub(before));
     space.resets_sent = resets.or(space.resets_sent.take());
     space.counters = after.counters.take().or(space.counters.take());
     gather_sysctls(later, &mut after);
@@ -75,6 +79,10 @@ pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Du
 fn read_resets_sent(root: &SysRoot) -> Option<Sourced<u64>> {
     let sent = snmp::read_tcp_resets_sent(root).ok().flatten()?;
     Some(Sourced::at(format!("{}, OutRsts", snmp::PATH), sent))
+}
+
+fn read_checksum_errors(root: &SysRoot) -> Option<u64> {
+    snmp::read_tcp_checksum_errors(root).ok().flatten()
 }
 
 /// Removes file modes, for copies that did not keep them.
