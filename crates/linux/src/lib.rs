@@ -24,6 +24,7 @@ pub mod privileges;
 pub mod proc_conntrack;
 pub mod proc_ct_stat;
 pub mod raw_socket;
+pub mod routes;
 pub mod rtnetlink;
 pub mod ruleset_scan;
 pub mod sd_notify;

@@ -12,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 pub struct RulesetScan {
     /// The programs whose words these are.
     pub commands: Vec<String>,
+    /// What each printed.
+    pub texts: Vec<String>,
     /// Rules that drop or reject what is invalid.
     pub drop_invalid: Vec<String>,
     /// Rules and policies that drop whatever an earlier rule of their chain has not accepted as established.
@@ -71,6 +73,7 @@ pub fn scan(root: &SysRoot) -> (RulesetScan, Vec<CommandError>) {
             Ok(text) => {
                 rules.commands.push(words.join(" "));
                 rules.scan_text(&text);
+                rules.texts.push(text);
             }
             Err(why) => silent.push(why),
         }

@@ -3,7 +3,7 @@ use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{ConfiguredSysctl, Observations, ObservedSysctl};
 use super::remedy;
 use super::rule::DoctorRule;
-use super::sysctl_writers::{configured_not_in_force, writers_of};
+use super::sysctl_writers::{configured_not_in_force, own_namespace, writers_of};
 
 /// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
@@ -13,6 +13,13 @@ pub const RULES: &[DoctorRule] = &[
         title: "a configured value is not set at boot",
         explains: &[],
         check: lost_at_boot,
+    },
+    DoctorRule {
+        name: "setting-without-effect",
+        number: 18,
+        title: "a line of a configuration file does nothing",
+        explains: &[],
+        check: setting_without_effect,
     },
     DoctorRule {
         name: "value-not-in-force",
@@ -44,6 +51,7 @@ fn lost_at_boot(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     if lost.len() > 1 {
         finding = finding.evidence("other values lost at boot", lost.len() - 1, "the same files");
     }
+    finding.now.extend(remedy::load_module(seen));
     vec![
         finding
             .meaning("The sysctl exists only while the module is loaded. A line that is read earlier at boot is ignored, and the module starts with its defaults.")
@@ -55,6 +63,48 @@ fn lost_at_boot(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
             ))
             .for_good(remedy::persist_sysctl(remedy::sysctl_location(seen), &configured.sysctl, configured.value, "or this: writes both files, and reports settings that would override them")),
     ]
+}
+
+fn setting_without_effect(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    let Some(first) = seen.ineffective_settings.first() else { return Vec::new() };
+    let mut finding = rule.finding(Severity::Warning, Certainty::Certain);
+    for setting in &seen.ineffective_settings {
+        finding = finding.evidence("line", format!("{}: {}", setting.setting, setting.reason), &setting.source);
+    }
+    finding.now.extend(remedy::load_module(seen));
+    let here = || remedy::sysctl_location(seen);
+    for setting in &seen.ineffective_settings {
+        let exists = |sysctl: &String| {
+            own_namespace(seen).is_none_or(|own| own.sysctls.is_empty() || own.sysctls.contains_key(sysctl))
+        };
+        finding = match (setting.sysctl.as_ref().filter(|sysctl| exists(sysctl)), setting.value) {
+            (Some(sysctl), Some(value)) => finding
+                .now(remedy::set_sysctl(here(), sysctl, value, "what the line was meant to set"))
+                .for_good(remedy::persist_sysctl(
+                    here(),
+                    sysctl,
+                    value,
+                    &format!("writes a line that has effect; remove {}", setting.source),
+                )),
+            (Some(sysctl), None) => finding.for_good(RemedyStep::manual(
+                here(),
+                format!("in {}: give {sysctl} a whole number, without separators or units", setting.source),
+            )),
+            (None, Some(value)) if setting.setting.contains("hashsize") => finding
+                .now(remedy::set_buckets(seen, value, "what the line was meant to set"))
+                .for_good(RemedyStep::manual(here(), format!("in {}: write hashsize={value}", setting.source))),
+            (None, _) => finding.for_good(RemedyStep::manual(
+                here(),
+                format!("remove {}, or write it as the kernel understands it", setting.source),
+            )),
+        };
+    }
+    if finding.now.is_empty() {
+        finding =
+            finding.now(RemedyStep::manual(here(), "correct the file: the value that it should set is not clear"));
+    }
+    let meaning = format!("Whoever wrote the line at {} believes that it is in force. It is not.", first.source);
+    vec![finding.meaning(meaning)]
 }
 
 fn value_not_in_force(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {

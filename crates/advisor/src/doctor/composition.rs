@@ -33,6 +33,13 @@ pub const RULES: &[DoctorRule] = &[
         check: dead_peers_linger,
     },
     DoctorRule {
+        name: "established-timeout-short",
+        number: 5,
+        title: "idle connections lose their entry too early",
+        explains: &[],
+        check: established_timeout_short,
+    },
+    DoctorRule {
         name: "udp-dominates",
         number: 14,
         title: "UDP fills the table, one entry per query",
@@ -179,6 +186,33 @@ fn dead_peers_linger(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                     "lists the idle ones; delete those that are certainly dead",
                 ))
                 .for_good(remedy::persist_sysctl(remedy::namespace_location(space), "nf_conntrack_tcp_timeout_established", RECOMMENDED_ESTABLISHED, "sets it at every boot")),
+        )
+    };
+    seen.namespaces.iter().filter_map(check).collect()
+}
+
+fn established_timeout_short(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    let check = |space: &ObservedNamespace| {
+        let name = "nf_conntrack_tcp_timeout_established";
+        let knob = space.sysctls.get(name).filter(|knob| knob.value < MIN_ESTABLISHED_TIMEOUT)?;
+        space.count.as_ref().filter(|count| count.value > 0)?;
+        let here = || remedy::namespace_location(space);
+        let least = Seconds(MIN_ESTABLISHED_TIMEOUT);
+        Some(
+            rule.finding(Severity::Warning, Certainty::Possible)
+                .in_namespace(&space.name)
+                .evidence("established timeout", Seconds(knob.value), &knob.source)
+                .evidence("least by RFC 5382 (REQ-5)", least, "TCP keepalives are sent after two hours by default")
+                .meaning(
+                    "A connection that is idle for longer loses its entry: its next packet is a new connection, which NAT and                      rules that accept only established connections break.",
+                )
+                .now(remedy::set_sysctl(here(), name, RECOMMENDED_ESTABLISHED, "applies to entries from their next packet on"))
+                .for_good(remedy::persist_sysctl(
+                    here(),
+                    name,
+                    RECOMMENDED_ESTABLISHED,
+                    "unless every program here sends keepalives more often than the timeout",
+                )),
         )
     };
     seen.namespaces.iter().filter_map(check).collect()

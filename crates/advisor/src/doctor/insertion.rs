@@ -143,9 +143,8 @@ fn wanted_buckets(seen: &Observations, entries: u64) -> u64 {
 
 fn grow_buckets(seen: &Observations, buckets: u64) -> RemedyStep {
     let cost = Bytes(buckets.saturating_mul(BUCKET_BYTES));
-    remedy::set_sysctl(
-        remedy::sysctl_location(seen),
-        "nf_conntrack_buckets",
+    remedy::set_buckets(
+        seen,
         buckets,
         &format!(
             "takes {cost} of memory; packets wait while the table is resized, so do it off-peak, and in steps if it is large"

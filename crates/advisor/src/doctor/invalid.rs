@@ -59,8 +59,11 @@ fn is_invalid_noteworthy(space: &ObservedNamespace) -> bool {
 
 fn with_invalid_counter(finding: Finding, space: &ObservedNamespace) -> Finding {
     let Some(counters) = &space.counters else { return finding };
-    let value =
-        format!("{} since boot, {}/s in the interval", Count(counters.value.invalid), Count(invalid_per_second(space)));
+    let rate = match space.growth {
+        Some(_) => format!("{}/s in the interval", Count(invalid_per_second(space))),
+        None => "read once".to_owned(),
+    };
+    let value = format!("{} since boot, {rate}", Count(counters.value.invalid));
     finding.evidence("invalid packets", value, &counters.source)
 }
 
@@ -70,14 +73,20 @@ fn one_way_flows(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let sample = space.sample.as_ref()?;
         // A handshake of which only the client's packets pass leaves SYN_SENT and an INVALID; a connection picked up in the
         // middle is ESTABLISHED and unreplied.
-        let invalid = invalid_per_second(space) >= MIN_INVALID_PER_SECOND
-            || space.counter_total(|counters| counters.invalid) >= stats.extrapolate(stats.half_open).max(1);
+        let invalid = match space.growth {
+            Some(_) => invalid_per_second(space) >= MIN_INVALID_PER_SECOND,
+            None => space.counter_total(|counters| counters.invalid) >= stats.extrapolate(stats.half_open).max(1),
+        };
         let unanswered = if invalid { stats.one_way + stats.half_open } else { stats.one_way };
         if stats.tcp < 20 || unanswered * 100 / stats.tcp < ONE_WAY_PERCENT {
             return None;
         }
-        let certainty =
-            if stats.one_way * 100 / stats.tcp >= ONE_WAY_PERCENT { Certainty::Certain } else { Certainty::Likely };
+        let certainty = match (stats.one_way * 100 / stats.tcp >= ONE_WAY_PERCENT, space.growth) {
+            (true, _) => Certainty::Certain,
+            (false, Some(_)) => Certainty::Likely,
+            // The counter is since boot, and half-open connections have other causes.
+            (false, None) => Certainty::Possible,
+        };
         let share = unanswered * 100 / stats.tcp;
         let finding = rule.finding(Severity::Warning, certainty).in_namespace(&space.name).evidence(
             "TCP entries with one direction only",
@@ -147,7 +156,8 @@ fn invalid_not_dropped_in(rule: &DoctorRule, seen: &Observations, space: &Observ
     }
     // Who sees them: a host that answers with resets, NAT that leaves them as they are, or a chain's last rule.
     let resets = per_second(space, space.resets_sent_growth);
-    let is_reset = resets >= MIN_INVALID_PER_SECOND && resets.saturating_mul(2) >= rate;
+    // Each hook counts a packet again, and a reset of an unknown connection is INVALID itself: four counts a reset on loopback.
+    let is_reset = resets >= MIN_INVALID_PER_SECOND && resets.saturating_mul(5) >= rate;
     let nat = rules.value.source_nat.first().map(|nat| &nat.rule);
     let nat = nat.or_else(|| rules.value.destination_nat.first().map(|nat| &nat.rule));
     let last = rules.value.drop_unaccepted.first();

@@ -11,11 +11,13 @@ mod insertion;
 mod invalid;
 mod memory;
 mod nat;
+mod nat_rules;
 mod nic_limits;
 mod observations;
 mod remedy;
 mod rule;
 mod sample_stats;
+mod stale_nat;
 mod sysctl_writers;
 mod table_full;
 
@@ -32,6 +34,7 @@ pub const RULES: &[&[DoctorRule]] = &[
     table_full::RULES,
     insertion::RULES,
     nat::RULES,
+    stale_nat::RULES,
     nic_limits::RULES,
     invalid::RULES,
     composition::RULES,

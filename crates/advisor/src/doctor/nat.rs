@@ -1,6 +1,6 @@
-//! NAT: ports that run out, and UDP entries older than the rules.
+//! Source NAT: ports that run out.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
-use super::observations::{Observations, ObservedDnat, ObservedFlow, ObservedNamespace, ObservedSnat};
+use super::observations::{Observations, ObservedFlow, ObservedNamespace, ObservedSnat};
 use super::remedy;
 use super::rule::DoctorRule;
 use super::sample_stats::{TCP, UDP};
@@ -9,29 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// The rules of this file.
-pub const RULES: &[DoctorRule] = &[
-    DoctorRule {
-        name: "snat-ports-exhausted",
-        number: 7,
-        title: "source NAT runs out of ports for one destination",
-        explains: &["udp-insert-race", "snat-port-race"],
-        check: snat_ports_exhausted,
-    },
-    DoctorRule {
-        name: "udp-source-not-translated",
-        number: 27,
-        title: "a UDP flow is not translated by its DNAT rule; a proxy on this machine answers it",
-        explains: &[],
-        check: udp_source_not_translated,
-    },
-    DoctorRule {
-        name: "udp-stale-translation",
-        number: 15,
-        title: "a UDP flow goes to an old destination",
-        explains: &[],
-        check: udp_stale_translation,
-    },
-];
+pub const RULES: &[DoctorRule] = &[DoctorRule {
+    name: "snat-ports-exhausted",
+    number: 7,
+    title: "source NAT runs out of ports for one destination",
+    explains: &["udp-insert-race", "snat-port-race"],
+    check: snat_ports_exhausted,
+}];
 
 /// Percent of used ports above which the kernel's search (248 tries at most) begins to fail.
 const EXHAUSTED_PERCENT: u64 = 90;
@@ -118,116 +102,4 @@ fn snat_port_range(space: &ObservedNamespace, ports: &BTreeSet<u16>) -> (u16, u1
     let ranges = rules.iter().filter_map(|ObservedSnat { ports, .. }| *ports);
     let holds = |range: &(u16, u16)| ports.iter().all(|port| (range.0..=range.1).contains(port));
     ranges.filter(holds).min_by_key(|(low, high)| high.saturating_sub(*low)).unwrap_or(DEFAULT_PORT_RANGE)
-}
-
-/// Why a flow is not translated by its rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DnatBypass {
-    /// Not translated, but answered.
-    AnsweredByProxy,
-    /// Not translated, or to a destination of no rule, and not answered.
-    StaleEntry,
-}
-
-fn udp_source_not_translated(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let check = |space: &ObservedNamespace| {
-        let (flow, nat) = find_untranslated_flow(space, DnatBypass::AnsweredByProxy)?;
-        Some(
-            dnat_bypass_finding(rule, space, flow, nat, Certainty::Likely)
-                .meaning(
-                    "The first packet came before the rule existed, and a proxy on this machine (docker-proxy) took the flow. NAT is \
-                     decided once per entry: the service keeps seeing the bridge's address instead of the client's.",
-                )
-                .for_good(RemedyStep::manual(
-                    StepLocation::Elsewhere("Docker's daemon.json".into()),
-                    "set \"userland-proxy\": false, and delete the port's UDP entries after starting a container",
-                )),
-        )
-    };
-    seen.namespaces.iter().filter_map(check).collect()
-}
-
-fn udp_stale_translation(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
-    let check = |space: &ObservedNamespace| {
-        let (flow, nat) = find_untranslated_flow(space, DnatBypass::StaleEntry)?;
-        Some(
-            dnat_bypass_finding(rule, space, flow, nat, Certainty::Likely)
-                .meaning(
-                    "NAT is decided by an entry's first packet, and this entry is older than the rule. As long as the client keeps \
-                     sending, its packets go to the old destination and are lost.",
-                )
-                .for_good(RemedyStep::manual(
-                    StepLocation::Elsewhere("the script or program that restarts the service".into()),
-                    "delete the service's UDP entries after changing its address, as kube-proxy does; do not flush the table",
-                )),
-        )
-    };
-    seen.namespaces.iter().filter_map(check).collect()
-}
-
-/// A finding about one flow and the rule it does not follow.
-fn dnat_bypass_finding(
-    rule: &DoctorRule,
-    space: &ObservedNamespace,
-    flow: &ObservedFlow,
-    nat: &ObservedDnat,
-    certainty: Certainty,
-) -> Finding {
-    let sample = space.sample.as_ref().map_or("", |sample| sample.source.as_str());
-    let rules = space.rules.as_ref().map_or("", |rules| rules.source.as_str());
-    let (client, service) = (flow.original, flow.reply);
-    let goes = format!(
-        "{}:{} to {}:{}, answered by {}:{}",
-        client.source,
-        client.source_port,
-        client.destination,
-        client.destination_port,
-        service.source,
-        service.source_port
-    );
-    rule.finding(Severity::Warning, certainty)
-        .in_namespace(&space.name)
-        .evidence("flow", goes, sample)
-        .evidence("rule", &nat.rule, rules)
-        .now(RemedyStep::command(
-            remedy::namespace_location(space),
-            format!(
-                "conntrack -D -p udp -s {} -d {} --sport {} --dport {}",
-                client.source, client.destination, client.source_port, client.destination_port
-            ),
-            "deletes this entry only; the next packet then follows the rules",
-        ))
-}
-
-/// The first UDP flow that a rule should have translated and that goes elsewhere.
-fn find_untranslated_flow(space: &ObservedNamespace, wanted: DnatBypass) -> Option<(&ObservedFlow, &ObservedDnat)> {
-    let (sample, rules) = (space.sample.as_ref()?, space.rules.as_ref()?);
-    let all = &rules.value.destination_nat;
-    let udp = sample.value.flows.iter().filter(|flow| flow.protocol == UDP);
-    for flow in udp {
-        // A flow that starts from the service itself passes no such rule.
-        let asks = |nat: &&ObservedDnat| {
-            nat.port == Some(flow.original.destination_port)
-                && nat.protocol.as_deref().is_none_or(|protocol| protocol == "udp")
-                && nat.to.is_some_and(|to| to != flow.original.source && to != flow.original.destination)
-        };
-        let Some(nat) = all.iter().find(asks) else { continue };
-        let goes = flow.reply.source;
-        if all.iter().filter(asks).any(|nat| nat.to == Some(goes)) {
-            continue;
-        }
-        let is_untouched = goes == flow.original.destination;
-        let standing = match (is_untouched, flow.is_unreplied) {
-            (true, false) if space.addresses.is_empty() || space.addresses.contains(&goes) => {
-                Some(DnatBypass::AnsweredByProxy)
-            }
-            (_, true) => Some(DnatBypass::StaleEntry),
-            // It is answered from elsewhere: a rule that was not understood may have sent it there.
-            _ => None,
-        };
-        if standing == Some(wanted) {
-            return Some((flow, nat));
-        }
-    }
-    None
 }

@@ -29,9 +29,15 @@ const CONNTRACK_ALLOWANCE_COUNTER: &str = "conntrack_allowance_exceeded";
 fn cloud_limit_exceeded(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let Some(devices) = &seen.nic_limits else { return Vec::new() };
     let check = |device: &NicLimitCounter| {
-        (device.counter == CONNTRACK_ALLOWANCE_COUNTER && device.packets > 0).then(|| {
-            rule.finding(Severity::Warning, Certainty::Certain)
-                .evidence(&format!("{} of {}", device.counter, device.interface), format!("{} packets since boot", Count(device.packets)), &devices.source)
+        let is_news = device.packets > 0 && device.growth != Some(0);
+        (device.counter == CONNTRACK_ALLOWANCE_COUNTER && is_news).then(|| {
+            let (certainty, when) = match device.growth {
+                Some(growth) => (Certainty::Certain, format!("{} in the interval", Count(growth))),
+                None => (Certainty::Likely, "read once, so it may be long ago".to_owned()),
+            };
+            let value = format!("{} packets since boot, {when}", Count(device.packets));
+            rule.finding(Severity::Warning, certainty)
+                .evidence(&format!("{} of {}", device.counter, device.interface), value, &devices.source)
                 .meaning("The instance has more connections than its type allows. The cloud counts and drops them outside this machine, whatever its own table looks like.")
                 .now(RemedyStep::command(
                     StepLocation::Here,

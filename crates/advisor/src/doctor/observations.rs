@@ -29,6 +29,8 @@ pub struct Observations {
     pub nic_limits: Option<Sourced<Vec<NicLimitCounter>>>,
     /// Values set by configuration files.
     pub configured_sysctls: Vec<ConfiguredSysctl>,
+    /// Lines of configuration files without effect.
+    pub ineffective_settings: Vec<IneffectiveSetting>,
     /// Programs found here that write conntrack sysctls.
     pub sysctl_writers: Vec<SysctlWriter>,
     /// Inputs that are missing.
@@ -107,6 +109,8 @@ pub struct ObservedNamespace {
     pub rules: Option<Sourced<ObservedRules>>,
     /// Local addresses of this namespace.
     pub addresses: Vec<IpAddr>,
+    /// Its routes; empty if they are not known, or too many.
+    pub routes: Vec<ObservedRoute>,
     /// The port of a login service (SSH).
     pub management_port: Option<Sourced<u16>>,
 }
@@ -220,6 +224,28 @@ pub struct ObservedRules {
     pub helpers: Vec<String>,
     /// Rules that limit half-open connections.
     pub half_open_limits: Vec<String>,
+    /// All rules, as the programs print them.
+    pub listings: Vec<ObservedRulesetText>,
+}
+
+/// What a program printed about the packet filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedRulesetText {
+    /// `nft list ruleset`, `iptables-save` or `ip6tables-save`.
+    pub command: String,
+    /// Its output.
+    pub text: String,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedRoute {
+    /// Its destination.
+    pub destination: IpAddr,
+    /// The length of the destination's prefix.
+    pub prefix_length: u8,
+    /// The interface by which it leaves.
+    pub interface: String,
 }
 
 /// A rule that translates the source.
@@ -288,8 +314,10 @@ pub struct NicLimitCounter {
     pub interface: String,
     /// The name of the counter in its driver.
     pub counter: String,
-    /// Packets.
+    /// Packets since boot.
     pub packets: u64,
+    /// Of them in the interval.
+    pub growth: Option<u64>,
 }
 
 /// A value set by configuration files; of several the one that wins.
@@ -303,6 +331,21 @@ pub struct ConfiguredSysctl {
     pub source: String,
     /// Why it is not set at boot, if it is not.
     pub ineffective_reason: Option<String>,
+}
+
+/// A line of a configuration file that was meant for connection tracking and does nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IneffectiveSetting {
+    /// The line.
+    pub setting: String,
+    /// File and line number.
+    pub source: String,
+    /// What becomes of it.
+    pub reason: String,
+    /// The sysctl that was meant, by the last part of its key.
+    pub sysctl: Option<String>,
+    /// The value that was meant, if that is clear.
+    pub value: Option<u64>,
 }
 
 /// A program that writes sysctls.
@@ -345,6 +388,20 @@ impl MissingInput {
     }
 }
 
+impl ObservedRoute {
+    fn contains(&self, address: IpAddr) -> bool {
+        let same = |one: u128, other: u128, bits: u32| {
+            let shift = bits.saturating_sub(u32::from(self.prefix_length));
+            one.checked_shr(shift).unwrap_or(0) == other.checked_shr(shift).unwrap_or(0)
+        };
+        match (self.destination, address) {
+            (IpAddr::V4(one), IpAddr::V4(other)) => same(u128::from(u32::from(one)), u128::from(u32::from(other)), 32),
+            (IpAddr::V6(one), IpAddr::V6(other)) => same(one.into(), other.into(), 128),
+            _ => false,
+        }
+    }
+}
+
 impl ObservedNamespace {
     /// The value of a sysctl.
     pub fn sysctl(&self, name: &str) -> Option<u64> {
@@ -360,6 +417,12 @@ impl ObservedNamespace {
     pub fn fill_percent(&self) -> Option<u64> {
         let max = self.max().filter(|max| *max > 0)?;
         Some(self.count.as_ref()?.value.saturating_mul(100) / max)
+    }
+
+    /// The interface that packets to an address leave by, and by which an ordinary machine there sends its own.
+    pub fn interface_towards(&self, address: IpAddr) -> Option<&str> {
+        let fits = self.routes.iter().filter(|route| route.contains(address));
+        fits.max_by_key(|route| route.prefix_length).map(|route| route.interface.as_str())
     }
 
     /// The growth of a counter in the interval.

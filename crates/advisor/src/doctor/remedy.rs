@@ -38,11 +38,44 @@ pub fn namespace_location(space: &ObservedNamespace) -> StepLocation {
 
 /// Raises limit and buckets now.
 pub fn raise_limit(seen: &Observations, limit: u64) -> RemedyStep {
-    RemedyStep::command(
-        sysctl_location(seen),
-        format!("sysctl -w net.netfilter.nf_conntrack_buckets={limit} net.netfilter.nf_conntrack_max={limit}"),
-        format!("raises limit and buckets together; {}", memory_cost(limit)),
-    )
+    let command = match are_buckets_a_parameter(seen) {
+        true => format!("{}; sysctl -w net.netfilter.nf_conntrack_max={limit}", write_hashsize(limit)),
+        false => format!("sysctl -w net.netfilter.nf_conntrack_buckets={limit} net.netfilter.nf_conntrack_max={limit}"),
+    };
+    let why = format!("raises limit and buckets together; {}", memory_cost(limit));
+    RemedyStep::command(sysctl_location(seen), command, why)
+}
+
+/// Sets the number of buckets now.
+pub fn set_buckets(seen: &Observations, buckets: u64, why: &str) -> RemedyStep {
+    match are_buckets_a_parameter(seen) {
+        true => RemedyStep::command(sysctl_location(seen), write_hashsize(buckets), why),
+        false => set_sysctl(sysctl_location(seen), "nf_conntrack_buckets", buckets, why),
+    }
+}
+
+/// Up to Linux 4.7 the sysctl of the buckets is read-only even where the limit can be written, and the module's parameter resizes the table.
+fn are_buckets_a_parameter(seen: &Observations) -> bool {
+    let is_writable = |space: &ObservedNamespace, name| space.sysctls.get(name).and_then(|knob| knob.is_writable);
+    let only_max = |space: &ObservedNamespace| {
+        is_writable(space, "nf_conntrack_max") == Some(true)
+            && is_writable(space, "nf_conntrack_buckets") == Some(false)
+    };
+    seen.namespaces.iter().any(only_max)
+}
+
+fn write_hashsize(buckets: u64) -> String {
+    format!("echo {buckets} > /sys/module/nf_conntrack/parameters/hashsize")
+}
+
+/// Loads the module, if it is not there: until then its sysctls do not exist, and cannot be set.
+pub fn load_module(seen: &Observations) -> Option<RemedyStep> {
+    let is_absent =
+        seen.machine.module.as_ref().is_some_and(|module| !module.value.is_loaded && !module.value.is_builtin);
+    is_absent.then(|| {
+        let why = "the module is not loaded yet, and its sysctls do not exist before";
+        RemedyStep::command(sysctl_location(seen), "modprobe nf_conntrack", why)
+    })
 }
 
 /// Raises limit and buckets at every boot.

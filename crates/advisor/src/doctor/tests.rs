@@ -236,3 +236,47 @@ fn insert_races_are_news_only_while_they_happen() {
     space.rules = Some(Sourced::at("nft", rules(true)));
     assert_eq!(finding_names(&machine(vec![space])), Vec::<&str>::new());
 }
+
+#[test]
+fn counters_since_boot_are_no_news() {
+    let mut space = namespace(1000, 262_144);
+    space.counters = Some(Sourced::at("stat", ObservedCounters { invalid: 90_000, ..ObservedCounters::default() }));
+    space.sample = Some(Sourced::at("nf_conntrack", unanswered(300, 0)));
+    let mut seen = machine(vec![space]);
+    assert_eq!(finding_names(&seen), Vec::<&str>::new(), "half-open connections beside an old counter");
+    seen.namespaces[0].growth = None;
+    let found = diagnose(&seen);
+    assert_eq!((found.findings[0].name, found.findings[0].certainty), ("one-way-flows", Certainty::Possible));
+
+    let mut seen = machine(vec![namespace(1000, 262_144)]);
+    let mut limit = NicLimitCounter {
+        interface: "ens5".into(),
+        counter: "conntrack_allowance_exceeded".into(),
+        packets: 8812,
+        growth: Some(0),
+    };
+    seen.nic_limits = Some(Sourced::at("ethtool -S", vec![limit.clone()]));
+    assert_eq!(finding_names(&seen), Vec::<&str>::new());
+    limit.growth = Some(3);
+    seen.nic_limits = Some(Sourced::at("ethtool -S", vec![limit]));
+    assert_eq!(finding_names(&seen), ["cloud-limit-exceeded"]);
+}
+
+#[test]
+fn buckets_of_old_kernels_are_set_by_the_modules_parameter() {
+    let mut full = namespace(1000, 1000);
+    let knob =
+        |is_writable| ObservedSysctl { value: 1024, is_writable: Some(is_writable), ..ObservedSysctl::default() };
+    full.sysctls.get_mut("nf_conntrack_max").unwrap().is_writable = Some(true);
+    full.sysctls.insert("nf_conntrack_buckets".into(), knob(false));
+    let text = commands(&diagnose(&machine(vec![full.clone()])).findings[0]);
+    assert!(
+        text.starts_with(
+            "echo 2048 > /sys/module/nf_conntrack/parameters/hashsize; sysctl -w net.netfilter.nf_conntrack_max=2048"
+        ),
+        "{text}"
+    );
+    full.sysctls.insert("nf_conntrack_buckets".into(), knob(true));
+    let text = commands(&diagnose(&machine(vec![full])).findings[0]);
+    assert!(text.starts_with("sysctl -w net.netfilter.nf_conntrack_buckets=2048 "), "{text}");
+}

@@ -37,6 +37,7 @@ pub fn gather_live(wanted: &GatherOptions) -> Result<Observations> {
         Some(name) => netns::NetnsList { namespaces: vec![find_netns(name)?], denied: Vec::new(), over_limit: 0 },
         None => netns::list(wanted.namespaces)?,
     };
+    let nic_limits = (!wanted.interval.is_zero()).then(|| machine::nic_limits(&root).0);
     let mut gathered = Vec::new();
     for one in &found.namespaces {
         tracing::debug!("reading namespace {}", one.name);
@@ -76,7 +77,7 @@ pub fn gather_live(wanted: &GatherOptions) -> Result<Observations> {
         seen.namespaces.push(space);
     }
     note_hidden_namespaces(&found, &mut seen);
-    machine::gather(&root, wanted.log.as_deref(), &mut seen);
+    machine::gather(&root, wanted.log.as_deref(), nic_limits.as_deref(), &mut seen);
     Ok(seen)
 }
 
@@ -119,7 +120,7 @@ pub fn gather_bundle(bundle: &Bundle, wanted: &GatherOptions) -> Result<Observat
         seen.missing_inputs.extend(unseen);
         seen.namespaces.push(space);
     }
-    machine::gather(bundle.root(), wanted.log.as_deref(), &mut seen);
+    machine::gather(bundle.root(), wanted.log.as_deref(), None, &mut seen);
     seen.missing_inputs.extend(bundle.missing_inputs());
     Ok(seen)
 }

@@ -1,15 +1,17 @@
 //! Observations of the machine as a whole: kernel, memory, log, modules, interfaces.
 use keepstate_advisor::doctor::{
-    ConfiguredSysctl, MissingInput, NicLimitCounter, Observations, ObservedLog, ObservedMemory, ObservedModule,
-    ObservedSlab, Sourced, SysctlWriter, TableFullLines,
+    ConfiguredSysctl, IneffectiveSetting, MissingInput, NicLimitCounter, Observations, ObservedLog, ObservedMemory,
+    ObservedModule, ObservedSlab, Sourced, SysctlWriter, TableFullLines,
 };
-use keepstate_linux::boot::{self, BootConfig, EffectiveSysctl, SysctlEffect};
+use keepstate_linux::boot::{self, BootConfig, EffectiveSysctl, IneffectiveLine, SysctlEffect};
 use keepstate_linux::kernel_log::{self, KernelLog};
 use keepstate_linux::{SysRoot, command, meminfo, nic_allowances, slabinfo};
 use std::path::Path;
 
 /// Adds the observations of the machine.
-pub fn gather(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
+///
+/// `before` are the limit counters of the interfaces at the begin of the interval.
+pub fn gather(root: &SysRoot, log: Option<&Path>, before: Option<&[NicLimitCounter]>, seen: &mut Observations) {
     let line = |path: &str| root.read(path).ok().map(|text| text.trim().to_owned());
     seen.machine.kernel =
         line("/proc/sys/kernel/osrelease").map(|kernel| Sourced::at("/proc/sys/kernel/osrelease", kernel));
@@ -35,21 +37,30 @@ pub fn gather(root: &SysRoot, log: Option<&Path>, seen: &mut Observations) {
         }
         Err(error) => seen.missing_inputs.push(MissingInput::new("conntrack slabs", &error, "run as root")),
     }
-    let found = nic_allowances::read(root);
-    let counters: Vec<NicLimitCounter> = found
-        .counters
-        .into_iter()
-        .map(|counter| NicLimitCounter {
-            interface: counter.interface,
-            counter: counter.name,
-            packets: counter.packets,
-        })
-        .collect();
+    let (mut counters, errors) = nic_limits(root);
+    for counter in &mut counters {
+        let same =
+            |other: &&NicLimitCounter| (&other.interface, &other.counter) == (&counter.interface, &counter.counter);
+        let earlier = before.and_then(|before| before.iter().find(same));
+        counter.growth = earlier.map(|earlier| counter.packets.saturating_sub(earlier.packets));
+    }
     seen.nic_limits = (!counters.is_empty()).then(|| Sourced::at("ethtool -S", counters));
-    for error in found.errors {
+    for error in errors {
         seen.missing_inputs.push(MissingInput::new("limit counters of network interfaces", &error, "install ethtool"));
     }
     gather_kernel_log(root, log, seen);
+}
+
+/// The limit counters of the network interfaces, and why others could not be read.
+pub fn nic_limits(root: &SysRoot) -> (Vec<NicLimitCounter>, Vec<command::CommandError>) {
+    let found = nic_allowances::read(root);
+    let counters = found.counters.into_iter().map(|counter| NicLimitCounter {
+        interface: counter.interface,
+        counter: counter.name,
+        packets: counter.packets,
+        growth: None,
+    });
+    (counters.collect(), found.errors)
 }
 
 /// The kind of container, by the files of the runtimes; a namespace alone is not a container.
@@ -114,6 +125,20 @@ fn gather_configuration(root: &SysRoot, seen: &mut Observations) {
         sysctl: writer.key.as_deref().map(last),
         value: writer.value.and_then(|value| value.parse().ok()),
     };
+    let is_set_elsewhere = |line: &IneffectiveLine| {
+        let effective = line.key.as_deref().and_then(|key| boot.effective(key));
+        effective.is_some_and(|effective| effective.number().is_some() && effective.number() == line.value)
+    };
+    let ineffective = boot.ineffective_lines.iter().filter(|line| !is_set_elsewhere(line));
+    seen.ineffective_settings = ineffective
+        .map(|line| IneffectiveSetting {
+            setting: line.setting.clone(),
+            source: line.location.to_string(),
+            reason: line.reason.clone(),
+            sysctl: line.key.as_deref().map(last),
+            value: line.value,
+        })
+        .collect();
     seen.configured_sysctls = boot.sysctls.iter().filter_map(configured).collect();
     seen.sysctl_writers = boot.other_writers.into_iter().map(writer).collect();
 }

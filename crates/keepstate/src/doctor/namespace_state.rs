@@ -3,7 +3,8 @@ use keepstate_advisor::doctor as seen;
 use keepstate_advisor::doctor::{CounterGrowth, MissingInput, ObservedNamespace, ObservedSysctl, Sourced};
 use keepstate_linux::ctnetlink::{CtDumpKind, CtFamily, CtFlow, CtProtoInfo, DumpFilter, Status, TcpState};
 use keepstate_linux::{
-    FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, ruleset_scan, snmp, sockstat,
+    FileError, SysRoot, addresses, command, ctnetlink, proc_conntrack, proc_ct_stat, routes, ruleset_scan, snmp,
+    sockstat,
 };
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ pub fn gather(root: &SysRoot, limit: usize) -> (ObservedNamespace, Vec<MissingIn
     gather_sample(root, limit, &mut space, &mut missing);
     gather_rules(root, &mut space, &mut missing);
     space.addresses = addresses::local_addresses(root).unwrap_or_default();
+    space.routes = gather_routes(root);
     space.management_port =
         addresses::find_tcp_listener(root, SSH_PORT).ok().flatten().map(|path| Sourced::at(path, SSH_PORT));
     (space, missing)
@@ -79,6 +81,17 @@ pub fn compare_readings(later: &SysRoot, space: &mut ObservedNamespace, over: Du
 fn read_resets_sent(root: &SysRoot) -> Option<Sourced<u64>> {
     let sent = snmp::read_tcp_resets_sent(root).ok().flatten()?;
     Some(Sourced::at(format!("{}, OutRsts", snmp::PATH), sent))
+}
+
+fn gather_routes(root: &SysRoot) -> Vec<seen::ObservedRoute> {
+    let routes = routes::read(root).into_iter();
+    routes
+        .map(|route| seen::ObservedRoute {
+            destination: route.destination,
+            prefix_length: route.prefix_length,
+            interface: route.interface,
+        })
+        .collect()
 }
 
 fn read_checksum_errors(root: &SysRoot) -> Option<u64> {
@@ -307,7 +320,11 @@ fn gather_rules(root: &SysRoot, space: &mut ObservedNamespace, missing: &mut Vec
         to: nat.to,
         to_port: nat.to_port,
     };
+    let listings = found.commands.iter().zip(found.texts);
+    let listings =
+        listings.map(|(command, text)| seen::ObservedRulesetText { command: command.clone(), text }).collect();
     let found = seen::ObservedRules {
+        listings,
         drop_invalid: found.drop_invalid,
         drop_unaccepted: found.drop_unaccepted,
         match_state: found.ct_matches,

@@ -172,6 +172,11 @@ fn write_namespaces(out: &mut impl Write, all: &[ObservedNamespace]) -> io::Resu
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
     }
+    write_dimmed(
+        out,
+        "  ",
+        "dropped, evicted, invalid and failed count since boot, or since the namespace was created",
+    )?;
     if spaces.len() > MAX_NAMESPACE_ROWS {
         writeln!(out, "  and {} more, less full", spaces.len() - MAX_NAMESPACE_ROWS)?;
     }

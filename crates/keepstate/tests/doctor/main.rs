@@ -13,10 +13,10 @@
 //! | 9 | limit raised, buckets not | real | `buckets-too-few` |
 //! | 10 | host fine, a namespace full | real | `full-in-namespace` |
 //! | 11 | limit lowered below the count | real | `count-above-max` |
-//! | 12 | INVALID, and a rule drops it | real: forged segments on a real connection | `invalid-dropped` |
+//! | 12 | INVALID, and a rule drops it, or none | real: forged segments on a real connection | `invalid-dropped`, `invalid-not-dropped` |
 //! | 13 | one-way flows | real: acknowledgments of connections that nobody began | `one-way-flows` |
 //! | 14 | UDP dominates | real | `udp-dominates` |
-//! | 15 | UDP black hole | real: a flow older than its DNAT rule | `udp-stale-translation` |
+//! | 15 | UDP black hole | real: flows older than their DNAT rules, kube-proxy's among them | `udp-stale-translation`, `tcp-stale-translation` |
 //! | 16 | a value reverts | real: another program writes while the doctor looks; kube-proxy by hand-made files | `value-reverts` |
 //! | 17 | not writable here | real: a namespace's read-only limit, a sysctl.d of its own | `knob-read-only-here` |
 //! | 18 | lost at boot | hand-made files of a machine with a loadable module | `lost-at-boot` |
@@ -41,6 +41,7 @@ mod netns_fixture;
 mod one_namespace;
 mod raw_segments;
 mod recorded_machines;
+mod stale_translations;
 mod unprivileged;
 
 #[path = "../common/mod.rs"]

@@ -119,26 +119,6 @@ fn n13_one_way_traffic() {
 }
 
 #[test]
-fn n15_flow_older_than_its_nat_rule() {
-    let Some(bed) = NetnsFixture::create_shared() else { return };
-    bed.nft("table ip nat { chain out { type nat hook output priority -100; }; }");
-    let socket = bed.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-    let send = || {
-        let _ = socket.send_to(b"keepstate", unreachable(5300));
-    };
-    send();
-    bed.nft("table ip nat { chain out { udp dport 5300 dnat to 10.9.1.2:5300; }; }");
-    send();
-    let said = bed.run_doctor();
-    said.assert_first_finding("udp-stale-translation");
-    let cure = said.document["findings"][0]["now"][0]["command"].as_str().unwrap().to_owned();
-    let words: Vec<&str> = ["ip", "netns", "exec", &bed.name].into_iter().chain(cure.split(' ')).collect();
-    assert!(crate::netns_fixture::run(&words), "{cure}");
-    send();
-    assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new(), "the command that it gave is the cure");
-}
-
-#[test]
 fn n27_local_proxy_took_the_flow() {
     let Some(bed) = NetnsFixture::create_shared() else { return };
     bed.nft("table ip nat { chain out { type nat hook output priority -100; }; }");

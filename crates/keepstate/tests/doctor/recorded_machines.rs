@@ -146,6 +146,70 @@ fn n18_sysctl_lost_at_boot() {
     machine.run_doctor().assert_first_finding("value-not-in-force");
 }
 
+/// The commands of the first finding.
+fn first_commands(said: &DoctorOutput) -> Vec<&str> {
+    let finding = &said.document["findings"][0];
+    let steps = ["now", "for_good"].into_iter().flat_map(|when| finding[when].as_array().unwrap());
+    steps.filter_map(|step| step["command"].as_str()).collect()
+}
+
+#[test]
+fn n18_lines_without_effect() {
+    let max = [
+        "sysctl -w net.netfilter.nf_conntrack_max=1000000",
+        "keepstate tune apply --persist --set nf_conntrack_max=1000000",
+    ];
+    let buckets = ["sysctl -w net.netfilter.nf_conntrack_buckets=65536"];
+    let cases: [(&str, &str, &[&str]); 6] = [
+        ("etc/sysctl.d/91-old.conf", "net.ipv4.ip_conntrack_max = 1000000\n", &max),
+        ("etc/sysctl.d/91-old.conf", "net.ipv4.netfilter.ip_conntrack_max=1000000\n", &max),
+        ("etc/sysctl.conf", "net.netfilter.nf_conntrack_max = 1000000\n", &max),
+        ("etc/sysctl.d/91-max.conf", "net.netfilter.nf_conntrack_max = 1,000,000\n", &max),
+        ("etc/modprobe.d/conntrack.conf", "options nf_conntrack hashsize = 65536\n", &buckets),
+        ("etc/modprobe.d/conntrack.conf", "options nf_conntrack hashsize= 65536\n", &buckets),
+    ];
+    for (path, text, commands) in cases {
+        let machine = RecordedMachine::healthy();
+        machine.with(path, text);
+        let said = machine.run_doctor();
+        said.assert_first_finding("setting-without-effect");
+        assert_eq!(said.document["findings"][0]["evidence"][0]["source"], format!("/{path}:1"));
+        assert_eq!(first_commands(&said), commands, "{text}");
+    }
+    for (path, text) in [
+        ("etc/sysctl.conf", "net.netfilter.nf_conntrack_max = 262144\n"),
+        ("etc/modprobe.d/conntrack.conf", "options nf_conntrack hashsize=65536\n"),
+        ("etc/sysctl.d/91-other.conf", "net.ipv4.ip_forward = yes\n"),
+    ] {
+        let machine = RecordedMachine::healthy();
+        machine.with(path, text);
+        assert_eq!(machine.run_doctor().finding_names(), Vec::<&str>::new(), "{text}");
+    }
+}
+
+#[test]
+fn n18_module_not_loaded_yet() {
+    let machine = RecordedMachine(tempfile::tempdir().unwrap());
+    machine
+        .with("proc/modules", "ext4 1 0 - Live 0x0\n")
+        .with("etc/sysctl.d/90.conf", "net.nf_conntrack_max = 1048576\n");
+    let said = machine.run_doctor();
+    said.assert_first_finding("lost-at-boot");
+    assert_eq!(
+        first_commands(&said)[..2],
+        ["modprobe nf_conntrack", "sysctl -w net.netfilter.nf_conntrack_max=1048576"]
+    );
+}
+
+#[test]
+fn n05_established_timeout_below_two_hours() {
+    let machine = RecordedMachine::healthy();
+    machine.set_sysctl("tcp_timeout_established", 3600);
+    machine.run_doctor().assert_first_finding("established-timeout-short");
+    machine.set_sysctl("tcp_timeout_established", 7440);
+    assert_eq!(machine.run_doctor().finding_names(), Vec::<&str>::new());
+}
+
 #[test]
 fn n20_extensions_cost_memory() {
     let machine = RecordedMachine::healthy();

@@ -1,5 +1,6 @@
 //! Which line wins for each sysctl key.
 use super::file_line::FileLine;
+use super::ineffective_line::{IneffectiveLine, number_without_separators};
 use super::module_load::{ModuleLoad, parse_kernel_number};
 use super::overlay::Overlay;
 use super::setting::{SysctlWrite, canonical_key, resolve_writes};
@@ -162,25 +163,52 @@ fn existing_keys(tree: &Overlay<'_>) -> Vec<String> {
     below.chain(["net/nf_conntrack_max".to_owned()]).collect()
 }
 
+/// Values that the kernel rejects because they are no numbers.
+pub(super) fn rejected_lines(sysctls: &BTreeMap<String, EffectiveSysctl>) -> Vec<IneffectiveLine> {
+    let rejected = sysctls.iter().filter_map(|(key, effective)| {
+        let SysctlEffect::Never(why) = &effective.effect else { return None };
+        // A negative number is one: what was meant is not known.
+        effective.number().is_none().then(|| IneffectiveLine {
+            location: effective.source.clone(),
+            setting: format!("{key} = {}", effective.value),
+            reason: format!("has no effect: {why}"),
+            key: Some(key.clone()),
+            value: number_without_separators(&effective.value),
+        })
+    });
+    rejected.collect()
+}
+
 /// Keys that Linux has removed: a line with one has no effect.
 fn note_removed_keys(tree: &Overlay<'_>, writes: &[SysctlWrite]) {
+    if kernel_release(tree).is_some_and(|release| release < (4, 19)) {
+        return;
+    }
     for write in writes.iter().filter(|write| write.key.starts_with("net/ipv4/") && write.key.contains("ip_conntrack"))
     {
-        tree.add_note(format!(
-            "{} has no effect: Linux 4.19 and later have no {}",
-            write.location,
-            write.key.replace('/', ".")
-        ));
+        let key = write.key.replace('/', ".");
+        let name = write.key.rsplit('/').next().unwrap_or_default().replacen("ip_conntrack", "nf_conntrack", 1);
+        tree.add_ineffective(IneffectiveLine {
+            location: write.location.clone(),
+            setting: format!("{key} = {}", write.value),
+            reason: format!("has no effect: Linux 4.19 and later have no {key}"),
+            key: Some(format!("net.netfilter.{name}")),
+            value: number_without_separators(&write.value),
+        });
     }
+}
+
+/// The running kernel's version, if the files tell it.
+fn kernel_release(tree: &Overlay<'_>) -> Option<(u32, u32)> {
+    let release = tree.read("/proc/sys/kernel/osrelease")?;
+    let mut parts = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    parts.next().zip(parts.next())
 }
 
 /// On old kernels the event came before the module had created its sysctls.
 fn note_udev_race_before_5_10(tree: &Overlay<'_>) {
-    let release = tree.read("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut parts = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    if let (Some(major), Some(minor)) = (parts.next(), parts.next())
-        && (major, minor) < (5, 10)
-    {
+    if kernel_release(tree).is_some_and(|release| release < (5, 10)) {
+        let release = tree.read("/proc/sys/kernel/osrelease").unwrap_or_default();
         let release = release.trim();
         tree.add_note(format!(
             "on Linux {release} udev's event may come before the module's sysctls: modules-load.d is safer"

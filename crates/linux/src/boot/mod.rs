@@ -8,6 +8,7 @@
 mod effective;
 mod file_line;
 mod glob;
+mod ineffective_line;
 mod module_load;
 mod other_writers;
 mod overlay;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use effective::{EffectiveSysctl, SysctlAssignment, SysctlEffect};
 pub use file_line::FileLine;
+pub use ineffective_line::IneffectiveLine;
 pub use module_load::{Hashsize, ModuleLoad};
 pub use other_writers::OtherWriter;
 pub use sysctl_loader::SysctlLoader;
@@ -48,6 +50,8 @@ pub struct BootConfig {
     pub other_writers: Vec<OtherWriter>,
     /// Notes: files that could not be read, lines without effect.
     pub notes: Vec<String>,
+    /// Lines without effect whose meaning is clear; each is a note too, except rejected values, which are among the sysctls.
+    pub ineffective_lines: Vec<IneffectiveLine>,
 }
 
 impl BootConfig {
@@ -110,6 +114,8 @@ impl BootConfig {
         let rules = UdevRule::find(&tree);
         let standings = effective::effective_sysctls(&tree, &reader, &module, &rules);
         let writers = other_writers::find_other_writers(&tree);
+        let (notes, mut ineffective_lines) = tree.into_notes();
+        ineffective_lines.extend(effective::rejected_lines(&standings));
         Ok(BootConfig {
             sysctls: standings,
             module,
@@ -117,7 +123,8 @@ impl BootConfig {
             loader: reader,
             udev_rules: rules,
             other_writers: writers,
-            notes: tree.into_notes(),
+            notes,
+            ineffective_lines,
         })
     }
 

@@ -1,5 +1,6 @@
 //! When the module nf_conntrack is loaded: before, with or after the run that writes the sysctls.
 use super::file_line::{FileLine, config_lines};
+use super::ineffective_line::{IneffectiveLine, number_without_separators};
 use super::overlay::Overlay;
 
 /// When connection tracking is available. Before that its sysctls do not exist and cannot be set.
@@ -72,8 +73,13 @@ impl Hashsize {
                         tree.add_note(format!("{place}: an install command replaces the loading of the module: {line}"))
                     }
                     Some("options") => {
-                        let sizes = words.filter_map(|word| word.strip_prefix("hashsize=")).map(str::to_owned);
-                        found.extend(sizes.map(|size| (size, place.clone())));
+                        let words: Vec<&str> = words.collect();
+                        if let Some(value) = separated_hashsize(&words) {
+                            note_separated_hashsize(tree, place, line, value);
+                            continue;
+                        }
+                        let sizes = words.iter().filter_map(|word| word.strip_prefix("hashsize="));
+                        found.extend(sizes.map(|size| ((*size).to_owned(), place.clone())));
                     }
                     _ => {}
                 }
@@ -93,6 +99,27 @@ impl Hashsize {
         };
         Some(Hashsize { buckets, max: buckets.saturating_mul(8), location: place })
     }
+}
+
+/// The value of `hashsize = N`, `hashsize= N` or `hashsize =N`: three words to modprobe, and a parameter without a value to the kernel.
+fn separated_hashsize(words: &[&str]) -> Option<String> {
+    let rest = words.join(" ");
+    let at = rest.find("hashsize")?;
+    let behind = rest.get(at + "hashsize".len()..)?;
+    let value = behind.trim_start().strip_prefix('=')?.trim_start();
+    let is_separated = !behind.starts_with('=') || behind.starts_with("= ");
+    is_separated.then(|| value.split(' ').next().unwrap_or_default().to_owned())
+}
+
+fn note_separated_hashsize(tree: &Overlay<'_>, location: FileLine, line: &str, value: String) {
+    tree.add_ineffective(IneffectiveLine {
+        location,
+        setting: line.split_whitespace().collect::<Vec<_>>().join(" "),
+        reason: "has no effect, or keeps the module from being loaded: an option has no blanks around its `=`"
+            .to_owned(),
+        key: None,
+        value: number_without_separators(&value),
+    });
 }
 
 /// Which kernel will run, and its directory of modules.

@@ -2,6 +2,7 @@
 //!
 //! It lives as long as one reading. It resolves symbolic links itself, below the root, because an image's `/etc` points
 //! to the image's `/usr`, not to this machine's. It must never write anything.
+use super::ineffective_line::IneffectiveLine;
 use crate::sysroot::SysRoot;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ pub(super) struct Overlay<'a> {
     root: &'a SysRoot,
     overlaid: BTreeMap<PathBuf, &'a str>,
     notes: RefCell<Vec<String>>,
+    ineffective: RefCell<Vec<IneffectiveLine>>,
 }
 
 /// A drop-in that counts: no earlier directory has its name.
@@ -22,7 +24,8 @@ pub(super) struct DropIn {
 
 impl<'a> Overlay<'a> {
     pub(super) fn new(root: &'a SysRoot, files: &'a BTreeMap<PathBuf, String>) -> Overlay<'a> {
-        let mut tree = Overlay { root, overlaid: BTreeMap::new(), notes: RefCell::default() };
+        let mut tree =
+            Overlay { root, overlaid: BTreeMap::new(), notes: RefCell::default(), ineffective: RefCell::default() };
         // A new file replaces a link of its name, but lies in the directory its own directory is a link to.
         let over = files.iter().filter_map(|(path, text)| {
             let directory = tree.resolve(path.parent()?);
@@ -39,8 +42,18 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    pub(super) fn into_notes(self) -> Vec<String> {
-        self.notes.into_inner()
+    /// A line that does nothing: also a note.
+    pub(super) fn add_ineffective(&self, line: IneffectiveLine) {
+        self.add_note(line.to_string());
+        let mut lines = self.ineffective.borrow_mut();
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+
+    /// The notes, and the lines that do nothing.
+    pub(super) fn into_notes(self) -> (Vec<String>, Vec<IneffectiveLine>) {
+        (self.notes.into_inner(), self.ineffective.into_inner())
     }
 
     /// A file's text; none where it is not there, and none with a note where it cannot be read.

@@ -1,4 +1,5 @@
 //! Which program reads sysctl.d at boot.
+use super::ineffective_line::{IneffectiveLine, number_without_separators};
 use super::overlay::Overlay;
 use super::setting::{SysctlSetting, canonical_key, parse_settings};
 
@@ -47,7 +48,14 @@ impl SysctlLoader {
         if !systemd {
             all.extend(conf);
         } else if !linked && let Some(lost) = conf.iter().find(|setting| canonical_key(&setting.key).is_some()) {
-            tree.add_note(format!("{} is not read at boot: systemd-sysctl reads sysctl.d only", lost.location));
+            let value = lost.value.as_deref().unwrap_or_default();
+            tree.add_ineffective(IneffectiveLine {
+                location: lost.location.clone(),
+                setting: format!("{} = {value}", lost.key.replace('/', ".")),
+                reason: "is not read at boot: systemd-sysctl reads sysctl.d only".to_owned(),
+                key: canonical_key(&lost.key),
+                value: number_without_separators(value),
+            });
         }
         all
     }
