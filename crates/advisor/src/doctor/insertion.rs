@@ -56,6 +56,9 @@ const MAX_LIMIT_PER_BUCKET: u64 = 8;
 /// Lost races since boot that are worth reporting. A few happen on any busy resolver.
 const MIN_LOST_RACES: u64 = 100;
 
+/// Entries per lost race a second that a busy resolver has without anybody noticing.
+const ENTRIES_PER_LOST_RACE: u64 = 10_000;
+
 /// Percent of the entries that are UDP below which failed inserts have another cause.
 const MIN_UDP_PERCENT: u64 = 5;
 
@@ -160,6 +163,13 @@ fn persist_buckets(seen: &Observations, buckets: u64) -> RemedyStep {
     )
 }
 
+/// Are there more lost races in the interval than a table of this size always has?
+fn is_noteworthy(space: &ObservedNamespace, lost: u64) -> bool {
+    let over_ms = space.growth.map_or(0, |growth| growth.over_ms).max(1);
+    let entries = space.count.as_ref().map_or(0, |count| count.value);
+    lost.saturating_mul(1000) / over_ms >= (entries / ENTRIES_PER_LOST_RACE).max(1)
+}
+
 fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     let check = |space: &ObservedNamespace| {
         let lost = |failed: u64, long: Option<u64>, dropped: u64| failed.saturating_sub(long.unwrap_or(0)).min(dropped);
@@ -168,7 +178,7 @@ fn udp_insert_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let counters = space.counters.as_ref()?;
         let all = lost(counters.value.insert_failed, counters.value.chaintoolong, counters.value.drop);
         // Counters since boot say nothing about now, unless they are all there is.
-        if space.growth.map_or(all < MIN_LOST_RACES, |_| now == 0) {
+        if space.growth.map_or(all < MIN_LOST_RACES, |_| !is_noteworthy(space, now)) {
             return None;
         }
         let stats = SampleStats::from_sample(space);
@@ -229,7 +239,7 @@ fn snat_port_race(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
         let failed = growth.by.insert_failed.saturating_sub(growth.by.chaintoolong.unwrap_or(0)).min(growth.by.drop);
         let stats = SampleStats::from_sample(space)?;
         // Of UDP the socket's own packets race too: that is another finding.
-        if failed == 0 || stats.percent(stats.udp) >= MIN_UDP_PERCENT {
+        if !is_noteworthy(space, failed) || stats.percent(stats.udp) >= MIN_UDP_PERCENT {
             return None;
         }
         let nat = rules.value.source_nat.iter().find(|nat| !nat.is_random)?;

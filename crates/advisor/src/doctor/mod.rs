@@ -20,6 +20,7 @@ mod sample_stats;
 mod stale_nat;
 mod sysctl_writers;
 mod table_full;
+mod unlisted;
 
 pub use finding::{Certainty, Evidence, Finding, RemedyStep, Severity, StepLocation};
 pub use observations::*;
@@ -31,6 +32,7 @@ use std::cmp::Reverse;
 
 /// Every rule; of findings of equal severity and certainty the earlier rule's comes first.
 pub const RULES: &[&[DoctorRule]] = &[
+    unlisted::RULES,
     table_full::RULES,
     insertion::RULES,
     nat::RULES,

@@ -1,4 +1,4 @@
-//! Source NAT: ports that run out.
+//! Source NAT: ports that run out, addresses that are gone.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
 use super::observations::{Observations, ObservedFlow, ObservedNamespace, ObservedSnat};
 use super::remedy;
@@ -9,16 +9,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// The rules of this file.
-pub const RULES: &[DoctorRule] = &[DoctorRule {
-    name: "snat-ports-exhausted",
-    number: 7,
-    title: "source NAT runs out of ports for one destination",
-    explains: &["udp-insert-race", "snat-port-race"],
-    check: snat_ports_exhausted,
-}];
+pub const RULES: &[DoctorRule] = &[
+    DoctorRule {
+        name: "snat-ports-exhausted",
+        number: 7,
+        title: "source NAT runs out of ports for one destination",
+        explains: &["udp-insert-race", "snat-port-race"],
+        check: snat_ports_exhausted,
+    },
+    DoctorRule {
+        name: "snat-address-gone",
+        number: 7,
+        title: "connections leave with a NAT address that this machine no longer has",
+        explains: &[],
+        check: snat_address_gone,
+    },
+];
 
 /// Percent of used ports above which the kernel's search (248 tries at most) begins to fail.
 const EXHAUSTED_PERCENT: u64 = 90;
+
+/// Connections that a NAT address must have, all unanswered, to be called gone.
+const MIN_UNANSWERED: u64 = 5;
 
 /// The ports NAT uses by default: 1024 to 65535.
 const DEFAULT_PORT_RANGE: (u16, u16) = (1024, 65535);
@@ -87,6 +99,66 @@ fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Opti
                 "more NAT addresses, each with its own ports; replace 192.0.2.1-192.0.2.4 by yours. With fully-random the search fails later",
             ))
             .for_good(RemedyStep::manual(StepLocation::Elsewhere("the clients".into()), "reuse connections (pools, keepalive) instead of one per request")),
+    )
+}
+
+fn snat_address_gone(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
+    seen.namespaces.iter().filter_map(|space| snat_address_gone_in(rule, space)).collect()
+}
+
+/// A NAT address that is routed here without being configured is answered; one that is gone is not.
+fn snat_address_gone_in(rule: &DoctorRule, space: &ObservedNamespace) -> Option<Finding> {
+    let sample = space.sample.as_ref().filter(|_| !space.addresses.is_empty())?;
+    let mut flows: BTreeMap<IpAddr, (u64, u64)> = BTreeMap::new();
+    let translated = sample.value.flows.iter().filter(|flow| is_source_translated(flow));
+    for flow in translated.filter(|flow| flow.original.source != flow.reply.destination) {
+        let (unanswered, answered) = flows.entry(flow.reply.destination).or_default();
+        *if flow.is_unreplied { unanswered } else { answered } += 1;
+    }
+    let is_gone = |address: &IpAddr, (unanswered, answered): (u64, u64)| {
+        !space.addresses.contains(address) && answered == 0 && unanswered >= MIN_UNANSWERED
+    };
+    let (address, (unanswered, _)) = flows
+        .into_iter()
+        .filter(|(address, counted)| is_gone(address, *counted))
+        .max_by_key(|(_, (unanswered, _))| *unanswered)?;
+    let is_named = |nat: &&ObservedSnat| {
+        let mut words =
+            nat.rule.split(|letter: char| letter.is_whitespace() || matches!(letter, '-' | ',' | '[' | ']'));
+        words.any(|word| {
+            word.parse() == Ok(address) || word.split(':').next().is_some_and(|word| word.parse() == Ok(address))
+        })
+    };
+    let rules = space.rules.as_ref();
+    let named = rules.and_then(|rules| rules.value.source_nat.iter().find(is_named));
+    let here = || remedy::namespace_location(space);
+    let certainty = if named.is_some() { Certainty::Likely } else { Certainty::Possible };
+    let mut finding = rule
+        .finding(Severity::Warning, certainty)
+        .in_namespace(&space.name)
+        .evidence("NAT address", format!("{address}, not an address of this machine"), "/proc/net/fib_trie, /proc/net/if_inet6")
+        .evidence("connections that use it", format!("{}, none answered", Count(unanswered)), &sample.source)
+        .meaning(
+            "Answers to this address do not come here. The entries keep it for as long as the clients send, also after the rule or the \
+             address has changed.",
+        );
+    if let (Some(nat), Some(rules)) = (named, rules) {
+        finding = finding.evidence("rule", &nat.rule, &rules.source).now(RemedyStep::manual(
+            here(),
+            "in this rule: replace the address by one of this machine, or use `masquerade`; or give the machine the address again",
+        ));
+    }
+    Some(
+        finding
+            .now(RemedyStep::command(
+                here(),
+                format!("conntrack -D --reply-dst {address}"),
+                "deletes these entries; the next packets follow the rules as they are then",
+            ))
+            .for_good(RemedyStep::manual(
+                here(),
+                "use `masquerade` where the address changes: the kernel then ends the entries with the address",
+            )),
     )
 }
 

@@ -38,6 +38,10 @@ fn names_are_kebab_case_unique_and_explained_ones_exist() {
             assert!(!other.explains.contains(&rule.name), "{} and {explained} hide each other", rule.name);
         }
     }
+    let documented = include_str!("../../../../docs/findings.md");
+    for rule in &all {
+        assert!(documented.contains(&format!("`{}`", rule.name)), "docs/findings.md has no {}", rule.name);
+    }
     let mut numbers: Vec<u8> = all.iter().map(|rule| rule.number).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -148,7 +152,8 @@ fn unanswered(tcp: u16, udp: u16) -> ObservedSample {
         }
     };
     let flows = (0..tcp).map(|port| flow(6, port)).chain((0..udp).map(|port| flow(17, port))).collect();
-    ObservedSample { flows, is_complete: true }
+    // Only a part of the table, which may be larger.
+    ObservedSample { flows, is_complete: false }
 }
 
 fn commands(finding: &Finding) -> String {
@@ -279,4 +284,41 @@ fn buckets_of_old_kernels_are_set_by_the_modules_parameter() {
     full.sysctls.insert("nf_conntrack_buckets".into(), knob(true));
     let text = commands(&diagnose(&machine(vec![full])).findings[0]);
     assert!(text.starts_with("sysctl -w net.netfilter.nf_conntrack_buckets=2048 "), "{text}");
+}
+
+#[test]
+fn count_far_above_the_table() {
+    let mut space = namespace(1000, 1000);
+    let sample = ObservedSample { is_complete: true, ..unanswered(0, 300) };
+    space.sample = Some(Sourced::at("nf_conntrack", sample));
+    let found = diagnose(&machine(vec![space.clone()]));
+    assert_eq!((found.status, found.findings[0].name), (HealthStatus::Critical, "count-not-listed"));
+    space.count = Some(Sourced::at("count", 500));
+    assert_eq!(finding_names(&machine(vec![space])), ["udp-dominates"], "entries come and go");
+}
+
+#[test]
+fn nat_address_that_is_gone() {
+    let mut space = namespace(300, 262_144);
+    let mut sample = unanswered(0, 30);
+    for flow in &mut sample.flows {
+        flow.reply.destination = [192, 0, 2, 7].into();
+    }
+    space.addresses = vec![[10, 0, 0, 1].into()];
+    space.sample = Some(Sourced::at("nf_conntrack", sample.clone()));
+    let nat = ObservedSnat {
+        rule: "-A POSTROUTING -j SNAT --to-source 192.0.2.7:1024-65535".into(),
+        ..ObservedSnat::default()
+    };
+    space.rules =
+        Some(Sourced::at("iptables-save", ObservedRules { source_nat: vec![nat], ..ObservedRules::default() }));
+    let found = diagnose(&machine(vec![space.clone()]));
+    assert_eq!((found.findings[0].name, found.findings[0].certainty), ("snat-address-gone", Certainty::Likely));
+    sample.flows[0].is_unreplied = false;
+    space.sample = Some(Sourced::at("nf_conntrack", sample.clone()));
+    assert_eq!(finding_names(&machine(vec![space.clone()])), Vec::<&str>::new(), "an answer came: it is routed here");
+    sample.flows[0].is_unreplied = true;
+    space.sample = Some(Sourced::at("nf_conntrack", sample));
+    space.addresses.push([192, 0, 2, 7].into());
+    assert_eq!(finding_names(&machine(vec![space])), Vec::<&str>::new(), "it is an address of this machine");
 }

@@ -123,12 +123,15 @@ fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
         }
         // Tracking and rules are configured in the gateway's own ruleset.
         ["keepstate", "disable", ..] => Vec::new(),
-        ["nft", "add", ..] => {
-            vec![RemedyStep::command(
-                StepLocation::Elsewhere("the gateway's ruleset, then keepstate control reload".into()),
-                command,
-                why,
-            )]
+        ["nft", ..] => {
+            let why = format!("{why}; add it to the ruleset file too");
+            vec![RemedyStep::command(StepLocation::Here, format!("keepstate control {at}{command}"), why)]
+        }
+        ["conntrack", ..] | ["keepstate", "conntrack", ..] => {
+            let options = command.trim_start_matches("keepstate ").trim_start_matches("conntrack ");
+            let socket = if at.is_empty() { String::new() } else { format!("={}", socket.display()) };
+            let command = format!("keepstate conntrack --gateway{socket} {options}");
+            vec![RemedyStep::command(StepLocation::Here, command, why)]
         }
         _ => vec![step],
     }
@@ -178,6 +181,9 @@ mod tests {
         assert_eq!(of("keepstate tune apply --persist --max 9", DEFAULT_SOCKET), ["--set nf_conntrack_max=9"]);
         assert_eq!(of("keepstate tune apply --persist --set a=1", DEFAULT_SOCKET), ["--set a=1"]);
         assert_eq!(of("keepstate disable", DEFAULT_SOCKET), [""; 0]);
+        assert_eq!(of("nft 'table inet t { }'", "/s"), ["keepstate control --socket /s nft 'table inet t { }'"]);
+        assert_eq!(of("conntrack -D -p udp", DEFAULT_SOCKET), ["keepstate conntrack --gateway -D -p udp"]);
+        assert_eq!(of("keepstate conntrack -C", "/s"), ["keepstate conntrack --gateway=/s -C"]);
         assert_eq!(of("keepstate doctor --watch", "/s"), ["keepstate doctor --gateway=/s --watch"]);
     }
 

@@ -1,11 +1,14 @@
 //! A namespace for one test, its traffic, and the doctor asked about it.
 use crate::common::{ProgramOutput, keepstate, report_skipped};
+use crate::remedy_commands;
 use keepstate_linux::netns;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,8 @@ pub const UNREACHABLE_ADDR: [u8; 4] = [10, 9, 1, 1];
 /// A network namespace of its own, with loopback and a device that swallows everything. It goes with its test.
 pub struct NetnsFixture {
     pub name: String,
+    /// Commands that the doctor gave for it; run at its end.
+    remedies: Mutex<BTreeSet<String>>,
     _lock: SysctlLock,
 }
 
@@ -54,7 +59,7 @@ impl NetnsFixture {
             report_skipped("the doctor's test bed: it needs root, ip(8) and network namespaces");
             return None;
         }
-        let bed = NetnsFixture { name, _lock: lock };
+        let bed = NetnsFixture { name, remedies: Mutex::default(), _lock: lock };
         for words in [
             "link set lo up",
             // What is sent to nobody goes through every hook and ends at the other end of the cable, whose address it has not.
@@ -98,7 +103,11 @@ impl NetnsFixture {
 
     /// Runs the doctor on this namespace.
     pub fn run_doctor(&self) -> DoctorOutput {
-        DoctorOutput::run(&["doctor", "--netns", &self.name, "--interval", "400ms", "--json"])
+        let output = DoctorOutput::run(&["doctor", "--netns", &self.name, "--interval", "400ms", "--json"]);
+        let findings = output.document["findings"].as_array().unwrap().iter();
+        let commands = findings.flat_map(remedy_commands::commands).map(str::to_owned);
+        self.remedies.lock().unwrap().extend(commands);
+        output
     }
 
     /// Runs the doctor on this namespace while `work` is repeated inside.
@@ -112,6 +121,11 @@ impl NetnsFixture {
         repeat_during(|repeat| self.enter(repeat), work, run)
     }
 
+    /// Runs the doctor on this namespace while `work` is repeated in another one.
+    pub fn run_doctor_during_in(&self, namespace: &str, work: impl Fn() + Send + Sync) -> DoctorOutput {
+        repeat_during(|repeat| netns::find(namespace).unwrap().enter(repeat).unwrap(), work, || self.run_doctor())
+    }
+
     /// Runs the doctor on this namespace while `work` is repeated in the initial one.
     pub fn run_doctor_during_host(&self, work: impl Fn() + Send + Sync) -> DoctorOutput {
         repeat_during(|repeat| repeat(), work, || self.run_doctor())
@@ -120,7 +134,13 @@ impl NetnsFixture {
 
 impl Drop for NetnsFixture {
     fn drop(&mut self) {
+        let remedies = self.remedies.lock().map(|remedies| remedies.clone()).unwrap_or_default();
+        let failed = remedies.iter().filter_map(|command| {
+            remedy_commands::run_in_namespace(&self.name, command).err().map(|error| format!("{command}: {error}"))
+        });
+        let failed: Vec<String> = if std::thread::panicking() { Vec::new() } else { failed.collect() };
         run(&["ip", "netns", "del", &self.name]);
+        assert_eq!(failed, Vec::<String>::new(), "remedies that fail in the namespace they are for");
     }
 }
 
@@ -159,7 +179,7 @@ fn repeat_during(
 }
 
 /// Sets a flag when it is dropped.
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
@@ -177,6 +197,7 @@ impl DoctorOutput {
     pub fn run(arguments: &[&str]) -> DoctorOutput {
         let ProgramOutput { code, out, err } = keepstate(arguments, b"");
         let document = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{err}"));
+        remedy_commands::check_report(&document);
         DoctorOutput { code, document }
     }
 

@@ -1,6 +1,7 @@
 //! Failures of one namespace alone: made for real, without touching anything of the machine.
 use crate::netns_fixture::{Connections, NetnsFixture, UNREACHABLE_ADDR, send_datagrams, unreachable};
 use crate::raw_segments::{ACK, RawTcpSocket};
+use crate::stalled_listener::StalledListener;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,6 +38,44 @@ fn n07_snat_ports_exhausted() {
     let evidence = said.document["findings"][0]["evidence"].to_string();
     assert!(evidence.contains("17 of 17 (1024 to 1040)"), "{evidence}");
     assert_eq!(said.code, Some(2), "inserts fail while it looks");
+}
+
+#[test]
+fn n07_snat_to_an_address_that_is_gone() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
+    let address = |verb: &str| {
+        assert!(crate::netns_fixture::run(&["ip", "-n", &bed.name, "addr", verb, "10.9.0.77/32", "dev", "d0"]));
+    };
+    address("add");
+    bed.nft(
+        "table ip nat { chain post { type nat hook postrouting priority srcnat; udp dport 5500 snat to 10.9.0.77\n}\n}",
+    );
+    bed.enter(|| send_datagrams(unreachable(5500), 10));
+    assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new());
+    address("del");
+    let said = bed.run_doctor();
+    said.assert_first_finding("snat-address-gone");
+    let cure = said.document["findings"][0]["now"][1]["command"].as_str().unwrap().to_owned();
+    let words: Vec<&str> = ["ip", "netns", "exec", &bed.name].into_iter().chain(cure.split(' ')).collect();
+    assert!(crate::netns_fixture::run(&words), "{cure}");
+    assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new());
+}
+
+#[test]
+fn n04_ended_entries_wait_for_a_listener() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
+    let listener = bed.enter(|| {
+        let listener = StalledListener::new();
+        send_datagrams(unreachable(5400), 300);
+        listener
+    });
+    let flush = ["ip", "netns", "exec", &bed.name, env!("CARGO_BIN_EXE_keepstate"), "conntrack", "-F"];
+    assert!(crate::netns_fixture::run(&flush));
+    let said = bed.run_doctor();
+    said.assert_first_finding("count-not-listed");
+    let evidence = &said.document["findings"][0]["evidence"];
+    assert_eq!(evidence[1]["value"], "0", "{evidence:#}");
+    drop(listener);
 }
 
 #[test]
