@@ -97,7 +97,7 @@ pub fn router(sysctls: Sysctls, ruleset: &str) -> Result<Router> {
         addresses: vec![(address.into(), 24)],
     };
     let interfaces = vec![device(1, "r0", [10, 0, 1, 1]), device(2, "r1", [10, 0, 2, 1])];
-    let routes = vec![Route { prefix: [0; 4].into(), length: 0, device: 2, gateway: None }];
+    let routes = vec![Route::new([0; 4].into(), 0, 2)];
     let engine = Engine::new(sysctls, Secret([7; 16]));
     Ok(Router::new(engine, program(ruleset)?, FibTable::new(interfaces, routes), (1, 2)))
 }

@@ -3,16 +3,16 @@ use super::control_protocol::ControlRequest;
 use super::control_services;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::sysctl_conf;
-use keepstate_engine::{Instant, Sysctl, Sysctls};
+use keepstate_engine::{Sysctl, Sysctls};
 use keepstate_router::Router;
 use std::io::Write;
 
 /// Carries out a request: the answer's text, or an error for the client.
-pub(super) fn handle_request(request: &ControlRequest, router: &mut Router, now: Instant) -> Result<Vec<u8>, String> {
-    execute(request, router, now).map_err(|error| format!("{error:#}"))
+pub(super) fn handle_request(request: &ControlRequest, router: &mut Router) -> Result<Vec<u8>, String> {
+    execute(request, router).map_err(|error| format!("{error:#}"))
 }
 
-fn execute(request: &ControlRequest, router: &mut Router, now: Instant) -> Result<Vec<u8>> {
+fn execute(request: &ControlRequest, router: &mut Router) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match request {
         ControlRequest::List(_)
@@ -20,20 +20,13 @@ fn execute(request: &ControlRequest, router: &mut Router, now: Instant) -> Resul
         | ControlRequest::Proc
         | ControlRequest::Stats { .. }
         | ControlRequest::Flush
+        | ControlRequest::Rules
+        | ControlRequest::Shortages
+        | ControlRequest::Services
         | ControlRequest::Nft(_)
         | ControlRequest::DrainAll { .. } => bail!("this request is answered by a client thread"),
         ControlRequest::Reload => bail!("this gateway has no files to read"),
         ControlRequest::Count => writeln!(out, "{}", router.engine().count())?,
-        ControlRequest::Rules => write!(out, "{}", router.program().list())?,
-        ControlRequest::Shortages => {
-            for (key, stats) in router.engine().exhaustion_stats() {
-                writeln!(
-                    out,
-                    "address={} peer={} port={} protocol={} refused={}",
-                    key.address, key.peer, key.peer_port, key.protocol, stats.failures
-                )?;
-            }
-        }
         ControlRequest::Get { sysctl } => {
             let sysctl = find_sysctl(sysctl)?;
             writeln!(out, "{}", router.engine().sysctls()[sysctl])?;
@@ -46,7 +39,6 @@ fn execute(request: &ControlRequest, router: &mut Router, now: Instant) -> Resul
             router.engine_mut().set_sysctl(sysctl, u64::from(parsed[sysctl]))?;
             writeln!(out, "{} = {}", sysctl.name(), router.engine().sysctls()[sysctl])?;
         }
-        ControlRequest::Services => control_services::list(router, now, &mut out)?,
         ControlRequest::Drain(backend) => {
             let count = control_services::drain(router, backend, true)?;
             writeln!(out, "drained {count}: connections are kept, new ones go to other backends")?;

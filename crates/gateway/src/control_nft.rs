@@ -2,12 +2,12 @@
 //!
 //! All that takes long (parsing, compiling, writing a listing) is done by the client's thread. The main loop hands out the ruleset's names, which are shared,
 //! exchanges the program between two packets, and copies sets in pieces.
-use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line_with};
+use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line, write_reply_line_with};
 use super::jobs::{JobCtx, JobSender};
 use super::system_names;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
-use keepstate_rules::ast::Query;
+use keepstate_rules::ast::{Query, QueryKind};
 use keepstate_rules::{IncludeResolver, ListOptions, RulesetSnapshot, RulesetUpdateError, RunningRuleset};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -86,6 +86,15 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Ans
         return Ok(Answer { text: out, notes });
     }
     bail!("the ruleset is being changed all the time by others; retry later")
+}
+
+/// Writes the whole ruleset with its counters, as `nft list ruleset` does.
+pub(super) fn list_ruleset(mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let query = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+    let state = snapshot(std::slice::from_ref(&query), jobs)?;
+    let text = state.list(&query, ListOptions::default()).map_err(anyhow::Error::msg)?;
+    write_reply_line(&mut stream, None)?;
+    Ok(stream.write_all(text.as_bytes())?)
 }
 
 /// The state of the ruleset for these queries, copied in pieces. Counters are reset in the moment in which they are read.

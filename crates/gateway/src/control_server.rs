@@ -5,6 +5,7 @@
 //! number, and the router is only asked between two of its turns: a slow client delays nobody but itself.
 use super::control_protocol::{ClientHello, ControlRequest, parse_request_line, write_reply_line};
 use super::jobs::{JobRunner, JobSender};
+use super::turns::TurnTimes;
 use super::{ctnl_session, streaming};
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
@@ -89,8 +90,8 @@ impl ControlServer {
     }
 
     /// A bounded part of what client threads want of the router: entries read and changed, events handed on.
-    pub(super) fn run_jobs(&self, router: &mut Router, now: Instant) {
-        let _ = self.jobs.run_jobs(router, now);
+    pub(super) fn run_jobs(&self, router: &mut Router, turns: &TurnTimes, now: Instant) {
+        let _ = self.jobs.run_jobs(router, turns, now);
     }
 
     /// How long the router may wait for packets, in milliseconds, if it usually waits `usual`.

@@ -1,5 +1,6 @@
 //! The services of a running gateway: listed, and their backends drained.
-use super::control_protocol::BackendSelector;
+use super::control_protocol::{BackendSelector, write_reply_line};
+use super::jobs::{JobCtx, JobSender};
 use anyhow::{Result, bail};
 use keepstate_engine::Instant;
 use keepstate_router::Router;
@@ -7,6 +8,7 @@ use keepstate_router::service::{
     BackendConfig, BackendState, BackendStatus, HashInput, Masquerade, Scheduler, ServiceState,
 };
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 
 /// Drains the selected backends, or ends that; returns how many.
 pub(super) fn drain(router: &mut Router, selector: &BackendSelector, drained: bool) -> Result<usize> {
@@ -23,11 +25,44 @@ pub(super) fn drain(router: &mut Router, selector: &BackendSelector, drained: bo
     Ok(count)
 }
 
-/// A line for each service, and one for each of its backends.
-pub(super) fn list(router: &mut Router, now: Instant, out: &mut impl Write) -> Result<()> {
-    let services = router.services_with_fresh_counts(now);
-    services.iter().try_for_each(|state| write_service(state, |backend| services.removed_in(state, backend, now), out))
+/// Writes a line for each service, and one for each of its backends, with connection counts as of now.
+pub(super) fn list(mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let mut left = jobs.run(|at: &mut JobCtx<'_>| at.router.service_connections())?;
+    while left > 0 {
+        match jobs.run(|at: &mut JobCtx<'_>| at.router.count_service_connections(CONNECTIONS_PER_JOB, at.now))? {
+            0 => break,
+            counted => left = left.saturating_sub(counted),
+        }
+    }
+    write_reply_line(&mut stream, None)?;
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let (text, more) = jobs.run(move |at: &mut JobCtx<'_>| list_part(at.router, from, at.now))?;
+        stream.write_all(&text?)?;
+        next = more;
+    }
+    Ok(())
 }
+
+/// The lines of some services, and the number of those of before; services may come and go between two calls.
+fn list_part(router: &Router, from: usize, now: Instant) -> (Result<Vec<u8>>, Option<usize>) {
+    let (services, mut out, mut shown) = (router.services(), Vec::new(), from);
+    for state in services.iter().skip(from) {
+        if let Err(error) = write_service(state, |backend| services.removed_in(state, backend, now), &mut out) {
+            return (Err(error), None);
+        }
+        shown += 1;
+        if out.len() >= TEXT_PER_JOB {
+            return (Ok(out), Some(shown));
+        }
+    }
+    (Ok(out), None)
+}
+
+/// Connections that one job counts.
+const CONNECTIONS_PER_JOB: usize = 2048;
+/// Bytes that one job writes, or one service more.
+const TEXT_PER_JOB: usize = 8192;
 
 /// `removed_in` gives the seconds until the connections of a removed backend end.
 fn write_service(

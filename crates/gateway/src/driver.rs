@@ -1,8 +1,8 @@
 //! What a packet driver is to the main loop: packets in, through the router, packets out.
+use super::route_follower::FibUpdate;
 use super::shared::SharedGateway;
 use anyhow::Result;
 use keepstate_engine::Instant;
-use keepstate_router::FibTable;
 
 /// Carries packets in and out. The main loop knows nothing of how.
 pub(super) trait Driver {
@@ -23,11 +23,19 @@ pub(super) trait Driver {
         Vec::new()
     }
 
-    /// Interfaces and routes, if they have changed since the last call.
+    /// Starts the threads that it needs beside its workers; called once, before the first packet.
     ///
     /// # Errors
-    /// They cannot be read any more.
-    fn poll_fib(&mut self) -> Result<Option<FibTable>> {
+    /// There are none.
+    fn start(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Interfaces and routes, or changes of them, since the last call: a batch at most, and no wait.
+    ///
+    /// # Errors
+    /// A new interface cannot be used as the others.
+    fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
         Ok(None)
     }
 

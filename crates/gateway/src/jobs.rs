@@ -3,6 +3,7 @@
 //! A client's thread sends a job, which runs on the main loop's thread between two batches of packets and is itself short: one connection, one batch of
 //! changes, one piece of the table. All else (decoding, formatting, writing to a slow reader) is done by the client's own thread. Subscribers get events
 //! in batches; one that does not keep up loses events, is told so, and delays nobody.
+use super::turns::TurnTimes;
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Event, EventKind, EventMask, Instant};
 use keepstate_router::Router;
@@ -18,6 +19,8 @@ const JOB_TIME_BUDGET: Duration = Duration::from_micros(300);
 const MAX_JOBS_PER_TURN: usize = 64;
 /// Events that the engine queues until the next turn.
 const ENGINE_EVENT_QUEUE: usize = 1 << 16;
+/// Events handed to subscribers in one turn.
+const MAX_EVENTS_PER_TURN: usize = 4096;
 /// Events queued for one subscriber; further ones are lost to it.
 const SUBSCRIBER_MAX_EVENTS: usize = 1 << 16;
 /// Batches queued for one subscriber.
@@ -33,6 +36,7 @@ const SHORT_WAIT_AFTER_JOB: Duration = Duration::from_secs(2);
 pub(super) struct JobCtx<'a> {
     pub(super) router: &'a mut Router,
     pub(super) hub: &'a mut EventHub,
+    pub(super) turns: &'a TurnTimes,
     pub(super) now: Instant,
 }
 
@@ -163,12 +167,17 @@ impl EventHub {
 
     /// Hands the events so far to the subscribers, as caused by `portid`.
     pub(super) fn publish(&mut self, engine: &mut Engine, portid: u32) {
+        self.publish_some(engine, portid, ENGINE_EVENT_QUEUE);
+    }
+
+    /// As [`EventHub::publish`], so many at most.
+    fn publish_some(&mut self, engine: &mut Engine, portid: u32, most: usize) {
         if self.subscribers.is_empty() {
             return;
         }
         let before = self.subscribers.len();
         self.subscribers.retain(|(ear, _)| !ear.closed.load(Ordering::Relaxed));
-        let events: Vec<Event> = std::iter::from_fn(|| engine.poll_event()).take(ENGINE_EVENT_QUEUE).collect();
+        let events: Vec<Event> = std::iter::from_fn(|| engine.poll_event()).take(most).collect();
         let lost = engine.events_lost() - self.engine_lost;
         self.engine_lost += lost;
         if !events.is_empty() || lost > 0 {
@@ -220,12 +229,12 @@ impl JobRunner {
     }
 
     /// One turn: hands events to subscribers and runs some jobs; returns how many.
-    pub(super) fn run_jobs(&self, router: &mut Router, now: Instant) -> usize {
+    pub(super) fn run_jobs(&self, router: &mut Router, turns: &TurnTimes, now: Instant) -> usize {
         let Ok(mut hub) = self.hub.try_borrow_mut() else { return 0 };
-        hub.publish(router.engine_mut(), 0);
+        hub.publish_some(router.engine_mut(), 0, MAX_EVENTS_PER_TURN);
         let Ok(first) = self.jobs.try_recv() else { return 0 };
         let started = Clock::now();
-        let mut at = JobCtx { router, hub: &mut hub, now };
+        let mut at = JobCtx { router, hub: &mut hub, turns, now };
         first(&mut at);
         let mut count = 1;
         while count < MAX_JOBS_PER_TURN && started.elapsed() < JOB_TIME_BUDGET {

@@ -1,7 +1,8 @@
 //! The kernel's interfaces, addresses and routes, as the router's FIB.
 use keepstate_linux::rtnetlink::message::ifa_flag;
-use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage};
-use keepstate_router::{FibTable, Interface, Route, SourceAddress};
+use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage, RtPlacement, RtRoute};
+use keepstate_router::{FibChange, FibTable, Interface, Route, RoutePlacement, SourceAddress};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -15,44 +16,179 @@ pub(super) fn links(messages: &[RtMessage]) -> Vec<&RtLink> {
     messages.iter().filter_map(|message| if let RtMessage::Link(link) = message { Some(link) } else { None }).collect()
 }
 
+/// What the kernel has told of interfaces and addresses, so that its changes can be told as the router's.
+#[derive(Default)]
+pub(super) struct KernelLinks {
+    links: BTreeMap<u32, KnownLink>,
+    /// Interfaces whose addresses have changed since [`KernelLinks::finish`].
+    changed: BTreeSet<u32>,
+    /// Some route has several ways: the kernel does not tell when one of them comes back with its interface (fib_sync_up).
+    has_multipath: bool,
+}
+
+/// An interface, up or down.
+struct KnownLink {
+    link: RtLink,
+    /// In the kernel's order.
+    addresses: Vec<RtAddress>,
+}
+
+/// What a message of the kernel asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FollowUp {
+    /// Nothing more.
+    Done,
+    /// The kernel is about to change more than it tells: everything is to be read again, soon.
+    Resync,
+}
+
 /// The FIB of a dump: interfaces that are up, their addresses, the routes of the main table.
-pub(super) fn build_fib(messages: &[RtMessage]) -> FibTable {
-    let mut interfaces: Vec<Interface> = links(messages)
-        .into_iter()
-        .filter(|link| link.is_up)
-        .map(|link| Interface {
+pub(super) fn build_fib(messages: Vec<RtMessage>) -> (KernelLinks, FibTable) {
+    let (mut links, mut fib, mut routes) = (KernelLinks::default(), FibTable::default(), Vec::new());
+    for message in messages {
+        match message {
+            RtMessage::Link(link) => {
+                links.links.insert(link.index, KnownLink { link, addresses: Vec::new() });
+            }
+            RtMessage::Address(address) => {
+                if let Some(known) = links.links.get_mut(&address.ifindex) {
+                    known.addresses.push(address);
+                }
+            }
+            RtMessage::Route(..) => routes.push(message),
+            _ => (),
+        }
+    }
+    let mut changes: Vec<FibChange> = links.links.values().filter_map(KnownLink::as_change).collect();
+    // Routes that are there before their interface is known would never be found.
+    for route in routes {
+        let _ = links.apply(route, &mut changes);
+    }
+    changes.into_iter().for_each(|change| _ = fib.apply(change));
+    (links, fib)
+}
+
+impl KernelLinks {
+    /// Tells a change of the kernel as changes of the router's FIB. Call [`KernelLinks::finish`] after the last of a batch.
+    pub(super) fn apply(&mut self, message: RtMessage, changes: &mut Vec<FibChange>) -> FollowUp {
+        match message {
+            RtMessage::Link(link) => return self.set_link(link, changes),
+            RtMessage::LinkGone(index) => {
+                self.links.remove(&index);
+                changes.push(FibChange::InterfaceGone(index));
+            }
+            RtMessage::Address(address) => {
+                if let Some(known) = self.links.get_mut(&address.ifindex) {
+                    let is_first = address.address.is_ipv4() && !known.has_ipv4();
+                    known.set_address(address);
+                    self.changed.insert(address.ifindex);
+                    if is_first && self.has_multipath {
+                        return FollowUp::Resync;
+                    }
+                }
+            }
+            RtMessage::AddressGone(gone) => {
+                if let Some(known) = self.links.get_mut(&gone.ifindex) {
+                    known.addresses.retain(|address| !is_same_address(address, &gone));
+                    self.changed.insert(gone.ifindex);
+                    if gone.address.is_ipv4() && !known.has_ipv4() {
+                        // As Linux does in fib_disable_ip, and does not tell.
+                        changes.push(FibChange::Ipv4RoutesGone(gone.ifindex));
+                    }
+                }
+            }
+            RtMessage::Route(route, placement) if route.table == RT_TABLE_MAIN => {
+                self.has_multipath |= route.nexthops.len() > 1;
+                let placement = match placement {
+                    RtPlacement::Append => RoutePlacement::Last,
+                    RtPlacement::Prepend => RoutePlacement::First,
+                    RtPlacement::Replace => RoutePlacement::Replace,
+                };
+                changes.push(FibChange::Route(ways(&route), placement));
+            }
+            RtMessage::RouteGone(route) if route.table == RT_TABLE_MAIN => {
+                changes.push(FibChange::RouteGone(ways(&route)));
+            }
+            _ => (),
+        }
+        FollowUp::Done
+    }
+
+    fn set_link(&mut self, link: RtLink, changes: &mut Vec<FibChange>) -> FollowUp {
+        let (index, is_up) = (link.index, link.is_up);
+        let addresses = self.links.remove(&index).map(|known| (known.link.is_up, known.addresses));
+        let (was_up, addresses) = addresses.unwrap_or_default();
+        let known = self.links.entry(index).or_insert(KnownLink { link, addresses });
+        // The kernel tells of no IPv4 route that went with its interface.
+        changes.push(known.as_change().unwrap_or(FibChange::InterfaceGone(index)));
+        if self.has_multipath && is_up && !was_up { FollowUp::Resync } else { FollowUp::Done }
+    }
+
+    /// The interfaces whose addresses have changed since the last call.
+    pub(super) fn finish(&mut self, changes: &mut Vec<FibChange>) {
+        let changed = std::mem::take(&mut self.changed);
+        changes.extend(changed.iter().filter_map(|index| self.links.get(index)?.as_change()));
+    }
+}
+
+impl KnownLink {
+    /// As the router's interface; none while it is down.
+    fn as_change(&self) -> Option<FibChange> {
+        let KnownLink { link, addresses } = self;
+        let interface = Interface {
             index: link.index,
             name: link.name.clone(),
             mtu: link.mtu,
             group: link.group,
             link_type: link.link_type,
             kind: link.kind.clone(),
-            addresses: Vec::new(),
-        })
-        .collect();
-    let mut routes = Vec::new();
-    let mut sources = Vec::new();
-    for message in messages {
-        match message {
-            RtMessage::Address(address) => {
-                if let Some(interface) = interfaces.iter_mut().find(|interface| interface.index == address.ifindex) {
-                    interface.addresses.push((address.address, address.prefix_length));
-                    sources.push(source_address(address));
-                }
-            }
-            RtMessage::Route(route) if route.table == RT_TABLE_MAIN => routes.push(*route),
-            _ => (),
-        }
+            addresses: addresses.iter().map(|address| (address.address, address.prefix_length)).collect(),
+        };
+        link.is_up.then(|| FibChange::Interface(interface, addresses.iter().map(source_address).collect()))
     }
-    // Of several routes to one prefix the one with the smallest metric is used.
-    routes.sort_by_key(|route| route.metric);
-    let routes = routes.into_iter().map(|route| Route {
+
+    fn has_ipv4(&self) -> bool {
+        self.addresses.iter().any(|address| address.address.is_ipv4())
+    }
+
+    /// A new address goes where the kernel puts it: IPv4's primary ones in front of the secondary ones and by scope, the oldest first; IPv6's by scope, the newest first.
+    fn set_address(&mut self, new: RtAddress) {
+        let list = &mut self.addresses;
+        if let Some(known) = list.iter_mut().find(|address| is_same_address(address, &new)) {
+            *known = new;
+            return;
+        }
+        let is_primary = |address: &RtAddress| address.flags & ifa_flag::SECONDARY == 0;
+        let at = if new.address.is_ipv6() {
+            list.iter().position(|address| address.address.is_ipv6() && address.scope >= new.scope)
+        } else if is_primary(&new) {
+            let comes_before =
+                |address: &RtAddress| address.address.is_ipv4() && is_primary(address) && new.scope <= address.scope;
+            Some(list.iter().rposition(comes_before).map_or(0, |last| last + 1))
+        } else {
+            list.iter().rposition(|address| address.address.is_ipv4()).map(|last| last + 1)
+        };
+        list.insert(at.unwrap_or(list.len()), new);
+    }
+}
+
+fn is_same_address(one: &RtAddress, other: &RtAddress) -> bool {
+    (one.address, one.prefix_length, one.network) == (other.address, other.prefix_length, other.network)
+}
+
+/// The router's routes of one of the kernel's: one a way.
+fn ways(route: &RtRoute) -> Vec<Route> {
+    let new = |device, gateway| Route {
         prefix: route.prefix,
         length: route.prefix_length,
-        device: route.ifindex.unwrap_or(0),
-        gateway: route.gateway,
-    });
-    FibTable::new(interfaces, routes.collect()).with_source_addresses(sources)
+        device,
+        gateway,
+        metric: route.metric,
+    };
+    if route.rejects {
+        return vec![new(0, None)];
+    }
+    route.nexthops.iter().map(|way| new(way.ifindex, way.gateway)).collect()
 }
 
 fn source_address(address: &RtAddress) -> SourceAddress {

@@ -23,8 +23,10 @@ mod kernel_fib;
 mod load;
 mod main_loop;
 mod nfqueue_driver;
+mod packet_batch;
 mod procfs;
 mod reload;
+mod route_follower;
 pub mod ruleset;
 mod sd_notify;
 pub mod services_file;
@@ -38,6 +40,7 @@ mod system_names;
 pub mod tc;
 mod test_session;
 mod tun_driver;
+mod turns;
 pub mod xdp;
 
 pub use config::GatewayConfig;

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use keepstate_engine::{Instant, Sysctl};
 use keepstate_router::Router;
 use keepstate_router::service::ServiceConfig;
-use keepstate_rules::{RulesetUpdate, RunningRuleset};
+use keepstate_rules::{Program, RulesetUpdate, RunningRuleset};
 use std::path::Path;
 
 /// A ruleset and services that were checked.
@@ -60,14 +60,11 @@ pub struct PreparedConfig {
 impl PreparedConfig {
     /// Replaces both between two packets; connections are kept. The rest is for when packets go on.
     ///
-    /// # Errors
-    /// The ruleset was changed after this was prepared.
-    pub(crate) fn apply(self, router: &mut Router, now: Instant) -> Result<AppliedConfig> {
-        if router.update_program(self.update, now).is_err() {
-            bail!("the ruleset was changed at the same time; reload again");
-        }
+    /// `None`: the ruleset was changed after this was prepared, and nothing is changed.
+    pub(crate) fn apply(self, router: &mut Router, now: Instant) -> Option<AppliedConfig> {
+        let replaced = router.update_program(self.update, now).ok()?;
         router.replace_services(self.services, now);
-        Ok(AppliedConfig::of(router, self.left_out))
+        Some(AppliedConfig { replaced, ..AppliedConfig::of(router, self.left_out) })
     }
 }
 
@@ -80,9 +77,16 @@ pub(crate) struct AppliedConfig {
     warns_of_loose_synproxy: bool,
     /// Rules match the Ethernet header, and the driver gives none.
     warns_of_link_header: bool,
+    /// The ruleset of before: a large one takes a while to drop.
+    replaced: Option<Box<Program>>,
 }
 
 impl AppliedConfig {
+    /// Takes what is to be dropped away from the packets.
+    pub(crate) fn take_replaced(&mut self) -> Option<Box<Program>> {
+        self.replaced.take()
+    }
+
     fn of(router: &Router, left_out: Vec<String>) -> AppliedConfig {
         let warns = router.program().has_synproxy() && router.engine().sysctls()[Sysctl::TcpLoose] != 0;
         AppliedConfig {
@@ -90,6 +94,7 @@ impl AppliedConfig {
             left_out,
             warns_of_loose_synproxy: warns,
             warns_of_link_header: router.program().reads_link_header() && !router.has_link_headers(),
+            replaced: None,
         }
     }
 

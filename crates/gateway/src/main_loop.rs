@@ -10,10 +10,12 @@ use super::driver::Driver;
 use super::health::HealthMonitor;
 use super::load::AppliedConfig;
 use super::reload::{LoadConfig, ReloadOrigin, Reloader};
+use super::route_follower::FibUpdate;
 use super::sd_notify::ServiceNotifier;
 use super::shared::{GatewayState, SharedGateway};
 use super::signals::SignalFlags;
 use super::state_store::StateStore;
+use super::turns::TurnKind;
 use anyhow::{Context, Result, bail};
 use keepstate_router::{LogLine, Router, RouterCounters};
 use std::sync::Arc;
@@ -24,6 +26,10 @@ use std::time::{Duration, Instant as Clock};
 const POLL_TIMEOUT_MS: i32 = 20;
 /// Log lines written in one turn; others wait, up to the router's limit.
 const MAX_LINES_PER_TURN: usize = 4096;
+/// Requests answered in one turn.
+const MAX_REQUESTS_PER_TURN: usize = 16;
+/// Batches of changed routes taken over in one turn.
+const MAX_FIB_BATCHES_PER_TURN: usize = 16;
 /// Turns with nothing but packets.
 const MAX_BUSY_TURNS: u32 = 16;
 
@@ -42,8 +48,9 @@ pub(super) fn run(
 ) -> Result<()> {
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
+    driver.start()?;
     let workers = driver.workers();
-    std::thread::scope(|scope| -> Result<()> {
+    let ended = std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
         for (number, worker) in workers.into_iter().enumerate() {
             let (gateway, stop) = (&gateway, &*signals.stop);
@@ -55,13 +62,13 @@ pub(super) fn run(
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
         others.fold(result, Result::and)
-    })?;
+    });
     let GatewayState { mut router, store } = gateway.into_inner();
     if let Some(store) = store {
         store.close(router.engine_mut(), time.now());
     }
     tracing::info!("{}", closing_line(router.counters(), &driver.drop_counts()));
-    driver.close()
+    ended.and(driver.close())
 }
 
 /// `rx 5 forwarded 3 dropped 2 (tx ring full 1, neighbour unresolved 1)`: what the router counted, then what the driver dropped of what the router gave it.
@@ -72,7 +79,7 @@ fn closing_line(counters: &RouterCounters, drops: &[(&str, u64)]) -> String {
     format!("rx {} forwarded {} dropped {}{drops}", counters.received, counters.forwarded, counters.dropped)
 }
 
-/// The loop of the main thread: its driver's packets, and all the rest.
+/// The loop of the main thread: its driver's packets, and all the rest. The router is locked for each part by itself, so that other threads come in between.
 fn control_loop(
     gateway: &SharedGateway,
     driver: &mut dyn Driver,
@@ -88,45 +95,64 @@ fn control_loop(
             notifier.reloading();
             reloader.request(ReloadOrigin::Signal);
         }
-        if let Some((origins, loaded)) = reloader.poll() {
-            // Scripts change the ruleset on this thread only: nothing comes between.
-            let running = gateway.lock().router.program().ruleset();
-            let prepared = loaded.and_then(|loaded| loaded.prepare_reload(&running, gateway.now()));
-            let applied = prepared.and_then(|prepared| {
-                let mut state = gateway.lock();
-                prepared.apply(&mut state.router, gateway.now())
-            });
+        if let Some((origins, applied)) = reloader.poll(gateway) {
             answer_reload(origins, applied, &notifier);
         }
-        let fib = driver.poll_fib()?;
-        let wall_clock = gateway.time.wall_clock();
-        let mut state = gateway.lock();
-        let router = &mut state.router;
-        // Dropped once the lock is released: a large table takes a while.
-        let _old_fib = fib.map(|fib| router.replace_fib(fib));
-        router.set_wall_clock(wall_clock);
-        let now = gateway.now();
-        router.poll(now);
-        health.poll(router, now);
-        while let Some(pending) = control.and_then(ControlServer::next_request) {
-            if pending.request == ControlRequest::Reload {
-                reloader.request(ReloadOrigin::Request(Box::new(pending)));
-                continue;
-            }
-            let answer = control_handler::handle_request(&pending.request, router, now);
-            pending.reply(answer);
+        for _ in 0..MAX_FIB_BATCHES_PER_TURN {
+            let Some(update) = driver.poll_fib()? else { break };
+            apply_fib(gateway, update);
         }
-        control.inspect(|control| control.run_jobs(router, now));
-        // Before the next wait: what packets and control clients have changed is in the state file by then.
-        state.persist(now);
-        drop(state);
-        health.finish_poll();
+        upkeep(gateway, &mut health);
+        if let Some(control) = control {
+            serve_control(gateway, control, &mut reloader);
+        }
+        // Before the next wait: what packets and control clients have changed is handed to the state file by then.
+        gateway.persist();
         let timeout = control.map_or(POLL_TIMEOUT_MS, |control| control.poll_timeout(POLL_TIMEOUT_MS));
         packet_loop(gateway, driver, busy_poll, timeout)?;
         flush_log(gateway);
-        notifier.tick(|| status_text(&gateway.lock().router));
+        notifier.tick(|| status_text(gateway));
     }
     Ok(())
+}
+
+/// Takes over what the kernel has changed of interfaces and routes.
+fn apply_fib(gateway: &SharedGateway, update: FibUpdate) {
+    match update {
+        FibUpdate::Table(fib) => {
+            let old = gateway.lock(TurnKind::Routes).router.replace_fib(*fib);
+            drop_elsewhere(old);
+        }
+        FibUpdate::Changes(changes) => gateway.lock(TurnKind::Routes).router.change_fib(changes),
+    }
+}
+
+/// What is due by the clock, and what health checks have found.
+fn upkeep(gateway: &SharedGateway, health: &mut HealthMonitor) {
+    let wall_clock = gateway.time.wall_clock();
+    let mut turn = gateway.lock(TurnKind::Upkeep);
+    let router = &mut turn.router;
+    router.set_wall_clock(wall_clock);
+    let now = gateway.now();
+    router.poll(now);
+    health.poll(router, now);
+    drop(turn);
+    health.finish_poll();
+}
+
+/// Answers control clients: a bounded part of what they want.
+fn serve_control(gateway: &SharedGateway, control: &ControlServer, reloader: &mut Reloader) {
+    for _ in 0..MAX_REQUESTS_PER_TURN {
+        let Some(pending) = control.next_request() else { break };
+        if pending.request == ControlRequest::Reload {
+            reloader.request(ReloadOrigin::Request(Box::new(pending)));
+            continue;
+        }
+        let answer = control_handler::handle_request(&pending.request, &mut gateway.lock(TurnKind::Control).router);
+        pending.reply(answer);
+    }
+    let now = gateway.now();
+    control.run_jobs(&mut gateway.lock(TurnKind::Control).router, &gateway.turns, now);
 }
 
 /// The loop of every other thread: packets, and nothing else.
@@ -143,7 +169,7 @@ fn worker_loop(
             stop.store(true, Ordering::Relaxed);
         }
         result?;
-        gateway.lock().persist(gateway.now());
+        gateway.persist();
     }
     Ok(())
 }
@@ -151,7 +177,6 @@ fn worker_loop(
 /// Packets, as long as they come and nothing else is due; without packets a wait, after busy-polling for `busy_poll` (a process that sleeps is woken late).
 /// With a state file there is no wait before the changes that packets made are in it.
 fn packet_loop(gateway: &SharedGateway, driver: &mut dyn Driver, busy_poll: Duration, timeout: i32) -> Result<()> {
-    let has_store = gateway.lock().store.is_some();
     let mut idle_since: Option<Clock> = None;
     let mut turns = 0;
     while turns < MAX_BUSY_TURNS {
@@ -163,7 +188,7 @@ fn packet_loop(gateway: &SharedGateway, driver: &mut dyn Driver, busy_poll: Dura
             None => idle_since = Some(Clock::now()),
             // Other processes get the CPU at once: mostly those that the next packet is for, or from.
             Some(since) if since.elapsed() < busy_poll => std::thread::yield_now(),
-            Some(_) if has_store && turns > 0 => return Ok(()),
+            Some(_) if gateway.has_store() && turns > 0 => return Ok(()),
             Some(_) => return driver.wait(timeout),
         }
     }
@@ -171,8 +196,9 @@ fn packet_loop(gateway: &SharedGateway, driver: &mut dyn Driver, busy_poll: Dura
 }
 
 /// Tells those who asked for a reload how it went.
-fn answer_reload(origins: Vec<ReloadOrigin>, applied: Result<AppliedConfig>, notifier: &ServiceNotifier) {
-    if let Ok(applied) = &applied {
+fn answer_reload(origins: Vec<ReloadOrigin>, mut applied: Result<AppliedConfig>, notifier: &ServiceNotifier) {
+    if let Ok(applied) = &mut applied {
+        drop_elsewhere(applied.take_replaced());
         applied.log();
     }
     for origin in origins {
@@ -191,17 +217,26 @@ fn answer_reload(origins: Vec<ReloadOrigin>, applied: Result<AppliedConfig>, not
 }
 
 /// What systemd shows of a running gateway.
-fn status_text(router: &Router) -> String {
-    let forwarded = router.counters().forwarded;
-    let draining = if router.is_draining() { ", draining: new connections refused" } else { "" };
-    format!("connections {}, packets forwarded {forwarded}{draining}", router.engine().count())
+fn status_text(gateway: &SharedGateway) -> String {
+    let (forwarded, draining, count) = {
+        let router = &gateway.lock(TurnKind::Upkeep).router;
+        (router.counters().forwarded, router.is_draining(), router.engine().count())
+    };
+    let draining = if draining { ", draining: new connections refused" } else { "" };
+    format!("connections {count}, packets forwarded {forwarded}{draining}")
+}
+
+/// Drops what may take a while to drop on a thread of its own.
+pub(super) fn drop_elsewhere(value: impl Send + 'static) {
+    // Without a thread it is dropped here.
+    let _ = std::thread::Builder::new().name("drop".into()).spawn(move || drop(value));
 }
 
 /// Logs the lines of rules (`log prefix …`), of the engine and of port blocks, each with its syslog priority. They are taken under the lock and written without it.
 fn flush_log(gateway: &SharedGateway) {
     let lines: Vec<LogLine> = {
-        let mut state = gateway.lock();
-        std::iter::from_fn(|| state.router.poll_log()).take(MAX_LINES_PER_TURN).collect()
+        let mut turn = gateway.lock(TurnKind::Upkeep);
+        std::iter::from_fn(|| turn.router.poll_log()).take(MAX_LINES_PER_TURN).collect()
     };
     for LogLine { level: priority, text } in lines {
         match priority {

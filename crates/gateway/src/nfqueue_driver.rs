@@ -3,29 +3,32 @@
 //! A kernel rule queues the packets that come in (best before conntrack: `iptables -t raw -I PREROUTING -i eth0 -j NFQUEUE --queue-num 0`). A packet that the router
 //! delivers to the host is accepted and goes on in the kernel; one that it forwards is sent by a raw socket and the host's routes, and the queued packet is dropped.
 use super::driver::Driver;
-use super::kernel_fib;
+use super::packet_batch::{PacketBatch, TxPacket};
+use super::route_follower::{FibUpdate, RouteFollower};
 use super::shared::SharedGateway;
+use super::turns::TurnKind;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_linux::nfqueue::{NfQueue, QueueVerdict};
 use keepstate_linux::poll;
 use keepstate_linux::raw_socket::RawIpSender;
-use keepstate_linux::rtnetlink::RtMonitor;
 use keepstate_router::{Egress, FibTable};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-/// Reads in one batch.
+/// Packets read before they are routed; a read may give some more.
 const RX_BATCH: usize = 64;
 
 /// The queue, the raw socket, and the kernel's routes.
 pub(super) struct NfqueueDriver {
     queue: NfQueue,
     sender: RawIpSender,
-    watcher: RtMonitor,
+    routes: RouteFollower,
+    /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     send_failures: u64,
-    /// Of one read: the packet id, and the packet to accept it as (none: drop).
+    batch: PacketBatch,
+    /// Of the batch, in order: the packet's id, and the packet to accept it as (none: drop).
     verdicts: Vec<(u32, Option<Vec<u8>>)>,
 }
 
@@ -39,10 +42,61 @@ impl NfqueueDriver {
             format!("NFQUEUE {number}: needs CAP_NET_ADMIN, a kernel with NFQUEUE, and no other program bound to it")
         })?;
         let sender = RawIpSender::open().context("opening a raw socket (needs CAP_NET_RAW)")?;
-        let mut watcher = RtMonitor::open().context("opening a route socket")?;
-        let messages = watcher.dump_all().context("reading the kernel's interfaces and routes")?;
-        let fib = Some(kernel_fib::build_fib(&messages));
-        Ok(NfqueueDriver { queue, sender, watcher, fib, send_failures: 0, verdicts: Vec::new() })
+        let (routes, fib, _) = RouteFollower::open()?;
+        Ok(NfqueueDriver {
+            queue,
+            sender,
+            routes,
+            fib: Some(fib),
+            send_failures: 0,
+            batch: PacketBatch::default(),
+            verdicts: Vec::new(),
+        })
+    }
+}
+
+impl NfqueueDriver {
+    fn read_batch(&mut self) -> Result<()> {
+        let NfqueueDriver { queue, batch, verdicts, .. } = self;
+        let mut more = true;
+        while more && batch.len() < RX_BATCH {
+            let read = queue.receive(|packet| {
+                batch.push(packet.packet, packet.ifindex_in, packet.id);
+                verdicts.push((packet.id, None));
+            });
+            more = read.context("reading NFQUEUE")?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the router gave out, and the verdict on each packet of the batch: accepted as what it is delivered as, dropped otherwise.
+    fn send_outputs(&mut self) -> Result<()> {
+        let mut outputs = self.batch.take_outputs();
+        // Outputs are in the order of the packets.
+        let mut at = 0;
+        for TxPacket { egress, id, .. } in outputs.drain(..) {
+            match egress {
+                Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) => {
+                    let own = self.verdicts.iter().skip(at).position(|(queued, _)| *queued == id);
+                    at += own.unwrap_or_default();
+                    if let (Some(_), Some((_, accepted))) = (own, self.verdicts.get_mut(at)) {
+                        *accepted = Some(bytes);
+                    }
+                }
+                Egress::Forward { packet, .. } => {
+                    let sent = destination(&packet).is_some_and(|to| self.sender.send(to, &packet));
+                    self.send_failures += u64::from(!sent);
+                    self.batch.buffers.recycle(packet);
+                }
+            }
+        }
+        self.batch.return_outputs(outputs);
+        for (id, accepted) in self.verdicts.drain(..) {
+            let verdict = if accepted.is_some() { QueueVerdict::Accept } else { QueueVerdict::Drop };
+            self.queue.send_verdict(id, verdict, accepted.as_deref()).context("reading NFQUEUE")?;
+            accepted.into_iter().for_each(|bytes| self.batch.buffers.recycle(bytes));
+        }
+        Ok(())
     }
 }
 
@@ -52,46 +106,22 @@ impl Driver for NfqueueDriver {
     }
 
     fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
-        let router = &mut gateway.lock().router;
-        let mut count = 0;
-        for _ in 0..RX_BATCH {
-            let NfqueueDriver { queue, sender, verdicts, send_failures, .. } = self;
-            let more = queue
-                .receive(|packet| {
-                    count += 1;
-                    // Drops are counted and answered by the router.
-                    let _ = router.handle(packet.packet, packet.ifindex_in, now);
-                    let mut accepted = None;
-                    while let Some(egress) = router.poll_output() {
-                        match egress {
-                            Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) => accepted = Some(bytes),
-                            Egress::Forward { packet: bytes, .. } => {
-                                *send_failures +=
-                                    u64::from(!destination(&bytes).is_some_and(|to| sender.send(to, &bytes)));
-                                router.recycle_buffer(bytes);
-                            }
-                        }
-                    }
-                    verdicts.push((packet.id, accepted));
-                })
-                .context("reading NFQUEUE")?;
-            for (id, accepted) in self.verdicts.drain(..) {
-                let verdict = if accepted.is_some() { QueueVerdict::Accept } else { QueueVerdict::Drop };
-                self.queue.send_verdict(id, verdict, accepted.as_deref()).context("reading NFQUEUE")?;
-            }
-            if !more {
-                break;
-            }
+        self.read_batch()?;
+        let count = self.batch.len();
+        if count > 0 {
+            self.batch.route(&mut gateway.lock(TurnKind::Packets).router, now);
+            self.send_outputs()?;
         }
         Ok(count)
     }
 
-    fn poll_fib(&mut self) -> Result<Option<FibTable>> {
-        if self.watcher.poll_changes().context("following the kernel's routes")?.needs_resync {
-            let messages = self.watcher.dump_all().context("reading the kernel's interfaces and routes")?;
-            self.fib = Some(kernel_fib::build_fib(&messages));
-        }
-        Ok(self.fib.take())
+    fn start(&mut self) -> Result<()> {
+        self.routes.start(Box::new(|_| ()))
+    }
+
+    fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
+        let first = self.fib.take().map(|fib| FibUpdate::Table(Box::new(fib)));
+        Ok(first.or_else(|| self.routes.poll()))
     }
 
     fn drop_counts(&self) -> Vec<(&'static str, u64)> {

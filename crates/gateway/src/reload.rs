@@ -2,7 +2,9 @@
 //!
 //! One load runs at a time. Requests that come meanwhile wait for the next, since the files may have changed after the running one read them.
 use super::control_server::PendingRequest;
-use super::load::LoadedConfig;
+use super::load::{AppliedConfig, LoadedConfig, PreparedConfig};
+use super::shared::SharedGateway;
+use super::turns::TurnKind;
 use anyhow::{Context, Result, anyhow};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -18,16 +20,21 @@ pub(super) enum ReloadOrigin {
     Request(Box<PendingRequest>),
 }
 
-/// Loads the files, never on the caller's thread.
+/// Reads the files and prepares the change, never on the caller's thread.
 pub(super) struct Reloader {
     load: Arc<LoadConfig>,
-    running: Option<(Vec<ReloadOrigin>, Receiver<Result<LoadedConfig>>)>,
+    running: Option<(Vec<ReloadOrigin>, Receiver<Result<PreparedConfig>>)>,
     waiting: Vec<ReloadOrigin>,
+    /// How often the load in progress has begun anew, because a script was faster.
+    attempts: usize,
 }
+
+/// How often a load begins anew because a script has changed the ruleset in the meantime.
+const MAX_ATTEMPTS: usize = 10;
 
 impl Reloader {
     pub(super) fn new(load: Arc<LoadConfig>) -> Reloader {
-        Reloader { load, running: None, waiting: Vec::new() }
+        Reloader { load, running: None, waiting: Vec::new(), attempts: 0 }
     }
 
     /// Asks for a load.
@@ -35,28 +42,54 @@ impl Reloader {
         self.waiting.push(origin);
     }
 
-    /// Starts what was asked for, and gives a finished load with those who asked for it. Never waits.
-    pub(super) fn poll(&mut self) -> Option<(Vec<ReloadOrigin>, Result<LoadedConfig>)> {
-        if let Some((_, result)) = &self.running {
-            let loaded = match result.try_recv() {
-                Ok(loaded) => loaded,
-                Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => Err(anyhow!("the thread that reads the files ended")),
-            };
-            return self.running.take().map(|(origins, _)| (origins, loaded));
+    /// Starts what was asked for, and applies a finished load; then it gives those who asked for it, and the result. Never waits.
+    pub(super) fn poll(&mut self, gateway: &SharedGateway) -> Option<(Vec<ReloadOrigin>, Result<AppliedConfig>)> {
+        let Some((_, result)) = &self.running else {
+            let origins = std::mem::take(&mut self.waiting);
+            return if origins.is_empty() { None } else { self.start(origins, gateway) };
+        };
+        let prepared = match result.try_recv() {
+            Ok(prepared) => prepared,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(anyhow!("the thread that reads the files ended")),
+        };
+        let (origins, _) = self.running.take()?;
+        let applied = prepared.map(|prepared| {
+            let now = gateway.now();
+            prepared.apply(&mut gateway.lock(TurnKind::Reload).router, now)
+        });
+        match applied {
+            Ok(None) if self.attempts < MAX_ATTEMPTS => {
+                self.attempts += 1;
+                self.start(origins, gateway)
+            }
+            Ok(None) => Some((origins, Err(anyhow!("scripts change the ruleset all the time; reload again later")))),
+            Ok(Some(applied)) => Some((origins, Ok(applied))),
+            Err(error) => Some((origins, Err(error))),
         }
-        if self.waiting.is_empty() {
-            return None;
-        }
+        .inspect(|_| self.attempts = 0)
+    }
+
+    fn start(
+        &mut self,
+        origins: Vec<ReloadOrigin>,
+        gateway: &SharedGateway,
+    ) -> Option<(Vec<ReloadOrigin>, Result<AppliedConfig>)> {
         let (sender, result) = sync_channel(1);
-        let load = Arc::clone(&self.load);
-        let origins = std::mem::take(&mut self.waiting);
+        let (load, time) = (Arc::clone(&self.load), Arc::clone(&gateway.time));
+        let in_use = gateway.lock(TurnKind::Reload).router.program().ruleset();
+        let prepare = move || {
+            let prepared = load().and_then(|loaded| loaded.prepare_reload(&in_use, time.now()));
+            // The gateway may have ended meanwhile.
+            drop(sender.send(prepared));
+        };
         let thread = std::thread::Builder::new().name("reload".into());
-        // The gateway may have ended meanwhile.
-        match thread.spawn(move || drop(sender.send(load()))).context("starting a thread to read the files") {
-            Ok(_) => self.running = Some((origins, result)),
-            Err(error) => return Some((origins, Err(error))),
+        match thread.spawn(prepare).context("starting a thread to read the files") {
+            Ok(_) => {
+                self.running = Some((origins, result));
+                None
+            }
+            Err(error) => Some((origins, Err(error))),
         }
-        None
     }
 }

@@ -61,7 +61,7 @@ impl StaticFib {
             let Some(known) = interfaces.iter().find(|known| known.name == *interface) else {
                 return Err(format!("--route {prefix}/{length}={interface}: there is no --device {interface}"));
             };
-            routes.push(Route { prefix: *prefix, length: *length, device: known.index, gateway: None });
+            routes.push(Route::new(*prefix, *length, known.index));
         }
         Ok(FibTable::new(interfaces, routes))
     }

@@ -13,6 +13,8 @@ pub(super) struct GatewayStats {
     engine: Counters,
     /// The table: entries, limit, memory, expectations, subscribers.
     table: Vec<(&'static str, u64)>,
+    /// How long packets have waited at most, by what for.
+    turns: Vec<(&'static str, u64)>,
     /// SYN proxy counters, by Linux's names; empty without synproxy rules.
     synproxy: Vec<(&'static str, u64)>,
     /// Packets by the reason for which they were invalid, ignored or dropped.
@@ -48,6 +50,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             ("events_waiting", at.hub.queued() as u64),
             ("draining", draining.into()),
         ],
+        turns: at.turns.values(),
         synproxy: [
             ("syn_received", handshakes.syn_received),
             ("cookie_invalid", handshakes.cookie_invalid),
@@ -74,6 +77,7 @@ impl GatewayStats {
         write_row(out, &self.router)?;
         keepstate_conntrack::format::write_stats(out, &self.engine, &Default::default())?;
         write_row(out, &self.table)?;
+        write_row(out, &self.turns)?;
         if !self.synproxy.is_empty() {
             write_row(out, &self.synproxy)?;
         }
@@ -103,7 +107,7 @@ impl Serialize for GatewayStats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
         let mut map = to.serialize_map(None)?;
-        for (name, value) in self.router.iter().chain(&linux).chain(&self.table) {
+        for (name, value) in self.router.iter().chain(&linux).chain(&self.table).chain(&self.turns) {
             map.serialize_entry(name, value)?;
         }
         map.serialize_entry("synproxy", &NamedCounters(&self.synproxy))?;

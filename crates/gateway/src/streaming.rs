@@ -2,10 +2,10 @@
 //! that it fetches from the main loop.
 use super::control_protocol::{ControlRequest, ShowOptions, write_reply_line};
 use super::jobs::{JobCtx, JobSender, Subscriber};
-use super::{control_nft, ctnl_session, procfs, stats};
+use super::{control_nft, control_services, ctnl_session, procfs, stats};
 use anyhow::Result;
 use keepstate_conntrack::format::FlowWriter;
-use keepstate_engine::{EventKind, Sysctl};
+use keepstate_engine::{EventKind, ExhaustionKey, ExhaustionStats, Sysctl};
 use keepstate_linux::peercred::PeerCred;
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -32,6 +32,9 @@ pub(super) fn serve_streaming(
         ControlRequest::Events(show) => events(show, stream, jobs),
         ControlRequest::Proc => proc_conntrack(stream, jobs),
         ControlRequest::Nft(nft) => control_nft::serve(nft, stream, jobs),
+        ControlRequest::Rules => control_nft::list_ruleset(stream, jobs),
+        ControlRequest::Services => control_services::list(stream, jobs),
+        ControlRequest::Shortages => shortages(stream, jobs),
         ControlRequest::Flush => flush(stream, jobs, peer),
         ControlRequest::Stats { json } => stats(*json, stream, jobs),
         ControlRequest::DrainAll { off, wait } => drain_all(!off, *wait, stream, jobs),
@@ -78,6 +81,18 @@ fn stats(json: bool, stream: &UnixStream, jobs: &JobSender) -> Result<()> {
     let counted = jobs.run(|at: &mut JobCtx<'_>| stats::collect(at))?;
     let mut out = start_reply(stream)?;
     if json { counted.write_json(&mut out) } else { counted.write_text(&mut out) }?;
+    Ok(out.flush()?)
+}
+
+fn shortages(stream: &UnixStream, jobs: &JobSender) -> Result<()> {
+    let counted: Vec<(ExhaustionKey, ExhaustionStats)> = jobs.run(|at: &mut JobCtx<'_>| {
+        at.router.engine().exhaustion_stats().map(|(key, stats)| (*key, *stats)).collect()
+    })?;
+    let mut out = start_reply(stream)?;
+    for (key, stats) in counted {
+        let ExhaustionKey { address, peer, peer_port, protocol, .. } = key;
+        writeln!(out, "address={address} peer={peer} port={peer_port} protocol={protocol} refused={}", stats.failures)?;
+    }
     Ok(out.flush()?)
 }
 

@@ -2,6 +2,7 @@
 use super::control_handler;
 use super::control_server::{ControlHandle, PendingRequest, serve};
 use super::jobs::JobRunner;
+use super::turns::TurnTimes;
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Instant, Secret, Sysctls};
 use keepstate_router::{FibTable, Router};
@@ -16,6 +17,7 @@ use std::time::Duration;
 /// A gateway without interfaces.
 struct TestGateway {
     router: Router,
+    turns: TurnTimes,
     jobs: JobRunner,
     requests: Receiver<PendingRequest>,
     handle: ControlHandle,
@@ -29,16 +31,22 @@ impl TestGateway {
         let router = Router::new(engine, Program::default(), FibTable::default(), (1, 2));
         let (runner, jobs) = JobRunner::new();
         let (sender, requests) = channel();
-        TestGateway { router, jobs: runner, requests, handle: ControlHandle { requests: sender, jobs } }
+        TestGateway {
+            router,
+            turns: TurnTimes::default(),
+            jobs: runner,
+            requests,
+            handle: ControlHandle { requests: sender, jobs },
+        }
     }
 
     /// One turn of the main loop; returns how many jobs it ran.
     fn tick(&mut self) -> usize {
         while let Ok(pending) = self.requests.try_recv() {
-            let answer = control_handler::handle_request(&pending.request, &mut self.router, NOW);
+            let answer = control_handler::handle_request(&pending.request, &mut self.router);
             pending.reply(answer);
         }
-        self.jobs.run_jobs(&mut self.router, NOW)
+        self.jobs.run_jobs(&mut self.router, &self.turns, NOW)
     }
 
     /// A client's end of the socket, and the thread that serves it.

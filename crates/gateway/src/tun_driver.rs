@@ -1,27 +1,30 @@
 //! The TUN driver: creates TUN interfaces; packets that the host routes into one are read here, packets that leave are written to another.
 use super::driver::Driver;
 use super::gso::{self, MAX_GSO_LEN};
+use super::packet_batch::{PacketBatch, RxPacket, TxPacket};
 use super::shared::SharedGateway;
 use super::static_fib::InterfaceConfig;
+use super::turns::TurnKind;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_linux::poll;
 use keepstate_linux::tun::Tun;
-use keepstate_router::{Egress, Router};
+use keepstate_router::Egress;
 use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
 use std::os::fd::AsFd;
 
 /// Packets read from one interface before the next has its turn.
 const RX_BATCH: usize = 64;
+/// A longer packet is not copied out of the buffer that it was read into.
+const MAX_COPIED_LEN: usize = 2048;
 
 /// The interfaces, numbered from 1 on as in the FIB; they are removed when this is dropped.
 pub(super) struct TunDriver {
     interfaces: Vec<Tun>,
     /// Room for the longest packet.
     buffer: Vec<u8>,
-    /// Unused buffers of that size.
-    spare_buffers: Vec<Vec<u8>>,
+    batch: PacketBatch,
 }
 
 impl TunDriver {
@@ -36,59 +39,52 @@ impl TunDriver {
                 format!("cannot create TUN interface {name}: needs /dev/net/tun, root (CAP_NET_ADMIN), and a name that is not taken")
             })?);
         }
-        Ok(TunDriver { interfaces, buffer: vec![0; MAX_GSO_LEN], spare_buffers: Vec::new() })
+        Ok(TunDriver { interfaces, buffer: vec![0; MAX_GSO_LEN], batch: PacketBatch::default() })
     }
 
-    /// The packets of one interface, a batch at most.
-    fn process_interface(&mut self, at: usize, router: &mut Router, now: Instant) -> Result<usize> {
-        for count in 0..RX_BATCH {
-            let Some(tun) = self.interfaces.get_mut(at) else { return Ok(count) };
+    /// Reads the packets of one interface, a batch at most.
+    fn read_interface(&mut self, at: usize) -> Result<()> {
+        let Some(tun) = self.interfaces.get(at) else { return Ok(()) };
+        let ifindex = u32::try_from(at + 1).unwrap_or(u32::MAX);
+        while self.batch.len() < RX_BATCH {
             let read = tun.read(&mut self.buffer).context("a TUN interface is gone")?;
-            let Some((length, offload)) = read else { return Ok(count) };
-            let index = u32::try_from(at + 1).unwrap_or(u32::MAX);
+            let Some((length, offload)) = read else { break };
             let Some(packet) = self.buffer.get_mut(..length) else { continue };
             let gso = offload.gso_size.and_then(|size| GsoPacket::parse(packet, size));
-            // Drops are counted and answered by the router.
-            match (&gso, offload.needs_csum) {
-                (Some(gso), Some(_)) => {
-                    self.buffer.truncate(length);
-                    gso::route_gso(router, gso, &mut self.buffer, index, now);
-                    self.restore_buffer();
-                }
-                (_, needs_csum) => {
-                    if let Some((from, at)) = needs_csum {
-                        rewrite::finish_partial_checksum(packet, from.into(), at.into());
+            let gso = gso.filter(|_| offload.needs_csum.is_some());
+            if let (None, Some((from, at))) = (&gso, offload.needs_csum) {
+                rewrite::finish_partial_checksum(packet, from.into(), at.into());
+            }
+            if length <= MAX_COPIED_LEN && gso.is_none() {
+                self.batch.push(packet, ifindex, 0);
+                continue;
+            }
+            let mut empty = self.batch.buffers.take_gso();
+            empty.resize(MAX_GSO_LEN, 0);
+            let mut bytes = std::mem::replace(&mut self.buffer, empty);
+            bytes.truncate(length);
+            self.batch.push_owned(RxPacket { bytes, link_header: None, gso, ifindex, id: 0 });
+        }
+        Ok(())
+    }
+
+    /// Writes the packets that the router gave out; a GSO packet leaves as one.
+    fn write_outputs(&mut self) -> Result<()> {
+        let mut outputs = self.batch.take_outputs();
+        for TxPacket { egress, gso, .. } in outputs.drain(..) {
+            let bytes = match egress {
+                Egress::Forward { oif: index, packet: mut bytes, .. } => {
+                    if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.interfaces.get(at)) {
+                        let offload = gso::tx_offload(gso.as_ref(), &mut bytes);
+                        tun.write(&bytes, offload).context("a TUN interface is gone")?;
                     }
-                    let _ = router.handle(packet, index, now);
+                    bytes
                 }
-            }
-            self.send(gso.as_ref(), router)?;
+                Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) => bytes,
+            };
+            self.batch.buffers.recycle(bytes);
         }
-        Ok(RX_BATCH)
-    }
-
-    /// Makes room for the longest packet again.
-    fn restore_buffer(&mut self) {
-        if self.buffer.capacity() < MAX_GSO_LEN {
-            self.buffer = self.spare_buffers.pop().unwrap_or_default();
-        }
-        self.buffer.resize(MAX_GSO_LEN, 0);
-    }
-
-    /// Sends the packets that the router gave out; a GSO packet leaves as one.
-    fn send(&mut self, gso: Option<&GsoPacket>, router: &mut Router) -> Result<()> {
-        while let Some(egress) = router.poll_output() {
-            let Egress::Forward { oif: index, packet: mut bytes, .. } = egress else { continue };
-            if let Some(tun) = (index as usize).checked_sub(1).and_then(|at| self.interfaces.get_mut(at)) {
-                let offload = gso::tx_offload(gso, &mut bytes);
-                tun.write(&bytes, offload).context("a TUN interface is gone")?;
-            }
-            if bytes.capacity() < MAX_GSO_LEN {
-                router.recycle_buffer(bytes);
-            } else if self.spare_buffers.len() < RX_BATCH {
-                self.spare_buffers.push(bytes);
-            }
-        }
+        self.batch.return_outputs(outputs);
         Ok(())
     }
 }
@@ -101,10 +97,15 @@ impl Driver for TunDriver {
     }
 
     fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
-        let router = &mut gateway.lock().router;
         let mut count = 0;
         for at in 0..self.interfaces.len() {
-            count += self.process_interface(at, router, now)?;
+            self.read_interface(at)?;
+            if self.batch.is_empty() {
+                continue;
+            }
+            count += self.batch.len();
+            self.batch.route(&mut gateway.lock(TurnKind::Packets).router, now);
+            self.write_outputs()?;
         }
         Ok(count)
     }

@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nfqueue;
 pub mod nic_allowances;
+pub mod no_blocking;
 mod open_in_root;
 pub mod peercred;
 pub mod poll;

@@ -1,4 +1,5 @@
 //! Waiting for readable descriptors (poll(2)).
+use crate::no_blocking;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::io;
@@ -13,6 +14,7 @@ pub fn poll_readable<'a>(
     descriptors: impl IntoIterator<Item = BorrowedFd<'a>>,
     milliseconds: i32,
 ) -> io::Result<usize> {
+    no_blocking::check("waiting for a descriptor");
     let mut descriptors: Vec<PollFd<'_>> =
         descriptors.into_iter().map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)).collect();
     let limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);

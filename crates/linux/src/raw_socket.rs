@@ -23,6 +23,7 @@ impl RawIpSender {
 
     /// Sends a packet. False if it is lost: no route, no buffer space.
     pub fn send(&self, destination: IpAddr, packet: &[u8]) -> bool {
+        crate::no_blocking::check("sending by a raw socket");
         let socket = match destination {
             IpAddr::V4(_) => Some(&self.v4),
             IpAddr::V6(_) => self.v6.as_ref(),

@@ -1,6 +1,7 @@
 //! TUN interfaces: packets that the machine routes into one are read here; packets written here arrive from it.
 #![allow(unsafe_code, reason = "an ioctl's argument has the type that its number says")]
 
+use crate::no_blocking;
 use crate::virtio_net::{VNET_HDR_LEN, VirtioNetHdr};
 use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl};
@@ -83,12 +84,13 @@ impl Tun {
     ///
     /// # Errors
     /// The interface is gone.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, VirtioNetHdr)>> {
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, VirtioNetHdr)>> {
+        no_blocking::check("reading a TUN interface");
         loop {
             let mut header = [0; VNET_HDR_LEN];
             let read = match self.vnet_hdr {
-                false => self.file.read(buffer),
-                true => self.file.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)]),
+                false => (&self.file).read(buffer),
+                true => (&self.file).read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)]),
             };
             match (read, VirtioNetHdr::decode(header)) {
                 (Ok(length), Some(offload)) => {
@@ -108,11 +110,12 @@ impl Tun {
     ///
     /// # Errors
     /// The interface is gone.
-    pub fn write(&mut self, packet: &[u8], offload: VirtioNetHdr) -> io::Result<bool> {
+    pub fn write(&self, packet: &[u8], offload: VirtioNetHdr) -> io::Result<bool> {
+        no_blocking::check("writing to a TUN interface");
         let header = offload.encode(packet, 0);
         let written = match self.vnet_hdr {
-            false => self.file.write(packet),
-            true => self.file.write_vectored(&[IoSlice::new(&header), IoSlice::new(packet)]),
+            false => (&self.file).write(packet),
+            true => (&self.file).write_vectored(&[IoSlice::new(&header), IoSlice::new(packet)]),
         };
         match written {
             Ok(_) => Ok(true),

@@ -1,10 +1,12 @@
 //! The machine as the router sees it: interfaces, their addresses, routes.
 #![allow(clippy::disallowed_types, reason = "the keys are this host's own configuration, which no packet changes")]
+use crate::route_table::{DeviceInstance, RoutePlacement, RouteTable, StoredRoute, prefix_bits};
 use crate::source_address::{SourceAddress, select_v4, select_v6};
 use keepstate_rules::datatype::encode_name;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 // The keys come from the machine's own configuration, never from a packet: a hash without a secret is enough.
 use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An interface.
@@ -62,12 +64,14 @@ pub struct Route {
     pub device: u32,
     /// The next router; without one, destinations are neighbours on the interface.
     pub gateway: Option<IpAddr>,
+    /// Of several routes to one prefix the one with the smallest is used.
+    pub metric: u32,
 }
 
 impl Route {
     /// A route to a prefix on the interface of this index.
     pub fn new(prefix: IpAddr, length: u8, device: u32) -> Route {
-        Route { prefix, length, device, gateway: None }
+        Route { prefix, length, device, gateway: None, metric: 0 }
     }
 
     /// The same by way of a router.
@@ -80,63 +84,56 @@ impl Route {
 
 impl std::fmt::Display for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Route { prefix, length, device, gateway } = self;
+        let Route { prefix, length, device, gateway, .. } = self;
         write!(f, "{prefix}/{length}")?;
         gateway.map_or(Ok(()), |gateway| write!(f, " via {gateway}"))?;
         if *device == 0 { f.write_str(" unreachable") } else { write!(f, " dev {device}") }
     }
 }
 
-/// Interfaces, their addresses, and routes: what a router forwards by.
+/// Interfaces, their addresses, and routes: what a router forwards by. It is changed piece by piece as the machine is: the cost of a change does not grow with the table.
 #[derive(Clone, Debug, Default)]
 pub struct FibTable {
-    interfaces: Vec<Interface>,
-    /// The addresses that may be sources.
-    sources: Vec<SourceAddress>,
-    /// By index, as rules see them.
-    rule_devices: HashMap<u32, InterfaceInfo>,
-    /// Own addresses, and broadcast addresses of their prefixes, with the interface of each.
-    local_addresses: HashMap<IpAddr, u32>,
-    broadcasts: HashMap<IpAddr, u32>,
+    /// By index.
+    interfaces: BTreeMap<u32, Interface>,
+    /// The addresses that may be sources, by interface.
+    sources: BTreeMap<u32, Vec<SourceAddress>>,
+    /// By index, what is asked for every packet.
+    devices: HashMap<u32, Device>,
+    /// The number that the newest interface has.
+    last_instance: DeviceInstance,
+    /// Own addresses, and broadcast addresses of their prefixes, each with its interfaces, the oldest first.
+    local_addresses: HashMap<IpAddr, Vec<u32>>,
+    broadcasts: HashMap<IpAddr, Vec<u32>>,
     /// The subnet-router anycast address of each IPv6 prefix (RFC 4291, 2.6.1).
-    anycasts: HashSet<IpAddr>,
-    routes_v4: RoutePrefixes,
-    routes_v6: RoutePrefixes,
+    anycasts: HashMap<IpAddr, Vec<u32>>,
+    routes_v4: RouteTable,
+    routes_v6: RouteTable,
 }
 
-/// The routes of one family: one table a prefix length. A lookup takes as many steps as there are lengths, however many routes there are.
-#[derive(Clone, Debug, Default)]
-struct RoutePrefixes {
-    /// The longest prefixes first; of several routes to one prefix the first is used.
-    by_length: Vec<(u8, HashMap<u128, Vec<Route>>)>,
+/// An interface as packets need it.
+#[derive(Clone, Debug)]
+struct Device {
+    /// As rules see it; none if its name is too long for them.
+    info: Option<InterfaceInfo>,
+    mtu: u32,
+    /// Routes of IPv4 and of IPv6 that were added for another than this one are gone.
+    instances: [DeviceInstance; 2],
 }
 
-impl RoutePrefixes {
-    fn insert(&mut self, route: Route) {
-        let place = self.by_length.partition_point(|(length, _)| *length > route.length);
-        if self.by_length.get(place).is_none_or(|(length, _)| *length != route.length) {
-            self.by_length.insert(place, (route.length, HashMap::new()));
-        }
-        if let Some((_, routes)) = self.by_length.get_mut(place) {
-            routes.entry(prefix_bits(route.prefix, route.length)).or_default().push(route);
-        }
-    }
-
-    fn find(&self, address: IpAddr, through: impl Fn(&Route) -> bool) -> Option<&Route> {
-        self.by_length.iter().find_map(|(length, routes)| {
-            routes.get(&prefix_bits(address, *length))?.iter().find(|route| through(route))
-        })
-    }
-}
-
-/// An address with all but its first `length` bits zero.
-fn prefix_bits(address: IpAddr, length: u8) -> u128 {
-    let (bits, width) = match address {
-        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
-        IpAddr::V6(address) => (address.to_bits(), 128),
-    };
-    let free = u32::from(width - length.min(width));
-    bits.checked_shr(free).and_then(|bits| bits.checked_shl(free)).unwrap_or(0)
+/// A change of the machine's interfaces and routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FibChange {
+    /// A new interface, or one that has changed: all that is known of it, with its addresses in the kernel's order.
+    Interface(Interface, Vec<SourceAddress>),
+    /// An interface that is gone, or down: its routes lead nowhere any more.
+    InterfaceGone(u32),
+    /// The routes of an interface and of IPv4 are gone, except those of its own addresses.
+    Ipv4RoutesGone(u32),
+    /// A new route: its ways, all to one prefix with one metric.
+    Route(Vec<Route>, RoutePlacement),
+    /// A route, or some of its ways, is gone.
+    RouteGone(Vec<Route>),
 }
 
 impl FibTable {
@@ -155,37 +152,12 @@ impl FibTable {
     /// ```
     pub fn new(interfaces: Vec<Interface>, routes: Vec<Route>) -> FibTable {
         let mut fib = FibTable::default();
-        routes.into_iter().for_each(|route| fib.routes_of_family(route.prefix).insert(route));
-        for interface in &interfaces {
-            let index = interface.index;
-            if let Some(name) = encode_name(&interface.name) {
-                fib.rule_devices.insert(
-                    index,
-                    InterfaceInfo {
-                        index,
-                        name,
-                        group: interface.group,
-                        link_type: interface.link_type,
-                        kind: encode_name(&interface.kind).unwrap_or(0),
-                    },
-                );
-            }
-            for (address, length) in &interface.addresses {
-                fib.local_addresses.entry(*address).or_insert(index);
-                if let Some(broadcast) = broadcast_address(*address, *length) {
-                    fib.broadcasts.entry(broadcast).or_insert(index);
-                }
-                fib.anycasts.extend(anycast_address(*address, *length));
-                let own = Route { prefix: *address, length: *length, device: index, gateway: None };
-                fib.routes_of_family(*address).insert(own);
-            }
-        }
-        let sources = interfaces.iter().flat_map(|interface| {
+        for interface in interfaces {
             let own = interface.addresses.iter();
-            own.map(|(address, length)| SourceAddress::new(interface.index, *address, *length))
-        });
-        fib.sources = sources.collect();
-        fib.interfaces = interfaces;
+            let sources = own.map(|(address, length)| SourceAddress::new(interface.index, *address, *length)).collect();
+            fib.set_interface(interface, sources);
+        }
+        routes.into_iter().for_each(|route| fib.add_route(&[route], RoutePlacement::Last));
         fib
     }
 
@@ -195,25 +167,174 @@ impl FibTable {
         self.local_addresses.len() == other.local_addresses.len() && self.local_addresses.keys().all(has)
     }
 
+    /// Applies a change. True if an own address is gone.
+    pub fn apply(&mut self, change: FibChange) -> bool {
+        match change {
+            FibChange::Interface(interface, sources) => return self.set_interface(interface, sources),
+            FibChange::InterfaceGone(index) => return self.remove_interface(index),
+            FibChange::Ipv4RoutesGone(index) => {
+                let instance = self.next_instance();
+                if let Some(Device { instances: [of_v4, _], .. }) = self.devices.get_mut(&index) {
+                    *of_v4 = instance;
+                    self.routes_v4.begin_sweep();
+                }
+            }
+            FibChange::Route(ways, placement) => self.add_route(&ways, placement),
+            FibChange::RouteGone(ways) => {
+                if let Some(first) = ways.first() {
+                    self.routes_of_family(first.prefix).remove(&ways, false);
+                }
+            }
+        }
+        false
+    }
+
+    fn add_route(&mut self, ways: &[Route], placement: RoutePlacement) {
+        let Some(first) = ways.first() else { return };
+        let (devices, table) = self.devices_and_routes(first.prefix);
+        table.insert(ways, false, placement, |device| instance_of(devices, device, first.prefix));
+    }
+
+    fn next_instance(&mut self) -> DeviceInstance {
+        self.last_instance.0 = self.last_instance.0.wrapping_add(1);
+        self.last_instance
+    }
+
+    fn set_interface(&mut self, interface: Interface, sources: Vec<SourceAddress>) -> bool {
+        let index = interface.index;
+        let known = self.devices.get(&index).map(|device| device.instances);
+        let instances = known.unwrap_or_else(|| [self.next_instance(); 2]);
+        let info = encode_name(&interface.name).map(|name| InterfaceInfo {
+            index,
+            name,
+            group: interface.group,
+            link_type: interface.link_type,
+            kind: encode_name(&interface.kind).unwrap_or(0),
+        });
+        self.devices.insert(index, Device { info, mtu: interface.mtu, instances });
+        self.sources.insert(index, sources);
+        let before = self.interfaces.insert(index, interface).map(|known| known.addresses).unwrap_or_default();
+        let now = self.interfaces.get(&index).map(|known| known.addresses.clone()).unwrap_or_default();
+        if before == now {
+            return false;
+        }
+        let (old, new): (HashSet<_>, HashSet<_>) = (before.iter().collect(), now.iter().collect());
+        let mut gone = false;
+        for own in before.iter().filter(|own| !new.contains(own)) {
+            gone |= self.remove_address(index, *own);
+        }
+        for (address, length) in now.iter().filter(|own| !old.contains(own)) {
+            self.add_address(index, (*address, *length));
+        }
+        gone
+    }
+
+    fn remove_interface(&mut self, index: u32) -> bool {
+        self.sources.remove(&index);
+        let Some(interface) = self.interfaces.remove(&index) else { return false };
+        let mut gone = false;
+        for own in interface.addresses {
+            gone |= self.remove_address(index, own);
+        }
+        self.devices.remove(&index);
+        self.routes_v4.begin_sweep();
+        self.routes_v6.begin_sweep();
+        gone
+    }
+
+    fn add_address(&mut self, index: u32, (address, length): (IpAddr, u8)) {
+        self.local_addresses.entry(address).or_default().push(index);
+        if let Some(broadcast) = broadcast_address(address, length) {
+            self.broadcasts.entry(broadcast).or_default().push(index);
+        }
+        if let Some(anycast) = anycast_address(address, length) {
+            self.anycasts.entry(anycast).or_default().push(index);
+        }
+        let route = Route::new(address, length, index);
+        let (devices, table) = self.devices_and_routes(address);
+        table.insert(&[route], true, RoutePlacement::Last, |device| instance_of(devices, device, address));
+    }
+
+    /// True if this machine does not have the address any more.
+    fn remove_address(&mut self, index: u32, (address, length): (IpAddr, u8)) -> bool {
+        let others = self.interfaces.get(&index).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
+        let same_prefix = others.iter().any(|(other, prefix)| {
+            *prefix == length
+                && other.is_ipv4() == address.is_ipv4()
+                && prefix_bits(*other, length) == prefix_bits(address, length)
+        });
+        // Several addresses of one prefix share their route.
+        if !same_prefix {
+            self.routes_of_family(address).remove(&[Route::new(address, length, index)], true);
+        }
+        if let Some(broadcast) = broadcast_address(address, length) {
+            remove_owner(&mut self.broadcasts, broadcast, index);
+        }
+        if let Some(anycast) = anycast_address(address, length) {
+            remove_owner(&mut self.anycasts, anycast, index);
+        }
+        remove_owner(&mut self.local_addresses, address, index)
+    }
+
+    /// Takes out some of the routes of interfaces that are gone: a bounded piece of work. Until then they are there, but not found.
+    pub(crate) fn sweep_routes(&mut self) {
+        let devices = &self.devices;
+        let alive = |known: &StoredRoute| is_usable(devices, known);
+        let looked = self.routes_v4.sweep(ROUTES_PER_SWEEP, alive);
+        self.routes_v6.sweep(ROUTES_PER_SWEEP - looked, alive);
+    }
+
     /// Sets what the kernel knows of the addresses beside their values, in its order: which of them are sources. Without it all are permanent and primary.
     #[must_use]
     pub fn with_source_addresses(mut self, sources: Vec<SourceAddress>) -> FibTable {
-        self.sources = sources;
+        self.sources.clear();
+        for source in sources {
+            self.sources.entry(source.ifindex).or_default().push(source);
+        }
         self
     }
 
-    fn routes_of_family(&mut self, family: IpAddr) -> &mut RoutePrefixes {
-        if family.is_ipv4() { &mut self.routes_v4 } else { &mut self.routes_v6 }
+    /// A line for each interface, address and route in use, sorted: for comparison.
+    pub fn describe(&self) -> Vec<String> {
+        let routes = self.routes_v4.prefixes().chain(self.routes_v6.prefixes()).map(|routes| {
+            let usable = routes.iter().filter(|known| !known.is_own && is_usable(&self.devices, known));
+            let ways = usable.map(|known| format!("{} metric {}", known.route, known.route.metric));
+            ways.collect::<Vec<_>>().join(", ")
+        });
+        let routes = routes.filter(|line| !line.is_empty());
+        let interfaces = self.interfaces.values().map(|interface| format!("{interface:?}"));
+        let sources = self.sources.values().flatten().map(|source| format!("{source:?}"));
+        let owners = [("local", &self.local_addresses), ("broadcast", &self.broadcasts), ("anycast", &self.anycasts)];
+        let owners = owners.into_iter().flat_map(|(what, map)| {
+            map.iter().map(move |(address, owners)| {
+                let mut owners = owners.clone();
+                owners.sort_unstable();
+                format!("{what} {address} {owners:?}")
+            })
+        });
+        let mut lines: Vec<String> = routes.chain(interfaces).chain(owners).collect();
+        lines.sort();
+        // The order of sources decides between equal ones.
+        lines.extend(sources);
+        lines
+    }
+
+    fn routes_of_family(&mut self, family: IpAddr) -> &mut RouteTable {
+        self.devices_and_routes(family).1
+    }
+
+    fn devices_and_routes(&mut self, family: IpAddr) -> (&HashMap<u32, Device>, &mut RouteTable) {
+        (&self.devices, if family.is_ipv4() { &mut self.routes_v4 } else { &mut self.routes_v6 })
     }
 
     /// An interface by its index.
     pub fn interface(&self, index: u32) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.index == index)
+        self.interfaces.get(&index)
     }
 
     /// An interface as rules see it.
     pub fn device(&self, index: u32) -> Option<InterfaceInfo> {
-        self.rule_devices.get(&index).copied()
+        self.devices.get(&index)?.info
     }
 
     /// Is it an address of this machine?
@@ -234,7 +355,9 @@ impl FibTable {
 
     fn find(&self, address: IpAddr, device: Option<u32>) -> Option<&Route> {
         let table = if address.is_ipv4() { &self.routes_v4 } else { &self.routes_v6 };
-        table.find(address, |route| device.is_none_or(|device| route.device == device))
+        table.find(address, |known| {
+            device.is_none_or(|device| known.route.device == device) && is_usable(&self.devices, known)
+        })
     }
 
     /// As Linux (`inet_dev_addr_type`): whoever is neither local, broadcast nor multicast is unicast, with or without a route.
@@ -292,10 +415,39 @@ impl FibTable {
     }
 }
 
-/// Is it the address of an interface, and of `device` if one is given?
-fn is_through(own: Option<&u32>, device: Option<u32>) -> bool {
-    own.is_some_and(|own| device.is_none_or(|device| device == *own))
+/// Is it the address of an interface, and of `device` if one is given? Of several with one address the oldest has it.
+fn is_through(own: Option<&Vec<u32>>, device: Option<u32>) -> bool {
+    own.and_then(|own| own.first()).is_some_and(|own| device.is_none_or(|device| device == *own))
 }
+
+/// What is there under an index, for routes of the family that `family` is of.
+fn instance_of(devices: &HashMap<u32, Device>, index: u32, family: IpAddr) -> DeviceInstance {
+    let Some(Device { instances: [of_v4, of_v6], .. }) = devices.get(&index) else { return DeviceInstance::default() };
+    if family.is_ipv4() { *of_v4 } else { *of_v6 }
+}
+
+/// Does a route lead to an interface that is there, or to none by intention?
+fn is_usable(devices: &HashMap<u32, Device>, known: &StoredRoute) -> bool {
+    let Route { device, prefix, .. } = known.route;
+    device == 0
+        || devices.contains_key(&device) && (known.is_own || instance_of(devices, device, prefix) == known.instance)
+}
+
+/// Takes an interface off an address's list. True if that was the last.
+fn remove_owner(owners: &mut HashMap<IpAddr, Vec<u32>>, address: IpAddr, index: u32) -> bool {
+    let Some(list) = owners.get_mut(&address) else { return false };
+    if let Some(at) = list.iter().position(|owner| *owner == index) {
+        list.remove(at);
+    }
+    let last = list.is_empty();
+    if last {
+        owners.remove(&address);
+    }
+    last
+}
+
+/// Prefixes that one step looks at for routes of interfaces that are gone.
+const ROUTES_PER_SWEEP: usize = 2048;
 
 /// The broadcast address of a prefix, if it has one.
 fn broadcast_address(address: IpAddr, length: u8) -> Option<IpAddr> {
@@ -325,7 +477,8 @@ impl Fib for FibTable {
             IpAddr::V4(four) if four.is_unspecified() || four.is_broadcast() || four.is_multicast() => false,
             IpAddr::V4(four) => self.is_local_v4(four, None),
             IpAddr::V6(six) => {
-                self.anycasts.contains(&address) || self.is_local_v6(six, device.filter(|_| is_link_scoped(address)))
+                self.anycasts.contains_key(&address)
+                    || self.is_local_v6(six, device.filter(|_| is_link_scoped(address)))
             }
         }
     }
@@ -334,7 +487,7 @@ impl Fib for FibTable {
         let on_link = device.filter(|_| is_link_scoped(address));
         let leaves_by = match address {
             // Every interface has a route to ff00::/8; of several the first is used.
-            IpAddr::V6(group) if group.is_multicast() => on_link.or_else(|| Some(self.interfaces.first()?.index))?,
+            IpAddr::V6(group) if group.is_multicast() => on_link.or_else(|| Some(*self.interfaces.keys().next()?))?,
             _ => self.find(address, on_link)?.device,
         };
         device.is_none_or(|device| device == leaves_by).then(|| self.device(leaves_by))?
@@ -346,13 +499,13 @@ impl Fib for FibTable {
                 let route = self.find(to.into(), Some(device)).and_then(|route| route.gateway);
                 let next_hop =
                     route.and_then(|gateway| if let IpAddr::V4(gateway) = gateway { Some(gateway) } else { None });
-                select_v4(&self.sources, device, next_hop.unwrap_or(to))
+                select_v4(self.sources.values().flatten(), device, next_hop.unwrap_or(to))
             }
-            IpAddr::V6(to) => select_v6(&self.sources, device, to),
+            IpAddr::V6(to) => select_v6(self.sources.values().flatten(), device, to),
         }
     }
 
     fn mtu(&self, device: u32) -> u32 {
-        self.interface(device).map_or(u32::MAX, |interface| interface.mtu)
+        self.devices.get(&device).map_or(u32::MAX, |device| device.mtu)
     }
 }

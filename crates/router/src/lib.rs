@@ -59,12 +59,14 @@ mod icmp_error;
 mod icmp_ratelimit;
 mod ip_fragment;
 mod ipv4_options;
+mod route_table;
 mod router;
 pub mod service;
 mod source_address;
 mod synproxy;
 
-pub use fib::{FibTable, Interface, LINK_TYPE_NONE, Route};
+pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE, Route};
+pub use route_table::RoutePlacement;
 pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
 pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

@@ -53,10 +53,14 @@ const LINK_SCOPE: u8 = 253;
 const HOST_SCOPE: u8 = 254;
 
 /// The source of a packet that leaves by an interface, for this next hop.
-pub(crate) fn select_v4(all: &[SourceAddress], oif: u32, next_hop: Ipv4Addr) -> Option<IpAddr> {
+pub(crate) fn select_v4<'a>(
+    all: impl Iterator<Item = &'a SourceAddress> + Clone,
+    oif: u32,
+    next_hop: Ipv4Addr,
+) -> Option<IpAddr> {
     let usable =
         |candidate: &&SourceAddress| candidate.address.is_ipv4() && !candidate.secondary && candidate.scope == 0;
-    let mut own = all.iter().filter(usable).filter(|candidate| candidate.ifindex == oif);
+    let mut own = all.clone().filter(usable).filter(|candidate| candidate.ifindex == oif);
     let near = own.clone().find(|candidate| match candidate.network {
         IpAddr::V4(network) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(candidate.prefix_length.min(32))).unwrap_or(0);
@@ -65,13 +69,17 @@ pub(crate) fn select_v4(all: &[SourceAddress], oif: u32, next_hop: Ipv4Addr) -> 
         IpAddr::V6(_) => false,
     });
     // An interface without a usable address borrows one.
-    near.or_else(|| own.next()).or_else(|| all.iter().find(usable)).map(|found| found.address)
+    near.or_else(|| own.next()).or_else(|| all.clone().find(usable)).map(|found| found.address)
 }
 
 /// The source of a packet to `destination` that leaves by an interface.
-pub(crate) fn select_v6(all: &[SourceAddress], oif: u32, destination: Ipv6Addr) -> Option<IpAddr> {
+pub(crate) fn select_v6<'a>(
+    all: impl Iterator<Item = &'a SourceAddress>,
+    oif: u32,
+    destination: Ipv6Addr,
+) -> Option<IpAddr> {
     let link_only = destination.is_multicast() || scope_of(destination) == LINK_LOCAL;
-    let candidates = all.iter().filter_map(|candidate| match candidate.address {
+    let candidates = all.filter_map(|candidate| match candidate.address {
         IpAddr::V6(address) if !candidate.tentative && (!link_only || candidate.ifindex == oif) => {
             Some((address, candidate))
         }

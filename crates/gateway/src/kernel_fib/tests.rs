@@ -104,7 +104,7 @@ fn masquerade_picks_the_source_that_linux_picks() {
         assert!(ip(&namespace, line), "{line}");
     }
     let messages = namespace.enter(|| RtMonitor::open().unwrap().dump_all().unwrap()).unwrap();
-    let fib = build_fib(&messages);
+    let (_, fib) = build_fib(messages.clone());
     let index = |name: &str| links(&messages).into_iter().find(|link| link.name == name).unwrap().index;
     let mut wrong = Vec::new();
     for (device, to) in DESTINATIONS {

@@ -78,7 +78,7 @@ impl Driver for ScriptDriver {
         if !self.was_idle {
             return Ok(0);
         }
-        let router = &mut gateway.lock().router;
+        let router = &mut gateway.lock(TurnKind::Packets).router;
         match self.steps.next() {
             None => self.stop.store(true, Ordering::Relaxed),
             Some(Step::Packet(port, passes)) => {

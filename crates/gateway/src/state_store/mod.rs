@@ -30,8 +30,8 @@ use std::path::{Path, PathBuf};
 
 /// The file's name in a directory.
 const DEFAULT_NAME: &str = "gateway.table";
-/// Changes written in one turn; others wait for the next.
-const CHANGES_PER_POLL: usize = 8192;
+/// Changes handed over in one turn; others wait for the next.
+const CHANGES_PER_POLL: usize = 2048;
 /// Connections a second written to a next file: one in some tens of microseconds, so that packets are not delayed.
 const SNAPSHOT_RATE: u64 = 100_000;
 /// The most in one turn: about a third of a millisecond.
@@ -144,17 +144,19 @@ impl StateStore {
     }
 
     /// Hands over what has changed, between two batches of packets: a bounded amount of work, without a system call. The file has it as soon as its thread has written it.
-    pub fn poll(&mut self, engine: &mut Engine, now: Instant) {
+    /// True if there may be more.
+    pub fn poll(&mut self, engine: &mut Engine, now: Instant) -> bool {
         let clocks = self.clocks(now);
         let passed = clocks.since_boot.saturating_sub(self.last_poll);
         self.last_poll = clocks.since_boot;
-        if let Err(error) = self.step(engine, &clocks, now, passed) {
+        self.step(engine, &clocks, now, passed).unwrap_or_else(|error| {
             self.suspend(engine, &clocks, &error);
-        }
+            false
+        })
     }
 
-    fn step(&mut self, engine: &mut Engine, clocks: &ClockPair, now: Instant, passed: u64) -> io::Result<()> {
-        self.journal_changes(engine, clocks, now)?;
+    fn step(&mut self, engine: &mut Engine, clocks: &ClockPair, now: Instant, passed: u64) -> io::Result<bool> {
+        let more = self.journal_changes(engine, clocks, now)?;
         let budget = passed.saturating_mul(SNAPSHOT_RATE) / SECOND;
         self.snapshot_step(engine, clocks, now, budget.clamp(EMPTY_SLOTS_PER_CONNECTION, SNAPSHOT_MAX_BATCH))?;
         self.finish_rename(clocks)?;
@@ -166,7 +168,7 @@ impl StateStore {
         if self.next.is_none() && self.needs_new_snapshot(clocks) {
             self.start_snapshot(engine, clocks)?;
         }
-        Ok(())
+        Ok(more)
     }
 
     /// Is a next file due?
@@ -177,23 +179,24 @@ impl StateStore {
         grown > self.snapshot_len.max(MIN_JOURNAL_LEN) || old && grown > 0
     }
 
-    /// Appends the changes to the journal.
-    fn journal_changes(&mut self, engine: &mut Engine, clocks: &ClockPair, now: Instant) -> io::Result<()> {
-        for _ in 0..CHANGES_PER_POLL {
-            let Some(slot) = engine.poll_dirty_slot() else { break };
+    /// Appends some changes to the journal; true if there may be more.
+    fn journal_changes(&mut self, engine: &mut Engine, clocks: &ClockPair, now: Instant) -> io::Result<bool> {
+        let mut left = CHANGES_PER_POLL;
+        while let Some(slot) = (left > 0).then(|| engine.poll_dirty_slot()).flatten() {
+            left -= 1;
             match engine.export_slot(slot, now) {
                 Some(snapshot) => self.frame.put(slot, |out| snapshot.encode(out)),
                 None => self.frame.delete(slot),
             }
         }
         if self.frame.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let frame = self.frame.finish(clocks);
         let written = self.current.iter_mut().try_for_each(|journal| journal.append(frame));
         let written = written.and_then(|()| self.next.iter_mut().try_for_each(|next| next.journal.append(frame)));
         self.frame.clear();
-        written
+        written.map(|()| left == 0)
     }
 
     /// Starts a next file. From here on the engine tracks changes, if it did not before.

@@ -8,14 +8,16 @@ mod governed;
 
 use super::driver::Driver;
 use super::gso::MAX_GSO_LEN;
+use super::route_follower::{FibUpdate, RouteFollower, Seen};
 use super::shared::SharedGateway;
+use super::turns::TurnKind;
 use super::{gso, kernel_fib};
 use anyhow::{Context, Result, bail};
 use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::poll;
-use keepstate_linux::rtnetlink::{RtMessage, RtMonitor};
+use keepstate_linux::rtnetlink::{RtLink, RtMessage};
 use keepstate_linux::tc::{CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, PinDir, TcHook, TcHooks};
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{Egress, FibTable, Router};
@@ -24,6 +26,7 @@ use keepstate_wire::rewrite;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Packets read before the router is locked.
 const RX_BATCH: usize = 64;
@@ -46,7 +49,9 @@ pub(super) struct TcDriver {
     attached: BTreeMap<u32, String>,
     /// What was said of interfaces that cannot be governed.
     refused: Vec<String>,
-    watcher: RtMonitor,
+    routes: RouteFollower,
+    links: Arc<Mutex<LinkNews>>,
+    /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     on_exit: OnExit,
     received: Vec<RxPacket>,
@@ -54,6 +59,26 @@ pub(super) struct TcDriver {
     spare_buffers: Vec<Vec<u8>>,
     to_send: Vec<TxPacket>,
     lost: u64,
+}
+
+/// The interfaces as the thread that follows routes has seen them last.
+#[derive(Default)]
+struct LinkNews {
+    links: BTreeMap<u32, RtLink>,
+    changed: bool,
+}
+
+fn observe(links: &Mutex<LinkNews>, seen: &Seen<'_>) {
+    let mut news = links.lock().unwrap_or_else(PoisonError::into_inner);
+    match seen {
+        Seen::All(messages) => {
+            news.links = kernel_fib::links(messages).into_iter().map(|link| (link.index, link.clone())).collect();
+        }
+        Seen::Change(RtMessage::Link(link)) => _ = news.links.insert(link.index, link.clone()),
+        Seen::Change(RtMessage::LinkGone(index)) => _ = news.links.remove(index),
+        Seen::Change(_) => return,
+    }
+    news.changed = true;
 }
 
 /// A packet read, and not yet routed.
@@ -76,8 +101,7 @@ impl TcDriver {
     /// # Errors
     /// An interface does not exist or cannot be governed; another gateway runs; missing capabilities.
     pub(super) fn new(patterns: &[InterfacePattern], cookie: [u32; 2], on_exit: OnExit) -> Result<TcDriver> {
-        let mut watcher = RtMonitor::open().context("opening a route socket")?;
-        let messages = watcher.dump_all().context("reading the kernel's interfaces and routes")?;
+        let (routes, fib, messages) = RouteFollower::open()?;
         let governed = GovernedInterfaces(patterns.to_vec());
         governed.check(&kernel_fib::links(&messages))?;
         let pins = open_pins()?;
@@ -92,15 +116,16 @@ impl TcDriver {
             governed,
             attached: BTreeMap::new(),
             refused: Vec::new(),
-            watcher,
-            fib: None,
+            routes,
+            links: Arc::default(),
+            fib: Some(fib),
             on_exit,
             received: Vec::new(),
             spare_buffers: Vec::new(),
             to_send: Vec::new(),
             lost: 0,
         };
-        driver.follow_interfaces(&messages).context("cannot govern the interfaces")?;
+        driver.follow_interfaces(&kernel_fib::links(&messages)).context("cannot govern the interfaces")?;
         let others = driver.governed.others(&kernel_fib::links(&messages));
         if !others.is_empty() {
             tracing::info!(
@@ -108,7 +133,7 @@ impl TcDriver {
                 others.join(", ")
             );
         }
-        driver.fib = Some(kernel_fib::build_fib(&messages));
+        observe(&driver.links, &Seen::All(&messages));
         Ok(driver)
     }
 
@@ -119,9 +144,8 @@ impl TcDriver {
     }
 
     /// Attaches to interfaces that have come, and forgets those that have gone.
-    fn follow_interfaces(&mut self, messages: &[RtMessage]) -> Result<()> {
-        let links = kernel_fib::links(messages);
-        let (selected, refused) = self.governed.select(&links);
+    fn follow_interfaces(&mut self, links: &[&RtLink]) -> Result<()> {
+        let (selected, refused) = self.governed.select(links);
         for why in refused.iter().filter(|why| !self.refused.contains(why)) {
             tracing::warn!("not governed: {why}");
         }
@@ -238,7 +262,7 @@ impl Driver for TcDriver {
         let received = std::mem::take(&mut self.received);
         let count = received.len();
         if count > 0 {
-            let router = &mut gateway.lock().router;
+            let router = &mut gateway.lock(TurnKind::Packets).router;
             for packet in received {
                 self.route(packet, router, now);
             }
@@ -247,14 +271,21 @@ impl Driver for TcDriver {
         Ok(count)
     }
 
-    fn poll_fib(&mut self) -> Result<Option<FibTable>> {
-        let changes = self.watcher.poll_changes().context("following the kernel's routes")?;
-        if changes.needs_resync {
-            let messages = self.watcher.dump_all().context("reading the kernel's interfaces and routes")?;
-            self.follow_interfaces(&messages)?;
-            self.fib = Some(kernel_fib::build_fib(&messages));
+    fn start(&mut self) -> Result<()> {
+        let links = Arc::clone(&self.links);
+        self.routes.start(Box::new(move |seen| observe(&links, &seen)))
+    }
+
+    fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
+        let links = {
+            let mut news = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut news.changed).then(|| news.links.values().cloned().collect::<Vec<_>>())
+        };
+        if let Some(links) = links {
+            self.follow_interfaces(&links.iter().collect::<Vec<_>>())?;
         }
-        Ok(self.fib.take())
+        let first = self.fib.take().map(|fib| FibUpdate::Table(Box::new(fib)));
+        Ok(first.or_else(|| self.routes.poll()))
     }
 
     fn drop_counts(&self) -> Vec<(&'static str, u64)> {

@@ -11,11 +11,12 @@ mod worker;
 
 use super::driver::Driver;
 use super::kernel_fib;
+use super::route_follower::{FibUpdate, RouteFollower};
 use super::shared::SharedGateway;
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_linux::af_packet::PacketSocket;
-use keepstate_linux::rtnetlink::{RtLink, RtMonitor};
+use keepstate_linux::rtnetlink::RtLink;
 use keepstate_linux::tun::Tun;
 use keepstate_linux::xdp::{LiveFrames, QUEUE_MEMORY, XdpRedirect, XskMode, XskSocket};
 use keepstate_router::FibTable;
@@ -31,6 +32,8 @@ pub(super) struct XdpDriver {
     /// The other workers, until the main loop takes them.
     other_workers: Vec<Worker>,
     shared: Arc<XdpShared>,
+    routes: RouteFollower,
+    /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     /// The XDP programs that no worker sends through; dropping one detaches it.
     _redirects: Vec<XdpRedirect>,
@@ -59,8 +62,7 @@ impl XdpDriver {
     /// # Errors
     /// An interface does not exist, is not Ethernet or is in use; missing capabilities.
     pub(super) fn new(names: &[String], mode: XskMode, tx: XdpTxMode) -> Result<XdpDriver> {
-        let mut watcher = RtMonitor::open().context("opening a route socket")?;
-        let messages = watcher.dump_all().context("reading the kernel's interfaces and routes")?;
+        let (routes, fib, messages) = RouteFollower::open()?;
         let host = Tun::create_with_offloads(HOST_TUN).with_context(|| {
             format!("cannot create TUN interface {HOST_TUN}: needs /dev/net/tun and CAP_NET_ADMIN, and one gateway per network namespace")
         })?;
@@ -77,7 +79,7 @@ impl XdpDriver {
         }
         let mut neighbours = Neighbours::default();
         neighbours.update_all(&messages);
-        let shared = Arc::new(XdpShared::new(watcher, neighbours, host));
+        let shared = Arc::new(XdpShared::new(neighbours, host));
         let queues: Vec<usize> = interfaces.iter().map(|interface| interface.sockets.len()).collect();
         let native: Vec<bool> = interfaces.iter().map(|interface| interface.redirect.is_driver_mode()).collect();
         let (workers, redirects) = assign_queues(interfaces, tx, &shared)?;
@@ -98,7 +100,8 @@ impl XdpDriver {
             main_worker: first,
             other_workers: others,
             shared,
-            fib: Some(kernel_fib::build_fib(&messages)),
+            routes,
+            fib: Some(fib),
             _redirects: redirects,
         })
     }
@@ -181,17 +184,15 @@ impl Driver for XdpDriver {
         others.into_iter().map(|worker| Box::new(worker) as Box<dyn Driver + Send>).collect()
     }
 
-    fn poll_fib(&mut self) -> Result<Option<FibTable>> {
-        let mut state = self.shared.lock();
-        let changes = state.watcher.poll_changes().context("following the kernel's routes")?;
-        for neighbour in &changes.neighbours {
-            state.neighbours.update(neighbour);
-        }
-        if changes.needs_resync {
-            let messages = state.watcher.dump_all().context("reading the kernel's interfaces and routes")?;
-            self.fib = Some(kernel_fib::build_fib(&messages));
-        }
-        Ok(self.fib.take())
+    fn start(&mut self) -> Result<()> {
+        self.shared.start_resolver()?;
+        let shared = Arc::clone(&self.shared);
+        self.routes.start(Box::new(move |seen| shared.observe(&seen)))
+    }
+
+    fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
+        let first = self.fib.take().map(|fib| FibUpdate::Table(Box::new(fib)));
+        Ok(first.or_else(|| self.routes.poll()))
     }
 
     fn drop_counts(&self) -> Vec<(&'static str, u64)> {

@@ -2,7 +2,7 @@
 //!
 //! The kernel resolves neighbours (ARP, neighbour discovery). It only refreshes entries that are used, so it is told which ones we use. Waiting packets are bounded, per neighbour and in total.
 use keepstate_engine::Instant;
-use keepstate_linux::rtnetlink::{RtMessage, RtMonitor, message::RtNeighbour};
+use keepstate_linux::rtnetlink::{RtMessage, RtNeighbour};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -79,14 +79,17 @@ impl Neighbours {
         }
     }
 
-    /// Looks a neighbour up; if it is unknown, the kernel is asked.
-    pub(super) fn resolve(
-        &mut self,
-        ifindex: u32,
-        address: IpAddr,
-        now: Instant,
-        watcher: &mut RtMonitor,
-    ) -> Resolution {
+    /// Takes over the neighbours of a dump, and forgets those that are not in it, except where packets wait.
+    pub(super) fn replace_all(&mut self, messages: &[RtMessage]) {
+        for known in self.entries.values_mut() {
+            known.mac = None;
+        }
+        self.update_all(messages);
+        self.entries.retain(|_, known| known.mac.is_some() || !known.queue.is_empty());
+    }
+
+    /// Looks a neighbour up; if it is unknown or has not been used for a while, the kernel is asked.
+    pub(super) fn resolve(&mut self, ifindex: u32, address: IpAddr, now: Instant, ask: impl FnOnce()) -> Resolution {
         if self.entries.len() >= MAX_NEIGHBOURS && !self.entries.contains_key(&(ifindex, address)) {
             self.entries.retain(|_, known| known.mac.is_some());
         }
@@ -94,8 +97,7 @@ impl Neighbours {
         let interval = if known.mac.is_some() { REFRESH_INTERVAL } else { RETRY_INTERVAL };
         if known.kernel_asked.is_none_or(|asked| now.0.saturating_sub(asked.0) > interval) {
             known.kernel_asked = Some(now);
-            // This fails if the interface is gone; a message about that is on its way.
-            let _ = watcher.resolve_neighbour(ifindex, address);
+            ask();
         }
         known.mac.map_or(Resolution::Pending, Resolution::Resolved)
     }

@@ -1,32 +1,17 @@
 //! The packets received in one turn, before the router handles them: segments of one stream that came together are merged (GRO).
 use super::port::ETH_HEADER_LEN;
-use crate::gso::MAX_GSO_LEN;
-use keepstate_wire::gso::{GroAggregator, GsoPacket};
+use crate::packet_batch::{PacketBatch, RxPacket};
+use keepstate_wire::gso::GroAggregator;
 
 /// Streams merged at a time.
 const MAX_STREAMS: usize = 8;
-/// Buffers kept for reuse, for GSO packets and for others.
-const MAX_GSO_BUFFERS: usize = 64;
-const MAX_SPARE_BUFFERS: usize = 512;
-
-/// One received packet.
-pub(super) struct RxPacket {
-    pub(super) bytes: Vec<u8>,
-    /// The Ethernet header; of merged packets, the first one's.
-    pub(super) link_header: Option<[u8; 14]>,
-    /// For a merged packet: the checksums of its segments were valid, and its own is partial.
-    pub(super) gso: Option<GsoPacket>,
-    pub(super) ifindex: u32,
-}
 
 /// Collects received packets. Nothing waits here longer than a turn.
 #[derive(Default)]
 pub(super) struct RxBatch {
     /// Streams that are merged, each with the Ethernet header of its first packet.
     aggregators: Vec<(GroAggregator, Option<[u8; 14]>)>,
-    packets: Vec<RxPacket>,
-    gso_buffers: Vec<Vec<u8>>,
-    spare_buffers: Vec<Vec<u8>>,
+    pub(super) packets: PacketBatch,
 }
 
 impl RxBatch {
@@ -40,7 +25,7 @@ impl RxBatch {
             }
             self.finish_stream(at, ifindex);
         }
-        let buffer = self.gso_buffers.pop().unwrap_or_else(|| Vec::with_capacity(MAX_GSO_LEN));
+        let buffer = self.packets.buffers.take_gso();
         match GroAggregator::start(packet, buffer) {
             Ok(stream) => {
                 if self.aggregators.len() == MAX_STREAMS {
@@ -49,11 +34,10 @@ impl RxBatch {
                 self.aggregators.push((stream, link_header));
             }
             Err(buffer) => {
-                self.gso_buffers.push(buffer);
-                let mut bytes = self.spare_buffers.pop().unwrap_or_default();
-                bytes.clear();
+                self.packets.buffers.recycle(buffer);
+                let mut bytes = self.packets.buffers.take();
                 bytes.extend_from_slice(packet);
-                self.packets.push(RxPacket { bytes, link_header, gso: None, ifindex });
+                self.packets.push_owned(RxPacket { bytes, link_header, gso: None, ifindex, id: 0 });
             }
         }
     }
@@ -68,23 +52,6 @@ impl RxBatch {
     fn finish_stream(&mut self, at: usize, ifindex: u32) {
         let (stream, link_header) = self.aggregators.remove(at);
         let (bytes, gso) = stream.finish();
-        self.packets.push(RxPacket { bytes, link_header, gso, ifindex });
-    }
-
-    /// All received packets, in order.
-    pub(super) fn packets(&mut self) -> &mut Vec<RxPacket> {
-        &mut self.packets
-    }
-
-    /// Takes back a buffer.
-    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        let (buffers, max) = if buffer.capacity() < MAX_GSO_LEN {
-            (&mut self.spare_buffers, MAX_SPARE_BUFFERS)
-        } else {
-            (&mut self.gso_buffers, MAX_GSO_BUFFERS)
-        };
-        if buffers.len() < max && buffer.capacity() > 0 {
-            buffers.push(buffer);
-        }
+        self.packets.push_owned(RxPacket { bytes, link_header, gso, ifindex, id: 0 });
     }
 }

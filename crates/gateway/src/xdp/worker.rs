@@ -2,16 +2,18 @@
 //!
 //! The router is locked only while it handles a batch; receiving, merging and sending, which cost most, run in parallel.
 use super::port::{Port, probe_burst};
-use super::rx_batch::{RxBatch, RxPacket};
+use super::rx_batch::RxBatch;
 use super::shared::XdpShared;
 use crate::driver::Driver;
 use crate::gso;
+use crate::packet_batch::TxPacket;
 use crate::shared::SharedGateway;
+use crate::turns::TurnKind;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
 use keepstate_linux::poll;
 use keepstate_linux::xdp::{LiveFrames, XdpRedirect};
-use keepstate_router::{Egress, Router};
+use keepstate_router::Egress;
 use keepstate_wire::gso::GsoPacket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -29,30 +31,14 @@ pub(super) struct Worker {
     pub(super) redirect: Option<XdpRedirect>,
     shared: Arc<XdpShared>,
     rx: RxBatch,
-    tx: Vec<TxPacket>,
     /// The main worker sends the packets that waited for a neighbour.
     is_main: bool,
-}
-
-/// A packet that the router gave out.
-struct TxPacket {
-    egress: Egress,
-    /// The GSO packet that it was received as.
-    gso: Option<GsoPacket>,
 }
 
 impl Worker {
     /// One without ports.
     pub(super) fn new(shared: Arc<XdpShared>, is_main: bool) -> Worker {
-        Worker {
-            ports: Vec::new(),
-            burst: None,
-            redirect: None,
-            shared,
-            rx: RxBatch::default(),
-            tx: Vec::new(),
-            is_main,
-        }
+        Worker { ports: Vec::new(), burst: None, redirect: None, shared, rx: RxBatch::default(), is_main }
     }
 
     /// Receives frames; returns how many.
@@ -72,34 +58,22 @@ impl Worker {
     fn route_batch(&mut self, gateway: &SharedGateway, now: Instant) {
         let failed = if self.is_main { self.shared.lock().neighbours.take_failed() } else { Vec::new() };
         self.shared.drops.add_unresolved(failed.len() as u64);
-        if self.rx.packets().is_empty() && failed.is_empty() {
+        let packets = &mut self.rx.packets;
+        if packets.is_empty() && failed.is_empty() {
             return;
         }
-        let router = &mut gateway.lock().router;
-        let mut received = std::mem::take(self.rx.packets());
-        for RxPacket { mut bytes, link_header, gso, ifindex } in received.drain(..) {
-            router.set_link_header(link_header);
-            // Drops are counted and answered by the router.
-            match &gso {
-                Some(gso) => gso::route_gso(router, gso, &mut bytes, ifindex, now),
-                None => drop(router.handle_owned(&mut bytes, ifindex, now)),
-            }
-            // Without a buffer, if the packet was given out.
-            self.rx.recycle(bytes);
-            self.tx.extend(outputs(router).map(|egress| TxPacket { egress, gso }));
-        }
-        router.set_link_header(None);
-        *self.rx.packets() = received;
+        let router = &mut gateway.lock(TurnKind::Packets).router;
+        packets.route(router, now);
         for bytes in failed {
             router.send_host_unreachable(&bytes, now);
         }
-        self.tx.extend(outputs(router).map(|egress| TxPacket { egress, gso: None }));
+        packets.collect_outputs(router);
     }
 
     /// Sends the packets that the router gave out.
     fn send_batch(&mut self, now: Instant) -> Result<()> {
-        let mut packets = std::mem::take(&mut self.tx);
-        for TxPacket { egress, gso } in packets.drain(..) {
+        let mut packets = self.rx.packets.take_outputs();
+        for TxPacket { egress, gso, .. } in packets.drain(..) {
             let bytes = match egress {
                 Egress::LocalDeliver(mut bytes) | Egress::LetOut(mut bytes) => {
                     self.shared.to_kernel(&mut bytes, gso.as_ref())?;
@@ -117,9 +91,9 @@ impl Worker {
                     bytes
                 }
             };
-            self.rx.recycle(bytes);
+            self.rx.packets.buffers.recycle(bytes);
         }
-        self.tx = packets;
+        self.rx.packets.return_outputs(packets);
         Ok(())
     }
 
@@ -174,11 +148,6 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// The packets that the router gives out.
-fn outputs(router: &mut Router) -> impl Iterator<Item = Egress> {
-    std::iter::from_fn(|| router.poll_output())
 }
 
 impl Driver for Worker {

@@ -19,6 +19,10 @@ pub mod flag {
     pub const DUMP_INTERRUPTED: u16 = 0x10;
     /// Return all entries.
     pub const DUMP: u16 = 0x300;
+    /// It takes the place of what is there.
+    pub const REPLACE: u16 = 0x100;
+    /// It goes behind what is there.
+    pub const APPEND: u16 = 0x800;
     /// Fail if it exists.
     pub const EXCLUSIVE: u16 = 0x200;
     /// Create it if it does not exist.

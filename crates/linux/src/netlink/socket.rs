@@ -5,6 +5,7 @@
 use super::malformed::MalformedNetlink;
 use super::message::{NlBody, NlMessage, NlMessages, NlRequest, flag};
 use super::stream_frame;
+use crate::no_blocking;
 use crate::poll::poll_readable;
 use netlink_sys::constants::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket as Raw, SocketAddr};
@@ -58,6 +59,7 @@ enum Transport {
 
 impl Transport {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        no_blocking::check("sending by a netlink socket");
         match self {
             Transport::Kernel(raw) => raw.send(bytes, 0).map(drop),
             Transport::Gateway(stream) => stream_frame::write_frame(stream, bytes),
@@ -65,6 +67,7 @@ impl Transport {
     }
 
     fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        no_blocking::check("reading a netlink socket");
         buffer.clear();
         match self {
             Transport::Kernel(raw) => raw.recv(buffer, 0).map(drop),

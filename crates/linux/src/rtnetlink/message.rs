@@ -74,20 +74,40 @@ pub mod ifa_flag {
 }
 
 /// A route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RtRoute {
     /// The destination prefix …
     pub prefix: IpAddr,
     /// … and its length.
     pub prefix_length: u8,
-    /// The index of the output interface; `None` for `blackhole`, `unreachable` and `prohibit` routes.
-    pub ifindex: Option<u32>,
-    /// The gateway.
-    pub gateway: Option<IpAddr>,
+    /// Its ways; none for `blackhole`, `unreachable` and `prohibit` routes.
+    pub nexthops: Vec<RtNextHop>,
+    /// Whether it leads nowhere by intention: `blackhole`, `unreachable`, `prohibit`.
+    pub rejects: bool,
     /// The metric: among routes to one prefix the smallest wins.
     pub metric: u32,
     /// The table: 254 is `main`, 255 `local`.
     pub table: u32,
+}
+
+/// One way of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtNextHop {
+    /// The index of the output interface.
+    pub ifindex: u32,
+    /// The gateway.
+    pub gateway: Option<IpAddr>,
+}
+
+/// How a new route stands to those with its prefix and metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RtPlacement {
+    /// After them.
+    Append,
+    /// In front of them.
+    Prepend,
+    /// Instead of them.
+    Replace,
 }
 
 /// A neighbour.
@@ -111,11 +131,15 @@ pub enum RtMessage {
     /// A new address.
     Address(RtAddress),
     /// A new route.
-    Route(RtRoute),
+    Route(RtRoute, RtPlacement),
     /// A new, changed or removed neighbour.
     Neighbour(RtNeighbour),
-    /// A removed interface, address or route.
-    Deleted,
+    /// An interface is gone: its index.
+    LinkGone(u32),
+    /// An address is gone.
+    AddressGone(RtAddress),
+    /// A route, or some of its ways, is gone.
+    RouteGone(RtRoute),
     /// Another message.
     Other,
 }
@@ -130,6 +154,10 @@ const IFF_UP: u32 = 1;
 const RTN_UNICAST: u8 = 1;
 /// Kinds of a route that says: nowhere. Blackhole, unreachable, prohibit.
 const RTN_REJECTING: std::ops::RangeInclusive<u8> = 6..=8;
+/// Flag of a route: it was made from another one, for one destination.
+const RTM_F_CLONED: u32 = 0x200;
+/// Flag of a way: its interface is down.
+const RTNH_F_DEAD: u32 = 1;
 
 /// Of a header of rtnetlink's own, the bytes behind the first four.
 const IFINFOMSG_REST: usize = 12;
@@ -143,14 +171,29 @@ const NDMSG_REST: usize = 8;
 /// It is too short for its type.
 pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
     let NlBody::Data { family, version, resource, attributes } = message.body else { return Ok(RtMessage::Other) };
+    let other = |found: Option<RtMessage>| found.unwrap_or(RtMessage::Other);
     match message.kind {
+        // Of other families they are about a bridge's ports.
+        rtm::NEW_LINK | rtm::DEL_LINK if family != AF_UNSPEC => Ok(RtMessage::Other),
         // The type stands where netfilter's messages have a number in network order.
         rtm::NEW_LINK => decode_link(u16::from_ne_bytes(resource.to_be_bytes()), attributes),
-        rtm::NEW_ADDRESS => decode_address(version, resource, attributes),
-        rtm::NEW_ROUTE => decode_route(family, version, attributes),
+        rtm::DEL_LINK => split_header::<IFINFOMSG_REST>(attributes, "a link")
+            .map(|(header, _)| RtMessage::LinkGone(read_u32(header, 0))),
+        rtm::NEW_ADDRESS => Ok(other(decode_address(version, resource, attributes)?.map(RtMessage::Address))),
+        rtm::DEL_ADDRESS => Ok(other(decode_address(version, resource, attributes)?.map(RtMessage::AddressGone))),
+        rtm::NEW_ROUTE => {
+            let placement = match message.flags {
+                flags if flags & flag::REPLACE != 0 => RtPlacement::Replace,
+                // In a dump they come in their order.
+                flags if flags & (flag::APPEND | flag::MULTI) != 0 || family == AF_INET6 => RtPlacement::Append,
+                _ => RtPlacement::Prepend,
+            };
+            let route = decode_route(family, version, resource, attributes)?;
+            Ok(other(route.map(|route| RtMessage::Route(route, placement))))
+        }
+        rtm::DEL_ROUTE => Ok(other(decode_route(family, version, resource, attributes)?.map(RtMessage::RouteGone))),
         rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
         rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
-        rtm::DEL_LINK | rtm::DEL_ADDRESS | rtm::DEL_ROUTE => Ok(RtMessage::Deleted),
         _ => Ok(RtMessage::Other),
     }
 }
@@ -191,10 +234,11 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
             _ => (),
         }
     }
-    Ok(RtMessage::Link(link))
+    // Without a name it is news of a wireless driver's own.
+    Ok(if link.name.is_empty() { RtMessage::Other } else { RtMessage::Link(link) })
 }
 
-fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<Option<RtAddress>, MalformedNetlink> {
     let (header, attributes) = split_header::<IFADDRMSG_REST>(bytes, "an address")?;
     let device = read_u32(header, 0);
     let [flags, scope] = flags_and_scope.to_be_bytes();
@@ -210,55 +254,81 @@ fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<RtMe
             _ => (),
         }
     }
-    Ok(local.or(any).map_or(RtMessage::Other, |address| {
+    Ok(local.or(any).map(|address| {
         let network = any.unwrap_or(address);
-        RtMessage::Address(RtAddress { ifindex: device, address, network, prefix_length: length, scope, flags })
+        RtAddress { ifindex: device, address, network, prefix_length: length, scope, flags }
     }))
 }
 
-fn decode_route(family: u8, length: u8, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+/// `None` for what no packet is routed by alone: routes for some types of service or sources, and of kinds that the local table has.
+fn decode_route(
+    family: u8,
+    length: u8,
+    source_length_and_tos: u16,
+    bytes: &[u8],
+) -> Result<Option<RtRoute>, MalformedNetlink> {
     let (header, attributes) = split_header::<RTMSG_REST>(bytes, "a route")?;
     let (table, kind) = (header.first().copied().unwrap_or(0), header.get(3).copied().unwrap_or(0));
+    let flags = read_u32(header, 4);
     let prefix = match family {
         AF_INET => IpAddr::from([0; 4]),
         AF_INET6 => IpAddr::from([0; 16]),
-        _ => return Ok(RtMessage::Other),
+        _ => return Ok(None),
     };
-    if kind != RTN_UNICAST && !RTN_REJECTING.contains(&kind) {
-        return Ok(RtMessage::Other);
+    let rejects = RTN_REJECTING.contains(&kind);
+    if kind != RTN_UNICAST && !rejects || source_length_and_tos != 0 || flags & RTM_F_CLONED != 0 {
+        return Ok(None);
     }
-    let mut route =
-        RtRoute { prefix, prefix_length: length, ifindex: None, gateway: None, metric: 0, table: u32::from(table) };
+    let table = u32::from(table);
+    let mut route = RtRoute { prefix, prefix_length: length, nexthops: Vec::new(), rejects, metric: 0, table };
+    let (mut ifindex, mut gateway) = (None, None);
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
             1 => route.prefix = parse_ip(attribute.payload).unwrap_or(prefix),
-            4 => route.ifindex = Some(attribute.bytes("a device").map(u32::from_ne_bytes)?),
-            5 => route.gateway = parse_ip(attribute.payload),
+            4 => ifindex = Some(attribute.bytes("a device").map(u32::from_ne_bytes)?),
+            5 => gateway = parse_ip(attribute.payload),
             6 => route.metric = attribute.bytes("a metric").map(u32::from_ne_bytes)?,
-            // Several ways at once: the first is taken.
-            9 if route.ifindex.is_none() => decode_first_nexthop(attribute.payload, &mut route)?,
+            9 => route.nexthops = decode_nexthops(attribute.payload)?,
             15 => route.table = attribute.bytes("a table").map(u32::from_ne_bytes)?,
             // A gateway of the other family: its own family in front.
-            18 => route.gateway = attribute.payload.get(2..).and_then(parse_ip),
+            18 => gateway = attribute.payload.get(2..).and_then(parse_ip),
             _ => (),
         }
     }
-    Ok(RtMessage::Route(route))
+    match ifindex {
+        // IPv6 has loopback as the device of those.
+        _ if rejects => route.nexthops.clear(),
+        Some(ifindex) if route.nexthops.is_empty() && flags & RTNH_F_DEAD == 0 => {
+            route.nexthops.push(RtNextHop { ifindex, gateway });
+        }
+        _ => (),
+    }
+    Ok(Some(route))
 }
 
-/// The first of several ways: its length, flags, weight, device; then attributes.
-fn decode_first_nexthop(bytes: &[u8], route: &mut RtRoute) -> Result<(), MalformedNetlink> {
-    let length = bytes.first_chunk().map_or(0, |bytes| usize::from(u16::from_ne_bytes(*bytes)));
-    let (header, attributes) = split_header::<8>(bytes.get(..length).unwrap_or_default(), "a way of a route")?;
-    route.ifindex = Some(read_u32(header, 4));
-    for attribute in NlAttrs::new(attributes) {
-        let attribute = attribute?;
-        if attribute.kind == 5 {
-            route.gateway = parse_ip(attribute.payload);
+/// The ways of a route, each: its length, flags, weight, device; then attributes. Those by an interface that is down are left out.
+fn decode_nexthops(mut bytes: &[u8]) -> Result<Vec<RtNextHop>, MalformedNetlink> {
+    let mut found = Vec::new();
+    while let Some(length) = bytes.first_chunk().map(|bytes| usize::from(u16::from_ne_bytes(*bytes))) {
+        let way = bytes.get(..length).unwrap_or_default();
+        let (header, attributes) = split_header::<8>(way, "a way of a route")?;
+        let flags = u32::from(header.get(2).copied().unwrap_or(0));
+        let mut nexthop = RtNextHop { ifindex: read_u32(header, 4), gateway: None };
+        for attribute in NlAttrs::new(attributes) {
+            let attribute = attribute?;
+            match attribute.kind {
+                5 => nexthop.gateway = parse_ip(attribute.payload),
+                18 => nexthop.gateway = attribute.payload.get(2..).and_then(parse_ip),
+                _ => (),
+            }
         }
+        if flags & RTNH_F_DEAD == 0 {
+            found.push(nexthop);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(())
+    Ok(found)
 }
 
 fn decode_neighbour(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNetlink> {
@@ -312,6 +382,7 @@ pub(super) const DUMP_KINDS: [(u16, usize); 4] = [
 ];
 
 /// Families, as of sockets.
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 

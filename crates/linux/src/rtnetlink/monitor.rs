@@ -1,6 +1,6 @@
 //! Monitors the kernel's links, addresses, routes and neighbours.
 //!
-//! Its life: opened in a namespace; dumped once; from then on polled for changes. It joins the groups before the dump, so that no change is missed
+//! Its life: opened in a namespace; dumped once; from then on asked for changes, one by one. It joins the groups before the dump, so that no change is missed
 //! between the two; when the receive buffer was full, everything must be dumped again.
 use super::message::{self, DUMP_KINDS, RtMessage};
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
@@ -12,17 +12,17 @@ use std::time::Duration;
 /// Groups: links, neighbours, addresses and routes of IPv4 and IPv6.
 const RTNLGRP_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 /// The kernel's buffer for news, in bytes.
-const RECV_BUFFER: usize = 1 << 20;
+const RECV_BUFFER: usize = 16 << 20;
 /// Reads of news at a time, so that who asks is not held up.
-const MAX_READS_PER_POLL: usize = 64;
+const MAX_READS_PER_POLL: usize = 1024;
 
 /// What has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RtChanges {
-    /// Links, addresses or routes: [dump](RtMonitor::dump_all) again.
+    /// Changes were lost, because more came than the socket's buffer holds: [dump](RtMonitor::dump_all) again.
     pub needs_resync: bool,
-    /// Neighbours, one by one.
-    pub neighbours: Vec<message::RtNeighbour>,
+    /// One by one, in their order.
+    pub messages: Vec<RtMessage>,
 }
 
 /// A pair of sockets: one that asks, one that listens.
@@ -54,7 +54,7 @@ impl RtMonitor {
             let mut malformed = None;
             self.request_socket.dump(&mut message::dump_request(kind, rest), |message| {
                 match message::decode(&message) {
-                    Ok(RtMessage::Other | RtMessage::Deleted) => ControlFlow::Continue(()),
+                    Ok(RtMessage::Other) => ControlFlow::Continue(()),
                     Ok(decoded) => {
                         all.push(decoded);
                         ControlFlow::Continue(())
@@ -73,14 +73,14 @@ impl RtMonitor {
         Ok(all)
     }
 
-    /// What has changed since this was last asked; does not wait.
+    /// What has changed since this was last asked; waits for the first change, but not longer than `timeout`.
     ///
     /// # Errors
     /// What the system says.
-    pub fn poll_changes(&mut self) -> Result<RtChanges, NetlinkError> {
+    pub fn wait_changes(&mut self, timeout: Duration) -> Result<RtChanges, NetlinkError> {
         let mut news = RtChanges::default();
-        for _ in 0..MAX_READS_PER_POLL {
-            if !self.event_socket.wait_readable(Duration::ZERO)? {
+        for read in 0..MAX_READS_PER_POLL {
+            if !self.event_socket.wait_readable(if read == 0 { timeout } else { Duration::ZERO })? {
                 break;
             }
             let piece = match self.event_socket.receive() {
@@ -93,23 +93,36 @@ impl RtMonitor {
             };
             for message in NlMessages::new(piece) {
                 match message::decode(&message?)? {
-                    RtMessage::Link(_) | RtMessage::Address(_) | RtMessage::Route(_) | RtMessage::Deleted => {
-                        news.needs_resync = true
-                    }
-                    RtMessage::Neighbour(neighbour) => news.neighbours.push(neighbour),
                     RtMessage::Other => (),
+                    change => news.messages.push(change),
                 }
             }
         }
         Ok(news)
     }
+}
 
-    /// Asks the kernel to find a neighbour, or to see whether it is still there; the answer comes as news.
+/// A socket to ask the kernel for neighbours.
+#[derive(Debug)]
+pub struct NeighbourResolver {
+    socket: NetlinkSocket,
+}
+
+impl NeighbourResolver {
+    /// Opens it in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open() -> io::Result<NeighbourResolver> {
+        Ok(NeighbourResolver { socket: NetlinkSocket::open_rtnetlink()? })
+    }
+
+    /// Asks the kernel to find a neighbour, or to see whether it is still there; the answer comes as news. It may wait for whoever changes an interface.
     ///
     /// # Errors
     /// What the kernel says: the device is gone, or has no neighbours.
-    pub fn resolve_neighbour(&mut self, device: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        self.request_socket.request(&mut message::resolve_neighbour_request(device, address))
+    pub fn resolve(&mut self, device: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        self.socket.request(&mut message::resolve_neighbour_request(device, address))
     }
 }
 

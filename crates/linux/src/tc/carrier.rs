@@ -102,6 +102,7 @@ impl Carrier {
     /// # Errors
     /// The interface is gone.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<CarriedPacket>> {
+        crate::no_blocking::check("reading the carrier");
         loop {
             let mut vnet = [0; VNET_HDR_LEN];
             let mut header = [0; CARRIER_HDR_LEN];
@@ -133,6 +134,7 @@ impl Carrier {
         packet: &[u8],
         offload: VirtioNetHdr,
     ) -> io::Result<bool> {
+        crate::no_blocking::check("writing to the carrier");
         let vnet = offload.encode(packet, FRONT_LEN);
         let protocol = if packet.first().is_some_and(|first| first >> 4 == 6) { ETH_P_IPV6 } else { ETH_P_IP };
         let (what, ifindex, hop) = match action {

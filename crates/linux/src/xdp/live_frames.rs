@@ -98,6 +98,7 @@ impl LiveFrames {
     /// # Errors
     /// The kernel does not run the program any more.
     pub fn send(&mut self, through: &XdpRedirect) -> io::Result<u64> {
+        crate::no_blocking::check("running the XDP program");
         if self.queued == 0 {
             return Ok(0);
         }

@@ -169,6 +169,7 @@ impl XskSocket {
     /// # Errors
     /// The interface is gone.
     pub fn flush(&mut self) -> io::Result<()> {
+        crate::no_blocking::check("sending by an AF_XDP socket");
         if !std::mem::take(&mut self.tx_pending) {
             return Ok(());
         }

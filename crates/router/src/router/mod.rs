@@ -22,7 +22,7 @@ pub use drop_reason::DropReason;
 pub use egress::{Egress, RouterCounters};
 pub use log_line::LogLine;
 
-use crate::fib::FibTable;
+use crate::fib::{FibChange, FibTable};
 use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
 use crate::service::Services;
@@ -225,6 +225,7 @@ impl Router {
             let is_own = |address| fib.is_local(address);
             self.masquerade_cursor = self.engine.end_masqueraded(from, MASQUERADE_STEP, is_own, now);
         }
+        self.fib.sweep_routes();
         self.reassembler.poll(now.0);
         self.services.expire_connections(&self.fib, &mut self.engine, false, now);
     }
@@ -330,8 +331,17 @@ impl Router {
         std::mem::replace(&mut self.fib, fib)
     }
 
+    /// Changes interfaces and routes piece by piece: the work is that of the changes, not of the table.
+    pub fn change_fib(&mut self, changes: impl IntoIterator<Item = FibChange>) {
+        for change in changes {
+            if self.fib.apply(change) {
+                self.check_masqueraded();
+            }
+        }
+    }
+
     /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
-    /// [`Router::replace_fib`] does so by itself.
+    /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
     pub fn check_masqueraded(&mut self) {
         self.masquerade_cursor = Some(0);
     }

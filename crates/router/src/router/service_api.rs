@@ -43,6 +43,16 @@ impl Router {
         &self.services
     }
 
+    /// How many connections of services are known, with those that have ended since they were last counted.
+    pub fn service_connections(&self) -> usize {
+        self.services.connection_count()
+    }
+
+    /// Counts up to `most` connections of services anew, and returns how many it looked at; the next call goes on. Calls for [`Router::service_connections`] in all bring every count up to date.
+    pub fn count_service_connections(&mut self, most: usize, now: Instant) -> usize {
+        self.services.count_connections(&self.engine, most, now)
+    }
+
     /// Reports the result of a backend's health check; true if its state has changed. When a backend goes down, its UDP connections and those without a reply are removed,
     /// so that the next packet goes to another backend; TCP is kept or reset, as the service is configured.
     pub fn set_health(&mut self, backend: BackendId, is_up: bool, now: Instant) -> bool {

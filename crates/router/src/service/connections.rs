@@ -102,6 +102,10 @@ impl ServiceConnections {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -117,14 +121,28 @@ impl ServiceConnections {
         engine: &Engine,
         thorough: bool,
         now: Instant,
-        mut tell: impl FnMut(BackendId, ConnectionEvent),
+        tell: impl FnMut(BackendId, ConnectionEvent),
     ) {
         let looks = if thorough { SWEEP_MAX } else { SWEEP_MIN.max(self.entries.len() / 1024) };
-        if self.sweep_cursor >= self.entries.len() || thorough && self.entries.len() <= SWEEP_MAX {
+        if thorough && self.entries.len() <= SWEEP_MAX {
             self.sweep_cursor = 0;
         }
-        for _ in 0..looks {
-            let Some((handle, known)) = self.entries.get_index_mut(self.sweep_cursor) else { break };
+        self.sweep_some(engine, looks, now, tell);
+    }
+
+    /// Checks the next connections, so many at most and not beyond the end of the list; returns how many.
+    pub(super) fn sweep_some(
+        &mut self,
+        engine: &Engine,
+        looks: usize,
+        now: Instant,
+        mut tell: impl FnMut(BackendId, ConnectionEvent),
+    ) -> usize {
+        if self.sweep_cursor >= self.entries.len() {
+            self.sweep_cursor = 0;
+        }
+        for looked in 0..looks {
+            let Some((handle, known)) = self.entries.get_index_mut(self.sweep_cursor) else { return looked };
             let handle = *handle;
             let entry = engine.entry(handle, now);
             let was_over = known.closed;
@@ -141,6 +159,7 @@ impl ServiceConnections {
                 self.entries.swap_remove_index(self.sweep_cursor);
             }
         }
+        looks
     }
 
     /// From `at` on the connections of a backend end, as `mode` says. A later call for the same backend replaces an earlier one.

@@ -394,6 +394,19 @@ impl Services {
         }
     }
 
+    /// The connections in the list.
+    pub(crate) fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Looks at some connections for those that are closed or gone; returns how many.
+    pub(crate) fn count_connections(&mut self, engine: &Engine, most: usize, now: Instant) -> usize {
+        let Services { services: running, connections: live, .. } = self;
+        let looked = live.sweep_some(engine, most, now, |backend, found| record_event(running, backend, found));
+        self.remove_unused();
+        looked
+    }
+
     /// Sets the health of a backend; true if it has changed.
     pub(crate) fn set_health(
         &mut self,

@@ -31,7 +31,7 @@ fn router(rules: &str, services: Vec<ServiceConfig>) -> Router {
     };
     let wan = device(1, "wan0", [("192.0.2.254", 24), ("2001:db8::fffe", 64)]);
     let lan = device(2, "lan0", [("10.0.0.1", 24), ("fd00::1", 64)]);
-    let default = Route { prefix: ip("0.0.0.0"), length: 0, device: 1, gateway: None };
+    let default = Route::new(ip("0.0.0.0"), 0, 1);
     let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     let mut router = Router::new(engine, program, FibTable::new(vec![wan, lan], vec![default]), (1, 2));
     assert_eq!(validate(&services), []);

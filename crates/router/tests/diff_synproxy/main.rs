@@ -83,7 +83,7 @@ fn our_router() -> OurRouter {
     };
     let lan = interface(1, "lan0", &[("10.1.0.1", 24), ("fd00:1::1", 64)]);
     let wan = interface(2, "wan0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]);
-    let default = |prefix: &str| Route { prefix: prefix.parse().unwrap(), length: 0, device: 2, gateway: None };
+    let default = |prefix: &str| Route::new(prefix.parse().unwrap(), 0, 2);
     let map = FibTable::new(vec![lan, wan], vec![default("0.0.0.0"), default("::")]);
     let mut knobs = Sysctls::default();
     knobs.set(Sysctl::TcpLoose, 0).unwrap();
