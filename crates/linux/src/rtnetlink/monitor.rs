@@ -156,7 +156,7 @@ mod tests {
         use crate::netlink::{NlRequest, message::flag};
         for (kind, rest) in [(16, 12), (20, 4), (24, 8), (28, 8)] {
             for length in 0..rest {
-                let mut request = NlRequest::new(kind, flag::DUMP, 2);
+                let mut request = NlRequest::new(kind, flag::DUMP, if kind == 16 { 0 } else { 2 });
                 request.append(&vec![0; length]);
                 let bytes = request.finish(1).to_vec();
                 let message = NlMessages::new(&bytes).next().unwrap().unwrap();
