@@ -250,6 +250,8 @@ fn flush_log(gateway: &SharedGateway) {
 
 #[cfg(test)]
 mod clock_tests;
+#[cfg(test)]
+mod turn_tests;
 
 #[cfg(test)]
 mod tests {

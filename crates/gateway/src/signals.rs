@@ -19,6 +19,12 @@ impl SignalFlags {
         SignalFlags { stop: Arc::default(), reload: Arc::default() }
     }
 
+    /// As SIGHUP does.
+    #[cfg(test)]
+    pub(super) fn request_reload(&self) {
+        self.reload.store(true, Ordering::Relaxed);
+    }
+
     /// Installs the handlers, for the life of the process.
     ///
     /// # Errors
