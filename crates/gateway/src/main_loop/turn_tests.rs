@@ -74,9 +74,9 @@ impl Driver for LoadDriver {
         Ok(RX_BATCH)
     }
 
-    fn poll_fib(&mut self) -> Option<FibUpdate> {
+    fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
         if !self.filled.load(Ordering::Relaxed) || self.routes >= self.sizes.routes {
-            return None;
+            return Ok(None);
         }
         let end = (self.routes + 512).min(self.sizes.routes);
         let route = |number: u32| {
@@ -85,7 +85,7 @@ impl Driver for LoadDriver {
         };
         let changes = (self.routes..end).map(route).collect();
         self.routes = end;
-        Some(FibUpdate::Changes(changes))
+        Ok(Some(FibUpdate::Changes(changes)))
     }
 }
 
