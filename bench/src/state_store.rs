@@ -102,7 +102,7 @@ fn idle_turn_ns(keep: &mut StateStore, engine: &mut Engine) -> f64 {
         std::thread::sleep(Duration::from_millis(10));
     }
     let begun = Clock::now();
-    (0..TURNS).for_each(|_| keep.poll(engine, now()));
+    (0..TURNS).for_each(|_| _ = keep.poll(engine, now()));
     begun.elapsed().as_nanos() as f64 / f64::from(TURNS)
 }
 
