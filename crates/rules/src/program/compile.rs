@@ -217,6 +217,8 @@ impl Compiler {
                     value: found,
                     comment: element.comment.clone(),
                 };
+                compiled.has_state |= element.timeout.is_some() || !element.stateful.is_empty();
+                compiled.declared += 1;
                 compiled.dynamic.insert(key, element);
                 continue;
             }

@@ -188,6 +188,7 @@ fn add_element(
         }
         // As in Linux since 6.12: the timeout is renewed; counters and limits go on.
         undo.push(Undo::Expiry(at, key, old.timeout, old.expires_at));
+        set.has_state = true;
         (old.timeout, old.expires_at) = (element.timeout, element.expires_at);
         return Ok(());
     }
@@ -197,6 +198,7 @@ fn add_element(
             return Err(Diagnostic::new(span, format!("{name} is full")).with_help("create it with a larger `size`"));
         }
     }
+    set.has_state = true;
     undo.push(match set.dynamic.insert(key.clone(), element) {
         Some(expired) => Undo::Insert(at, key, expired),
         None => Undo::Remove(at, key),

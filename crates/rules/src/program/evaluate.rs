@@ -280,6 +280,7 @@ impl Evaluator<'_> {
                         [] => ElementValue::Present,
                         data => ElementValue::Values(data.iter().map(|value| (*value, *value)).collect()),
                     };
+                    set.has_state = true;
                     set.dynamic.insert(
                         key.as_slice().into(),
                         DynElement {

@@ -22,7 +22,16 @@ pub(super) struct CompiledSet {
     pub(super) timeout: Option<u64>,
     /// Most elements, if the set says so.
     pub(super) max_size: Option<usize>,
+    /// Something is to be kept when the ruleset is read again: elements of packets and scripts, timeouts that run, state of elements.
+    pub(super) has_state: bool,
+    /// How many of the dynamic elements the ruleset's file has named.
+    pub(super) declared: usize,
+    /// When expired elements are searched for again to make room.
+    next_cleanup: Instant,
 }
+
+/// The least time between two searches for expired elements of a full set: a packet's work must not grow with the set.
+const CLEANUP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Elements that packets may add to a set without `size`.
 const DEFAULT_DYNSET_SIZE: usize = 65_535;
@@ -188,7 +197,36 @@ impl CompiledSet {
         if self.dynamic.len() < most {
             return true;
         }
+        if now < self.next_cleanup {
+            return false;
+        }
+        self.next_cleanup = now.after(CLEANUP_INTERVAL);
         self.dynamic.retain(|_, element| element.expires_at.is_none_or(|until| until > now));
         self.dynamic.len() < most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_set_is_searched_for_expired_elements_once_in_an_interval() {
+        let mut set = CompiledSet::new(None, Some(2));
+        let start = Instant::from_secs(100);
+        for (key, seconds) in [(1, 5), (2, 60)] {
+            assert!(set.make_room(start));
+            let expires_at = Some(start.after(Duration::from_secs(seconds)));
+            set.dynamic.insert([key].into(), DynElement { expires_at, ..DynElement::default() });
+        }
+        assert!(!set.make_room(start), "it is full, and nothing has expired");
+        let due = start.after(CLEANUP_INTERVAL);
+        let expired = Instant(due.0 - 1);
+        if let Some(element) = set.dynamic.get_mut([1].as_slice()) {
+            element.expires_at = Some(expired);
+        }
+        assert!(!set.make_room(expired), "it was searched just before");
+        assert!(set.make_room(due));
+        assert_eq!(set.dynamic.len(), 1);
     }
 }

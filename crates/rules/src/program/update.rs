@@ -123,10 +123,27 @@ impl Program {
             let (Some(one), Some(other)) = (self.sets.get_mut(*at), old.sets.get_mut(*from)) else { continue };
             std::mem::swap(&mut one.dynamic, &mut other.dynamic);
             std::mem::swap(&mut one.catchall, &mut other.catchall);
+            std::mem::swap(&mut one.has_state, &mut other.has_state);
+            std::mem::swap(&mut one.declared, &mut other.declared);
         }
         for (at, from) in &plan.merged_sets {
             let (Some(one), Some(other)) = (self.sets.get_mut(*at), old.sets.get_mut(*from)) else { continue };
-            // The file's elements stay in force; those of packets and scripts join them.
+            // A large set that only the file has made costs nothing here.
+            if !other.has_state {
+                continue;
+            }
+            one.has_state = true;
+            // The file's elements stay in force; those of packets and scripts join them. Of two maps the smaller is moved, where it is known to be.
+            if other.declared == 0 {
+                std::mem::swap(&mut one.dynamic, &mut other.dynamic);
+                for (key, element) in other.dynamic.drain() {
+                    match one.dynamic.get_mut(&key) {
+                        Some(known) => known.declared = true,
+                        None => _ = one.dynamic.insert(key, element),
+                    }
+                }
+                continue;
+            }
             for (key, element) in other.dynamic.drain() {
                 match one.dynamic.get_mut(&key) {
                     Some(declared) => *declared = DynElement { declared: true, ..element },
