@@ -50,6 +50,9 @@ pub struct Oracle {
     /// Kind of traffic; all kinds in turn by default
     #[arg(long)]
     grammar: Vec<Grammar>,
+    /// Run one scenario of the seed alone: its number, as a divergence names it; with the same --grammar, --ipv4 and --ipv6
+    #[arg(long)]
+    number: Option<usize>,
     /// Number of different divergences to shrink and print
     #[arg(long, default_value_t = 10)]
     show: usize,
@@ -109,7 +112,14 @@ impl Oracle {
         } else {
             self.grammar
         };
-        let plan = run::OracleConfig { packets: self.packets, seed: self.seed, families, grammars, show: self.show };
+        let plan = run::OracleConfig {
+            packets: self.packets,
+            seed: self.seed,
+            families,
+            grammars,
+            show: self.show,
+            number: self.number,
+        };
         let divergences = run::run(&mut comparator, &plan)?;
         Ok(if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -31,6 +31,10 @@ const SHRINK_COMPARE_COUNT: usize = 100;
 /// Number of steps between two polls of the engine, which remove expired connections.
 const POLL_INTERVAL: usize = 64;
 
+/// Whoever reads /proc/net/nf_conntrack, in any namespace, holds each connection of the machine for a moment: if nothing but a
+/// number of references differs, the kernel's table is read again, this often.
+const REREADS_FOR_USES: usize = 3;
+
 /// How a scenario is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompareMode {
@@ -306,10 +310,17 @@ impl Comparator {
         aside: &mut HashSet<FlowHash>,
         divergences: &mut Vec<Divergence>,
     ) -> Result<()> {
-        let rows = self.kernel_rows()?;
+        let mut rows = self.kernel_rows()?;
         let now = Instant(syscalls::monotonic_ns());
         let mut ours: HashMap<Tuple, ConnRow> =
             self.engine.entries(now).map(|entry| (entry.original, ConnRow::from(&entry))).collect();
+        for _ in 0..REREADS_FOR_USES {
+            if !rows.iter().any(|row| ours.get(&row.original).is_some_and(|ours| row.difference(ours) == Some("uses")))
+            {
+                break;
+            }
+            rows = self.kernel_rows()?;
+        }
         self.coverage.connections_compared += rows.len() as u64;
         let mut differ = |tuple: &Tuple, kind: String, kernel: String, engine: String| {
             let flow = FlowHash::from_tuple(tuple);

@@ -18,6 +18,8 @@ pub struct OracleConfig {
     pub grammars: Vec<Grammar>,
     /// Maximum number of different divergences to show.
     pub show: usize,
+    /// Run only the scenario with this number.
+    pub number: Option<usize>,
 }
 
 /// Number of packets in one scenario.
@@ -29,8 +31,8 @@ pub fn run(comparator: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     let mut shown = HashSet::new();
     let mut sent = 0;
-    let mut number = 0;
-    while sent < plan.packets {
+    let mut number = plan.number.unwrap_or(0);
+    while sent < plan.packets && plan.number.is_none_or(|only| only == number) {
         let v6 = plan.families[number % plan.families.len()];
         let grammar = plan.grammars[number / plan.families.len() % plan.grammars.len()];
         let seed = OracleRng::new(plan.seed ^ (number as u64) << 32).next_u64();
@@ -53,10 +55,11 @@ pub fn run(comparator: &mut Comparator, plan: &OracleConfig) -> Result<u64> {
         }
         number += 1;
     }
+    let scenarios = number - plan.number.unwrap_or(0);
     let seconds = began.elapsed().as_secs_f64();
     println!("\n{}", comparator.coverage);
     println!(
-        "{sent} packets in {number} scenarios, seed {}, {seconds:.1} s, {:.0} packets/s",
+        "{sent} packets in {scenarios} scenarios, seed {}, {seconds:.1} s, {:.0} packets/s",
         plan.seed,
         sent as f64 / seconds
     );

@@ -27,6 +27,10 @@ impl ConntrackError {
     /// The kernel's error for this operation.
     pub(super) fn from_kernel(operation: Operation, failure: &NetlinkError) -> ConntrackError {
         let reason = match (failure.errno(), operation) {
+            // Whoever may not change entries may not list them either, and they were listed before.
+            (Some(libc::EPERM), Operation::Update) => {
+                "Operation not permitted: the timeout of an entry with FIXED_TIMEOUT cannot be changed".into()
+            }
             (Some(libc::EPERM | libc::EACCES), _) => {
                 "sorry, you must be root or get CAP_NET_ADMIN capability to do this: sudo, or --cap-add NET_ADMIN for a container".into()
             }
