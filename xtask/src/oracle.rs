@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 mod capture;
+mod capture_rewrite;
 mod comparator;
 mod conntrack_max;
 mod coverage;

@@ -31,8 +31,9 @@ const SHRINK_COMPARE_COUNT: usize = 100;
 /// Number of steps between two polls of the engine, which remove expired connections.
 const POLL_INTERVAL: usize = 64;
 
-/// Whoever reads /proc/net/nf_conntrack, in any namespace, holds each connection of the machine for a moment: if nothing but a
-/// number of references differs, the kernel's table is read again, this often.
+/// References come and go while something else on the machine looks at an entry: once in 100 million packets a master had two more than
+/// its children, and not again when that scenario was run alone. If nothing but their number differs, the kernel's table is read again,
+/// this often; what stays is a divergence.
 const REREADS_FOR_USES: usize = 3;
 
 /// How a scenario is run.

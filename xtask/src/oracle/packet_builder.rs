@@ -39,11 +39,11 @@ pub struct IpHeaderSpec {
     pub extensions: Vec<(u8, Vec<u8>)>,
 }
 
-fn sum_words(bytes: &[u8]) -> u64 {
+pub fn sum_words(bytes: &[u8]) -> u64 {
     bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0))).sum()
 }
 
-fn fold_checksum(mut sum: u64) -> u16 {
+pub fn fold_checksum(mut sum: u64) -> u16 {
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
