@@ -2,9 +2,9 @@
 //!
 //! The most important files come first, so that a bundle that reaches its size limit loses the least. Configuration files keep
 //! their line numbers but only the lines about connection tracking: the rest must never leave the machine.
-use crate::manifest::{BundleFile, Manifest, NamespaceDirectory};
+use crate::manifest::{BundleFile, Manifest, NamespaceDirectory, ReplacedClass};
 use crate::redact::Redactor;
-use crate::secrets::redact_secrets;
+use crate::secrets::{REDACTED, redact_secrets};
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::MissingInput;
 use keepstate_linux::{SysRoot, command, kernel_log, netns, proc_conntrack, ruleset_scan};
@@ -29,8 +29,9 @@ pub struct CollectLimits {
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Files of each namespace, in this order.
-const NAMESPACE_FILES: [&str; 5] = [
+const NAMESPACE_FILES: [&str; 6] = [
     "/proc/net/stat/nf_conntrack",
+    "/proc/net/snmp",
     "/proc/net/sockstat",
     "/proc/net/sockstat6",
     "/proc/net/fib_trie",
@@ -107,6 +108,9 @@ const MARKER_FILES: [&str; 7] = [
     "/etc/init.d/procps",
 ];
 
+/// Files whose numbers are none of addresses.
+const KEPT_NUMBERS: [&str; 2] = ["/proc/sys/kernel/osrelease", "/proc/uptime"];
+
 /// Process names of programs known to write conntrack sysctls; their command lines are collected.
 const KNOWN_WRITERS: [&str; 5] = ["kube-proxy", "k3s-server", "k3s-agent", "tuned", "cilium-agent"];
 
@@ -116,6 +120,7 @@ pub struct Collector {
     directory: PathBuf,
     bytes_left: u64,
     redactor: Option<Redactor>,
+    secrets: u64,
     manifest: Manifest,
 }
 
@@ -133,6 +138,7 @@ impl Collector {
             directory: directory.to_owned(),
             bytes_left: max_bytes,
             redactor: redact.then(Redactor::default),
+            secrets: 0,
             manifest,
         }
     }
@@ -162,7 +168,7 @@ impl Collector {
             let directory = if index == 0 { String::new() } else { format!("netns/{index}") };
             let done = self.in_namespace(namespace, |collector| collector.collect_first_reading(&directory))?;
             if done {
-                let (name, inode) = (namespace.name.clone(), Some(namespace.inode));
+                let (name, inode) = (self.redact(&namespace.name), Some(namespace.inode));
                 let is_ours = namespace.is_current;
                 self.manifest.namespaces.push(NamespaceDirectory { directory, name, inode, is_ours });
             }
@@ -182,6 +188,7 @@ impl Collector {
         if limits.interval.is_zero() {
             self.manifest.interval_ms = 0;
         }
+        self.finish_manifest();
         let text = serde_json::to_string_pretty(&self.manifest)?;
         fs::write(self.directory.join(crate::manifest::FILE_NAME), text).context("cannot write the manifest")?;
         Ok(self.manifest)
@@ -221,7 +228,34 @@ impl Collector {
     /// The files that are read twice: sysctls and counters.
     fn collect_second_reading(&mut self, directory: &str) -> Result<()> {
         self.copy_sysctls(directory)?;
-        self.copy_file(&SysRoot::live(), directory, NAMESPACE_FILES[0], str::to_owned)
+        for path in NAMESPACE_FILES.iter().take(2) {
+            self.copy_file(&SysRoot::live(), directory, path, str::to_owned)?;
+        }
+        Ok(())
+    }
+
+    /// Says what was replaced, by class; and redacts what the manifest itself says.
+    fn finish_manifest(&mut self) {
+        let mut replaced = vec![("secrets", self.secrets)];
+        if let Some(redactor) = &mut self.redactor {
+            for missing in &mut self.manifest.left_out {
+                for text in [&mut missing.what, &mut missing.why, &mut missing.how] {
+                    *text = redactor.redact_text(text);
+                }
+            }
+            let counts = redactor.counts();
+            replaced.extend([
+                ("addresses", counts.addresses),
+                ("addresses in names", counts.addresses_in_names),
+                ("hardware addresses", counts.hardware_addresses),
+            ]);
+        }
+        let class = |(class, number): (&str, u64)| ReplacedClass { class: class.to_owned(), number };
+        self.manifest.replaced = replaced.into_iter().map(class).collect();
+    }
+
+    fn redact(&mut self, text: &str) -> String {
+        self.redactor.as_mut().map_or_else(|| text.to_owned(), |redactor| redactor.redact_text(text))
     }
 
     fn copy_sysctls(&mut self, directory: &str) -> Result<()> {
@@ -362,10 +396,14 @@ impl Collector {
     /// Writes a file of the bundle, as much of it as fits.
     fn write_file(&mut self, directory: &str, path: &str, text: &str, mode: u32) -> Result<()> {
         // Secrets never leave the machine; addresses only if they may.
-        let mut text = redact_secrets(text);
-        if let Some(redactor) = &mut self.redactor {
-            text = redactor.redact_text(&text);
+        let mut redacted = redact_secrets(text);
+        let marks = |text: &str| text.matches(REDACTED).count() as u64;
+        self.secrets += marks(&redacted).saturating_sub(marks(text));
+        // A release like 5.15.90.1 is no address, and the doctor needs it.
+        if !KEPT_NUMBERS.contains(&path) {
+            redacted = self.redact(&redacted);
         }
+        let (text, path) = (redacted, self.redact(path));
         let room = usize::try_from(self.bytes_left.min(MAX_FILE_BYTES)).unwrap_or(usize::MAX);
         let kept = truncate_at_line(&text, room);
         let is_cut = kept.len() < text.len();

@@ -22,6 +22,9 @@ pub struct Manifest {
     pub made_at: String,
     /// Are addresses replaced by pseudonyms?
     pub redacted: bool,
+    /// What was replaced, by class.
+    #[serde(default)]
+    pub replaced: Vec<ReplacedClass>,
     /// Milliseconds between the two readings of counters and sysctls; 0 if they were read once.
     pub interval_ms: u64,
     /// Network namespaces; the first is the one `collect` ran in.
@@ -30,6 +33,15 @@ pub struct Manifest {
     pub files: Vec<BundleFile>,
     /// What is missing.
     pub left_out: Vec<MissingInput>,
+}
+
+/// A class of what must not leave the machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReplacedClass {
+    /// `secrets`, `addresses`, `addresses in names`, `hardware addresses`.
+    pub class: String,
+    /// How many were replaced.
+    pub number: u64,
 }
 
 /// A namespace's directory in the bundle.

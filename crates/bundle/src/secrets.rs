@@ -3,7 +3,7 @@
 //! They are replaced in every file of a bundle, whether addresses are kept or not. A value is replaced whole, never in part.
 
 /// What stands in the place of a secret.
-const REDACTED: &str = "[REDACTED]";
+pub const REDACTED: &str = "[REDACTED]";
 
 /// Parts of a name that make its value a secret.
 const SECRET_PARTS: [&str; 9] =

@@ -45,9 +45,10 @@ Examples:
 
 Secrets are always replaced: values of options, settings and headers named token, password,
 secret, credential, key and the like, passwords in URLs, private keys. --redact also
-replaces IP and MAC addresses. Names of machines, interfaces and processes stay.
+replaces IP and MAC addresses, also in names (node-10-0-0-5, ip-10-1-2-3.ec2.internal). Other
+names of machines, interfaces and processes stay.
 Of configuration files only the lines about connection tracking are kept. manifest.json
-lists what is in the bundle, what was left out, and why.
+lists what is in the bundle, what was replaced (by class), what was left out, and why.
 Exit codes: 0 done, 1 the bundle could not be written, 2 usage error";
 
 impl Collect {
@@ -81,6 +82,9 @@ impl Collect {
         };
         let manifest = keepstate_bundle::create(&output, &options)?;
         println!("{}", output.display());
+        for class in manifest.replaced.iter().filter(|class| class.number > 0) {
+            stderr::note(format!("replaced: {} {}", class.number, class.class));
+        }
         for missing in &manifest.left_out {
             stderr::note(format!("left out: {}: {}", missing.what, missing.why));
         }

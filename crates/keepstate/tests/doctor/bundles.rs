@@ -79,6 +79,75 @@ fn pseudonyms_are_consistent_and_reveal_nothing() {
     assert_eq!((manifest["schema"].as_str(), manifest["redacted"].as_bool()), (Some("keepstate.bundle/1"), Some(true)));
 }
 
+/// A process that looks like kube-proxy's to whoever reads its command line; it ends with its standard input.
+struct LikeKubeProxy(std::process::Child, tempfile::TempDir);
+
+impl LikeKubeProxy {
+    fn start(arguments: &[&str]) -> LikeKubeProxy {
+        let place = tempfile::tempdir().unwrap();
+        let program = place.path().join("kube-proxy");
+        fs::write(&program, "#!/bin/sh\necho started\nread end\n").unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let piped = std::process::Stdio::piped;
+        let mut command = std::process::Command::new(&program);
+        let mut child = command.args(arguments).stdin(piped()).stdout(piped()).spawn().unwrap();
+        let mut line = [0; 8];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        LikeKubeProxy(child, place)
+    }
+}
+
+impl Drop for LikeKubeProxy {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn one_of_each_class_is_replaced_everywhere_in_a_bundle() {
+    let Some(bed) = NetnsFixture::create_shared() else { return };
+    // A namespace, and so a line of the manifest, whose name holds an address.
+    let named = format!("ip-10-66-77-88-{}", std::process::id());
+    assert!(crate::netns_fixture::run(&["ip", "netns", "add", &named]));
+    let process = LikeKubeProxy::start(&["--token=hunter2", "--hostname-override=node-10-66-77-5.ec2.internal"]);
+    bed.nft(
+        "table inet redact { chain c { ip daddr 10.66.77.5 ether saddr 52:54:00:aa:bb:cc counter comment \"ip-10-66-77-5 and 2001-db8-7--5\"\n\
+         ip6 daddr 2001:db8:7::5 counter\n}\n}",
+    );
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    let [plain, redacted] = ["plain", "redacted"].map(|name| path(name).display().to_string());
+    collect(&["-o", &plain]);
+    collect(&["-o", &redacted, "--redact"]);
+    run_netns_del(&named);
+    drop(process);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    read_texts(&path("plain"), &mut before);
+    read_texts(&path("redacted"), &mut after);
+    let holds = |files: &[(String, String)], secret: &str| {
+        files.iter().any(|(path, text)| path.contains(secret) || text.contains(secret))
+    };
+    for secret in ["10.66.77.5", "10-66-77-5", "10-66-77-88", "52:54:00:aa:bb:cc", "2001:db8:7::5", "2001-db8-7--5"] {
+        assert!(holds(&before, secret), "{secret} is to be seen in the plain bundle");
+        assert!(!holds(&after, secret), "{secret}");
+    }
+    for (files, name) in [(&before, "plain"), (&after, "redacted")] {
+        assert!(!holds(files, "hunter2") && holds(files, "--token=[REDACTED]"), "{name}");
+    }
+    let manifest: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path("redacted/manifest.json")).unwrap()).unwrap();
+    let classes = manifest["replaced"].as_array().unwrap();
+    for class in ["secrets", "addresses", "addresses in names", "hardware addresses"] {
+        let number = classes.iter().find(|found| found["class"] == class).map(|found| &found["number"]);
+        assert!(number.and_then(serde_json::Value::as_u64).is_some_and(|number| number > 0), "{class}: {classes:?}");
+    }
+}
+
+fn run_netns_del(name: &str) {
+    assert!(crate::netns_fixture::run(&["ip", "netns", "del", name]));
+}
+
 #[test]
 fn files_over_the_size_limit_are_omitted_and_listed() {
     let Some(bed) = NetnsFixture::create_shared() else { return };
