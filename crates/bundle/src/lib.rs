@@ -3,6 +3,7 @@
 //! [`create`] writes a bundle of this machine, [`Bundle::open`] reads one. A bundle is a directory or a `.tar.gz` with a
 //! [`Manifest`] that lists what is in it and what is missing. Collecting changes nothing on the machine but the bundle itself.
 mod bundle;
+mod collected_paths;
 mod collector;
 mod create;
 mod manifest;

@@ -3,7 +3,7 @@
 //! Each flow that may be lost is given to the NAT rules as a new connection. It is stale if they would certainly translate it, and never to
 //! where its entry sends it.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
-use super::nat_rules::{NatTables, NewConnection};
+use super::nat_rules::{NatCandidate, read_tables};
 use super::observations::{Observations, ObservedFlow, ObservedNamespace};
 use super::remedy;
 use super::rule::DoctorRule;
@@ -162,7 +162,7 @@ fn ends(flow: &ObservedFlow) -> (SocketAddr, SocketAddr) {
 /// The flows of a kind that the rules would certainly send elsewhere.
 fn find_bypassing_flows(space: &ObservedNamespace, wanted: DnatBypass) -> Option<BypassingFlows<'_>> {
     let (sample, rules) = (space.sample.as_ref()?, space.rules.as_ref()?);
-    let tables = NatTables::read(&rules.value.listings);
+    let tables = read_tables(&rules.value.listings);
     if !tables.translates() {
         return None;
     }
@@ -170,7 +170,7 @@ fn find_bypassing_flows(space: &ObservedNamespace, wanted: DnatBypass) -> Option
     let flows = sample.value.flows.iter().filter(|flow| bypass_of(flow, space) == Some(wanted));
     for flow in flows.take(MAX_COMPARED) {
         let (destination, reply) = ends(flow);
-        let new = NewConnection {
+        let new = NatCandidate {
             protocol: flow.protocol,
             source: SocketAddr::new(flow.original.source, flow.original.source_port),
             destination,

@@ -80,7 +80,10 @@ fn pseudonyms_are_consistent_and_reveal_nothing() {
 }
 
 /// A process that looks like kube-proxy's to whoever reads its command line; it ends with its standard input.
-struct LikeKubeProxy(std::process::Child, tempfile::TempDir);
+struct LikeKubeProxy {
+    process: std::process::Child,
+    _place: tempfile::TempDir,
+}
 
 impl LikeKubeProxy {
     fn start(arguments: &[&str]) -> LikeKubeProxy {
@@ -93,14 +96,14 @@ impl LikeKubeProxy {
         let mut child = command.args(arguments).stdin(piped()).stdout(piped()).spawn().unwrap();
         let mut line = [0; 8];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        LikeKubeProxy(child, place)
+        LikeKubeProxy { process: child, _place: place }
     }
 }
 
 impl Drop for LikeKubeProxy {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
     }
 }
 

@@ -1,10 +1,12 @@
 //! Walks the nat chains for one tuple, and follows both ways where a test may hold or not.
-use super::{DnatAddress, DnatTarget, NatAction, NatField, NatHook, NatRule, NatTable, NatTables, NatTest, TupleEnd};
+use super::model::{
+    DnatAddress, DnatTarget, NatAction, NatField, NatHook, NatRule, NatTable, NatTables, NatTest, TupleEnd,
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// The first packet of a connection, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-pub struct NewConnection<'a> {
+pub struct NatCandidate<'a> {
     /// Number of the layer 4 protocol.
     pub protocol: u8,
     /// From.
@@ -34,7 +36,7 @@ const MAX_DEPTH: u32 = 64;
 
 impl NatTables {
     /// What happens to a new connection.
-    pub fn evaluate(&self, new: &NewConnection<'_>) -> DnatOutcome<'_> {
+    pub fn evaluate(&self, new: &NatCandidate<'_>) -> DnatOutcome<'_> {
         let is_own = new.local.contains(&new.source.ip()) || new.source.ip().is_loopback();
         let hooks: &[NatHook] = match (is_own, new.local.is_empty()) {
             (true, _) => &[NatHook::Output],
@@ -49,7 +51,7 @@ impl NatTables {
     }
 
     /// Each base chain in turn, until one translates.
-    fn evaluate_hook<'a>(&'a self, hook: NatHook, new: &NewConnection<'_>, outcome: &mut DnatOutcome<'a>) {
+    fn evaluate_hook<'a>(&'a self, hook: NatHook, new: &NatCandidate<'_>, outcome: &mut DnatOutcome<'a>) {
         let mut bases: Vec<(i64, &NatTable, &str)> = Vec::new();
         for table in self.0.iter().filter(|table| table.is_ipv6.is_none_or(|six| six == new.destination.is_ipv6())) {
             let chains = table.chains.iter().filter_map(|(name, chain)| Some((name, chain.base?)));
@@ -99,7 +101,7 @@ struct AfterRule {
 
 struct Walk<'a, 'n> {
     table: &'a NatTable,
-    new: &'n NewConnection<'n>,
+    new: &'n NatCandidate<'n>,
     steps: u32,
     targets: Vec<(&'a str, DnatTarget)>,
     /// May the base chain end without a translation?

@@ -1,5 +1,5 @@
 //! The nat table as `iptables-save` and `ip6tables-save` print it.
-use super::{
+use super::model::{
     DnatAddress, DnatTarget, NatAction, NatBranch, NatChain, NatField, NatHook, NatRule, NatTable, NatTest, TupleEnd,
     address_range, dnat_target, port_range, protocol_number,
 };
@@ -23,7 +23,7 @@ pub(super) fn read(saved: &str, is_ipv6: bool) -> Option<NatTable> {
             table.chains.insert(name.to_owned(), NatChain { base, rules: Vec::new() });
         } else if is_nat {
             let rule = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, rule)| rule);
-            let words = super::nft_rule::words_by_spaces(rule);
+            let words = super::words::words_by_spaces(rule);
             let ["-A", name, options @ ..] = words.as_slice() else { continue };
             if let Some(chain) = table.chains.get_mut(*name) {
                 chain.rules.push(read_rule(rule, options));

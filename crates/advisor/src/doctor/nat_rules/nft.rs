@@ -2,12 +2,9 @@
 //!
 //! Blocks are told by their depth: a table's line, a line of an object in it, a statement in that. A statement that goes over several lines,
 //! such as the elements of a set, ends where its braces do.
-use super::nft_rule::{self, words};
-use super::{NatHook, NatTable};
-use std::collections::BTreeMap;
-
-/// The elements of a set or map, each in words; `None` where packets change them.
-pub(super) type NftSets = BTreeMap<String, Option<Vec<Vec<String>>>>;
+use super::model::{NatChain, NatHook, NatTable};
+use super::nft_rule::{self, NftSets};
+use super::words::words;
 
 /// One block in a table.
 struct Object {
@@ -99,7 +96,7 @@ fn assemble(mut table: NatTable, objects: &[Object]) -> Option<NatTable> {
         sets.insert(object.name.clone(), elements);
     }
     for object in objects.iter().filter(|object| object.kind == "chain") {
-        let mut chain = super::NatChain::default();
+        let mut chain = NatChain::default();
         for statement in &object.statements {
             if let Some(base) = statement.strip_prefix("type ") {
                 chain.base = base_chain(base);

@@ -1,11 +1,15 @@
 //! One rule of nftables, as text: its tests, and what it decides.
 //!
 //! Statements are read from left to right. A word that is not known becomes a test that may hold or not.
-use super::nft::NftSets;
-use super::{
+use super::model::{
     DnatAddress, DnatTarget, NatAction, NatBranch, NatField, NatRule, NatTest, TupleEnd, address_range, dnat_target,
     port_range, protocol_number,
 };
+use super::words::words;
+use std::collections::BTreeMap;
+
+/// The elements of a set or map, each in words; `None` where packets change them.
+pub(super) type NftSets = BTreeMap<String, Option<Vec<Vec<String>>>>;
 
 /// What a value is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,37 +31,6 @@ type Element<'a> = (Vec<&'a str>, Vec<&'a str>);
 
 /// What may stand behind the key of an element.
 const ELEMENT_OPTIONS: [&str; 6] = ["comment", "timeout", "expires", "counter", "limit", "last"];
-
-/// Splits a statement of nft: spaces part words, quotes keep them together; braces and commas are words of their own.
-pub(super) fn words(text: &str) -> Vec<&str> {
-    split(text, |letter| matches!(letter, '{' | '}' | ','))
-}
-
-/// Splits a line of iptables-save.
-pub(super) fn words_by_spaces(text: &str) -> Vec<&str> {
-    split(text, |_| false)
-}
-
-fn split(text: &str, is_mark: impl Fn(char) -> bool) -> Vec<&str> {
-    let mut words = Vec::new();
-    let (mut start, mut is_quoted) = (None, false);
-    for (at, letter) in text.char_indices() {
-        if letter == '"' {
-            is_quoted = !is_quoted;
-        }
-        let is_mark = is_mark(letter);
-        if is_quoted || !(letter.is_whitespace() || is_mark) {
-            start = start.or(Some(at));
-            continue;
-        }
-        words.extend(start.take().and_then(|start: usize| text.get(start..at)));
-        if is_mark {
-            words.extend(text.get(at..=at));
-        }
-    }
-    words.extend(start.and_then(|start| text.get(start..)));
-    words
-}
 
 /// The elements between the first brace and the last, each in words.
 pub(super) fn elements(words: &[&str]) -> Vec<Vec<String>> {

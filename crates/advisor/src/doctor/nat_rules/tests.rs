@@ -1,4 +1,5 @@
 //! What rulesets as programs print them make of tuples. That the kernel does the same is shown by the doctor's own test bed.
+use super::model::{DnatAddress, DnatTarget, dnat_target, protocol_number};
 use super::*;
 use std::net::SocketAddr;
 
@@ -12,7 +13,7 @@ fn outcome(rules: &NatTables, flow: &str) -> (Vec<String>, bool) {
 fn outcome_by(rules: &NatTables, flow: &str, interface: Option<&str>) -> (Vec<String>, bool) {
     let words: Vec<&str> = flow.split(' ').collect();
     let local = [LOCAL.parse().unwrap()];
-    let new = NewConnection {
+    let new = NatCandidate {
         protocol: protocol_number(words[0]).unwrap(),
         source: words[1].parse().unwrap(),
         destination: words[2].parse().unwrap(),
@@ -32,7 +33,7 @@ fn outcome_by(rules: &NatTables, flow: &str, interface: Option<&str>) -> (Vec<St
 }
 
 fn listing(command: &str, text: &str) -> NatTables {
-    NatTables::read(&[ObservedRulesetText { command: command.into(), text: text.into() }])
+    read_tables(&[ObservedRulesetText { command: command.into(), text: text.into() }])
 }
 
 fn to(targets: &[&str]) -> (Vec<String>, bool) {
@@ -267,7 +268,7 @@ COMMIT
     let twin = "table ip nat {\n\tchain PREROUTING {\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n\t\tudp dport 54 dnat to 10.9.9.9\n\t}\n}\n";
     let texts = [("nft list ruleset", twin), ("iptables-save", saved)];
     let texts = texts.map(|(command, text)| ObservedRulesetText { command: command.into(), text: text.into() });
-    assert_eq!(outcome_by(&NatTables::read(&texts), "udp 1.2.3.4:5 8.8.8.8:54", Some("eth0")), passes());
+    assert_eq!(outcome_by(&read_tables(&texts), "udp 1.2.3.4:5 8.8.8.8:54", Some("eth0")), passes());
 }
 
 #[test]
