@@ -238,12 +238,12 @@ fn flush_log(gateway: &SharedGateway) {
         let mut turn = gateway.lock(TurnKind::Upkeep);
         std::iter::from_fn(|| turn.router.poll_log()).take(MAX_LINES_PER_TURN).collect()
     };
-    for LogLine { level: priority, text } in lines {
+    for LogLine { level: priority, text, is_rule } in lines {
         match priority {
-            0..=3 => tracing::error!(priority, "{text}"),
-            4 => tracing::warn!(priority, "{text}"),
+            0..=3 => tracing::error!(priority, is_rule, "{text}"),
+            4 => tracing::warn!(priority, is_rule, "{text}"),
             // A rule's `log level debug` is printed too: its author wants it.
-            _ => tracing::info!(priority, "{text}"),
+            _ => tracing::info!(priority, is_rule, "{text}"),
         }
     }
 }

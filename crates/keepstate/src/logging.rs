@@ -1,7 +1,8 @@
 //! Notes, warnings and errors of a command, and with `-v` its steps, on standard error. Under systemd each line begins with its syslog priority,
 //! by which journald files it.
 //!
-//! The priority is that of the event's level, or its field `priority` (a ruleset's `log level`).
+//! The priority is that of the event's level, or its field `priority` (a ruleset's `log level`). In the journal a line of a rule (field `is_rule`) is the kernel's, without our
+//! name before it: the journal has the name already, and programs that read such lines expect the rule's prefix first.
 use crate::stderr_queue::StderrQueue;
 use std::fmt::{self, Write};
 use tracing::field::{Field, Visit};
@@ -16,8 +17,12 @@ pub fn init_queued(verbose: u8) -> Option<StderrQueue> {
     let note = move |count| {
         let mut line = String::new();
         // Writing to a String does not fail.
-        let _ =
-            format.write_text(&mut line, 4, &format!("log lines dropped: {count}; standard error is read too slowly"));
+        let _ = format.write_text(
+            &mut line,
+            4,
+            false,
+            &format!("log lines dropped: {count}; standard error is read too slowly"),
+        );
         line
     };
     let Ok(queue) = StderrQueue::start(std::io::stderr(), note) else {
@@ -60,7 +65,7 @@ where
         let mut text = EventText::default();
         event.record(&mut text);
         let priority = text.priority.unwrap_or_else(|| u64::from(syslog_priority(event.metadata().level())));
-        self.write_text(&mut out, priority, &format!("{}{}", text.message, text.fields))
+        self.write_text(&mut out, priority, text.is_rule, &format!("{}{}", text.message, text.fields))
     }
 }
 
@@ -70,8 +75,8 @@ impl LogFormat {
     }
 
     /// `keepstate: ` before the first line only; the priority before every line, as journald reads each on its own.
-    fn write_text(&self, out: &mut impl Write, priority: u64, text: &str) -> fmt::Result {
-        let mut name = "keepstate: ";
+    fn write_text(&self, out: &mut impl Write, priority: u64, is_rule: bool, text: &str) -> fmt::Result {
+        let mut name = if is_rule && self.journald { "" } else { "keepstate: " };
         for line in text.trim_end_matches('\n').split('\n') {
             if self.journald {
                 write!(out, "<{priority}>")?;
@@ -90,6 +95,7 @@ struct EventText {
     /// Each as ` name=value`.
     fields: String,
     priority: Option<u64>,
+    is_rule: bool,
 }
 
 impl Visit for EventText {
@@ -99,6 +105,13 @@ impl Visit for EventText {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        match field.name() {
+            "is_rule" => self.is_rule = value,
+            _ => self.record_debug(field, &value),
+        }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -160,19 +173,19 @@ mod tests {
 
     fn log_examples() {
         tracing::warn!("table full");
-        tracing::info!(priority = 5_u8, "IN=eth0 OUT=");
+        tracing::info!(priority = 5_u8, is_rule = true, "IN=eth0 OUT= ");
         tracing::error!(queue = 3, "first\nsecond");
     }
 
     #[test]
     fn terminal_lines_carry_no_priority() {
-        let expected = "keepstate: table full\nkeepstate: IN=eth0 OUT=\nkeepstate: first\nsecond queue=3\n";
+        let expected = "keepstate: table full\nkeepstate: IN=eth0 OUT= \nkeepstate: first\nsecond queue=3\n";
         assert_eq!(printed(false, log_examples), expected);
     }
 
     #[test]
     fn journald_lines_begin_with_their_priority() {
-        let expected = "<4>keepstate: table full\n<5>keepstate: IN=eth0 OUT=\n<3>keepstate: first\n<3>second queue=3\n";
+        let expected = "<4>keepstate: table full\n<5>IN=eth0 OUT= \n<3>keepstate: first\n<3>second queue=3\n";
         assert_eq!(printed(true, log_examples), expected);
     }
 }

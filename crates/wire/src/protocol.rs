@@ -1,6 +1,8 @@
 //! Numbers of the transport protocols (`IPPROTO_*`), and their names.
 
-pub use keepstate_types::ipproto::{DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
+pub use keepstate_types::ipproto::{
+    AH, DCCP, DSTOPTS, ESP, GRE, HOPOPTS, ICMP, ICMPV6, IPV6_FRAG, IPV6_ROUTE, SCTP, TCP, UDP, UDPLITE,
+};
 
 /// The protocol's usual name; `None` for a number that has no constant here.
 pub const fn name(protocol: u8) -> Option<&'static str> {

@@ -29,6 +29,8 @@ impl Router {
             now: *now,
         };
         let verdict = self.program.eval_filter_chains(hook, priorities, &mut eval_ctx);
+        // Before those of an answer to the packet.
+        self.queue_log(&mut pkt.meta.log_lines);
         // An error quotes the packet as the rules have changed it.
         self.rewrite_headers(pkt)?;
         self.apply_verdict(verdict, pkt)
@@ -54,6 +56,7 @@ impl Router {
             now: *now,
         };
         let verdict = self.program.eval_nat_chains(hook, &mut eval_ctx);
+        self.queue_log(&mut pkt.meta.log_lines);
         if pkt.backend.is_some()
             && let Some(ctx) = &mut pkt.ctx
         {

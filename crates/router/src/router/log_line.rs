@@ -8,12 +8,22 @@ pub struct LogLine {
     pub level: u8,
     /// Its text, without an end of line.
     pub text: String,
+    /// A rule's `log` has written it, in the kernel's form; else it is a note of the router.
+    pub is_rule: bool,
 }
 
 impl LogLine {
     /// A line that the kernel's tracking would log, at the level it has there.
     pub(super) fn of_engine(text: String) -> LogLine {
-        LogLine { level: 4, text }
+        LogLine { level: 4, text, is_rule: false }
+    }
+
+    pub(super) fn of_lost(count: u64) -> LogLine {
+        LogLine {
+            level: 4,
+            text: format!("log lines of rules dropped: {count}; limit the rule's rate"),
+            is_rule: false,
+        }
     }
 
     pub(super) fn of_port_block(event: &PortBlockEvent) -> LogLine {
@@ -21,7 +31,7 @@ impl LogLine {
         let what = if *allocated { "taken" } else { "given back" };
         let (first, last) = (ports.start(), ports.end());
         let text = format!("port block {what}: subscriber={subscriber} address={address} ports={first}-{last}");
-        LogLine { level: 6, text }
+        LogLine { level: 6, text, is_rule: false }
     }
 }
 

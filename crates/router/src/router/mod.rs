@@ -65,6 +65,8 @@ pub struct Router {
     fragment_ids: FragmentIds,
     counters: RouterCounters,
     log: VecDeque<LogLine>,
+    /// Lines that found no room in `log`.
+    lost_log_lines: u64,
     /// Packets that wait for [`Router::poll_output`].
     output: VecDeque<Egress>,
     services: Services,
@@ -83,6 +85,9 @@ pub struct Router {
 
 /// "router": keeps its keys apart from the engine's.
 const ROUTER_KEYS: u64 = 0x726f_7574_6572;
+
+/// Lines that wait for [`Router::poll_log`]; others are counted.
+const MAX_LOG_LINES: usize = 16_384;
 
 /// What a key is for: each has its own, derived from the router's secret.
 #[derive(Clone, Copy)]
@@ -130,6 +135,7 @@ impl Router {
             fragment_ids: FragmentIds::new(key.derive(KeyPurpose::FragmentIds as u64)),
             counters: RouterCounters::default(),
             log: VecDeque::new(),
+            lost_log_lines: 0,
             output: VecDeque::new(),
             services: Services::new(key.derive(KeyPurpose::Services as u64)),
             syn_cookies: SynCookies::new(key.derive(KeyPurpose::SynCookies as u64)),
@@ -249,9 +255,14 @@ impl Router {
 
     /// The next line for the log: of a rule, of the engine, or of a port block.
     pub fn poll_log(&mut self) -> Option<LogLine> {
-        let line = self.log.pop_front();
-        let note = |text| LogLine { level: 6, text };
-        line.or_else(|| self.services.pop_note().map(note))
+        if let Some(line) = self.log.pop_front() {
+            return Some(line);
+        }
+        if self.lost_log_lines > 0 {
+            return Some(LogLine::of_lost(std::mem::take(&mut self.lost_log_lines)));
+        }
+        let note = |text| LogLine { level: 6, text, is_rule: false };
+        (self.services.pop_note().map(note))
             .or_else(|| self.engine.poll_log().map(LogLine::of_engine))
             .or_else(|| self.engine.poll_port_block().map(|event| LogLine::of_port_block(&event)))
     }
@@ -395,7 +406,6 @@ impl Router {
         let pre_nat = self.copy_to_buffer(&[]);
         let mut pkt = InFlightPacket { bytes, pre_nat, meta, gso_packet_len, now, ..InFlightPacket::default() };
         let result = self.process_packet(&mut pkt);
-        self.queue_log(&mut pkt.meta.log_lines);
         self.recycle_buffer(pkt.pre_nat);
         self.counters.dropped += u64::from(result.is_err());
         result.map_err(|reason| (reason, pkt.bytes))
@@ -409,8 +419,14 @@ impl Router {
     }
 
     /// Queues what rules have logged.
-    fn queue_log(&mut self, lines: &mut Vec<(u8, String)>) {
-        self.log.extend(lines.drain(..).map(|(level, text)| LogLine { level, text }));
+    pub(super) fn queue_log(&mut self, lines: &mut Vec<(u8, String)>) {
+        for (level, text) in lines.drain(..) {
+            if self.log.len() < MAX_LOG_LINES {
+                self.log.push_back(LogLine { level, text, is_rule: true });
+            } else {
+                self.lost_log_lines += 1;
+            }
+        }
     }
 }
 

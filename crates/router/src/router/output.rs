@@ -111,7 +111,6 @@ impl Router {
             self.counters.generated += 1;
             self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: pkt.bytes });
         }
-        self.queue_log(&mut pkt.meta.log_lines);
     }
 
     /// Processes a packet that the machine itself sends by the interface of index `oif`: output and postrouting. `max_segment_len` is as for [`Router::handle_gso`]. What may go waits

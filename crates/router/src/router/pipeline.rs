@@ -217,6 +217,7 @@ impl Router {
         }
         self.run_filter_chains(Hook::Forward, ALL_PRIORITIES, pkt)?;
         self.fill_record_route(pkt, device.index, next_hop);
+        pkt.meta.is_leaving = true;
         self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;

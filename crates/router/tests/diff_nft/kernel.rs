@@ -177,14 +177,23 @@ fn with_vnet_hdr(bytes: &[u8]) -> Vec<u8> {
 
 /// A nonblocking TUN interface with this name.
 fn tun(name: &str, header: bool) -> io::Result<File> {
+    open_tun(name, libc::IFF_TUN | if header { libc::IFF_VNET_HDR } else { 0 })
+}
+
+/// A nonblocking TAP interface: packets with Ethernet headers.
+#[allow(dead_code, reason = "not every test wants it")]
+pub fn tap(name: &str) -> io::Result<File> {
+    open_tun(name, libc::IFF_TAP)
+}
+
+fn open_tun(name: &str, kind: libc::c_int) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | if header { libc::IFF_VNET_HDR } else { 0 };
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI) as libc::c_short;
     // SAFETY: the request outlives the call, and is what TUNSETIFF expects.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } != 0 {
         return Err(io::Error::last_os_error());

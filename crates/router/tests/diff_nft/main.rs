@@ -3,6 +3,9 @@
 
 mod fib;
 mod kernel;
+mod kernel_log;
+mod log_lines;
+mod log_packets;
 mod replies;
 mod rule_counters;
 mod selectors;

@@ -53,6 +53,21 @@ pub struct Log {
     pub level: Option<u8>,
     /// The nfnetlink_log group.
     pub group: Option<u16>,
+    /// What the line has beyond the usual.
+    pub flags: LogFlags,
+}
+
+/// Further fields of a log line. (`skuid` adds none: the packets of a router have no socket.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogFlags {
+    /// TCP's sequence and acknowledgement numbers.
+    pub tcp_sequence: bool,
+    /// TCP's options.
+    pub tcp_options: bool,
+    /// IPv4's options, IPv6's extension headers.
+    pub ip_options: bool,
+    /// The Ethernet header's fields by their names.
+    pub ether: bool,
 }
 
 /// How a packet is rejected.

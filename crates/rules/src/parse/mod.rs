@@ -8,6 +8,7 @@ mod elements;
 mod expression;
 mod exthdr;
 mod left_out;
+mod log;
 mod nat;
 mod object_ref;
 mod parser;

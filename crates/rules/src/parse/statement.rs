@@ -2,7 +2,7 @@
 use super::parser::{ParseResult, Parser};
 use super::value::byte_unit;
 use crate::ast::{
-    AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, Log, MetaKey, NftVerdict,
+    AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, MetaKey, NftVerdict,
     ObjectKind, PayloadBase, PayloadField, Reject, Selector, Statement,
 };
 use crate::datatype::DataType;
@@ -20,19 +20,6 @@ const UNSUPPORTED_STATEMENTS: [(&str, &str); 7] = [
     ("tc", "use tc in the kernel"),
     ("secmark", "leave it out"),
     ("xt", "translate the iptables extension with iptables-translate"),
-];
-
-/// Log levels, by syslog's numbers.
-const LOG_LEVELS: [(&str, u8); 9] = [
-    ("emerg", 0),
-    ("alert", 1),
-    ("crit", 2),
-    ("err", 3),
-    ("warn", 4),
-    ("warning", 4),
-    ("notice", 5),
-    ("info", 6),
-    ("debug", 7),
 ];
 
 /// The header bits that a rule may write: all but lengths, and checksums of transport headers.
@@ -389,52 +376,6 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, "rate and burst together are too large").with_help("use a lower rate"));
         }
         Ok(Limit { over, rate, seconds, burst, per_byte: bytes })
-    }
-
-    fn parse_log(&mut self) -> ParseResult<Log> {
-        let mut log = Log::default();
-        loop {
-            let span = self.span();
-            if self.eat_keyword("prefix") {
-                log.prefix = self.expect_name("a prefix in quotation marks")?.0;
-                if log.prefix.len() > 127 {
-                    return Err(Diagnostic::new(span, "a log prefix has at most 127 bytes"));
-                }
-            } else if self.eat_keyword("level") {
-                let (level, span) = self.expect_name("a log level")?;
-                if level == "audit" {
-                    return Err(Diagnostic::unsupported(span, "log level audit is not supported")
-                        .with_help("use a log level of syslog, or log group"));
-                }
-                let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
-                let Some((_, number)) = found else {
-                    return Err(Diagnostic::new(span, format!("unknown log level `{level}`"))
-                        .with_help("use emerg, alert, crit, err, warn, notice, info or debug"));
-                };
-                log.level = Some(*number);
-            } else if self.eat_keyword("flags") {
-                // Accepted without effect on the line.
-                self.expect_name("flags")?;
-                while self.eat_punct(",")
-                    || matches!(self.peek(), TokenKind::Ident(name) if matches!(name.as_str(), "sequence" | "options" | "all"))
-                {
-                    self.next_token();
-                }
-            } else if self.eat_keyword("group") {
-                let group = self.expect_u32("a group number")?;
-                log.group =
-                    Some(u16::try_from(group).map_err(|_| Diagnostic::new(span, "a log group is at most 65535"))?);
-            } else if self.eat_keyword("snaplen") || self.eat_keyword("queue-threshold") {
-                // Lines are written immediately and hold no packet.
-                self.expect_u32("a number")?;
-            } else if let (Some(_), Some(_)) = (log.group, log.level) {
-                return Err(
-                    Diagnostic::new(span, "log group and log level exclude each other").with_help("remove one of them")
-                );
-            } else {
-                return Ok(log);
-            }
-        }
     }
 
     fn parse_reject(&mut self) -> ParseResult<Reject> {

@@ -30,6 +30,8 @@ pub struct PacketMeta {
     pub iif: Option<InterfaceInfo>,
     /// Output interface.
     pub oif: Option<InterfaceInfo>,
+    /// It is at the postrouting hook.
+    pub is_leaving: bool,
     /// Mark.
     pub mark: u32,
     /// Priority.

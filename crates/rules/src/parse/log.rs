@@ -1,0 +1,93 @@
+//! The log statement.
+use super::parser::{ParseResult, Parser};
+use crate::ast::{Log, LogFlags};
+use crate::diagnostic::Diagnostic;
+
+/// Log levels, by syslog's numbers.
+const LOG_LEVELS: [(&str, u8); 8] =
+    [("emerg", 0), ("alert", 1), ("crit", 2), ("err", 3), ("warn", 4), ("notice", 5), ("info", 6), ("debug", 7)];
+
+impl Parser<'_> {
+    /// What stands behind `log`.
+    pub(super) fn parse_log(&mut self) -> ParseResult<Log> {
+        let mut log = Log::default();
+        let mut flags_span = None;
+        loop {
+            let span = self.span();
+            if self.eat_keyword("prefix") {
+                log.prefix = self.expect_name("a prefix in quotation marks")?.0;
+                if log.prefix.len() > 127 {
+                    return Err(Diagnostic::new(span, "a log prefix has at most 127 bytes"));
+                }
+            } else if self.eat_keyword("level") {
+                let (level, span) = self.expect_name("a log level")?;
+                if level == "audit" {
+                    return Err(Diagnostic::unsupported(span, "log level audit is not supported")
+                        .with_help("use a log level of syslog, or log group"));
+                }
+                let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
+                let Some((_, number)) = found else {
+                    return Err(Diagnostic::new(span, format!("unknown log level `{level}`"))
+                        .with_help("use emerg, alert, crit, err, warn, notice, info or debug"));
+                };
+                log.level = Some(*number);
+            } else if self.eat_keyword("flags") {
+                flags_span = Some(span);
+                self.parse_log_flags(&mut log.flags)?;
+            } else if self.eat_keyword("group") {
+                let group = self.expect_u32("a group number")?;
+                log.group =
+                    Some(u16::try_from(group).map_err(|_| Diagnostic::new(span, "a log group is at most 65535"))?);
+            } else if self.eat_keyword("snaplen") || self.eat_keyword("queue-threshold") {
+                // Lines are written immediately and hold no packet.
+                self.expect_u32("a number")?;
+            } else if let (Some(_), Some(_)) = (log.group, log.level) {
+                return Err(
+                    Diagnostic::new(span, "log group and log level exclude each other").with_help("remove one of them")
+                );
+            } else if let (Some(_), Some(span)) = (log.group, flags_span) {
+                return Err(
+                    Diagnostic::new(span, "log group and log flags exclude each other").with_help("remove one of them")
+                );
+            } else {
+                return Ok(log);
+            }
+        }
+    }
+
+    /// What stands behind `log flags`.
+    fn parse_log_flags(&mut self, flags: &mut LogFlags) -> ParseResult<()> {
+        let (of, span) = self.expect_name("tcp, ip, skuid, ether or all")?;
+        match of.as_str() {
+            "all" => {
+                *flags = LogFlags { tcp_sequence: true, tcp_options: true, ip_options: true, ether: true };
+                Ok(())
+            }
+            "skuid" => Ok(()),
+            "ether" => {
+                flags.ether = true;
+                Ok(())
+            }
+            "ip" => {
+                flags.ip_options = true;
+                self.expect_keyword("options")
+            }
+            "tcp" => loop {
+                let (field, span) = self.expect_name("sequence or options")?;
+                match field.as_str() {
+                    "sequence" => flags.tcp_sequence = true,
+                    "options" => flags.tcp_options = true,
+                    other => {
+                        return Err(Diagnostic::new(span, format!("unknown flag `tcp {other}` of log"))
+                            .with_help("use sequence, options, or both with a comma between them"));
+                    }
+                }
+                if !self.eat_punct(",") {
+                    return Ok(());
+                }
+            },
+            other => Err(Diagnostic::new(span, format!("unknown flag `{other}` of log"))
+                .with_help("use tcp sequence, tcp options, ip options, skuid, ether or all")),
+        }
+    }
+}
