@@ -3,7 +3,7 @@
 //! A [`Classification`] and its [`TupleKey`] are computed once per packet and dropped after the lookup. This module reads nothing but
 //! the packet and the sysctls; it must never depend on the table.
 use crate::table::key::{PackedAddrs, TupleKey};
-use crate::{Engine, Reason, Sysctl};
+use crate::{Engine, Reason, Sysctl, Tuple};
 use keepstate_types::ipproto;
 use keepstate_wire::icmp::IcmpMessage;
 use keepstate_wire::{Family, Packet, ParseError, gre};
@@ -74,6 +74,18 @@ impl Engine {
         let key = TupleKey { addresses: packet.addresses().into(), keys, protocol: packet.protocol() };
         if key.invert().is_some() { Ok(keys) } else { Err(Classification::Invalid(Reason::IcmpUnpaired)) }
     }
+}
+
+/// The tuple of a packet as it stands, whether or not a connection may have it, as Linux reads it (`nf_ct_get_tuplepr`): for rules that count packets without a connection. `None` if
+/// the transport header is too short.
+pub fn packet_tuple(packet: &Packet<'_>) -> Option<Tuple> {
+    let keys = match packet.protocol() {
+        ipproto::TCP | ipproto::UDP | ipproto::SCTP | ipproto::UDPLITE => parse_ports(packet.transport()).ok()?,
+        ipproto::ICMP | ipproto::ICMPV6 => icmp_keys(&IcmpMessage::parse(packet.transport()).ok()?),
+        ipproto::GRE => parse_gre_key(packet.transport()).ok()?,
+        _ => 0,
+    };
+    Some(TupleKey { addresses: packet.addresses().into(), keys, protocol: packet.protocol() }.tuple())
 }
 
 /// True for ICMP in IPv4 and for ICMPv6 in IPv6.

@@ -50,6 +50,7 @@ mod track;
 mod tuple;
 mod update;
 
+pub use classify::packet_tuple;
 pub use conn_id::ConnId;
 pub use connection::Connection;
 pub use counters::Counters;

@@ -1,13 +1,9 @@
 //! IPv4 options in a router (RFC 791, 3.1; RFC 1812, 4.2.2.6 and 5.3.13): checked, and record route and timestamp filled in.
+use keepstate_wire::ipv4_options::{
+    END, LOOSE_SOURCE_ROUTE, NOP, RECORD_ROUTE, STRICT_SOURCE_ROUTE, TIMESTAMP, check_options,
+};
 use std::ops::Range;
 
-const OPT_END: u8 = 0;
-const OPT_NOP: u8 = 1;
-const RECORD_ROUTE: u8 = 7;
-const TIMESTAMP: u8 = 68;
-const LOOSE_SOURCE_ROUTE: u8 = 131;
-const STRICT_SOURCE_ROUTE: u8 = 137;
-const ROUTER_ALERT: u8 = 148;
 /// The length of the header without options.
 const IPV4_HEADER_LEN: usize = 20;
 
@@ -20,7 +16,7 @@ pub(crate) struct ParsedOptions {
     pub(crate) source_routed: bool,
 }
 
-/// Parses the options of a header and fills in timestamps: `milliseconds` since midnight, UTC. The options' pointers are advanced.
+/// Checks the options of a header ([`check_options`]) and fills in timestamps: `milliseconds` since midnight, UTC. The options' pointers are advanced.
 /// `is_ours` tells whether an address belongs to this machine.
 ///
 /// # Errors
@@ -30,92 +26,74 @@ pub(crate) fn parse_options(
     milliseconds: u32,
     is_ours: impl Fn([u8; 4]) -> bool,
 ) -> Result<ParsedOptions, u8> {
+    check_options(header)?;
     let mut asked = ParsedOptions::default();
-    let mut seen = [false; 3];
     let mut at = IPV4_HEADER_LEN;
-    while at < header.len() {
-        // A header has at most 60 bytes.
-        let broken = |inside: usize| Err((at + inside) as u8);
-        let (kind, length) = match header.get(at..) {
-            Some([OPT_END, rest @ ..]) => {
-                let end = at + 1 + rest.len();
-                header.get_mut(at..end).unwrap_or_default().fill(OPT_END);
-                return Ok(asked);
+    while let Some([kind, rest @ ..]) = header.get_mut(at..) {
+        let length = match (*kind, rest.first()) {
+            (END, _) => {
+                // What stands behind the end means nothing, and is cleared.
+                rest.fill(END);
+                break;
             }
-            Some([OPT_NOP, ..]) => {
-                at += 1;
-                continue;
-            }
-            Some([kind, length, ..]) => (*kind, usize::from(*length)),
-            _ => return broken(0),
+            (NOP, _) | (_, None) => 1,
+            (_, Some(length)) => usize::from(*length).max(1),
         };
-        let Some(option) = header.get_mut(at..at + length).filter(|option| option.len() >= 2) else { return broken(0) };
-        let mut once = |which: usize| seen.get_mut(which).is_some_and(|seen| !std::mem::replace(seen, true));
-        match (kind, &mut *option) {
-            (LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE, [_, _, rest @ ..]) => match rest {
-                [] => return broken(1),
-                [0..4, ..] => return broken(2),
-                _ if !once(0) => return broken(0),
-                _ => asked.source_routed = true,
-            },
-            (RECORD_ROUTE, _) if !once(1) => return broken(0),
-            (RECORD_ROUTE, [_, _]) => return broken(1),
-            (RECORD_ROUTE, [_, _, 0..4, ..]) => return broken(2),
-            (RECORD_ROUTE, [_, _, next, ..]) => {
-                let free = usize::from(*next);
-                if free <= length {
-                    if free + 3 > length {
-                        return broken(2);
-                    }
-                    *next += 4;
-                    asked.router_address_slots.push(at + free - 1..at + free + 3);
-                }
+        let kind = *kind;
+        let option = header.get_mut(at..at + length).unwrap_or_default();
+        let slot = match kind {
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => {
+                asked.source_routed = true;
+                None
             }
-            (TIMESTAMP, _) if !once(2) => return broken(0),
-            (TIMESTAMP, [_, _] | [_, _, _]) => return broken(1),
-            (TIMESTAMP, [_, _, 0..5, ..]) => return broken(2),
-            (TIMESTAMP, [_, _, _, flags, ..]) => {
-                let (flags, free) = (*flags, usize::from(option.get(2).copied().unwrap_or(0)));
-                const TS_ONLY: u8 = 0;
-                const TS_AND_ADDRESS: u8 = 1;
-                const TS_PRESPECIFIED: u8 = 3;
-                if free > length {
-                    if flags & 15 != TS_PRESPECIFIED {
-                        // The option's overflow counter.
-                        if flags >> 4 == 15 {
-                            return broken(3);
-                        }
-                        if let Some(counted) = option.get_mut(3) {
-                            *counted = flags + 16;
-                        }
-                    }
-                } else if free + 3 > length || flags & 15 != TS_ONLY && free + 7 > length {
-                    return broken(2);
-                } else {
-                    let first: Option<[u8; 4]> = option.get(free - 1..).and_then(|rest| rest.first_chunk()).copied();
-                    let (time, step) = match flags & 15 {
-                        TS_ONLY => (Some(free - 1), 4),
-                        TS_AND_ADDRESS => {
-                            asked.router_address_slots.push(at + free - 1..at + free + 3);
-                            (Some(free + 3), 8)
-                        }
-                        TS_PRESPECIFIED if first.is_some_and(&is_ours) => (Some(free + 3), 8),
-                        _ => (None, 0),
-                    };
-                    if let Some(time) = time.and_then(|time| option.get_mut(time..time + 4)) {
-                        time.copy_from_slice(&milliseconds.to_be_bytes());
-                    }
-                    if let Some(next) = option.get_mut(2) {
-                        *next += step;
-                    }
-                }
-            }
-            (ROUTER_ALERT, [_, _] | [_, _, _]) => return broken(1),
-            _ => (),
-        }
+            RECORD_ROUTE => advance_record_route(option),
+            TIMESTAMP => fill_timestamp(option, milliseconds, &is_ours),
+            _ => None,
+        };
+        asked.router_address_slots.extend(slot.map(|slot| at + slot..at + slot + 4));
         at += length;
     }
     Ok(asked)
+}
+
+/// Advances the pointer of a well-formed record route; returns where the address goes, unless the option is full.
+fn advance_record_route(option: &mut [u8]) -> Option<usize> {
+    let length = option.len();
+    let next = option.get_mut(2)?;
+    let free = usize::from(*next);
+    (free <= length).then(|| {
+        *next = next.saturating_add(4);
+        free - 1
+    })
+}
+
+/// Fills in a well-formed timestamp option; returns where the router's address goes, if it is asked for.
+fn fill_timestamp(option: &mut [u8], milliseconds: u32, is_ours: impl Fn([u8; 4]) -> bool) -> Option<usize> {
+    const TS_ONLY: u8 = 0;
+    const TS_AND_ADDRESS: u8 = 1;
+    const TS_PRESPECIFIED: u8 = 3;
+    let length = option.len();
+    let (next, flags) = (option.get(2).copied()?, option.get(3).copied()?);
+    let free = usize::from(next);
+    let flag = flags & 15;
+    if free > length {
+        // The option's overflow counter.
+        if flag != TS_PRESPECIFIED {
+            *option.get_mut(3)? = flags.wrapping_add(16);
+        }
+        return None;
+    }
+    let address: Option<[u8; 4]> = option.get(free - 1..).and_then(|rest| rest.first_chunk()).copied();
+    let (time, step, slot) = match flag {
+        TS_ONLY => (free - 1, 4, None),
+        TS_AND_ADDRESS => (free + 3, 8, Some(free - 1)),
+        TS_PRESPECIFIED if address.is_some_and(is_ours) => (free + 3, 8, None),
+        // For another router, or a flag without a meaning: Linux takes it as it is.
+        _ => return None,
+    };
+    option.get_mut(time..time + 4)?.copy_from_slice(&milliseconds.to_be_bytes());
+    *option.get_mut(2)? = next.saturating_add(step);
+    slot
 }
 
 /// Recomputes the header checksum.
@@ -140,21 +118,14 @@ mod tests {
         (result, header.split_off(IPV4_HEADER_LEN))
     }
 
+    /// Which are malformed is the business of `check_options`; here only that it is asked.
     #[test]
     fn malformed_options_report_their_offset() {
         for (options, at) in [
             (&[148, 9, 0, 0][..], 20),
-            (&[1, 1, 1, 7], 23),
             (&[7, 2, 0, 0], 21),
-            (&[7, 7, 3, 0, 0, 0, 0, 0], 22),
-            (&[7, 6, 4, 0, 0, 0, 0, 0], 22),
-            (&[7, 3, 4, 7, 3, 4, 0, 0], 23),
-            (&[131, 2, 0, 0], 21),
-            (&[131, 3, 3, 0], 22),
-            (&[68, 4, 4, 0], 22),
-            (&[68, 4, 5, 0xf0], 23),
             (&[68, 8, 5, 1, 0, 0, 0, 0], 22),
-            (&[148, 3, 0, 0], 21),
+            (&[134, 8, 0, 0, 0, 1, 1, 2], 22),
         ] {
             assert_eq!(parse(options).0, Err(at), "{options:?}");
         }
@@ -176,6 +147,8 @@ mod tests {
         assert_eq!(parse(&[68, 8, 9, 0x10, 5, 5, 5, 5]).1, [68, 8, 9, 0x20, 5, 5, 5, 5], "the overflow is counted");
         assert_eq!(parse(&[68, 12, 5, 3, 9, 9, 9, 9, 0, 0, 0, 0]).1, [68, 12, 13, 3, 9, 9, 9, 9, 1, 2, 3, 4]);
         assert_eq!(parse(&[68, 12, 5, 3, 9, 9, 9, 8, 0, 0, 0, 0]).1, [68, 12, 5, 3, 9, 9, 9, 8, 0, 0, 0, 0]);
+        let unknown_flag = [68, 8, 5, 2, 0, 0, 0, 0];
+        assert_eq!(parse(&unknown_flag), (Ok(ParsedOptions::default()), unknown_flag.to_vec()));
         assert!(parse(&[131, 7, 4, 10, 1, 0, 9, 0]).0.unwrap().source_routed);
         assert_eq!(
             parse(&[0, 7, 7, 4]),

@@ -56,7 +56,10 @@ pub fn check_options(header: &[u8]) -> Result<(), u8> {
             TIMESTAMP if repeated(2) => Err(0),
             TIMESTAMP => check_timestamp(option),
             ROUTER_ALERT if length < 4 => Err(1),
-            CIPSO => Err(if repeated(3) { 0 } else { 2 }),
+            // Refused, as by a kernel without a domain of interpretation.
+            CIPSO if repeated(3) => Err(0),
+            CIPSO if length < 8 => Err(1),
+            CIPSO => Err(2),
             _ => Ok(()),
         };
         result.map_err(malformed)?;
@@ -186,6 +189,8 @@ mod tests {
             (&[68, 4, 5, 0xf0], 23),
             (&[68, 8, 5, 1, 0, 0, 0, 0], 22),
             (&[148, 3, 0, 0], 21),
+            (&[134, 7, 0, 0, 0, 1, 1, 0], 21),
+            (&[134, 8, 0, 0, 0, 1, 1, 2], 22),
         ] {
             assert_eq!(check(options), Err(at), "{options:?}");
         }

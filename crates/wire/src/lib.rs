@@ -43,6 +43,7 @@ pub mod icmp;
 mod icmp_inner;
 pub mod ipv4_options;
 mod ipv6_ext;
+pub mod jhash;
 pub mod keyed_hash;
 pub mod link;
 mod packet;

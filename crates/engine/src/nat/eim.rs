@@ -124,7 +124,7 @@ impl Engine {
         let address = held.map(|(address, _)| address).unwrap_or_else(|| {
             let persistent = NatRange { persistent: true, ..(*range).clone() };
             let mut tuple = *present;
-            self.find_best_ip(&mut tuple, &NatRequest { range: &persistent, ..*wanted });
+            Engine::find_best_ip(&mut tuple, &NatRequest { range: &persistent, ..*wanted });
             tuple.source
         });
         if mappings.port_blocks.is_enabled() {

@@ -4,6 +4,7 @@
 //! that nothing is decided again: the changes to a packet ([`Engine::nat_rewrite`]) are derived from the connection's tuples, for both directions and
 //! for ICMP errors. If NAT rules exist and none matches, [`Engine::nat_null_binding`] records that the end stays as it is, so that port clashes are still
 //! resolved, as Linux does. This module must never look at rules, interface addresses, or the clock.
+mod best_ip;
 mod bysource;
 mod deterministic;
 mod eim;

@@ -1,12 +1,12 @@
 //! Selects the tuple of a translated connection: the packet's own source if it is free, then that of the source's other connections, then what the range allows.
 //!
 //! The order is that of Linux (`nf_nat_core.c`, `get_unique_tuple`), found by observing the kernel. Two deliberate differences are described in docs/differences.md.
+use super::best_ip::best_address;
 use super::bysource::BysourceKey;
-use super::range::{Manip, NatRange, PortSelection, end_address, end_key, end_key_mut};
+use super::range::{Manip, NatRange, PortSelection, end_key, end_key_mut};
 use crate::table::{TupleRef, key::TupleKey};
 use crate::time::Ticks;
 use crate::{Direction, Engine, Instant, ProtocolInfo, Status, TcpState, Tuple, Zone};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use keepstate_types::ipproto;
 
 /// A search for a free tuple.
@@ -73,7 +73,7 @@ impl Engine {
             }
         }
         let mut tuple = *present;
-        self.find_best_ip(&mut tuple, wanted);
+        Engine::find_best_ip(&mut tuple, wanted);
         if !random {
             let keep = match &range.ports {
                 None => !self.used_tuple(&tuple, wanted),
@@ -103,28 +103,8 @@ impl Engine {
     }
 
     /// Selects one of the range's addresses by a hash of the client (and of its peer, unless the range is persistent).
-    pub(super) fn find_best_ip(&self, tuple: &mut Tuple, wanted: &NatRequest<'_>) {
-        let Some(addresses) = &wanted.range.addresses else { return };
-        let (first, last) = (*addresses.start(), *addresses.end());
-        let present = end_address(tuple, wanted.manip);
-        let chosen = if first == last {
-            first
-        } else if wanted.range.prefix {
-            netmap_address(present, first, last)
-        } else {
-            let seed = |peer: bool| {
-                let other = if peer { tuple.destination } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-                let zone = wanted.zone.id_for(Direction::Original);
-                TupleKey::from(&Tuple {
-                    source: tuple.source,
-                    destination: other,
-                    protocol: 0,
-                    source_key: zone,
-                    destination_key: 0,
-                })
-            };
-            self.nat.hash_to_address(&seed(!wanted.range.persistent), first, last)
-        };
+    pub(super) fn find_best_ip(tuple: &mut Tuple, wanted: &NatRequest<'_>) {
+        let Some(chosen) = best_address(tuple, wanted.manip, wanted.range, wanted.zone.id) else { return };
         match wanted.manip {
             Manip::Source => tuple.source = chosen,
             Manip::Destination => tuple.destination = chosen,
@@ -212,20 +192,5 @@ impl Engine {
             return None;
         }
         Some(holder)
-    }
-}
-
-/// Replaces the bits that `first` and `last` have in common, as a prefix does; the other bits stay.
-fn netmap_address(present: IpAddr, first: IpAddr, last: IpAddr) -> IpAddr {
-    match (present, first, last) {
-        (IpAddr::V4(present), IpAddr::V4(first), IpAddr::V4(last)) => {
-            let free = first.to_bits() ^ last.to_bits();
-            IpAddr::V4(Ipv4Addr::from_bits(present.to_bits() & free | first.to_bits() & !free))
-        }
-        (IpAddr::V6(present), IpAddr::V6(first), IpAddr::V6(last)) => {
-            let free = first.to_bits() ^ last.to_bits();
-            IpAddr::V6(Ipv6Addr::from_bits(present.to_bits() & free | first.to_bits() & !free))
-        }
-        _ => present,
     }
 }

@@ -8,7 +8,7 @@ use crate::ip_fragment;
 use crate::ipv4_options;
 use keepstate_engine::{CtInfo, CtVerdict, Manip, PacketCtx};
 use keepstate_rules::ast::Hook;
-use keepstate_rules::{Fib, InterfaceInfo};
+use keepstate_rules::{AddressType, Fib, InterfaceInfo};
 use keepstate_wire::reassembly::Reassembly;
 use keepstate_wire::rewrite::PacketMut;
 use keepstate_wire::{Addresses, Packet};
@@ -134,8 +134,8 @@ impl Router {
             let length = bytes.first().map_or(0, |first| usize::from(first & 15) * 4);
             let header = bytes.get_mut(..length).unwrap_or_default();
             let asked = ipv4_options::parse_options(header, milliseconds, |address| {
-                let address = IpAddr::from(address);
-                fib.is_local(address) || address.is_multicast() || fib.is_broadcast(address)
+                // As Linux: whatever is not another host.
+                fib.address_type(address.into(), None) != AddressType::Unicast
             });
             ipv4_options::update_header_checksum(header);
             asked
@@ -215,6 +215,9 @@ impl Router {
         if !pkt.pre_nat.is_empty() {
             PacketMut::new(&mut pkt.pre_nat).map_err(|_| DropReason::Malformed)?.set_hop_limit(hops - 1);
         }
+        if !v6 {
+            pkt.meta.priority = priority_of_tos(pkt.bytes.get(1).copied().unwrap_or_default());
+        }
         self.run_filter_chains(Hook::Forward, ALL_PRIORITIES, pkt)?;
         self.fill_record_route(pkt, device.index, next_hop);
         pkt.meta.is_leaving = true;
@@ -285,6 +288,20 @@ fn check_ipv6_source_scope(pkt: &InFlightPacket, out: InterfaceInfo) -> Result<(
     let source = Ipv6Addr::from(source);
     let leaves = pkt.meta.iif != Some(out);
     if leaves && (source.is_unspecified() || is_link_local(source.into())) { Err(DropReason::Martian) } else { Ok(()) }
+}
+
+/// The priority of a forwarded IPv4 packet, as Linux takes it from the TOS byte (`rt_tos2priority`).
+fn priority_of_tos(tos: u8) -> u32 {
+    // By "minimize delay" and "maximize throughput" (RFC 1349).
+    match tos >> 3 & 3 {
+        0 => 0,
+        // Bulk.
+        1 => 2,
+        // Interactive.
+        2 => 6,
+        // Interactive bulk.
+        _ => 4,
+    }
 }
 
 /// Is it the first segment of a TCP connection?

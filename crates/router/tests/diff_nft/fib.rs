@@ -118,6 +118,7 @@ fn additions() -> Additions {
             Route::new("10.8.0.0".parse().unwrap(), 16, 1),
             Route::new("fd00:8::".parse().unwrap(), 32, 1),
         ],
+        ..Additions::default()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{hex, now, router_of};
 use keepstate_router::Egress;
 
 /// Packets that leave are equal but for the identification of an ICMPv4 error and the flow label of a packet of Linux's own.
-fn compare_output(rules: &str, arrivals: &[Arrival]) -> bool {
+pub fn compare_output(rules: &str, arrivals: &[Arrival]) -> bool {
     let Some(mut kernel) = Kernel::new(rules) else { return false };
     let mut router = router_of(rules);
     let mut wrong = Vec::new();
@@ -151,6 +151,44 @@ fn redirect_about_a_translated_connection_is_dropped_as_in_linux() {
         ("redirect about nothing", 1, packet(server, inside, &redirect(&packet(inside, server, &udp(7, 7, 4)), 1))),
     ] {
         arrivals.push(Arrival { what: what.to_owned(), device, packet });
+    }
+    in_own_thread(move || compare_output(rules, &arrivals));
+}
+
+/// ICMPv6 redirects (RFC 4861, 4.5): from a router on the link, so a forwarding host passes none of them on; a rule may still see which connection one is about.
+#[test]
+fn redirect_of_ipv6_is_treated_as_in_linux() {
+    let rules = "table ip6 t {
+        chain pre { type nat hook prerouting priority dstnat; tcp dport 80 dnat to fd00:1::3; }
+        chain post { type nat hook postrouting priority srcnat; udp dport 53 masquerade; }
+    }";
+    let (us, inside, server) = (address("2001:db8::1"), address("fd00:1::2"), address("2001:db8:f::9"));
+    let near = address("fe80::77");
+    let redirect = |quoted: &[u8]| {
+        let mut bytes = vec![137, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend(near);
+        bytes.extend(server);
+        let padded = quoted[..48].to_vec();
+        bytes.extend([4, 1 + (padded.len() / 8) as u8, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(padded);
+        Message { protocol: 58, bytes, check_at: Some(2) }
+    };
+    let (query, plain) = (udp(4000, 53, 4), udp(4000, 54, 4));
+    let packet = |from, to, hops, message: &Message| ip_packet(true, from, to, hops, message);
+    let mut arrivals = vec![from_lan("translated", true, &query), from_lan("not translated", true, &plain)];
+    for (source, hops) in [(near, 255), (near, 64), (server, 255), (server, 64)] {
+        // About the others a packet from a link-local source gets an ICMP error of Linux's: docs/differences.md.
+        let count = if source == near { 2 } else { 4 };
+        let cases = [
+            ("about the translated", 1, us, packet(us, server, 64, &query)),
+            ("about an answer", 0, server, packet(server, inside, 64, &udp(53, 4000, 4))),
+            ("about the other", 1, inside, packet(inside, server, 64, &plain)),
+            ("about nothing", 1, inside, packet(inside, server, 64, &udp(7, 7, 4))),
+        ];
+        for (what, device, to, quoted) in cases.into_iter().take(count) {
+            let packet = packet(source, to, hops, &redirect(&quoted));
+            arrivals.push(Arrival { what: format!("redirect {what}, hop limit {hops}"), device, packet });
+        }
     }
     in_own_thread(move || compare_output(rules, &arrivals));
 }

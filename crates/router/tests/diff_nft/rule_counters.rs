@@ -20,6 +20,8 @@ pub struct Additions {
     pub commands: String,
     pub addresses: Vec<(u32, &'static str, u8)>,
     pub routes: Vec<Route>,
+    /// Ticks of the kernel's clock before each packet, where it remembers something for some of them.
+    pub ticks: u32,
 }
 
 impl Additions {
@@ -52,6 +54,7 @@ pub fn compare_rule_counters(ruleset: &str, additions: &Additions, arrivals: &[A
     let (mut ours_before, mut theirs_before) = (vec![(0, 0); places.len()], kernel.rule_counters());
     assert_eq!(theirs_before.len(), places.len(), "every rule has a counter");
     for Arrival { what, device, packet } in arrivals {
+        (0..additions.ticks).for_each(|_| wait_for_tick());
         let result = router.handle(packet, *device as u32 + 1, now());
         while router.poll_output().is_some() {}
         kernel.handle(packet, *device, 0);
@@ -77,6 +80,15 @@ pub fn compare_rule_counters(ruleset: &str, additions: &Additions, arrivals: &[A
         wrong.iter().take(25).cloned().collect::<Vec<_>>().join("\n")
     );
     true
+}
+
+/// Waits until the kernel's clock has moved on: the coarse clock shows its last tick.
+fn wait_for_tick() {
+    let read = || rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let before = read();
+    while read() == before {
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a comparison in a thread of its own, whose namespace ends with it.

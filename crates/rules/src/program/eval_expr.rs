@@ -2,12 +2,13 @@
 use super::compiled_chain::CompiledChain;
 use super::context::EvalCtx;
 use super::eval_selector::eval_selector;
+use super::hash_input::{HashInput, push_register_bytes};
 use super::header_bits::{address_value, packet_address};
 use super::instr::CompiledExpr;
-use super::jhash::{HashInput, jhash, push_register_bytes};
 use super::set::{CompiledSet, ElementValue};
 use super::state::State;
 use crate::ast::{BitOperator, Endpoint};
+use keepstate_wire::jhash::{jhash, scale};
 use smallvec::SmallVec;
 
 /// The values of a key's parts. Six fit without an allocation: the five of a tuple and one more.
@@ -69,7 +70,7 @@ impl Evaluator<'_> {
                 for (part, kind) in of {
                     push_register_bytes(self.eval_expr(part, ctx)?, *kind, &mut bytes);
                 }
-                u128::from(offset.wrapping_add(jhash(&bytes, *seed, *modulus)))
+                u128::from(offset.wrapping_add(scale(jhash(&bytes, *seed), *modulus)))
             }
         })
     }

@@ -179,7 +179,7 @@ impl Evaluator<'_> {
             Instr::Stateful(at) => {
                 let meter = self.state.stateful.get_mut(*at);
                 let packet_ctx = ctx.packet_ctx.as_deref();
-                continue_or_break(meter.is_some_and(|meter| meter.eval(bytes, ctx.engine, packet_ctx, ctx.now)))
+                continue_or_break(meter.is_some_and(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now)))
             }
             Instr::StatefulMap(key, map) => match self.lookup_object(key, *map, ctx) {
                 Some(at) => self.eval_instr(&Instr::Stateful(at), ctx),
@@ -298,7 +298,8 @@ impl Evaluator<'_> {
                     element.expires_at = until;
                 }
                 let packet_ctx = ctx.packet_ctx.as_deref();
-                let all = element.stateful.iter_mut().all(|meter| meter.eval(bytes, ctx.engine, packet_ctx, ctx.now));
+                let all =
+                    element.stateful.iter_mut().all(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now));
                 continue_or_break(all)
             }
             Instr::Verdict(verdict) => InstrOutcome::Verdict(*verdict),
@@ -322,10 +323,9 @@ impl Evaluator<'_> {
                 let found = set.find(&key, ctx.now).is_some();
                 if found && let Some(element) = set.dynamic.get_mut(key.as_slice()) {
                     // Limits and quotas of an element apply to the packets that match it; beyond them the rule does not match.
-                    let bytes = ctx.packet.total_len() as u64;
                     let packet_ctx = ctx.packet_ctx.as_deref();
                     let mut stateful = element.stateful.iter_mut();
-                    if !stateful.all(|meter| meter.eval(bytes, ctx.engine, packet_ctx, ctx.now)) {
+                    if !stateful.all(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now)) {
                         return None;
                     }
                 }

@@ -1,8 +1,8 @@
 //! The state of a program that packets change: counters, limits, quotas, connection limits.
-#![allow(clippy::disallowed_types, reason = "std's map hashes with SipHash-1-3 and a random key")]
+use super::conn_list::ConnList;
 use crate::ast::{Limit, StatefulSpec};
-use keepstate_engine::{Engine, Instant, PacketCtx, ProtocolInfo, TcpState, Tuple, Zone};
-use std::collections::HashSet;
+use keepstate_engine::{Engine, Instant, PacketCtx};
+use keepstate_wire::Packet;
 
 /// All state outside sets.
 #[derive(Clone, Debug, Default)]
@@ -52,14 +52,11 @@ pub(super) enum StatefulExpr {
     ConnLimit {
         over: bool,
         count: u32,
-        connections: HashSet<(Tuple, Zone)>,
-        /// When closed connections were last removed.
-        last_gc: Option<Instant>,
+        connections: ConnList,
     },
     Counter(u64, u64),
 }
 
-const MILLISECOND: u64 = 1_000_000;
 const SECOND: u128 = 1_000_000_000;
 
 impl StatefulExpr {
@@ -68,7 +65,7 @@ impl StatefulExpr {
             StatefulSpec::Limit(limit) => StatefulExpr::Limit(limit, max_tokens(&limit), None),
             StatefulSpec::Quota { over, bytes, used } => StatefulExpr::Quota { over, bytes, used },
             StatefulSpec::ConnLimit { over, count } => {
-                StatefulExpr::ConnLimit { over, count, connections: HashSet::new(), last_gc: None }
+                StatefulExpr::ConnLimit { over, count, connections: ConnList::default() }
             }
             StatefulSpec::Counter(packets, bytes) => StatefulExpr::Counter(packets, bytes),
         }
@@ -78,7 +75,7 @@ impl StatefulExpr {
     pub(super) fn for_listing(&self) -> StatefulExpr {
         match self {
             StatefulExpr::ConnLimit { over, count, .. } => {
-                StatefulExpr::ConnLimit { over: *over, count: *count, connections: HashSet::new(), last_gc: None }
+                StatefulExpr::ConnLimit { over: *over, count: *count, connections: ConnList::default() }
             }
             other => other.clone(),
         }
@@ -94,12 +91,8 @@ impl StatefulExpr {
                 std::mem::swap(last, other_last);
             }
             (StatefulExpr::Quota { used, .. }, StatefulExpr::Quota { used: other, .. }) => std::mem::swap(used, other),
-            (
-                StatefulExpr::ConnLimit { connections, last_gc, .. },
-                StatefulExpr::ConnLimit { connections: other, last_gc: other_gc, .. },
-            ) => {
-                std::mem::swap(connections, other);
-                std::mem::swap(last_gc, other_gc);
+            (StatefulExpr::ConnLimit { connections, .. }, StatefulExpr::ConnLimit { connections: other, .. }) => {
+                std::mem::swap(connections, other)
             }
             (StatefulExpr::Counter(packets, bytes), StatefulExpr::Counter(other_packets, other_bytes)) => {
                 std::mem::swap(packets, other_packets);
@@ -110,7 +103,14 @@ impl StatefulExpr {
     }
 
     /// Applies one packet: does the rule continue?
-    pub(super) fn eval(&mut self, bytes: u64, engine: &Engine, packet_ctx: Option<&PacketCtx>, now: Instant) -> bool {
+    pub(super) fn eval(
+        &mut self,
+        packet: &Packet<'_>,
+        engine: &Engine,
+        packet_ctx: Option<&PacketCtx>,
+        now: Instant,
+    ) -> bool {
+        let bytes = packet.total_len() as u64;
         match self {
             StatefulExpr::Counter(packets, all) => {
                 *packets += 1;
@@ -133,31 +133,12 @@ impl StatefulExpr {
                 *used += if beyond { 0 } else { bytes };
                 beyond == *over
             }
-            StatefulExpr::ConnLimit { over, count, connections: known, last_gc } => {
-                let Some(connection) = packet_ctx.and_then(|packet_ctx| engine.connection(packet_ctx, now)) else {
-                    return false;
-                };
-                let here = (connection.original, connection.zone);
-                known.insert(here);
-                // Closed connections matter only above the limit. They are removed at most once per millisecond, so that a flood cannot make every
-                // packet walk over all of them.
-                let stale = last_gc.is_none_or(|last| now.0 >= last.0 + MILLISECOND);
-                if known.len() > *count as usize && stale {
-                    *last_gc = Some(now);
-                    known.retain(|one| *one == here || is_active(engine, one, now));
-                }
-                (known.len() > *count as usize) == *over
+            StatefulExpr::ConnLimit { over, count, connections } => {
+                let limit = *count as usize;
+                (connections.update(limit, packet, engine, packet_ctx, now) > limit) == *over
             }
         }
     }
-}
-
-/// Does the connection count? TCP connections closed by both ends do not, even while they are in the table.
-fn is_active(engine: &Engine, (tuple, zone): &(Tuple, Zone), now: Instant) -> bool {
-    let found = engine.find(tuple, *zone, now).and_then(|(handle, _)| engine.entry(handle, now));
-    found.is_some_and(|entry| {
-        !matches!(entry.protocol, ProtocolInfo::Tcp { state: TcpState::TimeWait | TcpState::Close, .. })
-    })
 }
 
 /// Maximum number of tokens.

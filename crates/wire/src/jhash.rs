@@ -1,32 +1,15 @@
-//! Bob Jenkins' lookup3 (public domain, 2006) with nftables' seed and scaling, so that `jhash` selects the same server as Linux.
-use crate::datatype::DataType;
-use smallvec::SmallVec;
+//! Bob Jenkins' lookup3 (public domain, 2006) with the kernel's seed: the hash by which Linux selects among addresses and servers, the same on every machine and after every start.
+//!
+//! It has no secret. Tables whose keys a peer chooses use [`keyed_hash`](crate::keyed_hash).
 
-/// The bytes that are hashed. The five parts of a `symhash` fit without an allocation.
-pub(super) type HashInput = SmallVec<[u8; 96]>;
-
-/// Hash of these bytes, below `modulus`.
-pub(super) fn jhash(bytes: &[u8], seed: u32, modulus: u32) -> u32 {
-    let hash = lookup3(bytes, seed);
-    // The upper half of a product of two 32-bit numbers has 32 bits.
-    ((u64::from(hash) * u64::from(modulus)) >> 32) as u32
-}
-
-/// Appends the bytes of a value as in an nftables register: packet fields in network order, marks in host order, padded to whole words.
-pub(super) fn push_register_bytes(value: u128, kind: DataType, into: &mut HashInput) {
-    let length = usize::from(kind.bit_width()).div_ceil(8);
-    let sent = value.to_be_bytes();
-    let own = value.to_ne_bytes();
-    match kind {
-        DataType::Mark | DataType::InterfaceIndex | DataType::CtState | DataType::CtStatus => {
-            into.extend_from_slice(own.get(..length).unwrap_or_default())
-        }
-        _ => into.extend_from_slice(sent.get(16 - length..).unwrap_or_default()),
-    }
-    into.resize(into.len().next_multiple_of(4), 0);
-}
-
-fn lookup3(bytes: &[u8], seed: u32) -> u32 {
+/// The hash of these bytes, as `jhash` and, for whole words in memory order, `jhash2` of a little-endian kernel calculate it.
+///
+/// ```
+/// use keepstate_wire::jhash::{jhash, scale};
+/// assert_eq!(jhash(b"Four score and seven years ago", 1), 0xcd62_8161);
+/// assert_eq!(scale(0x8000_0000, 10), 5);
+/// ```
+pub fn jhash(bytes: &[u8], seed: u32) -> u32 {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let start = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
     let (mut a, mut b, mut c) = (start, start, start);
@@ -68,6 +51,12 @@ fn lookup3(bytes: &[u8], seed: u32) -> u32 {
     (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
+/// A hash scaled to the numbers below `count`: the upper half of the product.
+pub const fn scale(hash: u32, count: u32) -> u32 {
+    // The upper half of a product of two 32-bit numbers has 32 bits.
+    ((hash as u64 * count as u64) >> 32) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,8 +64,8 @@ mod tests {
     /// Test vectors of the algorithm's author.
     #[test]
     fn matches_published_lookup3_values() {
-        assert_eq!(lookup3(b"", 0), 0xdead_beef);
-        assert_eq!(lookup3(b"Four score and seven years ago", 0), 0x1777_0551);
-        assert_eq!(lookup3(b"Four score and seven years ago", 1), 0xcd62_8161);
+        assert_eq!(jhash(b"", 0), 0xdead_beef);
+        assert_eq!(jhash(b"Four score and seven years ago", 0), 0x1777_0551);
+        assert_eq!(jhash(b"Four score and seven years ago", 1), 0xcd62_8161);
     }
 }
