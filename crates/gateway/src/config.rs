@@ -184,6 +184,10 @@ impl GatewayConfig {
         if matches!(self.driver, DriverConfig::Xdp { .. } | DriverConfig::Nfqueue(_)) {
             router = router.with_local_bypass();
         }
+        if matches!(self.driver, DriverConfig::Tun) {
+            // Nothing stands behind these interfaces but the router.
+            router = router.with_local_replies();
+        }
         // Threads inherit what this one has: before the first of them.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
         let control = self.control_socket.as_deref().map(control_server::ControlServer::open).transpose()?;

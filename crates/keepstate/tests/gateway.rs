@@ -204,6 +204,26 @@ fn log_that_nobody_reads_delays_no_packet() {
     assert_eq!(lab.control(&["count"]).0, Some(0), "control clients are served too");
 }
 
+/// RFC 1812, 4.3.3.6: the router's own addresses answer; nothing listens there.
+#[test]
+fn own_addresses_refuse_connections() {
+    let rules = "table inet t { chain i { type filter hook input priority 0; udp dport 9 drop; }; }";
+    let Some(lab) = TunTestbed::with_rules("own", rules) else { return };
+    let client = lab.spawn_in_netns("c", || {
+        for address in ["10.1.0.1", "192.0.2.1"] {
+            let refused = TcpStream::connect((address, 7000)).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{address}: {refused}");
+            let socket = UdpSocket::bind("10.1.0.2:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            socket.connect((address, 7000)).unwrap();
+            socket.send(b"x").unwrap();
+            let refused = socket.recv(&mut [0; 1]).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{address}: {refused}");
+        }
+    });
+    client.join().unwrap();
+}
+
 #[test]
 fn ruleset_reload_keeps_connections() {
     let Some(mut lab) = TunTestbed::new("b") else { return };

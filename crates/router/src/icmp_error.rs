@@ -42,6 +42,27 @@ fn icmp_error_tos(packet: &Packet<'_>) -> u8 {
     }
 }
 
+/// The answer to an ICMP or ICMPv6 echo request (RFC 1122, 3.2.2.6; RFC 4443, 4.2). `None` for any other message, and with a wrong checksum.
+pub(crate) fn build_echo_reply(packet: &Packet<'_>, us: IpAddr) -> Option<Vec<u8>> {
+    let (request, reply) = if packet.family() == Family::V4 { (8, 0) } else { (128, 129) };
+    let bytes = packet.bytes();
+    let to = match packet.addresses() {
+        Addresses::V4 { source, .. } => IpAddr::from(source),
+        Addresses::V6 { source, .. } => IpAddr::from(source),
+    };
+    let mut message = packet.transport().to_vec();
+    if message.len() < 8 || message.first() != Some(&request) || !packet.transport_checksum_ok() {
+        return None;
+    }
+    *message.first_mut()? = reply;
+    message.get_mut(2..4)?.fill(0);
+    let class = match packet.family() {
+        Family::V4 => *bytes.get(1)?,
+        Family::V6 => bytes.first()? << 4 | bytes.get(1)? >> 4,
+    };
+    finish_ip_packet(us, to, packet.protocol(), message, 2, class)
+}
+
 fn is_icmp_error(packet: &Packet<'_>) -> bool {
     let kind = packet.transport().first().copied();
     match (packet.protocol(), kind) {
@@ -127,7 +148,7 @@ fn finish_ip_packet(
     let mut packet = match (us, to) {
         (IpAddr::V4(us), IpAddr::V4(to)) => {
             let mut header = vec![0x45, class];
-            header.extend((length + 20).to_be_bytes());
+            header.extend(length.checked_add(20)?.to_be_bytes());
             header.extend([0, 0, 0, 0, DEFAULT_TTL, protocol, 0, 0]);
             header.extend(us.octets());
             header.extend(to.octets());
@@ -136,7 +157,7 @@ fn finish_ip_packet(
             header
         }
         (IpAddr::V6(us), IpAddr::V6(to)) => {
-            let mut header = vec![0x60, 0, 0, 0];
+            let mut header = vec![0x60 | class >> 4, class << 4, 0, 0];
             header.extend(length.to_be_bytes());
             header.extend([protocol, DEFAULT_TTL]);
             header.extend(us.octets());

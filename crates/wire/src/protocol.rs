@@ -1,7 +1,7 @@
 //! Numbers of the transport protocols (`IPPROTO_*`), and their names.
 
 pub use keepstate_types::ipproto::{
-    AH, DCCP, DSTOPTS, ESP, GRE, HOPOPTS, ICMP, ICMPV6, IPV6_FRAG, IPV6_ROUTE, SCTP, TCP, UDP, UDPLITE,
+    AH, DCCP, DSTOPTS, ESP, GRE, HOPOPTS, ICMP, ICMPV6, IPV6_FRAG, IPV6_ROUTE, NO_NEXT_HEADER, SCTP, TCP, UDP, UDPLITE,
 };
 
 /// The protocol's usual name; `None` for a number that has no constant here.

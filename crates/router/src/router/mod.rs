@@ -11,6 +11,7 @@ mod drop_reason;
 mod egress;
 mod header_rewrite;
 mod hooks;
+mod local_replies;
 mod log_line;
 mod output;
 mod packet;
@@ -75,6 +76,8 @@ pub struct Router {
     icmp_limiter: Option<IcmpRateLimiter>,
     /// Packets of the machine itself bypass tracking and rules.
     bypass_local: bool,
+    /// Its own addresses answer.
+    local_replies: bool,
     /// Buffers that are not in use.
     spare_buffers: Vec<Vec<u8>>,
     link_header: Option<[u8; 14]>,
@@ -141,6 +144,7 @@ impl Router {
             syn_cookies: SynCookies::new(key.derive(KeyPurpose::SynCookies as u64)),
             icmp_limiter: None,
             bypass_local: false,
+            local_replies: false,
             spare_buffers: Vec::new(),
             link_header: None,
             has_link_headers: false,

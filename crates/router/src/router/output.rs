@@ -6,7 +6,7 @@ use super::{
     AFTER_DNAT, AFTER_SNAT, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress, InFlightPacket,
     Router, destination_address, destination_of, drop_reason_of,
 };
-use crate::icmp_error;
+use crate::{icmp_error, ip_fragment};
 use keepstate_engine::{CtVerdict, Instant, Manip, PacketCtx, SynproxyState};
 use keepstate_rules::ast::{Hook, Reject};
 use keepstate_rules::{Fib, PacketMeta};
@@ -23,7 +23,7 @@ impl Router {
         match reject.icmp_type_code(to.is_ipv6()) {
             Some((kind, code)) => self.send_icmp_error(pkt, kind, code, 0),
             // As in Linux (nf_send_reset6), no reset comes from an address that is not unicast.
-            None if to.is_ipv6() && (to.is_unspecified() || to.is_multicast()) => (),
+            None if to.is_multicast() || to.is_ipv6() && to.is_unspecified() || self.fib.is_broadcast(to) => (),
             None => {
                 let answer = pkt.pre_nat_packet().and_then(|packet| icmp_error::build_tcp_reset(&packet));
                 answer.into_iter().for_each(|answer| self.send_reply(answer, pkt));
@@ -104,12 +104,26 @@ impl Router {
         let queued = self.output.len();
         let passed = self.run_output_hooks(&mut pkt, attached);
         self.output.truncate(queued);
+        // A connection to a group may have been redirected: as in Linux, no IPv6 packet is sent with a group as its source.
+        let is_from_group = |packet: Packet<'_>| match packet.addresses() {
+            Addresses::V4 { .. } => false,
+            Addresses::V6 { source, .. } => IpAddr::from(source).is_multicast(),
+        };
         if passed.is_ok()
+            && !pkt.packet().is_ok_and(is_from_group)
             && let Ok(to) = destination_of(&pkt.bytes)
             && let Some((oif, next_hop)) = self.fib.next_hop(to)
         {
             self.counters.generated += 1;
-            self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: pkt.bytes });
+            let mtu = self.fib.mtu(oif.index) as usize;
+            let pieces = match to {
+                _ if pkt.bytes.len() <= mtu => vec![pkt.bytes],
+                IpAddr::V4(_) => ip_fragment::fragment_v4(pkt.bytes, mtu),
+                // What is sent here has no extension headers.
+                IpAddr::V6(_) => ip_fragment::fragment_v6(pkt.bytes, 40, mtu, self.fragment_ids.next_id()),
+            };
+            let forward = |packet| Egress::Forward { oif: oif.index, next_hop, packet };
+            self.output.extend(pieces.into_iter().map(forward));
         }
     }
 

@@ -186,6 +186,9 @@ impl Router {
         self.run_filter_chains(Hook::Input, AFTER_SNAT, pkt)?;
         self.synproxy_hook(pkt)?;
         self.confirm(pkt)?;
+        if self.local_replies {
+            self.answer_local(pkt);
+        }
         self.counters.delivered += 1;
         self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)));
         Ok(())

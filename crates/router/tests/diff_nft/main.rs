@@ -5,6 +5,7 @@ mod fib;
 mod ipv4_options;
 mod kernel;
 mod kernel_log;
+mod local_replies;
 mod log_lines;
 mod log_packets;
 mod meters;

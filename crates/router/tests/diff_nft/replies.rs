@@ -4,12 +4,28 @@ use crate::rule_counters::{Arrival, address, in_own_thread};
 use crate::selectors::{from_lan, from_wan};
 use crate::traffic::{ACK, FIN, Message, PSH, RST, SYN, echo, ip_packet, tcp, udp};
 use crate::{hex, now, router_of};
-use keepstate_router::Egress;
+use keepstate_router::{Egress, Router};
 
 /// Packets that leave are equal but for the identification of an ICMPv4 error and the flow label of a packet of Linux's own.
 pub fn compare_output(rules: &str, arrivals: &[Arrival]) -> bool {
     let Some(mut kernel) = Kernel::new(rules) else { return false };
-    let mut router = router_of(rules);
+    let wrong = differences(&mut kernel, &mut router_of(rules), arrivals, normalize);
+    assert!(
+        wrong.is_empty(),
+        "{} differences:\n{}",
+        wrong.len(),
+        wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n")
+    );
+    true
+}
+
+/// What leaves the two routers and is not equal once it is normalized.
+pub fn differences(
+    kernel: &mut Kernel,
+    router: &mut Router,
+    arrivals: &[Arrival],
+    normalize: fn(Vec<u8>) -> Vec<u8>,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for Arrival { what, device, packet } in arrivals {
         let result = router.handle(packet, *device as u32 + 1, now());
@@ -31,13 +47,7 @@ pub fn compare_output(rules: &str, arrivals: &[Arrival]) -> bool {
             wrong.push(format!("{what} ({result:?}):\n  Linux {:?}\n  ours  {:?}", show(&theirs), show(&ours)));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} differences:\n{}",
-        wrong.len(),
-        wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n")
-    );
-    true
+    wrong
 }
 
 fn normalize(mut bytes: Vec<u8>) -> Vec<u8> {
