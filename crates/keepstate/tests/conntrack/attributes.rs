@@ -93,3 +93,41 @@ while piece := server.recv(1 << 20):
     got += len(piece)
 print(got, "bytes")
 "#;
+
+/// A translation of the port alone: a redirected connection goes on after its entry was saved, flushed and restored.
+#[test]
+fn redirected_connection_survives_save_flush_and_restore() {
+    if !can_run() {
+        return;
+    }
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return report_skipped("a redirected connection over a restored entry needs python3");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("ip link set lo up\nnft '{REDIRECT}'\nexec python3 -c '{TALK}' {PROGRAM} conntrack");
+    let output =
+        Command::new("unshare").args(["--net", "sh", "-c", &script]).current_dir(folder.path()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains(" -g 127.0.0.1:8080 ") && out.ends_with("hello back\n"), "{out}{err}");
+}
+
+const REDIRECT: &str = "add table ip t; add chain ip t out { type nat hook output priority 0; }; add rule ip t out tcp dport 80 redirect to :8080";
+const TALK: &str = r#"
+import socket, subprocess, sys
+listener = socket.create_server(("127.0.0.1", 8080))
+client = socket.create_connection(("127.0.0.1", 80))
+server, _ = listener.accept()
+for end in client, server:
+    end.settimeout(30)
+client.sendall(b"x")
+server.recv(1)
+conntrack = sys.argv[1:]
+saved = subprocess.run(conntrack + ["-L", "-o", "save"], stdout=subprocess.PIPE, check=True).stdout
+print(saved.decode())
+subprocess.run(conntrack + ["-F"], check=True)
+subprocess.run(conntrack + ["-R", "-"], input=saved, check=True)
+server.sendall(b"hello")
+said = client.recv(9)
+client.sendall(b" back")
+print((said + server.recv(9)).decode())
+"#;
