@@ -29,11 +29,11 @@ fn clone_has_the_same_connections_and_lives_apart() {
     assert_eq!(entries(&second).len(), 10_000);
 
     let answer = udp((SERVER, 53), (CLIENT, 7), b"answer");
-    let before: (Vec<String>, Counters) = (entries(&first), first.counters().clone());
+    let before: (Vec<String>, Counters) = (entries(&first), *first.counters());
     assert_eq!(send(&mut second, &answer), CtInfo::Established);
     second.flush(Instant(0));
     assert_eq!(second.count(), 0);
-    assert_eq!((entries(&first), first.counters().clone()), before);
+    assert_eq!((entries(&first), *first.counters()), before);
     assert_eq!(send(&mut first, &answer), CtInfo::Established);
     first.check_invariants().unwrap();
 }

@@ -30,7 +30,10 @@ pub fn init_queued(verbose: u8) -> Option<StderrQueue> {
         return None;
     };
     let writer = queue.clone();
-    let logger = tracing_subscriber::fmt().with_max_level(max_level(verbose)).with_writer(move || writer.clone());
+    let logger = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_max_level(max_level(verbose))
+        .with_writer(move || writer.clone());
     // This fails only if it is called twice, and then the first call counts.
     let _ = logger.event_format(LogFormat::for_stderr()).try_init();
     Some(queue)
@@ -38,8 +41,12 @@ pub fn init_queued(verbose: u8) -> Option<StderrQueue> {
 
 /// Starts logging, for the life of the process: notes, warnings and errors; with `-v` steps, with `-vv` every detail.
 pub fn init(verbose: u8) {
-    let logger = tracing_subscriber::fmt().with_max_level(max_level(verbose)).with_writer(std::io::stderr);
+    let logger = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_max_level(max_level(verbose))
+        .with_writer(std::io::stderr);
     // This fails only if it is called twice, and then the first call counts.
+    // A note that cannot be written is no failure: `2>&1 | head` may have closed the pipe.
     let _ = logger.event_format(LogFormat::for_stderr()).try_init();
 }
 

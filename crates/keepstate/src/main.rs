@@ -2,7 +2,7 @@
 use clap::CommandFactory;
 use keepstate::cli::{Cli, Command};
 use keepstate::netns_arg::UnknownNetns;
-use keepstate::{conntrack, logging, stderr};
+use keepstate::{conntrack, logging};
 use keepstate_hugealloc::HugePages;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -44,15 +44,16 @@ fn main() -> ExitCode {
         Command::Lab(lab) => lab.run(),
         Command::Mqtt(mqtt) => mqtt.run(),
     };
-    log.inspect(|log| log.flush_within(LOG_FLUSH_TIMEOUT));
-    match done {
+    let code = match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            stderr::note(format!("{error:#}"));
+            tracing::error!("{error:#}");
             if error.is::<UnknownNetns>() { ExitCode::from(UnknownNetns::EXIT_CODE) } else { ExitCode::FAILURE }
         }
-    }
+    };
+    log.inspect(|log| log.flush_within(LOG_FLUSH_TIMEOUT));
+    code
 }
 
 /// How long the end of a gateway waits for its last log lines to be read.

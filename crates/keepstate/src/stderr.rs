@@ -11,9 +11,9 @@ use keepstate_wire::link::LinkType;
 use std::io::Write;
 use std::path::Path;
 
-/// Prints one note.
+/// Prints one note, as every note, warning and error: by the log, so that under systemd it has its priority.
 pub fn note(text: impl AsRef<str>) {
-    print_line(&format!("keepstate: {}", text.as_ref()));
+    tracing::info!("{}", text.as_ref());
 }
 
 fn print_line(text: &str) {

@@ -1,13 +1,14 @@
-//! The queue of dirty slots: slots whose connection has changed since it was last polled, each queued once.
+//! The queue of dirty slots: slots whose connection has changed since it was last polled, each queued once, the oldest change first: none waits longer than those before it.
 //!
 //! While it is disabled, marking costs one test. The queue must never be longer than the number of slots.
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// The queue of dirty slots. See the module documentation.
 #[derive(Clone, Default)]
 pub(crate) struct DirtySlots {
     enabled: bool,
-    queue: Vec<u32>,
+    queue: VecDeque<u32>,
     /// One bit per slot: it is in the queue.
     queued_bits: Vec<u64>,
 }
@@ -34,12 +35,12 @@ impl DirtySlots {
         let Some(marks) = self.queued_bits.get_mut(word) else { return };
         if *marks & bit == 0 {
             *marks |= bit;
-            self.queue.push(slot);
+            self.queue.push_back(slot);
         }
     }
 
     pub(crate) fn pop(&mut self) -> Option<u32> {
-        let slot = self.queue.pop()?;
+        let slot = self.queue.pop_front()?;
         if let Some(marks) = self.queued_bits.get_mut(slot as usize / 64) {
             *marks &= !(1 << (slot % 64));
         }
@@ -58,9 +59,8 @@ mod tests {
         assert_eq!(dirty.pop(), None, "the queue is disabled");
         dirty.set_enabled(true);
         [3, 70, 3, 64].into_iter().for_each(|slot| dirty.mark_dirty(slot));
-        let mut polled: Vec<u32> = core::iter::from_fn(|| dirty.pop()).collect();
-        polled.sort_unstable();
-        assert_eq!(polled, [3, 64, 70]);
+        let polled: Vec<u32> = core::iter::from_fn(|| dirty.pop()).collect();
+        assert_eq!(polled, [3, 70, 64], "the oldest change first");
         dirty.mark_dirty(3);
         assert_eq!((dirty.pop(), dirty.pop()), (Some(3), None));
     }

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that wait to be written, at most.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Bytes that wait to be written, at most: what a `kill -9` can lose beside the changes of the last turn.
+const MAX_QUEUED_BYTES: usize = 16 << 20;
 
 /// Sends work to the thread that writes.
 #[derive(Clone)]

@@ -394,7 +394,37 @@ fn lock_state_file(path: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keepstate_engine::{Secret, Sysctls};
     use std::os::unix::fs::symlink;
+
+    /// What a `kill -9` loses is what was not handed over, or waits for the disk: each turn hands over a fixed number of changes, the oldest first, until none is left.
+    #[test]
+    fn every_change_is_handed_over_after_as_many_turns_as_it_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table");
+        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
+        let now = Instant::from_secs(100);
+        let clocks = Box::new(|_| ClockPair { boot: [1; 16], since_boot: 100 * SECOND, wall: 100 * SECOND });
+        let (mut store, _) = StateStore::open_with_clocks(&path, &mut engine, clocks, now).unwrap();
+        store.poll(&mut engine, now);
+        let count = 2 * CHANGES_PER_POLL + 1;
+        for number in 0..count {
+            let [.., high, low] = number.to_be_bytes();
+            let mut packet =
+                vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, high, low, 10, 2, 0, 9, 16, 0, 0, 53, 0, 8, 0, 0];
+            let sum: u32 = packet.chunks(2).take(10).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+            let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            let packet = keepstate_wire::Packet::parse(&packet).unwrap();
+            engine.handle(&packet, Default::default(), now);
+        }
+        assert_eq!(engine.count(), count);
+        let turns: Vec<bool> = (0..3).map(|_| store.poll(&mut engine, now)).collect();
+        assert_eq!(turns, [true, true, false], "whether there may be more");
+        store.flush();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(state_file::Snapshot::parse(&bytes).unwrap().connections().count(), count);
+    }
 
     #[test]
     fn a_lock_that_is_no_file_of_ours_is_refused_and_left_alone() {

@@ -10,7 +10,6 @@ mod namespace_state;
 mod report;
 mod text_report;
 
-use crate::stderr;
 use crate::unit_args;
 use anyhow::Result;
 use clap::Args;
@@ -176,6 +175,6 @@ impl Doctor {
 
 /// Nothing could be read: prints the error and returns the exit code of `unknown`.
 fn report_unknown(error: &anyhow::Error) -> ExitCode {
-    stderr::note(format!("{error:#}"));
+    tracing::error!("{error:#}");
     ExitCode::from(keepstate_advisor::doctor::HealthStatus::Unknown.exit_code())
 }
