@@ -9,6 +9,8 @@ mod check;
 pub mod datatype;
 mod diagnostic;
 mod fib;
+#[cfg(feature = "json")]
+mod json;
 mod lexer;
 mod parse;
 mod program;
@@ -20,6 +22,8 @@ mod readme {}
 
 pub use diagnostic::{Diagnostic, RulesetError};
 pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
+#[cfg(feature = "json")]
+pub use json::{JsonScriptError, json_to_script};
 pub use parse::{find_includes, parse, parse_skipping_unsupported, parse_with};
 pub use program::{
     EvalCtx, HeaderRewrite, ListOptions, PacketMeta, Program, RulesetSnapshot, RulesetUpdate, RulesetUpdateError,

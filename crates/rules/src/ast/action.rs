@@ -53,11 +53,15 @@ pub struct Log {
     pub level: Option<u8>,
     /// The nfnetlink_log group.
     pub group: Option<u16>,
+    /// Bytes of the packet for the group.
+    pub snaplen: Option<u32>,
+    /// Packets to collect for the group.
+    pub queue_threshold: Option<u32>,
     /// What the line has beyond the usual.
     pub flags: LogFlags,
 }
 
-/// Further fields of a log line. (`skuid` adds none: the packets of a router have no socket.)
+/// Further fields of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogFlags {
     /// TCP's sequence and acknowledgement numbers.
@@ -68,6 +72,8 @@ pub struct LogFlags {
     pub ip_options: bool,
     /// The Ethernet header's fields by their names.
     pub ether: bool,
+    /// The socket's user. It adds nothing: the packets of a router have no socket.
+    pub skuid: bool,
 }
 
 /// How a packet is rejected.

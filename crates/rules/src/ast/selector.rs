@@ -271,6 +271,8 @@ pub struct FibExpr {
     pub iif: bool,
     /// Restricted to the output interface.
     pub oif: bool,
+    /// By the packet's mark. There is one routing table for all of them.
+    pub mark: bool,
     /// Requested result.
     pub result: FibResult,
 }

@@ -22,6 +22,13 @@ const TCP_STATES: [(&str, Sysctl); 11] = [
 /// The same for UDP.
 const UDP_STATES: [(&str, Sysctl); 2] = [("unreplied", Sysctl::UdpTimeout), ("replied", Sysctl::UdpTimeoutStream)];
 
+/// Name of a state of TCP or UDP, by the sysctl of its timeout.
+#[cfg(feature = "json")]
+pub(crate) fn timeout_state_name(protocol: u8, sysctl: Sysctl) -> Option<&'static str> {
+    let states: &[(&str, Sysctl)] = if protocol == 6 { &TCP_STATES } else { &UDP_STATES };
+    states.iter().find(|(_, known)| *known == sysctl).map(|(name, _)| *name)
+}
+
 impl Parser<'_> {
     /// After `ct timeout`.
     pub(super) fn parse_ct_timeout(&mut self, table: usize) -> ParseResult<()> {

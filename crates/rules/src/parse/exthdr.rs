@@ -136,6 +136,23 @@ const SCTP_CHUNKS: &[ExthdrDef] = &[
     ("asconf", 193, &[CHUNK_TYPE, CHUNK_FLAGS, CHUNK_LENGTH, number_field("seqno", 32, 32)]),
 ];
 
+/// Name and field (`None` for a test whether it exists) of an option, chunk or extension header; `None` for one that has no name.
+#[cfg(feature = "json")]
+pub(crate) fn exthdr_names(field: &ExthdrField) -> Option<(&'static str, Option<&'static str>)> {
+    let all = match field.op {
+        ExthdrOp::TcpOptions => TCP_OPTIONS,
+        ExthdrOp::Ip4Options => IP4_OPTIONS,
+        ExthdrOp::Ipv6ExtHeaders => IPV6_EXT_HEADERS,
+        ExthdrOp::SctpChunks => SCTP_CHUNKS,
+    };
+    let mut same_number = all.iter().filter(|(_, number, _)| *number == field.number);
+    let Some(bits) = field.bits else { return same_number.next().map(|(name, ..)| (*name, None)) };
+    same_number.find_map(|(name, _, fields)| {
+        let known = fields.iter().find(|(_, from, count, _)| (*from, *count) == (bits.offset, bits.count))?;
+        Some((*name, Some(known.0)))
+    })
+}
+
 /// Is it the name of an IPv6 extension header?
 pub(super) fn is_ipv6_ext_header(word: &str) -> bool {
     IPV6_EXT_HEADERS.iter().any(|(name, ..)| *name == word)

@@ -38,9 +38,11 @@ impl Parser<'_> {
                 let group = self.expect_u32("a group number")?;
                 log.group =
                     Some(u16::try_from(group).map_err(|_| Diagnostic::new(span, "a log group is at most 65535"))?);
-            } else if self.eat_keyword("snaplen") || self.eat_keyword("queue-threshold") {
+            } else if self.eat_keyword("snaplen") {
                 // Lines are written immediately and hold no packet.
-                self.expect_u32("a number")?;
+                log.snaplen = Some(self.expect_u32("a number of bytes")?);
+            } else if self.eat_keyword("queue-threshold") {
+                log.queue_threshold = Some(self.expect_u32("a number of packets")?);
             } else if let (Some(_), Some(_)) = (log.group, log.level) {
                 return Err(
                     Diagnostic::new(span, "log group and log level exclude each other").with_help("remove one of them")
@@ -60,10 +62,13 @@ impl Parser<'_> {
         let (of, span) = self.expect_name("tcp, ip, skuid, ether or all")?;
         match of.as_str() {
             "all" => {
-                *flags = LogFlags { tcp_sequence: true, tcp_options: true, ip_options: true, ether: true };
+                *flags = LogFlags { tcp_sequence: true, tcp_options: true, ip_options: true, ether: true, skuid: true };
                 Ok(())
             }
-            "skuid" => Ok(()),
+            "skuid" => {
+                flags.skuid = true;
+                Ok(())
+            }
             "ether" => {
                 flags.ether = true;
                 Ok(())

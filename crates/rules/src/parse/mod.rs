@@ -23,6 +23,17 @@ mod synproxy;
 mod table;
 mod value;
 
+#[cfg(feature = "json")]
+pub(crate) use ct_timeout::timeout_state_name;
+#[cfg(feature = "json")]
+pub(crate) use exthdr::exthdr_names;
+#[cfg(feature = "json")]
+pub(crate) use payload::payload_field_names;
+#[cfg(feature = "json")]
+pub(crate) use set::type_name;
+#[cfg(feature = "json")]
+pub(crate) use value::parse_duration as duration_seconds;
+
 use crate::ast::{AddedItem, Query, Ruleset, SetChange};
 use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::lexer::{Token, TokenKind, tokenize};

@@ -135,6 +135,18 @@ const VLAN_FIELDS: &[FieldDef] = &[
     typed_field("type", 128, 16, DataType::EtherType),
 ];
 
+/// Header and field of these bits, as they are written; `None` for raw bits.
+#[cfg(feature = "json")]
+pub(crate) fn payload_field_names(field: &PayloadField) -> Option<(&'static str, &'static str)> {
+    let same = |known: &&FieldDef| known.bits == field.bits && known.data_type == field.data_type;
+    if field.base == PayloadBase::Link {
+        let tables = [("ether", ETHER_FIELDS), ("vlan", VLAN_FIELDS)];
+        return tables.iter().find_map(|(header, fields)| Some((*header, fields.iter().find(same)?.name)));
+    }
+    let known = HEADERS.iter().find(|known| Some(known.protocol) == field.protocol && known.v6 == field.v6)?;
+    Some((known.name, known.fields.iter().find(same)?.name))
+}
+
 /// Does the header have ports?
 fn has_ports(header: &str) -> bool {
     matches!(header, "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "th")

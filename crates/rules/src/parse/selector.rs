@@ -353,14 +353,13 @@ impl Parser<'_> {
                     .with_help("use fib saddr or fib daddr"));
             }
         };
-        let mut fib = FibExpr { endpoint: end, iif: false, oif: false, result: FibResult::AddressType };
+        let mut fib = FibExpr { endpoint: end, iif: false, oif: false, mark: false, result: FibResult::AddressType };
         while self.eat_punct(".") {
             let (word, span) = self.expect_name("iif, oif or mark")?;
             match word.as_str() {
                 "iif" => fib.iif = true,
                 "oif" => fib.oif = true,
-                // There is one routing table, independent of the mark.
-                "mark" => (),
+                "mark" => fib.mark = true,
                 _ => {
                     return Err(Diagnostic::new(span, format!("`{word}` cannot be a fib key"))
                         .with_help("use iif, oif or mark"));

@@ -47,6 +47,22 @@ const TYPE_NAMES: [(&str, DataType); 37] = [
     ("ecn", DataType::Ecn),
 ];
 
+/// A type by its name; a number without one is an integer.
+#[cfg(feature = "json")]
+pub(crate) fn type_name(kind: DataType) -> String {
+    let named = TYPE_NAMES.iter().find(|(_, known)| *known == kind).map(|(name, _)| (*name).to_owned());
+    let object = match kind {
+        DataType::Object(ObjectKind::Counter) => "counter",
+        DataType::Object(ObjectKind::Quota) => "quota",
+        DataType::Object(ObjectKind::Limit) => "limit",
+        DataType::Object(ObjectKind::Synproxy) => "synproxy",
+        DataType::Object(ObjectKind::CtHelper) => "ct helper",
+        DataType::Object(ObjectKind::CtTimeout) => "ct timeout",
+        _ => "integer",
+    };
+    named.unwrap_or_else(|| object.to_owned())
+}
+
 impl Parser<'_> {
     /// After `set` or `map` in a table.
     pub(super) fn parse_named_set(&mut self, table: usize, map: bool) -> ParseResult<()> {

@@ -299,7 +299,7 @@ fn path_value(path: &str) -> u128 {
 }
 
 /// `1d2h3m4s500ms` in seconds, rounded up.
-pub(super) fn parse_duration(text: &str) -> Option<u64> {
+pub(crate) fn parse_duration(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {

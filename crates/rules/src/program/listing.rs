@@ -255,7 +255,7 @@ impl ListingWriter<'_> {
     }
 }
 
-fn shows_object(kind: QueryKind, body: &ObjectBody) -> bool {
+pub(super) fn shows_object(kind: QueryKind, body: &ObjectBody) -> bool {
     match kind {
         QueryKind::Ruleset => true,
         QueryKind::Counters => matches!(body, ObjectBody::Counter(..)),

@@ -16,6 +16,8 @@ mod format_state;
 mod hash_input;
 mod header_bits;
 mod instr;
+#[cfg(feature = "json")]
+pub(crate) mod json_access;
 mod listing;
 mod log;
 mod log_buf;

@@ -103,12 +103,12 @@ impl Program {
 
 impl Query {
     /// Is this table asked for?
-    pub(super) fn covers(&self, family: crate::ast::TableFamily, table: &str) -> bool {
+    pub(crate) fn covers(&self, family: crate::ast::TableFamily, table: &str) -> bool {
         self.family.is_none_or(|wanted| wanted == family) && self.table.as_ref().is_none_or(|wanted| wanted == table)
     }
 
     /// Is this set of such a table asked for?
-    pub(super) fn shows_set(&self, set: &Set) -> bool {
+    pub(crate) fn shows_set(&self, set: &Set) -> bool {
         let kind = match self.kind {
             QueryKind::Ruleset => true,
             QueryKind::Sets => set.data.is_none(),

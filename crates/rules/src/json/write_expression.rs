@@ -1,0 +1,416 @@
+//! Expressions, values and sets of the syntax tree, in the JSON schema.
+use super::expression::{
+    JsonElement, JsonFib, JsonHash, JsonHeader, JsonKey, JsonLookup, JsonNumgen, JsonPayload, JsonPrefix, JsonTarget,
+    JsonTerm, JsonValue, OneOrMore,
+};
+use crate::ast::{
+    BitOperator, CtCounterKey, CtKey, CtTupleField, ElementData, Endpoint, Expression, ExthdrField, ExthdrOp, FibExpr,
+    FibResult, IpField, MetaKey, NftVerdict, PayloadBase, PayloadField, RouteKey, Selector, Set, SetElement, SetRef,
+    SocketKey,
+};
+use crate::datatype::DataType;
+use crate::parse::{exthdr_names, payload_field_names};
+use keepstate_engine::Direction;
+
+/// A value of a type.
+pub(super) fn literal(kind: DataType, value: u128) -> JsonValue {
+    let number = || match u64::try_from(value) {
+        Ok(number) => JsonValue::Number(number),
+        Err(_) => JsonValue::Text(format!("{value:#x}")),
+    };
+    match kind {
+        // As in nft: services, users and groups by number.
+        DataType::Port | DataType::UserId | DataType::GroupId | DataType::Mark | DataType::Number(_) => number(),
+        DataType::Duration => number(),
+        DataType::Boolean => JsonValue::Bool(value != 0),
+        DataType::CtLabel => JsonValue::Number(value.trailing_zeros().into()),
+        DataType::Realm => JsonValue::Text(value.to_string()),
+        DataType::InterfaceIndex if value == 0 => JsonValue::text("0"),
+        DataType::HourOfDay => {
+            let text = format!("{:02}:{:02}:{:02}", value / 3600, value / 60 % 60, value % 60);
+            JsonValue::text(text.strip_suffix(":00").unwrap_or(&text))
+        }
+        DataType::Timestamp => JsonValue::Text(date(value)),
+        DataType::CtState | DataType::CtStatus | DataType::TcpFlags => bits(kind, value),
+        _ => {
+            let written = kind.format_value(value);
+            match written.parse() {
+                Ok(number) => JsonValue::Number(number),
+                // What has no name is a number in another notation.
+                Err(_) if written.starts_with("0x") => number(),
+                Err(_) => JsonValue::text(written.trim_matches('"')),
+            }
+        }
+    }
+}
+
+/// Flags by their names: one, or a list.
+fn bits(kind: DataType, value: u128) -> JsonValue {
+    let mut left = value;
+    let mut names = Vec::new();
+    for (name, bit) in kind.symbols() {
+        if *bit != 0 && left & bit == *bit {
+            names.push(JsonValue::text(*name));
+            left &= !bit;
+        }
+    }
+    match (names.len(), left) {
+        (1, 0) => names.pop().unwrap_or(JsonValue::Number(0)),
+        (0, _) | (_, 1..) => JsonValue::Number(u64::try_from(value).unwrap_or(u64::MAX)),
+        _ => JsonValue::List(names),
+    }
+}
+
+/// Nanoseconds since 1970 as a date (proleptic Gregorian calendar).
+fn date(nanoseconds: u128) -> String {
+    let seconds = nanoseconds / 1_000_000_000;
+    let (mut days, time) = (seconds / 86_400, seconds % 86_400);
+    let mut year = 1970_u128;
+    let is_leap = |year: u128| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    loop {
+        let length = if is_leap(year) { 366 } else { 365 };
+        if days < length {
+            break;
+        }
+        days -= length;
+        year += 1;
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02}", days + 1, time / 3600, time / 60 % 60, time % 60)
+}
+
+/// A range of a type: a value, a prefix, all names with a beginning, or both ends.
+pub(super) fn range(kind: DataType, (first, last): (u128, u128)) -> JsonValue {
+    if first == last {
+        return literal(kind, first);
+    }
+    if let Some(length) = kind.prefix_length(first, last) {
+        return JsonTerm::Prefix(JsonPrefix { addr: literal(kind, first), len: length }).into();
+    }
+    if kind == DataType::InterfaceName {
+        return JsonValue::text(kind.format_range(first, last).trim_matches('"'));
+    }
+    JsonTerm::Range(vec![literal(kind, first), literal(kind, last)]).into()
+}
+
+/// Several values as one: a concatenation, unless there is one only.
+pub(super) fn concat(mut parts: Vec<JsonValue>) -> JsonValue {
+    match parts.len() {
+        1 => parts.pop().unwrap_or(JsonValue::Number(0)),
+        _ => JsonTerm::Concat(parts).into(),
+    }
+}
+
+fn ranges(kinds: &[DataType], ranges: &[(u128, u128)]) -> JsonValue {
+    let part = |(kind, one): (&DataType, &(u128, u128))| match *one == (0, kind.max_value()) && kinds.len() > 1 {
+        true => JsonValue::text("*"),
+        false => range(*kind, *one),
+    };
+    concat(kinds.iter().zip(ranges).map(part).collect())
+}
+
+pub(super) fn key(parts: &[Expression]) -> JsonValue {
+    concat(parts.iter().map(expression).collect())
+}
+
+pub(super) fn expression(value: &Expression) -> JsonValue {
+    match value {
+        Expression::Select(selector) => self::selector(*selector),
+        Expression::Constant(value, kind) => literal(*kind, *value),
+        Expression::Cast(of, _) => expression(of),
+        Expression::Shift(of, by) if *by < 0 => {
+            JsonTerm::ShiftRight(vec![expression(of), JsonValue::Number(by.unsigned_abs().into())]).into()
+        }
+        Expression::Shift(of, by) => {
+            JsonTerm::ShiftLeft(vec![expression(of), JsonValue::Number(by.unsigned_abs().into())]).into()
+        }
+        Expression::Bitwise(of, and, xor) => bitwise(of, *and, *xor),
+        Expression::Combine(operator, left, right) => {
+            let operands = vec![expression(left), expression(right)];
+            match operator {
+                BitOperator::And => JsonTerm::And(operands),
+                BitOperator::Or => JsonTerm::Or(operands),
+                BitOperator::Xor => JsonTerm::Xor(operands),
+            }
+            .into()
+        }
+        Expression::Map(key, map) => lookup(key, map).into(),
+        Expression::Numgen { random, modulus, offset } => JsonTerm::Numgen(JsonNumgen {
+            mode: if *random { "random" } else { "inc" }.to_owned(),
+            modulus: *modulus,
+            offset: *offset,
+        })
+        .into(),
+        Expression::Hash { of, modulus, seed, offset } => {
+            let hash = |expr| JsonHash { modulus: *modulus, seed: *seed, offset: *offset, expr };
+            if of.is_empty() { JsonTerm::Symhash(hash(None)) } else { JsonTerm::Jhash(hash(Some(key(of)))) }.into()
+        }
+    }
+}
+
+/// `(of & and) ^ xor` as it is written: `|` where the bits that are set were masked before.
+fn bitwise(of: &Expression, and: u128, xor: u128) -> JsonValue {
+    let kind = of.data_type();
+    let all = kind.max_value();
+    let mut value = expression(of);
+    let (masked, sets) = (!and & all, xor & !and);
+    let flips = xor & and;
+    if masked & !sets != 0 {
+        value = JsonTerm::And(vec![value, literal(kind, and | sets)]).into();
+    }
+    if sets != 0 {
+        value = JsonTerm::Or(vec![value, literal(kind, sets)]).into();
+    }
+    if flips != 0 {
+        value = JsonTerm::Xor(vec![value, literal(kind, flips)]).into();
+    }
+    value
+}
+
+pub(super) fn lookup(key: &[Expression], map: &SetRef) -> JsonTerm {
+    JsonTerm::Map(JsonLookup { key: self::key(key), data: set_ref(map) })
+}
+
+/// A set by name, or its elements.
+pub(super) fn set_ref(set: &SetRef) -> JsonValue {
+    match set {
+        SetRef::Named(name, _) => JsonValue::Text(format!("@{name}")),
+        SetRef::Anonymous(set) => {
+            JsonTerm::Set(set.elements.iter().map(|element| tree_element(set, element)).collect()).into()
+        }
+    }
+}
+
+/// An element as the ruleset has it.
+pub(super) fn tree_element(set: &Set, element: &SetElement) -> JsonValue {
+    let key = element.key.as_ref().map_or(JsonValue::text("*"), |key| ranges(&set.key, key));
+    let key = match (&element.comment, element.timeout) {
+        (None, None) => key,
+        (comment, timeout) => JsonTerm::Elem(Box::new(JsonElement {
+            val: key,
+            timeout,
+            expires: None,
+            comment: comment.as_deref().map(str::to_owned),
+            counter: None,
+            limit: None,
+            quota: None,
+        }))
+        .into(),
+    };
+    let data = match &element.data {
+        None => return key,
+        Some(ElementData::Values(values)) => ranges(set.data.as_deref().unwrap_or_default(), values),
+        Some(ElementData::Verdict(verdict)) => self::verdict(verdict).into(),
+        Some(ElementData::Object(name, _)) => JsonValue::text(name),
+    };
+    JsonValue::List(vec![key, data])
+}
+
+pub(super) fn verdict(verdict: &NftVerdict) -> JsonTerm {
+    match verdict {
+        NftVerdict::Accept => JsonTerm::Accept(()),
+        NftVerdict::Drop => JsonTerm::Drop(()),
+        NftVerdict::Continue => JsonTerm::Continue(()),
+        NftVerdict::Return => JsonTerm::Return(()),
+        NftVerdict::Jump(name, _) => JsonTerm::Jump(JsonTarget { target: name.clone() }),
+        NftVerdict::Goto(name, _) => JsonTerm::Goto(JsonTarget { target: name.clone() }),
+    }
+}
+
+pub(super) fn field(protocol: &str, field: &str) -> JsonValue {
+    JsonTerm::Payload(JsonPayload::Field { protocol: protocol.to_owned(), field: field.to_owned() }).into()
+}
+
+fn keyed(key: &str) -> JsonKey {
+    JsonKey { key: key.to_owned(), ..JsonKey::default() }
+}
+
+fn directed(key: &str, direction: Option<Direction>) -> JsonValue {
+    let dir = direction.map(|direction| match direction {
+        Direction::Original => "original".to_owned(),
+        Direction::Reply => "reply".to_owned(),
+    });
+    JsonTerm::Ct(JsonKey { dir, ..keyed(key) }).into()
+}
+
+pub(super) fn selector(selector: Selector) -> JsonValue {
+    match selector {
+        Selector::Ip(of) => field("ip", ip_field(of, false)),
+        Selector::Ip6(of) => field("ip6", ip_field(of, true)),
+        Selector::Port(protocol, end) => {
+            let port = if end == Endpoint::Source { "sport" } else { "dport" };
+            field(transport_name(protocol), port)
+        }
+        Selector::Payload(of) => payload(&of),
+        Selector::Exthdr(of) => exthdr(&of),
+        Selector::Meta(of) => JsonTerm::Meta(keyed(meta_key(of))).into(),
+        Selector::Ct(of) => match of {
+            CtKey::Zone(direction) => directed("zone", direction),
+            other => directed(ct_key(other), None),
+        },
+        Selector::CtTuple(direction, of) => directed(tuple_key(of), direction),
+        Selector::CtCounter(direction, of) => {
+            let key = match of {
+                CtCounterKey::Packets => "packets",
+                CtCounterKey::Bytes => "bytes",
+                CtCounterKey::AvgPacketSize => "avgpkt",
+            };
+            directed(key, direction)
+        }
+        Selector::Fib(of) => JsonTerm::Fib(fib(of)).into(),
+        Selector::Socket(key) => match key {
+            SocketKey::Transparent => JsonTerm::Socket(keyed("transparent")),
+            SocketKey::Wildcard => JsonTerm::Socket(keyed("wildcard")),
+            SocketKey::Mark => JsonTerm::Socket(keyed("mark")),
+            SocketKey::CgroupV2 => JsonTerm::Socket(keyed("cgroupv2")),
+            SocketKey::UserId => JsonTerm::Meta(keyed("skuid")),
+            SocketKey::GroupId => JsonTerm::Meta(keyed("skgid")),
+            SocketKey::Cgroup => JsonTerm::Meta(keyed("cgroup")),
+        }
+        .into(),
+        Selector::Route(RouteKey::ClassId) => JsonTerm::Rt(keyed("classid")).into(),
+        Selector::Route(RouteKey::Ipsec) => JsonTerm::Rt(keyed("ipsec")).into(),
+    }
+}
+
+pub(super) fn transport_name(protocol: Option<u8>) -> &'static str {
+    match protocol {
+        Some(6) => "tcp",
+        Some(17) => "udp",
+        Some(136) => "udplite",
+        Some(132) => "sctp",
+        Some(33) => "dccp",
+        _ => "th",
+    }
+}
+
+fn ip_field(field: IpField, v6: bool) -> &'static str {
+    match field {
+        IpField::Source => "saddr",
+        IpField::Destination => "daddr",
+        IpField::Protocol if v6 => "nexthdr",
+        IpField::Protocol => "protocol",
+        IpField::Dscp => "dscp",
+        IpField::Ecn => "ecn",
+        IpField::Length => "length",
+        IpField::Ttl if v6 => "hoplimit",
+        IpField::Ttl => "ttl",
+        IpField::Checksum => "checksum",
+        IpField::Id => "id",
+        IpField::Fragment => "frag-off",
+        IpField::Version => "version",
+        IpField::HeaderLength => "hdrlength",
+        IpField::FlowLabel => "flowlabel",
+    }
+}
+
+pub(super) fn payload(of: &PayloadField) -> JsonValue {
+    if let Some((header, name)) = payload_field_names(of) {
+        return field(header, name);
+    }
+    let base = match of.base {
+        PayloadBase::Link => "ll",
+        PayloadBase::Network => "nh",
+        PayloadBase::Transport => "th",
+        PayloadBase::Inner => "ih",
+    };
+    JsonTerm::Payload(JsonPayload::Bits { base: base.to_owned(), offset: of.bits.offset, len: of.bits.count }).into()
+}
+
+fn exthdr(of: &ExthdrField) -> JsonValue {
+    let header = match exthdr_names(of) {
+        Some((name, field)) => {
+            JsonHeader { name: Some(name.to_owned()), field: field.map(str::to_owned), ..JsonHeader::default() }
+        }
+        None => JsonHeader {
+            base: Some(of.number),
+            offset: of.bits.map(|bits| bits.offset),
+            len: of.bits.map(|bits| bits.count),
+            ..JsonHeader::default()
+        },
+    };
+    match of.op {
+        ExthdrOp::TcpOptions => JsonTerm::TcpOption(header),
+        ExthdrOp::Ip4Options => JsonTerm::IpOption(header),
+        ExthdrOp::Ipv6ExtHeaders => JsonTerm::Exthdr(header),
+        ExthdrOp::SctpChunks => JsonTerm::SctpChunk(header),
+    }
+    .into()
+}
+
+pub(super) fn meta_key(key: MetaKey) -> &'static str {
+    match key {
+        MetaKey::Iif => "iif",
+        MetaKey::Oif => "oif",
+        MetaKey::IifName => "iifname",
+        MetaKey::OifName => "oifname",
+        MetaKey::Mark => "mark",
+        MetaKey::L4Proto => "l4proto",
+        MetaKey::NfProto => "nfproto",
+        MetaKey::Protocol => "protocol",
+        MetaKey::Length => "length",
+        MetaKey::Priority => "priority",
+        MetaKey::PacketType => "pkttype",
+        MetaKey::Random => "random",
+        MetaKey::Cpu => "cpu",
+        MetaKey::Hour => "hour",
+        MetaKey::Day => "day",
+        MetaKey::Time => "time",
+        MetaKey::Group(Endpoint::Source) => "iifgroup",
+        MetaKey::Group(Endpoint::Destination) => "oifgroup",
+        MetaKey::LinkType(Endpoint::Source) => "iiftype",
+        MetaKey::LinkType(Endpoint::Destination) => "oiftype",
+        MetaKey::Ipsec => "ipsec",
+        MetaKey::Sdif => "sdif",
+        MetaKey::SdifName => "sdifname",
+        MetaKey::Kind(Endpoint::Source) => "iifkind",
+        MetaKey::Kind(Endpoint::Destination) => "oifkind",
+    }
+}
+
+fn ct_key(key: CtKey) -> &'static str {
+    match key {
+        CtKey::State => "state",
+        CtKey::Direction => "direction",
+        CtKey::Status => "status",
+        CtKey::Mark => "mark",
+        CtKey::Zone(_) => "zone",
+        CtKey::Expiration => "expiration",
+        CtKey::Helper => "helper",
+        CtKey::Label => "label",
+        CtKey::Id => "id",
+    }
+}
+
+fn tuple_key(field: CtTupleField) -> &'static str {
+    match field {
+        CtTupleField::Source4 => "ip saddr",
+        CtTupleField::Destination4 => "ip daddr",
+        CtTupleField::Source6 => "ip6 saddr",
+        CtTupleField::Destination6 => "ip6 daddr",
+        CtTupleField::SourcePort => "proto-src",
+        CtTupleField::DestinationPort => "proto-dst",
+        CtTupleField::Protocol => "protocol",
+        CtTupleField::L3Proto => "l3proto",
+    }
+}
+
+fn fib(of: FibExpr) -> JsonFib {
+    let address = if of.endpoint == Endpoint::Source { "saddr" } else { "daddr" };
+    let flags = [(true, address), (of.mark, "mark"), (of.iif, "iif"), (of.oif, "oif")];
+    let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned());
+    let result = match of.result {
+        FibResult::AddressType => "type",
+        FibResult::Oif => "oif",
+        FibResult::OifName => "oifname",
+    };
+    JsonFib { result: result.to_owned(), flags: OneOrMore::More(flags.collect()) }
+}

@@ -1,0 +1,117 @@
+//! What a listing in JSON reads of a snapshot.
+use super::compiled::ListedTable;
+use super::listing;
+use super::set::ElementValue;
+use super::snapshot::RulesetSnapshot;
+use super::state::StatefulExpr;
+use crate::ast::{Limit, ObjectBody, Query, QueryKind, Rule, Set, Table};
+
+/// A table and the state of what it has.
+pub(crate) struct SnapshotTable<'a> {
+    pub(crate) tree: &'a Table,
+    listed: &'a ListedTable,
+    snapshot: &'a RulesetSnapshot,
+}
+
+/// An element of a set in use.
+pub(crate) struct ListedElementState {
+    /// `None` for the catch-all element.
+    pub(crate) key: Option<Box<[u128]>>,
+    pub(crate) values: Option<Vec<(u128, u128)>>,
+    /// In seconds.
+    pub(crate) timeout: Option<u64>,
+    pub(crate) expires: Option<u64>,
+    pub(crate) comment: Option<String>,
+    pub(crate) counter: Option<(u64, u64)>,
+    pub(crate) limit: Option<Limit>,
+    /// `over`, bytes, used.
+    pub(crate) quota: Option<(bool, u64, u64)>,
+}
+
+/// Does this kind of query show an object?
+pub(crate) fn shows_object(kind: QueryKind, body: &ObjectBody) -> bool {
+    listing::shows_object(kind, body)
+}
+
+impl RulesetSnapshot {
+    /// All tables.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = SnapshotTable<'_>> {
+        let tables = self.listing.tree.tables.iter().zip(&self.listing.tables);
+        tables.map(|(tree, listed)| SnapshotTable { tree, listed, snapshot: self })
+    }
+}
+
+impl SnapshotTable<'_> {
+    pub(crate) fn is_asked_for(&self, query: &Query) -> bool {
+        query.covers(self.tree.family, &self.tree.name)
+    }
+
+    /// Packets and bytes of a named counter.
+    pub(crate) fn counter(&self, name: &str) -> (u64, u64) {
+        let at = self.listed.counters.iter().find(|(known, _)| known == name).map(|(_, at)| *at);
+        at.and_then(|at| self.snapshot.counters.get(at).copied()).unwrap_or_default()
+    }
+
+    /// Bytes that a named quota has used.
+    pub(crate) fn quota_used(&self, name: &str) -> u64 {
+        let mut found = self.listed.stateful.iter().filter(|((known, quota), _)| known == name && *quota);
+        found.next().and_then(|(_, at)| self.snapshot.used.get(*at).copied()).unwrap_or_default()
+    }
+
+    /// Packets and bytes of a rule's counters, in order.
+    pub(crate) fn rule_counters(&self, rule: &Rule) -> &[(u64, u64)] {
+        let slots = self.listed.slots.get(&(rule.handle, rule.replaced));
+        slots.and_then(|slots| self.snapshot.counters.get(slots.counters.clone())).unwrap_or_default()
+    }
+
+    /// The elements of a set that packets and scripts change one by one, in the order of their keys; `None` for other sets.
+    pub(crate) fn elements(&self, set: &Set) -> Option<Vec<ListedElementState>> {
+        if !set.is_runtime() {
+            return None;
+        }
+        let at = self.listed.set_indices.get(&set.name);
+        let found = at.and_then(|at| self.snapshot.elements.get(at)).map(Vec::as_slice).unwrap_or_default();
+        let mut sorted: Vec<_> = found.iter().collect();
+        sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let now = self.snapshot.now;
+        let values = |value: &ElementValue| match value {
+            ElementValue::Values(values) => Some(values.to_vec()),
+            _ => None,
+        };
+        let mut states: Vec<ListedElementState> = sorted
+            .into_iter()
+            .map(|(key, element)| {
+                let mut state = ListedElementState {
+                    key: Some(key.clone()),
+                    values: values(&element.value),
+                    timeout: element.timeout.filter(|own| Some(*own) != set.timeout),
+                    expires: element.expires_at.map(|end| end.0.saturating_sub(now.0) / 1_000_000_000),
+                    comment: element.comment.as_deref().map(str::to_owned),
+                    counter: None,
+                    limit: None,
+                    quota: None,
+                };
+                for own in &element.stateful {
+                    match own {
+                        StatefulExpr::Counter(packets, bytes) => state.counter = Some((*packets, *bytes)),
+                        StatefulExpr::Limit(limit, ..) => state.limit = Some(*limit),
+                        StatefulExpr::Quota { over, bytes, used } => state.quota = Some((*over, *bytes, *used)),
+                        StatefulExpr::ConnLimit { .. } => (),
+                    }
+                }
+                state
+            })
+            .collect();
+        states.extend(at.and_then(|at| self.snapshot.catchalls.get(at)).map(|value| ListedElementState {
+            key: None,
+            values: values(value),
+            timeout: None,
+            expires: None,
+            comment: None,
+            counter: None,
+            limit: None,
+            quota: None,
+        }));
+        Some(states)
+    }
+}
