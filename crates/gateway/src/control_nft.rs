@@ -5,10 +5,13 @@
 use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line, write_reply_line_with};
 use super::jobs::{JobCtx, JobSender};
 use super::system_names;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use keepstate_engine::Instant;
 use keepstate_rules::ast::{Query, QueryKind};
-use keepstate_rules::{IncludeResolver, ListOptions, RulesetSnapshot, RulesetUpdateError, RunningRuleset};
+use keepstate_rules::{
+    IncludeResolver, ListOptions, RulesetSnapshot, RulesetUpdateError, RunningRuleset, json_to_script,
+};
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -53,10 +56,16 @@ fn read_script(request: &NftRequest, mut stream: &UnixStream) -> Result<NftScrip
 }
 
 fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Answer> {
+    let mut text = Cow::Borrowed(script.text.as_str());
+    if request.json && text.trim_start().starts_with('{') {
+        let commands =
+            json_to_script(&text).map_err(|error| anyhow!("nothing was changed\n{}: {error}", script.name))?;
+        text = Cow::Owned(commands);
+    }
     for _ in 0..MAX_ATTEMPTS {
         let (running, now): (RunningRuleset, Instant) =
             jobs.run(|at: &mut JobCtx<'_>| (at.router.program().ruleset(), at.now))?;
-        let prepared = running.prepare_script((&script.name, &script.text), &SentIncludes(&script.includes), now);
+        let prepared = running.prepare_script((&script.name, &text), &SentIncludes(&script.includes), now);
         let update = match prepared {
             Ok(update) => update,
             Err(refused) => bail!("nothing was changed\n{refused}"),
@@ -74,13 +83,21 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Ans
         let options = ListOptions { handles: request.handles, terse: request.terse, stateless: request.stateless };
         let mut out = String::new();
         if request.echo && !added.is_empty() {
-            out = snapshot(&[], jobs)?.list_added(&added, options);
+            let state = snapshot(&[], jobs)?;
+            out = match request.json {
+                true => state.list_added_json(&added, options).map_err(|error| anyhow!("{error}"))?,
+                false => state.list_added(&added, options),
+            };
         }
         if !queries.is_empty() {
             let state = snapshot(&queries, jobs)?;
-            for query in &queries {
+            if request.json {
+                let listed = state.list_json(&queries, options);
+                out.push_str(&listed.map_err(|missing| anyhow!("{}: {missing}", script.name))?);
+            }
+            for query in queries.iter().filter(|_| !request.json) {
                 let listed = state.list(query, options);
-                out.push_str(&listed.map_err(|missing| anyhow::anyhow!("{}: {missing}", script.name))?);
+                out.push_str(&listed.map_err(|missing| anyhow!("{}: {missing}", script.name))?);
             }
         }
         return Ok(Answer { text: out, notes });

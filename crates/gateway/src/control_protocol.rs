@@ -128,6 +128,8 @@ pub struct NftRequest {
     pub stateless: bool,
     /// The script is checked, and changes nothing.
     pub check: bool,
+    /// Listings are JSON; a script that begins with a brace is a document of commands.
+    pub json: bool,
 }
 
 /// The text of a script, and the texts that it includes: the gateway opens no file for a client.

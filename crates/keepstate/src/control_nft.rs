@@ -33,6 +33,9 @@ pub struct NftArgs {
     /// List rules without counters
     #[arg(short, long)]
     stateless: bool,
+    /// JSON, as of nft: listings, and a script that begins with a brace
+    #[arg(short, long)]
+    json: bool,
     /// Search included files here too
     #[arg(short = 'I', long = "includepath", value_name = "DIRECTORY")]
     include_dirs: Vec<PathBuf>,
@@ -49,8 +52,8 @@ pub struct NftArgs {
 impl NftArgs {
     /// The request without its script.
     pub fn options(&self) -> NftRequest {
-        let NftArgs { handle, echo, check, terse, stateless, .. } = *self;
-        NftRequest { handles: handle, echo, check, terse, stateless, ..NftRequest::default() }
+        let NftArgs { handle, echo, check, terse, stateless, json, .. } = *self;
+        NftRequest { handles: handle, echo, check, terse, stateless, json, ..NftRequest::default() }
     }
 
     /// Sends the commands.

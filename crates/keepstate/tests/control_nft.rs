@@ -139,3 +139,45 @@ fn included_files_are_read_by_the_client() {
     std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
     assert!(answer.contains("it was not sent with the script"), "{answer}");
 }
+
+#[test]
+fn scripts_and_listings_are_json_on_request() {
+    let Some(gateway) = RunningGateway::start("json") else { return };
+    let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let document = r#"{"nftables": [
+        {"add": {"table": {"family": "ip", "name": "api"}}},
+        {"add": {"chain": {"family": "ip", "table": "api", "name": "c"}}},
+        {"add": {"rule": {"family": "ip", "table": "api", "chain": "c", "expr": [
+            {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": {"set": [22, 80]}}},
+            {"counter": null}, {"drop": null}]}}},
+        {"add": {"element": {"family": "inet", "table": "filter", "name": "banned", "elem": ["192.0.2.9"]}}},
+        {"list": {"table": {"family": "ip", "name": "api"}}}
+    ]}"#;
+    let answer = json(&gateway.control(&["nft", "-j", "-f", "-"], document).unwrap());
+    let entries = answer["nftables"].as_array().unwrap();
+    assert_eq!(entries[0]["metainfo"]["json_schema_version"], 1);
+    assert_eq!(entries[1]["table"]["name"], "api");
+    assert_eq!(entries[3]["rule"]["expr"][1], serde_json::json!({"counter": {"packets": 0, "bytes": 0}}));
+    // Commands as text, the answer as JSON.
+    let listed = json(&gateway.control(&["nft", "-j", "list", "set", "inet", "filter", "banned"], "").unwrap());
+    assert_eq!(listed["nftables"][1]["set"]["elem"], serde_json::json!(["192.0.2.9"]));
+    let echoed = json(&gateway.control(&["nft", "-j", "-e", "add", "rule", "ip", "api", "c", "accept"], "").unwrap());
+    assert_eq!(echoed["nftables"][0]["add"]["rule"]["expr"], serde_json::json!([{"accept": null}]));
+    // All or nothing; the place of what is wrong.
+    let wrong = document.replace("\"api\"", "\"other\"").replace("192.0.2.9", "nowhere");
+    let refused = gateway.control(&["nft", "-j", "-f", "-"], &wrong).unwrap_err();
+    assert!(refused.contains("nothing was changed"), "{refused}");
+    assert_eq!(gateway.nft("list tables").unwrap().matches("table").count(), 2);
+    // What was listed is read back.
+    let all = gateway.control(&["nft", "-j", "list", "ruleset"], "").unwrap();
+    let before = gateway.nft("list ruleset").unwrap();
+    gateway.nft("flush ruleset").unwrap();
+    gateway.control(&["nft", "-j", "-f", "-"], &all).unwrap();
+    assert_eq!(gateway.nft("list ruleset").unwrap().matches("tcp dport").count(), before.matches("tcp dport").count());
+
+    // A table of another family is noted, and the rest is done.
+    let socket = gateway.socket.to_str().unwrap();
+    let noted = keepstate(&["control", "--socket", socket, "nft", "add table bridge b; add table ip t2"], b"");
+    assert!(noted.code == Some(0) && noted.err.contains("table bridge b is not governed here"), "{}", noted.err);
+    assert!(gateway.nft("list tables").unwrap().contains("table ip t2"));
+}

@@ -138,7 +138,9 @@ impl<'a> Lexer<'a> {
         let rest = self.rest();
         if let Some((address, length)) = ipv6_prefix(rest) {
             self.emit(length, TokenKind::Address6(address));
-        } else if let Some(length) = mac_address_len(rest).or_else(|| colon_pair_len(rest)) {
+        } else if let Some(length) =
+            mac_address_len(rest).or_else(|| colon_pair_len(rest).filter(|_| !self.is_behind_slash()))
+        {
             let written = rest.get(..length).unwrap_or_default().to_owned();
             self.emit(length, TokenKind::Ident(written));
         } else if next.is_ascii_digit() {
@@ -154,6 +156,11 @@ impl<'a> Lexer<'a> {
             return Err(Diagnostic::new(self.span(self.pos, end), format!("unexpected character {next:?}")));
         }
         Ok(())
+    }
+
+    /// In `snat to 192.0.2.0/30:1024` the prefix length ends at the colon.
+    fn is_behind_slash(&self) -> bool {
+        self.text.get(..self.pos).is_some_and(|before| before.ends_with('/'))
     }
 
     fn lex_number(&mut self) -> Result<(), Diagnostic> {

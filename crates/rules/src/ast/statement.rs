@@ -77,6 +77,18 @@ pub struct Match {
     pub not: bool,
     /// Right-hand side.
     pub right: MatchRhs,
+    /// How it was written, if as a comparison; `right` says which values that are.
+    pub order: Option<Order>,
+}
+
+/// `<`, `<=`, `>` or `>=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the operators")]
+pub enum Order {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
 }
 
 /// Right-hand side of a match.
@@ -103,6 +115,8 @@ pub struct Nat {
     pub ports: Option<NatPorts>,
     /// How a port is chosen.
     pub port_selection: PortSelection,
+    /// Written as `fully-random`, which means `random` since Linux 5.0.
+    pub fully_random: bool,
     /// The same client always gets the same address.
     pub persistent: bool,
     /// Only the prefix of the address is replaced.

@@ -263,6 +263,8 @@ impl DataType {
             DataType::DayOfWeek => DAYS,
             DataType::LinkType => LINK_TYPES,
             DataType::UserId | DataType::GroupId => &[("root", 0)],
+            // The name of iproute2 for no realm.
+            DataType::Realm => &[("cosmos", 0)],
             _ => &[],
         }
     }

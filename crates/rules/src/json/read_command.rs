@@ -1,6 +1,6 @@
 //! Documents of commands, as scripts in nft's language.
 use super::JsonScriptError;
-use super::expression::{JsonValue, OneOrMore};
+use super::expression::{JsonTerm, JsonValue, OneOrMore};
 use super::object::{
     JsonChain, JsonDocument, JsonElementList, JsonElements, JsonObject, JsonObjectPlace, JsonPlace, JsonRule, JsonSet,
 };
@@ -261,15 +261,13 @@ fn set_line(verb: &str, word_of_kind: &str, set: &JsonSet, adds: bool) -> Text {
     let kind = set.kind.as_ref().ok_or_else(|| JsonScriptError::new(format!("{} has no type", set.name)))?;
     let mut body = format!("type {}", types(kind)?);
     if let Some(map) = &set.map {
-        let interval = set.flags.as_ref().is_some_and(|flags| flags.words().iter().any(|flag| flag == "data-interval"));
+        // nft does not tell it; it is plain from the values.
+        let interval = set.elem.iter().any(has_interval_data);
         body += &format!(" : {}{}", if interval { "interval " } else { "" }, types(map)?);
     }
     body += ";";
     if let Some(flags) = &set.flags {
-        let flags: Vec<String> = flags.words().iter().filter(|flag| *flag != "data-interval").cloned().collect();
-        if !flags.is_empty() {
-            body += &format!(" flags {};", comma_list(&OneOrMore::More(flags))?);
-        }
+        body += &format!(" flags {};", comma_list(flags)?);
     }
     for (name, number, unit) in
         [("timeout", set.timeout, "s"), ("gc-interval", set.gc_interval, "s"), ("size", set.size.map(u64::from), "")]
@@ -294,6 +292,21 @@ fn set_line(verb: &str, word_of_kind: &str, set: &JsonSet, adds: bool) -> Text {
         body += &format!(" elements = {{ {} }};", elements(&set.elem)?);
     }
     Ok(format!("{verb} {word_of_kind} {at} {{ {body} }}"))
+}
+
+/// Is the value of a map's element a range?
+fn has_interval_data(element: &JsonValue) -> bool {
+    fn is_range(value: &JsonValue) -> bool {
+        match value {
+            JsonValue::Term(term) => match term.as_ref() {
+                JsonTerm::Range(_) | JsonTerm::Prefix(_) => true,
+                JsonTerm::Concat(parts) => parts.iter().any(is_range),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+    matches!(element, JsonValue::List(parts) if parts.get(1).is_some_and(is_range))
 }
 
 /// A type, as `type` names it; objects of conntrack have two words.

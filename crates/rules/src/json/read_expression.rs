@@ -17,10 +17,12 @@ pub(super) fn word(text: &str) -> Text {
     Err(JsonScriptError::new(format!("{text:?} is not a name or a value")))
 }
 
-/// Words that are joined by blanks, like `ip saddr`.
+/// A key: one word, or `ip saddr` and the like.
 fn words(text: &str) -> Text {
-    text.split(' ').try_for_each(|part| word(part).map(drop))?;
-    Ok(text.to_owned())
+    match text.split_once(' ') {
+        Some((family @ ("ip" | "ip6"), field)) => Ok(format!("{family} {}", word(field)?)),
+        _ => word(text),
+    }
 }
 
 /// A text in quotation marks.
@@ -44,7 +46,7 @@ pub(super) fn value(json: &JsonValue) -> Text {
             Some(name) => format!("@{}", word(name)?),
             None => literal(text)?,
         },
-        JsonValue::List(values) => values.iter().map(value).collect::<Result<Vec<_>, _>>()?.join(","),
+        JsonValue::List(values) => joined(values, " | ")?,
         JsonValue::Term(term) => self::term(term)?,
     })
 }
@@ -54,11 +56,21 @@ fn literal(text: &str) -> Text {
     let address = text.parse::<std::net::IpAddr>().is_ok();
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    let number = text.split(':').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_hexdigit()));
+    // A class or a time, or a link layer address.
+    let number = matches!(text.split(':').count(), 2 | 6)
+        && text.split(':').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_hexdigit()));
     if text == "*" || address || plain && begins || number { Ok(text.to_owned()) } else { quoted(text) }
 }
 
-fn joined(values: &[JsonValue], sign: &str) -> Text {
+/// An end of a range: a name in quotation marks, so that the sign between the ends is no part of it.
+fn range_end(json: &JsonValue) -> Text {
+    match json {
+        JsonValue::Text(text) if text.chars().all(|c| c.is_ascii_alphabetic()) => quoted(text),
+        other => value(other),
+    }
+}
+
+pub(super) fn joined(values: &[JsonValue], sign: &str) -> Text {
     Ok(values.iter().map(value).collect::<Result<Vec<_>, _>>()?.join(sign))
 }
 
@@ -92,7 +104,7 @@ fn term(term: &JsonTerm) -> Text {
         JsonTerm::Map(map) => lookup(map, "map")?,
         JsonTerm::Prefix(prefix) => format!("{}/{}", value(&prefix.addr)?, prefix.len),
         JsonTerm::Range(ends) => match ends.as_slice() {
-            [first, last] => format!("{}-{}", value(first)?, value(last)?),
+            [first, last] => format!("{}-{}", range_end(first)?, range_end(last)?),
             _ => return Err(JsonScriptError::new("a range has two ends")),
         },
         JsonTerm::Payload(payload) => self::payload(payload)?,

@@ -1,7 +1,7 @@
 //! Statements of a document, as text.
 use super::JsonScriptError;
 use super::expression::{JsonTerm, JsonValue};
-use super::read_expression::{comma_list, element, header, lookup, quoted, value, word};
+use super::read_expression::{comma_list, element, header, joined, lookup, quoted, value, word};
 use super::statement::{
     JsonCounter, JsonLimit, JsonLog, JsonMatch, JsonNamed, JsonNat, JsonQuota, JsonReject, JsonStatement, JsonSynproxy,
 };
@@ -79,11 +79,18 @@ fn matching(one: &JsonMatch) -> Text {
         // All of these bits, not any of them.
         (JsonValue::List(_), "==" | "!=") => {
             let JsonValue::List(values) = &one.right else { return Err(JsonScriptError::new("a list is needed")) };
-            let bits = values.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-            bits.join(" | ")
+            joined(values, " | ")?
         }
+        (JsonValue::List(values), _) => joined(values, ",")?,
         (right, _) => value(right)?,
     };
+    // An option by its number, tested for presence.
+    if let (JsonValue::Term(term), JsonValue::Bool(_)) = (&one.left, &one.right)
+        && let JsonTerm::TcpOption(option) = term.as_ref()
+        && let Some(number) = option.base
+    {
+        return Ok(format!("tcp option {number} {right}"));
+    }
     Ok(match one.op.as_str() {
         "in" => format!("{left} {right}"),
         // In the text `==` is left out where it is plain, so that a list keeps its meaning.
@@ -211,9 +218,7 @@ fn nat(what: &str, nat: Option<&JsonNat>) -> Text {
         (addr, port) => {
             text += " to ";
             if let Some(addr) = addr {
-                let written = value(addr)?;
-                let bracket = port.is_some() && written.parse::<std::net::Ipv6Addr>().is_ok();
-                text += &if bracket { format!("[{written}]") } else { written };
+                text += &if port.is_some() { bracketed(addr)? } else { value(addr)? };
             }
             if let Some(port) = port {
                 // A map of ports has no colon.
@@ -230,6 +235,17 @@ fn nat(what: &str, nat: Option<&JsonNat>) -> Text {
         }
     }
     Ok(text)
+}
+
+/// An address before a port: one of IPv6 in brackets.
+fn bracketed(addr: &JsonValue) -> Text {
+    if let JsonValue::Term(term) = addr
+        && let JsonTerm::Range(ends) = term.as_ref()
+    {
+        return Ok(ends.iter().map(bracketed).collect::<Result<Vec<_>, _>>()?.join("-"));
+    }
+    let written = value(addr)?;
+    Ok(if written.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{written}]") } else { written })
 }
 
 fn set_name(name: &str) -> Text {

@@ -24,7 +24,7 @@ pub(super) fn literal(kind: DataType, value: u128) -> JsonValue {
         DataType::Duration => number(),
         DataType::Boolean => JsonValue::Bool(value != 0),
         DataType::CtLabel => JsonValue::Number(value.trailing_zeros().into()),
-        DataType::Realm => JsonValue::Text(value.to_string()),
+        DataType::Realm if value != 0 => JsonValue::Text(value.to_string()),
         DataType::InterfaceIndex if value == 0 => JsonValue::text("0"),
         DataType::HourOfDay => {
             let text = format!("{:02}:{:02}:{:02}", value / 3600, value / 60 % 60, value % 60);
@@ -189,9 +189,16 @@ pub(super) fn set_ref(set: &SetRef) -> JsonValue {
     }
 }
 
+/// Flags that are one value together.
+fn joined_flags(value: JsonValue) -> JsonValue {
+    let JsonValue::List(flags) = value else { return value };
+    let all = flags.into_iter().reduce(|all, flag| JsonTerm::Or(vec![all, flag]).into());
+    all.unwrap_or(JsonValue::Number(0))
+}
+
 /// An element as the ruleset has it.
 pub(super) fn tree_element(set: &Set, element: &SetElement) -> JsonValue {
-    let key = element.key.as_ref().map_or(JsonValue::text("*"), |key| ranges(&set.key, key));
+    let key = element.key.as_ref().map_or(JsonValue::text("*"), |key| joined_flags(ranges(&set.key, key)));
     let key = match (&element.comment, element.timeout) {
         (None, None) => key,
         (comment, timeout) => JsonTerm::Elem(Box::new(JsonElement {
@@ -332,8 +339,8 @@ fn exthdr(of: &ExthdrField) -> JsonValue {
         }
         None => JsonHeader {
             base: Some(of.number),
-            offset: of.bits.map(|bits| bits.offset),
-            len: of.bits.map(|bits| bits.count),
+            offset: Some(of.bits.map_or(0, |bits| bits.offset)),
+            len: Some(of.bits.map_or(8, |bits| bits.count)),
             ..JsonHeader::default()
         },
     };

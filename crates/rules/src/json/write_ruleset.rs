@@ -153,7 +153,7 @@ fn rule_object(table: &SnapshotTable<'_>, chain: &Chain, rule: &Rule, options: L
         handle: Some(rule.handle),
         index: None,
         comment: rule.comment.clone(),
-        expr: statements(&rule.statements, counts),
+        expr: statements(&rule.statements, table.tree.family, counts),
     })
 }
 
@@ -171,9 +171,9 @@ fn set_object(table: &SnapshotTable<'_>, set: &Set, options: ListOptions) -> Jso
     }
     let types =
         |kinds: &[crate::datatype::DataType]| OneOrMore::short(kinds.iter().map(|kind| type_name(*kind)).collect());
-    let map = set.data.as_ref().and_then(|data| match data.as_slice() {
-        [] => Some(OneOrMore::One("verdict".to_owned())),
-        kinds => Some(OneOrMore::One(kinds.iter().map(|kind| type_name(*kind)).collect::<Vec<_>>().join(" . "))),
+    let map = set.data.as_ref().map(|data| match data.as_slice() {
+        [] => OneOrMore::One("verdict".to_owned()),
+        kinds => OneOrMore::One(kinds.iter().map(|kind| type_name(*kind)).collect::<Vec<_>>().join(" . ")),
     });
     let json = JsonSet {
         family: table.tree.family.to_string(),

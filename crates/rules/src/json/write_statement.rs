@@ -9,19 +9,23 @@ use super::write_expression::{
 };
 use crate::ast::{
     AssignTarget, CtKey, Dynset, DynsetOp, Endpoint, Expression, ExthdrField, ExthdrOp, FibResult, Icmpx, Limit, Log,
-    Match, MatchRhs, MetaKey, Nat, NatPorts, NatTarget, NftVerdict, ObjectKind, Reject, Selector, SetRef, StatefulSpec,
-    Statement, SynproxyInfo,
+    Match, MatchRhs, MetaKey, Nat, NatPorts, NatTarget, NftVerdict, ObjectKind, Order, Reject, Selector, SetRef,
+    StatefulSpec, Statement, SynproxyInfo, TableFamily,
 };
 use crate::datatype::DataType;
 use crate::parse::exthdr_names;
 use keepstate_engine::{Direction, Manip, PortSelection, ZoneDirection};
 
 /// The statements of a rule. `counts` are the present values of its counters, in order; without them counters are `null`.
-pub(super) fn statements(all: &[Statement], mut counts: impl Iterator<Item = (u64, u64)>) -> Vec<JsonStatement> {
-    all.iter().map(|one| statement(one, &mut counts)).collect()
+pub(super) fn statements(
+    all: &[Statement],
+    family: TableFamily,
+    mut counts: impl Iterator<Item = (u64, u64)>,
+) -> Vec<JsonStatement> {
+    all.iter().map(|one| statement(one, family, &mut counts)).collect()
 }
 
-fn statement(one: &Statement, counts: &mut impl Iterator<Item = (u64, u64)>) -> JsonStatement {
+fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<Item = (u64, u64)>) -> JsonStatement {
     match one {
         Statement::Match(one) => JsonStatement::Match(matching(one)),
         Statement::Counter(..) => JsonStatement::Counter(match counts.next() {
@@ -63,7 +67,7 @@ fn statement(one: &Statement, counts: &mut impl Iterator<Item = (u64, u64)>) -> 
         }
         Statement::Last => JsonStatement::Last(JsonIgnored::None(())),
         Statement::Nat(one) => nat(one),
-        Statement::Reject(one) => JsonStatement::Reject(Some(reject(*one))),
+        Statement::Reject(one) => JsonStatement::Reject(Some(reject(*one, family))),
         Statement::Synproxy(options) => JsonStatement::Synproxy(JsonNamed::Own(synproxy(options))),
         Statement::Vmap(parts, map) => JsonStatement::Vmap(JsonLookup { key: key(parts), data: set_ref(map) }),
         Statement::Dynset(change) => dynset(change),
@@ -95,9 +99,8 @@ fn matching(one: &Match) -> JsonMatch {
             {
                 return JsonMatch { op: "==".to_owned(), left, right: JsonValue::Bool(one.not) };
             }
-            if let ([kind], [(first, last)], false) = (kinds.as_slice(), ranges.as_slice(), one.not)
-                && let Some((op, bound)) = comparison(*kind, *first, *last)
-            {
+            if let ([kind], [(first, last)], Some(order)) = (kinds.as_slice(), ranges.as_slice(), one.order) {
+                let (op, bound) = comparison(order, *first, *last);
                 return JsonMatch { op: op.to_owned(), left, right: literal(*kind, bound) };
             }
             // A label is a bit.
@@ -108,16 +111,13 @@ fn matching(one: &Match) -> JsonMatch {
     }
 }
 
-/// A range that is open at one end, as a comparison.
-fn comparison(kind: DataType, first: u128, last: u128) -> Option<(&'static str, u128)> {
-    let most = kind.max_value();
-    if first == last || kind.is_name() || kind.is_bitmask() || kind.prefix_length(first, last).is_some() {
-        return None;
-    }
-    match (first, last) {
-        (0, last) if last < most => Some(("<=", last)),
-        (first, last) if first > 0 && last == most => Some((">=", first)),
-        _ => None,
+/// A comparison: operator and bound.
+fn comparison(order: Order, first: u128, last: u128) -> (&'static str, u128) {
+    match order {
+        Order::Less => ("<", last.saturating_add(1)),
+        Order::LessOrEqual => ("<=", last),
+        Order::Greater => (">", first.saturating_sub(1)),
+        Order::GreaterOrEqual => (">=", first),
     }
 }
 
@@ -180,14 +180,13 @@ pub(super) fn limit(one: &Limit) -> JsonLimit {
     }
     let (rate, rate_unit) = byte_unit(one.rate);
     let (burst, burst_unit) = byte_unit(one.burst);
-    let burst = (burst > 0).then_some(burst);
     JsonLimit {
         rate,
         per,
         inv: one.over,
         rate_unit: Some(rate_unit.to_owned()),
-        burst_unit: burst.map(|_| burst_unit.to_owned()),
-        burst,
+        burst_unit: Some(burst_unit.to_owned()),
+        burst: Some(burst),
     }
 }
 
@@ -232,10 +231,17 @@ fn log(one: &Log) -> Option<JsonLog> {
     (log != JsonLog::default()).then_some(log)
 }
 
-fn reject(one: Reject) -> JsonReject {
+fn reject(one: Reject, family: TableFamily) -> JsonReject {
     let named = |kind: &str, code: JsonValue| JsonReject { kind: kind.to_owned(), expr: Some(code) };
     match one {
-        Reject::Default => named("icmpx", JsonValue::text("port-unreachable")),
+        Reject::Default => {
+            let kind = match family {
+                TableFamily::Ip => "icmp",
+                TableFamily::Ip6 => "icmpv6",
+                TableFamily::Inet => "icmpx",
+            };
+            named(kind, JsonValue::text("port-unreachable"))
+        }
         Reject::TcpReset => JsonReject { kind: "tcp reset".to_owned(), expr: None },
         Reject::Icmp(code) => named("icmp", literal(DataType::IcmpCode, code.into())),
         Reject::Icmpv6(code) => named("icmpv6", literal(DataType::Icmp6Code, code.into())),
@@ -292,10 +298,7 @@ fn ip_bits(of: &crate::ast::PayloadField) -> Option<JsonValue> {
 
 fn nat(one: &Nat) -> JsonStatement {
     let mut json = JsonNat::default();
-    let v6 = one.v6.or(match &one.target {
-        NatTarget::Addresses(first, _) => Some(first.is_ipv6()),
-        _ => None,
-    });
+    let v6 = one.v6;
     if matches!(one.target, NatTarget::Addresses(..) | NatTarget::Value(_)) {
         json.family = v6.map(|v6| if v6 { "ip6" } else { "ip" }.to_owned());
     }
@@ -316,7 +319,8 @@ fn nat(one: &Nat) -> JsonStatement {
         NatPorts::Value(value) => expression(value),
     });
     let random = one.port_selection == PortSelection::Random;
-    let flags = [(random, "random"), (one.persistent, "persistent"), (one.netmap, "netmap")];
+    let (random, fully) = (random && !one.fully_random, random && one.fully_random);
+    let flags = [(random, "random"), (fully, "fully-random"), (one.persistent, "persistent"), (one.netmap, "netmap")];
     let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned());
     json.flags = OneOrMore::short(flags.collect());
     json.type_flags = one.netmap.then(|| OneOrMore::One("prefix".to_owned()));

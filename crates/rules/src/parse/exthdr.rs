@@ -145,7 +145,8 @@ pub(crate) fn exthdr_names(field: &ExthdrField) -> Option<(&'static str, Option<
         ExthdrOp::Ipv6ExtHeaders => IPV6_EXT_HEADERS,
         ExthdrOp::SctpChunks => SCTP_CHUNKS,
     };
-    let mut same_number = all.iter().filter(|(_, number, _)| *number == field.number);
+    // nft names the option that it calls echo by its other name.
+    let mut same_number = all.iter().filter(|(name, number, _)| *number == field.number && *name != "echo");
     let Some(bits) = field.bits else { return same_number.next().map(|(name, ..)| (*name, None)) };
     same_number.find_map(|(name, _, fields)| {
         let known = fields.iter().find(|(_, from, count, _)| (*from, *count) == (bits.offset, bits.count))?;

@@ -23,6 +23,7 @@ impl Parser<'_> {
             target: to,
             ports: None,
             port_selection: PortSelection::PreferOriginal,
+            fully_random: false,
             persistent: false,
             netmap: false,
         };
@@ -129,8 +130,10 @@ impl Parser<'_> {
     fn parse_nat_flags(&mut self, nat: &mut Nat) -> ParseResult<()> {
         loop {
             let span = self.span();
-            if self.eat_keyword("random") || self.eat_keyword("fully-random") {
+            if self.eat_keyword("random") {
                 nat.port_selection = PortSelection::Random;
+            } else if self.eat_keyword("fully-random") {
+                (nat.port_selection, nat.fully_random) = (PortSelection::Random, true);
             } else if self.eat_keyword("persistent") {
                 nat.persistent = true;
             } else if let TokenKind::Ident(word) = self.peek()

@@ -138,7 +138,9 @@ const VLAN_FIELDS: &[FieldDef] = &[
 /// Header and field of these bits, as they are written; `None` for raw bits.
 #[cfg(feature = "json")]
 pub(crate) fn payload_field_names(field: &PayloadField) -> Option<(&'static str, &'static str)> {
-    let same = |known: &&FieldDef| known.bits == field.bits && known.data_type == field.data_type;
+    let same = |known: &&FieldDef| {
+        (known.bits, known.data_type, known.icmp_types) == (field.bits, field.data_type, field.icmp_types)
+    };
     if field.base == PayloadBase::Link {
         let tables = [("ether", ETHER_FIELDS), ("vlan", VLAN_FIELDS)];
         return tables.iter().find_map(|(header, fields)| Some((*header, fields.iter().find(same)?.name)));

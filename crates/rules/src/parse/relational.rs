@@ -1,6 +1,6 @@
 //! Matches: the operator and the right-hand side.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{Expression, FibExpr, FibResult, Match, MatchRhs, Selector};
+use crate::ast::{Expression, FibExpr, FibResult, Match, MatchRhs, Order, Selector};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
@@ -31,7 +31,7 @@ impl Parser<'_> {
                 return Err(self.unexpected("a single value: a set cannot be compared with <, >, <= or >="));
             }
             let set = self.parse_set_ref(&kinds)?;
-            return Ok(Match { left, not, right: MatchRhs::Set(set) });
+            return Ok(Match { left, not, right: MatchRhs::Set(set), order: None });
         }
         if let [Expression::Select(Selector::Fib(FibExpr { result: FibResult::Oif | FibResult::OifName, .. }))] =
             left.as_slice()
@@ -39,7 +39,7 @@ impl Parser<'_> {
             let missing = self.eat_keyword("missing");
             if missing || self.eat_keyword("exists") {
                 // 0 stands for no interface.
-                return Ok(Match { left, not: not == missing, right: MatchRhs::Ranges(vec![(0, 0)]) });
+                return Ok(Match { left, not: not == missing, right: MatchRhs::Ranges(vec![(0, 0)]), order: None });
             }
         }
         if let [kind] = kinds.as_slice() {
@@ -58,7 +58,13 @@ impl Parser<'_> {
                 let range = range.ok_or_else(|| {
                     Diagnostic::new(start, format!("no value is {relation} {value}: the match can never hold"))
                 })?;
-                return Ok(Match { left, not: false, right: MatchRhs::Ranges(vec![range]) });
+                let order = match relation {
+                    "<" => Order::Less,
+                    "<=" => Order::LessOrEqual,
+                    ">" => Order::Greater,
+                    _ => Order::GreaterOrEqual,
+                };
+                return Ok(Match { left, not: false, right: MatchRhs::Ranges(vec![range]), order: Some(order) });
             }
         }
         if !matches!(relation, "" | "=" | "!=") {
@@ -79,7 +85,7 @@ impl Parser<'_> {
                 .unexpected("the end of the value")
                 .with_help("write several values in braces: { 80, 443 }"));
         }
-        Ok(Match { left, not, right: MatchRhs::Ranges(ranges) })
+        Ok(Match { left, not, right: MatchRhs::Ranges(ranges), order: None })
     }
 
     /// Bitmasks: a list matches any of the bits, `==` and `!=` compare all bits, `!` matches none of the bits, `/` gives a mask.
@@ -94,13 +100,23 @@ impl Parser<'_> {
                 mask |= self.parse_constant(kind)?;
             }
             let left = left.into_iter().map(|value| Expression::Bitwise(Box::new(value), mask, 0)).collect();
-            return Ok(Match { left, not: relation == "!=", right: MatchRhs::Ranges(vec![(bits, bits)]) });
+            return Ok(Match { left, not: relation == "!=", right: MatchRhs::Ranges(vec![(bits, bits)]), order: None });
         }
         if let ("!=", 0, [Expression::Bitwise(of, mask, 0)]) = (relation, bits, left.as_slice()) {
-            return Ok(Match { right: MatchRhs::AnyBit(*mask), left: vec![of.as_ref().clone()], not: false });
+            return Ok(Match {
+                right: MatchRhs::AnyBit(*mask),
+                left: vec![of.as_ref().clone()],
+                not: false,
+                order: None,
+            });
         }
         if let ("" | "=", 0, [Expression::Bitwise(of, mask, 0)]) = (relation, bits, left.as_slice()) {
-            return Ok(Match { right: MatchRhs::AnyBit(*mask), left: vec![of.as_ref().clone()], not: true });
+            return Ok(Match {
+                right: MatchRhs::AnyBit(*mask),
+                left: vec![of.as_ref().clone()],
+                not: true,
+                order: None,
+            });
         }
         let masked = matches!(left.first(), Some(Expression::Bitwise(..)));
         let right = match relation {
@@ -109,7 +125,7 @@ impl Parser<'_> {
             "" | "=" | "!=" => MatchRhs::Ranges(vec![(bits, bits)]),
             _ => return Err(self.unexpected("`==` or `!=`")),
         };
-        Ok(Match { left, not: matches!(relation, "!" | "!="), right })
+        Ok(Match { left, not: matches!(relation, "!" | "!="), right, order: None })
     }
 
     /// Ranges of hours and days may wrap: Friday to Monday, 22:00 to 06:00.
@@ -117,13 +133,13 @@ impl Parser<'_> {
         let first = self.parse_value(kind)?;
         let last = if self.eat_punct("-") { self.parse_value(kind)? } else { first };
         if first <= last {
-            return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(first, last)]) });
+            return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(first, last)]), order: None });
         }
         // A wrapped range is everything but the gap between its end and its start.
         let between = (last + 1, first - 1);
         if between.0 > between.1 {
-            return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(0, kind.max_value())]) });
+            return Ok(Match { left, not, right: MatchRhs::Ranges(vec![(0, kind.max_value())]), order: None });
         }
-        Ok(Match { left, not: !not, right: MatchRhs::Ranges(vec![between]) })
+        Ok(Match { left, not: !not, right: MatchRhs::Ranges(vec![between]), order: None })
     }
 }
