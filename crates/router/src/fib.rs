@@ -1,6 +1,6 @@
 //! The machine as the router sees it: interfaces, their addresses, routes.
 #![allow(clippy::disallowed_types, reason = "the keys are this host's own configuration, which no packet changes")]
-use crate::route_table::{DeviceInstance, RoutePlacement, RouteTable, StoredRoute, prefix_bits};
+use crate::route_table::{DeviceInstance, Route, RoutePlacement, RouteTable, StoredRoute, prefix_bits};
 use crate::source_address::{SourceAddress, select_v4, select_v6};
 use keepstate_rules::datatype::encode_name;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo, is_link_scoped};
@@ -50,44 +50,6 @@ impl Interface {
     pub fn with_address(mut self, address: IpAddr, prefix_length: u8) -> Interface {
         self.addresses.push((address, prefix_length));
         self
-    }
-}
-
-/// A route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The destination prefix.
-    pub prefix: IpAddr,
-    /// The prefix length.
-    pub length: u8,
-    /// The index of the interface it leaves by; 0 for an unreachable route: its packets are answered with an ICMP error.
-    pub device: u32,
-    /// The next router; without one, destinations are neighbours on the interface.
-    pub gateway: Option<IpAddr>,
-    /// Of several routes to one prefix the one with the smallest is used.
-    pub metric: u32,
-}
-
-impl Route {
-    /// A route to a prefix on the interface of this index.
-    pub fn new(prefix: IpAddr, length: u8, device: u32) -> Route {
-        Route { prefix, length, device, gateway: None, metric: 0 }
-    }
-
-    /// The same by way of a router.
-    #[must_use]
-    pub fn via(mut self, gateway: IpAddr) -> Route {
-        self.gateway = Some(gateway);
-        self
-    }
-}
-
-impl std::fmt::Display for Route {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Route { prefix, length, device, gateway, .. } = self;
-        write!(f, "{prefix}/{length}")?;
-        gateway.map_or(Ok(()), |gateway| write!(f, " via {gateway}"))?;
-        if *device == 0 { f.write_str(" unreachable") } else { write!(f, " dev {device}") }
     }
 }
 

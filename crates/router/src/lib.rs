@@ -65,8 +65,8 @@ pub mod service;
 mod source_address;
 mod synproxy;
 
-pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE, Route};
-pub use route_table::RoutePlacement;
+pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE};
+pub use route_table::{Route, RoutePlacement};
 pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
 pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

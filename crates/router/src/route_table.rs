@@ -3,10 +3,47 @@
 //! A route holds as long as its interface is the one that it was added for: when an interface goes, its routes are not searched for, but no longer found, and taken out in bounded steps
 //! ([`RouteTable::sweep`]). An interface that comes back under the same index is another one ([`DeviceInstance`]).
 #![allow(clippy::disallowed_types, reason = "the keys are this host's own configuration, which no packet changes")]
-use crate::fib::Route;
 use hashbrown::DefaultHashBuilder;
 use indexmap::IndexMap;
 use std::net::IpAddr;
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destination prefix.
+    pub prefix: IpAddr,
+    /// The prefix length.
+    pub length: u8,
+    /// The index of the interface it leaves by; 0 for an unreachable route: its packets are answered with an ICMP error.
+    pub device: u32,
+    /// The next router; without one, destinations are neighbours on the interface.
+    pub gateway: Option<IpAddr>,
+    /// Of several routes to one prefix the one with the smallest is used.
+    pub metric: u32,
+}
+
+impl Route {
+    /// A route to a prefix on the interface of this index.
+    pub fn new(prefix: IpAddr, length: u8, device: u32) -> Route {
+        Route { prefix, length, device, gateway: None, metric: 0 }
+    }
+
+    /// The same by way of a router.
+    #[must_use]
+    pub fn via(mut self, gateway: IpAddr) -> Route {
+        self.gateway = Some(gateway);
+        self
+    }
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Route { prefix, length, device, gateway, .. } = self;
+        write!(f, "{prefix}/{length}")?;
+        gateway.map_or(Ok(()), |gateway| write!(f, " via {gateway}"))?;
+        if *device == 0 { f.write_str(" unreachable") } else { write!(f, " dev {device}") }
+    }
+}
 
 /// One table a prefix length. A lookup takes as many steps as there are lengths, however many routes there are.
 #[derive(Clone, Debug, Default)]
