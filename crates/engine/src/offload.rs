@@ -3,7 +3,7 @@
 //! ```text
 //! offload      ─▶ OffloadedFlow: tuples and rewrites of both directions; the connection has status OFFLOAD
 //! update_stats    packet counts and last-seen times of many flows; they refresh the timeouts
-//! revoke       ─▶ back in software. Also automatic: when a packet of the flow arrives here (a FIN, a RST, a fragment), or when
+//! revoke       ─▶ back in software. Also automatic: when a segment of the flow with SYN, FIN or RST arrives here, or when
 //!                 the connection ends. Then poll_revoked returns its id
 //! ```
 //! The data path translates by [`NatRewrite`](crate::NatRewrite) alone and takes no decision. A connection whose packets need more (a helper, adjusted
@@ -110,8 +110,8 @@ impl Engine {
         Ok(OffloadedFlow { conn_id, tuples, rewrites, zone: self.table.records.zone(conn_id.slot) })
     }
 
-    /// Adds the data path's statistics to the connections and refreshes their timeouts. Returns how many of the given items
-    /// belong to flows that are not offloaded (any more).
+    /// Adds the data path's statistics to the connections and refreshes the timeouts of those that are offloaded; what a data path reports of a connection that came back since is counted too.
+    /// Returns how many of the given items belong to connections that are not in the table (any more).
     pub fn update_stats(&mut self, stats: impl IntoIterator<Item = FlowStats>, now: Instant) -> usize {
         stats.into_iter().filter(|stats| !self.update_flow_stats(stats, now)).count()
     }
@@ -119,12 +119,20 @@ impl Engine {
     fn update_flow_stats(&mut self, stats: &FlowStats, now: Instant) -> bool {
         let (slot, named) = (stats.conn_id.slot, self.names(stats.conn_id));
         let Some(hot) = self.table.records.hot_mut(slot) else { return false };
-        if !named || !hot.status().contains(Status::OFFLOAD) {
+        if !named {
             return false;
         }
+        let policy = match hot.kind.has(RecordKind::HAS_EXTENSION) {
+            true => self
+                .extensions
+                .find(slot)
+                .and_then(|extension| self.timeout_policies.get(usize::from(extension.timeout_policy?.0))),
+            false => None,
+        };
+        let sysctls = policy.map_or(&self.sysctls, |policy| &policy.sysctls);
         let tick = now.tick();
         let context = TrackCtx {
-            sysctls: &self.sysctls,
+            sysctls,
             status: hot.status(),
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),
@@ -132,7 +140,7 @@ impl Engine {
             ack_offset: 0,
         };
         let timeout = match hot.protocol() {
-            ipproto::TCP => seconds_to_ticks(self.sysctls[Sysctl::TcpTimeoutEstablished]),
+            ipproto::TCP => seconds_to_ticks(sysctls[Sysctl::TcpTimeoutEstablished]),
             _ => match Stateless::load(hot).track_packet(&context) {
                 TrackResult::Pass { timeout, .. } => timeout,
                 _ => 0,
@@ -140,7 +148,7 @@ impl Engine {
         };
         // The timeout runs from when the packet was received, not from the report; a deadline never moves back.
         let deadline = stats.last_seen.tick().wrapping_add(timeout);
-        if deadline.wrapping_sub(hot.deadline) as i32 > 0 {
+        if hot.status().contains(Status::OFFLOAD) && deadline.wrapping_sub(hot.deadline) as i32 > 0 {
             hot.deadline = deadline;
         }
         let counted = hot.kind.has(RecordKind::COUNTED);

@@ -16,6 +16,13 @@ use crate::{
 use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet, ParseError, sctp, tcp::TcpSegment, udp};
 
+/// Does this packet of an offloaded connection end the offload? A segment that begins, closes or resets a connection does. Others may come here for many reasons (IP options, fragments,
+/// a packet on its way when the connection was offloaded), and change nothing.
+fn ends_offload(packet: &Packet<'_>) -> bool {
+    const FIN_SYN_RST: u8 = 7;
+    packet.protocol() == ipproto::TCP && packet.transport().get(13).is_none_or(|flags| flags & FIN_SYN_RST != 0)
+}
+
 impl Engine {
     /// Handles a packet of the connection that `reference` names. `None` if that connection has expired or is restarted: look up again.
     #[inline(never)]
@@ -30,9 +37,14 @@ impl Engine {
         }
         let status = hot.status();
         if status.contains(Status::OFFLOAD) {
-            // Its packets arrive here again: it is no longer offloaded.
-            self.unoffload(slot);
-            return self.handle_known(packet, reference, now);
+            if packet.protocol() == ipproto::TCP {
+                // What has passed elsewhere has moved the windows.
+                Tcp::from_record_mut(hot).reset_max_windows();
+            }
+            if ends_offload(packet) {
+                self.unoffload(slot);
+                return self.handle_known(packet, reference, now);
+            }
         }
         let info = match direction {
             Direction::Reply => CtInfo::Established,

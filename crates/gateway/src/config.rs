@@ -6,13 +6,14 @@ use crate::nfqueue_driver::NfqueueDriver;
 use crate::ruleset::RulesetOptions;
 use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
-use crate::tc::{InterfacePattern, OnExit, TcDriver};
+use crate::tc::{InterfacePattern, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
 use crate::{control_server, main_loop};
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
 use keepstate_linux::privileges::{self, CapabilitySet};
+use keepstate_linux::tc::HookSecrets;
 use keepstate_linux::xdp::XskMode;
 use keepstate_router::Router;
 use keepstate_rules::Program;
@@ -38,8 +39,8 @@ pub enum DriverConfig {
     Tc {
         /// Their names.
         interfaces: Vec<InterfacePattern>,
-        /// What becomes of them at the end.
-        on_exit: OnExit,
+        /// How they are governed.
+        options: TcOptions,
     },
     /// The NFQUEUE of this number.
     Nfqueue(u16),
@@ -163,10 +164,13 @@ impl GatewayConfig {
                 let driver = XdpDriver::new(interfaces, *mode, *tx)?;
                 (Box::new(driver), format!("routing between {}; Ctrl-C stops", interfaces.join(", ")))
             }
-            DriverConfig::Tc { interfaces, on_exit } => {
+            DriverConfig::Tc { interfaces, options } => {
                 let [low, high] = self.secret_halves();
-                let cookie = (low ^ high.rotate_left(17)) | 1;
-                let driver = TcDriver::new(interfaces, [cookie as u32, (cookie >> 32) as u32], *on_exit)?;
+                let secrets = HookSecrets::derive([low, high]);
+                let driver = TcDriver::new(interfaces, secrets, *options)?;
+                if options.offload {
+                    router = router.with_flow_offload();
+                }
                 let note = format!("routing {}; Ctrl-C stops", driver.interface_names());
                 (Box::new(driver), note)
             }

@@ -3,6 +3,7 @@ use super::route_follower::FibUpdate;
 use super::shared::SharedGateway;
 use anyhow::Result;
 use keepstate_engine::Instant;
+use keepstate_router::Router;
 
 /// Carries packets in and out. The main loop knows nothing of how.
 pub(super) trait Driver {
@@ -37,6 +38,15 @@ pub(super) trait Driver {
     /// A new interface cannot be used as the others.
     fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
         Ok(None)
+    }
+
+    /// Takes over what the router says about connections that the driver may forward by itself. Called after every change of rules or routes, before anybody is told that it is made.
+    ///
+    /// # Errors
+    /// The data path cannot be told.
+    fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
+        let _ = (router, now);
+        Ok(())
     }
 
     /// Leaves the interfaces as the user has chosen, at the end.

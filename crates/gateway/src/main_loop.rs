@@ -96,6 +96,7 @@ fn control_loop(
             reloader.request(ReloadOrigin::Signal);
         }
         if let Some((origins, applied)) = reloader.poll(gateway) {
+            sync_flows(gateway, driver)?;
             answer_reload(origins, applied, &notifier);
         }
         for _ in 0..MAX_FIB_BATCHES_PER_TURN {
@@ -103,8 +104,9 @@ fn control_loop(
             apply_fib(gateway, update);
         }
         upkeep(gateway, &mut health);
+        sync_flows(gateway, driver)?;
         if let Some(control) = control {
-            serve_control(gateway, control, &mut reloader);
+            serve_control(gateway, driver, control, &mut reloader)?;
         }
         // Before the next wait: what packets and control clients have changed is handed to the state file by then.
         gateway.persist();
@@ -114,6 +116,11 @@ fn control_loop(
         notifier.tick(|| status_text(gateway));
     }
     Ok(())
+}
+
+/// The driver forwards no packet any more by what has changed.
+fn sync_flows(gateway: &SharedGateway, driver: &mut dyn Driver) -> Result<()> {
+    driver.sync_flows(&mut gateway.lock(TurnKind::Upkeep).router, gateway.now())
 }
 
 /// Takes over what the kernel has changed of interfaces and routes.
@@ -141,18 +148,30 @@ fn upkeep(gateway: &SharedGateway, health: &mut HealthMonitor) {
 }
 
 /// Answers control clients: a bounded part of what they want.
-fn serve_control(gateway: &SharedGateway, control: &ControlServer, reloader: &mut Reloader) {
+fn serve_control(
+    gateway: &SharedGateway,
+    driver: &mut dyn Driver,
+    control: &ControlServer,
+    reloader: &mut Reloader,
+) -> Result<()> {
     for _ in 0..MAX_REQUESTS_PER_TURN {
         let Some(pending) = control.next_request() else { break };
         if pending.request == ControlRequest::Reload {
             reloader.request(ReloadOrigin::Request(Box::new(pending)));
             continue;
         }
-        let answer = control_handler::handle_request(&pending.request, &mut gateway.lock(TurnKind::Control).router);
+        let answer = {
+            let mut turn = gateway.lock(TurnKind::Control);
+            let answer = control_handler::handle_request(&pending.request, &mut turn.router);
+            driver.sync_flows(&mut turn.router, gateway.now())?;
+            answer
+        };
         pending.reply(answer);
     }
     let now = gateway.now();
-    control.run_jobs(&mut gateway.lock(TurnKind::Control).router, &gateway.turns, now);
+    let mut turn = gateway.lock(TurnKind::Control);
+    control.run_jobs(&mut turn.router, &gateway.turns, now);
+    driver.sync_flows(&mut turn.router, now)
 }
 
 /// The loop of every other thread: packets, and nothing else.

@@ -15,6 +15,8 @@ pub(super) struct GatewayStats {
     table: Vec<(&'static str, u64)>,
     /// How long packets have waited at most, by what for.
     turns: Vec<(&'static str, u64)>,
+    /// Connections whose packets go on in the kernel, and why others do not; empty without such a data path.
+    offload: Vec<(&'static str, u64)>,
     /// SYN proxy counters, by Linux's names; empty without synproxy rules.
     synproxy: Vec<(&'static str, u64)>,
     /// Packets by the reason for which they were invalid, ignored or dropped.
@@ -27,6 +29,13 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
     let draining = at.router.is_draining();
     let handshakes = *at.router.synproxy_stats();
     let proxies = at.router.program().has_synproxy() || handshakes.syn_received > 0;
+    let offload = at.router.flow_offload_stats().map_or_else(Vec::new, |stats| {
+        let held = stats.held.iter().map(|(reason, count)| (reason.name(), *count));
+        [("offloaded_flows", stats.flows as u64), ("offloaded_packets", stats.packets)]
+            .into_iter()
+            .chain(held)
+            .collect()
+    });
     let engine = at.router.engine();
     let linux = *engine.counters();
     GatewayStats {
@@ -51,6 +60,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             ("draining", draining.into()),
         ],
         turns: at.turns.values(),
+        offload,
         synproxy: [
             ("syn_received", handshakes.syn_received),
             ("cookie_invalid", handshakes.cookie_invalid),
@@ -78,6 +88,9 @@ impl GatewayStats {
         keepstate_conntrack::format::write_stats(out, &self.engine, &Default::default())?;
         write_row(out, &self.table)?;
         write_row(out, &self.turns)?;
+        if !self.offload.is_empty() {
+            write_row(out, &self.offload)?;
+        }
         if !self.synproxy.is_empty() {
             write_row(out, &self.synproxy)?;
         }
@@ -107,7 +120,8 @@ impl Serialize for GatewayStats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
         let mut map = to.serialize_map(None)?;
-        for (name, value) in self.router.iter().chain(&linux).chain(&self.table).chain(&self.turns) {
+        for (name, value) in self.router.iter().chain(&linux).chain(&self.table).chain(&self.turns).chain(&self.offload)
+        {
             map.serialize_entry(name, value)?;
         }
         map.serialize_entry("synproxy", &NamedCounters(&self.synproxy))?;

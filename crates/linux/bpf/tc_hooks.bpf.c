@@ -5,13 +5,16 @@
 //                                                             └─▶ out as it was, on the interface it was leaving by
 //
 // Every IP packet of a governed interface goes to user space with what the kernel knows of it, and only user space lets it go on. With nobody there the carrier's queue is
-// full, and the packet is lost: closed. What does not go to user space is what netfilter does not see either (ARP, frames of other protocols, frames of tagged VLANs, what
+// full, and the packet is lost: closed. Packets of known flows go on at once. What does not go to user space is what netfilter does not see either (ARP, frames of other protocols, frames of tagged VLANs, what
 // packet sockets send), and neighbour discovery, without which a dead gateway would also be a host that nobody can find.
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/tcp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -21,6 +24,8 @@ enum { AF_PACKET = 17, ICMPV6 = 58 };
 struct config {
 	__u32 carrier; // the carrier's index
 	__u32 cookie[2]; // random: marks packets that user space has let go on
+	__u32 generation; // of the known flows: lines of another one are stale
+	__u64 key[2]; // of the hash of known flows
 };
 
 struct {
@@ -31,7 +36,7 @@ struct {
 } config SEC(".maps");
 
 // Counters, by enum counter.
-enum counter { TO_USER, PASSED, UNGOVERNED, BROKEN, COUNTERS };
+enum counter { TO_USER, PASSED, UNGOVERNED, BROKEN, KNOWN, COUNTERS };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -58,6 +63,47 @@ struct next_hop {
 	__u32 family;
 	__u32 address[4];
 } __attribute__((packed));
+
+// A known flow: one direction of a connection whose packets go on without user space. It is written by user space, through the mapped memory: a line that is free gets its content first and
+// `live` last; a line that is not live is used again only when no program can still be reading it.
+struct flow_key {
+	__be32 saddr, daddr;
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 hook;
+	__u16 ifindex;
+};
+
+enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
+
+struct flow {
+	struct flow_key key;
+	__be32 new_saddr, new_daddr;
+	__be16 new_sport, new_dport;
+	__be32 next_hop;
+	__u32 generation;
+	__u32 oif;
+	__u8 target;
+	__u8 live;
+	__u16 reserved;
+	__u32 seen; // milliseconds of the monotonic clock, when its last packet came
+	__u64 packets;
+	__u64 bytes;
+} __attribute__((aligned(64)));
+
+enum { LINES = 4, BUCKETS = 65536 };
+
+struct bucket {
+	struct flow lines[LINES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, BUCKETS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} flows SEC(".maps");
 
 static __always_inline void count(__u32 counter)
 {
@@ -97,6 +143,123 @@ static __always_inline int is_from_packet_socket(struct __sk_buff *skb)
 	return socket && socket->family == AF_PACKET;
 }
 
+#define ROTATE(x, by) ((x) << (by) | (x) >> (64 - (by)))
+#define SIP_ROUND \
+	v0 += v1; v1 = ROTATE(v1, 13); v1 ^= v0; v0 = ROTATE(v0, 32); \
+	v2 += v3; v3 = ROTATE(v3, 16); v3 ^= v2; \
+	v0 += v3; v3 = ROTATE(v3, 21); v3 ^= v0; \
+	v2 += v1; v1 = ROTATE(v1, 17); v1 ^= v2; v2 = ROTATE(v2, 32);
+
+// SipHash-1-3 of the key's 16 bytes (Aumasson and Bernstein, 2012): senders choose the key's content, and must not know where it leads.
+static __always_inline __u64 hash_of(const struct flow_key *key, const __u64 *secret)
+{
+	const __u64 *words = (const void *)key;
+	__u64 v0 = secret[0] ^ 0x736f6d6570736575ull, v1 = secret[1] ^ 0x646f72616e646f6dull;
+	__u64 v2 = secret[0] ^ 0x6c7967656e657261ull, v3 = secret[1] ^ 0x7465646279746573ull;
+	const __u64 length = 16ull << 56;
+	v3 ^= words[0]; SIP_ROUND v0 ^= words[0];
+	v3 ^= words[1]; SIP_ROUND v0 ^= words[1];
+	v3 ^= length; SIP_ROUND v0 ^= length;
+	v2 ^= 0xff;
+	SIP_ROUND SIP_ROUND SIP_ROUND
+	return v0 ^ v1 ^ v2 ^ v3;
+}
+
+static __always_inline struct flow *find_in(__u32 at, const struct flow_key *key, __u32 generation)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&flows, &at);
+	if (!bucket) return 0;
+	const __u64 *wanted = (const void *)key;
+#pragma unroll
+	for (int i = 0; i < LINES; i++) {
+		struct flow *flow = &bucket->lines[i];
+		const __u64 *has = (const void *)&flow->key;
+		if (has[0] == wanted[0] && has[1] == wanted[1] && flow->live && flow->generation == generation) return flow;
+	}
+	return 0;
+}
+
+enum { SEEN_SLOW = -100 }; // user space is to see the packet
+
+// Sends a packet of a known flow on its way. What user space has to see: the first and the last segments of a connection, fragments, options, and what the next link cannot carry.
+static __always_inline int known(struct __sk_buff *skb, struct config *now, enum hook hook)
+{
+	if (skb->protocol != bpf_htons(ETH_P_IP)) return SEEN_SLOW;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	if (data + ETH_HLEN + sizeof(struct iphdr) + sizeof(struct tcphdr) > end) {
+		// A datagram may be shorter than a segment; what is not in the linear part is fetched.
+		__u32 wanted = ETH_HLEN + sizeof(struct iphdr) + sizeof(struct tcphdr);
+		if (bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted)) return SEEN_SLOW;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+	}
+	struct iphdr *ip = data + ETH_HLEN;
+	if ((void *)(ip + 1) + 8 > end) return SEEN_SLOW;
+	if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff)) return SEEN_SLOW;
+	__u32 length = bpf_ntohs(ip->tot_len);
+	// A packet of many segments may be longer than its length field says.
+	if (length < 28 || (!skb->gso_size && length + ETH_HLEN > skb->len)) return SEEN_SLOW;
+	__be16 *ports = (void *)(ip + 1);
+	if (ip->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = (void *)(ip + 1);
+		if ((void *)(tcp + 1) > end || tcp->syn || tcp->fin || tcp->rst || !tcp->ack || tcp->doff < 5) return SEEN_SLOW;
+	} else if (ip->protocol == IPPROTO_UDP) {
+		struct { __be16 source, dest, len, check; } *udp = (void *)(ip + 1);
+		if (bpf_ntohs(udp->len) < 8) return SEEN_SLOW;
+	} else {
+		return SEEN_SLOW;
+	}
+	struct flow_key key = { ip->saddr, ip->daddr, ports[0], ports[1], ip->protocol, hook, (__u16)skb->ifindex };
+	if (skb->ifindex > 0xffff) return SEEN_SLOW;
+	__u64 hash = hash_of(&key, now->key);
+	struct flow *flow = find_in(hash & (BUCKETS - 1), &key, now->generation);
+	if (!flow) flow = find_in(hash >> 32 & (BUCKETS - 1), &key, now->generation);
+	if (!flow) return SEEN_SLOW;
+	__u8 target = flow->target, protocol = ip->protocol;
+	__u32 oif = flow->oif;
+	__be32 hop = flow->next_hop, saddr = flow->new_saddr, daddr = flow->new_daddr;
+	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
+	if (target == FORWARD) {
+		__u32 mtu = 0;
+		if (ip->ttl <= 1) return SEEN_SLOW;
+		if (bpf_check_mtu(skb, oif, &mtu, 0, skb->gso_size ? BPF_MTU_CHK_SEGS : 0)) return SEEN_SLOW;
+	}
+	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
+	// As netfilter counts: a packet of many segments is one.
+	__sync_fetch_and_add(&flow->packets, 1);
+	__sync_fetch_and_add(&flow->bytes, length);
+	count(KNOWN);
+	int check = ETH_HLEN + sizeof(*ip) + (protocol == IPPROTO_TCP ? 16 : 6);
+	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	if (saddr != key.saddr) {
+		bpf_l4_csum_replace(skb, check, key.saddr, saddr, 4 | BPF_F_PSEUDO_HDR | flags);
+		bpf_l3_csum_replace(skb, ETH_HLEN + 10, key.saddr, saddr, 4);
+		bpf_skb_store_bytes(skb, ETH_HLEN + 12, &saddr, 4, 0);
+	}
+	if (daddr != key.daddr) {
+		bpf_l4_csum_replace(skb, check, key.daddr, daddr, 4 | BPF_F_PSEUDO_HDR | flags);
+		bpf_l3_csum_replace(skb, ETH_HLEN + 10, key.daddr, daddr, 4);
+		bpf_skb_store_bytes(skb, ETH_HLEN + 16, &daddr, 4, 0);
+	}
+	if (ports_before != ports_after) {
+		bpf_l4_csum_replace(skb, check, ports_before, ports_after, 4 | flags);
+		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
+	}
+	if (target != FORWARD) return TC_ACT_OK;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	ip = data + ETH_HLEN;
+	if ((void *)(ip + 1) > end) return drop(BROKEN);
+	ip->ttl--;
+	__u32 sum = ip->check + bpf_htons(0x0100);
+	ip->check = (sum & 0xffff) + (sum >> 16);
+	skb->cb[0] = now->cookie[0];
+	skb->cb[1] = now->cookie[1];
+	struct bpf_redir_neigh neighbour = { .nh_family = 2 };
+	neighbour.ipv4_nh = hop;
+	return bpf_redirect_neigh(oif, &neighbour, sizeof(neighbour), 0);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 {
 	__u32 zero = 0;
@@ -116,6 +279,8 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 		if (skb->ingress_ifindex) return drop(UNGOVERNED);
 		if (is_from_packet_socket(skb)) return pass();
 	}
+	int verdict = known(skb, now, hook);
+	if (verdict != SEEN_SLOW) return verdict;
 	struct carrier_hdr hdr = {
 		.unicast = 2,
 		.what = hook | (skb->pkt_type << 4),

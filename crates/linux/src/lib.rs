@@ -12,6 +12,7 @@ pub mod cpus;
 pub mod ct_users;
 pub mod ctnetlink;
 pub mod kernel_log;
+mod mapped_memory;
 pub mod meminfo;
 pub mod netlink;
 pub mod netns;

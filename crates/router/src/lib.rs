@@ -59,6 +59,7 @@ mod icmp_error;
 mod icmp_ratelimit;
 mod ip_fragment;
 mod ipv4_options;
+mod known_flow;
 mod route_table;
 mod router;
 pub mod service;
@@ -66,6 +67,7 @@ mod source_address;
 mod synproxy;
 
 pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE};
+pub use known_flow::{FlowOffloadStats, FlowSource, FlowTarget, KnownFlow};
 pub use route_table::{Route, RoutePlacement};
 pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
 pub use source_address::SourceAddress;

@@ -93,20 +93,29 @@ fn flow_stats_update_counters_and_timeout() {
     assert_eq!(engine.update_stats([late], Instant(3601 * SECOND)), 0);
     assert_eq!(engine.entry(conn_id, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
     assert!(engine.revoke(conn_id));
-    assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 1, "it is no longer offloaded");
+    // What the data path had forwarded before it heard of that still counts, and refreshes nothing.
+    let rest = FlowStats { last_seen: Instant(3601 * SECOND), packets: 1, bytes: 40, ..seen };
+    assert_eq!(engine.update_stats([rest], Instant(3602 * SECOND)), 0);
+    let entry = engine.entry(conn_id, Instant(3602 * SECOND)).unwrap();
+    assert_eq!((entry.accounting.unwrap()[1].packets, entry.timeout), (22, 431_998));
+    engine.flush(Instant(3602 * SECOND));
+    assert_eq!(engine.update_stats([seen], Instant(3602 * SECOND)), 1, "it is not in the table");
 }
 
 #[test]
-fn a_slow_path_packet_unoffloads_the_flow_at_any_sequence_number() {
+fn a_closing_segment_unoffloads_the_flow_at_any_sequence_number() {
     let mut engine = engine();
     let conn_id = establish(&mut engine);
     engine.offload(conn_id, Instant(SECOND)).unwrap();
-    // Gigabytes later: far outside any known window.
+    // Gigabytes later: far outside any known window. It changes nothing.
     let (info, same) = masquerade(&mut engine, &tcp(false, 900_001_001, 800_005_001, 0x10), 60);
+    assert_eq!((info, same), (CtInfo::Established, Some(conn_id)));
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (None, 1));
+    let (info, same) = masquerade(&mut engine, &tcp(false, 1_900_001_001, 1_800_005_001, 0x11), 60);
     assert_eq!((info, same), (CtInfo::Established, Some(conn_id)));
     assert_eq!(engine.poll_revoked(), Some(conn_id));
     assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (None, 0));
-    let (info, _) = masquerade(&mut engine, &tcp(true, 800_005_001, 900_001_001, 0x11), 61);
+    let (info, _) = masquerade(&mut engine, &tcp(true, 1_800_005_001, 1_900_001_002, 0x11), 61);
     assert_eq!(info, CtInfo::Established, "the other direction is picked up mid-stream too");
     engine.check_invariants().unwrap();
 }

@@ -4,6 +4,7 @@
 //! are forwarded leave by the kernel's own neighbours; those for the machine go on into its stack on the interface they came by, those from it leave as they were about to.
 //!
 //! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
+mod flows;
 mod governed;
 
 use super::driver::Driver;
@@ -13,12 +14,15 @@ use super::shared::SharedGateway;
 use super::turns::TurnKind;
 use super::{gso, kernel_fib};
 use anyhow::{Context, Result, bail};
+use flows::TcFlows;
 use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::{RtLink, RtMessage};
-use keepstate_linux::tc::{CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, PinDir, TcHook, TcHooks};
+use keepstate_linux::tc::{
+    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, PinDir, TcHook, TcHooks,
+};
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{Egress, FibTable, Router};
 use keepstate_wire::gso::GsoPacket;
@@ -40,10 +44,21 @@ pub enum OnExit {
     Open,
 }
 
+/// How the interfaces are governed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcOptions {
+    /// What becomes of them at the end.
+    pub on_exit: OnExit,
+    /// Packets of established connections that the rules provably judge alike go on in the kernel.
+    pub offload: bool,
+}
+
 /// The carrier, the programs, and what is known of the interfaces.
 pub(super) struct TcDriver {
     carrier: Carrier,
     hooks: TcHooks,
+    /// `None` if every packet is to come here.
+    flows: Option<TcFlows>,
     governed: GovernedInterfaces,
     /// Names of the governed interfaces, by index.
     attached: BTreeMap<u32, String>,
@@ -100,26 +115,28 @@ impl TcDriver {
     ///
     /// # Errors
     /// An interface does not exist or cannot be governed; another gateway runs; missing capabilities.
-    pub(super) fn new(patterns: &[InterfacePattern], cookie: [u32; 2], on_exit: OnExit) -> Result<TcDriver> {
+    pub(super) fn new(patterns: &[InterfacePattern], secrets: HookSecrets, options: TcOptions) -> Result<TcDriver> {
         let (routes, fib, messages) = RouteFollower::open()?;
         let governed = GovernedInterfaces(patterns.to_vec());
         governed.check(&kernel_fib::links(&messages))?;
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
-        let hooks = TcHooks::load(&carrier, cookie, pins)
+        let hooks = TcHooks::load(&carrier, secrets, pins)
             .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
+        let flows = options.offload.then(|| TcFlows::new(&hooks, secrets)).transpose()?;
         // From here on the interfaces stay closed when this process dies.
         carrier.set_persistent(true).with_context(|| format!("keeping {CARRIER_NAME}"))?;
         let mut driver = TcDriver {
             carrier,
             hooks,
+            flows,
             governed,
             attached: BTreeMap::new(),
             refused: Vec::new(),
             routes,
             links: Arc::default(),
             fib: Some(fib),
-            on_exit,
+            on_exit: options.on_exit,
             received: Vec::new(),
             spare_buffers: Vec::new(),
             to_send: Vec::new(),
@@ -254,6 +271,9 @@ fn route_gso(router: &mut Router, gso: &GsoPacket, bytes: &mut Vec<u8>, carried:
 
 impl Driver for TcDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
+        // Lines that are given back soon make room, and their last counts are wanted.
+        let leaving = self.flows.as_ref().is_some_and(TcFlows::has_leaving);
+        let milliseconds = if leaving { milliseconds.min(10) } else { milliseconds };
         poll::poll_readable([self.carrier.as_fd()], milliseconds).map(drop).context("waiting for packets")
     }
 
@@ -266,9 +286,19 @@ impl Driver for TcDriver {
             for packet in received {
                 self.route(packet, router, now);
             }
+            self.sync_flows(router, now)?;
         }
         self.send()?;
         Ok(count)
+    }
+
+    fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
+        match &mut self.flows {
+            Some(flows) => {
+                flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")
+            }
+            None => Ok(()),
+        }
     }
 
     fn start(&mut self) -> Result<()> {
@@ -290,7 +320,9 @@ impl Driver for TcDriver {
 
     fn drop_counts(&self) -> Vec<(&'static str, u64)> {
         let HookCounters { ungoverned, broken, .. } = self.hooks.counters().unwrap_or_default();
+        let (_, refused) = self.flows.as_ref().map_or((0, 0), TcFlows::counts);
         vec![
+            ("flows without a place in the table", refused),
             ("lost on the way back", self.lost),
             ("forwarded by the kernel from interfaces that are not governed", ungoverned),
             ("refused by the kernel", broken),

@@ -11,7 +11,7 @@ use clap::Args;
 use keepstate_gateway::config::{DriverConfig, GatewayConfig};
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig, StaticFib};
-use keepstate_gateway::tc::{self, InterfacePattern, OnExit};
+use keepstate_gateway::tc::{self, InterfacePattern, OnExit, TcOptions};
 use keepstate_gateway::xdp::XdpTxMode;
 use keepstate_linux::xdp::XskMode;
 use nat_args::NatArgs;
@@ -49,6 +49,9 @@ pub struct GatewayArgs {
     /// What becomes of governed interfaces when the gateway is stopped
     #[arg(long, value_name = "STATE", value_enum, default_value_t = OnExitArg::Closed, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     on_exit: OnExitArg,
+    /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike
+    #[arg(long, value_name = "STATE", value_enum, default_value_t = OffloadArg::On, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    offload: OffloadArg,
     /// Use existing interfaces by AF_XDP: eth0,eth1. Addresses, routes and neighbours are the kernel's
     #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
     xdp: Vec<String>,
@@ -92,6 +95,15 @@ enum OnExitArg {
     Closed,
     /// The kernel has them again, without the ruleset
     Open,
+}
+
+/// Whether flows are offloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OffloadArg {
+    /// They are
+    On,
+    /// Every packet passes the rules
+    Off,
 }
 
 impl From<OnExitArg> for OnExit {
@@ -205,7 +217,10 @@ impl GatewayArgs {
         } else if !self.xdp.is_empty() {
             DriverConfig::Xdp { interfaces: self.xdp.clone(), mode: self.xdp_mode.into(), tx: self.xdp_send.into() }
         } else if !self.governed.is_empty() {
-            DriverConfig::Tc { interfaces: self.governed.clone(), on_exit: self.on_exit.into() }
+            DriverConfig::Tc {
+                interfaces: self.governed.clone(),
+                options: TcOptions { on_exit: self.on_exit.into(), offload: self.offload == OffloadArg::On },
+            }
         } else if let Some(number) = self.queue {
             DriverConfig::Nfqueue(number)
         } else {

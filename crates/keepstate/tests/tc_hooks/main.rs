@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod offload;
 #[path = "../common/peers.rs"]
 mod peers;
 #[path = "../common/router_netns.rs"]
@@ -65,15 +66,32 @@ struct TcTestbed {
 impl TcTestbed {
     /// `None` where it cannot be made.
     fn new(name: &str) -> Option<TcTestbed> {
+        TcTestbed::with_rules(name, RULES, &["--interface", "r0,r1"])
+    }
+
+    fn with_rules(name: &str, rules: &str, how: &[&str]) -> Option<TcTestbed> {
         let tag = format!("kstc{}{name}", std::process::id());
         let Some(netns) = RouterNetns::new(&tag, 1) else {
             report_skipped("the gateway at tc's hooks: it needs root, network namespaces and iproute2");
             return None;
         };
+        // Without masquerading the server must know the way back.
+        assert!(run_ip(&["-n", &netns.name("s"), "route", "add", "10.0.1.0/24", "via", "10.0.2.1"]));
+        // An address that becomes usable is a change of routes, after which every flow is judged anew.
+        let until = Instant::now() + PATIENCE;
+        let tentative = || {
+            let router = netns.name("r");
+            let shown = Command::new("ip").args(["-n", &router, "-6", "addr", "show", "tentative"]).output().unwrap();
+            !shown.stdout.is_empty()
+        };
+        while tentative() {
+            assert!(Instant::now() < until, "addresses stay tentative");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let socket = std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned();
-        let ruleset = TempFile::new(&format!("tc{name}.nft"), RULES.as_bytes());
+        let ruleset = TempFile::new(&format!("tc{name}.nft"), rules.as_bytes());
         let mut lab = TcTestbed { gateway: None, ruleset, socket, netns };
-        lab.start(&["--interface", "r0,r1"]);
+        lab.start(how);
         Some(lab)
     }
 

@@ -3,15 +3,19 @@
 //! Their life: loaded by [`TcHooks::load`]; attached by [`TcHooks::attach`], each link pinned at once. A link that an earlier process has left gets the new program in the same instant that the
 //! old one goes, so that no packet passes between them. Dropping this leaves everything attached.
 use super::carrier::Carrier;
+use super::flow_table::FlowTable;
 use super::pin_dir::PinDir;
 use aya::Ebpf;
-use aya::maps::{Array, MapError, PerCpuArray};
+use aya::maps::{Array, Map, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use siphasher::sip::SipHasher13;
 use std::fmt;
 use std::fs;
+use std::hash::Hasher;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
@@ -23,6 +27,22 @@ static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tc_hooks.bpf.o
 pub struct TcError {
     what: String,
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl HookSecrets {
+    /// Those of this random number, each for its purpose.
+    pub fn derive(secret: [u64; 2]) -> HookSecrets {
+        let word = |purpose: u64| {
+            let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
+            hasher.write_u64(purpose);
+            hasher.finish()
+        };
+        let cookie = word(0).to_ne_bytes();
+        let [a, b, c, d, e, f, g, h] = cookie;
+        // A packet that nobody has marked has zeros there.
+        let cookie = [u32::from_ne_bytes([a, b, c, d]) | 1, u32::from_ne_bytes([e, f, g, h])];
+        HookSecrets { cookie, key: [word(1), word(2)] }
+    }
 }
 
 fn tc_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: impl fmt::Display) -> impl FnOnce(E) -> TcError {
@@ -40,15 +60,27 @@ pub struct HookCounters {
     pub ungoverned: u64,
     /// Dropped: the kernel refused an operation on the packet.
     pub broken: u64,
+    /// Packets of known flows, which have not come to user space.
+    pub known: u64,
 }
 
-/// `struct config` of the programs: the carrier's index, and the cookie that marks packets which user space has let go on.
-type Config = [u32; 3];
+/// `struct config` of the programs: the carrier's index, the cookie that marks packets which user space has let go on, the generation of known flows, the key of their hash.
+type Config = [u32; 8];
+
+/// Secrets of the programs.
+#[derive(Clone, Copy, Debug)]
+pub struct HookSecrets {
+    /// Marks packets that user space has let go on.
+    pub cookie: [u32; 2],
+    /// Keys the hash of known flows.
+    pub key: [u64; 2],
+}
 
 /// The programs of this process.
 pub struct TcHooks {
     ebpf: Ebpf,
     pins: PinDir,
+    config: Config,
 }
 
 impl fmt::Debug for TcHooks {
@@ -66,21 +98,23 @@ struct Place<'a> {
 }
 
 impl TcHooks {
-    /// Loads the programs for this carrier, and attaches the one that stands there. `cookie` must be unknown to others.
+    /// Loads the programs for this carrier, and attaches the one that stands there.
     ///
     /// # Errors
     /// Permission denied (CAP_BPF, CAP_NET_ADMIN), or a kernel without what the programs need.
-    pub fn load(carrier: &Carrier, cookie: [u32; 2], pins: PinDir) -> Result<TcHooks, TcError> {
+    pub fn load(carrier: &Carrier, secrets: HookSecrets, pins: PinDir) -> Result<TcHooks, TcError> {
         let mut ebpf = Ebpf::load(BPF_OBJECT).map_err(tc_error("cannot load the BPF object"))?;
-        let map = ebpf.map_mut("config").ok_or("not in the object file").map_err(tc_error("BPF map config"))?;
-        let mut config: Array<_, Config> = map.try_into().map_err(tc_error::<MapError>("BPF map config"))?;
-        config
-            .set(0, [carrier.index(), cookie[0], cookie[1]], 0)
-            .map_err(tc_error::<MapError>("cannot write the BPF map config"))?;
+        let [low, high] = secrets.key;
+        let [l0, l1, l2, l3, l4, l5, l6, l7] = low.to_ne_bytes();
+        let [h0, h1, h2, h3, h4, h5, h6, h7] = high.to_ne_bytes();
+        let words = [[l0, l1, l2, l3], [l4, l5, l6, l7], [h0, h1, h2, h3], [h4, h5, h6, h7]].map(u32::from_ne_bytes);
+        let [first, second] = secrets.cookie;
+        let config = [carrier.index(), first, second, FIRST_GENERATION, words[0], words[1], words[2], words[3]];
+        write_config(&mut ebpf, config)?;
         for name in ["ingress", "egress", "carrier"] {
             classifier(&mut ebpf, name)?.load().map_err(tc_error(format!("cannot load the BPF program {name}")))?;
         }
-        let mut hooks = TcHooks { ebpf, pins };
+        let mut hooks = TcHooks { ebpf, pins, config };
         hooks.attach_at(&Place {
             program: "carrier",
             interface: super::CARRIER_NAME,
@@ -124,6 +158,29 @@ impl TcHooks {
         let link: FdLink = link.try_into().map_err(tc_error("a link of the wrong type"))?;
         link.pin(&path).map_err(tc_error(format!("cannot pin the link at {}", path.display())))?;
         Ok(())
+    }
+
+    /// The table of known flows.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn flow_table(&self, secrets: HookSecrets) -> Result<FlowTable, TcError> {
+        let Some(Map::Array(map)) = self.ebpf.map("flows") else {
+            return Err(tc_error("BPF map flows")("not in the object file"));
+        };
+        let table = FlowTable::of_map(map.fd().as_fd(), secrets.key, FIRST_GENERATION);
+        table.map_err(tc_error("cannot map the table of known flows"))
+    }
+
+    /// All known flows are stale at once: for packets that come from now on, none of the lines entered so far exists.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn raise_generation(&mut self, table: &mut FlowTable) -> Result<(), TcError> {
+        let [.., generation, _, _, _, _] = &mut self.config;
+        *generation = generation.wrapping_add(1);
+        table.set_generation(*generation);
+        write_config(&mut self.ebpf, self.config)
     }
 
     /// Where its links are pinned.
@@ -171,8 +228,23 @@ impl TcHooks {
             let values = counters.get(&at, 0).map_err(tc_error::<MapError>("cannot read the BPF map counters"))?;
             Ok(values.iter().sum())
         };
-        Ok(HookCounters { to_user: read(0)?, passed: read(1)?, ungoverned: read(2)?, broken: read(3)? })
+        Ok(HookCounters {
+            to_user: read(0)?,
+            passed: read(1)?,
+            ungoverned: read(2)?,
+            broken: read(3)?,
+            known: read(4)?,
+        })
     }
+}
+
+/// The generation of known flows at the start.
+const FIRST_GENERATION: u32 = 1;
+
+fn write_config(ebpf: &mut Ebpf, config: Config) -> Result<(), TcError> {
+    let map = ebpf.map_mut("config").ok_or("not in the object file").map_err(tc_error("BPF map config"))?;
+    let mut map: Array<_, Config> = map.try_into().map_err(tc_error::<MapError>("BPF map config"))?;
+    map.set(0, config, 0).map_err(tc_error::<MapError>("cannot write the BPF map config"))
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, TcError> {

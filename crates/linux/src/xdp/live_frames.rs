@@ -3,8 +3,8 @@
 //! In copy mode each frame costs the kernel a socket buffer and a doorbell. Here frames are written to memory that the XDP program (`bpf/gateway.bpf.c`) reads; one call
 //! runs it once per frame. Its life: made for an [`XdpRedirect`] and used only with that one; frames are [pushed](LiveFrames::push), then [sent](LiveFrames::send) together or, if they
 //! are few, [drained](LiveFrames::drain), because each call has a fixed cost. An interface may not accept such frames (a veth whose peer does not poll): then they are lost, and counted.
-use super::mapped_memory::MappedMemory;
 use super::xdp_program::{PROGRAM_NAME, XdpError, XdpRedirect, xdp_error};
+use crate::mapped_memory::MappedMemory;
 use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::{RawTracePoint, TestRun, TestRunAttrs, TestRunOptions, Xdp};

@@ -4,7 +4,6 @@
 //! Everything else (ARP, neighbour discovery, multicast, VLANs) passes to the kernel. Dropping the redirect, or the end of the process for whatever reason, gives the
 //! interface back to the kernel.
 mod live_frames;
-mod mapped_memory;
 mod ring;
 mod socket;
 mod xdp_program;

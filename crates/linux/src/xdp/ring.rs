@@ -1,7 +1,7 @@
 //! One ring shared with the kernel: one side writes entries and advances `producer`, the other reads them and advances `consumer`.
 //!
 //! Both counters run freely and wrap; an entry's slot is its counter's low bits. Only one thread uses our side of a ring.
-use super::mapped_memory::MappedMemory;
+use crate::mapped_memory::MappedMemory;
 use rustix::net::xdp::XdpRingOffset;
 use std::io;
 use std::marker::PhantomData;

@@ -2,8 +2,8 @@
 //!
 //! Its life: opened on a queue; added to an [`XdpRedirect`](super::XdpRedirect), from then on frames arrive; read and written by one thread; closed when dropped. A frame is always in
 //! exactly one state: waiting to be filled, filled, being sent, or free. The kernel's addresses are never trusted: a frame outside the memory is skipped.
-use super::mapped_memory::MappedMemory;
 use super::ring::XskRing;
+use crate::mapped_memory::MappedMemory;
 use rustix::io::Errno;
 use rustix::net::xdp::{
     SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING,

@@ -26,9 +26,10 @@ pub use log_line::LogLine;
 use crate::fib::{FibChange, FibTable};
 use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
+use crate::known_flow::{FlowOffloadStats, FlowTracker, KnownFlow};
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
-use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
+use keepstate_engine::{ConnId, Engine, FlowStats, Instant, Outcome, Sysctl, UnixTime};
 use keepstate_rules::ast::Query;
 use keepstate_rules::{PacketMeta, Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
@@ -84,6 +85,9 @@ pub struct Router {
     has_link_headers: bool,
     /// New connections are refused.
     draining: bool,
+    /// Connections for a faster data path, if there is one.
+    flows: Option<FlowTracker>,
+    flow_generation: u64,
 }
 
 /// "router": keeps its keys apart from the engine's.
@@ -100,6 +104,7 @@ enum KeyPurpose {
     Services,
     SynCookies,
     IcmpLimit,
+    Flows,
 }
 
 /// How far the wall clock is ahead of the driver's clock.
@@ -149,6 +154,8 @@ impl Router {
             link_header: None,
             has_link_headers: false,
             draining: false,
+            flows: None,
+            flow_generation: 0,
         };
         router.enable_accounting();
         router
@@ -159,6 +166,13 @@ impl Router {
     #[must_use]
     pub fn with_local_bypass(mut self) -> Router {
         self.bypass_local = true;
+        self
+    }
+
+    /// Tells, by [`Router::poll_offload`], which connections a faster data path may forward by itself.
+    #[must_use]
+    pub fn with_flow_offload(mut self) -> Router {
+        self.flows = Some(FlowTracker::new(self.key.derive(KeyPurpose::Flows as u64)));
         self
     }
 
@@ -296,7 +310,8 @@ impl Router {
     /// Replaces the ruleset; connections live on. Returns the old one: a large one takes a while to drop.
     pub fn replace_program(&mut self, program: Program) -> Program {
         // Offloaded flows were decided by the old rules.
-        self.engine.revoke_all();
+        self.revoke_flows();
+        self.flows.iter_mut().for_each(FlowTracker::forget_rule_counters);
         let old = std::mem::replace(&mut self.program, program);
         self.enable_accounting();
         self.program.set_wall_clock_offset(self.wall_clock.local_offset);
@@ -313,8 +328,10 @@ impl Router {
         now: Instant,
     ) -> Result<Option<Box<Program>>, RulesetUpdateError> {
         let old = self.program.apply(update, now)?;
+        // Elements of sets are consulted too.
+        self.revoke_flows();
         if old.is_some() {
-            self.engine.revoke_all();
+            self.flows.iter_mut().for_each(FlowTracker::forget_rule_counters);
             self.enable_accounting();
         }
         Ok(old)
@@ -343,6 +360,7 @@ impl Router {
         if !self.fib.has_same_addresses(&fib) {
             self.check_masqueraded();
         }
+        self.revoke_flows();
         std::mem::replace(&mut self.fib, fib)
     }
 
@@ -353,6 +371,46 @@ impl Router {
                 self.check_masqueraded();
             }
         }
+        self.revoke_flows();
+    }
+
+    /// All flows are judged anew: rules, sets or routes have changed.
+    pub fn revoke_flows(&mut self) {
+        self.engine.revoke_all();
+        self.flows.iter_mut().for_each(FlowTracker::forget_candidates);
+        self.flow_generation += 1;
+    }
+
+    /// Changes when all flows are to be judged anew: what a data path has learned before is stale.
+    pub fn flow_generation(&self) -> u64 {
+        self.flow_generation
+    }
+
+    /// A connection that a faster data path may forward by itself from now on, both directions. `None` if there is no further one.
+    pub fn poll_offload(&mut self) -> Option<[KnownFlow; 2]> {
+        self.flows.as_mut()?.pop_ready()
+    }
+
+    /// A connection that the data path must not forward any more: take it out, report what it has counted by [`Router::count_offloaded`], then call [`Router::forget_flow`].
+    pub fn poll_revoked(&mut self) -> Option<ConnId> {
+        self.engine.poll_revoked()
+    }
+
+    /// Counts packets that the data path has forwarded since its last report: for their connection and for the rules that they would have passed.
+    pub fn count_offloaded(&mut self, stats: FlowStats, now: Instant) {
+        if let Some(flows) = &mut self.flows {
+            flows.count(stats, &mut self.engine, &mut self.program, now);
+        }
+    }
+
+    /// The data path has reported everything of a revoked connection.
+    pub fn forget_flow(&mut self, conn_id: ConnId) {
+        self.flows.iter_mut().for_each(|flows| flows.forget(conn_id));
+    }
+
+    /// Statistics of flows, if a data path forwards any.
+    pub fn flow_offload_stats(&self) -> Option<FlowOffloadStats> {
+        self.flows.as_ref().map(FlowTracker::stats)
     }
 
     /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.

@@ -6,6 +6,7 @@ use super::{
     AFTER_DNAT, AFTER_SNAT, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress, InFlightPacket,
     Router, destination_address, destination_of, drop_reason_of,
 };
+use crate::known_flow::FlowTarget;
 use crate::{icmp_error, ip_fragment};
 use keepstate_engine::{CtVerdict, Instant, Manip, PacketCtx, SynproxyState};
 use keepstate_rules::ast::{Hook, Reject};
@@ -159,6 +160,7 @@ impl Router {
         self.run_output_hooks(pkt, false)?;
         let to = destination_of(&pkt.bytes)?;
         if to == sent_to {
+            self.note_way(pkt, FlowTarget::LetOut);
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
             let pieces = self.fragment_again(pkt, whole, mtu);

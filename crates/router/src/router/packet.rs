@@ -1,7 +1,7 @@
 //! A packet in flight: its bytes, their layout, and what goes with it from hook to hook.
 use super::drop_reason::DropReason;
 use crate::service::BackendChoice;
-use keepstate_engine::{Instant, PacketCtx, SynproxyState};
+use keepstate_engine::{ConnId, Direction, Instant, PacketCtx, SynproxyState};
 use keepstate_rules::PacketMeta;
 use keepstate_wire::reassembly::FragmentInfo;
 use keepstate_wire::rewrite::PacketMut;
@@ -27,6 +27,8 @@ pub(crate) struct InFlightPacket {
     pub(super) fragments: Option<FragmentInfo>,
     /// Where IPv4 options ask for the router's address.
     pub(super) record_route_slots: Vec<Range<usize>>,
+    /// The established connection that it was confirmed to belong to.
+    pub(super) established: Option<(ConnId, Direction)>,
     /// The machine itself sends it.
     pub(super) is_output: bool,
     /// The backend of its connection, until that is confirmed.

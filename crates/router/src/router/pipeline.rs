@@ -6,6 +6,7 @@ use super::{
 };
 use crate::ip_fragment;
 use crate::ipv4_options;
+use crate::known_flow::{FlowSource, FlowTarget};
 use keepstate_engine::{CtInfo, CtVerdict, Manip, PacketCtx};
 use keepstate_rules::ast::Hook;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo};
@@ -186,6 +187,7 @@ impl Router {
         self.run_filter_chains(Hook::Input, AFTER_SNAT, pkt)?;
         self.synproxy_hook(pkt)?;
         self.confirm(pkt)?;
+        self.note_way(pkt, FlowTarget::Host);
         if self.local_replies {
             self.answer_local(pkt);
         }
@@ -229,12 +231,28 @@ impl Router {
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
         self.synproxy_hook(pkt)?;
         self.confirm(pkt)?;
+        self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
         self.counters.forwarded += 1;
         let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
         let pieces = self.fragment_again(pkt, whole, mtu);
         let forward = |packet| Egress::Forward { oif: device.index, next_hop, packet };
         self.output.extend(pieces.into_iter().map(forward));
         Ok(())
+    }
+
+    /// Notes the way of a packet, from which its connection may become known to the data path.
+    pub(super) fn note_way(&mut self, pkt: &InFlightPacket, target: FlowTarget) {
+        let (Some(flows), Some(of)) = (&mut self.flows, pkt.established) else { return };
+        let source = match (pkt.is_output, pkt.meta.iif, pkt.meta.oif) {
+            (false, Some(device), _) => FlowSource::Interface(device.index),
+            (true, _, Some(device)) => FlowSource::Host(device.index),
+            _ => return,
+        };
+        // Data paths have lines for IPv4 only, so far.
+        let is_v4 = pkt.bytes.first().is_some_and(|first| first >> 4 == 4);
+        if is_v4 && pkt.meta.rewrites.is_empty() {
+            flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
+        }
     }
 
     /// A packet in the pieces that it leaves in: fragments, if it came in fragments or is longer than the MTU.
@@ -278,6 +296,9 @@ impl Router {
     pub(super) fn confirm(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let Some(ctx) = pkt.ctx.take() else { return Ok(()) };
         let outcome = self.engine.confirm_and_rewrite(ctx, &mut pkt.bytes, pkt.now);
+        if self.flows.is_some() && outcome.info == CtInfo::Established {
+            pkt.established = outcome.connection.zip(outcome.direction);
+        }
         if let (Some(choice), Some(handle)) = (pkt.backend.take(), outcome.connection) {
             self.services.add_connection(&choice, handle, pkt.now);
         }

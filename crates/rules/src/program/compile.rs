@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::compiled_chain::CompiledChain;
+use super::hold::mark_updated_sets;
 use super::instr::{
     BaseChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress, NatPortSource,
 };
@@ -35,6 +36,10 @@ pub fn compile(ruleset: &Ruleset, sources: &Sources) -> Result<Program, RulesetE
     };
     for table in &ruleset.tables {
         compiler.compile_table(table);
+    }
+    let Program { chains, sets, .. } = &mut compiler.program;
+    for instr in chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs) {
+        mark_updated_sets(instr, sets);
     }
     // As in Linux (nf_hook_entries_grow), the chain registered last runs first among those of one priority.
     compiler.program.base_chains.sort_by_key(|base| (base.priority, Reverse(base.registration)));

@@ -93,6 +93,16 @@ impl Program {
         self.base_chains.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
     }
 
+    /// Counts packets that a faster data path has forwarded on the way that one of them took here, by the counters of its [`EvalTrace`](super::EvalTrace).
+    pub fn count_offloaded(&mut self, counters: &[u32], packets: u64, bytes: u64) {
+        for at in counters {
+            if let Some((all_packets, all_bytes)) = self.state.counters.get_mut(*at as usize) {
+                *all_packets += packets;
+                *all_bytes += bytes;
+            }
+        }
+    }
+
     /// Every rule with a counter: its place, packets and bytes.
     pub fn rule_counters(&self) -> impl Iterator<Item = (String, u64, u64)> {
         let counts = |rule: &CompiledRule| {

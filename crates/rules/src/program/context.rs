@@ -1,4 +1,5 @@
 //! Input and output of an evaluation: packet, connection, metadata, verdict.
+use super::trace::EvalTrace;
 use crate::ast::{Endpoint, PayloadField, Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
 use keepstate_engine::{Engine, Instant, PacketCtx, Zone};
@@ -42,6 +43,8 @@ pub struct PacketMeta {
     pub untracked: bool,
     /// Header changes to apply after this hook.
     pub rewrites: Vec<HeaderRewrite>,
+    /// What the evaluations so far have consulted.
+    pub trace: EvalTrace,
     /// Log lines: level and text.
     pub log_lines: Vec<(u8, String)>,
 }

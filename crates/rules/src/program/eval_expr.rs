@@ -7,6 +7,7 @@ use super::header_bits::{address_value, packet_address};
 use super::instr::CompiledExpr;
 use super::set::{CompiledSet, ElementValue};
 use super::state::State;
+use super::trace::HoldReasons;
 use crate::ast::{BitOperator, Endpoint};
 use keepstate_wire::jhash::{jhash, scale};
 use smallvec::SmallVec;
@@ -47,18 +48,21 @@ impl Evaluator<'_> {
             }
             CompiledExpr::Map(key, map) => {
                 let key = self.eval_key(key, ctx)?;
+                self.note_set(*map);
                 match self.sets.get(*map)?.find(&key, ctx.now)? {
                     ElementValue::Values(values) => values.first()?.0,
                     ElementValue::Present | ElementValue::Verdict(_) | ElementValue::Expiring(..) => return None,
                 }
             }
             CompiledExpr::Numgen { slot: Some(slot), modulus, offset } => {
+                self.state.trace.holds |= HoldReasons::NUMGEN;
                 let next = self.state.numgen_counters.get_mut(*slot)?;
                 let number = *next;
                 *next = (number + 1) % modulus;
                 u128::from(offset.wrapping_add(number))
             }
             CompiledExpr::Numgen { slot: None, modulus, offset } => {
+                self.state.trace.holds |= HoldReasons::NUMGEN;
                 let draw = self.state.next_random(ctx.now.0);
                 u128::from(offset.wrapping_add(draw % modulus))
             }
@@ -75,9 +79,17 @@ impl Evaluator<'_> {
         })
     }
 
+    /// Notes a lookup in a set.
+    pub(super) fn note_set(&mut self, set: usize) {
+        if self.sets.get(set).is_some_and(CompiledSet::changes_by_itself) {
+            self.state.trace.holds |= HoldReasons::DYNAMIC_SET;
+        }
+    }
+
     /// Index of the object that a map has for a key.
     pub(super) fn lookup_object(&mut self, key: &[CompiledExpr], map: usize, ctx: &EvalCtx<'_, '_>) -> Option<usize> {
         let key = self.eval_key(key, ctx)?;
+        self.note_set(map);
         match self.sets.get(map)?.find(&key, ctx.now)? {
             ElementValue::Values(values) => usize::try_from(values.first()?.0).ok(),
             _ => None,

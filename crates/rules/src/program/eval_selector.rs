@@ -3,6 +3,7 @@ use super::context::{EvalCtx, HeaderRewrite};
 use super::exthdr;
 use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
+use super::hold::holds_of_selector;
 use super::state::State;
 use crate::ast::{
     CtCounterKey, CtKey, CtTupleField, Endpoint, ExthdrField, ExthdrOp, IpField, MetaKey, PayloadBase, PayloadField,
@@ -23,6 +24,7 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
     {
         return bits.is_none().then_some(0);
     }
+    state.trace.holds |= holds_of_selector(&selector);
     let there = read_selector(selector, ctx, state)?;
     let changes = ctx.meta.rewrites.iter();
     Some(

@@ -5,6 +5,7 @@ use super::eval_expr::Evaluator;
 use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
 use super::flow_offload::may_be_offloaded;
+use super::hold::holds_of_instr;
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
 use super::nat::apply_nat;
@@ -91,12 +92,16 @@ impl Program {
     fn eval_base_chain(&mut self, base: BaseChain, ctx: &mut EvalCtx<'_, '_>) -> Verdict {
         self.start_timeouts(ctx.now);
         let Program { chains, sets, state, .. } = self;
+        state.trace.clear();
         let mut parts = Evaluator { chains, sets, state };
-        match parts.eval_chain(base.chain, ctx, 0) {
+        let verdict = match parts.eval_chain(base.chain, ctx, 0) {
             ChainOutcome::Final(verdict) => verdict,
             ChainOutcome::EndOfChain | ChainOutcome::Returned if base.policy_drop => Verdict::Drop,
             ChainOutcome::EndOfChain | ChainOutcome::Returned => Verdict::Accept,
-        }
+        };
+        ctx.meta.trace.holds |= state.trace.holds;
+        ctx.meta.trace.counters.extend_from_slice(&state.trace.counters);
+        verdict
     }
 }
 
@@ -160,6 +165,7 @@ impl Evaluator<'_> {
 
     fn eval_instr(&mut self, instr: &Instr, ctx: &mut EvalCtx<'_, '_>) -> InstrOutcome {
         let bytes = ctx.packet.total_len() as u64;
+        self.state.trace.holds |= holds_of_instr(instr);
         match instr {
             Instr::Match { left, not, right } => match self.eval_match(left, right, ctx) {
                 Some(holds) if holds != *not => InstrOutcome::Continue,
@@ -169,6 +175,7 @@ impl Evaluator<'_> {
                 if let Some((packets, all)) = self.state.counters.get_mut(*at) {
                     *packets += 1;
                     *all += bytes;
+                    self.state.trace.counters.push(u32::try_from(*at).unwrap_or(u32::MAX));
                 }
                 InstrOutcome::Continue
             }
@@ -242,6 +249,7 @@ impl Evaluator<'_> {
             }
             Instr::Vmap(key, map) => {
                 let Some(key) = self.eval_key(key, ctx) else { return InstrOutcome::Break };
+                self.note_set(*map);
                 match self.sets.get(*map).and_then(|map| map.find(&key, ctx.now)) {
                     Some(ElementValue::Verdict(verdict)) => InstrOutcome::Verdict(*verdict),
                     _ => InstrOutcome::Break,
@@ -319,6 +327,7 @@ impl Evaluator<'_> {
             CompiledRhs::AnyBit(bits) => self.eval_expr(left.first()?, ctx)? & bits != 0,
             CompiledRhs::Set(set) => {
                 let key = self.eval_key(left, ctx)?;
+                self.note_set(*set);
                 let set = self.sets.get_mut(*set)?;
                 let found = set.find(&key, ctx.now).is_some();
                 if found && let Some(element) = set.dynamic.get_mut(key.as_slice()) {

@@ -15,6 +15,7 @@ mod flow_offload;
 mod format_state;
 mod hash_input;
 mod header_bits;
+mod hold;
 mod instr;
 #[cfg(feature = "json")]
 pub(crate) mod json_access;
@@ -30,6 +31,7 @@ mod rule_run;
 mod set;
 mod snapshot;
 mod state;
+mod trace;
 mod update;
 
 pub use compile::compile;
@@ -37,4 +39,5 @@ pub use compiled::Program;
 pub use context::{EvalCtx, HeaderRewrite, PacketMeta, Verdict};
 pub use listing::ListOptions;
 pub use snapshot::RulesetSnapshot;
+pub use trace::{EvalTrace, HoldReasons};
 pub use update::{RulesetUpdate, RulesetUpdateError, RunningRuleset};

@@ -28,6 +28,10 @@ pub(super) struct CompiledSet {
     pub(super) declared: usize,
     /// When expired elements are searched for again to make room.
     next_cleanup: Instant,
+    /// Packets add or delete elements.
+    pub(super) packets_update: bool,
+    /// An element of the ruleset's text expires.
+    pub(super) expires: bool,
 }
 
 /// The least time between two searches for expired elements of a full set: a packet's work must not grow with the set.
@@ -99,11 +103,17 @@ impl CompiledSet {
         CompiledSet { timeout, max_size, ..CompiledSet::default() }
     }
 
+    /// May a lookup give another result for the next packet, though nobody has changed the ruleset?
+    pub(super) fn changes_by_itself(&self) -> bool {
+        self.packets_update || self.expires || self.timeout.is_some() || !self.dynamic.is_empty()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.exact.len() + self.ranges.len() + self.concat_ranges.len() + self.dynamic.len()
     }
 
     pub(super) fn insert(&mut self, key: Option<&[(u128, u128)]>, found: ElementValue) -> Result<(), ElementConflict> {
+        self.expires |= matches!(found, ElementValue::Expiring(..));
         let Some(key) = key else {
             self.catchall = Some(found);
             return Ok(());

@@ -1,5 +1,6 @@
 //! The state of a program that packets change: counters, limits, quotas, connection limits.
 use super::conn_list::ConnList;
+use super::trace::EvalTrace;
 use crate::ast::{Limit, StatefulSpec};
 use keepstate_engine::{Engine, Instant, PacketCtx};
 use keepstate_wire::Packet;
@@ -20,6 +21,8 @@ pub(super) struct State {
     pub(super) started_at: Option<Instant>,
     /// When a packet was last evaluated.
     pub(super) last_seen: Instant,
+    /// What the evaluation that goes on has consulted.
+    pub(super) trace: EvalTrace,
 }
 
 impl State {

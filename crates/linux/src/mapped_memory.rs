@@ -1,6 +1,6 @@
 //! Memory shared with the kernel by mmap(2): a socket's rings and frames, a BPF map.
 //!
-//! Its life: mapped, read and written through checked offsets, unmapped when dropped. All unsafe code of AF_XDP is in this file.
+//! Its life: mapped, read and written through checked offsets, unmapped when dropped. The unsafe code of AF_XDP and of known flows is in this file.
 #![allow(unsafe_code, reason = "memory that the kernel also writes is read and written in place")]
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A mapping, aligned to a page.
 #[derive(Debug)]
-pub(super) struct MappedMemory {
+pub(crate) struct MappedMemory {
     start: NonNull<u8>,
     length: usize,
 }
@@ -24,19 +24,19 @@ const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 impl MappedMemory {
     /// New zeroed memory.
-    pub(super) fn anonymous(length: usize) -> io::Result<MappedMemory> {
+    pub(crate) fn anonymous(length: usize) -> io::Result<MappedMemory> {
         let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
         MappedMemory::new(unsafe { mmap_anonymous(null_mut(), length, READ_WRITE, flags) }?.cast(), length)
     }
 
     /// The memory of a BPF map, from its start.
-    pub(super) fn bpf_map(map: BorrowedFd<'_>, length: usize) -> io::Result<MappedMemory> {
+    pub(crate) fn bpf_map(map: BorrowedFd<'_>, length: usize) -> io::Result<MappedMemory> {
         MappedMemory::shared(map, length, 0, MapFlags::SHARED)
     }
 
     /// A ring of a socket.
-    pub(super) fn socket_ring(socket: BorrowedFd<'_>, length: usize, offset: u64) -> io::Result<MappedMemory> {
+    pub(crate) fn socket_ring(socket: BorrowedFd<'_>, length: usize, offset: u64) -> io::Result<MappedMemory> {
         MappedMemory::shared(socket, length, offset, MapFlags::SHARED | MapFlags::POPULATE)
     }
 
@@ -51,36 +51,36 @@ impl MappedMemory {
     }
 
     /// Its address, as the kernel is told it.
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.start.as_ptr() as u64
     }
 
     /// Its length in bytes.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 
     /// The bytes `at..at + length`; `None` outside the mapping.
-    pub(super) fn slice(&self, at: usize, length: usize) -> Option<&[u8]> {
+    pub(crate) fn slice(&self, at: usize, length: usize) -> Option<&[u8]> {
         at.checked_add(length).filter(|end| *end <= self.length)?;
         // SAFETY: inside the mapping, which the borrow keeps alive; the kernel does not write to a frame that is ours by the rings' counters.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), length) })
     }
 
     /// The same, to be written.
-    pub(super) fn slice_mut(&mut self, at: usize, length: usize) -> Option<&mut [u8]> {
+    pub(crate) fn slice_mut(&mut self, at: usize, length: usize) -> Option<&mut [u8]> {
         at.checked_add(length).filter(|end| *end <= self.length)?;
         // SAFETY: as above, and the borrow is exclusive.
         Some(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(at), length) })
     }
 
     /// The value at `at`; `None` outside the mapping.
-    pub(super) fn read<T: FromBytes>(&self, at: usize) -> Option<T> {
+    pub(crate) fn read<T: FromBytes>(&self, at: usize) -> Option<T> {
         T::read_from_bytes(self.slice(at, size_of::<T>())?).ok()
     }
 
     /// Writes a value at `at`; nothing outside the mapping.
-    pub(super) fn write<T: IntoBytes + Immutable>(&mut self, at: usize, value: &T) {
+    pub(crate) fn write<T: IntoBytes + Immutable>(&mut self, at: usize, value: &T) {
         if let Some(to) = self.slice_mut(at, size_of::<T>()) {
             to.copy_from_slice(value.as_bytes());
         }
@@ -90,7 +90,7 @@ impl MappedMemory {
     ///
     /// # Panics
     /// If it is not aligned or not inside the mapping: whoever maps memory checks this once with [`has_counter`](Self::has_counter).
-    pub(super) fn atomic_u32(&self, at: usize) -> &AtomicU32 {
+    pub(crate) fn atomic_u32(&self, at: usize) -> &AtomicU32 {
         assert!(self.has_counter(at, 4), "no counter at {at} of {}", self.length);
         // SAFETY: aligned (the mapping starts at a page) and inside the mapping, which the borrow keeps alive; both sides use it as an atomic.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(at).cast()) }
@@ -100,14 +100,14 @@ impl MappedMemory {
     ///
     /// # Panics
     /// As [`atomic_u32`](Self::atomic_u32).
-    pub(super) fn atomic_u64(&self, at: usize) -> &AtomicU64 {
+    pub(crate) fn atomic_u64(&self, at: usize) -> &AtomicU64 {
         assert!(self.has_counter(at, 8), "no counter at {at} of {}", self.length);
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(at).cast()) }
     }
 
     /// Is there room for an aligned counter of `size` bytes at `at`?
-    pub(super) fn has_counter(&self, at: usize, size: usize) -> bool {
+    pub(crate) fn has_counter(&self, at: usize, size: usize) -> bool {
         at.is_multiple_of(size) && at.checked_add(size).is_some_and(|end| end <= self.length)
     }
 }

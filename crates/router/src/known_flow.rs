@@ -1,0 +1,205 @@
+//! Which connections a faster data path may know: those whose packets the ruleset provably judges alike.
+//!
+//! ```text
+//! a packet of an established connection has passed ─▶ note: by which way, and what the rules have consulted
+//! both directions have passed, and nothing that may differ for the next packet was consulted
+//!      ─▶ the engine offloads the connection ─▶ Router::poll_offload: a KnownFlow for each direction
+//! the connection closes, or rules, sets or routes change ─▶ Router::poll_revoked
+//! ```
+//! It never decides what becomes of a packet: it only remembers what has become of one.
+use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, Tuple, Zone};
+use keepstate_rules::{EvalTrace, HoldReasons, Program};
+use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+/// Where packets of a flow come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowSource {
+    /// They come in by the interface of this index.
+    Interface(u32),
+    /// The machine itself sends them by the interface of this index.
+    Host(u32),
+}
+
+/// Where they go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowTarget {
+    /// Out by an interface, to this neighbour.
+    Forward {
+        /// The index of the interface.
+        oif: u32,
+        /// The neighbour.
+        next_hop: IpAddr,
+    },
+    /// To the machine itself.
+    Host,
+    /// Out, as they were about to leave.
+    LetOut,
+}
+
+/// One direction of a connection that a faster data path may forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownFlow {
+    /// Its connection.
+    pub conn_id: ConnId,
+    /// The direction.
+    pub direction: Direction,
+    /// Where its packets come from.
+    pub source: FlowSource,
+    /// Their tuple as they come.
+    pub tuple: Tuple,
+    /// Their tuple as they leave.
+    pub translated: Tuple,
+    /// Where they go to.
+    pub target: FlowTarget,
+}
+
+/// The way of one direction, as its last packet took it.
+#[derive(Clone, Debug)]
+struct NotedWay {
+    source: FlowSource,
+    target: FlowTarget,
+    counters: Vec<u32>,
+}
+
+/// Connections that may become known, and what is needed of those that are.
+#[derive(Debug)]
+pub(crate) struct FlowTracker {
+    candidates: KeyedMap<ConnId, [Option<NotedWay>; 2]>,
+    /// The rule counters of each direction.
+    known: KeyedMap<ConnId, [Vec<u32>; 2]>,
+    ready: VecDeque<[KnownFlow; 2]>,
+    /// Packets of established connections that the rules keep here, by the reasons' bits.
+    held: [u64; HoldReasons::all().bits().count_ones() as usize],
+    /// Packets that the data path has forwarded.
+    offloaded_packets: u64,
+}
+
+/// Statistics of flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FlowOffloadStats {
+    /// Connections that the data path knows.
+    pub flows: usize,
+    /// Packets that it has forwarded, as far as they were reported.
+    pub packets: u64,
+    /// Packets of established connections that the rules kept here, by reason.
+    pub held: Vec<(HoldReasons, u64)>,
+}
+
+impl FlowTracker {
+    pub(crate) fn new(key: SipKey) -> FlowTracker {
+        FlowTracker {
+            candidates: key.derive(0).map(),
+            known: key.derive(1).map(),
+            ready: VecDeque::new(),
+            held: [0; HoldReasons::all().bits().count_ones() as usize],
+            offloaded_packets: 0,
+        }
+    }
+
+    /// Notes that a packet of an established connection has passed.
+    pub(crate) fn note(
+        &mut self,
+        (conn_id, direction): (ConnId, Direction),
+        (source, target): (FlowSource, FlowTarget),
+        trace: &EvalTrace,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
+        if !trace.holds.is_empty() {
+            self.candidates.remove(&conn_id);
+            for (bit, count) in self.held.iter_mut().enumerate() {
+                *count += u64::from(trace.holds.bits() >> bit & 1);
+            }
+            return;
+        }
+        if self.known.contains_key(&conn_id) {
+            return;
+        }
+        if self.candidates.len() >= MAX_CANDIDATES {
+            // Those that never see an answer stay behind.
+            self.candidates.clear();
+        }
+        let ways = self.candidates.entry(conn_id).or_default();
+        if let Some(way) = ways.get_mut(direction as usize) {
+            *way = Some(NotedWay { source, target, counters: trace.counters.to_vec() });
+        }
+        let [Some(original), Some(reply)] = ways else { return };
+        let flow = match engine.offload(conn_id, now) {
+            Ok(flow) => flow,
+            // Its handshake goes on.
+            Err(OffloadError::NotEstablished) => return,
+            Err(_) => {
+                self.candidates.remove(&conn_id);
+                return;
+            }
+        };
+        let [original_tuple, reply_tuple] = flow.tuples;
+        let translated = original_tuple.invert().zip(reply_tuple.invert());
+        // Tuples alone do not tell connections of zones apart.
+        let Some((as_client, as_server)) = translated.filter(|_| flow.zone == Zone::default()) else {
+            engine.revoke(conn_id);
+            self.candidates.remove(&conn_id);
+            return;
+        };
+        let known = |direction, way: &NotedWay, tuple, translated| KnownFlow {
+            conn_id,
+            direction,
+            source: way.source,
+            tuple,
+            translated,
+            target: way.target,
+        };
+        self.ready.push_back([
+            known(Direction::Original, original, original_tuple, as_server),
+            known(Direction::Reply, reply, reply_tuple, as_client),
+        ]);
+        if let Some([Some(original), Some(reply)]) = self.candidates.remove(&conn_id) {
+            self.known.insert(conn_id, [original.counters, reply.counters]);
+        }
+    }
+
+    pub(crate) fn pop_ready(&mut self) -> Option<[KnownFlow; 2]> {
+        self.ready.pop_front()
+    }
+
+    /// Everything has to be judged anew.
+    pub(crate) fn forget_candidates(&mut self) {
+        self.candidates.clear();
+        self.ready.clear();
+    }
+
+    /// Counts what the data path has forwarded.
+    pub(crate) fn count(&mut self, stats: FlowStats, engine: &mut Engine, program: &mut Program, now: Instant) {
+        if let Some(counters) = self.known.get(&stats.conn_id).and_then(|of| of.get(stats.direction as usize)) {
+            program.count_offloaded(counters, stats.packets, stats.bytes);
+        }
+        self.offloaded_packets += stats.packets;
+        engine.update_stats([stats], now);
+    }
+
+    pub(crate) fn forget(&mut self, conn_id: ConnId) {
+        self.known.remove(&conn_id);
+    }
+
+    /// Counters of rules mean other rules now.
+    pub(crate) fn forget_rule_counters(&mut self) {
+        for counters in self.known.values_mut().flatten() {
+            counters.clear();
+        }
+    }
+
+    pub(crate) fn stats(&self) -> FlowOffloadStats {
+        let reason = |(bit, count): (usize, &u64)| (HoldReasons::from_bits_truncate(1 << bit), *count);
+        FlowOffloadStats {
+            flows: self.known.len(),
+            packets: self.offloaded_packets,
+            held: self.held.iter().enumerate().map(reason).filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+/// Connections that have passed in one direction, at most.
+const MAX_CANDIDATES: usize = 262_144;

@@ -1,0 +1,67 @@
+//! Which selectors and instructions hold a connection: what they consult may differ for its next packet (see [`EvalTrace`](super::EvalTrace)).
+use super::instr::Instr;
+use super::set::CompiledSet;
+use super::trace::HoldReasons;
+use crate::ast::{CtKey, IpField, MetaKey, Selector};
+
+/// What in a selector may differ between packets of one connection and direction.
+pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
+    match selector {
+        Selector::Ip(field) | Selector::Ip6(field) => match field {
+            IpField::Source | IpField::Destination | IpField::Protocol | IpField::Version => HoldReasons::empty(),
+            _ => HoldReasons::PACKET_CONTENT,
+        },
+        Selector::Port(..) | Selector::CtTuple(..) => HoldReasons::empty(),
+        Selector::Meta(key) => match key {
+            MetaKey::Iif | MetaKey::Oif | MetaKey::IifName | MetaKey::OifName | MetaKey::Group(_) => {
+                HoldReasons::empty()
+            }
+            MetaKey::LinkType(_) | MetaKey::Kind(_) | MetaKey::L4Proto | MetaKey::NfProto | MetaKey::Protocol => {
+                HoldReasons::empty()
+            }
+            MetaKey::Mark | MetaKey::Priority => HoldReasons::MARK,
+            MetaKey::Random => HoldReasons::NUMGEN,
+            MetaKey::Hour | MetaKey::Day | MetaKey::Time => HoldReasons::TIME,
+            _ => HoldReasons::PACKET_CONTENT,
+        },
+        Selector::Ct(key) => match key {
+            CtKey::State | CtKey::Direction | CtKey::Status | CtKey::Zone(_) | CtKey::Helper | CtKey::Id => {
+                HoldReasons::empty()
+            }
+            CtKey::Mark | CtKey::Label => HoldReasons::MARK,
+            CtKey::Expiration => HoldReasons::CT_COUNTER,
+        },
+        Selector::CtCounter(..) => HoldReasons::CT_COUNTER,
+        // A change of routes or addresses is known to whoever offloads.
+        Selector::Fib(_) => HoldReasons::empty(),
+        Selector::Socket(_) | Selector::Route(_) => HoldReasons::SOCKET,
+        _ => HoldReasons::PACKET_CONTENT,
+    }
+}
+
+/// What in an instruction itself may have another effect on the next packet; what it reads is noted where it is read.
+pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
+    match instr {
+        Instr::Stateful(_) | Instr::StatefulMap(..) => HoldReasons::METER,
+        Instr::Dynset { .. } => HoldReasons::DYNAMIC_SET,
+        Instr::Log(_) => HoldReasons::LOG,
+        Instr::Assign(..) | Instr::Notrack | Instr::CtHelper(_) | Instr::CtTimeout(_) | Instr::TcpOptStrip(_) => {
+            HoldReasons::REWRITE
+        }
+        Instr::Synproxy(_) => HoldReasons::SYNPROXY,
+        _ => HoldReasons::empty(),
+    }
+}
+
+/// The sets that instructions change.
+pub(super) fn mark_updated_sets(instr: &Instr, sets: &mut [CompiledSet]) {
+    match instr {
+        Instr::Dynset { set, .. } => {
+            if let Some(set) = sets.get_mut(*set) {
+                set.packets_update = true;
+            }
+        }
+        Instr::ObjectMap { choices, .. } => choices.iter().for_each(|choice| mark_updated_sets(choice, sets)),
+        _ => (),
+    }
+}

@@ -1,0 +1,72 @@
+//! What an evaluation has consulted: the proof that a faster data path may, or must not, forward a connection's packets without asking the rules again.
+//!
+//! While a packet is evaluated, everything that is consulted and that may differ for the next packet of its connection is noted. If nothing was, every further packet of the same connection, direction
+//! and state gets the same verdict, as long as the ruleset, its sets and the routes stay as they are. Rule counters on the way are noted too, for whoever counts the packets that do not come here.
+use bitflags::bitflags;
+use smallvec::SmallVec;
+
+bitflags! {
+    /// What keeps a connection from being offloaded.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct HoldReasons: u16 {
+        /// A limit, a quota, or a limit of connections.
+        const METER = 1 << 0;
+        /// A log line for each packet.
+        const LOG = 1 << 1;
+        /// A set that packets or time change.
+        const DYNAMIC_SET = 1 << 2;
+        /// A part of the packet other than addresses, ports and protocol: length, DSCP, TTL, TCP flags, payload.
+        const PACKET_CONTENT = 1 << 3;
+        /// The mark or label of the packet or its connection.
+        const MARK = 1 << 4;
+        /// Counters or the timeout of the connection.
+        const CT_COUNTER = 1 << 5;
+        /// The time of day.
+        const TIME = 1 << 6;
+        /// A random or running number.
+        const NUMGEN = 1 << 7;
+        /// The packet is changed beyond NAT, or its connection.
+        const REWRITE = 1 << 8;
+        /// The socket or the route of the packet.
+        const SOCKET = 1 << 9;
+        /// The rules answer for the server (synproxy).
+        const SYNPROXY = 1 << 10;
+    }
+}
+
+impl HoldReasons {
+    /// The name of a single reason, in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            HoldReasons::METER => "held_limit",
+            HoldReasons::LOG => "held_log",
+            HoldReasons::DYNAMIC_SET => "held_dynamic_set",
+            HoldReasons::PACKET_CONTENT => "held_packet_content",
+            HoldReasons::MARK => "held_mark",
+            HoldReasons::CT_COUNTER => "held_ct_counter",
+            HoldReasons::TIME => "held_time",
+            HoldReasons::NUMGEN => "held_numgen",
+            HoldReasons::REWRITE => "held_rewrite",
+            HoldReasons::SOCKET => "held_socket",
+            HoldReasons::SYNPROXY => "held_synproxy",
+            _ => "held",
+        }
+    }
+}
+
+/// What an evaluation has consulted, beyond what stays the same for the packets of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct EvalTrace {
+    /// What may differ for the next packet.
+    pub holds: HoldReasons,
+    /// Indices of the counters that have counted the packet, as [`Program::count_offloaded`](super::Program::count_offloaded) takes them.
+    pub counters: SmallVec<[u32; 4]>,
+}
+
+impl EvalTrace {
+    /// Forgets everything, for the next packet.
+    pub fn clear(&mut self) {
+        self.holds = HoldReasons::empty();
+        self.counters.clear();
+    }
+}
