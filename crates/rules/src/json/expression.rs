@@ -1,4 +1,5 @@
 //! Expressions of libnftables' JSON schema.
+use super::stateful::{JsonCounts, JsonLimit, JsonQuota};
 use serde::{Deserialize, Serialize};
 
 /// A value: a literal, several of them, or a term.
@@ -155,16 +156,9 @@ pub(super) struct JsonElement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) counter: Option<JsonCounts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) limit: Option<super::statement::JsonLimit>,
+    pub(super) limit: Option<JsonLimit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) quota: Option<super::statement::JsonQuota>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct JsonCounts {
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
+    pub(super) quota: Option<JsonQuota>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

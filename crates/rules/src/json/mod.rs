@@ -7,6 +7,7 @@ mod object;
 mod read_command;
 mod read_expression;
 mod read_statement;
+mod stateful;
 mod statement;
 mod write_expression;
 mod write_object;

@@ -6,7 +6,7 @@ use super::object::{
 };
 use super::read_expression::{comma_list, element, quoted, word};
 use super::read_statement::{limit, rule, synproxy_options};
-use super::statement::JsonLimit;
+use super::stateful::JsonLimit;
 use serde_json::Value;
 
 type Text = Result<String, JsonScriptError>;

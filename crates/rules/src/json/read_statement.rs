@@ -2,9 +2,8 @@
 use super::JsonScriptError;
 use super::expression::{JsonTerm, JsonValue};
 use super::read_expression::{comma_list, element, header, joined, lookup, quoted, value, word};
-use super::statement::{
-    JsonCounter, JsonLimit, JsonLog, JsonMatch, JsonNamed, JsonNat, JsonQuota, JsonReject, JsonStatement, JsonSynproxy,
-};
+use super::stateful::{JsonLimit, JsonQuota};
+use super::statement::{JsonCounter, JsonLog, JsonMatch, JsonNamed, JsonNat, JsonReject, JsonStatement, JsonSynproxy};
 
 type Text = Result<String, JsonScriptError>;
 

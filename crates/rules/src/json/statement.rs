@@ -1,5 +1,6 @@
 //! Statements of libnftables' JSON schema.
-use super::expression::{JsonCounts, JsonHeader, JsonLookup, JsonTarget, JsonTerm, JsonValue, OneOrMore};
+use super::expression::{JsonHeader, JsonLookup, JsonTarget, JsonTerm, JsonValue, OneOrMore};
+use super::stateful::{JsonCounts, JsonLimit, JsonQuota};
 use serde::{Deserialize, Serialize};
 
 /// One statement, by its name.
@@ -69,42 +70,6 @@ pub(super) enum JsonNamed<T> {
     Name(String),
     Map(JsonTerm),
     Own(T),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct JsonQuota {
-    pub(super) val: u64,
-    #[serde(default = "bytes")]
-    pub(super) val_unit: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) used: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) used_unit: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) inv: bool,
-}
-
-fn bytes() -> String {
-    "bytes".to_owned()
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct JsonLimit {
-    pub(super) rate: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) burst: Option<u64>,
-    #[serde(default = "second")]
-    pub(super) per: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) inv: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) rate_unit: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) burst_unit: Option<String>,
-}
-
-fn second() -> String {
-    "second".to_owned()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

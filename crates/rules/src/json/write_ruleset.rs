@@ -1,6 +1,7 @@
 //! A ruleset as a JSON document: what `nft -j list` prints.
-use super::expression::{JsonCounts, JsonElement, JsonTerm, JsonValue, OneOrMore};
+use super::expression::{JsonElement, JsonTerm, JsonValue, OneOrMore};
 use super::object::{JsonChain, JsonMetainfo, JsonObject, JsonPlace, JsonRule, JsonSet};
+use super::stateful::JsonCounts;
 use super::write_expression::{concat, literal, range, tree_element};
 use super::write_object::{ObjectState, comment, flowtable, object};
 use super::write_statement::{limit, quota, stateful, statements};

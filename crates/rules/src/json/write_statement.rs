@@ -1,8 +1,9 @@
 //! Statements of the syntax tree, in the JSON schema.
-use super::expression::{JsonCounts, JsonHeader, JsonLookup, JsonTarget, JsonValue, OneOrMore};
+use super::expression::{JsonHeader, JsonLookup, JsonTarget, JsonValue, OneOrMore};
+use super::stateful::{JsonCounts, JsonLimit, JsonQuota};
 use super::statement::{
-    JsonCounter, JsonCtCount, JsonFlow, JsonIgnored, JsonLimit, JsonLog, JsonMangle, JsonMapChange, JsonMatch,
-    JsonMeter, JsonNamed, JsonNat, JsonQuota, JsonReject, JsonReset, JsonSetChange, JsonStatement, JsonSynproxy,
+    JsonCounter, JsonCtCount, JsonFlow, JsonIgnored, JsonLog, JsonMangle, JsonMapChange, JsonMatch, JsonMeter,
+    JsonNamed, JsonNat, JsonReject, JsonReset, JsonSetChange, JsonStatement, JsonSynproxy,
 };
 use super::write_expression::{
     concat, expression, field, key, literal, lookup, payload, range, selector, set_ref, transport_name,
