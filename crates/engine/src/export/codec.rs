@@ -18,16 +18,16 @@ use core::net::IpAddr;
 #[non_exhaustive]
 pub enum SnapshotDecodeError {
     /// The input ends within a field.
-    #[error("it is cut short")]
+    #[error("truncated")]
     Truncated,
     /// Unknown version.
-    #[error("a description of version {0}; known here is version {VERSION}")]
+    #[error("format version {0}; this program reads version {VERSION}")]
     UnsupportedVersion(u8),
     /// An unknown field that must not be skipped.
-    #[error("field {0} is not known here")]
+    #[error("unknown field {0}")]
     UnknownField(u8),
     /// A field with an invalid value.
-    #[error("field {0} has a value that it cannot have")]
+    #[error("field {0}: invalid value")]
     InvalidValue(u8),
     /// A mandatory field is missing.
     #[error("field {0} is missing")]

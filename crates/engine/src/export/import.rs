@@ -27,19 +27,19 @@ pub enum WindowTrust {
 #[non_exhaustive]
 pub enum ImportError {
     /// It has expired since the export.
-    #[error("it has expired meanwhile")]
+    #[error("it has expired")]
     Expired,
     /// One of its tuples belongs to another connection.
-    #[error("another connection has one of its tuples")]
+    #[error("another connection with one of its tuples exists")]
     Clash,
     /// The table is full: `nf_conntrack_max`.
-    #[error("the table is full: nf_conntrack_max is too small for it")]
+    #[error("the table is full (nf_conntrack_max)")]
     TableFull,
     /// Out of memory.
-    #[error("there is no memory for it")]
+    #[error("out of memory")]
     NoMemory,
     /// The snapshot is inconsistent: there can be no such connection.
-    #[error("no connection can be like that: {0}")]
+    #[error("inconsistent: {0}")]
     Invalid(&'static str),
 }
 

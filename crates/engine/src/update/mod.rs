@@ -74,22 +74,22 @@ pub struct NewConnection {
 #[non_exhaustive]
 pub enum UpdateError {
     /// A connection with one of the tuples exists.
-    #[error("there is such a connection already")]
+    #[error("the connection exists already")]
     Exists,
     /// The connection does not exist (any more).
-    #[error("there is no such connection")]
+    #[error("no such connection")]
     NotFound,
     /// The request is inconsistent, or a mandatory attribute is missing.
-    #[error("no connection can be like that")]
+    #[error("the values contradict each other")]
     Invalid,
     /// The request changes status bits that must not be changed.
-    #[error("these bits of the status cannot be changed by request")]
+    #[error("these status bits cannot be changed")]
     StatusUnchangeable,
     /// Its timeout is fixed: [`Status::FIXED_TIMEOUT`].
     #[error("its timeout is fixed")]
     FixedTimeout,
     /// The table is full, or out of memory.
-    #[error("there is no room for it: nf_conntrack_max, or memory")]
+    #[error("the table is full (nf_conntrack_max), or out of memory")]
     TableFull,
 }
 

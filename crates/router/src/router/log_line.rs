@@ -28,7 +28,7 @@ impl LogLine {
 
     pub(super) fn of_port_block(event: &PortBlockEvent) -> LogLine {
         let PortBlockEvent { allocated, subscriber, address, ports, .. } = event;
-        let what = if *allocated { "taken" } else { "given back" };
+        let what = if *allocated { "allocated" } else { "released" };
         let (first, last) = (ports.start(), ports.end());
         let text = format!("port block {what}: subscriber={subscriber} address={address} ports={first}-{last}");
         LogLine { level: 6, text, is_rule: false }
