@@ -42,10 +42,12 @@ enum Forwarder {
     XdpSockets,
     XdpBatched,
     Tun,
+    Tc,
 }
 
 /// With GSO packets and partial checksums, as sent by programs on the gateway's own machine.
-const GSO_FORWARDERS: [(Forwarder, &str); 2] = [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tun, "keepstate, TUN")];
+const GSO_FORWARDERS: [(Forwarder, &str); 3] =
+    [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tc, "keepstate, tc"), (Forwarder::Tun, "keepstate, TUN")];
 
 const FORWARDERS: [(Forwarder, &str); 4] = [
     (Forwarder::Linux, "Linux, as it falls"),
@@ -53,6 +55,12 @@ const FORWARDERS: [(Forwarder, &str); 4] = [
     (Forwarder::XdpSockets, "keepstate, sockets"),
     (Forwarder::XdpBatched, "keepstate, bursts"),
 ];
+
+/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing, so tc's hooks are measured here only.
+const STREAM_FORWARDERS: [(Forwarder, &str); 5] = {
+    let [linux, napi, sockets, batched] = FORWARDERS;
+    [linux, napi, sockets, batched, (Forwarder::Tc, "keepstate, tc")]
+};
 
 /// The result of one round with one router.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,7 +104,7 @@ impl GatewayBench {
             print_flood(*flows, &rounds);
         }
         println!("TCP and round trips, packets of 1,500 bytes\n");
-        print_streams(&FORWARDERS, &self.measure_rounds(&FORWARDERS, |way| bench.measure_streams(way))?);
+        print_streams(&STREAM_FORWARDERS, &self.measure_rounds(&STREAM_FORWARDERS, |way| bench.measure_streams(way))?);
         println!("\nThe same with GSO packets and partial checksums\n");
         bench.stage.set_offloads(true)?;
         print_streams(&GSO_FORWARDERS, &self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way))?);
@@ -154,13 +162,14 @@ impl GatewayRuns {
 
     fn start(&self, way: Forwarder, pinned: bool) -> Result<RunningForwarder<'_>> {
         let router = self.stage.netns(BenchHost::Router);
-        let ours = matches!(way, Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun);
+        let ours = !matches!(way, Forwarder::Linux | Forwarder::LinuxThreadedNapi);
         let mut running = RunningForwarder { bench: self, gateway: None, through_tun: way == Forwarder::Tun };
         run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(!ours)))?;
         if ours {
             let spin = self.spin.to_string();
             let devices: &[&str] = match way {
                 Forwarder::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
+                Forwarder::Tc => &["--interface", "r0,r1", "--on-exit", "open", "--spin", &spin],
                 Forwarder::XdpBatched => &["--xdp", "r0,r1", "--spin", &spin],
                 _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
             };
