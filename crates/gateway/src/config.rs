@@ -167,7 +167,7 @@ impl GatewayConfig {
             DriverConfig::Tc { interfaces, options } => {
                 let [low, high] = self.secret_halves();
                 let secrets = HookSecrets::derive([low, high]);
-                let driver = TcDriver::new(interfaces, secrets, *options)?;
+                let driver = TcDriver::new(interfaces, secrets, options.clone())?;
                 if options.offload {
                     router = router.with_flow_offload();
                 }

@@ -26,6 +26,8 @@ struct config {
 	__u32 cookie[2]; // random: marks packets that user space has let go on
 	__u32 generation; // of the known flows: lines of another one are stale
 	__u64 key[2]; // of the hash of known flows
+	__u32 open_when_dead; // what becomes of packets when no gateway runs: 0 nothing passes
+	__u32 reserved;
 };
 
 struct {
@@ -34,6 +36,25 @@ struct {
 	__type(key, __u32);
 	__type(value, struct config);
 } config SEC(".maps");
+
+// When user space has last been seen, in nanoseconds of the monotonic clock; written through the mapped memory.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} heartbeat SEC(".maps");
+
+enum { DEAD_AFTER_SECONDS = 10 };
+
+// By interface: the TCP port of the machine that stays open while no gateway runs.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u32);
+} lifelines SEC(".maps");
 
 // Counters, by enum counter.
 enum counter { TO_USER, PASSED, UNGOVERNED, BROKEN, KNOWN, COUNTERS };
@@ -260,6 +281,48 @@ static __always_inline int known(struct __sk_buff *skb, struct config *now, enum
 	return bpf_redirect_neigh(oif, &neighbour, sizeof(neighbour), 0);
 }
 
+static __always_inline int user_space_is_dead(void)
+{
+	__u32 zero = 0;
+	__u64 *beat = bpf_map_lookup_elem(&heartbeat, &zero);
+	return !beat || bpf_ktime_get_coarse_ns() > *beat + DEAD_AFTER_SECONDS * 1000000000ull;
+}
+
+// A packet of the machine itself, to or from the port that the administrator keeps for this case.
+static __always_inline int is_lifeline(struct __sk_buff *skb, enum hook hook)
+{
+	__u32 ifindex = skb->ifindex;
+	__be16 port;
+	int at;
+	__u8 protocol;
+	struct bpf_fib_lookup route = { .ifindex = ifindex };
+	__u32 *open = bpf_map_lookup_elem(&lifelines, &ifindex);
+	if (!open) return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.ihl != 5 || ip.frag_off & bpf_htons(0x3fff)) return 0;
+		protocol = ip.protocol;
+		at = ETH_HLEN + sizeof(ip);
+		route.family = 2;
+		route.ipv4_src = ip.saddr;
+		route.ipv4_dst = ip.daddr;
+	} else {
+		struct ipv6hdr ip;
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip))) return 0;
+		protocol = ip.nexthdr;
+		at = ETH_HLEN + sizeof(ip);
+		route.family = 10;
+		__builtin_memcpy(route.ipv6_src, &ip.saddr, sizeof(route.ipv6_src));
+		__builtin_memcpy(route.ipv6_dst, &ip.daddr, sizeof(route.ipv6_dst));
+	}
+	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, at + (hook == INGRESS ? 2 : 0), &port, sizeof(port))) return 0;
+	if (bpf_ntohs(port) != *open) return 0;
+	if (hook == EGRESS) return 1;
+	// Not what the kernel would forward.
+	int to = bpf_fib_lookup(skb, &route, sizeof(route), 0);
+	return to == BPF_FIB_LKUP_RET_NOT_FWDED || to == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
 static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 {
 	__u32 zero = 0;
@@ -281,6 +344,7 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 	}
 	int verdict = known(skb, now, hook);
 	if (verdict != SEEN_SLOW) return verdict;
+	if (user_space_is_dead() && (now->open_when_dead || is_lifeline(skb, hook))) return pass();
 	struct carrier_hdr hdr = {
 		.unicast = 2,
 		.what = hook | (skb->pkt_type << 4),

@@ -30,6 +30,7 @@ use keepstate_wire::rewrite;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Packets read before the router is locked.
@@ -45,12 +46,37 @@ pub enum OnExit {
 }
 
 /// How the interfaces are governed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcOptions {
     /// What becomes of them at the end.
     pub on_exit: OnExit,
+    /// While no gateway runs, this TCP port of the machine stays open on the interface of this name.
+    pub lifeline: Option<Lifeline>,
     /// Packets of established connections that the rules provably judge alike go on in the kernel.
     pub offload: bool,
+}
+
+/// A TCP port of the machine that stays open on an interface while no gateway runs: `eth0`, or `eth0:2222`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifeline {
+    interface: String,
+    port: u16,
+}
+
+impl FromStr for Lifeline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Lifeline, String> {
+        const SSH: u16 = 22;
+        let (interface, port) = match text.rsplit_once(':') {
+            None => (text, Some(SSH)),
+            Some((interface, port)) => (interface, port.parse().ok().filter(|port| *port > 0)),
+        };
+        match port.filter(|_| !interface.is_empty()) {
+            Some(port) => Ok(Lifeline { interface: interface.to_owned(), port }),
+            None => Err(format!("{text:?}: write an interface and a port, like eth0:22; without a port it is 22")),
+        }
+    }
 }
 
 /// The carrier, the programs, and what is known of the interfaces.
@@ -69,6 +95,7 @@ pub(super) struct TcDriver {
     /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     on_exit: OnExit,
+    lifeline: Option<Lifeline>,
     received: Vec<RxPacket>,
     /// Buffers for the longest packet.
     spare_buffers: Vec<Vec<u8>>,
@@ -121,7 +148,7 @@ impl TcDriver {
         governed.check(&kernel_fib::links(&messages))?;
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
-        let hooks = TcHooks::load(&carrier, secrets, pins)
+        let hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
             .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
         let flows = options.offload.then(|| TcFlows::new(&hooks, secrets)).transpose()?;
         // From here on the interfaces stay closed when this process dies.
@@ -137,11 +164,17 @@ impl TcDriver {
             links: Arc::default(),
             fib: Some(fib),
             on_exit: options.on_exit,
+            lifeline: options.lifeline,
             received: Vec::new(),
             spare_buffers: Vec::new(),
             to_send: Vec::new(),
             lost: 0,
         };
+        if let Some(lifeline) = &driver.lifeline
+            && !driver.governed.governs(&lifeline.interface, &kernel_fib::links(&messages))
+        {
+            bail!("--lifeline {}: it is not one of the governed interfaces", lifeline.interface);
+        }
         driver.follow_interfaces(&kernel_fib::links(&messages)).context("cannot govern the interfaces")?;
         let others = driver.governed.others(&kernel_fib::links(&messages));
         if !others.is_empty() {
@@ -172,6 +205,10 @@ impl TcDriver {
                 None => {
                     self.hooks.attach(&link.name, link.index).with_context(|| format!("--interface {}", link.name))?;
                     tracing::info!("{}: governed", link.name);
+                    if let Some(lifeline) = self.lifeline.as_ref().filter(|lifeline| lifeline.interface == link.name) {
+                        self.hooks.set_lifeline(link.index, lifeline.port).context("--lifeline")?;
+                        tracing::info!("{}: TCP port {} stays open when no gateway runs", link.name, lifeline.port);
+                    }
                 }
                 Some(before) if *before != link.name => tracing::info!("{before} is called {} now", link.name),
                 Some(_) => (),
@@ -293,6 +330,7 @@ impl Driver for TcDriver {
     }
 
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
+        self.hooks.beat();
         match &mut self.flows {
             Some(flows) => {
                 flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")

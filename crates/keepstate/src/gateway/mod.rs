@@ -11,7 +11,7 @@ use clap::Args;
 use keepstate_gateway::config::{DriverConfig, GatewayConfig};
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig, StaticFib};
-use keepstate_gateway::tc::{self, InterfacePattern, OnExit, TcOptions};
+use keepstate_gateway::tc::{self, InterfacePattern, Lifeline, OnExit, TcOptions};
 use keepstate_gateway::xdp::XdpTxMode;
 use keepstate_linux::xdp::XskMode;
 use nat_args::NatArgs;
@@ -46,9 +46,12 @@ pub struct GatewayArgs {
     /// Govern existing interfaces: eth0,eth1, eth*, '*,!eth3'. Addresses, routes and neighbours are the kernel's; the machine's own packets pass the rules too. They stay closed when the gateway ends
     #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp", "queue"], help_heading = "Interfaces")]
     governed: Vec<InterfacePattern>,
-    /// What becomes of governed interfaces when the gateway is stopped
+    /// What becomes of governed interfaces when the gateway is stopped, or dies
     #[arg(long, value_name = "STATE", value_enum, default_value_t = OnExitArg::Closed, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     on_exit: OnExitArg,
+    /// An interface on which SSH to this machine stays possible while no gateway runs: eth0, or eth0:PORT
+    #[arg(long, value_name = "NAME[:PORT]", requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    lifeline: Option<Lifeline>,
     /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike
     #[arg(long, value_name = "STATE", value_enum, default_value_t = OffloadArg::On, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     offload: OffloadArg,
@@ -91,9 +94,9 @@ pub struct GatewayArgs {
 /// What becomes of governed interfaces.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum OnExitArg {
-    /// Nothing passes until a gateway runs again
+    /// Nothing passes until a gateway runs again, but connections that the kernel has, and the lifeline
     Closed,
-    /// The kernel has them again, without the ruleset
+    /// The kernel has them again, without the ruleset; if the gateway was killed, after ten seconds
     Open,
 }
 
@@ -219,7 +222,11 @@ impl GatewayArgs {
         } else if !self.governed.is_empty() {
             DriverConfig::Tc {
                 interfaces: self.governed.clone(),
-                options: TcOptions { on_exit: self.on_exit.into(), offload: self.offload == OffloadArg::On },
+                options: TcOptions {
+                    on_exit: self.on_exit.into(),
+                    offload: self.offload == OffloadArg::On,
+                    lifeline: self.lifeline.clone(),
+                },
             }
         } else if let Some(number) = self.queue {
             DriverConfig::Nfqueue(number)

@@ -323,6 +323,42 @@ fn closed_when_it_dies_until_the_next_one_or_detached() {
     assert_eq!(lab.connect("c", "10.0.1.1:2223", PATIENCE), Err(ErrorKind::ConnectionRefused));
 }
 
+/// The administrator is not locked out by a gateway that has died: the lifeline needs none. Nothing else passes.
+#[test]
+fn lifeline_is_open_while_no_gateway_runs() {
+    let how = ["--interface", "r0,r1", "--lifeline", "r0:2223"];
+    let Some(mut lab) = TcTestbed::with_rules("l", RULES, &how) else { return };
+    let listener = spawn_in_netns(&lab.netns.name("r"), || std::net::TcpListener::bind("10.0.1.1:2223").unwrap());
+    let _listener = listener.join().unwrap();
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut), "the rules drop it");
+    lab.kill();
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", Duration::from_secs(40)), Ok(()), "once it is known to be dead");
+    assert_eq!(lab.connect("c", "10.0.1.1:2222", SILENCE), Err(ErrorKind::TimedOut), "another port");
+    for forwards in ["0", "1"] {
+        let path = format!("echo {forwards} > /proc/sys/net/ipv4/ip_forward");
+        let router = lab.netns.name("r");
+        assert!(Command::new("ip").args(["netns", "exec", &router, "sh", "-c", &path]).status().unwrap().success());
+        assert_eq!(lab.connect("c", "10.0.2.2:2223", SILENCE), Err(ErrorKind::TimedOut), "another machine");
+        assert_eq!(lab.connect("c", "10.0.1.1:2223", PATIENCE), Ok(()));
+    }
+    lab.start(&how);
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut), "the rules again");
+}
+
+/// By choice a gateway that is killed leaves the interfaces open.
+#[test]
+fn open_after_it_was_killed_by_choice() {
+    let Some(mut lab) = TcTestbed::with_rules("p", RULES, &["--interface", "r0,r1", "--on-exit", "open"]) else {
+        return;
+    };
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut));
+    lab.kill();
+    let until = Instant::now() + Duration::from_secs(60);
+    while lab.connect("c", "10.0.1.1:2223", SILENCE) != Err(ErrorKind::ConnectionRefused) {
+        assert!(Instant::now() < until, "it stays closed");
+    }
+}
+
 /// An interface that is made anew under its name is governed as soon as it is there.
 #[test]
 fn interfaces_made_anew_are_governed() {
@@ -353,6 +389,7 @@ fn unusable_interfaces_are_reported() {
         (&["--interface", "nothere*"], 1, "no interface has such a name"),
         (&["--interface", "r0", "--xdp", "r1"], 2, "cannot be used with"),
         (&["--on-exit", "open"], 2, "--interface"),
+        (&["--interface", "nothere0", "--lifeline", "nothere0:0"], 2, "like eth0:22"),
         (&["--on-exit", "open", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
         (&["--xdp-mode", "copy", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
     ] {

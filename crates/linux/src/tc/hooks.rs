@@ -5,11 +5,13 @@
 use super::carrier::Carrier;
 use super::flow_table::FlowTable;
 use super::pin_dir::PinDir;
+use crate::mapped_memory::MappedMemory;
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use rustix::time::{ClockId, clock_gettime};
 use siphasher::sip::SipHasher13;
 use std::fmt;
 use std::fs;
@@ -17,6 +19,7 @@ use std::hash::Hasher;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tc_hooks.bpf.o");
@@ -64,8 +67,9 @@ pub struct HookCounters {
     pub known: u64,
 }
 
-/// `struct config` of the programs: the carrier's index, the cookie that marks packets which user space has let go on, the generation of known flows, the key of their hash.
-type Config = [u32; 8];
+/// `struct config` of the programs: the carrier's index, the cookie that marks packets which user space has let go on, the generation of known flows, the key of their hash,
+/// whether interfaces are open while no gateway runs.
+type Config = [u32; 10];
 
 /// Secrets of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +85,7 @@ pub struct TcHooks {
     ebpf: Ebpf,
     pins: PinDir,
     config: Config,
+    heartbeat: MappedMemory,
 }
 
 impl fmt::Debug for TcHooks {
@@ -98,23 +103,31 @@ struct Place<'a> {
 }
 
 impl TcHooks {
-    /// Loads the programs for this carrier, and attaches the one that stands there.
+    /// Loads the programs for this carrier, and attaches the one that stands there. With `open_when_dead` interfaces are open while no gateway runs, else closed.
     ///
     /// # Errors
     /// Permission denied (CAP_BPF, CAP_NET_ADMIN), or a kernel without what the programs need.
-    pub fn load(carrier: &Carrier, secrets: HookSecrets, pins: PinDir) -> Result<TcHooks, TcError> {
+    pub fn load(
+        carrier: &Carrier,
+        secrets: HookSecrets,
+        open_when_dead: bool,
+        pins: PinDir,
+    ) -> Result<TcHooks, TcError> {
         let mut ebpf = Ebpf::load(BPF_OBJECT).map_err(tc_error("cannot load the BPF object"))?;
         let [low, high] = secrets.key;
         let [l0, l1, l2, l3, l4, l5, l6, l7] = low.to_ne_bytes();
         let [h0, h1, h2, h3, h4, h5, h6, h7] = high.to_ne_bytes();
         let words = [[l0, l1, l2, l3], [l4, l5, l6, l7], [h0, h1, h2, h3], [h4, h5, h6, h7]].map(u32::from_ne_bytes);
         let [first, second] = secrets.cookie;
-        let config = [carrier.index(), first, second, FIRST_GENERATION, words[0], words[1], words[2], words[3]];
+        let [w0, w1, w2, w3] = words;
+        let config = [carrier.index(), first, second, FIRST_GENERATION, w0, w1, w2, w3, u32::from(open_when_dead), 0];
         write_config(&mut ebpf, config)?;
         for name in ["ingress", "egress", "carrier"] {
             classifier(&mut ebpf, name)?.load().map_err(tc_error(format!("cannot load the BPF program {name}")))?;
         }
-        let mut hooks = TcHooks { ebpf, pins, config };
+        let heartbeat = map_heartbeat(&ebpf)?;
+        let mut hooks = TcHooks { ebpf, pins, config, heartbeat };
+        hooks.beat();
         hooks.attach_at(&Place {
             program: "carrier",
             interface: super::CARRIER_NAME,
@@ -177,10 +190,30 @@ impl TcHooks {
     /// # Errors
     /// The map cannot be written.
     pub fn raise_generation(&mut self, table: &mut FlowTable) -> Result<(), TcError> {
-        let [.., generation, _, _, _, _] = &mut self.config;
+        let [_, _, _, generation, ..] = &mut self.config;
         *generation = generation.wrapping_add(1);
         table.set_generation(*generation);
         write_config(&mut self.ebpf, self.config)
+    }
+
+    /// Tells the programs that user space lives. Ten seconds after the last time they take it for dead.
+    pub fn beat(&self) {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let now = (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64);
+        self.heartbeat.atomic_u64(0).store(now, Ordering::Relaxed);
+    }
+
+    /// While no gateway runs, this TCP port of the machine is open on an interface.
+    ///
+    /// # Errors
+    /// The map cannot be written, or 64 interfaces have one.
+    pub fn set_lifeline(&mut self, ifindex: u32, port: u16) -> Result<(), TcError> {
+        let map = self.ebpf.map_mut("lifelines").ok_or("not in the object file");
+        let map = map.map_err(tc_error("BPF map lifelines"))?;
+        let mut lifelines: HashMap<_, u32, u32> = map.try_into().map_err(tc_error::<MapError>("BPF map lifelines"))?;
+        lifelines
+            .insert(ifindex, u32::from(port), 0)
+            .map_err(tc_error::<MapError>("cannot write the BPF map lifelines"))
     }
 
     /// Where its links are pinned.
@@ -240,6 +273,13 @@ impl TcHooks {
 
 /// The generation of known flows at the start.
 const FIRST_GENERATION: u32 = 1;
+
+fn map_heartbeat(ebpf: &Ebpf) -> Result<MappedMemory, TcError> {
+    let Some(Map::Array(map)) = ebpf.map("heartbeat") else {
+        return Err(tc_error("BPF map heartbeat")("not in the object file"));
+    };
+    MappedMemory::bpf_map(map.fd().as_fd(), 8).map_err(tc_error("cannot map the BPF map heartbeat"))
+}
 
 fn write_config(ebpf: &mut Ebpf, config: Config) -> Result<(), TcError> {
     let map = ebpf.map_mut("config").ok_or("not in the object file").map_err(tc_error("BPF map config"))?;
