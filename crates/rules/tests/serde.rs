@@ -14,6 +14,7 @@ fn diagnostic_as_json() {
             "message": "expected a match, a statement or a verdict, found `acept`",
             "help": "did you mean `accept`?",
             "unsupported": false,
+            "not_governed": false,
         })
     );
     assert_eq!(

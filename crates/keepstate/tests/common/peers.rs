@@ -48,16 +48,21 @@ pub fn serve_once(at: &str, length: usize) -> (SocketAddr, impl FnOnce() -> IpAd
     (address, serve)
 }
 
-/// Connects, as often as it takes within a generous time, and reads everything.
+/// Connects, and reads everything.
 pub fn download(at: SocketAddr) -> Vec<u8> {
+    let mut all = Vec::new();
+    connect(at).read_to_end(&mut all).unwrap();
+    all
+}
+
+/// Connects, as often as it takes within a generous time.
+pub fn connect(at: SocketAddr) -> TcpStream {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         match TcpStream::connect_timeout(&at, Duration::from_secs(5)) {
-            Ok(mut stream) => {
+            Ok(stream) => {
                 stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-                let mut all = Vec::new();
-                stream.read_to_end(&mut all).unwrap();
-                return all;
+                return stream;
             }
             Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
         }

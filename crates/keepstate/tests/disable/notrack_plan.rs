@@ -201,6 +201,6 @@ fn usage_errors() {
         assert!(ran.err.contains(says), "{arguments:?}: {}", ran.err);
     }
     let ran = disable(&["--netns", "no-such-place"], None);
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(3));
     assert!(ran.err.contains("ip netns"), "{}", ran.err);
 }

@@ -88,10 +88,10 @@ pub fn parse_with(
 ///
 /// ```
 /// use keepstate_rules::{NoIncludes, parse_skipping_unsupported};
-/// let text = "table ip t { chain c { ether saddr 00:11:22:33:44:55 drop; tcp dport 22 accept; }; }";
+/// let text = "table ip t { chain c { osf name \"Linux\" drop; tcp dport 22 accept; }; }";
 /// let (ruleset, _, left_out) = parse_skipping_unsupported("rules.nft", text, &NoIncludes, &[]).unwrap();
 /// assert_eq!(ruleset.tables[0].chains[0].rules.len(), 1);
-/// assert_eq!(left_out[0].message, "`ether` is not supported");
+/// assert_eq!(left_out[0].message, "`osf` is not supported");
 /// ```
 ///
 /// # Errors

@@ -99,8 +99,7 @@ impl Program {
             ChainOutcome::EndOfChain | ChainOutcome::Returned if base.policy_drop => Verdict::Drop,
             ChainOutcome::EndOfChain | ChainOutcome::Returned => Verdict::Accept,
         };
-        ctx.meta.trace.holds |= state.trace.holds;
-        ctx.meta.trace.counters.extend_from_slice(&state.trace.counters);
+        ctx.meta.trace.add(&state.trace);
         verdict
     }
 }
@@ -175,7 +174,7 @@ impl Evaluator<'_> {
                 if let Some((packets, all)) = self.state.counters.get_mut(*at) {
                     *packets += 1;
                     *all += bytes;
-                    self.state.trace.counters.push(u32::try_from(*at).unwrap_or(u32::MAX));
+                    self.state.trace.note_counter(u32::try_from(*at).unwrap_or(u32::MAX));
                 }
                 InstrOutcome::Continue
             }

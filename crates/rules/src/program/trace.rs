@@ -31,6 +31,8 @@ bitflags! {
         const SOCKET = 1 << 9;
         /// The rules answer for the server (synproxy).
         const SYNPROXY = 1 << 10;
+        /// More rules count its packets than are told to the data path.
+        const COUNTERS = 1 << 11;
     }
 }
 
@@ -49,6 +51,7 @@ impl HoldReasons {
             HoldReasons::REWRITE => "held_rewrite",
             HoldReasons::SOCKET => "held_socket",
             HoldReasons::SYNPROXY => "held_synproxy",
+            HoldReasons::COUNTERS => "held_counters",
             _ => "held",
         }
     }
@@ -60,10 +63,27 @@ pub struct EvalTrace {
     /// What may differ for the next packet.
     pub holds: HoldReasons,
     /// Indices of the counters that have counted the packet, as [`Program::count_offloaded`](super::Program::count_offloaded) takes them.
-    pub counters: SmallVec<[u32; 4]>,
+    pub counters: SmallVec<[u32; MAX_COUNTERS]>,
 }
 
+/// Counters that are noted, at most: so many need no allocation.
+const MAX_COUNTERS: usize = 8;
+
 impl EvalTrace {
+    /// Notes that a counter has counted the packet.
+    pub(super) fn note_counter(&mut self, counter: u32) {
+        match self.counters.len() < MAX_COUNTERS {
+            true => self.counters.push(counter),
+            false => self.holds |= HoldReasons::COUNTERS,
+        }
+    }
+
+    /// Adds what another chain's evaluation has consulted.
+    pub(super) fn add(&mut self, other: &EvalTrace) {
+        self.holds |= other.holds;
+        other.counters.iter().for_each(|counter| self.note_counter(*counter));
+    }
+
     /// Forgets everything, for the next packet.
     pub fn clear(&mut self) {
         self.holds = HoldReasons::empty();
