@@ -123,8 +123,11 @@ impl Peers {
         let options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="];
         let more = ["--user=root", "--group=root", "--bind-interfaces", &listen, &name];
         let server = topology.spawn_background(Side::Server, &dnsmasq, &[&options[..], &more].concat())?;
-        // It listens on TCP as well as on UDP.
-        if !wait_listening(topology, Side::Server, &[SocketAddr::new(SERVER_ADDR, 53)], server)? {
+        let at = [SocketAddr::new(SERVER_ADDR, 53)];
+        // It has a socket of each kind, and makes one after the other.
+        let ready = wait_listening(topology, Side::Server, &at, server)?
+            && wait_for_sockets(topology, Side::Server, UDP_SOCKETS, &at, server)?;
+        if !ready {
             self.substitutes.push("DNS query: skipped (the installed dnsmasq does not start here)".into());
             return Ok(None);
         }
@@ -255,11 +258,28 @@ fn nginx_config(name: &str, at: &[SocketAddr]) -> String {
 /// Waits until a background program listens on these TCP addresses; false if it ends or takes too long. No connection is made: some
 /// servers (iperf3) serve one client at a time.
 fn wait_listening(topology: &mut Topology, side: Side, addresses: &[SocketAddr], program: usize) -> Result<bool> {
+    wait_for_sockets(topology, side, TCP_LISTENERS, addresses, program)
+}
+
+/// A file of proc that lists sockets, and the state there of one that takes what comes.
+type SocketTable = (&'static str, &'static str);
+
+const TCP_LISTENERS: SocketTable = ("/proc/thread-self/net/tcp", "0A");
+const UDP_SOCKETS: SocketTable = ("/proc/thread-self/net/udp", "07");
+
+/// The same, for sockets of this table.
+fn wait_for_sockets(
+    topology: &mut Topology,
+    side: Side,
+    (path, ready): SocketTable,
+    addresses: &[SocketAddr],
+    program: usize,
+) -> Result<bool> {
     let deadline = Instant::now() + START_TIMEOUT;
     while Instant::now() < deadline {
         // The namespace of this thread, which is not that of the process.
-        let sockets = topology.netns_of(side).enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp"))??;
-        if addresses.iter().all(|address| is_listening(&sockets, *address)) {
+        let sockets = topology.netns_of(side).enter(|| std::fs::read_to_string(path))??;
+        if addresses.iter().all(|address| has_socket(&sockets, ready, *address)) {
             return Ok(true);
         }
         if topology.has_exited(program) {
@@ -270,16 +290,15 @@ fn wait_listening(topology: &mut Topology, side: Side, addresses: &[SocketAddr],
     Ok(false)
 }
 
-/// Whether /proc/net/tcp has a listening socket on this IPv4 address and port, or on the port at any address.
-fn is_listening(sockets: &str, at: SocketAddr) -> bool {
-    const LISTEN: &str = "0A";
+/// Whether a table of sockets has one in this state on this IPv4 address and port, or on the port at any address.
+fn has_socket(sockets: &str, ready: &str, at: SocketAddr) -> bool {
     let IpAddr::V4(address) = at.ip() else { return false };
     // The kernel prints the address as a number in the machine's byte order.
     let bound = [u32::from_ne_bytes(address.octets()), 0].map(|address| format!("{address:08X}:{:04X}", at.port()));
     sockets.lines().any(|line| {
         let mut columns = line.split_whitespace().skip(1);
         let (local, state) = (columns.next().unwrap_or_default(), columns.nth(1));
-        state == Some(LISTEN) && bound.iter().any(|bound| bound == local)
+        state == Some(ready) && bound.iter().any(|bound| bound == local)
     })
 }
 
@@ -294,11 +313,11 @@ mod tests {
         let sockets = || std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        assert!(is_listening(&sockets(), at));
+        assert!(has_socket(&sockets(), "0A", at));
         let connection = TcpStream::connect(at).unwrap();
-        assert!(!is_listening(&sockets(), connection.local_addr().unwrap()), "a connected socket does not listen");
+        assert!(!has_socket(&sockets(), "0A", connection.local_addr().unwrap()), "a connected socket does not listen");
         let any = TcpListener::bind("0.0.0.0:0").unwrap();
-        assert!(is_listening(&sockets(), SocketAddr::new(at.ip(), any.local_addr().unwrap().port())));
-        assert!(!is_listening("", at) && !is_listening("  sl  local_address\n", at));
+        assert!(has_socket(&sockets(), "0A", SocketAddr::new(at.ip(), any.local_addr().unwrap().port())));
+        assert!(!has_socket("", "0A", at) && !has_socket("  sl  local_address\n", "0A", at));
     }
 }
