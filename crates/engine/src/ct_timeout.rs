@@ -7,7 +7,9 @@ pub(crate) mod policy;
 
 pub use policy::TimeoutPolicyId;
 
+use crate::extension::Extensions;
 use crate::protocol::seconds_to_ticks;
+use crate::table::record::{HotRecord, RecordKind};
 use crate::{Engine, PacketCtx, Sysctl, SysctlError, Sysctls};
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
@@ -70,6 +72,22 @@ impl Engine {
         fresh.extension.get_or_insert_default().timeout_policy = Some(timeouts);
         fresh.timeout = seconds_to_ticks(policy.sysctls[first_timeout(fresh.original.protocol)]);
     }
+}
+
+/// The sysctls whose timeouts a connection has: those of its policy, else the engine's.
+#[inline(always)]
+pub(crate) fn timeouts_of<'a>(
+    slot: u32,
+    hot: &HotRecord,
+    extensions: &Extensions,
+    policies: &'a [TimeoutPolicy],
+    sysctls: &'a Sysctls,
+) -> &'a Sysctls {
+    let policy = match hot.kind.has(RecordKind::HAS_EXTENSION) {
+        true => extensions.find(slot).and_then(|extension| policies.get(usize::from(extension.timeout_policy?.0))),
+        false => None,
+    };
+    policy.map_or(sysctls, |policy| &policy.sysctls)
 }
 
 /// The timeout of a protocol's first state.

@@ -11,6 +11,7 @@
 //! is picked up mid-stream, as in Linux.
 pub(crate) mod state;
 
+use crate::ct_timeout::timeouts_of;
 use crate::nat::nat_rewrite_for;
 use crate::protocol::stateless::Stateless;
 use crate::protocol::{Tcp, TrackCtx, TrackResult, seconds_to_ticks};
@@ -122,14 +123,7 @@ impl Engine {
         if !named {
             return false;
         }
-        let policy = match hot.kind.has(RecordKind::HAS_EXTENSION) {
-            true => self
-                .extensions
-                .find(slot)
-                .and_then(|extension| self.timeout_policies.get(usize::from(extension.timeout_policy?.0))),
-            false => None,
-        };
-        let sysctls = policy.map_or(&self.sysctls, |policy| &policy.sysctls);
+        let sysctls = timeouts_of(slot, hot, &self.extensions, &self.timeout_policies, &self.sysctls);
         let tick = now.tick();
         let context = TrackCtx {
             sysctls,

@@ -2,6 +2,7 @@
 //!
 //! The protocol tracker returns a [`TrackResult`], which is applied here: status, timeout, counters, events. A new connection is only returned
 //! as [`Unconfirmed`]; this module must never insert one into the table.
+use crate::ct_timeout::timeouts_of;
 use crate::nat::ack_offset;
 use crate::packet_ctx::Pending;
 use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
@@ -52,15 +53,8 @@ impl Engine {
             Direction::Original if status.contains(Status::EXPECTED) => CtInfo::Related,
             Direction::Original => CtInfo::New,
         };
-        let policy = match hot.kind.has(RecordKind::HAS_EXTENSION) {
-            true => self
-                .extensions
-                .find(slot)
-                .and_then(|extension| self.timeout_policies.get(usize::from(extension.timeout_policy?.0))),
-            false => None,
-        };
         let mut context = TrackCtx {
-            sysctls: policy.map_or(&self.sysctls, |policy| &policy.sysctls),
+            sysctls: timeouts_of(slot, hot, &self.extensions, &self.timeout_policies, &self.sysctls),
             status,
             now: tick,
             remaining_ticks: hot.deadline.wrapping_sub(tick),

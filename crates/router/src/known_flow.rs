@@ -8,7 +8,7 @@
 //! ```
 //! It never decides what becomes of a packet: it only remembers what has become of one.
 use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, Tuple, Zone};
-use keepstate_rules::{EvalTrace, HoldReasons, Program};
+use keepstate_rules::{EvalTrace, HoldReasons, Program, RuleCounters};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -60,7 +60,7 @@ pub struct KnownFlow {
 struct NotedWay {
     source: FlowSource,
     target: FlowTarget,
-    counters: Vec<u32>,
+    counters: RuleCounters,
 }
 
 /// Connections that may become known, and what is needed of those that are.
@@ -68,10 +68,10 @@ struct NotedWay {
 pub(crate) struct FlowTracker {
     candidates: KeyedMap<ConnId, [Option<NotedWay>; 2]>,
     /// The rule counters of each direction.
-    known: KeyedMap<ConnId, [Vec<u32>; 2]>,
+    known: KeyedMap<ConnId, [RuleCounters; 2]>,
     ready: VecDeque<[KnownFlow; 2]>,
     /// Packets of established connections that the rules keep here, by the reasons' bits.
-    held: [u64; HoldReasons::all().bits().count_ones() as usize],
+    held: [u64; REASONS],
     /// Packets that the data path has forwarded.
     offloaded_packets: u64,
 }
@@ -94,7 +94,7 @@ impl FlowTracker {
             candidates: key.derive(0).map(),
             known: key.derive(1).map(),
             ready: VecDeque::new(),
-            held: [0; HoldReasons::all().bits().count_ones() as usize],
+            held: [0; REASONS],
             offloaded_packets: 0,
         }
     }
@@ -124,7 +124,7 @@ impl FlowTracker {
         }
         let ways = self.candidates.entry(conn_id).or_default();
         if let Some(way) = ways.get_mut(direction as usize) {
-            *way = Some(NotedWay { source, target, counters: trace.counters.to_vec() });
+            *way = Some(NotedWay { source, target, counters: trace.counters.clone() });
         }
         let [Some(original), Some(reply)] = ways else { return };
         let flow = match engine.offload(conn_id, now) {
@@ -201,5 +201,6 @@ impl FlowTracker {
     }
 }
 
+const REASONS: usize = HoldReasons::all().bits().count_ones() as usize;
 /// Connections that have passed in one direction, at most.
 const MAX_CANDIDATES: usize = 262_144;

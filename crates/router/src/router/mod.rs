@@ -9,6 +9,7 @@
 //! driver, and its ruleset can be replaced between two packets. It must never read a clock, or do IO.
 mod drop_reason;
 mod egress;
+mod flow_api;
 mod header_rewrite;
 mod hooks;
 mod local_replies;
@@ -26,12 +27,12 @@ pub use log_line::LogLine;
 use crate::fib::{FibChange, FibTable};
 use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
-use crate::known_flow::{FlowOffloadStats, FlowTracker, KnownFlow};
+use crate::known_flow::FlowTracker;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
-use keepstate_engine::{ConnId, Engine, FlowStats, Instant, Outcome, Sysctl, UnixTime};
+use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
 use keepstate_rules::ast::Query;
-use keepstate_rules::{PacketMeta, Program, RulesetUpdate, RulesetUpdateError};
+use keepstate_rules::{Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -88,6 +89,12 @@ pub struct Router {
     /// Connections for a faster data path, if there is one.
     flows: Option<FlowTracker>,
     flow_generation: u64,
+}
+
+/// Where a packet comes from: the index of the interface that it came in by, or of the one that the machine itself sends it by.
+enum PacketOrigin {
+    Link { iif: u32 },
+    Host { oif: u32 },
 }
 
 /// "router": keeps its keys apart from the engine's.
@@ -202,11 +209,12 @@ impl Router {
     /// # Errors
     /// Why the packet was dropped. An answer to it (an ICMP error, a reset) waits for [`Router::poll_output`] as well.
     pub fn handle(&mut self, packet: &[u8], iif: u32, now: Instant) -> Result<(), DropReason> {
-        let packet = self.copy_to_buffer(packet);
-        self.receive(packet, None, iif, now).map_err(|(reason, packet)| {
+        let mut packet = self.copy_to_buffer(packet);
+        let result = self.handle_owned(&mut packet, iif, now);
+        if result.is_err() {
             self.recycle_buffer(packet);
-            reason
-        })
+        }
+        result
     }
 
     /// As [`Router::handle`], without a copy: the packet is taken out of `packet`, and put back if it is dropped.
@@ -214,11 +222,7 @@ impl Router {
     /// # Errors
     /// As [`Router::handle`].
     pub fn handle_owned(&mut self, packet: &mut Vec<u8>, iif: u32, now: Instant) -> Result<(), DropReason> {
-        let taken = std::mem::take(packet);
-        self.receive(taken, None, iif, now).map_err(|(reason, taken)| {
-            *packet = taken;
-            reason
-        })
+        self.process_owned(packet, None, PacketOrigin::Link { iif }, now)
     }
 
     /// As [`Router::handle_owned`], for a GSO packet: many segments of one TCP stream as one, with a [partial checksum](keepstate_wire::rewrite::set_partial_checksum) that needs no check.
@@ -234,11 +238,7 @@ impl Router {
         iif: u32,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let taken = std::mem::take(packet);
-        self.receive(taken, Some(max_segment_len), iif, now).map_err(|(reason, taken)| {
-            *packet = taken;
-            reason
-        })
+        self.process_owned(packet, Some(max_segment_len), PacketOrigin::Link { iif }, now)
     }
 
     /// Does what is due at `now`: removes expired connections, expectations and fragments, sweeps the connections of services. It is a bounded piece of work; more may be due afterwards, and [`Router::next_wake`] is `now` then. Call it once before the first packet, at `next_wake`, and between batches of packets.
@@ -374,45 +374,6 @@ impl Router {
         self.revoke_flows();
     }
 
-    /// All flows are judged anew: rules, sets or routes have changed.
-    pub fn revoke_flows(&mut self) {
-        self.engine.revoke_all();
-        self.flows.iter_mut().for_each(FlowTracker::forget_candidates);
-        self.flow_generation += 1;
-    }
-
-    /// Changes when all flows are to be judged anew: what a data path has learned before is stale.
-    pub fn flow_generation(&self) -> u64 {
-        self.flow_generation
-    }
-
-    /// A connection that a faster data path may forward by itself from now on, both directions. `None` if there is no further one.
-    pub fn poll_offload(&mut self) -> Option<[KnownFlow; 2]> {
-        self.flows.as_mut()?.pop_ready()
-    }
-
-    /// A connection that the data path must not forward any more: take it out, report what it has counted by [`Router::count_offloaded`], then call [`Router::forget_flow`].
-    pub fn poll_revoked(&mut self) -> Option<ConnId> {
-        self.engine.poll_revoked()
-    }
-
-    /// Counts packets that the data path has forwarded since its last report: for their connection and for the rules that they would have passed.
-    pub fn count_offloaded(&mut self, stats: FlowStats, now: Instant) {
-        if let Some(flows) = &mut self.flows {
-            flows.count(stats, &mut self.engine, &mut self.program, now);
-        }
-    }
-
-    /// The data path has reported everything of a revoked connection.
-    pub fn forget_flow(&mut self, conn_id: ConnId) {
-        self.flows.iter_mut().for_each(|flows| flows.forget(conn_id));
-    }
-
-    /// Statistics of flows, if a data path forwards any.
-    pub fn flow_offload_stats(&self) -> Option<FlowOffloadStats> {
-        self.flows.as_ref().map(FlowTracker::stats)
-    }
-
     /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
     /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
     pub fn check_masqueraded(&mut self) {
@@ -456,21 +417,36 @@ impl Router {
         self.link_header = header;
     }
 
-    fn receive(
+    /// Processes a packet, which is taken out of `packet`, and put back if it is dropped.
+    fn process_owned(
         &mut self,
-        bytes: Vec<u8>,
+        packet: &mut Vec<u8>,
         gso_packet_len: Option<usize>,
-        iif: u32,
+        origin: PacketOrigin,
         now: Instant,
-    ) -> Result<(), (DropReason, Vec<u8>)> {
+    ) -> Result<(), DropReason> {
         self.counters.received += 1;
-        let meta = PacketMeta { iif: self.fib.device(iif), link_header: self.link_header, ..PacketMeta::default() };
+        let bytes = std::mem::take(packet);
         let pre_nat = self.copy_to_buffer(&[]);
-        let mut pkt = InFlightPacket { bytes, pre_nat, meta, gso_packet_len, now, ..InFlightPacket::default() };
-        let result = self.process_packet(&mut pkt);
+        let mut pkt = InFlightPacket { bytes, pre_nat, gso_packet_len, now, ..InFlightPacket::default() };
+        let result = match origin {
+            PacketOrigin::Link { iif } => {
+                pkt.meta.iif = self.fib.device(iif);
+                pkt.meta.link_header = self.link_header;
+                self.process_packet(&mut pkt)
+            }
+            PacketOrigin::Host { oif } => {
+                pkt.meta.oif = self.fib.device(oif);
+                pkt.is_output = true;
+                self.process_output(&mut pkt, oif)
+            }
+        };
         self.recycle_buffer(pkt.pre_nat);
-        self.counters.dropped += u64::from(result.is_err());
-        result.map_err(|reason| (reason, pkt.bytes))
+        if result.is_err() {
+            self.counters.dropped += 1;
+            *packet = pkt.bytes;
+        }
+        result
     }
 
     fn copy_to_buffer(&mut self, bytes: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! a packet of the output hook. A dropped answer is never answered itself.
 use super::{
     AFTER_DNAT, AFTER_SNAT, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress, InFlightPacket,
-    Router, destination_address, destination_of, drop_reason_of,
+    PacketOrigin, Router, destination_address, destination_of, drop_reason_of,
 };
 use crate::known_flow::FlowTarget;
 use crate::{icmp_error, ip_fragment};
@@ -140,21 +140,10 @@ impl Router {
         oif: u32,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.counters.received += 1;
-        let meta = PacketMeta { oif: self.fib.device(oif), ..PacketMeta::default() };
-        let bytes = std::mem::take(packet);
-        let gso_packet_len = max_segment_len;
-        let mut pkt = InFlightPacket { bytes, meta, gso_packet_len, is_output: true, now, ..InFlightPacket::default() };
-        let result = self.process_output(&mut pkt, oif);
-        self.queue_log(&mut pkt.meta.log_lines);
-        self.counters.dropped += u64::from(result.is_err());
-        if result.is_err() {
-            *packet = pkt.bytes;
-        }
-        result
+        self.process_owned(packet, max_segment_len, PacketOrigin::Host { oif }, now)
     }
 
-    fn process_output(&mut self, pkt: &mut InFlightPacket, oif: u32) -> Result<(), DropReason> {
+    pub(super) fn process_output(&mut self, pkt: &mut InFlightPacket, oif: u32) -> Result<(), DropReason> {
         self.defrag(pkt)?;
         let sent_to = pkt.destination()?;
         self.run_output_hooks(pkt, false)?;

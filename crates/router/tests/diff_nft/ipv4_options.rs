@@ -1,7 +1,7 @@
 //! IPv4 options beside the kernel: which are refused and with what error, and what is filled in.
 use crate::kernel::Kernel;
 use crate::rule_counters::{address, in_own_thread};
-use crate::traffic::{TrafficRng, checksum, ip_packet, udp};
+use crate::traffic::{TrafficRng, insert_ipv4_options, ip_packet, udp};
 use crate::{hex, now, router_of};
 use keepstate_router::Egress;
 
@@ -61,13 +61,7 @@ fn compare(seed: u64, packets: usize) -> bool {
         let options = options(&mut dice);
         let message = udp(2000 + number as u16, 53, 1);
         let mut packet = ip_packet(false, address("10.1.0.2"), address("198.51.100.9"), 64, &message);
-        packet.splice(20..20, options.iter().copied());
-        packet[0] = 0x45 + (options.len() / 4) as u8;
-        let length = packet.len() as u16;
-        packet[2..4].copy_from_slice(&length.to_be_bytes());
-        packet[10..12].fill(0);
-        let sum = checksum(&packet[..20 + options.len()]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        insert_ipv4_options(&mut packet, &options);
         let result = router.handle(&packet, 1, now());
         let mut ours = Vec::new();
         while let Some(out) = router.poll_output() {

@@ -1,6 +1,6 @@
 //! Random packets for log lines: the outer IP header is correct, whatever follows need not be.
 use crate::rule_counters::address;
-use crate::traffic::{Message, TrafficRng, checksum, ip_packet};
+use crate::traffic::{Message, TrafficRng, insert_ipv4_options, ip_packet};
 
 fn random_bytes(dice: &mut TrafficRng, length: usize) -> Vec<u8> {
     (0..length).map(|_| dice.below(256) as u8).collect()
@@ -22,13 +22,7 @@ fn v4(dice: &mut TrafficRng) -> Vec<u8> {
     packet[4..6].copy_from_slice(&random_bytes(dice, 2));
     packet[6] = dice.pick(&[0, 0x40, 0x80, 0xc0]);
     let options = dice.pick(&OPTIONS);
-    packet.splice(20..20, options.iter().copied());
-    packet[0] = 0x45 + (options.len() / 4) as u8;
-    let length = packet.len() as u16;
-    packet[2..4].copy_from_slice(&length.to_be_bytes());
-    packet[10..12].fill(0);
-    let sum = checksum(&packet[..20 + options.len()]);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    insert_ipv4_options(&mut packet, options);
     packet
 }
 

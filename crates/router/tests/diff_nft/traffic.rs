@@ -391,6 +391,17 @@ pub fn ip_packet(v6: bool, source: Address, destination: Address, hops: u8, mess
     packet
 }
 
+/// Gives an IPv4 packet without options these, a multiple of four bytes.
+pub fn insert_ipv4_options(packet: &mut Vec<u8>, options: &[u8]) {
+    packet.splice(20..20, options.iter().copied());
+    packet[0] = 0x45 + (options.len() / 4) as u8;
+    let length = packet.len() as u16;
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20 + options.len()]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {

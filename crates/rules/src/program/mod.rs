@@ -39,5 +39,5 @@ pub use compiled::Program;
 pub use context::{EvalCtx, HeaderRewrite, PacketMeta, Verdict};
 pub use listing::ListOptions;
 pub use snapshot::RulesetSnapshot;
-pub use trace::{EvalTrace, HoldReasons};
+pub use trace::{EvalTrace, HoldReasons, RuleCounters};
 pub use update::{RulesetUpdate, RulesetUpdateError, RunningRuleset};

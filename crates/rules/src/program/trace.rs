@@ -57,13 +57,16 @@ impl HoldReasons {
     }
 }
 
+/// Indices of counters.
+pub type RuleCounters = SmallVec<[u32; MAX_COUNTERS]>;
+
 /// What an evaluation has consulted, beyond what stays the same for the packets of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct EvalTrace {
     /// What may differ for the next packet.
     pub holds: HoldReasons,
     /// Indices of the counters that have counted the packet, as [`Program::count_offloaded`](super::Program::count_offloaded) takes them.
-    pub counters: SmallVec<[u32; MAX_COUNTERS]>,
+    pub counters: RuleCounters,
 }
 
 /// Counters that are noted, at most: so many need no allocation.

@@ -1,0 +1,45 @@
+//! Known flows of a router: what a driver with a faster data path asks and reports.
+use super::Router;
+use crate::known_flow::{FlowOffloadStats, FlowTracker, KnownFlow};
+use keepstate_engine::{ConnId, FlowStats, Instant};
+
+impl Router {
+    /// All flows are judged anew: rules, sets or routes have changed.
+    pub fn revoke_flows(&mut self) {
+        self.engine.revoke_all();
+        self.flows.iter_mut().for_each(FlowTracker::forget_candidates);
+        self.flow_generation += 1;
+    }
+
+    /// Changes when all flows are to be judged anew: what a data path has learned before is stale.
+    pub fn flow_generation(&self) -> u64 {
+        self.flow_generation
+    }
+
+    /// A connection that a faster data path may forward by itself from now on, both directions. `None` if there is no further one.
+    pub fn poll_offload(&mut self) -> Option<[KnownFlow; 2]> {
+        self.flows.as_mut()?.pop_ready()
+    }
+
+    /// A connection that the data path must not forward any more: take it out, report what it has counted by [`Router::count_offloaded`], then call [`Router::forget_flow`].
+    pub fn poll_revoked(&mut self) -> Option<ConnId> {
+        self.engine.poll_revoked()
+    }
+
+    /// Counts packets that the data path has forwarded since its last report: for their connection and for the rules that they would have passed.
+    pub fn count_offloaded(&mut self, stats: FlowStats, now: Instant) {
+        if let Some(flows) = &mut self.flows {
+            flows.count(stats, &mut self.engine, &mut self.program, now);
+        }
+    }
+
+    /// The data path has reported everything of a revoked connection.
+    pub fn forget_flow(&mut self, conn_id: ConnId) {
+        self.flows.iter_mut().for_each(|flows| flows.forget(conn_id));
+    }
+
+    /// Statistics of flows, if a data path forwards any.
+    pub fn flow_offload_stats(&self) -> Option<FlowOffloadStats> {
+        self.flows.as_ref().map(FlowTracker::stats)
+    }
+}
